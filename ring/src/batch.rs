@@ -1,0 +1,197 @@
+//! A batch: the events that a consumer holds at a moment.
+
+use crate::access::{Access, Shared};
+use crate::consumer::Consumer;
+use crate::core::Core;
+use crate::kind::Kind;
+use crate::sequence::Sequence;
+use std::marker::PhantomData;
+
+/// A bounded run of events, in order. Iterate over `&mut batch`.
+///
+/// When it is dropped or [committed](Self::commit), the consumed position moves over what was iterated and no
+/// further; what was not comes again with the next poll. An event counts as iterated once it was handed out.
+/// [`release`](Self::release) moves the position in the middle. No reference to an event outlives the batch:
+///
+/// ```compile_fail
+/// # use slipring_ring::Builder;
+/// # let mut builder = Builder::single(8, u64::default);
+/// # builder.poll("tape");
+/// # let (_producer, ring) = builder.build()?;
+/// let mut tape = ring.consumer("tape")?;
+/// let mut batch = tape.poll(8)?;
+/// let kept = (&mut batch).into_iter().next();
+/// drop(batch);
+/// println!("{kept:?}");       // the producer may be writing there by now
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// nor a release in the middle:
+///
+/// ```compile_fail
+/// # use slipring_ring::Builder;
+/// # let mut builder = Builder::single(8, u64::default);
+/// # builder.poll("tape");
+/// # let (_producer, ring) = builder.build()?;
+/// let mut tape = ring.consumer("tape")?;
+/// let mut batch = tape.poll(8)?;
+/// let kept = (&mut batch).into_iter().next();
+/// batch.release();
+/// println!("{kept:?}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Batch<'c, E, K: Kind, A: Access = Shared> {
+    consumer: &'c mut Consumer<E, K, A>,
+    read: u64,
+    end: u64,
+    held: bool,
+}
+
+impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
+    #[inline(always)]
+    pub(crate) fn new(consumer: &'c mut Consumer<E, K, A>, len: u64) -> Self {
+        let read = consumer.next;
+        Self { end: read.wrapping_add(len), read, held: true, consumer }
+    }
+
+    #[inline(always)]
+    pub(crate) fn empty(consumer: &'c mut Consumer<E, K, A>) -> Self {
+        Self { read: consumer.next, end: consumer.next, held: false, consumer }
+    }
+
+    /// How many slots are left to iterate; skipped ones, which are never handed out, included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.end.wrapping_sub(self.read) as usize
+    }
+
+    /// Whether nothing is left to iterate.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.end == self.read
+    }
+
+    /// The next sequence to be iterated.
+    pub fn position(&self) -> Sequence {
+        Sequence(self.read)
+    }
+
+    /// Ends the batch here: the same as dropping it, said aloud.
+    pub fn commit(self) {}
+
+    /// Lets the producers have the slots of what was iterated so far, in the middle of a batch.
+    #[inline]
+    pub fn release(&mut self) {
+        if self.held && self.read != self.consumer.next {
+            self.consumer.release(self.read);
+        }
+    }
+
+    /// Takes the last steps of the iteration back: from this event on they come again.
+    pub(crate) fn step_back_to(&mut self, sequence: Sequence) {
+        self.read = sequence.0;
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.consumer.core.capacity()
+    }
+
+    /// The next event, and whether no other one follows it in this batch.
+    #[inline(always)]
+    pub(crate) fn next_event(&mut self) -> Option<(Sequence, A::Event<'_, E>, bool)> {
+        let mut events = self.into_iter();
+        let (sequence, event) = events.next()?;
+        let last = events.is_over();
+        Some((sequence, event, last))
+    }
+}
+
+impl<E, K: Kind, A: Access> Drop for Batch<'_, E, K, A> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.held {
+            self.consumer.end(self.read);
+        }
+    }
+}
+
+#[cfg(not(loom))]
+impl<E> Batch<'_, E, crate::kind::Single> {
+    /// Everything that is left, as two slices: up to the end of the buffer, and from its start; the second is often
+    /// empty. All of it counts as iterated.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// # let mut builder = Builder::single(4, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// producer.publish_batch(3, |index, event| *event = index as u64)?;
+    /// let mut batch = tape.poll(8)?;
+    /// let (head, tail) = batch.take_slices();
+    /// assert_eq!(head.iter().chain(tail).sum::<u64>(), 3);
+    /// # drop(batch);
+    /// # assert_eq!(tape.consumed().0, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn take_slices(&mut self) -> (&[E], &[E]) {
+        let [head, tail] = self.consumer.core.buffer.run(self.read, self.len());
+        self.read = self.end;
+        // SAFETY: published and held, as in `Events::next`; a single producer skips nothing.
+        let head = unsafe { std::slice::from_raw_parts(head.0.cast_const(), head.1) };
+        // SAFETY: see above.
+        let tail = unsafe { std::slice::from_raw_parts(tail.0.cast_const(), tail.1) };
+        (head, tail)
+    }
+}
+
+/// The events of a batch, in order: its iterator.
+pub struct Events<'b, E, K: Kind, A: Access> {
+    core: &'b Core<E, K>,
+    read: &'b mut u64,
+    end: u64,
+    access: PhantomData<A>,
+}
+
+impl<E, K: Kind, A: Access> Events<'_, E, K, A> {
+    /// Whether only skipped slots are left, or none.
+    #[inline(always)]
+    fn is_over(&self) -> bool {
+        let mut rest = *self.read;
+        while rest != self.end && K::is_skipped(self.core, rest) {
+            rest = rest.wrapping_add(1);
+        }
+        rest == self.end
+    }
+}
+
+impl<'b, E: 'b, K: Kind, A: Access> Iterator for Events<'b, E, K, A> {
+    type Item = (Sequence, A::Event<'b, E>);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        while *self.read != self.end {
+            let sequence = *self.read;
+            *self.read = sequence.wrapping_add(1);
+            if !K::is_skipped(self.core, sequence) {
+                // SAFETY: published, and above the consumed position of this stage, which gates the producers until
+                // the batch or a release moves it; both need the batch that this borrows. A mutable stage is ordered
+                // against every other one, so nobody else looks at the slot while it may be changed. Each sequence is
+                // visited once.
+                return Some((Sequence(sequence), unsafe { A::lend(self.core, sequence) }));
+            }
+        }
+        None
+    }
+}
+
+impl<'b, E, K: Kind, A: Access> IntoIterator for &'b mut Batch<'_, E, K, A> {
+    type Item = (Sequence, A::Event<'b, E>);
+    type IntoIter = Events<'b, E, K, A>;
+
+    #[inline(always)]
+    fn into_iter(self) -> Events<'b, E, K, A> {
+        Events { core: &self.consumer.core, read: &mut self.read, end: self.end, access: PhantomData }
+    }
+}

@@ -1,0 +1,172 @@
+//! The handshake between whoever moves a position and whoever sleeps until it moves.
+//!
+//! ```text
+//! publisher                      sleeper
+//! move the position              arm the bell (ARM)
+//! light fence (RING_FENCE)       heavy fence (ARM_FENCE)
+//! attention set? (ATTENTION)     look again; nothing: park
+//! ```
+//!
+//! One of the two sees the other: if the publisher's look at `attention` misses the arming, then its position stands
+//! before the sleeper's second look. Release and acquire are not enough for that, on any processor. While nobody
+//! sleeps a publisher pays one load of a word that stays in its cache.
+//! Models: `wake` in loom-tests.
+
+use crate::fence::{self, Fences};
+use crate::ordering::{ARM, ATTENTION, RING_FENCE, fault};
+use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, lock};
+use crossbeam_utils::CachePadded;
+
+/// Somebody sleeps.
+const SLEEPERS: u32 = 1;
+/// This process has no membarrier: whoever rings must issue the full fence itself.
+const NO_MEMBARRIER: u32 = 2;
+/// The ring is closed: a producer must look why before it claims again.
+const CLOSED: u32 = 4;
+
+/// What sleepers on one position are rung by.
+pub(crate) struct Bell {
+    attention: CachePadded<AtomicU32>,
+    sleepers: Mutex<Vec<Sleeper>>,
+}
+
+struct Sleeper {
+    bed: Arc<Bed>,
+    token: usize,
+}
+
+impl Bell {
+    pub(crate) fn new() -> Self {
+        let fences = if fence::kind() == Fences::SeqCst { NO_MEMBARRIER } else { 0 };
+        Self {
+            attention: CachePadded::new(AtomicU32::new(fences)),
+            // Room for a few, so that going to sleep does not allocate either.
+            sleepers: Mutex::new(Vec::with_capacity(4)),
+        }
+    }
+
+    /// Wakes whoever sleeps; called after the position moved.
+    #[inline(always)]
+    pub(crate) fn ring(&self) {
+        fence::compiler_only();
+        if cfg!(any(loom, shuttle)) || self.attention.load(ATTENTION.get()) != 0 {
+            self.ring_slowly();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ring_slowly(&self) {
+        if fence::kind() == Fences::SeqCst {
+            RING_FENCE.fence();
+        }
+        let attention = self.attention.load(ATTENTION.get());
+        if attention & SLEEPERS != 0 && !fault("no wake") {
+            let mut sleepers = lock(&self.sleepers);
+            self.attention.fetch_and(!SLEEPERS, ARM.get());
+            for sleeper in sleepers.drain(..) {
+                sleeper.bed.wake(sleeper.token);
+            }
+        }
+    }
+
+    /// Whether whoever rings must look why before it goes on.
+    #[inline(always)]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.attention.load(ATTENTION.get()) & CLOSED != 0
+    }
+
+    /// Marks the ring as closed for whoever rings.
+    pub(crate) fn mark_closed(&self) {
+        self.attention.fetch_or(CLOSED, ARM.get());
+    }
+
+    /// Has `waiter` woken by the next ring, with this token. Armed twice is armed once. The caller must issue
+    /// ARM_FENCE and look again before it parks.
+    pub(crate) fn arm(&self, waiter: &Waiter, token: usize) {
+        let mut sleepers = lock(&self.sleepers);
+        if !sleepers.iter().any(|other| Arc::ptr_eq(&other.bed, &waiter.bed) && other.token == token) {
+            sleepers.push(Sleeper { bed: Arc::clone(&waiter.bed), token });
+        }
+        self.attention.fetch_or(SLEEPERS, ARM.get());
+    }
+
+    /// Forgets `waiter`.
+    pub(crate) fn disarm(&self, waiter: &Waiter) {
+        lock(&self.sleepers).retain(|other| !Arc::ptr_eq(&other.bed, &waiter.bed));
+    }
+}
+
+/// One thread's place to sleep. It can be armed at the bells of many rings at once: each wake-up names, by its token,
+/// the ring that rang, and a ring that stayed idle costs nothing.
+pub struct Waiter {
+    bed: Arc<Bed>,
+}
+
+struct Bed {
+    state: Mutex<Woken>,
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct Woken {
+    rung: bool,
+    asleep: bool,
+    tokens: Vec<usize>,
+}
+
+impl Bed {
+    fn wake(&self, token: usize) {
+        let mut state = lock(&self.state);
+        state.rung = true;
+        state.tokens.push(token);
+        let asleep = state.asleep;
+        drop(state);
+        if asleep {
+            self.woken.notify_one();
+        }
+    }
+}
+
+impl Default for Waiter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Waiter {
+    /// A waiter that is armed nowhere.
+    pub fn new() -> Self {
+        let state = Woken { tokens: Vec::with_capacity(4), ..Woken::default() };
+        Self { bed: Arc::new(Bed { state: Mutex::new(state), woken: Condvar::new() }) }
+    }
+
+    /// Sleeps until a bell rings at which this waiter is armed, or has rung since it last slept, or until `deadline`.
+    /// Hands the token of each such bell to `each`. False if it was the deadline.
+    pub fn park(&self, deadline: Option<Instant>, mut each: impl FnMut(usize)) -> bool {
+        let mut state = lock(&self.bed.state);
+        while !state.rung {
+            state.asleep = true;
+            state = match deadline {
+                None => self.bed.woken.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        state.asleep = false;
+                        return false;
+                    }
+                    self.bed.woken.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0
+                }
+            };
+        }
+        state.asleep = false;
+        state.rung = false;
+        state.tokens.drain(..).for_each(&mut each);
+        true
+    }
+
+    /// Wakes this waiter from another thread, with a token of the caller's.
+    pub fn wake(&self, token: usize) {
+        self.bed.wake(token);
+    }
+}

@@ -1,0 +1,103 @@
+//! The slots: the only file of ring with an `UnsafeCell`.
+//!
+//! A slot is written by the producer that claimed its sequence, then read by the stages, then, one capacity later,
+//! written again. Who may do which of the two at a moment is decided by the positions; this file only hands out the
+//! pointers, and owns the memory.
+
+use crate::sync::UnsafeCell;
+
+/// The largest capacity: beyond it, wrapping differences of stamps would lose their sign.
+pub(crate) const MAX_CAPACITY: usize = 1 << 40;
+
+#[repr(C)]
+struct Slot<E, S> {
+    event: UnsafeCell<E>,
+    stamp: S,
+}
+
+/// A power of two of slots, allocated and touched at the start.
+pub(crate) struct Buffer<E, S> {
+    slots: Box<[Slot<E, S>]>,
+    mask: usize,
+}
+
+// SAFETY: the buffer hands out raw pointers only. Whoever turns one into a reference keeps the ring's rule: `&mut E`
+// while no other thread looks at the slot (so `E: Send` is enough), `&E` from several threads at once (`E: Sync`).
+unsafe impl<E: Send + Sync, S: Sync> Sync for Buffer<E, S> {}
+
+impl<E, S> Buffer<E, S> {
+    /// `capacity` events made by `make`, each with the stamp of its index.
+    pub(crate) fn new(capacity: usize, mut make: impl FnMut() -> E, stamp: impl Fn(usize) -> S) -> Self {
+        debug_assert!(capacity.is_power_of_two());
+        let slots = (0..capacity).map(|index| Slot { event: UnsafeCell::new(make()), stamp: stamp(index) }).collect();
+        Self { slots, mask: capacity - 1 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.mask as u64 + 1
+    }
+
+    #[inline(always)]
+    fn slot(&self, sequence: u64) -> &Slot<E, S> {
+        // SAFETY: the mask is the number of slots less one, so the index is below it.
+        unsafe { self.slots.get_unchecked(sequence as usize & self.mask) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn stamp(&self, sequence: u64) -> &S {
+        &self.slot(sequence).stamp
+    }
+
+    /// The event of `sequence`, to read. Under loom this is the moment that the model takes for the read.
+    #[inline(always)]
+    pub(crate) fn event(&self, sequence: u64) -> *const E {
+        #[cfg(not(loom))]
+        return self.slot(sequence).event.get();
+        #[cfg(loom)]
+        self.slot(sequence).event.with(|event| event)
+    }
+
+    /// The event of `sequence`, to write. Under loom this is the moment that the model takes for the write.
+    #[inline(always)]
+    pub(crate) fn event_mut(&self, sequence: u64) -> *mut E {
+        #[cfg(not(loom))]
+        return self.slot(sequence).event.get();
+        #[cfg(loom)]
+        self.slot(sequence).event.with_mut(|event| event)
+    }
+
+    /// Asks the processor to own the line of `sequence` soon. Never more than a hint.
+    #[inline(always)]
+    pub(crate) fn prefetch_write(&self, sequence: u64) {
+        #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
+        {
+            let slot: *const Slot<E, S> = self.slot(sequence);
+            // SAFETY: a prefetch reads nothing and cannot fault, and the pointer is to a live slot.
+            unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_ET0 }>(slot.cast()) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(any(loom, shuttle, miri)))))]
+        let _ = sequence;
+    }
+
+    /// Where the slots lie, for whoever asks the system to back them with huge pages or to lock them.
+    pub(crate) fn memory(&self) -> (*const u8, usize) {
+        (self.slots.as_ptr().cast(), std::mem::size_of_val(&*self.slots))
+    }
+}
+
+#[cfg(not(loom))]
+impl<E> Buffer<E, ()> {
+    /// The events of a run of `len` sequences, in two contiguous parts: up to the end of the buffer, and from its
+    /// start. Without stamps a slot is its event and nothing else.
+    #[inline]
+    pub(crate) fn run(&self, first: u64, len: usize) -> [(*mut E, usize); 2] {
+        const { assert!(size_of::<Slot<E, ()>>() == size_of::<E>()) };
+        let start = first as usize & self.mask;
+        let head = len.min(self.mask + 1 - start);
+        // The pointers come from the whole slice, so that they may be walked over more than one slot.
+        let base = self.slots.as_ptr() as *mut E;
+        // SAFETY: `start` is below the number of slots.
+        [(unsafe { base.add(start) }, head), (base, len - head)]
+    }
+}

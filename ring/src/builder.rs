@@ -1,0 +1,248 @@
+//! Building a ring: its size, and the graph of its stages, checked before anything runs.
+
+use crate::access::{Access, Exclusive, Shared};
+use crate::batch::Batch;
+use crate::closing::Phase;
+use crate::consumer::Consumer;
+use crate::core::Core;
+use crate::error::BuildError;
+use crate::join::Role;
+use crate::kind::{Kind, Multi, Single};
+use crate::managed::{Events, Handler, Spans, Threads};
+use crate::producer::Producer;
+use crate::ring::{Ring, Untaken};
+use crate::sequence::Sequence;
+use crate::stage::Stage;
+use crate::sync::Arc;
+use crate::wait::Wait;
+use std::fmt::Display;
+
+/// Declares a ring: [`single`](Self::single) or [`multi`](Self::multi), then its stages, then [`build`](Self::build).
+///
+/// ```
+/// # use slipring_ring::{Builder, Stage};
+/// # use std::{convert::Infallible, time::Duration};
+/// # #[derive(Default)] struct Order { price: i64, checked: bool }
+/// let mut builder = Builder::single(1024, Order::default);
+/// builder.run_mut("check", || |order: &mut Order, _, _| { order.checked = true; Ok::<_, Infallible>(()) });
+/// builder.run(Stage::new("book").after(["check"]), || |_: &Order, _, _| Ok::<_, Infallible>(()));
+/// builder.run(Stage::new("risk").after(["check"]), || |_: &Order, _, _| Ok::<_, Infallible>(()));
+/// builder.poll(Stage::new("audit").after(["book", "risk"]));      // a diamond
+/// let (mut producer, ring) = builder.build()?;
+/// let mut audit = ring.consumer("audit")?;
+/// producer.publish(|order| order.price = 42)?;
+/// for (_, order) in &mut audit.poll_wait(1)? {
+///     assert!(order.checked);
+/// }
+/// assert!(ring.shutdown(Duration::from_secs(5)).is_complete());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Builder<E, K: Kind> {
+    capacity: usize,
+    retain: usize,
+    first: u64,
+    make: Box<dyn FnMut() -> E>,
+    declared: Vec<Declared<E, K>>,
+}
+
+struct Declared<E, K: Kind> {
+    stage: Stage,
+    role: Role,
+    launch: Launch<E, K>,
+}
+
+type Start<E, K, A> = Box<dyn FnOnce(&Stage, Consumer<E, K, A>, &Threads) -> Result<(), BuildError>>;
+
+/// What becomes of a stage once it has joined.
+enum Launch<E, K: Kind> {
+    Poll,
+    PollMut,
+    Workers,
+    Run(Start<E, K, Shared>),
+    RunMut(Start<E, K, Exclusive>),
+}
+
+impl<E: Send + Sync + 'static> Builder<E, Single> {
+    /// A ring of `capacity` events made by `make`, with one producer.
+    ///
+    /// The capacity is a power of two; 1 is legal.
+    pub fn single(capacity: usize, make: impl FnMut() -> E + 'static) -> Self {
+        Self::new(capacity, make)
+    }
+}
+
+impl<E: Send + Sync + 'static> Builder<E, Multi> {
+    /// A ring of `capacity` events made by `make`, with any number of producers.
+    ///
+    /// The capacity is a power of two; 1 is legal.
+    pub fn multi(capacity: usize, make: impl FnMut() -> E + 'static) -> Self {
+        Self::new(capacity, make)
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
+    fn new(capacity: usize, make: impl FnMut() -> E + 'static) -> Self {
+        Self { capacity, retain: 0, first: 0, make: Box::new(make), declared: Vec::new() }
+    }
+
+    /// Keeps the last `events` (fewer than the capacity) readable for whoever joins later.
+    pub fn retain(&mut self, events: usize) -> &mut Self {
+        self.retain = events;
+        self
+    }
+
+    /// The first sequence; 0 unless told.
+    pub fn start_at(&mut self, first: Sequence) -> &mut Self {
+        self.first = first.0;
+        self
+    }
+
+    /// A stage to be polled: [`Ring::consumer`] gives it.
+    pub fn poll(&mut self, stage: impl Into<Stage>) -> &mut Self {
+        self.declare(stage, false, 0, Launch::Poll)
+    }
+
+    /// A stage to be polled that may change events: [`Ring::consumer_mut`] gives it.
+    pub fn poll_mut(&mut self, stage: impl Into<Stage>) -> &mut Self {
+        self.declare(stage, true, 0, Launch::PollMut)
+    }
+
+    /// A stage whose events are shared by up to `count` workers, each to exactly one: [`Ring::worker`] gives them.
+    pub fn workers(&mut self, stage: impl Into<Stage>, count: usize) -> &mut Self {
+        self.declare(stage, false, count, Launch::Workers)
+    }
+
+    /// A stage on a thread of its own, where `make` makes its handler. The thread bears the stage's name.
+    pub fn run<H>(&mut self, stage: impl Into<Stage>, make: impl FnOnce() -> H + Send + 'static) -> &mut Self
+    where
+        H: Handler<E> + 'static,
+    {
+        let start: Start<E, K, Shared> =
+            Box::new(move |stage, consumer, threads| threads.run(stage, consumer, move || Events(make())));
+        self.declare(stage, false, 0, Launch::Run(start))
+    }
+
+    /// The same, with a handler that may change events.
+    pub fn run_mut<H>(&mut self, stage: impl Into<Stage>, make: impl FnOnce() -> H + Send + 'static) -> &mut Self
+    where
+        H: Handler<E, Exclusive> + 'static,
+    {
+        let start: Start<E, K, Exclusive> =
+            Box::new(move |stage, consumer, threads| threads.run(stage, consumer, move || Events(make())));
+        self.declare(stage, true, 0, Launch::RunMut(start))
+    }
+
+    /// A stage on a thread of its own whose handler gets whole batches. What it iterates counts as handled.
+    pub fn run_batches<X: Display, F>(
+        &mut self,
+        stage: impl Into<Stage>,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> &mut Self
+    where
+        F: FnMut(&mut Batch<'_, E, K>) -> Result<(), X> + 'static,
+    {
+        let start: Start<E, K, Shared> =
+            Box::new(move |stage, consumer, threads| threads.run(stage, consumer, move || Spans(make())));
+        self.declare(stage, false, 0, Launch::Run(start))
+    }
+
+    fn declare(&mut self, stage: impl Into<Stage>, exclusive: bool, workers: usize, launch: Launch<E, K>) -> &mut Self {
+        let role = Role { exclusive, workers, at_run_time: false };
+        self.declared.push(Declared { stage: stage.into(), role, launch });
+        self
+    }
+
+    /// Builds the ring and starts the managed stages. When this returns, every stage stands at the first sequence.
+    ///
+    /// # Errors
+    /// The culprit, by its name; nothing runs then.
+    pub fn build(self) -> Result<(Producer<E, K>, Ring<E, K>), BuildError> {
+        let Self { capacity, retain, first, make, declared } = self;
+        let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make)?);
+        let threads = Threads::default();
+        let mut untaken = Vec::new();
+        let mut to_start: Vec<Box<dyn FnOnce(&Threads) -> Result<(), BuildError>>> = Vec::new();
+        for Declared { stage, role, launch } in in_order(declared)? {
+            if matches!(launch, Launch::Workers) && role.workers == 0 {
+                return Err(BuildError::NoWorkers { stage: stage.name });
+            }
+            let (state, start) = core.join(&stage, role)?;
+            match launch {
+                Launch::Poll => untaken.push(Untaken::Shared(consumer(&core, state, start, &stage))),
+                Launch::PollMut => untaken.push(Untaken::Exclusive(consumer(&core, state, start, &stage))),
+                Launch::Workers => untaken.push(Untaken::Workers(state, stage.wait)),
+                Launch::Run(run) => {
+                    let consumer = consumer(&core, state, start, &stage);
+                    to_start.push(Box::new(move |threads| run(&stage, consumer, threads)));
+                }
+                Launch::RunMut(run) => {
+                    let consumer = consumer(&core, state, start, &stage);
+                    to_start.push(Box::new(move |threads| run(&stage, consumer, threads)));
+                }
+            }
+        }
+        for start in to_start {
+            if let Err(refused) = start(&threads) {
+                core.end(Phase::Halted, None);
+                return Err(refused);
+            }
+        }
+        let producer = Producer::new(Arc::clone(&core), Wait::default());
+        Ok((producer, Ring::new(core, threads, untaken)))
+    }
+}
+
+fn consumer<E, K: Kind, A: Access>(
+    core: &Arc<Core<E, K>>,
+    state: Arc<crate::stage::StageState>,
+    start: u64,
+    stage: &Stage,
+) -> Consumer<E, K, A> {
+    Consumer::new(Arc::clone(core), state, start, stage.wait.clone())
+}
+
+/// The stages in an order in which each comes behind those that it names.
+fn in_order<E, K: Kind>(mut waiting: Vec<Declared<E, K>>) -> Result<Vec<Declared<E, K>>, BuildError> {
+    let names: Vec<String> = waiting.iter().map(|declared| declared.stage.name.clone()).collect();
+    for (index, Declared { stage, .. }) in waiting.iter().enumerate() {
+        let name = || stage.name.clone();
+        if names[..index].contains(&stage.name) {
+            return Err(BuildError::NameTaken { name: name() });
+        }
+        for after in &stage.after {
+            if after.ring.is_some() {
+                return Err(BuildError::ForeignStage { stage: name(), after: after.name.clone() });
+            }
+            if !names.contains(&after.name) {
+                return Err(BuildError::UnknownStage { stage: name(), after: after.name.clone(), known: names });
+            }
+        }
+    }
+    let mut ordered: Vec<Declared<E, K>> = Vec::new();
+    while !waiting.is_empty() {
+        let is_there = |name: &str| ordered.iter().any(|there| there.stage.name == name);
+        match waiting.iter().position(|next| next.stage.after.iter().all(|after| is_there(&after.name))) {
+            Some(next) => ordered.push(waiting.remove(next)),
+            None => return Err(BuildError::Cycle { stages: circle(&waiting) }),
+        }
+    }
+    Ok(ordered)
+}
+
+/// A circle among stages of which each stands behind another one of them.
+fn circle<E, K: Kind>(stages: &[Declared<E, K>]) -> Vec<String> {
+    let mut path: Vec<String> = vec![stages[0].stage.name.clone()];
+    loop {
+        let here = stages.iter().find(|declared| declared.stage.name == path[path.len() - 1]);
+        let waits_for = here.and_then(|here| {
+            here.stage.after.iter().find(|after| stages.iter().any(|other| other.stage.name == after.name))
+        });
+        let Some(next) = waits_for.map(|after| after.name.clone()) else { return path };
+        if let Some(begin) = path.iter().position(|seen| *seen == next) {
+            path.drain(..begin);
+            path.push(next);
+            return path;
+        }
+        path.push(next);
+    }
+}

@@ -1,0 +1,156 @@
+//! A claim: slots that one producer may write, and that nobody reads until they are committed.
+
+use crate::kind::Kind;
+use crate::producer::Producer;
+use crate::sequence::{Sequence, Sequences};
+use std::ops::{Index, IndexMut};
+
+/// One to capacity slots to fill in place. [`commit`](Self::commit) publishes them together.
+///
+/// Dropped without commit, also by a panic: a single producer's claim never happened; a multi producer's slots are
+/// published as skipped, and no stage ever sees them. No reference to an event outlives the claim:
+///
+/// ```
+/// # use slipring_ring::Builder;
+/// let (mut producer, _ring) = Builder::multi(8, u64::default).build()?;
+/// let mut claim = producer.claim(2)?;
+/// for (sequence, event) in claim.iter_mut() {
+///     *event = sequence.0 * 10;
+/// }
+/// claim[1] += 1;
+/// assert_eq!(claim.commit().first.0, 0);
+/// drop(producer.claim(3)?);       // skipped: the next publish is at 5
+/// assert_eq!(producer.publish(|event| *event = 9)?.0, 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ```compile_fail
+/// # use slipring_ring::Builder;
+/// let (mut producer, _ring) = Builder::multi(8, u64::default).build()?;
+/// let mut kept = None;
+/// let mut claim = producer.claim(1)?;
+/// kept = claim.iter_mut().map(|(_, event)| event).next();
+/// claim.commit();
+/// *kept.unwrap() = 1;             // the slot may be read, or claimed by another, by now
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a claim dropped without commit publishes nothing"]
+pub struct Claim<'p, E, K: Kind> {
+    producer: &'p mut Producer<E, K>,
+    first: u64,
+    len: usize,
+}
+
+impl<'p, E, K: Kind> Claim<'p, E, K> {
+    #[inline(always)]
+    pub(crate) fn new(producer: &'p mut Producer<E, K>, first: u64, len: usize) -> Self {
+        Self { producer, first, len }
+    }
+
+    /// How many slots. Never 0.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The sequences of the slots.
+    #[inline(always)]
+    pub fn sequences(&self) -> Sequences {
+        Sequences { first: Sequence(self.first), len: self.len }
+    }
+
+    /// The event at `index` of the claim, to write; none beyond its end.
+    #[inline(always)]
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut E> {
+        if index >= self.len {
+            return None;
+        }
+        let event = self.producer.core.buffer.event_mut(self.first.wrapping_add(index as u64));
+        // SAFETY: the sequence is claimed and not published: below the limit, so every stage has passed the slot's
+        // last event and the floor its last writer, and no other producer was given it. The borrow of the claim makes
+        // this reference the only one.
+        Some(unsafe { &mut *event })
+    }
+
+    /// Each event with its sequence, to write.
+    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (Sequence, &mut E)> {
+        let (buffer, first) = (&self.producer.core.buffer, self.first);
+        (0..self.len).map(move |index| {
+            let sequence = first.wrapping_add(index as u64);
+            // SAFETY: as in `get_mut`; each sequence is visited once, and they are at most as many as there are slots,
+            // so no two of these references meet.
+            (Sequence(sequence), unsafe { &mut *buffer.event_mut(sequence) })
+        })
+    }
+
+    /// Publishes all of it. Returns the sequences.
+    #[inline(always)]
+    pub fn commit(self) -> Sequences {
+        let sequences = self.sequences();
+        let claim = std::mem::ManuallyDrop::new(self);
+        // SAFETY: the claim is not dropped, so nobody else uses the borrow that is copied out of it.
+        let producer: &mut Producer<E, K> = unsafe { std::ptr::read(&claim.producer) };
+        K::publish(producer, claim.first, claim.len as u64);
+        producer.core.bell.ring();
+        sequences
+    }
+
+    #[inline(always)]
+    pub(crate) fn fill_one(mut self, fill: impl FnOnce(&mut E)) -> Sequence {
+        if let Some(event) = self.get_mut(0) {
+            fill(event);
+        }
+        self.commit().first
+    }
+
+    #[inline(always)]
+    pub(crate) fn fill_all(mut self, mut fill: impl FnMut(usize, &mut E)) -> Sequences {
+        for (index, (_, event)) in self.iter_mut().enumerate() {
+            fill(index, event);
+        }
+        self.commit()
+    }
+}
+
+#[cfg(not(loom))]
+impl<E> Claim<'_, E, crate::kind::Single> {
+    /// The claimed events as two slices: up to the end of the buffer, and from its start. The second is often empty.
+    #[inline]
+    pub fn as_mut_slices(&mut self) -> (&mut [E], &mut [E]) {
+        let [head, tail] = self.producer.core.buffer.run(self.first, self.len);
+        // SAFETY: as in `get_mut`; the two parts do not overlap, because the claim is no longer than the buffer.
+        let head = unsafe { std::slice::from_raw_parts_mut(head.0, head.1) };
+        // SAFETY: see above.
+        let tail = unsafe { std::slice::from_raw_parts_mut(tail.0, tail.1) };
+        (head, tail)
+    }
+}
+
+impl<E, K: Kind> Drop for Claim<'_, E, K> {
+    #[cold]
+    fn drop(&mut self) {
+        K::abandon(self.producer, self.first, self.len as u64);
+        self.producer.core.bell.ring();
+    }
+}
+
+impl<E, K: Kind> Index<usize> for Claim<'_, E, K> {
+    type Output = E;
+
+    /// # Panics
+    /// If `index` is not below [`len`](Claim::len).
+    fn index(&self, index: usize) -> &E {
+        assert!(index < self.len, "index {index} of a claim of {}", self.len);
+        // SAFETY: as in `get_mut`; the shared borrow of the claim keeps writers out.
+        unsafe { &*self.producer.core.buffer.event(self.first.wrapping_add(index as u64)) }
+    }
+}
+
+impl<E, K: Kind> IndexMut<usize> for Claim<'_, E, K> {
+    /// # Panics
+    /// If `index` is not below [`len`](Claim::len).
+    fn index_mut(&mut self, index: usize) -> &mut E {
+        let len = self.len;
+        self.get_mut(index).unwrap_or_else(|| panic!("index {index} of a claim of {len}"))
+    }
+}

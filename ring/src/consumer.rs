@@ -1,0 +1,263 @@
+//! A polled stage: reads at its own pace, on whatever thread calls it.
+
+use crate::access::{Access, Exclusive, Shared};
+use crate::batch::Batch;
+use crate::bell::Bell;
+use crate::closing::{Closed, Phase};
+use crate::core::Core;
+use crate::fence;
+use crate::kind::Kind;
+use crate::ordering::{FOLLOW, HOLD_FENCE, fault};
+use crate::sequence::{Sequence, ahead, earlier};
+use crate::stage::{StageRef, StageState};
+use crate::sync::{Arc, Instant};
+use crate::wait::Wait;
+use crate::waiting::{Look, Waiting};
+use std::marker::PhantomData;
+
+/// A consumer whose batches lend `&mut` events.
+pub type ConsumerMut<E, K> = Consumer<E, K, Exclusive>;
+
+/// A stage that is read by polling.
+///
+/// [`poll`](Self::poll) never waits, [`poll_wait`](Self::poll_wait) waits for at least one event,
+/// [`poll_until`](Self::poll_until) until a deadline. All give a [`Batch`]: a bounded run of events, over which the
+/// consumed position moves as far as it was iterated.
+///
+/// ```
+/// # use slipring_ring::Builder;
+/// let mut builder = Builder::single(8, u64::default);
+/// builder.poll("tape");
+/// let (mut producer, ring) = builder.build()?;
+/// let mut tape = ring.consumer("tape")?;
+/// producer.publish_batch(3, |index, event| *event = index as u64)?;
+/// drop(producer);
+/// let mut sum = 0;
+/// while let Ok(mut batch) = tape.poll_wait(2) {
+///     for (_sequence, event) in &mut batch {
+///         sum += *event;
+///     }
+/// }
+/// assert_eq!(sum, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Going away
+/// Dropping a consumer takes its gate away. If other stages stand behind it while the ring is open, the ring fails
+/// with its name: they could never read on.
+pub struct Consumer<E, K: Kind, A: Access = Shared> {
+    pub(crate) core: Arc<Core<E, K>>,
+    pub(crate) stage: Arc<StageState>,
+    /// The next sequence to read. The stage shows it when a batch ends.
+    pub(crate) next: u64,
+    /// All below this may be read; may lag behind what is true.
+    available: u64,
+    waiting: Waiting,
+    first: u64,
+    access: PhantomData<A>,
+}
+
+impl<E, K: Kind, A: Access> Consumer<E, K, A> {
+    pub(crate) fn new(core: Arc<Core<E, K>>, stage: Arc<StageState>, start: u64, wait: Wait) -> Self {
+        Self {
+            core,
+            stage,
+            next: start,
+            available: start,
+            waiting: Waiting::new(wait),
+            first: start,
+            access: PhantomData,
+        }
+    }
+
+    /// The stage, to put others behind it.
+    pub fn stage(&self) -> StageRef {
+        StageRef { name: self.stage.name.clone(), ring: Some(self.core.id) }
+    }
+
+    /// Where this consumer started: the first sequence that it was promised.
+    pub fn first(&self) -> Sequence {
+        Sequence(self.first)
+    }
+
+    /// The next sequence that it will read.
+    pub fn consumed(&self) -> Sequence {
+        Sequence(self.next)
+    }
+
+    /// How many published events it has not read.
+    pub fn lag(&self) -> u64 {
+        ahead(K::published(&self.core), self.next).max(0) as u64
+    }
+
+    /// How this consumer waits.
+    pub fn set_wait(&mut self, wait: Wait) {
+        self.waiting.wait = wait;
+    }
+
+    /// What is there now, at most `limit` events (at least 1), maybe none. Never waits.
+    ///
+    /// # Errors
+    /// The ring is finished or closed and this consumer has read everything; or it was halted, has failed, or this
+    /// consumer was evicted.
+    #[inline]
+    pub fn poll(&mut self, limit: usize) -> Result<Batch<'_, E, K, A>, Closed> {
+        let limit = limit.max(1) as u64;
+        match self.events(limit).look() {
+            Some(available) => self.begin(available?, limit),
+            None => Ok(Batch::empty(self)),
+        }
+    }
+
+    /// At least one event, at most `limit`. Waits as long as it takes.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    #[inline]
+    pub fn poll_wait(&mut self, limit: usize) -> Result<Batch<'_, E, K, A>, Closed> {
+        self.poll_by(limit, None)
+    }
+
+    /// At least one event, at most `limit`; none if there is none until `deadline`.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn poll_until(&mut self, limit: usize, deadline: Instant) -> Result<Batch<'_, E, K, A>, Closed> {
+        self.poll_by(limit, Some(deadline))
+    }
+
+    #[inline]
+    fn poll_by(&mut self, limit: usize, deadline: Option<Instant>) -> Result<Batch<'_, E, K, A>, Closed> {
+        let limit = limit.max(1) as u64;
+        self.waiting.pause();
+        // Not `self.events`: the way of waiting is borrowed beside it.
+        let mut events =
+            Events { core: &self.core, stage: &self.stage, next: self.next, available: self.available, limit };
+        match self.waiting.until(deadline, &mut events) {
+            Some(available) => {
+                let available = available?;
+                let enough = (self.core.capacity() / 4).clamp(1, 256).min(limit);
+                self.waiting.learn(available.wrapping_sub(self.next), enough);
+                self.begin(available, limit)
+            }
+            None => Ok(Batch::empty(self)),
+        }
+    }
+
+    #[inline(always)]
+    fn events(&self, limit: u64) -> Events<'_, E, K> {
+        Events { core: &self.core, stage: &self.stage, next: self.next, available: self.available, limit }
+    }
+
+    /// Takes hold of the events up to `available`, `limit` of them at most, unless the stage was evicted.
+    #[inline(always)]
+    fn begin(&mut self, available: u64, limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
+        self.available = available;
+        self.stage.hold();
+        fence::light_at(&HOLD_FENCE);
+        if self.stage.is_evicted() {
+            return Err(self.evicted());
+        }
+        if fault("gate moved before the read") {
+            self.stage.advance(available);
+        }
+        let len = limit.min(available.wrapping_sub(self.next));
+        Ok(Batch::new(self, len))
+    }
+
+    #[cold]
+    fn evicted(&mut self) -> Closed {
+        self.stage.let_go();
+        self.core.leave(&self.stage);
+        Closed::Evicted { stage: self.stage.name.clone() }
+    }
+
+    /// Ends a batch of which all below `to` was read.
+    #[inline(always)]
+    pub(crate) fn end(&mut self, to: u64) {
+        if to != self.next {
+            self.release(to);
+        }
+        self.stage.let_go();
+        if self.stage.is_evicted() {
+            // Whoever evicts may have seen the batch and left the rest to us.
+            self.core.leave(&self.stage);
+        }
+    }
+
+    /// Lets the producers have the slots below `to`.
+    #[inline(always)]
+    pub(crate) fn release(&mut self, to: u64) {
+        self.next = to;
+        self.stage.advance(to);
+        self.stage.bell.ring();
+    }
+}
+
+/// A consumer's look for events: the position up to which it may read, `limit` further than it stands at most where
+/// looking further has a price.
+struct Events<'c, E, K: Kind> {
+    core: &'c Core<E, K>,
+    stage: &'c StageState,
+    next: u64,
+    available: u64,
+    limit: u64,
+}
+
+impl<E, K: Kind> Events<'_, E, K> {
+    #[inline(always)]
+    fn available(&self) -> u64 {
+        match &self.stage.after[..] {
+            [] => K::published_to(self.core, self.next, self.available, self.limit),
+            [before] => before.position(&FOLLOW),
+            before => before.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier).unwrap_or(self.next),
+        }
+    }
+
+    #[cold]
+    fn over(&self) -> Option<Result<u64, Closed>> {
+        if self.stage.is_evicted() {
+            return Some(Err(Closed::Evicted { stage: self.stage.name.clone() }));
+        }
+        self.core.closing.reason().map(Err)
+    }
+}
+
+impl<E, K: Kind> Look for Events<'_, E, K> {
+    type Found = Result<u64, Closed>;
+
+    #[inline(always)]
+    fn look(&mut self) -> Option<Result<u64, Closed>> {
+        // Read before the look for events: what was published before the end is then seen by that look.
+        let mut phase = self.core.closing.phase();
+        if phase.at_once() {
+            return self.over();
+        }
+        let available = self.available();
+        if ahead(available, self.next) > 0 {
+            return Some(Ok(available));
+        }
+        if fault("finished before the last look") {
+            phase = self.core.closing.phase();
+        }
+        // A stage behind others is done when it has read all that is published, not all that they let through.
+        let done = phase != Phase::Open && ahead(K::published(self.core), self.next) <= 0;
+        if done || self.stage.is_evicted() { self.over() } else { None }
+    }
+
+    /// Of the stage before that is the furthest behind; of the producers if there is none.
+    fn bell(&mut self) -> Arc<Bell> {
+        self.stage
+            .after
+            .iter()
+            .map(|stage| (stage.position(&FOLLOW), stage))
+            .reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low })
+            .map_or_else(|| Arc::clone(&self.core.bell), |(_, stage)| Arc::clone(&stage.bell))
+    }
+}
+
+impl<E, K: Kind, A: Access> Drop for Consumer<E, K, A> {
+    fn drop(&mut self) {
+        self.core.leave_for_good(&self.stage);
+    }
+}

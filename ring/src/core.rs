@@ -1,0 +1,102 @@
+//! What all ends of a ring share.
+
+use crate::bell::Bell;
+use crate::buffer::{Buffer, MAX_CAPACITY};
+use crate::closing::{Closing, Phase};
+use crate::error::BuildError;
+use crate::gates::Gates;
+use crate::kind::Kind;
+use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, fault};
+use crate::sequence::later;
+use crate::stage::StageState;
+use crate::sync::{Arc, AtomicU64, Mutex, lock, next_id};
+
+/// The slots, the positions, the gates and the way to the end. Everyone who has a part in the ring holds it.
+pub struct Core<E, K: Kind> {
+    pub(crate) buffer: Buffer<E, K::Stamp>,
+    pub(crate) positions: K::Positions,
+    pub(crate) gates: Gates,
+    /// Rung when something is published.
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) closing: Closing,
+    /// So many of the last events stay readable for whoever joins.
+    pub(crate) retain: u64,
+    /// Where the ring began.
+    pub(crate) first: u64,
+    /// Who takes part. Its lock makes changes of the gating set one at a time.
+    pub(crate) members: Mutex<Vec<Arc<StageState>>>,
+    producers: AtomicU64,
+    /// Tells this ring from others.
+    pub(crate) id: u64,
+}
+
+impl<E, K: Kind> Core<E, K> {
+    pub(crate) fn new(capacity: usize, retain: usize, first: u64, make: impl FnMut() -> E) -> Result<Self, BuildError> {
+        if !capacity.is_power_of_two() || capacity > MAX_CAPACITY {
+            return Err(BuildError::Capacity { asked: capacity, largest: MAX_CAPACITY });
+        }
+        if retain >= capacity {
+            return Err(BuildError::Retain { asked: retain, capacity });
+        }
+        Ok(Self {
+            buffer: Buffer::new(capacity, make, |index| K::first_stamp(index as u64, first, capacity as u64)),
+            positions: K::start(first),
+            gates: Gates::new(),
+            bell: Arc::new(Bell::new()),
+            closing: Closing::new(),
+            retain: retain as u64,
+            first,
+            members: Mutex::new(Vec::new()),
+            producers: AtomicU64::new(0),
+            id: next_id(),
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.buffer.capacity()
+    }
+
+    /// One more than the capacity lets a producer write under a reader's eyes: a fault for the models.
+    #[inline(always)]
+    pub(crate) fn reach(&self) -> u64 {
+        self.capacity() + u64::from(fault("room for one more than the capacity"))
+    }
+
+    /// The permanent gate: what is published, less what is retained.
+    pub(crate) fn floor(&self) -> u64 {
+        K::published(self).wrapping_sub(self.retain)
+    }
+
+    /// The earliest event that is kept when the lowest gate stands at `lowest`.
+    pub(crate) fn earliest(&self, lowest: u64) -> u64 {
+        later(lowest, self.first)
+    }
+
+    pub(crate) fn add_producer(&self) {
+        self.producers.fetch_add(1, ADD_PRODUCER.get());
+    }
+
+    /// The last producer to go finishes the ring.
+    pub(crate) fn drop_producer(&self) {
+        if self.producers.fetch_sub(1, DROP_PRODUCER.get()) == 1 {
+            self.end(Phase::Finished, None);
+        }
+    }
+
+    /// Moves the ring towards its end and wakes everyone who waits for anything.
+    pub(crate) fn end(&self, phase: Phase, failure: Option<(String, String)>) {
+        if self.closing.advance(phase, failure) && !fault("close wakes nobody") {
+            self.bell.mark_closed();
+            self.bell.ring();
+            for member in lock(&self.members).iter() {
+                member.bell.ring();
+            }
+        }
+    }
+
+    /// A stage failed: everyone gets its name and cause.
+    pub(crate) fn fail(&self, stage: &str, cause: &str) {
+        self.end(Phase::Failed, Some((stage.to_owned(), cause.to_owned())));
+    }
+}

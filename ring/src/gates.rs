@@ -1,0 +1,110 @@
+//! The gating set: the stages that producers may not overtake by more than the capacity.
+//!
+//! A set never changes: who joins or leaves shows a new one and raises the version. A producer keeps the set it knows
+//! and takes the new one when the version has moved; crossbeam-epoch keeps the old one alive for whoever is taking it.
+//!
+//! # Why a newcomer's first event is never overwritten
+//!
+//! ```text
+//! newcomer                                      producer that refreshes its limit
+//! pin the own gate at the lowest gate           read the version, take the set
+//! show the set with it, raise the version       read the gates
+//! heavy fence (JOIN_FENCE)                      light fence (REFRESH_FENCE)
+//! start at the lowest of the *other* gates,     read the version again:
+//! or later                                      moved: start over
+//! ```
+//!
+//! If the producer's second look misses the newcomer, then its fence came first, so the newcomer reads every gate at
+//! least as high as the producer did, and starts no lower than the limit less the capacity. If it sees the newcomer,
+//! it counts the pinned gate, which is no higher than where the newcomer will start. Joins are one at a time: a gate
+//! still pinned must not be taken for one that producers respect.
+//! Models: `join` in loom-tests.
+
+use crate::fence;
+use crate::ordering::{
+    CHECK_VERSION, GATE, LOAD_GATES, READ_VERSION, REFRESH_FENCE, SET_VERSION, SWAP_GATES, Site, fault,
+};
+use crate::sequence::ahead;
+use crate::stage::StageState;
+use crate::sync::epoch::{Atomic, Owned, Reclaim};
+use crate::sync::{Arc, AtomicU64};
+use crossbeam_utils::CachePadded;
+
+/// Stages at a moment, numbered.
+pub struct GateSet {
+    version: u64,
+    pub(crate) stages: Vec<Arc<StageState>>,
+}
+
+impl GateSet {
+    /// The lowest gate of the set and the stage that holds it.
+    pub(crate) fn lowest(&self, site: &Site) -> Option<(u64, &Arc<StageState>)> {
+        self.stages
+            .iter()
+            .map(|stage| (stage.position(site), stage))
+            .reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low })
+    }
+}
+
+pub(crate) struct Gates {
+    current: Atomic<Arc<GateSet>>,
+    version: CachePadded<AtomicU64>,
+    reclaim: Reclaim,
+}
+
+impl Gates {
+    pub(crate) fn new() -> Self {
+        let nobody = Arc::new(GateSet { version: 0, stages: Vec::new() });
+        Self { current: Atomic::new(nobody), version: CachePadded::new(AtomicU64::new(0)), reclaim: Reclaim::default() }
+    }
+
+    /// The present set.
+    pub(crate) fn load(&self) -> Arc<GateSet> {
+        let guard = self.reclaim.pin();
+        let set = self.current.load(LOAD_GATES.get(), &guard);
+        // SAFETY: never null, and the guard keeps what was current when it was pinned.
+        Arc::clone(unsafe { set.deref() })
+    }
+
+    /// Shows a new set. The caller holds the lock that makes changes one at a time.
+    pub(crate) fn show(&self, stages: Vec<Arc<StageState>>) {
+        let guard = self.reclaim.pin();
+        let version = self.version.load(CHECK_VERSION.get()) + 1;
+        let set = Owned::new(Arc::new(GateSet { version, stages }));
+        let old = self.current.swap(set, SWAP_GATES.get(), &guard);
+        // SAFETY: nobody can load the old set any more, and it was allocated by `Owned`.
+        unsafe { guard.defer_destroy(old) };
+        // After the set: a producer that reads this number finds at least this set.
+        self.version.store(version, SET_VERSION.get());
+    }
+
+    /// Computes a limit from the present gates, which `known` holds at the end.
+    pub(crate) fn refresh(&self, known: &mut Arc<GateSet>, mut limit: impl FnMut(&GateSet) -> u64) -> u64 {
+        loop {
+            if self.version.load(READ_VERSION.get()) != known.version {
+                *known = self.load();
+            }
+            let found = limit(known);
+            fence::light_at(&REFRESH_FENCE);
+            // The set may be newer than the version: then the newcomer was counted already.
+            let moved = ahead(self.version.load(CHECK_VERSION.get()), known.version) > 0;
+            if !moved || fault("no second look at the version") {
+                return found;
+            }
+        }
+    }
+}
+
+impl Drop for Gates {
+    fn drop(&mut self) {
+        let guard = self.reclaim.pin();
+        let set = self.current.swap(crossbeam_epoch::Shared::null(), LOAD_GATES.get(), &guard);
+        // SAFETY: the ring is gone, so nobody else can hold what only the ring showed.
+        drop(unsafe { set.into_owned() });
+    }
+}
+
+/// Where the lowest of `stages` stands.
+pub(crate) fn lowest_of<'s>(stages: impl Iterator<Item = &'s Arc<StageState>>) -> Option<u64> {
+    stages.map(|stage| stage.position(&GATE)).reduce(crate::sequence::earlier)
+}

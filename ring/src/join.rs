@@ -1,0 +1,156 @@
+//! Joining a ring that runs, and leaving it. The protocol's proof stands in [`crate::gates`].
+
+use crate::closing::Phase;
+use crate::core::Core;
+use crate::error::{BuildError, StageError};
+use crate::fence;
+use crate::gates::lowest_of;
+use crate::kind::Kind;
+use crate::ordering::{EVICT_FENCE, GATE, JOIN_FENCE, fault};
+use crate::sequence::{Sequence, ahead, earlier};
+use crate::stage::{Stage, StageState, Start};
+use crate::sync::{Arc, lock};
+use crate::workers::Workers;
+
+/// What a stage is besides its declaration.
+#[derive(Clone, Copy)]
+pub(crate) struct Role {
+    pub(crate) exclusive: bool,
+    /// 0: one consumer.
+    pub(crate) workers: usize,
+    /// While the ring is being built nobody publishes yet, so that an exclusive stage may join.
+    pub(crate) at_run_time: bool,
+}
+
+impl<E, K: Kind> Core<E, K> {
+    /// Adds a stage; returns it and where it starts.
+    pub(crate) fn join(&self, declared: &Stage, role: Role) -> Result<(Arc<StageState>, u64), BuildError> {
+        let mut members = lock(&self.members);
+        if let Some(closed) = self.closing.reason() {
+            return Err(closed.into());
+        }
+        let after = self.resolve(declared, &members)?;
+        // As low as any gate, so that no producer's limit can pass where the newcomer will start.
+        let pinned = match fault("newcomer pinned at the published position") {
+            false => lowest_of(members.iter()).map_or_else(|| self.floor(), |gate| earlier(gate, self.floor())),
+            true => K::published(self),
+        };
+        let workers = (role.workers > 0).then(|| Workers::new(role.workers, pinned));
+        let stage = Arc::new(StageState::new(declared, role.exclusive, after, pinned, workers));
+        check_access(&stage, &members, role.at_run_time)?;
+
+        let others = members.clone();
+        members.push(Arc::clone(&stage));
+        self.gates.show(members.clone());
+        fence::heavy_at(&JOIN_FENCE);
+
+        let lowest = lowest_of(others.iter()).map_or_else(|| self.floor(), |gate| earlier(gate, self.floor()));
+        let earliest = self.earliest(lowest);
+        let latest = K::published(self);
+        let start = match declared.start {
+            Start::At(asked) if fault("newcomer starts where it likes") => asked.0,
+            Start::Earliest => earliest,
+            Start::Latest => latest,
+            Start::At(asked) if ahead(asked.0, earliest) >= 0 && ahead(latest, asked.0) >= 0 => asked.0,
+            Start::At(asked) => {
+                members.pop();
+                self.gates.show(members.clone());
+                stage.bell.ring();
+                let (earliest, latest) = (Sequence(earliest), Sequence(latest));
+                return Err(BuildError::OutOfRange { stage: declared.name.clone(), asked, earliest, latest });
+            }
+        };
+        stage.start(start);
+        // A producer may have been held by the pin.
+        stage.bell.ring();
+        Ok((stage, start))
+    }
+
+    fn resolve(&self, declared: &Stage, members: &[Arc<StageState>]) -> Result<Vec<Arc<StageState>>, BuildError> {
+        let stage = || declared.name.clone();
+        if declared.name.is_empty() {
+            return Err(BuildError::NoName);
+        }
+        if members.iter().any(|member| member.name == declared.name) {
+            return Err(BuildError::NameTaken { name: stage() });
+        }
+        let find = |after: &crate::stage::StageRef| {
+            if after.ring.is_some_and(|ring| ring != self.id) {
+                return Err(BuildError::ForeignStage { stage: stage(), after: after.name.clone() });
+            }
+            let found = members.iter().find(|member| member.name == after.name);
+            found.cloned().ok_or_else(|| BuildError::UnknownStage {
+                stage: stage(),
+                after: after.name.clone(),
+                known: members.iter().map(|member| member.name.clone()).collect(),
+            })
+        };
+        declared.after.iter().map(find).collect()
+    }
+
+    /// Takes a stage's gate away. Its consumer holds no batch any more.
+    pub(crate) fn leave(&self, stage: &Arc<StageState>) {
+        self.leave_locked(&mut lock(&self.members), stage);
+    }
+
+    fn leave_locked(&self, members: &mut Vec<Arc<StageState>>, stage: &Arc<StageState>) {
+        let before = members.len();
+        members.retain(|member| !Arc::ptr_eq(member, stage));
+        if members.len() != before {
+            self.gates.show(members.clone());
+            // Producers that wait for this gate must look at the others now.
+            stage.bell.ring();
+        }
+    }
+
+    /// The consumer of `stage` is gone. Whoever stands behind it could never read on.
+    pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>) {
+        let mut members = lock(&self.members);
+        let behind = members.iter().find(|member| member.is_behind(stage)).map(|member| member.name.clone());
+        self.leave_locked(&mut members, stage);
+        drop(members);
+        if let Some(behind) = behind.filter(|_| self.closing.phase() == Phase::Open) {
+            self.fail(&stage.name, &format!("it left while {behind:?} stands behind it"));
+        }
+    }
+
+    /// Takes the gate of the stage called `name` away, against its consumer's will, but never in a batch.
+    pub(crate) fn evict(&self, name: &str) -> Result<Sequence, StageError> {
+        let mut members = lock(&self.members);
+        let stage = members.iter().find(|member| member.name == name).cloned();
+        let stage = stage.ok_or_else(|| StageError::Unknown { name: name.to_owned() })?;
+        if let Some(behind) = members.iter().find(|member| member.is_behind(&stage)) {
+            return Err(StageError::StoodBehind { name: name.to_owned(), behind: behind.name.clone() });
+        }
+        if stage.workers.is_some() {
+            return Err(StageError::Workers { name: name.to_owned() });
+        }
+        stage.evict();
+        fence::heavy_at(&EVICT_FENCE);
+        if stage.is_held() && !fault("evicted while it holds a batch") {
+            return Err(StageError::InBatch { name: name.to_owned() });
+        }
+        self.leave_locked(&mut members, &stage);
+        Ok(Sequence(stage.position(&GATE)))
+    }
+}
+
+/// A stage with `&mut` access is ordered against every other one, and nothing changes what a journaler wrote.
+fn check_access(stage: &StageState, members: &[Arc<StageState>], at_run_time: bool) -> Result<(), BuildError> {
+    if stage.exclusive && at_run_time {
+        return Err(BuildError::MutableAtRunTime { stage: stage.name.clone() });
+    }
+    for member in members {
+        // Members joined before, so none of them stands behind the newcomer.
+        if (stage.exclusive || member.exclusive) && !stage.is_behind(member) {
+            let (mutable, other) = if stage.exclusive { (stage, &**member) } else { (&**member, stage) };
+            let (mutable, other) = (mutable.name.clone(), other.name.clone());
+            return Err(BuildError::UnorderedMutable { mutable, other });
+        }
+        if stage.exclusive && member.journaler && stage.is_behind(member) {
+            let (mutable, journaler) = (stage.name.clone(), member.name.clone());
+            return Err(BuildError::MutableBehindJournaler { mutable, journaler });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,308 @@
+//! Managed stages: a thread that polls, calls a handler, and answers for what the handler does.
+
+use crate::access::{Access, Exclusive, Shared};
+use crate::batch::Batch;
+use crate::closing::Closed;
+use crate::consumer::Consumer;
+use crate::error::BuildError;
+use crate::kind::Kind;
+use crate::pin;
+use crate::report::Ending;
+use crate::sequence::Sequence;
+use crate::stage::{OnError, Stage, StageState};
+use crate::sync::{Arc, Condvar, Instant, Mutex, lock, thread};
+use std::any::Any;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a managed stage does with each event. A closure `FnMut(&E, Sequence, bool) -> Result<(), Error>` is a handler,
+/// and one that takes `&mut E` is the handler of a mutable stage.
+///
+/// A handler is made on its stage's thread and stays there, so it need not be `Send`.
+///
+/// ```
+/// use slipring_ring::{Builder, Handler, Sequence};
+/// use std::{cell::Cell, rc::Rc, time::Duration};
+///
+/// struct Sum { total: Rc<Cell<u64>>, flushed: u64 }      // not Send
+/// impl Handler<u64> for Sum {
+///     type Error = std::convert::Infallible;
+///     fn on_event(&mut self, event: &u64, _: Sequence, end_of_batch: bool) -> Result<(), Self::Error> {
+///         self.total.set(self.total.get() + event);
+///         if end_of_batch { self.flushed = self.total.get(); }
+///         Ok(())
+///     }
+///     fn on_end(&mut self) { assert_eq!(self.flushed, 3); }
+/// }
+///
+/// let mut builder = Builder::single(8, u64::default);
+/// builder.run("sum", || Sum { total: Rc::default(), flushed: 0 });
+/// let (mut producer, ring) = builder.build()?;
+/// producer.publish_batch(3, |index, event| *event = index as u64)?;
+/// assert!(ring.shutdown(Duration::from_secs(5)).is_complete());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Handler<E, A: Access = Shared> {
+    /// What can go wrong; the stage's [`OnError`] says what follows.
+    type Error: Display;
+
+    /// An event, its sequence, and whether it is the last one of what is there at present: the moment to flush.
+    fn on_event(&mut self, event: A::Event<'_, E>, sequence: Sequence, end_of_batch: bool) -> Result<(), Self::Error>;
+
+    /// The stage has ended, whatever for.
+    fn on_end(&mut self) {}
+}
+
+impl<E, X: Display, F: FnMut(&E, Sequence, bool) -> Result<(), X>> Handler<E> for F {
+    type Error = X;
+
+    fn on_event(&mut self, event: &E, sequence: Sequence, end_of_batch: bool) -> Result<(), X> {
+        self(event, sequence, end_of_batch)
+    }
+}
+
+impl<E, X: Display, F: FnMut(&mut E, Sequence, bool) -> Result<(), X>> Handler<E, Exclusive> for F {
+    type Error = X;
+
+    fn on_event(&mut self, event: &mut E, sequence: Sequence, end_of_batch: bool) -> Result<(), X> {
+        self(event, sequence, end_of_batch)
+    }
+}
+
+/// How a stage's thread works a batch off: event by event, or as a span.
+pub(crate) trait Work<E, K: Kind, A: Access> {
+    /// Works on from where the batch stands. On an error or a panic the batch stands behind the culprit, and
+    /// `culprit` tells where that began.
+    fn work(&mut self, batch: &mut Batch<'_, E, K, A>, culprit: &mut Sequence) -> Result<(), String>;
+
+    fn end(&mut self) {}
+}
+
+/// Events one at a time.
+pub(crate) struct Events<H>(pub(crate) H);
+
+impl<E, K: Kind, A: Access, H: Handler<E, A>> Work<E, K, A> for Events<H> {
+    #[inline]
+    fn work(&mut self, batch: &mut Batch<'_, E, K, A>, culprit: &mut Sequence) -> Result<(), String> {
+        // A long batch gives its slots back in parts, so that the producer need not wait for its end.
+        let part = batch.capacity() / 4;
+        let mut kept = 0;
+        loop {
+            let Some((sequence, event, last)) = batch.next_event() else { return Ok(()) };
+            *culprit = sequence;
+            self.0.on_event(event, sequence, last).map_err(|error| error.to_string())?;
+            kept += 1;
+            if kept > part {
+                batch.release();
+                kept = 0;
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.0.on_end();
+    }
+}
+
+/// Whole batches.
+pub(crate) struct Spans<F>(pub(crate) F);
+
+impl<E, K: Kind, A: Access, X: Display, F> Work<E, K, A> for Spans<F>
+where
+    F: FnMut(&mut Batch<'_, E, K, A>) -> Result<(), X>,
+{
+    fn work(&mut self, batch: &mut Batch<'_, E, K, A>, culprit: &mut Sequence) -> Result<(), String> {
+        *culprit = batch.position();
+        (self.0)(batch).map_err(|error| error.to_string())
+    }
+}
+
+/// The threads of a ring's managed stages.
+#[derive(Default)]
+pub(crate) struct Threads {
+    started: Mutex<Vec<(Arc<StageState>, thread::JoinHandle<()>)>>,
+    ended: Mutex<Vec<Arc<StageState>>>,
+    alive: Arc<Alive>,
+}
+
+/// How many of them have not ended.
+struct Alive {
+    threads: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Default for Alive {
+    fn default() -> Self {
+        Self { threads: Mutex::new(0), ended: Condvar::new() }
+    }
+}
+
+/// What a starting thread has to say.
+type Started = Arc<(Mutex<Option<Result<(), BuildError>>>, Condvar)>;
+
+impl Threads {
+    /// Starts a thread for `consumer`; returns once its handler is made.
+    pub(crate) fn run<E, K, A, W>(
+        &self,
+        declared: &Stage,
+        consumer: Consumer<E, K, A>,
+        make: impl FnOnce() -> W + Send + 'static,
+    ) -> Result<(), BuildError>
+    where
+        E: Send + Sync + 'static,
+        K: Kind,
+        A: Access,
+        W: Work<E, K, A>,
+    {
+        let state = Arc::clone(&consumer.stage);
+        let started: Started = Arc::new((Mutex::new(None), Condvar::new()));
+        let alive = Alive::enter(&self.alive);
+        let (declared, told) = (declared.clone(), Arc::clone(&started));
+        let stage = declared.name.clone();
+        let thread = thread::Builder::new().name(declared.name.clone()).spawn(move || {
+            // Dropped last: whoever waits for this thread then finds all that it has to say.
+            let _alive = alive;
+            let said = begin(&declared, make);
+            let (result, worker) = match said {
+                Ok(worker) => (Ok(()), Some(worker)),
+                Err(refused) => (Err(refused), None),
+            };
+            *lock(&told.0) = Some(result);
+            told.1.notify_one();
+            if let Some(worker) = worker {
+                attend(consumer, worker, &declared);
+            }
+        });
+        let thread = thread.map_err(|cause| BuildError::Thread { stage, cause })?;
+        let mut said = lock(&started.0);
+        while said.is_none() {
+            said = started.1.wait(said).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        said.take().unwrap_or(Ok(()))?;
+        lock(&self.started).push((state, thread));
+        Ok(())
+    }
+
+    /// Waits until every thread but the calling one has ended; false if `deadline` comes first.
+    pub(crate) fn wait(&self, deadline: Instant) -> bool {
+        let own = lock(&self.started).iter().filter(|(_, thread)| is_current(thread)).count();
+        let mut threads = lock(&self.alive.threads);
+        while *threads > own {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.alive.ended.wait_timeout(threads, left);
+            threads = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Joins the threads that have ended, and returns the stages of all: ended ever, and still running.
+    pub(crate) fn join(&self) -> (Vec<Arc<StageState>>, Vec<Arc<StageState>>) {
+        let (mut started, mut ended) = (lock(&self.started), lock(&self.ended));
+        for (stage, thread) in std::mem::take(&mut *started) {
+            if lock(&stage.ending).is_some() && !is_current(&thread) {
+                // A panic was caught and told already.
+                let _ = thread.join();
+                ended.push(stage);
+            } else {
+                started.push((stage, thread));
+            }
+        }
+        (ended.clone(), started.iter().map(|(stage, _)| Arc::clone(stage)).collect())
+    }
+}
+
+fn is_current(thread: &thread::JoinHandle<()>) -> bool {
+    thread.thread().id() == thread::current().id()
+}
+
+impl Alive {
+    fn enter(alive: &Arc<Self>) -> impl Drop + Send + 'static {
+        struct Guard(Arc<Alive>);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                *lock(&self.0.threads) -= 1;
+                self.0.ended.notify_all();
+            }
+        }
+        *lock(&alive.threads) += 1;
+        Guard(Arc::clone(alive))
+    }
+}
+
+/// Pins the thread and makes the handler.
+fn begin<W>(declared: &Stage, make: impl FnOnce() -> W) -> Result<W, BuildError> {
+    let stage = || declared.name.clone();
+    if let Some(core) = declared.core {
+        pin::pin_current(core).map_err(|cause| BuildError::Pin { stage: stage(), cause })?;
+    }
+    catch_unwind(AssertUnwindSafe(make))
+        .map_err(|panic| BuildError::Handler { stage: stage(), cause: message(&*panic) })
+}
+
+/// The thread's life after that.
+fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(mut consumer: Consumer<E, K, A>, mut worker: W, declared: &Stage) {
+    let ending = match read_on(&mut consumer, &mut worker, declared) {
+        Ok(Closed::Finished | Closed::Closed) => Ending::Drained,
+        Ok(closed) => Ending::Stopped(closed.to_string()),
+        Err(cause) => {
+            consumer.core.fail(&declared.name, &cause);
+            Ending::Failed(cause)
+        }
+    };
+    // The handler's own clean-up may panic as well: it has ended all the same.
+    let _ = catch_unwind(AssertUnwindSafe(|| worker.end()));
+    let _ = catch_unwind(AssertUnwindSafe(move || drop(worker)));
+    let stage = Arc::clone(&consumer.stage);
+    drop(consumer);
+    *lock(&stage.ending) = Some(ending);
+}
+
+/// Reads until the ring ends, or the handler does.
+fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
+    consumer: &mut Consumer<E, K, A>,
+    worker: &mut W,
+    declared: &Stage,
+) -> Result<Closed, String> {
+    let mut retried = (Sequence(0), 0);
+    let stage = Arc::clone(&consumer.stage);
+    loop {
+        let mut batch = match consumer.poll_wait(declared.limit) {
+            Ok(batch) => batch,
+            Err(closed) => return Ok(closed),
+        };
+        while !batch.is_empty() {
+            let mut culprit = batch.position();
+            let done = catch_unwind(AssertUnwindSafe(|| worker.work(&mut batch, &mut culprit)));
+            let cause = match done {
+                Ok(Ok(())) => break,
+                Ok(Err(cause)) => cause,
+                Err(panic) => format!("panicked: {}", message(&*panic)),
+            };
+            let (retries, then_skip) = match declared.on_error {
+                OnError::Stop => (0, false),
+                OnError::Skip => (0, true),
+                OnError::Retry(retries) => (retries, false),
+                OnError::RetryThenSkip(retries) => (retries, true),
+            };
+            let tried = if retried.0 == culprit { retried.1 } else { 0 };
+            if tried < retries {
+                retried = (culprit, tried + 1);
+                batch.step_back_to(culprit);
+            } else if then_skip {
+                stage.counts.skip();
+            } else {
+                batch.step_back_to(culprit);
+                return Err(cause);
+            }
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
+}

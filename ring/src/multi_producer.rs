@@ -1,0 +1,139 @@
+//! The multi producer: claims by compare-and-swap, published by a stamp in each slot.
+//!
+//! A stamp is `sequence << 1 | skipped`. A slot counts as published for a sequence when its stamp, by wrapping
+//! difference, is at or above that sequence's: a reader that looks late may find a later lap. Producers never wait
+//! for one another; whoever reads finds the contiguous published position by walking over the stamps.
+//!
+//! The floor is the permanent gate: how far somebody walked already. It keeps a producer from lapping another one
+//! that still writes, when no stage stands in between. Where a stage does, its position lies at or below what is
+//! published without a hole, so the walk is left out.
+//! Models: `multi_producer` in loom-tests.
+
+use crate::core::Core;
+use crate::kind::{Kind, Multi};
+use crate::ordering::{CLAIM, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, fault};
+use crate::producer::Producer;
+use crate::sequence::{Position, ahead, earlier, later};
+use crate::sync::AtomicU64;
+
+/// How far ahead of its claim a producer asks for the cache lines that it will write.
+const PREFETCH: u64 = 8;
+
+/// What several producers share.
+pub struct Claims {
+    claimed: Position,
+    floor: Position,
+}
+
+const fn stamp_of(sequence: u64) -> u64 {
+    sequence << 1
+}
+
+/// Whether `sequence` is published, whatever lap its slot is in by now.
+#[inline(always)]
+fn is_published<E>(core: &Core<E, Multi>, sequence: u64) -> bool {
+    ahead(core.buffer.stamp(sequence).load(OBSERVE_STAMP.get()), stamp_of(sequence)) >= 0
+}
+
+/// Walks on from `at` over what is published, to `end` at most.
+#[inline(always)]
+fn walk<E>(core: &Core<E, Multi>, mut at: u64, end: u64) -> u64 {
+    while at != end && is_published(core, at) {
+        at = at.wrapping_add(1);
+    }
+    at
+}
+
+impl Kind for Multi {
+    type Stamp = AtomicU64;
+    type Positions = Claims;
+
+    /// As if the lap before the first one had been published.
+    fn first_stamp(index: u64, first: u64, capacity: u64) -> AtomicU64 {
+        let sequence = first.wrapping_add(index.wrapping_sub(first) & (capacity - 1));
+        let lap_before = if fault("first lap counts as published") { 0 } else { capacity };
+        AtomicU64::new(stamp_of(sequence.wrapping_sub(lap_before)))
+    }
+
+    fn start(first: u64) -> Claims {
+        Claims { claimed: Position::new(first), floor: Position::new(first) }
+    }
+
+    fn published<E>(core: &Core<E, Self>) -> u64 {
+        let floor = &core.positions.floor;
+        let from = floor.read(&READ_FLOOR);
+        let to = walk(core, from, from.wrapping_add(core.capacity()));
+        if to != from {
+            floor.raise(to);
+        }
+        to
+    }
+
+    #[inline(always)]
+    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, most: u64) -> u64 {
+        let end = from.wrapping_add(most.min(core.capacity()));
+        let known = later(known, from);
+        if ahead(known, end) >= 0 { end } else { walk(core, known, end) }
+    }
+
+    fn claimed<E>(core: &Core<E, Self>) -> u64 {
+        core.positions.claimed.read(&READ_CLAIMED)
+    }
+
+    #[inline(always)]
+    fn is_skipped<E>(core: &Core<E, Self>, sequence: u64) -> bool {
+        core.buffer.stamp(sequence).load(READ_SKIP.get()) & 1 == 1 && !fault("skip bit not looked at")
+    }
+
+    #[inline(always)]
+    fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64> {
+        let mut claimed = producer.core.positions.claimed.read(&READ_CLAIMED);
+        loop {
+            if ahead(producer.limit, claimed) < len as i64 {
+                refresh(producer);
+                claimed = producer.core.positions.claimed.read(&READ_CLAIMED);
+                if ahead(producer.limit, claimed) < len as i64 {
+                    return None;
+                }
+            }
+            let to = claimed.wrapping_add(len);
+            match producer.core.positions.claimed.exchange(claimed, to, &CLAIM, &READ_CLAIMED) {
+                Ok(_) => break,
+                Err(now) => claimed = now,
+            }
+        }
+        producer.core.buffer.prefetch_write(claimed.wrapping_add(len - 1 + PREFETCH));
+        Some(claimed)
+    }
+
+    #[inline(always)]
+    fn publish<E>(producer: &mut Producer<E, Self>, first: u64, len: u64) {
+        stamp(&producer.core, first, len, 0);
+    }
+
+    fn abandon<E>(producer: &mut Producer<E, Self>, first: u64, len: u64) {
+        let skipped = u64::from(!fault("aborted claim stamped as an event"));
+        stamp(&producer.core, first, len, skipped);
+    }
+}
+
+#[inline(always)]
+fn stamp<E>(core: &Core<E, Multi>, first: u64, len: u64, skipped: u64) {
+    for index in 0..len {
+        let sequence = first.wrapping_add(index);
+        core.buffer.stamp(sequence).store(stamp_of(sequence) | skipped, STAMP.get());
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn refresh<E>(producer: &mut Producer<E, Multi>) {
+    let core = &*producer.core;
+    let lowest = core.gates.refresh(&mut producer.known, |set| match set.lowest(&GATE) {
+        Some((gate, _)) if core.retain == 0 => gate,
+        Some((gate, _)) => earlier(gate, core.floor()),
+        None if fault("no floor") => core.positions.claimed.read(&READ_CLAIMED),
+        None => core.floor(),
+    });
+    producer.limit = lowest.wrapping_add(core.reach());
+}

@@ -1,0 +1,227 @@
+//! Every memory ordering of ring: a named site each, with its partner.
+//!
+//! No other file of ring has a literal `Ordering::…`. A site has one strength in production, a constant. Under
+//! `--cfg loom` the next weaker one can be chosen at run time by name (`SLIPRING_MUTANT=PUBLISH=>Relaxed`), and so
+//! can each of the [`FAULTS`]; loom-tests does so for every one of them and requires that a model fails.
+//! `docs/MEMORY_ORDERING.md` gives the reasons.
+
+pub(crate) use crate::sync::Ordering;
+use Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+
+/// One place where an ordering matters.
+pub struct Site {
+    /// As written in this file, in the documentation and in the name of a mutant.
+    pub name: &'static str,
+    /// In production.
+    pub order: Ordering,
+    /// The next weaker orderings; none where it is relaxed already.
+    pub weaker: &'static [Ordering],
+    /// The site at the other end.
+    pub partner: &'static str,
+}
+
+impl Site {
+    /// The ordering to use: a constant, but for the mutant that a model runs with.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> Ordering {
+        #[cfg(loom)]
+        if let Some((name, order)) = mutant::weakened() {
+            if name == self.name {
+                return order;
+            }
+        }
+        self.order
+    }
+
+    /// A fence of this site's strength. Weakened to relaxed it is no fence at all.
+    #[inline(always)]
+    pub(crate) fn fence(&self) {
+        let order = self.get();
+        if order != Relaxed {
+            crate::sync::fence(order);
+        }
+    }
+}
+
+macro_rules! sites {
+    ($($(#[doc = $doc:literal])* $name:ident: $order:ident => [$($weaker:ident),*], $partner:literal;)*) => {
+        $($(#[doc = $doc])* pub(crate) const $name: Site =
+            Site { name: stringify!($name), order: $order, weaker: &[$($weaker),*], partner: $partner };)*
+        /// All of them, for the documentation's check and for the mutants.
+        pub const SITES: &[&Site] = &[$(&$name),*];
+    };
+}
+
+sites! {
+    /// The single producer moves its published position after it wrote the events.
+    PUBLISH: Release => [Relaxed], "OBSERVE_PUBLISHED";
+    /// A consumer reads the single producer's published position before it reads the events.
+    OBSERVE_PUBLISHED: Acquire => [Relaxed], "PUBLISH";
+    /// A multi producer stamps a slot after it wrote the event.
+    STAMP: Release => [Relaxed], "OBSERVE_STAMP";
+    /// A consumer, or whoever scans, reads a slot's stamp before the event.
+    OBSERVE_STAMP: Acquire => [Relaxed], "STAMP";
+    /// A stage behind others reads a stamp for its skip bit: what it follows has acquired the stamp already.
+    READ_SKIP: Relaxed => [], "STAMP";
+    /// A multi producer takes sequences. What makes the slots free came with its limit, and what it writes goes
+    /// with the stamp: the exchange only has to be atomic.
+    CLAIM: Relaxed => [], "CLAIM";
+    /// Anyone reads the claimed position.
+    READ_CLAIMED: Relaxed => [], "CLAIM";
+    /// A stage moves its consumed position after it read the events.
+    CONSUME: Release => [Relaxed], "GATE, FOLLOW";
+    /// A producer reads a gate before it overwrites what lies below.
+    GATE: Acquire => [Relaxed], "CONSUME";
+    /// A stage reads the position of one that it stands behind before it reads the events.
+    FOLLOW: Acquire => [Relaxed], "CONSUME";
+    /// Whoever scanned the stamps raises the floor.
+    RAISE_FLOOR: AcqRel => [Acquire, Release], "READ_FLOOR";
+    /// Anyone starts from the floor, a producer before it overwrites what lies below.
+    READ_FLOOR: Acquire => [Relaxed], "RAISE_FLOOR";
+    /// A joining or leaving stage shows the new gating set.
+    SWAP_GATES: Release => [Relaxed], "LOAD_GATES";
+    /// A producer takes the present gating set.
+    LOAD_GATES: Acquire => [Relaxed], "SWAP_GATES";
+    /// The number of the present gating set, stored after the set itself.
+    SET_VERSION: Release => [Relaxed], "READ_VERSION";
+    /// A producer reads it before it reads the gates: a newer number means that the newer set can be loaded.
+    READ_VERSION: Acquire => [Relaxed], "SET_VERSION";
+    /// A producer reads it again after the gates; REFRESH_FENCE orders the two.
+    CHECK_VERSION: Relaxed => [], "SET_VERSION";
+    /// Between reading the gates and reading the version again.
+    REFRESH_FENCE: SeqCst => [AcqRel], "JOIN_FENCE";
+    /// Between storing the new version and reading the other gates.
+    JOIN_FENCE: SeqCst => [AcqRel], "REFRESH_FENCE";
+    /// A newcomer is let go from where it was pinned.
+    START: Release => [Relaxed], "GATE";
+    /// Between moving a position and looking for sleepers.
+    RING_FENCE: SeqCst => [AcqRel], "ARM_FENCE";
+    /// Between announcing sleep and looking again.
+    ARM_FENCE: SeqCst => [AcqRel], "RING_FENCE";
+    /// A sleeper announces itself; the fences order it.
+    ARM: Relaxed => [], "ATTENTION";
+    /// Whoever moved a position looks for sleepers, or for a closed ring; the fences order it.
+    ATTENTION: Relaxed => [], "ARM";
+    /// The ring is closed, failed or finished.
+    CLOSE: Release => [Relaxed], "OBSERVE_CLOSE";
+    /// A consumer or producer sees that, and with it all that was published before.
+    OBSERVE_CLOSE: Acquire => [Relaxed], "CLOSE";
+    /// One producer more.
+    ADD_PRODUCER: Relaxed => [], "DROP_PRODUCER";
+    /// One producer less; the last one finishes the ring after all that the others published.
+    DROP_PRODUCER: AcqRel => [Acquire, Release], "DROP_PRODUCER";
+    /// A stage says that it holds a batch; HOLD_FENCE orders it before the look for an eviction.
+    HOLD: Relaxed => [], "READ_HOLD";
+    /// A stage says that it holds none any more, after it moved its position.
+    LET_GO: Release => [Relaxed], "READ_HOLD";
+    /// Whoever evicts looks whether a batch is held.
+    READ_HOLD: Acquire => [Relaxed], "LET_GO";
+    /// Eviction is asked for; EVICT_FENCE orders it before the look for a batch.
+    EVICT: Relaxed => [], "READ_EVICTED";
+    /// A stage looks whether it is evicted.
+    READ_EVICTED: Relaxed => [], "EVICT";
+    /// Between holding a batch and looking for an eviction.
+    HOLD_FENCE: SeqCst => [AcqRel], "EVICT_FENCE";
+    /// Between asking for eviction and looking for a batch.
+    EVICT_FENCE: SeqCst => [AcqRel], "HOLD_FENCE";
+    /// A worker announces what it is about to take, or that it holds nothing any more.
+    ANNOUNCE: Release => [Relaxed], "READ_ANNOUNCED";
+    /// Whoever computes where the workers of a stage stand reads what each announced.
+    READ_ANNOUNCED: Acquire => [Relaxed], "ANNOUNCE";
+    /// A worker takes events from the shared counter, after it announced them.
+    TAKE: AcqRel => [Acquire, Release], "READ_TAKEN";
+    /// Whoever computes where the workers stand reads the counter, before what they announced.
+    READ_TAKEN: Acquire => [Relaxed], "TAKE";
+    /// A writer of a lossy ring marks a slot as being written.
+    LOSSY_BEGIN: Relaxed => [], "LOSSY_CHECK";
+    /// Between the mark and the words.
+    LOSSY_WRITE_FENCE: Release => [Relaxed], "LOSSY_READ_FENCE";
+    /// A word of a lossy event, written or read; the stamps and fences order it.
+    LOSSY_WORD: Relaxed => [], "LOSSY_WORD";
+    /// A writer of a lossy ring stamps a slot after its words.
+    LOSSY_STAMP: Release => [Relaxed], "LOSSY_OBSERVE";
+    /// A reader of a lossy ring reads a stamp before the words.
+    LOSSY_OBSERVE: Acquire => [Relaxed], "LOSSY_STAMP";
+    /// Between the words and the second look at the stamp.
+    LOSSY_READ_FENCE: Acquire => [Relaxed], "LOSSY_WRITE_FENCE";
+    /// A reader looks at the stamp again; the fence orders it.
+    LOSSY_CHECK: Relaxed => [], "LOSSY_BEGIN";
+    /// Counters that order nothing.
+    COUNT: Relaxed => [], "COUNT";
+}
+
+/// Faults of logic that a model can be run with, to see that it fails.
+pub const FAULTS: &[&str] = &[
+    "sleep without a second look",
+    "no wake",
+    "room for one more than the capacity",
+    "gate moved before the read",
+    "aborted claim stamped as an event",
+    "skip bit not looked at",
+    "newcomer pinned at the published position",
+    "newcomer starts where it likes",
+    "no floor",
+    "no second look at the version",
+    "evicted while it holds a batch",
+    "worker takes before it announces",
+    "workers read before the counter",
+    "close wakes nobody",
+    "finished before the last look",
+    "first lap counts as published",
+];
+
+/// Whether the model runs with this fault. Never in production.
+#[inline(always)]
+pub(crate) fn fault(_name: &str) -> bool {
+    #[cfg(loom)]
+    {
+        debug_assert!(FAULTS.contains(&_name), "{_name} is no known fault");
+        return mutant::fault() == Some(_name);
+    }
+    #[cfg(not(loom))]
+    false
+}
+
+#[cfg(loom)]
+mod mutant {
+    use super::{FAULTS, Ordering, SITES};
+    use std::sync::OnceLock;
+
+    enum Mutant {
+        Weakened(&'static str, Ordering),
+        Fault(&'static str),
+    }
+
+    fn active() -> Option<&'static Mutant> {
+        static ACTIVE: OnceLock<Option<Mutant>> = OnceLock::new();
+        ACTIVE.get_or_init(|| std::env::var("SLIPRING_MUTANT").ok().map(|name| find(&name))).as_ref()
+    }
+
+    fn find(asked: &str) -> Mutant {
+        if let Some(fault) = FAULTS.iter().find(|fault| **fault == asked) {
+            return Mutant::Fault(fault);
+        }
+        for site in SITES {
+            for order in site.weaker {
+                if asked == format!("{}=>{order:?}", site.name) {
+                    return Mutant::Weakened(site.name, *order);
+                }
+            }
+        }
+        panic!("SLIPRING_MUTANT={asked} names no mutant");
+    }
+
+    pub(super) fn weakened() -> Option<(&'static str, Ordering)> {
+        match active() {
+            Some(Mutant::Weakened(name, order)) => Some((name, *order)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn fault() -> Option<&'static str> {
+        match active() {
+            Some(Mutant::Fault(name)) => Some(name),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Pinning threads to cores by the system's own number, and reading it back.
+
+/// A thread was not pinned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PinError {
+    /// The system does not give this core to this process, or there is no such core.
+    #[error("core {asked} is refused: this process may use {}", ranges(.allowed))]
+    Refused {
+        /// The core.
+        asked: usize,
+        /// The cores that the process may use.
+        allowed: Vec<usize>,
+    },
+    /// The call went through, but the thread may still run elsewhere.
+    #[error("core {asked} was asked for, but the system lets the thread run on {}", ranges(.got))]
+    NotKept {
+        /// The core.
+        asked: usize,
+        /// Where the thread may run.
+        got: Vec<usize>,
+    },
+}
+
+/// Pins the calling thread to `core`, by the system's number for it.
+///
+/// A thread that was pinned elsewhere before can be pinned again: what counts is what the process may use, not what
+/// this thread could use until now.
+///
+/// ```
+/// let allowed = slipring_ring::pin::allowed_cores();
+/// std::thread::spawn(move || slipring_ring::pin::pin_current(allowed[0])).join().unwrap()?;
+/// # Ok::<(), slipring_ring::pin::PinError>(())
+/// ```
+///
+/// # Errors
+/// The core, and the cores that this process may use.
+pub fn pin_current(core: usize) -> Result<(), PinError> {
+    // The system's sets have 1,024 places; the setter does not check.
+    if core >= 1024 || !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+        return Err(PinError::Refused { asked: core, allowed: allowed_cores() });
+    }
+    let got = cores_of_this_thread();
+    if got.is_empty() || got == [core] { Ok(()) } else { Err(PinError::NotKept { asked: core, got }) }
+}
+
+/// Lets the calling thread run on these cores: to undo a pin.
+///
+/// # Errors
+/// The first core, and the cores that this process may use, if the system refuses the set.
+pub fn let_current_run_on(cores: &[usize]) -> Result<(), PinError> {
+    #[cfg(target_os = "linux")]
+    {
+        let mut set = rustix::thread::CpuSet::new();
+        cores.iter().filter(|core| **core < rustix::thread::CpuSet::MAX_CPU).for_each(|core| set.set(*core));
+        if rustix::thread::sched_setaffinity(None, &set).is_err() {
+            let asked = cores.first().copied().unwrap_or_default();
+            return Err(PinError::Refused { asked, allowed: allowed_cores() });
+        }
+    }
+    let _ = cores;
+    Ok(())
+}
+
+/// The cores that this process may use, also after the calling thread was pinned; empty where the system does not say.
+///
+/// On Linux this is what the first thread of the process may use, or, if that one was pinned itself, what a thread
+/// that asks for every core is given.
+pub fn allowed_cores() -> Vec<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        // A thread of its own asks for all there are: the system grants those that the process's control group
+        // allows, whatever this thread is pinned to.
+        let asker = std::thread::Builder::new().spawn(|| {
+            let mut all = rustix::thread::CpuSet::new();
+            (0..rustix::thread::CpuSet::MAX_CPU).for_each(|core| all.set(core));
+            let _ = rustix::thread::sched_setaffinity(None, &all);
+            cores_of_this_thread()
+        });
+        asker.ok().and_then(|asker| asker.join().ok()).unwrap_or_else(cores_of_this_thread)
+    }
+    #[cfg(not(target_os = "linux"))]
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}
+
+/// Where the calling thread may run; empty where the system does not say.
+pub fn cores_of_this_thread() -> Vec<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        let set = rustix::thread::sched_getaffinity(None);
+        set.map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
+            .unwrap_or_default()
+    }
+    #[cfg(not(target_os = "linux"))]
+    Vec::new()
+}
+
+/// `0-3, 6`, as the system's own tools write sets of cores.
+fn ranges(cores: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &core in cores {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == core => *last = core,
+            _ => runs.push((core, core)),
+        }
+    }
+    let runs: Vec<String> = runs.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") }).collect();
+    if runs.is_empty() { "no cores that the system names".to_owned() } else { format!("cores {}", runs.join(", ")) }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_core_is_an_error_that_says_what_is_allowed() {
+        for asked in [1023, 1024, usize::MAX] {
+            let refused = pin_current(asked).unwrap_err();
+            assert!(matches!(&refused, PinError::Refused { allowed, .. } if !allowed.is_empty()), "{refused}");
+        }
+        let refused = PinError::Refused { asked: 9, allowed: vec![0, 1, 2, 5] };
+        assert_eq!(refused.to_string(), "core 9 is refused: this process may use cores 0-2, 5");
+    }
+
+    /// core_affinity's list shrinks to one core once a thread is pinned; a check against it would refuse the others.
+    #[test]
+    fn a_pinned_thread_can_be_pinned_to_another_core() {
+        std::thread::spawn(|| {
+            let cores = allowed_cores();
+            for &core in &cores {
+                pin_current(core).unwrap();
+                assert_eq!(cores_of_this_thread(), [core]);
+                assert_eq!(allowed_cores(), cores);
+            }
+            let_current_run_on(&cores).unwrap();
+            assert_eq!(cores_of_this_thread(), cores);
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,289 @@
+//! Publishing: the forms that every producer has. What differs is in `single_producer.rs` and `multi_producer.rs`.
+
+use crate::bell::Bell;
+use crate::claim::Claim;
+use crate::closing::Closed;
+use crate::core::Core;
+use crate::error::{ClaimError, SendError};
+use crate::gates::GateSet;
+use crate::kind::{Kind, Multi, Single};
+use crate::ordering::GATE;
+use crate::sequence::{Sequence, Sequences, ahead};
+use crate::sync::{Arc, Instant};
+use crate::wait::Wait;
+use crate::waiting::{Look, Waiting};
+
+/// The only producer of its ring. Not `Clone`:
+///
+/// ```compile_fail
+/// # use slipring_ring::Builder;
+/// let (producer, _ring) = Builder::single(8, u64::default).build()?;
+/// let second = producer.clone();
+/// # Ok::<(), slipring_ring::BuildError>(())
+/// ```
+pub type SingleProducer<E> = Producer<E, Single>;
+
+/// One of any number of producers. Cloning is cheap and takes no lock; clones publish without waiting for one
+/// another.
+///
+/// ```
+/// # use slipring_ring::Builder;
+/// let (mut producer, _ring) = Builder::multi(8, u64::default).build()?;
+/// let mut other = producer.clone();
+/// let thread = std::thread::spawn(move || other.publish(|event| *event = 1));
+/// producer.publish(|event| *event = 2)?;
+/// thread.join().unwrap()?;
+/// assert_eq!(producer.published().0, 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type MultiProducer<E> = Producer<E, Multi>;
+
+/// Writes events in place, into slots that it claims.
+///
+/// | form | when the ring is full | when it is closed |
+/// |---|---|---|
+/// | [`publish`](Self::publish), [`publish_batch`](Self::publish_batch), [`claim`](Self::claim) | waits, as [`set_wait`](Self::set_wait) said | error |
+/// | [`try_publish`](Self::try_publish), [`try_claim`](Self::try_claim), [`try_send`](Self::try_send) | error at once | error |
+/// | [`publish_until`](Self::publish_until), [`claim_until`](Self::claim_until) | waits until the deadline, then an error that names the slowest stage | error |
+///
+/// A slot holds the event that was there one capacity ago: overwrite all that matters.
+///
+/// # Overload
+/// The ring never drops or overwrites what a stage has not read: a full ring is an error or a wait, for the producer.
+/// # Shutdown
+/// Dropping the last producer finishes the ring: consumers read what is there and are told. After the ring was closed
+/// or a stage failed, every claim is refused, and whoever waits for room is woken.
+/// # A claim that is leaked
+/// `std::mem::forget` of a multi producer's [`Claim`] stalls the ring for good: see
+/// [`Positions::oldest_unpublished`](crate::Positions::oldest_unpublished).
+pub struct Producer<E, K: Kind> {
+    pub(crate) core: Arc<Core<E, K>>,
+    /// The gating set that `limit` was computed from.
+    pub(crate) known: Arc<GateSet>,
+    /// The next sequence of a single producer. A multi producer reads the shared one.
+    pub(crate) next: u64,
+    /// Sequences below this may be written.
+    pub(crate) limit: u64,
+    pub(crate) waiting: Waiting,
+}
+
+impl<E, K: Kind> Producer<E, K> {
+    pub(crate) fn new(core: Arc<Core<E, K>>, wait: Wait) -> Self {
+        core.add_producer();
+        let next = core.first;
+        Self { known: core.gates.load(), next, limit: next, waiting: Waiting::new(wait), core }
+    }
+
+    /// How this producer waits for room.
+    pub fn set_wait(&mut self, wait: Wait) {
+        self.waiting.wait = wait;
+    }
+
+    /// How many events the ring holds.
+    pub fn capacity(&self) -> usize {
+        self.core.capacity() as usize
+    }
+
+    /// The next sequence to be published: all before it can be read by now.
+    pub fn published(&self) -> Sequence {
+        Sequence(K::published(&self.core))
+    }
+
+    /// Fills the next slot and publishes it; waits while the ring is full. Returns the event's sequence.
+    ///
+    /// If `fill` panics, nothing half-written is ever delivered, and the ring goes on.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let (mut producer, _ring) = Builder::single(8, u64::default).build()?;
+    /// assert_eq!(producer.publish(|event| *event = 7)?.0, 0);
+    /// assert_eq!(producer.publish(|event| *event = 8)?.0, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, Closed> {
+        match self.claim_len(1, None) {
+            Ok(claim) => Ok(claim.fill_one(fill)),
+            Err(refused) => Err(refused.closed()),
+        }
+    }
+
+    /// The same, but an error if the ring is full.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, ClaimError};
+    /// let mut builder = Builder::single(1, u64::default);
+    /// builder.poll("slow");
+    /// let (mut producer, _ring) = builder.build()?;
+    /// assert!(producer.try_publish(|event| *event = 7).is_ok());
+    /// assert_eq!(producer.try_publish(|event| *event = 8), Err(ClaimError::Full));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn try_publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, ClaimError> {
+        self.try_claim(1).map(|claim| claim.fill_one(fill))
+    }
+
+    /// The same, but waits no longer than until `deadline`.
+    pub fn publish_until(&mut self, deadline: Instant, fill: impl FnOnce(&mut E)) -> Result<Sequence, ClaimError> {
+        self.claim_until(1, deadline).map(|claim| claim.fill_one(fill))
+    }
+
+    /// Fills `len` slots and publishes them together; waits until there is room for all. `fill` gets the index within
+    /// the batch and the event.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let (mut producer, _ring) = Builder::single(8, u64::default).build()?;
+    /// let batch = producer.publish_batch(3, |index, event| *event = index as u64)?;
+    /// assert_eq!((batch.first.0, batch.len), (0, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A batch of 0, or larger than ever fits, is refused before anything is filled.
+    #[inline]
+    pub fn publish_batch(&mut self, len: usize, fill: impl FnMut(usize, &mut E)) -> Result<Sequences, ClaimError> {
+        Ok(self.claim(len)?.fill_all(fill))
+    }
+
+    /// The same, but an error if there is no room for all.
+    #[inline]
+    pub fn try_publish_batch(&mut self, len: usize, fill: impl FnMut(usize, &mut E)) -> Result<Sequences, ClaimError> {
+        Ok(self.try_claim(len)?.fill_all(fill))
+    }
+
+    /// Moves `value` into the next slot, or gives it back with the reason.
+    pub fn try_send(&mut self, value: E) -> Result<Sequence, SendError<E>> {
+        match self.try_claim(1) {
+            Ok(claim) => Ok(claim.fill_one(|event| *event = value)),
+            Err(reason) => Err(SendError { value, reason }),
+        }
+    }
+
+    /// Claims `len` slots to fill in place, if there is room. See [`Claim`].
+    #[inline]
+    pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_, E, K>, ClaimError> {
+        self.check(len)?;
+        match self.claim_now(len as u64) {
+            Some(first) => Ok(Claim::new(self, first, len)),
+            None => Err(self.core.closing.reason().map_or(ClaimError::Full, ClaimError::Closed)),
+        }
+    }
+
+    /// Claims `len` slots to fill in place; waits until there is room.
+    #[inline]
+    pub fn claim(&mut self, len: usize) -> Result<Claim<'_, E, K>, ClaimError> {
+        self.check(len)?;
+        self.claim_len(len, None)
+    }
+
+    /// Claims `len` slots to fill in place; waits no longer than until `deadline`.
+    pub fn claim_until(&mut self, len: usize, deadline: Instant) -> Result<Claim<'_, E, K>, ClaimError> {
+        self.check(len)?;
+        self.claim_len(len, Some(deadline))
+    }
+
+    #[inline(always)]
+    fn check(&self, len: usize) -> Result<(), ClaimError> {
+        let largest = (self.core.capacity() - self.core.retain) as usize;
+        match len {
+            0 => Err(ClaimError::Nothing),
+            asked if asked > largest => Err(ClaimError::TooLarge { asked, largest }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A claim without waiting, refused once the ring is closed.
+    #[inline(always)]
+    fn claim_now(&mut self, len: u64) -> Option<u64> {
+        if self.core.bell.is_closed() { None } else { K::claim(self, len) }
+    }
+
+    #[inline(always)]
+    fn claim_len(&mut self, len: usize, deadline: Option<Instant>) -> Result<Claim<'_, E, K>, ClaimError> {
+        match self.claim_now(len as u64) {
+            Some(first) => Ok(Claim::new(self, first, len)),
+            None => self.wait_for_room(len, deadline),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<Claim<'_, E, K>, ClaimError> {
+        if let Some((_, slowest)) = self.known.lowest(&GATE) {
+            slowest.counts.stall();
+        }
+        // The way of waiting stands beside the look, so that both can be borrowed.
+        let mut waiting = std::mem::replace(&mut self.waiting, Waiting::new(Wait::busy_spin()));
+        let found = waiting.until(deadline, &mut Room { producer: self, len: len as u64 });
+        self.waiting = waiting;
+        match found {
+            Some(Ok(first)) => Ok(Claim::new(self, first, len)),
+            Some(Err(closed)) => Err(closed.into()),
+            None => Err(ClaimError::TimedOut { by: self.slowest() }),
+        }
+    }
+
+    /// The stage that holds the lowest gate; none if the floor does.
+    fn slowest(&self) -> Option<String> {
+        let (gate, stage) = self.known.lowest(&GATE)?;
+        (ahead(self.core.floor(), gate) >= 0).then(|| stage.name.clone())
+    }
+}
+
+impl ClaimError {
+    /// For the forms that wait without end for one slot: nothing else can be refused.
+    fn closed(self) -> Closed {
+        match self {
+            Self::Closed(closed) => closed,
+            _ => Closed::Closed,
+        }
+    }
+}
+
+/// A producer's look for room.
+struct Room<'p, E, K: Kind> {
+    producer: &'p mut Producer<E, K>,
+    len: u64,
+}
+
+impl<E, K: Kind> Look for Room<'_, E, K> {
+    type Found = Result<u64, Closed>;
+
+    fn look(&mut self) -> Option<Self::Found> {
+        match self.producer.claim_now(self.len) {
+            Some(first) => Some(Ok(first)),
+            None => self.producer.core.closing.reason().map(Err),
+        }
+    }
+
+    /// Of the stage that is the furthest behind. Without one, or where that one has read everything, what is missing
+    /// is another producer's publish.
+    fn bell(&mut self) -> Arc<Bell> {
+        let core = &self.producer.core;
+        match self.producer.known.lowest(&GATE) {
+            Some((gate, stage)) if core.retain == 0 || ahead(core.floor(), gate) >= 0 => Arc::clone(&stage.bell),
+            _ => Arc::clone(&core.bell),
+        }
+    }
+}
+
+impl<E> Clone for Producer<E, Multi> {
+    fn clone(&self) -> Self {
+        self.core.add_producer();
+        Self {
+            core: Arc::clone(&self.core),
+            known: Arc::clone(&self.known),
+            next: self.next,
+            limit: self.limit,
+            waiting: Waiting::new(self.waiting.wait.clone()),
+        }
+    }
+}
+
+impl<E, K: Kind> Drop for Producer<E, K> {
+    fn drop(&mut self) {
+        self.core.drop_producer();
+    }
+}

@@ -1,0 +1,108 @@
+//! What a ring says of itself: positions while it runs, a report when it ends.
+
+use crate::sequence::Sequence;
+use std::fmt;
+
+/// All positions of a ring at a moment. Each is true at some moment of the reading; none is torn, no lag negative.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Positions {
+    /// How many events the ring holds.
+    pub capacity: u64,
+    /// The earliest event that is kept for whoever joins.
+    pub earliest: Sequence,
+    /// The next sequence to be published: everything below is, without a hole.
+    pub published: Sequence,
+    /// The next sequence to be claimed. For a single producer the same as published.
+    pub claimed: Sequence,
+    /// How many slots hold what some stage has not read, or what is retained.
+    pub fill: u64,
+    /// How many slots are free to be claimed.
+    pub free: u64,
+    /// The oldest sequence that was claimed and is not published, if claims are on their way. If it stays the same,
+    /// its producer was stopped in the middle, or leaked its claim.
+    pub oldest_unpublished: Option<Sequence>,
+    /// Each stage, in the order of joining.
+    pub stages: Vec<StagePosition>,
+}
+
+/// Where one stage stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StagePosition {
+    /// Its name.
+    pub name: String,
+    /// The stages that it stands behind.
+    pub after: Vec<String>,
+    /// The next sequence that it will read.
+    pub consumed: Sequence,
+    /// How many published events it has not read.
+    pub lag: u64,
+    /// How often a producer had to wait because of this stage.
+    pub stalls: u64,
+    /// Events that its handler failed on and that were passed over, as its policy says.
+    pub skipped: u64,
+    /// Events that its workers had in hand when they went down.
+    pub lost: u64,
+}
+
+/// How a managed stage ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ending {
+    /// It read everything that was published.
+    Drained,
+    /// It was halted, evicted, or stopped by another stage's failure.
+    Stopped(String),
+    /// Its handler failed or panicked.
+    Failed(String),
+}
+
+/// What became of a ring's stages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The next sequence that would have been published.
+    pub published: Sequence,
+    /// Each stage that took part at the end.
+    pub stages: Vec<StageReport>,
+}
+
+/// What became of one stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StageReport {
+    /// Its name.
+    pub name: String,
+    /// The next sequence that it would have read.
+    pub consumed: Sequence,
+    /// How many published events it did not read.
+    pub left: u64,
+    /// How it ended; none if it is polled, or still runs because its handler has not returned.
+    pub ending: Option<Ending>,
+    /// Whether its thread still runs.
+    pub running: bool,
+}
+
+impl Report {
+    /// Whether every stage read everything.
+    pub fn is_complete(&self) -> bool {
+        self.stages.iter().all(|stage| stage.left == 0 && !stage.running)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "published up to {}", self.published)?;
+        for stage in &self.stages {
+            write!(f, "\n{}: consumed up to {}, {} left", stage.name, stage.consumed, stage.left)?;
+            match &stage.ending {
+                _ if stage.running => write!(f, ", still in its handler")?,
+                Some(Ending::Stopped(why)) => write!(f, ", stopped: {why}")?,
+                Some(Ending::Failed(why)) => write!(f, ", failed: {why}")?,
+                Some(Ending::Drained) | None => {}
+            }
+        }
+        Ok(())
+    }
+}

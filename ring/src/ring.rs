@@ -1,0 +1,281 @@
+//! The handle of a running ring: taking consumers, joining, looking at positions, ending.
+
+use crate::access::{Exclusive, Shared};
+use crate::closing::{Closed, Phase};
+use crate::consumer::Consumer;
+use crate::core::Core;
+use crate::error::{BuildError, StageError};
+use crate::join::Role;
+use crate::kind::Kind;
+use crate::managed::{Events, Handler, Threads};
+use crate::ordering::FOLLOW;
+use crate::report::{Ending, Positions, Report, StagePosition, StageReport};
+use crate::sequence::{Sequence, ahead, earlier};
+use crate::stage::{Stage, StageState};
+use crate::sync::{Arc, Instant, Mutex, lock};
+use crate::wait::Wait;
+use crate::worker::Worker;
+use std::time::Duration;
+
+/// A running ring. Cloning it gives another handle of the same ring.
+///
+/// Dropping the last handle stops nothing: producers and managed stages go on until the producers are gone. Only what
+/// was declared and never taken leaves then.
+pub struct Ring<E, K: Kind> {
+    core: Arc<Core<E, K>>,
+    held: Arc<Held<E, K>>,
+}
+
+struct Held<E, K: Kind> {
+    core: Arc<Core<E, K>>,
+    threads: Threads,
+    untaken: Mutex<Vec<Untaken<E, K>>>,
+}
+
+/// A stage that was declared and waits for somebody to take it.
+pub(crate) enum Untaken<E, K: Kind> {
+    Shared(Consumer<E, K, Shared>),
+    Exclusive(Consumer<E, K, Exclusive>),
+    /// Stays here: it is taken by one worker after the other.
+    Workers(Arc<StageState>, Wait),
+}
+
+impl<E, K: Kind> Clone for Ring<E, K> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core), held: Arc::clone(&self.held) }
+    }
+}
+
+impl<E, K: Kind> Ring<E, K> {
+    pub(crate) fn new(core: Arc<Core<E, K>>, threads: Threads, untaken: Vec<Untaken<E, K>>) -> Self {
+        let held = Held { core: Arc::clone(&core), threads, untaken: Mutex::new(untaken) };
+        Self { core, held: Arc::new(held) }
+    }
+
+    /// The consumer declared with [`Builder::poll`](crate::Builder::poll).
+    ///
+    /// # Errors
+    /// There is none of that name, or it was taken before.
+    pub fn consumer(&self, name: &str) -> Result<Consumer<E, K>, StageError> {
+        self.take(
+            name,
+            |untaken| matches!(untaken, Untaken::Shared(consumer) if consumer.stage.name == name),
+            |it| {
+                if let Untaken::Shared(consumer) = it { Some(consumer) } else { None }
+            },
+        )
+    }
+
+    /// The consumer declared with [`Builder::poll_mut`](crate::Builder::poll_mut).
+    ///
+    /// # Errors
+    /// There is none of that name, or it was taken before.
+    pub fn consumer_mut(&self, name: &str) -> Result<Consumer<E, K, Exclusive>, StageError> {
+        self.take(
+            name,
+            |untaken| matches!(untaken, Untaken::Exclusive(consumer) if consumer.stage.name == name),
+            |it| {
+                if let Untaken::Exclusive(consumer) = it { Some(consumer) } else { None }
+            },
+        )
+    }
+
+    fn take<C>(
+        &self,
+        name: &str,
+        is_it: impl Fn(&Untaken<E, K>) -> bool,
+        open: impl FnOnce(Untaken<E, K>) -> Option<C>,
+    ) -> Result<C, StageError> {
+        let mut untaken = lock(&self.held.untaken);
+        match untaken.iter().position(is_it) {
+            Some(index) => open(untaken.remove(index)).ok_or_else(|| StageError::NotHere { name: name.to_owned() }),
+            None => Err(self.not_here(name)),
+        }
+    }
+
+    fn not_here(&self, name: &str) -> StageError {
+        let name = name.to_owned();
+        match lock(&self.core.members).iter().any(|member| member.name == name) {
+            true => StageError::NotHere { name },
+            false => StageError::Unknown { name },
+        }
+    }
+
+    /// One more worker of a stage declared with [`Builder::workers`](crate::Builder::workers).
+    ///
+    /// # Errors
+    /// There is no such stage, all its places are taken, or its last worker has gone.
+    pub fn worker(&self, name: &str) -> Result<Worker<E, K>, StageError> {
+        let untaken = lock(&self.held.untaken);
+        let found = untaken.iter().find_map(|untaken| match untaken {
+            Untaken::Workers(stage, wait) if stage.name == name => Some((Arc::clone(stage), wait.clone())),
+            _ => None,
+        });
+        let (stage, wait) = found.ok_or_else(|| self.not_here(name))?;
+        let worker = Worker::enter(Arc::clone(&self.core), stage, wait);
+        worker.ok_or_else(|| StageError::NotHere { name: name.to_owned() })
+    }
+
+    /// Joins while the ring runs. The consumer's [`first`](Consumer::first) says where it starts: from there on no
+    /// event is overwritten before it was read.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Stage, Start};
+    /// let mut builder = Builder::multi(8, u64::default);
+    /// builder.retain(4);
+    /// let (mut producer, ring) = builder.build()?;
+    /// for value in 0..6 {
+    ///     producer.publish(|event| *event = value)?;
+    /// }
+    /// let mut late = ring.join(Stage::new("late").start(Start::Earliest))?;
+    /// assert_eq!(late.first().0, 2);
+    /// assert_eq!((&mut late.poll(9)?).into_iter().map(|(_, event)| *event).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The name is taken, a stage it names is not there, the start is out of range, a stage changes events and the
+    /// newcomer does not stand behind it, or the ring is closed.
+    pub fn join(&self, stage: impl Into<Stage>) -> Result<Consumer<E, K>, BuildError> {
+        let stage = stage.into();
+        let (state, start) = self.core.join(&stage, Role { exclusive: false, workers: 0, at_run_time: true })?;
+        Ok(Consumer::new(Arc::clone(&self.core), state, start, stage.wait))
+    }
+
+    /// Joins while the ring runs, on a thread of its own where `make` makes the handler. Returns the first sequence.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join); and a refused pin, or a thread that the system does not give.
+    pub fn run<H>(
+        &self,
+        stage: impl Into<Stage>,
+        make: impl FnOnce() -> H + Send + 'static,
+    ) -> Result<Sequence, BuildError>
+    where
+        E: Send + Sync + 'static,
+        H: Handler<E> + 'static,
+    {
+        let stage = stage.into();
+        let consumer = self.join(stage.clone())?;
+        let first = consumer.first();
+        self.held.threads.run(&stage, consumer, move || Events(make()))?;
+        Ok(first)
+    }
+
+    /// Takes the gate of a stage away, so that producers need not wait for it any more. Its consumer gets
+    /// [`Closed::Evicted`] at its next poll.
+    ///
+    /// # Errors
+    /// Others stand behind it, it is shared by workers, or it holds a batch: then it leaves by itself when that ends.
+    pub fn evict(&self, name: &str) -> Result<Sequence, StageError> {
+        self.core.evict(name)
+    }
+
+    /// All positions, at this moment. Takes no lock that a producer or consumer needs.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let mut builder = Builder::single(8, u64::default);
+    /// builder.poll("slow");
+    /// let (mut producer, ring) = builder.build()?;
+    /// producer.publish_batch(3, |_, _| ())?;
+    /// let positions = ring.positions();
+    /// assert_eq!((positions.fill, positions.free, positions.stages[0].lag), (3, 5, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn positions(&self) -> Positions {
+        let core = &self.core;
+        // The gates first, then what they cannot have passed: no difference comes out negative.
+        let set = core.gates.load();
+        let consumed: Vec<u64> = set.stages.iter().map(|stage| stage.position(&FOLLOW)).collect();
+        let published = K::published(core);
+        let claimed = K::claimed(core);
+        let floor = published.wrapping_sub(core.retain);
+        let lowest = consumed.iter().copied().fold(floor, earlier);
+        let earliest = core.earliest(lowest);
+        let fill = (ahead(claimed, earliest).max(0) as u64).min(core.capacity());
+        let stages = set.stages.iter().zip(&consumed).map(|(stage, &at)| {
+            let [stalls, skipped, lost] = stage.counts.read();
+            let after = stage.after.iter().map(|stage| stage.name.clone()).collect();
+            let lag = ahead(published, at).max(0) as u64;
+            StagePosition { name: stage.name.clone(), after, consumed: Sequence(at), lag, stalls, skipped, lost }
+        });
+        Positions {
+            capacity: core.capacity(),
+            earliest: Sequence(earliest),
+            published: Sequence(published),
+            claimed: Sequence(claimed),
+            fill,
+            free: core.capacity() - fill,
+            oldest_unpublished: (ahead(claimed, published) > 0).then_some(Sequence(published)),
+            stages: stages.collect(),
+        }
+    }
+
+    /// Why the ring takes or gives nothing more; none while it is open.
+    pub fn closed(&self) -> Option<Closed> {
+        self.core.closing.reason()
+    }
+
+    /// Takes nothing more. Consumers read what was published before, and are told then.
+    pub fn close(&self) {
+        self.core.end(Phase::Closed, None);
+    }
+
+    /// Stops everyone at once: consumers are told at their next poll, whatever is left.
+    pub fn halt(&self) -> Report {
+        self.core.end(Phase::Halted, None);
+        self.report_by(Duration::from_millis(100))
+    }
+
+    /// Fails the ring as a stage's handler does: everyone gets this name and cause.
+    pub fn fail(&self, stage: &str, cause: &str) {
+        self.core.fail(stage, cause);
+    }
+
+    /// Closes the ring, lets the managed stages read what was published, until `limit` has passed, then halts it.
+    /// Reports what was consumed and what was not. Never panics, and never waits for the thread that calls it.
+    pub fn shutdown(&self, limit: Duration) -> Report {
+        self.close();
+        if !self.held.threads.wait(deadline(limit)) {
+            self.core.end(Phase::Halted, None);
+        }
+        self.report_by(Duration::from_millis(100))
+    }
+
+    /// What became of the stages, after a moment for threads that are about to end.
+    fn report_by(&self, moment: Duration) -> Report {
+        self.held.threads.wait(deadline(moment));
+        let (ended, running) = self.held.threads.join();
+        let published = K::published(&self.core);
+        let members = lock(&self.core.members).clone();
+        let polled = members.iter().filter(|member| !running.iter().any(|stage| Arc::ptr_eq(stage, member)));
+        let report = |stage: &Arc<StageState>, running: bool| {
+            let consumed = stage.position(&FOLLOW);
+            let ending: Option<Ending> = lock(&stage.ending).clone();
+            let left = ahead(published, consumed).max(0) as u64;
+            StageReport { name: stage.name.clone(), consumed: Sequence(consumed), left, ending, running }
+        };
+        let stages = ended.iter().chain(polled).map(|stage| report(stage, false));
+        let stages = stages.chain(running.iter().map(|stage| report(stage, true)));
+        Report { published: Sequence(published), stages: stages.collect() }
+    }
+}
+
+impl<E, K: Kind> Drop for Held<E, K> {
+    fn drop(&mut self) {
+        for untaken in lock(&self.untaken).drain(..) {
+            if let Untaken::Workers(stage, _) = untaken {
+                let unattended = stage.workers.as_ref().is_some_and(|workers| workers.close_if_unattended());
+                if unattended {
+                    self.core.leave_for_good(&stage);
+                }
+            }
+        }
+    }
+}
+
+fn deadline(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or(now)
+}

@@ -1,0 +1,146 @@
+//! Sequences, and the padded positions that threads show one another.
+//!
+//! A position is always *the next one*: published 7 means that 0..=6 are published. Positions only grow, and compare
+//! by wrapping difference, so that a ring may start anywhere in the range of `u64`, its end included.
+
+use crate::ordering::{self, Site};
+use crate::sync::AtomicU64;
+use crossbeam_utils::CachePadded;
+use std::fmt;
+
+/// A slot's number since the ring began; never used again within a run of 2^62.
+///
+/// ```
+/// use slipring_ring::Sequence;
+/// let last = Sequence(u64::MAX);
+/// assert_eq!(last.plus(1), Sequence(0));
+/// assert_eq!(last.plus(1).since(last), 1);
+/// assert_eq!(last.since(last.plus(1)), -1);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Sequence(pub u64);
+
+impl Sequence {
+    /// How far this sequence is past `earlier`; negative if it is before it. Right across the end of the range.
+    #[inline]
+    pub const fn since(self, earlier: Self) -> i64 {
+        ahead(self.0, earlier.0)
+    }
+
+    /// The sequence `count` further on.
+    #[inline]
+    pub const fn plus(self, count: u64) -> Self {
+        Self(self.0.wrapping_add(count))
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A run of sequences: what a claim covers.
+///
+/// ```
+/// use slipring_ring::{Sequence, Sequences};
+/// let run = Sequences { first: Sequence(6), len: 2 };
+/// assert_eq!(run.iter().collect::<Vec<_>>(), [Sequence(6), Sequence(7)]);
+/// assert_eq!(run.next(), Sequence(8));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sequences {
+    /// The first of them.
+    pub first: Sequence,
+    /// How many.
+    pub len: usize,
+}
+
+impl Sequences {
+    /// Each of them, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Sequence> + use<> {
+        let first = self.first;
+        (0..self.len).map(move |index| first.plus(index as u64))
+    }
+
+    /// The sequence after the last one.
+    pub fn next(&self) -> Sequence {
+        self.first.plus(self.len as u64)
+    }
+}
+
+/// `a - b`, right across the end of the range.
+#[inline(always)]
+pub(crate) const fn ahead(a: u64, b: u64) -> i64 {
+    a.wrapping_sub(b) as i64
+}
+
+/// The later of two positions.
+#[inline]
+pub(crate) fn later(a: u64, b: u64) -> u64 {
+    if ahead(a, b) >= 0 { a } else { b }
+}
+
+/// The earlier of two positions.
+#[inline]
+pub(crate) fn earlier(a: u64, b: u64) -> u64 {
+    if ahead(a, b) <= 0 { a } else { b }
+}
+
+/// A position on cache lines of its own. Who may move it, and with which ordering, is the business of the types that
+/// wrap it.
+#[derive(Debug)]
+pub(crate) struct Position(CachePadded<AtomicU64>);
+
+impl Position {
+    pub(crate) fn new(at: u64) -> Self {
+        Self(CachePadded::new(AtomicU64::new(at)))
+    }
+
+    #[inline(always)]
+    pub(crate) fn read(&self, site: &Site) -> u64 {
+        self.0.load(site.get())
+    }
+
+    #[inline(always)]
+    pub(crate) fn store(&self, at: u64, site: &Site) {
+        self.0.store(at, site.get());
+    }
+
+    /// One attempt to move from `from` to `to`; what stood there instead, if it failed.
+    #[inline(always)]
+    pub(crate) fn exchange(&self, from: u64, to: u64, site: &Site, failure: &Site) -> Result<u64, u64> {
+        self.0.compare_exchange_weak(from, to, site.get(), failure.get())
+    }
+
+    /// Moves up to `to`, unless it stands there or beyond already. Wrapping, so no `fetch_max`.
+    pub(crate) fn raise(&self, to: u64) {
+        let mut at = self.read(&ordering::READ_FLOOR);
+        while ahead(to, at) > 0 {
+            match self.exchange(at, to, &ordering::RAISE_FLOOR, &ordering::READ_FLOOR) {
+                Ok(_) => return,
+                Err(now) => at = now,
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_compare_across_the_end_of_the_range() {
+        assert_eq!(ahead(1, u64::MAX), 2);
+        assert_eq!(later(1, u64::MAX), 1);
+        assert_eq!(earlier(1, u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn raise_never_goes_back() {
+        let position = Position::new(u64::MAX);
+        position.raise(3);
+        position.raise(u64::MAX);
+        assert_eq!(position.read(&ordering::READ_FLOOR), 3);
+    }
+}

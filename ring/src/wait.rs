@@ -1,0 +1,254 @@
+//! What a consumer does while nothing is there, and a producer while there is no room.
+//!
+//! A strategy is asked after each empty look and answers: look again (after whatever it did to pass the time), or
+//! sleep until somebody rings. The loop around it, in [`crate::waiting`], never names a strategy.
+
+use crate::sync;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// What to do after an empty look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Look again.
+    Look,
+    /// Sleep until somebody rings; the ring does the handshake and looks once more before it sleeps.
+    Sleep,
+}
+
+/// A waiting strategy of one's own.
+///
+/// ```
+/// use slipring_ring::{Idle, Wait, WaitStrategy};
+/// struct Patient;
+/// impl WaitStrategy for Patient {
+///     fn idle(&self, looks: u32) -> Idle {
+///         if looks < 50 { std::thread::yield_now(); Idle::Look } else { Idle::Sleep }
+///     }
+/// }
+/// let wait = Wait::custom(Patient);
+/// ```
+pub trait WaitStrategy: Send + Sync + 'static {
+    /// Passes some time after `looks` (from 1) empty looks in a row, and says how to go on.
+    fn idle(&self, looks: u32) -> Idle;
+}
+
+/// How to wait. For each consumer, and for each producer that finds no room.
+///
+/// | strategy | latency | costs while idle | for |
+/// |---|---|---|---|
+/// | [`busy_spin`](Wait::busy_spin) | lowest | a whole core | a core of one's own, nothing else on it |
+/// | [`spin`](Wait::spin) | lowest | a whole core, less power | the same, kind to a sibling hyper-thread |
+/// | [`spin_yield`](Wait::spin_yield) | low | a whole core, given to others on demand | more threads than cores |
+/// | [`backoff`](Wait::backoff) | low, then rising | less the longer it lasts, then sleeps | rates that vary |
+/// | [`spin_then_park`](Wait::spin_then_park) | low, or a wake-up | nothing | the default |
+///
+/// ```
+/// use slipring_ring::Wait;
+/// let wait: Wait = "spin-then-park".parse()?;
+/// assert_eq!(wait, Wait::spin_then_park());
+/// assert_eq!(Wait::spin_yield().spins(10).to_string(), "spin-yield");
+/// # Ok::<(), slipring_ring::UnknownWait>(())
+/// ```
+#[derive(Clone)]
+pub struct Wait {
+    strategy: Strategy,
+    spins: u32,
+    yields: u32,
+    pause: u32,
+}
+
+#[derive(Clone)]
+enum Strategy {
+    BusySpin,
+    Spin,
+    SpinYield,
+    Backoff,
+    SpinThenPark,
+    Custom(Arc<dyn WaitStrategy>),
+}
+
+impl Wait {
+    /// The names that [`FromStr`] takes.
+    pub const NAMES: [&'static str; 5] = ["busy-spin", "spin", "spin-yield", "backoff", "spin-then-park"];
+
+    const fn new(strategy: Strategy) -> Self {
+        Self { strategy, spins: 1_000, yields: 20, pause: 63 }
+    }
+
+    /// Looks again at once.
+    pub const fn busy_spin() -> Self {
+        Self::new(Strategy::BusySpin)
+    }
+
+    /// Looks again after one spin hint.
+    pub const fn spin() -> Self {
+        Self::new(Strategy::Spin)
+    }
+
+    /// [`spins`](Self::spins) looks with a hint, then yields to other threads between looks.
+    pub const fn spin_yield() -> Self {
+        let mut wait = Self::new(Strategy::SpinYield);
+        wait.spins = 100;
+        wait
+    }
+
+    /// Hints that double from look to look, then [`yields`](Self::yields) yields, then sleep.
+    pub const fn backoff() -> Self {
+        Self::new(Strategy::Backoff)
+    }
+
+    /// [`spins`](Self::spins) looks with a hint, then [`yields`](Self::yields) yields, then sleep.
+    pub const fn spin_then_park() -> Self {
+        Self::new(Strategy::SpinThenPark)
+    }
+
+    /// A strategy of one's own.
+    pub fn custom(strategy: impl WaitStrategy) -> Self {
+        Self::new(Strategy::Custom(Arc::new(strategy)))
+    }
+
+    /// Looks with a spin hint before it yields or sleeps. A hint is 10 to 50 nanoseconds. Sleeping and being woken
+    /// costs some microseconds on both sides, so spin at least that long unless the idle core matters more.
+    pub const fn spins(mut self, spins: u32) -> Self {
+        self.spins = spins;
+        self
+    }
+
+    /// Looks with a yield after the spins, before it sleeps.
+    pub const fn yields(mut self, yields: u32) -> Self {
+        self.yields = yields;
+        self
+    }
+
+    /// The longest pause, in spin hints, that a consumer puts between short batches that follow closely (63 unless
+    /// told). It keeps the consumer from taking the producer's cache line at each publish, and adds at most this
+    /// much latency, between about 1 and 10 million events a second. 0: never pause.
+    pub const fn pause(mut self, hints: u32) -> Self {
+        self.pause = hints;
+        self
+    }
+
+    /// See [`pause`](Self::pause).
+    pub const fn longest_pause(&self) -> u32 {
+        self.pause
+    }
+
+    /// Whether this strategy keeps a core busy for as long as it waits.
+    pub const fn occupies_a_core(&self) -> bool {
+        matches!(self.strategy, Strategy::BusySpin | Strategy::Spin | Strategy::SpinYield)
+    }
+
+    /// Passes some time after `looks` (from 1) empty looks in a row, and says how to go on: what a ring calls.
+    #[inline]
+    pub fn idle(&self, looks: u32) -> Idle {
+        match &self.strategy {
+            Strategy::BusySpin => {
+                // The model checker and the scheduler must get their turn.
+                if cfg!(any(loom, shuttle)) {
+                    sync::spin_loop();
+                }
+            }
+            Strategy::Spin => sync::spin_loop(),
+            Strategy::SpinYield if looks <= self.spins => sync::spin_loop(),
+            Strategy::SpinYield => sync::thread::yield_now(),
+            Strategy::Backoff if looks <= 7 && self.spins > 0 => {
+                (0..1u32 << looks).for_each(|_| sync::spin_loop());
+            }
+            Strategy::Backoff if looks.saturating_sub(7) <= self.yields => sync::thread::yield_now(),
+            Strategy::SpinThenPark if looks <= self.spins => sync::spin_loop(),
+            Strategy::SpinThenPark if looks - self.spins <= self.yields => sync::thread::yield_now(),
+            Strategy::Backoff | Strategy::SpinThenPark => return Idle::Sleep,
+            Strategy::Custom(strategy) => return strategy.idle(looks),
+        }
+        Idle::Look
+    }
+
+    const fn name(&self) -> &'static str {
+        match self.strategy {
+            Strategy::BusySpin => "busy-spin",
+            Strategy::Spin => "spin",
+            Strategy::SpinYield => "spin-yield",
+            Strategy::Backoff => "backoff",
+            Strategy::SpinThenPark => "spin-then-park",
+            Strategy::Custom(_) => "custom",
+        }
+    }
+}
+
+impl Default for Wait {
+    fn default() -> Self {
+        Self::spin_then_park()
+    }
+}
+
+impl PartialEq for Wait {
+    fn eq(&self, other: &Self) -> bool {
+        let same = match (&self.strategy, &other.strategy) {
+            (Strategy::Custom(a), Strategy::Custom(b)) => Arc::ptr_eq(a, b),
+            _ => self.name() == other.name(),
+        };
+        same && (self.spins, self.yields, self.pause) == (other.spins, other.yields, other.pause)
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} (spins {}, yields {}, pause {})", self.spins, self.yields, self.pause)
+    }
+}
+
+/// A name that is no waiting strategy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no waiting strategy is called {asked:?}; take one of {}", Wait::NAMES.join(", "))]
+pub struct UnknownWait {
+    /// The name.
+    pub asked: String,
+}
+
+impl FromStr for Wait {
+    type Err = UnknownWait;
+
+    fn from_str(name: &str) -> Result<Self, UnknownWait> {
+        match name {
+            "busy-spin" => Ok(Self::busy_spin()),
+            "spin" => Ok(Self::spin()),
+            "spin-yield" => Ok(Self::spin_yield()),
+            "backoff" => Ok(Self::backoff()),
+            "spin-then-park" => Ok(Self::spin_then_park()),
+            _ => Err(UnknownWait { asked: name.to_owned() }),
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_parses_to_the_strategy_that_prints_it() {
+        for name in Wait::NAMES {
+            assert_eq!(name.parse::<Wait>().unwrap().to_string(), name);
+        }
+        let refused = "sleepy".parse::<Wait>().unwrap_err().to_string();
+        assert!(refused.contains("sleepy") && refused.contains("spin-yield"), "{refused}");
+    }
+
+    #[test]
+    fn only_strategies_that_park_sleep() {
+        let sleeps = |wait: Wait| (1..=u32::from(u16::MAX)).any(|looks| wait.idle(looks) == Idle::Sleep);
+        assert!(sleeps(Wait::spin_then_park().spins(2).yields(1)));
+        assert!(sleeps(Wait::backoff().yields(1)));
+        assert!(!sleeps(Wait::busy_spin()));
+        assert!(!sleeps(Wait::spin()));
+        assert_eq!(Wait::spin_then_park().spins(0).yields(0).idle(1), Idle::Sleep);
+        assert_eq!(Wait::spin_then_park().spins(0).yields(0).idle(u32::MAX), Idle::Sleep);
+    }
+}

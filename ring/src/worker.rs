@@ -1,0 +1,245 @@
+//! A worker: one of several that share a stage's events, each event to exactly one of them.
+
+use crate::bell::Bell;
+use crate::closing::{Closed, Phase};
+use crate::core::Core;
+use crate::kind::Kind;
+use crate::ordering::{FOLLOW, GATE};
+use crate::sequence::{Sequence, ahead, earlier};
+use crate::stage::{StageRef, StageState};
+use crate::sync::{Arc, Instant};
+use crate::wait::Wait;
+use crate::waiting::{Look, Waiting};
+use crate::workers::Workers;
+
+/// One of the workers of a stage.
+///
+/// [`take`](Self::take) gives events that no other worker gets. Events are done with in the order of this worker's
+/// own iteration; a stage behind the workers sees an event when all up to it are done with, by whomever.
+///
+/// ```
+/// # use slipring_ring::Builder;
+/// let mut builder = Builder::single(8, u64::default);
+/// builder.workers("pool", 2);
+/// let (mut producer, ring) = builder.build()?;
+/// let (mut a, mut b) = (ring.worker("pool")?, ring.worker("pool")?);
+/// producer.publish_batch(3, |index, event| *event = index as u64)?;
+/// let mut seen = Vec::new();
+/// a.take(2)?.for_each(|_, event| seen.push(*event));
+/// b.take(2)?.for_each(|_, event| seen.push(*event));
+/// assert_eq!(seen, [0, 1, 2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Going away in the middle
+/// A worker that is dropped, or whose thread panics, leaves what it had not started to the others. The one event that
+/// it had in hand when its closure panicked counts as lost: see [`StagePosition::lost`](crate::StagePosition::lost).
+/// When the last worker goes, the stage goes.
+pub struct Worker<E, K: Kind> {
+    core: Arc<Core<E, K>>,
+    stage: Arc<StageState>,
+    place: usize,
+    /// What this worker has taken and not done.
+    at: u64,
+    end: u64,
+    waiting: Waiting,
+}
+
+impl<E, K: Kind> Worker<E, K> {
+    /// A worker at a free place of the stage, if there is one.
+    pub(crate) fn enter(core: Arc<Core<E, K>>, stage: Arc<StageState>, wait: Wait) -> Option<Self> {
+        let place = stage.workers.as_ref()?.enter()?;
+        Some(Self { core, stage, place, at: 0, end: 0, waiting: Waiting::new(wait) })
+    }
+
+    /// The stage, to put others behind it.
+    pub fn stage(&self) -> StageRef {
+        StageRef { name: self.stage.name.clone(), ring: Some(self.core.id) }
+    }
+
+    /// How this worker waits.
+    pub fn set_wait(&mut self, wait: Wait) {
+        self.waiting.wait = wait;
+    }
+
+    /// Up to `limit` events (at least 1) that no other worker gets, maybe none. Never waits.
+    ///
+    /// # Errors
+    /// The ring is finished or closed and everything was taken; or it was halted or has failed.
+    pub fn take(&mut self, limit: usize) -> Result<Taken<'_, E, K>, Closed> {
+        let limit = limit.max(1) as u64;
+        let found = Share { core: &self.core, stage: &self.stage, place: self.place, limit, left: self.left() }.look();
+        self.begin(found)
+    }
+
+    /// The same, but waits for at least one event.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn take_wait(&mut self, limit: usize) -> Result<Taken<'_, E, K>, Closed> {
+        self.take_by(limit, None)
+    }
+
+    /// The same, but waits no longer than until `deadline`.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn take_until(&mut self, limit: usize, deadline: Instant) -> Result<Taken<'_, E, K>, Closed> {
+        self.take_by(limit, Some(deadline))
+    }
+
+    fn take_by(&mut self, limit: usize, deadline: Option<Instant>) -> Result<Taken<'_, E, K>, Closed> {
+        let (limit, left) = (limit.max(1) as u64, self.left());
+        let mut share = Share { core: &self.core, stage: &self.stage, place: self.place, limit, left };
+        let found = self.waiting.until(deadline, &mut share);
+        self.begin(found)
+    }
+
+    fn left(&self) -> Option<(u64, u64)> {
+        (self.at != self.end).then(|| (self.at, self.end.wrapping_sub(self.at)))
+    }
+
+    fn begin(&mut self, found: Option<Result<(u64, u64), Closed>>) -> Result<Taken<'_, E, K>, Closed> {
+        (self.at, self.end) = match found {
+            Some(taken) => {
+                let (at, len) = taken?;
+                (at, at.wrapping_add(len))
+            }
+            None => (self.at, self.at),
+        };
+        Ok(Taken { worker: self })
+    }
+
+    fn workers(&self) -> &Workers {
+        self.stage.workers.as_ref().expect("a worker's stage has workers")
+    }
+
+    /// Everything before `at` is done with.
+    fn done(&mut self, at: u64) {
+        self.at = at;
+        if at == self.end {
+            self.workers().announce_nothing(self.place);
+        } else {
+            self.workers().announce(self.place, at);
+        }
+        self.stage.bell.ring();
+    }
+}
+
+impl<E, K: Kind> Drop for Worker<E, K> {
+    fn drop(&mut self) {
+        if self.workers().leave(self.place, self.at, self.end) {
+            self.core.leave_for_good(&self.stage);
+        }
+        // Another worker that sleeps may have to adopt what is left.
+        let asleep_at = self.stage.after.iter().map(|stage| &stage.bell);
+        asleep_at.chain([&self.stage.bell, &self.core.bell]).for_each(|bell| bell.ring());
+    }
+}
+
+/// Events that one worker has taken.
+///
+/// What it does not iterate stays with the worker: its next take gives that first.
+pub struct Taken<'w, E, K: Kind> {
+    worker: &'w mut Worker<E, K>,
+}
+
+impl<E, K: Kind> Taken<'_, E, K> {
+    /// How many slots are left; skipped ones included.
+    pub fn len(&self) -> usize {
+        self.worker.end.wrapping_sub(self.worker.at) as usize
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Hands each event to `work`. An event is done with when `work` returns; if it panics, that one counts as lost,
+    /// and the others stay.
+    pub fn for_each(mut self, mut work: impl FnMut(Sequence, &E)) {
+        while self.next(&mut work) {}
+    }
+
+    /// Hands the next event to `work`; false if there was none left.
+    pub fn next(&mut self, work: impl FnOnce(Sequence, &E)) -> bool {
+        /// Moves on, whether `work` returns or panics.
+        struct InHand<'a, E, K: Kind>(&'a mut Worker<E, K>, bool);
+        impl<E, K: Kind> Drop for InHand<'_, E, K> {
+            fn drop(&mut self) {
+                if !self.1 {
+                    self.0.stage.counts.lose();
+                }
+                self.0.done(self.0.at.wrapping_add(1));
+            }
+        }
+        let worker = &mut *self.worker;
+        while worker.at != worker.end {
+            let at = worker.at;
+            if K::is_skipped(&worker.core, at) {
+                worker.done(at.wrapping_add(1));
+                continue;
+            }
+            let mut hand = InHand(worker, false);
+            // SAFETY: taken by this worker and announced, so no producer may overwrite it before `done`; a stage with
+            // workers only shares, and no mutable stage runs beside it.
+            let event = unsafe { &*hand.0.core.buffer.event(at) };
+            work(Sequence(at), event);
+            hand.1 = true;
+            return true;
+        }
+        false
+    }
+}
+
+/// A worker's look for a share.
+struct Share<'w, E, K: Kind> {
+    core: &'w Core<E, K>,
+    stage: &'w StageState,
+    place: usize,
+    limit: u64,
+    left: Option<(u64, u64)>,
+}
+
+impl<E, K: Kind> Share<'_, E, K> {
+    /// How many events from `from` on may be taken.
+    fn available(&self, from: u64) -> u64 {
+        let to = match self.stage.after.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier) {
+            Some(to) => to,
+            None => K::published_to(self.core, from, from, self.limit),
+        };
+        (ahead(to, from).max(0) as u64).min(self.limit)
+    }
+}
+
+impl<E, K: Kind> Look for Share<'_, E, K> {
+    type Found = Result<(u64, u64), Closed>;
+
+    fn look(&mut self) -> Option<Self::Found> {
+        let workers = self.stage.workers.as_ref()?;
+        if let Some(left) = self.left {
+            return Some(Ok(left));
+        }
+        let phase = self.core.closing.phase();
+        if !phase.at_once() {
+            if let Some(taken) = workers.take(self.place, |from| self.available(from)) {
+                return Some(Ok(taken));
+            }
+            // All taken is not all done: what another worker leaves behind is still to be adopted.
+            if phase == Phase::Open || ahead(K::published(self.core), self.stage.position(&GATE)) > 0 {
+                return None;
+            }
+        }
+        self.core.closing.reason().map(Err)
+    }
+
+    fn bell(&mut self) -> Arc<Bell> {
+        let before = self.stage.after.iter().map(|stage| (stage.position(&FOLLOW), stage));
+        let lowest = before.reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low });
+        match lowest {
+            _ if self.core.closing.phase() != Phase::Open => Arc::clone(&self.stage.bell),
+            Some((_, stage)) => Arc::clone(&stage.bell),
+            None => Arc::clone(&self.core.bell),
+        }
+    }
+}

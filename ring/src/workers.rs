@@ -1,0 +1,198 @@
+//! Where the workers of one stage stand.
+//!
+//! A worker announces a sequence before it takes it from the shared counter, so whoever reads the counter first and
+//! the announcements second never misses what somebody has in hand: having read the counter past a sequence means
+//! having acquired the exchange that took it, and with it the announcement before. What an unlucky worker announced
+//! and did not get only makes the result lower for a moment; the stage keeps the highest that anyone computed.
+//!
+//! What a worker leaves behind unread stays announced at its place, an orphan, until another worker adopts it.
+//! Models: `workers` in loom-tests.
+
+use crate::ordering::{ANNOUNCE, COUNT, READ_ANNOUNCED, READ_TAKEN, START, TAKE, fault};
+use crate::sequence::{Position, ahead, earlier};
+use crate::sync::{AtomicU64, Mutex, lock};
+
+/// The shared counter and a place for each worker.
+pub(crate) struct Workers {
+    taken: Position,
+    /// `sequence << 1 | 1` while a worker has that sequence, or a later one, in hand; 0 while it has none.
+    announced: Box<[Position]>,
+    /// How many orphans there are: looked at before the lock is taken.
+    orphaned: AtomicU64,
+    places: Mutex<Places>,
+}
+
+struct Places {
+    free: Vec<usize>,
+    orphans: Vec<Orphan>,
+    working: usize,
+    /// The last worker has left, and with it the stage.
+    gone: bool,
+}
+
+struct Orphan {
+    place: usize,
+    at: u64,
+    end: u64,
+}
+
+impl Workers {
+    pub(crate) fn new(count: usize, at: u64) -> Self {
+        Self {
+            taken: Position::new(at),
+            announced: (0..count).map(|_| Position::new(0)).collect(),
+            orphaned: AtomicU64::new(0),
+            places: Mutex::new(Places {
+                free: (0..count).rev().collect(),
+                orphans: Vec::with_capacity(count),
+                working: 0,
+                gone: false,
+            }),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.announced.len()
+    }
+
+    pub(crate) fn start(&self, at: u64) {
+        self.taken.store(at, &START);
+    }
+
+    /// What is taken next.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.read(&READ_TAKEN)
+    }
+
+    /// A place nobody works at; none if all are busy, or hold what nobody has adopted yet, or all workers have left.
+    pub(crate) fn enter(&self) -> Option<usize> {
+        let mut places = lock(&self.places);
+        let place = if places.gone { None } else { places.free.pop() };
+        places.working += usize::from(place.is_some());
+        place
+    }
+
+    /// Closes the stage to newcomers if nobody works there; true if so.
+    pub(crate) fn close_if_unattended(&self) -> bool {
+        let mut places = lock(&self.places);
+        places.gone = places.working == 0;
+        places.gone
+    }
+
+    /// `place` is left with `at..end` still unread, which is empty as a rule. True if it was the last worker.
+    pub(crate) fn leave(&self, place: usize, at: u64, end: u64) -> bool {
+        let mut places = lock(&self.places);
+        places.working -= 1;
+        places.gone = places.working == 0;
+        if at == end {
+            self.announce_nothing(place);
+            places.free.push(place);
+        } else {
+            self.announce(place, at);
+            places.orphans.push(Orphan { place, at, end });
+            self.orphaned.fetch_add(1, COUNT.get());
+        }
+        places.gone
+    }
+
+    /// Takes up to `available(from)` events for `place`: what another worker left behind first.
+    pub(crate) fn take(&self, place: usize, mut available: impl FnMut(u64) -> u64) -> Option<(u64, u64)> {
+        if self.orphaned.load(COUNT.get()) != 0 {
+            if let Some(adopted) = self.adopt(place) {
+                return Some(adopted);
+            }
+        }
+        let mut from = self.taken();
+        loop {
+            let len = available(from);
+            if len == 0 {
+                self.announce_nothing(place);
+                return None;
+            }
+            if !fault("worker takes before it announces") {
+                self.announce(place, from);
+            }
+            match self.taken.exchange(from, from.wrapping_add(len), &TAKE, &READ_TAKEN) {
+                Ok(_) => {
+                    if fault("worker takes before it announces") {
+                        self.announce(place, from);
+                    }
+                    return Some((from, len));
+                }
+                Err(now) => from = now,
+            }
+        }
+    }
+
+    fn adopt(&self, place: usize) -> Option<(u64, u64)> {
+        let mut places = lock(&self.places);
+        let orphan = places.orphans.pop()?;
+        self.orphaned.fetch_sub(1, COUNT.get());
+        // First here, then there: at no moment is it announced nowhere.
+        self.announce(place, orphan.at);
+        self.announce_nothing(orphan.place);
+        places.free.push(orphan.place);
+        Some((orphan.at, orphan.end.wrapping_sub(orphan.at)))
+    }
+
+    /// The worker at `place` is done with all before `at`.
+    pub(crate) fn announce(&self, place: usize, at: u64) {
+        self.announced[place].store(at << 1 | 1, &ANNOUNCE);
+    }
+
+    /// The worker at `place` is done with all that it took.
+    pub(crate) fn announce_nothing(&self, place: usize) {
+        self.announced[place].store(0, &ANNOUNCE);
+    }
+
+    /// Everything before this is done with. May be lower than what another thread computed before.
+    pub(crate) fn lowest(&self) -> u64 {
+        let look = |place: usize| self.announced[place].read(&READ_ANNOUNCED);
+        let too_early: Option<Vec<u64>> =
+            fault("workers read before the counter").then(|| (0..self.count()).map(look).collect());
+        let taken = self.taken();
+        (0..self.count())
+            .map(|place| too_early.as_ref().map_or_else(|| look(place), |seen| seen[place]))
+            .filter(|announced| announced & 1 == 1)
+            // The announcement lost the sequence's topmost bit; the counter is near enough to give it back.
+            .map(|announced| taken.wrapping_sub((ahead(taken << 1, announced & !1) >> 1) as u64))
+            .fold(taken, earlier)
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_hand_holds_the_stage_back_also_at_the_end_of_the_range() {
+        for start in [0, 7, (1 << 63) - 1, u64::MAX - 1] {
+            let workers = Workers::new(2, start);
+            let (a, b) = (workers.enter().unwrap(), workers.enter().unwrap());
+            assert_eq!(workers.enter(), None);
+            assert_eq!(workers.take(a, |_| 2), Some((start, 2)));
+            assert_eq!(workers.take(b, |_| 1), Some((start.wrapping_add(2), 1)));
+            assert_eq!(workers.lowest(), start);
+            workers.announce_nothing(a);
+            assert_eq!(workers.lowest(), start.wrapping_add(2));
+            workers.announce_nothing(b);
+            assert_eq!(workers.lowest(), start.wrapping_add(3));
+        }
+    }
+
+    #[test]
+    fn what_a_worker_leaves_behind_is_adopted_before_anything_new_is_taken() {
+        let workers = Workers::new(2, 0);
+        let (a, b) = (workers.enter().unwrap(), workers.enter().unwrap());
+        workers.take(a, |_| 4);
+        workers.leave(a, 1, 4);
+        assert_eq!(workers.lowest(), 1);
+        assert_eq!(workers.enter(), None, "the place still holds what was left behind");
+        assert_eq!(workers.take(b, |_| 9), Some((1, 3)));
+        assert_eq!(workers.lowest(), 1);
+        assert_eq!(workers.enter(), Some(a));
+        workers.leave(a, 0, 0);
+        workers.announce_nothing(b);
+        assert_eq!(workers.lowest(), 4);
+    }
+}
