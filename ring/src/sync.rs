@@ -3,6 +3,8 @@
 //! It has three faces. Production uses `std`; `--cfg loom` puts the model checker behind the same names, and
 //! `--cfg shuttle` the randomised scheduler. Nothing else in ring names one of the three.
 
+#[cfg(any(loom, shuttle))]
+pub use face::Instant;
 pub(crate) use face::*;
 
 #[cfg(not(any(loom, shuttle)))]
