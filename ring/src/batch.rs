@@ -5,6 +5,7 @@ use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::kind::Kind;
 use crate::sequence::Sequence;
+use std::fmt;
 use std::marker::PhantomData;
 
 /// A bounded run of events, in order. Iterate over `&mut batch`.
@@ -45,6 +46,12 @@ pub struct Batch<'c, E, K: Kind, A: Access = Shared> {
     read: u64,
     end: u64,
     held: bool,
+}
+
+impl<E, K: Kind, A: Access> fmt::Debug for Batch<'_, E, K, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch of {} at {}", self.len(), self.read)
+    }
 }
 
 impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
@@ -155,9 +162,9 @@ pub struct Events<'b, E, K: Kind, A: Access> {
 }
 
 impl<E, K: Kind, A: Access> Events<'_, E, K, A> {
-    /// Whether only skipped slots are left, or none.
+    /// Whether no other event follows: only skipped slots are left, or none.
     #[inline(always)]
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         let mut rest = *self.read;
         while rest != self.end && K::is_skipped(self.core, rest) {
             rest = rest.wrapping_add(1);

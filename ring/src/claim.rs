@@ -3,6 +3,7 @@
 use crate::kind::Kind;
 use crate::producer::Producer;
 use crate::sequence::{Sequence, Sequences};
+use std::fmt;
 use std::ops::{Index, IndexMut};
 
 /// One to capacity slots to fill in place. [`commit`](Self::commit) publishes them together.
@@ -39,6 +40,12 @@ pub struct Claim<'p, E, K: Kind> {
     producer: &'p mut Producer<E, K>,
     first: u64,
     len: usize,
+}
+
+impl<E, K: Kind> fmt::Debug for Claim<'_, E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Claim of {:?}", self.sequences())
+    }
 }
 
 impl<'p, E, K: Kind> Claim<'p, E, K> {

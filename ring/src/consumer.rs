@@ -13,6 +13,7 @@ use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
 use crate::waiting::{Look, Waiting};
+use std::fmt;
 use std::marker::PhantomData;
 
 /// A consumer whose batches lend `&mut` events.
@@ -55,6 +56,12 @@ pub struct Consumer<E, K: Kind, A: Access = Shared> {
     waiting: Waiting,
     first: u64,
     access: PhantomData<A>,
+}
+
+impl<E, K: Kind, A: Access> fmt::Debug for Consumer<E, K, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Consumer {:?} at {}", self.stage.name, self.next)
+    }
 }
 
 impl<E, K: Kind, A: Access> Consumer<E, K, A> {

@@ -9,6 +9,8 @@ pub(crate) use crate::sync::Ordering;
 use Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 /// One place where an ordering matters.
+// Production only needs the strength; the rest is for the models and the documentation's check.
+#[cfg_attr(not(loom), allow(dead_code))]
 pub struct Site {
     /// As written in this file, in the documentation and in the name of a mutant.
     pub name: &'static str,
@@ -48,6 +50,7 @@ macro_rules! sites {
         $($(#[doc = $doc])* pub(crate) const $name: Site =
             Site { name: stringify!($name), order: $order, weaker: &[$($weaker),*], partner: $partner };)*
         /// All of them, for the documentation's check and for the mutants.
+        #[cfg_attr(not(loom), allow(dead_code))]
         pub const SITES: &[&Site] = &[$(&$name),*];
     };
 }
@@ -151,6 +154,7 @@ sites! {
 }
 
 /// Faults of logic that a model can be run with, to see that it fails.
+#[cfg_attr(not(loom), allow(dead_code))]
 pub const FAULTS: &[&str] = &[
     "sleep without a second look",
     "no wake",

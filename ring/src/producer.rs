@@ -12,6 +12,7 @@ use crate::sequence::{Sequence, Sequences, ahead};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
 use crate::waiting::{Look, Waiting};
+use std::fmt;
 
 /// The only producer of its ring. Not `Clone`:
 ///
@@ -65,6 +66,12 @@ pub struct Producer<E, K: Kind> {
     /// Sequences below this may be written.
     pub(crate) limit: u64,
     pub(crate) waiting: Waiting,
+}
+
+impl<E, K: Kind> fmt::Debug for Producer<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Producer at {}", self.published())
+    }
 }
 
 impl<E, K: Kind> Producer<E, K> {

@@ -15,6 +15,7 @@ use crate::stage::{Stage, StageState};
 use crate::sync::{Arc, Instant, Mutex, lock};
 use crate::wait::Wait;
 use crate::worker::Worker;
+use std::fmt;
 use std::time::Duration;
 
 /// A running ring. Cloning it gives another handle of the same ring.
@@ -43,6 +44,12 @@ pub(crate) enum Untaken<E, K: Kind> {
 impl<E, K: Kind> Clone for Ring<E, K> {
     fn clone(&self) -> Self {
         Self { core: Arc::clone(&self.core), held: Arc::clone(&self.held) }
+    }
+}
+
+impl<E, K: Kind> fmt::Debug for Ring<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.positions().fmt(f)
     }
 }
 

@@ -131,6 +131,11 @@ impl Stage {
         self
     }
 
+    /// See [`limit`](Self::limit).
+    pub fn batch_limit(&self) -> usize {
+        self.limit
+    }
+
     /// A managed stage's answer to errors and panics of its handler.
     pub fn on_error(mut self, policy: OnError) -> Self {
         self.on_error = policy;

@@ -11,6 +11,7 @@ use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
 use crate::waiting::{Look, Waiting};
 use crate::workers::Workers;
+use std::fmt;
 
 /// One of the workers of a stage.
 ///
@@ -43,6 +44,12 @@ pub struct Worker<E, K: Kind> {
     at: u64,
     end: u64,
     waiting: Waiting,
+}
+
+impl<E, K: Kind> fmt::Debug for Worker<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Worker {} of {:?}", self.place, self.stage.name)
+    }
 }
 
 impl<E, K: Kind> Worker<E, K> {

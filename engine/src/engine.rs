@@ -1,0 +1,169 @@
+//! The engine: owner of topics and of their threads.
+
+use crate::error::TopicError;
+use crate::metrics::Metrics;
+use crate::producer::Producers;
+use crate::report::Report;
+use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Topics, their subscribers' threads, and the way to end them all. Cloning gives another handle of the same engine.
+///
+/// ```
+/// use slipring::Engine;
+/// use std::time::Duration;
+///
+/// let engine = Engine::builder().build()?;
+/// let ticks = engine.topic::<u64>("ticks").capacity(1024).create()?;
+/// ticks.subscribe("print").run(|tick, at| { println!("{tick} at {}", at.offset); Ok::<_, std::fmt::Error>(()) })?;
+/// ticks.producer()?.publish(|tick| *tick = 42)?;
+/// let report = engine.shutdown(Duration::from_secs(5));
+/// assert!(report.is_complete(), "{report}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Dropping
+/// Dropping the last handle stops nothing that runs: threads end when the producers are gone and all was read. Call
+/// [`shutdown`](Self::shutdown) to end them and to learn what was read.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine with topics {:?}", self.topics())
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Shared {
+    topics: Mutex<Topics>,
+}
+
+#[derive(Default)]
+struct Topics {
+    /// In the order of creation.
+    open: Vec<Arc<dyn AnyTopic>>,
+    shut_down: bool,
+}
+
+impl Shared {
+    fn topics(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(
+        &self,
+        name: &str,
+        asked: &Shape,
+        make: impl FnOnce() -> Result<Arc<dyn AnyTopic>, TopicError>,
+    ) -> Result<(), TopicError> {
+        let mut topics = self.topics();
+        if topics.shut_down {
+            return Err(TopicError::ShutDown);
+        }
+        if let Some(there) = topics.open.iter().find(|topic| topic.name() == name) {
+            let (there, asked) = (there.shape().to_string(), asked.to_string());
+            return Err(TopicError::Exists { name: name.to_owned(), there, asked });
+        }
+        let topic = make()?;
+        topics.open.push(topic);
+        Ok(())
+    }
+}
+
+/// Settings of an [`Engine`].
+#[derive(Clone, Debug, Default)]
+pub struct EngineBuilder {}
+
+impl EngineBuilder {
+    /// Builds the engine. It has no topics and no threads yet.
+    ///
+    /// # Errors
+    /// None so far.
+    pub fn build(self) -> Result<Engine, TopicError> {
+        Ok(Engine { shared: Arc::default() })
+    }
+}
+
+impl Engine {
+    /// Settings, then [`build`](EngineBuilder::build).
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// A new topic of events of type `E`: its settings, then [`create`](TopicBuilder::create).
+    pub fn topic<E: Send + Sync + 'static>(&self, name: impl Into<String>) -> TopicBuilder<E> {
+        TopicBuilder::new(Arc::clone(&self.shared), name.into())
+    }
+
+    /// The topic `name`, created before, of events `E`. `K` is [`Multi`](crate::Multi) unless it was created with
+    /// [`single_producer`](TopicBuilder::single_producer).
+    ///
+    /// ```
+    /// # use slipring::{Engine, Multi};
+    /// # let engine = Engine::builder().build()?;
+    /// engine.topic::<u64>("ticks").create()?;
+    /// assert!(engine.get::<u64, Multi>("ticks").is_ok());
+    /// assert!(engine.get::<u32, Multi>("ticks").unwrap_err().to_string().contains("u64"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is none of that name, or it has another shape; the error shows both.
+    pub fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
+        let topics = self.shared.topics();
+        let Some(found) = topics.open.iter().find(|topic| topic.name() == name) else {
+            let known = topics.open.iter().map(|topic| topic.name().to_owned()).collect();
+            return Err(TopicError::Unknown { name: name.to_owned(), known });
+        };
+        Topic::of(Arc::clone(found)).ok_or_else(|| {
+            let (there, asked) = (found.shape().to_string(), Shape::of::<E, K>(found.shape().capacity).to_string());
+            TopicError::OtherShape { name: name.to_owned(), there, asked }
+        })
+    }
+
+    /// The names of all topics, in the order of creation.
+    pub fn topics(&self) -> Vec<String> {
+        self.shared.topics().open.iter().map(|topic| topic.name().to_owned()).collect()
+    }
+
+    /// The positions of all topics and consumers at this moment. No producer or consumer is held up by it.
+    pub fn metrics(&self) -> Metrics {
+        let topics = self.shared.topics().open.clone();
+        Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect() }
+    }
+
+    /// Why a topic takes nothing more, for each that does not: its name and the reason.
+    pub fn failures(&self) -> Vec<(String, slipring_ring::Closed)> {
+        let topics = self.shared.topics().open.clone();
+        let failed = topics.iter().filter_map(|topic| Some((topic.name().to_owned(), topic.closed()?)));
+        failed.filter(|(_, why)| matches!(why, slipring_ring::Closed::Failed { .. })).collect()
+    }
+
+    /// Closes all topics, lets managed subscribers read what was published, until `limit` has passed, and halts what
+    /// is left. Reports what was read and what was not.
+    ///
+    /// Subscribers often publish into other topics. So topics without a living producer are closed first, one after
+    /// the other, each when it has drained: a subscriber's own producers go when it ends. Among topics whose producers
+    /// are still held by somebody, the order is that of creation. Never waits for the thread that calls it.
+    pub fn shutdown(&self, limit: Duration) -> Report {
+        let now = Instant::now();
+        let deadline = now.checked_add(limit).unwrap_or(now);
+        let mut left = {
+            let mut topics = self.shared.topics();
+            topics.shut_down = true;
+            topics.open.clone()
+        };
+        let mut reports = Vec::new();
+        while !left.is_empty() {
+            let next = left.iter().position(|topic| topic.producers() == 0).unwrap_or(0);
+            let topic = left.remove(next);
+            reports.push(topic.shutdown(deadline.saturating_duration_since(Instant::now())));
+        }
+        Report { topics: reports }
+    }
+}
