@@ -61,9 +61,12 @@ impl Kind for Multi {
 
     fn published<E>(core: &Core<E, Self>) -> u64 {
         let floor = &core.positions.floor;
-        let from = floor.read(&READ_FLOOR);
+        let raised = floor.read(&READ_FLOOR);
+        // Nobody raises the floor while stages keep the producers back, so it may lie laps behind. But a claim is
+        // never more than the capacity past what is published: from there the walk visits the latest lap of each slot.
+        let from = later(raised, Self::claimed(core).wrapping_sub(core.capacity()));
         let to = walk(core, from, from.wrapping_add(core.capacity()));
-        if to != from {
+        if to != raised {
             floor.raise(to);
         }
         to

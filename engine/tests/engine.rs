@@ -1,0 +1,358 @@
+//! What an engine promises its users, topic by topic.
+
+use slipring::{ClaimError, Closed, Engine, Multi, OnError, Single, StartAt, SubscribeError, TopicError, Wait};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn engine() -> Engine {
+    Engine::builder().build().unwrap()
+}
+
+fn fine(_: &u64, _: slipring::At) -> Result<(), Infallible> {
+    Ok(())
+}
+
+#[test]
+fn every_subscriber_sees_every_event_in_order_and_a_dependent_one_later() {
+    for capacity in [1, 2, 64] {
+        let engine = engine();
+        let topic = engine.topic::<u64>("numbers").capacity(capacity).create().unwrap();
+        let done = Arc::new(AtomicU64::new(0));
+        let first = Arc::clone(&done);
+        topic
+            .subscribe("first")
+            .run(move |event, at| {
+                assert_eq!(*event, at.offset * 3);
+                first.store(at.offset + 1, Ordering::Release);
+                Ok::<_, Infallible>(())
+            })
+            .unwrap();
+        let seen = Arc::new(AtomicU64::new(0));
+        let second = Arc::clone(&seen);
+        topic
+            .subscribe("second")
+            .after(["first"])
+            .run(move |_, at| {
+                assert!(done.load(Ordering::Acquire) > at.offset, "second came before first");
+                assert_eq!(second.fetch_add(1, Ordering::Relaxed), at.offset);
+                Ok::<_, Infallible>(())
+            })
+            .unwrap();
+        let mut producer = topic.producer().unwrap();
+        for number in 0..1000 {
+            let receipt = producer.publish(|event| *event = number * 3).unwrap();
+            assert_eq!((receipt.topic, receipt.partition, receipt.offset), (topic.id(), 0, number));
+        }
+        drop(producer);
+        let report = engine.shutdown(LONG);
+        assert!(report.is_complete(), "{report}");
+        assert_eq!(seen.load(Ordering::Relaxed), 1000);
+    }
+}
+
+#[test]
+fn a_second_topic_of_the_same_name_is_an_error_that_shows_both_shapes() {
+    let engine = engine();
+    engine.topic::<u64>("ticks").capacity(8).create().unwrap();
+    let refused = engine.topic::<u32>("ticks").capacity(16).single_producer().create().unwrap_err().to_string();
+    for part in ["8 slots of u64", "16 slots of u32", "a single producer", "ticks"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert!(engine.get::<u64, Multi>("ticks").is_ok());
+    assert!(matches!(engine.get::<u64, Single>("ticks"), Err(TopicError::OtherShape { .. })));
+    assert!(matches!(engine.get::<u64, Multi>("tocks"), Err(TopicError::Unknown { known, .. }) if known == ["ticks"]));
+    assert_eq!(engine.topics(), ["ticks"]);
+}
+
+#[test]
+fn names_that_could_leave_a_directory_are_refused() {
+    let engine = engine();
+    let long = "x".repeat(250);
+    for name in ["", ".", "..", "a/b", "a b", "ä", "a\0", &long] {
+        assert!(matches!(engine.topic::<u64>(name).create(), Err(TopicError::Name { .. })), "{name:?}");
+    }
+    let topic = engine.topic::<u64>("x".repeat(249)).create().unwrap();
+    assert!(matches!(topic.subscribe("a/b").poll(), Err(SubscribeError::Name(_))));
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused_and_leave_no_topic() {
+    let engine = engine();
+    for capacity in [0, 3, usize::MAX] {
+        let refused = engine.topic::<u64>("ticks").capacity(capacity).create().unwrap_err().to_string();
+        assert!(refused.contains(&capacity.to_string()) && refused.contains("power of two"), "{refused}");
+    }
+    let refused = engine.topic::<u64>("ticks").capacity(8).retain(8).create().unwrap_err().to_string();
+    assert!(refused.contains("retain fewer"), "{refused}");
+    assert!(engine.topics().is_empty());
+}
+
+#[test]
+fn a_refused_pin_names_what_was_asked_and_what_is_allowed_and_starts_nothing() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").create().unwrap();
+    let refused = topic.subscribe("book").pin(777).run(fine).unwrap_err();
+    assert!(matches!(&refused, SubscribeError::Pin { .. }), "{refused}");
+    let text = refused.to_string();
+    assert!(text.contains("777") && text.contains("may use core") && text.contains("book"), "{text}");
+    assert!(topic.metrics().consumers.is_empty());
+    let core = slipring::pin::allowed_cores()[0];
+    topic.subscribe("book").pin(core).run(fine).unwrap();
+    assert!(engine.shutdown(LONG).is_complete());
+}
+
+#[test]
+fn a_panicking_handler_ends_the_topic_with_its_name_and_message_and_wakes_who_waits() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").capacity(2).create().unwrap();
+    topic
+        .subscribe("book")
+        .run(|_, at| {
+            assert!(at.offset < 3, "the book is torn");
+            Ok::<_, Infallible>(())
+        })
+        .unwrap();
+    let mut other = topic.subscribe("other").poll().unwrap();
+    let mut producer = topic.producer().unwrap();
+    // The second subscriber never reads, so the producer waits for room when the first one panics.
+    let waiting = std::thread::spawn(move || {
+        loop {
+            if let Err(refused) = producer.publish(|_| ()) {
+                return refused;
+            }
+        }
+    });
+    // It reads on until the failure reaches it.
+    let told = loop {
+        match other.poll(LONG) {
+            Ok(Some(mut batch)) => batch.into_iter().for_each(|_| ()),
+            Ok(None) => panic!("the end of a failed topic is no plain end"),
+            Err(told) => break told,
+        }
+    };
+    let refused = waiting.join().unwrap();
+    for text in [told.to_string(), refused.to_string()] {
+        assert!(text.contains("\"book\"") && text.contains("the book is torn"), "{text}");
+    }
+    let report = engine.shutdown(LONG);
+    assert!(!report.is_complete());
+    let failures: Vec<_> = report.failures().collect();
+    assert!(matches!(failures[..], [("ticks", "book", cause)] if cause.contains("the book is torn")), "{report}");
+    // What was not handled counts as left.
+    assert_eq!(report.topics[0].ring.stages.iter().find(|stage| stage.name == "book").unwrap().consumed.0, 3);
+}
+
+#[test]
+fn an_error_is_skipped_or_retried_as_told() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").create().unwrap();
+    topic
+        .subscribe("picky")
+        .on_error(OnError::Skip)
+        .run(|event, _| if *event % 10 == 0 { Err("no tens") } else { Ok(()) })
+        .unwrap();
+    let tries = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&tries);
+    topic
+        .subscribe("stubborn")
+        .on_error(OnError::Retry(2))
+        .run(move |_, at| match at.offset == 7 && counted.fetch_add(1, Ordering::Relaxed) < 2 {
+            true => Err("not yet"),
+            false => Ok(()),
+        })
+        .unwrap();
+    let mut producer = topic.producer().unwrap();
+    for number in 0..100 {
+        producer.publish(|event| *event = number).unwrap();
+    }
+    let report = engine.shutdown(LONG);
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(tries.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn polling_waits_no_longer_than_told_and_ends_with_none() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").create().unwrap();
+    let mut tape = topic.subscribe("tape").limit(2).poll().unwrap();
+    assert!(tape.poll(Duration::ZERO).unwrap().unwrap().is_empty());
+    assert!(tape.poll(Duration::from_millis(1)).unwrap().unwrap().is_empty());
+    let mut producer = topic.producer().unwrap();
+    producer.publish_batch(3, |index, event| *event = index as u64).unwrap();
+    topic.close();
+    assert!(matches!(producer.publish(|_| ()).unwrap_err().reason, ClaimError::Closed(Closed::Closed)));
+    let mut seen = Vec::new();
+    while let Some(mut batch) = tape.poll(LONG).unwrap() {
+        seen.extend((&mut batch).into_iter().map(|(event, at)| (*event, at.offset, at.end_of_batch)));
+    }
+    assert_eq!(seen, [(0, 0, false), (1, 1, true), (2, 2, true)]);
+}
+
+/// Topics that feed one another are drained in the order in which they feed, whatever the order of creation.
+#[test]
+fn shutdown_drains_a_chain_of_topics() {
+    for downstream_first in [false, true] {
+        let engine = engine();
+        let (orders, quotes) = if downstream_first {
+            let quotes = engine.topic::<u64>("quotes").capacity(4).create().unwrap();
+            (engine.topic::<u64>("orders").capacity(4).create().unwrap(), quotes)
+        } else {
+            let orders = engine.topic::<u64>("orders").capacity(4).create().unwrap();
+            (orders, engine.topic::<u64>("quotes").capacity(4).create().unwrap())
+        };
+        let mut out = quotes.producer().unwrap();
+        orders.subscribe("book").run(move |order, _| out.publish(|quote| *quote = order * 2).map(|_| ())).unwrap();
+        let sum = Arc::new(AtomicU64::new(0));
+        let total = Arc::clone(&sum);
+        quotes
+            .subscribe("tape")
+            .run(move |quote, _| {
+                total.fetch_add(*quote, Ordering::Relaxed);
+                Ok::<_, Infallible>(())
+            })
+            .unwrap();
+        let mut producer = orders.producer().unwrap();
+        for number in 1..=100 {
+            producer.publish(|order| *order = number).unwrap();
+        }
+        drop(producer);
+        let report = engine.shutdown(LONG);
+        assert!(report.is_complete(), "{report}");
+        assert_eq!(sum.load(Ordering::Relaxed), 10_100);
+        assert!(matches!(engine.topic::<u64>("late").create(), Err(TopicError::ShutDown)));
+    }
+}
+
+#[test]
+fn a_handler_that_does_not_return_is_reported_not_waited_for() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").create().unwrap();
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let inside = Arc::new(Barrier::new(2));
+    let entered = Arc::clone(&inside);
+    topic
+        .subscribe("stuck")
+        .run(move |_, at| {
+            if at.offset == 0 {
+                entered.wait();
+                let _ = held.lock().unwrap().recv();
+            }
+            Ok::<_, Infallible>(())
+        })
+        .unwrap();
+    topic.producer().unwrap().publish_batch(5, |_, _| ()).unwrap();
+    inside.wait();
+    let report = engine.shutdown(Duration::from_millis(10));
+    let stuck = &report.topics[0].ring.stages[0];
+    assert!(stuck.running && stuck.left == 5 && !report.is_complete(), "{report}");
+    assert!(report.to_string().contains("still in its handler"), "{report}");
+    drop(release);
+    // Once it returns, it ends, and a second look says so.
+    let later = engine.shutdown(LONG);
+    assert!(!later.topics[0].ring.stages[0].running, "{later}");
+}
+
+#[test]
+fn a_single_producer_is_lent_to_one_at_a_time() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").single_producer().create().unwrap();
+    let mut producer = topic.producer().unwrap();
+    assert!(topic.producer().unwrap_err().to_string().contains("taken"));
+    producer.publish(|event| *event = 1).unwrap();
+    drop(producer);
+    let mut again = topic.producer().unwrap();
+    assert_eq!(again.publish(|event| *event = 2).unwrap().offset, 1);
+    assert!(topic.closed().is_none());
+}
+
+#[test]
+fn metrics_name_who_is_behind() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").capacity(4).create().unwrap();
+    let mut slow = topic.subscribe("slow").poll().unwrap();
+    let mut quick = topic.subscribe("quick").poll().unwrap();
+    let mut producer = topic.producer().unwrap();
+    producer.publish_batch(4, |_, _| ()).unwrap();
+    quick.poll(LONG).unwrap().unwrap().into_iter().for_each(|_| ());
+    let refused = producer.publish_until(Instant::now(), |_| ()).unwrap_err();
+    assert!(matches!(&refused.reason, ClaimError::TimedOut { by: Some(by) } if by == "slow"), "{refused}");
+    assert!(matches!(producer.try_publish(|_| ()).unwrap_err().reason, ClaimError::Full));
+    let metrics = engine.metrics();
+    let ticks = metrics.topic("ticks").unwrap();
+    assert_eq!((ticks.published, ticks.capacity, ticks.fill, ticks.earliest), (4, 4, 4, 0));
+    let (slow_now, quick_now) = (ticks.consumer("slow").unwrap(), ticks.consumer("quick").unwrap());
+    assert_eq!((slow_now.lag, slow_now.consumed, slow_now.stalls), (4, 0, 1));
+    assert_eq!((quick_now.lag, quick_now.consumed, quick_now.stalls), (0, 4, 0));
+    assert!(metrics.to_string().contains("slow: consumed 0, lag 4"), "{metrics}");
+    slow.poll(LONG).unwrap().unwrap().into_iter().for_each(|_| ());
+    assert_eq!(topic.metrics().fill, 0);
+}
+
+#[test]
+fn a_cancelled_subscriber_no_longer_holds_the_producers() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").capacity(2).create().unwrap();
+    let going = topic.subscribe("going").run(fine).unwrap();
+    going.cancel().unwrap();
+    let mut producer = topic.producer().unwrap();
+    for _ in 0..100 {
+        producer.publish(|_| ()).unwrap();
+    }
+    assert!(topic.metrics().consumers.is_empty());
+}
+
+#[test]
+fn a_late_subscriber_starts_where_it_asked_or_learns_the_range() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").capacity(8).retain(3).create().unwrap();
+    let mut producer = topic.producer().unwrap();
+    for number in 0..20 {
+        producer.publish(|event| *event = number).unwrap();
+    }
+    for (start, first) in [(StartAt::Earliest, 17), (StartAt::Latest, 20), (StartAt::Offset(18), 18)] {
+        assert_eq!(topic.subscribe("late").start(start).poll().unwrap().first(), first);
+    }
+    for offset in [16, 21] {
+        let refused = topic.subscribe("late").start(StartAt::Offset(offset)).poll().unwrap_err().to_string();
+        assert!(refused.contains("17") && refused.contains("20") && refused.contains(&offset.to_string()), "{refused}");
+    }
+    let refused = topic.subscribe("late").after(["nobody"]).run(fine).unwrap_err().to_string();
+    assert!(refused.contains("nobody"), "{refused}");
+}
+
+#[test]
+fn several_producers_share_a_topic_with_any_wait() {
+    for name in Wait::NAMES {
+        let wait: Wait = name.parse().unwrap();
+        let engine = engine();
+        let topic = engine.topic::<u64>("ticks").capacity(16).create().unwrap();
+        let sum = Arc::new(AtomicU64::new(0));
+        let total = Arc::clone(&sum);
+        topic
+            .subscribe("sum")
+            .wait(wait.clone())
+            .run(move |event, _| {
+                total.fetch_add(*event, Ordering::Relaxed);
+                Ok::<_, Infallible>(())
+            })
+            .unwrap();
+        let first = topic.producer().unwrap();
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let mut producer = first.clone();
+                producer.set_wait(wait.clone());
+                std::thread::spawn(move || (1..=200).for_each(|n| drop(producer.publish(|event| *event = n).unwrap())))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        drop(first);
+        let report = engine.shutdown(LONG);
+        assert!(report.is_complete(), "{name}: {report}");
+        assert_eq!(sum.load(Ordering::Relaxed), 3 * 20_100, "{name}");
+    }
+}
