@@ -1,7 +1,6 @@
 //! Whether a stage only reads events or changes them, chosen by type.
 
-use crate::core::Core;
-use crate::kind::Kind;
+use crate::buffer::Slots;
 
 mod sealed {
     pub trait Sealed {}
@@ -25,16 +24,16 @@ pub trait Access: sealed::Sealed + Send + 'static {
     /// # Safety
     /// The caller has the right to such a reference for as long as `'e`: to read, or to be the only one.
     #[doc(hidden)]
-    unsafe fn lend<'e, E, K: Kind>(core: &'e Core<E, K>, sequence: u64) -> Self::Event<'e, E>;
+    unsafe fn lend<'e, E, S>(slots: Slots<'e, E, S>, sequence: u64) -> Self::Event<'e, E>;
 }
 
 impl Access for Shared {
     type Event<'e, E: 'e> = &'e E;
 
     #[inline(always)]
-    unsafe fn lend<'e, E, K: Kind>(core: &'e Core<E, K>, sequence: u64) -> &'e E {
+    unsafe fn lend<'e, E, S>(slots: Slots<'e, E, S>, sequence: u64) -> &'e E {
         // SAFETY: the caller's promise.
-        unsafe { &*core.buffer.event(sequence) }
+        unsafe { &*slots.event(sequence) }
     }
 }
 
@@ -42,8 +41,8 @@ impl Access for Exclusive {
     type Event<'e, E: 'e> = &'e mut E;
 
     #[inline(always)]
-    unsafe fn lend<'e, E, K: Kind>(core: &'e Core<E, K>, sequence: u64) -> &'e mut E {
+    unsafe fn lend<'e, E, S>(slots: Slots<'e, E, S>, sequence: u64) -> &'e mut E {
         // SAFETY: the caller's promise.
-        unsafe { &mut *core.buffer.event_mut(sequence) }
+        unsafe { &mut *slots.event_mut(sequence) }
     }
 }

@@ -1,8 +1,8 @@
 //! A batch: the events that a consumer holds at a moment.
 
 use crate::access::{Access, Shared};
+use crate::buffer::Slots;
 use crate::consumer::Consumer;
-use crate::core::Core;
 use crate::kind::Kind;
 use crate::sequence::Sequence;
 use std::fmt;
@@ -155,9 +155,10 @@ impl<E> Batch<'_, E, crate::kind::Single> {
 
 /// The events of a batch, in order: its iterator.
 pub struct Events<'b, E, K: Kind, A: Access> {
-    core: &'b Core<E, K>,
+    slots: Slots<'b, E, K::Stamp>,
     read: &'b mut u64,
     end: u64,
+    dense: bool,
     access: PhantomData<A>,
 }
 
@@ -166,7 +167,7 @@ impl<E, K: Kind, A: Access> Events<'_, E, K, A> {
     #[inline(always)]
     pub fn is_over(&self) -> bool {
         let mut rest = *self.read;
-        while rest != self.end && K::is_skipped(self.core, rest) {
+        while rest != self.end && !self.dense && K::is_skipped(self.slots, rest) {
             rest = rest.wrapping_add(1);
         }
         rest == self.end
@@ -181,12 +182,12 @@ impl<'b, E: 'b, K: Kind, A: Access> Iterator for Events<'b, E, K, A> {
         while *self.read != self.end {
             let sequence = *self.read;
             *self.read = sequence.wrapping_add(1);
-            if !K::is_skipped(self.core, sequence) {
+            if self.dense || !K::is_skipped(self.slots, sequence) {
                 // SAFETY: published, and above the consumed position of this stage, which gates the producers until
                 // the batch or a release moves it; both need the batch that this borrows. A mutable stage is ordered
                 // against every other one, so nobody else looks at the slot while it may be changed. Each sequence is
                 // visited once.
-                return Some((Sequence(sequence), unsafe { A::lend(self.core, sequence) }));
+                return Some((Sequence(sequence), unsafe { A::lend(self.slots, sequence) }));
             }
         }
         None
@@ -199,6 +200,7 @@ impl<'b, E, K: Kind, A: Access> IntoIterator for &'b mut Batch<'_, E, K, A> {
 
     #[inline(always)]
     fn into_iter(self) -> Events<'b, E, K, A> {
-        Events { core: &self.consumer.core, read: &mut self.read, end: self.end, access: PhantomData }
+        let slots = self.consumer.core.buffer.slots();
+        Events { slots, read: &mut self.read, end: self.end, dense: self.consumer.dense, access: PhantomData }
     }
 }

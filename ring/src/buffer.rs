@@ -9,6 +9,9 @@ use crate::sync::UnsafeCell;
 /// The largest capacity: beyond it, wrapping differences of stamps would lose their sign.
 pub(crate) const MAX_CAPACITY: usize = 1 << 40;
 
+/// What processors move at a time.
+const LINE: usize = 64;
+
 #[repr(C)]
 struct Slot<E, S> {
     event: UnsafeCell<E>,
@@ -18,40 +21,41 @@ struct Slot<E, S> {
 /// A power of two of slots, allocated and touched at the start.
 pub(crate) struct Buffer<E, S> {
     slots: Box<[Slot<E, S>]>,
-    mask: usize,
 }
 
 // SAFETY: the buffer hands out raw pointers only. Whoever turns one into a reference keeps the ring's rule: `&mut E`
 // while no other thread looks at the slot (so `E: Send` is enough), `&E` from several threads at once (`E: Sync`).
 unsafe impl<E: Send + Sync, S: Sync> Sync for Buffer<E, S> {}
 
-impl<E, S> Buffer<E, S> {
-    /// `capacity` events made by `make`, each with the stamp of its index.
-    pub(crate) fn new(capacity: usize, mut make: impl FnMut() -> E, stamp: impl Fn(usize) -> S) -> Self {
-        debug_assert!(capacity.is_power_of_two());
-        let slots = (0..capacity).map(|index| Slot { event: UnsafeCell::new(make()), stamp: stamp(index) }).collect();
-        Self { slots, mask: capacity - 1 }
+/// The slots, by value: a loop that keeps this in registers does not read the buffer's own fields again after each
+/// atomic load.
+pub struct Slots<'b, E, S> {
+    slots: &'b [Slot<E, S>],
+}
+
+impl<E, S> Clone for Slots<'_, E, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E, S> Copy for Slots<'_, E, S> {}
+
+impl<'b, E, S> Slots<'b, E, S> {
+    #[inline(always)]
+    fn slot(self, sequence: u64) -> &'b Slot<E, S> {
+        // SAFETY: the number of slots is a power of two, so the masked index is below it.
+        unsafe { self.slots.get_unchecked(sequence as usize & (self.slots.len() - 1)) }
     }
 
     #[inline(always)]
-    pub(crate) fn capacity(&self) -> u64 {
-        self.mask as u64 + 1
-    }
-
-    #[inline(always)]
-    fn slot(&self, sequence: u64) -> &Slot<E, S> {
-        // SAFETY: the mask is the number of slots less one, so the index is below it.
-        unsafe { self.slots.get_unchecked(sequence as usize & self.mask) }
-    }
-
-    #[inline(always)]
-    pub(crate) fn stamp(&self, sequence: u64) -> &S {
+    pub(crate) fn stamp(self, sequence: u64) -> &'b S {
         &self.slot(sequence).stamp
     }
 
     /// The event of `sequence`, to read. Under loom this is the moment that the model takes for the read.
     #[inline(always)]
-    pub(crate) fn event(&self, sequence: u64) -> *const E {
+    pub(crate) fn event(self, sequence: u64) -> *const E {
         #[cfg(not(loom))]
         return self.slot(sequence).event.get();
         #[cfg(loom)]
@@ -60,24 +64,58 @@ impl<E, S> Buffer<E, S> {
 
     /// The event of `sequence`, to write. Under loom this is the moment that the model takes for the write.
     #[inline(always)]
-    pub(crate) fn event_mut(&self, sequence: u64) -> *mut E {
+    pub(crate) fn event_mut(self, sequence: u64) -> *mut E {
         #[cfg(not(loom))]
         return self.slot(sequence).event.get();
         #[cfg(loom)]
         self.slot(sequence).event.with_mut(|event| event)
     }
+}
 
-    /// Asks the processor to own the line of `sequence` soon. Never more than a hint.
+impl<E, S> Buffer<E, S> {
+    /// `capacity` events made by `make`, each with the stamp of its index.
+    pub(crate) fn new(capacity: usize, mut make: impl FnMut() -> E, stamp: impl Fn(usize) -> S) -> Self {
+        debug_assert!(capacity.is_power_of_two());
+        let slots = (0..capacity).map(|index| Slot { event: UnsafeCell::new(make()), stamp: stamp(index) }).collect();
+        Self { slots }
+    }
+
+    #[inline(always)]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    #[inline(always)]
+    pub(crate) fn slots(&self) -> Slots<'_, E, S> {
+        Slots { slots: &self.slots }
+    }
+
+    /// Asks the processor to own the lines of `sequence` soon. Never more than a hint.
     #[inline(always)]
     pub(crate) fn prefetch_write(&self, sequence: u64) {
         #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         {
-            let slot: *const Slot<E, S> = self.slot(sequence);
-            // SAFETY: a prefetch reads nothing and cannot fault, and the pointer is to a live slot.
-            unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_ET0 }>(slot.cast()) };
+            let slot: *const Slot<E, S> = self.slots().slot(sequence);
+            let mut line = 0;
+            while line < size_of::<Slot<E, S>>().min(4 * LINE) {
+                let line_at = slot.cast::<u8>().wrapping_add(line);
+                // The intrinsic prefetches for reading unless the whole program is built for newer processors; older
+                // ones take the instruction for nothing at all.
+                // SAFETY: a prefetch changes no register, flag or memory, and cannot fault.
+                unsafe {
+                    core::arch::asm!("prefetchw [{at}]", at = in(reg) line_at, options(nostack, preserves_flags, readonly));
+                }
+                line += LINE;
+            }
         }
         #[cfg(not(all(target_arch = "x86_64", not(any(loom, shuttle, miri)))))]
         let _ = sequence;
+    }
+
+    /// How many slots lie within `bytes`; at least 1.
+    pub(crate) const fn slots_in(bytes: usize) -> u64 {
+        let slots = bytes / if size_of::<Slot<E, S>>() == 0 { 1 } else { size_of::<Slot<E, S>>() };
+        if slots == 0 { 1 } else { slots as u64 }
     }
 
     /// Where the slots lie, for whoever asks the system to back them with huge pages or to lock them.
@@ -93,8 +131,8 @@ impl<E> Buffer<E, ()> {
     #[inline]
     pub(crate) fn run(&self, first: u64, len: usize) -> [(*mut E, usize); 2] {
         const { assert!(size_of::<Slot<E, ()>>() == size_of::<E>()) };
-        let start = first as usize & self.mask;
-        let head = len.min(self.mask + 1 - start);
+        let start = first as usize & (self.slots.len() - 1);
+        let head = len.min(self.slots.len() - start);
         // The pointers come from the whole slice, so that they may be walked over more than one slot.
         let base = self.slots.as_ptr() as *mut E;
         // SAFETY: `start` is below the number of slots.

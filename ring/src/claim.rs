@@ -72,7 +72,7 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         if index >= self.len {
             return None;
         }
-        let event = self.producer.core.buffer.event_mut(self.first.wrapping_add(index as u64));
+        let event = self.producer.core.buffer.slots().event_mut(self.first.wrapping_add(index as u64));
         // SAFETY: the sequence is claimed and not published: below the limit, so every stage has passed the slot's
         // last event and the floor its last writer, and no other producer was given it. The borrow of the claim makes
         // this reference the only one.
@@ -81,12 +81,12 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
 
     /// Each event with its sequence, to write.
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (Sequence, &mut E)> {
-        let (buffer, first) = (&self.producer.core.buffer, self.first);
+        let (slots, first) = (self.producer.core.buffer.slots(), self.first);
         (0..self.len).map(move |index| {
             let sequence = first.wrapping_add(index as u64);
             // SAFETY: as in `get_mut`; each sequence is visited once, and they are at most as many as there are slots,
             // so no two of these references meet.
-            (Sequence(sequence), unsafe { &mut *buffer.event_mut(sequence) })
+            (Sequence(sequence), unsafe { &mut *slots.event_mut(sequence) })
         })
     }
 
@@ -149,7 +149,7 @@ impl<E, K: Kind> Index<usize> for Claim<'_, E, K> {
     fn index(&self, index: usize) -> &E {
         assert!(index < self.len, "index {index} of a claim of {}", self.len);
         // SAFETY: as in `get_mut`; the shared borrow of the claim keeps writers out.
-        unsafe { &*self.producer.core.buffer.event(self.first.wrapping_add(index as u64)) }
+        unsafe { &*self.producer.core.buffer.slots().event(self.first.wrapping_add(index as u64)) }
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Consumer<E, K: Kind, A: Access = Shared> {
     pub(crate) next: u64,
     /// All below this may be read; may lag behind what is true.
     available: u64,
+    /// No slot from `next` to `available` was skipped, so that nobody needs to look at the stamps again.
+    pub(crate) dense: bool,
     waiting: Waiting,
     first: u64,
     access: PhantomData<A>,
@@ -71,6 +73,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             stage,
             next: start,
             available: start,
+            dense: true,
             waiting: Waiting::new(wait),
             first: start,
             access: PhantomData,
@@ -111,7 +114,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     pub fn poll(&mut self, limit: usize) -> Result<Batch<'_, E, K, A>, Closed> {
         let limit = limit.max(1) as u64;
         match self.events(limit).look() {
-            Some(available) => self.begin(available?, limit),
+            Some(found) => self.begin(found?, limit),
             None => Ok(Batch::empty(self)),
         }
     }
@@ -141,11 +144,12 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         let mut events =
             Events { core: &self.core, stage: &self.stage, next: self.next, available: self.available, limit };
         match self.waiting.until(deadline, &mut events) {
-            Some(available) => {
-                let available = available?;
-                let enough = (self.core.capacity() / 4).clamp(1, 256).min(limit);
-                self.waiting.learn(available.wrapping_sub(self.next), enough);
-                self.begin(available, limit)
+            Some(found) => {
+                let found = found?;
+                let capacity = self.core.capacity();
+                let few = (capacity / 2).clamp(1, 1024).min(limit).min(K::LONGEST_LOOK / 2);
+                self.waiting.learn(found.0.wrapping_sub(self.next), few, capacity / 8 * 5);
+                self.begin(found, limit)
             }
             None => Ok(Batch::empty(self)),
         }
@@ -158,7 +162,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
 
     /// Takes hold of the events up to `available`, `limit` of them at most, unless the stage was evicted.
     #[inline(always)]
-    fn begin(&mut self, available: u64, limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
+    fn begin(&mut self, (available, dense): (u64, bool), limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
+        let left = ahead(self.available, self.next) > 0;
+        self.dense = dense && (self.dense || !left);
         self.available = available;
         self.stage.hold();
         fence::light_at(&HOLD_FENCE);
@@ -201,7 +207,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     }
 }
 
-/// A consumer's look for events: the position up to which it may read, `limit` further than it stands at most where
+/// A consumer's look for events: the position up to which it may read, and whether nothing new on the way was skipped;
+/// `limit` further than it stands at most where
 /// looking further has a price.
 struct Events<'c, E, K: Kind> {
     core: &'c Core<E, K>,
@@ -213,16 +220,19 @@ struct Events<'c, E, K: Kind> {
 
 impl<E, K: Kind> Events<'_, E, K> {
     #[inline(always)]
-    fn available(&self) -> u64 {
+    fn available(&self) -> (u64, bool) {
         match &self.stage.after[..] {
             [] => K::published_to(self.core, self.next, self.available, self.limit),
-            [before] => before.position(&FOLLOW),
-            before => before.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier).unwrap_or(self.next),
+            [before] => (before.position(&FOLLOW), K::DENSE),
+            before => {
+                let lowest = before.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier);
+                (lowest.unwrap_or(self.next), K::DENSE)
+            }
         }
     }
 
     #[cold]
-    fn over(&self) -> Option<Result<u64, Closed>> {
+    fn over(&self) -> Option<Result<(u64, bool), Closed>> {
         if self.stage.is_evicted() {
             return Some(Err(Closed::Evicted { stage: self.stage.name.clone() }));
         }
@@ -231,18 +241,18 @@ impl<E, K: Kind> Events<'_, E, K> {
 }
 
 impl<E, K: Kind> Look for Events<'_, E, K> {
-    type Found = Result<u64, Closed>;
+    type Found = Result<(u64, bool), Closed>;
 
     #[inline(always)]
-    fn look(&mut self) -> Option<Result<u64, Closed>> {
+    fn look(&mut self) -> Option<Self::Found> {
         // Read before the look for events: what was published before the end is then seen by that look.
         let mut phase = self.core.closing.phase();
         if phase.at_once() {
             return self.over();
         }
-        let available = self.available();
-        if ahead(available, self.next) > 0 {
-            return Some(Ok(available));
+        let found = self.available();
+        if ahead(found.0, self.next) > 0 {
+            return Some(Ok(found));
         }
         if fault("finished before the last look") {
             phase = self.core.closing.phase();

@@ -1,5 +1,6 @@
 //! One producer or several: what differs between the two, chosen by type.
 
+use crate::buffer::Slots;
 use crate::core::Core;
 use crate::producer::Producer;
 
@@ -27,6 +28,12 @@ pub trait Kind: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The producers' positions.
     #[doc(hidden)]
     type Positions: Send + Sync;
+    /// No slot is ever skipped.
+    #[doc(hidden)]
+    const DENSE: bool;
+    /// How far a consumer looks ahead at once.
+    #[doc(hidden)]
+    const LONGEST_LOOK: u64;
 
     #[doc(hidden)]
     fn first_stamp(index: u64, first: u64, capacity: u64) -> Self::Stamp;
@@ -37,15 +44,15 @@ pub trait Kind: sealed::Sealed + Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn published<E>(core: &Core<E, Self>) -> u64;
     /// The same, for a reader that stands at `from`, knows that all below `known` is published and wants no more
-    /// than `most` from where it stands.
+    /// than `most` from where it stands. And whether all from `known` on holds events, none of it skipped.
     #[doc(hidden)]
-    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, most: u64) -> u64;
+    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, most: u64) -> (u64, bool);
     /// The next sequence to be claimed. The same as published where claims cannot be seen from outside.
     #[doc(hidden)]
     fn claimed<E>(core: &Core<E, Self>) -> u64;
     /// Whether the published slot holds no event, because its claim was dropped.
     #[doc(hidden)]
-    fn is_skipped<E>(core: &Core<E, Self>, sequence: u64) -> bool;
+    fn is_skipped<E>(slots: Slots<'_, E, Self::Stamp>, sequence: u64) -> bool;
 
     /// Takes `len` sequences if there is room for them.
     #[doc(hidden)]

@@ -9,6 +9,7 @@
 //! published without a hole, so the walk is left out.
 //! Models: `multi_producer` in loom-tests.
 
+use crate::buffer::{Buffer, Slots};
 use crate::core::Core;
 use crate::kind::{Kind, Multi};
 use crate::ordering::{CLAIM, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, fault};
@@ -16,8 +17,8 @@ use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 use crate::sync::AtomicU64;
 
-/// How far ahead of its claim a producer asks for the cache lines that it will write.
-const PREFETCH: u64 = 8;
+/// How many bytes ahead of its claim a producer asks for the cache lines that it will write.
+const PREFETCH: usize = 128;
 
 /// What several producers share.
 pub struct Claims {
@@ -29,24 +30,29 @@ const fn stamp_of(sequence: u64) -> u64 {
     sequence << 1
 }
 
-/// Whether `sequence` is published, whatever lap its slot is in by now.
+/// Walks on from `at` over what is published, whatever lap a slot is in by now, to `end` at most. And whether no slot
+/// on the way was skipped.
 #[inline(always)]
-fn is_published<E>(core: &Core<E, Multi>, sequence: u64) -> bool {
-    ahead(core.buffer.stamp(sequence).load(OBSERVE_STAMP.get()), stamp_of(sequence)) >= 0
-}
-
-/// Walks on from `at` over what is published, to `end` at most.
-#[inline(always)]
-fn walk<E>(core: &Core<E, Multi>, mut at: u64, end: u64) -> u64 {
-    while at != end && is_published(core, at) {
+fn walk<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64) -> (u64, bool) {
+    let mut skipped = 0;
+    while at != end {
+        let stamp = slots.stamp(at).load(OBSERVE_STAMP.get());
+        if ahead(stamp, stamp_of(at)) < 0 {
+            break;
+        }
+        skipped |= stamp;
         at = at.wrapping_add(1);
     }
-    at
+    (at, skipped & 1 == 0)
 }
 
 impl Kind for Multi {
     type Stamp = AtomicU64;
     type Positions = Claims;
+
+    const DENSE: bool = false;
+    /// What was walked over is still in the nearest cache when it is read.
+    const LONGEST_LOOK: u64 = 512;
 
     /// As if the lap before the first one had been published.
     fn first_stamp(index: u64, first: u64, capacity: u64) -> AtomicU64 {
@@ -65,7 +71,7 @@ impl Kind for Multi {
         // Nobody raises the floor while stages keep the producers back, so it may lie laps behind. But a claim is
         // never more than the capacity past what is published: from there the walk visits the latest lap of each slot.
         let from = later(raised, Self::claimed(core).wrapping_sub(core.capacity()));
-        let to = walk(core, from, from.wrapping_add(core.capacity()));
+        let (to, _) = walk(core.buffer.slots(), from, from.wrapping_add(core.capacity()));
         if to != raised {
             floor.raise(to);
         }
@@ -73,10 +79,10 @@ impl Kind for Multi {
     }
 
     #[inline(always)]
-    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, most: u64) -> u64 {
-        let end = from.wrapping_add(most.min(core.capacity()));
+    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, most: u64) -> (u64, bool) {
+        let end = from.wrapping_add(most.min(core.capacity()).min(Self::LONGEST_LOOK));
         let known = later(known, from);
-        if ahead(known, end) >= 0 { end } else { walk(core, known, end) }
+        if ahead(known, end) >= 0 { (end, true) } else { walk(core.buffer.slots(), known, end) }
     }
 
     fn claimed<E>(core: &Core<E, Self>) -> u64 {
@@ -84,8 +90,8 @@ impl Kind for Multi {
     }
 
     #[inline(always)]
-    fn is_skipped<E>(core: &Core<E, Self>, sequence: u64) -> bool {
-        core.buffer.stamp(sequence).load(READ_SKIP.get()) & 1 == 1 && !fault("skip bit not looked at")
+    fn is_skipped<E>(slots: Slots<'_, E, AtomicU64>, sequence: u64) -> bool {
+        slots.stamp(sequence).load(READ_SKIP.get()) & 1 == 1 && !fault("skip bit not looked at")
     }
 
     #[inline(always)]
@@ -105,7 +111,8 @@ impl Kind for Multi {
                 Err(now) => claimed = now,
             }
         }
-        producer.core.buffer.prefetch_write(claimed.wrapping_add(len - 1 + PREFETCH));
+        let ahead = const { Buffer::<E, AtomicU64>::slots_in(PREFETCH) };
+        producer.core.buffer.prefetch_write(claimed.wrapping_add(len - 1 + ahead));
         Some(claimed)
     }
 
@@ -122,9 +129,10 @@ impl Kind for Multi {
 
 #[inline(always)]
 fn stamp<E>(core: &Core<E, Multi>, first: u64, len: u64, skipped: u64) {
+    let slots = core.buffer.slots();
     for index in 0..len {
         let sequence = first.wrapping_add(index);
-        core.buffer.stamp(sequence).store(stamp_of(sequence) | skipped, STAMP.get());
+        slots.stamp(sequence).store(stamp_of(sequence) | skipped, STAMP.get());
     }
 }
 

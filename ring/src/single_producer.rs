@@ -3,11 +3,15 @@
 //! Claiming is private arithmetic; only publishing shows anything, so a claim dropped without commit never happened.
 //! Models: `single_producer` in loom-tests.
 
+use crate::buffer::{Buffer, Slots};
 use crate::core::Core;
 use crate::kind::{Kind, Single};
 use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, fault};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
+
+/// How many bytes ahead of its claim a producer asks for the cache lines that it will write.
+const PREFETCH: usize = 512;
 
 /// The position that a single producer shows.
 pub struct Published(Position);
@@ -15,6 +19,9 @@ pub struct Published(Position);
 impl Kind for Single {
     type Stamp = ();
     type Positions = Published;
+
+    const DENSE: bool = true;
+    const LONGEST_LOOK: u64 = u64::MAX;
 
     fn first_stamp(_: u64, _: u64, _: u64) {}
 
@@ -28,9 +35,9 @@ impl Kind for Single {
     }
 
     #[inline(always)]
-    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, _: u64) -> u64 {
+    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, _: u64) -> (u64, bool) {
         // What is known already does, so that the producer keeps its cache line a while longer.
-        if ahead(known, from) > 0 { known } else { later(Self::published(core), from) }
+        (if ahead(known, from) > 0 { known } else { later(Self::published(core), from) }, true)
     }
 
     fn claimed<E>(core: &Core<E, Self>) -> u64 {
@@ -38,7 +45,7 @@ impl Kind for Single {
     }
 
     #[inline(always)]
-    fn is_skipped<E>(_: &Core<E, Self>, _: u64) -> bool {
+    fn is_skipped<E>(_: Slots<'_, E, ()>, _: u64) -> bool {
         false
     }
 
@@ -50,6 +57,8 @@ impl Kind for Single {
                 return None;
             }
         }
+        let ahead = const { Buffer::<E, ()>::slots_in(PREFETCH) };
+        producer.core.buffer.prefetch_write(producer.next.wrapping_add(len - 1 + ahead));
         Some(producer.next)
     }
 

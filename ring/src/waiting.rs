@@ -90,13 +90,16 @@ impl Waiting {
         }
     }
 
-    /// Learns from a batch of `len` events, of which `enough` would have been plenty.
+    /// Learns from finding `len` events, of which `few` are too few and `many` too many: the producer had to come for
+    /// room, or soon will.
     #[inline]
-    pub(crate) fn learn(&mut self, len: u64, enough: u64) {
+    pub(crate) fn learn(&mut self, len: u64, few: u64, many: u64) {
         if self.looks > CLOSELY {
             self.pause = 0;
-        } else if len < enough {
-            self.pause = (self.pause * 2 + 1).min(self.wait.longest_pause());
+        } else if len < few {
+            self.pause = (self.pause + self.pause / 2 + 1).min(self.wait.longest_pause());
+        } else if len > many {
+            self.pause -= self.pause / 4;
         }
     }
 }

@@ -183,14 +183,14 @@ impl<E, K: Kind> Taken<'_, E, K> {
         let worker = &mut *self.worker;
         while worker.at != worker.end {
             let at = worker.at;
-            if K::is_skipped(&worker.core, at) {
+            if K::is_skipped(worker.core.buffer.slots(), at) {
                 worker.done(at.wrapping_add(1));
                 continue;
             }
             let mut hand = InHand(worker, false);
             // SAFETY: taken by this worker and announced, so no producer may overwrite it before `done`; a stage with
             // workers only shares, and no mutable stage runs beside it.
-            let event = unsafe { &*hand.0.core.buffer.event(at) };
+            let event = unsafe { &*hand.0.core.buffer.slots().event(at) };
             work(Sequence(at), event);
             hand.1 = true;
             return true;
@@ -213,7 +213,7 @@ impl<E, K: Kind> Share<'_, E, K> {
     fn available(&self, from: u64) -> u64 {
         let to = match self.stage.after.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier) {
             Some(to) => to,
-            None => K::published_to(self.core, from, from, self.limit),
+            None => K::published_to(self.core, from, from, self.limit).0,
         };
         (ahead(to, from).max(0) as u64).min(self.limit)
     }
