@@ -112,10 +112,9 @@ impl<E, S> Buffer<E, S> {
         let _ = sequence;
     }
 
-    /// How many slots lie within `bytes`; at least 1.
-    pub(crate) const fn slots_in(bytes: usize) -> u64 {
-        let slots = bytes / if size_of::<Slot<E, S>>() == 0 { 1 } else { size_of::<Slot<E, S>>() };
-        if slots == 0 { 1 } else { slots as u64 }
+    /// How many slots lie within `bytes`, but never so many that a small ring's readers are disturbed.
+    pub(crate) fn slots_ahead(&self, bytes: usize) -> u64 {
+        (bytes / size_of::<Slot<E, S>>().max(1)).clamp(1, (self.slots.len() / 8).max(1)) as u64
     }
 
     /// Where the slots lie, for whoever asks the system to back them with huge pages or to lock them.

@@ -147,8 +147,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             Some(found) => {
                 let found = found?;
                 let capacity = self.core.capacity();
-                let few = (capacity / 2).clamp(1, 1024).min(limit).min(K::LONGEST_LOOK / 2);
-                self.waiting.learn(found.0.wrapping_sub(self.next), few, capacity / 8 * 5);
+                let few = (capacity / 4).clamp(1, 1024).min(limit).min(K::LONGEST_LOOK / 2);
+                self.waiting.learn(found.0.wrapping_sub(self.next), few, capacity / 2);
                 self.begin(found, limit)
             }
             None => Ok(Batch::empty(self)),

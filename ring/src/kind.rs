@@ -28,6 +28,10 @@ pub trait Kind: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The producers' positions.
     #[doc(hidden)]
     type Positions: Send + Sync;
+    /// How many bytes ahead of its claim a producer asks for the cache lines that it will write. Measured: see
+    /// `docs/decisions/`.
+    #[doc(hidden)]
+    const PREFETCH: usize;
     /// No slot is ever skipped.
     #[doc(hidden)]
     const DENSE: bool;

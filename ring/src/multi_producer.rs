@@ -9,16 +9,13 @@
 //! published without a hole, so the walk is left out.
 //! Models: `multi_producer` in loom-tests.
 
-use crate::buffer::{Buffer, Slots};
+use crate::buffer::Slots;
 use crate::core::Core;
 use crate::kind::{Kind, Multi};
 use crate::ordering::{CLAIM, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, fault};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 use crate::sync::AtomicU64;
-
-/// How many bytes ahead of its claim a producer asks for the cache lines that it will write.
-const PREFETCH: usize = 128;
 
 /// What several producers share.
 pub struct Claims {
@@ -50,6 +47,7 @@ impl Kind for Multi {
     type Stamp = AtomicU64;
     type Positions = Claims;
 
+    const PREFETCH: usize = 128;
     const DENSE: bool = false;
     /// What was walked over is still in the nearest cache when it is read.
     const LONGEST_LOOK: u64 = 512;
@@ -111,8 +109,7 @@ impl Kind for Multi {
                 Err(now) => claimed = now,
             }
         }
-        let ahead = const { Buffer::<E, AtomicU64>::slots_in(PREFETCH) };
-        producer.core.buffer.prefetch_write(claimed.wrapping_add(len - 1 + ahead));
+        producer.core.buffer.prefetch_write(claimed.wrapping_add(len - 1 + producer.ahead));
         Some(claimed)
     }
 

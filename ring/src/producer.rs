@@ -65,6 +65,8 @@ pub struct Producer<E, K: Kind> {
     pub(crate) next: u64,
     /// Sequences below this may be written.
     pub(crate) limit: u64,
+    /// How many slots ahead of its claim it asks for the cache lines.
+    pub(crate) ahead: u64,
     pub(crate) waiting: Waiting,
 }
 
@@ -78,7 +80,8 @@ impl<E, K: Kind> Producer<E, K> {
     pub(crate) fn new(core: Arc<Core<E, K>>, wait: Wait) -> Self {
         core.add_producer();
         let next = core.first;
-        Self { known: core.gates.load(), next, limit: next, waiting: Waiting::new(wait), core }
+        let ahead = core.buffer.slots_ahead(K::PREFETCH);
+        Self { known: core.gates.load(), next, limit: next, ahead, waiting: Waiting::new(wait), core }
     }
 
     /// How this producer waits for room.
@@ -284,6 +287,7 @@ impl<E> Clone for Producer<E, Multi> {
             known: Arc::clone(&self.known),
             next: self.next,
             limit: self.limit,
+            ahead: self.ahead,
             waiting: Waiting::new(self.waiting.wait.clone()),
         }
     }

@@ -3,15 +3,12 @@
 //! Claiming is private arithmetic; only publishing shows anything, so a claim dropped without commit never happened.
 //! Models: `single_producer` in loom-tests.
 
-use crate::buffer::{Buffer, Slots};
+use crate::buffer::Slots;
 use crate::core::Core;
 use crate::kind::{Kind, Single};
 use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, fault};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
-
-/// How many bytes ahead of its claim a producer asks for the cache lines that it will write.
-const PREFETCH: usize = 512;
 
 /// The position that a single producer shows.
 pub struct Published(Position);
@@ -20,6 +17,7 @@ impl Kind for Single {
     type Stamp = ();
     type Positions = Published;
 
+    const PREFETCH: usize = 512;
     const DENSE: bool = true;
     const LONGEST_LOOK: u64 = u64::MAX;
 
@@ -57,8 +55,7 @@ impl Kind for Single {
                 return None;
             }
         }
-        let ahead = const { Buffer::<E, ()>::slots_in(PREFETCH) };
-        producer.core.buffer.prefetch_write(producer.next.wrapping_add(len - 1 + ahead));
+        producer.core.buffer.prefetch_write(producer.next.wrapping_add(len - 1 + producer.ahead));
         Some(producer.next)
     }
 
