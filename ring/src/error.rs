@@ -24,6 +24,12 @@ pub enum BuildError {
         /// The ring's capacity.
         capacity: usize,
     },
+    /// The system does not give so much memory.
+    #[error("the system does not give the {bytes} bytes that this capacity takes: take a smaller one")]
+    Memory {
+        /// What the slots take.
+        bytes: usize,
+    },
     /// A stage without a name.
     #[error("a stage needs a name")]
     NoName,

@@ -16,9 +16,11 @@ pub mod fence;
 mod gates;
 mod join;
 mod kind;
+mod lossy;
 mod managed;
 mod multi_producer;
 #[cfg(not(loom))]
+#[cfg_attr(not(loom), allow(dead_code))]
 mod ordering;
 #[cfg(loom)]
 pub mod ordering;
@@ -44,6 +46,7 @@ pub use closing::Closed;
 pub use consumer::{Consumer, ConsumerMut};
 pub use error::{BuildError, ClaimError, SendError, StageError};
 pub use kind::{Kind, Multi, Single};
+pub use lossy::{LossyReader, LossyRing, LossyWriter, Plain};
 pub use managed::Handler;
 pub use producer::{MultiProducer, Producer, SingleProducer};
 pub use report::{Ending, Positions, Report, StagePosition, StageReport};

@@ -135,8 +135,14 @@ sites! {
     TAKE: AcqRel => [Acquire, Release], "READ_TAKEN";
     /// Whoever computes where the workers stand reads the counter, before what they announced.
     READ_TAKEN: Acquire => [Relaxed], "TAKE";
-    /// A writer of a lossy ring marks a slot as being written.
+    /// The next sequence of a lossy ring: taken by several writers, shown by one. It orders nothing.
+    LOSSY_CLAIM: Relaxed => [], "LOSSY_CLAIM";
+    /// The single writer of a lossy ring marks a slot as being written.
     LOSSY_BEGIN: Relaxed => [], "LOSSY_CHECK";
+    /// One of several writers takes a slot: what the last one stored there lies before what this one will store.
+    LOSSY_ENTER: Acquire => [Relaxed], "LOSSY_STAMP";
+    /// A writer that could not leave its slot as it entered looks why.
+    LOSSY_LEFT: Relaxed => [], "LOSSY_ENTER";
     /// Between the mark and the words.
     LOSSY_WRITE_FENCE: Release => [Relaxed], "LOSSY_READ_FENCE";
     /// A word of a lossy event, written or read; the stamps and fences order it.
@@ -149,6 +155,8 @@ sites! {
     LOSSY_READ_FENCE: Acquire => [Relaxed], "LOSSY_WRITE_FENCE";
     /// A reader looks at the stamp again; the fence orders it.
     LOSSY_CHECK: Relaxed => [], "LOSSY_BEGIN";
+    /// A reader that found nothing sees that every writer has gone, and with it all that they wrote.
+    LOSSY_GONE: Acquire => [Relaxed], "DROP_PRODUCER";
     /// Counters that order nothing.
     COUNT: Relaxed => [], "COUNT";
 }
@@ -172,6 +180,8 @@ pub const FAULTS: &[&str] = &[
     "close wakes nobody",
     "finished before the last look",
     "first lap counts as published",
+    "lossy stamp not looked at again",
+    "lossy writer enters a slot that is being written",
 ];
 
 /// Whether the model runs with this fault. Never in production.

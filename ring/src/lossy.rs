@@ -1,0 +1,442 @@
+//! A ring of its own for readers that may lose events: writers never wait, readers never hold anybody up.
+//!
+//! Events are plain data. A writer copies one into its slot as words, through relaxed atomics, between two stamps; a
+//! reader copies the words out and looks at the stamp again. So there is no data race, and no reference to a slot.
+//!
+//! A stamp is `sequence << 2 | state`, and compares by wrapping difference:
+//!
+//! | state | the slot |
+//! |---|---|
+//! | `DONE` | holds the event of `sequence` |
+//! | `BUSY` | is being written by the writer of `sequence` |
+//! | `GONE` | holds nothing to read: the event of `sequence` was dropped |
+//! | `BUSY_GONE` | the same, but the writer of an earlier lap is still inside |
+//!
+//! A writer that finds an earlier one still inside its slot drops its own event and raises the stamp to its sequence,
+//! so that readers count exactly that one as lost and go on. Whoever was inside then leaves `GONE`. A slot's sequence
+//! only grows and no stamp comes back, so an unchanged stamp means an unchanged slot. Each failed exchange of a writer
+//! is another writer's step at the same slot, of which each writer has at most two: no writer waits.
+//! Models: `lossy` in loom-tests.
+
+use crate::buffer::MAX_CAPACITY;
+use crate::closing::Closed;
+use crate::error::BuildError;
+use crate::kind::{Multi, Single};
+use crate::ordering::{
+    ADD_PRODUCER, DROP_PRODUCER, LOSSY_BEGIN, LOSSY_CHECK, LOSSY_CLAIM, LOSSY_ENTER, LOSSY_GONE, LOSSY_LEFT,
+    LOSSY_OBSERVE, LOSSY_READ_FENCE, LOSSY_STAMP, LOSSY_WORD, LOSSY_WRITE_FENCE, fault,
+};
+use crate::sequence::{Sequence, ahead, later};
+use crate::stage::Start;
+use crate::sync::{self, Arc, AtomicU64, Instant};
+use crate::wait::{Idle, Wait};
+use crossbeam_utils::CachePadded;
+use std::marker::PhantomData;
+
+const DONE: u64 = 0;
+const BUSY: u64 = 1;
+const GONE: u64 = 2;
+const BUSY_GONE: u64 = 3;
+const STATE: u64 = 3;
+
+const fn stamp_of(sequence: u64, state: u64) -> u64 {
+    sequence << 2 | state
+}
+
+/// Plain data: every byte is part of a value, and every pattern of bytes is a value. Derive `bytemuck::Pod`, or
+/// `NoUninit` and `AnyBitPattern`.
+pub trait Plain: bytemuck::NoUninit + bytemuck::AnyBitPattern + Send {}
+impl<T: bytemuck::NoUninit + bytemuck::AnyBitPattern + Send> Plain for T {}
+
+/// A ring whose readers may lose events, and know exactly how many.
+///
+/// Take it where only the newest values matter and a slow reader must never slow the writer down: quotes, positions,
+/// gauges. Take a [`Builder`](crate::Builder)'s ring where every event counts.
+///
+/// | | writers | readers |
+/// |---|---|---|
+/// | wait for | nobody | the next event, if they like |
+/// | when the ring is full | overwrite the oldest event | find out, and count what they lost |
+/// | several | [`multi`](Self::multi): one that finds its slot still being written drops its event | any number, each reads everything |
+///
+/// ```
+/// use slipring_ring::{LossyRing, Start};
+/// #[derive(Clone, Copy, bytemuck::NoUninit, bytemuck::AnyBitPattern)]
+/// #[repr(C)]
+/// struct Quote { bid: i64, ask: i64 }
+///
+/// let (mut writer, ring) = LossyRing::<Quote>::single(4)?;
+/// let mut reader = ring.reader(Start::Earliest);
+/// for bid in 0..7 {
+///     writer.write(&Quote { bid, ask: bid + 1 });
+/// }
+/// let (sequence, quote) = reader.read()?.unwrap();
+/// assert_eq!((sequence.0, quote.bid, reader.lost()), (3, 3, 3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A type that is no plain data is refused:
+///
+/// ```compile_fail
+/// let (writer, ring) = slipring_ring::LossyRing::<&str>::single(4)?;
+/// # Ok::<(), slipring_ring::BuildError>(())
+/// ```
+///
+/// # What is and is not guaranteed
+/// A reader gets events in order, each at most once and never torn; the sequences tell the gaps. With several writers
+/// an event may be dropped at the pen, when the writer of an earlier lap is still inside the slot: readers count it as
+/// lost like any other. A writer that is stopped by the system in the middle of a write hides what follows from the
+/// readers until it goes on, or until the others have come round once.
+pub struct LossyRing<T> {
+    slots: Arc<Slots>,
+    events: PhantomData<fn() -> T>,
+}
+
+/// Writes into a [`LossyRing`]. `LossyWriter<T, Multi>` can be cloned. When the last one is dropped, readers are told
+/// once they have read what is there.
+pub struct LossyWriter<T, K> {
+    slots: Arc<Slots>,
+    /// The next sequence of a single writer. Several share the counter.
+    next: u64,
+    events: PhantomData<(fn() -> T, K)>,
+}
+
+/// Reads from a [`LossyRing`], from its own position on, and counts what it lost.
+pub struct LossyReader<T> {
+    slots: Arc<Slots>,
+    next: u64,
+    lost: u64,
+    wait: Wait,
+    events: PhantomData<fn() -> T>,
+}
+
+/// What all ends share: for each slot its stamp and then its words.
+struct Slots {
+    words: Box<[AtomicU64]>,
+    stride: usize,
+    mask: usize,
+    first: u64,
+    /// The next sequence to be taken by a writer.
+    claimed: CachePadded<AtomicU64>,
+    writers: CachePadded<AtomicU64>,
+}
+
+impl Slots {
+    #[inline(always)]
+    fn slot(&self, sequence: u64) -> (&AtomicU64, &[AtomicU64]) {
+        let at = (sequence as usize & self.mask) * self.stride;
+        let slot = &self.words[at..at + self.stride];
+        (&slot[0], &slot[1..])
+    }
+
+    fn capacity(&self) -> u64 {
+        self.mask as u64 + 1
+    }
+
+    fn earliest(&self) -> u64 {
+        later(self.claimed.load(LOSSY_CLAIM.get()).wrapping_sub(self.capacity()), self.first)
+    }
+}
+
+impl<T: Plain> LossyRing<T> {
+    /// A ring of `capacity` events (a power of two; 1 is legal) with one writer, which takes no locked instruction.
+    ///
+    /// # Errors
+    /// The capacity is no power of two, or too large.
+    pub fn single(capacity: usize) -> Result<(LossyWriter<T, Single>, Self), BuildError> {
+        Self::start_at(capacity, Sequence(0))
+    }
+
+    /// A ring of `capacity` events (a power of two; 1 is legal) with any number of writers.
+    ///
+    /// # Errors
+    /// The capacity is no power of two, or too large.
+    pub fn multi(capacity: usize) -> Result<(LossyWriter<T, Multi>, Self), BuildError> {
+        Self::start_at(capacity, Sequence(0))
+    }
+
+    /// [`single`](Self::single) or [`multi`](Self::multi), by the type of the writer, with another first sequence.
+    ///
+    /// # Errors
+    /// The capacity is no power of two, or too large.
+    pub fn start_at<K>(capacity: usize, first: Sequence) -> Result<(LossyWriter<T, K>, Self), BuildError> {
+        let first = first.0;
+        let stride = 1 + size_of::<T>().div_ceil(8);
+        let largest = (MAX_CAPACITY / stride.next_power_of_two()).max(1);
+        if !capacity.is_power_of_two() || capacity > largest {
+            return Err(BuildError::Capacity { asked: capacity, largest });
+        }
+        let mut words = Vec::new();
+        let refused = |_| BuildError::Memory { bytes: capacity.saturating_mul(stride * 8) };
+        words.try_reserve_exact(capacity * stride).map_err(refused)?;
+        for index in 0..capacity as u64 {
+            // As if the lap before the first one had been written.
+            let sequence = first.wrapping_add(index.wrapping_sub(first) & (capacity as u64 - 1));
+            words.push(AtomicU64::new(stamp_of(sequence.wrapping_sub(capacity as u64), GONE)));
+            words.extend((1..stride).map(|_| AtomicU64::new(0)));
+        }
+        let slots = Arc::new(Slots {
+            words: words.into_boxed_slice(),
+            stride,
+            mask: capacity - 1,
+            first,
+            claimed: CachePadded::new(AtomicU64::new(first)),
+            writers: CachePadded::new(AtomicU64::new(1)),
+        });
+        let writer = LossyWriter { slots: Arc::clone(&slots), next: first, events: PhantomData };
+        Ok((writer, Self { slots, events: PhantomData }))
+    }
+
+    /// One more reader. An earlier start than what is kept is legal: the reader counts what it lost.
+    pub fn reader(&self, start: Start) -> LossyReader<T> {
+        let next = match start {
+            Start::Earliest => self.slots.earliest(),
+            Start::Latest => self.slots.claimed.load(LOSSY_CLAIM.get()),
+            Start::At(Sequence(asked)) => later(asked, self.slots.first),
+        };
+        let slots = Arc::clone(&self.slots);
+        LossyReader { slots, next, lost: 0, wait: Wait::default(), events: PhantomData }
+    }
+
+    /// How many events the ring holds.
+    pub fn capacity(&self) -> usize {
+        self.slots.mask + 1
+    }
+
+    /// The next sequence that a writer will take.
+    pub fn written(&self) -> Sequence {
+        Sequence(self.slots.claimed.load(LOSSY_CLAIM.get()))
+    }
+}
+
+impl<T> Clone for LossyRing<T> {
+    fn clone(&self) -> Self {
+        Self { slots: Arc::clone(&self.slots), events: PhantomData }
+    }
+}
+
+impl<T: Plain> LossyWriter<T, Single> {
+    /// Writes `event` over the oldest one. Never waits: a fixed number of plain stores. Returns its sequence.
+    #[inline]
+    pub fn write(&mut self, event: &T) -> Sequence {
+        let sequence = self.next;
+        let (stamp, words) = self.slots.slot(sequence);
+        stamp.store(stamp_of(sequence, BUSY), LOSSY_BEGIN.get());
+        fill(words, event);
+        stamp.store(stamp_of(sequence, DONE), LOSSY_STAMP.get());
+        self.next = sequence.wrapping_add(1);
+        self.slots.claimed.store(self.next, LOSSY_CLAIM.get());
+        Sequence(sequence)
+    }
+}
+
+impl<T: Plain> LossyWriter<T, Multi> {
+    /// Writes `event` over the oldest one. Never waits. Returns its sequence; none if the event was dropped because
+    /// the writer of an earlier lap is still inside the slot, or one of a later lap came first.
+    #[inline]
+    pub fn write(&mut self, event: &T) -> Option<Sequence> {
+        let sequence = self.slots.claimed.fetch_add(1, LOSSY_CLAIM.get());
+        let (stamp, words) = self.slots.slot(sequence);
+        if !enter(stamp, sequence) {
+            return None;
+        }
+        fill(words, event);
+        leave(stamp, sequence);
+        Some(Sequence(sequence))
+    }
+}
+
+/// Takes the slot for `sequence`; false if its event is dropped, which readers can see then.
+#[inline(always)]
+fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
+    let mut seen = stamp.load(LOSSY_CHECK.get());
+    loop {
+        if ahead(seen & !STATE, stamp_of(sequence, DONE)) > 0 {
+            return false;
+        }
+        let free = matches!(seen & STATE, DONE | GONE) || fault("lossy writer enters a slot that is being written");
+        let mine = stamp_of(sequence, if free { BUSY } else { BUSY_GONE });
+        // Acquire: what the last writer stored lies before what this one will store.
+        match stamp.compare_exchange(seen, mine, LOSSY_ENTER.get(), LOSSY_CHECK.get()) {
+            Ok(_) => return free,
+            Err(now) => seen = now,
+        }
+    }
+}
+
+/// Leaves the slot with the event of `sequence`, or with nothing if somebody dropped a later one meanwhile.
+#[inline(always)]
+fn leave(stamp: &AtomicU64, sequence: u64) {
+    let mut seen = stamp_of(sequence, BUSY);
+    loop {
+        let left = if seen & STATE == BUSY { seen & !STATE | DONE } else { seen & !STATE | GONE };
+        match stamp.compare_exchange(seen, left, LOSSY_STAMP.get(), LOSSY_LEFT.get()) {
+            Ok(_) => return,
+            Err(now) => seen = now,
+        }
+    }
+}
+
+/// Stores the event's words. Whoever sees one of them sees the stamp that was set before.
+#[inline(always)]
+fn fill<T: Plain>(words: &[AtomicU64], event: &T) {
+    LOSSY_WRITE_FENCE.fence();
+    for (word, bytes) in words.iter().zip(bytemuck::bytes_of(event).chunks(8)) {
+        let mut whole = [0; 8];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        word.store(u64::from_ne_bytes(whole), LOSSY_WORD.get());
+    }
+}
+
+impl<T> Clone for LossyWriter<T, Multi> {
+    fn clone(&self) -> Self {
+        self.slots.writers.fetch_add(1, ADD_PRODUCER.get());
+        Self { slots: Arc::clone(&self.slots), next: self.next, events: PhantomData }
+    }
+}
+
+impl<T, K> Drop for LossyWriter<T, K> {
+    fn drop(&mut self) {
+        self.slots.writers.fetch_sub(1, DROP_PRODUCER.get());
+    }
+}
+
+impl<T: Plain> LossyReader<T> {
+    /// The next event and its sequence; none if it is not written yet. Never waits.
+    ///
+    /// # Errors
+    /// [`Closed::Finished`] when every writer has gone and everything was read.
+    #[inline]
+    pub fn read(&mut self) -> Result<Option<(Sequence, T)>, Closed> {
+        match self.look() {
+            None => self.read_at_the_end(),
+            found => Ok(found),
+        }
+    }
+
+    /// The next event and its sequence. Waits as long as it takes.
+    ///
+    /// Waiting costs the writer nothing: where the strategy would sleep until it is woken, this looks again after a
+    /// nap of 50 microseconds.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_wait(&mut self) -> Result<(Sequence, T), Closed> {
+        loop {
+            if let Some(found) = self.read_by(None)? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The next event and its sequence; none if there is none until `deadline`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_until(&mut self, deadline: Instant) -> Result<Option<(Sequence, T)>, Closed> {
+        self.read_by(Some(deadline))
+    }
+
+    /// How this reader waits in [`read_wait`](Self::read_wait) and [`read_until`](Self::read_until).
+    pub fn set_wait(&mut self, wait: Wait) {
+        self.wait = wait;
+    }
+
+    /// How many events this reader has lost so far: it passed them over because they were overwritten or dropped.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The next sequence that it will read, if it is there still.
+    pub fn position(&self) -> Sequence {
+        Sequence(self.next)
+    }
+
+    /// How many events were written that it has neither read nor counted as lost.
+    pub fn lag(&self) -> u64 {
+        ahead(self.slots.claimed.load(LOSSY_CLAIM.get()), self.next).max(0) as u64
+    }
+
+    fn read_by(&mut self, deadline: Option<Instant>) -> Result<Option<(Sequence, T)>, Closed> {
+        let mut looks = 0u32;
+        loop {
+            if let Some(found) = self.read()? {
+                return Ok(Some(found));
+            }
+            looks = looks.saturating_add(1);
+            let idle = self.wait.idle(looks);
+            if idle == Idle::Sleep {
+                nap();
+            }
+            let due = idle == Idle::Sleep || looks.is_multiple_of(16) || cfg!(shuttle);
+            if due && deadline.is_some_and(|by| by.saturating_duration_since(Instant::now()).is_zero()) {
+                return self.read();
+            }
+        }
+    }
+
+    #[cold]
+    fn read_at_the_end(&mut self) -> Result<Option<(Sequence, T)>, Closed> {
+        if self.slots.writers.load(LOSSY_GONE.get()) != 0 {
+            return Ok(None);
+        }
+        // Nobody writes any more: what this look does not find will never come.
+        self.look().map(Some).ok_or(Closed::Finished)
+    }
+
+    #[inline(always)]
+    fn look(&mut self) -> Option<(Sequence, T)> {
+        loop {
+            let sequence = self.next;
+            let (stamp, words) = self.slots.slot(sequence);
+            let seen = stamp.load(LOSSY_OBSERVE.get());
+            let past = ahead(seen & !STATE, stamp_of(sequence, DONE)) >> 2;
+            if past > 0 {
+                // The slot has a later lap's sequence: what lies a capacity before it has gone, for all slots.
+                self.pass_over(past as u64 - self.slots.capacity() + 1);
+                continue;
+            }
+            if past < 0 {
+                return None;
+            }
+            match seen & STATE {
+                DONE => {}
+                BUSY => return None,
+                _ => {
+                    self.pass_over(1);
+                    continue;
+                }
+            }
+            let mut event = T::zeroed();
+            for (word, bytes) in words.iter().zip(bytemuck::bytes_of_mut(&mut event).chunks_mut(8)) {
+                let whole = word.load(LOSSY_WORD.get()).to_ne_bytes();
+                bytes.copy_from_slice(&whole[..bytes.len()]);
+            }
+            LOSSY_READ_FENCE.fence();
+            if stamp.load(LOSSY_CHECK.get()) == seen || fault("lossy stamp not looked at again") {
+                self.next = sequence.wrapping_add(1);
+                return Some((Sequence(sequence), event));
+            }
+        }
+    }
+
+    fn pass_over(&mut self, count: u64) {
+        self.next = self.next.wrapping_add(count);
+        self.lost += count;
+    }
+}
+
+impl<T> Clone for LossyReader<T> {
+    /// Another reader, which goes on from the same position.
+    fn clone(&self) -> Self {
+        let (slots, wait) = (Arc::clone(&self.slots), self.wait.clone());
+        Self { slots, next: self.next, lost: self.lost, wait, events: PhantomData }
+    }
+}
+
+fn nap() {
+    #[cfg(not(any(loom, shuttle)))]
+    sync::thread::sleep(std::time::Duration::from_micros(50));
+    #[cfg(any(loom, shuttle))]
+    sync::thread::yield_now();
+}
