@@ -20,7 +20,7 @@ mod lossy;
 mod managed;
 mod multi_producer;
 #[cfg(not(loom))]
-#[cfg_attr(not(loom), allow(dead_code))]
+#[allow(dead_code)]
 mod ordering;
 #[cfg(loom)]
 pub mod ordering;
