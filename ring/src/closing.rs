@@ -85,6 +85,10 @@ impl Closing {
 
     /// What a producer or consumer is told; none while the ring is open.
     pub(crate) fn reason(&self) -> Option<Closed> {
+        // Whoever waits asks again and again: no lock while there is nothing to tell.
+        if self.phase() == Phase::Open {
+            return None;
+        }
         let why = lock(&self.failure);
         Some(match self.phase() {
             Phase::Open => return None,

@@ -2,7 +2,6 @@
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
-use crate::bell::Bell;
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::fence;
@@ -12,7 +11,7 @@ use crate::sequence::{Sequence, ahead, earlier};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
-use crate::waiting::{Look, Waiting};
+use crate::waiting::{Bells, Look, Waiting};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -57,6 +56,8 @@ pub struct Consumer<E, K: Kind, A: Access = Shared> {
     pub(crate) dense: bool,
     waiting: Waiting,
     first: u64,
+    /// It was told that it read everything.
+    at_end: bool,
     access: PhantomData<A>,
 }
 
@@ -76,6 +77,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             dense: true,
             waiting: Waiting::new(wait),
             first: start,
+            at_end: false,
             access: PhantomData,
         }
     }
@@ -114,7 +116,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     pub fn poll(&mut self, limit: usize) -> Result<Batch<'_, E, K, A>, Closed> {
         let limit = limit.max(1) as u64;
         match self.events(limit).look() {
-            Some(found) => self.begin(found?, limit),
+            Some(found) => self.begin(found, limit),
             None => Ok(Batch::empty(self)),
         }
     }
@@ -145,10 +147,11 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             Events { core: &self.core, stage: &self.stage, next: self.next, available: self.available, limit };
         match self.waiting.until(deadline, &mut events) {
             Some(found) => {
-                let found = found?;
-                let capacity = self.core.capacity();
-                let few = (capacity / 4).clamp(1, 1024).min(limit).min(K::LONGEST_LOOK / 2);
-                self.waiting.learn(found.0.wrapping_sub(self.next), few, capacity / 2);
+                if let Ok((available, _)) = found {
+                    let capacity = self.core.capacity();
+                    let few = (capacity / 4).clamp(1, 1024).min(limit).min(K::LONGEST_LOOK / 2);
+                    self.waiting.learn(available.wrapping_sub(self.next), few, capacity / 2);
+                }
                 self.begin(found, limit)
             }
             None => Ok(Batch::empty(self)),
@@ -162,7 +165,11 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
 
     /// Takes hold of the events up to `available`, `limit` of them at most, unless the stage was evicted.
     #[inline(always)]
-    fn begin(&mut self, (available, dense): (u64, bool), limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
+    fn begin(&mut self, found: Result<(u64, bool), Closed>, limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
+        let (available, dense) = match found {
+            Ok(available) => available,
+            Err(closed) => return Err(self.over(closed)),
+        };
         let left = ahead(self.available, self.next) > 0;
         self.dense = dense && (self.dense || !left);
         self.available = available;
@@ -176,6 +183,16 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
         let len = limit.min(available.wrapping_sub(self.next));
         Ok(Batch::new(self, len))
+    }
+
+    /// This consumer is told why there is nothing more.
+    #[cold]
+    fn over(&mut self, closed: Closed) -> Closed {
+        if let Closed::Evicted { .. } = closed {
+            return self.evicted();
+        }
+        self.at_end = true;
+        closed
     }
 
     #[cold]
@@ -231,6 +248,12 @@ impl<E, K: Kind> Events<'_, E, K> {
         }
     }
 
+    /// Whether a stage before has gone, so that nothing more will ever come.
+    #[cold]
+    fn is_cut_off(&self) -> bool {
+        self.stage.after.iter().any(|stage| stage.has_left()) && ahead(self.available().0, self.next) <= 0
+    }
+
     #[cold]
     fn over(&self) -> Option<Result<(u64, bool), Closed>> {
         if self.stage.is_evicted() {
@@ -258,23 +281,18 @@ impl<E, K: Kind> Look for Events<'_, E, K> {
             phase = self.core.closing.phase();
         }
         // A stage behind others is done when it has read all that is published, not all that they let through.
-        let done = phase != Phase::Open && ahead(K::published(self.core), self.next) <= 0;
-        if done || self.stage.is_evicted() { self.over() } else { None }
+        let done = || ahead(K::published(self.core), self.next) <= 0 || self.is_cut_off();
+        if (phase != Phase::Open && done()) || self.stage.is_evicted() { self.over() } else { None }
     }
 
     /// Of the stage before that is the furthest behind; of the producers if there is none.
-    fn bell(&mut self) -> Arc<Bell> {
-        self.stage
-            .after
-            .iter()
-            .map(|stage| (stage.position(&FOLLOW), stage))
-            .reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low })
-            .map_or_else(|| Arc::clone(&self.core.bell), |(_, stage)| Arc::clone(&stage.bell))
+    fn bells(&mut self) -> Bells {
+        [Some(Arc::clone(self.stage.furthest_behind().map_or(&self.core.bell, |stage| &stage.bell))), None]
     }
 }
 
 impl<E, K: Kind, A: Access> Drop for Consumer<E, K, A> {
     fn drop(&mut self) {
-        self.core.leave_for_good(&self.stage);
+        self.core.leave_for_good(&self.stage, self.at_end);
     }
 }

@@ -78,7 +78,8 @@ impl<E, K: Kind> Core<E, K> {
             if after.ring.is_some_and(|ring| ring != self.id) {
                 return Err(BuildError::ForeignStage { stage: stage(), after: after.name.clone() });
             }
-            let found = members.iter().find(|member| member.name == after.name);
+            // One that is to be evicted when its batch ends would never move again.
+            let found = members.iter().find(|member| member.name == after.name && !member.is_evicted());
             found.cloned().ok_or_else(|| BuildError::UnknownStage {
                 stage: stage(),
                 after: after.name.clone(),
@@ -98,18 +99,23 @@ impl<E, K: Kind> Core<E, K> {
         members.retain(|member| !Arc::ptr_eq(member, stage));
         if members.len() != before {
             self.gates.show(members.clone());
+            stage.leave();
             // Producers that wait for this gate must look at the others now.
             stage.bell.ring();
         }
     }
 
-    /// The consumer of `stage` is gone. Whoever stands behind it could never read on.
-    pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>) {
+    /// The consumer of `stage` is gone. Whoever stands behind it could never read on, unless there is nothing more to
+    /// read: the ring was ending, and the consumer had been told so.
+    pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>, at_end: bool) {
         let mut members = lock(&self.members);
         let behind = members.iter().find(|member| member.is_behind(stage)).map(|member| member.name.clone());
         self.leave_locked(&mut members, stage);
         drop(members);
-        if let Some(behind) = behind.filter(|_| self.closing.phase() == Phase::Open) {
+        let phase = self.closing.phase();
+        let unread = ahead(K::published(self), stage.position(&GATE)).max(0);
+        let matters = phase == Phase::Open || (!phase.at_once() && !at_end && unread > 0);
+        if let Some(behind) = behind.filter(|_| matters) {
             self.fail(&stage.name, &format!("it left while {behind:?} stands behind it"));
         }
     }

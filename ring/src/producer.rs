@@ -1,6 +1,5 @@
 //! Publishing: the forms that every producer has. What differs is in `single_producer.rs` and `multi_producer.rs`.
 
-use crate::bell::Bell;
 use crate::claim::Claim;
 use crate::closing::Closed;
 use crate::core::Core;
@@ -11,7 +10,7 @@ use crate::ordering::GATE;
 use crate::sequence::{Sequence, Sequences, ahead};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
-use crate::waiting::{Look, Waiting};
+use crate::waiting::{Bells, Look, Waiting};
 use std::fmt;
 
 /// The only producer of its ring. Not `Clone`:
@@ -225,7 +224,8 @@ impl<E, K: Kind> Producer<E, K> {
             slowest.counts.stall();
         }
         // The way of waiting stands beside the look, so that both can be borrowed.
-        let mut waiting = std::mem::replace(&mut self.waiting, Waiting::new(Wait::busy_spin()));
+        let same = Waiting::new(self.waiting.wait.clone());
+        let mut waiting = std::mem::replace(&mut self.waiting, same);
         let found = waiting.until(deadline, &mut Room { producer: self, len: len as u64 });
         self.waiting = waiting;
         match found {
@@ -270,12 +270,13 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
 
     /// Of the stage that is the furthest behind. Without one, or where that one has read everything, what is missing
     /// is another producer's publish.
-    fn bell(&mut self) -> Arc<Bell> {
+    fn bells(&mut self) -> Bells {
         let core = &self.producer.core;
-        match self.producer.known.lowest(&GATE) {
-            Some((gate, stage)) if core.retain == 0 || ahead(core.floor(), gate) >= 0 => Arc::clone(&stage.bell),
-            _ => Arc::clone(&core.bell),
-        }
+        let bell = match self.producer.known.lowest(&GATE) {
+            Some((gate, stage)) if core.retain == 0 || ahead(core.floor(), gate) >= 0 => &stage.bell,
+            _ => &core.bell,
+        };
+        [Some(Arc::clone(bell)), None]
     }
 }
 

@@ -204,7 +204,8 @@ impl<E, K: Kind> Ring<E, K> {
         let stages = set.stages.iter().zip(&consumed).map(|(stage, &at)| {
             let [stalls, skipped, lost] = stage.counts.read();
             let after = stage.after.iter().map(|stage| stage.name.clone()).collect();
-            let lag = ahead(published, at).max(0) as u64;
+            // The gate was read a moment earlier than what is published: it may have moved on since.
+            let lag = (ahead(published, at).max(0) as u64).min(core.capacity());
             StagePosition { name: stage.name.clone(), after, consumed: Sequence(at), lag, stalls, skipped, lost }
         });
         Positions {
@@ -275,7 +276,7 @@ impl<E, K: Kind> Drop for Held<E, K> {
             if let Untaken::Workers(stage, _) = untaken {
                 let unattended = stage.workers.as_ref().is_some_and(|workers| workers.close_if_unattended());
                 if unattended {
-                    self.core.leave_for_good(&stage);
+                    self.core.leave_for_good(&stage, false);
                 }
             }
         }
@@ -284,5 +285,7 @@ impl<E, K: Kind> Drop for Held<E, K> {
 
 fn deadline(limit: Duration) -> Instant {
     let now = Instant::now();
-    now.checked_add(limit).unwrap_or(now)
+    // For ever, or as good as.
+    let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    now.checked_add(limit).or_else(|| now.checked_add(century)).unwrap_or(now)
 }

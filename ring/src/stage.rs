@@ -2,9 +2,9 @@
 //! other stages see of it while it runs.
 
 use crate::bell::Bell;
-use crate::ordering::{self, CONSUME, COUNT, EVICT, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
-use crate::sequence::{Position, Sequence};
-use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex};
+use crate::ordering::{self, CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
+use crate::sequence::{Position, Sequence, ahead};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, lock};
 use crate::wait::Wait;
 use crate::workers::Workers;
 use crossbeam_utils::CachePadded;
@@ -171,6 +171,8 @@ pub struct StageState {
     evicted: CachePadded<AtomicU32>,
     pub(crate) counts: Counts,
     pub(crate) ending: Mutex<Option<crate::report::Ending>>,
+    /// Its gate was taken away: its position is the last one.
+    left: Mutex<bool>,
 }
 
 /// What happened at a stage so far. Counters order nothing.
@@ -226,6 +228,7 @@ impl StageState {
             evicted: CachePadded::new(AtomicU32::new(0)),
             counts: Counts::new(),
             ending: Mutex::new(None),
+            left: Mutex::new(false),
         }
     }
 
@@ -279,6 +282,21 @@ impl StageState {
     #[inline(always)]
     pub(crate) fn is_evicted(&self) -> bool {
         self.evicted.load(READ_EVICTED.get()) != 0
+    }
+
+    /// Says that this stage moves no more.
+    pub(crate) fn leave(&self) {
+        *lock(&self.left) = true;
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        *lock(&self.left)
+    }
+
+    /// Of the stages that this one stands behind, the one that must move next.
+    pub(crate) fn furthest_behind(&self) -> Option<&Arc<StageState>> {
+        let before = self.after.iter().map(|stage| (stage.position(&FOLLOW), stage));
+        before.reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low }).map(|(_, stage)| stage)
     }
 
     /// Whether this stage stands behind `other`, however far.

@@ -13,9 +13,12 @@ pub(crate) trait Look {
     /// Looks once.
     fn look(&mut self) -> Option<Self::Found>;
 
-    /// Who must move next for a look to find more: asked before each sleep only.
-    fn bell(&mut self) -> Arc<Bell>;
+    /// Where it rings when a look may find more: asked before each sleep only.
+    fn bells(&mut self) -> Bells;
 }
+
+/// One bell, or two if either may ring first.
+pub(crate) type Bells = [Option<Arc<Bell>>; 2];
 
 /// A batch that came within so many empty looks of the last one followed it closely.
 const CLOSELY: u32 = 64;
@@ -23,16 +26,17 @@ const CLOSELY: u32 = 64;
 /// One consumer's or producer's way of waiting, and what it remembers of it.
 pub(crate) struct Waiting {
     pub(crate) wait: Wait,
-    waiter: Waiter,
-    /// The bell at which the waiter may still be armed.
-    armed: Option<Arc<Bell>>,
+    /// Made for the first sleep.
+    waiter: Option<Waiter>,
+    /// The bells at which the waiter may still be armed.
+    armed: Bells,
     looks: u32,
     pause: u32,
 }
 
 impl Waiting {
     pub(crate) fn new(wait: Wait) -> Self {
-        Self { wait, waiter: Waiter::new(), armed: None, looks: 0, pause: 0 }
+        Self { wait, waiter: None, armed: [None, None], looks: 0, pause: 0 }
     }
 
     /// Waits until a look finds something; none if the deadline comes first.
@@ -53,15 +57,20 @@ impl Waiting {
                 return Some(found);
             }
             if idle == Idle::Sleep {
-                let bell = target.bell();
-                self.arm(&bell);
+                let bells = target.bells();
+                self.arm(&bells);
                 fence::heavy_at(&ARM_FENCE);
                 if !fault("sleep without a second look") {
                     if let Some(found) = target.look() {
                         return Some(found);
                     }
+                    // Whoever was the furthest behind may have moved before it could see the arming, and now it is
+                    // another one, at whose bell nobody sleeps yet.
+                    if !are_same(&bells, &target.bells()) {
+                        continue;
+                    }
                 }
-                if !self.waiter.park(deadline, |_| ()) {
+                if !self.waiter.get_or_insert_default().park(deadline, |_| ()) {
                     return target.look();
                 }
             } else if let Some(deadline) = deadline {
@@ -74,12 +83,12 @@ impl Waiting {
         }
     }
 
-    fn arm(&mut self, bell: &Arc<Bell>) {
-        if let Some(before) = self.armed.take_if(|before| !Arc::ptr_eq(before, bell)) {
-            before.disarm(&self.waiter);
-        }
-        bell.arm(&self.waiter, 0);
-        self.armed = Some(Arc::clone(bell));
+    fn arm(&mut self, bells: &Bells) {
+        let waiter = self.waiter.get_or_insert_default();
+        let is_asked = |before: &Arc<Bell>| bells.iter().flatten().any(|bell| Arc::ptr_eq(bell, before));
+        self.armed.iter().flatten().filter(|before| !is_asked(before)).for_each(|before| before.disarm(waiter));
+        bells.iter().flatten().for_each(|bell| bell.arm(waiter, 0));
+        self.armed = bells.clone();
     }
 
     /// Lets the producer write on undisturbed for a moment, if the last batches were short and followed closely.
@@ -106,8 +115,13 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(bell) = &self.armed {
-            bell.disarm(&self.waiter);
+        if let Some(waiter) = &self.waiter {
+            self.armed.iter().flatten().for_each(|bell| bell.disarm(waiter));
         }
     }
+}
+
+pub(crate) fn are_same(some: &Bells, others: &Bells) -> bool {
+    let address = |bell: &Option<Arc<Bell>>| bell.as_ref().map(|bell| std::ptr::from_ref::<Bell>(bell));
+    some.each_ref().map(address) == others.each_ref().map(address)
 }

@@ -1,6 +1,5 @@
 //! A worker: one of several that share a stage's events, each event to exactly one of them.
 
-use crate::bell::Bell;
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::kind::Kind;
@@ -9,7 +8,7 @@ use crate::sequence::{Sequence, ahead, earlier};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
-use crate::waiting::{Look, Waiting};
+use crate::waiting::{Bells, Look, Waiting};
 use crate::workers::Workers;
 use std::fmt;
 
@@ -43,6 +42,8 @@ pub struct Worker<E, K: Kind> {
     /// What this worker has taken and not done.
     at: u64,
     end: u64,
+    /// It was told that everything was taken.
+    at_end: bool,
     waiting: Waiting,
 }
 
@@ -56,7 +57,7 @@ impl<E, K: Kind> Worker<E, K> {
     /// A worker at a free place of the stage, if there is one.
     pub(crate) fn enter(core: Arc<Core<E, K>>, stage: Arc<StageState>, wait: Wait) -> Option<Self> {
         let place = stage.workers.as_ref()?.enter()?;
-        Some(Self { core, stage, place, at: 0, end: 0, waiting: Waiting::new(wait) })
+        Some(Self { core, stage, place, at: 0, end: 0, at_end: false, waiting: Waiting::new(wait) })
     }
 
     /// The stage, to put others behind it.
@@ -108,9 +109,10 @@ impl<E, K: Kind> Worker<E, K> {
 
     fn begin(&mut self, found: Option<Result<(u64, u64), Closed>>) -> Result<Taken<'_, E, K>, Closed> {
         (self.at, self.end) = match found {
-            Some(taken) => {
-                let (at, len) = taken?;
-                (at, at.wrapping_add(len))
+            Some(Ok((at, len))) => (at, at.wrapping_add(len)),
+            Some(Err(closed)) => {
+                self.at_end = true;
+                return Err(closed);
             }
             None => (self.at, self.at),
         };
@@ -136,7 +138,7 @@ impl<E, K: Kind> Worker<E, K> {
 impl<E, K: Kind> Drop for Worker<E, K> {
     fn drop(&mut self) {
         if self.workers().leave(self.place, self.at, self.end) {
-            self.core.leave_for_good(&self.stage);
+            self.core.leave_for_good(&self.stage, self.at_end);
         }
         // Another worker that sleeps may have to adopt what is left.
         let asleep_at = self.stage.after.iter().map(|stage| &stage.bell);
@@ -217,6 +219,14 @@ impl<E, K: Kind> Share<'_, E, K> {
         };
         (ahead(to, from).max(0) as u64).min(self.limit)
     }
+
+    /// Whether a stage before has gone and the workers have done all that it let through.
+    #[cold]
+    fn is_cut_off(&self, workers: &Workers) -> bool {
+        self.stage.after.iter().any(|stage| stage.has_left())
+            && self.available(workers.taken()) == 0
+            && workers.taken() == self.stage.position(&GATE)
+    }
 }
 
 impl<E, K: Kind> Look for Share<'_, E, K> {
@@ -229,24 +239,28 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
         }
         let phase = self.core.closing.phase();
         if !phase.at_once() {
-            if let Some(taken) = workers.take(self.place, |from| self.available(from)) {
+            let mut withdrew = false;
+            let taken = workers.take(self.place, |from| self.available(from), &mut withdrew);
+            if withdrew {
+                // What was announced in vain may have been all that held the stage back.
+                self.stage.bell.ring();
+            }
+            if let Some(taken) = taken {
                 return Some(Ok(taken));
             }
             // All taken is not all done: what another worker leaves behind is still to be adopted.
-            if phase == Phase::Open || ahead(K::published(self.core), self.stage.position(&GATE)) > 0 {
+            let undone = || ahead(K::published(self.core), self.stage.position(&GATE)) > 0;
+            if phase == Phase::Open || (undone() && !self.is_cut_off(workers)) {
                 return None;
             }
         }
         self.core.closing.reason().map(Err)
     }
 
-    fn bell(&mut self) -> Arc<Bell> {
-        let before = self.stage.after.iter().map(|stage| (stage.position(&FOLLOW), stage));
-        let lowest = before.reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low });
-        match lowest {
-            _ if self.core.closing.phase() != Phase::Open => Arc::clone(&self.stage.bell),
-            Some((_, stage)) => Arc::clone(&stage.bell),
-            None => Arc::clone(&self.core.bell),
-        }
+    /// While the ring ends also the own stage's: another worker may leave something behind, or do the last of it.
+    fn bells(&mut self) -> Bells {
+        let ends = self.core.closing.phase() != Phase::Open;
+        let before = self.stage.furthest_behind().map_or(&self.core.bell, |stage| &stage.bell);
+        [Some(Arc::clone(before)), ends.then(|| Arc::clone(&self.stage.bell))]
     }
 }

@@ -95,8 +95,14 @@ impl Workers {
         places.gone
     }
 
-    /// Takes up to `available(from)` events for `place`: what another worker left behind first.
-    pub(crate) fn take(&self, place: usize, mut available: impl FnMut(u64) -> u64) -> Option<(u64, u64)> {
+    /// Takes up to `available(from)` events for `place`: what another worker left behind first. `withdrew` tells that
+    /// something was announced in vain, so that the stage may stand higher now.
+    pub(crate) fn take(
+        &self,
+        place: usize,
+        mut available: impl FnMut(u64) -> u64,
+        withdrew: &mut bool,
+    ) -> Option<(u64, u64)> {
         if self.orphaned.load(COUNT.get()) != 0 {
             if let Some(adopted) = self.adopt(place) {
                 return Some(adopted);
@@ -119,7 +125,10 @@ impl Workers {
                     }
                     return Some((from, len));
                 }
-                Err(now) => from = now,
+                Err(now) => {
+                    from = now;
+                    *withdrew = true;
+                }
             }
         }
     }
@@ -170,8 +179,8 @@ mod tests {
             let workers = Workers::new(2, start);
             let (a, b) = (workers.enter().unwrap(), workers.enter().unwrap());
             assert_eq!(workers.enter(), None);
-            assert_eq!(workers.take(a, |_| 2), Some((start, 2)));
-            assert_eq!(workers.take(b, |_| 1), Some((start.wrapping_add(2), 1)));
+            assert_eq!(workers.take(a, |_| 2, &mut false), Some((start, 2)));
+            assert_eq!(workers.take(b, |_| 1, &mut false), Some((start.wrapping_add(2), 1)));
             assert_eq!(workers.lowest(), start);
             workers.announce_nothing(a);
             assert_eq!(workers.lowest(), start.wrapping_add(2));
@@ -184,11 +193,11 @@ mod tests {
     fn what_a_worker_leaves_behind_is_adopted_before_anything_new_is_taken() {
         let workers = Workers::new(2, 0);
         let (a, b) = (workers.enter().unwrap(), workers.enter().unwrap());
-        workers.take(a, |_| 4);
+        workers.take(a, |_| 4, &mut false);
         workers.leave(a, 1, 4);
         assert_eq!(workers.lowest(), 1);
         assert_eq!(workers.enter(), None, "the place still holds what was left behind");
-        assert_eq!(workers.take(b, |_| 9), Some((1, 3)));
+        assert_eq!(workers.take(b, |_| 9, &mut false), Some((1, 3)));
         assert_eq!(workers.lowest(), 1);
         assert_eq!(workers.enter(), Some(a));
         workers.leave(a, 0, 0);
