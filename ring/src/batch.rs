@@ -4,7 +4,8 @@ use crate::access::{Access, Shared};
 use crate::buffer::Slots;
 use crate::consumer::Consumer;
 use crate::kind::Kind;
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, later};
+use crate::wait::Wait;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -94,9 +95,27 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         }
     }
 
-    /// Takes the last steps of the iteration back: from this event on they come again.
+    /// Takes the last steps of the iteration back: from this event on they come again, but none that was released:
+    /// a producer may be writing there.
     pub(crate) fn step_back_to(&mut self, sequence: Sequence) {
-        self.read = sequence.0;
+        self.read = later(sequence.0, self.consumer.next);
+    }
+
+    /// Passes over the next slot unread.
+    pub(crate) fn pass_over(&mut self) {
+        if self.read != self.end {
+            self.read = self.read.wrapping_add(1);
+        }
+    }
+
+    /// Whether the ring was halted or has failed: nobody needs the rest of this batch.
+    pub(crate) fn is_moot(&self) -> bool {
+        self.consumer.core.closing.phase().at_once()
+    }
+
+    /// How this consumer waits from the next poll on.
+    pub fn set_wait(&mut self, wait: Wait) {
+        self.consumer.set_wait(wait);
     }
 
     pub(crate) fn capacity(&self) -> u64 {

@@ -184,6 +184,7 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         for start in to_start {
             if let Err(refused) = start(&threads) {
                 core.end(Phase::Halted, None);
+                threads.wait_for_all();
                 return Err(refused);
             }
         }

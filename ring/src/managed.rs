@@ -78,6 +78,9 @@ pub(crate) trait Work<E, K: Kind, A: Access> {
     fn end(&mut self) {}
 }
 
+/// A halted ring's handler gets at most so many more events of the batch that it is in.
+const HALT_EVERY: u64 = 16;
+
 /// Events one at a time.
 pub(crate) struct Events<H>(pub(crate) H);
 
@@ -95,6 +98,9 @@ impl<E, K: Kind, A: Access, H: Handler<E, A>> Work<E, K, A> for Events<H> {
             if kept > part {
                 batch.release();
                 kept = 0;
+            }
+            if kept % HALT_EVERY == 0 && batch.is_moot() {
+                return Ok(());
             }
         }
     }
@@ -159,7 +165,9 @@ impl Threads {
         let alive = Alive::enter(&self.alive);
         let (declared, told) = (declared.clone(), Arc::clone(&started));
         let stage = declared.name.clone();
-        let thread = thread::Builder::new().name(declared.name.clone()).spawn(move || {
+        // The system's names end at a zero byte, and the standard library panics at one.
+        let name = declared.name.replace('\0', "");
+        let thread = thread::Builder::new().name(name).spawn(move || {
             // Dropped last: whoever waits for this thread then finds all that it has to say.
             let _alive = alive;
             let said = begin(&declared, make);
@@ -178,7 +186,12 @@ impl Threads {
         while said.is_none() {
             said = started.1.wait(said).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        said.take().unwrap_or(Ok(()))?;
+        if let Some(Err(refused)) = said.take() {
+            drop(said);
+            // With the thread goes the consumer: the stage has left when this returns.
+            let _ = thread.join();
+            return Err(refused);
+        }
         lock(&self.started).push((state, thread));
         Ok(())
     }
@@ -196,6 +209,13 @@ impl Threads {
             threads = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// Waits until every thread has ended.
+    pub(crate) fn wait_for_all(&self) {
+        for (_, thread) in lock(&self.started).drain(..) {
+            let _ = thread.join();
+        }
     }
 
     /// Joins the threads that have ended, and returns the stages of all: ended ever, and still running.
@@ -238,8 +258,7 @@ fn begin<W>(declared: &Stage, make: impl FnOnce() -> W) -> Result<W, BuildError>
     if let Some(core) = declared.core {
         pin::pin_current(core).map_err(|cause| BuildError::Pin { stage: stage(), cause })?;
     }
-    catch_unwind(AssertUnwindSafe(make))
-        .map_err(|panic| BuildError::Handler { stage: stage(), cause: message(&*panic) })
+    caught(make).map_err(|cause| BuildError::Handler { stage: stage(), cause })
 }
 
 /// The thread's life after that.
@@ -253,8 +272,8 @@ fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(mut consumer: Consumer<E, K, 
         }
     };
     // The handler's own clean-up may panic as well: it has ended all the same.
-    let _ = catch_unwind(AssertUnwindSafe(|| worker.end()));
-    let _ = catch_unwind(AssertUnwindSafe(move || drop(worker)));
+    let _ = caught(|| worker.end());
+    let _ = caught(move || drop(worker));
     let stage = Arc::clone(&consumer.stage);
     drop(consumer);
     *lock(&stage.ending) = Some(ending);
@@ -275,11 +294,10 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
         };
         while !batch.is_empty() {
             let mut culprit = batch.position();
-            let done = catch_unwind(AssertUnwindSafe(|| worker.work(&mut batch, &mut culprit)));
-            let cause = match done {
+            let cause = match caught(|| worker.work(&mut batch, &mut culprit)) {
                 Ok(Ok(())) => break,
                 Ok(Err(cause)) => cause,
-                Err(panic) => format!("panicked: {}", message(&*panic)),
+                Err(panic) => format!("panicked: {panic}"),
             };
             let (retries, then_skip) = match declared.on_error {
                 OnError::Stop => (0, false),
@@ -288,11 +306,20 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
                 OnError::RetryThenSkip(retries) => (retries, true),
             };
             let tried = if retried.0 == culprit { retried.1 } else { 0 };
+            if (retries > 0 || then_skip) && batch.is_moot() {
+                // Halted: the next poll tells. What failed last stays unread.
+                batch.step_back_to(culprit);
+                break;
+            }
             if tried < retries {
                 retried = (culprit, tried + 1);
                 batch.step_back_to(culprit);
             } else if then_skip {
                 stage.counts.skip();
+                if batch.position() == culprit {
+                    // A handler of batches that read nothing: without a step it would be called with the same for ever.
+                    batch.pass_over();
+                }
             } else {
                 batch.step_back_to(culprit);
                 return Err(cause);
@@ -301,8 +328,20 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
     }
 }
 
+/// Runs `work`; what a panic said, if it panics.
+fn caught<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let said = message(&*panic);
+        // What was thrown may panic once more when it is dropped. What that throws is left alone.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
+            std::mem::forget(again);
+        }
+        said
+    })
+}
+
 /// What a panic said.
-pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
+fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
 }
