@@ -4,7 +4,12 @@
 //! written again. Who may do which of the two at a moment is decided by the positions; this file only hands out the
 //! pointers, and owns the memory.
 
+use crate::error::BuildError;
+use crate::memory::{MemoryReport, Region, Wishes};
 use crate::sync::UnsafeCell;
+use std::alloc::Layout;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
 
 /// The largest capacity: beyond it, wrapping differences of stamps would lose their sign.
 pub(crate) const MAX_CAPACITY: usize = 1 << 40;
@@ -20,9 +25,13 @@ struct Slot<E, S> {
 
 /// A power of two of slots, allocated and touched at the start.
 pub(crate) struct Buffer<E, S> {
-    slots: Box<[Slot<E, S>]>,
+    slots: NonNull<[Slot<E, S>]>,
+    region: Region,
+    owns: PhantomData<Slot<E, S>>,
 }
 
+// SAFETY: the buffer owns its slots, as a box would.
+unsafe impl<E: Send, S: Send> Send for Buffer<E, S> {}
 // SAFETY: the buffer hands out raw pointers only. Whoever turns one into a reference keeps the ring's rule: `&mut E`
 // while no other thread looks at the slot (so `E: Send` is enough), `&E` from several threads at once (`E: Sync`).
 unsafe impl<E: Send + Sync, S: Sync> Sync for Buffer<E, S> {}
@@ -72,12 +81,43 @@ impl<'b, E, S> Slots<'b, E, S> {
     }
 }
 
+/// Drops the slots made so far, should the next one panic.
+struct Made<E, S> {
+    slots: NonNull<Slot<E, S>>,
+    count: usize,
+}
+
+impl<E, S> Drop for Made<E, S> {
+    fn drop(&mut self) {
+        let made = NonNull::slice_from_raw_parts(self.slots, self.count);
+        // SAFETY: so many slots are written, and nobody else drops them. If one drop panics the others still follow.
+        unsafe { made.drop_in_place() };
+    }
+}
+
 impl<E, S> Buffer<E, S> {
-    /// `capacity` events made by `make`, each with the stamp of its index.
-    pub(crate) fn new(capacity: usize, mut make: impl FnMut() -> E, stamp: impl Fn(usize) -> S) -> Self {
+    /// `capacity` events made by `make`, each with the stamp of its index. Refused if the system gives no such memory.
+    pub(crate) fn new(
+        capacity: usize,
+        mut make: impl FnMut() -> E,
+        stamp: impl Fn(usize) -> S,
+        wishes: Wishes,
+    ) -> Result<Self, BuildError> {
         debug_assert!(capacity.is_power_of_two());
-        let slots = (0..capacity).map(|index| Slot { event: UnsafeCell::new(make()), stamp: stamp(index) }).collect();
-        Self { slots }
+        let refused = || BuildError::Memory { bytes: capacity.saturating_mul(size_of::<Slot<E, S>>()) };
+        let layout = Layout::array::<Slot<E, S>>(capacity).map_err(|_| refused())?;
+        let region = Region::new(layout, wishes).ok_or_else(refused)?;
+        let mut made = Made { slots: region.start().cast(), count: 0 };
+        while made.count < capacity {
+            let slot = Slot { event: UnsafeCell::new(make()), stamp: stamp(made.count) };
+            // SAFETY: the region has room for `capacity` slots, aligned for them.
+            let place = unsafe { made.slots.add(made.count) };
+            // SAFETY: see above; nothing is there yet.
+            unsafe { place.write(slot) };
+            made.count += 1;
+        }
+        let slots = NonNull::slice_from_raw_parts(std::mem::ManuallyDrop::new(made).slots, capacity);
+        Ok(Self { slots, region, owns: PhantomData })
     }
 
     #[inline(always)]
@@ -87,7 +127,8 @@ impl<E, S> Buffer<E, S> {
 
     #[inline(always)]
     pub(crate) fn slots(&self) -> Slots<'_, E, S> {
-        Slots { slots: &self.slots }
+        // SAFETY: written in `new`, and shared, but for the cells in them, until the buffer is dropped.
+        Slots { slots: unsafe { self.slots.as_ref() } }
     }
 
     /// Asks the processor to own the lines of `sequence` soon. Never more than a hint.
@@ -117,9 +158,15 @@ impl<E, S> Buffer<E, S> {
         (bytes / size_of::<Slot<E, S>>().max(1)).clamp(1, (self.slots.len() / 8).max(1)) as u64
     }
 
-    /// Where the slots lie, for whoever asks the system to back them with huge pages or to lock them.
-    pub(crate) fn memory(&self) -> (*const u8, usize) {
-        (self.slots.as_ptr().cast(), std::mem::size_of_val(&*self.slots))
+    /// What the system gave.
+    pub(crate) fn memory(&self) -> &MemoryReport {
+        &self.region.report
+    }
+}
+
+impl<E, S> Drop for Buffer<E, S> {
+    fn drop(&mut self) {
+        drop(Made { slots: self.slots.cast::<Slot<E, S>>(), count: self.slots.len() });
     }
 }
 
@@ -133,7 +180,7 @@ impl<E> Buffer<E, ()> {
         let start = first as usize & (self.slots.len() - 1);
         let head = len.min(self.slots.len() - start);
         // The pointers come from the whole slice, so that they may be walked over more than one slot.
-        let base = self.slots.as_ptr() as *mut E;
+        let base = self.slots.cast::<E>().as_ptr();
         // SAFETY: `start` is below the number of slots.
         [(unsafe { base.add(start) }, head), (base, len - head)]
     }

@@ -9,6 +9,7 @@ use crate::error::BuildError;
 use crate::join::Role;
 use crate::kind::{Kind, Multi, Single};
 use crate::managed::{Events, Handler, Spans, Threads};
+use crate::memory::Wishes;
 use crate::producer::Producer;
 use crate::ring::{Ring, Untaken};
 use crate::sequence::Sequence;
@@ -42,6 +43,7 @@ pub struct Builder<E, K: Kind> {
     retain: usize,
     first: u64,
     make: Box<dyn FnMut() -> E>,
+    wishes: Wishes,
     declared: Vec<Declared<E, K>>,
 }
 
@@ -82,7 +84,7 @@ impl<E: Send + Sync + 'static> Builder<E, Multi> {
 
 impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     fn new(capacity: usize, make: impl FnMut() -> E + 'static) -> Self {
-        Self { capacity, retain: 0, first: 0, make: Box::new(make), declared: Vec::new() }
+        Self { capacity, retain: 0, first: 0, make: Box::new(make), wishes: Wishes::default(), declared: Vec::new() }
     }
 
     /// Keeps the last `events` (fewer than the capacity) readable for whoever joins later.
@@ -94,6 +96,19 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     /// The first sequence; 0 unless told.
     pub fn start_at(&mut self, first: Sequence) -> &mut Self {
         self.first = first.0;
+        self
+    }
+
+    /// Asks for huge pages under the slots (`MADV_HUGEPAGE`, before they are first touched): fewer misses of the
+    /// address cache in a large ring. [`Ring::memory`] tells what was obtained.
+    pub fn huge_pages(&mut self, yes: bool) -> &mut Self {
+        self.wishes.huge_pages = yes;
+        self
+    }
+
+    /// Asks that the slots are never swapped out (`mlock`). [`Ring::memory`] tells whether that was granted.
+    pub fn lock_memory(&mut self, yes: bool) -> &mut Self {
+        self.wishes.lock = yes;
         self
     }
 
@@ -157,8 +172,8 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     /// # Errors
     /// The culprit, by its name; nothing runs then.
     pub fn build(self) -> Result<(Producer<E, K>, Ring<E, K>), BuildError> {
-        let Self { capacity, retain, first, make, declared } = self;
-        let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make)?);
+        let Self { capacity, retain, first, make, wishes, declared } = self;
+        let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make, wishes)?);
         let threads = Threads::default();
         let mut untaken = Vec::new();
         let mut to_start: Vec<Box<dyn FnOnce(&Threads) -> Result<(), BuildError>>> = Vec::new();

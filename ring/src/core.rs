@@ -6,6 +6,7 @@ use crate::closing::{Closing, Phase};
 use crate::error::BuildError;
 use crate::gates::Gates;
 use crate::kind::Kind;
+use crate::memory::Wishes;
 use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, fault};
 use crate::sequence::later;
 use crate::stage::StageState;
@@ -31,15 +32,22 @@ pub struct Core<E, K: Kind> {
 }
 
 impl<E, K: Kind> Core<E, K> {
-    pub(crate) fn new(capacity: usize, retain: usize, first: u64, make: impl FnMut() -> E) -> Result<Self, BuildError> {
+    pub(crate) fn new(
+        capacity: usize,
+        retain: usize,
+        first: u64,
+        make: impl FnMut() -> E,
+        wishes: Wishes,
+    ) -> Result<Self, BuildError> {
         if !capacity.is_power_of_two() || capacity > MAX_CAPACITY {
             return Err(BuildError::Capacity { asked: capacity, largest: MAX_CAPACITY });
         }
         if retain >= capacity {
             return Err(BuildError::Retain { asked: retain, capacity });
         }
+        let stamp = |index| K::first_stamp(index as u64, first, capacity as u64);
         Ok(Self {
-            buffer: Buffer::new(capacity, make, |index| K::first_stamp(index as u64, first, capacity as u64)),
+            buffer: Buffer::new(capacity, make, stamp, wishes)?,
             positions: K::start(first),
             gates: Gates::new(),
             bell: Arc::new(Bell::new()),

@@ -18,6 +18,7 @@ mod join;
 mod kind;
 mod lossy;
 mod managed;
+mod memory;
 mod multi_producer;
 #[cfg(not(loom))]
 #[allow(dead_code)]
@@ -48,6 +49,7 @@ pub use error::{BuildError, ClaimError, SendError, StageError};
 pub use kind::{Kind, Multi, Single};
 pub use lossy::{LossyReader, LossyRing, LossyWriter, Plain};
 pub use managed::Handler;
+pub use memory::{MemoryReport, Obtained};
 pub use producer::{MultiProducer, Producer, SingleProducer};
 pub use report::{Ending, Positions, Report, StagePosition, StageReport};
 pub use ring::Ring;

@@ -8,6 +8,7 @@ use crate::error::{BuildError, StageError};
 use crate::join::Role;
 use crate::kind::Kind;
 use crate::managed::{Events, Handler, Threads};
+use crate::memory::MemoryReport;
 use crate::ordering::FOLLOW;
 use crate::report::{Ending, Positions, Report, StagePosition, StageReport};
 use crate::sequence::{Sequence, ahead, earlier};
@@ -218,6 +219,25 @@ impl<E, K: Kind> Ring<E, K> {
             oldest_unpublished: (ahead(claimed, published) > 0).then_some(Sequence(published)),
             stages: stages.collect(),
         }
+    }
+
+    /// The memory of the slots: how much, and what became of
+    /// [`huge_pages`](crate::Builder::huge_pages) and [`lock_memory`](crate::Builder::lock_memory).
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Obtained};
+    /// let mut builder = Builder::multi(1 << 10, u64::default);
+    /// builder.lock_memory(true);
+    /// let (_producer, ring) = builder.build()?;
+    /// match ring.memory().locked {
+    ///     Obtained::Bytes(bytes) => assert_eq!(bytes, ring.memory().bytes),
+    ///     Obtained::Refused(why) => eprintln!("not locked: {why}"),
+    ///     _ => unreachable!("it was asked for"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn memory(&self) -> MemoryReport {
+        self.core.buffer.memory().clone()
     }
 
     /// Why the ring takes or gives nothing more; none while it is open.
