@@ -16,6 +16,7 @@ use crate::sequence::Sequence;
 use crate::stage::Stage;
 use crate::sync::Arc;
 use crate::wait::Wait;
+use crate::worker::Worker;
 use std::fmt::Display;
 
 /// Declares a ring: [`single`](Self::single) or [`multi`](Self::multi), then its stages, then [`build`](Self::build).
@@ -55,6 +56,14 @@ struct Declared<E, K: Kind> {
 
 type Start<E, K, A> = Box<dyn FnOnce(&Stage, Consumer<E, K, A>, &Threads) -> Result<(), BuildError>>;
 
+type StartWorker<E, K> = Box<dyn Fn(usize, &Stage, Worker<E, K>, &Threads) -> Result<(), BuildError>>;
+
+/// What starts a stage's threads.
+type ToStart = Box<dyn FnOnce(&Threads) -> Result<(), BuildError>>;
+
+/// What a ring begins with: a producer, and the handle of the rest.
+type Built<E, K> = (Producer<E, K>, Ring<E, K>);
+
 /// What becomes of a stage once it has joined.
 enum Launch<E, K: Kind> {
     Poll,
@@ -62,6 +71,7 @@ enum Launch<E, K: Kind> {
     Workers,
     Run(Start<E, K, Shared>),
     RunMut(Start<E, K, Exclusive>),
+    RunWorkers(StartWorker<E, K>),
 }
 
 impl<E: Send + Sync + 'static> Builder<E, Single> {
@@ -161,6 +171,42 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self.declare(stage, false, 0, Launch::Run(start))
     }
 
+    /// A stage shared by `count` workers, each on a thread of its own, where `make` makes its handler: it gets the
+    /// worker's number. Each event goes to exactly one of them, a few at a time ([`Stage::limit`]); a pin pins all.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// # use std::{convert::Infallible, sync::atomic::{AtomicU64, Ordering::Relaxed}, sync::Arc, time::Duration};
+    /// let sum = Arc::new(AtomicU64::new(0));
+    /// let mut builder = Builder::single(8, u64::default);
+    /// let total = Arc::clone(&sum);
+    /// builder.run_workers("pool", 2, move |_worker| {
+    ///     let total = Arc::clone(&total);
+    ///     move |event: &u64, _, _| { total.fetch_add(*event, Relaxed); Ok::<_, Infallible>(()) }
+    /// });
+    /// let (mut producer, ring) = builder.build()?;
+    /// producer.publish_batch(4, |index, event| *event = index as u64)?;
+    /// assert!(ring.shutdown(Duration::from_secs(5)).is_complete());
+    /// assert_eq!(sum.load(Relaxed), 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn run_workers<H>(
+        &mut self,
+        stage: impl Into<Stage>,
+        count: usize,
+        make: impl Fn(usize) -> H + Send + Sync + 'static,
+    ) -> &mut Self
+    where
+        H: Handler<E> + 'static,
+    {
+        let make = std::sync::Arc::new(make);
+        let start: StartWorker<E, K> = Box::new(move |number, stage, worker, threads| {
+            let make = std::sync::Arc::clone(&make);
+            threads.run_worker(stage, worker, move || make(number))
+        });
+        self.declare(stage, false, count, Launch::RunWorkers(start))
+    }
+
     fn declare(&mut self, stage: impl Into<Stage>, exclusive: bool, workers: usize, launch: Launch<E, K>) -> &mut Self {
         let role = Role { exclusive, workers, at_run_time: false };
         self.declared.push(Declared { stage: stage.into(), role, launch });
@@ -171,14 +217,14 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     ///
     /// # Errors
     /// The culprit, by its name; nothing runs then.
-    pub fn build(self) -> Result<(Producer<E, K>, Ring<E, K>), BuildError> {
+    pub fn build(self) -> Result<Built<E, K>, BuildError> {
         let Self { capacity, retain, first, make, wishes, declared } = self;
         let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make, wishes)?);
         let threads = Threads::default();
         let mut untaken = Vec::new();
-        let mut to_start: Vec<Box<dyn FnOnce(&Threads) -> Result<(), BuildError>>> = Vec::new();
+        let mut to_start: Vec<ToStart> = Vec::new();
         for Declared { stage, role, launch } in in_order(declared)? {
-            if matches!(launch, Launch::Workers) && role.workers == 0 {
+            if matches!(launch, Launch::Workers | Launch::RunWorkers(_)) && role.workers == 0 {
                 return Err(BuildError::NoWorkers { stage: stage.name });
             }
             let (state, start) = core.join(&stage, role)?;
@@ -186,6 +232,14 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
                 Launch::Poll => untaken.push(Untaken::Shared(consumer(&core, state, start, &stage))),
                 Launch::PollMut => untaken.push(Untaken::Exclusive(consumer(&core, state, start, &stage))),
                 Launch::Workers => untaken.push(Untaken::Workers(state, stage.wait)),
+                Launch::RunWorkers(run) => {
+                    let enter = || Worker::enter(Arc::clone(&core), Arc::clone(&state), stage.wait.clone());
+                    let workers: Vec<_> = (0..role.workers).filter_map(|_| enter()).collect();
+                    to_start.push(Box::new(move |threads| {
+                        let mut numbered = workers.into_iter().enumerate();
+                        numbered.try_for_each(|(number, worker)| run(number, &stage, worker, threads))
+                    }));
+                }
                 Launch::Run(run) => {
                     let consumer = consumer(&core, state, start, &stage);
                     to_start.push(Box::new(move |threads| run(&stage, consumer, threads)));

@@ -4,13 +4,15 @@ use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
 use crate::closing::Closed;
 use crate::consumer::Consumer;
+use crate::core::Core;
 use crate::error::BuildError;
 use crate::kind::Kind;
 use crate::pin;
 use crate::report::Ending;
 use crate::sequence::Sequence;
-use crate::stage::{OnError, Stage, StageState};
+use crate::stage::{Stage, StageState};
 use crate::sync::{Arc, Condvar, Instant, Mutex, lock, thread};
+use crate::worker::Worker;
 use std::any::Any;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -126,9 +128,16 @@ where
 /// The threads of a ring's managed stages.
 #[derive(Default)]
 pub(crate) struct Threads {
-    started: Mutex<Vec<(Arc<StageState>, thread::JoinHandle<()>)>>,
+    started: Mutex<Vec<Thread>>,
     ended: Mutex<Vec<Arc<StageState>>>,
     alive: Arc<Alive>,
+}
+
+/// One thread of a stage; workers share a stage.
+struct Thread {
+    stage: Arc<StageState>,
+    handle: thread::JoinHandle<()>,
+    has_ended: Arc<Mutex<bool>>,
 }
 
 /// How many of them have not ended.
@@ -160,9 +169,36 @@ impl Threads {
         A: Access,
         W: Work<E, K, A>,
     {
-        let state = Arc::clone(&consumer.stage);
+        let (stage, attended) = (Arc::clone(&consumer.stage), declared.clone());
+        self.start(declared, stage, make, move |work| attend(consumer, work, &attended))
+    }
+
+    /// Starts a thread for one of a stage's workers; returns once its handler is made.
+    pub(crate) fn run_worker<E, K, H>(
+        &self,
+        declared: &Stage,
+        worker: Worker<E, K>,
+        make: impl FnOnce() -> H + Send + 'static,
+    ) -> Result<(), BuildError>
+    where
+        E: Send + Sync + 'static,
+        K: Kind,
+        H: Handler<E>,
+    {
+        let (stage, attended) = (Arc::clone(worker.state()), declared.clone());
+        self.start(declared, stage, make, move |handler| attend_worker(worker, handler, &attended))
+    }
+
+    fn start<W>(
+        &self,
+        declared: &Stage,
+        state: Arc<StageState>,
+        make: impl FnOnce() -> W + Send + 'static,
+        attend: impl FnOnce(W) + Send + 'static,
+    ) -> Result<(), BuildError> {
         let started: Started = Arc::new((Mutex::new(None), Condvar::new()));
-        let alive = Alive::enter(&self.alive);
+        let has_ended = Arc::new(Mutex::new(false));
+        let alive = Alive::enter(&self.alive, Arc::clone(&has_ended));
         let (declared, told) = (declared.clone(), Arc::clone(&started));
         let stage = declared.name.clone();
         // The system's names end at a zero byte, and the standard library panics at one.
@@ -178,7 +214,7 @@ impl Threads {
             *lock(&told.0) = Some(result);
             told.1.notify_one();
             if let Some(worker) = worker {
-                attend(consumer, worker, &declared);
+                attend(worker);
             }
         });
         let thread = thread.map_err(|cause| BuildError::Thread { stage, cause })?;
@@ -192,13 +228,13 @@ impl Threads {
             let _ = thread.join();
             return Err(refused);
         }
-        lock(&self.started).push((state, thread));
+        lock(&self.started).push(Thread { stage: state, handle: thread, has_ended });
         Ok(())
     }
 
     /// Waits until every thread but the calling one has ended; false if `deadline` comes first.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
-        let own = lock(&self.started).iter().filter(|(_, thread)| is_current(thread)).count();
+        let own = lock(&self.started).iter().filter(|thread| is_current(&thread.handle)).count();
         let mut threads = lock(&self.alive.threads);
         while *threads > own {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -213,25 +249,38 @@ impl Threads {
 
     /// Waits until every thread has ended.
     pub(crate) fn wait_for_all(&self) {
-        for (_, thread) in lock(&self.started).drain(..) {
-            let _ = thread.join();
+        for thread in lock(&self.started).drain(..) {
+            let _ = thread.handle.join();
         }
     }
 
     /// Joins the threads that have ended, and returns the stages of all: ended ever, and still running.
     pub(crate) fn join(&self) -> (Vec<Arc<StageState>>, Vec<Arc<StageState>>) {
         let (mut started, mut ended) = (lock(&self.started), lock(&self.ended));
-        for (stage, thread) in std::mem::take(&mut *started) {
-            if lock(&stage.ending).is_some() && !is_current(&thread) {
+        for thread in std::mem::take(&mut *started) {
+            if *lock(&thread.has_ended) && !is_current(&thread.handle) {
                 // A panic was caught and told already.
-                let _ = thread.join();
-                ended.push(stage);
+                let _ = thread.handle.join();
+                ended.push(thread.stage);
             } else {
-                started.push((stage, thread));
+                started.push(thread);
             }
         }
-        (ended.clone(), started.iter().map(|(stage, _)| Arc::clone(stage)).collect())
+        let running: Vec<_> = once_each(started.iter().map(|thread| &thread.stage));
+        // A stage runs while one of its workers does.
+        let is_running = |stage: &&Arc<StageState>| running.iter().any(|other| Arc::ptr_eq(other, stage));
+        (once_each(ended.iter().filter(|stage| !is_running(stage))), running)
     }
+}
+
+fn once_each<'s>(stages: impl Iterator<Item = &'s Arc<StageState>>) -> Vec<Arc<StageState>> {
+    let mut once: Vec<Arc<StageState>> = Vec::new();
+    for stage in stages {
+        if !once.iter().any(|other| Arc::ptr_eq(other, stage)) {
+            once.push(Arc::clone(stage));
+        }
+    }
+    once
 }
 
 fn is_current(thread: &thread::JoinHandle<()>) -> bool {
@@ -239,16 +288,17 @@ fn is_current(thread: &thread::JoinHandle<()>) -> bool {
 }
 
 impl Alive {
-    fn enter(alive: &Arc<Self>) -> impl Drop + Send + 'static {
-        struct Guard(Arc<Alive>);
+    fn enter(alive: &Arc<Self>, has_ended: Arc<Mutex<bool>>) -> impl Drop + Send + 'static {
+        struct Guard(Arc<Alive>, Arc<Mutex<bool>>);
         impl Drop for Guard {
             fn drop(&mut self) {
+                *lock(&self.1) = true;
                 *lock(&self.0.threads) -= 1;
                 self.0.ended.notify_all();
             }
         }
         *lock(&alive.threads) += 1;
-        Guard(Arc::clone(alive))
+        Guard(Arc::clone(alive), has_ended)
     }
 }
 
@@ -263,20 +313,82 @@ fn begin<W>(declared: &Stage, make: impl FnOnce() -> W) -> Result<W, BuildError>
 
 /// The thread's life after that.
 fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(mut consumer: Consumer<E, K, A>, mut worker: W, declared: &Stage) {
-    let ending = match read_on(&mut consumer, &mut worker, declared) {
-        Ok(Closed::Finished | Closed::Closed) => Ending::Drained,
-        Ok(closed) => Ending::Stopped(closed.to_string()),
-        Err(cause) => {
-            consumer.core.fail(&declared.name, &cause);
-            Ending::Failed(cause)
-        }
-    };
+    let ending = ending_of(read_on(&mut consumer, &mut worker, declared), &consumer.core, declared);
     // The handler's own clean-up may panic as well: it has ended all the same.
     let _ = caught(|| worker.end());
     let _ = caught(move || drop(worker));
     let stage = Arc::clone(&consumer.stage);
     drop(consumer);
-    *lock(&stage.ending) = Some(ending);
+    stage.end(ending);
+}
+
+/// A worker's thread's life.
+fn attend_worker<E, K: Kind, H: Handler<E>>(mut worker: Worker<E, K>, mut handler: H, declared: &Stage) {
+    let ending = ending_of(share(&mut worker, &mut handler, declared), worker.core(), declared);
+    let _ = caught(|| handler.on_end());
+    let _ = caught(move || drop(handler));
+    let stage = Arc::clone(worker.state());
+    drop(worker);
+    stage.end(ending);
+}
+
+fn ending_of<E, K: Kind>(end: Result<Closed, String>, core: &Core<E, K>, declared: &Stage) -> Ending {
+    match end {
+        Ok(Closed::Finished | Closed::Closed) => Ending::Drained,
+        Ok(closed) => Ending::Stopped(closed.to_string()),
+        Err(cause) => {
+            core.fail(&declared.name, &cause);
+            Ending::Failed(cause)
+        }
+    }
+}
+
+/// Takes and handles until the ring ends, or the handler does.
+fn share<E, K: Kind, H: Handler<E>>(
+    worker: &mut Worker<E, K>,
+    handler: &mut H,
+    declared: &Stage,
+) -> Result<Closed, String> {
+    let limit = worker.fair_share(declared.limit);
+    let stage = Arc::clone(worker.state());
+    let mut tried = 0;
+    loop {
+        let mut taken = match worker.take_wait(limit) {
+            Ok(taken) => taken,
+            Err(closed) => return Ok(closed),
+        };
+        while let Some((sequence, event, last)) = taken.peek() {
+            let handled = caught(|| handler.on_event(event, sequence, last).map_err(|error| error.to_string()));
+            let cause = match handled {
+                Ok(Ok(())) => {
+                    tried = 0;
+                    taken.done_with_one();
+                    continue;
+                }
+                Ok(Err(cause)) => cause,
+                Err(panic) => format!("panicked: {panic}"),
+            };
+            let (retries, then_skip) = declared.on_error.retries();
+            if (retries > 0 || then_skip) && taken.is_moot() {
+                break;
+            }
+            if tried < retries {
+                tried += 1;
+            } else if then_skip {
+                tried = 0;
+                stage.counts.skip();
+                taken.done_with_one();
+            } else {
+                return Err(cause);
+            }
+        }
+        if taken.is_moot() {
+            // What was taken and not done would come first again.
+            if let Some(closed) = taken.reason() {
+                return Ok(closed);
+            }
+        }
+    }
 }
 
 /// Reads until the ring ends, or the handler does.
@@ -299,12 +411,7 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
                 Ok(Err(cause)) => cause,
                 Err(panic) => format!("panicked: {panic}"),
             };
-            let (retries, then_skip) = match declared.on_error {
-                OnError::Stop => (0, false),
-                OnError::Skip => (0, true),
-                OnError::Retry(retries) => (retries, false),
-                OnError::RetryThenSkip(retries) => (retries, true),
-            };
+            let (retries, then_skip) = declared.on_error.retries();
             let tried = if retried.0 == culprit { retried.1 } else { 0 };
             if (retries > 0 || then_skip) && batch.is_moot() {
                 // Halted: the next poll tells. What failed last stays unread.

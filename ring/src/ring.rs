@@ -1,13 +1,14 @@
 //! The handle of a running ring: taking consumers, joining, looking at positions, ending.
 
 use crate::access::{Exclusive, Shared};
+use crate::batch::Batch;
 use crate::closing::{Closed, Phase};
 use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::error::{BuildError, StageError};
 use crate::join::Role;
 use crate::kind::Kind;
-use crate::managed::{Events, Handler, Threads};
+use crate::managed::{Events, Handler, Spans, Threads};
 use crate::memory::MemoryReport;
 use crate::ordering::FOLLOW;
 use crate::report::{Ending, Positions, Report, StagePosition, StageReport};
@@ -17,6 +18,7 @@ use crate::sync::{Arc, Instant, Mutex, lock};
 use crate::wait::Wait;
 use crate::worker::Worker;
 use std::fmt;
+use std::fmt::Display;
 use std::time::Duration;
 
 /// A running ring. Cloning it gives another handle of the same ring.
@@ -167,6 +169,26 @@ impl<E, K: Kind> Ring<E, K> {
         let consumer = self.join(stage.clone())?;
         let first = consumer.first();
         self.held.threads.run(&stage, consumer, move || Events(make()))?;
+        Ok(first)
+    }
+
+    /// Joins while the ring runs, on a thread of its own, with a handler of whole batches. Returns the first sequence.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_batches<X: Display, F>(
+        &self,
+        stage: impl Into<Stage>,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> Result<Sequence, BuildError>
+    where
+        E: Send + Sync + 'static,
+        F: FnMut(&mut Batch<'_, E, K>) -> Result<(), X> + 'static,
+    {
+        let stage = stage.into();
+        let consumer = self.join(stage.clone())?;
+        let first = consumer.first();
+        self.held.threads.run(&stage, consumer, move || Spans(make()))?;
         Ok(first)
     }
 

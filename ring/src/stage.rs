@@ -3,6 +3,7 @@
 
 use crate::bell::Bell;
 use crate::ordering::{self, CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
+use crate::report::Ending;
 use crate::sequence::{Position, Sequence, ahead};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, lock};
 use crate::wait::Wait;
@@ -33,6 +34,18 @@ pub enum OnError {
     Retry(u32),
     /// Hand the event over again, up to so many times, then skip it.
     RetryThenSkip(u32),
+}
+
+impl OnError {
+    /// How often an event is handed over again, and whether it is passed over after that.
+    pub(crate) fn retries(self) -> (u32, bool) {
+        match self {
+            Self::Stop => (0, false),
+            Self::Skip => (0, true),
+            Self::Retry(retries) => (retries, false),
+            Self::RetryThenSkip(retries) => (retries, true),
+        }
+    }
 }
 
 /// A stage as declared: its name, its place, its manners.
@@ -170,7 +183,7 @@ pub struct StageState {
     /// 1 once eviction was asked for.
     evicted: CachePadded<AtomicU32>,
     pub(crate) counts: Counts,
-    pub(crate) ending: Mutex<Option<crate::report::Ending>>,
+    pub(crate) ending: Mutex<Option<Ending>>,
     /// Its gate was taken away: its position is the last one.
     left: Mutex<bool>,
 }
@@ -282,6 +295,19 @@ impl StageState {
     #[inline(always)]
     pub(crate) fn is_evicted(&self) -> bool {
         self.evicted.load(READ_EVICTED.get()) != 0
+    }
+
+    /// A thread of this stage has ended. Of several workers the worst ending stands.
+    pub(crate) fn end(&self, ending: Ending) {
+        let mut worst = lock(&self.ending);
+        let keeps = match &*worst {
+            None | Some(Ending::Drained) => false,
+            Some(Ending::Stopped(_)) => !matches!(ending, Ending::Failed(_)),
+            Some(Ending::Failed(_)) => true,
+        };
+        if !keeps {
+            *worst = Some(ending);
+        }
     }
 
     /// Says that this stage moves no more.

@@ -119,6 +119,20 @@ impl<E, K: Kind> Worker<E, K> {
         Ok(Taken { worker: self })
     }
 
+    pub(crate) fn state(&self) -> &Arc<StageState> {
+        &self.stage
+    }
+
+    pub(crate) fn core(&self) -> &Core<E, K> {
+        &self.core
+    }
+
+    /// How much a managed worker takes at once: little, so that the others get some as well.
+    pub(crate) fn fair_share(&self, limit: usize) -> usize {
+        let each = self.core.capacity() as usize / self.workers().count();
+        if limit == usize::MAX { each.clamp(1, 8) } else { limit }
+    }
+
     fn workers(&self) -> &Workers {
         self.stage.workers.as_ref().expect("a worker's stage has workers")
     }
@@ -168,6 +182,40 @@ impl<E, K: Kind> Taken<'_, E, K> {
     /// and the others stay.
     pub fn for_each(mut self, mut work: impl FnMut(Sequence, &E)) {
         while self.next(&mut work) {}
+    }
+
+    /// The next event, its sequence, and whether it is the last one taken. It stays in hand until
+    /// [`done_with_one`](Self::done_with_one).
+    pub(crate) fn peek(&mut self) -> Option<(Sequence, &E, bool)> {
+        let worker = &mut *self.worker;
+        while worker.at != worker.end && K::is_skipped(&worker.core, worker.at) {
+            worker.done(worker.at.wrapping_add(1));
+        }
+        if worker.at == worker.end {
+            return None;
+        }
+        let at = worker.at;
+        let mut rest = at.wrapping_add(1);
+        while rest != worker.end && K::is_skipped(&worker.core, rest) {
+            rest = rest.wrapping_add(1);
+        }
+        // SAFETY: as in `next`; the event is done with only by a method that needs the borrow that this one holds.
+        let event = unsafe { &*worker.core.buffer.event(at) };
+        Some((Sequence(at), event, rest == worker.end))
+    }
+
+    pub(crate) fn done_with_one(&mut self) {
+        let next = self.worker.at.wrapping_add(1);
+        self.worker.done(next);
+    }
+
+    /// Whether the ring was halted or has failed.
+    pub(crate) fn is_moot(&self) -> bool {
+        self.worker.core.closing.phase().at_once()
+    }
+
+    pub(crate) fn reason(&self) -> Option<Closed> {
+        self.worker.core.closing.reason()
     }
 
     /// Hands the next event to `work`; false if there was none left.

@@ -103,10 +103,10 @@ impl Workers {
         mut available: impl FnMut(u64) -> u64,
         withdrew: &mut bool,
     ) -> Option<(u64, u64)> {
-        if self.orphaned.load(COUNT.get()) != 0 {
-            if let Some(adopted) = self.adopt(place) {
-                return Some(adopted);
-            }
+        if self.orphaned.load(COUNT.get()) != 0
+            && let Some(adopted) = self.adopt(place)
+        {
+            return Some(adopted);
         }
         let mut from = self.taken();
         loop {
