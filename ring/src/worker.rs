@@ -188,7 +188,7 @@ impl<E, K: Kind> Taken<'_, E, K> {
     /// [`done_with_one`](Self::done_with_one).
     pub(crate) fn peek(&mut self) -> Option<(Sequence, &E, bool)> {
         let worker = &mut *self.worker;
-        while worker.at != worker.end && K::is_skipped(&worker.core, worker.at) {
+        while worker.at != worker.end && K::is_skipped(worker.core.buffer.slots(), worker.at) {
             worker.done(worker.at.wrapping_add(1));
         }
         if worker.at == worker.end {
@@ -196,11 +196,11 @@ impl<E, K: Kind> Taken<'_, E, K> {
         }
         let at = worker.at;
         let mut rest = at.wrapping_add(1);
-        while rest != worker.end && K::is_skipped(&worker.core, rest) {
+        while rest != worker.end && K::is_skipped(worker.core.buffer.slots(), rest) {
             rest = rest.wrapping_add(1);
         }
         // SAFETY: as in `next`; the event is done with only by a method that needs the borrow that this one holds.
-        let event = unsafe { &*worker.core.buffer.event(at) };
+        let event = unsafe { &*worker.core.buffer.slots().event(at) };
         Some((Sequence(at), event, rest == worker.end))
     }
 
