@@ -99,6 +99,52 @@ impl Bell {
 
 /// One thread's place to sleep. It can be armed at the bells of many rings at once: each wake-up names, by its token,
 /// the ring that rang, and a ring that stayed idle costs nothing.
+///
+/// The protocol: read from whatever is ready; when it has nothing more, [`arm`](crate::Consumer::arm) it; if that says
+/// that there is something after all, it is ready still; sleep when nothing is ready. Only what rang is looked at
+/// after a sleep, and only that is armed again: all others stay armed. A wake-up may come for what was read
+/// meanwhile; no event is ever without one.
+///
+/// ```
+/// use slipring_ring::{Builder, Waiter};
+/// let mut consumers = Vec::new();
+/// let mut producers = Vec::new();
+/// for _ in 0..3 {
+///     let mut builder = Builder::single(8, u64::default);
+///     builder.poll("tape");
+///     let (producer, ring) = builder.build()?;
+///     consumers.push(ring.consumer("tape")?);
+///     producers.push(producer);
+/// }
+/// std::thread::spawn(move || {
+///     for producer in &mut producers {
+///         producer.publish(|event| *event = 7).unwrap();
+///     }
+/// });
+/// let waiter = Waiter::new();
+/// let mut ready: Vec<usize> = (0..consumers.len()).collect();
+/// let (mut sum, mut open) = (0, consumers.len());
+/// while open > 0 {
+///     while let Some(token) = ready.pop() {
+///         let consumer = &mut consumers[token];
+///         let Ok(mut batch) = consumer.poll(64) else {
+///             open -= 1;                                      // closed
+///             continue;
+///         };
+///         let nothing = batch.is_empty();
+///         sum += (&mut batch).into_iter().map(|(_, event)| *event).sum::<u64>();
+///         drop(batch);
+///         if !(nothing && consumer.arm(&waiter, token)) {
+///             ready.push(token);
+///         }
+///     }
+///     if open > 0 {
+///         waiter.park(None, |token| ready.push(token));
+///     }
+/// }
+/// assert_eq!(sum, 21);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Waiter {
     bed: Arc<Bed>,
 }

@@ -2,8 +2,10 @@
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
+use crate::bell::Waiter;
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
+use crate::error::SeekError;
 use crate::fence;
 use crate::kind::Kind;
 use crate::ordering::{FOLLOW, HOLD_FENCE, fault};
@@ -11,7 +13,7 @@ use crate::sequence::{Sequence, ahead, earlier};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
-use crate::waiting::{Bells, Look, Waiting};
+use crate::waiting::{Bells, Look, Waiting, arm};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -105,6 +107,66 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     /// How this consumer waits.
     pub fn set_wait(&mut self, wait: Wait) {
         self.waiting.wait = wait;
+    }
+
+    /// Moves to `to` without reading what lies between. Forward that passes over what is there; backward it is leaving
+    /// and joining again, so `to` must be kept still: by a slower stage, or by [`Builder::retain`](crate::Builder::retain).
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Sequence};
+    /// let mut builder = Builder::single(8, u64::default);
+    /// builder.retain(4).poll("tape");
+    /// let (mut producer, ring) = builder.build()?;
+    /// let mut tape = ring.consumer("tape")?;
+    /// for value in 0..6 {
+    ///     producer.publish(|event| *event = value)?;
+    /// }
+    /// tape.seek(Sequence(6))?;
+    /// tape.seek(Sequence(2))?;
+    /// assert_eq!((&mut tape.poll(1)?).into_iter().next(), Some((Sequence(2), &2)));
+    /// assert!(tape.seek(Sequence(1)).is_err(), "no longer kept");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `to` is not kept, or this stage may not read it yet; backward: others stand behind this stage; it was evicted, or
+    /// the ring was halted. The consumer then stays where it was.
+    pub fn seek(&mut self, to: Sequence) -> Result<(), SeekError> {
+        if let Some(closed) = self.core.closing.reason().filter(|_| self.core.closing.phase().at_once()) {
+            return Err(closed.into());
+        }
+        if self.stage.is_evicted() {
+            return Err(self.evicted().into());
+        }
+        if to.since(Sequence(self.next)) < 0 {
+            self.stage = self.core.rejoin(&self.stage, to)?;
+            self.available = to.0;
+            self.at_end = false;
+        } else {
+            // Further than a stage before would be past what that one may still change.
+            let before = self.stage.after.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier);
+            let latest = before.unwrap_or_else(|| K::published(&self.core));
+            if ahead(to.0, latest) > 0 {
+                let (stage, earliest) = (self.stage.name.clone(), Sequence(self.next));
+                return Err(SeekError::OutOfRange { stage, asked: to, earliest, latest: Sequence(latest) });
+            }
+            if ahead(to.0, self.available) > 0 {
+                self.available = to.0;
+            }
+            self.release(to.0);
+        }
+        self.dense = K::DENSE;
+        self.next = to.0;
+        Ok(())
+    }
+
+    /// Arms `waiter` to be woken with `token` when there may be more to read, so that one thread can sleep over many
+    /// rings. True if it may sleep now; false if there is something to read, or the end to be told, already: then it
+    /// may be woken once for nothing. See [`Waiter`] for the whole protocol.
+    ///
+    /// This issues a heavy fence (see [`crate::fence`]), which interrupts the other running threads of this process.
+    pub fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
+        arm(&mut self.events(1), waiter, token)
     }
 
     /// What is there now, at most `limit` events (at least 1), maybe none. Never waits.

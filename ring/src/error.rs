@@ -168,6 +168,35 @@ fn held_by(stage: &Option<String>) -> String {
     }
 }
 
+/// A consumer did not move to where it was told to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SeekError {
+    /// The sequence is not kept any more, or this stage may not read it yet.
+    #[error("stage {stage:?} cannot move to {asked}: it may be anywhere from {earliest} to {latest}")]
+    OutOfRange {
+        /// The stage.
+        stage: String,
+        /// Where it was told to go.
+        asked: Sequence,
+        /// The earliest that it may move to.
+        earliest: Sequence,
+        /// The latest.
+        latest: Sequence,
+    },
+    /// Others stand behind it: they have read on already.
+    #[error("stage {stage:?} cannot go back while {behind:?} stands behind it")]
+    StoodBehind {
+        /// The stage.
+        stage: String,
+        /// One that stands behind it.
+        behind: String,
+    },
+    /// The ring was halted or has failed, or this stage was evicted.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
 /// A value was not sent; here it is again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]

@@ -1,8 +1,8 @@
 //! Joining a ring that runs, and leaving it. The protocol's proof stands in [`crate::gates`].
 
-use crate::closing::Phase;
+use crate::closing::{Closed, Phase};
 use crate::core::Core;
-use crate::error::{BuildError, StageError};
+use crate::error::{BuildError, SeekError, StageError};
 use crate::fence;
 use crate::gates::lowest_of;
 use crate::kind::Kind;
@@ -64,6 +64,42 @@ impl<E, K: Kind> Core<E, K> {
         // A producer may have been held by the pin.
         stage.bell.ring();
         Ok((stage, start))
+    }
+
+    /// Leaves and joins again at `to`, which lies before where `stage` stands; returns the new stage. The old one's gate
+    /// stays until the new one's is shown, and comes back if the range refuses.
+    pub(crate) fn rejoin(&self, stage: &Arc<StageState>, to: Sequence) -> Result<Arc<StageState>, SeekError> {
+        let mut members = lock(&self.members);
+        let name = || stage.name.clone();
+        let Some(place) = members.iter().position(|member| Arc::ptr_eq(member, stage)) else {
+            return Err(Closed::Evicted { stage: name() }.into());
+        };
+        if let Some(behind) = members.iter().find(|member| member.is_behind(stage)) {
+            return Err(SeekError::StoodBehind { stage: name(), behind: behind.name.clone() });
+        }
+        let floor_and = |lowest: Option<u64>| lowest.map_or_else(|| self.floor(), |gate| earlier(gate, self.floor()));
+        let again = Arc::new(stage.again_at(floor_and(lowest_of(members.iter()))));
+        members[place] = Arc::clone(&again);
+        self.gates.show(members.clone());
+        fence::heavy_at(&JOIN_FENCE);
+
+        let others = members.iter().filter(|member| !Arc::ptr_eq(member, &again));
+        let earliest = self.earliest(floor_and(lowest_of(others)));
+        let is_kept = ahead(to.0, earliest) >= 0;
+        if is_kept {
+            again.start(to.0);
+        } else {
+            members[place] = Arc::clone(stage);
+            self.gates.show(members.clone());
+        }
+        // Producers may have been held by the pin, or wait at the gate that has gone.
+        again.bell.ring();
+        stage.bell.ring();
+        if is_kept {
+            return Ok(again);
+        }
+        let (earliest, latest) = (Sequence(earliest), Sequence(stage.position(&GATE)));
+        Err(SeekError::OutOfRange { stage: name(), asked: to, earliest, latest })
     }
 
     fn resolve(&self, declared: &Stage, members: &[Arc<StageState>]) -> Result<Vec<Arc<StageState>>, BuildError> {

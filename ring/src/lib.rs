@@ -45,7 +45,7 @@ pub use builder::Builder;
 pub use claim::Claim;
 pub use closing::Closed;
 pub use consumer::{Consumer, ConsumerMut};
-pub use error::{BuildError, ClaimError, SendError, StageError};
+pub use error::{BuildError, ClaimError, SeekError, SendError, StageError};
 pub use kind::{Kind, Multi, Single};
 pub use lossy::{LossyReader, LossyRing, LossyWriter, Plain};
 pub use managed::Handler;

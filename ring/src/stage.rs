@@ -245,6 +245,25 @@ impl StageState {
         }
     }
 
+    /// The same stage, for whoever joins again: nothing is held or evicted.
+    pub(crate) fn again_at(&self, at: u64) -> Self {
+        let [stalls, skipped, lost] = self.counts.read().map(AtomicU64::new);
+        Self {
+            name: self.name.clone(),
+            exclusive: self.exclusive,
+            journaler: self.journaler,
+            after: self.after.clone(),
+            consumed: Position::new(at),
+            workers: None,
+            bell: Arc::new(Bell::new()),
+            hold: CachePadded::new(AtomicU32::new(0)),
+            evicted: CachePadded::new(AtomicU32::new(0)),
+            counts: Counts { stalls, skipped, lost },
+            ending: Mutex::new(None),
+            left: Mutex::new(false),
+        }
+    }
+
     /// Where this stage stands, read with GATE by producers and with FOLLOW by stages behind it.
     #[inline]
     pub(crate) fn position(&self, site: &Site) -> u64 {

@@ -121,7 +121,22 @@ impl Drop for Waiting {
     }
 }
 
-pub(crate) fn are_same(some: &Bells, others: &Bells) -> bool {
+/// Arms somebody else's waiter; true if there is nothing to be found, so that it may sleep.
+pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> bool {
+    loop {
+        let bells = target.bells();
+        bells.iter().flatten().for_each(|bell| bell.arm(waiter, token));
+        fence::heavy_at(&ARM_FENCE);
+        if target.look().is_some() {
+            return false;
+        }
+        if are_same(&bells, &target.bells()) {
+            return true;
+        }
+    }
+}
+
+fn are_same(some: &Bells, others: &Bells) -> bool {
     let address = |bell: &Option<Arc<Bell>>| bell.as_ref().map(|bell| std::ptr::from_ref::<Bell>(bell));
     some.each_ref().map(address) == others.each_ref().map(address)
 }

@@ -1,5 +1,6 @@
 //! A worker: one of several that share a stage's events, each event to exactly one of them.
 
+use crate::bell::Waiter;
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::kind::Kind;
@@ -8,7 +9,7 @@ use crate::sequence::{Sequence, ahead, earlier};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
-use crate::waiting::{Bells, Look, Waiting};
+use crate::waiting::{Bells, Look, Waiting, arm};
 use crate::workers::Workers;
 use std::fmt;
 
@@ -68,6 +69,16 @@ impl<E, K: Kind> Worker<E, K> {
     /// How this worker waits.
     pub fn set_wait(&mut self, wait: Wait) {
         self.waiting.wait = wait;
+    }
+
+    /// Arms `waiter` to be woken with `token` when there may be more to take: as
+    /// [`Consumer::arm`](crate::Consumer::arm). If this is false, take now, at most as much as can be done now.
+    pub fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
+        if self.at != self.end {
+            return false;
+        }
+        let share = Share { core: &self.core, stage: &self.stage, place: self.place, limit: 1, left: None };
+        arm(&mut Peep(share), waiter, token)
     }
 
     /// Up to `limit` events (at least 1) that no other worker gets, maybe none. Never waits.
@@ -268,6 +279,12 @@ impl<E, K: Kind> Share<'_, E, K> {
         (ahead(to, from).max(0) as u64).min(self.limit)
     }
 
+    /// Whether everything was taken and done, and nothing more will come.
+    fn is_over(&self, phase: Phase, workers: &Workers) -> bool {
+        let done = || ahead(K::published(self.core), self.stage.position(&GATE)) <= 0;
+        phase != Phase::Open && (done() || self.is_cut_off(workers))
+    }
+
     /// Whether a stage before has gone and the workers have done all that it let through.
     #[cold]
     fn is_cut_off(&self, workers: &Workers) -> bool {
@@ -297,8 +314,7 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
                 return Some(Ok(taken));
             }
             // All taken is not all done: what another worker leaves behind is still to be adopted.
-            let undone = || ahead(K::published(self.core), self.stage.position(&GATE)) > 0;
-            if phase == Phase::Open || (undone() && !self.is_cut_off(workers)) {
+            if !self.is_over(phase, workers) {
                 return None;
             }
         }
@@ -310,5 +326,23 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
         let ends = self.core.closing.phase() != Phase::Open;
         let before = self.stage.furthest_behind().map_or(&self.core.bell, |stage| &stage.bell);
         [Some(Arc::clone(before)), ends.then(|| Arc::clone(&self.stage.bell))]
+    }
+}
+
+/// A worker's look whether there would be a share, without taking it.
+struct Peep<'w, E, K: Kind>(Share<'w, E, K>);
+
+impl<E, K: Kind> Look for Peep<'_, E, K> {
+    type Found = ();
+
+    fn look(&mut self) -> Option<()> {
+        let workers = self.0.stage.workers.as_ref()?;
+        let phase = self.0.core.closing.phase();
+        let to_take = workers.has_orphans() || self.0.available(workers.taken()) > 0;
+        (to_take || phase.at_once() || self.0.is_over(phase, workers)).then_some(())
+    }
+
+    fn bells(&mut self) -> Bells {
+        self.0.bells()
     }
 }

@@ -103,7 +103,7 @@ impl Workers {
         mut available: impl FnMut(u64) -> u64,
         withdrew: &mut bool,
     ) -> Option<(u64, u64)> {
-        if self.orphaned.load(COUNT.get()) != 0
+        if self.has_orphans()
             && let Some(adopted) = self.adopt(place)
         {
             return Some(adopted);
@@ -131,6 +131,11 @@ impl Workers {
                 }
             }
         }
+    }
+
+    /// Whether a worker left something behind.
+    pub(crate) fn has_orphans(&self) -> bool {
+        self.orphaned.load(COUNT.get()) != 0
     }
 
     fn adopt(&self, place: usize) -> Option<(u64, u64)> {
