@@ -98,7 +98,7 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         // SAFETY: the claim is not dropped, so nobody else uses the borrow that is copied out of it.
         let producer: &mut Producer<E, K> = unsafe { std::ptr::read(&claim.producer) };
         K::publish(producer, claim.first, claim.len as u64);
-        producer.core.bell.ring();
+        producer.bell.ring();
         sequences
     }
 
@@ -137,7 +137,7 @@ impl<E, K: Kind> Drop for Claim<'_, E, K> {
     #[cold]
     fn drop(&mut self) {
         K::abandon(self.producer, self.first, self.len as u64);
-        self.producer.core.bell.ring();
+        self.producer.bell.ring();
     }
 }
 

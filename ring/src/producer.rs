@@ -1,5 +1,6 @@
 //! Publishing: the forms that every producer has. What differs is in `single_producer.rs` and `multi_producer.rs`.
 
+use crate::bell::Bell;
 use crate::claim::Claim;
 use crate::closing::Closed;
 use crate::core::Core;
@@ -58,6 +59,8 @@ pub type MultiProducer<E> = Producer<E, Multi>;
 /// [`Positions::oldest_unpublished`](crate::Positions::oldest_unpublished).
 pub struct Producer<E, K: Kind> {
     pub(crate) core: Arc<Core<E, K>>,
+    /// The core's own: one step nearer.
+    pub(crate) bell: Arc<Bell>,
     /// The gating set that `limit` was computed from.
     pub(crate) known: Arc<GateSet>,
     /// The next sequence of a single producer. A multi producer reads the shared one.
@@ -80,7 +83,8 @@ impl<E, K: Kind> Producer<E, K> {
         core.add_producer();
         let next = core.first;
         let ahead = core.buffer.slots_ahead(K::PREFETCH);
-        Self { known: core.gates.load(), next, limit: next, ahead, waiting: Waiting::new(wait), core }
+        let bell = Arc::clone(&core.bell);
+        Self { bell, known: core.gates.load(), next, limit: next, ahead, waiting: Waiting::new(wait), core }
     }
 
     /// How this producer waits for room.
@@ -111,7 +115,16 @@ impl<E, K: Kind> Producer<E, K> {
     /// ```
     #[inline]
     pub fn publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, Closed> {
-        match self.claim_len(1, None) {
+        match self.claim_now(1) {
+            Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)),
+            None => self.publish_when_there_is_room(fill),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn publish_when_there_is_room(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, Closed> {
+        match self.wait_for_room(1, None) {
             Ok(claim) => Ok(claim.fill_one(fill)),
             Err(refused) => Err(refused.closed()),
         }
@@ -130,7 +143,15 @@ impl<E, K: Kind> Producer<E, K> {
     /// ```
     #[inline]
     pub fn try_publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, ClaimError> {
-        self.try_claim(1).map(|claim| claim.fill_one(fill))
+        match self.claim_now(1) {
+            Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)),
+            None => Err(self.refused()),
+        }
+    }
+
+    #[cold]
+    fn refused(&self) -> ClaimError {
+        self.core.closing.reason().map_or(ClaimError::Full, ClaimError::Closed)
     }
 
     /// The same, but waits no longer than until `deadline`.
@@ -153,7 +174,11 @@ impl<E, K: Kind> Producer<E, K> {
     /// A batch of 0, or larger than ever fits, is refused before anything is filled.
     #[inline]
     pub fn publish_batch(&mut self, len: usize, fill: impl FnMut(usize, &mut E)) -> Result<Sequences, ClaimError> {
-        Ok(self.claim(len)?.fill_all(fill))
+        self.check(len)?;
+        match self.claim_now(len as u64) {
+            Some(first) => Ok(Claim::new(self, first, len).fill_all(fill)),
+            None => Ok(self.wait_for_room(len, None)?.fill_all(fill)),
+        }
     }
 
     /// The same, but an error if there is no room for all.
@@ -176,7 +201,7 @@ impl<E, K: Kind> Producer<E, K> {
         self.check(len)?;
         match self.claim_now(len as u64) {
             Some(first) => Ok(Claim::new(self, first, len)),
-            None => Err(self.core.closing.reason().map_or(ClaimError::Full, ClaimError::Closed)),
+            None => Err(self.refused()),
         }
     }
 
@@ -206,7 +231,7 @@ impl<E, K: Kind> Producer<E, K> {
     /// A claim without waiting, refused once the ring is closed.
     #[inline(always)]
     fn claim_now(&mut self, len: u64) -> Option<u64> {
-        if self.core.bell.is_closed() { None } else { K::claim(self, len) }
+        if self.bell.is_closed() { None } else { K::claim(self, len) }
     }
 
     #[inline(always)]
@@ -285,6 +310,7 @@ impl<E> Clone for Producer<E, Multi> {
         self.core.add_producer();
         Self {
             core: Arc::clone(&self.core),
+            bell: Arc::clone(&self.bell),
             known: Arc::clone(&self.known),
             next: self.next,
             limit: self.limit,
