@@ -7,10 +7,11 @@ use crate::error::BuildError;
 use crate::gates::Gates;
 use crate::kind::Kind;
 use crate::memory::Wishes;
-use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, fault};
+use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, ONE_PRODUCER, fault};
 use crate::sequence::later;
 use crate::stage::StageState;
 use crate::sync::{Arc, AtomicU64, Mutex, lock, next_id};
+use crossbeam_utils::CachePadded;
 
 /// The slots, the positions, the gates and the way to the end. Everyone who has a part in the ring holds it.
 pub struct Core<E, K: Kind> {
@@ -26,7 +27,7 @@ pub struct Core<E, K: Kind> {
     pub(crate) first: u64,
     /// Who takes part. Its lock makes changes of the gating set one at a time.
     pub(crate) members: Mutex<Vec<Arc<StageState>>>,
-    producers: AtomicU64,
+    producers: CachePadded<AtomicU64>,
     /// Tells this ring from others.
     pub(crate) id: u64,
 }
@@ -55,7 +56,7 @@ impl<E, K: Kind> Core<E, K> {
             retain: retain as u64,
             first,
             members: Mutex::new(Vec::new()),
-            producers: AtomicU64::new(0),
+            producers: CachePadded::new(AtomicU64::new(0)),
             id: next_id(),
         })
     }
@@ -83,6 +84,11 @@ impl<E, K: Kind> Core<E, K> {
 
     pub(crate) fn add_producer(&self) {
         self.producers.fetch_add(1, ADD_PRODUCER.get());
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_one_producer(&self) -> bool {
+        self.producers.load(ONE_PRODUCER.get()) == 1
     }
 
     /// The last producer to go finishes the ring.

@@ -4,6 +4,10 @@
 //! difference, is at or above that sequence's: a reader that looks late may find a later lap. Producers never wait
 //! for one another; whoever reads finds the contiguous published position by walking over the stamps.
 //!
+//! While there is one producer only, whether it was never cloned or its clones are gone, it claims by a plain store:
+//! nobody else can claim, and nobody can become a producer but by cloning it. What the others claimed before they went
+//! comes with the count of producers.
+//!
 //! The floor is the permanent gate: how far somebody walked already. It keeps a producer from lapping another one
 //! that still writes, when no stage stands in between. Where a stage does, its position lies at or below what is
 //! published without a hole, so the walk is left out.
@@ -12,7 +16,7 @@
 use crate::buffer::Slots;
 use crate::core::Core;
 use crate::kind::{Kind, Multi};
-use crate::ordering::{CLAIM, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, fault};
+use crate::ordering::{CLAIM, CLAIM_ALONE, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, fault};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 use crate::sync::AtomicU64;
@@ -104,7 +108,14 @@ impl Kind for Multi {
                 }
             }
             let to = claimed.wrapping_add(len);
-            match producer.core.positions.claimed.exchange(claimed, to, &CLAIM, &READ_CLAIMED) {
+            let shared = &producer.core.positions.claimed;
+            // The only producer there is needs no locked instruction: another one can only come from cloning this one,
+            // which is borrowed for as long as it claims.
+            if producer.core.has_one_producer() {
+                shared.store(to, &CLAIM_ALONE);
+                break;
+            }
+            match shared.exchange(claimed, to, &CLAIM, &READ_CLAIMED) {
                 Ok(_) => break,
                 Err(now) => claimed = now,
             }

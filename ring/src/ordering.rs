@@ -69,6 +69,8 @@ sites! {
     /// A multi producer takes sequences. What makes the slots free came with its limit, and what it writes goes
     /// with the stamp: the exchange only has to be atomic.
     CLAIM: Relaxed => [], "CLAIM";
+    /// The only producer takes sequences; see CLAIM.
+    CLAIM_ALONE: Relaxed => [], "ONE_PRODUCER";
     /// Anyone reads the claimed position.
     READ_CLAIMED: Relaxed => [], "CLAIM";
     /// A stage moves its consumed position after it read the events.
@@ -113,6 +115,8 @@ sites! {
     ADD_PRODUCER: Relaxed => [], "DROP_PRODUCER";
     /// One producer less; the last one finishes the ring after all that the others published.
     DROP_PRODUCER: AcqRel => [Acquire, Release], "DROP_PRODUCER";
+    /// A producer looks whether it is the only one: then it must know what those that went have claimed.
+    ONE_PRODUCER: Acquire => [Relaxed], "DROP_PRODUCER";
     /// A stage says that it holds a batch; HOLD_FENCE orders it before the look for an eviction.
     HOLD: Relaxed => [], "READ_HOLD";
     /// A stage says that it holds none any more, after it moved its position.
