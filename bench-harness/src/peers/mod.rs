@@ -1,0 +1,21 @@
+//! `peers`: the same work for our rings, their rivals and the floor, round by round in turn.
+
+#[cfg(feature = "rivals")]
+mod channels;
+mod contender;
+#[cfg(feature = "rivals")]
+mod disruptor;
+mod floor;
+pub mod link;
+mod ours;
+pub mod payload;
+mod plan;
+mod results;
+#[cfg(feature = "rivals")]
+mod rtrb;
+mod waiting;
+
+pub use contender::{GROUPS, WORDS};
+pub use plan::Plan;
+pub use results::{PeersDocument, Ratio, Row};
+pub use waiting::WaitClass;
