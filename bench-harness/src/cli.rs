@@ -174,3 +174,250 @@ pub const PEERS: &[Scenario] = &[
     Scenario::PingPong,
     Scenario::IdleWake,
 ];
+
+/// How a producer paces itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Loop {
+    /// By a schedule; latency counts from the intended time
+    Open,
+    /// The next message only after the last one arrived; hides waiting
+    Closed,
+    /// One after the other, to see what closed loop hides
+    Both,
+}
+
+/// What a producer does when the ring is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Full {
+    /// Wait for room
+    Block,
+    /// Drop the message and count it
+    Drop,
+}
+
+/// What is measured, for `run` and `sweep`.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// The scenario
+    #[arg(value_enum, hide_possible_values = true)]
+    pub scenario: Scenario,
+    /// Messages a second, all producers together: 100k/s, 1M/s, max
+    #[arg(long, default_value = "1M/s")]
+    pub rate: Rate,
+    /// Pattern of arrivals: fixed, poisson, burst:N@T, trace:FILE
+    #[arg(long, default_value = "fixed")]
+    pub arrival: Arrival,
+    /// Measured time of a run
+    #[arg(long, value_parser = quantity::duration, default_value = "2s")]
+    pub duration: Duration,
+    /// Time before it that is not recorded
+    #[arg(long, value_parser = quantity::duration, default_value = "200ms")]
+    pub warmup: Duration,
+    /// Runs; figures are of all runs together, the spread between runs is shown
+    #[arg(long, default_value_t = 3)]
+    pub runs: usize,
+    /// Bytes a message: 32, 64, 128, 256
+    #[arg(long, value_parser = quantity::count, default_value = "32")]
+    pub payload: u64,
+    /// Publishing threads (more than one takes the multi-producer ring) [default: by scenario]
+    #[arg(long)]
+    pub producers: Option<usize>,
+    /// Consuming threads of fanout and work-sharing [default: 2]
+    #[arg(long)]
+    pub consumers: Option<usize>,
+    /// Slots
+    #[arg(long, value_parser = quantity::capacity, default_value = "8192")]
+    pub capacity: usize,
+    /// Messages published at once
+    #[arg(long, default_value_t = 1)]
+    pub batch: usize,
+    /// How consumers wait: busy-spin, spin, spin-yield, backoff, spin-then-park
+    /// [default: spin while each thread has a core, else spin-yield]
+    #[arg(long)]
+    pub wait: Option<String>,
+    /// What producers do when the ring is full
+    #[arg(long, value_enum, default_value_t = Full::Block)]
+    pub full: Full,
+    /// Cores of producers and consumers, such as p=0,c=1, or none
+    #[arg(long)]
+    pub pin: Option<PinPlan>,
+    /// Shorter: one run of half a second
+    #[arg(long)]
+    pub quick: bool,
+    /// Hold a consumer up on purpose, such as 5ms@100ms: to see what a stall looks like
+    #[arg(long, value_name = "TIME@EVERY")]
+    pub stall: Option<Stall>,
+}
+
+/// A stall put into a consumer on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// How long it lasts.
+    pub time: Duration,
+    /// From one to the next.
+    pub every: Duration,
+}
+
+impl std::str::FromStr for Stall {
+    type Err = quantity::BadQuantity;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (time, every) = text.split_once('@').unwrap_or((text, "100ms"));
+        Ok(Self { time: quantity::duration(time)?, every: quantity::duration(every)? })
+    }
+}
+
+/// Options of `run`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    long_about = "Measure the latency of one scenario on our ring.\n\n\
+    Open loop by default: every message has an intended time, and its latency counts from there,\n\
+    so that a stall is seen by every message that had to wait for it. A run that missed its rate\n\
+    is INVALID, not slow. Beside the latencies stand the hiccups of the same cores with nothing\n\
+    running on them, and the cost of the harness itself.",
+    after_long_help = crate::scenario::gallery(RUN)
+)]
+pub struct RunArgs {
+    /// What is measured.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// How the producer paces itself
+    #[arg(long = "loop", value_enum, default_value_t = Loop::Open)]
+    pub pace: Loop,
+    /// Show percentiles, rate and lag as they move
+    #[arg(long)]
+    pub live: bool,
+    /// Conditions for exit code 0, such as 'p99<2us,p99.9<20us,drops=0'
+    #[arg(long)]
+    pub assert: Option<Assertions>,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// The scenarios that `run` draws in its help.
+pub const RUN: &[Scenario] = &[
+    Scenario::Spsc,
+    Scenario::Mpsc,
+    Scenario::Fanout,
+    Scenario::Pipeline,
+    Scenario::Diamond,
+    Scenario::WorkSharing,
+    Scenario::PingPong,
+    Scenario::IdleWake,
+    Scenario::Topic,
+    Scenario::Group,
+    Scenario::Journal,
+    Scenario::Transform,
+];
+
+/// Options of `sweep`.
+#[derive(Clone, Debug, Args)]
+#[command(long_about = "Walk a scenario over rates, capacities or payloads.\n\n\
+    Over rates it draws latency against load and finds the knee: the highest rate that was\n\
+    reached with a p99 of at most ten times the lowest p99 of the walk.")]
+pub struct SweepArgs {
+    /// The scenario
+    #[arg(value_enum, hide_possible_values = true)]
+    pub scenario: Scenario,
+    /// Rates to walk: 100k..50M:log, or the one rate of another walk
+    #[arg(long, default_value = "100k..20M:log")]
+    pub rate: Steps,
+    /// Capacities to walk: 256..1M:log
+    #[arg(long)]
+    pub capacity: Option<Steps>,
+    /// Payloads to walk: 32,64,128,256
+    #[arg(long)]
+    pub payload: Option<Steps>,
+    /// Pattern of arrivals: fixed, poisson, burst:N@T, trace:FILE
+    #[arg(long, default_value = "fixed")]
+    pub arrival: Arrival,
+    /// Measured time of a point
+    #[arg(long, value_parser = quantity::duration, default_value = "1s")]
+    pub duration: Duration,
+    /// How consumers wait
+    #[arg(long)]
+    pub wait: Option<String>,
+    /// Cores of producers and consumers, such as p=0,c=1, or none
+    #[arg(long)]
+    pub pin: Option<PinPlan>,
+    /// Shorter: a fifth of a second a point
+    #[arg(long)]
+    pub quick: bool,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Options of `compare`.
+#[derive(Clone, Debug, Args)]
+#[command(long_about = "Compare two results, or two builds of this program.\n\n\
+    BASE and NEW are each a result directory, its run.json or peers.json, the name of a saved\n\
+    baseline, or a bench-harness binary. Two binaries are run in turn (A B, B A, ...) with the\n\
+    arguments after --, for example:\n\n\
+    bench-harness compare ./old ./new --rounds 7 -- spsc --rate 1M/s --duration 500ms\n\n\
+    A verdict needs the whole 95 % bootstrap interval on one side of no change.")]
+pub struct CompareArgs {
+    /// What was
+    pub base: String,
+    /// What is
+    pub new: String,
+    /// Rounds of two binaries
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// Exit with 1 if this got worse by more: 'p99>5%', 'p50>10%,rate>3%'
+    #[arg(long)]
+    pub fail_on: Option<String>,
+    /// Changes smaller than this are no change
+    #[arg(long, default_value = "2%")]
+    pub margin: String,
+    /// Compare results of different machines all the same
+    #[arg(long)]
+    pub force: bool,
+    /// Directory of the baselines
+    #[arg(long, env = "BENCH_HARNESS_STORE")]
+    pub store: Option<PathBuf>,
+    /// What both binaries run, as after `run`
+    #[arg(last = true)]
+    pub work: Vec<String>,
+}
+
+/// Options of `baseline`.
+#[derive(Debug, Args)]
+pub struct BaselineArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: BaselineAction,
+    /// Directory of the baselines [default: bench-harness/baselines in the user's data directory]
+    #[arg(long, env = "BENCH_HARNESS_STORE", global = true)]
+    pub store: Option<PathBuf>,
+}
+
+/// What to do with baselines.
+#[derive(Debug, Subcommand)]
+pub enum BaselineAction {
+    /// Keep the result in DIR under a name
+    Save {
+        /// The name
+        name: String,
+        /// A directory with run.json or peers.json
+        dir: PathBuf,
+    },
+    /// List them
+    Ls,
+    /// Remove one
+    Rm {
+        /// The name
+        name: String,
+    },
+}
+
+/// Options of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// A directory with run.json, peers.json or sweep.json
+    pub dir: PathBuf,
+    /// What to write, by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Format::Text, Format::Html])]
+    pub format: Vec<Format>,
+}

@@ -54,7 +54,6 @@ macro_rules! by_words {
         }
     };
 }
-pub(crate) use by_words;
 
 /// What a scenario asks of a link, or `None` if a link has no stages to do it with.
 pub fn shape(scenario: Scenario) -> Option<Shape> {

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "rivals")]
 mod channels;
+mod command;
 mod contender;
 #[cfg(feature = "rivals")]
 mod disruptor;
@@ -10,12 +11,13 @@ pub mod link;
 mod ours;
 pub mod payload;
 mod plan;
+mod render;
 mod results;
 #[cfg(feature = "rivals")]
 mod rtrb;
+mod text;
 mod waiting;
 
-pub use contender::{GROUPS, WORDS};
-pub use plan::Plan;
+pub use command::command;
 pub use results::{PeersDocument, Ratio, Row};
 pub use waiting::WaitClass;

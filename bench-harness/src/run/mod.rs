@@ -1,0 +1,3 @@
+//! `run`: the latency of one scenario on our ring.
+
+pub mod schedule;
