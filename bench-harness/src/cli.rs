@@ -111,7 +111,7 @@ pub struct PeersArgs {
     #[arg(required = true, value_enum, hide_possible_values = true)]
     pub scenarios: Vec<Scenario>,
     /// Rivals: all, none, or some of crossbeam,rtrb,disruptor,kanal,flume,std; native adds the
-    /// channels' own blocking calls, disruptor-poll its event poller
+    /// channels' own blocking calls
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub with: Vec<String>,
     /// Under a minute: five short rounds

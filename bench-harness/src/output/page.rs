@@ -19,7 +19,7 @@ main{max-width:960px;margin:0 auto;padding:32px 20px 64px}
 h1{font-size:26px;line-height:1.25;margin:0 0 4px}h2{font-size:18px;margin:36px 0 8px}
 p{margin:6px 0}.soft{color:var(--soft)}code{font:13px ui-monospace,'DejaVu Sans Mono',monospace;background:var(--tint);padding:2px 6px;border-radius:4px;overflow-wrap:anywhere}
 table{border-collapse:collapse;font-size:14px;margin:8px 0}td,th{padding:4px 14px 4px 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap;font-variant-numeric:tabular-nums}
-th{font-weight:600;color:var(--soft)}td:first-child,th:first-child{text-align:left}tr.ours td{background:var(--ours);font-weight:600}tr.floor td{color:var(--soft)}
+th{font-weight:600;color:var(--soft)}td:first-child,th:first-child{text-align:left}tr.ours td{background:var(--ours);font-weight:600}tr.floor td{color:var(--soft)}tr.words td{text-align:left;white-space:normal}
 .scroll{overflow-x:auto}.badge{display:inline-block;padding:2px 10px;border-radius:12px;font-weight:600;font-size:13px;color:#fff}
 .good{background:#0f7a4d}.bad{background:#b3261e}figure{margin:20px 0;overflow-x:auto}svg{max-width:100%;height:auto}
 table.facts td{white-space:normal;text-align:left}table.facts td:first-child{color:var(--soft);white-space:nowrap}td small{color:var(--soft);font-weight:400}

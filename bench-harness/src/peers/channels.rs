@@ -1,6 +1,6 @@
 //! The channels: crossbeam-channel, kanal, flume, std. None of them publishes a batch at once.
 
-use super::link::{Link, Receiver, Sender};
+use super::link::{Link, NoFigure, Receiver, Sender};
 use super::payload::Payload;
 use super::waiting::{WaitClass, Waiting};
 
@@ -78,9 +78,9 @@ macro_rules! channel {
                 capacity: usize,
                 producers: usize,
                 _waiting: WaitClass,
-            ) -> (Vec<Self::Sender>, Self::Receiver) {
+            ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure> {
                 let (sender, receiver) = $open(capacity);
-                (vec![sender; producers], receiver)
+                Ok((vec![sender; producers], receiver))
             }
         }
     };
@@ -181,8 +181,8 @@ impl<const N: usize> Link<N> for Kanal {
         capacity: usize,
         producers: usize,
         _waiting: WaitClass,
-    ) -> (Vec<Self::Sender>, Self::Receiver) {
+    ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure> {
         let (sender, receiver) = kanal::bounded(capacity);
-        (vec![sender; producers], receiver)
+        Ok((vec![sender; producers], receiver))
     }
 }

@@ -47,10 +47,10 @@ fn plan(arguments: &PeersArgs) -> Result<Plan, Failure> {
         }
     }
     for name in &arguments.with {
-        let extra = matches!(name.as_str(), "native" | "disruptor-poll");
+        let extra = name == "native";
         if !extra && !GROUPS.contains(&name.as_str()) {
             return Err(Failure::usage(format!(
-                "`{name}` is not known to --with; it takes {}, native, disruptor-poll",
+                "`{name}` is not known to --with; it takes {}, native",
                 GROUPS.join(", ")
             )));
         }

@@ -55,6 +55,8 @@ macro_rules! by_words {
     };
 }
 
+pub(crate) use by_words;
+
 /// What a scenario asks of a link, or `None` if a link has no stages to do it with.
 pub fn shape(scenario: Scenario) -> Option<Shape> {
     match scenario {
@@ -110,6 +112,10 @@ fn disruptor(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
 
 #[cfg(feature = "rivals")]
 fn disruptor_polled(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
+    if scenario != Scenario::Spsc {
+        // Its managed handlers stand for it elsewhere; in ping-pong they are event pollers already.
+        return Err(NoFigure::NotApplicable("measured as `disruptor` here"));
+    }
     on_link::<super::disruptor::Polled>(scenario, work)
 }
 
@@ -134,7 +140,7 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
             rival("rtrb", "rtrb", on_link::<Rtrb<false>>),
             rival("rtrb+pause", "rtrb", on_link::<Rtrb<true>>),
             rival("disruptor", "disruptor", disruptor),
-            rival("disruptor-poll", "disruptor-poll", disruptor_polled),
+            rival("disruptor-poll", "disruptor", disruptor_polled),
             rival("crossbeam", "crossbeam", on_link::<Crossbeam>),
             rival("kanal", "kanal", on_link::<Kanal>),
             rival("flume", "flume", on_link::<Flume>),
@@ -144,13 +150,9 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
             rival("flume+block", "native", native::<Flume>),
             rival("std+block", "native", native::<Std>),
         ];
-        let special = |group: &str| matches!(group, "native" | "disruptor-poll");
-        all.extend(rivals.into_iter().filter(|contender| {
-            if special(contender.group) {
-                groups.iter().any(|name| name == contender.group)
-            } else {
-                picked(contender.group)
-            }
+        all.extend(rivals.into_iter().filter(|contender| match contender.group {
+            "native" => groups.iter().any(|name| name == "native"),
+            group => picked(group),
         }));
     }
     #[cfg(not(feature = "rivals"))]

@@ -264,9 +264,9 @@ impl<const N: usize> Link<N> for Polled {
         capacity: usize,
         _producers: usize,
         waiting: WaitClass,
-    ) -> (Vec<Self::Sender>, Self::Receiver) {
+    ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure> {
         let builder = build_single_producer(capacity, Payload::default, Idle(waiting));
         let (poller, builder) = builder.new_event_poller();
-        (vec![builder.build()], Poller(poller))
+        Ok((vec![builder.build()], Poller(poller)))
     }
 }

@@ -121,7 +121,7 @@ impl<const N: usize, const PAUSE: bool> Link<N> for BareRing<PAUSE> {
         capacity: usize,
         _producers: usize,
         _waiting: WaitClass,
-    ) -> (Vec<Self::Sender>, Self::Receiver) {
+    ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure> {
         let slots = (0..capacity).map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect();
         let shared = Arc::new(Shared {
             slots,
@@ -132,7 +132,7 @@ impl<const N: usize, const PAUSE: bool> Link<N> for BareRing<PAUSE> {
             BareSender { shared: Arc::clone(&shared), next: 0, limit: capacity as u64 };
         let target = ShortBatchPause::target(capacity);
         let pause = ShortBatchPause::default();
-        (vec![sender], BareReceiver { shared, next: 0, pause, target })
+        Ok((vec![sender], BareReceiver { shared, next: 0, pause, target }))
     }
 }
 

@@ -87,7 +87,7 @@ pub trait Link<const N: usize>: 'static {
 
     /// A fresh link with so many senders.
     fn open(capacity: usize, producers: usize, waiting: WaitClass)
-    -> (Vec<Self::Sender>, Self::Receiver);
+    -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure>;
 }
 
 /// Where threads meet before the clock starts. A thread that could not be pinned says so here,
@@ -157,7 +157,7 @@ pub fn produce<S: Sender<N>, W: Waiting, const N: usize>(
 fn stream<L: Link<N>, C: Check, W: Waiting, const N: usize, const BATCHED: bool>(
     work: &Work,
 ) -> Result<Round, NoFigure> {
-    let (senders, mut receiver) = L::open(work.capacity, work.producers, work.waiting);
+    let (senders, mut receiver) = L::open(work.capacity, work.producers, work.waiting)?;
     let line = StartLine::new(work.producers + 1);
     let total = work.each * work.producers as u64;
     let producers: Vec<_> = senders
@@ -196,8 +196,8 @@ pub fn join<T>(thread: std::thread::JoinHandle<T>) -> Result<T, NoFigure> {
 
 /// Round trips through two links.
 fn ping_pong<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Round, NoFigure> {
-    let (mut requests, mut request_end) = L::open(work.capacity, 1, work.waiting);
-    let (mut answers, mut answer_end) = L::open(work.capacity, 1, work.waiting);
+    let (mut requests, mut request_end) = L::open(work.capacity, 1, work.waiting)?;
+    let (mut answers, mut answer_end) = L::open(work.capacity, 1, work.waiting)?;
     let (mut ask, mut answer) = (requests.remove(0), answers.remove(0));
     let each = work.each;
     round_trips(
@@ -273,7 +273,7 @@ fn idle_wake<L: Link<N>, const N: usize>(work: &Work) -> Result<Round, NoFigure>
     if !L::SLEEPS {
         return Err(NoFigure::NotApplicable("has no receive that sleeps"));
     }
-    let (mut senders, mut receiver) = L::open(work.capacity, 1, WaitClass::Native);
+    let (mut senders, mut receiver) = L::open(work.capacity, 1, WaitClass::Native)?;
     let mut sender = senders.remove(0);
     let line = StartLine::new(2);
     let clock = Clock::new();

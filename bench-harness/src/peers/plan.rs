@@ -76,10 +76,10 @@ impl Plan {
         }).sum());
         for (scenario, work) in cells {
             let setup = format!(
-                "{}: {} producers, {} consumers, {}, pinned {}",
+                "{}: {}, {}, {}, pinned {}",
                 scenario.name(),
-                work.producers,
-                work.consumers,
+                counted(work.producers, "producer"),
+                counted(work.consumers, "consumer"),
                 work.waiting.describe(),
                 work.pins.describe(work.producers, work.consumers)
             );
@@ -218,6 +218,11 @@ impl Plan {
         };
         Some(round_up(((rate * self.duration.as_secs_f64()) as u64).max(64), work.batch))
     }
+}
+
+/// `1 producer`, `2 producers`.
+pub fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn round_up(count: u64, batch: usize) -> u64 {

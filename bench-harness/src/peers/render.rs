@@ -145,15 +145,14 @@ fn page(document: &PeersDocument) -> String {
     }
     if !document.not_applicable.is_empty() {
         page.heading("Not applicable");
-        let rows: Vec<_> = document
-            .not_applicable
-            .iter()
-            .map(|entry| {
-                let cells = [&entry.contender, &entry.scenario, &entry.mode, &entry.reason];
-                (String::new(), cells.iter().map(|cell| escape(cell)).collect())
+        let rows: Vec<_> = text::absences(document)
+            .into_iter()
+            .map(|(who, place, why)| {
+                let cells = [who, place, why].iter().map(|cell| escape(cell)).collect();
+                ("words".to_owned(), cells)
             })
             .collect();
-        let head = ["contender", "scenario", "mode", "why"].map(str::to_owned);
+        let head = ["contender", "where", "why"].map(str::to_owned);
         page.table(&head, &rows);
     }
     for fault in &document.faults {

@@ -1,6 +1,6 @@
 //! rtrb, as its documentation uses it, and with the short-batch pause of our own consumers.
 
-use super::link::{Link, Receiver, Sender};
+use super::link::{Link, NoFigure, Receiver, Sender};
 use super::payload::Payload;
 use super::waiting::{ShortBatchPause, WaitClass, Waiting};
 
@@ -102,9 +102,9 @@ impl<const N: usize, const PAUSE: bool> Link<N> for Rtrb<PAUSE> {
         capacity: usize,
         _producers: usize,
         _waiting: WaitClass,
-    ) -> (Vec<Self::Sender>, Self::Receiver) {
+    ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure> {
         let (producer, consumer) = rtrb::RingBuffer::new(capacity);
         let target = ShortBatchPause::target(capacity);
-        (vec![producer], Reader { consumer, pause: ShortBatchPause::default(), target })
+        Ok((vec![producer], Reader { consumer, pause: ShortBatchPause::default(), target }))
     }
 }

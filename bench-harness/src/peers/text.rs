@@ -22,12 +22,8 @@ pub fn render(document: &PeersDocument) -> String {
     }
     if !document.not_applicable.is_empty() {
         text.push_str("\nN/A\n");
-        for entry in &document.not_applicable {
-            let _ = writeln!(
-                text,
-                "  {} {} ({}): {}",
-                entry.scenario, entry.contender, entry.mode, entry.reason
-            );
+        for (contenders, where_, reason) in absences(document) {
+            let _ = writeln!(text, "  {contenders} ({where_}): {reason}");
         }
     }
     for fault in &document.faults {
@@ -35,6 +31,30 @@ pub fn render(document: &PeersDocument) -> String {
     }
     let _ = writeln!(text, "\n{}", document.command);
     text
+}
+
+/// Contenders without a figure, those with the same reason together: who, where, why.
+pub fn absences(document: &PeersDocument) -> Vec<(String, String, String)> {
+    let mut places: Vec<(String, Vec<String>, &str)> = Vec::new();
+    for entry in &document.not_applicable {
+        let place = format!("{} {}", entry.scenario, entry.mode);
+        match places.iter_mut().find(|(who, _, why)| *who == entry.contender && *why == entry.reason) {
+            Some((_, all, _)) => all.push(place),
+            None => places.push((entry.contender.clone(), vec![place], &entry.reason)),
+        }
+    }
+    let mut merged: Vec<(String, String, String)> = Vec::new();
+    for (who, place, why) in places {
+        let place = place.join(", ");
+        match merged.iter_mut().find(|(_, other, reason)| *other == place && *reason == why) {
+            Some((all, _, _)) => {
+                all.push_str(", ");
+                all.push_str(&who);
+            }
+            None => merged.push((who, place, why.to_owned())),
+        }
+    }
+    merged
 }
 
 /// Rows that belong in one table: all but contender and capacity agree.
