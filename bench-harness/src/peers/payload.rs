@@ -55,7 +55,7 @@ pub const MOST_PRODUCERS: usize = 8;
 
 /// The first number of a producer.
 #[inline(always)]
-pub fn first_of(producer: usize) -> u64 {
+pub const fn first_of(producer: usize) -> u64 {
     (producer as u64) << PRODUCER_SHIFT
 }
 
