@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Peers(arguments) => peers::command(arguments),
+        Command::Run(arguments) => run::command(&arguments),
         _ => Err(Failure::usage("not there yet")),
     };
     match outcome {

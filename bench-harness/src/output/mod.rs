@@ -1,5 +1,6 @@
 //! Files: where they go and how they are written.
 
+pub mod histogram_files;
 pub mod page;
 pub mod plot;
 

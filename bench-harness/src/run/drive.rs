@@ -296,13 +296,12 @@ fn produce<P: Publish<W>, const W: usize>(
                 std::thread::yield_now();
             }
         }
-        if clock.now() >= end + (end - from) {
+        done.ended = clock.now();
+        if done.ended >= end + (end - from) {
             // Twice the asked time is over: the rate is out of reach, and the run is invalid anyway.
             break;
         }
     }
-    done.ended = clock.now().min(end.max(sent_at)).max(from);
-    done.ended = if clock.now() > end { clock.now() } else { done.ended };
     drop(publisher);
     done
 }
