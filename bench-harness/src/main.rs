@@ -1,9 +1,13 @@
 //! Latency and throughput of slipring and its rivals, measured on the user's own machine.
 
 mod assertion;
+mod baseline;
 mod cli;
 mod clock;
+mod compare;
+mod doctor;
 mod environment;
+mod explain;
 mod failure;
 mod latency;
 mod output;
@@ -11,9 +15,11 @@ mod peers;
 mod pin;
 mod progress;
 mod quantity;
+mod report;
 mod run;
 mod scenario;
 mod statistics;
+mod sweep;
 
 use std::process::ExitCode;
 
@@ -21,7 +27,6 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Command};
-use crate::failure::Failure;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -35,7 +40,12 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Peers(arguments) => peers::command(arguments),
         Command::Run(arguments) => run::command(&arguments),
-        _ => Err(Failure::usage("not there yet")),
+        Command::Doctor(arguments) => doctor::command(arguments.json),
+        Command::Sweep(arguments) => sweep::command(&arguments),
+        Command::Compare(arguments) => compare::command(&arguments),
+        Command::Baseline(arguments) => baseline::command(&arguments),
+        Command::Report(arguments) => report::command(&arguments),
+        Command::Explain { word } => explain::command(word.as_deref()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,5 +19,6 @@ mod text;
 mod waiting;
 
 pub use command::command;
-pub use results::{PeersDocument, Ratio, Row};
+pub use render::write;
+pub use results::PeersDocument;
 pub use waiting::WaitClass;
