@@ -1,1 +1,57 @@
-fn main() {}
+//! Latency and throughput of slipring and its rivals, measured on the user's own machine.
+
+mod assertion;
+mod baseline;
+mod cli;
+mod clock;
+mod compare;
+mod doctor;
+mod environment;
+mod explain;
+mod failure;
+mod latency;
+mod output;
+mod peers;
+mod pin;
+mod progress;
+mod quantity;
+mod report;
+mod run;
+mod scenario;
+mod statistics;
+mod sweep;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(64) };
+        }
+    };
+    let outcome = match cli.command {
+        Command::Peers(arguments) => peers::command(arguments),
+        Command::Run(arguments) => run::command(&arguments),
+        Command::Doctor(arguments) => doctor::command(arguments.json),
+        Command::Sweep(arguments) => sweep::command(&arguments),
+        Command::Compare(arguments) => compare::command(&arguments),
+        Command::Baseline(arguments) => baseline::command(&arguments),
+        Command::Report(arguments) => report::command(&arguments),
+        Command::Explain { word } => explain::command(word.as_deref()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(&failure)
+        }
+    }
+}

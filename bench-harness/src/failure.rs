@@ -1,0 +1,53 @@
+//! How a command ends when it does not end well: the exit codes are a contract.
+
+use std::process::ExitCode;
+
+/// What went wrong, and with which exit code the process says so.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// An assertion or a comparison failed: exit code 1.
+    #[error("{0}")]
+    Regression(String),
+    /// The measurement itself can't be trusted: exit code 2.
+    #[error("{0}")]
+    Invalid(String),
+    /// The command line asks for something that can't be done: exit code 64.
+    #[error("{0}")]
+    Usage(String),
+    /// A file could not be written or read: exit code 74.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Failure {
+    /// A usage failure.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    /// A file failure.
+    pub fn file(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::File { path: path.display().to_string(), source }
+    }
+
+    /// The exit code: 1 assertion or regression, 2 invalid run, 64 usage, 74 files.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Regression(_) => 1,
+            Self::Invalid(_) => 2,
+            Self::Usage(_) => 64,
+            Self::File { .. } => 74,
+        }
+    }
+}
+
+impl From<&Failure> for ExitCode {
+    fn from(failure: &Failure) -> Self {
+        Self::from(failure.code())
+    }
+}

@@ -1,0 +1,78 @@
+//! Files: where they go and how they are written.
+
+pub mod histogram_files;
+pub mod page;
+pub mod plot;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cli::{Format, OutputArgs};
+use crate::failure::Failure;
+
+/// The directory of a command's results, made when the first file is written.
+pub struct Output {
+    directory: PathBuf,
+    formats: Vec<Format>,
+    written: Vec<PathBuf>,
+}
+
+impl Output {
+    /// The output of a command; `label` names the default directory.
+    pub fn new(arguments: &OutputArgs, label: &str) -> Self {
+        let directory = arguments.out.clone().unwrap_or_else(|| {
+            // In a cargo project results belong with the other products of a build.
+            let base = if Path::new("target").is_dir() { "target/bench-harness" } else { "bench-results" };
+            Path::new(base).join(label)
+        });
+        Self { directory, formats: arguments.format.clone(), written: Vec::new() }
+    }
+
+    /// Whether a format was asked for.
+    pub fn wants(&self, format: Format) -> bool {
+        self.formats.contains(&format)
+    }
+
+    /// Writes one file.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::File`] with the path.
+    pub fn write(&mut self, name: &str, content: &str) -> Result<(), Failure> {
+        fs::create_dir_all(&self.directory)
+            .map_err(|error| Failure::file(&self.directory, error))?;
+        let path = self.directory.join(name);
+        fs::write(&path, content).map_err(|error| Failure::file(&path, error))?;
+        self.written.push(path);
+        Ok(())
+    }
+
+    /// Writes a document as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::File`] with the path.
+    pub fn json(&mut self, name: &str, document: &impl serde::Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(document)
+            .map_err(|error| Failure::Invalid(format!("{name}: {error}")))?;
+        self.write(name, &(text + "\n"))
+    }
+
+    /// Says what was written.
+    pub fn announce(&self) {
+        for path in &self.written {
+            println!("wrote {}", path.display());
+        }
+    }
+}
+
+/// Reads a stored JSON document.
+///
+/// # Errors
+///
+/// [`Failure::File`] if it can't be read, [`Failure::Usage`] if it is something else.
+pub fn load<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| Failure::file(path, error))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{}: not a result of this program: {error}", path.display())))
+}

@@ -1,0 +1,167 @@
+//! Who takes part: our rings, the rivals, and the floor.
+
+use super::floor;
+use super::link::{Link, NoFigure, Round, Shape, Work, measure};
+use super::ours;
+use super::waiting::{Native, Spin, WaitClass, Yield};
+use crate::scenario::Scenario;
+
+/// The sizes of a message, in words: 8, 64 and 256 bytes.
+pub const WORDS: [usize; 3] = [1, 8, 32];
+
+/// Whose a contender is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// This project's.
+    Ours,
+    /// Another project's.
+    Rival,
+    /// The least a ring can do, for scale.
+    Floor,
+}
+
+/// One row of a table.
+#[derive(Clone)]
+pub struct Contender {
+    /// Its name in tables and in `peers.json`.
+    pub name: String,
+    /// The name that `--with` knows it by.
+    pub group: &'static str,
+    /// Whose it is.
+    pub family: Family,
+    /// Measures one round.
+    pub run: fn(Scenario, &Work) -> Result<Round, NoFigure>,
+}
+
+impl Contender {
+    fn new(
+        name: &str,
+        group: &'static str,
+        family: Family,
+        run: fn(Scenario, &Work) -> Result<Round, NoFigure>,
+    ) -> Self {
+        Self { name: name.to_owned(), group, family, run }
+    }
+}
+
+/// Calls a function of one constant number of words.
+macro_rules! by_words {
+    ($words:expr, $call:ident :: < $($types:ty),* > ( $($argument:expr),* )) => {
+        match $words {
+            1 => $call::<$($types,)* 1>($($argument),*),
+            8 => $call::<$($types,)* 8>($($argument),*),
+            _ => $call::<$($types,)* 32>($($argument),*),
+        }
+    };
+}
+
+pub(crate) use by_words;
+
+/// What a scenario asks of a link, or `None` if a link has no stages to do it with.
+pub fn shape(scenario: Scenario) -> Option<Shape> {
+    match scenario {
+        Scenario::Spsc | Scenario::MpscOne | Scenario::MpscTwo => Some(Shape::Stream),
+        Scenario::PingPong => Some(Shape::PingPong),
+        Scenario::IdleWake => Some(Shape::IdleWake),
+        _ => None,
+    }
+}
+
+/// A round on a link.
+pub fn on_link<L: Link<1> + Link<8> + Link<32>>(
+    scenario: Scenario,
+    work: &Work,
+) -> Result<Round, NoFigure> {
+    let Some(shape) = shape(scenario) else {
+        return Err(NoFigure::NotApplicable("hands each message to one consumer, has no stages"));
+    };
+    if scenario == Scenario::MpscOne && !<L as Link<1>>::MANY_PRODUCERS {
+        return Err(NoFigure::NotApplicable("takes one producer only"));
+    }
+    by_words!(work.words, measure::<L>(shape, work))
+}
+
+#[cfg(feature = "rivals")]
+fn native<L: Link<1> + Link<8> + Link<32>>(
+    scenario: Scenario,
+    work: &Work,
+) -> Result<Round, NoFigure> {
+    on_link::<L>(scenario, &Work { waiting: WaitClass::Native, ..work.clone() })
+}
+
+fn line(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
+    if scenario != Scenario::PingPong {
+        return Err(NoFigure::NotApplicable("a bare line holds one number"));
+    }
+    match work.waiting {
+        WaitClass::Spin => floor::bare_line::<Spin>(work),
+        WaitClass::Yield => floor::bare_line::<Yield>(work),
+        WaitClass::Native => floor::bare_line::<Native>(work),
+    }
+}
+
+#[cfg(feature = "rivals")]
+fn disruptor(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
+    use super::disruptor::{Polled, managed};
+    match scenario {
+        Scenario::PingPong => on_link::<Polled>(scenario, work),
+        Scenario::IdleWake => Err(NoFigure::NotApplicable("has no receive that sleeps")),
+        _ => by_words!(work.words, managed::<>(scenario, work)),
+    }
+}
+
+#[cfg(feature = "rivals")]
+fn disruptor_polled(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
+    if scenario != Scenario::Spsc {
+        // Its managed handlers stand for it elsewhere; in ping-pong they are event pollers already.
+        return Err(NoFigure::NotApplicable("measured as `disruptor` here"));
+    }
+    on_link::<super::disruptor::Polled>(scenario, work)
+}
+
+/// The groups that `--with` takes.
+pub const GROUPS: [&str; 8] =
+    ["all", "none", "crossbeam", "rtrb", "disruptor", "kanal", "flume", "std"];
+
+/// Everyone who takes part in `scenario`, ours first, the floor last.
+///
+/// `groups` are names of [`GROUPS`] or `native`, which adds the channels' own blocking calls.
+pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
+    let mut all = Vec::new();
+    let (name, run) = ours::contender(scenario);
+    all.push(Contender::new(name, "ours", Family::Ours, run));
+    #[cfg(feature = "rivals")]
+    {
+        use super::channels::{Crossbeam, Flume, Kanal, Std};
+        use super::rtrb::Rtrb;
+        let rival = |name, group, run| Contender::new(name, group, Family::Rival, run);
+        let picked = |group: &str| groups.iter().any(|name| name == "all" || name == group);
+        let rivals: [Contender; 12] = [
+            rival("rtrb", "rtrb", on_link::<Rtrb<false>>),
+            rival("rtrb+pause", "rtrb", on_link::<Rtrb<true>>),
+            rival("disruptor", "disruptor", disruptor),
+            rival("disruptor-poll", "disruptor", disruptor_polled),
+            rival("crossbeam", "crossbeam", on_link::<Crossbeam>),
+            rival("kanal", "kanal", on_link::<Kanal>),
+            rival("flume", "flume", on_link::<Flume>),
+            rival("std", "std", on_link::<Std>),
+            rival("crossbeam+block", "native", native::<Crossbeam>),
+            rival("kanal+block", "native", native::<Kanal>),
+            rival("flume+block", "native", native::<Flume>),
+            rival("std+block", "native", native::<Std>),
+        ];
+        all.extend(rivals.into_iter().filter(|contender| match contender.group {
+            "native" => groups.iter().any(|name| name == "native"),
+            group => picked(group),
+        }));
+    }
+    #[cfg(not(feature = "rivals"))]
+    let _ = groups;
+    let floor = |name, run| Contender::new(name, "floor", Family::Floor, run);
+    if scenario == Scenario::PingPong {
+        all.push(floor("bare-line", line));
+    }
+    all.push(floor("bare-ring", on_link::<floor::BareRing<false>>));
+    all.push(floor("bare-ring+pause", on_link::<floor::BareRing<true>>));
+    all
+}

@@ -1,0 +1,357 @@
+//! The common face of everything that carries messages from producers to one consumer, and the
+//! drivers that measure it. All loops are monomorphic: no dynamic call a message.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::payload::{Check, InOrder, Payload, PerProducer, first_of};
+use super::waiting::{Native, Spin, WaitClass, Waiting, Yield};
+use crate::clock::Clock;
+use crate::pin::{self, PinPlan};
+
+/// One round's work, the same for all contenders.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// Slots of the ring or channel.
+    pub capacity: usize,
+    /// Threads that publish.
+    pub producers: usize,
+    /// Threads that consume.
+    pub consumers: usize,
+    /// Messages a producer.
+    pub each: u64,
+    /// Messages published at once; 1 is one by one.
+    pub batch: usize,
+    /// Words of a message.
+    pub words: usize,
+    /// How to wait.
+    pub waiting: WaitClass,
+    /// Where the threads run.
+    pub pins: PinPlan,
+    /// Silence before each event of idle-wake.
+    pub silence: Duration,
+}
+
+/// What one round gave.
+#[derive(Clone, Debug)]
+pub enum Round {
+    /// Messages a second, all producers together.
+    Rate(f64),
+    /// The latency of each message in nanoseconds.
+    Latency(Box<Histogram<u64>>),
+}
+
+/// Why a round gave no figure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoFigure {
+    /// The contender has no such semantics: N/A in the table.
+    NotApplicable(&'static str),
+    /// What arrived was not what was sent, or a thread could not be pinned.
+    Wrong(String),
+}
+
+/// The sending half.
+pub trait Sender<const N: usize>: Send + 'static {
+    /// Sends one message, waiting for room.
+    fn send<W: Waiting>(&mut self, value: u64);
+
+    /// Sends `count` messages numbered from `first` at once, waiting for room.
+    fn send_batch<W: Waiting>(&mut self, first: u64, count: usize);
+}
+
+/// The receiving half.
+pub trait Receiver<const N: usize>: Send + 'static {
+    /// Receives exactly `total` messages, waiting for them.
+    fn receive<W: Waiting, const BATCHED: bool>(
+        &mut self,
+        total: u64,
+        see: impl FnMut(&Payload<N>),
+    );
+}
+
+/// Something that carries messages from producers to one consumer.
+pub trait Link<const N: usize>: 'static {
+    /// Takes more than one producer.
+    const MANY_PRODUCERS: bool;
+    /// Can publish a batch at once.
+    const BATCHES: bool;
+    /// Has a blocking receive that sleeps.
+    const SLEEPS: bool;
+    /// The sending half.
+    type Sender: Sender<N>;
+    /// The receiving half.
+    type Receiver: Receiver<N>;
+
+    /// A fresh link with so many senders.
+    fn open(capacity: usize, producers: usize, waiting: WaitClass)
+    -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure>;
+}
+
+/// Where threads meet before the clock starts. A thread that could not be pinned says so here,
+/// and then nobody starts.
+#[derive(Debug)]
+pub struct StartLine {
+    missing: AtomicUsize,
+    failed: AtomicBool,
+    reason: Mutex<Option<String>>,
+}
+
+impl StartLine {
+    /// A line for so many threads.
+    pub fn new(threads: usize) -> Arc<Self> {
+        Arc::new(Self {
+            missing: AtomicUsize::new(threads),
+            failed: AtomicBool::new(false),
+            reason: Mutex::new(None),
+        })
+    }
+
+    /// Pins the calling thread, waits for all the others, and says whether to go.
+    pub fn take_place(&self, core: Option<usize>) -> bool {
+        if let Some(Err(error)) = core.map(pin::pin_to) {
+            *self.reason.lock().unwrap_or_else(|poison| poison.into_inner()) =
+                Some(error.to_string());
+            self.failed.store(true, Ordering::Release);
+        }
+        self.missing.fetch_sub(1, Ordering::AcqRel);
+        while self.missing.load(Ordering::Acquire) != 0 {
+            std::thread::yield_now();
+        }
+        !self.failed.load(Ordering::Acquire)
+    }
+
+    /// Why nobody started.
+    pub fn reason(&self) -> NoFigure {
+        let reason = self.reason.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+        NoFigure::Wrong(reason.unwrap_or_else(|| "a thread did not start".to_owned()))
+    }
+}
+
+/// Publishes one producer's share; returns when its first message was begun.
+#[inline(never)]
+pub fn produce<S: Sender<N>, W: Waiting, const N: usize>(
+    sender: &mut S,
+    producer: usize,
+    work: &Work,
+) -> Instant {
+    let first = first_of(producer);
+    let begun = Instant::now();
+    if work.batch == 1 {
+        for number in first..first + work.each {
+            sender.send::<W>(number);
+        }
+    } else {
+        let mut number = first;
+        while number < first + work.each {
+            sender.send_batch::<W>(number, work.batch);
+            number += work.batch as u64;
+        }
+    }
+    begun
+}
+
+/// Measures one round of any number of producers and one consumer.
+fn stream<L: Link<N>, C: Check, W: Waiting, const N: usize, const BATCHED: bool>(
+    work: &Work,
+) -> Result<Round, NoFigure> {
+    let (senders, mut receiver) = L::open(work.capacity, work.producers, work.waiting)?;
+    let line = StartLine::new(work.producers + 1);
+    let total = work.each * work.producers as u64;
+    let producers: Vec<_> = senders
+        .into_iter()
+        .enumerate()
+        .map(|(index, mut sender)| {
+            let (line, work) = (Arc::clone(&line), work.clone());
+            std::thread::spawn(move || {
+                line.take_place(work.pins.producer(index))
+                    .then(|| (produce::<_, W, N>(&mut sender, index, &work), sender))
+            })
+        })
+        .collect();
+    let consumer = {
+        let (line, core) = (Arc::clone(&line), work.pins.consumer(0));
+        std::thread::spawn(move || {
+            line.take_place(core).then(|| {
+                let mut check = C::default();
+                receiver.receive::<W, BATCHED>(total, |message| check.see(message));
+                (Instant::now(), check, receiver)
+            })
+        })
+    };
+    let begun: Vec<_> = producers.into_iter().map(join).collect::<Result<_, _>>()?;
+    let Some((ended, check, _receiver)) = join(consumer)? else { return Err(line.reason()) };
+    let first = begun.iter().flatten().map(|(begun, _)| *begun).min();
+    let Some(first) = first else { return Err(line.reason()) };
+    check.verdict::<N>(work.producers, work.each).map_err(NoFigure::Wrong)?;
+    Ok(Round::Rate(total as f64 / ended.saturating_duration_since(first).as_secs_f64()))
+}
+
+/// The result of a thread; a panic in it is a wrong figure, not a crash of the harness.
+pub fn join<T>(thread: std::thread::JoinHandle<T>) -> Result<T, NoFigure> {
+    thread.join().map_err(|_| NoFigure::Wrong("a thread of the contender panicked".to_owned()))
+}
+
+/// Round trips through two links.
+fn ping_pong<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Round, NoFigure> {
+    let (mut requests, mut request_end) = L::open(work.capacity, 1, work.waiting)?;
+    let (mut answers, mut answer_end) = L::open(work.capacity, 1, work.waiting)?;
+    let (mut ask, mut answer) = (requests.remove(0), answers.remove(0));
+    let each = work.each;
+    round_trips(
+        work,
+        move |line, core| {
+            line.take_place(core).then(|| {
+                for _ in 0..each {
+                    let mut value = 0;
+                    request_end.receive::<W, false>(1, |message| value = message.value());
+                    answer.send::<W>(value);
+                }
+            });
+            // Kept until the client is done: a closed link would look like an answer.
+            (request_end, answer)
+        },
+        move |number| {
+            ask.send::<W>(number);
+            let mut value = u64::MAX;
+            answer_end.receive::<W, false>(1, |message| value = message.value());
+            value
+        },
+    )
+}
+
+/// Times `each` round trips of a client against a server on another core.
+pub fn round_trips<T: Send + 'static>(
+    work: &Work,
+    serve: impl FnOnce(&StartLine, Option<usize>) -> T + Send + 'static,
+    mut trip: impl FnMut(u64) -> u64 + Send + 'static,
+) -> Result<Round, NoFigure> {
+    let line = StartLine::new(2);
+    let server = {
+        let (line, core) = (Arc::clone(&line), work.pins.consumer(0));
+        std::thread::spawn(move || serve(&line, core))
+    };
+    let client = {
+        let (line, core, each) = (Arc::clone(&line), work.pins.producer(0), work.each);
+        let clock = Clock::new();
+        std::thread::spawn(move || {
+            let mut latencies = new_histogram();
+            line.take_place(core).then(|| {
+                let mut astray = 0;
+                for number in 0..each {
+                    let begun = clock.now();
+                    astray |= trip(number) ^ number;
+                    let ended = clock.now();
+                    latencies.saturating_record(clock.nanos(ended.saturating_sub(begun)));
+                }
+                (latencies, astray, trip)
+            })
+        })
+    };
+    let done = join(client)?;
+    join(server)?;
+    match done {
+        None => Err(line.reason()),
+        Some((_, astray, _)) if astray != 0 => {
+            Err(NoFigure::Wrong("an answer did not belong to its request".to_owned()))
+        }
+        Some((latencies, ..)) => Ok(Round::Latency(Box::new(latencies))),
+    }
+}
+
+/// A histogram of nanoseconds up to a minute, with three digits.
+pub fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap_or_else(|error| {
+        unreachable!("one nanosecond to a minute with three digits is a legal range: {error}")
+    })
+}
+
+/// Wakes a sleeping consumer again and again.
+fn idle_wake<L: Link<N>, const N: usize>(work: &Work) -> Result<Round, NoFigure> {
+    if !L::SLEEPS {
+        return Err(NoFigure::NotApplicable("has no receive that sleeps"));
+    }
+    let (mut senders, mut receiver) = L::open(work.capacity, 1, WaitClass::Native)?;
+    let mut sender = senders.remove(0);
+    let line = StartLine::new(2);
+    let clock = Clock::new();
+    // The moment of each publication, written before it: the message itself carries its number.
+    let moments: Arc<Vec<AtomicU64>> = Arc::new((0..work.each).map(|_| AtomicU64::new(0)).collect());
+    let producer = {
+        let (line, work, clock) = (Arc::clone(&line), work.clone(), clock.clone());
+        let moments = Arc::clone(&moments);
+        std::thread::spawn(move || {
+            line.take_place(work.pins.producer(0)).then(|| {
+                for number in 0..work.each {
+                    std::thread::sleep(work.silence);
+                    moments[number as usize].store(clock.now(), Ordering::Relaxed);
+                    sender.send::<Native>(number);
+                }
+                sender
+            })
+        })
+    };
+    let consumer = {
+        let (line, core, each) = (Arc::clone(&line), work.pins.consumer(0), work.each);
+        std::thread::spawn(move || {
+            line.take_place(core).then(|| {
+                let (mut latencies, mut check) = (new_histogram(), InOrder::default());
+                for number in 0..each {
+                    receiver.receive::<Native, false>(1, |message| check.see(message));
+                    let begun = moments[number as usize].load(Ordering::Relaxed);
+                    latencies.saturating_record(clock.nanos(clock.now().saturating_sub(begun)));
+                }
+                (latencies, check)
+            })
+        })
+    };
+    join(producer)?;
+    let Some((latencies, check)) = join(consumer)? else { return Err(line.reason()) };
+    check.verdict::<N>(1, work.each).map_err(NoFigure::Wrong)?;
+    Ok(Round::Latency(Box::new(latencies)))
+}
+
+/// What a link is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Producers to one consumer.
+    Stream,
+    /// Round trips.
+    PingPong,
+    /// Wake from sleep.
+    IdleWake,
+}
+
+/// Runs one round on a link of `N` words.
+pub fn measure<L: Link<N>, const N: usize>(shape: Shape, work: &Work) -> Result<Round, NoFigure> {
+    if work.producers > 1 && !L::MANY_PRODUCERS {
+        return Err(NoFigure::NotApplicable("takes one producer only"));
+    }
+    if work.batch > 1 && !L::BATCHES {
+        return Err(NoFigure::NotApplicable("can't publish a batch at once"));
+    }
+    match shape {
+        Shape::IdleWake => idle_wake::<L, N>(work),
+        Shape::PingPong => match work.waiting {
+            WaitClass::Spin => ping_pong::<L, Spin, N>(work),
+            WaitClass::Yield => ping_pong::<L, Yield, N>(work),
+            WaitClass::Native => ping_pong::<L, Native, N>(work),
+        },
+        Shape::Stream => match work.waiting {
+            WaitClass::Spin => by_batch::<L, Spin, N>(work),
+            WaitClass::Yield => by_batch::<L, Yield, N>(work),
+            WaitClass::Native => by_batch::<L, Native, N>(work),
+        },
+    }
+}
+
+fn by_batch<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Round, NoFigure> {
+    match (work.producers, work.batch) {
+        (1, 1) => stream::<L, InOrder, W, N, false>(work),
+        (1, _) => stream::<L, InOrder, W, N, true>(work),
+        (_, 1) => stream::<L, PerProducer, W, N, false>(work),
+        (_, _) => stream::<L, PerProducer, W, N, true>(work),
+    }
+}

@@ -1,0 +1,295 @@
+//! Interleaves the rounds of all contenders: A B C, B C A, C A B. What the machine does to one it
+//! does to all.
+
+use std::time::Duration;
+
+use super::contender::{Contender, contenders};
+use super::link::{NoFigure, Round, Work};
+use super::results::{NotApplicable, PeersDocument, Row, VERSION};
+use super::waiting::WaitClass;
+use crate::environment::{Environment, command_line};
+use crate::latency;
+use crate::pin::PinPlan;
+use crate::progress::Progress;
+use crate::scenario::Scenario;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The scenarios, in order.
+    pub scenarios: Vec<Scenario>,
+    /// Names for [`contenders`].
+    pub with: Vec<String>,
+    /// Capacities.
+    pub capacities: Vec<usize>,
+    /// Words of a message.
+    pub words: Vec<usize>,
+    /// Batch sizes; 1 is one by one.
+    pub batches: Vec<usize>,
+    /// Rounds a contender.
+    pub rounds: usize,
+    /// How long a round should take.
+    pub duration: Duration,
+    /// The class of waiting, or `None` to choose by the number of threads.
+    pub waiting: Option<WaitClass>,
+    /// Where threads run, or `None` to spread them.
+    pub pins: Option<PinPlan>,
+    /// Silence before each event of idle-wake.
+    pub silence: Duration,
+}
+
+/// Producers and consumers of a scenario.
+pub fn threads(scenario: Scenario) -> (usize, usize) {
+    match scenario {
+        Scenario::MpscTwo => (2, 1),
+        Scenario::Fanout => (1, 2),
+        Scenario::Pipeline | Scenario::Diamond => (1, 3),
+        _ => (1, 1),
+    }
+}
+
+/// A scenario whose figure is a latency, not a rate.
+pub fn is_latency(scenario: Scenario) -> bool {
+    matches!(scenario, Scenario::PingPong | Scenario::IdleWake)
+}
+
+/// One contender's rounds in one cell of the table.
+struct Lane {
+    contender: Contender,
+    each: u64,
+    samples: Vec<Round>,
+    out: Option<NoFigure>,
+}
+
+impl Plan {
+    /// Measures everything.
+    pub fn run(&self, environment: Environment, progress: &Progress) -> PeersDocument {
+        let mut document = PeersDocument {
+            version: VERSION,
+            command: command_line(),
+            environment,
+            ..PeersDocument::default()
+        };
+        let cells = self.cells(&document.environment.allowed);
+        progress.begin(cells.iter().map(|(scenario, _)| {
+            contenders(*scenario, &self.with).len() as u64 * self.rounds as u64
+        }).sum());
+        for (scenario, work) in cells {
+            let setup = format!(
+                "{}: {}, {}, {}, pinned {}",
+                scenario.name(),
+                counted(work.producers, "producer"),
+                counted(work.consumers, "consumer"),
+                work.waiting.describe(),
+                work.pins.describe(work.producers, work.consumers)
+            );
+            if !document.setup.contains(&setup) {
+                document.setup.push(setup);
+            }
+            self.cell(scenario, &work, &mut document, progress);
+        }
+        progress.end();
+        document.compare();
+        document
+    }
+
+    /// Every combination that is to be measured.
+    fn cells(&self, cores: &[usize]) -> Vec<(Scenario, Work)> {
+        let mut cells = Vec::new();
+        for scenario in &self.scenarios {
+            let (producers, consumers) = threads(*scenario);
+            let fitting = WaitClass::fitting(producers + consumers, cores.len());
+            let waiting = match scenario {
+                Scenario::IdleWake => WaitClass::Native,
+                _ => self.waiting.unwrap_or(fitting),
+            };
+            let pins =
+                self.pins.clone().unwrap_or_else(|| PinPlan::spread(cores, producers));
+            // A message in flight at a time: neither batches nor capacities change anything.
+            let single = is_latency(*scenario);
+            let batches = if single { &[1][..] } else { &self.batches };
+            let capacities = if single { &self.capacities[..1] } else { &self.capacities };
+            for batch in batches {
+                for words in &self.words {
+                    for capacity in capacities {
+                        let work = Work {
+                            capacity: *capacity,
+                            producers,
+                            consumers,
+                            each: 0,
+                            batch: *batch,
+                            words: *words,
+                            waiting,
+                            pins: pins.clone(),
+                            silence: self.silence,
+                        };
+                        cells.push((*scenario, work));
+                    }
+                }
+            }
+        }
+        cells
+    }
+
+    fn cell(
+        &self,
+        scenario: Scenario,
+        work: &Work,
+        document: &mut PeersDocument,
+        progress: &Progress,
+    ) {
+        let mut lanes: Vec<Lane> = contenders(scenario, &self.with)
+            .into_iter()
+            .map(|contender| Lane { contender, each: 0, samples: Vec::new(), out: None })
+            .collect();
+        for lane in &mut lanes {
+            progress.say(&format!("{} {} calibrates", scenario.name(), lane.contender.name));
+            self.calibrate(scenario, work, lane);
+        }
+        for round in 0..self.rounds {
+            let count = lanes.len();
+            for turn in 0..count {
+                let lane = &mut lanes[(turn + round) % count];
+                progress.step(&format!(
+                    "{} {} capacity {} batch {} round {}",
+                    scenario.name(),
+                    lane.contender.name,
+                    work.capacity,
+                    work.batch,
+                    round + 1
+                ));
+                if lane.out.is_some() {
+                    continue;
+                }
+                let work = Work { each: lane.each, ..work.clone() };
+                match (lane.contender.run)(scenario, &work) {
+                    Ok(figure) => {
+                        lane.each = self.next_each(&work, &figure).unwrap_or(lane.each);
+                        lane.samples.push(figure);
+                    }
+                    Err(reason) => lane.out = Some(reason),
+                }
+            }
+        }
+        for lane in lanes {
+            report(scenario, work, lane, document);
+        }
+    }
+
+    /// Finds out how many messages make a round of the wanted length.
+    fn calibrate(&self, scenario: Scenario, work: &Work, lane: &mut Lane) {
+        if scenario == Scenario::IdleWake {
+            // A median needs 200 samples; see `latency::enough`.
+            let wanted = self.duration.as_secs_f64() / self.silence.as_secs_f64();
+            lane.each = (wanted as u64).max(220);
+            if let Err(reason) = (lane.contender.run)(scenario, &Work { each: 3, ..work.clone() }) {
+                lane.out = Some(reason);
+            }
+            return;
+        }
+        lane.each = round_up(4_096, work.batch);
+        for _ in 0..3 {
+            let trial = Work { each: lane.each, ..work.clone() };
+            match (lane.contender.run)(scenario, &trial) {
+                Err(reason) => {
+                    lane.out = Some(reason);
+                    return;
+                }
+                Ok(figure) => {
+                    let next = self.next_each(&trial, &figure).unwrap_or(lane.each);
+                    // Short trials are ruled by starting up: grow in steps.
+                    let capped = next.min(lane.each * 64);
+                    lane.each = round_up(capped, work.batch);
+                    if capped == next {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_each(&self, work: &Work, figure: &Round) -> Option<u64> {
+        let rate = match figure {
+            Round::Rate(rate) => rate / work.producers as f64,
+            Round::Latency(histogram) if work.waiting != WaitClass::Native => {
+                1e9 / histogram.mean().max(1.0)
+            }
+            Round::Latency(_) => return None,
+        };
+        Some(round_up(((rate * self.duration.as_secs_f64()) as u64).max(64), work.batch))
+    }
+}
+
+/// `1 producer`, `2 producers`.
+pub fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn round_up(count: u64, batch: usize) -> u64 {
+    count.div_ceil(batch as u64) * batch as u64
+}
+
+fn report(scenario: Scenario, work: &Work, lane: Lane, document: &mut PeersDocument) {
+    let mode = if work.batch == 1 { "one-by-one" } else { "batch" };
+    let name = lane.contender.name.clone();
+    match &lane.out {
+        Some(NoFigure::NotApplicable(reason)) => {
+            let entry = NotApplicable {
+                scenario: scenario.name().to_owned(),
+                contender: name,
+                mode: mode.to_owned(),
+                reason: (*reason).to_owned(),
+            };
+            if !document.not_applicable.contains(&entry) {
+                document.not_applicable.push(entry);
+            }
+            return;
+        }
+        Some(NoFigure::Wrong(reason)) => document.faults.push(format!(
+            "{} {name} {mode} capacity {} payload {}: {reason}",
+            scenario.name(),
+            work.capacity,
+            work.words * 8
+        )),
+        None => {}
+    }
+    let row = |unit: &str| Row {
+        scenario: scenario.name().to_owned(),
+        contender: name.clone(),
+        ours: lane.contender.family.is_ours(),
+        mode: mode.to_owned(),
+        batch: work.batch,
+        capacity: work.capacity,
+        payload: work.words * 8,
+        producers: work.producers,
+        consumers: work.consumers,
+        unit: unit.to_owned(),
+        median: 0.0,
+        min: 0.0,
+        max: 0.0,
+        rounds: 0,
+        valid: lane.out.is_none(),
+    };
+    let rates: Vec<f64> = lane
+        .samples
+        .iter()
+        .filter_map(|sample| match sample {
+            Round::Rate(rate) => Some(rate / 1e6),
+            Round::Latency(_) => None,
+        })
+        .collect();
+    document.push(row("M/s"), rates);
+    for (quantile, unit) in [(0.5, "ns p50"), (0.99, "ns p99")] {
+        let values: Option<Vec<f64>> = lane
+            .samples
+            .iter()
+            .map(|sample| match sample {
+                Round::Latency(histogram) if latency::enough(histogram.len(), quantile) => {
+                    Some(histogram.value_at_quantile(quantile) as f64)
+                }
+                _ => None,
+            })
+            .collect();
+        document.push(row(unit), values.unwrap_or_default());
+    }
+}

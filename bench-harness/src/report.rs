@@ -1,0 +1,44 @@
+//! `report`: draws a stored result again, from its JSON alone.
+
+use crate::cli::{OutputArgs, ReportArgs};
+use crate::failure::Failure;
+use crate::output::{Output, load};
+use crate::peers::PeersDocument;
+use crate::run::document::RunDocument;
+use crate::sweep::SweepDocument;
+
+/// Runs `report`.
+///
+/// # Errors
+///
+/// [`Failure`]: no result in the directory, or one that can't be read.
+pub fn command(arguments: &ReportArgs) -> Result<(), Failure> {
+    let directory = &arguments.dir;
+    let into = OutputArgs { out: Some(directory.clone()), format: arguments.format.clone() };
+    let mut output = Output::new(&into, "");
+    let mut found = false;
+    let run = directory.join("run.json");
+    if run.is_file() {
+        found = true;
+        crate::run::render::write_document(&load::<RunDocument>(&run)?, &mut output)?;
+    }
+    let peers = directory.join("peers.json");
+    if peers.is_file() {
+        found = true;
+        crate::peers::write(&load::<PeersDocument>(&peers)?, &mut output)?;
+    }
+    let sweep = directory.join("sweep.json");
+    if sweep.is_file() {
+        found = true;
+        crate::sweep::write(&load::<SweepDocument>(&sweep)?, &mut output)?;
+    }
+    if !found {
+        return Err(Failure::usage(format!(
+            "{} holds no run.json, peers.json or sweep.json; make one with --out {} --format json",
+            directory.display(),
+            directory.display()
+        )));
+    }
+    output.announce();
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What the machine does to a schedule when there is no ring at all: the floor under every
+//! latency of a run, measured on the same cores.
+
+use std::time::Duration;
+
+use super::recorder::{Record, Recorder};
+use crate::clock::Clock;
+use crate::peers::link::{StartLine, new_histogram};
+
+/// Intended times a second of the hiccup measurement.
+const RATE: f64 = 1e6;
+
+/// Keeps a schedule of a million times a second on each of `cores` at once, and records how late
+/// each time was met. `None` runs one thread wherever it falls.
+pub fn measure(cores: &[usize], duration: Duration, clock: &Clock) -> Record {
+    let places: Vec<Option<usize>> =
+        if cores.is_empty() { vec![None] } else { cores.iter().copied().map(Some).collect() };
+    let line = StartLine::new(places.len());
+    let threads: Vec<_> = places
+        .into_iter()
+        .map(|core| {
+            let (line, clock) = (std::sync::Arc::clone(&line), clock.clone());
+            std::thread::spawn(move || {
+                line.take_place(core);
+                let start = clock.now() + clock.span(Duration::from_millis(1));
+                let end = start + clock.span(duration);
+                let mut recorder = Recorder::new(&clock, start, duration, None);
+                let period = clock.ticks(1e9) / RATE;
+                let mut number = 0u64;
+                loop {
+                    let intended = start + (number as f64 * period) as u64;
+                    number += 1;
+                    if intended >= end {
+                        break;
+                    }
+                    let mut now = clock.now();
+                    while now < intended {
+                        now = clock.now();
+                    }
+                    recorder.record(intended, now);
+                }
+                recorder.finish()
+            })
+        })
+        .collect();
+    let mut all = Record::new(super::recorder::intervals(duration));
+    for thread in threads {
+        if let Ok(record) = thread.join() {
+            all.merge(&record);
+        }
+    }
+    all
+}
+
+/// What the harness itself costs a message on the consuming side: reading the clock and recording,
+/// in nanoseconds.
+pub fn own_cost(clock: &Clock) -> f64 {
+    const MESSAGES: u64 = 200_000;
+    let mut histogram = new_histogram();
+    let begun = std::time::Instant::now();
+    for _ in 0..MESSAGES {
+        let before = clock.now();
+        histogram.saturating_record(clock.nanos(before & 0xFFFF).max(1));
+    }
+    let cost = begun.elapsed().as_nanos() as f64 / MESSAGES as f64;
+    std::hint::black_box(histogram.len());
+    (cost * 10.0).round() / 10.0
+}

@@ -1,0 +1,128 @@
+//! ping-pong: a request through one ring, its answer through another, in time with a schedule.
+
+use std::sync::Arc;
+
+use slipring_ring::{Builder, Consumer, Producer, Ring, Single, Stage, Wait};
+
+use super::drive::{Load, Outcome};
+use super::event::{Event, Seen};
+use super::recorder::Recorder;
+use super::schedule::Schedule;
+use super::topology::Shape;
+use crate::clock::Clock;
+use crate::peers::link::StartLine;
+
+type Half<const W: usize> =
+    (Producer<Event<W>, Single>, Consumer<Event<W>, Single>, Ring<Event<W>, Single>);
+
+fn open<const W: usize>(shape: &Shape) -> Result<Half<W>, String> {
+    let refused = |error: &dyn std::fmt::Display| format!("the ring was refused: {error}");
+    let wait: Wait = shape.wait.parse().map_err(|error| refused(&error))?;
+    let mut builder = Builder::single(shape.capacity, Event::<W>::default);
+    builder.poll(Stage::new("reader").wait(wait.clone()));
+    let (mut producer, ring) = builder.build().map_err(|error| refused(&error))?;
+    producer.set_wait(wait);
+    let consumer = ring.consumer("reader").map_err(|error| refused(&error))?;
+    Ok((producer, consumer, ring))
+}
+
+/// Reads exactly one event.
+fn one<const W: usize>(consumer: &mut Consumer<Event<W>, Single>) -> Option<Event<W>> {
+    let mut batch = consumer.poll_wait(1).ok()?;
+    let mut events = (&mut batch).into_iter();
+    events.next().map(|(_, event)| *event)
+}
+
+/// Runs round trips for the load's time.
+///
+/// # Errors
+///
+/// What was refused: a ring, or a pin.
+pub fn run<const W: usize>(
+    shape: &Shape,
+    load: &Load,
+    clock: &Clock,
+    mut schedule: Schedule,
+) -> Result<Outcome, String> {
+    let (mut ask, mut requests, request_ring) = open::<W>(shape)?;
+    let (mut answer, mut answers, answer_ring) = open::<W>(shape)?;
+    let line = StartLine::new(2);
+    let server = {
+        let (line, core) = (Arc::clone(&line), load.pins.consumer(0));
+        std::thread::spawn(move || {
+            line.take_place(core).then(|| {
+                let mut seen = Seen::default();
+                while let Some(request) = one(&mut requests) {
+                    seen.see(&request);
+                    let _ = answer.publish(|event| *event = request);
+                }
+                seen
+            })
+        })
+    };
+    let client = {
+        let (line, load, clock) = (Arc::clone(&line), load.clone(), clock.clone());
+        std::thread::spawn(move || {
+            line.take_place(load.pins.producer(0)).then(|| {
+                let start = clock.now();
+                let from = start + clock.span(load.warmup);
+                let end = from + clock.span(load.duration);
+                let mut recorder = Recorder::new(&clock, from, load.duration, load.live.clone());
+                let mut seen = Seen::default();
+                let (mut number, mut measured, mut ended) = (0, 0, from);
+                let (mut previous, mut sent_at) = (0, start);
+                loop {
+                    let mut intended = match schedule.intended(number) {
+                        Some(at) if load.closed => {
+                            let gap = at - previous;
+                            previous = at;
+                            sent_at + gap
+                        }
+                        Some(at) => start + at,
+                        None => clock.now(),
+                    };
+                    if intended >= end {
+                        break;
+                    }
+                    let mut now = clock.now();
+                    while now < intended {
+                        now = clock.now();
+                    }
+                    if load.closed {
+                        (intended, sent_at) = (now, now);
+                    }
+                    let _ = ask.publish(|event| event.fill(intended, number));
+                    let Some(answer) = one(&mut answers) else { break };
+                    ended = clock.now();
+                    seen.see(&answer);
+                    recorder.record(answer.intended(), ended);
+                    measured += u64::from(intended >= from);
+                    number += 1;
+                    if ended >= end + (end - from) {
+                        break;
+                    }
+                }
+                // The rings outlive the exchange; dropping the producer ends the server.
+                drop(ask);
+                (seen, recorder.finish(), number, measured, ended.saturating_sub(from), answers)
+            })
+        })
+    };
+    let panicked = |_| "a thread of the run panicked".to_owned();
+    let client = client.join().map_err(panicked)?;
+    let server = server.join().map_err(panicked)?;
+    drop((request_ring, answer_ring));
+    let (Some((seen, record, number, sent, spent, _)), Some(served)) = (client, server) else {
+        return Err(match line.reason() {
+            crate::peers::link::NoFigure::Wrong(reason) => reason,
+            crate::peers::link::NoFigure::NotApplicable(reason) => reason.to_owned(),
+        });
+    };
+    let mut faults: Vec<String> =
+        [seen.fault(false), served.fault(false)].into_iter().flatten().collect();
+    if seen.count != number {
+        faults.push(format!("{} answers arrived for {number} requests", seen.count));
+    }
+    let seconds = (clock.nanos(spent) as f64 / 1e9).max(load.duration.as_secs_f64());
+    Ok(Outcome { record, sent, dropped: 0, seconds, faults })
+}

@@ -1,0 +1,233 @@
+//! The shapes of work that can be measured, and their topologies as `--help` draws them.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A shape of work: who publishes, who consumes, and in which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// One producer, one consumer
+    Spsc,
+    /// The multi-producer ring with one active producer
+    #[value(name = "mpsc-1")]
+    #[serde(rename = "mpsc-1")]
+    MpscOne,
+    /// The multi-producer ring with two producers
+    #[value(name = "mpsc-2")]
+    #[serde(rename = "mpsc-2")]
+    MpscTwo,
+    /// Many producers (--producers, 2 by default), one consumer
+    Mpsc,
+    /// One producer, consumers that each see every event
+    Fanout,
+    /// One producer, then three stages behind one another
+    Pipeline,
+    /// One producer, two stages side by side, one stage behind both
+    Diamond,
+    /// One producer, workers that share the events among them
+    WorkSharing,
+    /// A request through one ring, its answer through another
+    PingPong,
+    /// A consumer asleep on an idle ring is woken by one event
+    IdleWake,
+    /// The work of spsc through the engine: a topic and a subscriber
+    Topic,
+    /// A consumer group (comes with groups)
+    Group,
+    /// A durable topic (comes with the journal)
+    Journal,
+    /// Consume, transform, produce (comes with delivery)
+    Transform,
+}
+
+impl Scenario {
+    /// The name on the command line and in every result.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spsc => "spsc",
+            Self::MpscOne => "mpsc-1",
+            Self::MpscTwo => "mpsc-2",
+            Self::Mpsc => "mpsc",
+            Self::Fanout => "fanout",
+            Self::Pipeline => "pipeline",
+            Self::Diamond => "diamond",
+            Self::WorkSharing => "work-sharing",
+            Self::PingPong => "ping-pong",
+            Self::IdleWake => "idle-wake",
+            Self::Topic => "topic",
+            Self::Group => "group",
+            Self::Journal => "journal",
+            Self::Transform => "transform",
+        }
+    }
+
+    /// The scenario of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        <Self as ValueEnum>::from_str(name, false).ok()
+    }
+
+    /// The topology in ASCII.
+    pub fn topology(self) -> &'static str {
+        match self {
+            Self::Spsc => {
+                r"
+    +----------+     +--------+     +----------+
+    | producer |---->|  ring  |---->| consumer |
+    +----------+     +--------+     +----------+
+    core p           capacity N     core c
+
+  One thread publishes, another reads every event. The producer is a
+  single-producer ring: it uses no read-modify-write instruction."
+            }
+            Self::MpscOne => {
+                r"
+    +----------+     +----------------+     +----------+
+    | producer |---->| multi-producer |---->| consumer |
+    +----------+     |      ring      |     +----------+
+                     +----------------+
+
+  The ring takes many producers, one of them is active: the price of being
+  ready for the others."
+            }
+            Self::MpscTwo | Self::Mpsc => {
+                r"
+    +------------+
+    | producer 0 |---+     +----------------+     +----------+
+    +------------+   +---->| multi-producer |---->| consumer |
+    | producer 1 |---+     |      ring      |     +----------+
+    +------------+         +----------------+
+
+  Each producer's own order is verified by the consumer."
+            }
+            Self::Fanout => {
+                r"
+                                  +------------+
+                             +--->| consumer 0 |
+    +----------+   +------+  |    +------------+
+    | producer |-->| ring |--+
+    +----------+   +------+  |    +------------+
+                             +--->| consumer 1 |
+                                  +------------+
+
+  Every consumer sees every event. The slowest one holds the producer back."
+            }
+            Self::Pipeline => {
+                r"
+    +----------+   +------+   +---------+   +---------+   +---------+
+    | producer |-->| ring |-->| stage 0 |-->| stage 1 |-->| stage 2 |
+    +----------+   +------+   +---------+   +---------+   +---------+
+
+  Stages read the same slots, each behind the one before it. The latency of
+  the last stage is reported."
+            }
+            Self::Diamond => {
+                r"
+                              +---------+
+                         +--->| stage 0 |---+
+    +----------+  +----+ |    +---------+   |    +---------+
+    | producer |->|ring|-+                  +--->| stage 2 |
+    +----------+  +----+ |    +---------+   |    +---------+
+                         +--->| stage 1 |---+
+                              +---------+
+
+  Two stages side by side, the last one behind both. The latency of the last
+  stage is reported."
+            }
+            Self::WorkSharing => {
+                r"
+                                  +----------+
+                             +--->| worker 0 |  takes 1, 4, ...
+    +----------+   +------+  |    +----------+
+    | producer |-->| ring |--+
+    +----------+   +------+  |    +----------+
+                             +--->| worker 1 |  takes 2, 3, ...
+                                  +----------+
+
+  Each event goes to exactly one worker."
+            }
+            Self::PingPong => {
+                r"
+    +--------+   ring A   +--------+
+    |        |----------->|        |
+    | client |            | server |
+    |        |<-----------|        |
+    +--------+   ring B   +--------+
+
+  One message is in flight at a time. A round trip runs from before the
+  request's publication to the reading of the verified answer."
+            }
+            Self::IdleWake => {
+                r"
+    +----------+     +------+     +------------------+
+    | producer |---->| ring |---->| consumer, asleep |
+    +----------+     +------+     +------------------+
+     one event, then silence for long enough to fall asleep
+
+  From before publication to the reading by the woken consumer."
+            }
+            Self::Topic => {
+                r"
+    +----------+     +-----------------+     +------------+
+    | producer |---->| engine: a topic |---->| subscriber |
+    +----------+     +-----------------+     +------------+
+
+  The work of spsc through the engine, so that its cost over the bare ring
+  can be read off."
+            }
+            Self::Group => {
+                "\n  A topic's partitions shared by the members of a group. Comes with groups."
+            }
+            Self::Journal => {
+                "\n  A durable topic: publish, written, fsynced. Comes with the journal."
+            }
+            Self::Transform => {
+                "\n  Consume, transform, produce in one atomic frame. Comes with delivery."
+            }
+        }
+    }
+
+    /// One line about each scenario.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::Spsc => "one producer, one consumer",
+            Self::MpscOne => "the multi-producer ring with one active producer, one consumer",
+            Self::MpscTwo => "two producers, one consumer",
+            Self::Mpsc => "many producers (--producers), one consumer",
+            Self::Fanout => "one producer, consumers (--consumers) that each see every event",
+            Self::Pipeline => "one producer, three stages behind one another",
+            Self::Diamond => "one producer, two stages side by side, one stage behind both",
+            Self::WorkSharing => "one producer, workers (--consumers) that share the events",
+            Self::PingPong => "a request through one ring, its answer through another",
+            Self::IdleWake => "a sleeping consumer woken by one event",
+            Self::Topic => "one producer and one subscriber through the engine",
+            Self::Group => "a consumer group (not there yet)",
+            Self::Journal => "a durable topic (not there yet)",
+            Self::Transform => "consume, transform, produce (not there yet)",
+        }
+    }
+
+    /// What has to be built before this scenario can run, if anything.
+    pub fn awaits(self) -> Option<&'static str> {
+        match self {
+            Self::Group => Some("consumer groups"),
+            Self::Journal => Some("the journal (durable topics)"),
+            Self::Transform => Some("transactions (consume, transform, produce)"),
+            _ => None,
+        }
+    }
+}
+
+/// The drawings of some scenarios, for a command's long help.
+pub fn gallery(scenarios: &[Scenario]) -> String {
+    let mut text = String::from("SCENARIOS\n");
+    for scenario in scenarios {
+        text.push_str(&format!(
+            "\n{}: {}\n{}\n",
+            scenario.name(),
+            scenario.summary(),
+            scenario.topology()
+        ));
+    }
+    text
+}
