@@ -85,6 +85,8 @@ impl Bell {
     /// ARM_FENCE and look again before it parks.
     pub(crate) fn arm(&self, waiter: &Waiter, token: usize) {
         let mut sleepers = lock(&self.sleepers);
+        // Else a bell that never rings would gather the waiters of callers long gone.
+        sleepers.retain(|other| !lock(&other.bed.state).gone);
         if !sleepers.iter().any(|other| Arc::ptr_eq(&other.bed, &waiter.bed) && other.token == token) {
             sleepers.push(Sleeper { bed: Arc::clone(&waiter.bed), token });
         }
@@ -158,6 +160,8 @@ struct Bed {
 struct Woken {
     rung: bool,
     asleep: bool,
+    /// Its waiter was dropped.
+    gone: bool,
     tokens: Vec<usize>,
 }
 
@@ -165,12 +169,20 @@ impl Bed {
     fn wake(&self, token: usize) {
         let mut state = lock(&self.state);
         state.rung = true;
-        state.tokens.push(token);
+        if !state.tokens.contains(&token) {
+            state.tokens.push(token);
+        }
         let asleep = state.asleep;
         drop(state);
         if asleep {
             self.woken.notify_one();
         }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        lock(&self.bed.state).gone = true;
     }
 }
 
