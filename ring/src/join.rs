@@ -151,9 +151,16 @@ impl<E, K: Kind> Core<E, K> {
         let phase = self.closing.phase();
         let unread = ahead(K::published(self), stage.position(&GATE)).max(0);
         let matters = phase == Phase::Open || (!phase.at_once() && !at_end && unread > 0);
+        // Whoever stands behind may sleep at this stage's bell, which the ring's end does not reach any more.
         if let Some(behind) = behind.filter(|_| matters) {
             self.fail(&stage.name, &format!("it left while {behind:?} stands behind it"));
+            stage.bell.ring();
         }
+    }
+
+    fn ring_where_it_sleeps(&self, stage: &StageState) {
+        self.bell.ring();
+        stage.after.iter().for_each(|before| before.bell.ring());
     }
 
     /// Takes the gate of the stage called `name` away, against its consumer's will, but never in a batch.
@@ -173,6 +180,8 @@ impl<E, K: Kind> Core<E, K> {
             return Err(StageError::InBatch { name: name.to_owned() });
         }
         self.leave_locked(&mut members, &stage);
+        // Its own consumer may sleep, and must be told.
+        self.ring_where_it_sleeps(&stage);
         Ok(Sequence(stage.position(&GATE)))
     }
 }

@@ -12,7 +12,7 @@ use crate::managed::{Events, Handler, Spans, Threads};
 use crate::memory::MemoryReport;
 use crate::ordering::FOLLOW;
 use crate::report::{Ending, Positions, Report, StagePosition, StageReport};
-use crate::sequence::{Sequence, ahead, earlier};
+use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::stage::{Stage, StageState};
 use crate::sync::{Arc, Instant, Mutex, lock};
 use crate::wait::Wait;
@@ -218,8 +218,10 @@ impl<E, K: Kind> Ring<E, K> {
         // The gates first, then what they cannot have passed: no difference comes out negative.
         let set = core.gates.load();
         let consumed: Vec<u64> = set.stages.iter().map(|stage| stage.position(&FOLLOW)).collect();
-        let published = K::published(core);
+        // Claims before publications: what is claimed and not published is then so, and never more than the capacity.
         let claimed = K::claimed(core);
+        let published = K::published(core);
+        let claimed = later(claimed, published);
         let floor = published.wrapping_sub(core.retain);
         let lowest = consumed.iter().copied().fold(floor, earlier);
         let earliest = core.earliest(lowest);
