@@ -5,8 +5,8 @@ mod common;
 
 use common::{STARTS, at_once, run, soon};
 use slipring_ring::{
-    Access, BuildError, Builder, ClaimError, Closed, Consumer, Kind, Multi, SeekError, Sequence, Single, Stage,
-    StageError, Start,
+    Access, BuildError, Builder, ClaimError, Closed, Consumer, Idle, Kind, Multi, SeekError, Sequence, Single, Stage,
+    StageError, Start, Wait, WaitStrategy,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
@@ -362,12 +362,24 @@ fn eviction_waits_for_the_end_of_a_batch_and_the_consumer_is_told() {
 #[test]
 fn a_sleeping_consumer_is_told_of_its_eviction() {
     for _ in 0..50 {
+        struct Told(Arc<AtomicU64>);
+        impl WaitStrategy for Told {
+            fn idle(&self, _: u32) -> Idle {
+                self.0.fetch_add(1, Relaxed);
+                Idle::Sleep
+            }
+        }
+        let looks = Arc::new(AtomicU64::new(0));
         let mut builder = Builder::single(2, || 0u64);
-        builder.poll(Stage::new("idle").wait(at_once()));
+        builder.poll(Stage::new("idle").wait(Wait::custom(Told(Arc::clone(&looks)))));
         let (_producer, ring) = builder.build().unwrap();
         let mut idle = ring.consumer("idle").unwrap();
         let told = soon("an evicted consumer", move || {
             let sleeper = std::thread::spawn(move || idle.poll_wait(1).err());
+            while looks.load(Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            // About now it falls asleep: before, in the middle of, or after what follows.
             ring.evict("idle").unwrap();
             sleeper.join().unwrap()
         });

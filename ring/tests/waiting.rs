@@ -357,7 +357,7 @@ fn store_buffering(rounds: u32, deadline: Instant, heavy: fn(), light: fn()) -> 
 /// The pair that every sleep leans on: with it, never do both sides miss the other's store.
 #[test]
 fn the_light_and_the_heavy_fence_together_forbid_that_both_sides_miss() {
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + Duration::from_secs(1);
     let (both_missed, rounds) = store_buffering(200_000, deadline, fence::heavy, fence::light);
     println!("{:?}: {both_missed} of {rounds} rounds", fence::kind());
     assert_eq!(both_missed, 0, "in {rounds} rounds, with {:?}", fence::kind());
@@ -373,9 +373,9 @@ fn without_the_heavy_fence_both_sides_do_miss() {
     }
     let only_the_compiler = || compiler_fence(std::sync::atomic::Ordering::SeqCst);
     let mut rounds = 0;
-    for _ in 0..20 {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let (both_missed, ran) = store_buffering(200_000, deadline, only_the_compiler, only_the_compiler);
+    for _ in 0..60 {
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let (both_missed, ran) = store_buffering(20_000, deadline, only_the_compiler, only_the_compiler);
         rounds += ran;
         if both_missed > 0 {
             println!("{both_missed} of {rounds} rounds");
