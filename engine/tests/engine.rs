@@ -346,7 +346,9 @@ fn several_producers_share_a_topic_with_any_wait() {
             .map(|_| {
                 let mut producer = first.clone();
                 producer.set_wait(wait.clone());
-                std::thread::spawn(move || (1..=200).for_each(|n| drop(producer.publish(|event| *event = n).unwrap())))
+                std::thread::spawn(move || {
+                    (1..=200).for_each(|n| assert!(producer.publish(|event| *event = n).is_ok()))
+                })
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());

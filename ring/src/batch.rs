@@ -67,7 +67,7 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         Self { read: consumer.next, end: consumer.next, held: false, consumer }
     }
 
-    /// How many slots are left to iterate; skipped ones, which are never handed out, included.
+    /// How many events are left to iterate.
     #[inline]
     pub fn len(&self) -> usize {
         self.end.wrapping_sub(self.read) as usize
@@ -177,19 +177,14 @@ pub struct Events<'b, E, K: Kind, A: Access> {
     slots: Slots<'b, E, K::Stamp>,
     read: &'b mut u64,
     end: u64,
-    dense: bool,
     access: PhantomData<A>,
 }
 
 impl<E, K: Kind, A: Access> Events<'_, E, K, A> {
-    /// Whether no other event follows: only skipped slots are left, or none.
+    /// Whether no other event follows in this batch.
     #[inline(always)]
     pub fn is_over(&self) -> bool {
-        let mut rest = *self.read;
-        while rest != self.end && !self.dense && K::is_skipped(self.slots, rest) {
-            rest = rest.wrapping_add(1);
-        }
-        rest == self.end
+        *self.read == self.end
     }
 }
 
@@ -198,18 +193,16 @@ impl<'b, E: 'b, K: Kind, A: Access> Iterator for Events<'b, E, K, A> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        while *self.read != self.end {
-            let sequence = *self.read;
-            *self.read = sequence.wrapping_add(1);
-            if self.dense || !K::is_skipped(self.slots, sequence) {
-                // SAFETY: published, and above the consumed position of this stage, which gates the producers until
-                // the batch or a release moves it; both need the batch that this borrows. A mutable stage is ordered
-                // against every other one, so nobody else looks at the slot while it may be changed. Each sequence is
-                // visited once.
-                return Some((Sequence(sequence), unsafe { A::lend(self.slots, sequence) }));
-            }
+        let sequence = *self.read;
+        if sequence == self.end {
+            return None;
         }
-        None
+        *self.read = sequence.wrapping_add(1);
+        // SAFETY: published and not skipped, and above the consumed position of this stage, which gates the producers
+        // until the batch or a release moves it; both need the batch that this borrows. A mutable stage is ordered
+        // against every other one, so nobody else looks at the slot while it may be changed. Each sequence is visited
+        // once.
+        Some((Sequence(sequence), unsafe { A::lend(self.slots, sequence) }))
     }
 }
 
@@ -220,6 +213,6 @@ impl<'b, E, K: Kind, A: Access> IntoIterator for &'b mut Batch<'_, E, K, A> {
     #[inline(always)]
     fn into_iter(self) -> Events<'b, E, K, A> {
         let slots = self.consumer.core.buffer.slots();
-        Events { slots, read: &mut self.read, end: self.end, dense: self.consumer.dense, access: PhantomData }
+        Events { slots, read: &mut self.read, end: self.end, access: PhantomData }
     }
 }

@@ -7,7 +7,7 @@ use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::error::SeekError;
 use crate::fence;
-use crate::kind::Kind;
+use crate::kind::{Kind, Run};
 use crate::ordering::{FOLLOW, HOLD_FENCE, fault};
 use crate::sequence::{Sequence, ahead, earlier};
 use crate::stage::{StageRef, StageState};
@@ -52,10 +52,8 @@ pub struct Consumer<E, K: Kind, A: Access = Shared> {
     pub(crate) stage: Arc<StageState>,
     /// The next sequence to read. The stage shows it when a batch ends.
     pub(crate) next: u64,
-    /// All below this may be read; may lag behind what is true.
+    /// All below this may be read, and none of it is skipped; may lag behind what is true.
     available: u64,
-    /// No slot from `next` to `available` was skipped, so that nobody needs to look at the stamps again.
-    pub(crate) dense: bool,
     waiting: Waiting,
     first: u64,
     /// It was told that it read everything.
@@ -76,7 +74,6 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             stage,
             next: start,
             available: start,
-            dense: true,
             waiting: Waiting::new(wait),
             first: start,
             at_end: false,
@@ -155,7 +152,6 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             }
             self.release(to.0);
         }
-        self.dense = K::DENSE;
         self.next = to.0;
         Ok(())
     }
@@ -204,19 +200,21 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     fn poll_by(&mut self, limit: usize, deadline: Option<Instant>) -> Result<Batch<'_, E, K, A>, Closed> {
         let limit = limit.max(1) as u64;
         self.waiting.pause();
-        // Not `self.events`: the way of waiting is borrowed beside it.
-        let mut events =
-            Events { core: &self.core, stage: &self.stage, next: self.next, available: self.available, limit };
-        match self.waiting.until(deadline, &mut events) {
-            Some(found) => {
-                if let Ok((available, _)) = found {
+        loop {
+            // Not `self.events`: the way of waiting is borrowed beside it.
+            let mut events =
+                Events { core: &self.core, stage: &self.stage, next: self.next, available: self.available, limit };
+            let Some(found) = self.waiting.until(deadline, &mut events) else { return Ok(Batch::empty(self)) };
+            match found {
+                Ok(run) if run.start == run.end => self.release(run.start),
+                Ok(run) => {
                     let capacity = self.core.capacity();
                     let few = (capacity / 4).clamp(1, 1024).min(limit).min(K::LONGEST_LOOK / 2);
-                    self.waiting.learn(available.wrapping_sub(self.next), few, capacity / 2);
+                    self.waiting.learn(run.end.wrapping_sub(self.next), few, capacity / 2);
+                    return self.begin(found, limit);
                 }
-                self.begin(found, limit)
+                Err(_) => return self.begin(found, limit),
             }
-            None => Ok(Batch::empty(self)),
         }
     }
 
@@ -225,25 +223,30 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Events { core: &self.core, stage: &self.stage, next: self.next, available: self.available, limit }
     }
 
-    /// Takes hold of the events up to `available`, `limit` of them at most, unless the stage was evicted.
+    /// Takes hold of the events found, `limit` of them at most, unless the stage was evicted.
     #[inline(always)]
-    fn begin(&mut self, found: Result<(u64, bool), Closed>, limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
-        let (available, dense) = match found {
-            Ok(available) => available,
+    fn begin(&mut self, found: Result<Run, Closed>, limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
+        let Run { start, end } = match found {
+            Ok(run) => run,
             Err(closed) => return Err(self.over(closed)),
         };
-        let left = ahead(self.available, self.next) > 0;
-        self.dense = dense && (self.dense || !left);
-        self.available = available;
+        if start != self.next {
+            // Skipped slots: nobody reads them.
+            self.release(start);
+        }
+        self.available = end;
+        if start == end {
+            return Ok(Batch::empty(self));
+        }
         self.stage.hold();
         fence::light_at(&HOLD_FENCE);
         if self.stage.is_evicted() {
             return Err(self.evicted());
         }
         if fault("gate moved before the read") {
-            self.stage.advance(available);
+            self.stage.advance(end);
         }
-        let len = limit.min(available.wrapping_sub(self.next));
+        let len = limit.min(end.wrapping_sub(start));
         Ok(Batch::new(self, len))
     }
 
@@ -286,9 +289,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     }
 }
 
-/// A consumer's look for events: the position up to which it may read, and whether nothing new on the way was skipped;
-/// `limit` further than it stands at most where
-/// looking further has a price.
+/// A consumer's look for events: a run of them, no more than `limit` where looking further has a price.
 struct Events<'c, E, K: Kind> {
     core: &'c Core<E, K>,
     stage: &'c StageState,
@@ -299,25 +300,23 @@ struct Events<'c, E, K: Kind> {
 
 impl<E, K: Kind> Events<'_, E, K> {
     #[inline(always)]
-    fn available(&self) -> (u64, bool) {
-        match &self.stage.after[..] {
-            [] => K::published_to(self.core, self.next, self.available, self.limit),
-            [before] => (before.position(&FOLLOW), K::DENSE),
-            before => {
-                let lowest = before.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier);
-                (lowest.unwrap_or(self.next), K::DENSE)
-            }
-        }
+    fn run(&self) -> Run {
+        let to = match &self.stage.after[..] {
+            [] => None,
+            [before] => Some(before.position(&FOLLOW)),
+            before => before.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier),
+        };
+        K::run(self.core, self.next, self.available, to, self.limit)
     }
 
     /// Whether a stage before has gone, so that nothing more will ever come.
     #[cold]
     fn is_cut_off(&self) -> bool {
-        self.stage.after.iter().any(|stage| stage.has_left()) && ahead(self.available().0, self.next) <= 0
+        self.stage.after.iter().any(|stage| stage.has_left()) && self.run().end == self.next
     }
 
     #[cold]
-    fn over(&self) -> Option<Result<(u64, bool), Closed>> {
+    fn over(&self) -> Option<Result<Run, Closed>> {
         if self.stage.is_evicted() {
             return Some(Err(Closed::Evicted { stage: self.stage.name.clone() }));
         }
@@ -326,7 +325,7 @@ impl<E, K: Kind> Events<'_, E, K> {
 }
 
 impl<E, K: Kind> Look for Events<'_, E, K> {
-    type Found = Result<(u64, bool), Closed>;
+    type Found = Result<Run, Closed>;
 
     #[inline(always)]
     fn look(&mut self) -> Option<Self::Found> {
@@ -335,9 +334,9 @@ impl<E, K: Kind> Look for Events<'_, E, K> {
         if phase.at_once() {
             return self.over();
         }
-        let found = self.available();
-        if ahead(found.0, self.next) > 0 {
-            return Some(Ok(found));
+        let run = self.run();
+        if run.end != self.next {
+            return Some(Ok(run));
         }
         if fault("finished before the last look") {
             phase = self.core.closing.phase();

@@ -18,6 +18,13 @@ pub struct Single;
 #[derive(Clone, Copy, Debug)]
 pub struct Multi;
 
+/// Events that a consumer may read next: from `start` to `end`, every one an event. Before `start` lie skipped slots.
+#[derive(Clone, Copy)]
+pub struct Run {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
 /// [`Single`] or [`Multi`].
 ///
 /// Not for other types: the methods are the ring's own business.
@@ -32,9 +39,6 @@ pub trait Kind: sealed::Sealed + Send + Sync + Sized + 'static {
     /// `docs/decisions/`.
     #[doc(hidden)]
     const PREFETCH: usize;
-    /// No slot is ever skipped.
-    #[doc(hidden)]
-    const DENSE: bool;
     /// How far a consumer looks ahead at once.
     #[doc(hidden)]
     const LONGEST_LOOK: u64;
@@ -47,10 +51,14 @@ pub trait Kind: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The next sequence to be published: everything below is, without a hole.
     #[doc(hidden)]
     fn published<E>(core: &Core<E, Self>) -> u64;
-    /// The same, for a reader that stands at `from`, knows that all below `known` is published and wants no more
-    /// than `most` from where it stands. And whether all from `known` on holds events, none of it skipped.
+    /// A run of events without a skipped slot, for a consumer that stands at `from`, knows that all up to `known` is
+    /// such a run, may not read beyond `to` (none: all that is published), and wants `most` from where it stands.
     #[doc(hidden)]
-    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, most: u64) -> (u64, bool);
+    fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, most: u64) -> Run;
+    /// The next sequence that is not published, from `from` on, which may be taken by somebody else and overwritten
+    /// long since; `most` further at most.
+    #[doc(hidden)]
+    fn published_from<E>(core: &Core<E, Self>, from: u64, most: u64) -> u64;
     /// The next sequence to be claimed. The same as published where claims cannot be seen from outside.
     #[doc(hidden)]
     fn claimed<E>(core: &Core<E, Self>) -> u64;

@@ -15,8 +15,10 @@
 
 use crate::buffer::Slots;
 use crate::core::Core;
-use crate::kind::{Kind, Multi};
-use crate::ordering::{CLAIM, CLAIM_ALONE, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, fault};
+use crate::kind::{Kind, Multi, Run};
+use crate::ordering::{
+    CLAIM, CLAIM_ALONE, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, Site, fault,
+};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 use crate::sync::AtomicU64;
@@ -31,20 +33,35 @@ const fn stamp_of(sequence: u64) -> u64 {
     sequence << 1
 }
 
-/// Walks on from `at` over what is published, whatever lap a slot is in by now, to `end` at most. And whether no slot
-/// on the way was skipped.
-#[inline(always)]
-fn walk<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64) -> (u64, bool) {
-    let mut skipped = 0;
-    while at != end {
-        let stamp = slots.stamp(at).load(OBSERVE_STAMP.get());
-        if ahead(stamp, stamp_of(at)) < 0 {
-            break;
-        }
-        skipped |= stamp;
+/// Walks on from `at` over what is published, whatever lap a slot is in by now, to `end` at most.
+fn walk<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64) -> u64 {
+    while at != end && ahead(slots.stamp(at).load(OBSERVE_STAMP.get()), stamp_of(at)) >= 0 {
         at = at.wrapping_add(1);
     }
-    (at, skipped & 1 == 0)
+    at
+}
+
+/// Walks over slots with exactly the stamp of their sequence and `bit`. For a consumer, whose gate keeps every slot
+/// from its position on in the lap that it reads.
+#[inline(always)]
+fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, bit: u64, site: &Site) -> u64 {
+    while at != end && slots.stamp(at).load(site.get()) == (stamp_of(at) | bit) {
+        at = at.wrapping_add(1);
+    }
+    at
+}
+
+/// The run that begins at `from`, or behind the skipped slots there.
+#[inline(always)]
+fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, site: &Site) -> Run {
+    let limit = from.wrapping_add(furthest);
+    let event = u64::from(fault("skip bit not looked at"));
+    let end = walk_exactly(slots, from, limit, event, site);
+    if end != from {
+        return Run { start: from, end };
+    }
+    let start = walk_exactly(slots, from, limit, 1, site);
+    Run { start, end: walk_exactly(slots, start, limit, 0, site) }
 }
 
 impl Kind for Multi {
@@ -52,7 +69,6 @@ impl Kind for Multi {
     type Positions = Claims;
 
     const PREFETCH: usize = 128;
-    const DENSE: bool = false;
     /// What was walked over is still in the nearest cache when it is read.
     const LONGEST_LOOK: u64 = 512;
 
@@ -73,7 +89,7 @@ impl Kind for Multi {
         // Nobody raises the floor while stages keep the producers back, so it may lie laps behind. But a claim is
         // never more than the capacity past what is published: from there the walk visits the latest lap of each slot.
         let from = later(raised, Self::claimed(core).wrapping_sub(core.capacity()));
-        let (to, _) = walk(core.buffer.slots(), from, from.wrapping_add(core.capacity()));
+        let to = walk(core.buffer.slots(), from, from.wrapping_add(core.capacity()));
         if to != raised {
             floor.raise(to);
         }
@@ -81,10 +97,21 @@ impl Kind for Multi {
     }
 
     #[inline(always)]
-    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, most: u64) -> (u64, bool) {
-        let end = from.wrapping_add(most.min(core.capacity()).min(Self::LONGEST_LOOK));
-        let known = later(known, from);
-        if ahead(known, end) >= 0 { (end, true) } else { walk(core.buffer.slots(), known, end) }
+    fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, most: u64) -> Run {
+        if ahead(known, from) > 0 {
+            return Run { start: from, end: known };
+        }
+        let furthest = most.min(core.capacity()).min(Self::LONGEST_LOOK);
+        // Two calls, so that the ordering is a constant in each. A stage behind others has acquired the stamps with
+        // their positions, and needs only the bit.
+        match to {
+            None => run_of(core.buffer.slots(), from, furthest, &OBSERVE_STAMP),
+            Some(to) => run_of(core.buffer.slots(), from, furthest.min(ahead(to, from).max(0) as u64), &READ_SKIP),
+        }
+    }
+
+    fn published_from<E>(core: &Core<E, Self>, from: u64, most: u64) -> u64 {
+        walk(core.buffer.slots(), from, from.wrapping_add(most.min(core.capacity()).min(Self::LONGEST_LOOK)))
     }
 
     fn claimed<E>(core: &Core<E, Self>) -> u64 {

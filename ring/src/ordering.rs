@@ -170,6 +170,7 @@ sites! {
 pub const FAULTS: &[&str] = &[
     "sleep without a second look",
     "no wake",
+    "look before the bells are compared",
     "room for one more than the capacity",
     "gate moved before the read",
     "aborted claim stamped as an event",

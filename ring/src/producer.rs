@@ -249,7 +249,7 @@ impl<E, K: Kind> Producer<E, K> {
             slowest.counts.stall();
         }
         // The way of waiting stands beside the look, so that both can be borrowed.
-        let same = Waiting::new(self.waiting.wait.clone());
+        let same = Waiting::stand_in(self.waiting.wait.clone());
         let mut waiting = std::mem::replace(&mut self.waiting, same);
         let found = waiting.until(deadline, &mut Room { producer: self, len: len as u64 });
         self.waiting = waiting;

@@ -5,7 +5,7 @@
 
 use crate::buffer::Slots;
 use crate::core::Core;
-use crate::kind::{Kind, Single};
+use crate::kind::{Kind, Run, Single};
 use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, fault};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
@@ -18,7 +18,6 @@ impl Kind for Single {
     type Positions = Published;
 
     const PREFETCH: usize = 512;
-    const DENSE: bool = true;
     const LONGEST_LOOK: u64 = u64::MAX;
 
     fn first_stamp(_: u64, _: u64, _: u64) {}
@@ -33,9 +32,18 @@ impl Kind for Single {
     }
 
     #[inline(always)]
-    fn published_to<E>(core: &Core<E, Self>, from: u64, known: u64, _: u64) -> (u64, bool) {
-        // What is known already does, so that the producer keeps its cache line a while longer.
-        (if ahead(known, from) > 0 { known } else { later(Self::published(core), from) }, true)
+    fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, _: u64) -> Run {
+        let end = match to {
+            Some(to) => later(to, from),
+            // What is known already does, so that the producer keeps its cache line a while longer.
+            None if ahead(known, from) > 0 => known,
+            None => later(Self::published(core), from),
+        };
+        Run { start: from, end }
+    }
+
+    fn published_from<E>(core: &Core<E, Self>, from: u64, _: u64) -> u64 {
+        later(Self::published(core), from)
     }
 
     fn claimed<E>(core: &Core<E, Self>) -> u64 {

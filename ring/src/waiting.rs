@@ -26,7 +26,7 @@ const CLOSELY: u32 = 64;
 /// One consumer's or producer's way of waiting, and what it remembers of it.
 pub(crate) struct Waiting {
     pub(crate) wait: Wait,
-    /// Made for the first sleep.
+    /// Made at the start, so that the first sleep allocates nothing. None in a stand-in, until then.
     waiter: Option<Waiter>,
     /// The bells at which the waiter may still be armed.
     armed: Bells,
@@ -36,6 +36,13 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn new(wait: Wait) -> Self {
+        let mut waiting = Self::stand_in(wait);
+        waiting.waiter = Some(Waiter::new());
+        waiting
+    }
+
+    /// For the moment in which the real one is borrowed; it stays if a strategy panics.
+    pub(crate) fn stand_in(wait: Wait) -> Self {
         Self { wait, waiter: None, armed: [None, None], looks: 0, pause: 0 }
     }
 
@@ -61,13 +68,15 @@ impl Waiting {
                 self.arm(&bells);
                 fence::heavy_at(&ARM_FENCE);
                 if !fault("sleep without a second look") {
+                    // First who hinders, then whether somebody still does. Whoever was the furthest behind at the
+                    // first may have moved by the second; but then it moved after the arming, and has rung. The other
+                    // way round it may have moved before it could see the arming, and now it is another one that
+                    // hinders, at whose bell nobody sleeps.
+                    if !fault("look before the bells are compared") && !are_same(&bells, &target.bells()) {
+                        continue;
+                    }
                     if let Some(found) = target.look() {
                         return Some(found);
-                    }
-                    // Whoever was the furthest behind may have moved before it could see the arming, and now it is
-                    // another one, at whose bell nobody sleeps yet.
-                    if !are_same(&bells, &target.bells()) {
-                        continue;
                     }
                 }
                 if !self.waiter.get_or_insert_default().park(deadline, |_| ()) {
@@ -127,11 +136,9 @@ pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> boo
         let bells = target.bells();
         bells.iter().flatten().for_each(|bell| bell.arm(waiter, token));
         fence::heavy_at(&ARM_FENCE);
-        if target.look().is_some() {
-            return false;
-        }
+        // In this order: see `until_slowly`.
         if are_same(&bells, &target.bells()) {
-            return true;
+            return target.look().is_none();
         }
     }
 }

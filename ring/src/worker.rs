@@ -274,7 +274,7 @@ impl<E, K: Kind> Share<'_, E, K> {
     fn available(&self, from: u64) -> u64 {
         let to = match self.stage.after.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier) {
             Some(to) => to,
-            None => K::published_to(self.core, from, from, self.limit).0,
+            None => K::published_from(self.core, from, self.limit),
         };
         (ahead(to, from).max(0) as u64).min(self.limit)
     }
