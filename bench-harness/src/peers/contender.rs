@@ -46,11 +46,11 @@ impl Contender {
 
 /// Calls a function of one constant number of words.
 macro_rules! by_words {
-    ($words:expr, $call:ident :: < $($types:ty),* > ( $($argument:expr),* )) => {
+    ($words:expr, $call:ident $(:: < $($types:ty),* >)? ( $($argument:expr),* )) => {
         match $words {
-            1 => $call::<$($types,)* 1>($($argument),*),
-            8 => $call::<$($types,)* 8>($($argument),*),
-            _ => $call::<$($types,)* 32>($($argument),*),
+            1 => $call::<$($($types,)*)? 1>($($argument),*),
+            8 => $call::<$($($types,)*)? 8>($($argument),*),
+            _ => $call::<$($($types,)*)? 32>($($argument),*),
         }
     };
 }
@@ -150,6 +150,9 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
     }
     #[cfg(not(feature = "rivals"))]
     let _ = groups;
+    if super::java::is_prepared() {
+        all.push(Contender::new("lmax-java", "java", Family::Rival, super::java::round));
+    }
     let floor = |name, run| Contender::new(name, "floor", Family::Floor, run);
     if scenario == Scenario::PingPong {
         all.push(floor("bare-line", line));
