@@ -69,8 +69,7 @@ impl Axis {
                 let all: Vec<f64> =
                     (first..=last).flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power))).collect();
                 // The nearest ticks outside the values become the ends.
-                low = all.iter().copied().filter(|tick| *tick <= low * 1.0001).fold(low, f64::max);
-                low = all.iter().copied().filter(|tick| *tick <= low * 1.0001).next_back().unwrap_or(low);
+                low = all.iter().copied().rfind(|tick| *tick <= low * 1.0001).unwrap_or(low);
                 high = all.iter().copied().find(|tick| *tick >= high * 0.9999).unwrap_or(high);
                 if high <= low {
                     high = low * 10.0;

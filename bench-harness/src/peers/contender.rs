@@ -20,6 +20,9 @@ pub enum Family {
     Floor,
 }
 
+/// Measures one round of a scenario.
+pub type Measure = fn(Scenario, &Work) -> Result<Round, NoFigure>;
+
 /// One row of a table.
 #[derive(Clone)]
 pub struct Contender {
@@ -30,16 +33,11 @@ pub struct Contender {
     /// Whose it is.
     pub family: Family,
     /// Measures one round.
-    pub run: fn(Scenario, &Work) -> Result<Round, NoFigure>,
+    pub run: Measure,
 }
 
 impl Contender {
-    fn new(
-        name: &str,
-        group: &'static str,
-        family: Family,
-        run: fn(Scenario, &Work) -> Result<Round, NoFigure>,
-    ) -> Self {
+    fn new(name: &str, group: &'static str, family: Family, run: Measure) -> Self {
         Self { name: name.to_owned(), group, family, run }
     }
 }
