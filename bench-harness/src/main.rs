@@ -1,5 +1,8 @@
 //! Latency and throughput of slipring and its rivals, measured on the user's own machine.
 
+// Without rivals some of what they need is idle.
+#![cfg_attr(not(feature = "rivals"), allow(dead_code))]
+
 mod assertion;
 mod baseline;
 mod cli;

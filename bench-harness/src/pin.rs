@@ -51,6 +51,11 @@ pub fn allowed() -> Vec<usize> {
 pub fn pin_to(core: usize) -> Result<(), PinError> {
     // Not checked against a list first: core_affinity's own list hides isolated cores.
     let before = allowed();
+    // Beyond the system's own set core_affinity aborts the process.
+    #[cfg(target_os = "linux")]
+    if core >= rustix::thread::CpuSet::MAX_CPU {
+        return Err(PinError::Refused { core, allowed: before });
+    }
     if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
         return Err(PinError::Refused { core, allowed: before });
     }
@@ -157,8 +162,10 @@ mod tests {
 
     #[test]
     fn refuses_a_core_that_is_not_there() {
-        let outcome = std::thread::spawn(|| pin_to(1_000)).join().unwrap();
-        assert!(matches!(outcome, Err(PinError::Refused { core: 1_000, .. })), "{outcome:?}");
+        for absent in [1_000, 4_095, usize::MAX] {
+            let outcome = std::thread::spawn(move || pin_to(absent)).join().unwrap();
+            assert!(matches!(outcome, Err(PinError::Refused { core, .. }) if core == absent), "{outcome:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! A progress bar on standard error, when that is a terminal.
 
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -41,11 +40,6 @@ impl Progress {
     /// Says what is going on.
     pub fn say(&self, message: &str) {
         self.bar.set_message(message.to_owned());
-    }
-
-    /// Sets how much of a stretch of time is over.
-    pub fn at(&self, gone: Duration) {
-        self.bar.set_position(gone.as_millis() as u64);
     }
 
     /// Prints a line above the bar.

@@ -62,11 +62,6 @@ impl Scenario {
         }
     }
 
-    /// The scenario of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        <Self as ValueEnum>::from_str(name, false).ok()
-    }
-
     /// The topology in ASCII.
     pub fn topology(self) -> &'static str {
         match self {

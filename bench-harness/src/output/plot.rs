@@ -8,7 +8,7 @@ pub const STYLE: &str = "
 svg.chart{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;color:#1b2733;background:#fff}
 .chart text{fill:#1b2733}.chart .soft{fill:#5b6b7b}.chart .title{font-size:15px;font-weight:600}
 .chart .strong{font-weight:600}.chart .grid{stroke:#e3e8ee;stroke-width:1}
-.chart .axis{stroke:#9aa8b5;stroke-width:1}.chart .whisker{stroke:#1b2733;stroke-width:1.2;opacity:.75}
+.chart .axis{fill:none;stroke:#9aa8b5;stroke-width:1}.chart .whisker{stroke:#1b2733;stroke-width:1.2;opacity:.75}
 .chart .paper{fill:#fff}
 .s0{--c:#0a62c9}.s1{--c:#d1600a}.s2{--c:#0f8a5f}.s3{--c:#8a4bbd}.s4{--c:#b8306a}.s5{--c:#8a6d00}
 .ours{--c:#0a62c9}.rival{--c:#8fa1b3}.floor{--c:#d5dce4}
@@ -69,8 +69,7 @@ impl Axis {
                 let all: Vec<f64> =
                     (first..=last).flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power))).collect();
                 // The nearest ticks outside the values become the ends.
-                low = all.iter().copied().filter(|tick| *tick <= low * 1.0001).fold(low, f64::max);
-                low = all.iter().copied().filter(|tick| *tick <= low * 1.0001).next_back().unwrap_or(low);
+                low = all.iter().copied().rfind(|tick| *tick <= low * 1.0001).unwrap_or(low);
                 high = all.iter().copied().find(|tick| *tick >= high * 0.9999).unwrap_or(high);
                 if high <= low {
                     high = low * 10.0;
@@ -142,7 +141,7 @@ pub struct Chart {
 /// The width of every chart.
 pub const WIDTH: f64 = 920.0;
 const LEFT: f64 = 84.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 44.0;
 const TOP: f64 = 74.0;
 const BOTTOM: f64 = 52.0;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::contender::{GROUPS, WORDS};
 use super::plan::Plan;
-use super::render;
+use super::{java, render};
 use crate::cli::{Mode, PEERS, PeersArgs};
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -20,8 +20,12 @@ use crate::scenario::Scenario;
 pub fn command(arguments: PeersArgs) -> Result<(), Failure> {
     let plan = plan(&arguments)?;
     let label = plan.scenarios.iter().map(|it| it.name()).collect::<Vec<_>>().join("-");
+    if let Some(jar) = &arguments.jar {
+        java::prepare(jar)?;
+    }
     let mut output = Output::new(&arguments.output, &format!("peers-{label}"));
     let document = plan.run(Environment::capture(), &Progress::new());
+    java::clean_up();
     render::write(&document, &mut output)?;
     output.announce();
     if document.valid() { Ok(()) } else { Err(Failure::Invalid(format!("INVALID: {}", document.faults.join("; ")))) }

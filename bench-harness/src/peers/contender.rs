@@ -20,6 +20,9 @@ pub enum Family {
     Floor,
 }
 
+/// Measures one round of a scenario.
+pub type Measure = fn(Scenario, &Work) -> Result<Round, NoFigure>;
+
 /// One row of a table.
 #[derive(Clone)]
 pub struct Contender {
@@ -30,27 +33,22 @@ pub struct Contender {
     /// Whose it is.
     pub family: Family,
     /// Measures one round.
-    pub run: fn(Scenario, &Work) -> Result<Round, NoFigure>,
+    pub run: Measure,
 }
 
 impl Contender {
-    fn new(
-        name: &str,
-        group: &'static str,
-        family: Family,
-        run: fn(Scenario, &Work) -> Result<Round, NoFigure>,
-    ) -> Self {
+    fn new(name: &str, group: &'static str, family: Family, run: Measure) -> Self {
         Self { name: name.to_owned(), group, family, run }
     }
 }
 
 /// Calls a function of one constant number of words.
 macro_rules! by_words {
-    ($words:expr, $call:ident :: < $($types:ty),* > ( $($argument:expr),* )) => {
+    ($words:expr, $call:ident $(:: < $($types:ty),* >)? ( $($argument:expr),* )) => {
         match $words {
-            1 => $call::<$($types,)* 1>($($argument),*),
-            8 => $call::<$($types,)* 8>($($argument),*),
-            _ => $call::<$($types,)* 32>($($argument),*),
+            1 => $call::<$($($types,)*)? 1>($($argument),*),
+            8 => $call::<$($($types,)*)? 8>($($argument),*),
+            _ => $call::<$($($types,)*)? 32>($($argument),*),
         }
     };
 }
@@ -150,6 +148,9 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
     }
     #[cfg(not(feature = "rivals"))]
     let _ = groups;
+    if super::java::is_prepared() {
+        all.push(Contender::new("lmax-java", "java", Family::Rival, super::java::round));
+    }
     let floor = |name, run| Contender::new(name, "floor", Family::Floor, run);
     if scenario == Scenario::PingPong {
         all.push(floor("bare-line", line));

@@ -321,26 +321,36 @@ pub fn measure<L: Link<N>, const N: usize>(shape: Shape, work: &Work) -> Result<
     if work.batch > 1 && !L::BATCHES {
         return Err(NoFigure::NotApplicable("can't publish a batch at once"));
     }
+    // Constants choose first, so that what a link can't do is not even compiled for it.
+    let native = L::SLEEPS && work.waiting == WaitClass::Native;
     match shape {
         Shape::IdleWake => idle_wake::<L, N>(work),
-        Shape::PingPong => match work.waiting {
-            WaitClass::Spin => ping_pong::<L, Spin, N>(work),
-            WaitClass::Yield => ping_pong::<L, Yield, N>(work),
-            WaitClass::Native => ping_pong::<L, Native, N>(work),
-        },
-        Shape::Stream => match work.waiting {
-            WaitClass::Spin => by_batch::<L, Spin, N>(work),
-            WaitClass::Yield => by_batch::<L, Yield, N>(work),
-            WaitClass::Native => by_batch::<L, Native, N>(work),
-        },
+        Shape::PingPong if work.waiting == WaitClass::Spin => ping_pong::<L, Spin, N>(work),
+        Shape::PingPong => ping_pong::<L, Yield, N>(work),
+        Shape::Stream if work.waiting == WaitClass::Spin => by_batch::<L, Spin, N>(work),
+        Shape::Stream if native => {
+            if L::SLEEPS {
+                by_batch::<L, Native, N>(work)
+            } else {
+                by_batch::<L, Yield, N>(work)
+            }
+        }
+        Shape::Stream => by_batch::<L, Yield, N>(work),
     }
 }
 
 fn by_batch<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Round, NoFigure> {
-    match (work.producers, work.batch) {
-        (1, 1) => stream::<L, InOrder, W, N, false>(work),
-        (1, _) => stream::<L, InOrder, W, N, true>(work),
-        (_, 1) => stream::<L, PerProducer, W, N, false>(work),
-        (_, _) => stream::<L, PerProducer, W, N, true>(work),
+    if work.producers == 1 {
+        if L::BATCHES && work.batch > 1 {
+            return stream::<L, InOrder, W, N, true>(work);
+        }
+        return stream::<L, InOrder, W, N, false>(work);
     }
+    if L::MANY_PRODUCERS {
+        if L::BATCHES && work.batch > 1 {
+            return stream::<L, PerProducer, W, N, true>(work);
+        }
+        return stream::<L, PerProducer, W, N, false>(work);
+    }
+    Err(NoFigure::NotApplicable("takes one producer only"))
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use slipring_ring::{BuildError, Builder, Consumer, Kind, Multi, Producer, Ring, Single, Stage, StageError, Wait};
 
-use super::contender::{by_words, on_link};
+use super::contender::{Measure, by_words, on_link};
 use super::link::{Link, NoFigure, Receiver, Round, Sender, StartLine, Work, join, produce};
 use super::payload::{Check, InOrder, Payload};
 use super::waiting::{Native, Spin, WaitClass, Waiting, Yield};
@@ -199,7 +199,7 @@ fn single(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
 }
 
 /// The name and the round of our contender for `scenario`.
-pub fn contender(scenario: Scenario) -> (&'static str, fn(Scenario, &Work) -> Result<Round, NoFigure>) {
+pub fn contender(scenario: Scenario) -> (&'static str, Measure) {
     match scenario {
         Scenario::MpscOne | Scenario::MpscTwo => ("slipring-multi", on_link::<Ours<Multi>>),
         _ => ("slipring", single),

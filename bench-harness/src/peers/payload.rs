@@ -23,12 +23,6 @@ impl<const N: usize> Payload<N> {
         self.0[0]
     }
 
-    /// The words.
-    #[inline(always)]
-    pub fn words(&self) -> &[u64; N] {
-        &self.0
-    }
-
     /// The message made of these words.
     #[inline(always)]
     pub fn from_words(words: [u64; N]) -> Self {

@@ -203,7 +203,9 @@ impl Plan {
             Round::Latency(histogram) if work.waiting != WaitClass::Native => 1e9 / histogram.mean().max(1.0),
             Round::Latency(_) => return None,
         };
-        Some(round_up(((rate * self.duration.as_secs_f64()) as u64).max(64), work.batch))
+        // Fewer than 200 round trips have no median that may be said; see `latency::enough`.
+        let fewest = if matches!(figure, Round::Latency(_)) { 256 } else { 64 };
+        Some(round_up(((rate * self.duration.as_secs_f64()) as u64).max(fewest), work.batch))
     }
 }
 

@@ -277,7 +277,8 @@ fn over_time(title: &str, note: &str, points: &[(f64, u64)], range: (f64, f64), 
 fn worst_range(document: &RunDocument) -> (f64, f64) {
     let values = document.timeline.iter().chain(&document.hiccup_timeline).map(|point| point.1);
     let low = values.clone().min().unwrap_or(10);
-    (low as f64, values.max().unwrap_or(1_000) as f64)
+    // A slice with next to nothing in it would stretch the axis down to a nanosecond.
+    (low.max(50) as f64, values.max().unwrap_or(1_000) as f64)
 }
 
 fn timeline_chart(document: &RunDocument) -> String {

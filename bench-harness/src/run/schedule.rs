@@ -168,11 +168,6 @@ impl Schedule {
             }
         }
     }
-
-    /// As fast as the ring takes them.
-    pub fn is_max(&self) -> bool {
-        matches!(self.kind, Kind::Max)
-    }
 }
 
 fn read_trace(path: &std::path::Path) -> Result<Vec<u64>, TraceError> {

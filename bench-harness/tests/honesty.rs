@@ -1,0 +1,215 @@
+//! What makes the figures worth believing. The machine may be slow and busy: only what must hold
+//! there too is asserted.
+
+mod common;
+
+use common::{Scratch, bench, check, code, schema};
+use serde_json::Value;
+
+/// A run may miss its rate on a busy machine; what arrived must be right all the same.
+fn verified(document: &Value) {
+    let reason = document["reason"].as_str().unwrap();
+    for wrong in ["damaged", "missing", "twice", "arrived of", "refused", "panicked"] {
+        assert!(!reason.contains(wrong), "{reason}");
+    }
+    assert!(document["count"].as_u64().unwrap() > 0, "nothing was measured: {reason}");
+}
+
+#[test]
+fn each_scenario_runs_for_a_tenth_of_a_second() {
+    for scenario in ["spsc", "mpsc", "fanout", "pipeline", "diamond", "work-sharing", "ping-pong", "idle-wake", "topic"]
+    {
+        let scratch = Scratch::new(scenario);
+        let output = bench(&[
+            "run",
+            scenario,
+            "--rate",
+            "20k/s",
+            "--duration",
+            "100ms",
+            "--warmup",
+            "10ms",
+            "--runs",
+            "1",
+            "--out",
+            scratch.text(),
+            "--format",
+            "json",
+        ]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(matches!(output.status.code(), Some(0 | 2)), "{scenario}: {told}");
+        let document = scratch.json("run.json");
+        check(&schema("run.schema.json"), &document, scenario);
+        assert_eq!(document["scenario"], scenario);
+        assert_eq!(document["valid"].as_bool().unwrap(), output.status.success());
+        verified(&document);
+    }
+}
+
+#[test]
+fn options_change_the_work_and_not_the_truth() {
+    for extra in [
+        &["--arrival", "poisson"][..],
+        &["--arrival", "burst:10@1ms", "--batch", "4"],
+        &["--payload", "256", "--capacity", "64", "--full", "drop", "--rate", "max"],
+        &["--wait", "spin-then-park", "--pin", "none"],
+    ] {
+        let scratch = Scratch::new("options");
+        let mut words = vec![
+            "run",
+            "spsc",
+            "--duration",
+            "50ms",
+            "--warmup",
+            "0s",
+            "--runs",
+            "2",
+            "--out",
+            scratch.text(),
+            "--format",
+            "json",
+        ];
+        words.extend(extra);
+        assert!(matches!(code(&words), 0 | 2), "{extra:?}");
+        let document = scratch.json("run.json");
+        verified(&document);
+        assert_eq!(document["runs"].as_array().unwrap().len(), 2);
+    }
+}
+
+/// One stall of 5 ms in 200 ms, at 100,000 messages a second: 500 of 20,000 messages wait for it,
+/// 2.5 %. Whoever counts from intended times sees it in p99; whoever waits for the consumer before
+/// it sends again sees it once.
+#[test]
+fn open_loop_shows_a_stall_and_closed_loop_says_that_it_hides_it() {
+    let scratch = Scratch::new("stall");
+    let output = bench(&[
+        "run",
+        "spsc",
+        "--rate",
+        "100k/s",
+        "--duration",
+        "200ms",
+        "--warmup",
+        "10ms",
+        "--runs",
+        "1",
+        "--stall",
+        "5ms@200ms",
+        "--loop",
+        "both",
+        "--out",
+        scratch.text(),
+        "--format",
+        "text,json,html",
+    ]);
+    assert!(matches!(output.status.code(), Some(0 | 2)));
+    let document = scratch.json("run.json");
+    verified(&document);
+    let p99 = document["p99"].as_u64().unwrap();
+    assert!(p99 >= 2_000_000, "open loop hid a stall of 5 ms: p99 is {p99} ns");
+    let closed = &document["closed"];
+    assert_eq!(closed["setup"]["loop"], "closed");
+    assert!(closed["max"].as_u64().unwrap() >= 5_000_000);
+    assert!(closed["reason"].as_str().unwrap().contains("hides"));
+    for shown in [scratch.read("run.txt"), scratch.read("run.html")] {
+        assert!(shown.contains("closed loop (hides waiting)") && shown.contains("stall of 5.00 ms"));
+    }
+}
+
+#[test]
+fn too_few_samples_are_said_to_be_too_few() {
+    let scratch = Scratch::new("few");
+    bench(&[
+        "run",
+        "spsc",
+        "--rate",
+        "1k/s",
+        "--duration",
+        "100ms",
+        "--runs",
+        "1",
+        "--out",
+        scratch.text(),
+        "--format",
+        "text,json",
+    ]);
+    let document = scratch.json("run.json");
+    verified(&document);
+    for name in ["p50", "p90", "p99", "p999", "p9999"] {
+        assert!(document[name].is_null(), "{name} of 100 messages");
+    }
+    assert!(document["max"].is_u64());
+    let text = scratch.read("run.txt");
+    let line = text.lines().find(|line| line.trim_start().starts_with("latency")).unwrap();
+    assert_eq!(line.matches("n/a").count(), 5, "{line}");
+}
+
+#[test]
+fn exit_codes_are_a_contract() {
+    let scratch = Scratch::new("codes");
+    let out = ["--out", scratch.text(), "--format", "json"];
+    let run = |extra: &[&str]| {
+        let mut words = vec!["run", "spsc", "--duration", "50ms", "--warmup", "1ms", "--runs", "1"];
+        words.extend(extra);
+        words.extend(out);
+        code(&words)
+    };
+    // As fast as possible: there is no rate to be missed, on a busy machine neither.
+    assert_eq!(run(&["--rate", "max", "--assert", "drops=0,count>0"]), 0);
+    assert_eq!(run(&["--rate", "max", "--assert", "p50<1ns"]), 1);
+    assert_eq!(run(&["--rate", "5000M/s"]), 2);
+    for usage in [
+        &["--rate", "fast"][..],
+        &["--assert", "p98<1us"],
+        &["--capacity", "1000"],
+        &["--payload", "33"],
+        &["--pin", "p=0,c=4095"],
+        &["--wait", "sleepy"],
+        &["--runs", "0"],
+        &["--arrival", "trace:/nowhere"],
+    ] {
+        assert_eq!(run(usage), 64, "{usage:?}");
+    }
+    for words in [&["run", "group"][..], &["run", "journal"], &["run", "transform"]] {
+        let output = bench(words);
+        assert_eq!(output.status.code(), Some(64));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("comes with"), "{words:?}");
+    }
+    assert_eq!(code(&["peers", "topic"]), 64);
+    assert_eq!(code(&["explain", "nonsense"]), 64);
+    assert_eq!(code(&["report", scratch.text(), "--format", "text"]), 0);
+    assert_eq!(code(&["report", "/nowhere"]), 64);
+    for fine in [&["doctor", "--json"][..], &["explain"], &["explain", "p99.9"], &["--help"], &["run", "--help"]] {
+        assert_eq!(code(fine), 0, "{fine:?}");
+    }
+}
+
+#[test]
+fn a_page_needs_nothing_but_itself_and_can_be_drawn_again() {
+    let scratch = Scratch::new("page");
+    bench(&[
+        "run",
+        "fanout",
+        "--rate",
+        "20k/s",
+        "--duration",
+        "50ms",
+        "--runs",
+        "2",
+        "--out",
+        scratch.text(),
+        "--format",
+        "json,html,svg,csv",
+    ]);
+    let page = scratch.read("run.html");
+    for fetched in ["<script", "src=", "@import", "<link"] {
+        assert!(!page.contains(fetched), "{fetched}");
+    }
+    assert_eq!(page.matches("<svg").count(), 4);
+    assert!(scratch.read("run-percentiles.svg").contains("<style>"));
+    assert!(scratch.read("run.csv").lines().count() >= 4);
+    std::fs::remove_file(scratch.0.join("run.html")).unwrap();
+    assert_eq!(code(&["report", scratch.text(), "--format", "html"]), 0);
+    assert_eq!(scratch.read("run.html"), page);
+}

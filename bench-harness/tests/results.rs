@@ -1,0 +1,226 @@
+//! `peers`, and what is done with results: baselines and comparisons.
+
+mod common;
+
+use common::{Scratch, bench, check, code, schema};
+use serde_json::Value;
+
+fn peers(name: &str, extra: &[&str]) -> (Scratch, Value) {
+    let scratch = Scratch::new(name);
+    let mut words = vec![
+        "peers",
+        "--rounds",
+        "2",
+        "--duration",
+        "4ms",
+        "--out",
+        scratch.text(),
+        "--format",
+        "json,text,csv,svg,html",
+    ];
+    words.extend(extra);
+    let output = bench(&words);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{extra:?}: {told}");
+    let document = scratch.json("peers.json");
+    check(&schema("peers.schema.json"), &document, "peers");
+    (scratch, document)
+}
+
+/// Names of the rows of a scenario, each once.
+fn contenders(document: &Value, scenario: &str, mode: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for row in document["rows"].as_array().unwrap() {
+        assert_eq!(row["valid"], true, "{row}");
+        assert!(row["min"].as_f64() <= row["median"].as_f64());
+        assert!(row["median"].as_f64() <= row["max"].as_f64());
+        let name = row["contender"].as_str().unwrap().to_owned();
+        if row["scenario"] == scenario && row["mode"] == mode && !names.contains(&name) {
+            assert_eq!(row["ours"].as_bool().unwrap(), name.starts_with("slipring"));
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[test]
+fn everyone_does_the_same_work_and_is_verified() {
+    let (scratch, document) = peers("spsc", &["spsc", "--capacity", "256,1024", "--payload", "8,64,256"]);
+    let one = contenders(&document, "spsc", "one-by-one");
+    let batch = contenders(&document, "spsc", "batch");
+    assert_eq!(one[0], "slipring");
+    assert_eq!(batch[0], "slipring");
+    if cfg!(feature = "rivals") {
+        for rival in ["rtrb", "rtrb+pause", "disruptor", "crossbeam", "kanal", "flume", "std"] {
+            assert!(one.iter().any(|name| name == rival), "{rival}");
+        }
+        assert!(batch.iter().any(|name| name == "disruptor"));
+        assert!(!batch.iter().any(|name| name == "crossbeam"), "crossbeam has no batches");
+    }
+    assert!(one.iter().any(|name| name == "bare-ring"));
+    let rows = document["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), (one.len() + batch.len()) * 2 * 3);
+    assert_eq!(document["samples"].as_array().unwrap().len(), rows.len());
+    assert!(scratch.read("peers.html").matches("<svg").count() == 6);
+    assert_eq!(scratch.read("peers.csv").lines().count(), rows.len() + 1);
+}
+
+#[test]
+fn every_scenario_has_our_row() {
+    let (_scratch, document) = peers(
+        "graphs",
+        &[
+            "mpsc",
+            "fanout",
+            "pipeline",
+            "diamond",
+            "ping-pong",
+            "--capacity",
+            "256",
+            "--with",
+            if cfg!(feature = "rivals") { "disruptor,std" } else { "none" },
+        ],
+    );
+    for (scenario, ours) in [
+        ("mpsc-1", "slipring-multi"),
+        ("mpsc-2", "slipring-multi"),
+        ("fanout", "slipring"),
+        ("pipeline", "slipring"),
+        ("diamond", "slipring"),
+        ("ping-pong", "slipring"),
+    ] {
+        let names = contenders(&document, scenario, "one-by-one");
+        assert_eq!(names[0], ours, "{scenario}");
+        if cfg!(feature = "rivals") {
+            assert!(names.iter().any(|name| name == "disruptor"), "{scenario}: {names:?}");
+        }
+    }
+    let floor = contenders(&document, "ping-pong", "one-by-one");
+    assert!(floor.iter().any(|name| name == "bare-line"));
+}
+
+#[test]
+fn peers_refuses_what_it_can_not_do() {
+    for words in [
+        &["peers", "spsc", "--with", "kafka"][..],
+        &["peers", "spsc", "--payload", "12"],
+        &["peers", "spsc", "--capacity", "32", "--batch", "64"],
+        &["peers", "spsc", "--format", "hgrm", "--rounds", "1", "--duration", "1ms", "--capacity", "64"],
+        &["peers"],
+    ] {
+        assert_eq!(code(words), 64, "{words:?}");
+    }
+}
+
+fn stored(scratch: &Scratch, name: &str, document: &Value) -> String {
+    let directory = scratch.0.join(name);
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("run.json"), document.to_string()).unwrap();
+    directory.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_comparison_finds_what_was_put_in() {
+    let scratch = Scratch::new("compare");
+    bench(&[
+        "run",
+        "spsc",
+        "--rate",
+        "100k/s",
+        "--duration",
+        "100ms",
+        "--runs",
+        "1",
+        "--out",
+        scratch.text(),
+        "--format",
+        "json",
+    ]);
+    // Runs that differ by a little, made from a real one, so that the figures are known.
+    let mut base = scratch.json("run.json");
+    let run = base["runs"][0].clone();
+    let runs = |factor: f64| -> Vec<Value> {
+        (0..7u32)
+            .map(|index| {
+                let mut one = run.clone();
+                one["p99"] = ((10_000.0 + f64::from(index)) * factor).round().into();
+                one["p99"] = (one["p99"].as_f64().unwrap() as u64).into();
+                one
+            })
+            .collect()
+    };
+    base["runs"] = runs(1.0).into();
+    let (mut slower, mut elsewhere) = (base.clone(), base.clone());
+    slower["runs"] = runs(1.5).into();
+    elsewhere["environment"]["machine"] = "another".into();
+    let base = stored(&scratch, "base", &base);
+    let slower = stored(&scratch, "slower", &slower);
+    let elsewhere = stored(&scratch, "elsewhere", &elsewhere);
+    assert_eq!(code(&["compare", &base, &base, "--fail-on", "p99>5%"]), 0);
+    assert_eq!(code(&["compare", &base, &slower, "--fail-on", "p99>5%"]), 1);
+    assert_eq!(code(&["compare", &base, &slower, "--fail-on", "p99>60%"]), 0);
+    assert_eq!(code(&["compare", &slower, &base, "--fail-on", "p99>5%"]), 0);
+    assert_eq!(code(&["compare", &base, &elsewhere]), 64);
+    assert_eq!(code(&["compare", &base, &elsewhere, "--force"]), 0);
+    let told = bench(&["compare", &base, &slower]);
+    let table = String::from_utf8_lossy(&told.stdout).into_owned();
+    let line = table.lines().find(|line| line.starts_with("p99 ")).unwrap();
+    assert!(line.contains("+50.0 %") && line.ends_with("regressed"), "{line}");
+
+    let store = scratch.0.join("store");
+    let store = store.to_str().unwrap();
+    assert_eq!(code(&["baseline", "save", "good", &base, "--store", store]), 0);
+    let listed = bench(&["baseline", "ls", "--store", store]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("good  run.json"));
+    let compare = ["compare", "good", &slower, "--store", store, "--fail-on", "p99>5%"];
+    assert_eq!(code(&compare), 1);
+    assert_eq!(code(&["baseline", "save", "../out", &base, "--store", store]), 64);
+    assert_eq!(code(&["baseline", "rm", "good", "--store", store]), 0);
+    assert_eq!(code(&compare), 64);
+}
+
+#[test]
+fn two_builds_take_turns() {
+    let program = env!("CARGO_BIN_EXE_bench-harness");
+    let told = bench(&[
+        "compare",
+        program,
+        program,
+        "--rounds",
+        "3",
+        "--",
+        "spsc",
+        "--rate",
+        "20k/s",
+        "--duration",
+        "30ms",
+        "--warmup",
+        "1ms",
+    ]);
+    let turns = String::from_utf8_lossy(&told.stderr).matches("round ").count();
+    assert_eq!((turns, told.status.code()), (6, Some(0)));
+    assert!(String::from_utf8_lossy(&told.stdout).contains("rate"));
+}
+
+#[test]
+fn a_sweep_walks_and_can_be_drawn_again() {
+    let scratch = Scratch::new("sweep");
+    let words = [
+        "sweep",
+        "spsc",
+        "--capacity",
+        "256..1k:3",
+        "--rate",
+        "20k",
+        "--duration",
+        "30ms",
+        "--out",
+        scratch.text(),
+        "--format",
+        "json,html,svg,csv,text",
+    ];
+    assert_eq!(code(&words), 0);
+    let points = scratch.json("sweep.json")["points"].as_array().unwrap().len();
+    assert!(points >= 2, "{points}");
+    assert_eq!(code(&["report", scratch.text()]), 0);
+}
