@@ -17,7 +17,8 @@ fn fine(_: &u64, _: Sequence, _: bool) -> Result<(), Infallible> {
 /// Blocked producers once stayed blocked after a shutdown, and consumers after a halt.
 #[test]
 fn whoever_waits_for_anything_is_told_of_the_end() {
-    let ends: [(fn(&Ring<u64, Multi>), Closed); 3] = [
+    type End = fn(&Ring<u64, Multi>);
+    let ends: [(End, Closed); 3] = [
         (|ring| ring.close(), Closed::Closed),
         (|ring| drop(ring.halt()), Closed::Halted),
         (|ring| ring.fail("stage", "cause"), Closed::Failed { stage: "stage".into(), cause: "cause".into() }),

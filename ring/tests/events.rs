@@ -17,6 +17,8 @@ struct Ledger {
 
 struct Counted(usize, Arc<Ledger>);
 
+type Make = Box<dyn FnMut() -> Counted>;
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.1.drops[self.0].fetch_add(1, SeqCst);
@@ -48,11 +50,7 @@ fn numbered(ledger: &Arc<Ledger>, first: usize) -> impl FnMut() -> Counted + use
     }
 }
 
-fn drop_ring<K: Kind>(
-    build: fn(usize, Box<dyn FnMut() -> Counted>) -> Builder<Counted, K>,
-    bomb: Option<usize>,
-    first: u64,
-) {
+fn drop_ring<K: Kind>(build: fn(usize, Make) -> Builder<Counted, K>, bomb: Option<usize>, first: u64) {
     const CAPACITY: usize = 4;
     const SENT: usize = 11;
     let ledger = Ledger::new(CAPACITY + SENT, bomb);
@@ -78,8 +76,8 @@ fn drop_ring<K: Kind>(
 fn every_event_is_dropped_once_also_if_a_drop_panics() {
     for first in STARTS {
         for bomb in [None, Some(0), Some(2), Some(4), Some(7), Some(11), Some(12), Some(14)] {
-            drop_ring(|capacity, make| Builder::single(capacity, make), bomb, first);
-            drop_ring(|capacity, make| Builder::multi(capacity, make), bomb, first);
+            drop_ring(Builder::single, bomb, first);
+            drop_ring(Builder::multi, bomb, first);
         }
     }
 }

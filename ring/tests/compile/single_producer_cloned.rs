@@ -1,0 +1,7 @@
+//! A single producer is the only one.
+use slipring_ring::Builder;
+
+fn main() {
+    let (producer, _ring) = Builder::single(8, u64::default).build().unwrap();
+    let _second = producer.clone();
+}
