@@ -25,8 +25,8 @@ use crate::ordering::{
     CHECK_VERSION, GATE, LOAD_GATES, READ_VERSION, REFRESH_FENCE, SET_VERSION, SWAP_GATES, Site, fault,
 };
 use crate::sequence::ahead;
+use crate::shown::Shown;
 use crate::stage::StageState;
-use crate::sync::epoch::{Atomic, Owned, Reclaim};
 use crate::sync::{Arc, AtomicU64};
 use crossbeam_utils::CachePadded;
 
@@ -47,33 +47,25 @@ impl GateSet {
 }
 
 pub(crate) struct Gates {
-    current: Atomic<Arc<GateSet>>,
+    current: Shown<Arc<GateSet>>,
     version: CachePadded<AtomicU64>,
-    reclaim: Reclaim,
 }
 
 impl Gates {
     pub(crate) fn new() -> Self {
         let nobody = Arc::new(GateSet { version: 0, stages: Vec::new() });
-        Self { current: Atomic::new(nobody), version: CachePadded::new(AtomicU64::new(0)), reclaim: Reclaim::default() }
+        Self { current: Shown::new(nobody), version: CachePadded::new(AtomicU64::new(0)) }
     }
 
     /// The present set.
     pub(crate) fn load(&self) -> Arc<GateSet> {
-        let guard = self.reclaim.pin();
-        let set = self.current.load(LOAD_GATES.get(), &guard);
-        // SAFETY: never null, and the guard keeps what was current when it was pinned.
-        Arc::clone(unsafe { set.deref() })
+        self.current.get(&LOAD_GATES)
     }
 
     /// Shows a new set. The caller holds the lock that makes changes one at a time.
     pub(crate) fn show(&self, stages: Vec<Arc<StageState>>) {
-        let guard = self.reclaim.pin();
         let version = self.version.load(CHECK_VERSION.get()) + 1;
-        let set = Owned::new(Arc::new(GateSet { version, stages }));
-        let old = self.current.swap(set, SWAP_GATES.get(), &guard);
-        // SAFETY: nobody can load the old set any more, and it was allocated by `Owned`.
-        unsafe { guard.defer_destroy(old) };
+        self.current.replace(Arc::new(GateSet { version, stages }), &SWAP_GATES);
         // After the set: a producer that reads this number finds at least this set.
         self.version.store(version, SET_VERSION.get());
     }
@@ -92,15 +84,6 @@ impl Gates {
                 return found;
             }
         }
-    }
-}
-
-impl Drop for Gates {
-    fn drop(&mut self) {
-        let guard = self.reclaim.pin();
-        let set = self.current.swap(crossbeam_epoch::Shared::null(), LOAD_GATES.get(), &guard);
-        // SAFETY: the ring is gone, so nobody else can hold what only the ring showed.
-        drop(unsafe { set.into_owned() });
     }
 }
 

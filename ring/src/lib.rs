@@ -4,7 +4,10 @@
 
 mod access;
 mod batch;
+#[cfg(not(loom))]
 mod bell;
+#[cfg(loom)]
+pub mod bell;
 mod buffer;
 mod builder;
 mod claim;
@@ -30,6 +33,7 @@ mod producer;
 mod report;
 mod ring;
 mod sequence;
+mod shown;
 mod single_producer;
 mod stage;
 mod sync;
