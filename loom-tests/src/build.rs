@@ -3,9 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// How deep `--quick` goes at most.
-pub const QUICK_PREEMPTIONS: usize = 2;
-
 /// A test binary, built with its flags.
 #[derive(Clone, Debug)]
 pub struct Binary {

@@ -49,8 +49,7 @@ pub fn everything(options: &Options) -> Result<(), String> {
 
 fn run_models(all: &[Model], options: &Options) -> Vec<String> {
     let models: Vec<&Model> = all.iter().filter(|model| options.wants(&model.name)).collect();
-    let preemptions = options.quick.then_some(build::QUICK_PREEMPTIONS);
-    let outcomes = in_parallel(&models, |model| run::model(model, None, preemptions));
+    let outcomes = in_parallel(&models, |model| run::model(model, None, options.quick));
     table::models(&models, &outcomes);
     let failed = models.iter().zip(&outcomes).filter_map(|(model, outcome)| match outcome {
         Outcome::Completed { .. } => None,

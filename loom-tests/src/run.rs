@@ -68,7 +68,7 @@ pub fn list(binary: &Binary) -> Result<Vec<Model>, String> {
 pub fn process(binary: &Binary, name: &str, variables: &[(&str, &str)]) -> (bool, String) {
     let mut command = Command::new(&binary.path);
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
-    for variable in ["SLIPRING_MUTANT", "SLIPRING_PREEMPTIONS", "LOOM_LOG", "RUST_BACKTRACE"] {
+    for variable in ["SLIPRING_MUTANT", "SLIPRING_QUICK", "LOOM_LOG", "RUST_BACKTRACE"] {
         command.env_remove(variable);
     }
     command.envs(variables.iter().copied());
@@ -82,13 +82,12 @@ pub fn process(binary: &Binary, name: &str, variables: &[(&str, &str)]) -> (bool
     }
 }
 
-/// Runs a model, with a mutant if one is named, at most so many preemptions deep if a number is given.
-pub fn model(model: &Model, mutant: Option<&str>, preemptions: Option<usize>) -> Outcome {
+/// Runs a model, with a mutant if one is named; not as deep as it could go if `quick`.
+pub fn model(model: &Model, mutant: Option<&str>, quick: bool) -> Outcome {
     let started = Instant::now();
-    let depth = preemptions.map(|depth| depth.to_string());
     let mut variables = Vec::new();
     variables.extend(mutant.map(|mutant| ("SLIPRING_MUTANT", mutant)));
-    variables.extend(depth.as_deref().map(|depth| ("SLIPRING_PREEMPTIONS", depth)));
+    variables.extend(quick.then_some(("SLIPRING_QUICK", "1")));
     let (succeeded, said) = process(&model.binary, &model.name, &variables);
     judge(succeeded, &said, started.elapsed())
 }

@@ -3,7 +3,13 @@
 #![cfg(loom)]
 
 mod catalogue;
+mod close;
+mod evict;
+mod join;
 mod multi_producer;
 mod single_producer;
+mod stages;
 mod support;
+mod teardown;
 mod wake;
+mod workers;
