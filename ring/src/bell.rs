@@ -24,25 +24,6 @@ const NO_MEMBARRIER: u32 = 2;
 /// The ring is closed: a producer must look why before it claims again.
 const CLOSED: u32 = 4;
 
-/// For models in which nobody sleeps: bells then cost what they cost beside `membarrier`, one load that orders nothing.
-/// A full fence at each ring would cover up for an ordering that is too weak elsewhere.
-#[cfg(loom)]
-pub mod quiet {
-    use std::cell::Cell;
-
-    // A model runs all its threads on one thread of the system.
-    thread_local! { static QUIET: Cell<bool> = const { Cell::new(false) } }
-
-    /// From now on no bell rings, or they do again.
-    pub fn set(quiet: bool) {
-        QUIET.set(quiet);
-    }
-
-    pub(super) fn is() -> bool {
-        QUIET.get()
-    }
-}
-
 /// What sleepers on one position are rung by.
 pub(crate) struct Bell {
     attention: CachePadded<AtomicU32>,
@@ -68,7 +49,7 @@ impl Bell {
     #[inline(always)]
     pub(crate) fn ring(&self) {
         #[cfg(loom)]
-        if quiet::is() {
+        if fence::quiet::is() {
             return;
         }
         fence::compiler_only();

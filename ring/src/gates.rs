@@ -27,7 +27,7 @@ use crate::ordering::{
 use crate::sequence::ahead;
 use crate::shown::Shown;
 use crate::stage::StageState;
-use crate::sync::{Arc, AtomicU64};
+use crate::sync::{self, Arc, AtomicU64};
 use crossbeam_utils::CachePadded;
 
 /// Stages at a moment, numbered.
@@ -39,11 +39,14 @@ pub struct GateSet {
 impl GateSet {
     /// The lowest gate of the set and the stage that holds it.
     pub(crate) fn lowest(&self, site: &Site) -> Option<(u64, &Arc<StageState>)> {
-        self.stages
-            .iter()
-            .map(|stage| (stage.position(site), stage))
-            .reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low })
+        lowest(&self.stages, site)
     }
+}
+
+/// The lowest position of `stages` and the stage that stands there.
+pub(crate) fn lowest<'s>(stages: &'s [Arc<StageState>], site: &Site) -> Option<(u64, &'s Arc<StageState>)> {
+    let positions = stages.iter().map(|stage| (stage.position(site), stage));
+    positions.reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low })
 }
 
 pub(crate) struct Gates {
@@ -83,6 +86,8 @@ impl Gates {
             if !moved || fault("no second look at the version") {
                 return found;
             }
+            // The newer set may take a moment to be seen.
+            sync::spin_loop();
         }
     }
 }

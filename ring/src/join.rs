@@ -153,6 +153,8 @@ impl<E, K: Kind> Core<E, K> {
         let matters = phase == Phase::Open || (!phase.at_once() && !at_end && unread > 0);
         if let Some(behind) = behind.filter(|_| matters) {
             self.fail(&stage.name, &format!("it left while {behind:?} stands behind it"));
+            // Woken by the leaving, they may have armed this bell again before the ring failed; the end rings members.
+            stage.bell.ring();
         }
     }
 
@@ -173,6 +175,8 @@ impl<E, K: Kind> Core<E, K> {
             return Err(StageError::InBatch { name: name.to_owned() });
         }
         self.leave_locked(&mut members, &stage);
+        // Its consumer may sleep at the bell of whoever it reads behind.
+        stage.after.iter().map(|before| &before.bell).chain([&self.bell]).for_each(|bell| bell.ring());
         Ok(Sequence(stage.position(&GATE)))
     }
 }

@@ -4,10 +4,7 @@
 
 mod access;
 mod batch;
-#[cfg(not(loom))]
 mod bell;
-#[cfg(loom)]
-pub mod bell;
 mod buffer;
 mod builder;
 mod claim;

@@ -13,8 +13,9 @@ pub(crate) trait Look {
     /// Looks once.
     fn look(&mut self) -> Option<Self::Found>;
 
-    /// Where it rings when a look may find more: asked before each sleep only.
-    fn bells(&mut self) -> Bells;
+    /// Where it rings when whoever is in the way moves; none if nobody is in the way any more, so that it is worth
+    /// another look. Asked around each sleep only.
+    fn bells(&mut self) -> Option<Bells>;
 }
 
 /// One bell, or two if either may ring first.
@@ -57,16 +58,17 @@ impl Waiting {
                 return Some(found);
             }
             if idle == Idle::Sleep {
-                let bells = target.bells();
+                let Some(bells) = target.bells() else { continue };
                 self.arm(&bells);
                 fence::heavy_at(&ARM_FENCE);
                 if !fault("sleep without a second look") {
                     if let Some(found) = target.look() {
                         return Some(found);
                     }
-                    // Whoever was the furthest behind may have moved before it could see the arming, and now it is
-                    // another one, at whose bell nobody sleeps yet.
-                    if !are_same(&bells, &target.bells()) {
+                    // Whoever was in the way may have moved before it could see the arming, and another one be in
+                    // the way now, at whose bell nobody sleeps yet. Only one who is so after the fence is sure to ring.
+                    let same = target.bells().is_some_and(|now| are_same(&bells, &now));
+                    if !same && !fault("sleep at the bell of whoever was last before") {
                         continue;
                     }
                 }
@@ -124,13 +126,14 @@ impl Drop for Waiting {
 /// Arms somebody else's waiter; true if there is nothing to be found, so that it may sleep.
 pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> bool {
     loop {
-        let bells = target.bells();
+        let Some(bells) = target.bells() else { return false };
         bells.iter().flatten().for_each(|bell| bell.arm(waiter, token));
         fence::heavy_at(&ARM_FENCE);
         if target.look().is_some() {
             return false;
         }
-        if are_same(&bells, &target.bells()) {
+        // As in `until_slowly`.
+        if target.bells().is_some_and(|now| are_same(&bells, &now)) {
             return true;
         }
     }
