@@ -116,9 +116,7 @@ impl Condition {
             },
             Subject::Rate => (figures.rate, per_second(figures.rate)),
             Subject::Drops => (figures.drops as f64, figures.drops.to_string()),
-            Subject::Count => {
-                (figures.latency.count as f64, figures.latency.count.to_string())
-            }
+            Subject::Count => (figures.latency.count as f64, figures.latency.count.to_string()),
         };
         let holds = match self.relation {
             Relation::Less => found < self.bound,

@@ -59,13 +59,9 @@ fn checked(name: &str) -> Result<&str, Failure> {
 
 fn save(store: &Path, name: &str, from: &Path) -> Result<(), Failure> {
     let into = store.join(checked(name)?);
-    let results: Vec<&str> =
-        FILES.into_iter().filter(|file| from.join(file).is_file()).collect();
+    let results: Vec<&str> = FILES.into_iter().filter(|file| from.join(file).is_file()).collect();
     if results.is_empty() {
-        return Err(Failure::usage(format!(
-            "{} holds no run.json and no peers.json",
-            from.display()
-        )));
+        return Err(Failure::usage(format!("{} holds no run.json and no peers.json", from.display())));
     }
     fs::create_dir_all(&into).map_err(|error| Failure::file(&into, error))?;
     for file in FILES {
@@ -93,8 +89,7 @@ fn list(store: &Path) -> Result<(), Failure> {
     };
     names.sort();
     for name in &names {
-        let kept: Vec<&str> =
-            FILES.into_iter().filter(|file| store.join(name).join(file).is_file()).collect();
+        let kept: Vec<&str> = FILES.into_iter().filter(|file| store.join(name).join(file).is_file()).collect();
         println!("{name}  {}", kept.join(", "));
     }
     if names.is_empty() {

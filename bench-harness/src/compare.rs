@@ -87,15 +87,10 @@ pub fn command(arguments: &CompareArgs) -> Result<(), Failure> {
 }
 
 fn report(figures: &[Figure], margin: f64, limits: &[(String, f64)]) -> Result<(), Failure> {
-    println!(
-        "{:<44}{:>12}{:>12}{:>10}{:>20}  verdict",
-        "figure", "base", "new", "change", "95 % interval"
-    );
+    println!("{:<44}{:>12}{:>12}{:>10}{:>20}  verdict", "figure", "base", "new", "change", "95 % interval");
     let mut failures = Vec::new();
     for figure in figures {
-        let (Some(base), Some(new)) =
-            (statistics::median(&figure.base), statistics::median(&figure.new))
-        else {
+        let (Some(base), Some(new)) = (statistics::median(&figure.base), statistics::median(&figure.new)) else {
             continue;
         };
         let interval = if figure.paired {
@@ -218,9 +213,7 @@ fn same_work(base: &str, new: &str, force: bool) -> Result<(), Failure> {
     if base == new || force {
         return Ok(());
     }
-    Err(Failure::usage(format!(
-        "these runs did different work ({base} and {new}); --force compares them all the same"
-    )))
+    Err(Failure::usage(format!("these runs did different work ({base} and {new}); --force compares them all the same")))
 }
 
 fn work(document: &RunDocument) -> String {
@@ -274,16 +267,10 @@ fn stored_runs(base: &RunDocument, new: &RunDocument) -> Vec<Figure> {
 fn stored_peers(base: &PeersDocument, new: &PeersDocument) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (row, old) in base.rows.iter().zip(&base.samples) {
-        let same = new
-            .rows
-            .iter()
-            .position(|other| other.contender == row.contender && other.same_cell(row));
+        let same = new.rows.iter().position(|other| other.contender == row.contender && other.same_cell(row));
         let Some(fresh) = same.and_then(|index| new.samples.get(index)) else { continue };
         figures.push(Figure {
-            name: format!(
-                "{} {} {} {} {}B",
-                row.scenario, row.contender, row.mode, row.capacity, row.payload
-            ),
+            name: format!("{} {} {} {} {}B", row.scenario, row.contender, row.mode, row.capacity, row.payload),
             unit: if row.more_is_better() { "M/s" } else { "ns" },
             less: !row.more_is_better(),
             base: old.clone(),

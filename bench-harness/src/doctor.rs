@@ -62,8 +62,7 @@ pub fn command(json: bool) -> Result<(), Failure> {
     let findings = examine(&environment);
     if json {
         let examination = Examination { version: 1, environment, findings };
-        let text = serde_json::to_string_pretty(&examination)
-            .map_err(|error| Failure::Invalid(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&examination).map_err(|error| Failure::Invalid(error.to_string()))?;
         println!("{text}");
         return Ok(());
     }
@@ -138,7 +137,12 @@ fn isolation(environment: &Environment) -> Finding {
     let isolated = &environment.isolated;
     if isolated.is_empty() {
         let mend = "boot with isolcpus=2,3 nohz_full=2,3 rcu_nocbs=2,3, then measure with --pin p=2,c=3";
-        return finding("isolation", Mark::Warning, "no core is isolated: the system runs its own work on all of them".into(), mend);
+        return finding(
+            "isolation",
+            Mark::Warning,
+            "no core is isolated: the system runs its own work on all of them".into(),
+            mend,
+        );
     }
     finding("isolation", Mark::Tick, format!("isolated: {isolated}"), "")
 }
@@ -152,7 +156,12 @@ fn smt(environment: &Environment) -> Finding {
     } else {
         "one thread a core".to_owned()
     };
-    finding("smt", mark, found, "echo off | sudo tee /sys/devices/system/cpu/smt/control, or pin to cores that are no siblings")
+    finding(
+        "smt",
+        mark,
+        found,
+        "echo off | sudo tee /sys/devices/system/cpu/smt/control, or pin to cores that are no siblings",
+    )
 }
 
 fn governor(environment: &Environment) -> Finding {
@@ -173,7 +182,12 @@ fn clock_source(environment: &Environment) -> Finding {
         _ => Mark::Warning,
     };
     let found = if source.is_empty() { "unknown".to_owned() } else { source.to_owned() };
-    finding("clock-source", mark, found, "echo tsc | sudo tee /sys/devices/system/clocksource/clocksource0/current_clocksource")
+    finding(
+        "clock-source",
+        mark,
+        found,
+        "echo tsc | sudo tee /sys/devices/system/clocksource/clocksource0/current_clocksource",
+    )
 }
 
 fn constant_tsc(environment: &Environment) -> Finding {
@@ -199,7 +213,12 @@ fn timer_cost() -> Finding {
         "{counter:.1} ns a reading of the counter (smallest step {:.1} ns), {instant:.1} ns an Instant",
         clock.resolution()
     );
-    finding("timer-cost", mark, found, "a reading that traps into the hypervisor: ask for a machine that exposes the time-stamp counter")
+    finding(
+        "timer-cost",
+        mark,
+        found,
+        "a reading that traps into the hypervisor: ask for a machine that exposes the time-stamp counter",
+    )
 }
 
 fn membarrier() -> Finding {
@@ -241,11 +260,21 @@ fn container() -> Finding {
         .unwrap_or_default();
     let limited = !quota.is_empty() && !quota.starts_with("max");
     let (mark, found) = if limited {
-        (Mark::Cross, format!("a CPU quota of {quota} (time and period in microseconds): all threads stand still when it is used up"))
+        (
+            Mark::Cross,
+            format!(
+                "a CPU quota of {quota} (time and period in microseconds): all threads stand still when it is used up"
+            ),
+        )
     } else {
         (Mark::Tick, "no CPU quota".to_owned())
     };
-    finding("container", mark, found, "docker run --cpuset-cpus=2,3 instead of --cpus=2 (Kubernetes: static CPU manager, whole cores)")
+    finding(
+        "container",
+        mark,
+        found,
+        "docker run --cpuset-cpus=2,3 instead of --cpus=2 (Kubernetes: static CPU manager, whole cores)",
+    )
 }
 
 fn load(environment: &Environment) -> Finding {

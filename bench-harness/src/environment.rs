@@ -85,18 +85,12 @@ impl Environment {
             memory,
             kernel: kernel.trim().to_owned(),
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-            clock_source: read(
-                "/sys/devices/system/clocksource/clocksource0/current_clocksource",
-            ),
+            clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             constant_tsc: has("constant_tsc"),
             nonstop_tsc: has("nonstop_tsc"),
             clock_reading_ns: (clock::Clock::new().reading_cost() * 100.0).round() / 100.0,
             isolated: read("/sys/devices/system/cpu/isolated"),
-            load: read("/proc/loadavg")
-                .split_whitespace()
-                .next()
-                .and_then(|first| first.parse().ok())
-                .unwrap_or(0.0),
+            load: read("/proc/loadavg").split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0.0),
             rustc: env!("BENCH_RUSTC").to_owned(),
             profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -195,9 +189,7 @@ pub fn range_len(list: &str) -> Option<usize> {
 
 /// FNV-1a.
 fn digest(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// `2026-05-02T12:34:56Z`.
@@ -208,19 +200,13 @@ pub fn utc(moment: SystemTime) -> String {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        rest / 3_600,
-        rest % 3_600 / 60,
-        rest % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest % 3_600 / 60, rest % 60)
 }
 
 #[cfg(test)]

@@ -32,16 +32,13 @@ pub struct Percentiles {
 }
 
 /// The percentiles that are said, with their names on the command line.
-pub const NAMES: [(&str, f64); 5] =
-    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+pub const NAMES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
 impl Percentiles {
     /// The percentiles of a histogram of nanoseconds.
     pub fn of(histogram: &Histogram<u64>) -> Self {
         let count = histogram.len();
-        let at = |quantile: f64| {
-            enough(count, quantile).then(|| histogram.value_at_quantile(quantile))
-        };
+        let at = |quantile: f64| enough(count, quantile).then(|| histogram.value_at_quantile(quantile));
         Self {
             count,
             p50: at(0.5),

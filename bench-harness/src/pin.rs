@@ -40,9 +40,7 @@ pub fn allowed() -> Vec<usize> {
 /// The cores the calling thread may use now, by their real numbers.
 #[cfg(not(target_os = "linux"))]
 pub fn allowed() -> Vec<usize> {
-    core_affinity::get_core_ids()
-        .map(|ids| ids.into_iter().map(|id| id.id).collect())
-        .unwrap_or_else(|| vec![0])
+    core_affinity::get_core_ids().map(|ids| ids.into_iter().map(|id| id.id).collect()).unwrap_or_else(|| vec![0])
 }
 
 /// Pins the calling thread to `core` and reads it back.

@@ -38,8 +38,7 @@ fn scaled(text: &str) -> Option<f64> {
 
 /// Reads a count: `256`, `64k`, `1M`, `64Ki`.
 pub fn count(text: &str) -> Result<u64, BadQuantity> {
-    let number =
-        scaled(text).ok_or_else(|| bad(text, "a count, such as 1024, 64Ki or 1M"))?;
+    let number = scaled(text).ok_or_else(|| bad(text, "a count, such as 1024, 64Ki or 1M"))?;
     if number.fract() != 0.0 || number > 1e15 {
         return Err(bad(text, "a whole count"));
     }
@@ -55,9 +54,7 @@ pub fn capacity(text: &str) -> Result<usize, BadQuantity> {
     }
     let binary = text.trim().trim_end_matches('i').to_owned() + "i";
     match count(&binary.replace('m', "M").replace('k', "K")) {
-        Ok(size) if size.is_power_of_two() && text.ends_with(['k', 'K', 'm', 'M', 'G']) => {
-            Ok(size as usize)
-        }
+        Ok(size) if size.is_power_of_two() && text.ends_with(['k', 'K', 'm', 'M', 'G']) => Ok(size as usize),
         _ => Err(bad(text, WANTED)),
     }
 }
@@ -166,8 +163,7 @@ impl FromStr for Steps {
 impl Steps {
     /// The steps as capacities: the powers of two nearest to them, each once.
     pub fn capacities(&self) -> Vec<usize> {
-        let mut sizes: Vec<usize> =
-            self.0.iter().map(|value| 1usize << value.log2().round() as u32).collect();
+        let mut sizes: Vec<usize> = self.0.iter().map(|value| 1usize << value.log2().round() as u32).collect();
         sizes.dedup();
         sizes
     }

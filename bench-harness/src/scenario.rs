@@ -175,15 +175,9 @@ impl Scenario {
   The work of spsc through the engine, so that its cost over the bare ring
   can be read off."
             }
-            Self::Group => {
-                "\n  A topic's partitions shared by the members of a group. Comes with groups."
-            }
-            Self::Journal => {
-                "\n  A durable topic: publish, written, fsynced. Comes with the journal."
-            }
-            Self::Transform => {
-                "\n  Consume, transform, produce in one atomic frame. Comes with delivery."
-            }
+            Self::Group => "\n  A topic's partitions shared by the members of a group. Comes with groups.",
+            Self::Journal => "\n  A durable topic: publish, written, fsynced. Comes with the journal.",
+            Self::Transform => "\n  Consume, transform, produce in one atomic frame. Comes with delivery.",
         }
     }
 
@@ -222,12 +216,7 @@ impl Scenario {
 pub fn gallery(scenarios: &[Scenario]) -> String {
     let mut text = String::from("SCENARIOS\n");
     for scenario in scenarios {
-        text.push_str(&format!(
-            "\n{}: {}\n{}\n",
-            scenario.name(),
-            scenario.summary(),
-            scenario.topology()
-        ));
+        text.push_str(&format!("\n{}: {}\n{}\n", scenario.name(), scenario.summary(), scenario.topology()));
     }
     text
 }

@@ -56,8 +56,7 @@ const SAMPLES: usize = 2_000;
 /// The median of `one[i] / other[i]` and its interval. Rounds are resampled as pairs, because
 /// the two members of a round ran next to each other on the same machine in the same mood.
 pub fn paired_ratio(one: &[f64], other: &[f64]) -> Option<Interval> {
-    let ratios: Vec<f64> =
-        one.iter().zip(other).filter(|(_, other)| **other > 0.0).map(|(a, b)| a / b).collect();
+    let ratios: Vec<f64> = one.iter().zip(other).filter(|(_, other)| **other > 0.0).map(|(a, b)| a / b).collect();
     bootstrap(&ratios, |sample| median(sample).unwrap_or(f64::NAN))
 }
 
@@ -89,8 +88,7 @@ pub fn unpaired_ratio(base: &[f64], new: &[f64]) -> Option<Interval> {
     let whole = median(new)? / median(base)?;
     let mut random = Random::new(0x5EED);
     let mut draw = |values: &[f64]| {
-        let sample: Vec<f64> =
-            values.iter().map(|_| values[random.below(values.len() as u64) as usize]).collect();
+        let sample: Vec<f64> = values.iter().map(|_| values[random.below(values.len() as u64) as usize]).collect();
         median(&sample).unwrap_or(f64::NAN)
     };
     let mut results: Vec<f64> = (0..SAMPLES).map(|_| draw(new) / draw(base)).collect();

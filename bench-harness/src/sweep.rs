@@ -64,9 +64,7 @@ pub fn command(arguments: &SweepArgs) -> Result<(), Failure> {
     let progress = Progress::new();
     let (over, values) = match (&arguments.capacity, &arguments.payload) {
         (Some(_), Some(_)) => return Err(Failure::usage("walk over --capacity or --payload, not both")),
-        (Some(steps), None) => {
-            ("capacity", steps.capacities().into_iter().map(|size| size as f64).collect())
-        }
+        (Some(steps), None) => ("capacity", steps.capacities().into_iter().map(|size| size as f64).collect()),
         (None, Some(steps)) => ("payload", steps.0.clone()),
         (None, None) => ("rate", arguments.rate.0.clone()),
     };
@@ -108,8 +106,7 @@ pub fn command(arguments: &SweepArgs) -> Result<(), Failure> {
         });
     }
     document.knee = knee(&document);
-    let mut output =
-        Output::new(&arguments.output, &format!("sweep-{}-{over}", document.scenario));
+    let mut output = Output::new(&arguments.output, &format!("sweep-{}-{over}", document.scenario));
     write(&document, &mut output)?;
     output.announce();
     Ok(())
@@ -120,11 +117,7 @@ fn base(arguments: &SweepArgs, rate: f64) -> LoadArgs {
         scenario: arguments.scenario,
         rate: Rate::PerSecond(rate),
         arrival: arguments.arrival.clone(),
-        duration: if arguments.quick {
-            std::time::Duration::from_millis(200)
-        } else {
-            arguments.duration
-        },
+        duration: if arguments.quick { std::time::Duration::from_millis(200) } else { arguments.duration },
         warmup: std::time::Duration::from_millis(50),
         runs: 1,
         payload: 32,
@@ -188,11 +181,7 @@ pub fn write(document: &SweepDocument, output: &mut Output) -> Result<(), Failur
         page.text(&knee_line(document));
         page.figure(&chart(document));
         let head: Vec<String> = HEAD.iter().map(|head| (*head).to_owned()).collect();
-        let rows: Vec<_> = document
-            .points
-            .iter()
-            .map(|point| (String::new(), cells(document, point)))
-            .collect();
+        let rows: Vec<_> = document.points.iter().map(|point| (String::new(), cells(document, point))).collect();
         page.table(&head, &rows);
         page.origin(&document.environment, &document.command);
         output.write("sweep.html", &page.finish())?;
@@ -204,9 +193,7 @@ const HEAD: [&str; 9] = ["at", "achieved", "p50", "p90", "p99", "p99.9", "p99.99
 
 fn cells(document: &SweepDocument, point: &Point) -> Vec<String> {
     let mut cells = vec![show(&document.over, point.at), per_second(point.rate_achieved)];
-    cells.extend(
-        point.latency.values().into_iter().map(|value| value.map_or_else(|| "n/a".to_owned(), nanos)),
-    );
+    cells.extend(point.latency.values().into_iter().map(|value| value.map_or_else(|| "n/a".to_owned(), nanos)));
     cells.push(if point.valid { "yes" } else { "NO" }.to_owned());
     cells
 }
@@ -267,9 +254,7 @@ fn chart(document: &SweepDocument) -> String {
         series.push(Series { name: String::new(), colour, mark: Mark::Dots, points: points(true) });
     }
     let values = || series.iter().flat_map(|series| series.points.iter());
-    let x = Axis::over(&document.over, Scale::Log, values().map(|point| point.0), |value| {
-        show(&document.over, value)
-    });
+    let x = Axis::over(&document.over, Scale::Log, values().map(|point| point.0), |value| show(&document.over, value));
     let y = Axis::over("latency", Scale::Log, values().map(|point| point.1), tick);
     Chart {
         title: format!("{}: latency over {}", document.scenario, document.over),

@@ -39,8 +39,7 @@ impl Output {
     ///
     /// [`Failure::File`] with the path.
     pub fn write(&mut self, name: &str, content: &str) -> Result<(), Failure> {
-        fs::create_dir_all(&self.directory)
-            .map_err(|error| Failure::file(&self.directory, error))?;
+        fs::create_dir_all(&self.directory).map_err(|error| Failure::file(&self.directory, error))?;
         let path = self.directory.join(name);
         fs::write(&path, content).map_err(|error| Failure::file(&path, error))?;
         self.written.push(path);
@@ -53,8 +52,8 @@ impl Output {
     ///
     /// [`Failure::File`] with the path.
     pub fn json(&mut self, name: &str, document: &impl serde::Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(document)
-            .map_err(|error| Failure::Invalid(format!("{name}: {error}")))?;
+        let text =
+            serde_json::to_string_pretty(document).map_err(|error| Failure::Invalid(format!("{name}: {error}")))?;
         self.write(name, &(text + "\n"))
     }
 

@@ -45,12 +45,7 @@ impl Page {
     /// A verdict that is seen from afar.
     pub fn badge(&mut self, good: bool, word: &str, reason: &str) {
         let class = if good { "good" } else { "bad" };
-        let _ = write!(
-            self.body,
-            "<p><span class=\"badge {class}\">{}</span> {}</p>",
-            escape(word),
-            escape(reason)
-        );
+        let _ = write!(self.body, "<p><span class=\"badge {class}\">{}</span> {}</p>", escape(word), escape(reason));
     }
 
     /// A chart.

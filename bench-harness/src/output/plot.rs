@@ -45,12 +45,7 @@ pub struct Axis {
 
 impl Axis {
     /// An axis over `values` with ticks written by `show`.
-    pub fn over(
-        label: &str,
-        scale: Scale,
-        values: impl Iterator<Item = f64>,
-        show: impl Fn(f64) -> String,
-    ) -> Self {
+    pub fn over(label: &str, scale: Scale, values: impl Iterator<Item = f64>, show: impl Fn(f64) -> String) -> Self {
         let (mut low, mut high) = values
             .filter(|value| value.is_finite())
             .fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
@@ -69,12 +64,10 @@ impl Axis {
             Scale::Log => {
                 low = low.max(1e-9);
                 high = high.max(low);
-                let steps: &[f64] =
-                    if (high / low).log10() < 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let steps: &[f64] = if (high / low).log10() < 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
                 let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-                let all: Vec<f64> = (first..=last)
-                    .flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)))
-                    .collect();
+                let all: Vec<f64> =
+                    (first..=last).flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power))).collect();
                 // The nearest ticks outside the values become the ends.
                 low = all.iter().copied().filter(|tick| *tick <= low * 1.0001).fold(low, f64::max);
                 low = all.iter().copied().filter(|tick| *tick <= low * 1.0001).next_back().unwrap_or(low);
@@ -309,12 +302,8 @@ pub fn bars(title: &str, note: &str, panels: &[Panel]) -> String {
         let most = panel.bars.iter().map(|bar| bar.ends.1).fold(1e-9, f64::max);
         let room = panel_width - NAME - 108.0;
         let x_at = |value: f64| left + NAME + value / most * room;
-        let _ = write!(
-            svg,
-            r#"<text class="strong" x="{left:.1}" y="{:.1}">{}</text>"#,
-            top + 16.0,
-            escape(&panel.title)
-        );
+        let _ =
+            write!(svg, r#"<text class="strong" x="{left:.1}" y="{:.1}">{}</text>"#, top + 16.0, escape(&panel.title));
         for (line, bar) in panel.bars.iter().enumerate() {
             let y = top + 30.0 + line as f64 * BAR;
             let middle = y + BAR / 2.0 - 2.0;
@@ -394,13 +383,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped() {
-        let bar = Bar {
-            name: "<a&b>".to_owned(),
-            class: "ours",
-            value: 1.0,
-            ends: (1.0, 1.0),
-            label: String::new(),
-        };
+        let bar = Bar { name: "<a&b>".to_owned(), class: "ours", value: 1.0, ends: (1.0, 1.0), label: String::new() };
         let svg = bars("t", "n", &[Panel { title: "p".to_owned(), bars: vec![bar] }]);
         assert!(svg.contains("&lt;a&amp;b&gt;") && !svg.contains("<a&"));
     }

@@ -142,11 +142,7 @@ impl<const N: usize> Sender<N> for kanal::Sender<Payload<N>> {
 
 impl<const N: usize> Receiver<N> for kanal::Receiver<Payload<N>> {
     #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(
-        &mut self,
-        total: u64,
-        mut see: impl FnMut(&Payload<N>),
-    ) {
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
         for _ in 0..total {
             if W::NATIVE {
                 match self.recv() {

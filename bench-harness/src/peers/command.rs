@@ -24,11 +24,7 @@ pub fn command(arguments: PeersArgs) -> Result<(), Failure> {
     let document = plan.run(Environment::capture(), &Progress::new());
     render::write(&document, &mut output)?;
     output.announce();
-    if document.valid() {
-        Ok(())
-    } else {
-        Err(Failure::Invalid(format!("INVALID: {}", document.faults.join("; "))))
-    }
+    if document.valid() { Ok(()) } else { Err(Failure::Invalid(format!("INVALID: {}", document.faults.join("; ")))) }
 }
 
 fn plan(arguments: &PeersArgs) -> Result<Plan, Failure> {
@@ -73,10 +69,7 @@ fn plan(arguments: &PeersArgs) -> Result<Plan, Failure> {
     }
     let smallest = arguments.capacity.iter().copied().min().unwrap_or(1);
     if arguments.mode != Mode::OneByOne && arguments.batch > smallest {
-        return Err(Failure::usage(format!(
-            "--batch {} does not fit into a capacity of {smallest}",
-            arguments.batch
-        )));
+        return Err(Failure::usage(format!("--batch {} does not fit into a capacity of {smallest}", arguments.batch)));
     }
     // disruptor-rs refuses a multi-producer ring below this.
     if smallest < 64 && scenarios.iter().any(|it| matches!(it, Scenario::MpscOne | Scenario::MpscTwo)) {

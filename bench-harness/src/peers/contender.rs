@@ -68,10 +68,7 @@ pub fn shape(scenario: Scenario) -> Option<Shape> {
 }
 
 /// A round on a link.
-pub fn on_link<L: Link<1> + Link<8> + Link<32>>(
-    scenario: Scenario,
-    work: &Work,
-) -> Result<Round, NoFigure> {
+pub fn on_link<L: Link<1> + Link<8> + Link<32>>(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     let Some(shape) = shape(scenario) else {
         return Err(NoFigure::NotApplicable("hands each message to one consumer, has no stages"));
     };
@@ -82,10 +79,7 @@ pub fn on_link<L: Link<1> + Link<8> + Link<32>>(
 }
 
 #[cfg(feature = "rivals")]
-fn native<L: Link<1> + Link<8> + Link<32>>(
-    scenario: Scenario,
-    work: &Work,
-) -> Result<Round, NoFigure> {
+fn native<L: Link<1> + Link<8> + Link<32>>(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     on_link::<L>(scenario, &Work { waiting: WaitClass::Native, ..work.clone() })
 }
 
@@ -106,7 +100,7 @@ fn disruptor(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     match scenario {
         Scenario::PingPong => on_link::<Polled>(scenario, work),
         Scenario::IdleWake => Err(NoFigure::NotApplicable("has no receive that sleeps")),
-        _ => by_words!(work.words, managed::<>(scenario, work)),
+        _ => by_words!(work.words, managed(scenario, work)),
     }
 }
 
@@ -120,8 +114,7 @@ fn disruptor_polled(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> 
 }
 
 /// The groups that `--with` takes.
-pub const GROUPS: [&str; 8] =
-    ["all", "none", "crossbeam", "rtrb", "disruptor", "kanal", "flume", "std"];
+pub const GROUPS: [&str; 8] = ["all", "none", "crossbeam", "rtrb", "disruptor", "kanal", "flume", "std"];
 
 /// Everyone who takes part in `scenario`, ours first, the floor last.
 ///

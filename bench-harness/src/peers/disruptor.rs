@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use disruptor::{
-    EventPoller, Polling, ProcessorSettings as _, Producer, Sequence, SingleProducerBarrier,
-    build_multi_producer, build_single_producer, wait_strategies::WaitStrategy,
+    EventPoller, Polling, ProcessorSettings as _, Producer, Sequence, SingleProducerBarrier, build_multi_producer,
+    build_single_producer, wait_strategies::WaitStrategy,
 };
 
 use super::link::{Link, NoFigure, Receiver, Round, Sender, StartLine, Work, join, produce};
@@ -107,8 +107,7 @@ where
             let (line, work) = (Arc::clone(&line), work.clone());
             std::thread::spawn(move || {
                 let mut writer = Writer(producer);
-                line.take_place(work.pins.producer(index))
-                    .then(|| produce::<_, W, N>(&mut writer, index, &work))
+                line.take_place(work.pins.producer(index)).then(|| produce::<_, W, N>(&mut writer, index, &work))
                 // The last writer's drop waits until the handlers have seen everything.
             })
         })
@@ -162,9 +161,7 @@ fn graph<W: Waiting, const N: usize>(scenario: Scenario, work: &Work) -> Result<
     let builder = build_single_producer(work.capacity, Payload::default, idle);
     let builder = pinned!(builder, core(0)).handle_events_with(first);
     match scenario {
-        Scenario::Spsc => {
-            drive::<_, _, W, N>(vec![builder.build()], vec![first_outcome], work)
-        }
+        Scenario::Spsc => drive::<_, _, W, N>(vec![builder.build()], vec![first_outcome], work),
         Scenario::Fanout => {
             let producer = pinned!(builder, core(1)).handle_events_with(second).build();
             drive::<_, _, W, N>(vec![producer], vec![first_outcome, second_outcome], work)
@@ -202,11 +199,7 @@ pub struct Poller<const N: usize>(EventPoller<Payload<N>, SingleProducerBarrier>
 
 impl<const N: usize> Receiver<N> for Poller<N> {
     #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(
-        &mut self,
-        total: u64,
-        mut see: impl FnMut(&Payload<N>),
-    ) {
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
         let mut left = total;
         let mut waiting = W::begin();
         while left > 0 {
@@ -225,8 +218,7 @@ impl<const N: usize> Receiver<N> for Poller<N> {
     }
 }
 
-type SingleWriter<const N: usize> =
-    disruptor::SingleProducer<Payload<N>, disruptor::SingleConsumerBarrier>;
+type SingleWriter<const N: usize> = disruptor::SingleProducer<Payload<N>, disruptor::SingleConsumerBarrier>;
 
 impl<const N: usize> Sender<N> for SingleWriter<N> {
     #[inline(always)]

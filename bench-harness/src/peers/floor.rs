@@ -78,11 +78,7 @@ impl<const N: usize> Sender<N> for BareSender<N> {
 
 impl<const N: usize, const PAUSE: bool> Receiver<N> for BareReceiver<N, PAUSE> {
     #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(
-        &mut self,
-        total: u64,
-        mut see: impl FnMut(&Payload<N>),
-    ) {
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
         let end = self.next + total;
         let mut waiting = W::begin();
         while self.next < end {
@@ -96,9 +92,7 @@ impl<const N: usize, const PAUSE: bool> Receiver<N> for BareReceiver<N, PAUSE> {
             let slots = &self.shared.slots;
             for at in self.next..published {
                 let slot = &slots[at as usize & (slots.len() - 1)];
-                see(&Payload::from_words(std::array::from_fn(|word| {
-                    slot[word].load(Ordering::Relaxed)
-                })));
+                see(&Payload::from_words(std::array::from_fn(|word| slot[word].load(Ordering::Relaxed))));
             }
             self.next = published;
             self.shared.consumed.store(self.next, Ordering::Release);
@@ -128,8 +122,7 @@ impl<const N: usize, const PAUSE: bool> Link<N> for BareRing<PAUSE> {
             published: CachePadded::new(AtomicU64::new(0)),
             consumed: CachePadded::new(AtomicU64::new(0)),
         });
-        let sender =
-            BareSender { shared: Arc::clone(&shared), next: 0, limit: capacity as u64 };
+        let sender = BareSender { shared: Arc::clone(&shared), next: 0, limit: capacity as u64 };
         let target = ShortBatchPause::target(capacity);
         let pause = ShortBatchPause::default();
         Ok((vec![sender], BareReceiver { shared, next: 0, pause, target }))

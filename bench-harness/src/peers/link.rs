@@ -65,11 +65,7 @@ pub trait Sender<const N: usize>: Send + 'static {
 /// The receiving half.
 pub trait Receiver<const N: usize>: Send + 'static {
     /// Receives exactly `total` messages, waiting for them.
-    fn receive<W: Waiting, const BATCHED: bool>(
-        &mut self,
-        total: u64,
-        see: impl FnMut(&Payload<N>),
-    );
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, see: impl FnMut(&Payload<N>));
 }
 
 /// Something that carries messages from producers to one consumer.
@@ -86,8 +82,11 @@ pub trait Link<const N: usize>: 'static {
     type Receiver: Receiver<N>;
 
     /// A fresh link with so many senders.
-    fn open(capacity: usize, producers: usize, waiting: WaitClass)
-    -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure>;
+    fn open(
+        capacity: usize,
+        producers: usize,
+        waiting: WaitClass,
+    ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure>;
 }
 
 /// Where threads meet before the clock starts. A thread that could not be pinned says so here,
@@ -102,18 +101,13 @@ pub struct StartLine {
 impl StartLine {
     /// A line for so many threads.
     pub fn new(threads: usize) -> Arc<Self> {
-        Arc::new(Self {
-            missing: AtomicUsize::new(threads),
-            failed: AtomicBool::new(false),
-            reason: Mutex::new(None),
-        })
+        Arc::new(Self { missing: AtomicUsize::new(threads), failed: AtomicBool::new(false), reason: Mutex::new(None) })
     }
 
     /// Pins the calling thread, waits for all the others, and says whether to go.
     pub fn take_place(&self, core: Option<usize>) -> bool {
         if let Some(Err(error)) = core.map(pin::pin_to) {
-            *self.reason.lock().unwrap_or_else(|poison| poison.into_inner()) =
-                Some(error.to_string());
+            *self.reason.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(error.to_string());
             self.failed.store(true, Ordering::Release);
         }
         self.missing.fetch_sub(1, Ordering::AcqRel);
@@ -132,11 +126,7 @@ impl StartLine {
 
 /// Publishes one producer's share; returns when its first message was begun.
 #[inline(never)]
-pub fn produce<S: Sender<N>, W: Waiting, const N: usize>(
-    sender: &mut S,
-    producer: usize,
-    work: &Work,
-) -> Instant {
+pub fn produce<S: Sender<N>, W: Waiting, const N: usize>(sender: &mut S, producer: usize, work: &Work) -> Instant {
     let first = first_of(producer);
     let begun = Instant::now();
     if work.batch == 1 {
@@ -263,9 +253,8 @@ pub fn round_trips<T: Send + 'static>(
 
 /// A histogram of nanoseconds up to a minute, with three digits.
 pub fn new_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap_or_else(|error| {
-        unreachable!("one nanosecond to a minute with three digits is a legal range: {error}")
-    })
+    Histogram::new_with_bounds(1, 60_000_000_000, 3)
+        .unwrap_or_else(|error| unreachable!("one nanosecond to a minute with three digits is a legal range: {error}"))
 }
 
 /// Wakes a sleeping consumer again and again.

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use slipring_ring::{
-    BuildError, Builder, Consumer, Kind, Multi, Producer, Ring, Single, Stage, StageError, Wait,
-};
+use slipring_ring::{BuildError, Builder, Consumer, Kind, Multi, Producer, Ring, Single, Stage, StageError, Wait};
 
 use super::contender::{by_words, on_link};
 use super::link::{Link, NoFigure, Receiver, Round, Sender, StartLine, Work, join, produce};
@@ -58,11 +56,7 @@ macro_rules! receive {
 
 impl<const N: usize> Receiver<N> for Reader<N, Single> {
     #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(
-        &mut self,
-        total: u64,
-        mut see: impl FnMut(&Payload<N>),
-    ) {
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
         receive!(self, total, see, batch => {
             if BATCHED {
                 let (head, tail) = batch.take_slices();
@@ -79,11 +73,7 @@ impl<const N: usize> Receiver<N> for Reader<N, Single> {
 
 impl<const N: usize> Receiver<N> for Reader<N, Multi> {
     #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(
-        &mut self,
-        total: u64,
-        mut see: impl FnMut(&Payload<N>),
-    ) {
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
         receive!(self, total, see, batch => {
             for (_, event) in &mut batch {
                 see(event);
@@ -140,8 +130,7 @@ fn stages(scenario: Scenario) -> &'static [(&'static str, &'static [&'static str
     }
 }
 
-type Readers<const N: usize> =
-    (Producer<Payload<N>, Single>, Vec<Reader<N, Single>>);
+type Readers<const N: usize> = (Producer<Payload<N>, Single>, Vec<Reader<N, Single>>);
 
 fn open_graph<const N: usize>(scenario: Scenario, work: &Work) -> Result<Readers<N>, NoFigure> {
     let mut builder = Builder::single(work.capacity, Payload::default);
@@ -178,8 +167,7 @@ fn graph<W: Waiting, const N: usize>(scenario: Scenario, work: &Work) -> Result<
     let publisher = {
         let (line, work) = (Arc::clone(&line), work.clone());
         std::thread::spawn(move || {
-            line.take_place(work.pins.producer(0))
-                .then(|| (produce::<_, W, N>(&mut producer, 0, &work), producer))
+            line.take_place(work.pins.producer(0)).then(|| (produce::<_, W, N>(&mut producer, 0, &work), producer))
         })
     };
     let begun = join(publisher)?;
@@ -206,14 +194,12 @@ fn single(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     if stages(scenario).is_empty() {
         on_link::<Ours<Single>>(scenario, work)
     } else {
-        by_words!(work.words, staged::<>(scenario, work))
+        by_words!(work.words, staged(scenario, work))
     }
 }
 
 /// The name and the round of our contender for `scenario`.
-pub fn contender(
-    scenario: Scenario,
-) -> (&'static str, fn(Scenario, &Work) -> Result<Round, NoFigure>) {
+pub fn contender(scenario: Scenario) -> (&'static str, fn(Scenario, &Work) -> Result<Round, NoFigure>) {
     match scenario {
         Scenario::MpscOne | Scenario::MpscTwo => ("slipring-multi", on_link::<Ours<Multi>>),
         _ => ("slipring", single),

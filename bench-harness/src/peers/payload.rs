@@ -118,13 +118,7 @@ impl Check for PerProducer {
     }
 }
 
-fn verdict<const N: usize>(
-    seen: u64,
-    sum: u64,
-    ordered: bool,
-    producers: usize,
-    each: u64,
-) -> Result<(), String> {
+fn verdict<const N: usize>(seen: u64, sum: u64, ordered: bool, producers: usize, each: u64) -> Result<(), String> {
     let wanted = producers as u64 * each;
     if seen != wanted {
         return Err(format!("{seen} messages arrived of {wanted}"));
@@ -133,9 +127,8 @@ fn verdict<const N: usize>(
         return Err("messages arrived out of order, twice, or not at all".to_owned());
     }
     let run = (u128::from(each) * u128::from(each.saturating_sub(1)) / 2) as u64;
-    let expected = (0..producers).fold(0u64, |total, producer| {
-        total.wrapping_add(first_of(producer).wrapping_mul(each)).wrapping_add(run)
-    });
+    let expected = (0..producers)
+        .fold(0u64, |total, producer| total.wrapping_add(first_of(producer).wrapping_mul(each)).wrapping_add(run));
     if sum != expected.wrapping_mul(N as u64) {
         return Err("the sum over all words is wrong: a message was damaged".to_owned());
     }

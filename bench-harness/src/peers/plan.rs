@@ -64,16 +64,12 @@ struct Lane {
 impl Plan {
     /// Measures everything.
     pub fn run(&self, environment: Environment, progress: &Progress) -> PeersDocument {
-        let mut document = PeersDocument {
-            version: VERSION,
-            command: command_line(),
-            environment,
-            ..PeersDocument::default()
-        };
+        let mut document =
+            PeersDocument { version: VERSION, command: command_line(), environment, ..PeersDocument::default() };
         let cells = self.cells(&document.environment.allowed);
-        progress.begin(cells.iter().map(|(scenario, _)| {
-            contenders(*scenario, &self.with).len() as u64 * self.rounds as u64
-        }).sum());
+        progress.begin(
+            cells.iter().map(|(scenario, _)| contenders(*scenario, &self.with).len() as u64 * self.rounds as u64).sum(),
+        );
         for (scenario, work) in cells {
             let setup = format!(
                 "{}: {}, {}, {}, pinned {}",
@@ -103,8 +99,7 @@ impl Plan {
                 Scenario::IdleWake => WaitClass::Native,
                 _ => self.waiting.unwrap_or(fitting),
             };
-            let pins =
-                self.pins.clone().unwrap_or_else(|| PinPlan::spread(cores, producers));
+            let pins = self.pins.clone().unwrap_or_else(|| PinPlan::spread(cores, producers));
             // A message in flight at a time: neither batches nor capacities change anything.
             let single = is_latency(*scenario);
             let batches = if single { &[1][..] } else { &self.batches };
@@ -131,13 +126,7 @@ impl Plan {
         cells
     }
 
-    fn cell(
-        &self,
-        scenario: Scenario,
-        work: &Work,
-        document: &mut PeersDocument,
-        progress: &Progress,
-    ) {
+    fn cell(&self, scenario: Scenario, work: &Work, document: &mut PeersDocument, progress: &Progress) {
         let mut lanes: Vec<Lane> = contenders(scenario, &self.with)
             .into_iter()
             .map(|contender| Lane { contender, each: 0, samples: Vec::new(), out: None })
@@ -211,9 +200,7 @@ impl Plan {
     fn next_each(&self, work: &Work, figure: &Round) -> Option<u64> {
         let rate = match figure {
             Round::Rate(rate) => rate / work.producers as f64,
-            Round::Latency(histogram) if work.waiting != WaitClass::Native => {
-                1e9 / histogram.mean().max(1.0)
-            }
+            Round::Latency(histogram) if work.waiting != WaitClass::Native => 1e9 / histogram.mean().max(1.0),
             Round::Latency(_) => return None,
         };
         Some(round_up(((rate * self.duration.as_secs_f64()) as u64).max(64), work.batch))

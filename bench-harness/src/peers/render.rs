@@ -6,9 +6,9 @@ use super::results::{PeersDocument, Row, is_floor};
 use super::text::{self, Table};
 use crate::cli::Format;
 use crate::failure::Failure;
+use crate::output::Output;
 use crate::output::page::Page;
 use crate::output::plot::{self, Bar, Panel, escape};
-use crate::output::Output;
 use crate::quantity::{grouped, three};
 
 /// Writes a document in every format asked for, and prints its tables.
@@ -91,8 +91,7 @@ fn chart(document: &PeersDocument, table: &Table<'_>) -> String {
         .capacities()
         .into_iter()
         .map(|capacity| {
-            let mut rows: Vec<&Row> =
-                table.rows.iter().filter(|row| row.capacity == capacity).copied().collect();
+            let mut rows: Vec<&Row> = table.rows.iter().filter(|row| row.capacity == capacity).copied().collect();
             rows.sort_by(|one, other| {
                 let order = one.median.total_cmp(&other.median);
                 if one.more_is_better() { order.reverse() } else { order }

@@ -68,11 +68,7 @@ impl<const N: usize, const PAUSE: bool> Reader<N, PAUSE> {
 
 impl<const N: usize, const PAUSE: bool> Receiver<N> for Reader<N, PAUSE> {
     #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(
-        &mut self,
-        total: u64,
-        mut see: impl FnMut(&Payload<N>),
-    ) {
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
         if BATCHED || PAUSE {
             return self.receive_chunks::<W>(total, see);
         }

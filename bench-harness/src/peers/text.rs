@@ -67,9 +67,7 @@ pub struct Table<'a> {
 pub fn tables(document: &PeersDocument) -> Vec<Table<'_>> {
     let mut tables: Vec<Table<'_>> = Vec::new();
     for row in &document.rows {
-        let key = |row: &Row| {
-            (row.scenario.clone(), row.mode.clone(), row.batch, row.payload, row.unit.clone())
-        };
+        let key = |row: &Row| (row.scenario.clone(), row.mode.clone(), row.batch, row.payload, row.unit.clone());
         match tables.iter_mut().find(|table| key(table.rows[0]) == key(row)) {
             Some(table) => table.rows.push(row),
             None => tables.push(Table { rows: vec![row] }),
@@ -100,10 +98,7 @@ impl Table<'_> {
 
     /// The row of a contender at a capacity.
     pub fn cell(&self, contender: &str, capacity: usize) -> Option<&Row> {
-        self.rows
-            .iter()
-            .find(|row| row.contender == contender && row.capacity == capacity)
-            .copied()
+        self.rows.iter().find(|row| row.contender == contender && row.capacity == capacity).copied()
     }
 
     /// What the table is about.
@@ -121,12 +116,7 @@ impl Table<'_> {
     }
 
     /// The ratio of ours to `against` at a capacity.
-    pub fn ratio<'d>(
-        &self,
-        document: &'d PeersDocument,
-        against: &str,
-        capacity: usize,
-    ) -> Option<&'d Ratio> {
+    pub fn ratio<'d>(&self, document: &'d PeersDocument, against: &str, capacity: usize) -> Option<&'d Ratio> {
         let row = self.rows[0];
         document.ratios.iter().find(|ratio| {
             ratio.against == against
@@ -140,11 +130,7 @@ impl Table<'_> {
 
     /// The rival with the best median at a capacity.
     pub fn best_rival(&self, capacity: usize) -> Option<&Row> {
-        let rivals = self
-            .rows
-            .iter()
-            .filter(|row| row.capacity == capacity && !row.ours && !row.is_floor())
-            .copied();
+        let rivals = self.rows.iter().filter(|row| row.capacity == capacity && !row.ours && !row.is_floor()).copied();
         let better = |one: &&Row, other: &&Row| one.median.total_cmp(&other.median);
         if self.rows[0].more_is_better() { rivals.max_by(better) } else { rivals.min_by(better) }
     }
@@ -163,12 +149,7 @@ impl Table<'_> {
                 let cell = self.cell(contender, *capacity).map_or_else(
                     || "-".to_owned(),
                     |row| {
-                        let spread = format!(
-                            "{} [{}..{}]",
-                            three(row.median),
-                            three(row.min),
-                            three(row.max)
-                        );
+                        let spread = format!("{} [{}..{}]", three(row.median), three(row.min), three(row.max));
                         let ratio = self
                             .ratio(document, contender, *capacity)
                             .map_or_else(|| "      ".to_owned(), |it| format!("{:>5.2}x", it.ratio));

@@ -108,19 +108,14 @@ pub fn drive<P: Publish<W>, S: Source<W>, const W: usize>(
         .enumerate()
         .map(|(index, (source, role))| {
             let (line, core) = (Arc::clone(&line), load.pins.consumer(index));
-            let recorder = Recorder::new(
-                clock,
-                from,
-                load.duration,
-                load.live.clone().filter(|_| role.last && next_last == 0),
-            );
+            let recorder =
+                Recorder::new(clock, from, load.duration, load.live.clone().filter(|_| role.last && next_last == 0));
             let stall = load.stall.filter(|_| role.last && next_last == 0);
             let counter = (load.closed && role.last).then(|| (Arc::clone(&arrived), next_last));
             next_last += usize::from(role.last);
             let clock = clock.clone();
             std::thread::spawn(move || {
-                line.take_place(core)
-                    .then(|| consume(source, role, &clock, recorder, from, stall, counter))
+                line.take_place(core).then(|| consume(source, role, &clock, recorder, from, stall, counter))
             })
         })
         .collect();
@@ -206,8 +201,8 @@ fn consume<S: Source<W>, const W: usize>(
     arrived: Option<(Arrived, usize)>,
 ) -> (Seen, Record, Role, S) {
     let mut seen = Seen::default();
-    let (stall_ticks, stall_every) = stall
-        .map_or((0, u64::MAX / 2), |stall| (clock.span(stall.time), clock.span(stall.every).max(1)));
+    let (stall_ticks, stall_every) =
+        stall.map_or((0, u64::MAX / 2), |stall| (clock.span(stall.time), clock.span(stall.every).max(1)));
     let mut next_stall = from.saturating_add(stall_every / 2);
     let mut open = true;
     while open {

@@ -74,9 +74,7 @@ pub fn shape(load: &LoadArgs, cores: usize) -> Result<Shape, Failure> {
         None => Ok(usual),
         Some(0) => Err(Failure::usage(format!("--{what} is at least 1"))),
         Some(number) if free || number == usual => Ok(number),
-        Some(_) => {
-            Err(Failure::usage(format!("--{what} of {} is always {usual}", scenario.name())))
-        }
+        Some(_) => Err(Failure::usage(format!("--{what} of {} is always {usual}", scenario.name()))),
     };
     let many = !matches!(scenario, Scenario::PingPong | Scenario::IdleWake);
     let shared = matches!(scenario, Scenario::Fanout | Scenario::WorkSharing);
@@ -139,10 +137,7 @@ pub fn measure(
         (Scenario::IdleWake, Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(1e3)),
         (_, rate) => rate,
     };
-    let pins = arguments
-        .pin
-        .clone()
-        .unwrap_or_else(|| PinPlan::spread(&environment.allowed, shape.producers));
+    let pins = arguments.pin.clone().unwrap_or_else(|| PinPlan::spread(&environment.allowed, shape.producers));
     let cores = pins.cores(shape.producers, shape.consumers);
     for core in &cores {
         check_pin(*core)?;
@@ -165,9 +160,8 @@ pub fn measure(
     let mut outcomes = Vec::new();
     for run in 0..runs {
         progress.step(&format!("{} run {}", shape.scenario.name(), run + 1));
-        let schedules =
-            Schedule::for_producers(&arguments.arrival, rate, shape.producers, &clock)
-                .map_err(|error| Failure::usage(error.to_string()))?;
+        let schedules = Schedule::for_producers(&arguments.arrival, rate, shape.producers, &clock)
+            .map_err(|error| Failure::usage(error.to_string()))?;
         let outcome = by_payload(arguments.payload, &shape, &load, &clock, schedules);
         outcomes.push(outcome.map_err(Failure::Invalid)?);
     }

@@ -28,9 +28,7 @@ use crate::progress::Progress;
 pub fn command(arguments: &RunArgs) -> Result<(), Failure> {
     let environment = Environment::capture();
     let progress = Progress::new();
-    let measure = |closed| {
-        measure::measure(&arguments.load, closed, arguments.live, &environment, &progress)
-    };
+    let measure = |closed| measure::measure(&arguments.load, closed, arguments.live, &environment, &progress);
     let mut measured = measure(arguments.pace == Loop::Closed)?;
     if arguments.pace == Loop::Both {
         measured.document.closed = Some(Box::new(measure(true)?.document));
@@ -44,11 +42,8 @@ pub fn command(arguments: &RunArgs) -> Result<(), Failure> {
         return Err(Failure::Invalid(format!("INVALID: {}", document.reason)));
     }
     let Some(assertions) = &arguments.assert else { return Ok(()) };
-    let broken = assertions.broken(&Figures {
-        latency: document.latency,
-        rate: document.rate_achieved,
-        drops: document.drops,
-    });
+    let broken =
+        assertions.broken(&Figures { latency: document.latency, rate: document.rate_achieved, drops: document.drops });
     if broken.is_empty() {
         println!("all assertions hold");
         Ok(())

@@ -123,8 +123,7 @@ impl Recorder {
         }
         while intended >= self.interval_end {
             self.interval_end += self.interval;
-            self.interval_index =
-                (self.interval_index + 1).min(self.record.intervals.len() - 1);
+            self.interval_index = (self.interval_index + 1).min(self.record.intervals.len() - 1);
         }
     }
 

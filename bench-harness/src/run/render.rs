@@ -55,8 +55,7 @@ pub fn write(measured: &Measured, output: &mut Output) -> Result<(), Failure> {
         output.write("run.hgrm", &histogram_files::hgrm(&measured.total()))?;
     }
     if output.wants(Format::Hlog) {
-        let intervals: Vec<_> =
-            measured.records.iter().flat_map(|record| &record.intervals).collect();
+        let intervals: Vec<_> = measured.records.iter().flat_map(|record| &record.intervals).collect();
         let each = measured.records.first().map_or(1, |record| record.intervals.len());
         let length = Duration::from_secs_f64(measured.document.setup.seconds / each as f64);
         let comment = format!("{} | {}", measured.document.scenario, measured.document.command);
@@ -142,12 +141,8 @@ pub fn text(document: &RunDocument) -> String {
         let _ = write!(text, "  {:<28}", "lowest..highest run");
         text.push('\n');
         for (index, head) in HEAD[1..].iter().enumerate() {
-            let values: Vec<f64> = document
-                .runs
-                .iter()
-                .filter_map(|run| run.latency.values()[index])
-                .map(|value| value as f64)
-                .collect();
+            let values: Vec<f64> =
+                document.runs.iter().filter_map(|run| run.latency.values()[index]).map(|value| value as f64).collect();
             if let Some(spread) = statistics::spread(&values) {
                 let _ = writeln!(
                     text,
@@ -176,8 +171,7 @@ pub fn text(document: &RunDocument) -> String {
 }
 
 fn csv(document: &RunDocument) -> String {
-    let mut text =
-        String::from("run,loop,count,p50,p90,p99,p999,p9999,max,rate_achieved,valid\n");
+    let mut text = String::from("run,loop,count,p50,p90,p99,p999,p9999,max,rate_achieved,valid\n");
     let mut line = |name: &str, pace: &str, row: &Percentiles, rate: f64, valid: bool| {
         let _ = write!(text, "{name},{pace},{}", row.count);
         for value in row.values() {
@@ -320,9 +314,7 @@ fn runs_chart(document: &RunDocument) -> String {
                 .runs
                 .iter()
                 .enumerate()
-                .filter_map(|(run, one)| {
-                    one.latency.values()[index].map(|value| (run as f64 + 1.0, value as f64))
-                })
+                .filter_map(|(run, one)| one.latency.values()[index].map(|value| (run as f64 + 1.0, value as f64)))
                 .collect(),
         })
         .filter(|series| !series.points.is_empty())
@@ -348,10 +340,8 @@ fn runs_chart(document: &RunDocument) -> String {
 }
 
 fn page(document: &RunDocument) -> String {
-    let mut page = Page::new(
-        &format!("{}: latency", document.scenario),
-        &document.environment.headline().replace('\n', " | "),
-    );
+    let mut page =
+        Page::new(&format!("{}: latency", document.scenario), &document.environment.headline().replace('\n', " | "));
     page.badge(document.valid, verdict(document), &document.reason);
     if let Some(closed) = &document.closed {
         page.badge(closed.valid, &format!("CLOSED LOOP {}", verdict(closed)), &closed.reason);

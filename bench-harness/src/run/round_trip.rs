@@ -12,8 +12,7 @@ use super::topology::Shape;
 use crate::clock::Clock;
 use crate::peers::link::StartLine;
 
-type Half<const W: usize> =
-    (Producer<Event<W>, Single>, Consumer<Event<W>, Single>, Ring<Event<W>, Single>);
+type Half<const W: usize> = (Producer<Event<W>, Single>, Consumer<Event<W>, Single>, Ring<Event<W>, Single>);
 
 fn open<const W: usize>(shape: &Shape) -> Result<Half<W>, String> {
     let refused = |error: &dyn std::fmt::Display| format!("the ring was refused: {error}");
@@ -118,8 +117,7 @@ pub fn run<const W: usize>(
             crate::peers::link::NoFigure::NotApplicable(reason) => reason.to_owned(),
         });
     };
-    let mut faults: Vec<String> =
-        [seen.fault(false), served.fault(false)].into_iter().flatten().collect();
+    let mut faults: Vec<String> = [seen.fault(false), served.fault(false)].into_iter().flatten().collect();
     if seen.count != number {
         faults.push(format!("{} answers arrived for {number} requests", seen.count));
     }

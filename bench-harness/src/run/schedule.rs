@@ -138,11 +138,9 @@ impl Schedule {
                     }
                     (_, Rate::Max) => Kind::Max,
                     (Arrival::Fixed, Rate::PerSecond(rate)) => Kind::Fixed { period: period(rate) },
-                    (Arrival::Poisson, Rate::PerSecond(rate)) => Kind::Poisson {
-                        mean: period(rate),
-                        random: Random::new(7 + producer as u64),
-                        at: 0.0,
-                    },
+                    (Arrival::Poisson, Rate::PerSecond(rate)) => {
+                        Kind::Poisson { mean: period(rate), random: Random::new(7 + producer as u64), at: 0.0 }
+                    }
                 };
                 Self { kind }
             })
@@ -179,8 +177,7 @@ impl Schedule {
 
 fn read_trace(path: &std::path::Path) -> Result<Vec<u64>, TraceError> {
     let name = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| TraceError::File(name.clone(), error))?;
+    let text = std::fs::read_to_string(path).map_err(|error| TraceError::File(name.clone(), error))?;
     let mut times: Vec<u64> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -190,11 +187,7 @@ fn read_trace(path: &std::path::Path) -> Result<Vec<u64>, TraceError> {
         match line.parse() {
             Ok(time) if times.last().is_none_or(|last| *last <= time) => times.push(time),
             _ => {
-                return Err(TraceError::Line {
-                    path: name,
-                    line: index + 1,
-                    text: line.to_owned(),
-                });
+                return Err(TraceError::Line { path: name, line: index + 1, text: line.to_owned() });
             }
         }
     }

@@ -24,9 +24,7 @@ impl<const W: usize, K: Producers> Publish<W> for Publisher<W, K> {
     #[inline(always)]
     fn publish(&mut self, intended: &[u64], first: u64, may_drop: bool) -> bool {
         match *intended {
-            [intended] if may_drop => {
-                self.producer.try_publish(|event| event.fill(intended, first)).is_ok()
-            }
+            [intended] if may_drop => self.producer.try_publish(|event| event.fill(intended, first)).is_ok(),
             [intended] => self.producer.publish(|event| event.fill(intended, first)).is_ok(),
             _ => self
                 .producer
@@ -99,8 +97,7 @@ fn with<const W: usize, K: Producers>(
     let wait: Wait = shape.wait.parse().map_err(refused)?;
     let topic = topic.create().map_err(refused)?;
     let limit = (shape.capacity / 4).clamp(1, 256);
-    let subscriber =
-        topic.subscribe("reader").wait(wait.clone()).limit(limit).poll().map_err(refused)?;
+    let subscriber = topic.subscribe("reader").wait(wait.clone()).limit(limit).poll().map_err(refused)?;
     let left = Arc::new(AtomicUsize::new(shape.producers));
     let publishers = (0..shape.producers)
         .map(|_| {

@@ -76,9 +76,7 @@ fn refused(error: impl std::fmt::Display) -> String {
 fn stages(shape: &Shape) -> Vec<(String, Vec<&'static str>, bool)> {
     let stage = |name: &str, after: &[&'static str], last| (name.to_owned(), after.to_vec(), last);
     match shape.scenario {
-        Scenario::Fanout => {
-            (0..shape.consumers).map(|index| (format!("c{index}"), Vec::new(), true)).collect()
-        }
+        Scenario::Fanout => (0..shape.consumers).map(|index| (format!("c{index}"), Vec::new(), true)).collect(),
         Scenario::Pipeline => {
             vec![stage("a", &[], false), stage("b", &["a"], false), stage("c", &["b"], true)]
         }

@@ -54,7 +54,7 @@ fn the_last_producer_ends_the_ring_for_all() {
 /// Allowed: it hears of the end. Forbidden: it sleeps on.
 #[test]
 fn a_parked_reader_hears_of_the_end() {
-    model_with_bells(All, "the end wakes a parked reader", || {
+    model_with_fences(All, "the end wakes a parked reader", || {
         let (producer, ring) = single(1, &[("reader", &[])]);
         let mut reader = ring.consumer("reader").unwrap();
         let leaving = thread::spawn(move || drop(producer));
@@ -67,7 +67,7 @@ fn a_parked_reader_hears_of_the_end() {
 /// Allowed: both get the event and hear of the end. Forbidden: either sleeps on.
 #[test]
 fn parked_stages_read_on_to_the_end() {
-    model_with_bells(Preemptions(2), "a closed ring is read to its end along a chain of parked stages", || {
+    model_with_fences(Preemptions(2), "a closed ring is read to its end along a chain of parked stages", || {
         let (mut producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
         put(&mut producer, 1).unwrap();
         let [mut first, mut second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
@@ -88,7 +88,7 @@ fn parked_stages_read_on_to_the_end() {
 /// Allowed: it gets the stage's name and cause. Forbidden: it sleeps on, or gets another reason.
 #[test]
 fn a_parked_producer_hears_of_a_failure() {
-    model_with_bells(All, "a failure wakes a parked producer and names the stage", || {
+    model_with_fences(All, "a failure wakes a parked producer and names the stage", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         producer.set_wait(park());
         put(&mut producer, 1).unwrap();
@@ -107,7 +107,7 @@ fn a_parked_producer_hears_of_a_failure() {
 /// Allowed: it hears of the end. Forbidden: it sleeps on.
 #[test]
 fn a_producer_parked_at_the_floor_hears_of_the_end() {
-    model_with_bells(All, "the end wakes a producer that waits for the floor", || {
+    model_with_fences(All, "the end wakes a producer that waits for the floor", || {
         let (mut one, ring) = multi(1, &[]);
         one.set_wait(park());
         let mut two = one.clone();
@@ -123,7 +123,7 @@ fn a_producer_parked_at_the_floor_hears_of_the_end() {
 /// Allowed: whoever stands behind hears which stage left. Forbidden: it sleeps on.
 #[test]
 fn a_stage_behind_one_that_left_is_told() {
-    model_with_bells(All, "a stage whose predecessor left is told", || {
+    model_with_fences(All, "a stage whose predecessor left is told", || {
         let (_producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
         let [first, mut second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
         let leaving = thread::spawn(move || drop(first));
@@ -137,7 +137,7 @@ fn a_stage_behind_one_that_left_is_told() {
 /// Allowed: one of them gets the event, both hear of the end. Forbidden: either sleeps on.
 #[test]
 fn parked_workers_hear_of_the_end() {
-    model_with_bells(Preemptions(2), "the end wakes parked workers once all is done", || {
+    model_with_fences(Preemptions(2), "the end wakes parked workers once all is done", || {
         let mut builder = Builder::single(1, || 0u64);
         builder.workers(Stage::new("pool").wait(park()), 2);
         let (mut producer, ring) = builder.build().unwrap();
@@ -162,7 +162,7 @@ fn parked_workers_hear_of_the_end() {
 /// Allowed: it gets the event once the stage has passed it, then the end. Forbidden: it sleeps on.
 #[test]
 fn a_worker_behind_a_stage_reads_on_to_the_end() {
-    model_with_bells(All, "workers of a closed ring wait for the stage before them", || {
+    model_with_fences(All, "workers of a closed ring wait for the stage before them", || {
         let mut builder = declare(Builder::single(1, || 0u64), &[("first", &[])]);
         builder.workers(Stage::new("pool").after(["first"]).wait(park()), 1);
         let (mut producer, ring) = builder.build().unwrap();
@@ -182,7 +182,7 @@ fn a_worker_behind_a_stage_reads_on_to_the_end() {
 /// Allowed: it is refused, or it joins, is told, and gates nobody. Forbidden: it sleeps on.
 #[test]
 fn a_newcomer_at_the_end_is_told() {
-    model_with_bells(All, "a stage that joins at the end is refused or told", || {
+    model_with_fences(All, "a stage that joins at the end is refused or told", || {
         let (_producer, ring) = single(1, &[]);
         let closing = {
             let ring = ring.clone();

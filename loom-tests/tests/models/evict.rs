@@ -7,7 +7,7 @@ use slipring_ring::{Closed, StageError};
 /// Allowed: the reader gets its event or hears that it was evicted. Forbidden: a write beside its read.
 #[test]
 fn a_batch_is_never_taken_away() {
-    model(Preemptions(3), "a gate stays while a batch is held", || {
+    model_with_fences(All, "a gate stays while a batch is held", || {
         let (mut producer, ring) = single(1, &[("slow", &[])]);
         put(&mut producer, 1).unwrap();
         let mut slow = ring.consumer("slow").unwrap();
@@ -28,7 +28,7 @@ fn a_batch_is_never_taken_away() {
 /// Allowed: evicted between the batches. Forbidden: a write beside the read of the first batch.
 #[test]
 fn letting_go_passes_on_what_was_read() {
-    model(Preemptions(3), "whoever sees no batch has seen the reads of the last one", || {
+    model_with_fences(All, "whoever sees no batch has seen the reads of the last one", || {
         let (mut producer, ring) = single(1, &[("slow", &[])]);
         put(&mut producer, 1).unwrap();
         let mut slow = ring.consumer("slow").unwrap();
@@ -47,7 +47,7 @@ fn letting_go_passes_on_what_was_read() {
 /// Allowed: its gate goes when the batch ends. Forbidden: it gates on, and nobody is left to take it away.
 #[test]
 fn a_refused_eviction_happens_when_the_batch_ends() {
-    model(All, "an eviction that met a batch happens at its end", || {
+    model_with_fences(All, "an eviction that met a batch happens at its end", || {
         let (mut producer, ring) = single(1, &[("slow", &[])]);
         put(&mut producer, 1).unwrap();
         let mut slow = ring.consumer("slow").unwrap();
@@ -67,7 +67,7 @@ fn a_refused_eviction_happens_when_the_batch_ends() {
 /// Allowed and forbidden as before.
 #[test]
 fn a_refused_eviction_happens_when_a_read_batch_ends() {
-    model(All, "an eviction that met a batch happens at its end", || {
+    model_with_fences(All, "an eviction that met a batch happens at its end", || {
         let (mut producer, ring) = single(1, &[("slow", &[])]);
         put(&mut producer, 1).unwrap();
         let mut slow = ring.consumer("slow").unwrap();
@@ -86,7 +86,7 @@ fn a_refused_eviction_happens_when_a_read_batch_ends() {
 /// Allowed: it wakes and hears of it. Forbidden: it sleeps on.
 #[test]
 fn a_parked_reader_hears_of_its_eviction() {
-    model_with_bells(All, "an evicted reader wakes", || {
+    model_with_fences(All, "an evicted reader wakes", || {
         let (_producer, ring) = single(1, &[("slow", &[])]);
         let mut slow = ring.consumer("slow").unwrap();
         let parking = thread::spawn(move || {

@@ -7,7 +7,7 @@ use slipring_ring::{BuildError, Builder, Sequence, Stage, Start};
 /// Allowed: it starts at any event and reads on from there. Forbidden: a write beside its read, a gap.
 #[test]
 fn a_newcomer_reads_on_from_where_it_starts() {
-    model(Preemptions(3), "nothing is overwritten from where a newcomer starts", || {
+    model_with_fences(Preemptions(3), "nothing is overwritten from where a newcomer starts", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         let old = reading(ring.consumer("reader").unwrap(), 1, 1);
         let joining = thread::spawn(move || {
@@ -26,7 +26,7 @@ fn a_newcomer_reads_on_from_where_it_starts() {
 /// Allowed and forbidden as before.
 #[test]
 fn a_newcomer_is_respected_by_two_producers() {
-    model(Preemptions(2), "two producers respect a newcomer", || {
+    model_with_fences(Preemptions(2), "two producers respect a newcomer", || {
         let (mut one, ring) = multi(1, &[("reader", &[])]);
         put(&mut one, 1).unwrap();
         let mut two = one.clone();
@@ -45,7 +45,7 @@ fn a_newcomer_is_respected_by_two_producers() {
 /// Allowed: it starts at the floor or later. Forbidden: a write beside its read.
 #[test]
 fn the_first_stage_may_come_late() {
-    model(Preemptions(3), "a first stage joins two producers that were held by the floor alone", || {
+    model_with_fences(Preemptions(3), "a first stage joins two producers that were held by the floor alone", || {
         let (mut one, ring) = multi(1, &[]);
         let mut two = one.clone();
         let writing = thread::spawn(move || {
@@ -64,7 +64,7 @@ fn the_first_stage_may_come_late() {
 /// Allowed: it gets the first event, or the range that is kept. Forbidden: a read beside a write, another event.
 #[test]
 fn a_newcomer_gets_what_it_asked_for_or_the_range() {
-    model(Preemptions(3), "a start that is not kept any more is refused", || {
+    model_with_fences(Preemptions(3), "a start that is not kept any more is refused", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         put(&mut producer, 1).unwrap();
         let old = reading(ring.consumer("reader").unwrap(), 1, 1);
@@ -89,7 +89,7 @@ fn a_newcomer_gets_what_it_asked_for_or_the_range() {
 /// Allowed: it reads what that stage has passed. Forbidden: ahead of it, a write beside its read.
 #[test]
 fn a_newcomer_may_stand_behind_a_stage() {
-    model(Preemptions(3), "a newcomer stands behind a stage from its first event", || {
+    model_with_fences(Preemptions(3), "a newcomer stands behind a stage from its first event", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         put(&mut producer, 1).unwrap();
         let old = reading(ring.consumer("reader").unwrap(), 1, 1);
@@ -109,7 +109,7 @@ fn a_newcomer_may_stand_behind_a_stage() {
 /// Allowed: the second life starts at the retained event or later. Forbidden: a write beside a read.
 #[test]
 fn seeking_back_is_leaving_and_joining() {
-    model(Long, "a seek back is as safe as a join", || {
+    model_with_fences(Long, "a seek back is as safe as a join", || {
         let mut builder = Builder::single(2, || 0);
         builder.retain(1);
         let (mut producer, ring) = declare(builder, &[("reader", &[])]).build().unwrap();
@@ -132,7 +132,7 @@ fn seeking_back_is_leaving_and_joining() {
 /// Allowed: room before or after. Forbidden: a write beside the read that came before the leaving.
 #[test]
 fn what_a_leaver_read_is_read_before_its_gate_goes() {
-    model(All, "a gate goes after the reads behind it", || {
+    model_with_fences(All, "a gate goes after the reads behind it", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         put(&mut producer, 1).unwrap();
         let mut reader = ring.consumer("reader").unwrap();

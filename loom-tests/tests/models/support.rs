@@ -1,6 +1,6 @@
 //! How a model is run: bounded or to exhaustion, with bells or without, and what it must say at the end.
 
-use slipring_ring::bell::quiet;
+use slipring_ring::fence::quiet;
 use slipring_ring::{
     Batch, Builder, Claim, ClaimError, Consumer, Kind, Multi, MultiProducer, Producer, Ring, Sequence, Sequences,
     Single, SingleProducer, Stage, Wait,
@@ -22,17 +22,17 @@ pub enum Explore {
 }
 pub use Explore::{All, Long, Preemptions};
 
-/// A model in which nobody sleeps: bells order nothing, as where the system has `membarrier(2)`.
+/// A model in which nobody sleeps, joins or evicts: light fences are nothing, as beside `membarrier(2)`.
 pub fn model(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
     check(explore, true, property, run);
 }
 
-/// A model with sleepers, or with full fences at every bell.
-pub fn model_with_bells(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
+/// A model in which somebody sleeps, joins or evicts, so that the light side needs its fences.
+pub fn model_with_fences(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
     check(explore, false, property, run);
 }
 
-fn check(explore: Explore, quiet_bells: bool, property: &str, run: impl Fn() + Send + Sync + 'static) {
+fn check(explore: Explore, quiet_fences: bool, property: &str, run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     // Those two would end a model early and let it pass.
     (builder.max_duration, builder.max_permutations) = (None, None);
@@ -49,7 +49,7 @@ fn check(explore: Explore, quiet_bells: bool, property: &str, run: impl Fn() + S
     };
     let iterations = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&iterations);
-    quiet::set(quiet_bells);
+    quiet::set(quiet_fences);
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         run();

@@ -140,7 +140,7 @@ fn what_a_worker_leaves_behind_is_adopted_and_still_gates() {
 /// Allowed: it is woken and adopts. Forbidden: it sleeps beside an orphan.
 #[test]
 fn a_parked_worker_is_woken_to_adopt() {
-    model_with_bells(Preemptions(3), "what is left behind wakes a parked worker", || {
+    model_with_fences(Preemptions(3), "what is left behind wakes a parked worker", || {
         let (mut producer, ring) = pool(1, 2);
         put(&mut producer, 1).unwrap();
         let mut leaver = ring.worker("pool").unwrap();
