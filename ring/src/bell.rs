@@ -48,6 +48,10 @@ impl Bell {
     /// Wakes whoever sleeps; called after the position moved.
     #[inline(always)]
     pub(crate) fn ring(&self) {
+        #[cfg(loom)]
+        if fence::quiet::is() {
+            return;
+        }
         fence::compiler_only();
         if cfg!(any(loom, shuttle)) || self.attention.load(ATTENTION.get()) != 0 {
             self.ring_slowly();
@@ -57,9 +61,7 @@ impl Bell {
     #[cold]
     #[inline(never)]
     fn ring_slowly(&self) {
-        if fence::kind() == Fences::SeqCst {
-            RING_FENCE.fence();
-        }
+        fence::light_at(&RING_FENCE);
         let attention = self.attention.load(ATTENTION.get());
         if attention & SLEEPERS != 0 && !fault("no wake") {
             let mut sleepers = lock(&self.sleepers);

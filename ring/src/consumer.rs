@@ -7,6 +7,7 @@ use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::error::SeekError;
 use crate::fence;
+use crate::gates::lowest;
 use crate::kind::{Kind, Run};
 use crate::ordering::{FOLLOW, HOLD_FENCE, fault};
 use crate::sequence::{Sequence, ahead, earlier};
@@ -274,8 +275,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             self.release(to);
         }
         self.stage.let_go();
-        if self.stage.is_evicted() {
-            // Whoever evicts may have seen the batch and left the rest to us.
+        // Whoever evicts may have seen the batch and left the rest to us.
+        fence::light_at(&HOLD_FENCE);
+        if self.stage.is_evicted() && !fault("no look for an eviction after the batch") {
             self.core.leave(&self.stage);
         }
     }
@@ -342,13 +344,22 @@ impl<E, K: Kind> Look for Events<'_, E, K> {
             phase = self.core.closing.phase();
         }
         // A stage behind others is done when it has read all that is published, not all that they let through.
-        let done = || ahead(K::published(self.core), self.next) <= 0 || self.is_cut_off();
+        let done = || {
+            ahead(K::published(self.core), self.next) <= 0
+                || self.is_cut_off()
+                || fault("finished before the last look")
+        };
         if (phase != Phase::Open && done()) || self.stage.is_evicted() { self.over() } else { None }
     }
 
     /// Of the stage before that is the furthest behind; of the producers if there is none.
-    fn bells(&mut self) -> Bells {
-        [Some(Arc::clone(self.stage.furthest_behind().map_or(&self.core.bell, |stage| &stage.bell))), None]
+    fn bells(&mut self) -> Option<Bells> {
+        let bell = match lowest(&self.stage.after, &FOLLOW) {
+            None => &self.core.bell,
+            Some((at, stage)) if ahead(at, self.next) <= 0 => &stage.bell,
+            Some(_) => return None,
+        };
+        Some([Some(Arc::clone(bell)), None])
     }
 }
 

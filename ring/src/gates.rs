@@ -25,9 +25,9 @@ use crate::ordering::{
     CHECK_VERSION, GATE, LOAD_GATES, READ_VERSION, REFRESH_FENCE, SET_VERSION, SWAP_GATES, Site, fault,
 };
 use crate::sequence::ahead;
+use crate::shown::Shown;
 use crate::stage::StageState;
-use crate::sync::epoch::{Atomic, Owned, Reclaim};
-use crate::sync::{Arc, AtomicU64};
+use crate::sync::{self, Arc, AtomicU64};
 use crossbeam_utils::CachePadded;
 
 /// Stages at a moment, numbered.
@@ -39,41 +39,36 @@ pub struct GateSet {
 impl GateSet {
     /// The lowest gate of the set and the stage that holds it.
     pub(crate) fn lowest(&self, site: &Site) -> Option<(u64, &Arc<StageState>)> {
-        self.stages
-            .iter()
-            .map(|stage| (stage.position(site), stage))
-            .reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low })
+        lowest(&self.stages, site)
     }
 }
 
+/// The lowest position of `stages` and the stage that stands there.
+pub(crate) fn lowest<'s>(stages: &'s [Arc<StageState>], site: &Site) -> Option<(u64, &'s Arc<StageState>)> {
+    let positions = stages.iter().map(|stage| (stage.position(site), stage));
+    positions.reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low })
+}
+
 pub(crate) struct Gates {
-    current: Atomic<Arc<GateSet>>,
+    current: Shown<Arc<GateSet>>,
     version: CachePadded<AtomicU64>,
-    reclaim: Reclaim,
 }
 
 impl Gates {
     pub(crate) fn new() -> Self {
         let nobody = Arc::new(GateSet { version: 0, stages: Vec::new() });
-        Self { current: Atomic::new(nobody), version: CachePadded::new(AtomicU64::new(0)), reclaim: Reclaim::default() }
+        Self { current: Shown::new(nobody), version: CachePadded::new(AtomicU64::new(0)) }
     }
 
     /// The present set.
     pub(crate) fn load(&self) -> Arc<GateSet> {
-        let guard = self.reclaim.pin();
-        let set = self.current.load(LOAD_GATES.get(), &guard);
-        // SAFETY: never null, and the guard keeps what was current when it was pinned.
-        Arc::clone(unsafe { set.deref() })
+        self.current.get(&LOAD_GATES)
     }
 
     /// Shows a new set. The caller holds the lock that makes changes one at a time.
     pub(crate) fn show(&self, stages: Vec<Arc<StageState>>) {
-        let guard = self.reclaim.pin();
         let version = self.version.load(CHECK_VERSION.get()) + 1;
-        let set = Owned::new(Arc::new(GateSet { version, stages }));
-        let old = self.current.swap(set, SWAP_GATES.get(), &guard);
-        // SAFETY: nobody can load the old set any more, and it was allocated by `Owned`.
-        unsafe { guard.defer_destroy(old) };
+        self.current.replace(Arc::new(GateSet { version, stages }), &SWAP_GATES);
         // After the set: a producer that reads this number finds at least this set.
         self.version.store(version, SET_VERSION.get());
     }
@@ -91,16 +86,9 @@ impl Gates {
             if !moved || fault("no second look at the version") {
                 return found;
             }
+            // The newer set may take a moment to be seen.
+            sync::spin_loop();
         }
-    }
-}
-
-impl Drop for Gates {
-    fn drop(&mut self) {
-        let guard = self.reclaim.pin();
-        let set = self.current.swap(crossbeam_epoch::Shared::null(), LOAD_GATES.get(), &guard);
-        // SAFETY: the ring is gone, so nobody else can hold what only the ring showed.
-        drop(unsafe { set.into_owned() });
     }
 }
 

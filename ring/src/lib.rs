@@ -30,6 +30,7 @@ mod producer;
 mod report;
 mod ring;
 mod sequence;
+mod shown;
 mod single_producer;
 mod stage;
 mod sync;

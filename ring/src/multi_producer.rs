@@ -125,6 +125,9 @@ impl Kind for Multi {
 
     #[inline(always)]
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64> {
+        // Before the claimed position is read: what those that went have claimed comes with their number. The other way
+        // round, a claim that one of them made between the two looks would be made again.
+        let alone = producer.core.has_one_producer();
         let mut claimed = producer.core.positions.claimed.read(&READ_CLAIMED);
         loop {
             if ahead(producer.limit, claimed) < len as i64 {
@@ -138,7 +141,7 @@ impl Kind for Multi {
             let shared = &producer.core.positions.claimed;
             // The only producer there is needs no locked instruction: another one can only come from cloning this one,
             // which is borrowed for as long as it claims.
-            if producer.core.has_one_producer() {
+            if alone || (fault("looks for company after the claimed position") && producer.core.has_one_producer()) {
                 shared.store(to, &CLAIM_ALONE);
                 break;
             }

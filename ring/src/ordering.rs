@@ -127,7 +127,7 @@ sites! {
     EVICT: Relaxed => [], "READ_EVICTED";
     /// A stage looks whether it is evicted.
     READ_EVICTED: Relaxed => [], "EVICT";
-    /// Between holding a batch and looking for an eviction.
+    /// Between holding a batch, or letting go of it, and looking for an eviction.
     HOLD_FENCE: SeqCst => [AcqRel], "EVICT_FENCE";
     /// Between asking for eviction and looking for a batch.
     EVICT_FENCE: SeqCst => [AcqRel], "HOLD_FENCE";
@@ -169,9 +169,10 @@ sites! {
 #[cfg_attr(not(loom), allow(dead_code))]
 pub const FAULTS: &[&str] = &[
     "sleep without a second look",
+    "sleep at the bell of whoever was last before",
     "no wake",
-    "look before the bells are compared",
     "room for one more than the capacity",
+    "looks for company after the claimed position",
     "gate moved before the read",
     "aborted claim stamped as an event",
     "skip bit not looked at",
@@ -181,6 +182,9 @@ pub const FAULTS: &[&str] = &[
     "no second look at the version",
     "evicted while it holds a batch",
     "worker takes before it announces",
+    "an announcement in vain wakes nobody",
+    "an adopted announcement moves",
+    "no look for an eviction after the batch",
     "workers read before the counter",
     "close wakes nobody",
     "finished before the last look",

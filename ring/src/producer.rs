@@ -293,15 +293,18 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
         }
     }
 
-    /// Of the stage that is the furthest behind. Without one, or where that one has read everything, what is missing
-    /// is another producer's publish.
-    fn bells(&mut self) -> Bells {
+    /// Of the stage that is the furthest behind. Without one, or where that one leaves room, what is missing is
+    /// another producer's publish.
+    fn bells(&mut self) -> Option<Bells> {
         let core = &self.producer.core;
+        let claimed = K::claimed(core);
+        let blocks = |gate: u64| ahead(gate.wrapping_add(core.capacity()), claimed) < self.len as i64;
         let bell = match self.producer.known.lowest(&GATE) {
-            Some((gate, stage)) if core.retain == 0 || ahead(core.floor(), gate) >= 0 => &stage.bell,
-            _ => &core.bell,
+            Some((gate, stage)) if blocks(gate) => &stage.bell,
+            _ if blocks(core.floor()) => &core.bell,
+            _ => return None,
         };
-        [Some(Arc::clone(bell)), None]
+        Some([Some(Arc::clone(bell)), None])
     }
 }
 

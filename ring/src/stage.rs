@@ -2,9 +2,9 @@
 //! other stages see of it while it runs.
 
 use crate::bell::Bell;
-use crate::ordering::{self, CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
+use crate::ordering::{self, CONSUME, COUNT, EVICT, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
 use crate::report::Ending;
-use crate::sequence::{Position, Sequence, ahead};
+use crate::sequence::{Position, Sequence};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, lock};
 use crate::wait::Wait;
 use crate::workers::Workers;
@@ -336,12 +336,6 @@ impl StageState {
 
     pub(crate) fn has_left(&self) -> bool {
         *lock(&self.left)
-    }
-
-    /// Of the stages that this one stands behind, the one that must move next.
-    pub(crate) fn furthest_behind(&self) -> Option<&Arc<StageState>> {
-        let before = self.after.iter().map(|stage| (stage.position(&FOLLOW), stage));
-        before.reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low }).map(|(_, stage)| stage)
     }
 
     /// Whether this stage stands behind `other`, however far.

@@ -107,27 +107,3 @@ pub(crate) fn next_id() -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     NEXT.fetch_add(1, crate::ordering::COUNT.order)
 }
-
-/// Reclaiming of what readers may still hold, by crossbeam-epoch.
-pub(crate) mod epoch {
-    pub(crate) use crossbeam_epoch::{Atomic, Guard, Owned};
-
-    /// Where a structure's garbage waits. The process-wide one, except under loom, which needs a fresh one a model.
-    #[derive(Default)]
-    pub(crate) struct Reclaim {
-        #[cfg(loom)]
-        collector: crossbeam_epoch::Collector,
-    }
-
-    impl Reclaim {
-        #[cfg(not(loom))]
-        pub(crate) fn pin(&self) -> Guard {
-            crossbeam_epoch::pin()
-        }
-
-        #[cfg(loom)]
-        pub(crate) fn pin(&self) -> Guard {
-            self.collector.register().pin()
-        }
-    }
-}

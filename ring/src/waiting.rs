@@ -13,8 +13,9 @@ pub(crate) trait Look {
     /// Looks once.
     fn look(&mut self) -> Option<Self::Found>;
 
-    /// Where it rings when a look may find more: asked before each sleep only.
-    fn bells(&mut self) -> Bells;
+    /// Where it rings when whoever is in the way moves; none if nobody is in the way any more, so that it is worth
+    /// another look. Asked around each sleep only.
+    fn bells(&mut self) -> Option<Bells>;
 }
 
 /// One bell, or two if either may ring first.
@@ -64,19 +65,18 @@ impl Waiting {
                 return Some(found);
             }
             if idle == Idle::Sleep {
-                let bells = target.bells();
+                let Some(bells) = target.bells() else { continue };
                 self.arm(&bells);
                 fence::heavy_at(&ARM_FENCE);
                 if !fault("sleep without a second look") {
-                    // First who hinders, then whether somebody still does. Whoever was the furthest behind at the
-                    // first may have moved by the second; but then it moved after the arming, and has rung. The other
-                    // way round it may have moved before it could see the arming, and now it is another one that
-                    // hinders, at whose bell nobody sleeps.
-                    if !fault("look before the bells are compared") && !are_same(&bells, &target.bells()) {
-                        continue;
-                    }
                     if let Some(found) = target.look() {
                         return Some(found);
+                    }
+                    // Whoever was in the way may have moved before it could see the arming, and another one be in
+                    // the way now, at whose bell nobody sleeps yet. Only one who is so after the fence is sure to ring.
+                    let same = target.bells().is_some_and(|now| are_same(&bells, &now));
+                    if !same && !fault("sleep at the bell of whoever was last before") {
+                        continue;
                     }
                 }
                 if !self.waiter.get_or_insert_default().park(deadline, |_| ()) {
@@ -133,12 +133,15 @@ impl Drop for Waiting {
 /// Arms somebody else's waiter; true if there is nothing to be found, so that it may sleep.
 pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> bool {
     loop {
-        let bells = target.bells();
+        let Some(bells) = target.bells() else { return false };
         bells.iter().flatten().for_each(|bell| bell.arm(waiter, token));
         fence::heavy_at(&ARM_FENCE);
-        // In this order: see `until_slowly`.
-        if are_same(&bells, &target.bells()) {
-            return target.look().is_none();
+        if target.look().is_some() {
+            return false;
+        }
+        // As in `until_slowly`.
+        if target.bells().is_some_and(|now| are_same(&bells, &now)) {
+            return true;
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::bell::Waiter;
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
+use crate::gates::lowest;
 use crate::kind::Kind;
 use crate::ordering::{FOLLOW, GATE};
 use crate::sequence::{Sequence, ahead, earlier};
@@ -77,7 +78,7 @@ impl<E, K: Kind> Worker<E, K> {
         if self.at != self.end {
             return false;
         }
-        let share = Share { core: &self.core, stage: &self.stage, place: self.place, limit: 1, left: None };
+        let share = Share { core: &self.core, stage: &self.stage, place: &mut self.place, limit: 1, left: None };
         arm(&mut Peep(share), waiter, token)
     }
 
@@ -86,8 +87,8 @@ impl<E, K: Kind> Worker<E, K> {
     /// # Errors
     /// The ring is finished or closed and everything was taken; or it was halted or has failed.
     pub fn take(&mut self, limit: usize) -> Result<Taken<'_, E, K>, Closed> {
-        let limit = limit.max(1) as u64;
-        let found = Share { core: &self.core, stage: &self.stage, place: self.place, limit, left: self.left() }.look();
+        let (limit, left) = (limit.max(1) as u64, self.left());
+        let found = Share { core: &self.core, stage: &self.stage, place: &mut self.place, limit, left }.look();
         self.begin(found)
     }
 
@@ -109,7 +110,7 @@ impl<E, K: Kind> Worker<E, K> {
 
     fn take_by(&mut self, limit: usize, deadline: Option<Instant>) -> Result<Taken<'_, E, K>, Closed> {
         let (limit, left) = (limit.max(1) as u64, self.left());
-        let mut share = Share { core: &self.core, stage: &self.stage, place: self.place, limit, left };
+        let mut share = Share { core: &self.core, stage: &self.stage, place: &mut self.place, limit, left };
         let found = self.waiting.until(deadline, &mut share);
         self.begin(found)
     }
@@ -264,19 +265,24 @@ impl<E, K: Kind> Taken<'_, E, K> {
 struct Share<'w, E, K: Kind> {
     core: &'w Core<E, K>,
     stage: &'w StageState,
-    place: usize,
+    place: &'w mut usize,
     limit: u64,
     left: Option<(u64, u64)>,
+}
+
+/// How many events from `from` on may be taken, `limit` at most.
+fn available<E, K: Kind>(core: &Core<E, K>, stage: &StageState, from: u64, limit: u64) -> u64 {
+    let to = match stage.after.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier) {
+        Some(to) => to,
+        None => K::published_from(core, from, limit),
+    };
+    (ahead(to, from).max(0) as u64).min(limit)
 }
 
 impl<E, K: Kind> Share<'_, E, K> {
     /// How many events from `from` on may be taken.
     fn available(&self, from: u64) -> u64 {
-        let to = match self.stage.after.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier) {
-            Some(to) => to,
-            None => K::published_from(self.core, from, self.limit),
-        };
-        (ahead(to, from).max(0) as u64).min(self.limit)
+        available(self.core, self.stage, from, self.limit)
     }
 
     /// Whether everything was taken and done, and nothing more will come.
@@ -305,7 +311,8 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
         let phase = self.core.closing.phase();
         if !phase.at_once() {
             let mut withdrew = false;
-            let taken = workers.take(self.place, |from| self.available(from), &mut withdrew);
+            let (core, stage, limit) = (self.core, self.stage, self.limit);
+            let taken = workers.take(self.place, |from| available(core, stage, from, limit), &mut withdrew);
             if withdrew {
                 // What was announced in vain may have been all that held the stage back.
                 self.stage.bell.ring();
@@ -322,10 +329,15 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
     }
 
     /// While the ring ends also the own stage's: another worker may leave something behind, or do the last of it.
-    fn bells(&mut self) -> Bells {
+    fn bells(&mut self) -> Option<Bells> {
+        let taken = self.stage.workers.as_ref()?.taken();
+        let before = match lowest(&self.stage.after, &FOLLOW) {
+            None => &self.core.bell,
+            Some((at, stage)) if ahead(at, taken) <= 0 => &stage.bell,
+            Some(_) => return None,
+        };
         let ends = self.core.closing.phase() != Phase::Open;
-        let before = self.stage.furthest_behind().map_or(&self.core.bell, |stage| &stage.bell);
-        [Some(Arc::clone(before)), ends.then(|| Arc::clone(&self.stage.bell))]
+        Some([Some(Arc::clone(before)), ends.then(|| Arc::clone(&self.stage.bell))])
     }
 }
 
@@ -342,7 +354,7 @@ impl<E, K: Kind> Look for Peep<'_, E, K> {
         (to_take || phase.at_once() || self.0.is_over(phase, workers)).then_some(())
     }
 
-    fn bells(&mut self) -> Bells {
+    fn bells(&mut self) -> Option<Bells> {
         self.0.bells()
     }
 }

@@ -95,11 +95,11 @@ impl Workers {
         places.gone
     }
 
-    /// Takes up to `available(from)` events for `place`: what another worker left behind first. `withdrew` tells that
-    /// something was announced in vain, so that the stage may stand higher now.
+    /// Takes up to `available(from)` events for the worker at `place`: what another worker left behind first, and its
+    /// place with it. `withdrew` tells that something was announced in vain, so that the stage may stand higher now.
     pub(crate) fn take(
         &self,
-        place: usize,
+        place: &mut usize,
         mut available: impl FnMut(u64) -> u64,
         withdrew: &mut bool,
     ) -> Option<(u64, u64)> {
@@ -112,22 +112,22 @@ impl Workers {
         loop {
             let len = available(from);
             if len == 0 {
-                self.announce_nothing(place);
+                self.announce_nothing(*place);
                 return None;
             }
             if !fault("worker takes before it announces") {
-                self.announce(place, from);
+                self.announce(*place, from);
             }
             match self.taken.exchange(from, from.wrapping_add(len), &TAKE, &READ_TAKEN) {
                 Ok(_) => {
                     if fault("worker takes before it announces") {
-                        self.announce(place, from);
+                        self.announce(*place, from);
                     }
                     return Some((from, len));
                 }
                 Err(now) => {
                     from = now;
-                    *withdrew = true;
+                    *withdrew = !fault("an announcement in vain wakes nobody");
                 }
             }
         }
@@ -138,14 +138,20 @@ impl Workers {
         self.orphaned.load(COUNT.get()) != 0
     }
 
-    fn adopt(&self, place: usize) -> Option<(u64, u64)> {
+    /// The adopter moves to the orphan's place. Its announcement stays where it is: whoever goes over the places while
+    /// an announcement moves from one to another could miss it at both.
+    fn adopt(&self, place: &mut usize) -> Option<(u64, u64)> {
         let mut places = lock(&self.places);
         let orphan = places.orphans.pop()?;
         self.orphaned.fetch_sub(1, COUNT.get());
-        // First here, then there: at no moment is it announced nowhere.
-        self.announce(place, orphan.at);
-        self.announce_nothing(orphan.place);
-        places.free.push(orphan.place);
+        if fault("an adopted announcement moves") {
+            self.announce(*place, orphan.at);
+            self.announce_nothing(orphan.place);
+            places.free.push(orphan.place);
+        } else {
+            self.announce_nothing(*place);
+            places.free.push(std::mem::replace(place, orphan.place));
+        }
         Some((orphan.at, orphan.end.wrapping_sub(orphan.at)))
     }
 
@@ -182,10 +188,10 @@ mod tests {
     fn what_is_in_hand_holds_the_stage_back_also_at_the_end_of_the_range() {
         for start in [0, 7, (1 << 63) - 1, u64::MAX - 1] {
             let workers = Workers::new(2, start);
-            let (a, b) = (workers.enter().unwrap(), workers.enter().unwrap());
+            let (mut a, mut b) = (workers.enter().unwrap(), workers.enter().unwrap());
             assert_eq!(workers.enter(), None);
-            assert_eq!(workers.take(a, |_| 2, &mut false), Some((start, 2)));
-            assert_eq!(workers.take(b, |_| 1, &mut false), Some((start.wrapping_add(2), 1)));
+            assert_eq!(workers.take(&mut a, |_| 2, &mut false), Some((start, 2)));
+            assert_eq!(workers.take(&mut b, |_| 1, &mut false), Some((start.wrapping_add(2), 1)));
             assert_eq!(workers.lowest(), start);
             workers.announce_nothing(a);
             assert_eq!(workers.lowest(), start.wrapping_add(2));
@@ -197,15 +203,17 @@ mod tests {
     #[test]
     fn what_a_worker_leaves_behind_is_adopted_before_anything_new_is_taken() {
         let workers = Workers::new(2, 0);
-        let (a, b) = (workers.enter().unwrap(), workers.enter().unwrap());
-        workers.take(a, |_| 4, &mut false);
+        let (mut a, mut b) = (workers.enter().unwrap(), workers.enter().unwrap());
+        workers.take(&mut a, |_| 4, &mut false);
         workers.leave(a, 1, 4);
         assert_eq!(workers.lowest(), 1);
         assert_eq!(workers.enter(), None, "the place still holds what was left behind");
-        assert_eq!(workers.take(b, |_| 9, &mut false), Some((1, 3)));
+        let before = b;
+        assert_eq!(workers.take(&mut b, |_| 9, &mut false), Some((1, 3)));
+        assert_eq!(b, a, "the adopter works where the orphan is announced");
         assert_eq!(workers.lowest(), 1);
-        assert_eq!(workers.enter(), Some(a));
-        workers.leave(a, 0, 0);
+        assert_eq!(workers.enter(), Some(before));
+        workers.leave(before, 0, 0);
         workers.announce_nothing(b);
         assert_eq!(workers.lowest(), 4);
     }

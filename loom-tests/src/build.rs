@@ -1,0 +1,69 @@
+//! The flagged builds. Each has a target folder of its own, so that none of them disturbs another.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A test binary, built with its flags.
+#[derive(Clone, Debug)]
+pub struct Binary {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// How it was built.
+    pub configuration: Configuration,
+}
+
+/// Which face of `sync` ring was built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Configuration {
+    /// loom; the gating set is replaced without reclaiming.
+    Loom,
+    /// loom, in crossbeam-epoch too.
+    Reclaim,
+    /// shuttle.
+    Shuttle,
+}
+
+impl Configuration {
+    fn parts(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Loom => ("loom", "models", "--cfg loom"),
+            Self::Reclaim => ("reclaim", "models", "--cfg loom --cfg crossbeam_loom --cfg crossbeam_sanitize"),
+            Self::Shuttle => ("shuttle", "shuttle", "--cfg shuttle"),
+        }
+    }
+}
+
+/// The workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("loom-tests lies in the workspace")
+}
+
+/// Both loom builds.
+pub fn models() -> Result<Vec<Binary>, String> {
+    [Configuration::Loom].into_iter().map(build).collect()
+}
+
+/// Builds the tests of one configuration.
+pub fn build(configuration: Configuration) -> Result<Binary, String> {
+    let (folder, test, flags) = configuration.parts();
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .current_dir(workspace())
+        .args(["test", "-p", "loom-tests", "--profile", "model", "--no-run", "--message-format=json", "--test", test])
+        .arg("--target-dir")
+        .arg(target.join(folder))
+        .env("RUSTFLAGS", flags)
+        // The outer build's flags would win over ours.
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cargo does not start: {error}"))?;
+    if !built.status.success() {
+        return Err(format!("the {folder} build failed"));
+    }
+    let messages = String::from_utf8_lossy(&built.stdout);
+    let executable = messages.lines().rev().find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    let path = executable.ok_or_else(|| format!("the {folder} build made no test binary"))?;
+    Ok(Binary { path: path.into(), configuration })
+}

@@ -1,0 +1,100 @@
+//! Eviction: never under a batch, and nobody gates for ever once it was asked for.
+
+use crate::support::*;
+use slipring_ring::{Closed, StageError};
+
+/// A reader polls while another thread evicts it and the producer wants the slot.
+/// Allowed: the reader gets its event or hears that it was evicted. Forbidden: a write beside its read.
+#[test]
+fn a_batch_is_never_taken_away() {
+    model_with_fences(All, "a gate stays while a batch is held", || {
+        let (mut producer, ring) = single(1, &[("slow", &[])]);
+        put(&mut producer, 1).unwrap();
+        let mut slow = ring.consumer("slow").unwrap();
+        let polling = thread::spawn(move || {
+            match slow.poll(1) {
+                Ok(mut batch) => (&mut batch).into_iter().for_each(|(_, event)| assert_eq!(*event, 7)),
+                Err(other) => assert!(matches!(other, Closed::Evicted { .. }), "{other}"),
+            }
+            slow
+        });
+        let _ = ring.evict("slow");
+        let _ = put(&mut producer, 1);
+        polling.join().unwrap();
+    });
+}
+
+/// A batch that nobody iterates: eviction still waits for its end, and what was read in the batch before is over.
+/// Allowed: evicted between the batches. Forbidden: a write beside the read of the first batch.
+#[test]
+fn letting_go_passes_on_what_was_read() {
+    model_with_fences(All, "whoever sees no batch has seen the reads of the last one", || {
+        let (mut producer, ring) = single(1, &[("slow", &[])]);
+        put(&mut producer, 1).unwrap();
+        let mut slow = ring.consumer("slow").unwrap();
+        let polling = thread::spawn(move || {
+            get(&mut slow, 1);
+            slow
+        });
+        if ring.evict("slow").is_ok() {
+            put(&mut producer, 1).unwrap_or_else(|_| panic!("no room though nobody gates"));
+        }
+        polling.join().unwrap();
+    });
+}
+
+/// Eviction is refused because of a batch, and the reader never polls again.
+/// Allowed: its gate goes when the batch ends. Forbidden: it gates on, and nobody is left to take it away.
+#[test]
+fn a_refused_eviction_happens_when_the_batch_ends() {
+    model_with_fences(All, "an eviction that met a batch happens at its end", || {
+        let (mut producer, ring) = single(1, &[("slow", &[])]);
+        put(&mut producer, 1).unwrap();
+        let mut slow = ring.consumer("slow").unwrap();
+        let polling = thread::spawn(move || {
+            // Held and ended without a look at the event: the position does not move.
+            drop(slow.poll(1));
+            slow
+        });
+        let evicted = ring.evict("slow");
+        assert!(matches!(evicted, Ok(_) | Err(StageError::InBatch { .. })));
+        let _slow = polling.join().unwrap();
+        put(&mut producer, 1).unwrap_or_else(|_| panic!("the ring's promise: an evicted stage gates no more"));
+    });
+}
+
+/// The same where the batch was read.
+/// Allowed and forbidden as before.
+#[test]
+fn a_refused_eviction_happens_when_a_read_batch_ends() {
+    model_with_fences(All, "an eviction that met a batch happens at its end", || {
+        let (mut producer, ring) = single(1, &[("slow", &[])]);
+        put(&mut producer, 1).unwrap();
+        let mut slow = ring.consumer("slow").unwrap();
+        let polling = thread::spawn(move || {
+            get(&mut slow, 1);
+            slow
+        });
+        let _ = ring.evict("slow");
+        let _slow = polling.join().unwrap();
+        put(&mut producer, 1).unwrap_or_else(|_| panic!("the ring's promise: an evicted stage gates no more"));
+        put(&mut producer, 1).unwrap_or_else(|_| panic!("the ring's promise: an evicted stage gates no more"));
+    });
+}
+
+/// A reader that parks is evicted, and nothing is published any more.
+/// Allowed: it wakes and hears of it. Forbidden: it sleeps on.
+#[test]
+fn a_parked_reader_hears_of_its_eviction() {
+    model_with_fences(All, "an evicted reader wakes", || {
+        let (_producer, ring) = single(1, &[("slow", &[])]);
+        let mut slow = ring.consumer("slow").unwrap();
+        let parking = thread::spawn(move || {
+            let end = slow.poll_wait(1).map(|_| ());
+            assert!(matches!(end, Err(Closed::Evicted { .. })));
+            slow
+        });
+        ring.evict("slow").unwrap();
+        parking.join().unwrap();
+    });
+}

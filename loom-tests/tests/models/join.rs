@@ -1,0 +1,147 @@
+//! Joining and leaving while producers write.
+
+use crate::support::*;
+use slipring_ring::{BuildError, Builder, Sequence, Stage, Start};
+
+/// A stage joins a ring of one slot while its only producer wraps.
+/// Allowed: it starts at any event and reads on from there. Forbidden: a write beside its read, a gap.
+#[test]
+fn a_newcomer_reads_on_from_where_it_starts() {
+    model_with_fences(Preemptions(3), "nothing is overwritten from where a newcomer starts", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        let old = reading(ring.consumer("reader").unwrap(), 1, 1);
+        let joining = thread::spawn(move || {
+            let mut late = ring.join("late").unwrap();
+            (get(&mut late, 1), late)
+        });
+        put(&mut producer, 1).unwrap();
+        let _ = put(&mut producer, 1);
+        let (_, late) = joining.join().unwrap();
+        assert!(late.consumed().since(Sequence(0)) >= 0);
+        count(old);
+    });
+}
+
+/// The same under two multi producers, of which each has a limit of its own.
+/// Allowed and forbidden as before.
+#[test]
+fn a_newcomer_is_respected_by_two_producers() {
+    model_with_fences(Preemptions(2), "two producers respect a newcomer", || {
+        let (mut one, ring) = multi(1, &[("reader", &[])]);
+        put(&mut one, 1).unwrap();
+        let mut two = one.clone();
+        let old = reading(ring.consumer("reader").unwrap(), 1, 1);
+        // They come back alive: a ring without producers takes no newcomer.
+        let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
+        let second = thread::spawn(move || (put(&mut two, 1).is_ok(), two));
+        let mut late = ring.join("late").unwrap();
+        get(&mut late, 1);
+        let _producers = (writing.join().unwrap(), second.join().unwrap());
+        count(old);
+    });
+}
+
+/// A newcomer on a ring that nobody read so far: the floor alone held the producers.
+/// Allowed: it starts at the floor or later. Forbidden: a write beside its read.
+#[test]
+fn the_first_stage_may_come_late() {
+    model_with_fences(Preemptions(3), "a first stage joins two producers that were held by the floor alone", || {
+        let (mut one, ring) = multi(1, &[]);
+        let mut two = one.clone();
+        let writing = thread::spawn(move || {
+            let _ = put(&mut one, 1);
+            let _ = put(&mut one, 1);
+            one
+        });
+        let second = thread::spawn(move || (put(&mut two, 1).is_ok(), two));
+        let mut late = ring.join("late").unwrap();
+        get(&mut late, 1);
+        let _producers = (writing.join().unwrap(), second.join().unwrap());
+    });
+}
+
+/// A newcomer that wants to begin where the ring began.
+/// Allowed: it gets the first event, or the range that is kept. Forbidden: a read beside a write, another event.
+#[test]
+fn a_newcomer_gets_what_it_asked_for_or_the_range() {
+    model_with_fences(Preemptions(3), "a start that is not kept any more is refused", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        put(&mut producer, 1).unwrap();
+        let old = reading(ring.consumer("reader").unwrap(), 1, 1);
+        let joining = thread::spawn(move || match ring.join(Stage::new("late").start(Start::At(Sequence(0)))) {
+            Ok(mut late) => {
+                assert_eq!(get(&mut late, 1), 1);
+                Some(late)
+            }
+            Err(BuildError::OutOfRange { earliest, .. }) => {
+                assert_eq!(earliest, Sequence(1));
+                None
+            }
+            Err(other) => panic!("{other}"),
+        });
+        let _ = put(&mut producer, 1);
+        joining.join().unwrap();
+        count(old);
+    });
+}
+
+/// A newcomer behind a stage.
+/// Allowed: it reads what that stage has passed. Forbidden: ahead of it, a write beside its read.
+#[test]
+fn a_newcomer_may_stand_behind_a_stage() {
+    model_with_fences(Preemptions(3), "a newcomer stands behind a stage from its first event", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        put(&mut producer, 1).unwrap();
+        let old = reading(ring.consumer("reader").unwrap(), 1, 1);
+        let joining = thread::spawn(move || {
+            let mut late = ring.join(Stage::new("late").after(["reader"])).unwrap();
+            let read = get(&mut late, 1);
+            (read, late)
+        });
+        let _ = put(&mut producer, 1);
+        let (_read, late) = joining.join().unwrap();
+        let (_, old) = old.join().unwrap();
+        assert!(old.consumed().since(late.consumed()) >= 0 || late.consumed() == late.first());
+    });
+}
+
+/// Seeking back is leaving and joining again.
+/// Allowed: the second life starts at the retained event or later. Forbidden: a write beside a read.
+#[test]
+fn seeking_back_is_leaving_and_joining() {
+    model_with_fences(Long, "a seek back is as safe as a join", || {
+        let mut builder = Builder::single(2, || 0);
+        builder.retain(1);
+        let (mut producer, ring) = declare(builder, &[("reader", &[])]).build().unwrap();
+        put(&mut producer, 1).unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        let seeking = thread::spawn(move || {
+            assert_eq!(get(&mut reader, 1), 1);
+            drop(reader);
+            let mut again = ring.join("reader").unwrap();
+            get(&mut again, 1);
+            again
+        });
+        let _ = put(&mut producer, 1);
+        let _ = put(&mut producer, 1);
+        seeking.join().unwrap();
+    });
+}
+
+/// A reader leaves after it read; the producer takes the slot because the gate has gone.
+/// Allowed: room before or after. Forbidden: a write beside the read that came before the leaving.
+#[test]
+fn what_a_leaver_read_is_read_before_its_gate_goes() {
+    model_with_fences(All, "a gate goes after the reads behind it", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        put(&mut producer, 1).unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        let leaving = thread::spawn(move || {
+            let mut batch = reader.poll(1).unwrap();
+            assert_eq!(*(&mut batch).into_iter().next().unwrap().1, 7);
+        });
+        let _ = put(&mut producer, 1);
+        leaving.join().unwrap();
+        put(&mut producer, 1).unwrap_or_else(|_| panic!("no room though nobody gates"));
+    });
+}

@@ -1,0 +1,15 @@
+//! The models: the ring's own code under loom, one hazard each. Built with `--cfg loom` only; `loom-tests/run` builds
+//! and runs them, see the README.
+#![cfg(loom)]
+
+mod catalogue;
+mod close;
+mod evict;
+mod join;
+mod multi_producer;
+mod single_producer;
+mod stages;
+mod support;
+mod teardown;
+mod wake;
+mod workers;

@@ -1,0 +1,162 @@
+//! Multi producers: claims, stamps, the floor.
+
+use crate::support::*;
+use slipring_ring::{Builder, Sequence};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// One multi producer, one reader, capacity 1, two events.
+/// Allowed: the reader gets the first event, or both, or none. Forbidden: any other value, a read beside a write.
+#[test]
+fn what_is_published_is_read_and_then_overwritten() {
+    model(All, "written before read, read before overwritten", || {
+        let (mut producer, ring) = multi(1, &[("reader", &[])]);
+        let reading = reading(ring.consumer("reader").unwrap(), 2, 1);
+        put(&mut producer, 1).unwrap();
+        let second = put(&mut producer, 1).is_ok();
+        let read = count(reading);
+        assert!(!second || read >= 1, "overwritten before it was read");
+    });
+}
+
+/// Two producers and a reader at capacity 1: each producer has a limit of its own.
+/// Allowed: the events in the order of their claims. Forbidden: both in one slot at once, a lost one.
+#[test]
+fn two_producers_never_share_a_slot() {
+    model(Preemptions(3), "two producers never hold one slot, whoever caches what", || {
+        let (mut one, ring) = multi(1, &[("reader", &[])]);
+        let mut two = one.clone();
+        let mut reader = ring.consumer("reader").unwrap();
+        let first = thread::spawn(move || put(&mut one, 1).is_ok());
+        let second = thread::spawn(move || put(&mut two, 1).is_ok());
+        let mut read = get(&mut reader, 1) + get(&mut reader, 1);
+        let put = u64::from(first.join().unwrap()) + u64::from(second.join().unwrap());
+        read += get(&mut reader, 1) + get(&mut reader, 1);
+        assert_eq!(read, put);
+        assert!(put >= 1);
+    });
+}
+
+/// Claims of two slots by two producers at capacity 2.
+/// Allowed: each claim whole, one after the other. Forbidden: claims that overlap.
+#[test]
+fn claims_of_two_do_not_overlap() {
+    model(Preemptions(3), "claims of several slots do not overlap", || {
+        let (mut one, ring) = multi(2, &[("reader", &[])]);
+        let mut two = one.clone();
+        let mut reader = ring.consumer("reader").unwrap();
+        let first = thread::spawn(move || put(&mut one, 2).is_ok());
+        let second = put(&mut two, 1).is_ok();
+        let mut read = get(&mut reader, 2);
+        let put = 2 * u64::from(first.join().unwrap()) + u64::from(second);
+        read += get(&mut reader, 2) + get(&mut reader, 2);
+        assert_eq!(read, put);
+    });
+}
+
+/// Three producers publish out of order.
+/// Allowed: the reader gets what is published up to the first hole. Forbidden: an event behind a hole.
+#[test]
+fn publication_out_of_order_is_read_in_order() {
+    model(Preemptions(2), "nothing behind an unpublished slot is read", || {
+        let (mut one, ring) = multi(4, &[("reader", &[])]);
+        let (mut two, mut three) = (one.clone(), one.clone());
+        let mut reader = ring.consumer("reader").unwrap();
+        let writers = [
+            thread::spawn(move || put(&mut one, 1).is_ok()),
+            thread::spawn(move || put(&mut two, 1).is_ok()),
+            thread::spawn(move || put(&mut three, 1).is_ok()),
+        ];
+        let mut read = get(&mut reader, 4);
+        for writer in writers {
+            assert!(writer.join().unwrap());
+        }
+        read += get(&mut reader, 4);
+        assert_eq!(read, 3);
+    });
+}
+
+/// No stage at all, capacity 1, and a producer that may stall between claim and commit.
+/// Allowed: the second producer is refused while the first one writes. Forbidden: both write the one slot.
+#[test]
+fn the_floor_keeps_a_producer_from_lapping_another() {
+    model(All, "without a stage no producer laps another one that still writes", || {
+        let (mut one, _ring) = multi(1, &[]);
+        let mut two = one.clone();
+        let stalling = thread::spawn(move || put(&mut one, 1).is_ok());
+        let second = put(&mut two, 1).is_ok() | put(&mut two, 1).is_ok();
+        assert!(stalling.join().unwrap() | second);
+    });
+}
+
+/// The same, and the floor is raised by a third thread that only looks at the published position.
+/// Allowed and forbidden as before.
+#[test]
+fn a_floor_raised_by_a_bystander_is_respected() {
+    model(Preemptions(3), "a floor raised by whoever looks passes on what it saw", || {
+        let (mut one, _ring) = multi(1, &[]);
+        let (bystander, mut two) = (one.clone(), one.clone());
+        let writing = thread::spawn(move || put(&mut one, 1).is_ok());
+        let looking = thread::spawn(move || bystander.published());
+        let _ = put(&mut two, 1);
+        writing.join().unwrap();
+        looking.join().unwrap();
+    });
+}
+
+/// A claim dropped, one unwound, then one committed.
+/// Allowed: the reader gets the committed event, or nothing yet. Forbidden: what was in the other slots.
+#[test]
+fn a_dropped_claim_is_never_delivered() {
+    model(All, "slots of a claim that was dropped or unwound are skipped", || {
+        let (mut producer, ring) = multi(2, &[("reader", &[])]);
+        let reading = reading(ring.consumer("reader").unwrap(), 2, 2);
+        producer.try_claim(1).unwrap()[0] = 1;
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _ = producer.try_publish(|event| {
+                *event = 2;
+                std::panic::resume_unwind(Box::new("while it fills"));
+            });
+        }));
+        assert!(unwound.is_err());
+        let third = put(&mut producer, 1).is_ok();
+        let read = count(reading);
+        assert!(read <= u64::from(third), "an event that was never committed");
+    });
+}
+
+/// Skipped slots on their way through a chain of stages, then overwritten.
+/// Allowed: both stages get the committed event or nothing yet. Forbidden: the skipped one, at either stage.
+#[test]
+fn every_stage_of_a_chain_skips() {
+    model(Preemptions(3), "every stage looks at the skip bit", || {
+        let (mut producer, ring) = multi(2, &[("first", &[]), ("second", &["first"])]);
+        let ahead = reading(ring.consumer("first").unwrap(), 1, 2);
+        let mut second = ring.consumer("second").unwrap();
+        let writing = thread::spawn(move || {
+            drop(producer.try_claim(1).unwrap());
+            put(&mut producer, 1).unwrap();
+            put(&mut producer, 1).is_ok()
+        });
+        get_some(&mut second, 2);
+        let put = 1 + u64::from(writing.join().unwrap());
+        assert!(count(ahead) <= put);
+    });
+}
+
+/// Near the end of the range, and where stamps lose their topmost bit.
+/// Allowed: as without the wrap. Forbidden: a stamp that compares the wrong way round.
+#[test]
+fn stamps_go_on_across_the_end_of_the_range() {
+    for first in [u64::MAX, (1 << 63) - 1] {
+        model(All, "stamps compare across the end of the range", move || {
+            let mut builder = Builder::multi(1, || 0);
+            builder.start_at(Sequence(first));
+            let (mut producer, ring) = declare(builder, &[("reader", &[])]).build().unwrap();
+            let reading = reading(ring.consumer("reader").unwrap(), 2, 1);
+            put(&mut producer, 1).unwrap();
+            let second = put(&mut producer, 1).is_ok();
+            let read = count(reading);
+            assert!(!second || read >= 1, "overwritten before it was read");
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! The single producer: publishing, wrapping, claims.
+
+use crate::support::*;
+use slipring_ring::{Builder, Sequence};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// One producer, one reader, capacity 1, two events: each write must be seen, and each read must be done before the
+/// slot is written again.
+/// Allowed: the reader gets the first event, or both, or none. Forbidden: any other value, a read beside a write.
+#[test]
+fn what_is_published_is_read_and_then_overwritten() {
+    model(All, "written before read, read before overwritten", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        let reading = reading(ring.consumer("reader").unwrap(), 2, 1);
+        put(&mut producer, 1).unwrap();
+        let second = put(&mut producer, 1).is_ok();
+        let read = count(reading);
+        assert!(read <= 1 + u64::from(second));
+        assert!(!second || read >= 1, "overwritten before it was read");
+    });
+}
+
+/// Capacity 2, three events, a reader that takes one at a time: the producer's cached limit is used and renewed.
+/// Allowed: up to three events, in order. Forbidden: a third write before the first read.
+#[test]
+fn a_cached_limit_is_never_too_high() {
+    model(All, "a cached limit is never above gate and capacity", || {
+        let (mut producer, ring) = single(2, &[("reader", &[])]);
+        let reading = reading(ring.consumer("reader").unwrap(), 2, 1);
+        put(&mut producer, 1).unwrap();
+        put(&mut producer, 1).unwrap();
+        let third = put(&mut producer, 1).is_ok();
+        let read = count(reading);
+        assert!(!third || read >= 1, "overwritten before it was read");
+    });
+}
+
+/// Claims of two: committed, dropped, and unwound.
+/// Allowed: the reader gets both committed events or none of them. Forbidden: anything of the other claims, a part.
+#[test]
+fn a_claim_is_published_whole_or_not_at_all() {
+    model(All, "a claim is published whole or not at all", || {
+        let (mut producer, ring) = single(2, &[("reader", &[])]);
+        let reading = reading(ring.consumer("reader").unwrap(), 1, 2);
+        producer.try_claim(2).unwrap()[0] = 1;
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _ = producer.try_publish(|event| {
+                *event = 2;
+                std::panic::resume_unwind(Box::new("while it fills"));
+            });
+        }));
+        assert!(unwound.is_err());
+        put(&mut producer, 2).unwrap();
+        assert!([0, 2].contains(&count(reading)), "a part of a claim");
+    });
+}
+
+/// The first sequence is the last number there is.
+/// Allowed: as without the wrap. Forbidden: a position that compares the wrong way round.
+#[test]
+fn positions_go_on_across_the_end_of_the_range() {
+    model(All, "positions compare across the end of the range", || {
+        let mut builder = Builder::single(1, || 0);
+        builder.start_at(Sequence(u64::MAX));
+        let (mut producer, ring) = declare(builder, &[("reader", &[])]).build().unwrap();
+        let reading = reading(ring.consumer("reader").unwrap(), 2, 1);
+        put(&mut producer, 1).unwrap();
+        let second = put(&mut producer, 1).is_ok();
+        let read = count(reading);
+        assert!(!second || read >= 1, "overwritten before it was read");
+    });
+}
+
+/// `retain(1)` at capacity 2: what is retained is not overwritten under a newcomer that starts there.
+/// Allowed: the newcomer starts at the first or a later event and reads on from there. Forbidden: a read beside a write.
+#[test]
+fn what_is_retained_can_still_be_read() {
+    model_with_fences(All, "a newcomer reads what is retained", || {
+        let mut builder = Builder::single(2, || 0);
+        builder.retain(1);
+        let (mut producer, ring) = builder.build().unwrap();
+        put(&mut producer, 1).unwrap();
+        let joining = thread::spawn(move || {
+            let mut late = ring.join("late").unwrap();
+            get(&mut late, 1)
+        });
+        let _ = put(&mut producer, 1);
+        let _ = put(&mut producer, 1);
+        assert_eq!(joining.join().unwrap(), 1);
+    });
+}

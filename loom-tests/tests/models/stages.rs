@@ -1,0 +1,61 @@
+//! Stages behind stages: what one passed on, the next one sees, and producers wait for the last.
+
+use crate::support::*;
+use slipring_ring::{Builder, Stage};
+
+/// Producer, a stage, a stage behind it, capacity 1, two events.
+/// Allowed: the second stage gets at most what the first one passed. Forbidden: a read beside a write.
+#[test]
+fn a_stage_reads_only_what_the_one_before_has_passed() {
+    model(Preemptions(3), "a stage reads behind the one before, and gates", || {
+        let (mut producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
+        let [ahead, behind] = ["first", "second"].map(|name| reading(ring.consumer(name).unwrap(), 2, 1));
+        put(&mut producer, 1).unwrap();
+        let again = put(&mut producer, 1).is_ok();
+        let (ahead, behind) = (count(ahead), count(behind));
+        assert!(behind <= ahead);
+        assert!(!again || behind >= 1, "overwritten before the last stage read it");
+    });
+}
+
+/// The first stage changes the event.
+/// Allowed: the second stage gets the changed event. Forbidden: the unchanged one, a read beside the change.
+#[test]
+fn what_a_mutable_stage_changed_is_seen_behind_it() {
+    model(All, "a change is seen by the stage behind", || {
+        let mut builder = Builder::single(1, || 0u64);
+        builder.poll_mut("change").poll(Stage::new("reader").after(["change"]));
+        let (mut producer, ring) = builder.build().unwrap();
+        let mut change = ring.consumer_mut("change").unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        producer.try_publish(|event| *event = 1).unwrap();
+        let changing = thread::spawn(move || {
+            for (_, event) in &mut change.poll(1).unwrap() {
+                *event += 1;
+            }
+            let _ = change.poll(1).map(|batch| assert!(batch.is_empty()));
+            change
+        });
+        for (_, event) in &mut reader.poll(1).unwrap() {
+            assert_eq!(*event, 2);
+        }
+        changing.join().unwrap();
+    });
+}
+
+/// A diamond: two stages side by side, one behind both, and a producer that wants the slot back.
+/// Allowed: the last stage gets what both passed. Forbidden: what only one of them passed, a read beside a write.
+#[test]
+fn a_diamond_is_read_behind_both_sides() {
+    model(Preemptions(2), "behind two stages is behind the slower one", || {
+        let (mut producer, ring) = single(1, &[("left", &[]), ("right", &[]), ("last", &["left", "right"])]);
+        put(&mut producer, 1).unwrap();
+        let mut last = ring.consumer("last").unwrap();
+        let sides = ["left", "right"].map(|name| reading(ring.consumer(name).unwrap(), 1, 1));
+        let writing = thread::spawn(move || put(&mut producer, 1).is_ok());
+        let read = get(&mut last, 1);
+        let passed = sides.map(count);
+        assert!(read <= passed[0].min(passed[1]));
+        assert!(!writing.join().unwrap() || read == 1, "overwritten before the last stage read it");
+    });
+}

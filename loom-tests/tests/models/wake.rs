@@ -1,0 +1,200 @@
+//! Parking and being woken: nobody sleeps while there is something for them. A lost wake-up is a deadlock here.
+//!
+//! Everybody who waits parks at the first empty look. Nobody leaves before all have what they wait for: leaving rings.
+
+use crate::support::*;
+use slipring_ring::{Builder, Stage};
+
+/// A consumer that parks, a producer that publishes one event and goes on holding the ring open.
+/// Allowed: the consumer finds it at its first or second look, or is woken. Forbidden: it sleeps on.
+#[test]
+fn a_parked_consumer_is_woken_by_a_publish() {
+    model_with_fences(All, "a publish wakes a parked consumer", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        let mut reader = ring.consumer("reader").unwrap();
+        let reading = thread::spawn(move || (get_wait(&mut reader, 1), reader));
+        put(&mut producer, 1).unwrap();
+        assert_eq!(reading.join().unwrap().0, Some(1));
+    });
+}
+
+/// The same with two producers, of which either may be the one that the consumer needs next.
+/// Allowed: the consumer gets both events, in one batch or two. Forbidden: it sleeps while one is published.
+#[test]
+fn a_parked_consumer_is_woken_by_either_of_two_producers() {
+    model_with_fences(Preemptions(2), "either producer wakes a parked consumer", || {
+        let (mut one, ring) = multi(2, &[("reader", &[])]);
+        let mut two = one.clone();
+        let mut reader = ring.consumer("reader").unwrap();
+        let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
+        let reading = thread::spawn(move || {
+            let mut read = 0;
+            while read < 2 {
+                read += get_wait(&mut reader, 2).unwrap();
+            }
+            reader
+        });
+        put(&mut two, 1).unwrap();
+        reading.join().unwrap();
+        writing.join().unwrap();
+    });
+}
+
+/// A producer parks on a full ring of one slot.
+/// Allowed: it finds room at a look, or is woken by the consumer's progress. Forbidden: it sleeps on.
+#[test]
+fn a_parked_producer_is_woken_by_a_reader() {
+    model_with_fences(All, "progress of the slowest stage wakes a parked producer", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        producer.set_wait(park());
+        put(&mut producer, 1).unwrap();
+        let reading = reading(ring.consumer("reader").unwrap(), 1, 1);
+        put_wait(&mut producer, 1).unwrap();
+        assert_eq!(count(reading), 1);
+    });
+}
+
+/// Two producers park on a full ring; the reader gives both slots back at once.
+/// Allowed: both get through, in either order. Forbidden: one sleeps while there is room.
+#[test]
+fn two_parked_producers_are_both_woken() {
+    model_with_fences(Preemptions(2), "each of two parked producers is woken", || {
+        let (mut one, ring) = multi(2, &[("reader", &[])]);
+        put(&mut one, 2).unwrap();
+        one.set_wait(park());
+        let mut two = one.clone();
+        let reading = reading(ring.consumer("reader").unwrap(), 1, 2);
+        let writing = thread::spawn(move || (put_wait(&mut one, 1).unwrap(), one));
+        put_wait(&mut two, 1).unwrap();
+        writing.join().unwrap();
+        assert_eq!(count(reading), 2);
+    });
+}
+
+/// A producer parks on a full ring with two readers: whoever is the slowest changes while it lies down.
+/// Allowed: it finds room once both have read. Forbidden: it sleeps at the bell of the one that has read already.
+#[test]
+fn a_parked_producer_is_woken_whichever_reader_is_last() {
+    model_with_fences(Preemptions(3), "a producer wakes whichever reader is last", || {
+        let (mut producer, ring) = single(1, &[("left", &[]), ("right", &[])]);
+        producer.set_wait(park());
+        put(&mut producer, 1).unwrap();
+        let readers = ["left", "right"].map(|name| reading(ring.consumer(name).unwrap(), 1, 1));
+        put_wait(&mut producer, 1).unwrap();
+        assert_eq!(readers.map(count), [1, 1]);
+    });
+}
+
+/// A multi producer without any stage waits for another one's publish.
+/// Allowed: it finds room, or is woken by the commit. Forbidden: it sleeps on.
+#[test]
+fn a_producer_parked_at_the_floor_is_woken_by_a_commit() {
+    model_with_fences(Preemptions(3), "a commit wakes a producer that waits for the floor", || {
+        let (mut one, _ring) = multi(1, &[]);
+        one.set_wait(park());
+        let mut two = one.clone();
+        let claim = one.try_claim(1).unwrap();
+        let waiting = thread::spawn(move || (put_wait(&mut two, 1).unwrap(), two));
+        fill(claim);
+        waiting.join().unwrap();
+    });
+}
+
+/// The same where the claim is dropped.
+/// Allowed: the skipped slot is room, and wakes. Forbidden: it sleeps on.
+#[test]
+fn a_producer_parked_at_the_floor_is_woken_by_a_dropped_claim() {
+    model_with_fences(Preemptions(3), "a dropped claim wakes as a commit does", || {
+        let (mut one, _ring) = multi(1, &[]);
+        one.set_wait(park());
+        let mut two = one.clone();
+        let claim = one.try_claim(1).unwrap();
+        let waiting = thread::spawn(move || (put_wait(&mut two, 1).unwrap(), two));
+        drop(claim);
+        waiting.join().unwrap();
+    });
+}
+
+/// A stage parks behind another one.
+/// Allowed: woken by the progress of the one before. Forbidden: it sleeps on.
+#[test]
+fn a_stage_parked_behind_a_stage_is_woken() {
+    model_with_fences(All, "progress wakes the stage behind", || {
+        let (mut producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
+        put(&mut producer, 1).unwrap();
+        let first = reading(ring.consumer("first").unwrap(), 1, 1);
+        let mut second = ring.consumer("second").unwrap();
+        assert_eq!(get_wait(&mut second, 1), Some(1));
+        assert_eq!(count(first), 1);
+    });
+}
+
+/// A stage parks behind two others: whoever is the slower one changes while it lies down.
+/// Allowed: woken once both have passed. Forbidden: it sleeps at the bell of the one that has passed already.
+#[test]
+fn a_stage_parked_behind_two_is_woken_by_whichever_is_last() {
+    model_with_fences(Preemptions(3), "whichever of two stages is last wakes the one behind", || {
+        let (mut producer, ring) = single(1, &[("left", &[]), ("right", &[]), ("last", &["left", "right"])]);
+        put(&mut producer, 1).unwrap();
+        let sides = ["left", "right"].map(|name| reading(ring.consumer(name).unwrap(), 1, 1));
+        let mut last = ring.consumer("last").unwrap();
+        assert_eq!(get_wait(&mut last, 1), Some(1));
+        assert_eq!(sides.map(count), [1, 1]);
+    });
+}
+
+/// A producer parks because of a stage that leaves.
+/// Allowed: it finds room once the gate has gone. Forbidden: it sleeps on.
+#[test]
+fn a_parked_producer_is_woken_by_a_stage_that_leaves() {
+    model_with_fences(All, "a stage that leaves wakes a parked producer", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        producer.set_wait(park());
+        put(&mut producer, 1).unwrap();
+        let reader = ring.consumer("reader").unwrap();
+        let leaving = thread::spawn(move || drop(reader));
+        put_wait(&mut producer, 1).unwrap();
+        leaving.join().unwrap();
+    });
+}
+
+/// A newcomer is pinned below a producer that parks; then it starts higher up, or reads on.
+/// Allowed: the producer gets room once the newcomer and the reader have passed. Forbidden: it sleeps at the old gate.
+#[test]
+fn a_parked_producer_is_woken_by_a_newcomer() {
+    model_with_fences(Preemptions(2), "a newcomer that held a producer up wakes it", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        producer.set_wait(park());
+        put(&mut producer, 1).unwrap();
+        let old = reading(ring.consumer("reader").unwrap(), 1, 1);
+        let joining = thread::spawn(move || {
+            let mut late = ring.join(Stage::new("late")).unwrap();
+            get(&mut late, 1);
+            late
+        });
+        put_wait(&mut producer, 1).unwrap();
+        count(old);
+        joining.join().unwrap();
+    });
+}
+
+/// Two workers park at the same bell for one event each.
+/// Allowed: each gets one. Forbidden: one sleeps on.
+#[test]
+fn parked_workers_are_all_woken() {
+    model_with_fences(Preemptions(2), "a publish wakes every parked worker", || {
+        let mut builder = Builder::single(2, || 0u64);
+        builder.workers(Stage::new("pool").wait(park()), 2);
+        let (mut producer, ring) = builder.build().unwrap();
+        let working = [(); 2].map(|()| {
+            let mut worker = ring.worker("pool").unwrap();
+            thread::spawn(move || {
+                worker.take_wait(1).unwrap().for_each(|_, _| ());
+                worker
+            })
+        });
+        put(&mut producer, 1).unwrap();
+        put(&mut producer, 1).unwrap();
+        let _workers = working.map(|worker| worker.join().unwrap());
+    });
+}

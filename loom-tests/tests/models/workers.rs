@@ -1,0 +1,198 @@
+//! Work sharing: each event to exactly one worker, and nobody passes what a worker has in hand.
+
+use crate::support::*;
+use slipring_ring::{Builder, Multi, Producer, Ring, Single, Stage, Worker};
+
+fn pool(capacity: usize, workers: usize) -> (Producer<u64, Single>, Ring<u64, Single>) {
+    let mut builder = Builder::single(capacity, || 0);
+    builder.workers(Stage::new("pool").wait(park()), workers);
+    builder.build().unwrap()
+}
+
+/// Takes once, and checks what it gets. How many.
+fn take(worker: &mut Worker<u64, Single>, limit: usize) -> u64 {
+    let mut count = 0;
+    if let Ok(taken) = worker.take(limit) {
+        taken.for_each(|sequence, event| {
+            assert_eq!(*event, value_of(sequence), "not what was written at {sequence}");
+            count += 1;
+        });
+    }
+    count
+}
+
+/// Two workers and two events.
+/// Allowed: each event is taken once, by either. Forbidden: twice, or never, or before it was written.
+#[test]
+fn each_event_is_taken_once() {
+    model(Preemptions(3), "each event is taken by exactly one worker", || {
+        let (mut producer, ring) = pool(2, 2);
+        let (mut one, mut two) = (ring.worker("pool").unwrap(), ring.worker("pool").unwrap());
+        let writing = thread::spawn(move || {
+            put(&mut producer, 1).unwrap();
+            put(&mut producer, 1).unwrap();
+            producer
+        });
+        let working = thread::spawn(move || (take(&mut one, 1), one));
+        let mut taken = take(&mut two, 1);
+        writing.join().unwrap();
+        taken += working.join().unwrap().0;
+        taken += take(&mut two, 2) + take(&mut two, 2);
+        assert_eq!(taken, 2);
+    });
+}
+
+/// One slot, two workers; the producer wants it back.
+/// Allowed: it is refused until the event is done with. Forbidden: a write beside a worker's read.
+#[test]
+fn what_a_worker_has_in_hand_is_not_overwritten() {
+    model(Preemptions(3), "no producer overwrites what a worker has in hand", || {
+        let (mut producer, ring) = pool(1, 2);
+        put(&mut producer, 1).unwrap();
+        let working = [(); 2].map(|()| {
+            let mut worker = ring.worker("pool").unwrap();
+            thread::spawn(move || (take(&mut worker, 1), worker))
+        });
+        let again = put(&mut producer, 1).is_ok();
+        let working = working.map(|worker| worker.join().unwrap());
+        let taken = working[0].0 + working[1].0;
+        assert!(taken >= 1 && taken <= 1 + u64::from(again));
+    });
+}
+
+/// Two slots filled, two workers that take one each, and a producer that wants a slot back.
+/// Allowed: it gets the first slot once the first event is done with. Forbidden: because the second one is.
+#[test]
+fn a_fast_worker_does_not_give_away_what_a_slow_one_has() {
+    model(Preemptions(2), "the slowest worker holds the stage back", || {
+        let (mut producer, ring) = pool(2, 2);
+        put(&mut producer, 2).unwrap();
+        let working = [(); 2].map(|()| {
+            let mut worker = ring.worker("pool").unwrap();
+            thread::spawn(move || (take(&mut worker, 1), worker))
+        });
+        let _ = put(&mut producer, 1);
+        let working = working.map(|worker| worker.join().unwrap());
+        assert!(working[0].0 + working[1].0 >= 2);
+    });
+}
+
+/// A stage behind two workers.
+/// Allowed: it gets what all before it are done with. Forbidden: what one of them still has in hand.
+#[test]
+fn a_stage_behind_workers_waits_for_the_slowest() {
+    model(Preemptions(2), "a stage behind workers sees what all are done with", || {
+        let mut builder = Builder::single(2, || 0u64);
+        builder.workers("pool", 2).poll(Stage::new("last").after(["pool"]));
+        let (mut producer, ring) = builder.build().unwrap();
+        put(&mut producer, 2).unwrap();
+        let (done, seen) = (Flags::default(), ring.consumer("last").unwrap());
+        let working = [(); 2].map(|()| {
+            let (mut worker, done) = (ring.worker("pool").unwrap(), done.clone());
+            thread::spawn(move || {
+                worker.take(1).unwrap().for_each(|sequence, _| done.set(sequence.0));
+                worker
+            })
+        });
+        let mut last = seen;
+        for (sequence, _) in &mut last.poll(2).unwrap() {
+            assert!(done.is_set(sequence.0), "{sequence} was still in hand");
+        }
+        let _workers = working.map(|worker| worker.join().unwrap());
+    });
+}
+
+/// Marks that a model leaves for itself, outside of what it explores.
+#[derive(Clone, Default)]
+struct Flags(std::sync::Arc<std::sync::Mutex<Vec<u64>>>);
+
+impl Flags {
+    fn set(&self, number: u64) {
+        self.0.lock().unwrap().push(number);
+    }
+
+    fn is_set(&self, number: u64) -> bool {
+        self.0.lock().unwrap().contains(&number)
+    }
+}
+
+/// A worker leaves with an event in hand, another one adopts it; the producer looks for room meanwhile.
+/// Allowed: the event is read once, before its slot is written again. Forbidden: a write beside the adopter's read.
+#[test]
+fn what_a_worker_leaves_behind_is_adopted_and_still_gates() {
+    model(Preemptions(3), "an orphan gates producers on its way to the adopter", || {
+        let (mut producer, ring) = pool(2, 2);
+        put(&mut producer, 2).unwrap();
+        // The places are given out from 0: the adopter's is looked at before the orphan's.
+        let mut adopter = ring.worker("pool").unwrap();
+        let mut leaver = ring.worker("pool").unwrap();
+        let taken = leaver.take(2).unwrap();
+        assert_eq!(taken.len(), 2);
+        drop(taken);
+        drop(leaver);
+        let adopting = thread::spawn(move || (take(&mut adopter, 2), adopter));
+        let _ = put(&mut producer, 1);
+        assert_eq!(adopting.join().unwrap().0, 2);
+    });
+}
+
+/// A worker leaves while another one parks because everything is taken.
+/// Allowed: it is woken and adopts. Forbidden: it sleeps beside an orphan.
+#[test]
+fn a_parked_worker_is_woken_to_adopt() {
+    model_with_fences(Preemptions(3), "what is left behind wakes a parked worker", || {
+        let (mut producer, ring) = pool(1, 2);
+        put(&mut producer, 1).unwrap();
+        let mut leaver = ring.worker("pool").unwrap();
+        let mut adopter = ring.worker("pool").unwrap();
+        assert_eq!(leaver.take(1).unwrap().len(), 1);
+        let leaving = thread::spawn(move || drop(leaver));
+        let mut read = 0;
+        adopter.take_wait(1).unwrap().for_each(|_, _| read += 1);
+        assert_eq!(read, 1);
+        leaving.join().unwrap();
+    });
+}
+
+/// The last worker goes while the producer wants room.
+/// Allowed: the stage goes with it, and there is room. Forbidden: a write beside a read.
+#[test]
+fn the_last_worker_takes_the_stage_along() {
+    model(All, "the last worker takes the gate along", || {
+        let (mut producer, ring) = pool(1, 1);
+        put(&mut producer, 1).unwrap();
+        let mut worker = ring.worker("pool").unwrap();
+        let leaving = thread::spawn(move || take(&mut worker, 1));
+        let _ = put(&mut producer, 1);
+        assert!(leaving.join().unwrap() >= 1);
+        put(&mut producer, 1).unwrap_or_else(|_| panic!("no room though nobody gates"));
+    });
+}
+
+/// Multi producers, whose stamps may be of a later lap when an unlucky worker looks.
+/// Allowed: each event once. Forbidden: an event of a later lap, or one twice.
+#[test]
+fn an_unlucky_worker_takes_nothing_stale() {
+    model(Preemptions(2), "a stale look at the counter takes nothing", || {
+        let mut builder = Builder::multi(1, || 0u64);
+        builder.workers("pool", 2);
+        let (mut producer, ring): (Producer<u64, Multi>, _) = builder.build().unwrap();
+        put(&mut producer, 1).unwrap();
+        let working = [(); 2].map(|()| {
+            let mut worker = ring.worker("pool").unwrap();
+            thread::spawn(move || {
+                let mut read = Vec::new();
+                worker.take(1).unwrap().for_each(|sequence, event| {
+                    assert_eq!(*event, value_of(sequence));
+                    read.push(sequence.0);
+                });
+                (read, worker)
+            })
+        });
+        let _ = put(&mut producer, 1);
+        let [(mut one, _a), (two, _b)] = working.map(|worker| worker.join().unwrap());
+        one.extend(two);
+        one.sort_unstable();
+        assert!(one == [0] || one == [0, 1], "{one:?}");
+    });
+}
