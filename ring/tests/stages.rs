@@ -32,7 +32,7 @@ fn see<K: Kind, A: Access>(consumer: &mut Consumer<u64, K, A>) -> Vec<Sequence> 
 fn refusal(declare: impl for<'b> FnOnce(&'b mut Builder<u64, Multi>) -> &'b mut Builder<u64, Multi>) -> BuildError {
     let mut builder = Builder::multi(8, || 0);
     declare(&mut builder);
-    builder.build().err().expect("it was to be refused")
+    builder.build().expect_err("it was to be refused")
 }
 
 #[test]
@@ -513,7 +513,7 @@ fn churn<K: Kind>(
             let mut round = 0u64;
             while begin.elapsed() < Duration::from_millis(700) {
                 round += 1;
-                let start = if round % 2 == 0 { Start::Earliest } else { Start::Latest };
+                let start = if round.is_multiple_of(2) { Start::Earliest } else { Start::Latest };
                 let mut late = ring.join(Stage::new(format!("late{comer}")).start(start)).unwrap();
                 let mut expected = late.first();
                 for turn in 0..10 {
@@ -529,7 +529,7 @@ fn churn<K: Kind>(
                         }
                     }
                 }
-                if round % 3 == 0 {
+                if round.is_multiple_of(3) {
                     ring.evict(&format!("late{comer}")).unwrap();
                 }
             }
