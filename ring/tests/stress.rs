@@ -225,8 +225,7 @@ fn run<K: Kind>(
             Box::new(move || {
                 let mut random = Random(seed.wrapping_add(index as u64 * 55) | 1);
                 let mut seen = Vec::new();
-                loop {
-                    let Ok(taken) = worker.take_wait(3) else { break };
+                while let Ok(taken) = worker.take_wait(3) {
                     let harm = shape.harm && index > 0 && random.below(50) == 0;
                     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                         taken.for_each(|sequence, event| {
