@@ -311,12 +311,6 @@ impl<E, K: Kind> Events<'_, E, K> {
         K::run(self.core, self.next, self.available, to, self.limit)
     }
 
-    /// Whether a stage before has gone, so that nothing more will ever come.
-    #[cold]
-    fn is_cut_off(&self) -> bool {
-        self.stage.after.iter().any(|stage| stage.has_left()) && self.run().end == self.next
-    }
-
     #[cold]
     fn over(&self) -> Option<Result<Run, Closed>> {
         if self.stage.is_evicted() {
@@ -346,7 +340,7 @@ impl<E, K: Kind> Look for Events<'_, E, K> {
         // A stage behind others is done when it has read all that is published, not all that they let through.
         let done = || {
             ahead(K::published(self.core), self.next) <= 0
-                || self.is_cut_off()
+                || self.stage.is_cut_off_at(self.next)
                 || fault("finished before the last look")
         };
         if (phase != Phase::Open && done()) || self.stage.is_evicted() { self.over() } else { None }

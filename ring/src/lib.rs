@@ -1,4 +1,193 @@
-//! The lock-free core of slipring.
+//! The lock-free core of slipring: a pre-allocated ring of slots on the mechanics of the LMAX Disruptor.
+//!
+//! Producers write events in place, into slots that they claim; stages read them by reference, each at its own pace,
+//! in a graph that you draw. Nothing is moved, copied or allocated for an event, and nothing takes a lock on the way.
+//! In exchange the ring has a fixed size, and a producer that finds it full waits or is refused.
+//!
+//! # A first ring
+//!
+//! ```
+//! use slipring_ring::Builder;
+//! # #[derive(Default)] struct Order { price: i64 }
+//!
+//! let mut builder = Builder::single(1024, Order::default);    // slots, and what makes the events in them
+//! builder.poll("tape");                                       // one stage, to be polled
+//! let (mut producer, ring) = builder.build()?;
+//! let mut tape = ring.consumer("tape")?;
+//!
+//! producer.publish(|order| order.price = 42)?;                // in place; waits while the ring is full
+//! let mut batch = tape.poll(64)?;                             // what is there, at most 64; never waits
+//! for (sequence, order) in &mut batch {
+//!     assert_eq!((sequence.0, order.price), (0, 42));
+//! }
+//! drop(batch);                                                // moves over what was iterated
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | [`Sequence`] | a slot's number since the ring began; a position is always the *next* one |
+//! | claimed, published, consumed | three positions: taken by a producer, readable, passed by a stage |
+//! | stage | a consumer with its place in the graph: after the producer, or after other stages |
+//! | gate | a position that producers may not overtake by more than the capacity: each stage is one |
+//! | floor | the gate that is always there: what is published, less what is [retained](Builder::retain) |
+//! | skipped | the slots of a [`Multi`] producer's claim that was dropped: no stage is ever given them |
+//!
+//! # A diamond, and a reader that comes later
+//!
+//! Stages are declared by name and stand behind others by name; [`build`](Builder::build) checks the graph and starts
+//! what runs on threads of its own. `check` may change events, so it is ordered against every other stage.
+//!
+//! ```
+//! use slipring_ring::{Builder, Stage, Start, Wait};
+//! use std::{convert::Infallible, time::Duration};
+//! # #[derive(Default)] struct Order { price: i64, valid: bool }
+//! # let mut book = 0; let mut risk = 0;
+//!
+//! //              +--> book --+
+//! //  check (mut) |           +--> audit          tape, joined while the ring runs, behind check
+//! //              +--> risk --+
+//! let mut builder = Builder::multi(1024, Order::default);     // any number of producers
+//! builder.retain(16);                                         // for who comes late
+//! builder.run_mut("check", || |order: &mut Order, _, _| { order.valid = order.price > 0; Ok::<_, Infallible>(()) });
+//! builder.run(Stage::new("book").after(["check"]), move || {
+//!     // Made on the stage's own thread: need not be `Send`.
+//!     move |order: &Order, _sequence, end_of_batch: bool| {
+//!         book += order.price;
+//!         if end_of_batch { /* the moment to flush */ }
+//!         Ok::<_, Infallible>(())
+//!     }
+//! });
+//! builder.run(Stage::new("risk").after(["check"]).wait(Wait::spin_yield()), move || {
+//!     move |order: &Order, _, _| { risk += order.price; if risk < 1_000_000 { Ok(()) } else { Err("over the limit") } }
+//! });
+//! builder.poll(Stage::new("audit").after(["book", "risk"]));  // polled: runs on whatever thread calls it
+//! let (mut producer, ring) = builder.build()?;
+//! let mut audit = ring.consumer("audit")?;
+//!
+//! let mut second = producer.clone();
+//! let other = std::thread::spawn(move || second.publish_batch(10, |index, order| order.price = index as i64 + 1));
+//! producer.publish(|order| order.price = 7)?;
+//! other.join().unwrap()?;
+//!
+//! // Somebody comes while all this runs, is told where it starts, and misses nothing from there on.
+//! let mut tape = ring.join(Stage::new("tape").after(["check"]).start(Start::Earliest))?;
+//! let promised = tape.first();
+//! producer.publish(|order| order.price = 8)?;
+//! drop(producer);                                             // the last one: the ring finishes
+//! let mut seen = 0;
+//! while let Ok(mut batch) = tape.poll_wait(64) {              // waits; an error once all is read
+//!     for (_, order) in &mut batch {
+//!         assert!(order.valid);
+//!         seen += 1;
+//!     }
+//! }
+//! assert_eq!(promised.plus(seen), ring.positions().published);
+//! drop(tape);                                                 // leaves; it gates nobody any more
+//!
+//! while let Ok(mut batch) = audit.poll_wait(64) {
+//!     (&mut batch).into_iter().for_each(drop);
+//! }
+//! let report = ring.shutdown(Duration::from_secs(5));
+//! assert!(report.is_complete(), "{report}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Which form for what
+//!
+//! | you want | take |
+//! |---|---|
+//! | one thread that publishes, at the least cost | [`Builder::single`]: no locked instruction, no clone |
+//! | several | [`Builder::multi`]: claims by compare-and-swap, nobody waits for another's claim |
+//! | one event, several, several at once | [`publish`](Producer::publish), [`publish_batch`](Producer::publish_batch), [`claim`](Producer::claim) and [`commit`](Claim::commit) |
+//! | not to wait, or not for long | [`try_publish`](Producer::try_publish), [`try_claim`](Producer::try_claim); [`publish_until`](Producer::publish_until), [`claim_until`](Producer::claim_until) |
+//! | a loop of your own | [`Builder::poll`]: [`Consumer`], [`Batch`] |
+//! | a thread with a handler | [`Builder::run`]: [`Handler`]; [`run_batches`](Builder::run_batches) for spans |
+//! | to change events on the way | [`Builder::run_mut`], [`Builder::poll_mut`] |
+//! | each event to one of several workers | [`Builder::workers`], [`run_workers`](Builder::run_workers): [`Worker`] |
+//! | to come and go while it runs | [`Ring::join`], [`Ring::run`]; drop the consumer, or [`Ring::evict`] |
+//! | to read again, or to pass over | [`Consumer::seek`] |
+//! | one thread that sleeps over many rings | [`Waiter`], [`Consumer::arm`] |
+//! | readers that must never hold a writer up | [`LossyRing`] |
+//!
+//! # Waiting
+//!
+//! For each consumer and each producer by itself; see [`Wait`] for the parameters.
+//!
+//! | strategy | wakes up after | costs while idle | for |
+//! |---|---|---|---|
+//! | [`busy_spin`](Wait::busy_spin) | nanoseconds | a whole core | a core of one's own |
+//! | [`spin`](Wait::spin) | nanoseconds | a whole core, less power | the same, beside a sibling hyper-thread |
+//! | [`spin_yield`](Wait::spin_yield) | nanoseconds, or a turn of the scheduler | a core that others may have | more threads than cores |
+//! | [`backoff`](Wait::backoff) | more, the longer it was idle; then a wake-up | little, then nothing | rates that vary |
+//! | [`spin_then_park`](Wait::spin_then_park) | nanoseconds, or a wake-up of some microseconds | nothing | the default |
+//!
+//! A publisher pays one load of a cached word to see that nobody sleeps. That rests on `membarrier(2)`; where the system
+//! has none, it pays a full fence: [`fence::kind`] tells which.
+//!
+//! # Overload
+//!
+//! Nothing that a stage has not passed is ever overwritten. When the slowest stage is a whole capacity behind, the ring
+//! is full: `publish` and `claim` wait, the `try` forms return [`ClaimError::Full`] (and [`try_send`](Producer::try_send)
+//! gives the value back), the forms with a deadline return [`ClaimError::TimedOut`] with the name of the stage that holds
+//! everybody up. [`Ring::positions`] shows fill and the lag of each stage at any time, without a lock on the way of an
+//! event. To let a slow reader go, [`Ring::evict`] it; it gets [`Closed::Evicted`] at its next poll.
+//!
+//! # Failure
+//!
+//! A handler that returns an error or panics is answered by its stage's [`OnError`]: stop (the default), skip, retry. A
+//! stage that stops fails the ring: every producer and consumer that waits for anything is woken and gets
+//! [`Closed::Failed`] with the stage's name and the cause. So does a ring whose stage goes away while others stand
+//! behind it. A closure that panics while it fills an event publishes nothing of it, and the ring goes on.
+//!
+//! # Shutdown
+//!
+//! | | producers | consumers |
+//! |---|---|---|
+//! | the last producer is dropped | | read what is there, then [`Closed::Finished`] |
+//! | [`Ring::close`] | [`Closed::Closed`] | read what is there, then [`Closed::Closed`] |
+//! | [`Ring::shutdown`] | the same | the same; managed stages are waited for until the deadline, then halted |
+//! | [`Ring::halt`] | [`Closed::Halted`] | [`Closed::Halted`] at their next poll |
+//!
+//! `shutdown` and `halt` return a [`Report`]: what each stage read, what it left, how it ended, and whose handler has
+//! not returned. Dropping anything, in any order and on any thread, a handler's own included, neither panics nor waits.
+//!
+//! # What is guaranteed
+//!
+//! - Every stage is given every event that was published, once, in the order of the sequences; workers of one stage are
+//!   given each event to exactly one of them.
+//! - A stage is given an event after every stage that it stands behind has moved past it, and sees what they wrote there.
+//! - A newcomer is told its first sequence, and no event from there on is overwritten before it has passed.
+//! - No reference to an event outlives its claim, its batch or its handler's call: the compiler refuses.
+//! - No call waits for ever on a peer that died: it gets an error that names it. (A handler that never returns does hold
+//!   the ring up; a wait with a deadline says so, and so does the shutdown.)
+//! - In a steady state nothing is allocated, waiting and waking included.
+//!
+//! # What is not
+//!
+//! - Nothing survives the process. The journal of the engine does that.
+//! - The events of two producers have no order but that of their sequences.
+//! - A [`Multi`] claim that is leaked (`std::mem::forget`) stalls its ring: see [`Positions::oldest_unpublished`]. A
+//!   leaked [`Batch`] is read again. A leaked consumer gates for ever.
+//! - Clearing: a slot holds the event that was there a capacity ago until it is overwritten; write all that matters, and
+//!   know that what an event owns lives on until then.
+//! - More than 2^62 events in one ring.
+//!
+//! # When not to use it
+//!
+//! - Events of very different sizes, or that own a lot: the ring holds `capacity` of them, always.
+//! - Rare events, or when a microsecond does not matter: a channel of the standard library is less to think about.
+//! - One producer and one consumer that pass single values on, by value: a plain queue for the two, such as rtrb, is
+//!   smaller.
+//! - Without a bound: there is none here, on purpose.
+//!
+//! # Reading the source
+//!
+//! `sequence`, `buffer`, `single_producer`, `consumer`, `batch`; then `multi_producer`, `gates` and `join` (why a
+//! newcomer's first event is safe), `bell` and `fence` (why nobody sleeps for ever), `workers`, `lossy`. `ordering` has
+//! every memory ordering of the crate, each with its partner.
 #![deny(missing_docs)]
 #![cfg_attr(loom, allow(dead_code))]
 

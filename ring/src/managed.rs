@@ -45,7 +45,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Handler<E, A: Access = Shared> {
-    /// What can go wrong; the stage's [`OnError`] says what follows.
+    /// What can go wrong; the stage's [`OnError`](crate::OnError) says what follows.
     type Error: Display;
 
     /// An event, its sequence, and whether it is the last one of what is there at present: the moment to flush.

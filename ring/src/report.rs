@@ -78,6 +78,10 @@ pub struct StageReport {
     pub consumed: Sequence,
     /// How many published events it did not read.
     pub left: u64,
+    /// Events that its handler failed on and that were passed over, as its policy says.
+    pub skipped: u64,
+    /// Events that its workers had in hand when they went down.
+    pub lost: u64,
     /// How it ended; none if it is polled, or still runs because its handler has not returned.
     pub ending: Option<Ending>,
     /// Whether its thread still runs.
@@ -96,6 +100,11 @@ impl fmt::Display for Report {
         write!(f, "published up to {}", self.published)?;
         for stage in &self.stages {
             write!(f, "\n{}: consumed up to {}, {} left", stage.name, stage.consumed, stage.left)?;
+            for (count, what) in [(stage.skipped, "skipped"), (stage.lost, "lost")] {
+                if count > 0 {
+                    write!(f, ", {count} {what}")?;
+                }
+            }
             match &stage.ending {
                 _ if stage.running => write!(f, ", still in its handler")?,
                 Some(Ending::Stopped(why)) => write!(f, ", stopped: {why}")?,

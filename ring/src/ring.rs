@@ -306,7 +306,8 @@ impl<E, K: Kind> Ring<E, K> {
             let consumed = stage.position(&FOLLOW);
             let ending: Option<Ending> = lock(&stage.ending).clone();
             let left = ahead(published, consumed).max(0) as u64;
-            StageReport { name: stage.name.clone(), consumed: Sequence(consumed), left, ending, running }
+            let [_, skipped, lost] = stage.counts.read();
+            StageReport { name: stage.name.clone(), consumed: Sequence(consumed), left, skipped, lost, ending, running }
         };
         let stages = ended.iter().chain(polled).map(|stage| report(stage, false));
         let stages = stages.chain(running.iter().map(|stage| report(stage, true)));

@@ -334,8 +334,11 @@ impl StageState {
         *lock(&self.left) = true;
     }
 
-    pub(crate) fn has_left(&self) -> bool {
-        *lock(&self.left)
+    /// Whether a stage that this one stands behind has left and let nothing through from `next` on. That others before
+    /// have left, with more read, means nothing: they had come to the end.
+    pub(crate) fn is_cut_off_at(&self, next: u64) -> bool {
+        // Left first: the position is the last one then.
+        self.after.iter().any(|stage| *lock(&stage.left) && ahead(stage.position(&FOLLOW), next) <= 0)
     }
 
     /// Whether this stage stands behind `other`, however far.

@@ -294,9 +294,8 @@ impl<E, K: Kind> Share<'_, E, K> {
     /// Whether a stage before has gone and the workers have done all that it let through.
     #[cold]
     fn is_cut_off(&self, workers: &Workers) -> bool {
-        self.stage.after.iter().any(|stage| stage.has_left())
-            && self.available(workers.taken()) == 0
-            && workers.taken() == self.stage.position(&GATE)
+        let taken = workers.taken();
+        self.stage.is_cut_off_at(taken) && taken == self.stage.position(&GATE)
     }
 }
 

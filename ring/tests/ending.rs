@@ -102,6 +102,56 @@ fn a_shutdown_loses_nothing_that_was_published_before_it() {
     }
 }
 
+/// A stage behind two was told of the end as soon as one of the two had finished, though the other still had events to
+/// let through.
+#[test]
+fn a_stage_behind_two_reads_to_the_end_of_the_slower_one() {
+    for workers in [0, 2] {
+        let (go, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(Some(gate));
+        let mut builder = Builder::multi(8, || 0u64);
+        builder.run("fast", || fine).run("slow", move || {
+            let gate = gate.lock().unwrap().take().unwrap();
+            move |_: &u64, _, _| {
+                let _ = gate.recv();
+                Ok::<_, Infallible>(())
+            }
+        });
+        let last = Stage::new("last").after(["fast", "slow"]).wait(at_once());
+        if workers == 0 {
+            builder.poll(last)
+        } else {
+            builder.workers(last, workers)
+        };
+        let (mut producer, ring) = builder.build().unwrap();
+        producer.publish_batch(5, |_, _| ()).unwrap();
+        drop(producer);
+        let read = soon("a stage behind two", move || {
+            while ring.positions().stages.iter().any(|stage| stage.name == "fast") {
+                std::thread::yield_now();
+            }
+            let mut read = 0;
+            if workers == 0 {
+                let mut last = ring.consumer("last").unwrap();
+                assert!(last.poll(9).unwrap().is_empty(), "the slow one has let nothing through");
+                (0..5).for_each(|_| go.send(()).unwrap());
+                while let Ok(mut batch) = last.poll_wait(9) {
+                    read += (&mut batch).into_iter().count();
+                }
+            } else {
+                let mut last = ring.worker("last").unwrap();
+                assert!(last.take(9).unwrap().is_empty(), "the slow one has let nothing through");
+                (0..5).for_each(|_| go.send(()).unwrap());
+                while let Ok(taken) = last.take_wait(9) {
+                    taken.for_each(|_, _| read += 1);
+                }
+            }
+            read
+        });
+        assert_eq!(read, 5);
+    }
+}
+
 /// A handler that never returns: the shutdown ends at its deadline, says who it is, and hangs neither then nor when
 /// everything is dropped.
 #[test]

@@ -42,7 +42,7 @@ fn check(producer: usize, number: u64, sequence: Sequence) -> u64 {
 #[derive(Clone, Debug)]
 struct Shape {
     producers: usize,
-    /// Two thirds of them behind the first.
+    /// Of three, one behind another and the third behind both.
     consumers: usize,
     workers: usize,
     capacity: usize,
@@ -183,7 +183,11 @@ fn run<K: Kind>(
     builder.start_at(Sequence(shape.first));
     for index in 0..shape.consumers {
         let stage = Stage::new(format!("c{index}")).wait(shape.wait.clone());
-        builder.poll(if index % 3 == 0 { stage } else { stage.after(["c0"]) });
+        builder.poll(match index % 3 {
+            0 => stage,
+            1 => stage.after(["c0"]),
+            _ => stage.after(["c0", "c1"]),
+        });
     }
     if shape.workers > 0 {
         builder.workers(Stage::new("pool").wait(shape.wait.clone()), shape.workers);
