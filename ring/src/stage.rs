@@ -2,9 +2,9 @@
 //! other stages see of it while it runs.
 
 use crate::bell::Bell;
-use crate::ordering::{self, CONSUME, COUNT, EVICT, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
+use crate::ordering::{self, CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
 use crate::report::Ending;
-use crate::sequence::{Position, Sequence};
+use crate::sequence::{Position, Sequence, ahead};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, lock};
 use crate::wait::Wait;
 use crate::workers::Workers;
