@@ -119,8 +119,9 @@ pub const GROUPS: [&str; 8] = ["all", "none", "crossbeam", "rtrb", "disruptor", 
 /// `groups` are names of [`GROUPS`] or `native`, which adds the channels' own blocking calls.
 pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
     let mut all = Vec::new();
-    let (name, run) = ours::contender(scenario);
-    all.push(Contender::new(name, "ours", Family::Ours, run));
+    all.extend(
+        ours::contenders(scenario).into_iter().map(|(name, run)| Contender::new(name, "ours", Family::Ours, run)),
+    );
     #[cfg(feature = "rivals")]
     {
         use super::channels::{Crossbeam, Flume, Kanal, Std};

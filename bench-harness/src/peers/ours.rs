@@ -18,6 +18,8 @@ pub struct Ours<K>(std::marker::PhantomData<K>);
 pub struct Reader<const N: usize, K: Kind> {
     consumer: Consumer<Payload<N>, K>,
     _ring: Ring<Payload<N>, K>,
+    /// A producer that never publishes.
+    idle: Option<Producer<Payload<N>, K>>,
 }
 
 /// Our wait of a class.
@@ -107,7 +109,7 @@ macro_rules! link {
                 producer.set_wait(wait(waiting));
                 let consumer = ring.consumer("reader").map_err(refused)?;
                 let senders: Vec<_> = $producers(producer, producers);
-                Ok((senders, Reader { consumer, _ring: ring }))
+                Ok((senders, Reader { consumer, _ring: ring, idle: None }))
             }
         }
     };
@@ -119,6 +121,28 @@ link!(Multi, multi, true, |producer: Producer<Payload<N>, Multi>, producers| {
     all.push(producer);
     all
 });
+
+/// The multi-producer ring with one more producer than publish: it claims by compare-and-swap, where the only producer
+/// there is stores.
+pub struct WithIdleProducer;
+
+impl<const N: usize> Link<N> for WithIdleProducer {
+    const MANY_PRODUCERS: bool = true;
+    const BATCHES: bool = true;
+    const SLEEPS: bool = true;
+    type Sender = Producer<Payload<N>, Multi>;
+    type Receiver = Reader<N, Multi>;
+
+    fn open(
+        capacity: usize,
+        producers: usize,
+        waiting: WaitClass,
+    ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure> {
+        let (senders, mut reader) = <Ours<Multi> as Link<N>>::open(capacity, producers, waiting)?;
+        reader.idle = senders.first().cloned();
+        Ok((senders, reader))
+    }
+}
 
 /// The stages of a graph scenario: each with the ones it stands behind.
 fn stages(scenario: Scenario) -> &'static [(&'static str, &'static [&'static str])] {
@@ -141,7 +165,7 @@ fn open_graph<const N: usize>(scenario: Scenario, work: &Work) -> Result<Readers
     producer.set_wait(wait(work.waiting));
     let readers = stages(scenario)
         .iter()
-        .map(|(name, _)| Ok(Reader { consumer: ring.consumer(name)?, _ring: ring.clone() }))
+        .map(|(name, _)| Ok(Reader { consumer: ring.consumer(name)?, _ring: ring.clone(), idle: None }))
         .collect::<Result<Vec<_>, StageError>>()
         .map_err(refused)?;
     Ok((producer, readers))
@@ -198,10 +222,13 @@ fn single(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     }
 }
 
-/// The name and the round of our contender for `scenario`.
-pub fn contender(scenario: Scenario) -> (&'static str, Measure) {
+/// The names and the rounds of our contenders for `scenario`; the one to judge rivals by comes first.
+pub fn contenders(scenario: Scenario) -> Vec<(&'static str, Measure)> {
     match scenario {
-        Scenario::MpscOne | Scenario::MpscTwo => ("slipring-multi", on_link::<Ours<Multi>>),
-        _ => ("slipring", single),
+        Scenario::MpscOne => {
+            vec![("slipring-multi", on_link::<Ours<Multi>>), ("slipring-multi+idle", on_link::<WithIdleProducer>)]
+        }
+        Scenario::MpscTwo => vec![("slipring-multi", on_link::<Ours<Multi>>)],
+        _ => vec![("slipring", single)],
     }
 }
