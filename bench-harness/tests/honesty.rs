@@ -15,12 +15,28 @@ fn verified(document: &Value) {
     assert!(document["count"].as_u64().unwrap() > 0, "nothing was measured: {reason}");
 }
 
+/// The result of a run that got to measure something: a machine that was taken away for a whole tenth of a second says
+/// nothing about us, so such a run is made again.
+fn measured(words: &[&str], scratch: &Scratch) -> (Value, bool) {
+    let mut tries = 0;
+    loop {
+        let output = bench(words);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(matches!(output.status.code(), Some(0 | 2)), "{words:?}: {told}");
+        let document = scratch.json("run.json");
+        tries += 1;
+        if document["count"].as_u64() != Some(0) || tries == 10 {
+            return (document, output.status.success());
+        }
+    }
+}
+
 #[test]
 fn each_scenario_runs_for_a_tenth_of_a_second() {
     for scenario in ["spsc", "mpsc", "fanout", "pipeline", "diamond", "work-sharing", "ping-pong", "idle-wake", "topic"]
     {
         let scratch = Scratch::new(scenario);
-        let output = bench(&[
+        let words = [
             "run",
             scenario,
             "--rate",
@@ -35,13 +51,11 @@ fn each_scenario_runs_for_a_tenth_of_a_second() {
             scratch.text(),
             "--format",
             "json",
-        ]);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(matches!(output.status.code(), Some(0 | 2)), "{scenario}: {told}");
-        let document = scratch.json("run.json");
+        ];
+        let (document, fine) = measured(&words, &scratch);
         check(&schema("run.schema.json"), &document, scenario);
         assert_eq!(document["scenario"], scenario);
-        assert_eq!(document["valid"].as_bool().unwrap(), output.status.success());
+        assert_eq!(document["valid"].as_bool().unwrap(), fine);
         verified(&document);
     }
 }
@@ -70,8 +84,7 @@ fn options_change_the_work_and_not_the_truth() {
             "json",
         ];
         words.extend(extra);
-        assert!(matches!(code(&words), 0 | 2), "{extra:?}");
-        let document = scratch.json("run.json");
+        let (document, _) = measured(&words, &scratch);
         verified(&document);
         assert_eq!(document["runs"].as_array().unwrap().len(), 2);
     }
