@@ -26,7 +26,7 @@ pub enum Fences {
 /// println!("fences: {:?}", slipring_ring::fence::kind());
 /// ```
 pub fn kind() -> Fences {
-    #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+    #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
     {
         use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
         static KIND: std::sync::OnceLock<Fences> = std::sync::OnceLock::new();
@@ -39,7 +39,7 @@ pub fn kind() -> Fences {
             }
         })
     }
-    #[cfg(not(all(target_os = "linux", not(any(loom, shuttle)))))]
+    #[cfg(not(all(target_os = "linux", not(any(loom, shuttle, miri)))))]
     Fences::SeqCst
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn light_at(site: &Site) {
 }
 
 pub(crate) fn heavy_at(site: &Site) {
-    #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+    #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
     if kind() == Fences::Membarrier {
         use rustix::thread::{MembarrierCommand, membarrier};
         membarrier(MembarrierCommand::PrivateExpedited).expect("the kernel registered this process for membarrier");
