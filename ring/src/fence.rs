@@ -20,7 +20,8 @@ pub enum Fences {
     SeqCst,
 }
 
-/// Which fences this process uses.
+/// Which fences this process uses. The environment variable `SLIPRING_FENCES=seqcst` refuses `membarrier`, for whoever
+/// would rather pay at each publish than have running threads interrupted at each sleep.
 ///
 /// ```
 /// println!("fences: {:?}", slipring_ring::fence::kind());
@@ -31,8 +32,9 @@ pub fn kind() -> Fences {
         use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
         static KIND: std::sync::OnceLock<Fences> = std::sync::OnceLock::new();
         *KIND.get_or_init(|| {
+            let refused = std::env::var_os("SLIPRING_FENCES").is_some_and(|asked| asked == "seqcst");
             let offered = membarrier_query().contains(MembarrierQuery::PRIVATE_EXPEDITED);
-            if offered && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok() {
+            if !refused && offered && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok() {
                 Fences::Membarrier
             } else {
                 Fences::SeqCst
