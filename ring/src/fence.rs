@@ -20,26 +20,28 @@ pub enum Fences {
     SeqCst,
 }
 
-/// Which fences this process uses.
+/// Which fences this process uses. The environment variable `SLIPRING_FENCES=seqcst` refuses `membarrier`, for whoever
+/// would rather pay at each publish than have running threads interrupted at each sleep.
 ///
 /// ```
 /// println!("fences: {:?}", slipring_ring::fence::kind());
 /// ```
 pub fn kind() -> Fences {
-    #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+    #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
     {
         use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
         static KIND: std::sync::OnceLock<Fences> = std::sync::OnceLock::new();
         *KIND.get_or_init(|| {
+            let refused = std::env::var_os("SLIPRING_FENCES").is_some_and(|asked| asked == "seqcst");
             let offered = membarrier_query().contains(MembarrierQuery::PRIVATE_EXPEDITED);
-            if offered && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok() {
+            if !refused && offered && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok() {
                 Fences::Membarrier
             } else {
                 Fences::SeqCst
             }
         })
     }
-    #[cfg(not(all(target_os = "linux", not(any(loom, shuttle)))))]
+    #[cfg(not(all(target_os = "linux", not(any(loom, shuttle, miri)))))]
     Fences::SeqCst
 }
 
@@ -99,7 +101,7 @@ pub(crate) fn light_at(site: &Site) {
 }
 
 pub(crate) fn heavy_at(site: &Site) {
-    #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+    #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
     if kind() == Fences::Membarrier {
         use rustix::thread::{MembarrierCommand, membarrier};
         membarrier(MembarrierCommand::PrivateExpedited).expect("the kernel registered this process for membarrier");

@@ -71,7 +71,9 @@ impl<E, K: Kind> Core<E, K> {
     pub(crate) fn rejoin(&self, stage: &Arc<StageState>, to: Sequence) -> Result<Arc<StageState>, SeekError> {
         let mut members = lock(&self.members);
         let name = || stage.name.clone();
-        let Some(place) = members.iter().position(|member| Arc::ptr_eq(member, stage)) else {
+        // Under the lock: eviction may have been asked for while it seemed to hold a batch.
+        let place = members.iter().position(|member| Arc::ptr_eq(member, stage) && !stage.is_evicted());
+        let Some(place) = place else {
             return Err(Closed::Evicted { stage: name() }.into());
         };
         if let Some(behind) = members.iter().find(|member| member.is_behind(stage)) {

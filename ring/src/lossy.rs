@@ -302,7 +302,8 @@ impl<T, K> Drop for LossyWriter<T, K> {
 }
 
 impl<T: Plain> LossyReader<T> {
-    /// The next event and its sequence; none if it is not written yet. Never waits.
+    /// The next event and its sequence; none if it is not written yet. Never waits for a writer that is slow; one that
+    /// overtakes it in the middle of the copy makes it begin again, further on.
     ///
     /// # Errors
     /// [`Closed::Finished`] when every writer has gone and everything was read.

@@ -385,6 +385,22 @@ fn without_the_heavy_fence_both_sides_do_miss() {
     panic!("the relaxed outcome was not seen in {rounds} rounds on {cores} cores");
 }
 
+/// Where the system has no `membarrier` both sides pay a full fence, and all of this holds as well.
+#[test]
+fn the_same_holds_with_full_fences_on_both_sides() {
+    if std::env::var_os("SLIPRING_FENCES").is_some() {
+        assert_eq!(fence::kind(), Fences::SeqCst);
+        return;
+    }
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .env("SLIPRING_FENCES", "seqcst")
+        .args(["nobody", "sleeper", "one_thread", "fence"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success() && said.contains("the_same_holds"), "{said}");
+}
+
 /// Arming, waking and parking by turns among fences of the process's kind; and that kind can be read.
 #[test]
 fn the_kind_of_fences_is_told() {
