@@ -114,8 +114,11 @@ fn waiting_ends_with_an_event_a_deadline_or_the_last_writer() {
     }
 }
 
+/// So many that writers and readers meet in the middle of an event.
+const WORDS: usize = 256;
+
 /// Reads to the end; checks order and that nothing is torn; returns what was read and what was lost.
-fn drain(ring: &LossyRing<[u64; 5]>, first: u64) -> (u64, u64) {
+fn drain(ring: &LossyRing<[u64; WORDS]>, first: u64) -> (u64, u64) {
     let mut reader = ring.reader(Start::At(Sequence(first)));
     reader.set_wait(Wait::spin_yield());
     let (mut read, mut before) = (0, None);
@@ -131,14 +134,14 @@ fn drain(ring: &LossyRing<[u64; 5]>, first: u64) -> (u64, u64) {
 
 #[test]
 fn under_load_what_is_read_and_what_is_lost_adds_up_to_what_was_written() {
-    const EACH: u64 = 40_000;
+    const EACH: u64 = 10_000;
     for (capacity, first) in [(1, 0), (2, u64::MAX - 1000), (64, (1 << 62) - 1000)] {
         let (mut writer, ring) = LossyRing::start_at::<Single>(capacity, Sequence(first)).unwrap();
         std::thread::scope(|scope| {
             let readers = [(); 2].map(|()| scope.spawn(|| drain(&ring, first)));
             scope.spawn(move || {
                 (0..EACH).for_each(|value| {
-                    writer.write(&[value; 5]);
+                    writer.write(&[value; WORDS]);
                 })
             });
             for reader in readers {
@@ -153,7 +156,7 @@ fn under_load_what_is_read_and_what_is_lost_adds_up_to_what_was_written() {
             for mut writer in [writer.clone(), writer.clone(), writer] {
                 scope.spawn(move || {
                     (0..EACH).for_each(|value| {
-                        writer.write(&[value; 5]);
+                        writer.write(&[value; WORDS]);
                     })
                 });
             }
