@@ -441,3 +441,39 @@ fn nap() {
     #[cfg(any(loom, shuttle))]
     sync::thread::yield_now();
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// A writer that the system stopped in the middle of its write: others pass it by, drop what belongs into its slot
+    /// and never write beside it; readers lose exactly those.
+    #[test]
+    fn a_writer_that_stands_still_costs_its_slots_events_and_no_more() {
+        for first in [0, u64::MAX - 3, (1 << 62) - 2] {
+            let (mut writer, ring) = LossyRing::<u64>::start_at::<Multi>(2, Sequence(first)).unwrap();
+            let mut reader = ring.reader(Start::Earliest);
+            let at = |offset: u64| Sequence(first.wrapping_add(offset));
+            let still = ring.slots.claimed.fetch_add(1, LOSSY_CLAIM.get());
+            let (stamp, words) = ring.slots.slot(still);
+            assert!(enter(stamp, still));
+            assert_eq!(reader.read(), Ok(None), "it may be finished any moment");
+            assert_eq!(writer.write(&1), Some(at(1)));
+            assert_eq!(writer.write(&2), None, "its slot is being written");
+            assert_eq!(reader.read(), Ok(Some((at(1), 1))));
+            assert_eq!((reader.read(), reader.lost()), (Ok(None), 2));
+            assert_eq!(writer.write(&3), Some(at(3)));
+            assert_eq!(writer.write(&4), None);
+            assert_eq!(reader.read(), Ok(Some((at(3), 3))));
+            fill(words, &77u64);
+            leave(stamp, still);
+            assert_eq!((reader.read(), reader.lost()), (Ok(None), 3), "what it wrote came too late");
+            assert_eq!(writer.write(&5), Some(at(5)));
+            assert_eq!(writer.write(&6), Some(at(6)), "the slot is free again");
+            assert_eq!(reader.read(), Ok(Some((at(5), 5))));
+            assert_eq!(reader.read(), Ok(Some((at(6), 6))));
+            assert_eq!(reader.lost(), 3);
+            assert!(!enter(stamp, at(4).0), "a later one was here first");
+        }
+    }
+}
