@@ -96,7 +96,7 @@ fn a_sleeper_that_waits_for_the_slower_of_two_is_woken_whichever_that_is() {
                 }
             })
         });
-        (0..20_000).for_each(|value| drop(producer.publish(|event| *event = value)));
+        (0..3_000).for_each(|value| drop(producer.publish(|event| *event = value)));
         drop(producer);
         for reader in readers {
             reader.join().unwrap();
