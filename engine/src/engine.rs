@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 /// ```
 ///
 /// # Dropping
-/// Dropping the last handle stops nothing that runs: threads end when the producers are gone and all was read. Call
-/// [`shutdown`](Self::shutdown) to end them and to learn what was read.
+/// Dropping the last handle stops nothing that runs, and a topic stays open when its producers go: others may come.
+/// Call [`shutdown`](Self::shutdown), or [`Topic::close`](crate::Topic::close), to end subscribers, and to learn what
+/// was read.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -137,7 +138,7 @@ impl Engine {
         Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect() }
     }
 
-    /// Why a topic takes nothing more, for each that does not: its name and the reason.
+    /// The topics that a failed subscriber closed: each with its name and the reason.
     pub fn failures(&self) -> Vec<(String, slipring_ring::Closed)> {
         let topics = self.shared.topics().open.clone();
         let failed = topics.iter().filter_map(|topic| Some((topic.name().to_owned(), topic.closed()?)));
@@ -149,10 +150,11 @@ impl Engine {
     ///
     /// Subscribers often publish into other topics. So topics without a living producer are closed first, one after
     /// the other, each when it has drained: a subscriber's own producers go when it ends. Among topics whose producers
-    /// are still held by somebody, the order is that of creation. Never waits for the thread that calls it.
+    /// are still held by somebody, the order is that of creation. Never waits for the thread that calls it. After the
+    /// limit each topic's threads get a tenth of a second to end; one whose handler does not return is reported so.
     pub fn shutdown(&self, limit: Duration) -> Report {
-        let now = Instant::now();
-        let deadline = now.checked_add(limit).unwrap_or(now);
+        // No end at all is as good as none.
+        let deadline = Instant::now().checked_add(limit);
         let mut left = {
             let mut topics = self.shared.topics();
             topics.shut_down = true;
@@ -162,7 +164,8 @@ impl Engine {
         while !left.is_empty() {
             let next = left.iter().position(|topic| topic.producers() == 0).unwrap_or(0);
             let topic = left.remove(next);
-            reports.push(topic.shutdown(deadline.saturating_duration_since(Instant::now())));
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            reports.push(topic.shutdown(left));
         }
         Report { topics: reports }
     }

@@ -11,10 +11,13 @@
 //! # Overload
 //! Nothing is overwritten before every subscriber has read it: a full topic makes its producers wait, or is an error
 //! for the forms that try or have a deadline. [`Engine::metrics`] names the subscriber that is the furthest behind.
+//! Only who has subscribed is waited for: what is published before is kept no longer than the topic's
+//! [`retain`](TopicBuilder::retain) says, which is not at all unless told. Subscribe first, then publish.
 //!
 //! # Failure
 //! A handler that returns an error or panics closes its topic, unless its [`OnError`] says otherwise: producers and
-//! other subscribers get its name and cause as an error. Nothing hangs, and nothing is printed.
+//! other subscribers get its name and cause as an error. Nothing hangs, and the library prints nothing; a panic is
+//! still shown by the program's own panic hook.
 //!
 //! # Shutdown
 //! [`Engine::shutdown`] drains up to a deadline and reports what each subscriber read and what was left.

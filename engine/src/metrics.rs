@@ -34,7 +34,7 @@ pub struct TopicMetrics {
     pub fill: u64,
     /// The oldest offset that a producer has claimed and not published, if there is one now.
     pub oldest_unpublished: Option<u64>,
-    /// In the order of joining.
+    /// Those that are there now, in the order of joining. What one that ended has done is in the report of the shutdown.
     pub consumers: Vec<ConsumerMetrics>,
 }
 
@@ -68,8 +68,8 @@ impl fmt::Display for Metrics {
         for topic in &self.topics {
             writeln!(f, "{}: published {}, fill {}/{}", topic.name, topic.published, topic.fill, topic.capacity)?;
             for consumer in &topic.consumers {
-                let ConsumerMetrics { name, consumed, lag, stalls, .. } = consumer;
-                writeln!(f, "  {name}: consumed {consumed}, lag {lag}, stalls {stalls}")?;
+                let ConsumerMetrics { name, consumed, lag, stalls, skipped, .. } = consumer;
+                writeln!(f, "  {name}: consumed {consumed}, lag {lag}, stalls {stalls}, skipped {skipped}")?;
             }
         }
         Ok(())

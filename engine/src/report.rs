@@ -22,7 +22,9 @@ pub struct TopicReport {
 }
 
 impl Report {
-    /// Whether every consumer read all that was published, and none failed.
+    /// Whether every consumer that was there at the end had read all that was published, and none failed. A polled
+    /// subscriber that was dropped before is not there, and an event skipped as [`OnError`](crate::OnError) told counts
+    /// as read: the stage's report says how many those are.
     pub fn is_complete(&self) -> bool {
         self.topics.iter().all(|topic| topic.ring.is_complete()) && self.failures().next().is_none()
     }

@@ -27,7 +27,8 @@ pub struct At {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
-    /// At the earliest event that is still kept.
+    /// At the earliest event that is still kept: what slower subscribers have not read, and what the topic retains.
+    /// With neither, that is the next one to be published.
     #[default]
     Earliest,
     /// At what is published next.
@@ -77,7 +78,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
-    /// At most so many events in one batch.
+    /// At most so many events in one batch; 0 is taken as 1.
     pub fn limit(mut self, events: usize) -> Self {
         self.stage = self.stage.limit(events);
         self
@@ -264,6 +265,12 @@ impl<E, K: Producers> Subscriber<E, K> {
 /// Events in order. Iterate over `&mut batch`; what was iterated counts as read when the batch is dropped.
 pub struct Batch<'s, E, K: Producers = Multi> {
     batch: RingBatch<'s, E, K>,
+}
+
+impl<E, K: Producers> fmt::Debug for Batch<'_, E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.batch.fmt(f)
+    }
 }
 
 impl<E, K: Producers> Batch<'_, E, K> {

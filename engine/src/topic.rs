@@ -83,7 +83,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
-    /// Keeps the last `events` (fewer than the capacity) readable for subscribers that come later.
+    /// Keeps the last `events` (fewer than the capacity) readable for subscribers that come later; none unless told.
     pub fn retain(mut self, events: usize) -> Self {
         self.retain = events;
         self

@@ -192,6 +192,17 @@ fn polling_waits_no_longer_than_told_and_ends_with_none() {
     assert_eq!(seen, [(0, 0, false), (1, 1, true), (2, 2, true)]);
 }
 
+/// A limit beyond the clock's range once meant no time at all.
+#[test]
+fn a_shutdown_without_end_drains() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").create().unwrap();
+    topic.subscribe("all").run(fine).unwrap();
+    topic.producer().unwrap().publish_batch(500, |_, _| ()).unwrap();
+    let report = engine.shutdown(Duration::MAX);
+    assert!(report.is_complete(), "{report}");
+}
+
 /// Topics that feed one another are drained in the order in which they feed, whatever the order of creation.
 #[test]
 fn shutdown_drains_a_chain_of_topics() {
@@ -288,7 +299,7 @@ fn metrics_name_who_is_behind() {
     let (slow_now, quick_now) = (ticks.consumer("slow").unwrap(), ticks.consumer("quick").unwrap());
     assert_eq!((slow_now.lag, slow_now.consumed, slow_now.stalls), (4, 0, 1));
     assert_eq!((quick_now.lag, quick_now.consumed, quick_now.stalls), (0, 4, 0));
-    assert!(metrics.to_string().contains("slow: consumed 0, lag 4"), "{metrics}");
+    assert!(metrics.to_string().contains("slow: consumed 0, lag 4, stalls 1, skipped 0"), "{metrics}");
     slow.poll(LONG).unwrap().unwrap().into_iter().for_each(|_| ());
     assert_eq!(topic.metrics().fill, 0);
 }

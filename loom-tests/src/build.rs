@@ -63,7 +63,10 @@ pub fn build(configuration: Configuration) -> Result<Binary, String> {
         return Err(format!("the {folder} build failed"));
     }
     let messages = String::from_utf8_lossy(&built.stdout);
-    let executable = messages.lines().rev().find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    // Cargo names the package's other programs too, in any order.
+    let name = format!("\"name\":\"{test}\"");
+    let ours = messages.lines().filter(|line| line.contains("\"kind\":[\"test\"]") && line.contains(&name));
+    let executable = ours.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).last();
     let path = executable.ok_or_else(|| format!("the {folder} build made no test binary"))?;
     Ok(Binary { path: path.into(), configuration })
 }
