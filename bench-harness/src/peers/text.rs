@@ -173,13 +173,13 @@ impl Table<'_> {
             let Some(rival) = self.best_rival(capacity) else { continue };
             let Some(ratio) = self.ratio(document, &rival.contender, capacity) else { continue };
             let verdict = match (ratio.low > 1.0, ratio.high < 1.0) {
-                (true, _) => "ahead",
+                (true, _) => "ahead of",
                 (_, true) => "behind",
-                _ => "too close to call",
+                _ => "too close to call against",
             };
             let _ = writeln!(
                 text,
-                "  {} at {}: {verdict} of the best rival, {}: {:.2}x, 95 % in {:.2}..{:.2}",
+                "  {} at {}: {verdict} the best rival, {}: {:.2}x, 95 % in {:.2}..{:.2}",
                 ratio.ours,
                 grouped(capacity as u64),
                 rival.contender,

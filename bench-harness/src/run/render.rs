@@ -95,7 +95,7 @@ fn setup_line(document: &RunDocument) -> String {
         stall => format!(", a stall of {stall} put in on purpose"),
     };
     format!(
-        "{} loop, arrivals {}, {}-byte messages, capacity {}, {} to {} threads, batch {}, wait {}, pinned {}, full: {}{stall}",
+        "{} loop, arrivals {}, {}-byte messages, capacity {}, producers {}, consumers {}, batch {}, wait {}, pinned {}, full: {}{stall}",
         setup.pace,
         setup.arrival,
         setup.payload,
@@ -112,7 +112,7 @@ fn setup_line(document: &RunDocument) -> String {
 fn rate_line(document: &RunDocument) -> String {
     let asked = document.rate_asked.map_or_else(|| "no fixed rate".to_owned(), per_second);
     format!(
-        "asked {asked}, achieved {}, {} messages in {} runs, {} dropped",
+        "asked {asked}, achieved {}, {} messages runs {}, {} dropped",
         per_second(document.rate_achieved),
         grouped(document.latency.count),
         document.runs.len(),

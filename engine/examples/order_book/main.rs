@@ -97,7 +97,7 @@ struct Args {
     #[arg(long)]
     verbose: bool,
 
-    /// Write the figures as JSON
+    /// Write the figures as JSON; latencies are those to the last stage, in nanoseconds
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -162,6 +162,8 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>, stdout: &Output, stderr
     };
     match try_run(args, stdout, stderr, progress) {
         Ok(()) => SOUND,
+        // Whoever reads our output has seen enough: `order_book --verbose | head`.
+        Err((_, message)) if message.contains("Broken pipe") => 0,
         Err((code, message)) => {
             let _ = stderr.line(format_args!("order_book: {message}"));
             code
@@ -174,6 +176,9 @@ fn try_run(args: Args, stdout: &Output, stderr: &Output, progress: bool) -> Resu
     let parent = args.json.as_ref().and_then(|path| path.parent());
     if let Some(folder) = parent.filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
         return Err((BAD_INPUT, format!("--json: no folder {}", folder.display())));
+    }
+    if let Some(path) = args.json.as_ref().filter(|path| path.is_dir()) {
+        return Err((BAD_INPUT, format!("--json: {} is a folder", path.display())));
     }
     let say = |text: std::fmt::Arguments<'_>| {
         stdout.line(text).map_err(|error| (FAILED, format!("can't write the output: {error}")))
