@@ -66,7 +66,7 @@ pub fn build(configuration: Configuration) -> Result<Binary, String> {
     // Cargo names the package's other programs too, in any order.
     let name = format!("\"name\":\"{test}\"");
     let ours = messages.lines().filter(|line| line.contains("\"kind\":[\"test\"]") && line.contains(&name));
-    let executable = ours.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).last();
+    let executable = ours.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
     let path = executable.ok_or_else(|| format!("the {folder} build made no test binary"))?;
     Ok(Binary { path: path.into(), configuration })
 }
