@@ -14,6 +14,9 @@ use crate::sweep::SweepDocument;
 /// [`Failure`]: no result in the directory, or one that can't be read.
 pub fn command(arguments: &ReportArgs) -> Result<(), Failure> {
     let directory = &arguments.dir;
+    if let Err(missing) = std::fs::read_dir(directory) {
+        return Err(Failure::file(directory, missing));
+    }
     let into = OutputArgs { out: Some(directory.clone()), format: arguments.format.clone() };
     let mut output = Output::new(&into, "");
     let mut found = false;
