@@ -192,7 +192,7 @@ fn exit_codes_are_a_contract() {
     assert_eq!(code(&["peers", "topic"]), 64);
     assert_eq!(code(&["explain", "nonsense"]), 64);
     assert_eq!(code(&["report", scratch.text(), "--format", "text"]), 0);
-    assert_eq!(code(&["report", "/nowhere"]), 64);
+    assert_eq!(code(&["report", "/nowhere"]), 74);
     for fine in [&["doctor", "--json"][..], &["explain"], &["explain", "p99.9"], &["--help"], &["run", "--help"]] {
         assert_eq!(code(fine), 0, "{fine:?}");
     }
