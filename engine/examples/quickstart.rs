@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     trades.subscribe("print").run(print)?;
 
-    let mut producer = trades.producer()?;
+    let mut producer = trades.producer().create()?;
     for price in 100..110 {
         producer.publish(|trade| trade.price = price)?;
     }

@@ -1,9 +1,11 @@
 //! The engine: owner of topics and of their threads.
 
-use crate::error::TopicError;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Closed, TopicError};
 use crate::metrics::Metrics;
 use crate::producer::Producers;
 use crate::report::Report;
+use crate::timer::Timer;
 use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant};
 /// let engine = Engine::builder().build()?;
 /// let ticks = engine.topic::<u64>("ticks").capacity(1024).create()?;
 /// ticks.subscribe("print").run(|tick, at| { println!("{tick} at {}", at.offset); Ok::<_, std::fmt::Error>(()) })?;
-/// ticks.producer()?.publish(|tick| *tick = 42)?;
+/// ticks.producer().create()?.publish(|tick| *tick = 42)?;
 /// let report = engine.shutdown(Duration::from_secs(5));
 /// assert!(report.is_complete(), "{report}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -39,9 +41,16 @@ impl fmt::Debug for Engine {
     }
 }
 
-#[derive(Default)]
 pub(crate) struct Shared {
     topics: Mutex<Topics>,
+    pub(crate) host: Arc<Host>,
+}
+
+/// What topics need of their engine. It knows no topics.
+pub(crate) struct Host {
+    pub(crate) clock: Arc<dyn Clock>,
+    #[allow(dead_code)]
+    pub(crate) timer: Timer,
 }
 
 #[derive(Default)]
@@ -77,16 +86,34 @@ impl Shared {
 }
 
 /// Settings of an [`Engine`].
-#[derive(Clone, Debug, Default)]
-pub struct EngineBuilder {}
+#[derive(Default)]
+pub struct EngineBuilder {
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder").finish_non_exhaustive()
+    }
+}
 
 impl EngineBuilder {
+    /// The clock for all that depends on a time: a [`SystemClock`] unless told. A [`ManualClock`](crate::ManualClock)
+    /// puts time into a test's hands. How long a poll or a publish waits is measured by the system's clock all the
+    /// same.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
     /// Builds the engine. It has no topics and no threads yet.
     ///
     /// # Errors
     /// None so far.
     pub fn build(self) -> Result<Engine, TopicError> {
-        Ok(Engine { shared: Arc::default() })
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
+        let host = Arc::new(Host { timer: Timer::new(Arc::clone(&clock)), clock });
+        Ok(Engine { shared: Arc::new(Shared { topics: Mutex::default(), host }) })
     }
 }
 
@@ -122,7 +149,9 @@ impl Engine {
             return Err(TopicError::Unknown { name: name.to_owned(), known });
         };
         Topic::of(Arc::clone(found)).ok_or_else(|| {
-            let (there, asked) = (found.shape().to_string(), Shape::of::<E, K>(found.shape().capacity).to_string());
+            let asked =
+                Shape { event: std::any::type_name::<E>(), single_producer: K::SINGLE, ..found.shape().clone() };
+            let (there, asked) = (found.shape().to_string(), asked.to_string());
             TopicError::OtherShape { name: name.to_owned(), there, asked }
         })
     }
@@ -139,10 +168,10 @@ impl Engine {
     }
 
     /// The topics that a failed subscriber closed: each with its name and the reason.
-    pub fn failures(&self) -> Vec<(String, slipring_ring::Closed)> {
+    pub fn failures(&self) -> Vec<(String, Closed)> {
         let topics = self.shared.topics().open.clone();
         let failed = topics.iter().filter_map(|topic| Some((topic.name().to_owned(), topic.closed()?)));
-        failed.filter(|(_, why)| matches!(why, slipring_ring::Closed::Failed { .. })).collect()
+        failed.filter(|(_, why)| matches!(why, Closed::Failed { .. })).collect()
     }
 
     /// Closes all topics, lets managed subscribers read what was published, until `limit` has passed, and halts what

@@ -1,14 +1,14 @@
 //! What can be refused, each with what was asked and what to do.
 
 use slipring_ring::pin::PinError;
-use slipring_ring::{BuildError, ClaimError, Closed};
+use slipring_ring::{BuildError, ClaimError, SeekError, StageError};
 
 /// A topic was not created or not found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TopicError {
     /// The name is empty, too long, or has other characters.
-    #[error("{name:?} is no name for a topic or subscriber: take 1 to {MAX_NAME} letters, digits, '.', '_' or '-'")]
+    #[error("{name:?} is no name for a topic or consumer: take 1 to {MAX_NAME} letters, digits, '.', '_' or '-'")]
     Name {
         /// The name.
         name: String,
@@ -43,6 +43,32 @@ pub enum TopicError {
         /// The shape asked for.
         asked: String,
     },
+    /// No partition at all, or too many.
+    #[error("topic {name:?} cannot have {asked} partitions: take 1 to {MAX_PARTITIONS}")]
+    Partitions {
+        /// The name.
+        name: String,
+        /// How many it would have had.
+        asked: usize,
+    },
+    /// The messages would take more memory than the topic may have.
+    #[error(
+        "topic {name:?} would take {asked} bytes ({partitions} partitions of {capacity} slots of {slot} bytes), more than its limit of {limit}: take fewer or smaller slots, or raise `memory_limit`"
+    )]
+    Memory {
+        /// The name.
+        name: String,
+        /// The bytes that it would take.
+        asked: u64,
+        /// What it may take.
+        limit: u64,
+        /// How many partitions.
+        partitions: usize,
+        /// Slots of each.
+        capacity: usize,
+        /// Bytes of each slot, with what it needs beside itself.
+        slot: u64,
+    },
     /// The size was refused.
     #[error("topic {name:?}: {cause}")]
     Ring {
@@ -50,6 +76,22 @@ pub enum TopicError {
         name: String,
         /// What was refused.
         cause: BuildError,
+    },
+    /// A consumer could not be given the new partition.
+    #[error("topic {name:?} got no new partition: {cause}")]
+    Consumer {
+        /// The name.
+        name: String,
+        /// Which consumer, and why.
+        cause: Box<SubscribeError>,
+    },
+    /// The topic takes nothing more.
+    #[error("topic {name:?}: {reason}")]
+    Closed {
+        /// The name.
+        name: String,
+        /// Why.
+        reason: Closed,
     },
     /// The engine was shut down.
     #[error("the engine was shut down: build another one")]
@@ -59,6 +101,9 @@ pub enum TopicError {
 /// The longest name.
 pub const MAX_NAME: usize = 249;
 
+/// The most partitions that a topic can have.
+pub const MAX_PARTITIONS: usize = 1024;
+
 /// Names may one day be part of a path: letters, digits, and three signs, and neither `.` nor `..`.
 pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
@@ -66,6 +111,44 @@ pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
         Ok(())
     } else {
         Err(TopicError::Name { name: name.to_owned() })
+    }
+}
+
+/// Why a topic takes or gives nothing more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Closed {
+    /// The topic was closed, or the engine shut down. Consumers have read all that was published before.
+    #[error("the topic was closed")]
+    Closed,
+    /// The topic was halted: what was not read yet stays unread.
+    #[error("the topic was halted")]
+    Halted,
+    /// A consumer stopped, and with it the topic: mend its cause and create the topic anew.
+    #[error("the consumer {consumer:?} stopped: {cause}")]
+    Failed {
+        /// Its name.
+        consumer: String,
+        /// The handler's error or the panic's message.
+        cause: String,
+    },
+    /// This consumer was evicted and no longer holds the producers back: subscribe again to read on.
+    #[error("the consumer {consumer:?} was evicted: subscribe again to read on")]
+    Evicted {
+        /// Its name.
+        consumer: String,
+    },
+}
+
+impl From<slipring_ring::Closed> for Closed {
+    fn from(closed: slipring_ring::Closed) -> Self {
+        match closed {
+            slipring_ring::Closed::Halted => Self::Halted,
+            slipring_ring::Closed::Failed { stage, cause } => Self::Failed { consumer: stage, cause },
+            slipring_ring::Closed::Evicted { stage } => Self::Evicted { consumer: stage },
+            // Nobody is left to publish, or nobody may.
+            _ => Self::Closed,
+        }
     }
 }
 
@@ -91,24 +174,92 @@ pub enum ProducerError {
     },
 }
 
-/// A subscriber was refused.
+/// A consumer was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// The name of the subscriber is no name.
+    /// The name of the consumer is no name.
     #[error(transparent)]
     Name(TopicError),
+    /// There is a consumer of this name.
+    #[error("topic {topic:?} has a consumer called {consumer:?} already: give each its own name")]
+    NameTaken {
+        /// The topic.
+        topic: String,
+        /// The name.
+        consumer: String,
+    },
+    /// It was to stand behind one that is not there.
+    #[error(
+        "consumer {consumer:?} was to stand behind {after:?}, which topic {topic:?} does not have (it has {known:?})"
+    )]
+    Unknown {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+        /// Whom it was to stand behind.
+        after: String,
+        /// The consumers there are.
+        known: Vec<String>,
+    },
+    /// The start is not kept any more, or not published yet.
+    #[error(
+        "consumer {consumer:?} cannot start at {asked}: partition {partition} of topic {topic:?} keeps {earliest} up to, not including, {latest}"
+    )]
+    OutOfRange {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+        /// The partition.
+        partition: u32,
+        /// Where it wanted to start.
+        asked: u64,
+        /// The earliest offset that it could have had.
+        earliest: u64,
+        /// The next to be published.
+        latest: u64,
+    },
     /// The core was refused. Ask for another one, or for none.
-    #[error("subscriber {subscriber:?} of topic {topic:?}: {cause}")]
+    #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
     Pin {
         /// The topic.
         topic: String,
-        /// The subscriber.
-        subscriber: String,
+        /// The consumer.
+        consumer: String,
         /// What was asked, and what is allowed.
         cause: PinError,
     },
-    /// Its place among the others, its start, or its thread was refused.
+    /// The system gave no thread.
+    #[error("consumer {consumer:?} of topic {topic:?} got no thread: {cause}")]
+    Thread {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Its handler or state panicked while it was made.
+    #[error("the handler of consumer {consumer:?} of topic {topic:?} panicked while it was made: {cause}")]
+    Handler {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+        /// The panic's message.
+        cause: String,
+    },
+    /// The topic takes nothing more.
+    #[error("topic {topic:?}: {reason}")]
+    Closed {
+        /// The topic.
+        topic: String,
+        /// Why.
+        reason: Closed,
+    },
+    /// Anything else that the core refuses.
     #[error("topic {topic:?}: {cause}")]
     Refused {
         /// The topic.
@@ -119,42 +270,268 @@ pub enum SubscribeError {
 }
 
 impl SubscribeError {
-    pub(crate) fn new(topic: &str, cause: BuildError) -> Self {
+    pub(crate) fn new(topic: &str, partition: u32, cause: BuildError) -> Self {
         let topic = topic.to_owned();
         match cause {
-            BuildError::Pin { stage, cause } => Self::Pin { topic, subscriber: stage, cause },
+            BuildError::NameTaken { name } => Self::NameTaken { topic, consumer: name },
+            BuildError::UnknownStage { stage, after, known } => Self::Unknown { topic, consumer: stage, after, known },
+            BuildError::OutOfRange { stage, asked, earliest, latest } => Self::OutOfRange {
+                topic,
+                consumer: stage,
+                partition,
+                asked: asked.0,
+                earliest: earliest.0,
+                latest: latest.0,
+            },
+            BuildError::Pin { stage, cause } => Self::Pin { topic, consumer: stage, cause },
+            BuildError::Thread { stage, cause } => Self::Thread { topic, consumer: stage, cause },
+            BuildError::Handler { stage, cause } => Self::Handler { topic, consumer: stage, cause },
+            BuildError::Closed(reason) => Self::Closed { topic, reason: reason.into() },
             cause => Self::Refused { topic, cause },
         }
     }
 }
 
-/// An event was not published.
+/// An event was not published. Nothing of it can be seen by anybody.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("topic {topic:?}: {reason}")]
 #[non_exhaustive]
-pub struct PublishError {
-    /// The topic.
-    pub topic: String,
-    /// Full, timed out, closed, or a batch of a size that never fits.
-    pub reason: ClaimError,
+pub enum PublishError {
+    /// There is no room. Only from the forms that try.
+    #[error("partition {partition} of topic {topic:?} is full: {}", held_by(.by))]
+    Full {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The consumer that is the furthest behind; none if it is a claim that another producer has not committed.
+        by: Option<String>,
+    },
+    /// There was no room until the deadline.
+    #[error("partition {partition} of topic {topic:?} had no room until the deadline: {}", held_by(.by))]
+    TimedOut {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The consumer that is the furthest behind; none if it is a claim that another producer has not committed.
+        by: Option<String>,
+    },
+    /// A batch of no events.
+    #[error("topic {topic:?}: a batch of 0 events is refused: publish at least 1")]
+    Nothing {
+        /// The topic.
+        topic: String,
+    },
+    /// A batch that never fits.
+    #[error(
+        "topic {topic:?}: a batch of {asked} events never fits a partition that holds {largest}: publish fewer at a time"
+    )]
+    BatchTooLarge {
+        /// The topic.
+        topic: String,
+        /// How many events.
+        asked: usize,
+        /// The most that ever fits: the capacity, less what is retained.
+        largest: usize,
+    },
+    /// A message that never fits.
+    #[error(
+        "topic {topic:?}: a message of {size} bytes is larger than the {largest} that `max_message` allows (key, value, and each header's name and value and {} more)",
+        crate::Record::HEADER
+    )]
+    MessageTooLarge {
+        /// The topic.
+        topic: String,
+        /// Its size, as [`Record::size`](crate::Record::size) counts it.
+        size: usize,
+        /// The largest.
+        largest: usize,
+    },
+    /// A header's name that is too long.
+    #[error("topic {topic:?}: a header's name of {len} bytes is longer than {}", crate::Record::MAX_HEADER_NAME)]
+    HeaderName {
+        /// The topic.
+        topic: String,
+        /// Its length.
+        len: usize,
+    },
+    /// The partitioner is [`Explicit`](crate::Partitioner::Explicit), and no partition was named.
+    #[error("topic {topic:?}: no partition was named: name one, or take another partitioner than Explicit")]
+    NoPartition {
+        /// The topic.
+        topic: String,
+    },
+    /// There is no such partition.
+    #[error("topic {topic:?} has no partition {asked}: it has {partitions}, from 0 on")]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The one that was named, by the caller or by the partitioner.
+        asked: u32,
+        /// How many there are.
+        partitions: u32,
+    },
+    /// The topic takes nothing more.
+    #[error("topic {topic:?}: {reason}")]
+    Closed {
+        /// The topic.
+        topic: String,
+        /// Why.
+        reason: Closed,
+    },
 }
 
 impl PublishError {
+    /// `slowest` is asked only where the ring itself does not say who is in the way.
     #[cold]
-    pub(crate) fn new(topic: &str, reason: impl Into<ClaimError>) -> Self {
-        Self { topic: topic.to_owned(), reason: reason.into() }
+    pub(crate) fn new(
+        topic: &str,
+        partition: u32,
+        reason: impl Into<ClaimError>,
+        slowest: impl FnOnce() -> Option<String>,
+    ) -> Self {
+        let topic = topic.to_owned();
+        match reason.into() {
+            ClaimError::Nothing => Self::Nothing { topic },
+            ClaimError::TooLarge { asked, largest } => Self::BatchTooLarge { topic, asked, largest },
+            ClaimError::Full => Self::Full { topic, partition, by: slowest() },
+            ClaimError::TimedOut { by } => Self::TimedOut { topic, partition, by },
+            ClaimError::Closed(reason) => Self::Closed { topic, reason: reason.into() },
+            // Whatever the ring may learn to refuse, nothing was published.
+            _ => Self::Closed { topic, reason: Closed::Closed },
+        }
+    }
+
+    /// Whether there was no room: the same may go through later.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::TimedOut { .. })
     }
 }
 
-/// A subscriber cannot read on.
+fn held_by(consumer: &Option<String>) -> String {
+    match consumer {
+        Some(consumer) => format!("consumer {consumer:?} is the furthest behind"),
+        None => "another producer's claim is not committed yet".to_owned(),
+    }
+}
+
+/// A consumer cannot read on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("subscriber {subscriber:?} of topic {topic:?}: {reason}")]
+#[error("consumer {consumer:?} of topic {topic:?}: {reason}")]
 #[non_exhaustive]
 pub struct ReadError {
     /// The topic.
     pub topic: String,
-    /// The subscriber.
-    pub subscriber: String,
+    /// The consumer.
+    pub consumer: String,
     /// Halted, failed, or evicted.
     pub reason: Closed,
+}
+
+/// A consumer was not taken away.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CancelError {
+    /// It has gone already.
+    #[error("topic {topic:?} has no consumer {consumer:?}: it has ended already")]
+    Gone {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+    },
+    /// Others stand behind it.
+    #[error(
+        "consumer {consumer:?} of topic {topic:?} cannot go while {behind:?} stands behind it: cancel that one first"
+    )]
+    StoodBehind {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+        /// One that stands behind it.
+        behind: String,
+    },
+}
+
+impl CancelError {
+    pub(crate) fn new(topic: &str, consumer: &str, refused: StageError) -> Self {
+        let (topic, consumer) = (topic.to_owned(), consumer.to_owned());
+        match refused {
+            StageError::StoodBehind { behind, .. } => Self::StoodBehind { topic, consumer, behind },
+            _ => Self::Gone { topic, consumer },
+        }
+    }
+}
+
+/// A consumer did not move to where it was told to. It stays where it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PositionError {
+    /// The offset is not kept any more, or not published yet.
+    #[error(
+        "consumer {consumer:?} cannot move to {asked} in partition {partition} of topic {topic:?}: it may be anywhere from {earliest} to {latest}"
+    )]
+    OutOfRange {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+        /// The partition.
+        partition: u32,
+        /// Where it was told to go.
+        asked: u64,
+        /// The earliest that it may move to.
+        earliest: u64,
+        /// The latest.
+        latest: u64,
+    },
+    /// Others stand behind it: they have read on already.
+    #[error("consumer {consumer:?} of topic {topic:?} cannot go back while {behind:?} stands behind it")]
+    StoodBehind {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+        /// One that stands behind it.
+        behind: String,
+    },
+    /// There is no such partition.
+    #[error("topic {topic:?} has no partition {asked}: it has {partitions}, from 0 on")]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The one that was named.
+        asked: u32,
+        /// How many there are.
+        partitions: u32,
+    },
+    /// The topic has no times.
+    #[error("topic {topic:?} keeps no times: create it with `timestamps()`")]
+    NoTimestamps {
+        /// The topic.
+        topic: String,
+    },
+    /// The topic takes or gives nothing more.
+    #[error("topic {topic:?}: {reason}")]
+    Closed {
+        /// The topic.
+        topic: String,
+        /// Why.
+        reason: Closed,
+    },
+}
+
+impl PositionError {
+    pub(crate) fn new(topic: &str, consumer: &str, partition: u32, cause: SeekError) -> Self {
+        let (topic, consumer) = (topic.to_owned(), consumer.to_owned());
+        match cause {
+            SeekError::OutOfRange { asked, earliest, latest, .. } => {
+                Self::OutOfRange { topic, consumer, partition, asked: asked.0, earliest: earliest.0, latest: latest.0 }
+            }
+            SeekError::StoodBehind { behind, .. } => Self::StoodBehind { topic, consumer, behind },
+            SeekError::Closed(reason) => Self::Closed { topic, reason: reason.into() },
+            _ => Self::Closed { topic, reason: Closed::Closed },
+        }
+    }
 }

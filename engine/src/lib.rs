@@ -24,22 +24,42 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod clock;
 mod engine;
 mod error;
+mod event;
+mod message;
 mod metrics;
+mod partition;
+mod partitioner;
 mod producer;
+mod receipt;
+mod record;
 mod report;
 mod subscriber;
+mod subscription;
+mod threads;
+#[allow(dead_code)]
+mod timer;
 mod topic;
+mod watch;
 
+pub use clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
 pub use engine::{Engine, EngineBuilder};
-pub use error::{MAX_NAME, ProducerError, PublishError, ReadError, SubscribeError, TopicError};
-pub use metrics::{ConsumerMetrics, Metrics, TopicMetrics};
-pub use producer::{Producer, Producers, Receipt};
-pub use report::{Report, TopicReport};
-pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder, Subscription};
+pub use error::{
+    CancelError, Closed, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError, PublishError, ReadError,
+    SubscribeError, TopicError,
+};
+pub use event::Event;
+pub use message::{Headers, Message};
+pub use metrics::{ConsumerMetrics, Metrics, PartitionMetrics, TopicMetrics};
+pub use partitioner::{Partitioner, Partitioning};
+pub use producer::{Producer, ProducerBuilder, Producers};
+pub use receipt::{BatchReceipt, Receipt};
+pub use record::Record;
+pub use report::{ConsumerReport, Report, TopicReport};
+pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
+pub use subscription::Subscription;
 pub use topic::{Shape, Topic, TopicBuilder, TopicId};
 
-pub use slipring_ring::{
-    ClaimError, Closed, Ending, Idle, Multi, OnError, Sequence, Sequences, Single, StageError, Wait, WaitStrategy, pin,
-};
+pub use slipring_ring::{Ending, Idle, Multi, OnError, Single, Wait, WaitStrategy, pin};

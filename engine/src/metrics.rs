@@ -1,5 +1,6 @@
 //! Positions of topics and consumers at a moment.
 
+use slipring_ring::Positions;
 use std::fmt;
 
 /// All topics. [`Engine::metrics`](crate::Engine::metrics) reads it from the positions themselves: nothing is counted
@@ -24,6 +25,25 @@ impl Metrics {
 pub struct TopicMetrics {
     /// Its name.
     pub name: String,
+    /// Events that the rings of all partitions hold.
+    pub capacity: u64,
+    /// How many offsets were ever published, in all partitions. With one partition that is the next one.
+    pub published: u64,
+    /// Slots of all partitions that hold what some consumer has not read, or what is retained.
+    pub fill: u64,
+    /// Each partition, in order.
+    pub partitions: Vec<PartitionMetrics>,
+    /// The consumers over all partitions, in the order of joining. What one that ended has done is in the report of the
+    /// shutdown.
+    pub consumers: Vec<ConsumerMetrics>,
+}
+
+/// One partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionMetrics {
+    /// Its number.
+    pub partition: u32,
     /// Events that its ring holds.
     pub capacity: u64,
     /// The earliest offset that is kept.
@@ -34,18 +54,68 @@ pub struct TopicMetrics {
     pub fill: u64,
     /// The oldest offset that a producer has claimed and not published, if there is one now.
     pub oldest_unpublished: Option<u64>,
-    /// Those that are there now, in the order of joining. What one that ended has done is in the report of the shutdown.
+    /// The consumers of this partition, in the order of joining. What was skipped is counted for the topic only.
     pub consumers: Vec<ConsumerMetrics>,
 }
 
 impl TopicMetrics {
+    pub(crate) fn new(
+        name: String,
+        positions: impl Iterator<Item = (u32, Positions)>,
+        skipped: impl Fn(&str) -> u64,
+    ) -> Self {
+        let partitions: Vec<_> = positions.map(|(partition, at)| PartitionMetrics::new(partition, at)).collect();
+        let mut consumers: Vec<ConsumerMetrics> = Vec::new();
+        for consumer in partitions.iter().flat_map(|partition| &partition.consumers) {
+            match consumers.iter_mut().find(|other| other.name == consumer.name) {
+                Some(sum) => {
+                    sum.consumed += consumer.consumed;
+                    sum.lag += consumer.lag;
+                    sum.stalls += consumer.stalls;
+                }
+                None => consumers.push(ConsumerMetrics { skipped: skipped(&consumer.name), ..consumer.clone() }),
+            }
+        }
+        let sum = |of: fn(&PartitionMetrics) -> u64| partitions.iter().map(of).sum();
+        Self {
+            name,
+            capacity: sum(|partition| partition.capacity),
+            published: sum(|partition| partition.published),
+            fill: sum(|partition| partition.fill),
+            partitions,
+            consumers,
+        }
+    }
+
     /// The consumer called `name`.
     pub fn consumer(&self, name: &str) -> Option<&ConsumerMetrics> {
         self.consumers.iter().find(|consumer| consumer.name == name)
     }
 }
 
-/// One consumer.
+impl PartitionMetrics {
+    fn new(partition: u32, at: Positions) -> Self {
+        let consumers = at.stages.into_iter().map(|stage| ConsumerMetrics {
+            name: stage.name,
+            after: stage.after,
+            consumed: stage.consumed.0,
+            lag: stage.lag,
+            stalls: stage.stalls,
+            skipped: 0,
+        });
+        Self {
+            partition,
+            capacity: at.capacity,
+            earliest: at.earliest.0,
+            published: at.published.0,
+            fill: at.fill,
+            oldest_unpublished: at.oldest_unpublished.map(|sequence| sequence.0),
+            consumers: consumers.collect(),
+        }
+    }
+}
+
+/// One consumer, in one partition or over all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerMetrics {
@@ -53,7 +123,7 @@ pub struct ConsumerMetrics {
     pub name: String,
     /// The consumers that it stands behind.
     pub after: Vec<String>,
-    /// The next offset that it will read.
+    /// The next offset that it will read; over all partitions, the sum of them.
     pub consumed: u64,
     /// How many published events it has not read.
     pub lag: u64,

@@ -1,7 +1,12 @@
 //! What became of everything at a shutdown.
 
-use slipring_ring::Ending;
+use crate::partition::Partition;
+use crate::producer::Producers;
+use crate::subscription::Run;
+use slipring_ring::{Ending, Sequence};
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What was consumed, and what was not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,23 +22,100 @@ pub struct Report {
 pub struct TopicReport {
     /// Its name.
     pub name: String,
-    /// Its consumers.
-    pub ring: slipring_ring::Report,
+    /// The next offset that would have been published, by partition.
+    pub published: Vec<u64>,
+    /// Each consumer in each partition.
+    pub consumers: Vec<ConsumerReport>,
+}
+
+/// What became of one consumer in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerReport {
+    /// Its name.
+    pub name: String,
+    /// The partition.
+    pub partition: u32,
+    /// The next offset that it would have read.
+    pub consumed: u64,
+    /// How many published events it did not read.
+    pub left: u64,
+    /// Events, of all partitions, that its handler failed on and that were passed over, as its policy says.
+    pub skipped: u64,
+    /// How it ended; none if it is polled, or still runs because its handler has not returned.
+    pub ending: Option<Ending>,
+    /// Whether its thread still runs.
+    pub running: bool,
+}
+
+impl TopicReport {
+    pub(crate) fn new<E, K: Producers>(name: &str, partitions: &[Arc<Partition<E, K>>], runs: &[Arc<Run>]) -> Self {
+        let mut published = Vec::new();
+        let mut consumers = Vec::new();
+        for partition in partitions {
+            let at = partition.ring.positions();
+            let left = |consumed: u64| at.published.since(Sequence(consumed)).max(0) as u64;
+            let mut attended = Vec::new();
+            for run in runs {
+                let state = run.state();
+                let ended = state.consumed.get(&partition.index).copied();
+                let stage = at.stages.iter().find(|stage| stage.name == run.name);
+                let running = ended.is_none();
+                if running {
+                    attended.push(&run.name);
+                }
+                let Some(consumed) = ended.or_else(|| stage.map(|stage| stage.consumed.0)) else { continue };
+                consumers.push(ConsumerReport {
+                    name: run.name.clone(),
+                    partition: partition.index,
+                    consumed,
+                    left: left(consumed),
+                    skipped: run.skipped.load(Ordering::Relaxed),
+                    ending: if running { None } else { state.ending.clone() },
+                    running,
+                });
+            }
+            let polled = at.stages.iter().filter(|stage| !attended.contains(&&stage.name));
+            consumers.extend(polled.map(|stage| ConsumerReport {
+                name: stage.name.clone(),
+                partition: partition.index,
+                consumed: stage.consumed.0,
+                left: left(stage.consumed.0),
+                skipped: 0,
+                ending: None,
+                running: false,
+            }));
+            published.push(at.published.0);
+        }
+        Self { name: name.to_owned(), published, consumers }
+    }
+
+    /// Whether every consumer read everything.
+    pub fn is_complete(&self) -> bool {
+        self.consumers.iter().all(|consumer| consumer.left == 0 && !consumer.running)
+    }
+
+    /// The consumer called `name`, in each partition.
+    pub fn consumer<'r>(&'r self, name: &'r str) -> impl Iterator<Item = &'r ConsumerReport> {
+        self.consumers.iter().filter(move |consumer| consumer.name == name)
+    }
 }
 
 impl Report {
     /// Whether every consumer that was there at the end had read all that was published, and none failed. A polled
     /// subscriber that was dropped before is not there, and an event skipped as [`OnError`](crate::OnError) told counts
-    /// as read: the stage's report says how many those are.
+    /// as read: the consumer's report says how many those are.
     pub fn is_complete(&self) -> bool {
-        self.topics.iter().all(|topic| topic.ring.is_complete()) && self.failures().next().is_none()
+        self.topics.iter().all(TopicReport::is_complete) && self.failures().next().is_none()
     }
 
     /// Topic, consumer and cause of each consumer whose handler failed or panicked.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.topics.iter().flat_map(|topic| {
-            topic.ring.stages.iter().filter_map(|stage| match &stage.ending {
-                Some(Ending::Failed(cause)) => Some((&*topic.name, &*stage.name, &**cause)),
+            topic.consumers.iter().enumerate().filter_map(|(index, consumer)| match &consumer.ending {
+                // Once, however many partitions it had.
+                Some(_) if topic.consumers[..index].iter().any(|before| before.name == consumer.name) => None,
+                Some(Ending::Failed(cause)) => Some((&*topic.name, &*consumer.name, &**cause)),
                 _ => None,
             })
         })
@@ -44,7 +126,34 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, topic) in self.topics.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}topic {}: {}", topic.name, topic.ring.to_string().replace('\n', "\n  "))?;
+            write!(f, "{separator}{topic}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for TopicReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "topic {}: published up to ", self.name)?;
+        for (index, published) in self.published.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{published}")?;
+        }
+        for consumer in &self.consumers {
+            write!(f, "\n  {}", consumer.name)?;
+            if self.published.len() > 1 {
+                write!(f, " in partition {}", consumer.partition)?;
+            }
+            write!(f, ": consumed up to {}, {} left", consumer.consumed, consumer.left)?;
+            if consumer.skipped > 0 {
+                write!(f, ", {} skipped", consumer.skipped)?;
+            }
+            match &consumer.ending {
+                _ if consumer.running => write!(f, ", still in its handler")?,
+                Some(Ending::Stopped(why)) => write!(f, ", stopped: {why}")?,
+                Some(Ending::Failed(why)) => write!(f, ", failed: {why}")?,
+                _ => {}
+            }
         }
         Ok(())
     }

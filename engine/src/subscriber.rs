@@ -1,14 +1,17 @@
 //! Reading a topic: every subscriber sees every event.
 
-use crate::error::{ReadError, SubscribeError, check_name};
+use crate::error::{Closed, PositionError, ReadError, SubscribeError, check_name};
+use crate::partition::Partition;
 use crate::producer::Producers;
-use crate::topic::Inner;
+use crate::subscription::{self, Subscription};
+use crate::topic::{Inner, Reader};
+use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{
-    Batch as RingBatch, Closed, Consumer, Events, Handler, Multi, OnError, Sequence, Shared, Stage, StageError, Start,
-    Wait,
+    Batch as RingBatch, Consumer, Events, Multi, OnError, Sequence, Shared, Stage, Start, Wait, Waiter,
 };
 use std::fmt::{self, Display};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Where an event stands.
@@ -23,75 +26,102 @@ pub struct At {
     pub end_of_batch: bool,
 }
 
+impl At {
+    /// For tests of handlers.
+    pub const fn new(partition: u32, offset: u64, end_of_batch: bool) -> Self {
+        Self { partition, offset, end_of_batch }
+    }
+}
+
 /// Where a subscriber begins to read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
-    /// At the earliest event that is still kept: what slower subscribers have not read, and what the topic retains.
+    /// At the earliest event that is still kept: what slower consumers have not read, and what the topic retains.
     /// With neither, that is the next one to be published.
     #[default]
     Earliest,
     /// At what is published next.
     Latest,
-    /// At this offset; refused with the range if it is not kept any more or not published yet.
+    /// At this offset of every partition; refused with the range if it is not kept any more or not published yet.
     Offset(u64),
+}
+
+impl StartAt {
+    fn in_partition<E, K: Producers>(&self, _partition: &Partition<E, K>) -> Start {
+        match self {
+            Self::Earliest => Start::Earliest,
+            Self::Latest => Start::Latest,
+            Self::Offset(offset) => Start::At(Sequence(*offset)),
+        }
+    }
 }
 
 /// Settings of a subscriber. Unpinned and parking when idle, unless told.
 pub struct SubscriberBuilder<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
-    name: String,
-    stage: Stage,
+    pub(crate) topic: Arc<Inner<E, K>>,
+    pub(crate) name: String,
+    pub(crate) after: Vec<String>,
+    pub(crate) start: StartAt,
+    pub(crate) wait: Wait,
+    pub(crate) limit: usize,
+    pub(crate) core: Option<usize>,
+    pub(crate) on_error: OnError,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
-        Self { topic, stage: Stage::new(name.clone()), name }
+        Self {
+            topic,
+            name,
+            after: Vec::new(),
+            start: StartAt::default(),
+            wait: Wait::default(),
+            limit: usize::MAX,
+            core: None,
+            on_error: OnError::default(),
+        }
     }
 
     /// Reads an event only when each of these subscribers of the same topic has done with it.
     pub fn after<S: AsRef<str>>(mut self, subscribers: impl IntoIterator<Item = S>) -> Self {
-        self.stage = self.stage.after(subscribers.into_iter().map(|name| name.as_ref().to_owned()));
+        self.after.extend(subscribers.into_iter().map(|name| name.as_ref().to_owned()));
         self
     }
 
     /// Where it begins.
     pub fn start(mut self, start: StartAt) -> Self {
-        self.stage = self.stage.start(match start {
-            StartAt::Earliest => Start::Earliest,
-            StartAt::Latest => Start::Latest,
-            StartAt::Offset(offset) => Start::At(Sequence(offset)),
-        });
+        self.start = start;
         self
     }
 
     /// Pins its thread to this core, by the system's number. A refused pin is an error, never a thread that runs
     /// elsewhere.
     pub fn pin(mut self, core: usize) -> Self {
-        self.stage = self.stage.pin(core);
+        self.core = Some(core);
         self
     }
 
     /// How it waits for events.
     pub fn wait(mut self, wait: Wait) -> Self {
-        self.stage = self.stage.wait(wait);
+        self.wait = wait;
         self
     }
 
     /// At most so many events in one batch; 0 is taken as 1.
     pub fn limit(mut self, events: usize) -> Self {
-        self.stage = self.stage.limit(events);
+        self.limit = events.max(1);
         self
     }
 
     /// What follows when the handler returns an error or panics. Unless told, the topic is closed with this
     /// subscriber's name and the cause: nothing is lost in silence, and nobody waits for ever.
     pub fn on_error(mut self, policy: OnError) -> Self {
-        self.stage = self.stage.on_error(policy);
+        self.on_error = policy;
         self
     }
 
-    /// Starts a thread of this name that hands each event to `handler`.
+    /// Starts a thread of this name that hands each event of every partition to `handler`.
     ///
     /// # Errors
     /// The name is no name or taken, a subscriber in [`after`](Self::after) is not there, the start is out of range,
@@ -125,10 +155,41 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         make: impl FnOnce() -> S + Send + 'static,
         handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
     ) -> Result<Subscription<E, K>, SubscribeError> {
-        check_name(&self.name).map_err(SubscribeError::Name)?;
-        let first = self.topic.ring.run(self.stage, move || WithState { state: make(), handler });
-        let first = first.map_err(|cause| SubscribeError::new(&self.topic.name, cause))?;
-        Ok(Subscription { topic: self.topic, name: self.name, first: first.0 })
+        let (core, on_error) = (self.core, self.on_error);
+        subscription::start(self.poll()?, core, on_error, make, handler)
+    }
+
+    /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The
+    /// threads are called `name-partition`, and a [pin](Self::pin) pins all of them. A partition that is added gets one
+    /// more.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
+    /// ticks.subscribe("sum").run_each(|partition| {
+    ///     let mut sum = 0;
+    ///     move |tick: &u64, at: slipring::At| {
+    ///         assert_eq!(at.partition, partition);
+    ///         sum += tick;
+    ///         Ok::<_, Infallible>(())
+    ///     }
+    /// })?;
+    /// # assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_each<X: Display + 'static, H>(
+        self,
+        make: impl FnMut(u32) -> H + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError>
+    where
+        H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    {
+        subscription::start_each(self, make)
     }
 
     /// A subscriber without a thread, to be polled from a loop of one's own.
@@ -136,62 +197,82 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// # Errors
     /// As [`run`](Self::run), but for the pin, which is not looked at.
     pub fn poll(self) -> Result<Subscriber<E, K>, SubscribeError> {
+        let topic = Arc::clone(&self.topic);
+        let seat = Seat::new(&self);
+        let mut readers = topic.readers();
+        let parts = self.join_all()?;
+        readers.add(Arc::downgrade(&seat) as Weak<dyn Reader<E, K>>);
+        drop(readers);
+        Ok(Subscriber::new(Arc::clone(&topic), seat, parts, self.limit))
+    }
+
+    /// Joins all partitions that there are. No new one must come meanwhile.
+    pub(crate) fn join_all(&self) -> Result<Vec<Part<E, K>>, SubscribeError> {
         check_name(&self.name).map_err(SubscribeError::Name)?;
-        let limit = self.stage.batch_limit();
-        let consumer = self.topic.ring.join(self.stage);
-        let consumer = consumer.map_err(|cause| SubscribeError::new(&self.topic.name, cause))?;
-        Ok(Subscriber { topic: self.topic, name: self.name, consumer, limit })
+        let partitions = self.topic.partitions();
+        let joined = partitions.iter().map(|partition| {
+            let stage = self.stage().start(self.start.in_partition(partition));
+            let joined = partition.ring.join(stage);
+            let consumer = joined.map_err(|cause| SubscribeError::new(&self.topic.name, partition.index, cause))?;
+            Ok(Part { partition: Arc::clone(partition), consumer })
+        });
+        joined.collect()
+    }
+
+    /// A subscriber of one partition that nobody adds others to.
+    pub(crate) fn of_one(&self, part: Part<E, K>) -> Subscriber<E, K> {
+        Subscriber::new(Arc::clone(&self.topic), Seat::new(self), vec![part], self.limit)
+    }
+
+    /// What each ring is told.
+    pub(crate) fn stage(&self) -> Stage {
+        Stage::new(self.name.clone()).after(self.after.iter().cloned()).wait(self.wait.clone()).limit(self.limit)
     }
 }
 
-struct WithState<S, F> {
-    state: S,
-    handler: F,
+/// What others need to know of a subscriber, and where they leave the consumers of new partitions for it.
+pub(crate) struct Seat<E, K: Producers> {
+    topic: String,
+    pub(crate) name: String,
+    stage: Stage,
+    waiter: Arc<Waiter>,
+    wait: Wait,
+    has_mail: AtomicBool,
+    mail: Mutex<Vec<Part<E, K>>>,
 }
 
-impl<E, S, X: Display, F: FnMut(&mut S, &E, At) -> Result<(), X>> Handler<E> for WithState<S, F> {
-    type Error = X;
-
-    #[inline]
-    fn on_event(&mut self, event: &E, sequence: Sequence, end_of_batch: bool) -> Result<(), X> {
-        (self.handler)(&mut self.state, event, At { partition: 0, offset: sequence.0, end_of_batch })
+impl<E: Send + Sync + 'static, K: Producers> Seat<E, K> {
+    fn new(builder: &SubscriberBuilder<E, K>) -> Arc<Self> {
+        Arc::new(Self {
+            topic: builder.topic.name.clone(),
+            name: builder.name.clone(),
+            stage: builder.stage(),
+            waiter: Arc::new(Waiter::new()),
+            wait: builder.wait.clone(),
+            has_mail: AtomicBool::new(false),
+            mail: Mutex::default(),
+        })
     }
 }
 
-/// A subscriber that runs on a thread of its own. Dropping this handle stops nothing.
-pub struct Subscription<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
-    name: String,
-    first: u64,
-}
+impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Seat<E, K> {
+    fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
+        let joined = partition.ring.join(self.stage.clone());
+        joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
+    }
 
-impl<E, K: Producers> fmt::Debug for Subscription<E, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Subscription {:?} of {:?}", self.name, self.topic.name)
+    fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
+        let part = Part { partition: Arc::clone(partition), consumer };
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+        self.has_mail.store(true, Ordering::Release);
+        self.waiter.wake(Watch::WAKE);
     }
 }
 
-impl<E, K: Producers> Subscription<E, K> {
-    /// The subscriber's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The first offset that it was promised.
-    pub fn first(&self) -> u64 {
-        self.first
-    }
-
-    /// Ends the subscriber after the batch that it is in; the topic no longer waits for it.
-    ///
-    /// # Errors
-    /// Other subscribers stand behind it, or it has ended already.
-    pub fn cancel(self) -> Result<(), StageError> {
-        match self.topic.ring.evict(&self.name) {
-            Ok(_) | Err(StageError::InBatch { .. }) => Ok(()),
-            Err(refused) => Err(refused),
-        }
-    }
+/// A consumer's place in one partition.
+pub(crate) struct Part<E, K: Producers> {
+    pub(crate) partition: Arc<Partition<E, K>>,
+    pub(crate) consumer: Consumer<E, K>,
 }
 
 /// A subscriber to be polled.
@@ -202,7 +283,7 @@ impl<E, K: Producers> Subscription<E, K> {
 /// # let engine = Engine::builder().build()?;
 /// # let ticks = engine.topic::<u64>("ticks").create()?;
 /// let mut tape = ticks.subscribe("tape").poll()?;
-/// ticks.producer()?.publish(|tick| *tick = 42)?;
+/// ticks.producer().create()?.publish(|tick| *tick = 42)?;
 /// ticks.close();
 /// while let Some(mut batch) = tape.poll(Duration::from_millis(100))? {
 ///     for (tick, at) in &mut batch {
@@ -212,68 +293,199 @@ impl<E, K: Producers> Subscription<E, K> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Subscriber<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
-    name: String,
-    consumer: Consumer<E, K>,
+    pub(crate) topic: Arc<Inner<E, K>>,
+    pub(crate) seat: Arc<Seat<E, K>>,
+    /// By the number of the partition.
+    pub(crate) parts: Vec<Part<E, K>>,
+    first: Vec<u64>,
+    watch: Watch,
+    /// Partitions that were not read to their end.
+    open: usize,
     limit: usize,
 }
 
 impl<E, K: Producers> fmt::Debug for Subscriber<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Subscriber {:?} of {:?}", self.name, self.topic.name)
+        write!(f, "Subscriber {:?} of {:?}", self.seat.name, self.topic.name)
     }
 }
 
 impl<E, K: Producers> Subscriber<E, K> {
+    fn new(topic: Arc<Inner<E, K>>, seat: Arc<Seat<E, K>>, parts: Vec<Part<E, K>>, limit: usize) -> Self {
+        let mut watch = Watch::new(seat.wait.clone(), Arc::clone(&seat.waiter));
+        (0..parts.len()).for_each(|source| watch.add(source));
+        let first = parts.iter().map(|part| part.consumer.first().0).collect();
+        let open = parts.len();
+        Self { topic, seat, parts, first, watch, open, limit }
+    }
+
     /// The subscriber's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.seat.name
     }
 
-    /// The first offset that it was promised.
+    /// The first offset that it was promised, in partition 0. See [`first_in`](Self::first_in).
     pub fn first(&self) -> u64 {
-        self.consumer.first().0
+        self.first[0]
     }
 
-    /// How many published events it has not read.
+    /// The first offset that it was promised in this partition; none if it does not read that.
+    pub fn first_in(&self, partition: u32) -> Option<u64> {
+        self.first.get(partition as usize).copied()
+    }
+
+    /// The next offset that it will read in this partition; none if it does not read that.
+    pub fn position(&self, partition: u32) -> Option<u64> {
+        self.parts.get(partition as usize).map(|part| part.consumer.consumed().0)
+    }
+
+    /// How many published events it has not read, in all partitions.
     pub fn lag(&self) -> u64 {
-        self.consumer.lag()
+        self.parts.iter().map(|part| part.consumer.lag()).sum()
     }
 
-    /// Waits for events, no longer than `limit`: a batch, which is empty if none came. None once the topic was closed
-    /// and all was read. A limit of zero never waits.
+    /// Moves to an offset of a partition without reading what lies between. Backward, the offset must be kept still: by
+    /// a slower consumer, or by [`retain`](crate::TopicBuilder::retain).
     ///
     /// # Errors
-    /// The topic was halted, a subscriber failed, or this one was evicted.
+    /// It is not kept (the error has the range), there is no such partition, others stand behind this subscriber, or it
+    /// was evicted or halted. It stays where it was.
+    pub fn seek(&mut self, partition: u32, offset: u64) -> Result<(), PositionError> {
+        self.open_mail();
+        let partitions = self.parts.len() as u32;
+        let Some(part) = self.parts.get_mut(partition as usize) else {
+            return Err(PositionError::UnknownPartition {
+                topic: self.topic.name.clone(),
+                asked: partition,
+                partitions,
+            });
+        };
+        let moved = part.consumer.seek(Sequence(offset));
+        moved.map_err(|cause| PositionError::new(&self.topic.name, &self.seat.name, partition, cause))?;
+        // It may be armed at a bell that is not in its way any more.
+        self.watch.add(partition as usize);
+        Ok(())
+    }
+
+    /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once the
+    /// topic was closed and all was read. A limit of zero never waits.
+    ///
+    /// # Errors
+    /// The topic was halted, a consumer failed, or this one was evicted.
+    #[inline]
     pub fn poll(&mut self, limit: Duration) -> Result<Option<Batch<'_, E, K>>, ReadError> {
-        let polled = if limit.is_zero() {
-            self.consumer.poll(self.limit)
-        } else {
-            match Instant::now().checked_add(limit) {
-                Some(deadline) => self.consumer.poll_until(self.limit, deadline),
-                None => self.consumer.poll_wait(self.limit),
+        let now = limit.is_zero();
+        let deadline = if now || limit == Duration::MAX { None } else { Instant::now().checked_add(limit) };
+        self.poll_by(now, deadline)
+    }
+
+    pub(crate) fn poll_by(
+        &mut self,
+        now: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Batch<'_, E, K>>, ReadError> {
+        let source = loop {
+            let mut parts = Parts { parts: &mut self.parts, seat: &self.seat, limit: self.limit, over: None };
+            let found = self.watch.next(&mut parts, now, deadline);
+            let over = parts.over;
+            match (found, over) {
+                (Found::Source(source), None) => break Some(source),
+                (Found::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
+                    self.watch.remove(source);
+                    self.open -= 1;
+                    if self.open == 0 {
+                        return Ok(None);
+                    }
+                }
+                (_, Some(reason)) => return Err(self.refused(reason.into())),
+                (Found::Interrupted, None) => self.open_mail(),
+                (Found::Nothing, None) => break None,
             }
         };
-        match polled {
-            Ok(batch) => Ok(Some(Batch { batch })),
-            Err(Closed::Finished | Closed::Closed) => Ok(None),
-            Err(reason) => Err(ReadError { topic: self.topic.name.clone(), subscriber: self.name.clone(), reason }),
+        let Self { parts, topic, seat, limit, .. } = self;
+        let refused = |reason: slipring_ring::Closed| ReadError {
+            topic: topic.name.clone(),
+            consumer: seat.name.clone(),
+            reason: reason.into(),
+        };
+        let part = &mut parts[source.unwrap_or(0)];
+        let partition = part.partition.index;
+        let batch = if source.is_some() { part.consumer.poll(*limit) } else { Ok(part.consumer.nothing()) };
+        Ok(Some(Batch { batch: batch.map_err(refused)?, partition }))
+    }
+
+    fn refused(&self, reason: Closed) -> ReadError {
+        ReadError { topic: self.topic.name.clone(), consumer: self.seat.name.clone(), reason }
+    }
+
+    /// Takes what was left here by whoever added partitions.
+    #[cold]
+    fn open_mail(&mut self) {
+        self.seat.has_mail.store(false, Ordering::Relaxed);
+        for part in self.seat.mail.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            self.watch.add(self.parts.len());
+            self.first.push(part.consumer.first().0);
+            self.parts.push(part);
+            self.open += 1;
         }
     }
 }
 
-/// Events in order. Iterate over `&mut batch`; what was iterated counts as read when the batch is dropped.
+/// The parts of a subscriber while it looks for events.
+struct Parts<'s, E, K: Producers> {
+    parts: &'s mut [Part<E, K>],
+    seat: &'s Seat<E, K>,
+    limit: usize,
+    /// Why the source that was found gives nothing.
+    over: Option<slipring_ring::Closed>,
+}
+
+impl<E, K: Producers> Watched for Parts<'_, E, K> {
+    #[inline]
+    fn look(&mut self, source: usize, looks: u32) -> bool {
+        match self.parts[source].consumer.poll_paced(self.limit, looks) {
+            Ok(batch) => !batch.is_empty(),
+            Err(reason) => {
+                self.over = Some(reason);
+                true
+            }
+        }
+    }
+
+    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
+        self.parts[source].consumer.arm(waiter, source)
+    }
+
+    #[inline]
+    fn is_interrupted(&self) -> bool {
+        self.seat.has_mail.load(Ordering::Acquire)
+    }
+}
+
+/// Events of one partition, in order. Iterate over `&mut batch`; what was iterated counts as read when the batch is
+/// dropped.
 pub struct Batch<'s, E, K: Producers = Multi> {
-    batch: RingBatch<'s, E, K>,
+    pub(crate) batch: RingBatch<'s, E, K>,
+    pub(crate) partition: u32,
 }
 
 impl<E, K: Producers> fmt::Debug for Batch<'_, E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.batch.fmt(f)
+        write!(f, "{:?} of partition {}", self.batch, self.partition)
     }
 }
 
 impl<E, K: Producers> Batch<'_, E, K> {
+    /// The partition that all of it is from.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// How many events are left to iterate.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
     /// Whether nothing is left to iterate.
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
@@ -287,14 +499,16 @@ impl<'b, E, K: Producers> IntoIterator for &'b mut Batch<'_, E, K> {
     type Item = (&'b E, At);
     type IntoIter = Messages<'b, E, K>;
 
+    #[inline]
     fn into_iter(self) -> Messages<'b, E, K> {
-        Messages { events: (&mut self.batch).into_iter() }
+        Messages { partition: self.partition, events: (&mut self.batch).into_iter() }
     }
 }
 
 /// The events of a [`Batch`], each with where it stands.
 pub struct Messages<'b, E, K: Producers> {
     events: Events<'b, E, K, Shared>,
+    partition: u32,
 }
 
 impl<'b, E, K: Producers> Iterator for Messages<'b, E, K> {
@@ -303,6 +517,6 @@ impl<'b, E, K: Producers> Iterator for Messages<'b, E, K> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (sequence, event) = self.events.next()?;
-        Some((event, At { partition: 0, offset: sequence.0, end_of_batch: self.events.is_over() }))
+        Some((event, At { partition: self.partition, offset: sequence.0, end_of_batch: self.events.is_over() }))
     }
 }

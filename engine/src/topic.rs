@@ -1,18 +1,23 @@
-//! A topic: a name, the type of its events, and a ring.
+//! A topic: a name, the type of its events, and partitions.
 
-use crate::engine::Shared;
-use crate::error::{ProducerError, TopicError, check_name};
-use crate::metrics::{ConsumerMetrics, TopicMetrics};
-use crate::producer::{Producer, Producers};
+use crate::engine::{Host, Shared};
+use crate::error::{Closed, MAX_PARTITIONS, SubscribeError, TopicError, check_name};
+use crate::event::Event;
+use crate::message::Message;
+use crate::metrics::TopicMetrics;
+use crate::partition::Partition;
+use crate::producer::{ProducerBuilder, Producers};
 use crate::report::TopicReport;
 use crate::subscriber::SubscriberBuilder;
-use slipring_ring::{Builder, Closed, Multi, Ring, Single};
+use crate::subscription::Run;
+use crate::threads::Threads;
+use slipring_ring::{Builder, Consumer, Multi, Single};
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
 /// Tells topics of a process apart: what a [`Receipt`](crate::Receipt) carries instead of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,25 +38,46 @@ impl fmt::Display for TopicId {
 
 /// What two creators of one topic must agree on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shape {
     /// The type of the events.
     pub event: &'static str,
     /// One producer only.
     pub single_producer: bool,
-    /// Events the ring holds.
+    /// How many partitions it was created with.
+    pub partitions: usize,
+    /// Events that each partition's ring holds.
     pub capacity: usize,
-}
-
-impl Shape {
-    pub(crate) fn of<E, K: Producers>(capacity: usize) -> Self {
-        Self { event: std::any::type_name::<E>(), single_producer: K::SINGLE, capacity }
-    }
+    /// The largest message, in bytes, where the events are messages.
+    pub max_message: Option<usize>,
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let producers = if self.single_producer { "a single producer" } else { "any number of producers" };
-        write!(f, "{} slots of {} with {producers}", self.capacity, self.event)
+        if self.partitions != 1 {
+            write!(f, "{} partitions of ", self.partitions)?;
+        }
+        write!(f, "{} slots of {}", self.capacity, self.event)?;
+        if let Some(bytes) = self.max_message {
+            write!(f, " of up to {bytes} bytes")?;
+        }
+        f.write_str(if self.single_producer { " with a single producer" } else { " with any number of producers" })
+    }
+}
+
+/// What a topic was told when it was created.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) capacity: usize,
+    pub(crate) retain: usize,
+    pub(crate) timestamps: bool,
+    pub(crate) max_message: usize,
+    pub(crate) memory_limit: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { capacity: 1024, retain: 0, timestamps: false, max_message: 1024, memory_limit: 1 << 30 }
     }
 }
 
@@ -59,68 +85,122 @@ impl fmt::Display for Shape {
 pub struct TopicBuilder<E, K = Multi> {
     engine: Arc<Shared>,
     name: String,
-    capacity: usize,
-    retain: usize,
+    partitions: usize,
+    settings: Settings,
     kind: PhantomData<(fn() -> E, K)>,
 }
 
 impl<E: Send + Sync + 'static> TopicBuilder<E> {
     pub(crate) fn new(engine: Arc<Shared>, name: String) -> Self {
-        Self { engine, name, capacity: 1024, retain: 0, kind: PhantomData }
+        Self { engine, name, partitions: 1, settings: Settings::default(), kind: PhantomData }
     }
 
     /// Only one producer at a time: it publishes without any atomic read-modify-write.
     pub fn single_producer(self) -> TopicBuilder<E, Single> {
-        let Self { engine, name, capacity, retain, .. } = self;
-        TopicBuilder { engine, name, capacity, retain, kind: PhantomData }
+        let Self { engine, name, partitions, settings, .. } = self;
+        TopicBuilder { engine, name, partitions, settings, kind: PhantomData }
+    }
+}
+
+impl<K: Producers> TopicBuilder<Message, K> {
+    /// The largest message, in bytes of key, value and headers as [`Record::size`](crate::Record::size) counts them;
+    /// 1,024 unless told. Every slot has room for one of this size: see [`memory_limit`](Self::memory_limit).
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.settings.max_message = bytes;
+        self
     }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
-    /// How many events the topic's ring holds: a power of two, 1,024 unless told. All are allocated at once.
+    /// How many partitions, each with a ring of its own: 1 to 1,024, one unless told.
+    pub fn partitions(mut self, partitions: usize) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// How many events each partition's ring holds: a power of two, 1,024 unless told. All are allocated at once.
     pub fn capacity(mut self, events: usize) -> Self {
-        self.capacity = events;
+        self.settings.capacity = events;
         self
     }
 
-    /// Keeps the last `events` (fewer than the capacity) readable for subscribers that come later; none unless told.
+    /// Keeps the last `events` (fewer than the capacity) of each partition readable for consumers that come later; none
+    /// unless told.
     pub fn retain(mut self, events: usize) -> Self {
-        self.retain = events;
+        self.settings.retain = events;
         self
     }
 
-    /// Creates the topic, its slots filled with `E::default()`.
+    /// Notes when each event is published: for lag in time, time to live, and starting at a time. It costs a reading of
+    /// the engine's clock an event or batch, so it is not done unless told.
+    pub fn timestamps(mut self) -> Self {
+        self.settings.timestamps = true;
+        self
+    }
+
+    /// The most memory that the slots of all partitions may take, in bytes: 1 GiB unless told. All of it is taken when
+    /// the topic is created, and nothing more later: capacity x (the event + [`max_message`](Self::max_message),
+    /// rounded up to whole cache lines) for each partition.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.settings.memory_limit = bytes;
+        self
+    }
+
+    /// Creates the topic, its slots filled with `E::default()`, or with empty messages.
     ///
     /// # Errors
     /// The name is no name or taken (the error shows both shapes), or the size is refused.
     pub fn create(self) -> Result<Topic<E, K>, TopicError>
     where
-        E: Default,
+        E: Event,
     {
-        self.create_with(E::default)
+        let (capacity, max_message) = (self.settings.capacity, self.settings.max_message);
+        let slots: Slots<E> = Box::new(move || E::slots(capacity, max_message));
+        self.create_from(slots, E::cell(max_message))
     }
 
     /// Creates the topic, its slots filled by `make`.
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub fn create_with(self, make: impl FnMut() -> E + 'static) -> Result<Topic<E, K>, TopicError> {
-        let Self { engine, name, capacity, retain, .. } = self;
+    pub fn create_with(self, make: impl FnMut() -> E + Send + 'static) -> Result<Topic<E, K>, TopicError> {
+        let make = Arc::new(Mutex::new(make));
+        let slots: Slots<E> = Box::new(move || {
+            let make = Arc::clone(&make);
+            Box::new(move || (make.lock().unwrap_or_else(PoisonError::into_inner))())
+        });
+        self.create_from(slots, 0)
+    }
+
+    fn create_from(self, slots: Slots<E>, cell: usize) -> Result<Topic<E, K>, TopicError> {
+        let Self { engine, name, partitions, settings, .. } = self;
         check_name(&name)?;
-        let shape = Shape::of::<E, K>(capacity);
+        let shape = Shape {
+            event: std::any::type_name::<E>(),
+            single_producer: K::SINGLE,
+            partitions,
+            capacity: settings.capacity,
+            max_message: (cell > 0).then_some(settings.max_message),
+        };
         let mut created = None;
         engine.add(&name, &shape, || {
-            let mut builder = K::builder(capacity, make);
-            builder.retain(retain);
-            let (first, ring) = builder.build().map_err(|cause| TopicError::Ring { name: name.clone(), cause })?;
-            let inner = Arc::new(Inner {
+            let inner = Inner {
                 id: TopicId::next(),
                 name: name.clone(),
                 shape: shape.clone(),
-                ring,
-                spare: Mutex::new(Some(first)),
+                host: Arc::clone(&engine.host),
+                settings,
+                cell,
+                slots: Mutex::new(slots),
+                partitions: RwLock::new(Arc::new([])),
+                count: AtomicUsize::new(0),
+                readers: Mutex::default(),
                 lent: AtomicUsize::new(0),
-            });
+                threads: Threads::default(),
+                runs: Mutex::default(),
+            };
+            inner.grow(partitions)?;
+            let inner = Arc::new(inner);
             created = Some(Arc::clone(&inner));
             Ok(inner)
         })?;
@@ -128,20 +208,158 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     }
 }
 
+/// Makes what makes the events of one partition.
+type Slots<E> = Box<dyn Fn() -> Box<dyn FnMut() -> E> + Send>;
+
 /// A topic of events of type `E`. Cloning gives another handle of the same topic.
 pub struct Topic<E, K: Producers = Multi> {
     pub(crate) inner: Arc<Inner<E, K>>,
 }
 
+/// The partitions of a topic at a moment.
+pub(crate) type Partitions<E, K> = Arc<[Arc<Partition<E, K>>]>;
+
+/// What everybody who has to do with a topic shares.
 pub(crate) struct Inner<E, K: Producers> {
     pub(crate) id: TopicId,
     pub(crate) name: String,
     shape: Shape,
-    pub(crate) ring: Ring<E, K>,
-    /// The ring's own producer: to be cloned, or lent and given back. While the topic has it, the ring stays open.
-    pub(crate) spare: Mutex<Option<slipring_ring::Producer<E, K>>>,
+    pub(crate) host: Arc<Host>,
+    pub(crate) settings: Settings,
+    /// Bytes that a slot needs beside itself.
+    cell: usize,
+    slots: Mutex<Slots<E>>,
+    partitions: RwLock<Partitions<E, K>>,
+    /// How many partitions, for producers that look at each publish whether there are more.
+    pub(crate) count: AtomicUsize,
+    /// Those who read every partition, and must have joined a new one before anybody publishes there. The lock is held
+    /// by whoever adds partitions or joins them all.
+    readers: Mutex<Vec<Weak<dyn Reader<E, K>>>>,
     /// How many producers the users hold.
     pub(crate) lent: AtomicUsize,
+    pub(crate) threads: Threads,
+    /// The consumers that run or ran on threads of their own.
+    runs: Mutex<Vec<Arc<Run>>>,
+}
+
+/// Somebody who reads all partitions of a topic, also those that are added.
+pub(crate) trait Reader<E, K: Producers>: Send + Sync {
+    /// Joins a partition that nobody publishes into yet. Dropping what is returned leaves it again.
+    fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError>;
+
+    /// All readers have joined: reads it from now on.
+    fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>);
+}
+
+/// The readers of a topic while nobody else can join or add partitions.
+pub(crate) struct Readers<'t, E, K: Producers> {
+    list: MutexGuard<'t, Vec<Weak<dyn Reader<E, K>>>>,
+}
+
+impl<E, K: Producers> Readers<'_, E, K> {
+    pub(crate) fn add(&mut self, reader: Weak<dyn Reader<E, K>>) {
+        self.list.retain(|reader| reader.strong_count() > 0);
+        self.list.push(reader);
+    }
+
+    fn all(&self) -> Vec<Arc<dyn Reader<E, K>>> {
+        self.list.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl<E, K: Producers> Inner<E, K> {
+    /// The partitions that there are now.
+    pub(crate) fn partitions(&self) -> Partitions<E, K> {
+        Arc::clone(&self.partitions.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps partitions from being added until it is dropped.
+    pub(crate) fn readers(&self) -> Readers<'_, E, K> {
+        Readers { list: self.readers.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    pub(crate) fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn closed(&self) -> Option<Closed> {
+        self.partitions().iter().find_map(|partition| partition.ring.closed()).map(Closed::from)
+    }
+
+    pub(crate) fn close(&self) {
+        self.partitions().iter().for_each(|partition| partition.ring.close());
+    }
+
+    /// Ends the topic with a consumer's name and cause.
+    pub(crate) fn fail(&self, consumer: &str, cause: &str) {
+        self.partitions().iter().for_each(|partition| partition.ring.fail(consumer, cause));
+    }
+
+    /// Takes a consumer's gates away, in all partitions.
+    pub(crate) fn evict(&self, consumer: &str) -> Result<(), slipring_ring::StageError> {
+        use slipring_ring::StageError::{InBatch, Unknown};
+        let _no_new_partition = self.readers();
+        let mut unknown = None;
+        let mut found = false;
+        for partition in self.partitions().iter() {
+            match partition.ring.evict(consumer) {
+                // It leaves when that ends.
+                Ok(_) | Err(InBatch { .. }) => found = true,
+                Err(refused @ Unknown { .. }) => unknown = Some(refused),
+                Err(refused) => return Err(refused),
+            }
+        }
+        if found { Ok(()) } else { unknown.map_or(Ok(()), Err) }
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
+    /// Adds partitions up to `total`. Every reader has joined them before a producer sees them.
+    fn grow(&self, total: usize) -> Result<(), TopicError> {
+        let name = || self.name.clone();
+        if !(1..=MAX_PARTITIONS).contains(&total) {
+            return Err(TopicError::Partitions { name: name(), asked: total });
+        }
+        let readers = self.readers();
+        if let Some(reason) = self.closed() {
+            return Err(TopicError::Closed { name: name(), reason });
+        }
+        let mut partitions = self.partitions().to_vec();
+        self.check_memory(total)?;
+        let mut joined = Vec::new();
+        for index in partitions.len()..total {
+            let Settings { capacity, retain, timestamps, .. } = self.settings;
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner)();
+            let partition = Partition::new(index as u32, capacity, retain, timestamps, slots);
+            let partition = Arc::new(partition.map_err(|cause| TopicError::Ring { name: name(), cause })?);
+            for reader in readers.all() {
+                let refused = |cause| TopicError::Consumer { name: name(), cause: Box::new(cause) };
+                let consumer = reader.join(&partition).map_err(refused)?;
+                joined.push((reader, Arc::clone(&partition), consumer));
+            }
+            partitions.push(partition);
+        }
+        *self.partitions.write().unwrap_or_else(PoisonError::into_inner) = partitions.into();
+        for (reader, partition, consumer) in joined {
+            reader.take(&partition, consumer);
+        }
+        // Producers look for the new list when they see this.
+        self.count.store(total, Ordering::Release);
+        Ok(())
+    }
+
+    fn check_memory(&self, partitions: usize) -> Result<(), TopicError> {
+        let Settings { capacity, memory_limit, .. } = self.settings;
+        // A stamp stands in each slot of many producers.
+        let slot = (std::mem::size_of::<E>() + self.cell) as u64 + if K::SINGLE { 0 } else { 8 };
+        let asked = slot.saturating_mul(capacity as u64).saturating_mul(partitions as u64);
+        // What is no capacity at all is refused by the ring, with its own words.
+        if capacity.is_power_of_two() && asked > memory_limit {
+            let (name, limit) = (self.name.clone(), memory_limit);
+            return Err(TopicError::Memory { name, asked, limit, partitions, capacity, slot });
+        }
+        Ok(())
+    }
 }
 
 impl<E, K: Producers> Clone for Topic<E, K> {
@@ -171,16 +389,39 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         self.inner.id
     }
 
-    /// A producer of this topic.
+    /// How many partitions it has now.
+    pub fn partitions(&self) -> u32 {
+        self.inner.partitions().len() as u32
+    }
+
+    /// Adds `more` partitions. Consumers that are there read them from their first offset: they miss nothing. Producers
+    /// use them from their next publish on; a key may have another partition then than before.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").create()?;
+    /// let mut tape = ticks.subscribe("tape").poll()?;
+    /// let mut producer = ticks.producer().create()?;
+    /// ticks.add_partitions(2)?;
+    /// producer.publish_to(2, |tick| *tick = 42)?;
+    /// let mut batch = tape.poll(Duration::from_secs(1))?.unwrap();
+    /// assert!((&mut batch).into_iter().eq([(&42, slipring::At::new(2, 0, true))]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// The topic has a single producer and somebody has it, or the topic is closed.
-    pub fn producer(&self) -> Result<Producer<E, K>, ProducerError> {
-        let topic = || self.inner.name.clone();
-        if let Some(reason) = self.inner.ring.closed() {
-            return Err(ProducerError::Closed { topic: topic(), reason });
-        }
-        Producer::lend(&self.inner).ok_or_else(|| ProducerError::Taken { topic: topic() })
+    /// There would be none or more than 1,024, they would take more memory than the topic may have, or it is closed.
+    /// Then there are as many as before.
+    pub fn add_partitions(&self, more: usize) -> Result<(), TopicError> {
+        let total = self.inner.partitions().len().saturating_add(more);
+        self.inner.grow(total)
+    }
+
+    /// A producer of this topic: its settings, then [`create`](ProducerBuilder::create).
+    pub fn producer(&self) -> ProducerBuilder<E, K> {
+        ProducerBuilder::new(Arc::clone(&self.inner))
     }
 
     /// A subscriber: sees every event of this topic. Its settings, then [`run`](SubscriberBuilder::run) or
@@ -196,12 +437,12 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 
     /// Why this topic takes nothing more; none while it is open.
     pub fn closed(&self) -> Option<Closed> {
-        self.inner.ring.closed()
+        self.inner.closed()
     }
 
-    /// Takes nothing more. Subscribers read what is there, and are told then.
+    /// Takes nothing more. Consumers read what is there, and are told then.
     pub fn close(&self) {
-        self.inner.ring.close();
+        self.inner.close();
     }
 }
 
@@ -226,28 +467,17 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     }
 
     fn metrics(&self) -> TopicMetrics {
-        let positions = self.ring.positions();
-        let consumers = positions.stages.into_iter().map(|stage| ConsumerMetrics {
-            name: stage.name,
-            after: stage.after,
-            consumed: stage.consumed.0,
-            lag: stage.lag,
-            stalls: stage.stalls,
-            skipped: stage.skipped,
-        });
-        TopicMetrics {
-            name: self.name.clone(),
-            capacity: positions.capacity,
-            earliest: positions.earliest.0,
-            published: positions.published.0,
-            fill: positions.fill,
-            oldest_unpublished: positions.oldest_unpublished.map(|sequence| sequence.0),
-            consumers: consumers.collect(),
-        }
+        let runs = self.runs().clone();
+        // Of several that had the name one after the other, the last.
+        let run = |name: &str| runs.iter().rev().find(|run| run.name == name);
+        let skipped = |name: &str| run(name).map_or(0, |run| run.skipped.load(Ordering::Relaxed));
+        let partitions = self.partitions();
+        let positions = partitions.iter().map(|partition| (partition.index, partition.ring.positions()));
+        TopicMetrics::new(self.name.clone(), positions, skipped)
     }
 
     fn closed(&self) -> Option<Closed> {
-        self.ring.closed()
+        Inner::closed(self)
     }
 
     fn producers(&self) -> usize {
@@ -255,7 +485,24 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     }
 
     fn shutdown(&self, limit: Duration) -> TopicReport {
-        TopicReport { name: self.name.clone(), ring: self.ring.shutdown(limit) }
+        // A partition that is being added is closed as well, or not added.
+        {
+            let _no_new_partition = self.readers();
+            self.close();
+        }
+        let now = Instant::now();
+        // For ever, or as good as.
+        let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        let deadline = now.checked_add(limit).or_else(|| now.checked_add(century)).unwrap_or(now);
+        let partitions = self.partitions();
+        if !self.threads.wait(deadline) {
+            for partition in partitions.iter() {
+                partition.ring.halt();
+            }
+            // A moment for threads that are about to end.
+            self.threads.wait(Instant::now() + Duration::from_millis(100));
+        }
+        TopicReport::new(&self.name, &partitions, &self.runs())
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

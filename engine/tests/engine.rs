@@ -1,6 +1,6 @@
 //! What an engine promises its users, topic by topic.
 
-use slipring::{ClaimError, Closed, Engine, Multi, OnError, Single, StartAt, SubscribeError, TopicError, Wait};
+use slipring::{Closed, Engine, Multi, OnError, PublishError, Single, StartAt, SubscribeError, TopicError, Wait};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
@@ -42,7 +42,7 @@ fn every_subscriber_sees_every_event_in_order_and_a_dependent_one_later() {
                 Ok::<_, Infallible>(())
             })
             .unwrap();
-        let mut producer = topic.producer().unwrap();
+        let mut producer = topic.producer().create().unwrap();
         for number in 0..1000 {
             let receipt = producer.publish(|event| *event = number * 3).unwrap();
             assert_eq!((receipt.topic, receipt.partition, receipt.offset), (topic.id(), 0, number));
@@ -117,7 +117,7 @@ fn a_panicking_handler_ends_the_topic_with_its_name_and_message_and_wakes_who_wa
         })
         .unwrap();
     let mut other = topic.subscribe("other").poll().unwrap();
-    let mut producer = topic.producer().unwrap();
+    let mut producer = topic.producer().create().unwrap();
     // The second subscriber never reads, so the producer waits for room when the first one panics.
     let waiting = std::thread::spawn(move || {
         loop {
@@ -143,7 +143,7 @@ fn a_panicking_handler_ends_the_topic_with_its_name_and_message_and_wakes_who_wa
     let failures: Vec<_> = report.failures().collect();
     assert!(matches!(failures[..], [("ticks", "book", cause)] if cause.contains("the book is torn")), "{report}");
     // What was not handled counts as left.
-    assert_eq!(report.topics[0].ring.stages.iter().find(|stage| stage.name == "book").unwrap().consumed.0, 3);
+    assert_eq!(report.topics[0].consumer("book").next().unwrap().consumed, 3);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn an_error_is_skipped_or_retried_as_told() {
             false => Ok(()),
         })
         .unwrap();
-    let mut producer = topic.producer().unwrap();
+    let mut producer = topic.producer().create().unwrap();
     for number in 0..100 {
         producer.publish(|event| *event = number).unwrap();
     }
@@ -181,10 +181,10 @@ fn polling_waits_no_longer_than_told_and_ends_with_none() {
     let mut tape = topic.subscribe("tape").limit(2).poll().unwrap();
     assert!(tape.poll(Duration::ZERO).unwrap().unwrap().is_empty());
     assert!(tape.poll(Duration::from_millis(1)).unwrap().unwrap().is_empty());
-    let mut producer = topic.producer().unwrap();
+    let mut producer = topic.producer().create().unwrap();
     producer.publish_batch(3, |index, event| *event = index as u64).unwrap();
     topic.close();
-    assert!(matches!(producer.publish(|_| ()).unwrap_err().reason, ClaimError::Closed(Closed::Closed)));
+    assert!(matches!(producer.publish(|_| ()), Err(PublishError::Closed { reason: Closed::Closed, .. })));
     let mut seen = Vec::new();
     while let Some(mut batch) = tape.poll(LONG).unwrap() {
         seen.extend((&mut batch).into_iter().map(|(event, at)| (*event, at.offset, at.end_of_batch)));
@@ -198,7 +198,7 @@ fn a_shutdown_without_end_drains() {
     let engine = engine();
     let topic = engine.topic::<u64>("ticks").create().unwrap();
     topic.subscribe("all").run(fine).unwrap();
-    topic.producer().unwrap().publish_batch(500, |_, _| ()).unwrap();
+    topic.producer().create().unwrap().publish_batch(500, |_, _| ()).unwrap();
     let report = engine.shutdown(Duration::MAX);
     assert!(report.is_complete(), "{report}");
 }
@@ -215,7 +215,7 @@ fn shutdown_drains_a_chain_of_topics() {
             let orders = engine.topic::<u64>("orders").capacity(4).create().unwrap();
             (orders, engine.topic::<u64>("quotes").capacity(4).create().unwrap())
         };
-        let mut out = quotes.producer().unwrap();
+        let mut out = quotes.producer().create().unwrap();
         orders.subscribe("book").run(move |order, _| out.publish(|quote| *quote = order * 2).map(|_| ())).unwrap();
         let sum = Arc::new(AtomicU64::new(0));
         let total = Arc::clone(&sum);
@@ -226,7 +226,7 @@ fn shutdown_drains_a_chain_of_topics() {
                 Ok::<_, Infallible>(())
             })
             .unwrap();
-        let mut producer = orders.producer().unwrap();
+        let mut producer = orders.producer().create().unwrap();
         for number in 1..=100 {
             producer.publish(|order| *order = number).unwrap();
         }
@@ -256,27 +256,27 @@ fn a_handler_that_does_not_return_is_reported_not_waited_for() {
             Ok::<_, Infallible>(())
         })
         .unwrap();
-    topic.producer().unwrap().publish_batch(5, |_, _| ()).unwrap();
+    topic.producer().create().unwrap().publish_batch(5, |_, _| ()).unwrap();
     inside.wait();
     let report = engine.shutdown(Duration::from_millis(10));
-    let stuck = &report.topics[0].ring.stages[0];
+    let stuck = &report.topics[0].consumers[0];
     assert!(stuck.running && stuck.left == 5 && !report.is_complete(), "{report}");
     assert!(report.to_string().contains("still in its handler"), "{report}");
     drop(release);
     // Once it returns, it ends, and a second look says so.
     let later = engine.shutdown(LONG);
-    assert!(!later.topics[0].ring.stages[0].running, "{later}");
+    assert!(!later.topics[0].consumers[0].running, "{later}");
 }
 
 #[test]
 fn a_single_producer_is_lent_to_one_at_a_time() {
     let engine = engine();
     let topic = engine.topic::<u64>("ticks").single_producer().create().unwrap();
-    let mut producer = topic.producer().unwrap();
-    assert!(topic.producer().unwrap_err().to_string().contains("taken"));
+    let mut producer = topic.producer().create().unwrap();
+    assert!(topic.producer().create().unwrap_err().to_string().contains("taken"));
     producer.publish(|event| *event = 1).unwrap();
     drop(producer);
-    let mut again = topic.producer().unwrap();
+    let mut again = topic.producer().create().unwrap();
     assert_eq!(again.publish(|event| *event = 2).unwrap().offset, 1);
     assert!(topic.closed().is_none());
 }
@@ -287,15 +287,16 @@ fn metrics_name_who_is_behind() {
     let topic = engine.topic::<u64>("ticks").capacity(4).create().unwrap();
     let mut slow = topic.subscribe("slow").poll().unwrap();
     let mut quick = topic.subscribe("quick").poll().unwrap();
-    let mut producer = topic.producer().unwrap();
+    let mut producer = topic.producer().create().unwrap();
     producer.publish_batch(4, |_, _| ()).unwrap();
     quick.poll(LONG).unwrap().unwrap().into_iter().for_each(|_| ());
     let refused = producer.publish_until(Instant::now(), |_| ()).unwrap_err();
-    assert!(matches!(&refused.reason, ClaimError::TimedOut { by: Some(by) } if by == "slow"), "{refused}");
-    assert!(matches!(producer.try_publish(|_| ()).unwrap_err().reason, ClaimError::Full));
+    assert!(matches!(&refused, PublishError::TimedOut { by: Some(by), .. } if by == "slow"), "{refused}");
+    let refused = producer.try_publish(|_| ()).unwrap_err();
+    assert!(matches!(&refused, PublishError::Full { by: Some(by), .. } if by == "slow"), "{refused}");
     let metrics = engine.metrics();
     let ticks = metrics.topic("ticks").unwrap();
-    assert_eq!((ticks.published, ticks.capacity, ticks.fill, ticks.earliest), (4, 4, 4, 0));
+    assert_eq!((ticks.published, ticks.capacity, ticks.fill, ticks.partitions[0].earliest), (4, 4, 4, 0));
     let (slow_now, quick_now) = (ticks.consumer("slow").unwrap(), ticks.consumer("quick").unwrap());
     assert_eq!((slow_now.lag, slow_now.consumed, slow_now.stalls), (4, 0, 1));
     assert_eq!((quick_now.lag, quick_now.consumed, quick_now.stalls), (0, 4, 0));
@@ -310,7 +311,7 @@ fn a_cancelled_subscriber_no_longer_holds_the_producers() {
     let topic = engine.topic::<u64>("ticks").capacity(2).create().unwrap();
     let going = topic.subscribe("going").run(fine).unwrap();
     going.cancel().unwrap();
-    let mut producer = topic.producer().unwrap();
+    let mut producer = topic.producer().create().unwrap();
     for _ in 0..100 {
         producer.publish(|_| ()).unwrap();
     }
@@ -321,7 +322,7 @@ fn a_cancelled_subscriber_no_longer_holds_the_producers() {
 fn a_late_subscriber_starts_where_it_asked_or_learns_the_range() {
     let engine = engine();
     let topic = engine.topic::<u64>("ticks").capacity(8).retain(3).create().unwrap();
-    let mut producer = topic.producer().unwrap();
+    let mut producer = topic.producer().create().unwrap();
     for number in 0..20 {
         producer.publish(|event| *event = number).unwrap();
     }
@@ -352,7 +353,7 @@ fn several_producers_share_a_topic_with_any_wait() {
                 Ok::<_, Infallible>(())
             })
             .unwrap();
-        let first = topic.producer().unwrap();
+        let first = topic.producer().create().unwrap();
         let threads: Vec<_> = (0..3)
             .map(|_| {
                 let mut producer = first.clone();

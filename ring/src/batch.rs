@@ -4,7 +4,7 @@ use crate::access::{Access, Shared};
 use crate::buffer::Slots;
 use crate::consumer::Consumer;
 use crate::kind::Kind;
-use crate::sequence::{Sequence, later};
+use crate::sequence::{Sequence, earlier, later};
 use crate::wait::Wait;
 use std::fmt;
 use std::marker::PhantomData;
@@ -96,9 +96,24 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
     }
 
     /// Takes the last steps of the iteration back: from this event on they come again, but none that was released:
-    /// a producer may be writing there.
-    pub(crate) fn step_back_to(&mut self, sequence: Sequence) {
-        self.read = later(sequence.0, self.consumer.next);
+    /// a producer may be writing there. A position that was not reached yet changes nothing.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Sequence};
+    /// # let mut builder = Builder::single(4, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// producer.publish_batch(3, |index, event| *event = index as u64)?;
+    /// let mut batch = tape.poll(8)?;
+    /// assert_eq!((&mut batch).into_iter().count(), 3);
+    /// batch.put_back(Sequence(1));
+    /// drop(batch);
+    /// assert_eq!((&mut tape.poll(8)?).into_iter().next(), Some((Sequence(1), &1)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn put_back(&mut self, from: Sequence) {
+        self.read = later(earlier(from.0, self.read), self.consumer.next);
     }
 
     /// Passes over the next slot unread.
@@ -109,7 +124,7 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
     }
 
     /// Whether the ring was halted or has failed: nobody needs the rest of this batch.
-    pub(crate) fn is_moot(&self) -> bool {
+    pub fn is_moot(&self) -> bool {
         self.consumer.core.closing.phase().at_once()
     }
 

@@ -225,6 +225,15 @@ impl Waiter {
         true
     }
 
+    /// Hands the token of each bell that has rung since this waiter last slept to `each`, without sleeping. False if
+    /// none has.
+    pub fn take(&self, each: impl FnMut(usize)) -> bool {
+        let mut state = lock(&self.bed.state);
+        let rung = std::mem::take(&mut state.rung);
+        state.tokens.drain(..).for_each(each);
+        rung
+    }
+
     /// Wakes this waiter from another thread, with a token of the caller's.
     pub fn wake(&self, token: usize) {
         self.bed.wake(token);

@@ -180,6 +180,41 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
+    /// A batch of nothing.
+    pub fn nothing(&mut self) -> Batch<'_, E, K, A> {
+        Batch::empty(self)
+    }
+
+    /// [`poll`](Self::poll) for a loop that does the waiting itself, over several consumers for instance. It paces its
+    /// looks as the waiting forms do: see [`Wait::pause`]. `looks` is how many looks in a row found nothing.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    #[inline]
+    pub fn poll_paced(&mut self, limit: usize, looks: u32) -> Result<Batch<'_, E, K, A>, Closed> {
+        let limit = limit.max(1) as u64;
+        if looks == 0 {
+            self.waiting.pause();
+        }
+        match self.events(limit).look() {
+            Some(found) => {
+                if let Ok(run) = found {
+                    self.waiting.set_looks(looks);
+                    self.learn(run, limit);
+                }
+                self.begin(found, limit)
+            }
+            None => Ok(Batch::empty(self)),
+        }
+    }
+
+    #[inline(always)]
+    fn learn(&mut self, run: Run, limit: u64) {
+        let capacity = self.core.capacity();
+        let few = (capacity / 4).clamp(1, 1024).min(limit).min(K::LONGEST_LOOK / 2);
+        self.waiting.learn(run.end.wrapping_sub(self.next), few, capacity / 2);
+    }
+
     /// At least one event, at most `limit`. Waits as long as it takes.
     ///
     /// # Errors
@@ -209,9 +244,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             match found {
                 Ok(run) if run.start == run.end => self.release(run.start),
                 Ok(run) => {
-                    let capacity = self.core.capacity();
-                    let few = (capacity / 4).clamp(1, 1024).min(limit).min(K::LONGEST_LOOK / 2);
-                    self.waiting.learn(run.end.wrapping_sub(self.next), few, capacity / 2);
+                    self.learn(run, limit);
                     return self.begin(found, limit);
                 }
                 Err(_) => return self.begin(found, limit),

@@ -415,12 +415,12 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
             let tried = if retried.0 == culprit { retried.1 } else { 0 };
             if (retries > 0 || then_skip) && batch.is_moot() {
                 // Halted: the next poll tells. What failed last stays unread.
-                batch.step_back_to(culprit);
+                batch.put_back(culprit);
                 break;
             }
             if tried < retries {
                 retried = (culprit, tried + 1);
-                batch.step_back_to(culprit);
+                batch.put_back(culprit);
             } else if then_skip {
                 stage.counts.skip();
                 if batch.position() == culprit {
@@ -428,7 +428,7 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
                     batch.pass_over();
                 }
             } else {
-                batch.step_back_to(culprit);
+                batch.put_back(culprit);
                 return Err(cause);
             }
         }

@@ -260,8 +260,9 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// The stage that holds the lowest gate; none if the floor does.
-    fn slowest(&self) -> Option<String> {
+    /// The stage that holds the lowest gate; none if it is the floor, so that what is missing is a publish. Who has just
+    /// been refused learns here in whose way it was.
+    pub fn slowest(&self) -> Option<String> {
         let (gate, stage) = self.known.lowest(&GATE)?;
         (ahead(self.core.floor(), gate) >= 0).then(|| stage.name.clone())
     }

@@ -108,6 +108,12 @@ impl Waiting {
         }
     }
 
+    /// For a loop that counts its empty looks itself.
+    #[inline]
+    pub(crate) fn set_looks(&mut self, looks: u32) {
+        self.looks = looks;
+    }
+
     /// Learns from finding `len` events, of which `few` are too few and `many` too many: the producer had to come for
     /// room, or soon will.
     #[inline]

@@ -101,7 +101,7 @@ fn with<const W: usize, K: Producers>(
     let left = Arc::new(AtomicUsize::new(shape.producers));
     let publishers = (0..shape.producers)
         .map(|_| {
-            let mut producer = topic.producer().map_err(refused)?;
+            let mut producer = topic.producer().create().map_err(refused)?;
             producer.set_wait(if wait.occupies_a_core() { wait.clone() } else { Wait::spin_yield() });
             Ok(Publisher { producer, topic: topic.clone(), left: Arc::clone(&left) })
         })

@@ -191,7 +191,7 @@ pub fn run(
     started.map_err(text)?;
 
     let (mut lent, book) = setup.station("book", BookStage::default());
-    let mut quoting = quotes.producer().map_err(text)?;
+    let mut quoting = quotes.producer().create().map_err(text)?;
     quoting.set_wait(plan.wait.clone());
     let started = setup.subscriber(&orders, "book").run(move |slot: &OrderSlot, _| {
         let book = lent.get();
@@ -218,7 +218,7 @@ pub fn run(
     started.map_err(text)?;
 
     let mut lags = Lags::default();
-    let producer = orders.producer().map_err(text)?;
+    let producer = orders.producer().create().map_err(text)?;
     let first_ns = clock.now_ns();
     let published = std::thread::scope(|scope| {
         let (done, published) = mpsc::channel();
@@ -253,8 +253,7 @@ pub fn run(
         ("tape", "quotes", tape.watch),
     ];
     let consumers = consumers.map(|(name, topic, watch)| {
-        let stages = ended.topics.iter().flat_map(|topic| &topic.ring.stages);
-        let left = stages.filter(|stage| stage.name == name).map(|stage| stage.left).sum();
+        let left = ended.topics.iter().flat_map(|topic| topic.consumer(name)).map(|consumer| consumer.left).sum();
         let (largest_lag, stalls) = lags.of(name);
         Consumer { name, topic, watch, left, largest_lag, stalls }
     });

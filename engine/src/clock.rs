@@ -1,0 +1,217 @@
+//! Time, which can be put into the user's hands.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A moment in the world's time: nanoseconds since 1970-01-01 00:00 UTC.
+///
+/// ```
+/// use slipring::Timestamp;
+/// assert_eq!(Timestamp::from_millis(1_500).as_nanos(), 1_500_000_000);
+/// assert!(Timestamp::from_millis(1) < Timestamp::from_millis(2));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// So many nanoseconds after the epoch.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// So many milliseconds after the epoch; the year 2554 at most.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis.saturating_mul(1_000_000))
+    }
+
+    /// Nanoseconds after the epoch.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Whole milliseconds after the epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This moment and `later`; the end of the range at most.
+    pub const fn plus(self, later: Duration) -> Self {
+        let nanos = later.as_nanos();
+        Self(if nanos > u64::MAX as u128 { u64::MAX } else { self.0.saturating_add(nanos as u64) })
+    }
+
+    /// This moment less `earlier`; the epoch at least.
+    pub const fn minus(self, earlier: Duration) -> Self {
+        let nanos = earlier.as_nanos();
+        Self(if nanos > u64::MAX as u128 { 0 } else { self.0.saturating_sub(nanos as u64) })
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// What lies before the epoch becomes the epoch.
+    fn from(time: SystemTime) -> Self {
+        Self(0).plus(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09} s", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+    }
+}
+
+/// The engine's clock. [`SystemClock`] unless [`EngineBuilder::clock`](crate::EngineBuilder::clock) is given another
+/// one, such as a [`ManualClock`].
+pub trait Clock: Send + Sync + 'static {
+    /// The time since the clock's own beginning. It never goes back.
+    fn now(&self) -> Duration;
+
+    /// The world's time. It may jump.
+    fn wall(&self) -> Timestamp;
+
+    /// For a clock that stands still until somebody moves it: calls [`Tick::tick`] whenever it was moved, and returns
+    /// true. Whoever asked then needs no thread of its own to wait for a time. A clock that goes by itself returns
+    /// false, and calls nobody.
+    fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+        let _ = tick;
+        false
+    }
+}
+
+/// Somebody who is told that a clock was moved by hand.
+pub trait Tick: Send + Sync {
+    /// The clock was moved.
+    fn tick(&self);
+}
+
+/// The system's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn wall(&self) -> Timestamp {
+        SystemTime::now().into()
+    }
+}
+
+/// A clock that stands still until it is told to move: for tests. Cloning gives another handle of the same clock.
+///
+/// All that is due has been done when [`advance`](Self::advance) returns.
+///
+/// ```
+/// use slipring::{Clock, Engine, ManualClock, Timestamp};
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::new();
+/// let engine = Engine::builder().clock(clock.clone()).build()?;
+/// clock.advance(Duration::from_secs(3));
+/// assert_eq!(clock.now(), Duration::from_secs(3));
+/// # Ok::<(), slipring::TopicError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct ManualClock {
+    hands: Arc<Hands>,
+}
+
+#[derive(Default)]
+struct Hands {
+    /// Since the beginning, and since the epoch.
+    at: Mutex<(Duration, Timestamp)>,
+    ticks: Mutex<Vec<Weak<dyn Tick>>>,
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ManualClock at {:?}, {}", self.now(), self.wall())
+    }
+}
+
+impl ManualClock {
+    /// A clock at its beginning, in the first moment of 1970.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A clock at its beginning, at this moment of the world.
+    pub fn at(wall: Timestamp) -> Self {
+        let clock = Self::new();
+        clock.hands().1 = wall;
+        clock
+    }
+
+    fn hands(&self) -> std::sync::MutexGuard<'_, (Duration, Timestamp)> {
+        self.hands.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves both times on, then does what is due by now, on the calling thread.
+    pub fn advance(&self, by: Duration) {
+        {
+            let mut at = self.hands();
+            at.0 = at.0.saturating_add(by);
+            at.1 = at.1.plus(by);
+        }
+        self.tick();
+    }
+
+    /// Sets the world's time alone, as when somebody corrects a computer's clock.
+    pub fn set_wall(&self, wall: Timestamp) {
+        self.hands().1 = wall;
+        self.tick();
+    }
+
+    fn tick(&self) {
+        let ticks: Vec<_> = {
+            let mut ticks = self.hands.ticks.lock().unwrap_or_else(PoisonError::into_inner);
+            ticks.retain(|tick| tick.strong_count() > 0);
+            ticks.iter().filter_map(Weak::upgrade).collect()
+        };
+        ticks.iter().for_each(|tick| tick.tick());
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        self.hands().0
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.hands().1
+    }
+
+    fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+        self.hands.ticks.lock().unwrap_or_else(PoisonError::into_inner).push(tick);
+        true
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Duration {
+        (**self).now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        (**self).wall()
+    }
+
+    fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+        (**self).watch(tick)
+    }
+}

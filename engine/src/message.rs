@@ -1,0 +1,184 @@
+//! A message: key, value and headers in a slot's own cell of bytes.
+//!
+//! A partition's arena is cut into one cell a slot. So a slot's gate frees its cell too: there is no second claim, no
+//! second way to be full, and no fragmentation. See docs/decisions/0007.
+
+use crate::clock::Timestamp;
+use crate::event::Event;
+use crate::record::Record;
+use bytes::BytesMut;
+use std::fmt;
+
+/// Cells begin at a cache line of their own.
+const LINE: usize = 64;
+const NO_KEY: u32 = u32::MAX;
+const NO_TIME: u64 = u64::MAX;
+
+/// What a topic of messages carries: read by reference, as every event. Sent with
+/// [`Producer::send`](crate::Producer::send).
+///
+/// ```
+/// use slipring::{Engine, Message, Record};
+/// use std::time::Duration;
+/// # let engine = Engine::builder().build()?;
+/// let orders = engine.topic::<Message>("orders").max_message(256).create()?;
+/// let mut tape = orders.subscribe("tape").poll()?;
+/// orders.producer().create()?.send(&Record::new("buy").key("account-7").header("trace", "42"))?;
+/// for (message, at) in &mut tape.poll(Duration::ZERO)?.unwrap() {
+///     assert_eq!((message.key(), message.value(), at.offset), (Some(&b"account-7"[..]), &b"buy"[..], 0));
+///     assert_eq!(message.headers().next(), Some(("trace", &b"42"[..])));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Message {
+    /// Key, value, headers.
+    cell: BytesMut,
+    key: u32,
+    value: u32,
+    headers: u32,
+    time: u64,
+}
+
+/// A record is larger than the topic takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge {
+    pub(crate) size: usize,
+    pub(crate) largest: usize,
+}
+
+impl Event for Message {
+    fn slots(capacity: usize, max_message: usize) -> Box<dyn FnMut() -> Self> {
+        let cell = Self::cell(max_message);
+        let mut arena = BytesMut::zeroed(cell.saturating_mul(capacity) + LINE);
+        let aside = arena.as_ptr().align_offset(LINE).min(LINE);
+        let _ = arena.split_to(aside);
+        // The system gives zeroed memory page by page, when it is touched first: now, not in the middle of the trade.
+        arena.iter_mut().step_by(4096).for_each(|byte| *std::hint::black_box(byte) = 1);
+        Box::new(move || {
+            let mut cell = arena.split_to(cell);
+            cell.truncate(max_message);
+            Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME }
+        })
+    }
+
+    fn cell(max_message: usize) -> usize {
+        max_message.next_multiple_of(LINE)
+    }
+}
+
+impl Message {
+    /// The key; none if it was sent without.
+    #[inline]
+    pub fn key(&self) -> Option<&[u8]> {
+        (self.key != NO_KEY).then(|| &self.cell[..self.key as usize])
+    }
+
+    #[inline]
+    fn key_len(&self) -> usize {
+        if self.key == NO_KEY { 0 } else { self.key as usize }
+    }
+
+    /// The value.
+    #[inline]
+    pub fn value(&self) -> &[u8] {
+        let from = self.key_len();
+        &self.cell[from..from + self.value as usize]
+    }
+
+    /// The headers, in the order in which the record had them.
+    #[inline]
+    pub fn headers(&self) -> Headers<'_> {
+        let from = self.key_len() + self.value as usize;
+        Headers { rest: &self.cell[from..from + self.headers as usize] }
+    }
+
+    /// The value of the first header of this name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers().find(|(other, _)| *other == name).map(|(_, value)| value)
+    }
+
+    /// The time that the record bore; else that of its publishing, if the topic has
+    /// [`timestamps`](crate::TopicBuilder::timestamps).
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        (self.time != NO_TIME).then_some(Timestamp::from_nanos(self.time))
+    }
+
+    /// The bytes of key, value and headers, as [`Record::size`] counts them.
+    pub fn size(&self) -> usize {
+        self.key_len() + (self.value + self.headers) as usize
+    }
+
+    /// The most that fits.
+    pub fn capacity(&self) -> usize {
+        self.cell.len()
+    }
+
+    /// Whether a record fits. Looked at before anything is claimed.
+    #[inline]
+    pub(crate) fn check(record: &Record<'_>, largest: usize) -> Result<(), TooLarge> {
+        let size = record.size();
+        let name = record.headers.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        if size > largest || name > Record::MAX_HEADER_NAME { Err(TooLarge { size, largest }) } else { Ok(()) }
+    }
+
+    /// Copies a record that was [checked](Self::check). `now` is the time of publishing, where the topic has times.
+    #[inline]
+    pub(crate) fn fill(&mut self, record: &Record<'_>, now: Option<Timestamp>) {
+        let mut rest = &mut self.cell[..];
+        self.key = NO_KEY;
+        if let Some(key) = record.key {
+            self.key = key.len() as u32;
+            rest = put(rest, key);
+        }
+        self.value = record.value.len() as u32;
+        rest = put(rest, record.value);
+        let before = rest.len();
+        for (name, value) in &record.headers {
+            rest = put(rest, &(name.len() as u16).to_le_bytes());
+            rest = put(rest, &(value.len() as u32).to_le_bytes());
+            rest = put(rest, name.as_bytes());
+            rest = put(rest, value);
+        }
+        self.headers = (before - rest.len()) as u32;
+        self.time = record.timestamp.or(now).map_or(NO_TIME, Timestamp::as_nanos);
+    }
+}
+
+#[inline(always)]
+fn put<'c>(cell: &'c mut [u8], bytes: &[u8]) -> &'c mut [u8] {
+    let (place, rest) = cell.split_at_mut(bytes.len());
+    place.copy_from_slice(bytes);
+    rest
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut shown = f.debug_struct("Message");
+        shown.field("key", &self.key().map(text)).field("value", &text(self.value()));
+        for (name, value) in self.headers() {
+            shown.field(name, &text(value));
+        }
+        shown.finish()
+    }
+}
+
+/// The headers of a [`Message`]: names and values.
+#[derive(Clone, Debug)]
+pub struct Headers<'m> {
+    rest: &'m [u8],
+}
+
+impl<'m> Iterator for Headers<'m> {
+    type Item = (&'m str, &'m [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name_len, rest) = self.rest.split_first_chunk()?;
+        let (value_len, rest) = rest.split_first_chunk()?;
+        let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*name_len) as usize)?;
+        let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*value_len) as usize)?;
+        self.rest = rest;
+        // It was copied from a `&str`.
+        Some((std::str::from_utf8(name).unwrap_or_default(), value))
+    }
+}

@@ -1,0 +1,79 @@
+//! One partition: a ring, and what the topic keeps beside its slots.
+
+use crate::clock::Timestamp;
+use crate::producer::Producers;
+use slipring_ring::{BuildError, Ring};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub(crate) struct Partition<E, K: Producers> {
+    pub(crate) index: u32,
+    pub(crate) ring: Ring<E, K>,
+    /// The ring's own producer: to be cloned, or lent and given back. While the topic has it, the ring stays open.
+    spare: Mutex<Option<slipring_ring::Producer<E, K>>>,
+    /// Where the topic was created with `timestamps()`.
+    pub(crate) times: Option<Times>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
+    pub(crate) fn new(
+        index: u32,
+        capacity: usize,
+        retain: usize,
+        timestamps: bool,
+        make: impl FnMut() -> E + 'static,
+    ) -> Result<Self, BuildError> {
+        let mut builder = K::builder(capacity, make);
+        builder.retain(retain);
+        let (first, ring) = builder.build()?;
+        let times = timestamps.then(|| Times::new(capacity));
+        Ok(Self { index, ring, spare: Mutex::new(Some(first)), times })
+    }
+}
+
+impl<E, K: Producers> Partition<E, K> {
+    fn spare(&self) -> MutexGuard<'_, Option<slipring_ring::Producer<E, K>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A producer of the ring; none if there is only one and somebody has it.
+    pub(crate) fn lend(&self) -> Option<slipring_ring::Producer<E, K>> {
+        K::take(&mut self.spare())
+    }
+
+    /// Takes the only producer back; one of several is simply dropped.
+    pub(crate) fn give_back(&self, producer: slipring_ring::Producer<E, K>) {
+        if K::SINGLE {
+            *self.spare() = Some(producer);
+        }
+    }
+}
+
+/// When each slot's event was published: one word a slot, beside the ring.
+pub(crate) struct Times {
+    nanos: Box<[AtomicU64]>,
+}
+
+impl Times {
+    fn new(capacity: usize) -> Self {
+        Self { nanos: (0..capacity).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    fn slot(&self, offset: u64) -> &AtomicU64 {
+        // The capacity is a power of two.
+        &self.nanos[offset as usize & (self.nanos.len() - 1)]
+    }
+
+    /// Between claim and publish, which releases it.
+    #[inline]
+    pub(crate) fn set(&self, offset: u64, at: Timestamp) {
+        self.slot(offset).store(at.as_nanos(), Ordering::Relaxed);
+    }
+
+    #[allow(dead_code)]
+    /// Of an event that the caller's gate keeps. For any other it may be that of a later lap.
+    #[inline]
+    pub(crate) fn get(&self, offset: u64) -> Timestamp {
+        Timestamp::from_nanos(self.slot(offset).load(Ordering::Relaxed))
+    }
+}

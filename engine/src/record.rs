@@ -1,0 +1,63 @@
+//! A message to be sent: borrowed parts, copied into a slot.
+
+use crate::clock::Timestamp;
+use smallvec::SmallVec;
+
+/// A message to be sent. It borrows its parts, so a refused one is still in the caller's hands.
+///
+/// ```
+/// use slipring::Record;
+/// let record = Record::new(b"{\"price\": 42}").key(b"account-7").header("trace", b"99");
+/// assert_eq!(record.size(), 13 + 9 + (5 + 2 + Record::HEADER));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Record<'a> {
+    pub(crate) value: &'a [u8],
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) headers: SmallVec<[(&'a str, &'a [u8]); 4]>,
+    pub(crate) timestamp: Option<Timestamp>,
+    pub(crate) partition: Option<u32>,
+}
+
+impl<'a> Record<'a> {
+    /// What a header takes beside its name and its value, in bytes.
+    pub const HEADER: usize = 6;
+    /// The longest name of a header, in bytes.
+    pub const MAX_HEADER_NAME: usize = u16::MAX as usize;
+
+    /// A record of this value, without key or headers.
+    pub fn new<V: AsRef<[u8]> + ?Sized>(value: &'a V) -> Self {
+        Self { value: value.as_ref(), ..Self::default() }
+    }
+
+    /// The key: records of one key go to one partition, in order.
+    pub fn key<V: AsRef<[u8]> + ?Sized>(mut self, key: &'a V) -> Self {
+        self.key = Some(key.as_ref());
+        self
+    }
+
+    /// One more header. A name may come more than once. More than four headers cost an allocation a record.
+    pub fn header<V: AsRef<[u8]> + ?Sized>(mut self, name: &'a str, value: &'a V) -> Self {
+        self.headers.push((name, value.as_ref()));
+        self
+    }
+
+    /// The time that the message bears, if not that of its publishing.
+    pub fn timestamp(mut self, at: Timestamp) -> Self {
+        self.timestamp = Some(at);
+        self
+    }
+
+    /// The partition, whatever the partitioner would say.
+    pub fn partition(mut self, partition: u32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// The bytes that it takes in its slot: key, value, and each header's name and value and
+    /// [`HEADER`](Self::HEADER) more.
+    pub fn size(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| Self::HEADER + name.len() + value.len());
+        self.value.len() + self.key.map_or(0, <[u8]>::len) + headers.sum::<usize>()
+    }
+}

@@ -1,0 +1,346 @@
+//! A subscriber that runs on threads of its own: what it does with each event, and how it ends.
+
+use crate::error::{CancelError, SubscribeError};
+use crate::partition::Partition;
+use crate::producer::Producers;
+use crate::subscriber::{At, Batch, Part, Subscriber, SubscriberBuilder};
+use crate::threads::{StartError, caught};
+use crate::topic::{Inner, Reader};
+use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence};
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A subscriber that runs on threads of its own. Dropping this handle stops nothing.
+pub struct Subscription<E, K: Producers = Multi> {
+    topic: Arc<Inner<E, K>>,
+    name: String,
+    first: Vec<u64>,
+}
+
+impl<E, K: Producers> fmt::Debug for Subscription<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subscription {:?} of {:?}", self.name, self.topic.name)
+    }
+}
+
+impl<E, K: Producers> Subscription<E, K> {
+    /// The subscriber's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The first offset that it was promised, in partition 0. See [`first_in`](Self::first_in).
+    pub fn first(&self) -> u64 {
+        self.first[0]
+    }
+
+    /// The first offset that it was promised in this partition, if that was there when it began.
+    pub fn first_in(&self, partition: u32) -> Option<u64> {
+        self.first.get(partition as usize).copied()
+    }
+
+    /// Ends the subscriber after the batch that it is in; the topic no longer waits for it.
+    ///
+    /// # Errors
+    /// Other subscribers stand behind it, or it has ended already.
+    pub fn cancel(self) -> Result<(), CancelError> {
+        let evicted = self.topic.evict(&self.name);
+        evicted.map_err(|refused| CancelError::new(&self.topic.name, &self.name, refused))
+    }
+}
+
+/// What is known of a consumer with threads of its own, also when they have ended.
+pub(crate) struct Run {
+    pub(crate) name: String,
+    state: Mutex<RunState>,
+    pub(crate) skipped: AtomicU64,
+}
+
+#[derive(Default)]
+pub(crate) struct RunState {
+    /// Where it stood at its end, by partition. What is missing runs still.
+    pub(crate) consumed: BTreeMap<u32, u64>,
+    /// The worst of its threads.
+    pub(crate) ending: Option<Ending>,
+    pub(crate) threads: usize,
+}
+
+impl Run {
+    pub(crate) fn new(name: &str) -> Arc<Self> {
+        Arc::new(Self { name: name.to_owned(), state: Mutex::default(), skipped: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, RunState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One of its threads has ended.
+    fn end(&self, ending: Ending, consumed: Vec<(u32, u64)>) {
+        let mut state = self.state();
+        state.threads -= 1;
+        state.consumed.extend(consumed);
+        let keeps = match &state.ending {
+            None | Some(Ending::Drained) => false,
+            Some(Ending::Failed(_)) => true,
+            Some(_) => !matches!(ending, Ending::Failed(_)),
+        };
+        if !keeps {
+            state.ending = Some(ending);
+        }
+    }
+}
+
+/// How a thread is to be.
+struct Setting {
+    thread: String,
+    core: Option<usize>,
+    on_error: OnError,
+}
+
+/// Starts one thread for all partitions.
+pub(crate) fn start<E, K, S, X>(
+    subscriber: Subscriber<E, K>,
+    core: Option<usize>,
+    on_error: OnError,
+    make: impl FnOnce() -> S + Send + 'static,
+    handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
+) -> Result<Subscription<E, K>, SubscribeError>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    S: 'static,
+    X: Display + 'static,
+{
+    let topic = Arc::clone(&subscriber.topic);
+    let name = subscriber.name().to_owned();
+    let first = subscriber.parts.iter().map(|part| part.consumer.first().0).collect();
+    let run = Run::new(&name);
+    launch(subscriber, &run, Setting { thread: name.clone(), core, on_error }, make, handler)?;
+    topic.runs().push(run);
+    Ok(Subscription { topic, name, first })
+}
+
+fn launch<E, K, S, X>(
+    subscriber: Subscriber<E, K>,
+    run: &Arc<Run>,
+    setting: Setting,
+    make: impl FnOnce() -> S + Send + 'static,
+    handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
+) -> Result<(), SubscribeError>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    S: 'static,
+    X: Display + 'static,
+{
+    run.state().threads += 1;
+    let (topic, running) = (Arc::clone(&subscriber.topic), Arc::clone(run));
+    let Setting { thread, core, on_error } = setting;
+    let life = move |state| attend(subscriber, state, handler, on_error, &running);
+    topic.threads.start(&thread, core, make, life).map_err(|cause| {
+        run.state().threads -= 1;
+        let (topic, consumer) = (topic.name.clone(), run.name.clone());
+        match cause {
+            StartError::Pin(cause) => SubscribeError::Pin { topic, consumer, cause },
+            StartError::Thread(cause) => SubscribeError::Thread { topic, consumer, cause },
+            StartError::Panicked(cause) => SubscribeError::Handler { topic, consumer, cause },
+        }
+    })
+}
+
+/// The life of a thread.
+fn attend<E, K: Producers, S, X: Display>(
+    mut subscriber: Subscriber<E, K>,
+    mut state: S,
+    mut handler: impl FnMut(&mut S, &E, At) -> Result<(), X>,
+    on_error: OnError,
+    run: &Run,
+) where
+    E: Send + Sync + 'static,
+{
+    let ending = read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), on_error, run);
+    if let Ending::Failed(cause) = &ending {
+        subscriber.topic.fail(&run.name, cause);
+    }
+    // Their own clean-up may panic as well: the consumer has ended all the same.
+    let _ = caught(move || drop(handler));
+    let _ = caught(move || drop(state));
+    let at = |part: &Part<E, K>| (part.partition.index, part.consumer.consumed().0);
+    let consumed = subscriber.parts.iter().map(at).collect();
+    drop(subscriber);
+    run.end(ending, consumed);
+}
+
+fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
+    subscriber: &mut Subscriber<E, K>,
+    handler: &mut impl FnMut(&E, At) -> Result<(), X>,
+    on_error: OnError,
+    run: &Run,
+) -> Ending {
+    let (retries, then_skip) = match on_error {
+        OnError::Stop => (0, false),
+        OnError::Skip => (0, true),
+        OnError::Retry(retries) => (retries, false),
+        OnError::RetryThenSkip(retries) => (retries, true),
+    };
+    // A long batch gives its slots back in parts, so that producers need not wait for its end.
+    let part = subscriber.topic.settings.capacity / 4;
+    let mut retried: Option<(u32, u64, u32)> = None;
+    loop {
+        let mut batch = match subscriber.poll_by(false, None) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ending::Drained,
+            Err(refused) => return Ending::Stopped(refused.reason.to_string()),
+        };
+        while !batch.is_empty() {
+            let mut culprit = batch.batch.position();
+            let worked = caught(|| work(&mut batch, part, handler, &mut culprit));
+            let cause = match worked {
+                Ok(Ok(())) => break,
+                Ok(Err(cause)) => cause,
+                Err(panic) => format!("panicked: {panic}"),
+            };
+            let again = match retried {
+                Some((partition, offset, tries)) if (partition, offset) == (batch.partition, culprit.0) => tries,
+                _ => 0,
+            };
+            // Nobody needs a retry in a topic that was halted.
+            let moot = (retries > 0 || then_skip) && batch.batch.is_moot();
+            if moot {
+                batch.batch.put_back(culprit);
+                break;
+            }
+            if again < retries {
+                retried = Some((batch.partition, culprit.0, again + 1));
+                batch.batch.put_back(culprit);
+            } else if then_skip {
+                run.skipped.fetch_add(1, Ordering::Relaxed);
+            } else {
+                batch.batch.put_back(culprit);
+                return Ending::Failed(cause);
+            }
+        }
+    }
+}
+
+/// A halted topic's handler gets at most so many more events of the batch that it is in.
+const HALT_EVERY: usize = 16;
+
+/// Hands over what is in the batch. On an error or a panic `culprit` is the event's offset.
+#[inline]
+fn work<E, K: Producers, X: Display>(
+    batch: &mut Batch<'_, E, K>,
+    part: usize,
+    handler: &mut impl FnMut(&E, At) -> Result<(), X>,
+    culprit: &mut Sequence,
+) -> Result<(), String> {
+    let mut kept = 0;
+    loop {
+        let mut next = (&mut *batch).into_iter();
+        let Some((event, at)) = next.next() else { return Ok(()) };
+        *culprit = Sequence(at.offset);
+        handler(event, at).map_err(|error| error.to_string())?;
+        kept += 1;
+        if kept > part {
+            batch.batch.release();
+            kept = 0;
+        }
+        if kept % HALT_EVERY == 0 && batch.batch.is_moot() {
+            return Ok(());
+        }
+    }
+}
+
+/// What is needed to start a thread for one more partition. Its threads own it.
+struct Crew<E, K: Producers, M> {
+    builder: SubscriberBuilder<E, K>,
+    run: Arc<Run>,
+    make: Mutex<M>,
+}
+
+impl<E, K, X, H, M> Crew<E, K, M>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    X: Display + 'static,
+    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    M: FnMut(u32) -> H + Send + 'static,
+{
+    fn start(self: &Arc<Self>, part: Part<E, K>) -> Result<(), SubscribeError> {
+        let index = part.partition.index;
+        let made = caught(|| (self.make.lock().unwrap_or_else(PoisonError::into_inner))(index));
+        let (topic, consumer) = (self.builder.topic.name.clone(), self.run.name.clone());
+        let mut handler = made.map_err(|cause| SubscribeError::Handler { topic, consumer, cause })?;
+        let subscriber = self.builder.of_one(part);
+        let thread = format!("{}-{index}", self.run.name);
+        let setting = Setting { thread, core: self.builder.core, on_error: self.builder.on_error };
+        let crew = Arc::clone(self);
+        launch(
+            subscriber,
+            &self.run,
+            setting,
+            || (),
+            move |(), event: &E, at| {
+                let _ = &crew;
+                handler(event, at)
+            },
+        )
+    }
+}
+
+impl<E, K, X, H, M> Reader<E, K> for Crew<E, K, M>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    X: Display + 'static,
+    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    M: FnMut(u32) -> H + Send + 'static,
+{
+    fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
+        let joined = partition.ring.join(self.builder.stage());
+        joined.map_err(|cause| SubscribeError::new(&self.builder.topic.name, partition.index, cause))
+    }
+
+    fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
+        let part = Part { partition: Arc::clone(partition), consumer };
+        if let Err(refused) = self.start(part) {
+            // Nobody would ever read the partition: not in silence.
+            self.builder.topic.fail(&self.run.name, &refused.to_string());
+        }
+    }
+}
+
+/// Starts one thread for each partition.
+pub(crate) fn start_each<E, K, X, H>(
+    builder: SubscriberBuilder<E, K>,
+    make: impl FnMut(u32) -> H + Send + 'static,
+) -> Result<Subscription<E, K>, SubscribeError>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    X: Display + 'static,
+    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+{
+    let topic = Arc::clone(&builder.topic);
+    let mut readers = topic.readers();
+    let parts = builder.join_all()?;
+    let first = parts.iter().map(|part| part.consumer.first().0).collect();
+    let name = builder.name.clone();
+    let run = Run::new(&name);
+    let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Mutex::new(make) });
+    for part in parts {
+        if let Err(refused) = crew.start(part) {
+            // Those that started have nobody to read for: they end as if cancelled, without harm to the topic.
+            for partition in topic.partitions().iter() {
+                let _ = partition.ring.evict(&name);
+            }
+            return Err(refused);
+        }
+    }
+    readers.add(Arc::downgrade(&crew) as Weak<dyn Reader<E, K>>);
+    drop(readers);
+    topic.runs().push(run);
+    Ok(Subscription { topic, name, first })
+}

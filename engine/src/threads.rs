@@ -1,0 +1,115 @@
+//! Threads of a topic's managed consumers: started with a name and a core, waited for, never joined by themselves.
+
+use slipring_ring::pin::{self, PinError};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::Instant;
+
+#[derive(Clone, Default)]
+pub(crate) struct Threads {
+    alive: Arc<Alive>,
+}
+
+#[derive(Default)]
+struct Alive {
+    threads: Mutex<Vec<ThreadId>>,
+    ended: Condvar,
+}
+
+/// No thread was started.
+pub(crate) enum StartError {
+    Pin(PinError),
+    Thread(std::io::Error),
+    /// What makes its state panicked.
+    Panicked(String),
+}
+
+impl Threads {
+    /// Starts a thread, pins it, makes its state there, and lets it live on with that. Returns once the state is made.
+    pub(crate) fn start<S: 'static>(
+        &self,
+        name: &str,
+        core: Option<usize>,
+        make: impl FnOnce() -> S + Send + 'static,
+        life: impl FnOnce(S) + Send + 'static,
+    ) -> Result<(), StartError> {
+        let (told, hears) = mpsc::sync_channel(1);
+        let alive = Arc::clone(&self.alive);
+        // The system's names end at a zero byte, and the standard library panics at one.
+        let thread = std::thread::Builder::new().name(name.replace('\0', "")).spawn(move || {
+            let entered = Entered::new(alive);
+            let pinned = core.map_or(Ok(()), pin::pin_current).map_err(StartError::Pin);
+            match pinned.and_then(|()| caught(make).map_err(StartError::Panicked)) {
+                Ok(state) => {
+                    let _ = told.send(Ok(()));
+                    life(state);
+                }
+                Err(refused) => {
+                    // With the closure goes what it owns: a consumer has left when the caller is told.
+                    drop(life);
+                    drop(entered);
+                    let _ = told.send(Err(refused));
+                }
+            }
+        });
+        thread.map_err(StartError::Thread)?;
+        hears.recv().unwrap_or_else(|_| Err(StartError::Panicked("the thread ended".to_owned())))
+    }
+
+    /// Waits until every thread but the calling one has ended; false if `deadline` comes first.
+    pub(crate) fn wait(&self, deadline: Instant) -> bool {
+        let own = std::thread::current().id();
+        let mut threads = self.alive.threads();
+        while threads.iter().any(|thread| *thread != own) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            threads = self.alive.ended.wait_timeout(threads, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl Alive {
+    fn threads(&self) -> MutexGuard<'_, Vec<ThreadId>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Entered(Arc<Alive>);
+
+impl Entered {
+    fn new(alive: Arc<Alive>) -> Self {
+        alive.threads().push(std::thread::current().id());
+        Self(alive)
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let own = std::thread::current().id();
+        self.0.threads().retain(|thread| *thread != own);
+        self.0.ended.notify_all();
+    }
+}
+
+/// Runs `f`; what it panicked with, as text.
+pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+        let said = text_of(&*panic);
+        // What was thrown may panic once more when it is dropped. What that throws is left alone.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
+            std::mem::forget(again);
+        }
+        said
+    })
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
+}
