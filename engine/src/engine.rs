@@ -1,10 +1,11 @@
 //! The engine: owner of topics and of their threads.
 
 use crate::clock::{Clock, SystemClock};
+use crate::description::Description;
 use crate::error::{Closed, TopicError};
 use crate::metrics::Metrics;
 use crate::producer::Producers;
-use crate::report::Report;
+use crate::report::{Report, TopicReport};
 use crate::timer::Timer;
 use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder};
 use std::fmt;
@@ -63,6 +64,21 @@ struct Topics {
 impl Shared {
     fn topics(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<dyn AnyTopic>, TopicError> {
+        let topics = self.topics();
+        match topics.open.iter().find(|topic| topic.name() == name) {
+            Some(found) => Ok(Arc::clone(found)),
+            None => {
+                let known = topics.open.iter().map(|topic| topic.name().to_owned()).collect();
+                Err(TopicError::Unknown { name: name.to_owned(), known })
+            }
+        }
+    }
+
+    fn remove(&self, gone: &Arc<dyn AnyTopic>) {
+        self.topics().open.retain(|topic| !Arc::ptr_eq(topic, gone));
     }
 
     pub(crate) fn add(
@@ -143,12 +159,8 @@ impl Engine {
     /// # Errors
     /// There is none of that name, or it has another shape; the error shows both.
     pub fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
-        let topics = self.shared.topics();
-        let Some(found) = topics.open.iter().find(|topic| topic.name() == name) else {
-            let known = topics.open.iter().map(|topic| topic.name().to_owned()).collect();
-            return Err(TopicError::Unknown { name: name.to_owned(), known });
-        };
-        Topic::of(Arc::clone(found)).ok_or_else(|| {
+        let found = self.shared.find(name)?;
+        Topic::of(Arc::clone(&found)).ok_or_else(|| {
             let asked =
                 Shape { event: std::any::type_name::<E>(), single_producer: K::SINGLE, ..found.shape().clone() };
             let (there, asked) = (found.shape().to_string(), asked.to_string());
@@ -159,6 +171,50 @@ impl Engine {
     /// The names of all topics, in the order of creation.
     pub fn topics(&self) -> Vec<String> {
         self.shared.topics().open.iter().map(|topic| topic.name().to_owned()).collect()
+    }
+
+    /// What the topic called `name` is: its shape, partitions, memory, limits and consumers.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn describe(&self, name: &str) -> Result<Description, TopicError> {
+        Ok(self.shared.find(name)?.describe())
+    }
+
+    /// Closes and removes a topic that nobody reads; its name is free again. Its producers and handles find it closed.
+    ///
+    /// ```
+    /// # use slipring::{Engine, TopicError};
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").create()?;
+    /// let tape = ticks.subscribe("tape").poll()?;
+    /// assert!(matches!(engine.delete("ticks"), Err(TopicError::InUse { consumers, .. }) if consumers == ["tape"]));
+    /// drop(tape);
+    /// engine.delete("ticks")?;
+    /// assert!(engine.topics().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is none of that name, or it has consumers: the error names them.
+    pub fn delete(&self, name: &str) -> Result<TopicReport, TopicError> {
+        let topic = self.shared.find(name)?;
+        let in_use = |consumers| TopicError::InUse { name: name.to_owned(), consumers };
+        topic.close_unread().map_err(in_use)?;
+        self.shared.remove(&topic);
+        Ok(topic.shutdown(Duration::ZERO))
+    }
+
+    /// Removes a topic whoever reads it: halts it, and reports what each consumer had read and what it left. Its
+    /// producers and consumers are told at their next call.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn delete_forced(&self, name: &str) -> Result<TopicReport, TopicError> {
+        let topic = self.shared.find(name)?;
+        self.shared.remove(&topic);
+        topic.halt();
+        Ok(topic.shutdown(Duration::ZERO))
     }
 
     /// The positions of all topics and consumers at this moment. No producer or consumer is held up by it.

@@ -69,6 +69,22 @@ pub enum TopicError {
         /// Bytes of each slot, with what it needs beside itself.
         slot: u64,
     },
+    /// A largest message that is too large.
+    #[error("topic {name:?} cannot have messages of {asked} bytes: take {MAX_MESSAGE} at most")]
+    MaxMessage {
+        /// The name.
+        name: String,
+        /// What it would have had.
+        asked: usize,
+    },
+    /// There are consumers on it.
+    #[error("topic {name:?} is read by {consumers:?}: cancel or drop them first, or delete it with `delete_forced`")]
+    InUse {
+        /// The name.
+        name: String,
+        /// Its consumers.
+        consumers: Vec<String>,
+    },
     /// The size was refused.
     #[error("topic {name:?}: {cause}")]
     Ring {
@@ -103,6 +119,9 @@ pub const MAX_NAME: usize = 249;
 
 /// The most partitions that a topic can have.
 pub const MAX_PARTITIONS: usize = 1024;
+
+/// The largest that [`max_message`](crate::TopicBuilder::max_message) can be, in bytes: 1 GiB.
+pub const MAX_MESSAGE: usize = 1 << 30;
 
 /// Names may one day be part of a path: letters, digits, and three signs, and neither `.` nor `..`.
 pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {

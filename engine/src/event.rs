@@ -7,20 +7,21 @@
 pub trait Event: Send + Sync + Sized + 'static {
     /// What makes the events of one partition of `capacity` slots. `max_message` is what
     /// [`TopicBuilder::max_message`](crate::TopicBuilder::max_message) said.
+    /// None if the system does not give the memory for them.
     #[doc(hidden)]
-    fn slots(capacity: usize, max_message: usize) -> Box<dyn FnMut() -> Self>;
+    fn slots(capacity: usize, max_message: usize) -> Option<Box<dyn FnMut() -> Self>>;
 
-    /// The bytes that one slot needs beside itself.
+    /// The bytes that one slot needs beside itself; none where events have no size of their own.
     #[doc(hidden)]
-    fn cell(max_message: usize) -> usize;
+    fn cell(max_message: usize) -> Option<usize>;
 }
 
 impl<E: Default + Send + Sync + 'static> Event for E {
-    fn slots(_: usize, _: usize) -> Box<dyn FnMut() -> Self> {
-        Box::new(E::default)
+    fn slots(_: usize, _: usize) -> Option<Box<dyn FnMut() -> Self>> {
+        Some(Box::new(E::default))
     }
 
-    fn cell(_: usize) -> usize {
-        0
+    fn cell(_: usize) -> Option<usize> {
+        None
     }
 }

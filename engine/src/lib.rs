@@ -25,6 +25,7 @@
 #![deny(unsafe_code)]
 
 mod clock;
+mod description;
 mod engine;
 mod error;
 mod event;
@@ -45,9 +46,10 @@ mod topic;
 mod watch;
 
 pub use clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
+pub use description::Description;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{
-    CancelError, Closed, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError, PublishError, ReadError,
+    CancelError, Closed, MAX_MESSAGE, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError, PublishError, ReadError,
     SubscribeError, TopicError,
 };
 pub use event::Event;

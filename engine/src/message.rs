@@ -6,7 +6,7 @@
 use crate::clock::Timestamp;
 use crate::event::Event;
 use crate::record::Record;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::fmt;
 
 /// Cells begin at a cache line of their own.
@@ -47,22 +47,25 @@ pub(crate) struct TooLarge {
 }
 
 impl Event for Message {
-    fn slots(capacity: usize, max_message: usize) -> Box<dyn FnMut() -> Self> {
-        let cell = Self::cell(max_message);
-        let mut arena = BytesMut::zeroed(cell.saturating_mul(capacity) + LINE);
+    fn slots(capacity: usize, max_message: usize) -> Option<Box<dyn FnMut() -> Self>> {
+        let cell = Self::cell(max_message)?;
+        let size = cell.checked_mul(capacity)?.checked_add(LINE)?;
+        let mut arena = Vec::new();
+        arena.try_reserve_exact(size).ok()?;
+        // Touches every page now, not in the middle of the trade.
+        arena.resize(size, 0);
+        let mut arena = Bytes::from(arena).try_into_mut().ok()?;
         let aside = arena.as_ptr().align_offset(LINE).min(LINE);
         let _ = arena.split_to(aside);
-        // The system gives zeroed memory page by page, when it is touched first: now, not in the middle of the trade.
-        arena.iter_mut().step_by(4096).for_each(|byte| *std::hint::black_box(byte) = 1);
-        Box::new(move || {
+        Some(Box::new(move || {
             let mut cell = arena.split_to(cell);
             cell.truncate(max_message);
             Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME }
-        })
+        }))
     }
 
-    fn cell(max_message: usize) -> usize {
-        max_message.next_multiple_of(LINE)
+    fn cell(max_message: usize) -> Option<usize> {
+        Some(max_message.checked_next_multiple_of(LINE).unwrap_or(max_message))
     }
 }
 
@@ -140,7 +143,7 @@ impl Message {
             rest = put(rest, value);
         }
         self.headers = (before - rest.len()) as u32;
-        self.time = record.timestamp.or(now).map_or(NO_TIME, Timestamp::as_nanos);
+        self.time = record.timestamp.or(now).map_or(NO_TIME, |at| at.as_nanos().min(NO_TIME - 1));
     }
 }
 

@@ -1,7 +1,8 @@
 //! A topic: a name, the type of its events, and partitions.
 
+use crate::description::Description;
 use crate::engine::{Host, Shared};
-use crate::error::{Closed, MAX_PARTITIONS, SubscribeError, TopicError, check_name};
+use crate::error::{Closed, MAX_MESSAGE, MAX_PARTITIONS, SubscribeError, TopicError, check_name};
 use crate::event::Event;
 use crate::message::Message;
 use crate::metrics::TopicMetrics;
@@ -11,7 +12,7 @@ use crate::report::TopicReport;
 use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
 use crate::threads::Threads;
-use slipring_ring::{Builder, Consumer, Multi, Single};
+use slipring_ring::{BuildError, Builder, Consumer, Multi, Single};
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
@@ -155,8 +156,11 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         E: Event,
     {
         let (capacity, max_message) = (self.settings.capacity, self.settings.max_message);
-        let slots: Slots<E> = Box::new(move || E::slots(capacity, max_message));
-        self.create_from(slots, E::cell(max_message))
+        let cell = E::cell(max_message);
+        if cell.is_some() && max_message > MAX_MESSAGE {
+            return Err(TopicError::MaxMessage { name: self.name, asked: max_message });
+        }
+        self.create_from(Box::new(move || E::slots(capacity, max_message)), cell)
     }
 
     /// Creates the topic, its slots filled by `make`.
@@ -167,12 +171,12 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         let make = Arc::new(Mutex::new(make));
         let slots: Slots<E> = Box::new(move || {
             let make = Arc::clone(&make);
-            Box::new(move || (make.lock().unwrap_or_else(PoisonError::into_inner))())
+            Some(Box::new(move || (make.lock().unwrap_or_else(PoisonError::into_inner))()))
         });
-        self.create_from(slots, 0)
+        self.create_from(slots, None)
     }
 
-    fn create_from(self, slots: Slots<E>, cell: usize) -> Result<Topic<E, K>, TopicError> {
+    fn create_from(self, slots: Slots<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
         let Self { engine, name, partitions, settings, .. } = self;
         check_name(&name)?;
         let shape = Shape {
@@ -180,7 +184,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
             single_producer: K::SINGLE,
             partitions,
             capacity: settings.capacity,
-            max_message: (cell > 0).then_some(settings.max_message),
+            max_message: cell.map(|_| settings.max_message),
         };
         let mut created = None;
         engine.add(&name, &shape, || {
@@ -190,7 +194,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 shape: shape.clone(),
                 host: Arc::clone(&engine.host),
                 settings,
-                cell,
+                cell: cell.unwrap_or(0),
                 slots: Mutex::new(slots),
                 partitions: RwLock::new(Arc::new([])),
                 count: AtomicUsize::new(0),
@@ -209,7 +213,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
 }
 
 /// Makes what makes the events of one partition.
-type Slots<E> = Box<dyn Fn() -> Box<dyn FnMut() -> E> + Send>;
+type Slots<E> = Box<dyn Fn() -> Option<Box<dyn FnMut() -> E>> + Send>;
 
 /// A topic of events of type `E`. Cloning gives another handle of the same topic.
 pub struct Topic<E, K: Producers = Multi> {
@@ -324,12 +328,17 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
         if let Some(reason) = self.closed() {
             return Err(TopicError::Closed { name: name(), reason });
         }
-        let mut partitions = self.partitions().to_vec();
         self.check_memory(total)?;
+        let mut partitions = self.partitions().to_vec();
         let mut joined = Vec::new();
         for index in partitions.len()..total {
             let Settings { capacity, retain, timestamps, .. } = self.settings;
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner)();
+            let no_memory = || {
+                let bytes = self.slot_bytes().saturating_mul(capacity as u64) as usize;
+                TopicError::Ring { name: name(), cause: BuildError::Memory { bytes } }
+            };
+            let slots = slots.ok_or_else(no_memory)?;
             let partition = Partition::new(index as u32, capacity, retain, timestamps, slots);
             let partition = Arc::new(partition.map_err(|cause| TopicError::Ring { name: name(), cause })?);
             for reader in readers.all() {
@@ -348,10 +357,24 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
         Ok(())
     }
 
+    /// What one slot takes: the event and its cell, the stamp beside it where there are many producers, and its time.
+    fn slot_bytes(&self) -> u64 {
+        let stamp = if K::SINGLE { 0 } else { 8 };
+        let event = (std::mem::size_of::<E>() + stamp).next_multiple_of(std::mem::align_of::<E>());
+        (event + self.cell + if self.settings.timestamps { 8 } else { 0 }) as u64
+    }
+
+    /// What all slots take by now, as it was taken from the system.
+    pub(crate) fn memory(&self) -> u64 {
+        let partitions = self.partitions();
+        let beside = self.cell + if self.settings.timestamps { 8 } else { 0 };
+        let slots = |partition: &Partition<E, K>| partition.ring.memory().bytes + beside * self.settings.capacity;
+        partitions.iter().map(|partition| slots(partition) as u64).sum()
+    }
+
     fn check_memory(&self, partitions: usize) -> Result<(), TopicError> {
         let Settings { capacity, memory_limit, .. } = self.settings;
-        // A stamp stands in each slot of many producers.
-        let slot = (std::mem::size_of::<E>() + self.cell) as u64 + if K::SINGLE { 0 } else { 8 };
+        let slot = self.slot_bytes();
         let asked = slot.saturating_mul(capacity as u64).saturating_mul(partitions as u64);
         // What is no capacity at all is refused by the ring, with its own words.
         if capacity.is_power_of_two() && asked > memory_limit {
@@ -419,6 +442,11 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         self.inner.grow(total)
     }
 
+    /// What this topic is, and what there is in it at this moment.
+    pub fn describe(&self) -> Description {
+        AnyTopic::describe(&*self.inner)
+    }
+
     /// A producer of this topic: its settings, then [`create`](ProducerBuilder::create).
     pub fn producer(&self) -> ProducerBuilder<E, K> {
         ProducerBuilder::new(Arc::clone(&self.inner))
@@ -451,8 +479,13 @@ pub(crate) trait AnyTopic: Send + Sync {
     fn name(&self) -> &str;
     fn shape(&self) -> &Shape;
     fn metrics(&self) -> TopicMetrics;
+    fn describe(&self) -> Description;
+    /// Closes the topic if nobody reads it; else the names of those who do.
+    fn close_unread(&self) -> Result<(), Vec<String>>;
     fn closed(&self) -> Option<Closed>;
     fn producers(&self) -> usize;
+    /// Stops everyone at once.
+    fn halt(&self);
     fn shutdown(&self, limit: Duration) -> TopicReport;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -476,12 +509,55 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         TopicMetrics::new(self.name.clone(), positions, skipped)
     }
 
+    fn describe(&self) -> Description {
+        let Settings { capacity, retain, timestamps, memory_limit, .. } = self.settings;
+        let metrics = AnyTopic::metrics(self);
+        Description {
+            name: self.name.clone(),
+            id: self.id,
+            shape: self.shape.clone(),
+            partitions: metrics.partitions,
+            capacity,
+            retain,
+            timestamps,
+            slot_bytes: self.slot_bytes(),
+            memory: self.memory(),
+            memory_limit,
+            producers: self.lent.load(Ordering::Acquire),
+            consumers: metrics.consumers.into_iter().map(|consumer| consumer.name).collect(),
+            closed: Inner::closed(self),
+        }
+    }
+
+    fn close_unread(&self) -> Result<(), Vec<String>> {
+        // Whoever joins after this finds it closed.
+        let _no_newcomer = self.readers();
+        let mut names = Vec::new();
+        for stage in self.partitions().iter().flat_map(|partition| partition.ring.positions().stages) {
+            if !names.contains(&stage.name) {
+                names.push(stage.name);
+            }
+        }
+        if names.is_empty() {
+            self.close();
+            return Ok(());
+        }
+        Err(names)
+    }
+
     fn closed(&self) -> Option<Closed> {
         Inner::closed(self)
     }
 
     fn producers(&self) -> usize {
         self.lent.load(Ordering::Acquire)
+    }
+
+    fn halt(&self) {
+        let _no_new_partition = self.readers();
+        for partition in self.partitions().iter() {
+            partition.ring.halt();
+        }
     }
 
     fn shutdown(&self, limit: Duration) -> TopicReport {
@@ -496,9 +572,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let deadline = now.checked_add(limit).or_else(|| now.checked_add(century)).unwrap_or(now);
         let partitions = self.partitions();
         if !self.threads.wait(deadline) {
-            for partition in partitions.iter() {
-                partition.ring.halt();
-            }
+            self.halt();
             // A moment for threads that are about to end.
             self.threads.wait(Instant::now() + Duration::from_millis(100));
         }

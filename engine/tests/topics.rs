@@ -262,3 +262,70 @@ fn a_name_is_taken_once_and_a_missing_one_is_named() {
     // A refused one has left nothing behind.
     assert_eq!(topic.metrics().consumers.len(), 1);
 }
+
+#[test]
+fn a_description_has_the_memory_that_the_limit_is_held_to() {
+    let engine = engine();
+    let small = || engine.topic::<Message>("orders").partitions(2).capacity(16).max_message(100);
+    // 100 bytes are two cache lines.
+    let orders = small().memory_limit(1 << 20).create().unwrap();
+    let at_first = orders.describe();
+    assert!(at_first.memory >= 2 * 16 * (128 + 8) && at_first.memory < 1 << 14, "{at_first}");
+    assert_eq!((at_first.partitions.len(), at_first.memory_limit, at_first.slot_bytes % 8), (2, 1 << 20, 0));
+    orders.add_partitions(2).unwrap();
+    let grown = engine.describe("orders").unwrap();
+    assert_eq!(grown.memory, at_first.memory * 2);
+    let shown = grown.to_string();
+    for part in ["topic orders", "up to 100 bytes", &grown.memory.to_string(), "1048576", "partition 3: offsets 0..0"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    engine.delete("orders").unwrap();
+
+    let limit = 2 * 16 * grown.slot_bytes;
+    let tight = small().memory_limit(limit).create().unwrap();
+    let refused = tight.add_partitions(1).unwrap_err();
+    assert!(
+        matches!(&refused, TopicError::Memory { asked, limit: held, .. } if *asked == limit / 2 * 3 && *held == limit),
+        "{refused}"
+    );
+    let text = refused.to_string();
+    assert!(text.contains(&limit.to_string()) && text.contains(&(limit / 2 * 3).to_string()), "{text}");
+    assert_eq!(tight.partitions(), 2);
+    engine.delete("orders").unwrap();
+    assert!(matches!(small().memory_limit(limit - 1).create(), Err(TopicError::Memory { .. })));
+    assert!(matches!(engine.describe("orders"), Err(TopicError::Unknown { .. })));
+    let refused = engine.topic::<Message>("huge").max_message(usize::MAX).memory_limit(u64::MAX).create().unwrap_err();
+    assert!(matches!(&refused, TopicError::MaxMessage { .. }), "{refused}");
+    // More than any address space: an error, not the end of the process.
+    let refused = engine.topic::<Message>("huge").capacity(1 << 40).max_message(1 << 30).memory_limit(u64::MAX);
+    let refused = refused.create().unwrap_err();
+    assert!(refused.to_string().contains("bytes"), "{refused}");
+    assert!(engine.topics().is_empty());
+}
+
+#[test]
+fn a_topic_that_is_read_is_deleted_by_force_only_and_the_report_says_what_was_left() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").create().unwrap();
+    let mut tape = topic.subscribe("tape").poll().unwrap();
+    topic.subscribe("book").run(|_, _| Ok::<_, Infallible>(())).unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    producer.publish_batch(5, |_, _| ()).unwrap();
+    let refused = engine.delete("ticks").unwrap_err();
+    assert!(matches!(&refused, TopicError::InUse { consumers, .. } if consumers == &["tape", "book"]), "{refused}");
+    // It is as if nothing had been asked.
+    producer.publish(|_| ()).unwrap();
+    let report = engine.delete_forced("ticks").unwrap();
+    let left: Vec<_> = report.consumer("tape").map(|tape| (tape.consumed, tape.left)).collect();
+    assert_eq!((left, &report.published[..]), (vec![(0, 6)], &[6][..]), "{report}");
+    assert!(report.consumer("book").all(|book| !book.running));
+    assert!(matches!(producer.publish(|_| ()), Err(PublishError::Closed { .. })));
+    assert!(tape.poll(LONG).is_err());
+    assert!(matches!(topic.subscribe("late").poll(), Err(SubscribeError::Closed { .. })));
+    assert!(engine.delete("ticks").is_err() && engine.topics().is_empty());
+    // The name is free; the new topic is another one.
+    let again = engine.topic::<u32>("ticks").create().unwrap();
+    assert_ne!(again.id(), topic.id());
+    let report = engine.delete("ticks").unwrap();
+    assert!(report.is_complete() && again.closed().is_some());
+}

@@ -1,0 +1,87 @@
+//! In a steady state nothing is allocated: not to send or publish, to read, to wait, or to look at the clock.
+//!
+//! One test, so that nobody else's allocations are counted.
+
+use slipring::{Engine, Message, Partitioner, Record, Wait};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use std::alloc::System;
+use std::time::Duration;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const LONG: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_steady_state_allocates_nothing() {
+    messages_through_partitions();
+    between_two_threads();
+}
+
+fn messages_through_partitions() {
+    let engine = Engine::builder().build().unwrap();
+    let topic = engine.topic::<Message>("orders").partitions(4).capacity(64).max_message(256).timestamps();
+    let topic = topic.create().unwrap();
+    let mut tape = topic.subscribe("tape").poll().unwrap();
+    let mut producer = topic.producer().partitioner(Partitioner::KeyHash).create().unwrap();
+    let keys: Vec<String> = (0..100).map(|key| format!("account-{key}")).collect();
+    let mut bytes = 0;
+    let mut round = |rounds: usize| {
+        for key in keys.iter().cycle().take(rounds) {
+            let record = Record::new(&[7; 128]).key(key).header("trace", b"42").header("span", b"1");
+            producer.send(&record).unwrap();
+            producer.try_send(&record).unwrap();
+            for (message, _) in &mut tape.poll(Duration::ZERO).unwrap().unwrap() {
+                bytes += message.size() + message.headers().count();
+            }
+            // Sleeps, and is woken by its deadline.
+            if bytes % 64 == 0 {
+                let _ = tape.poll(Duration::from_micros(10)).unwrap();
+            }
+            while tape.lag() > 100 {
+                (&mut tape.poll(LONG).unwrap().unwrap()).into_iter().for_each(drop);
+            }
+        }
+    };
+    round(500);
+    let region = Region::new(ALLOCATOR);
+    round(5_000);
+    let change = region.change();
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
+}
+
+fn between_two_threads() {
+    const EVENTS: u64 = 20_000;
+    let engine = Engine::builder().build().unwrap();
+    let topic = engine.topic::<u64>("ticks").partitions(2).capacity(8).create().unwrap();
+    // Sleeps at each chance.
+    let wait = Wait::spin_then_park().spins(0).yields(1);
+    let mut tape = topic.subscribe("tape").wait(wait.clone()).poll().unwrap();
+    let producer = topic.producer().partitioner(Partitioner::RoundRobin).wait(wait);
+    let mut producer = producer.create().unwrap();
+    let (begin, begins) = std::sync::mpsc::sync_channel(0);
+    let feeding = std::thread::spawn(move || {
+        for number in 0..EVENTS {
+            if number == EVENTS / 10 {
+                let _: () = begins.recv().unwrap();
+            }
+            producer.publish(|event| *event = number).unwrap();
+        }
+        begins.recv().unwrap();
+    });
+    let mut read = |count: u64| {
+        let mut seen = 0;
+        while seen < count {
+            seen += (&mut tape.poll(LONG).unwrap().unwrap()).into_iter().count() as u64;
+        }
+        assert_eq!(seen, count);
+    };
+    read(EVENTS / 10);
+    begin.send(()).unwrap();
+    let region = Region::new(ALLOCATOR);
+    read(EVENTS - EVENTS / 10);
+    let change = region.change();
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
+    begin.send(()).unwrap();
+    feeding.join().unwrap();
+}
