@@ -34,6 +34,7 @@ mod metrics;
 mod partition;
 mod partitioner;
 mod producer;
+pub mod queue;
 mod receipt;
 mod record;
 mod report;

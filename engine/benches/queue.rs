@@ -1,0 +1,168 @@
+//! Goal: with a million leases outstanding, what does one lease, one ack, one expiry cost, and what does a message hold
+//! beside its body? Not a goal: threads that contend, or the copying of bodies.
+//!
+//!     cargo bench -p slipring --bench queue
+#![allow(clippy::unwrap_used)]
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use slipring::queue::lease::{Grant, Leases, Order, Terms};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const OUTSTANDING: u64 = 1_000_000;
+/// Timed at once: so few that the number outstanding stays the same.
+const AT_ONCE: u64 = 1_000;
+
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: passes everything on, and counts.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// A queue and what its workers hold; one body is shared by all, so that only the state is measured.
+struct Held {
+    leases: Leases<Arc<[u8]>>,
+    grants: Vec<Grant<Arc<[u8]>>>,
+    body: Arc<[u8]>,
+    next: u64,
+    random: u64,
+}
+
+fn time(offset: u64) -> Duration {
+    Duration::from_micros(offset)
+}
+
+impl Held {
+    fn new(order: Order) -> Self {
+        let visibility = Duration::from_secs(3600);
+        let (max_messages, max_bytes) = (usize::MAX, usize::MAX);
+        let terms = Terms { visibility, max_attempts: None, order, max_messages, max_bytes };
+        let grants = Vec::with_capacity((OUTSTANDING + AT_ONCE) as usize);
+        let body: Arc<[u8]> = Arc::from(&b"a job"[..]);
+        let leases = Leases::new(terms, |body: &Arc<[u8]>| body.len());
+        let mut held = Self { leases, grants, body, next: 0, random: 1 };
+        held.fill(OUTSTANDING);
+        held
+    }
+
+    fn fill(&mut self, len: u64) {
+        for _ in 0..len {
+            let offset = self.next;
+            self.next += 1;
+            let grant = self.leases.admit((offset % 4) as u32, offset, Arc::clone(&self.body), time(offset));
+            self.grants.push(grant);
+        }
+    }
+
+    fn any(&mut self) -> Grant<Arc<[u8]>> {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let at = (self.random >> 33) as usize % self.grants.len();
+        self.grants.swap_remove(at)
+    }
+}
+
+fn state_of_a_message() {
+    let before = BYTES.load(Ordering::Relaxed);
+    let held = Held::new(Order::Relaxed);
+    let grants = held.grants.capacity() * size_of::<Grant<Arc<[u8]>>>();
+    let each = (BYTES.load(Ordering::Relaxed) - before - grants) as f64 / OUTSTANDING as f64;
+    println!("{each:.1} bytes of state for each of {OUTSTANDING} leased messages");
+    assert!(each < 100.0, "{each}");
+}
+
+fn queue(c: &mut Criterion) {
+    state_of_a_message();
+    let mut held = Held::new(Order::Relaxed);
+    let mut group = c.benchmark_group("a million leased");
+    group.bench_function("lease", |b| {
+        b.iter_custom(|times| {
+            timed(times, &mut held, |held, len| {
+                let begun = Instant::now();
+                held.fill(len);
+                let took = begun.elapsed();
+                for _ in 0..len {
+                    let grant = held.any();
+                    held.leases.ack(grant.id, time(held.next)).unwrap();
+                }
+                took
+            })
+        });
+    });
+    group.bench_function("ack, any of them", |b| {
+        b.iter_custom(|times| {
+            timed(times, &mut held, |held, len| {
+                let grants: Vec<_> = (0..len).map(|_| held.any()).collect();
+                let now = time(held.next);
+                let begun = Instant::now();
+                for grant in grants {
+                    held.leases.ack(black_box(grant.id), now).unwrap();
+                }
+                let took = begun.elapsed();
+                held.fill(len);
+                took
+            })
+        });
+    });
+    group.bench_function("renew, any of them", |b| {
+        b.iter_custom(|times| {
+            timed(times, &mut held, |held, len| {
+                let grants: Vec<_> = (0..len).map(|_| held.any()).collect();
+                let now = time(held.next);
+                let begun = Instant::now();
+                for grant in &grants {
+                    held.leases.renew(black_box(grant.id), now, Duration::from_secs(3600)).unwrap();
+                }
+                let took = begun.elapsed();
+                held.grants.extend(grants);
+                took
+            })
+        });
+    });
+    drop(held);
+    let mut held = Held::new(Order::Relaxed);
+    group.bench_function("expire and lease again", |b| {
+        b.iter_custom(|times| {
+            timed(times, &mut held, |held, len| {
+                let now = held.leases.next_due().unwrap() + Duration::from_millis(1);
+                let begun = Instant::now();
+                let again = (0..len).map_while(|_| held.leases.grant(now)).count();
+                let took = begun.elapsed();
+                took.mul_f64(len as f64 / again as f64)
+            })
+        });
+    });
+    group.finish();
+}
+
+fn timed(times: u64, held: &mut Held, mut some: impl FnMut(&mut Held, u64) -> Duration) -> Duration {
+    let mut left = times;
+    let mut took = Duration::ZERO;
+    while left > 0 {
+        let len = left.min(AT_ONCE);
+        took += some(held, len);
+        left -= len;
+    }
+    took
+}
+
+criterion_group!(benches, queue);
+criterion_main!(benches);

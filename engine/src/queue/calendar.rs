@@ -1,0 +1,92 @@
+//! Which slots are due when: a list of slots for each moment, the moments in order.
+//!
+//! Moments are whole milliseconds. So however many slots there are, there are only as many moments as milliseconds lie
+//! ahead, and taking a slot out from anywhere touches its two neighbours and no tree of a million entries.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const NONE: u32 = u32::MAX;
+
+/// A slot's neighbours in the list of its moment. A slot is in one calendar at most, so calendars share these.
+#[derive(Clone, Copy)]
+pub(super) struct Link {
+    before: u32,
+    after: u32,
+}
+
+pub(super) type Links = Vec<Link>;
+
+impl Link {
+    pub(super) const FREE: Self = Self { before: NONE, after: NONE };
+}
+
+/// The next whole millisecond that is not before `time`.
+pub(super) fn moment_after(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// The last whole millisecond that is not after `time`.
+pub(super) fn moment_before(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn time_of(moment: u64) -> Duration {
+    Duration::from_millis(moment)
+}
+
+#[derive(Default)]
+pub(super) struct Calendar {
+    /// The first and the last slot of each moment that has one.
+    moments: BTreeMap<u64, (u32, u32)>,
+    len: usize,
+}
+
+impl Calendar {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first moment, and the slot that was put there first.
+    pub(super) fn first(&self) -> Option<(u64, u32)> {
+        self.moments.first_key_value().map(|(&moment, &(first, _))| (moment, first))
+    }
+
+    /// Puts a slot at the end of a moment's list.
+    pub(super) fn insert(&mut self, links: &mut Links, moment: u64, slot: u32) {
+        self.len += 1;
+        links[slot as usize] = Link::FREE;
+        let list = self.moments.entry(moment).or_insert((slot, slot));
+        let last = std::mem::replace(&mut list.1, slot);
+        if last != slot {
+            links[last as usize].after = slot;
+            links[slot as usize].before = last;
+        }
+    }
+
+    /// Takes a slot out that is there, at this moment.
+    pub(super) fn remove(&mut self, links: &mut Links, moment: u64, slot: u32) {
+        self.len -= 1;
+        let Link { before, after } = std::mem::replace(&mut links[slot as usize], Link::FREE);
+        if before != NONE {
+            links[before as usize].after = after;
+        }
+        if after != NONE {
+            links[after as usize].before = before;
+        }
+        if before == NONE && after == NONE {
+            self.moments.remove(&moment);
+        } else if before == NONE || after == NONE {
+            let list = self.moments.get_mut(&moment).expect("a slot is at the moment that its entry tells");
+            *list = (if before == NONE { after } else { list.0 }, if after == NONE { before } else { list.1 });
+        }
+    }
+
+    /// All slots with their moments, in order.
+    pub(super) fn iter<'c>(&'c self, links: &'c Links) -> impl Iterator<Item = (u64, u32)> + 'c {
+        self.moments.iter().flat_map(move |(&moment, &(first, _))| {
+            let next = |slot: &u32| Some(links[*slot as usize].after).filter(|&slot| slot != NONE);
+            std::iter::successors(Some(first), next).map(move |slot| (moment, slot))
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! Queue mode.
+mod calendar;
+#[doc(hidden)]
+pub mod lease;
