@@ -52,6 +52,11 @@ impl Calendar {
         self.moments.first_key_value().map(|(&moment, &(first, _))| (moment, first))
     }
 
+    /// The first moment after this one.
+    pub(super) fn next_after(&self, moment: u64) -> Option<u64> {
+        self.moments.range(moment.saturating_add(1)..).next().map(|(&moment, _)| moment)
+    }
+
     /// Puts a slot at the end of a moment's list.
     pub(super) fn insert(&mut self, links: &mut Links, moment: u64, slot: u32) {
         self.len += 1;

@@ -116,6 +116,8 @@ pub struct Counts {
     pub dying: usize,
     /// What all of them hold.
     pub bytes: usize,
+    /// Leases that have run out so far.
+    pub expired: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +161,7 @@ pub struct Leases<M> {
     /// Strict order only: the one of each partition that is not parked.
     out: BTreeMap<u16, u32>,
     bytes: usize,
+    expired: u64,
     last_number: u64,
 }
 
@@ -184,6 +187,7 @@ impl<M: Clone> Leases<M> {
             lines: BTreeMap::new(),
             out: BTreeMap::new(),
             bytes: 0,
+            expired: 0,
             last_number: 0,
         }
     }
@@ -206,7 +210,8 @@ impl<M: Clone> Leases<M> {
     /// How many are in each state.
     pub fn counts(&self) -> Counts {
         let (leased, dying) = (self.leased.len(), self.dying.len());
-        Counts { leased, dying, waiting: self.len() - leased - dying, bytes: self.bytes }
+        let waiting = self.len() - leased - dying;
+        Counts { leased, dying, waiting, bytes: self.bytes, expired: self.expired }
     }
 
     /// Whether one more message may come from the ring. The last one to come may go beyond the limit of bytes.
@@ -242,7 +247,7 @@ impl<M: Clone> Leases<M> {
     pub fn grant(&mut self, now: Duration) -> Option<Grant<M>> {
         // What ran out before the first one became due comes before it.
         let is_later = |leases: &Self| {
-            leases.leased.first().is_some_and(|ended| leases.waiting.first().is_none_or(|first| ended.0 <= first.0))
+            leases.leased.first().is_some_and(|ended| leases.waiting.first().is_none_or(|first| ended.0 < first.0))
         };
         while is_later(self) && self.expire_one(now) {}
         let (at, slot) = self.waiting.first().filter(|first| first.0 <= moment_before(now))?;
@@ -280,10 +285,16 @@ impl<M: Clone> Leases<M> {
         (0..limit).all(|_| self.expire_one(now))
     }
 
-    /// The next moment at which something happens by itself: a lease ends, or a delay.
-    pub fn next_due(&self) -> Option<Duration> {
-        let times = [self.leased.first(), self.waiting.first()];
-        times.into_iter().flatten().map(|first| time_of(first.0)).min()
+    /// The next moment at which something happens by itself: a lease ends, or a delay that is not over yet.
+    pub fn next_due(&self, now: Duration) -> Option<Duration> {
+        let lease = self.leased.first().map(|first| first.0);
+        let delay = self.waiting.next_after(moment_before(now));
+        lease.into_iter().chain(delay).min().map(time_of)
+    }
+
+    /// Whether a message that nobody has could be given out now.
+    pub fn is_due(&self, now: Duration) -> bool {
+        self.waiting.first().is_some_and(|first| first.0 <= moment_before(now))
     }
 
     /// Deletes a message, whoever has it. False if it is not here.
@@ -423,6 +434,7 @@ impl<M: Clone> Leases<M> {
         match self.leased.first() {
             Some((at, slot)) if at <= moment_before(now) => {
                 self.leased.remove(&mut self.links, at, slot);
+                self.expired += 1;
                 self.take_back(slot, at, || Cause::Expired);
                 true
             }
@@ -706,13 +718,12 @@ mod tests {
             for it in &naive.all {
                 assert!(leases.contains(it.partition, it.offset));
             }
-            // The next thing to happen is never later than the model's, or due already.
-            let next = naive.all.iter().filter(|it| it.dead.is_none() && !naive.is_blocked(it)).map(|it| it.at).min();
-            assert!(
-                next.is_none_or(|next| leases.next_due().is_some_and(|due| due <= next.max(now))),
-                "{next:?} {:?}",
-                leases.next_due()
-            );
+            // What is due can be had, or its lease is yet to be ended; what is not has an alarm set for it.
+            let next_due = leases.next_due(now);
+            for it in naive.all.iter().filter(|it| it.dead.is_none() && !naive.is_blocked(it)) {
+                let has_alarm = next_due.is_some_and(|due| due <= it.at.max(now));
+                assert!(has_alarm || (it.at <= now && leases.is_due(now)), "{it:?} {next_due:?} at {now:?}");
+            }
         }
     }
 

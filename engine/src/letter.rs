@@ -1,0 +1,133 @@
+//! Dead letters: messages that nobody could handle, moved to a topic of their own with the reason.
+//!
+//! A letter is the message as it was (key, value, headers, time) with headers that say where it comes from. Queues,
+//! members of groups and managed subscribers all write the same.
+
+use crate::message::Message;
+use crate::record::Record;
+use std::fmt;
+
+const TOPIC: &str = "slipring-dead-topic";
+const PARTITION: &str = "slipring-dead-partition";
+const OFFSET: &str = "slipring-dead-offset";
+const CONSUMER: &str = "slipring-dead-consumer";
+const ATTEMPTS: &str = "slipring-dead-attempts";
+const REASON: &str = "slipring-dead-reason";
+
+/// The longest reason that is kept, in bytes.
+const LONGEST_REASON: usize = 256;
+
+/// What the headers of a letter take at most, for these names: a topic of dead letters must take messages that are so
+/// much larger than those of the topic they come from.
+pub(crate) fn overhead(topic: &str, consumer: &str) -> usize {
+    let names = [TOPIC, PARTITION, OFFSET, CONSUMER, ATTEMPTS, REASON];
+    let numbers = 5 + 20 + 10;
+    let header = |name: &&str| Record::HEADER + name.len();
+    names.iter().map(header).sum::<usize>() + topic.len() + consumer.len() + numbers + LONGEST_REASON
+}
+
+/// Where a message comes from, and why it is dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: u32,
+    pub(crate) offset: u64,
+    pub(crate) consumer: &'a str,
+    pub(crate) attempts: u32,
+    pub(crate) reason: &'a str,
+}
+
+impl Origin<'_> {
+    /// Writes the letter: `send` gets the record.
+    pub(crate) fn with_record<R>(&self, message: &Message, send: impl FnOnce(&Record<'_>) -> R) -> R {
+        let (partition, offset) = (self.partition.to_string(), self.offset.to_string());
+        let attempts = self.attempts.to_string();
+        let mut cut = self.reason.len().min(LONGEST_REASON);
+        while !self.reason.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let mut record = Record::new(message.value());
+        if let Some(key) = message.key() {
+            record = record.key(key);
+        }
+        if let Some(time) = message.timestamp() {
+            record = record.timestamp(time);
+        }
+        // A message that dies for the second time is told by its second death alone.
+        for (name, value) in message.headers().filter(|(name, _)| !is_ours(name)) {
+            record = record.header(name, value);
+        }
+        record = record.header(TOPIC, self.topic).header(PARTITION, &partition).header(OFFSET, &offset);
+        record = record.header(CONSUMER, self.consumer).header(ATTEMPTS, &attempts);
+        send(&record.header(REASON, &self.reason[..cut]))
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    [TOPIC, PARTITION, OFFSET, CONSUMER, ATTEMPTS, REASON].contains(&name)
+}
+
+/// A dead letter: a message that was moved aside, where it comes from, and why.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The topic that it was published into.
+    pub topic: String,
+    /// Its partition there.
+    pub partition: u32,
+    /// Its offset there.
+    pub offset: u64,
+    /// The queue, group or subscriber that could not handle it.
+    pub consumer: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What went wrong at the last attempt: the first 256 bytes.
+    pub reason: String,
+    /// The message as it was published.
+    pub message: Message,
+}
+
+impl DeadLetter {
+    /// Reads a letter; none if the message is no dead letter.
+    ///
+    /// ```
+    /// # use slipring::{DeadLetter, Engine, Message, Record};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// # let jobs = engine.topic::<Message>("jobs").create()?;
+    /// # let mut worker = jobs.queue("jobs").max_attempts(1).dead_letter("dead").join()?;
+    /// let mut dead = engine.get::<Message, slipring::Multi>("dead")?.subscribe("undertaker").poll()?;
+    /// # jobs.producer().create()?.send(Record::new("resize cat.png"))?;
+    /// # worker.receive(Duration::ZERO)?.unwrap().nack(Duration::ZERO, "no such file")?;
+    /// for (message, _) in &mut dead.poll(Duration::from_secs(1))?.unwrap() {
+    ///     let letter = DeadLetter::read(message).unwrap();
+    ///     assert_eq!((&*letter.topic, letter.attempts, &*letter.reason), ("jobs", 1, "no such file"));
+    ///     assert_eq!(letter.message.value(), b"resize cat.png");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read(message: &Message) -> Option<Self> {
+        let text = |name| std::str::from_utf8(message.header(name)?).ok();
+        let (topic, consumer, reason) = (text(TOPIC)?.to_owned(), text(CONSUMER)?.to_owned(), text(REASON)?.to_owned());
+        let partition = text(PARTITION)?.parse().ok()?;
+        let (offset, attempts) = (text(OFFSET)?.parse().ok()?, text(ATTEMPTS)?.parse().ok()?);
+        let mut record = Record::new(message.value());
+        if let Some(key) = message.key() {
+            record = record.key(key);
+        }
+        if let Some(time) = message.timestamp() {
+            record = record.timestamp(time);
+        }
+        for (name, value) in message.headers().filter(|(name, _)| !is_ours(name)) {
+            record = record.header(name, value);
+        }
+        Some(Self { topic, partition, offset, consumer, attempts, reason, message: Message::of(&record) })
+    }
+}
+
+impl fmt::Debug for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, partition, offset, consumer, attempts, reason, message } = self;
+        write!(f, "{topic}/{partition}@{offset} from {consumer} after {attempts} attempts: {reason}: {message:?}")
+    }
+}
