@@ -3,13 +3,14 @@
 use crate::clock::{Clock, SystemClock};
 use crate::description::Description;
 use crate::error::{Closed, TopicError};
+use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::producer::Producers;
 use crate::report::{Report, TopicReport};
 use crate::timer::Timer;
 use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Topics, their subscribers' threads, and the way to end them all. Cloning gives another handle of the same engine.
@@ -47,10 +48,11 @@ pub(crate) struct Shared {
     pub(crate) host: Arc<Host>,
 }
 
-/// What topics need of their engine. It knows no topics.
+/// What topics need of their engine.
 pub(crate) struct Host {
+    /// For topics that need another one.
+    engine: Weak<Shared>,
     pub(crate) clock: Arc<dyn Clock>,
-    #[allow(dead_code)]
     pub(crate) timer: Timer,
 }
 
@@ -59,6 +61,17 @@ struct Topics {
     /// In the order of creation.
     open: Vec<Arc<dyn AnyTopic>>,
     shut_down: bool,
+}
+
+impl Host {
+    /// The topic for dead letters of up to `size` bytes; created if it is not there.
+    pub(crate) fn dead_letters(&self, name: &str, size: usize) -> Result<Topic<Message>, TopicError> {
+        let engine = Engine { shared: self.engine.upgrade().ok_or(TopicError::ShutDown)? };
+        match engine.topic::<Message>(name).max_message(size).create() {
+            Err(TopicError::Exists { .. }) => engine.get(name),
+            created => created,
+        }
+    }
 }
 
 impl Shared {
@@ -128,8 +141,12 @@ impl EngineBuilder {
     /// None so far.
     pub fn build(self) -> Result<Engine, TopicError> {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
-        let host = Arc::new(Host { timer: Timer::new(Arc::clone(&clock)), clock });
-        Ok(Engine { shared: Arc::new(Shared { topics: Mutex::default(), host }) })
+        let shared = Arc::new_cyclic(|engine| {
+            let engine = Weak::clone(engine);
+            let host = Arc::new(Host { engine, timer: Timer::new(Arc::clone(&clock)), clock });
+            Shared { topics: Mutex::default(), host }
+        });
+        Ok(Engine { shared })
     }
 }
 

@@ -29,6 +29,8 @@ mod description;
 mod engine;
 mod error;
 mod event;
+mod graves;
+mod letter;
 mod message;
 mod metrics;
 mod partition;
@@ -54,10 +56,13 @@ pub use error::{
     SubscribeError, TopicError,
 };
 pub use event::Event;
+pub use graves::DeadLetterError;
+pub use letter::DeadLetter;
 pub use message::{Headers, Message};
-pub use metrics::{ConsumerMetrics, Metrics, PartitionMetrics, TopicMetrics};
+pub use metrics::{ConsumerMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
 pub use partitioner::{Partitioner, Partitioning};
 pub use producer::{Producer, ProducerBuilder, Producers};
+pub use queue::{Lease, LeaseError, Order, Queue, QueueBuilder, QueueError, Waiting, Worker};
 pub use receipt::{BatchReceipt, Receipt};
 pub use record::Record;
 pub use report::{ConsumerReport, Report, TopicReport};

@@ -69,7 +69,23 @@ impl Event for Message {
     }
 }
 
+impl Clone for Message {
+    /// A copy of what is in it, in memory of its own: for what must outlive its slot.
+    fn clone(&self) -> Self {
+        let Self { key, value, headers, time, .. } = *self;
+        Self { cell: BytesMut::from(&self.cell[..self.size()]), key, value, headers, time }
+    }
+}
+
 impl Message {
+    /// A message outside of any ring.
+    pub(crate) fn of(record: &Record<'_>) -> Self {
+        let cell = BytesMut::zeroed(record.size());
+        let mut message = Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME };
+        message.fill(record, None);
+        message
+    }
+
     /// The key; none if it was sent without.
     #[inline]
     pub fn key(&self) -> Option<&[u8]> {

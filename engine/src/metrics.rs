@@ -36,6 +36,8 @@ pub struct TopicMetrics {
     /// The consumers over all partitions, in the order of joining. What one that ended has done is in the report of the
     /// shutdown.
     pub consumers: Vec<ConsumerMetrics>,
+    /// The queues, in the order of creation. Each is a consumer too: what it has not read is its lag.
+    pub queues: Vec<QueueMetrics>,
 }
 
 /// One partition.
@@ -63,6 +65,7 @@ impl TopicMetrics {
         name: String,
         positions: impl Iterator<Item = (u32, Positions)>,
         skipped: impl Fn(&str) -> u64,
+        queues: Vec<QueueMetrics>,
     ) -> Self {
         let partitions: Vec<_> = positions.map(|(partition, at)| PartitionMetrics::new(partition, at)).collect();
         let mut consumers: Vec<ConsumerMetrics> = Vec::new();
@@ -84,12 +87,18 @@ impl TopicMetrics {
             fill: sum(|partition| partition.fill),
             partitions,
             consumers,
+            queues,
         }
     }
 
     /// The consumer called `name`.
     pub fn consumer(&self, name: &str) -> Option<&ConsumerMetrics> {
         self.consumers.iter().find(|consumer| consumer.name == name)
+    }
+
+    /// The queue called `name`.
+    pub fn queue(&self, name: &str) -> Option<&QueueMetrics> {
+        self.queues.iter().find(|queue| queue.name == name)
     }
 }
 
@@ -133,6 +142,42 @@ pub struct ConsumerMetrics {
     pub skipped: u64,
 }
 
+/// One queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueMetrics {
+    /// Its name.
+    pub name: String,
+    /// Published messages that were not given out yet.
+    pub unread: u64,
+    /// Messages that a worker has a lease on.
+    pub leased: u64,
+    /// Messages that come again, now or after a delay.
+    pub waiting: u64,
+    /// Messages that had their last attempt and found no room among the dead letters yet.
+    pub dying: u64,
+    /// Bytes of all these.
+    pub bytes: u64,
+    /// Whether the side store is full, so that no new message is given out.
+    pub full: bool,
+    /// Leases given so far.
+    pub delivered: u64,
+    /// Those of them that were not a message's first.
+    pub redelivered: u64,
+    /// Messages that were done with.
+    pub acked: u64,
+    /// Messages that were given back.
+    pub nacked: u64,
+    /// Leases that ran out.
+    pub expired: u64,
+    /// Messages that were deleted by receipt.
+    pub deleted: u64,
+    /// Messages that were moved to the dead letters.
+    pub dead: u64,
+    /// The most messages that were ever in the side store.
+    pub high_water: u64,
+}
+
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for topic in &self.topics {
@@ -140,6 +185,13 @@ impl fmt::Display for Metrics {
             for consumer in &topic.consumers {
                 let ConsumerMetrics { name, consumed, lag, stalls, skipped, .. } = consumer;
                 writeln!(f, "  {name}: consumed {consumed}, lag {lag}, stalls {stalls}, skipped {skipped}")?;
+            }
+            for queue in &topic.queues {
+                let QueueMetrics { name, unread, leased, waiting, acked, dead, .. } = queue;
+                writeln!(
+                    f,
+                    "  queue {name}: unread {unread}, leased {leased}, waiting {waiting}, acked {acked}, dead {dead}"
+                )?;
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ use crate::message::Message;
 use crate::metrics::TopicMetrics;
 use crate::partition::Partition;
 use crate::producer::{ProducerBuilder, Producers};
+use crate::queue::AnyQueue;
 use crate::report::TopicReport;
 use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
@@ -202,6 +203,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 lent: AtomicUsize::new(0),
                 threads: Threads::default(),
                 runs: Mutex::default(),
+                queues: Mutex::default(),
             };
             inner.grow(partitions)?;
             let inner = Arc::new(inner);
@@ -244,6 +246,8 @@ pub(crate) struct Inner<E, K: Producers> {
     pub(crate) threads: Threads,
     /// The consumers that run or ran on threads of their own.
     runs: Mutex<Vec<Arc<Run>>>,
+    /// Of a topic of messages. They last as long as the topic.
+    queues: Mutex<Vec<Arc<dyn AnyQueue>>>,
 }
 
 /// Somebody who reads all partitions of a topic, also those that are added.
@@ -284,6 +288,10 @@ impl<E, K: Producers> Inner<E, K> {
 
     pub(crate) fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn queues(&self) -> MutexGuard<'_, Vec<Arc<dyn AnyQueue>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn closed(&self) -> Option<Closed> {
@@ -382,6 +390,13 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
             return Err(TopicError::Memory { name, asked, limit, partitions, capacity, slot });
         }
         Ok(())
+    }
+}
+
+impl<K: Producers> Topic<Message, K> {
+    /// The largest message that it takes.
+    pub fn max_message(&self) -> usize {
+        self.inner.settings.max_message
     }
 }
 
@@ -506,7 +521,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let skipped = |name: &str| run(name).map_or(0, |run| run.skipped.load(Ordering::Relaxed));
         let partitions = self.partitions();
         let positions = partitions.iter().map(|partition| (partition.index, partition.ring.positions()));
-        TopicMetrics::new(self.name.clone(), positions, skipped)
+        let queues = self.queues().clone();
+        TopicMetrics::new(self.name.clone(), positions, skipped, queues.iter().map(|queue| queue.metrics()).collect())
     }
 
     fn describe(&self) -> Description {

@@ -7,17 +7,19 @@
 //! Invariant: while somebody watches, every partition is armed, or held up by the order, or there is no room; and
 //! nothing is due. Whoever changes that wakes whoever watches.
 
-use super::dead::Graves;
-use super::lease::{Grant, LeaseId, Leases, Order};
+use super::Waiting;
+use super::lease::{Cause, Grant, LeaseId, Leases, Order, Terms};
 use crate::engine::Host;
 use crate::error::{Closed, ReadError, SubscribeError};
+use crate::graves::{Graves, Keeper};
+use crate::letter::DeadLetter;
 use crate::message::Message;
 use crate::metrics::QueueMetrics;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscriber::Part;
 use crate::timer::Due;
-use crate::topic::{Reader, TopicId};
+use crate::topic::{Inner, Reader, TopicId};
 use slipring_ring::{Consumer, Sequence, Stage, Waiter};
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -32,19 +34,23 @@ pub(super) struct Desk<K: Producers> {
     pub(super) topic: String,
     pub(super) topic_id: TopicId,
     pub(super) name: String,
-    pub(super) stage: Stage,
-    pub(super) host: Arc<Host>,
-    pub(super) this: Weak<Self>,
+    pub(super) terms: Terms,
+    pub(super) dead_topic: String,
+    stage: Stage,
+    host: Arc<Host>,
+    this: Weak<Self>,
+    /// Never taken while the state is locked.
+    keeper: Mutex<Keeper>,
     waiter: Waiter,
     door: Condvar,
     state: Mutex<State<K>>,
 }
 
-pub(super) struct State<K: Producers> {
-    pub(super) leases: Leases<Arc<Message>>,
-    pub(super) parts: Vec<Part<Message, K>>,
-    pub(super) graves: Graves,
-    pub(super) counters: Counters,
+struct State<K: Producers> {
+    leases: Leases<Arc<Message>>,
+    parts: Vec<Part<Message, K>>,
+    graves: Graves,
+    counters: Counters,
     /// Deleted while they were still in the ring.
     deleted: HashSet<(u32, u64)>,
     /// By the number of the partition.
@@ -72,28 +78,27 @@ enum Place {
 
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counters {
-    pub(super) delivered: u64,
-    pub(super) redelivered: u64,
-    pub(super) acked: u64,
-    pub(super) nacked: u64,
-    pub(super) deleted: u64,
-    pub(super) dead: u64,
-    pub(super) high_water: usize,
+struct Counters {
+    delivered: u64,
+    redelivered: u64,
+    acked: u64,
+    nacked: u64,
+    deleted: u64,
+    dead: u64,
+    high_water: usize,
 }
 
 impl<K: Producers> Desk<K> {
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
-        topic: String,
-        topic_id: TopicId,
+        topic: &Inner<Message, K>,
         name: String,
         stage: Stage,
-        host: Arc<Host>,
+        dead: (String, Graves, Keeper),
         leases: Leases<Arc<Message>>,
         parts: Vec<Part<Message, K>>,
-        graves: Graves,
     ) -> Arc<Self> {
+        let (dead_topic, graves, keeper) = dead;
+        let terms = *leases.terms();
         let state = State {
             leases,
             places: vec![Place::Ready; parts.len()],
@@ -110,19 +115,26 @@ impl<K: Producers> Desk<K> {
         };
         let (waiter, door) = (Waiter::new(), Condvar::new());
         Arc::new_cyclic(|this| Self {
-            topic,
-            topic_id,
+            topic: topic.name.clone(),
+            topic_id: topic.id,
             name,
+            terms,
+            dead_topic,
             stage,
-            host,
+            host: Arc::clone(&topic.host),
             this: Weak::clone(this),
+            keeper: Mutex::new(keeper),
             waiter,
             door,
             state: Mutex::new(state),
         })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State<K>> {
+    pub(super) fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -200,7 +212,7 @@ impl<K: Producers> Desk<K> {
     }
 
     /// There may be something for an idle worker.
-    pub(super) fn wake(&self, state: &State<K>) {
+    fn wake(&self, state: &State<K>) {
         if state.watched {
             self.waiter.wake(WAKE);
         } else if state.at_the_door > 0 {
@@ -209,7 +221,7 @@ impl<K: Producers> Desk<K> {
     }
 
     /// After a change: moves the dead on, and sees to it that what is due next is not missed.
-    pub(super) fn settle(&self, state: &mut State<K>) {
+    fn settle(&self, state: &mut State<K>) {
         state.bury();
         state.counters.high_water = state.counters.high_water.max(state.leases.len());
         let Some(next) = state.leases.next_due(self.now()) else { return };
@@ -285,6 +297,40 @@ impl<K: Producers> Desk<K> {
             self.wake(&state);
         }
         found
+    }
+
+    pub(super) fn purge(&self) -> u64 {
+        let mut state = self.lock();
+        let purged = state.purge();
+        self.settle(&mut state);
+        self.wake(&state);
+        purged
+    }
+
+    /// A dead letter becomes a message again. False if there is no room.
+    pub(super) fn restore(&self, letter: DeadLetter) -> bool {
+        let mut state = self.lock();
+        let DeadLetter { partition, offset, message, .. } = letter;
+        let has_room = state.leases.has_room();
+        if has_room {
+            state.leases.restore(partition, offset, Arc::new(message), self.now(), Duration::ZERO);
+        }
+        has_room
+    }
+
+    /// There is room among the dead letters, or some have come back.
+    pub(super) fn resettle(&self) {
+        let mut state = self.lock();
+        self.settle(&mut state);
+        self.wake(&state);
+    }
+
+    pub(super) fn peek(&self, limit: usize) -> Vec<Waiting> {
+        let mut state = self.lock();
+        let now = self.now();
+        state.leases.expire(now, usize::MAX);
+        self.settle(&mut state);
+        state.peek(limit, now)
     }
 
     pub(super) fn metrics(&self) -> QueueMetrics {
@@ -421,9 +467,13 @@ impl<K: Producers> State<K> {
 
     /// Moves to the dead letters what has had its attempts; what does not fit there stays, and is tried again at the
     /// next call.
-    pub(super) fn bury(&mut self) {
+    fn bury(&mut self) {
         while let Some(dead) = self.leases.dying() {
-            if !self.graves.take(&dead) {
+            let reason = match dead.cause {
+                Cause::Refused(reason) => reason,
+                Cause::Expired => "the lease ran out",
+            };
+            if self.graves.take(dead.partition, dead.offset, dead.attempts, reason, dead.message).is_err() {
                 return;
             }
             self.leases.buried();
@@ -439,7 +489,7 @@ impl<K: Producers> State<K> {
     }
 
     /// Deletes everything that nobody has a lease on. How many messages.
-    pub(super) fn purge(&mut self) -> u64 {
+    fn purge(&mut self) -> u64 {
         let mut purged = self.leases.purge() as u64;
         for part in &mut self.parts {
             // What is published meanwhile is left alone.
@@ -459,22 +509,41 @@ impl<K: Producers> State<K> {
         purged
     }
 
+    fn peek(&mut self, limit: usize, now: Duration) -> Vec<Waiting> {
+        let waiting = self.leases.idle().map(|(partition, offset, attempts, due, message)| {
+            let (delay, message) = (due.saturating_sub(now), Arc::clone(message));
+            Waiting { partition, offset, attempts, delay, message }
+        });
+        let mut peeked: Vec<_> = waiting.take(limit).collect();
+        for part in &mut self.parts {
+            if peeked.len() >= limit {
+                break;
+            }
+            let Ok(mut batch) = part.consumer.poll(limit - peeked.len()) else { continue };
+            let (from, partition) = (batch.position(), part.partition.index);
+            for (offset, message) in &mut batch {
+                let (offset, message) = (offset.0, Arc::new(message.clone()));
+                if !self.deleted.contains(&(partition, offset)) {
+                    peeked.push(Waiting { partition, offset, attempts: 0, delay: Duration::ZERO, message });
+                }
+            }
+            batch.put_back(from);
+        }
+        peeked
+    }
+
     fn is_strict(&self) -> bool {
         self.leases.terms().order == Order::Strict
     }
 }
 
 impl<K: Producers> Reader<Message, K> for Desk<K> {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
     fn join(&self, partition: &Arc<Partition<Message, K>>) -> Result<Consumer<Message, K>, SubscribeError> {
         let joined = partition.ring.join(self.stage.clone());
         joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
     }
 
-    fn take(&self, partition: &Arc<Partition<Message, K>>, consumer: Consumer<Message, K>) {
+    fn take(self: Arc<Self>, partition: &Arc<Partition<Message, K>>, consumer: Consumer<Message, K>) {
         let mut state = self.lock();
         let source = state.parts.len();
         state.parts.push(Part { partition: Arc::clone(partition), consumer });

@@ -179,14 +179,15 @@ impl<K: Producers> QueueBuilder<K> {
     fn make(self) -> Result<Arc<Desk<K>>, QueueError> {
         let (topic, dead_topic) = (&self.topic, self.dead_topic());
         let largest = topic.settings.max_message;
-        let dead = topic.host.dead_letters(&dead_topic, largest + letter::overhead(&topic.name, &self.name))?;
+        let dead = topic.host.dead_letters(&dead_topic, largest + letter::overhead(&topic.name, &self.name));
+        let dead = dead.map_err(DeadLetterError::Topic)?;
         let graves = Graves::open(&dead, &topic.name, &self.name, largest)?;
         let keeper = Keeper::new(&dead, &topic.name, &self.name)?;
         let mut readers = topic.readers();
         let builder = SubscriberBuilder::new(Arc::clone(topic), self.name.clone()).start(self.start.clone());
         let parts = builder.join_all()?;
         let leases = Leases::new(self.terms, |message: &Arc<Message>| message.size() + BESIDE);
-        let desk = Desk::new(topic, self.name, builder.stage(), dead_topic, leases, parts, graves, keeper);
+        let desk = Desk::new(topic, self.name, builder.stage(), (dead_topic, graves, keeper), leases, parts);
         let reader: Arc<dyn Reader<Message, K>> = Arc::clone(&desk) as _;
         readers.add(Arc::downgrade(&reader) as Weak<_>);
         Ok(desk)
@@ -205,7 +206,11 @@ impl fmt::Display for Settings<'_> {
             Some(attempts) => write!(f, "{attempts} attempts")?,
             None => write!(f, "unlimited attempts")?,
         }
-        write!(f, ", {order} order, at most {max_messages} messages and {max_bytes} bytes out, dead letters to {:?}", self.1)
+        write!(
+            f,
+            ", {order} order, at most {max_messages} messages and {max_bytes} bytes out, dead letters to {:?}",
+            self.1
+        )
     }
 }
 
