@@ -1,12 +1,13 @@
 //! The way into a topic of dead letters, and who keeps them there until somebody has looked.
 
-use crate::error::{PublishError, TopicError};
+use crate::error::{ProducerError, PublishError, SubscribeError, TopicError};
 use crate::letter::{self, DeadLetter, Origin};
 use crate::message::Message;
 use crate::producer::Producer;
 use crate::subscriber::Subscriber;
 use crate::topic::Topic;
 use slipring_ring::Multi;
+use std::time::Duration;
 
 /// Writes dead letters, without ever waiting for room.
 pub(crate) struct Graves {
@@ -85,7 +86,7 @@ pub enum DeadLetterError {
         /// The topic.
         topic: String,
         /// Why.
-        cause: crate::error::ProducerError,
+        cause: ProducerError,
     },
     /// Its letters could not be kept.
     #[error("the dead letters of topic {topic:?} cannot be kept: {cause}")]
@@ -93,7 +94,7 @@ pub enum DeadLetterError {
         /// The topic.
         topic: String,
         /// Why.
-        cause: crate::error::SubscribeError,
+        cause: Box<SubscribeError>,
     },
 }
 
@@ -108,43 +109,49 @@ impl Keeper {
     pub(crate) fn new(dead: &Topic<Message, Multi>, origin: &str, consumer: &str) -> Result<Self, DeadLetterError> {
         let name = format!("dead.{origin}.{consumer}");
         let letters = dead.subscribe(name).poll();
-        let letters = letters.map_err(|cause| DeadLetterError::Keeper { topic: dead.name().to_owned(), cause })?;
+        let letters = letters.map_err(|cause| {
+            let (topic, cause) = (dead.name().to_owned(), Box::new(cause));
+            DeadLetterError::Keeper { topic, cause }
+        })?;
         Ok(Self { letters, origin: origin.to_owned(), consumer: consumer.to_owned() })
     }
 
-    /// Hands over the letters, the oldest of each partition first, until `each` says that it has enough. A letter that
-    /// is not taken out stays.
+    /// Hands over the letters, the oldest of each partition first, until `each` says that it has enough. Once one stays,
+    /// none behind it may go.
     pub(crate) fn each(&mut self, mut each: impl FnMut(DeadLetter) -> Verdict) {
         // There may be partitions that it has not heard of.
-        let _ = self.letters.poll(std::time::Duration::ZERO).map(|batch| drop(batch));
-        for part in &mut self.letters.parts {
+        let _ = self.letters.poll(Duration::ZERO).map(drop);
+        let Self { letters, origin, consumer } = self;
+        for part in &mut letters.parts {
             let end = part.consumer.consumed().plus(part.consumer.lag());
-            // What stays must be a whole tail: only what stands before the first that stays can leave.
-            let mut stays = None;
-            let Ok(mut batch) = part.consumer.poll(usize::MAX) else { continue };
-            let mut enough = false;
-            while batch.position().since(end) < 0 {
-                let Some((at, message)) = (&mut batch).into_iter().next() else { break };
-                let letter = DeadLetter::read(message);
-                let Some(letter) = letter.filter(|it| it.topic == self.origin && it.consumer == self.consumer) else {
-                    continue;
-                };
-                match each(letter) {
-                    Verdict::Out if stays.is_none() => {}
-                    Verdict::Out | Verdict::Stays => _ = stays.get_or_insert(at),
-                    Verdict::Enough => {
-                        stays.get_or_insert(at);
-                        enough = true;
-                        break;
+            let is_ours = |letter: &DeadLetter| letter.topic == *origin && letter.consumer == *consumer;
+            loop {
+                part.consumer.look_anew();
+                let Ok(mut batch) = part.consumer.poll(usize::MAX) else { break };
+                let from = batch.position();
+                // Only what stands before the first that stays can leave.
+                let mut stays = None;
+                while batch.position().since(end) < 0 {
+                    let Some((at, message)) = (&mut batch).into_iter().next() else { break };
+                    match DeadLetter::read(message).filter(is_ours).map(&mut each) {
+                        None => {}
+                        Some(Verdict::Out) => {
+                            debug_assert!(stays.is_none(), "the first that stays is the last to be asked")
+                        }
+                        Some(Verdict::Stays) => _ = stays.get_or_insert(at),
+                        Some(Verdict::Enough) => {
+                            batch.put_back(stays.unwrap_or(at));
+                            return;
+                        }
                     }
                 }
-            }
-            if let Some(from) = stays {
-                batch.put_back(from);
-            }
-            drop(batch);
-            if enough {
-                return;
+                if let Some(stays) = stays {
+                    batch.put_back(stays);
+                    break;
+                }
+                if batch.position() == from {
+                    break;
+                }
             }
         }
     }

@@ -180,6 +180,29 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
+    /// Forgets what it saw last: the next poll looks from the consumed position on. For whoever
+    /// [puts back](Batch::put_back) what it read, and wants to read more than that the next time.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// # let mut builder = Builder::multi(8, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// for seen in 1..=3 {
+    ///     producer.publish(|_| ())?;
+    ///     tape.look_anew();
+    ///     let mut batch = tape.poll(8)?;
+    ///     let from = batch.position();
+    ///     assert_eq!((&mut batch).into_iter().count(), seen);
+    ///     batch.put_back(from);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn look_anew(&mut self) {
+        self.available = self.next;
+    }
+
     /// A batch of nothing.
     pub fn nothing(&mut self) -> Batch<'_, E, K, A> {
         Batch::empty(self)

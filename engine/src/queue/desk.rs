@@ -249,7 +249,7 @@ impl<K: Producers> Desk<K> {
             let more = state.leases.expire(now, AT_ONCE);
             let was_full = !state.leases.has_room();
             self.settle(&mut state);
-            if state.leases.is_due(now) || was_full || state.is_strict() {
+            if was_full || state.has_news(now) {
                 self.wake(&state);
             }
             if !more {
@@ -273,8 +273,7 @@ impl<K: Producers> Desk<K> {
             End::Nack(..) => state.counters.nacked += 1,
         }
         self.settle(&mut state);
-        // A message comes again, there is room, or a partition goes on.
-        if state.leases.is_due(now) || was_full || state.is_strict() {
+        if was_full || state.has_news(now) {
             self.wake(&state);
         }
         Some(())
@@ -371,13 +370,13 @@ impl<K: Producers> State<K> {
                 self.counters.redelivered += u64::from(grant.attempt > 1);
                 grant
             }
-            None => self.from_the_rings(now)?,
+            None => self.next_from_the_rings(now)?,
         };
         self.counters.delivered += 1;
         Some(grant)
     }
 
-    fn from_the_rings(&mut self, now: Duration) -> Option<Grant<Arc<Message>>> {
+    fn next_from_the_rings(&mut self, now: Duration) -> Option<Grant<Arc<Message>>> {
         let mut fruitless = 0;
         while fruitless < self.ready.len() && self.leases.has_room() && self.refused.is_none() {
             if self.turn >= self.ready.len() {
@@ -519,6 +518,7 @@ impl<K: Producers> State<K> {
             if peeked.len() >= limit {
                 break;
             }
+            part.consumer.look_anew();
             let Ok(mut batch) = part.consumer.poll(limit - peeked.len()) else { continue };
             let (from, partition) = (batch.position(), part.partition.index);
             for (offset, message) in &mut batch {
@@ -532,8 +532,10 @@ impl<K: Producers> State<K> {
         peeked
     }
 
-    fn is_strict(&self) -> bool {
-        self.leases.terms().order == Order::Strict
+    /// Whether an idle worker should look after a lease has ended: a message comes again, a partition goes on, or
+    /// nothing will ever come.
+    fn has_news(&self, now: Duration) -> bool {
+        self.leases.is_due(now) || self.leases.terms().order == Order::Strict || self.ended().is_some()
     }
 }
 

@@ -1,0 +1,649 @@
+//! What a queue promises, with time in the test's hands.
+
+use slipring::{
+    Clock, DeadLetterError, Engine, Lease, LeaseError, ManualClock, Message, Multi, Order, Producer, PublishError,
+    QueueError, Record, SubscribeError, Topic, Worker,
+};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+const NOW: Duration = Duration::ZERO;
+const LONG: Duration = Duration::from_secs(120);
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+struct Fixture {
+    clock: ManualClock,
+    engine: Engine,
+    jobs: Topic<Message>,
+    producer: Producer<Message>,
+}
+
+fn fixture(partitions: usize, capacity: usize) -> Fixture {
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let jobs =
+        engine.topic::<Message>("jobs").partitions(partitions).capacity(capacity).max_message(64).create().unwrap();
+    let producer = jobs.producer().create().unwrap();
+    Fixture { clock, engine, jobs, producer }
+}
+
+impl Fixture {
+    fn send(&mut self, value: &str) -> slipring::Receipt {
+        self.producer.send(Record::new(value)).unwrap()
+    }
+}
+
+fn text(lease: &Lease) -> String {
+    String::from_utf8(lease.message().value().to_vec()).unwrap()
+}
+
+fn take(worker: &mut Worker) -> Lease {
+    worker.receive(NOW).unwrap().expect("there is a message")
+}
+
+fn is_idle(worker: &mut Worker) -> bool {
+    worker.receive(NOW).unwrap().is_none()
+}
+
+#[test]
+fn each_message_goes_to_one_worker_and_never_again_after_its_ack() {
+    let mut it = fixture(3, 8);
+    let mut workers = [it.jobs.queue("q").join().unwrap(), it.jobs.queue("q").join().unwrap()];
+    for round in 0..10 {
+        for index in 0..6 {
+            let record = it.producer.send(Record::new(&format!("{round}.{index}")).key(&[index])).unwrap();
+            assert_eq!(record.topic, it.jobs.id());
+        }
+        let mut seen = Vec::new();
+        for turn in 0..6 {
+            let lease = take(&mut workers[turn % 2]);
+            assert_eq!(lease.attempt(), 1);
+            assert!(lease.message().key().is_some());
+            seen.push(text(&lease));
+            lease.ack().unwrap();
+        }
+        assert!(workers.iter_mut().all(is_idle));
+        seen.sort();
+        assert_eq!(seen, (0..6).map(|index| format!("{round}.{index}")).collect::<Vec<_>>());
+    }
+    let queue = it.jobs.metrics().queue("q").unwrap().clone();
+    assert_eq!((queue.delivered, queue.acked, queue.redelivered, queue.leased, queue.bytes), (60, 60, 0, 0, 0));
+}
+
+#[test]
+fn a_lease_that_runs_out_goes_to_the_next_worker_and_its_ack_is_refused_saying_so() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").visibility(MS(100)).join().unwrap();
+    it.send("a");
+    let first = take(&mut worker);
+    it.clock.advance(MS(99));
+    assert_eq!(first.left(), MS(1));
+    assert!(is_idle(&mut worker));
+    it.clock.advance(MS(1));
+    let second = take(&mut worker);
+    assert_eq!((second.attempt(), text(&second)), (2, "a".to_owned()));
+    let refused = first.ack().unwrap_err();
+    assert!(matches!(refused, LeaseError::Expired { attempt: 1, late: Duration::ZERO, .. }), "{refused:?}");
+    assert!(refused.to_string().contains("ran out"), "{refused}");
+    second.ack().unwrap();
+    it.clock.advance(LONG);
+    assert!(is_idle(&mut worker));
+    assert_eq!(worker.queue().metrics().expired, 1);
+}
+
+#[test]
+fn a_lease_is_refused_from_its_deadline_on_even_if_nobody_took_the_message() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").visibility(MS(100)).join().unwrap();
+    it.send("a");
+    let mut lease = take(&mut worker);
+    it.clock.advance(MS(100));
+    assert!(matches!(lease.renew(MS(100)), Err(LeaseError::Expired { .. })));
+    assert!(matches!(lease.ack(), Err(LeaseError::Expired { .. })));
+    take(&mut worker).ack().unwrap();
+}
+
+#[test]
+fn a_renewed_lease_lasts_from_the_renewal_on() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").visibility(MS(100)).join().unwrap();
+    it.send("a");
+    let mut lease = take(&mut worker);
+    for _ in 0..5 {
+        it.clock.advance(MS(80));
+        lease.renew(MS(100)).unwrap();
+    }
+    it.clock.advance(MS(99));
+    assert!(is_idle(&mut worker));
+    lease.ack().unwrap();
+}
+
+#[test]
+fn a_nacked_message_comes_again_after_its_delay_and_wakes_a_worker_that_sleeps() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    it.send("a");
+    take(&mut worker).nack(MS(500), "not now").unwrap();
+    assert!(is_idle(&mut worker));
+    it.clock.advance(MS(499));
+    assert!(is_idle(&mut worker));
+    let waiting = worker.queue().peek(9);
+    assert_eq!((waiting.len(), waiting[0].attempts, waiting[0].delay), (1, 1, MS(1)));
+    let mut other = it.jobs.queue("q").join().unwrap();
+    let sleeper = std::thread::spawn(move || {
+        let lease = other.receive(LONG).unwrap().expect("woken");
+        let attempt = lease.attempt();
+        lease.ack().unwrap();
+        attempt
+    });
+    it.clock.advance(MS(1));
+    assert_eq!(sleeper.join().unwrap(), 2);
+    assert!(is_idle(&mut worker));
+}
+
+#[test]
+fn an_expiry_wakes_a_worker_that_sleeps() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").visibility(MS(10)).join().unwrap();
+    it.send("a");
+    let held = take(&mut worker);
+    let (told, asleep) = mpsc::channel();
+    let sleeper = std::thread::spawn(move || {
+        told.send(()).unwrap();
+        worker.receive(LONG).unwrap().map(|lease| lease.attempt())
+    });
+    asleep.recv().unwrap();
+    it.clock.advance(MS(10));
+    assert_eq!(sleeper.join().unwrap(), Some(2));
+    drop(held);
+}
+
+#[test]
+fn after_the_last_attempt_a_message_is_a_dead_letter_with_the_reason() {
+    let mut it = fixture(1, 8);
+    let builder = || it.jobs.queue("q").visibility(MS(100)).max_attempts(2).dead_letter("dead");
+    let mut worker = builder().join().unwrap();
+    let receipt = it.producer.send(Record::new("a").key("k").header("trace", "7")).unwrap();
+    take(&mut worker).nack(NOW, "first").unwrap();
+    take(&mut worker).nack(NOW, "second").unwrap();
+    assert!(is_idle(&mut worker));
+    let letters = worker.queue().dead_letters(9);
+    assert_eq!(letters.len(), 1);
+    let letter = &letters[0];
+    assert_eq!((&*letter.topic, letter.partition, letter.offset), ("jobs", 0, receipt.offset));
+    assert_eq!((&*letter.consumer, letter.attempts, &*letter.reason), ("q", 2, "second"));
+    assert_eq!((letter.message.key(), letter.message.value()), (Some(&b"k"[..]), &b"a"[..]));
+    assert!(letter.message.headers().eq([("trace", &b"7"[..])]));
+
+    // The same for one that only ever runs out, with no worker asking.
+    it.send("b");
+    let leases = [take(&mut worker), {
+        it.clock.advance(MS(100));
+        take(&mut worker)
+    }];
+    it.clock.advance(MS(100));
+    let letters = worker.queue().dead_letters(9);
+    assert_eq!((letters.len(), &*letters[1].reason), (2, "the lease ran out"));
+    for lease in leases {
+        assert!(lease.ack().is_err());
+    }
+    assert_eq!(worker.queue().metrics().dead, 2);
+    assert!(it.engine.topics().contains(&"dead".to_owned()));
+}
+
+#[test]
+fn attempts_are_unlimited_if_told() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").unlimited_attempts().join().unwrap();
+    it.send("a");
+    for attempt in 1..=100 {
+        let lease = take(&mut worker);
+        assert_eq!(lease.attempt(), attempt);
+        lease.nack(NOW, "again").unwrap();
+    }
+    assert!(worker.queue().dead_letters(1).is_empty());
+}
+
+#[test]
+fn a_lease_does_not_hold_its_slot() {
+    let mut it = fixture(1, 2);
+    let mut worker = it.jobs.queue("q").visibility(LONG).join().unwrap();
+    it.send("held");
+    let held = take(&mut worker);
+    for index in 0..100 {
+        it.producer.try_send(Record::new(&index.to_string())).expect("the ring has room");
+        let lease = take(&mut worker);
+        assert_eq!(text(&lease), index.to_string());
+        if index % 2 == 0 { lease.ack().unwrap() } else { lease.nack(LONG * 2, "later").unwrap() }
+    }
+    assert_eq!(text(&held), "held");
+    held.ack().unwrap();
+    assert_eq!(worker.queue().metrics().waiting, 50);
+}
+
+#[test]
+fn a_full_side_store_gives_nothing_new_and_the_topics_policy_answers_producers() {
+    let mut it = fixture(1, 4);
+    let mut worker = it.jobs.queue("q").max_outstanding(2).join().unwrap();
+    let leases: Vec<_> = (0..2)
+        .map(|index| {
+            it.send(&index.to_string());
+            take(&mut worker)
+        })
+        .collect();
+    for index in 2..6 {
+        it.send(&index.to_string());
+    }
+    assert!(is_idle(&mut worker));
+    let refused = it.producer.try_send(Record::new("6")).unwrap_err();
+    assert!(matches!(&refused, PublishError::Full { by: Some(by), .. } if by == "q"), "{refused}");
+    assert!(worker.queue().metrics().full);
+    // Whoever waits is woken by the room that an ack makes.
+    let (told, asleep) = mpsc::channel();
+    let sleeper = std::thread::spawn(move || {
+        told.send(()).unwrap();
+        let lease = worker.receive(LONG).unwrap().unwrap();
+        let text = text(&lease);
+        lease.ack().unwrap();
+        (text, worker)
+    });
+    asleep.recv().unwrap();
+    let mut leases = leases.into_iter();
+    leases.next().unwrap().ack().unwrap();
+    let (seen, mut worker) = sleeper.join().unwrap();
+    assert_eq!(seen, "2");
+    // One that comes again takes the place it has.
+    leases.next().unwrap().nack(NOW, "again").unwrap();
+    let again = take(&mut worker);
+    assert_eq!((again.attempt(), text(&again)), (2, "1".to_owned()));
+    assert_eq!(worker.queue().metrics().high_water, 2);
+}
+
+#[test]
+fn the_side_store_is_bounded_in_bytes_too() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").max_bytes(200).join().unwrap();
+    (0..8).for_each(|_| _ = it.send("0123456789"));
+    let held: Vec<_> = std::iter::from_fn(|| worker.receive(NOW).unwrap()).collect();
+    let queue = worker.queue().metrics();
+    assert!(queue.full && (2..8).contains(&held.len()), "{queue:?}");
+    assert!(queue.bytes >= 200, "{queue:?}");
+}
+
+#[test]
+fn a_single_message_is_deleted_by_its_receipt_wherever_it_is() {
+    let mut it = fixture(2, 8);
+    let mut other = it.jobs.subscribe("other").poll().unwrap();
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    let queue = worker.queue();
+    let receipts: Vec<_> =
+        (0..4).map(|index| it.producer.send(Record::new(&index.to_string()).partition(1)).unwrap()).collect();
+    assert!(queue.delete(&receipts[1]).unwrap(), "not given out yet");
+    assert!(!queue.delete(&receipts[1]).unwrap(), "deleted before");
+    let leased = take(&mut worker);
+    assert!(queue.delete(&receipts[0]).unwrap());
+    let told = leased.ack().unwrap_err();
+    assert!(matches!(told, LeaseError::Deleted { partition: 1, offset: 0, .. }), "{told:?}");
+    let delayed = take(&mut worker);
+    assert_eq!(text(&delayed), "2");
+    delayed.nack(MS(10), "later").unwrap();
+    assert!(queue.delete(&receipts[2]).unwrap());
+    it.clock.advance(LONG);
+    let last = take(&mut worker);
+    assert_eq!(text(&last), "3");
+    last.ack().unwrap();
+    assert!(!queue.delete(&receipts[3]).unwrap(), "done with");
+    assert!(is_idle(&mut worker));
+    assert_eq!(queue.metrics().deleted, 3);
+
+    let foreign = it.engine.topic::<Message>("foreign").create().unwrap();
+    let receipt = foreign.producer().create().unwrap().send(Record::new("x")).unwrap();
+    assert!(matches!(queue.delete(&receipt), Err(QueueError::ForeignReceipt { .. })));
+    let mut seen = 0;
+    while seen < 4 {
+        seen += (&mut other.poll(NOW).unwrap().unwrap()).into_iter().count();
+    }
+}
+
+#[test]
+fn strict_order_keeps_one_message_of_a_partition_out_and_a_delay_holds_up_only_its_partition() {
+    let mut it = fixture(2, 8);
+    let mut worker = it.jobs.queue("q").order(Order::Strict).max_attempts(2).join().unwrap();
+    for partition in [0, 1] {
+        for index in 0..3 {
+            it.producer.send(Record::new(&format!("{partition}.{index}")).partition(partition)).unwrap();
+        }
+    }
+    let (a, b) = (take(&mut worker), take(&mut worker));
+    assert_eq!((text(&a), text(&b)), ("0.0".into(), "1.0".into()));
+    assert!(is_idle(&mut worker), "both partitions have one out");
+    a.nack(MS(50), "later").unwrap();
+    b.ack().unwrap();
+    let b = take(&mut worker);
+    assert_eq!(text(&b), "1.1");
+    assert!(is_idle(&mut worker));
+    it.clock.advance(MS(50));
+    let a = take(&mut worker);
+    assert_eq!((text(&a), a.attempt()), ("0.0".into(), 2));
+    a.nack(NOW, "never").unwrap();
+    let a = take(&mut worker);
+    assert_eq!(text(&a), "0.1", "the dead letter is out of the way");
+    drop((a, b));
+}
+
+#[test]
+fn strict_order_holds_when_many_workers_race() {
+    let mut it = fixture(2, 64);
+    let builder = || it.jobs.queue("q").order(Order::Strict).unlimited_attempts();
+    let seen: Arc<Mutex<HashMap<u32, Vec<u64>>>> = Arc::default();
+    let workers: Vec<_> = (0..3)
+        .map(|index| {
+            let (mut worker, seen) = (builder().join().unwrap(), Arc::clone(&seen));
+            std::thread::spawn(move || {
+                let mut turn = index;
+                while let Ok(lease) = worker.receive(LONG) {
+                    let lease = lease.expect("not so long");
+                    turn += 1;
+                    if turn % 3 == 0 {
+                        lease.nack(NOW, "again").unwrap();
+                    } else {
+                        seen.lock().unwrap().entry(lease.partition()).or_default().push(lease.offset());
+                        lease.ack().unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for index in 0..400u32 {
+        it.producer.send(Record::new(&index.to_be_bytes()).partition(index % 2)).unwrap();
+    }
+    it.jobs.close();
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+    for offsets in seen.lock().unwrap().values() {
+        assert_eq!(*offsets, (0..200).collect::<Vec<u64>>());
+    }
+}
+
+#[test]
+fn a_dropped_lease_is_given_back_at_once_also_by_a_panic() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").max_attempts(3).join().unwrap();
+    it.send("a");
+    drop(take(&mut worker));
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let lease = take(&mut worker);
+        std::panic::resume_unwind(Box::new(lease.attempt()));
+    }));
+    assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&2u32));
+    let last = take(&mut worker);
+    assert_eq!(last.attempt(), 3);
+    drop(last);
+    assert_eq!(&*worker.queue().dead_letters(1)[0].reason, "dropped");
+}
+
+#[test]
+fn a_lease_that_is_forgotten_runs_out() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").visibility(MS(10)).join().unwrap();
+    it.send("a");
+    std::mem::forget(take(&mut worker));
+    assert!(is_idle(&mut worker));
+    it.clock.advance(MS(10));
+    assert_eq!(take(&mut worker).attempt(), 2);
+}
+
+#[test]
+fn peek_shows_what_waits_without_taking_it_and_purge_deletes_it() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    let queue = worker.queue();
+    (0..6).for_each(|index| _ = it.send(&index.to_string()));
+    take(&mut worker).nack(MS(5), "later").unwrap();
+    let held = take(&mut worker);
+    let shown = |limit| queue.peek(limit).iter().map(|it| (it.offset, it.attempts)).collect::<Vec<_>>();
+    assert_eq!(shown(9), [(0, 1), (2, 0), (3, 0), (4, 0), (5, 0)]);
+    assert_eq!(shown(2), [(0, 1), (2, 0)]);
+    assert_eq!(shown(9).len(), 5, "a look takes nothing");
+    assert_eq!(queue.purge(), 5);
+    assert!(shown(9).is_empty());
+    it.clock.advance(MS(5));
+    assert!(is_idle(&mut worker));
+    held.ack().unwrap();
+    it.send("new");
+    assert_eq!(text(&take(&mut worker)), "new");
+}
+
+#[test]
+fn dead_letters_are_kept_until_they_are_purged_or_sent_back() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").max_attempts(1).join().unwrap();
+    let queue = worker.queue();
+    for index in 0..5 {
+        it.send(&index.to_string());
+        take(&mut worker).nack(NOW, "no").unwrap();
+    }
+    let shown = |limit| queue.dead_letters(limit).iter().map(|letter| letter.offset).collect::<Vec<_>>();
+    assert_eq!(shown(9), [0, 1, 2, 3, 4]);
+    assert_eq!(shown(2), [0, 1]);
+    assert_eq!(queue.redrive(2), 2);
+    assert_eq!(shown(9), [2, 3, 4]);
+    let again = [take(&mut worker), take(&mut worker)];
+    assert_eq!([(again[0].offset(), again[0].attempt()), (again[1].offset(), again[1].attempt())], [(0, 1), (1, 1)]);
+    let [done, dies] = again;
+    done.ack().unwrap();
+    dies.nack(NOW, "no again").unwrap();
+    assert_eq!(shown(9), [2, 3, 4, 1]);
+    assert_eq!(&*queue.dead_letters(9)[3].reason, "no again");
+    assert_eq!(queue.purge_dead_letters(), 4);
+    assert!(shown(9).is_empty());
+    assert!(is_idle(&mut worker));
+    assert_eq!(queue.redrive(9), 0);
+}
+
+#[test]
+fn the_dead_wait_in_the_side_store_while_there_is_no_room_for_letters() {
+    let mut it = fixture(1, 16);
+    it.engine.topic::<Message>("dead").capacity(2).max_message(1024).create().unwrap();
+    let mut worker = it.jobs.queue("q").max_attempts(1).max_outstanding(4).dead_letter("dead").join().unwrap();
+    let queue = worker.queue();
+    (0..7).for_each(|index| _ = it.send(&index.to_string()));
+    for _ in 0..6 {
+        take(&mut worker).nack(NOW, "no").unwrap();
+    }
+    let metrics = queue.metrics();
+    assert_eq!((metrics.dead, metrics.dying, metrics.full), (2, 4, true));
+    assert!(is_idle(&mut worker), "the side store is full of the dead: nothing is lost, nothing hangs");
+    assert_eq!(queue.purge_dead_letters(), 2);
+    let metrics = queue.metrics();
+    assert_eq!((metrics.dead, metrics.dying, metrics.full), (4, 2, false));
+    assert_eq!(text(&take(&mut worker)), "6");
+    assert_eq!(queue.redrive(1), 1);
+}
+
+#[test]
+fn a_redrive_stops_where_the_side_store_is_full() {
+    let mut it = fixture(1, 16);
+    let mut worker = it.jobs.queue("q").max_attempts(1).max_outstanding(2).join().unwrap();
+    let queue = worker.queue();
+    for index in 0..4 {
+        it.send(&index.to_string());
+        take(&mut worker).nack(NOW, "no").unwrap();
+    }
+    assert_eq!(queue.redrive(9), 2);
+    assert_eq!(queue.dead_letters(9).len(), 2);
+}
+
+#[test]
+fn who_names_a_queue_again_must_mean_the_same() {
+    let it = fixture(1, 8);
+    let worker = it.jobs.queue("q").visibility(MS(1500)).join().unwrap();
+    let refused = it.jobs.queue("q").max_attempts(9).join().unwrap_err().to_string();
+    for part in ["1.5s", "30s", "5 attempts", "9 attempts", "\"q\""] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert!(it.jobs.queue("q").visibility(MS(1500)).open().is_ok());
+    assert_eq!(worker.queue().name(), "q");
+    let name = it.jobs.queue("a/b").join().unwrap_err();
+    assert!(matches!(name, QueueError::Subscribe(SubscribeError::Name(_))), "{name}");
+    let _tape = it.jobs.subscribe("tape").poll().unwrap();
+    let taken = it.jobs.queue("tape").join().unwrap_err();
+    assert!(matches!(taken, QueueError::Subscribe(SubscribeError::NameTaken { .. })), "{taken}");
+}
+
+#[test]
+fn dead_letters_that_would_have_no_place_are_refused_at_once() {
+    let it = fixture(1, 8);
+    let circle = it.jobs.queue("q").dead_letter("jobs").join().unwrap_err();
+    assert!(matches!(circle, QueueError::DeadLetters(DeadLetterError::Circle { .. })), "{circle}");
+    it.engine.topic::<Message>("small").max_message(100).create().unwrap();
+    let small = it.jobs.queue("q").dead_letter("small").join().unwrap_err();
+    let told = small.to_string();
+    assert!(
+        matches!(small, QueueError::DeadLetters(DeadLetterError::TooSmall { .. })) && told.contains("100"),
+        "{told}"
+    );
+    it.engine.topic::<u64>("numbers").create().unwrap();
+    let other = it.jobs.queue("q").dead_letter("numbers").join().unwrap_err();
+    assert!(matches!(other, QueueError::DeadLetters(DeadLetterError::Topic(_))), "{other}");
+    // Nothing of them stayed.
+    assert!(it.jobs.queue("q").join().is_ok());
+}
+
+#[test]
+fn a_new_partition_is_read_by_the_workers_that_are_there() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    let sleeper = std::thread::spawn(move || {
+        let lease = worker.receive(LONG).unwrap().unwrap();
+        let partition = lease.partition();
+        lease.ack().unwrap();
+        partition
+    });
+    it.jobs.add_partitions(1).unwrap();
+    it.producer.send(Record::new("a").partition(1)).unwrap();
+    assert_eq!(sleeper.join().unwrap(), 1);
+}
+
+#[test]
+fn a_queue_keeps_its_place_while_it_has_no_worker() {
+    let mut it = fixture(1, 4);
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    it.send("a");
+    let held = take(&mut worker);
+    drop(worker);
+    (0..4).for_each(|index| _ = it.send(&index.to_string()));
+    assert!(it.producer.try_send(Record::new("x")).is_err(), "nothing is overwritten");
+    drop(held);
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    let seen: Vec<_> = std::iter::from_fn(|| worker.receive(NOW).unwrap())
+        .map(|lease| {
+            let t = text(&lease);
+            lease.ack().unwrap();
+            t
+        })
+        .collect();
+    assert_eq!(seen, ["a", "0", "1", "2", "3"]);
+}
+
+#[test]
+fn workers_are_told_the_end_once_everything_was_done_and_nothing_can_come_again() {
+    let mut it = fixture(2, 8);
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    it.send("a");
+    it.jobs.close();
+    let lease = take(&mut worker);
+    assert!(is_idle(&mut worker), "it may come again");
+    let mut other = it.jobs.queue("q").join().unwrap();
+    let sleeper = std::thread::spawn(move || other.receive(LONG).map(|lease| lease.map(|_| ())));
+    lease.ack().unwrap();
+    let told = sleeper.join().unwrap().unwrap_err();
+    assert_eq!(told.reason, slipring::Closed::Closed);
+    assert!(worker.receive(LONG).is_err());
+}
+
+#[test]
+fn a_halted_topic_tells_its_workers() {
+    let it = fixture(1, 8);
+    it.jobs.subscribe("fails").run(|_, _| Err::<(), _>("broken")).unwrap();
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    let sleeper = std::thread::spawn(move || worker.receive(LONG).map(|lease| lease.map(|_| ())));
+    let mut producer = it.producer;
+    let _ = producer.send(Record::new("a"));
+    // The worker may have the message before the other one fails.
+    match sleeper.join().unwrap() {
+        Err(told) => assert!(told.to_string().contains("broken"), "{told}"),
+        Ok(lease) => assert!(lease.is_some()),
+    }
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    let told = loop {
+        match worker.receive(MS(1)) {
+            Ok(_) => continue,
+            Err(told) => break told,
+        }
+    };
+    assert!(told.to_string().contains("broken"), "{told}");
+}
+
+/// The property that matters, on real threads: at most one holder, every message done once, none lost.
+#[test]
+fn many_workers_and_faults_do_each_message_once_with_one_holder_at_a_time() {
+    const MESSAGES: u64 = 3_000;
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").partitions(3).capacity(32).max_message(64).create().unwrap();
+    let builder = || jobs.queue("q").visibility(MS(50)).unlimited_attempts().max_outstanding(40);
+    let held: Arc<Vec<AtomicBool>> = Arc::new((0..MESSAGES).map(|_| AtomicBool::new(false)).collect());
+    let done: Arc<Vec<AtomicU64>> = Arc::new((0..MESSAGES).map(|_| AtomicU64::new(0)).collect());
+    let workers: Vec<_> = (0..4u64)
+        .map(|index| {
+            let mut worker: Worker<Multi> = builder().join().unwrap();
+            let (held, done, clock) = (Arc::clone(&held), Arc::clone(&done), clock.clone());
+            std::thread::spawn(move || {
+                let mut random = index + 1;
+                while let Ok(lease) = worker.receive(LONG) {
+                    let lease = lease.expect("not so long");
+                    let number = u64::from_be_bytes(lease.message().value().try_into().unwrap()) as usize;
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let choice = (random >> 33) % 100;
+                    if choice >= 8 {
+                        // Time stands still for who holds on: only the last branch lets leases run out.
+                        assert!(!held[number].swap(true, Ordering::SeqCst) || lease.left().is_zero(), "two holders");
+                    }
+                    match choice {
+                        0..8 => {
+                            std::mem::forget(lease);
+                            clock.advance(MS(50));
+                        }
+                        8..20 => {
+                            held[number].store(false, Ordering::SeqCst);
+                            let _ = lease.nack(MS(choice % 3), "again");
+                        }
+                        _ => {
+                            held[number].store(false, Ordering::SeqCst);
+                            if lease.ack().is_ok() {
+                                done[number].fetch_add(1, Ordering::SeqCst);
+                            }
+                        }
+                    }
+                    // Delays end.
+                    clock.advance(MS(1));
+                }
+            })
+        })
+        .collect();
+    let mut producer = jobs.producer().create().unwrap();
+    for number in 0..MESSAGES {
+        producer.send(Record::new(&number.to_be_bytes())).unwrap();
+    }
+    jobs.close();
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+    for (number, done) in done.iter().enumerate() {
+        assert_eq!(done.load(Ordering::SeqCst), 1, "message {number}");
+    }
+    let queue = jobs.metrics().queue("q").unwrap().clone();
+    assert_eq!((queue.acked, queue.leased, queue.waiting), (MESSAGES, 0, 0));
+    assert!(clock.now() > NOW && queue.high_water <= 40, "{queue:?}");
+}
