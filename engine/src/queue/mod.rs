@@ -9,7 +9,7 @@
 //! - A message has at most one holder at any moment, and an ack after the lease ran out is refused.
 //! - A message that was not acked comes again: when its lease runs out, or after the delay of a nack; it is a dead letter
 //!   after the last attempt. It may come twice, so the work must be safe to be done twice.
-//! - [Order](lease::Order): relaxed unless told. Messages that come again come before new ones, the longest due first.
+//! - [`Order`]: relaxed unless told. Messages that come again come before new ones, the longest due first.
 //! - A queue holds its messages while it has no worker. It ends with its topic.
 //!
 //! What a lease, an ack and a redelivery cost, and the memory of a message: `cargo bench -p slipring --bench queue`.
