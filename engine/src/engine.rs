@@ -67,7 +67,7 @@ impl Host {
     /// The topic for dead letters of up to `size` bytes; created if it is not there.
     pub(crate) fn dead_letters(&self, name: &str, size: usize) -> Result<Topic<Message>, TopicError> {
         let engine = Engine { shared: self.engine.upgrade().ok_or(TopicError::ShutDown)? };
-        match engine.topic::<Message>(name).max_message(size).create() {
+        match engine.topic::<Message>(name).max_message(size).retain(512).create() {
             Err(TopicError::Exists { .. }) => engine.get(name),
             created => created,
         }

@@ -68,7 +68,6 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// A dead letter: a message that was moved aside, where it comes from, and why.
-#[derive(Clone)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The topic that it was published into.

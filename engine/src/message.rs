@@ -69,14 +69,6 @@ impl Event for Message {
     }
 }
 
-impl Clone for Message {
-    /// A copy of what is in it, in memory of its own: for what must outlive its slot.
-    fn clone(&self) -> Self {
-        let Self { key, value, headers, time, .. } = *self;
-        Self { cell: BytesMut::from(&self.cell[..self.size()]), key, value, headers, time }
-    }
-}
-
 impl Message {
     /// A message outside of any ring.
     pub(crate) fn of(record: &Record<'_>) -> Self {
@@ -84,6 +76,28 @@ impl Message {
         let mut message = Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME };
         message.fill(record, None);
         message
+    }
+
+    /// A copy of what is in it, in memory of its own: for what must outlive its slot. (It has no `Clone`, so that nobody
+    /// copies one by accident.)
+    ///
+    /// ```
+    /// # use slipring::{Engine, Message, Record};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// # let orders = engine.topic::<Message>("orders").create()?;
+    /// # let mut tape = orders.subscribe("tape").poll()?;
+    /// # orders.producer().create()?.send(Record::new("buy"))?;
+    /// let mut kept = Vec::new();
+    /// for (message, _) in &mut tape.poll(Duration::ZERO)?.unwrap() {
+    ///     kept.push(message.copy());
+    /// }
+    /// assert_eq!(kept[0].value(), b"buy");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn copy(&self) -> Self {
+        let Self { key, value, headers, time, .. } = *self;
+        Self { cell: BytesMut::from(&self.cell[..self.size()]), key, value, headers, time }
     }
 
     /// The key; none if it was sent without.

@@ -401,7 +401,7 @@ impl<K: Producers> State<K> {
                     if !self.deleted.is_empty() && self.deleted.remove(&(partition, offset.0)) {
                         continue;
                     }
-                    let message = Arc::new(message.clone());
+                    let message = Arc::new(message.copy());
                     drop(batch);
                     self.turn += 1;
                     return Some(self.leases.admit(partition, offset.0, message, now));
@@ -522,7 +522,7 @@ impl<K: Producers> State<K> {
             let Ok(mut batch) = part.consumer.poll(limit - peeked.len()) else { continue };
             let (from, partition) = (batch.position(), part.partition.index);
             for (offset, message) in &mut batch {
-                let (offset, message) = (offset.0, Arc::new(message.clone()));
+                let (offset, message) = (offset.0, Arc::new(message.copy()));
                 if !self.deleted.contains(&(partition, offset)) {
                     peeked.push(Waiting { partition, offset, attempts: 0, delay: Duration::ZERO, message });
                 }

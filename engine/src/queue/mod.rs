@@ -115,7 +115,7 @@ impl<K: Producers> QueueBuilder<K> {
     }
 
     /// The topic that dead letters are moved to: `topic.queue.dead` unless told. It is created if it is not there, with
-    /// room for 1,024 letters. When it is full, the dead stay in the side store until there is room.
+    /// room for 1,024 letters, the last 512 of which it retains for others. When it is full, the dead stay in the side store until there is room.
     pub fn dead_letter(mut self, topic: impl Into<String>) -> Self {
         self.dead = Some(topic.into());
         self
