@@ -77,6 +77,12 @@ pub enum TopicError {
         /// What it would have had.
         asked: usize,
     },
+    /// A time to live where no times are noted.
+    #[error("topic {name:?} has a time to live and no times: create it with `timestamps()` as well")]
+    NoTimestamps {
+        /// The name.
+        name: String,
+    },
     /// There are consumers on it.
     #[error("topic {name:?} is read by {consumers:?}: cancel or drop them first, or delete it with `delete_forced`")]
     InUse {
@@ -182,6 +188,16 @@ pub enum ProducerError {
     Taken {
         /// The topic.
         topic: String,
+    },
+    /// The topic cannot acknowledge so much.
+    #[error("topic {topic:?} cannot acknowledge what is published as {level}: {reason}")]
+    Unsupported {
+        /// The topic.
+        topic: String,
+        /// The level asked for.
+        level: crate::Level,
+        /// Why.
+        reason: &'static str,
     },
     /// The topic takes nothing more.
     #[error("topic {topic:?}: {reason}")]
@@ -335,6 +351,16 @@ pub enum PublishError {
         /// The consumer that is the furthest behind; none if it is a claim that another producer has not committed.
         by: Option<String>,
     },
+    /// It came earlier than a rate limit allows.
+    #[error("topic {topic:?}: the rate limit of {} is reached: come again in {wait:?}", if *.of_topic { "the topic" } else { "this producer" })]
+    RateLimited {
+        /// The topic.
+        topic: String,
+        /// Whether the limit is the topic's; else it is the producer's own.
+        of_topic: bool,
+        /// After which time it may be tried again.
+        wait: std::time::Duration,
+    },
     /// A batch of no events.
     #[error("topic {topic:?}: a batch of 0 events is refused: publish at least 1")]
     Nothing {
@@ -421,10 +447,20 @@ impl PublishError {
         }
     }
 
-    /// Whether there was no room: the same may go through later.
+    /// Whether there was no room, or it came too early: the same may go through later.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::TimedOut { .. })
+        matches!(self, Self::Full { .. } | Self::TimedOut { .. } | Self::RateLimited { .. })
     }
+}
+
+/// A value was not published; here it is again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Rejected<E> {
+    /// What was to be published.
+    pub value: E,
+    /// Why it was not.
+    pub reason: PublishError,
 }
 
 fn held_by(consumer: &Option<String>) -> String {

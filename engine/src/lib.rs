@@ -30,13 +30,16 @@ mod engine;
 mod error;
 mod event;
 mod graves;
+mod lane;
 mod letter;
 mod message;
 mod metrics;
+mod overflow;
 mod partition;
 mod partitioner;
 mod producer;
 pub mod queue;
+mod rate;
 mod receipt;
 mod record;
 mod report;
@@ -53,17 +56,19 @@ pub use description::Description;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{
     CancelError, Closed, MAX_MESSAGE, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError, PublishError, ReadError,
-    SubscribeError, TopicError,
+    Rejected, SubscribeError, TopicError,
 };
 pub use event::Event;
 pub use graves::DeadLetterError;
 pub use letter::DeadLetter;
 pub use message::{Headers, Message};
 pub use metrics::{ConsumerMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
+pub use overflow::{Overflow, Slow};
 pub use partitioner::{Partitioner, Partitioning};
 pub use producer::{Producer, ProducerBuilder, Producers};
 pub use queue::{Lease, LeaseError, Order, Queue, QueueBuilder, QueueError, Waiting, Worker};
-pub use receipt::{BatchReceipt, Receipt};
+pub use rate::RateLimit;
+pub use receipt::{BatchReceipt, Level, Receipt, Unsupported};
 pub use record::Record;
 pub use report::{ConsumerReport, Report, TopicReport};
 pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};

@@ -1,7 +1,10 @@
 //! Positions of topics and consumers at a moment.
 
+use crate::overflow::{Counts, Tally};
 use slipring_ring::Positions;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// All topics. [`Engine::metrics`](crate::Engine::metrics) reads it from the positions themselves: nothing is counted
 /// for it while events flow.
@@ -31,6 +34,18 @@ pub struct TopicMetrics {
     pub published: u64,
     /// Slots of all partitions that hold what some consumer has not read, or what is retained.
     pub fill: u64,
+    /// Events that were refused at once because there was no room.
+    pub refused: u64,
+    /// Events for which there was no room until a deadline.
+    pub timed_out: u64,
+    /// Events that were dropped, as [`Overflow::DropNewest`](crate::Overflow::DropNewest) says.
+    pub dropped: u64,
+    /// Events that a rate limit refused.
+    pub limited: u64,
+    /// Events that had to wait for a rate limit.
+    pub delayed: u64,
+    /// Subscribers that were evicted because they were slow.
+    pub evicted: u64,
     /// Each partition, in order.
     pub partitions: Vec<PartitionMetrics>,
     /// The consumers over all partitions, in the order of joining. What one that ended has done is in the report of the
@@ -56,7 +71,8 @@ pub struct PartitionMetrics {
     pub fill: u64,
     /// The oldest offset that a producer has claimed and not published, if there is one now.
     pub oldest_unpublished: Option<u64>,
-    /// The consumers of this partition, in the order of joining. What was skipped is counted for the topic only.
+    /// The consumers of this partition, in the order of joining. What was skipped or has expired is counted for
+    /// the topic only.
     pub consumers: Vec<ConsumerMetrics>,
 }
 
@@ -64,7 +80,8 @@ impl TopicMetrics {
     pub(crate) fn new(
         name: String,
         positions: impl Iterator<Item = (u32, Positions)>,
-        skipped: impl Fn(&str) -> u64,
+        counts: &Counts,
+        tally: impl Fn(&str) -> Option<Arc<Tally>>,
         queues: Vec<QueueMetrics>,
     ) -> Self {
         let partitions: Vec<_> = positions.map(|(partition, at)| PartitionMetrics::new(partition, at)).collect();
@@ -76,7 +93,13 @@ impl TopicMetrics {
                     sum.lag += consumer.lag;
                     sum.stalls += consumer.stalls;
                 }
-                None => consumers.push(ConsumerMetrics { skipped: skipped(&consumer.name), ..consumer.clone() }),
+                None => {
+                    let tally = tally(&consumer.name);
+                    let read =
+                        |of: fn(&Tally) -> &AtomicU64| tally.as_deref().map_or(0, |tally| Counts::read(of(tally)));
+                    let (skipped, expired) = (read(|tally| &tally.skipped), read(|tally| &tally.expired));
+                    consumers.push(ConsumerMetrics { skipped, expired, ..consumer.clone() });
+                }
             }
         }
         let sum = |of: fn(&PartitionMetrics) -> u64| partitions.iter().map(of).sum();
@@ -85,6 +108,12 @@ impl TopicMetrics {
             capacity: sum(|partition| partition.capacity),
             published: sum(|partition| partition.published),
             fill: sum(|partition| partition.fill),
+            refused: Counts::read(&counts.refused),
+            timed_out: Counts::read(&counts.timed_out),
+            dropped: Counts::read(&counts.dropped),
+            limited: Counts::read(&counts.limited),
+            delayed: Counts::read(&counts.delayed),
+            evicted: Counts::read(&counts.evicted),
             partitions,
             consumers,
             queues,
@@ -111,6 +140,7 @@ impl PartitionMetrics {
             lag: stage.lag,
             stalls: stage.stalls,
             skipped: 0,
+            expired: 0,
         });
         Self {
             partition,
@@ -140,6 +170,8 @@ pub struct ConsumerMetrics {
     pub stalls: u64,
     /// Events that its handler failed on and that were passed over, as its policy says.
     pub skipped: u64,
+    /// Events whose [time to live](crate::TopicBuilder::time_to_live) had passed when they were to be read.
+    pub expired: u64,
 }
 
 /// One queue.

@@ -1,14 +1,16 @@
 //! Publishing into a topic.
 
 use crate::clock::Timestamp;
-use crate::error::{ProducerError, PublishError};
+use crate::error::{ProducerError, PublishError, Rejected};
+use crate::lane::{Full, Lane, Route, nap};
 use crate::message::Message;
-use crate::partition::Partition;
+use crate::overflow::Counts;
 use crate::partitioner::{Partitioner, Picker};
-use crate::receipt::{BatchReceipt, Receipt};
+use crate::rate::{Limiter, RateLimit};
+use crate::receipt::{BatchReceipt, Level, Receipt};
 use crate::record::Record;
 use crate::topic::Inner;
-use slipring_ring::{Builder, Claim, ClaimError, Kind, Multi, Wait};
+use slipring_ring::{Builder, Kind, Multi, Wait};
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -33,11 +35,14 @@ pub struct ProducerBuilder<E, K: Producers = Multi> {
     topic: Arc<Inner<E, K>>,
     partitioner: Partitioner,
     wait: Wait,
+    level: Level,
+    rate_limit: Option<RateLimit>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
     pub(crate) fn new(topic: Arc<Inner<E, K>>) -> Self {
-        Self { topic, partitioner: Partitioner::default(), wait: Wait::default() }
+        let (partitioner, wait) = (Partitioner::default(), Wait::default());
+        Self { topic, partitioner, wait, level: Level::Published, rate_limit: None }
     }
 
     /// Which partition an event goes to when nobody names one: by its key, unless told.
@@ -52,22 +57,40 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         self
     }
 
+    /// How safe an event has to be when a publish returns: published, unless told.
+    pub fn acknowledge(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// How many events and bytes it may publish a second: any number, unless told. Its clones share the limit.
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
+        self
+    }
+
     /// Creates the producer.
     ///
     /// # Errors
-    /// The topic has a single producer and somebody has it, or the topic is closed.
+    /// The topic has a single producer and somebody has it, it cannot acknowledge as much as asked, or it is closed.
     pub fn create(self) -> Result<Producer<E, K>, ProducerError> {
-        let Self { topic, partitioner, wait } = self;
+        let Self { topic, partitioner, wait, level, rate_limit } = self;
         let name = || topic.name.clone();
         if let Some(reason) = topic.closed() {
             return Err(ProducerError::Closed { topic: name(), reason });
         }
+        if let Some(reason) = level.unsupported() {
+            return Err(ProducerError::Unsupported { topic: name(), level, reason });
+        }
         let first = Lane::lend(&topic.partitions()[0], &wait);
         let first = first.ok_or_else(|| ProducerError::Taken { topic: name() })?;
         topic.lent.fetch_add(1, Ordering::AcqRel);
-        let plain = usize::from(!topic.settings.timestamps);
+        let limiter = rate_limit.map(|limit| Arc::new(Limiter::new(limit, topic.host.clock.now())));
+        let is_limited = limiter.is_some() || topic.limiter.is_some();
+        let plain = usize::from(!topic.settings.timestamps && !is_limited);
+        let picker = Picker::new(partitioner);
         let mut producer =
-            Producer { topic, plain, first: Some(first), more: Vec::new(), picker: Picker::new(partitioner), wait };
+            Producer { topic, plain, first: Some(first), more: Vec::new(), picker, wait, limiter, is_limited };
         producer.look_for_partitions();
         Ok(producer)
     }
@@ -77,12 +100,12 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
 ///
 /// | form | when the partition is full |
 /// |---|---|
-/// | [`publish`](Self::publish), [`publish_key`](Self::publish_key), [`publish_to`](Self::publish_to), [`publish_batch`](Self::publish_batch) | waits, as [`set_wait`](Self::set_wait) said |
+/// | [`publish`](Self::publish), [`publish_key`](Self::publish_key), [`publish_to`](Self::publish_to), [`publish_batch`](Self::publish_batch), [`offer`](Self::offer) | as the topic's [`overflow`](crate::TopicBuilder::overflow) says: waits, unless told |
 /// | [`try_publish`](Self::try_publish) | error at once |
 /// | [`publish_until`](Self::publish_until) | waits until a deadline, then an error |
 ///
-/// Both errors name the slowest consumer. Each form is an error once the topic is closed or a consumer failed. A slot
-/// holds the event that was there one capacity ago: overwrite all that matters.
+/// The errors name the slowest consumer. Each form is an error once the topic is closed or a consumer failed. A slot holds
+/// the event that was there one capacity ago: overwrite all that matters.
 ///
 /// A topic of [`Message`]s has [`send`](Self::send), [`try_send`](Self::try_send) and
 /// [`send_until`](Self::send_until) for [`Record`]s.
@@ -97,51 +120,9 @@ pub struct Producer<E, K: Producers = Multi> {
     more: Vec<Lane<E, K>>,
     picker: Picker,
     wait: Wait,
-}
-
-/// A producer's way into one partition.
-struct Lane<E, K: Producers> {
-    ring: slipring_ring::Producer<E, K>,
-    partition: Arc<Partition<E, K>>,
-}
-
-impl<E, K: Producers> Lane<E, K> {
-    fn lend(partition: &Arc<Partition<E, K>>, wait: &Wait) -> Option<Self> {
-        let mut ring = partition.lend()?;
-        ring.set_wait(wait.clone());
-        Some(Self { ring, partition: Arc::clone(partition) })
-    }
-}
-
-/// Where an event is to go.
-#[derive(Clone, Copy)]
-enum Route<'k> {
-    Any,
-    Key(&'k [u8]),
-    To(u32),
-}
-
-/// What to do when there is no room.
-#[derive(Clone, Copy)]
-enum Full {
-    Wait,
-    Refuse,
-    Until(Instant),
-}
-
-impl Full {
-    #[inline(always)]
-    fn claim<E, K: Kind>(
-        self,
-        ring: &mut slipring_ring::Producer<E, K>,
-        len: usize,
-    ) -> Result<Claim<'_, E, K>, ClaimError> {
-        match self {
-            Self::Wait => ring.claim(len),
-            Self::Refuse => ring.try_claim(len),
-            Self::Until(deadline) => ring.claim_until(len, deadline),
-        }
-    }
+    limiter: Option<Arc<Limiter>>,
+    /// Whether this producer or its topic has a limit.
+    is_limited: bool,
 }
 
 impl<E, K: Producers> Producer<E, K> {
@@ -156,11 +137,6 @@ impl<E, K: Producers> Producer<E, K> {
         self.topic.count.load(Ordering::Relaxed) == self.plain
     }
 
-    #[inline(always)]
-    fn receipt(&self, partition: u32, offset: u64) -> Receipt {
-        Receipt { topic: self.topic.id, partition, offset }
-    }
-
     #[cold]
     #[inline(never)]
     fn look_for_partitions(&mut self) {
@@ -172,74 +148,122 @@ impl<E, K: Producers> Producer<E, K> {
         }
     }
 
-    /// The lane of the next event, or of the next batch.
+    /// The partition of the next event, or of the next batch. There is a lane for it.
     #[inline]
-    fn lane(&mut self, route: Route<'_>, batch: bool) -> Result<&mut Lane<E, K>, PublishError> {
+    fn route(&mut self, route: Route<'_>, batch: bool) -> Result<u32, PublishError> {
         if self.topic.count.load(Ordering::Acquire) != self.more.len() + 1 {
             self.look_for_partitions();
         }
         let partitions = (self.more.len() + 1) as u32;
         let to = match route {
-            Route::To(partition) => partition,
-            Route::Any => self.pick(None, partitions, batch)?,
-            Route::Key(key) => self.pick(Some(key), partitions, batch)?,
+            Route::To(partition) => Some(partition),
+            Route::Any => self.picker.pick(None, partitions, batch),
+            Route::Key(key) => self.picker.pick(Some(key), partitions, batch),
         };
-        let lane = match to {
-            0 => self.first.as_mut(),
-            to => self.more.get_mut(to as usize - 1),
-        };
-        match lane {
-            Some(lane) => Ok(lane),
-            None => Err(PublishError::UnknownPartition { topic: self.topic.name.clone(), asked: to, partitions }),
+        match to {
+            Some(to) if to < partitions => Ok(to),
+            refused => Err(self.no_such_partition(refused, partitions)),
         }
     }
 
-    #[inline]
-    fn pick(&mut self, key: Option<&[u8]>, partitions: u32, batch: bool) -> Result<u32, PublishError> {
-        match self.picker.pick(key, partitions, batch) {
-            Some(partition) => Ok(partition),
-            None => Err(PublishError::NoPartition { topic: self.topic.name.clone() }),
+    #[cold]
+    fn no_such_partition(&self, asked: Option<u32>, partitions: u32) -> PublishError {
+        let topic = self.topic.name.clone();
+        match asked {
+            Some(asked) => PublishError::UnknownPartition { topic, asked, partitions },
+            None => PublishError::NoPartition { topic },
         }
     }
 
-    /// The time to be noted with an event; none where the topic notes none.
-    #[inline]
-    fn now(&self) -> Option<Timestamp> {
-        self.topic.settings.timestamps.then(|| self.topic.host.clock.wall())
-    }
-
-    /// Publishes one event, whatever the topic asks for.
+    /// Publishes `len` events of `bytes` bytes. The partition, and the first offset, if they were not dropped.
     #[inline]
     fn place(
         &mut self,
         route: Route<'_>,
         full: Full,
+        len: usize,
+        bytes: u64,
+        fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
+    ) -> Result<(u32, Option<u64>), PublishError> {
+        let to = self.route(route, len != 1)?;
+        if self.is_limited {
+            self.admit(full, len as u64, bytes)?;
+        }
+        let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
+        let lane = match to {
+            0 => self.first.as_mut().expect("taken out by the drop only"),
+            to => &mut self.more[to as usize - 1],
+        };
+        let published = lane.publish(&self.topic, full, len, now, fill);
+        if self.is_limited && !matches!(published, Ok(Some(_))) {
+            self.give_back(len as u64, bytes);
+        }
+        Ok((to, published?))
+    }
+
+    /// Publishes one event.
+    #[inline]
+    fn place_one(
+        &mut self,
+        route: Route<'_>,
+        full: Full,
+        bytes: usize,
         fill: impl FnOnce(&mut E, Option<Timestamp>),
     ) -> Result<Receipt, PublishError> {
-        let now = self.now();
-        let (partition, offset) = {
-            let Lane { ring, partition } = self.lane(route, false)?;
-            let claimed = full.claim(ring, 1).map(|mut claim| {
-                let offset = claim.sequences().first.0;
-                if let (Some(times), Some(now)) = (&partition.times, now) {
-                    times.set(offset, now);
-                }
-                if let Some(event) = claim.get_mut(0) {
-                    fill(event, now);
-                }
-                claim.commit();
-                offset
-            });
-            let index = partition.index;
-            match claimed {
-                Ok(offset) => (index, offset),
-                Err(refused) => {
-                    let slowest = ring.slowest();
-                    return Err(PublishError::new(&self.topic.name, index, refused, || slowest));
-                }
+        let mut fill = Some(fill);
+        let placed = self.place(route, full, 1, bytes as u64, &mut |_, event, now| {
+            if let Some(fill) = fill.take() {
+                fill(event, now);
             }
-        };
-        Ok(self.receipt(partition, offset))
+        });
+        match placed? {
+            (partition, Some(offset)) => Ok(Receipt::new(self.topic.id, partition, offset)),
+            (partition, None) => Ok(Receipt::dropped(self.topic.id, partition)),
+        }
+    }
+
+    /// Waits for the rate limits, or is refused by one.
+    #[cold]
+    fn admit(&self, full: Full, events: u64, bytes: u64) -> Result<(), PublishError> {
+        let own = self.limiter.as_deref();
+        let mut delayed = false;
+        loop {
+            let now = self.topic.host.clock.now();
+            let own_taken = own.map_or(Ok(()), |own| own.take(now, events, bytes));
+            let taken = match (own_taken, &self.topic.limiter) {
+                (Err(wait), _) => Err((wait, false)),
+                (Ok(()), None) => return Ok(()),
+                (Ok(()), Some(topic)) => topic.take(now, events, bytes).map_err(|wait| (wait, true)),
+            };
+            let Err((wait, of_topic)) = taken else { return Ok(()) };
+            if of_topic && let Some(own) = own {
+                own.give_back(events, bytes);
+            }
+            let limiter = if of_topic { self.topic.limiter.as_ref() } else { own };
+            let refuse = limiter.is_some_and(|limiter| limiter.limit.refuse);
+            let too_late = match full {
+                Full::Policy => false,
+                Full::Refuse => true,
+                Full::Until(deadline) => deadline.saturating_duration_since(Instant::now()) < wait,
+            };
+            if refuse || too_late {
+                Counts::add(&self.topic.counts.limited, events as usize);
+                return Err(PublishError::RateLimited { topic: self.topic.name.clone(), of_topic, wait });
+            }
+            if !std::mem::replace(&mut delayed, true) {
+                Counts::add(&self.topic.counts.delayed, events as usize);
+            }
+            if let Some(reason) = self.topic.closed() {
+                return Err(PublishError::Closed { topic: self.topic.name.clone(), reason });
+            }
+            nap(wait);
+        }
+    }
+
+    #[cold]
+    fn give_back(&self, events: u64, bytes: u64) {
+        let limiters = [self.limiter.as_deref(), self.topic.limiter.as_ref()];
+        limiters.into_iter().flatten().for_each(|limiter| limiter.give_back(events, bytes));
     }
 
     /// How this producer waits while the topic is full.
@@ -249,21 +273,15 @@ impl<E, K: Producers> Producer<E, K> {
         self.wait = wait;
     }
 
-    /// Fills the next event and publishes it; waits while the partition is full.
+    /// Fills the next event and publishes it; if its partition is full, the topic's policy says what follows.
     ///
     /// If `fill` panics, no consumer ever sees what it left, and the topic goes on.
     ///
     /// # Errors
-    /// The topic is closed, or the partitioner names no partition.
+    /// The topic is closed, the partitioner names no partition, or what the policies of the topic refuse.
     #[inline]
     pub fn publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        if !self.is_plain() {
-            return self.place(Route::Any, Full::Wait, |event, _| fill(event));
-        }
-        match self.ring().publish(fill) {
-            Ok(sequence) => Ok(self.receipt(0, sequence.0)),
-            Err(closed) => Err(PublishError::new(&self.topic.name, 0, closed, || None)),
-        }
+        self.publish_any(Full::Policy, fill)
     }
 
     /// The same, but an error if the partition is full.
@@ -272,16 +290,21 @@ impl<E, K: Producers> Producer<E, K> {
     /// The partition is full, or as [`publish`](Self::publish).
     #[inline]
     pub fn try_publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        if !self.is_plain() {
-            return self.place(Route::Any, Full::Refuse, |event, _| fill(event));
-        }
-        match self.ring().try_publish(fill) {
-            Ok(sequence) => Ok(self.receipt(0, sequence.0)),
-            Err(refused) => {
-                let slowest = self.ring().slowest();
-                Err(PublishError::new(&self.topic.name, 0, refused, || slowest))
+        self.publish_any(Full::Refuse, fill)
+    }
+
+    #[inline(always)]
+    fn publish_any(&mut self, full: Full, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        let (is_plain, topic) = (self.is_plain(), self.topic.id);
+        if is_plain && let Ok(mut claim) = self.ring().try_claim(1) {
+            let offset = claim.sequences().first.0;
+            if let Some(event) = claim.get_mut(0) {
+                fill(event);
             }
+            claim.commit();
+            return Ok(Receipt::new(topic, 0, offset));
         }
+        self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event))
     }
 
     /// The same, but waits no longer than until `deadline`.
@@ -289,30 +312,49 @@ impl<E, K: Producers> Producer<E, K> {
     /// # Errors
     /// The partition was full until then, or as [`publish`](Self::publish).
     pub fn publish_until(&mut self, deadline: Instant, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        self.place(Route::Any, Full::Until(deadline), |event, _| fill(event))
+        self.place_one(Route::Any, Full::Until(deadline), size_of::<E>(), |event, _| fill(event))
     }
 
-    /// Fills the next event of the partition that the partitioner has for `key`, and publishes it; waits while that is
-    /// full. The key is not kept: put it into the event if its readers need it.
+    /// Fills the next event of the partition that the partitioner has for `key`, and publishes it. The key is not kept:
+    /// put it into the event if its readers need it.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
     #[inline]
     pub fn publish_key(&mut self, key: &[u8], fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        self.place(Route::Key(key), Full::Wait, |event, _| fill(event))
+        self.place_one(Route::Key(key), Full::Policy, size_of::<E>(), |event, _| fill(event))
     }
 
-    /// Fills the next event of this partition and publishes it; waits while that is full.
+    /// Fills the next event of this partition and publishes it.
     ///
     /// # Errors
     /// There is no such partition, or as [`publish`](Self::publish).
     #[inline]
     pub fn publish_to(&mut self, partition: u32, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        self.place(Route::To(partition), Full::Wait, |event, _| fill(event))
+        self.place_one(Route::To(partition), Full::Policy, size_of::<E>(), |event, _| fill(event))
     }
 
-    /// Fills `len` events of one partition and publishes them together; waits until there is room for all. `fill` gets
-    /// the index within the batch and the event.
+    /// Moves `value` into the next event, or gives it back with the reason.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn offer(&mut self, value: E) -> Result<Receipt, Rejected<E>> {
+        let mut value = Some(value);
+        let published = self.publish(|event| {
+            if let Some(value) = value.take() {
+                *event = value;
+            }
+        });
+        match (published, value) {
+            (Err(reason), Some(value)) => Err(Rejected { value, reason }),
+            // Moved, or dropped as the topic says.
+            (Ok(receipt), _) => Ok(receipt),
+            (Err(_), None) => unreachable!("a refused publish calls no closure"),
+        }
+    }
+
+    /// Fills `len` events of one partition and publishes them together, all or none. `fill` gets the index within the
+    /// batch and the event.
     ///
     /// # Errors
     /// `len` is 0 or never fits, or as [`publish`](Self::publish). Nothing is published then.
@@ -322,35 +364,15 @@ impl<E, K: Producers> Producer<E, K> {
         len: usize,
         mut fill: impl FnMut(usize, &mut E),
     ) -> Result<BatchReceipt, PublishError> {
-        let now = self.now();
-        let (partition, first) = {
-            let Lane { ring, partition } = match self.is_plain() {
-                true => self.first.as_mut().expect("taken out by the drop only"),
-                false => self.lane(Route::Any, true)?,
-            };
-            let published = ring.claim(len).map(|mut claim| {
-                let first = claim.sequences().first.0;
-                for (index, (offset, event)) in claim.iter_mut().enumerate() {
-                    if let (Some(times), Some(now)) = (&partition.times, now) {
-                        times.set(offset.0, now);
-                    }
-                    fill(index, event);
-                }
-                claim.commit();
-                first
-            });
-            let index = partition.index;
-            match published {
-                Ok(first) => (index, first),
-                Err(refused) => return Err(PublishError::new(&self.topic.name, index, refused, || None)),
-            }
-        };
-        Ok(BatchReceipt { topic: self.topic.id, partition, first, len })
+        let bytes = (size_of::<E>() * len) as u64;
+        let placed = self.place(Route::Any, Full::Policy, len, bytes, &mut |index, event, _| fill(index, event));
+        let (partition, first) = placed?;
+        Ok(BatchReceipt { topic: self.topic.id, partition, first: first.unwrap_or(u64::MAX), len })
     }
 }
 
 impl<K: Producers> Producer<Message, K> {
-    /// Copies a record into the next slot of its partition and publishes it; waits while that is full. It goes to the
+    /// Copies a record into the next slot of its partition and publishes it. It goes to the
     /// [partition that it names](Record::partition), else where the partitioner says for its key.
     ///
     /// ```
@@ -367,10 +389,10 @@ impl<K: Producers> Producer<Message, K> {
     ///
     /// # Errors
     /// The record is larger than [`max_message`](crate::TopicBuilder::max_message), no partition is named or there is no
-    /// such one, or the topic is closed. The record was only borrowed.
+    /// such one, the topic is closed, or what its policies refuse. The record was only borrowed.
     #[inline]
     pub fn send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<Receipt, PublishError> {
-        self.deliver(record.borrow(), Full::Wait)
+        self.deliver(record.borrow(), Full::Policy)
     }
 
     /// The same, but an error if the partition is full.
@@ -404,7 +426,7 @@ impl<K: Producers> Producer<Message, K> {
             (None, Some(key)) => Route::Key(key),
             (None, None) => Route::Any,
         };
-        self.place(route, full, |message, now| message.fill(record, now))
+        self.place_one(route, full, record.size(), |message, now| message.fill(record, now))
     }
 
     #[cold]
@@ -434,6 +456,8 @@ impl<E> Clone for Producer<E, Multi> {
             more: self.more.iter().map(lane).collect(),
             picker: Picker::new(self.picker.partitioner.clone()),
             wait: self.wait.clone(),
+            limiter: self.limiter.clone(),
+            is_limited: self.is_limited,
         }
     }
 }

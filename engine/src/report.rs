@@ -59,18 +59,18 @@ impl TopicReport {
             for run in runs {
                 let state = run.state();
                 let ended = state.consumed.get(&partition.index).copied();
-                let stage = at.stages.iter().find(|stage| stage.name == run.name);
+                let stage = at.stages.iter().find(|stage| stage.name == run.tally.name);
                 let running = ended.is_none();
                 if running {
-                    attended.push(&run.name);
+                    attended.push(&run.tally.name);
                 }
                 let Some(consumed) = ended.or_else(|| stage.map(|stage| stage.consumed.0)) else { continue };
                 consumers.push(ConsumerReport {
-                    name: run.name.clone(),
+                    name: run.tally.name.clone(),
                     partition: partition.index,
                     consumed,
                     left: left(consumed),
-                    skipped: run.skipped.load(Ordering::Relaxed),
+                    skipped: run.tally.skipped.load(Ordering::Relaxed),
                     ending: if running { None } else { state.ending.clone() },
                     running,
                 });

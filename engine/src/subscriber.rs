@@ -1,6 +1,7 @@
 //! Reading a topic: every subscriber sees every event.
 
 use crate::error::{Closed, PositionError, ReadError, SubscribeError, check_name};
+use crate::overflow::{Slow, Tally};
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscription::{self, Subscription};
@@ -67,6 +68,7 @@ pub struct SubscriberBuilder<E, K: Producers = Multi> {
     pub(crate) limit: usize,
     pub(crate) core: Option<usize>,
     pub(crate) on_error: OnError,
+    slow: Option<Slow>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
@@ -80,6 +82,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
             limit: usize::MAX,
             core: None,
             on_error: OnError::default(),
+            slow: None,
         }
     }
 
@@ -118,6 +121,13 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// subscriber's name and the cause: nothing is lost in silence, and nobody waits for ever.
     pub fn on_error(mut self, policy: OnError) -> Self {
         self.on_error = policy;
+        self
+    }
+
+    /// What happens when producers have no room because of this subscriber: what the
+    /// [topic](crate::TopicBuilder::slow) says, unless told.
+    pub fn slow(mut self, policy: Slow) -> Self {
+        self.slow = Some(policy);
         self
     }
 
@@ -198,9 +208,10 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// As [`run`](Self::run), but for the pin, which is not looked at.
     pub fn poll(self) -> Result<Subscriber<E, K>, SubscribeError> {
         let topic = Arc::clone(&self.topic);
-        let seat = Seat::new(&self);
+        let seat = Seat::new(&self, self.tally());
         let mut readers = topic.readers();
         let parts = self.join_all()?;
+        topic.register(&seat.tally);
         readers.add(Arc::downgrade(&seat) as Weak<dyn Reader<E, K>>);
         drop(readers);
         Ok(Subscriber::new(Arc::clone(&topic), seat, parts, self.limit))
@@ -220,8 +231,12 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     }
 
     /// A subscriber of one partition that nobody adds others to.
-    pub(crate) fn of_one(&self, part: Part<E, K>) -> Subscriber<E, K> {
-        Subscriber::new(Arc::clone(&self.topic), Seat::new(self), vec![part], self.limit)
+    pub(crate) fn of_one(&self, part: Part<E, K>, tally: &Arc<Tally>) -> Subscriber<E, K> {
+        Subscriber::new(Arc::clone(&self.topic), Seat::new(self, Arc::clone(tally)), vec![part], self.limit)
+    }
+
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::new(Tally::new(&self.name, self.slow.unwrap_or(self.topic.settings.slow)))
     }
 
     /// What each ring is told.
@@ -233,7 +248,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
 /// What others need to know of a subscriber, and where they leave the consumers of new partitions for it.
 pub(crate) struct Seat<E, K: Producers> {
     topic: String,
-    pub(crate) name: String,
+    pub(crate) tally: Arc<Tally>,
     stage: Stage,
     waiter: Arc<Waiter>,
     wait: Wait,
@@ -242,10 +257,10 @@ pub(crate) struct Seat<E, K: Producers> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Seat<E, K> {
-    fn new(builder: &SubscriberBuilder<E, K>) -> Arc<Self> {
+    fn new(builder: &SubscriberBuilder<E, K>, tally: Arc<Tally>) -> Arc<Self> {
         Arc::new(Self {
             topic: builder.topic.name.clone(),
-            name: builder.name.clone(),
+            tally,
             stage: builder.stage(),
             waiter: Arc::new(Waiter::new()),
             wait: builder.wait.clone(),
@@ -306,7 +321,7 @@ pub struct Subscriber<E, K: Producers = Multi> {
 
 impl<E, K: Producers> fmt::Debug for Subscriber<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Subscriber {:?} of {:?}", self.seat.name, self.topic.name)
+        write!(f, "Subscriber {:?} of {:?}", self.seat.tally.name, self.topic.name)
     }
 }
 
@@ -321,7 +336,7 @@ impl<E, K: Producers> Subscriber<E, K> {
 
     /// The subscriber's name.
     pub fn name(&self) -> &str {
-        &self.seat.name
+        &self.seat.tally.name
     }
 
     /// The first offset that it was promised, in partition 0. See [`first_in`](Self::first_in).
@@ -361,7 +376,7 @@ impl<E, K: Producers> Subscriber<E, K> {
             });
         };
         let moved = part.consumer.seek(Sequence(offset));
-        moved.map_err(|cause| PositionError::new(&self.topic.name, &self.seat.name, partition, cause))?;
+        moved.map_err(|cause| PositionError::new(&self.topic.name, &self.seat.tally.name, partition, cause))?;
         // It may be armed at a bell that is not in its way any more.
         self.watch.add(partition as usize);
         Ok(())
@@ -385,8 +400,9 @@ impl<E, K: Producers> Subscriber<E, K> {
         deadline: Option<Instant>,
     ) -> Result<Option<Batch<'_, E, K>>, ReadError> {
         let source = loop {
-            let mut parts = Parts { parts: &mut self.parts, seat: &self.seat, limit: self.limit, over: None };
-            let found = self.watch.next(&mut parts, now, deadline);
+            let Self { parts, seat, topic, limit, watch, .. } = &mut *self;
+            let mut parts = Parts { parts, seat, topic, limit: *limit, over: None };
+            let found = watch.next(&mut parts, now, deadline);
             let over = parts.over;
             match (found, over) {
                 (Found::Source(source), None) => break Some(source),
@@ -405,7 +421,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         let Self { parts, topic, seat, limit, .. } = self;
         let refused = |reason: slipring_ring::Closed| ReadError {
             topic: topic.name.clone(),
-            consumer: seat.name.clone(),
+            consumer: seat.tally.name.clone(),
             reason: reason.into(),
         };
         let part = &mut parts[source.unwrap_or(0)];
@@ -415,7 +431,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     }
 
     fn refused(&self, reason: Closed) -> ReadError {
-        ReadError { topic: self.topic.name.clone(), consumer: self.seat.name.clone(), reason }
+        ReadError { topic: self.topic.name.clone(), consumer: self.seat.tally.name.clone(), reason }
     }
 
     /// Takes what was left here by whoever added partitions.
@@ -435,6 +451,7 @@ impl<E, K: Producers> Subscriber<E, K> {
 struct Parts<'s, E, K: Producers> {
     parts: &'s mut [Part<E, K>],
     seat: &'s Seat<E, K>,
+    topic: &'s Inner<E, K>,
     limit: usize,
     /// Why the source that was found gives nothing.
     over: Option<slipring_ring::Closed>,
@@ -443,8 +460,16 @@ struct Parts<'s, E, K: Producers> {
 impl<E, K: Producers> Watched for Parts<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
-        match self.parts[source].consumer.poll_paced(self.limit, looks) {
-            Ok(batch) => !batch.is_empty(),
+        let Part { partition, consumer } = &mut self.parts[source];
+        match consumer.poll_paced(self.limit, looks) {
+            Ok(mut batch) => match self.topic.settings.time_to_live {
+                Some(limit) if !batch.is_empty() => {
+                    let expired = expire(&mut batch, partition, self.topic.host.clock.wall().minus(limit));
+                    self.seat.tally.expired.fetch_add(expired, Ordering::Relaxed);
+                    !batch.is_empty()
+                }
+                _ => !batch.is_empty(),
+            },
             Err(reason) => {
                 self.over = Some(reason);
                 true
@@ -460,6 +485,23 @@ impl<E, K: Producers> Watched for Parts<'_, E, K> {
     fn is_interrupted(&self) -> bool {
         self.seat.has_mail.load(Ordering::Acquire)
     }
+}
+
+/// Passes over what was published before `oldest`; how many that are.
+fn expire<E, K: Producers>(
+    batch: &mut RingBatch<'_, E, K>,
+    partition: &Partition<E, K>,
+    oldest: crate::clock::Timestamp,
+) -> u64 {
+    let mut expired = 0;
+    while let Some(times) = partition.times.as_ref().filter(|_| !batch.is_empty()) {
+        if times.get(batch.position().0) >= oldest {
+            break;
+        }
+        let _ = batch.into_iter().next();
+        expired += 1;
+    }
+    expired
 }
 
 /// Events of one partition, in order. Iterate over `&mut batch`; what was iterated counts as read when the batch is

@@ -1,6 +1,7 @@
 //! A subscriber that runs on threads of its own: what it does with each event, and how it ends.
 
 use crate::error::{CancelError, SubscribeError};
+use crate::overflow::Tally;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscriber::{At, Batch, Part, Subscriber, SubscriberBuilder};
@@ -9,7 +10,7 @@ use crate::topic::{Inner, Reader};
 use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A subscriber that runs on threads of its own. Dropping this handle stops nothing.
@@ -47,15 +48,14 @@ impl<E, K: Producers> Subscription<E, K> {
     /// Other subscribers stand behind it, or it has ended already.
     pub fn cancel(self) -> Result<(), CancelError> {
         let evicted = self.topic.evict(&self.name);
-        evicted.map_err(|refused| CancelError::new(&self.topic.name, &self.name, refused))
+        evicted.map(|_| ()).map_err(|refused| CancelError::new(&self.topic.name, &self.name, refused))
     }
 }
 
 /// What is known of a consumer with threads of its own, also when they have ended.
 pub(crate) struct Run {
-    pub(crate) name: String,
+    pub(crate) tally: Arc<Tally>,
     state: Mutex<RunState>,
-    pub(crate) skipped: AtomicU64,
 }
 
 #[derive(Default)]
@@ -68,8 +68,8 @@ pub(crate) struct RunState {
 }
 
 impl Run {
-    pub(crate) fn new(name: &str) -> Arc<Self> {
-        Arc::new(Self { name: name.to_owned(), state: Mutex::default(), skipped: AtomicU64::new(0) })
+    pub(crate) fn new(tally: Arc<Tally>) -> Arc<Self> {
+        Arc::new(Self { tally, state: Mutex::default() })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, RunState> {
@@ -116,7 +116,7 @@ where
     let topic = Arc::clone(&subscriber.topic);
     let name = subscriber.name().to_owned();
     let first = subscriber.parts.iter().map(|part| part.consumer.first().0).collect();
-    let run = Run::new(&name);
+    let run = Run::new(Arc::clone(&subscriber.seat.tally));
     launch(subscriber, &run, Setting { thread: name.clone(), core, on_error }, make, handler)?;
     topic.runs().push(run);
     Ok(Subscription { topic, name, first })
@@ -141,7 +141,7 @@ where
     let life = move |state| attend(subscriber, state, handler, on_error, &running);
     topic.threads.start(&thread, core, make, life).map_err(|cause| {
         run.state().threads -= 1;
-        let (topic, consumer) = (topic.name.clone(), run.name.clone());
+        let (topic, consumer) = (topic.name.clone(), run.tally.name.clone());
         match cause {
             StartError::Pin(cause) => SubscribeError::Pin { topic, consumer, cause },
             StartError::Thread(cause) => SubscribeError::Thread { topic, consumer, cause },
@@ -162,7 +162,7 @@ fn attend<E, K: Producers, S, X: Display>(
 {
     let ending = read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), on_error, run);
     if let Ending::Failed(cause) = &ending {
-        subscriber.topic.fail(&run.name, cause);
+        subscriber.topic.fail(&run.tally.name, cause);
     }
     // Their own clean-up may panic as well: the consumer has ended all the same.
     let _ = caught(move || drop(handler));
@@ -216,7 +216,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 retried = Some((batch.partition, culprit.0, again + 1));
                 batch.batch.put_back(culprit);
             } else if then_skip {
-                run.skipped.fetch_add(1, Ordering::Relaxed);
+                run.tally.skipped.fetch_add(1, Ordering::Relaxed);
             } else {
                 batch.batch.put_back(culprit);
                 return Ending::Failed(cause);
@@ -271,10 +271,10 @@ where
     fn start(self: &Arc<Self>, part: Part<E, K>) -> Result<(), SubscribeError> {
         let index = part.partition.index;
         let made = caught(|| (self.make.lock().unwrap_or_else(PoisonError::into_inner))(index));
-        let (topic, consumer) = (self.builder.topic.name.clone(), self.run.name.clone());
+        let (topic, consumer) = (self.builder.topic.name.clone(), self.run.tally.name.clone());
         let mut handler = made.map_err(|cause| SubscribeError::Handler { topic, consumer, cause })?;
-        let subscriber = self.builder.of_one(part);
-        let thread = format!("{}-{index}", self.run.name);
+        let subscriber = self.builder.of_one(part, &self.run.tally);
+        let thread = format!("{}-{index}", self.run.tally.name);
         let setting = Setting { thread, core: self.builder.core, on_error: self.builder.on_error };
         let crew = Arc::clone(self);
         launch(
@@ -307,7 +307,7 @@ where
         let part = Part { partition: Arc::clone(partition), consumer };
         if let Err(refused) = self.start(part) {
             // Nobody would ever read the partition: not in silence.
-            self.builder.topic.fail(&self.run.name, &refused.to_string());
+            self.builder.topic.fail(&self.run.tally.name, &refused.to_string());
         }
     }
 }
@@ -328,7 +328,9 @@ where
     let parts = builder.join_all()?;
     let first = parts.iter().map(|part| part.consumer.first().0).collect();
     let name = builder.name.clone();
-    let run = Run::new(&name);
+    let tally = builder.tally();
+    topic.register(&tally);
+    let run = Run::new(tally);
     let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Mutex::new(make) });
     for part in parts {
         if let Err(refused) = crew.start(part) {

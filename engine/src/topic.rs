@@ -6,9 +6,11 @@ use crate::error::{Closed, MAX_MESSAGE, MAX_PARTITIONS, SubscribeError, TopicErr
 use crate::event::Event;
 use crate::message::Message;
 use crate::metrics::TopicMetrics;
+use crate::overflow::{Counts, Overflow, Slow, Tally};
 use crate::partition::Partition;
 use crate::producer::{ProducerBuilder, Producers};
 use crate::queue::AnyQueue;
+use crate::rate::{Limiter, RateLimit};
 use crate::report::TopicReport;
 use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
@@ -17,7 +19,7 @@ use slipring_ring::{BuildError, Builder, Consumer, Multi, Single};
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -75,11 +77,25 @@ pub(crate) struct Settings {
     pub(crate) timestamps: bool,
     pub(crate) max_message: usize,
     pub(crate) memory_limit: u64,
+    pub(crate) overflow: Overflow,
+    pub(crate) slow: Slow,
+    pub(crate) time_to_live: Option<Duration>,
+    pub(crate) rate_limit: Option<RateLimit>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { capacity: 1024, retain: 0, timestamps: false, max_message: 1024, memory_limit: 1 << 30 }
+        Self {
+            capacity: 1024,
+            retain: 0,
+            timestamps: false,
+            max_message: 1024,
+            memory_limit: 1 << 30,
+            overflow: Overflow::Block,
+            slow: Slow::Gate,
+            time_to_live: None,
+            rate_limit: None,
+        }
     }
 }
 
@@ -148,6 +164,44 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
+    /// What a publish does when its partition is full: waits, unless told.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Overflow, PublishError};
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").capacity(1).overflow(Overflow::Fail).create()?;
+    /// let _slow = ticks.subscribe("slow").poll()?;
+    /// let mut producer = ticks.producer().create()?;
+    /// producer.offer(41)?;
+    /// let refused = producer.offer(42).unwrap_err();
+    /// assert!(matches!(refused.reason, PublishError::Full { by: Some(by), .. } if by == "slow"));
+    /// assert_eq!((refused.value, ticks.metrics().refused), (42, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn overflow(mut self, policy: Overflow) -> Self {
+        self.settings.overflow = policy;
+        self
+    }
+
+    /// What happens to a subscriber that a full partition waits for: producers wait for it, unless told.
+    pub fn slow(mut self, policy: Slow) -> Self {
+        self.settings.slow = policy;
+        self
+    }
+
+    /// How long an event may be read after it was published. Subscribers pass over what is older, and count it. The
+    /// events of a partition expire in the order of their offsets. Needs [`timestamps`](Self::timestamps).
+    pub fn time_to_live(mut self, limit: Duration) -> Self {
+        self.settings.time_to_live = Some(limit);
+        self
+    }
+
+    /// How many events and bytes may be published a second by all producers together: any number, unless told.
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.settings.rate_limit = Some(limit);
+        self
+    }
+
     /// Creates the topic, its slots filled with `E::default()`, or with empty messages.
     ///
     /// # Errors
@@ -180,6 +234,9 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     fn create_from(self, slots: Slots<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
         let Self { engine, name, partitions, settings, .. } = self;
         check_name(&name)?;
+        if settings.time_to_live.is_some() && !settings.timestamps {
+            return Err(TopicError::NoTimestamps { name });
+        }
         let shape = Shape {
             event: std::any::type_name::<E>(),
             single_producer: K::SINGLE,
@@ -187,6 +244,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
             capacity: settings.capacity,
             max_message: cell.map(|_| settings.max_message),
         };
+        let limiter = settings.rate_limit.map(|limit| Limiter::new(limit, engine.host.clock.now()));
         let mut created = None;
         engine.add(&name, &shape, || {
             let inner = Inner {
@@ -204,6 +262,10 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 threads: Threads::default(),
                 runs: Mutex::default(),
                 queues: Mutex::default(),
+                counts: Counts::default(),
+                tallies: Mutex::default(),
+                evicts: AtomicBool::new(false),
+                limiter,
             };
             inner.grow(partitions)?;
             let inner = Arc::new(inner);
@@ -248,6 +310,21 @@ pub(crate) struct Inner<E, K: Producers> {
     runs: Mutex<Vec<Arc<Run>>>,
     /// Of a topic of messages. They last as long as the topic.
     queues: Mutex<Vec<Arc<dyn AnyQueue>>>,
+    pub(crate) counts: Counts,
+    /// Of the subscribers: what is no position.
+    tallies: Mutex<Vec<Weak<Tally>>>,
+    /// Whether any subscriber may be evicted for being slow.
+    evicts: AtomicBool,
+    pub(crate) limiter: Option<Limiter>,
+}
+
+/// What became of an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Evicted {
+    /// It holds nobody up any more.
+    Gone,
+    /// It goes when the batch that it is in ends.
+    Leaves,
 }
 
 /// Somebody who reads all partitions of a topic, also those that are added.
@@ -307,21 +384,67 @@ impl<E, K: Producers> Inner<E, K> {
         self.partitions().iter().for_each(|partition| partition.ring.fail(consumer, cause));
     }
 
-    /// Takes a consumer's gates away, in all partitions.
-    pub(crate) fn evict(&self, consumer: &str) -> Result<(), slipring_ring::StageError> {
+    /// Has a subscriber's counters shown, and its policy kept.
+    pub(crate) fn register(&self, tally: &Arc<Tally>) {
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        tallies.retain(|tally| tally.strong_count() > 0);
+        tallies.push(Arc::downgrade(tally));
+        if tally.slow != Slow::Gate {
+            self.evicts.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The subscriber of this name; of several one after the other, the last.
+    pub(crate) fn tally(&self, name: &str) -> Option<Arc<Tally>> {
+        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        tallies.iter().rev().filter_map(Weak::upgrade).find(|tally| tally.name == name)
+    }
+
+    pub(crate) fn evicts(&self) -> bool {
+        self.evicts.load(Ordering::Relaxed)
+    }
+
+    /// How a consumer that is in the way is to be treated: itself, or who stands behind it at the same place. None if it
+    /// is no subscriber.
+    pub(crate) fn slow(&self, name: String) -> Option<(String, Slow)> {
+        let slow = self.tally(&name)?.slow;
+        Some((name, slow))
+    }
+
+    /// Evicts a subscriber that is in the way.
+    pub(crate) fn evict_slow(&self, name: &str) -> Evicted {
+        use slipring_ring::StageError::StoodBehind;
+        let tally = self.tally(name);
+        match self.evict(name) {
+            Ok(at_once) => {
+                if tally.is_some_and(|tally| !tally.evicted.swap(true, Ordering::Relaxed)) {
+                    Counts::add(&self.counts.evicted, 1);
+                }
+                if at_once { Evicted::Gone } else { Evicted::Leaves }
+            }
+            // Whoever stands behind it is no further than it is.
+            Err(StoodBehind { behind, .. }) => match self.slow(behind) {
+                Some((behind, Slow::EvictAfter(_))) => self.evict_slow(&behind),
+                _ => Evicted::Leaves,
+            },
+            Err(_) => Evicted::Gone,
+        }
+    }
+
+    /// Takes a consumer's gates away, in all partitions. False if some go only when a batch ends.
+    pub(crate) fn evict(&self, consumer: &str) -> Result<bool, slipring_ring::StageError> {
         use slipring_ring::StageError::{InBatch, Unknown};
         let _no_new_partition = self.readers();
-        let mut unknown = None;
-        let mut found = false;
+        let (mut unknown, mut found, mut at_once) = (None, false, true);
         for partition in self.partitions().iter() {
             match partition.ring.evict(consumer) {
-                // It leaves when that ends.
-                Ok(_) | Err(InBatch { .. }) => found = true,
+                Ok(_) => found = true,
+                Err(InBatch { .. }) => (found, at_once) = (true, false),
                 Err(refused @ Unknown { .. }) => unknown = Some(refused),
                 Err(refused) => return Err(refused),
             }
         }
-        if found { Ok(()) } else { unknown.map_or(Ok(()), Err) }
+        if found { Ok(at_once) } else { unknown.map_or(Ok(true), Err) }
     }
 }
 
@@ -515,14 +638,12 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     }
 
     fn metrics(&self) -> TopicMetrics {
-        let runs = self.runs().clone();
-        // Of several that had the name one after the other, the last.
-        let run = |name: &str| runs.iter().rev().find(|run| run.name == name);
-        let skipped = |name: &str| run(name).map_or(0, |run| run.skipped.load(Ordering::Relaxed));
+        let tally = |name: &str| self.tally(name);
         let partitions = self.partitions();
         let positions = partitions.iter().map(|partition| (partition.index, partition.ring.positions()));
         let queues = self.queues().clone();
-        TopicMetrics::new(self.name.clone(), positions, skipped, queues.iter().map(|queue| queue.metrics()).collect())
+        let queues = queues.iter().map(|queue| queue.metrics()).collect();
+        TopicMetrics::new(self.name.clone(), positions, &self.counts, tally, queues)
     }
 
     fn describe(&self) -> Description {

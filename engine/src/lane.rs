@@ -1,0 +1,177 @@
+//! A producer's way into one partition, and what it does when that is full.
+
+use crate::clock::Timestamp;
+use crate::error::PublishError;
+use crate::overflow::{Counts, Overflow, Slow};
+use crate::partition::Partition;
+use crate::producer::Producers;
+use crate::topic::{Evicted, Inner};
+use slipring_ring::{ClaimError, Wait};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) struct Lane<E, K: Producers> {
+    pub(crate) ring: slipring_ring::Producer<E, K>,
+    pub(crate) partition: Arc<Partition<E, K>>,
+}
+
+/// Where an event is to go.
+#[derive(Clone, Copy)]
+pub(crate) enum Route<'k> {
+    Any,
+    Key(&'k [u8]),
+    To(u32),
+}
+
+/// What to do when there is no room.
+#[derive(Clone, Copy)]
+pub(crate) enum Full {
+    /// As the topic says.
+    Policy,
+    Refuse,
+    Until(Instant),
+}
+
+/// One attempt at a time.
+#[derive(Clone, Copy)]
+enum Attempt {
+    Wait,
+    Now,
+    Until(Instant),
+}
+
+impl<E, K: Producers> Lane<E, K> {
+    pub(crate) fn lend(partition: &Arc<Partition<E, K>>, wait: &Wait) -> Option<Self> {
+        let mut ring = partition.lend()?;
+        ring.set_wait(wait.clone());
+        Some(Self { ring, partition: Arc::clone(partition) })
+    }
+
+    /// Claims `len` slots, has them filled and their time noted, and publishes them. Returns the first offset.
+    #[inline]
+    fn attempt(
+        &mut self,
+        attempt: Attempt,
+        len: usize,
+        now: Option<Timestamp>,
+        fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
+    ) -> Result<u64, ClaimError> {
+        let mut claim = match attempt {
+            Attempt::Wait => self.ring.claim(len)?,
+            Attempt::Now => self.ring.try_claim(len)?,
+            Attempt::Until(deadline) => self.ring.claim_until(len, deadline)?,
+        };
+        let first = claim.sequences().first.0;
+        for (index, (offset, event)) in claim.iter_mut().enumerate() {
+            if let (Some(times), Some(now)) = (&self.partition.times, now) {
+                times.set(offset.0, now);
+            }
+            fill(index, event, now);
+        }
+        claim.commit();
+        Ok(first)
+    }
+
+    /// Publishes `len` events, if need be after waiting or evicting as the topic says. None if they were dropped.
+    #[inline]
+    pub(crate) fn publish(
+        &mut self,
+        topic: &Inner<E, K>,
+        full: Full,
+        len: usize,
+        now: Option<Timestamp>,
+        fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
+    ) -> Result<Option<u64>, PublishError> {
+        match self.attempt(Attempt::Now, len, now, fill) {
+            Ok(first) => Ok(Some(first)),
+            Err(refused) => self.overflow(topic, full, len, now, fill, refused),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn overflow(
+        &mut self,
+        topic: &Inner<E, K>,
+        full: Full,
+        len: usize,
+        now: Option<Timestamp>,
+        fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
+        mut refused: ClaimError,
+    ) -> Result<Option<u64>, PublishError> {
+        let begun = Instant::now();
+        let deadline = match (full, topic.settings.overflow) {
+            (Full::Until(deadline), _) => Some(deadline),
+            (Full::Policy, Overflow::BlockFor(limit)) => begun.checked_add(limit),
+            _ => None,
+        };
+        while refused == ClaimError::Full && topic.evicts() {
+            let Some((slowest, Slow::EvictAfter(patience))) = self.ring.slowest().and_then(|it| topic.slow(it)) else {
+                break;
+            };
+            let until = begun.checked_add(patience).filter(|_| !patience.is_zero());
+            let out_of_time = deadline.zip(until).is_some_and(|(deadline, until)| deadline < until);
+            match until {
+                Some(_) if out_of_time || matches!(full, Full::Refuse) => break,
+                Some(until) => match self.attempt(Attempt::Until(until), len, now, fill) {
+                    Ok(first) => return Ok(Some(first)),
+                    // Another one may be in the way by now, and has its own time.
+                    Err(ClaimError::TimedOut { by }) if by.as_ref() != Some(&slowest) => {
+                        refused = ClaimError::Full;
+                        if by.is_none() {
+                            break;
+                        }
+                        continue;
+                    }
+                    Err(ClaimError::TimedOut { .. }) => {}
+                    Err(other) => {
+                        refused = other;
+                        break;
+                    }
+                },
+                None => {}
+            }
+            let evicted = topic.evict_slow(&slowest);
+            match self.attempt(Attempt::Now, len, now, fill) {
+                Ok(first) => return Ok(Some(first)),
+                Err(other) => refused = other,
+            }
+            if evicted != Evicted::Gone {
+                break;
+            }
+        }
+        if refused == ClaimError::Full {
+            let last = match (full, topic.settings.overflow) {
+                (Full::Until(deadline), _) => Attempt::Until(deadline),
+                (Full::Policy, Overflow::Block) => Attempt::Wait,
+                (Full::Policy, Overflow::BlockFor(_)) => deadline.map_or(Attempt::Wait, Attempt::Until),
+                (Full::Policy, Overflow::DropNewest) => {
+                    Counts::add(&topic.counts.dropped, len);
+                    return Ok(None);
+                }
+                (Full::Refuse, _) | (Full::Policy, Overflow::Fail) => {
+                    Counts::add(&topic.counts.refused, len);
+                    let slowest = self.ring.slowest();
+                    return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));
+                }
+            };
+            match self.attempt(last, len, now, fill) {
+                Ok(first) => return Ok(Some(first)),
+                Err(other) => refused = other,
+            }
+        }
+        if let ClaimError::TimedOut { .. } = refused {
+            Counts::add(&topic.counts.timed_out, len);
+        }
+        Err(PublishError::new(&topic.name, self.partition.index, refused, || None))
+    }
+}
+
+/// Sleeps for a part of `left`; the caller looks again.
+pub(crate) fn nap(left: Duration) {
+    const LONGEST: Duration = Duration::from_millis(5);
+    match left {
+        left if left < Duration::from_micros(20) => std::thread::yield_now(),
+        left => std::thread::sleep(left.min(LONGEST)),
+    }
+}

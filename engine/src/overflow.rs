@@ -1,0 +1,86 @@
+//! What happens when a partition is full, and to whom it is full because of.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a publish does when its partition is full: [`TopicBuilder::overflow`](crate::TopicBuilder::overflow). The forms
+/// that try or have a deadline of their own ask for nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Waits until there is room.
+    #[default]
+    Block,
+    /// Waits so long, then is an error.
+    BlockFor(Duration),
+    /// Is an error at once. What was to be published is still the caller's: a record is borrowed, a closure was not
+    /// called, and [`offer`](crate::Producer::offer) gives its value back.
+    Fail,
+    /// Drops what was to be published, and counts it. The receipt says so: see
+    /// [`Receipt::is_dropped`](crate::Receipt::is_dropped).
+    DropNewest,
+}
+
+/// What happens to a subscriber that a full partition waits for:
+/// [`TopicBuilder::slow`](crate::TopicBuilder::slow) for all of a topic, or
+/// [`SubscriberBuilder::slow`](crate::SubscriberBuilder::slow) for one. Groups are always waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Slow {
+    /// Producers wait for it, or are refused, as [`Overflow`] says.
+    #[default]
+    Gate,
+    /// Producers wait so long for it, then it is evicted from all partitions, and is told with
+    /// [`Closed::Evicted`](crate::Closed::Evicted). Never in the middle of a batch: then it goes when that ends.
+    EvictAfter(Duration),
+}
+
+impl Slow {
+    /// Evicted as soon as it is in the way.
+    pub const EVICT: Self = Self::EvictAfter(Duration::ZERO);
+}
+
+/// What a topic did with events that it had no room for. Nothing is counted while there is room.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) refused: AtomicU64,
+    pub(crate) timed_out: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) limited: AtomicU64,
+    pub(crate) delayed: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) fn read(count: &AtomicU64) -> u64 {
+        count.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(count: &AtomicU64, events: usize) {
+        count.fetch_add(events as u64, Ordering::Relaxed);
+    }
+}
+
+/// What is kept of a subscriber beside its positions, for all its partitions.
+pub(crate) struct Tally {
+    pub(crate) name: String,
+    pub(crate) slow: Slow,
+    /// Events that its handler failed on and that were passed over.
+    pub(crate) skipped: AtomicU64,
+    /// Events whose time to live had passed.
+    pub(crate) expired: AtomicU64,
+    /// So that an eviction counts once, however often it has to be asked for.
+    pub(crate) evicted: AtomicBool,
+}
+
+impl Tally {
+    pub(crate) fn new(name: &str, slow: Slow) -> Self {
+        Self {
+            name: name.to_owned(),
+            slow,
+            skipped: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+            evicted: AtomicBool::new(false),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Rate limits: token buckets over the engine's clock.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How many events and bytes may be published a second: for one producer
+/// ([`ProducerBuilder::rate_limit`](crate::ProducerBuilder::rate_limit)) or for a topic
+/// ([`TopicBuilder::rate_limit`](crate::TopicBuilder::rate_limit)).
+///
+/// Each limit is a bucket that fills at its rate up to its burst; a publish takes its events and bytes out of it. What is
+/// larger than the burst goes when the bucket is full, and what comes after it waits longer: the rate holds on average. A
+/// publisher that finds too little in it waits, unless told to be [refused](Self::refuse).
+///
+/// ```
+/// use slipring::{Engine, ManualClock, PublishError, RateLimit};
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::new();
+/// let engine = Engine::builder().clock(clock.clone()).build()?;
+/// let limit = RateLimit::new().events(10, 2).refuse();            // 10 a second, 2 at once
+/// let ticks = engine.topic::<u64>("ticks").rate_limit(limit).create()?;
+/// let mut producer = ticks.producer().create()?;
+/// producer.publish(|tick| *tick = 1)?;
+/// producer.publish(|tick| *tick = 2)?;
+/// assert!(matches!(producer.publish(|_| ()), Err(PublishError::RateLimited { .. })));
+/// clock.advance(Duration::from_millis(100));
+/// producer.publish(|tick| *tick = 3)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimit {
+    events: Option<Rate>,
+    bytes: Option<Rate>,
+    pub(crate) refuse: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rate {
+    per_second: u64,
+    burst: u64,
+}
+
+impl RateLimit {
+    /// No limit yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// So many events a second, and `burst` at once. 0 of either is taken as 1.
+    pub fn events(mut self, per_second: u64, burst: u64) -> Self {
+        self.events = Some(Rate { per_second: per_second.max(1), burst: burst.max(1) });
+        self
+    }
+
+    /// So many bytes a second, and `burst` at once: of messages as [`Record::size`](crate::Record::size) counts them, of
+    /// other events the size of their type. 0 of either is taken as 1.
+    pub fn bytes(mut self, per_second: u64, burst: u64) -> Self {
+        self.bytes = Some(Rate { per_second: per_second.max(1), burst: burst.max(1) });
+        self
+    }
+
+    /// Refuses what comes too early, with the time after which it may come again, instead of waiting.
+    pub fn refuse(mut self) -> Self {
+        self.refuse = true;
+        self
+    }
+}
+
+/// What one token is worth: then a bucket fills by whole numbers, whatever the rate, and nothing is rounded away.
+const TOKEN: i128 = 1_000_000_000;
+
+pub(crate) struct Limiter {
+    pub(crate) limit: RateLimit,
+    buckets: Mutex<[Option<Bucket>; 2]>,
+}
+
+struct Bucket {
+    rate: Rate,
+    /// In parts of a token; below zero after something larger than the burst.
+    tokens: i128,
+    at: Duration,
+}
+
+impl Limiter {
+    /// Full buckets.
+    pub(crate) fn new(limit: RateLimit, now: Duration) -> Self {
+        let full = |rate: Rate| Bucket { rate, tokens: i128::from(rate.burst) * TOKEN, at: now };
+        Self { limit, buckets: Mutex::new([limit.events.map(full), limit.bytes.map(full)]) }
+    }
+
+    /// Takes what a publish needs, or nothing: then how long it has to wait.
+    pub(crate) fn take(&self, now: Duration, events: u64, bytes: u64) -> Result<(), Duration> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wait = Duration::ZERO;
+        for (bucket, needs) in buckets.iter_mut().zip([events, bytes]) {
+            if let Some(bucket) = bucket {
+                bucket.fill(now);
+                wait = wait.max(bucket.wait(needs));
+            }
+        }
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        for (bucket, needs) in buckets.iter_mut().zip([events, bytes]) {
+            if let Some(bucket) = bucket {
+                bucket.tokens -= i128::from(needs) * TOKEN;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what was taken for something that was not published.
+    pub(crate) fn give_back(&self, events: u64, bytes: u64) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        for (bucket, needed) in buckets.iter_mut().zip([events, bytes]) {
+            if let Some(bucket) = bucket {
+                bucket.tokens += i128::from(needed) * TOKEN;
+            }
+        }
+    }
+}
+
+impl Bucket {
+    fn fill(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.at).as_nanos() as i128;
+        let most = i128::from(self.rate.burst) * TOKEN;
+        self.tokens = self.tokens.saturating_add(passed.saturating_mul(i128::from(self.rate.per_second))).min(most);
+        self.at = self.at.max(now);
+    }
+
+    fn wait(&self, needs: u64) -> Duration {
+        let needs = i128::from(needs.min(self.rate.burst)) * TOKEN;
+        let missing = (needs - self.tokens).max(0) as u128;
+        let nanos = missing.div_ceil(u128::from(self.rate.per_second));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let limiter = Limiter::new(RateLimit::new().events(1000, 3), ms(5));
+        assert!((0..3).all(|_| limiter.take(ms(5), 1, 9).is_ok()));
+        assert_eq!(limiter.take(ms(5), 1, 9), Err(ms(1)));
+        assert_eq!(limiter.take(ms(6), 2, 9), Err(ms(1)));
+        assert_eq!(limiter.take(ms(6), 1, 9), Ok(()));
+        // Full again after a long time, and no fuller.
+        assert_eq!(limiter.take(ms(9000), 3, 9), Ok(()));
+        assert_eq!(limiter.take(ms(9000), 1, 9), Err(ms(1)));
+        limiter.give_back(1, 9);
+        assert_eq!(limiter.take(ms(9000), 1, 9), Ok(()));
+    }
+
+    #[test]
+    fn both_limits_hold_and_a_refusal_takes_from_neither() {
+        let limiter = Limiter::new(RateLimit::new().events(10, 2).bytes(1000, 100), ms(0));
+        assert_eq!(limiter.take(ms(0), 1, 100), Ok(()));
+        assert_eq!(limiter.take(ms(0), 1, 50), Err(ms(50)));
+        assert_eq!(limiter.take(ms(50), 1, 50), Ok(()));
+        assert_eq!(limiter.take(ms(50), 1, 0), Err(ms(50)));
+    }
+
+    #[test]
+    fn what_is_larger_than_the_burst_is_paid_for_afterwards() {
+        let limiter = Limiter::new(RateLimit::new().events(1000, 10), ms(0));
+        assert_eq!(limiter.take(ms(0), 50, 0), Ok(()));
+        assert_eq!(limiter.take(ms(0), 1, 0), Err(ms(41)));
+        assert_eq!(limiter.take(ms(41), 1, 0), Ok(()));
+    }
+
+    #[test]
+    fn no_rate_or_time_overflows() {
+        let limiter = Limiter::new(RateLimit::new().events(u64::MAX, u64::MAX).bytes(1, 1), Duration::ZERO);
+        assert_eq!(limiter.take(Duration::ZERO, u64::MAX, u64::MAX), Ok(()));
+        assert!(limiter.take(Duration::ZERO, 1, 1).unwrap_err() > ms(1000));
+        assert!(limiter.take(Duration::from_secs(u64::MAX), 1, 1).is_ok());
+    }
+}
