@@ -1,5 +1,6 @@
 //! The flagged builds. Each has a target folder of its own, so that none of them disturbs another.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -38,9 +39,17 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("loom-tests lies in the workspace")
 }
 
-/// Both loom builds.
-pub fn models() -> Result<Vec<Binary>, String> {
-    [Configuration::Loom].into_iter().map(build).collect()
+/// How many tests the source of a configuration's binary has: one that the binary lacks was forgotten in its `mod`s.
+pub fn tests_written(configuration: Configuration) -> Result<usize, String> {
+    let (_, test, _) = configuration.parts();
+    let folder = workspace().join("loom-tests/tests").join(test);
+    let wrong = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut count = 0;
+    for file in fs::read_dir(&folder).map_err(wrong)? {
+        let source = fs::read_to_string(file.map_err(wrong)?.path()).map_err(wrong)?;
+        count += source.lines().filter(|line| line.trim() == "#[test]").count();
+    }
+    Ok(count)
 }
 
 /// Builds the tests of one configuration.

@@ -1,26 +1,30 @@
 //! Builds the models once for each configuration, runs them and the mutants, and judges what they print.
 //!
-//! [`build`] knows the configurations, [`run`] one process and what its output means, [`mutants`] who kills whom,
-//! [`table`] the report.
+//! [`build`] knows the configurations, [`run`] one process and what its output means, [`sites`] what there is to weaken,
+//! [`mutants`] who kills whom, [`docs`] the page that says so, [`table`] the report.
 
 pub mod build;
+pub mod docs;
 pub mod mutants;
 pub mod run;
+pub mod sites;
 pub mod table;
 
+use build::Configuration;
 use run::{Model, Outcome};
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// What to do.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Less: models at most two preemptions deep, mutants only against the model that is known to kill them.
+    /// Less: models at most two preemptions deep, and no attempt at the mutants that are listed as survivors.
     pub quick: bool,
     /// Only models and mutants whose name contains this.
     pub filter: Option<String>,
     /// Leave the mutants out.
     pub models_only: bool,
-    /// Write what was measured into docs/MEMORY_ORDERING.md.
+    /// Write which model kills which mutant into docs/MEMORY_ORDERING.md.
     pub write_docs: bool,
 }
 
@@ -30,36 +34,46 @@ impl Options {
     }
 }
 
+/// No model may take longer: a bound or a smaller shape is due then.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// Runs models, then mutants. Prints the tables; an error says what is wrong.
 pub fn everything(options: &Options) -> Result<(), String> {
-    let binaries = build::models()?;
-    let mut models: Vec<Model> = Vec::new();
-    for binary in &binaries {
-        models.extend(run::list(binary)?);
+    let models: Vec<Model> = run::list(&build::build(Configuration::Loom)?)?;
+    let wanted: Vec<&Model> = models.iter().filter(|model| options.wants(&model.name)).collect();
+    table::models_begin();
+    let outcomes = in_parallel(
+        &wanted,
+        |model| run::model(model, None, options.quick, LIMIT),
+        |model, outcome| table::model(model, outcome),
+    );
+    table::models_end(&outcomes);
+    let mut wrong: Vec<String> = Vec::new();
+    for (model, outcome) in wanted.iter().zip(&outcomes) {
+        if !matches!(outcome, Outcome::Completed { .. }) {
+            wrong.push(format!("the model {} {}", model.name, outcome.complaint()));
+        }
     }
-    if models.is_empty() {
-        return Err("there is no model: the build was made without its flags".to_owned());
-    }
-    let mut wrong = run_models(&models, options);
+    let mut ran = outcomes.len();
     if !options.models_only {
-        wrong.extend(mutants::run(&binaries[0], &models, options)?);
+        let costs = wanted.iter().zip(&outcomes).map(|(model, outcome)| (model.name.as_str(), outcome.took()));
+        let (survived, tried) = mutants::run(&models, &costs.collect(), options)?;
+        wrong.extend(survived);
+        ran += tried;
+    }
+    if ran == 0 {
+        wrong.push("no model and no mutant has such a name".to_owned());
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-fn run_models(all: &[Model], options: &Options) -> Vec<String> {
-    let models: Vec<&Model> = all.iter().filter(|model| options.wants(&model.name)).collect();
-    let outcomes = in_parallel(&models, |model| run::model(model, None, options.quick));
-    table::models(&models, &outcomes);
-    let failed = models.iter().zip(&outcomes).filter_map(|(model, outcome)| match outcome {
-        Outcome::Completed { .. } => None,
-        other => Some(format!("the model {} {}", model.name, other.complaint())),
-    });
-    failed.collect()
-}
-
-/// Works on `items` with as many threads as there are cores; the results in the items' order.
-pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Works on `items` with as many threads as there are cores, and tells of each as it is done; the results in the items'
+/// order.
+pub(crate) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+    tell: impl Fn(&T, &R) + Sync,
+) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get());
     let next = Mutex::new(0..items.len());
     let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::new());
@@ -69,7 +83,9 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R 
                 loop {
                     let Some(index) = next.lock().unwrap().next() else { return };
                     let result = work(&items[index]);
-                    results.lock().unwrap().push((index, result));
+                    let mut results = results.lock().unwrap();
+                    tell(&items[index], &result);
+                    results.push((index, result));
                 }
             });
         }

@@ -1,18 +1,12 @@
-//! The mutants: which there are, who is expected to kill each, and which nobody can.
+//! The mutants: who kills each, and which nobody can.
 
-use crate::build::Binary;
 use crate::run::{self, Model, Outcome};
-use crate::{Options, in_parallel, table};
-use std::time::Duration;
+use crate::sites::Catalogue;
+use crate::{Options, docs, in_parallel, table};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-/// A named ordering one step weaker, or a fault of logic.
-#[derive(Clone, Debug)]
-pub struct Mutant {
-    /// What `SLIPRING_MUTANT` takes.
-    pub name: String,
-}
-
-/// What became of one.
+/// What became of a mutant.
 #[derive(Clone, Debug)]
 pub enum Fate {
     /// A model failed, and said why.
@@ -25,13 +19,15 @@ pub enum Fate {
         took: Duration,
     },
     /// Every model that ran let it pass.
-    Survived,
+    Survived {
+        /// How long they took.
+        took: Duration,
+    },
+    /// On the list of those that no model can kill, and not tried.
+    Listed,
 }
 
-/// Who is expected to kill whom; the others are tried after that. Measured: `--write-docs` prints what changed.
-pub const KILLERS: &[(&str, &str)] = &[];
-
-/// Mutants that no model can kill.
+/// A mutant that no model can kill.
 pub struct Survivor {
     /// Its name.
     pub mutant: &'static str,
@@ -44,77 +40,64 @@ pub struct Survivor {
 /// The short list.
 pub const SURVIVORS: &[Survivor] = &[];
 
-/// A site of ring's table of orderings.
-#[derive(Clone, Debug)]
-pub struct Site {
-    /// Its name.
-    pub name: String,
-    /// In production.
-    pub order: String,
-    /// The next weaker ones.
-    pub weaker: Vec<String>,
-    /// The other end.
-    pub partner: String,
-}
-
-/// Asks the models' build for ring's sites and faults.
-pub fn catalogue(binary: &Binary) -> Result<(Vec<Site>, Vec<String>), String> {
-    let (_, said) = run::process(binary, "catalogue::print", &[]);
-    let (mut sites, mut faults) = (Vec::new(), Vec::new());
-    for line in said.lines() {
-        let parts: Vec<&str> = line.split(" | ").map(str::trim).collect();
-        match parts[..] {
-            ["site", name, order, weaker, partner] => sites.push(Site {
-                name: name.to_owned(),
-                order: order.to_owned(),
-                weaker: weaker.split(',').filter(|weaker| !weaker.is_empty()).map(str::to_owned).collect(),
-                partner: partner.to_owned(),
-            }),
-            ["fault", name] => faults.push(name.to_owned()),
-            _ => {}
-        }
-    }
-    if sites.is_empty() || faults.is_empty() { Err(format!("no catalogue:\n{said}")) } else { Ok((sites, faults)) }
-}
-
-/// All of them.
-pub fn all(sites: &[Site], faults: &[String]) -> Vec<Mutant> {
-    let weakened = sites.iter().flat_map(|site| site.weaker.iter().map(|weaker| format!("{}=>{weaker}", site.name)));
-    weakened.chain(faults.iter().cloned()).map(|name| Mutant { name }).collect()
-}
-
-/// Runs each mutant against the models until one kills it. Returns what is wrong.
-pub fn run(binary: &Binary, models: &[Model], options: &Options) -> Result<Vec<String>, String> {
-    let (sites, faults) = catalogue(binary)?;
-    let mut mutants = all(&sites, &faults);
-    mutants.retain(|mutant| options.wants(&mutant.name));
-    let fates = in_parallel(&mutants, |mutant| hunt(mutant, models, options));
-    table::mutants(&mutants, &fates);
+/// Runs each mutant against the models until one kills it: first against the one that the documentation names, then
+/// against the others, by what they cost. Returns what is wrong, and how many there were.
+pub fn run(
+    models: &[Model],
+    costs: &HashMap<&str, Duration>,
+    options: &Options,
+) -> Result<(Vec<String>, usize), String> {
     let mut wrong = Vec::new();
+    let catalogue = Catalogue::read()?;
+    let mut mutants = catalogue.mutants();
+    for survivor in SURVIVORS.iter().filter(|survivor| !mutants.iter().any(|mutant| mutant == survivor.mutant)) {
+        wrong.push(format!("{} is on the list of survivors, but there is no such mutant", survivor.mutant));
+    }
+    mutants.retain(|mutant| options.wants(mutant));
+    let known = docs::killers()?;
+    table::mutants_begin();
+    let fates = in_parallel(
+        &mutants,
+        |mutant| match SURVIVORS.iter().any(|survivor| survivor.mutant == mutant) && options.quick {
+            true => Fate::Listed,
+            false => hunt(mutant, known.get(mutant).map(String::as_str), models, costs),
+        },
+        |mutant, fate| table::mutant(mutant, fate),
+    );
+    let mut killers = HashMap::new();
     for (mutant, fate) in mutants.iter().zip(&fates) {
-        let listed = SURVIVORS.iter().any(|survivor| survivor.mutant == mutant.name);
+        let listed = SURVIVORS.iter().any(|survivor| survivor.mutant == mutant);
         match fate {
-            Fate::Survived if !listed => wrong.push(format!("the mutant {} survived", mutant.name)),
+            Fate::Survived { .. } if !listed => wrong.push(format!("the mutant {mutant} survived")),
             Fate::Killed { by, .. } if listed => {
-                wrong.push(format!("the mutant {} is listed as a survivor, but {by} kills it", mutant.name));
+                wrong.push(format!("the mutant {mutant} is listed as a survivor, but {by} kills it"));
+            }
+            Fate::Killed { by, .. } => {
+                killers.insert(mutant.clone(), by.clone());
             }
             _ => {}
         }
     }
-    Ok(wrong)
+    table::mutants_end(&fates);
+    if options.write_docs {
+        let kept = known.into_iter().filter(|(mutant, _)| !mutants.contains(mutant));
+        killers.extend(kept);
+        docs::write(&catalogue, &killers)?;
+    }
+    Ok((wrong, mutants.len()))
 }
 
-fn hunt(mutant: &Mutant, models: &[Model], options: &Options) -> Fate {
-    let expected = KILLERS.iter().find(|(name, _)| *name == mutant.name).map(|(_, model)| *model);
-    let mut order: Vec<&Model> = models.iter().filter(|model| Some(model.name.as_str()) == expected).collect();
-    if !options.quick || order.is_empty() {
-        order.extend(models.iter().filter(|model| Some(model.name.as_str()) != expected));
-    }
-    let started = std::time::Instant::now();
+/// A mutant may make a model explode: that is no kill, and there are others.
+const LIMIT: Duration = Duration::from_secs(40);
+
+fn hunt(mutant: &str, expected: Option<&str>, models: &[Model], costs: &HashMap<&str, Duration>) -> Fate {
+    let mut order: Vec<&Model> = models.iter().collect();
+    order.sort_by_key(|model| (Some(model.name.as_str()) != expected, costs.get(model.name.as_str()).copied()));
+    let started = Instant::now();
     for model in order {
-        if let Outcome::Found { what, .. } = run::model(model, Some(&mutant.name), true) {
+        if let Outcome::Found { what, .. } = run::model(model, Some(mutant), false, LIMIT) {
             return Fate::Killed { by: model.name.clone(), what, took: started.elapsed() };
         }
     }
-    Fate::Survived
+    Fate::Survived { took: started.elapsed() }
 }

@@ -1,7 +1,9 @@
 //! One process: a model, perhaps with a mutant, and what its output means.
 
-use crate::build::Binary;
-use std::process::Command;
+use crate::build::{self, Binary};
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A model, by its name in a test binary.
@@ -34,7 +36,7 @@ pub enum Outcome {
         /// How long it took.
         took: Duration,
     },
-    /// It ended without a word that counts: too many branches, a crash, an early end.
+    /// It ended without a word that counts: too many branches, a crash, an early end, or not in time.
     Unclear {
         /// The end of what it printed.
         last_words: String,
@@ -52,47 +54,80 @@ impl Outcome {
             Self::Unclear { last_words, .. } => format!("did not complete:\n{last_words}"),
         }
     }
+
+    /// How long it took.
+    pub fn took(&self) -> Duration {
+        match self {
+            Self::Completed { took, .. } | Self::Found { took, .. } | Self::Unclear { took, .. } => *took,
+        }
+    }
 }
 
-/// The models of a binary.
+/// The tests of a binary; an error if they are not as many as its source has.
 pub fn list(binary: &Binary) -> Result<Vec<Model>, String> {
     let output = Command::new(&binary.path).args(["--list", "--format=terse"]).output();
     let output = output.map_err(|error| format!("{}: {error}", binary.path.display()))?;
     let names = String::from_utf8_lossy(&output.stdout).into_owned();
     let names = names.lines().filter_map(|line| line.strip_suffix(": test"));
-    let models = names.filter(|name| !name.starts_with("catalogue::"));
-    Ok(models.map(|name| Model { name: name.to_owned(), binary: binary.clone() }).collect())
+    let models: Vec<Model> = names.map(|name| Model { name: name.to_owned(), binary: binary.clone() }).collect();
+    let written = build::tests_written(binary.configuration)?;
+    if models.is_empty() || models.len() != written {
+        return Err(format!("{} has {} tests, its source {written}", binary.path.display(), models.len()));
+    }
+    Ok(models)
 }
 
-/// Runs `name` of a binary and gives back whether it succeeded and all that it printed.
-pub fn process(binary: &Binary, name: &str, variables: &[(&str, &str)]) -> (bool, String) {
+/// Runs a test of a binary and gives back whether it succeeded and all that it printed.
+fn process(binary: &Binary, name: &str, variables: &[(&str, &str)], limit: Duration) -> (bool, String) {
     let mut command = Command::new(&binary.path);
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
     for variable in ["SLIPRING_MUTANT", "SLIPRING_QUICK", "LOOM_LOG", "RUST_BACKTRACE"] {
         command.env_remove(variable);
     }
-    command.envs(variables.iter().copied());
-    match command.output() {
-        Ok(output) => {
-            let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-            said.push_str(&String::from_utf8_lossy(&output.stderr));
-            (output.status.success(), said)
+    command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return (false, error.to_string()),
+    };
+    let readers = [child.stdout.take().map(reader), child.stderr.take().map(reader)];
+    let begun = Instant::now();
+    let mut ended = None;
+    while ended.is_none() {
+        ended = child.try_wait().unwrap_or(None).map(|status| status.success());
+        if ended.is_none() && begun.elapsed() > limit {
+            let _ = child.kill();
+            let _ = child.wait();
+            break;
         }
-        Err(error) => (false, error.to_string()),
+        thread::sleep(Duration::from_millis(1));
     }
+    let mut said: String = readers.into_iter().flatten().filter_map(|reader| reader.join().ok()).collect();
+    if ended.is_none() {
+        said = format!("stopped after {} s", limit.as_secs());
+    }
+    (ended == Some(true), said)
+}
+
+fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut said = Vec::new();
+        let _ = pipe.read_to_end(&mut said);
+        String::from_utf8_lossy(&said).into_owned()
+    })
 }
 
 /// Runs a model, with a mutant if one is named; not as deep as it could go if `quick`.
-pub fn model(model: &Model, mutant: Option<&str>, quick: bool) -> Outcome {
+pub fn model(model: &Model, mutant: Option<&str>, quick: bool, limit: Duration) -> Outcome {
     let started = Instant::now();
     let mut variables = Vec::new();
     variables.extend(mutant.map(|mutant| ("SLIPRING_MUTANT", mutant)));
     variables.extend(quick.then_some(("SLIPRING_QUICK", "1")));
-    let (succeeded, said) = process(&model.binary, &model.name, &variables);
+    let (succeeded, said) = process(&model.binary, &model.name, &variables, limit);
     judge(succeeded, &said, started.elapsed())
 }
 
-/// What a run's output means. A failure counts only if it names one of the three ways in which a model fails.
+/// What a run's output means. A failure counts only if a model's own check failed, or loom found a race or a deadlock:
+/// not a panic elsewhere, an exhausted number of branches, or the end of its time.
 fn judge(succeeded: bool, said: &str, took: Duration) -> Outcome {
     if succeeded {
         let completed = said.lines().find_map(|line| {
@@ -111,10 +146,16 @@ fn judge(succeeded: bool, said: &str, took: Duration) -> Outcome {
     Outcome::Unclear { last_words, took }
 }
 
+/// The first panic's message, if it counts: what follows it may be its consequence.
 fn why(said: &str) -> Option<String> {
-    let marks = ["Causality violation", "deadlock", "assertion", "ring's promise"];
-    let line = said.lines().find(|line| marks.iter().any(|mark| line.contains(mark)))?;
-    Some(line.trim().trim_end_matches(['.', ':']).chars().take(90).collect())
+    let mut lines = said.lines().skip_while(|line| !line.contains("panicked at ")).map(str::trim);
+    let place = lines.next()?;
+    let message = lines.next()?;
+    let counts = message.starts_with("Causality violation")
+        || message.starts_with("deadlock")
+        || place.contains("loom-tests/tests/")
+        || (place.contains("ring/src/") && message.starts_with("assertion"));
+    counts.then(|| message.trim_end_matches(['.', ':']).chars().take(72).collect())
 }
 
 #[cfg(test)]
@@ -123,16 +164,22 @@ mod tests {
 
     #[test]
     fn only_three_ways_to_fail_count() {
-        let judged = |succeeded, said| judge(succeeded, said, Duration::ZERO);
-        assert!(matches!(
-            judged(true, "\nCompleted in 7 iterations | exhaustive | all is well\n"),
-            Outcome::Completed { iterations: 7, .. }
-        ));
+        let judged = |succeeded, said: &str| judge(succeeded, said, Duration::ZERO);
+        let completed = "\nCompleted in 7 iterations | exhaustive | all is well\n";
+        assert!(matches!(judged(true, completed), Outcome::Completed { iterations: 7, .. }));
         assert!(matches!(judged(true, "test result: ok. 0 passed"), Outcome::Unclear { .. }));
-        assert!(matches!(judged(false, "Causality violation: Concurrent read"), Outcome::Found { .. }));
-        assert!(matches!(judged(false, "deadlock; threads = [..]"), Outcome::Found { .. }));
-        assert!(matches!(judged(false, "assertion `left == right` failed"), Outcome::Found { .. }));
-        assert!(matches!(judged(false, "Model exceeded maximum number of branches."), Outcome::Unclear { .. }));
-        assert!(matches!(judged(false, "Completed in 7 iterations | exhaustive | x"), Outcome::Unclear { .. }));
+        assert!(matches!(judged(false, completed), Outcome::Unclear { .. }));
+        assert!(matches!(judged(false, "stopped after 60 s"), Outcome::Unclear { .. }));
+        let panicked = |place: &str, message: &str| {
+            let said = format!("running 1 test\n\nthread 'x' (7) panicked at {place}:1:2:\n{message}\ndeadlock\n");
+            matches!(judged(false, &said), Outcome::Found { .. })
+        };
+        assert!(panicked("/x/loom-0.7.2/src/rt/cell.rs", "Causality violation: Concurrent read and write accesses."));
+        assert!(panicked("/x/loom-0.7.2/src/rt/execution.rs", "deadlock; threads = [..]"));
+        assert!(panicked("loom-tests/tests/models/wake.rs", "no room though nobody gates"));
+        assert!(panicked("ring/src/gates.rs", "assertion `left == right` failed"));
+        assert!(!panicked("ring/src/ordering.rs", "SLIPRING_MUTANT=x names no mutant"));
+        assert!(!panicked("/x/loom-0.7.2/src/rt/path.rs", "Model exceeded maximum number of branches."));
+        assert!(!panicked("/x/loom-0.7.2/src/rt/object.rs", "assertion failed: self.x"));
     }
 }

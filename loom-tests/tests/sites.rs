@@ -1,21 +1,9 @@
 //! What the documentation says of ring's memory orderings is what the code does, and nothing goes past the file of sites.
 
 use loom_tests::build::workspace;
+use loom_tests::docs;
+use loom_tests::sites::Catalogue;
 use std::fs;
-
-/// Name and strength of each site, as written in ordering.rs.
-fn sites() -> Vec<(String, String)> {
-    let source = fs::read_to_string(workspace().join("ring/src/ordering.rs")).unwrap();
-    let (_, table) = source.split_once("sites! {\n").unwrap();
-    let (table, _) = table.split_once("\n}\n").unwrap();
-    let entries = table.lines().map(str::trim).filter(|line| !line.starts_with("///"));
-    entries
-        .map(|line| {
-            let (name, rest) = line.split_once(": ").unwrap();
-            (name.to_owned(), rest.split(' ').next().unwrap().to_owned())
-        })
-        .collect()
-}
 
 fn sources() -> Vec<(String, String)> {
     let folder = workspace().join("ring/src");
@@ -27,23 +15,33 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_site_is_documented_with_its_strength_and_used() {
-    let page = fs::read_to_string(workspace().join("docs/MEMORY_ORDERING.md")).unwrap();
-    let sources = sources();
-    let sites = sites();
-    assert!(sites.len() > 40, "the table was not found");
-    for (name, strength) in &sites {
-        assert!(page.contains(&format!("| {name} | {strength} |")), "{name}: {strength} is not in the page");
-        let used = sources.iter().any(|(file, text)| file != "ordering.rs" && text.contains(name.as_str()));
-        assert!(used, "{name} is used nowhere");
+fn the_page_is_what_the_code_says() {
+    docs::check().unwrap();
+}
+
+#[test]
+fn every_model_on_the_page_exists() {
+    let folder = workspace().join("loom-tests/tests");
+    for (mutant, by) in docs::killers().unwrap() {
+        let (module, name) = by.split_once("::").unwrap();
+        let found = ["models", "reclaim"].iter().any(|binary| {
+            let source = fs::read_to_string(folder.join(binary).join(format!("{module}.rs"))).unwrap_or_default();
+            source.contains(&format!("fn {name}()"))
+        });
+        assert!(found, "{by}, which is to kill {mutant}, is no more");
     }
-    let documented = page.lines().filter(|line| {
-        line.starts_with("| ") && line.contains(" | none |") || {
-            let strength = line.split(" | ").nth(1).unwrap_or_default();
-            ["Acquire", "Release", "AcqRel", "SeqCst"].contains(&strength)
-        }
-    });
-    assert_eq!(documented.count(), sites.len(), "the page has a site that is no more");
+}
+
+#[test]
+fn every_site_and_fault_is_used() {
+    let sources = sources();
+    let catalogue = Catalogue::read().unwrap();
+    assert!(catalogue.sites.len() > 40 && catalogue.faults.len() > 15, "the tables were not found");
+    let faults = catalogue.faults.iter().map(|fault| format!("fault(\"{fault}\")"));
+    for what in catalogue.sites.iter().map(|site| site.name.clone()).chain(faults) {
+        let used = sources.iter().any(|(file, text)| file != "ordering.rs" && text.contains(what.as_str()));
+        assert!(used, "{what} is used nowhere");
+    }
 }
 
 #[test]

@@ -45,21 +45,32 @@ pub fn kind() -> Fences {
     Fences::SeqCst
 }
 
-/// For models in which nobody sleeps, joins or evicts: light fences are then nothing, as they are to the processor
-/// beside `membarrier`. As full fences they would cover up for an ordering that is too weak elsewhere.
+/// Light fences are nothing to the processor beside `membarrier`. As full fences they would cover up, in a model, for an
+/// ordering that is too weak elsewhere; so a model leaves out those that have no heavy partner in it.
 #[cfg(loom)]
 pub mod quiet {
     use std::cell::Cell;
 
-    // A model runs all its threads on one thread of the system.
-    thread_local! { static QUIET: Cell<bool> = const { Cell::new(false) } }
+    /// Which light fences a model leaves out.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub enum Quiet {
+        /// None.
+        Nothing,
+        /// Those of the bells: nobody sleeps.
+        Bells,
+        /// All: nobody sleeps, joins or evicts.
+        Everything,
+    }
 
-    /// From now on light fences are nothing, or something again.
-    pub fn set(quiet: bool) {
+    // A model runs all its threads on one thread of the system.
+    thread_local! { static QUIET: Cell<Quiet> = const { Cell::new(Quiet::Nothing) } }
+
+    /// From now on.
+    pub fn set(quiet: Quiet) {
         QUIET.set(quiet);
     }
 
-    pub(crate) fn is() -> bool {
+    pub(crate) fn get() -> Quiet {
         QUIET.get()
     }
 }
@@ -90,7 +101,7 @@ pub fn heavy() {
 #[inline(always)]
 pub(crate) fn light_at(site: &Site) {
     #[cfg(loom)]
-    if quiet::is() {
+    if quiet::get() == quiet::Quiet::Everything {
         return;
     }
     if kind() == Fences::SeqCst {

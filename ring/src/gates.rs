@@ -69,7 +69,7 @@ impl Gates {
     pub(crate) fn show(&self, stages: Vec<Arc<StageState>>) {
         let version = self.version.load(CHECK_VERSION.get()) + 1;
         self.current.replace(Arc::new(GateSet { version, stages }), &SWAP_GATES);
-        // After the set: a producer that reads this number finds at least this set.
+        // A producer that sees this number and not the set yet starts over; see `refresh`.
         self.version.store(version, SET_VERSION.get());
     }
 

@@ -223,6 +223,8 @@ mod shown;
 mod single_producer;
 mod stage;
 mod sync;
+#[cfg(loom)]
+pub mod thorough;
 mod wait;
 mod waiting;
 mod worker;

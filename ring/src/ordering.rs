@@ -79,18 +79,18 @@ sites! {
     GATE: Acquire => [Relaxed], "CONSUME";
     /// A stage reads the position of one that it stands behind before it reads the events.
     FOLLOW: Acquire => [Relaxed], "CONSUME";
-    /// Whoever scanned the stamps raises the floor.
-    RAISE_FLOOR: AcqRel => [Acquire, Release], "READ_FLOOR";
+    /// Whoever scanned the stamps raises the floor, from where it had acquired it.
+    RAISE_FLOOR: Release => [Relaxed], "READ_FLOOR";
     /// Anyone starts from the floor, a producer before it overwrites what lies below.
     READ_FLOOR: Acquire => [Relaxed], "RAISE_FLOOR";
     /// A joining or leaving stage shows the new gating set.
     SWAP_GATES: Release => [Relaxed], "LOAD_GATES";
     /// A producer takes the present gating set.
     LOAD_GATES: Acquire => [Relaxed], "SWAP_GATES";
-    /// The number of the present gating set, stored after the set itself.
-    SET_VERSION: Release => [Relaxed], "READ_VERSION";
-    /// A producer reads it before it reads the gates: a newer number means that the newer set can be loaded.
-    READ_VERSION: Acquire => [Relaxed], "SET_VERSION";
+    /// The number of the present gating set. Whoever sees it before the set itself starts over.
+    SET_VERSION: Relaxed => [], "READ_VERSION";
+    /// A producer reads it before it reads the gates, to see whether a newer set is worth loading.
+    READ_VERSION: Relaxed => [], "SET_VERSION";
     /// A producer reads it again after the gates; REFRESH_FENCE orders the two.
     CHECK_VERSION: Relaxed => [], "SET_VERSION";
     /// Between reading the gates and reading the version again.
@@ -135,8 +135,8 @@ sites! {
     ANNOUNCE: Release => [Relaxed], "READ_ANNOUNCED";
     /// Whoever computes where the workers of a stage stand reads what each announced.
     READ_ANNOUNCED: Acquire => [Relaxed], "ANNOUNCE";
-    /// A worker takes events from the shared counter, after it announced them.
-    TAKE: AcqRel => [Acquire, Release], "READ_TAKEN";
+    /// A worker takes events from the shared counter, after it announced them. What it takes it has acquired already.
+    TAKE: Release => [Relaxed], "READ_TAKEN";
     /// Whoever computes where the workers stand reads the counter, before what they announced.
     READ_TAKEN: Acquire => [Relaxed], "TAKE";
     /// The next sequence of a lossy ring: taken by several writers, shown by one. It orders nothing.
@@ -186,6 +186,10 @@ pub const FAULTS: &[&str] = &[
     "an adopted announcement moves",
     "no look for an eviction after the batch",
     "workers read before the counter",
+    "a seek back issues no fence",
+    "a seek back goes where it likes",
+    "eviction wakes nobody",
+    "nobody looks whether it is cut off",
     "close wakes nobody",
     "finished before the last look",
     "first lap counts as published",

@@ -19,9 +19,10 @@ mod face {
 
 #[cfg(loom)]
 mod face {
+    pub(crate) use crate::thorough::{AtomicU32, AtomicU64};
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{Ordering, fence};
     pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub(crate) use loom::thread;
     pub use still::Instant;

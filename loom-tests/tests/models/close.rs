@@ -29,7 +29,7 @@ fn the_end_comes_after_the_last_event() {
 /// Allowed: both events, then the end. Forbidden: the end before either event.
 #[test]
 fn the_last_producer_ends_the_ring_for_all() {
-    model(Preemptions(3), "the last producer to go has seen what the others published", || {
+    model(Mixed(1, Some(3)), "the last producer to go has seen what the others published", || {
         let (mut one, ring) = multi(2, &[("reader", &[])]);
         let mut two = one.clone();
         let mut reader = ring.consumer("reader").unwrap();
@@ -54,7 +54,7 @@ fn the_last_producer_ends_the_ring_for_all() {
 /// Allowed: it hears of the end. Forbidden: it sleeps on.
 #[test]
 fn a_parked_reader_hears_of_the_end() {
-    model_with_fences(All, "the end wakes a parked reader", || {
+    model_of_sleep(All, "the end wakes a parked reader", || {
         let (producer, ring) = single(1, &[("reader", &[])]);
         let mut reader = ring.consumer("reader").unwrap();
         let leaving = thread::spawn(move || drop(producer));
@@ -67,7 +67,7 @@ fn a_parked_reader_hears_of_the_end() {
 /// Allowed: both get the event and hear of the end. Forbidden: either sleeps on.
 #[test]
 fn parked_stages_read_on_to_the_end() {
-    model_with_fences(Preemptions(2), "a closed ring is read to its end along a chain of parked stages", || {
+    model_of_sleep(Within(2), "a closed ring is read to its end along a chain of parked stages", || {
         let (mut producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
         put(&mut producer, 1).unwrap();
         let [mut first, mut second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
@@ -88,7 +88,7 @@ fn parked_stages_read_on_to_the_end() {
 /// Allowed: it gets the stage's name and cause. Forbidden: it sleeps on, or gets another reason.
 #[test]
 fn a_parked_producer_hears_of_a_failure() {
-    model_with_fences(All, "a failure wakes a parked producer and names the stage", || {
+    model_of_sleep(All, "a failure wakes a parked producer and names the stage", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         producer.set_wait(park());
         put(&mut producer, 1).unwrap();
@@ -107,7 +107,7 @@ fn a_parked_producer_hears_of_a_failure() {
 /// Allowed: it hears of the end. Forbidden: it sleeps on.
 #[test]
 fn a_producer_parked_at_the_floor_hears_of_the_end() {
-    model_with_fences(All, "the end wakes a producer that waits for the floor", || {
+    model_of_sleep(Mixed(4, None), "the end wakes a producer that waits for the floor", || {
         let (mut one, ring) = multi(1, &[]);
         one.set_wait(park());
         let mut two = one.clone();
@@ -123,7 +123,7 @@ fn a_producer_parked_at_the_floor_hears_of_the_end() {
 /// Allowed: whoever stands behind hears which stage left. Forbidden: it sleeps on.
 #[test]
 fn a_stage_behind_one_that_left_is_told() {
-    model_with_fences(All, "a stage whose predecessor left is told", || {
+    model_of_sleep(All, "a stage whose predecessor left is told", || {
         let (_producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
         let [first, mut second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
         let leaving = thread::spawn(move || drop(first));
@@ -137,7 +137,7 @@ fn a_stage_behind_one_that_left_is_told() {
 /// Allowed: one of them gets the event, both hear of the end. Forbidden: either sleeps on.
 #[test]
 fn parked_workers_hear_of_the_end() {
-    model_with_fences(Preemptions(2), "the end wakes parked workers once all is done", || {
+    model_of_sleep(Within(2), "the end wakes parked workers once all is done", || {
         let mut builder = Builder::single(1, || 0u64);
         builder.workers(Stage::new("pool").wait(park()), 2);
         let (mut producer, ring) = builder.build().unwrap();
@@ -162,7 +162,7 @@ fn parked_workers_hear_of_the_end() {
 /// Allowed: it gets the event once the stage has passed it, then the end. Forbidden: it sleeps on.
 #[test]
 fn a_worker_behind_a_stage_reads_on_to_the_end() {
-    model_with_fences(All, "workers of a closed ring wait for the stage before them", || {
+    model_of_sleep(All, "workers of a closed ring wait for the stage before them", || {
         let mut builder = declare(Builder::single(1, || 0u64), &[("first", &[])]);
         builder.workers(Stage::new("pool").after(["first"]).wait(park()), 1);
         let (mut producer, ring) = builder.build().unwrap();
@@ -182,7 +182,7 @@ fn a_worker_behind_a_stage_reads_on_to_the_end() {
 /// Allowed: it is refused, or it joins, is told, and gates nobody. Forbidden: it sleeps on.
 #[test]
 fn a_newcomer_at_the_end_is_told() {
-    model_with_fences(All, "a stage that joins at the end is refused or told", || {
+    model_of_sleep(All, "a stage that joins at the end is refused or told", || {
         let (_producer, ring) = single(1, &[]);
         let closing = {
             let ring = ring.clone();
@@ -192,5 +192,46 @@ fn a_newcomer_at_the_end_is_told() {
             assert_eq!(get_wait(&mut late, 1), None);
         }
         closing.join().unwrap();
+    });
+}
+
+/// A claim is committed after the ring was closed; the stage before may have been told the end, and left, by then.
+/// Allowed: both get the event, or the second one hears of the end without it. Forbidden: it sleeps on.
+#[test]
+fn a_stage_cut_off_from_a_late_event_is_told() {
+    model_of_sleep(Within(2), "a stage is told when the one before has left it nothing", || {
+        let (mut producer, ring) = multi(1, &[("first", &[]), ("second", &["first"])]);
+        let claim = producer.try_claim(1).unwrap();
+        let [mut first, mut second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
+        ring.close();
+        let ahead = thread::spawn(move || while get_wait(&mut first, 1).is_some() {});
+        let behind = thread::spawn(move || while get_wait(&mut second, 1).is_some() {});
+        fill(claim);
+        ahead.join().unwrap();
+        behind.join().unwrap();
+    });
+}
+
+/// The same with workers behind.
+/// Allowed and forbidden as before.
+#[test]
+fn workers_cut_off_from_a_late_event_are_told() {
+    model_of_sleep(Within(2), "workers are told when the stage before has left them nothing", || {
+        let mut builder = declare(Builder::multi(1, || 0u64), &[("first", &[])]);
+        builder.workers(Stage::new("pool").after(["first"]).wait(park()), 1);
+        let (mut producer, ring) = builder.build().unwrap();
+        let claim = producer.try_claim(1).unwrap();
+        let mut first = ring.consumer("first").unwrap();
+        let mut worker = ring.worker("pool").unwrap();
+        ring.close();
+        let ahead = thread::spawn(move || while get_wait(&mut first, 1).is_some() {});
+        let behind = thread::spawn(move || {
+            while let Ok(taken) = worker.take_wait(1) {
+                taken.for_each(|_, _| ());
+            }
+        });
+        fill(claim);
+        ahead.join().unwrap();
+        behind.join().unwrap();
     });
 }

@@ -1,13 +1,13 @@
 //! Joining and leaving while producers write.
 
 use crate::support::*;
-use slipring_ring::{BuildError, Builder, Sequence, Stage, Start};
+use slipring_ring::{BuildError, Builder, Consumer, Kind, SeekError, Sequence, Stage, Start};
 
 /// A stage joins a ring of one slot while its only producer wraps.
 /// Allowed: it starts at any event and reads on from there. Forbidden: a write beside its read, a gap.
 #[test]
 fn a_newcomer_reads_on_from_where_it_starts() {
-    model_with_fences(Preemptions(3), "nothing is overwritten from where a newcomer starts", || {
+    model_of_gates(Mixed(2, Some(4)), "nothing is overwritten from where a newcomer starts", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         let old = reading(ring.consumer("reader").unwrap(), 1, 1);
         let joining = thread::spawn(move || {
@@ -26,7 +26,7 @@ fn a_newcomer_reads_on_from_where_it_starts() {
 /// Allowed and forbidden as before.
 #[test]
 fn a_newcomer_is_respected_by_two_producers() {
-    model_with_fences(Preemptions(2), "two producers respect a newcomer", || {
+    model_of_gates(Mixed(1, Some(2)), "two producers respect a newcomer", || {
         let (mut one, ring) = multi(1, &[("reader", &[])]);
         put(&mut one, 1).unwrap();
         let mut two = one.clone();
@@ -45,14 +45,10 @@ fn a_newcomer_is_respected_by_two_producers() {
 /// Allowed: it starts at the floor or later. Forbidden: a write beside its read.
 #[test]
 fn the_first_stage_may_come_late() {
-    model_with_fences(Preemptions(3), "a first stage joins two producers that were held by the floor alone", || {
+    model_of_gates(Mixed(1, Some(2)), "a first stage joins two producers that were held by the floor alone", || {
         let (mut one, ring) = multi(1, &[]);
         let mut two = one.clone();
-        let writing = thread::spawn(move || {
-            let _ = put(&mut one, 1);
-            let _ = put(&mut one, 1);
-            one
-        });
+        let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
         let second = thread::spawn(move || (put(&mut two, 1).is_ok(), two));
         let mut late = ring.join("late").unwrap();
         get(&mut late, 1);
@@ -64,7 +60,7 @@ fn the_first_stage_may_come_late() {
 /// Allowed: it gets the first event, or the range that is kept. Forbidden: a read beside a write, another event.
 #[test]
 fn a_newcomer_gets_what_it_asked_for_or_the_range() {
-    model_with_fences(Preemptions(3), "a start that is not kept any more is refused", || {
+    model_of_gates(Within(3), "a start that is not kept any more is refused", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         put(&mut producer, 1).unwrap();
         let old = reading(ring.consumer("reader").unwrap(), 1, 1);
@@ -89,7 +85,7 @@ fn a_newcomer_gets_what_it_asked_for_or_the_range() {
 /// Allowed: it reads what that stage has passed. Forbidden: ahead of it, a write beside its read.
 #[test]
 fn a_newcomer_may_stand_behind_a_stage() {
-    model_with_fences(Preemptions(3), "a newcomer stands behind a stage from its first event", || {
+    model_of_gates(Within(3), "a newcomer stands behind a stage from its first event", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         put(&mut producer, 1).unwrap();
         let old = reading(ring.consumer("reader").unwrap(), 1, 1);
@@ -105,22 +101,20 @@ fn a_newcomer_may_stand_behind_a_stage() {
     });
 }
 
-/// Seeking back is leaving and joining again.
-/// Allowed: the second life starts at the retained event or later. Forbidden: a write beside a read.
+/// A reader seeks back to what is retained while the producer wants that slot.
+/// Allowed: it reads that event again, or is told the range and stays. Forbidden: a write beside its read, a gap.
 #[test]
-fn seeking_back_is_leaving_and_joining() {
-    model_with_fences(Long, "a seek back is as safe as a join", || {
+fn a_seek_back_gets_what_it_asked_for_or_the_range() {
+    model_of_gates(Within(3), "a seek back is as safe as a join", || {
         let mut builder = Builder::single(2, || 0);
         builder.retain(1);
         let (mut producer, ring) = declare(builder, &[("reader", &[])]).build().unwrap();
         put(&mut producer, 1).unwrap();
         let mut reader = ring.consumer("reader").unwrap();
+        assert_eq!(get(&mut reader, 1), 1);
         let seeking = thread::spawn(move || {
-            assert_eq!(get(&mut reader, 1), 1);
-            drop(reader);
-            let mut again = ring.join("reader").unwrap();
-            get(&mut again, 1);
-            again
+            seek_to_the_first(&mut reader);
+            reader
         });
         let _ = put(&mut producer, 1);
         let _ = put(&mut producer, 1);
@@ -128,11 +122,42 @@ fn seeking_back_is_leaving_and_joining() {
     });
 }
 
+/// The same under two multi producers, of which each has a limit of its own.
+/// Allowed and forbidden as before.
+#[test]
+fn a_seek_back_is_respected_by_two_producers() {
+    model_of_gates(Mixed(1, Some(2)), "two producers respect a seek back", || {
+        let mut builder = Builder::multi(2, || 0);
+        builder.retain(1);
+        let (mut one, ring) = declare(builder, &[("reader", &[])]).build().unwrap();
+        put(&mut one, 1).unwrap();
+        let mut two = one.clone();
+        let mut reader = ring.consumer("reader").unwrap();
+        assert_eq!(get(&mut reader, 1), 1);
+        let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
+        let second = thread::spawn(move || (put(&mut two, 1).is_ok(), two));
+        seek_to_the_first(&mut reader);
+        let _producers = (writing.join().unwrap(), second.join().unwrap());
+    });
+}
+
+fn seek_to_the_first<K: Kind>(reader: &mut Consumer<u64, K>) {
+    match reader.seek(Sequence(0)) {
+        Ok(()) => assert_eq!(get(reader, 1), 1),
+        Err(SeekError::OutOfRange { earliest, .. }) => {
+            assert!(earliest.0 > 0);
+            assert_eq!(reader.consumed(), Sequence(1));
+            get(reader, 1);
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
 /// A reader leaves after it read; the producer takes the slot because the gate has gone.
 /// Allowed: room before or after. Forbidden: a write beside the read that came before the leaving.
 #[test]
 fn what_a_leaver_read_is_read_before_its_gate_goes() {
-    model_with_fences(All, "a gate goes after the reads behind it", || {
+    model_of_gates(All, "a gate goes after the reads behind it", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         put(&mut producer, 1).unwrap();
         let mut reader = ring.consumer("reader").unwrap();

@@ -2,10 +2,11 @@
 //! and runs them, see the README.
 #![cfg(loom)]
 
-mod catalogue;
 mod close;
 mod evict;
 mod join;
+mod litmus;
+mod lossy;
 mod multi_producer;
 mod single_producer;
 mod stages;

@@ -22,7 +22,7 @@ fn what_is_published_is_read_and_then_overwritten() {
 /// Allowed: the events in the order of their claims. Forbidden: both in one slot at once, a lost one.
 #[test]
 fn two_producers_never_share_a_slot() {
-    model(Preemptions(3), "two producers never hold one slot, whoever caches what", || {
+    model(Mixed(2, Some(3)), "two producers never hold one slot, whoever caches what", || {
         let (mut one, ring) = multi(1, &[("reader", &[])]);
         let mut two = one.clone();
         let mut reader = ring.consumer("reader").unwrap();
@@ -40,7 +40,7 @@ fn two_producers_never_share_a_slot() {
 /// Allowed: each claim whole, one after the other. Forbidden: claims that overlap.
 #[test]
 fn claims_of_two_do_not_overlap() {
-    model(Preemptions(3), "claims of several slots do not overlap", || {
+    model(Within(3), "claims of several slots do not overlap", || {
         let (mut one, ring) = multi(2, &[("reader", &[])]);
         let mut two = one.clone();
         let mut reader = ring.consumer("reader").unwrap();
@@ -57,7 +57,7 @@ fn claims_of_two_do_not_overlap() {
 /// Allowed: the reader gets what is published up to the first hole. Forbidden: an event behind a hole.
 #[test]
 fn publication_out_of_order_is_read_in_order() {
-    model(Preemptions(2), "nothing behind an unpublished slot is read", || {
+    model(Mixed(1, Some(2)), "nothing behind an unpublished slot is read", || {
         let (mut one, ring) = multi(4, &[("reader", &[])]);
         let (mut two, mut three) = (one.clone(), one.clone());
         let mut reader = ring.consumer("reader").unwrap();
@@ -79,7 +79,7 @@ fn publication_out_of_order_is_read_in_order() {
 /// Allowed: the second producer is refused while the first one writes. Forbidden: both write the one slot.
 #[test]
 fn the_floor_keeps_a_producer_from_lapping_another() {
-    model(All, "without a stage no producer laps another one that still writes", || {
+    model(Mixed(2, None), "without a stage no producer laps another one that still writes", || {
         let (mut one, _ring) = multi(1, &[]);
         let mut two = one.clone();
         let stalling = thread::spawn(move || put(&mut one, 1).is_ok());
@@ -92,7 +92,7 @@ fn the_floor_keeps_a_producer_from_lapping_another() {
 /// Allowed and forbidden as before.
 #[test]
 fn a_floor_raised_by_a_bystander_is_respected() {
-    model(Preemptions(3), "a floor raised by whoever looks passes on what it saw", || {
+    model(Mixed(2, Some(3)), "a floor raised by whoever looks passes on what it saw", || {
         let (mut one, _ring) = multi(1, &[]);
         let (bystander, mut two) = (one.clone(), one.clone());
         let writing = thread::spawn(move || put(&mut one, 1).is_ok());
@@ -128,7 +128,7 @@ fn a_dropped_claim_is_never_delivered() {
 /// Allowed: both stages get the committed event or nothing yet. Forbidden: the skipped one, at either stage.
 #[test]
 fn every_stage_of_a_chain_skips() {
-    model(Preemptions(3), "every stage looks at the skip bit", || {
+    model(Within(3), "every stage looks at the skip bit", || {
         let (mut producer, ring) = multi(2, &[("first", &[]), ("second", &["first"])]);
         let ahead = reading(ring.consumer("first").unwrap(), 1, 2);
         let mut second = ring.consumer("second").unwrap();

@@ -75,7 +75,7 @@ fn positions_go_on_across_the_end_of_the_range() {
 /// Allowed: the newcomer starts at the first or a later event and reads on from there. Forbidden: a read beside a write.
 #[test]
 fn what_is_retained_can_still_be_read() {
-    model_with_fences(All, "a newcomer reads what is retained", || {
+    model_of_gates(Mixed(2, None), "a newcomer reads what is retained", || {
         let mut builder = Builder::single(2, || 0);
         builder.retain(1);
         let (mut producer, ring) = builder.build().unwrap();

@@ -1,13 +1,17 @@
 //! Stages behind stages: what one passed on, the next one sees, and producers wait for the last.
 
 use crate::support::*;
-use slipring_ring::{Builder, Stage};
+use slipring_ring::{Builder, Sequence, Stage};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed as COUNT};
+use std::time::Duration;
 
 /// Producer, a stage, a stage behind it, capacity 1, two events.
 /// Allowed: the second stage gets at most what the first one passed. Forbidden: a read beside a write.
 #[test]
 fn a_stage_reads_only_what_the_one_before_has_passed() {
-    model(Preemptions(3), "a stage reads behind the one before, and gates", || {
+    model(Within(3), "a stage reads behind the one before, and gates", || {
         let (mut producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
         let [ahead, behind] = ["first", "second"].map(|name| reading(ring.consumer(name).unwrap(), 2, 1));
         put(&mut producer, 1).unwrap();
@@ -47,7 +51,7 @@ fn what_a_mutable_stage_changed_is_seen_behind_it() {
 /// Allowed: the last stage gets what both passed. Forbidden: what only one of them passed, a read beside a write.
 #[test]
 fn a_diamond_is_read_behind_both_sides() {
-    model(Preemptions(2), "behind two stages is behind the slower one", || {
+    model(Mixed(1, Some(2)), "behind two stages is behind the slower one", || {
         let (mut producer, ring) = single(1, &[("left", &[]), ("right", &[]), ("last", &["left", "right"])]);
         put(&mut producer, 1).unwrap();
         let mut last = ring.consumer("last").unwrap();
@@ -57,5 +61,29 @@ fn a_diamond_is_read_behind_both_sides() {
         let passed = sides.map(count);
         assert!(read <= passed[0].min(passed[1]));
         assert!(!writing.join().unwrap() || read == 1, "overwritten before the last stage read it");
+    });
+}
+
+/// A handler that flushes at the end of a batch; a skipped slot follows the only event, sooner or later.
+/// Allowed: the handler gets the event and is told that it is the last one of its batch. Forbidden: that the skipped slot
+/// is.
+#[test]
+fn the_end_of_a_batch_is_told_though_skipped_slots_follow() {
+    model_of_sleep(Within(1), "the last event of a batch is told, though skipped slots follow", || {
+        let flushed = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&flushed);
+        let mut builder = Builder::multi(2, || 0u64);
+        builder.run(Stage::new("handler").wait(park()), || {
+            move |event: &u64, sequence: Sequence, last: bool| {
+                assert_eq!(*event, value_of(sequence));
+                counter.fetch_add(u64::from(last), COUNT);
+                Ok::<_, Infallible>(())
+            }
+        });
+        let (mut producer, ring) = builder.build().unwrap();
+        put(&mut producer, 1).unwrap();
+        drop(producer.try_claim(1).unwrap());
+        assert!(ring.shutdown(Duration::from_secs(1)).is_complete());
+        assert_eq!(flushed.load(COUNT), 1, "the end of the batch was not told");
     });
 }

@@ -1,62 +1,87 @@
 //! How a model is run: bounded or to exhaustion, with bells or without, and what it must say at the end.
 
-use slipring_ring::fence::quiet;
+use slipring_ring::fence::quiet::{self, Quiet};
 use slipring_ring::{
     Batch, Builder, Claim, ClaimError, Consumer, Kind, Multi, MultiProducer, Producer, Ring, Sequence, Sequences,
-    Single, SingleProducer, Stage, Wait,
+    Single, SingleProducer, Stage, Wait, thorough,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use loom::thread;
 
-/// How far the schedules are explored. Every store that a load may see is, in either case.
+/// How far the schedules are explored; every store that a load may see is, in any case. A quick run goes less far.
 #[derive(Clone, Copy)]
 pub enum Explore {
     /// Every schedule.
     All,
-    /// Every schedule, but for a quick run, where that takes too long.
-    Long,
     /// Every schedule with so many preemptions at most.
-    Preemptions(usize),
+    Within(usize),
+    /// Both: every schedule with so many preemptions at most, and, to this bound, those that loom tries by itself. What
+    /// it leaves out then is told in `ring/src/thorough.rs`.
+    Mixed(usize, Bound),
 }
-pub use Explore::{All, Long, Preemptions};
+pub use Explore::{All, Mixed, Within};
+
+/// Of preemptions. None: any number of them.
+pub type Bound = Option<usize>;
 
 /// A model in which nobody sleeps, joins or evicts: light fences are nothing, as beside `membarrier(2)`.
 pub fn model(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
-    check(explore, true, property, run);
+    check(explore, Quiet::Everything, property, run);
 }
 
-/// A model in which somebody sleeps, joins or evicts, so that the light side needs its fences.
-pub fn model_with_fences(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
-    check(explore, false, property, run);
+/// A model in which somebody joins or evicts, but nobody sleeps: bells are nothing.
+pub fn model_of_gates(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
+    check(explore, Quiet::Bells, property, run);
 }
 
-fn check(explore: Explore, quiet_fences: bool, property: &str, run: impl Fn() + Send + Sync + 'static) {
+/// A model in which somebody sleeps.
+pub fn model_of_sleep(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
+    check(explore, Quiet::Nothing, property, run);
+}
+
+fn check(explore: Explore, leave_out: Quiet, property: &str, run: impl Fn() + Send + Sync + 'static) {
+    let quick = std::env::var_os("SLIPRING_QUICK").is_some();
+    let (thorough, plain) = match explore {
+        All if quick => (Some(2), None),
+        All => (None, None),
+        Within(bound) | Mixed(bound, _) if quick => (Some(bound.min(1)), None),
+        Within(bound) => (Some(bound), None),
+        Mixed(bound, plain) => (Some(bound), Some(plain)),
+    };
+    let run = Arc::new(run);
+    quiet::set(leave_out);
+    thorough::set(true);
+    let mut iterations = explore_to(thorough, Arc::clone(&run));
+    let mut explored = thorough.map_or("all".to_owned(), |bound| format!("{bound} preemptions"));
+    thorough::set(false);
+    if let Some(bound) = plain {
+        iterations += explore_to(bound, run);
+        explored += &bound.map_or(", loom all".to_owned(), |bound| format!(", loom {bound}"));
+    }
+    completed(iterations, &explored, property);
+}
+
+/// Says that there is no schedule left: the runner requires this line.
+pub fn completed(iterations: usize, explored: &str, property: &str) {
+    println!("\nCompleted in {iterations} iterations | {explored} | {property}");
+}
+
+/// Explores every schedule to a bound; how many there were.
+pub fn explore_to(bound: Bound, run: Arc<impl Fn() + Send + Sync + 'static>) -> usize {
     let mut builder = loom::model::Builder::new();
     // Those two would end a model early and let it pass.
     (builder.max_duration, builder.max_permutations) = (None, None);
-    let quick = std::env::var_os("SLIPRING_QUICK").is_some();
-    builder.preemption_bound = match explore {
-        All => None,
-        Long => quick.then_some(2),
-        Preemptions(bound) => Some(if quick { bound.min(2) } else { bound }),
-    };
+    builder.preemption_bound = bound;
     builder.max_branches = 10_000;
-    let explored = match builder.preemption_bound {
-        None => "exhaustive".to_owned(),
-        Some(bound) => format!("{bound} preemptions"),
-    };
     let iterations = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&iterations);
-    quiet::set(quiet_fences);
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         run();
     });
-    quiet::set(false);
-    // Reached only when there was no schedule left: the runner requires this line.
-    println!("\nCompleted in {} iterations | {explored} | {property}", iterations.load(Ordering::Relaxed));
+    iterations.load(Ordering::Relaxed)
 }
 
 /// Sleeps at the first empty look.

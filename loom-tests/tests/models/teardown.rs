@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Allowed: the last one to go drops both events. Forbidden: twice, or never, or under somebody's eyes.
 #[test]
 fn every_event_is_dropped_once() {
-    model(Preemptions(3), "every event is dropped once, whoever goes last", || {
+    model(Within(3), "every event is dropped once, whoever goes last", || {
         let witness = Arc::new(());
         let made = Arc::clone(&witness);
         let mut builder = Builder::single(2, move || Some(Arc::clone(&made)));
@@ -34,7 +34,7 @@ fn every_event_is_dropped_once() {
 /// Allowed: the handler gets the event, and the report says so. Forbidden: a hang, an event that is left.
 #[test]
 fn shutdown_drains_a_managed_stage() {
-    model_with_fences(Preemptions(1), "shutdown drains a managed stage and ends its thread", || {
+    model_of_sleep(Within(1), "shutdown drains a managed stage and ends its thread", || {
         let mut builder = Builder::single(1, || 0u64);
         builder.run(slipring_ring::Stage::new("handler").wait(park()), || {
             |event: &u64, _: Sequence, _| {

@@ -9,7 +9,7 @@ use slipring_ring::{Builder, Stage};
 /// Allowed: the consumer finds it at its first or second look, or is woken. Forbidden: it sleeps on.
 #[test]
 fn a_parked_consumer_is_woken_by_a_publish() {
-    model_with_fences(All, "a publish wakes a parked consumer", || {
+    model_of_sleep(All, "a publish wakes a parked consumer", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         let mut reader = ring.consumer("reader").unwrap();
         let reading = thread::spawn(move || (get_wait(&mut reader, 1), reader));
@@ -22,7 +22,7 @@ fn a_parked_consumer_is_woken_by_a_publish() {
 /// Allowed: the consumer gets both events, in one batch or two. Forbidden: it sleeps while one is published.
 #[test]
 fn a_parked_consumer_is_woken_by_either_of_two_producers() {
-    model_with_fences(Preemptions(2), "either producer wakes a parked consumer", || {
+    model_of_sleep(Mixed(1, Some(2)), "either producer wakes a parked consumer", || {
         let (mut one, ring) = multi(2, &[("reader", &[])]);
         let mut two = one.clone();
         let mut reader = ring.consumer("reader").unwrap();
@@ -44,7 +44,7 @@ fn a_parked_consumer_is_woken_by_either_of_two_producers() {
 /// Allowed: it finds room at a look, or is woken by the consumer's progress. Forbidden: it sleeps on.
 #[test]
 fn a_parked_producer_is_woken_by_a_reader() {
-    model_with_fences(All, "progress of the slowest stage wakes a parked producer", || {
+    model_of_sleep(All, "progress of the slowest stage wakes a parked producer", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         producer.set_wait(park());
         put(&mut producer, 1).unwrap();
@@ -58,7 +58,7 @@ fn a_parked_producer_is_woken_by_a_reader() {
 /// Allowed: both get through, in either order. Forbidden: one sleeps while there is room.
 #[test]
 fn two_parked_producers_are_both_woken() {
-    model_with_fences(Preemptions(2), "each of two parked producers is woken", || {
+    model_of_sleep(Mixed(1, Some(2)), "each of two parked producers is woken", || {
         let (mut one, ring) = multi(2, &[("reader", &[])]);
         put(&mut one, 2).unwrap();
         one.set_wait(park());
@@ -75,7 +75,7 @@ fn two_parked_producers_are_both_woken() {
 /// Allowed: it finds room once both have read. Forbidden: it sleeps at the bell of the one that has read already.
 #[test]
 fn a_parked_producer_is_woken_whichever_reader_is_last() {
-    model_with_fences(Preemptions(3), "a producer wakes whichever reader is last", || {
+    model_of_sleep(Within(3), "a producer wakes whichever reader is last", || {
         let (mut producer, ring) = single(1, &[("left", &[]), ("right", &[])]);
         producer.set_wait(park());
         put(&mut producer, 1).unwrap();
@@ -89,7 +89,7 @@ fn a_parked_producer_is_woken_whichever_reader_is_last() {
 /// Allowed: it finds room, or is woken by the commit. Forbidden: it sleeps on.
 #[test]
 fn a_producer_parked_at_the_floor_is_woken_by_a_commit() {
-    model_with_fences(Preemptions(3), "a commit wakes a producer that waits for the floor", || {
+    model_of_sleep(Within(3), "a commit wakes a producer that waits for the floor", || {
         let (mut one, _ring) = multi(1, &[]);
         one.set_wait(park());
         let mut two = one.clone();
@@ -104,7 +104,7 @@ fn a_producer_parked_at_the_floor_is_woken_by_a_commit() {
 /// Allowed: the skipped slot is room, and wakes. Forbidden: it sleeps on.
 #[test]
 fn a_producer_parked_at_the_floor_is_woken_by_a_dropped_claim() {
-    model_with_fences(Preemptions(3), "a dropped claim wakes as a commit does", || {
+    model_of_sleep(Within(3), "a dropped claim wakes as a commit does", || {
         let (mut one, _ring) = multi(1, &[]);
         one.set_wait(park());
         let mut two = one.clone();
@@ -119,7 +119,7 @@ fn a_producer_parked_at_the_floor_is_woken_by_a_dropped_claim() {
 /// Allowed: woken by the progress of the one before. Forbidden: it sleeps on.
 #[test]
 fn a_stage_parked_behind_a_stage_is_woken() {
-    model_with_fences(All, "progress wakes the stage behind", || {
+    model_of_sleep(All, "progress wakes the stage behind", || {
         let (mut producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
         put(&mut producer, 1).unwrap();
         let first = reading(ring.consumer("first").unwrap(), 1, 1);
@@ -133,7 +133,7 @@ fn a_stage_parked_behind_a_stage_is_woken() {
 /// Allowed: woken once both have passed. Forbidden: it sleeps at the bell of the one that has passed already.
 #[test]
 fn a_stage_parked_behind_two_is_woken_by_whichever_is_last() {
-    model_with_fences(Preemptions(3), "whichever of two stages is last wakes the one behind", || {
+    model_of_sleep(Mixed(2, Some(3)), "whichever of two stages is last wakes the one behind", || {
         let (mut producer, ring) = single(1, &[("left", &[]), ("right", &[]), ("last", &["left", "right"])]);
         put(&mut producer, 1).unwrap();
         let sides = ["left", "right"].map(|name| reading(ring.consumer(name).unwrap(), 1, 1));
@@ -147,7 +147,7 @@ fn a_stage_parked_behind_two_is_woken_by_whichever_is_last() {
 /// Allowed: it finds room once the gate has gone. Forbidden: it sleeps on.
 #[test]
 fn a_parked_producer_is_woken_by_a_stage_that_leaves() {
-    model_with_fences(All, "a stage that leaves wakes a parked producer", || {
+    model_of_sleep(Mixed(4, None), "a stage that leaves wakes a parked producer", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         producer.set_wait(park());
         put(&mut producer, 1).unwrap();
@@ -162,7 +162,7 @@ fn a_parked_producer_is_woken_by_a_stage_that_leaves() {
 /// Allowed: the producer gets room once the newcomer and the reader have passed. Forbidden: it sleeps at the old gate.
 #[test]
 fn a_parked_producer_is_woken_by_a_newcomer() {
-    model_with_fences(Preemptions(2), "a newcomer that held a producer up wakes it", || {
+    model_of_sleep(Within(2), "a newcomer that held a producer up wakes it", || {
         let (mut producer, ring) = single(1, &[("reader", &[])]);
         producer.set_wait(park());
         put(&mut producer, 1).unwrap();
@@ -182,7 +182,7 @@ fn a_parked_producer_is_woken_by_a_newcomer() {
 /// Allowed: each gets one. Forbidden: one sleeps on.
 #[test]
 fn parked_workers_are_all_woken() {
-    model_with_fences(Preemptions(2), "a publish wakes every parked worker", || {
+    model_of_sleep(Mixed(1, Some(2)), "a publish wakes every parked worker", || {
         let mut builder = Builder::single(2, || 0u64);
         builder.workers(Stage::new("pool").wait(park()), 2);
         let (mut producer, ring) = builder.build().unwrap();

@@ -25,7 +25,7 @@ fn take(worker: &mut Worker<u64, Single>, limit: usize) -> u64 {
 /// Allowed: each event is taken once, by either. Forbidden: twice, or never, or before it was written.
 #[test]
 fn each_event_is_taken_once() {
-    model(Preemptions(3), "each event is taken by exactly one worker", || {
+    model(Within(3), "each event is taken by exactly one worker", || {
         let (mut producer, ring) = pool(2, 2);
         let (mut one, mut two) = (ring.worker("pool").unwrap(), ring.worker("pool").unwrap());
         let writing = thread::spawn(move || {
@@ -46,7 +46,7 @@ fn each_event_is_taken_once() {
 /// Allowed: it is refused until the event is done with. Forbidden: a write beside a worker's read.
 #[test]
 fn what_a_worker_has_in_hand_is_not_overwritten() {
-    model(Preemptions(3), "no producer overwrites what a worker has in hand", || {
+    model(Within(3), "no producer overwrites what a worker has in hand", || {
         let (mut producer, ring) = pool(1, 2);
         put(&mut producer, 1).unwrap();
         let working = [(); 2].map(|()| {
@@ -64,7 +64,7 @@ fn what_a_worker_has_in_hand_is_not_overwritten() {
 /// Allowed: it gets the first slot once the first event is done with. Forbidden: because the second one is.
 #[test]
 fn a_fast_worker_does_not_give_away_what_a_slow_one_has() {
-    model(Preemptions(2), "the slowest worker holds the stage back", || {
+    model(Within(2), "the slowest worker holds the stage back", || {
         let (mut producer, ring) = pool(2, 2);
         put(&mut producer, 2).unwrap();
         let working = [(); 2].map(|()| {
@@ -81,7 +81,7 @@ fn a_fast_worker_does_not_give_away_what_a_slow_one_has() {
 /// Allowed: it gets what all before it are done with. Forbidden: what one of them still has in hand.
 #[test]
 fn a_stage_behind_workers_waits_for_the_slowest() {
-    model(Preemptions(2), "a stage behind workers sees what all are done with", || {
+    model(Within(2), "a stage behind workers sees what all are done with", || {
         let mut builder = Builder::single(2, || 0u64);
         builder.workers("pool", 2).poll(Stage::new("last").after(["pool"]));
         let (mut producer, ring) = builder.build().unwrap();
@@ -120,7 +120,7 @@ impl Flags {
 /// Allowed: the event is read once, before its slot is written again. Forbidden: a write beside the adopter's read.
 #[test]
 fn what_a_worker_leaves_behind_is_adopted_and_still_gates() {
-    model(Preemptions(3), "an orphan gates producers on its way to the adopter", || {
+    model(Within(3), "an orphan gates producers on its way to the adopter", || {
         let (mut producer, ring) = pool(2, 2);
         put(&mut producer, 2).unwrap();
         // The places are given out from 0: the adopter's is looked at before the orphan's.
@@ -140,7 +140,7 @@ fn what_a_worker_leaves_behind_is_adopted_and_still_gates() {
 /// Allowed: it is woken and adopts. Forbidden: it sleeps beside an orphan.
 #[test]
 fn a_parked_worker_is_woken_to_adopt() {
-    model_with_fences(Preemptions(3), "what is left behind wakes a parked worker", || {
+    model_of_sleep(Within(3), "what is left behind wakes a parked worker", || {
         let (mut producer, ring) = pool(1, 2);
         put(&mut producer, 1).unwrap();
         let mut leaver = ring.worker("pool").unwrap();
@@ -158,7 +158,7 @@ fn a_parked_worker_is_woken_to_adopt() {
 /// Allowed: the stage goes with it, and there is room. Forbidden: a write beside a read.
 #[test]
 fn the_last_worker_takes_the_stage_along() {
-    model(All, "the last worker takes the gate along", || {
+    model(Mixed(3, None), "the last worker takes the gate along", || {
         let (mut producer, ring) = pool(1, 1);
         put(&mut producer, 1).unwrap();
         let mut worker = ring.worker("pool").unwrap();
@@ -173,7 +173,7 @@ fn the_last_worker_takes_the_stage_along() {
 /// Allowed: each event once. Forbidden: an event of a later lap, or one twice.
 #[test]
 fn an_unlucky_worker_takes_nothing_stale() {
-    model(Preemptions(2), "a stale look at the counter takes nothing", || {
+    model(Within(2), "a stale look at the counter takes nothing", || {
         let mut builder = Builder::multi(1, || 0u64);
         builder.workers("pool", 2);
         let (mut producer, ring): (Producer<u64, Multi>, _) = builder.build().unwrap();
