@@ -152,7 +152,11 @@ impl Kind for Multi {
                     producer.next = to;
                     break;
                 }
-                Err(now) => claimed = now,
+                Err(now) if now == claimed => {}
+                Err(_) => {
+                    producer.make_way();
+                    claimed = producer.core.positions.claimed.read(&READ_CLAIMED);
+                }
             }
         }
         producer.prefetch(claimed, len);

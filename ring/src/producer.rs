@@ -242,6 +242,14 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
+    /// Another one claimed at the same moment: leaves it the cache line for a few claims more. Two that try again at
+    /// once take the line from each other at every claim.
+    #[cold]
+    pub(crate) fn make_way(&self) {
+        let hints = if cfg!(any(loom, shuttle)) { 0 } else { self.waiting.wait.longest_pause() };
+        (0..hints).for_each(|_| crate::sync::spin_loop());
+    }
+
     /// A claim without waiting, refused once the ring is closed.
     #[inline(always)]
     fn claim_now(&mut self, len: u64) -> Option<u64> {

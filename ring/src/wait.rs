@@ -122,9 +122,10 @@ impl Wait {
         self
     }
 
-    /// The longest pause, in spin hints, that a consumer puts between short batches that follow closely (63 unless
-    /// told). It keeps the consumer from taking the producer's cache line at each publish, and adds at most this
-    /// much latency, between about 1 and 10 million events a second. 0: never pause.
+    /// The longest pause, in spin hints (63 unless told; 0: never pause). A consumer puts one between short batches that
+    /// follow closely, as long as it brings events: it keeps the consumer from taking the producer's cache line at each
+    /// publish, and adds at most this much latency, above about 5 million events a second. A multi producer puts one
+    /// behind a claim at the very moment of another's, so that the two don't take the line from each other each time.
     pub const fn pause(mut self, hints: u32) -> Self {
         self.pause = hints;
         self
