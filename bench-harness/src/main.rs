@@ -12,7 +12,6 @@ mod doctor;
 mod environment;
 mod explain;
 mod failure;
-mod idle;
 mod latency;
 mod output;
 mod peers;
@@ -44,7 +43,6 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Peers(arguments) => peers::command(arguments),
         Command::Run(arguments) => run::command(&arguments),
-        Command::Idle(arguments) => idle::command(&arguments),
         Command::Doctor(arguments) => doctor::command(arguments.json),
         Command::Sweep(arguments) => sweep::command(&arguments),
         Command::Compare(arguments) => compare::command(&arguments),

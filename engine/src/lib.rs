@@ -30,6 +30,7 @@ mod engine;
 mod error;
 mod event;
 mod graves;
+pub mod journal;
 mod lane;
 mod letter;
 mod message;

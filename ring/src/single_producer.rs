@@ -63,7 +63,7 @@ impl Kind for Single {
                 return None;
             }
         }
-        producer.prefetch(producer.next, len);
+        producer.core.buffer.prefetch_write(producer.next.wrapping_add(len - 1 + producer.ahead));
         Some(producer.next)
     }
 

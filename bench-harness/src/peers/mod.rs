@@ -17,7 +17,6 @@ mod results;
 #[cfg(feature = "rivals")]
 mod rtrb;
 mod text;
-mod topics;
 mod waiting;
 
 pub use command::command;

@@ -1,0 +1,224 @@
+//! What can go wrong with a journal, each with where and what to do.
+
+use super::format::{MAJOR, PartitionId};
+use std::io;
+
+/// Bytes that are not what a journal writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// Fewer bytes than a header has.
+    #[error("it ends in the middle of a header")]
+    Short,
+    /// Nothing begins here.
+    #[error("nothing of a journal begins there")]
+    Magic,
+    /// A checksum does not match.
+    #[error("the checksum of the header does not match")]
+    Checksum,
+    /// A payload's checksum does not match.
+    #[error("the checksum of the payload does not match")]
+    PayloadChecksum,
+    /// Written by a newer program.
+    #[error("it has the format version {0}, and this program reads {MAJOR}: take a newer one")]
+    Version(u16),
+    /// A frame that belongs elsewhere.
+    #[error("the frame belongs at position {0}")]
+    Position(u64),
+    /// A frame of an unknown kind.
+    #[error("frames of kind {0} are unknown: take a newer program")]
+    Kind(u8),
+    /// A payload packed in an unknown way.
+    #[error("payloads packed by codec {0} are unknown: take a newer program")]
+    Codec(u8),
+    /// A length that nothing has.
+    #[error("a length leads out of the segment")]
+    Length,
+    /// A frame that does not follow the one before.
+    #[error("the frame does not follow the one before it")]
+    Chain,
+    /// A frame of an elder opening behind one of a younger.
+    #[error("the frame is older than the one before it")]
+    Incarnation,
+    /// A payload that does not unpack.
+    #[error("the payload does not unpack to the length that it states")]
+    Packed,
+    /// Packed with zstd, which this build has not.
+    #[error("the payload is packed with zstd: build with the feature `zstd`")]
+    NoZstd,
+    /// An entry that is not what it says.
+    #[error("an entry of the payload is not what it says")]
+    Entry,
+    /// Of another journal.
+    #[error("it belongs to another journal")]
+    Stranger,
+    /// The head of the segment lacks its snapshot.
+    #[error("the snapshot at the segment's head is not whole")]
+    Snapshot,
+    /// Bytes where there should be none.
+    #[error("there are bytes behind the last frame")]
+    Slack,
+    /// A file that is not there.
+    #[error("the segment is missing")]
+    Missing,
+}
+
+/// A call to the disk failed. Kept as text, so that it can be told to many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskError {
+    /// What was tried.
+    pub doing: &'static str,
+    /// On which file.
+    pub file: String,
+    /// The system's kind of error.
+    pub kind: io::ErrorKind,
+    /// The system's words.
+    pub cause: String,
+}
+
+impl DiskError {
+    #[cold]
+    pub(crate) fn new(doing: &'static str, file: impl Into<String>, cause: &io::Error) -> Self {
+        Self { doing, file: file.into(), kind: cause.kind(), cause: cause.to_string() }
+    }
+}
+
+impl std::fmt::Display for DiskError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { doing, file, kind, cause } = self;
+        write!(f, "cannot {doing} {file:?}: {cause}")?;
+        match kind {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => write!(f, " (the disk is full: make room)"),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                write!(f, " (the journal's directory must be writable by this process)")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for DiskError {}
+
+/// A journal was not opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A call to the disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Somebody has it open.
+    #[error("the journal {journal:?} is open in {holder}: end that first, or take another directory")]
+    Locked {
+        /// The directory.
+        journal: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// Written by a newer program.
+    #[error("{file:?} of the journal has the format version {found}, and this program reads {MAJOR}: take a newer one")]
+    Newer {
+        /// The file.
+        file: String,
+        /// Its version.
+        found: u16,
+    },
+    /// What was acknowledged as durable is damaged. Nothing was changed.
+    #[error(
+        "segment {segment} is damaged at byte {at} (position {position}): {what}. What is there was durable (all below \
+         {durable} was), so this is no torn end: restore the file, or see what `slipring journal repair` would give up"
+    )]
+    Damaged {
+        /// The segment's number.
+        segment: u64,
+        /// The byte in its file.
+        at: u64,
+        /// The same as a position of the journal.
+        position: u64,
+        /// The highest durable mark that was found.
+        durable: u64,
+        /// What is wrong.
+        what: Malformed,
+    },
+    /// A setting that cannot be.
+    #[error("{0}")]
+    Setting(String),
+}
+
+/// A frame was not written, or not made durable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// A write or a sync failed, now or before: the journal takes nothing more, and what was not yet acknowledged may or
+    /// may not be there when it is opened again.
+    #[error("the journal takes nothing more: {0}")]
+    Poisoned(DiskError),
+    /// A frame that no segment can hold.
+    #[error("{len} bytes in one frame are too many, {limit} are possible: take less at once or larger segments")]
+    TooLarge {
+        /// Its bytes.
+        len: usize,
+        /// The most that can be.
+        limit: usize,
+    },
+    /// What must stand at each segment's head is too much for it.
+    #[error("state of {len} bytes is too much for each segment's head, {limit} are possible: take larger segments")]
+    StateTooLarge {
+        /// Its bytes.
+        len: usize,
+        /// The most that can be.
+        limit: usize,
+    },
+    /// Offsets of a partition must go up.
+    #[error("offset {offset} of {partition:?} was given after {end} had been reached")]
+    OffsetGoesBack {
+        /// The partition.
+        partition: PartitionId,
+        /// The offset.
+        offset: u64,
+        /// The end before it.
+        end: u64,
+    },
+    /// An entry that was not built by [`FrameBuilder`](super::format::FrameBuilder).
+    #[error("the frame cannot be read back: {0}")]
+    Malformed(Malformed),
+}
+
+/// A reader cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The journal has no such partition.
+    #[error("the journal has no partition {} of topic {}", .0.partition, .0.topic)]
+    Unknown(PartitionId),
+    /// The offset is not kept, or not there yet.
+    #[error("offset {asked} is not in the journal: the earliest is {earliest}, the next one will be {latest}")]
+    OutOfRange {
+        /// The offset asked for.
+        asked: u64,
+        /// The first that is kept.
+        earliest: u64,
+        /// The next after the last.
+        latest: u64,
+    },
+    /// A segment is damaged.
+    #[error("segment {segment} is damaged at byte {at}: {what}. `slipring journal repair` shows what can be saved")]
+    Damaged {
+        /// The segment's number.
+        segment: u64,
+        /// The byte in its file.
+        at: u64,
+        /// What is wrong.
+        what: Malformed,
+    },
+    /// A repair left a gap here. Reading on goes on behind it.
+    #[error("{bytes} bytes at position {position} were lost to damage and repaired: read on to go on behind them")]
+    Gap {
+        /// Where.
+        position: u64,
+        /// How many bytes of the journal.
+        bytes: u64,
+    },
+    /// A call to the disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}

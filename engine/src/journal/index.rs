@@ -1,0 +1,180 @@
+//! Where in a segment each partition's records stand: derived from the frames, kept beside the sealed segment, and
+//! believed only when its checksum ties it to that segment.
+
+use super::error::Malformed;
+use super::format::{Entry, JournalId, MAJOR, PartitionId, Run};
+use std::collections::BTreeMap;
+
+/// A partition gets an entry in the index each time so many bytes of its own have passed.
+const STRIDE: u64 = 256 << 10;
+
+/// One segment's index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    /// By partition.
+    pub partitions: BTreeMap<PartitionId, Place>,
+    /// Where the last frame stands, and its checksum.
+    pub last: (u64, u32),
+    /// Where the frames end.
+    pub end: u64,
+}
+
+/// One partition in one segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The first offset.
+    pub first: u64,
+    /// The offset after the last one.
+    pub end: u64,
+    /// How many records.
+    pub records: u64,
+    /// How many bytes of records.
+    pub bytes: u64,
+    /// The latest time of a record here.
+    pub latest: u64,
+    /// Sparse: offset, where its frame stands, the latest time before it.
+    pub marks: Vec<Mark>,
+    since: u64,
+}
+
+/// A record's frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The first offset in the frame.
+    pub offset: u64,
+    /// Where in the file.
+    pub at: u64,
+    /// All records before have times up to this.
+    pub latest_before: u64,
+}
+
+impl Index {
+    /// Takes note of a frame at `at` that ends at `end`.
+    pub fn frame(&mut self, at: u64, end: u64, checksum: u32) {
+        (self.last, self.end) = ((at, checksum), end);
+    }
+
+    /// Takes note of an entry of the frame at `at`, written at `time`.
+    pub fn entry(&mut self, at: u64, time: u64, entry: &Entry<'_>) {
+        if let Entry::Run(run) = entry {
+            self.run(at, time, run);
+        }
+    }
+
+    fn run(&mut self, at: u64, time: u64, run: &Run<'_>) {
+        let place = self.partitions.entry(run.partition).or_insert_with(|| Place {
+            first: run.first,
+            end: run.first,
+            records: 0,
+            bytes: 0,
+            latest: 0,
+            marks: Vec::new(),
+            since: STRIDE,
+        });
+        if place.since >= STRIDE {
+            place.marks.push(Mark { offset: run.first, at, latest_before: place.latest });
+            place.since = 0;
+        }
+        place.since += run.bytes();
+        place.end = run.end();
+        place.records += u64::from(run.count);
+        place.bytes += run.bytes();
+        let latest = if run.timed() { run.records().filter_map(|record| record.time).max() } else { Some(time) };
+        place.latest = place.latest.max(latest.unwrap_or(0));
+    }
+
+    /// Where to begin to read for `offset`.
+    pub fn seek(&self, partition: PartitionId, offset: u64) -> Option<u64> {
+        let place = self.partitions.get(&partition)?;
+        let after = place.marks.partition_point(|mark| mark.offset <= offset);
+        place.marks.get(after.saturating_sub(1)).map(|mark| mark.at)
+    }
+
+    /// The mark to begin at to find the first record whose time is at or after `time`.
+    pub fn seek_time(&self, partition: PartitionId, time: u64) -> Option<Mark> {
+        let place = self.partitions.get(&partition)?;
+        let after = place.marks.partition_point(|mark| mark.latest_before < time);
+        place.marks.get(after.saturating_sub(1)).copied()
+    }
+
+    /// The bytes of the index of segment `number`, whose header has the checksum `header`.
+    pub fn encode(&self, id: &JournalId, number: u64, header: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&u32::from(MAJOR).to_le_bytes());
+        out.extend_from_slice(id);
+        let (at, checksum) = self.last;
+        [number, at, self.end].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+        [header, checksum, self.partitions.len() as u32].iter().for_each(|word| out.extend(word.to_le_bytes()));
+        for (partition, place) in &self.partitions {
+            let marks = place.marks.len() as u32;
+            [partition.topic, partition.partition, marks].iter().for_each(|word| out.extend(word.to_le_bytes()));
+            let words = [place.first, place.end, place.records, place.bytes, place.latest];
+            words.iter().for_each(|word| out.extend(word.to_le_bytes()));
+            for mark in &place.marks {
+                [mark.offset, mark.at, mark.latest_before].iter().for_each(|word| out.extend(word.to_le_bytes()));
+            }
+        }
+        out.extend(crc32c::crc32c(&out).to_le_bytes());
+        out
+    }
+
+    /// Reads an index back, if it is the one of that segment.
+    ///
+    /// # Errors
+    /// It is damaged, or another segment's.
+    pub fn decode(bytes: &[u8], id: &JournalId, number: u64, header: u32) -> Result<Self, Malformed> {
+        let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(Malformed::Short)?;
+        if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+            return Err(Malformed::Checksum);
+        }
+        let mut left = Words(body);
+        let ours = left.bytes(8)? == MAGIC && left.u32()? == u32::from(MAJOR) && left.bytes(16)? == id;
+        if !ours || left.u64()? != number {
+            return Err(Malformed::Stranger);
+        }
+        let (at, end) = (left.u64()?, left.u64()?);
+        if left.u32()? != header {
+            return Err(Malformed::Stranger);
+        }
+        let mut index = Self { partitions: BTreeMap::new(), last: (at, left.u32()?), end };
+        for _ in 0..left.u32()? {
+            let partition = PartitionId { topic: left.u32()?, partition: left.u32()? };
+            let marks = left.u32()?;
+            let mut place = Place {
+                first: left.u64()?,
+                end: left.u64()?,
+                records: left.u64()?,
+                bytes: left.u64()?,
+                latest: left.u64()?,
+                marks: Vec::new(),
+                since: 0,
+            };
+            for _ in 0..marks {
+                place.marks.push(Mark { offset: left.u64()?, at: left.u64()?, latest_before: left.u64()? });
+            }
+            index.partitions.insert(partition, place);
+        }
+        Ok(index)
+    }
+}
+
+const MAGIC: &[u8] = b"SLIPINDX";
+
+struct Words<'b>(&'b [u8]);
+
+impl<'b> Words<'b> {
+    fn bytes(&mut self, len: usize) -> Result<&'b [u8], Malformed> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed::Short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_le_bytes(self.bytes(4)?.try_into().map_err(|_| Malformed::Short)?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        Ok(u64::from_le_bytes(self.bytes(8)?.try_into().map_err(|_| Malformed::Short)?))
+    }
+}

@@ -1,0 +1,245 @@
+//! The journal: durable records, and what must be known about them after a crash.
+//!
+//! One journal holds the records of all partitions, interleaved in the order in which they were written, in segment
+//! files of a fixed size. A [`Writer`] appends frames, each all or nothing; [`sync`](Writer::sync)
+//! makes them durable; a [`Reader`] gives the records of one partition back. It knows no rings and no topics:
+//! a partition is a pair of numbers, a record is bytes.
+//!
+//! ```
+//! use slipring::journal::{FrameBuilder, Options, PartitionId, Start, Visible, open, simulated::SimulatedDisk};
+//! use std::sync::Arc;
+//!
+//! let disk = SimulatedDisk::new();
+//! let (mut writer, recovered) = open(Arc::new(disk.clone()), Options::default())?;
+//! assert!(recovered.created);
+//! let ticks = PartitionId { topic: 1, partition: 0 };
+//! let mut frame = FrameBuilder::new();
+//! frame.record(ticks, 0, None, b"first");
+//! frame.record(ticks, 1, None, b"second");
+//! writer.append(&mut frame, 1_700_000_000_000_000_000)?;      // both or none; in the page cache
+//! writer.sync()?;                                             // survives a power cut
+//! drop(writer);
+//!
+//! let after = disk.crash(1);
+//! let (writer, _) = open(Arc::new(after), Options::default())?;
+//! let mut reader = writer.journal().reader(ticks, Start::Earliest, Visible::Durable)?;
+//! assert_eq!(reader.next()?.unwrap().bytes, b"first");
+//! assert_eq!(reader.next()?.unwrap().offset, 1);
+//! assert!(reader.next()?.is_none());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What survives
+//! What was synced, whatever happens to the power. What was written and not synced: a process's death, and of a power
+//! cut a prefix. Never a frame without all frames before it, never half of one. The bytes are in
+//! `docs/JOURNAL_FORMAT.md`.
+//!
+//! # Failure
+//! The first failed write or sync poisons the journal: it takes nothing more, and what was not acknowledged before is
+//! unknown until it is opened again. A failed sync is never tried again: Linux forgets what it could not write.
+//!
+//! # Damage
+//! Each frame says up to where the journal was durable when it was written. Let D be the highest such mark that can be
+//! found, beyond damage too. Damage at or above D is the torn end of the last moments: it is copied aside and cut.
+//! Damage below D was acknowledged once: opening is an error, and nothing is changed.
+
+pub mod error;
+pub mod format;
+mod helper;
+mod index;
+mod reader;
+mod recovery;
+mod retention;
+mod segment;
+pub mod simulated;
+mod snapshot;
+pub mod storage;
+pub mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};
+pub use format::{Codec, Extent, FrameBuilder, JournalId, PartitionId};
+pub use reader::{Reader, Record, Start, Visible};
+pub use recovery::{Recovered, Survey, Torn, inspect, open};
+pub use retention::{Freed, Retention};
+pub use snapshot::State;
+pub use writer::{SyncJob, Writer};
+
+use self::segment::Segment;
+use self::storage::Storage;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Settings of a journal.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of a segment, 64 MiB unless told: from 4 KiB to 2 GiB, a multiple of 64.
+    pub segment_size: u64,
+    /// How payloads are packed; not at all unless told.
+    pub codec: Codec,
+    /// Whether a thread makes segments ahead, writes indexes and deletes what retention frees. Without it all that
+    /// happens on the writer's thread, at moments that depend on nothing but its calls. True unless told.
+    pub helper: bool,
+    #[cfg(test)]
+    pub(crate) sabotage: Sabotage,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_size: 64 << 20,
+            codec: Codec::Plain,
+            helper: true,
+            #[cfg(test)]
+            sabotage: Sabotage::default(),
+        }
+    }
+}
+
+/// Faults for the tests to find. None of this is in the library that people link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sabotage {
+    pub acknowledge_before_sync: bool,
+    pub accept_bad_checksums: bool,
+    pub keep_torn_tail: bool,
+    pub serve_before_sync: bool,
+}
+
+impl Options {
+    pub(crate) fn sabotage(&self) -> Sabotage {
+        #[cfg(test)]
+        return self.sabotage;
+        #[cfg(not(test))]
+        Sabotage::default()
+    }
+}
+
+/// What writer, readers and helper share. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub storage: Arc<dyn Storage>,
+    pub id: JournalId,
+    pub incarnation: u32,
+    pub options: Options,
+    /// In order; the last one is being written.
+    segments: RwLock<Vec<Arc<Segment>>>,
+    extents: RwLock<BTreeMap<PartitionId, Extent>>,
+    written: AtomicU64,
+    durable: AtomicU64,
+    poison: OnceLock<DiskError>,
+    syncing: AtomicBool,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, written, durable) = (self.shared.storage.name(), self.written(), self.durable());
+        write!(f, "Journal({name:?}, written {written}, durable {durable})")
+    }
+}
+
+impl Journal {
+    /// Bytes written so far, as a position: it only grows.
+    pub fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::Acquire)
+    }
+
+    /// The position below which all is durable.
+    pub fn durable(&self) -> u64 {
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// Why the journal takes nothing more; none while it does.
+    pub fn poisoned(&self) -> Option<&DiskError> {
+        self.shared.poison.get()
+    }
+
+    /// Where a partition stands.
+    pub fn extent(&self, partition: PartitionId) -> Option<Extent> {
+        self.shared.extents().get(&partition).copied()
+    }
+
+    /// All partitions, and where they stand.
+    pub fn extents(&self) -> Vec<(PartitionId, Extent)> {
+        self.shared.extents().iter().map(|(partition, extent)| (*partition, *extent)).collect()
+    }
+
+    /// The journal's own number, random at its creation.
+    pub fn id(&self) -> JournalId {
+        self.shared.id
+    }
+
+    /// Raised at each opening.
+    pub fn incarnation(&self) -> u32 {
+        self.shared.incarnation
+    }
+
+    /// Reads the records of a partition.
+    ///
+    /// # Errors
+    /// There is no such partition, or the start is out of the range that is kept.
+    pub fn reader(&self, partition: PartitionId, start: Start, visible: Visible) -> Result<Reader, ReplayError> {
+        Reader::new(Arc::clone(&self.shared), partition, start, visible)
+    }
+}
+
+impl Shared {
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        id: JournalId,
+        incarnation: u32,
+        options: Options,
+        segments: Vec<Arc<Segment>>,
+        state: &State,
+        end: u64,
+    ) -> Self {
+        Self {
+            storage,
+            id,
+            incarnation,
+            options,
+            segments: RwLock::new(segments),
+            extents: RwLock::new(state.extents().collect()),
+            written: AtomicU64::new(end),
+            durable: AtomicU64::new(end),
+            poison: OnceLock::new(),
+            syncing: AtomicBool::new(false),
+        }
+    }
+
+    pub fn segments(&self) -> RwLockReadGuard<'_, Vec<Arc<Segment>>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn segments_mut(&self) -> RwLockWriteGuard<'_, Vec<Arc<Segment>>> {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn extents(&self) -> RwLockReadGuard<'_, BTreeMap<PartitionId, Extent>> {
+        self.extents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn extents_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<PartitionId, Extent>> {
+        self.extents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first failure counts; it is for good.
+    #[cold]
+    pub fn fail(&self, cause: DiskError) -> WriteError {
+        WriteError::Poisoned(self.poison.get_or_init(|| cause).clone())
+    }
+
+    pub fn sound(&self) -> Result<(), WriteError> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(cause) => Err(WriteError::Poisoned(cause.clone())),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Reading the records of one partition, from any offset or time, in bounded memory.
+
+use super::Shared;
+use super::error::{DiskError, Malformed, ReplayError};
+use super::format::{Entry, FrameKind, PartitionId, Run, SEGMENT_HEAD, Stored, entries};
+use super::recovery::unpack_frame;
+use super::segment::{Segment, Window};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Start {
+    /// The earliest record that is kept.
+    Earliest,
+    /// What comes next.
+    Latest,
+    /// This offset, or the first after it if it is none of a record.
+    Offset(u64),
+    /// The first record whose time is this or later: nanoseconds since the epoch.
+    Time(u64),
+}
+
+/// How far a reader sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Visible {
+    /// What a power cut may take back, too.
+    Written,
+    /// What survives a power cut.
+    #[default]
+    Durable,
+}
+
+/// A record of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record<'r> {
+    /// Its offset in the partition.
+    pub offset: u64,
+    /// Its own time, or that of the frame: nanoseconds since the epoch.
+    pub time: u64,
+    /// Its bytes.
+    pub bytes: &'r [u8],
+}
+
+/// Reads one partition. It needs the memory of one frame and one window, however far it is behind.
+pub struct Reader {
+    shared: Arc<Shared>,
+    partition: PartitionId,
+    visible: Visible,
+    /// The next offset that may be given.
+    next: u64,
+    /// Nothing earlier than this is given.
+    from: u64,
+    segment: Arc<Segment>,
+    at: u64,
+    /// The checksum of the frame before `at`, where it is known.
+    previous: Option<u32>,
+    window: Window,
+    payload: Vec<u8>,
+    /// Parts of the payload that are still to be given.
+    runs: Vec<Pending>,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    range: Range<usize>,
+    template: RunShape,
+    next: u64,
+    count: u32,
+    time: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RunShape {
+    fixed: Option<u32>,
+    timed: bool,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reader({:?} at {})", self.partition, self.next)
+    }
+}
+
+impl Reader {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        partition: PartitionId,
+        start: Start,
+        visible: Visible,
+    ) -> Result<Self, ReplayError> {
+        let extent = shared.extents().get(&partition).copied().ok_or(ReplayError::Unknown(partition))?;
+        let (next, from) = match start {
+            Start::Earliest => (extent.start, 0),
+            Start::Latest => (extent.end, 0),
+            Start::Offset(asked) if asked < extent.start || asked > extent.end.max(extent.reserved) => {
+                return Err(ReplayError::OutOfRange { asked, earliest: extent.start, latest: extent.end });
+            }
+            Start::Offset(asked) => (asked, 0),
+            Start::Time(time) => (extent.start, time),
+        };
+        let segments = shared.segments();
+        let at = match start {
+            Start::Time(time) => segments.iter().find_map(|segment| {
+                let index = segment.index();
+                let place = index.partitions.get(&partition)?;
+                let mark = (place.latest >= time).then(|| index.seek_time(partition, time))??;
+                Some((Arc::clone(segment), mark.at))
+            }),
+            _ => segments.iter().find_map(|segment| {
+                let index = segment.index();
+                let place = index.partitions.get(&partition)?;
+                let at = (place.end > next).then(|| index.seek(partition, next))??;
+                Some((Arc::clone(segment), at))
+            }),
+        };
+        // Nothing of it yet: at the end of what is written.
+        let (segment, at) = match (at, segments.last()) {
+            (Some(found), _) => found,
+            (None, Some(last)) => (Arc::clone(last), last.end()),
+            (None, None) => return Err(ReplayError::Unknown(partition)),
+        };
+        drop(segments);
+        let window = Window::new(&shared.options);
+        Ok(Self {
+            shared,
+            partition,
+            visible,
+            next,
+            from,
+            segment,
+            at,
+            previous: None,
+            window,
+            payload: Vec::new(),
+            runs: Vec::new(),
+        })
+    }
+
+    /// The next offset that this reader may give: one after the last.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// The partition that it reads.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// The next record; none if there is none that is visible yet.
+    ///
+    /// # Errors
+    /// Retention has taken the position away, a frame is damaged, a repair left a gap (once: the next call goes on behind
+    /// it), or the disk fails.
+    #[expect(clippy::should_implement_trait, reason = "lends: the record borrows from the reader")]
+    pub fn next(&mut self) -> Result<Option<Record<'_>>, ReplayError> {
+        loop {
+            while let Some(run) = self.runs.last_mut() {
+                let before = &self.payload[run.range.clone()];
+                let mut records = Run::shaped(before, run.next, run.count, run.template.fixed, run.template.timed);
+                let Some(stored) = records.next() else {
+                    self.runs.pop();
+                    continue;
+                };
+                let left = records.left();
+                let len = stored.bytes.len();
+                run.range.start = run.range.end - left;
+                (run.next, run.count) = (stored.offset + 1, run.count - 1);
+                let Stored { offset, time, .. } = stored;
+                let time = time.unwrap_or(run.time);
+                if offset < self.next || time < self.from {
+                    continue;
+                }
+                let end = run.range.start;
+                (self.next, self.from) = (offset + 1, 0);
+                return Ok(Some(Record { offset, time, bytes: &self.payload[end - len..end] }));
+            }
+            if !self.load()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Loads the next frame that has records of the partition; false if none is visible yet.
+    fn load(&mut self) -> Result<bool, ReplayError> {
+        if let Some(extent) = self.shared.extents().get(&self.partition)
+            && self.next < extent.start
+        {
+            let (asked, earliest, latest) = (self.next, extent.start, extent.end);
+            // One that began at the earliest goes on with it only when told to.
+            return Err(ReplayError::OutOfRange { asked, earliest, latest });
+        }
+        loop {
+            let limit = match self.visible {
+                Visible::Written => &self.shared.written,
+                Visible::Durable => &self.shared.durable,
+            };
+            let visible = limit.load(Ordering::Acquire).saturating_sub(self.segment.header.first);
+            let limit = visible.min(self.segment.end());
+            if self.at >= limit {
+                if visible <= self.segment.end() || !self.follow()? {
+                    return Ok(false);
+                }
+                continue;
+            }
+            if self.frame(limit)? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Goes to the next segment, if this one has been left.
+    fn follow(&mut self) -> Result<bool, ReplayError> {
+        let number = self.segment.header.number;
+        let next = {
+            let segments = self.shared.segments();
+            let first = segments.first().map_or(0, |first| first.header.number);
+            segments.get((number + 1).saturating_sub(first) as usize).cloned()
+        };
+        // Its end was final before the next one could be seen.
+        let Some(next) = next.filter(|_| self.at >= self.segment.end()) else { return Ok(false) };
+        let lost = next.header.lost;
+        self.segment = next;
+        self.window.reset();
+        self.at = SEGMENT_HEAD;
+        if lost {
+            self.previous = None;
+            return Err(ReplayError::Gap { position: self.segment.header.first, bytes: self.segment.header.size });
+        }
+        Ok(true)
+    }
+
+    /// Reads one frame; true if it has records to give.
+    fn frame(&mut self, limit: u64) -> Result<bool, ReplayError> {
+        let (segment, at) = (&self.segment, self.at);
+        let damaged = |what| ReplayError::Damaged { segment: segment.header.number, at, what };
+        let found = self.window.frame(&self.shared.id, segment.header.first, &*segment.file, at, limit);
+        let frame = found.map_err(|cause| DiskError::new("read", &segment.name, &cause))?.map_err(damaged)?;
+        let header = frame.header;
+        if self.previous.is_some_and(|previous| previous != header.previous) {
+            return Err(damaged(Malformed::Chain));
+        }
+        self.at += header.span();
+        self.previous = Some(frame.checksum);
+        match header.kind {
+            FrameKind::Gap => {
+                self.previous = None;
+                return Err(ReplayError::Gap { position: header.position, bytes: header.span() });
+            }
+            FrameKind::Mark | FrameKind::Snapshot { .. } => return Ok(false),
+            FrameKind::Data => {}
+        }
+        let plain = unpack_frame(&header, frame.stored).map_err(damaged)?;
+        let base = plain.as_ptr() as usize;
+        self.runs.clear();
+        for entry in entries(&plain) {
+            if let Entry::Run(run) = entry.map_err(damaged)?
+                && run.partition == self.partition
+                && run.end() > self.next
+            {
+                let (body, shape) = run.shape();
+                let begin = body.as_ptr() as usize - base;
+                self.runs.push(Pending {
+                    range: begin..begin + body.len(),
+                    template: RunShape { fixed: shape.0, timed: shape.1 },
+                    next: run.first,
+                    count: run.count,
+                    time: header.time,
+                });
+            }
+        }
+        if self.runs.is_empty() {
+            return Ok(false);
+        }
+        // Given from the back.
+        self.runs.reverse();
+        self.payload.clear();
+        self.payload.extend_from_slice(&plain);
+        Ok(true)
+    }
+}

@@ -1,0 +1,132 @@
+//! Forgetting by age and size: the start of a partition moves exactly, space is freed in whole segments.
+
+use super::error::{ReplayError, WriteError};
+use super::format::{Extent, FrameBuilder, PartitionId};
+use super::reader::{Start, Visible};
+use super::segment::Segment;
+use super::writer::Writer;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a partition keeps; everything unless told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Records older than this go.
+    pub age: Option<Duration>,
+    /// Of the newest records, no more bytes than this stay.
+    pub bytes: Option<u64>,
+}
+
+/// What was freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Freed {
+    /// Records that can't be read any more.
+    pub records: u64,
+    /// Segments that will be deleted once that is durable.
+    pub segments: usize,
+}
+
+impl Writer {
+    /// Moves the starts of partitions up, as `of` says for each at `now` (nanoseconds since the epoch), and gives up
+    /// segments that no partition needs. They are deleted by [`collect`](Writer::collect) after the next sync.
+    ///
+    /// # Errors
+    /// The journal is poisoned. A segment that can't be read stays, and so does what it has.
+    pub fn retain(&mut self, now: u64, of: impl Fn(PartitionId) -> Retention) -> Result<Freed, WriteError> {
+        let mut freed = Freed::default();
+        let mut frame = FrameBuilder::new();
+        for (partition, extent) in self.state().extents().collect::<Vec<_>>() {
+            let start = self.new_start(partition, extent, of(partition), now);
+            if start > extent.start {
+                freed.records += start - extent.start;
+                frame.extent(partition, Extent { start, ..extent });
+                if frame.len() + 64 > self.frame_limit() {
+                    self.append(&mut frame, now)?;
+                }
+            }
+        }
+        if !frame.is_empty() {
+            self.append(&mut frame, now)?;
+        }
+        let needless = self.needless();
+        if let Some(last) = needless.last() {
+            freed.segments = needless.len();
+            frame.clear();
+            frame.floor(last.header.number + 1);
+            let position = self.append(&mut frame, now)?;
+            self.shared().segments_mut().drain(..needless.len());
+            self.condemned.push((position, needless));
+        }
+        Ok(freed)
+    }
+
+    /// The eldest segments of which no partition keeps a record; never the one that is written.
+    fn needless(&self) -> Vec<Arc<Segment>> {
+        let segments = self.shared().segments();
+        let elder = &segments[..segments.len().saturating_sub(1)];
+        let needless = elder.iter().take_while(|segment| {
+            let index = segment.index();
+            index.partitions.iter().all(|(partition, place)| {
+                self.state().extent(*partition).is_none_or(|extent| place.end <= extent.start)
+            })
+        });
+        needless.cloned().collect()
+    }
+
+    fn new_start(&self, partition: PartitionId, extent: Extent, keep: Retention, now: u64) -> u64 {
+        let mut start = extent.start;
+        if let Some(age) = keep.age {
+            let oldest = now.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+            start = start.max(self.first_since(partition, extent, oldest).unwrap_or(start));
+        }
+        if let Some(bytes) = keep.bytes {
+            start = start.max(self.first_within(partition, extent, bytes).unwrap_or(start));
+        }
+        start.min(extent.end)
+    }
+
+    /// The first record at or after `time`.
+    fn first_since(&self, partition: PartitionId, extent: Extent, time: u64) -> Result<u64, ReplayError> {
+        // The common case without reading: the eldest segment's records are all older than nothing.
+        let elder =
+            self.shared().segments().iter().any(|segment| {
+                segment.index().partitions.get(&partition).is_some_and(|place| place.end > extent.start)
+            });
+        if !elder {
+            return Ok(extent.start);
+        }
+        let mut reader = self.journal().reader(partition, Start::Time(time), Visible::Written)?;
+        Ok(reader.next()?.map_or(extent.end, |record| record.offset))
+    }
+
+    /// The first record of the newest that have no more than `bytes` together.
+    fn first_within(&self, partition: PartitionId, extent: Extent, bytes: u64) -> Result<u64, ReplayError> {
+        let mut left = bytes;
+        let mut within = None;
+        for segment in self.shared().segments().iter().rev() {
+            let Some(place) = segment.index().partitions.get(&partition).cloned() else { continue };
+            if place.end <= extent.start {
+                break;
+            }
+            if place.bytes > left {
+                within = Some((place, left));
+                break;
+            }
+            left -= place.bytes;
+        }
+        let Some((place, keep)) = within else { return Ok(extent.start) };
+        // In this segment the boundary is found record by record.
+        let mut give_up = place.bytes - keep;
+        let first = place.first.max(extent.start);
+        let mut reader = self.journal().reader(partition, Start::Offset(first), Visible::Written)?;
+        while let Some(record) = reader.next()? {
+            let cost = record.bytes.len() as u64;
+            if give_up == 0 || record.offset >= place.end {
+                return Ok(record.offset);
+            }
+            give_up = give_up.saturating_sub(cost);
+        }
+        Ok(extent.end)
+    }
+}

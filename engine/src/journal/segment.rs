@@ -1,0 +1,182 @@
+//! One file of the journal: making it, and reading its frames through a window.
+
+use super::Options;
+use super::error::{DiskError, Malformed};
+use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, SEGMENT_HEAD, SegmentHeader};
+use super::index::Index;
+use super::storage::{File, Storage};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A segment that is open.
+pub(crate) struct Segment {
+    pub header: SegmentHeader,
+    pub name: String,
+    pub file: Arc<dyn File>,
+    /// Where its frames end; grows while it is written.
+    end: AtomicU64,
+    index: Mutex<Index>,
+}
+
+/// The name of a segment's file. As wide as the largest number, so that names sort.
+pub fn segment_name(number: u64) -> String {
+    format!("{number:020}.segment")
+}
+
+pub(crate) fn index_name(number: u64) -> String {
+    format!("{number:020}.index")
+}
+
+/// The ending of files that are being made; they are nobody's until they are renamed.
+pub(crate) const UNFINISHED: &str = ".new";
+
+/// The number in the name of a segment.
+pub fn segment_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".segment")?;
+    if digits.len() == 20 { digits.parse().ok() } else { None }
+}
+
+impl Segment {
+    pub fn new(header: SegmentHeader, file: Arc<dyn File>) -> Self {
+        let (name, end) = (segment_name(header.number), AtomicU64::new(SEGMENT_HEAD));
+        Self { header, name, file, end, index: Mutex::default() }
+    }
+
+    /// Makes a segment: nobody sees it before it is whole and durable.
+    pub fn make(storage: &dyn Storage, header: SegmentHeader) -> Result<Self, DiskError> {
+        let name = segment_name(header.number);
+        let made = |file: &dyn File| {
+            file.allocate(header.size)?;
+            file.write_at(&header.encode(), 0)
+        };
+        let file = finish(storage, &name, made).map_err(|cause| DiskError::new("make", &name, &cause))?;
+        Ok(Self::new(header, file))
+    }
+
+    /// Where its frames end.
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub fn set_end(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    /// The journal's position of a byte of the file.
+    pub fn position(&self, at: u64) -> u64 {
+        self.header.first + at
+    }
+
+    pub fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn disk_error(&self, doing: &'static str, cause: &io::Error) -> DiskError {
+        DiskError::new(doing, &self.name, cause)
+    }
+}
+
+/// Makes a file under another name, and gives it its own when it is whole and durable.
+pub(crate) fn finish(
+    storage: &dyn Storage,
+    name: &str,
+    fill: impl FnOnce(&dyn File) -> io::Result<()>,
+) -> io::Result<Arc<dyn File>> {
+    let unfinished = format!("{name}{UNFINISHED}");
+    let file = match storage.create(&unfinished) {
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+            storage.remove(&unfinished)?;
+            storage.create(&unfinished)?
+        }
+        created => created?,
+    };
+    fill(&*file)?;
+    file.sync()?;
+    storage.rename(&unfinished, name)?;
+    storage.sync_dir()?;
+    Ok(file)
+}
+
+/// Reads ahead in a file, so that many small frames cost one call.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    /// A fault for tests: payloads pass whatever their checksum says.
+    lenient: bool,
+    bytes: Vec<u8>,
+    at: u64,
+    len: usize,
+}
+
+const CHUNK: usize = 1 << 20;
+
+/// A frame that was found to be whole.
+#[derive(Debug)]
+pub(crate) struct Frame<'w> {
+    pub header: FrameHeader,
+    pub checksum: u32,
+    /// As it is stored; empty for a gap.
+    pub stored: &'w [u8],
+}
+
+impl Window {
+    pub fn new(options: &Options) -> Self {
+        Self { lenient: options.sabotage().accept_bad_checksums, ..Self::default() }
+    }
+
+    /// Forgets what it has: the file is another one, or has changed.
+    pub fn reset(&mut self) {
+        self.len = 0;
+    }
+
+    /// `len` bytes at `at`, fewer if `limit` is nearer or the file ends.
+    pub fn bytes(&mut self, file: &dyn File, at: u64, len: usize, limit: u64) -> io::Result<&[u8]> {
+        let Some(left) = limit.checked_sub(at) else { return Ok(&[]) };
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let len = len.min(left);
+        let within = at >= self.at && at + len as u64 <= self.at + self.len as u64;
+        if !within {
+            let want = CHUNK.max(len).min(left);
+            if self.bytes.len() < want {
+                self.bytes.resize(want, 0);
+            }
+            self.len = 0;
+            let read = file.read_at(&mut self.bytes[..want], at)?;
+            (self.at, self.len) = (at, read);
+        }
+        let from = (at - self.at) as usize;
+        Ok(&self.bytes[from.min(self.len)..(from + len).min(self.len)])
+    }
+
+    /// The frame at `at`, if there is a whole one below `limit`.
+    pub fn frame(
+        &mut self,
+        id: &JournalId,
+        first: u64,
+        file: &dyn File,
+        at: u64,
+        limit: u64,
+    ) -> io::Result<Result<Frame<'_>, Malformed>> {
+        let head = self.bytes(file, at, FRAME_HEADER, limit)?;
+        let (header, checksum) = match FrameHeader::decode(id, first + at, head) {
+            Ok(found) => found,
+            Err(what) => return Ok(Err(what)),
+        };
+        let body = at + FRAME_HEADER as u64;
+        if u64::from(header.stored) > limit - body {
+            return Ok(Err(Malformed::Length));
+        }
+        if header.kind == FrameKind::Gap {
+            return Ok(Ok(Frame { header, checksum, stored: &[] }));
+        }
+        let lenient = self.lenient;
+        let stored = self.bytes(file, body, header.stored as usize, limit)?;
+        if stored.len() < header.stored as usize {
+            return Ok(Err(Malformed::Length));
+        }
+        if !header.payload_matches(stored) && !lenient {
+            return Ok(Err(Malformed::PayloadChecksum));
+        }
+        Ok(Ok(Frame { header, checksum, stored }))
+    }
+}

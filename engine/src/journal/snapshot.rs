@@ -1,0 +1,196 @@
+//! What must outlive elder segments: each segment begins with all of it, so that elders can go.
+
+use super::format::{Entry, Extent, FrameBuilder, PartitionId, entries};
+use std::collections::BTreeMap;
+use std::collections::btree_map;
+
+/// Where the partitions stand, and values that the engine keeps: catalogue, committed offsets, producers, leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    extents: BTreeMap<PartitionId, Extent>,
+    values: BTreeMap<(u16, Vec<u8>), Vec<u8>>,
+    floor: u64,
+    bytes: usize,
+}
+
+const EXTENT: usize = 40;
+const VALUE: usize = 12;
+const FLOOR: usize = 16;
+
+/// Offsets of a partition would go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GoesBack {
+    pub partition: PartitionId,
+    pub offset: u64,
+    pub end: u64,
+}
+
+impl State {
+    /// Where a partition stands, if the journal knows it.
+    pub fn extent(&self, partition: PartitionId) -> Option<Extent> {
+        self.extents.get(&partition).copied()
+    }
+
+    /// All partitions.
+    pub fn extents(&self) -> impl ExactSizeIterator<Item = (PartitionId, Extent)> {
+        self.extents.iter().map(|(partition, extent)| (*partition, *extent))
+    }
+
+    /// A value.
+    pub fn get(&self, what: u16, key: &[u8]) -> Option<&[u8]> {
+        self.values.get(&(what, key.to_vec())).map(Vec::as_slice)
+    }
+
+    /// All values of a kind, in the order of their keys.
+    pub fn values(&self, what: u16) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let of_kind = self.values.range((what, Vec::new())..).take_while(move |((kind, _), _)| *kind == what);
+        of_kind.map(|((_, key), value)| (key.as_slice(), value.as_slice()))
+    }
+
+    /// The first segment that is needed.
+    pub fn floor(&self) -> u64 {
+        self.floor.max(1)
+    }
+
+    /// Bytes of a snapshot.
+    pub fn size(&self) -> usize {
+        self.bytes + FLOOR
+    }
+
+    /// What a payload would do, without doing it: the offsets that go back, if any, and the bytes that it adds.
+    pub(crate) fn check(&self, payload: &[u8]) -> Result<isize, Result<GoesBack, super::error::Malformed>> {
+        let mut ends = BTreeMap::new();
+        let mut grown = 0;
+        for entry in entries(payload) {
+            match entry.map_err(Err)? {
+                Entry::Run(run) => {
+                    let known = self.extents.get(&run.partition);
+                    let end = ends.entry(run.partition).or_insert_with(|| known.map_or(0, |extent| extent.end));
+                    if run.first < *end {
+                        return Err(Ok(GoesBack { partition: run.partition, offset: run.first, end: *end }));
+                    }
+                    *end = run.end();
+                    grown += if known.is_none() { EXTENT as isize } else { 0 };
+                }
+                Entry::Extent(partition, extent) => {
+                    let known = self.extents.get(&partition);
+                    let end = ends.entry(partition).or_insert_with(|| known.map_or(0, |extent| extent.end));
+                    *end = extent.end.max(*end);
+                    grown += if known.is_none() { EXTENT as isize } else { 0 };
+                }
+                Entry::Put { what, key, value } => {
+                    let old = self.get(what, key).map_or(0, |old| VALUE + key.len() + old.len());
+                    grown += (VALUE + key.len() + value.len()) as isize - old as isize;
+                }
+                Entry::Delete { .. } | Entry::Floor(_) => {}
+            }
+        }
+        Ok(grown)
+    }
+
+    /// Takes what an entry says.
+    pub(crate) fn apply(&mut self, entry: &Entry<'_>) -> Result<(), GoesBack> {
+        match *entry {
+            Entry::Run(run) => {
+                let extent = self.known(run.partition, run.first);
+                if run.first < extent.end {
+                    return Err(GoesBack { partition: run.partition, offset: run.first, end: extent.end });
+                }
+                extent.end = run.end();
+            }
+            Entry::Extent(partition, extent) => {
+                let known = self.known(partition, extent.start);
+                // Start and end never go back, wherever in the frame they are set.
+                let (start, end) = (known.start.max(extent.start), known.end.max(extent.end));
+                *known = Extent { start, end, reserved: extent.reserved };
+            }
+            Entry::Put { what, key, value } => {
+                self.bytes += VALUE + key.len() + value.len();
+                if let Some(old) = self.values.insert((what, key.to_vec()), value.to_vec()) {
+                    self.bytes -= VALUE + key.len() + old.len();
+                }
+            }
+            Entry::Delete { what, key } => {
+                if let Some(old) = self.values.remove(&(what, key.to_vec())) {
+                    self.bytes -= VALUE + key.len() + old.len();
+                }
+            }
+            Entry::Floor(number) => self.floor = self.floor.max(number),
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, partition: PartitionId, start: u64) -> &mut Extent {
+        match self.extents.entry(partition) {
+            btree_map::Entry::Occupied(known) => known.into_mut(),
+            btree_map::Entry::Vacant(free) => {
+                self.bytes += EXTENT;
+                free.insert(Extent { start, ..Extent::default() })
+            }
+        }
+    }
+
+    /// The frames of a snapshot, none much larger than `part`.
+    pub(crate) fn snapshot(&self, part: usize) -> Vec<FrameBuilder> {
+        let mut done = Vec::new();
+        let mut frame = FrameBuilder::new();
+        let mut room = |frame: &mut FrameBuilder, len: usize| {
+            if frame.len() + len > part && !frame.is_empty() {
+                done.push(std::mem::take(frame));
+            }
+        };
+        frame.floor(self.floor());
+        for (partition, extent) in self.extents() {
+            room(&mut frame, EXTENT);
+            frame.extent(partition, extent);
+        }
+        for ((what, key), value) in &self.values {
+            room(&mut frame, VALUE + key.len() + value.len());
+            frame.put(*what, key, value);
+        }
+        done.push(frame);
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_in_parts_gives_the_state_back_and_its_size_is_known() {
+        let mut state = State::default();
+        let mut frame = FrameBuilder::new();
+        for topic in 0..20 {
+            let partition = PartitionId { topic, partition: topic % 3 };
+            frame.extent(partition, Extent { start: 5, end: 9, reserved: 50 });
+            frame.record(partition, 11, None, b"record");
+            frame.put(3, &[topic as u8], &vec![7; topic as usize]);
+        }
+        frame.put(3, &[4], b"again");
+        frame.delete(3, &[5]);
+        frame.floor(6);
+        let grown = state.check(frame.payload()).unwrap();
+        for entry in entries(frame.payload()) {
+            state.apply(&entry.unwrap()).unwrap();
+        }
+        assert!(grown as usize >= state.bytes, "a bound, deletions not counted");
+        let mut parts = state.snapshot(100);
+        assert!(parts.len() > 5);
+        let mut again = State::default();
+        let mut bytes = 0;
+        for part in &mut parts {
+            bytes += part.payload().len();
+            for entry in entries(part.payload()) {
+                again.apply(&entry.unwrap()).unwrap();
+            }
+        }
+        assert_eq!(again, state);
+        assert_eq!(bytes, state.size());
+        assert_eq!(state.values(3).count(), 19);
+        let back = PartitionId { topic: 1, partition: 1 };
+        frame.clear();
+        frame.record(back, 11, None, b"again");
+        assert_eq!(state.check(frame.payload()), Err(Ok(GoesBack { partition: back, offset: 11, end: 12 })));
+    }
+}

@@ -1,0 +1,148 @@
+//! The power goes after each call to the disk, and any subset of what was not synced is left.
+
+use super::super::simulated::{Fault, SimulatedDisk};
+use super::*;
+use std::sync::Arc;
+
+const STEPS: u64 = 22;
+
+/// A run up to the loss of power at the `cut`th call; the story so far.
+fn run(seed: u64, cut: Option<u64>, options: &Options, disk: &SimulatedDisk) -> Story {
+    let mut story = Story::default();
+    if let Some(cut) = cut {
+        disk.fail_at(cut, Fault::PowerCut);
+    }
+    if let Ok((mut writer, _)) = open(Arc::new(disk.clone()), options.clone()) {
+        let _ = story.work(&mut writer, &mut Dice(seed), STEPS);
+    }
+    story
+}
+
+fn calls(seed: u64, options: &Options) -> u64 {
+    let disk = SimulatedDisk::new();
+    run(seed, None, options, &disk);
+    disk.calls()
+}
+
+/// Tries `subsets` crashes at each call of a workload; `again` of them also crash while they recover, and once more
+/// after some more work. Returns how many states were looked at, or the first that was wrong.
+fn crashes(seed: u64, options: &Options, subsets: u64, lie: (bool, bool)) -> Result<u64, String> {
+    let mut states = 0;
+    for cut in 1..=calls(seed, options) {
+        let disk = SimulatedDisk::new();
+        disk.ignore_syncs(lie.0, lie.1);
+        let story = run(seed, Some(cut), options, &disk);
+        for subset in 0..subsets {
+            let place = |what: String| format!("seed {seed}, call {cut}, subset {subset}: {what}");
+            let left = disk.crash(subset.wrapping_mul(0x9e37_79b9) ^ cut);
+            let mut found = story.clone();
+            left.ignore_syncs(lie.0, lie.1);
+            let mut writer = reopen(&left, options, &mut found).map_err(place)?;
+            states += 1;
+            // What was served once stays, whatever happens next.
+            let again = |left: &SimulatedDisk, found: &Story| {
+                let left = left.crash(subset ^ 77);
+                let outcome = reopen(&left, options, &mut found.clone());
+                outcome.map_err(|what| format!("seed {seed}, call {cut}, subset {subset}, again: {what}"))
+            };
+            if subset % 4 == 0 {
+                again(&left, &found)?;
+                states += 1;
+            }
+            if subset % 4 == 1 {
+                let _ = found.work(&mut writer, &mut Dice(seed + subset), 5);
+                again(&left, &found)?;
+                states += 1;
+            }
+        }
+    }
+    Ok(states)
+}
+
+/// Crashes at each call of the recovery itself.
+fn crashes_in_recovery(seed: u64, options: &Options, stride: u64) -> Result<u64, String> {
+    let mut states = 0;
+    for cut in (1..=calls(seed, options)).step_by(stride as usize) {
+        let disk = SimulatedDisk::new();
+        let story = run(seed, Some(cut), options, &disk);
+        let left = disk.crash(cut);
+        let whole = left.copy();
+        let _ = open(Arc::new(whole.clone()), options.clone());
+        for second in 1..=whole.calls() {
+            let place = |what: String| format!("seed {seed}, call {cut}, call {second} of the recovery: {what}");
+            let interrupted = left.copy();
+            interrupted.fail_at(second, Fault::PowerCut);
+            let mut found = story.clone();
+            if let Ok((mut writer, recovered)) = open(Arc::new(interrupted.clone()), options.clone()) {
+                let content = content(&writer.journal(), &recovered.state);
+                let frames = content.ok().and_then(|content| story.prefix(&content));
+                found.cut(frames.ok_or_else(|| place("not a beginning".to_owned()))?);
+                let _ = found.work(&mut writer, &mut Dice(second), 6);
+            }
+            for subset in 0..3 {
+                let mut found = found.clone();
+                let left = interrupted.crash(subset * 31 + second);
+                reopen(&left, options, &mut found).map_err(place)?;
+                states += 1;
+            }
+        }
+    }
+    Ok(states)
+}
+
+#[test]
+fn whatever_a_crash_leaves_acknowledged_frames_are_there_and_the_rest_is_a_beginning() {
+    let mut states = 0;
+    for seed in [3, 1234, 98765] {
+        states += crashes(seed, &small(), 34, (false, false)).unwrap();
+    }
+    let packed = Options { codec: Codec::Lz4, ..small() };
+    states += crashes(55, &packed, 8, (false, false)).unwrap();
+    println!("{states} states");
+    assert!(states >= 10_000, "{states} states");
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_recovery_changes_nothing() {
+    let states = crashes_in_recovery(3, &small(), 5).unwrap() + crashes_in_recovery(1234, &small(), 7).unwrap();
+    println!("{states} states");
+    assert!(states >= 1_000, "{states} states");
+}
+
+#[test]
+fn many_crashes_one_after_the_other() {
+    for seed in 1..40 {
+        let mut dice = Dice(seed * 7919);
+        let mut disk = SimulatedDisk::new();
+        let mut story = Story::default();
+        for _ in 0..6 {
+            disk.fail_at(20 + dice.roll(120), Fault::PowerCut);
+            if let Ok(mut writer) = reopen(&disk, &small(), &mut story) {
+                let _ = story.work(&mut writer, &mut dice, STEPS);
+            }
+            disk = disk.crash(dice.roll(1 << 30));
+        }
+        disk.fail_at(0, Fault::PowerCut);
+        reopen(&disk, &small(), &mut story).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+}
+
+/// The tests above have teeth: each fault is found by one of them.
+#[test]
+fn each_fault_is_found() {
+    let found = |what: &str, options: Options, lie| {
+        let why = [3, 1234, 98765].iter().find_map(|seed| crashes(*seed, &options, 24, lie).err());
+        println!("{what}: {:.200}", why.unwrap_or_else(|| panic!("not found: {what}")));
+    };
+    found("files are not synced", small(), (true, false));
+    found("the directory is not synced", small(), (false, true));
+    let sabotaged = |set: fn(&mut Sabotage)| {
+        let mut options = small();
+        set(&mut options.sabotage);
+        options
+    };
+    let honest = (false, false);
+    found("acknowledged before the sync", sabotaged(|fault| fault.acknowledge_before_sync = true), honest);
+    found("the torn tail is not cut", sabotaged(|fault| fault.keep_torn_tail = true), honest);
+    found("served before it is synced", sabotaged(|fault| fault.serve_before_sync = true), honest);
+}

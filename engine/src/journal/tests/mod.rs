@@ -1,0 +1,209 @@
+//! The proofs: what a journal promises, against every crash, error and damage that a simulated disk can make.
+//!
+//! They live inside the crate because they turn faults on that nobody else should be able to.
+
+mod crash;
+mod damage;
+mod errors;
+mod golden;
+mod model;
+mod retention;
+
+use super::simulated::SimulatedDisk;
+use super::*;
+use std::collections::BTreeMap;
+
+/// Segments of the smallest size, nothing on other threads: a run is decided by its calls.
+pub(super) fn small() -> Options {
+    Options { segment_size: 4096, helper: false, ..Options::default() }
+}
+
+pub(super) fn part(number: u32) -> PartitionId {
+    PartitionId { topic: 1 + number / 2, partition: number % 2 }
+}
+
+/// What a record says depends on whose it is and where, so that no other can stand for it.
+pub(super) fn body(partition: PartitionId, offset: u64, generation: u64) -> Vec<u8> {
+    let mut bytes = format!("{}/{}@{offset}#{generation}:", partition.topic, partition.partition).into_bytes();
+    let filler = (offset * 7 + generation) % 90;
+    bytes.extend((0..filler).map(|byte| (byte as u8).wrapping_mul(31).wrapping_add(offset as u8)));
+    bytes
+}
+
+/// A small generator.
+#[derive(Clone, Debug)]
+pub(super) struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
+    }
+}
+
+/// One frame as it was handed to the writer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said {
+    pub records: Vec<(PartitionId, u64, Vec<u8>)>,
+    pub puts: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub reserved: Vec<(PartitionId, u64)>,
+}
+
+/// What was said in what order, and how much of it was acknowledged.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Story {
+    pub frames: Vec<Said>,
+    /// So many frames were acknowledged as durable.
+    pub acknowledged: usize,
+    /// Offsets that were issued, acknowledged or not: none may ever be issued again.
+    pub issued: BTreeMap<PartitionId, u64>,
+    pub generation: u64,
+}
+
+/// What a journal gives back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    pub records: BTreeMap<PartitionId, Vec<(u64, Vec<u8>)>>,
+    pub values: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+pub(super) const WHAT: u16 = 9;
+
+impl Story {
+    /// What is there after the first `frames` frames.
+    pub fn content(&self, frames: usize) -> Content {
+        let mut content = Content::default();
+        for said in &self.frames[..frames] {
+            for (partition, offset, bytes) in &said.records {
+                content.records.entry(*partition).or_default().push((*offset, bytes.clone()));
+            }
+            for (key, value) in &said.puts {
+                match value {
+                    Some(value) => content.values.insert(key.clone(), value.clone()),
+                    None => content.values.remove(key),
+                };
+            }
+        }
+        content
+    }
+
+    /// How many frames `content` is, if it is a beginning of the story.
+    pub fn prefix(&self, content: &Content) -> Option<usize> {
+        (0..=self.frames.len()).rev().find(|frames| self.content(*frames) == *content)
+    }
+
+    /// Goes on at what was found: what came after is forgotten, but for the offsets.
+    pub fn cut(&mut self, frames: usize) {
+        self.frames.truncate(frames);
+        self.acknowledged = frames;
+        self.generation += 1;
+    }
+
+    /// Runs a workload until it is over or the disk refuses. Offsets are only issued below a durable reservation.
+    pub fn work(&mut self, writer: &mut Writer, dice: &mut Dice, steps: u64) -> Result<(), WriteError> {
+        let mut next: BTreeMap<PartitionId, u64> = BTreeMap::new();
+        let mut reserved: BTreeMap<PartitionId, u64> = BTreeMap::new();
+        for number in 0..3 {
+            let extent = writer.state().extent(part(number)).unwrap_or_default();
+            next.insert(part(number), extent.end.max(extent.reserved));
+            reserved.insert(part(number), extent.reserved);
+        }
+        let mut positions: Vec<(u64, usize)> = Vec::new();
+        let mut jobs: Vec<SyncJob> = Vec::new();
+        for step in 0..steps {
+            let mut frame = FrameBuilder::new();
+            let mut said = Said::default();
+            let mut wanted = Vec::new();
+            for _ in 0..1 + dice.roll(4) {
+                let partition = part(dice.roll(3) as u32);
+                let offset = next[&partition];
+                if offset >= reserved[&partition] {
+                    wanted.push(partition);
+                    continue;
+                }
+                let bytes = body(partition, offset, self.generation);
+                frame.record(partition, offset, None, &bytes);
+                said.records.push((partition, offset, bytes));
+                next.insert(partition, offset + 1 + u64::from(dice.roll(9) == 0));
+                self.issued.insert(partition, offset + 1);
+            }
+            if dice.roll(3) == 0 {
+                let key = vec![b'k', dice.roll(5) as u8];
+                if dice.roll(4) == 0 {
+                    frame.delete(WHAT, &key);
+                    said.puts.push((key, None));
+                } else {
+                    let value = format!("value {step} of {}", self.generation).into_bytes();
+                    frame.put(WHAT, &key, &value);
+                    said.puts.push((key, Some(value)));
+                }
+            }
+            for partition in &wanted {
+                writer.reserve(&mut frame, *partition, next[partition] + 6);
+                said.reserved.push((*partition, next[partition] + 6));
+            }
+            if frame.is_empty() {
+                continue;
+            }
+            // In the story before it is tried: a write that fails may have arrived.
+            self.frames.push(said);
+            let position = writer.append(&mut frame, 1000 + step)?;
+            positions.push((position, self.frames.len()));
+            if dice.roll(5) == 0 && jobs.is_empty() && wanted.is_empty() {
+                jobs.extend(writer.begin_sync());
+            } else if dice.roll(3) == 0 || !wanted.is_empty() {
+                jobs.drain(..).try_for_each(|job| job.run().map(drop))?;
+                writer.sync()?;
+                if dice.roll(3) == 0 && writer.wants_mark() {
+                    writer.mark(1000 + step)?;
+                }
+            }
+            let durable = writer.journal().durable();
+            for (position, frames) in &positions {
+                if *position <= durable {
+                    self.acknowledged = *frames;
+                }
+            }
+            for partition in wanted {
+                reserved.insert(partition, next[&partition] + 6);
+            }
+        }
+        jobs.drain(..).try_for_each(|job| job.run().map(drop))
+    }
+}
+
+/// Everything a journal has, or what refuses to give it.
+pub(super) fn content(journal: &Journal, state: &State) -> Result<Content, ReplayError> {
+    let mut content = Content::default();
+    for (partition, _) in state.extents() {
+        let mut reader = journal.reader(partition, Start::Earliest, Visible::Written)?;
+        while let Some(record) = reader.next()? {
+            content.records.entry(partition).or_default().push((record.offset, record.bytes.to_vec()));
+        }
+    }
+    content.values = state.values(WHAT).map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    Ok(content)
+}
+
+/// Opens what a crash left, and holds it against the story: all that was acknowledged is there, what is there is a
+/// beginning of the story, and no offset will be issued again.
+pub(super) fn reopen(disk: &SimulatedDisk, options: &Options, story: &mut Story) -> Result<Writer, String> {
+    let (writer, recovered) = open(Arc::new(disk.clone()), options.clone()).map_err(|refused| refused.to_string())?;
+    let found = content(&writer.journal(), &recovered.state).map_err(|refused| refused.to_string())?;
+    let Some(frames) = story.prefix(&found) else {
+        return Err(format!("not a beginning of what was said: {found:?}"));
+    };
+    if frames < story.acknowledged {
+        return Err(format!("{} frames were acknowledged, {frames} are there", story.acknowledged));
+    }
+    for (partition, issued) in &story.issued {
+        let extent = recovered.state.extent(*partition).unwrap_or_default();
+        if extent.end.max(extent.reserved) < *issued {
+            return Err(format!("{partition:?} would issue {extent:?} again, {issued} was reached"));
+        }
+    }
+    story.cut(frames);
+    Ok(writer)
+}

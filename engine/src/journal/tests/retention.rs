@@ -1,0 +1,118 @@
+//! What is forgotten, and when: exact starts, whole segments, and readers that are told.
+
+use super::super::simulated::SimulatedDisk;
+use super::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+const DAY: u64 = 86_400 * 1_000_000_000;
+
+/// Thirty days of records, four a day, on two partitions.
+fn month(writer: &mut Writer) {
+    for hour in 0..120_u64 {
+        let mut frame = FrameBuilder::new();
+        for partition in [part(0), part(2)] {
+            frame.record(partition, hour, None, &[hour as u8; 100]);
+        }
+        writer.append(&mut frame, hour * DAY / 4).unwrap();
+    }
+    writer.sync().unwrap();
+}
+
+#[test]
+fn two_weeks_are_kept_and_the_start_is_exact() {
+    let disk = SimulatedDisk::new();
+    let (mut writer, _) = open(Arc::new(disk.clone()), small()).unwrap();
+    month(&mut writer);
+    let mut behind = writer.journal().reader(part(0), Start::Earliest, Visible::Durable).unwrap();
+    assert_eq!(behind.next().unwrap().unwrap().offset, 0);
+    let files = disk.contents(&segment::segment_name(1)).is_some();
+    assert!(files);
+
+    let weeks = Retention { age: Some(Duration::from_secs(14 * 86_400)), bytes: None };
+    let of = |partition| if partition == part(0) { weeks } else { Retention::default() };
+    let freed = writer.retain(30 * DAY, of).unwrap();
+    assert_eq!((freed.records, freed.segments), (64, 0), "the other partition keeps everything");
+    let earliest = writer
+        .journal()
+        .reader(part(0), Start::Earliest, Visible::Durable)
+        .unwrap()
+        .next()
+        .unwrap()
+        .map(|r| (r.offset, r.time));
+    assert_eq!(earliest, Some((64, 16 * DAY)), "exactly two weeks");
+    let refused = writer.journal().reader(part(0), Start::Offset(63), Visible::Durable).unwrap_err();
+    assert_eq!(refused, ReplayError::OutOfRange { asked: 63, earliest: 64, latest: 120 });
+    // A reader that was on its way is told as soon as it has given what it had.
+    let told = loop {
+        match behind.next() {
+            Ok(Some(record)) => assert!(record.offset < 64),
+            other => break other.map(|record| record.map(|record| record.offset)),
+        }
+    };
+    assert!(matches!(told, Err(ReplayError::OutOfRange { earliest: 64, .. })), "{told:?}");
+
+    let freed = writer.retain(30 * DAY, |_| weeks).unwrap();
+    assert!(freed.segments > 3, "{freed:?}");
+    writer.collect();
+    assert!(disk.contents(&segment::segment_name(1)).is_some(), "not before that is durable");
+    writer.sync().unwrap();
+    writer.collect();
+    assert!(disk.contents(&segment::segment_name(1)).is_none());
+    for left in [disk.copy(), disk.crash(3), disk.crash(4)] {
+        let (writer, recovered) = open(Arc::new(left), small()).unwrap();
+        assert_eq!(recovered.state.extent(part(0)).unwrap().start, 64);
+        let mut reader = writer.journal().reader(part(2), Start::Earliest, Visible::Durable).unwrap();
+        let mut offsets = Vec::new();
+        while let Some(record) = reader.next().unwrap() {
+            offsets.push(record.offset);
+        }
+        assert_eq!(offsets, (64..120).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_size_is_kept_to_the_record() {
+    let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), small()).unwrap();
+    month(&mut writer);
+    let keep = |bytes| move |_| Retention { age: None, bytes: Some(bytes) };
+    writer.retain(0, keep(1_000_000)).unwrap();
+    assert_eq!(writer.state().extent(part(0)).unwrap().start, 0);
+    writer.retain(0, keep(2500)).unwrap();
+    let start = writer.state().extent(part(0)).unwrap().start;
+    // A record of 100 bytes costs 4 for its length.
+    assert!((95..=97).contains(&start), "{start}");
+    writer.retain(0, keep(0)).unwrap();
+    assert_eq!(writer.state().extent(part(0)).unwrap().start, 120);
+    let mut frame = FrameBuilder::new();
+    frame.record(part(0), 120, None, b"on");
+    writer.append(&mut frame, 1).unwrap();
+    let mut reader = writer.journal().reader(part(0), Start::Earliest, Visible::Written).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().bytes, b"on");
+}
+
+#[test]
+fn readers_find_offsets_and_times() {
+    let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), small()).unwrap();
+    month(&mut writer);
+    let journal = writer.journal();
+    for offset in 0..120 {
+        let mut reader = journal.reader(part(0), Start::Offset(offset), Visible::Durable).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().offset, offset);
+        let mut reader = journal.reader(part(2), Start::Time(offset * DAY / 4), Visible::Durable).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().offset, offset);
+        let mut reader = journal.reader(part(2), Start::Time(offset * DAY / 4 + 1), Visible::Durable).unwrap();
+        assert_eq!(reader.next().unwrap().map(|record| record.offset), (offset < 119).then_some(offset + 1));
+    }
+    let mut latest = journal.reader(part(0), Start::Latest, Visible::Durable).unwrap();
+    assert_eq!(latest.next().unwrap(), None);
+    let mut written = journal.reader(part(0), Start::Latest, Visible::Written).unwrap();
+    let mut frame = FrameBuilder::new();
+    frame.record(part(0), 130, Some(7), b"new");
+    writer.append(&mut frame, 1).unwrap();
+    assert_eq!(latest.next().unwrap(), None, "not durable yet");
+    assert_eq!(written.next().unwrap().map(|record| (record.offset, record.time)), Some((130, 7)));
+    writer.sync().unwrap();
+    assert_eq!(latest.next().unwrap().map(|record| record.offset), Some(130));
+    assert_eq!(journal.reader(part(7), Start::Earliest, Visible::Durable).unwrap_err(), ReplayError::Unknown(part(7)));
+}

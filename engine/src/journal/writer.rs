@@ -1,0 +1,432 @@
+//! Appending frames, and making them durable.
+//!
+//! ```text
+//!   append, append, append ...          written   (page cache: survives the process)
+//!        begin_sync --> SyncJob::run --> durable  (survives the power)
+//!                 append, append ...              meanwhile: the next sync takes them all
+//! ```
+//!
+//! One sync is in flight at a time; what is appended while it runs is the next one's group. A segment is left only when
+//! the next frame does not fit, and its sync is part of the same job, so nothing behind it is acknowledged before it.
+
+use super::error::{DiskError, OpenError, WriteError};
+use super::format::{
+    Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, MAX_PAYLOAD, PartitionId, SEGMENT_HEAD,
+    SegmentHeader, aligned, entries, pack,
+};
+use super::helper::{Checkpoint, Helper, Task, seal};
+use super::segment::Segment;
+use super::snapshot::State;
+use super::storage::Lock;
+use super::{Journal, Shared};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The one that appends. There is one for a journal.
+pub struct Writer {
+    shared: Arc<Shared>,
+    state: State,
+    active: Arc<Segment>,
+    /// The checksum of the last frame.
+    previous: u32,
+    /// Written since the last sync began; the last one may be written further.
+    dirty: Vec<Arc<Segment>>,
+    /// The highest durable mark that stands in a frame.
+    marked: u64,
+    out: Vec<u8>,
+    helper: Option<Arc<Helper>>,
+    /// Segments that may be deleted once this position is durable.
+    pub(super) condemned: Vec<(u64, Vec<Arc<Segment>>)>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Writer of {:?}", self.journal())
+    }
+}
+
+/// Bytes of snapshot in one frame.
+const PART: usize = 256 << 10;
+
+impl Writer {
+    /// Begins to write at the head of `active`, which was just made.
+    pub(super) fn begin(
+        shared: Arc<Shared>,
+        state: State,
+        active: Arc<Segment>,
+        previous: u32,
+        lock: Lock,
+        time: u64,
+    ) -> Result<Self, OpenError> {
+        let helper = Arc::new(Helper::new(Arc::clone(&shared), lock)?);
+        let mut writer = Self {
+            shared,
+            state,
+            active,
+            previous,
+            dirty: Vec::new(),
+            marked: 0,
+            out: Vec::new(),
+            helper: Some(helper),
+            condemned: Vec::new(),
+        };
+        let begun = writer.snapshot(time).and_then(|()| writer.sync());
+        begun.map_err(|refused| match refused {
+            WriteError::Poisoned(cause) => OpenError::Disk(cause),
+            other => OpenError::Setting(other.to_string()),
+        })?;
+        writer.order_segment();
+        Ok(writer)
+    }
+
+    /// What readers need.
+    pub fn journal(&self) -> Journal {
+        Journal { shared: Arc::clone(&self.shared) }
+    }
+
+    /// What each segment begins with, as of now.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The largest payload of one frame.
+    pub fn frame_limit(&self) -> usize {
+        frame_limit(self.shared.options.segment_size)
+    }
+
+    fn helper(&self) -> Result<&Helper, WriteError> {
+        let gone = || DiskError::new("write", "the journal", &std::io::Error::other("it was closed"));
+        self.helper.as_deref().ok_or_else(|| self.shared.fail(gone()))
+    }
+
+    /// Writes what `frame` has collected, all or none of it, and empties it. Returns the journal's position behind it:
+    /// it is durable once [`Journal::durable`] has reached that. `time` is in nanoseconds since the epoch.
+    ///
+    /// # Errors
+    /// The frame or the state is too large or an offset goes back: nothing was written, and `frame` is as it was. Or the
+    /// journal is poisoned, now or before: it is unknown whether the frame is there.
+    pub fn append(&mut self, frame: &mut FrameBuilder, time: u64) -> Result<u64, WriteError> {
+        self.shared.sound()?;
+        let limit = self.frame_limit();
+        if frame.payload().len() > limit {
+            return Err(WriteError::TooLarge { len: frame.len(), limit });
+        }
+        let grown = self.state.check(frame.payload()).map_err(|refused| match refused {
+            Ok(back) => WriteError::OffsetGoesBack { partition: back.partition, offset: back.offset, end: back.end },
+            Err(what) => WriteError::Malformed(what),
+        })?;
+        let (len, limit) =
+            (self.state.size().saturating_add_signed(grown), state_limit(self.shared.options.segment_size));
+        if len > limit && grown > 0 {
+            return Err(WriteError::StateTooLarge { len, limit });
+        }
+        self.write(FrameKind::Data, frame, time)?;
+        frame.clear();
+        Ok(self.shared.written.load(Ordering::Relaxed))
+    }
+
+    fn write(&mut self, kind: FrameKind, frame: &mut FrameBuilder, time: u64) -> Result<(), WriteError> {
+        let count = frame.entries();
+        let plain = frame.payload();
+        let packed = if kind == FrameKind::Data { pack(self.shared.options.codec, plain) } else { None };
+        let (codec, stored) = match &packed {
+            Some(packed) => (self.shared.options.codec, packed.as_slice()),
+            None => (Codec::Plain, plain),
+        };
+        let len = aligned((FRAME_HEADER + stored.len()) as u64);
+        if self.active.end() + len > self.active.header.size {
+            self.roll(time)?;
+        }
+        let at = self.active.end();
+        let durable = self.shared.durable.load(Ordering::Acquire);
+        let header = FrameHeader {
+            kind,
+            codec,
+            stored: stored.len() as u32,
+            raw: plain.len() as u32,
+            position: self.active.position(at),
+            durable,
+            time,
+            incarnation: self.shared.incarnation,
+            entries: count,
+            previous: self.previous,
+            payload: crc32c::crc32c(stored),
+        };
+        let (head, checksum) = header.encode(&self.shared.id);
+        self.out.clear();
+        self.out.extend_from_slice(&head);
+        self.out.extend_from_slice(stored);
+        self.out.resize(len as usize, 0);
+        let written = self.active.file.write_at(&self.out, at);
+        written.map_err(|cause| self.shared.fail(self.active.disk_error("write to", &cause)))?;
+        self.previous = checksum;
+        self.marked = self.marked.max(durable);
+        self.note(kind, plain, at, at + len, checksum, time);
+        self.dirty(&Arc::clone(&self.active));
+        self.active.set_end(at + len);
+        self.shared.written.store(self.active.position(at + len), Ordering::Release);
+        Ok(())
+    }
+
+    fn dirty(&mut self, segment: &Arc<Segment>) {
+        if self.dirty.last().is_none_or(|last| last.header.number != segment.header.number) {
+            self.dirty.push(Arc::clone(segment));
+        }
+    }
+
+    /// Readers find what is noted here once the position has moved.
+    fn note(&mut self, kind: FrameKind, plain: &[u8], at: u64, end: u64, checksum: u32, time: u64) {
+        let mut index = self.active.index();
+        index.frame(at, end, checksum);
+        if kind != FrameKind::Data {
+            return;
+        }
+        let mut extents = self.shared.extents_mut();
+        for entry in entries(plain).flatten() {
+            index.entry(at, time, &entry);
+            // Was checked before it was written.
+            let _ = self.state.apply(&entry);
+            if let Entry::Run(super::format::Run { partition, .. }) | Entry::Extent(partition, _) = entry
+                && let Some(extent) = self.state.extent(partition)
+            {
+                extents.insert(partition, extent);
+            }
+        }
+    }
+
+    /// Goes on in the next segment, which begins with a snapshot.
+    fn roll(&mut self, time: u64) -> Result<(), WriteError> {
+        let made = self.helper()?.made();
+        let segment = match made {
+            Some(Ok(made)) => made,
+            // There may be room by now.
+            Some(Err(_)) | None => {
+                let made = Segment::make(&*self.shared.storage, self.next_header());
+                made.map_err(|cause| self.shared.fail(cause))?
+            }
+        };
+        let segment = Arc::new(segment);
+        // In the next sync at any rate, which has it indexed.
+        self.dirty(&Arc::clone(&self.active));
+        self.shared.segments_mut().push(Arc::clone(&segment));
+        self.active = segment;
+        self.order_segment();
+        self.snapshot(time)
+    }
+
+    fn next_header(&self) -> SegmentHeader {
+        let last = &self.active.header;
+        SegmentHeader {
+            id: self.shared.id,
+            number: last.number + 1,
+            first: last.first + last.size,
+            size: self.shared.options.segment_size,
+            incarnation: self.shared.incarnation,
+            lost: false,
+        }
+    }
+
+    /// Has the next segment made while this one is written. Without a thread it is made when it is needed.
+    fn order_segment(&self) {
+        if let Some(helper) = &self.helper
+            && self.shared.options.helper
+        {
+            helper.hand(Task::Make(self.next_header()));
+        }
+    }
+
+    fn snapshot(&mut self, time: u64) -> Result<(), WriteError> {
+        let part = PART.min(self.frame_limit());
+        let mut parts = self.state.snapshot(part);
+        let count = parts.len();
+        for (index, frame) in parts.iter_mut().enumerate() {
+            self.write(FrameKind::Snapshot { first: index == 0, last: index + 1 == count }, frame, time)?;
+        }
+        Ok(())
+    }
+
+    /// Takes all that was written and is not durable yet into a sync, to be run on any thread. None if all is durable
+    /// or a sync is in flight.
+    pub fn begin_sync(&mut self) -> Option<SyncJob> {
+        if self.dirty.is_empty()
+            || self.shared.poison.get().is_some()
+            || self.shared.syncing.swap(true, Ordering::AcqRel)
+        {
+            return None;
+        }
+        let segments = std::mem::take(&mut self.dirty);
+        let position = self.shared.written.load(Ordering::Relaxed);
+        if self.shared.options.sabotage().acknowledge_before_sync {
+            self.shared.durable.store(position, Ordering::Release);
+        }
+        Some(SyncJob { shared: Arc::clone(&self.shared), helper: self.helper.clone(), segments, position, done: false })
+    }
+
+    /// Makes all that was written durable, on this thread; returns the durable position.
+    ///
+    /// # Errors
+    /// The journal is poisoned, now or before.
+    pub fn sync(&mut self) -> Result<u64, WriteError> {
+        self.shared.sound()?;
+        match self.begin_sync() {
+            Some(job) => job.run(),
+            None => Ok(self.shared.durable.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Whether a frame should be written to say that all before it is durable: nobody said so yet, and all is.
+    pub fn wants_mark(&self) -> bool {
+        let durable = self.shared.durable.load(Ordering::Acquire);
+        self.dirty.is_empty() && durable == self.shared.written.load(Ordering::Relaxed) && {
+            // The mark itself is not worth another one.
+            self.marked + (FRAME_HEADER as u64) < durable
+        }
+    }
+
+    /// Writes the mark that says so. It must be synced to count.
+    ///
+    /// # Errors
+    /// The journal is poisoned, now or before.
+    pub fn mark(&mut self, time: u64) -> Result<(), WriteError> {
+        self.shared.sound()?;
+        self.write(FrameKind::Mark, &mut FrameBuilder::new(), time)
+    }
+
+    /// Deletes the segments that retention has freed, once that they are free is durable.
+    pub fn collect(&mut self) {
+        let durable = self.shared.durable.load(Ordering::Acquire);
+        let Some(helper) = &self.helper else { return };
+        self.condemned.retain_mut(|(position, segments)| {
+            let free = *position <= durable;
+            if free {
+                helper.hand(Task::Remove(std::mem::take(segments)));
+            }
+            !free
+        });
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Ends the journal in good order: all is made durable and marked so, offsets that were only reserved are given
+    /// back, the last segment is cut to what it has, and indexed. The next opening is quick.
+    ///
+    /// # Errors
+    /// The journal is poisoned, now or before; what is durable stays so.
+    pub fn close(mut self, time: u64) -> Result<(), WriteError> {
+        let mut frame = FrameBuilder::new();
+        for (partition, extent) in self.state.extents().collect::<Vec<_>>() {
+            if extent.reserved != extent.end {
+                frame.extent(partition, Extent { reserved: extent.end, ..extent });
+            }
+            if frame.len() + 64 > self.frame_limit() {
+                self.append_part(&mut frame, time)?;
+                frame.clear();
+            }
+        }
+        if !frame.is_empty() {
+            self.append_part(&mut frame, time)?;
+        }
+        // A job on another thread ends before its thread can be joined; whoever closes has done that.
+        self.sync()?;
+        self.mark(time)?;
+        self.sync()?;
+        self.collect();
+        let shared = Arc::clone(&self.shared);
+        let cannot = |cause: &std::io::Error| shared.fail(self.active.disk_error("close", cause));
+        self.active.file.truncate(self.active.end()).map_err(|cause| cannot(&cause))?;
+        self.active.file.sync().map_err(|cause| cannot(&cause))?;
+        let (active, next) = (Arc::clone(&self.active), self.next_header().number);
+        let lock = match self.helper.take().map(Arc::try_unwrap) {
+            Some(Ok(helper)) => Some(helper.finish()),
+            // A sync job that somebody keeps has it: the thread ends with that.
+            Some(Err(_)) | None => None,
+        };
+        let storage = &*shared.storage;
+        if shared.options.helper {
+            // Made ahead, and not needed any more.
+            let _ = storage.remove(&super::segment::segment_name(next));
+        }
+        let ended = seal(storage, &shared.id, &active).and_then(|()| {
+            let durable = shared.durable.load(Ordering::Acquire);
+            Checkpoint { id: shared.id, durable, incarnation: shared.incarnation }.write(storage)
+        });
+        drop(lock);
+        ended.map_err(|cause| shared.fail(DiskError::new("close", storage.name(), &cause)))
+    }
+
+    fn append_part(&mut self, frame: &mut FrameBuilder, time: u64) -> Result<(), WriteError> {
+        self.shared.sound()?;
+        self.write(FrameKind::Data, frame, time)
+    }
+
+    /// Says in `frame` that offsets of a partition below `reserved` may be issued: to be synced before one is. After a
+    /// crash the partition goes on there, so that no offset ever names two records.
+    pub fn reserve(&self, frame: &mut FrameBuilder, partition: PartitionId, reserved: u64) {
+        let extent = self.state.extent(partition).unwrap_or_default();
+        frame.extent(partition, Extent { reserved: reserved.max(extent.reserved), ..extent });
+    }
+}
+
+pub(super) fn frame_limit(segment: u64) -> usize {
+    usize::try_from((segment - SEGMENT_HEAD) / 4).unwrap_or(MAX_PAYLOAD).min(MAX_PAYLOAD)
+}
+
+fn state_limit(segment: u64) -> usize {
+    // Half of the segment, less what the parts' heads and their padding cost.
+    usize::try_from((segment - SEGMENT_HEAD) * 2 / 5).unwrap_or(usize::MAX)
+}
+
+/// Syncs what was written when it began.
+pub struct SyncJob {
+    shared: Arc<Shared>,
+    helper: Option<Arc<Helper>>,
+    segments: Vec<Arc<Segment>>,
+    position: u64,
+    done: bool,
+}
+
+impl std::fmt::Debug for SyncJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SyncJob up to {}", self.position)
+    }
+}
+
+impl SyncJob {
+    /// The position that will be durable.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Syncs, and moves the durable position. Takes as long as the disk takes.
+    ///
+    /// # Errors
+    /// The sync failed: the journal is poisoned.
+    pub fn run(mut self) -> Result<u64, WriteError> {
+        self.done = true;
+        for segment in &self.segments {
+            if let Err(cause) = segment.file.sync() {
+                return Err(self.shared.fail(segment.disk_error("sync", &cause)));
+            }
+        }
+        self.shared.durable.store(self.position, Ordering::Release);
+        self.shared.syncing.store(false, Ordering::Release);
+        // All but the last were left before this sync began.
+        let (_, left) = self.segments.split_last().map_or((None, &[][..]), |(last, left)| (Some(last), left));
+        if let Some(helper) = &self.helper {
+            left.iter().for_each(|segment| helper.hand(Task::Seal(Arc::clone(segment))));
+        }
+        Ok(self.position)
+    }
+}
+
+impl Drop for SyncJob {
+    /// A job that is not run can't be taken back: what it stood for would never be durable.
+    fn drop(&mut self) {
+        if !self.done {
+            let cause = std::io::Error::new(std::io::ErrorKind::Interrupted, "the sync was dropped");
+            self.shared.fail(DiskError::new("sync", "the journal", &cause));
+        }
+    }
+}
