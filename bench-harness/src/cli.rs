@@ -41,6 +41,8 @@ pub enum Command {
     Run(RunArgs),
     /// Measure our rings, their rivals and the floor in turn
     Peers(PeersArgs),
+    /// Many topics in which nothing happens: their memory, and the processor time they take
+    Idle(IdleArgs),
     /// Walk a scenario over rates, capacities or payloads
     Sweep(SweepArgs),
     /// Compare two results, or two builds of this program
@@ -107,7 +109,8 @@ pub struct DoctorArgs {
     after_long_help = crate::scenario::gallery(PEERS)
 )]
 pub struct PeersArgs {
-    /// One or more of spsc, mpsc-1, mpsc-2, mpsc (both), fanout, pipeline, diamond, ping-pong, idle-wake
+    /// One or more of spsc, mpsc-1, mpsc-2, mpsc (both), fanout, pipeline, diamond, ping-pong, idle-wake,
+    /// topic, topic-multi (against the bare ring), message (against a channel of vectors)
     #[arg(required = true, value_enum, hide_possible_values = true)]
     pub scenarios: Vec<Scenario>,
     /// Rivals: all, none, or some of crossbeam,rtrb,disruptor,kanal,flume,std; native adds the
@@ -152,6 +155,26 @@ pub struct PeersArgs {
     pub output: OutputArgs,
 }
 
+/// Options of `idle`.
+#[derive(Debug, Args)]
+pub struct IdleArgs {
+    /// How many topics
+    #[arg(long, default_value_t = 1000)]
+    pub topics: usize,
+    /// Partitions of each
+    #[arg(long, default_value_t = 4)]
+    pub partitions: usize,
+    /// Slots of each partition
+    #[arg(long, default_value_t = 1024)]
+    pub capacity: usize,
+    /// How long nothing happens
+    #[arg(long, value_parser = quantity::duration, default_value = "5s")]
+    pub duration: Duration,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// Which rows `peers` measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -173,6 +196,9 @@ pub const PEERS: &[Scenario] = &[
     Scenario::Diamond,
     Scenario::PingPong,
     Scenario::IdleWake,
+    Scenario::Topic,
+    Scenario::TopicMulti,
+    Scenario::Message,
 ];
 
 /// How a producer paces itself.

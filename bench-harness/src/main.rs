@@ -12,6 +12,7 @@ mod doctor;
 mod environment;
 mod explain;
 mod failure;
+mod idle;
 mod latency;
 mod output;
 mod peers;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Peers(arguments) => peers::command(arguments),
         Command::Run(arguments) => run::command(&arguments),
+        Command::Idle(arguments) => idle::command(&arguments),
         Command::Doctor(arguments) => doctor::command(arguments.json),
         Command::Sweep(arguments) => sweep::command(&arguments),
         Command::Compare(arguments) => compare::command(&arguments),

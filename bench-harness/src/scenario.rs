@@ -33,6 +33,10 @@ pub enum Scenario {
     IdleWake,
     /// The work of spsc through the engine: a topic and a subscriber
     Topic,
+    /// The same through a topic that takes many producers (peers only)
+    TopicMulti,
+    /// Messages of 128 bytes with a key, through a topic of four partitions (peers only)
+    Message,
     /// A consumer group (comes with groups)
     Group,
     /// A durable topic (comes with the journal)
@@ -56,6 +60,8 @@ impl Scenario {
             Self::PingPong => "ping-pong",
             Self::IdleWake => "idle-wake",
             Self::Topic => "topic",
+            Self::TopicMulti => "topic-multi",
+            Self::Message => "message",
             Self::Group => "group",
             Self::Journal => "journal",
             Self::Transform => "transform",
@@ -170,6 +176,27 @@ impl Scenario {
   The work of spsc through the engine, so that its cost over the bare ring
   can be read off."
             }
+            Self::TopicMulti => {
+                r"
+    +----------+     +-----------------+     +------------+
+    | producer |---->| engine: a topic |---->| subscriber |
+    +----------+     +-----------------+     +------------+
+
+  The same through a topic that takes any number of producers, against the
+  multi-producer ring with an idle producer beside the one that publishes."
+            }
+            Self::Message => {
+                r"
+                      +---------------------+
+    +----------+     +---------------------+|     +------------+
+    | producer |---->| topic, 4 partitions |+---->| subscriber |
+    +----------+     +---------------------+      +------------+
+     key, 128 bytes
+
+  Copied into the slots of the partition that the key's hash names. The
+  rival allocates a vector a message and sends it through one channel with
+  as many slots in all."
+            }
             Self::Group => "\n  A topic's partitions shared by the members of a group. Comes with groups.",
             Self::Journal => "\n  A durable topic: publish, written, fsynced. Comes with the journal.",
             Self::Transform => "\n  Consume, transform, produce in one atomic frame. Comes with delivery.",
@@ -190,6 +217,8 @@ impl Scenario {
             Self::PingPong => "a request through one ring, its answer through another",
             Self::IdleWake => "a sleeping consumer woken by one event",
             Self::Topic => "one producer and one subscriber through the engine",
+            Self::TopicMulti => "the same through a topic that takes many producers",
+            Self::Message => "messages of 128 bytes with a key, through a topic of four partitions",
             Self::Group => "a consumer group (not there yet)",
             Self::Journal => "a durable topic (not there yet)",
             Self::Transform => "consume, transform, produce (not there yet)",

@@ -77,8 +77,10 @@ pub enum TopicError {
         /// What it would have had.
         asked: usize,
     },
-    /// A time to live where no times are noted.
-    #[error("topic {name:?} has a time to live and no times: create it with `timestamps()` as well")]
+    /// A time to live or a retention by age where no times are noted.
+    #[error(
+        "topic {name:?} has a time to live or a retention by age, and no times: create it with `timestamps()` as well"
+    )]
     NoTimestamps {
         /// The name.
         name: String,
@@ -255,6 +257,14 @@ pub enum SubscribeError {
         earliest: u64,
         /// The next to be published.
         latest: u64,
+    },
+    /// It was to start at a time, and the topic has none.
+    #[error("consumer {consumer:?} cannot start at a time: topic {topic:?} keeps none; create it with `timestamps()`")]
+    NoTimestamps {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
     },
     /// The core was refused. Ask for another one, or for none.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]

@@ -70,7 +70,6 @@ impl Times {
         self.slot(offset).store(at.as_nanos(), Ordering::Relaxed);
     }
 
-    #[allow(dead_code)]
     /// Of an event that the caller's gate keeps. For any other it may be that of a later lap.
     #[inline]
     pub(crate) fn get(&self, offset: u64) -> Timestamp {

@@ -1,8 +1,9 @@
 //! Reading a topic: every subscriber sees every event.
 
+use crate::clock::Timestamp;
 use crate::error::{Closed, PositionError, ReadError, SubscribeError, check_name};
 use crate::overflow::{Slow, Tally};
-use crate::partition::Partition;
+use crate::partition::{Partition, Times};
 use crate::producer::Producers;
 use crate::subscription::{self, Subscription};
 use crate::topic::{Inner, Reader};
@@ -46,14 +47,21 @@ pub enum StartAt {
     Latest,
     /// At this offset of every partition; refused with the range if it is not kept any more or not published yet.
     Offset(u64),
+    /// At these offsets, by partition; each is refused with the range if it is not kept any more or not published yet.
+    /// Partitions beyond the list are begun at their earliest event.
+    Offsets(Vec<u64>),
+    /// At the first event that is kept and was published at this time or later; with none, at what is published next.
+    /// Needs [`timestamps`](crate::TopicBuilder::timestamps).
+    Timestamp(Timestamp),
 }
 
 impl StartAt {
-    fn in_partition<E, K: Producers>(&self, _partition: &Partition<E, K>) -> Start {
+    /// The offset to begin at, where one is named.
+    fn offset(&self, partition: u32) -> Option<u64> {
         match self {
-            Self::Earliest => Start::Earliest,
-            Self::Latest => Start::Latest,
-            Self::Offset(offset) => Start::At(Sequence(*offset)),
+            Self::Offset(offset) => Some(*offset),
+            Self::Offsets(offsets) => offsets.get(partition as usize).copied(),
+            _ => None,
         }
     }
 }
@@ -220,14 +228,44 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// Joins all partitions that there are. No new one must come meanwhile.
     pub(crate) fn join_all(&self) -> Result<Vec<Part<E, K>>, SubscribeError> {
         check_name(&self.name).map_err(SubscribeError::Name)?;
+        if matches!(self.start, StartAt::Timestamp(_)) && !self.topic.settings.timestamps {
+            return Err(SubscribeError::NoTimestamps { topic: self.topic.name.clone(), consumer: self.name.clone() });
+        }
         let partitions = self.topic.partitions();
         let joined = partitions.iter().map(|partition| {
-            let stage = self.stage().start(self.start.in_partition(partition));
-            let joined = partition.ring.join(stage);
+            let start = match self.start.offset(partition.index) {
+                Some(offset) => Start::At(Sequence(offset)),
+                None if self.start == StartAt::Latest => Start::Latest,
+                None => Start::Earliest,
+            };
+            let joined = partition.ring.join(self.stage().start(start));
             let consumer = joined.map_err(|cause| SubscribeError::new(&self.topic.name, partition.index, cause))?;
-            Ok(Part { partition: Arc::clone(partition), consumer })
+            let mut part = Part { partition: Arc::clone(partition), consumer };
+            self.move_to_start(&mut part)?;
+            Ok(part)
         });
         joined.collect()
+    }
+
+    /// Where the time says more than the ring knows: the gate stands at or before the start by now.
+    fn move_to_start(&self, part: &mut Part<E, K>) -> Result<(), SubscribeError> {
+        let topic = &self.topic;
+        let from = part.consumer.consumed().0;
+        let oldest = part.oldest_kept(topic);
+        let to = match (self.start.offset(part.partition.index), &self.start) {
+            (Some(asked), _) if asked < oldest => {
+                let latest = part.partition.ring.positions().published.0;
+                let (topic, consumer) = (topic.name.clone(), self.name.clone());
+                let partition = part.partition.index;
+                return Err(SubscribeError::OutOfRange { topic, consumer, partition, asked, earliest: oldest, latest });
+            }
+            (None, StartAt::Timestamp(at)) => part.first_since(*at, from).max(oldest),
+            (None, StartAt::Earliest | StartAt::Offsets(_)) => oldest,
+            _ => return Ok(()),
+        };
+        // It is published, and behind nobody: else it stays where it is, and reads what is too old.
+        let _ = part.consumer.seek(Sequence(to.max(from)));
+        Ok(())
     }
 
     /// A subscriber of one partition that nobody adds others to.
@@ -290,6 +328,31 @@ pub(crate) struct Part<E, K: Producers> {
     pub(crate) consumer: Consumer<E, K>,
 }
 
+impl<E, K: Producers> Part<E, K> {
+    /// The first offset from `from` on, which this part's gate keeps, that was published at `at` or later; else the
+    /// next one to be published. Times grow with the offsets, but for the moment between a producer's look at the clock
+    /// and its claim.
+    fn first_since(&self, at: Timestamp, from: u64) -> u64 {
+        let mut low = from;
+        let mut high = self.partition.ring.positions().published.0.max(from);
+        while let Some(times) = self.partition.times.as_ref().filter(|_| low < high) {
+            let middle = low + (high - low) / 2;
+            if times.get(middle) < at { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
+    /// The first offset that the topic's retention by age leaves to whoever comes or goes back, if this part's gate
+    /// keeps it.
+    fn oldest_kept(&self, topic: &Inner<E, K>) -> u64 {
+        let from = self.consumer.consumed().0;
+        match topic.settings.retain_for {
+            Some(age) => self.first_since(topic.host.clock.wall().minus(age), from),
+            None => from,
+        }
+    }
+}
+
 /// A subscriber to be polled.
 ///
 /// ```
@@ -314,8 +377,9 @@ pub struct Subscriber<E, K: Producers = Multi> {
     pub(crate) parts: Vec<Part<E, K>>,
     first: Vec<u64>,
     watch: Watch,
-    /// Partitions that were not read to their end.
-    open: usize,
+    /// Partitions that were closed and read to their end.
+    over: Vec<u32>,
+    paused: Vec<u32>,
     limit: usize,
 }
 
@@ -329,9 +393,8 @@ impl<E, K: Producers> Subscriber<E, K> {
     fn new(topic: Arc<Inner<E, K>>, seat: Arc<Seat<E, K>>, parts: Vec<Part<E, K>>, limit: usize) -> Self {
         let mut watch = Watch::new(seat.wait.clone(), Arc::clone(&seat.waiter));
         (0..parts.len()).for_each(|source| watch.add(source));
-        let first = parts.iter().map(|part| part.consumer.first().0).collect();
-        let open = parts.len();
-        Self { topic, seat, parts, first, watch, open, limit }
+        let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
+        Self { topic, seat, parts, first, watch, over: Vec::new(), paused: Vec::new(), limit }
     }
 
     /// The subscriber's name.
@@ -359,31 +422,150 @@ impl<E, K: Producers> Subscriber<E, K> {
         self.parts.iter().map(|part| part.consumer.lag()).sum()
     }
 
+    /// How many published events it has not read in this partition; none if it does not read that.
+    pub fn lag_in(&self, partition: u32) -> Option<u64> {
+        self.parts.get(partition as usize).map(|part| part.consumer.lag())
+    }
+
+    /// How long ago the oldest event that it has not read was published, in all partitions; zero if there is none.
+    ///
+    /// # Errors
+    /// The topic has no [timestamps](crate::TopicBuilder::timestamps).
+    pub fn lag_time(&self) -> Result<Duration, PositionError> {
+        let now = self.topic.host.clock.wall();
+        let mut longest = Duration::ZERO;
+        for Part { partition, consumer } in &self.parts {
+            let Some(times) = &partition.times else {
+                return Err(PositionError::NoTimestamps { topic: self.topic.name.clone() });
+            };
+            if consumer.lag() > 0 {
+                longest = longest.max(now.since(times.get(consumer.consumed().0)));
+            }
+        }
+        Ok(longest)
+    }
+
     /// Moves to an offset of a partition without reading what lies between. Backward, the offset must be kept still: by
     /// a slower consumer, or by [`retain`](crate::TopicBuilder::retain).
     ///
+    /// ```
+    /// # use slipring::{Engine, PositionError};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").capacity(8).retain(4).create()?;
+    /// let mut tape = ticks.subscribe("tape").poll()?;
+    /// let mut producer = ticks.producer().create()?;
+    /// for tick in 0..6 {
+    ///     producer.publish(|place| *place = tick)?;
+    /// }
+    /// tape.poll(Duration::ZERO)?.unwrap().into_iter().for_each(drop);
+    /// tape.seek(0, 3)?;
+    /// assert_eq!((tape.position(0), tape.lag()), (Some(3), 3));
+    /// assert!(matches!(tape.seek(0, 1), Err(PositionError::OutOfRange { earliest: 2, latest: 6, .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
-    /// It is not kept (the error has the range), there is no such partition, others stand behind this subscriber, or it
-    /// was evicted or halted. It stays where it was.
+    /// It is not kept or not published (the error has the range), there is no such partition, others stand behind this
+    /// subscriber, or it was evicted or halted. It stays where it was.
     pub fn seek(&mut self, partition: u32, offset: u64) -> Result<(), PositionError> {
         self.open_mail();
-        let partitions = self.parts.len() as u32;
-        let Some(part) = self.parts.get_mut(partition as usize) else {
-            return Err(PositionError::UnknownPartition {
-                topic: self.topic.name.clone(),
-                asked: partition,
-                partitions,
-            });
-        };
-        let moved = part.consumer.seek(Sequence(offset));
-        moved.map_err(|cause| PositionError::new(&self.topic.name, &self.seat.tally.name, partition, cause))?;
-        // It may be armed at a bell that is not in its way any more.
-        self.watch.add(partition as usize);
+        let Self { parts, topic, seat, watch, .. } = self;
+        let part = part_of(parts, topic, partition)?;
+        let refused = |cause| PositionError::new(&topic.name, &seat.tally.name, partition, cause);
+        let latest = part.consumer.consumed().plus(part.consumer.lag()).0;
+        let before = part.consumer.consumed();
+        part.consumer.seek(Sequence(offset)).map_err(|cause| match refused(cause) {
+            // The ring knows the range behind the consumer only.
+            PositionError::OutOfRange { topic, consumer, partition, asked, earliest, .. } => {
+                let earliest = earliest.min(before.0);
+                PositionError::OutOfRange { topic, consumer, partition, asked, earliest, latest }
+            }
+            other => other,
+        })?;
+        let earliest = part.oldest_kept(topic);
+        if offset < before.0 && offset < earliest {
+            // Gone for its age: forward again, which is always allowed.
+            let _ = part.consumer.seek(before);
+            let (topic, consumer) = (topic.name.clone(), seat.tally.name.clone());
+            return Err(PositionError::OutOfRange { topic, consumer, partition, asked: offset, earliest, latest });
+        }
+        // It may be armed at a bell that is not in its way any more, and what it had read to the end has a rest again.
+        if !self.paused.contains(&partition) {
+            watch.add(partition as usize);
+        }
+        if let Some(over) = self.over.iter().position(|&over| over == partition) {
+            self.over.swap_remove(over);
+        }
         Ok(())
     }
 
+    /// Moves, in every partition, to the first event that was published at this time or later; where there is none, to
+    /// what is published next. Backward, as far as events are kept.
+    ///
+    /// # Errors
+    /// The topic has no [timestamps](crate::TopicBuilder::timestamps), or as [`seek`](Self::seek).
+    pub fn seek_to_time(&mut self, at: Timestamp) -> Result<(), PositionError> {
+        self.open_mail();
+        if !self.topic.settings.timestamps {
+            return Err(PositionError::NoTimestamps { topic: self.topic.name.clone() });
+        }
+        for index in 0..self.parts.len() {
+            let part = &self.parts[index];
+            let before = part.consumer.consumed().0;
+            // Of an event that is not kept any more this may be the time of a later one: then it is asked for, and refused.
+            let is_behind = |times: &Times| before > 0 && times.get(before - 1) >= at;
+            if part.partition.times.as_ref().is_some_and(is_behind) {
+                // As far back as it may, which the refusal tells; from there on its own gate keeps what is looked at.
+                let earliest = match self.seek(index as u32, 0) {
+                    Err(PositionError::OutOfRange { earliest, .. }) => earliest,
+                    Err(refused) => return Err(refused),
+                    Ok(()) => 0,
+                };
+                self.seek(index as u32, earliest)?;
+            }
+            let part = &self.parts[index];
+            let to = part.first_since(at, part.consumer.consumed().0);
+            self.seek(index as u32, to)?;
+        }
+        Ok(())
+    }
+
+    /// Gives nothing more of this partition until [`resume`](Self::resume). It goes on holding the producers there.
+    ///
+    /// # Errors
+    /// There is no such partition.
+    pub fn pause(&mut self, partition: u32) -> Result<(), PositionError> {
+        self.open_mail();
+        part_of(&mut self.parts, &self.topic, partition)?;
+        if !self.paused.contains(&partition) {
+            self.paused.push(partition);
+            self.watch.remove(partition as usize);
+        }
+        Ok(())
+    }
+
+    /// Reads this partition again.
+    ///
+    /// # Errors
+    /// There is no such partition.
+    pub fn resume(&mut self, partition: u32) -> Result<(), PositionError> {
+        part_of(&mut self.parts, &self.topic, partition)?;
+        self.paused.retain(|&paused| paused != partition);
+        if !self.over.contains(&partition) {
+            self.watch.add(partition as usize);
+        }
+        Ok(())
+    }
+
+    /// The partitions that are paused.
+    pub fn paused(&self) -> &[u32] {
+        &self.paused
+    }
+
     /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once the
-    /// topic was closed and all was read. A limit of zero never waits.
+    /// topic was closed and all was read. A limit of zero never waits. While partitions are [paused](Self::pause), a
+    /// closed topic has an end only when they were resumed and read: until then an empty batch is returned at once.
     ///
     /// # Errors
     /// The topic was halted, a consumer failed, or this one was evicted.
@@ -399,7 +581,17 @@ impl<E, K: Producers> Subscriber<E, K> {
         now: bool,
         deadline: Option<Instant>,
     ) -> Result<Option<Batch<'_, E, K>>, ReadError> {
+        if !self.over.is_empty() && self.over.len() == self.parts.len() {
+            return Ok(None);
+        }
         let source = loop {
+            let last = deadline;
+            let (now, deadline) = match self.paused.is_empty() {
+                true => (now, deadline),
+                // Nobody rings for what is paused, and the topic may end meanwhile.
+                false if self.topic.closed().is_some() => (true, None),
+                false => (now, Some(soon(deadline))),
+            };
             let Self { parts, seat, topic, limit, watch, .. } = &mut *self;
             let mut parts = Parts { parts, seat, topic, limit: *limit, over: None };
             let found = watch.next(&mut parts, now, deadline);
@@ -408,14 +600,15 @@ impl<E, K: Producers> Subscriber<E, K> {
                 (Found::Source(source), None) => break Some(source),
                 (Found::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
                     self.watch.remove(source);
-                    self.open -= 1;
-                    if self.open == 0 {
+                    self.over.push(source as u32);
+                    if self.over.len() == self.parts.len() {
                         return Ok(None);
                     }
                 }
                 (_, Some(reason)) => return Err(self.refused(reason.into())),
                 (Found::Interrupted, None) => self.open_mail(),
-                (Found::Nothing, None) => break None,
+                (Found::Nothing, None) if now || self.paused.is_empty() || is_over(last) => break None,
+                (Found::Nothing, None) => {}
             }
         };
         let Self { parts, topic, seat, limit, .. } = self;
@@ -440,11 +633,32 @@ impl<E, K: Producers> Subscriber<E, K> {
         self.seat.has_mail.store(false, Ordering::Relaxed);
         for part in self.seat.mail.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             self.watch.add(self.parts.len());
-            self.first.push(part.consumer.first().0);
+            self.first.push(part.consumer.consumed().0);
             self.parts.push(part);
-            self.open += 1;
         }
     }
+}
+
+/// How long a subscriber with paused partitions sleeps before it looks whether the topic has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn soon(deadline: Option<Instant>) -> Instant {
+    let soon = Instant::now() + LOOK;
+    deadline.map_or(soon, |deadline| deadline.min(soon))
+}
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
+}
+
+fn part_of<'p, E, K: Producers>(
+    parts: &'p mut [Part<E, K>],
+    topic: &Inner<E, K>,
+    partition: u32,
+) -> Result<&'p mut Part<E, K>, PositionError> {
+    let partitions = parts.len() as u32;
+    let unknown = || PositionError::UnknownPartition { topic: topic.name.clone(), asked: partition, partitions };
+    parts.get_mut(partition as usize).ok_or_else(unknown)
 }
 
 /// The parts of a subscriber while it looks for events.
@@ -488,11 +702,7 @@ impl<E, K: Producers> Watched for Parts<'_, E, K> {
 }
 
 /// Passes over what was published before `oldest`; how many that are.
-fn expire<E, K: Producers>(
-    batch: &mut RingBatch<'_, E, K>,
-    partition: &Partition<E, K>,
-    oldest: crate::clock::Timestamp,
-) -> u64 {
+fn expire<E, K: Producers>(batch: &mut RingBatch<'_, E, K>, partition: &Partition<E, K>, oldest: Timestamp) -> u64 {
     let mut expired = 0;
     while let Some(times) = partition.times.as_ref().filter(|_| !batch.is_empty()) {
         if times.get(batch.position().0) >= oldest {

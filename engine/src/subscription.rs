@@ -115,7 +115,7 @@ where
 {
     let topic = Arc::clone(&subscriber.topic);
     let name = subscriber.name().to_owned();
-    let first = subscriber.parts.iter().map(|part| part.consumer.first().0).collect();
+    let first = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
     let run = Run::new(Arc::clone(&subscriber.seat.tally));
     launch(subscriber, &run, Setting { thread: name.clone(), core, on_error }, make, handler)?;
     topic.runs().push(run);
@@ -326,7 +326,7 @@ where
     let topic = Arc::clone(&builder.topic);
     let mut readers = topic.readers();
     let parts = builder.join_all()?;
-    let first = parts.iter().map(|part| part.consumer.first().0).collect();
+    let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
     let name = builder.name.clone();
     let tally = builder.tally();
     topic.register(&tally);

@@ -74,6 +74,7 @@ impl fmt::Display for Shape {
 pub(crate) struct Settings {
     pub(crate) capacity: usize,
     pub(crate) retain: usize,
+    pub(crate) retain_for: Option<Duration>,
     pub(crate) timestamps: bool,
     pub(crate) max_message: usize,
     pub(crate) memory_limit: u64,
@@ -88,6 +89,7 @@ impl Default for Settings {
         Self {
             capacity: 1024,
             retain: 0,
+            retain_for: None,
             timestamps: false,
             max_message: 1024,
             memory_limit: 1 << 30,
@@ -146,6 +148,14 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     /// unless told.
     pub fn retain(mut self, events: usize) -> Self {
         self.settings.retain = events;
+        self
+    }
+
+    /// Of what is [retained](Self::retain) or kept for a slower consumer, only what was published within `age` is for
+    /// consumers that come later or go back: for them the topic begins with the first event that is younger. What is there
+    /// for a consumer already stays. Needs [`timestamps`](Self::timestamps).
+    pub fn retain_for(mut self, age: Duration) -> Self {
+        self.settings.retain_for = Some(age);
         self
     }
 
@@ -234,7 +244,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     fn create_from(self, slots: Slots<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
         let Self { engine, name, partitions, settings, .. } = self;
         check_name(&name)?;
-        if settings.time_to_live.is_some() && !settings.timestamps {
+        if (settings.time_to_live.is_some() || settings.retain_for.is_some()) && !settings.timestamps {
             return Err(TopicError::NoTimestamps { name });
         }
         let shape = Shape {

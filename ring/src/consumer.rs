@@ -367,6 +367,28 @@ impl<E, K: Kind> Events<'_, E, K> {
         K::run(self.core, self.next, self.available, to, self.limit)
     }
 
+    /// The ring was not open when it was found empty, or this stage was evicted.
+    #[cold]
+    fn last_look(&self, phase: Phase) -> Option<Result<Run, Closed>> {
+        if phase.at_once() {
+            return self.over();
+        }
+        // What was published before the end is seen by a look after it was read.
+        if !fault("finished before the last look") {
+            let run = self.run();
+            if run.end != self.next {
+                return Some(Ok(run));
+            }
+        }
+        // A stage behind others is done when it has read all that is published, not all that they let through.
+        let done = || {
+            ahead(K::published(self.core), self.next) <= 0
+                || self.stage.is_cut_off_at(self.next)
+                || fault("finished before the last look")
+        };
+        if (phase != Phase::Open && done()) || self.stage.is_evicted() { self.over() } else { None }
+    }
+
     #[cold]
     fn over(&self) -> Option<Result<Run, Closed>> {
         if self.stage.is_evicted() {
@@ -379,27 +401,16 @@ impl<E, K: Kind> Events<'_, E, K> {
 impl<E, K: Kind> Look for Events<'_, E, K> {
     type Found = Result<Run, Closed>;
 
+    const SPACING: u32 = if cfg!(any(loom, shuttle)) { 0 } else { 2 };
+
     #[inline(always)]
     fn look(&mut self) -> Option<Self::Found> {
-        // Read before the look for events: what was published before the end is then seen by that look.
-        let mut phase = self.core.closing.phase();
-        if phase.at_once() {
-            return self.over();
-        }
         let run = self.run();
-        if run.end != self.next {
+        let phase = self.core.closing.phase();
+        if run.end != self.next && !phase.at_once() {
             return Some(Ok(run));
         }
-        if fault("finished before the last look") {
-            phase = self.core.closing.phase();
-        }
-        // A stage behind others is done when it has read all that is published, not all that they let through.
-        let done = || {
-            ahead(K::published(self.core), self.next) <= 0
-                || self.stage.is_cut_off_at(self.next)
-                || fault("finished before the last look")
-        };
-        if (phase != Phase::Open && done()) || self.stage.is_evicted() { self.over() } else { None }
+        if phase == Phase::Open && !self.stage.is_evicted() { None } else { self.last_look(phase) }
     }
 
     /// Of the stage before that is the furthest behind; of the producers if there is none.

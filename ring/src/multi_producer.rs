@@ -128,7 +128,9 @@ impl Kind for Multi {
         // Before the claimed position is read: what those that went have claimed comes with their number. The other way
         // round, a claim that one of them made between the two looks would be made again.
         let alone = producer.core.has_one_producer();
-        let mut claimed = producer.core.positions.claimed.read(&READ_CLAIMED);
+        // Among several, what this one claimed last is guessed to be the latest still: a load would have to wait for the
+        // last claim's exchange, and a wrong guess is corrected by the exchange itself.
+        let mut claimed = if alone { producer.core.positions.claimed.read(&READ_CLAIMED) } else { producer.next };
         loop {
             if ahead(producer.limit, claimed) < len as i64 {
                 refresh(producer);
@@ -146,11 +148,18 @@ impl Kind for Multi {
                 break;
             }
             match shared.exchange(claimed, to, &CLAIM, &READ_CLAIMED) {
-                Ok(_) => break,
-                Err(now) => claimed = now,
+                Ok(_) => {
+                    producer.next = to;
+                    break;
+                }
+                Err(now) if now == claimed => {}
+                Err(_) => {
+                    producer.make_way();
+                    claimed = producer.core.positions.claimed.read(&READ_CLAIMED);
+                }
             }
         }
-        producer.core.buffer.prefetch_write(claimed.wrapping_add(len - 1 + producer.ahead));
+        producer.prefetch(claimed, len);
         Some(claimed)
     }
 

@@ -14,6 +14,9 @@ use crate::wait::Wait;
 use crate::waiting::{Bells, Look, Waiting};
 use std::fmt;
 
+/// From so many slots on a claim asks for no cache lines. Measured: see `docs/decisions/`.
+const LONG: u64 = 32;
+
 /// The only producer of its ring. Not `Clone`:
 ///
 /// ```compile_fail
@@ -63,7 +66,7 @@ pub struct Producer<E, K: Kind> {
     pub(crate) bell: Arc<Bell>,
     /// The gating set that `limit` was computed from.
     pub(crate) known: Arc<GateSet>,
-    /// The next sequence of a single producer. A multi producer reads the shared one.
+    /// The next sequence of a single producer. A multi producer among others expects the shared position to be here.
     pub(crate) next: u64,
     /// Sequences below this may be written.
     pub(crate) limit: u64,
@@ -228,6 +231,23 @@ impl<E, K: Kind> Producer<E, K> {
             asked if asked > largest => Err(ClaimError::TooLarge { asked, largest }),
             _ => Ok(()),
         }
+    }
+
+    /// Asks for the cache lines of a claim to come, unless this one is so long that the processor sees by itself where
+    /// it goes.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, first: u64, len: u64) {
+        if len < LONG {
+            self.core.buffer.prefetch_write(first.wrapping_add(len - 1 + self.ahead));
+        }
+    }
+
+    /// Another one claimed at the same moment: leaves it the cache line for a few claims more. Two that try again at
+    /// once take the line from each other at every claim.
+    #[cold]
+    pub(crate) fn make_way(&self) {
+        let hints = if cfg!(any(loom, shuttle)) { 0 } else { self.waiting.wait.longest_pause() };
+        (0..hints).for_each(|_| crate::sync::spin_loop());
     }
 
     /// A claim without waiting, refused once the ring is closed.

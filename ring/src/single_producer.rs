@@ -63,7 +63,7 @@ impl Kind for Single {
                 return None;
             }
         }
-        producer.core.buffer.prefetch_write(producer.next.wrapping_add(len - 1 + producer.ahead));
+        producer.prefetch(producer.next, len);
         Some(producer.next)
     }
 

@@ -74,7 +74,7 @@ impl Wait {
     pub const NAMES: [&'static str; 5] = ["busy-spin", "spin", "spin-yield", "backoff", "spin-then-park"];
 
     const fn new(strategy: Strategy) -> Self {
-        Self { strategy, spins: 1_000, yields: 20, pause: 63 }
+        Self { strategy, spins: 400, yields: 20, pause: 63 }
     }
 
     /// Looks again at once.
@@ -82,7 +82,7 @@ impl Wait {
         Self::new(Strategy::BusySpin)
     }
 
-    /// Looks again after one spin hint.
+    /// Looks again after a few spin hints.
     pub const fn spin() -> Self {
         Self::new(Strategy::Spin)
     }
@@ -90,7 +90,7 @@ impl Wait {
     /// [`spins`](Self::spins) looks with a hint, then yields to other threads between looks.
     pub const fn spin_yield() -> Self {
         let mut wait = Self::new(Strategy::SpinYield);
-        wait.spins = 100;
+        wait.spins = 40;
         wait
     }
 
@@ -109,7 +109,7 @@ impl Wait {
         Self::new(Strategy::Custom(Arc::new(strategy)))
     }
 
-    /// Looks with a spin hint before it yields or sleeps. A hint is 10 to 50 nanoseconds. Sleeping and being woken
+    /// Looks with spin hints before it yields or sleeps. A look is 20 to 150 nanoseconds. Sleeping and being woken
     /// costs some microseconds on both sides, so spin at least that long unless the idle core matters more.
     pub const fn spins(mut self, spins: u32) -> Self {
         self.spins = spins;
@@ -122,9 +122,10 @@ impl Wait {
         self
     }
 
-    /// The longest pause, in spin hints, that a consumer puts between short batches that follow closely (63 unless
-    /// told). It keeps the consumer from taking the producer's cache line at each publish, and adds at most this
-    /// much latency, between about 1 and 10 million events a second. 0: never pause.
+    /// The longest pause, in spin hints (63 unless told; 0: never pause). A consumer puts one between short batches that
+    /// follow closely, as long as it brings events: it keeps the consumer from taking the producer's cache line at each
+    /// publish, and adds at most this much latency, above about 5 million events a second. A multi producer puts one
+    /// behind a claim at the very moment of another's, so that the two don't take the line from each other each time.
     pub const fn pause(mut self, hints: u32) -> Self {
         self.pause = hints;
         self
@@ -133,6 +134,11 @@ impl Wait {
     /// See [`pause`](Self::pause).
     pub const fn longest_pause(&self) -> u32 {
         self.pause
+    }
+
+    /// Whether the time between looks is passed with spin hints, so that a few more of them do no harm.
+    pub(crate) const fn hints(&self) -> bool {
+        matches!(self.strategy, Strategy::Spin | Strategy::SpinYield | Strategy::SpinThenPark)
     }
 
     /// Whether this strategy keeps a core busy for as long as it waits.

@@ -10,6 +10,10 @@ use crate::wait::{Idle, Wait};
 pub(crate) trait Look {
     type Found;
 
+    /// Spin hints between two looks, beside those of the strategy. Who looks too often takes the line of the published
+    /// position back from a producer that got it to write there but must first write the event, whose line comes later.
+    const SPACING: u32 = 0;
+
     /// Looks once.
     fn look(&mut self) -> Option<Self::Found>;
 
@@ -22,7 +26,12 @@ pub(crate) trait Look {
 pub(crate) type Bells = [Option<Arc<Bell>>; 2];
 
 /// A batch that came within so many empty looks of the last one followed it closely.
-const CLOSELY: u32 = 64;
+const CLOSELY: u32 = 24;
+
+/// A pause of so many hints that brought fewer events than this met a producer that is not held up by the consumer's
+/// looks. Then there is no pause for so many batches.
+const WORTH: (u32, u64) = (16, 3);
+const REST: u32 = 64;
 
 /// One consumer's or producer's way of waiting, and what it remembers of it.
 pub(crate) struct Waiting {
@@ -33,6 +42,7 @@ pub(crate) struct Waiting {
     armed: Bells,
     looks: u32,
     pause: u32,
+    rest: u32,
 }
 
 impl Waiting {
@@ -44,7 +54,7 @@ impl Waiting {
 
     /// For the moment in which the real one is borrowed; it stays if a strategy panics.
     pub(crate) fn stand_in(wait: Wait) -> Self {
-        Self { wait, waiter: None, armed: [None, None], looks: 0, pause: 0 }
+        Self { wait, waiter: None, armed: [None, None], looks: 0, pause: 0, rest: 0 }
     }
 
     /// Waits until a look finds something; none if the deadline comes first.
@@ -61,6 +71,9 @@ impl Waiting {
         loop {
             self.looks = self.looks.saturating_add(1);
             let idle = self.wait.idle(self.looks);
+            if self.wait.hints() {
+                (0..L::SPACING).for_each(|_| sync::spin_loop());
+            }
             if let Some(found) = target.look() {
                 return Some(found);
             }
@@ -119,6 +132,9 @@ impl Waiting {
     #[inline]
     pub(crate) fn learn(&mut self, len: u64, few: u64, many: u64) {
         if self.looks > CLOSELY {
+            self.pause = 0;
+        } else if len < WORTH.1 && (self.rest > 0 || self.pause >= WORTH.0) {
+            self.rest = if self.rest > 0 { self.rest - 1 } else { REST };
             self.pause = 0;
         } else if len < few {
             self.pause = (self.pause + self.pause / 2 + 1).min(self.wait.longest_pause());

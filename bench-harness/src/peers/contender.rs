@@ -58,7 +58,9 @@ pub(crate) use by_words;
 /// What a scenario asks of a link, or `None` if a link has no stages to do it with.
 pub fn shape(scenario: Scenario) -> Option<Shape> {
     match scenario {
-        Scenario::Spsc | Scenario::MpscOne | Scenario::MpscTwo => Some(Shape::Stream),
+        Scenario::Spsc | Scenario::MpscOne | Scenario::MpscTwo | Scenario::Topic | Scenario::TopicMulti => {
+            Some(Shape::Stream)
+        }
         Scenario::PingPong => Some(Shape::PingPong),
         Scenario::IdleWake => Some(Shape::IdleWake),
         _ => None,
@@ -122,6 +124,20 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
     all.extend(
         ours::contenders(scenario).into_iter().map(|(name, run)| Contender::new(name, "ours", Family::Ours, run)),
     );
+    all.extend(ours::below(scenario).into_iter().map(|(name, run)| Contender::new(name, "ring", Family::Rival, run)));
+    if matches!(scenario, Scenario::Topic | Scenario::TopicMulti) {
+        // What it costs over the ring is the question; the ring's own rivals are measured elsewhere.
+        return all;
+    }
+    #[cfg(feature = "rivals")]
+    if scenario == Scenario::Message {
+        let picked = groups.iter().any(|name| name == "all" || name == "crossbeam");
+        let vectors = Contender::new("crossbeam+vec", "crossbeam", Family::Rival, super::topics::vectors);
+        all.extend(picked.then_some(vectors));
+    }
+    if scenario == Scenario::Message {
+        return all;
+    }
     #[cfg(feature = "rivals")]
     {
         use super::channels::{Crossbeam, Flume, Kanal, Std};

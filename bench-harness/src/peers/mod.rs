@@ -17,6 +17,7 @@ mod results;
 #[cfg(feature = "rivals")]
 mod rtrb;
 mod text;
+mod topics;
 mod waiting;
 
 pub use command::command;

@@ -222,6 +222,16 @@ fn single(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     }
 }
 
+/// What a topic is held against: the ring that it is made of.
+pub fn below(scenario: Scenario) -> Vec<(&'static str, Measure)> {
+    match scenario {
+        Scenario::Topic => vec![("ring", on_link::<Ours<Single>>)],
+        // A topic keeps a producer to make others from, so its ring never has one alone.
+        Scenario::TopicMulti => vec![("ring-multi+idle", on_link::<WithIdleProducer>)],
+        _ => Vec::new(),
+    }
+}
+
 /// The names and the rounds of our contenders for `scenario`; the one to judge rivals by comes first.
 pub fn contenders(scenario: Scenario) -> Vec<(&'static str, Measure)> {
     match scenario {
@@ -229,6 +239,9 @@ pub fn contenders(scenario: Scenario) -> Vec<(&'static str, Measure)> {
             vec![("slipring-multi", on_link::<Ours<Multi>>), ("slipring-multi+idle", on_link::<WithIdleProducer>)]
         }
         Scenario::MpscTwo => vec![("slipring-multi", on_link::<Ours<Multi>>)],
+        Scenario::Message => super::topics::contenders(scenario),
+        Scenario::Topic => vec![("topic", on_link::<super::topics::Typed<Single>>)],
+        Scenario::TopicMulti => vec![("topic-multi", on_link::<super::topics::Typed<Multi>>)],
         _ => vec![("slipring", single)],
     }
 }

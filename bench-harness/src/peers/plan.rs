@@ -104,8 +104,10 @@ impl Plan {
             let single = is_latency(*scenario);
             let batches = if single { &[1][..] } else { &self.batches };
             let capacities = if single { &self.capacities[..1] } else { &self.capacities };
+            let message = [super::topics::VALUE / 8];
+            let words = if *scenario == Scenario::Message { &message[..] } else { &self.words };
             for batch in batches {
-                for words in &self.words {
+                for words in words {
                     for capacity in capacities {
                         let work = Work {
                             capacity: *capacity,

@@ -63,6 +63,9 @@ pub fn shape(load: &LoadArgs, cores: usize) -> Result<Shape, Failure> {
             scenario.name()
         )));
     }
+    if matches!(scenario, Scenario::TopicMulti | Scenario::Message) {
+        return Err(Failure::usage(format!("`{}` is measured by peers, not by run", scenario.name())));
+    }
     let (producers, consumers) = match scenario {
         Scenario::Mpsc if load.scenario == Scenario::MpscOne => (1, 1),
         Scenario::Mpsc => (2, 1),

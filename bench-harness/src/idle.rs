@@ -1,0 +1,132 @@
+//! `idle`: what topics cost while nothing happens.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use slipring::{Engine, Wait};
+
+use crate::cli::{Format, IdleArgs};
+use crate::environment::{Environment, command_line};
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct IdleDocument {
+    version: u32,
+    command: String,
+    topics: usize,
+    partitions: usize,
+    capacity: usize,
+    /// Bytes of the slots of one topic, as the engine describes them.
+    described: u64,
+    /// Resident bytes before, with the topics, and with a parked subscriber of each.
+    before: u64,
+    with_topics: u64,
+    with_subscribers: u64,
+    /// How long nothing happened, in seconds.
+    seconds: f64,
+    /// Processor time of the whole process meanwhile, in milliseconds a second.
+    cpu_ms_per_second: f64,
+    environment: Environment,
+}
+
+/// Runs `idle`.
+///
+/// # Errors
+///
+/// [`Failure`]: the engine refused, or the system tells no figures.
+pub fn command(arguments: &IdleArgs) -> Result<(), Failure> {
+    let environment = Environment::capture();
+    let refused = |error: &dyn std::fmt::Display| Failure::usage(format!("the engine refused: {error}"));
+    let before = resident()?;
+    let engine = Engine::builder().build().map_err(|error| refused(&error))?;
+    let mut topics = Vec::new();
+    for index in 0..arguments.topics {
+        let topic = engine.topic::<u64>(format!("topic-{index}"));
+        let topic = topic.partitions(arguments.partitions).capacity(arguments.capacity).create();
+        topics.push(topic.map_err(|error| refused(&error))?);
+    }
+    let with_topics = resident()?;
+    for topic in &topics {
+        let subscriber = topic.subscribe("reader").wait(Wait::spin_then_park());
+        let subscriber = subscriber.run(|_, _| Ok::<_, std::convert::Infallible>(()));
+        subscriber.map_err(|error| refused(&error))?;
+    }
+    // Until the last of them has gone to sleep.
+    std::thread::sleep(Duration::from_secs(2));
+    let with_subscribers = resident()?;
+    let (began, cpu) = (Instant::now(), processor_time()?);
+    std::thread::sleep(arguments.duration);
+    let (seconds, cpu) = (began.elapsed().as_secs_f64(), processor_time()? - cpu);
+    let document = IdleDocument {
+        version: 1,
+        command: command_line(),
+        topics: arguments.topics,
+        partitions: arguments.partitions,
+        capacity: arguments.capacity,
+        described: topics.first().map_or(0, |topic| topic.describe().memory),
+        before,
+        with_topics,
+        with_subscribers,
+        seconds,
+        cpu_ms_per_second: cpu as f64 / 1e6 / seconds,
+        environment,
+    };
+    let mut output = Output::new(&arguments.output, "idle");
+    if output.wants(Format::Text) {
+        println!("{}", document.text());
+    }
+    if output.wants(Format::Json) {
+        output.json("idle.json", &document)?;
+    }
+    output.announce();
+    engine.shutdown(Duration::from_secs(30));
+    Ok(())
+}
+
+impl IdleDocument {
+    fn text(&self) -> String {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let each = self.with_topics.saturating_sub(self.before) as f64 / self.topics.max(1) as f64 / 1024.0;
+        format!(
+            "{} topics of {} partitions of {} slots of u64, each with a parked subscriber\n\
+             memory: {:.0} MiB for the topics ({each:.1} KiB a topic, {} bytes of it slots), {:.0} MiB with subscribers\n\
+             idle for {:.1} s: {:.3} ms of processor time a second",
+            self.topics,
+            self.partitions,
+            self.capacity,
+            mib(self.with_topics.saturating_sub(self.before)),
+            self.described,
+            mib(self.with_subscribers.saturating_sub(self.before)),
+            self.seconds,
+            self.cpu_ms_per_second,
+        )
+    }
+}
+
+fn silent(what: &str) -> Failure {
+    Failure::usage(format!("the system does not tell {what}: this needs Linux"))
+}
+
+/// Resident bytes of this process.
+fn resident() -> Result<u64, Failure> {
+    let path = std::path::Path::new("/proc/self/status");
+    let status = std::fs::read_to_string(path).map_err(|error| Failure::file(path, error))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| silent("resident memory"))
+}
+
+/// Nanoseconds that all threads of this process have run.
+fn processor_time() -> Result<u64, Failure> {
+    let path = std::path::Path::new("/proc/self/task");
+    let tasks = std::fs::read_dir(path).map_err(|error| Failure::file(path, error))?;
+    let spent = |task: std::fs::DirEntry| {
+        // A thread that has just ended is not counted.
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let times: Vec<u64> = tasks.flatten().filter_map(spent).collect();
+    if times.is_empty() { Err(silent("the time that threads have run")) } else { Ok(times.iter().sum()) }
+}
