@@ -5,8 +5,10 @@ use crate::error::PublishError;
 use crate::overflow::{Counts, Overflow, Slow};
 use crate::partition::Partition;
 use crate::producer::Producers;
+use crate::timer::Timer;
 use crate::topic::{Evicted, Inner};
-use slipring_ring::{ClaimError, Wait};
+use slipring_ring::{ClaimError, Wait, Waiter};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,19 +27,44 @@ pub(crate) enum Route<'k> {
 
 /// What to do when there is no room.
 #[derive(Clone, Copy)]
-pub(crate) enum Full {
+pub(crate) enum Full<'t> {
     /// As the topic says.
     Policy,
     Refuse,
     Until(Instant),
+    /// As the topic says, but where that is to wait: refuse, and have the task woken when it may try again.
+    #[cfg_attr(not(feature = "async"), allow(dead_code))]
+    Arm(&'t Task),
+}
+
+/// A publish that waits as a task.
+pub(crate) struct Task {
+    pub(crate) waiter: Arc<Waiter>,
+    begun: Instant,
+    /// The last refusal was none: the waiter will be woken.
+    pub(crate) waits: Cell<bool>,
+}
+
+#[cfg_attr(not(feature = "async"), allow(dead_code))]
+impl Task {
+    pub(crate) fn new() -> Self {
+        Self { waiter: Arc::new(Waiter::new()), begun: Instant::now(), waits: Cell::new(false) }
+    }
+
+    pub(crate) fn wake_after(&self, timer: &Timer, time: Duration) {
+        let waiter = Arc::clone(&self.waiter);
+        self.waits.set(true);
+        timer.after(time, move || waiter.wake(0));
+    }
 }
 
 /// One attempt at a time.
 #[derive(Clone, Copy)]
-enum Attempt {
+enum Attempt<'t> {
     Wait,
     Now,
     Until(Instant),
+    Arm(&'t Task),
 }
 
 impl<E, K: Producers> Lane<E, K> {
@@ -51,7 +78,7 @@ impl<E, K: Producers> Lane<E, K> {
     #[inline]
     fn attempt(
         &mut self,
-        attempt: Attempt,
+        attempt: Attempt<'_>,
         len: usize,
         now: Option<Timestamp>,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
@@ -60,6 +87,11 @@ impl<E, K: Producers> Lane<E, K> {
             Attempt::Wait => self.ring.claim(len)?,
             Attempt::Now => self.ring.try_claim(len)?,
             Attempt::Until(deadline) => self.ring.claim_until(len, deadline)?,
+            Attempt::Arm(task) => {
+                let claimed = self.ring.claim_or_arm(len, &task.waiter, 0)?;
+                task.waits.set(claimed.is_none());
+                claimed.ok_or(ClaimError::Full)?
+            }
         };
         let first = claim.sequences().first.0;
         for (index, (offset, event)) in claim.iter_mut().enumerate() {
@@ -77,7 +109,7 @@ impl<E, K: Producers> Lane<E, K> {
     pub(crate) fn publish(
         &mut self,
         topic: &Inner<E, K>,
-        full: Full,
+        full: Full<'_>,
         len: usize,
         now: Option<Timestamp>,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
@@ -93,13 +125,13 @@ impl<E, K: Producers> Lane<E, K> {
     fn overflow(
         &mut self,
         topic: &Inner<E, K>,
-        full: Full,
+        full: Full<'_>,
         len: usize,
         now: Option<Timestamp>,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
         mut refused: ClaimError,
     ) -> Result<Option<u64>, PublishError> {
-        let begun = Instant::now();
+        let begun = if let Full::Arm(task) = full { task.begun } else { Instant::now() };
         let deadline = match (full, topic.settings.overflow) {
             (Full::Until(deadline), _) => Some(deadline),
             (Full::Policy, Overflow::BlockFor(limit)) => begun.checked_add(limit),
@@ -111,9 +143,15 @@ impl<E, K: Producers> Lane<E, K> {
             };
             let until = begun.checked_add(patience).filter(|_| !patience.is_zero());
             let out_of_time = deadline.zip(until).is_some_and(|(deadline, until)| deadline < until);
-            match until {
-                Some(_) if out_of_time || matches!(full, Full::Refuse) => break,
-                Some(until) => match self.attempt(Attempt::Until(until), len, now, fill) {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            match (until, full) {
+                (Some(_), Full::Arm(task)) if left > Some(Duration::ZERO) => {
+                    task.wake_after(&topic.host.timer, left.unwrap_or_default());
+                    break;
+                }
+                (Some(_), Full::Arm(_)) => {}
+                (Some(_), _) if out_of_time || matches!(full, Full::Refuse) => break,
+                (Some(until), _) => match self.attempt(Attempt::Until(until), len, now, fill) {
                     Ok(first) => return Ok(Some(first)),
                     // Another one may be in the way by now, and has its own time.
                     Err(ClaimError::TimedOut { by }) if by.as_ref() != Some(&slowest) => {
@@ -129,7 +167,7 @@ impl<E, K: Producers> Lane<E, K> {
                         break;
                     }
                 },
-                None => {}
+                (None, _) => {}
             }
             let evicted = topic.evict_slow(&slowest);
             match self.attempt(Attempt::Now, len, now, fill) {
@@ -145,11 +183,12 @@ impl<E, K: Producers> Lane<E, K> {
                 (Full::Until(deadline), _) => Attempt::Until(deadline),
                 (Full::Policy, Overflow::Block) => Attempt::Wait,
                 (Full::Policy, Overflow::BlockFor(_)) => deadline.map_or(Attempt::Wait, Attempt::Until),
-                (Full::Policy, Overflow::DropNewest) => {
+                (Full::Arm(task), Overflow::Block | Overflow::BlockFor(_)) => Attempt::Arm(task),
+                (Full::Policy | Full::Arm(_), Overflow::DropNewest) => {
                     Counts::add(&topic.counts.dropped, len);
                     return Ok(None);
                 }
-                (Full::Refuse, _) | (Full::Policy, Overflow::Fail) => {
+                (Full::Refuse, _) | (Full::Policy | Full::Arm(_), Overflow::Fail) => {
                     Counts::add(&topic.counts.refused, len);
                     let slowest = self.ring.slowest();
                     return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));

@@ -44,6 +44,9 @@ mod rate;
 mod receipt;
 mod record;
 mod report;
+mod selector;
+#[cfg(feature = "async")]
+mod stream;
 mod subscriber;
 mod subscription;
 mod threads;
@@ -72,6 +75,9 @@ pub use rate::RateLimit;
 pub use receipt::{BatchReceipt, Level, Receipt, Unsupported};
 pub use record::Record;
 pub use report::{ConsumerReport, Report, TopicReport};
+pub use selector::{Selectable, Selector};
+#[cfg(feature = "async")]
+pub use stream::{EventStream, NextBatch, Publishing, Sending};
 pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
 pub use subscription::Subscription;
 pub use topic::{Shape, Topic, TopicBuilder, TopicId};

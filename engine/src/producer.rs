@@ -180,7 +180,7 @@ impl<E, K: Producers> Producer<E, K> {
     fn place(
         &mut self,
         route: Route<'_>,
-        full: Full,
+        full: Full<'_>,
         len: usize,
         bytes: u64,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
@@ -203,10 +203,10 @@ impl<E, K: Producers> Producer<E, K> {
 
     /// Publishes one event.
     #[inline]
-    fn place_one(
+    pub(crate) fn place_one(
         &mut self,
         route: Route<'_>,
-        full: Full,
+        full: Full<'_>,
         bytes: usize,
         fill: impl FnOnce(&mut E, Option<Timestamp>),
     ) -> Result<Receipt, PublishError> {
@@ -224,7 +224,7 @@ impl<E, K: Producers> Producer<E, K> {
 
     /// Waits for the rate limits, or is refused by one.
     #[cold]
-    fn admit(&self, full: Full, events: u64, bytes: u64) -> Result<(), PublishError> {
+    fn admit(&self, full: Full<'_>, events: u64, bytes: u64) -> Result<(), PublishError> {
         let own = self.limiter.as_deref();
         let mut delayed = false;
         loop {
@@ -245,6 +245,12 @@ impl<E, K: Producers> Producer<E, K> {
                 Full::Policy => false,
                 Full::Refuse => true,
                 Full::Until(deadline) => deadline.saturating_duration_since(Instant::now()) < wait,
+                Full::Arm(task) => {
+                    if !refuse {
+                        task.wake_after(&self.topic.host.timer, wait);
+                    }
+                    true
+                }
             };
             if refuse || too_late {
                 Counts::add(&self.topic.counts.limited, events as usize);
@@ -294,7 +300,7 @@ impl<E, K: Producers> Producer<E, K> {
     }
 
     #[inline(always)]
-    fn publish_any(&mut self, full: Full, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+    fn publish_any(&mut self, full: Full<'_>, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let (is_plain, topic) = (self.is_plain(), self.topic.id);
         if is_plain && let Ok(mut claim) = self.ring().try_claim(1) {
             let offset = claim.sequences().first.0;
@@ -417,7 +423,7 @@ impl<K: Producers> Producer<Message, K> {
     }
 
     #[inline]
-    fn deliver(&mut self, record: &Record<'_>, full: Full) -> Result<Receipt, PublishError> {
+    pub(crate) fn deliver(&mut self, record: &Record<'_>, full: Full<'_>) -> Result<Receipt, PublishError> {
         if Message::check(record, self.topic.settings.max_message).is_err() {
             return Err(self.unfit(record));
         }

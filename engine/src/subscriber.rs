@@ -290,6 +290,8 @@ pub(crate) struct Seat<E, K: Producers> {
     stage: Stage,
     waiter: Arc<Waiter>,
     wait: Wait,
+    /// Somebody else's, who watches this subscriber among others.
+    watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
     has_mail: AtomicBool,
     mail: Mutex<Vec<Part<E, K>>>,
 }
@@ -302,9 +304,20 @@ impl<E: Send + Sync + 'static, K: Producers> Seat<E, K> {
             stage: builder.stage(),
             waiter: Arc::new(Waiter::new()),
             wait: builder.wait.clone(),
+            watcher: Mutex::default(),
             has_mail: AtomicBool::new(false),
             mail: Mutex::default(),
         })
+    }
+}
+
+impl<E, K: Producers> Seat<E, K> {
+    /// Whoever watches this subscriber among others is woken for its new partitions, too.
+    fn tell(&self, waiter: &Arc<Waiter>, token: usize) {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
+            *watcher = Some((Arc::clone(waiter), token));
+        }
     }
 }
 
@@ -319,6 +332,9 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Seat<E, K> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(part);
         self.has_mail.store(true, Ordering::Release);
         self.waiter.wake(Watch::WAKE);
+        if let Some((watcher, token)) = &*self.watcher.lock().unwrap_or_else(PoisonError::into_inner) {
+            watcher.wake(*token);
+        }
     }
 }
 
@@ -581,10 +597,30 @@ impl<E, K: Producers> Subscriber<E, K> {
         now: bool,
         deadline: Option<Instant>,
     ) -> Result<Option<Batch<'_, E, K>>, ReadError> {
-        if !self.over.is_empty() && self.over.len() == self.parts.len() {
-            return Ok(None);
-        }
-        let source = loop {
+        let source = match self.find(now, deadline)? {
+            Next::Source(source) => Some(source),
+            Next::Nothing => None,
+            Next::End => return Ok(None),
+        };
+        let Self { parts, topic, seat, limit, .. } = self;
+        let refused = |reason: slipring_ring::Closed| ReadError {
+            topic: topic.name.clone(),
+            consumer: seat.tally.name.clone(),
+            reason: reason.into(),
+        };
+        let part = &mut parts[source.unwrap_or(0)];
+        let partition = part.partition.index;
+        let batch = if source.is_some() { part.consumer.poll(*limit) } else { Ok(part.consumer.nothing()) };
+        Ok(Some(Batch { batch: batch.map_err(refused)?, partition }))
+    }
+
+    /// Looks for events and takes none: whoever looks again finds the same.
+    #[inline]
+    pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+        loop {
+            if !self.over.is_empty() && self.over.len() == self.parts.len() {
+                return Ok(Next::End);
+            }
             let last = deadline;
             let (now, deadline) = match self.paused.is_empty() {
                 true => (now, deadline),
@@ -597,30 +633,35 @@ impl<E, K: Producers> Subscriber<E, K> {
             let found = watch.next(&mut parts, now, deadline);
             let over = parts.over;
             match (found, over) {
-                (Found::Source(source), None) => break Some(source),
+                (Found::Source(source), None) => return Ok(Next::Source(source)),
                 (Found::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
                     self.watch.remove(source);
                     self.over.push(source as u32);
-                    if self.over.len() == self.parts.len() {
-                        return Ok(None);
-                    }
                 }
                 (_, Some(reason)) => return Err(self.refused(reason.into())),
                 (Found::Interrupted, None) => self.open_mail(),
-                (Found::Nothing, None) if now || self.paused.is_empty() || is_over(last) => break None,
+                (Found::Nothing, None) if now || self.paused.is_empty() || is_over(last) => return Ok(Next::Nothing),
                 (Found::Nothing, None) => {}
             }
-        };
-        let Self { parts, topic, seat, limit, .. } = self;
-        let refused = |reason: slipring_ring::Closed| ReadError {
-            topic: topic.name.clone(),
-            consumer: seat.tally.name.clone(),
-            reason: reason.into(),
-        };
-        let part = &mut parts[source.unwrap_or(0)];
-        let partition = part.partition.index;
-        let batch = if source.is_some() { part.consumer.poll(*limit) } else { Ok(part.consumer.nothing()) };
-        Ok(Some(Batch { batch: batch.map_err(refused)?, partition }))
+        }
+    }
+
+    /// Has a task woken that has just found nothing. False if there is something after all.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
+        let Self { parts, seat, topic, limit, watch, .. } = self;
+        watch.wake(&mut Parts { parts, seat, topic, limit: *limit, over: None }, task)
+    }
+
+    /// Has somebody else's waiter woken who has just found nothing. False if there is something after all.
+    pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
+        self.seat.tell(waiter, token);
+        let Self { parts, paused, over, .. } = self;
+        let mut read = parts.iter_mut().filter(|part| {
+            let index = &part.partition.index;
+            !paused.contains(index) && !over.contains(index)
+        });
+        read.all(|part| part.consumer.arm(waiter, token)) && !self.seat.has_mail.load(Ordering::Acquire)
     }
 
     fn refused(&self, reason: Closed) -> ReadError {
@@ -659,6 +700,14 @@ fn part_of<'p, E, K: Producers>(
     let partitions = parts.len() as u32;
     let unknown = || PositionError::UnknownPartition { topic: topic.name.clone(), asked: partition, partitions };
     parts.get_mut(partition as usize).ok_or_else(unknown)
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Source(usize),
+    Nothing,
+    End,
 }
 
 /// The parts of a subscriber while it looks for events.

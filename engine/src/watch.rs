@@ -42,6 +42,8 @@ pub(crate) struct Watch {
     turn: usize,
     /// Finds since the armed ones were asked.
     finds: u32,
+    /// The lowest number goes first, not who was not served for the longest time.
+    by_number: bool,
 }
 
 /// How many finds the ready sources may have before the armed ones are asked whether they rang.
@@ -52,7 +54,13 @@ impl Watch {
     pub(crate) const WAKE: usize = usize::MAX;
 
     pub(crate) fn new(wait: Wait, waiter: Arc<Waiter>) -> Self {
-        Self { waiter, wait, ready: Vec::new(), armed: Vec::new(), turn: 0, finds: 0 }
+        Self { waiter, wait, ready: Vec::new(), armed: Vec::new(), turn: 0, finds: 0, by_number: false }
+    }
+
+    /// Serves the source with the lowest number first, whenever it has something.
+    pub(crate) fn by_number(mut self, yes: bool) -> Self {
+        self.by_number = yes;
+        self
     }
 
     /// One more source. The numbers are small, and begin at 0.
@@ -79,7 +87,7 @@ impl Watch {
     #[inline]
     pub(crate) fn next(&mut self, watched: &mut impl Watched, now: bool, deadline: Option<Instant>) -> Found {
         self.finds += 1;
-        if self.finds >= PATIENCE && self.ready.len() < self.armed.len() {
+        if (self.finds >= PATIENCE || self.by_number) && self.ready.len() < self.armed.len() {
             self.ask_the_armed();
         }
         match self.sweep(watched, 0) {
@@ -90,6 +98,10 @@ impl Watch {
 
     #[inline]
     fn sweep(&mut self, watched: &mut impl Watched, looks: u32) -> Option<usize> {
+        if self.by_number {
+            self.ready.sort_unstable();
+            self.turn = 0;
+        }
         for _ in 0..self.ready.len() {
             if self.turn >= self.ready.len() {
                 self.turn = 0;
@@ -152,6 +164,16 @@ impl Watch {
                 return Found::Interrupted;
             }
         }
+    }
+
+    /// For a task that has just found nothing: has it woken when that changes. False if it has changed already.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake(&mut self, watched: &mut impl Watched, task: &std::task::Waker) -> bool {
+        if !self.arm_all(watched) || watched.is_interrupted() {
+            return false;
+        }
+        let Self { waiter, ready, armed, .. } = self;
+        !waiter.take_or_wake(task, |source| _ = rung(source, ready, armed))
     }
 
     /// False if a source has something after all.

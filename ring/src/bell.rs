@@ -16,6 +16,7 @@ use crate::fence::{self, Fences};
 use crate::ordering::{ARM, ATTENTION, RING_FENCE, fault};
 use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, lock};
 use crossbeam_utils::CachePadded;
+use std::task::Waker;
 
 /// Somebody sleeps.
 const SLEEPERS: u32 = 1;
@@ -64,11 +65,16 @@ impl Bell {
         fence::light_at(&RING_FENCE);
         let attention = self.attention.load(ATTENTION.get());
         if attention & SLEEPERS != 0 && !fault("no wake") {
-            let mut sleepers = lock(&self.sleepers);
-            self.attention.fetch_and(!SLEEPERS, ARM.get());
-            for sleeper in sleepers.drain(..) {
-                sleeper.bed.wake(sleeper.token);
+            // Woken outside of the lock: with a task may go a consumer that disarms itself here.
+            let mut tasks = Vec::new();
+            {
+                let mut sleepers = lock(&self.sleepers);
+                self.attention.fetch_and(!SLEEPERS, ARM.get());
+                for sleeper in sleepers.drain(..) {
+                    tasks.extend(sleeper.bed.wake(sleeper.token));
+                }
             }
+            tasks.into_iter().for_each(Waker::wake);
         }
     }
 
@@ -165,26 +171,36 @@ struct Woken {
     /// Its waiter was dropped.
     gone: bool,
     tokens: Vec<usize>,
+    /// Woken instead of a thread.
+    task: Option<Waker>,
 }
 
 impl Bed {
-    fn wake(&self, token: usize) {
+    /// The task to be woken, if it is one that sleeps here.
+    #[must_use]
+    fn wake(&self, token: usize) -> Option<Waker> {
         let mut state = lock(&self.state);
         state.rung = true;
         if !state.tokens.contains(&token) {
             state.tokens.push(token);
         }
         let asleep = state.asleep;
+        let task = state.task.take();
         drop(state);
         if asleep {
             self.woken.notify_one();
         }
+        task
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        lock(&self.bed.state).gone = true;
+        let mut state = lock(&self.bed.state);
+        state.gone = true;
+        let task = state.task.take();
+        drop(state);
+        drop(task);
     }
 }
 
@@ -234,8 +250,46 @@ impl Waiter {
         rung
     }
 
+    /// [`take`](Self::take) for a task: if nothing has rung, `task` is woken, once, by the next bell that rings. The last
+    /// task to ask is the one that is woken.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Waiter};
+    /// # use std::{sync::Arc, task::{Wake, Waker}};
+    /// # struct Tell(std::sync::mpsc::Sender<()>);
+    /// # impl Wake for Tell { fn wake(self: Arc<Self>) { self.0.send(()).unwrap(); } }
+    /// # let (tell, told) = std::sync::mpsc::channel();
+    /// # let task = Waker::from(Arc::new(Tell(tell)));
+    /// # let mut builder = Builder::single(8, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// let waiter = Waiter::new();
+    /// assert!(tape.arm(&waiter, 7), "there is nothing to read");
+    /// assert!(!waiter.take_or_wake(&task, |_| ()), "the task will be woken");
+    /// producer.publish(|event| *event = 42)?;
+    /// # told.recv()?;
+    /// assert!(waiter.take_or_wake(&task, |token| assert_eq!(token, 7)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn take_or_wake(&self, task: &Waker, each: impl FnMut(usize)) -> bool {
+        let mut state = lock(&self.bed.state);
+        let rung = std::mem::take(&mut state.rung);
+        let old = match rung {
+            true => state.task.take(),
+            false if state.task.as_ref().is_some_and(|asked| asked.will_wake(task)) => None,
+            false => state.task.replace(task.clone()),
+        };
+        state.tokens.drain(..).for_each(each);
+        drop(state);
+        drop(old);
+        rung
+    }
+
     /// Wakes this waiter from another thread, with a token of the caller's.
     pub fn wake(&self, token: usize) {
-        self.bed.wake(token);
+        if let Some(task) = self.bed.wake(token) {
+            task.wake();
+        }
     }
 }

@@ -163,7 +163,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     ///
     /// This issues a heavy fence (see [`crate::fence`]), which interrupts the other running threads of this process.
     pub fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
-        arm(&mut self.events(1), waiter, token)
+        arm(&mut self.events(1), waiter, token).is_none()
     }
 
     /// What is there now, at most `limit` events (at least 1), maybe none. Never waits.

@@ -1,6 +1,6 @@
 //! Publishing: the forms that every producer has. What differs is in `single_producer.rs` and `multi_producer.rs`.
 
-use crate::bell::Bell;
+use crate::bell::{Bell, Waiter};
 use crate::claim::Claim;
 use crate::closing::Closed;
 use crate::core::Core;
@@ -11,7 +11,7 @@ use crate::ordering::GATE;
 use crate::sequence::{Sequence, Sequences, ahead};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
-use crate::waiting::{Bells, Look, Waiting};
+use crate::waiting::{Bells, Look, Waiting, arm};
 use std::fmt;
 
 /// From so many slots on a claim asks for no cache lines. Measured: see `docs/decisions/`.
@@ -219,6 +219,40 @@ impl<E, K: Kind> Producer<E, K> {
     pub fn claim_until(&mut self, len: usize, deadline: Instant) -> Result<Claim<'_, E, K>, ClaimError> {
         self.check(len)?;
         self.claim_len(len, Some(deadline))
+    }
+
+    /// Claims `len` slots to fill in place, if there is room; else arms `waiter` to be woken with `token` when there may
+    /// be. For whoever waits for more than room, or waits as a task: see [`Waiter`].
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Waiter};
+    /// let mut builder = Builder::single(1, u64::default);
+    /// builder.poll("slow");
+    /// let (mut producer, ring) = builder.build()?;
+    /// let mut slow = ring.consumer("slow")?;
+    /// producer.publish(|_| ())?;
+    /// let waiter = Waiter::new();
+    /// assert!(producer.claim_or_arm(1, &waiter, 0)?.is_none());
+    /// (&mut slow.poll(1)?).into_iter().for_each(drop);
+    /// waiter.park(None, |_| ());
+    /// assert!(producer.claim_or_arm(1, &waiter, 0)?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn claim_or_arm(
+        &mut self,
+        len: usize,
+        waiter: &Waiter,
+        token: usize,
+    ) -> Result<Option<Claim<'_, E, K>>, ClaimError> {
+        self.check(len)?;
+        let first = match self.claim_now(len as u64) {
+            Some(first) => first,
+            None => match arm(&mut Room { producer: self, len: len as u64 }, waiter, token) {
+                None => return Ok(None),
+                Some(found) => found?,
+            },
+        };
+        Ok(Some(Claim::new(self, first, len)))
     }
 
     #[inline(always)]

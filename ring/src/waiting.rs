@@ -152,18 +152,23 @@ impl Drop for Waiting {
     }
 }
 
-/// Arms somebody else's waiter; true if there is nothing to be found, so that it may sleep.
-pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> bool {
+/// Arms somebody else's waiter; what is there, if anything is, so that it must not sleep.
+pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Option<L::Found> {
     loop {
-        let Some(bells) = target.bells() else { return false };
+        let Some(bells) = target.bells() else {
+            match target.look() {
+                Some(found) => return Some(found),
+                None => continue,
+            }
+        };
         bells.iter().flatten().for_each(|bell| bell.arm(waiter, token));
         fence::heavy_at(&ARM_FENCE);
-        if target.look().is_some() {
-            return false;
+        if let Some(found) = target.look() {
+            return Some(found);
         }
         // As in `until_slowly`.
         if target.bells().is_some_and(|now| are_same(&bells, &now)) {
-            return true;
+            return None;
         }
     }
 }

@@ -79,7 +79,7 @@ impl<E, K: Kind> Worker<E, K> {
             return false;
         }
         let share = Share { core: &self.core, stage: &self.stage, place: &mut self.place, limit: 1, left: None };
-        arm(&mut Peep(share), waiter, token)
+        arm(&mut Peep(share), waiter, token).is_none()
     }
 
     /// Up to `limit` events (at least 1) that no other worker gets, maybe none. Never waits.

@@ -1,0 +1,150 @@
+//! One thread that reads many topics.
+
+use crate::error::ReadError;
+use crate::producer::Producers;
+use crate::subscriber::{Next, Subscriber};
+use crate::watch::{Found, Watch, Watched};
+use slipring_ring::{Wait, Waiter};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Sleeps over many readers, of topics of any types, and tells which one has something. An idle one costs nothing until
+/// it has.
+///
+/// ```
+/// use slipring::{Engine, Selector};
+/// use std::time::Duration;
+///
+/// let engine = Engine::builder().build()?;
+/// let orders = engine.topic::<u64>("orders").create()?;
+/// let quotes = engine.topic::<(u64, u64)>("quotes").partitions(2).create()?;
+/// let (mut order_tape, mut quote_tape) = (orders.subscribe("risk").poll()?, quotes.subscribe("risk").poll()?);
+/// quotes.producer().create()?.publish(|quote| *quote = (99, 101))?;
+///
+/// let mut selector = Selector::round_robin();
+/// loop {
+///     match selector.select(&mut [&mut order_tape, &mut quote_tape], Duration::from_secs(1))? {
+///         Some(0) => {
+///             for (order, _) in &mut order_tape.poll(Duration::ZERO)?.unwrap() { println!("{order}") }
+///         }
+///         Some(_) => {
+///             for (quote, _) in &mut quote_tape.poll(Duration::ZERO)?.unwrap() { assert_eq!(*quote, (99, 101)) }
+///         }
+///         None => println!("a quiet second"),
+///     }
+/// #   break;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # The end of a reader
+/// One whose topic was closed and read to its end, or that cannot read on, is told as having something, once and again:
+/// its own poll says what. Leave it out of the slice then: the order of the others counts anew.
+pub struct Selector {
+    watch: Watch,
+    waiter: Arc<Waiter>,
+    by_number: bool,
+    /// Whose places are watched: a slice of other readers is watched anew.
+    watched: Vec<usize>,
+}
+
+impl fmt::Debug for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Selector of {} readers", self.watched.len())
+    }
+}
+
+impl Selector {
+    fn new(by_number: bool) -> Self {
+        let waiter = Arc::new(Waiter::new());
+        let watch = Watch::new(Wait::default(), Arc::clone(&waiter)).by_number(by_number);
+        Self { watch, waiter, by_number, watched: Vec::new() }
+    }
+
+    /// Each reader in its turn.
+    pub fn round_robin() -> Self {
+        Self::new(false)
+    }
+
+    /// The first reader of the slice that has something, always: a busy one keeps those behind it waiting for ever.
+    pub fn by_priority() -> Self {
+        Self::new(true)
+    }
+
+    /// How it waits.
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.watch.wait = wait;
+        self
+    }
+
+    /// The place of a reader that has something: events, its end, or a refusal. Waits no longer than `limit`; none if
+    /// there is nothing until then. Call with the same readers at the same places; others are fine, and cost a look at
+    /// each.
+    ///
+    /// # Errors
+    /// None so far: a reader's own errors are told by its poll.
+    pub fn select(&mut self, readers: &mut [&mut dyn Selectable], limit: Duration) -> Result<Option<usize>, ReadError> {
+        let same = self.watched.len() == readers.len()
+            && self.watched.iter().zip(&*readers).all(|(known, reader)| *known == reader.identity());
+        if !same {
+            self.watch = Watch::new(self.watch.wait.clone(), Arc::clone(&self.waiter)).by_number(self.by_number);
+            self.watched = readers.iter().map(|reader| reader.identity()).collect();
+            (0..readers.len()).for_each(|reader| self.watch.add(reader));
+        }
+        let now = limit.is_zero();
+        let deadline = Instant::now().checked_add(limit);
+        let mut looking = Looking { readers, waiter: &self.waiter };
+        loop {
+            match self.watch.next(&mut looking, now, deadline) {
+                Found::Source(reader) => return Ok(Some(reader)),
+                Found::Nothing => return Ok(None),
+                Found::Interrupted => {}
+            }
+        }
+    }
+}
+
+/// Something that a [`Selector`] can watch: a [`Subscriber`].
+pub trait Selectable {
+    /// Whether a poll would return at once with something.
+    #[doc(hidden)]
+    fn is_ready(&mut self) -> bool;
+
+    /// Has the waiter woken when that may change; false if it has.
+    #[doc(hidden)]
+    fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool;
+
+    /// Tells it from others.
+    #[doc(hidden)]
+    fn identity(&self) -> usize;
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
+    fn is_ready(&mut self) -> bool {
+        !matches!(self.find(true, None), Ok(Next::Nothing))
+    }
+
+    fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
+        Subscriber::arm(self, waiter, token)
+    }
+
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.seat).addr()
+    }
+}
+
+struct Looking<'s, 'r> {
+    readers: &'s mut [&'r mut dyn Selectable],
+    waiter: &'s Arc<Waiter>,
+}
+
+impl Watched for Looking<'_, '_> {
+    fn look(&mut self, source: usize, _: u32) -> bool {
+        self.readers[source].is_ready()
+    }
+
+    fn arm(&mut self, source: usize, _: &Waiter) -> bool {
+        self.readers[source].arm(self.waiter, source)
+    }
+}

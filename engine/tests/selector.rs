@@ -1,0 +1,150 @@
+//! One thread that reads many topics.
+
+use slipring::{Engine, Message, Record, Selectable, Selector, Subscriber, Topic};
+use std::time::Duration;
+
+const NOW: Duration = Duration::ZERO;
+const LONG: Duration = Duration::from_secs(120);
+
+fn topics(engine: &Engine, len: usize) -> Vec<Topic<u64>> {
+    (0..len).map(|index| engine.topic::<u64>(format!("topic-{index}")).create().unwrap()).collect()
+}
+
+fn tapes(topics: &[Topic<u64>]) -> Vec<Subscriber<u64>> {
+    topics.iter().map(|topic| topic.subscribe("tape").limit(1).poll().unwrap()).collect()
+}
+
+fn select(selector: &mut Selector, tapes: &mut [Subscriber<u64>], limit: Duration) -> Option<usize> {
+    let mut readers: Vec<&mut dyn Selectable> = tapes.iter_mut().map(|tape| tape as &mut dyn Selectable).collect();
+    selector.select(&mut readers, limit).unwrap()
+}
+
+fn read(tape: &mut Subscriber<u64>) -> u64 {
+    *(&mut tape.poll(NOW).unwrap().expect("open")).into_iter().next().expect("selected").0
+}
+
+fn publish(topic: &Topic<u64>, numbers: std::ops::Range<u64>) {
+    let mut producer = topic.producer().create().unwrap();
+    numbers.for_each(|number| _ = producer.publish(|event| *event = number).unwrap());
+}
+
+#[test]
+fn readers_are_served_in_turns() {
+    let engine = Engine::builder().build().unwrap();
+    let topics = topics(&engine, 3);
+    let mut tapes = tapes(&topics);
+    topics.iter().for_each(|topic| publish(topic, 0..4));
+    let mut selector = Selector::round_robin();
+    let mut order = Vec::new();
+    while let Some(found) = select(&mut selector, &mut tapes, NOW) {
+        read(&mut tapes[found]);
+        order.push(found);
+    }
+    assert_eq!(order.len(), 12);
+    for round in order.chunks(3) {
+        let mut round = round.to_vec();
+        round.sort_unstable();
+        assert_eq!(round, [0, 1, 2], "{order:?}");
+    }
+}
+
+#[test]
+fn by_priority_the_first_that_has_something_is_served_also_when_it_comes_later() {
+    let engine = Engine::builder().build().unwrap();
+    let topics = topics(&engine, 3);
+    let mut tapes = tapes(&topics);
+    let mut selector = Selector::by_priority();
+    assert_eq!(select(&mut selector, &mut tapes, Duration::from_millis(1)), None, "all are armed now");
+    publish(&topics[2], 0..3);
+    publish(&topics[1], 0..1);
+    let mut order = Vec::new();
+    for step in 0.. {
+        let Some(found) = select(&mut selector, &mut tapes, NOW) else { break };
+        read(&mut tapes[found]);
+        order.push(found);
+        if step == 1 {
+            publish(&topics[0], 0..2);
+        }
+    }
+    assert_eq!(order, [1, 2, 0, 0, 2, 2]);
+}
+
+#[test]
+fn a_busy_reader_does_not_keep_a_sleeping_one_from_its_turn() {
+    let engine = Engine::builder().build().unwrap();
+    let topics = topics(&engine, 2);
+    let mut tapes = tapes(&topics);
+    let mut selector = Selector::round_robin();
+    assert_eq!(select(&mut selector, &mut tapes, Duration::from_millis(1)), None);
+    publish(&topics[0], 0..500);
+    let mut before = 0;
+    loop {
+        let found = select(&mut selector, &mut tapes, NOW).unwrap();
+        read(&mut tapes[found]);
+        before += 1;
+        match found {
+            0 if before == 10 => publish(&topics[1], 0..1),
+            0 => assert!(before < 100, "the other one starves"),
+            _ => break,
+        }
+    }
+}
+
+#[test]
+fn a_sleeping_selector_is_woken_by_any_of_its_readers() {
+    let engine = Engine::builder().build().unwrap();
+    let numbers = engine.topic::<u64>("numbers").partitions(2).create().unwrap();
+    let orders = engine.topic::<Message>("orders").create().unwrap();
+    let (mut a, mut b) = (numbers.subscribe("a").poll().unwrap(), orders.subscribe("b").poll().unwrap());
+    let (to, seen) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut selector = Selector::round_robin();
+        loop {
+            let found = selector.select(&mut [&mut a, &mut b], LONG).unwrap().expect("not so long");
+            let over = if found == 0 {
+                a.poll(NOW)
+                    .unwrap()
+                    .map(|mut batch| (&mut batch).into_iter().for_each(|it| to.send(it.0.to_string()).unwrap()))
+            } else {
+                let text = |message: &Message| String::from_utf8_lossy(message.value()).into_owned();
+                b.poll(NOW)
+                    .unwrap()
+                    .map(|mut batch| (&mut batch).into_iter().for_each(|it| to.send(text(it.0)).unwrap()))
+            };
+            if over.is_none() {
+                return found;
+            }
+        }
+    });
+    let (mut to_a, mut to_b) = (numbers.producer().create().unwrap(), orders.producer().create().unwrap());
+    for round in 0..100u64 {
+        to_a.publish_to(round as u32 % 2, |event| *event = round).unwrap();
+        assert_eq!(seen.recv_timeout(LONG).unwrap(), round.to_string());
+        to_b.send(Record::new("order")).unwrap();
+        assert_eq!(seen.recv_timeout(LONG).unwrap(), "order");
+    }
+    numbers.add_partitions(1).unwrap();
+    to_a.publish_to(2, |event| *event = 1000).unwrap();
+    assert_eq!(seen.recv_timeout(LONG).unwrap(), "1000");
+    orders.close();
+    assert_eq!(reader.join().unwrap(), 1, "the end is told as something to read");
+}
+
+#[test]
+fn readers_may_change_places() {
+    let engine = Engine::builder().build().unwrap();
+    let topics = topics(&engine, 3);
+    let mut tapes = tapes(&topics);
+    let mut selector = Selector::round_robin();
+    assert_eq!(select(&mut selector, &mut tapes, Duration::from_millis(1)), None);
+    tapes.swap(0, 2);
+    publish(&topics[0], 0..1);
+    assert_eq!(select(&mut selector, &mut tapes, LONG), Some(2));
+    tapes.swap(0, 2);
+    assert_eq!(select(&mut selector, &mut tapes, LONG), Some(0));
+    read(&mut tapes[0]);
+    tapes.pop();
+    publish(&topics[1], 0..1);
+    assert_eq!(select(&mut selector, &mut tapes, LONG), Some(1));
+    assert_eq!(select(&mut selector, &mut [], NOW), None);
+}
