@@ -1,7 +1,7 @@
 //! Reading and publishing as tasks: with a waker of the test's own, and on an executor.
 
 use futures_core::Stream;
-use slipring::{At, Engine, Message, PublishError, Record, Topic};
+use slipring::{At, Engine, ManualClock, Message, Overflow, PublishError, RateLimit, Record, Slow, Topic};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -153,6 +153,49 @@ fn a_producer_that_waits_is_woken_by_room_and_one_that_is_dropped_publishes_noth
     assert!(matches!(once(&mut waiting, &waker), Poll::Ready(Ok(receipt)) if receipt.offset == 2));
     let seen: Vec<u64> = (&mut tape.poll(Duration::ZERO).unwrap().unwrap()).into_iter().map(|it| *it.0).collect();
     assert_eq!(seen, [2], "what was dropped was not published");
+}
+
+#[test]
+fn the_topics_policies_hold_for_tasks() {
+    let engine = Engine::builder().build().unwrap();
+    let (_, waker) = bell();
+    let policies = [(Overflow::Fail, false), (Overflow::DropNewest, true)];
+    for (index, (policy, is_dropped)) in policies.into_iter().enumerate() {
+        let topic = engine.topic::<u64>(format!("full-{index}")).capacity(1).overflow(policy).create().unwrap();
+        let _slow = topic.subscribe("slow").poll().unwrap();
+        let mut producer = topic.producer().create().unwrap();
+        assert!(once(producer.publish_async(|_| ()), &waker).is_ready());
+        match once(producer.publish_async(|_| ()), &waker) {
+            Poll::Ready(Ok(receipt)) => assert!(is_dropped && receipt.is_dropped()),
+            Poll::Ready(Err(PublishError::Full { by: Some(by), .. })) => assert!(!is_dropped && by == "slow"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let topic = engine.topic::<u64>("evicts").capacity(1).slow(Slow::EVICT).create().unwrap();
+    let _slow = topic.subscribe("slow").poll().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    run(async {
+        for _ in 0..3 {
+            producer.publish_async(|_| ()).await.unwrap();
+        }
+    });
+    assert_eq!(topic.metrics().evicted, 1);
+}
+
+#[test]
+fn a_rate_limit_is_waited_for_as_a_task() {
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let topic = engine.topic::<u64>("slow").rate_limit(RateLimit::new().events(1, 1)).create().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    let (bell, waker) = bell();
+    assert!(once(producer.publish_async(|_| ()), &waker).is_ready());
+    let mut waiting = producer.publish_async(|event| *event = 2);
+    assert!(once(&mut waiting, &waker).is_pending());
+    assert_eq!(bell.rung(), 0);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(bell.rung(), 1);
+    assert!(matches!(once(&mut waiting, &waker), Poll::Ready(Ok(receipt)) if receipt.offset == 1));
 }
 
 #[test]

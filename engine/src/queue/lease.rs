@@ -477,7 +477,9 @@ impl<M: Clone> Leases<M> {
         let out = self.out.get(&partition).copied();
         match out.map(|slot| (slot, self.entry(slot).state)) {
             Some((_, State::Leased | State::Dying)) => return,
-            Some((slot, State::Waiting)) if first != Some(slot) => {
+            // It waits already: putting it there once more would give it out twice.
+            Some((slot, State::Waiting)) if first == Some(slot) => return,
+            Some((slot, State::Waiting)) => {
                 let entry = self.entry(slot);
                 entry.state = State::Parked;
                 let at = entry.at;
@@ -740,6 +742,21 @@ mod tests {
     fn leases(order: Order) -> Leases<u64> {
         let (max_messages, max_bytes) = (usize::MAX, usize::MAX);
         Leases::new(Terms { visibility: MS(10), max_attempts: Some(2), order, max_messages, max_bytes }, |_| 8)
+    }
+
+    /// Deleting a message behind the first of its partition put the first among the waiting for a second time; two workers
+    /// then had it.
+    #[test]
+    fn deleting_behind_the_first_of_a_partition_leaves_the_first_where_it_is() {
+        let mut leases = leases(Order::Strict);
+        for offset in 0..3 {
+            assert!(leases.restore(0, offset, offset, MS(0), MS(0)));
+        }
+        assert!(leases.delete(0, 2));
+        assert_eq!(leases.grant(MS(0)).map(|grant| grant.offset), Some(0));
+        assert_eq!(leases.grant(MS(0)), None, "its partition has one out");
+        assert_eq!(leases.purge(), 1);
+        assert_eq!(leases.counts().waiting, 0);
     }
 
     #[test]
