@@ -191,6 +191,28 @@ pub enum ProducerError {
         /// The topic.
         topic: String,
     },
+    /// The name of an idempotent producer is no name.
+    #[error(
+        "topic {topic:?}: {name:?} is no name for a producer: take 1 to {MAX_NAME} letters, digits, '.', '_' or '-'"
+    )]
+    Name {
+        /// The topic.
+        topic: String,
+        /// The name.
+        name: String,
+    },
+    /// As many names of idempotent producers as a topic knows are in use.
+    #[error(
+        "topic {topic:?} knows {limit} names of producers already, so {name:?} is refused: use fewer, or wait until some expire"
+    )]
+    TooManyNames {
+        /// The topic.
+        topic: String,
+        /// The name.
+        name: String,
+        /// The most.
+        limit: usize,
+    },
     /// The topic cannot acknowledge so much.
     #[error("topic {topic:?} cannot acknowledge what is published as {level}: {reason}")]
     Unsupported {

@@ -5,6 +5,7 @@ use crate::error::PublishError;
 use crate::overflow::{Counts, Overflow, Slow};
 use crate::partition::Partition;
 use crate::producer::Producers;
+use crate::record::Record;
 use crate::timer::Timer;
 use crate::topic::{Evicted, Inner};
 use slipring_ring::{ClaimError, Wait, Waiter};
@@ -25,12 +26,24 @@ pub(crate) enum Route<'k> {
     To(u32),
 }
 
+impl<'k> Route<'k> {
+    pub(crate) fn of(record: &Record<'k>) -> Self {
+        match (record.partition, record.key) {
+            (Some(partition), _) => Self::To(partition),
+            (None, Some(key)) => Self::Key(key),
+            (None, None) => Self::Any,
+        }
+    }
+}
+
 /// What to do when there is no room.
 #[derive(Clone, Copy)]
 pub(crate) enum Full<'t> {
     /// As the topic says.
     Policy,
     Refuse,
+    /// The same, and nobody counts it: it comes again.
+    Later,
     Until(Instant),
     /// As the topic says, but where that is to wait: refuse, and have the task woken when it may try again.
     #[cfg_attr(not(feature = "async"), allow(dead_code))]
@@ -150,7 +163,7 @@ impl<E, K: Producers> Lane<E, K> {
                     break;
                 }
                 (Some(_), Full::Arm(_)) => {}
-                (Some(_), _) if out_of_time || matches!(full, Full::Refuse) => break,
+                (Some(_), _) if out_of_time || matches!(full, Full::Refuse | Full::Later) => break,
                 (Some(until), _) => match self.attempt(Attempt::Until(until), len, now, fill) {
                     Ok(first) => return Ok(Some(first)),
                     // Another one may be in the way by now, and has its own time.
@@ -188,8 +201,10 @@ impl<E, K: Producers> Lane<E, K> {
                     Counts::add(&topic.counts.dropped, len);
                     return Ok(None);
                 }
-                (Full::Refuse, _) | (Full::Policy | Full::Arm(_), Overflow::Fail) => {
-                    Counts::add(&topic.counts.refused, len);
+                (Full::Refuse | Full::Later, _) | (Full::Policy | Full::Arm(_), Overflow::Fail) => {
+                    if !matches!(full, Full::Later) {
+                        Counts::add(&topic.counts.refused, len);
+                    }
                     let slowest = self.ring.slowest();
                     return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));
                 }

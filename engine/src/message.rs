@@ -173,7 +173,55 @@ impl Message {
             rest = put(rest, value);
         }
         self.headers = (before - rest.len()) as u32;
-        self.time = record.timestamp.or(now).map_or(NO_TIME, |at| at.as_nanos().min(NO_TIME - 1));
+        self.time = time_of(record.timestamp.or(now));
+    }
+
+    /// Copies a record that was [checked](Self::check) and [written](Parts::write) before.
+    pub(crate) fn fill_parts(&mut self, parts: Parts, bytes: &[u8], now: Option<Timestamp>) {
+        put(&mut self.cell[..], bytes);
+        let Parts { key, value, headers, time } = parts;
+        (self.key, self.value, self.headers) = (key, value, headers);
+        self.time = if time == NO_TIME { time_of(now) } else { time };
+    }
+}
+
+fn time_of(at: Option<Timestamp>) -> u64 {
+    at.map_or(NO_TIME, |at| at.as_nanos().min(NO_TIME - 1))
+}
+
+/// The lengths of a record's parts, where its bytes stand elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    key: u32,
+    value: u32,
+    headers: u32,
+    time: u64,
+}
+
+impl Parts {
+    /// Appends a record's bytes as they stand in a cell.
+    pub(crate) fn write(record: &Record<'_>, bytes: &mut Vec<u8>) -> Self {
+        bytes.extend_from_slice(record.key.unwrap_or_default());
+        bytes.extend_from_slice(record.value);
+        let before = bytes.len();
+        for (name, value) in &record.headers {
+            bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
+            bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(value);
+        }
+        Self {
+            key: record.key.map_or(NO_KEY, |key| key.len() as u32),
+            value: record.value.len() as u32,
+            headers: (bytes.len() - before) as u32,
+            time: time_of(record.timestamp),
+        }
+    }
+
+    /// All bytes of it.
+    pub(crate) fn size(&self) -> usize {
+        let key = if self.key == NO_KEY { 0 } else { self.key as usize };
+        key + (self.value + self.headers) as usize
     }
 }
 

@@ -2,7 +2,9 @@
 
 use crate::clock::Timestamp;
 use crate::error::{ProducerError, PublishError, Rejected};
+use crate::identity::IdempotentProducer;
 use crate::lane::{Full, Lane, Route, nap};
+use crate::linger::LingerBuilder;
 use crate::message::Message;
 use crate::overflow::Counts;
 use crate::partitioner::{Partitioner, Picker};
@@ -15,7 +17,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// [`Single`](crate::Single) or [`Multi`]: whether a topic has one producer or any number.
 pub trait Producers: Kind {
@@ -69,6 +71,16 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         self
     }
 
+    /// A producer with a name, under which each event is published once however often it is sent: its settings stay those
+    /// of this builder. See [`IdempotentProducer`].
+    ///
+    /// # Errors
+    /// The name is no name, too many names are in use, or as [`create`](Self::create).
+    pub fn idempotent(self, name: impl Into<String>) -> Result<IdempotentProducer<E, K>, ProducerError> {
+        let topic = Arc::clone(&self.topic);
+        IdempotentProducer::open(self.create()?, &topic, name.into())
+    }
+
     /// Creates the producer.
     ///
     /// # Errors
@@ -93,6 +105,14 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
             Producer { topic, plain, first: Some(first), more: Vec::new(), picker, wait, limiter, is_limited };
         producer.look_for_partitions();
         Ok(producer)
+    }
+}
+
+impl<K: Producers> ProducerBuilder<Message, K> {
+    /// A producer that gathers up to `records` records, none of them for longer than `delay`, and publishes them together.
+    /// See [`LingeringProducer`](crate::LingeringProducer).
+    pub fn linger(self, delay: Duration, records: usize) -> LingerBuilder<K> {
+        LingerBuilder::new(self, delay, records)
     }
 }
 
@@ -126,6 +146,15 @@ pub struct Producer<E, K: Producers = Multi> {
 }
 
 impl<E, K: Producers> Producer<E, K> {
+    pub(crate) fn topic(&self) -> &Inner<E, K> {
+        &self.topic
+    }
+
+    /// The most events that ever fit into a partition at once.
+    pub(crate) fn largest_batch(&self) -> usize {
+        self.topic.settings.capacity - self.topic.settings.retain
+    }
+
     #[inline(always)]
     fn ring(&mut self) -> &mut slipring_ring::Producer<E, K> {
         &mut self.first.as_mut().expect("taken out by the drop only").ring
@@ -243,7 +272,7 @@ impl<E, K: Producers> Producer<E, K> {
             let refuse = limiter.is_some_and(|limiter| limiter.limit.refuse);
             let too_late = match full {
                 Full::Policy => false,
-                Full::Refuse => true,
+                Full::Refuse | Full::Later => true,
                 Full::Until(deadline) => deadline.saturating_duration_since(Instant::now()) < wait,
                 Full::Arm(task) => {
                     if !refuse {
@@ -253,7 +282,9 @@ impl<E, K: Producers> Producer<E, K> {
                 }
             };
             if refuse || too_late {
-                Counts::add(&self.topic.counts.limited, events as usize);
+                if !matches!(full, Full::Later) {
+                    Counts::add(&self.topic.counts.limited, events as usize);
+                }
                 return Err(PublishError::RateLimited { topic: self.topic.name.clone(), of_topic, wait });
             }
             if !std::mem::replace(&mut delayed, true) {
@@ -422,17 +453,32 @@ impl<K: Producers> Producer<Message, K> {
         self.deliver(record.borrow(), Full::Until(deadline))
     }
 
+    /// The partition that a record would go to, if it fits.
+    pub(crate) fn destination(&mut self, record: &Record<'_>) -> Result<u32, PublishError> {
+        if Message::check(record, self.topic.settings.max_message).is_err() {
+            return Err(self.unfit(record));
+        }
+        self.route(Route::of(record), false)
+    }
+
+    /// Publishes what was gathered for a partition; the first offset, if it was not dropped.
+    pub(crate) fn place_gathered(
+        &mut self,
+        partition: u32,
+        full: Full,
+        len: usize,
+        bytes: u64,
+        fill: &mut impl FnMut(usize, &mut Message, Option<Timestamp>),
+    ) -> Result<Option<u64>, PublishError> {
+        self.place(Route::To(partition), full, len, bytes, fill).map(|(_, first)| first)
+    }
+
     #[inline]
     pub(crate) fn deliver(&mut self, record: &Record<'_>, full: Full<'_>) -> Result<Receipt, PublishError> {
         if Message::check(record, self.topic.settings.max_message).is_err() {
             return Err(self.unfit(record));
         }
-        let route = match (record.partition, record.key) {
-            (Some(partition), _) => Route::To(partition),
-            (None, Some(key)) => Route::Key(key),
-            (None, None) => Route::Any,
-        };
-        self.place_one(route, full, record.size(), |message, now| message.fill(record, now))
+        self.place_one(Route::of(record), full, record.size(), |message, now| message.fill(record, now))
     }
 
     #[cold]

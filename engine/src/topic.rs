@@ -4,6 +4,7 @@ use crate::description::Description;
 use crate::engine::{Host, Shared};
 use crate::error::{Closed, MAX_MESSAGE, MAX_PARTITIONS, SubscribeError, TopicError, check_name};
 use crate::event::Event;
+use crate::identity::Identities;
 use crate::message::Message;
 use crate::metrics::TopicMetrics;
 use crate::overflow::{Counts, Overflow, Slow, Tally};
@@ -276,6 +277,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 tallies: Mutex::default(),
                 evicts: AtomicBool::new(false),
                 limiter,
+                identities: Identities::default(),
             };
             inner.grow(partitions)?;
             let inner = Arc::new(inner);
@@ -326,6 +328,7 @@ pub(crate) struct Inner<E, K: Producers> {
     /// Whether any subscriber may be evicted for being slow.
     evicts: AtomicBool,
     pub(crate) limiter: Option<Limiter>,
+    pub(crate) identities: Identities,
 }
 
 /// What became of an eviction.

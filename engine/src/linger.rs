@@ -1,0 +1,274 @@
+//! A producer that gathers records and publishes them together.
+
+use crate::clock::Timestamp;
+use crate::engine::Host;
+use crate::error::{ProducerError, PublishError};
+use crate::lane::Full;
+use crate::message::{Message, Parts};
+use crate::overflow::Counts;
+use crate::producer::{Producer, ProducerBuilder, Producers};
+use crate::receipt::Receipt;
+use crate::record::Record;
+use slipring_ring::Multi;
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
+
+/// How long a dropped producer tries to publish what it has gathered.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
+/// How soon the timer looks again where it found no room, or somebody at work.
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// Settings of a [`LingeringProducer`].
+pub struct LingerBuilder<K: Producers = Multi> {
+    producer: ProducerBuilder<Message, K>,
+    delay: Duration,
+    records: usize,
+    told: Option<Told>,
+}
+
+/// Told of each record that was published.
+type Told = Box<dyn FnMut(u64, Receipt) + Send>;
+
+impl<K: Producers> LingerBuilder<K> {
+    pub(crate) fn new(producer: ProducerBuilder<Message, K>, delay: Duration, records: usize) -> Self {
+        Self { producer, delay, records: records.max(1), told: None }
+    }
+
+    /// Calls `told` with the number that [`send`](LingeringProducer::send) returned and the receipt, when a record was
+    /// published: on the thread that flushes, which may be the engine's timer. It must be short, and must not use this
+    /// producer.
+    pub fn on_published(mut self, told: impl FnMut(u64, Receipt) + Send + 'static) -> Self {
+        self.told = Some(Box::new(told));
+        self
+    }
+
+    /// Creates the producer.
+    ///
+    /// # Errors
+    /// As [`ProducerBuilder::create`].
+    pub fn create(self) -> Result<LingeringProducer<K>, ProducerError> {
+        let Self { producer, delay, records, told } = self;
+        let producer = producer.create()?;
+        let gathered =
+            Gathered { producer, partitions: Vec::new(), count: 0, next: 0, told, is_due: false, failed: None };
+        let host = Arc::clone(&gathered.producer.topic().host);
+        Ok(LingeringProducer { shared: Arc::new(Shared { host, delay, records, gathered: Mutex::new(gathered) }) })
+    }
+}
+
+/// Gathers records and publishes them together, when there are enough of them or the first has waited long enough: one
+/// claim and one wake-up for many. Cloning gives another handle of the same producer.
+///
+/// A record is readable when it was flushed, not when `send` returns. What cannot be published for lack of room stays
+/// gathered, and [`send`](Self::send) is refused once there are as many as may be.
+///
+/// ```
+/// # use slipring::{Engine, ManualClock, Message, Record};
+/// # use std::time::Duration;
+/// let clock = ManualClock::new();
+/// let engine = Engine::builder().clock(clock.clone()).build()?;
+/// let orders = engine.topic::<Message>("orders").create()?;
+/// let producer = orders.producer().linger(Duration::from_millis(5), 100).create()?;
+/// producer.send(Record::new("buy"))?;
+/// producer.send(Record::new("sell"))?;
+/// assert_eq!(orders.metrics().published, 0);
+/// clock.advance(Duration::from_millis(5));                // or producer.flush()?, or the hundredth record
+/// assert_eq!(orders.metrics().published, 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Dropping
+/// The last handle publishes what is gathered; it tries for a second at most. What finds no room by then is lost, and
+/// counted as dropped in the topic's metrics. [`flush`](Self::flush) before, to know.
+pub struct LingeringProducer<K: Producers = Multi> {
+    shared: Arc<Shared<K>>,
+}
+
+struct Shared<K: Producers> {
+    host: Arc<Host>,
+    delay: Duration,
+    records: usize,
+    gathered: Mutex<Gathered<K>>,
+}
+
+struct Gathered<K: Producers> {
+    producer: Producer<Message, K>,
+    /// By partition.
+    partitions: Vec<Stack>,
+    /// Records in all of them.
+    count: usize,
+    /// The number of the next record.
+    next: u64,
+    told: Option<Told>,
+    /// The timer has been asked.
+    is_due: bool,
+    /// What the timer was refused, for reasons that do not pass.
+    failed: Option<PublishError>,
+}
+
+/// What is gathered for one partition.
+#[derive(Default)]
+struct Stack {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    number: u64,
+    parts: Parts,
+}
+
+impl<K: Producers> Clone for LingeringProducer<K> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<K: Producers> fmt::Debug for LingeringProducer<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gathered = self.shared.gathered();
+        write!(f, "LingeringProducer of {:?} with {} records", gathered.producer.topic().name, gathered.count)
+    }
+}
+
+impl<K: Producers> LingeringProducer<K> {
+    /// Takes a copy of a record; returns its number, from 0 on. Publishes what is gathered if that is enough by now; if
+    /// there is no room then, the topic's [`overflow`](crate::TopicBuilder::overflow) says what follows.
+    ///
+    /// # Errors
+    /// The record is larger than the topic takes, or names no partition that there is; or as many as may be are gathered
+    /// and cannot be published; or the topic is closed, which a flush found. The record was not taken then.
+    pub fn send<'r>(&self, record: impl Borrow<Record<'r>>) -> Result<u64, PublishError> {
+        let record = record.borrow();
+        let mut gathered = self.shared.gathered();
+        if let Some(failed) = &gathered.failed {
+            return Err(failed.clone());
+        }
+        let partition = gathered.producer.destination(record)?;
+        if gathered.count >= self.shared.records {
+            // It was refused before, and is tried again before anything more is taken.
+            gathered.flush(Full::Policy)?;
+        }
+        let number = gathered.take(partition as usize, record);
+        if gathered.count >= self.shared.records {
+            // Refused or not, the record was taken: whoever sends the next one is told.
+            let _ = gathered.flush(Full::Policy);
+        }
+        if gathered.count > 0 && !std::mem::replace(&mut gathered.is_due, true) {
+            self.shared.ask_timer(self.shared.delay, Arc::downgrade(&self.shared));
+        }
+        Ok(number)
+    }
+
+    /// Publishes all that is gathered; where there is no room, as the topic's [`overflow`](crate::TopicBuilder::overflow)
+    /// says.
+    ///
+    /// # Errors
+    /// There was no room, or the topic is closed. What was not published is still gathered.
+    pub fn flush(&self) -> Result<(), PublishError> {
+        self.shared.gathered().flush(Full::Policy)
+    }
+
+    /// The same, but waits no longer than until `deadline`.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn flush_until(&self, deadline: Instant) -> Result<(), PublishError> {
+        self.shared.gathered().flush(Full::Until(deadline))
+    }
+
+    /// How many records are gathered and not published.
+    pub fn gathered(&self) -> usize {
+        self.shared.gathered().count
+    }
+}
+
+impl<K: Producers> Shared<K> {
+    fn gathered(&self) -> MutexGuard<'_, Gathered<K>> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask_timer(&self, delay: Duration, own: Weak<Self>) {
+        let task = move || {
+            if let Some(shared) = own.upgrade() {
+                shared.flush_in_time(own);
+            }
+        };
+        self.host.timer.after(delay, task);
+    }
+
+    /// On the timer's thread: never waits, for room or for the lock.
+    fn flush_in_time(&self, own: Weak<Self>) {
+        let mut gathered = match self.gathered.try_lock() {
+            Ok(gathered) => gathered,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return self.ask_timer(AGAIN, own),
+        };
+        match gathered.flush(Full::Later) {
+            Ok(()) => gathered.is_due = false,
+            Err(refused) if refused.is_full() => self.ask_timer(AGAIN, own),
+            Err(refused) => gathered.failed = Some(refused),
+        }
+    }
+}
+
+impl<K: Producers> Gathered<K> {
+    fn take(&mut self, partition: usize, record: &Record<'_>) -> u64 {
+        if self.partitions.len() <= partition {
+            self.partitions.resize_with(partition + 1, Stack::default);
+        }
+        let stack = &mut self.partitions[partition];
+        let number = self.next;
+        stack.entries.push(Entry { number, parts: Parts::write(record, &mut stack.bytes) });
+        self.next += 1;
+        self.count += 1;
+        number
+    }
+
+    fn flush(&mut self, full: Full) -> Result<(), PublishError> {
+        if let Some(failed) = self.failed.as_ref().filter(|_| self.count > 0) {
+            return Err(failed.clone());
+        }
+        let largest = self.producer.largest_batch();
+        for (partition, stack) in self.partitions.iter_mut().enumerate() {
+            while !stack.entries.is_empty() {
+                let len = stack.entries.len().min(largest);
+                let size = stack.entries[..len].iter().map(|entry| entry.parts.size()).sum::<usize>();
+                let mut rest = &stack.bytes[..size];
+                let mut fill = |index: usize, message: &mut Message, now: Option<Timestamp>| {
+                    let entry: &Entry = &stack.entries[index];
+                    let (bytes, after) = rest.split_at(entry.parts.size());
+                    rest = after;
+                    message.fill_parts(entry.parts, bytes, now);
+                };
+                let first = self.producer.place_gathered(partition as u32, full, len, size as u64, &mut fill)?;
+                let topic = self.producer.topic().id;
+                if let Some(told) = &mut self.told {
+                    for (index, entry) in stack.entries[..len].iter().enumerate() {
+                        let receipt = match first {
+                            Some(first) => Receipt::new(topic, partition as u32, first + index as u64),
+                            None => Receipt::dropped(topic, partition as u32),
+                        };
+                        told(entry.number, receipt);
+                    }
+                }
+                stack.entries.drain(..len);
+                stack.bytes.drain(..size);
+                self.count -= len;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<K: Producers> Drop for Gathered<K> {
+    fn drop(&mut self) {
+        let flushed = crate::threads::caught(|| self.flush(Full::Until(Instant::now() + LAST_FLUSH)));
+        if !matches!(flushed, Ok(Ok(()))) && self.count > 0 {
+            Counts::add(&self.producer.topic().counts.dropped, self.count);
+        }
+    }
+}
