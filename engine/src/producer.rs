@@ -239,6 +239,18 @@ impl<E, K: Producers> Producer<E, K> {
         bytes: usize,
         fill: impl FnOnce(&mut E, Option<Timestamp>),
     ) -> Result<Receipt, PublishError> {
+        if !self.is_limited && !self.topic.settings.timestamps {
+            let to = self.route(route, false)?;
+            let lane = match to {
+                0 => self.first.as_mut().expect("taken out by the drop only"),
+                to => &mut self.more[to as usize - 1],
+            };
+            // As in `publish_any`.
+            return match lane.ring.try_fill(|event| fill(event, None)) {
+                Ok(sequence) => Ok(Receipt::new(self.topic.id, to, sequence.0)),
+                Err(fill) => self.overflow_one(to, full, fill),
+            };
+        }
         let mut fill = Some(fill);
         let placed = self.place(route, full, 1, bytes as u64, &mut |_, event, now| {
             if let Some(fill) = fill.take() {
@@ -248,6 +260,22 @@ impl<E, K: Producers> Producer<E, K> {
         match placed? {
             (partition, Some(offset)) => Ok(Receipt::new(self.topic.id, partition, offset)),
             (partition, None) => Ok(Receipt::dropped(self.topic.id, partition)),
+        }
+    }
+
+    /// Publishes one event where there was no room, or no topic any more, a moment ago.
+    #[cold]
+    #[inline(never)]
+    fn overflow_one(&mut self, to: u32, full: Full<'_>, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        let mut fill = Some(fill);
+        let placed = self.place(Route::To(to), full, 1, 0, &mut |_, event, _| {
+            if let Some(fill) = fill.take() {
+                fill(event);
+            }
+        });
+        match placed?.1 {
+            Some(offset) => Ok(Receipt::new(self.topic.id, to, offset)),
+            None => Ok(Receipt::dropped(self.topic.id, to)),
         }
     }
 
@@ -332,15 +360,14 @@ impl<E, K: Producers> Producer<E, K> {
 
     #[inline(always)]
     fn publish_any(&mut self, full: Full<'_>, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        let (is_plain, topic) = (self.is_plain(), self.topic.id);
-        if is_plain && let Ok(mut claim) = self.ring().try_claim(1) {
-            let offset = claim.sequences().first.0;
-            if let Some(event) = claim.get_mut(0) {
-                fill(event);
-            }
-            claim.commit();
-            return Ok(Receipt::new(topic, 0, offset));
-        }
+        let fill = match self.is_plain() {
+            // No claim that outlives a call, so that nothing is written but the event and its position.
+            true => match self.ring().try_fill(fill) {
+                Ok(sequence) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
+                Err(fill) => fill,
+            },
+            false => fill,
+        };
         self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event))
     }
 

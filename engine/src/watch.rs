@@ -130,7 +130,8 @@ impl Watch {
             if self.ready.len() < self.armed.len() && (now || looks.is_multiple_of(PATIENCE)) && self.ask_the_armed() {
                 return Found::Interrupted;
             }
-            if let Some(source) = self.sweep(watched, looks) {
+            // There was an empty look before the first of these: the pause between batches has been made.
+            if let Some(source) = self.sweep(watched, looks + 1) {
                 return Found::Source(source);
             }
             if watched.is_interrupted() {
@@ -139,7 +140,7 @@ impl Watch {
             if now {
                 return Found::Nothing;
             }
-            looks = looks.saturating_add(1);
+            looks = (looks + 1).min(u32::MAX - 1);
             if self.wait.idle(looks) == Idle::Look {
                 // A reading of the clock costs about as much as a look.
                 let due = looks.is_multiple_of(16) && deadline.is_some_and(|deadline| deadline <= Instant::now());

@@ -152,6 +152,28 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
+    /// The same, but gives `fill` back if the ring is full or closed, to be tried in another way.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let mut builder = Builder::single(1, u64::default);
+    /// builder.poll("slow");
+    /// let (mut producer, _ring) = builder.build()?;
+    /// assert!(producer.try_fill(|event| *event = 7).is_ok());
+    /// let Err(fill) = producer.try_fill(|event| *event = 8) else { unreachable!("there is one slot") };
+    /// let mut elsewhere = 0;
+    /// fill(&mut elsewhere);
+    /// assert_eq!(elsewhere, 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn try_fill<F: FnOnce(&mut E)>(&mut self, fill: F) -> Result<Sequence, F> {
+        match self.claim_now(1) {
+            Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)),
+            None => Err(fill),
+        }
+    }
+
     #[cold]
     fn refused(&self) -> ClaimError {
         self.core.closing.reason().map_or(ClaimError::Full, ClaimError::Closed)
