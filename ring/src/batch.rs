@@ -116,6 +116,27 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         self.read = later(earlier(from.0, self.read), self.consumer.next);
     }
 
+    /// Counts everything below `to` as iterated, as far as this batch goes. A position that was iterated already
+    /// changes nothing.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Sequence};
+    /// # let mut builder = Builder::single(4, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// producer.publish_batch(3, |index, event| *event = index as u64)?;
+    /// let mut batch = tape.poll(8)?;
+    /// assert_eq!(batch.iter().map(|(_, event)| event).sum::<u64>(), 3);   // counts nothing as iterated
+    /// batch.pass_over_to(Sequence(2));
+    /// drop(batch);
+    /// assert_eq!(tape.consumed(), Sequence(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pass_over_to(&mut self, to: Sequence) {
+        self.read = later(self.read, earlier(to.0, self.end));
+    }
+
     /// Passes over the next slot unread.
     pub(crate) fn pass_over(&mut self) {
         if self.read != self.end {
@@ -153,6 +174,15 @@ impl<E, K: Kind, A: Access> Drop for Batch<'_, E, K, A> {
         if self.held {
             self.consumer.end(self.read);
         }
+    }
+}
+
+impl<E, K: Kind> Batch<'_, E, K> {
+    /// The events that are left, any number of times. It counts none as iterated: see
+    /// [`pass_over_to`](Self::pass_over_to).
+    #[inline]
+    pub fn iter(&self) -> Iter<'_, E, K> {
+        Iter { slots: self.consumer.core.buffer.slots(), next: self.read, end: self.end }
     }
 }
 
@@ -218,6 +248,43 @@ impl<'b, E: 'b, K: Kind, A: Access> Iterator for Events<'b, E, K, A> {
         // against every other one, so nobody else looks at the slot while it may be changed. Each sequence is visited
         // once.
         Some((Sequence(sequence), unsafe { A::lend(self.slots, sequence) }))
+    }
+}
+
+/// The events of a batch, in order, by shared reference: what [`Batch::iter`] gives.
+pub struct Iter<'b, E, K: Kind> {
+    slots: Slots<'b, E, K::Stamp>,
+    next: u64,
+    end: u64,
+}
+
+impl<E, K: Kind> Iter<'_, E, K> {
+    /// Whether no other event follows in this batch.
+    #[inline(always)]
+    pub fn is_over(&self) -> bool {
+        self.next == self.end
+    }
+
+    /// The next sequence to be handed out.
+    #[inline(always)]
+    pub fn position(&self) -> Sequence {
+        Sequence(self.next)
+    }
+}
+
+impl<'b, E, K: Kind> Iterator for Iter<'b, E, K> {
+    type Item = (Sequence, &'b E);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let sequence = self.next;
+        if sequence == self.end {
+            return None;
+        }
+        self.next = sequence.wrapping_add(1);
+        // SAFETY: as in `Events::next`; nobody changes the slot, so that it may be lent more than once, and what moves
+        // the consumed position needs the batch for itself, of which this borrows.
+        Some((Sequence(sequence), unsafe { Shared::lend(self.slots, sequence) }))
     }
 }
 

@@ -208,7 +208,7 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     }
 
     fn declare(&mut self, stage: impl Into<Stage>, exclusive: bool, workers: usize, launch: Launch<E, K>) -> &mut Self {
-        let role = Role { exclusive, workers, at_run_time: false };
+        let role = Role { exclusive, workers, at_run_time: false, successor: false };
         self.declared.push(Declared { stage: stage.into(), role, launch });
         self
     }

@@ -20,13 +20,16 @@ pub(crate) struct Role {
     pub(crate) workers: usize,
     /// While the ring is being built nobody publishes yet, so that an exclusive stage may join.
     pub(crate) at_run_time: bool,
+    /// It reads on where another stage's consumer does not answer: what a closed ring still holds is its business too.
+    pub(crate) successor: bool,
 }
 
 impl<E, K: Kind> Core<E, K> {
     /// Adds a stage; returns it and where it starts.
     pub(crate) fn join(&self, declared: &Stage, role: Role) -> Result<(Arc<StageState>, u64), BuildError> {
         let mut members = lock(&self.members);
-        if let Some(closed) = self.closing.reason() {
+        let may_read_out = role.successor && !self.closing.phase().at_once();
+        if let Some(closed) = self.closing.reason().filter(|_| !may_read_out) {
             return Err(closed.into());
         }
         let after = self.resolve(declared, &members)?;

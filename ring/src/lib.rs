@@ -231,7 +231,7 @@ mod worker;
 mod workers;
 
 pub use access::{Access, Exclusive, Shared};
-pub use batch::{Batch, Events};
+pub use batch::{Batch, Events, Iter};
 pub use bell::Waiter;
 pub use builder::Builder;
 pub use claim::Claim;

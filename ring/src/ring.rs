@@ -147,9 +147,41 @@ impl<E, K: Kind> Ring<E, K> {
     /// The name is taken, a stage it names is not there, the start is out of range, a stage changes events and the
     /// newcomer does not stand behind it, or the ring is closed.
     pub fn join(&self, stage: impl Into<Stage>) -> Result<Consumer<E, K>, BuildError> {
-        let stage = stage.into();
-        let (state, start) = self.core.join(&stage, Role { exclusive: false, workers: 0, at_run_time: true })?;
+        self.join_as(stage.into(), false)
+    }
+
+    fn join_as(&self, stage: Stage, successor: bool) -> Result<Consumer<E, K>, BuildError> {
+        let role = Role { exclusive: false, workers: 0, at_run_time: true, successor };
+        let (state, start) = self.core.join(&stage, role)?;
         Ok(Consumer::new(Arc::clone(&self.core), state, start, stage.wait))
+    }
+
+    /// Puts another consumer in the place of the stage `old`, whose own one does not answer: joins as
+    /// [`join`](Self::join) does, under a name of its own, then [evicts](Self::evict) the old one, whose gate goes at
+    /// once or, if it holds a batch, when that ends. In between both gates hold, so that a successor which starts where
+    /// the old one stood misses nothing. A closed ring takes successors until all is read.
+    ///
+    /// ```
+    /// use slipring_ring::{Builder, Closed, Sequence, Stage, Start};
+    /// let mut builder = Builder::single(4, u64::default);
+    /// builder.poll("tape");
+    /// let (mut producer, ring) = builder.build()?;
+    /// let mut stalled = ring.consumer("tape")?;
+    /// producer.publish_batch(3, |index, event| *event = index as u64)?;
+    /// ring.close();
+    /// let mut next = ring.take_over("tape", Stage::new("tape, once more").start(Start::At(Sequence(0))))?;
+    /// assert_eq!((&mut next.poll(4)?).into_iter().count(), 3);
+    /// assert!(matches!(stalled.poll(4), Err(Closed::Evicted { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`join`](Self::join), but that the ring may be closed. The old stage then stays. If others stand behind it,
+    /// it stays as well, beside the new one. That it has gone already is no error.
+    pub fn take_over(&self, old: &str, stage: impl Into<Stage>) -> Result<Consumer<E, K>, BuildError> {
+        let consumer = self.join_as(stage.into(), true)?;
+        let _ = self.core.evict(old);
+        Ok(consumer)
     }
 
     /// Joins while the ring runs, on a thread of its own where `make` makes the handler. Returns the first sequence.

@@ -358,6 +358,36 @@ fn eviction_waits_for_the_end_of_a_batch_and_the_consumer_is_told() {
     assert!(ring.join("slow").is_ok(), "its name is free again");
 }
 
+/// A successor of a stage that never moves again begins where that one stood, and the old gate goes with its batch.
+#[test]
+fn a_successor_misses_nothing_and_the_old_gate_goes_when_its_batch_ends() {
+    let mut builder = Builder::multi(4, || 0u64);
+    builder.poll("old");
+    let (mut producer, ring) = builder.build().unwrap();
+    let mut old = ring.consumer("old").unwrap();
+    producer.publish_batch(4, |index, event| *event = index as u64 + 1).unwrap();
+    let mut batch = old.poll(9).unwrap();
+    assert_eq!((&mut batch).into_iter().next().unwrap().1, &1);
+    let at = |sequence| Stage::new("new").start(Start::At(Sequence(sequence)));
+    assert!(matches!(ring.take_over("old", at(5)), Err(BuildError::OutOfRange { .. })));
+    assert_eq!(ring.positions().stages.len(), 1, "a refused successor changes nothing");
+    let mut new = ring.take_over("old", at(0)).unwrap();
+    assert_eq!(read(&mut new), [1, 2, 3, 4]);
+    assert_eq!(producer.try_publish(|_| ()), Err(ClaimError::Full), "the old one is in its batch");
+    drop(batch);
+    producer.try_publish(|event| *event = 5).unwrap();
+    assert!(matches!(old.poll(1), Err(Closed::Evicted { .. })));
+    drop(old);
+    // A ring that is closed, but not read out.
+    ring.close();
+    assert!(ring.join("late").is_err());
+    let mut last = ring.take_over("new", Stage::new("last").start(Start::At(Sequence(4)))).unwrap();
+    assert_eq!((&mut last.poll(9).unwrap()).into_iter().map(|(_, event)| *event).collect::<Vec<_>>(), [5]);
+    assert_eq!(last.poll(1).err(), Some(Closed::Closed));
+    ring.halt();
+    assert!(matches!(ring.take_over("last", "more").err(), Some(BuildError::Closed(Closed::Halted))));
+}
+
 /// A sleeping consumer is told of its eviction, and of the ring's end.
 #[test]
 fn a_sleeping_consumer_is_told_of_its_eviction() {
