@@ -3,12 +3,13 @@
 use crate::clock::{Clock, SystemClock};
 use crate::description::Description;
 use crate::error::{Closed, TopicError};
+use crate::group::{AnyGroup, Group, GroupDescription, GroupName};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::producer::Producers;
 use crate::report::{Report, TopicReport};
 use crate::timer::Timer;
-use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder};
+use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder, TopicId};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -54,6 +55,33 @@ pub(crate) struct Host {
     engine: Weak<Shared>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Timer,
+    /// In the order of their first member. Groups live as long as the engine: they know what is committed.
+    groups: Mutex<Vec<(String, Arc<dyn AnyGroup>)>>,
+}
+
+impl Host {
+    fn groups(&self) -> MutexGuard<'_, Vec<(String, Arc<dyn AnyGroup>)>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A topic was deleted.
+    fn forget(&self, topic: TopicId) {
+        let groups = self.groups().clone();
+        groups.iter().for_each(|(_, group)| group.forget(topic));
+    }
+
+    /// The group of this name that reads events of this type; a new one if there is none. Topics of another type make
+    /// another group, even under the same name: the two have no partition in common.
+    pub(crate) fn group<E: Send + Sync + 'static, K: Producers>(self: &Arc<Self>, name: &str) -> Arc<Group<E, K>> {
+        let mut groups = self.groups();
+        let mut known = groups.iter().filter(|(known, _)| known == name);
+        let found = known.find_map(|(_, group)| Arc::clone(group).into_any().downcast().ok());
+        found.unwrap_or_else(|| {
+            let group = Group::new(name, self);
+            groups.push((name.to_owned(), Arc::clone(&group) as Arc<dyn AnyGroup>));
+            group
+        })
+    }
 }
 
 #[derive(Default)]
@@ -143,7 +171,8 @@ impl EngineBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let shared = Arc::new_cyclic(|engine| {
             let engine = Weak::clone(engine);
-            let host = Arc::new(Host { engine, timer: Timer::new(Arc::clone(&clock)), clock });
+            let host =
+                Arc::new(Host { engine, timer: Timer::new(Arc::clone(&clock)), clock, groups: Mutex::default() });
             Shared { topics: Mutex::default(), host }
         });
         Ok(Engine { shared })
@@ -185,6 +214,29 @@ impl Engine {
         })
     }
 
+    /// A member of a group that reads several topics of one type of events: their names, then its settings. For a single
+    /// topic there is [`Topic::group`](crate::Topic::group).
+    ///
+    /// ```
+    /// # use slipring::{Engine, Message};
+    /// # let engine = Engine::builder().build()?;
+    /// let orders = engine.topic::<Message>("orders").partitions(4).create()?;
+    /// let returns = engine.topic::<Message>("returns").create()?;
+    /// let billing = engine.group("billing").topics([&orders, &returns]).join()?;
+    /// println!("{}", engine.groups()[0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn group(&self, name: impl Into<String>) -> GroupName {
+        GroupName::new(Arc::clone(&self.shared.host), name.into())
+    }
+
+    /// All groups at this moment: members, what each has, committed offsets and lag. Two of one name read events of
+    /// different types, and have nothing else in common.
+    pub fn groups(&self) -> Vec<GroupDescription> {
+        let groups = self.shared.host.groups().clone();
+        groups.iter().map(|(_, group)| group.describe()).collect()
+    }
+
     /// The names of all topics, in the order of creation.
     pub fn topics(&self) -> Vec<String> {
         self.shared.topics().open.iter().map(|topic| topic.name().to_owned()).collect()
@@ -219,6 +271,7 @@ impl Engine {
         let in_use = |consumers| TopicError::InUse { name: name.to_owned(), consumers };
         topic.close_unread().map_err(in_use)?;
         self.shared.remove(&topic);
+        self.shared.host.forget(topic.id());
         Ok(topic.shutdown(Duration::ZERO))
     }
 
@@ -231,7 +284,9 @@ impl Engine {
         let topic = self.shared.find(name)?;
         self.shared.remove(&topic);
         topic.halt();
-        Ok(topic.shutdown(Duration::ZERO))
+        let report = topic.shutdown(Duration::ZERO);
+        self.shared.host.forget(topic.id());
+        Ok(report)
     }
 
     /// The positions of all topics and consumers at this moment. No producer or consumer is held up by it.

@@ -24,12 +24,14 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod bury;
 mod clock;
 mod description;
 mod engine;
 mod error;
 mod event;
 mod graves;
+mod group;
 mod identity;
 pub mod journal;
 mod lane;
@@ -52,11 +54,11 @@ mod stream;
 mod subscriber;
 mod subscription;
 mod threads;
-#[allow(dead_code)]
 mod timer;
 mod topic;
 mod watch;
 
+pub use bury::Bury;
 pub use clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
 pub use description::Description;
 pub use engine::{Engine, EngineBuilder};
@@ -66,6 +68,10 @@ pub use error::{
 };
 pub use event::Event;
 pub use graves::DeadLetterError;
+pub use group::{
+    Assignor, Commit, CommitError, Fenced, GroupBatch, GroupBuilder, GroupDescription, GroupError, GroupMessages,
+    GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance, TopicPartition,
+};
 pub use identity::{IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY};
 pub use letter::DeadLetter;
 pub use linger::{LingerBuilder, LingeringProducer};

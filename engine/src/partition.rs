@@ -36,6 +36,19 @@ impl<E, K: Producers> Partition<E, K> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The first offset from `from` on, which the caller's gate keeps, that was published at `at` or later; else the
+    /// next one to be published. Times grow with the offsets, but for the moment between a producer's look at the clock
+    /// and its claim.
+    pub(crate) fn first_since(&self, at: Timestamp, from: u64) -> u64 {
+        let mut low = from;
+        let mut high = self.ring.positions().published.0.max(from);
+        while let Some(times) = self.times.as_ref().filter(|_| low < high) {
+            let middle = low + (high - low) / 2;
+            if times.get(middle) < at { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
     /// A producer of the ring; none if there is only one and somebody has it.
     pub(crate) fn lend(&self) -> Option<slipring_ring::Producer<E, K>> {
         K::take(&mut self.spare())

@@ -64,6 +64,15 @@ impl StartAt {
             _ => None,
         }
     }
+
+    /// What the ring is told. Where the time says more, [`Part::move_to_start`] goes on from there.
+    pub(crate) fn in_ring(&self, partition: u32) -> Start {
+        match self.offset(partition) {
+            Some(offset) => Start::At(Sequence(offset)),
+            None if *self == Self::Latest => Start::Latest,
+            None => Start::Earliest,
+        }
+    }
 }
 
 /// Settings of a subscriber. Unpinned and parking when idle, unless told.
@@ -233,39 +242,16 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         }
         let partitions = self.topic.partitions();
         let joined = partitions.iter().map(|partition| {
-            let start = match self.start.offset(partition.index) {
-                Some(offset) => Start::At(Sequence(offset)),
-                None if self.start == StartAt::Latest => Start::Latest,
-                None => Start::Earliest,
-            };
-            let joined = partition.ring.join(self.stage().start(start));
+            let joined = partition.ring.join(self.stage().start(self.start.in_ring(partition.index)));
             let consumer = joined.map_err(|cause| SubscribeError::new(&self.topic.name, partition.index, cause))?;
             let mut part = Part { partition: Arc::clone(partition), consumer };
-            self.move_to_start(&mut part)?;
+            part.move_to_start(&self.start, &self.topic).map_err(|TooOld { asked, earliest, latest }| {
+                let (topic, consumer) = (self.topic.name.clone(), self.name.clone());
+                SubscribeError::OutOfRange { topic, consumer, partition: partition.index, asked, earliest, latest }
+            })?;
             Ok(part)
         });
         joined.collect()
-    }
-
-    /// Where the time says more than the ring knows: the gate stands at or before the start by now.
-    fn move_to_start(&self, part: &mut Part<E, K>) -> Result<(), SubscribeError> {
-        let topic = &self.topic;
-        let from = part.consumer.consumed().0;
-        let oldest = part.oldest_kept(topic);
-        let to = match (self.start.offset(part.partition.index), &self.start) {
-            (Some(asked), _) if asked < oldest => {
-                let latest = part.partition.ring.positions().published.0;
-                let (topic, consumer) = (topic.name.clone(), self.name.clone());
-                let partition = part.partition.index;
-                return Err(SubscribeError::OutOfRange { topic, consumer, partition, asked, earliest: oldest, latest });
-            }
-            (None, StartAt::Timestamp(at)) => part.first_since(*at, from).max(oldest),
-            (None, StartAt::Earliest | StartAt::Offsets(_)) => oldest,
-            _ => return Ok(()),
-        };
-        // It is published, and behind nobody: else it stays where it is, and reads what is too old.
-        let _ = part.consumer.seek(Sequence(to.max(from)));
-        Ok(())
     }
 
     /// A subscriber of one partition that nobody adds others to.
@@ -344,18 +330,34 @@ pub(crate) struct Part<E, K: Producers> {
     pub(crate) consumer: Consumer<E, K>,
 }
 
+/// An offset that was asked for is kept by the ring and older than the topic retains.
+pub(crate) struct TooOld {
+    pub(crate) asked: u64,
+    pub(crate) earliest: u64,
+    pub(crate) latest: u64,
+}
+
 impl<E, K: Producers> Part<E, K> {
-    /// The first offset from `from` on, which this part's gate keeps, that was published at `at` or later; else the
-    /// next one to be published. Times grow with the offsets, but for the moment between a producer's look at the clock
-    /// and its claim.
+    /// Where the time says more than the ring knows: the gate stands at or before the start by now.
+    pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &Inner<E, K>) -> Result<(), TooOld> {
+        let from = self.consumer.consumed().0;
+        let oldest = self.oldest_kept(topic);
+        let to = match (start.offset(self.partition.index), start) {
+            (Some(asked), _) if asked < oldest => {
+                let latest = self.partition.ring.positions().published.0;
+                return Err(TooOld { asked, earliest: oldest, latest });
+            }
+            (None, StartAt::Timestamp(at)) => self.first_since(*at, from).max(oldest),
+            (None, StartAt::Earliest | StartAt::Offsets(_)) => oldest,
+            _ => return Ok(()),
+        };
+        // It is published, and behind nobody: else it stays where it is, and reads what is too old.
+        let _ = self.consumer.seek(Sequence(to.max(from)));
+        Ok(())
+    }
+
     fn first_since(&self, at: Timestamp, from: u64) -> u64 {
-        let mut low = from;
-        let mut high = self.partition.ring.positions().published.0.max(from);
-        while let Some(times) = self.partition.times.as_ref().filter(|_| low < high) {
-            let middle = low + (high - low) / 2;
-            if times.get(middle) < at { low = middle + 1 } else { high = middle }
-        }
-        low
+        self.partition.first_since(at, from)
     }
 
     /// The first offset that the topic's retention by age leaves to whoever comes or goes back, if this part's gate
@@ -751,7 +753,11 @@ impl<E, K: Producers> Watched for Parts<'_, E, K> {
 }
 
 /// Passes over what was published before `oldest`; how many that are.
-fn expire<E, K: Producers>(batch: &mut RingBatch<'_, E, K>, partition: &Partition<E, K>, oldest: Timestamp) -> u64 {
+pub(crate) fn expire<E, K: Producers>(
+    batch: &mut RingBatch<'_, E, K>,
+    partition: &Partition<E, K>,
+    oldest: Timestamp,
+) -> u64 {
     let mut expired = 0;
     while let Some(times) = partition.times.as_ref().filter(|_| !batch.is_empty()) {
         if times.get(batch.position().0) >= oldest {

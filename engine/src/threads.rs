@@ -59,6 +59,11 @@ impl Threads {
         hears.recv().unwrap_or_else(|_| Err(StartError::Panicked("the thread ended".to_owned())))
     }
 
+    /// Whether the calling thread is one of these.
+    pub(crate) fn is_own(&self) -> bool {
+        self.alive.threads().contains(&std::thread::current().id())
+    }
+
     /// Waits until every thread but the calling one has ended; false if `deadline` comes first.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
         let own = std::thread::current().id();

@@ -58,6 +58,7 @@ impl Timer {
         due
     }
 
+    #[allow(dead_code)]
     pub(crate) fn after(&self, delay: Duration, task: impl FnOnce() + Send + 'static) -> Due {
         self.at(self.core.clock.now().saturating_add(delay), task)
     }

@@ -4,6 +4,7 @@ use crate::description::Description;
 use crate::engine::{Host, Shared};
 use crate::error::{Closed, MAX_MESSAGE, MAX_PARTITIONS, SubscribeError, TopicError, check_name};
 use crate::event::Event;
+use crate::group::GroupBuilder;
 use crate::identity::Identities;
 use crate::message::Message;
 use crate::metrics::TopicMetrics;
@@ -347,6 +348,13 @@ pub(crate) trait Reader<E, K: Producers>: Send + Sync {
 
     /// All readers have joined: reads it from now on.
     fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>);
+
+    /// Waits until its threads, which are not the topic's, have read the closed topic to its end. False if `deadline`
+    /// comes first.
+    fn drain(&self, deadline: Instant) -> bool {
+        let _ = deadline;
+        true
+    }
 }
 
 /// The readers of a topic while nobody else can join or add partitions.
@@ -609,6 +617,13 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         SubscriberBuilder::new(Arc::clone(&self.inner), name.into())
     }
 
+    /// A member of a group that reads this topic: its settings, then [`join`](GroupBuilder::join) or
+    /// [`run`](GroupBuilder::run). For several topics see [`Engine::group`](crate::Engine::group).
+    pub fn group(&self, name: impl Into<String>) -> GroupBuilder<E, K> {
+        let topics = vec![Arc::clone(&self.inner)];
+        GroupBuilder::new(Arc::clone(&self.inner.host), name.into(), topics)
+    }
+
     /// The positions of this topic and its consumers at this moment.
     pub fn metrics(&self) -> TopicMetrics {
         AnyTopic::metrics(&*self.inner)
@@ -627,6 +642,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 
 /// What the engine needs of a topic, whatever its events.
 pub(crate) trait AnyTopic: Send + Sync {
+    fn id(&self) -> TopicId;
     fn name(&self) -> &str;
     fn shape(&self) -> &Shape;
     fn metrics(&self) -> TopicMetrics;
@@ -642,6 +658,10 @@ pub(crate) trait AnyTopic: Send + Sync {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
+    fn id(&self) -> TopicId {
+        self.id
+    }
+
     fn name(&self) -> &str {
         &self.name
     }
@@ -721,10 +741,12 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         let deadline = now.checked_add(limit).or_else(|| now.checked_add(century)).unwrap_or(now);
         let partitions = self.partitions();
-        if !self.threads.wait(deadline) {
+        let readers = self.readers().all();
+        let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
+        if !drained(deadline) {
             self.halt();
             // A moment for threads that are about to end.
-            self.threads.wait(Instant::now() + Duration::from_millis(100));
+            drained(Instant::now() + Duration::from_millis(100));
         }
         TopicReport::new(&self.name, &partitions, &self.runs())
     }

@@ -1,0 +1,441 @@
+//! Who reads what: three ways to share partitions out among members, as pure functions.
+//!
+//! All are deterministic: the same members, topics and past give the same result, whatever the order of arrival.
+//! Members with a name stand in front, in the order of their names, so that one that comes back stands where it stood.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// How the partitions of a group's topics are shared out among its members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Assignor {
+    /// Topic by topic, neighbouring partitions to the same member: the same partitions of several topics meet in one
+    /// member. Even within one for each topic, so that with many topics the first members have more.
+    Range,
+    /// One partition to each member in turn. Even within one over all topics if all members read the same topics.
+    RoundRobin,
+    /// As even as the members' topics permit, and of all such ways the one that moves the fewest partitions.
+    #[default]
+    Sticky,
+}
+
+impl fmt::Display for Assignor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Range => "range",
+            Self::RoundRobin => "round-robin",
+            Self::Sticky => "sticky",
+        })
+    }
+}
+
+/// A member's number in its group. Numbers grow and are never used again.
+pub(crate) type MemberId = u64;
+
+/// A partition of one of the topics that a group reads; the group numbers its topics as it comes to know them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PartitionId {
+    pub(crate) topic: u32,
+    pub(crate) partition: u32,
+}
+
+/// A member as the assignors see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) id: MemberId,
+    pub(crate) name: Option<String>,
+    pub(crate) topics: BTreeSet<u32>,
+}
+
+/// Each partition that somebody reads, and who.
+pub(crate) type Assignment = BTreeMap<PartitionId, MemberId>;
+
+impl Assignor {
+    /// Shares out `topics` (number of partitions by topic). `before` is the assignment so far.
+    pub(crate) fn assign(self, members: &[Candidate], topics: &BTreeMap<u32, u32>, before: &Assignment) -> Assignment {
+        let mut members: Vec<&Candidate> = members.iter().collect();
+        members.sort_by_key(|member| (member.name.is_none(), &member.name, member.id));
+        match self {
+            Self::Range => range(&members, topics),
+            Self::RoundRobin => round_robin(&members, topics),
+            Self::Sticky => Plan::new(&members, topics, before).settled(),
+        }
+    }
+}
+
+fn partitions(topics: &BTreeMap<u32, u32>) -> impl Iterator<Item = PartitionId> + '_ {
+    topics.iter().flat_map(|(&topic, &count)| (0..count).map(move |partition| PartitionId { topic, partition }))
+}
+
+fn range(members: &[&Candidate], topics: &BTreeMap<u32, u32>) -> Assignment {
+    let mut assignment = Assignment::new();
+    for (&topic, &count) in topics {
+        let readers: Vec<_> = members.iter().filter(|member| member.topics.contains(&topic)).collect();
+        let mut partitions = (0..count).map(|partition| PartitionId { topic, partition });
+        for (index, reader) in readers.iter().enumerate() {
+            let share = count as usize / readers.len() + usize::from(index < count as usize % readers.len());
+            assignment.extend(partitions.by_ref().take(share).map(|partition| (partition, reader.id)));
+        }
+    }
+    assignment
+}
+
+fn round_robin(members: &[&Candidate], topics: &BTreeMap<u32, u32>) -> Assignment {
+    let mut turn = 0;
+    let taken = partitions(topics).filter_map(|partition| {
+        let found = (0..members.len()).map(|step| (turn + step) % members.len());
+        let index = found.into_iter().find(|&index| members[index].topics.contains(&partition.topic))?;
+        turn = index + 1;
+        Some((partition, members[index].id))
+    });
+    taken.collect()
+}
+
+/// A sticky assignment on its way. Members and partitions go by their index.
+struct Plan<'a> {
+    members: &'a [&'a Candidate],
+    partitions: Vec<PartitionId>,
+    /// Who had it, if that member is still there and reads the topic.
+    before: Vec<Option<usize>>,
+    owner: Vec<Option<usize>>,
+    load: Vec<usize>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(members: &'a [&'a Candidate], topics: &BTreeMap<u32, u32>, before: &Assignment) -> Self {
+        let partitions: Vec<_> = partitions(topics).collect();
+        let index: BTreeMap<_, _> = members.iter().enumerate().map(|(index, member)| (member.id, index)).collect();
+        let had = |partition: &PartitionId| {
+            let had = *index.get(before.get(partition)?)?;
+            members[had].topics.contains(&partition.topic).then_some(had)
+        };
+        let before: Vec<_> = partitions.iter().map(had).collect();
+        let mut load = vec![0; members.len()];
+        before.iter().flatten().for_each(|&member| load[member] += 1);
+        Self { members, partitions, owner: before.clone(), before, load }
+    }
+
+    fn settled(mut self) -> Assignment {
+        let same = self.members.windows(2).all(|pair| pair[0].topics == pair[1].topics);
+        if same {
+            self.shed_to_even_shares();
+        }
+        self.hand_out_the_rest();
+        if !same {
+            while self.improve() {}
+        }
+        let owned = self.partitions.iter().zip(&self.owner);
+        owned.filter_map(|(&partition, &owner)| Some((partition, self.members[owner?].id))).collect()
+    }
+
+    /// All members read the same: whoever has more than an even share gives the excess up. The larger shares, one
+    /// more than the smaller ones, are for those who have the most, so that nobody gives up what could stay.
+    fn shed_to_even_shares(&mut self) {
+        let Some(first) = self.members.first() else { return };
+        let total = self.partitions.iter().filter(|partition| first.topics.contains(&partition.topic)).count();
+        let (share, larger) = (total / self.members.len(), total % self.members.len());
+        let mut by_load: Vec<usize> = (0..self.members.len()).collect();
+        by_load.sort_by_key(|&member| Reverse(self.load[member]));
+        let mut share_of = vec![share; self.members.len()];
+        by_load[..larger].iter().for_each(|&member| share_of[member] += 1);
+        for owner in self.owner.iter_mut().rev() {
+            if let Some(member) = *owner
+                && self.load[member] > share_of[member]
+            {
+                self.load[member] -= 1;
+                *owner = None;
+            }
+        }
+    }
+
+    /// What nobody has goes to whoever may read it and has the least.
+    fn hand_out_the_rest(&mut self) {
+        for (partition, owner) in self.partitions.iter().zip(&mut self.owner) {
+            if owner.is_none() {
+                let readers = (0..self.members.len()).filter(|&i| self.members[i].topics.contains(&partition.topic));
+                *owner = readers.min_by_key(|&member| self.load[member]);
+                if let Some(member) = *owner {
+                    self.load[member] += 1;
+                }
+            }
+        }
+    }
+
+    /// One step towards the best assignment; false if this is it.
+    ///
+    /// The members read different topics, so that evening out may need a chain: one hands a partition to a second, who
+    /// hands another one to a third. This is a flow of least cost. The k-th partition of a member costs k times `EVEN`,
+    /// which makes the cheapest assignment the most even one; a partition that is not where it was costs 1 more. A
+    /// step is a circle of hand-overs that costs less than nothing; when there is none, no assignment is cheaper.
+    fn improve(&mut self) -> bool {
+        let count = self.members.len();
+        // One node more than members: it takes a partition off one member's load and puts one on another's.
+        let (pool, even) = (count, self.partitions.len() as i64 + 1);
+        let mut cheapest = vec![vec![None::<(i64, Option<usize>)>; count + 1]; count + 1];
+        for (partition, &owner) in self.owner.iter().enumerate() {
+            let Some(from) = owner else { continue };
+            let cost = |member| i64::from(self.before[partition].is_some_and(|before| before != member));
+            for to in (0..count).filter(|&to| to != from) {
+                let price = cost(to) - cost(from);
+                let better = cheapest[from][to].is_none_or(|(known, _)| price < known);
+                if better && self.members[to].topics.contains(&self.partitions[partition].topic) {
+                    cheapest[from][to] = Some((price, Some(partition)));
+                }
+            }
+        }
+        for (member, &load) in self.load.iter().enumerate() {
+            cheapest[member][pool] = Some((even * (load as i64 + 1), None));
+            cheapest[pool][member] = (load > 0).then_some((-even * load as i64, None));
+        }
+        // Bellman and Ford: who still gets cheaper after as many rounds as there are nodes hangs on such a circle.
+        let (mut distance, mut via) = (vec![0; count + 1], vec![None; count + 1]);
+        let mut on_circle = None;
+        for _ in 0..=count {
+            on_circle = None;
+            for from in 0..=count {
+                for to in 0..=count {
+                    if let Some((price, _)) = cheapest[from][to]
+                        && distance[from] + price < distance[to]
+                    {
+                        distance[to] = distance[from] + price;
+                        via[to] = Some(from);
+                        on_circle = Some(to);
+                    }
+                }
+            }
+        }
+        let Some(mut node) = on_circle else { return false };
+        // Back along the way for long enough to stand on the circle itself, then once around.
+        for _ in 0..=count {
+            node = via[node].unwrap_or(node);
+        }
+        let last = node;
+        loop {
+            let Some(from) = via[node] else { return false };
+            if let Some((_, Some(partition))) = cheapest[from][node] {
+                self.owner[partition] = Some(node);
+                self.load[from] -= 1;
+                self.load[node] += 1;
+            }
+            node = from;
+            if node == last {
+                return true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: [Assignor; 3] = [Assignor::Range, Assignor::RoundRobin, Assignor::Sticky];
+
+    fn member(id: MemberId, name: Option<&str>, topics: impl IntoIterator<Item = u32>) -> Candidate {
+        Candidate { id, name: name.map(str::to_owned), topics: topics.into_iter().collect() }
+    }
+
+    fn loads(members: &[Candidate], assignment: &Assignment) -> Vec<usize> {
+        let load = |member: &Candidate| assignment.values().filter(|&&owner| owner == member.id).count();
+        members.iter().map(load).collect()
+    }
+
+    fn squares(loads: &[usize]) -> usize {
+        loads.iter().map(|load| load * load).sum()
+    }
+
+    /// Partitions that were with a member who may still read them, and are with another one now.
+    fn moved(members: &[Candidate], before: &Assignment, after: &Assignment) -> usize {
+        let stays = |(partition, owner): &(&PartitionId, &MemberId)| {
+            let had = before.get(partition).and_then(|had| members.iter().find(|member| member.id == *had));
+            had.is_none_or(|had| !had.topics.contains(&partition.topic) || had.id == **owner)
+        };
+        after.iter().filter(|pair| !stays(pair)).count()
+    }
+
+    fn owned_by(assignment: &Assignment, id: MemberId) -> Vec<(u32, u32)> {
+        let owned = assignment.iter().filter(|(_, owner)| **owner == id);
+        owned.map(|(partition, _)| (partition.topic, partition.partition)).collect()
+    }
+
+    #[test]
+    fn range_gives_neighbours_and_the_same_partitions_of_each_topic() {
+        let members = [member(7, None, [0, 1]), member(8, None, [0, 1])];
+        let assignment = Assignor::Range.assign(&members, &BTreeMap::from([(0, 3), (1, 3)]), &Assignment::new());
+        assert_eq!(owned_by(&assignment, 7), [(0, 0), (0, 1), (1, 0), (1, 1)]);
+        assert_eq!(owned_by(&assignment, 8), [(0, 2), (1, 2)]);
+    }
+
+    #[test]
+    fn round_robin_goes_on_from_topic_to_topic_and_passes_over_who_does_not_read_it() {
+        let members = [member(7, None, [0, 1]), member(8, None, [0, 1]), member(9, None, [1])];
+        let assignment = Assignor::RoundRobin.assign(&members, &BTreeMap::from([(0, 3), (1, 3)]), &Assignment::new());
+        assert_eq!(owned_by(&assignment, 7), [(0, 0), (0, 2), (1, 2)]);
+        assert_eq!(owned_by(&assignment, 8), [(0, 1), (1, 0)]);
+        assert_eq!(owned_by(&assignment, 9), [(1, 1)]);
+    }
+
+    #[test]
+    fn sticky_evens_out_through_a_chain_of_members() {
+        // 1 may only shed topic 0 to 2, and 2 may only shed topic 1 to 3.
+        let members = [member(1, None, [0]), member(2, None, [0, 1]), member(3, None, [1])];
+        let topics = BTreeMap::from([(0, 4), (1, 1)]);
+        let mut before: Assignment = (0..3).map(|partition| (PartitionId { topic: 0, partition }, 1)).collect();
+        before.insert(PartitionId { topic: 0, partition: 3 }, 2);
+        before.insert(PartitionId { topic: 1, partition: 0 }, 2);
+        let after = Assignor::Sticky.assign(&members, &topics, &before);
+        assert_eq!(loads(&members, &after), [2, 2, 1]);
+        assert_eq!(moved(&members, &before, &after), 2);
+    }
+
+    #[test]
+    fn one_of_eight_gone_moves_what_it_had_and_nothing_else() {
+        let members: Vec<_> = (0..8).map(|id| member(id, None, [0])).collect();
+        let topics = BTreeMap::from([(0, 64)]);
+        let before = Assignor::Sticky.assign(&members, &topics, &Assignment::new());
+        let after = Assignor::Sticky.assign(&members[1..], &topics, &before);
+        assert!(before.iter().all(|(partition, owner)| *owner == 0 || after[partition] == *owner));
+        assert!(loads(&members[1..], &after).iter().all(|load| (9..=10).contains(load)));
+    }
+
+    #[test]
+    fn a_group_without_members_or_topics_has_nothing_to_share() {
+        for assignor in ALL {
+            assert!(assignor.assign(&[], &BTreeMap::from([(0, 3)]), &Assignment::new()).is_empty());
+            assert!(assignor.assign(&[member(1, None, [])], &BTreeMap::from([(0, 3)]), &Assignment::new()).is_empty());
+            assert!(assignor.assign(&[member(1, None, [0])], &BTreeMap::new(), &Assignment::new()).is_empty());
+        }
+    }
+
+    /// Members with any topics, some with names; topics with their partitions; an assignment from before, which may
+    /// name members that are gone.
+    fn situation(
+        most_members: usize,
+        most_partitions: u32,
+    ) -> impl Strategy<Value = (Vec<Candidate>, BTreeMap<u32, u32>, Assignment)> {
+        let topics = proptest::collection::btree_map(0..3_u32, 0..=most_partitions, 1..=3);
+        let members = proptest::collection::vec((0..8_u8, any::<bool>()), 0..=most_members);
+        (topics, members, any::<u64>()).prop_map(|(topics, members, seed)| {
+            let members: Vec<_> = members.into_iter().zip(1..).collect();
+            let members = members.into_iter().map(|((bits, named), id)| {
+                let name = named.then(|| format!("m{}", 9 - id));
+                member(id, name.as_deref(), (0..3).filter(|topic| bits >> topic & 1 == 1))
+            });
+            let members: Vec<_> = members.collect();
+            let mut state = seed;
+            let mut random = move |below: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % below
+            };
+            let before = partitions(&topics).filter_map(|partition| {
+                let owner = random(members.len() as u64 + 3);
+                (owner > 0).then_some((partition, owner))
+            });
+            let before = before.collect();
+            (members, topics, before)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn each_partition_goes_to_one_member_that_reads_it((members, topics, before) in situation(6, 9)) {
+            for assignor in ALL {
+                let assignment = assignor.assign(&members, &topics, &before);
+                for partition in partitions(&topics) {
+                    let owner = assignment.get(&partition).map(|id| members.iter().find(|m| m.id == *id).unwrap());
+                    let wanted = members.iter().any(|member| member.topics.contains(&partition.topic));
+                    prop_assert_eq!(owner.is_some(), wanted);
+                    prop_assert!(owner.is_none_or(|owner| owner.topics.contains(&partition.topic)));
+                }
+            }
+        }
+
+        #[test]
+        fn the_order_of_arrival_changes_nothing((mut members, topics, before) in situation(6, 9)) {
+            let known = ALL.map(|assignor| assignor.assign(&members, &topics, &before));
+            members.reverse();
+            prop_assert_eq!(known, ALL.map(|assignor| assignor.assign(&members, &topics, &before)));
+        }
+
+        #[test]
+        fn a_member_who_comes_back_under_its_name_stands_where_it_stood(
+            (mut members, topics, _) in situation(6, 9), back in any::<prop::sample::Index>(),
+        ) {
+            prop_assume!(!members.is_empty());
+            for (index, member) in members.iter_mut().enumerate() {
+                member.name = Some(format!("m{index}"));
+            }
+            let back = back.index(members.len());
+            for assignor in [Assignor::Range, Assignor::RoundRobin] {
+                let known = assignor.assign(&members, &topics, &Assignment::new());
+                let had = members[back].id;
+                members[back].id += 100;
+                let again = assignor.assign(&members, &topics, &Assignment::new());
+                prop_assert_eq!(owned_by(&known, had), owned_by(&again, members[back].id));
+            }
+        }
+
+        #[test]
+        fn all_who_read_the_same_have_the_same_within_one(
+            (mut members, topics, before) in situation(6, 9),
+        ) {
+            for assignor in ALL {
+                for member in &mut members {
+                    member.topics = topics.keys().copied().collect();
+                }
+                let assignment = assignor.assign(&members, &topics, &before);
+                let each: Vec<Assignment> = match assignor {
+                    // Even in each topic.
+                    Assignor::Range => topics.keys().map(|topic| {
+                        let of_topic = assignment.iter().filter(|(partition, _)| partition.topic == *topic);
+                        of_topic.map(|(partition, owner)| (*partition, *owner)).collect()
+                    }).collect(),
+                    _ => vec![assignment],
+                };
+                for assignment in each {
+                    let loads = loads(&members, &assignment);
+                    let spread = loads.iter().max().unwrap_or(&0) - loads.iter().min().unwrap_or(&0);
+                    prop_assert!(spread <= 1, "{assignor}: {loads:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn sticky_is_the_most_even_and_of_those_moves_the_fewest(
+            (mut members, topics, before) in situation(3, 2), same in any::<bool>(),
+        ) {
+            if same {
+                members.iter_mut().for_each(|member| member.topics = topics.keys().copied().collect());
+            }
+            let all: Vec<_> = partitions(&topics).collect();
+            let readers = |partition: &PartitionId| {
+                let readers = members.iter().filter(|member| member.topics.contains(&partition.topic));
+                readers.map(|member| member.id).collect::<Vec<_>>()
+            };
+            // Every assignment there is.
+            let mut every = vec![Assignment::new()];
+            for partition in &all {
+                let readers = readers(partition);
+                if !readers.is_empty() {
+                    every = every.iter().flat_map(|so_far| readers.iter().map(|reader| {
+                        let mut next = so_far.clone();
+                        next.insert(*partition, *reader);
+                        next
+                    })).collect();
+                }
+            }
+            let cost = |one: &Assignment| (squares(&loads(&members, one)), moved(&members, &before, one));
+            let best = every.iter().map(cost).min().unwrap();
+            prop_assert_eq!(cost(&Assignor::Sticky.assign(&members, &topics, &before)), best);
+        }
+
+        #[test]
+        fn sticky_leaves_alone_what_is_settled((members, topics, before) in situation(6, 9)) {
+            let settled = Assignor::Sticky.assign(&members, &topics, &before);
+            prop_assert_eq!(&Assignor::Sticky.assign(&members, &topics, &settled), &settled);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Settings of a member, and of its group.
+
+use super::Group;
+use super::assignment::Assignor;
+use super::error::GroupError;
+use super::hand::Joining;
+use super::listener::{Listener, Rebalance};
+use super::managed::{self, GroupRun, Policy};
+use super::member::Member;
+use crate::bury::{Bury, Graveyard};
+use crate::engine::Host;
+use crate::error::{ProducerError, check_name};
+use crate::producer::Producers;
+use crate::subscriber::{At, StartAt};
+use crate::topic::Topic;
+use slipring_ring::{Multi, OnError, Wait};
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When a member commits what it reads.
+///
+/// | | commits | after a crash of the handler |
+/// |---|---|---|
+/// | `Manual` | when told | what was not committed is read again: at least once |
+/// | `Auto` | when a batch is dropped, what was handled of it | the same |
+/// | `AtMostOnce` | before a batch is handed out | what was handed out is not read again: at most once |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Commit {
+    /// With [`GroupBatch::commit`](crate::GroupBatch::commit), or not at all. A managed member commits what its handler
+    /// has done with.
+    #[default]
+    Manual,
+    /// When the batch is dropped: all events that were handed out by its iterator, except the last one if nobody came
+    /// back for more. So an event at which a loop was left, by `?`, `break` or a panic, is read again.
+    Auto,
+    /// Before the batch is handed out. Dropped, it is not read again, and nor is it by a successor.
+    AtMostOnce,
+}
+
+/// What a member reads and how.
+pub(crate) struct Settings<E, K: Producers> {
+    pub(crate) joining: Joining<E, K>,
+    pub(crate) limit: usize,
+    pub(crate) wait: Wait,
+    pub(crate) commit: Commit,
+}
+
+/// A group by its name, before it is told its topics: see [`Engine::group`](crate::Engine::group).
+pub struct GroupName {
+    host: Arc<Host>,
+    name: String,
+}
+
+impl fmt::Debug for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GroupName({:?})", self.name)
+    }
+}
+
+impl GroupName {
+    pub(crate) fn new(host: Arc<Host>, name: String) -> Self {
+        Self { host, name }
+    }
+
+    /// A member that reads all of these topics, whose events are of one type.
+    pub fn topics<'t, E: Send + Sync + 'static, K: Producers>(
+        self,
+        topics: impl IntoIterator<Item = &'t Topic<E, K>>,
+    ) -> GroupBuilder<E, K> {
+        let topics = topics.into_iter().map(|topic| Arc::clone(&topic.inner)).collect();
+        GroupBuilder::new(self.host, self.name, topics)
+    }
+}
+
+/// Settings of a member of a group. The group is made when the first one joins.
+///
+/// A group reads each partition of its topics with exactly one of its members. It goes on where it
+/// [committed](Commit) last; producers wait for that position, as long as the group has members, or is told to
+/// [hold](Self::hold).
+pub struct GroupBuilder<E, K: Producers = Multi>
+where
+    E: Send + Sync + 'static,
+{
+    host: Arc<Host>,
+    name: String,
+    settings: Settings<E, K>,
+    listener: Option<Listener>,
+    core: Option<usize>,
+    on_error: OnError,
+    dead_letters: Option<Graveyard<E>>,
+    refused: Option<ProducerError>,
+}
+
+/// As Kafka has it between two polls.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Room for a batch that is worth its overhead, and small enough to be handled within any deadline.
+const LIMIT: usize = 512;
+
+impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
+    pub(crate) fn new(host: Arc<Host>, name: String, topics: Vec<Arc<crate::topic::Inner<E, K>>>) -> Self {
+        let joining =
+            Joining { topics, name: None, deadline: DEADLINE, start: StartAt::default(), assignor: None, hold: None };
+        let settings = Settings { joining, limit: LIMIT, wait: Wait::default(), commit: Commit::default() };
+        let (listener, core, on_error) = (None, None, OnError::default());
+        Self { host, name, settings, listener, core, on_error, dead_letters: None, refused: None }
+    }
+
+    /// Where the group begins in partitions in which it has committed nothing yet: at the earliest event that is kept,
+    /// unless told. Once it has read a partition it goes on where it committed, whatever is said here; if that is not
+    /// kept any more, joining is an error, never a silent reset: see [`reset`](Self::reset).
+    pub fn start(mut self, start: StartAt) -> Self {
+        self.settings.joining.start = start;
+        self
+    }
+
+    /// How partitions are shared out among the members: [`Assignor::Sticky`] unless told. All members must agree.
+    pub fn assignor(mut self, assignor: Assignor) -> Self {
+        self.settings.joining.assignor = Some(assignor);
+        self
+    }
+
+    /// A name for the member. When it is dropped, its place is kept until its [deadline](Self::deadline) has passed: who
+    /// comes back under this name meanwhile has its partitions again, and no other member notices.
+    /// [`Member::leave`](crate::Member::leave) gives the place up.
+    pub fn member_name(mut self, name: impl Into<String>) -> Self {
+        self.settings.joining.name = Some(name.into());
+        self
+    }
+
+    /// How long the member may go without a poll before it is fenced, by the engine's clock: 300 seconds unless told.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.joining.deadline = deadline;
+        self
+    }
+
+    /// Whether the group holds the producers back, at its committed offsets, also while it has no members. Unless told
+    /// it does not, and if it then misses something, the next to join gets an error with the range. Set for the whole
+    /// group by whoever joined last and said something.
+    pub fn hold(mut self, hold: bool) -> Self {
+        self.settings.joining.hold = Some(hold);
+        self
+    }
+
+    /// When the member commits.
+    pub fn commit(mut self, commit: Commit) -> Self {
+        self.settings.commit = commit;
+        self
+    }
+
+    /// At most so many events in one batch, 512 unless told; 0 is taken as 1.
+    pub fn limit(mut self, events: usize) -> Self {
+        self.settings.limit = events.max(1);
+        self
+    }
+
+    /// How the member waits for events.
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.settings.wait = wait;
+        self
+    }
+
+    /// Tells what the member is given and what is taken from it. Called on the thread that polls, before the poll
+    /// returns. It must not poll.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Rebalance};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
+    /// let (told, hears) = std::sync::mpsc::channel();
+    /// let mut member = ticks.group("sums").listener(move |change| told.send(change.clone()).unwrap()).join()?;
+    /// member.poll(Duration::ZERO)?;
+    /// assert!(matches!(hears.try_recv()?, Rebalance::Assigned(partitions) if partitions.len() == 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn listener(mut self, listener: impl FnMut(&Rebalance) + Send + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Pins a managed member's thread to this core, by the system's number.
+    pub fn pin(mut self, core: usize) -> Self {
+        self.core = Some(core);
+        self
+    }
+
+    /// What a managed member does when its handler returns an error or panics. Unless told it stops: it leaves the
+    /// group, and others read on from the event that it failed on.
+    pub fn on_error(mut self, policy: OnError) -> Self {
+        self.on_error = policy;
+        self
+    }
+
+    /// What a managed member would pass over goes to this topic first, and what it would stop for is passed over: so
+    /// with the default policy, an event that fails once is moved aside. If the topic does not take it, the member
+    /// stops. A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::DeadLetter).
+    /// Somebody must read that topic, or it must [retain](crate::TopicBuilder::retain): like any other, it keeps nothing
+    /// for nobody.
+    pub fn dead_letter<D: Producers>(mut self, topic: &Topic<E, D>) -> Self
+    where
+        E: Bury,
+    {
+        match topic.producer().create() {
+            Ok(producer) => self.dead_letters = Some(Graveyard::new(producer)),
+            Err(refused) => self.refused = Some(refused),
+        }
+        self
+    }
+
+    fn group(&self) -> Result<Arc<Group<E, K>>, GroupError> {
+        check_name(&self.name).map_err(GroupError::name)?;
+        if let Some(name) = &self.settings.joining.name {
+            check_name(name).map_err(GroupError::name)?;
+        }
+        if let Some(refused) = &self.refused {
+            let (group, topic) = (self.name.clone(), "dead letters".to_owned());
+            return Err(GroupError::Refused { group, topic, cause: refused.to_string() });
+        }
+        Ok(self.host.group(&self.name))
+    }
+
+    /// Joins. The first poll gets what the member is given.
+    ///
+    /// # Errors
+    /// A name is no name or taken, no topic was named, the group's next event is not kept any more (the error has the
+    /// range), the assignor is another one than the group's, or a topic is closed.
+    pub fn join(self) -> Result<Member<E, K>, GroupError> {
+        let group = self.group()?;
+        Member::join(group, self.settings, self.listener)
+    }
+
+    /// Joins, on a thread of its own that hands each event to `handler` and commits what it has done with.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
+    /// let mut sum = 0;
+    /// let run = ticks.group("sums").run(move |tick, _at| { sum += tick; Ok::<_, Infallible>(()) })?;
+    /// ticks.producer().create()?.publish(|tick| *tick = 42)?;
+    /// engine.shutdown(Duration::from_secs(5));
+    /// assert_eq!(run.wait(), slipring::MemberEnd::Finished);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`join`](Self::join); and a refused pin, or a thread that the system does not give.
+    pub fn run<X: Display + 'static>(
+        self,
+        handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    ) -> Result<GroupRun, GroupError> {
+        let group = self.group()?;
+        let member = Member::join(Arc::clone(&group), self.settings, self.listener)?;
+        managed::start(member, self.core, Policy::new(self.on_error, self.dead_letters), handler)
+    }
+
+    /// Forgets where the group stands in these topics, and stands at `start` instead: for a group without members, such
+    /// as one that cannot read on. What it thereby passes over it never reads. Whether producers wait for it until the
+    /// next one joins is up to [`hold`](Self::hold).
+    ///
+    /// # Errors
+    /// The group has members, or the start is not kept or not published yet.
+    pub fn reset(self, start: StartAt) -> Result<(), GroupError> {
+        let group = self.group()?;
+        group.reset(&self.settings.joining.topics, &start)
+    }
+}

@@ -1,0 +1,589 @@
+//! Who is in a group and who has which partition: a state machine. It has no threads, no rings and no clock of its own.
+//!
+//! ```text
+//! join, leave, expire, topics          a new epoch, a new target
+//! take    partitions that are free     go to whom the target names
+//!         partitions that are taken    stay until their member has released them
+//! sync    a member learns              what to release, and what it has been given
+//! release a member acknowledges        the partition is free, and is given on
+//! ```
+//!
+//! So a partition has one owner or none, and whoever keeps a partition notices nothing of a rebalance.
+
+use super::assignment::{Assignment, Assignor, Candidate, MemberId, PartitionId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A member that is no longer one: it made no progress within its deadline, or was told to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stale {
+    /// The group's epoch.
+    pub(crate) group_epoch: u64,
+}
+
+/// What a member has to do to reach its part of the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// To be released: the member has them, others shall.
+    pub(crate) revoked: Vec<PartitionId>,
+    /// The member's own from now on.
+    pub(crate) given: Vec<PartitionId>,
+    /// The group's epoch, which is the member's then.
+    pub(crate) epoch: u64,
+}
+
+/// What a member does at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// It waits for events: it may do so for ever.
+    Waiting,
+    /// It was last seen at this time.
+    Working(Duration),
+    /// It has a name and left at this time: its place is kept until its deadline.
+    Away(Duration),
+}
+
+#[derive(Debug)]
+struct Membership {
+    name: Option<String>,
+    topics: BTreeSet<u32>,
+    deadline: Duration,
+    activity: Activity,
+    /// The group's epoch when it last synced.
+    epoch: u64,
+    /// Something changed for it since then.
+    news: bool,
+}
+
+impl Membership {
+    /// When it is fenced if it stays as it is.
+    fn due(&self) -> Option<Duration> {
+        match self.activity {
+            Activity::Waiting => None,
+            Activity::Working(since) | Activity::Away(since) => since.checked_add(self.deadline),
+        }
+    }
+}
+
+/// Who has a partition, and whether it knows already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    member: MemberId,
+    taken: bool,
+}
+
+/// A member as others see it.
+#[derive(Clone, Debug)]
+pub(crate) struct MemberView {
+    pub(crate) id: MemberId,
+    pub(crate) name: Option<String>,
+    pub(crate) epoch: u64,
+    pub(crate) activity: Activity,
+}
+
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    assignor: Assignor,
+    epoch: u64,
+    next_member: MemberId,
+    members: BTreeMap<MemberId, Membership>,
+    /// The number of partitions of each topic.
+    topics: BTreeMap<u32, u32>,
+    target: Assignment,
+    owners: BTreeMap<PartitionId, Owner>,
+}
+
+impl Coordinator {
+    pub(crate) fn new(assignor: Assignor) -> Self {
+        Self {
+            assignor,
+            epoch: 0,
+            next_member: 1,
+            members: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            target: Assignment::new(),
+            owners: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn assignor(&self) -> Assignor {
+        self.assignor
+    }
+
+    /// For the members to come; the caller sees to it that there are none.
+    pub(crate) fn set_assignor(&mut self, assignor: Assignor) {
+        self.assignor = assignor;
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(crate) fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    pub(crate) fn members(&self) -> impl Iterator<Item = MemberView> + '_ {
+        self.members.iter().map(|(&id, member)| MemberView {
+            id,
+            name: member.name.clone(),
+            epoch: member.epoch,
+            activity: member.activity,
+        })
+    }
+
+    /// Whether any member reads this topic, also one whose place is kept.
+    pub(crate) fn reads(&self, topic: u32) -> bool {
+        self.members.values().any(|member| member.topics.contains(&topic))
+    }
+
+    pub(crate) fn topics_of(&self, member: MemberId) -> Option<&BTreeSet<u32>> {
+        self.members.get(&member).map(|member| &member.topics)
+    }
+
+    /// Who has a partition.
+    pub(crate) fn owner(&self, partition: PartitionId) -> Option<MemberId> {
+        self.owners.get(&partition).map(|owner| owner.member)
+    }
+
+    /// Every owner has what the target says, and knows.
+    pub(crate) fn is_settled(&self) -> bool {
+        let settled = |(partition, member): (&PartitionId, &MemberId)| {
+            self.owners.get(partition) == Some(&Owner { member: *member, taken: true })
+        };
+        self.target.len() == self.owners.len() && self.target.iter().all(settled)
+    }
+
+    /// Adds a topic, or partitions to one. Topics never lose partitions.
+    pub(crate) fn set_topic(&mut self, topic: u32, partitions: u32) {
+        let known = self.topics.entry(topic).or_default();
+        if *known < partitions {
+            *known = partitions;
+            self.retarget();
+        }
+    }
+
+    /// A topic is no more.
+    pub(crate) fn forget(&mut self, topic: u32) {
+        if self.topics.remove(&topic).is_some() {
+            self.owners.retain(|partition, _| partition.topic != topic);
+            self.target.retain(|partition, _| partition.topic != topic);
+            self.members.values_mut().for_each(|member| _ = member.topics.remove(&topic));
+            self.retarget();
+        }
+    }
+
+    /// A newcomer; or a member who comes back under its name, and then has its old number and partitions.
+    ///
+    /// # Errors
+    /// There is a member of that name, who has not left: its number.
+    pub(crate) fn join(
+        &mut self,
+        name: Option<&str>,
+        topics: BTreeSet<u32>,
+        deadline: Duration,
+        now: Duration,
+    ) -> Result<MemberId, MemberId> {
+        let activity = Activity::Working(now);
+        if let Some(name) = name
+            && let Some((&id, place)) = self.members.iter_mut().find(|(_, member)| member.name.as_deref() == Some(name))
+        {
+            if !matches!(place.activity, Activity::Away(_)) {
+                return Err(id);
+            }
+            (place.activity, place.deadline, place.news) = (activity, deadline, true);
+            if place.topics != topics {
+                place.topics = topics;
+                self.retarget();
+            }
+            return Ok(id);
+        }
+        let id = self.next_member;
+        self.next_member += 1;
+        let name = name.map(str::to_owned);
+        self.members.insert(id, Membership { name, topics, deadline, activity, epoch: 0, news: true });
+        self.retarget();
+        Ok(id)
+    }
+
+    /// The member has released all that it had. If it has a name and does not leave for good, its place is kept.
+    pub(crate) fn leave(&mut self, member: MemberId, for_good: bool, now: Duration) {
+        let Some(leaving) = self.members.get_mut(&member) else { return };
+        if leaving.name.is_some() && !for_good {
+            leaving.activity = Activity::Away(now);
+            self.owners.values_mut().filter(|owner| owner.member == member).for_each(|owner| owner.taken = false);
+        } else {
+            self.remove(&[member]);
+        }
+    }
+
+    /// What the member does at present.
+    pub(crate) fn seen(&mut self, member: MemberId, activity: Activity) {
+        if let Some(member) = self.members.get_mut(&member)
+            && !matches!(member.activity, Activity::Away(_))
+        {
+            member.activity = activity;
+        }
+    }
+
+    /// Removes whoever is past its deadline. Returns them, each with what it had in hand.
+    pub(crate) fn expire(&mut self, now: Duration) -> Vec<(MemberId, Vec<PartitionId>)> {
+        let late = self.members.iter().filter(|(_, member)| member.due().is_some_and(|due| due <= now));
+        let late: Vec<MemberId> = late.map(|(&id, _)| id).collect();
+        let in_hand = |member: MemberId| {
+            let taken = self.owners.iter().filter(move |(_, owner)| **owner == Owner { member, taken: true });
+            taken.map(|(&partition, _)| partition).collect()
+        };
+        let expired = late.iter().map(|&member| (member, in_hand(member))).collect();
+        if !late.is_empty() {
+            self.remove(&late);
+        }
+        expired
+    }
+
+    /// When to call [`expire`](Self::expire) next.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.members.values().filter_map(Membership::due).min()
+    }
+
+    /// Takes whoever has news; each is to be told to sync.
+    pub(crate) fn take_news(&mut self) -> Vec<MemberId> {
+        let news = self.members.iter_mut().filter_map(|(&id, member)| std::mem::take(&mut member.news).then_some(id));
+        news.collect()
+    }
+
+    /// What the member has to release; and what it was given, which it has from now on.
+    pub(crate) fn sync(&mut self, member: MemberId) -> Result<Changes, Stale> {
+        let epoch = self.epoch;
+        let place = self.members.get_mut(&member).ok_or(Stale { group_epoch: epoch })?;
+        (place.epoch, place.news) = (epoch, false);
+        let mut changes = Changes { epoch, ..Changes::default() };
+        for (&partition, owner) in self.owners.iter_mut().filter(|(_, owner)| owner.member == member) {
+            if self.target.get(&partition) != Some(&member) {
+                changes.revoked.push(partition);
+            } else if !owner.taken {
+                owner.taken = true;
+                changes.given.push(partition);
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The member no longer has `partitions`: they are given on.
+    pub(crate) fn release(&mut self, member: MemberId, partitions: &[PartitionId]) -> Result<(), Stale> {
+        if !self.members.contains_key(&member) {
+            return Err(Stale { group_epoch: self.epoch });
+        }
+        for partition in partitions {
+            if self.owner(*partition) == Some(member) {
+                self.owners.remove(partition);
+            }
+        }
+        self.give();
+        Ok(())
+    }
+
+    fn remove(&mut self, members: &[MemberId]) {
+        self.members.retain(|id, _| !members.contains(id));
+        self.owners.retain(|_, owner| !members.contains(&owner.member));
+        self.retarget();
+    }
+
+    /// Membership or topics have changed.
+    fn retarget(&mut self) {
+        self.epoch += 1;
+        let candidate = |(&id, member): (&MemberId, &Membership)| {
+            let (name, topics) = (member.name.clone(), member.topics.clone());
+            Candidate { id, name, topics }
+        };
+        let candidates: Vec<_> = self.members.iter().map(candidate).collect();
+        // Where partitions are, and for those on their way, where they go.
+        let mut before = self.target.clone();
+        before.extend(self.owners.iter().map(|(&partition, owner)| (partition, owner.member)));
+        self.target = self.assignor.assign(&candidates, &self.topics, &before);
+        // What a member was given and does not know of yet goes elsewhere without asking it.
+        self.owners.retain(|partition, owner| owner.taken || self.target.get(partition) == Some(&owner.member));
+        for (partition, owner) in &self.owners {
+            if self.target.get(partition) != Some(&owner.member)
+                && let Some(member) = self.members.get_mut(&owner.member)
+            {
+                member.news = true;
+            }
+        }
+        self.give();
+    }
+
+    /// Gives what is free to whom the target names.
+    fn give(&mut self) {
+        for (&partition, &member) in &self.target {
+            if let std::collections::btree_map::Entry::Vacant(free) = self.owners.entry(partition) {
+                free.insert(Owner { member, taken: false });
+                if let Some(member) = self.members.get_mut(&member) {
+                    member.news = true;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A group and its members as they see themselves: what each has in hand.
+    struct World {
+        coordinator: Coordinator,
+        hands: BTreeMap<MemberId, BTreeSet<PartitionId>>,
+        /// Were members once. They still believe that they have this.
+        fenced: Vec<MemberId>,
+        names: BTreeMap<MemberId, String>,
+        now: Duration,
+    }
+
+    impl World {
+        fn new(assignor: Assignor, partitions: &[u32]) -> Self {
+            let mut coordinator = Coordinator::new(assignor);
+            partitions.iter().zip(0..).for_each(|(&count, topic)| coordinator.set_topic(topic, count));
+            let (hands, fenced, names) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+            Self { coordinator, hands, fenced, names, now: Duration::ZERO }
+        }
+
+        fn join(&mut self, name: Option<&str>, topics: &[u32]) -> Result<MemberId, MemberId> {
+            let joined = self.coordinator.join(name, topics.iter().copied().collect(), SECOND, self.now);
+            if let Ok(member) = joined {
+                self.hands.insert(member, BTreeSet::new());
+                name.map(|name| self.names.insert(member, name.to_owned()));
+            }
+            joined
+        }
+
+        fn leave(&mut self, member: MemberId, for_good: bool) {
+            self.hands.remove(&member);
+            self.coordinator.leave(member, for_good, self.now);
+        }
+
+        fn expire(&mut self) {
+            for (member, in_hand) in self.coordinator.expire(self.now) {
+                let hand = self.hands.remove(&member).unwrap_or_default();
+                assert_eq!(hand, in_hand.into_iter().collect());
+                self.fenced.push(member);
+            }
+        }
+
+        /// One member learns, acknowledges, and takes what it was given.
+        fn sync(&mut self, member: MemberId) {
+            let Some(hand) = self.hands.get_mut(&member) else { return };
+            let changes = self.coordinator.sync(member).unwrap();
+            assert!(changes.revoked.iter().all(|partition| hand.remove(partition)), "revoked what it did not have");
+            assert!(changes.given.iter().all(|partition| hand.insert(*partition)), "given what it had");
+            self.coordinator.release(member, &changes.revoked).unwrap();
+            self.check();
+        }
+
+        /// A member sits in the middle of a batch: it learns and does not acknowledge.
+        fn check(&self) {
+            let mut seen = BTreeSet::new();
+            for (member, hand) in &self.hands {
+                for partition in hand {
+                    assert!(seen.insert(partition), "{partition:?} is in two hands");
+                    assert_eq!(self.coordinator.owner(*partition), Some(*member));
+                }
+            }
+        }
+
+        /// Everyone syncs until nothing is left to be done.
+        fn settle(&mut self) {
+            for _ in 0..3 {
+                let live: Vec<_> = self.hands.keys().copied().collect();
+                live.into_iter().for_each(|member| self.sync(member));
+            }
+            assert!(self.hands.keys().all(|member| !self.coordinator.take_news().contains(member)));
+        }
+    }
+
+    fn parts(topic: u32, partitions: impl IntoIterator<Item = u32>) -> BTreeSet<PartitionId> {
+        partitions.into_iter().map(|partition| PartitionId { topic, partition }).collect()
+    }
+
+    #[test]
+    fn a_partition_moves_only_once_its_owner_has_released_it() {
+        let mut world = World::new(Assignor::Sticky, &[2]);
+        let first = world.join(None, &[0]).unwrap();
+        world.settle();
+        assert_eq!(world.hands[&first], parts(0, 0..2));
+        let second = world.join(None, &[0]).unwrap();
+        world.sync(second);
+        assert!(world.hands[&second].is_empty(), "the first has not released it");
+        assert!(!world.coordinator.is_settled());
+        world.sync(first);
+        world.sync(second);
+        assert_eq!((&world.hands[&first], &world.hands[&second]), (&parts(0, [0]), &parts(0, [1])));
+        assert!(world.coordinator.is_settled());
+    }
+
+    #[test]
+    fn who_keeps_its_partitions_has_no_news() {
+        let mut world = World::new(Assignor::Sticky, &[4]);
+        let members: Vec<_> = (0..4).map(|_| world.join(None, &[0]).unwrap()).collect();
+        world.settle();
+        world.coordinator.take_news();
+        world.leave(members[0], true);
+        assert_eq!(world.coordinator.take_news().len(), 1, "only who is given the partition");
+    }
+
+    #[test]
+    fn who_is_late_loses_its_partitions_and_who_waits_does_not() {
+        let mut world = World::new(Assignor::Range, &[2]);
+        let late = world.join(None, &[0]).unwrap();
+        let waiting = world.join(None, &[0]).unwrap();
+        world.settle();
+        world.coordinator.seen(waiting, Activity::Waiting);
+        assert_eq!(world.coordinator.next_deadline(), Some(SECOND));
+        world.now = SECOND - Duration::from_nanos(1);
+        world.expire();
+        assert!(world.fenced.is_empty());
+        world.now = SECOND;
+        world.expire();
+        assert_eq!(world.fenced, [late]);
+        let epoch = world.coordinator.epoch();
+        assert_eq!(world.coordinator.sync(late), Err(Stale { group_epoch: epoch }));
+        assert_eq!(world.coordinator.release(late, &[]), Err(Stale { group_epoch: epoch }));
+        world.settle();
+        assert_eq!(world.hands[&waiting], parts(0, 0..2));
+        assert_eq!(world.coordinator.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_named_member_takes_its_partitions_back_and_nobody_else_notices() {
+        for assignor in [Assignor::Range, Assignor::RoundRobin, Assignor::Sticky] {
+            let mut world = World::new(assignor, &[4]);
+            let (a, b) = (world.join(Some("a"), &[0]).unwrap(), world.join(Some("b"), &[0]).unwrap());
+            world.settle();
+            let (had, epoch) = (world.hands[&a].clone(), world.coordinator.epoch());
+            assert_eq!(world.join(Some("a"), &[0]), Err(a), "there is one of that name");
+            world.leave(a, false);
+            world.now += SECOND / 2;
+            world.expire();
+            assert!(world.coordinator.take_news().is_empty());
+            assert_eq!(world.join(Some("a"), &[0]), Ok(a));
+            world.sync(a);
+            assert_eq!((&world.hands[&a], world.coordinator.epoch()), (&had, epoch));
+            world.leave(a, false);
+            world.coordinator.seen(b, Activity::Waiting);
+            world.now += SECOND;
+            world.expire();
+            world.settle();
+            assert_eq!(world.hands[&b], parts(0, 0..4), "its place is kept no longer than its deadline");
+        }
+    }
+
+    #[test]
+    fn a_named_member_that_leaves_for_good_keeps_no_place() {
+        let mut world = World::new(Assignor::Sticky, &[2]);
+        let (a, b) = (world.join(Some("a"), &[0]).unwrap(), world.join(Some("b"), &[0]).unwrap());
+        world.settle();
+        world.leave(a, true);
+        world.settle();
+        assert_eq!(world.hands[&b], parts(0, 0..2));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join(Option<u8>, u8),
+        Leave(prop::sample::Index, bool),
+        Sync(prop::sample::Index),
+        /// Learns what to release and stays in its batch for now.
+        Learn(prop::sample::Index),
+        Seen(prop::sample::Index, bool),
+        Pass(u16),
+        Grow(u32),
+        Late(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let index = any::<prop::sample::Index>;
+        prop_oneof![
+            3 => (proptest::option::of(0..3_u8), 0..4_u8).prop_map(|(name, topics)| Step::Join(name, topics)),
+            1 => (index(), any::<bool>()).prop_map(|(member, for_good)| Step::Leave(member, for_good)),
+            4 => index().prop_map(Step::Sync),
+            2 => index().prop_map(Step::Learn),
+            2 => (index(), any::<bool>()).prop_map(|(member, waits)| Step::Seen(member, waits)),
+            1 => (0..900_u16).prop_map(Step::Pass),
+            1 => (0..2_u32).prop_map(Step::Grow),
+            1 => index().prop_map(Step::Late),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_partition_has_two_owners_and_at_rest_each_has_one(
+            assignor in prop_oneof![Just(Assignor::Range), Just(Assignor::RoundRobin), Just(Assignor::Sticky)],
+            steps in proptest::collection::vec(step(), 1..60),
+        ) {
+            let mut world = World::new(assignor, &[3, 2]);
+            let mut partitions = [3, 2];
+            for step in steps {
+                let epoch = world.coordinator.epoch();
+                let live: Vec<_> = world.hands.keys().copied().collect();
+                let one_of = |index: prop::sample::Index| (!live.is_empty()).then(|| live[index.index(live.len())]);
+                match step {
+                    Step::Join(name, topics) => {
+                        let name = name.map(|name| format!("m{name}"));
+                        let topics: Vec<_> = (0..2).filter(|topic| topics >> topic & 1 == 1).collect();
+                        let _ = world.join(name.as_deref(), &topics);
+                    }
+                    Step::Leave(member, for_good) => {
+                        if let Some(member) = one_of(member) { world.leave(member, for_good) }
+                    }
+                    Step::Sync(member) => if let Some(member) = one_of(member) { world.sync(member) },
+                    Step::Learn(member) => if let Some(member) = one_of(member) {
+                        let changes = world.coordinator.sync(member).unwrap();
+                        prop_assert_eq!(changes.epoch, world.coordinator.epoch());
+                        let hand = world.hands.get_mut(&member).unwrap();
+                        prop_assert!(changes.revoked.iter().all(|partition| hand.contains(partition)));
+                        hand.extend(changes.given);
+                    },
+                    Step::Seen(member, waits) => if let Some(member) = one_of(member) {
+                        let activity = if waits { Activity::Waiting } else { Activity::Working(world.now) };
+                        world.coordinator.seen(member, activity);
+                    },
+                    Step::Pass(milliseconds) => {
+                        world.now += Duration::from_millis(milliseconds.into());
+                        world.expire();
+                    }
+                    Step::Grow(topic) => {
+                        partitions[topic as usize] += 1;
+                        world.coordinator.set_topic(topic, partitions[topic as usize]);
+                    }
+                    Step::Late(member) => if !world.fenced.is_empty() {
+                        let late = world.fenced[member.index(world.fenced.len())];
+                        let stale = Err(Stale { group_epoch: epoch });
+                        let all = partitions.iter().zip(0..).flat_map(|(&count, topic)| parts(topic, 0..count));
+                        prop_assert_eq!(world.coordinator.release(late, &all.collect::<Vec<_>>()), stale);
+                        prop_assert!(world.coordinator.sync(late).is_err());
+                    },
+                }
+                world.check();
+                prop_assert!(world.coordinator.epoch() >= epoch, "epochs never go back");
+            }
+            world.settle();
+            let views: Vec<_> = world.coordinator.members().collect();
+            for (topic, count) in (0..).zip(partitions) {
+                for partition in parts(topic, 0..count) {
+                    let owner = world.coordinator.owner(partition);
+                    let place = |id: MemberId| &world.coordinator.members[&id];
+                    let wanted = views.iter().any(|view| place(view.id).topics.contains(&topic));
+                    prop_assert_eq!(owner.is_some(), wanted, "{:?}", partition);
+                    if let Some(owner) = owner {
+                        prop_assert!(place(owner).topics.contains(&topic));
+                        let away = matches!(place(owner).activity, Activity::Away(_));
+                        prop_assert_eq!(world.hands.get(&owner).is_some_and(|hand| hand.contains(&partition)), !away);
+                    }
+                }
+            }
+        }
+    }
+}

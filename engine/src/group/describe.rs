@@ -1,0 +1,182 @@
+//! What a group says of itself.
+
+use super::assignment::Assignor;
+use super::coordinator::Activity;
+use super::listener::TopicPartition;
+use super::member::listed;
+use super::state::{Place, State};
+use crate::producer::Producers;
+use slipring_ring::Sequence;
+use std::fmt;
+use std::sync::atomic::Ordering;
+
+/// A group at a moment: its members, what each has, and where the group stands. Its `Display` is for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupDescription {
+    /// Its name.
+    pub name: String,
+    /// Whether partitions are on their way.
+    pub state: GroupState,
+    /// It grows with each change of members or topics.
+    pub epoch: u64,
+    /// How it shares partitions out.
+    pub assignor: Assignor,
+    /// Whether it holds producers back also without members.
+    pub hold: bool,
+    /// Events that managed members failed on and passed over.
+    pub skipped: u64,
+    /// In the order of joining.
+    pub members: Vec<MemberDescription>,
+    /// Every partition of every topic that the group has ever read.
+    pub partitions: Vec<GroupPartition>,
+}
+
+/// How a group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupState {
+    /// It has no members.
+    Empty,
+    /// Partitions are on their way from one member to another.
+    Rebalancing,
+    /// Every member has what it should, and knows.
+    Stable,
+}
+
+/// One member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemberDescription {
+    /// Its number, which no other member of the group ever has.
+    pub id: u64,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// The group's epoch when it last looked.
+    pub epoch: u64,
+    /// Whether it has left and its place is kept.
+    pub away: bool,
+    /// What it has, or is being given.
+    pub partitions: Vec<TopicPartition>,
+}
+
+/// Where a group stands in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupPartition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next offset that the group reads; none if it never read the partition.
+    pub committed: Option<u64>,
+    /// The earliest offset that the partition keeps.
+    pub earliest: u64,
+    /// The next offset to be published there.
+    pub latest: u64,
+    /// How many published events are not committed, whether or not the partition keeps them still.
+    pub lag: u64,
+    /// Whether producers wait for the committed offset.
+    pub gates: bool,
+    /// The member that has it.
+    pub member: Option<u64>,
+}
+
+impl GroupDescription {
+    /// How many published events are not committed, in all partitions.
+    pub fn lag(&self) -> u64 {
+        self.partitions.iter().map(|partition| partition.lag).sum()
+    }
+
+    /// Where the group stands in this partition, if it ever read it.
+    pub fn partition(&self, topic: &str, partition: u32) -> Option<&GroupPartition> {
+        self.partitions.iter().find(|it| &*it.partition.topic == topic && it.partition.partition == partition)
+    }
+}
+
+impl fmt::Display for GroupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "without members",
+            Self::Rebalancing => "rebalancing",
+            Self::Stable => "stable",
+        })
+    }
+}
+
+impl fmt::Display for GroupDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, state, epoch, assignor, .. } = self;
+        write!(f, "group {name}: {state}, epoch {epoch}, {assignor}, lag {}", self.lag())?;
+        if self.hold {
+            write!(f, ", holds")?;
+        }
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        for member in &self.members {
+            write!(f, "\n  member {}", member.id)?;
+            if let Some(name) = &member.name {
+                write!(f, " ({name})")?;
+            }
+            write!(f, ": {}{}", listed(&member.partitions), if member.away { ", away" } else { "" })?;
+        }
+        for at in &self.partitions {
+            write!(f, "\n  {}: ", at.partition)?;
+            match at.committed {
+                Some(committed) => write!(f, "committed {committed} of {}, lag {}", at.latest, at.lag)?,
+                None => write!(f, "never read, {} published", at.latest)?,
+            }
+            match at.member {
+                Some(member) => write!(f, ", member {member}")?,
+                None if at.gates => f.write_str(", nobody's")?,
+                None => f.write_str(", nobody's, not held")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> GroupDescription {
+    let coordinator = &state.coordinator;
+    let has = |id| {
+        let owned = state.places.iter().filter(move |(partition, _)| coordinator.owner(**partition) == Some(id));
+        owned.map(|(_, place)| place.name.clone()).collect()
+    };
+    let members = coordinator.members().map(|member| MemberDescription {
+        id: member.id,
+        name: member.name,
+        epoch: member.epoch,
+        away: matches!(member.activity, Activity::Away(_)),
+        partitions: has(member.id),
+    });
+    let partitions = state.places.iter().map(|(id, place)| stands(place, coordinator.owner(*id)));
+    GroupDescription {
+        name: name.to_owned(),
+        state: match () {
+            () if !coordinator.has_members() => GroupState::Empty,
+            () if !coordinator.is_settled() => GroupState::Rebalancing,
+            () => GroupState::Stable,
+        },
+        epoch: coordinator.epoch(),
+        assignor: coordinator.assignor(),
+        hold: state.hold,
+        skipped: state.topics.iter().map(|topic| topic.tally.skipped.load(Ordering::Relaxed)).sum(),
+        members: members.collect(),
+        partitions: partitions.collect(),
+    }
+}
+
+fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>) -> GroupPartition {
+    // First where the group stands, then what is published: no lag comes out negative.
+    let committed = place.committed();
+    let positions = place.partition.ring.positions();
+    let lag = committed.map_or(0, |committed| positions.published.since(Sequence(committed)).max(0) as u64);
+    GroupPartition {
+        partition: place.name.clone(),
+        committed,
+        earliest: positions.earliest.0,
+        latest: positions.published.0,
+        lag,
+        gates: place.gates(),
+        member,
+    }
+}

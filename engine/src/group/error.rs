@@ -1,0 +1,171 @@
+//! What a group refuses, each with what was asked and what to do.
+
+use super::assignment::Assignor;
+use crate::error::{Closed, PositionError, TopicError};
+use slipring_ring::pin::PinError;
+
+/// A member that is no longer one. What it had was given to others; nothing of what it does counts any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a member of group {group:?} was fenced (its epoch is {member_epoch}, the group's {group_epoch}): it made no progress within its deadline; join again, or raise the deadline"
+)]
+#[non_exhaustive]
+pub struct Fenced {
+    /// The group.
+    pub group: String,
+    /// The last epoch that the member knew.
+    pub member_epoch: u64,
+    /// The group's epoch.
+    pub group_epoch: u64,
+}
+
+/// A group refused to let somebody in or to go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// The name of the group or of the member is no name.
+    #[error("{0}")]
+    Name(String),
+    /// A member was to read no topic at all.
+    #[error("group {group:?}: a member needs at least one topic")]
+    NoTopics {
+        /// The group.
+        group: String,
+    },
+    /// There is a member of this name, and it has not left.
+    #[error(
+        "group {group:?} has a member {member:?} already: give each its own name, or wait until that one has left or is past its deadline"
+    )]
+    NameTaken {
+        /// The group.
+        group: String,
+        /// The name.
+        member: String,
+    },
+    /// The members who are there share by other rules.
+    #[error("group {group:?} shares its partitions out by {there}, and {asked} was asked for: all members must agree")]
+    Assignor {
+        /// The group.
+        group: String,
+        /// How its members share.
+        there: Assignor,
+        /// How the newcomer would.
+        asked: Assignor,
+    },
+    /// What the group would read next is not kept any more, or the start that was asked for is not there.
+    #[error(
+        "group {group:?} cannot read on at {asked} in partition {partition} of topic {topic:?}: it keeps {earliest} up to, not including, {latest}; say where to go on with `reset`"
+    )]
+    OutOfRange {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The committed offset, or the start that was asked for.
+        asked: u64,
+        /// The earliest that is kept.
+        earliest: u64,
+        /// The next to be published.
+        latest: u64,
+    },
+    /// The topic gives nothing more.
+    #[error("group {group:?}: topic {topic:?}: {reason}")]
+    Closed {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// Why.
+        reason: Closed,
+    },
+    /// The member was fenced.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// The member does not have this partition.
+    #[error("this member of group {group:?} does not have partition {partition} of topic {topic:?}: it has {has}")]
+    NotAssigned {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// What it has.
+        has: String,
+    },
+    /// The position was refused.
+    #[error(transparent)]
+    Position(#[from] PositionError),
+    /// Only a group without members can be reset.
+    #[error("group {group:?} has {members} members: let them leave first")]
+    HasMembers {
+        /// The group.
+        group: String,
+        /// How many, with those whose place is kept.
+        members: usize,
+    },
+    /// The core was refused.
+    #[error("a member of group {group:?}: {cause}")]
+    Pin {
+        /// The group.
+        group: String,
+        /// What was asked, and what is allowed.
+        cause: PinError,
+    },
+    /// The system gave no thread, or what the member's thread makes panicked.
+    #[error("a member of group {group:?} got no thread: {cause}")]
+    Thread {
+        /// The group.
+        group: String,
+        /// What the system or the panic said.
+        cause: String,
+    },
+    /// Anything else that the core refuses.
+    #[error("group {group:?}: topic {topic:?}: {cause}")]
+    Refused {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// Why.
+        cause: String,
+    },
+}
+
+impl GroupError {
+    pub(crate) fn name(refused: TopicError) -> Self {
+        Self::Name(refused.to_string())
+    }
+
+    pub(crate) fn join(group: &str, topic: &str, partition: u32, cause: slipring_ring::BuildError) -> Self {
+        let (group, topic) = (group.to_owned(), topic.to_owned());
+        match cause {
+            slipring_ring::BuildError::OutOfRange { asked, earliest, latest, .. } => {
+                Self::OutOfRange { group, topic, partition, asked: asked.0, earliest: earliest.0, latest: latest.0 }
+            }
+            slipring_ring::BuildError::Closed(reason) => Self::Closed { group, topic, reason: reason.into() },
+            cause => Self::Refused { group, topic, cause: cause.to_string() },
+        }
+    }
+}
+
+/// A commit was refused. Nothing was committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// The member was fenced: its successor reads this batch again.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// The offset lies outside of the batch.
+    #[error("cannot commit {asked}: this batch covers {first} up to {end}")]
+    OutOfBatch {
+        /// The offset that was asked for.
+        asked: u64,
+        /// The first of the batch that is not committed.
+        first: u64,
+        /// The one after its last.
+        end: u64,
+    },
+}

@@ -1,0 +1,67 @@
+//! What a member and its group tell one another without a lock.
+
+use super::coordinator::Activity;
+use crate::watch::Watch;
+use slipring_ring::Waiter;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// No time at all.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// What a member and its group share.
+pub(super) struct Link {
+    /// The member is to look what changed for it.
+    pub(super) news: AtomicBool,
+    /// It is to end.
+    pub(super) stopped: AtomicBool,
+    /// It runs on a thread of its own.
+    pub(super) managed: AtomicBool,
+    /// When it was last seen, in nanoseconds of the engine's clock; `NEVER` while it waits for events.
+    pub(super) seen: AtomicU64,
+    pub(super) waiter: Arc<Waiter>,
+}
+
+impl Link {
+    pub(super) fn new(now: Duration) -> Self {
+        Self {
+            news: AtomicBool::new(true),
+            stopped: AtomicBool::new(false),
+            managed: AtomicBool::new(false),
+            seen: AtomicU64::new(nanos(now)),
+            waiter: Arc::new(Waiter::new()),
+        }
+    }
+
+    pub(super) fn tell(&self) {
+        self.news.store(true, Ordering::Release);
+        self.waiter.wake(Watch::WAKE);
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.tell();
+    }
+
+    pub(super) fn manage(&self) {
+        self.managed.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Acquire)
+    }
+
+    pub(super) fn activity(&self) -> Activity {
+        match self.seen.load(Ordering::SeqCst) {
+            NEVER => Activity::Waiting,
+            nanos => Activity::Working(Duration::from_nanos(nanos)),
+        }
+    }
+}
+
+pub(super) fn nanos(time: Duration) -> u64 {
+    // 584 years.
+    u64::try_from(time.as_nanos()).unwrap_or(NEVER).min(NEVER - 1)
+}

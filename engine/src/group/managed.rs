@@ -1,0 +1,249 @@
+//! A member on a thread of its own: its handler, and what follows when that fails.
+
+use super::error::GroupError;
+use super::link::Link;
+use super::listener::TopicPartition;
+use super::member::{Member, Next};
+use crate::bury::Graveyard;
+use crate::letter::Origin;
+use crate::producer::Producers;
+use crate::subscriber::At;
+use crate::threads::{StartError, caught};
+use slipring_ring::OnError;
+use std::fmt::{self, Display};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How a managed member ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemberEnd {
+    /// All topics were closed, and the group has read and committed everything.
+    Finished,
+    /// It was told to stop.
+    Stopped,
+    /// Its handler failed on this event, which is not committed: others read it next.
+    Failed {
+        /// Where the event stands.
+        partition: TopicPartition,
+        /// Its offset.
+        offset: u64,
+        /// The handler's error, the panic's message, or why the dead-letter topic did not take the event.
+        cause: String,
+    },
+    /// The group or a topic refused to go on.
+    Refused(GroupError),
+}
+
+impl fmt::Display for MemberEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished => f.write_str("read everything"),
+            Self::Stopped => f.write_str("was stopped"),
+            Self::Failed { partition, offset, cause } => write!(f, "failed at {offset} of {partition}: {cause}"),
+            Self::Refused(refused) => refused.fmt(f),
+        }
+    }
+}
+
+/// A managed member. Dropping this handle stops nothing.
+#[derive(Clone)]
+pub struct GroupRun {
+    link: Arc<Mutex<Arc<Link>>>,
+    end: Arc<End>,
+}
+
+impl fmt::Debug for GroupRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GroupRun").field(&self.ended()).finish()
+    }
+}
+
+#[derive(Default)]
+struct End {
+    ended: Mutex<Option<MemberEnd>>,
+    told: Condvar,
+}
+
+impl GroupRun {
+    /// Tells it to leave after the event that it is at. Does not wait for that: see [`wait`](Self::wait).
+    pub fn stop(&self) {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).stop();
+    }
+
+    /// How it ended; none while it runs.
+    pub fn ended(&self) -> Option<MemberEnd> {
+        self.end.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it has ended. Its handler is gone then. Not to be called by the handler.
+    pub fn wait(&self) -> MemberEnd {
+        let mut ended = self.end.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(end) = &*ended {
+                return end.clone();
+            }
+            ended = self.end.told.wait(ended).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until it has ended, no longer than `limit`.
+    pub fn wait_for(&self, limit: Duration) -> Option<MemberEnd> {
+        let deadline = Instant::now().checked_add(limit)?;
+        let mut ended = self.end.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        while ended.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            ended = self.end.told.wait_timeout(ended, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        ended.clone()
+    }
+}
+
+/// What follows when the handler fails.
+pub(crate) struct Policy<E> {
+    retries: u32,
+    then_skip: bool,
+    dead_letters: Option<Graveyard<E>>,
+}
+
+impl<E> Policy<E> {
+    pub(crate) fn new(on_error: OnError, dead_letters: Option<Graveyard<E>>) -> Self {
+        let (retries, then_skip) = match on_error {
+            OnError::Stop => (0, false),
+            OnError::Skip => (0, true),
+            OnError::Retry(retries) => (retries, false),
+            OnError::RetryThenSkip(retries) => (retries, true),
+        };
+        Self { retries, then_skip: then_skip || dead_letters.is_some(), dead_letters }
+    }
+}
+
+/// Starts a thread for a member that has joined.
+pub(crate) fn start<E: Send + Sync + 'static, K: Producers, X: Display + 'static>(
+    member: Member<E, K>,
+    core: Option<usize>,
+    policy: Policy<E>,
+    handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
+) -> Result<GroupRun, GroupError> {
+    let group = Arc::clone(&member.group);
+    member.link.manage();
+    let run = GroupRun { link: Arc::new(Mutex::new(Arc::clone(&member.link))), end: Arc::default() };
+    let running = run.clone();
+    let name = group.name.clone();
+    let started = group.threads.start(&name, core, || (), move |()| attend(member, policy, handler, &running));
+    started.map_err(|cause| match cause {
+        StartError::Pin(cause) => GroupError::Pin { group: name, cause },
+        StartError::Thread(cause) => GroupError::Thread { group: name, cause: cause.to_string() },
+        StartError::Panicked(cause) => GroupError::Thread { group: name, cause },
+    })?;
+    Ok(run)
+}
+
+/// The life of a thread.
+fn attend<E: Send + Sync + 'static, K: Producers, X: Display>(
+    mut member: Member<E, K>,
+    mut policy: Policy<E>,
+    mut handler: impl FnMut(&E, At) -> Result<(), X>,
+    run: &GroupRun,
+) {
+    let group = Arc::clone(&member.group);
+    // A listener of the user's may panic as well.
+    let read = caught(|| read_on(&mut member, &mut policy, &mut handler, run));
+    let end = read.unwrap_or_else(|cause| {
+        let cause = format!("the listener panicked: {cause}");
+        MemberEnd::Refused(GroupError::Thread { group: group.name.clone(), cause })
+    });
+    if let MemberEnd::Failed { partition, cause, .. } = &end {
+        member.note_failure(partition, cause);
+    }
+    // Their own clean-up may panic: the member has ended all the same.
+    let _ = caught(move || drop(member));
+    let _ = caught(move || drop(policy));
+    let _ = caught(move || drop(handler));
+    *run.end.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+    run.end.told.notify_all();
+}
+
+fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
+    member: &mut Member<E, K>,
+    policy: &mut Policy<E>,
+    handler: &mut impl FnMut(&E, At) -> Result<(), X>,
+    run: &GroupRun,
+) -> MemberEnd {
+    // The event that failed last, and how often.
+    let mut failed: Option<(TopicPartition, u64, u32)> = None;
+    loop {
+        let link = Arc::clone(&member.link);
+        let group = Arc::clone(&member.group);
+        let source = match member.next(Duration::MAX) {
+            Ok(Next::Source(source)) => source,
+            Ok(Next::Nothing) => continue,
+            Ok(Next::Over) if link.stopped.load(Ordering::Acquire) => return MemberEnd::Stopped,
+            Ok(Next::Over) => return MemberEnd::Finished,
+            // Its handler took too long: it begins anew, as a member like any other.
+            Err(GroupError::Fenced(_)) => match member.rejoin() {
+                Ok(()) => {
+                    member.link.manage();
+                    let mut known = run.link.lock().unwrap_or_else(PoisonError::into_inner);
+                    if known.stopped.load(Ordering::Acquire) {
+                        return MemberEnd::Stopped;
+                    }
+                    *known = Arc::clone(&member.link);
+                    continue;
+                }
+                Err(refused) => return MemberEnd::Refused(refused),
+            },
+            Err(refused) => return MemberEnd::Refused(refused),
+        };
+        // Fenced at this very moment: the next round tells.
+        let Ok(mut batch) = member.hand_out(source) else { continue };
+        let Some(partition) = batch.partition() else { continue };
+        loop {
+            let mut culprit = 0;
+            let worked = caught(|| batch.work(&link, handler, &mut culprit));
+            let cause = match worked {
+                Ok(None) => break,
+                Ok(Some(cause)) => cause,
+                Err(panic) => format!("panicked: {panic}"),
+            };
+            if batch.commit_to(culprit).is_err() {
+                break;
+            }
+            let tries = match &failed {
+                Some((known, offset, tries)) if (known, *offset) == (partition, culprit) => *tries,
+                _ => 0,
+            };
+            if tries < policy.retries && !link.stopped.load(Ordering::Acquire) {
+                failed = Some((partition.clone(), culprit, tries + 1));
+                continue;
+            }
+            let stop = |cause| MemberEnd::Failed { partition: partition.clone(), offset: culprit, cause };
+            if !policy.then_skip || tries < policy.retries {
+                return stop(cause);
+            }
+            if let Some(dead_letters) = &mut policy.dead_letters {
+                let Some((event, _)) = batch.iter().next() else { break };
+                let origin = Origin {
+                    topic: &partition.topic,
+                    partition: partition.partition,
+                    offset: culprit,
+                    consumer: &group.name,
+                    attempts: tries + 1,
+                    reason: &cause,
+                };
+                let buried = caught(|| dead_letters.put(event, origin));
+                if let Err(refused) = buried.and_then(|buried| buried.map_err(|refused| refused.to_string())) {
+                    return stop(format!("{cause}; and as a dead letter it was refused: {refused}"));
+                }
+            }
+            batch.count_skipped();
+            if batch.commit_to(culprit + 1).is_err() {
+                break;
+            }
+        }
+    }
+}

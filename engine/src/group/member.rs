@@ -1,0 +1,544 @@
+//! A member of a group, and the batches it reads.
+
+use super::Group;
+use super::assignment::MemberId;
+use super::batch::{GroupBatch, Held};
+use super::builder::{Commit, Settings};
+use super::coordinator::Stale;
+use super::error::{Fenced, GroupError};
+use super::hand::Hand;
+use super::link::{Link, NEVER, nanos};
+use super::listener::{Listener, Rebalance, TopicPartition};
+use crate::clock::Clock;
+use crate::error::PositionError;
+use crate::overflow::{Slow, Tally};
+use crate::producer::Producers;
+use crate::subscriber::{StartAt, expire};
+use crate::subscription::Run;
+use crate::watch::{Found, Watch, Watched};
+use slipring_ring::{Closed, Ending, Multi, SeekError, Sequence, Waiter};
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A member of a group, to be polled. It has some of the partitions of the group's topics, and nobody else in the group
+/// has them.
+///
+/// ```
+/// # use slipring::{Engine, Message, Record};
+/// # use std::time::Duration;
+/// # let engine = Engine::builder().build()?;
+/// # let orders = engine.topic::<Message>("orders").partitions(4).create()?;
+/// # fn bill(_: &Message) -> Result<(), std::io::Error> { Ok(()) }
+/// let mut billing = orders.group("billing").join()?;
+/// orders.producer().create()?.send(&Record::new("2 lamps").key("account-7"))?;
+/// orders.close();
+/// while let Some(mut batch) = billing.poll(Duration::from_millis(100))? {
+///     for (message, _) in &batch {
+///         bill(message)?;         // an error here leaves the batch uncommitted: it is read again
+///     }
+///     batch.commit()?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Positions
+/// Outside of a batch, a member's position in a partition is the group's committed offset. A batch that is dropped
+/// without commit is read again, by this member or by whoever has the partition then.
+///
+/// # Progress
+/// A member must poll again within its [deadline](crate::GroupBuilder::deadline), or it is fenced: others get its
+/// partitions, and its next poll or commit is an error. Waiting in a poll counts as progress, however long it takes.
+///
+/// # Leaving
+/// Dropping a member leaves: what it had moves to the others at once. A member with a
+/// [name](crate::GroupBuilder::member_name) is waited for until its deadline has passed.
+pub struct Member<E, K: Producers = Multi>
+where
+    E: Send + Sync + 'static,
+{
+    pub(super) group: Arc<Group<E, K>>,
+    id: MemberId,
+    epoch: u64,
+    pub(super) link: Arc<Link>,
+    settings: Settings<E, K>,
+    listener: Option<Listener>,
+    /// By the number under which they are watched.
+    hands: Vec<Option<Hand<E, K>>>,
+    watch: Watch,
+    /// There is something to learn, as far as this member knows itself.
+    unsettled: bool,
+    over: bool,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Member<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Member {} of group {:?} with {}", self.id, self.group.name, listed(&self.assignment()))
+    }
+}
+
+/// Some partitions, for people.
+pub(super) fn listed(partitions: &[TopicPartition]) -> String {
+    match partitions {
+        [] => "no partition".to_owned(),
+        some => some.iter().map(TopicPartition::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// The ring knows the range behind the consumer only.
+fn with_latest(cause: SeekError, latest: Sequence) -> SeekError {
+    match cause {
+        SeekError::OutOfRange { stage, asked, earliest, .. } => {
+            SeekError::OutOfRange { stage, asked, earliest, latest }
+        }
+        cause => cause,
+    }
+}
+
+/// What a poll comes to.
+pub(super) enum Next {
+    Source(usize),
+    Nothing,
+    Over,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
+    pub(super) fn join(
+        group: Arc<Group<E, K>>,
+        settings: Settings<E, K>,
+        listener: Option<Listener>,
+    ) -> Result<Self, GroupError> {
+        let (id, link) = group.join(&settings.joining)?;
+        let watch = Watch::new(settings.wait.clone(), Arc::clone(&link.waiter));
+        let hands = Vec::new();
+        Ok(Self { group, id, epoch: 0, link, settings, listener, hands, watch, unsettled: true, over: false })
+    }
+
+    /// Joins again after this member was fenced, as a newcomer with the same settings.
+    ///
+    /// # Errors
+    /// As [`GroupBuilder::join`](crate::GroupBuilder::join). The member stays fenced then.
+    pub fn rejoin(&mut self) -> Result<(), GroupError> {
+        let (id, link) = self.group.join(&self.settings.joining)?;
+        // If it was none after all, it leaves now.
+        self.group.leave(self.id, self.hands.drain(..).flatten().collect(), true);
+        self.watch = Watch::new(self.settings.wait.clone(), Arc::clone(&link.waiter));
+        (self.id, self.link, self.epoch, self.unsettled, self.over) = (id, link, 0, true, false);
+        Ok(())
+    }
+
+    /// The group's name.
+    pub fn group(&self) -> &str {
+        &self.group.name
+    }
+
+    /// The group's epoch when this member last looked. It grows with each change of members or topics.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What this member has, as of its last poll, in order.
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        let mut names: Vec<_> = self.hands.iter().flatten().map(|hand| hand.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once all
+    /// topics were closed and the group has read and committed everything that this member could be given. A limit of
+    /// zero never waits.
+    ///
+    /// Partitions that were given to this member or are to go to others change hands in here.
+    ///
+    /// # Errors
+    /// The member was fenced, or a topic was halted or failed.
+    #[inline]
+    pub fn poll(&mut self, limit: Duration) -> Result<Option<GroupBatch<'_, E, K>>, GroupError> {
+        match self.next(limit)? {
+            Next::Source(source) => self.hand_out(source).map(Some),
+            Next::Nothing => Ok(Some(GroupBatch { held: None })),
+            Next::Over => Ok(None),
+        }
+    }
+
+    #[inline]
+    pub(super) fn next(&mut self, limit: Duration) -> Result<Next, GroupError> {
+        if !self.unsettled && !self.link.has_news() && !self.over {
+            let mut look = Look::new(&mut self.hands, &self.link, &*self.group.clock, self.settings.limit);
+            if let (Found::Source(source), None) = (self.watch.next(&mut look, true, None), look.closed) {
+                // Released with the next fence, or seen a little late: no matter.
+                self.link.seen.store(nanos(self.group.clock.now()), Ordering::Relaxed);
+                return Ok(Next::Source(source));
+            }
+        }
+        self.next_slowly(limit)
+    }
+
+    #[inline(never)]
+    fn next_slowly(&mut self, limit: Duration) -> Result<Next, GroupError> {
+        let link = Arc::clone(&self.link);
+        // Whoever waits makes progress.
+        link.seen.store(NEVER, Ordering::SeqCst);
+        let next = self.wait(limit);
+        let now = self.group.now();
+        link.seen.store(nanos(now), Ordering::SeqCst);
+        self.group.mind(now, self.settings.joining.deadline);
+        next
+    }
+
+    fn wait(&mut self, limit: Duration) -> Result<Next, GroupError> {
+        let now = limit.is_zero();
+        let deadline = if now || limit == Duration::MAX { None } else { Instant::now().checked_add(limit) };
+        loop {
+            if self.unsettled || self.link.has_news() {
+                self.learn()?;
+            }
+            // A topic that was deleted has more to tell than its end.
+            let is_read = self.over && self.hands.iter().flatten().all(|hand| hand.ended);
+            if is_read || self.link.stopped.load(Ordering::Acquire) {
+                return Ok(Next::Over);
+            }
+            let mut look = Look::new(&mut self.hands, &self.link, &*self.group.clock, self.settings.limit);
+            let found = self.watch.next(&mut look, now, deadline);
+            match (found, look.closed) {
+                (Found::Source(source), None) => return Ok(Next::Source(source)),
+                (Found::Source(source), Some(Closed::Finished | Closed::Closed)) => self.end(source),
+                // The group is about to tell.
+                (Found::Source(_), Some(Closed::Evicted { .. })) => self.unsettled = true,
+                (Found::Source(source), Some(reason)) => return Err(self.closed(source, reason)),
+                (Found::Interrupted, _) => {}
+                (Found::Nothing, _) => {
+                    self.hands.iter().flatten().for_each(Hand::commit_skipped);
+                    return Ok(Next::Nothing);
+                }
+            }
+        }
+    }
+
+    /// A partition was closed and is read to its end.
+    fn end(&mut self, source: usize) {
+        self.watch.remove(source);
+        if let Some(hand) = &mut self.hands[source] {
+            hand.ended = true;
+            self.group.end(hand.id);
+        }
+    }
+
+    fn closed(&self, source: usize, reason: Closed) -> GroupError {
+        let topic = self.hands[source].as_ref().map_or_else(String::new, |hand| hand.name.topic.to_string());
+        GroupError::Closed { group: self.group.name.clone(), topic, reason: reason.into() }
+    }
+
+    /// Looks what changed: gives back what was revoked, takes what was given.
+    fn learn(&mut self) -> Result<(), GroupError> {
+        // If a listener panics in the middle, the next poll does the rest.
+        self.unsettled = true;
+        self.link.news.store(false, Ordering::SeqCst);
+        let learned = match self.group.learn(self.id) {
+            Ok(learned) => learned,
+            Err(stale) => return Err(self.lose(stale).into()),
+        };
+        (self.epoch, self.over) = (learned.epoch, learned.over);
+        let mut given = Vec::new();
+        for mut hand in learned.given {
+            given.push(hand.name.clone());
+            hand.consumer.set_wait(self.settings.wait.clone());
+            let free = self.hands.iter().position(Option::is_none).unwrap_or(self.hands.len());
+            if free == self.hands.len() {
+                self.hands.push(None);
+            }
+            self.hands[free] = Some(hand);
+            self.watch.add(free);
+        }
+        let revoked: Vec<usize> = (0..self.hands.len())
+            .filter(|&source| self.hands[source].as_ref().is_some_and(|hand| learned.revoked.contains(&hand.id)))
+            .collect();
+        if !learned.revoked.is_empty() {
+            let names = revoked.iter().filter_map(|&source| Some(self.hands[source].as_ref()?.name.clone()));
+            let names: Vec<_> = names.collect();
+            if !names.is_empty() {
+                self.tell(&Rebalance::Revoked(names));
+            }
+            let hands = revoked.into_iter().filter_map(|source| {
+                self.watch.remove(source);
+                self.hands[source].take()
+            });
+            let hands = hands.collect();
+            self.group.release(self.id, &learned.revoked, hands);
+        }
+        self.unsettled = false;
+        if !given.is_empty() {
+            self.tell(&Rebalance::Assigned(given));
+        }
+        learned.refused.map_or(Ok(()), Err)
+    }
+
+    /// This member is none any more.
+    fn lose(&mut self, _: Stale) -> Fenced {
+        let names = self.assignment();
+        // Nobody waits for these; each consumer leaves as it is dropped.
+        self.hands.clear();
+        if !names.is_empty() {
+            self.tell(&Rebalance::Lost(names));
+        }
+        self.group.fenced(self.epoch)
+    }
+
+    fn tell(&mut self, rebalance: &Rebalance) {
+        if let Some(listener) = &mut self.listener {
+            listener(rebalance);
+        }
+    }
+
+    #[inline]
+    pub(super) fn hand_out(&mut self, source: usize) -> Result<GroupBatch<'_, E, K>, GroupError> {
+        let Self { group, epoch, settings, hands, .. } = self;
+        let Some(hand) = &mut hands[source] else { return Ok(GroupBatch { held: None }) };
+        let Hand { consumer, lease, name, tally, .. } = hand;
+        // What went wrong since the look is told by the next one.
+        let Ok(events) = consumer.poll(settings.limit) else { return Ok(GroupBatch { held: None }) };
+        let first = events.position().0;
+        if first != lease.committed() && !lease.commit(first) {
+            // Slots without an event stand in between.
+            return Err(group.fenced(*epoch).into());
+        }
+        let end = first.wrapping_add(events.len() as u64);
+        if settings.commit == Commit::AtMostOnce && !lease.commit(end) {
+            return Err(group.fenced(*epoch).into());
+        }
+        let (handled, part) = (Cell::new(first), hand.part);
+        Ok(GroupBatch {
+            held: Some(Held {
+                group,
+                epoch: *epoch,
+                name,
+                lease,
+                commit: settings.commit,
+                events,
+                end,
+                part,
+                tally,
+                handled,
+            }),
+        })
+    }
+
+    fn source(&self, of: &TopicPartition) -> Result<usize, GroupError> {
+        let found = self.hands.iter().position(|hand| hand.as_ref().is_some_and(|hand| hand.name == *of));
+        found.ok_or_else(|| GroupError::NotAssigned {
+            group: self.group.name.clone(),
+            topic: of.topic.to_string(),
+            partition: of.partition,
+            has: listed(&self.assignment()),
+        })
+    }
+
+    fn hand(&self, of: &TopicPartition) -> Result<&Hand<E, K>, GroupError> {
+        let source = self.source(of)?;
+        self.hands[source].as_ref().ok_or_else(|| self.group.fenced(self.epoch).into())
+    }
+
+    /// The next offset that this member reads in a partition: the committed one, outside of a batch.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn position(&self, of: &TopicPartition) -> Result<u64, GroupError> {
+        self.hand(of).map(|hand| hand.consumer.consumed().0)
+    }
+
+    /// The group's committed offset in a partition: the next one that will be read by whoever has it.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn committed(&self, of: &TopicPartition) -> Result<u64, GroupError> {
+        self.hand(of).map(|hand| hand.lease.committed())
+    }
+
+    /// How many published events of a partition are not committed.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn lag(&self, of: &TopicPartition) -> Result<u64, GroupError> {
+        self.hand(of).map(|hand| hand.consumer.lag())
+    }
+
+    /// Reads nothing of a partition from now on, until [`resume`](Self::resume). The member keeps it, and producers
+    /// wait for its committed offset as before. Forgotten when the partition goes to another member.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn pause(&mut self, partition: &TopicPartition) -> Result<(), GroupError> {
+        self.set_paused(partition, true)
+    }
+
+    /// Reads a partition again.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn resume(&mut self, partition: &TopicPartition) -> Result<(), GroupError> {
+        self.set_paused(partition, false)
+    }
+
+    fn set_paused(&mut self, partition: &TopicPartition, paused: bool) -> Result<(), GroupError> {
+        let source = self.source(partition)?;
+        if let Some(hand) = &mut self.hands[source] {
+            hand.paused = paused;
+            match paused {
+                true => self.watch.remove(source),
+                false if hand.ended => {}
+                false => self.watch.add(source),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to another place in a partition. This commits it: the group has one position in a partition, and whoever
+    /// has it next goes on from there. Backward, what is read again must be kept: by the topic's
+    /// [`retain`](crate::TopicBuilder::retain), or by a slower consumer.
+    ///
+    /// ```
+    /// # use slipring::{Engine, StartAt, TopicPartition};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").retain(100).create()?;
+    /// let mut member = ticks.group("replay").join()?;
+    /// ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
+    /// member.poll(Duration::ZERO)?.unwrap().commit()?;
+    /// member.seek(&TopicPartition::new("ticks", 0), StartAt::Offset(1))?;
+    /// let batch = member.poll(Duration::ZERO)?.unwrap();
+    /// assert!(batch.iter().map(|(tick, _)| *tick).eq([1, 2]));
+    /// # drop(batch);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The member does not have this partition, or was fenced; or the place is not kept or not published yet: the error
+    /// has the range, and nothing moves.
+    pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), GroupError> {
+        let source = self.source(partition)?;
+        let Self { group, hands, watch, epoch, .. } = self;
+        let Some(hand) = &mut hands[source] else { return Ok(()) };
+        let fenced = || GroupError::from(group.fenced(*epoch));
+        let (topic, index) = (hand.name.topic.to_string(), hand.name.partition);
+        let refused = |cause| match cause {
+            SeekError::Closed(Closed::Evicted { .. }) => fenced(),
+            cause => PositionError::new(&topic, &group.name, index, cause).into(),
+        };
+        let before = hand.consumer.consumed();
+        let to = hand.find(&to, &*group.clock)?.map_err(refused)?;
+        if to.since(hand.consumer.consumed()) >= 0 {
+            let positions = hand.partition.ring.positions();
+            if to.since(positions.published) > 0 {
+                let (earliest, latest) = (positions.earliest, positions.published);
+                return Err(refused(SeekError::OutOfRange { stage: String::new(), asked: to, earliest, latest }));
+            }
+            // Committed first: what is passed over is not kept for a successor who would have to read it.
+            if !hand.lease.commit(to.0) {
+                return Err(fenced());
+            }
+            hand.consumer.seek(to).map_err(refused)?;
+        } else {
+            let latest = hand.partition.ring.positions().published;
+            hand.consumer.seek(to).map_err(|cause| refused(with_latest(cause, latest)))?;
+            let earliest = hand.oldest_kept(&*group.clock);
+            if to.since(earliest) < 0 {
+                // Gone for its age: forward again, which is always allowed.
+                let _ = hand.consumer.seek(before);
+                return Err(refused(SeekError::OutOfRange { stage: String::new(), asked: to, earliest, latest }));
+            }
+            if !hand.lease.commit(to.0) {
+                return Err(fenced());
+            }
+        }
+        if to.since(before) < 0 && std::mem::take(&mut hand.ended) {
+            group.reopen(hand.id);
+        }
+        if !hand.paused {
+            // It may be armed at a bell that is not in its way any more.
+            watch.add(source);
+        }
+        Ok(())
+    }
+
+    /// Leaves for good: a member with a name gives up its place too. The listener is told what is revoked.
+    pub fn leave(mut self) {
+        let names = self.assignment();
+        if !names.is_empty() {
+            self.tell(&Rebalance::Revoked(names));
+        }
+        self.go(true);
+    }
+
+    /// For the report of the topic at its end.
+    pub(super) fn note_failure(&self, partition: &TopicPartition, cause: &str) {
+        let Some(topic) = self.settings.joining.topics.iter().find(|topic| topic.name == *partition.topic) else {
+            return;
+        };
+        let run = Run::new(Arc::new(Tally::new(&format!("group:{} member {}", self.group.name, self.id), Slow::Gate)));
+        let hands = self.hands.iter().flatten().filter(|hand| hand.name.topic == partition.topic);
+        let mut state = run.state();
+        state.consumed.extend(hands.map(|hand| (hand.name.partition, hand.lease.committed())));
+        state.ending = Some(Ending::Failed(cause.to_owned()));
+        drop(state);
+        topic.runs().push(run);
+    }
+
+    fn go(&mut self, for_good: bool) {
+        self.group.leave(self.id, self.hands.drain(..).flatten().collect(), for_good);
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Drop for Member<E, K> {
+    fn drop(&mut self) {
+        self.go(false);
+    }
+}
+
+/// A member's partitions while it waits for one of them.
+struct Look<'m, E, K: Producers> {
+    hands: &'m mut [Option<Hand<E, K>>],
+    link: &'m Link,
+    clock: &'m dyn Clock,
+    limit: usize,
+    /// The last one looked at has this to tell.
+    closed: Option<Closed>,
+}
+
+impl<'m, E, K: Producers> Look<'m, E, K> {
+    #[inline]
+    fn new(hands: &'m mut [Option<Hand<E, K>>], link: &'m Link, clock: &'m dyn Clock, limit: usize) -> Self {
+        Self { hands, link, clock, limit, closed: None }
+    }
+}
+
+impl<E, K: Producers> Watched for Look<'_, E, K> {
+    #[inline]
+    fn look(&mut self, source: usize, looks: u32) -> bool {
+        let Some(hand) = &mut self.hands[source] else { return false };
+        match hand.consumer.poll_paced(self.limit, looks) {
+            Ok(mut batch) => match hand.time_to_live {
+                Some(limit) if !batch.is_empty() => {
+                    // Passed over like slots without an event: who has the partition next misses nothing.
+                    let expired = expire(&mut batch, &hand.partition, self.clock.wall().minus(limit));
+                    hand.tally.expired.fetch_add(expired, Ordering::Relaxed);
+                    !batch.is_empty()
+                }
+                _ => !batch.is_empty(),
+            },
+            Err(closed) => {
+                self.closed = Some(closed);
+                true
+            }
+        }
+    }
+
+    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
+        self.hands[source].as_mut().is_none_or(|hand| hand.consumer.arm(waiter, source))
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.link.has_news()
+    }
+}

@@ -1,0 +1,519 @@
+//! Consumer groups: each partition is read by exactly one member, wherever members come and go.
+//!
+//! A group has one ring consumer a partition. It belongs to the group: the member that has the partition holds it, and
+//! hands it back when the partition is revoked, or when it leaves. Its gate is the committed offset, because a batch
+//! that is not committed leaves the consumer where it was. A member that is fenced cannot hand anything back: its
+//! [`Lease`] ends first, so that it commits nothing more, then a successor's consumer joins where it had committed, and
+//! only then its own consumer is evicted.
+//!
+//! The lock is for joining, leaving and rebalancing. Reading and committing take none: a member looks at one word of
+//! its [`Link`] in each poll.
+//!
+//! Locks are taken in this order: the readers of topics (by the topics' ids), the group, the timer or a ring.
+
+pub(crate) mod assignment;
+mod batch;
+mod builder;
+mod coordinator;
+mod describe;
+mod error;
+mod hand;
+mod lease;
+mod link;
+mod listener;
+mod managed;
+mod member;
+mod state;
+
+pub use assignment::Assignor;
+pub use batch::{GroupBatch, GroupMessages};
+pub use builder::{Commit, GroupBuilder, GroupName};
+pub use describe::{GroupDescription, GroupPartition, GroupState, MemberDescription};
+pub use error::{CommitError, Fenced, GroupError};
+pub use listener::{Rebalance, TopicPartition};
+pub use managed::{GroupRun, MemberEnd};
+pub use member::Member;
+
+use crate::clock::Clock;
+use crate::engine::Host;
+use crate::error::PositionError;
+use crate::producer::Producers;
+use crate::subscriber::{Part, StartAt, TooOld};
+use crate::threads::Threads;
+use crate::topic::{Inner, Reader, TopicId};
+use assignment::{MemberId, PartitionId};
+use coordinator::{Coordinator, Stale};
+use hand::{Hand, Joining, Learned};
+use lease::Lease;
+use link::{Link, NEVER, nanos};
+use slipring_ring::{BuildError, Consumer, Sequence, Stage, Start};
+use state::{Newcomers, Place, Source, State, stage_name};
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// A group of one name over topics of one type of events.
+pub(crate) struct Group<E, K: Producers> {
+    pub(crate) name: String,
+    clock: Arc<dyn Clock>,
+    /// The timer's owner, which owns this group too.
+    host: Weak<Host>,
+    pub(crate) threads: Threads,
+    this: Weak<Self>,
+    state: Mutex<State<E, K>>,
+    /// The coordinator's, for messages of who must not take the lock.
+    epoch: AtomicU64,
+    /// When the timer looks for late members, in nanoseconds of the engine's clock; `NEVER` if it does not.
+    looks_at: AtomicU64,
+    /// A partition was read to its end, or a member left.
+    drained: Condvar,
+}
+
+/// Topics by the numbers that the group has for them.
+type Numbered<'t, E, K> = BTreeMap<u32, &'t Arc<Inner<E, K>>>;
+
+impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
+    pub(crate) fn new(name: &str, host: &Arc<Host>) -> Arc<Self> {
+        let state = State {
+            coordinator: Coordinator::new(Assignor::default()),
+            topics: Vec::new(),
+            places: BTreeMap::new(),
+            links: BTreeMap::new(),
+            hold: false,
+            due: None,
+        };
+        Arc::new_cyclic(|this| Self {
+            name: name.to_owned(),
+            clock: Arc::clone(&host.clock),
+            host: Arc::downgrade(host),
+            threads: Threads::default(),
+            this: Weak::clone(this),
+            state: Mutex::new(state),
+            epoch: AtomicU64::new(0),
+            looks_at: AtomicU64::new(NEVER),
+            drained: Condvar::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<E, K>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn fenced(&self, member_epoch: u64) -> Fenced {
+        Fenced { group: self.name.clone(), member_epoch, group_epoch: self.epoch() }
+    }
+
+    fn join(&self, asked: &Joining<E, K>) -> Result<(MemberId, Arc<Link>), GroupError> {
+        let mut topics: Vec<&Arc<Inner<E, K>>> = asked.topics.iter().collect();
+        topics.sort_by_key(|topic| topic.id);
+        topics.dedup_by_key(|topic| topic.id);
+        if topics.is_empty() {
+            return Err(GroupError::NoTopics { group: self.name.clone() });
+        }
+        // No partition comes while all are joined.
+        let mut readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
+        let mut state = self.state();
+        let now = self.expire(&mut state);
+        if let Some(assignor) = asked.assignor {
+            let there = state.coordinator.assignor();
+            if assignor != there && state.coordinator.has_members() {
+                return Err(GroupError::Assignor { group: self.name.clone(), there, asked: assignor });
+            }
+            state.coordinator.set_assignor(assignor);
+        }
+        let numbered: Numbered<'_, E, K> =
+            topics.iter().map(|&topic| (state.number_of(&self.name, topic), topic)).collect();
+        let numbers: BTreeSet<u32> = numbered.keys().copied().collect();
+        let joined = self.open_gates(&mut state, &numbered, &asked.start).and_then(|()| {
+            let name = asked.name.as_deref();
+            let joined = state.coordinator.join(name, numbers.clone(), asked.deadline, now);
+            let member = || name.unwrap_or_default().to_owned();
+            joined.map_err(|_| GroupError::NameTaken { group: self.name.clone(), member: member() })
+        });
+        match &joined {
+            Ok(_) => {
+                state.hold = asked.hold.unwrap_or(state.hold);
+                for (topic, readers) in topics.iter().zip(&mut readers) {
+                    let number = &state.number_of(&self.name, topic);
+                    let source = &mut state.topics[*number as usize];
+                    if source.reader.is_none() {
+                        let reader = Arc::new(Newcomers {
+                            group: Weak::clone(&self.this),
+                            stage: stage_name(&self.name, 0),
+                            topic: *number,
+                        });
+                        readers.add(Arc::downgrade(&reader) as Weak<dyn Reader<E, K>>);
+                        source.reader = Some(reader);
+                    }
+                }
+            }
+            Err(_) => state.close_gates(),
+        }
+        let link = Arc::new(Link::new(now));
+        if let Ok(member) = joined {
+            state.links.insert(member, Arc::clone(&link));
+        }
+        self.settle(&mut state);
+        Ok((joined?, link))
+    }
+
+    /// Joins the partitions of these topics that the group does not gate.
+    fn open_gates(
+        &self,
+        state: &mut State<E, K>,
+        topics: &Numbered<'_, E, K>,
+        start: &StartAt,
+    ) -> Result<(), GroupError> {
+        for (id, place) in state.places.iter_mut().filter(|(_, place)| !place.gates()) {
+            let Some(topic) = topics.get(&id.topic) else { continue };
+            let consumer = match (place.committed, &place.reset) {
+                (Some(committed), _) => {
+                    let stage = Stage::new(place.stage(&self.name)).start(Start::At(Sequence(committed)));
+                    let refused = |cause| GroupError::join(&self.name, &topic.name, id.partition, cause);
+                    place.partition.ring.join(stage).map_err(refused)?
+                }
+                (None, Some(reset)) => self.begin(place, place.stage(&self.name), reset, topic)?,
+                (None, None) => self.begin(place, place.stage(&self.name), start, topic)?,
+            };
+            place.committed = Some(consumer.consumed().0);
+            (place.consumer, place.reset) = (Some(consumer), None);
+        }
+        Ok(())
+    }
+
+    /// A consumer of a partition in which nothing is committed.
+    fn begin(
+        &self,
+        place: &Place<E, K>,
+        stage: String,
+        start: &StartAt,
+        topic: &Inner<E, K>,
+    ) -> Result<Consumer<E, K>, GroupError> {
+        if matches!(start, StartAt::Timestamp(_)) && !topic.settings.timestamps {
+            return Err(PositionError::NoTimestamps { topic: topic.name.clone() }.into());
+        }
+        let index = place.partition.index;
+        let joined = place.partition.ring.join(Stage::new(stage).start(start.in_ring(index)));
+        let consumer = joined.map_err(|cause| GroupError::join(&self.name, &topic.name, index, cause))?;
+        let mut part = Part { partition: Arc::clone(&place.partition), consumer };
+        part.move_to_start(start, topic).map_err(|TooOld { asked, earliest, latest }| {
+            let (group, topic) = (self.name.clone(), topic.name.clone());
+            GroupError::OutOfRange { group, topic, partition: index, asked, earliest, latest }
+        })?;
+        Ok(part.consumer)
+    }
+
+    /// Fences whoever is late. Returns the present time.
+    fn expire(&self, state: &mut State<E, K>) -> Duration {
+        let now = self.now();
+        for (&member, link) in &state.links {
+            state.coordinator.seen(member, link.activity());
+        }
+        let expired = state.coordinator.expire(now);
+        for (member, in_hand) in &expired {
+            if let Some(link) = state.links.remove(member) {
+                link.tell();
+            }
+            for partition in in_hand {
+                if let Some(place) = state.places.get_mut(partition) {
+                    self.take_from_fenced(place);
+                }
+            }
+        }
+        if !expired.is_empty() {
+            state.close_gates();
+            self.drained.notify_all();
+        }
+        now
+    }
+
+    /// Puts a successor's consumer in the place of one that is in a fenced member's hands.
+    fn take_from_fenced(&self, place: &mut Place<E, K>) {
+        let Some(lease) = place.lease.take() else { return };
+        let committed = lease.fence();
+        place.committed = Some(committed);
+        place.ended = false;
+        let old = place.stage(&self.name);
+        place.generation += 1;
+        let mut at = Sequence(committed);
+        place.consumer = loop {
+            let stage = Stage::new(place.stage(&self.name)).start(Start::At(at));
+            match place.partition.ring.take_over(&old, stage) {
+                Ok(consumer) => break Some(consumer),
+                // The fenced member's gate stands beyond what it committed only where it passed over slots that hold
+                // no event.
+                Err(BuildError::OutOfRange { earliest, .. }) if earliest.since(at) > 0 => at = earliest,
+                // The topic has failed or was halted. The successor will be told when it asks for the partition.
+                Err(_) => break None,
+            }
+        };
+    }
+
+    /// After every change: tells whom it concerns, and sets the timer.
+    fn settle(&self, state: &mut State<E, K>) {
+        self.epoch.store(state.coordinator.epoch(), Ordering::Release);
+        for member in state.coordinator.take_news() {
+            if let Some(link) = state.links.get(&member) {
+                link.tell();
+            }
+        }
+        self.schedule(state);
+    }
+
+    /// Sets the timer to the next deadline.
+    fn schedule(&self, state: &mut State<E, K>) {
+        loop {
+            let next = state.coordinator.next_deadline();
+            match (next, &state.due) {
+                // It comes before, and looks again then.
+                (Some(next), Some((at, _))) if *at <= next => {}
+                _ => {
+                    let host = self.host.upgrade();
+                    if let (Some((_, due)), Some(host)) = (state.due.take(), &host) {
+                        host.timer.cancel(due);
+                    }
+                    if let (Some(next), Some(host)) = (next, &host) {
+                        let group = Weak::clone(&self.this);
+                        let due = host.timer.at(next, move || {
+                            if let Some(group) = group.upgrade() {
+                                group.look();
+                            }
+                        });
+                        state.due = Some((next, due));
+                    }
+                }
+            }
+            let at = state.due.as_ref().map_or(NEVER, |(at, _)| nanos(*at));
+            self.looks_at.store(at, Ordering::SeqCst);
+            // A member that stops waiting says so, and looks at the time that was just stored; see `Member`.
+            for (&member, link) in &state.links {
+                state.coordinator.seen(member, link.activity());
+            }
+            if state.coordinator.next_deadline().is_none_or(|next| nanos(next) >= at) {
+                return;
+            }
+        }
+    }
+
+    /// The timer's task.
+    fn look(&self) {
+        let mut state = self.state();
+        state.due = None;
+        self.expire(&mut state);
+        self.settle(&mut state);
+    }
+
+    /// A member has something to do after it waited: sees to it that the timer minds its deadline.
+    fn mind(&self, now: Duration, deadline: Duration) {
+        let at = now.checked_add(deadline).map_or(NEVER, nanos);
+        if self.looks_at.load(Ordering::SeqCst) > at {
+            let mut state = self.state();
+            self.expire(&mut state);
+            self.settle(&mut state);
+        }
+    }
+
+    /// What changed for a member.
+    fn learn(&self, member: MemberId) -> Result<Learned<E, K>, Stale> {
+        let mut state = self.state();
+        self.expire(&mut state);
+        let changes = state.coordinator.sync(member);
+        self.settle(&mut state);
+        let changes = changes?;
+        let mut learned = Learned {
+            epoch: changes.epoch,
+            revoked: changes.revoked,
+            given: Vec::new(),
+            over: state.is_over(member),
+            refused: None,
+        };
+        for id in changes.given {
+            let Some(place) = state.places.get_mut(&id) else { continue };
+            match (place.consumer.take(), place.committed) {
+                (Some(consumer), Some(committed)) => {
+                    let lease = Arc::new(Lease::new(committed));
+                    place.lease = Some(Arc::clone(&lease));
+                    let (name, partition) = (place.name.clone(), Arc::clone(&place.partition));
+                    let part = (partition.ring.positions().capacity / 4).max(1) as usize;
+                    let (paused, ended) = (false, false);
+                    let Source { tally, time_to_live, retain_for, .. } = &state.topics[id.topic as usize];
+                    let (tally, time_to_live, retain_for) = (Arc::clone(tally), *time_to_live, *retain_for);
+                    learned.given.push(Hand {
+                        id,
+                        name,
+                        partition,
+                        consumer,
+                        lease,
+                        tally,
+                        time_to_live,
+                        retain_for,
+                        part,
+                        paused,
+                        ended,
+                    });
+                }
+                _ => {
+                    let reason = place.partition.ring.closed().unwrap_or(slipring_ring::Closed::Closed).into();
+                    let (group, topic) = (self.name.clone(), place.name.topic.to_string());
+                    learned.refused = Some(GroupError::Closed { group, topic, reason });
+                }
+            }
+        }
+        Ok(learned)
+    }
+
+    /// A member gives partitions back that were revoked.
+    fn release(&self, member: MemberId, revoked: &[PartitionId], hands: Vec<Hand<E, K>>) {
+        let mut state = self.state();
+        let late = state.park(hands);
+        // Fenced meanwhile: then its partitions have gone already.
+        let _ = state.coordinator.release(member, revoked);
+        state.close_gates();
+        self.settle(&mut state);
+        drop(state);
+        drop(late);
+    }
+
+    /// A member goes, and gives back what it has.
+    fn leave(&self, member: MemberId, hands: Vec<Hand<E, K>>, for_good: bool) {
+        let mut state = self.state();
+        let late = state.park(hands);
+        if state.links.remove(&member).is_some() {
+            state.coordinator.leave(member, for_good, self.now());
+            self.expire(&mut state);
+            state.close_gates();
+            self.settle(&mut state);
+        }
+        drop(state);
+        self.drained.notify_all();
+        drop(late);
+    }
+
+    /// A member has read and committed a closed partition to its end.
+    fn end(&self, id: PartitionId) {
+        let mut state = self.state();
+        if let Some(place) = state.places.get_mut(&id) {
+            place.ended = true;
+        }
+        // Who waits for more may be at the end as well.
+        if state.places.values().filter(|place| place.gates()).all(|place| place.ended) {
+            state.links.values().for_each(|link| link.tell());
+        }
+        self.drained.notify_all();
+    }
+
+    /// A member went back in a partition that was read to its end.
+    fn reopen(&self, id: PartitionId) {
+        if let Some(place) = self.state().places.get_mut(&id) {
+            place.ended = false;
+        }
+    }
+
+    /// A topic was deleted.
+    fn forget(&self, id: TopicId) {
+        let mut state = self.state();
+        let Some(number) = state.topics.iter().position(|source| source.id == id) else { return };
+        let number = number as u32;
+        state.topics[number as usize].reader = None;
+        state.places.retain(|partition, _| partition.topic != number);
+        state.coordinator.forget(number);
+        // Whoever waits for that topic alone has come to its end.
+        state.links.values().for_each(|link| link.tell());
+        self.settle(&mut state);
+    }
+
+    /// Forgets what is committed: the group is to begin the partitions of these topics at `start`.
+    fn reset(&self, topics: &[Arc<Inner<E, K>>], start: &StartAt) -> Result<(), GroupError> {
+        let readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
+        let mut state = self.state();
+        self.expire(&mut state);
+        let members = state.coordinator.members().count();
+        if members > 0 {
+            return Err(GroupError::HasMembers { group: self.name.clone(), members });
+        }
+        let numbered: Numbered<'_, E, K> =
+            topics.iter().map(|topic| (state.number_of(&self.name, topic), topic)).collect();
+        // All or nothing: first somebody stands where the group is to stand.
+        let mut probes = BTreeMap::new();
+        for (&id, place) in &state.places {
+            let Some(topic) = numbered.get(&id.topic) else { continue };
+            let stage = stage_name(&self.name, place.generation + 1);
+            probes.insert(id, self.begin(place, stage, start, topic)?);
+        }
+        let hold = state.hold;
+        for (id, probe) in probes {
+            let Some(place) = state.places.get_mut(&id) else { continue };
+            place.ended = false;
+            if hold {
+                place.generation += 1;
+                (place.committed, place.reset, place.consumer) = (Some(probe.consumed().0), None, Some(probe));
+            } else {
+                // What is earliest or latest is found out anew by the one who joins.
+                (place.committed, place.reset, place.consumer) = (None, Some(start.clone()), None);
+            }
+        }
+        drop(state);
+        drop(readers);
+        Ok(())
+    }
+
+    /// Waits until managed members have read a closed topic to its end, or have gone. False if `deadline` comes first.
+    fn drain(&self, topic: u32, deadline: Instant) -> bool {
+        // A handler that shuts down does not wait for itself.
+        if self.threads.is_own() {
+            return true;
+        }
+        let mut state = self.state();
+        loop {
+            let managed = state.links.values().any(|link| link.managed.load(Ordering::Acquire));
+            let is_read = |(_, place): (_, &Place<E, K>)| place.ended || !place.gates();
+            if !managed || state.places.iter().all(is_read) {
+                drop(state);
+                // All topics are read: they are about to end.
+                return self.threads.wait(deadline);
+            }
+            if state.places.iter().filter(|(id, _)| id.topic == topic).all(is_read) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.drained.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// What the engine needs of a group, whatever its events.
+pub(crate) trait AnyGroup: Send + Sync {
+    fn describe(&self) -> GroupDescription;
+    fn forget(&self, topic: TopicId);
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<E: Send + Sync + 'static, K: Producers> AnyGroup for Group<E, K> {
+    fn describe(&self) -> GroupDescription {
+        let mut state = self.state();
+        self.expire(&mut state);
+        self.settle(&mut state);
+        describe::describe(&self.name, &state)
+    }
+
+    fn forget(&self, topic: TopicId) {
+        Group::forget(self, topic);
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
