@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 /// was read.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl fmt::Debug for Engine {
@@ -47,6 +47,8 @@ impl fmt::Debug for Engine {
 pub(crate) struct Shared {
     topics: Mutex<Topics>,
     pub(crate) host: Arc<Host>,
+    #[cfg(feature = "observe")]
+    observer: std::sync::OnceLock<crate::observe::Observer>,
 }
 
 /// What topics need of their engine.
@@ -146,6 +148,8 @@ impl Shared {
 #[derive(Default)]
 pub struct EngineBuilder {
     clock: Option<Arc<dyn Clock>>,
+    #[cfg(feature = "observe")]
+    observe: Option<std::path::PathBuf>,
 }
 
 impl fmt::Debug for EngineBuilder {
@@ -163,18 +167,50 @@ impl EngineBuilder {
         self
     }
 
+    /// Shows the engine to other processes of this user at a Unix socket, for `slipring top --socket PATH`: each connection
+    /// is answered with a snapshot as JSON, or as Prometheus' text if it asks for `prometheus` or `GET /metrics`. The
+    /// socket goes with the engine's last handle. With the feature `observe`.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Metrics};
+    /// # use std::{io::{Read, Write}, os::unix::net::UnixStream};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("engine.sock");
+    /// let engine = Engine::builder().observe(&path).build()?;
+    /// engine.topic::<u64>("ticks").create()?;
+    /// let mut text = String::new();
+    /// UnixStream::connect(&path)?.read_to_string(&mut text)?;
+    /// assert!(text.contains("ticks"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "observe")]
+    pub fn observe(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.observe = Some(path.into());
+        self
+    }
+
     /// Builds the engine. It has no topics and no threads yet.
     ///
     /// # Errors
-    /// None so far.
+    /// The socket to [`observe`](Self::observe) it at could not be made.
     pub fn build(self) -> Result<Engine, TopicError> {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let shared = Arc::new_cyclic(|engine| {
             let engine = Weak::clone(engine);
             let host =
                 Arc::new(Host { engine, timer: Timer::new(Arc::clone(&clock)), clock, groups: Mutex::default() });
-            Shared { topics: Mutex::default(), host }
+            Shared {
+                topics: Mutex::default(),
+                host,
+                #[cfg(feature = "observe")]
+                observer: std::sync::OnceLock::new(),
+            }
         });
+        #[cfg(feature = "observe")]
+        if let Some(path) = self.observe {
+            let observer = crate::observe::Observer::start(&path, Arc::downgrade(&shared));
+            let _ = shared.observer.set(observer.map_err(TopicError::Observe)?);
+        }
         Ok(Engine { shared })
     }
 }

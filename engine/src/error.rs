@@ -120,6 +120,10 @@ pub enum TopicError {
     /// The engine was shut down.
     #[error("the engine was shut down: build another one")]
     ShutDown,
+    /// The engine cannot be observed where it was to be.
+    #[cfg(feature = "observe")]
+    #[error(transparent)]
+    Observe(crate::ObserveError),
 }
 
 /// The longest name.

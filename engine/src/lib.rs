@@ -39,10 +39,13 @@ mod letter;
 mod linger;
 mod message;
 mod metrics;
+#[cfg(feature = "observe")]
+mod observe;
 mod overflow;
 mod partition;
 mod partitioner;
 mod producer;
+mod prometheus;
 pub mod queue;
 mod rate;
 mod receipt;
@@ -77,6 +80,8 @@ pub use letter::DeadLetter;
 pub use linger::{LingerBuilder, LingeringProducer};
 pub use message::{Headers, Message};
 pub use metrics::{ConsumerMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
+#[cfg(feature = "observe")]
+pub use observe::ObserveError;
 pub use overflow::{Overflow, Slow};
 pub use partitioner::{Partitioner, Partitioning};
 pub use producer::{Producer, ProducerBuilder, Producers};

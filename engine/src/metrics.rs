@@ -4,11 +4,13 @@ use crate::overflow::{Counts, Tally};
 use slipring_ring::Positions;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// All topics. [`Engine::metrics`](crate::Engine::metrics) reads it from the positions themselves: nothing is counted
-/// for it while events flow.
+/// for it while events flow, but one number a batch of a subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Metrics {
     /// In the order of creation.
@@ -24,6 +26,7 @@ impl Metrics {
 
 /// One topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct TopicMetrics {
     /// Its name.
@@ -34,6 +37,11 @@ pub struct TopicMetrics {
     pub published: u64,
     /// Slots of all partitions that hold what some consumer has not read, or what is retained.
     pub fill: u64,
+    /// The most of them that a snapshot has ever seen, or all, if a producer has ever found a partition full.
+    pub high_water: u64,
+    /// How long the topic has been there, by the engine's clock.
+    #[cfg_attr(feature = "observe", serde(with = "seconds"))]
+    pub age: Duration,
     /// Events that were refused at once because there was no room.
     pub refused: u64,
     /// Events for which there was no room until a deadline.
@@ -57,6 +65,7 @@ pub struct TopicMetrics {
 
 /// One partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct PartitionMetrics {
     /// Its number.
@@ -77,20 +86,22 @@ pub struct PartitionMetrics {
 }
 
 impl TopicMetrics {
+    /// `partitions` without any sum, and what is counted for the whole topic.
     pub(crate) fn new(
         name: String,
-        positions: impl Iterator<Item = (u32, Positions)>,
+        age: Duration,
+        partitions: Vec<PartitionMetrics>,
         counts: &Counts,
         tally: impl Fn(&str) -> Option<Arc<Tally>>,
         queues: Vec<QueueMetrics>,
     ) -> Self {
-        let partitions: Vec<_> = positions.map(|(partition, at)| PartitionMetrics::new(partition, at)).collect();
         let mut consumers: Vec<ConsumerMetrics> = Vec::new();
         for consumer in partitions.iter().flat_map(|partition| &partition.consumers) {
             match consumers.iter_mut().find(|other| other.name == consumer.name) {
                 Some(sum) => {
                     sum.consumed += consumer.consumed;
                     sum.lag += consumer.lag;
+                    sum.lag_time = sum.lag_time.max(consumer.lag_time);
                     sum.stalls += consumer.stalls;
                 }
                 None => {
@@ -98,16 +109,26 @@ impl TopicMetrics {
                     let read =
                         |of: fn(&Tally) -> &AtomicU64| tally.as_deref().map_or(0, |tally| Counts::read(of(tally)));
                     let (skipped, expired) = (read(|tally| &tally.skipped), read(|tally| &tally.expired));
-                    consumers.push(ConsumerMetrics { skipped, expired, ..consumer.clone() });
+                    let (batches, largest_batch) = (read(|tally| &tally.batches), read(|tally| &tally.largest_batch));
+                    let sum = ConsumerMetrics { skipped, expired, batches, largest_batch, ..consumer.clone() };
+                    consumers.push(sum);
                 }
             }
         }
-        let sum = |of: fn(&PartitionMetrics) -> u64| partitions.iter().map(of).sum();
+        let sum = |of: fn(&PartitionMetrics) -> u64| partitions.iter().map(of).sum::<u64>();
+        let (capacity, fill) = (sum(|partition| partition.capacity), sum(|partition| partition.fill));
+        // Nothing is counted while there is room; whoever finds none counts that.
+        let was_full = [&counts.refused, &counts.timed_out, &counts.dropped].into_iter().any(|it| Counts::read(it) > 0)
+            || consumers.iter().any(|consumer| consumer.stalls > 0);
+        let seen = if was_full { capacity } else { fill };
+        let high_water = counts.high_water.fetch_max(seen, Ordering::Relaxed).max(seen);
         Self {
             name,
-            capacity: sum(|partition| partition.capacity),
+            capacity,
             published: sum(|partition| partition.published),
-            fill: sum(|partition| partition.fill),
+            fill,
+            high_water,
+            age,
             refused: Counts::read(&counts.refused),
             timed_out: Counts::read(&counts.timed_out),
             dropped: Counts::read(&counts.dropped),
@@ -132,12 +153,16 @@ impl TopicMetrics {
 }
 
 impl PartitionMetrics {
-    fn new(partition: u32, at: Positions) -> Self {
+    /// `lag_time` is told where a consumer stands that has not read everything.
+    pub(crate) fn new(partition: u32, at: Positions, lag_time: impl Fn(Option<u64>) -> Option<Duration>) -> Self {
         let consumers = at.stages.into_iter().map(|stage| ConsumerMetrics {
             name: stage.name,
             after: stage.after,
             consumed: stage.consumed.0,
             lag: stage.lag,
+            lag_time: lag_time((stage.lag > 0).then_some(stage.consumed.0)),
+            batches: 0,
+            largest_batch: 0,
             stalls: stage.stalls,
             skipped: 0,
             expired: 0,
@@ -156,6 +181,7 @@ impl PartitionMetrics {
 
 /// One consumer, in one partition or over all.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ConsumerMetrics {
     /// Its name.
@@ -166,6 +192,14 @@ pub struct ConsumerMetrics {
     pub consumed: u64,
     /// How many published events it has not read.
     pub lag: u64,
+    /// How long ago the next event that it will read was published, zero if it has read everything; the longest of all
+    /// partitions. None where the topic notes no [times](crate::TopicBuilder::timestamps).
+    #[cfg_attr(feature = "observe", serde(with = "maybe_seconds"))]
+    pub lag_time: Option<Duration>,
+    /// Batches of at least one event that a subscriber was given; 0 for other consumers.
+    pub batches: u64,
+    /// The largest of them, in events.
+    pub largest_batch: u64,
     /// How often a producer had to wait because of it.
     pub stalls: u64,
     /// Events that its handler failed on and that were passed over, as its policy says.
@@ -176,6 +210,7 @@ pub struct ConsumerMetrics {
 
 /// One queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct QueueMetrics {
     /// Its name.
@@ -208,6 +243,34 @@ pub struct QueueMetrics {
     pub dead: u64,
     /// The most messages that were ever in the side store.
     pub high_water: u64,
+}
+
+#[cfg(feature = "observe")]
+mod seconds {
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(time.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Duration, D::Error> {
+        let seconds = <f64 as serde::Deserialize>::deserialize(from)?;
+        Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(feature = "observe")]
+mod maybe_seconds {
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: serde::Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        serde::Serialize::serialize(&time.map(|time| time.as_secs_f64()), to)
+    }
+
+    pub(super) fn deserialize<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<Duration>, D::Error> {
+        let seconds = <Option<f64> as serde::Deserialize>::deserialize(from)?;
+        seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
+    }
 }
 
 impl fmt::Display for Metrics {

@@ -49,6 +49,8 @@ pub(crate) struct Counts {
     pub(crate) limited: AtomicU64,
     pub(crate) delayed: AtomicU64,
     pub(crate) evicted: AtomicU64,
+    /// Slots in use that a snapshot has seen.
+    pub(crate) high_water: AtomicU64,
 }
 
 impl Counts {
@@ -69,17 +71,30 @@ pub(crate) struct Tally {
     pub(crate) skipped: AtomicU64,
     /// Events whose time to live had passed.
     pub(crate) expired: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) largest_batch: AtomicU64,
     /// So that an eviction counts once, however often it has to be asked for.
     pub(crate) evicted: AtomicBool,
 }
 
 impl Tally {
+    /// A batch of `len` events was given.
+    #[inline]
+    pub(crate) fn batch(&self, len: usize) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        if len as u64 > self.largest_batch.load(Ordering::Relaxed) {
+            self.largest_batch.fetch_max(len as u64, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn new(name: &str, slow: Slow) -> Self {
         Self {
             name: name.to_owned(),
             slow,
             skipped: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            largest_batch: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
         }
     }

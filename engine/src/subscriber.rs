@@ -613,7 +613,11 @@ impl<E, K: Producers> Subscriber<E, K> {
         let part = &mut parts[source.unwrap_or(0)];
         let partition = part.partition.index;
         let batch = if source.is_some() { part.consumer.poll(*limit) } else { Ok(part.consumer.nothing()) };
-        Ok(Some(Batch { batch: batch.map_err(refused)?, partition }))
+        let batch = batch.map_err(refused)?;
+        if source.is_some() {
+            seat.tally.batch(batch.len());
+        }
+        Ok(Some(Batch { batch, partition }))
     }
 
     /// Looks for events and takes none: whoever looks again finds the same.

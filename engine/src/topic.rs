@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::group::GroupBuilder;
 use crate::identity::Identities;
 use crate::message::Message;
-use crate::metrics::TopicMetrics;
+use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::overflow::{Counts, Overflow, Slow, Tally};
 use crate::partition::Partition;
 use crate::producer::{ProducerBuilder, Producers};
@@ -263,6 +263,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 id: TopicId::next(),
                 name: name.clone(),
                 shape: shape.clone(),
+                since: engine.host.clock.now(),
                 host: Arc::clone(&engine.host),
                 settings,
                 cell: cell.unwrap_or(0),
@@ -306,6 +307,8 @@ pub(crate) struct Inner<E, K: Producers> {
     pub(crate) name: String,
     shape: Shape,
     pub(crate) host: Arc<Host>,
+    /// When it was created, by the engine's clock.
+    since: Duration,
     pub(crate) settings: Settings,
     /// Bytes that a slot needs beside itself.
     cell: usize,
@@ -673,10 +676,18 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     fn metrics(&self) -> TopicMetrics {
         let tally = |name: &str| self.tally(name);
         let partitions = self.partitions();
-        let positions = partitions.iter().map(|partition| (partition.index, partition.ring.positions()));
+        let wall = self.host.clock.wall();
+        let partitions = partitions.iter().map(|partition| {
+            let times = partition.times.as_ref();
+            let lag_time =
+                |next: Option<u64>| times.map(|times| next.map_or(Duration::ZERO, |at| wall.since(times.get(at))));
+            PartitionMetrics::new(partition.index, partition.ring.positions(), lag_time)
+        });
+        let partitions = partitions.collect();
+        let age = self.host.clock.now().saturating_sub(self.since);
         let queues = self.queues().clone();
         let queues = queues.iter().map(|queue| queue.metrics()).collect();
-        TopicMetrics::new(self.name.clone(), positions, &self.counts, tally, queues)
+        TopicMetrics::new(self.name.clone(), age, partitions, &self.counts, tally, queues)
     }
 
     fn describe(&self) -> Description {

@@ -1,0 +1,250 @@
+//! `slipring top`: topics, consumers and queues of a running engine, as they change.
+
+use ratatui::Frame;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
+use ratatui::layout::{Constraint, Layout};
+use ratatui::style::{Modifier, Style, Stylize};
+use ratatui::text::Line;
+use ratatui::widgets::{Row, Table};
+use slipring::Metrics;
+use std::error::Error;
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Shows topics, consumers and queues of a running engine, as they change.
+///
+/// The engine must have been built with `Engine::builder().observe(PATH)`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The engine's socket
+    #[arg(long, env = "SLIPRING_SOCKET")]
+    socket: PathBuf,
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 1.0, value_parser = interval)]
+    interval: f64,
+    /// Look once, print, and end: what happens anyway if the output is no terminal
+    #[arg(long)]
+    once: bool,
+    /// Print one snapshot as JSON, and end
+    #[arg(long, conflicts_with = "once")]
+    json: bool,
+    /// Print one snapshot as Prometheus reads it, and end
+    #[arg(long, conflicts_with_all = ["once", "json"])]
+    prometheus: bool,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("take 0.05 to 3600 seconds".to_owned()),
+    }
+}
+
+type Done = Result<(), Box<dyn Error>>;
+
+pub(crate) fn run(arguments: &Arguments) -> Done {
+    if arguments.prometheus {
+        return print(&ask(arguments, "prometheus\n")?);
+    }
+    if arguments.json {
+        return print(&ask(arguments, "json\n")?);
+    }
+    let first = look(arguments)?;
+    if arguments.once || !std::io::stdout().is_terminal() {
+        return print(&as_text(&first));
+    }
+    let mut terminal = ratatui::try_init()?;
+    let done = watch(&mut terminal, arguments, first);
+    ratatui::restore();
+    done
+}
+
+fn print(text: &str) -> Done {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
+    let path = arguments.socket.display();
+    let no_engine = |cause| {
+        format!(
+            "no engine answers at {path} ({cause}): is it running, and was it built with `Engine::builder().observe`?"
+        )
+    };
+    let mut connection = UnixStream::connect(&arguments.socket).map_err(no_engine)?;
+    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+    connection.write_all(what.as_bytes()).map_err(no_engine)?;
+    let mut text = String::new();
+    connection.read_to_string(&mut text).map_err(no_engine)?;
+    Ok(text)
+}
+
+/// A snapshot and when it was taken.
+struct Look {
+    metrics: Metrics,
+    at: Instant,
+}
+
+fn look(arguments: &Arguments) -> Result<Look, Box<dyn Error>> {
+    let text = ask(arguments, "json\n")?;
+    let metrics = serde_json::from_str(&text).map_err(|cause| format!("the engine speaks another version: {cause}"))?;
+    Ok(Look { metrics, at: Instant::now() })
+}
+
+fn watch(terminal: &mut ratatui::DefaultTerminal, arguments: &Arguments, first: Look) -> Done {
+    let interval = Duration::from_secs_f64(arguments.interval);
+    let (mut before, mut now) = (None, first);
+    loop {
+        terminal.draw(|frame| draw(frame, arguments, &now, before.as_ref()))?;
+        let next = now.at + interval;
+        loop {
+            let left = next.saturating_duration_since(Instant::now());
+            if !event::poll(left)? {
+                break;
+            }
+            match event::read()? {
+                Event::Key(key)
+                    if matches!(key.code, KeyCode::Char('q') | KeyCode::Esc)
+                        || (key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL)) =>
+                {
+                    return Ok(());
+                }
+                Event::Resize(..) => _ = terminal.draw(|frame| draw(frame, arguments, &now, before.as_ref()))?,
+                _ => {}
+            }
+        }
+        before = Some(std::mem::replace(&mut now, look(arguments)?));
+    }
+}
+
+const TOPICS: [&str; 8] = ["TOPIC", "PARTITIONS", "PUBLISHED", "PER S", "FILL", "HIGH", "REFUSED", "DROPPED"];
+const CONSUMERS: [&str; 9] = ["TOPIC", "CONSUMER", "CONSUMED", "PER S", "LAG", "LAG S", "BATCH", "STALLS", "SKIPPED"];
+const QUEUES: [&str; 9] = ["TOPIC", "QUEUE", "UNREAD", "LEASED", "WAITING", "ACKED", "PER S", "EXPIRED", "DEAD"];
+
+fn rate(now: u64, before: Option<u64>, seconds: f64) -> String {
+    match before {
+        Some(before) if seconds > 0.0 => human((now.saturating_sub(before) as f64 / seconds).round() as u64),
+        _ => "-".to_owned(),
+    }
+}
+
+/// 4 or 5 digits, then thousands, millions.
+fn human(number: u64) -> String {
+    match number {
+        0..100_000 => number.to_string(),
+        100_000..10_000_000 => format!("{:.1}k", number as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1}M", number as f64 / 1e6),
+        _ => format!("{:.1}G", number as f64 / 1e9),
+    }
+}
+
+/// The three tables: topics, consumers, queues.
+fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 3] {
+    let seconds = before.map_or(0.0, |before| (now.at - before.at).as_secs_f64());
+    let mut tables = [Vec::new(), Vec::new(), Vec::new()];
+    for topic in &now.metrics.topics {
+        let old = before.and_then(|before| before.metrics.topic(&topic.name));
+        let percent = topic.fill * 100 / topic.capacity.max(1);
+        tables[0].push(vec![
+            topic.name.clone(),
+            topic.partitions.len().to_string(),
+            human(topic.published),
+            rate(topic.published, old.map(|old| old.published), seconds),
+            format!("{percent}% of {}", human(topic.capacity)),
+            human(topic.high_water),
+            human(topic.refused + topic.timed_out + topic.limited),
+            human(topic.dropped),
+        ]);
+        for it in &topic.consumers {
+            let old = old.and_then(|old| old.consumer(&it.name));
+            let mean = it.consumed.checked_div(it.batches).map_or("-".to_owned(), human);
+            tables[1].push(vec![
+                topic.name.clone(),
+                it.name.clone(),
+                human(it.consumed),
+                rate(it.consumed, old.map(|old| old.consumed), seconds),
+                human(it.lag),
+                it.lag_time.map_or("-".to_owned(), |time| format!("{:.3}", time.as_secs_f64())),
+                mean,
+                human(it.stalls),
+                human(it.skipped + it.expired),
+            ]);
+        }
+        for it in &topic.queues {
+            let old = old.and_then(|old| old.queue(&it.name));
+            tables[2].push(vec![
+                topic.name.clone(),
+                it.name.clone(),
+                human(it.unread),
+                human(it.leased),
+                human(it.waiting),
+                human(it.acked),
+                rate(it.acked, old.map(|old| old.acked), seconds),
+                human(it.expired),
+                human(it.dead),
+            ]);
+        }
+    }
+    tables
+}
+
+fn heads() -> [&'static [&'static str]; 3] {
+    [&TOPICS, &CONSUMERS, &QUEUES]
+}
+
+/// How many columns of a table are names.
+const NAMES: [usize; 3] = [1, 2, 2];
+
+fn widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
+    let column = |index: usize| rows.iter().map(|row| row[index].len()).chain([head[index].len()]).max().unwrap_or(0);
+    (0..head.len()).map(column).collect()
+}
+
+fn as_text(now: &Look) -> String {
+    let mut text = String::new();
+    for ((head, rows), names) in heads().into_iter().zip(tables(now, None)).zip(NAMES) {
+        if rows.is_empty() {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let widths = widths(head, &rows);
+        let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
+        for row in std::iter::once(&head).chain(&rows) {
+            let cells = row.iter().zip(&widths).enumerate().map(|(index, (cell, &width))| match index < names {
+                true => format!("{cell:<width$}"),
+                false => format!("{cell:>width$}"),
+            });
+            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            text.push('\n');
+        }
+    }
+    if text.is_empty() { "no topics\n".to_owned() } else { text }
+}
+
+fn draw(frame: &mut Frame<'_>, arguments: &Arguments, now: &Look, before: Option<&Look>) {
+    let tables = tables(now, before);
+    let heights = tables.iter().map(|rows| if rows.is_empty() { 0 } else { rows.len() as u16 + 2 });
+    let mut parts = vec![Constraint::Length(2)];
+    parts.extend(heights.map(Constraint::Length));
+    let areas = Layout::vertical(parts).split(frame.area());
+    let title = format!("slipring top  {}  every {} s, q ends", arguments.socket.display(), arguments.interval);
+    frame.render_widget(Line::from(title).style(Style::new().add_modifier(Modifier::BOLD)), areas[0]);
+    for (index, rows) in tables.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+        let (head, names) = (heads()[index], NAMES[index]);
+        let widths = widths(head, &rows);
+        let cell = |(at, text): (usize, String)| {
+            let line = Line::from(text);
+            if at < names { line } else { line.right_aligned() }
+        };
+        let row = |row: Vec<String>| Row::new(row.into_iter().enumerate().map(cell).collect::<Vec<_>>());
+        let header = row(head.iter().map(|&name| name.to_owned()).collect()).reversed();
+        let table =
+            Table::new(rows.into_iter().map(row), widths.into_iter().map(|width| Constraint::Length(width as u16)));
+        frame.render_widget(table.header(header).column_spacing(2), areas[index + 1]);
+    }
+}

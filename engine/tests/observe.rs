@@ -1,0 +1,249 @@
+//! What can be seen of an engine: the snapshot, its formats, the socket, and the command that reads it.
+
+use slipring::{Engine, ManualClock, Message, Metrics, ObserveError, Record, TopicError};
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// An engine with a bit of everything.
+fn busy(path: Option<&Path>) -> (Engine, ManualClock, Box<dyn Send>) {
+    let clock = ManualClock::new();
+    let builder = Engine::builder().clock(clock.clone());
+    let engine = path.into_iter().fold(builder, |builder, path| builder.observe(path)).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").capacity(8).timestamps().create().unwrap();
+    let mut slow = ticks.subscribe("slow").poll().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    for round in 0..3 {
+        producer.publish_batch(round + 1, |_, _| ()).unwrap();
+        clock.advance(Duration::from_secs(1));
+        if round < 2 {
+            (&mut slow.poll(Duration::ZERO).unwrap().unwrap()).into_iter().for_each(drop);
+        }
+    }
+    let jobs = engine.topic::<Message>("jobs").partitions(2).capacity(4).create().unwrap();
+    let mut worker = jobs.queue("resize").max_attempts(1).dead_letter("dead").join().unwrap();
+    let mut to_jobs = jobs.producer().create().unwrap();
+    (0..3).for_each(|index| _ = to_jobs.send(Record::new("job").partition(index % 2)).unwrap());
+    let held = worker.receive(Duration::ZERO).unwrap().unwrap();
+    worker.receive(Duration::ZERO).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
+    (engine, clock, Box::new((slow, producer, worker, held)))
+}
+
+#[test]
+fn a_snapshot_has_lag_in_events_and_time_batches_and_the_high_water() {
+    let (engine, clock, _held) = busy(None);
+    let metrics = engine.metrics();
+    let ticks = metrics.topic("ticks").unwrap();
+    assert_eq!((ticks.published, ticks.fill, ticks.age), (6, 3, Duration::from_secs(3)));
+    let slow = ticks.consumer("slow").unwrap();
+    assert_eq!((slow.lag, slow.lag_time), (3, Some(Duration::from_secs(1))));
+    assert_eq!((slow.batches, slow.largest_batch), (2, 2));
+    // Once seen, the high water stays.
+    assert_eq!(ticks.high_water, 3);
+    let producer = engine.get::<u64, slipring::Multi>("ticks").unwrap().producer().create();
+    let mut producer = producer.unwrap();
+    producer.publish_batch(5, |_, _| ()).unwrap();
+    assert!(producer.try_publish(|_| ()).is_err());
+    assert_eq!(engine.metrics().topic("ticks").unwrap().high_water, 8, "it was found full");
+    let jobs = metrics.topic("jobs").unwrap();
+    let queue = jobs.queue("resize").unwrap();
+    assert_eq!((queue.unread, queue.leased, queue.dead, queue.delivered), (1, 1, 1, 2));
+    assert_eq!(jobs.consumer("resize").unwrap().lag_time, None, "the topic notes no times");
+    clock.advance(Duration::from_secs(1));
+    let later = engine.metrics();
+    let slow = later.topic("ticks").unwrap().consumer("slow").unwrap();
+    assert_eq!(slow.lag_time, Some(Duration::from_secs(2)));
+    assert!(metrics.to_string().contains("queue resize: unread 1"));
+}
+
+/// A strict reader of the text format: HELP and TYPE once before their samples, samples of a name together, labels quoted.
+fn read(text: &str) -> HashMap<String, f64> {
+    assert!(text.ends_with('\n'));
+    let (mut found, mut names, mut present) = (HashMap::new(), HashSet::new(), String::new());
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, words) = help.split_once(' ').unwrap();
+            assert!(names.insert(name.to_owned()), "{name} twice");
+            assert!(!words.is_empty());
+            let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
+            assert!(["counter", "gauge"].contains(&kind));
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+            name.clone_into(&mut present);
+            assert!(lines.peek().unwrap().starts_with(name), "{name} has samples");
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series.split_once('{').unwrap();
+            assert_eq!(name, present);
+            assert!(labels.ends_with("\"}") && labels.starts_with("topic=\""), "{line}");
+            assert!(found.insert(series.to_owned(), value.parse().unwrap()).is_none(), "{series} twice");
+        }
+    }
+    found
+}
+
+#[test]
+fn prometheus_text_is_what_its_parsers_read() {
+    let (engine, _clock, _held) = busy(None);
+    let text = engine.metrics().to_prometheus();
+    let found = read(&text);
+    assert_eq!(found["slipring_consumer_lag{topic=\"ticks\",consumer=\"slow\"}"], 3.0);
+    assert_eq!(found["slipring_consumer_lag_seconds{topic=\"ticks\",consumer=\"slow\"}"], 1.0);
+    assert_eq!(found["slipring_partition_next_offset{topic=\"jobs\",partition=\"0\"}"], 2.0);
+    assert_eq!(found["slipring_queue_dead_total{topic=\"jobs\",queue=\"resize\"}"], 1.0);
+    assert!(!found.keys().any(|it| it.starts_with("slipring_consumer_lag_seconds{topic=\"jobs\"")));
+    let parsed = prometheus_parse::Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
+    assert_eq!(parsed.samples.len(), found.len());
+    assert!(Metrics::to_prometheus(&Engine::builder().build().unwrap().metrics()).is_empty());
+}
+
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<HashMap<String, f64>>>);
+
+struct Number(Recorder, String);
+
+impl Number {
+    fn set(&self, value: f64) {
+        self.0.0.lock().unwrap().insert(self.1.clone(), value);
+    }
+}
+
+impl metrics::CounterFn for Number {
+    fn increment(&self, _: u64) {
+        panic!("a snapshot is absolute");
+    }
+    fn absolute(&self, value: u64) {
+        self.set(value as f64);
+    }
+}
+
+impl metrics::GaugeFn for Number {
+    fn increment(&self, _: f64) {
+        panic!("a snapshot is absolute");
+    }
+    fn decrement(&self, _: f64) {
+        panic!("a snapshot is absolute");
+    }
+    fn set(&self, value: f64) {
+        Number::set(self, value);
+    }
+}
+
+impl metrics::Recorder for Recorder {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        metrics::Counter::from_arc(Arc::new(Number(self.clone(), series(key))))
+    }
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        metrics::Gauge::from_arc(Arc::new(Number(self.clone(), series(key))))
+    }
+    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+fn series(key: &metrics::Key) -> String {
+    let labels: Vec<_> = key.labels().map(|label| format!("{}=\"{}\"", label.key(), label.value())).collect();
+    format!("{}{{{}}}", key.name(), labels.join(","))
+}
+
+#[test]
+fn the_metrics_crate_gets_the_same_numbers_under_the_same_names() {
+    let (engine, _clock, _held) = busy(None);
+    let (recorder, snapshot) = (Recorder::default(), engine.metrics());
+    metrics::with_local_recorder(&recorder, || snapshot.record());
+    assert_eq!(*recorder.0.lock().unwrap(), read(&snapshot.to_prometheus()));
+}
+
+fn ask(path: &Path, what: &str) -> String {
+    let mut connection = UnixStream::connect(path).unwrap();
+    connection.write_all(what.as_bytes()).unwrap();
+    let mut text = String::new();
+    connection.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn the_socket_answers_in_json_and_in_prometheus_text_and_only_to_its_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.sock");
+    let (engine, _clock, _held) = busy(Some(&path));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let metrics: Metrics = serde_json::from_str(&ask(&path, "json\n")).unwrap();
+    assert_eq!(metrics, engine.metrics());
+    let metrics: Metrics = serde_json::from_str(&ask(&path, "")).unwrap();
+    assert_eq!(metrics, engine.metrics(), "who asks for nothing gets JSON");
+    assert_eq!(ask(&path, "prometheus\n"), engine.metrics().to_prometheus());
+    let http = ask(&path, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, body) = http.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.0 200 OK\r\n") && head.contains("version=0.0.4"), "{head}");
+    assert_eq!(body, engine.metrics().to_prometheus());
+    // Who goes away without reading leaves it standing.
+    for _ in 0..10 {
+        drop(UnixStream::connect(&path).unwrap());
+    }
+    assert!(ask(&path, "json\n").contains("ticks"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing but the socket");
+    drop((engine, _held));
+    // It goes with the engine, once whoever is answered at the moment is done with.
+    while path.exists() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_path_that_is_taken_is_refused_and_a_socket_left_behind_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.sock");
+    let build = || Engine::builder().observe(&path).build();
+    let first = build().unwrap();
+    let refused = build().unwrap_err();
+    assert!(matches!(refused, TopicError::Observe(ObserveError::Taken { .. })), "{refused}");
+    drop(first);
+    // As a killed process leaves it.
+    drop(UnixListener::bind(&path).unwrap());
+    drop(build().unwrap());
+    std::fs::write(&path, "mine").unwrap();
+    assert!(matches!(build().unwrap_err(), TopicError::Observe(ObserveError::NoSocket { .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    let nowhere = Engine::builder().observe(folder.path().join("no/such/folder/s")).build().unwrap_err();
+    assert!(matches!(nowhere, TopicError::Observe(ObserveError::Io { .. })), "{nowhere}");
+}
+
+fn slipring(arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_slipring")).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn slipring_top_prints_tables_json_and_prometheus_text_for_scripts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.sock");
+    let (engine, _clock, _held) = busy(Some(&path));
+    let socket = path.to_str().unwrap();
+    let (done, shown, _) = slipring(&["top", "--socket", socket, "--once"]);
+    assert!(done);
+    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(
+        rows.contains(&vec!["TOPIC", "QUEUE", "UNREAD", "LEASED", "WAITING", "ACKED", "PER", "S", "EXPIRED", "DEAD"]),
+        "{shown}"
+    );
+    assert!(rows.contains(&vec!["jobs", "resize", "1", "1", "0", "0", "-", "0", "1"]), "{shown}");
+    assert!(rows.contains(&vec!["ticks", "slow", "3", "-", "3", "1.000", "1", "0", "0"]), "{shown}");
+    // No terminal is as good as `--once`.
+    assert_eq!(slipring(&["top", "--socket", socket]).1, shown);
+    let (_, json, _) = slipring(&["top", "--socket", socket, "--json"]);
+    assert_eq!(serde_json::from_str::<Metrics>(&json).unwrap(), engine.metrics());
+    assert_eq!(slipring(&["top", "--socket", socket, "--prometheus"]).1, engine.metrics().to_prometheus());
+    let (done, shown, told) = slipring(&["top", "--socket", "/no/such/socket", "--once"]);
+    assert!(!done && shown.is_empty() && told.contains("/no/such/socket") && told.contains("observe"), "{told}");
+    assert!(!slipring(&["top", "--socket", socket, "--interval", "0"]).0);
+}
