@@ -322,6 +322,16 @@ pub enum SubscribeError {
         /// The panic's message.
         cause: String,
     },
+    /// What it cannot handle would have no place.
+    #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
+    DeadLetters {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+        /// Why.
+        cause: Box<crate::DeadLetterError>,
+    },
     /// The topic takes nothing more.
     #[error("topic {topic:?}: {reason}")]
     Closed {

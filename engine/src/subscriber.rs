@@ -1,12 +1,14 @@
 //! Reading a topic: every subscriber sees every event.
 
+use crate::bury::{Bury, Graveyard};
 use crate::clock::Timestamp;
 use crate::error::{Closed, PositionError, ReadError, SubscribeError, check_name};
+use crate::graves::DeadLetterError;
 use crate::overflow::{Slow, Tally};
 use crate::partition::{Partition, Times};
 use crate::producer::Producers;
-use crate::subscription::{self, Subscription};
-use crate::topic::{Inner, Reader};
+use crate::subscription::{self, Policy, Subscription};
+use crate::topic::{Inner, Reader, Topic};
 use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{
     Batch as RingBatch, Consumer, Events, Multi, OnError, Sequence, Shared, Stage, Start, Wait, Waiter,
@@ -75,6 +77,9 @@ impl StartAt {
     }
 }
 
+/// The way into a topic for dead letters, shared by the threads of a subscriber.
+pub(crate) type Shelf<E> = Arc<Mutex<Graveyard<E>>>;
+
 /// Settings of a subscriber. Unpinned and parking when idle, unless told.
 pub struct SubscriberBuilder<E, K: Producers = Multi> {
     pub(crate) topic: Arc<Inner<E, K>>,
@@ -85,6 +90,7 @@ pub struct SubscriberBuilder<E, K: Producers = Multi> {
     pub(crate) limit: usize,
     pub(crate) core: Option<usize>,
     pub(crate) on_error: OnError,
+    pub(crate) dead_letters: Option<Result<Shelf<E>, DeadLetterError>>,
     slow: Option<Slow>,
 }
 
@@ -99,6 +105,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
             limit: usize::MAX,
             core: None,
             on_error: OnError::default(),
+            dead_letters: None,
             slow: None,
         }
     }
@@ -148,6 +155,53 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
+    /// What a managed subscriber would pass over goes to this topic first, and what it would stop for is passed over: so
+    /// with the default policy, an event that fails once is moved aside. If the topic does not take it, the subscriber
+    /// stops. A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::DeadLetter).
+    /// Somebody must read that topic, or it must [retain](crate::TopicBuilder::retain): like any other, it keeps nothing
+    /// for nobody.
+    ///
+    /// ```
+    /// # use slipring::{DeadLetter, Engine, Message, OnError, Record};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let orders = engine.topic::<Message>("orders").create()?;
+    /// let dead = engine.topic::<Message>("orders.dead").retain(512).create()?;
+    /// orders.subscribe("book").on_error(OnError::Retry(2)).dead_letter(&dead).run(|order, _| match order.value() {
+    ///     b"" => Err("an empty order"),
+    ///     _ => Ok(()),
+    /// })?;
+    /// let mut undertaker = dead.subscribe("undertaker").poll()?;
+    /// orders.producer().create()?.send(Record::new(""))?;
+    /// for (message, _) in &mut undertaker.poll(Duration::from_secs(60))?.unwrap() {
+    ///     let letter = DeadLetter::read(message).unwrap();
+    ///     assert_eq!((letter.attempts, &*letter.reason), (3, "an empty order"));
+    /// }
+    /// # drop(undertaker);
+    /// # assert!(engine.shutdown(Duration::from_secs(60)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dead_letter<D: Producers>(mut self, topic: &Topic<E, D>) -> Self
+    where
+        E: Bury,
+    {
+        let name = topic.name().to_owned();
+        self.dead_letters = Some(match topic.producer().create() {
+            _ if topic.id() == self.topic.id => Err(DeadLetterError::Circle { topic: name }),
+            Ok(producer) => Ok(Arc::new(Mutex::new(Graveyard::new(producer)))),
+            Err(cause) => Err(DeadLetterError::Producer { topic: name, cause }),
+        });
+        self
+    }
+
+    /// Takes the topic for dead letters out, if there is to be one.
+    pub(crate) fn shelf(&mut self) -> Result<Option<Shelf<E>>, SubscribeError> {
+        self.dead_letters.take().transpose().map_err(|cause| {
+            let (topic, consumer) = (self.topic.name.clone(), self.name.clone());
+            SubscribeError::DeadLetters { topic, consumer, cause: Box::new(cause) }
+        })
+    }
+
     /// Starts a thread of this name that hands each event of every partition to `handler`.
     ///
     /// # Errors
@@ -178,12 +232,12 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_with<S: 'static, X: Display + 'static>(
-        self,
+        mut self,
         make: impl FnOnce() -> S + Send + 'static,
         handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
     ) -> Result<Subscription<E, K>, SubscribeError> {
-        let (core, on_error) = (self.core, self.on_error);
-        subscription::start(self.poll()?, core, on_error, make, handler)
+        let (core, policy) = (self.core, Policy { on_error: self.on_error, shelf: self.shelf()? });
+        subscription::start(self.poll()?, core, policy, make, handler)
     }
 
     /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The

@@ -1,10 +1,11 @@
 //! A subscriber that runs on threads of its own: what it does with each event, and how it ends.
 
 use crate::error::{CancelError, SubscribeError};
+use crate::letter::Origin;
 use crate::overflow::Tally;
 use crate::partition::Partition;
 use crate::producer::Producers;
-use crate::subscriber::{At, Batch, Part, Subscriber, SubscriberBuilder};
+use crate::subscriber::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
 use crate::threads::{StartError, caught};
 use crate::topic::{Inner, Reader};
 use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence};
@@ -93,17 +94,24 @@ impl Run {
 }
 
 /// How a thread is to be.
-struct Setting {
+struct Setting<E> {
     thread: String,
     core: Option<usize>,
-    on_error: OnError,
+    policy: Policy<E>,
+}
+
+/// What follows when a handler fails.
+pub(crate) struct Policy<E> {
+    pub(crate) on_error: OnError,
+    /// Where what is passed over goes first.
+    pub(crate) shelf: Option<Shelf<E>>,
 }
 
 /// Starts one thread for all partitions.
 pub(crate) fn start<E, K, S, X>(
     subscriber: Subscriber<E, K>,
     core: Option<usize>,
-    on_error: OnError,
+    policy: Policy<E>,
     make: impl FnOnce() -> S + Send + 'static,
     handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
 ) -> Result<Subscription<E, K>, SubscribeError>
@@ -117,7 +125,7 @@ where
     let name = subscriber.name().to_owned();
     let first = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
     let run = Run::new(Arc::clone(&subscriber.seat.tally));
-    launch(subscriber, &run, Setting { thread: name.clone(), core, on_error }, make, handler)?;
+    launch(subscriber, &run, Setting { thread: name.clone(), core, policy }, make, handler)?;
     topic.runs().push(run);
     Ok(Subscription { topic, name, first })
 }
@@ -125,7 +133,7 @@ where
 fn launch<E, K, S, X>(
     subscriber: Subscriber<E, K>,
     run: &Arc<Run>,
-    setting: Setting,
+    setting: Setting<E>,
     make: impl FnOnce() -> S + Send + 'static,
     handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
 ) -> Result<(), SubscribeError>
@@ -137,8 +145,8 @@ where
 {
     run.state().threads += 1;
     let (topic, running) = (Arc::clone(&subscriber.topic), Arc::clone(run));
-    let Setting { thread, core, on_error } = setting;
-    let life = move |state| attend(subscriber, state, handler, on_error, &running);
+    let Setting { thread, core, policy } = setting;
+    let life = move |state| attend(subscriber, state, handler, policy, &running);
     topic.threads.start(&thread, core, make, life).map_err(|cause| {
         run.state().threads -= 1;
         let (topic, consumer) = (topic.name.clone(), run.tally.name.clone());
@@ -155,12 +163,13 @@ fn attend<E, K: Producers, S, X: Display>(
     mut subscriber: Subscriber<E, K>,
     mut state: S,
     mut handler: impl FnMut(&mut S, &E, At) -> Result<(), X>,
-    on_error: OnError,
+    policy: Policy<E>,
     run: &Run,
 ) where
     E: Send + Sync + 'static,
 {
-    let ending = read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), on_error, run);
+    let ending = read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run);
+    drop(policy);
     if let Ending::Failed(cause) = &ending {
         subscriber.topic.fail(&run.tally.name, cause);
     }
@@ -176,15 +185,17 @@ fn attend<E, K: Producers, S, X: Display>(
 fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     subscriber: &mut Subscriber<E, K>,
     handler: &mut impl FnMut(&E, At) -> Result<(), X>,
-    on_error: OnError,
+    policy: &Policy<E>,
     run: &Run,
 ) -> Ending {
-    let (retries, then_skip) = match on_error {
+    let (retries, then_skip) = match policy.on_error {
         OnError::Stop => (0, false),
         OnError::Skip => (0, true),
         OnError::Retry(retries) => (retries, false),
         OnError::RetryThenSkip(retries) => (retries, true),
     };
+    let then_skip = then_skip || policy.shelf.is_some();
+    let topic = subscriber.topic.name.clone();
     // A long batch gives its slots back in parts, so that producers need not wait for its end.
     let part = subscriber.topic.settings.capacity / 4;
     let mut retried: Option<(u32, u64, u32)> = None;
@@ -216,6 +227,12 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 retried = Some((batch.partition, culprit.0, again + 1));
                 batch.batch.put_back(culprit);
             } else if then_skip {
+                if let Some(shelf) = &policy.shelf
+                    && let Err(refused) =
+                        bury(&mut batch, shelf, culprit, (&topic, &run.tally.name), (again + 1, &cause))
+                {
+                    return Ending::Failed(format!("{cause}; and it was not moved to the dead letters: {refused}"));
+                }
                 run.tally.skipped.fetch_add(1, Ordering::Relaxed);
             } else {
                 batch.batch.put_back(culprit);
@@ -223,6 +240,30 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             }
         }
     }
+}
+
+/// Moves the event at `culprit` aside; it stays unread if it cannot be.
+fn bury<E: Send + Sync + 'static, K: Producers>(
+    batch: &mut Batch<'_, E, K>,
+    shelf: &Shelf<E>,
+    culprit: Sequence,
+    (topic, consumer): (&str, &str),
+    (attempts, reason): (u32, &str),
+) -> Result<(), String> {
+    batch.batch.put_back(culprit);
+    let partition = batch.partition;
+    let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+    let buried = caught(|| match (&mut batch.batch).into_iter().next() {
+        Some((Sequence(offset), event)) => {
+            shelf.put(event, Origin { topic, partition, offset, consumer, attempts, reason })
+        }
+        None => Ok(()),
+    });
+    let buried = buried.and_then(|buried| buried.map_err(|refused| refused.to_string()));
+    if buried.is_err() {
+        batch.batch.put_back(culprit);
+    }
+    buried
 }
 
 /// A halted topic's handler gets at most so many more events of the batch that it is in.
@@ -258,6 +299,7 @@ struct Crew<E, K: Producers, M> {
     builder: SubscriberBuilder<E, K>,
     run: Arc<Run>,
     make: Mutex<M>,
+    shelf: Option<Shelf<E>>,
 }
 
 impl<E, K, X, H, M> Crew<E, K, M>
@@ -275,7 +317,8 @@ where
         let mut handler = made.map_err(|cause| SubscribeError::Handler { topic, consumer, cause })?;
         let subscriber = self.builder.of_one(part, &self.run.tally);
         let thread = format!("{}-{index}", self.run.tally.name);
-        let setting = Setting { thread, core: self.builder.core, on_error: self.builder.on_error };
+        let policy = Policy { on_error: self.builder.on_error, shelf: self.shelf.clone() };
+        let setting = Setting { thread, core: self.builder.core, policy };
         let crew = Arc::clone(self);
         launch(
             subscriber,
@@ -314,7 +357,7 @@ where
 
 /// Starts one thread for each partition.
 pub(crate) fn start_each<E, K, X, H>(
-    builder: SubscriberBuilder<E, K>,
+    mut builder: SubscriberBuilder<E, K>,
     make: impl FnMut(u32) -> H + Send + 'static,
 ) -> Result<Subscription<E, K>, SubscribeError>
 where
@@ -323,6 +366,7 @@ where
     X: Display + 'static,
     H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
 {
+    let shelf = builder.shelf()?;
     let topic = Arc::clone(&builder.topic);
     let mut readers = topic.readers();
     let parts = builder.join_all()?;
@@ -331,7 +375,7 @@ where
     let tally = builder.tally();
     topic.register(&tally);
     let run = Run::new(tally);
-    let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Mutex::new(make) });
+    let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Mutex::new(make), shelf });
     for part in parts {
         if let Err(refused) = crew.start(part) {
             // Those that started have nobody to read for: they end as if cancelled, without harm to the topic.
