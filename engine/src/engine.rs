@@ -4,6 +4,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::description::Description;
 use crate::error::{Closed, TopicError};
 use crate::group::{AnyGroup, Group, GroupDescription, GroupName};
+use crate::journal::storage::{Disk, Storage};
+use crate::journal::{DiskError, Journal, OpenError, Options, Recovered};
+use crate::journaler::{Journaling, Pace};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::producer::Producers;
@@ -11,6 +14,7 @@ use crate::report::{Report, TopicReport};
 use crate::timer::Timer;
 use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder, TopicId};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -49,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) host: Arc<Host>,
     #[cfg(feature = "observe")]
     observer: std::sync::OnceLock<crate::observe::Observer>,
+    recovered: Option<Arc<Recovered>>,
 }
 
 /// What topics need of their engine.
@@ -59,6 +64,7 @@ pub(crate) struct Host {
     pub(crate) timer: Timer,
     /// In the order of their first member. Groups live as long as the engine: they know what is committed.
     groups: Mutex<Vec<(String, Arc<dyn AnyGroup>)>>,
+    pub(crate) journaling: Option<Arc<Journaling>>,
 }
 
 impl Host {
@@ -83,6 +89,15 @@ impl Host {
             groups.push((name.to_owned(), Arc::clone(&group) as Arc<dyn AnyGroup>));
             group
         })
+    }
+}
+
+impl Drop for Host {
+    /// Nobody can publish any more: what is there is written and the journal closed, by its own thread.
+    fn drop(&mut self) {
+        if let Some(journaling) = &self.journaling {
+            journaling.leave();
+        }
     }
 }
 
@@ -150,6 +165,9 @@ pub struct EngineBuilder {
     clock: Option<Arc<dyn Clock>>,
     #[cfg(feature = "observe")]
     observe: Option<std::path::PathBuf>,
+    storage: Option<Arc<dyn Storage>>,
+    options: Options,
+    pace: Pace,
 }
 
 impl fmt::Debug for EngineBuilder {
@@ -189,19 +207,56 @@ impl EngineBuilder {
         self
     }
 
-    /// Builds the engine. It has no topics and no threads yet.
+    /// A journal in the directory `path`, which is made if it is not there: topics can be
+    /// [durable](crate::TopicBuilder::durable) then.
+    pub fn journal(self, path: impl Into<PathBuf>) -> Self {
+        self.journal_in(Disk::new(path))
+    }
+
+    /// A journal in any storage: a [`SimulatedDisk`](crate::journal::simulated::SimulatedDisk) for tests.
+    pub fn journal_in(mut self, storage: impl Storage) -> Self {
+        self.storage = Some(Arc::new(storage));
+        self
+    }
+
+    /// Size of the journal's segments, and how its payload is packed.
+    pub fn journal_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How the journal groups events and syncs.
+    pub fn journal_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// Builds the engine. It has no topics yet, and no threads but the journal's, if it has one.
     ///
     /// # Errors
-    /// The socket to [`observe`](Self::observe) it at could not be made.
+    /// The journal was not opened: somebody has it, it is damaged, or the disk refuses. Or the socket to observe it at could not be made.
     pub fn build(self) -> Result<Engine, TopicError> {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
+        let mut recovered = None;
+        let journaling = match self.storage {
+            Some(storage) => {
+                let (writer, found) = crate::journal::open(Arc::clone(&storage), self.options)?;
+                let state = found.state.clone();
+                recovered = Some(Arc::new(found));
+                let started = Journaling::start(writer, state, Arc::clone(&clock), self.pace);
+                let failed = |cause| DiskError::new("start a thread for", storage.name(), &cause);
+                Some(started.map_err(|cause| OpenError::Disk(failed(cause)))?)
+            }
+            None => None,
+        };
         let shared = Arc::new_cyclic(|engine| {
             let engine = Weak::clone(engine);
-            let host =
-                Arc::new(Host { engine, timer: Timer::new(Arc::clone(&clock)), clock, groups: Mutex::default() });
+            let timer = Timer::new(Arc::clone(&clock));
+            let host = Arc::new(Host { engine, timer, clock, groups: Mutex::default(), journaling });
             Shared {
                 topics: Mutex::default(),
                 host,
+                recovered,
                 #[cfg(feature = "observe")]
                 observer: std::sync::OnceLock::new(),
             }
@@ -219,6 +274,45 @@ impl Engine {
     /// Settings, then [`build`](EngineBuilder::build).
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
+    }
+
+    /// An engine with a journal in the directory `path`, which is made if it is not there.
+    ///
+    /// ```
+    /// use slipring::{Engine, Level};
+    /// use std::time::Duration;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("journal");
+    ///
+    /// let engine = Engine::open(&path)?;
+    /// let ticks = engine.topic::<u64>("ticks").durable().create()?;
+    /// let receipt = ticks.producer().create()?.publish(|tick| *tick = 42)?;
+    /// receipt.wait(Level::Durable)?;                          // survives a power cut from here on
+    /// assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
+    ///
+    /// let engine = Engine::open(&path)?;
+    /// let ticks = engine.topic::<u64>("ticks").durable().create()?;
+    /// let mut tape = ticks.replay("tape").open()?;            // from the beginning, then on with what comes
+    /// let mut seen = Vec::new();
+    /// tape.read(Duration::from_secs(5), |tick, at| seen.push((*tick, at.offset)))?;
+    /// assert_eq!(seen, [(42, 0)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`EngineBuilder::build`].
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, TopicError> {
+        Self::builder().journal(path).build()
+    }
+
+    /// What the opening of the journal found: what was there, what was cut, and how long it took. None without a journal.
+    pub fn recovered(&self) -> Option<Arc<Recovered>> {
+        self.shared.recovered.clone()
+    }
+
+    /// The engine's journal, to read its positions and records; none without one.
+    pub fn journal(&self) -> Option<Journal> {
+        Some(self.shared.host.journaling.as_ref()?.journal.clone())
     }
 
     /// A new topic of events of type `E`: its settings, then [`create`](TopicBuilder::create).
@@ -308,6 +402,7 @@ impl Engine {
         topic.close_unread().map_err(in_use)?;
         self.shared.remove(&topic);
         self.shared.host.forget(topic.id());
+        topic.forget()?;
         Ok(topic.shutdown(Duration::ZERO))
     }
 
@@ -320,6 +415,7 @@ impl Engine {
         let topic = self.shared.find(name)?;
         self.shared.remove(&topic);
         topic.halt();
+        topic.forget()?;
         let report = topic.shutdown(Duration::ZERO);
         self.shared.host.forget(topic.id());
         Ok(report)
@@ -360,6 +456,7 @@ impl Engine {
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             reports.push(topic.shutdown(left));
         }
-        Report { topics: reports }
+        let journal = self.shared.host.journaling.as_ref().map(|journaling| journaling.close(deadline));
+        Report { topics: reports, journal }
     }
 }

@@ -93,6 +93,35 @@ pub enum TopicError {
         /// Its consumers.
         consumers: Vec<String>,
     },
+    /// The engine has no journal.
+    #[error("topic {name:?} is to be durable, and the engine has no journal: take `Engine::open`")]
+    NoJournal {
+        /// The name.
+        name: String,
+    },
+    /// The journal knows this topic as another one.
+    #[error(
+        "topic {name:?} stands in the journal as {there}; asked for was {asked}: ask for that, or take another name"
+    )]
+    Recorded {
+        /// The name.
+        name: String,
+        /// Its shape in the journal.
+        there: String,
+        /// The shape asked for.
+        asked: String,
+    },
+    /// The journal refused the topic.
+    #[error("topic {name:?} cannot be written down: {cause}")]
+    Journal {
+        /// The name.
+        name: String,
+        /// Why.
+        cause: String,
+    },
+    /// The journal was not opened.
+    #[error(transparent)]
+    Open(#[from] crate::journal::OpenError),
     /// The size was refused.
     #[error("topic {name:?}: {cause}")]
     Ring {
@@ -377,6 +406,19 @@ impl SubscribeError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
+    /// It was published, and then the journal failed before it was as safe as asked: it may be there when the journal is
+    /// opened again, or not.
+    #[error("partition {partition} of topic {topic:?}: offset {offset} was published, but {cause}")]
+    Unknown {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// Its offset.
+        offset: u64,
+        /// What happened.
+        cause: String,
+    },
     /// There is no room. Only from the forms that try.
     #[error("partition {partition} of topic {topic:?} is full: {}", held_by(.by))]
     Full {

@@ -152,7 +152,23 @@ impl<E, K: Producers> Lane<E, K> {
         };
         while refused == ClaimError::Full && topic.evicts() {
             let Some((slowest, Slow::EvictAfter(patience))) = self.ring.slowest().and_then(|it| topic.slow(it)) else {
-                break;
+                let waits = matches!(
+                    (full, topic.settings.overflow),
+                    (Full::Until(_), _) | (Full::Policy, Overflow::Block | Overflow::BlockFor(_))
+                );
+                let soon = Instant::now() + BEHIND_THE_JOURNAL;
+                if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
+                    break;
+                }
+                // The journaler is in the way, for a moment; somebody whom it hides may be next.
+                match self.attempt(Attempt::Until(soon), len, now, fill) {
+                    Ok(first) => return Ok(Some(first)),
+                    Err(ClaimError::TimedOut { .. }) => continue,
+                    Err(other) => {
+                        refused = other;
+                        break;
+                    }
+                }
             };
             let until = begun.checked_add(patience).filter(|_| !patience.is_zero());
             let out_of_time = deadline.zip(until).is_some_and(|(deadline, until)| deadline < until);
@@ -220,6 +236,9 @@ impl<E, K: Producers> Lane<E, K> {
         Err(PublishError::new(&topic.name, self.partition.index, refused, || None))
     }
 }
+
+/// How long a full partition waits for its journaler before it looks who else is slow.
+const BEHIND_THE_JOURNAL: Duration = Duration::from_millis(1);
 
 /// Sleeps for a part of `left`; the caller looks again.
 pub(crate) fn nap(left: Duration) {

@@ -24,9 +24,11 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod acks;
 mod bury;
 mod clock;
 mod description;
+mod durable;
 mod engine;
 mod error;
 mod event;
@@ -34,6 +36,7 @@ mod graves;
 mod group;
 mod identity;
 pub mod journal;
+mod journaler;
 mod lane;
 mod letter;
 mod linger;
@@ -44,12 +47,14 @@ mod observe;
 mod overflow;
 mod partition;
 mod partitioner;
+mod persist;
 mod producer;
 mod prometheus;
 pub mod queue;
 mod rate;
 mod receipt;
 mod record;
+mod replay;
 mod report;
 mod selector;
 #[cfg(feature = "async")]
@@ -76,6 +81,7 @@ pub use group::{
     GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance, TopicPartition,
 };
 pub use identity::{IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY};
+pub use journaler::Pace;
 pub use letter::DeadLetter;
 pub use linger::{LingerBuilder, LingeringProducer};
 pub use message::{Headers, Message};
@@ -84,17 +90,19 @@ pub use metrics::{ConsumerMetrics, Metrics, PartitionMetrics, QueueMetrics, Topi
 pub use observe::ObserveError;
 pub use overflow::{Overflow, Slow};
 pub use partitioner::{Partitioner, Partitioning};
+pub use persist::{Persist, Unreadable};
 pub use producer::{Producer, ProducerBuilder, Producers};
 pub use queue::{Lease, LeaseError, Order, Queue, QueueBuilder, QueueError, Waiting, Worker};
 pub use rate::RateLimit;
-pub use receipt::{BatchReceipt, Level, Receipt, Unsupported};
+pub use receipt::{BatchReceipt, Level, Reach, Receipt, Unsupported, WaitError};
 pub use record::Record;
+pub use replay::{Replay, ReplayBuilder, ReplayError};
 pub use report::{ConsumerReport, Report, TopicReport};
 pub use selector::{Selectable, Selector};
 #[cfg(feature = "async")]
 pub use stream::{EventStream, NextBatch, Publishing, Sending};
 pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
 pub use subscription::Subscription;
-pub use topic::{Shape, Topic, TopicBuilder, TopicId};
+pub use topic::{Safe, Shape, Topic, TopicBuilder, TopicId};
 
 pub use slipring_ring::{Ending, Idle, Multi, OnError, Single, Wait, WaitStrategy, pin};

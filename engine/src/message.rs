@@ -5,6 +5,7 @@
 
 use crate::clock::Timestamp;
 use crate::event::Event;
+use crate::persist::{Persist, Unreadable};
 use crate::record::Record;
 use bytes::{Bytes, BytesMut};
 use std::fmt;
@@ -222,6 +223,40 @@ impl Parts {
     pub(crate) fn size(&self) -> usize {
         let key = if self.key == NO_KEY { 0 } else { self.key as usize };
         key + (self.value + self.headers) as usize
+    }
+}
+
+impl Persist for Message {
+    fn write(&self, out: &mut Vec<u8>) {
+        [self.key, self.value, self.headers].iter().for_each(|len| out.extend_from_slice(&len.to_le_bytes()));
+        out.extend_from_slice(&self.time.to_le_bytes());
+        out.extend_from_slice(&self.cell[..self.size()]);
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+        let short = Unreadable("a message has 20 bytes or more");
+        let (key, rest) = bytes.split_first_chunk().ok_or(short)?;
+        let (value, rest) = rest.split_first_chunk().ok_or(short)?;
+        let (headers, rest) = rest.split_first_chunk().ok_or(short)?;
+        let (time, rest) = rest.split_first_chunk().ok_or(short)?;
+        let (key, value, headers) =
+            (u32::from_le_bytes(*key), u32::from_le_bytes(*value), u32::from_le_bytes(*headers));
+        let key_len = if key == NO_KEY { 0 } else { u64::from(key) };
+        if key_len + u64::from(value) + u64::from(headers) != rest.len() as u64 {
+            return Err(Unreadable("the parts of a message do not make the whole"));
+        }
+        let cell = self.cell.get_mut(..rest.len()).ok_or(Unreadable("a message is larger than `max_message`"))?;
+        cell.copy_from_slice(rest);
+        (self.key, self.value, self.headers, self.time) = (key, value, headers, u64::from_le_bytes(*time));
+        Ok(())
+    }
+
+    fn layout() -> String {
+        "slipring message 1".to_owned()
+    }
+
+    fn time(&self) -> Option<Timestamp> {
+        self.timestamp()
     }
 }
 

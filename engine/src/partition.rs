@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::producer::Producers;
-use slipring_ring::{BuildError, Ring};
+use slipring_ring::{BuildError, Ring, Sequence};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,10 +21,11 @@ impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
         capacity: usize,
         retain: usize,
         timestamps: bool,
+        first: u64,
         make: impl FnMut() -> E + 'static,
     ) -> Result<Self, BuildError> {
         let mut builder = K::builder(capacity, make);
-        builder.retain(retain);
+        builder.retain(retain).start_at(Sequence(first));
         let (first, ring) = builder.build()?;
         let times = timestamps.then(|| Times::new(capacity));
         Ok(Self { index, ring, spare: Mutex::new(Some(first)), times })

@@ -91,7 +91,8 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         if let Some(reason) = topic.closed() {
             return Err(ProducerError::Closed { topic: name(), reason });
         }
-        if let Some(reason) = level.unsupported() {
+        let is_durable = topic.durable.is_some() && level <= Level::Durable;
+        if let Some(reason) = level.unsupported().filter(|_| !is_durable) {
             return Err(ProducerError::Unsupported { topic: name(), level, reason });
         }
         let first = Lane::lend(&topic.partitions()[0], &wait);
@@ -99,10 +100,10 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         topic.lent.fetch_add(1, Ordering::AcqRel);
         let limiter = rate_limit.map(|limit| Arc::new(Limiter::new(limit, topic.host.clock.now())));
         let is_limited = limiter.is_some() || topic.limiter.is_some();
-        let plain = usize::from(!topic.settings.timestamps && !is_limited);
+        let plain = usize::from(!topic.settings.timestamps && !is_limited && level <= Level::Published);
         let picker = Picker::new(partitioner);
         let mut producer =
-            Producer { topic, plain, first: Some(first), more: Vec::new(), picker, wait, limiter, is_limited };
+            Producer { topic, plain, level, first: Some(first), more: Vec::new(), picker, wait, limiter, is_limited };
         producer.look_for_partitions();
         Ok(producer)
     }
@@ -134,6 +135,8 @@ pub struct Producer<E, K: Producers = Multi> {
     /// The number of partitions with which nothing but the first ring needs a look: 1; or 0 if there is more to do
     /// for an event.
     plain: usize,
+    /// How safe an event is when a publish returns.
+    level: Level,
     /// Always there until the drop.
     first: Option<Lane<E, K>>,
     /// The partitions behind the first.
@@ -239,7 +242,7 @@ impl<E, K: Producers> Producer<E, K> {
         bytes: usize,
         fill: impl FnOnce(&mut E, Option<Timestamp>),
     ) -> Result<Receipt, PublishError> {
-        if !self.is_limited && !self.topic.settings.timestamps {
+        if !self.is_limited && !self.topic.settings.timestamps && self.level <= Level::Published {
             let to = self.route(route, false)?;
             let lane = match to {
                 0 => self.first.as_mut().expect("taken out by the drop only"),
@@ -258,7 +261,10 @@ impl<E, K: Producers> Producer<E, K> {
             }
         });
         match placed? {
-            (partition, Some(offset)) => Ok(Receipt::new(self.topic.id, partition, offset)),
+            (partition, Some(offset)) => {
+                let receipt = Receipt::new(self.topic.id, partition, offset);
+                if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) }
+            }
             (partition, None) => Ok(Receipt::dropped(self.topic.id, partition)),
         }
     }
@@ -277,6 +283,18 @@ impl<E, K: Producers> Producer<E, K> {
             Some(offset) => Ok(Receipt::new(self.topic.id, to, offset)),
             None => Ok(Receipt::dropped(self.topic.id, to)),
         }
+    }
+
+    /// Waits until what was published is as safe as it has to be.
+    #[cold]
+    fn acknowledged(&self, receipt: Receipt) -> Result<Receipt, PublishError> {
+        let reached = receipt.wait(self.level);
+        reached.map(|level| receipt.with(level)).map_err(|cause| PublishError::Unknown {
+            topic: self.topic.name.clone(),
+            partition: receipt.partition,
+            offset: receipt.offset,
+            cause: cause.to_string(),
+        })
     }
 
     /// Waits for the rate limits, or is refused by one.
@@ -431,6 +449,9 @@ impl<E, K: Producers> Producer<E, K> {
         let bytes = (size_of::<E>() * len) as u64;
         let placed = self.place(Route::Any, Full::Policy, len, bytes, &mut |index, event, _| fill(index, event));
         let (partition, first) = placed?;
+        if let Some(first) = first.filter(|_| self.level > Level::Published) {
+            self.acknowledged(Receipt::new(self.topic.id, partition, first + len as u64 - 1))?;
+        }
         Ok(BatchReceipt { topic: self.topic.id, partition, first: first.unwrap_or(u64::MAX), len })
     }
 }
@@ -531,6 +552,7 @@ impl<E> Clone for Producer<E, Multi> {
         Self {
             topic: Arc::clone(&self.topic),
             plain: self.plain,
+            level: self.level,
             first: self.first.as_ref().map(lane),
             more: self.more.iter().map(lane).collect(),
             picker: Picker::new(self.picker.partitioner.clone()),

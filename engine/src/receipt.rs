@@ -1,7 +1,12 @@
 //! What a publish returns.
 
+use crate::acks::Acks;
 use crate::topic::TopicId;
 use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// How safe a published event is. Each level includes those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,12 +25,14 @@ pub enum Level {
     Replicated,
 }
 
+const NO_JOURNAL: &str = "the topic has no journal: it lives in memory";
+
 impl Level {
     /// Why a topic without a journal cannot reach this level; none if it can.
     pub(crate) fn unsupported(self) -> Option<&'static str> {
         match self {
             Self::None | Self::Published => None,
-            Self::Written | Self::Durable => Some("the topic has no journal: it lives in memory"),
+            Self::Written | Self::Durable => Some(NO_JOURNAL),
             Self::Replicated => Some("no bridge to another machine is configured"),
         }
     }
@@ -53,6 +60,30 @@ pub struct Unsupported {
     pub reason: &'static str,
 }
 
+/// A receipt does not say that a level was reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The level cannot be had.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The journal failed before it was known: the event may be there when it is opened again, or not.
+    #[error("it is unknown whether the event is there, the journal has ended: {cause}")]
+    Unknown {
+        /// What happened to the journal.
+        cause: String,
+    },
+    /// The deadline came first.
+    #[error("the event was not {level} by the deadline: wait again")]
+    TimedOut {
+        /// The level asked for.
+        level: Level,
+    },
+    /// The topic is no more.
+    #[error("the topic of this receipt was deleted, or its engine is gone")]
+    Gone,
+}
+
 /// Where an event was published, and how safe it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -76,6 +107,10 @@ impl Receipt {
         Self { topic, partition, offset: u64::MAX, level: Level::None }
     }
 
+    pub(crate) fn with(self, level: Level) -> Self {
+        Self { level, ..self }
+    }
+
     /// The level that was reached when this receipt was made.
     pub fn level(&self) -> Level {
         self.level
@@ -84,6 +119,16 @@ impl Receipt {
     /// Whether there was no room, and the topic's policy is to [drop](crate::Overflow::DropNewest).
     pub fn is_dropped(&self) -> bool {
         self.level == Level::None
+    }
+
+    /// The level that it has by now.
+    pub fn reached(&self) -> Level {
+        match self.level {
+            level @ (Level::Published | Level::Written) => {
+                Acks::of(self.topic).map_or(level, |acks| acks.level(self.partition, self.offset).max(level))
+            }
+            level => level,
+        }
     }
 
     /// Waits until the event has reached `level`; returns the level that it has.
@@ -99,13 +144,64 @@ impl Receipt {
     /// ```
     ///
     /// # Errors
-    /// The topic cannot reach this level, or the event was dropped.
-    pub fn wait(&self, level: Level) -> Result<Level, Unsupported> {
-        if level <= self.level {
-            return Ok(self.level);
+    /// The topic cannot reach this level, the event was dropped, or the journal failed before it was known.
+    pub fn wait(&self, level: Level) -> Result<Level, WaitError> {
+        self.wait_until(level, None)
+    }
+
+    /// The same, but no longer than until `deadline`; none is none.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait), or the deadline came first.
+    pub fn wait_until(&self, level: Level, deadline: Option<Instant>) -> Result<Level, WaitError> {
+        match self.acks(level)? {
+            Some(acks) => acks.wait(self.partition, self.offset, level, deadline),
+            None => Ok(self.level),
         }
-        let reason = if self.is_dropped() { "the event was dropped" } else { level.unsupported().unwrap_or_default() };
-        Err(Unsupported { level, reason })
+    }
+
+    /// The same, to be awaited on any runtime. Dropping the future loses nothing.
+    pub fn reach(self, level: Level) -> Reach {
+        Reach { receipt: self, level }
+    }
+
+    /// Whom to ask; nobody if the level is there.
+    fn acks(&self, level: Level) -> Result<Option<Arc<Acks>>, WaitError> {
+        if level <= self.level {
+            return Ok(None);
+        }
+        let refused = |reason| Err(Unsupported { level, reason }.into());
+        if self.is_dropped() {
+            return refused("the event was dropped");
+        }
+        match Acks::of(self.topic) {
+            Some(acks) if level <= Level::Durable => Ok(Some(acks)),
+            _ => refused(level.unsupported().unwrap_or(NO_JOURNAL)),
+        }
+    }
+}
+
+/// See [`Receipt::reach`].
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct Reach {
+    receipt: Receipt,
+    level: Level,
+}
+
+impl Future for Reach {
+    type Output = Result<Level, WaitError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Receipt { partition, offset, .. } = self.receipt;
+        match self.receipt.acks(self.level) {
+            Err(refused) => Poll::Ready(Err(refused)),
+            Ok(None) => Poll::Ready(Ok(self.receipt.level)),
+            Ok(Some(acks)) => match acks.poll(context.waker(), partition, offset, self.level) {
+                Some(outcome) => Poll::Ready(outcome),
+                None => Poll::Pending,
+            },
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use std::sync::atomic::Ordering;
 pub struct Report {
     /// In the order in which they were closed.
     pub topics: Vec<TopicReport>,
+    /// Whether the journal was closed with all that was published; if not, why. None without a journal.
+    pub journal: Option<Result<(), String>>,
 }
 
 /// One topic at its end.
@@ -106,7 +108,8 @@ impl Report {
     /// subscriber that was dropped before is not there, and an event skipped as [`OnError`](crate::OnError) told counts
     /// as read: the consumer's report says how many those are.
     pub fn is_complete(&self) -> bool {
-        self.topics.iter().all(TopicReport::is_complete) && self.failures().next().is_none()
+        let closed = !matches!(self.journal, Some(Err(_)));
+        closed && self.topics.iter().all(TopicReport::is_complete) && self.failures().next().is_none()
     }
 
     /// Topic, consumer and cause of each consumer whose handler failed or panicked.
@@ -127,6 +130,9 @@ impl fmt::Display for Report {
         for (index, topic) in self.topics.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{topic}")?;
+        }
+        if let Some(Err(why)) = &self.journal {
+            write!(f, "\njournal: {why}")?;
         }
         Ok(())
     }

@@ -1,18 +1,22 @@
 //! A topic: a name, the type of its events, and partitions.
 
 use crate::description::Description;
+use crate::durable::Durable;
 use crate::engine::{Host, Shared};
 use crate::error::{Closed, MAX_MESSAGE, MAX_PARTITIONS, SubscribeError, TopicError, check_name};
 use crate::event::Event;
 use crate::group::GroupBuilder;
 use crate::identity::Identities;
+use crate::journaler::STAGE;
 use crate::message::Message;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::overflow::{Counts, Overflow, Slow, Tally};
 use crate::partition::Partition;
+use crate::persist::{Persist, Persistence};
 use crate::producer::{ProducerBuilder, Producers};
 use crate::queue::AnyQueue;
 use crate::rate::{Limiter, RateLimit};
+use crate::replay::ReplayBuilder;
 use crate::report::TopicReport;
 use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
@@ -109,18 +113,19 @@ pub struct TopicBuilder<E, K = Multi> {
     name: String,
     partitions: usize,
     settings: Settings,
+    persistence: Option<Persistence<E>>,
     kind: PhantomData<(fn() -> E, K)>,
 }
 
 impl<E: Send + Sync + 'static> TopicBuilder<E> {
     pub(crate) fn new(engine: Arc<Shared>, name: String) -> Self {
-        Self { engine, name, partitions: 1, settings: Settings::default(), kind: PhantomData }
+        Self { engine, name, partitions: 1, settings: Settings::default(), persistence: None, kind: PhantomData }
     }
 
     /// Only one producer at a time: it publishes without any atomic read-modify-write.
     pub fn single_producer(self) -> TopicBuilder<E, Single> {
-        let Self { engine, name, partitions, settings, .. } = self;
-        TopicBuilder { engine, name, partitions, settings, kind: PhantomData }
+        let Self { engine, name, partitions, settings, persistence, .. } = self;
+        TopicBuilder { engine, name, partitions, settings, persistence, kind: PhantomData }
     }
 }
 
@@ -214,6 +219,19 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
+    /// Writes the topic into the engine's journal: events and their offsets outlive the process, and receipts can be
+    /// waited for until theirs is written or durable. If the journal has the topic already, it goes on where that ends;
+    /// events, number of partitions and the largest message must be the same or fit in.
+    ///
+    /// A slot is free again when its event is written and everybody has read it.
+    pub fn durable(mut self) -> Self
+    where
+        E: Persist,
+    {
+        self.persistence = Some(Persistence::of());
+        self
+    }
+
     /// Creates the topic, its slots filled with `E::default()`, or with empty messages.
     ///
     /// # Errors
@@ -244,7 +262,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     }
 
     fn create_from(self, slots: Slots<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
-        let Self { engine, name, partitions, settings, .. } = self;
+        let Self { engine, name, partitions, settings, persistence, .. } = self;
         check_name(&name)?;
         if (settings.time_to_live.is_some() || settings.retain_for.is_some()) && !settings.timestamps {
             return Err(TopicError::NoTimestamps { name });
@@ -259,8 +277,20 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         let limiter = settings.rate_limit.map(|limit| Limiter::new(limit, engine.host.clock.now()));
         let mut created = None;
         engine.add(&name, &shape, || {
+            let id = TopicId::next();
+            let durable = match persistence {
+                Some(persistence) => {
+                    let journaling = engine.host.journaling.as_ref();
+                    let journaling = journaling.ok_or_else(|| TopicError::NoJournal { name: name.clone() })?;
+                    let size = (partitions, settings.capacity, shape.max_message.unwrap_or(0));
+                    Some(Durable::open(journaling, id, &name, persistence, size)?)
+                }
+                None => None,
+            };
+            let partitions = durable.as_ref().map_or(partitions, |durable| durable.partitions().max(partitions));
             let inner = Inner {
-                id: TopicId::next(),
+                id,
+                durable,
                 name: name.clone(),
                 shape: shape.clone(),
                 since: engine.host.clock.now(),
@@ -291,7 +321,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
 }
 
 /// Makes what makes the events of one partition.
-type Slots<E> = Box<dyn Fn() -> Option<Box<dyn FnMut() -> E>> + Send>;
+pub(crate) type Slots<E> = Box<dyn Fn() -> Option<Box<dyn FnMut() -> E>> + Send>;
 
 /// A topic of events of type `E`. Cloning gives another handle of the same topic.
 pub struct Topic<E, K: Producers = Multi> {
@@ -301,6 +331,16 @@ pub struct Topic<E, K: Producers = Multi> {
 /// The partitions of a topic at a moment.
 pub(crate) type Partitions<E, K> = Arc<[Arc<Partition<E, K>>]>;
 
+/// How far a partition of a durable topic is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Safe {
+    /// All below this offset survives the process.
+    pub written: u64,
+    /// All below this offset survives a power cut.
+    pub durable: u64,
+}
+
 /// What everybody who has to do with a topic shares.
 pub(crate) struct Inner<E, K: Producers> {
     pub(crate) id: TopicId,
@@ -309,10 +349,12 @@ pub(crate) struct Inner<E, K: Producers> {
     pub(crate) host: Arc<Host>,
     /// When it was created, by the engine's clock.
     since: Duration,
+    /// Of a topic that is written down.
+    pub(crate) durable: Option<Durable<E>>,
     pub(crate) settings: Settings,
     /// Bytes that a slot needs beside itself.
     cell: usize,
-    slots: Mutex<Slots<E>>,
+    pub(crate) slots: Mutex<Slots<E>>,
     partitions: RwLock<Partitions<E, K>>,
     /// How many partitions, for producers that look at each publish whether there are more.
     pub(crate) count: AtomicUsize,
@@ -486,7 +528,13 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
         self.check_memory(total)?;
         let mut partitions = self.partitions().to_vec();
         let mut joined = Vec::new();
-        for index in partitions.len()..total {
+        let mut sources = Vec::new();
+        let begun = partitions.len();
+        let starts = match &self.durable {
+            Some(durable) => durable.begin(begun as u32..total as u32)?,
+            None => Vec::new(),
+        };
+        for index in begun..total {
             let Settings { capacity, retain, timestamps, .. } = self.settings;
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner)();
             let no_memory = || {
@@ -494,14 +542,24 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
                 TopicError::Ring { name: name(), cause: BuildError::Memory { bytes } }
             };
             let slots = slots.ok_or_else(no_memory)?;
-            let partition = Partition::new(index as u32, capacity, retain, timestamps, slots);
+            let first = starts.get(index - begun).copied().unwrap_or(0);
+            let partition = Partition::new(index as u32, capacity, retain, timestamps, first, slots);
             let partition = Arc::new(partition.map_err(|cause| TopicError::Ring { name: name(), cause })?);
+            if let Some(durable) = &self.durable {
+                let source = durable.join(&partition, first);
+                sources.push(source.map_err(|cause| TopicError::Ring { name: name(), cause })?);
+            }
             for reader in readers.all() {
                 let refused = |cause| TopicError::Consumer { name: name(), cause: Box::new(cause) };
                 let consumer = reader.join(&partition).map_err(refused)?;
                 joined.push((reader, Arc::clone(&partition), consumer));
             }
             partitions.push(partition);
+        }
+        for source in sources {
+            if let Some(durable) = &self.durable {
+                durable.take(source);
+            }
         }
         *self.partitions.write().unwrap_or_else(PoisonError::into_inner) = partitions.into();
         for (reader, partition, consumer) in joined {
@@ -627,6 +685,20 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         GroupBuilder::new(Arc::clone(&self.inner.host), name.into(), topics)
     }
 
+    /// A reader of a [durable](TopicBuilder::durable) topic that begins in the journal, however far back, and goes on with
+    /// what is published. Its settings, then [`open`](ReplayBuilder::open).
+    pub fn replay(&self, name: impl Into<String>) -> ReplayBuilder<E, K> {
+        ReplayBuilder::new(Arc::clone(&self.inner), name.into())
+    }
+
+    /// The next offset of a partition that is not yet written, and not yet durable; none if the topic has no journal or
+    /// no such partition.
+    pub fn safe(&self, partition: u32) -> Option<Safe> {
+        let positions = self.inner.durable.as_ref()?.acks.positions(partition)?;
+        let (written, durable) = (positions.written.load(Ordering::Acquire), positions.durable.load(Ordering::Acquire));
+        Some(Safe { written, durable })
+    }
+
     /// The positions of this topic and its consumers at this moment.
     pub fn metrics(&self) -> TopicMetrics {
         AnyTopic::metrics(&*self.inner)
@@ -657,6 +729,8 @@ pub(crate) trait AnyTopic: Send + Sync {
     /// Stops everyone at once.
     fn halt(&self);
     fn shutdown(&self, limit: Duration) -> TopicReport;
+    /// Takes it out of the journal, if it is there.
+    fn forget(&self) -> Result<(), TopicError>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -715,7 +789,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let _no_newcomer = self.readers();
         let mut names = Vec::new();
         for stage in self.partitions().iter().flat_map(|partition| partition.ring.positions().stages) {
-            if !names.contains(&stage.name) {
+            let writes_down = self.durable.is_some() && stage.name == STAGE;
+            if !writes_down && !names.contains(&stage.name) {
                 names.push(stage.name);
             }
         }
@@ -759,7 +834,14 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
             // A moment for threads that are about to end.
             drained(Instant::now() + Duration::from_millis(100));
         }
+        if let Some(durable) = &self.durable {
+            durable.drained(&partitions, deadline);
+        }
         TopicReport::new(&self.name, &partitions, &self.runs())
+    }
+
+    fn forget(&self) -> Result<(), TopicError> {
+        self.durable.as_ref().map_or(Ok(()), Durable::forget)
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

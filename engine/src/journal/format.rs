@@ -682,6 +682,19 @@ impl FrameBuilder {
         self.payload.extend_from_slice(bytes);
     }
 
+    /// The same, its `size` bytes appended by `fill`.
+    pub(crate) fn fixed_with(
+        &mut self,
+        partition: PartitionId,
+        offset: u64,
+        time: Option<u64>,
+        size: usize,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.begin(partition, offset, time, Some(size as u32));
+        fill(&mut self.payload);
+    }
+
     fn begin(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, fixed: Option<u32>) {
         let timed = time.is_some();
         match &mut self.open {

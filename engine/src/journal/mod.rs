@@ -74,6 +74,32 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+/// A topic in a journal's catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordedTopic {
+    /// Its name.
+    pub name: String,
+    /// Its number: [`PartitionId::topic`].
+    pub number: u32,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// The largest message; 0 where the events are no messages.
+    pub max_message: u64,
+    /// What the events are: [`Persist::layout`](crate::Persist::layout).
+    pub layout: String,
+}
+
+/// The topics that an engine has written down, by name.
+pub fn catalogue(state: &State) -> Vec<RecordedTopic> {
+    let topics = crate::durable::Recorded::all(state);
+    let shown = topics.into_iter().map(|(name, topic)| {
+        let crate::durable::Recorded { number, partitions, max_message, layout } = topic;
+        RecordedTopic { name, number, partitions, max_message, layout }
+    });
+    shown.collect()
+}
+
 /// Settings of a journal.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -169,6 +195,11 @@ impl Journal {
     /// All partitions, and where they stand.
     pub fn extents(&self) -> Vec<(PartitionId, Extent)> {
         self.shared.extents().iter().map(|(partition, extent)| (*partition, *extent)).collect()
+    }
+
+    /// The largest payload of one frame.
+    pub fn frame_limit(&self) -> usize {
+        writer::frame_limit(self.shared.options.segment_size)
     }
 
     /// The journal's own number, random at its creation.

@@ -88,6 +88,13 @@ impl State {
         Ok(grown)
     }
 
+    /// Takes what a frame says, before it is written or after.
+    pub(crate) fn take(&mut self, frame: &mut FrameBuilder) {
+        for entry in entries(frame.payload()).flatten() {
+            let _ = self.apply(&entry);
+        }
+    }
+
     /// Takes what an entry says.
     pub(crate) fn apply(&mut self, entry: &Entry<'_>) -> Result<(), GoesBack> {
         match *entry {

@@ -1,0 +1,189 @@
+//! How far each partition of a durable topic is written and durable, and waiting for that.
+
+use crate::journal::Visible;
+use crate::receipt::{Level, WaitError};
+use crate::topic::TopicId;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::task::Waker;
+use std::time::Instant;
+
+/// Positions of one partition: the next offset that is not yet written, and not yet durable.
+#[derive(Default)]
+pub(crate) struct Positions {
+    pub(crate) written: AtomicU64,
+    pub(crate) durable: AtomicU64,
+    /// No offset at or above it may be claimed.
+    pub(crate) reserved: AtomicU64,
+}
+
+impl Positions {
+    pub(crate) fn at(next: u64) -> Self {
+        Self { written: next.into(), durable: next.into(), reserved: next.into() }
+    }
+
+    /// All below it can be seen.
+    pub(crate) fn end(&self, visible: Visible) -> u64 {
+        match visible {
+            Visible::Written => self.written.load(Ordering::Acquire),
+            Visible::Durable => self.durable.load(Ordering::Acquire),
+        }
+    }
+
+    fn level(&self, offset: u64) -> Level {
+        if offset < self.durable.load(Ordering::Acquire) {
+            Level::Durable
+        } else if offset < self.written.load(Ordering::Acquire) {
+            Level::Written
+        } else {
+            Level::Published
+        }
+    }
+}
+
+/// Where everybody sleeps who waits for an engine's journal.
+#[derive(Default)]
+pub(crate) struct Bell {
+    sleepers: AtomicUsize,
+    wakers: Mutex<Vec<Waker>>,
+    rung: Condvar,
+    /// Why nothing more becomes durable.
+    over: OnceLock<String>,
+}
+
+impl Bell {
+    /// After positions have moved.
+    pub(crate) fn ring(&self) {
+        // Positions move before it is looked for sleepers; who wants to sleep says so before looking at positions.
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
+            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            self.rung.notify_all();
+            wakers.drain(..).for_each(|waker| {
+                self.sleepers.fetch_sub(1, Ordering::Relaxed);
+                waker.wake();
+            });
+        }
+    }
+
+    /// Nothing more becomes durable.
+    pub(crate) fn end(&self, why: String) {
+        let _ = self.over.set(why);
+        self.ring();
+    }
+
+    pub(crate) fn over(&self) -> Option<&str> {
+        self.over.get().map(String::as_str)
+    }
+
+    /// Sleeps until `done` says something, or `deadline` comes.
+    pub(crate) fn wait<T>(&self, deadline: Option<Instant>, mut done: impl FnMut() -> Option<T>) -> Option<T> {
+        if let Some(at_once) = done() {
+            return Some(at_once);
+        }
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let outcome = loop {
+            if let Some(outcome) = done() {
+                break Some(outcome);
+            }
+            let Some(deadline) = deadline else {
+                wakers = self.rung.wait(wakers).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break None;
+            }
+            wakers = self.rung.wait_timeout(wakers, left).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
+        drop(wakers);
+        outcome
+    }
+
+    fn watch<T>(&self, waker: &Waker, mut done: impl FnMut() -> Option<T>) -> Option<T> {
+        if let Some(at_once) = done() {
+            return Some(at_once);
+        }
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+            self.sleepers.fetch_add(1, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+        done()
+    }
+}
+
+/// What receipts of a durable topic ask.
+pub(crate) struct Acks {
+    pub(crate) bell: Arc<Bell>,
+    partitions: RwLock<Vec<Arc<Positions>>>,
+}
+
+/// Receipts are copied a million times a second, so they carry the topic's number alone.
+static TOPICS: RwLock<BTreeMap<TopicId, Weak<Acks>>> = RwLock::new(BTreeMap::new());
+
+impl Acks {
+    pub(crate) fn new(topic: TopicId, bell: Arc<Bell>) -> Arc<Self> {
+        let acks = Arc::new(Self { bell, partitions: RwLock::default() });
+        let mut topics = TOPICS.write().unwrap_or_else(PoisonError::into_inner);
+        topics.retain(|_, acks| acks.strong_count() > 0);
+        topics.insert(topic, Arc::downgrade(&acks));
+        acks
+    }
+
+    pub(crate) fn of(topic: TopicId) -> Option<Arc<Self>> {
+        TOPICS.read().unwrap_or_else(PoisonError::into_inner).get(&topic).and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn add(&self, positions: Arc<Positions>) {
+        self.partitions.write().unwrap_or_else(PoisonError::into_inner).push(positions);
+    }
+
+    pub(crate) fn positions(&self, partition: u32) -> Option<Arc<Positions>> {
+        self.partitions.read().unwrap_or_else(PoisonError::into_inner).get(partition as usize).cloned()
+    }
+
+    pub(crate) fn level(&self, partition: u32, offset: u64) -> Level {
+        self.positions(partition).map_or(Level::Published, |positions| positions.level(offset))
+    }
+
+    fn reached(&self, positions: &Positions, offset: u64, level: Level) -> Option<Result<Level, WaitError>> {
+        let has = positions.level(offset);
+        if has >= level {
+            return Some(Ok(has));
+        }
+        self.bell.over().map(|cause| {
+            // What became durable just before the end counts.
+            let has = positions.level(offset);
+            if has >= level { Ok(has) } else { Err(WaitError::Unknown { cause: cause.to_owned() }) }
+        })
+    }
+
+    pub(crate) fn wait(
+        &self,
+        partition: u32,
+        offset: u64,
+        level: Level,
+        deadline: Option<Instant>,
+    ) -> Result<Level, WaitError> {
+        let Some(positions) = self.positions(partition) else { return Err(WaitError::Gone) };
+        let reached = self.bell.wait(deadline, || self.reached(&positions, offset, level));
+        reached.unwrap_or(Err(WaitError::TimedOut { level }))
+    }
+
+    pub(crate) fn poll(
+        &self,
+        waker: &Waker,
+        partition: u32,
+        offset: u64,
+        level: Level,
+    ) -> Option<Result<Level, WaitError>> {
+        let Some(positions) = self.positions(partition) else { return Some(Err(WaitError::Gone)) };
+        self.bell.watch(waker, || self.reached(&positions, offset, level))
+    }
+}

@@ -1,0 +1,235 @@
+//! What a topic has of the journal: its number in the catalogue, and where its partitions go on.
+
+use crate::acks::{Acks, Positions};
+use crate::error::TopicError;
+use crate::journal::{FrameBuilder, Journal, PartitionId, State};
+use crate::journaler::{Journaling, RingSource, STAGE, reservation};
+use crate::partition::Partition;
+use crate::persist::Persistence;
+use crate::producer::Producers;
+use crate::topic::TopicId;
+use slipring_ring::{BuildError, Stage, Start};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Kinds of state in the journal.
+pub(crate) mod what {
+    /// Topics, by name. The name that is none has the next number.
+    pub(crate) const CATALOGUE: u16 = 1;
+}
+
+/// A topic's line in the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) number: u32,
+    pub(crate) partitions: u32,
+    pub(crate) max_message: u64,
+    pub(crate) layout: String,
+}
+
+impl Recorded {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&self.number.to_le_bytes());
+        out.extend_from_slice(&self.partitions.to_le_bytes());
+        out.extend_from_slice(&self.max_message.to_le_bytes());
+        out.extend_from_slice(self.layout.as_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (number, rest) = bytes.split_first_chunk()?;
+        let (partitions, rest) = rest.split_first_chunk()?;
+        let (max_message, layout) = rest.split_first_chunk()?;
+        Some(Self {
+            number: u32::from_le_bytes(*number),
+            partitions: u32::from_le_bytes(*partitions),
+            max_message: u64::from_le_bytes(*max_message),
+            layout: String::from_utf8_lossy(layout).into_owned(),
+        })
+    }
+
+    /// The topics of a journal, by name.
+    pub(crate) fn all(state: &State) -> Vec<(String, Self)> {
+        let topics = state.values(what::CATALOGUE).filter(|(name, _)| !name.is_empty());
+        topics
+            .filter_map(|(name, value)| Some((String::from_utf8_lossy(name).into_owned(), Self::decode(value)?)))
+            .collect()
+    }
+}
+
+impl std::fmt::Display for Recorded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { partitions, max_message, layout, .. } = self;
+        write!(f, "{partitions} partitions of {layout}")?;
+        if *max_message > 0 { write!(f, " of up to {max_message} bytes") } else { Ok(()) }
+    }
+}
+
+pub(crate) struct Durable<E> {
+    pub(crate) name: String,
+    pub(crate) recorded: Mutex<Recorded>,
+    pub(crate) persistence: Persistence<E>,
+    pub(crate) journaling: Arc<Journaling>,
+    pub(crate) acks: Arc<Acks>,
+    capacity: u64,
+}
+
+fn refused(name: &str, cause: String) -> TopicError {
+    TopicError::Journal { name: name.to_owned(), cause }
+}
+
+impl<E> Durable<E> {
+    /// Finds the topic in the catalogue, or writes it down there.
+    pub(crate) fn open(
+        journaling: &Arc<Journaling>,
+        id: TopicId,
+        name: &str,
+        persistence: Persistence<E>,
+        (partitions, capacity, max_message): (usize, usize, usize),
+    ) -> Result<Self, TopicError> {
+        let asked = Recorded {
+            number: 0,
+            partitions: partitions as u32,
+            max_message: max_message as u64,
+            layout: (persistence.layout)(),
+        };
+        let largest = persistence.size.unwrap_or(max_message);
+        let limit = journaling.journal.frame_limit() / 2;
+        if largest > limit {
+            return Err(refused(name, format!("events of {largest} bytes are larger than segments allow ({limit})")));
+        }
+        let mut catalogue = journaling.catalogue();
+        let known = catalogue.get(what::CATALOGUE, name.as_bytes()).and_then(Recorded::decode);
+        let recorded = match known {
+            Some(there)
+                if there.layout != asked.layout
+                    || there.max_message > asked.max_message
+                    || there.partitions < asked.partitions =>
+            {
+                let (there, asked) = (there.to_string(), asked.to_string());
+                return Err(TopicError::Recorded { name: name.to_owned(), there, asked });
+            }
+            Some(there) => there,
+            None => {
+                let next = catalogue.get(what::CATALOGUE, b"").and_then(|bytes| bytes.try_into().ok());
+                let number = next.map_or(1, u32::from_le_bytes);
+                let recorded = Recorded { number, ..asked };
+                let mut frame = FrameBuilder::new();
+                frame.put(what::CATALOGUE, b"", &(number + 1).to_le_bytes());
+                frame.put(what::CATALOGUE, name.as_bytes(), &recorded.encode());
+                catalogue.take(&mut frame);
+                journaling.commit(frame).map_err(|cause| refused(name, cause))?;
+                recorded
+            }
+        };
+        drop(catalogue);
+        Ok(Self {
+            name: name.to_owned(),
+            recorded: Mutex::new(recorded),
+            persistence,
+            journaling: Arc::clone(journaling),
+            acks: Acks::new(id, Arc::clone(&journaling.bell)),
+            capacity: capacity as u64,
+        })
+    }
+
+    fn recorded(&self) -> std::sync::MutexGuard<'_, Recorded> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journaling.journal
+    }
+
+    pub(crate) fn id(&self, partition: u32) -> PartitionId {
+        PartitionId { topic: self.recorded().number, partition }
+    }
+
+    /// How many partitions the journal knows.
+    pub(crate) fn partitions(&self) -> usize {
+        self.recorded().partitions as usize
+    }
+
+    /// Reserves the first offsets of partitions that are about to be made, and writes down that there are so many. Where
+    /// each begins.
+    pub(crate) fn begin(&self, partitions: std::ops::Range<u32>) -> Result<Vec<u64>, TopicError> {
+        let mut frame = FrameBuilder::new();
+        let mut starts = Vec::new();
+        for partition in partitions.clone() {
+            let id = self.id(partition);
+            let extent = self.journal().extent(id).unwrap_or_default();
+            // What was reserved before a crash may have been issued.
+            let next = extent.end.max(extent.reserved);
+            let reserved = reservation(next, self.capacity);
+            frame.extent(id, crate::journal::Extent { reserved, ..extent });
+            starts.push(next);
+        }
+        let recorded = {
+            let mut recorded = self.recorded();
+            recorded.partitions = recorded.partitions.max(partitions.end);
+            recorded.clone()
+        };
+        frame.put(what::CATALOGUE, self.name.as_bytes(), &recorded.encode());
+        self.journaling.catalogue().take(&mut frame);
+        self.journaling.commit(frame).map_err(|cause| refused(&self.name, cause))?;
+        Ok(starts)
+    }
+
+    /// Forgets the topic and all its records.
+    pub(crate) fn forget(&self) -> Result<(), TopicError> {
+        let recorded = self.recorded().clone();
+        let mut frame = FrameBuilder::new();
+        frame.delete(what::CATALOGUE, self.name.as_bytes());
+        for partition in 0..recorded.partitions {
+            let id = self.id(partition);
+            let extent = self.journal().extent(id).unwrap_or_default();
+            frame.extent(id, crate::journal::Extent { start: extent.end, ..extent });
+        }
+        self.journaling.catalogue().take(&mut frame);
+        self.journaling.commit(frame).map_err(|cause| refused(&self.name, cause))
+    }
+}
+
+impl<E: Send + Sync + 'static> Durable<E> {
+    /// Joins the journaler's gate to a ring that nobody publishes into yet.
+    pub(crate) fn join<K: Producers>(
+        &self,
+        partition: &Arc<Partition<E, K>>,
+        next: u64,
+    ) -> Result<RingSource<E, K>, BuildError> {
+        let stage = Stage::new(STAGE).journaler().start(Start::Earliest);
+        let consumer = Some(partition.ring.join(stage)?);
+        let positions = Arc::new(Positions::at(next));
+        let reserving = reservation(next, self.capacity);
+        positions.reserved.store(reserving, std::sync::atomic::Ordering::Release);
+        Ok(RingSource {
+            id: self.id(partition.index),
+            partition: Arc::clone(partition),
+            consumer,
+            persistence: self.persistence,
+            positions,
+            reserving,
+            reserves: None,
+            capacity: self.capacity,
+            drained: None,
+            blocked: false,
+        })
+    }
+
+    /// All have joined: hands the partition to the journaler.
+    pub(crate) fn take<K: Producers>(&self, source: RingSource<E, K>) {
+        self.acks.add(Arc::clone(&source.positions));
+        self.journaling.add(Box::new(source));
+    }
+
+    /// Waits until all that was published is written, or until `deadline`.
+    pub(crate) fn drained<K: Producers>(&self, partitions: &[Arc<Partition<E, K>>], deadline: Instant) {
+        let is_drained = |partition: &Arc<Partition<E, K>>| {
+            !partition.ring.positions().stages.iter().any(|stage| stage.name == STAGE && stage.lag > 0)
+        };
+        self.acks.bell.wait(Some(deadline), || {
+            (self.acks.bell.over().is_some() || partitions.iter().all(is_drained)).then_some(())
+        });
+    }
+}

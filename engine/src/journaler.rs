@@ -1,0 +1,595 @@
+//! The thread that writes durable topics down: a gating stage of each of their rings, and one journal for all.
+//!
+//! ```text
+//!   rings --> gather a group --> append --> move the gates, `written` --> hand a sync over --> `durable`
+//!                ^                                                             |  one in flight
+//!                +------------------------- next group meanwhile <------------+
+//! ```
+//!
+//! # Offsets are never issued twice
+//! A ring's producers can claim no further than the journaler's gate and the capacity. So the gate is never moved to where
+//! that would reach beyond the durable reservation; reservations are asked for long before.
+
+use crate::acks::{Bell, Positions};
+use crate::clock::Clock;
+use crate::journal::{FrameBuilder, Journal, PartitionId, State, SyncJob, WriteError, Writer};
+use crate::partition::Partition;
+use crate::persist::Persistence;
+use crate::producer::Producers;
+use crate::watch::{Found, Watch, Watched};
+use slipring_ring::{Consumer, Sequence, Wait, Waiter};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The name of the journaler's stage in each ring.
+pub(crate) const STAGE: &str = "journal";
+
+/// How an engine's journal groups and syncs: [`EngineBuilder::journal_pace`](crate::EngineBuilder::journal_pace).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pace {
+    /// A group is written when it has so many bytes, or when nothing more is there. 1 MiB unless told.
+    pub group: usize,
+    /// How long a sync may be put off for more events to share it; not at all unless told. A sync that takes its time
+    /// gathers a group anyway.
+    pub linger: Duration,
+    /// Whether groups are synced at all before the journal is closed. If not, `durable` moves then only. Yes unless told.
+    pub sync: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { group: 1 << 20, linger: Duration::ZERO, sync: true }
+    }
+}
+
+/// An engine's journal, as its topics see it.
+pub(crate) struct Journaling {
+    pub(crate) journal: Journal,
+    pub(crate) bell: Arc<Bell>,
+    /// What was found at the opening, and the catalogue since.
+    pub(crate) catalogue: Mutex<State>,
+    /// None once the thread has ended: what is sent then is dropped, and with it whom to tell.
+    mail: Mutex<Option<Vec<Mail>>>,
+    has_mail: AtomicBool,
+    waiter: Arc<Waiter>,
+    over: Arc<Bell>,
+}
+
+enum Mail {
+    Source(Box<dyn Source>),
+    /// A frame of its own, and who waits for it to be durable.
+    Commit(FrameBuilder, SyncSender<Result<(), WriteError>>),
+    /// All that is there, then the end.
+    Close(SyncSender<Result<(), WriteError>>),
+}
+
+impl Journaling {
+    pub(crate) fn start(
+        writer: Writer,
+        state: State,
+        clock: Arc<dyn Clock>,
+        pace: Pace,
+    ) -> Result<Arc<Self>, std::io::Error> {
+        let shared = Arc::new(Self {
+            journal: writer.journal(),
+            bell: Arc::default(),
+            catalogue: Mutex::new(state),
+            mail: Mutex::new(Some(Vec::new())),
+            has_mail: AtomicBool::new(false),
+            waiter: Arc::new(Waiter::new()),
+            over: Arc::default(),
+        });
+        let journaler = Journaler::new(Arc::clone(&shared), writer, clock, pace)?;
+        std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || journaler.run())?;
+        Ok(shared)
+    }
+
+    fn send(&self, mail: Mail) {
+        if let Some(letters) = &mut *self.mail.lock().unwrap_or_else(PoisonError::into_inner) {
+            letters.push(mail);
+        } else if let Mail::Source(source) = mail {
+            source.fail(self.bell.over().unwrap_or("the journal was closed"));
+        }
+        self.has_mail.store(true, Ordering::Release);
+        self.waiter.wake(Watch::WAKE);
+    }
+
+    /// Writes a frame and waits until it is durable.
+    pub(crate) fn commit(&self, frame: FrameBuilder) -> Result<(), String> {
+        let (told, hears) = sync_channel(1);
+        self.send(Mail::Commit(frame, told));
+        let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
+        hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+    }
+
+    /// Takes a new partition, whose gate has joined.
+    pub(crate) fn add(&self, source: Box<dyn Source>) {
+        self.send(Mail::Source(source));
+    }
+
+    /// Writes what is there, closes the journal in good order, and ends the thread; an error says why it could not.
+    pub(crate) fn close(&self, deadline: Option<Instant>) -> Result<(), String> {
+        let (told, hears) = sync_channel(1);
+        self.send(Mail::Close(told));
+        let outcome = self.over.wait(deadline, || match hears.try_recv() {
+            Ok(outcome) => Some(outcome.map_err(|refused| refused.to_string())),
+            Err(std::sync::mpsc::TryRecvError::Disconnected) => {
+                Some(Err(self.bell.over().unwrap_or("the journal was closed before").to_owned()))
+            }
+            Err(std::sync::mpsc::TryRecvError::Empty) => None,
+        });
+        outcome.unwrap_or_else(|| Err("the journal did not end within the limit".to_owned()))
+    }
+
+    /// What is there is written and closed, and nobody waits for it.
+    pub(crate) fn leave(&self) {
+        let (told, _) = sync_channel(1);
+        self.send(Mail::Close(told));
+    }
+
+    pub(crate) fn catalogue(&self) -> std::sync::MutexGuard<'_, State> {
+        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One partition of a durable topic, whatever its events.
+pub(crate) trait Source: Send {
+    fn look(&mut self, looks: u32) -> bool;
+    fn arm(&mut self, waiter: &Waiter, token: usize) -> bool;
+    /// Puts what is there into `frame`, up to about `budget` bytes, and asks for offsets if they are running out.
+    fn drain(&mut self, frame: &mut FrameBuilder, budget: usize, writer: &Writer);
+    /// What was drained is written: gives the slots free. Returns the end, if there was anything.
+    fn written(&mut self) -> Option<u64>;
+    fn positions(&self) -> &Arc<Positions>;
+    /// What it reserves by now, if that has changed since the last call.
+    fn reserves(&mut self) -> Option<u64>;
+    /// All was read and no more comes, or its reading was cut short.
+    /// Whether it waited for a reservation since the last call.
+    fn was_blocked(&mut self) -> bool;
+    fn is_over(&self) -> bool;
+    fn fail(&self, cause: &str);
+}
+
+pub(crate) struct RingSource<E, K: Producers> {
+    pub(crate) id: PartitionId,
+    pub(crate) partition: Arc<Partition<E, K>>,
+    pub(crate) consumer: Option<Consumer<E, K>>,
+    pub(crate) persistence: Persistence<E>,
+    pub(crate) positions: Arc<Positions>,
+    /// Asked for, durable or not.
+    pub(crate) reserving: u64,
+    pub(crate) reserves: Option<u64>,
+    pub(crate) capacity: u64,
+    /// Up to where it was read and not written yet.
+    pub(crate) drained: Option<u64>,
+    pub(crate) blocked: bool,
+}
+
+/// How many offsets are reserved at once, at least.
+pub(crate) fn reservation(next: u64, capacity: u64) -> u64 {
+    next.saturating_add((capacity * 8).max(1 << 16))
+}
+
+impl<E, K: Producers> RingSource<E, K> {
+    /// How many events may be taken before offsets run out.
+    fn room(&mut self) -> usize {
+        let Some(consumer) = &self.consumer else { return usize::MAX };
+        let limit = self.positions.reserved.load(Ordering::Acquire).saturating_sub(self.capacity);
+        let room = usize::try_from(limit.saturating_sub(consumer.consumed().0)).unwrap_or(usize::MAX);
+        self.blocked |= room == 0;
+        room
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
+    fn look(&mut self, looks: u32) -> bool {
+        if self.drained.is_some() || self.room() == 0 {
+            return false;
+        }
+        let Some(consumer) = &mut self.consumer else { return false };
+        consumer.poll_paced(usize::MAX, looks).map_or(true, |batch| !batch.is_empty())
+    }
+
+    fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
+        if self.room() == 0 {
+            // The sync that makes the reservation durable wakes the journaler.
+            return true;
+        }
+        self.consumer.as_mut().is_none_or(|consumer| consumer.arm(waiter, token))
+    }
+
+    fn drain(&mut self, frame: &mut FrameBuilder, budget: usize, writer: &Writer) {
+        let room = self.room();
+        let Some(consumer) = &mut self.consumer else { return };
+        let from = consumer.consumed();
+        let Persistence { write, time, size, .. } = self.persistence;
+        let mut end = from.0;
+        let mut is_over = false;
+        match consumer.poll(room) {
+            Ok(mut batch) => {
+                for (offset, event) in &mut batch {
+                    let at = time(event).map(|at| at.as_nanos());
+                    let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
+                    match size {
+                        Some(size) => frame.fixed_with(self.id, offset.0, at, size, |out| write(event, out)),
+                        None => frame.record_with(self.id, offset.0, at, |out| write(event, out)),
+                    }
+                    end = offset.0 + 1;
+                    if frame.len() >= budget {
+                        break;
+                    }
+                }
+                let read = batch.position();
+                // The slots stay as they are until this is written.
+                batch.put_back(from);
+                if read.0 != from.0 {
+                    self.drained = Some(read.0);
+                }
+            }
+            // All was read; or the topic was halted, and what was not read is nobody's.
+            Err(_) => is_over = true,
+        }
+        if is_over {
+            self.consumer = None;
+            return;
+        }
+        if end + self.capacity * 4 > self.reserving {
+            self.reserving = reservation(end, self.capacity);
+            self.reserves = Some(self.reserving);
+            writer.reserve(frame, self.id, self.reserving);
+        }
+    }
+
+    fn written(&mut self) -> Option<u64> {
+        let read = self.drained.take()?;
+        self.positions.written.store(read, Ordering::Release);
+        if let Some(consumer) = &mut self.consumer {
+            let _ = consumer.seek(Sequence(read));
+        }
+        Some(read)
+    }
+
+    fn positions(&self) -> &Arc<Positions> {
+        &self.positions
+    }
+
+    fn reserves(&mut self) -> Option<u64> {
+        self.reserves.take()
+    }
+
+    fn was_blocked(&mut self) -> bool {
+        std::mem::take(&mut self.blocked)
+    }
+
+    fn is_over(&self) -> bool {
+        self.consumer.is_none()
+    }
+
+    fn fail(&self, cause: &str) {
+        self.partition.ring.fail(STAGE, cause);
+    }
+}
+
+/// What becomes true when a sync is done.
+struct Promise {
+    positions: Arc<Positions>,
+    durable: Option<u64>,
+    reserved: Option<u64>,
+}
+
+impl Promise {
+    fn keep(&self) {
+        if let Some(reserved) = self.reserved {
+            self.positions.reserved.fetch_max(reserved, Ordering::Release);
+        }
+        if let Some(durable) = self.durable {
+            self.positions.durable.fetch_max(durable, Ordering::Release);
+        }
+    }
+}
+
+type Replies = Vec<SyncSender<Result<(), WriteError>>>;
+
+struct Order {
+    job: SyncJob,
+    promises: Vec<Promise>,
+    replies: Replies,
+}
+
+struct Journaler {
+    shared: Arc<Journaling>,
+    writer: Option<Writer>,
+    clock: Arc<dyn Clock>,
+    pace: Pace,
+    sources: Sources,
+    watch: Watch,
+    frame: FrameBuilder,
+    /// Of what was written since the last sync was handed over.
+    promises: Vec<Promise>,
+    replies: Replies,
+    syncs: Sender<Order>,
+    done: Receiver<Result<(), WriteError>>,
+    in_flight: bool,
+    dirty_since: Option<Instant>,
+}
+
+struct Sources {
+    list: Vec<Option<Box<dyn Source>>>,
+    interrupted: Arc<Journaling>,
+}
+
+impl Watched for Sources {
+    fn look(&mut self, source: usize, looks: u32) -> bool {
+        self.list[source].as_mut().is_some_and(|source| source.look(looks))
+    }
+
+    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
+        self.list[source].as_mut().is_none_or(|rings| rings.arm(waiter, source))
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.has_mail.load(Ordering::Acquire)
+    }
+}
+
+/// How long the journal is idle before a mark says that all is durable.
+const IDLE: Duration = Duration::from_millis(20);
+
+impl Journaler {
+    fn new(shared: Arc<Journaling>, writer: Writer, clock: Arc<dyn Clock>, pace: Pace) -> Result<Self, std::io::Error> {
+        let (syncs, jobs) = channel::<Order>();
+        let (told, done) = channel();
+        let (bell, waiter) = (Arc::clone(&shared.bell), Arc::clone(&shared.waiter));
+        std::thread::Builder::new().name("slipring-sync".to_owned()).spawn(move || {
+            for Order { job, promises, replies } in jobs {
+                let outcome = job.run().map(drop);
+                if outcome.is_ok() {
+                    promises.iter().for_each(Promise::keep);
+                }
+                for reply in replies {
+                    let _ = reply.send(outcome.clone());
+                }
+                bell.ring();
+                if told.send(outcome).is_err() {
+                    break;
+                }
+                waiter.wake(Watch::WAKE);
+            }
+        })?;
+        Ok(Self {
+            watch: Watch::new(Wait::default(), Arc::clone(&shared.waiter)),
+            sources: Sources { list: Vec::new(), interrupted: Arc::clone(&shared) },
+            shared,
+            writer: Some(writer),
+            clock,
+            pace,
+            frame: FrameBuilder::new(),
+            promises: Vec::new(),
+            replies: Vec::new(),
+            syncs,
+            done,
+            in_flight: false,
+            dirty_since: None,
+        })
+    }
+
+    fn run(mut self) {
+        let outcome = self.work();
+        // Whoever waits learns why nothing more comes.
+        let cause = match &outcome {
+            Ok(_) => "the journal was closed".to_owned(),
+            Err(refused) => refused.to_string(),
+        };
+        self.shared.bell.end(cause.clone());
+        if let Err(refused) = &outcome {
+            for reply in self.replies.drain(..) {
+                let _ = reply.send(Err(refused.clone()));
+            }
+        }
+        self.sources.list.iter().flatten().for_each(|source| source.fail(&cause));
+        let mail = self.shared.mail.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for mail in mail.into_iter().flatten() {
+            match (mail, &outcome) {
+                (Mail::Source(source), _) => source.fail(&cause),
+                (Mail::Commit(_, reply) | Mail::Close(reply), Err(refused)) => {
+                    let _ = reply.send(Err(refused.clone()));
+                }
+                _ => {}
+            }
+        }
+        if let Ok(Some(reply)) = outcome {
+            let _ = reply.send(Ok(()));
+        }
+        self.shared.over.ring();
+    }
+
+    fn writer(&mut self) -> &mut Writer {
+        self.writer.as_mut().expect("taken when the journal is closed only")
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.wall().as_nanos()
+    }
+
+    /// Until somebody closes; whom to tell.
+    fn work(&mut self) -> Result<Option<SyncSender<Result<(), WriteError>>>, WriteError> {
+        loop {
+            let close = self.take_mail()?;
+            self.gather(None)?;
+            self.sync(false)?;
+            if let Some(reply) = close {
+                return self.close().map(|()| Some(reply));
+            }
+            let idle = self.writer().wants_mark() && !self.in_flight;
+            let linger = self.dirty_since.map(|since| since + self.pace.linger).filter(|_| !self.in_flight);
+            let deadline = linger.or_else(|| idle.then(|| Instant::now() + IDLE));
+            match self.watch.next(&mut self.sources, false, deadline) {
+                Found::Source(source) => self.gather(Some(source))?,
+                Found::Interrupted => {}
+                Found::Nothing if idle && self.dirty_since.is_none() => {
+                    let now = self.now();
+                    self.writer().mark(now)?;
+                    self.dirty_since = Some(Instant::now());
+                }
+                Found::Nothing => {}
+            }
+            self.sync(false)?;
+        }
+    }
+
+    /// One group: what all sources have, up to its size.
+    fn gather(&mut self, first: Option<usize>) -> Result<(), WriteError> {
+        let writer = self.writer.as_ref().expect("taken when the journal is closed only");
+        // One more event must fit.
+        let budget = self.pace.group.min(writer.frame_limit() / 2).max(1);
+        let mut drained = Vec::new();
+        let mut next = first;
+        while self.frame.len() < budget {
+            let source = match next.take() {
+                Some(source) => source,
+                None => match self.watch.next(&mut self.sources, true, None) {
+                    Found::Source(source) => source,
+                    _ => break,
+                },
+            };
+            if let Some(rings) = &mut self.sources.list[source] {
+                rings.drain(&mut self.frame, budget, writer);
+                drained.push(source);
+                if rings.is_over() {
+                    break;
+                }
+            }
+        }
+        if !self.frame.is_empty() {
+            let now = self.clock.wall().as_nanos();
+            let writer = self.writer.as_mut().expect("taken when the journal is closed only");
+            writer.append(&mut self.frame, now)?;
+            self.dirty_since.get_or_insert_with(Instant::now);
+        }
+        for source in drained {
+            let Some(rings) = &mut self.sources.list[source] else { continue };
+            let (durable, reserved) = (rings.written(), rings.reserves());
+            if durable.is_some() || reserved.is_some() {
+                let positions = Arc::clone(rings.positions());
+                self.promises.push(Promise { positions, durable, reserved });
+            }
+            if rings.is_over() {
+                // Its last events are still to be synced: the promises know them.
+                self.watch.remove(source);
+                self.sources.list[source] = None;
+            }
+        }
+        self.shared.bell.ring();
+        Ok(())
+    }
+
+    /// Takes in what a sync has done, and hands the next one over if it is time.
+    fn sync(&mut self, now: bool) -> Result<(), WriteError> {
+        if self.in_flight {
+            match self.done.try_recv() {
+                Ok(outcome) => {
+                    outcome?;
+                    self.synced();
+                }
+                Err(_) if now => {
+                    self.done.recv().map_err(|_| self.gone())??;
+                    self.synced();
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+        let lingered = self.dirty_since.is_some_and(|since| since.elapsed() >= self.pace.linger);
+        let wanted = now || !self.replies.is_empty() || (self.pace.sync && lingered) || self.promises_reserve();
+        if !wanted {
+            return Ok(());
+        }
+        let Some(job) = self.writer().begin_sync() else { return Ok(()) };
+        self.dirty_since = None;
+        let (promises, replies) = (std::mem::take(&mut self.promises), std::mem::take(&mut self.replies));
+        self.in_flight = self.syncs.send(Order { job, promises, replies }).is_ok();
+        if now {
+            return self.sync_wait();
+        }
+        Ok(())
+    }
+
+    fn promises_reserve(&self) -> bool {
+        self.promises.iter().any(|promise| promise.reserved.is_some())
+    }
+
+    fn sync_wait(&mut self) -> Result<(), WriteError> {
+        self.done.recv().map_err(|_| self.gone())??;
+        self.synced();
+        Ok(())
+    }
+
+    fn gone(&self) -> WriteError {
+        let cause = std::io::Error::other("the thread that syncs has ended");
+        WriteError::Poisoned(crate::journal::DiskError::new("sync", "the journal", &cause))
+    }
+
+    fn synced(&mut self) {
+        self.in_flight = false;
+        for (number, source) in self.sources.list.iter_mut().enumerate() {
+            if source.as_mut().is_some_and(|source| source.was_blocked()) {
+                self.watch.add(number);
+            }
+        }
+        self.writer().collect();
+    }
+
+    fn take_mail(&mut self) -> Result<Option<SyncSender<Result<(), WriteError>>>, WriteError> {
+        if !self.shared.has_mail.swap(false, Ordering::AcqRel) {
+            return Ok(None);
+        }
+        let mail = self.shared.mail.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take);
+        let mut close = None;
+        for mail in mail.into_iter().flatten() {
+            match mail {
+                Mail::Source(source) => {
+                    self.watch.add(self.sources.list.len());
+                    self.sources.list.push(Some(source));
+                }
+                Mail::Commit(mut frame, reply) => {
+                    let now = self.now();
+                    match self.writer().append(&mut frame, now) {
+                        Ok(_) => {
+                            self.dirty_since.get_or_insert_with(Instant::now);
+                            self.replies.push(reply);
+                        }
+                        Err(poisoned @ WriteError::Poisoned(_)) => {
+                            let _ = reply.send(Err(poisoned.clone()));
+                            return Err(poisoned);
+                        }
+                        Err(refused) => {
+                            let _ = reply.send(Err(refused));
+                        }
+                    }
+                }
+                Mail::Close(reply) => close = Some(reply),
+            }
+        }
+        Ok(close)
+    }
+
+    /// Writes what there still is, and closes.
+    fn close(&mut self) -> Result<(), WriteError> {
+        loop {
+            let before = self.writer().journal().written();
+            self.gather(None)?;
+            self.sync(true)?;
+            if self.writer().journal().written() == before {
+                break;
+            }
+        }
+        self.sync(true)?;
+        let now = self.now();
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        writer.close(now)?;
+        self.shared.bell.ring();
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! How events become bytes in a journal, and events again.
+
+use crate::clock::Timestamp;
+
+/// What a durable topic carries. Plain data is it without a word: every type that is zerocopy's `IntoBytes`, `FromBytes` and
+/// `Immutable`; so is [`Message`](crate::Message). For any other type of yours, say how.
+///
+/// ```
+/// use slipring::{Persist, Unreadable};
+///
+/// #[derive(Default)]
+/// struct Order { account: String, price: i64 }
+///
+/// impl Persist for Order {
+///     fn write(&self, out: &mut Vec<u8>) {
+///         out.extend_from_slice(&self.price.to_le_bytes());
+///         out.extend_from_slice(self.account.as_bytes());
+///     }
+///
+///     fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+///         let (price, account) = bytes.split_first_chunk().ok_or(Unreadable("an order has 8 bytes or more"))?;
+///         self.price = i64::from_le_bytes(*price);
+///         self.account.clear();
+///         self.account.push_str(std::str::from_utf8(account).map_err(|_| Unreadable("an account is text"))?);
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Persist: Send + Sync + Sized + 'static {
+    /// Appends the event to `out`, and does nothing else with that.
+    fn write(&self, out: &mut Vec<u8>);
+
+    /// Becomes the event that was written so. The slot held another one before: overwrite all that matters.
+    ///
+    /// # Errors
+    /// The bytes are no such event.
+    fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable>;
+
+    /// Names the layout in the journal's catalogue: a topic whose events have another one is not opened. Unless told, the
+    /// type's name; choose one of your own if the type may be renamed or moved, and another one when the layout changes.
+    fn layout() -> String {
+        std::any::type_name::<Self>().to_owned()
+    }
+
+    /// The size, if all events have the same.
+    fn size() -> Option<usize> {
+        None
+    }
+
+    /// The time that the event bears itself, for reading by time; none if it bears none.
+    fn time(&self) -> Option<Timestamp> {
+        None
+    }
+}
+
+/// Bytes in the journal that are no event of the topic, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes are no event of this topic: {0}")]
+pub struct Unreadable(pub &'static str);
+
+impl<E> Persist for E
+where
+    E: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Send + Sync + 'static,
+{
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.as_bytes());
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+        *self = Self::read_from_bytes(bytes).map_err(|_| Unreadable("it has another size"))?;
+        Ok(())
+    }
+
+    fn layout() -> String {
+        format!("{} of {} bytes", std::any::type_name::<Self>(), size_of::<Self>())
+    }
+
+    fn size() -> Option<usize> {
+        Some(size_of::<Self>())
+    }
+}
+
+/// [`Persist`] of a type that is only known where the topic is built.
+pub(crate) struct Persistence<E> {
+    pub(crate) write: fn(&E, &mut Vec<u8>),
+    pub(crate) read: fn(&mut E, &[u8]) -> Result<(), Unreadable>,
+    pub(crate) time: fn(&E) -> Option<Timestamp>,
+    pub(crate) layout: fn() -> String,
+    pub(crate) size: Option<usize>,
+}
+
+impl<E> Clone for Persistence<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Persistence<E> {}
+
+impl<E: Persist> Persistence<E> {
+    pub(crate) fn of() -> Self {
+        Self { write: E::write, read: E::read, time: E::time, layout: E::layout, size: E::size() }
+    }
+}

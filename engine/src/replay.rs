@@ -1,0 +1,335 @@
+//! Reading a durable topic from any point of its past, and on with what is published.
+//!
+//! # The change from journal to ring
+//! When a reader's backlog is under a quarter of the ring, its gate joins the ring, at or above the lowest gate: nothing
+//! from there on is overwritten. All below that gate is written, because the journaler's is one of the gates. So the
+//! journal is read up to the gate, or a little further, and the ring from exactly there.
+
+use crate::acks::Positions;
+use crate::error::{Closed, SubscribeError, check_name};
+use crate::journal::{self, Reader, Start as From, Visible};
+use crate::overflow::{Slow, Tally};
+use crate::partition::Partition;
+use crate::persist::Unreadable;
+use crate::producer::Producers;
+use crate::subscriber::{At, StartAt};
+use crate::topic::Inner;
+use slipring_ring::{Consumer, Multi, Sequence, Stage};
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A replay cannot begin, or go on.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The topic has no journal.
+    #[error("topic {topic:?} has no journal: create it with `durable()`")]
+    NotDurable {
+        /// The topic.
+        topic: String,
+    },
+    /// The journal has not what was asked for, or cannot give it.
+    #[error("topic {topic:?}, partition {partition}: {cause}")]
+    Journal {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// Why.
+        cause: journal::ReplayError,
+    },
+    /// A record is no event.
+    #[error("topic {topic:?}, partition {partition}, offset {offset}: {cause}")]
+    Event {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// Its offset.
+        offset: u64,
+        /// What is wrong with it.
+        cause: Unreadable,
+    },
+    /// The name or the start was refused.
+    #[error("topic {topic:?}: {cause}")]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// Why.
+        cause: String,
+    },
+    /// The topic was halted, or failed.
+    #[error("topic {topic:?}: {reason}")]
+    Closed {
+        /// The topic.
+        topic: String,
+        /// Why.
+        reason: Closed,
+    },
+}
+
+/// Settings of a [`Replay`].
+pub struct ReplayBuilder<E, K: Producers = Multi> {
+    topic: Arc<Inner<E, K>>,
+    name: String,
+    start: StartAt,
+    visible: Visible,
+    spill: bool,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
+    pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
+        Self { topic, name, start: StartAt::Earliest, visible: Visible::Durable, spill: true }
+    }
+
+    /// Where it begins: with the earliest record that the journal keeps, unless told.
+    pub fn start(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Whether it may see what a power cut can take back: durable records only, unless told.
+    pub fn visible(mut self, visible: Visible) -> Self {
+        self.visible = visible;
+        self
+    }
+
+    /// Whether it leaves the ring and goes on from the journal when producers would have to wait for it: yes, unless told.
+    pub fn spill(mut self, yes: bool) -> Self {
+        self.spill = yes;
+        self
+    }
+
+    /// Opens it. It reads the partitions that there are now.
+    ///
+    /// # Errors
+    /// The topic has no journal, the name is no name, or the start is out of the range that the journal keeps.
+    pub fn open(self) -> Result<Replay<E, K>, ReplayError> {
+        let Self { topic, name, start, visible, spill } = self;
+        let topic_name = || topic.name.clone();
+        let Some(durable) = &topic.durable else { return Err(ReplayError::NotDurable { topic: topic_name() }) };
+        let refused = |cause: String| ReplayError::Refused { topic: topic.name.clone(), cause };
+        check_name(&name).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
+        let mut parts = Vec::new();
+        for partition in topic.partitions().iter() {
+            let from = match &start {
+                StartAt::Earliest => From::Earliest,
+                StartAt::Latest => From::Latest,
+                StartAt::Offset(offset) => From::Offset(*offset),
+                StartAt::Offsets(offsets) => {
+                    offsets.get(partition.index as usize).map_or(From::Earliest, |offset| From::Offset(*offset))
+                }
+                StartAt::Timestamp(time) => From::Time(time.as_nanos()),
+            };
+            let index = partition.index;
+            let reader = durable.journal().reader(durable.id(index), from, visible);
+            let reader =
+                reader.map_err(|cause| ReplayError::Journal { topic: topic_name(), partition: index, cause })?;
+            let positions = durable.acks.positions(index).ok_or_else(|| refused("it is gone".to_owned()))?;
+            let next = reader.position();
+            parts.push(Part { partition: Arc::clone(partition), positions, next, mode: Mode::Journal(reader, None) });
+        }
+        let mut make = topic.slots.lock().unwrap_or_else(PoisonError::into_inner)()
+            .ok_or_else(|| refused("there is no memory for an event".to_owned()))?;
+        let event = make();
+        drop(make);
+        let slow = if spill { Slow::EVICT } else { Slow::Gate };
+        let tally = Arc::new(Tally::new(&name, slow));
+        topic.register(&tally);
+        Ok(Replay { topic, tally, parts, visible, event, turn: 0 })
+    }
+}
+
+/// Reads a durable topic: its past from the journal, its present from the rings, each event once and in order.
+///
+/// It waits on the journal, so an event is seen when it is written, or durable, as
+/// [`visible`](ReplayBuilder::visible) says.
+pub struct Replay<E, K: Producers = Multi> {
+    topic: Arc<Inner<E, K>>,
+    tally: Arc<Tally>,
+    parts: Vec<Part<E, K>>,
+    visible: Visible,
+    /// What records are read into.
+    event: E,
+    turn: usize,
+}
+
+struct Part<E, K: Producers> {
+    partition: Arc<Partition<E, K>>,
+    positions: Arc<Positions>,
+    next: u64,
+    mode: Mode<E, K>,
+}
+
+enum Mode<E, K: Producers> {
+    /// Reads the journal; the gate has joined the ring, or not yet.
+    Journal(Reader, Option<Consumer<E, K>>),
+    Ring(Consumer<E, K>),
+    Over,
+}
+
+/// Events of one partition before another one has its turn.
+const TURN: usize = 1024;
+
+impl<E, K: Producers> fmt::Debug for Replay<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replay {:?} of {:?}", self.tally.name, self.topic.name)
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
+    /// Whether every partition is read from its ring by now.
+    pub fn is_live(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part.mode, Mode::Ring(_)))
+    }
+
+    /// The next offset of a partition that it will give, or one before that if there is none of that number.
+    pub fn position(&self, partition: u32) -> Option<u64> {
+        Some(self.parts.get(partition as usize)?.next)
+    }
+
+    /// Hands what is there to `each`, at most some thousands of events; waits no longer than `limit` if there is nothing.
+    /// Returns how many it were; none once the topic was closed and all was read.
+    ///
+    /// # Errors
+    /// Retention has overtaken it, the journal is damaged, a record is no event, or the topic failed.
+    pub fn read(&mut self, limit: Duration, mut each: impl FnMut(&E, At)) -> Result<Option<usize>, ReplayError> {
+        let deadline = Instant::now().checked_add(limit);
+        loop {
+            let mut read = 0;
+            for _ in 0..self.parts.len() {
+                self.turn = (self.turn + 1) % self.parts.len();
+                read += self.part(self.turn, &mut each)?;
+            }
+            if read > 0 {
+                return Ok(Some(read));
+            }
+            if self.parts.iter().all(|part| matches!(part.mode, Mode::Over)) {
+                return Ok(None);
+            }
+            let Some(durable) = &self.topic.durable else { return Ok(None) };
+            let (parts, visible, bell) = (&self.parts, self.visible, &durable.acks.bell);
+            let over = bell.over().is_some();
+            let moved = || {
+                let any = parts.iter().any(|part| part.has_more(visible) || part.is_ending());
+                (any || (bell.over().is_some() && !over)).then_some(())
+            };
+            // What ended without a sound is looked at now and then.
+            let nap = Instant::now() + Duration::from_millis(if over { 1 } else { 50 });
+            let until = deadline.map_or(nap, |deadline| deadline.min(nap));
+            if bell.wait(Some(until), moved).is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(Some(0));
+            }
+        }
+    }
+
+    fn part(&mut self, index: usize, each: &mut impl FnMut(&E, At)) -> Result<usize, ReplayError> {
+        let Self { topic, tally, parts, visible, event, .. } = self;
+        let Some(durable) = &topic.durable else { return Ok(0) };
+        let part = &mut parts[index];
+        let number = part.partition.index;
+        let from_journal = |cause| ReplayError::Journal { topic: topic.name.clone(), partition: number, cause };
+        let mut read = 0;
+        let is_ending = part.is_ending();
+        let mut turned = None;
+        match &mut part.mode {
+            Mode::Over => {}
+            Mode::Journal(reader, joined) => {
+                let published = part.partition.ring.positions().published.0;
+                let capacity = topic.settings.capacity as u64;
+                let backlog = published.saturating_sub(reader.position());
+                if joined.is_none() && backlog <= capacity / 4 {
+                    // Refused when the ring has ended: the journal has all of it.
+                    *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
+                }
+                let mut at_end = false;
+                while read < TURN {
+                    let gate = joined.as_ref().map(|consumer| consumer.first().0);
+                    if gate.is_some_and(|gate| reader.position() >= gate) {
+                        break;
+                    }
+                    let Some(record) = reader.next().map_err(from_journal)? else {
+                        at_end = true;
+                        break;
+                    };
+                    let offset = record.offset;
+                    (durable.persistence.read)(event, record.bytes).map_err(|cause| ReplayError::Event {
+                        topic: topic.name.clone(),
+                        partition: number,
+                        offset,
+                        cause,
+                    })?;
+                    part.next = offset + 1;
+                    each(event, At::new(number, offset, false));
+                    read += 1;
+                }
+                let visible_end = part.positions.end(*visible);
+                match joined {
+                    Some(consumer)
+                        if reader.position() >= consumer.first().0 || (at_end && visible_end >= consumer.first().0) =>
+                    {
+                        let to = reader.position().max(consumer.first().0);
+                        part.next = part.next.max(to);
+                        let moved = consumer.seek(Sequence(to));
+                        if let (Ok(()), Some(consumer)) = (moved, joined.take()) {
+                            turned = Some(Mode::Ring(consumer));
+                        } else {
+                            *joined = None;
+                        }
+                    }
+                    None if at_end && is_ending && (visible_end >= published || durable.acks.bell.over().is_some()) => {
+                        turned = Some(Mode::Over);
+                    }
+                    _ => {}
+                }
+            }
+            Mode::Ring(consumer) => {
+                let ends = part.positions.end(*visible).saturating_sub(consumer.consumed().0);
+                let room = usize::try_from(ends).unwrap_or(usize::MAX).min(TURN);
+                match consumer.poll(room.max(1)) {
+                    Ok(mut batch) if room > 0 => {
+                        for (offset, event) in &mut batch {
+                            part.next = offset.0 + 1;
+                            each(event, At::new(number, offset.0, false));
+                            read += 1;
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) => {
+                        turned = Some(Mode::Over);
+                    }
+                    Err(slipring_ring::Closed::Evicted { .. }) => {
+                        // It was in the way: the journal has what it has not read.
+                        let reader = durable.journal().reader(durable.id(number), From::Offset(part.next), *visible);
+                        turned = Some(Mode::Journal(reader.map_err(from_journal)?, None));
+                        tally.evicted.store(false, Ordering::Relaxed);
+                    }
+                    Err(reason) => {
+                        return Err(ReplayError::Closed { topic: topic.name.clone(), reason: reason.into() });
+                    }
+                }
+            }
+        }
+        if let Some(mode) = turned {
+            part.mode = mode;
+        }
+        Ok(read)
+    }
+}
+
+impl<E, K: Producers> Part<E, K> {
+    fn has_more(&self, visible: Visible) -> bool {
+        let position = match &self.mode {
+            Mode::Journal(reader, _) => reader.position(),
+            Mode::Ring(consumer) => consumer.consumed().0,
+            Mode::Over => return false,
+        };
+        self.positions.end(visible) > position
+    }
+
+    fn is_ending(&self) -> bool {
+        !matches!(self.mode, Mode::Over) && self.partition.ring.closed().is_some()
+    }
+}

@@ -1,0 +1,300 @@
+//! Durable topics: what outlives a restart, a crash, a full disk, and how it is read again.
+
+use slipring::journal::simulated::{Fault, SimulatedDisk};
+use slipring::journal::{Options, Visible};
+use slipring::{
+    Engine, Level, Message, Pace, Partitioner, PublishError, Record, StartAt, Timestamp, TopicError, WaitError,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn engine(disk: &SimulatedDisk) -> Engine {
+    let options = Options { segment_size: 1 << 20, ..Options::default() };
+    Engine::builder().journal_in(disk.clone()).journal_options(options).build().unwrap()
+}
+
+/// Reads `total` events of a topic of numbers.
+fn numbers(topic: &slipring::Topic<u64>, total: usize) -> Vec<(u32, u64, u64)> {
+    let mut replay = topic.replay("reader").open().unwrap();
+    let mut seen = Vec::new();
+    let until = Instant::now() + LONG;
+    while seen.len() < total && Instant::now() < until {
+        replay.read(LONG, |event, at| seen.push((at.partition, at.offset, *event))).unwrap();
+    }
+    seen
+}
+
+#[test]
+fn events_messages_and_the_catalogue_outlive_a_restart() {
+    let disk = SimulatedDisk::new();
+    for round in 0..3_u64 {
+        let engine = engine(&disk);
+        let ticks = engine.topic::<u64>("ticks").partitions(2).durable().create().unwrap();
+        let orders = engine.topic::<Message>("orders").max_message(64).durable().create().unwrap();
+        let mut producer = ticks.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
+        for value in 0..100 {
+            let receipt = producer.publish(|tick| *tick = round * 100 + value).unwrap();
+            assert_eq!(receipt.offset, round * 50 + value / 2, "goes on where it ended");
+        }
+        let sent = Record::new("buy").key("account").header("trace", "1").timestamp(Timestamp::from_millis(5 + round));
+        let receipt = orders.producer().create().unwrap().send(&sent).unwrap();
+        assert_eq!(receipt.wait(Level::Durable).unwrap(), Level::Durable);
+        assert_eq!(receipt.reached(), Level::Durable);
+        assert!(orders.safe(0).unwrap().durable > receipt.offset);
+
+        let seen = numbers(&ticks, (round as usize + 1) * 100);
+        for partition in 0..2 {
+            let of: Vec<_> =
+                seen.iter().filter(|(at, ..)| *at == partition).map(|(_, offset, value)| (*offset, *value)).collect();
+            let expected: Vec<_> =
+                (0..(round + 1) * 50).map(|offset| (offset, offset * 2 + u64::from(partition))).collect();
+            assert_eq!(of, expected);
+        }
+        let mut replay =
+            orders.replay("reader").start(StartAt::Timestamp(Timestamp::from_millis(5 + round))).open().unwrap();
+        let mut read = 0;
+        replay
+            .read(LONG, |message, at| {
+                assert_eq!((message.key(), message.value(), at.offset), (Some(&b"account"[..]), &b"buy"[..], round));
+                assert_eq!(message.header("trace"), Some(&b"1"[..]));
+                read += 1;
+            })
+            .unwrap();
+        assert_eq!(read, 1);
+        let report = engine.shutdown(LONG);
+        assert!(report.is_complete() && report.journal == Some(Ok(())), "{report}");
+    }
+}
+
+#[test]
+fn another_shape_at_opening_shows_both() {
+    let disk = SimulatedDisk::new();
+    let first = engine(&disk);
+    first.topic::<u64>("ticks").partitions(3).durable().create().unwrap();
+    first.topic::<Message>("orders").max_message(100).durable().create().unwrap();
+    assert!(first.shutdown(LONG).is_complete());
+    let second = engine(&disk);
+    let refused = second.topic::<u32>("ticks").durable().create().unwrap_err();
+    let said = refused.to_string();
+    assert!(matches!(refused, TopicError::Recorded { .. }) && said.contains("u64") && said.contains("u32"), "{said}");
+    let refused = second.topic::<Message>("orders").max_message(50).durable().create().unwrap_err().to_string();
+    assert!(refused.contains("100") && refused.contains("50"), "{refused}");
+    let ticks = second.topic::<u64>("ticks").partitions(2).durable().create().unwrap();
+    assert_eq!(ticks.partitions(), 3, "those that were there");
+    let refused = Engine::builder().build().unwrap().topic::<u64>("ticks").durable().create().unwrap_err();
+    assert!(matches!(refused, TopicError::NoJournal { .. }), "{refused}");
+}
+
+#[test]
+fn no_offset_names_two_events_whatever_a_crash_leaves() {
+    for seed in 0..30 {
+        let disk = SimulatedDisk::new();
+        let first = engine(&disk);
+        let ticks = first.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
+        let mut producer = ticks.producer().create().unwrap();
+        let mut last = None;
+        let mut durable = 0;
+        for value in 0..200 {
+            let receipt = producer.publish(|tick| *tick = value).unwrap();
+            if value == 100 {
+                receipt.wait(Level::Durable).unwrap();
+                durable = receipt.offset + 1;
+            }
+            last = Some(receipt.offset);
+        }
+        let after = disk.crash(seed);
+        let second = engine(&after);
+        let ticks = second.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
+        let receipt = ticks.producer().create().unwrap().publish(|tick| *tick = 1000).unwrap();
+        assert!(Some(receipt.offset) > last, "seed {seed}: {} was issued before", receipt.offset);
+        let mut seen = Vec::new();
+        let mut replay = ticks.replay("reader").open().unwrap();
+        while seen.last() != Some(&(receipt.offset, 1000)) {
+            replay.read(LONG, |event, at| seen.push((at.offset, *event))).unwrap();
+        }
+        seen.pop();
+        assert!(seen.len() as u64 >= durable, "seed {seed}");
+        assert!(seen.iter().enumerate().all(|(index, seen)| *seen == (index as u64, index as u64)), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failed_disk_leaves_receipts_unknown_and_ends_the_topic_with_its_cause() {
+    for fault in [Fault::Io, Fault::Full] {
+        let disk = SimulatedDisk::new();
+        let engine = engine(&disk);
+        let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+        let mut producer = ticks.producer().create().unwrap();
+        producer.publish(|tick| *tick = 1).unwrap().wait(Level::Durable).unwrap();
+        disk.fail_at(disk.calls() + 1, fault);
+        let mut receipts = Vec::new();
+        let refused = loop {
+            match producer.publish(|tick| *tick = 2) {
+                Ok(receipt) => receipts.push(receipt),
+                Err(refused) => break refused,
+            }
+        };
+        assert!(matches!(refused, PublishError::Closed { .. }) && refused.to_string().contains("journal"), "{refused}");
+        let unknown = receipts.last().unwrap().wait(Level::Durable).unwrap_err();
+        assert!(matches!(unknown, WaitError::Unknown { .. }), "{unknown}");
+        let report = engine.shutdown(LONG);
+        assert!(!report.is_complete() && matches!(report.journal, Some(Err(_))), "{report}");
+    }
+}
+
+#[test]
+fn a_publish_that_asks_for_durable_returns_when_it_is_and_a_receipt_can_be_awaited() {
+    let disk = SimulatedDisk::new();
+    let engine = engine(&disk);
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let mut safe = ticks.producer().acknowledge(Level::Durable).create().unwrap();
+    for value in 0..10 {
+        let receipt = safe.publish(|tick| *tick = value).unwrap();
+        assert_eq!(receipt.level(), Level::Durable);
+        assert!(ticks.safe(0).unwrap().durable > receipt.offset);
+    }
+    let batch = safe.publish_batch(5, |_, tick| *tick = 9).unwrap();
+    assert!(ticks.safe(0).unwrap().durable >= batch.first + 5);
+    let receipt = ticks.producer().create().unwrap().publish(|tick| *tick = 10).unwrap();
+    let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut reach = std::pin::pin!(receipt.reach(Level::Durable));
+    let level = loop {
+        match reach.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(level) => break level.unwrap(),
+            std::task::Poll::Pending => std::thread::park_timeout(LONG),
+        }
+    };
+    assert_eq!(level, Level::Durable);
+    let refused = ticks.producer().acknowledge(Level::Replicated).create().unwrap_err();
+    assert!(refused.to_string().contains("bridge"), "{refused}");
+    let past = receipt.wait_until(Level::Replicated, Some(Instant::now())).unwrap_err();
+    assert!(matches!(past, WaitError::Unsupported(_)));
+}
+
+struct Unpark(std::thread::Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// From the journal to the ring, while producers run: each event once, in order.
+#[test]
+fn a_replay_changes_from_journal_to_ring_without_gap_or_repetition() {
+    for visible in [Visible::Written, Visible::Durable] {
+        let disk = SimulatedDisk::new();
+        let engine = engine(&disk);
+        let ticks = engine.topic::<u64>("ticks").capacity(256).durable().create().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let producers: Vec<_> = (0..2)
+            .map(|_| {
+                let (mut producer, stop) = (ticks.producer().create().unwrap(), Arc::clone(&stop));
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        producer.publish(|tick| *tick += 1).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut changes = 0;
+        for round in 0..8 {
+            let mut replay = ticks.replay("reader").visible(visible).open().unwrap();
+            let (mut next, mut live) = (0, 0);
+            while live < 3 {
+                let read = replay.read(LONG, |_, at| {
+                    assert_eq!(at.offset, next, "round {round}");
+                    next += 1;
+                });
+                assert!(read.unwrap().is_some());
+                live += u32::from(replay.is_live());
+            }
+            changes += 1;
+        }
+        assert_eq!(changes, 8);
+        stop.store(true, Ordering::Relaxed);
+        producers.into_iter().for_each(|producer| producer.join().unwrap());
+        assert!(engine.shutdown(LONG).is_complete());
+    }
+}
+
+#[test]
+fn a_slow_replay_leaves_the_ring_and_goes_on_from_the_journal() {
+    let disk = SimulatedDisk::new();
+    let engine = engine(&disk);
+    let ticks = engine.topic::<u64>("ticks").capacity(16).durable().create().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    let mut slow = ticks.replay("slow").visible(Visible::Written).open().unwrap();
+    let mut seen = Vec::new();
+    producer.publish(|tick| *tick = 0).unwrap();
+    while !slow.is_live() || seen.is_empty() {
+        slow.read(Duration::from_millis(10), |tick, at| seen.push((at.offset, *tick))).unwrap();
+    }
+    // Far more than the ring holds, and nobody is held up.
+    for value in 1..1000 {
+        producer.publish(|tick| *tick = value).unwrap();
+    }
+    while seen.len() < 1000 {
+        slow.read(LONG, |tick, at| seen.push((at.offset, *tick))).unwrap();
+    }
+    assert!(seen.iter().enumerate().all(|(index, seen)| *seen == (index as u64, index as u64)));
+    assert!(ticks.metrics().evicted > 0, "it did leave");
+    drop(producer);
+    ticks.close();
+    while slow.read(LONG, |_, _| panic!("there is nothing more")).unwrap().is_some() {}
+}
+
+#[test]
+fn without_syncs_events_are_written_and_durable_when_it_is_closed() {
+    let disk = SimulatedDisk::new();
+    let pace = {
+        let mut pace = Pace::default();
+        pace.sync = false;
+        pace
+    };
+    let engine = Engine::builder().journal_in(disk.clone()).journal_pace(pace).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let receipt = ticks.producer().create().unwrap().publish(|tick| *tick = 7).unwrap();
+    assert_eq!(receipt.wait(Level::Written).unwrap(), Level::Written);
+    let soon = Some(Instant::now() + Duration::from_millis(30));
+    assert_eq!(receipt.wait_until(Level::Durable, soon), Err(WaitError::TimedOut { level: Level::Durable }));
+    assert!(engine.shutdown(LONG).is_complete());
+    assert_eq!(receipt.wait(Level::Durable), Ok(Level::Durable), "closing syncs");
+}
+
+#[test]
+fn a_deleted_topic_is_gone_and_its_number_is_not_used_again() {
+    let disk = SimulatedDisk::new();
+    let first = engine(&disk);
+    let ticks = first.topic::<u64>("ticks").durable().create().unwrap();
+    ticks.producer().create().unwrap().publish(|tick| *tick = 7).unwrap().wait(Level::Durable).unwrap();
+    first.delete("ticks").unwrap();
+    let ticks = first.topic::<u32>("ticks").durable().create().unwrap();
+    let receipt = ticks.producer().create().unwrap().publish(|tick| *tick = 8).unwrap();
+    receipt.wait(Level::Durable).unwrap();
+    let mut replay = ticks.replay("reader").open().unwrap();
+    let mut seen = Vec::new();
+    replay.read(LONG, |event, at| seen.push((at.offset, *event))).unwrap();
+    assert_eq!(seen, [(0, 8)]);
+}
+
+#[test]
+fn added_partitions_are_durable_too() {
+    let disk = SimulatedDisk::new();
+    let first = engine(&disk);
+    let ticks = first.topic::<u64>("ticks").durable().create().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    ticks.add_partitions(2).unwrap();
+    let receipt = producer.publish_to(2, |tick| *tick = 5).unwrap();
+    receipt.wait(Level::Durable).unwrap();
+    drop(producer);
+    let after = disk.crash(9);
+    let second = engine(&after);
+    let ticks = second.topic::<u64>("ticks").durable().create().unwrap();
+    assert_eq!(ticks.partitions(), 3);
+    assert_eq!(numbers(&ticks, 1), [(2, 0, 5)]);
+}
