@@ -28,7 +28,7 @@ impl Configuration {
     fn parts(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Loom => ("loom", "models", "--cfg loom"),
-            Self::Reclaim => ("reclaim", "models", "--cfg loom --cfg crossbeam_loom --cfg crossbeam_sanitize"),
+            Self::Reclaim => ("reclaim", "reclaim", "--cfg loom --cfg crossbeam_loom --cfg crossbeam_sanitize"),
             Self::Shuttle => ("shuttle", "shuttle", "--cfg shuttle"),
         }
     }

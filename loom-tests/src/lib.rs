@@ -39,8 +39,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs models, then mutants. Prints the tables; an error says what is wrong.
 pub fn everything(options: &Options) -> Result<(), String> {
-    let models: Vec<Model> = run::list(&build::build(Configuration::Loom)?)?;
-    let wanted: Vec<&Model> = models.iter().filter(|model| options.wants(&model.name)).collect();
+    let mut models: Vec<Model> = Vec::new();
+    for configuration in [Configuration::Loom, Configuration::Reclaim, Configuration::Shuttle] {
+        models.extend(run::list(&build::build(configuration)?)?);
+    }
+    let wanted: Vec<Model> = models.iter().filter(|model| options.wants(&model.name)).cloned().collect();
     table::models_begin();
     let outcomes = in_parallel(
         &wanted,
@@ -57,7 +60,10 @@ pub fn everything(options: &Options) -> Result<(), String> {
     let mut ran = outcomes.len();
     if !options.models_only {
         let costs = wanted.iter().zip(&outcomes).map(|(model, outcome)| (model.name.as_str(), outcome.took()));
-        let (survived, tried) = mutants::run(&models, &costs.collect(), options)?;
+        let costs = costs.collect();
+        // shuttle takes every ordering for sequentially consistent.
+        models.retain(|model| model.binary.configuration != Configuration::Shuttle);
+        let (survived, tried) = mutants::run(&models, &costs, options)?;
         wrong.extend(survived);
         ran += tried;
     }

@@ -14,7 +14,7 @@
 
 use crate::fence::{self, Fences};
 use crate::ordering::{ARM, ATTENTION, RING_FENCE, fault};
-use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, lock};
+use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, lock, wait_at_most};
 use crossbeam_utils::CachePadded;
 use std::task::Waker;
 
@@ -231,7 +231,7 @@ impl Waiter {
                         state.asleep = false;
                         return false;
                     }
-                    self.bed.woken.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0
+                    wait_at_most(&self.bed.woken, &self.bed.state, state, left)
                 }
             };
         }

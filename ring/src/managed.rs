@@ -11,7 +11,7 @@ use crate::pin;
 use crate::report::Ending;
 use crate::sequence::Sequence;
 use crate::stage::{Stage, StageState};
-use crate::sync::{Arc, Condvar, Instant, Mutex, lock, thread};
+use crate::sync::{Arc, Condvar, Instant, Mutex, lock, thread, wait_at_most};
 use crate::worker::Worker;
 use std::any::Any;
 use std::fmt::Display;
@@ -241,8 +241,7 @@ impl Threads {
             if left.is_zero() {
                 return false;
             }
-            let waited = self.alive.ended.wait_timeout(threads, left);
-            threads = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            threads = wait_at_most(&self.alive.ended, &self.alive.threads, threads, left);
         }
         true
     }

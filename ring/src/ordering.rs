@@ -180,6 +180,7 @@ pub const FAULTS: &[&str] = &[
     "newcomer starts where it likes",
     "no floor",
     "no second look at the version",
+    "a replaced gating set is freed at once",
     "evicted while it holds a batch",
     "worker takes before it announces",
     "an announcement in vain wakes nobody",

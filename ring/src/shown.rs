@@ -11,48 +11,34 @@ pub(crate) use face::Shown;
 #[cfg(any(not(loom), crossbeam_loom))]
 mod face {
     use super::Site;
-    use crossbeam_epoch::{Atomic, Guard, Owned};
+    use crossbeam_epoch::{Atomic, Owned, pin};
+    use kept::{Kept, copy, retire};
 
     pub(crate) struct Shown<T> {
-        current: Atomic<T>,
-        /// A model starts from nothing, so its garbage cannot wait in the process-wide place.
-        #[cfg(loom)]
-        collector: crossbeam_epoch::Collector,
+        current: Atomic<Kept<T>>,
     }
 
     impl<T: Clone + Send + Sync + 'static> Shown<T> {
         pub(crate) fn new(value: T) -> Self {
-            Self {
-                current: Atomic::new(value),
-                #[cfg(loom)]
-                collector: crossbeam_epoch::Collector::new(),
-            }
-        }
-
-        #[cfg(not(loom))]
-        fn pin(&self) -> Guard {
-            crossbeam_epoch::pin()
-        }
-
-        #[cfg(loom)]
-        fn pin(&self) -> Guard {
-            self.collector.register().pin()
+            Self { current: Atomic::new(Kept::from(value)) }
         }
 
         /// The present value.
         pub(crate) fn get(&self, site: &Site) -> T {
-            let guard = self.pin();
+            let guard = pin();
             let shared = self.current.load(site.get(), &guard);
             // SAFETY: never null, and the guard keeps alive what was current while it is pinned.
-            unsafe { shared.deref() }.clone()
+            copy(unsafe { shared.deref() })
         }
 
         /// Replaces it.
         pub(crate) fn replace(&self, value: T, site: &Site) {
-            let guard = self.pin();
-            let old = self.current.swap(Owned::new(value), site.get(), &guard);
+            let guard = pin();
+            let old = self.current.swap(Owned::new(Kept::from(value)), site.get(), &guard);
             // SAFETY: nobody can load the old value any more, and it was allocated by `Owned`.
-            unsafe { guard.defer_destroy(old) };
+            unsafe { retire(&guard, old) };
+            // Else it would wait in this thread's bag, perhaps for good: this thread may never replace another one.
+            guard.flush();
         }
     }
 
@@ -61,6 +47,71 @@ mod face {
             let current = std::mem::replace(&mut self.current, Atomic::null());
             // SAFETY: nobody else has a part in this any more, and only `get` lent out what it shows.
             drop(unsafe { current.try_into_owned() });
+        }
+    }
+
+    #[cfg(not(loom))]
+    mod kept {
+        use crossbeam_epoch::{Guard, Shared};
+
+        pub(super) type Kept<T> = T;
+
+        pub(super) fn copy<T: Clone>(kept: &T) -> T {
+            kept.clone()
+        }
+
+        /// # Safety
+        /// Nobody can load it any more, and it was allocated by `Owned`.
+        pub(super) unsafe fn retire<T: 'static>(guard: &Guard, old: Shared<'_, T>) {
+            // SAFETY: the caller's promise.
+            unsafe { guard.defer_destroy(old) };
+        }
+    }
+
+    /// loom does not see memory that is freed. So what a model frees is marked, its memory is not given back, and
+    /// whoever takes it looks at the mark.
+    #[cfg(loom)]
+    mod kept {
+        use crate::ordering::{COUNT, fault};
+        use crossbeam_epoch::{Guard, Shared};
+        use loom::sync::atomic::AtomicU32;
+        use std::sync::{Arc, Mutex};
+
+        pub(super) struct Kept<T> {
+            freed: AtomicU32,
+            value: Mutex<Option<Arc<T>>>,
+        }
+
+        impl<T> From<T> for Kept<T> {
+            fn from(value: T) -> Self {
+                Self { freed: AtomicU32::new(0), value: Mutex::new(Some(Arc::new(value))) }
+            }
+        }
+
+        pub(super) fn copy<T: Clone>(kept: &Kept<T>) -> T {
+            assert!(kept.freed.load(COUNT.get()) == 0, "what is taken was freed before");
+            // Not cloned under the lock: cloning may be a step of the model.
+            let value = kept.value.lock().unwrap().clone();
+            value.map(|value| T::clone(&value)).unwrap_or_else(|| panic!("assertion: what is taken was freed before"))
+        }
+
+        /// # Safety
+        /// As its namesake's.
+        pub(super) unsafe fn retire<T: 'static>(guard: &Guard, old: Shared<'_, Kept<T>>) {
+            let old = old.as_raw() as usize;
+            let free = move || {
+                // SAFETY: it was allocated by `Owned` and is never given back.
+                let kept = unsafe { &*(old as *const Kept<T>) };
+                kept.freed.store(1, COUNT.get());
+                let value = kept.value.lock().unwrap().take();
+                drop(value);
+            };
+            if fault("a replaced gating set is freed at once") {
+                free();
+            } else {
+                // SAFETY: nothing is borrowed.
+                unsafe { guard.defer_unchecked(free) };
+            }
         }
     }
 }

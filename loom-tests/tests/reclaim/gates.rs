@@ -1,0 +1,17 @@
+//! The old gating set is freed once, and under nobody's eyes.
+
+use crate::support::*;
+
+/// A producer takes the set, because a stage has left, while another stage joins and leaves: each change lets the
+/// collector go on, so that sets are freed before the end.
+/// Allowed: it takes any of the sets. Forbidden: one that is freed already, or one that is never freed.
+#[test]
+fn a_set_is_replaced_while_a_producer_takes_it() {
+    model_of_gates(Mixed(1, Some(3)), "a set outlives whoever is taking it", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        drop(ring.consumer("reader").unwrap());
+        let changing = thread::spawn(move || drop(ring.join("late").unwrap()));
+        let _ = put(&mut producer, 1);
+        changing.join().unwrap();
+    });
+}

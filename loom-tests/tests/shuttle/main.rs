@@ -1,0 +1,7 @@
+//! Shapes that are too large for a model checker, under randomised schedules, and deadlines, for which loom has no clock.
+//! Built with `--cfg shuttle` only; `loom-tests/run` builds and runs them. The README tells how to replay a failure.
+#![cfg(shuttle)]
+
+mod crowd;
+mod deadlines;
+mod support;
