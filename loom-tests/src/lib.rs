@@ -45,11 +45,7 @@ pub fn everything(options: &Options) -> Result<(), String> {
     }
     let wanted: Vec<Model> = models.iter().filter(|model| options.wants(&model.name)).cloned().collect();
     table::models_begin();
-    let outcomes = in_parallel(
-        &wanted,
-        |model| run::model(model, None, options.quick, LIMIT),
-        |model, outcome| table::model(model, outcome),
-    );
+    let outcomes = in_parallel(&wanted, |model| run::model(model, None, options.quick, LIMIT), table::model);
     table::models_end(&outcomes);
     let mut wrong: Vec<String> = Vec::new();
     for (model, outcome) in wanted.iter().zip(&outcomes) {
