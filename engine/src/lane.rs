@@ -87,9 +87,10 @@ impl<E, K: Producers> Lane<E, K> {
         Some(Self { ring, partition: Arc::clone(partition) })
     }
 
-    /// Claims `len` slots, has them filled and their time noted, and publishes them. Returns the first offset.
+    /// Claims `len` slots, has them filled and their time noted, and publishes them. Returns the first offset. If `DRY`,
+    /// lets them go again instead: for the only producer, whose claims leave nothing behind.
     #[inline]
-    fn attempt(
+    fn attempt<const DRY: bool>(
         &mut self,
         attempt: Attempt<'_>,
         len: usize,
@@ -107,6 +108,9 @@ impl<E, K: Producers> Lane<E, K> {
             }
         };
         let first = claim.sequences().first.0;
+        if DRY {
+            return Ok(first);
+        }
         for (index, (offset, event)) in claim.iter_mut().enumerate() {
             if let (Some(times), Some(now)) = (&self.partition.times, now) {
                 times.set(offset.0, now);
@@ -127,21 +131,36 @@ impl<E, K: Producers> Lane<E, K> {
         now: Option<Timestamp>,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
     ) -> Result<Option<u64>, PublishError> {
-        match self.attempt(Attempt::Now, len, now, fill) {
+        match self.attempt::<false>(Attempt::Now, len, now, fill) {
             Ok(first) => Ok(Some(first)),
-            Err(refused) => self.overflow(topic, full, len, now, fill, refused),
+            Err(refused) => self.overflow::<false, _>(topic, full, len, now, fill, refused),
+        }
+    }
+
+    /// Waits, evicts or refuses as the topic says, until there is room for an event of the only producer. False if it is
+    /// to be dropped.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn make_room(&mut self, topic: &Inner<E, K>, full: Full<'_>) -> Result<bool, PublishError> {
+        debug_assert!(K::SINGLE, "another producer could take the room");
+        let nothing = &mut |_: usize, _: &mut E, _: Option<Timestamp>| ();
+        match self.attempt::<true>(Attempt::Now, 1, None, nothing) {
+            Ok(_) => Ok(true),
+            Err(refused) => {
+                self.overflow::<true, _>(topic, full, 1, None, nothing, refused).map(|first| first.is_some())
+            }
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn overflow(
+    fn overflow<const DRY: bool, F: FnMut(usize, &mut E, Option<Timestamp>)>(
         &mut self,
         topic: &Inner<E, K>,
         full: Full<'_>,
         len: usize,
         now: Option<Timestamp>,
-        fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
+        fill: &mut F,
         mut refused: ClaimError,
     ) -> Result<Option<u64>, PublishError> {
         let begun = if let Full::Arm(task) = full { task.begun } else { Instant::now() };
@@ -161,7 +180,7 @@ impl<E, K: Producers> Lane<E, K> {
                     break;
                 }
                 // The journaler is in the way, for a moment; somebody whom it hides may be next.
-                match self.attempt(Attempt::Until(soon), len, now, fill) {
+                match self.attempt::<DRY>(Attempt::Until(soon), len, now, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) => continue,
                     Err(other) => {
@@ -180,7 +199,7 @@ impl<E, K: Producers> Lane<E, K> {
                 }
                 (Some(_), Full::Arm(_)) => {}
                 (Some(_), _) if out_of_time || matches!(full, Full::Refuse | Full::Later) => break,
-                (Some(until), _) => match self.attempt(Attempt::Until(until), len, now, fill) {
+                (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, now, fill) {
                     Ok(first) => return Ok(Some(first)),
                     // Another one may be in the way by now, and has its own time.
                     Err(ClaimError::TimedOut { by }) if by.as_ref() != Some(&slowest) => {
@@ -199,7 +218,7 @@ impl<E, K: Producers> Lane<E, K> {
                 (None, _) => {}
             }
             let evicted = topic.evict_slow(&slowest);
-            match self.attempt(Attempt::Now, len, now, fill) {
+            match self.attempt::<DRY>(Attempt::Now, len, now, fill) {
                 Ok(first) => return Ok(Some(first)),
                 Err(other) => refused = other,
             }
@@ -225,7 +244,7 @@ impl<E, K: Producers> Lane<E, K> {
                     return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));
                 }
             };
-            match self.attempt(last, len, now, fill) {
+            match self.attempt::<DRY>(last, len, now, fill) {
                 Ok(first) => return Ok(Some(first)),
                 Err(other) => refused = other,
             }

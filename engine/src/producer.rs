@@ -269,6 +269,13 @@ impl<E, K: Producers> Producer<E, K> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, full: Full<'_>) -> Result<bool, PublishError> {
+        let lane = self.first.as_mut().expect("taken out by the drop only");
+        lane.make_room(&self.topic, full)
+    }
+
     /// Publishes one event where there was no room, or no topic any more, a moment ago.
     #[cold]
     #[inline(never)]
@@ -378,14 +385,20 @@ impl<E, K: Producers> Producer<E, K> {
 
     #[inline(always)]
     fn publish_any(&mut self, full: Full<'_>, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        let fill = match self.is_plain() {
-            // No claim that outlives a call, so that nothing is written but the event and its position.
-            true => match self.ring().try_fill(fill) {
+        let mut fill = fill;
+        while self.is_plain() {
+            // No claim in hand and no address of the closure given away: nothing is written but the event and its position.
+            fill = match self.ring().try_fill(fill) {
                 Ok(sequence) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
                 Err(fill) => fill,
-            },
-            false => fill,
-        };
+            };
+            if !K::SINGLE {
+                break;
+            }
+            if !self.make_room(full)? {
+                return Ok(Receipt::dropped(self.topic.id, 0));
+            }
+        }
         self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event))
     }
 

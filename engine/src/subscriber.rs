@@ -242,7 +242,8 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
 
     /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The
     /// threads are called `name-partition`, and a [pin](Self::pin) pins all of them. A partition that is added gets one
-    /// more.
+    /// more; `make` is called for it by whoever adds the partition, and must neither subscribe to this topic nor grow it
+    /// then.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -679,7 +680,11 @@ impl<E, K: Producers> Subscriber<E, K> {
     pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
         loop {
             if !self.over.is_empty() && self.over.len() == self.parts.len() {
-                return Ok(Next::End);
+                // A partition that was added just before the topic was closed is left here by then.
+                if !self.seat.has_mail.load(Ordering::Acquire) {
+                    return Ok(Next::End);
+                }
+                self.open_mail();
             }
             let last = deadline;
             let (now, deadline) = match self.paused.is_empty() {

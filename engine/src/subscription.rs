@@ -126,7 +126,7 @@ where
     let first = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
     let run = Run::new(Arc::clone(&subscriber.seat.tally));
     launch(subscriber, &run, Setting { thread: name.clone(), core, policy }, make, handler)?;
-    topic.runs().push(run);
+    topic.keep(run);
     Ok(Subscription { topic, name, first })
 }
 
@@ -310,11 +310,15 @@ where
     H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
     M: FnMut(u32) -> H + Send + 'static,
 {
-    fn start(self: &Arc<Self>, part: Part<E, K>) -> Result<(), SubscribeError> {
-        let index = part.partition.index;
-        let made = caught(|| (self.make.lock().unwrap_or_else(PoisonError::into_inner))(index));
+    /// The handler of a partition.
+    fn make(&self, partition: u32) -> Result<H, SubscribeError> {
+        let made = caught(|| (self.make.lock().unwrap_or_else(PoisonError::into_inner))(partition));
         let (topic, consumer) = (self.builder.topic.name.clone(), self.run.tally.name.clone());
-        let mut handler = made.map_err(|cause| SubscribeError::Handler { topic, consumer, cause })?;
+        made.map_err(|cause| SubscribeError::Handler { topic, consumer, cause })
+    }
+
+    fn start(self: &Arc<Self>, part: Part<E, K>, mut handler: H) -> Result<(), SubscribeError> {
+        let index = part.partition.index;
         let subscriber = self.builder.of_one(part, &self.run.tally);
         let thread = format!("{}-{index}", self.run.tally.name);
         let policy = Policy { on_error: self.builder.on_error, shelf: self.shelf.clone() };
@@ -348,9 +352,10 @@ where
 
     fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         let part = Part { partition: Arc::clone(partition), consumer };
-        if let Err(refused) = self.start(part) {
+        let started = self.make(partition.index).and_then(|handler| self.start(part, handler));
+        if let Err(refused) = started {
             // Nobody would ever read the partition: not in silence.
-            self.builder.topic.fail(&self.run.tally.name, &refused.to_string());
+            self.builder.topic.fail_all(&self.run.tally.name, &refused.to_string());
         }
     }
 }
@@ -368,16 +373,26 @@ where
 {
     let shelf = builder.shelf()?;
     let topic = Arc::clone(&builder.topic);
-    let mut readers = topic.readers();
-    let parts = builder.join_all()?;
-    let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
     let name = builder.name.clone();
     let tally = builder.tally();
     topic.register(&tally);
     let run = Run::new(tally);
     let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Mutex::new(make), shelf });
-    for part in parts {
-        if let Err(refused) = crew.start(part) {
+    // What makes them is the user's, and may have to do with this topic: not while others are kept from it.
+    let mut handlers = Vec::new();
+    let mut readers = loop {
+        for partition in handlers.len()..topic.partitions().len() {
+            handlers.push(crew.make(partition as u32)?);
+        }
+        let readers = topic.readers();
+        if topic.partitions().len() == handlers.len() {
+            break readers;
+        }
+    };
+    let parts = crew.builder.join_all()?;
+    let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
+    for (part, handler) in parts.into_iter().zip(handlers) {
+        if let Err(refused) = crew.start(part, handler) {
             // Those that started have nobody to read for: they end as if cancelled, without harm to the topic.
             for partition in topic.partitions().iter() {
                 let _ = partition.ring.evict(&name);
@@ -387,6 +402,6 @@ where
     }
     readers.add(Arc::downgrade(&crew) as Weak<dyn Reader<E, K>>);
     drop(readers);
-    topic.runs().push(run);
+    topic.keep(run);
     Ok(Subscription { topic, name, first })
 }

@@ -437,16 +437,42 @@ impl<E, K: Producers> Inner<E, K> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has a consumer with threads of its own in the report. Of those that have ended, the last few hundred.
+    pub(crate) fn keep(&self, run: Arc<Run>) {
+        const MOST: usize = 256;
+        let mut runs = self.runs();
+        let is_over = |run: &Arc<Run>| run.state().threads == 0;
+        if runs.len() >= MOST
+            && let Some(oldest) = runs.iter().position(is_over)
+        {
+            runs.remove(oldest);
+        }
+        runs.push(run);
+    }
+
     pub(crate) fn closed(&self) -> Option<Closed> {
         self.partitions().iter().find_map(|partition| partition.ring.closed()).map(Closed::from)
     }
 
     pub(crate) fn close(&self) {
+        // A partition that is being added is closed as well.
+        let _no_new_partition = self.readers();
+        self.close_all();
+    }
+
+    /// For whoever keeps partitions from being added.
+    fn close_all(&self) {
         self.partitions().iter().for_each(|partition| partition.ring.close());
     }
 
     /// Ends the topic with a consumer's name and cause.
     pub(crate) fn fail(&self, consumer: &str, cause: &str) {
+        let _no_new_partition = self.readers();
+        self.fail_all(consumer, cause);
+    }
+
+    /// For whoever keeps partitions from being added.
+    pub(crate) fn fail_all(&self, consumer: &str, cause: &str) {
         self.partitions().iter().for_each(|partition| partition.ring.fail(consumer, cause));
     }
 
@@ -795,7 +821,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
             }
         }
         if names.is_empty() {
-            self.close();
+            self.close_all();
             return Ok(());
         }
         Err(names)
@@ -817,11 +843,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     }
 
     fn shutdown(&self, limit: Duration) -> TopicReport {
-        // A partition that is being added is closed as well, or not added.
-        {
-            let _no_new_partition = self.readers();
-            self.close();
-        }
+        self.close();
         let now = Instant::now();
         // For ever, or as good as.
         let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);

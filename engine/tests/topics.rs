@@ -329,3 +329,33 @@ fn a_topic_that_is_read_is_deleted_by_force_only_and_the_report_says_what_was_le
     let report = engine.delete("ticks").unwrap();
     assert!(report.is_complete() && again.closed().is_some());
 }
+
+/// What makes the handlers is the user's: it may look at the topic, and subscribe others to it.
+#[test]
+fn what_makes_the_handlers_of_the_partitions_may_use_the_topic() {
+    let engine = engine();
+    let topic = engine.topic::<u64>("ticks").partitions(2).create().unwrap();
+    let seen = Arc::new(AtomicU64::new(0));
+    let (of_others, others) = (topic.clone(), Arc::clone(&seen));
+    let made = topic.subscribe("each").run_each(move |partition| {
+        // Whoever adds a partition keeps others from the topic.
+        if partition < 2 {
+            let others = Arc::clone(&others);
+            let beside = of_others.subscribe(format!("beside-{partition}")).run(move |_, _| {
+                others.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(())
+            });
+            beside.unwrap();
+        }
+        |_: &u64, _: At| Ok::<_, Infallible>(())
+    });
+    made.unwrap();
+    topic.add_partitions(1).unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    for partition in 0..3 {
+        producer.publish_to(partition, |_| ()).unwrap();
+    }
+    let report = engine.shutdown(LONG);
+    assert!(report.is_complete(), "{report}");
+    assert_eq!((report.topics[0].consumer("each").count(), seen.load(Ordering::Relaxed)), (3, 6));
+}
