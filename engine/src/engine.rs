@@ -1,6 +1,7 @@
 //! The engine: owner of topics and of their threads.
 
 use crate::clock::{Clock, SystemClock};
+use crate::cores::{CorePlan, Cores, CoresReport};
 use crate::description::Description;
 use crate::error::{Closed, TopicError};
 use crate::group::{AnyGroup, Group, GroupDescription, GroupName};
@@ -62,6 +63,7 @@ pub(crate) struct Host {
     engine: Weak<Shared>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Timer,
+    pub(crate) cores: Arc<Cores>,
     /// In the order of their first member. Groups live as long as the engine: they know what is committed.
     groups: Mutex<Vec<(String, Arc<dyn AnyGroup>)>>,
     pub(crate) journaling: Option<Arc<Journaling>>,
@@ -163,6 +165,7 @@ impl Shared {
 #[derive(Default)]
 pub struct EngineBuilder {
     clock: Option<Arc<dyn Clock>>,
+    cores: CorePlan,
     #[cfg(feature = "observe")]
     observe: Option<std::path::PathBuf>,
     storage: Option<Arc<dyn Storage>>,
@@ -182,6 +185,13 @@ impl EngineBuilder {
     /// same.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Who runs on which core, for all consumers with threads of their own. Without a plan they say it themselves, and more
+    /// spinning threads than cores are refused all the same.
+    pub fn cores(mut self, plan: CorePlan) -> Self {
+        self.cores = plan;
         self
     }
 
@@ -234,9 +244,11 @@ impl EngineBuilder {
     /// Builds the engine. It has no topics yet, and no threads but the journal's, if it has one.
     ///
     /// # Errors
-    /// The journal was not opened: somebody has it, it is damaged, or the disk refuses. Or the socket to observe it at could not be made.
+    /// The journal was not opened: somebody has it, it is damaged, or the disk refuses. Or the plan of cores cannot be
+    /// kept, or the socket to observe it at could not be made.
     pub fn build(self) -> Result<Engine, TopicError> {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
+        let cores = Cores::new(self.cores).map_err(TopicError::Cores)?;
         let mut recovered = None;
         let journaling = match self.storage {
             Some(storage) => {
@@ -252,7 +264,7 @@ impl EngineBuilder {
         let shared = Arc::new_cyclic(|engine| {
             let engine = Weak::clone(engine);
             let timer = Timer::new(Arc::clone(&clock));
-            let host = Arc::new(Host { engine, timer, clock, groups: Mutex::default(), journaling });
+            let host = Arc::new(Host { engine, timer, clock, cores, groups: Mutex::default(), journaling });
             Shared {
                 topics: Mutex::default(),
                 host,
@@ -365,6 +377,11 @@ impl Engine {
     pub fn groups(&self) -> Vec<GroupDescription> {
         let groups = self.shared.host.groups().clone();
         groups.iter().map(|(_, group)| group.describe()).collect()
+    }
+
+    /// The threads of all consumers: names, cores, ways of waiting.
+    pub fn cores(&self) -> CoresReport {
+        self.shared.host.cores.report()
     }
 
     /// The names of all topics, in the order of creation.

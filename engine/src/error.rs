@@ -149,6 +149,9 @@ pub enum TopicError {
     /// The engine was shut down.
     #[error("the engine was shut down: build another one")]
     ShutDown,
+    /// The plan of cores cannot be kept.
+    #[error("the plan of cores cannot be kept: {0}")]
+    Cores(crate::CoresError),
     /// The engine cannot be observed where it was to be.
     #[cfg(feature = "observe")]
     #[error(transparent)]
@@ -350,6 +353,14 @@ pub enum SubscribeError {
         consumer: String,
         /// The panic's message.
         cause: String,
+    },
+    /// Its thread would not have the core that it needs.
+    #[error("topic {topic:?}: {cause}")]
+    Cores {
+        /// The topic.
+        topic: String,
+        /// Who, and why.
+        cause: crate::CoresError,
     },
     /// What it cannot handle would have no place.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]

@@ -27,6 +27,7 @@
 mod acks;
 mod bury;
 mod clock;
+mod cores;
 mod description;
 mod durable;
 mod engine;
@@ -68,6 +69,7 @@ mod watch;
 
 pub use bury::Bury;
 pub use clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
+pub use cores::{CorePlan, CoresError, CoresReport, ThreadReport};
 pub use description::Description;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{

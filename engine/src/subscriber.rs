@@ -96,14 +96,15 @@ pub struct SubscriberBuilder<E, K: Producers = Multi> {
 
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
+        let (core, wait) = topic.host.cores.planned(&name);
         Self {
             topic,
             name,
             after: Vec::new(),
             start: StartAt::default(),
-            wait: Wait::default(),
+            wait: wait.unwrap_or_default(),
             limit: usize::MAX,
-            core: None,
+            core,
             on_error: OnError::default(),
             dead_letters: None,
             slow: None,
@@ -236,8 +237,9 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         make: impl FnOnce() -> S + Send + 'static,
         handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
     ) -> Result<Subscription<E, K>, SubscribeError> {
-        let (core, policy) = (self.core, Policy { on_error: self.on_error, shelf: self.shelf()? });
-        subscription::start(self.poll()?, core, policy, make, handler)
+        let (core, wait, policy) =
+            (self.core, self.wait.clone(), Policy { on_error: self.on_error, shelf: self.shelf()? });
+        subscription::start(self.poll()?, core, wait, policy, make, handler)
     }
 
     /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The
@@ -333,6 +335,8 @@ pub(crate) struct Seat<E, K: Producers> {
     wait: Wait,
     /// Somebody else's, who watches this subscriber among others.
     watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
+    /// Another way of waiting, from the next look on.
+    other_wait: Mutex<Option<Wait>>,
     has_mail: AtomicBool,
     mail: Mutex<Vec<Part<E, K>>>,
 }
@@ -346,6 +350,7 @@ impl<E: Send + Sync + 'static, K: Producers> Seat<E, K> {
             waiter: Arc::new(Waiter::new()),
             wait: builder.wait.clone(),
             watcher: Mutex::default(),
+            other_wait: Mutex::default(),
             has_mail: AtomicBool::new(false),
             mail: Mutex::default(),
         })
@@ -359,6 +364,14 @@ impl<E, K: Producers> Seat<E, K> {
         if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
             *watcher = Some((Arc::clone(waiter), token));
         }
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> crate::subscription::Waits for Seat<E, K> {
+    fn set_wait(&self, wait: Wait) {
+        *self.other_wait.lock().unwrap_or_else(PoisonError::into_inner) = Some(wait);
+        self.has_mail.store(true, Ordering::Release);
+        self.waiter.wake(Watch::WAKE);
     }
 }
 
@@ -737,6 +750,10 @@ impl<E, K: Producers> Subscriber<E, K> {
     #[cold]
     fn open_mail(&mut self) {
         self.seat.has_mail.store(false, Ordering::Relaxed);
+        if let Some(wait) = self.seat.other_wait.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.parts.iter_mut().for_each(|part| part.consumer.set_wait(wait.clone()));
+            self.watch.wait = wait;
+        }
         for part in self.seat.mail.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             self.watch.add(self.parts.len());
             self.first.push(part.consumer.consumed().0);

@@ -1,5 +1,6 @@
 //! A subscriber that runs on threads of its own: what it does with each event, and how it ends.
 
+use crate::cores::CoresError;
 use crate::error::{CancelError, SubscribeError};
 use crate::letter::Origin;
 use crate::overflow::Tally;
@@ -8,7 +9,7 @@ use crate::producer::Producers;
 use crate::subscriber::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
 use crate::threads::{StartError, caught};
 use crate::topic::{Inner, Reader};
-use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence};
+use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence, Wait};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ pub struct Subscription<E, K: Producers = Multi> {
     topic: Arc<Inner<E, K>>,
     name: String,
     first: Vec<u64>,
+    run: Arc<Run>,
 }
 
 impl<E, K: Producers> fmt::Debug for Subscription<E, K> {
@@ -41,6 +43,26 @@ impl<E, K: Producers> Subscription<E, K> {
     /// The first offset that it was promised in this partition, if that was there when it began.
     pub fn first_in(&self, partition: u32) -> Option<u64> {
         self.first.get(partition as usize).copied()
+    }
+
+    /// Has its threads wait in another way from now on: a quiet night need not burn a core.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Wait};
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// let book = ticks.subscribe("book").wait(Wait::spin_yield()).run(|_, _| Ok::<_, std::fmt::Error>(()))?;
+    /// book.set_wait(Wait::spin_then_park())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// More threads would spin than there are cores; or its threads have ended. Then nothing changes.
+    pub fn set_wait(&self, wait: Wait) -> Result<(), CoresError> {
+        self.topic.host.cores.change(&self.topic.name, &self.name, &wait)?;
+        let seats: Vec<_> = self.run.state().seats.iter().filter_map(Weak::upgrade).collect();
+        seats.iter().for_each(|seat| seat.set_wait(wait.clone()));
+        Ok(())
     }
 
     /// Ends the subscriber after the batch that it is in; the topic no longer waits for it.
@@ -66,6 +88,12 @@ pub(crate) struct RunState {
     /// The worst of its threads.
     pub(crate) ending: Option<Ending>,
     pub(crate) threads: usize,
+    seats: Vec<Weak<dyn Waits>>,
+}
+
+/// A thread's way of waiting, for others to change.
+pub(crate) trait Waits: Send + Sync {
+    fn set_wait(&self, wait: Wait);
 }
 
 impl Run {
@@ -97,6 +125,7 @@ impl Run {
 struct Setting<E> {
     thread: String,
     core: Option<usize>,
+    wait: Wait,
     policy: Policy<E>,
 }
 
@@ -111,6 +140,7 @@ pub(crate) struct Policy<E> {
 pub(crate) fn start<E, K, S, X>(
     subscriber: Subscriber<E, K>,
     core: Option<usize>,
+    wait: Wait,
     policy: Policy<E>,
     make: impl FnOnce() -> S + Send + 'static,
     handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
@@ -125,9 +155,9 @@ where
     let name = subscriber.name().to_owned();
     let first = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
     let run = Run::new(Arc::clone(&subscriber.seat.tally));
-    launch(subscriber, &run, Setting { thread: name.clone(), core, policy }, make, handler)?;
-    topic.keep(run);
-    Ok(Subscription { topic, name, first })
+    launch(subscriber, &run, Setting { thread: name.clone(), core, wait, policy }, make, handler)?;
+    topic.keep(Arc::clone(&run));
+    Ok(Subscription { topic, name, first, run })
 }
 
 fn launch<E, K, S, X>(
@@ -145,8 +175,16 @@ where
 {
     run.state().threads += 1;
     let (topic, running) = (Arc::clone(&subscriber.topic), Arc::clone(run));
-    let Setting { thread, core, policy } = setting;
-    let life = move |state| attend(subscriber, state, handler, policy, &running);
+    let Setting { thread, core, wait, policy } = setting;
+    let ticket = topic.host.cores.enter(&topic.name, &run.tally.name, &thread, core, &wait).map_err(|cause| {
+        run.state().threads -= 1;
+        SubscribeError::Cores { topic: topic.name.clone(), cause }
+    })?;
+    run.state().seats.push(Arc::downgrade(&subscriber.seat) as Weak<dyn Waits>);
+    let life = move |state| {
+        let _core = ticket;
+        attend(subscriber, state, handler, policy, &running);
+    };
     topic.threads.start(&thread, core, make, life).map_err(|cause| {
         run.state().threads -= 1;
         let (topic, consumer) = (topic.name.clone(), run.tally.name.clone());
@@ -322,7 +360,8 @@ where
         let subscriber = self.builder.of_one(part, &self.run.tally);
         let thread = format!("{}-{index}", self.run.tally.name);
         let policy = Policy { on_error: self.builder.on_error, shelf: self.shelf.clone() };
-        let setting = Setting { thread, core: self.builder.core, policy };
+        let wait = self.builder.wait.clone();
+        let setting = Setting { thread, core: self.builder.core, wait, policy };
         let crew = Arc::clone(self);
         launch(
             subscriber,
@@ -402,6 +441,6 @@ where
     }
     readers.add(Arc::downgrade(&crew) as Weak<dyn Reader<E, K>>);
     drop(readers);
-    topic.keep(run);
-    Ok(Subscription { topic, name, first })
+    topic.keep(Arc::clone(&run));
+    Ok(Subscription { topic, name, first, run })
 }

@@ -39,7 +39,10 @@ impl Threads {
         let (told, hears) = mpsc::sync_channel(1);
         let alive = Arc::clone(&self.alive);
         // The system's names end at a zero byte, and the standard library panics at one.
-        let thread = std::thread::Builder::new().name(name.replace('\0', "")).spawn(move || {
+        let name = name.replace('\0', "");
+        let shown = crate::cores::visible(&name);
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            show_as(&shown);
             let entered = Entered::new(alive);
             let pinned = core.map_or(Ok(()), pin::pin_current).map_err(StartError::Pin);
             match pinned.and_then(|()| caught(make).map_err(StartError::Panicked)) {
@@ -77,6 +80,16 @@ impl Threads {
         }
         true
     }
+}
+
+/// The name that `top -H` shows. The library's own name of the thread, which panics tell, is the whole one.
+fn show_as(name: &str) {
+    #[cfg(target_os = "linux")]
+    if let Ok(name) = std::ffi::CString::new(name) {
+        // Without it the thread is shown by the first 15 bytes.
+        let _ = rustix::thread::set_name(&name);
+    }
+    let _ = name;
 }
 
 impl Alive {

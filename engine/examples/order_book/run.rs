@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use slipring::{Engine, Producer, Single, SubscriberBuilder, Topic, Wait, pin};
+use slipring::{CorePlan, Engine, Producer, Single, SubscriberBuilder, Topic, Wait, pin};
 
 use super::Output;
 use super::feed::Feed;
@@ -173,7 +173,8 @@ pub fn run(
     verbose: Option<&Output>,
     progress: bool,
 ) -> Result<Report, String> {
-    let engine = Engine::builder().build().map_err(text)?;
+    // Whoever asks for more spinning threads than cores was warned above, and may want to see it.
+    let engine = Engine::builder().cores(CorePlan::new().oversubscribe()).build().map_err(text)?;
     let orders = engine.topic::<OrderSlot>("orders").capacity(plan.capacity).single_producer();
     let orders = orders.create().map_err(text)?;
     let quotes = engine.topic::<Quote>("quotes").capacity(plan.capacity).single_producer().create().map_err(text)?;

@@ -103,8 +103,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     pub(crate) fn new(host: Arc<Host>, name: String, topics: Vec<Arc<crate::topic::Inner<E, K>>>) -> Self {
         let joining =
             Joining { topics, name: None, deadline: DEADLINE, start: StartAt::default(), assignor: None, hold: None };
-        let settings = Settings { joining, limit: LIMIT, wait: Wait::default(), commit: Commit::default() };
-        let (listener, core, on_error) = (None, None, OnError::default());
+        let (core, wait) = host.cores.planned(&name);
+        let settings = Settings { joining, limit: LIMIT, wait: wait.unwrap_or_default(), commit: Commit::default() };
+        let (listener, on_error) = (None, OnError::default());
         Self { host, name, settings, listener, core, on_error, dead_letters: None, refused: None }
     }
 
@@ -254,8 +255,11 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
         let group = self.group()?;
+        // No topic's name: a member may read several.
+        let ticket = self.host.cores.enter("", &self.name, &self.name, self.core, &self.settings.wait);
+        let ticket = ticket.map_err(|cause| GroupError::Cores { group: self.name.clone(), cause })?;
         let member = Member::join(Arc::clone(&group), self.settings, self.listener)?;
-        managed::start(member, self.core, Policy::new(self.on_error, self.dead_letters), handler)
+        managed::start(member, self.core, ticket, Policy::new(self.on_error, self.dead_letters), handler)
     }
 
     /// Forgets where the group stands in these topics, and stands at `start` instead: for a group without members, such

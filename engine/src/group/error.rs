@@ -26,6 +26,14 @@ pub enum GroupError {
     /// The name of the group or of the member is no name.
     #[error("{0}")]
     Name(String),
+    /// Its thread would not have the core that it needs.
+    #[error("group {group:?}: {cause}")]
+    Cores {
+        /// The group.
+        group: String,
+        /// Who, and why.
+        cause: crate::CoresError,
+    },
     /// A member was to read no topic at all.
     #[error("group {group:?}: a member needs at least one topic")]
     NoTopics {

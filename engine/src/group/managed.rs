@@ -5,6 +5,7 @@ use super::link::Link;
 use super::listener::TopicPartition;
 use super::member::{Member, Next};
 use crate::bury::Graveyard;
+use crate::cores::Ticket;
 use crate::letter::Origin;
 use crate::producer::Producers;
 use crate::subscriber::At;
@@ -126,6 +127,7 @@ impl<E> Policy<E> {
 pub(crate) fn start<E: Send + Sync + 'static, K: Producers, X: Display + 'static>(
     member: Member<E, K>,
     core: Option<usize>,
+    ticket: Ticket,
     policy: Policy<E>,
     handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
 ) -> Result<GroupRun, GroupError> {
@@ -134,7 +136,11 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers, X: Display + 'static
     let run = GroupRun { link: Arc::new(Mutex::new(Arc::clone(&member.link))), end: Arc::default() };
     let running = run.clone();
     let name = group.name.clone();
-    let started = group.threads.start(&name, core, || (), move |()| attend(member, policy, handler, &running));
+    let life = move |()| {
+        let _core = ticket;
+        attend(member, policy, handler, &running);
+    };
+    let started = group.threads.start(&name, core, || (), life);
     started.map_err(|cause| match cause {
         StartError::Pin(cause) => GroupError::Pin { group: name, cause },
         StartError::Thread(cause) => GroupError::Thread { group: name, cause: cause.to_string() },

@@ -1,0 +1,155 @@
+//! Who runs on which core, under which name, and how it waits.
+
+use slipring::{
+    CorePlan, CoresError, Engine, EngineBuilder, Multi, SubscribeError, Subscription, Topic, TopicError, Wait, pin,
+};
+use std::convert::Infallible;
+use std::sync::mpsc;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(120);
+
+fn fine(_: &u64, _: slipring::At) -> Result<(), Infallible> {
+    Ok(())
+}
+
+fn with(plan: CorePlan) -> (Engine, Topic<u64>) {
+    let engine = EngineBuilder::default().cores(plan).build().unwrap();
+    let topic = engine.topic::<u64>("ticks").partitions(2).create().unwrap();
+    (engine, topic)
+}
+
+fn spin(topic: &Topic<u64>, name: &str) -> Result<Subscription<u64, Multi>, SubscribeError> {
+    topic.subscribe(name).wait(Wait::spin()).run(fine)
+}
+
+#[test]
+fn more_spinning_threads_than_cores_are_refused_before_they_start() {
+    let (engine, topic) = with(CorePlan::new());
+    let cores = engine.cores().cores.len();
+    for index in 0..cores {
+        spin(&topic, &format!("spin-{index}")).unwrap();
+    }
+    let refused = spin(&topic, "one-too-many").unwrap_err();
+    let told = refused.to_string();
+    assert!(matches!(refused, SubscribeError::Cores { cause: CoresError::TooMany { .. }, .. }));
+    assert!(told.contains("one-too-many") && told.contains("spin-0") && told.contains("oversubscribe"), "{told}");
+    let group = topic.group("also").wait(Wait::busy_spin()).run(fine).unwrap_err();
+    assert!(group.to_string().contains("also"), "{group}");
+    assert_eq!(topic.metrics().consumers.len(), cores, "nobody joined");
+    // Who yields or parks is welcome, and so is who comes when one has gone.
+    topic.subscribe("yields").wait(Wait::spin_yield()).run(fine).unwrap();
+    assert!(engine.shutdown(LONG).is_complete());
+    assert!(engine.cores().threads.is_empty());
+}
+
+#[test]
+fn they_are_accepted_if_told() {
+    let (engine, topic) = with(CorePlan::new().oversubscribe());
+    for index in 0..engine.cores().cores.len() + 1 {
+        spin(&topic, &format!("spin-{index}")).unwrap();
+    }
+    assert!(engine.shutdown(LONG).is_complete());
+}
+
+#[test]
+fn two_threads_on_one_core_are_refused_while_one_spins() {
+    let core = pin::allowed_cores()[0];
+    let (engine, topic) = with(CorePlan::new());
+    topic.subscribe("parks").pin(core).run(fine).unwrap();
+    topic.subscribe("parks-too").pin(core).run(fine).unwrap();
+    let refused = topic.subscribe("spins").pin(core).wait(Wait::busy_spin()).run(fine).unwrap_err();
+    assert!(
+        matches!(&refused, SubscribeError::Cores { cause: CoresError::CoreTaken { other, .. }, .. } if other == "parks"),
+        "{refused}"
+    );
+    assert!(engine.shutdown(LONG).is_complete());
+}
+
+#[test]
+fn a_plan_is_checked_when_the_engine_is_built_and_followed_by_consumers_of_its_names() {
+    let cores = pin::allowed_cores();
+    let no_core = EngineBuilder::default().cores(CorePlan::new().pin("book", 999)).build().unwrap_err();
+    assert!(matches!(&no_core, TopicError::Cores(CoresError::Core { .. })) && no_core.to_string().contains("999"));
+    let spin = |plan: CorePlan, name: &str| plan.pin(name, cores[0]).wait(name, Wait::busy_spin());
+    let two = spin(spin(CorePlan::new(), "a"), "b");
+    assert!(matches!(
+        EngineBuilder::default().cores(two.clone()).build(),
+        Err(TopicError::Cores(CoresError::CoreTaken { .. }))
+    ));
+    assert!(EngineBuilder::default().cores(two.oversubscribe()).build().is_ok());
+    let plan = CorePlan::new().pin("book", cores[0]).wait("book", Wait::backoff()).pin("sums", cores[0]);
+    let (engine, topic) = with(plan);
+    topic.subscribe("book").run(fine).unwrap();
+    topic.group("sums").run(fine).unwrap();
+    topic.subscribe("other").run(fine).unwrap();
+    let report = engine.cores();
+    let shown: Vec<_> =
+        report.threads.iter().map(|it| (&*it.consumer, it.core, it.wait.to_string(), it.spins)).collect();
+    assert_eq!(
+        shown,
+        [
+            ("book", Some(cores[0]), "backoff".to_owned(), false),
+            ("sums", Some(cores[0]), "spin-then-park".to_owned(), false),
+            ("other", None, "spin-then-park".to_owned(), false),
+        ]
+    );
+    assert!(report.to_string().starts_with("3 threads on"), "{report}");
+    engine.shutdown(LONG);
+}
+
+#[test]
+fn threads_are_shown_under_their_subscribers_names() {
+    let (engine, topic) = with(CorePlan::new());
+    let (told, shown) = mpsc::channel();
+    for name in ["book", "a-subscriber-with-a-long-name-1", "a-subscriber-with-a-long-name-2"] {
+        let told = told.clone();
+        let make = move || {
+            let system = std::fs::read_to_string("/proc/thread-self/comm").unwrap_or_default().trim().to_owned();
+            told.send((system, std::thread::current().name().unwrap_or_default().to_owned())).unwrap();
+        };
+        topic.subscribe(name).run_with(make, |(), _, _| Ok::<_, Infallible>(())).unwrap();
+    }
+    let seen: Vec<_> = (0..3).map(|_| shown.recv_timeout(LONG).unwrap()).collect();
+    assert_eq!(seen[1].1, "a-subscriber-with-a-long-name-1", "panics tell the whole name");
+    let reported: Vec<_> = engine.cores().threads.into_iter().map(|it| it.name).collect();
+    assert_eq!(reported, ["book", "a-subsc~-name-1", "a-subsc~-name-2"]);
+    if cfg!(target_os = "linux") {
+        assert_eq!(seen.into_iter().map(|it| it.0).collect::<Vec<_>>(), reported);
+    }
+    assert!(engine.shutdown(LONG).is_complete());
+}
+
+#[test]
+fn the_way_of_waiting_is_changed_while_a_thread_spins_or_sleeps() {
+    let (engine, topic) = with(CorePlan::new());
+    let (told, seen) = mpsc::channel();
+    let shared = told.clone();
+    let one = topic.subscribe("one").wait(Wait::busy_spin()).run(move |tick, _| shared.send(*tick)).unwrap();
+    let each = topic.subscribe("each").run_each(move |_| {
+        let told = told.clone();
+        move |tick: &u64, _: slipring::At| told.send(*tick)
+    });
+    let each = each.unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    let ways = [Wait::spin_then_park(), Wait::spin_yield(), Wait::backoff(), Wait::spin_then_park().spins(0).yields(0)];
+    for (round, wait) in ways.into_iter().enumerate() {
+        one.set_wait(wait.clone()).unwrap();
+        each.set_wait(wait.clone()).unwrap();
+        assert!(engine.cores().threads.iter().all(|it| it.wait == wait), "{}", engine.cores());
+        for partition in 0..2 {
+            producer.publish_to(partition, |tick| *tick = round as u64).unwrap();
+            (0..2).for_each(|_| assert_eq!(seen.recv_timeout(LONG).unwrap(), round as u64));
+        }
+    }
+    // Two threads of one subscriber would spin, beside another one.
+    let cores = engine.cores().cores.len();
+    if cores == 2 {
+        one.set_wait(Wait::busy_spin()).unwrap();
+        let before = engine.cores();
+        assert!(matches!(each.set_wait(Wait::busy_spin()), Err(CoresError::TooMany { .. })));
+        assert!(engine.cores().threads.iter().zip(&before.threads).all(|(now, before)| now.wait == before.wait));
+    }
+    assert!(engine.shutdown(LONG).is_complete());
+    assert!(matches!(one.set_wait(Wait::backoff()), Err(CoresError::NoThread { .. })));
+}
