@@ -265,6 +265,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     each(event, At::new(number, offset, false));
                     read += 1;
                 }
+                if at_end && joined.is_none() {
+                    // Offsets that were only reserved are no backlog.
+                    *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
+                }
                 let visible_end = part.positions.end(*visible);
                 match joined {
                     Some(consumer)

@@ -118,6 +118,18 @@ fn no_offset_names_two_events_whatever_a_crash_leaves() {
         seen.pop();
         assert!(seen.len() as u64 >= durable, "seed {seed}");
         assert!(seen.iter().enumerate().all(|(index, seen)| *seen == (index as u64, index as u64)), "seed {seed}");
+        // Also not after an opening in between that published nothing.
+        let third = after.copy();
+        drop(ticks);
+        for _ in 0..2 {
+            let engine = engine(&third);
+            engine.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
+            assert!(engine.shutdown(LONG).is_complete());
+        }
+        let fourth = engine(&third);
+        let ticks = fourth.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
+        let again = ticks.producer().create().unwrap().publish(|tick| *tick = 2000).unwrap();
+        assert!(again.offset > receipt.offset, "seed {seed}: {} was issued before", again.offset);
     }
 }
 

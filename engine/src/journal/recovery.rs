@@ -137,7 +137,8 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Writer, Reco
     mend(&*storage, &survey, &options).map_err(|cause| disk("mend", &cause))?;
 
     let Survey { id, segments, state, durable, end, previous, torn, scanned, created, .. } = survey;
-    let incarnation = survey.incarnation + 1;
+    let (incarnation, mut state) = (survey.incarnation + 1, state);
+    state.go_on();
     let last = segments.last().map(|last| last.header);
     let header = SegmentHeader {
         id,

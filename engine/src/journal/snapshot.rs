@@ -88,6 +88,13 @@ impl State {
         Ok(grown)
     }
 
+    /// After a crash: offsets that were reserved may have been issued, so partitions go on behind them.
+    pub(crate) fn go_on(&mut self) {
+        for extent in self.extents.values_mut() {
+            extent.end = extent.end.max(extent.reserved);
+        }
+    }
+
     /// Takes what a frame says, before it is written or after.
     pub(crate) fn take(&mut self, frame: &mut FrameBuilder) {
         for entry in entries(frame.payload()).flatten() {
