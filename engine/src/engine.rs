@@ -6,7 +6,7 @@ use crate::description::Description;
 use crate::error::{Closed, TopicError};
 use crate::group::{AnyGroup, Group, GroupDescription, GroupName};
 use crate::journal::storage::{Disk, Storage};
-use crate::journal::{DiskError, Journal, OpenError, Options, Recovered};
+use crate::journal::{DiskError, Freed, Journal, OpenError, Options, Recovered};
 use crate::journaler::{Journaling, Pace};
 use crate::message::Message;
 use crate::metrics::Metrics;
@@ -16,6 +16,7 @@ use crate::timer::Timer;
 use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder, TopicId};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,8 @@ pub(crate) struct Host {
     /// In the order of their first member. Groups live as long as the engine: they know what is committed.
     groups: Mutex<Vec<(String, Arc<dyn AnyGroup>)>>,
     pub(crate) journaling: Option<Arc<Journaling>>,
+    /// Whether somebody looks for what is too old.
+    retains: AtomicBool,
 }
 
 impl Host {
@@ -91,6 +94,29 @@ impl Host {
             groups.push((name.to_owned(), Arc::clone(&group) as Arc<dyn AnyGroup>));
             group
         })
+    }
+}
+
+/// How often it is looked whether topics keep too much.
+const RETAIN: Duration = Duration::from_secs(60);
+
+impl Host {
+    /// Looks once a minute, from the first topic on that wants it.
+    pub(crate) fn retain_by_and_by(self: &Arc<Self>) {
+        if !self.retains.swap(true, Ordering::Relaxed) {
+            self.retain_later();
+        }
+    }
+
+    fn retain_later(self: &Arc<Self>) {
+        let host = Arc::downgrade(self);
+        self.timer.after(RETAIN, move || {
+            let Some(host) = host.upgrade() else { return };
+            if let Some(journaling) = &host.journaling {
+                drop(journaling.retain_soon());
+            }
+            host.retain_later();
+        });
     }
 }
 
@@ -264,7 +290,8 @@ impl EngineBuilder {
         let shared = Arc::new_cyclic(|engine| {
             let engine = Weak::clone(engine);
             let timer = Timer::new(Arc::clone(&clock));
-            let host = Arc::new(Host { engine, timer, clock, cores, groups: Mutex::default(), journaling });
+            let (groups, retains) = (Mutex::default(), AtomicBool::new(false));
+            let host = Arc::new(Host { engine, timer, clock, cores, groups, journaling, retains });
             Shared {
                 topics: Mutex::default(),
                 host,
@@ -315,6 +342,17 @@ impl Engine {
     /// As [`EngineBuilder::build`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, TopicError> {
         Self::builder().journal(path).build()
+    }
+
+    /// Forgets now what durable topics do not [keep](crate::TopicBuilder::keep), and says what that was.
+    ///
+    /// # Errors
+    /// There is no journal, or it has ended.
+    pub fn retain(&self) -> Result<Freed, TopicError> {
+        let none = |cause: &str| TopicError::Journal { name: "any".to_owned(), cause: cause.to_owned() };
+        let journaling = self.shared.host.journaling.as_ref().ok_or_else(|| none("the engine has no journal"))?;
+        let freed = journaling.retain_soon().recv().map_err(|_| none("the journal has ended"))?;
+        freed.map_err(|refused| none(&refused.to_string()))
     }
 
     /// What the opening of the journal found: what was there, what was cut, and how long it took. None without a journal.

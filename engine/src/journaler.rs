@@ -12,12 +12,13 @@
 
 use crate::acks::{Bell, Positions};
 use crate::clock::Clock;
-use crate::journal::{FrameBuilder, Journal, PartitionId, State, SyncJob, WriteError, Writer};
+use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, SyncJob, WriteError, Writer};
 use crate::partition::Partition;
 use crate::persist::Persistence;
 use crate::producer::Producers;
 use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{Consumer, Sequence, Wait, Waiter};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,6 +63,10 @@ enum Mail {
     Source(Box<dyn Source>),
     /// A frame of its own, and who waits for it to be durable.
     Commit(FrameBuilder, SyncSender<Result<(), WriteError>>),
+    /// What a topic keeps, by its number.
+    Keep(u32, Retention),
+    /// Forgets what no topic keeps.
+    Retain(SyncSender<Result<Freed, WriteError>>),
     /// All that is there, then the end.
     Close(SyncSender<Result<(), WriteError>>),
 }
@@ -103,6 +108,18 @@ impl Journaling {
         self.send(Mail::Commit(frame, told));
         let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+    }
+
+    /// What a topic keeps from now on.
+    pub(crate) fn keep(&self, topic: u32, retention: Retention) {
+        self.send(Mail::Keep(topic, retention));
+    }
+
+    /// Has what is too old or too much forgotten, soon.
+    pub(crate) fn retain_soon(&self) -> Receiver<Result<Freed, WriteError>> {
+        let (told, hears) = sync_channel(1);
+        self.send(Mail::Retain(told));
+        hears
     }
 
     /// Takes a new partition, whose gate has joined.
@@ -314,6 +331,8 @@ struct Journaler {
     done: Receiver<Result<(), WriteError>>,
     in_flight: bool,
     dirty_since: Option<Instant>,
+    /// What topics keep, by their numbers.
+    keeps: HashMap<u32, Retention>,
 }
 
 struct Sources {
@@ -373,6 +392,7 @@ impl Journaler {
             done,
             in_flight: false,
             dirty_since: None,
+            keeps: HashMap::new(),
         })
     }
 
@@ -568,6 +588,18 @@ impl Journaler {
                             let _ = reply.send(Err(refused));
                         }
                     }
+                }
+                Mail::Keep(topic, retention) => {
+                    self.keeps.insert(topic, retention);
+                }
+                Mail::Retain(reply) => {
+                    let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));
+                    let freed = self.writer().retain(now, |of| keeps.get(&of.topic).copied().unwrap_or_default());
+                    self.keeps = keeps;
+                    self.dirty_since.get_or_insert_with(Instant::now);
+                    let outcome = freed.as_ref().map(|_| ()).map_err(WriteError::clone);
+                    let _ = reply.send(freed);
+                    outcome?;
                 }
                 Mail::Close(reply) => close = Some(reply),
             }

@@ -7,6 +7,7 @@ use crate::error::{Closed, MAX_MESSAGE, MAX_PARTITIONS, SubscribeError, TopicErr
 use crate::event::Event;
 use crate::group::GroupBuilder;
 use crate::identity::Identities;
+use crate::journal::Retention;
 use crate::journaler::STAGE;
 use crate::message::Message;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
@@ -88,6 +89,7 @@ pub(crate) struct Settings {
     pub(crate) slow: Slow,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) rate_limit: Option<RateLimit>,
+    pub(crate) keep: Retention,
 }
 
 impl Default for Settings {
@@ -103,6 +105,7 @@ impl Default for Settings {
             slow: Slow::Gate,
             time_to_live: None,
             rate_limit: None,
+            keep: Retention::default(),
         }
     }
 }
@@ -232,6 +235,14 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
+    /// What the journal keeps of each partition of a [durable](Self::durable) topic: everything, unless told. It is looked
+    /// at once a minute by the engine's clock, and by [`Engine::retain`](crate::Engine::retain). What is older or more
+    /// can't be read any more, to the record; space is freed in whole segments.
+    pub fn keep(mut self, retention: Retention) -> Self {
+        self.settings.keep = retention;
+        self
+    }
+
     /// Creates the topic, its slots filled with `E::default()`, or with empty messages.
     ///
     /// # Errors
@@ -283,7 +294,12 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                     let journaling = engine.host.journaling.as_ref();
                     let journaling = journaling.ok_or_else(|| TopicError::NoJournal { name: name.clone() })?;
                     let size = (partitions, settings.capacity, shape.max_message.unwrap_or(0));
-                    Some(Durable::open(journaling, id, &name, persistence, size)?)
+                    let durable = Durable::open(journaling, id, &name, persistence, size)?;
+                    if settings.keep != Retention::default() {
+                        journaling.keep(durable.id(0).topic, settings.keep);
+                        engine.host.retain_by_and_by();
+                    }
+                    Some(durable)
                 }
                 None => None,
             };

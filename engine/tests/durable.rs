@@ -1,9 +1,10 @@
 //! Durable topics: what outlives a restart, a crash, a full disk, and how it is read again.
 
 use slipring::journal::simulated::{Fault, SimulatedDisk};
-use slipring::journal::{Options, Visible};
+use slipring::journal::{Options, Retention, Visible};
 use slipring::{
-    Engine, Level, Message, Pace, Partitioner, PublishError, Record, StartAt, Timestamp, TopicError, WaitError,
+    Engine, Level, ManualClock, Message, Pace, Partitioner, PublishError, Record, StartAt, Timestamp, TopicError,
+    WaitError,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -309,4 +310,28 @@ fn added_partitions_are_durable_too() {
     let ticks = second.topic::<u64>("ticks").durable().create().unwrap();
     assert_eq!(ticks.partitions(), 3);
     assert_eq!(numbers(&ticks, 1), [(2, 0, 5)]);
+}
+
+#[test]
+fn a_topic_keeps_two_weeks_to_the_record_and_the_other_one_everything() {
+    let clock = ManualClock::new();
+    let disk = SimulatedDisk::new();
+    let options = Options { segment_size: 1 << 14, ..Options::default() };
+    let builder = Engine::builder().journal_in(disk.clone()).journal_options(options).clock(clock.clone());
+    let engine = builder.build().unwrap();
+    let weeks = Retention { age: Some(Duration::from_secs(14 * 86_400)), bytes: None };
+    let ticks = engine.topic::<u64>("ticks").timestamps().durable().keep(weeks).create().unwrap();
+    let kept = engine.topic::<u64>("kept").timestamps().durable().create().unwrap();
+    let (mut producer, mut other) = (ticks.producer().create().unwrap(), kept.producer().create().unwrap());
+    for day in 0..30 {
+        producer.publish(|tick| *tick = day).unwrap().wait(Level::Durable).unwrap();
+        other.publish(|tick| *tick = day).unwrap().wait(Level::Durable).unwrap();
+        clock.advance(Duration::from_secs(86_400));
+    }
+    engine.retain().unwrap();
+    let first = |topic: &slipring::Topic<u64>| numbers(topic, 1)[0];
+    assert_eq!(first(&ticks), (0, 16, 16));
+    assert_eq!(first(&kept), (0, 0, 0));
+    let refused = ticks.replay("late").start(StartAt::Offset(15)).open().unwrap_err().to_string();
+    assert!(refused.contains("15") && refused.contains("earliest is 16") && refused.contains("30"), "{refused}");
 }
