@@ -8,6 +8,7 @@ use crate::group::{AnyGroup, Group, GroupDescription, GroupName};
 use crate::journal::storage::{Disk, Storage};
 use crate::journal::{DiskError, Freed, Journal, OpenError, Options, Recovered};
 use crate::journaler::{Journaling, Pace};
+use crate::lifecycle::lifecycle;
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::producer::Producers;
@@ -165,6 +166,7 @@ impl Shared {
 
     fn remove(&self, gone: &Arc<dyn AnyTopic>) {
         self.topics().open.retain(|topic| !Arc::ptr_eq(topic, gone));
+        lifecycle!(info, "topic deleted", topic = gone.name());
     }
 
     pub(crate) fn add(
@@ -510,6 +512,7 @@ impl Engine {
             let topic = left.remove(next);
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             reports.push(topic.shutdown(left));
+            lifecycle!(info, "topic shut down", topic = topic.name());
         }
         let journal = self.shared.host.journaling.as_ref().map(|journaling| journaling.close(deadline));
         Report { topics: reports, journal }

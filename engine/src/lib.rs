@@ -40,6 +40,7 @@ pub mod journal;
 mod journaler;
 mod lane;
 mod letter;
+mod lifecycle;
 mod linger;
 mod message;
 mod metrics;

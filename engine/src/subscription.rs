@@ -3,6 +3,7 @@
 use crate::cores::CoresError;
 use crate::error::{CancelError, SubscribeError};
 use crate::letter::Origin;
+use crate::lifecycle::lifecycle;
 use crate::overflow::Tally;
 use crate::partition::Partition;
 use crate::producer::Producers;
@@ -206,7 +207,29 @@ fn attend<E, K: Producers, S, X: Display>(
 ) where
     E: Send + Sync + 'static,
 {
+    lifecycle!(info, "consumer started", topic = subscriber.topic.name, consumer = run.tally.name);
     let ending = read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run);
+    match &ending {
+        Ending::Failed(_cause) => {
+            lifecycle!(
+                error,
+                "consumer failed",
+                topic = subscriber.topic.name,
+                consumer = run.tally.name,
+                cause = _cause
+            );
+        }
+        Ending::Stopped(_cause) => {
+            lifecycle!(
+                info,
+                "consumer stopped",
+                topic = subscriber.topic.name,
+                consumer = run.tally.name,
+                cause = _cause
+            );
+        }
+        _ => lifecycle!(info, "consumer has read all", topic = subscriber.topic.name, consumer = run.tally.name),
+    }
     drop(policy);
     if let Ending::Failed(cause) = &ending {
         subscriber.topic.fail(&run.tally.name, cause);

@@ -9,6 +9,7 @@ use crate::group::GroupBuilder;
 use crate::identity::Identities;
 use crate::journal::Retention;
 use crate::journaler::STAGE;
+use crate::lifecycle::lifecycle;
 use crate::message::Message;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::overflow::{Counts, Overflow, Slow, Tally};
@@ -332,6 +333,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
             created = Some(Arc::clone(&inner));
             Ok(inner)
         })?;
+        lifecycle!(info, "topic created", topic = name, shape = shape);
         created.map(|inner| Topic { inner }).ok_or(TopicError::ShutDown)
     }
 }
@@ -527,6 +529,7 @@ impl<E, K: Producers> Inner<E, K> {
             Ok(at_once) => {
                 if tally.is_some_and(|tally| !tally.evicted.swap(true, Ordering::Relaxed)) {
                     Counts::add(&self.counts.evicted, 1);
+                    lifecycle!(warn, "consumer evicted", topic = self.name, consumer = name);
                 }
                 if at_once { Evicted::Gone } else { Evicted::Leaves }
             }

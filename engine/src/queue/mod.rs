@@ -27,6 +27,7 @@ pub use worker::{Lease, LeaseError, Worker};
 use crate::error::{SubscribeError, check_name};
 use crate::graves::{DeadLetterError, Graves, Keeper, Verdict};
 use crate::letter::{self, DeadLetter};
+use crate::lifecycle::lifecycle;
 use crate::message::Message;
 use crate::metrics::QueueMetrics;
 use crate::producer::Producers;
@@ -190,6 +191,7 @@ impl<K: Producers> QueueBuilder<K> {
         let desk = Desk::new(topic, self.name, builder.stage(), (dead_topic, graves, keeper), leases, parts);
         let reader: Arc<dyn Reader<Message, K>> = Arc::clone(&desk) as _;
         readers.add(Arc::downgrade(&reader) as Weak<_>);
+        lifecycle!(info, "queue opened", topic = topic.name, queue = desk.name);
         Ok(desk)
     }
 }

@@ -1,0 +1,71 @@
+//! What `tracing` is told: beginnings and ends, never an event of a topic.
+
+use slipring::{Engine, Message, Slow};
+use std::fmt::Debug;
+use std::sync::Mutex;
+use std::time::Duration;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Collect;
+
+impl Subscriber for Collect {
+    fn enabled(&self, of: &Metadata<'_>) -> bool {
+        of.target() == "slipring"
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        struct Text(String);
+        impl Visit for Text {
+            fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+                self.0 += &format!(" {}={value:?}", field.name());
+            }
+        }
+        let mut text = Text(event.metadata().level().to_string());
+        event.record(&mut text);
+        TOLD.lock().unwrap().push(text.0);
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn tracing_is_told_of_beginnings_and_ends_and_not_of_events() {
+    tracing::subscriber::set_global_default(Collect).unwrap();
+    let engine = Engine::builder().build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").capacity(64).create().unwrap();
+    ticks.subscribe("book").run(|tick, _| if *tick < 9_999 { Ok(()) } else { Err("too high") }).unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    (0..10_000).for_each(|number| _ = producer.publish(|tick| *tick = number).unwrap());
+    while ticks.closed().is_none() {
+        std::thread::yield_now();
+    }
+    let slow = engine.topic::<u64>("slow").capacity(1).slow(Slow::EVICT).create().unwrap();
+    let _away = slow.subscribe("away").poll().unwrap();
+    let mut to_slow = slow.producer().create().unwrap();
+    (0..2).for_each(|_| _ = to_slow.publish(|_| ()).unwrap());
+    let jobs = engine.topic::<Message>("jobs").create().unwrap();
+    let _worker = jobs.queue("resize").join().unwrap();
+    engine.delete_forced("slow").unwrap();
+    engine.shutdown(Duration::from_secs(60));
+    let told = TOLD.lock().unwrap().join("\n");
+    for line in [
+        "INFO message=topic created topic=ticks shape=64 slots of u64",
+        "INFO message=consumer started topic=ticks consumer=book",
+        "ERROR message=consumer failed topic=ticks consumer=book cause=too high",
+        "WARN message=consumer evicted topic=slow consumer=away",
+        "INFO message=queue opened topic=jobs queue=resize",
+        "INFO message=topic deleted topic=slow",
+        "INFO message=topic shut down topic=ticks",
+    ] {
+        assert!(told.contains(line), "no {line:?} in\n{told}");
+    }
+    assert!(told.lines().count() < 20, "{told}");
+}
