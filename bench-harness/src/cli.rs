@@ -198,6 +198,7 @@ pub const PEERS: &[Scenario] = &[
     Scenario::IdleWake,
     Scenario::Topic,
     Scenario::TopicMulti,
+    Scenario::Group,
     Scenario::Message,
 ];
 

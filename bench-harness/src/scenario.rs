@@ -37,7 +37,7 @@ pub enum Scenario {
     TopicMulti,
     /// Messages of 128 bytes with a key, through a topic of four partitions (peers only)
     Message,
-    /// A consumer group (comes with groups)
+    /// One producer, and a group of one member, which commits each batch
     Group,
     /// A durable topic (comes with the journal)
     Journal,
@@ -197,7 +197,16 @@ impl Scenario {
   rival allocates a vector a message and sends it through one channel with
   as many slots in all."
             }
-            Self::Group => "\n  A topic's partitions shared by the members of a group. Comes with groups.",
+            Self::Group => {
+                r"
+    +----------+     +-----------------+     +----------------+
+    | producer |---->| engine: a topic |---->| group, 1 member |
+    +----------+     +-----------------+     +----------------+
+                                              poll, read, commit
+
+  The work of topic, read by the only member of a group, which commits each
+  batch, so that its cost over a bare poll can be read off."
+            }
             Self::Journal => "\n  A durable topic: publish, written, fsynced. Comes with the journal.",
             Self::Transform => "\n  Consume, transform, produce in one atomic frame. Comes with delivery.",
         }
@@ -219,7 +228,7 @@ impl Scenario {
             Self::Topic => "one producer and one subscriber through the engine",
             Self::TopicMulti => "the same through a topic that takes many producers",
             Self::Message => "messages of 128 bytes with a key, through a topic of four partitions",
-            Self::Group => "a consumer group (not there yet)",
+            Self::Group => "one producer and a group of one member, which commits each batch",
             Self::Journal => "a durable topic (not there yet)",
             Self::Transform => "consume, transform, produce (not there yet)",
         }
@@ -228,7 +237,6 @@ impl Scenario {
     /// What has to be built before this scenario can run, if anything.
     pub fn awaits(self) -> Option<&'static str> {
         match self {
-            Self::Group => Some("consumer groups"),
             Self::Journal => Some("the journal (durable topics)"),
             Self::Transform => Some("transactions (consume, transform, produce)"),
             _ => None,

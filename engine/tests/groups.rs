@@ -899,6 +899,22 @@ mod managed {
     }
 
     #[test]
+    fn a_handler_that_goes_on_event_by_event_is_not_late() {
+        let mut world = world(1, 4);
+        let clock = world.clock.clone();
+        let run = world.group().run(move |_, _| {
+            clock.advance(DEADLINE / 2);
+            Ok::<_, Infallible>(())
+        });
+        let run = run.unwrap();
+        (0..4).for_each(|_| world.publish(0, 4));
+        assert_eq!(world.engine.groups()[0].members[0].id, 1, "it was never fenced");
+        world.topic.close();
+        assert_eq!(run.wait(), MemberEnd::Finished);
+        assert_eq!(world.committed(0), Some(16));
+    }
+
+    #[test]
     fn a_refused_pin_starts_nothing() {
         let world = world(1, 8);
         let refused = world.group().pin(777).run(|_, _| Ok::<_, Infallible>(())).unwrap_err();

@@ -58,9 +58,12 @@ pub(crate) use by_words;
 /// What a scenario asks of a link, or `None` if a link has no stages to do it with.
 pub fn shape(scenario: Scenario) -> Option<Shape> {
     match scenario {
-        Scenario::Spsc | Scenario::MpscOne | Scenario::MpscTwo | Scenario::Topic | Scenario::TopicMulti => {
-            Some(Shape::Stream)
-        }
+        Scenario::Spsc
+        | Scenario::MpscOne
+        | Scenario::MpscTwo
+        | Scenario::Topic
+        | Scenario::TopicMulti
+        | Scenario::Group => Some(Shape::Stream),
         Scenario::PingPong => Some(Shape::PingPong),
         Scenario::IdleWake => Some(Shape::IdleWake),
         _ => None,
@@ -125,7 +128,7 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
         ours::contenders(scenario).into_iter().map(|(name, run)| Contender::new(name, "ours", Family::Ours, run)),
     );
     all.extend(ours::below(scenario).into_iter().map(|(name, run)| Contender::new(name, "ring", Family::Rival, run)));
-    if matches!(scenario, Scenario::Topic | Scenario::TopicMulti) {
+    if matches!(scenario, Scenario::Topic | Scenario::TopicMulti | Scenario::Group) {
         // What it costs over the ring is the question; the ring's own rivals are measured elsewhere.
         return all;
     }

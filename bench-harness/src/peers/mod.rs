@@ -7,6 +7,7 @@ mod contender;
 #[cfg(feature = "rivals")]
 mod disruptor;
 mod floor;
+mod groups;
 mod java;
 pub mod link;
 mod ours;

@@ -226,6 +226,11 @@ fn single(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
 pub fn below(scenario: Scenario) -> Vec<(&'static str, Measure)> {
     match scenario {
         Scenario::Topic => vec![("ring", on_link::<Ours<Single>>)],
+        Scenario::Group => vec![
+            ("ring", on_link::<Ours<Single>>),
+            ("ring-multi+idle", on_link::<WithIdleProducer>),
+            ("topic", on_link::<super::topics::Typed<Single>>),
+        ],
         // A topic keeps a producer to make others from, so its ring never has one alone.
         Scenario::TopicMulti => vec![("ring-multi+idle", on_link::<WithIdleProducer>)],
         _ => Vec::new(),
@@ -241,6 +246,10 @@ pub fn contenders(scenario: Scenario) -> Vec<(&'static str, Measure)> {
         Scenario::MpscTwo => vec![("slipring-multi", on_link::<Ours<Multi>>)],
         Scenario::Message => super::topics::contenders(scenario),
         Scenario::Topic => vec![("topic", on_link::<super::topics::Typed<Single>>)],
+        Scenario::Group => vec![
+            ("group", on_link::<super::groups::Grouped<Single>>),
+            ("group-multi", on_link::<super::groups::Grouped<Multi>>),
+        ],
         Scenario::TopicMulti => vec![("topic-multi", on_link::<super::topics::Typed<Multi>>)],
         _ => vec![("slipring", single)],
     }

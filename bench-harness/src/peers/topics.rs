@@ -21,7 +21,7 @@ pub struct Reader<const N: usize, K: Producers> {
 }
 
 /// Our wait of a class.
-fn wait(class: WaitClass) -> Wait {
+pub fn wait(class: WaitClass) -> Wait {
     match class {
         WaitClass::Spin => Wait::spin(),
         WaitClass::Yield => Wait::spin_yield(),
@@ -29,7 +29,7 @@ fn wait(class: WaitClass) -> Wait {
     }
 }
 
-fn refused(error: impl std::fmt::Display) -> NoFigure {
+pub fn refused(error: impl std::fmt::Display) -> NoFigure {
     NoFigure::Wrong(format!("the engine refused: {error}"))
 }
 

@@ -290,7 +290,7 @@ fn by_scenario<const W: usize>(
 ) -> Result<Outcome, String> {
     match shape.scenario {
         Scenario::PingPong => round_trip::run::<W>(shape, load, clock, schedules.remove(0)),
-        Scenario::Topic => topic::run::<W>(shape, load, clock, schedules),
+        Scenario::Topic | Scenario::Group => topic::run::<W>(shape, load, clock, schedules),
         _ => topology::run::<W>(shape, load, clock, schedules),
     }
 }

@@ -1,16 +1,17 @@
-//! The work of spsc through the engine: a topic and a subscriber.
+//! The work of spsc through the engine: a topic and a subscriber, or the only member of a group.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use slipring::{Engine, Producer, Producers, Subscriber, Topic, TopicBuilder, Wait};
+use slipring::{Engine, Member, Producer, Producers, Subscriber, Topic, TopicBuilder, Wait};
 
 use super::drive::{Load, Outcome, Publish, Role, Source, drive};
 use super::event::Event;
 use super::schedule::Schedule;
 use super::topology::Shape;
 use crate::clock::Clock;
+use crate::scenario::Scenario;
 
 /// A producer of the topic. The last one to go closes the topic: a topic without producers stays
 /// open by itself.
@@ -62,6 +63,23 @@ impl<const W: usize, K: Producers> Source<W> for Reader<W, K> {
     }
 }
 
+/// The only member of a group, and the engine that owns its topic.
+struct GroupReader<const W: usize, K: Producers> {
+    member: Member<Event<W>, K>,
+    _engine: Engine,
+}
+
+impl<const W: usize, K: Producers> Source<W> for GroupReader<W, K> {
+    #[inline(always)]
+    fn drain(&mut self, mut see: impl FnMut(&Event<W>)) -> bool {
+        let Ok(Some(batch)) = self.member.poll(Duration::MAX) else { return false };
+        for (event, _) in &batch {
+            see(event);
+        }
+        batch.commit().is_ok()
+    }
+}
+
 fn refused(error: impl std::fmt::Display) -> String {
     format!("the engine refused: {error}")
 }
@@ -97,7 +115,6 @@ fn with<const W: usize, K: Producers>(
     let wait: Wait = shape.wait.parse().map_err(refused)?;
     let topic = topic.create().map_err(refused)?;
     let limit = (shape.capacity / 4).clamp(1, 256);
-    let subscriber = topic.subscribe("reader").wait(wait.clone()).limit(limit).poll().map_err(refused)?;
     let left = Arc::new(AtomicUsize::new(shape.producers));
     let publishers = (0..shape.producers)
         .map(|_| {
@@ -107,5 +124,10 @@ fn with<const W: usize, K: Producers>(
         })
         .collect::<Result<Vec<_>, String>>()?;
     let role = Role { last: true, shares: false };
+    if shape.scenario == Scenario::Group {
+        let member = topic.group("readers").wait(wait).limit(limit).join().map_err(refused)?;
+        return drive(load, clock, publishers, schedules, vec![(GroupReader { member, _engine: engine }, role)]);
+    }
+    let subscriber = topic.subscribe("reader").wait(wait).limit(limit).poll().map_err(refused)?;
     drive(load, clock, publishers, schedules, vec![(Reader { subscriber, _engine: engine }, role)])
 }

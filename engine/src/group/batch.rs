@@ -29,6 +29,7 @@ where
     E: Send + Sync + 'static,
 {
     pub(super) group: &'m Group<E, K>,
+    pub(super) link: &'m Link,
     pub(super) epoch: u64,
     pub(super) name: &'m TopicPartition,
     pub(super) lease: &'m Lease,
@@ -130,7 +131,10 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
         if !(first..=end).contains(&offset) {
             return Err(CommitError::OutOfBatch { asked: offset, first, end });
         }
-        Ok(held.commit_to(offset)?)
+        held.commit_to(offset)?;
+        // Progress, as a poll is.
+        held.link.see(held.group.now());
+        Ok(())
     }
 }
 
@@ -146,11 +150,11 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
     #[inline]
     pub(super) fn work<X: Display>(
         &mut self,
-        link: &Link,
         handler: &mut impl FnMut(&E, At) -> Result<(), X>,
         culprit: &mut u64,
     ) -> Option<String> {
         let held = self.held.as_mut()?;
+        let link = held.link;
         loop {
             let (mut kept, mut done, mut failed) = (0, held.first(), None);
             for (event, at) in (GroupMessages { inner: Some(Handing::new(held)) }) {
@@ -166,6 +170,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
                 }
             }
             let committed = held.commit_to(done);
+            held.link.see(held.group.now());
             let moot = held.events.is_moot() || link.stopped.load(Ordering::Relaxed);
             if failed.is_some() || committed.is_err() || moot || held.events.is_empty() {
                 return failed;

@@ -131,7 +131,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// How long the member may go without a poll before it is fenced, by the engine's clock: 300 seconds unless told.
+    /// How long the member may go without a poll or a commit of a part of its batch before it is fenced, by the engine's
+    /// clock: 300 seconds unless told. A managed member commits each time it has handled a quarter of what a partition
+    /// holds, or all that is there.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.joining.deadline = deadline;
         self

@@ -53,6 +53,13 @@ impl Link {
         self.news.load(Ordering::Acquire)
     }
 
+    /// The member makes progress.
+    #[inline]
+    pub(super) fn see(&self, now: Duration) {
+        // Seen a little late by the timer: no matter.
+        self.seen.store(nanos(now), Ordering::Relaxed);
+    }
+
     pub(super) fn activity(&self) -> Activity {
         match self.seen.load(Ordering::SeqCst) {
             NEVER => Activity::Waiting,

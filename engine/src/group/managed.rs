@@ -210,7 +210,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
         let Some(partition) = batch.partition() else { continue };
         loop {
             let mut culprit = 0;
-            let worked = caught(|| batch.work(&link, handler, &mut culprit));
+            let worked = caught(|| batch.work(handler, &mut culprit));
             let cause = match worked {
                 Ok(None) => break,
                 Ok(Some(cause)) => cause,

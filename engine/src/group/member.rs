@@ -49,8 +49,9 @@ use std::time::{Duration, Instant};
 /// without commit is read again, by this member or by whoever has the partition then.
 ///
 /// # Progress
-/// A member must poll again within its [deadline](crate::GroupBuilder::deadline), or it is fenced: others get its
-/// partitions, and its next poll or commit is an error. Waiting in a poll counts as progress, however long it takes.
+/// A member must poll, or commit a part of its batch, within its [deadline](crate::GroupBuilder::deadline), or it is
+/// fenced: others get its partitions, and its next poll or commit is an error. Waiting in a poll counts as progress,
+/// however long it takes.
 ///
 /// # Leaving
 /// Dropping a member leaves: what it had moves to the others at once. A member with a
@@ -168,8 +169,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         if !self.unsettled && !self.link.has_news() && !self.over {
             let mut look = Look::new(&mut self.hands, &self.link, &*self.group.clock, self.settings.limit);
             if let (Found::Source(source), None) = (self.watch.next(&mut look, true, None), look.closed) {
-                // Released with the next fence, or seen a little late: no matter.
-                self.link.seen.store(nanos(self.group.clock.now()), Ordering::Relaxed);
+                self.link.see(self.group.clock.now());
                 return Ok(Next::Source(source));
             }
         }
@@ -222,7 +222,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.watch.remove(source);
         if let Some(hand) = &mut self.hands[source] {
             hand.ended = true;
-            self.group.end(hand.id);
+            self.group.end(hand);
         }
     }
 
@@ -294,7 +294,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     #[inline]
     pub(super) fn hand_out(&mut self, source: usize) -> Result<GroupBatch<'_, E, K>, GroupError> {
-        let Self { group, epoch, settings, hands, .. } = self;
+        let Self { group, epoch, link, settings, hands, .. } = self;
         let Some(hand) = &mut hands[source] else { return Ok(GroupBatch { held: None }) };
         let Hand { consumer, lease, name, tally, .. } = hand;
         // What went wrong since the look is told by the next one.
@@ -312,6 +312,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         Ok(GroupBatch {
             held: Some(Held {
                 group,
+                link,
                 epoch: *epoch,
                 name,
                 lease,

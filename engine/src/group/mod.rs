@@ -400,10 +400,14 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// A member has read and committed a closed partition to its end.
-    fn end(&self, id: PartitionId) {
+    fn end(&self, hand: &Hand<E, K>) {
         let mut state = self.state();
-        if let Some(place) = state.places.get_mut(&id) {
-            place.ended = true;
+        match state.places.get_mut(&hand.id) {
+            Some(place) if place.lease.as_ref().is_some_and(|lease| Arc::ptr_eq(lease, &hand.lease)) => {
+                place.ended = true;
+            }
+            // It was fenced meanwhile: what its successor does there is not its business.
+            _ => return,
         }
         // Who waits for more may be at the end as well.
         if state.places.values().filter(|place| place.gates()).all(|place| place.ended) {
