@@ -72,6 +72,11 @@ pub trait Clock: Send + Sync + 'static {
     /// The time since the clock's own beginning. It never goes back.
     fn now(&self) -> Duration;
 
+    /// The same to within some milliseconds, for less than a reading of [`now`](Self::now) costs.
+    fn coarse(&self) -> Duration {
+        self.now()
+    }
+
     /// The world's time. It may jump.
     fn wall(&self) -> Timestamp;
 
@@ -94,17 +99,34 @@ pub trait Tick: Send + Sync {
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,
+    coarse_start: Duration,
 }
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Instant::now(), coarse_start: coarse() }
     }
+}
+
+/// The kernel's time at its last tick, where it has such a clock.
+fn coarse() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        let at = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        Duration::new(at.tv_sec.unsigned_abs(), at.tv_nsec.unsigned_abs() as u32)
+    }
+    #[cfg(not(target_os = "linux"))]
+    Duration::ZERO
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    #[inline]
+    fn coarse(&self) -> Duration {
+        if cfg!(target_os = "linux") { coarse().saturating_sub(self.coarse_start) } else { self.now() }
     }
 
     fn wall(&self) -> Timestamp {

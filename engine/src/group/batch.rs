@@ -170,7 +170,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
                 }
             }
             let committed = held.commit_to(done);
-            held.link.see(held.group.now());
+            held.link.see(held.group.clock.coarse());
             let moot = held.events.is_moot() || link.stopped.load(Ordering::Relaxed);
             if failed.is_some() || committed.is_err() || moot || held.events.is_empty() {
                 return failed;

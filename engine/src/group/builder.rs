@@ -96,8 +96,8 @@ where
 /// As Kafka has it between two polls.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Room for a batch that is worth its overhead, and small enough to be handled within any deadline.
-const LIMIT: usize = 512;
+/// Room for a batch that is worth its overhead, and small enough to be handled within the deadline at 70 ms an event.
+const LIMIT: usize = 4096;
 
 impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     pub(crate) fn new(host: Arc<Host>, name: String, topics: Vec<Arc<crate::topic::Inner<E, K>>>) -> Self {
@@ -132,7 +132,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     }
 
     /// How long the member may go without a poll or a commit of a part of its batch before it is fenced, by the engine's
-    /// clock: 300 seconds unless told. A managed member commits each time it has handled a quarter of what a partition
+    /// clock, to a few milliseconds: 300 seconds unless told. A managed member commits each time it has handled a quarter of what a partition
     /// holds, or all that is there.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.joining.deadline = deadline;
@@ -153,7 +153,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// At most so many events in one batch, 512 unless told; 0 is taken as 1.
+    /// At most so many events in one batch, 4,096 unless told; 0 is taken as 1.
     pub fn limit(mut self, events: usize) -> Self {
         self.settings.limit = events.max(1);
         self

@@ -69,6 +69,6 @@ impl Link {
 }
 
 pub(super) fn nanos(time: Duration) -> u64 {
-    // 584 years.
-    u64::try_from(time.as_nanos()).unwrap_or(NEVER).min(NEVER - 1)
+    // 584 years at most.
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into()).min(NEVER - 1)
 }

@@ -169,7 +169,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         if !self.unsettled && !self.link.has_news() && !self.over {
             let mut look = Look::new(&mut self.hands, &self.link, &*self.group.clock, self.settings.limit);
             if let (Found::Source(source), None) = (self.watch.next(&mut look, true, None), look.closed) {
-                self.link.see(self.group.clock.now());
+                self.link.see(self.group.clock.coarse());
                 return Ok(Next::Source(source));
             }
         }
