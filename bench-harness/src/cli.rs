@@ -43,6 +43,8 @@ pub enum Command {
     Peers(PeersArgs),
     /// Many topics in which nothing happens: their memory, and the processor time they take
     Idle(IdleArgs),
+    /// Measure what our ways of waiting cost: latency, throughput, an idle ring, the heavy fence
+    Waits(WaitsArgs),
     /// Walk a scenario over rates, capacities or payloads
     Sweep(SweepArgs),
     /// Compare two results, or two builds of this program
@@ -111,7 +113,7 @@ pub struct DoctorArgs {
 pub struct PeersArgs {
     /// One or more of spsc, mpsc-1, mpsc-2, mpsc (both), fanout, pipeline, diamond, ping-pong, idle-wake,
     /// topic, topic-multi (against the bare ring), message (against a channel of vectors)
-    #[arg(required = true, value_enum, hide_possible_values = true)]
+    #[arg(required = true, value_parser = peers_scenario)]
     pub scenarios: Vec<Scenario>,
     /// Rivals: all, none, or some of crossbeam,rtrb,disruptor,kanal,flume,std; native adds the
     /// channels' own blocking calls
@@ -202,6 +204,32 @@ pub const PEERS: &[Scenario] = &[
     Scenario::Message,
 ];
 
+/// A scenario that `peers` measures.
+fn peers_scenario(name: &str) -> Result<Scenario, String> {
+    scenario_of(name, |scenario| scenario == Scenario::Mpsc || PEERS.contains(&scenario), "peers")
+}
+
+/// A scenario that `run` measures.
+fn run_scenario(name: &str) -> Result<Scenario, String> {
+    scenario_of(name, |_| true, "run")
+}
+
+/// The scenario of that name; what can't be measured yet is told by the command, with what it waits for.
+fn scenario_of(name: &str, takes: impl Fn(Scenario) -> bool, command: &str) -> Result<Scenario, String> {
+    match Scenario::from_str(name, false) {
+        Ok(scenario) if takes(scenario) => Ok(scenario),
+        found => {
+            let names: Vec<_> = Scenario::value_variants()
+                .iter()
+                .filter(|scenario| takes(**scenario) && scenario.awaits().is_none())
+                .map(|scenario| scenario.name())
+                .collect();
+            let why = if found.is_ok() { "no rival does it, use run; " } else { "" };
+            Err(format!("{why}{command} measures {}", names.join(", ")))
+        }
+    }
+}
+
 /// How a producer paces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Loop {
@@ -226,7 +254,7 @@ pub enum Full {
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
     /// The scenario
-    #[arg(value_enum, hide_possible_values = true)]
+    #[arg(value_parser = run_scenario)]
     pub scenario: Scenario,
     /// Messages a second, all producers together: 100k/s, 1M/s, max
     #[arg(long, default_value = "1M/s")]
@@ -258,7 +286,8 @@ pub struct LoadArgs {
     /// Messages published at once
     #[arg(long, default_value_t = 1)]
     pub batch: usize,
-    /// How consumers wait: busy-spin, spin, spin-yield, backoff, spin-then-park
+    /// How consumers wait: busy-spin, spin, spin-yield, backoff, spin-then-park, with settings by commas such as
+    /// spin-then-park,pause=0,spins=2000,yields=20
     /// [default: spin while each thread has a core, else spin-yield]
     #[arg(long)]
     pub wait: Option<String>,
@@ -338,6 +367,51 @@ pub const RUN: &[Scenario] = &[
     Scenario::Transform,
 ];
 
+/// Options of `waits`.
+#[derive(Clone, Debug, Args)]
+#[command(long_about = "Measure what our ways of waiting cost.\n\n\
+    latency: open loop, fixed and Poisson, the default consumer against one that only spins and\n\
+    never pauses. park: throughput of a consumer that may sleep but never does against one that\n\
+    can't. idle: the processor time of 8 sleeping consumers on an idle ring. heavy: a producer's\n\
+    throughput while another thread issues heavy fences. Rounds of both sides take turns; ratios\n\
+    are over paired rounds, with a 95 % bootstrap interval.")]
+pub struct WaitsArgs {
+    /// What to measure, by commas
+    #[arg(value_enum, value_delimiter = ',', default_values_t = [WaitPart::Latency, WaitPart::Park, WaitPart::Idle, WaitPart::Heavy])]
+    pub parts: Vec<WaitPart>,
+    /// Rates of the open loop, by commas
+    #[arg(long, value_delimiter = ',', value_parser = quantity::count, default_value = "100k,1M,2M,5M,10M")]
+    pub rates: Vec<u64>,
+    /// Rounds a side
+    #[arg(long, default_value_t = 7)]
+    pub rounds: usize,
+    /// Length of a round
+    #[arg(long, value_parser = quantity::duration, default_value = "200ms")]
+    pub duration: Duration,
+    /// Slots
+    #[arg(long, value_parser = quantity::capacity, default_value = "8192")]
+    pub capacity: usize,
+    /// Cores of the producer and the consumer, such as p=0,c=1, or none
+    #[arg(long)]
+    pub pin: Option<PinPlan>,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// A part of `waits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaitPart {
+    /// The default consumer against one that only spins, in open loop
+    Latency,
+    /// A consumer that may sleep but never does, against one that can't
+    Park,
+    /// 8 sleeping consumers on an idle ring
+    Idle,
+    /// A running producer under heavy fences
+    Heavy,
+}
+
 /// Options of `sweep`.
 #[derive(Clone, Debug, Args)]
 #[command(long_about = "Walk a scenario over rates, capacities or payloads.\n\n\
@@ -345,7 +419,7 @@ pub const RUN: &[Scenario] = &[
     reached with a p99 of at most ten times the lowest p99 of the walk.")]
 pub struct SweepArgs {
     /// The scenario
-    #[arg(value_enum, hide_possible_values = true)]
+    #[arg(value_parser = run_scenario)]
     pub scenario: Scenario,
     /// Rates to walk: 100k..50M:log, or the one rate of another walk
     #[arg(long, default_value = "100k..20M:log")]

@@ -24,6 +24,8 @@ mod run;
 mod scenario;
 mod statistics;
 mod sweep;
+mod wait_spec;
+mod waits;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::command(&arguments),
         Command::Idle(arguments) => idle::command(&arguments),
         Command::Doctor(arguments) => doctor::command(arguments.json),
+        Command::Waits(arguments) => waits::command(&arguments),
         Command::Sweep(arguments) => sweep::command(&arguments),
         Command::Compare(arguments) => compare::command(&arguments),
         Command::Baseline(arguments) => baseline::command(&arguments),

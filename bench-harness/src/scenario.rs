@@ -247,7 +247,7 @@ impl Scenario {
 /// The drawings of some scenarios, for a command's long help.
 pub fn gallery(scenarios: &[Scenario]) -> String {
     let mut text = String::from("SCENARIOS\n");
-    for scenario in scenarios {
+    for scenario in scenarios.iter().filter(|scenario| scenario.awaits().is_none()) {
         text.push_str(&format!("\n{}: {}\n{}\n", scenario.name(), scenario.summary(), scenario.topology()));
     }
     text

@@ -224,3 +224,34 @@ fn a_sweep_walks_and_can_be_drawn_again() {
     assert!(points >= 2, "{points}");
     assert_eq!(code(&["report", scratch.text()]), 0);
 }
+
+#[test]
+fn waits_measures_all_its_parts() {
+    let scratch = Scratch::new("waits");
+    let words = ["waits", "--rates", "50k", "--rounds", "2", "--duration", "40ms", "--out", scratch.text()];
+    let output = bench(&words);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let document = scratch.json("waits.json");
+    let rows = document["rows"].as_array().unwrap();
+    let of = |part: &str| rows.iter().filter(|row| row["what"].as_str().unwrap().starts_with(part)).count();
+    // Fixed and Poisson, p50 and p99 each.
+    assert_eq!((of("latency"), of("park"), of("idle"), of("heavy")), (4, 1, 1, 4));
+    for row in rows.iter().filter(|row| !row["what"].as_str().unwrap().starts_with("latency")) {
+        assert!(row["ours"][0].as_f64().is_some_and(|figure| figure > 0.0), "{row}");
+    }
+    assert!(scratch.read("waits.txt").contains("8 sleeping consumers"));
+    assert_eq!(code(&["waits", "idle", "--rounds", "0"]), 64);
+}
+
+#[test]
+fn commands_name_only_what_they_measure() {
+    for (words, absent) in [(["peers", "nonsense"], "topic"), (["peers", "topic"], "work-sharing")] {
+        let output = bench(&words);
+        assert_eq!(output.status.code(), Some(64));
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains("ping-pong") && !told.contains(&format!(", {absent}")), "{told}");
+    }
+    let told = String::from_utf8_lossy(&bench(&["run", "--help"]).stdout).into_owned();
+    assert!(told.contains("work-sharing") && !told.contains("not there yet"), "{told}");
+    assert_eq!(code(&["run", "spsc", "--quick", "--wait", "spin,naps=3"]), 64);
+}

@@ -251,6 +251,7 @@ pub fn contenders(scenario: Scenario) -> Vec<(&'static str, Measure)> {
             ("group-multi", on_link::<super::groups::Grouped<Multi>>),
         ],
         Scenario::TopicMulti => vec![("topic-multi", on_link::<super::topics::Typed<Multi>>)],
+        Scenario::PingPong => vec![("slipring-multi", on_link::<Ours<Multi>>), ("slipring", single)],
         _ => vec![("slipring", single)],
     }
 }

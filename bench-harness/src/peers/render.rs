@@ -135,6 +135,9 @@ fn page(document: &PeersDocument) -> String {
         "some values were wrong: see below"
     };
     page.badge(document.valid(), if document.valid() { "VALID" } else { "INVALID" }, reason);
+    if let Some(warning) = document.warning() {
+        page.badge(false, "WIDE", &warning);
+    }
     for line in &document.setup {
         page.text(line);
     }

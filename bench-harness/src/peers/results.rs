@@ -112,6 +112,16 @@ pub struct NotApplicable {
     pub reason: String,
 }
 
+/// A ratio whose interval is wider than this part of it says little.
+const WIDE: f64 = 0.25;
+
+impl Ratio {
+    /// The width of the interval, as a part of the ratio.
+    fn breadth(&self) -> f64 {
+        (self.high - self.low) / self.ratio
+    }
+}
+
 impl Row {
     /// More is better.
     pub fn more_is_better(&self) -> bool {
@@ -139,6 +149,26 @@ impl PeersDocument {
     /// Every row is valid.
     pub fn valid(&self) -> bool {
         self.faults.is_empty() && self.rows.iter().all(|row| row.valid)
+    }
+
+    /// What to know about our ratios against rivals that say little: their intervals are wider than [`WIDE`] of the figure.
+    pub fn warning(&self) -> Option<String> {
+        let rivals = || self.ratios.iter().filter(|ratio| !ratio.floor);
+        let wide = || rivals().filter(|ratio| ratio.breadth() > WIDE);
+        let widest = wide().max_by(|one, other| one.breadth().total_cmp(&other.breadth()))?;
+        Some(format!(
+            "{} of {} ratios against rivals have a 95 % interval wider than {:.0} %; the widest: {} against {} at {}, {:.2}x in \
+             {:.2}..{:.2}. Values were right, figures are loose: take more or longer rounds, or a quieter machine (doctor)",
+            wide().count(),
+            rivals().count(),
+            WIDE * 100.0,
+            widest.ours,
+            widest.against,
+            widest.capacity,
+            widest.ratio,
+            widest.low,
+            widest.high
+        ))
     }
 
     /// Adds a row from its rounds.
@@ -187,5 +217,36 @@ impl Family {
     /// It is this project's.
     pub fn is_ours(self) -> bool {
         self == Self::Ours
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ratio(against: &str, low: f64, high: f64) -> Ratio {
+        Ratio {
+            scenario: "spsc".to_owned(),
+            mode: "one-by-one".to_owned(),
+            capacity: 256,
+            payload: 8,
+            unit: "M/s".to_owned(),
+            ours: "slipring".to_owned(),
+            against: against.to_owned(),
+            floor: is_floor(against),
+            ratio: 2.0,
+            low,
+            high,
+        }
+    }
+
+    #[test]
+    fn wide_intervals_are_named() {
+        let ratios = vec![ratio("std", 1.9, 2.1), ratio("bare-ring", 1.0, 9.0)];
+        let mut document = PeersDocument { ratios, ..PeersDocument::default() };
+        assert_eq!(document.warning(), None);
+        document.ratios.extend([ratio("kanal", 1.7, 2.3), ratio("flume", 1.0, 4.0)]);
+        let warning = document.warning().unwrap();
+        assert!(warning.contains("2 of 3") && warning.contains("against flume"), "{warning}");
     }
 }

@@ -26,6 +26,9 @@ pub fn render(document: &PeersDocument) -> String {
             let _ = writeln!(text, "  {contenders} ({where_}): {reason}");
         }
     }
+    if let Some(warning) = document.warning() {
+        let _ = writeln!(text, "\nWIDE {warning}");
+    }
     for fault in &document.faults {
         let _ = writeln!(text, "\nINVALID {fault}");
     }

@@ -9,7 +9,7 @@ use super::drive::{Load, Outcome};
 use super::event::PAYLOADS;
 use super::live::Display;
 use super::recorder::{Live, Record};
-use super::schedule::Schedule;
+use super::schedule::{Arrival, Schedule};
 use super::topology::Shape;
 use super::{hiccup, round_trip, topic, topology};
 use crate::cli::{Full, LoadArgs};
@@ -112,7 +112,7 @@ pub fn shape(load: &LoadArgs, cores: usize) -> Result<Shape, Failure> {
             _ => "spin-yield".to_owned(),
         },
     };
-    wait.parse::<slipring_ring::Wait>().map_err(|error| Failure::usage(error.to_string()))?;
+    crate::wait_spec::parse(&wait).map_err(Failure::usage)?;
     Ok(Shape { scenario, producers, consumers, capacity: load.capacity, wait })
 }
 
@@ -209,6 +209,40 @@ pub fn measure(
     document.plot = plot(&total);
     document.timeline = timeline(&measured.records[0].slices, duration.as_secs_f64());
     Ok(Measured { document, ..measured })
+}
+
+/// One run of one producer and one consumer in open loop, for whoever compares ways of waiting: the latencies, and
+/// whether the rate was reached.
+///
+/// # Errors
+///
+/// [`Failure`]: usage, or a run that could not be made.
+pub fn open_loop(
+    wait: &str,
+    (arrival, rate): (&Arrival, f64),
+    capacity: usize,
+    duration: Duration,
+    pins: &PinPlan,
+) -> Result<(Percentiles, bool), Failure> {
+    let clock = Clock::new();
+    let shape = Shape { scenario: Scenario::Spsc, producers: 1, consumers: 1, capacity, wait: wait.to_owned() };
+    let load = Load {
+        duration,
+        warmup: duration / 8,
+        batch: 1,
+        closed: false,
+        may_drop: false,
+        stall: None,
+        pins: pins.clone(),
+        live: None,
+    };
+    let schedules = Schedule::for_producers(arrival, Rate::PerSecond(rate), 1, &clock)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let outcome = by_payload(32, &shape, &load, &clock, schedules).map_err(Failure::Invalid)?;
+    if let Some(fault) = outcome.faults.first() {
+        return Err(Failure::Invalid(fault.clone()));
+    }
+    Ok((Percentiles::of(&outcome.record.total()), outcome.seconds <= duration.as_secs_f64() * MISSED))
 }
 
 /// Fills in the runs, the rate and the verdict.

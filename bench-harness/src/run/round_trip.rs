@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use slipring_ring::{Builder, Consumer, Producer, Ring, Single, Stage, Wait};
+use slipring_ring::{Builder, Consumer, Producer, Ring, Single, Stage};
 
 use super::drive::{Load, Outcome};
 use super::event::{Event, Seen};
@@ -16,7 +16,7 @@ type Half<const W: usize> = (Producer<Event<W>, Single>, Consumer<Event<W>, Sing
 
 fn open<const W: usize>(shape: &Shape) -> Result<Half<W>, String> {
     let refused = |error: &dyn std::fmt::Display| format!("the ring was refused: {error}");
-    let wait: Wait = shape.wait.parse().map_err(|error| refused(&error))?;
+    let wait = crate::wait_spec::parse(&shape.wait)?;
     let mut builder = Builder::single(shape.capacity, Event::<W>::default);
     builder.poll(Stage::new("reader").wait(wait.clone()));
     let (mut producer, ring) = builder.build().map_err(|error| refused(&error))?;

@@ -112,7 +112,7 @@ fn with<const W: usize, K: Producers>(
     clock: &Clock,
     schedules: Vec<Schedule>,
 ) -> Result<Outcome, String> {
-    let wait: Wait = shape.wait.parse().map_err(refused)?;
+    let wait = crate::wait_spec::parse(&shape.wait)?;
     let topic = topic.create().map_err(refused)?;
     let limit = (shape.capacity / 4).clamp(1, 256);
     let left = Arc::new(AtomicUsize::new(shape.producers));

@@ -120,7 +120,7 @@ fn with<const W: usize, K: Kind>(
     clock: &Clock,
     schedules: Vec<Schedule>,
 ) -> Result<Outcome, String> {
-    let wait: Wait = shape.wait.parse().map_err(refused)?;
+    let wait = crate::wait_spec::parse(&shape.wait)?;
     let sharing = shape.scenario == Scenario::WorkSharing;
     if sharing {
         builder.workers(Stage::new("pool").wait(wait.clone()), shape.consumers);
