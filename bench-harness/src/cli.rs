@@ -224,7 +224,11 @@ fn scenario_of(name: &str, takes: impl Fn(Scenario) -> bool, command: &str) -> R
                 .filter(|scenario| takes(**scenario) && scenario.awaits().is_none())
                 .map(|scenario| scenario.name())
                 .collect();
-            let why = if found.is_ok() { "no rival does it, use run; " } else { "" };
+            let why = if found.is_ok_and(|scenario| scenario.awaits().is_none()) {
+                "no rival does it, use run; "
+            } else {
+                ""
+            };
             Err(format!("{why}{command} measures {}", names.join(", ")))
         }
     }
@@ -371,7 +375,7 @@ pub const RUN: &[Scenario] = &[
 #[derive(Clone, Debug, Args)]
 #[command(long_about = "Measure what our ways of waiting cost.\n\n\
     latency: open loop, fixed and Poisson, the default consumer against one that only spins and\n\
-    never pauses. park: throughput of a consumer that may sleep but never does against one that\n\
+    never pauses. park: throughput of a consumer that may sleep but never does, against one that\n\
     can't. idle: the processor time of 8 sleeping consumers on an idle ring. heavy: a producer's\n\
     throughput while another thread issues heavy fences. Rounds of both sides take turns; ratios\n\
     are over paired rounds, with a 95 % bootstrap interval.")]
@@ -382,6 +386,12 @@ pub struct WaitsArgs {
     /// Rates of the open loop, by commas
     #[arg(long, value_delimiter = ',', value_parser = quantity::count, default_value = "100k,1M,2M,5M,10M")]
     pub rates: Vec<u64>,
+    /// How our consumer waits, with settings by commas as in `run --wait`
+    #[arg(long, default_value = "spin-then-park")]
+    pub wait: String,
+    /// How the one waits that it is held against in the open loop
+    #[arg(long, default_value = "spin,pause=0")]
+    pub against: String,
     /// Rounds a side
     #[arg(long, default_value_t = 7)]
     pub rounds: usize,

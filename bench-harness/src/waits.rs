@@ -18,7 +18,7 @@ use crate::progress::Progress;
 use crate::quantity::{per_second, three};
 use crate::run::measure::open_loop;
 use crate::run::schedule::Arrival;
-use crate::statistics;
+use crate::{statistics, wait_spec};
 
 /// What `waits` found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ pub fn command(arguments: &WaitsArgs) -> Result<(), Failure> {
     if arguments.rounds == 0 || arguments.duration.is_zero() {
         return Err(Failure::usage("--rounds and --duration are more than 0"));
     }
+    for wait in [&arguments.wait, &arguments.against] {
+        wait_spec::parse(wait).map_err(Failure::usage)?;
+    }
     let environment = Environment::capture();
     let progress = Progress::new();
     let pins = arguments.pin.clone().unwrap_or_else(|| PinPlan::spread(&environment.allowed, 1));
@@ -96,8 +99,8 @@ pub fn command(arguments: &WaitsArgs) -> Result<(), Failure> {
 }
 
 fn latency(arguments: &WaitsArgs, pins: &PinPlan, progress: &Progress, rows: &mut Vec<Row>) -> Result<(), Failure> {
-    // The default, which parks and pauses, against one that looks and looks.
-    let sides = ["spin-then-park", "spin,pause=0"];
+    // By default one that parks and pauses, against one that looks and looks.
+    let sides = [&arguments.wait, &arguments.against];
     for arrival in [Arrival::Fixed, Arrival::Poisson] {
         for rate in &arguments.rates {
             let mut found = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
@@ -172,7 +175,7 @@ fn stream(wait: &Wait, arguments: &WaitsArgs, pins: &PinPlan, each: u64) -> Resu
 }
 
 fn park(arguments: &WaitsArgs, pins: &PinPlan, rows: &mut Vec<Row>) -> Result<(), Failure> {
-    let sides = [Wait::spin_then_park().spins(u32::MAX), Wait::spin()];
+    let sides = [wait_spec::parse(&arguments.wait).map_err(Failure::usage)?.spins(u32::MAX), Wait::spin()];
     let mut each = 100_000;
     let rate = stream(&sides[1], arguments, pins, each)?;
     each = ((rate * 1e6 * arguments.duration.as_secs_f64()) as u64).max(1_000);

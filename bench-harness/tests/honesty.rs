@@ -189,7 +189,7 @@ fn exit_codes_are_a_contract() {
         assert_eq!(output.status.code(), Some(64));
         assert!(String::from_utf8_lossy(&output.stderr).contains("comes with"), "{words:?}");
     }
-    assert_eq!(code(&["peers", "topic"]), 64);
+    assert_eq!(code(&["peers", "work-sharing"]), 64);
     assert_eq!(code(&["explain", "nonsense"]), 64);
     assert_eq!(code(&["report", scratch.text(), "--format", "text"]), 0);
     assert_eq!(code(&["report", "/nowhere"]), 74);

@@ -74,7 +74,7 @@ impl Wait {
     pub const NAMES: [&'static str; 5] = ["busy-spin", "spin", "spin-yield", "backoff", "spin-then-park"];
 
     const fn new(strategy: Strategy) -> Self {
-        Self { strategy, spins: 400, yields: 20, pause: 63 }
+        Self { strategy, spins: 1_250, yields: 20, pause: 63 }
     }
 
     /// Looks again at once.
@@ -99,9 +99,13 @@ impl Wait {
         Self::new(Strategy::Backoff)
     }
 
-    /// [`spins`](Self::spins) looks with a hint, then [`yields`](Self::yields) yields, then sleep.
+    /// [`spins`](Self::spins) looks with hints (1,250 unless told: some 50 microseconds), then [`yields`](Self::yields)
+    /// yields (100 unless told), then sleep. So events that come 100,000 times a second at random seldom find the consumer
+    /// asleep.
     pub const fn spin_then_park() -> Self {
-        Self::new(Strategy::SpinThenPark)
+        let mut wait = Self::new(Strategy::SpinThenPark);
+        wait.yields = 100;
+        wait
     }
 
     /// A strategy of one's own.
