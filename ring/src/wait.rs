@@ -74,7 +74,7 @@ impl Wait {
     pub const NAMES: [&'static str; 5] = ["busy-spin", "spin", "spin-yield", "backoff", "spin-then-park"];
 
     const fn new(strategy: Strategy) -> Self {
-        Self { strategy, spins: 1_250, yields: 20, pause: 63 }
+        Self { strategy, spins: 2_000, yields: 20, pause: 63 }
     }
 
     /// Looks again at once.
@@ -99,13 +99,10 @@ impl Wait {
         Self::new(Strategy::Backoff)
     }
 
-    /// [`spins`](Self::spins) looks with hints (1,250 unless told: some 50 microseconds), then [`yields`](Self::yields)
-    /// yields (100 unless told), then sleep. So events that come 100,000 times a second at random seldom find the consumer
-    /// asleep.
+    /// [`spins`](Self::spins) looks with hints (2,000 unless told: some 80 microseconds), then [`yields`](Self::yields)
+    /// yields, then sleep. So events that come 100,000 times a second at random hardly ever find the consumer asleep.
     pub const fn spin_then_park() -> Self {
-        let mut wait = Self::new(Strategy::SpinThenPark);
-        wait.yields = 100;
-        wait
+        Self::new(Strategy::SpinThenPark)
     }
 
     /// A strategy of one's own.
