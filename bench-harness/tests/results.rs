@@ -87,7 +87,7 @@ fn every_scenario_has_our_row() {
         ("fanout", "slipring"),
         ("pipeline", "slipring"),
         ("diamond", "slipring"),
-        ("ping-pong", "slipring"),
+        ("ping-pong", "slipring-multi"),
     ] {
         let names = contenders(&document, scenario, "one-by-one");
         assert_eq!(names[0], ours, "{scenario}");
@@ -97,6 +97,7 @@ fn every_scenario_has_our_row() {
     }
     let floor = contenders(&document, "ping-pong", "one-by-one");
     assert!(floor.iter().any(|name| name == "bare-line"));
+    assert!(floor.iter().any(|name| name == "slipring"), "both kinds of ring");
 }
 
 #[test]
