@@ -1,0 +1,262 @@
+//! A subscriber's settings, and the forms in which it runs.
+
+use super::{At, Part, Seat, StartAt, Subscriber, TooOld};
+use crate::bury::{Bury, Graveyard};
+use crate::error::{SubscribeError, check_name};
+use crate::graves::DeadLetterError;
+use crate::overflow::{Slow, Tally};
+use crate::producer::Producers;
+use crate::subscription::{self, Policy, Subscription};
+use crate::topic::{Inner, Reader, Topic};
+use slipring_ring::{Multi, OnError, Stage, Wait};
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, Weak};
+
+/// The way into a topic for dead letters, shared by the threads of a subscriber.
+pub(crate) type Shelf<E> = Arc<Mutex<Graveyard<E>>>;
+
+/// Settings of a subscriber. Unpinned and parking when idle, unless told.
+pub struct SubscriberBuilder<E, K: Producers = Multi> {
+    pub(crate) topic: Arc<Inner<E, K>>,
+    pub(crate) name: String,
+    pub(crate) after: Vec<String>,
+    pub(crate) start: StartAt,
+    pub(crate) wait: Wait,
+    pub(crate) limit: usize,
+    pub(crate) core: Option<usize>,
+    pub(crate) on_error: OnError,
+    pub(crate) dead_letters: Option<Result<Shelf<E>, DeadLetterError>>,
+    slow: Option<Slow>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
+    pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
+        let (core, wait) = topic.host.cores.planned(&name);
+        Self {
+            topic,
+            name,
+            after: Vec::new(),
+            start: StartAt::default(),
+            wait: wait.unwrap_or_default(),
+            limit: usize::MAX,
+            core,
+            on_error: OnError::default(),
+            dead_letters: None,
+            slow: None,
+        }
+    }
+
+    /// Reads an event only when each of these subscribers of the same topic has done with it.
+    pub fn after<S: AsRef<str>>(mut self, subscribers: impl IntoIterator<Item = S>) -> Self {
+        self.after.extend(subscribers.into_iter().map(|name| name.as_ref().to_owned()));
+        self
+    }
+
+    /// Where it begins.
+    pub fn start(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Pins its thread to this core, by the system's number. A refused pin is an error, never a thread that runs
+    /// elsewhere.
+    pub fn pin(mut self, core: usize) -> Self {
+        self.core = Some(core);
+        self
+    }
+
+    /// How it waits for events.
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// At most so many events in one batch; 0 is taken as 1.
+    pub fn limit(mut self, events: usize) -> Self {
+        self.limit = events.max(1);
+        self
+    }
+
+    /// What follows when the handler returns an error or panics. Unless told, the topic is closed with this
+    /// subscriber's name and the cause: nothing is lost in silence, and nobody waits for ever.
+    pub fn on_error(mut self, policy: OnError) -> Self {
+        self.on_error = policy;
+        self
+    }
+
+    /// What happens when producers have no room because of this subscriber: what the
+    /// [topic](crate::TopicBuilder::slow) says, unless told.
+    pub fn slow(mut self, policy: Slow) -> Self {
+        self.slow = Some(policy);
+        self
+    }
+
+    /// What a managed subscriber would pass over goes to this topic first, and what it would stop for is passed over: so
+    /// with the default policy, an event that fails once is moved aside. If the topic does not take it, the subscriber
+    /// stops. A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::DeadLetter).
+    /// Somebody must read that topic, or it must [retain](crate::TopicBuilder::retain): like any other, it keeps nothing
+    /// for nobody.
+    ///
+    /// ```
+    /// # use slipring::{DeadLetter, Engine, Message, OnError, Record};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let orders = engine.topic::<Message>("orders").create()?;
+    /// let dead = engine.topic::<Message>("orders.dead").retain(512).create()?;
+    /// orders.subscribe("book").on_error(OnError::Retry(2)).dead_letter(&dead).run(|order, _| match order.value() {
+    ///     b"" => Err("an empty order"),
+    ///     _ => Ok(()),
+    /// })?;
+    /// let mut undertaker = dead.subscribe("undertaker").poll()?;
+    /// orders.producer().create()?.send(Record::new(""))?;
+    /// for (message, _) in &mut undertaker.poll(Duration::from_secs(60))?.unwrap() {
+    ///     let letter = DeadLetter::read(message).unwrap();
+    ///     assert_eq!((letter.attempts, &*letter.reason), (3, "an empty order"));
+    /// }
+    /// # drop(undertaker);
+    /// # assert!(engine.shutdown(Duration::from_secs(60)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dead_letter<D: Producers>(mut self, topic: &Topic<E, D>) -> Self
+    where
+        E: Bury,
+    {
+        let name = topic.name().to_owned();
+        self.dead_letters = Some(match topic.producer().create() {
+            _ if topic.id() == self.topic.id => Err(DeadLetterError::Circle { topic: name }),
+            Ok(producer) => Ok(Arc::new(Mutex::new(Graveyard::new(producer)))),
+            Err(cause) => Err(DeadLetterError::Producer { topic: name, cause }),
+        });
+        self
+    }
+
+    /// Takes the topic for dead letters out, if there is to be one.
+    pub(crate) fn shelf(&mut self) -> Result<Option<Shelf<E>>, SubscribeError> {
+        self.dead_letters.take().transpose().map_err(|cause| {
+            let (topic, consumer) = (self.topic.name.clone(), self.name.clone());
+            SubscribeError::DeadLetters { topic, consumer, cause: Box::new(cause) }
+        })
+    }
+
+    /// Starts a thread of this name that hands each event of every partition to `handler`.
+    ///
+    /// # Errors
+    /// The name is no name or taken, a subscriber in [`after`](Self::after) is not there, the start is out of range,
+    /// the pin is refused, or the topic is closed.
+    pub fn run<X: Display + 'static>(
+        self,
+        mut handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError> {
+        self.run_with(|| (), move |(), event, at| handler(event, at))
+    }
+
+    /// The same, with a state that is made on the subscriber's thread and stays there: it need not be `Send`.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// ticks.subscribe("sum").run_with(|| Rc::new(RefCell::new(0)), |sum, tick, _| {
+    ///     *sum.borrow_mut() += tick;
+    ///     Ok::<_, Infallible>(())
+    /// })?;
+    /// # assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_with<S: 'static, X: Display + 'static>(
+        mut self,
+        make: impl FnOnce() -> S + Send + 'static,
+        handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError> {
+        let (core, wait, policy) =
+            (self.core, self.wait.clone(), Policy { on_error: self.on_error, shelf: self.shelf()? });
+        subscription::start(self.poll()?, core, wait, policy, make, handler)
+    }
+
+    /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The
+    /// threads are called `name-partition`, and a [pin](Self::pin) pins all of them. A partition that is added gets one
+    /// more; `make` is called for it by whoever adds the partition, and must neither subscribe to this topic nor grow it
+    /// then.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
+    /// ticks.subscribe("sum").run_each(|partition| {
+    ///     let mut sum = 0;
+    ///     move |tick: &u64, at: slipring::At| {
+    ///         assert_eq!(at.partition, partition);
+    ///         sum += tick;
+    ///         Ok::<_, Infallible>(())
+    ///     }
+    /// })?;
+    /// # assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_each<X: Display + 'static, H>(
+        self,
+        make: impl FnMut(u32) -> H + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError>
+    where
+        H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    {
+        subscription::start_each(self, make)
+    }
+
+    /// A subscriber without a thread, to be polled from a loop of one's own.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), but for the pin, which is not looked at.
+    pub fn poll(self) -> Result<Subscriber<E, K>, SubscribeError> {
+        let topic = Arc::clone(&self.topic);
+        let seat = Seat::new(&self, self.tally());
+        let mut readers = topic.readers();
+        let parts = self.join_all()?;
+        topic.register(&seat.tally);
+        readers.add(Arc::downgrade(&seat) as Weak<dyn Reader<E, K>>);
+        drop(readers);
+        Ok(Subscriber::new(Arc::clone(&topic), seat, parts, self.limit))
+    }
+
+    /// Joins all partitions that there are. No new one must come meanwhile.
+    pub(crate) fn join_all(&self) -> Result<Vec<Part<E, K>>, SubscribeError> {
+        check_name(&self.name).map_err(SubscribeError::Name)?;
+        if matches!(self.start, StartAt::Timestamp(_)) && !self.topic.settings.timestamps {
+            return Err(SubscribeError::NoTimestamps { topic: self.topic.name.clone(), consumer: self.name.clone() });
+        }
+        let partitions = self.topic.partitions();
+        let joined = partitions.iter().map(|partition| {
+            let joined = partition.ring.join(self.stage().start(self.start.in_ring(partition.index)));
+            let consumer = joined.map_err(|cause| SubscribeError::new(&self.topic.name, partition.index, cause))?;
+            let mut part = Part { partition: Arc::clone(partition), consumer };
+            part.move_to_start(&self.start, &self.topic).map_err(|TooOld { asked, earliest, latest }| {
+                let (topic, consumer) = (self.topic.name.clone(), self.name.clone());
+                SubscribeError::OutOfRange { topic, consumer, partition: partition.index, asked, earliest, latest }
+            })?;
+            Ok(part)
+        });
+        joined.collect()
+    }
+
+    /// A subscriber of one partition that nobody adds others to.
+    pub(crate) fn of_one(&self, part: Part<E, K>, tally: &Arc<Tally>) -> Subscriber<E, K> {
+        Subscriber::new(Arc::clone(&self.topic), Seat::new(self, Arc::clone(tally)), vec![part], self.limit)
+    }
+
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::new(Tally::new(&self.name, self.slow.unwrap_or(self.topic.settings.slow)))
+    }
+
+    /// What each ring is told.
+    pub(crate) fn stage(&self) -> Stage {
+        Stage::new(self.name.clone()).after(self.after.iter().cloned()).wait(self.wait.clone()).limit(self.limit)
+    }
+}

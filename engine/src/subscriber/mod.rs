@@ -1,0 +1,245 @@
+//! Reading a topic: every subscriber sees every event.
+
+mod batch;
+mod builder;
+mod position;
+mod seat;
+
+pub(crate) use batch::expire;
+pub use batch::{At, Batch, Messages};
+pub(crate) use builder::Shelf;
+pub use builder::SubscriberBuilder;
+pub use position::StartAt;
+pub(crate) use seat::{Part, Seat, TooOld};
+
+use crate::error::{Closed, ReadError};
+use crate::producer::Producers;
+use crate::topic::Inner;
+use crate::watch::{Found, Watch, Watched};
+use slipring_ring::{Multi, Waiter};
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A subscriber to be polled.
+///
+/// ```
+/// # use slipring::Engine;
+/// # use std::time::Duration;
+/// # let engine = Engine::builder().build()?;
+/// # let ticks = engine.topic::<u64>("ticks").create()?;
+/// let mut tape = ticks.subscribe("tape").poll()?;
+/// ticks.producer().create()?.publish(|tick| *tick = 42)?;
+/// ticks.close();
+/// while let Some(mut batch) = tape.poll(Duration::from_millis(100))? {
+///     for (tick, at) in &mut batch {
+///         println!("{tick} at {}", at.offset);
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Subscriber<E, K: Producers = Multi> {
+    pub(crate) topic: Arc<Inner<E, K>>,
+    pub(crate) seat: Arc<Seat<E, K>>,
+    /// By the number of the partition.
+    pub(crate) parts: Vec<Part<E, K>>,
+    first: Vec<u64>,
+    watch: Watch,
+    /// Partitions that were closed and read to their end.
+    over: Vec<u32>,
+    paused: Vec<u32>,
+    limit: usize,
+}
+
+impl<E, K: Producers> fmt::Debug for Subscriber<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subscriber {:?} of {:?}", self.seat.tally.name, self.topic.name)
+    }
+}
+
+impl<E, K: Producers> Subscriber<E, K> {
+    fn new(topic: Arc<Inner<E, K>>, seat: Arc<Seat<E, K>>, parts: Vec<Part<E, K>>, limit: usize) -> Self {
+        let mut watch = Watch::new(seat.wait.clone(), Arc::clone(&seat.waiter));
+        (0..parts.len()).for_each(|source| watch.add(source));
+        let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
+        Self { topic, seat, parts, first, watch, over: Vec::new(), paused: Vec::new(), limit }
+    }
+
+    /// The subscriber's name.
+    pub fn name(&self) -> &str {
+        &self.seat.tally.name
+    }
+
+    /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once the
+    /// topic was closed and all was read. A limit of zero never waits. While partitions are [paused](Self::pause), a
+    /// closed topic has an end only when they were resumed and read: until then an empty batch is returned at once.
+    ///
+    /// # Errors
+    /// The topic was halted, a consumer failed, or this one was evicted.
+    #[inline]
+    pub fn poll(&mut self, limit: Duration) -> Result<Option<Batch<'_, E, K>>, ReadError> {
+        let now = limit.is_zero();
+        let deadline = if now || limit == Duration::MAX { None } else { Instant::now().checked_add(limit) };
+        self.poll_by(now, deadline)
+    }
+
+    pub(crate) fn poll_by(
+        &mut self,
+        now: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Batch<'_, E, K>>, ReadError> {
+        let source = match self.find(now, deadline)? {
+            Next::Source(source) => Some(source),
+            Next::Nothing => None,
+            Next::End => return Ok(None),
+        };
+        let Self { parts, topic, seat, limit, .. } = self;
+        let refused = |reason: slipring_ring::Closed| ReadError {
+            topic: topic.name.clone(),
+            consumer: seat.tally.name.clone(),
+            reason: reason.into(),
+        };
+        let part = &mut parts[source.unwrap_or(0)];
+        let partition = part.partition.index;
+        let batch = if source.is_some() { part.consumer.poll(*limit) } else { Ok(part.consumer.nothing()) };
+        let batch = batch.map_err(refused)?;
+        if source.is_some() {
+            seat.tally.batch(batch.len());
+        }
+        Ok(Some(Batch { batch, partition }))
+    }
+
+    /// Looks for events and takes none: whoever looks again finds the same.
+    #[inline]
+    pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+        loop {
+            if !self.over.is_empty() && self.over.len() == self.parts.len() {
+                // A partition that was added just before the topic was closed is left here by then.
+                if !self.seat.has_mail.load(Ordering::Acquire) {
+                    return Ok(Next::End);
+                }
+                self.open_mail();
+            }
+            let last = deadline;
+            let (now, deadline) = match self.paused.is_empty() {
+                true => (now, deadline),
+                // Nobody rings for what is paused, and the topic may end meanwhile.
+                false if self.topic.closed().is_some() => (true, None),
+                false => (now, Some(soon(deadline))),
+            };
+            let Self { parts, seat, topic, limit, watch, .. } = &mut *self;
+            let mut parts = Parts { parts, seat, topic, limit: *limit, over: None };
+            let found = watch.next(&mut parts, now, deadline);
+            let over = parts.over;
+            match (found, over) {
+                (Found::Source(source), None) => return Ok(Next::Source(source)),
+                (Found::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
+                    self.watch.remove(source);
+                    self.over.push(source as u32);
+                }
+                (_, Some(reason)) => return Err(self.refused(reason.into())),
+                (Found::Interrupted, None) => self.open_mail(),
+                (Found::Nothing, None) if now || self.paused.is_empty() || is_over(last) => return Ok(Next::Nothing),
+                (Found::Nothing, None) => {}
+            }
+        }
+    }
+
+    /// Has a task woken that has just found nothing. False if there is something after all.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
+        let Self { parts, seat, topic, limit, watch, .. } = self;
+        watch.wake(&mut Parts { parts, seat, topic, limit: *limit, over: None }, task)
+    }
+
+    /// Has somebody else's waiter woken who has just found nothing. False if there is something after all.
+    pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
+        self.seat.tell(waiter, token);
+        let Self { parts, paused, over, .. } = self;
+        let mut read = parts.iter_mut().filter(|part| {
+            let index = &part.partition.index;
+            !paused.contains(index) && !over.contains(index)
+        });
+        read.all(|part| part.consumer.arm(waiter, token)) && !self.seat.has_mail.load(Ordering::Acquire)
+    }
+
+    fn refused(&self, reason: Closed) -> ReadError {
+        ReadError { topic: self.topic.name.clone(), consumer: self.seat.tally.name.clone(), reason }
+    }
+
+    /// Takes what was left here by whoever added partitions.
+    #[cold]
+    fn open_mail(&mut self) {
+        self.seat.has_mail.store(false, Ordering::Relaxed);
+        if let Some(wait) = self.seat.other_wait.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.parts.iter_mut().for_each(|part| part.consumer.set_wait(wait.clone()));
+            self.watch.wait = wait;
+        }
+        for part in self.seat.mail.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            self.watch.add(self.parts.len());
+            self.first.push(part.consumer.consumed().0);
+            self.parts.push(part);
+        }
+    }
+}
+
+/// How long a subscriber with paused partitions sleeps before it looks whether the topic has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn soon(deadline: Option<Instant>) -> Instant {
+    let soon = Instant::now() + LOOK;
+    deadline.map_or(soon, |deadline| deadline.min(soon))
+}
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Source(usize),
+    Nothing,
+    End,
+}
+
+/// The parts of a subscriber while it looks for events.
+struct Parts<'s, E, K: Producers> {
+    parts: &'s mut [Part<E, K>],
+    seat: &'s Seat<E, K>,
+    topic: &'s Inner<E, K>,
+    limit: usize,
+    /// Why the source that was found gives nothing.
+    over: Option<slipring_ring::Closed>,
+}
+
+impl<E, K: Producers> Watched for Parts<'_, E, K> {
+    #[inline]
+    fn look(&mut self, source: usize, looks: u32) -> bool {
+        let Part { partition, consumer } = &mut self.parts[source];
+        match consumer.poll_paced(self.limit, looks) {
+            Ok(mut batch) => match self.topic.settings.time_to_live {
+                Some(limit) if !batch.is_empty() => {
+                    let expired = expire(&mut batch, partition, self.topic.host.clock.wall().minus(limit));
+                    self.seat.tally.expired.fetch_add(expired, Ordering::Relaxed);
+                    !batch.is_empty()
+                }
+                _ => !batch.is_empty(),
+            },
+            Err(reason) => {
+                self.over = Some(reason);
+                true
+            }
+        }
+    }
+
+    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
+        self.parts[source].consumer.arm(waiter, source)
+    }
+
+    #[inline]
+    fn is_interrupted(&self) -> bool {
+        self.seat.has_mail.load(Ordering::Acquire)
+    }
+}

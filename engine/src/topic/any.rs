@@ -1,0 +1,144 @@
+//! What the engine needs of a topic, whatever its events.
+
+use super::{Inner, Settings, Shape, TopicId};
+use crate::description::Description;
+use crate::durable::Durable;
+use crate::error::{Closed, TopicError};
+use crate::journaler::STAGE;
+use crate::metrics::{PartitionMetrics, TopicMetrics};
+use crate::producer::Producers;
+use crate::report::TopicReport;
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What the engine needs of a topic, whatever its events.
+pub(crate) trait AnyTopic: Send + Sync {
+    fn id(&self) -> TopicId;
+    fn name(&self) -> &str;
+    fn shape(&self) -> &Shape;
+    fn metrics(&self) -> TopicMetrics;
+    fn describe(&self) -> Description;
+    /// Closes the topic if nobody reads it; else the names of those who do.
+    fn close_unread(&self) -> Result<(), Vec<String>>;
+    fn closed(&self) -> Option<Closed>;
+    fn producers(&self) -> usize;
+    /// Stops everyone at once.
+    fn halt(&self);
+    fn shutdown(&self, limit: Duration) -> TopicReport;
+    /// Takes it out of the journal, if it is there.
+    fn forget(&self) -> Result<(), TopicError>;
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
+    fn id(&self) -> TopicId {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn metrics(&self) -> TopicMetrics {
+        let tally = |name: &str| self.tally(name);
+        let partitions = self.partitions();
+        let wall = self.host.clock.wall();
+        let partitions = partitions.iter().map(|partition| {
+            let times = partition.times.as_ref();
+            let lag_time =
+                |next: Option<u64>| times.map(|times| next.map_or(Duration::ZERO, |at| wall.since(times.get(at))));
+            PartitionMetrics::new(partition.index, partition.ring.positions(), lag_time)
+        });
+        let partitions = partitions.collect();
+        let age = self.host.clock.now().saturating_sub(self.since);
+        let queues = self.queues().clone();
+        let queues = queues.iter().map(|queue| queue.metrics()).collect();
+        TopicMetrics::new(self.name.clone(), age, partitions, &self.counts, tally, queues)
+    }
+
+    fn describe(&self) -> Description {
+        let Settings { capacity, retain, timestamps, memory_limit, .. } = self.settings;
+        let metrics = AnyTopic::metrics(self);
+        Description {
+            name: self.name.clone(),
+            id: self.id,
+            shape: self.shape.clone(),
+            partitions: metrics.partitions,
+            capacity,
+            retain,
+            timestamps,
+            slot_bytes: self.slot_bytes(),
+            memory: self.memory(),
+            memory_limit,
+            producers: self.lent.load(Ordering::Acquire),
+            consumers: metrics.consumers.into_iter().map(|consumer| consumer.name).collect(),
+            closed: Inner::closed(self),
+        }
+    }
+
+    fn close_unread(&self) -> Result<(), Vec<String>> {
+        // Whoever joins after this finds it closed.
+        let _no_newcomer = self.readers();
+        let mut names = Vec::new();
+        for stage in self.partitions().iter().flat_map(|partition| partition.ring.positions().stages) {
+            let writes_down = self.durable.is_some() && stage.name == STAGE;
+            if !writes_down && !names.contains(&stage.name) {
+                names.push(stage.name);
+            }
+        }
+        if names.is_empty() {
+            self.close_all();
+            return Ok(());
+        }
+        Err(names)
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        Inner::closed(self)
+    }
+
+    fn producers(&self) -> usize {
+        self.lent.load(Ordering::Acquire)
+    }
+
+    fn halt(&self) {
+        let _no_new_partition = self.readers();
+        for partition in self.partitions().iter() {
+            partition.ring.halt();
+        }
+    }
+
+    fn shutdown(&self, limit: Duration) -> TopicReport {
+        self.close();
+        let now = Instant::now();
+        // For ever, or as good as.
+        let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        let deadline = now.checked_add(limit).or_else(|| now.checked_add(century)).unwrap_or(now);
+        let partitions = self.partitions();
+        let readers = self.readers().all();
+        let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
+        if !drained(deadline) {
+            self.halt();
+            // A moment for threads that are about to end.
+            drained(Instant::now() + Duration::from_millis(100));
+        }
+        if let Some(durable) = &self.durable {
+            durable.drained(&partitions, deadline);
+        }
+        TopicReport::new(&self.name, &partitions, &self.runs())
+    }
+
+    fn forget(&self) -> Result<(), TopicError> {
+        self.durable.as_ref().map_or(Ok(()), Durable::forget)
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}

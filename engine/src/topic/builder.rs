@@ -1,0 +1,312 @@
+//! A topic's shape and settings, and its creation.
+
+use super::{Inner, Slots, Topic, TopicId};
+use crate::durable::Durable;
+use crate::engine::Shared;
+use crate::error::{MAX_MESSAGE, TopicError, check_name};
+use crate::event::Event;
+use crate::identity::Identities;
+use crate::journal::Retention;
+use crate::lifecycle::lifecycle;
+use crate::message::Message;
+use crate::overflow::{Counts, Overflow, Slow};
+use crate::persist::{Persist, Persistence};
+use crate::producer::Producers;
+use crate::rate::{Limiter, RateLimit};
+use crate::threads::Threads;
+use slipring_ring::{Multi, Single};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+/// What two creators of one topic must agree on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shape {
+    /// The type of the events.
+    pub event: &'static str,
+    /// One producer only.
+    pub single_producer: bool,
+    /// How many partitions it was created with.
+    pub partitions: usize,
+    /// Events that each partition's ring holds.
+    pub capacity: usize,
+    /// The largest message, in bytes, where the events are messages.
+    pub max_message: Option<usize>,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.partitions != 1 {
+            write!(f, "{} partitions of ", self.partitions)?;
+        }
+        write!(f, "{} slots of {}", self.capacity, self.event)?;
+        if let Some(bytes) = self.max_message {
+            write!(f, " of up to {bytes} bytes")?;
+        }
+        f.write_str(if self.single_producer { " with a single producer" } else { " with any number of producers" })
+    }
+}
+
+/// What a topic was told when it was created.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) capacity: usize,
+    pub(crate) retain: usize,
+    pub(crate) retain_for: Option<Duration>,
+    pub(crate) timestamps: bool,
+    pub(crate) max_message: usize,
+    pub(crate) memory_limit: u64,
+    pub(crate) overflow: Overflow,
+    pub(crate) slow: Slow,
+    pub(crate) time_to_live: Option<Duration>,
+    pub(crate) rate_limit: Option<RateLimit>,
+    pub(crate) keep: Retention,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            capacity: 1024,
+            retain: 0,
+            retain_for: None,
+            timestamps: false,
+            max_message: 1024,
+            memory_limit: 1 << 30,
+            overflow: Overflow::Block,
+            slow: Slow::Gate,
+            time_to_live: None,
+            rate_limit: None,
+            keep: Retention::default(),
+        }
+    }
+}
+
+/// Settings of a topic to be created.
+pub struct TopicBuilder<E, K = Multi> {
+    engine: Arc<Shared>,
+    name: String,
+    partitions: usize,
+    settings: Settings,
+    persistence: Option<Persistence<E>>,
+    kind: PhantomData<(fn() -> E, K)>,
+}
+
+impl<E: Send + Sync + 'static> TopicBuilder<E> {
+    pub(crate) fn new(engine: Arc<Shared>, name: String) -> Self {
+        Self { engine, name, partitions: 1, settings: Settings::default(), persistence: None, kind: PhantomData }
+    }
+
+    /// Only one producer at a time: it publishes without any atomic read-modify-write.
+    pub fn single_producer(self) -> TopicBuilder<E, Single> {
+        let Self { engine, name, partitions, settings, persistence, .. } = self;
+        TopicBuilder { engine, name, partitions, settings, persistence, kind: PhantomData }
+    }
+}
+
+impl<K: Producers> TopicBuilder<Message, K> {
+    /// The largest message, in bytes of key, value and headers as [`Record::size`](crate::Record::size) counts them;
+    /// 1,024 unless told. Every slot has room for one of this size: see [`memory_limit`](Self::memory_limit).
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.settings.max_message = bytes;
+        self
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
+    /// How many partitions, each with a ring of its own: 1 to 1,024, one unless told.
+    pub fn partitions(mut self, partitions: usize) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// How many events each partition's ring holds: a power of two, 1,024 unless told. All are allocated at once.
+    pub fn capacity(mut self, events: usize) -> Self {
+        self.settings.capacity = events;
+        self
+    }
+
+    /// Keeps the last `events` (fewer than the capacity) of each partition readable for consumers that come later; none
+    /// unless told.
+    pub fn retain(mut self, events: usize) -> Self {
+        self.settings.retain = events;
+        self
+    }
+
+    /// Of what is [retained](Self::retain) or kept for a slower consumer, only what was published within `age` is for
+    /// consumers that come later or go back: for them the topic begins with the first event that is younger. What is there
+    /// for a consumer already stays. Needs [`timestamps`](Self::timestamps).
+    pub fn retain_for(mut self, age: Duration) -> Self {
+        self.settings.retain_for = Some(age);
+        self
+    }
+
+    /// Notes when each event is published: for lag in time, time to live, and starting at a time. It costs a reading of
+    /// the engine's clock an event or batch, so it is not done unless told.
+    pub fn timestamps(mut self) -> Self {
+        self.settings.timestamps = true;
+        self
+    }
+
+    /// The most memory that the slots of all partitions may take, in bytes: 1 GiB unless told. All of it is taken when
+    /// the topic is created, and nothing more later: capacity x (the event + [`max_message`](Self::max_message),
+    /// rounded up to whole cache lines) for each partition.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.settings.memory_limit = bytes;
+        self
+    }
+
+    /// What a publish does when its partition is full: waits, unless told.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Overflow, PublishError};
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").capacity(1).overflow(Overflow::Fail).create()?;
+    /// let _slow = ticks.subscribe("slow").poll()?;
+    /// let mut producer = ticks.producer().create()?;
+    /// producer.offer(41)?;
+    /// let refused = producer.offer(42).unwrap_err();
+    /// assert!(matches!(refused.reason, PublishError::Full { by: Some(by), .. } if by == "slow"));
+    /// assert_eq!((refused.value, ticks.metrics().refused), (42, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn overflow(mut self, policy: Overflow) -> Self {
+        self.settings.overflow = policy;
+        self
+    }
+
+    /// What happens to a subscriber that a full partition waits for: producers wait for it, unless told.
+    pub fn slow(mut self, policy: Slow) -> Self {
+        self.settings.slow = policy;
+        self
+    }
+
+    /// How long an event may be read after it was published. Subscribers pass over what is older, and count it. The
+    /// events of a partition expire in the order of their offsets. Needs [`timestamps`](Self::timestamps).
+    pub fn time_to_live(mut self, limit: Duration) -> Self {
+        self.settings.time_to_live = Some(limit);
+        self
+    }
+
+    /// How many events and bytes may be published a second by all producers together: any number, unless told.
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.settings.rate_limit = Some(limit);
+        self
+    }
+
+    /// Writes the topic into the engine's journal: events and their offsets outlive the process, and receipts can be
+    /// waited for until theirs is written or durable. If the journal has the topic already, it goes on where that ends;
+    /// events, number of partitions and the largest message must be the same or fit in.
+    ///
+    /// A slot is free again when its event is written and everybody has read it.
+    pub fn durable(mut self) -> Self
+    where
+        E: Persist,
+    {
+        self.persistence = Some(Persistence::of());
+        self
+    }
+
+    /// What the journal keeps of each partition of a [durable](Self::durable) topic: everything, unless told. It is looked
+    /// at once a minute by the engine's clock, and by [`Engine::retain`](crate::Engine::retain). What is older or more
+    /// can't be read any more, to the record; space is freed in whole segments.
+    pub fn keep(mut self, retention: Retention) -> Self {
+        self.settings.keep = retention;
+        self
+    }
+
+    /// Creates the topic, its slots filled with `E::default()`, or with empty messages.
+    ///
+    /// # Errors
+    /// The name is no name or taken (the error shows both shapes), or the size is refused.
+    pub fn create(self) -> Result<Topic<E, K>, TopicError>
+    where
+        E: Event,
+    {
+        let (capacity, max_message) = (self.settings.capacity, self.settings.max_message);
+        let cell = E::cell(max_message);
+        if cell.is_some() && max_message > MAX_MESSAGE {
+            return Err(TopicError::MaxMessage { name: self.name, asked: max_message });
+        }
+        self.create_from(Box::new(move || E::slots(capacity, max_message)), cell)
+    }
+
+    /// Creates the topic, its slots filled by `make`.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_with(self, make: impl FnMut() -> E + Send + 'static) -> Result<Topic<E, K>, TopicError> {
+        let make = Arc::new(Mutex::new(make));
+        let slots: Slots<E> = Box::new(move || {
+            let make = Arc::clone(&make);
+            Some(Box::new(move || (make.lock().unwrap_or_else(PoisonError::into_inner))()))
+        });
+        self.create_from(slots, None)
+    }
+
+    fn create_from(self, slots: Slots<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
+        let Self { engine, name, partitions, settings, persistence, .. } = self;
+        check_name(&name)?;
+        if (settings.time_to_live.is_some() || settings.retain_for.is_some()) && !settings.timestamps {
+            return Err(TopicError::NoTimestamps { name });
+        }
+        let shape = Shape {
+            event: std::any::type_name::<E>(),
+            single_producer: K::SINGLE,
+            partitions,
+            capacity: settings.capacity,
+            max_message: cell.map(|_| settings.max_message),
+        };
+        let limiter = settings.rate_limit.map(|limit| Limiter::new(limit, engine.host.clock.now()));
+        let mut created = None;
+        engine.add(&name, &shape, || {
+            let id = TopicId::next();
+            let durable = match persistence {
+                Some(persistence) => {
+                    let journaling = engine.host.journaling.as_ref();
+                    let journaling = journaling.ok_or_else(|| TopicError::NoJournal { name: name.clone() })?;
+                    let size = (partitions, settings.capacity, shape.max_message.unwrap_or(0));
+                    let durable = Durable::open(journaling, id, &name, persistence, size)?;
+                    if settings.keep != Retention::default() {
+                        journaling.keep(durable.id(0).topic, settings.keep);
+                        engine.host.retain_by_and_by();
+                    }
+                    Some(durable)
+                }
+                None => None,
+            };
+            let partitions = durable.as_ref().map_or(partitions, |durable| durable.partitions().max(partitions));
+            let inner = Inner {
+                id,
+                durable,
+                name: name.clone(),
+                shape: shape.clone(),
+                since: engine.host.clock.now(),
+                host: Arc::clone(&engine.host),
+                settings,
+                cell: cell.unwrap_or(0),
+                slots: Mutex::new(slots),
+                partitions: RwLock::new(Arc::new([])),
+                count: AtomicUsize::new(0),
+                readers: Mutex::default(),
+                lent: AtomicUsize::new(0),
+                threads: Threads::default(),
+                runs: Mutex::default(),
+                queues: Mutex::default(),
+                counts: Counts::default(),
+                tallies: Mutex::default(),
+                evicts: AtomicBool::new(false),
+                limiter,
+                identities: Identities::default(),
+            };
+            inner.grow(partitions)?;
+            let inner = Arc::new(inner);
+            created = Some(Arc::clone(&inner));
+            Ok(inner)
+        })?;
+        lifecycle!(info, "topic created", topic = name, shape = shape);
+        created.map(|inner| Topic { inner }).ok_or(TopicError::ShutDown)
+    }
+}
