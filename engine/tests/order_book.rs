@@ -328,3 +328,47 @@ fn a_feed_that_is_crossed_by_itself_is_counted() {
     assert_eq!((json["crossed"].as_u64(), json["batches"].as_u64()), (Some(2), Some(4)));
     assert!(ran.stdout.contains("Live orders cross each other"), "{}", ran.stdout);
 }
+
+/// Not a test: what the one below kills.
+#[test]
+#[ignore = "started by the test below"]
+fn killed_child() {
+    let journal = std::env::var("ORDER_BOOK_JOURNAL").expect("started by the test below");
+    let feed = std::env::var("ORDER_BOOK_FEED").expect("started by the test below");
+    let stdout = Output::new(io::stdout());
+    let args = ["order_book", "--data", &feed, "--journal", &journal, "--verbose", "--capacity", "64"];
+    let code = order_book::run_cli(args.map(Into::into), &stdout, &stdout, false);
+    assert_eq!(code, SOUND);
+}
+
+/// Each run is killed at another point and run again; the last one ends as if it had never been broken: the state's hash
+/// is known, and `SOUND` says that it came out so.
+#[test]
+fn a_run_that_is_killed_goes_on_from_its_journal_to_the_same_end() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    for round in 0..10_usize {
+        let folder = folder();
+        let feed = put_fixture(folder.path());
+        let journal = folder.path().join("journal").to_str().unwrap().to_owned();
+        for kill in 0..2 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "killed_child", "--ignored", "--nocapture"])
+                .env("ORDER_BOOK_JOURNAL", &journal)
+                .env("ORDER_BOOK_FEED", &feed)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let enough = 100 + (round * 733 + kill * 1571) % 3000;
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            assert_eq!(lines.take(enough).filter(Result::is_ok).count(), enough, "killed in the middle");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let (_, json) = run_json(folder.path(), &feed, &["--journal", &journal]);
+        let (_, unbroken) = run_json(folder.path(), &feed, &[]);
+        assert_eq!(json["state_hash"], unbroken["state_hash"], "round {round}");
+        assert!(json["state_hash"].is_string() || json["state_hash"].is_number());
+    }
+}

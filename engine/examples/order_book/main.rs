@@ -13,6 +13,7 @@
 //! ```text
 //! cargo run --release --example order_book
 //! cargo run --release --example order_book -- --speed 100x --wait backoff --json run.json
+//! cargo run --release --example order_book -- --journal rows     # kill it, run it again: the same end
 //! ```
 //!
 //! It is a book feed, not order entry: nothing here matches orders as an exchange does.
@@ -31,6 +32,7 @@ pub mod book;
 pub mod decimal;
 pub mod feed;
 pub mod fetch;
+pub mod journal;
 pub mod order;
 pub mod run;
 pub mod stages;
@@ -100,6 +102,10 @@ struct Args {
     /// Write the figures as JSON; latencies are those to the last stage, in nanoseconds
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Keep the feed's rows in a journal there; a run that was killed goes on behind the last row
+    #[arg(long, value_name = "FOLDER")]
+    journal: Option<PathBuf>,
 
     /// Where to keep the real feed, instead of cargo's target folder
     #[arg(long, value_name = "FOLDER", conflicts_with = "data")]
@@ -185,8 +191,9 @@ fn try_run(args: Args, stdout: &Output, stderr: &Output, progress: bool) -> Resu
     };
     let (name, feed) = load(&args, stderr).map_err(|error| (BAD_INPUT, error.to_string()))?;
     let known = KNOWN.into_iter().find(|known| known.fingerprint == feed.fingerprint);
-    let plan =
+    let mut plan =
         Plan::new(args.speed, args.wait, args.pin, args.capacity, args.fault).map_err(|error| (BAD_INPUT, error))?;
+    plan.journal = args.journal;
     say(format_args!("{name}: {} orders", stats::grouped(feed.orders.len() as u64)))?;
     say(format_args!("{plan}\n"))?;
 

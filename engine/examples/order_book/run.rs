@@ -1,6 +1,7 @@
 //! One run: the feed through the topics.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use slipring::{CorePlan, Engine, Producer, Single, SubscriberBuilder, Topic, Wai
 
 use super::Output;
 use super::feed::Feed;
-use super::order::{OrderSlot, Quote};
+use super::journal;
+use super::order::{Order, OrderSlot, Quote};
 use super::stages::{self, BookStage, DepthStage, SignalStage, TapeStage};
 use super::station::{Clock, Lent, Station, Stopped};
 use super::stats::{Consumer, Known, Report};
@@ -102,6 +104,8 @@ pub struct Plan {
     /// One core for each of [`THREADS`], or none is pinned.
     cores: Option<[usize; THREADS.len()]>,
     allowed: usize,
+    /// Where the rows are kept.
+    pub journal: Option<PathBuf>,
 }
 
 impl Plan {
@@ -120,7 +124,7 @@ impl Plan {
             Pin::Auto if allowed.len() >= THREADS.len() => Some(spread(&allowed)),
             Pin::Auto | Pin::None => None,
         };
-        Ok(Plan { speed, wait, capacity, fault, pin, cores, allowed: allowed.len() })
+        Ok(Plan { speed, wait, capacity, fault, pin, cores, allowed: allowed.len(), journal: None })
     }
 
     fn core(&self, name: &str) -> Option<usize> {
@@ -174,7 +178,11 @@ pub fn run(
     progress: bool,
 ) -> Result<Report, String> {
     // Whoever asks for more spinning threads than cores was warned above, and may want to see it.
-    let engine = Engine::builder().cores(CorePlan::new().oversubscribe()).build().map_err(text)?;
+    let mut builder = Engine::builder().cores(CorePlan::new().oversubscribe());
+    if let Some(folder) = &plan.journal {
+        builder = builder.journal(folder);
+    }
+    let engine = builder.build().map_err(text)?;
     let orders = engine.topic::<OrderSlot>("orders").capacity(plan.capacity).single_producer();
     let orders = orders.create().map_err(text)?;
     let quotes = engine.topic::<Quote>("quotes").capacity(plan.capacity).single_producer().create().map_err(text)?;
@@ -221,10 +229,13 @@ pub fn run(
     let mut lags = Lags::default();
     let producer = orders.producer().create().map_err(text)?;
     let first_ns = clock.now_ns();
+    let running = &engine;
     let published = std::thread::scope(|scope| {
         let (done, published) = mpsc::channel();
         let publisher = std::thread::Builder::new().name("publisher".into());
-        publisher.spawn_scoped(scope, move || done.send(publish(feed, plan, clock, producer))).map_err(text)?;
+        publisher
+            .spawn_scoped(scope, move || done.send(publish(running, feed, plan, clock, producer)))
+            .map_err(text)?;
         lags.watch(&engine, feed.orders.len() as u64, progress, &published)
     });
     let ended = engine.shutdown(DRAIN);
@@ -316,30 +327,42 @@ fn returned<S>(name: &str, back: &Receiver<Station<S>>) -> Result<Station<S>, St
     back.recv_timeout(DRAIN).map_err(|_| format!("stage `{name}` did not end within {} s", DRAIN.as_secs()))
 }
 
-fn publish(feed: &Feed, plan: &Plan, clock: Clock, mut producer: Producer<OrderSlot, Single>) -> Result<(), String> {
+fn publish(
+    engine: &Engine,
+    feed: &Feed,
+    plan: &Plan,
+    clock: Clock,
+    mut producer: Producer<OrderSlot, Single>,
+) -> Result<(), String> {
     if let Some(core) = plan.core("publisher") {
         pin::pin_current(core).map_err(|error| format!("publisher: {error}"))?;
     }
     producer.set_wait(plan.wait.clone());
     let begun_ns = clock.now_ns();
     let begun_ms = feed.orders.first().map_or(0, |order| order.time_ms);
-    for order in &feed.orders {
-        let due_ns = match plan.speed {
-            Speed::Max => None,
-            Speed::Times(times) => {
-                let gap = order.time_ms.saturating_sub(begun_ms).saturating_mul(1_000_000) / u64::from(times);
-                let due_ns = begun_ns.saturating_add(gap);
-                wait_until(clock, due_ns);
-                Some(due_ns)
-            }
-        };
+    let due_ns = |order: &Order| match plan.speed {
+        Speed::Max => None,
+        Speed::Times(times) => {
+            let gap = order.time_ms.saturating_sub(begun_ms).saturating_mul(1_000_000) / u64::from(times);
+            Some(begun_ns.saturating_add(gap))
+        }
+    };
+    let pace = |order: &Order| due_ns(order).into_iter().for_each(|due_ns| wait_until(clock, due_ns));
+    let mut forward = |order: &Order, due_ns: Option<u64>| {
         let published = producer.publish(|slot| {
             slot.order = *order;
             slot.sent_ns = due_ns.unwrap_or_else(|| clock.now_ns());
         });
-        published.map_err(text)?;
+        published.map(drop).map_err(text)
+    };
+    match &plan.journal {
+        // Latency counts from the journal on: rows of an earlier run were due long ago.
+        Some(_) => journal::through(engine, plan.capacity, feed, pace, |order| forward(order, None)),
+        None => feed.orders.iter().try_for_each(|order| {
+            pace(order);
+            forward(order, due_ns(order))
+        }),
     }
-    Ok(())
 }
 
 /// Sleeps while the time is far off, for a sleep ends late; then gives way until it has come.
