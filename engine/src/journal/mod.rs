@@ -49,11 +49,13 @@ mod helper;
 mod index;
 mod reader;
 mod recovery;
+pub mod repair;
 mod retention;
 mod segment;
 pub mod simulated;
 mod snapshot;
 pub mod storage;
+mod walk;
 pub mod writer;
 
 #[cfg(test)]
@@ -62,9 +64,11 @@ mod tests;
 pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, PartitionId};
 pub use reader::{Reader, Record, Start, Visible};
-pub use recovery::{Recovered, Survey, Torn, inspect, open};
+pub use recovery::{Recovered, Survey, Torn, inspect, open, survey_to_damage};
+pub use segment::{PlaceReport, SegmentReport};
 pub use retention::{Freed, Retention};
 pub use snapshot::State;
+pub use walk::{Frames, Payload};
 pub use writer::{SyncJob, Writer};
 
 use self::segment::Segment;

@@ -228,6 +228,7 @@ impl Reader {
         self.at = SEGMENT_HEAD;
         if lost {
             self.previous = None;
+            self.at = self.segment.end();
             return Err(ReplayError::Gap { position: self.segment.header.first, bytes: self.segment.header.size });
         }
         Ok(true)

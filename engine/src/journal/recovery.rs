@@ -15,7 +15,7 @@ use super::error::{DiskError, Malformed, OpenError};
 use super::format::{ALIGN, Codec, FrameHeader, FrameKind, JournalId, SEGMENT_HEAD, SegmentHeader, entries, unpack};
 use super::helper::{CHECKPOINT, Checkpoint, seal};
 use super::index::Index;
-use super::segment::{Segment, UNFINISHED, Window, finish, index_name, segment_name, segment_number};
+use super::segment::{Segment, SegmentReport, UNFINISHED, Window, finish, index_name, segment_name, segment_number};
 use super::snapshot::State;
 use super::storage::{File, Storage};
 use super::writer::Writer;
@@ -80,12 +80,16 @@ pub struct Survey {
     leftover: Vec<u64>,
     unfinished: Vec<String>,
     pub(crate) state: State,
-    previous: u32,
+    pub(crate) previous: u32,
+    /// The incarnation of the last frame that counts.
+    pub(crate) chain_incarnation: u32,
     durable: u64,
     end: u64,
     torn: Option<Torn>,
     scanned: u64,
     created: bool,
+    /// Files that were named, by what stands in them.
+    others: Vec<String>,
 }
 
 impl std::fmt::Debug for Survey {
@@ -104,6 +108,42 @@ impl Survey {
     /// What would be cut.
     pub fn torn(&self) -> Option<&Torn> {
         self.torn.as_ref()
+    }
+
+    /// The highest durable mark that was found.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Where the whole frames end, as a position of the journal.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// How often the journal was opened.
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// The journal's own number; none where there is no journal.
+    pub fn id(&self) -> Option<JournalId> {
+        (!self.created).then_some(self.id)
+    }
+
+    /// Bytes that were read to check them.
+    pub fn scanned(&self) -> u64 {
+        self.scanned
+    }
+
+    /// The segments that count, in order.
+    pub fn segments(&self) -> Vec<SegmentReport> {
+        let unsealed = |number| self.unsealed.iter().any(|segment| segment.header.number == number);
+        self.segments.iter().map(|segment| segment.report(!unsealed(segment.header.number))).collect()
+    }
+
+    /// Files of the directory that are no segments: those that a recovery or a repair put aside, and what is not a journal's.
+    pub fn others(&self) -> &[String] {
+        &self.others
     }
 
     /// The journal as it is, to be read and not written.
@@ -133,7 +173,9 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Writer, Reco
         io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
         _ => disk("lock", &cause).into(),
     })?;
-    let survey = Surveyor::new(&*storage, &options)?.survey(true)?;
+    let mut surveyor = Surveyor::new(&*storage, &options)?;
+    surveyor.writes = true;
+    let survey = surveyor.survey(true)?;
     mend(&*storage, &survey, &options).map_err(|cause| disk("mend", &cause))?;
 
     let Survey { id, segments, state, durable, end, previous, torn, scanned, created, .. } = survey;
@@ -166,7 +208,47 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Writer, Reco
 /// # Errors
 /// As [`open`], but for the lock.
 pub fn inspect(storage: &dyn Storage, whole: bool) -> Result<Survey, OpenError> {
-    Surveyor::new(storage, &Options::default())?.survey(!whole)
+    match survey_to_damage(storage, whole, &mut |_| {})? {
+        (survey, None) => Ok(survey),
+        (_, Some(damage)) => Err(damage),
+    }
+}
+
+/// Looks at a journal as [`inspect`] does, and where it is damaged gives what stands before the damage along with the error.
+/// `progress` hears now and then how many bytes were read, all in all.
+///
+/// # Errors
+/// As [`open`], but for the lock and for damage.
+pub fn survey_to_damage(
+    storage: &dyn Storage,
+    whole: bool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Survey, Option<OpenError>), OpenError> {
+    let options = Options::default();
+    let mut before = None;
+    loop {
+        let mut surveyor = Surveyor::new(storage, &options)?;
+        surveyor.progress = Some(&mut *progress);
+        let refused = match surveyor.survey(!whole) {
+            Ok(survey) => return Ok((survey, None)),
+            Err(refused) => refused,
+        };
+        // Its writer goes on meanwhile, and a mark may be seen of a frame that was not there yet when the chain was followed;
+        // retention may take a file away. What is really damaged looks the same a second time.
+        let place = match &refused {
+            OpenError::Damaged { segment, at, what, .. } => Some((*segment, *at, Some(*what), String::new())),
+            OpenError::Disk(cause) if cause.kind == io::ErrorKind::NotFound => Some((0, 0, None, cause.file.clone())),
+            _ => None,
+        };
+        if place.is_some() && place != before {
+            before = place;
+            continue;
+        }
+        return match (surveyor.broken.take(), &refused) {
+            (Some(survey), OpenError::Damaged { .. }) => Ok((survey, Some(refused))),
+            _ => Err(refused),
+        };
+    }
 }
 
 fn random_id() -> JournalId {
@@ -219,13 +301,13 @@ fn mend(storage: &dyn Storage, survey: &Survey, options: &Options) -> io::Result
         }
     }
     storage.sync_dir()?;
-    for segment in &survey.unsealed {
+    for segment in survey.unsealed.iter().filter(|segment| !segment.headless()) {
         seal(storage, &survey.id, segment)?;
     }
     Ok(())
 }
 
-fn take_away(storage: &dyn Storage, name: &str) -> io::Result<()> {
+pub(crate) fn take_away(storage: &dyn Storage, name: &str) -> io::Result<()> {
     match storage.remove(name) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
@@ -234,7 +316,7 @@ fn take_away(storage: &dyn Storage, name: &str) -> io::Result<()> {
 
 const COPY: usize = 1 << 20;
 
-fn copy_range(window: &mut Window, from: &dyn File, begin: u64, end: u64, into: &dyn File) -> io::Result<()> {
+pub(crate) fn copy_range(window: &mut Window, from: &dyn File, begin: u64, end: u64, into: &dyn File) -> io::Result<()> {
     window.reset();
     let mut at = begin;
     while at < end {
@@ -274,8 +356,15 @@ struct Surveyor<'s> {
     options: &'s Options,
     window: Window,
     unfinished: Vec<String>,
+    others: Vec<String>,
     numbers: Vec<u64>,
     checkpoint: Option<Checkpoint>,
+    /// Whether files are opened to be mended.
+    writes: bool,
+    progress: Option<&'s mut dyn FnMut(u64)>,
+    read: u64,
+    /// What stands before damage, when that was found.
+    broken: Option<Survey>,
 }
 
 /// How far the chain of frames goes.
@@ -296,16 +385,32 @@ impl<'s> Surveyor<'s> {
     fn new(storage: &'s dyn Storage, options: &'s Options) -> Result<Self, OpenError> {
         let names = storage.list().map_err(|cause| disk("list", &storage.name(), &cause))?;
         let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED)).cloned().collect();
+        let ours = |name: &String| {
+            let kind = name.rsplit_once('.').map_or(name.as_str(), |(_, kind)| kind);
+            ["segment", "index", "new", CHECKPOINT, "lock"].contains(&kind)
+        };
+        let mut others: Vec<String> = names.iter().filter(|name| !ours(name)).cloned().collect();
+        others.sort_unstable();
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
         let checkpoint = if names.iter().any(|name| name == CHECKPOINT) { read_checkpoint(storage)? } else { None };
-        Ok(Self { storage, options, window: Window::new(options), unfinished, numbers, checkpoint })
+        let window = Window::new(options);
+        let (writes, progress, read, broken) = (false, None, 0, None);
+        Ok(Self { storage, options, window, unfinished, others, numbers, checkpoint, writes, progress, read, broken })
+    }
+
+    /// So many bytes more were read.
+    fn tell(&mut self, bytes: u64) {
+        self.read += bytes;
+        if let Some(progress) = &mut self.progress {
+            progress(self.read);
+        }
     }
 
     fn candidate(&mut self, number: u64) -> Result<Candidate, OpenError> {
         let name = segment_name(number);
-        let file = self.storage.open(&name, true).or_else(|_| self.storage.open(&name, false));
-        let file = file.map_err(|cause| disk("open", &name, &cause))?;
+        let file = if self.writes { self.storage.open(&name, true).ok() } else { None };
+        let file = file.map_or_else(|| self.storage.open(&name, false), Ok).map_err(|cause| disk("open", &name, &cause))?;
         let mut head = [0; 64];
         let read = file.read_at(&mut head, 0).map_err(|cause| disk("read", &name, &cause))?;
         let header = match SegmentHeader::decode(&head[..read]) {
@@ -330,7 +435,7 @@ impl<'s> Surveyor<'s> {
         (found == checksum && at + frame.span() == index.end && file.size().ok()? >= index.end).then_some(index)
     }
 
-    fn survey(mut self, believe: bool) -> Result<Survey, OpenError> {
+    fn survey(&mut self, believe: bool) -> Result<Survey, OpenError> {
         let mut candidates = Vec::new();
         for number in self.numbers.clone() {
             candidates.push(self.candidate(number)?);
@@ -393,11 +498,13 @@ impl<'s> Surveyor<'s> {
             id,
             incarnation,
             created: segments.is_empty(),
+            others: self.others.clone(),
             unsealed,
             beyond: Vec::new(),
             leftover: Vec::new(),
             unfinished: self.unfinished.clone(),
             previous: chain.previous.unwrap_or(0),
+            chain_incarnation: chain.incarnation,
             durable: chain.durable,
             end,
             torn: None,
@@ -409,11 +516,26 @@ impl<'s> Surveyor<'s> {
             self.beyond(&mut survey, &candidates[index..], in_last, what)?;
         }
         if survey.end < survey.durable {
-            let segment = survey.segments.last().map_or(survey.state.floor(), |last| last.header.number);
-            let what = wrong.map_or(Malformed::Missing, |(what, _, _)| what);
-            return Err(OpenError::Damaged { segment, at, position: survey.end, durable: survey.durable, what });
+            let last = survey.segments.last().map(|last| last.header);
+            let (segment, at, what) = match (wrong, last) {
+                // Between segments: in the head of the next one, or before it.
+                (Some((Malformed::Missing, _, _)), Some(last)) => (last.number + 1, 0, Malformed::Missing),
+                (Some((what, false, index)), _) => {
+                    let beheaded = candidates[index].header.is_err() || matches!(what, Malformed::Position(_));
+                    (candidates[index].number, if beheaded { 0 } else { SEGMENT_HEAD }, what)
+                }
+                (Some((what, true, _)), Some(last)) => (last.number, at, what),
+                (None, Some(last)) if survey.durable <= last.first + last.size => (last.number, at, Malformed::Magic),
+                (_, last) => (last.map_or(survey.state.floor(), |last| last.number + 1), 0, Malformed::Missing),
+            };
+            let (position, durable) = (survey.end, survey.durable);
+            self.broken = Some(survey);
+            return Err(OpenError::Damaged { segment, at, position, durable, what });
         }
-        self.floor(&mut survey)?;
+        if let Err(missing) = self.floor(&mut survey) {
+            self.broken = Some(survey);
+            return Err(missing);
+        }
         if survey.segments.is_empty() {
             survey.state = State::default();
         }
@@ -451,12 +573,15 @@ impl<'s> Surveyor<'s> {
         if let Some(before) = before.map(|before| before.header)
             && (header.number != before.number + 1 || header.first != before.first + before.size)
         {
-            return nothing(Malformed::Missing);
+            let follows = header.number == before.number + 1;
+            return nothing(if follows { Malformed::Position(header.first) } else { Malformed::Missing });
         }
         let segment = Arc::new(Segment::new(header, Arc::clone(&candidate.file)));
         if header.lost {
             chain.previous = None;
             chain.incarnation = chain.incarnation.max(header.incarnation);
+            // What it stands for is lost, and no damage any more.
+            segment.set_end(header.size);
             return Ok(Step::Whole { segment, unindexed: false });
         }
         if let Some(index) = candidate.index.as_ref().filter(|_| believe) {
@@ -500,8 +625,13 @@ impl<'s> Surveyor<'s> {
         let mut begun = false;
         let (mut at, mut previous, mut incarnation) = (SEGMENT_HEAD, chain.previous, chain.incarnation);
         let mut durable = chain.durable;
+        let mut told = at;
         self.window.reset();
         loop {
+            if at - told >= COPY as u64 {
+                self.tell(at - told);
+                told = at;
+            }
             let found = self.window.frame(id, segment.header.first, &*segment.file, at, limit);
             let found = found.map_err(|cause| segment.disk_error("read", &cause))?;
             let frame = match found {
@@ -547,7 +677,11 @@ impl<'s> Surveyor<'s> {
                     }
                 }
                 (FrameKind::Mark, None) => {}
-                (FrameKind::Gap, _) => snapshot = None,
+                (FrameKind::Gap, _) => {
+                    if snapshot.take().is_some() {
+                        segment.set_headless();
+                    }
+                }
                 _ => return Ok(Malformed::Snapshot),
             }
             let end = at + header.span();
@@ -633,7 +767,9 @@ impl<'s> Surveyor<'s> {
                     }
                 }
             }
-            at += bytes.len() as u64;
+            let len = bytes.len() as u64;
+            at += len;
+            self.tell(len);
         }
         Ok(tail)
     }

@@ -2,11 +2,11 @@
 
 use super::Options;
 use super::error::{DiskError, Malformed};
-use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, SEGMENT_HEAD, SegmentHeader};
+use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, PartitionId, SEGMENT_HEAD, SegmentHeader};
 use super::index::Index;
 use super::storage::{File, Storage};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A segment that is open.
@@ -16,7 +16,43 @@ pub(crate) struct Segment {
     pub file: Arc<dyn File>,
     /// Where its frames end; grows while it is written.
     end: AtomicU64,
+    /// A repair took its snapshot away: it can't be the first one that an opening reads, so it gets no index.
+    headless: AtomicBool,
     index: Mutex<Index>,
+}
+
+/// What is known of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentReport {
+    /// Its header.
+    pub header: SegmentHeader,
+    /// Where its frames end in the file.
+    pub end: u64,
+    /// Bytes of the file.
+    pub file: u64,
+    /// It is complete, and its index is tied to it.
+    pub sealed: bool,
+    /// What it has of each partition.
+    pub places: Vec<PlaceReport>,
+}
+
+/// What a segment has of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlaceReport {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub first: u64,
+    /// The offset after the last one.
+    pub end: u64,
+    /// How many records.
+    pub records: u64,
+    /// Bytes of the records, with their lengths and times.
+    pub bytes: u64,
+    /// The latest time of a record: nanoseconds since the epoch.
+    pub latest: u64,
 }
 
 /// The name of a segment's file. As wide as the largest number, so that names sort.
@@ -40,7 +76,30 @@ pub fn segment_number(name: &str) -> Option<u64> {
 impl Segment {
     pub fn new(header: SegmentHeader, file: Arc<dyn File>) -> Self {
         let (name, end) = (segment_name(header.number), AtomicU64::new(SEGMENT_HEAD));
-        Self { header, name, file, end, index: Mutex::default() }
+        Self { header, name, file, end, headless: AtomicBool::new(false), index: Mutex::default() }
+    }
+
+    pub fn headless(&self) -> bool {
+        self.headless.load(Ordering::Relaxed)
+    }
+
+    pub fn set_headless(&self) {
+        self.headless.store(true, Ordering::Relaxed);
+    }
+
+    pub fn report(&self, sealed: bool) -> SegmentReport {
+        let index = self.index();
+        let places = index.partitions.iter().map(|(partition, place)| PlaceReport {
+            partition: *partition,
+            first: place.first,
+            end: place.end,
+            records: place.records,
+            bytes: place.bytes,
+            latest: place.latest,
+        });
+        let places = places.collect();
+        let file = self.file.size().unwrap_or(0);
+        SegmentReport { header: self.header, end: self.end(), file, sealed: sealed && !self.header.lost, places }
     }
 
     /// Makes a segment: nobody sees it before it is whole and durable.

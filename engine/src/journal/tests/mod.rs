@@ -7,6 +7,7 @@ mod damage;
 mod errors;
 mod golden;
 mod model;
+mod repair;
 mod retention;
 
 use super::simulated::SimulatedDisk;
