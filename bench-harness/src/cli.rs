@@ -45,6 +45,8 @@ pub enum Command {
     Idle(IdleArgs),
     /// Measure what our ways of waiting cost: latency, throughput, an idle ring, the heavy fence
     Waits(WaitsArgs),
+    /// The journal against bare writes and reads of the same bytes on the same disk
+    Journal(JournalArgs),
     /// Walk a scenario over rates, capacities or payloads
     Sweep(SweepArgs),
     /// Compare two results, or two builds of this program
@@ -172,6 +174,26 @@ pub struct IdleArgs {
     /// How long nothing happens
     #[arg(long, value_parser = quantity::duration, default_value = "5s")]
     pub duration: Duration,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Options of `journal`.
+#[derive(Debug, Args)]
+pub struct JournalArgs {
+    /// Where the files are made: the disk that is measured
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+    /// MiB that each round writes
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub megabytes: u64,
+    /// Messages in a frame and in a sync
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub group: u64,
+    /// How often each is measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: u64,
     /// Where results go.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -13,6 +13,7 @@ mod environment;
 mod explain;
 mod failure;
 mod idle;
+mod journal;
 mod latency;
 mod output;
 mod peers;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Peers(arguments) => peers::command(arguments),
         Command::Run(arguments) => run::command(&arguments),
         Command::Idle(arguments) => idle::command(&arguments),
+        Command::Journal(arguments) => journal::command(&arguments),
         Command::Doctor(arguments) => doctor::command(arguments.json),
         Command::Waits(arguments) => waits::command(&arguments),
         Command::Sweep(arguments) => sweep::command(&arguments),

@@ -12,7 +12,9 @@
 //! 5. Begin a new segment, with the state, and under the next incarnation. Old segments are never written again.
 
 use super::error::{DiskError, Malformed, OpenError};
-use super::format::{ALIGN, Codec, FrameHeader, FrameKind, JournalId, SEGMENT_HEAD, SegmentHeader, entries, unpack};
+use super::format::{
+    ALIGN, Codec, FRAME_HEADER, FrameHeader, FrameKind, JournalId, SEGMENT_HEAD, SegmentHeader, entries, unpack,
+};
 use super::helper::{CHECKPOINT, Checkpoint, seal};
 use super::index::Index;
 use super::segment::{Segment, SegmentReport, UNFINISHED, Window, finish, index_name, segment_name, segment_number};
@@ -90,6 +92,8 @@ pub struct Survey {
     created: bool,
     /// Files that were named, by what stands in them.
     others: Vec<String>,
+    stale: Vec<u64>,
+    stray: Vec<(u64, u64)>,
 }
 
 impl std::fmt::Debug for Survey {
@@ -144,6 +148,17 @@ impl Survey {
     /// Files of the directory that are no segments: those that a recovery or a repair put aside, and what is not a journal's.
     pub fn others(&self) -> &[String] {
         &self.others
+    }
+
+    /// Segments whose index is not what their frames say, though its checksums match. Found where all of them were read.
+    pub fn stale_indexes(&self) -> &[u64] {
+        &self.stale
+    }
+
+    /// Segments, and bytes in their files, that should be zero and are not: no checksum covers them, and no record is made of
+    /// them. Found where all was read.
+    pub fn stray_bytes(&self) -> &[(u64, u64)] {
+        &self.stray
     }
 
     /// The journal as it is, to be read and not written.
@@ -316,7 +331,13 @@ pub(crate) fn take_away(storage: &dyn Storage, name: &str) -> io::Result<()> {
 
 const COPY: usize = 1 << 20;
 
-pub(crate) fn copy_range(window: &mut Window, from: &dyn File, begin: u64, end: u64, into: &dyn File) -> io::Result<()> {
+pub(crate) fn copy_range(
+    window: &mut Window,
+    from: &dyn File,
+    begin: u64,
+    end: u64,
+    into: &dyn File,
+) -> io::Result<()> {
     window.reset();
     let mut at = begin;
     while at < end {
@@ -349,6 +370,7 @@ struct Candidate {
     header: Result<SegmentHeader, Malformed>,
     file: Arc<dyn File>,
     index: Option<Index>,
+    ends_in_gap: bool,
 }
 
 struct Surveyor<'s> {
@@ -357,6 +379,10 @@ struct Surveyor<'s> {
     window: Window,
     unfinished: Vec<String>,
     others: Vec<String>,
+    stale: Vec<u64>,
+    /// Only looked for where all is read.
+    stray: Vec<(u64, u64)>,
+    whole: bool,
     numbers: Vec<u64>,
     checkpoint: Option<Checkpoint>,
     /// Whether files are opened to be mended.
@@ -395,8 +421,23 @@ impl<'s> Surveyor<'s> {
         numbers.sort_unstable();
         let checkpoint = if names.iter().any(|name| name == CHECKPOINT) { read_checkpoint(storage)? } else { None };
         let window = Window::new(options);
-        let (writes, progress, read, broken) = (false, None, 0, None);
-        Ok(Self { storage, options, window, unfinished, others, numbers, checkpoint, writes, progress, read, broken })
+        let (writes, progress, read, broken, stale) = (false, None, 0, None, Vec::new());
+        Ok(Self {
+            storage,
+            options,
+            window,
+            unfinished,
+            others,
+            numbers,
+            checkpoint,
+            writes,
+            progress,
+            read,
+            broken,
+            stale,
+            stray: Vec::new(),
+            whole: false,
+        })
     }
 
     /// So many bytes more were read.
@@ -410,7 +451,8 @@ impl<'s> Surveyor<'s> {
     fn candidate(&mut self, number: u64) -> Result<Candidate, OpenError> {
         let name = segment_name(number);
         let file = if self.writes { self.storage.open(&name, true).ok() } else { None };
-        let file = file.map_or_else(|| self.storage.open(&name, false), Ok).map_err(|cause| disk("open", &name, &cause))?;
+        let file =
+            file.map_or_else(|| self.storage.open(&name, false), Ok).map_err(|cause| disk("open", &name, &cause))?;
         let mut head = [0; 64];
         let read = file.read_at(&mut head, 0).map_err(|cause| disk("read", &name, &cause))?;
         let header = match SegmentHeader::decode(&head[..read]) {
@@ -419,11 +461,13 @@ impl<'s> Surveyor<'s> {
             decoded => decoded,
         };
         let index = header.as_ref().ok().and_then(|header| self.index(header, &*file));
-        Ok(Candidate { number, header, file, index })
+        let (index, ends_in_gap) = index.map_or((None, false), |(index, last)| (Some(index), last == FrameKind::Gap));
+        Ok(Candidate { number, header, file, index, ends_in_gap })
     }
 
-    /// The index of a segment, if it is tied to it: its checksum, the header's, and that of the last frame.
-    fn index(&self, header: &SegmentHeader, file: &dyn File) -> Option<Index> {
+    /// The index of a segment, if it is tied to it: its checksum, the header's, and that of the last frame; with that one's
+    /// kind.
+    fn index(&self, header: &SegmentHeader, file: &dyn File) -> Option<(Index, FrameKind)> {
         let stored = self.storage.open(&index_name(header.number), false).ok()?;
         let mut bytes = vec![0; usize::try_from(stored.size().ok()?).ok()?];
         let read = stored.read_at(&mut bytes, 0).ok()?;
@@ -432,10 +476,12 @@ impl<'s> Surveyor<'s> {
         let (at, checksum) = index.last;
         let read = file.read_at(&mut last, at).ok()?;
         let (frame, found) = FrameHeader::decode(&header.id, header.first + at, &last[..read]).ok()?;
-        (found == checksum && at + frame.span() == index.end && file.size().ok()? >= index.end).then_some(index)
+        let tied = found == checksum && at + frame.span() == index.end && file.size().ok()? >= index.end;
+        tied.then_some((index, frame.kind))
     }
 
     fn survey(&mut self, believe: bool) -> Result<Survey, OpenError> {
+        self.whole = !believe;
         let mut candidates = Vec::new();
         for number in self.numbers.clone() {
             candidates.push(self.candidate(number)?);
@@ -499,6 +545,8 @@ impl<'s> Surveyor<'s> {
             incarnation,
             created: segments.is_empty(),
             others: self.others.clone(),
+            stale: self.stale.clone(),
+            stray: self.stray.clone(),
             unsealed,
             beyond: Vec::new(),
             leftover: Vec::new(),
@@ -586,7 +634,8 @@ impl<'s> Surveyor<'s> {
         }
         if let Some(index) = candidate.index.as_ref().filter(|_| believe) {
             segment.set_end(index.end);
-            chain.previous = Some(index.last.1);
+            // Behind a gap the chain begins anew.
+            chain.previous = (!candidate.ends_in_gap).then_some(index.last.1);
             chain.durable = chain.durable.max(segment.position(index.end));
             chain.incarnation = chain.incarnation.max(header.incarnation);
             *segment.index() = index.clone();
@@ -596,10 +645,19 @@ impl<'s> Surveyor<'s> {
             // Sealed: durable to its end, and there was nothing behind it.
             chain.durable = chain.durable.max(segment.position(index.end));
         }
+        if self.whole {
+            self.window.reset();
+            self.stray(&segment, 64, SEGMENT_HEAD)?;
+        }
         let mut index = Index::default();
         let what = self.frames(&segment, chain, &mut index, id)?;
         if segment.end() == SEGMENT_HEAD {
             return nothing(what);
+        }
+        if let Some(stored) = &candidate.index {
+            let bytes = |index: &Index| index.encode(id, header.number, header.checksum());
+            let stale = bytes(stored) != bytes(&index) && !self.stale.contains(&header.number);
+            self.stale.extend(stale.then_some(header.number));
         }
         *segment.index() = index;
         let tail = self.search(&segment, segment.end())?;
@@ -685,8 +743,13 @@ impl<'s> Surveyor<'s> {
                 _ => return Ok(Malformed::Snapshot),
             }
             let end = at + header.span();
-            index.frame(at, end, frame.checksum);
-            previous = if header.kind == FrameKind::Gap { None } else { Some(frame.checksum) };
+            let checksum = frame.checksum;
+            index.frame(at, end, checksum);
+            previous = if header.kind == FrameKind::Gap { None } else { Some(checksum) };
+            if self.whole && header.kind != FrameKind::Gap {
+                let padding = at + FRAME_HEADER as u64 + u64::from(header.stored);
+                self.stray(segment, padding, end)?;
+            }
             incarnation = header.incarnation;
             durable = durable.max(header.durable);
             at = end;
@@ -696,6 +759,17 @@ impl<'s> Surveyor<'s> {
                 segment.set_end(at);
             }
         }
+    }
+
+    /// Takes note of bytes that should be zero, in a part that no checksum covers.
+    fn stray(&mut self, segment: &Segment, from: u64, to: u64) -> Result<(), OpenError> {
+        let bytes = self.window.bytes(&*segment.file, from, (to - from) as usize, to);
+        let bytes = bytes.map_err(|cause| segment.disk_error("read", &cause))?;
+        if let Some(stray) = bytes.iter().position(|byte| *byte != 0) {
+            let place = (segment.header.number, from + stray as u64);
+            self.stray.extend((!self.stray.contains(&place)).then_some(place));
+        }
+        Ok(())
     }
 
     /// Looks for marks and bytes in what is behind the end.

@@ -19,6 +19,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// No reservation that may be lost goes further beyond the last record.
+const RESERVED: u64 = 1 << 30;
+
 /// What a repair did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -97,11 +100,7 @@ pub enum RepairError {
 ///
 /// # Errors
 /// Somebody has it open, a newer program wrote it, the disk fails, or nothing of it is left.
-pub fn repair(
-    storage: Arc<dyn Storage>,
-    time: u64,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Repaired, RepairError> {
+pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64)) -> Result<Repaired, RepairError> {
     let disk = &*storage;
     let lock = disk.lock().map_err(|cause| match cause.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked { journal: disk.name(), holder: disk.lock_holder() },
@@ -127,8 +126,11 @@ pub fn repair(
     let last = mended.iter().map(|mended| mended.segment).max().unwrap_or(0);
     let segments = survey.segments();
     let size = segments.last().map_or(64 << 20, |last| last.header.size).clamp(4096, 2 << 30);
-    // A snapshot behind the last gap knows the reservations. Without one, as many records may be lost as there are bytes.
-    let known = segments.iter().any(|segment| segment.header.number > last && !segment.header.lost && segment.end > SEGMENT_HEAD);
+    // A snapshot behind the last gap knows the reservations. Without one, as many records may be lost as there are bytes, and
+    // a reservation of more that readers of published data saw.
+    let known = segments
+        .iter()
+        .any(|segment| segment.header.number > last && !segment.header.lost && segment.end > SEGMENT_HEAD);
     drop(survey);
     let options = Options { segment_size: size, helper: false, ..Options::default() };
     let (mut writer, recovered) = open(storage, options)?;
@@ -136,9 +138,8 @@ pub fn repair(
     if skipped_offsets {
         let mut frame = FrameBuilder::new();
         for (partition, extent) in recovered.state.extents() {
-            let next = extent.end.max(extent.reserved).saturating_add(gone);
-            // The end too: closing gives back what was only reserved.
-            frame.extent(partition, Extent { end: next, reserved: next, ..extent });
+            let next = extent.end.max(extent.reserved).saturating_add(gone + RESERVED);
+            frame.extent(partition, Extent { reserved: next, ..extent });
             if frame.len() + 64 > writer.frame_limit() {
                 writer.append(&mut frame, time)?;
             }
@@ -147,7 +148,10 @@ pub fn repair(
             writer.append(&mut frame, time)?;
         }
     }
-    writer.close(time)?;
+    // Left as after a crash: closing would give back what was only reserved, and perhaps issued.
+    writer.sync()?;
+    writer.mark(time)?;
+    writer.sync()?;
     Ok(Repaired { mended, lost, torn: recovered.torn, skipped_offsets })
 }
 
@@ -293,7 +297,8 @@ impl Place<'_> {
             }
             (Some(before), None) => {
                 let begin = before.first + before.size;
-                let count = there.map_or_else(|| self.durable.saturating_sub(begin).div_ceil(size), |there| there - self.segment);
+                let count = there
+                    .map_or_else(|| self.durable.saturating_sub(begin).div_ceil(size), |there| there - self.segment);
                 (count, begin, begin + count * size)
             }
             (None, None) => return self.hopeless("no segment is left"),
@@ -455,7 +460,8 @@ impl Place<'_> {
             floor.floor(number);
             let payload = floor.payload();
             let kind = FrameKind::Snapshot { first: true, last: true };
-            let (head, checksum) = frame(kind, own.first + at, payload.len() as u32, payload, previous).encode(&self.survey.id);
+            let (head, checksum) =
+                frame(kind, own.first + at, payload.len() as u32, payload, previous).encode(&self.survey.id);
             bytes.extend_from_slice(&head);
             bytes.extend_from_slice(payload);
             bytes.resize(2 * ALIGN as usize, 0);

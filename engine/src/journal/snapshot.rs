@@ -47,6 +47,13 @@ impl State {
         of_kind.map(|((_, key), value)| (key.as_slice(), value.as_slice()))
     }
 
+    /// The kinds of values there are, and how many of each.
+    pub fn kinds(&self) -> impl Iterator<Item = (u16, usize)> {
+        let mut kinds = BTreeMap::new();
+        self.values.keys().for_each(|(what, _)| *kinds.entry(*what).or_insert(0) += 1);
+        kinds.into_iter()
+    }
+
     /// The first segment that is needed.
     pub fn floor(&self) -> u64 {
         self.floor.max(1)

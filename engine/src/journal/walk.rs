@@ -61,7 +61,13 @@ pub struct Payload<'f> {
 
 impl std::fmt::Debug for Frames {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Frames({:?} at {}, {} segments more)", self.now.as_ref().map(|now| &now.name), self.at, self.left.len())
+        write!(
+            f,
+            "Frames({:?} at {}, {} segments more)",
+            self.now.as_ref().map(|now| &now.name),
+            self.at,
+            self.left.len()
+        )
     }
 }
 

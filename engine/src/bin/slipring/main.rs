@@ -1,11 +1,12 @@
 //! The command `slipring`: looks at engines and their files from outside.
 
+mod journal;
 mod top;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Looks at slipring engines from outside.
+/// Looks at slipring engines and their journals from outside.
 #[derive(Parser)]
 #[command(name = "slipring", version, about)]
 struct Arguments {
@@ -15,11 +16,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Journal(journal::Arguments),
     Top(top::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Journal(arguments) => return journal::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
     };
     match done {
@@ -33,6 +36,6 @@ fn main() -> ExitCode {
     }
 }
 
-fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(crate) fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -1,0 +1,461 @@
+//! `cat`, `tail` and `export`: records, chosen and printed.
+
+use super::check::bar;
+use super::{Directory, Done, Failure, Looked, Topic, size, time, topic_name, topics};
+use serde_json::{Map, Value, json};
+use slipring::journal::format::{Entry, FrameKind, entries};
+use slipring::journal::{Frames, PartitionId, PlaceReport, ReplayError};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  slipring journal cat ./journal --topic orders --partition 0 --offsets 100..200
+  slipring journal cat ./journal --since 15m --json | jq .value
+  slipring journal cat ./journal --since 2026-11-21T08:00:00Z --until 2026-11-21T09:00:00Z
+
+A value that is text is printed as it is, any other as 0x and hexadecimal digits. Exit codes: see slipring journal --help.";
+
+#[derive(clap::Args)]
+pub(crate) struct Filter {
+    /// Only this topic: its name, or its number in the catalogue
+    #[arg(long, value_name = "NAME")]
+    topic: Option<String>,
+    /// Only this partition
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+    /// Only these offsets: FROM..TO, FROM.. or ..TO; TO itself is left out
+    #[arg(long, value_name = "RANGE", value_parser = offsets)]
+    offsets: Option<(u64, u64)>,
+    /// Only records of this time or later: 2026-11-21T08:00:00Z, or how long ago, as in 15m
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<u64>,
+    /// Only records before this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<u64>,
+}
+
+fn offsets(text: &str) -> Result<(u64, u64), String> {
+    let bad = || format!("{text:?} is no range of offsets: write 100..200, 100.. or ..200");
+    let (from, to) = text.split_once("..").ok_or_else(bad)?;
+    let end = |text: &str, open: u64| if text.is_empty() { Ok(open) } else { text.parse().map_err(|_| bad()) };
+    let (from, to) = (end(from, 0)?, end(to, u64::MAX)?);
+    if from < to { Ok((from, to)) } else { Err(bad()) }
+}
+
+fn moment(text: &str) -> Result<u64, String> {
+    let at = match humantime::parse_rfc3339_weak(text) {
+        Ok(at) => at,
+        Err(_) => {
+            let ago = humantime::parse_duration(text);
+            let ago = ago.map_err(|_| "write a time as 2026-11-21T08:00:00Z, or how long ago, as in 15m".to_owned())?;
+            SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH)
+        }
+    };
+    Ok(at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Cat {
+    #[command(flatten)]
+    directory: Directory,
+    #[command(flatten)]
+    filter: Filter,
+    /// Print no more than so many records
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    limit: Option<u64>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Tail {
+    #[command(flatten)]
+    directory: Directory,
+    #[command(flatten)]
+    filter: Filter,
+    /// So many records
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
+    lines: usize,
+    /// Go on with records as they are written, durable or not
+    #[arg(long, short)]
+    follow: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// One JSON object a line
+    Jsonl,
+    /// Comma-separated values with a line of titles
+    Csv,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    directory: Directory,
+    #[command(flatten)]
+    filter: Filter,
+    /// What to write
+    #[arg(long, value_enum, default_value = "jsonl")]
+    format: Format,
+    /// The file to write, which must not be there yet; without it standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// A record as it is printed.
+struct Row {
+    partition: PartitionId,
+    offset: u64,
+    time: u64,
+    key: Option<Vec<u8>>,
+    headers: Vec<(String, Vec<u8>)>,
+    value: Vec<u8>,
+}
+
+/// What a filter asks for, with its topic looked up.
+struct Wanted<'f> {
+    filter: &'f Filter,
+    topic: Option<u32>,
+}
+
+impl Wanted<'_> {
+    fn new<'f>(filter: &'f Filter, topics: &[Topic], looked: &Looked) -> Result<Wanted<'f>, Failure> {
+        let Some(name) = &filter.topic else { return Ok(Wanted { filter, topic: None }) };
+        let known = topics.iter().find(|topic| topic.name == *name).map(|topic| topic.number);
+        let number = name.parse().ok().filter(|number| {
+            topics.iter().any(|topic| topic.number == *number)
+                || looked.survey.state().extents().any(|(partition, _)| partition.topic == *number)
+        });
+        match known.or(number) {
+            Some(number) => Ok(Wanted { filter, topic: Some(number) }),
+            None => Err(Failure::new(1, format!("there is no topic {name:?}: `slipring journal stat` lists them"))),
+        }
+    }
+
+    fn partition(&self, partition: PartitionId) -> bool {
+        self.topic.is_none_or(|topic| topic == partition.topic)
+            && self.filter.partition.is_none_or(|number| number == partition.partition)
+    }
+
+    fn place(&self, place: &PlaceReport) -> bool {
+        self.partition(place.partition)
+            && self.filter.offsets.is_none_or(|(from, to)| place.end > from && place.first < to)
+            && self.filter.since.is_none_or(|since| place.latest >= since)
+    }
+
+    fn record(&self, offset: u64, time: u64) -> bool {
+        self.filter.offsets.is_none_or(|(from, to)| (from..to).contains(&offset))
+            && self.filter.since.is_none_or(|since| time >= since)
+            && self.filter.until.is_none_or(|until| time < until)
+    }
+}
+
+/// How messages name their layout in the catalogue.
+const MESSAGE: &str = "slipring message 1";
+
+type Parts = (Option<Vec<u8>>, Vec<(String, Vec<u8>)>, Vec<u8>);
+
+/// Key, headers and value of a message; none if the bytes are no message.
+fn message(bytes: &[u8]) -> Option<Parts> {
+    let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let (key, value, headers) = (word(0)?, word(4)? as usize, word(8)? as usize);
+    let keyed = key != u32::MAX;
+    let key = if keyed { key as usize } else { 0 };
+    let cell = bytes.get(20..)?;
+    if cell.len() as u64 != key as u64 + value as u64 + headers as u64 {
+        return None;
+    }
+    let (name, rest) = cell.split_at(key);
+    let (value, mut rest) = rest.split_at(value);
+    let mut parsed = Vec::new();
+    while !rest.is_empty() {
+        let named = u16::from_le_bytes(*rest.first_chunk()?) as usize;
+        let valued = u32::from_le_bytes(*rest.get(2..)?.first_chunk()?) as usize;
+        let (name, after) = rest.get(6..)?.split_at_checked(named)?;
+        let (value, after) = after.split_at_checked(valued)?;
+        rest = after;
+        parsed.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
+    }
+    Some((keyed.then(|| name.to_vec()), parsed, value.to_vec()))
+}
+
+fn as_text(bytes: &[u8]) -> Option<&str> {
+    let printable = |text: &&str| !text.chars().any(|c| c.is_control() && c != '\t');
+    std::str::from_utf8(bytes).ok().filter(printable)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn shown(bytes: &[u8]) -> String {
+    as_text(bytes).map_or_else(|| format!("0x{}", hex(bytes)), str::to_owned)
+}
+
+enum Sink<W: Write> {
+    Text(W),
+    Json(W),
+    Csv(Box<csv::Writer<W>>),
+}
+
+impl<W: Write> Sink<W> {
+    fn csv(into: W) -> Result<Self, Failure> {
+        let mut writer = csv::Writer::from_writer(into);
+        writer.write_record(["topic", "partition", "offset", "time_ns", "key", "headers", "value"])?;
+        Ok(Self::Csv(Box::new(writer)))
+    }
+
+    fn write(&mut self, topics: &[Topic], row: &Row) -> Done {
+        let topic = topic_name(topics, row.partition.topic);
+        let partition = row.partition.partition;
+        match self {
+            Self::Text(out) => {
+                write!(out, "{topic}/{partition} {} {}", row.offset, time(row.time))?;
+                if let Some(key) = &row.key {
+                    write!(out, " {}:", shown(key))?;
+                }
+                for (name, value) in &row.headers {
+                    write!(out, " [{name}={}]", shown(value))?;
+                }
+                writeln!(out, " {}", shown(&row.value))?;
+            }
+            Self::Json(out) => {
+                let mut object = Map::new();
+                let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
+                put("topic", json!(topic));
+                put("topic_id", json!(row.partition.topic));
+                put("partition", json!(partition));
+                put("offset", json!(row.offset));
+                put("time_ns", json!(row.time));
+                let mut bytes = |name: &str, bytes: &[u8]| match as_text(bytes) {
+                    Some(text) => put(name, json!(text)),
+                    None => put(&format!("{name}_hex"), json!(hex(bytes))),
+                };
+                if let Some(key) = &row.key {
+                    bytes("key", key);
+                }
+                bytes("value", &row.value);
+                if !row.headers.is_empty() {
+                    let headers: Vec<_> = row.headers.iter().map(|(name, value)| json!([name, shown(value)])).collect();
+                    object.insert("headers".to_owned(), json!(headers));
+                }
+                serde_json::to_writer(&mut *out, &object)?;
+                out.write_all(b"\n")?;
+            }
+            Self::Csv(out) => {
+                let headers: Vec<_> =
+                    row.headers.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
+                let key = row.key.as_deref().map_or_else(String::new, shown);
+                let (offset, time) = (row.offset.to_string(), row.time.to_string());
+                out.write_record([
+                    topic,
+                    partition.to_string(),
+                    offset,
+                    time,
+                    key,
+                    headers.join(";"),
+                    shown(&row.value),
+                ])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Done {
+        match self {
+            Self::Text(out) | Self::Json(out) => out.flush()?,
+            Self::Csv(out) => out.flush()?,
+        }
+        Ok(())
+    }
+}
+
+/// What goes through the frames and gives the rows that are wanted.
+struct Scan<'s> {
+    frames: Frames,
+    wanted: &'s Wanted<'s>,
+    messages: Vec<u32>,
+    /// What retention has taken away is no more, though it may still stand in a segment.
+    starts: BTreeMap<PartitionId, u64>,
+}
+
+impl<'s> Scan<'s> {
+    fn new(looked: &Looked, topics: &[Topic], wanted: &'s Wanted<'s>) -> Self {
+        let frames = looked.survey.frames(std::sync::Arc::clone(&looked.storage));
+        let messages = topics.iter().filter(|topic| topic.layout == MESSAGE).map(|topic| topic.number).collect();
+        let starts = looked.survey.state().extents().map(|(partition, extent)| (partition, extent.start)).collect();
+        Self { frames, wanted, messages, starts }
+    }
+
+    /// The rows of the next frame; none at the end. A gap is told on standard error.
+    fn next(&mut self, each: &mut dyn FnMut(Row) -> Result<bool, Failure>) -> Result<Option<bool>, Failure> {
+        let frame = match self.frames.next() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(None),
+            Err(gap @ ReplayError::Gap { .. }) => {
+                eprintln!("slipring: {gap}");
+                return Ok(Some(true));
+            }
+            Err(cause) => return Err(cause.into()),
+        };
+        if frame.header.kind != FrameKind::Data {
+            return Ok(Some(true));
+        }
+        for entry in entries(&frame.plain) {
+            let damaged = |what| ReplayError::Damaged { segment: frame.segment, at: frame.at, what };
+            let Entry::Run(run) = entry.map_err(damaged)? else { continue };
+            if !self.wanted.partition(run.partition) {
+                continue;
+            }
+            let start = self.starts.get(&run.partition).copied().unwrap_or(0);
+            for record in run.records() {
+                let time = record.time.unwrap_or(frame.header.time);
+                if record.offset < start || !self.wanted.record(record.offset, time) {
+                    continue;
+                }
+                let apart = if self.messages.contains(&run.partition.topic) { message(record.bytes) } else { None };
+                let (key, headers, value) = apart.unwrap_or_else(|| (None, Vec::new(), record.bytes.to_vec()));
+                let row = Row { partition: run.partition, offset: record.offset, time, key, headers, value };
+                if !each(row)? {
+                    return Ok(Some(false));
+                }
+            }
+        }
+        Ok(Some(true))
+    }
+}
+
+pub(crate) fn cat(arguments: &Cat) -> Done {
+    let looked = arguments.directory.look(false, &mut |_| {})?;
+    let topics = topics(looked.survey.state());
+    let wanted = Wanted::new(&arguments.filter, &topics, &looked)?;
+    let mut scan = Scan::new(&looked, &topics, &wanted);
+    scan.frames = scan.frames.only(|segment| segment.places.iter().any(|place| wanted.place(place)));
+    let out = BufWriter::new(std::io::stdout().lock());
+    let mut sink = if arguments.json { Sink::Json(out) } else { Sink::Text(out) };
+    let mut left = arguments.limit.unwrap_or(u64::MAX);
+    let mut print = |row: Row| {
+        if left > 0 {
+            sink.write(&topics, &row)?;
+        }
+        left = left.saturating_sub(1);
+        Ok(left > 0)
+    };
+    let mut done = Ok(Some(arguments.limit != Some(0)));
+    while let Ok(Some(true)) = done {
+        done = scan.next(&mut print);
+    }
+    // What was found before damage is shown in any case.
+    sink.flush()?;
+    match done? {
+        Some(_) => Ok(()),
+        None => looked.end(),
+    }
+}
+
+pub(crate) fn tail(arguments: &Tail) -> Done {
+    let looked = arguments.directory.look(false, &mut |_| {})?;
+    let topics = topics(looked.survey.state());
+    let wanted = Wanted::new(&arguments.filter, &topics, &looked)?;
+    let mut scan = Scan::new(&looked, &topics, &wanted);
+    // From the first segment on, counted from the end, that may have as many as asked for.
+    let mut from = 0;
+    let mut found = 0;
+    for segment in looked.survey.segments().iter().rev() {
+        from = segment.header.number;
+        found += segment.places.iter().filter(|place| wanted.place(place)).map(|place| place.records).sum::<u64>();
+        let exact =
+            arguments.filter.since.is_none() && arguments.filter.until.is_none() && arguments.filter.offsets.is_none();
+        if exact && found >= arguments.lines as u64 {
+            break;
+        }
+    }
+    scan.frames = scan.frames.only(|segment| segment.header.number >= from);
+    let mut last = VecDeque::with_capacity(arguments.lines.min(4096));
+    let mut keep = |row: Row| {
+        last.push_back(row);
+        if last.len() > arguments.lines {
+            last.pop_front();
+        }
+        Ok(true)
+    };
+    let mut done = Ok(Some(true));
+    while let Ok(Some(_)) = done {
+        done = scan.next(&mut keep);
+    }
+    let out = BufWriter::new(std::io::stdout().lock());
+    let mut sink = if arguments.json { Sink::Json(out) } else { Sink::Text(out) };
+    for row in &last {
+        sink.write(&topics, row)?;
+    }
+    sink.flush()?;
+    done?;
+    if !arguments.follow || looked.damage.is_some() {
+        return looked.end();
+    }
+    scan.frames = scan.frames.follow();
+    loop {
+        let mut more = false;
+        while scan.next(&mut |row| sink.write(&topics, &row).map(|()| true))?.is_some() {
+            more = true;
+        }
+        if more {
+            sink.flush()?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+pub(crate) fn export(arguments: &Export) -> Done {
+    let begun = Instant::now();
+    let looked = arguments.directory.look(false, &mut |_| {})?;
+    let topics = topics(looked.survey.state());
+    let wanted = Wanted::new(&arguments.filter, &topics, &looked)?;
+    let mut scan = Scan::new(&looked, &topics, &wanted);
+    scan.frames = scan.frames.only(|segment| segment.places.iter().any(|place| wanted.place(place)));
+    let total = scan.frames.left();
+    let out: Box<dyn Write> = match &arguments.output {
+        Some(path) => {
+            let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+            Box::new(file.map_err(|cause| Failure::new(1, format!("cannot make {path:?}: {cause}")))?)
+        }
+        None => Box::new(std::io::stdout().lock()),
+    };
+    let out = BufWriter::with_capacity(1 << 18, out);
+    let mut sink = match arguments.format {
+        Format::Jsonl => Sink::Json(out),
+        Format::Csv => Sink::csv(out)?,
+    };
+    let bar = bar(total);
+    let mut count = 0_u64;
+    let mut print = |row: Row| {
+        count += 1;
+        sink.write(&topics, &row).map(|()| true)
+    };
+    let mut done = Ok(Some(true));
+    while let Ok(Some(_)) = done {
+        done = scan.next(&mut print);
+        bar.set_position(total.saturating_sub(scan.frames.left()));
+    }
+    bar.finish_and_clear();
+    sink.flush()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    if arguments.output.is_some() || std::io::stderr().is_terminal() {
+        let rate = total as f64 / 1e6 / seconds;
+        eprintln!("{count} records from {} in {seconds:.3} s ({rate:.0} MB/s)", size(total));
+    }
+    done?;
+    looked.end()
+}

@@ -1,0 +1,296 @@
+//! `slipring journal` on golden files, damaged copies, directories that cannot be written, and live ones.
+
+use slipring::journal::storage::Disk;
+use slipring::journal::{FrameBuilder, Options, PartitionId, Writer, open};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::{fs, str};
+use tempfile::TempDir;
+
+fn slipring(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slipring"));
+    command.arg("journal").args(arguments);
+    command
+}
+
+/// The exit code, standard output and standard error.
+fn run(verb: &str, dir: &Path, more: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = slipring(&[verb]).arg(dir).args(more).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A copy of the journal that format version 1 wrote: two topics' partitions, 40 records each, three sealed segments.
+fn golden() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    fs::create_dir(&dir).unwrap();
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-1");
+    for entry in fs::read_dir(files).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+    }
+    (folder, dir)
+}
+
+fn segment(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.segment"))
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    files.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|cause| panic!("{cause}: {text}"))
+}
+
+const TICKS: PartitionId = PartitionId { topic: 3, partition: 0 };
+
+fn append(writer: &mut Writer, offset: u64, text: &str) {
+    let mut frame = FrameBuilder::new();
+    frame.record(TICKS, offset, None, text.as_bytes());
+    writer.append(&mut frame, 1_700_000_000_000_000_000 + offset).unwrap();
+    writer.sync().unwrap();
+}
+
+#[test]
+fn golden_files_are_listed_counted_and_found_sound() {
+    let (_folder, dir) = golden();
+    let before = contents(&dir);
+    let (code, out, err) = run("ls", &dir, &[]);
+    assert_eq!((code, &*err), (0, ""));
+    assert_eq!(out.lines().count(), 5, "{out}");
+    assert!(out.contains("sealed") && out.contains("last"), "{out}");
+    let (_, out, _) = run("ls", &dir, &["--json"]);
+    assert_eq!(json(&out)["segments"].as_array().unwrap().len(), 4);
+
+    let (code, out, _) = run("stat", &dir, &["--json"]);
+    let stat = json(&out);
+    assert_eq!((code, &stat["incarnation"], &stat["segments"]), (0, &2.into(), &4.into()));
+    assert_eq!((&stat["partitions"][0]["end"], &stat["partitions"][0]["records"]), (&40.into(), &40.into()));
+    assert!(stat["durable"].as_u64().unwrap() > 0 && stat["damage"].is_null());
+    assert!(run("stat", &dir, &[]).1.contains("durable      up to position"));
+
+    let (code, out, _) = run("verify", &dir, &[]);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("80 records") && out.contains("MB/s") && out.contains("sound"), "{out}");
+    assert_eq!(contents(&dir), before, "looking changes nothing, and leaves no lock");
+}
+
+#[test]
+fn records_are_chosen_by_topic_partition_offset_and_time() {
+    let (_folder, dir) = golden();
+    let count = |more: &[&str]| run("cat", &dir, more).1.lines().count();
+    assert_eq!(count(&[]), 80);
+    assert_eq!(count(&["--topic", "1", "--partition", "0"]), 40);
+    assert_eq!(count(&["--partition", "1", "--offsets", "10..15"]), 5);
+    assert_eq!(count(&["--offsets", "35.."]), 10);
+    assert_eq!(count(&["-n", "3"]), 3);
+    // The times of the golden records are a few nanoseconds after the epoch.
+    assert_eq!(count(&["--since", "1970-01-01T00:00:01Z"]), 0);
+    assert_eq!(count(&["--partition", "0", "--until", "1970-01-01T00:00:00.000001010Z"]), 10);
+    let (_, out, _) = run("cat", &dir, &["--partition", "1", "--offsets", "7..8", "--json"]);
+    let record = json(&out);
+    assert_eq!((&record["offset"], &record["time_ns"], &record["topic_id"]), (&7.into(), &5007.into(), &1.into()));
+    assert_eq!(record["value_hex"], "0700000000000000");
+    let (_, last, _) = run("tail", &dir, &["--partition", "0", "-n", "2", "--json"]);
+    let offsets: Vec<_> = last.lines().map(|line| json(line)["offset"].as_u64().unwrap()).collect();
+    assert_eq!(offsets, [38, 39]);
+    let (code, _, err) = run("cat", &dir, &["--topic", "orders"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("no topic \"orders\""), "{err}");
+    assert_eq!(run("cat", &dir, &["--offsets", "5..2"]).0, 2);
+    assert_eq!(run("cat", &dir, &["--since", "yesterday"]).0, 2);
+}
+
+#[test]
+fn export_writes_json_lines_and_csv_and_overwrites_nothing() {
+    let (folder, dir) = golden();
+    let file = folder.path().join("out.csv");
+    let (code, out, err) = run("export", &dir, &["--format", "csv", "-o", file.to_str().unwrap()]);
+    assert_eq!((code, &*out), (0, ""), "{err}");
+    assert!(err.contains("80 records") && err.contains("MB/s"), "{err}");
+    let mut reader = csv::Reader::from_path(&file).unwrap();
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    assert_eq!((rows.len(), &rows[79][2]), (80, "39"));
+    let (code, _, err) = run("export", &dir, &["-o", file.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(err.contains("out.csv"), "{err}");
+    let (code, out, _) = run("export", &dir, &["--partition", "0"]);
+    assert_eq!((code, out.lines().map(json).count()), (0, 40));
+}
+
+#[test]
+fn damage_and_a_torn_end_have_codes_of_their_own_and_the_place_is_named() {
+    let (_folder, dir) = golden();
+    flip(&segment(&dir, 2), 640);
+    let before = contents(&dir);
+    let (code, out, err) = run("verify", &dir, &["--json"]);
+    let damage = &json(&out)["damage"];
+    assert_eq!((code, &json(&out)["state"]), (3, &"damaged".into()));
+    assert_eq!(damage["segment"], 2);
+    assert!(damage["byte"].as_u64().unwrap() <= 640 && damage["position"].as_u64().is_some());
+    assert!(err.contains("segment 2 is damaged at byte"), "{err}");
+    let (code, out, err) = run("cat", &dir, &["--partition", "0"]);
+    assert_eq!(code, 3, "what is before is shown, and then it says so");
+    assert!((1..40).contains(&out.lines().count()) && err.contains("segment 2"), "{out}{err}");
+    let (code, _, err) = run("repair", &dir, &["--dry-run"]);
+    assert_eq!(code, 3);
+    assert!(err.contains("segment 2"), "{err}");
+    assert_eq!(contents(&dir), before);
+
+    let (_folder, dir) = golden();
+    for at in (0..fs::metadata(segment(&dir, 2)).unwrap().len()).step_by(7) {
+        flip(&segment(&dir, 2), at as usize);
+        let (code, out, _) = run("verify", &dir, &[]);
+        assert_eq!(code, 3, "byte {at} of segment 2 was turned: {out}");
+        flip(&segment(&dir, 2), at as usize);
+    }
+    assert_eq!(run("verify", &dir, &[]).0, 0);
+
+    let last = segment(&dir, 4);
+    let mut bytes = fs::read(&last).unwrap();
+    bytes.extend([7; 90]);
+    fs::write(&last, bytes).unwrap();
+    let before = contents(&dir);
+    let (code, out, err) = run("verify", &dir, &[]);
+    assert_eq!(code, 4, "{out}{err}");
+    assert!(err.contains("torn") && err.contains("segment 4"), "{err}");
+    assert_eq!(run("cat", &dir, &[]).1.lines().count(), 80, "what is whole is shown");
+    assert_eq!(contents(&dir), before);
+}
+
+#[test]
+fn repair_keeps_what_it_takes_out_and_leaves_a_gap_that_readers_are_told_of() {
+    let (_folder, dir) = golden();
+    let (code, out, _) = run("repair", &dir, &[]);
+    assert_eq!(code, 0);
+    assert!(out.contains("nothing was damaged"), "{out}");
+    flip(&segment(&dir, 2), 640);
+    fs::remove_file(segment(&dir, 3)).unwrap();
+    let (code, out, err) = run("repair", &dir, &["--json"]);
+    assert_eq!(code, 0, "{err}");
+    let repaired = json(&out);
+    let mended = repaired["mended"].as_array().unwrap();
+    assert!(mended.len() >= 2 && mended.iter().any(|mended| mended["how"] == "lost"), "{out}");
+    assert!(repaired["lost"].as_array().unwrap().iter().any(|lost| lost["topic_id"] == 1), "{out}");
+    let copy = mended.iter().find_map(|mended| mended["copy"].as_str()).unwrap();
+    assert!(dir.join(copy).exists());
+    assert!(run("ls", &dir, &[]).1.contains(copy));
+    assert_eq!(run("verify", &dir, &[]).0, 0);
+    let (code, out, err) = run("cat", &dir, &["--partition", "0"]);
+    assert_eq!(code, 0);
+    assert!((1..40).contains(&out.lines().count()) && err.contains("lost to damage"), "{out}{err}");
+    open(Arc::new(Disk::new(&dir)), Options::default()).unwrap();
+}
+
+#[test]
+fn what_is_no_journal_or_a_newer_one_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    for verb in ["ls", "stat", "cat", "tail", "verify", "repair", "export"] {
+        let (code, out, err) = run(verb, &folder.path().join("nowhere"), &[]);
+        assert_eq!((code, &*out), (1, ""), "{verb}");
+        assert!(err.contains("nowhere"), "{verb}: {err}");
+        let (code, _, err) = run(verb, folder.path(), &[]);
+        assert_eq!(code, 1, "{verb}");
+        assert!(err.contains("there is no journal in"), "{verb}: {err}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+    let (_folder, dir) = golden();
+    let mut bytes = fs::read(segment(&dir, 4)).unwrap();
+    bytes[8] = 2;
+    let checksum = crc32c::crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(segment(&dir, 4), bytes).unwrap();
+    for verb in ["ls", "verify", "repair"] {
+        let (code, _, err) = run(verb, &dir, &[]);
+        assert_eq!(code, 5, "{verb}");
+        assert!(err.contains("version 2"), "{verb}: {err}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_can_be_read() {
+    let (_folder, dir) = golden();
+    for entry in fs::read_dir(&dir).unwrap() {
+        fs::set_permissions(entry.unwrap().path(), fs::Permissions::from_mode(0o400)).unwrap();
+    }
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o500)).unwrap();
+    for verb in ["ls", "stat", "cat", "tail", "verify", "export"] {
+        assert_eq!(run(verb, &dir, &[]).0, 0, "{verb}");
+    }
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_journal_that_is_being_written_is_followed_and_not_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { segment_size: 8192, ..Options::default() };
+    let (mut writer, _) = open(Arc::new(Disk::new(folder.path())), options).unwrap();
+    append(&mut writer, 0, "first");
+    let (code, _, err) = run("repair", folder.path(), &[]);
+    assert_eq!(code, 1);
+    assert!(err.contains(&format!("process {}", std::process::id())) && err.contains("is open in"), "{err}");
+    let mut tail = slipring(&["tail", "-f"]).arg(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().ends_with("first"));
+    // Over several segments.
+    for offset in 1..200 {
+        append(&mut writer, offset, &format!("record {offset} {}", "x".repeat(200)));
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.starts_with(&format!("3/0 {offset} ")), "{line}");
+        if offset % 50 == 0 {
+            assert_eq!(run("verify", folder.path(), &[]).0, 0);
+            assert_eq!(run("stat", folder.path(), &[]).0, 0);
+        }
+    }
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    writer.close(1_700_000_001_000_000_000).unwrap();
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(Arc::new(Disk::new(folder.path())), Options::default()).unwrap();
+    let mut frame = FrameBuilder::new();
+    for offset in 0..20_000 {
+        frame.record(TICKS, offset, None, b"more than a pipe holds, all in all");
+    }
+    writer.append(&mut frame, 7).unwrap();
+    writer.close(8).unwrap();
+    for verb in ["cat", "export"] {
+        let mut child =
+            slipring(&[verb]).arg(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), str::from_utf8(&output.stderr).unwrap()), (Some(0), ""), "{verb}");
+    }
+}
+
+#[test]
+fn help_tells_a_stranger_what_to_type() {
+    let help = |arguments: &[&str]| {
+        let output = slipring(arguments).arg("--help").output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let all = help(&[]);
+    for word in ["ls", "stat", "cat", "tail", "verify", "repair", "export", "Exit codes:"] {
+        assert!(all.contains(word), "{word}: {all}");
+    }
+    assert!(help(&["cat"]).contains("Examples:"));
+    assert!(help(&["repair"]).contains("--dry-run"));
+}
