@@ -1,12 +1,14 @@
 //! Builds the models once for each configuration, runs them and the mutants, and judges what they print.
 //!
 //! [`build`] knows the configurations, [`run`] one process and what its output means, [`sites`] what there is to weaken,
-//! [`mutants`] who kills whom, [`docs`] the page that says so, [`table`] the report.
+//! [`mutants`] who kills whom, [`docs`] the page that says so, [`table`] the report, [`sanitize`] the
+//! tools of a nightly toolchain.
 
 pub mod build;
 pub mod docs;
 pub mod mutants;
 pub mod run;
+pub mod sanitize;
 pub mod sites;
 pub mod table;
 
@@ -26,6 +28,8 @@ pub struct Options {
     pub models_only: bool,
     /// Write which model kills which mutant into docs/MEMORY_ORDERING.md.
     pub write_docs: bool,
+    /// Only ring's behaviour tests, under this tool.
+    pub tool: Option<sanitize::Tool>,
 }
 
 impl Options {
@@ -39,6 +43,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs models, then mutants. Prints the tables; an error says what is wrong.
 pub fn everything(options: &Options) -> Result<(), String> {
+    if let Some(tool) = options.tool {
+        return tool.run();
+    }
     let mut models: Vec<Model> = Vec::new();
     for configuration in [Configuration::Loom, Configuration::Reclaim, Configuration::Shuttle] {
         models.extend(run::list(&build::build(configuration)?)?);

@@ -80,6 +80,34 @@ fn the_end_of_a_batch_is_told_at_its_last_event_though_skipped_slots_follow() {
     assert_eq!(*seen.lock().unwrap(), [(0, true), (1, false), (2, true)]);
 }
 
+/// The same for a worker: its share ends with the last event, not with the skipped slots that follow.
+#[test]
+fn the_end_of_a_share_is_told_at_its_last_event_though_skipped_slots_follow() {
+    let seen = Seen::default();
+    let (go, started) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let mut builder = Builder::multi(16, || 0u64);
+    let (into, gate, met) = (Arc::clone(&seen), Arc::clone(&go), Arc::clone(&started));
+    builder.run_workers(Stage::new("pool").limit(16), 1, move |_| {
+        let (into, gate, met) = (Arc::clone(&into), Arc::clone(&gate), Arc::clone(&met));
+        move |event: &u64, _, end| {
+            if *event == 0 {
+                met.wait();
+                gate.wait();
+            }
+            into.lock().unwrap().push((*event, end));
+            Ok::<_, Infallible>(())
+        }
+    });
+    let (mut producer, ring) = builder.build().unwrap();
+    producer.publish(|event| *event = 0).unwrap();
+    started.wait();
+    producer.publish_batch(2, |index, event| *event = index as u64 + 1).unwrap();
+    drop(producer.claim(3).unwrap());
+    go.wait();
+    assert!(ring.shutdown(LONG).is_complete());
+    assert_eq!(*seen.lock().unwrap(), [(0, true), (1, false), (2, true)]);
+}
+
 #[test]
 fn a_limit_bounds_batches_and_spans_are_whole_batches() {
     let spans = Arc::new(Mutex::new(Vec::new()));

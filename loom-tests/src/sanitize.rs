@@ -1,0 +1,114 @@
+//! ring's behaviour tests under Miri and under ThreadSanitizer, where a nightly toolchain has them.
+
+use crate::build::workspace;
+use std::process::{Command, Stdio};
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// Undefined behaviour, and data races in the schedules that it happens to run.
+    Miri,
+    /// Data races in the schedules that happen.
+    ThreadSanitizer,
+}
+
+/// `-Zbuild-std` wants it said.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+impl Tool {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Miri => "miri",
+            Self::ThreadSanitizer => "tsan",
+        }
+    }
+
+    /// Why it can't run here; none if it can.
+    fn missing(self) -> Option<&'static str> {
+        let succeeds = |arguments: &[&str]| {
+            let mut probe = cargo(arguments);
+            probe.stdout(Stdio::null()).stderr(Stdio::null());
+            probe.status().is_ok_and(|status| status.success())
+        };
+        if !succeeds(&["--version"]) {
+            return Some("there is no nightly toolchain (rustup toolchain install nightly)");
+        }
+        match self {
+            Self::Miri => (!succeeds(&["miri", "--version"]))
+                .then_some("the nightly has no Miri (rustup +nightly component add miri)"),
+            Self::ThreadSanitizer if !cfg!(all(target_os = "linux", target_arch = "x86_64")) => {
+                Some("it is set up for Linux on x86-64 only")
+            }
+            Self::ThreadSanitizer => {
+                (!has_source()).then_some("the nightly has no source (rustup +nightly component add rust-src)")
+            }
+        }
+    }
+
+    fn command(self) -> Command {
+        let target = workspace().join("target").join(self.name());
+        let mut command = match self {
+            // Stacked Borrows, the default, stops inside of crossbeam-epoch; Tree Borrows takes it.
+            Self::Miri => {
+                let mut command = cargo(&["miri", "test", "-p", "slipring-ring"]);
+                let flags =
+                    "-Zmiri-tree-borrows -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks";
+                command.env("MIRIFLAGS", flags);
+                command
+            }
+            Self::ThreadSanitizer => {
+                let mut command = cargo(&["test", "-p", "slipring-ring", "-Zbuild-std", "--target", TARGET]);
+                // One test asks for more memory than there is, and must get an error, not an end.
+                command.env("RUSTFLAGS", "-Zsanitizer=thread").env("TSAN_OPTIONS", "allocator_may_return_null=1");
+                command
+            }
+        };
+        command.arg("--target-dir").arg(target);
+        for test in self.tests() {
+            command.args(["--test", test]);
+        }
+        command
+    }
+
+    /// Miri takes a thousand times as long as the machine.
+    fn tests(self) -> &'static [&'static str] {
+        match self {
+            Self::Miri => &["claims"],
+            Self::ThreadSanitizer => &["claims", "stages", "ending"],
+        }
+    }
+
+    /// Runs it, or says that it was skipped and why.
+    pub fn run(self) -> Result<(), String> {
+        let name = self.name();
+        if let Some(missing) = self.missing() {
+            println!("{name}: SKIPPED, {missing}");
+            return Ok(());
+        }
+        println!("{name}: the tests {} of slipring-ring", self.tests().join(", "));
+        match self.command().status() {
+            Ok(status) if status.success() => {
+                println!("{name}: passed");
+                Ok(())
+            }
+            Ok(_) => Err(format!("{name}: failed")),
+            Err(error) => Err(format!("{name}: {error}")),
+        }
+    }
+}
+
+/// The nightly's cargo, through rustup.
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", "cargo"]).args(arguments).current_dir(workspace());
+    for variable in ["CARGO", "RUSTC", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn has_source() -> bool {
+    let root = Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();
+    let root = root.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    std::path::Path::new(&root).join("lib/rustlib/src/rust/library/std").exists()
+}
