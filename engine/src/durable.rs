@@ -9,6 +9,7 @@ use crate::persist::Persistence;
 use crate::producer::Producers;
 use crate::topic::TopicId;
 use slipring_ring::{BuildError, Stage, Start};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -16,6 +17,8 @@ use std::time::Instant;
 pub(crate) mod what {
     /// Topics, by name. The name that is none has the next number.
     pub(crate) const CATALOGUE: u16 = 1;
+    /// Where transforms stand in their inputs.
+    pub(crate) const TRANSFORMS: u16 = 5;
 }
 
 /// A topic's line in the catalogue.
@@ -214,6 +217,7 @@ impl<E: Send + Sync + 'static> Durable<E> {
             capacity: self.capacity,
             drained: None,
             blocked: false,
+            ahead: VecDeque::new(),
         })
     }
 

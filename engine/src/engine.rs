@@ -14,7 +14,11 @@ use crate::metrics::Metrics;
 use crate::producer::Producers;
 use crate::report::{Report, TopicReport};
 use crate::timer::Timer;
+use crate::subscriber::At;
 use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder, TopicId};
+use crate::transaction::{Transaction, TransactionError};
+use crate::transform::{Outputs, TransformError, TransformRun};
+use slipring_ring::Multi;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -410,6 +414,51 @@ impl Engine {
     /// ```
     pub fn group(&self, name: impl Into<String>) -> GroupName {
         GroupName::new(Arc::clone(&self.shared.host), name.into())
+    }
+
+    /// A transaction: events for any durable topics of this engine, all published or none. See [`Transaction`].
+    ///
+    /// # Errors
+    /// The engine has no journal.
+    pub fn transaction(&self) -> Result<Transaction, TransactionError> {
+        let journaling = self.shared.host.journaling.as_ref().ok_or(TransactionError::NoJournal)?;
+        Ok(Transaction::new(Arc::clone(journaling)))
+    }
+
+    /// Reads the durable topic `input` under the name `group`, on a thread of its own, and has `f` publish into the durable
+    /// topic `output` what comes of each event: exactly once, whatever crashes. It ends when the input was closed and is
+    /// read, when it is stopped, or with an error. For a loop of your own see
+    /// [`Topic::transform`](crate::Topic::transform).
+    ///
+    /// ```
+    /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+    /// let orders = engine.topic::<u64>("orders").durable().create()?;
+    /// let doubled = engine.topic::<u64>("doubled").durable().create()?;
+    /// engine.transform("orders", "doubled", "double", |order: &u64, _, out| out.publish(|next: &mut u64| *next = order * 2))?;
+    /// orders.producer().create()?.publish(|order| *order = 21)?;
+    /// let mut tape = doubled.replay("tape").open()?;
+    /// tape.read(Duration::from_secs(5), |next, _| assert_eq!(*next, 42))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There are no such topics, they are not durable, or as [`TransformBuilder::open`](crate::TransformBuilder::open).
+    pub fn transform<I, O, X>(
+        &self,
+        input: &str,
+        output: &str,
+        group: &str,
+        f: impl FnMut(&I, At, &mut Outputs<'_, O>) -> Result<(), X> + Send + 'static,
+    ) -> Result<TransformRun, TransformError>
+    where
+        I: Send + Sync + 'static,
+        O: Send + Sync + 'static,
+        X: fmt::Display,
+    {
+        let (input, output) = (self.get::<I, Multi>(input)?, self.get::<O, Multi>(output)?);
+        input.transform(group).open()?.run(output, f)
     }
 
     /// All groups at this moment: members, what each has, committed offsets and lag. Two of one name read events of

@@ -9,6 +9,12 @@
 //! # Offsets are never issued twice
 //! A ring's producers can claim no further than the journaler's gate and the capacity. So the gate is never moved to where
 //! that would reach beyond the durable reservation; reservations are asked for long before.
+//!
+//! # Transactions
+//! Whoever commits one holds claims in all its partitions, filled and not published, while the journaler writes: first
+//! everything below the claims, then the frame with their events. When that is durable, the claims are published, and the
+//! journaler passes over what it has written. Claims are taken and handed over under one lock, so transactions come in one
+//! order in all partitions, and none waits for one behind it.
 
 use crate::acks::{Bell, Positions};
 use crate::clock::Clock;
@@ -16,12 +22,13 @@ use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State
 use crate::partition::Partition;
 use crate::persist::Persistence;
 use crate::producer::Producers;
+use crate::transform::Standings;
 use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{Consumer, Sequence, Wait, Waiter};
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The name of the journaler's stage in each ring.
@@ -57,6 +64,38 @@ pub(crate) struct Journaling {
     has_mail: AtomicBool,
     waiter: Arc<Waiter>,
     over: Arc<Bell>,
+    /// Held from a transaction's first claim until it is handed over.
+    order: Mutex<()>,
+    pub(crate) standings: Standings,
+}
+
+/// A transaction, handed over: its claims are held until the reply.
+pub(crate) struct Handed {
+    pub(crate) parts: Vec<ClaimedRun>,
+    pub(crate) frame: FrameBuilder,
+    /// The last word, when nothing but the disk can refuse the frame any more.
+    pub(crate) decide: Box<dyn FnOnce() -> bool + Send>,
+}
+
+/// Offsets of a partition, claimed and not published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClaimedRun {
+    pub(crate) id: PartitionId,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+}
+
+/// What became of a transaction.
+pub(crate) enum Outcome {
+    Durable,
+    /// Nothing was written.
+    Refused(WriteError),
+    /// `decide` said no: nothing was written.
+    Denied,
+    /// The journal ended before it wrote anything.
+    Ended(String),
+    /// The disk failed on it.
+    Unknown(String),
 }
 
 enum Mail {
@@ -67,6 +106,7 @@ enum Mail {
     Keep(u32, Retention),
     /// Forgets what no topic keeps.
     Retain(SyncSender<Result<Freed, WriteError>>),
+    Transaction(Box<Handed>, SyncSender<Result<(), WriteError>>),
     /// All that is there, then the end.
     Close(SyncSender<Result<(), WriteError>>),
 }
@@ -86,6 +126,8 @@ impl Journaling {
             has_mail: AtomicBool::new(false),
             waiter: Arc::new(Waiter::new()),
             over: Arc::default(),
+            order: Mutex::default(),
+            standings: Standings::default(),
         });
         let journaler = Journaler::new(Arc::clone(&shared), writer, clock, pace)?;
         std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || journaler.run())?;
@@ -122,6 +164,37 @@ impl Journaling {
         hears
     }
 
+    pub(crate) fn order(&self) -> MutexGuard<'_, ()> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a transaction over, which `order` is then dropped for, and waits until it is durable or nothing.
+    pub(crate) fn transact(&self, order: MutexGuard<'_, ()>, mut handed: Handed) -> Outcome {
+        const OPEN: u8 = 0;
+        const DENIED: u8 = 1;
+        const DECIDED: u8 = 2;
+        let (told, hears) = sync_channel(1);
+        let state = Arc::new(AtomicU8::new(OPEN));
+        let (decide, decided) = (handed.decide, Arc::clone(&state));
+        handed.decide = Box::new(move || {
+            let yes = decide();
+            decided.store(if yes { DECIDED } else { DENIED }, Ordering::Release);
+            yes
+        });
+        self.send(Mail::Transaction(Box::new(handed), told));
+        drop(order);
+        let ended = || self.bell.over().unwrap_or("the journal was closed, or a topic of it halted").to_owned();
+        let reply = hears.recv();
+        match (reply, state.load(Ordering::Acquire)) {
+            (Ok(Ok(())), _) => Outcome::Durable,
+            (_, DENIED) => Outcome::Denied,
+            (Ok(Err(cause)), DECIDED) => Outcome::Unknown(cause.to_string()),
+            (Err(_), DECIDED) => Outcome::Unknown(ended()),
+            (Ok(Err(refused)), _) => Outcome::Refused(refused),
+            (Err(_), _) => Outcome::Ended(ended()),
+        }
+    }
+
     /// Takes a new partition, whose gate has joined.
     pub(crate) fn add(&self, source: Box<dyn Source>) {
         self.send(Mail::Source(source));
@@ -147,7 +220,7 @@ impl Journaling {
         self.send(Mail::Close(told));
     }
 
-    pub(crate) fn catalogue(&self) -> std::sync::MutexGuard<'_, State> {
+    pub(crate) fn catalogue(&self) -> MutexGuard<'_, State> {
         self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -161,6 +234,11 @@ pub(crate) trait Source: Send {
     /// What was drained is written: gives the slots free. Returns the end, if there was anything.
     fn written(&mut self) -> Option<u64>;
     fn positions(&self) -> &Arc<Positions>;
+    fn id(&self) -> PartitionId;
+    /// Whether all below `offset` is written, by groups or transactions.
+    fn reaches(&mut self, offset: u64) -> bool;
+    /// A transaction wrote these offsets, which are claimed and not published.
+    fn pass_over(&mut self, first: u64, end: u64);
     /// What it reserves by now, if that has changed since the last call.
     fn reserves(&mut self) -> Option<u64>;
     /// All was read and no more comes, or its reading was cut short.
@@ -183,6 +261,8 @@ pub(crate) struct RingSource<E, K: Producers> {
     /// Up to where it was read and not written yet.
     pub(crate) drained: Option<u64>,
     pub(crate) blocked: bool,
+    /// What transactions have written at or above the gate, in order.
+    pub(crate) ahead: VecDeque<(u64, u64)>,
 }
 
 /// How many offsets are reserved at once, at least.
@@ -227,7 +307,13 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         let mut is_over = false;
         match consumer.poll(room) {
             Ok(mut batch) => {
+                let mut ahead = self.ahead.iter().peekable();
                 for (offset, event) in &mut batch {
+                    while ahead.next_if(|(_, end)| *end <= offset.0).is_some() {}
+                    if ahead.peek().is_some_and(|(first, _)| *first <= offset.0) {
+                        end = offset.0 + 1;
+                        continue;
+                    }
                     let at = time(event).map(|at| at.as_nanos());
                     let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
                     match size {
@@ -262,7 +348,11 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
 
     fn written(&mut self) -> Option<u64> {
         let read = self.drained.take()?;
-        self.positions.written.store(read, Ordering::Release);
+        // A transaction may be ahead.
+        self.positions.written.fetch_max(read, Ordering::Release);
+        while self.ahead.front().is_some_and(|(_, end)| *end <= read) {
+            self.ahead.pop_front();
+        }
         if let Some(consumer) = &mut self.consumer {
             let _ = consumer.seek(Sequence(read));
         }
@@ -271,6 +361,30 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
 
     fn positions(&self) -> &Arc<Positions> {
         &self.positions
+    }
+
+    fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    fn reaches(&mut self, offset: u64) -> bool {
+        let has_room = self.room() > 0;
+        let Some(consumer) = &mut self.consumer else { return false };
+        if consumer.consumed().0 < offset && has_room {
+            // Slots without an event are passed over by a look.
+            let _ = consumer.poll(1).map(drop);
+        }
+        let mut at = consumer.consumed().0;
+        for (first, end) in &self.ahead {
+            if *first <= at {
+                at = at.max(*end);
+            }
+        }
+        at >= offset
+    }
+
+    fn pass_over(&mut self, first: u64, end: u64) {
+        self.ahead.push_back((first, end));
     }
 
     fn reserves(&mut self) -> Option<u64> {
@@ -303,12 +417,15 @@ impl Promise {
             self.positions.reserved.fetch_max(reserved, Ordering::Release);
         }
         if let Some(durable) = self.durable {
+            // Readers of what is written see a transaction when it is durable.
+            self.positions.written.fetch_max(durable, Ordering::Release);
             self.positions.durable.fetch_max(durable, Ordering::Release);
         }
     }
 }
 
-type Replies = Vec<SyncSender<Result<(), WriteError>>>;
+type Reply = SyncSender<Result<(), WriteError>>;
+type Replies = Vec<Reply>;
 
 struct Order {
     job: SyncJob,
@@ -333,11 +450,19 @@ struct Journaler {
     dirty_since: Option<Instant>,
     /// What topics keep, by their numbers.
     keeps: HashMap<u32, Retention>,
+    /// In the order of their claims.
+    transactions: VecDeque<(Box<Handed>, Reply)>,
 }
 
 struct Sources {
     list: Vec<Option<Box<dyn Source>>>,
     interrupted: Arc<Journaling>,
+}
+
+impl Sources {
+    fn of(&mut self, id: PartitionId) -> Option<&mut Box<dyn Source>> {
+        self.list.iter_mut().flatten().find(|source| source.id() == id)
+    }
 }
 
 impl Watched for Sources {
@@ -356,6 +481,9 @@ impl Watched for Sources {
 
 /// How long the journal is idle before a mark says that all is durable.
 const IDLE: Duration = Duration::from_millis(20);
+
+/// How often it is looked whether what lies below a transaction's claims was published.
+const BELOW_CLAIMS: Duration = Duration::from_millis(1);
 
 impl Journaler {
     fn new(shared: Arc<Journaling>, writer: Writer, clock: Arc<dyn Clock>, pace: Pace) -> Result<Self, std::io::Error> {
@@ -393,6 +521,7 @@ impl Journaler {
             in_flight: false,
             dirty_since: None,
             keeps: HashMap::new(),
+            transactions: VecDeque::new(),
         })
     }
 
@@ -414,7 +543,7 @@ impl Journaler {
         for mail in mail.into_iter().flatten() {
             match (mail, &outcome) {
                 (Mail::Source(source), _) => source.fail(&cause),
-                (Mail::Commit(_, reply) | Mail::Close(reply), Err(refused)) => {
+                (Mail::Commit(_, reply) | Mail::Transaction(_, reply) | Mail::Close(reply), Err(refused)) => {
                     let _ = reply.send(Err(refused.clone()));
                 }
                 _ => {}
@@ -439,13 +568,21 @@ impl Journaler {
         loop {
             let close = self.take_mail()?;
             self.gather(None)?;
+            self.transact()?;
             self.sync(false)?;
             if let Some(reply) = close {
                 return self.close().map(|()| Some(reply));
             }
-            let idle = self.writer().wants_mark() && !self.in_flight;
+            let waits = !self.transactions.is_empty();
+            let idle = self.writer().wants_mark() && !self.in_flight && !waits;
             let linger = self.dirty_since.map(|since| since + self.pace.linger).filter(|_| !self.in_flight);
             let deadline = linger.or_else(|| idle.then(|| Instant::now() + IDLE));
+            // A slot below its claims that is published without an event wakes nobody here.
+            let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
+            let deadline = match (deadline, soon) {
+                (Some(deadline), Some(soon)) => Some(deadline.min(soon)),
+                (deadline, soon) => deadline.or(soon),
+            };
             match self.watch.next(&mut self.sources, false, deadline) {
                 Found::Source(source) => self.gather(Some(source))?,
                 Found::Interrupted => {}
@@ -456,8 +593,54 @@ impl Journaler {
                 }
                 Found::Nothing => {}
             }
+            self.transact()?;
             self.sync(false)?;
         }
+    }
+
+    /// Writes the transactions whose turn it is.
+    fn transact(&mut self) -> Result<(), WriteError> {
+        while let Some((handed, _)) = self.transactions.front() {
+            let mut is_turn = true;
+            let mut is_gone = false;
+            for run in &handed.parts {
+                match self.sources.of(run.id) {
+                    Some(source) => is_turn &= source.reaches(run.first),
+                    None => is_gone = true,
+                }
+            }
+            if !is_turn && !is_gone {
+                return Ok(());
+            }
+            let Some((handed, reply)) = self.transactions.pop_front() else { return Ok(()) };
+            if is_gone {
+                // The topic was halted or has failed: without a reply, nothing was written.
+                continue;
+            }
+            let Handed { parts, mut frame, decide } = *handed;
+            let now = self.now();
+            match self.writer().append_if(&mut frame, now, decide) {
+                Ok(true) => {
+                    self.dirty_since.get_or_insert_with(Instant::now);
+                    for ClaimedRun { id, first, end } in parts {
+                        let Some(source) = self.sources.of(id) else { continue };
+                        source.pass_over(first, end);
+                        let positions = Arc::clone(source.positions());
+                        self.promises.push(Promise { positions, durable: Some(end), reserved: None });
+                    }
+                    self.replies.push(reply);
+                }
+                Ok(false) => {}
+                Err(poisoned @ WriteError::Poisoned(_)) => {
+                    let _ = reply.send(Err(poisoned.clone()));
+                    return Err(poisoned);
+                }
+                Err(refused) => {
+                    let _ = reply.send(Err(refused));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// One group: what all sources have, up to its size.
@@ -601,6 +784,7 @@ impl Journaler {
                     let _ = reply.send(freed);
                     outcome?;
                 }
+                Mail::Transaction(handed, reply) => self.transactions.push_back((handed, reply)),
                 Mail::Close(reply) => close = Some(reply),
             }
         }
@@ -612,6 +796,7 @@ impl Journaler {
         loop {
             let before = self.writer().journal().written();
             self.gather(None)?;
+            self.transact()?;
             self.sync(true)?;
             if self.writer().journal().written() == before {
                 break;

@@ -66,6 +66,8 @@ mod subscription;
 mod threads;
 mod timer;
 mod topic;
+mod transaction;
+mod transform;
 mod watch;
 
 pub use bury::Bury;
@@ -107,5 +109,7 @@ pub use stream::{EventStream, NextBatch, Publishing, Sending};
 pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
 pub use subscription::Subscription;
 pub use topic::{Safe, Shape, Topic, TopicBuilder, TopicId};
+pub use transaction::{Transaction, TransactionError};
+pub use transform::{Outputs, Transform, TransformBuilder, TransformEnd, TransformError, TransformRun};
 
 pub use slipring_ring::{Ending, Idle, Multi, OnError, Single, Wait, WaitStrategy, pin};

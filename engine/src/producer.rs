@@ -158,6 +158,11 @@ impl<E, K: Producers> Producer<E, K> {
         self.topic.settings.capacity - self.topic.settings.retain
     }
 
+    /// The ways into the partitions that it knows, in their order.
+    pub(crate) fn lanes(&mut self) -> impl Iterator<Item = &mut Lane<E, K>> {
+        self.first.iter_mut().chain(&mut self.more)
+    }
+
     #[inline(always)]
     fn ring(&mut self) -> &mut slipring_ring::Producer<E, K> {
         &mut self.first.as_mut().expect("taken out by the drop only").ring
@@ -182,7 +187,7 @@ impl<E, K: Producers> Producer<E, K> {
 
     /// The partition of the next event, or of the next batch. There is a lane for it.
     #[inline]
-    fn route(&mut self, route: Route<'_>, batch: bool) -> Result<u32, PublishError> {
+    pub(crate) fn route(&mut self, route: Route<'_>, batch: bool) -> Result<u32, PublishError> {
         if self.topic.count.load(Ordering::Acquire) != self.more.len() + 1 {
             self.look_for_partitions();
         }

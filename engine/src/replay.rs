@@ -195,13 +195,26 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     ///
     /// # Errors
     /// Retention has overtaken it, the journal is damaged, a record is no event, or the topic failed.
-    pub fn read(&mut self, limit: Duration, mut each: impl FnMut(&E, At)) -> Result<Option<usize>, ReplayError> {
+    pub fn read(&mut self, limit: Duration, each: impl FnMut(&E, At)) -> Result<Option<usize>, ReplayError> {
+        self.read_part(limit, None, each)
+    }
+
+    /// The same, and at most so many events, all of one partition, if there is a bound.
+    pub(crate) fn read_part(
+        &mut self,
+        limit: Duration,
+        most: Option<usize>,
+        mut each: impl FnMut(&E, At),
+    ) -> Result<Option<usize>, ReplayError> {
         let deadline = Instant::now().checked_add(limit);
         loop {
             let mut read = 0;
             for _ in 0..self.parts.len() {
                 self.turn = (self.turn + 1) % self.parts.len();
-                read += self.part(self.turn, &mut each)?;
+                read += self.part(self.turn, most.unwrap_or(TURN), &mut each)?;
+                if most.is_some() && read > 0 {
+                    break;
+                }
             }
             if read > 0 {
                 return Ok(Some(read));
@@ -225,7 +238,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         }
     }
 
-    fn part(&mut self, index: usize, each: &mut impl FnMut(&E, At)) -> Result<usize, ReplayError> {
+    fn part(&mut self, index: usize, most: usize, each: &mut impl FnMut(&E, At)) -> Result<usize, ReplayError> {
         let Self { topic, tally, parts, visible, event, .. } = self;
         let Some(durable) = &topic.durable else { return Ok(0) };
         let part = &mut parts[index];
@@ -245,7 +258,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
                 }
                 let mut at_end = false;
-                while read < TURN {
+                while read < most {
                     let gate = joined.as_ref().map(|consumer| consumer.first().0);
                     if gate.is_some_and(|gate| reader.position() >= gate) {
                         break;
@@ -291,7 +304,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             }
             Mode::Ring(consumer) => {
                 let ends = part.positions.end(*visible).saturating_sub(consumer.consumed().0);
-                let room = usize::try_from(ends).unwrap_or(usize::MAX).min(TURN);
+                let room = usize::try_from(ends).unwrap_or(usize::MAX).min(most);
                 match consumer.poll(room.max(1)) {
                     Ok(mut batch) if room > 0 => {
                         for (offset, event) in &mut batch {

@@ -106,6 +106,18 @@ impl Writer {
     /// The frame or the state is too large or an offset goes back: nothing was written, and `frame` is as it was. Or the
     /// journal is poisoned, now or before: it is unknown whether the frame is there.
     pub fn append(&mut self, frame: &mut FrameBuilder, time: u64) -> Result<u64, WriteError> {
+        self.append_if(frame, time, || true)?;
+        Ok(self.shared.written.load(Ordering::Relaxed))
+    }
+
+    /// The same, if `decide` says so: it is asked when nothing but the disk can refuse the frame any more. False, and
+    /// nothing was written, if it does not.
+    pub(crate) fn append_if(
+        &mut self,
+        frame: &mut FrameBuilder,
+        time: u64,
+        decide: impl FnOnce() -> bool,
+    ) -> Result<bool, WriteError> {
         self.shared.sound()?;
         let limit = self.frame_limit();
         if frame.payload().len() > limit {
@@ -120,9 +132,12 @@ impl Writer {
         if len > limit && grown > 0 {
             return Err(WriteError::StateTooLarge { len, limit });
         }
+        if !decide() {
+            return Ok(false);
+        }
         self.write(FrameKind::Data, frame, time)?;
         frame.clear();
-        Ok(self.shared.written.load(Ordering::Relaxed))
+        Ok(true)
     }
 
     fn write(&mut self, kind: FrameKind, frame: &mut FrameBuilder, time: u64) -> Result<(), WriteError> {

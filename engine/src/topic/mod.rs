@@ -25,6 +25,7 @@ use crate::replay::ReplayBuilder;
 use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
 use crate::threads::Threads;
+use crate::transform::TransformBuilder;
 use slipring_ring::{BuildError, Builder, Consumer, Multi, Single};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -444,6 +445,12 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// what is published. Its settings, then [`open`](ReplayBuilder::open).
     pub fn replay(&self, name: impl Into<String>) -> ReplayBuilder<E, K> {
         ReplayBuilder::new(Arc::clone(&self.inner), name.into())
+    }
+
+    /// Reads the durable topic under the name `group`, and publishes what comes of it exactly once: its settings, then
+    /// [`open`](TransformBuilder::open). See [`Transform`](crate::Transform).
+    pub fn transform(&self, group: impl Into<String>) -> TransformBuilder<E, K> {
+        TransformBuilder::new(Arc::clone(&self.inner), group.into())
     }
 
     /// The next offset of a partition that is not yet written, and not yet durable; none if the topic has no journal or

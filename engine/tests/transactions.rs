@@ -1,0 +1,360 @@
+//! Transactions: all or none, whatever fails, and exactly once through a crash after each call to the disk.
+
+use slipring::journal::Options;
+use slipring::journal::simulated::{Fault, SimulatedDisk};
+use slipring::{
+    Engine, Message, PublishError, Record, Topic, Transaction, TransactionError, TransformEnd, TransformError,
+};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+const SEGMENT: u64 = 1 << 18;
+
+fn try_engine(disk: &SimulatedDisk) -> Option<Engine> {
+    let mut options = Options::default();
+    options.segment_size = SEGMENT;
+    Engine::builder().journal_in(disk.clone()).journal_options(options).build().ok()
+}
+
+fn engine(disk: &SimulatedDisk) -> Engine {
+    try_engine(disk).unwrap()
+}
+
+/// From, to, amount.
+type Transfer = [i64; 3];
+/// The transfer's number, and what changes.
+type Change = [i64; 2];
+
+const ACCOUNTS: i64 = 4;
+const TRANSFERS: i64 = 24;
+
+fn transfer(number: i64) -> Transfer {
+    [number % ACCOUNTS, (number * 7 + 1) % ACCOUNTS, number + 1]
+}
+
+fn topics(engine: &Engine) -> Option<(Topic<Transfer>, Topic<Change>)> {
+    let transfers = engine.topic::<Transfer>("transfers").capacity(64).durable().create().ok()?;
+    let accounts = engine.topic::<Change>("accounts").partitions(ACCOUNTS as usize).capacity(64).durable().create().ok()?;
+    Some((transfers, accounts))
+}
+
+fn book(
+    accounts: &Topic<Change>,
+    number: u64,
+    [from, to, amount]: &Transfer,
+    out: &mut Transaction,
+) -> Result<(), TransactionError> {
+    out.publish_to(accounts, *from as u32, |change| *change = [number as i64, -amount])?;
+    out.publish_to(accounts, *to as u32, |change| *change = [number as i64, *amount])
+}
+
+/// All changes that are there, by account.
+fn ledger(accounts: &Topic<Change>) -> Vec<Vec<Change>> {
+    let mut ledger = vec![Vec::new(); ACCOUNTS as usize];
+    let mut replay = accounts.replay("auditor").open().unwrap();
+    while replay.read(Duration::ZERO, |change, at| ledger[at.partition as usize].push(*change)).unwrap() != Some(0) {}
+    ledger
+}
+
+/// The total never changes, no transfer counts twice, and each is there with both sides. How many there are.
+fn audit(ledger: &[Vec<Change>], about: &str) -> usize {
+    let mut sides: BTreeMap<i64, Vec<(usize, i64)>> = BTreeMap::new();
+    for (account, changes) in ledger.iter().enumerate() {
+        assert!(changes.is_sorted_by_key(|[number, _]| *number), "{about}: {changes:?}");
+        changes.iter().for_each(|[number, change]| sides.entry(*number).or_default().push((account, *change)));
+    }
+    assert_eq!(ledger.iter().flatten().map(|[_, change]| change).sum::<i64>(), 0, "{about}: the total");
+    for (number, mut sides) in sides.clone() {
+        let [from, to, amount] = transfer(number);
+        let mut expected = [(from as usize, -amount), (to as usize, amount)];
+        expected.sort_unstable();
+        sides.sort_unstable();
+        assert_eq!(sides, expected, "{about}: transfer {number}");
+    }
+    sides.len()
+}
+
+/// Publishes what is missing, books all, until something fails. The transfers whose booking was acknowledged.
+fn run(disk: &SimulatedDisk) -> Option<usize> {
+    let engine = try_engine(disk)?;
+    let mut booked = 0;
+    let _ = (|| {
+        let (transfers, accounts) = topics(&engine)?;
+        // An idempotent producer's part, by hand: what is in the journal is not published again.
+        let mut there = 0;
+        let mut replay = transfers.replay("count").open().ok()?;
+        while replay.read(Duration::ZERO, |_, _| there += 1).ok()? != Some(0) {}
+        let mut bank = transfers.transform("bank").batch(3).open().ok()?;
+        let mut producer = transfers.producer().create().ok()?;
+        for number in there..TRANSFERS {
+            // Its number is its place, whatever its offset.
+            let receipt = producer.publish(|event| *event = transfer(number)).ok()?;
+            if number % 8 == 7 {
+                receipt.wait(slipring::Level::Durable).ok()?;
+            }
+        }
+        drop(producer);
+        transfers.close();
+        loop {
+            // A transfer is told by what it moves.
+            let step = bank.step(LONG, |transfer, _, out| book(&accounts, (transfer[2] - 1) as u64, transfer, out));
+            booked += step.ok()??;
+        }
+        #[allow(unreachable_code)]
+        Some(())
+    })();
+    engine.shutdown(Duration::from_secs(5));
+    Some(booked)
+}
+
+#[test]
+fn a_bank_keeps_its_total_through_a_crash_after_each_call_to_the_disk() {
+    let mut crashes = 0;
+    for nth in 1.. {
+        let disk = SimulatedDisk::new();
+        disk.fail_at(nth, Fault::PowerCut);
+        let booked = run(&disk).unwrap_or(0);
+        if disk.calls() < nth {
+            break;
+        }
+        crashes += 1;
+        for seed in [nth, nth * 31] {
+            let about = format!("call {nth}, seed {seed}");
+            let disk = disk.crash(seed);
+            if disk.contents("journal").is_none() && try_engine(&disk).is_none() {
+                panic!("{about}: it does not open");
+            }
+            {
+                let engine = engine(&disk);
+                let (_, accounts) = topics(&engine).unwrap();
+                assert!(audit(&ledger(&accounts), &about) >= booked, "{about}: acknowledged, and gone");
+                assert!(engine.shutdown(LONG).is_complete());
+            }
+            run(&disk).unwrap();
+            let engine = engine(&disk);
+            let (_, accounts) = topics(&engine).unwrap();
+            assert_eq!(audit(&ledger(&accounts), &about), TRANSFERS as usize, "{about}: all are booked once");
+        }
+    }
+    assert!(crashes > 20, "{crashes}");
+}
+
+#[test]
+fn what_fails_or_panics_publishes_nothing_and_is_read_again() {
+    let engine = engine(&SimulatedDisk::new());
+    let (transfers, accounts) = topics(&engine).unwrap();
+    let mut producer = transfers.producer().create().unwrap();
+    (0..6).for_each(|number| _ = producer.publish(|event| *event = transfer(number)).unwrap());
+    let mut bank = transfers.transform("bank").open().unwrap();
+    let mut fails = |at: u64, panics: bool| {
+        bank.step(LONG, |transfer, seen, out| {
+            book(&accounts, seen.offset, transfer, out).map_err(|refused| refused.to_string())?;
+            match seen.offset == at {
+                true if panics => panic!("as asked"),
+                true => Err("as asked".to_owned()),
+                false => Ok(()),
+            }
+        })
+    };
+    let refused = fails(4, false).unwrap_err();
+    assert!(matches!(&refused, TransformError::Handler { offset: 4, .. }), "{refused}");
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fails(2, true)));
+    assert!(panicked.is_err());
+    assert_eq!(audit(&ledger(&accounts), "nothing yet"), 0);
+    assert!((0..ACCOUNTS as u32).all(|account| accounts.safe(account).unwrap().written == 0));
+    let mut seen = 0;
+    while seen < 6 {
+        seen += fails(u64::MAX, false).unwrap().unwrap();
+    }
+    assert_eq!((seen, audit(&ledger(&accounts), "all")), (6, 6));
+    assert_eq!(bank.committed(0), Some(6));
+
+    let mut dropped = engine.transaction().unwrap();
+    dropped.publish_to(&accounts, 0, |change| *change = [99, 99]).unwrap();
+    drop(dropped);
+    assert_eq!(audit(&ledger(&accounts), "an abort"), 6);
+}
+
+#[test]
+fn an_older_holder_of_the_name_commits_nothing_more() {
+    let disk = SimulatedDisk::new();
+    let first = engine(&disk);
+    let (transfers, accounts) = topics(&first).unwrap();
+    let mut producer = transfers.producer().create().unwrap();
+    (0..2).for_each(|number| _ = producer.publish(|event| *event = transfer(number)).unwrap());
+    let mut old = transfers.transform("bank").batch(1).open().unwrap();
+    assert_eq!(old.step(LONG, |transfer, at, out| book(&accounts, at.offset, transfer, out)).unwrap(), Some(1));
+    // It is taken over in the middle of its batch: only the journaler's last look can tell.
+    let mut new = None;
+    let refused = old.step(LONG, |transfer, at, out| {
+        new = Some(transfers.transform("bank").open().unwrap());
+        book(&accounts, at.offset, transfer, out)
+    });
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, TransformError::Transaction(TransactionError::Fenced { .. })), "{refused}");
+    assert_eq!(audit(&ledger(&accounts), "the first one's"), 1);
+    let mut new = new.unwrap();
+    assert_eq!(new.committed(0), Some(1));
+    assert_eq!(new.step(LONG, |transfer, at, out| book(&accounts, at.offset, transfer, out)).unwrap(), Some(1));
+    assert!(old.step(LONG, |_, _, _| Ok::<_, String>(())).is_err(), "for good");
+    assert_eq!(audit(&ledger(&accounts), "both"), 2);
+    drop((producer, old, new));
+    assert!(first.shutdown(LONG).is_complete());
+    let second = engine(&disk);
+    let (transfers, accounts) = topics(&second).unwrap();
+    let mut again = transfers.transform("bank").open().unwrap();
+    assert_eq!(again.step(Duration::ZERO, |_, _, _| Err("there is nothing left")).unwrap(), Some(0));
+    assert_eq!(audit(&ledger(&accounts), "after a restart"), 2);
+}
+
+#[test]
+fn without_room_in_one_partition_nothing_is_published_in_any_and_nobody_is_held_up() {
+    let engine = engine(&SimulatedDisk::new());
+    let (_, accounts) = topics(&engine).unwrap();
+    let mut slow = accounts.subscribe("slow").poll().unwrap();
+    let mut producer = accounts.producer().create().unwrap();
+    for _ in 0..64 {
+        producer.publish_to(3, |change| *change = [0, 0]).unwrap();
+    }
+    let mut refused = engine.transaction().unwrap();
+    refused.patience(Duration::ZERO);
+    (0..4).for_each(|account| refused.publish_to(&accounts, account, |change| *change = [9, 9]).unwrap());
+    let refused = refused.commit().unwrap_err();
+    let by_slow = matches!(&refused, TransactionError::Publish(PublishError::Full { partition: 3, by: Some(by), .. }) if by == "slow");
+    assert!(by_slow && refused.is_full(), "{refused}");
+    // The others are free at once.
+    for account in 0..3 {
+        let receipt = producer.publish_to(account, |change| *change = [0, 0]).unwrap();
+        receipt.wait(slipring::Level::Durable).unwrap();
+    }
+    let mut patient = engine.transaction().unwrap();
+    (0..4).for_each(|account| patient.publish_to(&accounts, account, |change| *change = [9, 9]).unwrap());
+    std::thread::scope(|scope| {
+        let commits = scope.spawn(|| patient.commit().unwrap());
+        let mut seen = 0;
+        while seen < 4 {
+            slow.poll(LONG).unwrap().into_iter().for_each(|(change, _)| seen += usize::from(change[0] == 9));
+        }
+        assert_eq!(commits.join().unwrap().len(), 4);
+    });
+}
+
+#[test]
+fn what_is_too_large_is_refused_with_both_sizes() {
+    let engine = engine(&SimulatedDisk::new());
+    let texts = engine.topic::<Message>("texts").max_message(4096).capacity(16).durable().create().unwrap();
+    let mut large = engine.transaction().unwrap();
+    let text = [7_u8; 4000];
+    let refused = (0..100).find_map(|_| large.send(&texts, Record::new(&text).partition(0)).err()).unwrap();
+    let TransactionError::TooLarge { size, limit } = refused else { panic!("{refused}") };
+    assert!(limit < SEGMENT as usize / 3 && size > limit && refused.to_string().contains(&limit.to_string()));
+    // More than the ring ever holds: what fits into the frame does not fit there.
+    assert!(large.len() > 14);
+    let mut many = engine.transaction().unwrap();
+    (0..17).for_each(|_| many.send(&texts, Record::new("x")).unwrap());
+    let refused = many.commit().unwrap_err();
+    let is_clear = matches!(
+        refused,
+        TransactionError::Publish(PublishError::BatchTooLarge { asked: 17, largest: 16, .. })
+    );
+    assert!(is_clear, "{refused}");
+    let mut right = engine.transaction().unwrap();
+    (0..14).for_each(|_| right.send(&texts, Record::new(&text).key("k")).unwrap());
+    assert_eq!(right.commit().unwrap()[0].len, 14);
+    let plain = engine.topic::<u64>("plain").create().unwrap();
+    let refused = engine.transaction().unwrap().publish(&plain, |_| ()).unwrap_err();
+    assert!(matches!(refused, TransactionError::NotDurable { .. }), "{refused}");
+    let bare = Engine::builder().build().unwrap();
+    assert!(matches!(bare.transaction().unwrap_err(), TransactionError::NoJournal));
+}
+
+/// Others publish around the transactions, and transactions cross: offsets stay in order, nothing is lost or doubled.
+#[test]
+fn transactions_and_producers_share_partitions() {
+    let disk = SimulatedDisk::new();
+    let engine = engine(&disk);
+    let (_, accounts) = topics(&engine).unwrap();
+    const EACH: i64 = 150;
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (engine, accounts) = (&engine, &accounts);
+            scope.spawn(move || {
+                for round in 0..EACH {
+                    let mut out = engine.transaction().unwrap();
+                    for account in 0..3 {
+                        // The two take their partitions in opposite orders.
+                        let account = if writer == 0 { account } else { 2 - account };
+                        out.publish_to(accounts, account, |change| *change = [writer, round]).unwrap();
+                    }
+                    out.commit().unwrap();
+                }
+            });
+            scope.spawn(move || {
+                let mut producer = accounts.producer().create().unwrap();
+                for round in 0..EACH * 4 {
+                    producer.publish_to((round % 3) as u32, |change| *change = [writer + 2, round]).unwrap();
+                }
+            });
+        }
+    });
+    // Seen from memory, and once more after a restart.
+    for disk in [disk.copy(), disk.crash(5)] {
+        let engine = self::engine(&disk);
+        let (_, accounts) = topics(&engine).unwrap();
+        let ledger = ledger(&accounts);
+        for changes in &ledger[..3] {
+            for writer in 0..2 {
+                let rounds: Vec<i64> = changes.iter().filter(|[of, _]| *of == writer).map(|[_, round]| *round).collect();
+                assert_eq!(rounds, (0..EACH).collect::<Vec<_>>(), "each once, in order");
+            }
+        }
+    }
+    assert!(engine.shutdown(LONG).is_complete());
+}
+
+#[test]
+fn a_failed_disk_leaves_a_transaction_unknown_and_unread() {
+    let disk = SimulatedDisk::new();
+    let engine = engine(&disk);
+    let (_, accounts) = topics(&engine).unwrap();
+    let mut tape = accounts.subscribe("tape").poll().unwrap();
+    disk.fail_at(disk.calls() + 1, Fault::Io);
+    let mut out = engine.transaction().unwrap();
+    (0..4).for_each(|account| out.publish_to(&accounts, account, |change| *change = [9, 9]).unwrap());
+    let refused = out.commit().unwrap_err();
+    // A mark may have met the fault before it: then nothing was written.
+    assert!(
+        matches!(refused, TransactionError::Unknown { .. } | TransactionError::Refused { .. } | TransactionError::Publish(_)),
+        "{refused}"
+    );
+    assert!(tape.poll(LONG).is_err(), "nobody sees any of it");
+}
+
+#[test]
+fn a_managed_transform_reads_all_and_ends_with_its_input() {
+    let disk = SimulatedDisk::new();
+    for round in 0..2_u64 {
+        let engine = engine(&disk);
+        let orders = engine.topic::<u64>("orders").partitions(2).durable().create().unwrap();
+        let doubled = engine.topic::<u64>("doubled").durable().create().unwrap();
+        let run = engine.transform("orders", "doubled", "double", |order: &u64, _, out| {
+            out.publish(|next: &mut u64| *next = order * 2)
+        });
+        let run = run.unwrap();
+        let mut producer = orders.producer().create().unwrap();
+        for order in 0..50 {
+            producer.publish_to((order % 2) as u32, |event| *event = round * 50 + order).unwrap();
+        }
+        drop(producer);
+        orders.close();
+        assert!(matches!(run.wait(), TransformEnd::Finished), "{run:?}");
+        let mut seen = Vec::new();
+        let mut replay = doubled.replay("reader").open().unwrap();
+        while replay.read(Duration::ZERO, |event, _| seen.push(*event)).unwrap() != Some(0) {}
+        seen.sort_unstable();
+        assert_eq!(seen, (0..(round + 1) * 50).map(|order| order * 2).collect::<Vec<_>>());
+        drop(replay);
+        assert!(engine.shutdown(LONG).is_complete());
+    }
+}
