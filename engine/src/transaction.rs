@@ -57,7 +57,9 @@ pub struct Transaction {
 #[non_exhaustive]
 pub enum TransactionError {
     /// The engine has no journal.
-    #[error("the engine has no journal, which transactions need: open it with `Engine::open` or `EngineBuilder::journal`")]
+    #[error(
+        "the engine has no journal, which transactions need: open it with `Engine::open` or `EngineBuilder::journal`"
+    )]
     NoJournal,
     /// The topic is not in the journal.
     #[error("topic {topic:?} is not in this engine's journal: create it there, with `durable()`")]
@@ -66,7 +68,9 @@ pub enum TransactionError {
         topic: String,
     },
     /// More bytes than one frame holds. What was taken before is still there.
-    #[error("a transaction of {size} bytes is larger than the {limit} that one frame of the journal holds: commit less at once, or take larger segments")]
+    #[error(
+        "a transaction of {size} bytes is larger than the {limit} that one frame of the journal holds: commit less at once, or take larger segments"
+    )]
     TooLarge {
         /// With the event that was refused.
         size: usize,
@@ -276,7 +280,8 @@ impl Transaction {
             };
             // The claims that were let go are slots without an event: no more of them until there is room.
             loop {
-                let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+                let left =
+                    deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
                 if left.is_zero() {
                     return Err(refused);
                 }
@@ -422,7 +427,8 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
             }
             let index = partition.index;
             let refused = |refused: ClaimError| {
-                let by = || partition.ring.positions().stages.iter().max_by_key(|stage| stage.lag).map(|it| it.name.clone());
+                let by =
+                    || partition.ring.positions().stages.iter().max_by_key(|stage| stage.lag).map(|it| it.name.clone());
                 TransactionError::Publish(PublishError::new(&topic.name, index, refused, by))
             };
             let mut claim = ring.try_claim(len).map_err(refused)?;

@@ -1,14 +1,14 @@
 //! Exactly once: reading a durable topic, and publishing what comes of it in the same frame as how far it was read.
 
-use crate::error::{SubscribeError, TopicError, check_name};
 use crate::durable::what;
+use crate::error::{SubscribeError, TopicError, check_name};
 use crate::journal::Visible;
+use crate::message::Message;
 use crate::producer::Producers;
 use crate::record::Record;
 use crate::replay::{Replay, ReplayBuilder, ReplayError};
 use crate::subscriber::{At, StartAt};
 use crate::threads::{StartError, caught};
-use crate::message::Message;
 use crate::topic::{Inner, Topic};
 use crate::transaction::{Along, Transaction, TransactionError};
 use slipring_ring::Multi;
@@ -325,9 +325,8 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
                 if told.shared.stopped.load(Ordering::Acquire) {
                     return TransformEnd::Stopped;
                 }
-                let step = self.step(LOOK, |event, at, transaction| {
-                    f(event, at, &mut Outputs { transaction, topic: &output })
-                });
+                let step = self
+                    .step(LOOK, |event, at, transaction| f(event, at, &mut Outputs { transaction, topic: &output }));
                 match step {
                     Ok(Some(_)) => {}
                     Ok(None) => return TransformEnd::Finished,
@@ -335,9 +334,8 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
                     Err(refused) => return TransformEnd::Failed(Arc::new(refused)),
                 }
             };
-            let end = caught(&mut life).unwrap_or_else(|cause| {
-                TransformEnd::Failed(Arc::new(TransformError::Panicked { name, cause }))
-            });
+            let end = caught(&mut life)
+                .unwrap_or_else(|cause| TransformEnd::Failed(Arc::new(TransformError::Panicked { name, cause })));
             // Its own clean-up may panic.
             let _ = caught(move || drop(life));
             running.end(end);
