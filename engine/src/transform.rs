@@ -62,6 +62,11 @@ impl Standings {
     }
 }
 
+/// What it is called among the consumers of its input.
+fn reader_name(name: &str) -> String {
+    format!("transform.{name}")
+}
+
 /// Keys of [`what::TRANSFORMS`]; a value is the next offset.
 fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
     [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
@@ -159,7 +164,7 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
             return Err(ReplayError::NotDurable { topic: topic.name.clone() }.into());
         };
         let refused = |cause: String| TransformError::Refused { name: name.clone(), cause };
-        check_name(&name).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
+        check_name(&reader_name(&name)).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
         let journaling = &durable.journaling;
         let at = (name.clone(), durable.id(0).topic);
         let recorded = {
@@ -243,7 +248,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
             self.offsets.get(&index).copied().or_else(start).unwrap_or(0)
         });
         // One journal: what is written before a frame survives whatever that survives.
-        let input = ReplayBuilder::new(Arc::clone(&self.topic), format!("transform:{}", self.at.0));
+        let input = ReplayBuilder::new(Arc::clone(&self.topic), reader_name(&self.at.0));
         let input = input.start(StartAt::Offsets(from.collect())).visible(Visible::Written).open()?;
         Ok((partitions, input))
     }
