@@ -250,6 +250,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         match &mut part.mode {
             Mode::Over => {}
             Mode::Journal(reader, joined) => {
+                // Looked at before the journal is: what is visible by then is read, or stands in the way of an end.
+                let visible_end = part.positions.end(*visible);
                 let published = part.partition.ring.positions().published.0;
                 let capacity = topic.settings.capacity as u64;
                 let backlog = published.saturating_sub(reader.position());
@@ -282,7 +284,6 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     // Offsets that were only reserved are no backlog.
                     *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
                 }
-                let visible_end = part.positions.end(*visible);
                 match joined {
                     Some(consumer)
                         if reader.position() >= consumer.first().0 || (at_end && visible_end >= consumer.first().0) =>

@@ -3,7 +3,7 @@
 use slipring::journal::Options;
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::{
-    Engine, Message, PublishError, Record, Topic, TopicError, Transaction, TransactionError, TransformEnd,
+    At, Engine, Message, PublishError, Record, Topic, TopicError, Transaction, TransactionError, TransformEnd,
     TransformError,
 };
 use std::collections::BTreeMap;
@@ -13,8 +13,7 @@ const LONG: Duration = Duration::from_secs(60);
 const SEGMENT: u64 = 1 << 18;
 
 fn try_engine(disk: &SimulatedDisk) -> Result<Engine, TopicError> {
-    let mut options = Options::default();
-    options.segment_size = SEGMENT;
+    let options = Options { segment_size: SEGMENT, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build()
 }
 
@@ -51,11 +50,24 @@ fn book(
     out.publish_to(accounts, *to as u32, |change| *change = [number as i64, *amount])
 }
 
+/// Reads what is there, to the last.
+fn read_all<E: Send + Sync + 'static>(topic: &Topic<E>, mut each: impl FnMut(&E, At)) -> Option<()> {
+    let mut replay = topic.replay("auditor").open().ok()?;
+    loop {
+        // The change from journal to ring reads nothing.
+        let live = replay.is_live();
+        match replay.read(Duration::ZERO, &mut each).ok()? {
+            None => return Some(()),
+            Some(0) if live => return Some(()),
+            Some(_) => {}
+        }
+    }
+}
+
 /// All changes that are there, by account.
 fn ledger(accounts: &Topic<Change>) -> Vec<Vec<Change>> {
     let mut ledger = vec![Vec::new(); ACCOUNTS as usize];
-    let mut replay = accounts.replay("auditor").open().unwrap();
-    while replay.read(Duration::ZERO, |change, at| ledger[at.partition as usize].push(*change)).unwrap() != Some(0) {}
+    read_all(accounts, |change, at| ledger[at.partition as usize].push(*change)).unwrap();
     ledger
 }
 
@@ -85,8 +97,7 @@ fn run(disk: &SimulatedDisk) -> Option<usize> {
         let (transfers, accounts) = topics(&engine)?;
         // An idempotent producer's part, by hand: what is in the journal is not published again.
         let mut there = 0;
-        let mut replay = transfers.replay("count").open().ok()?;
-        while replay.read(Duration::ZERO, |_, _| there += 1).ok()? != Some(0) {}
+        read_all(&transfers, |_, _| there += 1)?;
         let mut bank = transfers.transform("bank").batch(3).open().ok()?;
         let mut producer = transfers.producer().create().ok()?;
         for number in there..TRANSFERS {
@@ -352,11 +363,9 @@ fn a_managed_transform_reads_all_and_ends_with_its_input() {
         orders.close();
         assert!(matches!(run.wait(), TransformEnd::Finished), "{run:?}");
         let mut seen = Vec::new();
-        let mut replay = doubled.replay("reader").open().unwrap();
-        while replay.read(Duration::ZERO, |event, _| seen.push(*event)).unwrap() != Some(0) {}
+        read_all(&doubled, |event, _| seen.push(*event)).unwrap();
         seen.sort_unstable();
         assert_eq!(seen, (0..(round + 1) * 50).map(|order| order * 2).collect::<Vec<_>>());
-        drop(replay);
         assert!(engine.shutdown(LONG).is_complete());
     }
 }
