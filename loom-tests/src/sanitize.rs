@@ -53,7 +53,8 @@ impl Tool {
                 let mut command = cargo(&["miri", "test", "-p", "slipring-ring"]);
                 let flags =
                     "-Zmiri-tree-borrows -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks";
-                command.env("MIRIFLAGS", flags);
+                // A backtrace of a panic that a test provokes would take Miri for ever.
+                command.env("MIRIFLAGS", flags).env("RUST_BACKTRACE", "0");
                 command
             }
             Self::ThreadSanitizer => {
@@ -66,6 +67,10 @@ impl Tool {
         command.arg("--target-dir").arg(target);
         for test in self.tests() {
             command.args(["--test", test]);
+        }
+        if self == Self::Miri {
+            // Its panic goes through the process's hook, on which Miri spends minutes.
+            command.args(["--", "--skip", "claims_are_reached_by_index_and_by_iterator"]);
         }
         command
     }
