@@ -369,3 +369,53 @@ fn a_managed_transform_reads_all_and_ends_with_its_input() {
         assert!(engine.shutdown(LONG).is_complete());
     }
 }
+
+#[test]
+fn a_transaction_waits_for_what_was_claimed_before_it() {
+    let disk = SimulatedDisk::new();
+    let engine = engine(&disk);
+    let (_, accounts) = topics(&engine).unwrap();
+    for panics in [false, true] {
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let offsets = std::thread::scope(|scope| {
+            let accounts = &accounts;
+            let earlier = scope.spawn(move || {
+                let mut producer = accounts.producer().create().unwrap();
+                // Two at once, so that the slots are claimed before they are filled.
+                let filled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    producer.publish_batch(2, |_, change| {
+                        let _ = begun.send(());
+                        let _ = released.recv();
+                        assert!(!panics, "as asked");
+                        *change = [1, 1];
+                    })
+                }));
+                filled.is_ok()
+            });
+            begins.recv().unwrap();
+            let later = scope.spawn(|| {
+                let mut out = engine.transaction().unwrap();
+                (0..4).for_each(|account| out.publish_to(accounts, account, |change| *change = [2, 2]).unwrap());
+                out.commit().unwrap()
+            });
+            // The claims of the later one are taken in the order of partitions.
+            let claimed = || accounts.metrics().partitions[3].oldest_unpublished.is_some();
+            while !claimed() && !later.is_finished() {
+                std::thread::yield_now();
+            }
+            drop(release);
+            assert_eq!(earlier.join().unwrap(), !panics);
+            later.join().unwrap().into_iter().map(|receipt| receipt.first).collect::<Vec<_>>()
+        });
+        assert_eq!(offsets.len(), 4);
+    }
+    let after = disk.copy();
+    let second = self::engine(&after);
+    let (_, accounts) = topics(&second).unwrap();
+    let kinds: Vec<Vec<i64>> =
+        ledger(&accounts).into_iter().map(|changes| changes.into_iter().map(|[kind, _]| kind).collect()).collect();
+    assert_eq!(kinds.iter().flatten().filter(|kind| **kind == 2).count(), 8, "{kinds:?}");
+    assert_eq!(kinds.iter().flatten().filter(|kind| **kind == 1).count(), 2, "{kinds:?}");
+    assert!(kinds.iter().any(|kinds| kinds.starts_with(&[1, 1, 2])), "{kinds:?}");
+}
