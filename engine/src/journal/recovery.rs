@@ -831,7 +831,7 @@ impl<'s> Surveyor<'s> {
             if bytes.is_empty() {
                 break;
             }
-            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            if let Some(last) = last_set(bytes) {
                 tail.until = at + last as u64 + 1;
                 for (step, piece) in bytes.chunks(ALIGN as usize).enumerate() {
                     let position = segment.position(at + step as u64 * ALIGN);
@@ -847,6 +847,18 @@ impl<'s> Surveyor<'s> {
         }
         Ok(tail)
     }
+}
+
+/// The last byte that is not zero. Most of what it looks at is, so it goes by whole lines.
+pub(crate) fn last_set(bytes: &[u8]) -> Option<usize> {
+    const LINE: usize = 256;
+    let lines = bytes.len().div_ceil(LINE);
+    let line = (0..lines).rev().find(|line| {
+        let line = &bytes[line * LINE..bytes.len().min((line + 1) * LINE)];
+        line.iter().fold(0, |seen, byte| seen | byte) != 0
+    })?;
+    let end = bytes.len().min((line + 1) * LINE);
+    bytes[..end].iter().rposition(|byte| *byte != 0)
 }
 
 struct Tail {

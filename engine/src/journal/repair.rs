@@ -10,7 +10,7 @@ use super::format::{
     ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, PartitionId,
     SEGMENT_HEAD, SegmentHeader, aligned,
 };
-use super::recovery::{Survey, copy_range, open, survey_to_damage, take_away};
+use super::recovery::{Survey, copy_range, last_set, open, survey_to_damage, take_away};
 use super::segment::{Window, finish, index_name, segment_name, segment_number};
 use super::storage::{File, Storage};
 use super::{Options, ReplayError, Torn};
@@ -516,7 +516,7 @@ fn last_byte(window: &mut Window, file: &dyn File, from: u64, to: u64) -> io::Re
         if bytes.is_empty() {
             break;
         }
-        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+        if let Some(last) = last_set(bytes) {
             until = at + last as u64 + 1;
         }
         at += bytes.len() as u64;

@@ -199,9 +199,14 @@ impl Window {
             if self.bytes.len() < want {
                 self.bytes.resize(want, 0);
             }
+            // What it has of that already is not read again: large frames would cost twice their bytes.
+            let have =
+                at.checked_sub(self.at).and_then(|from| (self.len as u64).checked_sub(from)).unwrap_or(0) as usize;
+            let have = if have < want { have } else { 0 };
+            self.bytes.copy_within(self.len - have..self.len, 0);
             self.len = 0;
-            let read = file.read_at(&mut self.bytes[..want], at)?;
-            (self.at, self.len) = (at, read);
+            let read = file.read_at(&mut self.bytes[have..want], at + have as u64)?;
+            (self.at, self.len) = (at, have + read);
         }
         let from = (at - self.at) as usize;
         Ok(&self.bytes[from.min(self.len)..(from + len).min(self.len)])
