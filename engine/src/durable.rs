@@ -216,6 +216,7 @@ impl<E: Send + Sync + 'static> Durable<E> {
             reserves: None,
             capacity: self.capacity,
             drained: None,
+            noted: next,
             blocked: false,
             ahead: VecDeque::new(),
         })

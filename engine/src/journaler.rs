@@ -260,6 +260,8 @@ pub(crate) struct RingSource<E, K: Producers> {
     pub(crate) capacity: u64,
     /// Up to where it was read and not written yet.
     pub(crate) drained: Option<u64>,
+    /// What was told as written last.
+    pub(crate) noted: u64,
     pub(crate) blocked: bool,
     /// What transactions have written at or above the gate, in order.
     pub(crate) ahead: VecDeque<(u64, u64)>,
@@ -287,7 +289,9 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
             return false;
         }
         let Some(consumer) = &mut self.consumer else { return false };
-        consumer.poll_paced(usize::MAX, looks).map_or(true, |batch| !batch.is_empty())
+        let found = consumer.poll_paced(usize::MAX, looks).map_or(true, |batch| !batch.is_empty());
+        // A look passes over slots without an event: they are to be told as written, too.
+        found || consumer.consumed().0 != self.noted
     }
 
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
@@ -328,7 +332,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                 let read = batch.position();
                 // The slots stay as they are until this is written.
                 batch.put_back(from);
-                if read.0 != from.0 {
+                if read.0 != self.noted {
                     self.drained = Some(read.0);
                 }
             }
@@ -348,6 +352,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
 
     fn written(&mut self) -> Option<u64> {
         let read = self.drained.take()?;
+        self.noted = read;
         // A transaction may be ahead.
         self.positions.written.fetch_max(read, Ordering::Release);
         while self.ahead.front().is_some_and(|(_, end)| *end <= read) {
@@ -703,6 +708,11 @@ impl Journaler {
                 }
                 Err(_) => return Ok(()),
             }
+        }
+        if self.dirty_since.is_none() && !self.promises.is_empty() {
+            // Of slots without an event nothing is written, so there is nothing to be synced.
+            self.promises.drain(..).for_each(|promise| promise.keep());
+            self.shared.bell.ring();
         }
         let lingered = self.dirty_since.is_some_and(|since| since.elapsed() >= self.pace.linger);
         let wanted = now || !self.replies.is_empty() || (self.pace.sync && lingered) || self.promises_reserve();

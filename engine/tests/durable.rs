@@ -335,3 +335,28 @@ fn a_topic_keeps_two_weeks_to_the_record_and_the_other_one_everything() {
     let refused = ticks.replay("late").start(StartAt::Offset(15)).open().unwrap_err().to_string();
     assert!(refused.contains("15") && refused.contains("earliest is 16") && refused.contains("30"), "{refused}");
 }
+
+/// A fill that panics leaves a slot without an event: nothing to write, but the positions go on over it.
+#[test]
+fn a_slot_without_an_event_holds_up_neither_positions_nor_a_replay() {
+    let engine = engine(&SimulatedDisk::new());
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    let receipt = producer.publish(|tick| *tick = 7).unwrap();
+    receipt.wait(Level::Durable).unwrap();
+    let panicked =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| producer.publish(|_| panic!("in the fill"))));
+    assert!(panicked.is_err());
+    let until = Instant::now() + LONG;
+    while ticks.safe(0).unwrap().durable < receipt.offset + 2 {
+        assert!(Instant::now() < until, "{:?}", ticks.safe(0));
+        std::thread::yield_now();
+    }
+    let mut replay = ticks.replay("reader").open().unwrap();
+    let mut read = 0;
+    while !replay.is_live() {
+        assert!(Instant::now() < until, "{replay:?} at {:?}", replay.position(0));
+        read += replay.read(Duration::ZERO, |_, _| ()).unwrap().unwrap();
+    }
+    assert_eq!(read, 1);
+}
