@@ -22,6 +22,7 @@ use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State
 use crate::partition::Partition;
 use crate::persist::Persistence;
 use crate::producer::Producers;
+use crate::threads::caught;
 use crate::transform::Standings;
 use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{Consumer, Sequence, Wait, Waiter};
@@ -531,7 +532,11 @@ impl Journaler {
     }
 
     fn run(mut self) {
-        let outcome = self.work();
+        // An event of the user's may panic when it is written.
+        let outcome = caught(|| self.work()).unwrap_or_else(|panic| {
+            let cause = std::io::Error::other(panic);
+            Err(WriteError::Poisoned(crate::journal::DiskError::new("write", "an event", &cause)))
+        });
         // Whoever waits learns why nothing more comes.
         let cause = match &outcome {
             Ok(_) => "the journal was closed".to_owned(),

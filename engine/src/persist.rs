@@ -27,7 +27,8 @@ use crate::clock::Timestamp;
 /// }
 /// ```
 pub trait Persist: Send + Sync + Sized + 'static {
-    /// Appends the event to `out`, and does nothing else with that.
+    /// Appends the event to `out`, and does nothing else with that. It runs on the journal's thread: a panic here is for
+    /// every durable topic what a failed disk is.
     fn write(&self, out: &mut Vec<u8>);
 
     /// Becomes the event that was written so. The slot held another one before: overwrite all that matters.

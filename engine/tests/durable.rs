@@ -3,8 +3,8 @@
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::journal::{Options, Retention, Visible};
 use slipring::{
-    Engine, Level, ManualClock, Message, Pace, Partitioner, PublishError, Record, StartAt, Timestamp, TopicError,
-    WaitError,
+    Engine, Level, ManualClock, Message, Pace, Partitioner, Persist, PublishError, Record, StartAt, Timestamp,
+    TopicError, Unreadable, WaitError,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -359,4 +359,35 @@ fn a_slot_without_an_event_holds_up_neither_positions_nor_a_replay() {
         read += replay.read(Duration::ZERO, |_, _| ()).unwrap().unwrap();
     }
     assert_eq!(read, 1);
+}
+
+#[derive(Default)]
+struct Sour(u64);
+
+impl Persist for Sour {
+    fn write(&self, out: &mut Vec<u8>) {
+        assert_ne!(self.0, 13, "no thirteen");
+        out.extend(self.0.to_le_bytes());
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+        self.0 = u64::from_le_bytes(bytes.try_into().map_err(|_| Unreadable("eight bytes"))?);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_event_that_panics_when_it_is_written_hangs_nobody() {
+    let engine = engine(&SimulatedDisk::new());
+    let sour = engine.topic::<Sour>("sour").durable().create().unwrap();
+    let mut producer = sour.producer().create().unwrap();
+    let good = producer.publish(|event| event.0 = 12).unwrap();
+    assert_eq!(good.wait(Level::Durable).unwrap(), Level::Durable);
+    let bad = producer.publish(|event| event.0 = 13).unwrap();
+    let unknown = bad.wait(Level::Durable).unwrap_err();
+    assert!(matches!(&unknown, WaitError::Unknown { .. }) && unknown.to_string().contains("no thirteen"), "{unknown}");
+    assert!(producer.publish(|event| event.0 = 14).is_err());
+    assert!(engine.topic::<Sour>("more").durable().create().is_err());
+    drop(producer);
+    assert!(!engine.shutdown(LONG).is_complete());
 }
