@@ -537,18 +537,19 @@ impl Journaler {
             let cause = std::io::Error::other(panic);
             Err(WriteError::Poisoned(crate::journal::DiskError::new("write", "an event", &cause)))
         });
-        // Whoever waits learns why nothing more comes.
         let cause = match &outcome {
             Ok(_) => "the journal was closed".to_owned(),
             Err(refused) => refused.to_string(),
         };
+        // Rings first: who has heard that a receipt is unknown has nothing more taken by that topic.
+        self.sources.list.iter().flatten().for_each(|source| source.fail(&cause));
+        // Whoever waits learns why nothing more comes.
         self.shared.bell.end(cause.clone());
         if let Err(refused) = &outcome {
             for reply in self.replies.drain(..) {
                 let _ = reply.send(Err(refused.clone()));
             }
         }
-        self.sources.list.iter().flatten().for_each(|source| source.fail(&cause));
         let mail = self.shared.mail.lock().unwrap_or_else(PoisonError::into_inner).take();
         for mail in mail.into_iter().flatten() {
             match (mail, &outcome) {
