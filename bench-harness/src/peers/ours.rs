@@ -23,7 +23,7 @@ pub struct Reader<const N: usize, K: Kind> {
 }
 
 /// Our wait of a class.
-fn wait(class: WaitClass) -> Wait {
+pub fn wait(class: WaitClass) -> Wait {
     match class {
         WaitClass::Spin => Wait::spin(),
         WaitClass::Yield => Wait::spin_yield(),

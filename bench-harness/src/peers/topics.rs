@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slipring::{Engine, Message, Multi, Producer, Producers, Record, Single, Subscriber, TopicBuilder, Wait};
+use slipring::{Engine, Message, Multi, Producer, Producers, Record, Single, Subscriber, Topic, TopicBuilder, Wait};
 
 use super::contender::Measure;
 use super::link::{Link, NoFigure, Receiver, Round, Sender, StartLine, Work, join};
+use super::ours::wait;
 use super::payload::Payload;
 use super::waiting::{WaitClass, Waiting};
 use crate::scenario::Scenario;
@@ -14,19 +15,10 @@ use crate::scenario::Scenario;
 /// A topic of one partition with one kind of producer.
 pub struct Typed<K>(std::marker::PhantomData<K>);
 
-/// A subscriber, and the engine that owns its topic.
-pub struct Reader<const N: usize, K: Producers> {
-    subscriber: Subscriber<Payload<N>, K>,
+/// Whoever reads a topic, and the engine that owns it.
+pub struct Reader<R> {
+    pub reads: R,
     _engine: Engine,
-}
-
-/// Our wait of a class.
-pub fn wait(class: WaitClass) -> Wait {
-    match class {
-        WaitClass::Spin => Wait::spin(),
-        WaitClass::Yield => Wait::spin_yield(),
-        WaitClass::Native => Wait::spin_then_park(),
-    }
 }
 
 pub fn refused(error: impl std::fmt::Display) -> NoFigure {
@@ -46,13 +38,13 @@ impl<const N: usize, K: Producers> Sender<N> for Producer<Payload<N>, K> {
     }
 }
 
-impl<const N: usize, K: Producers> Receiver<N> for Reader<N, K> {
+impl<const N: usize, K: Producers> Receiver<N> for Reader<Subscriber<Payload<N>, K>> {
     #[inline(always)]
     fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
         let mut left = total;
         while left > 0 {
             // The longest limit waits without a deadline, and so without reading a clock.
-            let Ok(Some(mut batch)) = self.subscriber.poll(Duration::MAX) else { return };
+            let Ok(Some(mut batch)) = self.reads.poll(Duration::MAX) else { return };
             left -= batch.len() as u64;
             for (event, _) in &mut batch {
                 see(event);
@@ -61,41 +53,57 @@ impl<const N: usize, K: Producers> Receiver<N> for Reader<N, K> {
     }
 }
 
-type Opened<const N: usize, K> = Result<(Vec<Producer<Payload<N>, K>>, Reader<N, K>), NoFigure>;
+/// The kind of a topic's producers.
+pub trait Chosen: Producers {
+    const MANY: bool;
 
-fn open<const N: usize, K: Producers>(
-    engine: Engine,
-    topic: TopicBuilder<Payload<N>, K>,
+    fn of<E: Send + Sync + 'static>(topic: TopicBuilder<E>) -> TopicBuilder<E, Self>;
+}
+
+impl Chosen for Single {
+    const MANY: bool = false;
+
+    fn of<E: Send + Sync + 'static>(topic: TopicBuilder<E>) -> TopicBuilder<E, Self> {
+        topic.single_producer()
+    }
+}
+
+impl Chosen for Multi {
+    const MANY: bool = true;
+
+    fn of<E: Send + Sync + 'static>(topic: TopicBuilder<E>) -> TopicBuilder<E, Self> {
+        topic
+    }
+}
+
+pub type Opened<const N: usize, K, R> = Result<(Vec<Producer<Payload<N>, K>>, Reader<R>), NoFigure>;
+
+/// Opens a topic of one partition, whoever reads it, and its producers.
+pub fn open<const N: usize, K: Chosen, R>(
+    capacity: usize,
     producers: usize,
     waiting: WaitClass,
-) -> Opened<N, K> {
-    let topic = topic.create().map_err(refused)?;
-    let subscriber = topic.subscribe("reader").wait(wait(waiting)).poll().map_err(refused)?;
+    read: impl FnOnce(&Topic<Payload<N>, K>, Wait) -> Result<R, NoFigure>,
+) -> Opened<N, K, R> {
+    let engine = Engine::builder().build().map_err(refused)?;
+    let topic = K::of(engine.topic("bench").capacity(capacity)).create().map_err(refused)?;
+    let reads = read(&topic, wait(waiting))?;
     let producers = (0..producers).map(|_| topic.producer().wait(wait(waiting)).create().map_err(refused));
     let producers = producers.collect::<Result<_, _>>()?;
-    Ok((producers, Reader { subscriber, _engine: engine }))
+    Ok((producers, Reader { reads, _engine: engine }))
 }
 
-macro_rules! link {
-    ($kind:ident, $many:expr, $topic:expr) => {
-        impl<const N: usize> Link<N> for Typed<$kind> {
-            const MANY_PRODUCERS: bool = $many;
-            const BATCHES: bool = true;
-            const SLEEPS: bool = true;
-            type Sender = Producer<Payload<N>, $kind>;
-            type Receiver = Reader<N, $kind>;
+impl<const N: usize, K: Chosen> Link<N> for Typed<K> {
+    const MANY_PRODUCERS: bool = K::MANY;
+    const BATCHES: bool = true;
+    const SLEEPS: bool = true;
+    type Sender = Producer<Payload<N>, K>;
+    type Receiver = Reader<Subscriber<Payload<N>, K>>;
 
-            fn open(capacity: usize, producers: usize, waiting: WaitClass) -> Opened<N, $kind> {
-                let engine = Engine::builder().build().map_err(refused)?;
-                let topic = engine.topic::<Payload<N>>("bench").capacity(capacity);
-                open(engine, $topic(topic), producers, waiting)
-            }
-        }
-    };
+    fn open(capacity: usize, producers: usize, waiting: WaitClass) -> Opened<N, K, Subscriber<Payload<N>, K>> {
+        open(capacity, producers, waiting, |topic, wait| topic.subscribe("reader").wait(wait).poll().map_err(refused))
+    }
 }
-
-link!(Single, false, |topic: TopicBuilder<_>| topic.single_producer());
-link!(Multi, true, |topic| topic);
 
 /// Bytes of a message's value.
 pub const VALUE: usize = 128;
