@@ -37,6 +37,21 @@ pub(crate) struct Origin<'a> {
     pub(crate) reason: &'a str,
 }
 
+/// The message as a record, without the headers that tell where it comes from.
+fn without_origin(message: &Message) -> Record<'_> {
+    let mut record = Record::new(message.value());
+    if let Some(key) = message.key() {
+        record = record.key(key);
+    }
+    if let Some(time) = message.timestamp() {
+        record = record.timestamp(time);
+    }
+    message
+        .headers()
+        .filter(|(name, _)| !is_ours(name))
+        .fold(record, |record, (name, value)| record.header(name, value))
+}
+
 impl Origin<'_> {
     /// Writes the letter: `send` gets the record.
     pub(crate) fn with_record<R>(&self, message: &Message, send: impl FnOnce(&Record<'_>) -> R) -> R {
@@ -46,17 +61,8 @@ impl Origin<'_> {
         while !self.reason.is_char_boundary(cut) {
             cut -= 1;
         }
-        let mut record = Record::new(message.value());
-        if let Some(key) = message.key() {
-            record = record.key(key);
-        }
-        if let Some(time) = message.timestamp() {
-            record = record.timestamp(time);
-        }
         // A message that dies for the second time is told by its second death alone.
-        for (name, value) in message.headers().filter(|(name, _)| !is_ours(name)) {
-            record = record.header(name, value);
-        }
+        let mut record = without_origin(message);
         record = record.header(TOPIC, self.topic).header(PARTITION, &partition).header(OFFSET, &offset);
         record = record.header(CONSUMER, self.consumer).header(ATTEMPTS, &attempts);
         send(&record.header(REASON, &self.reason[..cut]))
@@ -110,17 +116,15 @@ impl DeadLetter {
         let (topic, consumer, reason) = (text(TOPIC)?.to_owned(), text(CONSUMER)?.to_owned(), text(REASON)?.to_owned());
         let partition = text(PARTITION)?.parse().ok()?;
         let (offset, attempts) = (text(OFFSET)?.parse().ok()?, text(ATTEMPTS)?.parse().ok()?);
-        let mut record = Record::new(message.value());
-        if let Some(key) = message.key() {
-            record = record.key(key);
-        }
-        if let Some(time) = message.timestamp() {
-            record = record.timestamp(time);
-        }
-        for (name, value) in message.headers().filter(|(name, _)| !is_ours(name)) {
-            record = record.header(name, value);
-        }
-        Some(Self { topic, partition, offset, consumer, attempts, reason, message: Message::of(&record) })
+        Some(Self {
+            topic,
+            partition,
+            offset,
+            consumer,
+            attempts,
+            reason,
+            message: Message::of(&without_origin(message)),
+        })
     }
 }
 
