@@ -17,6 +17,36 @@ use std::time::{Duration, Instant};
 
 type Seen = Arc<Mutex<Vec<(u64, bool)>>>;
 
+/// Holds handlers at their first event until the rest is published, and notes what else they were told.
+#[derive(Clone)]
+struct Held {
+    seen: Seen,
+    started: Arc<Barrier>,
+    go: Arc<Barrier>,
+}
+
+impl Held {
+    fn new(handlers: usize) -> Self {
+        let barrier = || Arc::new(Barrier::new(handlers + 1));
+        Self { seen: Seen::default(), started: barrier(), go: barrier() }
+    }
+
+    fn hold(&self) {
+        self.started.wait();
+        self.go.wait();
+    }
+
+    fn handler(self) -> impl FnMut(&u64, Sequence, bool) -> Result<(), Infallible> + Send + 'static {
+        move |event, _, end| {
+            if *event == 0 {
+                self.hold();
+            }
+            self.seen.lock().unwrap().push((*event, end));
+            Ok(())
+        }
+    }
+}
+
 fn ending<K: Kind>(ring: &Ring<u64, K>, name: &str) -> Option<Ending> {
     ring.shutdown(LONG).stages.into_iter().find(|stage| stage.name == name).and_then(|stage| stage.ending)
 }
@@ -55,97 +85,65 @@ fn a_handler_may_hold_what_cannot_be_sent() {
 /// look ahead passes over them.
 #[test]
 fn the_end_of_a_batch_is_told_at_its_last_event_though_skipped_slots_follow() {
-    let seen = Seen::default();
-    let (go, started) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let held = Held::new(1);
     let mut builder = Builder::multi(16, || 0u64);
-    let (into, gate, met) = (Arc::clone(&seen), Arc::clone(&go), Arc::clone(&started));
-    builder.run("tape", move || {
-        move |event: &u64, _, end| {
-            if *event == 0 {
-                met.wait();
-                gate.wait();
-            }
-            into.lock().unwrap().push((*event, end));
-            Ok::<_, Infallible>(())
-        }
-    });
+    let tape = held.clone();
+    builder.run("tape", move || tape.handler());
     let (mut producer, ring) = builder.build().unwrap();
     producer.publish(|event| *event = 0).unwrap();
-    started.wait();
+    held.started.wait();
     drop(producer.claim(2).unwrap());
     producer.publish_batch(2, |index, event| *event = index as u64 + 1).unwrap();
     drop(producer.claim(3).unwrap());
-    go.wait();
+    held.go.wait();
     assert!(ring.shutdown(LONG).is_complete());
-    assert_eq!(*seen.lock().unwrap(), [(0, true), (1, false), (2, true)]);
+    assert_eq!(*held.seen.lock().unwrap(), [(0, true), (1, false), (2, true)]);
 }
 
 /// The same for a worker: its share ends with the last event, not with the skipped slots that follow.
 #[test]
 fn the_end_of_a_share_is_told_at_its_last_event_though_skipped_slots_follow() {
-    let seen = Seen::default();
-    let (go, started) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let held = Held::new(1);
     let mut builder = Builder::multi(16, || 0u64);
-    let (into, gate, met) = (Arc::clone(&seen), Arc::clone(&go), Arc::clone(&started));
-    builder.run_workers(Stage::new("pool").limit(16), 1, move |_| {
-        let (into, gate, met) = (Arc::clone(&into), Arc::clone(&gate), Arc::clone(&met));
-        move |event: &u64, _, end| {
-            if *event == 0 {
-                met.wait();
-                gate.wait();
-            }
-            into.lock().unwrap().push((*event, end));
-            Ok::<_, Infallible>(())
-        }
-    });
+    let pool = held.clone();
+    builder.run_workers(Stage::new("pool").limit(16), 1, move |_| pool.clone().handler());
     let (mut producer, ring) = builder.build().unwrap();
     producer.publish(|event| *event = 0).unwrap();
-    started.wait();
+    held.started.wait();
     producer.publish_batch(2, |index, event| *event = index as u64 + 1).unwrap();
     drop(producer.claim(3).unwrap());
-    go.wait();
+    held.go.wait();
     assert!(ring.shutdown(LONG).is_complete());
-    assert_eq!(*seen.lock().unwrap(), [(0, true), (1, false), (2, true)]);
+    assert_eq!(*held.seen.lock().unwrap(), [(0, true), (1, false), (2, true)]);
 }
 
 #[test]
 fn a_limit_bounds_batches_and_spans_are_whole_batches() {
     let spans = Arc::new(Mutex::new(Vec::new()));
-    let seen = Seen::default();
-    let (go, started) = (Arc::new(Barrier::new(3)), Arc::new(Barrier::new(3)));
+    let held = Held::new(2);
     let mut builder = Builder::single(16, || 0u64);
-    let (into, gate, met) = (Arc::clone(&spans), Arc::clone(&go), Arc::clone(&started));
+    let (into, first_held) = (Arc::clone(&spans), held.clone());
     builder.run_batches(Stage::new("spans").limit(3), move || {
         let mut first = true;
         move |batch: &mut Batch<'_, u64, Single>| {
             if std::mem::take(&mut first) {
-                met.wait();
-                gate.wait();
+                first_held.hold();
             }
             let (head, tail) = batch.take_slices();
             into.lock().unwrap().push([head, tail].concat());
             Ok::<_, Infallible>(())
         }
     });
-    let (into, gate, met) = (Arc::clone(&seen), Arc::clone(&go), Arc::clone(&started));
-    builder.run(Stage::new("limited").limit(2), move || {
-        move |event: &u64, _, end| {
-            if *event == 0 {
-                met.wait();
-                gate.wait();
-            }
-            into.lock().unwrap().push((*event, end));
-            Ok::<_, Infallible>(())
-        }
-    });
+    let limited = held.clone();
+    builder.run(Stage::new("limited").limit(2), move || limited.handler());
     let (mut producer, ring) = builder.build().unwrap();
     producer.publish(|_| ()).unwrap();
-    started.wait();
+    held.started.wait();
     producer.publish_batch(7, |index, event| *event = index as u64 + 1).unwrap();
-    go.wait();
+    held.go.wait();
     assert!(ring.shutdown(LONG).is_complete());
     assert_eq!(*spans.lock().unwrap(), [vec![0], vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
-    let ends: Vec<u64> = seen.lock().unwrap().iter().filter(|(_, end)| *end).map(|(event, _)| *event).collect();
+    let ends: Vec<u64> = held.seen.lock().unwrap().iter().filter(|(_, end)| *end).map(|(event, _)| *event).collect();
     assert_eq!(ends, [0, 2, 4, 6, 7]);
 }
 
