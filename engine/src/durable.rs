@@ -17,6 +17,8 @@ use std::time::Instant;
 pub(crate) mod what {
     /// Topics, by name. The name that is none has the next number.
     pub(crate) const CATALOGUE: u16 = 1;
+    /// Producers with names: how often each was opened, and which of its sequences are there.
+    pub(crate) const PRODUCERS: u16 = 3;
     /// Where transforms stand in their inputs.
     pub(crate) const TRANSFORMS: u16 = 5;
 }
@@ -184,6 +186,7 @@ impl<E> Durable<E> {
         let recorded = self.recorded().clone();
         let mut frame = FrameBuilder::new();
         frame.delete(what::CATALOGUE, self.name.as_bytes());
+        self.journaling.ledgers.forget_topic(&mut frame, recorded.number);
         for partition in 0..recorded.partitions {
             let id = self.id(partition);
             let extent = self.journal().extent(id).unwrap_or_default();

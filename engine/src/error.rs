@@ -249,6 +249,16 @@ pub enum ProducerError {
         /// The most.
         limit: usize,
     },
+    /// The journal refused the name of an idempotent producer.
+    #[error("topic {topic:?}: the producer {name:?} cannot be written down: {cause}")]
+    Journal {
+        /// The topic.
+        topic: String,
+        /// The name.
+        name: String,
+        /// Why.
+        cause: String,
+    },
     /// The topic cannot acknowledge so much.
     #[error("topic {topic:?} cannot acknowledge what is published as {level}: {reason}")]
     Unsupported {

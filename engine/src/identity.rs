@@ -1,18 +1,21 @@
 //! A producer with a name: each of its events is published once, however often it is sent.
 
+use crate::durable::Durable;
 use crate::error::{ProducerError, PublishError, check_name};
+use crate::journal::FrameBuilder;
+use crate::ledger::{Ledger, Ledgers, Mark, Progress, Recorded, WINDOW};
 use crate::message::Message;
 use crate::producer::{Producer, Producers};
-use crate::receipt::Receipt;
+use crate::receipt::{Level, Receipt};
 use crate::record::Record;
 use crate::topic::Inner;
 use slipring_ring::Multi;
 use std::borrow::Borrow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many names a topic knows at once.
 pub const MAX_PRODUCER_NAMES: usize = 1024;
@@ -41,13 +44,25 @@ pub const PRODUCER_NAME_EXPIRY: Duration = Duration::from_secs(60 * 60);
 /// ```
 ///
 /// # What is kept
-/// In memory: the last [`KEPT_RECEIPTS`] receipts of each of up to [`MAX_PRODUCER_NAMES`] names of a topic. The first
-/// sequence of a name that the topic does not know may be any. A name is forgotten, when another one is opened, if nobody
-/// holds it, it has not published for [`PRODUCER_NAME_EXPIRY`], and its last event is not kept any more.
+/// The last [`KEPT_RECEIPTS`] receipts of each of up to [`MAX_PRODUCER_NAMES`] names of a topic. The first sequence of a name
+/// that the topic does not know may be any. A name is forgotten, when another one is opened, if nobody holds it, it has not
+/// published for [`PRODUCER_NAME_EXPIRY`], and its last event is not kept any more.
+///
+/// # On a durable topic
+/// Names outlive the process. Each opening is written down before it is granted. The journal notes a sequence in the same
+/// frame as its event: after a crash it knows of exactly the events that it has, and [`resume`](Self::resume) says where
+/// to go on. Of an event that was lost although a later one of another partition is there, nothing is known: its sequence
+/// comes next, and the later one keeps its first receipt. The receipts of the last 128 sequences outlive the process too;
+/// of earlier ones it is still known that they were published. A duplicate is acknowledged when the first is as safe as
+/// [asked](crate::ProducerBuilder::acknowledge).
+///
+/// With several partitions, a publish waits while 128 sequences before it are not written yet. A journal takes about nine
+/// names a MiB of its [segments](crate::journal::Options::segment_size).
 pub struct IdempotentProducer<E, K: Producers = Multi> {
     producer: Producer<E, K>,
     identity: Arc<Identity>,
     epoch: u64,
+    level: Level,
 }
 
 /// What a topic knows of a name.
@@ -56,6 +71,8 @@ pub(crate) struct Identity {
     /// Of whoever opened the name last. Beside the lock: a newcomer need not wait for one that waits for room.
     epoch: AtomicU64,
     history: Mutex<History>,
+    /// Of a durable topic.
+    ledger: Option<Arc<Ledger>>,
 }
 
 #[derive(Default)]
@@ -64,7 +81,35 @@ struct History {
     next: Option<u64>,
     /// The receipts of the last sequences, up to `next`.
     receipts: VecDeque<(u32, u64)>,
+    /// Of sequences behind `next`, which an earlier process published.
+    apart: BTreeMap<u64, (u32, u64)>,
     used: Duration,
+}
+
+impl History {
+    fn note(&mut self, sequence: u64, receipt: (u32, u64)) {
+        self.next = Some(sequence.wrapping_add(1));
+        if self.receipts.len() == KEPT_RECEIPTS {
+            self.receipts.pop_front();
+        }
+        self.receipts.push_back(receipt);
+    }
+
+    /// As the journal has it.
+    fn restored(progress: &Progress, used: Duration) -> Self {
+        let mut receipts = progress.receipts();
+        let apart = receipts.split_off(&progress.next.unwrap_or(0));
+        // Only what leads up to `next` without a gap can be found by its place.
+        let mut kept = VecDeque::new();
+        let mut sequence = progress.next.unwrap_or(0);
+        while let Some(before) = sequence.checked_sub(1)
+            && let Some(receipt) = receipts.get(&before)
+        {
+            kept.push_front(*receipt);
+            sequence = before;
+        }
+        Self { next: progress.next, receipts: kept, apart, used }
+    }
 }
 
 /// The names that a topic knows.
@@ -125,27 +170,85 @@ impl Identity {
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The last event's place; none if nothing was published.
+    fn last(&self) -> Option<(u32, u64)> {
+        match &self.ledger {
+            // Of an earlier process there may be events behind the last that was told.
+            Some(ledger) => ledger.progress().last(),
+            None => self.history().receipts.back().copied(),
+        }
+    }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
-    pub(crate) fn open(producer: Producer<E, K>, topic: &Inner<E, K>, name: String) -> Result<Self, ProducerError> {
+    pub(crate) fn open(
+        mut producer: Producer<E, K>,
+        topic: &Inner<E, K>,
+        name: String,
+        level: Level,
+    ) -> Result<Self, ProducerError> {
         check_name(&name).map_err(|_| ProducerError::Name { topic: topic.name.clone(), name: name.clone() })?;
         let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = Vec::new();
         if !known.contains_key(&name) {
             let now = topic.host.clock.now();
-            known.retain(|_, identity| !is_forgotten(identity, topic, now));
-            if known.len() >= MAX_PRODUCER_NAMES {
-                let topic = topic.name.clone();
-                return Err(ProducerError::TooManyNames { topic, name, limit: MAX_PRODUCER_NAMES });
+            gone.extend(
+                known
+                    .extract_if(|_, identity: &mut Arc<Identity>| is_forgotten(identity, topic, now))
+                    .map(|(_, identity)| identity),
+            );
+            let of_journal = topic.durable.as_ref().map_or(usize::MAX, |durable| {
+                let others = durable.journaling.ledgers.len() - gone.len() - known.len();
+                Ledgers::limit(durable.journal().frame_limit()).saturating_sub(others)
+            });
+            let limit = MAX_PRODUCER_NAMES.min(of_journal);
+            if known.len() >= limit {
+                known.extend(gone.into_iter().map(|identity| (identity.name.clone(), identity)));
+                return Err(ProducerError::TooManyNames { topic: topic.name.clone(), name, limit });
             }
         }
         let make = || {
             let history = Mutex::new(History { used: topic.host.clock.now(), ..History::default() });
-            Arc::new(Identity { name: name.clone(), epoch: AtomicU64::new(0), history })
+            let add =
+                |durable: &Durable<E>| durable.journaling.ledgers.add(durable.id(0).topic, &name, Progress::default());
+            let ledger = topic.durable.as_ref().map(add);
+            Arc::new(Identity { name: name.clone(), epoch: AtomicU64::new(0), history, ledger })
         };
         let identity = Arc::clone(known.entry(name.clone()).or_insert_with(make));
-        let epoch = identity.epoch.fetch_add(1, Ordering::AcqRel) + 1;
-        Ok(Self { producer, identity, epoch })
+        let epoch = identity.epoch.load(Ordering::Acquire) + 1;
+        if let (Some(durable), Some(ledger)) = (&topic.durable, &identity.ledger) {
+            let mut frame = FrameBuilder::new();
+            for ledger in gone.iter().filter_map(|gone| gone.ledger.as_ref()) {
+                ledger.forget(&mut frame);
+                durable.journaling.ledgers.remove(ledger);
+            }
+            ledger.put_epoch(&mut frame, epoch);
+            let committed = durable.journaling.commit(frame);
+            committed.map_err(|cause| ProducerError::Journal { topic: topic.name.clone(), name, cause })?;
+            producer.note();
+        }
+        // Fences the one before. Nobody else opens a name of this topic meanwhile.
+        identity.epoch.store(epoch, Ordering::Release);
+        Ok(Self { producer, identity, epoch, level })
+    }
+}
+
+/// The names that the journal has of a topic.
+pub(crate) fn restore<E, K: Producers>(topic: &Inner<E, K>) {
+    let Some(durable) = &topic.durable else { return };
+    if durable.journal().shared.options.sabotage().forget_producers {
+        return;
+    }
+    let (now, wall) = (topic.host.clock.now(), topic.host.clock.wall());
+    let number = durable.id(0).topic;
+    let recorded = Ledgers::recorded(&durable.journaling.catalogue(), number);
+    let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
+    for Recorded { name, epoch, progress } in recorded {
+        let used = now.saturating_sub(wall.since(progress.used));
+        let history = Mutex::new(History::restored(&progress, used));
+        let ledger = Some(durable.journaling.ledgers.add(number, &name, progress));
+        known.insert(name.clone(), Arc::new(Identity { name, epoch: AtomicU64::new(epoch), history, ledger }));
     }
 }
 
@@ -154,13 +257,15 @@ fn is_forgotten<E, K: Producers>(identity: &Arc<Identity>, topic: &Inner<E, K>, 
     if Arc::strong_count(identity) > 1 {
         return false;
     }
-    let history = identity.history();
-    let is_kept = |&(partition, offset): &(u32, u64)| {
-        let partitions = topic.partitions();
-        let ring = partitions.get(partition as usize).map(|partition| &partition.ring);
-        ring.is_some_and(|ring| slipring_ring::Sequence(offset).since(ring.positions().earliest) >= 0)
+    let is_kept = |(partition, offset): (u32, u64)| match &topic.durable {
+        Some(durable) => durable.journal().extent(durable.id(partition)).is_some_and(|extent| offset >= extent.start),
+        None => {
+            let partitions = topic.partitions();
+            let ring = partitions.get(partition as usize).map(|partition| &partition.ring);
+            ring.is_some_and(|ring| slipring_ring::Sequence(offset).since(ring.positions().earliest) >= 0)
+        }
     };
-    now.saturating_sub(history.used) >= PRODUCER_NAME_EXPIRY && !history.receipts.back().is_some_and(is_kept)
+    now.saturating_sub(identity.history().used) >= PRODUCER_NAME_EXPIRY && !identity.last().is_some_and(is_kept)
 }
 
 impl<E, K: Producers> IdempotentProducer<E, K> {
@@ -172,6 +277,29 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
     /// How often the name was opened, up to this time.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The last sequence that was published with all before it; none if nothing was published under this name. On a durable
+    /// topic that is so across restarts.
+    ///
+    /// ```
+    /// use slipring::{Engine, Level, journal::simulated::SimulatedDisk};
+    /// let disk = SimulatedDisk::new();
+    /// for first in [0, 3] {
+    ///     let engine = Engine::builder().journal_in(disk.clone()).build()?;
+    ///     let orders = engine.topic::<u64>("orders").durable().create()?;
+    ///     let mut producer = orders.producer().acknowledge(Level::Durable).idempotent("gateway-1")?;
+    ///     assert_eq!(producer.resume(), u64::checked_sub(first, 1));
+    ///     for sequence in first..first + 3 {
+    ///         producer.publish(sequence, |order| *order = sequence)?;
+    ///     }
+    ///     drop((producer, orders));
+    ///     engine.shutdown(std::time::Duration::from_secs(5));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resume(&self) -> Option<u64> {
+        self.next_sequence()?.checked_sub(1)
     }
 
     /// The next sequence; none if nothing was published under this name, so that the first may be any.
@@ -188,29 +316,73 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
         self.once(sequence, |producer| producer.publish(fill))
     }
 
+    /// The same, where the partitioner has `key`: as [`Producer::publish_key`].
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_key(
+        &mut self,
+        sequence: u64,
+        key: &[u8],
+        fill: impl FnOnce(&mut E),
+    ) -> Result<Receipt, IdempotenceError> {
+        self.once(sequence, |producer| producer.publish_key(key, fill))
+    }
+
+    /// The same, in this partition: as [`Producer::publish_to`].
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_to(
+        &mut self,
+        sequence: u64,
+        partition: u32,
+        fill: impl FnOnce(&mut E),
+    ) -> Result<Receipt, IdempotenceError> {
+        self.once(sequence, |producer| producer.publish_to(partition, fill))
+    }
+
     fn once(
         &mut self,
         sequence: u64,
         publish: impl FnOnce(&mut Producer<E, K>) -> Result<Receipt, PublishError>,
     ) -> Result<Receipt, IdempotenceError> {
-        let Self { producer, identity, epoch } = self;
-        let names = |topic: &Inner<E, K>| (topic.name.clone(), identity.name.clone());
-        let mut history = identity.history();
-        let current = identity.epoch.load(Ordering::Acquire);
-        if current != *epoch {
+        let Self { producer, identity, epoch, level } = self;
+        let receipt = identity.once(producer, *epoch, sequence, publish)?;
+        if *level > Level::Published && !receipt.is_dropped() {
+            return Ok(producer.acknowledged_as(receipt, *level)?);
+        }
+        Ok(receipt)
+    }
+}
+
+impl Identity {
+    /// Publishes it, unless that was done: then its first receipt.
+    fn once<E, K: Producers>(
+        &self,
+        producer: &mut Producer<E, K>,
+        epoch: u64,
+        sequence: u64,
+        publish: impl FnOnce(&mut Producer<E, K>) -> Result<Receipt, PublishError>,
+    ) -> Result<Receipt, IdempotenceError> {
+        let names = |topic: &Inner<E, K>| (topic.name.clone(), self.name.clone());
+        let mut history = self.history();
+        let current = self.epoch.load(Ordering::Acquire);
+        if current != epoch {
             let (topic, producer) = names(producer.topic());
-            return Err(IdempotenceError::Fenced { topic, producer, epoch: *epoch, current });
+            return Err(IdempotenceError::Fenced { topic, producer, epoch, current });
         }
         let expected = history.next.unwrap_or(sequence);
         if sequence > expected {
             let (topic, producer) = names(producer.topic());
             return Err(IdempotenceError::Gap { topic, producer, expected, got: sequence });
         }
+        let id = producer.topic().id;
         if sequence < expected {
             let back = expected - sequence;
             let place = (history.receipts.len() as u64).checked_sub(back);
             return match place.and_then(|place| history.receipts.get(place as usize)) {
-                Some(&(partition, offset)) => Ok(Receipt::new(producer.topic().id, partition, offset)),
+                Some(&(partition, offset)) => Ok(Receipt::new(id, partition, offset)),
                 None => {
                     let oldest = expected - history.receipts.len() as u64;
                     let (topic, producer) = names(producer.topic());
@@ -218,18 +390,44 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
                 }
             };
         }
+        if let Some((partition, offset)) = history.apart.remove(&sequence) {
+            history.note(sequence, (partition, offset));
+            return Ok(Receipt::new(id, partition, offset));
+        }
+        if let Some(ledger) = &self.ledger {
+            if history.next.is_none() {
+                ledger.begin(sequence);
+            }
+            wait_for_the_journal(ledger, sequence, producer.topic());
+            producer.mark(Mark { producer: ledger.number, sequence });
+        }
         let receipt = publish(producer)?;
         history.used = producer.topic().host.clock.now();
         if !receipt.is_dropped() {
-            history.next = Some(sequence.wrapping_add(1));
-            if history.receipts.len() == KEPT_RECEIPTS {
-                history.receipts.pop_front();
-            }
-            history.receipts.push_back((receipt.partition, receipt.offset));
+            history.note(sequence, (receipt.partition, receipt.offset));
         }
         Ok(receipt)
     }
 }
+
+/// Until the journal is no further behind than what it keeps of a name allows. With one partition it takes all in order.
+fn wait_for_the_journal<E, K: Producers>(ledger: &Ledger, sequence: u64, topic: &Inner<E, K>) {
+    let Some(durable) = topic.durable.as_ref().filter(|_| topic.count.load(Ordering::Acquire) > 1) else { return };
+    let bell = &durable.journaling.bell;
+    let is_near = || {
+        let next = ledger.progress().next.unwrap_or(sequence);
+        (sequence.saturating_sub(next) < WINDOW || bell.over().is_some()).then_some(())
+    };
+    while bell.wait(Some(Instant::now() + LOOK), is_near).is_none() {
+        // The publish says why.
+        if topic.closed().is_some() {
+            return;
+        }
+    }
+}
+
+/// How often somebody who waits for the journal looks whether the topic has ended.
+const LOOK: Duration = Duration::from_millis(50);
 
 impl<K: Producers> IdempotentProducer<Message, K> {
     /// Sends a record as `sequence`, as [`Producer::send`]; or returns the receipt of when that was done before.

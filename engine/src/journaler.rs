@@ -19,6 +19,7 @@
 use crate::acks::{Bell, Positions};
 use crate::clock::Clock;
 use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, SyncJob, WriteError, Writer};
+use crate::ledger::{Ledgers, Touched};
 use crate::partition::Partition;
 use crate::persist::Persistence;
 use crate::producer::Producers;
@@ -68,6 +69,7 @@ pub(crate) struct Journaling {
     /// Held from a transaction's first claim until it is handed over.
     order: Mutex<()>,
     pub(crate) standings: Standings,
+    pub(crate) ledgers: Ledgers,
 }
 
 /// A transaction, handed over: its claims are held until the reply.
@@ -129,6 +131,7 @@ impl Journaling {
             over: Arc::default(),
             order: Mutex::default(),
             standings: Standings::default(),
+            ledgers: Ledgers::default(),
         });
         let journaler = Journaler::new(Arc::clone(&shared), writer, clock, pace)?;
         std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || journaler.run())?;
@@ -226,12 +229,20 @@ impl Journaling {
     }
 }
 
+/// What a group is gathered into.
+pub(crate) struct Gathering<'g> {
+    frame: &'g mut FrameBuilder,
+    ledgers: &'g Ledgers,
+    touched: &'g mut Touched,
+}
+
 /// One partition of a durable topic, whatever its events.
 pub(crate) trait Source: Send {
     fn look(&mut self, looks: u32) -> bool;
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool;
     /// Puts what is there into `frame`, up to about `budget` bytes, and asks for offsets if they are running out.
-    fn drain(&mut self, frame: &mut FrameBuilder, budget: usize, writer: &Writer);
+    /// Whose events have marks, `gathering` learns.
+    fn drain(&mut self, gathering: Gathering<'_>, budget: usize, writer: &Writer);
     /// What was drained is written: gives the slots free. Returns the end, if there was anything.
     fn written(&mut self) -> Option<u64>;
     fn positions(&self) -> &Arc<Positions>;
@@ -303,7 +314,8 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         self.consumer.as_mut().is_none_or(|consumer| consumer.arm(waiter, token))
     }
 
-    fn drain(&mut self, frame: &mut FrameBuilder, budget: usize, writer: &Writer) {
+    fn drain(&mut self, gathering: Gathering<'_>, budget: usize, writer: &Writer) {
+        let Gathering { frame, ledgers, touched } = gathering;
         let room = self.room();
         let Some(consumer) = &mut self.consumer else { return };
         let from = consumer.consumed();
@@ -313,6 +325,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         match consumer.poll(room) {
             Ok(mut batch) => {
                 let mut ahead = self.ahead.iter().peekable();
+                let marks = self.partition.marks_if_any();
                 for (offset, event) in &mut batch {
                     while ahead.next_if(|(_, end)| *end <= offset.0).is_some() {}
                     if ahead.peek().is_some_and(|(first, _)| *first <= offset.0) {
@@ -324,6 +337,9 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                     match size {
                         Some(size) => frame.fixed_with(self.id, offset.0, at, size, |out| write(event, out)),
                         None => frame.record_with(self.id, offset.0, at, |out| write(event, out)),
+                    }
+                    if let Some(mark) = marks.and_then(|marks| marks.get(offset.0)) {
+                        touched.note(ledgers, mark, self.id.partition, offset.0);
                     }
                     end = offset.0 + 1;
                     if frame.len() >= budget {
@@ -447,6 +463,7 @@ struct Journaler {
     sources: Sources,
     watch: Watch,
     frame: FrameBuilder,
+    touched: Touched,
     /// Of what was written since the last sync was handed over.
     promises: Vec<Promise>,
     replies: Replies,
@@ -520,6 +537,7 @@ impl Journaler {
             clock,
             pace,
             frame: FrameBuilder::new(),
+            touched: Touched::default(),
             promises: Vec::new(),
             replies: Vec::new(),
             syncs,
@@ -657,8 +675,8 @@ impl Journaler {
     /// One group: what all sources have, up to its size.
     fn gather(&mut self, first: Option<usize>) -> Result<(), WriteError> {
         let writer = self.writer.as_ref().expect("taken when the journal is closed only");
-        // One more event must fit.
-        let budget = self.pace.group.min(writer.frame_limit() / 2).max(1);
+        // One more event must fit, of up to half of it, and what is to be noted of producers.
+        let budget = self.pace.group.min(writer.frame_limit() / 4).max(1);
         let mut drained = Vec::new();
         let mut next = first;
         while self.frame.len() < budget {
@@ -670,7 +688,8 @@ impl Journaler {
                 },
             };
             if let Some(rings) = &mut self.sources.list[source] {
-                rings.drain(&mut self.frame, budget, writer);
+                let (frame, ledgers, touched) = (&mut self.frame, &self.shared.ledgers, &mut self.touched);
+                rings.drain(Gathering { frame, ledgers, touched }, budget, writer);
                 drained.push(source);
                 if rings.is_over() {
                     break;
@@ -678,9 +697,10 @@ impl Journaler {
             }
         }
         if !self.frame.is_empty() {
-            let now = self.clock.wall().as_nanos();
+            let now = self.clock.wall();
+            self.touched.put(&mut self.frame, now);
             let writer = self.writer.as_mut().expect("taken when the journal is closed only");
-            writer.append(&mut self.frame, now)?;
+            writer.append(&mut self.frame, now.as_nanos())?;
             self.dirty_since.get_or_insert_with(Instant::now);
         }
         for source in drained {

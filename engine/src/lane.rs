@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::error::PublishError;
+use crate::ledger::Mark;
 use crate::overflow::{Counts, Overflow, Slow};
 use crate::partition::Partition;
 use crate::producer::Producers;
@@ -71,6 +72,14 @@ impl Task {
     }
 }
 
+/// What is noted beside the slots that are claimed.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Beside {
+    pub(crate) now: Option<Timestamp>,
+    /// For a single event.
+    pub(crate) mark: Option<Mark>,
+}
+
 /// One attempt at a time.
 #[derive(Clone, Copy)]
 enum Attempt<'t> {
@@ -94,7 +103,7 @@ impl<E, K: Producers> Lane<E, K> {
         &mut self,
         attempt: Attempt<'_>,
         len: usize,
-        now: Option<Timestamp>,
+        beside: Beside,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
     ) -> Result<u64, ClaimError> {
         let mut claim = match attempt {
@@ -111,11 +120,14 @@ impl<E, K: Producers> Lane<E, K> {
         if DRY {
             return Ok(first);
         }
+        if let Some(mark) = beside.mark {
+            self.partition.marks().set(first, mark);
+        }
         for (index, (offset, event)) in claim.iter_mut().enumerate() {
-            if let (Some(times), Some(now)) = (&self.partition.times, now) {
+            if let (Some(times), Some(now)) = (&self.partition.times, beside.now) {
                 times.set(offset.0, now);
             }
-            fill(index, event, now);
+            fill(index, event, beside.now);
         }
         claim.commit();
         Ok(first)
@@ -128,12 +140,12 @@ impl<E, K: Producers> Lane<E, K> {
         topic: &Inner<E, K>,
         full: Full<'_>,
         len: usize,
-        now: Option<Timestamp>,
+        beside: Beside,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
     ) -> Result<Option<u64>, PublishError> {
-        match self.attempt::<false>(Attempt::Now, len, now, fill) {
+        match self.attempt::<false>(Attempt::Now, len, beside, fill) {
             Ok(first) => Ok(Some(first)),
-            Err(refused) => self.overflow::<false, _>(topic, full, len, now, fill, refused),
+            Err(refused) => self.overflow::<false, _>(topic, full, len, beside, fill, refused),
         }
     }
 
@@ -144,11 +156,11 @@ impl<E, K: Producers> Lane<E, K> {
     pub(crate) fn make_room(&mut self, topic: &Inner<E, K>, full: Full<'_>) -> Result<bool, PublishError> {
         debug_assert!(K::SINGLE, "another producer could take the room");
         let nothing = &mut |_: usize, _: &mut E, _: Option<Timestamp>| ();
-        match self.attempt::<true>(Attempt::Now, 1, None, nothing) {
+        match self.attempt::<true>(Attempt::Now, 1, Beside::default(), nothing) {
             Ok(_) => Ok(true),
-            Err(refused) => {
-                self.overflow::<true, _>(topic, full, 1, None, nothing, refused).map(|first| first.is_some())
-            }
+            Err(refused) => self
+                .overflow::<true, _>(topic, full, 1, Beside::default(), nothing, refused)
+                .map(|first| first.is_some()),
         }
     }
 
@@ -159,7 +171,7 @@ impl<E, K: Producers> Lane<E, K> {
         topic: &Inner<E, K>,
         full: Full<'_>,
         len: usize,
-        now: Option<Timestamp>,
+        beside: Beside,
         fill: &mut F,
         mut refused: ClaimError,
     ) -> Result<Option<u64>, PublishError> {
@@ -180,7 +192,7 @@ impl<E, K: Producers> Lane<E, K> {
                     break;
                 }
                 // The journaler is in the way, for a moment; somebody whom it hides may be next.
-                match self.attempt::<DRY>(Attempt::Until(soon), len, now, fill) {
+                match self.attempt::<DRY>(Attempt::Until(soon), len, beside, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) => continue,
                     Err(other) => {
@@ -199,7 +211,7 @@ impl<E, K: Producers> Lane<E, K> {
                 }
                 (Some(_), Full::Arm(_)) => {}
                 (Some(_), _) if out_of_time || matches!(full, Full::Refuse | Full::Later) => break,
-                (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, now, fill) {
+                (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, beside, fill) {
                     Ok(first) => return Ok(Some(first)),
                     // Another one may be in the way by now, and has its own time.
                     Err(ClaimError::TimedOut { by }) if by.as_ref() != Some(&slowest) => {
@@ -218,7 +230,7 @@ impl<E, K: Producers> Lane<E, K> {
                 (None, _) => {}
             }
             let evicted = topic.evict_slow(&slowest);
-            match self.attempt::<DRY>(Attempt::Now, len, now, fill) {
+            match self.attempt::<DRY>(Attempt::Now, len, beside, fill) {
                 Ok(first) => return Ok(Some(first)),
                 Err(other) => refused = other,
             }
@@ -244,7 +256,7 @@ impl<E, K: Producers> Lane<E, K> {
                     return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));
                 }
             };
-            match self.attempt::<DRY>(last, len, now, fill) {
+            match self.attempt::<DRY>(last, len, beside, fill) {
                 Ok(first) => return Ok(Some(first)),
                 Err(other) => refused = other,
             }

@@ -39,6 +39,7 @@ mod identity;
 pub mod journal;
 mod journaler;
 mod lane;
+mod ledger;
 mod letter;
 mod lifecycle;
 mod linger;

@@ -1,18 +1,22 @@
 //! One partition: a ring, and what the topic keeps beside its slots.
 
 use crate::clock::Timestamp;
+use crate::ledger::Marks;
 use crate::producer::Producers;
 use slipring_ring::{BuildError, Ring, Sequence};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub(crate) struct Partition<E, K: Producers> {
     pub(crate) index: u32,
+    capacity: usize,
     pub(crate) ring: Ring<E, K>,
     /// The ring's own producer: to be cloned, or lent and given back. While the topic has it, the ring stays open.
     spare: Mutex<Option<slipring_ring::Producer<E, K>>>,
     /// Where the topic was created with `timestamps()`.
     pub(crate) times: Option<Times>,
+    /// Who published what, where the topic is durable and there are producers with names.
+    marks: OnceLock<Marks>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
@@ -28,13 +32,23 @@ impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
         builder.retain(retain).start_at(Sequence(first));
         let (first, ring) = builder.build()?;
         let times = timestamps.then(|| Times::new(capacity));
-        Ok(Self { index, ring, spare: Mutex::new(Some(first)), times })
+        Ok(Self { index, capacity, ring, spare: Mutex::new(Some(first)), times, marks: OnceLock::new() })
     }
 }
 
 impl<E, K: Producers> Partition<E, K> {
     fn spare(&self) -> MutexGuard<'_, Option<slipring_ring::Producer<E, K>>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Made at their first use.
+    pub(crate) fn marks(&self) -> &Marks {
+        self.marks.get_or_init(|| Marks::new(self.capacity))
+    }
+
+    /// For whoever reads them behind published events: who publishes one with a mark has made them.
+    pub(crate) fn marks_if_any(&self) -> Option<&Marks> {
+        self.marks.get()
     }
 
     /// The first offset from `from` on, which the caller's gate keeps, that was published at `at` or later; else the

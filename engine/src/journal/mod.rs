@@ -137,6 +137,7 @@ pub(crate) struct Sabotage {
     pub accept_bad_checksums: bool,
     pub keep_torn_tail: bool,
     pub serve_before_sync: bool,
+    pub forget_producers: bool,
 }
 
 impl Options {

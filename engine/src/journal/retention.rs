@@ -5,6 +5,7 @@ use super::format::{Extent, FrameBuilder, PartitionId};
 use super::reader::{Start, Visible};
 use super::segment::Segment;
 use super::writer::Writer;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,17 +117,38 @@ impl Writer {
             left -= place.bytes;
         }
         let Some((place, keep)) = within else { return Ok(extent.start) };
-        // In this segment the boundary is found record by record.
-        let mut give_up = place.bytes - keep;
+        // In this segment the boundary is found record by record, among those that an earlier call has left.
         let first = place.first.max(extent.start);
-        let mut reader = self.journal().reader(partition, Start::Offset(first), Visible::Written)?;
-        while let Some(record) = reader.next()? {
-            let cost = record.bytes.len() as u64;
-            if give_up == 0 || record.offset >= place.end {
-                return Ok(record.offset);
+        let mut there = 0;
+        self.each(partition, first..place.end, |_, cost| {
+            there += cost;
+            true
+        })?;
+        let (mut give_up, mut start) = (there.saturating_sub(keep), place.end);
+        self.each(partition, first..place.end, |offset, cost| {
+            if give_up == 0 {
+                start = offset;
+                return false;
             }
             give_up = give_up.saturating_sub(cost);
+            true
+        })?;
+        Ok(start)
+    }
+
+    /// Offset and bytes of each record of a range, until `goes_on` says no.
+    fn each(
+        &self,
+        partition: PartitionId,
+        range: Range<u64>,
+        mut goes_on: impl FnMut(u64, u64) -> bool,
+    ) -> Result<(), ReplayError> {
+        let mut reader = self.journal().reader(partition, Start::Offset(range.start), Visible::Written)?;
+        while let Some(record) = reader.next()? {
+            if record.offset >= range.end || !goes_on(record.offset, record.bytes.len() as u64) {
+                break;
+            }
         }
-        Ok(extent.end)
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use crate::durable::Durable;
 use crate::engine::Shared;
 use crate::error::{MAX_MESSAGE, TopicError, check_name};
 use crate::event::Event;
-use crate::identity::Identities;
+use crate::identity::{self, Identities};
 use crate::journal::Retention;
 use crate::lifecycle::lifecycle;
 use crate::message::Message;
@@ -302,6 +302,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 identities: Identities::default(),
             };
             inner.grow(partitions)?;
+            identity::restore(&inner);
             let inner = Arc::new(inner);
             created = Some(Arc::clone(&inner));
             Ok(inner)

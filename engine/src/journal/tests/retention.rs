@@ -82,6 +82,8 @@ fn a_size_is_kept_to_the_record() {
     let start = writer.state().extent(part(0)).unwrap().start;
     // A record of 100 bytes costs 4 for its length.
     assert!((95..=97).contains(&start), "{start}");
+    writer.retain(0, keep(2500)).unwrap();
+    assert_eq!(writer.state().extent(part(0)).unwrap().start, start, "and no more when it is looked at again");
     writer.retain(0, keep(0)).unwrap();
     assert_eq!(writer.state().extent(part(0)).unwrap().start, 120);
     let mut frame = FrameBuilder::new();

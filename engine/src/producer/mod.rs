@@ -1,14 +1,17 @@
 //! Publishing into a topic.
 
+mod builder;
+
+pub use builder::ProducerBuilder;
+
 use crate::clock::Timestamp;
-use crate::error::{ProducerError, PublishError, Rejected};
-use crate::identity::IdempotentProducer;
-use crate::lane::{Full, Lane, Route, nap};
-use crate::linger::LingerBuilder;
+use crate::error::{PublishError, Rejected};
+use crate::lane::{Beside, Full, Lane, Route, nap};
+use crate::ledger::Mark;
 use crate::message::Message;
 use crate::overflow::Counts;
-use crate::partitioner::{Partitioner, Picker};
-use crate::rate::{Limiter, RateLimit};
+use crate::partitioner::Picker;
+use crate::rate::Limiter;
 use crate::receipt::{BatchReceipt, Level, Receipt};
 use crate::record::Record;
 use crate::topic::Inner;
@@ -17,7 +20,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// [`Single`](crate::Single) or [`Multi`]: whether a topic has one producer or any number.
 pub trait Producers: Kind {
@@ -30,91 +33,6 @@ pub trait Producers: Kind {
     /// The producer to lend: the only one, or a clone.
     #[doc(hidden)]
     fn take<E>(spare: &mut Option<slipring_ring::Producer<E, Self>>) -> Option<slipring_ring::Producer<E, Self>>;
-}
-
-/// Settings of a producer to be created.
-pub struct ProducerBuilder<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
-    partitioner: Partitioner,
-    wait: Wait,
-    level: Level,
-    rate_limit: Option<RateLimit>,
-}
-
-impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
-    pub(crate) fn new(topic: Arc<Inner<E, K>>) -> Self {
-        let (partitioner, wait) = (Partitioner::default(), Wait::default());
-        Self { topic, partitioner, wait, level: Level::Published, rate_limit: None }
-    }
-
-    /// Which partition an event goes to when nobody names one: by its key, unless told.
-    pub fn partitioner(mut self, partitioner: Partitioner) -> Self {
-        self.partitioner = partitioner;
-        self
-    }
-
-    /// How it waits while the topic is full: parking, unless told.
-    pub fn wait(mut self, wait: Wait) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// How safe an event has to be when a publish returns: published, unless told.
-    pub fn acknowledge(mut self, level: Level) -> Self {
-        self.level = level;
-        self
-    }
-
-    /// How many events and bytes it may publish a second: any number, unless told. Its clones share the limit.
-    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
-        self.rate_limit = Some(limit);
-        self
-    }
-
-    /// A producer with a name, under which each event is published once however often it is sent: its settings stay those
-    /// of this builder. See [`IdempotentProducer`].
-    ///
-    /// # Errors
-    /// The name is no name, too many names are in use, or as [`create`](Self::create).
-    pub fn idempotent(self, name: impl Into<String>) -> Result<IdempotentProducer<E, K>, ProducerError> {
-        let topic = Arc::clone(&self.topic);
-        IdempotentProducer::open(self.create()?, &topic, name.into())
-    }
-
-    /// Creates the producer.
-    ///
-    /// # Errors
-    /// The topic has a single producer and somebody has it, it cannot acknowledge as much as asked, or it is closed.
-    pub fn create(self) -> Result<Producer<E, K>, ProducerError> {
-        let Self { topic, partitioner, wait, level, rate_limit } = self;
-        let name = || topic.name.clone();
-        if let Some(reason) = topic.closed() {
-            return Err(ProducerError::Closed { topic: name(), reason });
-        }
-        let is_durable = topic.durable.is_some() && level <= Level::Durable;
-        if let Some(reason) = level.unsupported().filter(|_| !is_durable) {
-            return Err(ProducerError::Unsupported { topic: name(), level, reason });
-        }
-        let first = Lane::lend(&topic.partitions()[0], &wait);
-        let first = first.ok_or_else(|| ProducerError::Taken { topic: name() })?;
-        topic.lent.fetch_add(1, Ordering::AcqRel);
-        let limiter = rate_limit.map(|limit| Arc::new(Limiter::new(limit, topic.host.clock.now())));
-        let is_limited = limiter.is_some() || topic.limiter.is_some();
-        let plain = usize::from(!topic.settings.timestamps && !is_limited && level <= Level::Published);
-        let picker = Picker::new(partitioner);
-        let mut producer =
-            Producer { topic, plain, level, first: Some(first), more: Vec::new(), picker, wait, limiter, is_limited };
-        producer.look_for_partitions();
-        Ok(producer)
-    }
-}
-
-impl<K: Producers> ProducerBuilder<Message, K> {
-    /// A producer that gathers up to `records` records, none of them for longer than `delay`, and publishes them together.
-    /// See [`LingeringProducer`](crate::LingeringProducer).
-    pub fn linger(self, delay: Duration, records: usize) -> LingerBuilder<K> {
-        LingerBuilder::new(self, delay, records)
-    }
 }
 
 /// Publishes events of type `E` into one topic. They are written in place: nothing is allocated or moved.
@@ -146,11 +64,24 @@ pub struct Producer<E, K: Producers = Multi> {
     limiter: Option<Arc<Limiter>>,
     /// Whether this producer or its topic has a limit.
     is_limited: bool,
+    /// Whether nothing but the event is written and waited for.
+    is_bare: bool,
+    /// What the journal is to note of the next event.
+    mark: Option<Mark>,
 }
 
 impl<E, K: Producers> Producer<E, K> {
     pub(crate) fn topic(&self) -> &Inner<E, K> {
         &self.topic
+    }
+
+    /// From now on the journal notes who publishes what, as [`mark`](Self::mark) says, and nobody waits here for a level.
+    pub(crate) fn note(&mut self) {
+        (self.plain, self.is_bare, self.level) = (0, false, Level::Published);
+    }
+
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        self.mark = Some(mark);
     }
 
     /// The most events that ever fit into a partition at once.
@@ -231,7 +162,7 @@ impl<E, K: Producers> Producer<E, K> {
             0 => self.first.as_mut().expect("taken out by the drop only"),
             to => &mut self.more[to as usize - 1],
         };
-        let published = lane.publish(&self.topic, full, len, now, fill);
+        let published = lane.publish(&self.topic, full, len, Beside { now, mark: self.mark }, fill);
         if self.is_limited && !matches!(published, Ok(Some(_))) {
             self.give_back(len as u64, bytes);
         }
@@ -247,7 +178,7 @@ impl<E, K: Producers> Producer<E, K> {
         bytes: usize,
         fill: impl FnOnce(&mut E, Option<Timestamp>),
     ) -> Result<Receipt, PublishError> {
-        if !self.is_limited && !self.topic.settings.timestamps && self.level <= Level::Published {
+        if self.is_bare {
             let to = self.route(route, false)?;
             let lane = match to {
                 0 => self.first.as_mut().expect("taken out by the drop only"),
@@ -297,10 +228,14 @@ impl<E, K: Producers> Producer<E, K> {
         }
     }
 
-    /// Waits until what was published is as safe as it has to be.
     #[cold]
     fn acknowledged(&self, receipt: Receipt) -> Result<Receipt, PublishError> {
-        let reached = receipt.wait(self.level);
+        self.acknowledged_as(receipt, self.level)
+    }
+
+    /// Waits until what was published is as safe as it has to be.
+    pub(crate) fn acknowledged_as(&self, receipt: Receipt, level: Level) -> Result<Receipt, PublishError> {
+        let reached = receipt.wait(level);
         reached.map(|level| receipt.with(level)).map_err(|cause| PublishError::Unknown {
             topic: self.topic.name.clone(),
             partition: receipt.partition,
@@ -577,6 +512,8 @@ impl<E> Clone for Producer<E, Multi> {
             wait: self.wait.clone(),
             limiter: self.limiter.clone(),
             is_limited: self.is_limited,
+            is_bare: self.is_bare,
+            mark: self.mark,
         }
     }
 }
