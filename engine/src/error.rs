@@ -460,6 +460,14 @@ pub enum PublishError {
         /// The consumer that is the furthest behind; none if it is a claim that another producer has not committed.
         by: Option<String>,
     },
+    /// It has an id, and the topic deduplicates: that is done for producers that publish at once and by themselves.
+    #[error(
+        "topic {topic:?} looks at ids, which a producer that gathers, one with sequences and a transaction do not: send it with `Producer::send`, or without an id"
+    )]
+    IdNotLookedAt {
+        /// The topic.
+        topic: String,
+    },
     /// It came earlier than a rate limit allows.
     #[error("topic {topic:?}: the rate limit of {} is reached: come again in {wait:?}", if *.of_topic { "the topic" } else { "this producer" })]
     RateLimited {

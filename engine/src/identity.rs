@@ -435,7 +435,10 @@ impl<K: Producers> IdempotentProducer<Message, K> {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub fn send<'r>(&mut self, sequence: u64, record: impl Borrow<Record<'r>>) -> Result<Receipt, IdempotenceError> {
-        self.once(sequence, |producer| producer.send(record))
+        self.once(sequence, |producer| {
+            producer.refuse_id(record.borrow())?;
+            producer.send(record)
+        })
     }
 }
 

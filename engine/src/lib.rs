@@ -28,6 +28,7 @@ mod acks;
 mod bury;
 mod clock;
 mod cores;
+mod dedup;
 mod description;
 mod durable;
 mod engine;
@@ -74,6 +75,7 @@ mod watch;
 pub use bury::Bury;
 pub use clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
 pub use cores::{CorePlan, CoresError, CoresReport, ThreadReport};
+pub use dedup::Deduplication;
 pub use description::Description;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{

@@ -131,6 +131,11 @@ impl Message {
         self.headers().find(|(other, _)| *other == name).map(|(_, value)| value)
     }
 
+    /// The [id](Record::id) that it was sent with; none if it was sent without.
+    pub fn id(&self) -> Option<&[u8]> {
+        self.header(Record::ID).filter(|id| !id.is_empty())
+    }
+
     /// The time that the record bore; else that of its publishing, if the topic has
     /// [`timestamps`](crate::TopicBuilder::timestamps).
     pub fn timestamp(&self) -> Option<Timestamp> {

@@ -52,6 +52,8 @@ pub struct TopicMetrics {
     pub limited: u64,
     /// Events that had to wait for a rate limit.
     pub delayed: u64,
+    /// Messages that were not published again, because their id was known.
+    pub duplicates: u64,
     /// Subscribers that were evicted because they were slow.
     pub evicted: u64,
     /// Each partition, in order.
@@ -134,6 +136,7 @@ impl TopicMetrics {
             dropped: Counts::read(&counts.dropped),
             limited: Counts::read(&counts.limited),
             delayed: Counts::read(&counts.delayed),
+            duplicates: Counts::read(&counts.duplicates),
             evicted: Counts::read(&counts.evicted),
             partitions,
             consumers,

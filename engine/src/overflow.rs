@@ -48,6 +48,7 @@ pub(crate) struct Counts {
     pub(crate) dropped: AtomicU64,
     pub(crate) limited: AtomicU64,
     pub(crate) delayed: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
     pub(crate) evicted: AtomicU64,
     /// Slots in use that a snapshot has seen.
     pub(crate) high_water: AtomicU64,

@@ -53,6 +53,7 @@ const TOPIC: &[Row<TopicMetrics>] = &[
     ("topic_dropped_total", Kind::Counter, "Events dropped for want of room.", whole!(dropped)),
     ("topic_rate_limited_total", Kind::Counter, "Events that a rate limit refused.", whole!(limited)),
     ("topic_rate_delayed_total", Kind::Counter, "Events that waited for a rate limit.", whole!(delayed)),
+    ("topic_duplicates_total", Kind::Counter, "Messages whose id was known.", whole!(duplicates)),
     ("topic_evicted_total", Kind::Counter, "Subscribers evicted because they were slow.", whole!(evicted)),
     ("topic_age_seconds", Kind::Gauge, "Time since the topic was created.", |it| {
         Some(Value::Seconds(it.age.as_secs_f64()))

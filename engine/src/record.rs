@@ -42,6 +42,21 @@ impl<'a> Record<'a> {
         self
     }
 
+    /// The header that holds a message's [id](Self::id).
+    pub const ID: &'static str = "message-id";
+
+    /// An id, in the header [`ID`](Self::ID): a topic that [deduplicates](crate::TopicBuilder::deduplicate) publishes it
+    /// once. Not empty: that is none.
+    pub fn id<V: AsRef<[u8]> + ?Sized>(self, id: &'a V) -> Self {
+        self.header(Self::ID, id)
+    }
+
+    /// The value of its first id, if it has one.
+    pub(crate) fn id_bytes(&self) -> Option<&'a [u8]> {
+        let id = self.headers.iter().find(|(name, _)| *name == Self::ID).map(|(_, value)| *value);
+        id.filter(|id| !id.is_empty())
+    }
+
     /// The time that the message bears, if not that of its publishing.
     pub fn timestamp(mut self, at: Timestamp) -> Self {
         self.timestamp = Some(at);

@@ -138,6 +138,7 @@ pub(crate) struct Sabotage {
     pub keep_torn_tail: bool,
     pub serve_before_sync: bool,
     pub forget_producers: bool,
+    pub forget_ids: bool,
 }
 
 impl Options {

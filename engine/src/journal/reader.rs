@@ -41,6 +41,8 @@ pub struct Record<'r> {
     pub offset: u64,
     /// Its own time, or that of the frame: nanoseconds since the epoch.
     pub time: u64,
+    /// When it was written, whatever its own time: nanoseconds since the epoch.
+    pub written: u64,
     /// Its bytes.
     pub bytes: &'r [u8],
 }
@@ -170,13 +172,14 @@ impl Reader {
                 run.range.start = run.range.end - left;
                 (run.next, run.count) = (stored.offset + 1, run.count - 1);
                 let Stored { offset, time, .. } = stored;
-                let time = time.unwrap_or(run.time);
+                let written = run.time;
+                let time = time.unwrap_or(written);
                 if offset < self.next || time < self.from {
                     continue;
                 }
                 let end = run.range.start;
                 (self.next, self.from) = (offset + 1, 0);
-                return Ok(Some(Record { offset, time, bytes: &self.payload[end - len..end] }));
+                return Ok(Some(Record { offset, time, written, bytes: &self.payload[end - len..end] }));
             }
             if !self.load()? {
                 return Ok(None);

@@ -5,6 +5,7 @@ mod builder;
 pub use builder::ProducerBuilder;
 
 use crate::clock::Timestamp;
+use crate::dedup::{Begun, Ids};
 use crate::error::{PublishError, Rejected};
 use crate::lane::{Beside, Full, Lane, Route, nap};
 use crate::ledger::Mark;
@@ -459,6 +460,7 @@ impl<K: Producers> Producer<Message, K> {
         if Message::check(record, self.topic.settings.max_message).is_err() {
             return Err(self.unfit(record));
         }
+        self.refuse_id(record)?;
         self.route(Route::of(record), false)
     }
 
@@ -479,7 +481,44 @@ impl<K: Producers> Producer<Message, K> {
         if Message::check(record, self.topic.settings.max_message).is_err() {
             return Err(self.unfit(record));
         }
+        if let (Some(ids), Some(id)) = (&self.topic.ids, record.id_bytes()) {
+            return self.deliver_once(&Arc::clone(ids), id, record, full);
+        }
         self.place_one(Route::of(record), full, record.size(), |message, now| message.fill(record, now))
+    }
+
+    /// Publishes a message with an id, if that was not done before.
+    fn deliver_once(
+        &mut self,
+        ids: &Arc<Ids>,
+        id: &[u8],
+        record: &Record<'_>,
+        full: Full<'_>,
+    ) -> Result<Receipt, PublishError> {
+        let claimed = match ids.begin(&self.topic, id, full)? {
+            Begun::First(claimed) => claimed,
+            Begun::Duplicate(partition, offset) => {
+                Counts::add(&self.topic.counts.duplicates, 1);
+                let receipt = Receipt::new(self.topic.id, partition, offset);
+                return if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) };
+            }
+        };
+        let placed = self.place_one(Route::of(record), full, record.size(), |message, now| message.fill(record, now));
+        let now = self.topic.host.clock.now();
+        match &placed {
+            Ok(receipt) if !receipt.is_dropped() => claimed.settle(receipt.partition, receipt.offset, now),
+            Err(PublishError::Unknown { partition, offset, .. }) => claimed.settle(*partition, *offset, now),
+            _ => {}
+        }
+        placed
+    }
+
+    /// For those who publish without looking at ids.
+    pub(crate) fn refuse_id(&self, record: &Record<'_>) -> Result<(), PublishError> {
+        match (&self.topic.ids, record.id_bytes()) {
+            (Some(_), Some(_)) => Err(PublishError::IdNotLookedAt { topic: self.topic.name.clone() }),
+            _ => Ok(()),
+        }
     }
 
     #[cold]

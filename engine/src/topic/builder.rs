@@ -1,6 +1,7 @@
 //! A topic's shape and settings, and its creation.
 
 use super::{Inner, Slots, Topic, TopicId};
+use crate::dedup::{self, Deduplication, IdOf, Ids};
 use crate::durable::Durable;
 use crate::engine::Shared;
 use crate::error::{MAX_MESSAGE, TopicError, check_name};
@@ -91,18 +92,20 @@ pub struct TopicBuilder<E, K = Multi> {
     partitions: usize,
     settings: Settings,
     persistence: Option<Persistence<E>>,
+    deduplication: Option<(Deduplication, IdOf<E>)>,
     kind: PhantomData<(fn() -> E, K)>,
 }
 
 impl<E: Send + Sync + 'static> TopicBuilder<E> {
     pub(crate) fn new(engine: Arc<Shared>, name: String) -> Self {
-        Self { engine, name, partitions: 1, settings: Settings::default(), persistence: None, kind: PhantomData }
+        let settings = Settings::default();
+        Self { engine, name, partitions: 1, settings, persistence: None, deduplication: None, kind: PhantomData }
     }
 
     /// Only one producer at a time: it publishes without any atomic read-modify-write.
     pub fn single_producer(self) -> TopicBuilder<E, Single> {
-        let Self { engine, name, partitions, settings, persistence, .. } = self;
-        TopicBuilder { engine, name, partitions, settings, persistence, kind: PhantomData }
+        let Self { engine, name, partitions, settings, persistence, deduplication, .. } = self;
+        TopicBuilder { engine, name, partitions, settings, persistence, deduplication, kind: PhantomData }
     }
 }
 
@@ -111,6 +114,30 @@ impl<K: Producers> TopicBuilder<Message, K> {
     /// 1,024 unless told. Every slot has room for one of this size: see [`memory_limit`](Self::memory_limit).
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.settings.max_message = bytes;
+        self
+    }
+
+    /// Publishes a message with an [id](crate::Record::id) once, as long as the window remembers that: sent again, by
+    /// whomever, it gets the first one's receipt. Messages without an id are published always. On a durable topic the
+    /// window is restored from the journal.
+    ///
+    /// ```
+    /// use slipring::{Deduplication, Engine, Message, Record};
+    /// use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let window = Deduplication::within(Duration::from_secs(120));
+    /// let orders = engine.topic::<Message>("orders").deduplicate(window).create()?;
+    /// let mut producer = orders.producer().create()?;
+    /// let first = producer.send(Record::new("buy 3").id("order-7"))?;
+    /// assert_eq!(producer.send(Record::new("buy 3").id("order-7"))?, first);      // sent again after a timeout, say
+    /// assert_eq!((orders.metrics().published, orders.metrics().duplicates), (1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Ids are looked at by [`send`](crate::Producer::send) and its forms. Producers that gather, producers with sequences
+    /// and transactions refuse a message with an id on such a topic. Two ids are the same if 128 bits of a keyed hash are.
+    pub fn deduplicate(mut self, window: Deduplication) -> Self {
+        self.deduplication = Some((window, Message::id));
         self
     }
 }
@@ -247,7 +274,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     }
 
     fn create_from(self, slots: Slots<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
-        let Self { engine, name, partitions, settings, persistence, .. } = self;
+        let Self { engine, name, partitions, settings, persistence, deduplication, .. } = self;
         check_name(&name)?;
         if (settings.time_to_live.is_some() || settings.retain_for.is_some()) && !settings.timestamps {
             return Err(TopicError::NoTimestamps { name });
@@ -300,9 +327,13 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 evicts: AtomicBool::new(false),
                 limiter,
                 identities: Identities::default(),
+                ids: deduplication.map(|(window, _)| Arc::new(Ids::new(window))),
             };
             inner.grow(partitions)?;
             identity::restore(&inner);
+            if let Some((_, id_of)) = deduplication {
+                dedup::restore(&inner, id_of)?;
+            }
             let inner = Arc::new(inner);
             created = Some(Arc::clone(&inner));
             Ok(inner)

@@ -7,6 +7,7 @@ pub(crate) use any::AnyTopic;
 pub(crate) use builder::Settings;
 pub use builder::{Shape, TopicBuilder};
 
+use crate::dedup::Ids;
 use crate::description::Description;
 use crate::durable::Durable;
 use crate::engine::Host;
@@ -104,6 +105,8 @@ pub(crate) struct Inner<E, K: Producers> {
     evicts: AtomicBool,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) identities: Identities,
+    /// Where ids of messages are looked at.
+    pub(crate) ids: Option<Arc<Ids>>,
 }
 
 /// What became of an eviction.

@@ -1,0 +1,279 @@
+//! Messages with an id, of which each is published once within a window.
+
+use crate::durable::Durable;
+use crate::error::{PublishError, TopicError};
+use crate::journal::{self, Reader, Start, Visible};
+use crate::lane::Full;
+use crate::producer::Producers;
+use crate::topic::Inner;
+use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a topic remembers the [ids](crate::Record::id) of its messages:
+/// [`TopicBuilder::deduplicate`](crate::TopicBuilder::deduplicate).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deduplication {
+    ids: usize,
+    age: Option<Duration>,
+}
+
+impl Deduplication {
+    /// The last so many ids of the topic, at least one.
+    pub fn last(ids: usize) -> Self {
+        Self { ids: ids.max(1), age: None }
+    }
+
+    /// The ids that were published within `age`, by the engine's clock; 1,048,576 of them at most, unless told with
+    /// [`at_most`](Self::at_most).
+    pub fn within(age: Duration) -> Self {
+        Self { ids: 1 << 20, age: Some(age) }
+    }
+
+    /// No more than so many ids, whatever their age: beyond that the oldest are forgotten early. An id takes about 80 bytes.
+    pub fn at_most(self, ids: usize) -> Self {
+        Self { ids: ids.max(1), ..self }
+    }
+}
+
+/// The id of an event, if it has one.
+pub(crate) type IdOf<E> = fn(&E) -> Option<&[u8]>;
+
+/// The ids that a topic remembers.
+pub(crate) struct Ids {
+    window: Deduplication,
+    /// Two keyed hashes of 64 bits stand for an id.
+    hashers: [RandomState; 2],
+    known: Mutex<Known>,
+    /// A claimed id was published, or not.
+    settled: Condvar,
+}
+
+#[derive(Default)]
+struct Known {
+    places: HashMap<u128, Place, BuildHasherDefault<Low>>,
+    /// In the order of publishing, and when it expires.
+    order: VecDeque<(u128, Duration)>,
+}
+
+enum Place {
+    /// Somebody publishes it at this moment.
+    Claimed,
+    At(u32, u64),
+}
+
+/// A hash is one already.
+#[derive(Default)]
+struct Low(u64);
+
+impl Hasher for Low {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        self.0 = id as u64;
+    }
+}
+
+impl Known {
+    fn expire(&mut self, window: Deduplication, now: Duration) {
+        while let Some((id, until)) = self.order.front()
+            && (self.order.len() > window.ids || *until <= now)
+        {
+            self.places.remove(id);
+            self.order.pop_front();
+        }
+    }
+}
+
+/// An id that its holder is to publish. Dropped, it may be published by somebody else.
+pub(crate) struct Claimed {
+    ids: Arc<Ids>,
+    id: u128,
+}
+
+/// What became of an id.
+pub(crate) enum Begun {
+    First(Claimed),
+    /// Published there before.
+    Duplicate(u32, u64),
+}
+
+impl Ids {
+    pub(crate) fn new(window: Deduplication) -> Self {
+        let mut known = Known::default();
+        known.places.reserve(window.ids.min(1 << 16));
+        known.order.reserve(window.ids.min(1 << 16) + 1);
+        Self {
+            window,
+            hashers: [RandomState::new(), RandomState::new()],
+            known: Mutex::new(known),
+            settled: Condvar::new(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hash(&self, id: &[u8]) -> u128 {
+        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one(id));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    fn until(&self, published: Duration) -> Duration {
+        self.window.age.map_or(Duration::MAX, |age| published.saturating_add(age))
+    }
+
+    /// Claims an id, or tells where it was published. While somebody else publishes it, this waits as `full` says.
+    pub(crate) fn begin<E, K: Producers>(
+        self: &Arc<Self>,
+        topic: &Inner<E, K>,
+        id: &[u8],
+        full: Full<'_>,
+    ) -> Result<Begun, PublishError> {
+        let id = self.hash(id);
+        let mut known = self.known();
+        loop {
+            known.expire(self.window, topic.host.clock.now());
+            match known.places.entry(id) {
+                Entry::Vacant(free) => {
+                    free.insert(Place::Claimed);
+                    return Ok(Begun::First(Claimed { ids: Arc::clone(self), id }));
+                }
+                Entry::Occupied(there) => {
+                    if let Place::At(partition, offset) = *there.get() {
+                        return Ok(Begun::Duplicate(partition, offset));
+                    }
+                }
+            }
+            let names = || (topic.name.clone(), 0, None);
+            known = match full {
+                Full::Policy => self.settled.wait(known).unwrap_or_else(PoisonError::into_inner),
+                Full::Until(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        let (topic, partition, by) = names();
+                        return Err(PublishError::TimedOut { topic, partition, by });
+                    }
+                    self.settled.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Full::Refuse | Full::Later | Full::Arm(_) => {
+                    if let Full::Arm(task) = full {
+                        task.wake_after(&topic.host.timer, Duration::from_millis(1));
+                    }
+                    let (topic, partition, by) = names();
+                    return Err(PublishError::Full { topic, partition, by });
+                }
+            };
+        }
+    }
+}
+
+impl Claimed {
+    /// It was published there.
+    pub(crate) fn settle(self, partition: u32, offset: u64, now: Duration) {
+        let mut known = self.ids.known();
+        known.places.insert(self.id, Place::At(partition, offset));
+        known.order.push_back((self.id, self.ids.until(now)));
+        known.expire(self.ids.window, now);
+        drop(known);
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        let mut known = self.ids.known();
+        if let Some(Place::Claimed) = known.places.get(&self.id) {
+            known.places.remove(&self.id);
+        }
+        drop(known);
+        self.ids.settled.notify_all();
+    }
+}
+
+/// Remembers what the journal has of the window.
+pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
+    topic: &Inner<E, K>,
+    id_of: IdOf<E>,
+) -> Result<(), TopicError> {
+    let (Some(durable), Some(ids)) = (&topic.durable, &topic.ids) else { return Ok(()) };
+    if durable.journal().shared.options.sabotage().forget_ids {
+        return Ok(());
+    }
+    let refused = |cause: String| TopicError::Journal { name: topic.name.clone(), cause };
+    let (now, wall) = (topic.host.clock.now(), topic.host.clock.wall());
+    let age = |written: u64| Duration::from_nanos(wall.as_nanos().saturating_sub(written));
+    let mut make = topic.slots.lock().unwrap_or_else(PoisonError::into_inner)()
+        .ok_or_else(|| refused("there is no memory for an event".to_owned()))?;
+    let mut event = make();
+    let mut found = Vec::new();
+    for partition in topic.partitions().iter() {
+        let back = read_back(durable, partition.index, ids, id_of, &mut event, &age);
+        found.extend(back.map_err(|cause| refused(cause.to_string()))?);
+    }
+    // All were published before now, whatever the clock began with.
+    found.sort_unstable_by_key(|found| (found.written, found.offset));
+    let mut known = ids.known();
+    // An id that came again after it had been forgotten is known by its last place.
+    for Found { written, id, partition, offset } in found.into_iter().rev() {
+        let until = match ids.window.age {
+            Some(limit) => now + limit.saturating_sub(age(written)),
+            None => Duration::MAX,
+        };
+        if let Entry::Vacant(free) = known.places.entry(id) {
+            free.insert(Place::At(partition, offset));
+            known.order.push_front((id, until));
+        }
+    }
+    known.expire(ids.window, now);
+    Ok(())
+}
+
+struct Found {
+    written: u64,
+    id: u128,
+    partition: u32,
+    offset: u64,
+}
+
+/// Looks back, further and further, until the window is full or the beginning is reached.
+fn read_back<E>(
+    durable: &Durable<E>,
+    partition: u32,
+    ids: &Ids,
+    id_of: IdOf<E>,
+    event: &mut E,
+    age: &impl Fn(u64) -> Duration,
+) -> Result<Vec<Found>, journal::ReplayError> {
+    let id = durable.id(partition);
+    let Some(extent) = durable.journal().extent(id) else { return Ok(Vec::new()) };
+    let mut span = 4096;
+    loop {
+        let from = extent.end.saturating_sub(span).max(extent.start);
+        let mut reader: Reader = durable.journal().reader(id, Start::Offset(from), Visible::Written)?;
+        let (mut found, mut oldest) = (Vec::new(), None);
+        while let Some(record) = reader.next()? {
+            oldest.get_or_insert(record.written);
+            let (offset, written) = (record.offset, record.written);
+            // What is no event has no id; whoever reads it is told.
+            if (durable.persistence.read)(event, record.bytes).is_ok()
+                && let Some(id) = id_of(event)
+            {
+                found.push(Found { written, id: ids.hash(id), partition, offset });
+            }
+        }
+        let is_old = |oldest: u64| ids.window.age.is_some_and(|limit| age(oldest) >= limit);
+        if from == extent.start || found.len() >= ids.window.ids || oldest.is_some_and(is_old) {
+            return Ok(found);
+        }
+        span *= 4;
+    }
+}

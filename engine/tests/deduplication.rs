@@ -1,0 +1,232 @@
+//! Messages with an id: once within the window, whoever sends them, before and after restarts and crashes.
+
+use proptest::prelude::*;
+use slipring::journal::Options;
+use slipring::journal::simulated::{Fault, SimulatedDisk};
+use slipring::{
+    Deduplication, Engine, IdempotenceError, Level, ManualClock, Message, Overflow, Partitioner, PublishError, Record,
+    Topic, TransactionError,
+};
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn engine(disk: &SimulatedDisk, clock: &ManualClock) -> Engine {
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
+    Engine::builder().journal_in(disk.clone()).journal_options(options).clock(clock.clone()).build().unwrap()
+}
+
+fn durable(engine: &Engine, window: Deduplication) -> Topic<Message> {
+    engine.topic("orders").max_message(64).partitions(2).capacity(64).deduplicate(window).durable().create().unwrap()
+}
+
+/// How often each id is there.
+fn ids(topic: &Topic<Message>) -> BTreeMap<String, usize> {
+    let mut replay = topic.replay("auditor").open().unwrap();
+    let mut ids = BTreeMap::new();
+    loop {
+        let live = replay.is_live();
+        let read = replay.read(Duration::ZERO, |message, _| {
+            let id = message.id().map(|id| String::from_utf8(id.to_vec()).unwrap()).unwrap_or_default();
+            *ids.entry(id).or_insert(0) += 1;
+        });
+        if read.unwrap() == Some(0) && live {
+            return ids;
+        }
+    }
+}
+
+#[test]
+fn an_id_is_published_once_within_a_time() {
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let window = Deduplication::within(Duration::from_secs(10));
+    let orders = engine.topic::<Message>("orders").deduplicate(window).single_producer().create().unwrap();
+    let mut producer = orders.producer().create().unwrap();
+    let first = producer.send(Record::new("a").id("1")).unwrap();
+    clock.advance(Duration::from_secs(10) - Duration::from_nanos(1));
+    assert_eq!(producer.try_send(Record::new("b").id("1")).unwrap(), first);
+    clock.advance(Duration::from_nanos(1));
+    assert_eq!(producer.send(Record::new("c").id("1")).unwrap().offset, 1, "the window is not prolonged by duplicates");
+    // Without an id, or with an empty one, nothing is looked at.
+    for offset in 2..5 {
+        assert_eq!(producer.send(Record::new("d")).unwrap().offset, offset * 2 - 2);
+        assert_eq!(producer.send(Record::new("d").id("")).unwrap().offset, offset * 2 - 1);
+    }
+    assert_eq!((orders.metrics().duplicates, orders.metrics().published), (1, 8));
+}
+
+proptest! {
+    #[test]
+    fn the_last_ids_are_known_and_no_others(sent in prop::collection::vec(0..9_u8, 1..200), window in 1..7_usize) {
+        let engine = Engine::builder().build().unwrap();
+        let window_of = Deduplication::last(window);
+        let orders = engine.topic::<Message>("orders").partitions(3).deduplicate(window_of).create().unwrap();
+        let mut producers = [0, 1].map(|_| orders.producer().partitioner(Partitioner::RoundRobin).create().unwrap());
+        let mut known: Vec<(u8, slipring::Receipt)> = Vec::new();
+        let mut published = 0;
+        for (turn, id) in sent.into_iter().enumerate() {
+            let receipt = producers[turn % 2].send(Record::new("x").id(&[id])).unwrap();
+            match known.iter().find(|(other, _)| *other == id) {
+                Some((_, first)) => prop_assert_eq!(&receipt, first),
+                None => {
+                    published += 1;
+                    known.push((id, receipt));
+                    if known.len() > window {
+                        known.remove(0);
+                    }
+                }
+            }
+            prop_assert_eq!(orders.metrics().published, published);
+        }
+    }
+}
+
+#[test]
+fn of_two_at_the_same_time_one_is_published_and_what_is_refused_may_be_sent_again() {
+    let engine = Engine::builder().build().unwrap();
+    let orders = engine.topic::<Message>("orders").capacity(1).deduplicate(Deduplication::last(10));
+    let orders = orders.overflow(Overflow::Fail).create().unwrap();
+    let mut tape = orders.subscribe("tape").poll().unwrap();
+    let mut producer = orders.producer().create().unwrap();
+    producer.send(Record::new("a").id("1")).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(producer.send(Record::new("b").id("2")), Err(PublishError::Full { .. })));
+    }
+    tape.poll(Duration::ZERO).unwrap().unwrap().into_iter().for_each(drop);
+    assert_eq!(producer.send(Record::new("b").id("2")).unwrap().offset, 1);
+
+    // Whoever comes while another one waits for room waits for the same.
+    let orders = engine.topic::<Message>("more").capacity(1).deduplicate(Deduplication::last(10)).create().unwrap();
+    for round in 0..100_u64 {
+        let mut tape = orders.subscribe("tape").poll().unwrap();
+        orders.producer().create().unwrap().send(Record::new("x")).unwrap();
+        let start = Barrier::new(3);
+        let receipts: Vec<_> = std::thread::scope(|scope| {
+            let senders: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut producer = orders.producer().create().unwrap();
+                        start.wait();
+                        producer.send(Record::new("y").id(&round.to_le_bytes())).unwrap()
+                    })
+                })
+                .collect();
+            start.wait();
+            tape.poll(LONG).unwrap().unwrap().into_iter().for_each(drop);
+            senders.into_iter().map(|sender| sender.join().unwrap()).collect()
+        });
+        assert_eq!(receipts[0], receipts[1]);
+        assert_eq!(orders.metrics().published, 2 * (round + 1));
+    }
+}
+
+#[test]
+fn who_does_not_look_at_ids_refuses_them() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let engine = engine(&disk, &clock);
+    let orders = durable(&engine, Deduplication::last(10));
+    let record = Record::new("a").id("1");
+    let mut named = orders.producer().idempotent("gateway").unwrap();
+    let refused = named.send(0, &record).unwrap_err();
+    assert!(matches!(refused, IdempotenceError::Refused(PublishError::IdNotLookedAt { .. })), "{refused}");
+    named.send(0, Record::new("a")).unwrap();
+    let gathers = orders.producer().linger(LONG, 10).create().unwrap();
+    assert!(matches!(gathers.send(&record), Err(PublishError::IdNotLookedAt { .. })));
+    let refused = engine.transaction().unwrap().send(&orders, &record).unwrap_err();
+    assert!(matches!(refused, TransactionError::Publish(PublishError::IdNotLookedAt { .. })), "{refused}");
+}
+
+#[test]
+fn the_window_is_restored_from_the_journal() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let (last, within) = (Deduplication::last(50), Deduplication::within(Duration::from_secs(100)));
+    {
+        let engine = engine(&disk, &clock);
+        let orders = durable(&engine, last);
+        let mut producer = orders.producer().create().unwrap();
+        for number in 0..100 {
+            // The time that a message bears itself does not count.
+            let old = slipring::Timestamp::from_nanos(1);
+            let id = number.to_string();
+            producer.send(Record::new("x").key(&id).id(&id).timestamp(old)).unwrap().wait(Level::Written).unwrap();
+            clock.advance(Duration::from_secs(1));
+        }
+        // So many without an id that it has to look back for long.
+        (0..10_000).for_each(|_| _ = producer.send(Record::new("y")).unwrap());
+        drop((producer, orders));
+        assert!(engine.shutdown(LONG).is_complete());
+    }
+    let expected = |engine: &Engine, window, known: std::ops::Range<i32>| {
+        let orders = durable(engine, window);
+        let mut producer = orders.producer().acknowledge(Level::Durable).create().unwrap();
+        let before = orders.metrics().duplicates;
+        for number in known.clone() {
+            let id = number.to_string();
+            assert_eq!(producer.send(Record::new("z").key(&id).id(&id)).unwrap().level(), Level::Durable);
+        }
+        assert_eq!(orders.metrics().duplicates - before, known.len() as u64);
+        let id = (known.start - 1).to_string();
+        producer.send(Record::new("z").id(&id)).unwrap();
+        assert_eq!(orders.metrics().duplicates - before, known.len() as u64, "{id} is not known");
+    };
+    for (window, known) in [(last, 50..100), (within, 31..100)] {
+        let disk = disk.copy();
+        clock.advance(Duration::from_secs(30 * u64::from(window == within)));
+        expected(&engine(&disk, &clock), window, known);
+    }
+}
+
+#[test]
+fn after_a_crash_at_each_call_to_the_disk_each_id_is_there_once_and_what_was_acknowledged_is() {
+    const IDS: usize = 30;
+    let clock = ManualClock::new();
+    let send = |disk: &SimulatedDisk| {
+        let mut acknowledged = 0;
+        let options = Options { segment_size: 1 << 18, ..Options::default() };
+        let built = Engine::builder().journal_in(disk.clone()).journal_options(options).clock(clock.clone()).build();
+        let Ok(engine) = built else { return acknowledged };
+        let _ = (|| {
+            let orders = engine.topic("orders").max_message(64).partitions(2).capacity(64);
+            let orders: Topic<Message> = orders.deduplicate(Deduplication::last(100)).durable().create().ok()?;
+            let mut producer = orders.producer().create().ok()?;
+            for number in 0..IDS {
+                let id = number.to_string();
+                let receipt = producer.send(Record::new("x").key(&id).id(&id)).ok()?;
+                if number % 4 == 3 {
+                    receipt.wait(Level::Durable).ok()?;
+                    acknowledged = number;
+                }
+            }
+            Some(())
+        })();
+        engine.shutdown(Duration::from_secs(5));
+        acknowledged
+    };
+    let mut crashes = 0;
+    for nth in 1.. {
+        let disk = SimulatedDisk::new();
+        disk.fail_at(nth, Fault::PowerCut);
+        let acknowledged = send(&disk);
+        if disk.calls() < nth {
+            break;
+        }
+        crashes += 1;
+        let disk = disk.crash(nth * 31);
+        {
+            let engine = engine(&disk, &clock);
+            let there = ids(&durable(&engine, Deduplication::last(100)));
+            // Every fourth was waited for, and no other.
+            let waited = (3..=acknowledged).step_by(4);
+            waited.for_each(|id| assert!(there.contains_key(&id.to_string()), "call {nth}: {id} of {there:?}"));
+            assert!(engine.shutdown(LONG).is_complete());
+        }
+        send(&disk);
+        let engine = engine(&disk, &clock);
+        let there = ids(&durable(&engine, Deduplication::last(100)));
+        assert!(there.len() == IDS && there.values().all(|count| *count == 1), "call {nth}: {there:?}");
+    }
+    assert!(crashes > 15, "{crashes}");
+}
