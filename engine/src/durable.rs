@@ -17,6 +17,8 @@ use std::time::Instant;
 pub(crate) mod what {
     /// Topics, by name. The name that is none has the next number.
     pub(crate) const CATALOGUE: u16 = 1;
+    /// Where groups stand: see [`crate::group::Bookmarks`].
+    pub(crate) const GROUPS: u16 = 2;
     /// Producers with names: how often each was opened, and which of its sequences are there.
     pub(crate) const PRODUCERS: u16 = 3;
     /// Where transforms stand in their inputs.
@@ -192,6 +194,10 @@ impl<E> Durable<E> {
             let extent = self.journal().extent(id).unwrap_or_default();
             frame.extent(id, crate::journal::Extent { start: extent.end, ..extent });
         }
+        // What was there at the opening, and what has come since.
+        let mut groups = self.journaling.bookmarks.retire(recorded.number);
+        groups.extend(crate::group::recorded_keys(&self.journaling.catalogue(), recorded.number));
+        groups.iter().for_each(|key| frame.delete(what::GROUPS, key));
         self.journaling.catalogue().take(&mut frame);
         self.journaling.commit(frame).map_err(|cause| refused(&self.name, cause))
     }

@@ -334,6 +334,16 @@ pub enum SubscribeError {
         /// The consumer.
         consumer: String,
     },
+    /// It was to start where it has committed, and it is no group.
+    #[error(
+        "consumer {consumer:?} of topic {topic:?} cannot start at a committed offset: only groups have any; use `group`"
+    )]
+    NoGroup {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+    },
     /// The core was refused. Ask for another one, or for none.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
     Pin {

@@ -10,6 +10,10 @@
 //! A ring's producers can claim no further than the journaler's gate and the capacity. So the gate is never moved to where
 //! that would reach beyond the durable reservation; reservations are asked for long before.
 //!
+//! # Committed offsets
+//! Where groups stand is written with whatever is written next, in the same frame, and so without a sync of its own. If
+//! nothing comes, it is written when the journal has been idle for a moment.
+//!
 //! # Transactions
 //! Whoever commits one holds claims in all its partitions, filled and not published, while the journaler writes: first
 //! everything below the claims, then the frame with their events. When that is durable, the claims are published, and the
@@ -18,6 +22,8 @@
 
 use crate::acks::{Bell, Positions};
 use crate::clock::Clock;
+use crate::durable::what;
+use crate::group::Bookmarks;
 use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, SyncJob, WriteError, Writer};
 use crate::ledger::{Ledgers, Touched};
 use crate::partition::Partition;
@@ -70,6 +76,7 @@ pub(crate) struct Journaling {
     order: Mutex<()>,
     pub(crate) standings: Standings,
     pub(crate) ledgers: Ledgers,
+    pub(crate) bookmarks: Bookmarks,
 }
 
 /// A transaction, handed over: its claims are held until the reply.
@@ -110,6 +117,8 @@ enum Mail {
     /// Forgets what no topic keeps.
     Retain(SyncSender<Result<Freed, WriteError>>),
     Transaction(Box<Handed>, SyncSender<Result<(), WriteError>>),
+    /// Where groups stand by now, and who waits for that to be durable.
+    Bookmarks(SyncSender<Result<(), WriteError>>),
     /// All that is there, then the end.
     Close(SyncSender<Result<(), WriteError>>),
 }
@@ -132,6 +141,7 @@ impl Journaling {
             order: Mutex::default(),
             standings: Standings::default(),
             ledgers: Ledgers::default(),
+            bookmarks: Bookmarks::default(),
         });
         let journaler = Journaler::new(Arc::clone(&shared), writer, clock, pace)?;
         std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || journaler.run())?;
@@ -152,6 +162,21 @@ impl Journaling {
     pub(crate) fn commit(&self, frame: FrameBuilder) -> Result<(), String> {
         let (told, hears) = sync_channel(1);
         self.send(Mail::Commit(frame, told));
+        let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
+        hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+    }
+
+    /// A group has moved on: it is written with what comes next.
+    pub(crate) fn bookmark_moved(&self) {
+        if self.bookmarks.note() {
+            self.waiter.wake(Watch::WAKE);
+        }
+    }
+
+    /// Writes where groups stand by now, and waits until it is durable.
+    pub(crate) fn commit_bookmarks(&self) -> Result<(), String> {
+        let (told, hears) = sync_channel(1);
+        self.send(Mail::Bookmarks(told));
         let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
@@ -471,6 +496,8 @@ struct Journaler {
     done: Receiver<Result<(), WriteError>>,
     in_flight: bool,
     dirty_since: Option<Instant>,
+    /// When it was first seen that a group had moved which is not written yet.
+    moved_since: Option<Instant>,
     /// What topics keep, by their numbers.
     keeps: HashMap<u32, Retention>,
     /// In the order of their claims.
@@ -498,7 +525,7 @@ impl Watched for Sources {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.interrupted.has_mail.load(Ordering::Acquire)
+        self.interrupted.has_mail.load(Ordering::Acquire) || self.interrupted.bookmarks.has_told()
     }
 }
 
@@ -544,6 +571,7 @@ impl Journaler {
             done,
             in_flight: false,
             dirty_since: None,
+            moved_since: None,
             keeps: HashMap::new(),
             transactions: VecDeque::new(),
         })
@@ -572,7 +600,10 @@ impl Journaler {
         for mail in mail.into_iter().flatten() {
             match (mail, &outcome) {
                 (Mail::Source(source), _) => source.fail(&cause),
-                (Mail::Commit(_, reply) | Mail::Transaction(_, reply) | Mail::Close(reply), Err(refused)) => {
+                (
+                    Mail::Commit(_, reply) | Mail::Transaction(_, reply) | Mail::Bookmarks(reply) | Mail::Close(reply),
+                    Err(refused),
+                ) => {
                     let _ = reply.send(Err(refused.clone()));
                 }
                 _ => {}
@@ -608,13 +639,16 @@ impl Journaler {
             let deadline = linger.or_else(|| idle.then(|| Instant::now() + IDLE));
             // A slot below its claims that is published without an event wakes nobody here.
             let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
-            let deadline = match (deadline, soon) {
-                (Some(deadline), Some(soon)) => Some(deadline.min(soon)),
-                (deadline, soon) => deadline.or(soon),
-            };
+            let moved = self.shared.bookmarks.hear();
+            self.moved_since = moved.then(|| self.moved_since.unwrap_or_else(Instant::now));
+            let alone = self.moved_since.map(|since| since + IDLE);
+            let deadline = [deadline, soon, alone].into_iter().flatten().min();
             match self.watch.next(&mut self.sources, false, deadline) {
                 Found::Source(source) => self.gather(Some(source))?,
                 Found::Interrupted => {}
+                Found::Nothing if alone.is_some_and(|alone| alone <= Instant::now()) => {
+                    let _ = self.write_bookmarks()?;
+                }
                 Found::Nothing if idle && self.dirty_since.is_none() => {
                     let now = self.now();
                     self.writer().mark(now)?;
@@ -699,6 +733,7 @@ impl Journaler {
         if !self.frame.is_empty() {
             let now = self.clock.wall();
             self.touched.put(&mut self.frame, now);
+            let _ = self.put_bookmarks()?;
             let writer = self.writer.as_mut().expect("taken when the journal is closed only");
             writer.append(&mut self.frame, now.as_nanos())?;
             self.dirty_since.get_or_insert_with(Instant::now);
@@ -718,6 +753,50 @@ impl Journaler {
         }
         self.shared.bell.ring();
         Ok(())
+    }
+
+    /// Puts into the frame where groups have moved to. What it has no room for, or what may be refused, is written by
+    /// itself: events must not fail for it. The first refusal.
+    fn put_bookmarks(&mut self) -> Result<Result<(), WriteError>, WriteError> {
+        let mut outcome = Ok(());
+        let moved = self.shared.bookmarks.take_moved();
+        if moved.is_empty() {
+            return Ok(outcome);
+        }
+        let now = self.now();
+        let writer = self.writer.as_mut().expect("taken when the journal is closed only");
+        for bookmark in moved {
+            let (key, value) = (bookmark.key(), bookmark.value());
+            let known = writer.state().get(what::GROUPS, key);
+            if known == Some(&value[..]) {
+                continue;
+            }
+            // One that is known takes no more room at each segment's head than it did.
+            if known.is_some() && self.frame.len() + key.len() + 64 <= writer.frame_limit() {
+                self.frame.put(what::GROUPS, key, &value);
+                continue;
+            }
+            let mut alone = FrameBuilder::new();
+            alone.put(what::GROUPS, key, &value);
+            match writer.append(&mut alone, now) {
+                Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
+                Err(poisoned @ WriteError::Poisoned(_)) => return Err(poisoned),
+                Err(refused) => outcome = outcome.and(Err(refused)),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Writes where groups have moved to, in a frame of its own.
+    fn write_bookmarks(&mut self) -> Result<Result<(), WriteError>, WriteError> {
+        let outcome = self.put_bookmarks()?;
+        if !self.frame.is_empty() {
+            let now = self.now();
+            let writer = self.writer.as_mut().expect("taken when the journal is closed only");
+            writer.append(&mut self.frame, now)?;
+            self.dirty_since.get_or_insert_with(Instant::now);
+        }
+        Ok(outcome)
     }
 
     /// Takes in what a sync has done, and hands the next one over if it is time.
@@ -745,7 +824,13 @@ impl Journaler {
         if !wanted {
             return Ok(());
         }
-        let Some(job) = self.writer().begin_sync() else { return Ok(()) };
+        let Some(job) = self.writer().begin_sync() else {
+            // All is durable already.
+            if self.writer().journal().poisoned().is_none() {
+                self.replies.drain(..).for_each(|reply| _ = reply.send(Ok(())));
+            }
+            return Ok(());
+        };
         self.dirty_since = None;
         let (promises, replies) = (std::mem::take(&mut self.promises), std::mem::take(&mut self.replies));
         self.in_flight = self.syncs.send(Order { job, promises, replies }).is_ok();
@@ -820,6 +905,14 @@ impl Journaler {
                     let _ = reply.send(freed);
                     outcome?;
                 }
+                Mail::Bookmarks(reply) => match self.write_bookmarks() {
+                    Ok(Ok(())) => self.replies.push(reply),
+                    Ok(Err(refused)) => _ = reply.send(Err(refused)),
+                    Err(poisoned) => {
+                        let _ = reply.send(Err(poisoned.clone()));
+                        return Err(poisoned);
+                    }
+                },
                 Mail::Transaction(handed, reply) => self.transactions.push_back((handed, reply)),
                 Mail::Close(reply) => close = Some(reply),
             }
@@ -833,6 +926,7 @@ impl Journaler {
             let before = self.writer().journal().written();
             self.gather(None)?;
             self.transact()?;
+            let _ = self.write_bookmarks()?;
             self.sync(true)?;
             if self.writer().journal().written() == before {
                 break;

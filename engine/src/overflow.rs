@@ -23,7 +23,8 @@ pub enum Overflow {
 
 /// What happens to a subscriber that a full partition waits for:
 /// [`TopicBuilder::slow`](crate::TopicBuilder::slow) for all of a topic, or
-/// [`SubscriberBuilder::slow`](crate::SubscriberBuilder::slow) for one. Groups are always waited for.
+/// [`SubscriberBuilder::slow`](crate::SubscriberBuilder::slow) for one. Groups are waited for unless they
+/// [spill](crate::GroupBuilder::spill).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Slow {
@@ -67,7 +68,9 @@ impl Counts {
 /// What is kept of a subscriber beside its positions, for all its partitions.
 pub(crate) struct Tally {
     pub(crate) name: String,
-    pub(crate) slow: Slow,
+    slow: Slow,
+    /// Of a group that goes on from the journal: it never holds producers up.
+    spills: AtomicBool,
     /// Events that its handler failed on and that were passed over.
     pub(crate) skipped: AtomicU64,
     /// Events whose time to live had passed.
@@ -88,10 +91,19 @@ impl Tally {
         }
     }
 
+    pub(crate) fn slow(&self) -> Slow {
+        if self.spills.load(Ordering::Relaxed) { Slow::EVICT } else { self.slow }
+    }
+
+    pub(crate) fn set_spills(&self, spills: bool) {
+        self.spills.store(spills, Ordering::Relaxed);
+    }
+
     pub(crate) fn new(name: &str, slow: Slow) -> Self {
         Self {
             name: name.to_owned(),
             slow,
+            spills: AtomicBool::new(false),
             skipped: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             batches: AtomicU64::new(0),

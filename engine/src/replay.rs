@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A replay cannot begin, or go on.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
     /// The topic has no journal.
@@ -122,6 +122,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
                     offsets.get(partition.index as usize).map_or(From::Earliest, |offset| From::Offset(*offset))
                 }
                 StartAt::Timestamp(time) => From::Time(time.as_nanos()),
+                StartAt::Committed => return Err(refused("only groups have committed offsets".to_owned())),
             };
             let index = partition.index;
             let reader = durable.journal().reader(durable.id(index), from, visible);
@@ -131,7 +132,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
             let next = reader.position();
             parts.push(Part { partition: Arc::clone(partition), positions, next, mode: Mode::Journal(reader, None) });
         }
-        let mut make = topic.slots.lock().unwrap_or_else(PoisonError::into_inner)()
+        let mut make = topic.slots.lock().unwrap_or_else(PoisonError::into_inner)(1)
             .ok_or_else(|| refused("there is no memory for an event".to_owned()))?;
         let event = make();
         drop(make);

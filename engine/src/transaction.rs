@@ -4,6 +4,7 @@
 //! waits while holding one. Then the journal writes all of it in one frame; see the journaler for the order of things.
 
 use crate::error::{ProducerError, PublishError};
+use crate::group::Fenced;
 use crate::journal::{FrameBuilder, PartitionId, WriteError};
 use crate::journaler::{ClaimedRun, Handed, Journaling, Outcome};
 use crate::lane::{Lane, Route, nap};
@@ -99,6 +100,9 @@ pub enum TransactionError {
         /// The input.
         topic: String,
     },
+    /// The member whose batch it was to commit is none any more: others read that batch. Nothing was published.
+    #[error(transparent)]
+    Member(#[from] Fenced),
     /// The journal did not take it. Nothing was published.
     #[error("nothing was published: {cause}")]
     Refused {
@@ -226,7 +230,7 @@ impl Transaction {
                 if !Arc::ptr_eq(&durable.journaling, &self.journaling) {
                     return Err(not_durable());
                 }
-                let make = topic.inner.slots.lock().unwrap_or_else(PoisonError::into_inner)();
+                let make = topic.inner.slots.lock().unwrap_or_else(PoisonError::into_inner)(1);
                 let no_memory = || TransactionError::Refused { cause: "there is no memory for an event".to_owned() };
                 let scratch = make.ok_or_else(no_memory)?();
                 let producer = topic.producer().create()?;
@@ -265,10 +269,22 @@ impl Transaction {
     /// A partition had no room for too long, a topic is closed, or the journal refused: nothing was published. Or the disk
     /// failed meanwhile, and it is [unknown](TransactionError::Unknown).
     pub fn commit(mut self) -> Result<Vec<BatchReceipt>, TransactionError> {
+        self.commit_outputs()
+    }
+
+    pub(crate) fn commit_outputs(&mut self) -> Result<Vec<BatchReceipt>, TransactionError> {
         if self.is_empty() {
             return Ok(Vec::new());
         }
         self.commit_along(&Along { put: &|_| {}, decide: &|| Box::new(|| true) })
+    }
+
+    pub(crate) fn is_of(&self, journaling: &Arc<Journaling>) -> bool {
+        Arc::ptr_eq(&self.journaling, journaling)
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.patience
     }
 
     pub(crate) fn commit_along(&mut self, along: &Along<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {

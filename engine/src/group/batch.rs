@@ -1,18 +1,26 @@
 //! What a member reads at a time, and how it commits that.
 
 use super::Group;
+use super::behind::Kept;
 use super::builder::Commit;
 use super::error::{CommitError, Fenced};
 use super::lease::Lease;
 use super::link::Link;
 use super::listener::TopicPartition;
+use crate::durable::what;
+use crate::journal::Visible;
 use crate::overflow::Tally;
 use crate::producer::Producers;
+use crate::receipt::BatchReceipt;
 use crate::subscriber::At;
-use slipring_ring::{Batch as RingBatch, Iter, Multi, Sequence};
+use crate::topic::Inner;
+use crate::transaction::{Along, Transaction, TransactionError};
+use slipring_ring::{Batch as RingBatch, Closed, Iter, Multi, Ring, Sequence};
 use std::cell::Cell;
 use std::fmt::{self, Display};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// Events of one partition, in order, in a member's hands. Dropped without commit, they are read again, unless the
 /// group [commits](crate::Commit) otherwise.
@@ -32,15 +40,70 @@ where
     pub(super) link: &'m Link,
     pub(super) epoch: u64,
     pub(super) name: &'m TopicPartition,
-    pub(super) lease: &'m Lease,
+    pub(super) topic: &'m Inner<E, K>,
+    pub(super) lease: &'m Arc<Lease>,
     pub(super) commit: Commit,
-    pub(super) events: RingBatch<'m, E, K>,
+    pub(super) events: Events<'m, E, K>,
     /// The offset after the last one.
     pub(super) end: u64,
     pub(super) part: usize,
     pub(super) tally: &'m Tally,
     /// All below was handed out, and whoever handled it came back for more.
     pub(super) handled: Cell<u64>,
+}
+
+/// Where a batch's events stand.
+pub(super) enum Events<'m, E, K: Producers> {
+    Ring(RingBatch<'m, E, K>),
+    /// Read from the journal: at most so many, and the offset after the last.
+    Journal {
+        kept: &'m mut Kept<E>,
+        left: usize,
+        end: u64,
+        ring: &'m Ring<E, K>,
+    },
+}
+
+impl<E, K: Producers> Events<'_, E, K> {
+    #[inline]
+    fn len(&self) -> usize {
+        match self {
+            Self::Ring(batch) => batch.len(),
+            Self::Journal { left, .. } => *left,
+        }
+    }
+
+    /// The first offset that is not committed.
+    #[inline]
+    pub(super) fn position(&self) -> u64 {
+        match self {
+            Self::Ring(batch) => batch.position().0,
+            Self::Journal { kept, left, end, .. } => kept.first().filter(|_| *left > 0).unwrap_or(*end),
+        }
+    }
+
+    /// All below `to` is committed.
+    #[inline]
+    fn pass_over_to(&mut self, to: u64) {
+        match self {
+            Self::Ring(batch) => batch.pass_over_to(Sequence(to)),
+            Self::Journal { kept, left, .. } => *left -= kept.commit(to),
+        }
+    }
+
+    #[inline]
+    fn release(&mut self) {
+        if let Self::Ring(batch) = self {
+            batch.release();
+        }
+    }
+
+    fn is_moot(&self) -> bool {
+        match self {
+            Self::Ring(batch) => batch.is_moot(),
+            Self::Journal { ring, .. } => matches!(ring.closed(), Some(Closed::Halted | Closed::Failed { .. })),
+        }
+    }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for GroupBatch<'_, E, K> {
@@ -55,15 +118,66 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for GroupBatch<'_, E, K>
 impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
     /// The first offset that is not committed.
     fn first(&self) -> u64 {
-        self.events.position().0
+        self.events.position()
     }
 
-    fn commit_to(&mut self, to: u64) -> Result<(), Fenced> {
+    /// Waits until what was committed is durable.
+    pub(super) fn make_durable(&self) -> Result<(), CommitError> {
+        let Some(journaling) = self.lease.bookmark().and_then(|bookmark| bookmark.journaling()) else { return Ok(()) };
+        journaling.commit_bookmarks().map_err(|cause| CommitError::NotDurable { cause })
+    }
+
+    /// Publishes what `transaction` holds, and commits what lies below `to`, in one frame.
+    pub(super) fn commit_with(
+        &mut self,
+        to: u64,
+        transaction: &mut Transaction,
+    ) -> Result<Vec<BatchReceipt>, TransactionError> {
+        let not_durable = || TransactionError::NotDurable { topic: self.topic.name.clone() };
+        let bookmark = Arc::clone(self.lease.bookmark().ok_or_else(not_durable)?);
+        let durable = self.topic.durable.as_ref().ok_or_else(not_durable)?;
+        if !transaction.is_of(&durable.journaling) {
+            return Err(not_durable());
+        }
+        if self.commit != Commit::AtMostOnce {
+            // The frame comes after its input in the journal: what a power cut takes of that it takes of the frame, too.
+            let written = durable.acks.positions(self.name.partition);
+            let deadline = Instant::now().checked_add(transaction.limit());
+            let bell = &durable.acks.bell;
+            let is_there = || written.as_ref().is_none_or(|written| written.end(Visible::Written) >= to);
+            bell.wait(deadline, || (is_there() || bell.over().is_some()).then_some(()));
+            if !is_there() {
+                let cause = bell.over().unwrap_or("its input is not in the journal yet").to_owned();
+                return Err(TransactionError::Refused { cause });
+            }
+            let value = bookmark.value_at(to);
+            let committed = transaction.commit_along(&Along {
+                put: &|frame| frame.put(what::GROUPS, bookmark.key(), &value),
+                decide: &|| {
+                    let lease = Arc::clone(self.lease);
+                    Box::new(move || lease.commit_recorded(to))
+                },
+            });
+            let receipts = match committed {
+                Err(TransactionError::Refused { .. }) if self.lease.is_fenced() => {
+                    return Err(self.group.fenced(self.epoch).into());
+                }
+                committed => committed?,
+            };
+            self.events.pass_over_to(to);
+            self.events.release();
+            self.link.see(self.group.now());
+            return Ok(receipts);
+        }
+        transaction.commit_outputs()
+    }
+
+    pub(super) fn commit_to(&mut self, to: u64) -> Result<(), Fenced> {
         // Where nothing else was committed meanwhile, there is nothing to do.
         if self.commit != Commit::AtMostOnce && !self.lease.commit(to) {
             return Err(self.group.fenced(self.epoch));
         }
-        self.events.pass_over_to(Sequence(to));
+        self.events.pass_over_to(to);
         self.events.release();
         Ok(())
     }
@@ -100,6 +214,51 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
         match &mut self.held {
             Some(held) => held.commit_to(held.end),
             None => Ok(()),
+        }
+    }
+
+    /// [`commit`](Self::commit), and waits until it is durable: after a crash of any kind the group goes on behind this
+    /// batch. Where others wait at the same time, they share a sync. In a topic without a journal it does not wait.
+    ///
+    /// A commit without that is written with what the journal writes next, or when that has been idle for some
+    /// milliseconds: after a crash, what was committed last may be read again.
+    ///
+    /// # Errors
+    /// The member was fenced: nothing is committed. Or the journal failed: it is committed in this process only.
+    pub fn commit_durable(mut self) -> Result<(), CommitError> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        held.commit_to(held.end)?;
+        held.make_durable()
+    }
+
+    /// Commits the whole batch and publishes what `transaction` holds, all in one frame of the journal, and waits until it
+    /// is durable: whatever fails in between, both have happened or neither. A receipt for each partition that was
+    /// published to.
+    ///
+    /// ```
+    /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+    /// let orders = engine.topic::<u64>("orders").durable().create()?;
+    /// let totals = engine.topic::<u64>("totals").durable().create()?;
+    /// let mut member = orders.group("sums").join()?;
+    /// orders.producer().create()?.publish_batch(3, |index, order| *order = index as u64)?;
+    /// let batch = member.poll(Duration::from_secs(5))?.unwrap();
+    /// let mut out = engine.transaction()?;
+    /// let sum = batch.iter().map(|(order, _)| order).sum();
+    /// out.publish(&totals, |total| *total = sum)?;
+    /// batch.commit_with(out)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The member was [fenced](TransactionError::Member), the topic is not in the transaction's journal, a partition had
+    /// no room for too long, or the journal refused: nothing was published or committed. Or the disk failed meanwhile, and
+    /// it is [unknown](TransactionError::Unknown).
+    pub fn commit_with(mut self, mut transaction: Transaction) -> Result<Vec<BatchReceipt>, TransactionError> {
+        match &mut self.held {
+            Some(held) => held.commit_with(held.end, &mut transaction),
+            None => transaction.commit(),
         }
     }
 
@@ -172,7 +331,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
             let committed = held.commit_to(done);
             held.link.see(held.group.clock.coarse());
             let moot = held.events.is_moot() || link.stopped.load(Ordering::Relaxed);
-            if failed.is_some() || committed.is_err() || moot || held.events.is_empty() {
+            if failed.is_some() || committed.is_err() || moot || held.events.len() == 0 {
                 return failed;
             }
         }
@@ -192,7 +351,7 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for Held<'_, E, K> {
                 }
             }
             // It was committed before; what was not looked at is not read again.
-            Commit::AtMostOnce => self.events.pass_over_to(Sequence(self.end)),
+            Commit::AtMostOnce => self.events.pass_over_to(self.end),
         }
     }
 }
@@ -212,8 +371,43 @@ pub struct GroupMessages<'b, E, K: Producers> {
     inner: Option<Handing<'b, E, K>>,
 }
 
+enum Handed<'b, E, K: Producers> {
+    Ring(Iter<'b, E, K>),
+    Journal { offsets: &'b [u64], events: &'b [E], end: u64 },
+}
+
+impl<'b, E, K: Producers> Handed<'b, E, K> {
+    #[inline]
+    fn position(&self) -> u64 {
+        match self {
+            Self::Ring(events) => events.position().0,
+            Self::Journal { offsets, end, .. } => offsets.first().copied().unwrap_or(*end),
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<(u64, &'b E)> {
+        match self {
+            Self::Ring(events) => events.next().map(|(offset, event)| (offset.0, event)),
+            Self::Journal { offsets, events, .. } => {
+                let ((offset, offsets_left), (event, events_left)) = offsets.split_first().zip(events.split_first())?;
+                (*offsets, *events) = (offsets_left, events_left);
+                Some((*offset, event))
+            }
+        }
+    }
+
+    #[inline]
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Ring(events) => events.is_over(),
+            Self::Journal { offsets, .. } => offsets.is_empty(),
+        }
+    }
+}
+
 struct Handing<'b, E, K: Producers> {
-    events: Iter<'b, E, K>,
+    events: Handed<'b, E, K>,
     partition: u32,
     handled: &'b Cell<u64>,
     /// All below was handled.
@@ -223,8 +417,14 @@ struct Handing<'b, E, K: Producers> {
 impl<'b, E: Send + Sync + 'static, K: Producers> Handing<'b, E, K> {
     #[inline]
     fn new(held: &'b Held<'_, E, K>) -> Self {
-        let events = held.events.iter();
-        Self { done: events.position().0, events, partition: held.name.partition, handled: &held.handled }
+        let events = match &held.events {
+            Events::Ring(batch) => Handed::Ring(batch.iter()),
+            Events::Journal { kept, left, end, .. } => {
+                let (offsets, events) = kept.batch(*left);
+                Handed::Journal { offsets, events, end: *end }
+            }
+        };
+        Self { done: events.position(), events, partition: held.name.partition, handled: &held.handled }
     }
 }
 
@@ -235,9 +435,9 @@ impl<'b, E, K: Producers> Iterator for GroupMessages<'b, E, K> {
     fn next(&mut self) -> Option<Self::Item> {
         let inner = self.inner.as_mut()?;
         // Whoever asks for the next one has done with the one before.
-        inner.done = inner.events.position().0;
-        let (sequence, event) = inner.events.next()?;
-        Some((event, At { partition: inner.partition, offset: sequence.0, end_of_batch: inner.events.is_over() }))
+        inner.done = inner.events.position();
+        let (offset, event) = inner.events.next()?;
+        Some((event, At { partition: inner.partition, offset, end_of_batch: inner.events.is_over() }))
     }
 }
 

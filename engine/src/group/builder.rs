@@ -101,8 +101,15 @@ const LIMIT: usize = 4096;
 
 impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     pub(crate) fn new(host: Arc<Host>, name: String, topics: Vec<Arc<crate::topic::Inner<E, K>>>) -> Self {
-        let joining =
-            Joining { topics, name: None, deadline: DEADLINE, start: StartAt::default(), assignor: None, hold: None };
+        let joining = Joining {
+            topics,
+            name: None,
+            deadline: DEADLINE,
+            start: StartAt::default(),
+            assignor: None,
+            hold: None,
+            spill: None,
+        };
         let (core, wait) = host.cores.planned(&name);
         let settings = Settings { joining, limit: LIMIT, wait: wait.unwrap_or_default(), commit: Commit::default() };
         let (listener, on_error) = (None, OnError::default());
@@ -144,6 +151,31 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// group by whoever joined last and said something.
     pub fn hold(mut self, hold: bool) -> Self {
         self.settings.joining.hold = Some(hold);
+        self
+    }
+
+    /// On durable topics: whether the group leaves the ring, and goes on from the journal, when producers would have to
+    /// wait for it. It comes back to the ring when it has caught up; nothing is missed or read twice for that. No unless
+    /// told: producers wait. Set for the whole group by whoever joined last and said something.
+    ///
+    /// ```
+    /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+    /// let ticks = engine.topic::<u64>("ticks").capacity(4).durable().create()?;
+    /// let mut slow = ticks.group("reports").spill(true).join()?;
+    /// let mut producer = ticks.producer().create()?;
+    /// (0..100).try_for_each(|tick| producer.publish(|place| *place = tick).map(drop))?;    // waits for nobody
+    /// let mut sum = 0;
+    /// while sum < 4950 {
+    ///     let batch = slow.poll(Duration::from_secs(5))?.unwrap();
+    ///     sum += batch.iter().map(|(tick, _)| tick).sum::<u64>();
+    ///     batch.commit()?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn spill(mut self, yes: bool) -> Self {
+        self.settings.joining.spill = Some(yes);
         self
     }
 

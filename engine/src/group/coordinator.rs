@@ -119,6 +119,11 @@ impl Coordinator {
         self.epoch
     }
 
+    /// The group had this epoch before the engine was opened.
+    pub(crate) fn go_on_from(&mut self, epoch: u64) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
     pub(crate) fn has_members(&self) -> bool {
         !self.members.is_empty()
     }

@@ -76,6 +76,8 @@ pub struct GroupPartition {
     pub lag: u64,
     /// Whether producers wait for the committed offset.
     pub gates: bool,
+    /// Whether the group reads the journal there, because the ring has not what comes next.
+    pub behind: bool,
     /// The member that has it.
     pub member: Option<u64>,
 }
@@ -127,6 +129,7 @@ impl fmt::Display for GroupDescription {
             }
             match at.member {
                 Some(member) => write!(f, ", member {member}")?,
+                None if at.behind => f.write_str(", nobody's")?,
                 None if at.gates => f.write_str(", nobody's")?,
                 None => f.write_str(", nobody's, not held")?,
             }
@@ -148,7 +151,12 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> Grou
         away: matches!(member.activity, Activity::Away(_)),
         partitions: has(member.id),
     });
-    let partitions = state.places.iter().map(|(id, place)| stands(place, coordinator.owner(*id)));
+    let partitions = state.places.iter().map(|(id, place)| {
+        let topic = state.topics[id.topic as usize].topic.upgrade();
+        let durable = topic.as_ref().and_then(|topic| topic.durable.as_ref());
+        let kept = durable.and_then(|durable| durable.journal().extent(durable.id(id.partition)));
+        stands(place, coordinator.owner(*id), kept.map(|extent| extent.start))
+    });
     GroupDescription {
         name: name.to_owned(),
         state: match () {
@@ -165,7 +173,7 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> Grou
     }
 }
 
-fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>) -> GroupPartition {
+fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>, kept: Option<u64>) -> GroupPartition {
     // First where the group stands, then what is published: no lag comes out negative.
     let committed = place.committed();
     let positions = place.partition.ring.positions();
@@ -173,10 +181,11 @@ fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>) -> GroupPar
     GroupPartition {
         partition: place.name.clone(),
         committed,
-        earliest: positions.earliest.0,
+        earliest: kept.map_or(positions.earliest.0, |kept| kept.min(positions.earliest.0)),
         latest: positions.published.0,
         lag,
-        gates: place.gates(),
+        gates: place.is_open() && !place.is_behind(),
+        behind: place.is_behind(),
         member,
     }
 }

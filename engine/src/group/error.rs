@@ -2,6 +2,7 @@
 
 use super::assignment::Assignor;
 use crate::error::{Closed, PositionError, TopicError};
+use crate::replay::ReplayError;
 use slipring_ring::pin::PinError;
 
 /// A member that is no longer one. What it had was given to others; nothing of what it does counts any more.
@@ -77,6 +78,34 @@ pub enum GroupError {
         earliest: u64,
         /// The next to be published.
         latest: u64,
+    },
+    /// It was to begin where it had committed, and it never committed anything there.
+    #[error(
+        "group {group:?} has committed nothing in partition {partition} of topic {topic:?}: say with `start` where it is to begin what it never read"
+    )]
+    NothingCommitted {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+    },
+    /// The journal cannot be read on, where the group is behind the ring.
+    #[error("group {group:?}: {cause}")]
+    Replay {
+        /// The group.
+        group: String,
+        /// Where, and why.
+        cause: Box<ReplayError>,
+    },
+    /// Where the group stands could not be written down.
+    #[error("group {group:?}: where it stands is not in the journal: {cause}")]
+    NotWritten {
+        /// The group.
+        group: String,
+        /// Why.
+        cause: String,
     },
     /// The topic gives nothing more.
     #[error("group {group:?}: topic {topic:?}: {reason}")]
@@ -166,6 +195,13 @@ pub enum CommitError {
     /// The member was fenced: its successor reads this batch again.
     #[error(transparent)]
     Fenced(#[from] Fenced),
+    /// It was committed in this process, and it is unknown whether the journal has it: after the end of the process the
+    /// group may begin before it.
+    #[error("committed, and not known to be durable: {cause}")]
+    NotDurable {
+        /// Why.
+        cause: String,
+    },
     /// The offset lies outside of the batch.
     #[error("cannot commit {asked}: this batch covers {first} up to {end}")]
     OutOfBatch {

@@ -2,53 +2,142 @@
 
 use super::GroupError;
 use super::assignment::{Assignor, PartitionId};
+use super::behind::{Behind, Looked};
 use super::lease::Lease;
 use super::listener::TopicPartition;
 use crate::clock::Clock;
 use crate::error::PositionError;
+use crate::journal::{Start as From, Visible};
 use crate::overflow::Tally;
 use crate::partition::Partition;
 use crate::producer::Producers;
-use crate::subscriber::StartAt;
+use crate::replay::ReplayError;
+use crate::subscriber::{StartAt, expire};
 use crate::topic::Inner;
-use slipring_ring::{Consumer, SeekError, Sequence, Start};
+use slipring_ring::{Closed, Consumer, SeekError, Sequence, Start, Wait};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+/// Where a member reads a partition.
+pub(super) enum Feed<E, K: Producers> {
+    Ring(Consumer<E, K>),
+    Journal(Box<Behind<E, K>>),
+}
 
 /// A partition in a member's hands.
 pub(super) struct Hand<E, K: Producers> {
     pub(super) id: PartitionId,
     pub(super) name: TopicPartition,
+    pub(super) topic: Arc<Inner<E, K>>,
     pub(super) partition: Arc<Partition<E, K>>,
-    pub(super) consumer: Consumer<E, K>,
+    pub(super) feed: Feed<E, K>,
     pub(super) lease: Arc<Lease>,
     pub(super) tally: Arc<Tally>,
-    pub(super) time_to_live: Option<Duration>,
-    pub(super) retain_for: Option<Duration>,
     /// A managed member commits so many at a time, so that producers need not wait for the end of a long batch.
     pub(super) part: usize,
     pub(super) paused: bool,
     pub(super) ended: bool,
 }
 
+/// What a look at a partition tells, if it is no event.
+pub(super) enum Told {
+    Closed(Closed),
+    Failed(GroupError),
+}
+
 impl<E, K: Producers> Hand<E, K> {
-    /// The first offset that the topic's retention by age leaves to who goes back to where the consumer stands.
-    pub(super) fn oldest_kept(&self, clock: &dyn Clock) -> Sequence {
-        let from = self.consumer.consumed();
-        match self.retain_for {
+    /// The next offset that is read.
+    pub(super) fn position(&self) -> u64 {
+        match &self.feed {
+            Feed::Ring(consumer) => consumer.consumed().0,
+            Feed::Journal(_) => self.lease.committed(),
+        }
+    }
+
+    pub(super) fn lag(&self) -> u64 {
+        match &self.feed {
+            Feed::Ring(consumer) => consumer.lag(),
+            Feed::Journal(_) => self.partition.ring.positions().published.0.saturating_sub(self.lease.committed()),
+        }
+    }
+
+    /// The first offset that the topic's retention by age leaves to who goes back to where the consumer stands. Of a
+    /// durable topic the journal has its own.
+    fn oldest_kept(&self, from: Sequence, clock: &dyn Clock) -> Sequence {
+        match self.topic.settings.retain_for.filter(|_| self.topic.durable.is_none()) {
             Some(age) => Sequence(self.partition.first_since(clock.wall().minus(age), from.0)),
             None => from,
         }
     }
 
+    /// Outside of a batch: commits what the consumer passed over because it holds no event.
+    pub(super) fn commit_skipped(&self) {
+        let Feed::Ring(consumer) = &self.feed else { return };
+        let at = consumer.consumed().0;
+        if at != self.lease.committed() {
+            // If it was fenced, its successor finds out.
+            let _ = self.lease.commit(at);
+        }
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
+    /// Reads on from the journal, at `from`.
+    pub(super) fn fall_behind(&mut self, group: &str, from: u64, wait: Wait) {
+        let (topic, partition) = (Arc::clone(&self.topic), Arc::clone(&self.partition));
+        self.lease.set_behind(true);
+        self.feed = Feed::Journal(Box::new(Behind::new(topic, partition, group, from, wait)));
+    }
+
+    /// Whether there is something for its member.
+    #[inline]
+    pub(super) fn look(&mut self, look: &Looking<'_>, looks: u32) -> Result<bool, Told> {
+        let Feed::Ring(consumer) = &mut self.feed else { return self.look_behind(look, looks) };
+        let closed = match consumer.poll_paced(look.limit, looks) {
+            Ok(mut batch) => {
+                if let Some(limit) = self.topic.settings.time_to_live.filter(|_| !batch.is_empty()) {
+                    // Passed over like slots without an event: who has the partition next misses nothing.
+                    let expired = expire(&mut batch, &self.partition, look.clock.wall().minus(limit));
+                    self.tally.expired.fetch_add(expired, Ordering::Relaxed);
+                }
+                return Ok(!batch.is_empty());
+            }
+            Err(closed) => closed,
+        };
+        if matches!(closed, Closed::Evicted { .. }) && self.topic.durable.is_some() && !self.lease.is_fenced() {
+            // It was in the way: the journal has what it has not read.
+            self.fall_behind(look.group, self.lease.committed(), look.wait.clone());
+            return self.look_behind(look, looks);
+        }
+        Err(Told::Closed(closed))
+    }
+
+    #[cold]
+    fn look_behind(&mut self, look: &Looking<'_>, looks: u32) -> Result<bool, Told> {
+        let Feed::Journal(behind) = &mut self.feed else { return Ok(false) };
+        let oldest = self.topic.settings.time_to_live.map(|limit| look.clock.wall().minus(limit));
+        let looked = behind.look(look.limit, &self.lease, oldest);
+        self.tally.expired.fetch_add(std::mem::take(&mut behind.expired), Ordering::Relaxed);
+        match looked {
+            Ok(Looked::Events) => Ok(true),
+            Ok(Looked::Nothing) => Ok(false),
+            Ok(Looked::Over(closed)) => Err(Told::Closed(closed)),
+            Ok(Looked::Caught(consumer)) => {
+                self.feed = Feed::Ring(consumer);
+                self.lease.set_behind(false);
+                self.tally.evicted.store(false, Ordering::Relaxed);
+                self.look(look, looks)
+            }
+            Err(refused) => Err(Told::Failed(refused)),
+        }
+    }
+
     /// Where a seek goes. To look at times behind it, the consumer goes back as far as it may: its own gate keeps what
     /// is looked at. Nothing is committed by that.
-    pub(super) fn find(
-        &mut self,
-        to: &StartAt,
-        clock: &dyn Clock,
-    ) -> Result<Result<Sequence, SeekError>, PositionError> {
-        let before = self.consumer.consumed();
+    fn find(&mut self, to: &StartAt, clock: &dyn Clock) -> Result<Result<Sequence, SeekError>, PositionError> {
+        let Feed::Ring(consumer) = &mut self.feed else { return Ok(Ok(Sequence(self.lease.committed()))) };
+        let before = consumer.consumed();
         let since = match to {
             StartAt::Timestamp(at) => match &self.partition.times {
                 None => return Err(PositionError::NoTimestamps { topic: self.name.topic.to_string() }),
@@ -57,6 +146,7 @@ impl<E, K: Producers> Hand<E, K> {
                 }
                 Some(_) => Some(*at),
             },
+            StartAt::Committed => return Ok(Ok(Sequence(self.lease.committed()))),
             _ => None,
         };
         match to.in_ring(self.name.partition) {
@@ -66,26 +156,127 @@ impl<E, K: Producers> Hand<E, K> {
         }
         loop {
             let earliest = self.partition.ring.positions().earliest;
-            match self.consumer.seek(earliest) {
+            match consumer.seek(earliest) {
                 Ok(()) => break,
                 // It has moved on meanwhile.
                 Err(SeekError::OutOfRange { earliest: now, .. }) if now.since(earliest) > 0 => {}
                 Err(refused) => return Ok(Err(refused)),
             }
         }
-        let oldest = self.oldest_kept(clock);
-        let from = self.consumer.consumed().0;
-        Ok(Ok(since.map_or(oldest, |at| Sequence(self.partition.first_since(at, from).max(oldest.0)))))
+        let from = consumer.consumed();
+        let oldest = self.oldest_kept(from, clock);
+        Ok(Ok(since.map_or(oldest, |at| Sequence(self.partition.first_since(at, from.0).max(oldest.0)))))
     }
 
-    /// Outside of a batch: commits what the consumer passed over because it holds no event.
-    pub(super) fn commit_skipped(&self) {
-        let at = self.consumer.consumed().0;
-        if at != self.lease.committed() {
-            // If it was fenced, its successor finds out.
-            let _ = self.lease.commit(at);
+    /// Goes to another place, and commits that. False if the member was fenced.
+    pub(super) fn seek(
+        &mut self,
+        to: &StartAt,
+        group: &str,
+        clock: &dyn Clock,
+        wait: &Wait,
+    ) -> Result<bool, GroupError> {
+        if self.topic.durable.is_some() {
+            let to = locate(group, &self.topic, &self.partition, to, self.lease.committed())?;
+            if !self.lease.commit(to) {
+                return Ok(false);
+            }
+            if let Feed::Ring(consumer) = &mut self.feed
+                && consumer.seek(Sequence(to)).is_ok()
+            {
+                return Ok(true);
+            }
+            self.fall_behind(group, to, wait.clone());
+            return Ok(true);
         }
+        let (topic, index) = (self.name.topic.to_string(), self.name.partition);
+        let refused = |cause| GroupError::from(PositionError::new(&topic, group, index, cause));
+        let before = Sequence(self.position());
+        let found = self.find(to, clock)?;
+        let Feed::Ring(consumer) = &mut self.feed else { return Ok(false) };
+        let to = match found {
+            Err(SeekError::Closed(Closed::Evicted { .. })) => return Ok(false),
+            found => found.map_err(refused)?,
+        };
+        let latest = self.partition.ring.positions().published;
+        let earliest = self.partition.ring.positions().earliest;
+        let out_of_range =
+            |earliest| refused(SeekError::OutOfRange { stage: String::new(), asked: to, earliest, latest });
+        if to.since(consumer.consumed()) >= 0 {
+            if to.since(latest) > 0 {
+                return Err(out_of_range(earliest));
+            }
+            // Committed first: what is passed over is not kept for a successor who would have to read it.
+            if !self.lease.commit(to.0) {
+                return Ok(false);
+            }
+            return match consumer.seek(to) {
+                Err(SeekError::Closed(Closed::Evicted { .. })) => Ok(false),
+                moved => moved.map(|()| true).map_err(refused),
+            };
+        }
+        match consumer.seek(to) {
+            Ok(()) => {}
+            Err(SeekError::Closed(Closed::Evicted { .. })) => return Ok(false),
+            // The ring knows the range behind the consumer only.
+            Err(SeekError::OutOfRange { earliest, .. }) => return Err(out_of_range(earliest)),
+            Err(cause) => return Err(refused(cause)),
+        }
+        let earliest = self.oldest_kept(to, clock);
+        let Feed::Ring(consumer) = &mut self.feed else { return Ok(false) };
+        if to.since(earliest) < 0 {
+            // Gone for its age: forward again, which is always allowed.
+            let _ = consumer.seek(before);
+            return Err(out_of_range(earliest));
+        }
+        Ok(self.lease.commit(to.0))
     }
+}
+
+/// What a look goes by.
+pub(super) struct Looking<'m> {
+    pub(super) group: &'m str,
+    pub(super) clock: &'m dyn Clock,
+    pub(super) limit: usize,
+    pub(super) wait: &'m Wait,
+}
+
+/// Where a start is in a partition of a durable topic: everything that the journal keeps can be read. `committed` is
+/// what [`StartAt::Committed`] means.
+pub(super) fn locate<E, K: Producers>(
+    group: &str,
+    topic: &Inner<E, K>,
+    partition: &Partition<E, K>,
+    start: &StartAt,
+    committed: u64,
+) -> Result<u64, GroupError> {
+    let index = partition.index;
+    let latest = partition.ring.positions().published.0;
+    let Some(durable) = &topic.durable else { return Ok(latest) };
+    let extent = durable.journal().extent(durable.id(index)).unwrap_or_default();
+    let earliest = extent.start.min(latest);
+    let out_of_range = |asked, earliest| {
+        let (group, topic) = (group.to_owned(), topic.name.clone());
+        GroupError::OutOfRange { group, topic, partition: index, asked, earliest, latest }
+    };
+    let asked = match start {
+        StartAt::Latest => return Ok(latest),
+        StartAt::Committed => committed,
+        StartAt::Timestamp(at) => {
+            let failed = |cause| GroupError::Replay {
+                group: group.to_owned(),
+                cause: Box::new(ReplayError::Journal { topic: topic.name.clone(), partition: index, cause }),
+            };
+            // What is not written yet is younger than what is.
+            let written = durable.acks.positions(index).map_or(latest, |positions| positions.end(Visible::Written));
+            let from = From::Time(at.as_nanos());
+            let mut reader = durable.journal().reader(durable.id(index), from, Visible::Written).map_err(failed)?;
+            let first = reader.next().map_err(failed)?.map(|record| record.offset);
+            return Ok(first.unwrap_or(written).min(latest));
+        }
+        StartAt::Offset(_) | StartAt::Offsets(_) | StartAt::Earliest => start.offset(index).unwrap_or(earliest),
+    };
+    if (earliest..=latest).contains(&asked) { Ok(asked) } else { Err(out_of_range(asked, earliest)) }
 }
 
 /// What somebody asks for who joins.
@@ -96,13 +287,14 @@ pub(super) struct Joining<E, K: Producers> {
     pub(super) start: StartAt,
     pub(super) assignor: Option<Assignor>,
     pub(super) hold: Option<bool>,
+    pub(super) spill: Option<bool>,
 }
 
 impl<E, K: Producers> Clone for Joining<E, K> {
     fn clone(&self) -> Self {
-        let Self { topics, name, deadline, start, assignor, hold } = self;
+        let Self { topics, name, deadline, start, assignor, hold, spill } = self;
         let (topics, name, start) = (topics.clone(), name.clone(), start.clone());
-        Self { topics, name, deadline: *deadline, start, assignor: *assignor, hold: *hold }
+        Self { topics, name, deadline: *deadline, start, assignor: *assignor, hold: *hold, spill: *spill }
     }
 }
 

@@ -1,33 +1,59 @@
 //! A member's right to move a partition's committed offset.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::bookmark::Bookmark;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// The committed offset, and in its highest bit whether the right has ended, in one word: so a commit and a fence that
 /// meet are one before the other, and no member commits anything once it is fenced. Neither ever waits.
 ///
-/// One thread commits: the member's. Anybody may fence, or look.
+/// One thread commits: the member's, or the journaler's while the member waits for it. Anybody may fence, or look.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    word: AtomicU64,
+    word: Arc<AtomicU64>,
+    /// Of a durable topic: has the journal told.
+    bookmark: Option<Arc<Bookmark>>,
+    /// Its member reads the journal, and gates nobody.
+    behind: AtomicBool,
 }
 
 /// Offsets stay below this.
 const FENCED: u64 = 1 << 63;
 
+/// The offset that a lease's word tells.
+pub(super) fn offset_of(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Acquire) & !FENCED
+}
+
 impl Lease {
-    /// The right to go on from `committed`.
-    pub(crate) fn new(committed: u64) -> Self {
-        Self { word: AtomicU64::new(committed & !FENCED) }
+    /// The right to go on from `committed`. What it commits is written down where `bookmark` says, in this epoch.
+    pub(crate) fn new(committed: u64, bookmark: Option<(Arc<Bookmark>, u64)>) -> Self {
+        let word = Arc::new(AtomicU64::new(committed & !FENCED));
+        let bookmark = bookmark.map(|(bookmark, epoch)| {
+            bookmark.follow(&word, epoch);
+            bookmark
+        });
+        Self { word, bookmark, behind: AtomicBool::new(false) }
     }
 
     /// The next offset that whoever has the partition will read.
     pub(crate) fn committed(&self) -> u64 {
-        self.word.load(Ordering::Acquire) & !FENCED
+        offset_of(&self.word)
     }
 
     /// Moves the committed offset. False if the right has ended; then nothing moves.
     #[inline]
     pub(crate) fn commit(&self, to: u64) -> bool {
+        let moved = self.commit_recorded(to);
+        if moved && let Some(bookmark) = &self.bookmark {
+            bookmark.moved();
+        }
+        moved
+    }
+
+    /// The same, where the journal has it already, or is about to, in a frame that is written if this is true.
+    #[inline]
+    pub(crate) fn commit_recorded(&self, to: u64) -> bool {
         let known = self.word.load(Ordering::Relaxed);
         // Nobody else moves it: if the word is another one, it was fenced.
         known & FENCED == 0 && self.word.compare_exchange(known, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -35,7 +61,26 @@ impl Lease {
 
     /// Ends the right, and tells the last offset that was committed.
     pub(crate) fn fence(&self) -> u64 {
-        self.word.fetch_or(FENCED, Ordering::AcqRel) & !FENCED
+        let committed = self.word.fetch_or(FENCED, Ordering::AcqRel) & !FENCED;
+        // Who joins a ring looks for the fence afterwards; who fences looks at the ring afterwards.
+        fence(Ordering::SeqCst);
+        committed
+    }
+
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.word.load(Ordering::Acquire) & FENCED != 0
+    }
+
+    pub(crate) fn bookmark(&self) -> Option<&Arc<Bookmark>> {
+        self.bookmark.as_ref()
+    }
+
+    pub(crate) fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
     }
 }
 
@@ -46,7 +91,7 @@ mod tests {
 
     #[test]
     fn nothing_is_committed_after_the_fence() {
-        let lease = Lease::new(3);
+        let lease = Lease::new(3, None);
         assert!(lease.commit(5) && lease.commit(4), "a member may go back");
         assert_eq!(lease.fence(), 4);
         assert!(!lease.commit(6));
@@ -56,7 +101,7 @@ mod tests {
     #[test]
     fn a_commit_that_meets_a_fence_counts_for_both_or_for_neither() {
         for _ in 0..200 {
-            let lease = Arc::new(Lease::new(0));
+            let lease = Arc::new(Lease::new(0, None));
             let member = Arc::clone(&lease);
             let commits = std::thread::spawn(move || (1..=50).take_while(|&to| member.commit(to)).last().unwrap_or(0));
             let fenced_at = lease.fence();

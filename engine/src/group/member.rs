@@ -2,21 +2,20 @@
 
 use super::Group;
 use super::assignment::MemberId;
-use super::batch::{GroupBatch, Held};
+use super::batch::{Events, GroupBatch, Held};
 use super::builder::{Commit, Settings};
 use super::coordinator::Stale;
 use super::error::{Fenced, GroupError};
-use super::hand::Hand;
+use super::hand::{Feed, Hand, Looking, Told};
 use super::link::{Link, NEVER, nanos};
 use super::listener::{Listener, Rebalance, TopicPartition};
 use crate::clock::Clock;
-use crate::error::PositionError;
 use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
-use crate::subscriber::{StartAt, expire};
+use crate::subscriber::StartAt;
 use crate::subscription::Run;
 use crate::watch::{Found, Watch, Watched};
-use slipring_ring::{Closed, Ending, Multi, SeekError, Sequence, Waiter};
+use slipring_ring::{Closed, Ending, Multi, Waiter};
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
@@ -85,16 +84,6 @@ pub(super) fn listed(partitions: &[TopicPartition]) -> String {
     match partitions {
         [] => "no partition".to_owned(),
         some => some.iter().map(TopicPartition::to_string).collect::<Vec<_>>().join(", "),
-    }
-}
-
-/// The ring knows the range behind the consumer only.
-fn with_latest(cause: SeekError, latest: Sequence) -> SeekError {
-    match cause {
-        SeekError::OutOfRange { stage, asked, earliest, .. } => {
-            SeekError::OutOfRange { stage, asked, earliest, latest }
-        }
-        cause => cause,
     }
 }
 
@@ -167,8 +156,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     #[inline]
     pub(super) fn next(&mut self, limit: Duration) -> Result<Next, GroupError> {
         if !self.unsettled && !self.link.has_news() && !self.over {
-            let mut look = Look::new(&mut self.hands, &self.link, &*self.group.clock, self.settings.limit);
-            if let (Found::Source(source), None) = (self.watch.next(&mut look, true, None), look.closed) {
+            let Self { group, settings, hands, watch, link, .. } = self;
+            let by = settings.looking(group);
+            let mut look = Look { hands, link, by, told: None };
+            if let (Found::Source(source), None) = (watch.next(&mut look, true, None), look.told) {
                 self.link.see(self.group.clock.coarse());
                 return Ok(Next::Source(source));
             }
@@ -200,14 +191,17 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             if is_read || self.link.stopped.load(Ordering::Acquire) {
                 return Ok(Next::Over);
             }
-            let mut look = Look::new(&mut self.hands, &self.link, &*self.group.clock, self.settings.limit);
-            let found = self.watch.next(&mut look, now, deadline);
-            match (found, look.closed) {
+            let Self { group, settings, hands, watch, link, .. } = self;
+            let by = settings.looking(group);
+            let mut look = Look { hands, link, by, told: None };
+            let found = watch.next(&mut look, now, deadline);
+            match (found, look.told) {
                 (Found::Source(source), None) => return Ok(Next::Source(source)),
-                (Found::Source(source), Some(Closed::Finished | Closed::Closed)) => self.end(source),
+                (Found::Source(source), Some(Told::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
                 // The group is about to tell.
-                (Found::Source(_), Some(Closed::Evicted { .. })) => self.unsettled = true,
-                (Found::Source(source), Some(reason)) => return Err(self.closed(source, reason)),
+                (Found::Source(_), Some(Told::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
+                (Found::Source(source), Some(Told::Closed(reason))) => return Err(self.closed(source, reason)),
+                (Found::Source(_), Some(Told::Failed(refused))) => return Err(refused),
                 (Found::Interrupted, _) => {}
                 (Found::Nothing, _) => {
                     self.hands.iter().flatten().for_each(Hand::commit_skipped);
@@ -244,7 +238,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let mut given = Vec::new();
         for mut hand in learned.given {
             given.push(hand.name.clone());
-            hand.consumer.set_wait(self.settings.wait.clone());
+            match &mut hand.feed {
+                Feed::Ring(consumer) => consumer.set_wait(self.settings.wait.clone()),
+                Feed::Journal(behind) => behind.set_wait(self.settings.wait.clone()),
+            }
             let free = self.hands.iter().position(Option::is_none).unwrap_or(self.hands.len());
             if free == self.hands.len() {
                 self.hands.push(None);
@@ -296,17 +293,35 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     pub(super) fn hand_out(&mut self, source: usize) -> Result<GroupBatch<'_, E, K>, GroupError> {
         let Self { group, epoch, link, settings, hands, .. } = self;
         let Some(hand) = &mut hands[source] else { return Ok(GroupBatch { held: None }) };
-        let Hand { consumer, lease, name, tally, .. } = hand;
-        // What went wrong since the look is told by the next one.
-        let Ok(events) = consumer.poll(settings.limit) else { return Ok(GroupBatch { held: None }) };
-        let first = events.position().0;
+        let Hand { feed, topic, partition, lease, name, tally, .. } = hand;
+        let (events, end) = match feed {
+            Feed::Ring(consumer) => {
+                // What went wrong since the look is told by the next one.
+                let Ok(batch) = consumer.poll(settings.limit) else { return Ok(GroupBatch { held: None }) };
+                let end = batch.position().0.wrapping_add(batch.len() as u64);
+                (Events::Ring(batch), end)
+            }
+            Feed::Journal(behind) => {
+                let kept = &mut behind.kept;
+                let Some(last) = kept.batch(settings.limit).0.last() else { return Ok(GroupBatch { held: None }) };
+                let (left, end) = (settings.limit.min(kept.len()), last + 1);
+                (Events::Journal { kept, left, end, ring: &partition.ring }, end)
+            }
+        };
+        let first = events.position();
         if first != lease.committed() && !lease.commit(first) {
             // Slots without an event stand in between.
             return Err(group.fenced(*epoch).into());
         }
-        let end = first.wrapping_add(events.len() as u64);
-        if settings.commit == Commit::AtMostOnce && !lease.commit(end) {
-            return Err(group.fenced(*epoch).into());
+        if settings.commit == Commit::AtMostOnce {
+            if !lease.commit(end) {
+                return Err(group.fenced(*epoch).into());
+            }
+            if let Some(journaling) = lease.bookmark().and_then(|bookmark| bookmark.journaling()) {
+                // Before anybody sees an event: what is not known to be durable may be handed out again.
+                let refused = |cause| GroupError::NotWritten { group: group.name.clone(), cause };
+                journaling.commit_bookmarks().map_err(refused)?;
+            }
         }
         let (handled, part) = (Cell::new(first), hand.part);
         Ok(GroupBatch {
@@ -315,6 +330,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 link,
                 epoch: *epoch,
                 name,
+                topic,
                 lease,
                 commit: settings.commit,
                 events,
@@ -346,7 +362,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// # Errors
     /// The member does not have this partition.
     pub fn position(&self, of: &TopicPartition) -> Result<u64, GroupError> {
-        self.hand(of).map(|hand| hand.consumer.consumed().0)
+        self.hand(of).map(Hand::position)
     }
 
     /// The group's committed offset in a partition: the next one that will be read by whoever has it.
@@ -362,7 +378,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// # Errors
     /// The member does not have this partition.
     pub fn lag(&self, of: &TopicPartition) -> Result<u64, GroupError> {
-        self.hand(of).map(|hand| hand.consumer.lag())
+        self.hand(of).map(Hand::lag)
     }
 
     /// Reads nothing of a partition from now on, until [`resume`](Self::resume). The member keeps it, and producers
@@ -419,41 +435,13 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// has the range, and nothing moves.
     pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), GroupError> {
         let source = self.source(partition)?;
-        let Self { group, hands, watch, epoch, .. } = self;
+        let Self { group, hands, watch, epoch, settings, .. } = self;
         let Some(hand) = &mut hands[source] else { return Ok(()) };
-        let fenced = || GroupError::from(group.fenced(*epoch));
-        let (topic, index) = (hand.name.topic.to_string(), hand.name.partition);
-        let refused = |cause| match cause {
-            SeekError::Closed(Closed::Evicted { .. }) => fenced(),
-            cause => PositionError::new(&topic, &group.name, index, cause).into(),
-        };
-        let before = hand.consumer.consumed();
-        let to = hand.find(&to, &*group.clock)?.map_err(refused)?;
-        if to.since(hand.consumer.consumed()) >= 0 {
-            let positions = hand.partition.ring.positions();
-            if to.since(positions.published) > 0 {
-                let (earliest, latest) = (positions.earliest, positions.published);
-                return Err(refused(SeekError::OutOfRange { stage: String::new(), asked: to, earliest, latest }));
-            }
-            // Committed first: what is passed over is not kept for a successor who would have to read it.
-            if !hand.lease.commit(to.0) {
-                return Err(fenced());
-            }
-            hand.consumer.seek(to).map_err(refused)?;
-        } else {
-            let latest = hand.partition.ring.positions().published;
-            hand.consumer.seek(to).map_err(|cause| refused(with_latest(cause, latest)))?;
-            let earliest = hand.oldest_kept(&*group.clock);
-            if to.since(earliest) < 0 {
-                // Gone for its age: forward again, which is always allowed.
-                let _ = hand.consumer.seek(before);
-                return Err(refused(SeekError::OutOfRange { stage: String::new(), asked: to, earliest, latest }));
-            }
-            if !hand.lease.commit(to.0) {
-                return Err(fenced());
-            }
+        let before = hand.position();
+        if !hand.seek(&to, &group.name, &*group.clock, &settings.wait)? {
+            return Err(group.fenced(*epoch).into());
         }
-        if to.since(before) < 0 && std::mem::take(&mut hand.ended) {
+        if hand.position() < before && std::mem::take(&mut hand.ended) {
             group.reopen(hand.id);
         }
         if !hand.paused {
@@ -497,46 +485,38 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for Member<E, K> {
     }
 }
 
+impl<E, K: Producers> Settings<E, K> {
+    fn looking<'m>(&'m self, group: &'m Group<E, K>) -> Looking<'m> {
+        Looking { group: &group.name, clock: &*group.clock, limit: self.limit, wait: &self.wait }
+    }
+}
+
 /// A member's partitions while it waits for one of them.
 struct Look<'m, E, K: Producers> {
     hands: &'m mut [Option<Hand<E, K>>],
     link: &'m Link,
-    clock: &'m dyn Clock,
-    limit: usize,
+    by: Looking<'m>,
     /// The last one looked at has this to tell.
-    closed: Option<Closed>,
+    told: Option<Told>,
 }
 
-impl<'m, E, K: Producers> Look<'m, E, K> {
-    #[inline]
-    fn new(hands: &'m mut [Option<Hand<E, K>>], link: &'m Link, clock: &'m dyn Clock, limit: usize) -> Self {
-        Self { hands, link, clock, limit, closed: None }
-    }
-}
-
-impl<E, K: Producers> Watched for Look<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> Watched for Look<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
         let Some(hand) = &mut self.hands[source] else { return false };
-        match hand.consumer.poll_paced(self.limit, looks) {
-            Ok(mut batch) => match hand.time_to_live {
-                Some(limit) if !batch.is_empty() => {
-                    // Passed over like slots without an event: who has the partition next misses nothing.
-                    let expired = expire(&mut batch, &hand.partition, self.clock.wall().minus(limit));
-                    hand.tally.expired.fetch_add(expired, Ordering::Relaxed);
-                    !batch.is_empty()
-                }
-                _ => !batch.is_empty(),
-            },
-            Err(closed) => {
-                self.closed = Some(closed);
-                true
-            }
-        }
+        hand.look(&self.by, looks).unwrap_or_else(|told| {
+            self.told = Some(told);
+            true
+        })
     }
 
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
-        self.hands[source].as_mut().is_none_or(|hand| hand.consumer.arm(waiter, source))
+        match &mut self.hands[source] {
+            Some(Hand { feed: Feed::Ring(consumer), .. }) => consumer.arm(waiter, source),
+            // On its way to the ring, or to the end: soon there.
+            Some(_) => false,
+            None => true,
+        }
     }
 
     fn is_interrupted(&self) -> bool {

@@ -13,6 +13,8 @@
 
 pub(crate) mod assignment;
 mod batch;
+mod behind;
+mod bookmark;
 mod builder;
 mod coordinator;
 mod describe;
@@ -34,6 +36,9 @@ pub use listener::{Rebalance, TopicPartition};
 pub use managed::{GroupRun, MemberEnd};
 pub use member::Member;
 
+pub(crate) use bookmark::{Bookmarks, recorded_keys};
+pub(crate) use state::without_generation;
+
 use crate::clock::Clock;
 use crate::engine::Host;
 use crate::error::PositionError;
@@ -42,12 +47,13 @@ use crate::subscriber::{Part, StartAt, TooOld};
 use crate::threads::Threads;
 use crate::topic::{Inner, Reader, TopicId};
 use assignment::{MemberId, PartitionId};
+use behind::Behind;
 use coordinator::{Coordinator, Stale};
-use hand::{Hand, Joining, Learned};
+use hand::{Feed, Hand, Joining, Learned, locate};
 use lease::Lease;
 use link::{Link, NEVER, nanos};
-use slipring_ring::{BuildError, Consumer, Sequence, Stage, Start};
-use state::{Newcomers, Place, Source, State, stage_name};
+use slipring_ring::{BuildError, Consumer, Sequence, Start, Wait};
+use state::{Newcomers, Place, State, join_stage, stage_name, without_generation as of_group};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,15 +140,22 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let numbered: Numbered<'_, E, K> =
             topics.iter().map(|&topic| (state.number_of(&self.name, topic), topic)).collect();
         let numbers: BTreeSet<u32> = numbered.keys().copied().collect();
-        let joined = self.open_gates(&mut state, &numbered, &asked.start).and_then(|()| {
+        let joined = self.open_gates(&mut state, &numbered, &asked.start).and_then(|begun| {
             let name = asked.name.as_deref();
             let joined = state.coordinator.join(name, numbers.clone(), asked.deadline, now);
             let member = || name.unwrap_or_default().to_owned();
-            joined.map_err(|_| GroupError::NameTaken { group: self.name.clone(), member: member() })
+            let joined = joined.map_err(|_| GroupError::NameTaken { group: self.name.clone(), member: member() });
+            Ok((joined?, begun))
         });
         match &joined {
             Ok(_) => {
                 state.hold = asked.hold.unwrap_or(state.hold);
+                if let Some(spill) = asked.spill {
+                    for (number, topic) in &numbered {
+                        state.topics[*number as usize].tally.set_spills(spill && topic.durable.is_some());
+                        topic.expect_evictions();
+                    }
+                }
                 for (topic, readers) in topics.iter().zip(&mut readers) {
                     let number = &state.number_of(&self.name, topic);
                     let source = &mut state.topics[*number as usize];
@@ -160,50 +173,96 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             Err(_) => state.close_gates(),
         }
         let link = Arc::new(Link::new(now));
-        if let Ok(member) = joined {
+        if let Ok((member, _)) = joined {
             state.links.insert(member, Arc::clone(&link));
         }
         self.settle(&mut state);
-        Ok((joined?, link))
+        drop(state);
+        drop(readers);
+        let (member, begun) = joined?;
+        if begun && let Err(refused) = self.write_down(&asked.topics) {
+            self.leave(member, Vec::new(), true);
+            return Err(refused);
+        }
+        Ok((member, link))
     }
 
-    /// Joins the partitions of these topics that the group does not gate.
+    /// Has the journal say where the group stands, and waits until that is durable.
+    fn write_down(&self, topics: &[Arc<Inner<E, K>>]) -> Result<(), GroupError> {
+        let Some(durable) = topics.iter().find_map(|topic| topic.durable.as_ref()) else { return Ok(()) };
+        let refused = |cause| GroupError::NotWritten { group: self.name.clone(), cause };
+        durable.journaling.commit_bookmarks().map_err(refused)
+    }
+
+    /// Joins the partitions of these topics that the group does not read. Whether it begins any that is to be written
+    /// down.
     fn open_gates(
         &self,
         state: &mut State<E, K>,
         topics: &Numbered<'_, E, K>,
         start: &StartAt,
-    ) -> Result<(), GroupError> {
-        for (id, place) in state.places.iter_mut().filter(|(_, place)| !place.gates()) {
+    ) -> Result<bool, GroupError> {
+        let epoch = state.coordinator.epoch();
+        let mut begun = false;
+        for (id, place) in state.places.iter_mut().filter(|(_, place)| !place.is_open()) {
             let Some(topic) = topics.get(&id.topic) else { continue };
+            if let Some(bookmark) = &place.bookmark {
+                let at = match place.committed {
+                    Some(committed) => committed,
+                    None if *start == StartAt::Committed => return Err(self.never_read(place)),
+                    None => locate(&self.name, topic, &place.partition, start, 0)?,
+                };
+                if place.committed.is_none() {
+                    bookmark.stand_at(at, epoch);
+                    begun = true;
+                }
+                place.committed = Some(at);
+                self.open_durable(place, at, topic)?;
+                continue;
+            }
             let consumer = match (place.committed, &place.reset) {
                 (Some(committed), _) => {
-                    let stage = Stage::new(place.stage(&self.name)).start(Start::At(Sequence(committed)));
                     let refused = |cause| GroupError::join(&self.name, &topic.name, id.partition, cause);
-                    place.partition.ring.join(stage).map_err(refused)?
+                    let at = Start::At(Sequence(committed));
+                    join_stage(&self.name, at, |stage| place.partition.ring.join(stage)).map_err(refused)?
                 }
-                (None, Some(reset)) => self.begin(place, place.stage(&self.name), reset, topic)?,
-                (None, None) => self.begin(place, place.stage(&self.name), start, topic)?,
+                (None, Some(reset)) => self.begin(place, reset, topic)?,
+                (None, None) if *start == StartAt::Committed => return Err(self.never_read(place)),
+                (None, None) => self.begin(place, start, topic)?,
             };
             place.committed = Some(consumer.consumed().0);
             (place.consumer, place.reset) = (Some(consumer), None);
+        }
+        Ok(begun)
+    }
+
+    fn never_read(&self, place: &Place<E, K>) -> GroupError {
+        let (group, TopicPartition { topic, partition }) = (self.name.clone(), place.name.clone());
+        GroupError::NothingCommitted { group, topic: topic.to_string(), partition }
+    }
+
+    /// A partition of a durable topic is read on from `at`: in the ring, or in the journal if the ring has not that.
+    fn open_durable(&self, place: &mut Place<E, K>, at: u64, topic: &Inner<E, K>) -> Result<(), GroupError> {
+        let ring = &place.partition.ring;
+        match join_stage(&self.name, Start::At(Sequence(at)), |stage| ring.join(stage)) {
+            Ok(consumer) => place.consumer = Some(consumer),
+            Err(BuildError::OutOfRange { .. }) => {
+                // Whether the journal has it, or where it begins.
+                locate(&self.name, topic, &place.partition, &StartAt::Offset(at), at)?;
+                place.behind = true;
+            }
+            Err(cause) => return Err(GroupError::join(&self.name, &topic.name, place.partition.index, cause)),
         }
         Ok(())
     }
 
     /// A consumer of a partition in which nothing is committed.
-    fn begin(
-        &self,
-        place: &Place<E, K>,
-        stage: String,
-        start: &StartAt,
-        topic: &Inner<E, K>,
-    ) -> Result<Consumer<E, K>, GroupError> {
+    fn begin(&self, place: &Place<E, K>, start: &StartAt, topic: &Inner<E, K>) -> Result<Consumer<E, K>, GroupError> {
         if matches!(start, StartAt::Timestamp(_)) && !topic.settings.timestamps {
             return Err(PositionError::NoTimestamps { topic: topic.name.clone() }.into());
         }
         let index = place.partition.index;
-        let joined = place.partition.ring.join(Stage::new(stage).start(start.in_ring(index)));
+        let joined = join_stage(&self.name, start.in_ring(index), |stage| place.partition.ring.join(stage));
         let consumer = joined.map_err(|cause| GroupError::join(&self.name, &topic.name, index, cause))?;
         let mut part = Part { partition: Arc::clone(&place.partition), consumer };
         part.move_to_start(start, topic).map_err(|TooOld { asked, earliest, latest }| {
@@ -243,13 +302,18 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let committed = lease.fence();
         place.committed = Some(committed);
         place.ended = false;
-        let old = place.stage(&self.name);
-        place.generation += 1;
+        let ring = &place.partition.ring;
+        // After the fence: a consumer that the member joins from now on is dropped by itself.
+        let old: Vec<_> = ring.positions().stages.into_iter().map(|stage| stage.name).collect();
         let mut at = Sequence(committed);
         place.consumer = loop {
-            let stage = Stage::new(place.stage(&self.name)).start(Start::At(at));
-            match place.partition.ring.take_over(&old, stage) {
+            // A closed ring takes successors, too.
+            match join_stage(&self.name, Start::At(at), |stage| ring.take_over("", stage)) {
                 Ok(consumer) => break Some(consumer),
+                Err(BuildError::OutOfRange { .. } | BuildError::Closed(_)) if place.bookmark.is_some() => {
+                    place.behind = true;
+                    break None;
+                }
                 // The fenced member's gate stands beyond what it committed only where it passed over slots that hold
                 // no event.
                 Err(BuildError::OutOfRange { earliest, .. }) if earliest.since(at) > 0 => at = earliest,
@@ -257,6 +321,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 Err(_) => break None,
             }
         };
+        for stage in old.iter().filter(|stage| of_group(stage) == stage_name(&self.name, 0)) {
+            let _ = ring.evict(stage);
+        }
     }
 
     /// After every change: tells whom it concerns, and sets the timer.
@@ -338,29 +405,30 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             refused: None,
         };
         for id in changes.given {
+            let source = &state.topics[id.topic as usize];
+            let (topic, tally) = (source.topic.upgrade(), Arc::clone(&source.tally));
             let Some(place) = state.places.get_mut(&id) else { continue };
-            match (place.consumer.take(), place.committed) {
-                (Some(consumer), Some(committed)) => {
-                    let lease = Arc::new(Lease::new(committed));
+            let consumer = place.consumer.take();
+            let behind = std::mem::take(&mut place.behind);
+            match (topic, place.committed) {
+                (Some(topic), Some(committed)) if consumer.is_some() || behind => {
+                    let epoch = changes.epoch;
+                    let bookmark = place.bookmark.as_ref().map(|bookmark| (Arc::clone(bookmark), epoch));
+                    let lease = Arc::new(Lease::new(committed, bookmark));
                     place.lease = Some(Arc::clone(&lease));
                     let (name, partition) = (place.name.clone(), Arc::clone(&place.partition));
-                    let part = (partition.ring.positions().capacity / 4).max(1) as usize;
+                    let part = (topic.settings.capacity / 4).max(1);
                     let (paused, ended) = (false, false);
-                    let Source { tally, time_to_live, retain_for, .. } = &state.topics[id.topic as usize];
-                    let (tally, time_to_live, retain_for) = (Arc::clone(tally), *time_to_live, *retain_for);
-                    learned.given.push(Hand {
-                        id,
-                        name,
-                        partition,
-                        consumer,
-                        lease,
-                        tally,
-                        time_to_live,
-                        retain_for,
-                        part,
-                        paused,
-                        ended,
-                    });
+                    let feed = match consumer {
+                        Some(consumer) => Feed::Ring(consumer),
+                        None => {
+                            lease.set_behind(true);
+                            let (topic, partition) = (Arc::clone(&topic), Arc::clone(&partition));
+                            let behind = Behind::new(topic, partition, &self.name, committed, Wait::default());
+                            Feed::Journal(Box::new(behind))
+                        }
+                    };
+                    learned.given.push(Hand { id, name, topic, partition, feed, lease, tally, part, paused, ended });
                 }
                 _ => {
                     let reason = place.partition.ring.closed().unwrap_or(slipring_ring::Closed::Closed).into();
@@ -410,7 +478,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             _ => return,
         }
         // Who waits for more may be at the end as well.
-        if state.places.values().filter(|place| place.gates()).all(|place| place.ended) {
+        if state.places.values().filter(|place| place.is_open()).all(|place| place.ended) {
             state.links.values().for_each(|link| link.tell());
         }
         self.drained.notify_all();
@@ -448,18 +516,35 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let numbered: Numbered<'_, E, K> =
             topics.iter().map(|topic| (state.number_of(&self.name, topic), topic)).collect();
         // All or nothing: first somebody stands where the group is to stand.
-        let mut probes = BTreeMap::new();
+        let (mut probes, mut places) = (BTreeMap::new(), BTreeMap::new());
         for (&id, place) in &state.places {
             let Some(topic) = numbered.get(&id.topic) else { continue };
-            let stage = stage_name(&self.name, place.generation + 1);
-            probes.insert(id, self.begin(place, stage, start, topic)?);
+            match (place.committed, &place.bookmark) {
+                (None, _) if *start == StartAt::Committed => return Err(self.never_read(place)),
+                (Some(_), _) if *start == StartAt::Committed => {}
+                (committed, Some(_)) => {
+                    let committed = committed.unwrap_or_default();
+                    places.insert(id, locate(&self.name, topic, &place.partition, start, committed)?);
+                }
+                (_, None) => _ = probes.insert(id, self.begin(place, start, topic)?),
+            }
         }
-        let hold = state.hold;
+        let (hold, epoch) = (state.hold, state.coordinator.epoch());
+        for (id, at) in places {
+            let (Some(place), Some(topic)) = (state.places.get_mut(&id), numbered.get(&id.topic)) else { continue };
+            (place.committed, place.ended) = (Some(at), false);
+            (place.consumer, place.behind) = (None, false);
+            if let Some(bookmark) = &place.bookmark {
+                bookmark.stand_at(at, epoch);
+            }
+            if hold {
+                self.open_durable(place, at, topic)?;
+            }
+        }
         for (id, probe) in probes {
             let Some(place) = state.places.get_mut(&id) else { continue };
             place.ended = false;
             if hold {
-                place.generation += 1;
                 (place.committed, place.reset, place.consumer) = (Some(probe.consumed().0), None, Some(probe));
             } else {
                 // What is earliest or latest is found out anew by the one who joins.
@@ -468,7 +553,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         drop(state);
         drop(readers);
-        Ok(())
+        self.write_down(topics)
     }
 
     /// Waits until managed members have read a closed topic to its end, or have gone. False if `deadline` comes first.
@@ -480,7 +565,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let mut state = self.state();
         loop {
             let managed = state.links.values().any(|link| link.managed.load(Ordering::Acquire));
-            let is_read = |(_, place): (_, &Place<E, K>)| place.ended || !place.gates();
+            let is_read = |(_, place): (_, &Place<E, K>)| place.ended || !place.is_open();
             if !managed || state.places.iter().all(is_read) {
                 drop(state);
                 // All topics are read: they are about to end.

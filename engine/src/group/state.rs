@@ -2,8 +2,9 @@
 
 use super::Group;
 use super::assignment::{MemberId, PartitionId};
+use super::bookmark::{self, Bookmark};
 use super::coordinator::Coordinator;
-use super::hand::Hand;
+use super::hand::{Feed, Hand};
 use super::lease::Lease;
 use super::link::Link;
 use super::listener::TopicPartition;
@@ -13,8 +14,8 @@ use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscriber::StartAt;
 use crate::timer::Due;
-use crate::topic::{Inner, Reader, Settings, TopicId};
-use slipring_ring::{Consumer, Stage};
+use crate::topic::{Inner, Reader, TopicId};
+use slipring_ring::{BuildError, Consumer, Stage, Start};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -35,8 +36,8 @@ pub(super) struct Source<E, K: Producers> {
     pub(super) name: Arc<str>,
     /// What is counted of this group in the topic.
     pub(super) tally: Arc<Tally>,
-    pub(super) time_to_live: Option<Duration>,
-    pub(super) retain_for: Option<Duration>,
+    /// Its members have it: the group must not keep the engine, which has the group.
+    pub(super) topic: Weak<Inner<E, K>>,
     /// There while the group gates this topic: partitions that are added are joined through it.
     pub(super) reader: Option<Arc<Newcomers<E, K>>>,
 }
@@ -49,10 +50,12 @@ pub(super) struct Place<E, K: Producers> {
     pub(super) committed: Option<u64>,
     /// Where it is to begin instead.
     pub(super) reset: Option<StartAt>,
-    /// How many consumers were left behind with fenced members: stages need names of their own.
-    pub(super) generation: u32,
     /// The consumer, while no member has the partition.
     pub(super) consumer: Option<Consumer<E, K>>,
+    /// Instead of a consumer: the group reads on from the journal.
+    pub(super) behind: bool,
+    /// Of a durable topic: where the journal has it.
+    pub(super) bookmark: Option<Arc<Bookmark>>,
     /// The right of the member that has it.
     pub(super) lease: Option<Arc<Lease>>,
     /// It was closed, and read and committed to its end.
@@ -64,12 +67,36 @@ impl<E, K: Producers> Place<E, K> {
         self.lease.as_ref().map(|lease| lease.committed()).or(self.committed)
     }
 
-    pub(super) fn gates(&self) -> bool {
-        self.consumer.is_some() || self.lease.is_some()
+    /// Whether the group reads it at present.
+    pub(super) fn is_open(&self) -> bool {
+        self.consumer.is_some() || self.behind || self.lease.is_some()
     }
 
-    pub(super) fn stage(&self, group: &str) -> String {
-        stage_name(group, self.generation)
+    pub(super) fn is_behind(&self) -> bool {
+        self.lease.as_ref().map_or(self.behind, |lease| lease.is_behind())
+    }
+}
+
+/// A consumer of a group. Those of fenced members may be there still: stages need names of their own.
+pub(super) fn join_stage<C>(
+    group: &str,
+    start: Start,
+    join: impl Fn(Stage) -> Result<C, BuildError>,
+) -> Result<C, BuildError> {
+    let mut generation = 0;
+    loop {
+        match join(Stage::new(stage_name(group, generation)).start(start)) {
+            Err(BuildError::NameTaken { .. }) => generation += 1,
+            joined => return joined,
+        }
+    }
+}
+
+/// What all stages of a group have in common; any other name as it is.
+pub(crate) fn without_generation(stage: &str) -> &str {
+    match stage.split_once('#') {
+        Some((group, _)) if group.starts_with("group:") => group,
+        _ => stage,
     }
 }
 
@@ -90,29 +117,46 @@ impl<E, K: Producers> State<E, K> {
             let tally = Arc::new(Tally::new(&stage_name(group, 0), Slow::Gate));
             topic.register(&tally);
             let (id, name) = (topic.id, topic.name.as_str().into());
-            let Settings { time_to_live, retain_for, .. } = topic.settings;
-            self.topics.push(Source { id, name, tally, time_to_live, retain_for, reader: None });
+            self.topics.push(Source { id, name, tally, topic: Arc::downgrade(topic), reader: None });
         }
         let number = number as u32;
         for partition in topic.partitions().iter() {
-            self.place(number, partition);
+            self.place(group, number, topic, partition);
         }
         number
     }
 
-    pub(super) fn place(&mut self, topic: u32, partition: &Arc<Partition<E, K>>) -> &mut Place<E, K> {
-        let id = PartitionId { topic, partition: partition.index };
-        self.coordinator.set_topic(topic, partition.index + 1);
-        let name = &self.topics[topic as usize].name;
-        self.places.entry(id).or_insert_with(|| Place {
-            name: TopicPartition::new(Arc::clone(name), partition.index),
-            partition: Arc::clone(partition),
-            committed: None,
-            reset: None,
-            generation: 0,
-            consumer: None,
-            lease: None,
-            ended: false,
+    pub(super) fn place(
+        &mut self,
+        group: &str,
+        number: u32,
+        topic: &Inner<E, K>,
+        partition: &Arc<Partition<E, K>>,
+    ) -> &mut Place<E, K> {
+        let id = PartitionId { topic: number, partition: partition.index };
+        self.coordinator.set_topic(number, partition.index + 1);
+        let Self { coordinator, topics, places, .. } = self;
+        places.entry(id).or_insert_with(|| {
+            let (mut committed, mut bookmark) = (None, None);
+            if let Some(durable) = &topic.durable {
+                let (journaling, of) = (&durable.journaling, durable.id(partition.index));
+                if let Some((offset, epoch)) = bookmark::recorded(&journaling.catalogue(), group, of) {
+                    committed = Some(offset);
+                    coordinator.go_on_from(epoch);
+                }
+                bookmark = Some(bookmark::new(journaling, group, of));
+            }
+            Place {
+                name: TopicPartition::new(Arc::clone(&topics[number as usize].name), partition.index),
+                partition: Arc::clone(partition),
+                committed,
+                reset: None,
+                consumer: None,
+                behind: false,
+                bookmark,
+                lease: None,
+                ended: false,
+            }
         })
     }
 
@@ -126,7 +170,10 @@ impl<E, K: Producers> State<E, K> {
                     hand.commit_skipped();
                     place.committed = Some(hand.lease.fence());
                     place.lease = None;
-                    place.consumer = Some(hand.consumer);
+                    match hand.feed {
+                        Feed::Ring(consumer) => place.consumer = Some(consumer),
+                        Feed::Journal(_) => place.behind = true,
+                    }
                 }
                 _ => late.push(hand),
             }
@@ -147,7 +194,7 @@ impl<E, K: Producers> State<E, K> {
             source.reader = None;
             for (_, place) in self.places.iter_mut().filter(|(id, _)| id.topic == number) {
                 if !place.ended {
-                    place.consumer = None;
+                    (place.consumer, place.behind) = (None, false);
                 }
             }
         }
@@ -177,9 +224,15 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Newcomers<E, K> {
     fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         let Some(group) = self.group.upgrade() else { return };
         let mut state = group.state();
-        let place = state.place(self.topic, partition);
-        place.committed = Some(consumer.first().0);
+        let Some(topic) = state.topics[self.topic as usize].topic.upgrade() else { return };
+        let epoch = state.coordinator.epoch();
+        let place = state.place(&group.name, self.topic, &topic, partition);
+        let first = consumer.first().0;
+        place.committed = Some(first);
         place.consumer = Some(consumer);
+        if let Some(bookmark) = &place.bookmark {
+            bookmark.stand_at(first, epoch);
+        }
         // It may be that the last member left while the partition was made.
         state.close_gates();
         group.settle(&mut state);

@@ -54,6 +54,8 @@ struct Inner {
     changes: Vec<Change>,
     /// Calls that changed or synced something.
     calls: u64,
+    /// Calls that synced a file.
+    syncs: u64,
     fault: Option<(u64, Fault)>,
     off: bool,
     locked: bool,
@@ -192,6 +194,11 @@ impl SimulatedDisk {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many times a file was synced.
+    pub fn syncs(&self) -> u64 {
+        self.inner().syncs
     }
 
     /// How many calls have changed or synced something.
@@ -410,6 +417,7 @@ impl File for Open {
         let mut inner = self.disk.inner();
         // A failed sync throws away what it did not write, as Linux does: the next one would succeed and lie.
         let outcome = inner.call();
+        inner.syncs += 1;
         let ignore = inner.ignore_sync;
         let inode = &mut inner.inodes[self.inode];
         match outcome {

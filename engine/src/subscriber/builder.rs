@@ -232,6 +232,9 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         if matches!(self.start, StartAt::Timestamp(_)) && !self.topic.settings.timestamps {
             return Err(SubscribeError::NoTimestamps { topic: self.topic.name.clone(), consumer: self.name.clone() });
         }
+        if self.start == StartAt::Committed {
+            return Err(SubscribeError::NoGroup { topic: self.topic.name.clone(), consumer: self.name.clone() });
+        }
         let partitions = self.topic.partitions();
         let joined = partitions.iter().map(|partition| {
             let joined = partition.ring.join(self.stage().start(self.start.in_ring(partition.index)));

@@ -27,11 +27,14 @@ pub enum StartAt {
     /// At the first event that is kept and was published at this time or later; with none, at what is published next.
     /// Needs [`timestamps`](crate::TopicBuilder::timestamps).
     Timestamp(Timestamp),
+    /// Where the group has committed, and nowhere else: a partition in which it has committed nothing is an error. For
+    /// groups, which go on where they committed whatever is said here: the other starts are for what they never read.
+    Committed,
 }
 
 impl StartAt {
     /// The offset to begin at, where one is named.
-    pub(super) fn offset(&self, partition: u32) -> Option<u64> {
+    pub(crate) fn offset(&self, partition: u32) -> Option<u64> {
         match self {
             Self::Offset(offset) => Some(*offset),
             Self::Offsets(offsets) => offsets.get(partition as usize).copied(),

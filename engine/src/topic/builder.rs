@@ -252,12 +252,12 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     where
         E: Event,
     {
-        let (capacity, max_message) = (self.settings.capacity, self.settings.max_message);
+        let max_message = self.settings.max_message;
         let cell = E::cell(max_message);
         if cell.is_some() && max_message > MAX_MESSAGE {
             return Err(TopicError::MaxMessage { name: self.name, asked: max_message });
         }
-        self.create_from(Box::new(move || E::slots(capacity, max_message)), cell)
+        self.create_from(Box::new(move |events| E::slots(events, max_message)), cell)
     }
 
     /// Creates the topic, its slots filled by `make`.
@@ -266,7 +266,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     /// As [`create`](Self::create).
     pub fn create_with(self, make: impl FnMut() -> E + Send + 'static) -> Result<Topic<E, K>, TopicError> {
         let make = Arc::new(Mutex::new(make));
-        let slots: Slots<E> = Box::new(move || {
+        let slots: Slots<E> = Box::new(move |_| {
             let make = Arc::clone(&make);
             Some(Box::new(move || (make.lock().unwrap_or_else(PoisonError::into_inner))()))
         });

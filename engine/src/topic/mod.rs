@@ -12,7 +12,7 @@ use crate::description::Description;
 use crate::durable::Durable;
 use crate::engine::Host;
 use crate::error::{Closed, MAX_PARTITIONS, SubscribeError, TopicError};
-use crate::group::GroupBuilder;
+use crate::group::{self, GroupBuilder};
 use crate::identity::Identities;
 use crate::lifecycle::lifecycle;
 use crate::message::Message;
@@ -50,8 +50,8 @@ impl fmt::Display for TopicId {
     }
 }
 
-/// Makes what makes the events of one partition.
-pub(crate) type Slots<E> = Box<dyn Fn() -> Option<Box<dyn FnMut() -> E>> + Send>;
+/// Makes what makes so many events.
+pub(crate) type Slots<E> = Box<dyn Fn(usize) -> Option<Box<dyn FnMut() -> E>> + Send>;
 
 /// A topic of events of type `E`. Cloning gives another handle of the same topic.
 pub struct Topic<E, K: Producers = Multi> {
@@ -213,15 +213,20 @@ impl<E, K: Producers> Inner<E, K> {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         tallies.retain(|tally| tally.strong_count() > 0);
         tallies.push(Arc::downgrade(tally));
-        if tally.slow != Slow::Gate {
-            self.evicts.store(true, Ordering::Relaxed);
+        if tally.slow() != Slow::Gate {
+            self.expect_evictions();
         }
+    }
+
+    /// There is somebody who must not hold producers up.
+    pub(crate) fn expect_evictions(&self) {
+        self.evicts.store(true, Ordering::Relaxed);
     }
 
     /// The subscriber of this name; of several one after the other, the last.
     pub(crate) fn tally(&self, name: &str) -> Option<Arc<Tally>> {
         let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        tallies.iter().rev().filter_map(Weak::upgrade).find(|tally| tally.name == name)
+        tallies.iter().rev().filter_map(Weak::upgrade).find(|tally| tally.name == group::without_generation(name))
     }
 
     pub(crate) fn evicts(&self) -> bool {
@@ -231,7 +236,7 @@ impl<E, K: Producers> Inner<E, K> {
     /// How a consumer that is in the way is to be treated: itself, or who stands behind it at the same place. None if it
     /// is no subscriber.
     pub(crate) fn slow(&self, name: String) -> Option<(String, Slow)> {
-        let slow = self.tally(&name)?.slow;
+        let slow = self.tally(&name)?.slow();
         Some((name, slow))
     }
 
@@ -295,7 +300,7 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
         };
         for index in begun..total {
             let Settings { capacity, retain, timestamps, .. } = self.settings;
-            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner)();
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner)(capacity);
             let no_memory = || {
                 let bytes = self.slot_bytes().saturating_mul(capacity as u64) as usize;
                 TopicError::Ring { name: name(), cause: BuildError::Memory { bytes } }
@@ -330,7 +335,7 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
     }
 
     /// What one slot takes: the event and its cell, the stamp beside it where there are many producers, and its time.
-    fn slot_bytes(&self) -> u64 {
+    pub(crate) fn slot_bytes(&self) -> u64 {
         let stamp = if K::SINGLE { 0 } else { 8 };
         let event = (std::mem::size_of::<E>() + stamp).next_multiple_of(std::mem::align_of::<E>());
         (event + self.cell + if self.settings.timestamps { 8 } else { 0 }) as u64

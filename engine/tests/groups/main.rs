@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+mod durable;
+mod exactly_once;
+
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);
 const DEADLINE: Duration = Duration::from_secs(10);
