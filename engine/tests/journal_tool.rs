@@ -2,12 +2,14 @@
 
 use slipring::journal::storage::Disk;
 use slipring::journal::{FrameBuilder, Options, PartitionId, Writer, open};
+use slipring::{Engine, Message, Record};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fs, str};
 use tempfile::TempDir;
 
@@ -145,9 +147,9 @@ fn damage_and_a_torn_end_have_codes_of_their_own_and_the_place_is_named() {
     let (code, out, err) = run("cat", &dir, &["--partition", "0"]);
     assert_eq!(code, 3, "what is before is shown, and then it says so");
     assert!((1..40).contains(&out.lines().count()) && err.contains("segment 2"), "{out}{err}");
-    let (code, _, err) = run("repair", &dir, &["--dry-run"]);
+    let (code, out, err) = run("repair", &dir, &["--dry-run"]);
     assert_eq!(code, 3);
-    assert!(err.contains("segment 2"), "{err}");
+    assert!(out.contains("segment 2 at byte") && err.contains("without --dry-run"), "{out}{err}");
     assert_eq!(contents(&dir), before);
 
     let (_folder, dir) = golden();
@@ -179,9 +181,16 @@ fn repair_keeps_what_it_takes_out_and_leaves_a_gap_that_readers_are_told_of() {
     assert!(out.contains("nothing was damaged"), "{out}");
     flip(&segment(&dir, 2), 640);
     fs::remove_file(segment(&dir, 3)).unwrap();
+    let before = contents(&dir);
+    let (code, rehearsed, err) = run("repair", &dir, &["--dry-run", "--json"]);
+    assert_eq!(code, 3, "{err}");
+    assert_eq!(contents(&dir), before, "rehearsed, and nothing else");
     let (code, out, err) = run("repair", &dir, &["--json"]);
     assert_eq!(code, 0, "{err}");
     let repaired = json(&out);
+    for what in ["mended", "lost", "skipped_offsets"] {
+        assert_eq!(json(&rehearsed)[what], repaired[what], "all of it is said before it is done");
+    }
     let mended = repaired["mended"].as_array().unwrap();
     assert!(mended.len() >= 2 && mended.iter().any(|mended| mended["how"] == "lost"), "{out}");
     assert!(repaired["lost"].as_array().unwrap().iter().any(|lost| lost["topic_id"] == 1), "{out}");
@@ -193,6 +202,52 @@ fn repair_keeps_what_it_takes_out_and_leaves_a_gap_that_readers_are_told_of() {
     assert_eq!(code, 0);
     assert!((1..40).contains(&out.lines().count()) && err.contains("lost to damage"), "{out}{err}");
     open(Arc::new(Disk::new(&dir)), Options::default()).unwrap();
+}
+
+#[test]
+fn what_topics_of_an_engine_have_written_is_shown_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    let long = Duration::from_secs(60);
+    let engine = Engine::open(&dir).unwrap();
+    let orders = engine.topic::<Message>("orders.v2-eu").partitions(2).max_message(64).durable().create().unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let mut producer = orders.producer().create().unwrap();
+    for number in 0..6 {
+        let text = format!("order {number}");
+        producer.send(Record::new(text.as_bytes()).key("acme").partition(number % 2).header("trace", "7")).unwrap();
+    }
+    ticks.producer().create().unwrap().publish(|tick| *tick = 42).unwrap();
+    drop(producer);
+    assert!(engine.shutdown(long).is_complete());
+
+    let (code, out, err) = run("stat", &dir, &["--json"]);
+    assert_eq!(code, 0, "{err}");
+    let stat = json(&out);
+    let named: Vec<_> = stat["partitions"].as_array().unwrap().iter().map(|it| it["topic"].as_str().unwrap()).collect();
+    assert_eq!(named.iter().filter(|name| **name == "orders.v2-eu").count(), 2, "{out}");
+    assert!(named.contains(&"ticks"), "{out}");
+    let (code, out, err) = run("cat", &dir, &["--topic", "orders.v2-eu", "--partition", "1", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let records: Vec<_> = out.lines().map(json).collect();
+    assert_eq!(records.len(), 3, "{out}");
+    assert_eq!((&records[1]["value"], &records[1]["offset"]), (&"order 3".into(), &1.into()), "{out}");
+    assert!(records.iter().all(|record| record["key"] == "acme" && record["topic"] == "orders.v2-eu"), "{out}");
+    let (_, out, _) = run("tail", &dir, &["--topic", "ticks", "--json"]);
+    assert_eq!(json(out.lines().next().unwrap())["value_hex"], "2a00000000000000", "{out}");
+    let (code, out, _) = run("verify", &dir, &["--json"]);
+    assert_eq!((code, &json(&out)["records"]), (0, &7.into()), "{out}");
+    let (code, out, err) = run("export", &dir, &["--format", "csv"]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(out.matches("orders.v2-eu").count(), 6, "{out}");
+    for entry in fs::read_dir(&dir).unwrap() {
+        let (entry, ours) = (entry.unwrap(), ["segment", "index"]);
+        let name = entry.path();
+        let known = name.extension().is_some_and(|kind| ours.iter().any(|ours| kind == *ours));
+        assert!(known || ["lock", "checkpoint"].iter().any(|file| name.ends_with(file)), "{name:?}");
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name:?}");
+    }
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[test]

@@ -82,13 +82,23 @@ impl Helper {
     }
 
     /// Waits until all tasks are done, and ends the thread. The lock is given up when both are dropped.
-    pub fn finish(self) -> Arc<Lock> {
-        let Self { thread, lock, .. } = self;
-        if let Some(Thread { tasks, handle, .. }) = thread {
+    pub fn finish(mut self) -> Arc<Lock> {
+        self.end();
+        Arc::clone(&self.lock)
+    }
+
+    fn end(&mut self) {
+        if let Some(Thread { tasks, handle, .. }) = self.thread.take() {
             drop(tasks);
             let _ = handle.join();
         }
-        lock
+    }
+}
+
+impl Drop for Helper {
+    /// The thread has the lock, too: who drops a writer can open the journal again at once.
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -47,6 +47,7 @@ pub mod error;
 pub mod format;
 mod helper;
 mod index;
+mod overlay;
 mod reader;
 mod recovery;
 pub mod repair;
@@ -55,6 +56,8 @@ mod segment;
 pub mod simulated;
 mod snapshot;
 pub mod storage;
+mod survey;
+mod surveyor;
 mod walk;
 pub mod writer;
 
@@ -64,10 +67,11 @@ mod tests;
 pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, PartitionId};
 pub use reader::{Reader, Record, Start, Visible};
-pub use recovery::{Recovered, Survey, Torn, inspect, open, survey_to_damage};
+pub use recovery::{Progress, Recovered, Torn, open, open_with};
 pub use retention::{Freed, Retention};
 pub use segment::{PlaceReport, SegmentReport};
 pub use snapshot::State;
+pub use survey::{Survey, inspect, survey_to_damage};
 pub use walk::{Frames, Payload};
 pub use writer::{SyncJob, Writer};
 
@@ -77,6 +81,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 /// A topic in a journal's catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +144,7 @@ pub(crate) struct Sabotage {
     pub serve_before_sync: bool,
     pub forget_producers: bool,
     pub forget_ids: bool,
+    pub join_at_a_past_slot: bool,
 }
 
 impl Options {
@@ -168,6 +174,36 @@ pub(crate) struct Shared {
     durable: AtomicU64,
     poison: OnceLock<DiskError>,
     syncing: AtomicBool,
+    synced: Synced,
+}
+
+/// Only the job in flight counts here.
+#[derive(Default)]
+struct Synced {
+    count: AtomicU64,
+    nanos: AtomicU64,
+    longest: AtomicU64,
+}
+
+impl Synced {
+    fn add(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.longest.fetch_max(nanos, Ordering::Relaxed);
+    }
+}
+
+/// How often a journal was synced since it was opened, and what that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Syncs {
+    /// How many there were.
+    pub count: u64,
+    /// All of their time.
+    pub total: Duration,
+    /// The longest one.
+    pub longest: Duration,
 }
 
 impl fmt::Debug for Journal {
@@ -186,6 +222,13 @@ impl Journal {
     /// The position below which all is durable.
     pub fn durable(&self) -> u64 {
         self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// How often it was synced since it was opened, and what that took. Counted one after the other while syncs go on.
+    pub fn syncs(&self) -> Syncs {
+        let Synced { count, nanos, longest } = &self.shared.synced;
+        let time = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed));
+        Syncs { count: count.load(Ordering::Relaxed), total: time(nanos), longest: time(longest) }
     }
 
     /// Why the journal takes nothing more; none while it does.
@@ -248,6 +291,7 @@ impl Shared {
             durable: AtomicU64::new(end),
             poison: OnceLock::new(),
             syncing: AtomicBool::new(false),
+            synced: Synced::default(),
         }
     }
 

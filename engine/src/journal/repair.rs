@@ -10,9 +10,12 @@ use super::format::{
     ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, PartitionId,
     SEGMENT_HEAD, SegmentHeader, aligned,
 };
-use super::recovery::{Survey, copy_range, last_set, open, survey_to_damage, take_away};
+use super::overlay::Overlay;
+use super::recovery::{copy_range, open, take_away};
 use super::segment::{Window, finish, index_name, segment_name, segment_number};
 use super::storage::{File, Storage};
+use super::survey::{Survey, survey_to_damage};
+use super::surveyor::last_set;
 use super::{Options, ReplayError, Torn};
 use std::collections::BTreeMap;
 use std::io;
@@ -21,6 +24,9 @@ use std::sync::Arc;
 
 /// No reservation that may be lost goes further beyond the last record.
 const RESERVED: u64 = 1 << 30;
+
+/// No more segments than these are put in the place of lost ones.
+const MOST_LOST: u64 = 1 << 16;
 
 /// What a repair did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +159,14 @@ pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64
     writer.mark(time)?;
     writer.sync()?;
     Ok(Repaired { mended, lost, torn: recovered.torn, skipped_offsets })
+}
+
+/// What [`repair`] would do, to the last damage: it is done in memory, and nothing on the disk is changed or locked.
+///
+/// # Errors
+/// As [`repair`], but for the lock.
+pub fn rehearse(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64)) -> Result<Repaired, RepairError> {
+    repair(Arc::new(Overlay::new(storage)), time, progress)
 }
 
 impl How {
@@ -292,17 +306,21 @@ impl Place<'_> {
             }
             (None, Some(next)) => {
                 let count = next.number - self.segment;
-                let begin = if self.segment == 1 { 0 } else { next.first.saturating_sub(count * size) };
+                let begin = if self.segment == 1 { 0 } else { next.first.saturating_sub(count.saturating_mul(size)) };
                 (count, begin, next.first)
             }
             (Some(before), None) => {
                 let begin = before.first + before.size;
                 let count = there
                     .map_or_else(|| self.durable.saturating_sub(begin).div_ceil(size), |there| there - self.segment);
-                (count, begin, begin + count * size)
+                (count, begin, begin.saturating_add(count.saturating_mul(size)))
             }
             (None, None) => return self.hopeless("no segment is left"),
         };
+        if count > MOST_LOST {
+            return self
+                .hopeless("the durable mark is further than any journal goes: a checksum matches what nobody wrote");
+        }
         let each = end.saturating_sub(begin) / count.max(1) / ALIGN * ALIGN;
         if count == 0 || each < ALIGN {
             return self.hopeless("the segments around it leave no room for it");

@@ -2,9 +2,10 @@
 
 use super::error::{DiskError, Malformed, ReplayError};
 use super::format::{FrameHeader, FrameKind, SEGMENT_HEAD, SegmentHeader};
-use super::recovery::{Survey, unpack_frame};
+use super::recovery::unpack_frame;
 use super::segment::{Segment, SegmentReport, Window, segment_name};
 use super::storage::Storage;
+use super::survey::Survey;
 use super::{JournalId, Options};
 use std::borrow::Cow;
 use std::collections::VecDeque;

@@ -21,6 +21,7 @@ use super::storage::Lock;
 use super::{Journal, Shared};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// The one that appends. There is one for a journal.
 pub struct Writer {
@@ -420,11 +421,13 @@ impl SyncJob {
     /// The sync failed: the journal is poisoned.
     pub fn run(mut self) -> Result<u64, WriteError> {
         self.done = true;
+        let begun = Instant::now();
         for segment in &self.segments {
             if let Err(cause) = segment.file.sync() {
                 return Err(self.shared.fail(segment.disk_error("sync", &cause)));
             }
         }
+        self.shared.synced.add(begun.elapsed());
         self.shared.durable.store(self.position, Ordering::Release);
         self.shared.syncing.store(false, Ordering::Release);
         // All but the last were left before this sync began.

@@ -208,3 +208,26 @@ pub(super) fn reopen(disk: &SimulatedDisk, options: &Options, story: &mut Story)
     story.cut(frames);
     Ok(writer)
 }
+
+#[test]
+fn an_opening_tells_how_far_it_has_come() {
+    let disk = SimulatedDisk::new();
+    let options = Options { segment_size: 2 << 20, helper: false, ..Options::default() };
+    let (mut writer, _) = open(Arc::new(disk.clone()), options.clone()).unwrap();
+    let mut frame = FrameBuilder::new();
+    for offset in 0..100 {
+        frame.record(part(0), offset, None, &[7; 60_000]);
+        writer.append(&mut frame, 1).unwrap();
+    }
+    writer.sync().unwrap();
+    let after = disk.crash(3);
+    let mut heard = Vec::new();
+    let (_, recovered) = open_with(Arc::new(after.clone()), options, &mut |now| heard.push(now)).unwrap();
+    assert!(heard.len() > 3 && heard.is_sorted_by_key(|now| now.read), "{heard:?}");
+    assert!(heard.iter().all(|now| now.read <= now.total));
+    let last = heard.last().unwrap();
+    assert!(last.read >= recovered.scanned - 4096 && last.total - last.read < 4096, "{last:?}, {}", recovered.scanned);
+    let mut quiet = 0;
+    drop(open_with(Arc::new(SimulatedDisk::new()), small(), &mut |_| quiet += 1).unwrap());
+    assert_eq!(quiet, 0);
+}

@@ -51,8 +51,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_journal_is_its_model(steps in prop::collection::vec(step(), 1..25), packed in any::<bool>()) {
-        let options = Options { codec: if packed { Codec::Lz4 } else { Codec::Plain }, ..small() };
+    fn a_journal_is_its_model(steps in prop::collection::vec(step(), 1..25), packed in 0..3_usize) {
+        let codec = [Codec::Plain, Codec::Lz4, Codec::Zstd][packed];
+        let options = Options { codec, ..small() };
         let mut disk = SimulatedDisk::new();
         let mut story = Story::default();
         let mut writer = reopen(&disk, &options, &mut story).unwrap();

@@ -3,7 +3,7 @@
 use super::{Directory, Done, Failure, TORN, size, topic_name, topics};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use slipring::journal::repair::{How, repair};
+use slipring::journal::repair::{How, rehearse, repair};
 use slipring::journal::{OpenError, survey_to_damage};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(crate) struct Verify {
 pub(crate) struct Repair {
     #[command(flatten)]
     directory: Directory,
-    /// Say what is wrong, and change nothing
+    /// Say all that is wrong and what would be done about it, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -114,20 +114,25 @@ pub(crate) fn verify(arguments: &Verify) -> Done {
 pub(crate) fn repair_command(arguments: &Repair) -> Done {
     let bytes = arguments.directory.bytes();
     let bar = bar(bytes);
-    if arguments.dry_run {
-        let looked = arguments.directory.look(true, &mut |read| bar.set_position(read));
-        bar.finish_and_clear();
-        return looked?.end();
-    }
     let disk = arguments.directory.disk();
     // Looked at first: no file of a directory is touched that has no journal.
-    if bytes == 0 {
+    if bytes == 0 || arguments.dry_run {
         drop(arguments.directory.look(false, &mut |_| {})?);
     }
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-    let repaired = repair(Arc::new(disk.clone()), time, &mut |read| bar.set_position(read));
+    let work = if arguments.dry_run { rehearse } else { repair };
+    let repaired = work(Arc::new(disk.clone()), time, &mut |read| bar.set_position(read));
     bar.finish_and_clear();
     let repaired = repaired?;
+    // What is damaged still.
+    let end = || match repaired.mended.len() {
+        0 => Ok(()),
+        _ if !arguments.dry_run => Ok(()),
+        places => {
+            let cause = format!("damaged in {places} places: without --dry-run that is what a repair does");
+            Err(Failure::new(super::DAMAGED, cause))
+        }
+    };
     let named =
         survey_to_damage(&disk, false, &mut |_| {}).map(|(survey, _)| topics(survey.state())).unwrap_or_default();
     let mut out = std::io::stdout().lock();
@@ -160,10 +165,9 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
                 })
             })
             .collect();
-        let document =
-            json!({ "version": 1, "mended": mended, "lost": lost, "skipped_offsets": repaired.skipped_offsets });
+        let document = json!({ "version": 1, "dry_run": arguments.dry_run, "mended": mended, "lost": lost, "skipped_offsets": repaired.skipped_offsets });
         writeln!(out, "{document}")?;
-        return Ok(());
+        return end();
     }
     if repaired.mended.is_empty() {
         writeln!(out, "nothing was damaged, and nothing was changed")?;
@@ -191,5 +195,5 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
             "the end of the journal is among it: partitions go on at offsets that nothing lost can have had"
         )?;
     }
-    Ok(())
+    end()
 }

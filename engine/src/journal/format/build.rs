@@ -1,0 +1,175 @@
+//! Putting a frame's payload together.
+
+use super::PartitionId;
+use super::entry::{ENTRY, Extent, FIXED, RUN, RawEntry, RawExtent, RawRun, TIMED};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+/// Collects what goes into one frame, all or none.
+#[derive(Debug, Default)]
+pub struct FrameBuilder {
+    payload: Vec<u8>,
+    entries: u32,
+    open: Option<OpenRun>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OpenRun {
+    at: usize,
+    partition: PartitionId,
+    first: u64,
+    count: u32,
+    fixed: Option<u32>,
+    timed: bool,
+}
+
+impl FrameBuilder {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.payload.is_empty()
+    }
+
+    /// Bytes that the payload has so far.
+    pub fn len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// How many entries it has.
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// Forgets all, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.payload.clear();
+        self.entries = 0;
+        self.open = None;
+    }
+
+    /// The finished payload.
+    pub fn payload(&mut self) -> &[u8] {
+        self.close();
+        &self.payload
+    }
+
+    /// A record; consecutive ones of a partition share a head.
+    pub fn record(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, bytes: &[u8]) {
+        self.record_with(partition, offset, time, |out| out.extend_from_slice(bytes));
+    }
+
+    /// A record whose bytes are appended by `fill`, which must only append.
+    pub fn record_with(
+        &mut self,
+        partition: PartitionId,
+        offset: u64,
+        time: Option<u64>,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.begin(partition, offset, time, None);
+        let at = self.payload.len();
+        self.payload.extend_from_slice(&[0; 4]);
+        fill(&mut self.payload);
+        let len = (self.payload.len() - at - 4) as u32;
+        self.payload[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    }
+
+    /// A record of a partition whose records are all of one size, which is then written once a run.
+    pub fn fixed(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, bytes: &[u8]) {
+        self.begin(partition, offset, time, Some(bytes.len() as u32));
+        self.payload.extend_from_slice(bytes);
+    }
+
+    /// The same, its `size` bytes appended by `fill`.
+    pub(crate) fn fixed_with(
+        &mut self,
+        partition: PartitionId,
+        offset: u64,
+        time: Option<u64>,
+        size: usize,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.begin(partition, offset, time, Some(size as u32));
+        fill(&mut self.payload);
+    }
+
+    fn begin(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, fixed: Option<u32>) {
+        let timed = time.is_some();
+        match &mut self.open {
+            Some(open)
+                if open.partition == partition
+                    && open.first + u64::from(open.count) == offset
+                    && open.fixed == fixed
+                    && open.timed == timed =>
+            {
+                open.count += 1;
+            }
+            _ => {
+                self.close();
+                let at = self.payload.len();
+                self.payload.resize(at + RUN, 0);
+                self.open = Some(OpenRun { at, partition, first: offset, count: 1, fixed, timed });
+                self.entries += 1;
+            }
+        }
+        if let Some(time) = time {
+            self.payload.extend_from_slice(&time.to_le_bytes());
+        }
+    }
+
+    fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let flags = if open.fixed.is_some() { FIXED } else { 0 } | if open.timed { TIMED } else { 0 };
+        let len = self.payload.len() - open.at - ENTRY;
+        let head = RawEntry { kind: 1, flags, what: U16::new(0), len: U32::new(len as u32) };
+        let run = RawRun {
+            topic: U32::new(open.partition.topic),
+            partition: U32::new(open.partition.partition),
+            first: U64::new(open.first),
+            count: U32::new(open.count),
+            size: U32::new(open.fixed.unwrap_or(0)),
+        };
+        self.payload[open.at..open.at + ENTRY].copy_from_slice(head.as_bytes());
+        self.payload[open.at + ENTRY..open.at + RUN].copy_from_slice(run.as_bytes());
+    }
+
+    fn entry(&mut self, kind: u8, what: u16, parts: &[&[u8]]) {
+        self.close();
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let head = RawEntry { kind, flags: 0, what: U16::new(what), len: U32::new(len as u32) };
+        self.payload.extend_from_slice(head.as_bytes());
+        parts.iter().for_each(|part| self.payload.extend_from_slice(part));
+        self.entries += 1;
+    }
+
+    /// Sets a value of state.
+    pub fn put(&mut self, what: u16, key: &[u8], value: &[u8]) {
+        self.entry(2, what, &[&(key.len() as u32).to_le_bytes(), key, value]);
+    }
+
+    /// Takes a value of state away.
+    pub fn delete(&mut self, what: u16, key: &[u8]) {
+        self.entry(3, what, &[key]);
+    }
+
+    /// Sets where a partition stands.
+    pub fn extent(&mut self, partition: PartitionId, extent: Extent) {
+        let raw = RawExtent {
+            topic: U32::new(partition.topic),
+            partition: U32::new(partition.partition),
+            start: U64::new(extent.start),
+            end: U64::new(extent.end),
+            reserved: U64::new(extent.reserved),
+        };
+        self.entry(4, 0, &[raw.as_bytes()]);
+    }
+
+    /// Says that segments below `number` are no more.
+    pub fn floor(&mut self, number: u64) {
+        self.entry(5, 0, &[&number.to_le_bytes()]);
+    }
+}

@@ -1,0 +1,273 @@
+//! What stands in a frame's payload: records of partitions, and changes of state.
+
+use super::super::error::Malformed;
+use super::PartitionId;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Where a partition stands: all of its offsets are below `end`, those below `start` are no more, and none at or above
+/// `reserved` was ever issued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The earliest offset that is kept.
+    pub start: u64,
+    /// The next offset after the last record.
+    pub end: u64,
+    /// No offset at or above it was issued.
+    pub reserved: u64,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RawEntry {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) what: U16,
+    pub(super) len: U32,
+}
+
+pub(super) const ENTRY: usize = 8;
+pub(super) const RUN: usize = 32;
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RawRun {
+    pub(super) topic: U32,
+    pub(super) partition: U32,
+    pub(super) first: U64,
+    pub(super) count: U32,
+    pub(super) size: U32,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RawExtent {
+    pub(super) topic: U32,
+    pub(super) partition: U32,
+    pub(super) start: U64,
+    pub(super) end: U64,
+    pub(super) reserved: U64,
+}
+
+pub(super) const FIXED: u8 = 1;
+pub(super) const TIMED: u8 = 2;
+
+/// Records of one partition with consecutive offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run<'p> {
+    /// Whose they are.
+    pub partition: PartitionId,
+    /// The first record's offset.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
+    /// All are of this size; none if each says its own.
+    fixed: Option<u32>,
+    timed: bool,
+    body: &'p [u8],
+}
+
+/// A part of a frame's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry<'p> {
+    /// Records.
+    Run(Run<'p>),
+    /// A value of state is set.
+    Put {
+        /// What kind of state: the engine's business.
+        what: u16,
+        /// Its key.
+        key: &'p [u8],
+        /// Its value.
+        value: &'p [u8],
+    },
+    /// A value of state is no more.
+    Delete {
+        /// What kind of state.
+        what: u16,
+        /// Its key.
+        key: &'p [u8],
+    },
+    /// A partition's extent is set.
+    Extent(PartitionId, Extent),
+    /// Segments below this number are no more.
+    Floor(u64),
+}
+
+impl<'p> Run<'p> {
+    /// The offset after the last record.
+    pub fn end(&self) -> u64 {
+        self.first.saturating_add(u64::from(self.count))
+    }
+
+    /// Where its records lie, whether all have one size, and whether each has a time.
+    pub(crate) fn shape(&self) -> (&'p [u8], (Option<u32>, bool)) {
+        (self.body, (self.fixed, self.timed))
+    }
+
+    /// The records of a run that was looked at before.
+    pub(crate) fn shaped(left: &'p [u8], next: u64, count: u32, fixed: Option<u32>, timed: bool) -> Records<'p> {
+        Records { left, next, count, fixed, timed }
+    }
+
+    /// Bytes of the records, with their lengths and times.
+    pub fn bytes(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    /// Whether each record has a time of its own.
+    pub fn timed(&self) -> bool {
+        self.timed
+    }
+
+    /// Its records: offset, time, bytes.
+    pub fn records(&self) -> Records<'p> {
+        Records { left: self.body, next: self.first, count: self.count, fixed: self.fixed, timed: self.timed }
+    }
+}
+
+/// The records of a [`Run`].
+#[derive(Clone, Debug)]
+pub struct Records<'p> {
+    left: &'p [u8],
+    next: u64,
+    count: u32,
+    fixed: Option<u32>,
+    timed: bool,
+}
+
+/// A record as it stands in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored<'p> {
+    /// Its offset.
+    pub offset: u64,
+    /// Its own time, if it has one.
+    pub time: Option<u64>,
+    /// Its bytes.
+    pub bytes: &'p [u8],
+}
+
+impl Records<'_> {
+    /// Bytes that are still to be given.
+    pub(crate) fn left(&self) -> usize {
+        self.left.len()
+    }
+}
+
+fn split<'p>(left: &mut &'p [u8], len: usize) -> Option<&'p [u8]> {
+    let (taken, rest) = left.split_at_checked(len)?;
+    *left = rest;
+    Some(taken)
+}
+
+fn split_u64(left: &mut &[u8]) -> Option<u64> {
+    split(left, 8)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+fn split_u32(left: &mut &[u8]) -> Option<u32> {
+    split(left, 4)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+impl<'p> Iterator for Records<'p> {
+    type Item = Stored<'p>;
+
+    /// Ends early where the body is too short; [`entries`] has made sure that it is not.
+    fn next(&mut self) -> Option<Stored<'p>> {
+        self.count = self.count.checked_sub(1)?;
+        let time = if self.timed { Some(split_u64(&mut self.left)?) } else { None };
+        let len = match self.fixed {
+            Some(size) => size,
+            None => split_u32(&mut self.left)?,
+        };
+        let bytes = split(&mut self.left, len as usize)?;
+        let offset = self.next;
+        self.next += 1;
+        Some(Stored { offset, time, bytes })
+    }
+}
+
+/// The entries of a payload whose checksum was seen to match.
+///
+/// # Errors
+/// Each item: a length that leads out of the payload, a kind that nobody knows, a run that is not as long as it says.
+pub fn entries(payload: &[u8]) -> Entries<'_> {
+    Entries { left: payload }
+}
+
+/// See [`entries`].
+#[derive(Clone, Debug)]
+pub struct Entries<'p> {
+    left: &'p [u8],
+}
+
+impl<'p> Iterator for Entries<'p> {
+    type Item = Result<Entry<'p>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let entry = self.entry();
+        if entry.is_err() {
+            self.left = &[];
+        }
+        Some(entry)
+    }
+}
+
+impl<'p> Entries<'p> {
+    fn entry(&mut self) -> Result<Entry<'p>, Malformed> {
+        let head = split(&mut self.left, ENTRY).ok_or(Malformed::Entry)?;
+        let head = RawEntry::read_from_bytes(head).map_err(|_| Malformed::Entry)?;
+        let mut body = split(&mut self.left, head.len.get() as usize).ok_or(Malformed::Entry)?;
+        let what = head.what.get();
+        match head.kind {
+            1 => run(head.flags, body),
+            2 => {
+                let len = split_u32(&mut body).ok_or(Malformed::Entry)?;
+                let key = split(&mut body, len as usize).ok_or(Malformed::Entry)?;
+                Ok(Entry::Put { what, key, value: body })
+            }
+            3 => Ok(Entry::Delete { what, key: body }),
+            4 => {
+                let raw = RawExtent::read_from_bytes(body).map_err(|_| Malformed::Entry)?;
+                let partition = PartitionId { topic: raw.topic.get(), partition: raw.partition.get() };
+                let extent = Extent { start: raw.start.get(), end: raw.end.get(), reserved: raw.reserved.get() };
+                Ok(Entry::Extent(partition, extent))
+            }
+            5 => Ok(Entry::Floor(split_u64(&mut body).ok_or(Malformed::Entry)?)),
+            _ => Err(Malformed::Entry),
+        }
+    }
+}
+
+fn run(flags: u8, body: &[u8]) -> Result<Entry<'_>, Malformed> {
+    let (raw, body) = RawRun::read_from_prefix(body).map_err(|_| Malformed::Entry)?;
+    let fixed = (flags & FIXED != 0).then_some(raw.size.get());
+    let run = Run {
+        partition: PartitionId { topic: raw.topic.get(), partition: raw.partition.get() },
+        first: raw.first.get(),
+        count: raw.count.get(),
+        fixed,
+        timed: flags & TIMED != 0,
+        body,
+    };
+    let whole = match fixed {
+        Some(size) => {
+            let each = u64::from(size) + if run.timed { 8 } else { 0 };
+            u64::from(run.count) * each == body.len() as u64
+        }
+        None => {
+            let mut records = run.records();
+            let counted = records.by_ref().count();
+            counted == run.count as usize && records.left.is_empty()
+        }
+    };
+    let bounded = run.first.checked_add(u64::from(run.count)).is_some();
+    if whole && bounded && run.count > 0 { Ok(Entry::Run(run)) } else { Err(Malformed::Entry) }
+}
+
+const _: () = {
+    assert!(size_of::<RawEntry>() == ENTRY);
+    assert!(size_of::<RawEntry>() + size_of::<RawRun>() == RUN);
+};

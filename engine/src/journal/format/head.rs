@@ -1,0 +1,318 @@
+//! Heads of segments and frames, and how payloads are packed.
+
+use super::super::error::Malformed;
+use super::{ALIGN, FRAME_HEADER, JournalId, MAJOR, MAX_PAYLOAD, aligned};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+const SEGMENT_MAGIC: [u8; 8] = *b"SLIPRING";
+const FRAME_MAGIC: [u8; 4] = *b"FRAM";
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawSegment {
+    magic: [u8; 8],
+    major: U16,
+    minor: U16,
+    flags: U32,
+    id: JournalId,
+    number: U64,
+    first: U64,
+    size: U64,
+    incarnation: U32,
+    checksum: U32,
+}
+
+/// The head of a segment file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// The journal that it belongs to.
+    pub id: JournalId,
+    /// Counted from 1; the file's name.
+    pub number: u64,
+    /// The position of the file's first byte.
+    pub first: u64,
+    /// Bytes that the file may have: the next segment's first position is `first + size`.
+    pub size: u64,
+    /// Of the opening that made it.
+    pub incarnation: u32,
+    /// A repair put it in the place of a segment that was lost: it has no frames.
+    pub lost: bool,
+}
+
+const LOST: u32 = 1;
+
+impl SegmentHeader {
+    /// The bytes of the header, with its checksum.
+    pub fn encode(&self) -> [u8; 64] {
+        let mut raw = RawSegment {
+            magic: SEGMENT_MAGIC,
+            major: U16::new(MAJOR),
+            minor: U16::new(0),
+            flags: U32::new(if self.lost { LOST } else { 0 }),
+            id: self.id,
+            number: U64::new(self.number),
+            first: U64::new(self.first),
+            size: U64::new(self.size),
+            incarnation: U32::new(self.incarnation),
+            checksum: U32::new(0),
+        };
+        raw.checksum = U32::new(crc32c::crc32c(&raw.as_bytes()[..60]));
+        let mut bytes = [0; 64];
+        bytes.copy_from_slice(raw.as_bytes());
+        bytes
+    }
+
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// Not a segment, a checksum that does not match, or a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (raw, _) = RawSegment::read_from_prefix(bytes).map_err(|_| Malformed::Short)?;
+        if raw.magic != SEGMENT_MAGIC {
+            return Err(Malformed::Magic);
+        }
+        if raw.checksum.get() != crc32c::crc32c(&bytes[..60]) {
+            return Err(Malformed::Checksum);
+        }
+        if raw.major.get() != MAJOR {
+            return Err(Malformed::Version(raw.major.get()));
+        }
+        let header = Self {
+            id: raw.id,
+            number: raw.number.get(),
+            first: raw.first.get(),
+            size: raw.size.get(),
+            incarnation: raw.incarnation.get(),
+            lost: raw.flags.get() & LOST != 0,
+        };
+        let sane = header.size.is_multiple_of(ALIGN) && header.first.checked_add(header.size).is_some();
+        if sane { Ok(header) } else { Err(Malformed::Length) }
+    }
+
+    /// The checksum that the header carries.
+    pub fn checksum(&self) -> u32 {
+        crc32c::crc32c(&self.encode()[..60])
+    }
+}
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// Records and changes of state, all or none.
+    Data,
+    /// A part of what must outlive elder segments.
+    Snapshot {
+        /// The first part.
+        first: bool,
+        /// The last part.
+        last: bool,
+    },
+    /// Nothing but the durable mark.
+    Mark,
+    /// A repair put it where damage was. The chain of checksums begins anew behind it.
+    Gap,
+}
+
+/// How the payload is packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Codec {
+    /// Not at all.
+    #[default]
+    Plain,
+    /// LZ4, fast.
+    Lz4,
+    /// Zstandard, small; behind the feature `zstd`.
+    Zstd,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawFrame {
+    magic: [u8; 4],
+    version: u8,
+    kind: u8,
+    codec: u8,
+    flags: u8,
+    stored: U32,
+    raw: U32,
+    position: U64,
+    durable: U64,
+    time: U64,
+    incarnation: U32,
+    entries: U32,
+    previous: U32,
+    payload: U32,
+    reserved: U32,
+    checksum: U32,
+}
+
+/// The head of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What it is for.
+    pub kind: FrameKind,
+    /// How the payload is packed.
+    pub codec: Codec,
+    /// Bytes of the payload as it is stored.
+    pub stored: u32,
+    /// Bytes of the payload when unpacked.
+    pub raw: u32,
+    /// The position of its first byte.
+    pub position: u64,
+    /// All below was durable when this was written.
+    pub durable: u64,
+    /// When it was written: nanoseconds since the epoch.
+    pub time: u64,
+    /// Of the opening that wrote it.
+    pub incarnation: u32,
+    /// How many entries the payload has.
+    pub entries: u32,
+    /// The checksum of the frame before.
+    pub previous: u32,
+    /// The checksum of the payload as it is stored.
+    pub payload: u32,
+}
+
+impl FrameHeader {
+    /// The bytes of the header, with its checksum; that again, for the next frame.
+    pub fn encode(&self, id: &JournalId) -> ([u8; FRAME_HEADER], u32) {
+        let (kind, flags) = match self.kind {
+            FrameKind::Data => (1, 0),
+            FrameKind::Snapshot { first, last } => (2, u8::from(first) | u8::from(last) << 1),
+            FrameKind::Mark => (3, 0),
+            FrameKind::Gap => (4, 0),
+        };
+        let codec = match self.codec {
+            Codec::Plain => 0,
+            Codec::Lz4 => 1,
+            Codec::Zstd => 2,
+        };
+        let raw = RawFrame {
+            magic: FRAME_MAGIC,
+            version: 1,
+            kind,
+            codec,
+            flags,
+            stored: U32::new(self.stored),
+            raw: U32::new(self.raw),
+            position: U64::new(self.position),
+            durable: U64::new(self.durable),
+            time: U64::new(self.time),
+            incarnation: U32::new(self.incarnation),
+            entries: U32::new(self.entries),
+            previous: U32::new(self.previous),
+            payload: U32::new(self.payload),
+            reserved: U32::new(0),
+            checksum: U32::new(0),
+        };
+        let mut bytes = [0; FRAME_HEADER];
+        bytes.copy_from_slice(raw.as_bytes());
+        let checksum = frame_checksum(id, &bytes);
+        bytes[60..].copy_from_slice(&checksum.to_le_bytes());
+        (bytes, checksum)
+    }
+
+    /// Reads a header of journal `id` that must stand at `position`; its checksum comes with it.
+    ///
+    /// # Errors
+    /// No frame, a checksum that does not match, another place or version, or lengths that no frame has.
+    pub fn decode(id: &JournalId, position: u64, bytes: &[u8]) -> Result<(Self, u32), Malformed> {
+        let (raw, _) = RawFrame::read_from_prefix(bytes).map_err(|_| Malformed::Short)?;
+        if raw.magic != FRAME_MAGIC {
+            return Err(Malformed::Magic);
+        }
+        let checksum = frame_checksum(id, &bytes[..FRAME_HEADER]);
+        if raw.checksum.get() != checksum {
+            return Err(Malformed::Checksum);
+        }
+        if raw.version != 1 {
+            return Err(Malformed::Version(raw.version.into()));
+        }
+        if raw.position.get() != position {
+            return Err(Malformed::Position(raw.position.get()));
+        }
+        let kind = match (raw.kind, raw.flags) {
+            (1, 0) => FrameKind::Data,
+            (2, flags) if flags < 4 => FrameKind::Snapshot { first: flags & 1 != 0, last: flags & 2 != 0 },
+            (3, 0) => FrameKind::Mark,
+            (4, 0) => FrameKind::Gap,
+            (kind, _) => return Err(Malformed::Kind(kind)),
+        };
+        let codec = match raw.codec {
+            0 => Codec::Plain,
+            1 => Codec::Lz4,
+            2 => Codec::Zstd,
+            codec => return Err(Malformed::Codec(codec)),
+        };
+        let (stored, unpacked) = (raw.stored.get(), raw.raw.get());
+        // A gap spans what was damaged, which may be more than any frame.
+        let gap = kind == FrameKind::Gap;
+        if !gap && (stored as usize > MAX_PAYLOAD || unpacked as usize > MAX_PAYLOAD) {
+            return Err(Malformed::Length);
+        }
+        let header = Self {
+            kind,
+            codec,
+            stored,
+            raw: unpacked,
+            position,
+            durable: raw.durable.get(),
+            time: raw.time.get(),
+            incarnation: raw.incarnation.get(),
+            entries: raw.entries.get(),
+            previous: raw.previous.get(),
+            payload: raw.payload.get(),
+        };
+        Ok((header, checksum))
+    }
+
+    /// Whether `stored` is the payload that the header was written for.
+    pub fn payload_matches(&self, stored: &[u8]) -> bool {
+        stored.len() == self.stored as usize && crc32c::crc32c(stored) == self.payload
+    }
+
+    /// Bytes from this frame's beginning to the next one's.
+    pub fn span(&self) -> u64 {
+        aligned(FRAME_HEADER as u64 + u64::from(self.stored))
+    }
+}
+
+fn frame_checksum(id: &JournalId, header: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(id), &header[..60])
+}
+
+/// Packs a payload; none if that makes it no smaller.
+pub fn pack(codec: Codec, plain: &[u8]) -> Option<Vec<u8>> {
+    let packed = match codec {
+        Codec::Plain => return None,
+        Codec::Lz4 => lz4_flex::block::compress(plain),
+        #[cfg(feature = "zstd")]
+        Codec::Zstd => zstd::bulk::compress(plain, 1).ok()?,
+        #[cfg(not(feature = "zstd"))]
+        Codec::Zstd => return None,
+    };
+    (packed.len() < plain.len()).then_some(packed)
+}
+
+/// Unpacks a payload whose checksum was seen to match.
+///
+/// # Errors
+/// It is not what its header says, or this build has not the codec.
+pub fn unpack(codec: Codec, stored: &[u8], raw: usize) -> Result<Vec<u8>, Malformed> {
+    let plain = match codec {
+        Codec::Plain => stored.to_vec(),
+        Codec::Lz4 => lz4_flex::block::decompress(stored, raw).map_err(|_| Malformed::Packed)?,
+        #[cfg(feature = "zstd")]
+        Codec::Zstd => zstd::bulk::decompress(stored, raw).map_err(|_| Malformed::Packed)?,
+        #[cfg(not(feature = "zstd"))]
+        Codec::Zstd => return Err(Malformed::NoZstd),
+    };
+    if plain.len() == raw { Ok(plain) } else { Err(Malformed::Packed) }
+}
+
+const _: () = {
+    assert!(size_of::<RawSegment>() == 64);
+    assert!(size_of::<RawFrame>() == FRAME_HEADER);
+};

@@ -1,0 +1,133 @@
+//! The bytes: segment headers, frames, and the entries in a frame. `docs/JOURNAL_FORMAT.md` draws them to scale.
+//!
+//! A length is believed only after the checksum that covers it. All numbers are little-endian.
+
+mod build;
+mod entry;
+mod head;
+
+pub use build::FrameBuilder;
+pub use entry::{Entries, Entry, Extent, Records, Run, Stored, entries};
+pub use head::{Codec, FrameHeader, FrameKind, SegmentHeader, pack, unpack};
+
+/// What this version writes, and the newest that it reads.
+pub const MAJOR: u16 = 1;
+/// Frames begin at multiples of it, so that they are found again behind damage.
+pub const ALIGN: u64 = 64;
+/// Where the first frame of a segment begins: the header has a sector of its own, which is written once.
+pub const SEGMENT_HEAD: u64 = 512;
+/// Bytes of a frame's header.
+pub const FRAME_HEADER: usize = 64;
+/// No frame's payload is larger, packed or not.
+pub const MAX_PAYLOAD: usize = 64 << 20;
+
+/// Sixteen random bytes that every checksum of a journal begins with, so that a stranger's bytes never pass.
+pub type JournalId = [u8; 16];
+
+/// The next multiple of [`ALIGN`].
+pub fn aligned(len: u64) -> u64 {
+    len.next_multiple_of(ALIGN)
+}
+
+/// A partition of a topic, by the topic's number in the catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartitionId {
+    /// The topic.
+    pub topic: u32,
+    /// The partition in it.
+    pub partition: u32,
+}
+
+const _: () = assert!(SEGMENT_HEAD.is_multiple_of(ALIGN));
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::Malformed;
+    use super::*;
+
+    const P: PartitionId = PartitionId { topic: 7, partition: 3 };
+
+    #[test]
+    fn a_run_ends_where_offsets_partition_or_layout_change() {
+        let mut frame = FrameBuilder::new();
+        frame.record(P, 5, None, b"a");
+        frame.record(P, 6, None, b"bc");
+        frame.record(P, 8, None, b"");
+        frame.fixed(P, 9, Some(77), b"four");
+        frame.fixed(P, 10, Some(78), b"size");
+        frame.put(9, b"key", b"value");
+        frame.delete(9, b"key");
+        frame.extent(P, Extent { start: 1, end: 11, reserved: 100 });
+        frame.floor(4);
+        assert_eq!(frame.entries(), 7);
+        let parsed: Vec<_> = entries(frame.payload()).collect::<Result<_, _>>().unwrap();
+        let runs: Vec<Vec<_>> = parsed
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Run(run) => Some(run.records().map(|r| (r.offset, r.time, r.bytes)).collect()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            runs,
+            [
+                vec![(5, None, &b"a"[..]), (6, None, b"bc")],
+                vec![(8, None, b"")],
+                vec![(9, Some(77), b"four"), (10, Some(78), b"size")]
+            ]
+        );
+        assert_eq!(parsed[3], Entry::Put { what: 9, key: b"key", value: b"value" });
+        assert_eq!(parsed[4], Entry::Delete { what: 9, key: b"key" });
+        assert_eq!(parsed[5], Entry::Extent(P, Extent { start: 1, end: 11, reserved: 100 }));
+        assert_eq!(parsed[6], Entry::Floor(4));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_seen() {
+        let id = [7; 16];
+        let header = FrameHeader {
+            kind: FrameKind::Snapshot { first: true, last: false },
+            codec: Codec::Lz4,
+            stored: 100,
+            raw: 300,
+            position: 640,
+            durable: 512,
+            time: 9,
+            incarnation: 2,
+            entries: 3,
+            previous: 4,
+            payload: 5,
+        };
+        let (bytes, checksum) = header.encode(&id);
+        assert_eq!(FrameHeader::decode(&id, 640, &bytes), Ok((header, checksum)));
+        assert_eq!(FrameHeader::decode(&[8; 16], 640, &bytes), Err(Malformed::Checksum));
+        assert_eq!(FrameHeader::decode(&id, 704, &bytes), Err(Malformed::Position(640)));
+        let segment = SegmentHeader { id, number: 3, first: 8192, size: 4096, incarnation: 2, lost: false };
+        assert_eq!(SegmentHeader::decode(&segment.encode()), Ok(segment));
+        for bit in 0..512 {
+            let (mut frame, mut head) = (bytes, segment.encode());
+            frame[bit / 8] ^= 1 << (bit % 8);
+            head[bit / 8] ^= 1 << (bit % 8);
+            assert!(FrameHeader::decode(&id, 640, &frame).is_err(), "bit {bit} of a frame");
+            assert!(SegmentHeader::decode(&head).is_err(), "bit {bit} of a segment");
+        }
+    }
+
+    #[test]
+    fn packed_payloads_come_back() {
+        let plain = b"to be or not to be, or not to be, or to be".repeat(9);
+        for codec in [Codec::Lz4, Codec::Zstd] {
+            let Some(packed) = pack(codec, &plain) else {
+                assert!(codec == Codec::Zstd && !cfg!(feature = "zstd"));
+                assert_eq!(unpack(codec, &plain, plain.len()), Err(Malformed::NoZstd));
+                continue;
+            };
+            assert!(packed.len() < plain.len());
+            assert_eq!(unpack(codec, &packed, plain.len()).unwrap(), plain);
+            assert!(unpack(codec, &packed, plain.len() + 1).is_err());
+            assert!(unpack(codec, &packed[..packed.len() - 1], plain.len()).is_err());
+            assert_eq!(pack(codec, b"x"), None, "would be larger");
+        }
+        assert_eq!(pack(Codec::Plain, &plain), None);
+    }
+}

@@ -1,0 +1,164 @@
+//! What a journal's directory holds, as it is found, before anything is changed.
+
+use super::Options;
+use super::Shared;
+use super::error::OpenError;
+use super::format::JournalId;
+use super::recovery::{Progress, Torn};
+use super::segment::{Segment, SegmentReport};
+use super::snapshot::State;
+use super::storage::Storage;
+use super::surveyor::Surveyor;
+use std::io;
+use std::sync::Arc;
+
+/// What a journal's directory holds, as [`inspect`] saw it.
+pub struct Survey {
+    pub(crate) id: JournalId,
+    pub(crate) incarnation: u32,
+    /// Those that count, in order; the frames end in the last one.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// Those that count and have no index.
+    pub(super) unsealed: Vec<Arc<Segment>>,
+    /// Files behind the end: name, and the bytes in it that are not zero.
+    pub(super) beyond: Vec<(Arc<Segment>, u64)>,
+    /// Files of segments before the first that is needed.
+    pub(super) leftover: Vec<u64>,
+    pub(super) unfinished: Vec<String>,
+    pub(crate) state: State,
+    pub(crate) previous: u32,
+    /// The incarnation of the last frame that counts.
+    pub(crate) chain_incarnation: u32,
+    pub(super) durable: u64,
+    pub(super) end: u64,
+    pub(super) torn: Option<Torn>,
+    pub(super) scanned: u64,
+    pub(super) created: bool,
+    /// Files that were named, by what stands in them.
+    pub(super) others: Vec<String>,
+    pub(super) stale: Vec<u64>,
+    pub(super) stray: Vec<(u64, u64)>,
+}
+
+impl std::fmt::Debug for Survey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { segments, durable, end, torn, .. } = self;
+        write!(f, "Survey({} segments, durable {durable}, end {end}, torn {torn:?})", segments.len())
+    }
+}
+
+impl Survey {
+    /// The journal's state at its end.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What would be cut.
+    pub fn torn(&self) -> Option<&Torn> {
+        self.torn.as_ref()
+    }
+
+    /// The highest durable mark that was found.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Where the whole frames end, as a position of the journal.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// How often the journal was opened.
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// The journal's own number; none where there is no journal.
+    pub fn id(&self) -> Option<JournalId> {
+        (!self.created).then_some(self.id)
+    }
+
+    /// Bytes that were read to check them.
+    pub fn scanned(&self) -> u64 {
+        self.scanned
+    }
+
+    /// The segments that count, in order.
+    pub fn segments(&self) -> Vec<SegmentReport> {
+        let unsealed = |number| self.unsealed.iter().any(|segment| segment.header.number == number);
+        self.segments.iter().map(|segment| segment.report(!unsealed(segment.header.number))).collect()
+    }
+
+    /// Files of the directory that are no segments: those that a recovery or a repair put aside, and what is not a journal's.
+    pub fn others(&self) -> &[String] {
+        &self.others
+    }
+
+    /// Segments whose index is not what their frames say, though its checksums match. Found where all of them were read.
+    pub fn stale_indexes(&self) -> &[u64] {
+        &self.stale
+    }
+
+    /// Segments, and bytes in their files, that should be zero and are not: no checksum covers them, and no record is made of
+    /// them. Found where all was read.
+    pub fn stray_bytes(&self) -> &[(u64, u64)] {
+        &self.stray
+    }
+
+    /// The journal as it is, to be read and not written.
+    pub fn journal(&self, storage: Arc<dyn Storage>) -> super::Journal {
+        let segments = self.segments.clone();
+        let shared =
+            Shared::new(storage, self.id, self.incarnation, Options::default(), segments, &self.state, self.end);
+        super::Journal { shared: Arc::new(shared) }
+    }
+}
+
+/// Looks at a journal without changing it, whoever has it open. `whole` has every segment read, the believed ones too.
+///
+/// # Errors
+/// As [`open`], but for the lock.
+pub fn inspect(storage: &dyn Storage, whole: bool) -> Result<Survey, OpenError> {
+    match survey_to_damage(storage, whole, &mut |_| {})? {
+        (survey, None) => Ok(survey),
+        (_, Some(damage)) => Err(damage),
+    }
+}
+
+/// Looks at a journal as [`inspect`] does, and where it is damaged gives what stands before the damage along with the error.
+/// `progress` hears now and then how many bytes were read, all in all.
+///
+/// # Errors
+/// As [`open`], but for the lock and for damage.
+pub fn survey_to_damage(
+    storage: &dyn Storage,
+    whole: bool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Survey, Option<OpenError>), OpenError> {
+    let options = Options::default();
+    let mut before = None;
+    loop {
+        let mut told = |now: Progress| progress(now.read);
+        let mut surveyor = Surveyor::new(storage, &options)?;
+        surveyor.progress = Some(&mut told);
+        let refused = match surveyor.survey(!whole) {
+            Ok(survey) => return Ok((survey, None)),
+            Err(refused) => refused,
+        };
+        // Its writer goes on meanwhile, and a mark may be seen of a frame that was not there yet when the chain was followed;
+        // retention may take a file away. What is really damaged looks the same a second time.
+        let place = match &refused {
+            OpenError::Damaged { segment, at, what, .. } => Some((*segment, *at, Some(*what), String::new())),
+            OpenError::Disk(cause) if cause.kind == io::ErrorKind::NotFound => Some((0, 0, None, cause.file.clone())),
+            _ => None,
+        };
+        if place.is_some() && place != before {
+            before = place;
+            continue;
+        }
+        return match (surveyor.broken.take(), &refused) {
+            (Some(survey), OpenError::Damaged { .. }) => Ok((survey, Some(refused))),
+            _ => Err(refused),
+        };
+    }
+}
