@@ -104,7 +104,8 @@ impl Bell {
         outcome
     }
 
-    fn watch<T>(&self, waker: &Waker, mut done: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Has `waker` woken at the next ring, unless `done` says something already.
+    pub(crate) fn watch<T>(&self, waker: &Waker, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
         }

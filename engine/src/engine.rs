@@ -6,7 +6,7 @@ use crate::description::Description;
 use crate::error::{Closed, TopicError};
 use crate::group::{AnyGroup, Group, GroupDescription, GroupName};
 use crate::journal::storage::{Disk, Storage};
-use crate::journal::{DiskError, Freed, Journal, OpenError, Options, Recovered};
+use crate::journal::{DiskError, Freed, Journal, OpenError, Options, Progress, Recovered};
 use crate::journaler::{Journaling, Pace};
 use crate::lifecycle::lifecycle;
 use crate::message::Message;
@@ -203,6 +203,7 @@ pub struct EngineBuilder {
     storage: Option<Arc<dyn Storage>>,
     options: Options,
     pace: Pace,
+    recovering: Option<Box<dyn FnMut(Progress) + Send>>,
 }
 
 impl fmt::Debug for EngineBuilder {
@@ -273,6 +274,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Calls `hear` now and then while [`build`](Self::build) reads the journal, on the same thread: after a crash there may
+    /// be much to be read again. Not at all where nothing was.
+    pub fn recovering(mut self, hear: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.recovering = Some(Box::new(hear));
+        self
+    }
+
     /// Builds the engine. It has no topics yet, and no threads but the journal's, if it has one.
     ///
     /// # Errors
@@ -284,7 +292,8 @@ impl EngineBuilder {
         let mut recovered = None;
         let journaling = match self.storage {
             Some(storage) => {
-                let (writer, found) = crate::journal::open(Arc::clone(&storage), self.options)?;
+                let mut hear = self.recovering.unwrap_or_else(|| Box::new(|_| ()));
+                let (writer, found) = crate::journal::open_with(Arc::clone(&storage), self.options, &mut hear)?;
                 let state = found.state.clone();
                 recovered = Some(Arc::new(found));
                 let started = Journaling::start(writer, state, Arc::clone(&clock), self.pace);

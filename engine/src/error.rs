@@ -344,6 +344,14 @@ pub enum SubscribeError {
         /// The consumer.
         consumer: String,
     },
+    /// It was to wait for the journal, and the topic has none.
+    #[error("consumer {consumer:?} cannot wait for a journal: topic {topic:?} has none; create it with `durable()`")]
+    NotDurable {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+    },
     /// The core was refused. Ask for another one, or for none.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
     Pin {

@@ -193,7 +193,8 @@ pub struct ConsumerMetrics {
     pub after: Vec<String>,
     /// The next offset that it will read; over all partitions, the sum of them.
     pub consumed: u64,
-    /// How many published events it has not read.
+    /// How many published events it has not read, counted in offsets: after a crash a durable topic's have a gap, see
+    /// [`Subscriber::lag`](crate::Subscriber::lag).
     pub lag: u64,
     /// How long ago the next event that it will read was published, zero if it has read everything; the longest of all
     /// partitions. None where the topic notes no [times](crate::TopicBuilder::timestamps).

@@ -6,6 +6,7 @@
 //! journal is read up to the gate, or a little further, and the ring from exactly there.
 
 use crate::acks::Positions;
+use crate::durable::Durable;
 use crate::error::{Closed, SubscribeError, check_name};
 use crate::journal::{self, Reader, Start as From, Visible};
 use crate::overflow::{Slow, Tally};
@@ -102,7 +103,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         self
     }
 
-    /// Opens it. It reads the partitions that there are now.
+    /// Opens it. Partitions that are added later are read from their first offset.
     ///
     /// # Errors
     /// The topic has no journal, the name is no name, or the start is out of the range that the journal keeps.
@@ -124,13 +125,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
                 StartAt::Timestamp(time) => From::Time(time.as_nanos()),
                 StartAt::Committed => return Err(refused("only groups have committed offsets".to_owned())),
             };
-            let index = partition.index;
-            let reader = durable.journal().reader(durable.id(index), from, visible);
-            let reader =
-                reader.map_err(|cause| ReplayError::Journal { topic: topic_name(), partition: index, cause })?;
-            let positions = durable.acks.positions(index).ok_or_else(|| refused("it is gone".to_owned()))?;
-            let next = reader.position();
-            parts.push(Part { partition: Arc::clone(partition), positions, next, mode: Mode::Journal(reader, None) });
+            parts.push(Part::open(&topic, durable, partition, from, visible)?);
         }
         let mut make = topic.slots.lock().unwrap_or_else(PoisonError::into_inner)(1)
             .ok_or_else(|| refused("there is no memory for an event".to_owned()))?;
@@ -209,6 +204,9 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     ) -> Result<Option<usize>, ReplayError> {
         let deadline = Instant::now().checked_add(limit);
         loop {
+            if self.topic.count.load(Ordering::Acquire) > self.parts.len() {
+                self.take_added()?;
+            }
             let mut read = 0;
             for _ in 0..self.parts.len() {
                 self.turn = (self.turn + 1) % self.parts.len();
@@ -224,10 +222,11 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 return Ok(None);
             }
             let Some(durable) = &self.topic.durable else { return Ok(None) };
-            let (parts, visible, bell) = (&self.parts, self.visible, &durable.acks.bell);
+            let (parts, visible, bell, count) = (&self.parts, self.visible, &durable.acks.bell, &self.topic.count);
             let over = bell.over().is_some();
             let moved = || {
-                let any = parts.iter().any(|part| part.has_more(visible) || part.is_ending());
+                let any = count.load(Ordering::Acquire) > parts.len();
+                let any = any || parts.iter().any(|part| part.has_more(visible) || part.is_ending());
                 (any || (bell.over().is_some() && !over)).then_some(())
             };
             // What ended without a sound is looked at now and then.
@@ -237,6 +236,17 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 return Ok(Some(0));
             }
         }
+    }
+
+    /// Partitions that were added are read from their beginning.
+    #[cold]
+    fn take_added(&mut self) -> Result<(), ReplayError> {
+        let Self { topic, parts, visible, .. } = self;
+        let Some(durable) = &topic.durable else { return Ok(()) };
+        for partition in topic.partitions().iter().skip(parts.len()) {
+            parts.push(Part::open(topic, durable, partition, From::Earliest, *visible)?);
+        }
+        Ok(())
     }
 
     fn part(&mut self, index: usize, most: usize, each: &mut impl FnMut(&E, At)) -> Result<usize, ReplayError> {
@@ -255,6 +265,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 let visible_end = part.positions.end(*visible);
                 let published = part.partition.ring.positions().published.0;
                 let capacity = topic.settings.capacity as u64;
+                let past = durable.journal().shared.options.sabotage().join_at_a_past_slot;
+                // Where the ring takes over.
+                let seam =
+                    |consumer: &Consumer<E, K>| consumer.first().0.saturating_sub(if past { capacity / 4 } else { 0 });
                 let backlog = published.saturating_sub(reader.position());
                 if joined.is_none() && backlog <= capacity / 4 {
                     // Refused when the ring has ended: the journal has all of it.
@@ -262,7 +276,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 }
                 let mut at_end = false;
                 while read < most {
-                    let gate = joined.as_ref().map(|consumer| consumer.first().0);
+                    let gate = joined.as_ref().map(seam);
                     if gate.is_some_and(|gate| reader.position() >= gate) {
                         break;
                     }
@@ -287,7 +301,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 }
                 match joined {
                     Some(consumer)
-                        if reader.position() >= consumer.first().0 || (at_end && visible_end >= consumer.first().0) =>
+                        if reader.position() >= seam(consumer) || (at_end && visible_end >= seam(consumer)) =>
                     {
                         let to = reader.position().max(consumer.first().0);
                         part.next = part.next.max(to);
@@ -339,6 +353,22 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
 }
 
 impl<E, K: Producers> Part<E, K> {
+    fn open(
+        topic: &Inner<E, K>,
+        durable: &Durable<E>,
+        partition: &Arc<Partition<E, K>>,
+        from: From,
+        visible: Visible,
+    ) -> Result<Self, ReplayError> {
+        let (name, index) = (|| topic.name.clone(), partition.index);
+        let reader = durable.journal().reader(durable.id(index), from, visible);
+        let reader = reader.map_err(|cause| ReplayError::Journal { topic: name(), partition: index, cause })?;
+        let gone = || ReplayError::Refused { topic: name(), cause: "it is gone".to_owned() };
+        let positions = durable.acks.positions(index).ok_or_else(gone)?;
+        let next = reader.position();
+        Ok(Self { partition: Arc::clone(partition), positions, next, mode: Mode::Journal(reader, None) })
+    }
+
     fn has_more(&self, visible: Visible) -> bool {
         let position = match &self.mode {
             Mode::Journal(reader, _) => reader.position(),
@@ -350,5 +380,46 @@ impl<E, K: Producers> Part<E, K> {
 
     fn is_ending(&self) -> bool {
         !matches!(self.mode, Mode::Over) && self.partition.ring.closed().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Engine;
+    use crate::journal::Options;
+    use crate::journal::simulated::SimulatedDisk;
+
+    /// What a replay gives of 200 events, one a look, and of 50 that come when it is live.
+    fn over_the_seam(past: bool) -> Vec<(u64, u64)> {
+        let mut options = Options { segment_size: 1 << 18, ..Options::default() };
+        options.sabotage.join_at_a_past_slot = past;
+        let engine = Engine::builder().journal_in(SimulatedDisk::new()).journal_options(options).build().unwrap();
+        let ticks = engine.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
+        let mut producer = ticks.producer().acknowledge(crate::Level::Durable).create().unwrap();
+        producer.publish_batch(40, |index, tick| *tick = index as u64).unwrap();
+        for number in 40..200 {
+            producer.publish(|tick| *tick = number).unwrap();
+        }
+        let mut replay = ticks.replay("tape").open().unwrap();
+        let mut seen = Vec::new();
+        let until = Instant::now() + Duration::from_secs(60);
+        while !replay.is_live() && Instant::now() < until {
+            replay.read_part(Duration::from_millis(1), Some(1), |tick, at| seen.push((at.offset, *tick))).unwrap();
+        }
+        for number in 200..250 {
+            producer.publish(|tick| *tick = number).unwrap();
+        }
+        while seen.last() != Some(&(249, 249)) && Instant::now() < until {
+            replay.read(Duration::from_millis(100), |tick, at| seen.push((at.offset, *tick))).unwrap();
+        }
+        seen
+    }
+
+    #[test]
+    fn a_replay_that_joins_at_a_past_slot_is_found() {
+        let all: Vec<_> = (0..250).map(|number| (number, number)).collect();
+        assert_eq!(over_the_seam(false), all);
+        assert_ne!(over_the_seam(true), all, "the fault went unnoticed");
     }
 }

@@ -13,7 +13,7 @@ use crate::persist::Unreadable;
 use crate::producer::{Producer, Producers};
 use crate::receipt::BatchReceipt;
 use crate::record::Record;
-use crate::topic::{Inner, Topic, TopicId};
+use crate::topic::{Hold, Inner, Topic, TopicId};
 use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
 use std::borrow::Borrow;
@@ -346,9 +346,15 @@ trait Held {
     fn publish(self: Box<Self>);
 }
 
-impl<E, K: Producers> Held for Claim<'_, E, K> {
+/// In this order: what was claimed is published or let go before the topic may be closed.
+struct HeldClaim<'t, E: Send + Sync + 'static, K: Producers> {
+    claim: Claim<'t, E, K>,
+    _hold: Option<Hold<E, K>>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Held for HeldClaim<'_, E, K> {
     fn publish(self: Box<Self>) {
-        self.commit();
+        self.claim.commit();
     }
 }
 
@@ -447,6 +453,7 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
                     || partition.ring.positions().stages.iter().max_by_key(|stage| stage.lag).map(|it| it.name.clone());
                 TransactionError::Publish(PublishError::new(&topic.name, index, refused, by))
             };
+            let hold = topic.hold();
             let mut claim = ring.try_claim(len).map_err(refused)?;
             let now = partition.times.as_ref().map(|times| (times, topic.host.clock.wall()));
             let id: PartitionId = durable.id(index);
@@ -468,7 +475,7 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
             }
             claims.parts.push(ClaimedRun { id, first, end: first + len as u64 });
             claims.receipts.push(BatchReceipt { topic: topic.id, partition: index, first, len });
-            claims.held.push(Box::new(claim));
+            claims.held.push(Box::new(HeldClaim { claim, _hold: hold }));
         }
         Ok(())
     }

@@ -3,11 +3,11 @@
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::journal::{Options, Retention, Visible};
 use slipring::{
-    Engine, Level, ManualClock, Message, Pace, Partitioner, Persist, PublishError, Record, StartAt, Timestamp,
-    TopicError, Unreadable, WaitError,
+    At, Engine, Level, ManualClock, Message, Pace, Partitioner, Persist, PublishError, Record, StartAt, SubscribeError,
+    Timestamp, TopicError, Unreadable, WaitError,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -310,6 +310,100 @@ fn added_partitions_are_durable_too() {
     let ticks = second.topic::<u64>("ticks").durable().create().unwrap();
     assert_eq!(ticks.partitions(), 3);
     assert_eq!(numbers(&ticks, 1), [(2, 0, 5)]);
+}
+
+#[test]
+fn a_replay_reads_partitions_that_are_added_while_it_waits() {
+    let disk = SimulatedDisk::new();
+    let engine = engine(&disk);
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    producer.publish_to(0, |tick| *tick = 1).unwrap().wait(Level::Durable).unwrap();
+    let mut replay = ticks.replay("tape").start(StartAt::Latest).open().unwrap();
+    let mut seen = Vec::new();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            while seen.len() < 3 {
+                let read = replay.read(LONG, |tick, at| seen.push((at.partition, at.offset, *tick)));
+                assert!(matches!(read, Ok(Some(1..))), "{read:?}");
+            }
+        });
+        ticks.add_partitions(2).unwrap();
+        for (partition, tick) in [(1, 2), (2, 3), (2, 4)] {
+            producer.publish_to(partition, |place| *place = tick).unwrap();
+        }
+        reading.join().unwrap();
+    });
+    seen.sort_unstable();
+    assert_eq!(seen, [(1, 0, 2), (2, 0, 3), (2, 1, 4)]);
+    assert_eq!(replay.position(2), Some(2));
+}
+
+/// Whoever asks for what is durable never reads what a power cut could take back; the others do.
+#[test]
+fn a_subscriber_that_waits_for_the_journal_sees_nothing_earlier() {
+    let pace = {
+        let mut pace = Pace::default();
+        pace.sync = false;
+        pace
+    };
+    let engine = Engine::builder().journal_in(SimulatedDisk::new()).journal_pace(pace).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").partitions(2).durable().create().unwrap();
+    let mut any = ticks.subscribe("any").poll().unwrap();
+    let mut written = ticks.subscribe("written").visible(Visible::Written).poll().unwrap();
+    let mut durable = ticks.subscribe("durable").visible(Visible::Durable).poll().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    let receipt = producer.publish_to(1, |tick| *tick = 7).unwrap();
+    receipt.wait(Level::Written).unwrap();
+    for tape in [&mut any, &mut written] {
+        let mut batch = tape.poll(LONG).unwrap().unwrap();
+        assert_eq!((&mut batch).into_iter().map(|(tick, _)| *tick).collect::<Vec<_>>(), [7]);
+    }
+    assert!(durable.poll(Duration::from_millis(20)).unwrap().unwrap().is_empty());
+    assert_eq!((durable.lag(), durable.position(1)), (1, Some(0)));
+    // Here a sync comes with another topic, and one for all.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut batch = durable.poll(LONG).unwrap().unwrap();
+            (&mut batch).into_iter().map(|(tick, _)| *tick).collect::<Vec<_>>()
+        });
+        engine.topic::<u64>("another").durable().create().unwrap();
+        assert_eq!(waiting.join().unwrap(), [7]);
+    });
+    assert_eq!(receipt.reached(), Level::Durable);
+    let plain = Engine::builder().build().unwrap();
+    let plain = plain.topic::<u64>("plain").create().unwrap();
+    let refused = plain.subscribe("careful").visible(Visible::Durable).poll().unwrap_err();
+    assert!(matches!(refused, SubscribeError::NotDurable { .. }), "{refused}");
+}
+
+#[test]
+fn subscribers_of_durable_events_read_all_in_order_to_the_end() {
+    for visible in [Visible::Written, Visible::Durable] {
+        let engine = engine(&SimulatedDisk::new());
+        let ticks = engine.topic::<u64>("ticks").partitions(2).capacity(64).durable().create().unwrap();
+        let sums = Arc::new([const { AtomicU64::new(0) }; 2]);
+        let (seen, positions) = (Arc::clone(&sums), ticks.clone());
+        let handler = move |tick: &u64, at: At| {
+            let safe = positions.safe(at.partition).unwrap();
+            let end = if visible == Visible::Durable { safe.durable } else { safe.written };
+            if at.offset < end && at.offset == *tick {
+                seen[at.partition as usize].fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, std::fmt::Error>(())
+        };
+        ticks.subscribe("one").visible(visible).run(handler.clone()).unwrap();
+        ticks.subscribe("each").visible(visible).run_each(move |_| handler.clone()).unwrap();
+        let mut producer = ticks.producer().create().unwrap();
+        for tick in 0..3000 {
+            producer.publish_to(0, |place| *place = tick).unwrap();
+            producer.publish_to(1, |place| *place = tick).unwrap();
+        }
+        drop(producer);
+        let report = engine.shutdown(LONG);
+        assert!(report.is_complete(), "{report}");
+        assert_eq!(sums.iter().map(|sum| sum.load(Ordering::Relaxed)).collect::<Vec<_>>(), [6000, 6000]);
+    }
 }
 
 #[test]

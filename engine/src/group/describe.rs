@@ -72,7 +72,8 @@ pub struct GroupPartition {
     pub earliest: u64,
     /// The next offset to be published there.
     pub latest: u64,
-    /// How many published events are not committed, whether or not the partition keeps them still.
+    /// How many published events are not committed, whether or not the partition keeps them still. Counted in offsets:
+    /// after a crash a durable topic's have a gap, see [`Subscriber::lag`](crate::Subscriber::lag).
     pub lag: u64,
     /// Whether producers wait for the committed offset.
     pub gates: bool,

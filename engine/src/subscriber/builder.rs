@@ -4,6 +4,7 @@ use super::{At, Part, Seat, StartAt, Subscriber, TooOld};
 use crate::bury::{Bury, Graveyard};
 use crate::error::{SubscribeError, check_name};
 use crate::graves::DeadLetterError;
+use crate::journal::Visible;
 use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
 use crate::subscription::{self, Policy, Subscription};
@@ -27,6 +28,7 @@ pub struct SubscriberBuilder<E, K: Producers = Multi> {
     pub(crate) on_error: OnError,
     pub(crate) dead_letters: Option<Result<Shelf<E>, DeadLetterError>>,
     slow: Option<Slow>,
+    visible: Option<Visible>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
@@ -43,6 +45,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
             on_error: OnError::default(),
             dead_letters: None,
             slow: None,
+            visible: None,
         }
     }
 
@@ -88,6 +91,27 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// [topic](crate::TopicBuilder::slow) says, unless told.
     pub fn slow(mut self, policy: Slow) -> Self {
         self.slow = Some(policy);
+        self
+    }
+
+    /// Of a [durable](crate::TopicBuilder::durable) topic, reads only what is written, or durable; unless told it reads
+    /// what is published at once, which a crash may take back. Where the journal does [not
+    /// sync](crate::Pace::sync), nothing is durable before the engine is shut down.
+    ///
+    /// ```
+    /// # use slipring::{Engine, journal::{Visible, simulated::SimulatedDisk}};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+    /// let ticks = engine.topic::<u64>("ticks").durable().create()?;
+    /// let mut careful = ticks.subscribe("careful").visible(Visible::Durable).poll()?;
+    /// let receipt = ticks.producer().create()?.publish(|tick| *tick = 42)?;
+    /// let mut batch = careful.poll(Duration::from_secs(60))?.unwrap();
+    /// assert!((&mut batch).into_iter().next().is_some());
+    /// assert_eq!(receipt.reached(), slipring::Level::Durable);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn visible(mut self, visible: Visible) -> Self {
+        self.visible = Some(visible);
         self
     }
 
@@ -223,7 +247,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         topic.register(&seat.tally);
         readers.add(Arc::downgrade(&seat) as Weak<dyn Reader<E, K>>);
         drop(readers);
-        Ok(Subscriber::new(Arc::clone(&topic), seat, parts, self.limit))
+        Ok(Subscriber::new(Arc::clone(&topic), seat, parts, self.limit, self.visible))
     }
 
     /// Joins all partitions that there are. No new one must come meanwhile.
@@ -234,6 +258,9 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         }
         if self.start == StartAt::Committed {
             return Err(SubscribeError::NoGroup { topic: self.topic.name.clone(), consumer: self.name.clone() });
+        }
+        if self.visible.is_some() && self.topic.durable.is_none() {
+            return Err(SubscribeError::NotDurable { topic: self.topic.name.clone(), consumer: self.name.clone() });
         }
         let partitions = self.topic.partitions();
         let joined = partitions.iter().map(|partition| {
@@ -251,7 +278,13 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
 
     /// A subscriber of one partition that nobody adds others to.
     pub(crate) fn of_one(&self, part: Part<E, K>, tally: &Arc<Tally>) -> Subscriber<E, K> {
-        Subscriber::new(Arc::clone(&self.topic), Seat::new(self, Arc::clone(tally)), vec![part], self.limit)
+        Subscriber::new(
+            Arc::clone(&self.topic),
+            Seat::new(self, Arc::clone(tally)),
+            vec![part],
+            self.limit,
+            self.visible,
+        )
     }
 
     pub(crate) fn tally(&self) -> Arc<Tally> {

@@ -4,6 +4,7 @@ mod batch;
 mod builder;
 mod position;
 mod seat;
+mod sight;
 
 pub(crate) use batch::expire;
 pub use batch::{At, Batch, Messages};
@@ -13,9 +14,11 @@ pub use position::StartAt;
 pub(crate) use seat::{Part, Seat, TooOld};
 
 use crate::error::{Closed, ReadError};
+use crate::journal::Visible;
 use crate::producer::Producers;
 use crate::topic::Inner;
 use crate::watch::{Found, Watch, Watched};
+use sight::Sight;
 use slipring_ring::{Multi, Waiter};
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -50,6 +53,8 @@ pub struct Subscriber<E, K: Producers = Multi> {
     over: Vec<u32>,
     paused: Vec<u32>,
     limit: usize,
+    /// None if it sees all that is published.
+    sight: Option<Sight>,
 }
 
 impl<E, K: Producers> fmt::Debug for Subscriber<E, K> {
@@ -59,11 +64,19 @@ impl<E, K: Producers> fmt::Debug for Subscriber<E, K> {
 }
 
 impl<E, K: Producers> Subscriber<E, K> {
-    fn new(topic: Arc<Inner<E, K>>, seat: Arc<Seat<E, K>>, parts: Vec<Part<E, K>>, limit: usize) -> Self {
+    fn new(
+        topic: Arc<Inner<E, K>>,
+        seat: Arc<Seat<E, K>>,
+        parts: Vec<Part<E, K>>,
+        limit: usize,
+        visible: Option<Visible>,
+    ) -> Self {
+        let sight = visible.zip(topic.durable.as_ref());
+        let sight = sight.map(|(visible, durable)| Sight::new(visible, Arc::clone(&durable.acks)));
         let mut watch = Watch::new(seat.wait.clone(), Arc::clone(&seat.waiter));
         (0..parts.len()).for_each(|source| watch.add(source));
         let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
-        Self { topic, seat, parts, first, watch, over: Vec::new(), paused: Vec::new(), limit }
+        Self { topic, seat, parts, first, watch, over: Vec::new(), paused: Vec::new(), limit, sight }
     }
 
     /// The subscriber's name.
@@ -94,7 +107,7 @@ impl<E, K: Producers> Subscriber<E, K> {
             Next::Nothing => None,
             Next::End => return Ok(None),
         };
-        let Self { parts, topic, seat, limit, .. } = self;
+        let Self { parts, topic, seat, limit, sight, .. } = self;
         let refused = |reason: slipring_ring::Closed| ReadError {
             topic: topic.name.clone(),
             consumer: seat.tally.name.clone(),
@@ -102,7 +115,11 @@ impl<E, K: Producers> Subscriber<E, K> {
         };
         let part = &mut parts[source.unwrap_or(0)];
         let partition = part.partition.index;
-        let batch = if source.is_some() { part.consumer.poll(*limit) } else { Ok(part.consumer.nothing()) };
+        let seen = match (sight, source) {
+            (Some(sight), Some(source)) => sight.room(source, part),
+            _ => usize::MAX,
+        };
+        let batch = if source.is_some() { part.consumer.poll(seen.min(*limit)) } else { Ok(part.consumer.nothing()) };
         let batch = batch.map_err(refused)?;
         if source.is_some() {
             seat.tally.batch(batch.len());
@@ -128,8 +145,8 @@ impl<E, K: Producers> Subscriber<E, K> {
                 false if self.topic.closed().is_some() => (true, None),
                 false => (now, Some(soon(deadline))),
             };
-            let Self { parts, seat, topic, limit, watch, .. } = &mut *self;
-            let mut parts = Parts { parts, seat, topic, limit: *limit, over: None };
+            let Self { parts, seat, topic, limit, watch, sight, .. } = &mut *self;
+            let mut parts = Parts { parts, seat, topic, limit: *limit, sight, over: None };
             let found = watch.next(&mut parts, now, deadline);
             let over = parts.over;
             match (found, over) {
@@ -149,19 +166,20 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// Has a task woken that has just found nothing. False if there is something after all.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
-        let Self { parts, seat, topic, limit, watch, .. } = self;
-        watch.wake(&mut Parts { parts, seat, topic, limit: *limit, over: None }, task)
+        let Self { parts, seat, topic, limit, watch, sight, .. } = self;
+        watch.wake(&mut Parts { parts, seat, topic, limit: *limit, sight, over: None }, task)
     }
 
     /// Has somebody else's waiter woken who has just found nothing. False if there is something after all.
     pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
         self.seat.tell(waiter, token);
-        let Self { parts, paused, over, .. } = self;
-        let mut read = parts.iter_mut().filter(|part| {
+        let Self { parts, paused, over, sight, .. } = self;
+        let mut read = parts.iter_mut().enumerate().filter(|(_, part)| {
             let index = &part.partition.index;
             !paused.contains(index) && !over.contains(index)
         });
-        read.all(|part| part.consumer.arm(waiter, token)) && !self.seat.has_mail.load(Ordering::Acquire)
+        let armed = read.all(|(source, part)| arm_part(sight, source, part, waiter, token));
+        armed && !self.seat.has_mail.load(Ordering::Acquire)
     }
 
     fn refused(&self, reason: Closed) -> ReadError {
@@ -182,6 +200,24 @@ impl<E, K: Producers> Subscriber<E, K> {
             self.parts.push(part);
         }
     }
+}
+
+/// Has the waiter woken when the part has something to read; false if it has already.
+fn arm_part<E, K: Producers>(
+    sight: &mut Option<Sight>,
+    source: usize,
+    part: &mut Part<E, K>,
+    waiter: &Arc<Waiter>,
+    token: usize,
+) -> bool {
+    if let Some(sight) = sight
+        && part.consumer.lag() > 0
+        && sight.room(source, part) == 0
+    {
+        // The ring has something: only the journal is in the way.
+        return sight.arm(source, part, waiter, token);
+    }
+    part.consumer.arm(waiter, token)
 }
 
 /// How long a subscriber with paused partitions sleeps before it looks whether the topic has ended.
@@ -210,6 +246,7 @@ struct Parts<'s, E, K: Producers> {
     seat: &'s Seat<E, K>,
     topic: &'s Inner<E, K>,
     limit: usize,
+    sight: &'s mut Option<Sight>,
     /// Why the source that was found gives nothing.
     over: Option<slipring_ring::Closed>,
 }
@@ -217,8 +254,10 @@ struct Parts<'s, E, K: Producers> {
 impl<E, K: Producers> Watched for Parts<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
+        let seen = self.sight.as_mut().map_or(usize::MAX, |sight| sight.room(source, &self.parts[source]));
         let Part { partition, consumer } = &mut self.parts[source];
-        match consumer.poll_paced(self.limit, looks) {
+        match consumer.poll_paced(self.limit.min(seen).max(1), looks) {
+            Ok(_) if seen == 0 => false,
             Ok(mut batch) => match self.topic.settings.time_to_live {
                 Some(limit) if !batch.is_empty() => {
                     let expired = expire(&mut batch, partition, self.topic.host.clock.wall().minus(limit));
@@ -234,8 +273,9 @@ impl<E, K: Producers> Watched for Parts<'_, E, K> {
         }
     }
 
-    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
-        self.parts[source].consumer.arm(waiter, source)
+    fn arm(&mut self, source: usize, _: &Waiter) -> bool {
+        // The watch's waiter is the seat's.
+        arm_part(self.sight, source, &mut self.parts[source], &self.seat.waiter, source)
     }
 
     #[inline]

@@ -328,6 +328,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 limiter,
                 identities: Identities::default(),
                 ids: deduplication.map(|(window, _)| Arc::new(Ids::new(window))),
+                holds: Mutex::default(),
             };
             inner.grow(partitions)?;
             identity::restore(&inner);
