@@ -194,6 +194,15 @@ pub struct JournalArgs {
     /// How often each is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub rounds: u64,
+    /// Leave out what is measured in bytes a second
+    #[arg(long)]
+    pub no_throughput: bool,
+    /// Messages a second while the time of each publish is taken; 0 leaves that out
+    #[arg(long, default_value_t = 500_000)]
+    pub rate: u64,
+    /// GiB of an engine whose opening is timed; 0 leaves that out
+    #[arg(long, default_value_t = 0)]
+    pub open_gib: u64,
     /// Where results go.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -1,0 +1,101 @@
+//! Other logs on the same work: 128-byte messages, in groups that are durable before the next one is begun.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+use slipring::Level;
+
+use super::{MESSAGE, TICKS, median, refused, topic};
+use crate::failure::Failure;
+
+/// Messages of a group.
+const GROUP: u64 = 4096;
+
+/// One log, measured in rounds.
+#[derive(Debug, Serialize)]
+pub struct Log {
+    name: &'static str,
+    /// Messages a second, a figure a round.
+    messages: Vec<f64>,
+}
+
+impl Log {
+    pub fn text(&self) -> String {
+        format!("{:<26} {:>9.0} messages/s, durable\n", self.name, median(&self.messages))
+    }
+}
+
+type Write = fn(&Path, u64) -> Result<(), Failure>;
+
+/// Each in its turn, round by round.
+pub fn measure(dir: &Path, messages: u64, rounds: u64) -> Result<Vec<Log>, Failure> {
+    let messages = messages.next_multiple_of(GROUP);
+    let logs: [(&str, Write); 4] = [
+        ("slipring topic", |dir, messages| topic::write(dir, messages, Level::Durable).map(drop)),
+        ("slipring frames", frames),
+        ("okaywal", okaywal),
+        ("fjall", fjall),
+    ];
+    let mut rows = logs.map(|(name, _)| Log { name, messages: Vec::new() });
+    for round in 0..rounds {
+        for turn in 0..logs.len() {
+            let which = (turn + round as usize) % logs.len();
+            let folder = dir.join(logs[which].0.replace(' ', "-"));
+            let _ = std::fs::remove_dir_all(&folder);
+            let begun = Instant::now();
+            logs[which].1(&folder, messages)?;
+            rows[which].messages.push(messages as f64 / begun.elapsed().as_secs_f64());
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+    }
+    Ok(rows.into())
+}
+
+fn message(number: u64) -> [u8; MESSAGE] {
+    let mut message = [7; MESSAGE];
+    message[..8].copy_from_slice(&number.to_le_bytes());
+    message
+}
+
+fn frames(dir: &Path, messages: u64) -> Result<(), Failure> {
+    use slipring::journal::{FrameBuilder, Options, open, storage::Disk};
+    let disk = std::sync::Arc::new(Disk::new(dir));
+    let (mut writer, _) = open(disk, Options::default()).map_err(|error| refused(&error))?;
+    let mut frame = FrameBuilder::new();
+    for number in 0..messages {
+        frame.fixed(TICKS, number, None, &message(number));
+        if (number + 1) % GROUP == 0 {
+            writer.append(&mut frame, number).map_err(|error| refused(&error))?;
+            writer.sync().map_err(|error| refused(&error))?;
+        }
+    }
+    Ok(())
+}
+
+fn okaywal(dir: &Path, messages: u64) -> Result<(), Failure> {
+    let failed = |error| Failure::file(dir, error);
+    let log = okaywal::WriteAheadLog::recover(dir, okaywal::LogVoid).map_err(failed)?;
+    for group in 0..messages / GROUP {
+        let mut entry = log.begin_entry().map_err(failed)?;
+        for number in group * GROUP..(group + 1) * GROUP {
+            entry.write_chunk(&message(number)).map_err(failed)?;
+        }
+        entry.commit().map_err(failed)?;
+    }
+    log.shutdown().map_err(failed)
+}
+
+fn fjall(dir: &Path, messages: u64) -> Result<(), Failure> {
+    use fjall::{Config, PartitionCreateOptions, PersistMode};
+    let keyspace = Config::new(dir).open().map_err(|error| refused(&error))?;
+    let ticks = keyspace.open_partition("ticks", PartitionCreateOptions::default()).map_err(|error| refused(&error))?;
+    for group in 0..messages / GROUP {
+        let mut batch = keyspace.batch().durability(Some(PersistMode::SyncData));
+        for number in group * GROUP..(group + 1) * GROUP {
+            batch.insert(&ticks, number.to_be_bytes(), message(number));
+        }
+        batch.commit().map_err(|error| refused(&error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! What a durable topic costs its producer: the time of each publish, at a steady rate, against a topic in memory whose
+//! only reader does to the same disk what the journal does.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use serde::Serialize;
+use slipring::{Producer, Single};
+
+use super::topic::{CAPACITY, Tick, engine, in_memory, ticks};
+use super::{MESSAGE, bare, refused};
+use crate::clock::Clock;
+use crate::failure::Failure;
+use crate::pin;
+
+/// How large segments are here: small, so that many are begun.
+const SEGMENT: u64 = 16 << 20;
+
+/// What belongs to the beginning of a segment: so long before and after.
+const AROUND: Duration = Duration::from_millis(2);
+
+/// How long publishing took, in nanoseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Times {
+    pub p50: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub p9999: u64,
+    pub messages: usize,
+}
+
+/// Both topics, and the durable one around the beginnings of segments.
+#[derive(Clone, Debug, Serialize)]
+pub struct Round {
+    pub memory: Times,
+    pub durable: Times,
+    pub rolls: usize,
+    pub at_rolls: Times,
+}
+
+impl Times {
+    fn of(mut nanos: Vec<u64>) -> Self {
+        nanos.sort_unstable();
+        let at = |share: f64| nanos.get(((nanos.len() as f64 * share) as usize).min(nanos.len().saturating_sub(1)));
+        let [p50, p99, p999, p9999] = [0.5, 0.99, 0.999, 0.9999].map(|share| at(share).copied().unwrap_or(0));
+        Self { p50, p99, p999, p9999, messages: nanos.len() }
+    }
+
+    pub fn text(&self) -> String {
+        format!("{:>8} {:>8} {:>8} {:>8}", self.p50, self.p99, self.p999, self.p9999)
+    }
+}
+
+/// A schedule, and what became of it: when the first was due, and how late each was done, in ticks.
+struct Run {
+    begun: u64,
+    late: Vec<u32>,
+}
+
+fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, count: usize) -> Result<Run, Failure> {
+    let mut late = vec![0_u32; count];
+    let begun = clock.now() + clock.span(Duration::from_millis(20));
+    for (number, late) in late.iter_mut().enumerate() {
+        let due = begun + (number as f64 * step) as u64;
+        while clock.now() < due {
+            std::hint::spin_loop();
+        }
+        // A full ring would be another measurement.
+        let number = number as u64;
+        producer.try_publish(|tick| *tick = [number; MESSAGE / 8]).map_err(|error| refused(&error))?;
+        *late = u32::try_from(clock.now() - due).unwrap_or(u32::MAX);
+    }
+    Ok(Run { begun, late })
+}
+
+/// One round of both. The producer has a core for itself, all else is on the other one.
+pub fn round(dir: &Path, rate: u64, length: Duration, first: bool) -> Result<Round, Failure> {
+    let cores = pin::allowed();
+    let [producers, others, ..] = cores[..] else {
+        return Err(Failure::usage("publish needs two cores: one for the producer alone"));
+    };
+    let measured = std::thread::scope(|scope| {
+        let measure = scope.spawn(|| {
+            // What is started here stays on this core.
+            pin::pin_to(others).map_err(|error| Failure::usage(error.to_string()))?;
+            let count = (rate as f64 * length.as_secs_f64()) as usize;
+            let (mut memory, mut durable) = (None, None);
+            for turn in [first, !first] {
+                if turn {
+                    durable = Some(on_disk(dir, rate, count, producers)?);
+                } else {
+                    memory = Some(on_ring(dir, rate, count, producers)?);
+                }
+            }
+            Ok((memory, durable))
+        });
+        measure.join().unwrap_or_else(|_| Err(Failure::Invalid("a measurement panicked".to_owned())))
+    });
+    let (Some(memory), Some((durable, rolls, at_rolls))) = measured? else {
+        return Err(Failure::Invalid("one of both is missing".to_owned()));
+    };
+    Ok(Round { memory, durable, rolls, at_rolls })
+}
+
+fn on_core(
+    core: usize,
+    mut producer: Producer<Tick, Single>,
+    rate: u64,
+    count: usize,
+) -> impl FnOnce() -> Result<(Clock, Run), Failure> {
+    move || {
+        pin::pin_to(core).map_err(|error| Failure::usage(error.to_string()))?;
+        let clock = Clock::new();
+        let step = clock.ticks(1e9 / rate as f64);
+        publish(&mut producer, &clock, step, count).map(|run| (clock, run))
+    }
+}
+
+fn joined<T>(handle: std::thread::ScopedJoinHandle<'_, Result<T, Failure>>) -> Result<T, Failure> {
+    handle.join().unwrap_or_else(|_| Err(Failure::Invalid("a producer panicked".to_owned())))
+}
+
+fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, usize, Times), Failure> {
+    let folder = dir.join("publish");
+    let _ = std::fs::remove_dir_all(&folder);
+    let engine = engine(&folder, true, SEGMENT)?;
+    let topic = ticks(&engine)?;
+    let journal = engine.journal().ok_or_else(|| refused(&"there is no journal"))?;
+    let producer = topic.producer().create().map_err(|error| refused(&error))?;
+    let is_over = AtomicBool::new(false);
+    let (run, rolls) = std::thread::scope(|scope| {
+        let publishing = scope.spawn(on_core(core, producer, rate, count));
+        let watching = scope.spawn(|| {
+            let clock = Clock::new();
+            let (mut rolls, mut segment) = (Vec::new(), journal.written() / SEGMENT);
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_micros(500));
+                let now = journal.written() / SEGMENT;
+                if now != segment {
+                    segment = now;
+                    rolls.push(clock.now());
+                }
+            }
+            Ok(rolls)
+        });
+        let run = joined(publishing);
+        is_over.store(true, Ordering::Relaxed);
+        Ok::<_, Failure>((run?, joined(watching)?))
+    })?;
+    engine.shutdown(Duration::from_secs(60));
+    let _ = std::fs::remove_dir_all(&folder);
+    let (clock, Run { begun, late }) = run;
+    let step = clock.ticks(1e9 / rate as f64);
+    let around = clock.span(AROUND);
+    let mut at_rolls = Vec::new();
+    for roll in &rolls {
+        let number = |ticks: u64| ((ticks.saturating_sub(begun) as f64 / step) as usize).min(late.len());
+        at_rolls.extend(&late[number(roll - around)..number(roll + around)]);
+    }
+    let nanos = |late: Vec<u32>| Times::of(late.into_iter().map(|ticks| clock.nanos(u64::from(ticks))).collect());
+    Ok((nanos(late), rolls.len(), nanos(at_rolls)))
+}
+
+/// The reader copies, takes the checksum, writes, and hands syncs to another thread, one in flight: all that a journal
+/// does to a disk.
+fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Failure> {
+    let path = dir.join("memory");
+    let bytes = (count * MESSAGE) as u64 + (1 << 20);
+    let file = bare::file(&path, bytes)?;
+    let (engine, topic) = in_memory()?;
+    let mut reader = topic.subscribe("disk").limit(CAPACITY / 8).poll().map_err(|error| refused(&error))?;
+    let producer = topic.producer().create().map_err(|error| refused(&error))?;
+    let run = std::thread::scope(|scope| {
+        let publishing = scope.spawn(on_core(core, producer, rate, count));
+        let reading = scope.spawn(|| {
+            let synced = AtomicU64::new(0);
+            std::thread::scope(|scope| -> Result<(), Failure> {
+                let (syncs, orders) = sync_channel::<u64>(1);
+                let (synced, file, path) = (&synced, &file, &path);
+                scope.spawn(move || {
+                    for order in orders {
+                        let _ = file.sync_data();
+                        synced.store(order, Ordering::Release);
+                    }
+                });
+                let (mut at, mut asked, mut out) = (0_u64, 0, Vec::new());
+                let mut left = count;
+                while left > 0 {
+                    let batch = reader.poll(Duration::from_secs(60)).map_err(|error| refused(&error))?;
+                    let Some(mut batch) = batch else { break };
+                    out.clear();
+                    for (tick, _) in &mut batch {
+                        tick.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+                        left -= 1;
+                    }
+                    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+                    write(file, path, &out, at)?;
+                    drop(batch);
+                    at += out.len() as u64;
+                    if synced.load(Ordering::Acquire) == asked {
+                        asked = at;
+                        let _ = syncs.send(at);
+                    }
+                }
+                Ok(())
+            })
+        });
+        let run = joined(publishing);
+        let read = joined(reading);
+        run.and_then(|run| read.map(|()| run))
+    })?;
+    drop((engine, file));
+    let _ = std::fs::remove_file(&path);
+    let (clock, run) = run;
+    Ok(Times::of(run.late.into_iter().map(|ticks| clock.nanos(u64::from(ticks))).collect()))
+}
+
+fn write(file: &File, path: &Path, bytes: &[u8], at: u64) -> Result<(), Failure> {
+    file.write_all_at(bytes, at).map_err(|error| Failure::file(path, error))
+}
