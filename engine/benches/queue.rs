@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use slipring::Backoff;
 use slipring::queue::lease::{Grant, Leases, Order, Terms};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -55,7 +56,7 @@ impl Held {
     fn new(order: Order) -> Self {
         let visibility = Duration::from_secs(3600);
         let (max_messages, max_bytes) = (usize::MAX, usize::MAX);
-        let terms = Terms { visibility, max_attempts: None, order, max_messages, max_bytes };
+        let terms = Terms { visibility, max_attempts: None, order, max_messages, max_bytes, backoff: Backoff::NONE };
         let grants = Vec::with_capacity((OUTSTANDING + AT_ONCE) as usize);
         let body: Arc<[u8]> = Arc::from(&b"a job"[..]);
         let leases = Leases::new(terms, |body: &Arc<[u8]>| body.len());

@@ -21,6 +21,8 @@ pub(crate) mod what {
     pub(crate) const GROUPS: u16 = 2;
     /// Producers with names: how often each was opened, and which of its sequences are there.
     pub(crate) const PRODUCERS: u16 = 3;
+    /// Queues: which messages are out, and how far was read.
+    pub(crate) const LEASES: u16 = 4;
     /// Where transforms stand in their inputs.
     pub(crate) const TRANSFORMS: u16 = 5;
 }

@@ -143,9 +143,11 @@ struct Topics {
 
 impl Host {
     /// The topic for dead letters of up to `size` bytes; created if it is not there.
-    pub(crate) fn dead_letters(&self, name: &str, size: usize) -> Result<Topic<Message>, TopicError> {
+    pub(crate) fn dead_letters(&self, name: &str, size: usize, durable: bool) -> Result<Topic<Message>, TopicError> {
         let engine = Engine { shared: self.engine.upgrade().ok_or(TopicError::ShutDown)? };
-        match engine.topic::<Message>(name).max_message(size).retain(512).create() {
+        let topic = engine.topic::<Message>(name).max_message(size);
+        let topic = if durable { topic.durable() } else { topic.retain(512) };
+        match topic.create() {
             Err(TopicError::Exists { .. }) => engine.get(name),
             created => created,
         }

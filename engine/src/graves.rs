@@ -1,13 +1,14 @@
-//! The way into a topic of dead letters, and who keeps them there until somebody has looked.
+//! The way into a topic of dead letters.
 
+use crate::bury::Grave;
 use crate::error::{ProducerError, PublishError, SubscribeError, TopicError};
-use crate::letter::{self, DeadLetter, Origin};
+use crate::letter::{self, Origin};
 use crate::message::Message;
 use crate::producer::Producer;
-use crate::subscriber::Subscriber;
+use crate::queue::Job;
+use crate::receipt::Receipt;
 use crate::topic::Topic;
 use slipring_ring::Multi;
-use std::time::Duration;
 
 /// Writes dead letters, without ever waiting for room.
 pub(crate) struct Graves {
@@ -41,17 +42,17 @@ impl Graves {
     }
 
     /// Moves a message there. A refusal leaves it where it is.
-    pub(crate) fn take(
+    pub(crate) fn take<E: Job>(
         &mut self,
         partition: u32,
         offset: u64,
         attempts: u32,
         reason: &str,
-        message: &Message,
-    ) -> Result<(), PublishError> {
+        event: &E,
+    ) -> Result<Receipt, PublishError> {
         let Self { producer, origin, consumer } = self;
         let origin = Origin { topic: origin, partition, offset, consumer, attempts, reason };
-        origin.with_record(message, |record| producer.try_send(record)).map(|_| ())
+        event.to_letter(&Grave(origin), |record| producer.try_send(record))
     }
 }
 
@@ -80,6 +81,14 @@ pub enum DeadLetterError {
     /// It carries something else, or could not be created.
     #[error(transparent)]
     Topic(#[from] TopicError),
+    /// The messages are durable and their letters would not be.
+    #[error(
+        "topic {topic:?} is in memory and cannot take the dead letters of a durable topic: create it with `durable()`"
+    )]
+    InMemory {
+        /// The topic of the dead letters.
+        topic: String,
+    },
     /// It gives no producer.
     #[error("topic {topic:?} takes no dead letters: {cause}")]
     Producer {
@@ -96,71 +105,4 @@ pub enum DeadLetterError {
         /// Why.
         cause: Box<SubscribeError>,
     },
-}
-
-/// Keeps the letters of one consumer in their topic, until they are purged or sent back.
-pub(crate) struct Keeper {
-    letters: Subscriber<Message, Multi>,
-    origin: String,
-    consumer: String,
-}
-
-impl Keeper {
-    pub(crate) fn new(dead: &Topic<Message, Multi>, origin: &str, consumer: &str) -> Result<Self, DeadLetterError> {
-        let name = format!("dead.{origin}.{consumer}");
-        let letters = dead.subscribe(name).poll();
-        let letters = letters.map_err(|cause| {
-            let (topic, cause) = (dead.name().to_owned(), Box::new(cause));
-            DeadLetterError::Keeper { topic, cause }
-        })?;
-        Ok(Self { letters, origin: origin.to_owned(), consumer: consumer.to_owned() })
-    }
-
-    /// Hands over the letters, the oldest of each partition first, until `each` says that it has enough. Once one stays,
-    /// none behind it may go.
-    pub(crate) fn each(&mut self, mut each: impl FnMut(DeadLetter) -> Verdict) {
-        // There may be partitions that it has not heard of.
-        let _ = self.letters.poll(Duration::ZERO).map(drop);
-        let Self { letters, origin, consumer } = self;
-        for part in &mut letters.parts {
-            let end = part.consumer.consumed().plus(part.consumer.lag());
-            let is_ours = |letter: &DeadLetter| letter.topic == *origin && letter.consumer == *consumer;
-            loop {
-                part.consumer.look_anew();
-                let Ok(mut batch) = part.consumer.poll(usize::MAX) else { break };
-                let from = batch.position();
-                // Only what stands before the first that stays can leave.
-                let mut stays = None;
-                while batch.position().since(end) < 0 {
-                    let Some((at, message)) = (&mut batch).into_iter().next() else { break };
-                    match DeadLetter::read(message).filter(is_ours).map(&mut each) {
-                        None => {}
-                        Some(Verdict::Out) => {
-                            debug_assert!(stays.is_none(), "the first that stays is the last to be asked")
-                        }
-                        Some(Verdict::Stays) => _ = stays.get_or_insert(at),
-                        Some(Verdict::Enough) => {
-                            batch.put_back(stays.unwrap_or(at));
-                            return;
-                        }
-                    }
-                }
-                if let Some(stays) = stays {
-                    batch.put_back(stays);
-                    break;
-                }
-                if batch.position() == from {
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// What becomes of a letter.
-pub(crate) enum Verdict {
-    Out,
-    Stays,
-    /// It stays, and so do all that follow.
-    Enough,
 }

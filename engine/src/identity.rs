@@ -212,7 +212,7 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
             let history = Mutex::new(History { used: topic.host.clock.now(), ..History::default() });
             let add =
                 |durable: &Durable<E>| durable.journaling.ledgers.add(durable.id(0).topic, &name, Progress::default());
-            let ledger = topic.durable.as_ref().map(add);
+            let ledger = topic.durable.as_deref().map(add);
             Arc::new(Identity { name: name.clone(), epoch: AtomicU64::new(0), history, ledger })
         };
         let identity = Arc::clone(known.entry(name.clone()).or_insert_with(make));

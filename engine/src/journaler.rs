@@ -14,6 +14,10 @@
 //! Where groups stand is written with whatever is written next, in the same frame, and so without a sync of its own. If
 //! nothing comes, it is written when the journal has been idle for a moment.
 //!
+//! # Riders
+//! State of others rides in the frames of events. What rides alone is written at once and synced a moment later, unless
+//! somebody waits for it. Riders are asked when the group is gathered, so they know which events are in the same frame.
+//!
 //! # Transactions
 //! Whoever commits one holds claims in all its partitions, filled and not published, while the journaler writes: first
 //! everything below the claims, then the frame with their events. When that is durable, the claims are published, and the
@@ -34,9 +38,9 @@ use crate::transform::Standings;
 use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{Consumer, Sequence, Wait, Waiter};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// The name of the journaler's stage in each ring.
@@ -70,6 +74,11 @@ pub(crate) struct Journaling {
     /// None once the thread has ended: what is sent then is dropped, and with it whom to tell.
     mail: Mutex<Option<Vec<Mail>>>,
     has_mail: AtomicBool,
+    /// Whether a rider has something.
+    rides: AtomicBool,
+    /// Bytes that the state may still grow by, as of the last frame, and all that it may have.
+    state_room: AtomicUsize,
+    state_limit: usize,
     waiter: Arc<Waiter>,
     over: Arc<Bell>,
     /// Held from a transaction's first claim until it is handed over.
@@ -110,6 +119,7 @@ pub(crate) enum Outcome {
 
 enum Mail {
     Source(Box<dyn Source>),
+    Rider(Weak<dyn Rider>),
     /// A frame of its own, and who waits for it to be durable.
     Commit(FrameBuilder, SyncSender<Result<(), WriteError>>),
     /// What a topic keeps, by its number.
@@ -136,6 +146,9 @@ impl Journaling {
             catalogue: Mutex::new(state),
             mail: Mutex::new(Some(Vec::new())),
             has_mail: AtomicBool::new(false),
+            rides: AtomicBool::new(false),
+            state_room: AtomicUsize::new(writer.state_room()),
+            state_limit: writer.state_limit(),
             waiter: Arc::new(Waiter::new()),
             over: Arc::default(),
             order: Mutex::default(),
@@ -229,6 +242,24 @@ impl Journaling {
         self.send(Mail::Source(source));
     }
 
+    /// Takes somebody whose state rides with groups.
+    pub(crate) fn add_rider(&self, rider: Weak<dyn Rider>) {
+        self.send(Mail::Rider(rider));
+    }
+
+    /// A rider has something to be written.
+    pub(crate) fn ride(&self) {
+        if !self.rides.swap(true, Ordering::AcqRel) {
+            self.waiter.wake(Watch::WAKE);
+        }
+    }
+
+    /// Bytes by which the state may grow before half of what it may have is taken, so that the rest is left to what must
+    /// not fail.
+    pub(crate) fn state_to_spare(&self) -> usize {
+        self.state_room.load(Ordering::Acquire).saturating_sub(self.state_limit / 2)
+    }
+
     /// Writes what is there, closes the journal in good order, and ends the thread; an error says why it could not.
     pub(crate) fn close(&self, deadline: Option<Instant>) -> Result<(), String> {
         let (told, hears) = sync_channel(1);
@@ -261,6 +292,34 @@ pub(crate) struct Gathering<'g> {
     touched: &'g mut Touched,
 }
 
+/// Somebody whose state is written in the frames of events.
+pub(crate) trait Rider: Send + Sync {
+    /// Puts what has changed into `frame`, up to about `room` bytes. `drained` tells up to where the events of a partition
+    /// are in this frame or in earlier ones.
+    fn drain(
+        &self,
+        frame: &mut FrameBuilder,
+        room: usize,
+        drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
+    ) -> Ridden;
+
+    /// How many of its changes are written, and durable.
+    fn positions(&self) -> &Arc<Positions>;
+}
+
+/// What a rider has put into a frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ridden {
+    /// All changes up to this number are in this frame or in earlier ones.
+    pub(crate) changes: Option<u64>,
+    /// There is more, for the next frame.
+    pub(crate) more: bool,
+    /// Somebody waits until it is durable.
+    pub(crate) urgent: bool,
+    /// It waits for events to be drained.
+    pub(crate) expects: bool,
+}
+
 /// One partition of a durable topic, whatever its events.
 pub(crate) trait Source: Send {
     fn look(&mut self, looks: u32) -> bool;
@@ -283,6 +342,8 @@ pub(crate) trait Source: Send {
     fn was_blocked(&mut self) -> bool;
     fn is_over(&self) -> bool;
     fn fail(&self, cause: &str);
+    /// Up to where its events are in a frame, written or about to be.
+    fn drained(&self) -> u64;
 }
 
 pub(crate) struct RingSource<E, K: Producers> {
@@ -449,6 +510,10 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     fn fail(&self, cause: &str) {
         self.partition.ring.fail(STAGE, cause);
     }
+
+    fn drained(&self) -> u64 {
+        self.drained.unwrap_or(self.noted)
+    }
 }
 
 /// What becomes true when a sync is done.
@@ -498,6 +563,11 @@ struct Journaler {
     dirty_since: Option<Instant>,
     /// When it was first seen that a group had moved which is not written yet.
     moved_since: Option<Instant>,
+    /// The same of what nobody waits for.
+    lazy_since: Option<Instant>,
+    riders: Vec<Weak<dyn Rider>>,
+    /// Whether a rider waits for events to be drained.
+    riders_expect: bool,
     /// What topics keep, by their numbers.
     keeps: HashMap<u32, Retention>,
     /// In the order of their claims.
@@ -525,12 +595,16 @@ impl Watched for Sources {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.interrupted.has_mail.load(Ordering::Acquire) || self.interrupted.bookmarks.has_told()
+        let Journaling { has_mail, rides, bookmarks, .. } = &*self.interrupted;
+        has_mail.load(Ordering::Acquire) || rides.load(Ordering::Acquire) || bookmarks.has_told()
     }
 }
 
 /// How long the journal is idle before a mark says that all is durable.
 const IDLE: Duration = Duration::from_millis(20);
+
+/// How long what nobody waits for stays written and not synced, if no sync comes by.
+const LAZY: Duration = Duration::from_millis(50);
 
 /// How often it is looked whether what lies below a transaction's claims was published.
 const BELOW_CLAIMS: Duration = Duration::from_millis(1);
@@ -572,6 +646,9 @@ impl Journaler {
             in_flight: false,
             dirty_since: None,
             moved_since: None,
+            lazy_since: None,
+            riders: Vec::new(),
+            riders_expect: false,
             keeps: HashMap::new(),
             transactions: VecDeque::new(),
         })
@@ -635,7 +712,9 @@ impl Journaler {
             }
             let waits = !self.transactions.is_empty();
             let idle = self.writer().wants_mark() && !self.in_flight && !waits;
-            let linger = self.dirty_since.map(|since| since + self.pace.linger).filter(|_| !self.in_flight);
+            let linger = self.dirty_since.map(|since| since + self.pace.linger);
+            let lazy = self.lazy_since.map(|since| since + LAZY).filter(|_| self.pace.sync);
+            let linger = linger.into_iter().chain(lazy).min().filter(|_| !self.in_flight);
             let deadline = linger.or_else(|| idle.then(|| Instant::now() + IDLE));
             // A slot below its claims that is published without an event wakes nobody here.
             let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
@@ -649,7 +728,7 @@ impl Journaler {
                 Found::Nothing if alone.is_some_and(|alone| alone <= Instant::now()) => {
                     let _ = self.write_bookmarks()?;
                 }
-                Found::Nothing if idle && self.dirty_since.is_none() => {
+                Found::Nothing if idle && self.dirty_since.is_none() && self.lazy_since.is_none() => {
                     let now = self.now();
                     self.writer().mark(now)?;
                     self.dirty_since = Some(Instant::now());
@@ -730,13 +809,25 @@ impl Journaler {
                 }
             }
         }
-        if !self.frame.is_empty() {
-            let now = self.clock.wall();
+        let has_events = !self.frame.is_empty();
+        let now = self.clock.wall();
+        if has_events {
             self.touched.put(&mut self.frame, now);
+        }
+        let (urgent, ridden) = self.take_riders(!drained.is_empty());
+        if !self.frame.is_empty() {
             let _ = self.put_bookmarks()?;
             let writer = self.writer.as_mut().expect("taken when the journal is closed only");
             writer.append(&mut self.frame, now.as_nanos())?;
+            self.shared.state_room.store(writer.state_room(), Ordering::Release);
+            let since = if has_events || urgent { &mut self.dirty_since } else { &mut self.lazy_since };
+            since.get_or_insert_with(Instant::now);
+        } else if urgent && self.lazy_since.is_some() {
             self.dirty_since.get_or_insert_with(Instant::now);
+        }
+        for (positions, changes) in ridden {
+            positions.written.fetch_max(changes, Ordering::Release);
+            self.promises.push(Promise { positions, durable: Some(changes), reserved: None });
         }
         for source in drained {
             let Some(rings) = &mut self.sources.list[source] else { continue };
@@ -799,6 +890,36 @@ impl Journaler {
         Ok(outcome)
     }
 
+    /// Has riders put into the frame what they have. Whether somebody waits for it to be durable, and which changes are
+    /// written with the frame.
+    fn take_riders(&mut self, drained: bool) -> (bool, Vec<(Arc<Positions>, u64)>) {
+        let (mut urgent, mut ridden) = (false, Vec::new());
+        let expected = drained && self.riders_expect;
+        if !self.shared.rides.swap(false, Ordering::AcqRel) && !expected {
+            return (urgent, ridden);
+        }
+        let writer = self.writer.as_ref().expect("taken when the journal is closed only");
+        let limit = writer.frame_limit();
+        let mut more = false;
+        self.riders_expect = false;
+        let Self { riders, frame, sources, riders_expect, .. } = self;
+        riders.retain(|rider| {
+            let Some(rider) = rider.upgrade() else { return false };
+            let room = limit.saturating_sub(frame.len()).min(writer.state_room().saturating_sub(frame.len()));
+            let mut drained = |id| sources.of(id).map(|source| source.drained());
+            let told = rider.drain(frame, room, &mut drained);
+            urgent |= told.urgent;
+            more |= told.more;
+            *riders_expect |= told.expects;
+            ridden.extend(told.changes.map(|changes| (Arc::clone(rider.positions()), changes)));
+            true
+        });
+        if more {
+            self.shared.rides.store(true, Ordering::Release);
+        }
+        (urgent, ridden)
+    }
+
     /// Takes in what a sync has done, and hands the next one over if it is time.
     fn sync(&mut self, now: bool) -> Result<(), WriteError> {
         if self.in_flight {
@@ -814,13 +935,15 @@ impl Journaler {
                 Err(_) => return Ok(()),
             }
         }
-        if self.dirty_since.is_none() && !self.promises.is_empty() {
+        if self.dirty_since.is_none() && self.lazy_since.is_none() && !self.promises.is_empty() {
             // Of slots without an event nothing is written, so there is nothing to be synced.
             self.promises.drain(..).for_each(|promise| promise.keep());
             self.shared.bell.ring();
         }
         let lingered = self.dirty_since.is_some_and(|since| since.elapsed() >= self.pace.linger);
-        let wanted = now || !self.replies.is_empty() || (self.pace.sync && lingered) || self.promises_reserve();
+        let lazy = self.lazy_since.is_some_and(|since| since.elapsed() >= LAZY);
+        let due = self.pace.sync && (lingered || lazy);
+        let wanted = now || !self.replies.is_empty() || due || self.promises_reserve();
         if !wanted {
             return Ok(());
         }
@@ -831,7 +954,7 @@ impl Journaler {
             }
             return Ok(());
         };
-        self.dirty_since = None;
+        (self.dirty_since, self.lazy_since) = (None, None);
         let (promises, replies) = (std::mem::take(&mut self.promises), std::mem::take(&mut self.replies));
         self.in_flight = self.syncs.send(Order { job, promises, replies }).is_ok();
         if now {
@@ -876,6 +999,11 @@ impl Journaler {
                 Mail::Source(source) => {
                     self.watch.add(self.sources.list.len());
                     self.sources.list.push(Some(source));
+                }
+                Mail::Rider(rider) => {
+                    self.riders.push(rider);
+                    // What it had to say may have found nobody to take it.
+                    self.shared.rides.store(true, Ordering::Release);
                 }
                 Mail::Commit(mut frame, reply) => {
                     let now = self.now();

@@ -100,7 +100,10 @@ pub use overflow::{Overflow, Slow};
 pub use partitioner::{Partitioner, Partitioning};
 pub use persist::{Persist, Unreadable};
 pub use producer::{Producer, ProducerBuilder, Producers};
-pub use queue::{Lease, LeaseError, Order, Queue, QueueBuilder, QueueError, Waiting, Worker};
+pub use queue::{
+    Backoff, Job, Lease, LeaseError, NoTicket, Order, Queue, QueueBuilder, QueueError, QueueReport, Ticket, Waiting,
+    Worker,
+};
 pub use rate::RateLimit;
 pub use receipt::{BatchReceipt, Level, Reach, Receipt, Unsupported, WaitError};
 pub use record::Record;

@@ -143,6 +143,8 @@ impl<K: Producers> LingeringProducer<K> {
     /// and cannot be published; or the topic is closed, which a flush found. The record was not taken then.
     pub fn send<'r>(&self, record: impl Borrow<Record<'r>>) -> Result<u64, PublishError> {
         let record = record.borrow();
+        let delayed = record.at(|| self.shared.host.clock.wall());
+        let record = delayed.as_ref().unwrap_or(record);
         let mut gathered = self.shared.gathered();
         if let Some(failed) = &gathered.failed {
             return Err(failed.clone());

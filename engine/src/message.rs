@@ -14,6 +14,8 @@ use std::fmt;
 const LINE: usize = 64;
 const NO_KEY: u32 = u32::MAX;
 const NO_TIME: u64 = u64::MAX;
+/// What a stored message has before its bytes: three lengths and a time.
+const STORED_HEAD: usize = 20;
 
 /// What a topic of messages carries: read by reference, as every event. Sent with
 /// [`Producer::send`](crate::Producer::send).
@@ -142,6 +144,19 @@ impl Message {
         (self.time != NO_TIME).then_some(Timestamp::from_nanos(self.time))
     }
 
+    /// From when on queues may give it out: what [`Record::due`] or [`Record::delay`] said.
+    pub fn due(&self) -> Option<Timestamp> {
+        let nanos = self.header(Record::DUE)?.try_into().ok()?;
+        Some(Timestamp::from_nanos(u64::from_le_bytes(nanos)))
+    }
+
+    /// A message outside of any ring, from what [`Persist`] wrote.
+    pub(crate) fn of_stored(bytes: &[u8]) -> Option<Self> {
+        let cell = BytesMut::zeroed(bytes.len().checked_sub(STORED_HEAD)?);
+        let mut message = Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME };
+        message.read(bytes).ok().map(|()| message)
+    }
+
     /// The bytes of key, value and headers, as [`Record::size`] counts them.
     pub fn size(&self) -> usize {
         self.key_len() + (self.value + self.headers) as usize
@@ -172,7 +187,7 @@ impl Message {
         self.value = record.value.len() as u32;
         rest = put(rest, record.value);
         let before = rest.len();
-        for (name, value) in &record.headers {
+        for (name, value) in record.all_headers() {
             rest = put(rest, &(name.len() as u16).to_le_bytes());
             rest = put(rest, &(value.len() as u32).to_le_bytes());
             rest = put(rest, name.as_bytes());
@@ -210,7 +225,7 @@ impl Parts {
         bytes.extend_from_slice(record.key.unwrap_or_default());
         bytes.extend_from_slice(record.value);
         let before = bytes.len();
-        for (name, value) in &record.headers {
+        for (name, value) in record.all_headers() {
             bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
             bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
             bytes.extend_from_slice(name.as_bytes());

@@ -245,6 +245,9 @@ pub struct QueueMetrics {
     pub deleted: u64,
     /// Messages that were moved to the dead letters.
     pub dead: u64,
+    /// Messages that were not done with when the journal gave them up: what its retention has taken cannot be read again.
+    /// Of those that were not read, offsets.
+    pub lost: u64,
     /// The most messages that were ever in the side store.
     pub high_water: u64,
 }

@@ -103,6 +103,7 @@ const QUEUE: &[Row<QueueMetrics>] = &[
     ("queue_nacked_total", Kind::Counter, "Messages given back.", whole!(nacked)),
     ("queue_expired_total", Kind::Counter, "Leases that ran out.", whole!(expired)),
     ("queue_deleted_total", Kind::Counter, "Messages deleted by receipt.", whole!(deleted)),
+    ("queue_lost_total", Kind::Counter, "Messages that retention took first.", whole!(lost)),
     ("queue_dead_total", Kind::Counter, "Messages moved to the dead letters.", whole!(dead)),
 ];
 

@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use smallvec::SmallVec;
+use std::time::Duration;
 
 /// A message to be sent. It borrows its parts, so a refused one is still in the caller's hands.
 ///
@@ -17,11 +18,24 @@ pub struct Record<'a> {
     pub(crate) headers: SmallVec<[(&'a str, &'a [u8]); 4]>,
     pub(crate) timestamp: Option<Timestamp>,
     pub(crate) partition: Option<u32>,
+    pub(crate) due: Option<Due>,
+}
+
+/// When queues may give a message out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Due {
+    /// As its header has it.
+    At([u8; 8]),
+    /// So long after it is sent.
+    After(Duration),
 }
 
 impl<'a> Record<'a> {
     /// What a header takes beside its name and its value, in bytes.
     pub const HEADER: usize = 6;
+    /// The header that says from when on queues may give a message out: nanoseconds since the epoch, 8 bytes, the lowest
+    /// first.
+    pub const DUE: &'static str = "slipring-due";
     /// The longest name of a header, in bytes.
     pub const MAX_HEADER_NAME: usize = u16::MAX as usize;
 
@@ -63,6 +77,52 @@ impl<'a> Record<'a> {
         self
     }
 
+    /// Queues give the message out at `at` by the engine's world time, and not before. Other consumers see it at once. See
+    /// [`DUE`](Self::DUE).
+    ///
+    /// ```
+    /// use slipring::{Clock, Engine, ManualClock, Message, Record};
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualClock::new();
+    /// let engine = Engine::builder().clock(clock.clone()).build()?;
+    /// let jobs = engine.topic::<Message>("jobs").create()?;
+    /// let mut worker = jobs.queue("mail").join()?;
+    /// jobs.producer().create()?.send(Record::new("a reminder").delay(Duration::from_secs(60)))?;
+    ///
+    /// assert!(worker.receive(Duration::ZERO)?.is_none());
+    /// clock.advance(Duration::from_secs(60));
+    /// assert_eq!(worker.receive(Duration::ZERO)?.unwrap().message().value(), b"a reminder");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn due(mut self, at: Timestamp) -> Self {
+        self.due = Some(Due::At(at.as_nanos().to_le_bytes()));
+        self
+    }
+
+    /// The same, so long after it is sent.
+    pub fn delay(mut self, by: Duration) -> Self {
+        self.due = Some(Due::After(by));
+        self
+    }
+
+    /// With the time that a delay means, if it is sent at `now`.
+    pub(crate) fn at(&self, now: impl FnOnce() -> Timestamp) -> Option<Self> {
+        match self.due {
+            Some(Due::After(by)) => Some(self.clone().due(now().plus(by))),
+            _ => None,
+        }
+    }
+
+    /// All headers, with that of the time when it is due.
+    pub(crate) fn all_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let due = match &self.due {
+            Some(Due::At(nanos)) => Some((Self::DUE, &nanos[..])),
+            _ => None,
+        };
+        self.headers.iter().copied().chain(due)
+    }
+
     /// The partition, whatever the partitioner would say.
     pub fn partition(mut self, partition: u32) -> Self {
         self.partition = Some(partition);
@@ -70,9 +130,10 @@ impl<'a> Record<'a> {
     }
 
     /// The bytes that it takes in its slot: key, value, and each header's name and value and
-    /// [`HEADER`](Self::HEADER) more.
+    /// [`HEADER`](Self::HEADER) more; a time when it is due is one more header.
     pub fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| Self::HEADER + name.len() + value.len());
-        self.value.len() + self.key.map_or(0, <[u8]>::len) + headers.sum::<usize>()
+        let due = if self.due.is_some() { Self::HEADER + Self::DUE.len() + 8 } else { 0 };
+        self.value.len() + self.key.map_or(0, <[u8]>::len) + headers.sum::<usize>() + due
     }
 }

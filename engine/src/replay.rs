@@ -111,6 +111,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         let Self { topic, name, start, visible, spill } = self;
         let topic_name = || topic.name.clone();
         let Some(durable) = &topic.durable else { return Err(ReplayError::NotDurable { topic: topic_name() }) };
+        let durable = Arc::clone(durable);
         let refused = |cause: String| ReplayError::Refused { topic: topic.name.clone(), cause };
         check_name(&name).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
         let mut parts = Vec::new();
@@ -125,7 +126,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
                 StartAt::Timestamp(time) => From::Time(time.as_nanos()),
                 StartAt::Committed => return Err(refused("only groups have committed offsets".to_owned())),
             };
-            parts.push(Part::open(&topic, durable, partition, from, visible)?);
+            parts.push(Part::open(&topic, &durable, partition, from, visible)?);
         }
         let mut make = topic.slots.lock().unwrap_or_else(PoisonError::into_inner)(1)
             .ok_or_else(|| refused("there is no memory for an event".to_owned()))?;
@@ -134,7 +135,8 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         let slow = if spill { Slow::EVICT } else { Slow::Gate };
         let tally = Arc::new(Tally::new(&name, slow));
         topic.register(&tally);
-        Ok(Replay { topic, tally, parts, visible, event, turn: 0 })
+        let (capacity, name) = (topic.settings.capacity as u64, topic.name.clone());
+        Ok(Replay { topic: Some(topic), name, durable, capacity, tally, parts, visible, event, turn: 0 })
     }
 }
 
@@ -143,7 +145,11 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
 /// It waits on the journal, so an event is seen when it is written, or durable, as
 /// [`visible`](ReplayBuilder::visible) says.
 pub struct Replay<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
+    /// What it reads is kept open, unless it is the topic's own.
+    topic: Option<Arc<Inner<E, K>>>,
+    name: String,
+    durable: Arc<Durable<E>>,
+    capacity: u64,
     tally: Arc<Tally>,
     parts: Vec<Part<E, K>>,
     visible: Visible,
@@ -171,11 +177,75 @@ const TURN: usize = 1024;
 
 impl<E, K: Producers> fmt::Debug for Replay<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Replay {:?} of {:?}", self.tally.name, self.topic.name)
+        write!(f, "Replay {:?} of {:?}", self.tally.name, self.name)
     }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
+    /// For the topic itself, which would else keep itself open.
+    pub(crate) fn of_topic(mut self) -> Self {
+        self.topic = None;
+        self
+    }
+
+    /// A partition that was just made: its gate stands at the beginning.
+    pub(crate) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
+        let Some(positions) = self.durable.acks.positions(partition.index) else { return };
+        let next = consumer.first().0;
+        self.parts.push(Part { partition: Arc::clone(partition), positions, next, mode: Mode::Ring(consumer) });
+    }
+
+    /// How many partitions it reads.
+    pub(crate) fn partitions(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Whether there are offsets that were not read.
+    pub(crate) fn has_more(&self, index: usize) -> bool {
+        self.parts[index].has_more(self.visible)
+    }
+
+    /// Whether the partition has ended and all of it was read.
+    pub(crate) fn is_over(&self, index: usize) -> bool {
+        matches!(self.parts[index].mode, Mode::Over)
+    }
+
+    /// Whether the partition is closed, and not yet read to its end.
+    pub(crate) fn is_ending(&self, index: usize) -> bool {
+        self.parts[index].is_ending()
+    }
+
+    /// Who reads.
+    pub(crate) fn name(&self) -> &str {
+        &self.tally.name
+    }
+
+    /// Up to where events of a partition can be seen.
+    pub(crate) fn visible_end(&self, index: usize) -> u64 {
+        self.parts[index].positions.end(self.visible)
+    }
+
+    /// Shows the next events of a partition without reading them, as long as `each` wants more.
+    pub(crate) fn peek(&mut self, index: usize, most: usize, mut each: impl FnMut(u64, &E) -> bool) {
+        let Self { durable, parts, visible, event, .. } = self;
+        let part = &parts[index];
+        let reader = durable.journal().reader(durable.id(part.partition.index), From::Offset(part.next), *visible);
+        let Ok(mut reader) = reader else { return };
+        for _ in 0..most {
+            let Ok(Some(record)) = reader.next() else { return };
+            let offset = record.offset;
+            if (durable.persistence.read)(event, record.bytes).is_err() || !each(offset, event) {
+                return;
+            }
+        }
+    }
+
+    /// How many offsets lie before what was published last.
+    pub(crate) fn lag(&self, index: usize) -> u64 {
+        let part = &self.parts[index];
+        part.partition.ring.positions().published.0.saturating_sub(part.next)
+    }
+
     /// Whether every partition is read from its ring by now.
     pub fn is_live(&self) -> bool {
         self.parts.iter().all(|part| matches!(part.mode, Mode::Ring(_)))
@@ -204,7 +274,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     ) -> Result<Option<usize>, ReplayError> {
         let deadline = Instant::now().checked_add(limit);
         loop {
-            if self.topic.count.load(Ordering::Acquire) > self.parts.len() {
+            if self.topic.as_ref().is_some_and(|topic| topic.count.load(Ordering::Acquire) > self.parts.len()) {
                 self.take_added()?;
             }
             let mut read = 0;
@@ -221,11 +291,11 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             if self.parts.iter().all(|part| matches!(part.mode, Mode::Over)) {
                 return Ok(None);
             }
-            let Some(durable) = &self.topic.durable else { return Ok(None) };
-            let (parts, visible, bell, count) = (&self.parts, self.visible, &durable.acks.bell, &self.topic.count);
+            let (parts, visible, bell) = (&self.parts, self.visible, &self.durable.acks.bell);
+            let count = self.topic.as_ref().map(|topic| &topic.count);
             let over = bell.over().is_some();
             let moved = || {
-                let any = count.load(Ordering::Acquire) > parts.len();
+                let any = count.is_some_and(|count| count.load(Ordering::Acquire) > parts.len());
                 let any = any || parts.iter().any(|part| part.has_more(visible) || part.is_ending());
                 (any || (bell.over().is_some() && !over)).then_some(())
             };
@@ -241,20 +311,24 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     /// Partitions that were added are read from their beginning.
     #[cold]
     fn take_added(&mut self) -> Result<(), ReplayError> {
-        let Self { topic, parts, visible, .. } = self;
-        let Some(durable) = &topic.durable else { return Ok(()) };
+        let Self { topic: Some(topic), durable, parts, visible, .. } = self else { return Ok(()) };
         for partition in topic.partitions().iter().skip(parts.len()) {
             parts.push(Part::open(topic, durable, partition, From::Earliest, *visible)?);
         }
         Ok(())
     }
 
-    fn part(&mut self, index: usize, most: usize, each: &mut impl FnMut(&E, At)) -> Result<usize, ReplayError> {
-        let Self { topic, tally, parts, visible, event, .. } = self;
-        let Some(durable) = &topic.durable else { return Ok(0) };
+    /// Hands what there is of one partition to `each`, at most so many events. Never waits.
+    pub(crate) fn part(
+        &mut self,
+        index: usize,
+        most: usize,
+        each: &mut impl FnMut(&E, At),
+    ) -> Result<usize, ReplayError> {
+        let Self { name, durable, capacity, tally, parts, visible, event, .. } = self;
         let part = &mut parts[index];
         let number = part.partition.index;
-        let from_journal = |cause| ReplayError::Journal { topic: topic.name.clone(), partition: number, cause };
+        let from_journal = |cause| ReplayError::Journal { topic: name.clone(), partition: number, cause };
         let mut read = 0;
         let is_ending = part.is_ending();
         let mut turned = None;
@@ -264,7 +338,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 // Looked at before the journal is: what is visible by then is read, or stands in the way of an end.
                 let visible_end = part.positions.end(*visible);
                 let published = part.partition.ring.positions().published.0;
-                let capacity = topic.settings.capacity as u64;
+                let capacity = *capacity;
                 let past = durable.journal().shared.options.sabotage().join_at_a_past_slot;
                 // Where the ring takes over.
                 let seam =
@@ -286,7 +360,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     };
                     let offset = record.offset;
                     (durable.persistence.read)(event, record.bytes).map_err(|cause| ReplayError::Event {
-                        topic: topic.name.clone(),
+                        topic: name.clone(),
                         partition: number,
                         offset,
                         cause,
@@ -340,7 +414,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         tally.evicted.store(false, Ordering::Relaxed);
                     }
                     Err(reason) => {
-                        return Err(ReplayError::Closed { topic: topic.name.clone(), reason: reason.into() });
+                        return Err(ReplayError::Closed { topic: name.clone(), reason: reason.into() });
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 use crate::partition::Partition;
 use crate::producer::Producers;
+use crate::queue::QueueReport;
 use crate::subscription::Run;
 use slipring_ring::{Ending, Sequence};
 use std::fmt;
@@ -28,6 +29,8 @@ pub struct TopicReport {
     pub published: Vec<u64>,
     /// Each consumer in each partition.
     pub consumers: Vec<ConsumerReport>,
+    /// What was left in each queue.
+    pub queues: Vec<QueueReport>,
 }
 
 /// What became of one consumer in one partition.
@@ -51,7 +54,12 @@ pub struct ConsumerReport {
 }
 
 impl TopicReport {
-    pub(crate) fn new<E, K: Producers>(name: &str, partitions: &[Arc<Partition<E, K>>], runs: &[Arc<Run>]) -> Self {
+    pub(crate) fn new<E, K: Producers>(
+        name: &str,
+        partitions: &[Arc<Partition<E, K>>],
+        runs: &[Arc<Run>],
+        queues: Vec<QueueReport>,
+    ) -> Self {
         let mut published = Vec::new();
         let mut consumers = Vec::new();
         for partition in partitions {
@@ -89,12 +97,13 @@ impl TopicReport {
             }));
             published.push(at.published.0);
         }
-        Self { name: name.to_owned(), published, consumers }
+        Self { name: name.to_owned(), published, consumers, queues }
     }
 
-    /// Whether every consumer read everything.
+    /// Whether every consumer read everything, and no queue has lost what was out.
     pub fn is_complete(&self) -> bool {
-        self.consumers.iter().all(|consumer| consumer.left == 0 && !consumer.running)
+        let read = self.consumers.iter().all(|consumer| consumer.left == 0 && !consumer.running);
+        read && self.queues.iter().all(QueueReport::is_complete)
     }
 
     /// The consumer called `name`, in each partition.
@@ -160,6 +169,9 @@ impl fmt::Display for TopicReport {
                 Some(Ending::Failed(why)) => write!(f, ", failed: {why}")?,
                 _ => {}
             }
+        }
+        for queue in &self.queues {
+            write!(f, "\n  {queue}")?;
         }
         Ok(())
     }

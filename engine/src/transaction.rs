@@ -212,6 +212,8 @@ impl Transaction {
     ) -> Result<(), TransactionError> {
         let record = record.borrow();
         let (settings, clock) = (&topic.inner.settings, &topic.inner.host.clock);
+        let delayed = record.at(|| clock.wall());
+        let record = delayed.as_ref().unwrap_or(record);
         let now = settings.timestamps.then(|| clock.wall());
         let to = self.output(topic)?.producer.destination(record)?;
         self.take(topic, Route::To(to), |message| message.fill(record, now))

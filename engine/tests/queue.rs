@@ -1,8 +1,8 @@
 //! What a queue promises, with time in the test's hands.
 
 use slipring::{
-    Clock, DeadLetterError, Engine, Lease, LeaseError, ManualClock, Message, Multi, Order, Producer, PublishError,
-    QueueError, Record, SubscribeError, Topic, Worker,
+    Clock, DeadLetterError, Engine, Lease, LeaseError, ManualClock, Message, Order, Producer, PublishError, QueueError,
+    Record, SubscribeError, Topic, Worker,
 };
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -599,7 +599,7 @@ fn many_workers(leases_run_out: bool) {
     let done: Arc<Vec<AtomicU64>> = Arc::new((0..MESSAGES).map(|_| AtomicU64::new(0)).collect());
     let workers: Vec<_> = (0..4u64)
         .map(|index| {
-            let mut worker: Worker<Multi> = builder().join().unwrap();
+            let mut worker: Worker = builder().join().unwrap();
             let (held, done, clock) = (Arc::clone(&held), Arc::clone(&done), clock.clone());
             std::thread::spawn(move || {
                 let mut random = index + 1;

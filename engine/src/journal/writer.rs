@@ -95,6 +95,16 @@ impl Writer {
         frame_limit(self.shared.options.segment_size)
     }
 
+    /// Bytes by which the state may grow.
+    pub(crate) fn state_room(&self) -> usize {
+        self.state_limit().saturating_sub(self.state.size())
+    }
+
+    /// Bytes that the state may have.
+    pub(crate) fn state_limit(&self) -> usize {
+        state_limit(self.shared.options.segment_size)
+    }
+
     fn helper(&self) -> Result<&Helper, WriteError> {
         let gone = || DiskError::new("write", "the journal", &std::io::Error::other("it was closed"));
         self.helper.as_deref().ok_or_else(|| self.shared.fail(gone()))

@@ -481,6 +481,9 @@ impl<K: Producers> Producer<Message, K> {
         if Message::check(record, self.topic.settings.max_message).is_err() {
             return Err(self.unfit(record));
         }
+        if let Some(delayed) = record.at(|| self.topic.host.clock.wall()) {
+            return self.deliver(&delayed, full);
+        }
         if let (Some(ids), Some(id)) = (&self.topic.ids, record.id_bytes()) {
             return self.deliver_once(&Arc::clone(ids), id, record, full);
         }

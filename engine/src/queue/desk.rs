@@ -1,4 +1,4 @@
-//! What the workers of a queue share: the partitions' consumers, the leases, and how they wait.
+//! What the workers of a queue share, and how they wait.
 //!
 //! One lock for all of it. While nothing is there, one of the idle workers sleeps at the bells of all partitions (it
 //! *watches*), and the others at the door, so that a message wakes one thread and not all. Whoever leaves while nobody
@@ -7,228 +7,263 @@
 //! Invariant: while somebody watches, every partition is armed, or held up by the order, or there is no room; and
 //! nothing is due. Whoever changes that wakes whoever watches.
 
-use super::Waiting;
-use super::lease::{Cause, Grant, LeaseId, Leases, Order, Terms};
+use super::book::Book;
+use super::changes::{Cursor, Next, Part};
+use super::job::Job;
+use super::keeper::Keeper;
+use super::lease::{Grant, LeaseId, Leases, Terms};
+use super::ledger::{self, BLOCK_BYTES};
+use super::stock::{Body, Counters, Stock};
+use super::{QueueReport, Waiting};
+use crate::acks::Positions;
+use crate::durable::what;
 use crate::engine::Host;
 use crate::error::{Closed, ReadError, SubscribeError};
-use crate::graves::{Graves, Keeper};
+use crate::journal::{FrameBuilder, PartitionId};
+use crate::journaler::{Ridden, Rider};
 use crate::letter::DeadLetter;
-use crate::message::Message;
 use crate::metrics::QueueMetrics;
 use crate::partition::Partition;
 use crate::producer::Producers;
-use crate::subscriber::Part;
+use crate::receipt::Level;
 use crate::timer::Due;
 use crate::topic::{Inner, Reader, TopicId};
-use slipring_ring::{Consumer, Sequence, Stage, Waiter};
-use std::collections::HashSet;
+use slipring_ring::{Consumer, Stage, Waiter};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// The token of whoever wakes the watcher and is no partition.
-const WAKE: usize = usize::MAX;
+pub(super) const WAKE: usize = usize::MAX;
 /// Leases that are ended at once under the lock.
 const AT_ONCE: usize = 256;
+/// How often it is looked whether a partition that was closed is read to its end.
+const ENDING: Duration = Duration::from_millis(10);
 
-pub(super) struct Desk<K: Producers> {
+pub(super) struct Desk<E, K: Producers> {
     pub(super) topic: String,
     pub(super) topic_id: TopicId,
     pub(super) name: String,
     pub(super) terms: Terms,
     pub(super) dead_topic: String,
+    /// The number of the dead letters' topic in the journal.
+    dead_number: u32,
+    pub(super) workers: AtomicUsize,
     stage: Stage,
     host: Arc<Host>,
     this: Weak<Self>,
-    /// Never taken while the state is locked.
+    /// Of a durable topic.
+    pub(super) book: Option<Book<E>>,
+    /// Never taken while the stock is locked.
     keeper: Mutex<Keeper>,
-    waiter: Waiter,
+    waiter: Arc<Waiter>,
     door: Condvar,
-    state: Mutex<State<K>>,
+    stock: Mutex<Stock<E, K>>,
 }
 
-struct State<K: Producers> {
-    leases: Leases<Arc<Message>>,
-    parts: Vec<Part<Message, K>>,
-    graves: Graves,
-    counters: Counters,
-    /// Deleted while they were still in the ring.
-    deleted: HashSet<(u32, u64)>,
-    /// By the number of the partition.
-    places: Vec<Place>,
-    /// Those whose place is `Ready`, in turns.
-    ready: Vec<usize>,
-    turn: usize,
-    watched: bool,
-    at_the_door: usize,
-    alarm: Option<(Duration, Due)>,
-    /// Halted, failed, or evicted.
-    refused: Option<Closed>,
+/// A message for a worker, and the change that gave it out.
+pub(super) type Given<E> = (Grant<Body<E>>, u64);
+
+/// How a lease ends.
+#[derive(Clone, Copy)]
+pub(super) enum End<'r> {
+    Ack,
+    Nack(Duration, &'r str),
+    /// After the delay that the queue has for it.
+    Retry(&'r str),
 }
 
-/// Where a partition stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// To be looked at.
-    Ready,
-    /// Rings when there is something to look at.
-    Armed,
-    /// Was read to its end.
-    Over,
+/// What a desk is made of.
+pub(super) struct Parts<E, K: Producers> {
+    pub(super) name: String,
+    pub(super) stage: Stage,
+    pub(super) dead: (String, u32, Keeper),
+    pub(super) stock: Stock<E, K>,
+    pub(super) book: Option<Book<E>>,
+    pub(super) waiter: Arc<Waiter>,
 }
 
-/// What has happened so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counters {
-    delivered: u64,
-    redelivered: u64,
-    acked: u64,
-    nacked: u64,
-    deleted: u64,
-    dead: u64,
-    high_water: usize,
-}
-
-impl<K: Producers> Desk<K> {
-    pub(super) fn new(
-        topic: &Inner<Message, K>,
-        name: String,
-        stage: Stage,
-        dead: (String, Graves, Keeper),
-        leases: Leases<Arc<Message>>,
-        parts: Vec<Part<Message, K>>,
-    ) -> Arc<Self> {
-        let (dead_topic, graves, keeper) = dead;
-        let terms = *leases.terms();
-        let state = State {
-            leases,
-            places: vec![Place::Ready; parts.len()],
-            ready: (0..parts.len()).collect(),
-            parts,
-            graves,
-            counters: Counters::default(),
-            deleted: HashSet::new(),
-            turn: 0,
-            watched: false,
-            at_the_door: 0,
-            alarm: None,
-            refused: None,
-        };
-        let (waiter, door) = (Waiter::new(), Condvar::new());
+impl<E: Job, K: Producers> Desk<E, K> {
+    pub(super) fn new(topic: &Inner<E, K>, parts: Parts<E, K>) -> Arc<Self> {
+        let Parts { name, stage, dead: (dead_topic, dead_number, keeper), stock, book, waiter } = parts;
         Arc::new_cyclic(|this| Self {
             topic: topic.name.clone(),
             topic_id: topic.id,
             name,
-            terms,
+            terms: *stock.leases.terms(),
             dead_topic,
+            dead_number,
+            workers: AtomicUsize::new(0),
             stage,
             host: Arc::clone(&topic.host),
             this: Weak::clone(this),
+            book,
             keeper: Mutex::new(keeper),
             waiter,
-            door,
-            state: Mutex::new(state),
+            door: Condvar::new(),
+            stock: Mutex::new(stock),
         })
     }
 
-    pub(super) fn keeper(&self) -> MutexGuard<'_, Keeper> {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<K>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, Stock<E, K>> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn now(&self) -> Duration {
         self.host.clock.now()
     }
 
+    fn read_error(&self, reason: Closed) -> ReadError {
+        ReadError { topic: self.topic.clone(), consumer: self.name.clone(), reason }
+    }
+
     /// The next message for a worker; none if there is none until `deadline`.
-    pub(super) fn receive(
-        &self,
-        wait: bool,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Grant<Arc<Message>>>, ReadError> {
-        let mut state = self.lock();
-        let mut last = !wait;
+    pub(super) fn receive(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Grant<Arc<E>>>, ReadError> {
         loop {
-            state.hear(&self.waiter);
-            if let Some(grant) = state.next(self.now()) {
-                self.settle(&mut state);
-                self.leave(&state);
+            let Some((grant, change)) = self.claim(wait, deadline)? else { return Ok(None) };
+            if let Some(grant) = self.complete(grant, change)? {
                 return Ok(Some(grant));
             }
-            if let Some(reason) = state.ended() {
-                // The others are told too.
-                self.door.notify_all();
-                self.wake(&state);
-                return Err(ReadError { topic: self.topic.clone(), consumer: self.name.clone(), reason });
+        }
+    }
+
+    /// Finds the body of what was given out, and waits until that it was is as safe as was asked for. None if the body is
+    /// no more.
+    pub(super) fn complete(&self, grant: Grant<Body<E>>, change: u64) -> Result<Option<Grant<Arc<E>>>, ReadError> {
+        let Grant { id, partition, offset, attempt, deadline, message } = grant;
+        let failed = |cause: String| self.read_error(Closed::Failed { consumer: self.name.clone(), cause });
+        let message = match (message, &self.book) {
+            (Some(body), _) => body,
+            (None, Some(book)) => match book.load(partition, offset).map_err(failed)? {
+                Some(body) => body,
+                None => {
+                    self.lose(partition, offset);
+                    return Ok(None);
+                }
+            },
+            (None, None) => return Ok(None),
+        };
+        if let Some(book) = &self.book {
+            book.wait(change, book.level).map_err(failed)?;
+        }
+        Ok(Some(Grant { id, partition, offset, attempt, deadline, message }))
+    }
+
+    /// The same, without its body.
+    pub(super) fn claim(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Given<E>>, ReadError> {
+        let mut stock = self.lock();
+        let mut last = !wait;
+        loop {
+            self.hear(&mut stock);
+            if let Some(grant) = stock.next(&*self.host.clock, self.book.as_ref()) {
+                self.settle(&mut stock);
+                self.leave(&mut stock);
+                let change = stock.change();
+                return Ok(Some((grant, change)));
             }
+            if let Some(reason) = stock.ended() {
+                // The others are told too.
+                self.wake_all(&mut stock);
+                return Err(self.read_error(reason));
+            }
+            // What is delayed has come in meanwhile.
+            self.settle(&mut stock);
             if last {
-                self.leave(&state);
+                self.leave(&mut stock);
                 return Ok(None);
             }
-            if !state.watched && !state.arm(&self.waiter) {
+            if !stock.watched && !stock.arm(&self.waiter, self.book.as_ref()) {
                 continue;
             }
-            self.settle(&mut state);
-            (state, last) = self.sleep(state, deadline);
+            (stock, last) = self.sleep(stock, deadline);
+        }
+    }
+
+    /// What rang while nobody watched.
+    fn hear(&self, stock: &mut Stock<E, K>) {
+        if !stock.watched && stock.ready.len() < stock.places.len() {
+            let mut rang = Vec::new();
+            self.waiter.take(|token| rang.push(token));
+            stock.rang(rang);
         }
     }
 
     /// Sleeps at the bells, or at the door if somebody is there already. True if the deadline has come.
     fn sleep<'d>(
         &'d self,
-        mut state: MutexGuard<'d, State<K>>,
+        mut stock: MutexGuard<'d, Stock<E, K>>,
         deadline: Option<Instant>,
-    ) -> (MutexGuard<'d, State<K>>, bool) {
-        if state.watched {
-            state.at_the_door += 1;
-            let mut state = match deadline {
-                None => self.door.wait(state).unwrap_or_else(PoisonError::into_inner),
+    ) -> (MutexGuard<'d, Stock<E, K>>, bool) {
+        if stock.watched {
+            stock.at_the_door += 1;
+            let mut stock = match deadline {
+                None => self.door.wait(stock).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    self.door.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                    self.door.wait_timeout(stock, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
-            state.at_the_door -= 1;
+            stock.at_the_door -= 1;
             let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            return (state, late);
+            return (stock, late);
         }
-        state.watched = true;
-        drop(state);
+        stock.watched = true;
+        let until = match stock.input.is_ending() {
+            true => Some(deadline.unwrap_or_else(|| Instant::now() + ENDING).min(Instant::now() + ENDING)),
+            false => deadline,
+        };
+        drop(stock);
         let mut rang = Vec::new();
-        let woken = self.waiter.park(deadline, |token| rang.push(token));
-        let mut state = self.lock();
-        state.watched = false;
-        state.rang(rang);
-        (state, !woken)
+        self.waiter.park(until, |token| rang.push(token));
+        let mut stock = self.lock();
+        stock.watched = false;
+        stock.rang(rang);
+        (stock, deadline.is_some_and(|deadline| deadline <= Instant::now()))
     }
 
     /// Whoever goes back to work lets the next one watch.
-    fn leave(&self, state: &State<K>) {
-        if !state.watched && state.at_the_door > 0 {
+    fn leave(&self, stock: &mut Stock<E, K>) {
+        if !stock.watched {
+            self.call_in(stock);
+        }
+    }
+
+    fn call_in(&self, stock: &mut Stock<E, K>) {
+        if stock.at_the_door > 0 {
             self.door.notify_one();
         }
+        stock.tasks.drain(..).for_each(std::task::Waker::wake);
     }
 
     /// There may be something for an idle worker.
-    fn wake(&self, state: &State<K>) {
-        if state.watched {
+    pub(super) fn wake(&self, stock: &mut Stock<E, K>) {
+        if stock.watched {
             self.waiter.wake(WAKE);
-        } else if state.at_the_door > 0 {
-            self.door.notify_one();
+        } else {
+            self.call_in(stock);
         }
     }
 
-    /// After a change: moves the dead on, and sees to it that what is due next is not missed.
-    fn settle(&self, state: &mut State<K>) {
-        state.bury();
-        state.counters.high_water = state.counters.high_water.max(state.leases.len());
-        let Some(next) = state.leases.next_due(self.now()) else { return };
-        if state.alarm.is_some_and(|(at, _)| at <= next) {
+    pub(super) fn wake_all(&self, stock: &mut Stock<E, K>) {
+        self.door.notify_all();
+        self.wake(stock);
+        stock.tasks.drain(..).for_each(std::task::Waker::wake);
+    }
+
+    /// After a change: moves the dead on, sees to it that what is due next is not missed, and tells the journal.
+    pub(super) fn settle(&self, stock: &mut Stock<E, K>) {
+        stock.bury(self.book.as_ref());
+        stock.counters.high_water = stock.counters.high_water.max(stock.leases.len());
+        if let Some(book) = &self.book
+            && stock.leases.changes().is_some_and(|changes| !changes.is_empty())
+        {
+            book.tell();
+        }
+        let Some(next) = stock.leases.next_due(self.now()) else { return };
+        if stock.alarm.is_some_and(|(at, _)| at <= next) {
             return;
         }
-        if let Some((_, later)) = state.alarm.take() {
+        if let Some((_, later)) = stock.alarm.take() {
             self.host.timer.cancel(later);
         }
         let this = Weak::clone(&self.this);
@@ -237,20 +272,20 @@ impl<K: Producers> Desk<K> {
                 desk.tick();
             }
         });
-        state.alarm = Some((next, due));
+        stock.alarm = Some((next, due));
     }
 
     /// What was due is due now.
     fn tick(&self) {
         self.lock().alarm = None;
         loop {
-            let mut state = self.lock();
+            let mut stock = self.lock();
             let now = self.now();
-            let more = state.leases.expire(now, AT_ONCE);
-            let was_full = !state.leases.has_room();
-            self.settle(&mut state);
-            if was_full || state.has_news(now) {
-                self.wake(&state);
+            let more = stock.leases.expire(now, AT_ONCE);
+            let was_full = !stock.has_room(self.book.as_ref());
+            self.settle(&mut stock);
+            if was_full || stock.has_news(now) {
+                self.wake(&mut stock);
             }
             if !more {
                 return;
@@ -258,92 +293,167 @@ impl<K: Producers> Desk<K> {
         }
     }
 
-    /// A holder is done with its lease, or gives it back. `None`: the lease was not the holder's any more.
-    pub(super) fn end(&self, id: LeaseId, how: End<'_>) -> Option<()> {
-        let mut state = self.lock();
+    /// A holder is done with its lease, or gives it back. `None`: the lease was not the holder's any more. Else the number
+    /// of the change.
+    pub(super) fn end(&self, grant: LeaseId, attempt: u32, how: End<'_>) -> Option<u64> {
+        let mut stock = self.lock();
         let now = self.now();
-        let was_full = !state.leases.has_room();
+        let was_full = !stock.has_room(self.book.as_ref());
         let ended = match how {
-            End::Ack => state.leases.ack(id, now),
-            End::Nack(delay, reason) => state.leases.nack(id, now, delay, reason).map(|_| ()),
+            End::Ack => stock.leases.ack(grant, now),
+            End::Nack(delay, reason) => stock.leases.nack(grant, now, delay, reason).map(|_| ()),
+            End::Retry(reason) => {
+                let delay = self.terms.backoff.delay(attempt);
+                stock.leases.nack(grant, now, delay, reason).map(|_| ())
+            }
         };
         ended.ok()?;
         match how {
-            End::Ack => state.counters.acked += 1,
-            End::Nack(..) => state.counters.nacked += 1,
+            End::Ack => stock.counters.acked += 1,
+            End::Nack(..) | End::Retry(_) => stock.counters.nacked += 1,
         }
-        self.settle(&mut state);
-        if was_full || state.has_news(now) {
-            self.wake(&state);
+        self.settle(&mut stock);
+        if was_full || stock.has_news(now) {
+            self.wake(&mut stock);
         }
-        Some(())
+        Some(stock.change())
     }
 
-    pub(super) fn renew(&self, id: LeaseId, visibility: Duration) -> Option<Duration> {
-        let mut state = self.lock();
-        let deadline = state.leases.renew(id, self.now(), visibility).ok()?;
-        self.settle(&mut state);
-        Some(deadline)
+    pub(super) fn renew(&self, id: LeaseId, visibility: Duration) -> Option<(Duration, u64)> {
+        let mut stock = self.lock();
+        let deadline = stock.leases.renew(id, self.now(), visibility).ok()?;
+        self.settle(&mut stock);
+        Some((deadline, stock.change()))
+    }
+
+    /// The lease of this number, if it still lasts.
+    pub(super) fn resume(&self, partition: u32, offset: u64, number: u64) -> Option<Given<E>> {
+        let mut stock = self.lock();
+        let grant = stock.leases.resume(partition, offset, number, self.now())?;
+        Some((grant, stock.change()))
+    }
+
+    /// Waits until a change is as safe as was asked for.
+    pub(super) fn safe(&self, change: u64) -> Result<(), String> {
+        self.book.as_ref().map_or(Ok(()), |book| book.wait(change, book.level))
+    }
+
+    /// A message's body is no more.
+    fn lose(&self, partition: u32, offset: u64) {
+        let mut stock = self.lock();
+        if stock.leases.delete(partition, offset) {
+            stock.counters.lost += 1;
+        }
+        self.settle(&mut stock);
     }
 
     /// Deletes a message that nobody was done with. False if there is none at this offset.
     pub(super) fn delete(&self, partition: u32, offset: u64) -> bool {
-        let mut state = self.lock();
-        let found = state.leases.delete(partition, offset) || state.delete_unread(partition, offset);
+        let mut stock = self.lock();
+        let found = stock.leases.delete(partition, offset) || stock.delete_unread(partition, offset);
         if found {
-            state.counters.deleted += 1;
-            self.settle(&mut state);
-            self.wake(&state);
+            stock.counters.deleted += 1;
+            self.settle(&mut stock);
+            self.wake(&mut stock);
         }
         found
     }
 
     pub(super) fn purge(&self) -> u64 {
-        let mut state = self.lock();
-        let purged = state.purge();
-        self.settle(&mut state);
-        self.wake(&state);
+        let mut stock = self.lock();
+        let purged = stock.purge();
+        self.settle(&mut stock);
+        self.wake(&mut stock);
         purged
+    }
+
+    /// Hands over the dead letters: see [`Keeper::each`].
+    pub(super) fn each_letter(&self, each: impl FnMut(DeadLetter) -> super::keeper::Verdict) {
+        self.wait_for_letters();
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let moved = keeper.each(each);
+        let mut stock = self.lock();
+        if let Some(changes) = stock.leases.changes() {
+            moved.into_iter().for_each(|(partition, next)| changes.cursor(Cursor::Letters(partition), next));
+        }
+        // There may be room among the dead letters, or some have come back.
+        self.settle(&mut stock);
+        self.wake(&mut stock);
+    }
+
+    /// What is left at this moment.
+    pub(super) fn report_of(&self, stock: &Stock<E, K>) -> QueueReport {
+        let counts = stock.leases.counts();
+        QueueReport {
+            name: self.name.clone(),
+            unread: stock.input.lag(),
+            leased: counts.leased as u64,
+            waiting: counts.waiting as u64,
+            dying: counts.dying as u64,
+            durable: self.book.is_some(),
+        }
+    }
+
+    pub(super) fn cancel(&self, due: Due) {
+        self.host.timer.cancel(due);
+    }
+
+    /// Lets go of the dead letters.
+    pub(super) fn close_keeper(&self) {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+
+    /// Waits until the letters that were published before are in the journal, where they are read.
+    fn wait_for_letters(&self) {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let Some(book) = &self.book else { return };
+        let deadline = Instant::now() + LIMIT;
+        let bell = &book.journaling.bell;
+        let settled = || (book.letters_on_the_way() == 0 || bell.over().is_some()).then_some(());
+        let _ = bell.wait(Some(deadline), settled);
+        let change = self.lock().change();
+        let _ = book.wait(change, Level::Written);
     }
 
     /// A dead letter becomes a message again. False if there is no room.
     pub(super) fn restore(&self, letter: DeadLetter) -> bool {
-        let mut state = self.lock();
+        let mut stock = self.lock();
         let DeadLetter { partition, offset, message, .. } = letter;
-        let has_room = state.leases.has_room();
-        if has_room {
-            state.leases.restore(partition, offset, Arc::new(message), self.now(), Duration::ZERO);
+        let has_room = stock.has_room(self.book.as_ref());
+        if let Some(body) = E::of_letter(message).filter(|_| has_room) {
+            stock.leases.restore(partition, offset, Some(Arc::new(body)), self.now(), Duration::ZERO);
         }
         has_room
     }
 
-    /// There is room among the dead letters, or some have come back.
-    pub(super) fn resettle(&self) {
-        let mut state = self.lock();
-        self.settle(&mut state);
-        self.wake(&state);
-    }
-
-    pub(super) fn peek(&self, limit: usize) -> Vec<Waiting> {
-        let mut state = self.lock();
+    pub(super) fn peek(&self, limit: usize) -> Vec<Waiting<E>> {
+        let mut stock = self.lock();
         let now = self.now();
-        state.leases.expire(now, usize::MAX);
-        self.settle(&mut state);
-        state.peek(limit, now)
+        stock.leases.expire(now, usize::MAX);
+        self.settle(&mut stock);
+        let peeked = stock.peek(limit, now);
+        drop(stock);
+        let load = |partition, offset| self.book.as_ref()?.load(partition, offset).ok()?;
+        let shown = peeked.into_iter().filter_map(|it| {
+            let message = it.body.or_else(|| load(it.partition, it.offset))?;
+            let (partition, offset, attempts, delay) = (it.partition, it.offset, it.attempts, it.delay);
+            Some(Waiting { partition, offset, attempts, delay, message })
+        });
+        shown.collect()
     }
 
     pub(super) fn metrics(&self) -> QueueMetrics {
-        let state = self.lock();
-        let counts = state.leases.counts();
-        let Counters { delivered, redelivered, acked, nacked, deleted, dead, high_water } = state.counters;
+        let mut stock = self.lock();
+        let counts = stock.leases.counts();
+        let Counters { delivered, redelivered, acked, nacked, deleted, dead, lost, high_water } = stock.counters;
         QueueMetrics {
             name: self.name.clone(),
-            unread: state.parts.iter().map(|part| part.consumer.lag()).sum(),
+            unread: stock.input.lag(),
             leased: counts.leased as u64,
             waiting: counts.waiting as u64,
             dying: counts.dying as u64,
             bytes: counts.bytes as u64,
-            full: !state.leases.has_room(),
+            full: !stock.has_room(self.book.as_ref()),
             delivered,
             redelivered,
             acked,
@@ -351,206 +461,85 @@ impl<K: Producers> Desk<K> {
             expired: counts.expired,
             deleted,
             dead,
+            lost,
             high_water: high_water as u64,
         }
     }
 }
 
-/// How a lease ends.
-#[derive(Clone, Copy)]
-pub(super) enum End<'r> {
-    Ack,
-    Nack(Duration, &'r str),
-}
+/// What a frame must have room for before one more part is put into it.
+const PART_BYTES: usize = BLOCK_BYTES + 16 * 110;
 
-impl<K: Producers> State<K> {
-    fn next(&mut self, now: Duration) -> Option<Grant<Arc<Message>>> {
-        let grant = match self.leases.grant(now) {
-            Some(grant) => {
-                self.counters.redelivered += u64::from(grant.attempt > 1);
-                grant
-            }
-            None => self.next_from_the_rings(now)?,
+impl<E: Job, K: Producers> Rider for Desk<E, K> {
+    fn drain(
+        &self,
+        frame: &mut FrameBuilder,
+        room: usize,
+        drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
+    ) -> Ridden {
+        let Some(book) = &self.book else { return Ridden::default() };
+        let mut stock = self.lock();
+        let shift = Stock::<E, K>::shift(&*self.host.clock);
+        let (begun, number) = (frame.len(), book.number);
+        let has_room = |frame: &FrameBuilder| frame.len() - begun + PART_BYTES <= room;
+        let put = |stock: &Stock<E, K>, frame: &mut FrameBuilder, partition, block| {
+            let known = |offset| stock.leases.known(partition, offset);
+            ledger::put_block(frame, number, partition, block, shift, known);
         };
-        self.counters.delivered += 1;
-        Some(grant)
-    }
-
-    fn next_from_the_rings(&mut self, now: Duration) -> Option<Grant<Arc<Message>>> {
-        let mut fruitless = 0;
-        while fruitless < self.ready.len() && self.leases.has_room() && self.refused.is_none() {
-            if self.turn >= self.ready.len() {
-                self.turn = 0;
+        // A letter and the end of its message are in one frame.
+        for (partition, offset) in stock.settle_burials(book, self.dead_number, drained) {
+            if has_room(frame) {
+                put(&stock, frame, partition, offset / super::changes::BLOCK);
             }
-            let part = &mut self.parts[self.ready[self.turn]];
-            let partition = part.partition.index;
-            if !self.leases.may_follow(partition) {
-                self.turn += 1;
-                fruitless += 1;
-                continue;
+        }
+        stock.bury(self.book.as_ref());
+        let mut ridden = Ridden { urgent: book.is_urgent(), expects: !stock.burials.is_empty(), ..Ridden::default() };
+        loop {
+            if !has_room(frame) {
+                ridden.more = true;
+                return ridden;
             }
-            match part.consumer.poll(1) {
-                Ok(mut batch) => {
-                    let Some((offset, message)) = (&mut batch).into_iter().next() else {
-                        drop(batch);
-                        self.turn += 1;
-                        fruitless += 1;
-                        continue;
-                    };
-                    // Ends with the batch as read, and nobody has it.
-                    if !self.deleted.is_empty() && self.deleted.remove(&(partition, offset.0)) {
-                        continue;
+            let next = stock.leases.changes().and_then(|changes| changes.next());
+            match next {
+                None => return ridden,
+                Some(Next::Part(Part::Block(partition, block))) => put(&stock, frame, partition, block),
+                Some(Next::Part(part @ Part::Deleted(partition, offset))) => {
+                    let key = ledger::part_key(number, part);
+                    match stock.deleted.contains(&(partition, offset)) {
+                        true => frame.put(what::LEASES, &key, &[]),
+                        false => frame.delete(what::LEASES, &key),
                     }
-                    let message = Arc::new(message.copy());
-                    drop(batch);
-                    self.turn += 1;
-                    return Some(self.leases.admit(partition, offset.0, message, now));
                 }
-                Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) => {
-                    let source = self.ready.swap_remove(self.turn);
-                    self.places[source] = Place::Over;
-                }
-                Err(reason) => self.refused = Some(reason.into()),
-            }
-        }
-        None
-    }
-
-    /// Why nothing will ever come again.
-    fn ended(&self) -> Option<Closed> {
-        if let Some(reason) = &self.refused {
-            return Some(reason.clone());
-        }
-        let counts = self.leases.counts();
-        let drained = self.places.iter().all(|&place| place == Place::Over) && counts.leased + counts.waiting == 0;
-        drained.then_some(Closed::Closed)
-    }
-
-    /// False if there is something after all.
-    fn arm(&mut self, waiter: &Waiter) -> bool {
-        if !self.leases.has_room() {
-            return true;
-        }
-        let mut index = 0;
-        while let Some(&source) = self.ready.get(index) {
-            let part = &mut self.parts[source];
-            if !self.leases.may_follow(part.partition.index) {
-                index += 1;
-            } else if part.consumer.arm(waiter, source) {
-                self.ready.swap_remove(index);
-                self.places[source] = Place::Armed;
-            } else {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// What rang while nobody watched.
-    fn hear(&mut self, waiter: &Waiter) {
-        if !self.watched && self.ready.len() < self.parts.len() {
-            let mut rang = Vec::new();
-            waiter.take(|token| rang.push(token));
-            self.rang(rang);
-        }
-    }
-
-    fn rang(&mut self, tokens: Vec<usize>) {
-        for source in tokens {
-            if self.places.get(source) == Some(&Place::Armed) {
-                self.places[source] = Place::Ready;
-                self.ready.push(source);
+                Some(Next::Cursor(cursor, next)) => ledger::put_cursor(frame, number, cursor, next),
+                Some(Next::End(count)) => ridden.changes = Some(count),
             }
         }
     }
 
-    /// Moves to the dead letters what has had its attempts; what does not fit there stays, and is tried again at the
-    /// next call.
-    fn bury(&mut self) {
-        while let Some(dead) = self.leases.dying() {
-            let reason = match dead.cause {
-                Cause::Refused(reason) => reason,
-                Cause::Expired => "the lease ran out",
-            };
-            if self.graves.take(dead.partition, dead.offset, dead.attempts, reason, dead.message).is_err() {
-                return;
-            }
-            self.leases.buried();
-            self.counters.dead += 1;
-        }
-    }
-
-    fn delete_unread(&mut self, partition: u32, offset: u64) -> bool {
-        let Some(part) = self.parts.get(partition as usize) else { return false };
-        let next = part.consumer.consumed();
-        let ahead = Sequence(offset).since(next);
-        ahead >= 0 && (ahead as u64) < part.consumer.lag() && self.deleted.insert((partition, offset))
-    }
-
-    /// Deletes everything that nobody has a lease on. How many messages.
-    fn purge(&mut self) -> u64 {
-        let mut purged = self.leases.purge() as u64;
-        for part in &mut self.parts {
-            // What is published meanwhile is left alone.
-            let end = part.consumer.consumed().plus(part.consumer.lag());
-            while let Ok(mut batch) = part.consumer.poll(usize::MAX) {
-                let mut read = 0;
-                while batch.position().since(end) < 0 {
-                    let Some((offset, _)) = (&mut batch).into_iter().next() else { break };
-                    read += 1;
-                    purged += u64::from(!self.deleted.remove(&(part.partition.index, offset.0)));
-                }
-                if read == 0 {
-                    break;
-                }
-            }
-        }
-        purged
-    }
-
-    fn peek(&mut self, limit: usize, now: Duration) -> Vec<Waiting> {
-        let waiting = self.leases.idle().map(|(partition, offset, attempts, due, message)| {
-            let (delay, message) = (due.saturating_sub(now), Arc::clone(message));
-            Waiting { partition, offset, attempts, delay, message }
-        });
-        let mut peeked: Vec<_> = waiting.take(limit).collect();
-        for part in &mut self.parts {
-            if peeked.len() >= limit {
-                break;
-            }
-            part.consumer.look_anew();
-            let Ok(mut batch) = part.consumer.poll(limit - peeked.len()) else { continue };
-            let (from, partition) = (batch.position(), part.partition.index);
-            for (offset, message) in &mut batch {
-                let (offset, message) = (offset.0, Arc::new(message.copy()));
-                if !self.deleted.contains(&(partition, offset)) {
-                    peeked.push(Waiting { partition, offset, attempts: 0, delay: Duration::ZERO, message });
-                }
-            }
-            batch.put_back(from);
-        }
-        peeked
-    }
-
-    /// Whether an idle worker should look after a lease has ended: a message comes again, a partition goes on, or
-    /// nothing will ever come.
-    fn has_news(&self, now: Duration) -> bool {
-        self.leases.is_due(now) || self.leases.terms().order == Order::Strict || self.ended().is_some()
+    fn positions(&self) -> &Arc<Positions> {
+        // Asked only after it was drained.
+        static NONE: std::sync::OnceLock<Arc<Positions>> = std::sync::OnceLock::new();
+        self.book.as_ref().map_or_else(|| NONE.get_or_init(Arc::default), |book| &book.positions)
     }
 }
 
-impl<K: Producers> Reader<Message, K> for Desk<K> {
-    fn join(&self, partition: &Arc<Partition<Message, K>>) -> Result<Consumer<Message, K>, SubscribeError> {
+impl<E: Job, K: Producers> Reader<E, K> for Desk<E, K> {
+    fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         let joined = partition.ring.join(self.stage.clone());
         joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
     }
 
-    fn take(self: Arc<Self>, partition: &Arc<Partition<Message, K>>, consumer: Consumer<Message, K>) {
-        let mut state = self.lock();
-        let source = state.parts.len();
-        state.parts.push(Part { partition: Arc::clone(partition), consumer });
-        state.ready.push(source);
-        state.places.push(Place::Ready);
-        self.wake(&state);
+    fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
+        let mut stock = self.lock();
+        let source = stock.input.len();
+        stock.input.add(partition, consumer);
+        stock.ready.push(source);
+        stock.places.push(super::stock::Place::Ready);
+        self.wake(&mut stock);
     }
+}
+
+/// Leases of a queue that begins.
+pub(super) fn leases<E: Job>(terms: Terms) -> Leases<Body<E>> {
+    Leases::new(terms, |body: &Body<E>| body.as_ref().map_or(0, |body| body.weight() + super::BESIDE))
 }

@@ -4,11 +4,11 @@
 //! ```text
 //!            admit                 ack, delete
 //!   ring ------------> leased ------------------> gone
-//!                      ^    |
-//!       grant, when due|    | nack, or the lease runs out
-//!                      |    v
-//!                     waiting ----> dying ----> dead letters     after the last attempt
-//!                      ^ |
+//!     |                ^    |
+//!     |grant, when due |    | nack, or the lease runs out
+//!     |                |    v
+//!     +-------------> waiting ----> dying ----> dead letters     after the last attempt
+//!    admit_later       ^ |
 //!                      | v   strict order only: behind an earlier message of its partition
 //!                     parked
 //! ```
@@ -20,9 +20,11 @@
 //!   milliseconds, never earlier than asked for.
 //! - No call looks through the messages: what is due first, and a message by its offset, are found by an index.
 
+use super::backoff::Backoff;
 use super::calendar::{Calendar, Link, Links, moment_after, moment_before, time_of};
+use super::changes::Changes;
 use hashbrown::HashTable;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 /// Which messages of a partition may be out at the same time.
@@ -50,13 +52,37 @@ pub struct Terms {
     pub max_messages: usize,
     /// The most bytes that these hold.
     pub max_bytes: usize,
+    /// How long a message is held back that comes again by itself.
+    pub backoff: Backoff,
 }
 
 /// A lease, as its holder knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseId {
     slot: u32,
-    number: u64,
+    pub(super) number: u64,
+}
+
+/// What is to be known of a message to go on with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Of its present or last lease; 0 if it had none.
+    pub number: u64,
+    /// How often it was given out.
+    pub attempts: u32,
+    /// Its state.
+    pub phase: Phase,
+}
+
+/// The state of a message that is out of the ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Somebody has it until then.
+    Leased(Duration),
+    /// It may be given out from then on.
+    Waiting(Duration),
+    /// It was given out as often as it may be.
+    Dying(Cause),
 }
 
 /// What a holder gets.
@@ -129,6 +155,8 @@ enum State {
     /// The same, once it is the first of its partition.
     Parked,
     Dying,
+    /// Its letter is written, and that is not yet safe.
+    Interred,
 }
 
 struct Entry<M> {
@@ -155,7 +183,10 @@ pub struct Leases<M> {
     /// By when they may be given out, whether that is past or to come.
     waiting: Calendar,
     links: Links,
-    dying: VecDeque<(u32, Cause)>,
+    dying: VecDeque<u32>,
+    /// Of the dying and the interred.
+    causes: HashMap<u32, Cause>,
+    interred: usize,
     /// Strict order only: all of a partition, by offset. Only the first may be leased or waiting.
     lines: BTreeMap<(u16, u64), u32>,
     /// Strict order only: the one of each partition that is not parked.
@@ -163,6 +194,10 @@ pub struct Leases<M> {
     bytes: usize,
     expired: u64,
     last_number: u64,
+    /// What is to be written down, where that is done.
+    changes: Option<Changes>,
+    #[cfg(test)]
+    accept_late_acks: bool,
 }
 
 fn hash(partition: u16, offset: u64) -> u64 {
@@ -184,11 +219,32 @@ impl<M: Clone> Leases<M> {
             waiting: Calendar::default(),
             links: Links::new(),
             dying: VecDeque::new(),
+            causes: HashMap::new(),
+            interred: 0,
             lines: BTreeMap::new(),
             out: BTreeMap::new(),
             bytes: 0,
             expired: 0,
             last_number: 0,
+            changes: None,
+            #[cfg(test)]
+            accept_late_acks: false,
+        }
+    }
+
+    /// Notes which messages have changed, and numbers leases from behind `last` on.
+    pub(super) fn note_changes(&mut self, last: u64) {
+        self.changes = Some(Changes::default());
+        self.last_number = last;
+    }
+
+    pub(super) fn changes(&mut self) -> Option<&mut Changes> {
+        self.changes.as_mut()
+    }
+
+    fn note(&mut self, partition: u16, offset: u64) {
+        if let Some(changes) = &mut self.changes {
+            changes.message(partition, offset);
         }
     }
 
@@ -209,7 +265,7 @@ impl<M: Clone> Leases<M> {
 
     /// How many are in each state.
     pub fn counts(&self) -> Counts {
-        let (leased, dying) = (self.leased.len(), self.dying.len());
+        let (leased, dying) = (self.leased.len(), self.dying.len() + self.interred);
         let waiting = self.len() - leased - dying;
         Counts { leased, dying, waiting, bytes: self.bytes, expired: self.expired }
     }
@@ -230,6 +286,73 @@ impl<M: Clone> Leases<M> {
     pub fn admit(&mut self, partition: u32, offset: u64, message: M, now: Duration) -> Grant<M> {
         let slot = self.add(line(partition), offset, message);
         self.give_out(slot, now)
+    }
+
+    /// Takes a message from the ring that is not to be given out before `due`.
+    pub fn admit_later(&mut self, partition: u32, offset: u64, message: M, due: Duration) {
+        let slot = self.add(line(partition), offset, message);
+        self.entry(slot).at = moment_after(due);
+        self.line_up(slot);
+    }
+
+    /// Takes a message in as it was known before. False if it is here already.
+    pub(super) fn recall(&mut self, partition: u32, offset: u64, message: M, known: Known) -> bool {
+        if self.find(partition, offset).is_some() {
+            return false;
+        }
+        let slot = self.add(line(partition), offset, message);
+        let Known { number, attempts, phase } = known;
+        let entry = self.entry(slot);
+        (entry.number, entry.attempts) = (number, attempts);
+        match phase {
+            Phase::Leased(until) => {
+                let at = moment_after(until);
+                (entry.at, entry.state) = (at, State::Leased);
+                self.leased.insert(&mut self.links, at, slot);
+                if self.terms.order == Order::Strict {
+                    self.out.insert(line(partition), slot);
+                }
+            }
+            Phase::Waiting(due) => {
+                entry.at = moment_after(due);
+                self.line_up(slot);
+            }
+            Phase::Dying(cause) => {
+                entry.state = State::Dying;
+                self.dying.push_back(slot);
+                self.causes.insert(slot, cause);
+                if self.terms.order == Order::Strict {
+                    self.out.insert(line(partition), slot);
+                }
+            }
+        }
+        true
+    }
+
+    /// What is to be known of a message; none if it is not here.
+    pub(super) fn known(&self, partition: u32, offset: u64) -> Option<Known> {
+        let slot = self.find(partition, offset)?;
+        let entry = self.entries[slot as usize].as_ref()?;
+        let at = time_of(entry.at);
+        let phase = match entry.state {
+            State::Leased => Phase::Leased(at),
+            State::Waiting | State::Parked => Phase::Waiting(at),
+            State::Dying | State::Interred => Phase::Dying(self.causes.get(&slot).cloned().unwrap_or(Cause::Expired)),
+        };
+        Some(Known { number: entry.number, attempts: entry.attempts, phase })
+    }
+
+    /// The lease of this number, if it still lasts.
+    pub(super) fn resume(&mut self, partition: u32, offset: u64, number: u64, now: Duration) -> Option<Grant<M>> {
+        let id = LeaseId { slot: self.find(partition, offset)?, number };
+        let entry = self.held(id, now).ok()?;
+        let (attempt, deadline) = (entry.attempts, time_of(entry.at));
+        Some(Grant { id, partition, offset, attempt, deadline, message: entry.message.clone() })
+    }
+
+    /// All messages, in no order: partition and offset.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.entries.iter().flatten().map(|entry| (u32::from(entry.partition), entry.offset))
     }
 
     /// Takes a message back in, to be given out after `delay`, its attempts counted anew. False if it is here already.
@@ -261,7 +384,10 @@ impl<M: Clone> Leases<M> {
         let deadline = moment_after(now.saturating_add(visibility));
         self.leased.remove(&mut self.links, before, id.slot);
         self.leased.insert(&mut self.links, deadline, id.slot);
-        self.entry(id.slot).at = deadline;
+        let entry = self.entry(id.slot);
+        entry.at = deadline;
+        let (partition, offset) = (entry.partition, entry.offset);
+        self.note(partition, offset);
         Ok(time_of(deadline))
     }
 
@@ -327,17 +453,32 @@ impl<M: Clone> Leases<M> {
 
     /// The message that has been on its way to the dead letters for the longest time.
     pub fn dying(&self) -> Option<Dead<'_, M>> {
-        let (slot, cause) = self.dying.front()?;
+        let slot = self.dying.front()?;
         let entry = self.entries[*slot as usize].as_ref()?;
+        let cause = self.causes.get(slot)?;
         let Entry { message, offset, attempts, partition, .. } = entry;
         Some(Dead { partition: u32::from(*partition), offset: *offset, attempts: *attempts, cause, message })
     }
 
     /// That message has arrived there.
     pub fn buried(&mut self) {
-        if let Some(&(slot, _)) = self.dying.front() {
+        if let Some(&slot) = self.dying.front() {
             self.remove(slot);
         }
+    }
+
+    /// That message is on its way there, and is not forgotten before that is safe.
+    pub(super) fn interred(&mut self) {
+        if let Some(slot) = self.dying.pop_front() {
+            self.entry(slot).state = State::Interred;
+            self.interred += 1;
+        }
+    }
+
+    /// It is safe there. False if it was deleted, and perhaps is here once more.
+    pub(super) fn settle_interred(&mut self, partition: u32, offset: u64) -> bool {
+        let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state == State::Interred);
+        found.inspect(|&slot| self.remove(slot)).is_some()
     }
 
     fn add(&mut self, partition: u16, offset: u64, message: M) -> u32 {
@@ -359,6 +500,7 @@ impl<M: Clone> Leases<M> {
         if self.terms.order == Order::Strict {
             self.lines.insert((partition, offset), slot);
         }
+        self.note(partition, offset);
         slot
     }
 
@@ -371,10 +513,15 @@ impl<M: Clone> Leases<M> {
         match entry.state {
             State::Leased => self.leased.remove(&mut self.links, entry.at, slot),
             State::Waiting => self.waiting.remove(&mut self.links, entry.at, slot),
-            State::Dying if self.dying.front().is_some_and(|dying| dying.0 == slot) => _ = self.dying.pop_front(),
-            State::Dying => self.dying.retain(|dying| dying.0 != slot),
+            State::Dying if self.dying.front() == Some(&slot) => _ = self.dying.pop_front(),
+            State::Dying => self.dying.retain(|dying| *dying != slot),
+            State::Interred => self.interred -= 1,
             State::Parked => {}
         }
+        if matches!(entry.state, State::Dying | State::Interred) {
+            self.causes.remove(&slot);
+        }
+        self.note(entry.partition, entry.offset);
         self.free.push(slot);
         self.bytes -= (self.weigh)(&entry.message);
         if self.lines.remove(&(entry.partition, entry.offset)).is_some() {
@@ -400,8 +547,13 @@ impl<M: Clone> Leases<M> {
 
     fn held(&mut self, id: LeaseId, now: Duration) -> Result<&Entry<M>, Lost> {
         let entry = self.entries.get(id.slot as usize).and_then(Option::as_ref);
+        #[cfg(test)]
+        let sabotaged = self.accept_late_acks;
+        #[cfg(not(test))]
+        let sabotaged = false;
         let is_held = |entry: &&Entry<M>| {
-            entry.number == id.number && entry.state == State::Leased && entry.at > moment_before(now)
+            let lasts = entry.at > moment_before(now) || sabotaged;
+            entry.number == id.number && entry.state == State::Leased && lasts
         };
         entry.filter(is_held).ok_or(Lost)
     }
@@ -427,6 +579,7 @@ impl<M: Clone> Leases<M> {
         if self.terms.order == Order::Strict {
             self.out.insert(line(grant.partition), slot);
         }
+        self.note(line(grant.partition), grant.offset);
         grant
     }
 
@@ -435,7 +588,12 @@ impl<M: Clone> Leases<M> {
             Some((at, slot)) if at <= moment_before(now) => {
                 self.leased.remove(&mut self.links, at, slot);
                 self.expired += 1;
-                self.take_back(slot, at, || Cause::Expired);
+                let attempts = self.entry(slot).attempts;
+                let due = match self.terms.backoff.delay(attempts) {
+                    Duration::ZERO => at,
+                    delay => moment_after(time_of(at).saturating_add(delay)),
+                };
+                self.take_back(slot, due, || Cause::Expired);
                 true
             }
             _ => false,
@@ -446,9 +604,13 @@ impl<M: Clone> Leases<M> {
     fn take_back(&mut self, slot: u32, due: u64, cause: impl FnOnce() -> Cause) -> bool {
         let max = self.terms.max_attempts;
         let entry = self.entry(slot);
+        let (partition, offset) = (entry.partition, entry.offset);
+        self.note(partition, offset);
+        let entry = self.entry(slot);
         if max.is_some_and(|max| entry.attempts >= max) {
             entry.state = State::Dying;
-            self.dying.push_back((slot, cause()));
+            self.dying.push_back(slot);
+            self.causes.insert(slot, cause());
             return true;
         }
         entry.at = due;
@@ -476,7 +638,7 @@ impl<M: Clone> Leases<M> {
         let first = self.lines.range((partition, 0)..=(partition, u64::MAX)).next().map(|(_, &slot)| slot);
         let out = self.out.get(&partition).copied();
         match out.map(|slot| (slot, self.entry(slot).state)) {
-            Some((_, State::Leased | State::Dying)) => return,
+            Some((_, State::Leased | State::Dying | State::Interred)) => return,
             // It waits already: putting it there once more would give it out twice.
             Some((slot, State::Waiting)) if first == Some(slot) => return,
             Some((slot, State::Waiting)) => {
@@ -510,293 +672,4 @@ fn line(partition: u32) -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// The same promises, told with a plain list that is searched from end to end.
-    struct Naive {
-        terms: Terms,
-        all: Vec<Known>,
-        given: u64,
-    }
-
-    #[derive(Clone, Debug)]
-    struct Known {
-        partition: u32,
-        offset: u64,
-        attempts: u32,
-        /// The number of its holder, and until when; or from when on it may be given out.
-        holder: Option<u64>,
-        at: Duration,
-        dead: Option<Cause>,
-    }
-
-    impl Naive {
-        fn expire(&mut self, now: Duration) {
-            for known in &mut self.all {
-                if known.holder.is_some() && known.at <= now {
-                    known.holder = None;
-                    if self.terms.max_attempts.is_some_and(|max| known.attempts >= max) {
-                        known.dead = Some(Cause::Expired);
-                    }
-                }
-            }
-        }
-
-        fn is_blocked(&self, it: &Known) -> bool {
-            let others = self.all.iter().filter(|other| other.partition == it.partition && other.offset != it.offset);
-            let in_the_way = |other: &Known| other.holder.is_some() || other.dead.is_some() || other.offset < it.offset;
-            self.terms.order == Order::Strict && others.into_iter().any(in_the_way)
-        }
-
-        /// When the one that is due for the longest time was due.
-        fn due(&self, now: Duration) -> Option<Duration> {
-            let free = |it: &&Known| it.holder.is_none() && it.dead.is_none() && it.at <= now && !self.is_blocked(it);
-            self.all.iter().filter(free).map(|it| it.at).min()
-        }
-
-        fn held(&mut self, number: u64, now: Duration) -> Option<usize> {
-            self.all.iter().position(|it| it.holder == Some(number) && it.at > now)
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Admit(u32),
-        Grant,
-        Ack(prop::sample::Index),
-        Nack(prop::sample::Index, u64),
-        Renew(prop::sample::Index, u64),
-        Delete(prop::sample::Index),
-        Wait(u64),
-        Expire(usize),
-        Bury,
-        Restore(prop::sample::Index, u64),
-        Purge,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        let index = any::<prop::sample::Index>;
-        prop_oneof![
-            6 => (0..3u32).prop_map(Step::Admit),
-            6 => Just(Step::Grant),
-            4 => index().prop_map(Step::Ack),
-            4 => (index(), 0..15u64).prop_map(|(at, delay)| Step::Nack(at, delay)),
-            2 => (index(), 0..15u64).prop_map(|(at, long)| Step::Renew(at, long)),
-            1 => index().prop_map(Step::Delete),
-            6 => (0..12u64).prop_map(Step::Wait),
-            2 => (0..4usize).prop_map(Step::Expire),
-            2 => Just(Step::Bury),
-            1 => (index(), 0..5u64).prop_map(|(at, due)| Step::Restore(at, due)),
-            1 => (0..20u8).prop_map(|rare| if rare == 0 { Step::Purge } else { Step::Grant }),
-        ]
-    }
-
-    const MS: fn(u64) -> Duration = Duration::from_millis;
-
-    fn run(order: Order, steps: Vec<Step>) {
-        let terms = Terms { visibility: MS(10), max_attempts: Some(3), order, max_messages: 8, max_bytes: 65 };
-        let mut leases = Leases::new(terms, |_: &u64| 10);
-        let mut naive = Naive { terms, all: Vec::new(), given: 0 };
-        let mut now = MS(0);
-        let mut next = [0u64; 3];
-        // Every lease ever given, with the number that the model knows it by.
-        let mut tokens: Vec<(LeaseId, u64)> = Vec::new();
-        // What has left, for those who bring it back.
-        let mut gone: Vec<(u32, u64)> = Vec::new();
-        for step in steps {
-            naive.expire(now);
-            match step {
-                Step::Admit(partition) => {
-                    let room = naive.all.len() < 8 && naive.all.len() * 10 < 65;
-                    assert_eq!(leases.has_room(), room);
-                    let free = order == Order::Relaxed || naive.all.iter().all(|it| it.partition != partition);
-                    assert_eq!(leases.may_follow(partition), free);
-                    if room && free {
-                        let offset = next[partition as usize];
-                        next[partition as usize] += 2;
-                        let grant = leases.admit(partition, offset, offset, now);
-                        naive.given += 1;
-                        assert_eq!((grant.attempt, grant.deadline, grant.message), (1, now + MS(10), offset));
-                        tokens.push((grant.id, naive.given));
-                        let holder = Some(naive.given);
-                        naive.all.push(Known { partition, offset, attempts: 1, holder, at: now + MS(10), dead: None });
-                    }
-                }
-                Step::Grant => {
-                    let due = naive.due(now);
-                    let grant = leases.grant(now);
-                    assert_eq!(grant.is_some(), due.is_some(), "{grant:?} {:?}", naive.all);
-                    if let Some(grant) = grant {
-                        naive.given += 1;
-                        let known = |it: &Known| (it.partition, it.offset) == (grant.partition, grant.offset);
-                        let at = naive.all.iter().position(known).expect("what was granted is known");
-                        assert!(!naive.is_blocked(&naive.all[at]));
-                        let it = &mut naive.all[at];
-                        assert_eq!((it.holder, it.dead.clone()), (None, None), "one holder");
-                        // One that was behind another is due since that one went, which the model does not know.
-                        assert!(if order == Order::Strict { it.at <= now } else { Some(it.at) == due }, "{it:?}");
-                        it.attempts += 1;
-                        it.holder = Some(naive.given);
-                        it.at = now + MS(10);
-                        assert_eq!((grant.attempt, grant.deadline), (it.attempts, it.at));
-                        assert!(it.attempts <= 3);
-                        tokens.push((grant.id, naive.given));
-                    }
-                }
-                Step::Ack(at) if !tokens.is_empty() => {
-                    let (id, number) = *at.get(&tokens);
-                    let held = naive.held(number, now);
-                    assert_eq!(leases.ack(id, now).is_ok(), held.is_some());
-                    held.inspect(|&held| {
-                        gone.push({
-                            let it = naive.all.remove(held);
-                            (it.partition, it.offset)
-                        })
-                    });
-                }
-                Step::Nack(at, delay) if !tokens.is_empty() => {
-                    let (id, number) = *at.get(&tokens);
-                    let held = naive.held(number, now);
-                    let answer = leases.nack(id, now, MS(delay), "no");
-                    assert_eq!(answer.is_ok(), held.is_some());
-                    if let Some(held) = held {
-                        let it = &mut naive.all[held];
-                        it.holder = None;
-                        it.at = now + MS(delay);
-                        it.dead = (it.attempts == 3).then(|| Cause::Refused("no".into()));
-                        assert_eq!(answer, Ok(it.dead.is_some()));
-                    }
-                }
-                Step::Renew(at, long) if !tokens.is_empty() => {
-                    let (id, number) = *at.get(&tokens);
-                    let held = naive.held(number, now);
-                    let answer = leases.renew(id, now, MS(long));
-                    assert_eq!(answer.ok(), held.map(|_| now + MS(long)));
-                    held.inspect(|&held| naive.all[held].at = now + MS(long));
-                }
-                Step::Delete(at) if !naive.all.is_empty() => {
-                    let it = naive.all.remove(at.index(naive.all.len()));
-                    assert!(leases.delete(it.partition, it.offset));
-                    assert!(!leases.delete(it.partition, it.offset));
-                }
-                Step::Wait(long) => now += MS(long),
-                Step::Expire(limit) => _ = leases.expire(now, limit),
-                Step::Bury => {
-                    // All that run out are dead only once somebody looked.
-                    leases.expire(now, usize::MAX);
-                    if let Some(dead) = leases.dying() {
-                        let found =
-                            naive.all.iter().position(|it| (it.partition, it.offset) == (dead.partition, dead.offset));
-                        let it = naive.all.remove(found.expect("known"));
-                        assert_eq!((it.dead.as_ref(), it.attempts), (Some(dead.cause), dead.attempts));
-                        assert_eq!(dead.attempts, 3);
-                        gone.push((it.partition, it.offset));
-                        leases.buried();
-                    } else {
-                        assert!(naive.all.iter().all(|it| it.dead.is_none()));
-                    }
-                }
-                Step::Restore(at, due) if !gone.is_empty() => {
-                    let (partition, offset) = gone.remove(at.index(gone.len()));
-                    assert!(leases.restore(partition, offset, offset, now, MS(due)));
-                    assert!(!leases.restore(partition, offset, offset, now, MS(0)));
-                    let at = now + MS(due);
-                    naive.all.push(Known { partition, offset, attempts: 0, holder: None, at, dead: None });
-                }
-                Step::Purge => {
-                    naive.expire(now);
-                    leases.expire(now, usize::MAX);
-                    let before = naive.all.len();
-                    naive.all.retain(|it| it.holder.is_some());
-                    assert_eq!(leases.purge(), before - naive.all.len());
-                }
-                _ => {}
-            }
-            naive.expire(now);
-            assert_eq!(leases.len(), naive.all.len());
-            assert_eq!(leases.counts().bytes, naive.all.len() * 10);
-            for it in &naive.all {
-                assert!(leases.contains(it.partition, it.offset));
-            }
-            // What is due can be had, or its lease is yet to be ended; what is not has an alarm set for it.
-            let next_due = leases.next_due(now);
-            for it in naive.all.iter().filter(|it| it.dead.is_none() && !naive.is_blocked(it)) {
-                let has_alarm = next_due.is_some_and(|due| due <= it.at.max(now));
-                assert!(has_alarm || (it.at <= now && leases.is_due(now)), "{it:?} {next_due:?} at {now:?}");
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn any_order_of_calls_keeps_the_promises_of_a_naive_list(steps in prop::collection::vec(step(), 1..120)) {
-            run(Order::Relaxed, steps.clone());
-            run(Order::Strict, steps);
-        }
-    }
-
-    fn leases(order: Order) -> Leases<u64> {
-        let (max_messages, max_bytes) = (usize::MAX, usize::MAX);
-        Leases::new(Terms { visibility: MS(10), max_attempts: Some(2), order, max_messages, max_bytes }, |_| 8)
-    }
-
-    /// Deleting a message behind the first of its partition put the first among the waiting for a second time; two workers
-    /// then had it.
-    #[test]
-    fn deleting_behind_the_first_of_a_partition_leaves_the_first_where_it_is() {
-        let mut leases = leases(Order::Strict);
-        for offset in 0..3 {
-            assert!(leases.restore(0, offset, offset, MS(0), MS(0)));
-        }
-        assert!(leases.delete(0, 2));
-        assert_eq!(leases.grant(MS(0)).map(|grant| grant.offset), Some(0));
-        assert_eq!(leases.grant(MS(0)), None, "its partition has one out");
-        assert_eq!(leases.purge(), 1);
-        assert_eq!(leases.counts().waiting, 0);
-    }
-
-    #[test]
-    fn a_lease_is_over_at_its_deadline_and_not_a_nanosecond_before() {
-        let mut leases = leases(Order::Relaxed);
-        let early = leases.admit(0, 0, 0, MS(0));
-        assert_eq!(leases.ack(early.id, MS(10) - Duration::from_nanos(1)), Ok(()));
-        let late = leases.admit(0, 1, 1, MS(0));
-        assert_eq!(leases.ack(late.id, MS(10)), Err(Lost));
-        assert_eq!(leases.renew(late.id, MS(10), MS(10)), Err(Lost));
-        assert_eq!(leases.nack(late.id, MS(10), MS(0), ""), Err(Lost));
-        assert_eq!(leases.grant(MS(10)).map(|grant| grant.attempt), Some(2));
-    }
-
-    #[test]
-    fn the_holder_of_a_slot_used_again_has_no_say_over_its_new_message() {
-        let mut leases = leases(Order::Relaxed);
-        let first = leases.admit(0, 0, 0, MS(0));
-        assert_eq!(leases.ack(first.id, MS(1)), Ok(()));
-        let second = leases.admit(0, 1, 1, MS(1));
-        assert_eq!(leases.ack(first.id, MS(2)), Err(Lost));
-        assert_eq!(leases.ack(second.id, MS(2)), Ok(()));
-    }
-
-    #[test]
-    fn the_last_message_may_go_beyond_the_limit_of_bytes_and_none_after_it() {
-        let terms = Terms { max_messages: 9, max_bytes: 10, ..*leases(Order::Relaxed).terms() };
-        let mut leases = Leases::new(terms, |body: &Vec<u8>| body.len());
-        let grant = leases.admit(0, 0, vec![0; 100], MS(0));
-        assert!(!leases.has_room());
-        leases.ack(grant.id, MS(1)).unwrap();
-        assert!(leases.has_room());
-    }
-
-    #[test]
-    fn times_beyond_what_the_clock_can_count_are_for_ever() {
-        let mut leases = leases(Order::Relaxed);
-        let grant = leases.admit(0, 0, 0, MS(0));
-        leases.renew(grant.id, MS(1), Duration::MAX).unwrap();
-        assert!(!leases.expire(Duration::from_secs(1 << 30), 9));
-        assert_eq!(leases.ack(grant.id, Duration::from_secs(1 << 30)), Ok(()));
-    }
-}
+mod tests;

@@ -9,225 +9,77 @@
 //! - A message has at most one holder at any moment, and an ack after the lease ran out is refused.
 //! - A message that was not acked comes again: when its lease runs out, or after the delay of a nack; it is a dead letter
 //!   after the last attempt. It may come twice, so the work must be safe to be done twice.
+//! - A message that was sent [with a delay](crate::Record::delay) waits in the side store until it is due.
 //! - [`Order`]: relaxed unless told. Messages that come again come before new ones, the longest due first.
 //! - A queue holds its messages while it has no worker. It ends with its topic.
+//!
+//! # On a durable topic
+//! The queue is in the journal, under its name: how far it was read, and of each message that is out its attempts, lease,
+//! delay, or cause of death. Whoever opens it after a crash goes on where it was. [`QueueBuilder::acknowledge`] says how
+//! safe a call is when it returns; a dead letter and the end of its message are one frame of the journal, so a message is
+//! in the queue or among the letters, never in both or in neither. What was not read yet stays in the journal: producers
+//! do not wait for the queue. Bodies beyond the side store's bytes, and all after a restart, are read from there when a
+//! message comes again: those that come in the order of their offsets are read once through, any other is a search and a
+//! frame. A lease that lasts when the process ends keeps its message from others until its time by the world's clock is
+//! over; [`Queue::resume`] takes it up again. If that clock is set back or forth meanwhile, it lasts longer or shorter.
 //!
 //! What a lease, an ack and a redelivery cost, and the memory of a message: `cargo bench -p slipring --bench queue`.
 //! Each worker's call takes the queue's lock; the topic's producers and its other consumers never do.
 
+mod backoff;
+mod book;
+mod builder;
 mod calendar;
+mod changes;
+mod delete;
 mod desk;
+mod input;
+mod job;
+mod keeper;
 #[doc(hidden)]
 pub mod lease;
+mod ledger;
+mod stock;
 mod worker;
 
-pub use lease::Order;
-pub use worker::{Lease, LeaseError, Worker};
+pub(crate) use delete::erase_all;
 
-use crate::error::{SubscribeError, check_name};
-use crate::graves::{DeadLetterError, Graves, Keeper, Verdict};
-use crate::letter::{self, DeadLetter};
-use crate::lifecycle::lifecycle;
+pub use backoff::Backoff;
+pub use builder::QueueBuilder;
+pub use job::Job;
+pub use lease::Order;
+pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
+
+use crate::error::SubscribeError;
+use crate::graves::DeadLetterError;
+use crate::letter::DeadLetter;
 use crate::message::Message;
 use crate::metrics::QueueMetrics;
 use crate::producer::Producers;
-use crate::receipt::Receipt;
-use crate::subscriber::{StartAt, SubscriberBuilder};
-use crate::topic::{Inner, Reader, Topic};
+use crate::receipt::{Receipt, Unsupported};
 use desk::Desk;
-use lease::{Leases, Terms};
+use keeper::Verdict;
 use slipring_ring::Multi;
 use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes that a message in the side store takes beside key, value and headers.
 const BESIDE: usize = 160;
 
-/// Settings of a queue, or of one more worker of it.
-///
-/// ```
-/// use slipring::{Engine, Message, Record};
-/// use std::time::Duration;
-///
-/// let engine = Engine::builder().build()?;
-/// let jobs = engine.topic::<Message>("jobs").create()?;
-/// let mut worker = jobs.queue("resize").visibility(Duration::from_secs(30)).max_attempts(5).join()?;
-/// jobs.producer().create()?.send(Record::new("cat.png"))?;
-///
-/// while let Some(job) = worker.receive(Duration::from_millis(100))? {
-///     match std::str::from_utf8(job.message().value()) {
-///         Ok(_picture) => job.ack()?,
-///         Err(error) => job.nack(Duration::from_secs(1), &error.to_string())?,
-///     }
-/// #   break;
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct QueueBuilder<K: Producers = Multi> {
-    topic: Arc<Inner<Message, K>>,
-    name: String,
-    start: StartAt,
-    terms: Terms,
-    dead: Option<String>,
-}
-
-impl<K: Producers> Topic<Message, K> {
-    /// A queue of this topic's messages: each goes to one of the workers that [join](QueueBuilder::join) it. All that
-    /// name the same queue share it.
-    pub fn queue(&self, name: impl Into<String>) -> QueueBuilder<K> {
-        let terms = Terms {
-            visibility: Duration::from_secs(30),
-            max_attempts: Some(5),
-            order: Order::Relaxed,
-            max_messages: 1 << 20,
-            max_bytes: 256 << 20,
-        };
-        let (topic, name) = (Arc::clone(&self.inner), name.into());
-        QueueBuilder { topic, name, start: StartAt::Earliest, terms, dead: None }
-    }
-}
-
-impl<K: Producers> QueueBuilder<K> {
-    /// Where the queue begins, if it is not there yet: at the earliest message that is kept, unless told.
-    pub fn start(mut self, start: StartAt) -> Self {
-        self.start = start;
-        self
-    }
-
-    /// How long a lease lasts unless it is [renewed](Lease::renew), rounded up to whole milliseconds; 30 seconds unless
-    /// told.
-    pub fn visibility(mut self, visibility: Duration) -> Self {
-        self.terms.visibility = visibility;
-        self
-    }
-
-    /// How often a message is given out before it is a dead letter: 5 times unless told; 0 is taken as 1.
-    pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.terms.max_attempts = Some(attempts.max(1));
-        self
-    }
-
-    /// Gives a message out again for ever. One that nobody can handle then comes again for ever, too.
-    pub fn unlimited_attempts(mut self) -> Self {
-        self.terms.max_attempts = None;
-        self
-    }
-
-    /// The topic that dead letters are moved to: `topic.queue.dead` unless told. It is created if it is not there, with
-    /// room for 1,024 letters, the last 512 of which it retains for others. When it is full, the dead stay in the side store until there is room.
-    pub fn dead_letter(mut self, topic: impl Into<String>) -> Self {
-        self.dead = Some(topic.into());
-        self
-    }
-
-    /// What may be out at the same time: anything, unless told.
-    pub fn order(mut self, order: Order) -> Self {
-        self.terms.order = order;
-        self
-    }
-
-    /// The most messages that are leased, delayed or come again at any time: 1,048,576 unless told; 0 is taken as 1.
-    pub fn max_outstanding(mut self, messages: usize) -> Self {
-        self.terms.max_messages = messages.max(1);
-        self
-    }
-
-    /// The most bytes that these may take: 256 MiB unless told. The last message to come may go beyond.
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.terms.max_bytes = bytes.max(1);
-        self
-    }
-
-    /// One more worker of the queue, which is made if it is not there yet.
-    ///
-    /// # Errors
-    /// The name is no name, or a consumer has it; the queue is there with other settings (the error shows both); the dead
-    /// letters' topic is refused; or the topic is closed.
-    pub fn join(self) -> Result<Worker<K>, QueueError> {
-        Ok(Worker { desk: self.open()?.desk })
-    }
-
-    /// The queue itself, to look at it and to mend it; it is made if it is not there yet.
-    ///
-    /// # Errors
-    /// As [`join`](Self::join).
-    pub fn open(self) -> Result<Queue<K>, QueueError> {
-        check_name(&self.name).map_err(SubscribeError::Name)?;
-        let topic = Arc::clone(&self.topic);
-        let mut queues = topic.queues();
-        let Some(found) = queues.iter().find(|queue| queue.name() == self.name) else {
-            let desk = self.make()?;
-            queues.push(Arc::clone(&desk) as Arc<dyn AnyQueue>);
-            return Ok(Queue { desk });
-        };
-        let desk = Arc::clone(found).into_any().downcast::<Desk<K>>();
-        let desk = desk.unwrap_or_else(|_| unreachable!("all queues of a topic have its kind of producers"));
-        let there = Settings(&desk.terms, &desk.dead_topic).to_string();
-        let asked = Settings(&self.terms, &self.dead_topic()).to_string();
-        if there != asked {
-            let (topic, queue) = (self.topic.name.clone(), self.name);
-            return Err(QueueError::OtherTerms { topic, queue, there, asked });
-        }
-        Ok(Queue { desk })
-    }
-
-    fn dead_topic(&self) -> String {
-        self.dead.clone().unwrap_or_else(|| format!("{}.{}.dead", self.topic.name, self.name))
-    }
-
-    fn make(self) -> Result<Arc<Desk<K>>, QueueError> {
-        let (topic, dead_topic) = (&self.topic, self.dead_topic());
-        let largest = topic.settings.max_message;
-        let dead = topic.host.dead_letters(&dead_topic, largest + letter::overhead(&topic.name, &self.name));
-        let dead = dead.map_err(DeadLetterError::Topic)?;
-        let graves = Graves::open(&dead, &topic.name, &self.name, largest)?;
-        let keeper = Keeper::new(&dead, &topic.name, &self.name)?;
-        let mut readers = topic.readers();
-        let builder = SubscriberBuilder::new(Arc::clone(topic), self.name.clone()).start(self.start.clone());
-        let parts = builder.join_all()?;
-        let leases = Leases::new(self.terms, |message: &Arc<Message>| message.size() + BESIDE);
-        let desk = Desk::new(topic, self.name, builder.stage(), (dead_topic, graves, keeper), leases, parts);
-        let reader: Arc<dyn Reader<Message, K>> = Arc::clone(&desk) as _;
-        readers.add(Arc::downgrade(&reader) as Weak<_>);
-        lifecycle!(info, "queue opened", topic = topic.name, queue = desk.name);
-        Ok(desk)
-    }
-}
-
-/// What two who open one queue must agree on.
-struct Settings<'a>(&'a Terms, &'a str);
-
-impl fmt::Display for Settings<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Terms { visibility, max_attempts, order, max_messages, max_bytes } = self.0;
-        let order = if *order == Order::Strict { "strict" } else { "relaxed" };
-        write!(f, "leases of {visibility:?}, ")?;
-        match max_attempts {
-            Some(attempts) => write!(f, "{attempts} attempts")?,
-            None => write!(f, "unlimited attempts")?,
-        }
-        write!(
-            f,
-            ", {order} order, at most {max_messages} messages and {max_bytes} bytes out, dead letters to {:?}",
-            self.1
-        )
-    }
-}
-
 /// A queue, to look at it and to mend it. Cloning gives another handle of the same queue.
-pub struct Queue<K: Producers = Multi> {
-    desk: Arc<Desk<K>>,
+pub struct Queue<E = Message, K: Producers = Multi> {
+    desk: Arc<Desk<E, K>>,
 }
 
-impl<K: Producers> Clone for Queue<K> {
+impl<E, K: Producers> Clone for Queue<E, K> {
     fn clone(&self) -> Self {
         Self { desk: Arc::clone(&self.desk) }
     }
 }
 
-impl<K: Producers> fmt::Debug for Queue<K> {
+impl<E, K: Producers> fmt::Debug for Queue<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Queue {:?} of {:?}", self.desk.name, self.desk.topic)
     }
@@ -236,7 +88,7 @@ impl<K: Producers> fmt::Debug for Queue<K> {
 /// A message that waits in a queue.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Waiting {
+pub struct Waiting<E = Message> {
     /// Its partition.
     pub partition: u32,
     /// Its offset there.
@@ -246,10 +98,10 @@ pub struct Waiting {
     /// How long it is held back still; zero if it may be given out.
     pub delay: Duration,
     /// The message.
-    pub message: Arc<Message>,
+    pub message: Arc<E>,
 }
 
-impl<K: Producers> Queue<K> {
+impl<E: Job, K: Producers> Queue<E, K> {
     /// The queue's name.
     pub fn name(&self) -> &str {
         &self.desk.name
@@ -275,7 +127,7 @@ impl<K: Producers> Queue<K> {
 
     /// The next `limit` messages that nobody has: first those that come again, the longest due first, then new ones,
     /// partition by partition. They are copied; their attempts do not count.
-    pub fn peek(&self, limit: usize) -> Vec<Waiting> {
+    pub fn peek(&self, limit: usize) -> Vec<Waiting<E>> {
         self.desk.peek(limit)
     }
 
@@ -286,10 +138,10 @@ impl<K: Producers> Queue<K> {
 
     /// The first `limit` dead letters of this queue that were neither purged nor sent back, oldest first.
     ///
-    /// They are kept by a consumer of their topic that the queue has for that.
+    /// They are kept by a consumer of their topic that the queue has for that; those of a durable topic, by the journal.
     pub fn dead_letters(&self, limit: usize) -> Vec<DeadLetter> {
         let mut found = Vec::new();
-        self.desk.keeper().each(|letter| {
+        self.desk.each_letter(|letter| {
             if found.len() == limit {
                 return Verdict::Enough;
             }
@@ -302,11 +154,10 @@ impl<K: Producers> Queue<K> {
     /// Forgets this queue's dead letters. How many.
     pub fn purge_dead_letters(&self) -> u64 {
         let mut purged = 0;
-        self.desk.keeper().each(|_| {
+        self.desk.each_letter(|_| {
             purged += 1;
             Verdict::Out
         });
-        self.desk.resettle();
         purged
     }
 
@@ -315,15 +166,58 @@ impl<K: Producers> Queue<K> {
     /// there are if the side store is full.
     pub fn redrive(&self, limit: u64) -> u64 {
         let mut sent = 0;
-        self.desk.keeper().each(|letter| {
+        self.desk.each_letter(|letter| {
             if sent == limit || !self.desk.restore(letter) {
                 return Verdict::Enough;
             }
             sent += 1;
             Verdict::Out
         });
-        self.desk.resettle();
         sent
+    }
+}
+
+impl<E: Job, K: Producers> Queue<E, K> {
+    /// The lease that a ticket stands for, if it still lasts: also in another process than the one that was given it, when
+    /// the topic is durable.
+    ///
+    /// # Errors
+    /// It ran out, or the message was deleted or done with.
+    pub fn resume(&self, ticket: &Ticket) -> Result<Lease<E, K>, LeaseError> {
+        worker::resume(&self.desk, ticket)
+    }
+}
+
+/// What was left in a queue when its topic was shut down, or when it was deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueReport {
+    /// Its name.
+    pub name: String,
+    /// Published messages that were not given out. Of a durable topic, offsets.
+    pub unread: u64,
+    /// Messages that a worker had a lease on.
+    pub leased: u64,
+    /// Messages that would have come again.
+    pub waiting: u64,
+    /// Messages that found no room among the dead letters.
+    pub dying: u64,
+    /// Whether all of these are in the journal, for whoever opens the queue next.
+    pub durable: bool,
+}
+
+impl fmt::Display for QueueReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, unread, leased, waiting, dying, durable } = self;
+        write!(f, "queue {name}: {unread} unread, {leased} leased, {waiting} waiting, {dying} dying")?;
+        f.write_str(if *durable { ", kept in the journal" } else { "" })
+    }
+}
+
+impl QueueReport {
+    /// Whether nothing of it is lost with the process.
+    pub fn is_complete(&self) -> bool {
+        self.durable || self.leased + self.waiting + self.dying == 0
     }
 }
 
@@ -331,16 +225,33 @@ impl<K: Producers> Queue<K> {
 pub(crate) trait AnyQueue: Send + Sync {
     fn name(&self) -> &str;
     fn metrics(&self) -> QueueMetrics;
+    fn report(&self) -> QueueReport;
+    /// Ends it for everybody, unless it is in use: by so many workers, with so many messages leased.
+    fn end(&self, forced: bool) -> Result<QueueReport, (usize, u64)>;
+    /// Once it has ended: what is to be taken out of the journal.
+    fn keys(&self) -> Vec<Vec<u8>>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-impl<K: Producers> AnyQueue for Desk<K> {
+impl<E: Job, K: Producers> AnyQueue for Desk<E, K> {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn metrics(&self) -> QueueMetrics {
         Desk::metrics(self)
+    }
+
+    fn report(&self) -> QueueReport {
+        self.report_of(&self.lock())
+    }
+
+    fn end(&self, forced: bool) -> Result<QueueReport, (usize, u64)> {
+        self.finish(forced)
+    }
+
+    fn keys(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.lock().erased)
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -369,6 +280,53 @@ pub enum QueueError {
         /// Those asked for.
         asked: String,
     },
+    /// There is none of this name.
+    #[error("topic {topic:?} has no queue {queue:?}")]
+    Unknown {
+        /// The topic.
+        topic: String,
+        /// The queue.
+        queue: String,
+    },
+    /// It is not deleted while it is used.
+    #[error(
+        "queue {queue:?} of topic {topic:?} has {workers} workers and {leased} messages leased: let them end, or use `delete_queue_forced`"
+    )]
+    InUse {
+        /// The topic.
+        topic: String,
+        /// The queue.
+        queue: String,
+        /// How many workers.
+        workers: usize,
+        /// How many messages are leased.
+        leased: u64,
+    },
+    /// Its messages are out in another order than asked for.
+    #[error(
+        "queue {queue:?} of topic {topic:?} has {out} messages out that the other order does not allow: open it with the order it had until they are done with, or purge it"
+    )]
+    OtherOrder {
+        /// The topic.
+        topic: String,
+        /// The queue.
+        queue: String,
+        /// How many messages.
+        out: usize,
+    },
+    /// The journal does not take it, or cannot give it back.
+    #[error("queue {queue:?} of topic {topic:?}: {cause}")]
+    Journal {
+        /// The topic.
+        topic: String,
+        /// The queue.
+        queue: String,
+        /// Why.
+        cause: String,
+    },
+    /// Its changes cannot be as safe as asked for.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// Its dead letters would have no place.
     #[error(transparent)]
     DeadLetters(#[from] DeadLetterError),

@@ -1,30 +1,44 @@
 //! A worker takes messages of a queue, one at a time, each under a lease.
 
 use super::desk::{Desk, End};
+use super::job::Job;
 use super::lease::Grant;
 use crate::error::ReadError;
 use crate::message::Message;
 use crate::producer::Producers;
 use slipring_ring::Multi;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// One of the many that share the messages of a queue: each message goes to one of them.
 ///
 /// Joined with [`QueueBuilder::join`](crate::QueueBuilder::join). Dropping it leaves its leases as they are: they belong to
 /// their [`Lease`]s.
-pub struct Worker<K: Producers = Multi> {
-    pub(super) desk: Arc<Desk<K>>,
+pub struct Worker<E = Message, K: Producers = Multi> {
+    pub(super) desk: Arc<Desk<E, K>>,
 }
 
-impl<K: Producers> fmt::Debug for Worker<K> {
+impl<E, K: Producers> fmt::Debug for Worker<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Worker of queue {:?} of {:?}", self.desk.name, self.desk.topic)
     }
 }
 
-impl<K: Producers> Worker<K> {
+impl<E, K: Producers> Drop for Worker<E, K> {
+    fn drop(&mut self) {
+        self.desk.workers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl<E: Job, K: Producers> Worker<E, K> {
+    pub(super) fn new(desk: Arc<Desk<E, K>>) -> Self {
+        desk.workers.fetch_add(1, Ordering::AcqRel);
+        Self { desk }
+    }
+
     /// The next message, leased to the caller; waits for one no longer than `limit`. Messages that come again come
     /// before new ones. A limit of zero never waits; `Duration::MAX` waits without end.
     ///
@@ -33,14 +47,14 @@ impl<K: Producers> Worker<K> {
     /// # Errors
     /// The topic was closed, and every message was taken and none can come again; or it was halted, a consumer failed,
     /// or the queue was evicted.
-    pub fn receive(&mut self, limit: Duration) -> Result<Option<Lease<K>>, ReadError> {
+    pub fn receive(&mut self, limit: Duration) -> Result<Option<Lease<E, K>>, ReadError> {
         let deadline = Instant::now().checked_add(limit);
         let grant = self.desk.receive(!limit.is_zero(), deadline)?;
         Ok(grant.map(|grant| Lease { desk: Arc::clone(&self.desk), grant, over: false }))
     }
 
     /// The queue that it works for.
-    pub fn queue(&self) -> super::Queue<K> {
+    pub fn queue(&self) -> super::Queue<E, K> {
         super::Queue { desk: Arc::clone(&self.desk) }
     }
 }
@@ -49,23 +63,23 @@ impl<K: Producers> Worker<K> {
 ///
 /// [`ack`](Self::ack) it when the work is done. Dropped without, it is given back at once, with the reason "dropped": a
 /// worker that panics delays nobody. One that hangs loses it when the lease runs out.
-pub struct Lease<K: Producers = Multi> {
-    desk: Arc<Desk<K>>,
-    grant: Grant<Arc<Message>>,
+pub struct Lease<E: Job = Message, K: Producers = Multi> {
+    desk: Arc<Desk<E, K>>,
+    grant: Grant<Arc<E>>,
     /// Said what becomes of the message.
     over: bool,
 }
 
-impl<K: Producers> fmt::Debug for Lease<K> {
+impl<E: Job, K: Producers> fmt::Debug for Lease<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Grant { partition, offset, attempt, .. } = self.grant;
-        write!(f, "Lease of {}/{partition}@{offset}, attempt {attempt}: {:?}", self.desk.topic, self.grant.message)
+        write!(f, "Lease of {}/{partition}@{offset}, attempt {attempt}", self.desk.topic)
     }
 }
 
-impl<K: Producers> Lease<K> {
+impl<E: Job, K: Producers> Lease<E, K> {
     /// The message.
-    pub fn message(&self) -> &Message {
+    pub fn message(&self) -> &E {
         &self.grant.message
     }
 
@@ -106,15 +120,37 @@ impl<K: Producers> Lease<K> {
         self.end(End::Nack(delay, reason))
     }
 
+    /// The work failed: the message comes again after the delay that the queue's
+    /// [`backoff`](crate::QueueBuilder::backoff) has for this attempt. Else as [`nack`](Self::nack).
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn retry(mut self, reason: &str) -> Result<(), LeaseError> {
+        self.end(End::Retry(reason))
+    }
+
+    /// What [`Queue::resume`](crate::Queue::resume) gives the lease back for.
+    pub fn ticket(&self) -> Ticket {
+        let Grant { partition, offset, id, .. } = self.grant;
+        Ticket { partition, offset, number: id.number }
+    }
+
+    /// Lets go of the lease without giving the message back: it stays leased until it is [resumed](crate::Queue::resume) or
+    /// runs out. For work that goes on elsewhere, or when the process ends before the work does.
+    pub fn leave(mut self) -> Ticket {
+        self.over = true;
+        self.ticket()
+    }
+
     /// The work takes longer: the lease lasts until `visibility` from now.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn renew(&mut self, visibility: Duration) -> Result<(), LeaseError> {
         match self.desk.renew(self.grant.id, visibility) {
-            Some(deadline) => {
+            Some((deadline, change)) => {
                 self.grant.deadline = deadline;
-                Ok(())
+                self.safe(change)
             }
             None => {
                 self.over = true;
@@ -127,7 +163,14 @@ impl<K: Producers> Lease<K> {
         if std::mem::replace(&mut self.over, true) {
             return Err(self.lost());
         }
-        self.desk.end(self.grant.id, how).ok_or_else(|| self.lost())
+        let change = self.desk.end(self.grant.id, self.grant.attempt, how).ok_or_else(|| self.lost())?;
+        self.safe(change)
+    }
+
+    fn safe(&self, change: u64) -> Result<(), LeaseError> {
+        let Grant { partition, offset, .. } = self.grant;
+        let queue = || self.desk.name.clone();
+        self.desk.safe(change).map_err(|cause| LeaseError::Unknown { queue: queue(), partition, offset, cause })
     }
 
     fn lost(&self) -> LeaseError {
@@ -141,12 +184,61 @@ impl<K: Producers> Lease<K> {
     }
 }
 
-impl<K: Producers> Drop for Lease<K> {
+impl<E: Job, K: Producers> Drop for Lease<E, K> {
     fn drop(&mut self) {
-        if !self.over {
-            let _ = self.end(End::Nack(Duration::ZERO, "dropped"));
+        if !std::mem::replace(&mut self.over, true) {
+            // Waits for nothing.
+            let _ = self.desk.end(self.grant.id, self.grant.attempt, End::Retry("dropped"));
         }
     }
+}
+
+/// Stands for a lease: what to keep of it in a database, or to give to another process's next life. It is text, too:
+/// `"0@17#4294967297".parse()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    partition: u32,
+    offset: u64,
+    number: u64,
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partition, offset, number } = self;
+        write!(f, "{partition}@{offset}#{number}")
+    }
+}
+
+/// A text is no ticket of a lease.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no ticket of a lease: it looks like 0@17#4294967297")]
+pub struct NoTicket {
+    /// The text.
+    pub text: String,
+}
+
+impl FromStr for Ticket {
+    type Err = NoTicket;
+
+    fn from_str(text: &str) -> Result<Self, NoTicket> {
+        let read = || {
+            let (partition, rest) = text.split_once('@')?;
+            let (offset, number) = rest.split_once('#')?;
+            let (partition, offset) = (partition.parse().ok()?, offset.parse().ok()?);
+            Some(Self { partition, offset, number: number.parse().ok()? })
+        };
+        read().ok_or_else(|| NoTicket { text: text.to_owned() })
+    }
+}
+
+/// The lease that a ticket stands for.
+pub(super) fn resume<E: Job, K: Producers>(desk: &Arc<Desk<E, K>>, ticket: &Ticket) -> Result<Lease<E, K>, LeaseError> {
+    let Ticket { partition, offset, number } = *ticket;
+    let over = || LeaseError::Over { queue: desk.name.clone(), partition, offset };
+    let (grant, change) = desk.resume(partition, offset, number).ok_or_else(over)?;
+    let unknown = |cause: String| LeaseError::Unknown { queue: desk.name.clone(), partition, offset, cause };
+    let grant = desk.complete(grant, change).map_err(|refused| unknown(refused.to_string()))?.ok_or_else(over)?;
+    Ok(Lease { desk: Arc::clone(desk), grant, over: false })
 }
 
 /// A lease was no longer its holder's.
@@ -168,6 +260,32 @@ pub enum LeaseError {
         attempt: u32,
         /// How long ago it ran out.
         late: Duration,
+    },
+    /// A ticket's lease ran out, or its message was done with or deleted.
+    #[error(
+        "the lease on message {partition}@{offset} of queue {queue:?} has ended: it ran out, so that another worker may have the message, or the message was done with"
+    )]
+    Over {
+        /// The queue.
+        queue: String,
+        /// The message's partition.
+        partition: u32,
+        /// Its offset there.
+        offset: u64,
+    },
+    /// The journal failed before it was known whether the change is safe.
+    #[error(
+        "it is unknown whether what was said of message {partition}@{offset} of queue {queue:?} is in the journal, which has ended: {cause}"
+    )]
+    Unknown {
+        /// The queue.
+        queue: String,
+        /// The message's partition.
+        partition: u32,
+        /// Its offset there.
+        offset: u64,
+        /// What happened to the journal.
+        cause: String,
     },
     /// The message was deleted meanwhile.
     #[error("message {partition}@{offset} of queue {queue:?} was deleted while it was leased: nothing is to be done")]

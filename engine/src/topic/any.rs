@@ -2,11 +2,11 @@
 
 use super::{Inner, Settings, Shape, TopicId};
 use crate::description::Description;
-use crate::durable::Durable;
 use crate::error::{Closed, TopicError};
 use crate::journaler::STAGE;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::producer::Producers;
+use crate::queue;
 use crate::report::TopicReport;
 use std::any::Any;
 use std::sync::Arc;
@@ -92,6 +92,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
                 names.push(stage.name);
             }
         }
+        names.extend(self.queues().iter().map(|queue| queue.name().to_owned()));
+        names.dedup();
         if names.is_empty() {
             self.close_all();
             return Ok(());
@@ -131,11 +133,15 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         if let Some(durable) = &self.durable {
             durable.drained(&partitions, deadline);
         }
-        TopicReport::new(&self.name, &partitions, &self.runs())
+        let queues = self.queues().iter().map(|queue| queue.report()).collect();
+        TopicReport::new(&self.name, &partitions, &self.runs(), queues)
     }
 
     fn forget(&self) -> Result<(), TopicError> {
-        self.durable.as_ref().map_or(Ok(()), Durable::forget)
+        let Some(durable) = &self.durable else { return Ok(()) };
+        let refused = |cause| TopicError::Journal { name: self.name.clone(), cause };
+        queue::erase_all(durable, &self.queues()).map_err(refused)?;
+        durable.forget()
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

@@ -300,7 +300,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                         journaling.keep(durable.id(0).topic, settings.keep);
                         engine.host.retain_by_and_by();
                     }
-                    Some(durable)
+                    Some(Arc::new(durable))
                 }
                 None => None,
             };

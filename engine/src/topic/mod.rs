@@ -80,7 +80,7 @@ pub(crate) struct Inner<E, K: Producers> {
     /// When it was created, by the engine's clock.
     since: Duration,
     /// Of a topic that is written down.
-    pub(crate) durable: Option<Durable<E>>,
+    pub(crate) durable: Option<Arc<Durable<E>>>,
     pub(crate) settings: Settings,
     /// Bytes that a slot needs beside itself.
     cell: usize,

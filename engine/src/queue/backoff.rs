@@ -1,0 +1,52 @@
+//! How long a message is held back before it comes again.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A schedule for redelivery: how long a message is held back before it is given out again, by how often it was given
+/// out. It is for messages that come again by themselves, because a lease ran out or was dropped, and for
+/// [`Lease::retry`](crate::Lease::retry). A [`nack`](crate::Lease::nack) names a delay of its own.
+///
+/// ```
+/// use slipring::Backoff;
+/// use std::time::Duration;
+/// let backoff = Backoff::exponential(Duration::from_secs(1), Duration::from_secs(10));
+/// let delays: Vec<u64> = (1..=5).map(|attempt| backoff.delay(attempt).as_secs()).collect();
+/// assert_eq!(delays, [1, 2, 4, 8, 10]);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// At once.
+    pub const NONE: Self = Self { first: Duration::ZERO, longest: Duration::ZERO };
+
+    /// The same delay after each attempt.
+    pub const fn fixed(delay: Duration) -> Self {
+        Self { first: delay, longest: delay }
+    }
+
+    /// `first` after the first attempt, twice as long after each further one, and never longer than `longest`.
+    pub const fn exponential(first: Duration, longest: Duration) -> Self {
+        Self { first, longest }
+    }
+
+    /// The delay after this attempt, the first of which is 1.
+    pub fn delay(&self, attempt: u32) -> Duration {
+        let doubled = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.first.saturating_mul(doubled).min(self.longest)
+    }
+}
+
+impl fmt::Display for Backoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            &Self::NONE => f.write_str("at once"),
+            Self { first, longest } if first >= longest => write!(f, "after {longest:?}"),
+            Self { first, longest } => write!(f, "after {first:?}, doubled up to {longest:?}"),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a queue of a durable topic has of the journal: its own name there, the bodies of its messages, and how far its
+//! changes are safe.
+
+use super::job::Job;
+use crate::acks::Positions;
+use crate::durable::Durable;
+use crate::journal::{self, Journal, PartitionId, Reader, Start, Visible};
+use crate::journaler::Journaling;
+use crate::receipt::Level;
+use slipring_ring::Waiter;
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+
+pub(super) struct Book<E> {
+    pub(super) journaling: Arc<Journaling>,
+    /// The queue's number in the journal.
+    pub(super) number: u32,
+    /// How safe a change is when a call returns.
+    pub(super) level: Level,
+    /// Of changes.
+    pub(super) positions: Arc<Positions>,
+    /// The last change that somebody waits for to be durable.
+    wanted: AtomicU64,
+    /// The most letters that are on their way at a time, so that what they take away fits into the frame they are in.
+    pub(super) letters: usize,
+    on_the_way: AtomicUsize,
+    bodies: Bodies<E>,
+}
+
+impl<E: Job> Book<E> {
+    pub(super) fn new(durable: &Durable<E>, number: u32, level: Level) -> Self {
+        let journal = durable.journal().clone();
+        let letters = (journal.frame_limit() / 8 / super::ledger::BLOCK_BYTES).clamp(1, 256);
+        Self {
+            journaling: Arc::clone(&durable.journaling),
+            number,
+            level,
+            positions: Arc::default(),
+            wanted: AtomicU64::new(0),
+            letters,
+            on_the_way: AtomicUsize::new(0),
+            bodies: Bodies { journal, topic: durable.id(0).topic, readers: Mutex::default(), event: PhantomData },
+        }
+    }
+
+    /// Has the journal take what has changed, with its next frame.
+    pub(super) fn tell(&self) {
+        self.journaling.ride();
+    }
+
+    pub(super) fn set_letters_on_the_way(&self, letters: usize) {
+        self.on_the_way.store(letters, Ordering::Release);
+    }
+
+    pub(super) fn letters_on_the_way(&self) -> usize {
+        self.on_the_way.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_urgent(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > self.positions.durable.load(Ordering::Acquire)
+    }
+
+    /// Waits until this change is as safe as was asked for. An error if the journal ends before.
+    pub(super) fn wait(&self, change: u64, level: Level) -> Result<(), String> {
+        let safe = match level {
+            Level::Written => &self.positions.written,
+            Level::Durable => &self.positions.durable,
+            _ => return Ok(()),
+        };
+        let reached = || (safe.load(Ordering::Acquire) >= change).then_some(Ok(()));
+        if reached().is_some() {
+            return Ok(());
+        }
+        if level == Level::Durable {
+            self.wanted.fetch_max(change, Ordering::AcqRel);
+        }
+        self.tell();
+        let bell = &self.journaling.bell;
+        let done = bell.wait(None, || {
+            reached().or_else(|| bell.over().map(|cause| reached().unwrap_or_else(|| Err(cause.to_owned()))))
+        });
+        done.unwrap_or(Ok(()))
+    }
+
+    /// The body of a message that was given out before; none if the journal does not keep it any more.
+    pub(super) fn load(&self, partition: u32, offset: u64) -> Result<Option<Arc<E>>, String> {
+        self.bodies.load(partition, offset).map(|body| body.map(Arc::new))
+    }
+
+    /// Room for one more message in the journal's state, if `unwritten` blocks are still to come.
+    pub(super) fn has_room(&self, unwritten: usize) -> bool {
+        self.journaling.state_to_spare() > (unwritten + 1) * super::ledger::BLOCK_BYTES
+    }
+}
+
+/// Reads single messages. Those that follow one another cost no search.
+struct Bodies<E> {
+    journal: Journal,
+    topic: u32,
+    readers: Mutex<HashMap<u32, Reader>>,
+    event: PhantomData<fn() -> E>,
+}
+
+/// How far ahead a reader goes on reading rather than begin anew.
+const AHEAD: u64 = 4096;
+
+impl<E: Job> Bodies<E> {
+    fn load(&self, partition: u32, offset: u64) -> Result<Option<E>, String> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = readers.remove(&partition).filter(|reader| {
+            let next = reader.position();
+            next <= offset && offset - next < AHEAD
+        });
+        let mut reader = match known {
+            Some(reader) => reader,
+            None => {
+                let id = PartitionId { topic: self.topic, partition };
+                match self.journal.reader(id, Start::Offset(offset), Visible::Written) {
+                    Ok(reader) => reader,
+                    Err(journal::ReplayError::OutOfRange { .. } | journal::ReplayError::Unknown(_)) => return Ok(None),
+                    Err(cause) => return Err(cause.to_string()),
+                }
+            }
+        };
+        let body = loop {
+            match reader.next() {
+                Ok(Some(record)) if record.offset < offset => {}
+                Ok(Some(record)) if record.offset == offset => break Some(E::of_bytes(record.bytes)),
+                Ok(_) | Err(journal::ReplayError::OutOfRange { .. } | journal::ReplayError::Gap { .. }) => break None,
+                Err(cause) => return Err(cause.to_string()),
+            }
+        };
+        readers.insert(partition, reader);
+        match body {
+            Some(None) => Err(format!("the record at {offset} of partition {partition} is no event of this topic")),
+            body => Ok(body.flatten()),
+        }
+    }
+}
+
+/// Wakes whoever watches a queue when the journal has moved.
+pub(super) struct Nudge(pub(super) Arc<Waiter>);
+
+impl Nudge {
+    pub(super) fn waker(waiter: &Arc<Waiter>) -> Waker {
+        Waker::from(Arc::new(Self(Arc::clone(waiter))))
+    }
+}
+
+impl Wake for Nudge {
+    fn wake(self: Arc<Self>) {
+        self.0.wake(super::desk::WAKE);
+    }
+}

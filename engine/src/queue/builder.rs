@@ -1,0 +1,373 @@
+//! Settings of a queue, and its making: from nothing, or from what the journal remembers of it.
+
+use super::book::{Book, Nudge};
+use super::changes::Cursor;
+use super::desk::{self, Desk, Parts};
+use super::input::Input;
+use super::keeper::{self, Keeper};
+use super::lease::{Leases, Phase, Terms};
+use super::ledger::{self, Opened, Remembered};
+use super::stock::{Body, Stock};
+use super::{AnyQueue, Backoff, Job, Order, Queue, QueueError, Worker};
+use crate::durable::Durable;
+use crate::error::{SubscribeError, check_name};
+use crate::graves::{DeadLetterError, Graves};
+use crate::journal::{FrameBuilder, Start, Visible};
+use crate::letter;
+use crate::lifecycle::lifecycle;
+use crate::message::Message;
+use crate::producer::Producers;
+use crate::receipt::Level;
+use crate::replay::{ReplayBuilder, ReplayError};
+use crate::subscriber::{StartAt, SubscriberBuilder};
+use crate::topic::{Inner, Reader, Topic};
+use slipring_ring::{Multi, Waiter};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Settings of a queue, or of one more worker of it.
+///
+/// ```
+/// use slipring::{Engine, Message, Record};
+/// use std::time::Duration;
+///
+/// let engine = Engine::builder().build()?;
+/// let jobs = engine.topic::<Message>("jobs").create()?;
+/// let mut worker = jobs.queue("resize").visibility(Duration::from_secs(30)).max_attempts(5).join()?;
+/// jobs.producer().create()?.send(Record::new("cat.png"))?;
+///
+/// while let Some(job) = worker.receive(Duration::from_millis(100))? {
+///     match std::str::from_utf8(job.message().value()) {
+///         Ok(_picture) => job.ack()?,
+///         Err(error) => job.nack(Duration::from_secs(1), &error.to_string())?,
+///     }
+/// #   break;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct QueueBuilder<E = Message, K: Producers = Multi> {
+    topic: Arc<Inner<E, K>>,
+    name: String,
+    start: StartAt,
+    terms: Terms,
+    dead: Option<String>,
+    level: Level,
+}
+
+impl<E: Job, K: Producers> Topic<E, K> {
+    /// A queue of this topic's events: each goes to one of the workers that [join](QueueBuilder::join) it. All that
+    /// name the same queue share it.
+    pub fn queue(&self, name: impl Into<String>) -> QueueBuilder<E, K> {
+        let terms = Terms {
+            visibility: Duration::from_secs(30),
+            max_attempts: Some(5),
+            order: Order::Relaxed,
+            max_messages: 1 << 20,
+            max_bytes: 256 << 20,
+            backoff: Backoff::NONE,
+        };
+        let (topic, name) = (Arc::clone(&self.inner), name.into());
+        QueueBuilder { topic, name, start: StartAt::Earliest, terms, dead: None, level: Level::Published }
+    }
+}
+
+impl<E: Job, K: Producers> QueueBuilder<E, K> {
+    /// Where the queue begins, if it is not there yet: at the earliest message that is kept, unless told.
+    pub fn start(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// How long a lease lasts unless it is [renewed](Lease::renew), rounded up to whole milliseconds; 30 seconds unless
+    /// told.
+    pub fn visibility(mut self, visibility: Duration) -> Self {
+        self.terms.visibility = visibility;
+        self
+    }
+
+    /// How often a message is given out before it is a dead letter: 5 times unless told; 0 is taken as 1.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.terms.max_attempts = Some(attempts.max(1));
+        self
+    }
+
+    /// Gives a message out again for ever. One that nobody can handle then comes again for ever, too.
+    pub fn unlimited_attempts(mut self) -> Self {
+        self.terms.max_attempts = None;
+        self
+    }
+
+    /// The topic that dead letters are moved to: `topic.queue.dead` unless told. It is created if it is not there, with
+    /// room for 1,024 letters, the last 512 of which it retains for others. When it is full, the dead stay in the side store until there is room.
+    pub fn dead_letter(mut self, topic: impl Into<String>) -> Self {
+        self.dead = Some(topic.into());
+        self
+    }
+
+    /// What may be out at the same time: anything, unless told.
+    pub fn order(mut self, order: Order) -> Self {
+        self.terms.order = order;
+        self
+    }
+
+    /// The most messages that are leased, delayed or come again at any time: 1,048,576 unless told; 0 is taken as 1.
+    pub fn max_outstanding(mut self, messages: usize) -> Self {
+        self.terms.max_messages = messages.max(1);
+        self
+    }
+
+    /// The most bytes that these may take: 256 MiB unless told. The last message to come may go beyond. On a durable topic
+    /// what is beyond is not kept in memory, but read from the journal when it comes again.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.terms.max_bytes = bytes.max(1);
+        self
+    }
+
+    /// How long a message is held back that comes again because its lease ran out, was dropped, or was
+    /// [retried](crate::Lease::retry): not at all, unless told.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.terms.backoff = backoff;
+        self
+    }
+
+    /// How safe a lease, an ack and each other change is when its call returns. [`Level::Published`] unless told: it is in
+    /// memory, on a durable topic it is written right after, and synced with the next group or a twentieth of a second
+    /// later. A crash takes back what was not safe yet: a message that was done with comes again, and an attempt is not
+    /// counted.
+    ///
+    /// [`Level::Written`] survives the process, [`Level::Durable`] a power cut: then no message that was acked ever comes
+    /// again, and none is given out while a lease on it may last elsewhere. A call costs a sync, which all calls share that
+    /// wait at the same time.
+    pub fn acknowledge(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// One more worker of the queue, which is made if it is not there yet.
+    ///
+    /// # Errors
+    /// The name is no name, or a consumer has it; the queue is there with other settings (the error shows both); the dead
+    /// letters' topic is refused; or the topic is closed.
+    pub fn join(self) -> Result<Worker<E, K>, QueueError> {
+        Ok(Worker::new(self.open()?.desk))
+    }
+
+    /// The queue itself, to look at it and to mend it; it is made if it is not there yet.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn open(self) -> Result<Queue<E, K>, QueueError> {
+        check_name(&self.name).map_err(SubscribeError::Name)?;
+        let topic = Arc::clone(&self.topic);
+        let mut queues = topic.queues();
+        let Some(found) = queues.iter().find(|queue| queue.name() == self.name) else {
+            let desk = self.make()?;
+            queues.push(Arc::clone(&desk) as Arc<dyn AnyQueue>);
+            return Ok(Queue { desk });
+        };
+        let desk = Arc::clone(found).into_any().downcast::<Desk<E, K>>();
+        let desk =
+            desk.unwrap_or_else(|_| unreachable!("all queues of a topic have its events and its kind of producers"));
+        let there = Settings(&desk.terms, &desk.dead_topic).to_string();
+        let asked = Settings(&self.terms, &self.dead_topic()).to_string();
+        if there != asked {
+            let (topic, queue) = (self.topic.name.clone(), self.name);
+            return Err(QueueError::OtherTerms { topic, queue, there, asked });
+        }
+        Ok(Queue { desk })
+    }
+
+    fn dead_topic(&self) -> String {
+        self.dead.clone().unwrap_or_else(|| format!("{}.{}.dead", self.topic.name, self.name))
+    }
+
+    fn make(self) -> Result<Arc<Desk<E, K>>, QueueError> {
+        let (topic, dead_topic) = (Arc::clone(&self.topic), self.dead_topic());
+        let durable = topic.durable.clone();
+        if let Some(reason) = self.level.unsupported().filter(|_| durable.is_none() || self.level > Level::Durable) {
+            return Err(QueueError::Unsupported(crate::receipt::Unsupported { level: self.level, reason }));
+        }
+        let largest = E::largest(topic.settings.max_message);
+        let size = largest + letter::overhead(&topic.name, &self.name);
+        let dead = topic.host.dead_letters(&dead_topic, size, durable.is_some()).map_err(DeadLetterError::Topic)?;
+        if durable.is_some() && dead.inner.durable.is_none() {
+            return Err(DeadLetterError::InMemory { topic: dead_topic }.into());
+        }
+        let graves = Graves::open(&dead, &topic.name, &self.name, largest)?;
+        let mut readers = topic.readers();
+        let builder = SubscriberBuilder::new(Arc::clone(&topic), self.name.clone()).start(self.start.clone());
+        let stage = builder.stage();
+        let waiter = Arc::new(Waiter::new());
+        let desk = match &durable {
+            None => {
+                let stock = Stock::new(desk::leases(self.terms), Input::Rings(builder.join_all()?), graves);
+                let keeper = Keeper::new(&dead, &topic.name, &self.name, BTreeMap::new())?;
+                let dead = (dead_topic, 0, keeper);
+                Desk::new(&topic, Parts { name: self.name, stage, dead, stock, book: None, waiter })
+            }
+            Some(durable) => self.recall(durable, &dead, graves, waiter)?,
+        };
+        let reader: Arc<dyn Reader<E, K>> = Arc::clone(&desk) as _;
+        readers.add(Arc::downgrade(&reader) as Weak<_>);
+        drop(readers);
+        if let Some(book) = &desk.book {
+            book.journaling.add_rider(Arc::downgrade(&desk) as Weak<_>);
+            // What ran out meanwhile is due.
+            desk.settle(&mut desk.lock());
+        }
+        lifecycle!(info, "queue opened", topic = topic.name, queue = desk.name);
+        Ok(desk)
+    }
+
+    /// The queue of a durable topic, as the journal remembers it.
+    fn recall(
+        self,
+        durable: &Durable<E>,
+        dead: &Topic<Message>,
+        graves: Graves,
+        waiter: Arc<Waiter>,
+    ) -> Result<Arc<Desk<E, K>>, QueueError> {
+        let Self { topic, name, start, terms, level, .. } = self;
+        let refused = |cause: String| QueueError::Journal { topic: topic.name.clone(), queue: name.clone(), cause };
+        let journal = durable.journal();
+        if journal.frame_limit() < SMALLEST_FRAME {
+            let needed = SMALLEST_FRAME * 4 + (4 << 10);
+            return Err(refused(format!("its segments are too small for queues: take {needed} bytes or more")));
+        }
+        let partitions = topic.partitions();
+        if partitions.iter().any(|it| it.ring.positions().stages.iter().any(|stage| stage.name == name)) {
+            return Err(SubscribeError::NameTaken { topic: topic.name.clone(), consumer: name }.into());
+        }
+        let topic_number = durable.id(0).topic;
+        let shift = Stock::<E, K>::shift(&*topic.host.clock);
+        let mut catalogue = durable.journaling.catalogue();
+        let known = ledger::find(&catalogue, topic_number, &name);
+        let number = known.as_ref().map_or_else(|| ledger::next_number(&catalogue), |known| known.number);
+        let opened = Opened::new(number, &terms, dead.name());
+        let mut remembered = Remembered::read(&catalogue, number, shift);
+        if remembered.unreadable > 0 {
+            let values = remembered.unreadable;
+            return Err(refused(format!("{values} values of its state cannot be read: a newer program wrote them")));
+        }
+        let has_other_order = known.as_ref().is_some_and(|known| known.strict != opened.strict);
+        if has_other_order && !remembered.messages.is_empty() {
+            let (out, queue) = (remembered.messages.len(), name);
+            return Err(QueueError::OtherOrder { topic: topic.name.clone(), queue, out });
+        }
+        let mut frame = FrameBuilder::new();
+        if known.as_ref() != Some(&opened) {
+            ledger::put_queue(&mut frame, topic_number, &name, &opened, known.is_none());
+        }
+        // The dead letters' topic may be another one by now.
+        let letters = match (&dead.inner.durable, &known) {
+            (Some(_), Some(known)) if known.dead_topic == opened.dead_topic => remembered.letters(),
+            (Some(letters), _) => keeper::ends(letters),
+            (None, _) => BTreeMap::new(),
+        };
+        // Where it goes on; what retention has taken meanwhile is lost.
+        let mut lost = 0;
+        let mut from = Vec::new();
+        for partition in 0..partitions.len() as u32 {
+            let extent = journal.extent(durable.id(partition)).unwrap_or_default();
+            let next = match remembered.cursors.get(&Cursor::Partition(partition)) {
+                Some(next) => *next,
+                None if known.is_some() => extent.start,
+                None => begin(durable, partition, &start).map_err(&refused)?,
+            };
+            lost += extent.start.saturating_sub(next);
+            from.push(next.clamp(extent.start, extent.end.max(extent.reserved)));
+            if known.is_none() {
+                ledger::put_cursor(&mut frame, number, Cursor::Partition(partition), next);
+            }
+        }
+        if known.as_ref().is_none_or(|known| known.dead_topic != opened.dead_topic) {
+            letters.iter().for_each(|(partition, next)| {
+                ledger::put_cursor(&mut frame, number, Cursor::Letters(*partition), *next);
+            });
+        }
+        let replay = ReplayBuilder::new(Arc::clone(&topic), name.clone()).visible(Visible::Written);
+        let replay = replay.start(StartAt::Offsets(from)).open();
+        let replay = replay.map_err(|cause: ReplayError| refused(cause.to_string()))?.of_topic();
+        if !frame.is_empty() {
+            catalogue.take(&mut frame);
+            durable.journaling.commit(frame).map_err(&refused)?;
+        }
+        let mut leases: Leases<Body<E>> = desk::leases(terms);
+        let incarnation = u64::from(journal.incarnation());
+        // No number is given twice, in whatever process.
+        leases.note_changes(incarnation << 40);
+        let messages = std::mem::take(&mut remembered.messages);
+        // A partition in strict order goes on behind what is out.
+        let (waiting, out): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|(_, known)| matches!(known.phase, Phase::Waiting(_)));
+        for ((partition, offset), known) in out.into_iter().chain(waiting) {
+            leases.recall(partition, offset, None, known);
+        }
+        let bell = Arc::clone(&durable.journaling.bell);
+        let input = Input::Journal(Box::new(replay), bell, Nudge::waker(&waiter));
+        let mut stock = Stock::new(leases, input, graves);
+        stock.deleted.extend(remembered.deleted);
+        stock.counters.lost = lost;
+        let keeper = Keeper::new(dead, &topic.name, &name, letters)?;
+        // From here on the queue itself knows.
+        ledger::forget(&mut catalogue, number);
+        drop(catalogue);
+        let dead_number = dead.inner.durable.as_ref().map_or(0, |durable| durable.id(0).topic);
+        let book = Some(Book::new(durable, number, level));
+        let stage = SubscriberBuilder::new(Arc::clone(&topic), name.clone()).stage();
+        let dead = (dead.name().to_owned(), dead_number, keeper);
+        Ok(Desk::new(&topic, Parts { name, stage, dead, stock, book, waiter }))
+    }
+}
+
+/// The smallest frame that a queue's state fits into beside events.
+const SMALLEST_FRAME: usize = 16 << 10;
+
+/// Where a queue begins that was not there before.
+fn begin<E: Job>(durable: &Durable<E>, partition: u32, start: &StartAt) -> Result<u64, String> {
+    let (journal, id) = (durable.journal(), durable.id(partition));
+    let extent = journal.extent(id).unwrap_or_default();
+    let offset = match start {
+        StartAt::Earliest => extent.start,
+        StartAt::Latest => extent.end,
+        StartAt::Offset(offset) => *offset,
+        StartAt::Committed => return Err("only groups have committed offsets".to_owned()),
+        StartAt::Offsets(offsets) => offsets.get(partition as usize).copied().unwrap_or(extent.start),
+        StartAt::Timestamp(time) => {
+            let reader = journal.reader(id, Start::Time(time.as_nanos()), Visible::Written);
+            let mut reader = reader.map_err(|cause| cause.to_string())?;
+            let found = reader.next().map_err(|cause| cause.to_string())?;
+            found.map_or(extent.end, |record| record.offset)
+        }
+    };
+    let end = extent.end.max(extent.reserved);
+    if offset < extent.start || offset > end {
+        let (earliest, latest) = (extent.start, extent.end);
+        return Err(format!(
+            "offset {offset} of partition {partition} is not in the journal, which has {earliest} to {latest}"
+        ));
+    }
+    Ok(offset)
+}
+
+/// What two who open one queue must agree on.
+struct Settings<'a>(&'a Terms, &'a str);
+
+impl fmt::Display for Settings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Terms { visibility, max_attempts, order, max_messages, max_bytes, backoff } = self.0;
+        let order = if *order == Order::Strict { "strict" } else { "relaxed" };
+        write!(f, "leases of {visibility:?}, ")?;
+        match max_attempts {
+            Some(attempts) => write!(f, "{attempts} attempts")?,
+            None => write!(f, "unlimited attempts")?,
+        }
+        write!(
+            f,
+            ", again {backoff}, {order} order, at most {max_messages} messages and {max_bytes} bytes out, dead letters to {:?}",
+            self.1
+        )
+    }
+}

@@ -1,0 +1,156 @@
+//! A queue's end before its topic's.
+
+use super::changes::{Cursor, Part};
+use super::desk::Desk;
+use super::input::Input;
+use super::job::Job;
+use super::{AnyQueue, QueueError, QueueReport, ledger};
+use crate::durable::{Durable, what};
+use crate::error::Closed;
+use crate::journal::FrameBuilder;
+use crate::lifecycle::lifecycle;
+use crate::producer::Producers;
+use crate::topic::Topic;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl<E: Job, K: Producers> Topic<E, K> {
+    /// Deletes a queue that has no workers and no message leased, with all that is in it, also from the journal. Its name is
+    /// free again. Its dead letters stay in their topic, and are no queue's.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Message, QueueError};
+    /// # let engine = Engine::builder().build()?;
+    /// let jobs = engine.topic::<Message>("jobs").create()?;
+    /// let worker = jobs.queue("resize").join()?;
+    /// assert!(matches!(jobs.delete_queue("resize"), Err(QueueError::InUse { workers: 1, .. })));
+    /// drop(worker);
+    /// jobs.delete_queue("resize")?;
+    /// assert!(matches!(jobs.delete_queue("resize"), Err(QueueError::Unknown { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such queue, it is in use, or the journal did not take it.
+    pub fn delete_queue(&self, name: &str) -> Result<QueueReport, QueueError> {
+        self.end_queue(name, false)
+    }
+
+    /// The same, whoever uses it: workers get an error from then on, and a lease is refused as one of a deleted message.
+    ///
+    /// # Errors
+    /// There is no such queue, or the journal did not take it.
+    pub fn delete_queue_forced(&self, name: &str) -> Result<QueueReport, QueueError> {
+        self.end_queue(name, true)
+    }
+
+    fn end_queue(&self, name: &str, forced: bool) -> Result<QueueReport, QueueError> {
+        let topic = &self.inner;
+        let mut queues = topic.queues();
+        let refused = |cause| QueueError::Journal { topic: topic.name.clone(), queue: name.to_owned(), cause };
+        let (keys, report) = match queues.iter().position(|queue| queue.name() == name) {
+            Some(index) => {
+                let report = queues[index].end(forced).map_err(|(workers, leased)| {
+                    let (topic, queue) = (topic.name.clone(), name.to_owned());
+                    QueueError::InUse { topic, queue, workers, leased }
+                })?;
+                (queues.remove(index).keys(), report)
+            }
+            None => {
+                let known = topic.durable.as_ref().and_then(|durable| {
+                    let state = durable.journaling.catalogue();
+                    let known = ledger::find(&state, durable.id(0).topic, name)?;
+                    Some(ledger::keys(&state, known.number))
+                });
+                let unknown = || QueueError::Unknown { topic: topic.name.clone(), queue: name.to_owned() };
+                let report = QueueReport { name: name.to_owned(), ..QueueReport::default() };
+                (known.ok_or_else(unknown)?, report)
+            }
+        };
+        if let Some(durable) = &topic.durable {
+            let registered = ledger::queue_key(durable.id(0).topic, name);
+            erase(durable, std::iter::once(registered).chain(keys)).map_err(refused)?;
+        }
+        lifecycle!(info, "queue deleted", topic = topic.name, queue = name);
+        Ok(report)
+    }
+}
+
+/// Takes keys out of the journal, in as many frames as that needs. The first one ends the queue.
+fn erase<E>(durable: &Durable<E>, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), String> {
+    let limit = durable.journal().frame_limit() / 2;
+    let mut frame = FrameBuilder::new();
+    let commit = |frame: &mut FrameBuilder| {
+        durable.journaling.catalogue().take(frame);
+        durable.journaling.commit(std::mem::take(frame))
+    };
+    for key in keys {
+        frame.delete(what::LEASES, &key);
+        if frame.len() >= limit {
+            commit(&mut frame)?;
+        }
+    }
+    commit(&mut frame)
+}
+
+/// The topic goes, and with it all its queues, opened or not.
+pub(crate) fn erase_all<E>(durable: &Durable<E>, queues: &[Arc<dyn AnyQueue>]) -> Result<(), String> {
+    let topic = durable.id(0).topic;
+    let mut keys = Vec::new();
+    {
+        let state = durable.journaling.catalogue();
+        for (_, name, known) in ledger::all(&state).into_iter().filter(|(of, ..)| *of == topic) {
+            keys.push(ledger::queue_key(topic, &name));
+            keys.extend(ledger::keys(&state, known.number));
+        }
+    }
+    for queue in queues {
+        let _ = queue.end(true);
+        keys.extend(queue.keys());
+    }
+    if keys.is_empty() { Ok(()) } else { erase(durable, keys.into_iter()) }
+}
+
+impl<E: Job, K: Producers> Desk<E, K> {
+    /// Ends it for everybody, unless it is in use: by so many workers, with so many messages leased.
+    pub(super) fn finish(&self, forced: bool) -> Result<QueueReport, (usize, u64)> {
+        let mut stock = self.lock();
+        let workers = self.workers.load(Ordering::Acquire);
+        let leased = stock.leases.counts().leased as u64;
+        if !forced && (workers > 0 || leased > 0) {
+            return Err((workers, leased));
+        }
+        let report = self.report_of(&stock);
+        let cause = "the queue was deleted".to_owned();
+        stock.refused = Some(Closed::Failed { consumer: self.name.clone(), cause });
+        self.note_keys(&mut stock);
+        // Its gates go, and nothing of it is written any more.
+        stock.input = Input::Rings(Vec::new());
+        (stock.places, stock.ready) = (Vec::new(), Vec::new());
+        stock.leases = super::desk::leases(self.terms);
+        stock.burials.clear();
+        stock.deleted.clear();
+        if let Some((_, due)) = stock.alarm.take() {
+            self.cancel(due);
+        }
+        self.wake_all(&mut stock);
+        drop(stock);
+        self.close_keeper();
+        Ok(report)
+    }
+
+    /// What the journal has of it, or is about to have.
+    fn note_keys(&self, stock: &mut super::stock::Stock<E, K>) {
+        let Some(book) = &self.book else { return };
+        let number = book.number;
+        let mut parts: std::collections::BTreeSet<_> = stock.leases.places().map(Part::of).collect();
+        parts.extend(stock.deleted.iter().map(|(partition, offset)| Part::Deleted(*partition, *offset)));
+        parts.extend(stock.leases.changes().into_iter().flat_map(|changes| changes.parts()));
+        let mut keys: Vec<_> = parts.into_iter().map(|part| ledger::part_key(number, part)).collect();
+        for index in 0..stock.input.len().max(crate::error::MAX_PARTITIONS) as u32 {
+            keys.push(ledger::cursor_key(number, Cursor::Partition(index)));
+            keys.push(ledger::cursor_key(number, Cursor::Letters(index)));
+        }
+        stock.erased = keys;
+    }
+}

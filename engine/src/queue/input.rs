@@ -1,0 +1,178 @@
+//! Where a queue's new messages come from: the rings, or, on a durable topic, the journal and the rings.
+
+use crate::acks::Bell;
+use crate::error::Closed;
+use crate::partition::Partition;
+use crate::producer::Producers;
+use crate::replay::{Replay, ReplayError};
+use crate::subscriber::Part;
+use slipring_ring::{Consumer, Sequence, Waiter};
+use std::sync::Arc;
+use std::task::Waker;
+
+pub(super) enum Input<E, K: Producers> {
+    /// By the number of the partition. What was not read holds its slot.
+    Rings(Vec<Part<E, K>>),
+    /// What was not read is in the journal; producers wait for nobody.
+    Journal(Box<Replay<E, K>>, Arc<Bell>, Waker),
+}
+
+/// What a look at a partition found.
+pub(super) enum Found<T> {
+    Event(u64, T),
+    Nothing,
+    /// It was read to its end.
+    Over,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Rings(parts) => parts.len(),
+            Self::Journal(replay, ..) => replay.partitions(),
+        }
+    }
+
+    /// A new partition, with a gate at its beginning.
+    pub(super) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
+        match self {
+            Self::Rings(parts) => parts.push(Part { partition: Arc::clone(partition), consumer }),
+            Self::Journal(replay, ..) => replay.add(partition, consumer),
+        }
+    }
+
+    /// The next event of a partition, which is read with that.
+    pub(super) fn take<T>(&mut self, index: usize, copy: impl FnOnce(u64, &E) -> T) -> Result<Found<T>, Closed> {
+        match self {
+            Self::Rings(parts) => match parts[index].consumer.poll(1) {
+                Ok(mut batch) => Ok(match (&mut batch).into_iter().next() {
+                    Some((offset, event)) => Found::Event(offset.0, copy(offset.0, event)),
+                    None => Found::Nothing,
+                }),
+                Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) => Ok(Found::Over),
+                Err(reason) => Err(reason.into()),
+            },
+            Self::Journal(replay, ..) => {
+                let (mut copy, mut found) = (Some(copy), Found::Nothing);
+                let read = replay.part(index, 1, &mut |event, at| {
+                    if let Some(copy) = copy.take() {
+                        found = Found::Event(at.offset, copy(at.offset, event));
+                    }
+                });
+                read.map_err(|refused| closed(refused, replay.name()))?;
+                if matches!(found, Found::Nothing) && replay.is_over(index) {
+                    return Ok(Found::Over);
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    /// Has the waiter woken when there is something; false if there is something now.
+    pub(super) fn arm(&mut self, index: usize, waiter: &Waiter) -> bool {
+        match self {
+            Self::Rings(parts) => parts[index].consumer.arm(waiter, index),
+            Self::Journal(replay, bell, waker) => {
+                bell.watch(waker, || replay.has_more(index).then_some(())).is_none() && !replay.has_more(index)
+            }
+        }
+    }
+
+    /// Has the waiter woken when the journal moves.
+    pub(super) fn arm_journal(&self) {
+        if let Self::Journal(_, bell, waker) = self {
+            let _ = bell.watch(waker, || None::<()>);
+        }
+    }
+
+    /// Whether some partition is about to end, which makes no sound.
+    pub(super) fn is_ending(&self) -> bool {
+        match self {
+            Self::Rings(_) => false,
+            Self::Journal(replay, ..) => (0..replay.partitions()).any(|index| replay.is_ending(index)),
+        }
+    }
+
+    /// How many events were published and not read. Of the journal, offsets.
+    pub(super) fn lag(&self) -> u64 {
+        match self {
+            Self::Rings(parts) => parts.iter().map(|part| part.consumer.lag()).sum(),
+            Self::Journal(replay, ..) => (0..replay.partitions()).map(|index| replay.lag(index)).sum(),
+        }
+    }
+
+    /// Whether this event was published and not read.
+    pub(super) fn is_unread(&self, partition: usize, offset: u64) -> bool {
+        let (next, lag) = match self {
+            _ if partition >= self.len() => return false,
+            Self::Rings(parts) => (parts[partition].consumer.consumed().0, parts[partition].consumer.lag()),
+            Self::Journal(replay, ..) => (replay.position(partition as u32).unwrap_or(u64::MAX), replay.lag(partition)),
+        };
+        offset >= next && offset - next < lag
+    }
+
+    /// Reads all that is published by now, and shows each offset. Where that ends.
+    pub(super) fn skip(&mut self, index: usize, mut each: impl FnMut(u64)) -> Result<u64, Closed> {
+        match self {
+            Self::Rings(parts) => {
+                let part = &mut parts[index];
+                // What is published meanwhile is left alone.
+                let end = part.consumer.consumed().plus(part.consumer.lag());
+                while let Ok(mut batch) = part.consumer.poll(usize::MAX) {
+                    let mut read = 0;
+                    while batch.position().since(end) < 0 {
+                        let Some((offset, _)) = (&mut batch).into_iter().next() else { break };
+                        read += 1;
+                        each(offset.0);
+                    }
+                    if read == 0 {
+                        break;
+                    }
+                }
+                Ok(end.0)
+            }
+            Self::Journal(replay, ..) => {
+                // What is published and not written yet is left alone, too.
+                let end = replay.visible_end(index);
+                let mut fruitless = 0;
+                loop {
+                    let next = replay.position(index as u32).unwrap_or(end);
+                    // The change from journal to ring reads nothing, and so do slots without an event.
+                    if next >= end || fruitless > 3 {
+                        return Ok(next.max(end));
+                    }
+                    let most = usize::try_from(end - next).unwrap_or(usize::MAX).min(1024);
+                    let read = replay.part(index, most, &mut |_, at| each(at.offset));
+                    let read = read.map_err(|refused| closed(refused, replay.name()))?;
+                    fruitless = if read == 0 { fruitless + 1 } else { 0 };
+                }
+            }
+        }
+    }
+
+    /// Shows the next events of a partition without reading them, as long as `each` wants more.
+    pub(super) fn peek(&mut self, index: usize, most: usize, mut each: impl FnMut(u64, &E) -> bool) {
+        match self {
+            Self::Rings(parts) => {
+                let consumer = &mut parts[index].consumer;
+                consumer.look_anew();
+                let Ok(mut batch) = consumer.poll(most) else { return };
+                let from: Sequence = batch.position();
+                for (offset, event) in &mut batch {
+                    if !each(offset.0, event) {
+                        break;
+                    }
+                }
+                batch.put_back(from);
+            }
+            Self::Journal(replay, ..) => replay.peek(index, most, each),
+        }
+    }
+}
+
+fn closed(refused: ReplayError, consumer: &str) -> Closed {
+    match refused {
+        ReplayError::Closed { reason, .. } => reason,
+        other => Closed::Failed { consumer: consumer.to_owned(), cause: other.to_string() },
+    }
+}

@@ -1,0 +1,105 @@
+//! What a queue can carry.
+
+use crate::bury::Grave;
+use crate::clock::Timestamp;
+use crate::message::Message;
+use crate::persist::Persist;
+use crate::record::Record;
+
+/// Events that a queue can hand out: [`Message`]s, and every type that is [`Persist`] (plain data is it without a word),
+/// `Clone` and `Default`. A worker gets a copy, and a dead letter carries the bytes that `Persist` writes.
+pub trait Job: Send + Sync + Sized + 'static {
+    /// A copy outside of any ring.
+    #[doc(hidden)]
+    fn aside(&self) -> Self;
+
+    /// Bytes of such a copy.
+    #[doc(hidden)]
+    fn weight(&self) -> usize;
+
+    /// From when on it may be given out, if it says so.
+    #[doc(hidden)]
+    fn due(&self) -> Option<Timestamp>;
+
+    /// What the journal has of it.
+    #[doc(hidden)]
+    fn of_bytes(bytes: &[u8]) -> Option<Self>;
+
+    /// Writes a dead letter: `send` gets the record.
+    #[doc(hidden)]
+    fn to_letter<R>(&self, grave: &Grave<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R;
+
+    /// What a dead letter's message was.
+    #[doc(hidden)]
+    fn of_letter(message: Message) -> Option<Self>;
+
+    /// The most bytes of a letter's message, where the topic takes messages of up to `max_message`.
+    #[doc(hidden)]
+    fn largest(max_message: usize) -> usize;
+}
+
+/// Of events that may have any size: larger ones find no place among the dead letters.
+const LARGEST: usize = 4096;
+
+impl<E: Persist + Clone + Default> Job for E {
+    fn aside(&self) -> Self {
+        self.clone()
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<E>()
+    }
+
+    fn due(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut event = E::default();
+        event.read(bytes).ok().map(|()| event)
+    }
+
+    fn to_letter<R>(&self, grave: &Grave<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        grave.0.with_record(&Message::of(&Record::new(&bytes)), send)
+    }
+
+    fn of_letter(message: Message) -> Option<Self> {
+        Self::of_bytes(message.value())
+    }
+
+    fn largest(_: usize) -> usize {
+        E::size().unwrap_or(LARGEST)
+    }
+}
+
+impl Job for Message {
+    fn aside(&self) -> Self {
+        self.copy()
+    }
+
+    fn weight(&self) -> usize {
+        self.size()
+    }
+
+    fn due(&self) -> Option<Timestamp> {
+        Message::due(self)
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        Message::of_stored(bytes)
+    }
+
+    fn to_letter<R>(&self, grave: &Grave<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R {
+        grave.0.with_record(self, send)
+    }
+
+    fn of_letter(message: Message) -> Option<Self> {
+        Some(message)
+    }
+
+    fn largest(max_message: usize) -> usize {
+        max_message
+    }
+}

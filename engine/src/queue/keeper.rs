@@ -1,0 +1,164 @@
+//! Who keeps a queue's dead letters until somebody has dealt with them.
+
+use crate::durable::Durable;
+use crate::graves::DeadLetterError;
+use crate::journal::{Journal, PartitionId, Start, Visible};
+use crate::letter::DeadLetter;
+use crate::message::Message;
+use crate::subscriber::Subscriber;
+use crate::topic::Topic;
+use slipring_ring::Multi;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The letters of one consumer in their topic.
+pub(super) struct Keeper {
+    letters: Letters,
+    origin: String,
+    consumer: String,
+}
+
+enum Letters {
+    /// It holds their slots.
+    Ring(Box<Subscriber<Message, Multi>>),
+    /// They are in the journal: the next one of each partition that nobody has dealt with.
+    Journal { durable: Arc<Durable<Message>>, next: BTreeMap<u32, u64> },
+    /// Nobody's any more.
+    None,
+}
+
+/// What becomes of a letter.
+pub(super) enum Verdict {
+    Out,
+    Stays,
+    /// It stays, and so do all that follow.
+    Enough,
+}
+
+/// Where the letters of a journal begin for somebody who comes now: behind all that are there.
+pub(super) fn ends(durable: &Durable<Message>) -> BTreeMap<u32, u64> {
+    let partitions = 0..durable.partitions() as u32;
+    let end = |partition| durable.journal().extent(durable.id(partition)).map_or(0, |extent| extent.end);
+    partitions.map(|partition| (partition, end(partition))).collect()
+}
+
+impl Keeper {
+    /// `next`: on a durable topic, the letters that nobody has dealt with.
+    pub(super) fn new(
+        dead: &Topic<Message, Multi>,
+        origin: &str,
+        consumer: &str,
+        next: BTreeMap<u32, u64>,
+    ) -> Result<Self, DeadLetterError> {
+        let letters = match &dead.inner.durable {
+            Some(durable) => Letters::Journal { durable: Arc::clone(durable), next },
+            None => {
+                let letters = dead.subscribe(format!("dead.{origin}.{consumer}")).poll();
+                Letters::Ring(Box::new(letters.map_err(|cause| {
+                    let (topic, cause) = (dead.name().to_owned(), Box::new(cause));
+                    DeadLetterError::Keeper { topic, cause }
+                })?))
+            }
+        };
+        Ok(Self { letters, origin: origin.to_owned(), consumer: consumer.to_owned() })
+    }
+
+    /// Lets go of them.
+    pub(super) fn close(&mut self) {
+        self.letters = Letters::None;
+    }
+
+    /// Hands over the letters, the oldest of each partition first, until `each` says that it has enough. Once one stays,
+    /// none behind it may go. Returns how far the partitions of a durable topic were dealt with, where that moved.
+    pub(super) fn each(&mut self, mut each: impl FnMut(DeadLetter) -> Verdict) -> Vec<(u32, u64)> {
+        let Self { letters, origin, consumer } = self;
+        let mut each = |message: &Message| {
+            let is_ours = |letter: &DeadLetter| letter.topic == *origin && letter.consumer == *consumer;
+            DeadLetter::read(message).filter(is_ours).map(&mut each)
+        };
+        match letters {
+            Letters::None => Vec::new(),
+            Letters::Ring(letters) => {
+                each_in_ring(letters, each);
+                Vec::new()
+            }
+            Letters::Journal { durable, next } => {
+                let mut moved = Vec::new();
+                for partition in 0..durable.partitions() as u32 {
+                    let id = durable.id(partition);
+                    let from = next.get(&partition).copied().unwrap_or(0);
+                    let (to, enough) = each_in_journal(durable.journal(), id, from, &mut each);
+                    if to > from {
+                        next.insert(partition, to);
+                        moved.push((partition, to));
+                    }
+                    if enough {
+                        break;
+                    }
+                }
+                moved
+            }
+        }
+    }
+}
+
+fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&Message) -> Option<Verdict>) {
+    // There may be partitions that it has not heard of.
+    let _ = letters.poll(Duration::ZERO).map(drop);
+    for part in &mut letters.parts {
+        let end = part.consumer.consumed().plus(part.consumer.lag());
+        loop {
+            part.consumer.look_anew();
+            let Ok(mut batch) = part.consumer.poll(usize::MAX) else { break };
+            let from = batch.position();
+            // Only what stands before the first that stays can leave.
+            let mut stays = None;
+            while batch.position().since(end) < 0 {
+                let Some((at, message)) = (&mut batch).into_iter().next() else { break };
+                match each(message) {
+                    None => {}
+                    Some(Verdict::Out) => {
+                        debug_assert!(stays.is_none(), "the first that stays is the last to be asked")
+                    }
+                    Some(Verdict::Stays) => _ = stays.get_or_insert(at),
+                    Some(Verdict::Enough) => {
+                        batch.put_back(stays.unwrap_or(at));
+                        return;
+                    }
+                }
+            }
+            if let Some(stays) = stays {
+                batch.put_back(stays);
+                break;
+            }
+            if batch.position() == from {
+                break;
+            }
+        }
+    }
+}
+
+/// Shows the letters of a partition from an offset on. How far it was dealt with, and whether `each` has enough.
+pub(super) fn each_in_journal(
+    journal: &Journal,
+    id: PartitionId,
+    from: u64,
+    each: &mut impl FnMut(&Message) -> Option<Verdict>,
+) -> (u64, bool) {
+    let Some(extent) = journal.extent(id) else { return (from, false) };
+    // What retention has taken is nobody's any more.
+    let begin = from.max(extent.start).min(extent.end);
+    let Ok(mut reader) = journal.reader(id, Start::Offset(begin), Visible::Written) else { return (from, false) };
+    let (mut to, mut stays) = (from, false);
+    while let Ok(Some(record)) = reader.next() {
+        let (offset, message) = (record.offset, Message::of_stored(record.bytes));
+        match message.as_ref().and_then(&mut *each) {
+            Some(Verdict::Enough) => return (to, true),
+            Some(Verdict::Stays) => stays = true,
+            None | Some(Verdict::Out) if !stays => to = offset + 1,
+            _ => {}
+        }
+    }
+    (to, false)
+}

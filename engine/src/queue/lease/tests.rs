@@ -1,0 +1,310 @@
+//! The leases against a plain list that promises the same, and at their edges.
+
+use super::*;
+use proptest::prelude::*;
+
+/// The same promises, told with a plain list that is searched from end to end.
+struct Naive {
+    terms: Terms,
+    all: Vec<Known>,
+    given: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    partition: u32,
+    offset: u64,
+    attempts: u32,
+    /// The number of its holder, and until when; or from when on it may be given out.
+    holder: Option<u64>,
+    at: Duration,
+    dead: Option<Cause>,
+}
+
+impl Naive {
+    fn expire(&mut self, now: Duration) {
+        for known in &mut self.all {
+            if known.holder.is_some() && known.at <= now {
+                known.holder = None;
+                if self.terms.max_attempts.is_some_and(|max| known.attempts >= max) {
+                    known.dead = Some(Cause::Expired);
+                }
+            }
+        }
+    }
+
+    fn is_blocked(&self, it: &Known) -> bool {
+        let others = self.all.iter().filter(|other| other.partition == it.partition && other.offset != it.offset);
+        let in_the_way = |other: &Known| other.holder.is_some() || other.dead.is_some() || other.offset < it.offset;
+        self.terms.order == Order::Strict && others.into_iter().any(in_the_way)
+    }
+
+    /// When the one that is due for the longest time was due.
+    fn due(&self, now: Duration) -> Option<Duration> {
+        let free = |it: &&Known| it.holder.is_none() && it.dead.is_none() && it.at <= now && !self.is_blocked(it);
+        self.all.iter().filter(free).map(|it| it.at).min()
+    }
+
+    fn held(&mut self, number: u64, now: Duration) -> Option<usize> {
+        self.all.iter().position(|it| it.holder == Some(number) && it.at > now)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Admit(u32),
+    Grant,
+    Ack(prop::sample::Index),
+    Nack(prop::sample::Index, u64),
+    Renew(prop::sample::Index, u64),
+    Delete(prop::sample::Index),
+    Wait(u64),
+    Expire(usize),
+    Bury,
+    Restore(prop::sample::Index, u64),
+    Purge,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        6 => (0..3u32).prop_map(Step::Admit),
+        6 => Just(Step::Grant),
+        4 => index().prop_map(Step::Ack),
+        4 => (index(), 0..15u64).prop_map(|(at, delay)| Step::Nack(at, delay)),
+        2 => (index(), 0..15u64).prop_map(|(at, long)| Step::Renew(at, long)),
+        1 => index().prop_map(Step::Delete),
+        6 => (0..12u64).prop_map(Step::Wait),
+        2 => (0..4usize).prop_map(Step::Expire),
+        2 => Just(Step::Bury),
+        1 => (index(), 0..5u64).prop_map(|(at, due)| Step::Restore(at, due)),
+        1 => (0..20u8).prop_map(|rare| if rare == 0 { Step::Purge } else { Step::Grant }),
+    ]
+}
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn run(order: Order, steps: Vec<Step>) {
+    run_with(order, steps, false);
+}
+
+fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
+    let backoff = Backoff::NONE;
+    let terms = Terms { visibility: MS(10), max_attempts: Some(3), order, max_messages: 8, max_bytes: 65, backoff };
+    let mut leases = Leases::new(terms, |_: &u64| 10);
+    leases.accept_late_acks = accept_late_acks;
+    let mut naive = Naive { terms, all: Vec::new(), given: 0 };
+    let mut now = MS(0);
+    let mut next = [0u64; 3];
+    // Every lease ever given, with the number that the model knows it by.
+    let mut tokens: Vec<(LeaseId, u64)> = Vec::new();
+    // What has left, for those who bring it back.
+    let mut gone: Vec<(u32, u64)> = Vec::new();
+    for step in steps {
+        naive.expire(now);
+        match step {
+            Step::Admit(partition) => {
+                let room = naive.all.len() < 8 && naive.all.len() * 10 < 65;
+                assert_eq!(leases.has_room(), room);
+                let free = order == Order::Relaxed || naive.all.iter().all(|it| it.partition != partition);
+                assert_eq!(leases.may_follow(partition), free);
+                if room && free {
+                    let offset = next[partition as usize];
+                    next[partition as usize] += 2;
+                    let grant = leases.admit(partition, offset, offset, now);
+                    naive.given += 1;
+                    assert_eq!((grant.attempt, grant.deadline, grant.message), (1, now + MS(10), offset));
+                    tokens.push((grant.id, naive.given));
+                    let holder = Some(naive.given);
+                    naive.all.push(Known { partition, offset, attempts: 1, holder, at: now + MS(10), dead: None });
+                }
+            }
+            Step::Grant => {
+                let due = naive.due(now);
+                let grant = leases.grant(now);
+                assert_eq!(grant.is_some(), due.is_some(), "{grant:?} {:?}", naive.all);
+                if let Some(grant) = grant {
+                    naive.given += 1;
+                    let known = |it: &Known| (it.partition, it.offset) == (grant.partition, grant.offset);
+                    let at = naive.all.iter().position(known).expect("what was granted is known");
+                    assert!(!naive.is_blocked(&naive.all[at]));
+                    let it = &mut naive.all[at];
+                    assert_eq!((it.holder, it.dead.clone()), (None, None), "one holder");
+                    // One that was behind another is due since that one went, which the model does not know.
+                    assert!(if order == Order::Strict { it.at <= now } else { Some(it.at) == due }, "{it:?}");
+                    it.attempts += 1;
+                    it.holder = Some(naive.given);
+                    it.at = now + MS(10);
+                    assert_eq!((grant.attempt, grant.deadline), (it.attempts, it.at));
+                    assert!(it.attempts <= 3);
+                    tokens.push((grant.id, naive.given));
+                }
+            }
+            Step::Ack(at) if !tokens.is_empty() => {
+                let (id, number) = *at.get(&tokens);
+                let held = naive.held(number, now);
+                assert_eq!(leases.ack(id, now).is_ok(), held.is_some());
+                held.inspect(|&held| {
+                    gone.push({
+                        let it = naive.all.remove(held);
+                        (it.partition, it.offset)
+                    })
+                });
+            }
+            Step::Nack(at, delay) if !tokens.is_empty() => {
+                let (id, number) = *at.get(&tokens);
+                let held = naive.held(number, now);
+                let answer = leases.nack(id, now, MS(delay), "no");
+                assert_eq!(answer.is_ok(), held.is_some());
+                if let Some(held) = held {
+                    let it = &mut naive.all[held];
+                    it.holder = None;
+                    it.at = now + MS(delay);
+                    it.dead = (it.attempts == 3).then(|| Cause::Refused("no".into()));
+                    assert_eq!(answer, Ok(it.dead.is_some()));
+                }
+            }
+            Step::Renew(at, long) if !tokens.is_empty() => {
+                let (id, number) = *at.get(&tokens);
+                let held = naive.held(number, now);
+                let answer = leases.renew(id, now, MS(long));
+                assert_eq!(answer.ok(), held.map(|_| now + MS(long)));
+                held.inspect(|&held| naive.all[held].at = now + MS(long));
+            }
+            Step::Delete(at) if !naive.all.is_empty() => {
+                let it = naive.all.remove(at.index(naive.all.len()));
+                assert!(leases.delete(it.partition, it.offset));
+                assert!(!leases.delete(it.partition, it.offset));
+            }
+            Step::Wait(long) => now += MS(long),
+            Step::Expire(limit) => _ = leases.expire(now, limit),
+            Step::Bury => {
+                // All that run out are dead only once somebody looked.
+                leases.expire(now, usize::MAX);
+                if let Some(dead) = leases.dying() {
+                    let found =
+                        naive.all.iter().position(|it| (it.partition, it.offset) == (dead.partition, dead.offset));
+                    let it = naive.all.remove(found.expect("known"));
+                    assert_eq!((it.dead.as_ref(), it.attempts), (Some(dead.cause), dead.attempts));
+                    assert_eq!(dead.attempts, 3);
+                    gone.push((it.partition, it.offset));
+                    leases.buried();
+                } else {
+                    assert!(naive.all.iter().all(|it| it.dead.is_none()));
+                }
+            }
+            Step::Restore(at, due) if !gone.is_empty() => {
+                let (partition, offset) = gone.remove(at.index(gone.len()));
+                assert!(leases.restore(partition, offset, offset, now, MS(due)));
+                assert!(!leases.restore(partition, offset, offset, now, MS(0)));
+                let at = now + MS(due);
+                naive.all.push(Known { partition, offset, attempts: 0, holder: None, at, dead: None });
+            }
+            Step::Purge => {
+                naive.expire(now);
+                leases.expire(now, usize::MAX);
+                let before = naive.all.len();
+                naive.all.retain(|it| it.holder.is_some());
+                assert_eq!(leases.purge(), before - naive.all.len());
+            }
+            _ => {}
+        }
+        naive.expire(now);
+        assert_eq!(leases.len(), naive.all.len());
+        assert_eq!(leases.counts().bytes, naive.all.len() * 10);
+        for it in &naive.all {
+            assert!(leases.contains(it.partition, it.offset));
+        }
+        // What is due can be had, or its lease is yet to be ended; what is not has an alarm set for it.
+        let next_due = leases.next_due(now);
+        for it in naive.all.iter().filter(|it| it.dead.is_none() && !naive.is_blocked(it)) {
+            let has_alarm = next_due.is_some_and(|due| due <= it.at.max(now));
+            assert!(has_alarm || (it.at <= now && leases.is_due(now)), "{it:?} {next_due:?} at {now:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_order_of_calls_keeps_the_promises_of_a_naive_list(steps in prop::collection::vec(step(), 1..120)) {
+        run(Order::Relaxed, steps.clone());
+        run(Order::Strict, steps);
+    }
+}
+
+/// The model must be able to fail: it finds a lease that is accepted after its end.
+#[test]
+fn an_ack_after_the_end_that_is_accepted_does_not_go_unnoticed() {
+    let mut runner = prop::test_runner::TestRunner::deterministic();
+    let found = runner.run(&prop::collection::vec(step(), 1..120), |steps| {
+        let run = std::panic::AssertUnwindSafe(|| run_with(Order::Relaxed, steps, true));
+        std::panic::catch_unwind(run).map_err(|_| TestCaseError::fail("noticed"))
+    });
+    assert!(found.is_err());
+}
+
+fn leases(order: Order) -> Leases<u64> {
+    let (max_messages, max_bytes) = (usize::MAX, usize::MAX);
+    Leases::new(
+        Terms { visibility: MS(10), max_attempts: Some(2), order, max_messages, max_bytes, backoff: Backoff::NONE },
+        |_| 8,
+    )
+}
+
+/// Deleting a message behind the first of its partition put the first among the waiting for a second time; two workers
+/// then had it.
+#[test]
+fn deleting_behind_the_first_of_a_partition_leaves_the_first_where_it_is() {
+    let mut leases = leases(Order::Strict);
+    for offset in 0..3 {
+        assert!(leases.restore(0, offset, offset, MS(0), MS(0)));
+    }
+    assert!(leases.delete(0, 2));
+    assert_eq!(leases.grant(MS(0)).map(|grant| grant.offset), Some(0));
+    assert_eq!(leases.grant(MS(0)), None, "its partition has one out");
+    assert_eq!(leases.purge(), 1);
+    assert_eq!(leases.counts().waiting, 0);
+}
+
+#[test]
+fn a_lease_is_over_at_its_deadline_and_not_a_nanosecond_before() {
+    let mut leases = leases(Order::Relaxed);
+    let early = leases.admit(0, 0, 0, MS(0));
+    assert_eq!(leases.ack(early.id, MS(10) - Duration::from_nanos(1)), Ok(()));
+    let late = leases.admit(0, 1, 1, MS(0));
+    assert_eq!(leases.ack(late.id, MS(10)), Err(Lost));
+    assert_eq!(leases.renew(late.id, MS(10), MS(10)), Err(Lost));
+    assert_eq!(leases.nack(late.id, MS(10), MS(0), ""), Err(Lost));
+    assert_eq!(leases.grant(MS(10)).map(|grant| grant.attempt), Some(2));
+}
+
+#[test]
+fn the_holder_of_a_slot_used_again_has_no_say_over_its_new_message() {
+    let mut leases = leases(Order::Relaxed);
+    let first = leases.admit(0, 0, 0, MS(0));
+    assert_eq!(leases.ack(first.id, MS(1)), Ok(()));
+    let second = leases.admit(0, 1, 1, MS(1));
+    assert_eq!(leases.ack(first.id, MS(2)), Err(Lost));
+    assert_eq!(leases.ack(second.id, MS(2)), Ok(()));
+}
+
+#[test]
+fn the_last_message_may_go_beyond_the_limit_of_bytes_and_none_after_it() {
+    let terms = Terms { max_messages: 9, max_bytes: 10, ..*leases(Order::Relaxed).terms() };
+    let mut leases = Leases::new(terms, |body: &Vec<u8>| body.len());
+    let grant = leases.admit(0, 0, vec![0; 100], MS(0));
+    assert!(!leases.has_room());
+    leases.ack(grant.id, MS(1)).unwrap();
+    assert!(leases.has_room());
+}
+
+#[test]
+fn times_beyond_what_the_clock_can_count_are_for_ever() {
+    let mut leases = leases(Order::Relaxed);
+    let grant = leases.admit(0, 0, 0, MS(0));
+    leases.renew(grant.id, MS(1), Duration::MAX).unwrap();
+    assert!(!leases.expire(Duration::from_secs(1 << 30), 9));
+    assert_eq!(leases.ack(grant.id, Duration::from_secs(1 << 30)), Ok(()));
+}

@@ -1,0 +1,431 @@
+//! What the journal knows of queues: keys and values of the state [`what::LEASES`].
+//!
+//! ```text
+//!   n                                   the next number of a queue
+//!   q topic name                        a queue: its number, and what it was opened with
+//!   p queue partition                   how far a partition was read
+//!   b queue partition block             the messages of 16 offsets that were read and are not done with
+//!   l queue partition                   how far a partition of the dead letters was dealt with
+//!   d queue partition offset            deleted before it was read
+//! ```
+//!
+//! A message that was read and is in no block is done with. Times are the world's, in whole milliseconds. The bytes are
+//! in `docs/JOURNAL_FORMAT.md`.
+
+use super::changes::{BLOCK, Cursor, Part};
+use super::lease::{Cause, Known, Order, Phase, Terms};
+use crate::durable::what;
+use crate::journal::{FrameBuilder, State};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The longest reason that is written with a message which is on its way to the dead letters, in bytes.
+const LONGEST_REASON: usize = 100;
+/// The most bytes that a block takes in a frame, when none of its messages is dying.
+pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 2 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
+const VARINT: usize = 10;
+const KEY_BLOCK: usize = 17;
+const FORMAT: u8 = 1;
+
+/// Between the queue's clock and the world's, in milliseconds: added to the former it is the latter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shift(i64);
+
+impl Shift {
+    pub(super) fn new(now: Duration, wall: crate::clock::Timestamp) -> Self {
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        Self(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX).saturating_sub(now))
+    }
+
+    fn to_wall(self, at: Duration) -> u64 {
+        // For ever stays for ever.
+        let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        if millis > u64::MAX >> 1 { millis } else { millis.saturating_add_signed(self.0) }
+    }
+
+    fn of_wall(self, at: u64) -> Duration {
+        Duration::from_millis(if at > u64::MAX >> 1 { at } else { at.saturating_add_signed(-self.0) })
+    }
+}
+
+fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![kind];
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+/// A queue as it was opened last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) number: u32,
+    pub(crate) visibility: Duration,
+    pub(crate) max_attempts: Option<u32>,
+    pub(crate) strict: bool,
+    pub(crate) max_messages: u64,
+    pub(crate) dead_topic: String,
+}
+
+impl Opened {
+    pub(super) fn new(number: u32, terms: &Terms, dead_topic: &str) -> Self {
+        Self {
+            number,
+            visibility: terms.visibility,
+            max_attempts: terms.max_attempts,
+            strict: terms.order == Order::Strict,
+            max_messages: terms.max_messages as u64,
+            dead_topic: dead_topic.to_owned(),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![FORMAT, u8::from(self.strict)];
+        out.extend_from_slice(&self.number.to_le_bytes());
+        out.extend_from_slice(&self.max_attempts.unwrap_or(0).to_le_bytes());
+        let visibility = u64::try_from(self.visibility.as_millis()).unwrap_or(u64::MAX);
+        out.extend_from_slice(&visibility.to_le_bytes());
+        out.extend_from_slice(&self.max_messages.to_le_bytes());
+        out.extend_from_slice(self.dead_topic.as_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let mut take = |len: usize| {
+            let (part, after) = rest.split_at_checked(len)?;
+            rest = after;
+            Some(part)
+        };
+        let [FORMAT, strict] = *take(2)? else { return None };
+        let number = u32::from_le_bytes(take(4)?.try_into().ok()?);
+        let attempts = u32::from_le_bytes(take(4)?.try_into().ok()?);
+        let visibility = u64::from_le_bytes(take(8)?.try_into().ok()?);
+        let max_messages = u64::from_le_bytes(take(8)?.try_into().ok()?);
+        Some(Self {
+            number,
+            visibility: Duration::from_millis(visibility),
+            max_attempts: (attempts > 0).then_some(attempts),
+            strict: strict != 0,
+            max_messages,
+            dead_topic: String::from_utf8_lossy(rest).into_owned(),
+        })
+    }
+}
+
+/// Finds a queue.
+pub(super) fn find(state: &State, topic: u32, name: &str) -> Option<Opened> {
+    Opened::decode(state.get(what::LEASES, &queue_key(topic, name))?)
+}
+
+/// All queues: the number of the topic, the name, and how it was opened.
+pub(super) fn all(state: &State) -> Vec<(u32, String, Opened)> {
+    let queues = state.values(what::LEASES).filter_map(|(key, value)| {
+        let (topic, name) = key.strip_prefix(b"q")?.split_first_chunk()?;
+        Some((u32::from_le_bytes(*topic), String::from_utf8_lossy(name).into_owned(), Opened::decode(value)?))
+    });
+    queues.collect()
+}
+
+/// The number that the next queue gets.
+pub(super) fn next_number(state: &State) -> u32 {
+    let bytes = state.get(what::LEASES, b"n").and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(1, u32::from_le_bytes)
+}
+
+/// Writes down that there is this queue.
+pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened: &Opened, is_new: bool) {
+    if is_new {
+        frame.put(what::LEASES, b"n", &(opened.number + 1).to_le_bytes());
+    }
+    frame.put(what::LEASES, &queue_key(topic, name), &opened.encode());
+}
+
+/// The keys of all that there is of a queue but itself.
+pub(super) fn keys(state: &State, number: u32) -> Vec<Vec<u8>> {
+    state.values(what::LEASES).filter(|(key, _)| is_of(key, number)).map(|(key, _)| key.to_vec()).collect()
+}
+
+pub(super) fn queue_key(topic: u32, name: &str) -> Vec<u8> {
+    key(b'q', &[&topic.to_le_bytes(), name.as_bytes()])
+}
+
+fn is_of(key: &[u8], queue: u32) -> bool {
+    matches!(key, [b'p' | b'b' | b'l' | b'd', rest @ ..] if rest.starts_with(&queue.to_le_bytes()))
+}
+
+pub(super) fn part_key(queue: u32, part: Part) -> Vec<u8> {
+    let (kind, partition, number) = match part {
+        Part::Block(partition, block) => (b'b', partition, block),
+        Part::Deleted(partition, offset) => (b'd', partition, offset),
+    };
+    // So that keys are in the order of offsets.
+    key(kind, &[&queue.to_le_bytes(), &partition.to_be_bytes(), &number.to_be_bytes()])
+}
+
+pub(super) fn cursor_key(queue: u32, cursor: Cursor) -> Vec<u8> {
+    let (kind, partition) = match cursor {
+        Cursor::Partition(partition) => (b'p', partition),
+        Cursor::Letters(partition) => (b'l', partition),
+    };
+    key(kind, &[&queue.to_le_bytes(), &partition.to_be_bytes()])
+}
+
+pub(super) fn put_cursor(frame: &mut FrameBuilder, queue: u32, cursor: Cursor, next: u64) {
+    frame.put(what::LEASES, &cursor_key(queue, cursor), &next.to_le_bytes());
+}
+
+/// Puts a block, or takes it away if it has no message.
+pub(super) fn put_block(
+    frame: &mut FrameBuilder,
+    queue: u32,
+    partition: u32,
+    block: u64,
+    shift: Shift,
+    known: impl Fn(u64) -> Option<Known>,
+) {
+    let key = part_key(queue, Part::Block(partition, block));
+    let messages: Vec<_> = (0..BLOCK).filter_map(|index| Some((index, known(block * BLOCK + index)?))).collect();
+    if messages.is_empty() {
+        frame.delete(what::LEASES, &key);
+    } else {
+        frame.put(what::LEASES, &key, &encode(&messages, shift));
+    }
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
+    let at = |known: &Known| match known.phase {
+        Phase::Leased(at) | Phase::Waiting(at) => Some(shift.to_wall(at)),
+        Phase::Dying(_) => None,
+    };
+    let base = messages.iter().filter_map(|(_, known)| at(known)).min().unwrap_or(0);
+    let first = messages.iter().map(|(_, known)| known.number).min().unwrap_or(0);
+    let mut out = vec![FORMAT];
+    varint(&mut out, base);
+    varint(&mut out, first);
+    for (index, known) in messages {
+        let phase = match &known.phase {
+            Phase::Leased(_) => 0,
+            Phase::Waiting(_) => 1,
+            Phase::Dying(Cause::Expired) => 2,
+            Phase::Dying(Cause::Refused(_)) => 3,
+        };
+        out.push(*index as u8 | phase << 4);
+        varint(&mut out, u64::from(known.attempts));
+        varint(&mut out, known.number - first);
+        match &known.phase {
+            Phase::Leased(_) | Phase::Waiting(_) => varint(&mut out, at(known).unwrap_or(base) - base),
+            Phase::Dying(Cause::Expired) => {}
+            Phase::Dying(Cause::Refused(reason)) => {
+                let mut cut = reason.len().min(LONGEST_REASON);
+                while !reason.is_char_boundary(cut) {
+                    cut -= 1;
+                }
+                out.push(cut as u8);
+                out.extend_from_slice(&reason.as_bytes()[..cut]);
+            }
+        }
+    }
+    out
+}
+
+fn decode(mut bytes: &[u8], shift: Shift) -> Option<Vec<(u64, Known)>> {
+    let (&format, rest) = bytes.split_first()?;
+    if format != FORMAT {
+        return None;
+    }
+    bytes = rest;
+    let (base, first) = (read_varint(&mut bytes)?, read_varint(&mut bytes)?);
+    let mut messages = Vec::new();
+    while let Some((&head, rest)) = bytes.split_first() {
+        bytes = rest;
+        let attempts = u32::try_from(read_varint(&mut bytes)?).ok()?;
+        let number = read_varint(&mut bytes)?.checked_add(first)?;
+        let at = |bytes: &mut &[u8]| Some(shift.of_wall(read_varint(bytes)?.checked_add(base)?));
+        let phase = match head >> 4 {
+            0 => Phase::Leased(at(&mut bytes)?),
+            1 => Phase::Waiting(at(&mut bytes)?),
+            2 => Phase::Dying(Cause::Expired),
+            3 => {
+                let (&len, rest) = bytes.split_first()?;
+                let (reason, rest) = rest.split_at_checked(usize::from(len))?;
+                bytes = rest;
+                Phase::Dying(Cause::Refused(String::from_utf8_lossy(reason).into()))
+            }
+            _ => return None,
+        };
+        messages.push((u64::from(head & 0xf), Known { number, attempts, phase }));
+    }
+    Some(messages)
+}
+
+/// What the journal knows of one queue's messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Remembered {
+    pub(super) cursors: BTreeMap<Cursor, u64>,
+    /// By partition and offset.
+    pub(super) messages: BTreeMap<(u32, u64), Known>,
+    pub(super) deleted: Vec<(u32, u64)>,
+    /// Keys whose values nobody can read.
+    pub(super) unreadable: usize,
+}
+
+/// Takes a queue's messages out of a copy of the state that is not needed any more.
+pub(super) fn forget(state: &mut State, queue: u32) {
+    let mut frame = FrameBuilder::new();
+    keys(state, queue).iter().for_each(|key| frame.delete(what::LEASES, key));
+    state.take(&mut frame);
+}
+
+impl Remembered {
+    /// How far the dead letters were dealt with, by partition.
+    pub(super) fn letters(&self) -> BTreeMap<u32, u64> {
+        let letters = self.cursors.iter().filter_map(|(cursor, next)| match cursor {
+            Cursor::Letters(partition) => Some((*partition, *next)),
+            Cursor::Partition(_) => None,
+        });
+        letters.collect()
+    }
+
+    /// All that there is of a queue; its times on the clock that `shift` tells of.
+    pub(super) fn read(state: &State, queue: u32, shift: Shift) -> Self {
+        let mut found = Self::default();
+        for (key, value) in state.values(what::LEASES).filter(|(key, _)| is_of(key, queue)) {
+            if found.take(key[0], &key[5..], value, shift).is_none() {
+                found.unreadable += 1;
+            }
+        }
+        found
+    }
+
+    fn take(&mut self, kind: u8, key: &[u8], value: &[u8], shift: Shift) -> Option<()> {
+        let (partition, rest) = key.split_first_chunk()?;
+        let partition = u32::from_be_bytes(*partition);
+        let number = || Some(u64::from_be_bytes(rest.try_into().ok()?));
+        match kind {
+            b'p' | b'l' => {
+                let cursor = if kind == b'p' { Cursor::Partition(partition) } else { Cursor::Letters(partition) };
+                self.cursors.insert(cursor, u64::from_le_bytes(value.try_into().ok()?));
+            }
+            b'd' => self.deleted.push((partition, number()?)),
+            _ => {
+                let first = number()?.checked_mul(BLOCK)?;
+                let messages = decode(value, shift)?.into_iter();
+                self.messages.extend(messages.map(|(index, known)| ((partition, first + index), known)));
+            }
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use proptest::prelude::*;
+
+    fn known() -> impl Strategy<Value = Known> {
+        let millis = || prop_oneof![0..100_000_u64, Just(u64::MAX)].prop_map(Duration::from_millis);
+        let phase = prop_oneof![
+            millis().prop_map(Phase::Leased),
+            millis().prop_map(Phase::Waiting),
+            Just(Phase::Dying(Cause::Expired)),
+            "\\PC{0,25}".prop_map(|reason| Phase::Dying(Cause::Refused(reason.into()))),
+        ];
+        (any::<u64>(), any::<u32>(), phase).prop_map(|(number, attempts, phase)| Known { number, attempts, phase })
+    }
+
+    fn applied(frame: &mut FrameBuilder) -> State {
+        let mut state = State::default();
+        state.take(frame);
+        state
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_come_back_as_they_were(messages in prop::collection::btree_map(0..64_u64, known(), 0..40)) {
+            let shift = Shift::new(Duration::from_secs(7), Timestamp::from_millis(1_700_000_000_000));
+            let mut frame = FrameBuilder::new();
+            for block in 0..4 {
+                put_block(&mut frame, 5, 2, block, shift, |offset| messages.get(&offset).cloned());
+                let dying: usize = (block * 16..block * 16 + 16).filter(|at| messages.get(at).is_some_and(|known| matches!(known.phase, Phase::Dying(_)))).count();
+                prop_assert!(frame.len() <= (block as usize + 1) * BLOCK_BYTES + dying * 101 * (block as usize + 1));
+            }
+            put_cursor(&mut frame, 5, Cursor::Partition(2), 64);
+            put_cursor(&mut frame, 6, Cursor::Partition(2), 9);
+            let found = Remembered::read(&applied(&mut frame), 5, shift);
+            let expected = messages.iter().map(|(offset, known)| ((2, *offset), known.clone()));
+            prop_assert_eq!(found.messages, expected.collect::<BTreeMap<_, _>>());
+            prop_assert_eq!(found.cursors, BTreeMap::from([(Cursor::Partition(2), 64)]));
+            prop_assert_eq!(found.unreadable, 0);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let shift = Shift::new(Duration::ZERO, Timestamp::from_millis(0));
+            let _ = (decode(&bytes, shift), Opened::decode(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_deadline_moves_to_the_clock_of_the_next_process() {
+        let before = Shift::new(Duration::from_secs(100), Timestamp::from_millis(1_000_000));
+        let after = Shift::new(Duration::from_secs(1), Timestamp::from_millis(1_004_000));
+        // Due in ten seconds, four of which have passed.
+        assert_eq!(after.of_wall(before.to_wall(Duration::from_secs(110))), Duration::from_secs(7));
+        assert_eq!(after.of_wall(before.to_wall(Duration::from_secs(90))), Duration::ZERO, "long past");
+        assert_eq!(after.of_wall(before.to_wall(Duration::from_millis(u64::MAX))), Duration::from_millis(u64::MAX));
+    }
+
+    #[test]
+    fn a_queue_comes_back_as_it_was_opened_and_goes_as_a_whole() {
+        let opened = Opened {
+            number: 3,
+            visibility: Duration::from_secs(30),
+            max_attempts: None,
+            strict: true,
+            max_messages: 7,
+            dead_topic: "dead".to_owned(),
+        };
+        let mut frame = FrameBuilder::new();
+        put_queue(&mut frame, 1, "resize", &opened, true);
+        put_queue(&mut frame, 2, "resize", &Opened { number: 4, ..opened.clone() }, true);
+        for queue in [3, 4] {
+            put_cursor(&mut frame, queue, Cursor::Letters(0), 1);
+            let known = Known { number: 1, attempts: 1, phase: Phase::Waiting(Duration::ZERO) };
+            put_block(&mut frame, queue, 0, 9, Shift(0), |_| Some(known.clone()));
+            frame.put(what::LEASES, &part_key(queue, Part::Deleted(1, 77)), &[]);
+        }
+        let state = applied(&mut frame);
+        assert_eq!(find(&state, 1, "resize"), Some(opened));
+        assert_eq!((all(&state).len(), next_number(&state)), (2, 5));
+        assert_eq!(Remembered::read(&state, 4, Shift(0)).deleted, [(1, 77)]);
+        let mut frame = FrameBuilder::new();
+        frame.delete(what::LEASES, &queue_key(1, "resize"));
+        keys(&state, 3).iter().for_each(|key| frame.delete(what::LEASES, key));
+        let mut left = state.clone();
+        left.take(&mut frame);
+        assert_eq!(find(&left, 1, "resize"), None);
+        assert_eq!(Remembered::read(&left, 3, Shift(0)), Remembered::default());
+        assert_eq!(Remembered::read(&left, 4, Shift(0)).messages.len(), 16);
+    }
+}

@@ -1,0 +1,381 @@
+//! What lies under a queue's lock: the messages that are out, and where new ones come from.
+
+use super::book::Book;
+use super::changes::{Cursor, Part};
+use super::input::{Found, Input};
+use super::job::Job;
+use super::lease::{Cause, Grant, Leases, Order};
+use super::ledger::Shift;
+use crate::clock::Clock;
+use crate::error::Closed;
+use crate::graves::Graves;
+use crate::journal::PartitionId;
+use crate::producer::Producers;
+use crate::timer::Due;
+use slipring_ring::Waiter;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+/// A message that is out, or none where the journal has it and the side store no room.
+pub(super) type Body<E> = Option<Arc<E>>;
+
+pub(super) struct Stock<E, K: Producers> {
+    pub(super) leases: Leases<Body<E>>,
+    pub(super) input: Input<E, K>,
+    pub(super) graves: Graves,
+    pub(super) counters: Counters,
+    /// Deleted before they were read.
+    pub(super) deleted: HashSet<(u32, u64)>,
+    /// By the number of the partition.
+    pub(super) places: Vec<Place>,
+    /// Those whose place is `Ready`, in turns.
+    pub(super) ready: Vec<usize>,
+    pub(super) turn: usize,
+    /// Somebody sleeps at the bells.
+    pub(super) watched: bool,
+    pub(super) at_the_door: usize,
+    /// Tasks that want to be woken as those at the door.
+    pub(super) tasks: Vec<Waker>,
+    pub(super) alarm: Option<(Duration, Due)>,
+    /// Halted, failed, evicted or deleted.
+    pub(super) refused: Option<Closed>,
+    /// Letters that are published and not yet written with what they take away.
+    pub(super) burials: VecDeque<Burial>,
+    /// Once it is deleted: what is to be taken out of the journal.
+    pub(super) erased: Vec<Vec<u8>>,
+}
+
+/// A message that nobody has.
+pub(super) struct Peeked<E> {
+    pub(super) partition: u32,
+    pub(super) offset: u64,
+    pub(super) attempts: u32,
+    pub(super) delay: Duration,
+    pub(super) body: Body<E>,
+}
+
+/// A letter on its way.
+pub(super) struct Burial {
+    partition: u32,
+    offset: u64,
+    letter: (u32, u64),
+}
+
+/// Where a partition stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// To be looked at.
+    Ready,
+    /// Rings when there is something to look at.
+    Armed,
+    /// Was read to its end.
+    Over,
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) delivered: u64,
+    pub(super) redelivered: u64,
+    pub(super) acked: u64,
+    pub(super) nacked: u64,
+    pub(super) deleted: u64,
+    pub(super) dead: u64,
+    pub(super) lost: u64,
+    pub(super) high_water: usize,
+}
+
+impl<E: Job, K: Producers> Stock<E, K> {
+    pub(super) fn new(leases: Leases<Body<E>>, input: Input<E, K>, graves: Graves) -> Self {
+        let partitions = input.len();
+        Self {
+            leases,
+            input,
+            graves,
+            counters: Counters::default(),
+            deleted: HashSet::new(),
+            places: vec![Place::Ready; partitions],
+            ready: (0..partitions).collect(),
+            turn: 0,
+            watched: false,
+            at_the_door: 0,
+            tasks: Vec::new(),
+            alarm: None,
+            refused: None,
+            burials: VecDeque::new(),
+            erased: Vec::new(),
+        }
+    }
+
+    /// The number of the last change.
+    pub(super) fn change(&mut self) -> u64 {
+        self.leases.changes().map_or(0, |changes| changes.count())
+    }
+
+    pub(super) fn has_room(&mut self, book: Option<&Book<E>>) -> bool {
+        let unwritten = self.leases.changes().map_or(0, |changes| changes.len());
+        self.leases.has_room() && book.is_none_or(|book| book.has_room(unwritten))
+    }
+
+    pub(super) fn next(&mut self, clock: &dyn Clock, book: Option<&Book<E>>) -> Option<Grant<Body<E>>> {
+        let now = clock.now();
+        let grant = match self.leases.grant(now) {
+            Some(grant) => {
+                self.counters.redelivered += u64::from(grant.attempt > 1);
+                grant
+            }
+            None => self.next_from_the_input(clock, book)?,
+        };
+        self.counters.delivered += 1;
+        Some(grant)
+    }
+
+    fn next_from_the_input(&mut self, clock: &dyn Clock, book: Option<&Book<E>>) -> Option<Grant<Body<E>>> {
+        let mut fruitless = 0;
+        while fruitless < self.ready.len() && self.refused.is_none() && self.has_room(book) {
+            if self.turn >= self.ready.len() {
+                self.turn = 0;
+            }
+            let index = self.ready[self.turn];
+            let partition = index as u32;
+            if !self.leases.may_follow(partition) {
+                self.turn += 1;
+                fruitless += 1;
+                continue;
+            }
+            // What is beyond the side store's limit is read from the journal when it comes again.
+            let spare = book.map(|_| self.leases.terms().max_bytes.saturating_sub(self.leases.counts().bytes));
+            let deleted = &mut self.deleted;
+            let copy = |offset: u64, event: &E| {
+                if !deleted.is_empty() && deleted.remove(&(partition, offset)) {
+                    return None;
+                }
+                let is_kept = spare.is_none_or(|spare| event.weight() + super::BESIDE < spare);
+                Some((is_kept, event.due(), Arc::new(event.aside())))
+            };
+            let (offset, event) = match self.input.take(index, copy) {
+                Ok(Found::Event(offset, event)) => (offset, event),
+                Ok(Found::Nothing) => {
+                    self.turn += 1;
+                    fruitless += 1;
+                    continue;
+                }
+                Ok(Found::Over) => {
+                    let source = self.ready.swap_remove(self.turn);
+                    self.places[source] = Place::Over;
+                    continue;
+                }
+                Err(reason) => {
+                    self.refused = Some(reason);
+                    return None;
+                }
+            };
+            if let Some(changes) = self.leases.changes() {
+                changes.cursor(Cursor::Partition(partition), offset + 1);
+            }
+            let Some((is_kept, due, event)) = event else {
+                self.forget_deleted(partition, offset);
+                continue;
+            };
+            if book.is_some() && self.leases.contains(partition, offset) {
+                // It was sent back from the dead letters, or the crash came before how far was read was written.
+                continue;
+            }
+            self.turn += 1;
+            let now = clock.now();
+            let wait = due.map_or(Duration::ZERO, |due| due.since(clock.wall()));
+            if !wait.is_zero() {
+                let body = is_kept.then_some(event);
+                self.leases.admit_later(partition, offset, body, now.saturating_add(wait));
+                continue;
+            }
+            let mut grant = self.leases.admit(partition, offset, is_kept.then(|| Arc::clone(&event)), now);
+            grant.message = Some(event);
+            return Some(grant);
+        }
+        None
+    }
+
+    fn forget_deleted(&mut self, partition: u32, offset: u64) {
+        if let Some(changes) = self.leases.changes() {
+            changes.part(Part::Deleted(partition, offset));
+        }
+    }
+
+    /// Why nothing will ever come again.
+    pub(super) fn ended(&self) -> Option<Closed> {
+        if let Some(reason) = &self.refused {
+            return Some(reason.clone());
+        }
+        let counts = self.leases.counts();
+        let drained = self.places.iter().all(|&place| place == Place::Over) && counts.leased + counts.waiting == 0;
+        drained.then_some(Closed::Closed)
+    }
+
+    /// False if there is something after all.
+    pub(super) fn arm(&mut self, waiter: &Waiter, book: Option<&Book<E>>) -> bool {
+        if !self.has_room(book) {
+            // There may be room when changes are written.
+            self.input.arm_journal();
+            return true;
+        }
+        let mut index = 0;
+        while let Some(&source) = self.ready.get(index) {
+            if !self.leases.may_follow(source as u32) {
+                index += 1;
+            } else if self.input.arm(source, waiter) {
+                if book.is_some() {
+                    // It is looked at again whenever the journal moves.
+                    index += 1;
+                    continue;
+                }
+                self.ready.swap_remove(index);
+                self.places[source] = Place::Armed;
+            } else {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) fn rang(&mut self, tokens: Vec<usize>) {
+        for source in tokens {
+            if self.places.get(source) == Some(&Place::Armed) {
+                self.places[source] = Place::Ready;
+                self.ready.push(source);
+            }
+        }
+    }
+
+    /// Moves to the dead letters what has had its attempts; what does not fit there stays, and is tried again at the
+    /// next call.
+    pub(super) fn bury(&mut self, book: Option<&Book<E>>) {
+        let most = book.map_or(usize::MAX, |book| book.letters);
+        while self.burials.len() < most
+            && let Some(dead) = self.leases.dying()
+        {
+            let (partition, offset) = (dead.partition, dead.offset);
+            let body = match (dead.message, book) {
+                (Some(body), _) => Ok(Some(Arc::clone(body))),
+                (None, Some(book)) => book.load(partition, offset),
+                (None, None) => Ok(None),
+            };
+            let reason = match dead.cause {
+                Cause::Refused(reason) => reason,
+                Cause::Expired => "the lease ran out",
+            };
+            let letter = match body {
+                Ok(Some(body)) => self.graves.take(partition, offset, dead.attempts, reason, &*body),
+                Ok(None) => {
+                    self.leases.buried();
+                    self.counters.lost += 1;
+                    continue;
+                }
+                Err(_) => return,
+            };
+            let Ok(letter) = letter else { return };
+            if let Some(book) = book {
+                self.leases.interred();
+                let letter = (letter.partition, letter.offset);
+                self.burials.push_back(Burial { partition, offset, letter });
+                book.set_letters_on_the_way(self.burials.len());
+                // The letter may be drained before anything else changes.
+                book.tell();
+            } else {
+                self.leases.buried();
+            }
+            self.counters.dead += 1;
+        }
+    }
+
+    /// Takes the messages away whose letters are in a frame by now. Which those are.
+    pub(super) fn settle_burials(
+        &mut self,
+        book: &Book<E>,
+        topic: u32,
+        drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
+    ) -> Vec<(u32, u64)> {
+        let mut settled = Vec::new();
+        let leases = &mut self.leases;
+        self.burials.retain(|burial| {
+            let (partition, letter) = burial.letter;
+            let is_in = drained(PartitionId { topic, partition }).is_some_and(|end| letter < end);
+            if is_in && leases.settle_interred(burial.partition, burial.offset) {
+                settled.push((burial.partition, burial.offset));
+            }
+            !is_in
+        });
+        book.set_letters_on_the_way(self.burials.len());
+        settled
+    }
+
+    pub(super) fn delete_unread(&mut self, partition: u32, offset: u64) -> bool {
+        let found = self.input.is_unread(partition as usize, offset) && self.deleted.insert((partition, offset));
+        if found {
+            self.forget_deleted(partition, offset);
+        }
+        found
+    }
+
+    /// Deletes everything that nobody has a lease on. How many messages.
+    pub(super) fn purge(&mut self) -> u64 {
+        let mut purged = self.leases.purge() as u64;
+        for index in 0..self.input.len() {
+            let partition = index as u32;
+            let (deleted, leases) = (&mut self.deleted, &self.leases);
+            let mut gone = Vec::new();
+            let end = self.input.skip(index, |offset| {
+                if !deleted.is_empty() && deleted.remove(&(partition, offset)) {
+                    gone.push(offset);
+                } else {
+                    purged += u64::from(!leases.contains(partition, offset));
+                }
+            });
+            gone.into_iter().for_each(|offset| self.forget_deleted(partition, offset));
+            if let (Ok(end), Some(changes)) = (end, self.leases.changes()) {
+                changes.cursor(Cursor::Partition(partition), end);
+            }
+        }
+        purged
+    }
+
+    /// Those that nobody has; their bodies, where they are at hand.
+    pub(super) fn peek(&mut self, limit: usize, now: Duration) -> Vec<Peeked<E>> {
+        let waiting = self.leases.idle().map(|(partition, offset, attempts, due, body)| Peeked {
+            partition,
+            offset,
+            attempts,
+            delay: due.saturating_sub(now),
+            body: body.clone(),
+        });
+        let mut peeked: Vec<_> = waiting.take(limit).collect();
+        for index in 0..self.input.len() {
+            if peeked.len() >= limit {
+                break;
+            }
+            let partition = index as u32;
+            let (deleted, leases) = (&self.deleted, &self.leases);
+            self.input.peek(index, limit - peeked.len(), |offset, event| {
+                if !deleted.contains(&(partition, offset)) && !leases.contains(partition, offset) {
+                    let body = Some(Arc::new(event.aside()));
+                    peeked.push(Peeked { partition, offset, attempts: 0, delay: Duration::ZERO, body });
+                }
+                peeked.len() < limit
+            });
+        }
+        peeked
+    }
+
+    /// Whether an idle worker should look after a lease has ended: a message comes again, a partition goes on, or
+    /// nothing will ever come.
+    pub(super) fn has_news(&self, now: Duration) -> bool {
+        self.leases.is_due(now) || self.leases.terms().order == Order::Strict || self.ended().is_some()
+    }
+
+    /// Between the queue's clock and the world's.
+    pub(super) fn shift(clock: &dyn Clock) -> Shift {
+        Shift::new(clock.now(), clock.wall())
+    }
+}
