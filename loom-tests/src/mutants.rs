@@ -92,7 +92,9 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 fn hunt(mutant: &str, expected: Option<&str>, models: &[Model], costs: &HashMap<&str, Duration>) -> Fate {
     let mut order: Vec<&Model> = models.iter().collect();
-    order.sort_by_key(|model| (Some(model.name.as_str()) != expected, costs.get(model.name.as_str()).copied()));
+    // Of what has not run in this process, nobody knows the cost: last.
+    let cost = |model: &Model| costs.get(model.name.as_str()).copied().unwrap_or(Duration::MAX);
+    order.sort_by_key(|model| (Some(model.name.as_str()) != expected, cost(model)));
     let started = Instant::now();
     for model in order {
         if let Outcome::Found { what, .. } = run::model(model, Some(mutant), false, LIMIT) {

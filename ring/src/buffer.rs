@@ -14,9 +14,6 @@ use std::ptr::NonNull;
 /// The largest capacity: beyond it, wrapping differences of stamps would lose their sign.
 pub(crate) const MAX_CAPACITY: usize = 1 << 40;
 
-/// What processors move at a time.
-const LINE: usize = 64;
-
 #[repr(C)]
 struct Slot<E, S> {
     event: UnsafeCell<E>,
@@ -136,6 +133,8 @@ impl<E, S> Buffer<E, S> {
     pub(crate) fn prefetch_write(&self, sequence: u64) {
         #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         {
+            /// What processors move at a time.
+            const LINE: usize = 64;
             let slot: *const Slot<E, S> = self.slots().slot(sequence);
             let mut line = 0;
             while line < size_of::<Slot<E, S>>().min(4 * LINE) {

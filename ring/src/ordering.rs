@@ -170,6 +170,8 @@ sites! {
 pub const FAULTS: &[&str] = &[
     "sleep without a second look",
     "sleep at the bell of whoever was last before",
+    "armed without a second look",
+    "armed at the bell of whoever was last before",
     "no wake",
     "room for one more than the capacity",
     "looks for company after the claimed position",

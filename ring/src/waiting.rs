@@ -163,11 +163,15 @@ pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Opt
         };
         bells.iter().flatten().for_each(|bell| bell.arm(waiter, token));
         fence::heavy_at(&ARM_FENCE);
+        if fault("armed without a second look") {
+            return None;
+        }
         if let Some(found) = target.look() {
             return Some(found);
         }
         // As in `until_slowly`.
-        if target.bells().is_some_and(|now| are_same(&bells, &now)) {
+        let same = target.bells().is_some_and(|now| are_same(&bells, &now));
+        if same || fault("armed at the bell of whoever was last before") {
             return None;
         }
     }

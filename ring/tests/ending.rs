@@ -81,7 +81,7 @@ fn whoever_waits_for_anything_is_told_of_the_end() {
 /// A shutdown that overlooked consumers which had not run yet lost events. Here it waits for what was published before.
 #[test]
 fn a_shutdown_loses_nothing_that_was_published_before_it() {
-    for round in 0..50u64 {
+    for round in 0..if cfg!(miri) { 5u64 } else { 50 } {
         let sum = Arc::new(AtomicU64::new(0));
         let into = Arc::clone(&sum);
         let mut builder = Builder::single(64, || 0u64);
@@ -198,11 +198,12 @@ fn a_handler_that_never_returns_is_named_and_hangs_nobody() {
 /// A halt in the middle of a long batch is heard before its end.
 #[test]
 fn a_halt_is_heard_in_the_middle_of_a_batch() {
+    const CAPACITY: usize = if cfg!(miri) { 512 } else { 4096 };
     let (met, go) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (meet, gate) = (Arc::clone(&met), Arc::clone(&go));
     let count = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&count);
-    let mut builder = Builder::single(4096, || 0u64);
+    let mut builder = Builder::single(CAPACITY, || 0u64);
     builder.run("slow", move || {
         move |_: &u64, at: Sequence, _| {
             counted.fetch_add(1, SeqCst);
@@ -214,7 +215,7 @@ fn a_halt_is_heard_in_the_middle_of_a_batch() {
         }
     });
     let (mut producer, ring) = builder.build().unwrap();
-    producer.publish_batch(4096, |_, _| ()).unwrap();
+    producer.publish_batch(CAPACITY, |_, _| ()).unwrap();
     met.wait();
     let halted = {
         let ring = ring.clone();
@@ -235,7 +236,7 @@ fn a_halt_is_heard_in_the_middle_of_a_batch() {
     });
     let read = count.load(SeqCst);
     assert!(read < 100, "{read} events after a halt at the second one");
-    assert_eq!(report.stages[0].left, 4096 - read, "what was not read is counted");
+    assert_eq!(report.stages[0].left, CAPACITY as u64 - read, "what was not read is counted");
 }
 
 /// Joining itself: the handler shuts its own ring down, and drops what may be the last handle and the last producer.
@@ -303,7 +304,7 @@ fn the_last_producer_may_be_dropped_inside_a_batch() {
 /// Halting before anything ran, or while starting; twice, and from two threads.
 #[test]
 fn a_ring_may_be_ended_at_any_moment_and_more_than_once() {
-    for _ in 0..100 {
+    for _ in 0..if cfg!(miri) { 10 } else { 100 } {
         let mut builder = Builder::multi(2, || 0u64);
         builder.run("a", || fine).run(Stage::new("b").after(["a"]).wait(at_once()), || fine);
         let (mut producer, ring) = builder.build().unwrap();

@@ -170,3 +170,24 @@ fn what_a_leaver_read_is_read_before_its_gate_goes() {
         put(&mut producer, 1).unwrap_or_else(|_| panic!("no room though nobody gates"));
     });
 }
+
+/// The same under two multi producers, of which each has a limit of its own.
+/// Allowed and forbidden as before.
+#[test]
+fn what_a_leaver_read_is_read_before_two_producers_write() {
+    model_of_gates(Mixed(1, Some(2)), "two producers take the slot of one that left after its reads", || {
+        let (mut one, ring) = multi(1, &[("reader", &[])]);
+        put(&mut one, 1).unwrap();
+        let mut two = one.clone();
+        let mut reader = ring.consumer("reader").unwrap();
+        let leaving = thread::spawn(move || {
+            let mut batch = reader.poll(1).unwrap();
+            assert_eq!(*(&mut batch).into_iter().next().unwrap().1, value_of(Sequence(0)));
+        });
+        let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
+        let _ = put(&mut two, 1);
+        leaving.join().unwrap();
+        let (_, mut one) = writing.join().unwrap();
+        put(&mut one, 1).unwrap_or_else(|_| panic!("no room though nobody gates"));
+    });
+}

@@ -2,6 +2,7 @@
 //! and runs them, see the README.
 #![cfg(loom)]
 
+mod arm;
 mod close;
 mod evict;
 mod join;

@@ -1,0 +1,219 @@
+//! A waiter that its owner arms: one thread over many rings, and tasks. A lost wake-up is a deadlock here.
+//!
+//! As in `wake`, nobody leaves before all have what they wait for: leaving rings.
+
+use crate::support::*;
+use loom::sync::{Condvar, Mutex};
+use slipring_ring::{
+    Builder, ClaimError, Closed, Consumer, Kind, MultiProducer, Producer, SingleProducer, Stage, Waiter,
+};
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+/// The protocol of [`Waiter`], until `want` events have come or nothing is open any more; how many came.
+fn read_over<K: Kind>(consumers: &mut [Consumer<u64, K>], want: u64) -> u64 {
+    let waiter = Waiter::new();
+    let mut ready: Vec<usize> = (0..consumers.len()).collect();
+    let (mut read, mut open) = (0, consumers.len());
+    while read < want && open > 0 {
+        while let Some(token) = ready.pop() {
+            let consumer = &mut consumers[token];
+            let came = match consumer.poll(1) {
+                Ok(mut batch) => (&mut batch).into_iter().count() as u64,
+                Err(_) => {
+                    open -= 1;
+                    continue;
+                }
+            };
+            read += came;
+            if came > 0 || !consumer.arm(&waiter, token) {
+                ready.push(token);
+            }
+        }
+        if read < want && open > 0 {
+            waiter.park(None, |token| ready.push(token));
+        }
+    }
+    read
+}
+
+/// What an executor has for a task: it is polled again once it was woken.
+#[derive(Default)]
+struct Task {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        *self.woken.lock().unwrap() = true;
+        self.changed.notify_one();
+    }
+}
+
+impl Task {
+    /// Polls until it gives something, and after each poll that does not sleeps until it is woken.
+    fn run<T>(mut poll: impl FnMut(&Waker) -> Option<T>) -> T {
+        let task = Arc::new(Self::default());
+        let waker = Waker::from(Arc::clone(&task));
+        loop {
+            if let Some(done) = poll(&waker) {
+                return done;
+            }
+            let mut woken = task.woken.lock().unwrap();
+            while !*woken {
+                woken = task.changed.wait(woken).unwrap();
+            }
+            *woken = false;
+        }
+    }
+}
+
+/// One waiter over two rings, each with an event to come.
+/// Allowed: both events are found at a look, or wake. Forbidden: it sleeps while a ring has one.
+#[test]
+fn one_thread_over_two_rings_is_woken_by_each() {
+    model_of_sleep(Mixed(4, None), "one waiter is woken by whichever of two rings has something", || {
+        let rings: [(SingleProducer<u64>, _); 2] = [(); 2].map(|()| single(1, &[("reader", &[])]));
+        let mut readers = rings.each_ref().map(|(_, ring)| ring.consumer("reader").unwrap());
+        let reading = thread::spawn(move || (read_over(&mut readers, 2), readers));
+        let _alive = rings.map(|(mut producer, ring)| {
+            put(&mut producer, 1).unwrap();
+            (producer, ring)
+        });
+        assert_eq!(reading.join().unwrap().0, 2);
+    });
+}
+
+/// A waiter over one ring whose only producer publishes and goes.
+/// Allowed: the event, then the end. Forbidden: it sleeps on.
+#[test]
+fn an_armed_waiter_hears_of_the_end() {
+    model_of_sleep(Within(3), "the end wakes an armed waiter", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        let mut readers = [ring.consumer("reader").unwrap()];
+        let writing = thread::spawn(move || put(&mut producer, 1).is_ok());
+        assert_eq!(read_over(&mut readers, u64::MAX), 1);
+        assert!(writing.join().unwrap());
+    });
+}
+
+/// A worker that is armed, not waiting by itself.
+/// Allowed: it finds the event at a look, or is woken. Forbidden: it sleeps on.
+#[test]
+fn an_armed_worker_is_woken_by_a_publish() {
+    model_of_sleep(Mixed(4, None), "a publish wakes an armed worker", || {
+        let mut builder = Builder::single(1, || 0u64);
+        builder.workers(Stage::new("pool").wait(park()), 1);
+        let (mut producer, ring) = builder.build().unwrap();
+        let mut worker = ring.worker("pool").unwrap();
+        let working = thread::spawn(move || {
+            let waiter = Waiter::new();
+            loop {
+                let taken = worker.take(1).unwrap();
+                if !taken.is_empty() {
+                    taken.for_each(|_, _| ());
+                    return worker;
+                }
+                drop(taken);
+                if worker.arm(&waiter, 0) {
+                    waiter.park(None, |_| ());
+                }
+            }
+        });
+        put(&mut producer, 1).unwrap();
+        working.join().unwrap();
+    });
+}
+
+/// A task that reads.
+/// Allowed: it finds the event when it is polled, or is woken and polled again. Forbidden: it is never woken.
+#[test]
+fn a_reading_task_is_woken_by_a_publish() {
+    model_of_sleep(All, "a publish wakes a task", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        let mut reader = ring.consumer("reader").unwrap();
+        let reading = thread::spawn(move || {
+            let waiter = Waiter::new();
+            let mut armed = false;
+            let count = Task::run(|task| {
+                loop {
+                    if armed && !waiter.take_or_wake(task, |_| armed = false) {
+                        return None;
+                    }
+                    armed = false;
+                    let count = get(&mut reader, 1);
+                    if count > 0 {
+                        return Some(count);
+                    }
+                    armed = reader.arm(&waiter, 0);
+                }
+            });
+            (count, reader)
+        });
+        put(&mut producer, 1).unwrap();
+        assert_eq!(reading.join().unwrap().0, 1);
+    });
+}
+
+/// Claims as a task, until there is room.
+fn claim_as_a_task<K: Kind>(producer: &mut Producer<u64, K>) -> Result<(), ClaimError> {
+    let waiter = Waiter::new();
+    let mut armed = false;
+    Task::run(|task| {
+        loop {
+            if armed && !waiter.take_or_wake(task, |_| ()) {
+                return None;
+            }
+            armed = false;
+            match producer.claim_or_arm(1, &waiter, 0) {
+                Ok(None) => armed = true,
+                Ok(Some(claim)) => return Some(Ok(drop(fill(claim)))),
+                Err(refused) => return Some(Err(refused)),
+            }
+        }
+    })
+}
+
+/// A task wants room on a full ring with two readers: whoever is the slowest changes while it is armed.
+/// Allowed: it gets room once both have read. Forbidden: it is armed at the bell of the one that has read already.
+#[test]
+fn a_task_that_wants_room_is_woken_whichever_reader_is_last() {
+    model_of_sleep(Within(2), "a task that wants room is woken by whichever reader is last", || {
+        let (mut producer, ring) = single(1, &[("left", &[]), ("right", &[])]);
+        put(&mut producer, 1).unwrap();
+        let readers = ["left", "right"].map(|name| reading(ring.consumer(name).unwrap(), 1, 1));
+        claim_as_a_task(&mut producer).unwrap();
+        assert_eq!(readers.map(count), [1, 1]);
+    });
+}
+
+/// A task wants room behind another producer's claim, and no stage is there.
+/// Allowed: it gets room once that claim is committed. Forbidden: it is never woken.
+#[test]
+fn a_task_at_the_floor_is_woken_by_a_commit() {
+    model_of_sleep(Mixed(4, None), "a commit wakes a task that waits for the floor", || {
+        let (mut one, _ring): (MultiProducer<u64>, _) = multi(1, &[]);
+        let mut two = one.clone();
+        let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
+        claim_as_a_task(&mut two).unwrap();
+        writing.join().unwrap();
+    });
+}
+
+/// A task wants room on a full ring, and the ring fails.
+/// Allowed: it hears of the failure. Forbidden: it is never woken.
+#[test]
+fn a_task_that_wants_room_hears_of_a_failure() {
+    model_of_sleep(All, "a failure wakes a task that wants room", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        put(&mut producer, 1).unwrap();
+        let failing = thread::spawn(move || {
+            ring.fail("reader", "no paper");
+            ring
+        });
+        let refused = claim_as_a_task(&mut producer);
+        assert!(matches!(refused, Err(ClaimError::Closed(Closed::Failed { stage, .. })) if stage == "reader"));
+        failing.join().unwrap();
+    });
+}
