@@ -111,7 +111,7 @@ pub use replay::{Replay, ReplayBuilder, ReplayError};
 pub use report::{ConsumerReport, Report, TopicReport};
 pub use selector::{Selectable, Selector};
 #[cfg(feature = "async")]
-pub use stream::{EventStream, NextBatch, Publishing, Sending};
+pub use stream::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
 pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
 pub use subscription::Subscription;
 pub use topic::{Safe, Shape, Topic, TopicBuilder, TopicId};

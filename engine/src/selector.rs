@@ -94,18 +94,23 @@ impl Selector {
         }
         let now = limit.is_zero();
         let deadline = Instant::now().checked_add(limit);
-        let mut looking = Looking { readers, waiter: &self.waiter };
-        loop {
+        let mut looking = Looking { readers, waiter: &self.waiter, armed: false };
+        let found = loop {
             match self.watch.next(&mut looking, now, deadline) {
-                Found::Source(reader) => return Ok(Some(reader)),
-                Found::Nothing => return Ok(None),
+                Found::Source(reader) => break Some(reader),
+                Found::Nothing => break None,
                 Found::Interrupted => {}
             }
+        };
+        if looking.armed {
+            looking.readers.iter_mut().for_each(|reader| reader.awake());
         }
+        Ok(found)
     }
 }
 
-/// Something that a [`Selector`] can watch: a [`Subscriber`].
+/// Something that a [`Selector`] can watch: a [`Subscriber`], or a [`Member`](crate::Member) of a group. While the selector
+/// waits, so does the member: that counts as progress.
 pub trait Selectable {
     /// Whether a poll would return at once with something.
     #[doc(hidden)]
@@ -114,6 +119,10 @@ pub trait Selectable {
     /// Has the waiter woken when that may change; false if it has.
     #[doc(hidden)]
     fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool;
+
+    /// Its watcher waits no more.
+    #[doc(hidden)]
+    fn awake(&mut self) {}
 
     /// Tells it from others.
     #[doc(hidden)]
@@ -137,6 +146,8 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
 struct Looking<'s, 'r> {
     readers: &'s mut [&'r mut dyn Selectable],
     waiter: &'s Arc<Waiter>,
+    /// Some wait.
+    armed: bool,
 }
 
 impl Watched for Looking<'_, '_> {
@@ -145,6 +156,7 @@ impl Watched for Looking<'_, '_> {
     }
 
     fn arm(&mut self, source: usize, _: &Waiter) -> bool {
+        self.armed = true;
         self.readers[source].arm(self.waiter, source)
     }
 }

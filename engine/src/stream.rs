@@ -4,6 +4,7 @@
 //! task waits, nothing polls: the bell that would wake a thread wakes the task.
 
 use crate::error::{PublishError, ReadError};
+use crate::group::{GroupBatch, GroupError, Member};
 use crate::lane::{Full, Route, Task};
 use crate::message::Message;
 use crate::producer::{Producer, Producers};
@@ -16,6 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 impl<E, K: Producers> Subscriber<E, K> {
     /// [`poll`](Self::poll) as a future: the next batch, read in place. None once the topic was closed and all was read.
@@ -44,7 +46,8 @@ impl<E, K: Producers> Subscriber<E, K> {
     }
 
     /// A stream of what `take` makes of each event: a copy, as an event itself lives only until its slot is written
-    /// again. An event counts as read when the stream hands out what was made of it.
+    /// again. An event counts as read when the stream hands out what was made of it. What is
+    /// [paused](Subscriber::pause) is left out: the stream ends without it.
     ///
     /// ```
     /// # use slipring::{Engine, Message, Record};
@@ -136,6 +139,9 @@ impl<T, E, K: Producers, F: FnMut(&E, At) -> T> Stream for EventStream<E, K, F> 
             if !is_ready(subscriber, context) {
                 return Poll::Pending;
             }
+            if matches!(subscriber.find(true, None), Ok(Next::Paused)) {
+                return Poll::Ready(None);
+            }
             match subscriber.poll_by(true, None) {
                 Ok(None) => return Poll::Ready(None),
                 Err(refused) => return Poll::Ready(Some(Err(refused))),
@@ -145,6 +151,76 @@ impl<T, E, K: Producers, F: FnMut(&E, At) -> T> Stream for EventStream<E, K, F> 
                     }
                 }
             }
+        }
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
+    /// [`poll`](Self::poll) as a future: the next batch. None once all topics were closed and the group has read and
+    /// committed everything. Waiting counts as progress; a future that is dropped has taken nothing, and what it would
+    /// have given is given by the next one.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
+    /// let mut sums = ticks.group("sums").join()?;
+    /// ticks.producer().create()?.publish_async(|tick| *tick = 42).await?;
+    /// ticks.close();
+    /// let mut sum = 0;
+    /// while let Some(batch) = sums.next_batch().await? {
+    ///     sum += batch.iter().map(|(tick, _)| *tick).sum::<u64>();
+    ///     batch.commit()?;
+    /// }
+    /// assert_eq!(sum, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn next_batch(&mut self) -> NextGroupBatch<'_, E, K> {
+        NextGroupBatch { member: Some(self), waits: false }
+    }
+}
+
+/// See [`Member::next_batch`].
+pub struct NextGroupBatch<'m, E: Send + Sync + 'static, K: Producers = Multi> {
+    /// None once it was ready.
+    member: Option<&'m mut Member<E, K>>,
+    /// The group takes it for waiting.
+    waits: bool,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for NextGroupBatch<'_, E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NextGroupBatch of {:?}", self.member)
+    }
+}
+
+impl<'m, E: Send + Sync + 'static, K: Producers> Future for NextGroupBatch<'m, E, K> {
+    type Output = Result<Option<GroupBatch<'m, E, K>>, GroupError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let member = self.member.take().expect("a future is not polled after it was ready");
+        loop {
+            if member.is_ready() {
+                self.waits = false;
+                return Poll::Ready(member.poll(Duration::ZERO));
+            }
+            if member.wake(context.waker()) {
+                (self.member, self.waits) = (Some(member), true);
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Drop for NextGroupBatch<'_, E, K> {
+    fn drop(&mut self) {
+        if let Some(member) = self.member.as_mut().filter(|_| self.waits) {
+            member.end_to_wait();
         }
     }
 }

@@ -87,8 +87,9 @@ impl Watch {
     #[inline]
     pub(crate) fn next(&mut self, watched: &mut impl Watched, now: bool, deadline: Option<Instant>) -> Found {
         self.finds += 1;
-        if (self.finds >= PATIENCE || self.by_number) && self.ready.len() < self.armed.len() {
-            self.ask_the_armed();
+        let asks = (self.finds >= PATIENCE || self.by_number) && self.ready.len() < self.armed.len();
+        if asks && self.ask_the_armed() {
+            return Found::Interrupted;
         }
         match self.sweep(watched, 0) {
             Some(source) => Found::Source(source),

@@ -2,7 +2,7 @@
 //!
 //! One test, so that nobody else's allocations are counted.
 
-use slipring::{Engine, Message, Partitioner, Record, Wait};
+use slipring::{Commit, Engine, Message, Partitioner, Record, Wait};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::time::Duration;
@@ -16,6 +16,52 @@ const LONG: Duration = Duration::from_secs(120);
 fn a_steady_state_allocates_nothing() {
     messages_through_partitions();
     between_two_threads();
+    a_group();
+}
+
+/// Poll, read, commit, the whole and in parts, by hand and by itself; and members that find nothing and sleep.
+fn a_group() {
+    for commit in [Commit::Manual, Commit::Auto, Commit::AtMostOnce] {
+        let engine = Engine::builder().build().unwrap();
+        let topic = engine.topic::<u64>("ticks").partitions(3).capacity(64).create().unwrap();
+        let mut members = ["left", "right"].map(|name| {
+            let wait = Wait::spin_then_park().spins(0).yields(1);
+            topic.group("sums").member_name(name).commit(commit).wait(wait).limit(16).join().unwrap()
+        });
+        // The second one gets its share when the first one has given it up.
+        while members.iter().any(|member| member.assignment().is_empty()) {
+            members.iter_mut().for_each(|member| drop(member.poll(Duration::ZERO).unwrap()));
+        }
+        let mut producer = topic.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
+        let (mut sent, mut read) = (0, 0);
+        let mut round = |rounds: usize| {
+            for round in 0..rounds {
+                producer.publish_batch(8, |_, event| *event = 1).unwrap();
+                sent += 8;
+                while read < sent {
+                    for member in &mut members {
+                        let mut batch = member.poll(Duration::ZERO).unwrap().unwrap();
+                        read += batch.iter().map(|(event, _)| *event).sum::<u64>();
+                        let first = batch.iter().next().map(|(_, at)| at.offset);
+                        if let (Some(first), Commit::Manual, 0) = (first, commit, round % 3) {
+                            batch.commit_to(first + 1).unwrap();
+                        }
+                        if commit == Commit::Manual || round % 2 == 0 {
+                            batch.commit().unwrap();
+                        }
+                    }
+                }
+                if round % 64 == 0 {
+                    drop(members[0].poll(Duration::from_micros(10)).unwrap());
+                }
+            }
+        };
+        round(500);
+        let region = Region::new(ALLOCATOR);
+        round(5_000);
+        let change = region.change();
+        assert_eq!((change.allocations, change.reallocations), (0, 0), "{commit:?}: {change:?}");
+    }
 }
 
 fn messages_through_partitions() {

@@ -53,6 +53,18 @@ fn tracing_is_told_of_beginnings_and_ends_and_not_of_events() {
     (0..2).for_each(|_| _ = to_slow.publish(|_| ()).unwrap());
     let jobs = engine.topic::<Message>("jobs").create().unwrap();
     let _worker = jobs.queue("resize").join().unwrap();
+    let numbers = engine.topic::<u64>("numbers").partitions(2).capacity(64).create().unwrap();
+    let mut member = numbers.group("sums").join().unwrap();
+    drop(member.poll(Duration::ZERO).unwrap());
+    let run = numbers.group("sums").run(|number, _| if *number < 9 { Ok(()) } else { Err("too high") }).unwrap();
+    while member.assignment().len() > 1 {
+        drop(member.poll(Duration::from_millis(10)).unwrap());
+    }
+    let theirs = 1 - member.assignment()[0].partition;
+    let mut to_members = numbers.producer().create().unwrap();
+    (0..10).for_each(|number| _ = to_members.publish_to(theirs, |event| *event = number).unwrap());
+    run.wait();
+    drop(member);
     engine.delete_forced("slow").unwrap();
     engine.shutdown(Duration::from_secs(60));
     let told = TOLD.lock().unwrap().join("\n");
@@ -63,9 +75,14 @@ fn tracing_is_told_of_beginnings_and_ends_and_not_of_events() {
         "WARN message=consumer evicted topic=slow consumer=away",
         "INFO message=queue opened topic=jobs queue=resize",
         "INFO message=topic deleted topic=slow",
+        "INFO message=member joined group=sums member=1",
+        "INFO message=partitions assigned group=sums member=1 partitions=numbers/0, numbers/1",
+        "INFO message=partitions revoked group=sums member=1 partitions=numbers/",
+        "ERROR message=member failed group=sums cause=failed at 9 of numbers/",
+        "INFO message=member left group=sums member=1",
         "INFO message=topic shut down topic=ticks",
     ] {
         assert!(told.contains(line), "no {line:?} in\n{told}");
     }
-    assert!(told.lines().count() < 20, "{told}");
+    assert!(told.lines().count() < 30, "{told}");
 }

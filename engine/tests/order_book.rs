@@ -258,6 +258,16 @@ fn bad_input_is_refused_with_file_line_and_cause() {
 
 #[test]
 fn bad_arguments_are_usage_errors() {
+    for (args, said) in [
+        (&["--speed", "-5x"][..], "a whole number from 1 on"),
+        (&["--speed", "--verbose"], "--speed"),
+        (&["--pin", "-1"], "neither `auto`"),
+        (&["--pin", "99999"], "--pin: core 99999 is none of those that this process may use: "),
+    ] {
+        let ran = run(args);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{args:?}");
+        assert!(ran.stderr.contains(said), "{args:?}: {}", ran.stderr);
+    }
     for args in [
         &["--speed", "fast"][..],
         &["--speed", "0x"],
@@ -305,7 +315,11 @@ fn without_network_or_pip_the_fixture_stands_in_and_says_so() {
     let cache = folder.path().to_str().unwrap();
     let ran = run(["--cache", cache, "--python", "no-such-python"]);
     assert_eq!(ran.code, SOUND, "{}", ran.stderr);
-    assert!(ran.stderr.contains("The real feed is not to be had: no Python"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("The real feed is not to be had: `no-such-python`, which `--python` names"),
+        "{}",
+        ran.stderr
+    );
     assert!(ran.stderr.contains("small fixture"), "{}", ran.stderr);
     assert!(ran.stdout.starts_with("Small fixture"), "{}", ran.stdout);
     assert!(ran.stdout.contains("as the small fixture must give it"), "{}", ran.stdout);

@@ -1,8 +1,8 @@
 //! Where a consumer starts, and where it may go.
 
 use slipring::{
-    Engine, ManualClock, Partitioner, PositionError, Producer, StartAt, SubscribeError, Subscriber, Timestamp, Topic,
-    TopicError,
+    Closed, Engine, ManualClock, Partitioner, PositionError, Producer, Slow, StartAt, SubscribeError, Subscriber,
+    Timestamp, Topic, TopicError, Wait,
 };
 use std::time::Duration;
 
@@ -196,6 +196,76 @@ fn a_paused_partition_gives_nothing_and_holds_its_place() {
     tape.resume(1).unwrap();
     assert_eq!(read(&mut tape), [7]);
     assert!(tape.poll(LONG).unwrap().is_none());
+}
+
+/// How often this thread has gone to sleep.
+#[cfg(target_os = "linux")]
+fn sleeps() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// It looked every 50 ms whether the topic had ended.
+#[test]
+#[cfg(target_os = "linux")]
+fn who_waits_beside_paused_partitions_sleeps_until_something_comes() {
+    let engine = Engine::builder().build().unwrap();
+    let topic = engine.topic::<u64>("ticks").partitions(3).capacity(4).create().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    let (asleep, told) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn({
+        let topic = topic.clone();
+        move || {
+            let mut tape = topic.subscribe("tape").wait(Wait::spin_then_park().spins(0).yields(0)).poll().unwrap();
+            tape.pause(1).unwrap();
+            tape.pause(2).unwrap();
+            let before = sleeps();
+            assert!(tape.poll(Duration::from_millis(600)).unwrap().unwrap().is_empty());
+            assert!(sleeps() - before < 6, "{} sleeps in 600 ms", sleeps() - before);
+            asleep.send(()).unwrap();
+            assert_eq!(tape.poll(Duration::MAX).unwrap().unwrap().partition(), 0);
+            tape.pause(0).unwrap();
+            // What is published to paused partitions wakes nobody; the end does.
+            let before = sleeps();
+            asleep.send(()).unwrap();
+            assert!(tape.poll(Duration::MAX).unwrap().unwrap().is_empty());
+            assert!(sleeps() - before < 6, "{} sleeps until the end", sleeps() - before);
+            (0..3).for_each(|partition| tape.resume(partition).unwrap());
+            while let Some(mut batch) = tape.poll(LONG).unwrap() {
+                (&mut batch).into_iter().for_each(drop);
+            }
+        }
+    });
+    told.recv().unwrap();
+    producer.publish_to(0, |_| ()).unwrap();
+    told.recv().unwrap();
+    for partition in [1, 2] {
+        (0..4).for_each(|_| _ = producer.publish_to(partition, |_| ()).unwrap());
+    }
+    topic.close();
+    reading.join().unwrap();
+}
+
+#[test]
+fn who_pauses_everything_is_told_of_eviction_and_failure() {
+    for fails in [false, true] {
+        let engine = Engine::builder().build().unwrap();
+        let topic = engine.topic::<u64>("ticks").partitions(2).capacity(1).slow(Slow::EVICT).create().unwrap();
+        let mut tape = topic.subscribe("tape").poll().unwrap();
+        (0..2).for_each(|partition| tape.pause(partition).unwrap());
+        if fails {
+            topic.subscribe("fails").run(|_, _| Err::<(), _>("no paper")).unwrap();
+        }
+        let mut producer = topic.producer().create().unwrap();
+        let reading = std::thread::spawn(move || tape.poll(Duration::MAX).map(|_| ()));
+        producer.publish_to(0, |_| ()).unwrap();
+        if !fails {
+            producer.publish_to(0, |_| ()).unwrap();
+        }
+        let told = reading.join().unwrap().unwrap_err().reason;
+        assert!(matches!((fails, &told), (false, Closed::Evicted { .. }) | (true, Closed::Failed { .. })), "{told:?}");
+    }
 }
 
 #[test]

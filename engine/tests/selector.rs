@@ -1,6 +1,8 @@
 //! One thread that reads many topics.
 
-use slipring::{Engine, Message, Record, Selectable, Selector, Subscriber, Topic};
+use slipring::{Engine, GroupError, ManualClock, Member, Message, Record, Selectable, Selector, Subscriber, Topic};
+use slipring_ring::Waiter;
+use std::sync::Arc;
 use std::time::Duration;
 
 const NOW: Duration = Duration::ZERO;
@@ -8,6 +10,73 @@ const LONG: Duration = Duration::from_secs(120);
 
 fn topics(engine: &Engine, len: usize) -> Vec<Topic<u64>> {
     (0..len).map(|index| engine.topic::<u64>(format!("topic-{index}")).create().unwrap()).collect()
+}
+
+/// Has nothing ever; time passes when it is armed, which is last if it stands first.
+struct Passes(ManualClock, Duration);
+
+impl Selectable for Passes {
+    fn is_ready(&mut self) -> bool {
+        false
+    }
+    fn arm(&mut self, _: &Arc<Waiter>, _: usize) -> bool {
+        self.0.advance(self.1);
+        true
+    }
+    fn identity(&self) -> usize {
+        0
+    }
+}
+
+/// One that was told to give half of its partitions to a newcomer, waits for news, has something to read: all at once.
+#[test]
+fn members_of_groups_are_watched_beside_others() {
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let numbers = engine.topic::<u64>("numbers").partitions(2).create().unwrap();
+    let orders = engine.topic::<Message>("orders").create().unwrap();
+    let deadline = Duration::from_secs(10);
+    let mut member = numbers.group("sums").deadline(deadline).join().unwrap();
+    let mut tape = orders.subscribe("tape").poll().unwrap();
+    let mut selector = Selector::round_robin();
+    let mut select = |member: &mut Member<u64>, tape: &mut Subscriber<Message>, limit| {
+        selector.select(&mut [member, tape], limit).unwrap()
+    };
+    assert_eq!(select(&mut member, &mut tape, Duration::from_millis(1)), None, "both are armed");
+    assert_eq!(member.assignment().len(), 2, "a member learns what it has while it is watched");
+    orders.producer().create().unwrap().send(&Record::new("buy")).unwrap();
+    assert_eq!(select(&mut member, &mut tape, LONG), Some(1));
+    drop(tape.poll(NOW).unwrap());
+
+    // Waiting is progress: time that passes meanwhile fences nobody.
+    let mut passes = Passes(clock.clone(), deadline * 3);
+    let mut selector = Selector::round_robin();
+    assert_eq!(selector.select(&mut [&mut passes, &mut member], Duration::from_millis(1)).unwrap(), None);
+    let mut producer = numbers.producer().create().unwrap();
+    producer.publish_to(1, |event| *event = 7).unwrap();
+    assert_eq!(select(&mut member, &mut tape, LONG), Some(0));
+    let batch = member.poll(NOW).unwrap().unwrap();
+    assert!(batch.iter().map(|(event, _)| *event).eq([7]));
+    batch.commit().unwrap();
+
+    // News of the group wake it: a newcomer gets its partition though this one has nothing to read.
+    let watching = std::thread::spawn(move || {
+        let mut selector = Selector::round_robin();
+        let found = selector.select(&mut [&mut member], LONG).unwrap();
+        (found, member)
+    });
+    let mut newcomer = numbers.group("sums").join().unwrap();
+    while newcomer.assignment().is_empty() {
+        drop(newcomer.poll(Duration::from_millis(10)).unwrap());
+    }
+    let kept = 1 - newcomer.assignment()[0].partition;
+    producer.publish_to(kept, |event| *event = 8).unwrap();
+    let (found, mut member) = watching.join().unwrap();
+    assert_eq!(found, Some(0));
+    assert!(!member.poll(NOW).unwrap().unwrap().is_empty());
+    // Whoever has come back from waiting is minded again.
+    clock.advance(deadline * 3);
+    assert!(matches!(member.poll(NOW), Err(GroupError::Fenced(_))));
 }
 
 fn tapes(topics: &[Topic<u64>]) -> Vec<Subscriber<u64>> {

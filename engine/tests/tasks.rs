@@ -1,7 +1,10 @@
 //! Reading and publishing as tasks: with a waker of the test's own, and on an executor.
 
 use futures_core::Stream;
-use slipring::{At, Engine, ManualClock, Message, Overflow, PublishError, RateLimit, Record, Slow, Topic};
+use slipring::{
+    At, Engine, GroupError, ManualClock, Message, Overflow, PublishError, RateLimit, Record, Slow, Topic,
+    TopicPartition,
+};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -65,6 +68,90 @@ fn a_reader_is_woken_once_by_a_publish_and_never_while_nothing_comes() {
     }
     seen.sort_unstable();
     assert_eq!(seen, [7, 8, 9]);
+}
+
+/// The end of a topic rings only for what is read: a task beside a paused partition was never woken by it.
+#[test]
+fn a_task_beside_paused_partitions_hears_of_the_end() {
+    let (_engine, topic) = numbers(8, 2);
+    let mut tape = topic.subscribe("tape").poll().unwrap();
+    let mut stream = topic.subscribe("stream").poll().unwrap();
+    let mut member = topic.group("sums").join().unwrap();
+    drop(member.poll(Duration::ZERO).unwrap());
+    for partition in [0, 1] {
+        tape.pause(partition).unwrap();
+        member.pause(&TopicPartition::new("numbers", partition)).unwrap();
+    }
+    stream.pause(1).unwrap();
+    let mut stream = pin!(stream.stream(|event, _| *event));
+    let mut producer = topic.producer().create().unwrap();
+    let bells = [bell(), bell(), bell()];
+    let [(_, first), (_, second), (_, third)] = &bells;
+    let rung = || bells.each_ref().map(|(bell, _)| bell.rung());
+    assert!(once(tape.next_batch(), first).is_pending());
+    assert!(once(member.next_batch(), second).is_pending());
+    assert!(stream.as_mut().poll_next(&mut Context::from_waker(third)).is_pending());
+    producer.publish_to(1, |event| *event = 7).unwrap();
+    assert_eq!(rung(), [0, 0, 0], "what is paused wakes nobody");
+    topic.close();
+    assert_eq!(rung(), [1, 1, 1]);
+    let Poll::Ready(Ok(Some(batch))) = once(tape.next_batch(), first) else { panic!("pending or over") };
+    assert!(batch.is_empty());
+    drop(batch);
+    let Poll::Ready(Ok(Some(batch))) = once(member.next_batch(), second) else { panic!("pending or over") };
+    assert!(batch.is_empty());
+    drop(batch);
+    assert!(matches!(stream.as_mut().poll_next(&mut Context::from_waker(third)), Poll::Ready(None)));
+    for partition in [0, 1] {
+        tape.resume(partition).unwrap();
+        member.resume(&TopicPartition::new("numbers", partition)).unwrap();
+    }
+    run(async {
+        assert_eq!(tape.next_batch().await.unwrap().unwrap().len(), 1);
+        assert!(tape.next_batch().await.unwrap().is_none());
+        let batch = member.next_batch().await.unwrap().unwrap();
+        assert_eq!(batch.len(), 1);
+        batch.commit().unwrap();
+        assert!(member.next_batch().await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_member_reads_as_a_task_and_a_dropped_future_loses_nothing() {
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let topic = engine.topic::<u64>("numbers").partitions(2).create().unwrap();
+    let deadline = Duration::from_secs(10);
+    let mut member = topic.group("sums").deadline(deadline).join().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    let (bell, waker) = bell();
+    let mut waits = member.next_batch();
+    assert!(once(&mut waits, &waker).is_pending());
+    // As long as it waits it makes progress; dropped, it does no more.
+    clock.advance(deadline * 3);
+    assert_eq!(bell.rung(), 0);
+    producer.publish_to(1, |event| *event = 1).unwrap();
+    assert_eq!(bell.rung(), 1);
+    give_up(waits);
+    // Woken and dropped; ready and dropped; dropped with its batch, which was not committed.
+    give_up(member.next_batch());
+    let Poll::Ready(batch) = once(member.next_batch(), &waker) else { panic!("there is an event") };
+    drop(batch);
+    let Poll::Ready(Ok(Some(batch))) = once(member.next_batch(), &waker) else { panic!("there is an event") };
+    assert!(batch.iter().map(|(event, _)| *event).eq([1]));
+    batch.commit().unwrap();
+    // A newcomer is news: the task gives up what is taken from it, and waits on.
+    assert!(once(member.next_batch(), &waker).is_pending());
+    let before = bell.rung();
+    let mut newcomer = topic.group("sums").join().unwrap();
+    assert!(bell.rung() > before);
+    assert!(once(member.next_batch(), &waker).is_pending());
+    drop(newcomer.poll(Duration::ZERO).unwrap());
+    assert_eq!((member.assignment().len(), newcomer.assignment().len()), (1, 1));
+    // A dropped future is no progress any more.
+    give_up(member.next_batch());
+    clock.advance(deadline * 2);
+    assert!(matches!(once(member.next_batch(), &waker), Poll::Ready(Err(GroupError::Fenced(_)))));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::error::SeekError;
 use crate::fence;
 use crate::gates::lowest;
 use crate::kind::{Kind, Run};
-use crate::ordering::{FOLLOW, HOLD_FENCE, fault};
+use crate::ordering::{ARM_FENCE, FOLLOW, HOLD_FENCE, fault};
 use crate::sequence::{Sequence, ahead, earlier};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
@@ -164,6 +164,31 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     /// This issues a heavy fence (see [`crate::fence`]), which interrupts the other running threads of this process.
     pub fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         arm(&mut self.events(1), waiter, token).is_none()
+    }
+
+    /// Arms `waiter` to be woken with `token` by the end alone: when the ring ends or this consumer is evicted, whatever
+    /// is published until then. For whoever wants no events for now. False if that has happened already: the next poll
+    /// that finds no event says what it was. It may be woken once for nothing after this consumer itself has moved.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Waiter};
+    /// # let mut builder = Builder::single(8, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// let waiter = Waiter::new();
+    /// assert!(tape.arm_for_end(&waiter, 7));
+    /// producer.publish(|event| *event = 42)?;
+    /// assert!(!waiter.take(|_| ()), "an event wakes nobody");
+    /// ring.close();
+    /// waiter.park(None, |token| assert_eq!(token, 7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn arm_for_end(&mut self, waiter: &Waiter, token: usize) -> bool {
+        // Nobody else moves this stage, and whoever ends the ring or evicts rings every stage's own bell.
+        self.stage.bell.arm(waiter, token);
+        fence::heavy_at(&ARM_FENCE);
+        self.core.closing.phase() == Phase::Open && !self.stage.is_evicted()
     }
 
     /// What is there now, at most `limit` events (at least 1), maybe none. Never waits.

@@ -23,7 +23,8 @@ fn whoever_waits_for_anything_is_told_of_the_end() {
         (|ring| drop(ring.halt()), Closed::Halted),
         (|ring| ring.fail("stage", "cause"), Closed::Failed { stage: "stage".into(), cause: "cause".into() }),
     ];
-    for wait in waits() {
+    let some = if cfg!(miri) { 2 } else { usize::MAX };
+    for wait in waits().into_iter().rev().take(some) {
         for (end, told) in ends.clone() {
             let wait = wait.clone();
             let what = format!("{wait:?}, {told}");

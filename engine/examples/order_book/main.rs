@@ -79,7 +79,7 @@ struct Args {
 
     /// `max`, or the feed's own gaps divided by N, such as `100x`; latency then counts from the
     /// intended time
-    #[arg(long, default_value = "max", value_name = "max|Nx")]
+    #[arg(long, default_value = "max", value_name = "max|Nx", allow_hyphen_values = true)]
     speed: Speed,
 
     /// How consumers wait for messages, and producers for room
@@ -88,7 +88,7 @@ struct Args {
 
     /// `auto` (pin when there is a core for each thread), `none`, or core ids such as `0,1` for
     /// publisher, book, depth, signal and tape, repeated when they are fewer
-    #[arg(long, default_value = "auto", value_name = "auto|none|IDS")]
+    #[arg(long, default_value = "auto", value_name = "auto|none|IDS", allow_hyphen_values = true)]
     pin: Pin,
 
     /// Slots of each topic's ring: a power of two

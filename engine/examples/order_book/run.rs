@@ -37,7 +37,9 @@ impl FromStr for Speed {
         let times = || text.strip_suffix('x')?.parse().ok().filter(|&times| times > 0);
         match text {
             "max" => Ok(Speed::Max),
-            _ => times().map(Speed::Times).ok_or("neither `max` nor a whole number and `x`, such as `100x`".into()),
+            _ => times()
+                .map(Speed::Times)
+                .ok_or("neither `max` nor a whole number from 1 on and `x`, such as `100x`".into()),
         }
     }
 }
@@ -119,7 +121,13 @@ impl Plan {
                 let (asked, threads) = (cores.len(), THREADS.join(", "));
                 return Err(format!("--pin: {asked} cores for {} threads: {threads}", THREADS.len()));
             }
-            Pin::Cores(cores) => Some(spread(cores)),
+            Pin::Cores(cores) => {
+                if let Some(core) = cores.iter().find(|core| !allowed.contains(core)) {
+                    let allowed = allowed.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+                    return Err(format!("--pin: core {core} is none of those that this process may use: {allowed}"));
+                }
+                Some(spread(cores))
+            }
             // Pinned threads that share a core are slower than what the system would do.
             Pin::Auto if allowed.len() >= THREADS.len() => Some(spread(&allowed)),
             Pin::Auto | Pin::None => None,
@@ -451,9 +459,12 @@ mod tests {
     #[test]
     fn few_cores_are_shared_in_turn() {
         let plan = |pin| Plan::new(Speed::Max, Wait::spin_yield(), pin, 2, None);
-        let shared = plan(Pin::Cores(vec![4, 7])).unwrap();
+        let allowed = pin::allowed_cores();
+        let (first, last) = (allowed[0], allowed[allowed.len() - 1]);
+        let shared = plan(Pin::Cores(vec![first, last])).unwrap();
         let cores = THREADS.map(|name| shared.core(name).unwrap());
-        assert_eq!(cores, [4, 7, 4, 7, 4]);
+        assert_eq!(cores, [first, last, first, last, first]);
+        assert!(plan(Pin::Cores(vec![first, 99_999])).unwrap_err().contains("core 99999 is none of those"));
         assert!(plan(Pin::Cores(vec![0; 6])).unwrap_err().contains("6 cores for 5 threads"));
         assert_eq!(plan(Pin::None).unwrap().core("book"), None);
     }

@@ -3,8 +3,8 @@
 use super::coordinator::Activity;
 use crate::watch::Watch;
 use slipring_ring::Waiter;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// No time at all.
@@ -21,6 +21,8 @@ pub(super) struct Link {
     /// When it was last seen, in nanoseconds of the engine's clock; `NEVER` while it waits for events.
     pub(super) seen: AtomicU64,
     pub(super) waiter: Arc<Waiter>,
+    /// Somebody else's, who watches this member among others.
+    watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
 }
 
 impl Link {
@@ -31,12 +33,24 @@ impl Link {
             managed: AtomicBool::new(false),
             seen: AtomicU64::new(nanos(now)),
             waiter: Arc::new(Waiter::new()),
+            watcher: Mutex::default(),
         }
     }
 
     pub(super) fn tell(&self) {
         self.news.store(true, Ordering::Release);
         self.waiter.wake(Watch::WAKE);
+        if let Some((watcher, token)) = &*self.watcher.lock().unwrap_or_else(PoisonError::into_inner) {
+            watcher.wake(*token);
+        }
+    }
+
+    /// Has the waiter of whoever watches this member woken as well, from the next news on.
+    pub(super) fn watch(&self, waiter: &Arc<Waiter>, token: usize) {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
+            *watcher = Some((Arc::clone(waiter), token));
+        }
     }
 
     pub(super) fn stop(&self) {

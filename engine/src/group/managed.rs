@@ -7,6 +7,7 @@ use super::member::{Member, Next};
 use crate::bury::Graveyard;
 use crate::cores::Ticket;
 use crate::letter::Origin;
+use crate::lifecycle::lifecycle;
 use crate::producer::Producers;
 use crate::subscriber::At;
 use crate::threads::{StartError, caught};
@@ -163,6 +164,12 @@ fn attend<E: Send + Sync + 'static, K: Producers, X: Display>(
         let cause = format!("the listener panicked: {cause}");
         MemberEnd::Refused(GroupError::Thread { group: group.name.clone(), cause })
     });
+    match &end {
+        MemberEnd::Failed { .. } | MemberEnd::Refused(_) => {
+            lifecycle!(error, "member failed", group = group.name, cause = end);
+        }
+        _ => lifecycle!(info, "member ended", group = group.name, how = end),
+    }
     if let MemberEnd::Failed { partition, cause, .. } = &end {
         member.note_failure(partition, cause);
     }

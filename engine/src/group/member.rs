@@ -10,8 +10,10 @@ use super::hand::{Feed, Hand, Looking, Told};
 use super::link::{Link, NEVER, nanos};
 use super::listener::{Listener, Rebalance, TopicPartition};
 use crate::clock::Clock;
+use crate::lifecycle::lifecycle;
 use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
+use crate::selector::Selectable;
 use crate::subscriber::StartAt;
 use crate::subscription::Run;
 use crate::watch::{Found, Watch, Watched};
@@ -87,6 +89,9 @@ pub(super) fn listed(partitions: &[TopicPartition]) -> String {
     }
 }
 
+/// How long a member sleeps beside what is paused and still in the journal, before it looks whether that has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// What a poll comes to.
 pub(super) enum Next {
     Source(usize),
@@ -138,7 +143,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once all
     /// topics were closed and the group has read and committed everything that this member could be given. A limit of
-    /// zero never waits.
+    /// zero never waits. While partitions are [paused](Self::pause), closed topics have an end only when those were
+    /// resumed and read: until then an empty batch is returned at once, when all others are read to their end.
     ///
     /// Partitions that were given to this member or are to go to others change hands in here.
     ///
@@ -169,14 +175,21 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     #[inline(never)]
     fn next_slowly(&mut self, limit: Duration) -> Result<Next, GroupError> {
-        let link = Arc::clone(&self.link);
-        // Whoever waits makes progress.
-        link.seen.store(NEVER, Ordering::SeqCst);
+        self.begin_to_wait();
         let next = self.wait(limit);
-        let now = self.group.now();
-        link.seen.store(nanos(now), Ordering::SeqCst);
-        self.group.mind(now, self.settings.joining.deadline);
+        self.end_to_wait();
         next
+    }
+
+    /// Whoever waits makes progress.
+    pub(super) fn begin_to_wait(&self) {
+        self.link.seen.store(NEVER, Ordering::SeqCst);
+    }
+
+    pub(crate) fn end_to_wait(&self) {
+        let now = self.group.now();
+        self.link.seen.store(nanos(now), Ordering::SeqCst);
+        self.group.mind(now, self.settings.joining.deadline);
     }
 
     fn wait(&mut self, limit: Duration) -> Result<Next, GroupError> {
@@ -191,11 +204,21 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             if is_read || self.link.stopped.load(Ordering::Acquire) {
                 return Ok(Next::Over);
             }
+            let mut soon = None;
+            if self.hands.iter().flatten().any(|hand| hand.paused) {
+                if !self.arm_paused(&Arc::clone(&self.link.waiter), Watch::WAKE) && !now {
+                    soon = Some(Instant::now() + LOOK).filter(|soon| deadline.is_none_or(|deadline| *soon < deadline));
+                }
+                if self.is_over_but_for_pauses()? {
+                    return Ok(Next::Nothing);
+                }
+            }
             let Self { group, settings, hands, watch, link, .. } = self;
             let by = settings.looking(group);
             let mut look = Look { hands, link, by, told: None };
-            let found = watch.next(&mut look, now, deadline);
+            let found = watch.next(&mut look, now, soon.or(deadline));
             match (found, look.told) {
+                (Found::Nothing, _) if soon.is_some() => {}
                 (Found::Source(source), None) => return Ok(Next::Source(source)),
                 (Found::Source(source), Some(Told::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
                 // The group is about to tell.
@@ -209,6 +232,62 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 }
             }
         }
+    }
+
+    /// Nobody rings for the events of what is paused, only for its end. False if nobody rings for the end of some.
+    fn arm_paused(&mut self, waiter: &Waiter, token: usize) -> bool {
+        let mut all = true;
+        for hand in self.hands.iter_mut().flatten().filter(|hand| hand.paused) {
+            match &mut hand.feed {
+                Feed::Ring(consumer) => _ = consumer.arm_for_end(waiter, token),
+                Feed::Journal(_) => all = false,
+            }
+        }
+        all
+    }
+
+    /// Whether there will be nothing more unless a partition is resumed, or given to this member.
+    fn is_over_but_for_pauses(&self) -> Result<bool, GroupError> {
+        let mut some = false;
+        for (source, hand) in self.hands.iter().enumerate() {
+            let Some(hand) = hand else { continue };
+            match (hand.ended, hand.paused, hand.partition.ring.closed()) {
+                (true, ..) | (_, true, Some(Closed::Finished | Closed::Closed)) => some = true,
+                (_, true, Some(reason)) => return Err(self.closed(source, reason)),
+                _ => return Ok(false),
+            }
+        }
+        Ok(some && !self.over)
+    }
+
+    /// Looks without waiting and takes nothing. False if there is nothing so far.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        match self.next(Duration::ZERO) {
+            Ok(Next::Nothing) => self.has_ended_meanwhile(),
+            _ => true,
+        }
+    }
+
+    /// Has a task woken that has just found nothing, and waits from now on. False if there is something after all.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
+        if self.unsettled || self.link.has_news() {
+            return false;
+        }
+        self.begin_to_wait();
+        self.arm_paused(&Arc::clone(&self.link.waiter), Watch::WAKE);
+        let Self { group, settings, hands, watch, link, .. } = &mut *self;
+        let mut look = Look { hands, link, by: settings.looking(group), told: None };
+        let waits = watch.wake(&mut look, task) && !self.has_ended_meanwhile();
+        if !waits {
+            self.end_to_wait();
+        }
+        waits
+    }
+
+    /// Nothing can come any more, or what is paused failed.
+    fn has_ended_meanwhile(&self) -> bool {
+        !matches!(self.is_over_but_for_pauses(), Ok(false))
     }
 
     /// A partition was closed and is read to its end.
@@ -256,6 +335,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             let names = revoked.iter().filter_map(|&source| Some(self.hands[source].as_ref()?.name.clone()));
             let names: Vec<_> = names.collect();
             if !names.is_empty() {
+                let (_group, _id) = (&self.group.name, self.id);
+                lifecycle!(info, "partitions revoked", group = _group, member = _id, partitions = listed(&names));
                 self.tell(&Rebalance::Revoked(names));
             }
             let hands = revoked.into_iter().filter_map(|source| {
@@ -267,6 +348,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
         self.unsettled = false;
         if !given.is_empty() {
+            let (_group, _id) = (&self.group.name, self.id);
+            lifecycle!(info, "partitions assigned", group = _group, member = _id, partitions = listed(&given));
             self.tell(&Rebalance::Assigned(given));
         }
         learned.refused.map_or(Ok(()), Err)
@@ -476,6 +559,32 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     fn go(&mut self, for_good: bool) {
         self.group.leave(self.id, self.hands.drain(..).flatten().collect(), for_good);
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Selectable for Member<E, K> {
+    fn is_ready(&mut self) -> bool {
+        Member::is_ready(self)
+    }
+
+    fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
+        self.link.watch(waiter, token);
+        self.begin_to_wait();
+        self.arm_paused(waiter, token);
+        let mut read = self.hands.iter_mut().flatten().filter(|hand| !hand.paused && !hand.ended);
+        let armed = read.all(|hand| match &mut hand.feed {
+            Feed::Ring(consumer) => consumer.arm(waiter, token),
+            Feed::Journal(_) => false,
+        });
+        armed && !self.unsettled && !self.link.has_news() && !self.has_ended_meanwhile()
+    }
+
+    fn awake(&mut self) {
+        self.end_to_wait();
+    }
+
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.link).addr()
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) use state::without_generation;
 use crate::clock::Clock;
 use crate::engine::Host;
 use crate::error::PositionError;
+use crate::lifecycle::lifecycle;
 use crate::producer::Producers;
 use crate::subscriber::{Part, StartAt, TooOld};
 use crate::threads::Threads;
@@ -175,6 +176,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let link = Arc::new(Link::new(now));
         if let Ok((member, _)) = joined {
             state.links.insert(member, Arc::clone(&link));
+            lifecycle!(info, "member joined", group = self.name, member = member);
         }
         self.settle(&mut state);
         drop(state);
@@ -280,6 +282,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         let expired = state.coordinator.expire(now);
         for (member, in_hand) in &expired {
+            lifecycle!(warn, "member fenced", group = self.name, member = member);
             if let Some(link) = state.links.remove(member) {
                 link.tell();
             }
@@ -457,6 +460,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let mut state = self.state();
         let late = state.park(hands);
         if state.links.remove(&member).is_some() {
+            lifecycle!(info, "member left", group = self.name, member = member);
             state.coordinator.leave(member, for_good, self.now());
             self.expire(&mut state);
             state.close_gates();

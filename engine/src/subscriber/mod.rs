@@ -86,7 +86,8 @@ impl<E, K: Producers> Subscriber<E, K> {
 
     /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once the
     /// topic was closed and all was read. A limit of zero never waits. While partitions are [paused](Self::pause), a
-    /// closed topic has an end only when they were resumed and read: until then an empty batch is returned at once.
+    /// closed topic has an end only when they were resumed and read: until then an empty batch is returned at once, when
+    /// all others are read to their end.
     ///
     /// # Errors
     /// The topic was halted, a consumer failed, or this one was evicted.
@@ -104,7 +105,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     ) -> Result<Option<Batch<'_, E, K>>, ReadError> {
         let source = match self.find(now, deadline)? {
             Next::Source(source) => Some(source),
-            Next::Nothing => None,
+            Next::Nothing | Next::Paused => None,
             Next::End => return Ok(None),
         };
         let Self { parts, topic, seat, limit, sight, .. } = self;
@@ -130,6 +131,66 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// Looks for events and takes none: whoever looks again finds the same.
     #[inline]
     pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+        match self.paused.is_empty() {
+            true => self.find_unpaused(now, deadline),
+            false => self.find_beside_pauses(now, deadline),
+        }
+    }
+
+    #[cold]
+    fn find_beside_pauses(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+        loop {
+            match self.find_unpaused(true, None)? {
+                Next::Nothing => {}
+                found => return Ok(found),
+            }
+            if !now {
+                let waiter = Arc::clone(&self.seat.waiter);
+                self.arm_paused(&waiter, Watch::WAKE);
+            }
+            if self.is_over_but_for_pauses()? {
+                return Ok(Next::Paused);
+            }
+            if now {
+                return Ok(Next::Nothing);
+            }
+            match self.find_unpaused(false, deadline)? {
+                // Woken, for mail or for the end of what is paused.
+                Next::Nothing if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
+                found => return Ok(found),
+            }
+        }
+    }
+
+    /// Nobody rings for the events of what is paused, only for its end.
+    fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
+        for &index in &self.paused {
+            self.parts[index as usize].consumer.arm_for_end(waiter, token);
+        }
+    }
+
+    /// Whether there will be nothing more unless a partition is resumed.
+    fn is_over_but_for_pauses(&mut self) -> Result<bool, ReadError> {
+        let mut is_over = true;
+        for index in 0..self.parts.len() {
+            let Part { partition, consumer } = &mut self.parts[index];
+            if self.over.contains(&(index as u32)) {
+                continue;
+            }
+            if !self.paused.contains(&(index as u32)) {
+                is_over = false;
+                continue;
+            }
+            match consumer.poll(1).map(drop) {
+                Ok(()) => is_over &= partition.ring.closed().is_some(),
+                Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) => {}
+                Err(reason) => return Err(self.refused(reason.into())),
+            }
+        }
+        Ok(is_over)
+    }
+
+    fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
         loop {
             if !self.over.is_empty() && self.over.len() == self.parts.len() {
                 // A partition that was added just before the topic was closed is left here by then.
@@ -138,13 +199,6 @@ impl<E, K: Producers> Subscriber<E, K> {
                 }
                 self.open_mail();
             }
-            let last = deadline;
-            let (now, deadline) = match self.paused.is_empty() {
-                true => (now, deadline),
-                // Nobody rings for what is paused, and the topic may end meanwhile.
-                false if self.topic.closed().is_some() => (true, None),
-                false => (now, Some(soon(deadline))),
-            };
             let Self { parts, seat, topic, limit, watch, sight, .. } = &mut *self;
             let mut parts = Parts { parts, seat, topic, limit: *limit, sight, over: None };
             let found = watch.next(&mut parts, now, deadline);
@@ -156,9 +210,13 @@ impl<E, K: Producers> Subscriber<E, K> {
                     self.over.push(source as u32);
                 }
                 (_, Some(reason)) => return Err(self.refused(reason.into())),
-                (Found::Interrupted, None) => self.open_mail(),
-                (Found::Nothing, None) if now || self.paused.is_empty() || is_over(last) => return Ok(Next::Nothing),
-                (Found::Nothing, None) => {}
+                (Found::Interrupted, None) => {
+                    self.open_mail();
+                    if !now && !self.paused.is_empty() {
+                        return Ok(Next::Nothing);
+                    }
+                }
+                (Found::Nothing, None) => return Ok(Next::Nothing),
             }
         }
     }
@@ -166,6 +224,13 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// Has a task woken that has just found nothing. False if there is something after all.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
+        if !self.paused.is_empty() {
+            let waiter = Arc::clone(&self.seat.waiter);
+            self.arm_paused(&waiter, Watch::WAKE);
+            if !matches!(self.find(true, None), Ok(Next::Nothing)) {
+                return false;
+            }
+        }
         let Self { parts, seat, topic, limit, watch, sight, .. } = self;
         watch.wake(&mut Parts { parts, seat, topic, limit: *limit, sight, over: None }, task)
     }
@@ -173,6 +238,10 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// Has somebody else's waiter woken who has just found nothing. False if there is something after all.
     pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
         self.seat.tell(waiter, token);
+        self.arm_paused(waiter, token);
+        if !self.paused.is_empty() && !matches!(self.find(true, None), Ok(Next::Nothing)) {
+            return false;
+        }
         let Self { parts, paused, over, sight, .. } = self;
         let mut read = parts.iter_mut().enumerate().filter(|(_, part)| {
             let index = &part.partition.index;
@@ -220,23 +289,13 @@ fn arm_part<E, K: Producers>(
     part.consumer.arm(waiter, token)
 }
 
-/// How long a subscriber with paused partitions sleeps before it looks whether the topic has ended.
-const LOOK: Duration = Duration::from_millis(50);
-
-fn soon(deadline: Option<Instant>) -> Instant {
-    let soon = Instant::now() + LOOK;
-    deadline.map_or(soon, |deadline| deadline.min(soon))
-}
-
-fn is_over(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| deadline <= Instant::now())
-}
-
 /// What a look has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Source(usize),
     Nothing,
+    /// The topic was closed, and all was read but for what is paused.
+    Paused,
     End,
 }
 

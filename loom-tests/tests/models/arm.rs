@@ -5,7 +5,7 @@
 use crate::support::*;
 use loom::sync::{Condvar, Mutex};
 use slipring_ring::{
-    Builder, ClaimError, Closed, Consumer, Kind, MultiProducer, Producer, SingleProducer, Stage, Waiter,
+    Builder, ClaimError, Closed, Consumer, Kind, MultiProducer, Producer, Ring, Single, SingleProducer, Stage, Waiter,
 };
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -95,6 +95,37 @@ fn an_armed_waiter_hears_of_the_end() {
         let writing = thread::spawn(move || put(&mut producer, 1).is_ok());
         assert_eq!(read_over(&mut readers, u64::MAX), 1);
         assert!(writing.join().unwrap());
+    });
+}
+
+fn hears_of(end: fn(&Ring<u64, Single>)) {
+    let (_producer, ring) = single(1, &[("reader", &[])]);
+    let mut reader = ring.consumer("reader").unwrap();
+    let ending = thread::spawn(move || {
+        end(&ring);
+        ring
+    });
+    let waiter = Waiter::new();
+    if reader.arm_for_end(&waiter, 0) {
+        waiter.park(None, |_| ());
+    }
+    assert!(reader.poll(1).is_err());
+    ending.join().unwrap();
+}
+
+/// A waiter that is armed for the end alone, and the ring is closed.
+/// Allowed: it is told that this has happened, or woken. Forbidden: it sleeps on.
+#[test]
+fn who_wants_no_events_hears_of_the_end() {
+    model_of_sleep(All, "the end wakes a waiter that is armed for nothing else", || hears_of(|ring| ring.close()));
+}
+
+/// The same, and its consumer is evicted.
+/// Allowed and forbidden as before.
+#[test]
+fn who_wants_no_events_hears_of_its_eviction() {
+    model_of_sleep(All, "eviction wakes a waiter that is armed for the end alone", || {
+        hears_of(|ring| drop(ring.evict("reader").unwrap()));
     });
 }
 
