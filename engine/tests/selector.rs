@@ -44,7 +44,7 @@ fn members_of_groups_are_watched_beside_others() {
     };
     assert_eq!(select(&mut member, &mut tape, Duration::from_millis(1)), None, "both are armed");
     assert_eq!(member.assignment().len(), 2, "a member learns what it has while it is watched");
-    orders.producer().create().unwrap().send(&Record::new("buy")).unwrap();
+    orders.producer().create().unwrap().send(Record::new("buy")).unwrap();
     assert_eq!(select(&mut member, &mut tape, LONG), Some(1));
     drop(tape.poll(NOW).unwrap());
 
