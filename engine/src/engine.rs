@@ -4,7 +4,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::cores::{CorePlan, Cores, CoresReport};
 use crate::description::Description;
 use crate::error::{Closed, TopicError};
-use crate::group::{AnyGroup, Group, GroupDescription, GroupName};
+use crate::group::{AnyGroup, Group, GroupDescription, GroupName, add_recorded};
 use crate::journal::storage::{Disk, Storage};
 use crate::journal::{DiskError, Freed, Journal, OpenError, Options, Progress, Recovered};
 use crate::journaler::{Journaling, Pace};
@@ -472,11 +472,15 @@ impl Engine {
         input.transform(group).open()?.run(output, f)
     }
 
-    /// All groups at this moment: members, what each has, committed offsets and lag. Two of one name read events of
-    /// different types, and have nothing else in common.
+    /// All groups at this moment: members, what each has, committed offsets and lag; also those that the journal knows and
+    /// nobody has joined yet. Two of one name read events of different types, and have nothing else in common.
     pub fn groups(&self) -> Vec<GroupDescription> {
         let groups = self.shared.host.groups().clone();
-        groups.iter().map(|(_, group)| group.describe()).collect()
+        let mut groups = groups.iter().map(|(_, group)| group.describe()).collect();
+        if let Some(journaling) = &self.shared.host.journaling {
+            add_recorded(&mut groups, &journaling.catalogue(), &journaling.journal);
+        }
+        groups
     }
 
     /// The threads of all consumers: names, cores, ways of waiting.

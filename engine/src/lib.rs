@@ -85,8 +85,9 @@ pub use error::{
 pub use event::Event;
 pub use graves::DeadLetterError;
 pub use group::{
-    Assignor, Commit, CommitError, Fenced, GroupBatch, GroupBuilder, GroupDescription, GroupError, GroupMessages,
-    GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance, TopicPartition,
+    Assignor, Commit, CommitError, Delivery, Fenced, GroupBatch, GroupBuilder, GroupDescription, GroupError,
+    GroupMessages, GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance,
+    TopicPartition,
 };
 pub use identity::{IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY};
 pub use journaler::Pace;

@@ -50,6 +50,10 @@ pub struct Transaction {
     outputs: Vec<Box<dyn Output>>,
     bytes: usize,
     len: usize,
+    /// Of each event, which output and which partition.
+    order: Vec<(u32, u32)>,
+    /// An event was not taken for its size.
+    overfull: bool,
     patience: Duration,
 }
 
@@ -144,7 +148,15 @@ pub(crate) struct Along<'a> {
 
 impl Transaction {
     pub(crate) fn new(journaling: Arc<Journaling>) -> Self {
-        Self { journaling, outputs: Vec::new(), bytes: SPARE, len: 0, patience: Duration::from_secs(30) }
+        Self {
+            journaling,
+            outputs: Vec::new(),
+            bytes: SPARE,
+            len: 0,
+            order: Vec::new(),
+            overfull: false,
+            patience: Duration::from_secs(30),
+        }
     }
 
     /// How long a commit waits for room, 30 seconds unless told. It holds nothing meanwhile.
@@ -251,8 +263,13 @@ impl Transaction {
         fill: impl FnOnce(&mut E),
     ) -> Result<(), TransactionError> {
         let (limit, before) = (self.journaling.journal.frame_limit(), self.bytes);
-        let added = self.output(topic)?.take(route, fill, limit.saturating_sub(before));
-        let added = added?.map_err(|added| TransactionError::TooLarge { size: before + added, limit })?;
+        let taken = self.output(topic)?.take(route, fill, limit.saturating_sub(before));
+        let (partition, added) = taken?.map_err(|added| {
+            self.overfull = true;
+            TransactionError::TooLarge { size: before + added, limit }
+        })?;
+        let output = self.outputs.iter().position(|output| output.topic() == topic.id());
+        self.order.push((output.unwrap_or_default() as u32, partition as u32));
         self.bytes += added;
         self.len += 1;
         Ok(())
@@ -261,7 +278,17 @@ impl Transaction {
     /// Forgets all events.
     pub(crate) fn clear(&mut self) {
         self.outputs.iter_mut().for_each(|output| output.clear());
-        (self.bytes, self.len) = (SPARE, 0);
+        (self.bytes, self.len, self.overfull) = (SPARE, 0, false);
+        self.order.clear();
+    }
+
+    /// Forgets the last events, until there are `len`. Whether one was refused for its size since the last call.
+    pub(crate) fn rewind(&mut self, len: usize) -> bool {
+        for (output, partition) in self.order.drain(len..).rev() {
+            self.bytes -= self.outputs[output as usize].take_back(partition as usize);
+        }
+        self.len = len;
+        std::mem::take(&mut self.overfull)
     }
 
     /// Publishes all events, and waits until they are durable: a receipt for each partition. One without events does
@@ -365,6 +392,8 @@ trait Output: Send {
     fn topic(&self) -> TopicId;
     fn as_any(&mut self) -> &mut dyn Any;
     fn clear(&mut self);
+    /// Forgets the last event of this partition. The bytes that it took.
+    fn take_back(&mut self, partition: usize) -> usize;
     /// Whether a claim in each partition would be likely to find room.
     fn has_room(&self) -> bool;
     /// Claims what it needs, and fills that.
@@ -388,19 +417,19 @@ struct Buffer {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Buffered<E, K> {
-    /// The bytes that it adds to the frame; or that it would, if these are more than `room`.
+    /// Its partition, and the bytes that it adds to the frame; or that it would, if these are more than `room`.
     fn take(
         &mut self,
         route: Route<'_>,
         fill: impl FnOnce(&mut E),
         room: usize,
-    ) -> Result<Result<usize, usize>, TransactionError> {
+    ) -> Result<Result<(usize, usize), usize>, TransactionError> {
         let to = self.producer.route(route, false)? as usize;
         if self.parts.len() <= to {
             self.parts.resize_with(to + 1, Buffer::default);
         }
         fill(&mut self.scratch);
-        let Some(durable) = &self.topic.durable else { return Ok(Ok(0)) };
+        let Some(durable) = &self.topic.durable else { return Ok(Ok((to, 0))) };
         let Buffer { bytes, ends } = &mut self.parts[to];
         let before = ends.last().copied().unwrap_or(0);
         // A panic may have left something behind.
@@ -412,7 +441,7 @@ impl<E: Send + Sync + 'static, K: Producers> Buffered<E, K> {
             return Ok(Err(added));
         }
         ends.push(bytes.len());
-        Ok(Ok(added))
+        Ok(Ok((to, added)))
     }
 }
 
@@ -430,6 +459,14 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
             bytes.clear();
             ends.clear();
         }
+    }
+
+    fn take_back(&mut self, partition: usize) -> usize {
+        let Some(Buffer { bytes, ends }) = self.parts.get_mut(partition) else { return 0 };
+        let end = ends.pop().unwrap_or(0);
+        let before = ends.last().copied().unwrap_or(0);
+        bytes.truncate(before);
+        end - before + RECORD + if ends.is_empty() { RUN } else { 0 }
     }
 
     fn has_room(&self) -> bool {

@@ -117,7 +117,7 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for GroupBatch<'_, E, K>
 
 impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
     /// The first offset that is not committed.
-    fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> u64 {
         self.events.position()
     }
 

@@ -2,10 +2,11 @@
 
 use super::Group;
 use super::assignment::Assignor;
+use super::deliver::{self, Delivery};
 use super::error::GroupError;
 use super::hand::Joining;
 use super::listener::{Listener, Rebalance};
-use super::managed::{self, GroupRun, Policy};
+use super::managed::{self, GroupRun, MemberEnd, Policy};
 use super::member::Member;
 use crate::bury::{Bury, Graveyard};
 use crate::engine::Host;
@@ -13,6 +14,7 @@ use crate::error::{ProducerError, check_name};
 use crate::producer::Producers;
 use crate::subscriber::{At, StartAt};
 use crate::topic::Topic;
+use crate::transaction::Transaction;
 use slipring_ring::{Multi, OnError, Wait};
 use std::fmt::{self, Display};
 use std::sync::Arc;
@@ -89,6 +91,7 @@ where
     listener: Option<Listener>,
     core: Option<usize>,
     on_error: OnError,
+    delivery: Delivery,
     dead_letters: Option<Graveyard<E>>,
     refused: Option<ProducerError>,
 }
@@ -112,8 +115,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         };
         let (core, wait) = host.cores.planned(&name);
         let settings = Settings { joining, limit: LIMIT, wait: wait.unwrap_or_default(), commit: Commit::default() };
-        let (listener, on_error) = (None, OnError::default());
-        Self { host, name, settings, listener, core, on_error, dead_letters: None, refused: None }
+        let (listener, on_error, delivery) = (None, OnError::default(), Delivery::default());
+        Self { host, name, settings, listener, core, on_error, delivery, dead_letters: None, refused: None }
     }
 
     /// Where the group begins in partitions in which it has committed nothing yet: at the earliest event that is kept,
@@ -182,6 +185,17 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// When the member commits.
     pub fn commit(mut self, commit: Commit) -> Self {
         self.settings.commit = commit;
+        self
+    }
+
+    /// What a managed member promises when something fails: at most once, at least once unless told, or, for
+    /// [`run_into`](Self::run_into), exactly once. It commits accordingly, whatever [`commit`](Self::commit) says.
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
+        self.settings.commit = match delivery {
+            Delivery::AtMostOnce => Commit::AtMostOnce,
+            Delivery::AtLeastOnce | Delivery::ExactlyOnce => Commit::Manual,
+        };
         self
     }
 
@@ -288,12 +302,69 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self,
         handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
+        if self.delivery == Delivery::ExactlyOnce {
+            return Err(GroupError::NotExactlyOnce { group: self.name });
+        }
+        let mut handler = handler;
+        self.launch(move |member, policy, run| managed::read_on(member, policy, &mut handler, run))
+    }
+
+    /// Joins, on a thread of its own that hands each event to `handler`, with a transaction for what comes of it. Once a
+    /// batch is handled the transaction's events are published all together, and the batch is committed, in the order
+    /// that [`delivery`](Self::delivery) says. An event that the handler fails on leaves nothing in the transaction: those
+    /// before it are passed on by themselves, then it is retried, skipped or stopped for. One for which there is no room in
+    /// the transaction, where the handler returns that refusal, is handled again in the next one.
+    ///
+    /// ```
+    /// # use slipring::{Delivery, Engine, journal::simulated::SimulatedDisk};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+    /// let orders = engine.topic::<u64>("orders").durable().create()?;
+    /// let doubled = engine.topic::<u64>("doubled").durable().create()?;
+    /// let out = doubled.clone();
+    /// orders.group("double").delivery(Delivery::ExactlyOnce).run_into(move |order, _at, transaction| {
+    ///     transaction.publish(&out, |next| *next = order * 2)
+    /// })?;
+    /// orders.producer().create()?.publish(|order| *order = 21)?;
+    /// let mut tape = doubled.replay("tape").open()?;
+    /// tape.read(Duration::from_secs(5), |next, _| assert_eq!(*next, 42))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); the engine has no journal, or, for exactly once, a topic is not durable.
+    pub fn run_into<X: Display + 'static>(
+        self,
+        mut handler: impl FnMut(&E, At, &mut Transaction) -> Result<(), X> + Send + 'static,
+    ) -> Result<GroupRun, GroupError> {
+        let refused = |topic: &str, cause: &str| GroupError::Refused {
+            group: self.name.clone(),
+            topic: topic.to_owned(),
+            cause: cause.to_owned(),
+        };
+        let journaling = self.host.journaling.as_ref();
+        let journaling = journaling.ok_or_else(|| refused("all", "transactions need an engine with a journal"))?;
+        let not_durable = self.settings.joining.topics.iter().find(|topic| topic.durable.is_none());
+        if let (Delivery::ExactlyOnce, Some(topic)) = (self.delivery, not_durable) {
+            return Err(refused(&topic.name, "exactly once needs a durable topic: create it with `durable()`"));
+        }
+        let (delivery, mut out) = (self.delivery, Transaction::new(Arc::clone(journaling)));
+        // It looks in between whether it is to stop.
+        out.patience(Duration::from_millis(50));
+        self.launch(move |member, policy, run| deliver::pass_on(member, policy, &mut out, delivery, &mut handler, run))
+    }
+
+    fn launch(
+        self,
+        mut work: impl FnMut(&mut Member<E, K>, &mut Policy<E>, &GroupRun) -> MemberEnd + Send + 'static,
+    ) -> Result<GroupRun, GroupError> {
         let group = self.group()?;
         // No topic's name: a member may read several.
         let ticket = self.host.cores.enter("", &self.name, &self.name, self.core, &self.settings.wait);
         let ticket = ticket.map_err(|cause| GroupError::Cores { group: self.name.clone(), cause })?;
-        let member = Member::join(Arc::clone(&group), self.settings, self.listener)?;
-        managed::start(member, self.core, ticket, Policy::new(self.on_error, self.dead_letters), handler)
+        let mut policy = Policy::new(self.on_error, self.dead_letters);
+        let member = Member::join(group, self.settings, self.listener)?;
+        managed::start(member, self.core, ticket, move |member, run| work(member, &mut policy, run))
     }
 
     /// Forgets where the group stands in these topics, and stands at `start` instead: for a group without members, such

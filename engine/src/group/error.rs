@@ -159,6 +159,22 @@ pub enum GroupError {
         /// What the system or the panic said.
         cause: String,
     },
+    /// What a handler does besides publishing into its transaction cannot be made to happen exactly once.
+    #[error(
+        "group {group:?}: exactly once covers what a handler publishes into its transaction: use `run_into`; or take at most or at least once"
+    )]
+    NotExactlyOnce {
+        /// The group.
+        group: String,
+    },
+    /// What came of a batch was not published.
+    #[error("group {group:?}: {cause}")]
+    Transaction {
+        /// The group.
+        group: String,
+        /// Why.
+        cause: String,
+    },
     /// Anything else that the core refuses.
     #[error("group {group:?}: topic {topic:?}: {cause}")]
     Refused {

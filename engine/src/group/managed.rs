@@ -107,8 +107,8 @@ impl GroupRun {
 
 /// What follows when the handler fails.
 pub(crate) struct Policy<E> {
-    retries: u32,
-    then_skip: bool,
+    pub(super) retries: u32,
+    pub(super) then_skip: bool,
     dead_letters: Option<Graveyard<E>>,
 }
 
@@ -122,15 +122,20 @@ impl<E> Policy<E> {
         };
         Self { retries, then_skip: then_skip || dead_letters.is_some(), dead_letters }
     }
+
+    /// Moves aside what is about to be passed over, if there is a place for it. Why it was refused there.
+    pub(super) fn bury(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
+        let Some(dead_letters) = &mut self.dead_letters else { return Ok(()) };
+        caught(|| dead_letters.put(event, origin)).and_then(|buried| buried.map_err(|refused| refused.to_string()))
+    }
 }
 
 /// Starts a thread for a member that has joined.
-pub(crate) fn start<E: Send + Sync + 'static, K: Producers, X: Display + 'static>(
+pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     member: Member<E, K>,
     core: Option<usize>,
     ticket: Ticket,
-    policy: Policy<E>,
-    handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    work: impl FnMut(&mut Member<E, K>, &GroupRun) -> MemberEnd + Send + 'static,
 ) -> Result<GroupRun, GroupError> {
     let group = Arc::clone(&member.group);
     member.link.manage();
@@ -139,7 +144,7 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers, X: Display + 'static
     let name = group.name.clone();
     let life = move |()| {
         let _core = ticket;
-        attend(member, policy, handler, &running);
+        attend(member, work, &running);
     };
     let started = group.threads.start(&name, core, || (), life);
     started.map_err(|cause| match cause {
@@ -151,15 +156,14 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers, X: Display + 'static
 }
 
 /// The life of a thread.
-fn attend<E: Send + Sync + 'static, K: Producers, X: Display>(
+fn attend<E: Send + Sync + 'static, K: Producers>(
     mut member: Member<E, K>,
-    mut policy: Policy<E>,
-    mut handler: impl FnMut(&E, At) -> Result<(), X>,
+    mut work: impl FnMut(&mut Member<E, K>, &GroupRun) -> MemberEnd,
     run: &GroupRun,
 ) {
     let group = Arc::clone(&member.group);
     // A listener of the user's may panic as well.
-    let read = caught(|| read_on(&mut member, &mut policy, &mut handler, run));
+    let read = caught(|| work(&mut member, run));
     let end = read.unwrap_or_else(|cause| {
         let cause = format!("the listener panicked: {cause}");
         MemberEnd::Refused(GroupError::Thread { group: group.name.clone(), cause })
@@ -175,13 +179,39 @@ fn attend<E: Send + Sync + 'static, K: Producers, X: Display>(
     }
     // Their own clean-up may panic: the member has ended all the same.
     let _ = caught(move || drop(member));
-    let _ = caught(move || drop(policy));
-    let _ = caught(move || drop(handler));
+    let _ = caught(move || drop(work));
     *run.end.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     run.end.told.notify_all();
 }
 
-fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
+/// The next partition to read from; none if it is to be asked again.
+pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
+    member: &mut Member<E, K>,
+    run: &GroupRun,
+) -> Result<Option<usize>, MemberEnd> {
+    let link = Arc::clone(&member.link);
+    match member.next(Duration::MAX) {
+        Ok(Next::Source(source)) => Ok(Some(source)),
+        Ok(Next::Nothing) => Ok(None),
+        Ok(Next::Over) if link.stopped.load(Ordering::Acquire) => Err(MemberEnd::Stopped),
+        Ok(Next::Over) => Err(MemberEnd::Finished),
+        // Its handler took too long: it begins anew, as a member like any other.
+        Err(GroupError::Fenced(_)) => {
+            member.rejoin().map_err(MemberEnd::Refused)?;
+            member.link.manage();
+            let mut known = run.link.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.stopped.load(Ordering::Acquire) {
+                return Err(MemberEnd::Stopped);
+            }
+            *known = Arc::clone(&member.link);
+            Ok(None)
+        }
+        Err(refused) => Err(MemberEnd::Refused(refused)),
+    }
+}
+
+/// The life of a managed member.
+pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
     policy: &mut Policy<E>,
     handler: &mut impl FnMut(&E, At) -> Result<(), X>,
@@ -190,30 +220,18 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     // The event that failed last, and how often.
     let mut failed: Option<(TopicPartition, u64, u32)> = None;
     loop {
-        let link = Arc::clone(&member.link);
-        let group = Arc::clone(&member.group);
-        let source = match member.next(Duration::MAX) {
-            Ok(Next::Source(source)) => source,
-            Ok(Next::Nothing) => continue,
-            Ok(Next::Over) if link.stopped.load(Ordering::Acquire) => return MemberEnd::Stopped,
-            Ok(Next::Over) => return MemberEnd::Finished,
-            // Its handler took too long: it begins anew, as a member like any other.
-            Err(GroupError::Fenced(_)) => match member.rejoin() {
-                Ok(()) => {
-                    member.link.manage();
-                    let mut known = run.link.lock().unwrap_or_else(PoisonError::into_inner);
-                    if known.stopped.load(Ordering::Acquire) {
-                        return MemberEnd::Stopped;
-                    }
-                    *known = Arc::clone(&member.link);
-                    continue;
-                }
-                Err(refused) => return MemberEnd::Refused(refused),
-            },
+        let source = match next_source(member, run) {
+            Ok(Some(source)) => source,
+            Ok(None) => continue,
+            Err(end) => return end,
+        };
+        let (link, group) = (Arc::clone(&member.link), Arc::clone(&member.group));
+        let mut batch = match member.hand_out(source) {
+            Ok(batch) => batch,
+            // At this very moment: the next round tells.
+            Err(GroupError::Fenced(_)) => continue,
             Err(refused) => return MemberEnd::Refused(refused),
         };
-        // Fenced at this very moment: the next round tells.
-        let Ok(mut batch) = member.hand_out(source) else { continue };
         let Some(partition) = batch.partition() else { continue };
         loop {
             let mut culprit = 0;
@@ -238,20 +256,17 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             if !policy.then_skip || tries < policy.retries {
                 return stop(cause);
             }
-            if let Some(dead_letters) = &mut policy.dead_letters {
-                let Some((event, _)) = batch.iter().next() else { break };
-                let origin = Origin {
-                    topic: &partition.topic,
-                    partition: partition.partition,
-                    offset: culprit,
-                    consumer: &group.name,
-                    attempts: tries + 1,
-                    reason: &cause,
-                };
-                let buried = caught(|| dead_letters.put(event, origin));
-                if let Err(refused) = buried.and_then(|buried| buried.map_err(|refused| refused.to_string())) {
-                    return stop(format!("{cause}; and as a dead letter it was refused: {refused}"));
-                }
+            let origin = Origin {
+                topic: &partition.topic,
+                partition: partition.partition,
+                offset: culprit,
+                consumer: &group.name,
+                attempts: tries + 1,
+                reason: &cause,
+            };
+            let Some((event, _)) = batch.iter().next() else { break };
+            if let Err(refused) = policy.bury(event, origin) {
+                return stop(format!("{cause}; and as a dead letter it was refused: {refused}"));
             }
             batch.count_skipped();
             if batch.commit_to(culprit + 1).is_err() {

@@ -17,6 +17,7 @@ mod behind;
 mod bookmark;
 mod builder;
 mod coordinator;
+mod deliver;
 mod describe;
 mod error;
 mod hand;
@@ -25,18 +26,22 @@ mod link;
 mod listener;
 mod managed;
 mod member;
+mod recorded;
 mod state;
 
 pub use assignment::Assignor;
 pub use batch::{GroupBatch, GroupMessages};
 pub use builder::{Commit, GroupBuilder, GroupName};
+pub use deliver::Delivery;
 pub use describe::{GroupDescription, GroupPartition, GroupState, MemberDescription};
 pub use error::{CommitError, Fenced, GroupError};
 pub use listener::{Rebalance, TopicPartition};
 pub use managed::{GroupRun, MemberEnd};
 pub use member::Member;
+pub use recorded::{GroupOffset, group_offsets};
 
 pub(crate) use bookmark::{Bookmarks, recorded_keys};
+pub(crate) use recorded::add_recorded;
 pub(crate) use state::without_generation;
 
 use crate::clock::Clock;

@@ -64,6 +64,7 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use crate::group::{GroupOffset, group_offsets};
 pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, PartitionId};
 pub use reader::{Reader, Record, Start, Visible};

@@ -1,5 +1,6 @@
 //! The command `slipring`: looks at engines and their files from outside.
 
+mod group;
 mod journal;
 mod top;
 
@@ -16,12 +17,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Group(group::Arguments),
     Journal(journal::Arguments),
     Top(top::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Group(arguments) => return group::run(&arguments),
         Command::Journal(arguments) => return journal::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
     };

@@ -133,6 +133,10 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Command::Repair(arguments) => check::repair_command(arguments),
         Command::Export(arguments) => records::export(arguments),
     };
+    ended(done)
+}
+
+pub(crate) fn ended(done: Done) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if super::is_broken_pipe(&*failure.cause) => ExitCode::SUCCESS,

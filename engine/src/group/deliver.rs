@@ -1,0 +1,180 @@
+//! A managed member whose handler publishes: what it publishes and how far it has read, in the order that its
+//! [`Delivery`] says.
+
+use super::batch::{GroupBatch, Held};
+use super::error::GroupError;
+use super::listener::TopicPartition;
+use super::managed::{GroupRun, MemberEnd, Policy, next_source};
+use super::member::Member;
+use crate::letter::Origin;
+use crate::producer::Producers;
+use crate::subscriber::At;
+use crate::threads::caught;
+use crate::transaction::{Transaction, TransactionError};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a managed member promises of each event, when it, its process or its machine fails.
+///
+/// | | steps | a crash in between |
+/// |---|---|---|
+/// | `AtMostOnce` | commit, handle, publish | after the commit: the event is not handled again, or its outputs are missing |
+/// | `AtLeastOnce` | handle, publish, commit | before the commit: the event is handled again, and its outputs are there twice |
+/// | `ExactlyOnce` | handle, then publish and commit in one | before: as if nothing had been; after: all is done |
+///
+/// Outputs are what the handler publishes into its [`Transaction`]: see [`run_into`](crate::GroupBuilder::run_into). What
+/// it does besides is done again whenever an event is handled again: only `AtMostOnce` never does it twice. All of it is
+/// written out, step by step, in `docs/GUARANTEES.md`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// Committed before it is handled. On durable topics that costs a sync a batch.
+    AtMostOnce,
+    /// Committed when it has been handled, and what came of it was published.
+    #[default]
+    AtLeastOnce,
+    /// Committed in one frame of the journal with what came of it: for handlers that publish into their transaction.
+    ExactlyOnce,
+}
+
+/// What came of handing a batch over.
+struct Handled {
+    /// All below was handled, and what came of it is in the transaction.
+    done: u64,
+    /// The event that the handler failed on, its error, and whether it was for the transaction's size.
+    failed: Option<(u64, String, bool)>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
+    /// Commits what lies below `to`, and publishes.
+    fn deliver(&mut self, to: u64, out: &mut Transaction, delivery: Delivery) -> Result<(), TransactionError> {
+        match delivery {
+            // Both in one frame; or the batch was committed before it was handed out.
+            Delivery::ExactlyOnce | Delivery::AtMostOnce => {
+                self.commit_with(to, out)?;
+            }
+            Delivery::AtLeastOnce => {
+                out.commit_outputs()?;
+            }
+        }
+        // Of what is committed already this lets the slots go.
+        Ok(self.commit_to(to)?)
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
+    /// Hands over what is not committed, until one fails or the member is to stop.
+    fn hand_over<X: Display>(
+        &self,
+        out: &mut Transaction,
+        handler: &mut impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
+    ) -> Handled {
+        let Some(held) = &self.held else { return Handled { done: 0, failed: None } };
+        let mut done = held.first();
+        for (event, at) in self {
+            let before = out.len();
+            let handled = caught(|| handler(event, at, out).map_err(|error| error.to_string()));
+            let failed = match handled {
+                Ok(Ok(())) => None,
+                Ok(Err(cause)) => Some(cause),
+                Err(panic) => Some(format!("panicked: {panic}")),
+            };
+            if let Some(cause) = failed {
+                let overfull = out.rewind(before);
+                return Handled { done, failed: Some((at.offset, cause, overfull)) };
+            }
+            done = at.offset + 1;
+            if held.link.stopped.load(Ordering::Relaxed) {
+                return Handled { done, failed: None };
+            }
+        }
+        Handled { done: held.end, failed: None }
+    }
+}
+
+/// The life of a managed member whose handler publishes.
+pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
+    member: &mut Member<E, K>,
+    policy: &mut Policy<E>,
+    out: &mut Transaction,
+    delivery: Delivery,
+    handler: &mut impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
+    run: &GroupRun,
+) -> MemberEnd {
+    // The event that failed last, and how often.
+    let mut tried: Option<(TopicPartition, u64, u32)> = None;
+    loop {
+        let source = match next_source(member, run) {
+            Ok(Some(source)) => source,
+            Ok(None) => continue,
+            Err(end) => return end,
+        };
+        let (link, group) = (Arc::clone(&member.link), Arc::clone(&member.group));
+        let mut batch = match member.hand_out(source) {
+            Ok(batch) => batch,
+            Err(GroupError::Fenced(_)) => continue,
+            Err(refused) => return MemberEnd::Refused(refused),
+        };
+        let Some(partition) = batch.partition() else { continue };
+        while !batch.is_empty() {
+            out.clear();
+            let Handled { done, failed } = batch.hand_over(out, handler);
+            let Some(held) = &mut batch.held else { break };
+            let some = done > held.first();
+            let delivered = loop {
+                match if some { held.deliver(done, out, delivery) } else { Ok(()) } {
+                    // Waiting for room is progress. Nobody holds anything meanwhile.
+                    Err(full) if full.is_full() && !link.stopped.load(Ordering::Acquire) => link.see(group.now()),
+                    delivered => break delivered,
+                }
+            };
+            match delivered {
+                Ok(()) => {}
+                // Others read it.
+                Err(TransactionError::Member(_)) => break,
+                Err(full) if full.is_full() => return MemberEnd::Stopped,
+                Err(refused) => {
+                    let (group, cause) = (group.name.clone(), refused.to_string());
+                    return MemberEnd::Refused(GroupError::Transaction { group, cause });
+                }
+            }
+            let stopped = link.stopped.load(Ordering::Acquire);
+            let (culprit, cause) = match failed {
+                // What was too much together with others is tried by itself.
+                Some((_, _, true)) if some && !stopped => continue,
+                Some((culprit, cause, _)) => (culprit, cause),
+                None if stopped => break,
+                None => continue,
+            };
+            let tries = match &tried {
+                Some((known, offset, tries)) if (known, *offset) == (partition, culprit) => *tries,
+                _ => 0,
+            };
+            if tries < policy.retries && !stopped {
+                tried = Some((partition.clone(), culprit, tries + 1));
+                continue;
+            }
+            let stop = |cause| MemberEnd::Failed { partition: partition.clone(), offset: culprit, cause };
+            if !policy.then_skip || tries < policy.retries {
+                return stop(cause);
+            }
+            let origin = Origin {
+                topic: &partition.topic,
+                partition: partition.partition,
+                offset: culprit,
+                consumer: &group.name,
+                attempts: tries + 1,
+                reason: &cause,
+            };
+            let Some((event, _)) = batch.iter().next() else { break };
+            if let Err(refused) = policy.bury(event, origin) {
+                return stop(format!("{cause}; and as a dead letter it was refused: {refused}"));
+            }
+            batch.count_skipped();
+            if batch.commit_to(culprit + 1).is_err() {
+                break;
+            }
+        }
+    }
+}

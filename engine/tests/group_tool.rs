@@ -1,0 +1,145 @@
+//! `slipring group` on directories that engines have left, and on one that is open.
+
+use slipring::{Engine, Level, StartAt};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// The exit code, standard output and standard error.
+fn run(verb: &str, dir: &Path, more: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slipring"));
+    let Output { status, stdout, stderr } = command.args(["group", verb]).arg(dir).args(more).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|cause| panic!("{cause}: {text}"))
+}
+
+/// Two topics, of which `billing` has read a part of one, and `audit` all of both.
+fn written(dir: &Path) {
+    let engine = Engine::open(dir).unwrap();
+    let orders = engine.topic::<u64>("orders").partitions(2).durable().create().unwrap();
+    let returns = engine.topic::<u64>("returns").durable().create().unwrap();
+    let mut audit = engine.group("audit").topics([&orders, &returns]).join().unwrap();
+    let mut billing = orders.group("billing").join().unwrap();
+    let (mut into_orders, mut into_returns) =
+        (orders.producer().create().unwrap(), returns.producer().create().unwrap());
+    for value in 0..10 {
+        into_orders.publish_to(0, |event| *event = value).unwrap();
+        into_orders.publish_to(1, |event| *event = value).unwrap();
+        into_returns.publish(|event| *event = value).unwrap().wait(Level::Durable).unwrap();
+    }
+    let mut left = 30;
+    while left > 0 {
+        let batch = audit.poll(LONG).unwrap().unwrap();
+        left -= batch.len();
+        batch.commit().unwrap();
+    }
+    let mut batch = billing.poll(LONG).unwrap().unwrap();
+    let first = batch.iter().next().unwrap().1.offset;
+    batch.commit_to(first + 4).unwrap();
+    drop(batch);
+    drop((audit, billing, into_orders, into_returns));
+    assert_eq!(engine.shutdown(LONG).journal, Some(Ok(())));
+}
+
+fn committed(dir: &Path, group: &str) -> Vec<(String, u64, u64)> {
+    let (code, out, err) = run("describe", dir, &[group, "--json"]);
+    assert_eq!((code, &*err), (0, ""));
+    let listed = json(&out)["partitions"].as_array().unwrap().clone();
+    let stands = |it: &serde_json::Value| {
+        let topic = it["topic"].as_str().unwrap().to_owned();
+        (topic, it["partition"].as_u64().unwrap(), it["committed"].as_u64().unwrap())
+    };
+    listed.iter().map(stands).collect()
+}
+
+#[test]
+fn groups_are_listed_described_and_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    written(&dir);
+    let (code, out, err) = run("ls", &dir, &[]);
+    assert_eq!((code, &*err), (0, ""));
+    assert!(out.lines().count() == 3 && out.contains("audit") && out.contains("orders, returns"), "{out}");
+    let (_, out, _) = run("ls", &dir, &["--json"]);
+    let listed = json(&out);
+    assert_eq!(listed["groups"][0]["group"], "audit");
+    assert_eq!((&listed["groups"][0]["lag"], &listed["groups"][1]["lag"]), (&0.into(), &16.into()));
+    let (_, out, _) = run("describe", &dir, &["billing"]);
+    assert_eq!(out.lines().count(), 3, "{out}");
+    assert_eq!(committed(&dir, "billing").iter().map(|(.., at)| at).sum::<u64>(), 4);
+
+    // Only told.
+    let (code, out, _) = run("reset", &dir, &["billing", "--to", "latest", "--dry-run"]);
+    assert!(code == 0 && out.contains("nothing was changed"), "{out}");
+    assert_eq!(committed(&dir, "billing").iter().map(|(.., at)| at).sum::<u64>(), 4);
+
+    let (code, out, err) =
+        run("reset", &dir, &["billing", "--to", "7", "--topic", "orders", "--partition", "1", "--json"]);
+    assert_eq!((code, &*err), (0, ""));
+    assert_eq!(json(&out)["partitions"][0]["to"], 7);
+    assert_eq!(committed(&dir, "billing")[1], ("orders".to_owned(), 1, 7));
+    // A topic that it never read is begun.
+    run("reset", &dir, &["billing", "--to", "latest", "--topic", "returns"]);
+    assert_eq!(committed(&dir, "billing")[2], ("returns".to_owned(), 0, 10));
+    run("reset", &dir, &["audit", "--to", "earliest"]);
+    assert!(committed(&dir, "audit").iter().all(|(.., at)| *at == 0));
+    let (code, ..) = run("reset", &dir, &["audit", "--to", "2001-01-01T00:00:00Z", "--topic", "orders"]);
+    assert_eq!((code, committed(&dir, "audit")[0].2), (0, 0));
+    run("reset", &dir, &["audit", "--to", "2200-01-01T00:00:00Z", "--topic", "orders"]);
+    assert_eq!(committed(&dir, "audit")[0].2, 10);
+
+    // An engine goes on there; its epochs are higher than what the tool wrote.
+    let engine = Engine::open(&dir).unwrap();
+    let groups = engine.groups();
+    let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
+    assert_eq!(names, ["audit", "billing"], "also those that nobody has joined");
+    let orders = engine.topic::<u64>("orders").partitions(2).durable().create().unwrap();
+    let mut billing = orders.group("billing").start(StartAt::Committed).join().unwrap();
+    let mut seen = Vec::new();
+    while !seen.iter().any(|(partition, value)| (*partition, *value) == (1, 9)) {
+        let batch = billing.poll(LONG).unwrap().unwrap();
+        seen.extend(batch.iter().map(|(value, at)| (at.partition, *value)));
+        batch.commit().unwrap();
+    }
+    assert!(seen.iter().filter(|(partition, _)| *partition == 1).map(|(_, value)| *value).eq(7..10), "{seen:?}");
+    assert_eq!(engine.groups().len(), 2);
+
+    let (code, _, err) = run("reset", &dir, &["billing", "--to", "earliest"]);
+    assert!(code == 1 && err.contains("open in"), "{err}");
+    let (code, out, _) = run("ls", &dir, &[]);
+    assert!(code == 0 && out.contains("billing"), "looking is allowed: {out}");
+    drop(billing);
+    engine.shutdown(LONG);
+    let (code, out, _) = run("forget", &dir, &["audit"]);
+    assert!(code == 0 && out.contains("audit"), "{out}");
+    assert_eq!(run("describe", &dir, &["audit"]).0, 1);
+}
+
+#[test]
+fn what_is_not_there_is_an_error_that_says_what_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    written(&dir);
+    for (arguments, code, told) in [
+        (&["nobody", "--to", "latest"][..], 1, "audit, billing"),
+        (&["billing", "--to", "latest", "--topic", "nothing"], 1, "orders, returns"),
+        (&["billing", "--to", "latest", "--topic", "orders", "--partition", "2"], 1, "it has 2"),
+        (&["billing", "--to", "11", "--topic", "orders"], 1, "up to, not including, 10"),
+        (&["billing", "--to", "sometime"], 2, "earliest"),
+        (&["billing", "--to", "latest", "--partition", "1"], 2, "--topic"),
+        (&["billing"], 2, "--to"),
+    ] {
+        let (found, out, err) = run("reset", &dir, arguments);
+        assert!((found, &*out) == (code, "") && err.contains(told), "{arguments:?}: {found} {out} {err}");
+    }
+    assert_eq!(committed(&dir, "billing").iter().map(|(.., at)| at).sum::<u64>(), 4, "nothing was moved");
+    let (code, _, err) = run("describe", &dir, &["nobody"]);
+    assert!(code == 1 && err.contains("audit, billing"), "{err}");
+    let (code, _, err) = run("ls", folder.path(), &[]);
+    assert!(code == 1 && err.contains("no journal"), "{err}");
+}
