@@ -349,8 +349,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
                 }
                 let mut at_end = false;
+                let gate = joined.as_ref().map(seam);
                 while read < most {
-                    let gate = joined.as_ref().map(seam);
                     if gate.is_some_and(|gate| reader.position() >= gate) {
                         break;
                     }

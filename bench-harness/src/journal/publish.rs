@@ -174,8 +174,10 @@ fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Fa
     let (engine, topic) = in_memory()?;
     let mut reader = topic.subscribe("disk").limit(CAPACITY / 8).poll().map_err(|error| refused(&error))?;
     let producer = topic.producer().create().map_err(|error| refused(&error))?;
+    let is_over = AtomicBool::new(false);
     let run = std::thread::scope(|scope| {
         let publishing = scope.spawn(on_core(core, producer, rate, count));
+        let (is_over, reader) = (&is_over, &mut reader);
         let reading = scope.spawn(|| {
             let synced = AtomicU64::new(0);
             std::thread::scope(|scope| -> Result<(), Failure> {
@@ -190,8 +192,12 @@ fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Fa
                 let (mut at, mut asked, mut out) = (0_u64, 0, Vec::new());
                 let mut left = count;
                 while left > 0 {
-                    let batch = reader.poll(Duration::from_secs(60)).map_err(|error| refused(&error))?;
-                    let Some(mut batch) = batch else { break };
+                    let ended = is_over.load(Ordering::Acquire);
+                    let batch = reader.poll(Duration::from_millis(100)).map_err(|error| refused(&error))?;
+                    let Some(mut batch) = batch.filter(|batch| !(ended && batch.is_empty())) else { break };
+                    if batch.is_empty() {
+                        continue;
+                    }
                     out.clear();
                     for (tick, _) in &mut batch {
                         tick.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
@@ -210,6 +216,7 @@ fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Fa
             })
         });
         let run = joined(publishing);
+        is_over.store(true, Ordering::Release);
         let read = joined(reading);
         run.and_then(|run| read.map(|()| run))
     })?;

@@ -2,9 +2,10 @@
 
 use super::Shared;
 use super::error::{DiskError, Malformed, ReplayError};
-use super::format::{Entry, FrameKind, PartitionId, Run, SEGMENT_HEAD, Stored, entries};
+use super::format::{Entry, FRAME_HEADER, FrameKind, PartitionId, SEGMENT_HEAD, known_entries};
 use super::recovery::unpack_frame;
 use super::segment::{Segment, Window};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,24 +62,24 @@ pub struct Reader {
     /// The checksum of the frame before `at`, where it is known.
     previous: Option<u32>,
     window: Window,
-    payload: Vec<u8>,
+    /// The last payload, if it was packed; if not, it is read where it stands in the window.
+    payload: Option<Vec<u8>>,
     /// Parts of the payload that are still to be given.
     runs: Vec<Pending>,
 }
 
-#[derive(Clone, Debug)]
+/// Records that are still to be given: where they stand, and what is known of them.
+#[derive(Clone, Copy, Debug)]
 struct Pending {
-    range: Range<usize>,
-    template: RunShape,
+    /// Where its frame stands in the segment.
+    frame: u64,
+    at: usize,
+    end: usize,
+    fixed: Option<u32>,
+    timed: bool,
     next: u64,
     count: u32,
     time: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct RunShape {
-    fixed: Option<u32>,
-    timed: bool,
 }
 
 impl std::fmt::Debug for Reader {
@@ -137,7 +138,7 @@ impl Reader {
             at,
             previous: None,
             window,
-            payload: Vec::new(),
+            payload: None,
             runs: Vec::new(),
         })
     }
@@ -161,25 +162,25 @@ impl Reader {
     pub fn next(&mut self) -> Result<Option<Record<'_>>, ReplayError> {
         loop {
             while let Some(run) = self.runs.last_mut() {
-                let before = &self.payload[run.range.clone()];
-                let mut records = Run::shaped(before, run.next, run.count, run.template.fixed, run.template.timed);
-                let Some(stored) = records.next() else {
+                if run.count == 0 {
                     self.runs.pop();
                     continue;
+                }
+                let held = self.payload.as_deref().unwrap_or_else(|| self.window.held());
+                let Some((place, own)) = run.step(held) else {
+                    // Nothing more of a run that is not as long as it says.
+                    let (segment, at) = (self.segment.header.number, run.frame);
+                    self.runs.clear();
+                    return Err(ReplayError::Damaged { segment, at, what: Malformed::Entry });
                 };
-                let left = records.left();
-                let len = stored.bytes.len();
-                run.range.start = run.range.end - left;
-                (run.next, run.count) = (stored.offset + 1, run.count - 1);
-                let Stored { offset, time, .. } = stored;
-                let written = run.time;
-                let time = time.unwrap_or(written);
+                let (offset, written) = (run.next - 1, run.time);
+                let time = own.unwrap_or(written);
                 if offset < self.next || time < self.from {
                     continue;
                 }
-                let end = run.range.start;
                 (self.next, self.from) = (offset + 1, 0);
-                return Ok(Some(Record { offset, time, written, bytes: &self.payload[end - len..end] }));
+                let held = self.payload.as_deref().unwrap_or_else(|| self.window.held());
+                return Ok(Some(Record { offset, time, written, bytes: &held[place] }));
             }
             if !self.load()? {
                 return Ok(None);
@@ -258,31 +259,57 @@ impl Reader {
             FrameKind::Data => {}
         }
         let plain = unpack_frame(&header, frame.stored).map_err(damaged)?;
-        let base = plain.as_ptr() as usize;
         self.runs.clear();
-        for entry in entries(&plain) {
+        for entry in known_entries(&plain) {
             if let Entry::Run(run) = entry.map_err(damaged)?
                 && run.partition == self.partition
                 && run.end() > self.next
             {
-                let (body, shape) = run.shape();
-                let begin = body.as_ptr() as usize - base;
-                self.runs.push(Pending {
-                    range: begin..begin + body.len(),
-                    template: RunShape { fixed: shape.0, timed: shape.1 },
-                    next: run.first,
-                    count: run.count,
-                    time: header.time,
-                });
+                let (body, (fixed, timed)) = run.shape();
+                let begin = body.as_ptr() as usize - plain.as_ptr() as usize;
+                let (next, count, time) = (run.first, run.count, header.time);
+                let end = begin + body.len();
+                self.runs.push(Pending { frame: at, at: begin, end, fixed, timed, next, count, time });
             }
         }
         if self.runs.is_empty() {
             return Ok(false);
         }
+        self.payload = match plain {
+            Cow::Owned(unpacked) => Some(unpacked),
+            Cow::Borrowed(_) => {
+                let begin = self.window.place(at + FRAME_HEADER as u64);
+                self.runs.iter_mut().for_each(|run| (run.at, run.end) = (run.at + begin, run.end + begin));
+                None
+            }
+        };
         // Given from the back.
         self.runs.reverse();
-        self.payload.clear();
-        self.payload.extend_from_slice(&plain);
         Ok(true)
+    }
+}
+
+impl Pending {
+    /// Where in `held` the next record's bytes stand, and its own time.
+    #[inline]
+    fn step(&mut self, held: &[u8]) -> Option<(Range<usize>, Option<u64>)> {
+        let mut left = held.get(self.at..self.end)?;
+        let mut time = None;
+        if self.timed {
+            let (own, rest) = left.split_first_chunk()?;
+            (time, left) = (Some(u64::from_le_bytes(*own)), rest);
+        }
+        let len = match self.fixed {
+            Some(size) => size,
+            None => {
+                let (len, rest) = left.split_first_chunk()?;
+                left = rest;
+                u32::from_le_bytes(*len)
+            }
+        };
+        let begin = self.end - left.len();
+        let end = begin.checked_add(len as usize).filter(|end| *end <= self.end)?;
+        (self.at, self.next, self.count) = (end, self.next + 1, self.count - 1);
+        Some((begin..end, time))
     }
 }

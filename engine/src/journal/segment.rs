@@ -167,7 +167,11 @@ pub(crate) struct Window {
     len: usize,
 }
 
-const CHUNK: usize = 1 << 20;
+/// What is read at once, unless one frame is larger. All of the window stays in a core's own cache.
+const CHUNK: usize = 256 << 10;
+
+/// What it may hold before what was read is overwritten.
+const HELD: usize = 1 << 20;
 
 /// A frame that was found to be whole.
 #[derive(Debug)]
@@ -196,20 +200,41 @@ impl Window {
         let within = at >= self.at && at + len as u64 <= self.at + self.len as u64;
         if !within {
             let want = CHUNK.max(len).min(left);
-            if self.bytes.len() < want {
-                self.bytes.resize(want, 0);
+            let begin = at.checked_sub(self.at).and_then(|begin| usize::try_from(begin).ok());
+            // What it has of that already is not read again, and moved only where it would be too much otherwise.
+            let begin = match begin.filter(|begin| *begin < self.len) {
+                Some(begin) if begin + want <= HELD => begin,
+                Some(begin) => {
+                    self.bytes.copy_within(begin..self.len, 0);
+                    (self.at, self.len) = (at, self.len - begin);
+                    0
+                }
+                None => {
+                    (self.at, self.len) = (at, 0);
+                    0
+                }
+            };
+            if self.bytes.len() < begin + want {
+                self.bytes.resize(begin + want, 0);
             }
-            // What it has of that already is not read again: large frames would cost twice their bytes.
-            let have =
-                at.checked_sub(self.at).and_then(|from| (self.len as u64).checked_sub(from)).unwrap_or(0) as usize;
-            let have = if have < want { have } else { 0 };
-            self.bytes.copy_within(self.len - have..self.len, 0);
-            self.len = 0;
-            let read = file.read_at(&mut self.bytes[have..want], at + have as u64)?;
-            (self.at, self.len) = (at, have + read);
+            let (have, place) = (self.len, self.at + self.len as u64);
+            if have < begin + want {
+                // An error leaves what was there before.
+                self.len += file.read_at(&mut self.bytes[have..begin + want], place)?;
+            }
         }
         let from = (at - self.at) as usize;
         Ok(&self.bytes[from.min(self.len)..(from + len).min(self.len)])
+    }
+
+    /// Where in [`held`](Self::held) the bytes begin that were asked for last, at `at` of the file.
+    pub fn place(&self, at: u64) -> usize {
+        (at - self.at) as usize
+    }
+
+    /// All that it has, until it is asked for more.
+    pub fn held(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 
     /// The frame at `at`, if there is a whole one below `limit`.

@@ -1,6 +1,6 @@
 //! What must outlive elder segments: each segment begins with all of it, so that elders can go.
 
-use super::format::{Entry, Extent, FrameBuilder, PartitionId, entries};
+use super::format::{Entries, Entry, Extent, FrameBuilder, PartitionId, known_entries};
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 
@@ -65,10 +65,10 @@ impl State {
     }
 
     /// What a payload would do, without doing it: the offsets that go back, if any, and the bytes that it adds.
-    pub(crate) fn check(&self, payload: &[u8]) -> Result<isize, Result<GoesBack, super::error::Malformed>> {
+    pub(crate) fn check(&self, entries: Entries<'_>) -> Result<isize, Result<GoesBack, super::error::Malformed>> {
         let mut ends = BTreeMap::new();
         let mut grown = 0;
-        for entry in entries(payload) {
+        for entry in entries {
             match entry.map_err(Err)? {
                 Entry::Run(run) => {
                     let known = self.extents.get(&run.partition);
@@ -104,7 +104,7 @@ impl State {
 
     /// Takes what a frame says, before it is written or after.
     pub(crate) fn take(&mut self, frame: &mut FrameBuilder) {
-        for entry in entries(frame.payload()).flatten() {
+        for entry in known_entries(frame.payload()).flatten() {
             let _ = self.apply(&entry);
         }
     }
@@ -176,6 +176,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use super::super::format::entries;
     use super::*;
 
     #[test]
@@ -191,7 +192,7 @@ mod tests {
         frame.put(3, &[4], b"again");
         frame.delete(3, &[5]);
         frame.floor(6);
-        let grown = state.check(frame.payload()).unwrap();
+        let grown = state.check(entries(frame.payload())).unwrap();
         for entry in entries(frame.payload()) {
             state.apply(&entry.unwrap()).unwrap();
         }
@@ -212,6 +213,6 @@ mod tests {
         let back = PartitionId { topic: 1, partition: 1 };
         frame.clear();
         frame.record(back, 11, None, b"again");
-        assert_eq!(state.check(frame.payload()), Err(Ok(GoesBack { partition: back, offset: 11, end: 12 })));
+        assert_eq!(state.check(entries(frame.payload())), Err(Ok(GoesBack { partition: back, offset: 11, end: 12 })));
     }
 }

@@ -46,6 +46,10 @@ pub trait File: Send + Sync {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
     /// Writes all of `bytes`, or is an error: a short write is one.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Writes all of these parts, one behind the other, or is an error.
+    fn write_parts_at(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
+        self.write_at(&parts.concat(), at)
+    }
     /// Makes room for `size` bytes, which read as zero, so that later writes need no more of the disk.
     fn allocate(&self, size: u64) -> io::Result<()>;
     /// Cuts or grows it to `size` bytes.
@@ -164,6 +168,30 @@ impl File for fs::File {
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.write_all_at(bytes, at)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn write_parts_at(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
+        let slices: smallvec::SmallVec<[io::IoSlice<'_>; 4]> =
+            parts.iter().map(|part| io::IoSlice::new(part)).collect();
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let written = loop {
+            match rustix::io::pwritev(self, &slices, at) {
+                Err(rustix::io::Errno::INTR) => {}
+                done => break done?,
+            }
+        };
+        // A short one is rare: what is left goes part by part, and names its cause.
+        if written == len {
+            return Ok(());
+        }
+        let mut begin = 0;
+        for part in parts {
+            let done = written.saturating_sub(begin).min(part.len());
+            self.write_all_at(&part[done..], at + (begin + done) as u64)?;
+            begin += part.len();
+        }
+        Ok(())
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {

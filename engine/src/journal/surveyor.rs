@@ -2,7 +2,9 @@
 
 use super::Options;
 use super::error::{DiskError, Malformed, OpenError};
-use super::format::{ALIGN, FRAME_HEADER, FrameHeader, FrameKind, JournalId, SEGMENT_HEAD, SegmentHeader, entries};
+use super::format::{
+    ALIGN, FRAME_HEADER, FrameHeader, FrameKind, JournalId, SEGMENT_HEAD, SegmentHeader, entries, known_entries,
+};
 use super::helper::{CHECKPOINT, Checkpoint};
 use super::index::Index;
 use super::recovery::{COPY, Progress, Torn, unpack_frame};
@@ -393,10 +395,10 @@ impl<'s> Surveyor<'s> {
                 }
                 (FrameKind::Data, None) => {
                     // All of it or nothing.
-                    if chain.state.check(&plain).is_err() {
+                    if chain.state.check(entries(&plain)).is_err() {
                         return Ok(Malformed::Entry);
                     }
-                    for entry in entries(&plain).flatten() {
+                    for entry in known_entries(&plain).flatten() {
                         index.entry(at, header.time, &entry);
                         let _ = chain.state.apply(&entry);
                     }

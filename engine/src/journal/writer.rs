@@ -11,8 +11,8 @@
 
 use super::error::{DiskError, OpenError, WriteError};
 use super::format::{
-    Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, MAX_PAYLOAD, PartitionId, SEGMENT_HEAD,
-    SegmentHeader, aligned, entries, pack,
+    ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, MAX_PAYLOAD, PartitionId,
+    SEGMENT_HEAD, SegmentHeader, aligned, entries, known_entries, pack,
 };
 use super::helper::{Checkpoint, Helper, Task, seal};
 use super::segment::Segment;
@@ -34,7 +34,6 @@ pub struct Writer {
     dirty: Vec<Arc<Segment>>,
     /// The highest durable mark that stands in a frame.
     marked: u64,
-    out: Vec<u8>,
     helper: Option<Arc<Helper>>,
     /// Segments that may be deleted once this position is durable.
     pub(super) condemned: Vec<(u64, Vec<Arc<Segment>>)>,
@@ -67,7 +66,6 @@ impl Writer {
             previous,
             dirty: Vec::new(),
             marked: 0,
-            out: Vec::new(),
             helper: Some(helper),
             condemned: Vec::new(),
         };
@@ -134,7 +132,10 @@ impl Writer {
         if frame.payload().len() > limit {
             return Err(WriteError::TooLarge { len: frame.len(), limit });
         }
-        let grown = self.state.check(frame.payload()).map_err(|refused| match refused {
+        let is_sure = frame.is_sure();
+        let payload = frame.payload();
+        let found = if is_sure { known_entries(payload) } else { entries(payload) };
+        let grown = self.state.check(found).map_err(|refused| match refused {
             Ok(back) => WriteError::OffsetGoesBack { partition: back.partition, offset: back.offset, end: back.end },
             Err(what) => WriteError::Malformed(what),
         })?;
@@ -179,11 +180,8 @@ impl Writer {
             payload: crc32c::crc32c(stored),
         };
         let (head, checksum) = header.encode(&self.shared.id);
-        self.out.clear();
-        self.out.extend_from_slice(&head);
-        self.out.extend_from_slice(stored);
-        self.out.resize(len as usize, 0);
-        let written = self.active.file.write_at(&self.out, at);
+        let padding = &[0; ALIGN as usize][..len as usize - FRAME_HEADER - stored.len()];
+        let written = self.active.file.write_parts_at(&[&head, stored, padding], at);
         written.map_err(|cause| self.shared.fail(self.active.disk_error("write to", &cause)))?;
         self.previous = checksum;
         self.marked = self.marked.max(durable);
@@ -208,7 +206,7 @@ impl Writer {
             return;
         }
         let mut extents = self.shared.extents_mut();
-        for entry in entries(plain).flatten() {
+        for entry in known_entries(plain).flatten() {
             index.entry(at, time, &entry);
             // Was checked before it was written.
             let _ = self.state.apply(&entry);

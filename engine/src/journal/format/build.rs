@@ -11,6 +11,8 @@ pub struct FrameBuilder {
     payload: Vec<u8>,
     entries: u32,
     open: Option<OpenRun>,
+    /// What was to append a record's bytes has panicked, or has done something else.
+    unsure: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,11 @@ impl FrameBuilder {
         self.payload.len()
     }
 
+    /// Whether its records need not be counted again.
+    pub(crate) fn is_sure(&self) -> bool {
+        !self.unsure
+    }
+
     /// How many entries it has.
     pub fn entries(&self) -> u32 {
         self.entries
@@ -49,6 +56,7 @@ impl FrameBuilder {
         self.payload.clear();
         self.entries = 0;
         self.open = None;
+        self.unsure = false;
     }
 
     /// The finished payload.
@@ -73,9 +81,11 @@ impl FrameBuilder {
         self.begin(partition, offset, time, None);
         let at = self.payload.len();
         self.payload.extend_from_slice(&[0; 4]);
+        let unsure = std::mem::replace(&mut self.unsure, true);
         fill(&mut self.payload);
         let len = (self.payload.len() - at - 4) as u32;
         self.payload[at..at + 4].copy_from_slice(&len.to_le_bytes());
+        self.unsure = unsure;
     }
 
     /// A record of a partition whose records are all of one size, which is then written once a run.

@@ -105,11 +105,6 @@ impl<'p> Run<'p> {
         (self.body, (self.fixed, self.timed))
     }
 
-    /// The records of a run that was looked at before.
-    pub(crate) fn shaped(left: &'p [u8], next: u64, count: u32, fixed: Option<u32>, timed: bool) -> Records<'p> {
-        Records { left, next, count, fixed, timed }
-    }
-
     /// Bytes of the records, with their lengths and times.
     pub fn bytes(&self) -> u64 {
         self.body.len() as u64
@@ -145,13 +140,6 @@ pub struct Stored<'p> {
     pub time: Option<u64>,
     /// Its bytes.
     pub bytes: &'p [u8],
-}
-
-impl Records<'_> {
-    /// Bytes that are still to be given.
-    pub(crate) fn left(&self) -> usize {
-        self.left.len()
-    }
 }
 
 fn split<'p>(left: &mut &'p [u8], len: usize) -> Option<&'p [u8]> {
@@ -191,13 +179,19 @@ impl<'p> Iterator for Records<'p> {
 /// # Errors
 /// Each item: a length that leads out of the payload, a kind that nobody knows, a run that is not as long as it says.
 pub fn entries(payload: &[u8]) -> Entries<'_> {
-    Entries { left: payload }
+    Entries { left: payload, known: false }
+}
+
+/// The entries of a payload that a builder has made, or that was looked at before: records are not counted again.
+pub(crate) fn known_entries(payload: &[u8]) -> Entries<'_> {
+    Entries { left: payload, known: true }
 }
 
 /// See [`entries`].
 #[derive(Clone, Debug)]
 pub struct Entries<'p> {
     left: &'p [u8],
+    known: bool,
 }
 
 impl<'p> Iterator for Entries<'p> {
@@ -222,7 +216,7 @@ impl<'p> Entries<'p> {
         let mut body = split(&mut self.left, head.len.get() as usize).ok_or(Malformed::Entry)?;
         let what = head.what.get();
         match head.kind {
-            1 => run(head.flags, body),
+            1 => run(head.flags, body, self.known),
             2 => {
                 let len = split_u32(&mut body).ok_or(Malformed::Entry)?;
                 let key = split(&mut body, len as usize).ok_or(Malformed::Entry)?;
@@ -241,7 +235,7 @@ impl<'p> Entries<'p> {
     }
 }
 
-fn run(flags: u8, body: &[u8]) -> Result<Entry<'_>, Malformed> {
+fn run(flags: u8, body: &[u8], known: bool) -> Result<Entry<'_>, Malformed> {
     let (raw, body) = RawRun::read_from_prefix(body).map_err(|_| Malformed::Entry)?;
     let fixed = (flags & FIXED != 0).then_some(raw.size.get());
     let run = Run {
@@ -257,6 +251,7 @@ fn run(flags: u8, body: &[u8]) -> Result<Entry<'_>, Malformed> {
             let each = u64::from(size) + if run.timed { 8 } else { 0 };
             u64::from(run.count) * each == body.len() as u64
         }
+        None if known => true,
         None => {
             let mut records = run.records();
             let counted = records.by_ref().count();

@@ -7,6 +7,7 @@ mod entry;
 mod head;
 
 pub use build::FrameBuilder;
+pub(crate) use entry::known_entries;
 pub use entry::{Entries, Entry, Extent, Records, Run, Stored, entries};
 pub use head::{Codec, FrameHeader, FrameKind, SegmentHeader, pack, unpack};
 
