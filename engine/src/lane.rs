@@ -149,9 +149,37 @@ impl<E, K: Producers> Lane<E, K> {
         }
     }
 
+    /// Fills and publishes the next event of the only producer, for which there was [room](Self::make_room) a moment ago.
+    #[inline(always)]
+    pub(crate) fn fill(
+        &mut self,
+        topic: &Inner<E, K>,
+        beside: Beside,
+        fill: impl FnOnce(&mut E),
+    ) -> Result<u64, PublishError> {
+        let Self { ring, partition } = self;
+        match ring.try_claim(1) {
+            Ok(mut claim) => {
+                let first = claim.sequences().first.0;
+                if let Some(mark) = beside.mark {
+                    partition.marks().set(first, mark);
+                }
+                if let (Some(times), Some(now)) = (&partition.times, beside.now) {
+                    times.set(first, now);
+                }
+                if let Some(event) = claim.get_mut(0) {
+                    fill(event);
+                }
+                claim.commit();
+                Ok(first)
+            }
+            // The topic has ended meanwhile.
+            Err(refused) => Err(PublishError::new(&topic.name, partition.index, refused, || None)),
+        }
+    }
+
     /// Waits, evicts or refuses as the topic says, until there is room for an event of the only producer. False if it is
     /// to be dropped.
-    #[cold]
     #[inline(never)]
     pub(crate) fn make_room(&mut self, topic: &Inner<E, K>, full: Full<'_>) -> Result<bool, PublishError> {
         debug_assert!(K::SINGLE, "another producer could take the room");

@@ -207,9 +207,22 @@ impl<E> Batch<'_, E, crate::kind::Single> {
     /// ```
     #[inline]
     pub fn take_slices(&mut self) -> (&[E], &[E]) {
-        let [head, tail] = self.consumer.core.buffer.run(self.read, self.len());
+        let read = self.read;
         self.read = self.end;
-        // SAFETY: published and held, as in `Events::next`; a single producer skips nothing.
+        self.slices_from(read)
+    }
+
+    /// The same, but none of it counts as iterated: see [`pass_over_to`](Self::pass_over_to).
+    #[inline]
+    pub fn slices(&self) -> (&[E], &[E]) {
+        self.slices_from(self.read)
+    }
+
+    #[inline(always)]
+    fn slices_from(&self, from: u64) -> (&[E], &[E]) {
+        let [head, tail] = self.consumer.core.buffer.run(from, self.end.wrapping_sub(from) as usize);
+        // SAFETY: published and held, as in `Events::next`; a single producer skips nothing, and what moves the consumed
+        // position needs the batch for itself.
         let head = unsafe { std::slice::from_raw_parts(head.0.cast_const(), head.1) };
         // SAFETY: see above.
         let tail = unsafe { std::slice::from_raw_parts(tail.0.cast_const(), tail.1) };

@@ -164,6 +164,7 @@ fn events_lie_as_they_ask_to() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks the system for huge pages and locked memory")]
 fn huge_pages_and_locking_are_reported_one_way_or_the_other() {
     let (_, ring) = Builder::single(8, || 0u64).build().unwrap();
     assert!(matches!((ring.memory().huge_pages, ring.memory().locked), (Obtained::NotAsked, Obtained::NotAsked)));

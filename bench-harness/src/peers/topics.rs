@@ -38,18 +38,44 @@ impl<const N: usize, K: Producers> Sender<N> for Producer<Payload<N>, K> {
     }
 }
 
-impl<const N: usize, K: Producers> Receiver<N> for Reader<Subscriber<Payload<N>, K>> {
-    #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
-        let mut left = total;
+/// Reads batches until `total` events have been seen or the topic is closed.
+macro_rules! receive {
+    ($self:ident, $total:ident, $batch:ident => $read:expr) => {{
+        let mut left = $total;
         while left > 0 {
             // The longest limit waits without a deadline, and so without reading a clock.
-            let Ok(Some(mut batch)) = self.reads.poll(Duration::MAX) else { return };
-            left -= batch.len() as u64;
+            let Ok(Some(mut $batch)) = $self.reads.poll(Duration::MAX) else { return };
+            left -= $batch.len() as u64;
+            $read
+        }
+    }};
+}
+
+impl<const N: usize> Receiver<N> for Reader<Subscriber<Payload<N>, Single>> {
+    #[inline(always)]
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
+        receive!(self, total, batch => {
+            if BATCHED {
+                let (head, tail) = batch.take_slices();
+                head.iter().for_each(&mut see);
+                tail.iter().for_each(&mut see);
+            } else {
+                for (event, _) in &mut batch {
+                    see(event);
+                }
+            }
+        });
+    }
+}
+
+impl<const N: usize> Receiver<N> for Reader<Subscriber<Payload<N>, Multi>> {
+    #[inline(always)]
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
+        receive!(self, total, batch => {
             for (event, _) in &mut batch {
                 see(event);
             }
-        }
+        });
     }
 }
 
@@ -93,7 +119,10 @@ pub fn open<const N: usize, K: Chosen, R>(
     Ok((producers, Reader { reads, _engine: engine }))
 }
 
-impl<const N: usize, K: Chosen> Link<N> for Typed<K> {
+impl<const N: usize, K: Chosen> Link<N> for Typed<K>
+where
+    Reader<Subscriber<Payload<N>, K>>: Receiver<N>,
+{
     const MANY_PRODUCERS: bool = K::MANY;
     const BATCHES: bool = true;
     const SLEEPS: bool = true;

@@ -15,7 +15,7 @@ use crate::receipt::BatchReceipt;
 use crate::subscriber::At;
 use crate::topic::Inner;
 use crate::transaction::{Along, Transaction, TransactionError};
-use slipring_ring::{Batch as RingBatch, Closed, Iter, Multi, Ring, Sequence};
+use slipring_ring::{Batch as RingBatch, Closed, Iter, Multi, Ring, Sequence, Single};
 use std::cell::Cell;
 use std::fmt::{self, Display};
 use std::sync::Arc;
@@ -294,6 +294,33 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
         // Progress, as a poll is.
         held.link.see(held.group.now());
         Ok(())
+    }
+}
+
+impl<E: Send + Sync + 'static> GroupBatch<'_, E, Single> {
+    /// The events that are not committed, as two slices: up to the end of the buffer, and from its start; the second is
+    /// often empty. [`Commit::Auto`] does not see who reads them: commit the batch.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").single_producer().create()?;
+    /// let mut member = ticks.group("sums").join()?;
+    /// ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
+    /// let batch = member.poll(Duration::ZERO)?.unwrap();
+    /// let (head, tail) = batch.slices();
+    /// assert_eq!(head.iter().chain(tail).sum::<u64>(), 3);
+    /// batch.commit()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn slices(&self) -> (&[E], &[E]) {
+        match self.held.as_ref().map(|held| &held.events) {
+            None => (&[], &[]),
+            Some(Events::Ring(batch)) => batch.slices(),
+            Some(Events::Journal { kept, left, .. }) => (kept.batch(*left).1, &[]),
+        }
     }
 }
 

@@ -206,13 +206,6 @@ impl<E, K: Producers> Producer<E, K> {
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn make_room(&mut self, full: Full<'_>) -> Result<bool, PublishError> {
-        let lane = self.first.as_mut().expect("taken out by the drop only");
-        lane.make_room(&self.topic, full)
-    }
-
     /// Publishes one event where there was no room, or no topic any more, a moment ago.
     #[cold]
     #[inline(never)]
@@ -312,7 +305,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// The topic is closed, the partitioner names no partition, or what the policies of the topic refuse.
     #[inline]
     pub fn publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        self.publish_any(Full::Policy, fill)
+        self.publish_any::<true>(fill)
     }
 
     /// The same, but an error if the partition is full.
@@ -321,26 +314,60 @@ impl<E, K: Producers> Producer<E, K> {
     /// The partition is full, or as [`publish`](Self::publish).
     #[inline]
     pub fn try_publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        self.publish_any(Full::Refuse, fill)
+        self.publish_any::<false>(fill)
     }
 
     #[inline(always)]
-    fn publish_any(&mut self, full: Full<'_>, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+    fn publish_any<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let mut fill = fill;
-        while self.is_plain() {
+        if self.is_plain() {
             // No claim in hand and no address of the closure given away: nothing is written but the event and its position.
             fill = match self.ring().try_fill(fill) {
                 Ok(sequence) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
                 Err(fill) => fill,
             };
-            if !K::SINGLE {
-                break;
-            }
-            if !self.make_room(full)? {
-                return Ok(Receipt::dropped(self.topic.id, 0));
-            }
         }
-        self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event))
+        self.publish_slowly::<WAITS>(fill)
+    }
+
+    /// Where the straight way is none, or has no room. As long as this shows the closure to nobody before it calls it, the
+    /// compiler passes what the closure refers to, not where that stands: else each event would be stored once more.
+    #[inline(never)]
+    fn publish_slowly<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        let full = if WAITS { Full::Policy } else { Full::Refuse };
+        if !K::SINGLE {
+            return self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event));
+        }
+        let (to, beside) = self.reserve(full)?;
+        let Some(beside) = beside else { return Ok(Receipt::dropped(self.topic.id, to)) };
+        let lane = match to {
+            0 => self.first.as_mut().expect("taken out by the drop only"),
+            to => &mut self.more[to as usize - 1],
+        };
+        let offset = lane.fill(&self.topic, beside, fill)?;
+        let receipt = Receipt::new(self.topic.id, to, offset);
+        if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) }
+    }
+
+    /// Where the only producer's next event goes, and what goes with it: there is room for it then. Without the latter it
+    /// is to be dropped.
+    #[inline(never)]
+    fn reserve(&mut self, full: Full<'_>) -> Result<(u32, Option<Beside>), PublishError> {
+        let bytes = size_of::<E>() as u64;
+        let to = self.route(Route::Any, false)?;
+        if self.is_limited {
+            self.admit(full, 1, bytes)?;
+        }
+        let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
+        let lane = match to {
+            0 => self.first.as_mut().expect("taken out by the drop only"),
+            to => &mut self.more[to as usize - 1],
+        };
+        let room = lane.make_room(&self.topic, full);
+        if self.is_limited && !matches!(room, Ok(true)) {
+            self.give_back(1, bytes);
+        }
+        Ok((to, room?.then_some(Beside { now, mark: self.mark })))
     }
 
     /// The same, but waits no longer than until `deadline`.

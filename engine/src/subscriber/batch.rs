@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::partition::Partition;
 use crate::producer::Producers;
-use slipring_ring::{Batch as RingBatch, Events, Multi, Shared};
+use slipring_ring::{Batch as RingBatch, Events, Multi, Shared, Single};
 use std::fmt;
 
 /// Where an event stands.
@@ -73,6 +73,30 @@ impl<E, K: Producers> Batch<'_, E, K> {
 
     /// Ends the batch here: the same as dropping it, said aloud.
     pub fn commit(self) {}
+}
+
+impl<E> Batch<'_, E, Single> {
+    /// Everything that is left, as two slices: up to the end of the buffer, and from its start; the second is often empty.
+    /// All of it counts as read. For whoever adds up or copies many small events.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").single_producer().create()?;
+    /// let mut tape = ticks.subscribe("tape").poll()?;
+    /// ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
+    /// let mut batch = tape.poll(Duration::ZERO)?.unwrap();
+    /// let (head, tail) = batch.take_slices();
+    /// assert_eq!(head.iter().chain(tail).sum::<u64>(), 3);
+    /// # drop(batch);
+    /// # assert_eq!(tape.position(0), Some(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn take_slices(&mut self) -> (&[E], &[E]) {
+        self.batch.take_slices()
+    }
 }
 
 impl<'b, E, K: Producers> IntoIterator for &'b mut Batch<'_, E, K> {
