@@ -47,6 +47,8 @@ pub enum Command {
     Waits(WaitsArgs),
     /// The journal against bare writes and reads of the same bytes on the same disk
     Journal(JournalArgs),
+    /// Consume, transform, produce: exactly once against at least once, on one disk
+    Transform(TransformArgs),
     /// Walk a scenario over rates, capacities or payloads
     Sweep(SweepArgs),
     /// Compare two results, or two builds of this program
@@ -174,6 +176,29 @@ pub struct IdleArgs {
     /// How long nothing happens
     #[arg(long, value_parser = quantity::duration, default_value = "5s")]
     pub duration: Duration,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Options of `transform`.
+#[derive(Debug, Args)]
+pub struct TransformArgs {
+    /// Where the journal is made: the disk that is measured
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+    /// Messages of each round
+    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub messages: u64,
+    /// Messages of a batch
+    #[arg(long, default_value_t = 256)]
+    pub batch: usize,
+    /// Slots of each topic
+    #[arg(long, value_parser = quantity::capacity, default_value = "8192")]
+    pub capacity: usize,
+    /// How often each is measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: u64,
     /// Where results go.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -25,6 +25,7 @@ mod run;
 mod scenario;
 mod statistics;
 mod sweep;
+mod transform;
 mod wait_spec;
 mod waits;
 
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::command(&arguments),
         Command::Idle(arguments) => idle::command(&arguments),
         Command::Journal(arguments) => journal::command(&arguments),
+        Command::Transform(arguments) => transform::command(&arguments),
         Command::Doctor(arguments) => doctor::command(arguments.json),
         Command::Waits(arguments) => waits::command(&arguments),
         Command::Sweep(arguments) => sweep::command(&arguments),

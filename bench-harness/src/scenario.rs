@@ -39,9 +39,9 @@ pub enum Scenario {
     Message,
     /// One producer, and a group of one member, which commits each batch
     Group,
-    /// A durable topic (comes with the journal)
+    /// A durable topic (a command of its own: journal)
     Journal,
-    /// Consume, transform, produce (comes with delivery)
+    /// Consume, transform, produce (a command of its own: transform)
     Transform,
 }
 
@@ -207,8 +207,8 @@ impl Scenario {
   The work of topic, read by the only member of a group, which commits each
   batch, so that its cost over a bare poll can be read off."
             }
-            Self::Journal => "\n  A durable topic: publish, written, fsynced. Comes with the journal.",
-            Self::Transform => "\n  Consume, transform, produce in one atomic frame. Comes with delivery.",
+            Self::Journal => "\n  A durable topic: `bench-harness journal`.",
+            Self::Transform => "\n  Consume, transform, produce in one atomic frame: `bench-harness transform`.",
         }
     }
 
@@ -229,16 +229,16 @@ impl Scenario {
             Self::TopicMulti => "the same through a topic that takes many producers",
             Self::Message => "messages of 128 bytes with a key, through a topic of four partitions",
             Self::Group => "one producer and a group of one member, which commits each batch",
-            Self::Journal => "a durable topic (not there yet)",
-            Self::Transform => "consume, transform, produce (not there yet)",
+            Self::Journal => "a durable topic (`bench-harness journal`)",
+            Self::Transform => "consume, transform, produce (`bench-harness transform`)",
         }
     }
 
     /// What has to be built before this scenario can run, if anything.
     pub fn awaits(self) -> Option<&'static str> {
         match self {
-            Self::Journal => Some("the journal (durable topics)"),
-            Self::Transform => Some("transactions (consume, transform, produce)"),
+            Self::Journal => Some("a command of its own, `bench-harness journal`"),
+            Self::Transform => Some("a command of its own, `bench-harness transform`"),
             _ => None,
         }
     }

@@ -368,7 +368,7 @@ impl Identity {
         let names = |topic: &Inner<E, K>| (topic.name.clone(), self.name.clone());
         let mut history = self.history();
         let current = self.epoch.load(Ordering::Acquire);
-        if current != epoch {
+        if current != epoch && !no_epoch_check(producer.topic()) {
             let (topic, producer) = names(producer.topic());
             return Err(IdempotenceError::Fenced { topic, producer, epoch, current });
         }
@@ -408,6 +408,11 @@ impl Identity {
         }
         Ok(receipt)
     }
+}
+
+/// A fault for tests.
+fn no_epoch_check<E, K: Producers>(topic: &Inner<E, K>) -> bool {
+    topic.durable.as_ref().is_some_and(|durable| durable.journal().shared.options.sabotage().no_epoch_check)
 }
 
 /// Until the journal is no further behind than what it keeps of a name allows. With one partition it takes all in order.

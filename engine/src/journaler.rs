@@ -140,8 +140,11 @@ impl Journaling {
         clock: Arc<dyn Clock>,
         pace: Pace,
     ) -> Result<Arc<Self>, std::io::Error> {
+        let journal = writer.journal();
+        let no_epoch_check = journal.shared.options.sabotage().no_epoch_check;
+        let standings = Standings::new(no_epoch_check);
         let shared = Arc::new(Self {
-            journal: writer.journal(),
+            journal,
             bell: Arc::default(),
             catalogue: Mutex::new(state),
             mail: Mutex::new(Some(Vec::new())),
@@ -152,7 +155,7 @@ impl Journaling {
             waiter: Arc::new(Waiter::new()),
             over: Arc::default(),
             order: Mutex::default(),
-            standings: Standings::default(),
+            standings,
             ledgers: Ledgers::default(),
             bookmarks: Bookmarks::default(),
         });

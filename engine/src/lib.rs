@@ -36,6 +36,8 @@ mod error;
 mod event;
 mod graves;
 mod group;
+#[cfg(test)]
+mod history;
 mod identity;
 pub mod journal;
 mod journaler;

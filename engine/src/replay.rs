@@ -302,7 +302,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             // What ended without a sound is looked at now and then.
             let nap = Instant::now() + Duration::from_millis(if over { 1 } else { 50 });
             let until = deadline.map_or(nap, |deadline| deadline.min(nap));
-            if bell.wait(Some(until), moved).is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let _ = bell.wait(Some(until), moved);
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(Some(0));
             }
         }
@@ -372,6 +373,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 if at_end && joined.is_none() {
                     // Offsets that were only reserved are no backlog.
                     *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
+                }
+                if at_end {
+                    // What is visible and was not given is offsets without a record.
+                    part.next = part.next.max(visible_end);
                 }
                 match joined {
                     Some(consumer)
@@ -445,7 +450,7 @@ impl<E, K: Producers> Part<E, K> {
 
     fn has_more(&self, visible: Visible) -> bool {
         let position = match &self.mode {
-            Mode::Journal(reader, _) => reader.position(),
+            Mode::Journal(reader, _) => reader.position().max(self.next),
             Mode::Ring(consumer) => consumer.consumed().0,
             Mode::Over => return false,
         };

@@ -122,6 +122,11 @@ pub enum TransactionError {
 }
 
 impl TransactionError {
+    /// Whether less at once may go through.
+    pub(crate) fn is_too_much(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Publish(PublishError::BatchTooLarge { .. }))
+    }
+
     /// Whether a partition had no room: the same may go through later.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Publish(refused) if refused.is_full())
@@ -157,6 +162,16 @@ impl Transaction {
             overfull: false,
             patience: Duration::from_secs(30),
         }
+    }
+
+    /// An empty one of the same engine, with the same patience.
+    pub(crate) fn like(other: &Self) -> Self {
+        Self { patience: other.patience, ..Self::new(Arc::clone(&other.journaling)) }
+    }
+
+    /// Whether as much again as it has is likely to fit.
+    pub(crate) fn is_ample(&self) -> bool {
+        self.bytes <= self.journaling.journal.frame_limit() / 2 && self.outputs.iter().all(|output| output.is_ample())
     }
 
     /// How long a commit waits for room, 30 seconds unless told. It holds nothing meanwhile.
@@ -345,7 +360,14 @@ impl Transaction {
             output.claim(&mut claims)?;
         }
         let Claims { mut frame, held, parts, receipts } = claims;
-        (along.put)(&mut frame);
+        if self.journaling.journal.shared.options.sabotage().commit_before_frame {
+            let mut early = FrameBuilder::new();
+            (along.put)(&mut early);
+            let committed = self.journaling.commit(early);
+            committed.map_err(|cause| TransactionError::Refused { cause })?;
+        } else {
+            (along.put)(&mut frame);
+        }
         match self.journaling.transact(order, Handed { parts, frame, decide: (along.decide)() }) {
             Outcome::Durable => {
                 held.into_iter().for_each(|claim| claim.publish());
@@ -394,6 +416,8 @@ trait Output: Send {
     fn clear(&mut self);
     /// Forgets the last event of this partition. The bytes that it took.
     fn take_back(&mut self, partition: usize) -> usize;
+    /// Whether no partition's events fill half of its ring.
+    fn is_ample(&self) -> bool;
     /// Whether a claim in each partition would be likely to find room.
     fn has_room(&self) -> bool;
     /// Claims what it needs, and fills that.
@@ -467,6 +491,11 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
         let before = ends.last().copied().unwrap_or(0);
         bytes.truncate(before);
         end - before + RECORD + if ends.is_empty() { RUN } else { 0 }
+    }
+
+    fn is_ample(&self) -> bool {
+        let half = self.producer.largest_batch() / 2;
+        self.parts.iter().all(|buffer| buffer.ends.len() <= half)
     }
 
     fn has_room(&self) -> bool {

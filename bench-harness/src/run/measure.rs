@@ -59,7 +59,7 @@ pub fn shape(load: &LoadArgs, cores: usize) -> Result<Shape, Failure> {
     };
     if let Some(missing) = scenario.awaits() {
         return Err(Failure::usage(format!(
-            "`{}` can't be measured yet: it comes with {missing}. There are spsc, mpsc, fanout, pipeline, diamond, work-sharing, ping-pong, idle-wake and topic.",
+            "`{}` can't be measured here: it comes with {missing}. There are spsc, mpsc, fanout, pipeline, diamond, work-sharing, ping-pong, idle-wake and topic.",
             scenario.name()
         )));
     }

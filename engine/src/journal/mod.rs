@@ -146,6 +146,8 @@ pub(crate) struct Sabotage {
     pub forget_producers: bool,
     pub forget_ids: bool,
     pub join_at_a_past_slot: bool,
+    pub commit_before_frame: bool,
+    pub no_epoch_check: bool,
 }
 
 impl Options {

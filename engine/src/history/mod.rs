@@ -1,0 +1,189 @@
+//! Histories: producers and transactions at work on a disk that loses its power again and again, and a checker that
+//! compares what they were told with what is there afterwards.
+//!
+//! It stands inside the crate because it turns faults on that nobody else should be able to: each must be found.
+
+mod bank;
+mod senders;
+
+use crate::journal::simulated::{Fault, SimulatedDisk};
+use crate::journal::{Options, Sabotage};
+use crate::{Engine, ManualClock, Replay, Topic, TopicError};
+use std::fmt::Display;
+use std::time::Duration;
+
+/// What must never be, and what was.
+type Violation = String;
+
+/// A call that the power cut refused ends a life; a promise that was broken ends the history.
+enum Stop {
+    Power(String),
+    Broken(Violation),
+}
+
+type Step<T = ()> = Result<T, Stop>;
+
+/// Any refusal, which must come from the power cut.
+fn power(refused: impl Display) -> Stop {
+    Stop::Power(refused.to_string())
+}
+
+fn broken(what: impl Into<String>) -> Stop {
+    Stop::Broken(what.into())
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Step {
+    if holds { Ok(()) } else { Err(broken(what())) }
+}
+
+/// A small generator.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// Somebody with things to do, and a memory that no crash touches.
+trait Actor {
+    /// Opens what it needs in a new life, after it has looked at what is there.
+    fn begin(&mut self, engine: &Engine) -> Step;
+    /// Does one thing.
+    fn act(&mut self, dice: &mut Dice) -> Step;
+    /// Does all that is left, in a life that is not cut short.
+    fn finish(&mut self) -> Step;
+    /// Drops what it holds of the engine.
+    fn end(&mut self);
+    /// What must be true of what is there, whatever happened; and if all was finished.
+    fn audit(&self, engine: &Engine, finished: bool) -> Step;
+}
+
+fn engine(disk: &SimulatedDisk, clock: &ManualClock, sabotage: Sabotage) -> Result<Engine, TopicError> {
+    let options = Options { segment_size: 1 << 18, sabotage, ..Options::default() };
+    Engine::builder().journal_in(disk.clone()).journal_options(options).clock(clock.clone()).build()
+}
+
+/// All events that are there.
+fn read_all<E: Send + Sync + 'static>(topic: &Topic<E>, mut each: impl FnMut(&E, crate::At)) -> Step {
+    let mut replay: Replay<E> = topic.replay("auditor").open().map_err(power)?;
+    loop {
+        let live = replay.is_live();
+        match replay.read(Duration::ZERO, &mut each).map_err(power)? {
+            Some(0) if live => return Ok(()),
+            None => return Err(power("the topic has ended")),
+            Some(_) => {}
+        }
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Some lives that end in power cuts, and one that does not. How many cuts there were, or what was broken.
+fn history(seed: u64, sabotage: Sabotage, actors: &mut [Box<dyn Actor>]) -> Result<u64, Violation> {
+    let (clock, mut dice) = (ManualClock::new(), Dice(seed));
+    let mut disk = SimulatedDisk::new();
+    let mut cuts = 0;
+    for life in 0..6 {
+        let is_last = life == 5;
+        if !is_last {
+            disk.fail_at(disk.calls() + 3 + dice.roll(60), Fault::PowerCut);
+        }
+        let lived = live(&disk, &clock, sabotage, actors, &mut dice, is_last);
+        let about = |what: &str| format!("seed {seed}, life {life}: {what}");
+        match lived {
+            Err(Stop::Broken(what)) => return Err(about(&what)),
+            Err(Stop::Power(refused)) if is_last => return Err(about(&format!("refused without a cause: {refused}"))),
+            Err(Stop::Power(_)) => cuts += 1,
+            Ok(()) => {}
+        }
+        if !is_last {
+            disk = disk.crash(dice.roll(u64::MAX));
+        }
+        // Looked at on a copy, so that the next life begins with what the crash has left.
+        let look = || -> Step {
+            let engine = engine(&disk.copy(), &clock, Sabotage::default()).map_err(power)?;
+            actors.iter().try_for_each(|actor| actor.audit(&engine, is_last))?;
+            engine.shutdown(LONG);
+            Ok(())
+        };
+        look().map_err(|stop| match stop {
+            Stop::Broken(what) | Stop::Power(what) => about(&what),
+        })?;
+    }
+    Ok(cuts)
+}
+
+fn live(
+    disk: &SimulatedDisk,
+    clock: &ManualClock,
+    sabotage: Sabotage,
+    actors: &mut [Box<dyn Actor>],
+    dice: &mut Dice,
+    is_last: bool,
+) -> Step {
+    let engine = engine(disk, clock, sabotage).map_err(power)?;
+    let lived = (|| {
+        actors.iter_mut().try_for_each(|actor| actor.begin(&engine))?;
+        for _ in 0..40 + dice.roll(80) {
+            let who = dice.roll(actors.len() as u64) as usize;
+            actors[who].act(dice)?;
+            clock.advance(Duration::from_millis(dice.roll(20)));
+        }
+        if is_last { actors.iter_mut().try_for_each(|actor| actor.finish()) } else { Ok(()) }
+    })();
+    actors.iter_mut().for_each(|actor| actor.end());
+    // Sometimes in good order, sometimes in the middle of it all.
+    if is_last || dice.roll(3) == 0 {
+        engine.shutdown(LONG);
+    }
+    lived
+}
+
+/// Histories until one is broken, or all have held.
+fn histories(seeds: std::ops::Range<u64>, sabotage: Sabotage) -> Result<u64, Violation> {
+    let mut cuts = 0;
+    for seed in seeds {
+        let mut actors: Vec<Box<dyn Actor>> = vec![
+            Box::new(bank::Bank::default()),
+            Box::new(senders::Named::default()),
+            Box::new(senders::Ids::default()),
+        ];
+        cuts += history(seed * 7919 + 1, sabotage, &mut actors)?;
+    }
+    Ok(cuts)
+}
+
+/// `SLIPRING_HISTORIES=1000` is the soak.
+#[test]
+fn what_was_promised_holds_through_every_history() {
+    let seeds = std::env::var("SLIPRING_HISTORIES").map_or(25, |seeds| seeds.parse().unwrap());
+    let cuts = histories(0..seeds, Sabotage::default()).unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(cuts > seeds * 2, "{cuts} cuts in {seeds} histories");
+}
+
+fn is_found(sabotage: Sabotage, by: &str) {
+    let found = histories(0..400, sabotage).expect_err("a fault that nobody found");
+    assert!(found.contains(by), "{found}");
+}
+
+#[test]
+fn an_input_that_is_committed_before_its_outputs_is_found() {
+    is_found(Sabotage { commit_before_frame: true, ..Sabotage::default() }, "booked");
+}
+
+#[test]
+fn a_commit_whose_epoch_nobody_looks_at_is_found() {
+    is_found(Sabotage { no_epoch_check: true, ..Sabotage::default() }, "fenced");
+}
+
+#[test]
+fn sequences_that_are_not_restored_are_found() {
+    is_found(Sabotage { forget_producers: true, ..Sabotage::default() }, "sequence");
+}
+
+#[test]
+fn ids_that_are_not_restored_are_found() {
+    is_found(Sabotage { forget_ids: true, ..Sabotage::default() }, "id ");
+}

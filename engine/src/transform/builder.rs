@@ -1,0 +1,80 @@
+//! A transform's settings, and its opening.
+
+use super::{Holder, Input, Transform, TransformError, partition_of, reader_name};
+use crate::durable::what;
+use crate::error::{SubscribeError, check_name};
+use crate::producer::Producers;
+use crate::replay::ReplayError;
+use crate::topic::Inner;
+use crate::transaction::Transaction;
+use slipring_ring::Multi;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Settings of a [`Transform`].
+pub struct TransformBuilder<E, K: Producers = Multi> {
+    topic: Arc<Inner<E, K>>,
+    name: String,
+    batch: usize,
+    latest: bool,
+    patience: Duration,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
+    pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
+        Self { topic, name, batch: 256, latest: false, patience: Duration::from_secs(30) }
+    }
+
+    /// The most events of one transaction; 256 unless told.
+    pub fn batch(mut self, events: usize) -> Self {
+        self.batch = events.max(1);
+        self
+    }
+
+    /// Begins with what comes, in partitions where the name has committed nothing yet; else with the earliest event that
+    /// the journal keeps.
+    pub fn latest(mut self) -> Self {
+        self.latest = true;
+        self
+    }
+
+    /// How long a commit waits for room in its outputs; 30 seconds unless told.
+    pub fn patience(mut self, limit: Duration) -> Self {
+        self.patience = limit;
+        self
+    }
+
+    /// Opens it, and fences whoever has the same name on this topic.
+    ///
+    /// # Errors
+    /// The topic is not durable, or the name is no name.
+    pub fn open(self) -> Result<Transform<E, K>, TransformError> {
+        let Self { topic, name, batch, latest, patience } = self;
+        let Some(durable) = &topic.durable else {
+            return Err(ReplayError::NotDurable { topic: topic.name.clone() }.into());
+        };
+        let refused = |cause: String| TransformError::Refused { name: name.clone(), cause };
+        check_name(&reader_name(&name)).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
+        let journaling = &durable.journaling;
+        let at = (name.clone(), durable.id(0).topic);
+        let recorded = {
+            let state = journaling.catalogue();
+            let known = state.values(what::TRANSFORMS).filter_map(|(key, value)| {
+                Some((partition_of(key, &name, at.1)?, u64::from_le_bytes(value.try_into().ok()?)))
+            });
+            known.collect()
+        };
+        let (epoch, mut offsets) = journaling.standings.take_over(at.clone(), recorded);
+        if latest {
+            for partition in topic.partitions().iter() {
+                let next = partition.ring.positions().published.0;
+                offsets.entry(partition.index).or_insert(next);
+            }
+        }
+        let mut transaction = Transaction::new(Arc::clone(journaling));
+        transaction.patience(patience);
+        let holder = Holder { journaling: Arc::clone(journaling), topic: topic.name.clone(), at, epoch };
+        let input = Input { topic, name, offsets, batch, replay: None };
+        Ok(Transform { input, holder, transaction })
+    }
+}

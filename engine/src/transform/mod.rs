@@ -1,0 +1,264 @@
+//! Exactly once: reading a durable topic, and publishing what comes of it in the same frame as how far it was read.
+
+mod builder;
+mod run;
+mod standing;
+
+pub use builder::TransformBuilder;
+pub use run::{Outputs, TransformEnd, TransformRun};
+pub(crate) use standing::Standings;
+
+use crate::durable::what;
+use crate::error::TopicError;
+use crate::journal::{FrameBuilder, Visible};
+use crate::journaler::Journaling;
+use crate::producer::Producers;
+use crate::replay::{Replay, ReplayBuilder, ReplayError};
+use crate::subscriber::{At, StartAt};
+use crate::topic::Inner;
+use crate::transaction::{Along, Transaction, TransactionError};
+use slipring_ring::Multi;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What it is called among the consumers of its input.
+fn reader_name(name: &str) -> String {
+    format!("transform.{name}")
+}
+
+/// Keys of [`what::TRANSFORMS`]; a value is the next offset.
+fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
+    [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
+}
+
+fn partition_of(key: &[u8], name: &str, topic: u32) -> Option<u32> {
+    let (number, rest) = key.split_first_chunk()?;
+    let (partition, known) = rest.split_first_chunk()?;
+    (u32::from_le_bytes(*number) == topic && known == name.as_bytes()).then(|| u32::from_le_bytes(*partition))
+}
+
+/// A transform cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransformError {
+    /// A topic is not there, or is another one.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The name is no name, or no thread could be started.
+    #[error("transform {name:?}: {cause}")]
+    Refused {
+        /// The name.
+        name: String,
+        /// Why.
+        cause: String,
+    },
+    /// The input cannot be read.
+    #[error(transparent)]
+    Input(#[from] ReplayError),
+    /// The handler failed on this event. Nothing of its batch was published or committed: it is read again.
+    #[error("transform {name:?} failed at {offset} of partition {partition}: {cause}")]
+    Handler {
+        /// The name.
+        name: String,
+        /// The input's partition.
+        partition: u32,
+        /// The event's offset.
+        offset: u64,
+        /// What the handler said.
+        cause: String,
+    },
+    /// The handler panicked. Nothing of its batch was published or committed.
+    #[error("transform {name:?} panicked: {cause}")]
+    Panicked {
+        /// The name.
+        name: String,
+        /// What it said.
+        cause: String,
+    },
+    /// The batch was not committed.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
+}
+
+/// Reads a durable topic, and publishes what comes of each batch in one frame with how far it was read: each event counts
+/// exactly once, whatever crashes between.
+///
+/// ```
+/// use slipring::{Engine, TransactionError, journal::simulated::SimulatedDisk};
+/// use std::time::Duration;
+/// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+/// let transfers = engine.topic::<[i64; 3]>("transfers").durable().create()?;
+/// let accounts = engine.topic::<i64>("accounts").partitions(8).durable().create()?;
+/// transfers.producer().create()?.publish(|transfer| *transfer = [1, 2, 50])?;
+///
+/// let mut bank = transfers.transform("bank").open()?;
+/// bank.step(Duration::from_secs(5), |[from, to, amount], _, out| {
+///     out.publish_to(&accounts, *from as u32, |change| *change = -amount)?;
+///     out.publish_to(&accounts, *to as u32, |change| *change = *amount)
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Who may commit
+/// Whoever opened the name last: an older one gets [`Fenced`](TransactionError::Fenced), and nothing of it is written. Names
+/// of transforms have nothing to do with names of groups.
+///
+/// # What does not count
+/// What the handler does besides publishing is done again when a batch is read again.
+pub struct Transform<E: Send + Sync + 'static, K: Producers = Multi> {
+    input: Input<E, K>,
+    holder: Holder,
+    transaction: Transaction,
+}
+
+/// Offsets that come next, by partition.
+type Nexts = BTreeMap<u32, u64>;
+
+/// Who may commit, and under which name.
+#[derive(Clone)]
+struct Holder {
+    journaling: Arc<Journaling>,
+    topic: String,
+    at: (String, u32),
+    epoch: u64,
+}
+
+impl Holder {
+    fn fenced(&self) -> TransactionError {
+        TransactionError::Fenced { name: self.at.0.clone(), topic: self.topic.clone() }
+    }
+
+    fn is_held(&self) -> bool {
+        self.journaling.standings.is_held(&self.at, self.epoch)
+    }
+
+    /// Publishes what the transaction has, together with how far was read.
+    fn commit(&self, transaction: &mut Transaction, read: &Nexts) -> Result<(), TransactionError> {
+        let put = |frame: &mut FrameBuilder| {
+            for (partition, next) in read {
+                frame.put(what::TRANSFORMS, &key(&self.at.0, self.at.1, *partition), &next.to_le_bytes());
+            }
+        };
+        let decide = || -> Box<dyn FnOnce() -> bool + Send> {
+            let (journaling, at, epoch) = (Arc::downgrade(&self.journaling), self.at.clone(), self.epoch);
+            let read = read.clone();
+            Box::new(move || journaling.upgrade().is_some_and(|it| it.standings.move_on(&at, epoch, read)))
+        };
+        let committed = transaction.commit_along(&Along { put: &put, decide: &decide });
+        if committed.is_err() && !self.is_held() {
+            return Err(self.fenced());
+        }
+        committed.map(drop)
+    }
+}
+
+/// Reads batches, on from what is committed.
+struct Input<E: Send + Sync + 'static, K: Producers> {
+    topic: Arc<Inner<E, K>>,
+    name: String,
+    /// The next offset of each partition that is not committed.
+    offsets: Nexts,
+    batch: usize,
+    /// For how many partitions it was opened; none after a failure.
+    replay: Option<(usize, Replay<E, K>)>,
+}
+
+/// A batch that was read: how many events, and what comes next in which partition.
+type Read = (usize, Option<(u32, u64)>);
+
+impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
+    fn open(&self) -> Result<(usize, Replay<E, K>), TransformError> {
+        let journal = self.topic.durable.as_ref().map(|durable| (durable, durable.journal()));
+        let partitions = self.topic.partitions().len();
+        let from = (0..partitions as u32).map(|index| {
+            let start = || Some(journal?.1.extent(journal?.0.id(index))?.start);
+            self.offsets.get(&index).copied().or_else(start).unwrap_or(0)
+        });
+        // One journal: what is written before a frame survives whatever that survives.
+        let replay = ReplayBuilder::new(Arc::clone(&self.topic), reader_name(&self.name));
+        let replay = replay.start(StartAt::Offsets(from.collect())).visible(Visible::Written).open()?;
+        Ok((partitions, replay))
+    }
+
+    /// Whether it goes on where it is, and not at what is committed.
+    fn goes_on(&self) -> bool {
+        let known = self.topic.count.load(Ordering::Acquire);
+        self.replay.as_ref().is_some_and(|(partitions, _)| *partitions == known)
+    }
+
+    /// Hands the events of one batch to `f`; none once the topic was closed and all was read.
+    fn read<X: Display>(
+        &mut self,
+        limit: Duration,
+        transaction: &mut Transaction,
+        mut f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
+    ) -> Result<Option<Read>, TransformError> {
+        let goes_on = self.goes_on();
+        // Taken out: what fails or panics begins anew, at what is committed.
+        let (partitions, mut replay) = match self.replay.take() {
+            Some(replay) if goes_on => replay,
+            _ => self.open()?,
+        };
+        let (mut failed, mut last) = (None, None);
+        let read = replay.read_part(limit, Some(self.batch), |event, at| {
+            if failed.is_none() {
+                failed = f(event, at, transaction).err().map(|cause| (at, cause.to_string()));
+                last = Some((at.partition, at.offset + 1));
+            }
+        })?;
+        if let Some((at, cause)) = failed {
+            let name = self.name.clone();
+            return Err(TransformError::Handler { name, partition: at.partition, offset: at.offset, cause });
+        }
+        self.replay = Some((partitions, replay));
+        Ok(read.map(|read| (read, last)))
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Transform<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transform {:?} of {:?}", self.input.name, self.holder.topic)
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
+    /// The next offset of a partition that is not committed; none if nothing is.
+    pub fn committed(&self, partition: u32) -> Option<u64> {
+        self.input.offsets.get(&partition).copied()
+    }
+
+    /// Reads one batch, of one partition, hands its events to `f`, and commits what that published together with how far
+    /// was read. Waits no longer than `limit` for events. Returns how many it were; none once the topic was closed and all
+    /// was read.
+    ///
+    /// It returns when the batch is durable. [`run`](Self::run) reads on meanwhile, and is many times as fast.
+    ///
+    /// If it fails or panics nothing is published or committed, and the next call reads the same events again.
+    ///
+    /// # Errors
+    /// `f` failed, the input cannot be read, or the transaction was not committed.
+    pub fn step<X: Display>(
+        &mut self,
+        limit: Duration,
+        f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
+    ) -> Result<Option<usize>, TransformError> {
+        let Self { input, holder, transaction } = self;
+        transaction.clear();
+        if !holder.is_held() {
+            // Its successor reads under the same name.
+            input.replay = None;
+            return Err(holder.fenced().into());
+        }
+        let Some((read, last)) = input.read(limit, transaction, f)? else { return Ok(None) };
+        if let Some(last) = last {
+            let replay = input.replay.take();
+            holder.commit(transaction, &Nexts::from([last]))?;
+            input.offsets.insert(last.0, last.1);
+            input.replay = replay;
+        }
+        Ok(Some(read))
+    }
+}

@@ -1,0 +1,362 @@
+//! A transform on threads of its own: one reads and transforms, the other one commits.
+//!
+//! While a transaction is on its way to the disk the next one is filled, with as many batches as there are by then: so a
+//! sync is shared by many batches, and the reader does not wait for it.
+
+use super::{Holder, Input, Nexts, Transform, TransformError};
+use crate::message::Message;
+use crate::producer::Producers;
+use crate::record::Record;
+use crate::subscriber::At;
+use crate::threads::{StartError, caught};
+use crate::topic::Topic;
+use crate::transaction::{Transaction, TransactionError};
+use slipring_ring::Multi;
+use std::borrow::Borrow;
+use std::fmt::{self, Display};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How often a thread looks whether it was stopped.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
+    /// Does so on threads of its own, with `output` at hand, until the input was closed and is read, or something fails.
+    /// A commit that finds no room is tried again.
+    ///
+    /// While a commit is on its way to the disk the next batches are read, and committed together: each with its input, all
+    /// of them or none. Where `f` fails on a batch that was read ahead, those before it are committed, and it is read and
+    /// handed to `f` once more by itself.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn run<O: Send + Sync + 'static, P: Producers, X: Display>(
+        mut self,
+        output: Topic<O, P>,
+        mut f: impl FnMut(&E, At, &mut Outputs<'_, O, P>) -> Result<(), X> + Send + 'static,
+    ) -> Result<TransformRun, TransformError> {
+        let run = TransformRun::default();
+        let (running, told) = (run.clone(), run.clone());
+        let threads = self.input.topic.threads.clone();
+        let (thread, name) = (self.input.name.clone(), self.input.name.clone());
+        let life = move |()| {
+            let mut life = move || {
+                self.drive(!P::SINGLE, &told.shared.stopped, |event, at, transaction| {
+                    f(event, at, &mut Outputs { transaction, topic: &output })
+                })
+            };
+            let end = caught(&mut life)
+                .unwrap_or_else(|cause| TransformEnd::Failed(Arc::new(TransformError::Panicked { name, cause })));
+            // Its own clean-up may panic.
+            let _ = caught(move || drop(life));
+            running.end(end);
+        };
+        threads.start(&thread, None, || (), life).map_err(|cause| TransformError::Refused {
+            name: thread.clone(),
+            cause: match cause {
+                StartError::Pin(cause) => cause.to_string(),
+                StartError::Thread(cause) => cause.to_string(),
+                StartError::Panicked(cause) => cause,
+            },
+        })?;
+        Ok(run)
+    }
+}
+/// Batches, and how far was read with them.
+struct Job {
+    transaction: Transaction,
+    read: Nexts,
+    batches: usize,
+}
+
+impl Job {
+    fn of(mut transaction: Transaction) -> Self {
+        transaction.clear();
+        Self { transaction, read: Nexts::new(), batches: 0 }
+    }
+}
+
+/// Commits one job after the other.
+fn commit_all(
+    holder: &Holder,
+    jobs: &Receiver<Job>,
+    tell: &SyncSender<(Job, Result<(), TransactionError>)>,
+    gives_up: &dyn Fn() -> bool,
+) {
+    while let Ok(mut job) = jobs.recv() {
+        let outcome = loop {
+            match holder.commit(&mut job.transaction, &job.read) {
+                Err(refused) if refused.is_full() && !gives_up() => {}
+                outcome => break outcome,
+            }
+        };
+        if tell.send((job, outcome)).is_err() {
+            return;
+        }
+    }
+}
+
+/// The one that reads.
+struct Reader<'t, E: Send + Sync + 'static, K: Producers> {
+    input: &'t mut Input<E, K>,
+    holder: &'t Holder,
+    work: SyncSender<Job>,
+    done: Receiver<(Job, Result<(), TransactionError>)>,
+    /// Is filled.
+    job: Job,
+    /// None while it is on its way to the disk.
+    spare: Option<Transaction>,
+    /// So many batches are to be committed each by itself.
+    careful: usize,
+    reads_ahead: bool,
+    over: &'t AtomicBool,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Drop for Reader<'_, E, K> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
+    /// `reads_ahead`: whether a second transaction can publish into the same topic.
+    fn drive<X: Display>(
+        &mut self,
+        reads_ahead: bool,
+        stopped: &AtomicBool,
+        f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
+    ) -> TransformEnd {
+        let Self { input, holder, transaction } = self;
+        let (holder, over) = (&*holder, AtomicBool::new(false));
+        let fresh = || Transaction::like(transaction);
+        let (job, spare) = (Job::of(fresh()), Some(fresh()));
+        std::thread::scope(|scope| {
+            let (work, jobs) = sync_channel(1);
+            let (tell, done) = sync_channel(1);
+            let reader = Reader { input, holder, work, done, job, spare, careful: 0, reads_ahead, over: &over };
+            let over = &over;
+            let gives_up = move || stopped.load(Ordering::Acquire) || over.load(Ordering::Acquire);
+            let thread = std::thread::Builder::new().name("slipring-commit".to_owned());
+            let started = thread.spawn_scoped(scope, move || commit_all(holder, &jobs, &tell, &gives_up));
+            if let Err(cause) = started {
+                let (name, cause) = (holder.at.0.clone(), cause.to_string());
+                return TransformEnd::Failed(Arc::new(TransformError::Refused { name, cause }));
+            }
+            reader.read_on(stopped, f).unwrap_or_else(|refused| TransformEnd::Failed(Arc::new(refused)))
+        })
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Reader<'_, E, K> {
+    fn read_on<X: Display>(
+        mut self,
+        stopped: &AtomicBool,
+        mut f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
+    ) -> Result<TransformEnd, TransformError> {
+        loop {
+            self.settle(false)?;
+            if stopped.load(Ordering::Acquire) {
+                self.flush()?;
+                return Ok(TransformEnd::Stopped);
+            }
+            if self.job.batches > 0 && self.spare.is_some() {
+                self.hand_over();
+            }
+            let alone = self.careful > 0 || !self.reads_ahead;
+            // Where it is opened anew it begins at what is committed.
+            let is_full = self.job.batches > 0 && !self.job.transaction.is_ample();
+            if alone || is_full || !self.input.goes_on() {
+                self.flush()?;
+            }
+            if !self.holder.is_held() {
+                return Err(self.holder.fenced().into());
+            }
+            let limit = if self.job.batches == 0 { LOOK } else { Duration::ZERO };
+            match self.input.read(limit, &mut self.job.transaction, &mut f) {
+                Ok(None) => {
+                    self.flush()?;
+                    return Ok(TransformEnd::Finished);
+                }
+                Ok(Some((_, Some((partition, next))))) => {
+                    self.job.read.insert(partition, next);
+                    self.job.batches += 1;
+                    self.careful = self.careful.saturating_sub(1);
+                }
+                Ok(Some((_, None))) if self.job.batches > 0 => self.settle(true)?,
+                Ok(Some((_, None))) => {}
+                Err(TransformError::Handler { .. }) if !alone => {
+                    // Perhaps there was too much in one transaction, or it had not what the other one has.
+                    self.reads_ahead &= self.job.batches > 0;
+                    self.read_again(1)?;
+                }
+                Err(refused) => return Err(refused),
+            }
+        }
+    }
+
+    /// Gives up what is not handed over: that and `more` batches are read again, each by itself.
+    fn read_again(&mut self, more: usize) -> Result<(), TransformError> {
+        self.careful += self.job.batches + more;
+        self.input.replay = None;
+        let fresh = Transaction::like(&self.job.transaction);
+        let given_up = std::mem::replace(&mut self.job, Job::of(fresh));
+        if self.spare.is_none() {
+            self.settle(true)?;
+        }
+        // It has its producers.
+        if let Some(first) = self.spare.replace(given_up.transaction) {
+            self.job = Job::of(first);
+        }
+        Ok(())
+    }
+
+    /// Takes in what became of the job that is on its way.
+    fn settle(&mut self, waits: bool) -> Result<(), TransformError> {
+        if self.spare.is_some() {
+            return Ok(());
+        }
+        let done = if waits { self.done.recv().ok() } else { self.done.try_recv().ok() };
+        let (job, outcome) = match done {
+            Some(done) => done,
+            None if waits => {
+                let cause = "a commit panicked: can its events be read back?".to_owned();
+                return Err(TransformError::Panicked { name: self.input.name.clone(), cause });
+            }
+            None => return Ok(()),
+        };
+        self.spare = Some(Job::of(job.transaction).transaction);
+        match outcome {
+            Ok(()) => self.input.offsets.extend(job.read),
+            Err(refused) if job.batches > 1 && refused.is_too_much() => self.read_again(job.batches)?,
+            Err(refused) => return Err(refused.into()),
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            let job = std::mem::replace(&mut self.job, Job::of(spare));
+            // Refused when the other thread has panicked: `settle` says so.
+            let _ = self.work.send(job);
+        }
+    }
+
+    /// Commits all that was read, and waits for it.
+    fn flush(&mut self) -> Result<(), TransformError> {
+        self.settle(true)?;
+        if self.job.batches > 0 {
+            self.hand_over();
+            self.settle(true)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a [managed transform](Transform::run) publishes into.
+#[derive(Debug)]
+pub struct Outputs<'t, O: Send + Sync + 'static, P: Producers = Multi> {
+    transaction: &'t mut Transaction,
+    topic: &'t Topic<O, P>,
+}
+
+impl<O: Send + Sync + 'static, P: Producers> Outputs<'_, O, P> {
+    /// An event without a key.
+    ///
+    /// # Errors
+    /// As [`Transaction::publish`].
+    pub fn publish(&mut self, fill: impl FnOnce(&mut O)) -> Result<(), TransactionError> {
+        self.transaction.publish(self.topic, fill)
+    }
+
+    /// An event that goes where its key belongs.
+    ///
+    /// # Errors
+    /// As [`Transaction::publish`].
+    pub fn publish_key(&mut self, key: &[u8], fill: impl FnOnce(&mut O)) -> Result<(), TransactionError> {
+        self.transaction.publish_key(self.topic, key, fill)
+    }
+
+    /// An event for this partition.
+    ///
+    /// # Errors
+    /// As [`Transaction::publish_to`].
+    pub fn publish_to(&mut self, partition: u32, fill: impl FnOnce(&mut O)) -> Result<(), TransactionError> {
+        self.transaction.publish_to(self.topic, partition, fill)
+    }
+
+    /// The whole transaction, for events of other topics.
+    pub fn transaction(&mut self) -> &mut Transaction {
+        self.transaction
+    }
+}
+
+impl<P: Producers> Outputs<'_, Message, P> {
+    /// A message.
+    ///
+    /// # Errors
+    /// As [`Transaction::send`].
+    pub fn send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<(), TransactionError> {
+        self.transaction.send(self.topic, record)
+    }
+}
+
+/// How a managed transform ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TransformEnd {
+    /// The input was closed, and all of it is read and committed.
+    Finished,
+    /// It was told to stop.
+    Stopped,
+    /// It could not go on; what was committed stays.
+    Failed(Arc<TransformError>),
+}
+
+/// A managed transform. Dropping this handle stops nothing.
+#[derive(Clone, Default)]
+pub struct TransformRun {
+    shared: Arc<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    stopped: AtomicBool,
+    ended: Mutex<Option<TransformEnd>>,
+    told: Condvar,
+}
+
+impl fmt::Debug for TransformRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TransformRun").field(&self.ended()).finish()
+    }
+}
+
+impl TransformRun {
+    fn end(&self, end: TransformEnd) {
+        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        self.shared.told.notify_all();
+    }
+
+    /// Tells it to end after the batch that it is at. Does not wait for that.
+    pub fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::Release);
+    }
+
+    /// How it ended; none while it runs.
+    pub fn ended(&self) -> Option<TransformEnd> {
+        self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it has ended. Not to be called by the handler.
+    pub fn wait(&self) -> TransformEnd {
+        let mut ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(end) = &*ended {
+                return end.clone();
+            }
+            ended = self.shared.told.wait(ended).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
