@@ -25,6 +25,9 @@ pub enum Overflow {
 /// [`TopicBuilder::slow`](crate::TopicBuilder::slow) for all of a topic, or
 /// [`SubscriberBuilder::slow`](crate::SubscriberBuilder::slow) for one. Groups are waited for unless they
 /// [spill](crate::GroupBuilder::spill).
+///
+/// A reader of a durable topic may spill, too: leave the ring when it is in the way, and go on from the journal until it has
+/// caught up. That is a [replay](crate::Topic::replay), which may as well begin at the latest event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Slow {
