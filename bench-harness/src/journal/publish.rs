@@ -71,7 +71,8 @@ fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, coun
         }
         // A full ring would be another measurement.
         let number = number as u64;
-        producer.try_publish(|tick| *tick = [number; MESSAGE / 8]).map_err(|error| refused(&error))?;
+        let published = producer.try_publish(|tick| *tick = [number; MESSAGE / 8]);
+        published.map_err(|error| Failure::Invalid(error.to_string()))?;
         *late = u32::try_from(clock.now() - due).unwrap_or(u32::MAX);
     }
     Ok(Run { begun, late })
