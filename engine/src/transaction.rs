@@ -327,10 +327,6 @@ impl Transaction {
         Arc::ptr_eq(&self.journaling, journaling)
     }
 
-    pub(crate) fn limit(&self) -> Duration {
-        self.patience
-    }
-
     pub(crate) fn commit_along(&mut self, along: &Along<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
         let deadline = Instant::now().checked_add(self.patience);
         loop {

@@ -20,7 +20,7 @@ use std::cell::Cell;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Events of one partition, in order, in a member's hands. Dropped without commit, they are read again, unless the
 /// group [commits](crate::Commit) otherwise.
@@ -51,6 +51,9 @@ where
     /// All below was handed out, and whoever handled it came back for more.
     pub(super) handled: Cell<u64>,
 }
+
+/// How long a transaction waits for its input to be in the journal, which writes it as fast as the disk lets it.
+const WRITTEN: Duration = Duration::from_secs(30);
 
 /// Where a batch's events stand.
 pub(super) enum Events<'m, E, K: Producers> {
@@ -142,7 +145,7 @@ impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
         if self.commit != Commit::AtMostOnce {
             // The frame comes after its input in the journal: what a power cut takes of that it takes of the frame, too.
             let written = durable.acks.positions(self.name.partition);
-            let deadline = Instant::now().checked_add(transaction.limit());
+            let deadline = Instant::now().checked_add(WRITTEN);
             let bell = &durable.acks.bell;
             let is_there = || written.as_ref().is_none_or(|written| written.end(Visible::Written) >= to);
             bell.wait(deadline, || (is_there() || bell.over().is_some()).then_some(()));

@@ -14,7 +14,6 @@ use crate::lifecycle::lifecycle;
 use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
 use crate::selector::Selectable;
-use crate::subscriber::StartAt;
 use crate::subscription::Run;
 use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{Closed, Ending, Multi, Waiter};
@@ -63,13 +62,13 @@ where
 {
     pub(super) group: Arc<Group<E, K>>,
     id: MemberId,
-    epoch: u64,
+    pub(super) epoch: u64,
     pub(super) link: Arc<Link>,
-    settings: Settings<E, K>,
+    pub(super) settings: Settings<E, K>,
     listener: Option<Listener>,
     /// By the number under which they are watched.
-    hands: Vec<Option<Hand<E, K>>>,
-    watch: Watch,
+    pub(super) hands: Vec<Option<Hand<E, K>>>,
+    pub(super) watch: Watch,
     /// There is something to learn, as far as this member knows itself.
     unsettled: bool,
     over: bool,
@@ -423,115 +422,6 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 handled,
             }),
         })
-    }
-
-    fn source(&self, of: &TopicPartition) -> Result<usize, GroupError> {
-        let found = self.hands.iter().position(|hand| hand.as_ref().is_some_and(|hand| hand.name == *of));
-        found.ok_or_else(|| GroupError::NotAssigned {
-            group: self.group.name.clone(),
-            topic: of.topic.to_string(),
-            partition: of.partition,
-            has: listed(&self.assignment()),
-        })
-    }
-
-    fn hand(&self, of: &TopicPartition) -> Result<&Hand<E, K>, GroupError> {
-        let source = self.source(of)?;
-        self.hands[source].as_ref().ok_or_else(|| self.group.fenced(self.epoch).into())
-    }
-
-    /// The next offset that this member reads in a partition: the committed one, outside of a batch.
-    ///
-    /// # Errors
-    /// The member does not have this partition.
-    pub fn position(&self, of: &TopicPartition) -> Result<u64, GroupError> {
-        self.hand(of).map(Hand::position)
-    }
-
-    /// The group's committed offset in a partition: the next one that will be read by whoever has it.
-    ///
-    /// # Errors
-    /// The member does not have this partition.
-    pub fn committed(&self, of: &TopicPartition) -> Result<u64, GroupError> {
-        self.hand(of).map(|hand| hand.lease.committed())
-    }
-
-    /// How many published events of a partition are not committed.
-    ///
-    /// # Errors
-    /// The member does not have this partition.
-    pub fn lag(&self, of: &TopicPartition) -> Result<u64, GroupError> {
-        self.hand(of).map(Hand::lag)
-    }
-
-    /// Reads nothing of a partition from now on, until [`resume`](Self::resume). The member keeps it, and producers
-    /// wait for its committed offset as before. Forgotten when the partition goes to another member.
-    ///
-    /// # Errors
-    /// The member does not have this partition.
-    pub fn pause(&mut self, partition: &TopicPartition) -> Result<(), GroupError> {
-        self.set_paused(partition, true)
-    }
-
-    /// Reads a partition again.
-    ///
-    /// # Errors
-    /// The member does not have this partition.
-    pub fn resume(&mut self, partition: &TopicPartition) -> Result<(), GroupError> {
-        self.set_paused(partition, false)
-    }
-
-    fn set_paused(&mut self, partition: &TopicPartition, paused: bool) -> Result<(), GroupError> {
-        let source = self.source(partition)?;
-        if let Some(hand) = &mut self.hands[source] {
-            hand.paused = paused;
-            match paused {
-                true => self.watch.remove(source),
-                false if hand.ended => {}
-                false => self.watch.add(source),
-            }
-        }
-        Ok(())
-    }
-
-    /// Goes to another place in a partition. This commits it: the group has one position in a partition, and whoever
-    /// has it next goes on from there. Backward, what is read again must be kept: by the topic's
-    /// [`retain`](crate::TopicBuilder::retain), or by a slower consumer.
-    ///
-    /// ```
-    /// # use slipring::{Engine, StartAt, TopicPartition};
-    /// # use std::time::Duration;
-    /// # let engine = Engine::builder().build()?;
-    /// let ticks = engine.topic::<u64>("ticks").retain(100).create()?;
-    /// let mut member = ticks.group("replay").join()?;
-    /// ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
-    /// member.poll(Duration::ZERO)?.unwrap().commit()?;
-    /// member.seek(&TopicPartition::new("ticks", 0), StartAt::Offset(1))?;
-    /// let batch = member.poll(Duration::ZERO)?.unwrap();
-    /// assert!(batch.iter().map(|(tick, _)| *tick).eq([1, 2]));
-    /// # drop(batch);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// The member does not have this partition, or was fenced; or the place is not kept or not published yet: the error
-    /// has the range, and nothing moves.
-    pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), GroupError> {
-        let source = self.source(partition)?;
-        let Self { group, hands, watch, epoch, settings, .. } = self;
-        let Some(hand) = &mut hands[source] else { return Ok(()) };
-        let before = hand.position();
-        if !hand.seek(&to, &group.name, &*group.clock, &settings.wait)? {
-            return Err(group.fenced(*epoch).into());
-        }
-        if hand.position() < before && std::mem::take(&mut hand.ended) {
-            group.reopen(hand.id);
-        }
-        if !hand.paused {
-            // It may be armed at a bell that is not in its way any more.
-            watch.add(source);
-        }
-        Ok(())
     }
 
     /// Leaves for good: a member with a name gives up its place too. The listener is told what is revoked.

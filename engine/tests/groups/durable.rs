@@ -348,7 +348,9 @@ fn run(disk: &SimulatedDisk, known: &mut Known) -> Option<()> {
         let mut producer = topic.producer().create().ok()?;
         for round in 0..8_u64 {
             for partition in 0..2 {
-                producer.publish_to(partition, |event| *event = round).ok()?;
+                // Durable itself, so that only the commit can be missing.
+                let receipt = producer.publish_to(partition, |event| *event = round).ok()?;
+                receipt.wait(Level::Durable).ok()?;
             }
             let member = &mut members[(round % 2) as usize];
             let batch = member.poll(Duration::from_millis(1)).ok()??;

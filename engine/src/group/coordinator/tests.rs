@@ -1,0 +1,258 @@
+use super::*;
+use proptest::prelude::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A group and its members as they see themselves: what each has in hand.
+struct World {
+    coordinator: Coordinator,
+    hands: BTreeMap<MemberId, BTreeSet<PartitionId>>,
+    /// Were members once. They still believe that they have this.
+    fenced: Vec<MemberId>,
+    names: BTreeMap<MemberId, String>,
+    now: Duration,
+}
+
+impl World {
+    fn new(assignor: Assignor, partitions: &[u32]) -> Self {
+        let mut coordinator = Coordinator::new(assignor);
+        partitions.iter().zip(0..).for_each(|(&count, topic)| coordinator.set_topic(topic, count));
+        let (hands, fenced, names) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Self { coordinator, hands, fenced, names, now: Duration::ZERO }
+    }
+
+    fn join(&mut self, name: Option<&str>, topics: &[u32]) -> Result<MemberId, MemberId> {
+        let joined = self.coordinator.join(name, topics.iter().copied().collect(), SECOND, self.now);
+        if let Ok(member) = joined {
+            self.hands.insert(member, BTreeSet::new());
+            name.map(|name| self.names.insert(member, name.to_owned()));
+        }
+        joined
+    }
+
+    fn leave(&mut self, member: MemberId, for_good: bool) {
+        self.hands.remove(&member);
+        self.coordinator.leave(member, for_good, self.now);
+    }
+
+    fn expire(&mut self) {
+        for (member, in_hand) in self.coordinator.expire(self.now) {
+            let hand = self.hands.remove(&member).unwrap_or_default();
+            assert_eq!(hand, in_hand.into_iter().collect());
+            self.fenced.push(member);
+        }
+    }
+
+    /// One member learns, acknowledges, and takes what it was given.
+    fn sync(&mut self, member: MemberId) {
+        let Some(hand) = self.hands.get_mut(&member) else { return };
+        let changes = self.coordinator.sync(member).unwrap();
+        assert!(changes.revoked.iter().all(|partition| hand.remove(partition)), "revoked what it did not have");
+        assert!(changes.given.iter().all(|partition| hand.insert(*partition)), "given what it had");
+        self.coordinator.release(member, &changes.revoked).unwrap();
+        self.check();
+    }
+
+    /// A member sits in the middle of a batch: it learns and does not acknowledge.
+    fn check(&self) {
+        let mut seen = BTreeSet::new();
+        for (member, hand) in &self.hands {
+            for partition in hand {
+                assert!(seen.insert(partition), "{partition:?} is in two hands");
+                assert_eq!(self.coordinator.owner(*partition), Some(*member));
+            }
+        }
+    }
+
+    /// Everyone syncs until nothing is left to be done.
+    fn settle(&mut self) {
+        for _ in 0..3 {
+            let live: Vec<_> = self.hands.keys().copied().collect();
+            live.into_iter().for_each(|member| self.sync(member));
+        }
+        assert!(self.hands.keys().all(|member| !self.coordinator.take_news().contains(member)));
+    }
+}
+
+fn parts(topic: u32, partitions: impl IntoIterator<Item = u32>) -> BTreeSet<PartitionId> {
+    partitions.into_iter().map(|partition| PartitionId { topic, partition }).collect()
+}
+
+#[test]
+fn a_partition_moves_only_once_its_owner_has_released_it() {
+    let mut world = World::new(Assignor::Sticky, &[2]);
+    let first = world.join(None, &[0]).unwrap();
+    world.settle();
+    assert_eq!(world.hands[&first], parts(0, 0..2));
+    let second = world.join(None, &[0]).unwrap();
+    world.sync(second);
+    assert!(world.hands[&second].is_empty(), "the first has not released it");
+    assert!(!world.coordinator.is_settled());
+    world.sync(first);
+    world.sync(second);
+    assert_eq!((&world.hands[&first], &world.hands[&second]), (&parts(0, [0]), &parts(0, [1])));
+    assert!(world.coordinator.is_settled());
+}
+
+#[test]
+fn who_keeps_its_partitions_has_no_news() {
+    let mut world = World::new(Assignor::Sticky, &[4]);
+    let members: Vec<_> = (0..4).map(|_| world.join(None, &[0]).unwrap()).collect();
+    world.settle();
+    world.coordinator.take_news();
+    world.leave(members[0], true);
+    assert_eq!(world.coordinator.take_news().len(), 1, "only who is given the partition");
+}
+
+#[test]
+fn who_is_late_loses_its_partitions_and_who_waits_does_not() {
+    let mut world = World::new(Assignor::Range, &[2]);
+    let late = world.join(None, &[0]).unwrap();
+    let waiting = world.join(None, &[0]).unwrap();
+    world.settle();
+    world.coordinator.seen(waiting, Activity::Waiting);
+    assert_eq!(world.coordinator.next_deadline(), Some(SECOND));
+    world.now = SECOND - Duration::from_nanos(1);
+    world.expire();
+    assert!(world.fenced.is_empty());
+    world.now = SECOND;
+    world.expire();
+    assert_eq!(world.fenced, [late]);
+    let epoch = world.coordinator.epoch();
+    assert_eq!(world.coordinator.sync(late), Err(Stale { group_epoch: epoch }));
+    assert_eq!(world.coordinator.release(late, &[]), Err(Stale { group_epoch: epoch }));
+    world.settle();
+    assert_eq!(world.hands[&waiting], parts(0, 0..2));
+    assert_eq!(world.coordinator.next_deadline(), None);
+}
+
+#[test]
+fn a_named_member_takes_its_partitions_back_and_nobody_else_notices() {
+    for assignor in [Assignor::Range, Assignor::RoundRobin, Assignor::Sticky] {
+        let mut world = World::new(assignor, &[4]);
+        let (a, b) = (world.join(Some("a"), &[0]).unwrap(), world.join(Some("b"), &[0]).unwrap());
+        world.settle();
+        let (had, epoch) = (world.hands[&a].clone(), world.coordinator.epoch());
+        assert_eq!(world.join(Some("a"), &[0]), Err(a), "there is one of that name");
+        world.leave(a, false);
+        world.now += SECOND / 2;
+        world.expire();
+        assert!(world.coordinator.take_news().is_empty());
+        assert_eq!(world.join(Some("a"), &[0]), Ok(a));
+        world.sync(a);
+        assert_eq!((&world.hands[&a], world.coordinator.epoch()), (&had, epoch));
+        world.leave(a, false);
+        world.coordinator.seen(b, Activity::Waiting);
+        world.now += SECOND;
+        world.expire();
+        world.settle();
+        assert_eq!(world.hands[&b], parts(0, 0..4), "its place is kept no longer than its deadline");
+    }
+}
+
+#[test]
+fn a_named_member_that_leaves_for_good_keeps_no_place() {
+    let mut world = World::new(Assignor::Sticky, &[2]);
+    let (a, b) = (world.join(Some("a"), &[0]).unwrap(), world.join(Some("b"), &[0]).unwrap());
+    world.settle();
+    world.leave(a, true);
+    world.settle();
+    assert_eq!(world.hands[&b], parts(0, 0..2));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Join(Option<u8>, u8),
+    Leave(prop::sample::Index, bool),
+    Sync(prop::sample::Index),
+    /// Learns what to release and stays in its batch for now.
+    Learn(prop::sample::Index),
+    Seen(prop::sample::Index, bool),
+    Pass(u16),
+    Grow(u32),
+    Late(prop::sample::Index),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        3 => (proptest::option::of(0..3_u8), 0..4_u8).prop_map(|(name, topics)| Step::Join(name, topics)),
+        1 => (index(), any::<bool>()).prop_map(|(member, for_good)| Step::Leave(member, for_good)),
+        4 => index().prop_map(Step::Sync),
+        2 => index().prop_map(Step::Learn),
+        2 => (index(), any::<bool>()).prop_map(|(member, waits)| Step::Seen(member, waits)),
+        1 => (0..900_u16).prop_map(Step::Pass),
+        1 => (0..2_u32).prop_map(Step::Grow),
+        1 => index().prop_map(Step::Late),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_partition_has_two_owners_and_at_rest_each_has_one(
+        assignor in prop_oneof![Just(Assignor::Range), Just(Assignor::RoundRobin), Just(Assignor::Sticky)],
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let mut world = World::new(assignor, &[3, 2]);
+        let mut partitions = [3, 2];
+        for step in steps {
+            let epoch = world.coordinator.epoch();
+            let live: Vec<_> = world.hands.keys().copied().collect();
+            let one_of = |index: prop::sample::Index| (!live.is_empty()).then(|| live[index.index(live.len())]);
+            match step {
+                Step::Join(name, topics) => {
+                    let name = name.map(|name| format!("m{name}"));
+                    let topics: Vec<_> = (0..2).filter(|topic| topics >> topic & 1 == 1).collect();
+                    let _ = world.join(name.as_deref(), &topics);
+                }
+                Step::Leave(member, for_good) => {
+                    if let Some(member) = one_of(member) { world.leave(member, for_good) }
+                }
+                Step::Sync(member) => if let Some(member) = one_of(member) { world.sync(member) },
+                Step::Learn(member) => if let Some(member) = one_of(member) {
+                    let changes = world.coordinator.sync(member).unwrap();
+                    prop_assert_eq!(changes.epoch, world.coordinator.epoch());
+                    let hand = world.hands.get_mut(&member).unwrap();
+                    prop_assert!(changes.revoked.iter().all(|partition| hand.contains(partition)));
+                    hand.extend(changes.given);
+                },
+                Step::Seen(member, waits) => if let Some(member) = one_of(member) {
+                    let activity = if waits { Activity::Waiting } else { Activity::Working(world.now) };
+                    world.coordinator.seen(member, activity);
+                },
+                Step::Pass(milliseconds) => {
+                    world.now += Duration::from_millis(milliseconds.into());
+                    world.expire();
+                }
+                Step::Grow(topic) => {
+                    partitions[topic as usize] += 1;
+                    world.coordinator.set_topic(topic, partitions[topic as usize]);
+                }
+                Step::Late(member) => if !world.fenced.is_empty() {
+                    let late = world.fenced[member.index(world.fenced.len())];
+                    let stale = Err(Stale { group_epoch: epoch });
+                    let all = partitions.iter().zip(0..).flat_map(|(&count, topic)| parts(topic, 0..count));
+                    prop_assert_eq!(world.coordinator.release(late, &all.collect::<Vec<_>>()), stale);
+                    prop_assert!(world.coordinator.sync(late).is_err());
+                },
+            }
+            world.check();
+            prop_assert!(world.coordinator.epoch() >= epoch, "epochs never go back");
+        }
+        world.settle();
+        let views: Vec<_> = world.coordinator.members().collect();
+        for (topic, count) in (0..).zip(partitions) {
+            for partition in parts(topic, 0..count) {
+                let owner = world.coordinator.owner(partition);
+                let place = |id: MemberId| &world.coordinator.members[&id];
+                let wanted = views.iter().any(|view| place(view.id).topics.contains(&topic));
+                prop_assert_eq!(owner.is_some(), wanted, "{:?}", partition);
+                if let Some(owner) = owner {
+                    prop_assert!(place(owner).topics.contains(&topic));
+                    let away = matches!(place(owner).activity, Activity::Away(_));
+                    prop_assert_eq!(world.hands.get(&owner).is_some_and(|hand| hand.contains(&partition)), !away);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Where a group's gates stand: begun, gone on with, taken over from who was fenced, and moved while nobody is there.
+
+use super::hand::locate;
+use super::listener::TopicPartition;
+use super::state::{Place, State, join_stage, stage_name, without_generation};
+use super::{Group, GroupError, Numbered};
+use crate::error::PositionError;
+use crate::producer::Producers;
+use crate::subscriber::{Part, StartAt, TooOld};
+use crate::topic::Inner;
+use slipring_ring::{BuildError, Consumer, Sequence, Start};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
+    /// Has the journal say where the group stands, and waits until that is durable.
+    pub(super) fn write_down(&self, topics: &[Arc<Inner<E, K>>]) -> Result<(), GroupError> {
+        let Some(durable) = topics.iter().find_map(|topic| topic.durable.as_ref()) else { return Ok(()) };
+        let refused = |cause| GroupError::NotWritten { group: self.name.clone(), cause };
+        durable.journaling.commit_bookmarks().map_err(refused)
+    }
+
+    /// Joins the partitions of these topics that the group does not read. Whether it begins any that is to be written
+    /// down.
+    pub(super) fn open_gates(
+        &self,
+        state: &mut State<E, K>,
+        topics: &Numbered<'_, E, K>,
+        start: &StartAt,
+    ) -> Result<bool, GroupError> {
+        let epoch = state.coordinator.epoch();
+        let mut begun = false;
+        for (id, place) in state.places.iter_mut().filter(|(_, place)| !place.is_open()) {
+            let Some(topic) = topics.get(&id.topic) else { continue };
+            if let Some(bookmark) = &place.bookmark {
+                let at = match place.committed {
+                    Some(committed) => committed,
+                    None if *start == StartAt::Committed => return Err(self.never_read(place)),
+                    None => locate(&self.name, topic, &place.partition, start, 0)?,
+                };
+                if place.committed.is_none() {
+                    bookmark.stand_at(at, epoch);
+                    begun = true;
+                }
+                place.committed = Some(at);
+                self.open_durable(place, at, topic)?;
+                continue;
+            }
+            let consumer = match (place.committed, &place.reset) {
+                (Some(committed), _) => {
+                    let refused = |cause| GroupError::join(&self.name, &topic.name, id.partition, cause);
+                    let at = Start::At(Sequence(committed));
+                    join_stage(&self.name, at, |stage| place.partition.ring.join(stage)).map_err(refused)?
+                }
+                (None, Some(reset)) => self.begin(place, reset, topic)?,
+                (None, None) if *start == StartAt::Committed => return Err(self.never_read(place)),
+                (None, None) => self.begin(place, start, topic)?,
+            };
+            place.committed = Some(consumer.consumed().0);
+            (place.consumer, place.reset) = (Some(consumer), None);
+        }
+        Ok(begun)
+    }
+
+    fn never_read(&self, place: &Place<E, K>) -> GroupError {
+        let (group, TopicPartition { topic, partition }) = (self.name.clone(), place.name.clone());
+        GroupError::NothingCommitted { group, topic: topic.to_string(), partition }
+    }
+
+    /// A partition of a durable topic is read on from `at`: in the ring, or in the journal if the ring has not that.
+    fn open_durable(&self, place: &mut Place<E, K>, at: u64, topic: &Inner<E, K>) -> Result<(), GroupError> {
+        let ring = &place.partition.ring;
+        match join_stage(&self.name, Start::At(Sequence(at)), |stage| ring.join(stage)) {
+            Ok(consumer) => place.consumer = Some(consumer),
+            Err(BuildError::OutOfRange { .. }) => {
+                // Whether the journal has it, or where it begins.
+                locate(&self.name, topic, &place.partition, &StartAt::Offset(at), at)?;
+                place.behind = true;
+            }
+            Err(cause) => return Err(GroupError::join(&self.name, &topic.name, place.partition.index, cause)),
+        }
+        Ok(())
+    }
+
+    /// A consumer of a partition in which nothing is committed.
+    fn begin(&self, place: &Place<E, K>, start: &StartAt, topic: &Inner<E, K>) -> Result<Consumer<E, K>, GroupError> {
+        if matches!(start, StartAt::Timestamp(_)) && !topic.settings.timestamps {
+            return Err(PositionError::NoTimestamps { topic: topic.name.clone() }.into());
+        }
+        let index = place.partition.index;
+        let joined = join_stage(&self.name, start.in_ring(index), |stage| place.partition.ring.join(stage));
+        let consumer = joined.map_err(|cause| GroupError::join(&self.name, &topic.name, index, cause))?;
+        let mut part = Part { partition: Arc::clone(&place.partition), consumer };
+        part.move_to_start(start, topic).map_err(|TooOld { asked, earliest, latest }| {
+            let (group, topic) = (self.name.clone(), topic.name.clone());
+            GroupError::OutOfRange { group, topic, partition: index, asked, earliest, latest }
+        })?;
+        Ok(part.consumer)
+    }
+
+    /// Puts a successor's consumer in the place of one that is in a fenced member's hands.
+    pub(super) fn take_from_fenced(&self, place: &mut Place<E, K>) {
+        let Some(lease) = place.lease.take() else { return };
+        let committed = lease.fence();
+        place.committed = Some(committed);
+        place.ended = false;
+        let ring = &place.partition.ring;
+        // After the fence: a consumer that the member joins from now on is dropped by itself.
+        let old: Vec<_> = ring.positions().stages.into_iter().map(|stage| stage.name).collect();
+        let mut at = Sequence(committed);
+        place.consumer = loop {
+            // A closed ring takes successors, too.
+            match join_stage(&self.name, Start::At(at), |stage| ring.take_over("", stage)) {
+                Ok(consumer) => break Some(consumer),
+                Err(BuildError::OutOfRange { .. } | BuildError::Closed(_)) if place.bookmark.is_some() => {
+                    place.behind = true;
+                    break None;
+                }
+                // The fenced member's gate stands beyond what it committed only where it passed over slots that hold
+                // no event.
+                Err(BuildError::OutOfRange { earliest, .. }) if earliest.since(at) > 0 => at = earliest,
+                // The topic has failed or was halted. The successor will be told when it asks for the partition.
+                Err(_) => break None,
+            }
+        };
+        for stage in old.iter().filter(|stage| without_generation(stage) == stage_name(&self.name, 0)) {
+            let _ = ring.evict(stage);
+        }
+    }
+
+    /// Forgets what is committed: the group is to begin the partitions of these topics at `start`.
+    pub(super) fn reset(&self, topics: &[Arc<Inner<E, K>>], start: &StartAt) -> Result<(), GroupError> {
+        let readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
+        let mut state = self.state();
+        self.expire(&mut state);
+        let members = state.coordinator.members().count();
+        if members > 0 {
+            return Err(GroupError::HasMembers { group: self.name.clone(), members });
+        }
+        let numbered: Numbered<'_, E, K> =
+            topics.iter().map(|topic| (state.number_of(&self.name, topic), topic)).collect();
+        // All or nothing: first somebody stands where the group is to stand.
+        let (mut probes, mut places) = (BTreeMap::new(), BTreeMap::new());
+        for (&id, place) in &state.places {
+            let Some(topic) = numbered.get(&id.topic) else { continue };
+            match (place.committed, &place.bookmark) {
+                (None, _) if *start == StartAt::Committed => return Err(self.never_read(place)),
+                (Some(_), _) if *start == StartAt::Committed => {}
+                (committed, Some(_)) => {
+                    let committed = committed.unwrap_or_default();
+                    places.insert(id, locate(&self.name, topic, &place.partition, start, committed)?);
+                }
+                (_, None) => _ = probes.insert(id, self.begin(place, start, topic)?),
+            }
+        }
+        let (hold, epoch) = (state.hold, state.coordinator.epoch());
+        for (id, at) in places {
+            let (Some(place), Some(topic)) = (state.places.get_mut(&id), numbered.get(&id.topic)) else { continue };
+            (place.committed, place.ended) = (Some(at), false);
+            (place.consumer, place.behind) = (None, false);
+            if let Some(bookmark) = &place.bookmark {
+                bookmark.stand_at(at, epoch);
+            }
+            if hold {
+                self.open_durable(place, at, topic)?;
+            }
+        }
+        for (id, probe) in probes {
+            let Some(place) = state.places.get_mut(&id) else { continue };
+            place.ended = false;
+            if hold {
+                (place.committed, place.reset, place.consumer) = (Some(probe.consumed().0), None, Some(probe));
+            } else {
+                // What is earliest or latest is found out anew by the one who joins.
+                (place.committed, place.reset, place.consumer) = (None, Some(start.clone()), None);
+            }
+        }
+        drop(state);
+        drop(readers);
+        self.write_down(topics)
+    }
+}

@@ -1,0 +1,119 @@
+//! Where a member stands in its partitions, and moving it: positions, lag, pause, seek.
+
+use super::error::GroupError;
+use super::hand::Hand;
+use super::listener::TopicPartition;
+use super::member::{Member, listed};
+use crate::producer::Producers;
+use crate::subscriber::StartAt;
+
+impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
+    fn source(&self, of: &TopicPartition) -> Result<usize, GroupError> {
+        let found = self.hands.iter().position(|hand| hand.as_ref().is_some_and(|hand| hand.name == *of));
+        found.ok_or_else(|| GroupError::NotAssigned {
+            group: self.group.name.clone(),
+            topic: of.topic.to_string(),
+            partition: of.partition,
+            has: listed(&self.assignment()),
+        })
+    }
+
+    fn hand(&self, of: &TopicPartition) -> Result<&Hand<E, K>, GroupError> {
+        let source = self.source(of)?;
+        self.hands[source].as_ref().ok_or_else(|| self.group.fenced(self.epoch).into())
+    }
+
+    /// The next offset that this member reads in a partition: the committed one, outside of a batch.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn position(&self, of: &TopicPartition) -> Result<u64, GroupError> {
+        self.hand(of).map(Hand::position)
+    }
+
+    /// The group's committed offset in a partition: the next one that will be read by whoever has it.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn committed(&self, of: &TopicPartition) -> Result<u64, GroupError> {
+        self.hand(of).map(|hand| hand.lease.committed())
+    }
+
+    /// How many published events of a partition are not committed.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn lag(&self, of: &TopicPartition) -> Result<u64, GroupError> {
+        self.hand(of).map(Hand::lag)
+    }
+
+    /// Reads nothing of a partition from now on, until [`resume`](Self::resume). The member keeps it, and producers
+    /// wait for its committed offset as before. Forgotten when the partition goes to another member.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn pause(&mut self, partition: &TopicPartition) -> Result<(), GroupError> {
+        self.set_paused(partition, true)
+    }
+
+    /// Reads a partition again.
+    ///
+    /// # Errors
+    /// The member does not have this partition.
+    pub fn resume(&mut self, partition: &TopicPartition) -> Result<(), GroupError> {
+        self.set_paused(partition, false)
+    }
+
+    fn set_paused(&mut self, partition: &TopicPartition, paused: bool) -> Result<(), GroupError> {
+        let source = self.source(partition)?;
+        if let Some(hand) = &mut self.hands[source] {
+            hand.paused = paused;
+            match paused {
+                true => self.watch.remove(source),
+                false if hand.ended => {}
+                false => self.watch.add(source),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to another place in a partition. This commits it: the group has one position in a partition, and whoever
+    /// has it next goes on from there. Backward, what is read again must be kept: by the topic's
+    /// [`retain`](crate::TopicBuilder::retain), or by a slower consumer.
+    ///
+    /// ```
+    /// # use slipring::{Engine, StartAt, TopicPartition};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").retain(100).create()?;
+    /// let mut member = ticks.group("replay").join()?;
+    /// ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
+    /// member.poll(Duration::ZERO)?.unwrap().commit()?;
+    /// member.seek(&TopicPartition::new("ticks", 0), StartAt::Offset(1))?;
+    /// let batch = member.poll(Duration::ZERO)?.unwrap();
+    /// assert!(batch.iter().map(|(tick, _)| *tick).eq([1, 2]));
+    /// # drop(batch);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The member does not have this partition, or was fenced; or the place is not kept or not published yet: the error
+    /// has the range, and nothing moves.
+    pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), GroupError> {
+        let source = self.source(partition)?;
+        let Self { group, hands, watch, epoch, settings, .. } = self;
+        let Some(hand) = &mut hands[source] else { return Ok(()) };
+        let before = hand.position();
+        if !hand.seek(&to, &group.name, &*group.clock, &settings.wait)? {
+            return Err(group.fenced(*epoch).into());
+        }
+        if hand.position() < before && std::mem::take(&mut hand.ended) {
+            group.reopen(hand.id);
+        }
+        if !hand.paused {
+            // It may be armed at a bell that is not in its way any more.
+            watch.add(source);
+        }
+        Ok(())
+    }
+}
