@@ -186,10 +186,14 @@ impl<E, S> Made<E, S> {
         }
         for index in index..self.count {
             let rest = Rest(self, index + 1);
+            // SAFETY: the places of a slot lie inside the buffer's memory.
+            let stamp = unsafe { self.start.add(self.places.stamp(index)) };
             // SAFETY: so many slots are written, and nobody else drops them.
-            unsafe { self.start.add(self.places.stamp(index)).cast::<S>().drop_in_place() };
-            // SAFETY: see above.
-            unsafe { self.start.add(self.places.event(index)).cast::<UnsafeCell<E>>().drop_in_place() };
+            unsafe { stamp.cast::<S>().drop_in_place() };
+            // SAFETY: the places of a slot lie inside the buffer's memory.
+            let event = unsafe { self.start.add(self.places.event(index)) };
+            // SAFETY: so many slots are written, and nobody else drops them.
+            unsafe { event.cast::<UnsafeCell<E>>().drop_in_place() };
             std::mem::forget(rest);
         }
     }
