@@ -51,7 +51,7 @@ impl<E, S> Places<E, S> {
     const LARGE: usize = 40;
     /// So many bytes of events count as a small ring. Events of whole lines share none with a neighbour, if they stand by
     /// themselves.
-    const SMALL: usize = if size_of::<E>() % LINE == 0 { 64 << 10 } else { 32 << 10 };
+    const SMALL: usize = if size_of::<E>().is_multiple_of(LINE) { 64 << 10 } else { 32 << 10 };
     const MAY_STAND_APART: bool = size_of::<E>() >= Self::LARGE && size_of::<S>() != 0;
 
     const TOGETHER: Self = Self {
