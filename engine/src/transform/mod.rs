@@ -234,7 +234,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
     /// was read. Waits no longer than `limit` for events. Returns how many it were; none once the topic was closed and all
     /// was read.
     ///
-    /// It returns when the batch is durable. [`run`](Self::run) reads on meanwhile, and is many times as fast.
+    /// It returns when the batch is durable. [`run`](Self::run) reads on meanwhile, so that batches share a sync.
     ///
     /// If it fails or panics nothing is published or committed, and the next call reads the same events again.
     ///
