@@ -159,6 +159,7 @@ impl Reader {
     /// Retention has taken the position away, a frame is damaged, a repair left a gap (once: the next call goes on behind
     /// it), or the disk fails.
     #[expect(clippy::should_implement_trait, reason = "lends: the record borrows from the reader")]
+    #[inline]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, ReplayError> {
         loop {
             while let Some(run) = self.runs.last_mut() {
@@ -168,10 +169,8 @@ impl Reader {
                 }
                 let held = self.payload.as_deref().unwrap_or_else(|| self.window.held());
                 let Some((place, own)) = run.step(held) else {
-                    // Nothing more of a run that is not as long as it says.
-                    let (segment, at) = (self.segment.header.number, run.frame);
-                    self.runs.clear();
-                    return Err(ReplayError::Damaged { segment, at, what: Malformed::Entry });
+                    let frame = run.frame;
+                    return Err(self.broken(frame));
                 };
                 let (offset, written) = (run.next - 1, run.time);
                 let time = own.unwrap_or(written);
@@ -186,6 +185,13 @@ impl Reader {
                 return Ok(None);
             }
         }
+    }
+
+    /// What is left of a run that is not as long as it says.
+    #[cold]
+    fn broken(&mut self, at: u64) -> ReplayError {
+        self.runs.clear();
+        ReplayError::Damaged { segment: self.segment.header.number, at, what: Malformed::Entry }
     }
 
     /// Loads the next frame that has records of the partition; false if none is visible yet.

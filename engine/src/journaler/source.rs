@@ -1,0 +1,272 @@
+//! What the journaler reads: partitions of durable topics, and state that rides with their events.
+
+use super::{Journaling, STAGE};
+use crate::acks::Positions;
+use crate::journal::{FrameBuilder, PartitionId, Writer};
+use crate::ledger::{Ledgers, Touched};
+use crate::partition::Partition;
+use crate::persist::Persistence;
+use crate::producer::Producers;
+use crate::watch::Watched;
+use slipring_ring::{Consumer, Sequence, Waiter};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a group is gathered into.
+pub(crate) struct Gathering<'g> {
+    pub(super) frame: &'g mut FrameBuilder,
+    pub(super) ledgers: &'g Ledgers,
+    pub(super) touched: &'g mut Touched,
+}
+
+/// Somebody whose state is written in the frames of events.
+pub(crate) trait Rider: Send + Sync {
+    /// Puts what has changed into `frame`, up to about `room` bytes. `drained` tells up to where the events of a partition
+    /// are in this frame or in earlier ones.
+    fn drain(
+        &self,
+        frame: &mut FrameBuilder,
+        room: usize,
+        drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
+    ) -> Ridden;
+
+    /// How many of its changes are written, and durable.
+    fn positions(&self) -> &Arc<Positions>;
+}
+
+/// What a rider has put into a frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ridden {
+    /// All changes up to this number are in this frame or in earlier ones.
+    pub(crate) changes: Option<u64>,
+    /// There is more, for the next frame.
+    pub(crate) more: bool,
+    /// Somebody waits until it is durable.
+    pub(crate) urgent: bool,
+    /// It waits for events to be drained.
+    pub(crate) expects: bool,
+}
+
+/// One partition of a durable topic, whatever its events.
+pub(crate) trait Source: Send {
+    fn look(&mut self, looks: u32) -> bool;
+    fn arm(&mut self, waiter: &Waiter, token: usize) -> bool;
+    /// Puts what is there into `frame`, up to about `budget` bytes, and asks for offsets if they are running out.
+    /// Whose events have marks, `gathering` learns.
+    fn drain(&mut self, gathering: Gathering<'_>, budget: usize, writer: &Writer);
+    /// What was drained is written: gives the slots free. Returns the end, if there was anything.
+    fn written(&mut self) -> Option<u64>;
+    fn positions(&self) -> &Arc<Positions>;
+    fn id(&self) -> PartitionId;
+    /// Whether all below `offset` is written, by groups or transactions.
+    fn reaches(&mut self, offset: u64) -> bool;
+    /// A transaction wrote these offsets, which are claimed and not published.
+    fn pass_over(&mut self, first: u64, end: u64);
+    /// What it reserves by now, if that has changed since the last call.
+    fn reserves(&mut self) -> Option<u64>;
+    /// All was read and no more comes, or its reading was cut short.
+    /// Whether it waited for a reservation since the last call.
+    fn was_blocked(&mut self) -> bool;
+    fn is_over(&self) -> bool;
+    fn fail(&self, cause: &str);
+    /// Up to where its events are in a frame, written or about to be.
+    fn drained(&self) -> u64;
+}
+
+pub(crate) struct RingSource<E, K: Producers> {
+    pub(crate) id: PartitionId,
+    pub(crate) partition: Arc<Partition<E, K>>,
+    pub(crate) consumer: Option<Consumer<E, K>>,
+    pub(crate) persistence: Persistence<E>,
+    pub(crate) positions: Arc<Positions>,
+    /// Asked for, durable or not.
+    pub(crate) reserving: u64,
+    pub(crate) reserves: Option<u64>,
+    pub(crate) capacity: u64,
+    /// Up to where it was read and not written yet.
+    pub(crate) drained: Option<u64>,
+    /// What was told as written last.
+    pub(crate) noted: u64,
+    pub(crate) blocked: bool,
+    /// What transactions have written at or above the gate, in order.
+    pub(crate) ahead: VecDeque<(u64, u64)>,
+}
+
+/// How many offsets are reserved at once, at least.
+pub(crate) fn reservation(next: u64, capacity: u64) -> u64 {
+    next.saturating_add((capacity * 8).max(1 << 16))
+}
+
+impl<E, K: Producers> RingSource<E, K> {
+    /// How many events may be taken before offsets run out.
+    fn room(&mut self) -> usize {
+        let Some(consumer) = &self.consumer else { return usize::MAX };
+        let limit = self.positions.reserved.load(Ordering::Acquire).saturating_sub(self.capacity);
+        let room = usize::try_from(limit.saturating_sub(consumer.consumed().0)).unwrap_or(usize::MAX);
+        self.blocked |= room == 0;
+        room
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
+    fn look(&mut self, looks: u32) -> bool {
+        if self.drained.is_some() || self.room() == 0 {
+            return false;
+        }
+        let Some(consumer) = &mut self.consumer else { return false };
+        let found = consumer.poll_paced(usize::MAX, looks).map_or(true, |batch| !batch.is_empty());
+        // A look passes over slots without an event: they are to be told as written, too.
+        found || consumer.consumed().0 != self.noted
+    }
+
+    fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
+        if self.room() == 0 {
+            // The sync that makes the reservation durable wakes the journaler.
+            return true;
+        }
+        self.consumer.as_mut().is_none_or(|consumer| consumer.arm(waiter, token))
+    }
+
+    fn drain(&mut self, gathering: Gathering<'_>, budget: usize, writer: &Writer) {
+        let Gathering { frame, ledgers, touched } = gathering;
+        let room = self.room();
+        let Some(consumer) = &mut self.consumer else { return };
+        let from = consumer.consumed();
+        let Persistence { write, time, size, .. } = self.persistence;
+        let mut end = from.0;
+        let mut is_over = false;
+        match consumer.poll(room) {
+            Ok(mut batch) => {
+                let mut ahead = self.ahead.iter().peekable();
+                let marks = self.partition.marks_if_any();
+                for (offset, event) in &mut batch {
+                    while ahead.next_if(|(_, end)| *end <= offset.0).is_some() {}
+                    if ahead.peek().is_some_and(|(first, _)| *first <= offset.0) {
+                        end = offset.0 + 1;
+                        continue;
+                    }
+                    let at = time(event).map(|at| at.as_nanos());
+                    let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
+                    match size {
+                        Some(size) => frame.fixed_with(self.id, offset.0, at, size, |out| write(event, out)),
+                        None => frame.record_with(self.id, offset.0, at, |out| write(event, out)),
+                    }
+                    if let Some(mark) = marks.and_then(|marks| marks.get(offset.0)) {
+                        touched.note(ledgers, mark, self.id.partition, offset.0);
+                    }
+                    end = offset.0 + 1;
+                    if frame.len() >= budget {
+                        break;
+                    }
+                }
+                let read = batch.position();
+                // The slots stay as they are until this is written.
+                batch.put_back(from);
+                if read.0 != self.noted {
+                    self.drained = Some(read.0);
+                }
+            }
+            // All was read; or the topic was halted, and what was not read is nobody's.
+            Err(_) => is_over = true,
+        }
+        if is_over {
+            self.consumer = None;
+            return;
+        }
+        if end + self.capacity * 4 > self.reserving {
+            self.reserving = reservation(end, self.capacity);
+            self.reserves = Some(self.reserving);
+            writer.reserve(frame, self.id, self.reserving);
+        }
+    }
+
+    fn written(&mut self) -> Option<u64> {
+        let read = self.drained.take()?;
+        self.noted = read;
+        // A transaction may be ahead.
+        self.positions.written.fetch_max(read, Ordering::Release);
+        while self.ahead.front().is_some_and(|(_, end)| *end <= read) {
+            self.ahead.pop_front();
+        }
+        if let Some(consumer) = &mut self.consumer {
+            let _ = consumer.seek(Sequence(read));
+        }
+        Some(read)
+    }
+
+    fn positions(&self) -> &Arc<Positions> {
+        &self.positions
+    }
+
+    fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    fn reaches(&mut self, offset: u64) -> bool {
+        let has_room = self.room() > 0;
+        let Some(consumer) = &mut self.consumer else { return false };
+        if consumer.consumed().0 < offset && has_room {
+            // Slots without an event are passed over by a look.
+            let _ = consumer.poll(1).map(drop);
+        }
+        let mut at = consumer.consumed().0;
+        for (first, end) in &self.ahead {
+            if *first <= at {
+                at = at.max(*end);
+            }
+        }
+        at >= offset
+    }
+
+    fn pass_over(&mut self, first: u64, end: u64) {
+        self.ahead.push_back((first, end));
+    }
+
+    fn reserves(&mut self) -> Option<u64> {
+        self.reserves.take()
+    }
+
+    fn was_blocked(&mut self) -> bool {
+        std::mem::take(&mut self.blocked)
+    }
+
+    fn is_over(&self) -> bool {
+        self.consumer.is_none()
+    }
+
+    fn fail(&self, cause: &str) {
+        self.partition.ring.fail(STAGE, cause);
+    }
+
+    fn drained(&self) -> u64 {
+        self.drained.unwrap_or(self.noted)
+    }
+}
+
+/// All of them, as the journaler waits for them.
+pub(super) struct Sources {
+    pub(super) list: Vec<Option<Box<dyn Source>>>,
+    pub(super) interrupted: Arc<Journaling>,
+}
+
+impl Sources {
+    pub(super) fn of(&mut self, id: PartitionId) -> Option<&mut Box<dyn Source>> {
+        self.list.iter_mut().flatten().find(|source| source.id() == id)
+    }
+}
+
+impl Watched for Sources {
+    fn look(&mut self, source: usize, looks: u32) -> bool {
+        self.list[source].as_mut().is_some_and(|source| source.look(looks))
+    }
+
+    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
+        self.list[source].as_mut().is_none_or(|rings| rings.arm(waiter, source))
+    }
+
+    fn is_interrupted(&self) -> bool {
+        let Journaling { has_mail, rides, bookmarks, .. } = &*self.interrupted;
+        has_mail.load(Ordering::Acquire) || rides.load(Ordering::Acquire) || bookmarks.has_told()
+    }
+}
