@@ -32,6 +32,9 @@ const FORMAT: u8 = 1;
 pub(super) struct Shift(i64);
 
 impl Shift {
+    /// Times stay the world's.
+    pub(super) const NONE: Self = Self(0);
+
     pub(super) fn new(now: Duration, wall: crate::clock::Timestamp) -> Self {
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         Self(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX).saturating_sub(now))

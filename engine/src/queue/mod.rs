@@ -39,6 +39,7 @@ mod keeper;
 #[doc(hidden)]
 pub mod lease;
 mod ledger;
+pub mod recorded;
 mod stock;
 mod worker;
 

@@ -2,6 +2,7 @@
 
 mod group;
 mod journal;
+mod queue;
 mod top;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,7 @@ struct Arguments {
 enum Command {
     Group(group::Arguments),
     Journal(journal::Arguments),
+    Queue(queue::Arguments),
     Top(top::Arguments),
 }
 
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Group(arguments) => return group::run(&arguments),
         Command::Journal(arguments) => return journal::run(&arguments),
+        Command::Queue(arguments) => return queue::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
     };
     match done {

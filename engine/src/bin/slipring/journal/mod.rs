@@ -1,7 +1,7 @@
 //! `slipring journal`: looks at a journal's directory, whoever has it open, and repairs one that is damaged.
 
 mod check;
-mod records;
+pub(crate) mod records;
 mod show;
 
 use clap::{Args, Subcommand};

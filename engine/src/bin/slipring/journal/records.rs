@@ -162,10 +162,10 @@ impl Wanted<'_> {
 /// How messages name their layout in the catalogue.
 const MESSAGE: &str = "slipring message 1";
 
-type Parts = (Option<Vec<u8>>, Vec<(String, Vec<u8>)>, Vec<u8>);
+pub(crate) type Parts = (Option<Vec<u8>>, Vec<(String, Vec<u8>)>, Vec<u8>);
 
 /// Key, headers and value of a message; none if the bytes are no message.
-fn message(bytes: &[u8]) -> Option<Parts> {
+pub(crate) fn message(bytes: &[u8]) -> Option<Parts> {
     let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
     let (key, value, headers) = (word(0)?, word(4)? as usize, word(8)? as usize);
     let keyed = key != u32::MAX;
@@ -200,7 +200,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     as_text(bytes).map_or_else(|| format!("0x{}", hex(bytes)), str::to_owned)
 }
 

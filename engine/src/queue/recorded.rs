@@ -1,0 +1,406 @@
+//! Queues as a journal has them, without a program that has them open: what `slipring queue` shows and changes.
+
+use super::changes::{Cursor, Part};
+use super::keeper::{Verdict, each_in_journal};
+use super::lease::{Cause, Known, Phase};
+use super::ledger::{self, Opened, Remembered, Shift};
+use crate::clock::Timestamp;
+use crate::durable::what;
+use crate::journal::{
+    FrameBuilder, Journal, PartitionId, RecordedTopic, ReplayError, Start, State, Visible, WriteError, Writer,
+    catalogue,
+};
+use crate::letter::DeadLetter;
+use crate::message::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A queue in a journal.
+///
+/// ```
+/// use slipring::journal::{Options, open, simulated::SimulatedDisk};
+/// use slipring::queue::recorded::{find, queues};
+/// # use slipring::{Engine, Message, Record};
+/// # use std::{sync::Arc, time::Duration};
+/// # let disk = SimulatedDisk::new();
+/// # let engine = Engine::builder().journal_in(disk.clone()).build()?;
+/// # let jobs = engine.topic::<Message>("jobs").durable().create()?;
+/// # let mut worker = jobs.queue("resize").join()?;
+/// # jobs.producer().create()?.send(Record::new("cat.png"))?;
+/// # worker.receive(Duration::from_secs(60))?.unwrap().leave();
+/// # assert!(engine.shutdown(Duration::from_secs(60)).is_complete());
+/// let (mut writer, _) = open(Arc::new(disk), Options::default())?;       // nobody else has it open
+/// assert_eq!(queues(writer.state()).len(), 1);
+/// let queue = find(writer.state(), "jobs", "resize").unwrap();
+/// assert_eq!((queue.leased(), queue.waiting()), (1, 0));
+/// assert_eq!(queue.purge(&mut writer, 0)?, 0);                           // leases are left alone
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RecordedQueue {
+    /// Its topic.
+    pub topic: RecordedTopic,
+    /// Its name.
+    pub name: String,
+    /// How long a lease lasts, as it was opened last.
+    pub visibility: Duration,
+    /// How often a message is given out; none: for ever.
+    pub max_attempts: Option<u32>,
+    /// Whether one message of a partition is out at a time.
+    pub strict: bool,
+    /// The most messages that are out.
+    pub max_outstanding: u64,
+    /// Its dead letters' topic.
+    pub dead_topic: String,
+    /// The next offset that is read, by partition; none where it has read nothing.
+    pub next: Vec<Option<u64>>,
+    /// The messages that were read and are not done with, by partition and offset.
+    pub messages: Vec<RecordedMessage>,
+    /// Messages that were deleted before they were read: partition and offset.
+    pub deleted: Vec<(u32, u64)>,
+    number: u32,
+    dead: Option<RecordedTopic>,
+    remembered: Remembered,
+}
+
+/// A message of a queue that is not done with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordedMessage {
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset there.
+    pub offset: u64,
+    /// How often it was given out.
+    pub attempts: u32,
+    /// What it waits for.
+    pub standing: Standing,
+}
+
+/// What a message that is not done with waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// Somebody has it, or had it, until then.
+    Leased(Timestamp),
+    /// It may be given out from then on.
+    Waiting(Timestamp),
+    /// It is to be moved to the dead letters for this reason.
+    Dying(String),
+    /// It was not given out yet.
+    Unread,
+}
+
+/// A queue cannot be changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// The journal does not take it.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The journal does not give its messages.
+    #[error(transparent)]
+    Read(#[from] ReplayError),
+    /// Its dead letters are of another journal, or their topic is gone.
+    #[error("the dead letters of queue {queue:?} are in topic {topic:?}, which this journal does not have")]
+    NoLetters {
+        /// The queue.
+        queue: String,
+        /// The topic.
+        topic: String,
+    },
+}
+
+/// All queues of a journal.
+pub fn queues(state: &State) -> Vec<RecordedQueue> {
+    let topics = catalogue(state);
+    let known = ledger::all(state).into_iter();
+    known.filter_map(|(topic, name, opened)| RecordedQueue::new(state, &topics, topic, name, opened)).collect()
+}
+
+/// The queue of this name of this topic.
+pub fn find(state: &State, topic: &str, queue: &str) -> Option<RecordedQueue> {
+    let topics = catalogue(state);
+    let number = topics.iter().find(|known| known.name == topic)?.number;
+    RecordedQueue::new(state, &topics, number, queue.to_owned(), ledger::find(state, number, queue)?)
+}
+
+impl RecordedQueue {
+    fn new(state: &State, topics: &[RecordedTopic], number: u32, name: String, opened: Opened) -> Option<Self> {
+        let topic = topics.iter().find(|topic| topic.number == number)?.clone();
+        let remembered = Remembered::read(state, opened.number, Shift::NONE);
+        let at = |time: Duration| Timestamp::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let messages = remembered.messages.iter().map(|((partition, offset), known)| RecordedMessage {
+            partition: *partition,
+            offset: *offset,
+            attempts: known.attempts,
+            standing: match &known.phase {
+                Phase::Leased(until) => Standing::Leased(at(*until)),
+                Phase::Waiting(due) => Standing::Waiting(at(*due)),
+                Phase::Dying(Cause::Refused(reason)) => Standing::Dying(reason.to_string()),
+                Phase::Dying(Cause::Expired) => Standing::Dying("the lease ran out".to_owned()),
+            },
+        });
+        let messages = messages.collect();
+        let next = (0..topic.partitions).map(|it| remembered.cursors.get(&Cursor::Partition(it)).copied()).collect();
+        Some(Self {
+            name,
+            visibility: opened.visibility,
+            max_attempts: opened.max_attempts,
+            strict: opened.strict,
+            max_outstanding: opened.max_messages,
+            dead: topics.iter().find(|topic| topic.name == opened.dead_topic).cloned(),
+            dead_topic: opened.dead_topic,
+            next,
+            messages,
+            deleted: remembered.deleted.clone(),
+            number: opened.number,
+            topic,
+            remembered,
+        })
+    }
+
+    fn count(&self, is_it: impl Fn(&Standing) -> bool) -> usize {
+        self.messages.iter().filter(|message| is_it(&message.standing)).count()
+    }
+
+    /// How many messages somebody has a lease on, or had until it ran out.
+    pub fn leased(&self) -> usize {
+        self.count(|it| matches!(it, Standing::Leased(_)))
+    }
+
+    /// How many messages come again.
+    pub fn waiting(&self) -> usize {
+        self.count(|it| matches!(it, Standing::Waiting(_)))
+    }
+
+    /// How many messages are on their way to the dead letters.
+    pub fn dying(&self) -> usize {
+        self.count(|it| matches!(it, Standing::Dying(_)))
+    }
+
+    fn id(&self, partition: u32) -> PartitionId {
+        PartitionId { topic: self.topic.number, partition }
+    }
+
+    /// Where reading goes on in a partition, and where the partition ends.
+    pub fn unread(&self, journal: &Journal, partition: u32) -> (u64, u64) {
+        let extent = journal.extent(self.id(partition)).unwrap_or_default();
+        let next = self.next.get(partition as usize).copied().flatten();
+        (next.unwrap_or(extent.start).max(extent.start), extent.end)
+    }
+
+    /// Shows the messages that nobody has a lease on, with their bytes, until `each` has enough: first those that come again
+    /// or are dying, then those that were not read.
+    ///
+    /// # Errors
+    /// The journal is damaged, or the disk fails. What its retention has taken is passed over.
+    pub fn peek(
+        &self,
+        journal: &Journal,
+        mut each: impl FnMut(&RecordedMessage, &[u8]) -> bool,
+    ) -> Result<(), ReplayError> {
+        for message in self.messages.iter().filter(|it| !matches!(it.standing, Standing::Leased(_))) {
+            let start = Start::Offset(message.offset);
+            let mut reader = match journal.reader(self.id(message.partition), start, Visible::Written) {
+                Err(ReplayError::OutOfRange { .. }) => continue,
+                reader => reader?,
+            };
+            if let Some(record) = reader.next()?.filter(|record| record.offset == message.offset)
+                && !each(message, record.bytes)
+            {
+                return Ok(());
+            }
+        }
+        for partition in 0..self.topic.partitions {
+            let mut wants_more = true;
+            self.each_unread(journal, partition, |offset, bytes| {
+                let unread = RecordedMessage { partition, offset, attempts: 0, standing: Standing::Unread };
+                wants_more = each(&unread, bytes);
+                wants_more
+            })?;
+            if !wants_more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn each_unread(
+        &self,
+        journal: &Journal,
+        partition: u32,
+        mut each: impl FnMut(u64, &[u8]) -> bool,
+    ) -> Result<(), ReplayError> {
+        let (next, end) = self.unread(journal, partition);
+        if next >= end {
+            return Ok(());
+        }
+        let mut reader = journal.reader(self.id(partition), Start::Offset(next), Visible::Written)?;
+        while let Some(record) = reader.next()? {
+            let at = (partition, record.offset);
+            let is_known = self.deleted.contains(&at) || self.remembered.messages.contains_key(&at);
+            if !is_known && !each(record.offset, record.bytes) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn letters(
+        &self,
+        journal: &Journal,
+        mut each: impl FnMut(DeadLetter) -> Verdict,
+    ) -> Result<Vec<(u32, u64)>, ChangeError> {
+        let Some(dead) = &self.dead else {
+            return Err(ChangeError::NoLetters { queue: self.name.clone(), topic: self.dead_topic.clone() });
+        };
+        let mut moved = Vec::new();
+        let mut each = |message: &Message| {
+            let is_ours = |it: &DeadLetter| it.topic == self.topic.name && it.consumer == self.name;
+            DeadLetter::read(message).filter(is_ours).map(&mut each)
+        };
+        for partition in 0..dead.partitions {
+            let from = self.remembered.cursors.get(&Cursor::Letters(partition)).copied().unwrap_or(0);
+            let id = PartitionId { topic: dead.number, partition };
+            let (to, enough) = each_in_journal(journal, id, from, &mut each);
+            if to > from {
+                moved.push((partition, to));
+            }
+            if enough {
+                break;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// The first `limit` dead letters that were neither purged nor sent back.
+    ///
+    /// # Errors
+    /// Their topic is not in this journal.
+    pub fn dead_letters(&self, journal: &Journal, limit: usize) -> Result<Vec<DeadLetter>, ChangeError> {
+        let mut found = Vec::new();
+        self.letters(journal, |letter| {
+            if found.len() == limit {
+                return Verdict::Enough;
+            }
+            found.push(letter);
+            Verdict::Stays
+        })?;
+        Ok(found)
+    }
+
+    /// Deletes every message that nobody has a lease on, read or not. How many. `time` is that of the frames, in nanoseconds
+    /// since the epoch.
+    ///
+    /// # Errors
+    /// The journal fails, or what was not read cannot be counted.
+    pub fn purge(&self, writer: &mut Writer, time: u64) -> Result<u64, ChangeError> {
+        let journal = writer.journal();
+        let mut purged = 0;
+        let mut change = Change::new(self.number);
+        for partition in 0..self.topic.partitions {
+            self.each_unread(&journal, partition, |_, _| {
+                purged += 1;
+                true
+            })?;
+            change.cursors.push((Cursor::Partition(partition), self.unread(&journal, partition).1));
+        }
+        let mut messages = self.remembered.messages.clone();
+        messages.retain(|at, known| {
+            let stays = matches!(known.phase, Phase::Leased(_));
+            if !stays {
+                purged += 1;
+                change.blocks.insert(Part::of(*at));
+            }
+            stays
+        });
+        change.blocks.extend(self.deleted.iter().map(|(partition, offset)| Part::Deleted(*partition, *offset)));
+        change.write(writer, &messages, time)?;
+        Ok(purged)
+    }
+
+    /// Forgets the dead letters. How many. They stay in their topic.
+    ///
+    /// # Errors
+    /// Their topic is not in this journal, or the journal fails.
+    pub fn purge_dead_letters(&self, writer: &mut Writer, time: u64) -> Result<u64, ChangeError> {
+        let mut purged = 0;
+        let moved = self.letters(&writer.journal(), |_| {
+            purged += 1;
+            Verdict::Out
+        })?;
+        self.deal_with(moved).write(writer, &self.remembered.messages, time)?;
+        Ok(purged)
+    }
+
+    /// Sends the first `limit` dead letters back to the queue, their attempts counted anew. How many. Those that its topic
+    /// does not keep any more stay, with all behind them.
+    ///
+    /// # Errors
+    /// Their topic is not in this journal, or the journal fails, or its state has no room for so many.
+    pub fn redrive(&self, writer: &mut Writer, limit: u64, time: u64) -> Result<u64, ChangeError> {
+        let journal = writer.journal();
+        let (mut sent, mut messages, mut blocks) = (0, self.remembered.messages.clone(), BTreeSet::new());
+        let moved = self.letters(&journal, |letter| {
+            let at = (letter.partition, letter.offset);
+            let start = journal.extent(self.id(letter.partition)).map_or(0, |extent| extent.start);
+            if sent == limit || letter.offset < start {
+                return Verdict::Enough;
+            }
+            sent += 1;
+            let anew = Known { number: 0, attempts: 0, phase: Phase::Waiting(Duration::ZERO) };
+            messages.entry(at).or_insert(anew);
+            blocks.insert(Part::of(at));
+            Verdict::Out
+        })?;
+        let mut change = self.deal_with(moved);
+        change.blocks = blocks;
+        change.write(writer, &messages, time)?;
+        Ok(sent)
+    }
+
+    fn deal_with(&self, moved: Vec<(u32, u64)>) -> Change {
+        let mut change = Change::new(self.number);
+        change.cursors.extend(moved.into_iter().map(|(partition, next)| (Cursor::Letters(partition), next)));
+        change
+    }
+}
+
+/// What is to be written of a queue: parts first, then cursors, so that a crash between frames loses nothing.
+struct Change {
+    queue: u32,
+    blocks: BTreeSet<Part>,
+    cursors: Vec<(Cursor, u64)>,
+}
+
+impl Change {
+    fn new(queue: u32) -> Self {
+        Self { queue, blocks: BTreeSet::new(), cursors: Vec::new() }
+    }
+
+    fn write(self, writer: &mut Writer, messages: &BTreeMap<(u32, u64), Known>, time: u64) -> Result<(), WriteError> {
+        let limit = writer.frame_limit() / 2;
+        let mut frame = FrameBuilder::new();
+        for part in self.blocks {
+            match part {
+                Part::Block(partition, block) => {
+                    let known = |offset| messages.get(&(partition, offset)).cloned();
+                    ledger::put_block(&mut frame, self.queue, partition, block, Shift::NONE, known);
+                }
+                Part::Deleted(..) => frame.delete(what::LEASES, &ledger::part_key(self.queue, part)),
+            }
+            if frame.len() > limit {
+                writer.append(&mut frame, time)?;
+            }
+        }
+        for (cursor, next) in self.cursors {
+            ledger::put_cursor(&mut frame, self.queue, cursor, next);
+        }
+        if !frame.is_empty() {
+            writer.append(&mut frame, time)?;
+        }
+        writer.sync().map(drop)
+    }
+}
