@@ -103,6 +103,8 @@ pub use overflow::{Overflow, Slow};
 pub use partitioner::{Partitioner, Partitioning};
 pub use persist::{Persist, Unreadable};
 pub use producer::{Producer, ProducerBuilder, Producers};
+#[cfg(feature = "async")]
+pub use queue::NextLease;
 pub use queue::{
     Backoff, Job, Lease, LeaseError, NoTicket, Order, Queue, QueueBuilder, QueueError, QueueReport, Ticket, Waiting,
     Worker,

@@ -109,8 +109,9 @@ impl Selector {
     }
 }
 
-/// Something that a [`Selector`] can watch: a [`Subscriber`], or a [`Member`](crate::Member) of a group. While the selector
-/// waits, so does the member: that counts as progress.
+/// Something that a [`Selector`] can watch: a [`Subscriber`], a [`Member`](crate::Member) of a group, or a
+/// [`Worker`](crate::Worker) of a queue, whose [`receive`](crate::Worker::receive) then gives the message that was found.
+/// While the selector waits, so does the member: that counts as progress.
 pub trait Selectable {
     /// Whether a poll would return at once with something.
     #[doc(hidden)]

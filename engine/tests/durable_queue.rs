@@ -533,3 +533,50 @@ fn a_deleted_queue_leaves_nothing_and_its_name_begins_anew() {
     let (_, recovered) = slipring::journal::open(std::sync::Arc::new(disk.copy()), Options::default()).unwrap();
     assert_eq!(recovered.state.values(4).map(|(key, _)| key[0]).collect::<Vec<_>>(), *b"n", "the next number alone");
 }
+
+#[test]
+fn typed_events_are_leased_die_and_come_back_in_memory_and_through_a_restart() {
+    type Order = [u64; 2];
+    let disk = SimulatedDisk::new();
+    let open = |durable: bool| {
+        let engine = Engine::builder().journal_in(disk.clone()).build().unwrap();
+        let topic = engine.topic::<Order>(if durable { "kept" } else { "orders" });
+        let orders = if durable { topic.durable() } else { topic }.create().unwrap();
+        (engine, orders)
+    };
+    for durable in [false, true] {
+        let (mut engine, mut orders) = open(durable);
+        let mut worker = orders.queue("book").max_attempts(1).join().unwrap();
+        let mut producer = orders.producer().create().unwrap();
+        for number in 0..3 {
+            producer.publish(|order| *order = [number, 100 + number]).unwrap();
+        }
+        worker.receive(LONG).unwrap().unwrap().nack(NOW, "no such account").unwrap();
+        let lease = worker.receive(LONG).unwrap().unwrap();
+        assert_eq!((*lease.message(), lease.attempt()), ([1, 101], 1));
+        lease.ack().unwrap();
+        drop(producer);
+        if durable {
+            drop(worker);
+            assert!(engine.shutdown(LONG).journal.unwrap().is_ok());
+            drop(orders);
+            (engine, orders) = open(durable);
+            worker = orders.queue("book").max_attempts(1).join().unwrap();
+        }
+        let letters = worker.queue().dead_letters(9);
+        assert_eq!((letters.len(), &*letters[0].reason, letters[0].offset), (1, "no such account", 0));
+        assert_eq!(worker.queue().redrive(9), 1);
+        let mut seen: Vec<Order> = (0..2)
+            .map(|_| {
+                let lease = worker.receive(LONG).unwrap().unwrap();
+                let order = *lease.message();
+                lease.ack().unwrap();
+                order
+            })
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [[0, 100], [2, 102]]);
+        drop(worker);
+        engine.shutdown(LONG);
+    }
+}

@@ -65,24 +65,43 @@ impl<E: Job> Book<E> {
 
     /// Waits until this change is as safe as was asked for. An error if the journal ends before.
     pub(super) fn wait(&self, change: u64, level: Level) -> Result<(), String> {
-        let safe = match level {
-            Level::Written => &self.positions.written,
-            Level::Durable => &self.positions.durable,
-            _ => return Ok(()),
-        };
-        let reached = || (safe.load(Ordering::Acquire) >= change).then_some(Ok(()));
+        let reached = || self.has_reached(change, level).then_some(Ok(()));
         if reached().is_some() {
             return Ok(());
         }
-        if level == Level::Durable {
-            self.wanted.fetch_max(change, Ordering::AcqRel);
-        }
-        self.tell();
+        self.want(change, level);
         let bell = &self.journaling.bell;
         let done = bell.wait(None, || {
             reached().or_else(|| bell.over().map(|cause| reached().unwrap_or_else(|| Err(cause.to_owned()))))
         });
         done.unwrap_or(Ok(()))
+    }
+
+    fn has_reached(&self, change: u64, level: Level) -> bool {
+        match level {
+            Level::Written => self.positions.written.load(Ordering::Acquire) >= change,
+            Level::Durable => self.positions.durable.load(Ordering::Acquire) >= change,
+            _ => true,
+        }
+    }
+
+    fn want(&self, change: u64, level: Level) {
+        if level == Level::Durable {
+            self.wanted.fetch_max(change, Ordering::AcqRel);
+        }
+        self.tell();
+    }
+
+    /// Whether this change is as safe as was asked for, or the journal has ended; else the task is woken when it may be.
+    #[cfg(feature = "async")]
+    pub(super) fn is_safe(&self, change: u64, waker: &Waker) -> bool {
+        let bell = &self.journaling.bell;
+        let done = || (self.has_reached(change, self.level) || bell.over().is_some()).then_some(());
+        if done().is_some() {
+            return true;
+        }
+        self.want(change, self.level);
+        bell.watch(waker, done).is_some()
     }
 
     /// The body of a message that was given out before; none if the journal does not keep it any more.

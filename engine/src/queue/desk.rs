@@ -154,29 +154,45 @@ impl<E: Job, K: Producers> Desk<E, K> {
         let mut stock = self.lock();
         let mut last = !wait;
         loop {
-            self.hear(&mut stock);
-            if let Some(grant) = stock.next(&*self.host.clock, self.book.as_ref()) {
-                self.settle(&mut stock);
-                self.leave(&mut stock);
-                let change = stock.change();
-                return Ok(Some((grant, change)));
+            if let Some(found) = self.look(&mut stock) {
+                return found.map(Some);
             }
-            if let Some(reason) = stock.ended() {
-                // The others are told too.
-                self.wake_all(&mut stock);
-                return Err(self.read_error(reason));
-            }
-            // What is delayed has come in meanwhile.
-            self.settle(&mut stock);
             if last {
                 self.leave(&mut stock);
                 return Ok(None);
             }
-            if !stock.watched && !stock.arm(&self.waiter, self.book.as_ref()) {
+            if !stock.watched && !self.arm(&mut stock) {
                 continue;
             }
             (stock, last) = self.sleep(stock, deadline);
         }
+    }
+
+    /// What there is now: a message, or the end.
+    pub(super) fn look(&self, stock: &mut Stock<E, K>) -> Option<Result<Given<E>, ReadError>> {
+        self.hear(stock);
+        if let Some(grant) = stock.next(&*self.host.clock, self.book.as_ref()) {
+            self.settle(stock);
+            self.leave(stock);
+            return Some(Ok((grant, stock.change())));
+        }
+        if let Some(reason) = stock.ended() {
+            // The others are told too.
+            self.wake_all(stock);
+            return Some(Err(self.read_error(reason)));
+        }
+        // What is delayed has come in meanwhile.
+        self.settle(stock);
+        None
+    }
+
+    /// False if there is something after all.
+    pub(super) fn arm(&self, stock: &mut Stock<E, K>) -> bool {
+        stock.arm(&self.waiter, self.book.as_ref())
+    }
+
+    pub(super) fn waiter(&self) -> &Waiter {
+        &self.waiter
     }
 
     /// What rang while nobody watched.
@@ -222,7 +238,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
     }
 
     /// Whoever goes back to work lets the next one watch.
-    fn leave(&self, stock: &mut Stock<E, K>) {
+    pub(super) fn leave(&self, stock: &mut Stock<E, K>) {
         if !stock.watched {
             self.call_in(stock);
         }
@@ -336,6 +352,12 @@ impl<E: Job, K: Producers> Desk<E, K> {
     /// Waits until a change is as safe as was asked for.
     pub(super) fn safe(&self, change: u64) -> Result<(), String> {
         self.book.as_ref().map_or(Ok(()), |book| book.wait(change, book.level))
+    }
+
+    /// Whether a change is as safe as was asked for, or never will be; else the task is woken.
+    #[cfg(feature = "async")]
+    pub(super) fn is_safe(&self, change: u64, waker: &std::task::Waker) -> bool {
+        self.book.as_ref().is_none_or(|book| book.is_safe(change, waker))
     }
 
     /// A message's body is no more.

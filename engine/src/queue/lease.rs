@@ -406,6 +406,20 @@ impl<M: Clone> Leases<M> {
         Ok(self.take_back(id.slot, due(now, delay), || Cause::Refused(reason.into())))
     }
 
+    /// Takes back what was given out and nobody has seen: it may be given out at once, and that attempt does not count.
+    /// False if the lease is over.
+    pub(super) fn put_back(&mut self, id: LeaseId, now: Duration) -> bool {
+        let Ok(at) = self.held(id, now).map(|entry| entry.at) else { return false };
+        self.leased.remove(&mut self.links, at, id.slot);
+        let entry = self.entry(id.slot);
+        entry.attempts -= 1;
+        (entry.at, entry.state) = (moment_before(now), State::Parked);
+        let (partition, offset) = (entry.partition, entry.offset);
+        self.line_up(id.slot);
+        self.note(partition, offset);
+        true
+    }
+
     /// Ends at most `limit` of the leases that have run out. True if there may be more.
     pub fn expire(&mut self, now: Duration, limit: usize) -> bool {
         (0..limit).all(|_| self.expire_one(now))

@@ -41,6 +41,7 @@ pub mod lease;
 mod ledger;
 pub mod recorded;
 mod stock;
+mod watch;
 mod worker;
 
 pub(crate) use delete::erase_all;
@@ -49,6 +50,8 @@ pub use backoff::Backoff;
 pub use builder::QueueBuilder;
 pub use job::Job;
 pub use lease::Order;
+#[cfg(feature = "async")]
+pub use watch::NextLease;
 pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
 
 use crate::error::SubscribeError;

@@ -1,9 +1,10 @@
 //! A worker takes messages of a queue, one at a time, each under a lease.
 
-use super::desk::{Desk, End};
+use super::desk::{Desk, End, Given};
 use super::job::Job;
 use super::lease::Grant;
 use crate::error::ReadError;
+use crate::lifecycle::lifecycle;
 use crate::message::Message;
 use crate::producer::Producers;
 use slipring_ring::Multi;
@@ -17,18 +18,24 @@ use std::time::{Duration, Instant};
 ///
 /// Joined with [`QueueBuilder::join`](crate::QueueBuilder::join). Dropping it leaves its leases as they are: they belong to
 /// their [`Lease`]s.
-pub struct Worker<E = Message, K: Producers = Multi> {
+pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) desk: Arc<Desk<E, K>>,
+    /// Given out to it, or refused, and not yet handed to the user.
+    pub(super) found: Option<Result<Given<E>, ReadError>>,
+    /// Whether it watches the bells with a waker.
+    pub(super) watching: bool,
 }
 
-impl<E, K: Producers> fmt::Debug for Worker<E, K> {
+impl<E: Job, K: Producers> fmt::Debug for Worker<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Worker of queue {:?} of {:?}", self.desk.name, self.desk.topic)
     }
 }
 
-impl<E, K: Producers> Drop for Worker<E, K> {
+impl<E: Job, K: Producers> Drop for Worker<E, K> {
     fn drop(&mut self) {
+        self.give_up();
+        lifecycle!(info, "worker left", topic = self.desk.topic, queue = self.desk.name);
         self.desk.workers.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -36,7 +43,33 @@ impl<E, K: Producers> Drop for Worker<E, K> {
 impl<E: Job, K: Producers> Worker<E, K> {
     pub(super) fn new(desk: Arc<Desk<E, K>>) -> Self {
         desk.workers.fetch_add(1, Ordering::AcqRel);
-        Self { desk }
+        lifecycle!(info, "worker joined", topic = desk.topic, queue = desk.name);
+        Self { desk, found: None, watching: false }
+    }
+
+    /// Whether something was found for it that is still good.
+    pub(super) fn has_found(&mut self) -> bool {
+        let now = self.desk.now();
+        if matches!(&self.found, Some(Ok((grant, _))) if grant.deadline <= now) {
+            self.found = None;
+        }
+        self.found.is_some()
+    }
+
+    /// Hands out what was found for it; none if that is nothing, or no more.
+    pub(super) fn take_found(&mut self) -> Result<Option<Lease<E, K>>, ReadError> {
+        let Some(found) = self.found.take() else { return Ok(None) };
+        let (grant, change) = found?;
+        let grant = self.desk.complete(grant, change)?;
+        Ok(grant.map(|grant| Lease { desk: Arc::clone(&self.desk), grant, over: false }))
+    }
+
+    /// Whoever waited with this worker has gone: what was on its way to it goes to others.
+    pub(super) fn give_up(&mut self) {
+        self.desk.leave_watch(&mut self.watching);
+        if let Some(Ok(given)) = self.found.take() {
+            self.desk.put_back(given);
+        }
     }
 
     /// The next message, leased to the caller; waits for one no longer than `limit`. Messages that come again come
@@ -48,6 +81,12 @@ impl<E: Job, K: Producers> Worker<E, K> {
     /// The topic was closed, and every message was taken and none can come again; or it was halted, a consumer failed,
     /// or the queue was evicted.
     pub fn receive(&mut self, limit: Duration) -> Result<Option<Lease<E, K>>, ReadError> {
+        if self.has_found()
+            && let Some(lease) = self.take_found()?
+        {
+            return Ok(Some(lease));
+        }
+        self.desk.leave_watch(&mut self.watching);
         let deadline = Instant::now().checked_add(limit);
         let grant = self.desk.receive(!limit.is_zero(), deadline)?;
         Ok(grant.map(|grant| Lease { desk: Arc::clone(&self.desk), grant, over: false }))

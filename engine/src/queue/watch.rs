@@ -1,0 +1,198 @@
+//! Waiting for a queue without a thread: as a task, or in a selector among other readers.
+//!
+//! Whoever comes first watches the bells with a waker, as a thread would asleep; the others leave theirs at the door.
+
+use super::desk::{Desk, Given};
+use super::job::Job;
+use super::stock::Stock;
+use super::worker::{Lease, Worker};
+use crate::error::ReadError;
+use crate::producer::Producers;
+use crate::selector::Selectable;
+use slipring_ring::Waiter;
+use std::sync::Arc;
+use std::task::{Poll, Wake, Waker};
+
+impl<E: Job, K: Producers> Desk<E, K> {
+    /// The next message, or `waker` is woken when it is worth to ask again. `watching`: whether the caller is who watches.
+    pub(super) fn poll(&self, watching: &mut bool, waker: &Waker) -> Poll<Result<Given<E>, ReadError>> {
+        let mut stock = self.lock();
+        self.look_up(&mut stock, watching);
+        loop {
+            if let Some(found) = self.look(&mut stock) {
+                return Poll::Ready(found);
+            }
+            if stock.watched {
+                if !stock.tasks.iter().any(|task| task.will_wake(waker)) {
+                    stock.tasks.push(waker.clone());
+                }
+                return Poll::Pending;
+            }
+            if !self.arm(&mut stock) {
+                continue;
+            }
+            let mut rang = Vec::new();
+            if self.waiter().take_or_wake(waker, |token| rang.push(token)) {
+                stock.rang(rang);
+                continue;
+            }
+            stock.watched = true;
+            *watching = true;
+            return Poll::Pending;
+        }
+    }
+
+    /// Ends the caller's watch, and hears what rang meanwhile.
+    fn look_up(&self, stock: &mut Stock<E, K>, watching: &mut bool) {
+        if std::mem::take(watching) {
+            stock.watched = false;
+            let mut rang = Vec::new();
+            self.waiter().take(|token| rang.push(token));
+            stock.rang(rang);
+        }
+    }
+
+    /// The caller does not wait any more: somebody else watches.
+    pub(super) fn leave_watch(&self, watching: &mut bool) {
+        if *watching {
+            let mut stock = self.lock();
+            self.look_up(&mut stock, watching);
+            self.leave(&mut stock);
+        }
+    }
+
+    /// Takes back what was given out and nobody has seen.
+    pub(super) fn put_back(&self, given: Given<E>) {
+        let mut stock = self.lock();
+        let now = self.now();
+        if stock.leases.put_back(given.0.id, now) {
+            stock.counters.delivered -= 1;
+            self.settle(&mut stock);
+            self.wake(&mut stock);
+        }
+    }
+}
+
+/// Wakes a selector, with the worker's place in it.
+struct Token(Arc<Waiter>, usize);
+
+impl Wake for Token {
+    fn wake(self: Arc<Self>) {
+        self.0.wake(self.1);
+    }
+}
+
+impl<E: Job, K: Producers> Selectable for Worker<E, K> {
+    fn is_ready(&mut self) -> bool {
+        if !self.has_found() {
+            self.desk.leave_watch(&mut self.watching);
+            match self.desk.claim(false, None) {
+                Ok(found) => self.found = found.map(Ok),
+                Err(refused) => self.found = Some(Err(refused)),
+            }
+        }
+        self.found.is_some()
+    }
+
+    fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
+        if self.has_found() {
+            return false;
+        }
+        let waker = Waker::from(Arc::new(Token(Arc::clone(waiter), token)));
+        match self.desk.poll(&mut self.watching, &waker) {
+            Poll::Ready(found) => {
+                self.found = Some(found);
+                false
+            }
+            Poll::Pending => true,
+        }
+    }
+
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+#[cfg(feature = "async")]
+mod task {
+    use super::*;
+    use std::fmt;
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::Context;
+
+    impl<E: Job, K: Producers> Worker<E, K> {
+        /// [`receive`](Self::receive) as a future: the next message. Any number of tasks may wait at one queue, each with a
+        /// worker of its own.
+        ///
+        /// Dropped before it is ready, it has taken nothing: a message that was on its way to it goes to another worker, and
+        /// that attempt does not count.
+        ///
+        /// ```
+        /// # use slipring::{Engine, Message, Record};
+        /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+        /// let engine = Engine::builder().build()?;
+        /// let jobs = engine.topic::<Message>("jobs").create()?;
+        /// let mut worker = jobs.queue("resize").join()?;
+        /// jobs.producer().create()?.send(Record::new("cat.png"))?;
+        /// let job = worker.next_lease().await?;
+        /// assert_eq!(job.message().value(), b"cat.png");
+        /// job.ack()?;
+        /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        ///
+        /// # Errors
+        /// As [`receive`](Self::receive).
+        pub fn next_lease(&mut self) -> NextLease<'_, E, K> {
+            NextLease { worker: self }
+        }
+    }
+
+    /// See [`Worker::next_lease`].
+    pub struct NextLease<'w, E: Job = crate::Message, K: Producers = slipring_ring::Multi> {
+        worker: &'w mut Worker<E, K>,
+    }
+
+    impl<E: Job, K: Producers> fmt::Debug for NextLease<'_, E, K> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "NextLease of {:?}", self.worker)
+        }
+    }
+
+    impl<E: Job, K: Producers> Future for NextLease<'_, E, K> {
+        type Output = Result<Lease<E, K>, ReadError>;
+
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+            let worker = &mut *self.worker;
+            loop {
+                if !worker.has_found() {
+                    match worker.desk.poll(&mut worker.watching, context.waker()) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(found) => worker.found = Some(found),
+                    }
+                }
+                let change = match &worker.found {
+                    Some(Ok((_, change))) => *change,
+                    _ => 0,
+                };
+                // A lease is handed out when that it was given is as safe as was asked for.
+                if !worker.desk.is_safe(change, context.waker()) {
+                    return Poll::Pending;
+                }
+                if let Some(lease) = worker.take_found().transpose() {
+                    return Poll::Ready(lease);
+                }
+            }
+        }
+    }
+
+    impl<E: Job, K: Producers> Drop for NextLease<'_, E, K> {
+        fn drop(&mut self) {
+            self.worker.give_up();
+        }
+    }
+}
+
+#[cfg(feature = "async")]
+pub use task::NextLease;

@@ -1,0 +1,253 @@
+//! Workers of a queue as tasks and in a selector: woken once, nothing lost when they are given up.
+
+use slipring::journal::simulated::SimulatedDisk;
+use slipring::{Engine, Lease, Level, ManualClock, Message, Record, Selector, Topic, Worker};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+const NOW: Duration = Duration::ZERO;
+const LONG: Duration = Duration::from_secs(60);
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Bell {
+    fn rung(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+fn bell() -> (Arc<Bell>, Waker) {
+    let bell = Arc::new(Bell::default());
+    (Arc::clone(&bell), Waker::from(bell))
+}
+
+/// Gives a future up that is not ready after so many looks.
+struct Impatient<F> {
+    future: F,
+    polls: u64,
+}
+
+impl<F: Future + Unpin> Future for Impatient<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match Pin::new(&mut self.future).poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if self.polls == 0 => Poll::Ready(None),
+            Poll::Pending => {
+                self.polls -= 1;
+                Poll::Pending
+            }
+        }
+    }
+}
+
+fn once<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+fn jobs(clock: &ManualClock) -> (Engine, Topic<Message>) {
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").partitions(2).max_message(64).create().unwrap();
+    (engine, jobs)
+}
+
+fn send(jobs: &Topic<Message>, value: &str) {
+    jobs.producer().create().unwrap().send(Record::new(value)).unwrap();
+}
+
+fn ready(polled: Poll<Result<Lease, slipring::ReadError>>) -> Lease {
+    match polled {
+        Poll::Ready(lease) => lease.unwrap(),
+        Poll::Pending => panic!("there is a message"),
+    }
+}
+
+#[test]
+fn a_task_is_woken_by_a_message_a_delay_and_an_expiry_and_by_nothing_else() {
+    let clock = ManualClock::new();
+    let (_engine, jobs) = jobs(&clock);
+    let builder = || jobs.queue("q").visibility(Duration::from_millis(100));
+    let mut worker = builder().join().unwrap();
+    let (bell, waker) = bell();
+    assert!(once(&mut worker.next_lease(), &waker).is_pending());
+    let mut waits = worker.next_lease();
+    assert!(once(&mut waits, &waker).is_pending());
+    clock.advance(LONG);
+    assert_eq!(bell.rung(), 0);
+    send(&jobs, "a");
+    assert_eq!(bell.rung(), 1);
+    let lease = ready(once(&mut waits, &waker));
+    drop(waits);
+    lease.nack(Duration::from_millis(50), "later").unwrap();
+    let mut waits = worker.next_lease();
+    assert!(once(&mut waits, &waker).is_pending());
+    let rung = bell.rung();
+    clock.advance(Duration::from_millis(50));
+    assert_eq!(bell.rung(), rung + 1);
+    let lease = ready(once(&mut waits, &waker));
+    assert_eq!(lease.attempt(), 2);
+    lease.leave();
+    drop(waits);
+    let mut waits = worker.next_lease();
+    assert!(once(&mut waits, &waker).is_pending());
+    let rung = bell.rung();
+    clock.advance(Duration::from_millis(100));
+    assert_eq!(bell.rung(), rung + 1);
+    assert_eq!(ready(once(&mut waits, &waker)).attempt(), 3);
+}
+
+#[test]
+fn one_that_is_given_up_after_its_wake_up_leaves_the_message_to_the_next() {
+    let (_engine, jobs) = jobs(&ManualClock::new());
+    let mut workers: Vec<Worker> = (0..3).map(|_| jobs.queue("q").join().unwrap()).collect();
+    let mut bells = Vec::new();
+    let mut waits: Vec<_> = workers.iter_mut().map(Worker::next_lease).collect();
+    for waits in &mut waits {
+        let (bell, waker) = bell();
+        assert!(once(waits, &waker).is_pending());
+        bells.push((bell, waker));
+    }
+    send(&jobs, "a");
+    // The first one watches; it goes without looking.
+    assert_eq!(bells.iter().map(|(bell, _)| bell.rung()).collect::<Vec<_>>(), [1, 0, 0]);
+    drop(waits.remove(0));
+    assert!(bells[1].0.rung() + bells[2].0.rung() > 0, "somebody else is told");
+    let lease = ready(once(&mut waits[0], &bells[1].1));
+    assert_eq!(lease.attempt(), 1);
+    // And one more for the last, who watches by now or is told by the one who does.
+    assert!(once(&mut waits[1], &bells[2].1).is_pending());
+    let rung = bells[2].0.rung();
+    send(&jobs, "b");
+    assert_eq!(bells[2].0.rung(), rung + 1);
+    assert_eq!(ready(once(&mut waits[1], &bells[2].1)).message().value(), b"b");
+}
+
+#[test]
+fn a_message_that_was_found_for_a_task_that_is_given_up_goes_on_and_that_attempt_does_not_count() {
+    let disk = SimulatedDisk::new();
+    let engine = Engine::builder().journal_in(disk).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").max_message(64).durable().create().unwrap();
+    let builder = || jobs.queue("q").max_attempts(1).acknowledge(Level::Durable);
+    let mut worker = builder().join().unwrap();
+    let receipt = jobs.producer().create().unwrap().send(Record::new("a")).unwrap();
+    receipt.wait(Level::Durable).unwrap();
+    let (_, waker) = bell();
+    // It is found, and waits for the sync or not: given up in either case, again and again.
+    for _ in 0..50 {
+        let mut waits = worker.next_lease();
+        if let Poll::Ready(lease) = once(&mut waits, &waker) {
+            lease.unwrap().ack().unwrap();
+            return;
+        }
+    }
+    let lease = worker.receive(LONG).unwrap().unwrap();
+    assert_eq!(lease.attempt(), 1);
+    lease.ack().unwrap();
+    assert!(worker.queue().dead_letters(1).is_empty());
+}
+
+#[test]
+fn many_tasks_that_are_given_up_at_any_moment_do_every_message_once() {
+    for durable in [false, true] {
+        let engine = Engine::builder().journal_in(SimulatedDisk::new()).build().unwrap();
+        let topic = engine.topic::<Message>("jobs").partitions(2).max_message(64);
+        let jobs = if durable { topic.durable() } else { topic }.create().unwrap();
+        const MESSAGES: u64 = 300;
+        let done: Arc<Mutex<BTreeMap<u64, u32>>> = Arc::default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let mut tasks = Vec::new();
+            for task in 0..4_u64 {
+                let mut worker = jobs.queue("q").join().unwrap();
+                let done = Arc::clone(&done);
+                tasks.push(tokio::spawn(async move {
+                    let mut random = task + 1;
+                    loop {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        // At once, or when it was woken so often without getting one.
+                        let impatient = Impatient { future: worker.next_lease(), polls: random >> 62 };
+                        let lease = match impatient.await {
+                            None => {
+                                tokio::task::yield_now().await;
+                                continue;
+                            }
+                            Some(Ok(lease)) => lease,
+                            Some(Err(_)) => return,
+                        };
+                        assert_eq!(lease.attempt(), 1);
+                        let number = u64::from_be_bytes(lease.message().value().try_into().unwrap());
+                        *done.lock().unwrap().entry(number).or_default() += 1;
+                        lease.ack().unwrap();
+                    }
+                }));
+            }
+            let mut producer = jobs.producer().create().unwrap();
+            for number in 0..MESSAGES {
+                producer.send_async(&Record::new(&number.to_be_bytes())).await.unwrap();
+            }
+            drop(producer);
+            jobs.close();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        let done = done.lock().unwrap();
+        assert!(done.len() as u64 == MESSAGES && done.values().all(|times| *times == 1), "{durable}: {done:?}");
+    }
+}
+
+#[test]
+fn a_selector_reads_topics_and_queues() {
+    let clock = ManualClock::new();
+    let (engine, jobs) = jobs(&clock);
+    let ticks = engine.topic::<u64>("ticks").create().unwrap();
+    let mut tape = ticks.subscribe("tape").poll().unwrap();
+    let mut worker = jobs.queue("q").join().unwrap();
+    let mut selector = Selector::round_robin();
+    assert_eq!(selector.select(&mut [&mut tape, &mut worker], NOW).unwrap(), None);
+    send(&jobs, "a");
+    assert_eq!(selector.select(&mut [&mut tape, &mut worker], LONG).unwrap(), Some(1));
+    let lease = worker.receive(NOW).unwrap().unwrap();
+    assert_eq!((lease.message().value(), lease.attempt()), (&b"a"[..], 1));
+    lease.nack(Duration::from_millis(10), "later").unwrap();
+    ticks.producer().create().unwrap().publish(|tick| *tick = 7).unwrap();
+    assert_eq!(selector.select(&mut [&mut tape, &mut worker], LONG).unwrap(), Some(0));
+    assert_eq!(tape.poll(NOW).unwrap().unwrap().len(), 1);
+    // One that sleeps is woken by a delay that is over.
+    let sleeper = std::thread::spawn(move || {
+        while selector.select(&mut [&mut tape, &mut worker], LONG).unwrap() != Some(1) {
+            drop(tape.poll(NOW).unwrap());
+        }
+        let lease = worker.receive(NOW).unwrap().unwrap();
+        let attempt = lease.attempt();
+        lease.ack().unwrap();
+        (attempt, worker)
+    });
+    clock.advance(Duration::from_millis(10));
+    let (attempt, mut worker) = sleeper.join().unwrap();
+    assert_eq!(attempt, 2);
+    // What was found and is not taken goes back with the worker, and counts for nothing.
+    send(&jobs, "b");
+    assert_eq!(Selector::by_priority().select(&mut [&mut worker], LONG).unwrap(), Some(0));
+    drop(worker);
+    let mut worker = jobs.queue("q").join().unwrap();
+    assert_eq!(worker.receive(NOW).unwrap().unwrap().attempt(), 1);
+    // An end is something, too.
+    jobs.close();
+    assert!(worker.receive(NOW).unwrap().is_some(), "the dropped lease");
+    assert_eq!(Selector::by_priority().select(&mut [&mut worker], LONG).unwrap(), Some(0));
+}
