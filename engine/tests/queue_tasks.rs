@@ -227,6 +227,12 @@ fn a_selector_reads_topics_and_queues() {
     ticks.producer().create().unwrap().publish(|tick| *tick = 7).unwrap();
     assert_eq!(selector.select(&mut [&mut tape, &mut worker], LONG).unwrap(), Some(0));
     assert_eq!(tape.poll(NOW).unwrap().unwrap().len(), 1);
+    // While it does not wait, others do not wait for it: a thread is woken by what it could have had.
+    assert_eq!(selector.select(&mut [&mut tape, &mut worker], Duration::from_millis(1)).unwrap(), None);
+    let mut other = jobs.queue("q").join().unwrap();
+    let thread = std::thread::spawn(move || other.receive(LONG).unwrap().map(|lease| lease.ack().unwrap()));
+    send(&jobs, "for the thread");
+    assert!(thread.join().unwrap().is_some());
     // One that sleeps is woken by a delay that is over.
     let sleeper = std::thread::spawn(move || {
         while selector.select(&mut [&mut tape, &mut worker], LONG).unwrap() != Some(1) {

@@ -104,7 +104,19 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
                 self.found = Some(found);
                 false
             }
-            Poll::Pending => true,
+            Poll::Pending => {
+                self.selector = Some(waker);
+                true
+            }
+        }
+    }
+
+    /// Whoever does not wait must not watch for others: it is looked at anew at the next call.
+    fn awake(&mut self) {
+        let selector = self.selector.take();
+        if self.watching {
+            self.desk.leave_watch(&mut self.watching);
+            selector.inspect(Waker::wake_by_ref);
         }
     }
 

@@ -12,6 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// One of the many that share the messages of a queue: each message goes to one of them.
@@ -24,6 +25,8 @@ pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) found: Option<Result<Given<E>, ReadError>>,
     /// Whether it watches the bells with a waker.
     pub(super) watching: bool,
+    /// Of a selector that waits for it among others.
+    pub(super) selector: Option<Waker>,
 }
 
 impl<E: Job, K: Producers> fmt::Debug for Worker<E, K> {
@@ -44,7 +47,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
     pub(super) fn new(desk: Arc<Desk<E, K>>) -> Self {
         desk.workers.fetch_add(1, Ordering::AcqRel);
         lifecycle!(info, "worker joined", topic = desk.topic, queue = desk.name);
-        Self { desk, found: None, watching: false }
+        Self { desk, found: None, watching: false, selector: None }
     }
 
     /// Whether something was found for it that is still good.
