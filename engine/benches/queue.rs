@@ -1,12 +1,13 @@
 //! Goal: with a million leases outstanding, what does one lease, one ack, one expiry cost, and what does a message hold
-//! beside its body? Not a goal: threads that contend, or the copying of bodies.
+//! beside its body? The same through a worker of a durable topic, whose changes are written behind it, and the bytes of a
+//! leased message in the journal's state. Not a goal: threads that contend, or the copying of bodies.
 //!
 //!     cargo bench -p slipring --bench queue
 #![allow(clippy::unwrap_used)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use slipring::Backoff;
 use slipring::queue::lease::{Grant, Leases, Order, Terms};
+use slipring::{Backoff, Engine, Level, ManualClock, Message, Record, journal};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -90,8 +91,69 @@ fn state_of_a_message() {
     assert!(each < 100.0, "{each}");
 }
 
+/// Half of all times are no longer than this, in nanoseconds.
+fn median(mut times: Vec<u64>) -> u64 {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn nanos(begun: Instant) -> u64 {
+    begun.elapsed().as_nanos() as u64
+}
+
+fn on_a_durable_topic() {
+    let quick = std::env::args().any(|argument| argument == "--test");
+    let messages = if quick { 20_000 } else { OUTSTANDING };
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).journal(folder.path()).build().unwrap();
+    let jobs =
+        engine.topic::<Message>("jobs").partitions(4).capacity(1 << 14).max_message(64).durable().create().unwrap();
+    let queue = jobs.queue("q").visibility(Duration::from_secs(3600)).unlimited_attempts();
+    let mut worker = queue.max_outstanding(usize::MAX).join().unwrap();
+    let mut producer = jobs.producer().create().unwrap();
+    let mut last = None;
+    for number in 0..messages {
+        last = Some(producer.send(Record::new(&number.to_le_bytes())).unwrap());
+    }
+    last.unwrap().wait(Level::Written).unwrap();
+    let mut leases = Vec::with_capacity(messages as usize);
+    let mut leased = Vec::with_capacity(messages as usize);
+    while leases.len() < messages as usize {
+        let begun = Instant::now();
+        let Some(lease) = worker.receive(Duration::ZERO).unwrap() else {
+            assert!(worker.queue().metrics().full, "the journal's state has room for no more");
+            break;
+        };
+        leased.push(nanos(begun));
+        leases.push(lease);
+    }
+    let outstanding = leases.len();
+    println!("{outstanding} leased on a durable topic: {} ns a lease", median(leased));
+    let mut acked = Vec::new();
+    let mut random = 1_u64;
+    for _ in 0..outstanding / 100 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let lease = leases.swap_remove((random >> 33) as usize % leases.len());
+        let begun = Instant::now();
+        lease.ack().unwrap();
+        acked.push(nanos(begun));
+    }
+    println!("{} ns an ack, any of them", median(acked));
+    let left = leases.len();
+    leases.into_iter().for_each(|lease| _ = lease.leave());
+    let begun = Instant::now();
+    clock.advance(Duration::from_secs(3601));
+    println!("{:.0} ns an expiry, of {left} at once", nanos(begun) as f64 / left as f64);
+    drop((worker, producer));
+    engine.shutdown(Duration::from_secs(60)).journal.unwrap().unwrap();
+    let survey = journal::inspect(&journal::storage::Disk::new(folder.path()), false).unwrap();
+    println!("{:.1} bytes of the journal's state for each message", survey.state().size() as f64 / left as f64);
+}
+
 fn queue(c: &mut Criterion) {
     state_of_a_message();
+    on_a_durable_topic();
     let mut held = Held::new(Order::Relaxed);
     let mut group = c.benchmark_group("a million leased");
     group.bench_function("lease", |b| {
