@@ -117,7 +117,7 @@ impl Survey {
 /// Looks at a journal without changing it, whoever has it open. `whole` has every segment read, the believed ones too.
 ///
 /// # Errors
-/// As [`open`], but for the lock.
+/// As [`open`](crate::journal::open), but for the lock.
 pub fn inspect(storage: &dyn Storage, whole: bool) -> Result<Survey, OpenError> {
     match survey_to_damage(storage, whole, &mut |_| {})? {
         (survey, None) => Ok(survey),
@@ -129,7 +129,7 @@ pub fn inspect(storage: &dyn Storage, whole: bool) -> Result<Survey, OpenError> 
 /// `progress` hears now and then how many bytes were read, all in all.
 ///
 /// # Errors
-/// As [`open`], but for the lock and for damage.
+/// As [`open`](crate::journal::open), but for the lock and for damage.
 pub fn survey_to_damage(
     storage: &dyn Storage,
     whole: bool,

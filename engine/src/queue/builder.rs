@@ -80,7 +80,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         self
     }
 
-    /// How long a lease lasts unless it is [renewed](Lease::renew), rounded up to whole milliseconds; 30 seconds unless
+    /// How long a lease lasts unless it is [renewed](crate::Lease::renew), rounded up to whole milliseconds; 30 seconds unless
     /// told.
     pub fn visibility(mut self, visibility: Duration) -> Self {
         self.terms.visibility = visibility;

@@ -5,7 +5,7 @@
 use super::desk::{Desk, Given};
 use super::job::Job;
 use super::stock::Stock;
-use super::worker::{Lease, Worker};
+use super::worker::Worker;
 use crate::error::ReadError;
 use crate::producer::Producers;
 use crate::selector::Selectable;
@@ -127,6 +127,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
 
 #[cfg(feature = "async")]
 mod task {
+    use super::super::worker::Lease;
     use super::*;
     use std::fmt;
     use std::future::Future;
