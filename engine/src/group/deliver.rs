@@ -3,15 +3,14 @@
 
 use super::batch::{GroupBatch, Held};
 use super::error::GroupError;
-use super::listener::TopicPartition;
-use super::managed::{GroupRun, MemberEnd, Policy, next_source};
+use super::managed::{Failed, GroupRun, MemberEnd, Policy, next_source};
 use super::member::Member;
-use crate::letter::Origin;
 use crate::producer::Producers;
 use crate::subscriber::At;
 use crate::threads::caught;
 use crate::transaction::{Transaction, TransactionError};
 use std::fmt::Display;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -102,8 +101,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     handler: &mut impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
     run: &GroupRun,
 ) -> MemberEnd {
-    // The event that failed last, and how often.
-    let mut tried: Option<(TopicPartition, u64, u32)> = None;
+    let mut tried = Failed::default();
     loop {
         let source = match next_source(member, run) {
             Ok(Some(source)) => source,
@@ -147,33 +145,10 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 None if stopped => break,
                 None => continue,
             };
-            let tries = match &tried {
-                Some((known, offset, tries)) if (known, *offset) == (partition, culprit) => *tries,
-                _ => 0,
-            };
-            if tries < policy.retries && !stopped {
-                tried = Some((partition.clone(), culprit, tries + 1));
-                continue;
-            }
-            let stop = |cause| MemberEnd::Failed { partition: partition.clone(), offset: culprit, cause };
-            if !policy.then_skip || tries < policy.retries {
-                return stop(cause);
-            }
-            let origin = Origin {
-                topic: &partition.topic,
-                partition: partition.partition,
-                offset: culprit,
-                consumer: &group.name,
-                attempts: tries + 1,
-                reason: &cause,
-            };
-            let Some((event, _)) = batch.iter().next() else { break };
-            if let Err(refused) = policy.bury(event, origin) {
-                return stop(format!("{cause}; and as a dead letter it was refused: {refused}"));
-            }
-            batch.count_skipped();
-            if batch.commit_to(culprit + 1).is_err() {
-                break;
+            match tried.answer(&mut batch, policy, partition, culprit, cause, stopped) {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break(None) => break,
+                ControlFlow::Break(Some(end)) => return end,
             }
         }
     }

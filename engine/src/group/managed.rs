@@ -1,5 +1,6 @@
 //! A member on a thread of its own: its handler, and what follows when that fails.
 
+use super::batch::GroupBatch;
 use super::error::GroupError;
 use super::link::Link;
 use super::listener::TopicPartition;
@@ -13,6 +14,7 @@ use crate::subscriber::At;
 use crate::threads::{StartError, caught};
 use slipring_ring::OnError;
 use std::fmt::{self, Display};
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -210,6 +212,58 @@ pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
     }
 }
 
+/// The event that failed last, and how often it was handed over again.
+#[derive(Default)]
+pub(super) struct Failed(Option<(TopicPartition, u64, u32)>);
+
+impl Failed {
+    /// What the policy says to the failure of `culprit`, the first event of the batch: handed over again or passed over,
+    /// the member goes on with the batch. Else it leaves the batch, or ends.
+    pub(super) fn answer<E: Send + Sync + 'static, K: Producers>(
+        &mut self,
+        batch: &mut GroupBatch<'_, E, K>,
+        policy: &mut Policy<E>,
+        partition: &TopicPartition,
+        culprit: u64,
+        cause: String,
+        stopped: bool,
+    ) -> ControlFlow<Option<MemberEnd>> {
+        let tries = match &self.0 {
+            Some((known, offset, tries)) if (known, *offset) == (partition, culprit) => *tries,
+            _ => 0,
+        };
+        if tries < policy.retries && !stopped {
+            self.0 = Some((partition.clone(), culprit, tries + 1));
+            return ControlFlow::Continue(());
+        }
+        let stop = |cause| {
+            ControlFlow::Break(Some(MemberEnd::Failed { partition: partition.clone(), offset: culprit, cause }))
+        };
+        if !policy.then_skip || tries < policy.retries {
+            return stop(cause);
+        }
+        let Some(held) = &batch.held else { return ControlFlow::Break(None) };
+        let consumer = held.group.name.clone();
+        let origin = Origin {
+            topic: &partition.topic,
+            partition: partition.partition,
+            offset: culprit,
+            consumer: &consumer,
+            attempts: tries + 1,
+            reason: &cause,
+        };
+        let Some((event, _)) = batch.iter().next() else { return ControlFlow::Break(None) };
+        if let Err(refused) = policy.bury(event, origin) {
+            return stop(format!("{cause}; and as a dead letter it was refused: {refused}"));
+        }
+        batch.count_skipped();
+        match batch.commit_to(culprit + 1) {
+            Ok(_) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(None),
+        }
+    }
+}
+
 /// The life of a managed member.
 pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
@@ -217,15 +271,14 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     handler: &mut impl FnMut(&E, At) -> Result<(), X>,
     run: &GroupRun,
 ) -> MemberEnd {
-    // The event that failed last, and how often.
-    let mut failed: Option<(TopicPartition, u64, u32)> = None;
+    let mut failed = Failed::default();
     loop {
         let source = match next_source(member, run) {
             Ok(Some(source)) => source,
             Ok(None) => continue,
             Err(end) => return end,
         };
-        let (link, group) = (Arc::clone(&member.link), Arc::clone(&member.group));
+        let link = Arc::clone(&member.link);
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
             // At this very moment: the next round tells.
@@ -244,33 +297,11 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             if batch.commit_to(culprit).is_err() {
                 break;
             }
-            let tries = match &failed {
-                Some((known, offset, tries)) if (known, *offset) == (partition, culprit) => *tries,
-                _ => 0,
-            };
-            if tries < policy.retries && !link.stopped.load(Ordering::Acquire) {
-                failed = Some((partition.clone(), culprit, tries + 1));
-                continue;
-            }
-            let stop = |cause| MemberEnd::Failed { partition: partition.clone(), offset: culprit, cause };
-            if !policy.then_skip || tries < policy.retries {
-                return stop(cause);
-            }
-            let origin = Origin {
-                topic: &partition.topic,
-                partition: partition.partition,
-                offset: culprit,
-                consumer: &group.name,
-                attempts: tries + 1,
-                reason: &cause,
-            };
-            let Some((event, _)) = batch.iter().next() else { break };
-            if let Err(refused) = policy.bury(event, origin) {
-                return stop(format!("{cause}; and as a dead letter it was refused: {refused}"));
-            }
-            batch.count_skipped();
-            if batch.commit_to(culprit + 1).is_err() {
-                break;
+            let stopped = link.stopped.load(Ordering::Acquire);
+            match failed.answer(&mut batch, policy, partition, culprit, cause, stopped) {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break(None) => break,
+                ControlFlow::Break(Some(end)) => return end,
             }
         }
     }
