@@ -305,18 +305,18 @@ impl<E> Buffer<E, ()> {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
     fn places_are_apart<E>(stands_apart: impl Fn(usize) -> bool) {
         for capacity in (0..12).map(|power| 1 << power) {
-            let (places, layout) = Places::<E, AtomicU64>::of(capacity).unwrap();
+            let (places, layout) = Places::<E, u64>::of(capacity).unwrap();
             assert_eq!(places.event_step == size_of::<E>(), stands_apart(capacity), "{capacity}");
             let mut taken: Vec<_> = (0..capacity)
                 .flat_map(|index| {
                     let (event, stamp) = (places.event(index), places.stamp(index));
-                    assert_eq!((event % align_of::<E>(), stamp % align_of::<AtomicU64>()), (0, 0));
-                    [(event, event + size_of::<E>()), (stamp, stamp + size_of::<AtomicU64>())]
+                    assert_eq!((event % align_of::<E>(), stamp % align_of::<u64>()), (0, 0));
+                    [(event, event + size_of::<E>()), (stamp, stamp + size_of::<u64>())]
                 })
                 .collect();
             taken.sort_unstable();
@@ -341,18 +341,18 @@ mod tests {
     }
 
     /// Counts its drops; one of them panics.
-    struct Counted<'c, const N: usize>(&'c AtomicUsize, usize, [u8; N]);
+    struct Counted<'c, const N: usize>(&'c Cell<usize>, usize, [u8; N]);
 
     impl<const N: usize> Drop for Counted<'_, N> {
         fn drop(&mut self) {
-            self.0.fetch_add(1, Relaxed);
+            self.0.set(self.0.get() + 1);
             assert!(self.2.iter().all(|byte| usize::from(*byte) == self.1), "another one was written over it");
             assert!(std::thread::panicking() || self.1 != 2, "on purpose");
         }
     }
 
     fn what_is_made_is_dropped<const N: usize>() {
-        let dropped = AtomicUsize::new(0);
+        let dropped = Cell::new(0);
         let make = |upto: usize| {
             let (mut made, dropped) = (0, &dropped);
             let event = move || {
@@ -360,14 +360,14 @@ mod tests {
                 assert_ne!(made, upto, "on purpose");
                 Counted(dropped, made, [made as u8; N])
             };
-            Buffer::new(8, event, |index| AtomicU64::new(index as u64), Wishes::default()).unwrap()
+            Buffer::new(8, event, |index| index as u64, Wishes::default()).unwrap()
         };
         assert!(catch_unwind(AssertUnwindSafe(|| make(6))).is_err());
-        assert_eq!(dropped.swap(0, Relaxed), 5);
+        assert_eq!(dropped.take(), 5);
         let whole = make(9);
-        assert!((0..8).all(|index| whole.slots().stamp(index).load(Relaxed) == index));
+        assert!((0..8).all(|index| whole.slots().stamp(index) == &index));
         assert!(catch_unwind(AssertUnwindSafe(|| drop(whole))).is_err());
-        assert_eq!(dropped.swap(0, Relaxed), 8);
+        assert_eq!(dropped.take(), 8);
     }
 
     #[test]
