@@ -374,6 +374,58 @@ fn a_managed_transform_reads_all_and_ends_with_its_input() {
     }
 }
 
+/// The handler fails on a batch that was read ahead, while the commit before it finds no room.
+#[test]
+fn what_a_handler_fails_on_ahead_of_a_commit_is_read_again_and_counts_once() {
+    const ORDERS: u64 = 40;
+    const ROOM: u64 = 64;
+    // The second batch, with one on its way; the third, which is to be committed together with the second.
+    for culprit in [5, 9] {
+        let engine = engine(&SimulatedDisk::new());
+        let orders = engine.topic::<u64>("orders").capacity(64).durable().create().unwrap();
+        let out = engine.topic::<u64>("out").capacity(ROOM as usize).durable().create().unwrap();
+        let mut tape = out.subscribe("tape").poll().unwrap();
+        let mut filler = out.producer().create().unwrap();
+        filler.publish_batch(ROOM as usize, |_, event| *event = u64::MAX).unwrap();
+        let mut producer = orders.producer().create().unwrap();
+        for order in 0..ORDERS {
+            producer.publish(|event| *event = order).unwrap().wait(Level::Written).unwrap();
+        }
+        drop((producer, filler));
+        orders.close();
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut failed = false;
+        let copy = orders.transform("copy").batch(4).open().unwrap();
+        let run = copy.run(out, move |order, _, outputs| {
+            // What it has published of this batch is to be forgotten.
+            outputs.publish(|event| *event = *order).map_err(|refused| refused.to_string())?;
+            if *order == culprit && !failed {
+                failed = true;
+                let _ = tell.send(());
+                return Err("not yet".to_owned());
+            }
+            Ok(())
+        });
+        let run = run.unwrap();
+        // There is room only now.
+        let ahead = told.recv_timeout(if culprit == 5 { LONG } else { Duration::from_secs(2) });
+        assert!(ahead.is_ok() || culprit != 5, "it does not read ahead");
+        let mut seen = Vec::new();
+        let until = Instant::now() + LONG;
+        loop {
+            let is_over = run.ended().is_some();
+            let mut batch = tape.poll(Duration::from_millis(5)).unwrap().unwrap();
+            let came = batch.len();
+            seen.extend((&mut batch).into_iter().map(|(order, _)| *order).filter(|order| *order != u64::MAX));
+            if came == 0 && (is_over || Instant::now() > until) {
+                break;
+            }
+        }
+        assert!(matches!(run.ended(), Some(TransformEnd::Finished)), "{run:?}");
+        assert!(seen.iter().copied().eq(0..ORDERS), "{seen:?}");
+    }
+}
+
 #[test]
 fn a_transaction_waits_for_what_was_claimed_before_it() {
     let disk = SimulatedDisk::new();
