@@ -332,7 +332,7 @@ impl<E, K: Producers> Producer<E, K> {
 
     /// Where the straight way is none, or has no room. As long as this shows the closure to nobody before it calls it, the
     /// compiler passes what the closure refers to, not where that stands: else each event would be stored once more.
-    #[inline(always)]
+    #[inline(never)]
     fn publish_slowly<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let full = if WAITS { Full::Policy } else { Full::Refuse };
         if !K::SINGLE {
