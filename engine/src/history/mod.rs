@@ -1,14 +1,16 @@
-//! Histories: producers and transactions at work on a disk that loses its power again and again, and a checker that
-//! compares what they were told with what is there afterwards.
+//! Histories: producers, transactions, workers of queues and members of groups at work on a disk that loses its power
+//! again and again, and a checker that compares what they were told with what is there afterwards.
 //!
 //! It stands inside the crate because it turns faults on that nobody else should be able to: each must be found.
 
 mod bank;
+mod jobs;
+mod members;
 mod senders;
 
 use crate::journal::simulated::{Fault, SimulatedDisk};
 use crate::journal::{Options, Sabotage};
-use crate::{Engine, ManualClock, Replay, Topic, TopicError};
+use crate::{Engine, ManualClock, Order, Replay, Topic, TopicError};
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -80,9 +82,31 @@ fn read_all<E: Send + Sync + 'static>(topic: &Topic<E>, mut each: impl FnMut(&E,
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// Who is at work in a history.
+type Cast = fn(&ManualClock) -> Vec<Box<dyn Actor>>;
+
+fn senders(_: &ManualClock) -> Vec<Box<dyn Actor>> {
+    vec![Box::new(bank::Bank::default()), Box::new(senders::Named::default()), Box::new(senders::Ids::default())]
+}
+
+fn workers(clock: &ManualClock) -> Vec<Box<dyn Actor>> {
+    vec![
+        Box::new(jobs::Jobs::new("jobs", Order::Relaxed, clock)),
+        Box::new(jobs::Jobs::new("lines", Order::Strict, clock)),
+    ]
+}
+
+fn groups(clock: &ManualClock) -> Vec<Box<dyn Actor>> {
+    vec![
+        Box::new(members::Members::new("read", None, clock)),
+        Box::new(members::Members::new("passed", Some("on"), clock)),
+    ]
+}
+
 /// Some lives that end in power cuts, and one that does not. How many cuts there were, or what was broken.
-fn history(seed: u64, sabotage: Sabotage, actors: &mut [Box<dyn Actor>]) -> Result<u64, Violation> {
+fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> {
     let (clock, mut dice) = (ManualClock::new(), Dice(seed));
+    let actors = &mut *cast(&clock);
     let mut disk = SimulatedDisk::new();
     let mut cuts = 0;
     for life in 0..6 {
@@ -142,48 +166,63 @@ fn live(
 }
 
 /// Histories until one is broken, or all have held.
-fn histories(seeds: std::ops::Range<u64>, sabotage: Sabotage) -> Result<u64, Violation> {
-    let mut cuts = 0;
-    for seed in seeds {
-        let mut actors: Vec<Box<dyn Actor>> = vec![
-            Box::new(bank::Bank::default()),
-            Box::new(senders::Named::default()),
-            Box::new(senders::Ids::default()),
-        ];
-        cuts += history(seed * 7919 + 1, sabotage, &mut actors)?;
-    }
-    Ok(cuts)
+fn histories(seeds: std::ops::Range<u64>, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> {
+    seeds.map(|seed| history(seed * 7919 + 1, sabotage, cast)).sum()
 }
 
 /// `SLIPRING_HISTORIES=1000` is the soak.
-#[test]
-fn what_was_promised_holds_through_every_history() {
+fn hold(cast: Cast) {
     let seeds = std::env::var("SLIPRING_HISTORIES").map_or(25, |seeds| seeds.parse().unwrap());
-    let cuts = histories(0..seeds, Sabotage::default()).unwrap_or_else(|broken| panic!("{broken}"));
+    let cuts = histories(0..seeds, Sabotage::default(), cast).unwrap_or_else(|broken| panic!("{broken}"));
     assert!(cuts > seeds * 2, "{cuts} cuts in {seeds} histories");
 }
 
-fn is_found(sabotage: Sabotage, by: &str) {
-    let found = histories(0..400, sabotage).expect_err("a fault that nobody found");
+#[test]
+fn what_was_promised_holds_through_every_history() {
+    hold(senders);
+}
+
+#[test]
+fn what_queues_promise_holds_through_every_history() {
+    hold(workers);
+}
+
+#[test]
+fn what_groups_promise_holds_through_every_history() {
+    hold(groups);
+}
+
+fn is_found(cast: Cast, sabotage: Sabotage, by: &str) {
+    let found = histories(0..400, sabotage, cast).expect_err("a fault that nobody found");
     assert!(found.contains(by), "{found}");
 }
 
 #[test]
 fn an_input_that_is_committed_before_its_outputs_is_found() {
-    is_found(Sabotage { commit_before_frame: true, ..Sabotage::default() }, "booked");
+    is_found(senders, Sabotage { commit_before_frame: true, ..Sabotage::default() }, "booked");
 }
 
 #[test]
 fn a_commit_whose_epoch_nobody_looks_at_is_found() {
-    is_found(Sabotage { no_epoch_check: true, ..Sabotage::default() }, "fenced");
+    is_found(senders, Sabotage { no_epoch_check: true, ..Sabotage::default() }, "fenced");
+}
+
+#[test]
+fn a_commit_of_a_fenced_member_is_found() {
+    is_found(groups, Sabotage { no_epoch_check: true, ..Sabotage::default() }, "a fenced member");
+}
+
+#[test]
+fn an_ack_that_is_accepted_after_its_lease_ran_out_is_found() {
+    is_found(workers, Sabotage { accept_late_acks: true, ..Sabotage::default() }, "an ack was accepted after");
 }
 
 #[test]
 fn sequences_that_are_not_restored_are_found() {
-    is_found(Sabotage { forget_producers: true, ..Sabotage::default() }, "sequence");
+    is_found(senders, Sabotage { forget_producers: true, ..Sabotage::default() }, "sequence");
 }
 
 #[test]
 fn ids_that_are_not_restored_are_found() {
-    is_found(Sabotage { forget_ids: true, ..Sabotage::default() }, "id ");
+    is_found(senders, Sabotage { forget_ids: true, ..Sabotage::default() }, "id ");
 }

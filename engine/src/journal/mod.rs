@@ -148,6 +148,7 @@ pub(crate) struct Sabotage {
     pub join_at_a_past_slot: bool,
     pub commit_before_frame: bool,
     pub no_epoch_check: bool,
+    pub accept_late_acks: bool,
 }
 
 impl Options {

@@ -295,6 +295,10 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             durable.journaling.commit(frame).map_err(&refused)?;
         }
         let mut leases: Leases<Body<E>> = desk::leases(terms);
+        #[cfg(test)]
+        {
+            leases.accept_late_acks = journal.shared.options.sabotage().accept_late_acks;
+        }
         let incarnation = u64::from(journal.incarnation());
         // No number is given twice, in whatever process.
         leases.note_changes(incarnation << 40);

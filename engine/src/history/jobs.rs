@@ -1,0 +1,251 @@
+//! Workers of a queue: leases that are acked, renewed, given back, lost, left, and taken up again in another life.
+
+use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all};
+use crate::{Clock, Engine, Lease, LeaseError, Level, ManualClock, Order, Producer, Queue, Receipt, Ticket, Timestamp};
+use crate::{Topic, Worker};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const PARTITIONS: u64 = 2;
+const VISIBILITY: Duration = Duration::from_millis(150);
+
+pub(super) struct Jobs {
+    topic: &'static str,
+    order: Order,
+    clock: ManualClock,
+    life: Option<Life>,
+    next: u64,
+    known: Known,
+    left: Vec<(u64, Timestamp, Ticket)>,
+}
+
+/// What was told, and what must be true of whatever is given out after that.
+#[derive(Default)]
+struct Known {
+    /// Published, and acknowledged.
+    sent: BTreeSet<u64>,
+    /// Acked, and told so.
+    done: BTreeSet<u64>,
+    /// Acked, and perhaps so.
+    perhaps: BTreeSet<u64>,
+    /// Until when nobody else may be given it: it has a holder, or is delayed.
+    until: BTreeMap<u64, Timestamp>,
+    attempts: BTreeMap<u64, u32>,
+}
+
+struct Life {
+    topic: Topic<u64>,
+    producer: Producer<u64>,
+    worker: Worker<u64>,
+    pending: Vec<(u64, Receipt)>,
+    leases: Vec<(u64, Timestamp, Lease<u64>)>,
+}
+
+/// Whether it was taken; that it was must be as it should.
+fn taken(number: u64, lasts: bool, what: &str, told: Result<(), LeaseError>) -> Step<bool> {
+    match told {
+        Ok(()) => {
+            ensure(lasts, || format!("message {number}: {what} was accepted after its lease ran out")).map(|()| true)
+        }
+        Err(refused @ LeaseError::Unknown { .. }) => Err(power(refused)),
+        Err(refused) => {
+            ensure(!lasts, || format!("message {number}: {what} was refused in time: {refused}")).map(|()| false)
+        }
+    }
+}
+
+impl Known {
+    fn given(&mut self, lease: &Lease<u64>, order: Order, now: Timestamp) -> Step {
+        let (number, attempt) = (*lease.message(), lease.attempt());
+        ensure(!self.done.contains(&number), || format!("message {number} was acked, and is given out again"))?;
+        let until = self.until.insert(number, now.plus(lease.left()));
+        let is_free = until.is_none_or(|until| until <= now);
+        ensure(is_free, || format!("message {number} has two holders: one until {until:?}, and it is {now}"))?;
+        let before = self.attempts.insert(number, attempt).unwrap_or(0);
+        ensure(attempt > before, || format!("message {number}: attempt {attempt} comes after {before}"))?;
+        let earlier = |other: &&u64| (**other % PARTITIONS == number % PARTITIONS) && !self.is_over(**other);
+        let first = self.sent.range(..number).find(earlier);
+        let in_order = order == Order::Relaxed || first.is_none();
+        ensure(in_order, || format!("message {number} is given out out of order: {first:?} is not done with"))
+    }
+
+    fn is_over(&self, number: u64) -> bool {
+        self.done.contains(&number) || self.perhaps.contains(&number)
+    }
+
+    fn ack(&mut self, number: u64, lasts: bool, lease: Lease<u64>) -> Step {
+        if lasts {
+            self.perhaps.insert(number);
+            self.until.remove(&number);
+        }
+        if taken(number, lasts, "an ack", lease.ack())? {
+            self.done.insert(number);
+        }
+        Ok(())
+    }
+}
+
+impl Jobs {
+    pub(super) fn new(topic: &'static str, order: Order, clock: &ManualClock) -> Self {
+        let (clock, known) = (clock.clone(), Known::default());
+        Self { topic, order, clock, life: None, next: 0, known, left: Vec::new() }
+    }
+
+    fn topic(&self, engine: &Engine) -> Step<Topic<u64>> {
+        let topic = engine.topic(self.topic).partitions(PARTITIONS as usize).capacity(32);
+        topic.durable().create().map_err(power)
+    }
+
+    fn receive(&mut self, limit: Duration) -> Step<Option<(u64, Timestamp, Lease<u64>)>> {
+        let Some(life) = &mut self.life else { return Ok(None) };
+        let Some(lease) = life.worker.receive(limit).map_err(power)? else { return Ok(None) };
+        let now = self.clock.wall();
+        self.known.given(&lease, self.order, now)?;
+        Ok(Some((*lease.message(), now.plus(lease.left()), lease)))
+    }
+
+    fn settle(&mut self) -> Step {
+        let Some(life) = &mut self.life else { return Ok(()) };
+        for (number, receipt) in life.pending.drain(..) {
+            receipt.wait(Level::Durable).map_err(power)?;
+            self.known.sent.insert(number);
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, (number, until, mut lease): (u64, Timestamp, Lease<u64>), dice: &mut Dice) -> Step {
+        let (now, known) = (self.clock.wall(), &mut self.known);
+        let lasts = now < until;
+        let later = Duration::from_millis(dice.roll(300));
+        match dice.roll(8) {
+            0..3 => known.ack(number, lasts, lease)?,
+            3 => {
+                if lasts {
+                    known.until.remove(&number);
+                }
+                if taken(number, lasts, "a nack", lease.nack(later, "later"))? {
+                    known.until.insert(number, now.plus(later));
+                }
+            }
+            4 | 5 => {
+                if lasts {
+                    // Until it is told, it may be this or that.
+                    known.until.insert(number, until.min(now.plus(later)));
+                }
+                if taken(number, lasts, "a renewal", lease.renew(later))? {
+                    known.until.insert(number, now.plus(later));
+                    if let Some(life) = &mut self.life {
+                        life.leases.push((number, now.plus(later), lease));
+                    }
+                }
+            }
+            6 => {
+                if lasts {
+                    known.until.remove(&number);
+                }
+                drop(lease);
+            }
+            _ => self.left.push((number, until, lease.leave())),
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, dice: &mut Dice) -> Step {
+        let Some(life) = self.life.as_mut().filter(|_| !self.left.is_empty()) else { return Ok(()) };
+        let queue: Queue<u64> = life.worker.queue();
+        let (number, until, ticket) = self.left.swap_remove(dice.roll(self.left.len() as u64) as usize);
+        let lasts = self.clock.wall() < until;
+        match queue.resume(&ticket) {
+            Ok(lease) => {
+                taken(number, lasts, "a ticket", Ok(()))?;
+                life.leases.push((number, until, lease));
+            }
+            Err(refused) => _ = taken(number, lasts, "a ticket", Err(refused))?,
+        }
+        Ok(())
+    }
+}
+
+impl Actor for Jobs {
+    fn begin(&mut self, engine: &Engine) -> Step {
+        let topic = self.topic(engine)?;
+        let producer = topic.producer().create().map_err(power)?;
+        let queue = topic.queue("workers").visibility(VISIBILITY).unlimited_attempts().order(self.order);
+        let worker = queue.acknowledge(Level::Durable).join().map_err(power)?;
+        self.life = Some(Life { topic, producer, worker, pending: Vec::new(), leases: Vec::new() });
+        Ok(())
+    }
+
+    fn act(&mut self, dice: &mut Dice) -> Step {
+        match dice.roll(10) {
+            0..2 => {
+                let Some(life) = &mut self.life else { return Ok(()) };
+                let number = self.next;
+                // Never used again, whatever becomes of it.
+                self.next += 1;
+                let to = (number % PARTITIONS) as u32;
+                let receipt = life.producer.publish_to(to, |event| *event = number).map_err(power)?;
+                life.pending.push((number, receipt));
+            }
+            2 => self.settle()?,
+            3..5 => {
+                if let Some(given) = self.receive(Duration::ZERO)?
+                    && let Some(life) = &mut self.life
+                {
+                    life.leases.push(given);
+                }
+            }
+            5..8 => {
+                if let Some(life) = self.life.as_mut().filter(|life| !life.leases.is_empty()) {
+                    let any = dice.roll(life.leases.len() as u64) as usize;
+                    let given = life.leases.swap_remove(any);
+                    self.handle(given, dice)?;
+                }
+            }
+            8 => self.resume(dice)?,
+            _ => self.clock.advance(VISIBILITY / 2),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Step {
+        self.settle()?;
+        let Some(life) = &mut self.life else { return Ok(()) };
+        let mut missing = BTreeSet::new();
+        read_all(&life.topic, |number, _| _ = missing.insert(*number))?;
+        missing.retain(|number| !self.known.is_over(*number));
+        life.leases.drain(..).for_each(|(.., lease)| _ = lease.leave());
+        // All leases run out, and all delays are over.
+        self.clock.advance(LONG);
+        while !missing.is_empty() {
+            let Some((number, until, lease)) = self.receive(LONG)? else {
+                return Err(broken(format!("messages {missing:?} were never given out: lost")));
+            };
+            self.known.ack(number, self.clock.wall() < until, lease)?;
+            missing.remove(&number);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if let Some(life) = self.life.take() {
+            // As a process that is no more: nobody gives them back.
+            self.left.extend(life.leases.into_iter().map(|(number, until, lease)| (number, until, lease.leave())));
+        }
+    }
+
+    fn audit(&self, engine: &Engine, finished: bool) -> Step {
+        let (mut there, mut last, mut disorder) = (BTreeSet::new(), BTreeMap::new(), None);
+        read_all(&self.topic(engine)?, |number, at| {
+            let before = last.insert(at.partition, *number);
+            if !there.insert(*number) || before.is_some_and(|before| before > *number) {
+                disorder = Some(*number);
+            }
+        })?;
+        ensure(disorder.is_none(), || format!("message {disorder:?} is not in its order"))?;
+        let lost = self.known.sent.iter().chain(&self.known.done).find(|number| !there.contains(number));
+        ensure(lost.is_none(), || format!("message {lost:?} was acknowledged, and is lost"))?;
+        let left = self.known.sent.iter().find(|number| !self.known.is_over(**number));
+        ensure(!finished || left.is_none(), || format!("message {left:?} is not done with in the end: lost"))
+    }
+}

@@ -1,0 +1,279 @@
+//! Members of a group that join, leave, and stall until they are fenced and commit too late.
+
+use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all};
+use crate::TransactionError;
+use crate::{CommitError, Engine, GroupBatch, GroupError, Level, ManualClock, Member, Producer, Receipt, Topic};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const PARTITIONS: u64 = 3;
+const DEADLINE: Duration = Duration::from_millis(300);
+
+/// What a commit comes with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    Nothing,
+    Sync,
+    Outputs,
+}
+
+pub(super) struct Members {
+    topic: &'static str,
+    /// The topic of what comes of it, where all commits are transactions.
+    outputs: Option<&'static str>,
+    clock: ManualClock,
+    life: Option<Life>,
+    next: u64,
+    acknowledged: BTreeSet<u64>,
+    known: Known,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Commits of these are told to be durable.
+    done: BTreeSet<u64>,
+    /// And of these they may be.
+    perhaps: BTreeSet<u64>,
+    /// And in this life these are committed.
+    here: BTreeSet<u64>,
+}
+
+struct Life {
+    engine: Engine,
+    input: Topic<u64>,
+    output: Option<Topic<u64>>,
+    producer: Producer<u64>,
+    members: Vec<Member<u64>>,
+    pending: Vec<(u64, Receipt)>,
+}
+
+impl Known {
+    /// What a member is given.
+    fn read(&self, batch: &GroupBatch<'_, u64>, acknowledged: &BTreeSet<u64>) -> Step<Vec<u64>> {
+        let numbers: Vec<u64> = batch.iter().map(|(number, _)| *number).collect();
+        let again = numbers.iter().find(|number| self.done.contains(number) || self.here.contains(number));
+        ensure(again.is_none(), || format!("event {again:?} was committed, and is read again"))?;
+        ensure(numbers.is_sorted(), || format!("a partition is not in order: {numbers:?}"))?;
+        let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(numbers) };
+        let is_over = |number| [&self.done, &self.perhaps, &self.here].iter().any(|set| set.contains(number));
+        let mut before = acknowledged.range(..*last).filter(|number| *number % PARTITIONS == first % PARTITIONS);
+        let lost = before.find(|number| !numbers.contains(number) && !is_over(number));
+        ensure(lost.is_none(), || format!("event {lost:?} was passed over: {numbers:?} are read, and it is lost"))?;
+        Ok(numbers)
+    }
+}
+
+/// False if the member was fenced.
+fn commit(batch: GroupBatch<'_, u64>, with: With, engine: &Engine, output: Option<&Topic<u64>>) -> Step<bool> {
+    match (with, output) {
+        (With::Outputs, Some(output)) => {
+            let mut out = engine.transaction().map_err(power)?;
+            for (number, at) in &batch {
+                out.publish_to(output, at.partition, |event| *event = *number).map_err(power)?;
+            }
+            match batch.commit_with(out) {
+                Ok(_) => Ok(true),
+                Err(TransactionError::Member(_)) => Ok(false),
+                Err(refused) => Err(power(refused)),
+            }
+        }
+        (With::Sync, _) => match batch.commit_durable() {
+            Ok(()) => Ok(true),
+            Err(CommitError::Fenced(_)) => Ok(false),
+            Err(refused) => Err(power(refused)),
+        },
+        _ => Ok(batch.commit().is_ok()),
+    }
+}
+
+impl Life {
+    fn join(&mut self) -> Step {
+        let group = self.input.group("readers").deadline(DEADLINE).limit(3).spill(true);
+        self.members.push(group.join().map_err(power)?);
+        Ok(())
+    }
+}
+
+/// Its batch; none if it is no member any more.
+fn poll(member: &mut Member<u64>, limit: Duration) -> Step<Option<GroupBatch<'_, u64>>> {
+    match member.poll(limit) {
+        Ok(Some(batch)) => Ok(Some(batch)),
+        Ok(None) => Err(power("the topic has ended")),
+        Err(GroupError::Fenced(_)) => Ok(None),
+        Err(refused) => Err(power(refused)),
+    }
+}
+
+impl Members {
+    pub(super) fn new(topic: &'static str, outputs: Option<&'static str>, clock: &ManualClock) -> Self {
+        let (clock, known, acknowledged) = (clock.clone(), Known::default(), BTreeSet::new());
+        Self { topic, outputs, clock, life: None, next: 0, acknowledged, known }
+    }
+
+    fn topics(&self, engine: &Engine) -> Step<(Topic<u64>, Option<Topic<u64>>)> {
+        let open = |name: &str| {
+            let topic = engine.topic(name).partitions(PARTITIONS as usize).capacity(32);
+            topic.durable().create().map_err(power)
+        };
+        Ok((open(self.topic)?, self.outputs.map(open).transpose()?))
+    }
+
+    fn with(&self, dice: &mut Dice) -> With {
+        match self.outputs {
+            Some(_) => With::Outputs,
+            None if dice.roll(2) == 0 => With::Nothing,
+            None => With::Sync,
+        }
+    }
+
+    /// One member reads a batch and commits it. False if there was none.
+    fn work(&mut self, index: usize, limit: Duration, with: With) -> Step<bool> {
+        let Self { life: Some(life), known, acknowledged, .. } = self else { return Ok(false) };
+        let Life { engine, output, members, .. } = life;
+        let Some(batch) = poll(&mut members[index], limit)? else {
+            members.swap_remove(index);
+            life.join()?;
+            return Ok(true);
+        };
+        let numbers = known.read(&batch, acknowledged)?;
+        let added: Vec<u64> = numbers.iter().copied().filter(|number| known.perhaps.insert(*number)).collect();
+        if commit(batch, with, engine, output.as_ref())? {
+            known.here.extend(&numbers);
+            if with != With::Nothing {
+                known.done.extend(&numbers);
+            }
+        } else {
+            added.iter().for_each(|number| _ = known.perhaps.remove(number));
+        }
+        Ok(!numbers.is_empty())
+    }
+
+    /// One reads, and comes back when its deadline is over and perhaps another one has read on.
+    fn stall(&mut self, dice: &mut Dice) -> Step {
+        let with = self.with(dice);
+        let Some(life) = &mut self.life else { return Ok(()) };
+        let mut stalled = life.members.swap_remove(dice.roll(life.members.len() as u64) as usize);
+        life.join()?;
+        let Some(batch) = poll(&mut stalled, Duration::ZERO)? else { return Ok(()) };
+        let numbers = self.known.read(&batch, &self.acknowledged)?;
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        self.clock.advance(DEADLINE);
+        // It has the partition, and whatever it commits counts.
+        let reads_on = dice.roll(3);
+        if reads_on > 0 {
+            life.members.clear();
+            life.join()?;
+            for _ in 0..reads_on {
+                self.work(0, Duration::ZERO, with)?;
+            }
+        }
+        let Some(life) = &self.life else { return Ok(()) };
+        let late = commit(batch, with, &life.engine, life.output.as_ref())?;
+        ensure(!late, || format!("a fenced member has committed {numbers:?}"))
+    }
+
+    fn settle(&mut self) -> Step {
+        let Some(life) = &mut self.life else { return Ok(()) };
+        for (number, receipt) in life.pending.drain(..) {
+            receipt.wait(Level::Durable).map_err(power)?;
+            self.acknowledged.insert(number);
+        }
+        Ok(())
+    }
+}
+
+impl Actor for Members {
+    fn begin(&mut self, engine: &Engine) -> Step {
+        let (input, output) = self.topics(engine)?;
+        let producer = input.producer().create().map_err(power)?;
+        let (members, pending) = (Vec::new(), Vec::new());
+        let mut life = Life { engine: engine.clone(), input, output, producer, members, pending };
+        life.join()?;
+        life.join()?;
+        self.life = Some(life);
+        Ok(())
+    }
+
+    fn act(&mut self, dice: &mut Dice) -> Step {
+        let with = self.with(dice);
+        let Some(life) = &mut self.life else { return Ok(()) };
+        match dice.roll(10) {
+            0..3 => {
+                for _ in 0..1 + dice.roll(3) {
+                    let number = self.next;
+                    // Never used again, whatever becomes of it.
+                    self.next += 1;
+                    let to = (number % PARTITIONS) as u32;
+                    let receipt = life.producer.publish_to(to, |event| *event = number).map_err(power)?;
+                    life.pending.push((number, receipt));
+                }
+            }
+            3 => self.settle()?,
+            4..8 => {
+                let any = dice.roll(life.members.len() as u64) as usize;
+                self.work(any, Duration::ZERO, with)?;
+            }
+            8 if life.members.len() > 1 && dice.roll(2) == 0 => {
+                life.members.swap_remove(dice.roll(life.members.len() as u64) as usize).leave();
+            }
+            8 if life.members.len() < 4 => life.join()?,
+            _ => self.stall(dice)?,
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Step {
+        self.settle()?;
+        let with = if self.outputs.is_some() { With::Outputs } else { With::Sync };
+        let Some(life) = &mut self.life else { return Ok(()) };
+        life.members.clear();
+        life.join()?;
+        loop {
+            let Some(life) = &self.life else { return Ok(()) };
+            let mut missing = BTreeSet::new();
+            read_all(&life.input, |number, _| _ = missing.insert(*number))?;
+            match &life.output {
+                // What was passed on is known for certain.
+                Some(output) => read_all(output, |number, _| _ = missing.remove(number))?,
+                None => missing.retain(|number| !self.known.perhaps.contains(number)),
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let came = self.work(0, LONG, with)?;
+            ensure(came, || format!("events {missing:?} are never read: lost"))?;
+        }
+    }
+
+    fn end(&mut self) {
+        self.life = None;
+        self.known.here.clear();
+    }
+
+    fn audit(&self, engine: &Engine, finished: bool) -> Step {
+        let (input, output) = self.topics(engine)?;
+        let all = |topic: &Topic<u64>| -> Step<BTreeSet<u64>> {
+            let (mut there, mut last, mut disorder) = (BTreeSet::new(), BTreeMap::new(), None);
+            read_all(topic, |number, at| {
+                let before = last.insert(at.partition, *number);
+                if !there.insert(*number) || before.is_some_and(|before| before > *number) {
+                    disorder = Some(*number);
+                }
+            })?;
+            let what = || broken(format!("event {disorder:?} of {} is there twice, or not in order", topic.name()));
+            if disorder.is_some() { Err(what()) } else { Ok(there) }
+        };
+        let there = all(&input)?;
+        let lost = self.acknowledged.iter().chain(&self.known.done).find(|number| !there.contains(number));
+        ensure(lost.is_none(), || format!("event {lost:?} was acknowledged, and is lost"))?;
+        let Some(output) = output else { return Ok(()) };
+        let passed = all(&output)?;
+        let lost = self.known.done.iter().find(|number| !passed.contains(number));
+        ensure(lost.is_none(), || format!("event {lost:?} was passed on and acknowledged, and is lost"))?;
+        let odd = passed.iter().find(|number| !self.known.perhaps.contains(number));
+        ensure(odd.is_none(), || format!("event {odd:?} was passed on by a fenced member, or by nobody"))?;
+        ensure(!finished || passed == there, || format!("{passed:?} of {there:?} are passed on in the end"))
+    }
+}
