@@ -226,6 +226,9 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
     /// A commit without that is written with what the journal writes next, or when that has been idle for some
     /// milliseconds: after a crash, what was committed last may be read again.
     ///
+    /// It is the commit that is durable, not what was committed: a group reads what is published, and a power cut may take
+    /// an event that nobody was told is durable. Its offset is not given out again.
+    ///
     /// # Errors
     /// The member was fenced: nothing is committed. Or the journal failed: it is committed in this process only.
     pub fn commit_durable(mut self) -> Result<(), CommitError> {
