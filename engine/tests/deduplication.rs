@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use slipring::journal::Options;
-use slipring::journal::simulated::{Fault, SimulatedDisk};
+use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     Deduplication, Engine, IdempotenceError, Level, ManualClock, Message, Overflow, Partitioner, PublishError, Record,
     Topic, TransactionError,
@@ -10,6 +10,10 @@ use slipring::{
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::time::Duration;
+
+#[path = "common/crash.rs"]
+mod crash;
+use crash::at_each_call;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -205,28 +209,23 @@ fn after_a_crash_at_each_call_to_the_disk_each_id_is_there_once_and_what_was_ack
         engine.shutdown(Duration::from_secs(5));
         acknowledged
     };
-    let mut crashes = 0;
-    for nth in 1.. {
-        let disk = SimulatedDisk::new();
-        disk.fail_at(nth, Fault::PowerCut);
-        let acknowledged = send(&disk);
-        if disk.calls() < nth {
-            break;
-        }
-        crashes += 1;
-        let disk = disk.crash(nth * 31);
-        {
+    let crashes = at_each_call(
+        |disk, _| send(disk),
+        |acknowledged, nth, disk| {
+            let disk = disk.crash(nth * 31);
+            {
+                let engine = engine(&disk, &clock);
+                let there = ids(&durable(&engine, Deduplication::last(100)));
+                // Every fourth was waited for, and no other.
+                let waited = (3..=acknowledged).step_by(4);
+                waited.for_each(|id| assert!(there.contains_key(&id.to_string()), "call {nth}: {id} of {there:?}"));
+                assert!(engine.shutdown(LONG).is_complete());
+            }
+            send(&disk);
             let engine = engine(&disk, &clock);
             let there = ids(&durable(&engine, Deduplication::last(100)));
-            // Every fourth was waited for, and no other.
-            let waited = (3..=acknowledged).step_by(4);
-            waited.for_each(|id| assert!(there.contains_key(&id.to_string()), "call {nth}: {id} of {there:?}"));
-            assert!(engine.shutdown(LONG).is_complete());
-        }
-        send(&disk);
-        let engine = engine(&disk, &clock);
-        let there = ids(&durable(&engine, Deduplication::last(100)));
-        assert!(there.len() == IDS && there.values().all(|count| *count == 1), "call {nth}: {there:?}");
-    }
+            assert!(there.len() == IDS && there.values().all(|count| *count == 1), "call {nth}: {there:?}");
+        },
+    );
     assert!(crashes > 15, "{crashes}");
 }

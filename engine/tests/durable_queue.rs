@@ -1,13 +1,17 @@
 //! Queues of durable topics: what outlives the process and the power, with time and the disk in the test's hands.
 
 use slipring::journal::Options;
-use slipring::journal::simulated::{Fault, SimulatedDisk};
+use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     Backoff, Clock, DeadLetterError, Engine, Lease, LeaseError, Level, ManualClock, Message, Order, Queue,
     QueueBuilder, QueueError, Record, Ticket, Timestamp, Topic, TopicError, Worker,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+#[path = "common/crash.rs"]
+mod crash;
+use crash::at_each_call;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);
@@ -466,16 +470,12 @@ fn run(disk: &SimulatedDisk, clock: &ManualClock, history: &mut History, about: 
 
 #[test]
 fn no_crash_gives_a_message_two_holders_or_brings_an_acked_one_back_or_loses_one() {
-    let mut crashes = 0;
-    for nth in 1.. {
-        let disk = SimulatedDisk::new();
-        disk.fail_at(nth, Fault::PowerCut);
+    let work = |disk: &SimulatedDisk, nth| {
         let (before, mut history) = (clock(), History::default());
-        run(&disk, &before, &mut history, &format!("before call {nth}"));
-        if disk.calls() < nth {
-            break;
-        }
-        crashes += 1;
+        run(disk, &before, &mut history, &format!("before call {nth}"));
+        (before, history)
+    };
+    let crashes = at_each_call(work, |(before, history), nth, disk| {
         for seed in [nth, nth * 31] {
             let about = format!("call {nth}, seed {seed}");
             let disk = disk.crash(seed);
@@ -495,7 +495,7 @@ fn no_crash_gives_a_message_two_holders_or_brings_an_acked_one_back_or_loses_one
                 }
             }
         }
-    }
+    });
     assert!(crashes > 30, "{crashes}");
 }
 

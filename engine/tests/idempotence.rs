@@ -6,7 +6,12 @@ use slipring::{
     Engine, IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, Level, ManualClock, PRODUCER_NAME_EXPIRY,
     ProducerError, Topic, TopicError,
 };
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+#[path = "common/crash.rs"]
+mod crash;
+use crash::at_each_call;
 
 const LONG: Duration = Duration::from_secs(60);
 /// The journal takes six names.
@@ -104,11 +109,10 @@ fn in_one_process_more_receipts_are_known_than_outlive_it() {
     assert!(matches!(send(&mut producer, 0), Err(IdempotenceError::Forgotten { oldest: 1, .. })));
 }
 
-/// Two names over three partitions; every third sequence is waited for. The last that was acknowledged of each name, and
-/// whether all was sent.
-fn feed(disk: &SimulatedDisk, upto: u64) -> ([Option<u64>; 2], bool) {
-    let mut acknowledged = [None; 2];
-    let Ok(engine) = try_engine(disk, &ManualClock::new()) else { return (acknowledged, false) };
+/// Two names over three partitions; every third sequence is waited for, which says nothing of those before it in other
+/// partitions. Adds what was acknowledged. Whether all was sent.
+fn feed(disk: &SimulatedDisk, upto: u64, acknowledged: &mut BTreeSet<u64>) -> bool {
+    let Ok(engine) = try_engine(disk, &ManualClock::new()) else { return false };
     let done = (|| {
         let orders = try_topic(&engine, 3)?;
         let mut names = ["a", "b"].map(|name| orders.producer().idempotent(name).ok());
@@ -129,21 +133,24 @@ fn feed(disk: &SimulatedDisk, upto: u64) -> ([Option<u64>; 2], bool) {
                 assert_eq!(receipt.partition, to);
                 if sequence % 3 == 2 {
                     receipt.wait(Level::Durable).ok()?;
-                    acknowledged[index] = Some(sequence);
+                    acknowledged.insert(number);
                 }
             }
         }
         Some(())
     })();
     engine.shutdown(Duration::from_secs(5));
-    (acknowledged, done.is_some())
+    done.is_some()
 }
 
-/// Each sequence of each name once, up to where the name says, in the order of its partition. How far each got.
-fn audit(disk: &SimulatedDisk, about: &str) -> [Option<u64>; 2] {
+/// Each sequence of each name once, up to where the name says, in the order of its partition, and all that was
+/// acknowledged. How far each got.
+fn audit(disk: &SimulatedDisk, acknowledged: &BTreeSet<u64>, about: &str) -> [Option<u64>; 2] {
     let engine = try_engine(disk, &ManualClock::new()).unwrap_or_else(|refused| panic!("{about}: {refused}"));
     let orders = topic(&engine, 3);
     let there = events(&orders);
+    let gone: Vec<_> = acknowledged.iter().filter(|event| !there.iter().flatten().any(|one| one == *event)).collect();
+    assert!(gone.is_empty(), "{about}: acknowledged, and gone: {gone:?}");
     let told = ["a", "b"].map(|name| orders.producer().idempotent(name).unwrap().resume());
     for (index, told) in told.iter().enumerate() {
         let of_name = |event: &&u64| (**event >= 1_000) == (index == 1);
@@ -164,29 +171,23 @@ fn audit(disk: &SimulatedDisk, about: &str) -> [Option<u64>; 2] {
 #[test]
 fn each_sequence_is_there_once_after_a_crash_at_each_call_to_the_disk() {
     const UPTO: u64 = 24;
-    let mut crashes = 0;
-    for nth in 1.. {
-        let disk = SimulatedDisk::new();
-        disk.fail_at(nth, Fault::PowerCut);
-        let (mut acknowledged, done) = feed(&disk, UPTO);
-        if done && disk.calls() < nth {
-            break;
-        }
-        crashes += 1;
+    let work = |disk: &SimulatedDisk, _| {
+        let mut acknowledged = BTreeSet::new();
+        feed(disk, UPTO, &mut acknowledged);
+        acknowledged
+    };
+    let crashes = at_each_call(work, |mut acknowledged, nth, disk| {
         let about = format!("call {nth}");
         let mut disk = disk.crash(nth * 31);
-        let told = audit(&disk, &about);
-        for (told, acknowledged) in told.iter().zip(&mut acknowledged) {
-            assert!(told >= acknowledged, "{about}: acknowledged, and gone");
-        }
+        audit(&disk, &acknowledged, &about);
         // It crashes again while it goes on.
         disk.fail_at(disk.calls() + nth % 17 + 5, Fault::PowerCut);
-        feed(&disk, UPTO);
+        feed(&disk, UPTO, &mut acknowledged);
         disk = disk.crash(nth);
-        audit(&disk, &about);
-        assert!(feed(&disk, UPTO).1, "{about}");
-        assert_eq!(audit(&disk, &about), [Some(UPTO - 1); 2], "{about}");
-    }
+        audit(&disk, &acknowledged, &about);
+        assert!(feed(&disk, UPTO, &mut acknowledged), "{about}");
+        assert_eq!(audit(&disk, &acknowledged, &about), [Some(UPTO - 1); 2], "{about}");
+    });
     assert!(crashes > 20, "{crashes}");
 }
 

@@ -11,6 +11,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+#[path = "common/crash.rs"]
+mod crash;
+use crash::at_each_call;
+
 const LONG: Duration = Duration::from_secs(60);
 const SEGMENT: u64 = 1 << 18;
 
@@ -125,30 +129,25 @@ fn run(disk: &SimulatedDisk) -> Option<usize> {
 
 #[test]
 fn a_bank_keeps_its_total_through_a_crash_after_each_call_to_the_disk() {
-    let mut crashes = 0;
-    for nth in 1.. {
-        let disk = SimulatedDisk::new();
-        disk.fail_at(nth, Fault::PowerCut);
-        let booked = run(&disk).unwrap_or(0);
-        if disk.calls() < nth {
-            break;
-        }
-        crashes += 1;
-        for seed in [nth, nth * 31] {
-            let about = format!("call {nth}, seed {seed}");
-            let disk = disk.crash(seed);
-            {
-                let engine = try_engine(&disk).unwrap_or_else(|refused| panic!("{about}: {refused}"));
+    let crashes = at_each_call(
+        |disk, _| run(disk).unwrap_or(0),
+        |booked, nth, disk| {
+            for seed in [nth, nth * 31] {
+                let about = format!("call {nth}, seed {seed}");
+                let disk = disk.crash(seed);
+                {
+                    let engine = try_engine(&disk).unwrap_or_else(|refused| panic!("{about}: {refused}"));
+                    let (_, accounts) = topics(&engine).unwrap();
+                    assert!(audit(&ledger(&accounts), &about) >= booked, "{about}: acknowledged, and gone");
+                    assert!(engine.shutdown(LONG).is_complete());
+                }
+                run(&disk).unwrap();
+                let engine = engine(&disk);
                 let (_, accounts) = topics(&engine).unwrap();
-                assert!(audit(&ledger(&accounts), &about) >= booked, "{about}: acknowledged, and gone");
-                assert!(engine.shutdown(LONG).is_complete());
+                assert_eq!(audit(&ledger(&accounts), &about), TRANSFERS as usize, "{about}: all are booked once");
             }
-            run(&disk).unwrap();
-            let engine = engine(&disk);
-            let (_, accounts) = topics(&engine).unwrap();
-            assert_eq!(audit(&ledger(&accounts), &about), TRANSFERS as usize, "{about}: all are booked once");
-        }
-    }
+        },
+    );
     assert!(crashes > 20, "{crashes}");
 }
 

@@ -1,8 +1,9 @@
 //! At most once, at least once, exactly once: what each means when something fails between any two steps.
 
 use crate::LONG;
+use crate::crash::at_each_call;
 use slipring::journal::Options;
-use slipring::journal::simulated::{Fault, SimulatedDisk};
+use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     Delivery, Engine, GroupError, Level, MemberEnd, OnError, Topic, TopicError, Transaction, TransactionError,
 };
@@ -71,24 +72,19 @@ fn run(disk: &SimulatedDisk, delivery: Delivery) -> Vec<u64> {
 
 /// What the outputs are after a crash at each call to the disk and a second run, and what was handled in both.
 fn crash_everywhere(delivery: Delivery, check: impl Fn(&str, BTreeMap<u64, usize>, BTreeMap<u64, usize>)) {
-    let mut crashes = 0;
-    for nth in 1.. {
-        let disk = SimulatedDisk::new();
-        disk.fail_at(nth, Fault::PowerCut);
-        let before = run(&disk, delivery);
-        if disk.calls() < nth {
-            break;
-        }
-        crashes += 1;
-        let about = format!("{delivery:?}, call {nth}");
-        let disk = disk.crash(nth * 7);
-        let mut handled = before;
-        handled.extend(run(&disk, delivery));
-        let engine = try_engine(&disk).unwrap_or_else(|refused| panic!("{about}: {refused}"));
-        let (input, output) = topics(&engine).unwrap();
-        assert_eq!(all(&input).unwrap().len() as u64, INPUTS, "{about}");
-        check(&about, counts(&all(&output).unwrap()), counts(&handled));
-    }
+    let crashes = at_each_call(
+        |disk, _| run(disk, delivery),
+        |before, nth, disk| {
+            let about = format!("{delivery:?}, call {nth}");
+            let disk = disk.crash(nth * 7);
+            let mut handled = before;
+            handled.extend(run(&disk, delivery));
+            let engine = try_engine(&disk).unwrap_or_else(|refused| panic!("{about}: {refused}"));
+            let (input, output) = topics(&engine).unwrap();
+            assert_eq!(all(&input).unwrap().len() as u64, INPUTS, "{about}");
+            check(&about, counts(&all(&output).unwrap()), counts(&handled));
+        },
+    );
     assert!(crashes > 15, "{crashes}");
 }
 

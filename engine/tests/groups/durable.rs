@@ -1,7 +1,8 @@
 //! Groups on durable topics: committed offsets outlive the process, and what only the journal has is read from there.
 
+use crate::crash::at_each_call;
 use crate::{LONG, NOW};
-use slipring::journal::simulated::{Fault, SimulatedDisk};
+use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
 use slipring::{
     At, Clock, Engine, GroupError, Level, ManualClock, Member, Producer, StartAt, SubscribeError, Topic, TopicError,
@@ -372,16 +373,12 @@ fn run(disk: &SimulatedDisk, known: &mut Known) -> Option<()> {
 
 #[test]
 fn a_durable_commit_is_there_after_a_crash_at_each_call_to_the_disk() {
-    let mut crashes = 0;
-    for nth in 1.. {
-        let disk = SimulatedDisk::new();
-        disk.fail_at(nth, Fault::PowerCut);
+    let work = |disk: &SimulatedDisk, _| {
         let mut known = Known::default();
-        let _ = run(&disk, &mut known);
-        if disk.calls() < nth {
-            break;
-        }
-        crashes += 1;
+        let _ = run(disk, &mut known);
+        known
+    };
+    let crashes = at_each_call(work, |known, nth, disk| {
         for seed in [nth, nth * 31] {
             let about = format!("call {nth}, seed {seed}");
             let disk = disk.crash(seed);
@@ -416,7 +413,7 @@ fn a_durable_commit_is_there_after_a_crash_at_each_call_to_the_disk() {
                 }
             }
         }
-    }
+    });
     assert!(crashes > 20, "{crashes}");
 }
 

@@ -1,8 +1,9 @@
 //! A group's batch in a transaction: what comes of it is published, and it is committed, both or neither.
 
+use crate::crash::at_each_call;
 use crate::{LONG, NOW};
 use slipring::journal::Options;
-use slipring::journal::simulated::{Fault, SimulatedDisk};
+use slipring::journal::simulated::SimulatedDisk;
 use slipring::{Commit, Engine, ManualClock, StartAt, Topic, TopicError, TransactionError};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -83,34 +84,29 @@ fn audit(output: &[[u64; 2]], about: &str) -> u64 {
 
 #[test]
 fn each_input_is_passed_on_once_through_a_crash_at_each_call_to_the_disk() {
-    let mut crashes = 0;
-    for nth in 1.. {
-        let disk = SimulatedDisk::new();
-        disk.fail_at(nth, Fault::PowerCut);
-        let passed = run(&disk).unwrap_or(0);
-        if disk.calls() < nth {
-            break;
-        }
-        crashes += 1;
-        for seed in [nth, nth * 31] {
-            let about = format!("call {nth}, seed {seed}");
-            let disk = disk.crash(seed);
-            {
-                let engine = try_engine(&disk).unwrap_or_else(|refused| panic!("{about}: {refused}"));
-                let (input, output) = topics(&engine).unwrap();
-                let (input, output) = (all(&input).unwrap(), all(&output).unwrap());
-                assert!(audit(&output, &about) >= passed, "{about}: {passed} were acknowledged");
-                assert!(
-                    output.iter().all(|[_, number]| input.contains(number)),
-                    "{about}: an output without its input"
-                );
-                engine.shutdown(LONG);
+    let crashes = at_each_call(
+        |disk, _| run(disk).unwrap_or(0),
+        |passed, nth, disk| {
+            for seed in [nth, nth * 31] {
+                let about = format!("call {nth}, seed {seed}");
+                let disk = disk.crash(seed);
+                {
+                    let engine = try_engine(&disk).unwrap_or_else(|refused| panic!("{about}: {refused}"));
+                    let (input, output) = topics(&engine).unwrap();
+                    let (input, output) = (all(&input).unwrap(), all(&output).unwrap());
+                    assert!(audit(&output, &about) >= passed, "{about}: {passed} were acknowledged");
+                    assert!(
+                        output.iter().all(|[_, number]| input.contains(number)),
+                        "{about}: an output without its input"
+                    );
+                    engine.shutdown(LONG);
+                }
+                run(&disk).unwrap();
+                let engine = try_engine(&disk).unwrap();
+                assert_eq!(audit(&all(&topics(&engine).unwrap().1).unwrap(), &about), INPUTS, "{about}: all, once");
             }
-            run(&disk).unwrap();
-            let engine = try_engine(&disk).unwrap();
-            assert_eq!(audit(&all(&topics(&engine).unwrap().1).unwrap(), &about), INPUTS, "{about}: all, once");
-        }
-    }
+        },
+    );
     assert!(crashes > 20, "{crashes}");
 }
 

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 mod commits;
+#[path = "../common/crash.rs"]
+mod crash;
 mod delivery;
 mod durable;
 mod exactly_once;
