@@ -114,6 +114,8 @@ fn latency(arguments: &WaitsArgs, pins: &PinPlan, progress: &Progress, rows: &mu
                     let (percentiles, valid) =
                         open_loop(sides[side], load, arguments.capacity, arguments.duration, pins)?;
                     both[side] = percentiles.p50.zip(percentiles.p99).filter(|_| valid);
+                    // With real-time priority Linux takes a core back from who has had it for 95 % of a second.
+                    std::thread::sleep(arguments.duration / 5);
                 }
                 // Pairs only: a round of one side alone says nothing about the difference.
                 if let [Some(ours), Some(other)] = both {

@@ -39,6 +39,8 @@ fn child() {
     let ticks = engine.topic::<u64>("ticks").capacity(256).durable().create().unwrap();
     let mut producer = ticks.producer().create().unwrap();
     let mut out = std::io::stdout().lock();
+    // With one thread for tests their runner has begun a line with the name of this one.
+    writeln!(out).unwrap();
     for number in 0.. {
         let value = round * 1_000_000 + number;
         let receipt = producer.publish(|tick| *tick = value).unwrap();
