@@ -97,6 +97,8 @@ impl Known {
 pub(crate) struct Claimed {
     ids: Arc<Ids>,
     id: u128,
+    /// It was published: from then on the id may be forgotten, and claimed by somebody else.
+    settled: bool,
 }
 
 /// What became of an id.
@@ -146,7 +148,7 @@ impl Ids {
             match known.places.entry(id) {
                 Entry::Vacant(free) => {
                     free.insert(Place::Claimed);
-                    return Ok(Begun::First(Claimed { ids: Arc::clone(self), id }));
+                    return Ok(Begun::First(Claimed { ids: Arc::clone(self), id, settled: false }));
                 }
                 Entry::Occupied(there) => {
                     if let Place::At(partition, offset) = *there.get() {
@@ -179,7 +181,8 @@ impl Ids {
 
 impl Claimed {
     /// It was published there.
-    pub(crate) fn settle(self, partition: u32, offset: u64, now: Duration) {
+    pub(crate) fn settle(&mut self, partition: u32, offset: u64, now: Duration) {
+        self.settled = true;
         let mut known = self.ids.known();
         known.places.insert(self.id, Place::At(partition, offset));
         known.order.push_back((self.id, self.ids.until(now)));
@@ -191,7 +194,7 @@ impl Claimed {
 impl Drop for Claimed {
     fn drop(&mut self) {
         let mut known = self.ids.known();
-        if let Some(Place::Claimed) = known.places.get(&self.id) {
+        if !self.settled {
             known.places.remove(&self.id);
         }
         drop(known);
@@ -225,7 +228,7 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     // An id that came again after it had been forgotten is known by its last place.
     for Found { written, id, partition, offset } in found.into_iter().rev() {
         let until = match ids.window.age {
-            Some(limit) => now + limit.saturating_sub(age(written)),
+            Some(limit) => now.saturating_add(limit.saturating_sub(age(written))),
             None => Duration::MAX,
         };
         if let Entry::Vacant(free) = known.places.entry(id) {
@@ -275,5 +278,32 @@ fn read_back<E>(
             return Ok(found);
         }
         span *= 4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Between telling where it was published and letting go, a claim may have been forgotten and taken by somebody else:
+    /// letting go took that one away, and a third could publish the same id.
+    #[test]
+    fn who_has_settled_takes_no_other_claim_away() {
+        let ids = Arc::new(Ids::new(Deduplication::last(1)));
+        let claim = |id: u128| {
+            let free = ids.known().places.insert(id, Place::Claimed).is_none();
+            assert!(free, "{id} is claimed or known");
+            Claimed { ids: Arc::clone(&ids), id, settled: false }
+        };
+        let mut first = claim(7);
+        first.settle(0, 0, Duration::ZERO);
+        let mut other = claim(8);
+        other.settle(0, 1, Duration::ZERO);
+        let again = claim(7);
+        drop(first);
+        assert!(matches!(ids.known().places.get(&7), Some(Place::Claimed)));
+        drop(again);
+        assert!(!ids.known().places.contains_key(&7));
+        assert!(matches!(ids.known().places.get(&8), Some(Place::At(0, 1))));
     }
 }

@@ -21,7 +21,7 @@ use crate::transform::{Outputs, TransformError, TransformRun};
 use slipring_ring::Multi;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ pub(crate) struct Host {
     pub(crate) journaling: Option<Arc<Journaling>>,
     /// Whether somebody looks for what is too old.
     retains: AtomicBool,
+    /// The highest number that a queue which was deleted has given a lease.
+    pub(crate) lease_numbers: AtomicU64,
 }
 
 impl Host {
@@ -308,7 +310,8 @@ impl EngineBuilder {
             let engine = Weak::clone(engine);
             let timer = Timer::new(Arc::clone(&clock));
             let (groups, retains) = (Mutex::default(), AtomicBool::new(false));
-            let host = Arc::new(Host { engine, timer, clock, cores, groups, journaling, retains });
+            let lease_numbers = AtomicU64::new(0);
+            let host = Arc::new(Host { engine, timer, clock, cores, groups, journaling, retains, lease_numbers });
             Shared {
                 topics: Mutex::default(),
                 host,

@@ -88,7 +88,7 @@ struct History {
 
 impl History {
     fn note(&mut self, sequence: u64, receipt: (u32, u64)) {
-        self.next = Some(sequence.wrapping_add(1));
+        self.next = Some(sequence + 1);
         if self.receipts.len() == KEPT_RECEIPTS {
             self.receipts.pop_front();
         }
@@ -146,6 +146,14 @@ pub enum IdempotenceError {
         expected: u64,
         /// What came.
         got: u64,
+    },
+    /// The highest number is no sequence: none could follow it.
+    #[error("producer {producer:?} of topic {topic:?}: sequences end at {}, got {}", u64::MAX - 1, u64::MAX)]
+    NoSequence {
+        /// The topic.
+        topic: String,
+        /// The name.
+        producer: String,
     },
     /// It was published, so long ago that its receipt is not kept.
     #[error(
@@ -371,6 +379,10 @@ impl Identity {
         if current != epoch && !no_epoch_check(producer.topic()) {
             let (topic, producer) = names(producer.topic());
             return Err(IdempotenceError::Fenced { topic, producer, epoch, current });
+        }
+        if sequence == u64::MAX {
+            let (topic, producer) = names(producer.topic());
+            return Err(IdempotenceError::NoSequence { topic, producer });
         }
         let expected = history.next.unwrap_or(sequence);
         if sequence > expected {

@@ -319,6 +319,19 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         Ok(())
     }
 
+    /// Goes on with what the journal has of a partition from `offset` on. How many offsets that passes over.
+    pub(crate) fn pass_over_to(&mut self, index: usize, offset: u64) -> Result<u64, ReplayError> {
+        let Self { name, durable, parts, visible, .. } = self;
+        let part = &mut parts[index];
+        let number = part.partition.index;
+        let reader = durable.journal().reader(durable.id(number), From::Offset(offset), *visible);
+        let reader = reader.map_err(|cause| ReplayError::Journal { topic: name.clone(), partition: number, cause })?;
+        let passed = offset.saturating_sub(part.next);
+        part.next = part.next.max(offset);
+        part.mode = Mode::Journal(reader, None);
+        Ok(passed)
+    }
+
     /// Hands what there is of one partition to `each`, at most so many events. Never waits.
     pub(crate) fn part(
         &mut self,

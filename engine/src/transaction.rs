@@ -306,6 +306,16 @@ impl Transaction {
         std::mem::take(&mut self.overfull)
     }
 
+    /// Whether a partition that got an event behind the first `len` has more than its ring ever holds: why that is refused.
+    /// Such an event is as one that was refused for its size.
+    pub(crate) fn outgrown(&mut self, len: usize) -> Option<PublishError> {
+        let mut later = self.order[len..].iter();
+        let refused =
+            later.find_map(|(output, partition)| self.outputs[*output as usize].outgrown(*partition as usize));
+        self.overfull |= refused.is_some();
+        refused
+    }
+
     /// Publishes all events, and waits until they are durable: a receipt for each partition. One without events does
     /// nothing.
     ///
@@ -414,6 +424,8 @@ trait Output: Send {
     fn take_back(&mut self, partition: usize) -> usize;
     /// Whether no partition's events fill half of its ring.
     fn is_ample(&self) -> bool;
+    /// Whether this partition's events are more than its ring ever holds.
+    fn outgrown(&self, partition: usize) -> Option<PublishError>;
     /// Whether a claim in each partition would be likely to find room.
     fn has_room(&self) -> bool;
     /// Claims what it needs, and fills that.
@@ -492,6 +504,12 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
     fn is_ample(&self) -> bool {
         let half = self.producer.largest_batch() / 2;
         self.parts.iter().all(|buffer| buffer.ends.len() <= half)
+    }
+
+    fn outgrown(&self, partition: usize) -> Option<PublishError> {
+        let (asked, largest) = (self.parts.get(partition)?.ends.len(), self.producer.largest_batch());
+        let topic = || self.topic.name.clone();
+        (asked > largest).then(|| PublishError::BatchTooLarge { topic: topic(), asked, largest })
     }
 
     fn has_room(&self) -> bool {

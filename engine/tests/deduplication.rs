@@ -229,3 +229,19 @@ fn after_a_crash_at_each_call_to_the_disk_each_id_is_there_once_and_what_was_ack
     );
     assert!(crashes > 15, "{crashes}");
 }
+
+#[test]
+fn a_window_without_end_is_restored() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    // The clock of a process that has been there for a while, with younger messages.
+    clock.advance(Duration::from_secs(3600));
+    for round in 0..2 {
+        let engine = engine(&disk, &clock);
+        let orders = durable(&engine, Deduplication::within(Duration::MAX));
+        let mut producer = orders.producer().acknowledge(Level::Durable).create().unwrap();
+        producer.send(Record::new("x").id("1")).unwrap();
+        assert_eq!(orders.metrics().duplicates, round);
+        drop((producer, orders));
+        assert!(engine.shutdown(LONG).is_complete());
+    }
+}

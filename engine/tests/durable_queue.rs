@@ -1,12 +1,15 @@
 //! Queues of durable topics: what outlives the process and the power, with time and the disk in the test's hands.
 
-use slipring::journal::Options;
+use slipring::journal::repair::repair;
 use slipring::journal::simulated::SimulatedDisk;
+use slipring::journal::storage::Disk;
+use slipring::journal::{Options, Retention};
 use slipring::{
     Backoff, Clock, DeadLetterError, Engine, Lease, LeaseError, Level, ManualClock, Message, Order, Queue,
     QueueBuilder, QueueError, Record, Ticket, Timestamp, Topic, TopicError, Worker,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[path = "common/crash.rs"]
@@ -579,4 +582,68 @@ fn typed_events_are_leased_die_and_come_back_in_memory_and_through_a_restart() {
         drop(worker);
         engine.shutdown(LONG);
     }
+}
+
+/// A queue that nobody works for while retention takes what it has not read was refused for good, until the topic was opened
+/// anew.
+#[test]
+fn what_retention_takes_unread_is_lost_and_counted_and_the_queue_goes_on() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    let options = Options { segment_size: 1 << 17, ..Options::default() };
+    let engine = Engine::builder().clock(clock.clone()).journal_in(disk).journal_options(options).build().unwrap();
+    let keep = Retention { age: Some(Duration::from_secs(100)), bytes: None };
+    let jobs = engine.topic::<Message>("jobs").capacity(32).max_message(2048).durable().keep(keep).create().unwrap();
+    let mut producer = jobs.producer().acknowledge(Level::Durable).create().unwrap();
+    let mut worker = jobs.queue("q").visibility(LONG * 60).join().unwrap();
+    producer.send(Record::new(&[7; 1500])).unwrap();
+    let held = take(&mut worker);
+    for _ in 1..400 {
+        producer.send(Record::new(&[7; 1500])).unwrap();
+        clock.advance(Duration::from_secs(1));
+    }
+    engine.retain().unwrap();
+    let next = take(&mut worker);
+    assert!((200..=300).contains(&next.offset()), "{next:?}");
+    let counts = worker.queue().metrics();
+    assert_eq!((counts.lost, counts.leased), (next.offset() - 1, 2), "{counts:?}");
+    held.ack().unwrap();
+    assert_eq!(take(&mut worker).offset(), next.offset() + 1);
+}
+
+/// A repair leaves a gap, which was the end of every queue that had not read so far.
+#[test]
+fn a_queue_goes_on_behind_what_a_repair_could_not_save() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
+    let open = || {
+        let options = Options { segment_size: 1 << 17, ..Options::default() };
+        let engine = Engine::builder().clock(clock.clone()).journal(folder.path()).journal_options(options);
+        let engine = engine.build().unwrap();
+        let jobs = engine.topic::<Message>("jobs").capacity(32).max_message(2048).durable().create().unwrap();
+        let worker = jobs.queue("q").join().unwrap();
+        (engine, jobs, worker)
+    };
+    {
+        let (engine, jobs, worker) = open();
+        let mut producer = jobs.producer().create().unwrap();
+        (0..400).for_each(|_| _ = producer.send(Record::new(&[7; 1500])).unwrap());
+        drop((producer, worker));
+        assert!(matches!(engine.shutdown(LONG).journal, Some(Ok(()))));
+    }
+    let mut segments: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| std::fs::metadata(path).unwrap().len() >= 1 << 17);
+    segments.sort();
+    std::fs::remove_file(&segments[2]).unwrap();
+    repair(Arc::new(Disk::new(folder.path())), 0, &mut |_| {}).unwrap();
+    let (_engine, _, mut worker) = open();
+    let mut seen = 0;
+    let last = loop {
+        let lease = take(&mut worker);
+        seen += 1;
+        let offset = lease.offset();
+        lease.ack().unwrap();
+        if offset == 399 {
+            break offset;
+        }
+    };
+    assert!((200..390).contains(&seen), "{seen} up to {last}");
 }

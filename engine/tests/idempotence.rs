@@ -275,3 +275,21 @@ fn a_failed_disk_is_told_and_a_duplicate_is_no_better_off() {
     let refused = orders.producer().idempotent("other").unwrap_err();
     assert!(matches!(refused, ProducerError::Closed { .. } | ProducerError::Journal { .. }), "{refused}");
 }
+
+/// It was counted on from, which ended the journal's thread, and with it every durable topic.
+#[test]
+fn the_highest_number_is_no_sequence() {
+    let engine = engine(&SimulatedDisk::new());
+    let (durable, memory) = (topic(&engine, 1), engine.topic::<u64>("memory").create().unwrap());
+    for orders in [&durable, &memory] {
+        let mut producer = orders.producer().idempotent("gateway").unwrap();
+        let refused = send(&mut producer, u64::MAX).unwrap_err();
+        assert!(matches!(refused, IdempotenceError::NoSequence { .. }), "{refused}");
+        let last = send(&mut producer, u64::MAX - 1).unwrap();
+        assert_eq!(send(&mut producer, u64::MAX - 1).unwrap(), last);
+        assert_eq!(producer.resume(), Some(u64::MAX - 1));
+        assert!(matches!(send(&mut producer, u64::MAX), Err(IdempotenceError::NoSequence { .. })));
+        assert!(matches!(send(&mut producer, 0), Err(IdempotenceError::Forgotten { .. })));
+    }
+    durable.producer().acknowledge(Level::Durable).create().unwrap().publish(|_| ()).unwrap();
+}

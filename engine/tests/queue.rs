@@ -660,3 +660,36 @@ fn many_workers_do_each_message_once_with_one_holder_at_a_time() {
 fn many_workers_whose_leases_run_out_do_each_message_once_all_the_same() {
     many_workers(true);
 }
+
+/// The first lease of a queue that began anew had the number of the first one of its predecessor: whoever kept a ticket of
+/// that was given what another worker had.
+#[test]
+fn a_ticket_of_a_deleted_queue_is_none_of_the_next_one_of_its_name() {
+    for (durable, with_topic) in [(false, false), (false, true), (true, false), (true, true)] {
+        let disk = slipring::journal::simulated::SimulatedDisk::new();
+        let engine = Engine::builder().journal_in(disk).build().unwrap();
+        let open = || {
+            let jobs = engine.topic::<u64>("jobs").retain(8);
+            if durable { engine.topic::<u64>("jobs").durable() } else { jobs }.create().unwrap()
+        };
+        let mut jobs = open();
+        let publish = |jobs: &Topic<u64>| _ = jobs.producer().create().unwrap().publish(|_| ()).unwrap();
+        publish(&jobs);
+        let mut worker = jobs.queue("q").join().unwrap();
+        let ticket = worker.receive(LONG).unwrap().unwrap().leave();
+        drop(worker);
+        if with_topic {
+            engine.delete_forced("jobs").unwrap();
+            jobs = open();
+            publish(&jobs);
+        } else {
+            jobs.delete_queue_forced("q").unwrap();
+        }
+        let mut worker = jobs.queue("q").join().unwrap();
+        let theirs = worker.receive(LONG).unwrap().unwrap();
+        assert_eq!((theirs.partition(), theirs.offset()), (0, 0));
+        let refused = worker.queue().resume(&ticket).unwrap_err();
+        assert!(matches!(refused, LeaseError::Over { .. }), "{refused}");
+        theirs.ack().unwrap();
+    }
+}

@@ -121,6 +121,11 @@ impl Bookmarks {
         first
     }
 
+    /// Has the next call look at all of them: somebody may have moved one, and not come to say so yet.
+    pub(crate) fn look_at_all(&self) {
+        self.moved.store(true, Ordering::Release);
+    }
+
     pub(crate) fn has_told(&self) -> bool {
         self.told.load(Ordering::Acquire)
     }
@@ -143,7 +148,6 @@ impl Bookmarks {
         self.list().iter().filter(moved).cloned().collect()
     }
 
-    /// The journal does not take it now: it is tried again when it moves the next time.
     pub(crate) fn add(&self, bookmark: &Arc<Bookmark>) {
         let mut list = self.list();
         list.retain(|known| Arc::strong_count(known) > 1 || known.moved.load(Ordering::Relaxed));
@@ -185,4 +189,34 @@ pub(crate) fn new(journaling: &Arc<Journaling>, group: &str, of: PartitionId) ->
     });
     journaling.bookmarks.add(&bookmark);
     bookmark
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::group_offsets;
+    use crate::journal::simulated::SimulatedDisk;
+    use crate::journal::{Options, open};
+    use crate::{Engine, Level};
+
+    /// A member was fenced in the middle of a commit: it has moved the bookmark, and has not come to tell. Its successor
+    /// then found the bookmark moved already, told nobody either, and its durable commit was not written.
+    #[test]
+    fn a_durable_commit_is_written_also_if_another_one_is_about_to_tell() {
+        let disk = SimulatedDisk::new();
+        let engine = Engine::builder().journal_in(disk.clone()).build().unwrap();
+        let topic = engine.topic::<u64>("numbers").durable().create().unwrap();
+        let mut producer = topic.producer().acknowledge(Level::Durable).create().unwrap();
+        (0..9).for_each(|_| _ = producer.publish(|_| ()).unwrap());
+        let journaling = &topic.inner.durable.as_ref().unwrap().journaling;
+        let of = topic.inner.durable.as_ref().unwrap().id(0);
+        let bookmark = new(journaling, "sums", of);
+        bookmark.moved.store(true, Ordering::Release);
+        bookmark.stand_at(5, 1);
+        journaling.commit_bookmarks().unwrap();
+        let (writer, _) = open(Arc::new(disk.crash(1)), Options::default()).unwrap();
+        let known: Vec<_> =
+            group_offsets(writer.state()).into_iter().map(|known| (known.group, known.offset)).collect();
+        assert_eq!(known, [("sums".to_owned(), 5)]);
+    }
 }

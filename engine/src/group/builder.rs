@@ -313,7 +313,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// batch is handled the transaction's events are published all together, and the batch is committed, in the order
     /// that [`delivery`](Self::delivery) says. An event that the handler fails on leaves nothing in the transaction: those
     /// before it are passed on by themselves, then it is retried, skipped or stopped for. One for which there is no room in
-    /// the transaction, where the handler returns that refusal, is handled again in the next one.
+    /// the transaction, where the handler returns that refusal, is handled again in the next one; and so is one with which a
+    /// partition of an output would get more at once than its ring ever holds.
     ///
     /// ```
     /// # use slipring::{Delivery, Engine, journal::simulated::SimulatedDisk};

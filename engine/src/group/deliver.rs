@@ -75,7 +75,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
             let before = out.len();
             let handled = caught(|| handler(event, at, out).map_err(|error| error.to_string()));
             let failed = match handled {
-                Ok(Ok(())) => None,
+                // More than its ring ever holds may go through in two.
+                Ok(Ok(())) => out.outgrown(before).map(|refused| refused.to_string()),
                 Ok(Err(cause)) => Some(cause),
                 Err(panic) => Some(format!("panicked: {panic}")),
             };

@@ -94,7 +94,7 @@ impl GroupRun {
 
     /// Waits until it has ended, no longer than `limit`.
     pub fn wait_for(&self, limit: Duration) -> Option<MemberEnd> {
-        let deadline = Instant::now().checked_add(limit)?;
+        let Some(deadline) = Instant::now().checked_add(limit) else { return Some(self.wait()) };
         let mut ended = self.end.ended.lock().unwrap_or_else(PoisonError::into_inner);
         while ended.is_none() {
             let left = deadline.saturating_duration_since(Instant::now());

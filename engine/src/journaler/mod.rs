@@ -192,6 +192,8 @@ impl Journaling {
     /// Writes where groups stand by now, and waits until it is durable.
     pub(crate) fn commit_bookmarks(&self) -> Result<(), String> {
         let (told, hears) = sync_channel(1);
+        // Who was fenced in the middle of a commit may have moved the bookmark that the caller moved since.
+        self.bookmarks.look_at_all();
         self.send(Mail::Bookmarks(told));
         let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())

@@ -525,7 +525,7 @@ impl<K: Producers> Producer<Message, K> {
         record: &Record<'_>,
         full: Full<'_>,
     ) -> Result<Receipt, PublishError> {
-        let claimed = match ids.begin(&self.topic, id, full)? {
+        let mut claimed = match ids.begin(&self.topic, id, full)? {
             Begun::First(claimed) => claimed,
             Begun::Duplicate(partition, offset) => {
                 Counts::add(&self.topic.counts.duplicates, 1);

@@ -24,6 +24,7 @@ use crate::topic::{Inner, Reader, Topic};
 use slipring_ring::{Multi, Waiter};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -202,7 +203,9 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let waiter = Arc::new(Waiter::new());
         let desk = match &durable {
             None => {
-                let stock = Stock::new(desk::leases(self.terms), Input::Rings(builder.join_all()?), graves);
+                let mut leases = desk::leases(self.terms);
+                leases.number_from(topic.host.lease_numbers.load(Ordering::Acquire));
+                let stock = Stock::new(leases, Input::Rings(builder.join_all()?), graves);
                 let keeper = Keeper::new(&dead, &topic.name, &self.name, BTreeMap::new())?;
                 let dead = (dead_topic, 0, keeper);
                 Desk::new(&topic, Parts { name: self.name, stage, dead, stock, book: None, waiter })
@@ -301,7 +304,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         }
         let incarnation = u64::from(journal.incarnation());
         // No number is given twice, in whatever process.
-        leases.note_changes(incarnation << 40);
+        leases.note_changes();
+        leases.number_from((incarnation << 40).max(topic.host.lease_numbers.load(Ordering::Acquire)));
         let messages = std::mem::take(&mut remembered.messages);
         // A partition in strict order goes on behind what is out.
         let (waiting, out): (Vec<_>, Vec<_>) =

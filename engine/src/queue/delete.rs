@@ -127,6 +127,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
         // Its gates go, and nothing of it is written any more.
         stock.input = Input::Rings(Vec::new());
         (stock.places, stock.ready) = (Vec::new(), Vec::new());
+        self.note_numbers(&stock);
         stock.leases = super::desk::leases(self.terms);
         stock.burials.clear();
         stock.deleted.clear();

@@ -29,7 +29,7 @@ use crate::receipt::Level;
 use crate::timer::Due;
 use crate::topic::{Inner, Reader, TopicId};
 use slipring_ring::{Consumer, Stage, Waiter};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -390,7 +390,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
     }
 
     /// Hands over the dead letters: see [`Keeper::each`].
-    pub(super) fn each_letter(&self, each: impl FnMut(DeadLetter) -> super::keeper::Verdict) {
+    pub(super) fn each_letter(&self, each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> super::keeper::Verdict) {
         self.wait_for_letters();
         let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         let moved = keeper.each(each);
@@ -416,6 +416,11 @@ impl<E: Job, K: Producers> Desk<E, K> {
         }
     }
 
+    /// The next queue of this name numbers its leases from there on: a ticket of this one is none of that.
+    pub(super) fn note_numbers(&self, stock: &Stock<E, K>) {
+        self.host.lease_numbers.fetch_max(stock.leases.last_number(), Ordering::AcqRel);
+    }
+
     pub(super) fn cancel(&self, due: Due) {
         self.host.timer.cancel(due);
     }
@@ -437,13 +442,19 @@ impl<E: Job, K: Producers> Desk<E, K> {
         let _ = book.wait(change, Level::Written);
     }
 
-    /// A dead letter becomes a message again. False if there is no room.
-    pub(super) fn restore(&self, letter: DeadLetter) -> bool {
+    /// A dead letter becomes a message again, and all up to it in its partition of the letters are dealt with. False if
+    /// there is no room.
+    pub(super) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
         let mut stock = self.lock();
         let DeadLetter { partition, offset, message, .. } = letter;
         let has_room = stock.has_room(self.book.as_ref());
         if let Some(body) = E::of_letter(message).filter(|_| has_room) {
             stock.leases.restore(partition, offset, Some(Arc::new(body)), self.now(), Duration::ZERO);
+            // At once: who is given the message may be done with it before all letters are sent back, and after a crash it
+            // would be a letter again.
+            if let (Some((partition, next)), Some(changes)) = (next, stock.leases.changes()) {
+                changes.cursor(Cursor::Letters(partition), next);
+            }
         }
         has_room
     }

@@ -2,6 +2,7 @@
 
 use crate::acks::Bell;
 use crate::error::Closed;
+use crate::journal;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::replay::{Replay, ReplayError};
@@ -23,6 +24,8 @@ pub(super) enum Found<T> {
     Nothing,
     /// It was read to its end.
     Over,
+    /// So many offsets are in the journal no more, or nobody knows how many: reading goes on behind them.
+    Lost(u64),
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
@@ -59,7 +62,19 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                         found = Found::Event(at.offset, copy(at.offset, event));
                     }
                 });
-                read.map_err(|refused| closed(refused, replay.name()))?;
+                match read {
+                    Ok(_) => {}
+                    // Retention has taken it, as for who opens the queue later.
+                    Err(ReplayError::Journal { cause: journal::ReplayError::OutOfRange { earliest, .. }, .. }) => {
+                        let passed = replay.pass_over_to(index, earliest);
+                        return passed.map(Found::Lost).map_err(|refused| closed(refused, replay.name()));
+                    }
+                    // A repair has told what was lost; the next look is behind it.
+                    Err(ReplayError::Journal { cause: journal::ReplayError::Gap { .. }, .. }) => {
+                        return Ok(Found::Lost(0));
+                    }
+                    Err(refused) => return Err(closed(refused, replay.name())),
+                }
                 if matches!(found, Found::Nothing) && replay.is_over(index) {
                     return Ok(Found::Over);
                 }
@@ -142,9 +157,18 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                         return Ok(next.max(end));
                     }
                     let most = usize::try_from(end - next).unwrap_or(usize::MAX).min(1024);
-                    let read = replay.part(index, most, &mut |_, at| each(at.offset));
-                    let read = read.map_err(|refused| closed(refused, replay.name()))?;
-                    fruitless = if read == 0 { fruitless + 1 } else { 0 };
+                    match replay.part(index, most, &mut |_, at| each(at.offset)) {
+                        Ok(0) => fruitless += 1,
+                        Ok(_) => fruitless = 0,
+                        Err(ReplayError::Journal {
+                            cause: journal::ReplayError::OutOfRange { earliest, .. }, ..
+                        }) => {
+                            let passed = replay.pass_over_to(index, earliest);
+                            passed.map_err(|refused| closed(refused, replay.name()))?;
+                        }
+                        Err(ReplayError::Journal { cause: journal::ReplayError::Gap { .. }, .. }) => {}
+                        Err(refused) => return Err(closed(refused, replay.name())),
+                    }
                 }
             }
         }

@@ -70,17 +70,18 @@ impl Keeper {
     }
 
     /// Hands over the letters, the oldest of each partition first, until `each` says that it has enough. Once one stays,
-    /// none behind it may go. Returns how far the partitions of a durable topic were dealt with, where that moved.
-    pub(super) fn each(&mut self, mut each: impl FnMut(DeadLetter) -> Verdict) -> Vec<(u32, u64)> {
+    /// none behind it may go. Of a durable topic's letter `each` gets its partition and the offset behind it, too. Returns how
+    /// far the partitions of a durable topic were dealt with, where that moved.
+    pub(super) fn each(&mut self, mut each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> Verdict) -> Vec<(u32, u64)> {
         let Self { letters, origin, consumer } = self;
-        let mut each = |message: &Message| {
+        let mut each = |message: &Message, next: Option<(u32, u64)>| {
             let is_ours = |letter: &DeadLetter| letter.topic == *origin && letter.consumer == *consumer;
-            DeadLetter::read(message).filter(is_ours).map(&mut each)
+            DeadLetter::read(message).filter(is_ours).map(|letter| each(letter, next))
         };
         match letters {
             Letters::None => Vec::new(),
             Letters::Ring(letters) => {
-                each_in_ring(letters, each);
+                each_in_ring(letters, |message| each(message, None));
                 Vec::new()
             }
             Letters::Journal { durable, next } => {
@@ -88,6 +89,7 @@ impl Keeper {
                 for partition in 0..durable.partitions() as u32 {
                     let id = durable.id(partition);
                     let from = next.get(&partition).copied().unwrap_or(0);
+                    let mut each = |message: &Message, offset| each(message, Some((partition, offset + 1)));
                     let (to, enough) = each_in_journal(durable.journal(), id, from, &mut each);
                     if to > from {
                         next.insert(partition, to);
@@ -144,7 +146,7 @@ pub(super) fn each_in_journal(
     journal: &Journal,
     id: PartitionId,
     from: u64,
-    each: &mut impl FnMut(&Message) -> Option<Verdict>,
+    each: &mut impl FnMut(&Message, u64) -> Option<Verdict>,
 ) -> (u64, bool) {
     let Some(extent) = journal.extent(id) else { return (from, false) };
     // What retention has taken is nobody's any more.
@@ -153,7 +155,7 @@ pub(super) fn each_in_journal(
     let (mut to, mut stays) = (from, false);
     while let Ok(Some(record)) = reader.next() {
         let (offset, message) = (record.offset, Message::of_stored(record.bytes));
-        match message.as_ref().and_then(&mut *each) {
+        match message.as_ref().and_then(|message| each(message, offset)) {
             Some(Verdict::Enough) => return (to, true),
             Some(Verdict::Stays) => stays = true,
             None | Some(Verdict::Out) if !stays => to = offset + 1,

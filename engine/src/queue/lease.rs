@@ -232,10 +232,19 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Notes which messages have changed, and numbers leases from behind `last` on.
-    pub(super) fn note_changes(&mut self, last: u64) {
+    /// Notes which messages have changed.
+    pub(super) fn note_changes(&mut self) {
         self.changes = Some(Changes::default());
+    }
+
+    /// Numbers leases from behind `last` on.
+    pub(super) fn number_from(&mut self, last: u64) {
         self.last_number = last;
+    }
+
+    /// The number of the last lease.
+    pub(super) fn last_number(&self) -> u64 {
+        self.last_number
     }
 
     pub(super) fn changes(&mut self) -> Option<&mut Changes> {
@@ -444,9 +453,9 @@ impl<M: Clone> Leases<M> {
         self.waiting.first().is_some_and(|first| first.0 <= moment_before(now))
     }
 
-    /// Deletes a message, whoever has it. False if it is not here.
+    /// Deletes a message, whoever has it. False if it is not here, or is a letter by now.
     pub fn delete(&mut self, partition: u32, offset: u64) -> bool {
-        let found = self.find(partition, offset);
+        let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state != State::Interred);
         found.inspect(|&slot| self.remove(slot)).is_some()
     }
 
@@ -457,7 +466,8 @@ impl<M: Clone> Leases<M> {
 
     /// Deletes all messages that nobody has a lease on. How many.
     pub fn purge(&mut self) -> usize {
-        let idle = |entry: &Entry<M>| entry.state != State::Leased;
+        // What is a letter by now is purged with the letters.
+        let idle = |entry: &Entry<M>| !matches!(entry.state, State::Leased | State::Interred);
         let slots = self.entries.iter().enumerate().filter(|(_, entry)| entry.as_ref().is_some_and(idle));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
         slots.iter().for_each(|&slot| self.remove(slot));

@@ -145,7 +145,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// They are kept by a consumer of their topic that the queue has for that; those of a durable topic, by the journal.
     pub fn dead_letters(&self, limit: usize) -> Vec<DeadLetter> {
         let mut found = Vec::new();
-        self.desk.each_letter(|letter| {
+        self.desk.each_letter(|letter, _| {
             if found.len() == limit {
                 return Verdict::Enough;
             }
@@ -158,7 +158,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// Forgets this queue's dead letters. How many.
     pub fn purge_dead_letters(&self) -> u64 {
         let mut purged = 0;
-        self.desk.each_letter(|_| {
+        self.desk.each_letter(|_, _| {
             purged += 1;
             Verdict::Out
         });
@@ -170,8 +170,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// there are if the side store is full.
     pub fn redrive(&self, limit: u64) -> u64 {
         let mut sent = 0;
-        self.desk.each_letter(|letter| {
-            if sent == limit || !self.desk.restore(letter) {
+        self.desk.each_letter(|letter, next| {
+            if sent == limit || !self.desk.restore(letter, next) {
                 return Verdict::Enough;
             }
             sent += 1;
@@ -232,6 +232,8 @@ pub(crate) trait AnyQueue: Send + Sync {
     fn report(&self) -> QueueReport;
     /// Ends it for everybody, unless it is in use: by so many workers, with so many messages leased.
     fn end(&self, forced: bool) -> Result<QueueReport, (usize, u64)>;
+    /// Its topic goes: the next queue of its name numbers its leases from behind its last on.
+    fn note_numbers(&self);
     /// Once it has ended: what is to be taken out of the journal.
     fn keys(&self) -> Vec<Vec<u8>>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
@@ -252,6 +254,10 @@ impl<E: Job, K: Producers> AnyQueue for Desk<E, K> {
 
     fn end(&self, forced: bool) -> Result<QueueReport, (usize, u64)> {
         self.finish(forced)
+    }
+
+    fn note_numbers(&self) {
+        Desk::note_numbers(self, &self.lock());
     }
 
     fn keys(&self) -> Vec<Vec<u8>> {
@@ -342,4 +348,48 @@ pub enum QueueError {
         /// The queue.
         queue: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::simulated::SimulatedDisk;
+    use crate::{Engine, Level, ManualClock};
+
+    /// Letters are sent back while workers take them: what is done with before the last one is back was a letter again
+    /// after a crash.
+    #[test]
+    fn what_was_sent_back_and_acked_is_no_letter_after_a_crash() {
+        let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+        let open = |disk: &SimulatedDisk| {
+            let engine = Engine::builder().journal_in(disk.clone()).clock(clock.clone()).build().unwrap();
+            let jobs = engine.topic::<u64>("jobs").durable().create().unwrap();
+            let worker = jobs.queue("q").max_attempts(1).acknowledge(Level::Durable).join().unwrap();
+            (engine, jobs, worker)
+        };
+        let (_engine, jobs, mut worker) = open(&disk);
+        let mut producer = jobs.producer().create().unwrap();
+        (0..3).for_each(|number| _ = producer.publish(|event| *event = number).unwrap());
+        for _ in 0..3 {
+            worker.receive(Duration::MAX).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
+        }
+        let queue = worker.queue();
+        assert_eq!(queue.dead_letters(9).len(), 3);
+        let mut after = None;
+        queue.desk.each_letter(|letter, next| {
+            if after.is_some() {
+                return Verdict::Enough;
+            }
+            assert!(queue.desk.restore(letter, next));
+            worker.receive(Duration::MAX).unwrap().unwrap().ack().unwrap();
+            after = Some(disk.crash(3));
+            Verdict::Out
+        });
+        let (_engine, _, mut worker) = open(&after.unwrap());
+        let left: Vec<u64> = worker.queue().dead_letters(9).iter().map(|letter| letter.offset).collect();
+        assert_eq!(left, [1, 2]);
+        assert_eq!(worker.queue().redrive(9), 2);
+        let offset = |_| worker.receive(Duration::MAX).unwrap().unwrap().offset();
+        assert_eq!((0..2).map(offset).collect::<Vec<_>>(), [1, 2]);
+    }
 }

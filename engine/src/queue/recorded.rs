@@ -257,7 +257,7 @@ impl RecordedQueue {
             return Err(ChangeError::NoLetters { queue: self.name.clone(), topic: self.dead_topic.clone() });
         };
         let mut moved = Vec::new();
-        let mut each = |message: &Message| {
+        let mut each = |message: &Message, _| {
             let is_ours = |it: &DeadLetter| it.topic == self.topic.name && it.consumer == self.name;
             DeadLetter::read(message).filter(is_ours).map(&mut each)
         };

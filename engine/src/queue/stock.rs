@@ -162,6 +162,10 @@ impl<E: Job, K: Producers> Stock<E, K> {
                     fruitless += 1;
                     continue;
                 }
+                Ok(Found::Lost(passed)) => {
+                    self.counters.lost += passed;
+                    continue;
+                }
                 Ok(Found::Over) => {
                     let source = self.ready.swap_remove(self.turn);
                     self.places[source] = Place::Over;

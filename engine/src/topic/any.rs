@@ -138,7 +138,10 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     }
 
     fn forget(&self) -> Result<(), TopicError> {
-        let Some(durable) = &self.durable else { return Ok(()) };
+        let Some(durable) = &self.durable else {
+            self.queues().iter().for_each(|queue| queue.note_numbers());
+            return Ok(());
+        };
         let refused = |cause| TopicError::Journal { name: self.name.clone(), cause };
         queue::erase_all(durable, &self.queues()).map_err(refused)?;
         durable.forget()

@@ -198,3 +198,32 @@ fn what_cannot_be_promised_is_refused() {
     let refused = plain.group("pass").run_into(|_, _, _| Ok::<_, TransactionError>(())).unwrap_err();
     assert!(refused.to_string().contains("journal"), "{refused}");
 }
+
+/// What came of a batch was more than a partition of the output ever holds: the member ended, although nothing was wrong
+/// with any event.
+#[test]
+fn what_is_too_much_for_the_outputs_ring_is_passed_on_in_several() {
+    for delivery in [Delivery::AtMostOnce, Delivery::AtLeastOnce, Delivery::ExactlyOnce] {
+        let engine = try_engine(&SimulatedDisk::new()).unwrap();
+        let input = engine.topic::<u64>("input").capacity(64).durable().create().unwrap();
+        let output = engine.topic::<u64>("output").partitions(2).capacity(16).durable().create().unwrap();
+        let mut producer = input.producer().create().unwrap();
+        (0..50).for_each(|number| _ = producer.publish(|event| *event = number).unwrap());
+        drop(producer);
+        let into = output.clone();
+        let group = input.group("pass").delivery(delivery);
+        let run = group.run_into(move |number, _, out: &mut Transaction| {
+            // Of one event three, and the last is seventeen by itself.
+            let count = if *number == 49 { 17 } else { 3 };
+            (0..count).try_for_each(|_| out.publish_to(&into, 0, |event| *event = *number))
+        });
+        let run = run.unwrap();
+        input.close();
+        let MemberEnd::Failed { offset: 49, cause, .. } = run.wait_for(LONG).unwrap() else { panic!("{run:?}") };
+        assert!(cause.contains("16"), "{cause}");
+        let seen = all(&output).unwrap();
+        assert!(seen.iter().copied().eq((0..49).flat_map(|number| [number; 3])), "{delivery:?}: {seen:?}");
+        let committed = engine.groups()[0].partition("input", 0).unwrap().committed;
+        assert_eq!(committed, Some(if delivery == Delivery::AtMostOnce { 50 } else { 49 }));
+    }
+}

@@ -234,3 +234,20 @@ fn a_refused_pin_starts_nothing() {
     assert!(refused.to_string().contains("777"), "{refused}");
     assert!(world.engine.groups()[0].members.is_empty());
 }
+
+#[test]
+fn a_wait_without_end_has_none() {
+    let world = world(1, 8);
+    let run = world.group().run(|_, _| Ok::<_, Infallible>(())).unwrap();
+    let (told, hears) = mpsc::channel();
+    let waits = std::thread::spawn({
+        let run = run.clone();
+        move || {
+            told.send(()).unwrap();
+            run.wait_for(Duration::MAX)
+        }
+    });
+    hears.recv().unwrap();
+    world.topic.close();
+    assert_eq!(waits.join().unwrap(), Some(MemberEnd::Finished));
+}

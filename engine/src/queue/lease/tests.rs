@@ -308,3 +308,24 @@ fn times_beyond_what_the_clock_can_count_are_for_ever() {
     assert!(!leases.expire(Duration::from_secs(1 << 30), 9));
     assert_eq!(leases.ack(grant.id, Duration::from_secs(1 << 30)), Ok(()));
 }
+
+/// A letter on its way to the disk is a letter: deleted here, the message would have been deleted and a letter all the same.
+#[test]
+fn what_is_a_letter_by_now_is_not_deleted_or_purged() {
+    let mut leases = leases(Order::Relaxed);
+    for offset in 0..2 {
+        assert!(leases.restore(0, offset, offset, MS(0), MS(0)));
+    }
+    for _ in 0..2 {
+        let grant = leases.grant(MS(0)).unwrap();
+        assert_eq!(leases.nack(grant.id, MS(0), MS(0), "no"), Ok(grant.attempt == 2));
+        let grant = leases.grant(MS(0)).unwrap();
+        assert_eq!(leases.nack(grant.id, MS(0), MS(0), "no"), Ok(grant.attempt == 2));
+    }
+    assert_eq!(leases.counts().dying, 2);
+    leases.interred();
+    assert!(!leases.delete(0, 0), "a letter");
+    assert_eq!(leases.purge(), 1, "the other one is dying still");
+    assert!(leases.settle_interred(0, 0));
+    assert!(leases.is_empty());
+}
