@@ -333,14 +333,20 @@ fn a_failed_disk_leaves_a_transaction_unknown_and_unread() {
     let (_, accounts) = topics(&engine).unwrap();
     let mut tape = accounts.subscribe("tape").poll().unwrap();
     disk.fail_at(disk.calls() + 1, Fault::Io);
-    let mut out = engine.transaction().unwrap();
-    (0..4).for_each(|account| out.publish_to(&accounts, account, |change| *change = [9, 9]).unwrap());
-    let refused = out.commit().unwrap_err();
-    // A mark may have met the fault before it: then nothing was written.
+    let commit = || {
+        let mut out = engine.transaction()?;
+        (0..4).try_for_each(|account| out.publish_to(&accounts, account, |change| *change = [9, 9]))?;
+        out.commit()
+    };
+    let refused = commit().unwrap_err();
+    // A mark may have met the fault before it: then nothing was written, or not even taken.
     assert!(
         matches!(
             refused,
-            TransactionError::Unknown { .. } | TransactionError::Refused { .. } | TransactionError::Publish(_)
+            TransactionError::Unknown { .. }
+                | TransactionError::Refused { .. }
+                | TransactionError::Publish(_)
+                | TransactionError::Producer(_)
         ),
         "{refused}"
     );
