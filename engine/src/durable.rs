@@ -89,6 +89,14 @@ fn refused(name: &str, cause: String) -> TopicError {
 }
 
 impl<E> Durable<E> {
+    /// How many events of a partition there are from `next` on, where `published` is the next offset: what is written, and
+    /// what is not yet. The offsets that a crash left out stand below what is written.
+    pub(crate) fn unread(&self, partition: u32, next: u64, published: u64) -> u64 {
+        let id = self.id(partition);
+        let written = self.journal().extent(id).map_or(next, |extent| extent.end.max(next));
+        self.journal().records_in(id, next..written) + published.saturating_sub(written)
+    }
+
     /// Finds the topic in the catalogue, or writes it down there.
     pub(crate) fn open(
         journaling: &Arc<Journaling>,

@@ -17,7 +17,7 @@ use crate::subscriber::At;
 use crate::timer::Timer;
 use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder, TopicId};
 use crate::transaction::{Transaction, TransactionError};
-use crate::transform::{Outputs, TransformError, TransformRun};
+use crate::transform::{Outputs, TransformDescription, TransformError, TransformRun};
 use slipring_ring::Multi;
 use std::fmt;
 use std::path::PathBuf;
@@ -484,6 +484,27 @@ impl Engine {
             add_recorded(&mut groups, &journaling.catalogue(), &journaling.journal);
         }
         groups
+    }
+
+    /// All transforms at this moment: how far each has come, and its lag; also those that the journal knows and nobody has
+    /// opened yet. Empty without a journal.
+    ///
+    /// ```
+    /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+    /// # let orders = engine.topic::<u64>("orders").durable().create()?;
+    /// let mut copy = orders.transform("copy").open()?;
+    /// orders.producer().create()?.publish_batch(3, |index, order| *order = index as u64)?;
+    /// copy.step(Duration::from_secs(5), |_, _, _| Ok::<_, std::convert::Infallible>(()))?;
+    /// assert_eq!(engine.transforms()[0].to_string(), "transform copy: lag 0\n  orders/0: committed 3, lag 0");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn transforms(&self) -> Vec<TransformDescription> {
+        let journaling = self.shared.host.journaling.as_ref();
+        let of =
+            |journaling: &Arc<Journaling>| journaling.standings.describe(&journaling.catalogue(), &journaling.journal);
+        journaling.map(of).unwrap_or_default()
     }
 
     /// The threads of all consumers: names, cores, ways of waiting.

@@ -121,6 +121,9 @@ pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder
 pub use subscription::Subscription;
 pub use topic::{Safe, Shape, Topic, TopicBuilder, TopicId};
 pub use transaction::{Transaction, TransactionError};
-pub use transform::{Outputs, Transform, TransformBuilder, TransformEnd, TransformError, TransformRun};
+pub use transform::{
+    Outputs, Transform, TransformBuilder, TransformDescription, TransformEnd, TransformError, TransformPartition,
+    TransformRun,
+};
 
 pub use slipring_ring::{Ending, Idle, Multi, OnError, Single, Wait, WaitStrategy, pin};

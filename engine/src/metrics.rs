@@ -33,7 +33,8 @@ pub struct TopicMetrics {
     pub name: String,
     /// Events that the rings of all partitions hold.
     pub capacity: u64,
-    /// How many offsets were ever published, in all partitions. With one partition that is the next one.
+    /// How many offsets were ever published or, after a crash of a durable topic, left out, in all partitions: see
+    /// [`Journal::records_in`](crate::journal::Journal::records_in). With one partition that is the next one.
     pub published: u64,
     /// Slots of all partitions that hold what some consumer has not read, or what is retained.
     pub fill: u64,
@@ -193,8 +194,7 @@ pub struct ConsumerMetrics {
     pub after: Vec<String>,
     /// The next offset that it will read; over all partitions, the sum of them.
     pub consumed: u64,
-    /// How many published events it has not read, counted in offsets: after a crash a durable topic's have a gap, see
-    /// [`Subscriber::lag`](crate::Subscriber::lag).
+    /// How many published events it has not read, counted in offsets: see [`Subscriber::lag`](crate::Subscriber::lag).
     pub lag: u64,
     /// How long ago the next event that it will read was published, zero if it has read everything; the longest of all
     /// partitions. None where the topic notes no [times](crate::TopicBuilder::timestamps).

@@ -240,10 +240,15 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         }
     }
 
-    /// How many offsets lie before what was published last.
+    /// How many published events it has not read.
     pub(crate) fn lag(&self, index: usize) -> u64 {
         let part = &self.parts[index];
-        part.partition.ring.positions().published.0.saturating_sub(part.next)
+        self.durable.unread(part.partition.index, part.next, part.partition.ring.positions().published.0)
+    }
+
+    /// The offset after what was published last.
+    pub(crate) fn published(&self, index: usize) -> u64 {
+        self.parts[index].partition.ring.positions().published.0
     }
 
     /// Whether every partition is read from its ring by now.

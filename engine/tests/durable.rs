@@ -485,3 +485,22 @@ fn an_event_that_panics_when_it_is_written_hangs_nobody() {
     drop(producer);
     assert!(!engine.shutdown(LONG).is_complete());
 }
+
+/// Whoever looks at the topics after a shutdown in good order finds no failure.
+#[test]
+fn a_shutdown_in_good_order_is_no_failure_of_the_journal() {
+    for _ in 0..20 {
+        let engine = engine(&SimulatedDisk::new());
+        let topics: Vec<_> = ["a", "b", "c"]
+            .into_iter()
+            .map(|name| engine.topic::<u64>(name).partitions(4).durable().create().unwrap())
+            .collect();
+        for topic in &topics {
+            topic.producer().create().unwrap().publish(|event| *event = 1).unwrap();
+        }
+        let report = engine.shutdown(LONG);
+        assert!(report.is_complete(), "{report}");
+        assert_eq!(engine.failures(), []);
+        assert!(topics.iter().all(|topic| topic.closed() == Some(slipring::Closed::Closed)), "{topics:?}");
+    }
+}

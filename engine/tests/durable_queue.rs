@@ -647,3 +647,26 @@ fn a_queue_goes_on_behind_what_a_repair_could_not_save() {
     };
     assert!((200..390).contains(&seen), "{seen} up to {last}");
 }
+
+/// After a crash a partition goes on some thousands of offsets further on: these are no messages.
+#[test]
+fn what_a_crash_leaves_out_is_not_unread() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let before = Process::start(&disk, &clock);
+    let mut worker = before.queue().join().unwrap();
+    before.send(0, 0..5);
+    (0..2).for_each(|_| worker.receive(LONG).unwrap().unwrap().ack().unwrap());
+    let after = Process::start(&disk.copy(), &clock);
+    let mut worker = after.queue().join().unwrap();
+    after.send(0, 5..7);
+    assert_eq!(worker.queue().metrics().unread, 5);
+    for left in (0..5).rev() {
+        let lease = worker.receive(LONG).unwrap().unwrap();
+        assert_eq!(lease.message().value(), (6 - left).to_string().as_bytes());
+        lease.ack().unwrap();
+        assert_eq!(worker.queue().metrics().unread, left);
+    }
+    drop(worker);
+    after.end();
+    drop(before);
+}

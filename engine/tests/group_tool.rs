@@ -126,7 +126,7 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
     let dir = folder.path().join("journal");
     written(&dir);
     for (arguments, code, told) in [
-        (&["nobody", "--to", "latest"][..], 1, "audit, billing"),
+        (&["nobody", "--to", "latest"][..], 1, "group audit, group billing"),
         (&["billing", "--to", "latest", "--topic", "nothing"], 1, "orders, returns"),
         (&["billing", "--to", "latest", "--topic", "orders", "--partition", "2"], 1, "it has 2"),
         (&["billing", "--to", "11", "--topic", "orders"], 1, "up to, not including, 10"),
@@ -139,7 +139,69 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
     }
     assert_eq!(committed(&dir, "billing").iter().map(|(.., at)| at).sum::<u64>(), 4, "nothing was moved");
     let (code, _, err) = run("describe", &dir, &["nobody"]);
-    assert!(code == 1 && err.contains("audit, billing"), "{err}");
+    assert!(code == 1 && err.contains("group audit, group billing"), "{err}");
     let (code, _, err) = run("ls", folder.path(), &[]);
     assert!(code == 1 && err.contains("no journal"), "{err}");
+}
+
+#[test]
+fn transforms_are_listed_described_and_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    {
+        let engine = Engine::open(&dir).unwrap();
+        let orders = engine.topic::<u64>("orders").durable().create().unwrap();
+        orders.producer().create().unwrap().publish_batch(10, |index, order| *order = index as u64).unwrap();
+        for (name, steps) in [("double", 2), ("copy", 1)] {
+            let mut transform = orders.transform(name).batch(3).open().unwrap();
+            for _ in 0..steps {
+                assert_eq!(transform.step(LONG, |_, _, _| Ok::<_, String>(())).unwrap(), Some(3));
+            }
+        }
+        assert_eq!(
+            engine.transforms().iter().map(|it| (&*it.name, it.lag())).collect::<Vec<_>>(),
+            [("copy", 7), ("double", 4)]
+        );
+        let mut copy = orders.group("copy").join().unwrap();
+        let batch = copy.poll(LONG).unwrap().unwrap();
+        assert_eq!(batch.len(), 10);
+        batch.commit().unwrap();
+        drop(copy);
+        assert_eq!(engine.shutdown(LONG).journal, Some(Ok(())));
+    }
+    let (_, out, _) = run("ls", &dir, &["--json"]);
+    let listed: Vec<_> = json(&out)["groups"].as_array().unwrap().clone();
+    let listed: Vec<_> =
+        listed.iter().map(|it| (it["group"].as_str(), it["kind"].as_str(), it["lag"].as_u64())).collect();
+    let known = [("copy", "group", 0), ("copy", "transform", 7), ("double", "transform", 4)];
+    assert_eq!(listed, known.map(|(name, kind, lag)| (Some(name), Some(kind), Some(lag))));
+    let (code, out, _) = run("ls", &dir, &[]);
+    assert!(code == 0 && out.lines().count() == 4 && out.contains("transform"), "{out}");
+    assert_eq!(committed(&dir, "double"), [("orders".to_owned(), 0, 6)]);
+    for arguments in [&["copy"][..], &["copy", "--json"]] {
+        let (code, _, err) = run("describe", &dir, arguments);
+        assert!(code == 1 && err.contains("--kind transform"), "{err}");
+    }
+    let (code, out, _) = run("describe", &dir, &["copy", "--kind", "transform", "--json"]);
+    assert_eq!((code, json(&out)["partitions"][0]["lag"].as_u64()), (0, Some(7)));
+    let (code, _, err) = run("reset", &dir, &["double", "--kind", "group", "--to", "earliest"]);
+    assert!(code == 1 && err.contains("no group") && err.contains("transform double"), "{err}");
+
+    assert_eq!(run("reset", &dir, &["double", "--to", "8"]).0, 0);
+    assert_eq!(run("forget", &dir, &["copy", "--kind", "transform"]).0, 0);
+    assert_eq!(committed(&dir, "copy"), [("orders".to_owned(), 0, 10)], "the group is still there");
+    let engine = Engine::open(&dir).unwrap();
+    assert_eq!(engine.transforms().len(), 1, "also before anybody has opened it");
+    let orders = engine.topic::<u64>("orders").durable().create().unwrap();
+    for (name, next) in [("double", 8), ("copy", 0)] {
+        let mut transform = orders.transform(name).open().unwrap();
+        let mut first = None;
+        let see = |order: &u64, _: slipring::At, _: &mut slipring::Transaction| {
+            first.get_or_insert(*order);
+            Ok::<_, String>(())
+        };
+        transform.step(LONG, see).unwrap();
+        assert_eq!(first, Some(next), "{name}");
+    }
+    engine.shutdown(LONG);
 }

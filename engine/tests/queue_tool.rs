@@ -96,7 +96,7 @@ fn a_queue_is_listed_described_peeked_at_sent_back_and_purged() {
         drop(worker);
         engine.shutdown(LONG);
     }
-    assert_eq!(json("redrive", &dir, &OF)["sent back"], 1);
+    assert_eq!(json("redrive", &dir, &OF)["sent_back"], 1);
     // The one sent back and the two that were not read; the leased one stays.
     assert_eq!(done("purge", &dir, &OF), "purged: 3\n");
     let (engine, mut worker) = open(&dir);

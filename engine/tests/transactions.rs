@@ -277,6 +277,14 @@ fn what_is_too_large_is_refused_with_both_sizes() {
     let plain = engine.topic::<u64>("plain").create().unwrap();
     let refused = engine.transaction().unwrap().publish(&plain, |_| ()).unwrap_err();
     assert!(matches!(refused, TransactionError::NotDurable { .. }), "{refused}");
+    // Before anything is read.
+    let refused = engine.transform("texts", "plain", "copy", |_: &Message, _, out: &mut slipring::Outputs<'_, u64>| {
+        out.publish(|_| ())
+    });
+    let refused = refused.map(drop).unwrap_err();
+    assert!(refused.to_string().contains("\"plain\" is not in this engine's journal"), "{refused}");
+    let refused = texts.transform("").open().map(drop).unwrap_err();
+    assert!(matches!(refused, TransformError::Refused { .. }), "{refused}");
     let bare = Engine::builder().build().unwrap();
     assert!(matches!(bare.transaction().unwrap_err(), TransactionError::NoJournal));
 }

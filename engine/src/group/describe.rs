@@ -72,8 +72,8 @@ pub struct GroupPartition {
     pub earliest: u64,
     /// The next offset to be published there.
     pub latest: u64,
-    /// How many published events are not committed, whether or not the partition keeps them still. Counted in offsets:
-    /// after a crash a durable topic's have a gap, see [`Subscriber::lag`](crate::Subscriber::lag).
+    /// How many published events are not committed. Of a durable topic those that the journal keeps: the offsets that a
+    /// crash left out are no events.
     pub lag: u64,
     /// Whether producers wait for the committed offset.
     pub gates: bool,
@@ -155,8 +155,13 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> Grou
     let partitions = state.places.iter().map(|(id, place)| {
         let topic = state.topics[id.topic as usize].topic.upgrade();
         let durable = topic.as_ref().and_then(|topic| topic.durable.as_ref());
-        let kept = durable.and_then(|durable| durable.journal().extent(durable.id(id.partition)));
-        stands(place, coordinator.owner(*id), kept.map(|extent| extent.start))
+        let mut at = stands(place, coordinator.owner(*id));
+        if let Some(durable) = durable {
+            let kept = durable.journal().extent(durable.id(id.partition));
+            at.earliest = kept.map_or(at.earliest, |kept| kept.start.min(at.earliest));
+            at.lag = at.committed.map_or(0, |next| durable.unread(id.partition, next, at.latest));
+        }
+        at
     });
     GroupDescription {
         name: name.to_owned(),
@@ -174,7 +179,7 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> Grou
     }
 }
 
-fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>, kept: Option<u64>) -> GroupPartition {
+fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>) -> GroupPartition {
     // First where the group stands, then what is published: no lag comes out negative.
     let committed = place.committed();
     let positions = place.partition.ring.positions();
@@ -182,7 +187,7 @@ fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>, kept: Optio
     GroupPartition {
         partition: place.name.clone(),
         committed,
-        earliest: kept.map_or(positions.earliest.0, |kept| kept.min(positions.earliest.0)),
+        earliest: positions.earliest.0,
         latest: positions.published.0,
         lag,
         gates: place.is_open() && !place.is_behind(),

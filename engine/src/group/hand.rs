@@ -58,7 +58,11 @@ impl<E, K: Producers> Hand<E, K> {
     pub(super) fn lag(&self) -> u64 {
         match &self.feed {
             Feed::Ring(consumer) => consumer.lag(),
-            Feed::Journal(_) => self.partition.ring.positions().published.0.saturating_sub(self.lease.committed()),
+            Feed::Journal(_) => {
+                let (next, published) = (self.lease.committed(), self.partition.ring.positions().published.0);
+                let durable = self.topic.durable.as_ref();
+                durable.map_or(published.saturating_sub(next), |it| it.unread(self.id.partition, next, published))
+            }
         }
     }
 

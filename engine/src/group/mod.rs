@@ -40,7 +40,7 @@ pub use error::{CommitError, Fenced, GroupError};
 pub use listener::{Rebalance, TopicPartition};
 pub use managed::{GroupRun, MemberEnd};
 pub use member::Member;
-pub use recorded::{GroupOffset, group_offsets};
+pub use recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 
 pub(crate) use bookmark::{Bookmarks, recorded_keys};
 pub(crate) use recorded::add_recorded;

@@ -5,37 +5,79 @@ use super::describe::{GroupDescription, GroupPartition, GroupState};
 use super::listener::TopicPartition;
 use crate::durable::what;
 use crate::journal::{FrameBuilder, Journal, PartitionId, State, catalogue};
+use crate::transform;
 use std::collections::BTreeMap;
 
-/// Where a group stands in a partition, in a journal: see [`group_offsets`].
+/// Who stands in a partition: names of the one have nothing to do with names of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum GroupKind {
+    /// A group.
+    Group,
+    /// A [transform](crate::Transform), which has no epoch in the journal.
+    Transform,
+}
+
+/// Where a group or a transform stands in a partition, in a journal: see [`group_offsets`] and [`transform_offsets`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupOffset {
-    /// The group's name.
+    /// Which of them.
+    pub kind: GroupKind,
+    /// The name.
     pub group: String,
     /// The partition.
     pub of: PartitionId,
     /// The next offset that the group reads.
     pub offset: u64,
-    /// The group's epoch when it was committed.
+    /// The group's epoch when it was committed; 0 for a transform.
     pub epoch: u64,
 }
 
 impl GroupOffset {
     /// Of this group, this partition, this offset.
     pub fn new(group: impl Into<String>, of: PartitionId, offset: u64, epoch: u64) -> Self {
-        Self { group: group.into(), of, offset, epoch }
+        Self { kind: GroupKind::Group, group: group.into(), of, offset, epoch }
+    }
+
+    /// Of this transform, this partition of its input, this offset.
+    pub fn of_transform(name: impl Into<String>, of: PartitionId, offset: u64) -> Self {
+        Self { kind: GroupKind::Transform, group: name.into(), of, offset, epoch: 0 }
     }
 
     /// Has `frame` say so. For journals that no engine has open: an engine would not notice.
     pub fn put(&self, frame: &mut FrameBuilder) {
-        frame.put(what::GROUPS, &key(&self.group, self.of), &value(self.offset, self.epoch));
+        match self.kind {
+            GroupKind::Group => frame.put(what::GROUPS, &self.key(), &value(self.offset, self.epoch)),
+            GroupKind::Transform => frame.put(what::TRANSFORMS, &self.key(), &self.offset.to_le_bytes()),
+        }
     }
 
-    /// Has `frame` forget it: the group has never read this partition then.
+    /// Has `frame` forget it: this partition was never read then.
     pub fn delete(&self, frame: &mut FrameBuilder) {
-        frame.delete(what::GROUPS, &key(&self.group, self.of));
+        match self.kind {
+            GroupKind::Group => frame.delete(what::GROUPS, &self.key()),
+            GroupKind::Transform => frame.delete(what::TRANSFORMS, &self.key()),
+        }
     }
+
+    fn key(&self) -> Vec<u8> {
+        match self.kind {
+            GroupKind::Group => key(&self.group, self.of),
+            GroupKind::Transform => transform::key(&self.group, self.of.topic, self.of.partition),
+        }
+    }
+}
+
+/// Where transforms stand in a journal, by name, topic and partition.
+pub fn transform_offsets(state: &State) -> Vec<GroupOffset> {
+    let known = state.values(what::TRANSFORMS).filter_map(|(key, value)| {
+        let (name, of) = transform::key_parts(key)?;
+        Some(GroupOffset::of_transform(name, of, u64::from_le_bytes(value.try_into().ok()?)))
+    });
+    let mut known: Vec<_> = known.collect();
+    known.sort_by(|a, b| (&a.group, a.of).cmp(&(&b.group, b.of)));
+    known
 }
 
 /// Where groups stand in a journal, by group, topic and partition.
@@ -52,7 +94,7 @@ pub fn group_offsets(state: &State) -> Vec<GroupOffset> {
 /// Adds what the journal had when it was opened, and nobody has joined since.
 pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &State, journal: &Journal) {
     let topics: BTreeMap<u32, String> = catalogue(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
-    for GroupOffset { group, of, offset, epoch } in group_offsets(state) {
+    for GroupOffset { group, of, offset, epoch, .. } in group_offsets(state) {
         let Some(topic) = topics.get(&of.topic) else { continue };
         let known = groups.iter().any(|it| it.name == group && it.partition(topic, of.partition).is_some());
         // A topic that was deleted since.
@@ -63,7 +105,7 @@ pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &State, jo
             committed: Some(offset),
             earliest: extent.start,
             latest: extent.end,
-            lag: extent.end - offset,
+            lag: journal.records_in(of, offset..extent.end),
             gates: false,
             behind: false,
             member: None,

@@ -64,7 +64,7 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use crate::group::{GroupOffset, group_offsets};
+pub use crate::group::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, PartitionId};
 pub use reader::{Reader, Record, Start, Visible};
@@ -80,6 +80,7 @@ use self::segment::Segment;
 use self::storage::Storage;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -248,6 +249,23 @@ impl Journal {
     /// All partitions, and where they stand.
     pub fn extents(&self) -> Vec<(PartitionId, Extent)> {
         self.shared.extents().iter().map(|(partition, extent)| (*partition, *extent)).collect()
+    }
+
+    /// How many records of a partition have these offsets. Looked up, not read: where a segment has fewer records than
+    /// offsets and begins before or ends after them, it may count some more, never fewer.
+    pub fn records_in(&self, partition: PartitionId, offsets: Range<u64>) -> u64 {
+        let start = self.extent(partition).map_or(offsets.end, |extent| extent.start.max(offsets.start));
+        let (mut count, segments) = (0, self.shared.segments());
+        for segment in segments.iter().rev() {
+            let index = segment.index();
+            let Some(place) = index.partitions.get(&partition) else { continue };
+            let (first, end) = (place.first.max(start), place.end.min(offsets.end));
+            count += place.records.min(end.saturating_sub(first));
+            if place.first <= start {
+                break;
+            }
+        }
+        count
     }
 
     /// The largest payload of one frame.

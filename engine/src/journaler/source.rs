@@ -69,6 +69,8 @@ pub(crate) trait Source: Send {
     /// Whether it waited for a reservation since the last call.
     fn was_blocked(&mut self) -> bool;
     fn is_over(&self) -> bool;
+    /// Whether its topic was closed, so that nothing more comes, though it may not have been told of the end yet.
+    fn is_closed(&self) -> bool;
     fn fail(&self, cause: &str);
     /// Up to where its events are in a frame, written or about to be.
     fn drained(&self) -> u64;
@@ -233,6 +235,10 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
 
     fn is_over(&self) -> bool {
         self.consumer.is_none()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.partition.ring.closed().is_some()
     }
 
     fn fail(&self, cause: &str) {

@@ -145,7 +145,8 @@ impl Journaler {
             Err(refused) => refused.to_string(),
         };
         // Rings first: who has heard that a receipt is unknown has nothing more taken by that topic.
-        self.sources.list.iter().flatten().for_each(|source| source.fail(&cause));
+        let open = self.sources.list.iter().flatten().filter(|source| outcome.is_err() || !source.is_closed());
+        open.for_each(|source| source.fail(&cause));
         // Whoever waits learns why nothing more comes.
         self.shared.bell.end(cause.clone());
         if let Err(refused) = &outcome {

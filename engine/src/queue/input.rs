@@ -108,7 +108,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// How many events were published and not read. Of the journal, offsets.
+    /// How many events were published and not read.
     pub(super) fn lag(&self) -> u64 {
         match self {
             Self::Rings(parts) => parts.iter().map(|part| part.consumer.lag()).sum(),
@@ -118,12 +118,18 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
 
     /// Whether this event was published and not read.
     pub(super) fn is_unread(&self, partition: usize, offset: u64) -> bool {
-        let (next, lag) = match self {
+        let (next, end) = match self {
             _ if partition >= self.len() => return false,
-            Self::Rings(parts) => (parts[partition].consumer.consumed().0, parts[partition].consumer.lag()),
-            Self::Journal(replay, ..) => (replay.position(partition as u32).unwrap_or(u64::MAX), replay.lag(partition)),
+            Self::Rings(parts) => {
+                let consumer = &parts[partition].consumer;
+                (consumer.consumed(), consumer.consumed().plus(consumer.lag()))
+            }
+            Self::Journal(replay, ..) => {
+                let next = replay.position(partition as u32).unwrap_or(u64::MAX);
+                (Sequence(next), Sequence(replay.published(partition)))
+            }
         };
-        offset >= next && offset - next < lag
+        Sequence(offset).since(next) >= 0 && Sequence(offset).since(end) < 0
     }
 
     /// Reads all that is published by now, and shows each offset. Where that ends.

@@ -191,6 +191,12 @@ impl RecordedQueue {
         (next.unwrap_or(extent.start).max(extent.start), extent.end)
     }
 
+    /// How many messages of a partition were not given out yet.
+    pub fn unread_messages(&self, journal: &Journal, partition: u32) -> u64 {
+        let (next, end) = self.unread(journal, partition);
+        journal.records_in(self.id(partition), next..end)
+    }
+
     /// Shows the messages that nobody has a lease on, with their bytes, until `each` has enough: first those that come again
     /// or are dying, then those that were not read.
     ///

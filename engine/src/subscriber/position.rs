@@ -70,10 +70,7 @@ impl<E, K: Producers> Subscriber<E, K> {
 
     /// How many published events it has not read, in all partitions.
     ///
-    /// Counted in offsets, which may have gaps: behind a claim that was let go, and in a durable topic after a crash, when a
-    /// partition goes on where its last reservation ended, up to 65,536 offsets further on or eight times its capacity if
-    /// that is more. Whoever stands before such a gap, a group or a replay, seems to be that far behind until the next event
-    /// is read.
+    /// Counted in offsets, some of which may hold no event: those of a claim that was let go.
     pub fn lag(&self) -> u64 {
         self.parts.iter().map(|part| part.consumer.lag()).sum()
     }

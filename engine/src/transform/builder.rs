@@ -1,8 +1,8 @@
 //! A transform's settings, and its opening.
 
-use super::{Holder, Input, Transform, TransformError, partition_of, reader_name};
-use crate::durable::what;
+use super::{Holder, Input, Transform, TransformError, reader_name};
 use crate::error::{SubscribeError, check_name};
+use crate::group::transform_offsets;
 use crate::producer::Producers;
 use crate::replay::ReplayError;
 use crate::topic::Inner;
@@ -54,15 +54,14 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
             return Err(ReplayError::NotDurable { topic: topic.name.clone() }.into());
         };
         let refused = |cause: String| TransformError::Refused { name: name.clone(), cause };
-        check_name(&reader_name(&name)).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
+        let named = check_name(&name).and_then(|()| check_name(&reader_name(&name)));
+        named.map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
         let journaling = &durable.journaling;
         let at = (name.clone(), durable.id(0).topic);
         let recorded = {
             let state = journaling.catalogue();
-            let known = state.values(what::TRANSFORMS).filter_map(|(key, value)| {
-                Some((partition_of(key, &name, at.1)?, u64::from_le_bytes(value.try_into().ok()?)))
-            });
-            known.collect()
+            let known = transform_offsets(&state).into_iter().filter(|it| it.group == name && it.of.topic == at.1);
+            known.map(|it| (it.of.partition, it.offset)).collect()
         };
         let (epoch, mut offsets) = journaling.standings.take_over(at.clone(), recorded);
         if latest {

@@ -7,10 +7,11 @@ mod standing;
 pub use builder::TransformBuilder;
 pub use run::{Outputs, TransformEnd, TransformRun};
 pub(crate) use standing::Standings;
+pub use standing::{TransformDescription, TransformPartition};
 
 use crate::durable::what;
 use crate::error::TopicError;
-use crate::journal::{FrameBuilder, Visible};
+use crate::journal::{FrameBuilder, PartitionId, Visible};
 use crate::journaler::Journaling;
 use crate::producer::Producers;
 use crate::replay::{Replay, ReplayBuilder, ReplayError};
@@ -30,14 +31,16 @@ fn reader_name(name: &str) -> String {
 }
 
 /// Keys of [`what::TRANSFORMS`]; a value is the next offset.
-fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
+pub(crate) fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
     [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
 }
 
-fn partition_of(key: &[u8], name: &str, topic: u32) -> Option<u32> {
-    let (number, rest) = key.split_first_chunk()?;
-    let (partition, known) = rest.split_first_chunk()?;
-    (u32::from_le_bytes(*number) == topic && known == name.as_bytes()).then(|| u32::from_le_bytes(*partition))
+/// What a key says: the name, and a partition of the input.
+pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
+    let (topic, rest) = key.split_first_chunk()?;
+    let (partition, name) = rest.split_first_chunk()?;
+    let of = PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) };
+    Some((std::str::from_utf8(name).ok()?, of))
 }
 
 /// A transform cannot begin or go on.

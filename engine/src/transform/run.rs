@@ -31,12 +31,16 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
     /// handed to `f` once more by itself.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// `output` is not in the same journal, or the system gives no thread.
     pub fn run<O: Send + Sync + 'static, P: Producers, X: Display>(
         mut self,
         output: Topic<O, P>,
         mut f: impl FnMut(&E, At, &mut Outputs<'_, O, P>) -> Result<(), X> + Send + 'static,
     ) -> Result<TransformRun, TransformError> {
+        let journaling = output.inner.durable.as_ref().map(|durable| &durable.journaling);
+        if !journaling.is_some_and(|journaling| Arc::ptr_eq(journaling, &self.holder.journaling)) {
+            return Err(TransactionError::NotDurable { topic: output.name().to_owned() }.into());
+        }
         let run = TransformRun::default();
         let (running, told) = (run.clone(), run.clone());
         let threads = self.input.topic.threads.clone();

@@ -1,7 +1,49 @@
 //! How far each transform has come, and who may move it on.
 
+use crate::group::{TopicPartition, transform_offsets};
+use crate::journal::{Journal, PartitionId, State, catalogue};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How far a transform has come, at a moment. Its `Display` is for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransformDescription {
+    /// Its name.
+    pub name: String,
+    /// Each partition of its input in which it has committed something.
+    pub partitions: Vec<TransformPartition>,
+}
+
+/// How far a transform has come in a partition of its input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransformPartition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next offset that it reads.
+    pub committed: u64,
+    /// How many events are in the journal that it has not committed.
+    pub lag: u64,
+}
+
+impl TransformDescription {
+    /// How many events are in the journal that it has not committed, in all partitions.
+    pub fn lag(&self) -> u64 {
+        self.partitions.iter().map(|partition| partition.lag).sum()
+    }
+}
+
+impl fmt::Display for TransformDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "transform {}: lag {}", self.name, self.lag())?;
+        for TransformPartition { partition, committed, lag } in &self.partitions {
+            write!(f, "\n  {partition}: committed {committed}, lag {lag}")?;
+        }
+        Ok(())
+    }
+}
 
 /// Where the transforms of an engine stand, and who may move them on. Never held while anybody waits for the journal.
 #[derive(Default)]
@@ -45,6 +87,32 @@ impl Standings {
             }
             _ => false,
         }
+    }
+
+    /// All transforms: those that were opened, and those that the journal knew before, as `state` has them.
+    pub(crate) fn describe(&self, state: &State, journal: &Journal) -> Vec<TransformDescription> {
+        let topics: BTreeMap<u32, String> = catalogue(state).into_iter().map(|it| (it.number, it.name)).collect();
+        let recorded = transform_offsets(state).into_iter().map(|it| ((it.group, it.of), it.offset));
+        let mut all: BTreeMap<(String, PartitionId), u64> = recorded.collect();
+        for ((name, topic), standing) in self.list().iter() {
+            let offsets = standing.offsets.iter();
+            let of = |partition: &u32| PartitionId { topic: *topic, partition: *partition };
+            all.extend(offsets.map(|(partition, next)| ((name.clone(), of(partition)), *next)));
+        }
+        let mut described: Vec<TransformDescription> = Vec::new();
+        for ((name, of), committed) in all {
+            // A topic that was deleted since.
+            let (Some(topic), Some(extent)) = (topics.get(&of.topic), journal.extent(of)) else { continue };
+            let lag = journal.records_in(of, committed..extent.end);
+            let partition = TopicPartition::new(topic.as_str(), of.partition);
+            if described.last().is_none_or(|last| last.name != name) {
+                described.push(TransformDescription { name, partitions: Vec::new() });
+            }
+            if let Some(last) = described.last_mut() {
+                last.partitions.push(TransformPartition { partition, committed, lag });
+            }
+        }
+        described
     }
 
     pub(super) fn is_held(&self, at: &(String, u32), epoch: u64) -> bool {

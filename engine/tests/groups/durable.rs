@@ -469,3 +469,53 @@ fn a_commit_is_written_soon_where_nothing_else_is() {
         assert!(Instant::now() < until);
     }
 }
+
+/// After a crash a partition goes on some thousands of offsets further on: these are no events.
+#[test]
+fn what_a_crash_leaves_out_is_no_lag() {
+    let disk = SimulatedDisk::new();
+    let before = engine(&disk);
+    let topic = numbers(&before, 1);
+    let mut member = topic.group("sums").join().unwrap();
+    publish(&mut topic.producer().create().unwrap(), 0, 0..10);
+    let mut left = 4;
+    while left > 0 {
+        let mut batch = member.poll(LONG).unwrap().unwrap();
+        let (first, some) = (batch.iter().next().unwrap().1.offset, batch.len().min(left));
+        batch.commit_to(first + some as u64).unwrap();
+        left -= some;
+    }
+    member.leave();
+    let mut transform = topic.transform("sums").batch(3).open().unwrap();
+    let mut left = 10_usize;
+    while left > 7 {
+        left -= transform.step(LONG, |_, _, _| Ok::<_, String>(())).unwrap().unwrap();
+    }
+    // Where groups stand is durable with what is written next.
+    topic.producer().acknowledge(Level::Durable).create().unwrap().publish(|event| *event = 10).unwrap();
+    let disk = disk.copy();
+    let engine = engine(&disk);
+    assert_eq!((engine.groups()[0].lag(), engine.transforms()[0].lag()), (7, left as u64 + 1), "nobody has joined yet");
+    let topic = numbers(&engine, 1);
+    let mut member = topic.group("sums").join().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    publish(&mut producer, 0, 11..13);
+    drop(member.poll(LONG).unwrap());
+    assert_eq!(member.lag(&partition(0)).unwrap(), 9);
+    let mut seen = Vec::new();
+    while seen.len() < 7 {
+        let mut batch = member.poll(LONG).unwrap().unwrap();
+        let (value, at) = batch.iter().next().unwrap();
+        seen.push(*value);
+        batch.commit_to(at.offset + 1).unwrap();
+    }
+    assert!(seen.iter().copied().eq(4..11), "{seen:?}");
+    let after = engine.groups()[0].clone();
+    let at = after.partition("numbers", 0).unwrap();
+    assert!(at.committed < Some(13) && at.latest > 1000, "{after}");
+    assert_eq!((at.lag, member.lag(&partition(0)).unwrap()), (2, 2), "{after}");
+    assert_eq!(of(&read(&mut member, 2), 0), [11, 12]);
+    assert_eq!((engine.groups()[0].lag(), member.lag(&partition(0)).unwrap()), (0, 0));
+    drop((member, producer));
+    end(engine);
+}

@@ -4,8 +4,8 @@ use super::journal::{Directory, Done, Failure, time};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use slipring::journal::{
-    Extent, FrameBuilder, GroupOffset, Options, PartitionId, RecordedTopic, Start, State, Visible, catalogue,
-    group_offsets, open,
+    Extent, FrameBuilder, GroupKind, GroupOffset, Journal, Options, PartitionId, RecordedTopic, Start, State, Visible,
+    catalogue, group_offsets, open, transform_offsets,
 };
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,6 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 ///
 /// `ls` and `describe` read beside a program that has the journal open: what that has not written yet they do not see.
 /// `reset` and `forget` need the journal for themselves.
+///
+/// Transforms are here as well: who reads a topic under a name with `Engine::transform` or `Topic::transform`. One that is
+/// sent back reads those events again and passes on again what comes of them: its outputs are there twice then.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -31,6 +34,7 @@ Examples:
   slipring group reset data/journal billing --to earliest
   slipring group reset data/journal billing --to 2026-11-21T08:00:00Z --topic orders --dry-run
   slipring group reset data/journal billing --to 4711 --topic orders --partition 3
+  slipring group forget data/journal billing
 
 Exit codes:
   0  done
@@ -41,14 +45,15 @@ Exit codes:
 
 #[derive(Subcommand)]
 enum Command {
-    /// List the groups: topics, partitions, lag
+    /// List the groups and transforms: topics, partitions, lag
     Ls(Ls),
-    /// Show where a group stands in each partition
+    /// Show where a group or a transform stands in each partition
     Describe(Describe),
-    /// Have a group go on elsewhere
+    /// Have a group or a transform go on elsewhere
     #[command(after_help = EXAMPLES)]
     Reset(Reset),
-    /// Forget a group: it begins anew when it is joined the next time
+    /// Forget a group or a transform: it begins anew when it is joined or opened the next time
+    #[command(after_help = EXAMPLES)]
     Forget(Forget),
 }
 
@@ -61,12 +66,64 @@ struct Ls {
     json: bool,
 }
 
+/// Whose places a command means.
+#[derive(Args)]
+struct Whom {
+    /// The group, or the transform
+    #[arg(value_name = "GROUP")]
+    name: String,
+    /// Which of the two, where both have this name
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    Group,
+    Transform,
+}
+
+impl Kind {
+    fn of(kind: GroupKind) -> Self {
+        match kind {
+            GroupKind::Transform => Self::Transform,
+            _ => Self::Group,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Transform => "transform",
+        }
+    }
+}
+
+impl Whom {
+    /// The one that is meant, among `all`.
+    fn kind(&self, all: &[Place]) -> Result<Kind, Failure> {
+        let name = &self.name;
+        let is_there = |kind: Kind| all.iter().any(|place| place.stands.group == *name && place.kind() == kind);
+        match (self.kind, is_there(Kind::Group), is_there(Kind::Transform)) {
+            (Some(kind), ..) if is_there(kind) => Ok(kind),
+            (None, true, true) => {
+                let cause =
+                    format!("a group and a transform are called {name:?}: say `--kind group` or `--kind transform`");
+                Err(Failure::new(1, cause))
+            }
+            (None, true, false) => Ok(Kind::Group),
+            (None, false, true) => Ok(Kind::Transform),
+            _ => Err(unknown(self, all)),
+        }
+    }
+}
+
 #[derive(Args)]
 struct Describe {
     #[command(flatten)]
     directory: Directory,
-    /// The group
-    group: String,
+    #[command(flatten)]
+    whom: Whom,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -76,12 +133,12 @@ struct Describe {
 struct Reset {
     #[command(flatten)]
     directory: Directory,
-    /// The group
-    group: String,
+    #[command(flatten)]
+    whom: Whom,
     /// Where: `earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z
     #[arg(long, value_name = "WHERE", value_parser = to)]
     to: To,
-    /// Only this topic; all that the group reads unless told
+    /// Only this topic; all that it reads unless told
     #[arg(long)]
     topic: Option<String>,
     /// Only this partition of the topic
@@ -99,9 +156,9 @@ struct Reset {
 struct Forget {
     #[command(flatten)]
     directory: Directory,
-    /// The group
-    group: String,
-    /// Only this topic; all that the group reads unless told
+    #[command(flatten)]
+    whom: Whom,
+    /// Only this topic; all that it reads unless told
     #[arg(long)]
     topic: Option<String>,
 }
@@ -139,16 +196,18 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     })
 }
 
-/// A group's place, with what the partition has.
+/// Where a group or a transform stands, with what the partition has.
 struct Place {
     topic: String,
     stands: GroupOffset,
     extent: Extent,
+    /// Records that are there and not committed.
+    lag: u64,
 }
 
 impl Place {
-    fn lag(&self) -> u64 {
-        self.extent.end.saturating_sub(self.stands.offset)
+    fn kind(&self) -> Kind {
+        Kind::of(self.stands.kind)
     }
 
     /// How many offsets of what it would read next are not kept any more.
@@ -156,36 +215,47 @@ impl Place {
         self.extent.start.saturating_sub(self.stands.offset)
     }
 
+    fn epoch(&self) -> Option<u64> {
+        (self.kind() == Kind::Group).then_some(self.stands.epoch)
+    }
+
     fn json(&self) -> serde_json::Value {
         json!({
             "topic": self.topic, "partition": self.stands.of.partition, "committed": self.stands.offset,
-            "earliest": self.extent.start, "latest": self.extent.end, "lag": self.lag(), "lost": self.lost(),
-            "epoch": self.stands.epoch,
+            "earliest": self.extent.start, "latest": self.extent.end, "lag": self.lag, "lost": self.lost(),
+            "epoch": self.epoch(),
         })
     }
 }
 
-fn places(state: &State) -> Vec<Place> {
+fn places(state: &State, journal: &Journal) -> Vec<Place> {
     let topics: BTreeMap<u32, String> = catalogue(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
     let place = |stands: GroupOffset| {
         let topic = topics.get(&stands.of.topic)?.clone();
-        Some(Place { topic, extent: state.extent(stands.of).unwrap_or_default(), stands })
+        let extent = state.extent(stands.of).unwrap_or_default();
+        let lag = journal.records_in(stands.of, stands.offset..extent.end);
+        Some(Place { topic, extent, lag, stands })
     };
-    group_offsets(state).into_iter().filter_map(place).collect()
+    group_offsets(state).into_iter().chain(transform_offsets(state)).filter_map(place).collect()
 }
 
-fn unknown(group: &str, all: &[Place]) -> Failure {
-    let mut known: Vec<_> = all.iter().map(|place| place.stands.group.as_str()).collect();
+fn seen(looked: &super::journal::Looked) -> Vec<Place> {
+    places(looked.survey.state(), &looked.survey.journal(Arc::clone(&looked.storage)))
+}
+
+fn unknown(whom: &Whom, all: &[Place]) -> Failure {
+    let (name, asked) = (&whom.name, whom.kind.map_or("group or transform", Kind::name));
+    let mut known: Vec<_> = all.iter().map(|place| format!("{} {}", place.kind().name(), place.stands.group)).collect();
     known.dedup();
-    let known = if known.is_empty() { "no group".to_owned() } else { known.join(", ") };
-    Failure::new(1, format!("the journal has no group {group:?}: it has {known}"))
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Failure::new(1, format!("the journal has no {asked} {name:?}: it has {known}"))
 }
 
 fn ls(arguments: &Ls) -> Done {
     let looked = arguments.directory.look(false, &mut |_| {})?;
-    let mut groups: BTreeMap<String, Vec<Place>> = BTreeMap::new();
-    for place in places(looked.survey.state()) {
-        groups.entry(place.stands.group.clone()).or_default().push(place);
+    let mut groups: BTreeMap<(String, GroupKind), Vec<Place>> = BTreeMap::new();
+    for place in seen(&looked) {
+        groups.entry((place.stands.group.clone(), place.stands.kind)).or_default().push(place);
     }
     let mut out = std::io::stdout().lock();
     let topics = |places: &[Place]| {
@@ -194,12 +264,12 @@ fn ls(arguments: &Ls) -> Done {
         topics
     };
     let sum = |places: &[Place], what: fn(&Place) -> u64| places.iter().map(what).sum::<u64>();
-    let epoch = |places: &[Place]| places.iter().map(|place| place.stands.epoch).max();
+    let epoch = |places: &[Place]| places.iter().filter_map(Place::epoch).max();
     if arguments.json {
-        let listed = groups.iter().map(|(name, places)| {
+        let listed = groups.iter().map(|((name, kind), places)| {
             json!({
-                "group": name, "topics": topics(places), "partitions": places.len(), "epoch": epoch(places),
-                "lag": sum(places, Place::lag), "lost": sum(places, Place::lost),
+                "group": name, "kind": Kind::of(*kind).name(), "topics": topics(places), "partitions": places.len(),
+                "epoch": epoch(places), "lag": sum(places, |place| place.lag), "lost": sum(places, Place::lost),
             })
         });
         let listed: Vec<_> = listed.collect();
@@ -207,28 +277,29 @@ fn ls(arguments: &Ls) -> Done {
         writeln!(out, "{}", json!({ "version": 1, "groups": listed, "damage": damage }))?;
         return looked.end();
     }
-    let [group, partitions, lag, epochs, read] = ["group", "partitions", "lag", "epoch", "topics"];
-    writeln!(out, "{group:<24} {partitions:>10} {lag:>14} {epochs:>8}  {read}")?;
-    for (name, places) in &groups {
-        let (count, lag, read) = (places.len(), sum(places, Place::lag), topics(places).join(", "));
+    let [group, kind, partitions, lag, epochs, read] = ["group", "kind", "partitions", "lag", "epoch", "topics"];
+    writeln!(out, "{group:<24} {kind:<9} {partitions:>10} {lag:>14} {epochs:>8}  {read}")?;
+    for ((name, kind), places) in &groups {
+        let (count, lag, read) = (places.len(), sum(places, |place| place.lag), topics(places).join(", "));
         let lost = if sum(places, Place::lost) > 0 { "  (some is not kept any more: describe it)" } else { "" };
-        writeln!(out, "{name:<24} {count:>10} {lag:>14} {:>8}  {read}{lost}", epoch(places).unwrap_or_default())?;
+        let epoch = epoch(places).map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
+        let kind = Kind::of(*kind).name();
+        writeln!(out, "{name:<24} {kind:<9} {count:>10} {lag:>14} {epoch:>8}  {read}{lost}")?;
     }
     looked.end()
 }
 
 fn describe(arguments: &Describe) -> Done {
     let looked = arguments.directory.look(false, &mut |_| {})?;
-    let (places, others): (Vec<_>, Vec<_>) =
-        places(looked.survey.state()).into_iter().partition(|place| place.stands.group == arguments.group);
-    if places.is_empty() {
-        return Err(unknown(&arguments.group, &others));
-    }
+    let all = seen(&looked);
+    let (name, kind) = (&arguments.whom.name, arguments.whom.kind(&all)?);
+    let places: Vec<_> = all.into_iter().filter(|place| place.stands.group == *name && place.kind() == kind).collect();
     let mut out = std::io::stdout().lock();
     if arguments.json {
         let listed: Vec<_> = places.iter().map(Place::json).collect();
         let damage = looked.damage.as_ref().map(ToString::to_string);
-        let document = json!({ "version": 1, "group": arguments.group, "partitions": listed, "damage": damage });
+        let document =
+            json!({ "version": 1, "group": name, "kind": kind.name(), "partitions": listed, "damage": damage });
         writeln!(out, "{document}")?;
         return looked.end();
     }
@@ -236,8 +307,8 @@ fn describe(arguments: &Describe) -> Done {
         ["topic", "partition", "committed", "earliest", "latest", "lag"];
     writeln!(out, "{topic:<20} {partition:>9} {committed:>14} {earliest:>14} {latest:>14} {lag:>14}")?;
     for place in &places {
-        let Place { topic, stands, extent, .. } = place;
-        let (partition, committed, lag) = (stands.of.partition, stands.offset, place.lag());
+        let Place { topic, stands, extent, lag, .. } = place;
+        let (partition, committed) = (stands.of.partition, stands.offset);
         write!(out, "{topic:<20} {partition:>9} {committed:>14} {:>14} {:>14} {lag:>14}", extent.start, extent.end)?;
         match place.lost() {
             0 => writeln!(out)?,
@@ -247,20 +318,30 @@ fn describe(arguments: &Describe) -> Done {
     looked.end()
 }
 
-/// The partitions that a command means, each with where the group stands there.
+/// A partition, its topic's name, and where the group or transform stands there.
+type Chosen = (String, PartitionId, Option<GroupOffset>);
+
+/// The partitions that a command means.
 fn chosen(
     state: &State,
-    group: &str,
+    journal: &Journal,
+    whom: &Whom,
     topic: Option<&str>,
     partition: Option<u32>,
-) -> Result<Vec<(String, PartitionId, Option<GroupOffset>)>, Failure> {
-    let all = places(state);
-    let stands = |of| all.iter().find(|place| place.stands.group == group && place.stands.of == of);
+) -> Result<(Kind, Vec<Chosen>), Failure> {
+    let all = places(state, journal);
+    // Of a topic that is named it may be new.
+    let kind = match whom.kind(&all) {
+        Err(_) if topic.is_some() && all.iter().all(|place| place.stands.group != whom.name) => {
+            whom.kind.unwrap_or(Kind::Group)
+        }
+        known => known?,
+    };
+    let is_its = |place: &&Place| place.stands.group == whom.name && place.kind() == kind;
+    let stands = |of| all.iter().filter(is_its).find(|place| place.stands.of == of);
     let Some(name) = topic else {
-        let of_group = all.iter().filter(|place| place.stands.group == group);
-        let chosen: Vec<_> =
-            of_group.map(|place| (place.topic.clone(), place.stands.of, Some(place.stands.clone()))).collect();
-        return if chosen.is_empty() { Err(unknown(group, &all)) } else { Ok(chosen) };
+        let its = all.iter().filter(is_its);
+        return Ok((kind, its.map(|it| (it.topic.clone(), it.stands.of, Some(it.stands.clone()))).collect()));
     };
     let topics = catalogue(state);
     let Some(RecordedTopic { number, partitions, .. }) = topics.iter().find(|topic| topic.name == name) else {
@@ -277,7 +358,7 @@ fn chosen(
         let of = PartitionId { topic: *number, partition };
         (name.to_owned(), of, stands(of).map(|place| place.stands.clone()))
     });
-    Ok(with_place.collect())
+    Ok((kind, with_place.collect()))
 }
 
 /// Where the group is to go on, in one of the partitions.
@@ -287,9 +368,10 @@ struct Move {
     from: Option<u64>,
 }
 
-fn moves(arguments: &Reset, state: &State, journal: &slipring::journal::Journal) -> Result<Vec<Move>, Failure> {
-    let epoch = group_offsets(state).iter().filter(|it| it.group == arguments.group).map(|it| it.epoch).max();
-    let chosen = chosen(state, &arguments.group, arguments.topic.as_deref(), arguments.partition)?;
+fn moves(arguments: &Reset, state: &State, journal: &Journal) -> Result<Vec<Move>, Failure> {
+    let name = arguments.whom.name.as_str();
+    let epoch = group_offsets(state).iter().filter(|it| it.group == name).map(|it| it.epoch).max();
+    let (kind, chosen) = chosen(state, journal, &arguments.whom, arguments.topic.as_deref(), arguments.partition)?;
     let one = |(topic, of, stands): (String, PartitionId, Option<GroupOffset>)| {
         let extent = journal.extent(of).unwrap_or_default();
         let Extent { start, end, .. } = extent;
@@ -310,8 +392,11 @@ fn moves(arguments: &Reset, state: &State, journal: &slipring::journal::Journal)
             },
         };
         let from = stands.map(|stands| stands.offset);
-        // Another epoch than any member ever had.
-        let to = GroupOffset::new(arguments.group.as_str(), of, offset, epoch.unwrap_or(0) + 1);
+        let to = match kind {
+            // Another epoch than any member ever had.
+            Kind::Group => GroupOffset::new(name, of, offset, epoch.unwrap_or(0) + 1),
+            Kind::Transform => GroupOffset::of_transform(name, of, offset),
+        };
         Ok(Move { topic, to, from })
     };
     chosen.into_iter().map(one).collect()
@@ -336,7 +421,7 @@ fn reset(arguments: &Reset) -> Done {
         });
         let listed: Vec<_> = listed.collect();
         let document =
-            json!({ "version": 1, "group": arguments.group, "dry_run": arguments.dry_run, "partitions": listed });
+            json!({ "version": 1, "group": arguments.whom.name, "dry_run": arguments.dry_run, "partitions": listed });
         writeln!(out, "{document}")?;
         return Ok(());
     }
@@ -354,13 +439,13 @@ fn reset(arguments: &Reset) -> Done {
 
 fn forget(arguments: &Forget) -> Done {
     let looked = arguments.directory.look(false, &mut |_| {})?;
-    let gone = change(&arguments.directory, &looked, |state, _, frame| {
-        let chosen = chosen(state, &arguments.group, arguments.topic.as_deref(), None)?;
+    let gone = change(&arguments.directory, &looked, |state, journal, frame| {
+        let (_, chosen) = chosen(state, journal, &arguments.whom, arguments.topic.as_deref(), None)?;
         let gone: Vec<_> = chosen.into_iter().filter_map(|(_, _, stands)| stands).collect();
         gone.iter().for_each(|it| it.delete(frame));
         Ok(gone.len())
     })?;
-    writeln!(std::io::stdout().lock(), "forgotten: {} in {gone} partitions", arguments.group)?;
+    writeln!(std::io::stdout().lock(), "forgotten: {} in {gone} partitions", arguments.whom.name)?;
     Ok(())
 }
 
@@ -373,7 +458,7 @@ fn now() -> u64 {
 fn change<T>(
     directory: &Directory,
     looked: &super::journal::Looked,
-    make: impl FnOnce(&State, &slipring::journal::Journal, &mut FrameBuilder) -> Result<T, Failure>,
+    make: impl FnOnce(&State, &Journal, &mut FrameBuilder) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let segments = looked.survey.segments();
     let defaults = Options::default();

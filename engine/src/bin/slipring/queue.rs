@@ -178,6 +178,7 @@ impl Named {
         let changed = changed?;
         let mut out = std::io::stdout().lock();
         if self.json {
+            let what = what.replace(' ', "_");
             let document = json!({ "version": 1, "topic": self.topic, "queue": self.queue, what: changed });
             writeln!(out, "{document}")?;
         } else {
@@ -188,8 +189,7 @@ impl Named {
 }
 
 fn unread(queue: &RecordedQueue, journal: &Journal) -> u64 {
-    let of = |partition| queue.unread(journal, partition);
-    (0..queue.topic.partitions).map(of).map(|(next, end)| end.saturating_sub(next)).sum()
+    (0..queue.topic.partitions).map(|partition| queue.unread_messages(journal, partition)).sum()
 }
 
 fn letters(queue: &RecordedQueue, journal: &Journal) -> Option<usize> {
@@ -206,7 +206,7 @@ fn ls(arguments: &Ls) -> Done {
             .iter()
             .map(|queue| {
                 json!({
-                    "topic": queue.topic.name, "queue": queue.name, "unread_offsets": unread(queue, &journal),
+                    "topic": queue.topic.name, "queue": queue.name, "unread": unread(queue, &journal),
                     "leased": queue.leased(), "waiting": queue.waiting(), "dying": queue.dying(),
                     "dead_letters": letters(queue, &journal),
                 })
@@ -260,11 +260,14 @@ fn describe(arguments: &Describe) -> Done {
     let (queue, journal) = (arguments.of.find(&looked)?, journal_of(&looked));
     let mut out = std::io::stdout().lock();
     let out_of = queue.messages.iter().take(arguments.limit);
-    let places = (0..queue.topic.partitions).map(|partition| (partition, queue.unread(&journal, partition)));
+    let places = (0..queue.topic.partitions)
+        .map(|partition| (partition, queue.unread(&journal, partition), queue.unread_messages(&journal, partition)));
     let visibility = queue.visibility;
     if arguments.of.json {
         let places: Vec<_> = places
-            .map(|(partition, (next, end))| json!({ "partition": partition, "next": next, "end": end }))
+            .map(|(partition, (next, end), unread)| {
+                json!({ "partition": partition, "next": next, "end": end, "unread": unread })
+            })
             .collect();
         let document = json!({
             "version": 1, "topic": queue.topic.name, "queue": queue.name,
@@ -277,21 +280,21 @@ fn describe(arguments: &Describe) -> Done {
         writeln!(out, "{document}")?;
         return looked.end();
     }
-    let attempts = queue.max_attempts.map_or_else(|| "any number".to_owned(), |attempts| attempts.to_string());
+    let attempts = queue.max_attempts.map_or_else(|| "unlimited".to_owned(), |attempts| attempts.to_string());
     let order = if queue.strict { "strict" } else { "relaxed" };
     writeln!(out, "queue        {} of topic {}", queue.name, queue.topic.name)?;
     writeln!(
         out,
-        "opened with  leases of {visibility:?}, {attempts} of attempts, {order} order, at most {} out",
+        "opened with  leases of {visibility:?}, {attempts} attempts, {order} order, at most {} out",
         queue.max_outstanding
     )?;
     let dead = letters(&queue, &journal).map_or_else(|| "not in this journal".to_owned(), |dead| dead.to_string());
     writeln!(out, "dead letters {dead}, in topic {}", queue.dead_topic)?;
     writeln!(out, "out          {} leased, {} waiting, {} dying", queue.leased(), queue.waiting(), queue.dying())?;
-    let [partition, next, end] = ["partition", "next", "end"];
-    writeln!(out, "\n{partition:>9} {next:>12} {end:>12}")?;
-    for (partition, (next, end)) in places {
-        writeln!(out, "{partition:>9} {next:>12} {end:>12}")?;
+    let [partition, next, end, unread] = ["partition", "next", "end", "unread"];
+    writeln!(out, "\n{partition:>9} {next:>12} {end:>12} {unread:>12}")?;
+    for (partition, (next, end), unread) in places {
+        writeln!(out, "{partition:>9} {next:>12} {end:>12} {unread:>12}")?;
     }
     if !queue.messages.is_empty() {
         let [partition, offset, attempts, state] = ["partition", "offset", "attempts", "state"];

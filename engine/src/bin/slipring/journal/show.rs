@@ -115,8 +115,15 @@ pub(crate) fn stat(arguments: &Arguments) -> Done {
         writeln!(out, "behind that  {} bytes that are no whole frame: being written, or torn by a crash", torn.bytes)?;
     }
     for (kind, entries) in &state {
-        let what = if *kind == super::CATALOGUE { " (topics)" } else { "" };
-        writeln!(out, "state        {entries} values of kind {kind}{what}")?;
+        let what = match *kind {
+            super::CATALOGUE => "topics",
+            2 => "places of groups",
+            3 => "producers with names",
+            4 => "queues",
+            5 => "places of transforms",
+            _ => "unknown to this command",
+        };
+        writeln!(out, "state        {entries} values of kind {kind}: {what}")?;
     }
     for topic in &named {
         writeln!(out, "topic        {} is number {}: {}", topic.name, topic.number, topic.layout)?;
