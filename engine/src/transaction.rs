@@ -246,6 +246,14 @@ impl Transaction {
         self.take(topic, Route::To(to), |message| message.fill(record, now))
     }
 
+    /// Has the topic's producer from now on.
+    pub(crate) fn open<E: Send + Sync + 'static, K: Producers>(
+        &mut self,
+        topic: &Topic<E, K>,
+    ) -> Result<(), TransactionError> {
+        self.output(topic).map(drop)
+    }
+
     fn output<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         topic: &Topic<E, K>,

@@ -245,7 +245,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
 
     /// What a managed member would pass over goes to this topic first, and what it would stop for is passed over: so
     /// with the default policy, an event that fails once is moved aside. If the topic does not take it, the member
-    /// stops. A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::DeadLetter).
+    /// stops. Of a durable topic the letter is written before the event is committed, and with
+    /// [exactly once](Delivery::ExactlyOnce) both are one frame, which waits for room: there the topic must be durable, too.
+    /// A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::DeadLetter).
     /// Somebody must read that topic, or it must [retain](crate::TopicBuilder::retain): like any other, it keeps nothing
     /// for nobody.
     pub fn dead_letter<D: Producers>(mut self, topic: &Topic<E, D>) -> Self
@@ -253,7 +255,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         E: Bury,
     {
         match topic.producer().create() {
-            Ok(producer) => self.dead_letters = Some(Graveyard::new(producer)),
+            Ok(producer) => self.dead_letters = Some(Graveyard::new(topic, producer)),
             Err(refused) => self.refused = Some(refused),
         }
         self
@@ -333,7 +335,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// ```
     ///
     /// # Errors
-    /// As [`run`](Self::run); the engine has no journal, or, for exactly once, a topic is not durable.
+    /// As [`run`](Self::run); the engine has no journal, or, for exactly once, a topic is not durable, also that of dead
+    /// letters.
     pub fn run_into<X: Display + 'static>(
         self,
         mut handler: impl FnMut(&E, At, &mut Transaction) -> Result<(), X> + Send + 'static,
@@ -348,6 +351,11 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         let not_durable = self.settings.joining.topics.iter().find(|topic| topic.durable.is_none());
         if let (Delivery::ExactlyOnce, Some(topic)) = (self.delivery, not_durable) {
             return Err(refused(&topic.name, "exactly once needs a durable topic: create it with `durable()`"));
+        }
+        let graves = self.dead_letters.as_ref().filter(|graves| !graves.is_durable());
+        if let (Delivery::ExactlyOnce, Some(graves)) = (self.delivery, graves) {
+            let cause = "exactly once needs a durable topic of dead letters: create it with `durable()`";
+            return Err(refused(graves.topic(), cause));
         }
         let (delivery, mut out) = (self.delivery, Transaction::new(Arc::clone(journaling)));
         // It looks in between whether it is to stop.

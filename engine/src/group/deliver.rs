@@ -3,8 +3,10 @@
 
 use super::batch::{GroupBatch, Held};
 use super::error::GroupError;
-use super::managed::{Failed, GroupRun, MemberEnd, Policy, next_source};
+use super::link::Link;
+use super::managed::{Failed, GroupRun, MemberEnd, Policy, bury_and_commit, next_source};
 use super::member::Member;
+use crate::letter::Origin;
 use crate::producer::Producers;
 use crate::subscriber::At;
 use crate::threads::caught;
@@ -60,6 +62,23 @@ impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
         // Of what is committed already this lets the slots go.
         Ok(self.commit_to(to)?)
     }
+
+    /// The same, and waits for room until it is told to stop.
+    fn deliver_in_time(
+        &mut self,
+        to: u64,
+        out: &mut Transaction,
+        delivery: Delivery,
+        link: &Link,
+    ) -> Result<(), TransactionError> {
+        loop {
+            match self.deliver(to, out, delivery) {
+                // Waiting for room is progress. Nobody holds anything meanwhile.
+                Err(full) if full.is_full() && !link.stopped.load(Ordering::Acquire) => link.see(self.group.now()),
+                delivered => return delivered,
+            }
+        }
+    }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
@@ -103,6 +122,10 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     run: &GroupRun,
 ) -> MemberEnd {
     let mut tried = Failed::default();
+    if let Err(refused) = if delivery == Delivery::ExactlyOnce { policy.only_into(out) } else { Ok(()) } {
+        let (group, cause) = (member.group.name.clone(), refused.to_string());
+        return MemberEnd::Refused(GroupError::Transaction { group, cause });
+    }
     loop {
         let source = match next_source(member, run) {
             Ok(Some(source)) => source,
@@ -121,14 +144,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             let Handled { done, failed } = batch.hand_over(out, handler);
             let Some(held) = &mut batch.held else { break };
             let some = done > held.first();
-            let delivered = loop {
-                match if some { held.deliver(done, out, delivery) } else { Ok(()) } {
-                    // Waiting for room is progress. Nobody holds anything meanwhile.
-                    Err(full) if full.is_full() && !link.stopped.load(Ordering::Acquire) => link.see(group.now()),
-                    delivered => break delivered,
-                }
-            };
-            match delivered {
+            match if some { held.deliver_in_time(done, out, delivery, &link) } else { Ok(()) } {
                 Ok(()) => {}
                 // Others read it.
                 Err(TransactionError::Member(_)) => break,
@@ -139,14 +155,31 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 }
             }
             let stopped = link.stopped.load(Ordering::Acquire);
-            let (culprit, cause) = match failed {
+            let failure = match failed {
                 // What was too much together with others is tried by itself.
                 Some((_, _, true)) if some && !stopped => continue,
                 Some((culprit, cause, _)) => (culprit, cause),
                 None if stopped => break,
                 None => continue,
             };
-            match tried.answer(&mut batch, policy, partition, culprit, cause, stopped) {
+            let pass_over = |batch: &mut GroupBatch<'_, E, K>, policy: &mut Policy<E>, origin: Origin<'_>| {
+                if delivery != Delivery::ExactlyOnce {
+                    return bury_and_commit(batch, policy, origin);
+                }
+                out.clear();
+                let next = origin.offset + 1;
+                let Some((event, _)) = batch.iter().next() else { return Ok(false) };
+                policy.bury_into(event, origin, out)?;
+                let Some(held) = &mut batch.held else { return Ok(false) };
+                match held.deliver_in_time(next, out, delivery, &link) {
+                    Ok(()) => batch.count_skipped(),
+                    Err(TransactionError::Member(_)) => return Ok(false),
+                    Err(full) if full.is_full() => return Ok(false),
+                    Err(refused) => return Err(refused.to_string()),
+                }
+                Ok(true)
+            };
+            match tried.answer(&mut batch, policy, partition, failure, stopped, pass_over) {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(None) => break,
                 ControlFlow::Break(Some(end)) => return end,

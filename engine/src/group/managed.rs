@@ -12,6 +12,7 @@ use crate::lifecycle::lifecycle;
 use crate::producer::Producers;
 use crate::subscriber::At;
 use crate::threads::{StartError, caught};
+use crate::transaction::{Transaction, TransactionError};
 use slipring_ring::OnError;
 use std::fmt::{self, Display};
 use std::ops::ControlFlow;
@@ -126,9 +127,21 @@ impl<E> Policy<E> {
     }
 
     /// Moves aside what is about to be passed over, if there is a place for it. Why it was refused there.
-    pub(super) fn bury(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
+    fn bury(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
         let Some(dead_letters) = &mut self.dead_letters else { return Ok(()) };
-        caught(|| dead_letters.put(event, origin)).and_then(|buried| buried.map_err(|refused| refused.to_string()))
+        caught(|| dead_letters.put_down(event, origin)).and_then(|buried| buried)
+    }
+
+    /// Where dead letters go, only by way of `out` from now on. Not where that is refused.
+    pub(super) fn only_into(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
+        self.dead_letters.as_mut().map_or(Ok(()), |dead_letters| dead_letters.only_into(out))
+    }
+
+    /// Has a transaction do so.
+    pub(super) fn bury_into(&self, event: &E, origin: Origin<'_>, out: &mut Transaction) -> Result<(), String> {
+        let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
+        let buried = caught(|| dead_letters.put_into(event, origin, out));
+        buried.and_then(|buried| buried.map_err(|refused| refused.to_string()))
     }
 }
 
@@ -218,15 +231,16 @@ pub(super) struct Failed(Option<(TopicPartition, u64, u32)>);
 
 impl Failed {
     /// What the policy says to the failure of `culprit`, the first event of the batch: handed over again or passed over,
-    /// the member goes on with the batch. Else it leaves the batch, or ends.
+    /// the member goes on with the batch. Else it leaves the batch, or ends. `pass_over` moves it aside and commits it; false
+    /// if others read it.
     pub(super) fn answer<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         batch: &mut GroupBatch<'_, E, K>,
         policy: &mut Policy<E>,
         partition: &TopicPartition,
-        culprit: u64,
-        cause: String,
+        (culprit, cause): (u64, String),
         stopped: bool,
+        pass_over: impl FnOnce(&mut GroupBatch<'_, E, K>, &mut Policy<E>, Origin<'_>) -> Result<bool, String>,
     ) -> ControlFlow<Option<MemberEnd>> {
         let tries = match &self.0 {
             Some((known, offset, tries)) if (known, *offset) == (partition, culprit) => *tries,
@@ -252,16 +266,25 @@ impl Failed {
             attempts: tries + 1,
             reason: &cause,
         };
-        let Some((event, _)) = batch.iter().next() else { return ControlFlow::Break(None) };
-        if let Err(refused) = policy.bury(event, origin) {
-            return stop(format!("{cause}; and as a dead letter it was refused: {refused}"));
-        }
-        batch.count_skipped();
-        match batch.commit_to(culprit + 1) {
-            Ok(_) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(None),
+        match pass_over(batch, policy, origin) {
+            Ok(true) => ControlFlow::Continue(()),
+            Ok(false) => ControlFlow::Break(None),
+            Err(refused) => stop(format!("{cause}; and as a dead letter it was refused: {refused}")),
         }
     }
+}
+
+/// Moves the first event of the batch aside, then commits it.
+pub(super) fn bury_and_commit<E: Send + Sync + 'static, K: Producers>(
+    batch: &mut GroupBatch<'_, E, K>,
+    policy: &mut Policy<E>,
+    origin: Origin<'_>,
+) -> Result<bool, String> {
+    let next = origin.offset + 1;
+    let Some((event, _)) = batch.iter().next() else { return Ok(false) };
+    policy.bury(event, origin)?;
+    batch.count_skipped();
+    Ok(batch.commit_to(next).is_ok())
 }
 
 /// The life of a managed member.
@@ -298,7 +321,7 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 break;
             }
             let stopped = link.stopped.load(Ordering::Acquire);
-            match failed.answer(&mut batch, policy, partition, culprit, cause, stopped) {
+            match failed.answer(&mut batch, policy, partition, (culprit, cause), stopped, bury_and_commit) {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(None) => break,
                 ControlFlow::Break(Some(end)) => return end,

@@ -148,7 +148,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         let name = topic.name().to_owned();
         self.dead_letters = Some(match topic.producer().create() {
             _ if topic.id() == self.topic.id => Err(DeadLetterError::Circle { topic: name }),
-            Ok(producer) => Ok(Arc::new(Mutex::new(Graveyard::new(producer)))),
+            Ok(producer) => Ok(Arc::new(Mutex::new(Graveyard::new(topic, producer)))),
             Err(cause) => Err(DeadLetterError::Producer { topic: name, cause }),
         });
         self

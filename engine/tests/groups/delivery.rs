@@ -5,7 +5,8 @@ use crate::crash::at_each_call;
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Delivery, Engine, GroupError, Level, MemberEnd, OnError, Topic, TopicError, Transaction, TransactionError,
+    Delivery, Engine, GroupError, Level, MemberEnd, OnError, Producers, Single, Topic, TopicError, Transaction,
+    TransactionError,
 };
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,7 +26,7 @@ fn topics(engine: &Engine) -> Option<(Topic<u64>, Topic<u64>)> {
     Some((input, output))
 }
 
-fn all(topic: &Topic<u64>) -> Option<Vec<u64>> {
+fn all<K: Producers>(topic: &Topic<u64, K>) -> Option<Vec<u64>> {
     let mut seen = Vec::new();
     let mut replay = topic.replay("auditor").open().ok()?;
     loop {
@@ -46,15 +47,28 @@ fn counts(seen: &[u64]) -> BTreeMap<u64, usize> {
 
 /// Publishes what is missing, durably, and passes it on; until all is done or the disk fails. What was handled, in order.
 fn run(disk: &SimulatedDisk, delivery: Delivery) -> Vec<u64> {
+    run_failing(disk, delivery, |_| false)
+}
+
+/// The topic of dead letters, with a single producer.
+fn letters(engine: &Engine) -> Option<Topic<u64, Single>> {
+    engine.topic::<u64>("dead").single_producer().capacity(32).durable().create().ok()
+}
+
+/// The same, with a handler that fails on some, which are moved aside.
+fn run_failing(disk: &SimulatedDisk, delivery: Delivery, fails: fn(u64) -> bool) -> Vec<u64> {
     let Ok(engine) = try_engine(disk) else { return Vec::new() };
     let handled = Arc::new(Mutex::new(Vec::new()));
     let _ = (|| {
         let (input, output) = topics(&engine)?;
         let there = all(&input)?;
         let note = Arc::clone(&handled);
-        let run = input.group("pass").limit(3).delivery(delivery).run_into(move |number, _, out: &mut Transaction| {
+        let group = input.group("pass").limit(3).delivery(delivery).dead_letter(&letters(&engine)?);
+        let run = group.run_into(move |number, _, out: &mut Transaction| {
             note.lock().unwrap().push(*number);
-            out.publish_to(&output, (number % 2) as u32, |event| *event = *number)
+            let published = out.publish_to(&output, (number % 2) as u32, |event| *event = *number);
+            published.map_err(|refused| refused.to_string())?;
+            if fails(*number) { Err("on purpose".to_owned()) } else { Ok(()) }
         });
         let run = run.ok()?;
         let mut producer = input.producer().create().ok()?;
@@ -109,6 +123,34 @@ fn at_most_once_handles_nothing_twice_and_may_lose_some() {
         assert!(handled.values().all(|count| *count == 1), "{about}: {handled:?}");
         assert!(outputs.values().all(|count| *count == 1), "{about}: {outputs:?}");
     });
+}
+
+/// What fails is passed on or is a dead letter, with exactly once one of the two and once.
+#[test]
+fn dead_letters_are_there_as_often_as_outputs_whatever_crashes() {
+    let fails = |number| number % 3 == 1;
+    for delivery in [Delivery::ExactlyOnce, Delivery::AtLeastOnce] {
+        let crashes = at_each_call(
+            |disk, _| run_failing(disk, delivery, fails),
+            |_, nth, disk| {
+                let about = format!("{delivery:?}, call {nth}");
+                let disk = disk.crash(nth * 7);
+                run_failing(&disk, delivery, fails);
+                let engine = try_engine(&disk).unwrap_or_else(|refused| panic!("{about}: {refused}"));
+                let (_, output) = topics(&engine).unwrap();
+                let (outputs, dead) =
+                    (counts(&all(&output).unwrap()), counts(&all(&letters(&engine).unwrap()).unwrap()));
+                for number in 0..INPUTS {
+                    let (there, nowhere) = if fails(number) { (&dead, &outputs) } else { (&outputs, &dead) };
+                    assert_eq!(nowhere.get(&number), None, "{about}: {number}");
+                    let count = there.get(&number).copied().unwrap_or(0);
+                    let most = if delivery == Delivery::ExactlyOnce { 1 } else { 2 };
+                    assert!((1..=most).contains(&count), "{about}: {number} is there {count} times");
+                }
+            },
+        );
+        assert!(crashes > 15, "{crashes}");
+    }
 }
 
 /// An input that is handled and committed without outputs is not in the journal twice; one that fails leaves nothing.
@@ -193,6 +235,9 @@ fn what_cannot_be_promised_is_refused() {
     let group = plain.group("pass").delivery(Delivery::ExactlyOnce);
     let refused = group.run_into(|_, _, _| Ok::<_, TransactionError>(())).unwrap_err();
     assert!(refused.to_string().contains("durable()"), "{refused}");
+    let group = input.group("pass").delivery(Delivery::ExactlyOnce).dead_letter(&plain);
+    let refused = group.run_into(|_, _, _| Ok::<_, TransactionError>(())).unwrap_err();
+    assert!(refused.to_string().contains("dead letters") && refused.to_string().contains("plain"), "{refused}");
     let bare = Engine::builder().build().unwrap();
     let plain = bare.topic::<u64>("plain").create().unwrap();
     let refused = plain.group("pass").run_into(|_, _, _| Ok::<_, TransactionError>(())).unwrap_err();
