@@ -277,7 +277,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     ///
     /// # Errors
     /// A name is no name or taken, no topic was named, the group's next event is not kept any more (the error has the
-    /// range), the assignor is another one than the group's, or a topic is closed.
+    /// range), the assignor is another one than the group's, or a topic is closed: unless it is durable and the group has
+    /// been there, which then reads the rest.
     pub fn join(self) -> Result<Member<E, K>, GroupError> {
         let group = self.group()?;
         Member::join(group, self.settings, self.listener)

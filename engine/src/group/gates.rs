@@ -8,7 +8,7 @@ use crate::error::PositionError;
 use crate::producer::Producers;
 use crate::subscriber::{Part, StartAt, TooOld};
 use crate::topic::Inner;
-use slipring_ring::{BuildError, Consumer, Sequence, Start};
+use slipring_ring::{BuildError, Closed, Consumer, Sequence, Start};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -38,12 +38,13 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                     None if *start == StartAt::Committed => return Err(self.never_read(place)),
                     None => locate(&self.name, topic, &place.partition, start, 0)?,
                 };
-                if place.committed.is_none() {
+                let goes_on = place.committed.is_some();
+                if !goes_on {
                     bookmark.stand_at(at, epoch);
                     begun = true;
                 }
                 place.committed = Some(at);
-                self.open_durable(place, at, topic)?;
+                self.open_durable(place, at, topic, goes_on)?;
                 continue;
             }
             let consumer = match (place.committed, &place.reset) {
@@ -67,8 +68,15 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         GroupError::NothingCommitted { group, topic: topic.to_string(), partition }
     }
 
-    /// A partition of a durable topic is read on from `at`: in the ring, or in the journal if the ring has not that.
-    fn open_durable(&self, place: &mut Place<E, K>, at: u64, topic: &Inner<E, K>) -> Result<(), GroupError> {
+    /// A partition of a durable topic is read on from `at`: in the ring, or in the journal if the ring has not that, or is
+    /// closed and the group goes on where it was.
+    fn open_durable(
+        &self,
+        place: &mut Place<E, K>,
+        at: u64,
+        topic: &Inner<E, K>,
+        goes_on: bool,
+    ) -> Result<(), GroupError> {
         let ring = &place.partition.ring;
         match join_stage(&self.name, Start::At(Sequence(at)), |stage| ring.join(stage)) {
             Ok(consumer) => place.consumer = Some(consumer),
@@ -77,6 +85,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 locate(&self.name, topic, &place.partition, &StartAt::Offset(at), at)?;
                 place.behind = true;
             }
+            Err(BuildError::Closed(Closed::Closed | Closed::Finished)) if goes_on => place.behind = true,
             Err(cause) => return Err(GroupError::join(&self.name, &topic.name, place.partition.index, cause)),
         }
         Ok(())
@@ -162,7 +171,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 bookmark.stand_at(at, epoch);
             }
             if hold {
-                self.open_durable(place, at, topic)?;
+                self.open_durable(place, at, topic, false)?;
             }
         }
         for (id, probe) in probes {

@@ -371,10 +371,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             // It was fenced meanwhile: what its successor does there is not its business.
             _ => return,
         }
-        // Who waits for more may be at the end as well.
-        if state.places.values().filter(|place| place.is_open()).all(|place| place.ended) {
-            state.links.values().for_each(|link| link.tell());
-        }
+        // Who waits for more of the same topics may be at the end as well.
+        let over = state.links.iter().filter(|(member, _)| state.is_over(**member));
+        over.for_each(|(_, link)| link.tell());
         self.drained.notify_all();
     }
 

@@ -337,6 +337,35 @@ fn who_was_fenced_moves_nothing_in_the_journal() {
     assert!(member.epoch() > epoch, "epochs go on: {} and {epoch}", member.epoch());
 }
 
+/// Nobody else had its partitions meanwhile, and a closed ring takes no newcomer: it was refused, and the rest was nobody's in
+/// this process.
+#[test]
+fn who_was_fenced_alone_reads_the_rest_of_a_closed_topic() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let engine = Engine::builder().journal_in(disk).clock(clock.clone()).build().unwrap();
+    let topic = numbers(&engine, 2);
+    let mut producer = topic.producer().create().unwrap();
+    let mut member = topic.group("sums").deadline(Duration::from_secs(10)).join().unwrap();
+    (0..2).for_each(|partition| publish(&mut producer, partition, 0..8));
+    let mut batch = member.poll(LONG).unwrap().unwrap();
+    batch.commit_to(2).unwrap();
+    topic.close();
+    clock.advance(Duration::from_secs(10));
+    assert!(batch.commit().is_err());
+    assert!(matches!(member.poll(NOW), Err(GroupError::Fenced(_))));
+    member.rejoin().unwrap();
+    let mut seen = Vec::new();
+    while let Some(batch) = member.poll(LONG).unwrap() {
+        seen.extend(batch.iter().map(|(value, at)| (at.partition, *value)));
+        batch.commit().unwrap();
+    }
+    let mut counts = [of(&seen, 0), of(&seen, 1)];
+    counts.sort_by_key(Vec::len);
+    assert_eq!(counts, [(2..8).collect::<Vec<_>>(), (0..8).collect()]);
+    let refused = topic.group("late").join().unwrap_err();
+    assert!(matches!(refused, GroupError::Closed { .. }), "{refused}");
+}
+
 /// What a run knows to be durable when it ends: the highest commit that was waited for.
 #[derive(Default)]
 struct Known {

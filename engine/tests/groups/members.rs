@@ -254,6 +254,27 @@ fn the_end_comes_when_the_group_has_read_everything_and_not_before() {
     assert_eq!(world.engine.groups()[0].lag(), 0);
 }
 
+/// A member was told the end of its topics only when all topics of the group had ended, also those that others read.
+#[test]
+fn a_member_has_its_end_while_others_of_its_group_read_another_topic() {
+    let mut world = world(2, 4);
+    let other = world.engine.topic::<u64>("others").create().unwrap();
+    let mut elsewhere = other.group("sums").deadline(DEADLINE).join().unwrap();
+    let (mut a, mut b) = (world.join(), world.join());
+    settle(&mut [&mut elsewhere, &mut a, &mut b]);
+    (0..2).for_each(|partition| world.publish(partition, 2));
+    world.topic.close();
+    drain(&mut a);
+    assert!(a.poll(NOW).unwrap().is_some(), "the other one has not read its part");
+    let waits = std::thread::spawn(move || a.poll(LONG).unwrap().is_none());
+    drain(&mut b);
+    assert!(b.poll(NOW).unwrap().is_none());
+    assert!(waits.join().unwrap(), "it waits for a topic that it does not read");
+    assert!(elsewhere.poll(NOW).unwrap().is_some());
+    other.close();
+    assert!(elsewhere.poll(NOW).unwrap().is_none());
+}
+
 #[test]
 fn a_topic_that_fails_is_an_error_for_each_member() {
     let mut world = world(2, 4);
