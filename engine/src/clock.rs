@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// use slipring::Timestamp;
 /// assert_eq!(Timestamp::from_millis(1_500).as_nanos(), 1_500_000_000);
 /// assert!(Timestamp::from_millis(1) < Timestamp::from_millis(2));
+/// let an_hour_ago = Timestamp::from(std::time::SystemTime::now()).minus(std::time::Duration::from_secs(3600));
+/// # assert!(an_hour_ago > Timestamp::from_millis(1));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(u64);

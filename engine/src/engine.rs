@@ -104,6 +104,9 @@ impl Host {
     }
 }
 
+/// What the journal gets to write what it has, at least, when everything ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// How often it is looked whether topics keep too much.
 const RETAIN: Duration = Duration::from_secs(60);
 
@@ -585,7 +588,9 @@ impl Engine {
     /// Subscribers often publish into other topics. So topics without a living producer are closed first, one after
     /// the other, each when it has drained: a subscriber's own producers go when it ends. Among topics whose producers
     /// are still held by somebody, the order is that of creation. Never waits for the thread that calls it. After the
-    /// limit each topic's threads get a tenth of a second to end; one whose handler does not return is reported so.
+    /// limit each topic's threads get a tenth of a second to end; one whose handler does not return is reported so. The journal
+    /// gets two seconds at least to write what it has, so that a program that had too much left to read ends in good order all the
+    /// same: offsets have no gap then, and where groups stand is kept.
     pub fn shutdown(&self, limit: Duration) -> Report {
         // No end at all is as good as none.
         let deadline = Instant::now().checked_add(limit);
@@ -602,6 +607,7 @@ impl Engine {
             reports.push(topic.shutdown(left));
             lifecycle!(info, "topic shut down", topic = topic.name());
         }
+        let deadline = deadline.map(|deadline| deadline.max(Instant::now() + LAST_WORDS));
         let journal = self.shared.host.journaling.as_ref().map(|journaling| journaling.close(deadline));
         Report { topics: reports, journal }
     }

@@ -237,9 +237,10 @@ pub enum ProducerError {
         /// The name.
         name: String,
     },
-    /// As many names of idempotent producers as a topic knows are in use.
+    /// As many names of idempotent producers as a topic knows, or as the journal's segments have room for, are in use: see
+    /// [`IdempotentProducer`](crate::IdempotentProducer).
     #[error(
-        "topic {topic:?} knows {limit} names of producers already, so {name:?} is refused: use fewer, or wait until some expire"
+        "topic {topic:?} has {limit} names of producers, which is all that it or the journal takes, so {name:?} is refused: use fewer, take larger segments, or wait until some expire"
     )]
     TooManyNames {
         /// The topic.
@@ -441,7 +442,8 @@ impl SubscribeError {
     }
 }
 
-/// An event was not published. Nothing of it can be seen by anybody.
+/// An event was not published, and nothing of it can be seen by anybody; or, if it is [`Unknown`](Self::Unknown), it was, and
+/// is perhaps not as safe as asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {

@@ -8,6 +8,21 @@
 #![doc = include_str!("../examples/quickstart.rs")]
 //! ```
 //!
+//! # Which part for what
+//! | for | take |
+//! |---|---|
+//! | each reader sees all events | [`Topic::subscribe`]; from the past, of a durable topic: [`Topic::replay`] |
+//! | readers share the partitions, and go on after a restart where they committed | [`Topic::group`]; at most, at least or exactly once: [`Delivery`] |
+//! | jobs: each message to one of many workers, with leases, retries, delays, dead letters | [`Topic::queue`], and the module [`queue`] |
+//! | events that outlive the process | [`Engine::open`], [`TopicBuilder::durable`]; how safe at return: [`ProducerBuilder::acknowledge`] |
+//! | a producer that does not know what it had sent before it died | [`ProducerBuilder::idempotent`], which can [`resume`](IdempotentProducer::resume); without sequences of its own: [`TopicBuilder::deduplicate`] |
+//! | events of several topics, all or none | [`Engine::transaction`] |
+//! | reading one topic and writing others, exactly once | [`Engine::transform`], [`Topic::transform`] |
+//! | one thread over many readers; tasks | [`Selector`]; feature `async` |
+//! | what a journal's directory has in it, and mending it | the command `slipring`: `journal`, `group`, `queue` (feature `cli`) |
+//!
+//! What is promised, and what a crash leaves between any two steps, is in `docs/GUARANTEES.md`, with the test for each.
+//!
 //! # Overload
 //! Nothing is overwritten before every subscriber has read it: a full topic makes its producers wait, or is an error
 //! for the forms that try or have a deadline. [`Engine::metrics`] names the subscriber that is the furthest behind.

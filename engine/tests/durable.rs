@@ -504,3 +504,22 @@ fn a_shutdown_in_good_order_is_no_failure_of_the_journal() {
         assert!(topics.iter().all(|topic| topic.closed() == Some(slipring::Closed::Closed)), "{topics:?}");
     }
 }
+
+/// Too much left to read is no reason not to write down what there is.
+#[test]
+fn the_journal_ends_in_good_order_although_the_limit_has_passed() {
+    let disk = SimulatedDisk::new();
+    {
+        let engine = engine(&disk);
+        let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+        let _reads_nothing = ticks.subscribe("slow").poll().unwrap();
+        let mut producer = ticks.producer().acknowledge(Level::Written).create().unwrap();
+        (0..9).for_each(|tick| _ = producer.publish(|event| *event = tick).unwrap());
+        let report = engine.shutdown(Duration::ZERO);
+        assert_eq!((report.is_complete(), &report.journal), (false, &Some(Ok(()))), "{report}");
+    }
+    let engine = engine(&disk);
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    assert_eq!(ticks.producer().create().unwrap().publish(|event| *event = 9).unwrap().offset, 9);
+    engine.shutdown(LONG);
+}

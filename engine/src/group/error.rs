@@ -136,7 +136,7 @@ pub enum GroupError {
     #[error(transparent)]
     Position(#[from] PositionError),
     /// Only a group without members can be reset.
-    #[error("group {group:?} has {members} members: let them leave first")]
+    #[error("group {group:?} still has members ({members}): let them leave first")]
     HasMembers {
         /// The group.
         group: String,
@@ -204,7 +204,8 @@ impl GroupError {
     }
 }
 
-/// A commit was refused. Nothing was committed.
+/// A commit was refused, and nothing was committed; or, if it is [`NotDurable`](Self::NotDurable), it may be lost with the
+/// process.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {

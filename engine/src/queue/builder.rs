@@ -141,6 +141,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// [`Level::Written`] survives the process, [`Level::Durable`] a power cut: then no message that was acked ever comes
     /// again, and none is given out while a lease on it may last elsewhere. A call costs a sync, which all calls share that
     /// wait at the same time.
+    ///
+    /// It is the queue's, as whoever makes it in this process says: who joins it later has the same, whatever is said here.
     pub fn acknowledge(mut self, level: Level) -> Self {
         self.level = level;
         self

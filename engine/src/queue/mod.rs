@@ -23,7 +23,11 @@
 //! frame. A lease that lasts when the process ends keeps its message from others until its time by the world's clock is
 //! over; [`Queue::resume`] takes it up again. If that clock is set back or forth meanwhile, it lasts longer or shorter.
 //!
-//! What a lease, an ack and a redelivery cost, and the memory of a message: `cargo bench -p slipring --bench queue`.
+//! # What it costs
+//! A lease, an ack, and an expiry with the next lease take under a microsecond each, with a million messages out, and a
+//! message that is out takes about 70 bytes beside its body: `docs/BENCHMARKS.md` has the figures, `cargo bench -p slipring
+//! --bench queue` measures them. A message that comes again costs what a new one does while its body is in memory; else the
+//! search and the frame above, under the queue's lock. One timer serves all leases and delays of an engine, and nothing is polled.
 //! Each worker's call takes the queue's lock; the topic's producers and its other consumers never do.
 
 mod backoff;

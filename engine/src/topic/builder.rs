@@ -119,7 +119,7 @@ impl<K: Producers> TopicBuilder<Message, K> {
 
     /// Publishes a message with an [id](crate::Record::id) once, as long as the window remembers that: sent again, by
     /// whomever, it gets the first one's receipt. Messages without an id are published always. On a durable topic the
-    /// window is restored from the journal.
+    /// window is restored from the journal: opening the topic reads back the messages of the window.
     ///
     /// ```
     /// use slipring::{Deduplication, Engine, Message, Record};

@@ -107,7 +107,13 @@ pub enum TransformError {
 ///
 /// # Who may commit
 /// Whoever opened the name last: an older one gets [`Fenced`](TransactionError::Fenced), and nothing of it is written. Names
-/// of transforms have nothing to do with names of groups.
+/// of transforms have nothing to do with names of groups. One transform reads all partitions: to share them among several, let
+/// a group do the same, with [`GroupBuilder::run_into`](crate::GroupBuilder::run_into) and
+/// [`Delivery::ExactlyOnce`](crate::Delivery::ExactlyOnce).
+///
+/// # How far it is
+/// [`Engine::transforms`](crate::Engine::transforms) says so in the program, and `slipring group ls` of its directory. `slipring
+/// group reset` sends it elsewhere, while no program has the journal open: what it then reads again it publishes again.
 ///
 /// # What does not count
 /// What the handler does besides publishing is done again when a batch is read again.
