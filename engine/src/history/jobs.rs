@@ -1,8 +1,11 @@
-//! Workers of a queue: leases that are acked, renewed, given back, lost, left, and taken up again in another life.
+//! Workers of a queue: leases that are acked, renewed, given back, lost, left, and taken up again in another life; and
+//! messages that die of it, and are sent back or forgotten.
 
 use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all};
-use crate::{Clock, Engine, Lease, LeaseError, Level, ManualClock, Order, Producer, Queue, Receipt, Ticket, Timestamp};
-use crate::{Topic, Worker};
+use crate::{
+    Clock, DeadLetter, Engine, Lease, LeaseError, Level, ManualClock, Order, Producer, Queue, QueueBuilder, Receipt,
+    Ticket, Timestamp, Topic, Worker,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -12,6 +15,8 @@ const VISIBILITY: Duration = Duration::from_millis(150);
 pub(super) struct Jobs {
     topic: &'static str,
     order: Order,
+    /// After so many a message is dead.
+    attempts: Option<u32>,
     clock: ManualClock,
     life: Option<Life>,
     next: u64,
@@ -31,6 +36,8 @@ struct Known {
     /// Until when nobody else may be given it: it has a holder, or is delayed.
     until: BTreeMap<u64, Timestamp>,
     attempts: BTreeMap<u64, u32>,
+    /// Seen among the dead letters in this life, and not sent back.
+    letters: BTreeSet<u64>,
 }
 
 struct Life {
@@ -39,6 +46,10 @@ struct Life {
     worker: Worker<u64>,
     pending: Vec<(u64, Receipt)>,
     leases: Vec<(u64, Timestamp, Lease<u64>)>,
+}
+
+fn ensure_open(topic: &Topic<u64>) -> Step {
+    topic.closed().map_or(Ok(()), |reason| Err(power(reason)))
 }
 
 /// Whether it was taken; that it was must be as it should.
@@ -55,7 +66,7 @@ fn taken(number: u64, lasts: bool, what: &str, told: Result<(), LeaseError>) -> 
 }
 
 impl Known {
-    fn given(&mut self, lease: &Lease<u64>, order: Order, now: Timestamp) -> Step {
+    fn given(&mut self, lease: &Lease<u64>, order: Order, most: Option<u32>, now: Timestamp) -> Step {
         let (number, attempt) = (*lease.message(), lease.attempt());
         ensure(!self.done.contains(&number), || format!("message {number} was acked, and is given out again"))?;
         let until = self.until.insert(number, now.plus(lease.left()));
@@ -63,9 +74,12 @@ impl Known {
         ensure(is_free, || format!("message {number} has two holders: one until {until:?}, and it is {now}"))?;
         let before = self.attempts.insert(number, attempt).unwrap_or(0);
         ensure(attempt > before, || format!("message {number}: attempt {attempt} comes after {before}"))?;
+        ensure(!self.letters.contains(&number), || format!("message {number} is a dead letter, and is given out"))?;
+        ensure(most.is_none_or(|most| attempt <= most), || format!("message {number}: attempt {attempt} of {most:?}"))?;
         let earlier = |other: &&u64| (**other % PARTITIONS == number % PARTITIONS) && !self.is_over(**other);
         let first = self.sent.range(..number).find(earlier);
-        let in_order = order == Order::Relaxed || first.is_none();
+        // One that died is out of the way, also of an attempt that a fault cut short before anybody saw it.
+        let in_order = order == Order::Relaxed || most.is_some() || first.is_none();
         ensure(in_order, || format!("message {number} is given out out of order: {first:?} is not done with"))
     }
 
@@ -86,9 +100,9 @@ impl Known {
 }
 
 impl Jobs {
-    pub(super) fn new(topic: &'static str, order: Order, clock: &ManualClock) -> Self {
+    pub(super) fn new(topic: &'static str, order: Order, attempts: Option<u32>, clock: &ManualClock) -> Self {
         let (clock, known) = (clock.clone(), Known::default());
-        Self { topic, order, clock, life: None, next: 0, known, left: Vec::new() }
+        Self { topic, order, attempts, clock, life: None, next: 0, known, left: Vec::new() }
     }
 
     fn topic(&self, engine: &Engine) -> Step<Topic<u64>> {
@@ -100,7 +114,7 @@ impl Jobs {
         let Some(life) = &mut self.life else { return Ok(None) };
         let Some(lease) = life.worker.receive(limit).map_err(power)? else { return Ok(None) };
         let now = self.clock.wall();
-        self.known.given(&lease, self.order, now)?;
+        self.known.given(&lease, self.order, self.attempts, now)?;
         Ok(Some((*lease.message(), now.plus(lease.left()), lease)))
     }
 
@@ -123,7 +137,8 @@ impl Jobs {
                 if lasts {
                     known.until.remove(&number);
                 }
-                if taken(number, lasts, "a nack", lease.nack(later, "later"))? {
+                let is_last = self.attempts == Some(lease.attempt());
+                if taken(number, lasts, "a nack", lease.nack(later, "later"))? && !is_last {
                     known.until.insert(number, now.plus(later));
                 }
             }
@@ -150,6 +165,77 @@ impl Jobs {
         Ok(())
     }
 
+    fn queue(&self, topic: &Topic<u64>) -> QueueBuilder<u64> {
+        let queue = topic.queue("workers").visibility(VISIBILITY).order(self.order).acknowledge(Level::Durable);
+        match self.attempts {
+            Some(attempts) => queue.max_attempts(attempts),
+            None => queue.unlimited_attempts(),
+        }
+    }
+
+    /// The numbers of the dead letters, in their order.
+    fn letters(&self, topic: &Topic<u64>, queue: &Queue<u64>) -> Step<Vec<u64>> {
+        let letters = queue.dead_letters(usize::MAX);
+        // Who asks a journal that has failed is told what little it knows.
+        ensure_open(topic)?;
+        let mut numbers = Vec::new();
+        for DeadLetter { message, attempts, .. } in &letters {
+            let number = message.value().try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX);
+            ensure(!self.known.done.contains(&number), || format!("message {number} was acked, and is a dead letter"))?;
+            ensure(!numbers.contains(&number), || format!("message {number} is a dead letter twice"))?;
+            ensure(Some(*attempts) == self.attempts, || format!("message {number} died after {attempts} attempts"))?;
+            numbers.push(number);
+        }
+        Ok(numbers)
+    }
+
+    /// Looks at the dead letters, and sends some back, or forgets them all.
+    fn bury(&mut self, dice: &mut Dice) -> Step {
+        let Some((topic, queue)) = self.life.as_ref().map(|life| (life.topic.clone(), life.worker.queue())) else {
+            return Ok(());
+        };
+        let now = self.clock.wall();
+        let letters = self.letters(&topic, &queue)?;
+        let held = letters.iter().find(|number| self.known.until.get(number).is_some_and(|until| *until > now));
+        ensure(held.is_none(), || format!("message {held:?} is a dead letter, and has a holder"))?;
+        let gone = self.known.letters.iter().find(|number| !letters.contains(number));
+        ensure(gone.is_none(), || format!("message {gone:?} was a dead letter, and is none any more: lost"))?;
+        self.known.letters = letters.iter().copied().collect();
+        match dice.roll(6) {
+            0..4 => self.redrive(&topic, &queue, &letters[..letters.len().min(1 + dice.roll(3) as usize)])?,
+            4 => {
+                self.known.perhaps.extend(&letters);
+                self.known.letters.clear();
+                let purged = queue.purge_dead_letters();
+                ensure_open(&topic)?;
+                ensure(purged == letters.len() as u64, || format!("{purged} of {letters:?} were forgotten"))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Sends these back, which are the first, while the worker takes what comes.
+    fn redrive(&mut self, topic: &Topic<u64>, queue: &Queue<u64>, letters: &[u64]) -> Step {
+        let count = letters.len() as u64;
+        for number in letters {
+            self.known.letters.remove(number);
+            self.known.attempts.remove(number);
+            self.known.until.remove(number);
+        }
+        let sent = std::thread::scope(|scope| -> Step<u64> {
+            let sends = scope.spawn(|| queue.redrive(count));
+            for _ in letters {
+                if let Some((number, until, lease)) = self.receive(Duration::ZERO)? {
+                    self.known.ack(number, self.clock.wall() < until, lease)?;
+                }
+            }
+            Ok(sends.join().unwrap_or_default())
+        })?;
+        ensure_open(topic)?;
+        ensure(sent == count, || format!("{sent} of {letters:?} were sent back"))
+    }
+
     fn resume(&mut self, dice: &mut Dice) -> Step {
         let Some(life) = self.life.as_mut().filter(|_| !self.left.is_empty()) else { return Ok(()) };
         let queue: Queue<u64> = life.worker.queue();
@@ -170,8 +256,7 @@ impl Actor for Jobs {
     fn begin(&mut self, engine: &Engine) -> Step {
         let topic = self.topic(engine)?;
         let producer = topic.producer().create().map_err(power)?;
-        let queue = topic.queue("workers").visibility(VISIBILITY).unlimited_attempts().order(self.order);
-        let worker = queue.acknowledge(Level::Durable).join().map_err(power)?;
+        let worker = self.queue(&topic).join().map_err(power)?;
         self.life = Some(Life { topic, producer, worker, pending: Vec::new(), leases: Vec::new() });
         Ok(())
     }
@@ -202,6 +287,7 @@ impl Actor for Jobs {
                     self.handle(given, dice)?;
                 }
             }
+            8 if self.attempts.is_some() && dice.roll(2) == 0 => self.bury(dice)?,
             8 => self.resume(dice)?,
             _ => self.clock.advance(VISIBILITY / 2),
         }
@@ -217,6 +303,14 @@ impl Actor for Jobs {
         life.leases.drain(..).for_each(|(.., lease)| _ = lease.leave());
         // All leases run out, and all delays are over.
         self.clock.advance(LONG);
+        if self.attempts.is_some() {
+            let Some((topic, queue)) = self.life.as_ref().map(|life| (life.topic.clone(), life.worker.queue())) else {
+                return Ok(());
+            };
+            let letters = self.letters(&topic, &queue)?;
+            self.redrive(&topic, &queue, &letters)?;
+            missing.retain(|number| !self.known.is_over(*number));
+        }
         while !missing.is_empty() {
             let Some((number, until, lease)) = self.receive(LONG)? else {
                 return Err(broken(format!("messages {missing:?} were never given out: lost")));
@@ -228,6 +322,7 @@ impl Actor for Jobs {
     }
 
     fn end(&mut self) {
+        self.known.letters.clear();
         if let Some(life) = self.life.take() {
             // As a process that is no more: nobody gives them back.
             self.left.extend(life.leases.into_iter().map(|(number, until, lease)| (number, until, lease.leave())));
@@ -236,7 +331,8 @@ impl Actor for Jobs {
 
     fn audit(&self, engine: &Engine, finished: bool) -> Step {
         let (mut there, mut last, mut disorder) = (BTreeSet::new(), BTreeMap::new(), None);
-        read_all(&self.topic(engine)?, |number, at| {
+        let topic = self.topic(engine)?;
+        read_all(&topic, |number, at| {
             let before = last.insert(at.partition, *number);
             if !there.insert(*number) || before.is_some_and(|before| before > *number) {
                 disorder = Some(*number);
@@ -245,6 +341,9 @@ impl Actor for Jobs {
         ensure(disorder.is_none(), || format!("message {disorder:?} is not in its order"))?;
         let lost = self.known.sent.iter().chain(&self.known.done).find(|number| !there.contains(number));
         ensure(lost.is_none(), || format!("message {lost:?} was acknowledged, and is lost"))?;
+        if self.attempts.is_some() {
+            self.letters(&topic, &self.queue(&topic).open().map_err(power)?)?;
+        }
         let left = self.known.sent.iter().find(|number| !self.known.is_over(**number));
         ensure(!finished || left.is_none(), || format!("message {left:?} is not done with in the end: lost"))
     }

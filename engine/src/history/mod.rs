@@ -5,19 +5,20 @@
 
 mod bank;
 mod jobs;
+mod managed;
 mod members;
 mod senders;
 
 use crate::journal::simulated::{Fault, SimulatedDisk};
 use crate::journal::{Options, Sabotage};
-use crate::{Engine, ManualClock, Order, Replay, Topic, TopicError};
+use crate::{Delivery, Engine, ManualClock, Order, Replay, Topic, TopicError};
 use std::fmt::Display;
 use std::time::Duration;
 
 /// What must never be, and what was.
 type Violation = String;
 
-/// A call that the power cut refused ends a life; a promise that was broken ends the history.
+/// A call that the fault of the disk refused ends a life; a promise that was broken ends the history.
 enum Stop {
     Power(String),
     Broken(Violation),
@@ -25,7 +26,7 @@ enum Stop {
 
 type Step<T = ()> = Result<T, Stop>;
 
-/// Any refusal, which must come from the power cut.
+/// Any refusal, which must come from the disk.
 fn power(refused: impl Display) -> Stop {
     Stop::Power(refused.to_string())
 }
@@ -91,8 +92,16 @@ fn senders(_: &ManualClock) -> Vec<Box<dyn Actor>> {
 
 fn workers(clock: &ManualClock) -> Vec<Box<dyn Actor>> {
     vec![
-        Box::new(jobs::Jobs::new("jobs", Order::Relaxed, clock)),
-        Box::new(jobs::Jobs::new("lines", Order::Strict, clock)),
+        Box::new(jobs::Jobs::new("jobs", Order::Relaxed, None, clock)),
+        Box::new(jobs::Jobs::new("lines", Order::Strict, None, clock)),
+    ]
+}
+
+/// Of queues whose messages die, and are sent back.
+fn undertakers(clock: &ManualClock) -> Vec<Box<dyn Actor>> {
+    vec![
+        Box::new(jobs::Jobs::new("jobs", Order::Relaxed, Some(2), clock)),
+        Box::new(jobs::Jobs::new("lines", Order::Strict, Some(1), clock)),
     ]
 }
 
@@ -103,7 +112,19 @@ fn groups(clock: &ManualClock) -> Vec<Box<dyn Actor>> {
     ]
 }
 
-/// Some lives that end in power cuts, and one that does not. How many cuts there were, or what was broken.
+fn managed(clock: &ManualClock) -> Vec<Box<dyn Actor>> {
+    let member = |input, output, delivery| managed::Managed::new(input, output, delivery, clock);
+    vec![
+        Box::new(member("once", "once-out", Delivery::ExactlyOnce)),
+        Box::new(member("most", "most-out", Delivery::AtMostOnce)),
+        Box::new(member("least", "least-out", Delivery::AtLeastOnce)),
+    ]
+}
+
+/// What ends a life: mostly the power.
+const FAULTS: [Fault; 6] = [Fault::PowerCut, Fault::PowerCut, Fault::PowerCut, Fault::Io, Fault::Full, Fault::Short];
+
+/// Some lives that end in faults of the disk, and one that does not. How many cuts there were, or what was broken.
 fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> {
     let (clock, mut dice) = (ManualClock::new(), Dice(seed));
     let actors = &mut *cast(&clock);
@@ -112,7 +133,8 @@ fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> 
     for life in 0..6 {
         let is_last = life == 5;
         if !is_last {
-            disk.fail_at(disk.calls() + 3 + dice.roll(60), Fault::PowerCut);
+            let fault = FAULTS[dice.roll(FAULTS.len() as u64) as usize];
+            disk.fail_at(disk.calls() + 3 + dice.roll(60), fault);
         }
         let lived = live(&disk, &clock, sabotage, actors, &mut dice, is_last);
         let about = |what: &str| format!("seed {seed}, life {life}: {what}");
@@ -123,7 +145,8 @@ fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> 
             Ok(()) => {}
         }
         if !is_last {
-            disk = disk.crash(dice.roll(u64::MAX));
+            // Or the process alone ends.
+            disk = if dice.roll(4) == 0 { disk.copy() } else { disk.crash(dice.roll(u64::MAX)) };
         }
         // Looked at on a copy, so that the next life begins with what the crash has left.
         let look = || -> Step {
@@ -170,26 +193,36 @@ fn histories(seeds: std::ops::Range<u64>, sabotage: Sabotage, cast: Cast) -> Res
     seeds.map(|seed| history(seed * 7919 + 1, sabotage, cast)).sum()
 }
 
-/// `SLIPRING_HISTORIES=1000` is the soak.
-fn hold(cast: Cast) {
-    let seeds = std::env::var("SLIPRING_HISTORIES").map_or(25, |seeds| seeds.parse().unwrap());
+/// So many histories; `SLIPRING_HISTORIES=1000` is the soak.
+fn hold(cast: Cast, seeds: u64) {
+    let seeds = std::env::var("SLIPRING_HISTORIES").map_or(seeds, |seeds| seeds.parse().unwrap());
     let cuts = histories(0..seeds, Sabotage::default(), cast).unwrap_or_else(|broken| panic!("{broken}"));
     assert!(cuts > seeds * 2, "{cuts} cuts in {seeds} histories");
 }
 
 #[test]
 fn what_was_promised_holds_through_every_history() {
-    hold(senders);
+    hold(senders, 25);
 }
 
 #[test]
 fn what_queues_promise_holds_through_every_history() {
-    hold(workers);
+    hold(workers, 25);
+}
+
+#[test]
+fn what_queues_promise_of_dead_letters_holds_through_every_history() {
+    hold(undertakers, 25);
+}
+
+#[test]
+fn what_managed_members_promise_holds_through_every_history() {
+    hold(managed, 10);
 }
 
 #[test]
 fn what_groups_promise_holds_through_every_history() {
-    hold(groups);
+    hold(groups, 25);
 }
 
 fn is_found(cast: Cast, sabotage: Sabotage, by: &str) {
@@ -210,6 +243,11 @@ fn a_commit_whose_epoch_nobody_looks_at_is_found() {
 #[test]
 fn a_commit_of_a_fenced_member_is_found() {
     is_found(groups, Sabotage { no_epoch_check: true, ..Sabotage::default() }, "a fenced member");
+}
+
+#[test]
+fn a_commit_of_a_fenced_managed_member_is_found() {
+    is_found(managed, Sabotage { no_epoch_check: true, ..Sabotage::default() }, "passed on");
 }
 
 #[test]

@@ -1,0 +1,212 @@
+//! Members on threads of their own that publish what comes of their batches, under each kind of delivery: handlers that
+//! fail, panic, and take so long that their member is fenced.
+
+use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all};
+use crate::{
+    Delivery, Engine, GroupRun, Level, ManualClock, MemberEnd, OnError, Producer, Receipt, Topic, Transaction,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const PARTITIONS: u64 = 2;
+const DEADLINE: Duration = Duration::from_millis(300);
+
+pub(super) struct Managed {
+    input: &'static str,
+    output: &'static str,
+    delivery: Delivery,
+    clock: ManualClock,
+    life: Option<Life>,
+    next: u64,
+    acknowledged: BTreeSet<u64>,
+    /// How often each event was handled, in all lives.
+    handled: Arc<Mutex<BTreeMap<u64, u32>>>,
+}
+
+struct Life {
+    input: Topic<u64>,
+    output: Topic<u64>,
+    producer: Producer<u64>,
+    runs: Vec<GroupRun>,
+    pending: Vec<(u64, Receipt)>,
+}
+
+/// What a member's end means for the life; being stopped is as it should be.
+fn ended(end: MemberEnd) -> Step {
+    match end {
+        MemberEnd::Finished | MemberEnd::Stopped => Ok(()),
+        MemberEnd::Refused(refused) => Err(power(refused)),
+        failed => Err(broken(format!("a managed member {failed}"))),
+    }
+}
+
+impl Managed {
+    pub(super) fn new(input: &'static str, output: &'static str, delivery: Delivery, clock: &ManualClock) -> Self {
+        let (clock, acknowledged, handled) = (clock.clone(), BTreeSet::new(), Arc::default());
+        Self { input, output, delivery, clock, life: None, next: 0, acknowledged, handled }
+    }
+
+    fn topics(&self, engine: &Engine) -> Step<(Topic<u64>, Topic<u64>)> {
+        let open = |name: &str| {
+            let topic = engine.topic(name).partitions(PARTITIONS as usize).capacity(32);
+            topic.durable().create().map_err(power)
+        };
+        Ok((open(self.input)?, open(self.output)?))
+    }
+
+    /// One more member. Each oddity comes once for an event, so that all are passed on in the end.
+    fn run(&mut self) -> Step {
+        let Some(life) = &mut self.life else { return Ok(()) };
+        let (handled, clock, output) = (Arc::clone(&self.handled), self.clock.clone(), life.output.clone());
+        let group = life.input.group("managed").deadline(DEADLINE).limit(3).spill(true).delivery(self.delivery);
+        let policy = if self.delivery == Delivery::AtMostOnce { OnError::Skip } else { OnError::Retry(3) };
+        let run = group.on_error(policy).run_into(move |number, at, out: &mut Transaction| {
+            let times = *handled.lock().unwrap().entry(*number).and_modify(|times| *times += 1).or_insert(1);
+            let is_first = |every, rest| times == 1 && number % every == rest;
+            if is_first(5, 4) {
+                clock.advance(DEADLINE);
+            }
+            let published = out.publish_to(&output, at.partition, |event| *event = *number);
+            published.map_err(|refused| refused.to_string())?;
+            if is_first(11, 5) {
+                std::panic::resume_unwind(Box::new("on purpose"));
+            }
+            if is_first(7, 3) { Err("on purpose".to_owned()) } else { Ok(()) }
+        });
+        life.runs.push(run.map_err(power)?);
+        Ok(())
+    }
+
+    /// None of the members has ended.
+    fn look(&self) -> Step {
+        let ends = self.life.iter().flat_map(|life| &life.runs).filter_map(GroupRun::ended);
+        ends.into_iter().try_for_each(|end| {
+            ended(end.clone())?;
+            Err(broken(format!("a managed member {end}, and nobody told it to")))
+        })
+    }
+
+    fn times(&self) -> u32 {
+        self.handled.lock().unwrap().values().sum()
+    }
+
+    /// Lets the members work for a while.
+    fn wait(&self) -> Step {
+        let before = self.times();
+        for _ in 0..1000 {
+            if self.times() > before {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        self.look()
+    }
+
+    fn settle(&mut self) -> Step {
+        let Some(life) = &mut self.life else { return Ok(()) };
+        for (number, receipt) in life.pending.drain(..) {
+            receipt.wait(Level::Durable).map_err(power)?;
+            self.acknowledged.insert(number);
+        }
+        Ok(())
+    }
+}
+
+impl Actor for Managed {
+    fn begin(&mut self, engine: &Engine) -> Step {
+        let (input, output) = self.topics(engine)?;
+        let producer = input.producer().create().map_err(power)?;
+        let (runs, pending) = (Vec::new(), Vec::new());
+        self.life = Some(Life { input, output, producer, runs, pending });
+        self.run()
+    }
+
+    fn act(&mut self, dice: &mut Dice) -> Step {
+        self.look()?;
+        let Some(life) = &mut self.life else { return Ok(()) };
+        match dice.roll(10) {
+            0..4 => {
+                for _ in 0..1 + dice.roll(3) {
+                    let number = self.next;
+                    // Never used again, whatever becomes of it.
+                    self.next += 1;
+                    let to = (number % PARTITIONS) as u32;
+                    let receipt = life.producer.publish_to(to, |event| *event = number).map_err(power)?;
+                    life.pending.push((number, receipt));
+                }
+            }
+            4 => self.settle()?,
+            5 if life.runs.len() < 3 => self.run()?,
+            6 if life.runs.len() > 1 => {
+                let run = life.runs.swap_remove(dice.roll(life.runs.len() as u64) as usize);
+                run.stop();
+                match run.wait_for(LONG).ok_or_else(|| broken("a managed member does not stop"))? {
+                    // It is not retried any more: others read that event.
+                    MemberEnd::Failed { .. } => {}
+                    end => ended(end)?,
+                }
+            }
+            _ => self.wait()?,
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Step {
+        self.settle()?;
+        let Some(life) = &mut self.life else { return Ok(()) };
+        life.input.close();
+        for run in life.runs.drain(..) {
+            let end = run.wait_for(LONG).ok_or_else(|| broken("a managed member finds no end"))?;
+            ended(end.clone())?;
+            ensure(end == MemberEnd::Finished, || format!("a managed member {end} before all was read"))?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if let Some(life) = self.life.take() {
+            life.runs.iter().for_each(GroupRun::stop);
+            // What they handle from now on would be of no life.
+            let is_over = life.runs.iter().all(|run| run.wait_for(LONG).is_some());
+            assert!(is_over, "a managed member does not stop");
+        }
+    }
+
+    fn audit(&self, engine: &Engine, finished: bool) -> Step {
+        let (input, output) = self.topics(engine)?;
+        let (mut there, mut passed, mut last, mut disorder) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new(), None);
+        read_all(&input, |number, _| _ = there.insert(*number))?;
+        read_all(&output, |number, at| {
+            *passed.entry(*number).or_insert(0) += 1;
+            if last.insert(at.partition, *number).is_some_and(|before| before > *number) {
+                disorder = Some(*number);
+            }
+        })?;
+        let lost = self.acknowledged.iter().find(|number| !there.contains(number));
+        ensure(lost.is_none(), || format!("event {lost:?} was acknowledged, and is lost"))?;
+        if self.delivery != Delivery::AtLeastOnce {
+            let twice = passed.iter().find(|(_, times)| **times > 1);
+            ensure(twice.is_none(), || format!("{:?}: event {twice:?} was passed on twice", self.delivery))?;
+        }
+        match self.delivery {
+            Delivery::AtMostOnce => {
+                let handled = self.handled.lock().unwrap();
+                let twice = handled.iter().find(|(_, times)| **times > 1);
+                ensure(twice.is_none(), || format!("event {twice:?} was handled twice, at most once"))?;
+            }
+            Delivery::AtLeastOnce => {
+                let lost = there.iter().find(|number| !passed.contains_key(number));
+                ensure(!finished || lost.is_none(), || format!("event {lost:?} is never passed on, at least once"))?;
+            }
+            Delivery::ExactlyOnce => {
+                ensure(disorder.is_none(), || format!("event {disorder:?} was passed on out of order"))?;
+                let odd = passed.keys().find(|number| !there.contains(number));
+                ensure(odd.is_none(), || format!("event {odd:?} was passed on, and is lost itself"))?;
+                let lost = there.iter().find(|number| !passed.contains_key(number));
+                ensure(!finished || lost.is_none(), || format!("event {lost:?} is never passed on, exactly once"))?;
+            }
+        }
+        Ok(())
+    }
+}
