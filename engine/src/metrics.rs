@@ -221,7 +221,7 @@ pub struct QueueMetrics {
     pub name: String,
     /// Published messages that were not given out yet.
     pub unread: u64,
-    /// Messages that a worker has a lease on.
+    /// Messages that a worker has a lease on. One that ran out counts until a worker asks for messages.
     pub leased: u64,
     /// Messages that come again, now or after a delay.
     pub waiting: u64,

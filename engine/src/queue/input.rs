@@ -125,7 +125,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                 (consumer.consumed(), consumer.consumed().plus(consumer.lag()))
             }
             Self::Journal(replay, ..) => {
-                let next = replay.position(partition as u32).unwrap_or(u64::MAX);
+                let Some(next) = replay.position(partition as u32) else { return false };
                 (Sequence(next), Sequence(replay.published(partition)))
             }
         };
