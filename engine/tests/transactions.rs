@@ -289,6 +289,40 @@ fn what_is_too_large_is_refused_with_both_sizes() {
     assert!(matches!(bare.transaction().unwrap_err(), TransactionError::NoJournal));
 }
 
+/// As many as are taken, in one partition or in many, with times or without: the frame holds them, with the commit of a group
+/// that has a long name.
+#[test]
+fn what_is_taken_up_to_the_limit_fits_into_the_frame() {
+    for partitions in [1_usize, 7, 300] {
+        let engine = engine(&SimulatedDisk::new());
+        let input = engine.topic::<u64>("input").capacity(16).durable().create().unwrap();
+        let fixed = engine.topic::<u64>("fixed").partitions(partitions).capacity(8192).durable().create().unwrap();
+        let timed = engine.topic::<Message>("timed").partitions(partitions).max_message(40).timestamps().capacity(2048);
+        let timed = timed.durable().create().unwrap();
+        let mut member = input.group("g".repeat(200)).join().unwrap();
+        let mut producer = input.producer().create().unwrap();
+        for every in [1, 2, u32::MAX] {
+            producer.publish(|_| ()).unwrap();
+            let batch = member.poll(LONG).unwrap().unwrap();
+            let (mut full, mut taken) = (engine.transaction().unwrap(), 0_u32);
+            let refused = loop {
+                let to = taken % partitions as u32;
+                let took = match taken % every {
+                    0 => full.publish_to(&fixed, to, |event| *event = u64::MAX),
+                    _ => full.send(&timed, Record::new("").partition(to)),
+                };
+                match took {
+                    Ok(()) => taken += 1,
+                    Err(refused) => break refused,
+                }
+            };
+            assert!(matches!(refused, TransactionError::TooLarge { .. }), "{refused}");
+            let receipts = batch.commit_with(full).unwrap();
+            assert_eq!(receipts.iter().map(|receipt| receipt.len).sum::<usize>(), taken as usize);
+        }
+    }
+}
+
 /// Others publish around the transactions, and transactions cross: offsets stay in order, nothing is lost or doubled.
 #[test]
 fn transactions_and_producers_share_partitions() {
