@@ -163,6 +163,10 @@ impl<E> Durable<E> {
         PartitionId { topic: self.recorded().number, partition }
     }
 
+    fn reserves_at_once(&self) -> u64 {
+        reservation(self.capacity, self.journaling.syncs)
+    }
+
     /// How many partitions the journal knows.
     pub(crate) fn partitions(&self) -> usize {
         self.recorded().partitions as usize
@@ -178,7 +182,7 @@ impl<E> Durable<E> {
             let extent = self.journal().extent(id).unwrap_or_default();
             // What was reserved before a crash may have been issued.
             let next = extent.end.max(extent.reserved);
-            let reserved = reservation(next, self.capacity);
+            let reserved = next.saturating_add(self.reserves_at_once());
             frame.extent(id, crate::journal::Extent { reserved, ..extent });
             starts.push(next);
         }
@@ -223,7 +227,7 @@ impl<E: Send + Sync + 'static> Durable<E> {
         let stage = Stage::new(STAGE).journaler().start(Start::Earliest);
         let consumer = Some(partition.ring.join(stage)?);
         let positions = Arc::new(Positions::at(next));
-        let reserving = reservation(next, self.capacity);
+        let reserving = next.saturating_add(self.reserves_at_once());
         positions.reserved.store(reserving, std::sync::atomic::Ordering::Release);
         Ok(RingSource {
             id: self.id(partition.index),
@@ -233,6 +237,7 @@ impl<E: Send + Sync + 'static> Durable<E> {
             positions,
             reserving,
             reserves: None,
+            reserves_at_once: self.reserves_at_once(),
             capacity: self.capacity,
             drained: None,
             noted: next,

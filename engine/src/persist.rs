@@ -1,6 +1,7 @@
 //! How events become bytes in a journal, and events again.
 
 use crate::clock::Timestamp;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// What a durable topic carries. Plain data is it without a word: every type that is zerocopy's `IntoBytes`, `FromBytes` and
 /// `Immutable`; so is [`Message`](crate::Message). For any other type of yours, say how.
@@ -52,7 +53,29 @@ pub trait Persist: Send + Sync + Sized + 'static {
     fn time(&self) -> Option<Timestamp> {
         None
     }
+
+    /// Where events are their own bytes and bear no time: how many of them become bytes at once, and again events.
+    #[doc(hidden)]
+    fn plain() -> Option<Plain<Self>> {
+        None
+    }
 }
+
+/// Events that are their own bytes, many at once.
+#[doc(hidden)]
+pub struct Plain<E> {
+    pub(crate) write: fn(&[E], &mut Vec<u8>),
+    /// The events where they stand; none if the bytes are no number of events, or do not stand where events can.
+    pub(crate) view: fn(&[u8]) -> Option<&[E]>,
+}
+
+impl<E> Clone for Plain<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Plain<E> {}
 
 /// Bytes in the journal that are no event of the topic, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +102,17 @@ where
     fn size() -> Option<usize> {
         Some(size_of::<Self>())
     }
+
+    fn plain() -> Option<Plain<Self>> {
+        // Of an event without bytes nobody can say how many there are.
+        (size_of::<Self>() > 0).then_some(Plain {
+            write: |events, out| out.extend_from_slice(events.as_bytes()),
+            view: |bytes| {
+                let count = bytes.len().checked_div(size_of::<Self>())?;
+                <[Self]>::ref_from_bytes_with_elems(bytes, count).ok()
+            },
+        })
+    }
 }
 
 /// [`Persist`] of a type that is only known where the topic is built.
@@ -88,6 +122,7 @@ pub(crate) struct Persistence<E> {
     pub(crate) time: fn(&E) -> Option<Timestamp>,
     pub(crate) layout: fn() -> String,
     pub(crate) size: Option<usize>,
+    pub(crate) plain: Option<Plain<E>>,
 }
 
 impl<E> Clone for Persistence<E> {
@@ -100,6 +135,28 @@ impl<E> Copy for Persistence<E> {}
 
 impl<E: Persist> Persistence<E> {
     pub(crate) fn of() -> Self {
-        Self { write: E::write, read: E::read, time: E::time, layout: E::layout, size: E::size() }
+        Self { write: E::write, read: E::read, time: E::time, layout: E::layout, size: E::size(), plain: E::plain() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_data_is_seen_where_it_stands_if_it_can_stand_there() {
+        let plain = <[u64; 2]>::plain().expect("it is plain data");
+        let (events, mut bytes) = ([[1_u64, 2], [3, 4]], Vec::new());
+        (plain.write)(&events, &mut bytes);
+        assert_eq!(bytes, [1_u64, 2, 3, 4].map(u64::to_le_bytes).concat());
+        let mut room = [0_u64; 9];
+        let room = room.as_mut_bytes();
+        for shift in 0..16 {
+            room[shift..shift + 32].copy_from_slice(&bytes);
+            let seen = (plain.view)(&room[shift..shift + 32]);
+            assert_eq!(seen, shift.is_multiple_of(align_of::<u64>()).then_some(&events[..]));
+        }
+        assert_eq!((plain.view)(&room[..31]), None);
+        assert!(<()>::plain().is_none(), "nobody can say how many there are");
     }
 }

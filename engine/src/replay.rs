@@ -165,6 +165,7 @@ struct Part<E, K: Producers> {
     mode: Mode<E, K>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one for each partition that is read")]
 enum Mode<E, K: Producers> {
     /// Reads the journal; the gate has joined the ring, or not yet.
     Journal(Reader, Option<Consumer<E, K>>),
@@ -369,9 +370,35 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 }
                 let mut at_end = false;
                 let gate = joined.as_ref().map(seam);
+                if reader.position() > part.next {
+                    // A panic of `each` has kept the rest of some events from it.
+                    let again = durable.journal().reader(durable.id(number), From::Offset(part.next), *visible);
+                    *reader = again.map_err(from_journal)?;
+                }
                 while read < most {
                     if gate.is_some_and(|gate| reader.position() >= gate) {
                         break;
+                    }
+                    if let Some(plain) = durable.persistence.plain
+                        && let Some((first, bytes)) =
+                            reader.alike(size_of::<E>(), most - read, gate.unwrap_or(u64::MAX)).map_err(from_journal)?
+                    {
+                        let mut offset = first;
+                        let mut give = |event: &E| {
+                            part.next = offset + 1;
+                            each(event, At::new(number, offset, false));
+                            (offset, read) = (offset + 1, read + 1);
+                        };
+                        if let Some(events) = (plain.view)(bytes) {
+                            events.iter().for_each(give);
+                            continue;
+                        }
+                        for bytes in bytes.chunks_exact(size_of::<E>()) {
+                            // They have the size, and that is all that plain data can lack.
+                            let _ = (durable.persistence.read)(event, bytes);
+                            give(event);
+                        }
+                        continue;
                     }
                     let Some(record) = reader.next().map_err(from_journal)? else {
                         at_end = true;
@@ -511,6 +538,31 @@ mod tests {
             replay.read(Duration::from_millis(100), |tick, at| seen.push((at.offset, *tick))).unwrap();
         }
         seen
+    }
+
+    #[test]
+    fn what_a_panic_has_kept_from_the_reader_comes_again() {
+        let engine = Engine::builder().journal_in(SimulatedDisk::new()).build().unwrap();
+        let ticks = engine.topic::<u64>("ticks").single_producer().capacity(256).durable().create().unwrap();
+        let mut producer = ticks.producer().acknowledge(crate::Level::Durable).create().unwrap();
+        let mut replay = ticks.replay("tape").open().unwrap();
+        producer.publish_batch(100, |index, tick| *tick = index as u64).unwrap();
+        // Further behind than a quarter of the ring, so from the journal.
+        let mut seen = Vec::new();
+        let mut read = |panic_at: Option<u64>, seen: &mut Vec<(u64, u64)>| {
+            let each = |tick: &u64, at: At| {
+                seen.push((at.offset, *tick));
+                assert!(panic_at != Some(*tick), "told to");
+            };
+            let reading = std::panic::AssertUnwindSafe(|| replay.read(Duration::from_secs(30), each));
+            std::panic::catch_unwind(reading).is_err()
+        };
+        assert!(read(Some(3), &mut seen) && read(Some(4), &mut seen));
+        let until = Instant::now() + Duration::from_secs(30);
+        while seen.len() < 100 && Instant::now() < until {
+            assert!(!read(None, &mut seen));
+        }
+        assert_eq!(seen, (0..100).map(|number| (number, number)).collect::<Vec<_>>());
     }
 
     #[test]

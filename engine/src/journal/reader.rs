@@ -6,7 +6,6 @@ use super::format::{Entry, FRAME_HEADER, FrameKind, PartitionId, SEGMENT_HEAD, k
 use super::recovery::unpack_frame;
 use super::segment::{Segment, Window};
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -64,12 +63,13 @@ pub struct Reader {
     window: Window,
     /// The last payload, if it was packed; if not, it is read where it stands in the window.
     payload: Option<Vec<u8>>,
-    /// Parts of the payload that are still to be given.
+    /// The part of the payload that is being given, and those behind it: the next one is last.
+    run: Pending,
     runs: Vec<Pending>,
 }
 
 /// Records that are still to be given: where they stand, and what is known of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Pending {
     /// Where its frame stands in the segment.
     frame: u64,
@@ -79,6 +79,15 @@ struct Pending {
     timed: bool,
     next: u64,
     count: u32,
+    time: u64,
+}
+
+/// A record in what is held.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    begin: usize,
+    end: usize,
+    /// Its own time, or that of the frame.
     time: u64,
 }
 
@@ -139,6 +148,7 @@ impl Reader {
             previous: None,
             window,
             payload: None,
+            run: Pending::default(),
             runs: Vec::new(),
         })
     }
@@ -161,37 +171,99 @@ impl Reader {
     #[expect(clippy::should_implement_trait, reason = "lends: the record borrows from the reader")]
     #[inline]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, ReplayError> {
+        let place = match self.step() {
+            Some(place) => place,
+            None => match self.look()? {
+                Some(place) => place,
+                None => return Ok(None),
+            },
+        };
+        let (offset, written) = (self.run.next - 1, self.run.time);
+        (self.next, self.from) = (offset + 1, 0);
+        let bytes = &self.held()[place.begin..place.end];
+        Ok(Some(Record { offset, time: place.time, written, bytes }))
+    }
+
+    /// What the runs lie in.
+    #[inline]
+    fn held(&self) -> &[u8] {
+        match &self.payload {
+            Some(unpacked) => unpacked,
+            None => self.window.held(),
+        }
+    }
+
+    /// Takes the next record of the run, if it has one that is to be given.
+    #[inline]
+    fn step(&mut self) -> Option<Place> {
+        if self.run.count == 0 {
+            return None;
+        }
+        let place = self.run.place(self.held())?;
+        if self.run.next < self.next || place.time < self.from {
+            return None;
+        }
+        self.run.pass(place);
+        Some(place)
+    }
+
+    /// The next record that is to be given, wherever it stands: of this run, of another one, in a later frame.
+    #[inline(never)]
+    fn look(&mut self) -> Result<Option<Place>, ReplayError> {
         loop {
-            while let Some(run) = self.runs.last_mut() {
-                if run.count == 0 {
-                    self.runs.pop();
-                    continue;
-                }
-                let held = self.payload.as_deref().unwrap_or_else(|| self.window.held());
-                let Some((place, own)) = run.step(held) else {
-                    let frame = run.frame;
-                    return Err(self.broken(frame));
+            while self.run.count > 0 {
+                let Some(place) = self.run.place(self.held()) else {
+                    return Err(self.broken());
                 };
-                let (offset, written) = (run.next - 1, run.time);
-                let time = own.unwrap_or(written);
-                if offset < self.next || time < self.from {
-                    continue;
+                let is_wanted = self.run.next >= self.next && place.time >= self.from;
+                self.run.pass(place);
+                if is_wanted {
+                    return Ok(Some(place));
                 }
-                (self.next, self.from) = (offset + 1, 0);
-                let held = self.payload.as_deref().unwrap_or_else(|| self.window.held());
-                return Ok(Some(Record { offset, time, written, bytes: &held[place] }));
             }
-            if !self.load()? {
-                return Ok(None);
+            match self.runs.pop() {
+                Some(run) => self.run = run,
+                None if self.load()? => {}
+                None => return Ok(None),
             }
         }
     }
 
+    /// The records that come next, at most so many and all below `before`, if each has `size` bytes and no time: the
+    /// first one's offset, and all bytes. None where [`next`](Self::next) must be asked.
+    pub(crate) fn alike(&mut self, size: usize, most: usize, before: u64) -> Result<Option<(u64, &[u8])>, ReplayError> {
+        if self.run.count == 0 {
+            match self.runs.pop() {
+                Some(run) => self.run = run,
+                None if self.load()? => self.run = self.runs.pop().unwrap_or_default(),
+                None => return Ok(None),
+            }
+        }
+        let run = self.run;
+        let is_alike = run.fixed.is_some_and(|fixed| fixed as usize == size) && !run.timed;
+        if !is_alike || size == 0 || run.next < self.next || run.time < self.from {
+            return Ok(None);
+        }
+        let count = u64::from(run.count).min(most as u64).min(before.saturating_sub(run.next)) as usize;
+        let end = count.checked_mul(size).and_then(|len| run.at.checked_add(len)).filter(|end| *end <= run.end);
+        let Some(end) = end.filter(|end| *end > run.at && *end <= self.held().len()) else { return Ok(None) };
+        (self.run.at, self.run.next, self.run.count) = (end, run.next + count as u64, run.count - count as u32);
+        (self.next, self.from) = (self.run.next, 0);
+        Ok(Some((run.next, &self.held()[run.at..end])))
+    }
+
     /// What is left of a run that is not as long as it says.
     #[cold]
-    fn broken(&mut self, at: u64) -> ReplayError {
-        self.runs.clear();
+    fn broken(&mut self) -> ReplayError {
+        let at = self.run.frame;
+        self.forget();
         ReplayError::Damaged { segment: self.segment.header.number, at, what: Malformed::Entry }
+    }
+
+    /// Nothing more is given of what was loaded.
+    fn forget(&mut self) {
+        self.run.count = 0;
+        self.runs.clear();
     }
 
     /// Loads the next frame that has records of the partition; false if none is visible yet.
@@ -296,14 +368,14 @@ impl Reader {
 }
 
 impl Pending {
-    /// Where in `held` the next record's bytes stand, and its own time.
+    /// Where in `held` the next record's bytes stand; none if the run is not as long as it says.
     #[inline]
-    fn step(&mut self, held: &[u8]) -> Option<(Range<usize>, Option<u64>)> {
+    fn place(&self, held: &[u8]) -> Option<Place> {
         let mut left = held.get(self.at..self.end)?;
-        let mut time = None;
+        let mut time = self.time;
         if self.timed {
             let (own, rest) = left.split_first_chunk()?;
-            (time, left) = (Some(u64::from_le_bytes(*own)), rest);
+            (time, left) = (u64::from_le_bytes(*own), rest);
         }
         let len = match self.fixed {
             Some(size) => size,
@@ -315,7 +387,12 @@ impl Pending {
         };
         let begin = self.end - left.len();
         let end = begin.checked_add(len as usize).filter(|end| *end <= self.end)?;
-        (self.at, self.next, self.count) = (end, self.next + 1, self.count - 1);
-        Some((begin..end, time))
+        Some(Place { begin, end, time })
+    }
+
+    /// Goes on behind a record.
+    #[inline]
+    fn pass(&mut self, place: Place) {
+        (self.at, self.next, self.count) = (place.end, self.next + 1, self.count - 1);
     }
 }

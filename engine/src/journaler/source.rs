@@ -85,6 +85,7 @@ pub(crate) struct RingSource<E, K: Producers> {
     /// Asked for, durable or not.
     pub(crate) reserving: u64,
     pub(crate) reserves: Option<u64>,
+    pub(crate) reserves_at_once: u64,
     pub(crate) capacity: u64,
     /// Up to where it was read and not written yet.
     pub(crate) drained: Option<u64>,
@@ -95,9 +96,10 @@ pub(crate) struct RingSource<E, K: Producers> {
     pub(crate) ahead: VecDeque<(u64, u64)>,
 }
 
-/// How many offsets are reserved at once, at least.
-pub(crate) fn reservation(next: u64, capacity: u64) -> u64 {
-    next.saturating_add((capacity * 8).max(1 << 16))
+/// How many offsets are reserved at once. Each reservation needs a sync: where there are no others it would make who only
+/// writes wait for the disk, so those are rare.
+pub(crate) fn reservation(capacity: u64, syncs: bool) -> u64 {
+    (capacity * 8).max(if syncs { 1 << 16 } else { 1 << 24 })
 }
 
 impl<E, K: Producers> RingSource<E, K> {
@@ -135,31 +137,44 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         let room = self.room();
         let Some(consumer) = &mut self.consumer else { return };
         let from = consumer.consumed();
-        let Persistence { write, time, size, .. } = self.persistence;
+        let Persistence { write, time, size, plain, .. } = self.persistence;
         let mut end = from.0;
         let mut is_over = false;
         match consumer.poll(room) {
             Ok(mut batch) => {
                 let mut ahead = self.ahead.iter().peekable();
                 let marks = self.partition.marks_if_any();
-                for (offset, event) in &mut batch {
-                    while ahead.next_if(|(_, end)| *end <= offset.0).is_some() {}
-                    if ahead.peek().is_some_and(|(first, _)| *first <= offset.0) {
+                let is_bare = ahead.peek().is_none() && marks.is_none() && self.partition.times.is_none();
+                let many = if is_bare { plain.zip(size) } else { None };
+                if let Some(((plain, size), (head, tail))) = many.zip(K::slices(&batch)) {
+                    let mut most = budget.saturating_sub(frame.len()) / size + 1;
+                    for events in [head, tail] {
+                        let events = &events[..events.len().min(most)];
+                        frame.fixed_run(self.id, end, events.len(), size, |out| (plain.write)(events, out));
+                        end += events.len() as u64;
+                        most -= events.len();
+                    }
+                    batch.pass_over_to(Sequence(end));
+                } else {
+                    for (offset, event) in &mut batch {
+                        while ahead.next_if(|(_, end)| *end <= offset.0).is_some() {}
+                        if ahead.peek().is_some_and(|(first, _)| *first <= offset.0) {
+                            end = offset.0 + 1;
+                            continue;
+                        }
+                        let at = time(event).map(|at| at.as_nanos());
+                        let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
+                        match size {
+                            Some(size) => frame.fixed_with(self.id, offset.0, at, size, |out| write(event, out)),
+                            None => frame.record_with(self.id, offset.0, at, |out| write(event, out)),
+                        }
+                        if let Some(mark) = marks.and_then(|marks| marks.get(offset.0)) {
+                            touched.note(ledgers, mark, self.id.partition, offset.0);
+                        }
                         end = offset.0 + 1;
-                        continue;
-                    }
-                    let at = time(event).map(|at| at.as_nanos());
-                    let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
-                    match size {
-                        Some(size) => frame.fixed_with(self.id, offset.0, at, size, |out| write(event, out)),
-                        None => frame.record_with(self.id, offset.0, at, |out| write(event, out)),
-                    }
-                    if let Some(mark) = marks.and_then(|marks| marks.get(offset.0)) {
-                        touched.note(ledgers, mark, self.id.partition, offset.0);
-                    }
-                    end = offset.0 + 1;
-                    if frame.len() >= budget {
-                        break;
+                        if frame.len() >= budget {
+                            break;
+                        }
                     }
                 }
                 let read = batch.position();
@@ -176,8 +191,8 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
             self.consumer = None;
             return;
         }
-        if end + self.capacity * 4 > self.reserving {
-            self.reserving = reservation(end, self.capacity);
+        if end.saturating_add(self.reserves_at_once / 2) > self.reserving {
+            self.reserving = end.saturating_add(self.reserves_at_once);
             self.reserves = Some(self.reserving);
             writer.reserve(frame, self.id, self.reserving);
         }

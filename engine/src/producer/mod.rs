@@ -16,7 +16,7 @@ use crate::rate::Limiter;
 use crate::receipt::{BatchReceipt, Level, Receipt};
 use crate::record::Record;
 use crate::topic::Inner;
-use slipring_ring::{Builder, Kind, Multi, Wait};
+use slipring_ring::{Batch, Builder, Kind, Multi, Wait};
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +34,10 @@ pub trait Producers: Kind {
     /// The producer to lend: the only one, or a clone.
     #[doc(hidden)]
     fn take<E>(spare: &mut Option<slipring_ring::Producer<E, Self>>) -> Option<slipring_ring::Producer<E, Self>>;
+
+    /// What is left of a batch as slices, if all of its slots have events that stand one behind the other.
+    #[doc(hidden)]
+    fn slices<'b, E>(batch: &'b Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])>;
 }
 
 /// Publishes events of type `E` into one topic. They are written in place: nothing is allocated or moved.

@@ -27,7 +27,7 @@ use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
 use crate::threads::Threads;
 use crate::transform::TransformBuilder;
-use slipring_ring::{BuildError, Builder, Consumer, Multi, Single};
+use slipring_ring::{Batch, BuildError, Builder, Consumer, Multi, Single};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -541,6 +541,10 @@ impl Producers for Single {
     fn take<E>(spare: &mut Option<slipring_ring::Producer<E, Self>>) -> Option<slipring_ring::Producer<E, Self>> {
         spare.take()
     }
+
+    fn slices<'b, E>(batch: &'b Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])> {
+        Some(batch.slices())
+    }
 }
 
 impl Producers for Multi {
@@ -552,5 +556,9 @@ impl Producers for Multi {
 
     fn take<E>(spare: &mut Option<slipring_ring::Producer<E, Self>>) -> Option<slipring_ring::Producer<E, Self>> {
         spare.clone()
+    }
+
+    fn slices<'b, E>(_: &'b Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])> {
+        None
     }
 }

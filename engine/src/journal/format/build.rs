@@ -66,8 +66,12 @@ impl FrameBuilder {
     }
 
     /// A record; consecutive ones of a partition share a head.
+    #[inline]
     pub fn record(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, bytes: &[u8]) {
-        self.record_with(partition, offset, time, |out| out.extend_from_slice(bytes));
+        self.begin(partition, offset, time, None);
+        self.payload.reserve(4 + bytes.len());
+        self.payload.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.payload.extend_from_slice(bytes);
     }
 
     /// A record whose bytes are appended by `fill`, which must only append.
@@ -89,6 +93,7 @@ impl FrameBuilder {
     }
 
     /// A record of a partition whose records are all of one size, which is then written once a run.
+    #[inline]
     pub fn fixed(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, bytes: &[u8]) {
         self.begin(partition, offset, time, Some(bytes.len() as u32));
         self.payload.extend_from_slice(bytes);
@@ -107,8 +112,32 @@ impl FrameBuilder {
         fill(&mut self.payload);
     }
 
+    /// So many records without times, from `offset` on: their bytes, one behind the other, are appended by `fill`.
+    pub(crate) fn fixed_run(
+        &mut self,
+        partition: PartitionId,
+        offset: u64,
+        count: usize,
+        size: usize,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if count > 0 {
+            self.run(partition, offset, count as u32, Some(size as u32), false);
+            fill(&mut self.payload);
+        }
+    }
+
+    #[inline]
     fn begin(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, fixed: Option<u32>) {
-        let timed = time.is_some();
+        self.run(partition, offset, 1, fixed, time.is_some());
+        if let Some(time) = time {
+            self.payload.extend_from_slice(&time.to_le_bytes());
+        }
+    }
+
+    /// Goes on with the open run, if these records do, or begins one.
+    #[inline]
+    fn run(&mut self, partition: PartitionId, offset: u64, count: u32, fixed: Option<u32>, timed: bool) {
         match &mut self.open {
             Some(open)
                 if open.partition == partition
@@ -116,19 +145,19 @@ impl FrameBuilder {
                     && open.fixed == fixed
                     && open.timed == timed =>
             {
-                open.count += 1;
+                open.count += count;
             }
-            _ => {
-                self.close();
-                let at = self.payload.len();
-                self.payload.resize(at + RUN, 0);
-                self.open = Some(OpenRun { at, partition, first: offset, count: 1, fixed, timed });
-                self.entries += 1;
-            }
+            _ => self.open(OpenRun { at: 0, partition, first: offset, count, fixed, timed }),
         }
-        if let Some(time) = time {
-            self.payload.extend_from_slice(&time.to_le_bytes());
-        }
+    }
+
+    #[cold]
+    fn open(&mut self, run: OpenRun) {
+        self.close();
+        let at = self.payload.len();
+        self.payload.resize(at + RUN, 0);
+        self.open = Some(OpenRun { at, ..run });
+        self.entries += 1;
     }
 
     fn close(&mut self) {

@@ -84,6 +84,21 @@ mod tests {
     }
 
     #[test]
+    fn many_records_at_once_are_the_bytes_of_one_by_one() {
+        let (mut one_by_one, mut at_once) = (FrameBuilder::new(), FrameBuilder::new());
+        one_by_one.fixed(P, 6, None, b"four");
+        at_once.fixed(P, 6, None, b"four");
+        for (offset, bytes) in [(7, b"size"), (8, b"each"), (20, b"gaps"), (21, b"too.")] {
+            one_by_one.fixed(P, offset, None, bytes);
+        }
+        at_once.fixed_run(P, 7, 2, 4, |out| out.extend_from_slice(b"sizeeach"));
+        at_once.fixed_run(P, 9, 0, 4, |_| unreachable!("nothing is no run"));
+        at_once.fixed_run(P, 20, 2, 4, |out| out.extend_from_slice(b"gapstoo."));
+        assert_eq!(at_once.entries(), one_by_one.entries());
+        assert_eq!(at_once.payload(), one_by_one.payload());
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_header_is_seen() {
         let id = [7; 16];
         let header = FrameHeader {
