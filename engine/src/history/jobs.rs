@@ -1,7 +1,7 @@
 //! Workers of a queue: leases that are acked, renewed, given back, lost, left, and taken up again in another life; and
 //! messages that die of it, and are sent back or forgotten.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all};
+use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all, settle};
 use crate::{
     Clock, DeadLetter, Engine, Lease, LeaseError, Level, ManualClock, Order, Producer, Queue, QueueBuilder, Receipt,
     Ticket, Timestamp, Topic, Worker,
@@ -119,12 +119,7 @@ impl Jobs {
     }
 
     fn settle(&mut self) -> Step {
-        let Some(life) = &mut self.life else { return Ok(()) };
-        for (number, receipt) in life.pending.drain(..) {
-            receipt.wait(Level::Durable).map_err(power)?;
-            self.known.sent.insert(number);
-        }
-        Ok(())
+        self.life.as_mut().map_or(Ok(()), |life| settle(&mut life.pending, &mut self.known.sent))
     }
 
     fn handle(&mut self, (number, until, mut lease): (u64, Timestamp, Lease<u64>), dice: &mut Dice) -> Step {

@@ -1,10 +1,8 @@
 //! Members on threads of their own that publish what comes of their batches, under each kind of delivery: handlers that
 //! fail, panic, and take so long that their member is fenced.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all};
-use crate::{
-    Delivery, Engine, GroupRun, Level, ManualClock, MemberEnd, OnError, Producer, Receipt, Topic, Transaction,
-};
+use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all, settle};
+use crate::{Delivery, Engine, GroupRun, ManualClock, MemberEnd, OnError, Producer, Receipt, Topic, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -104,12 +102,7 @@ impl Managed {
     }
 
     fn settle(&mut self) -> Step {
-        let Some(life) = &mut self.life else { return Ok(()) };
-        for (number, receipt) in life.pending.drain(..) {
-            receipt.wait(Level::Durable).map_err(power)?;
-            self.acknowledged.insert(number);
-        }
-        Ok(())
+        self.life.as_mut().map_or(Ok(()), |life| settle(&mut life.pending, &mut self.acknowledged))
     }
 }
 

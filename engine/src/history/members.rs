@@ -1,8 +1,8 @@
 //! Members of a group that join, leave, and stall until they are fenced and commit too late.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all};
+use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all, settle};
 use crate::TransactionError;
-use crate::{CommitError, Engine, GroupBatch, GroupError, Level, ManualClock, Member, Producer, Receipt, Topic};
+use crate::{CommitError, Engine, GroupBatch, GroupError, ManualClock, Member, Producer, Receipt, Topic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -175,12 +175,7 @@ impl Members {
     }
 
     fn settle(&mut self) -> Step {
-        let Some(life) = &mut self.life else { return Ok(()) };
-        for (number, receipt) in life.pending.drain(..) {
-            receipt.wait(Level::Durable).map_err(power)?;
-            self.acknowledged.insert(number);
-        }
-        Ok(())
+        self.life.as_mut().map_or(Ok(()), |life| settle(&mut life.pending, &mut self.acknowledged))
     }
 }
 

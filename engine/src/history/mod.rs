@@ -11,7 +11,8 @@ mod senders;
 
 use crate::journal::simulated::{Fault, SimulatedDisk};
 use crate::journal::{Options, Sabotage};
-use crate::{Delivery, Engine, ManualClock, Order, Replay, Topic, TopicError};
+use crate::{Delivery, Engine, Level, ManualClock, Order, Receipt, Replay, Topic, TopicError};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -79,6 +80,15 @@ fn read_all<E: Send + Sync + 'static>(topic: &Topic<E>, mut each: impl FnMut(&E,
             Some(_) => {}
         }
     }
+}
+
+/// Waits until these are durable: from then on they are acknowledged.
+fn settle(pending: &mut Vec<(u64, Receipt)>, acknowledged: &mut BTreeSet<u64>) -> Step {
+    for (number, receipt) in pending.drain(..) {
+        receipt.wait(Level::Durable).map_err(power)?;
+        acknowledged.insert(number);
+    }
+    Ok(())
 }
 
 const LONG: Duration = Duration::from_secs(60);
