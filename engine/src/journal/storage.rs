@@ -81,6 +81,16 @@ fn sync_dir(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
+/// A child that the program is about to start has the file, too, until it runs its own program: closing the file would leave
+/// the lock to it for that long.
+struct Locked(fs::File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
 impl Storage for Disk {
     fn name(&self) -> String {
         self.path.display().to_string()
@@ -105,7 +115,7 @@ impl Storage for Disk {
         })?;
         file.set_len(0)?;
         (&file).write_all(format!("process {}\n", std::process::id()).as_bytes())?;
-        Ok(Box::new(file))
+        Ok(Box::new(Locked(file)))
     }
 
     fn lock_holder(&self) -> String {
@@ -211,5 +221,21 @@ impl File for fs::File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_the_file_too_does_not_keep_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let lock = disk.lock().unwrap();
+        assert_eq!(disk.lock().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let _as_a_child_has_it = lock.downcast_ref::<Locked>().unwrap().0.try_clone().unwrap();
+        drop(lock);
+        assert!(disk.lock().is_ok());
     }
 }
