@@ -20,6 +20,8 @@ pub struct Core<E, K: Kind> {
     pub(crate) gates: Gates,
     /// Rung when something is published.
     pub(crate) bell: Arc<Bell>,
+    /// Rung by the end alone.
+    pub(crate) end_bell: Bell,
     pub(crate) closing: Closing,
     /// So many of the last events stay readable for whoever joins.
     pub(crate) retain: u64,
@@ -52,6 +54,7 @@ impl<E, K: Kind> Core<E, K> {
             positions: K::start(first),
             gates: Gates::new(),
             bell: Arc::new(Bell::new()),
+            end_bell: Bell::new(),
             closing: Closing::new(),
             retain: retain as u64,
             first,
@@ -103,6 +106,7 @@ impl<E, K: Kind> Core<E, K> {
         if self.closing.advance(phase, failure) && !fault("close wakes nobody") {
             self.bell.mark_closed();
             self.bell.ring();
+            self.end_bell.ring();
             for member in lock(&self.members).iter() {
                 member.bell.ring();
             }

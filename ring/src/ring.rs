@@ -2,15 +2,17 @@
 
 use crate::access::{Exclusive, Shared};
 use crate::batch::Batch;
+use crate::bell::Waiter;
 use crate::closing::{Closed, Phase};
 use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::error::{BuildError, StageError};
+use crate::fence;
 use crate::join::Role;
 use crate::kind::Kind;
 use crate::managed::{Events, Handler, Spans, Threads};
 use crate::memory::MemoryReport;
-use crate::ordering::FOLLOW;
+use crate::ordering::{ARM_FENCE, FOLLOW};
 use crate::report::{Ending, Positions, Report, StagePosition, StageReport};
 use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::stage::{Stage, StageState};
@@ -299,6 +301,28 @@ impl<E, K: Kind> Ring<E, K> {
     /// Why the ring takes or gives nothing more; none while it is open.
     pub fn closed(&self) -> Option<Closed> {
         self.core.closing.reason()
+    }
+
+    /// Arms `waiter` to be woken with `token` when the ring ends, and by nothing else. For whoever has no consumer in it:
+    /// [`Consumer::arm_for_end`] hears of an eviction as well. False if the ring has ended already:
+    /// [`closed`](Self::closed) says how.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Waiter};
+    /// let (mut producer, ring) = Builder::single(8, u64::default).build()?;
+    /// let waiter = Waiter::new();
+    /// assert!(ring.arm_for_end(&waiter, 7));
+    /// producer.publish(|event| *event = 42)?;
+    /// assert!(!waiter.take(|_| ()), "an event wakes nobody");
+    /// ring.close();
+    /// waiter.park(None, |token| assert_eq!(token, 7));
+    /// assert!(!ring.arm_for_end(&waiter, 7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn arm_for_end(&self, waiter: &Waiter, token: usize) -> bool {
+        self.core.end_bell.arm(waiter, token);
+        fence::heavy_at(&ARM_FENCE);
+        self.core.closing.phase() == Phase::Open
     }
 
     /// Takes nothing more. Consumers read what was published before, and are told then.

@@ -88,9 +88,6 @@ pub(super) fn listed(partitions: &[TopicPartition]) -> String {
     }
 }
 
-/// How long a member sleeps beside what is paused and still in the journal, before it looks whether that has ended.
-const LOOK: Duration = Duration::from_millis(50);
-
 /// What a poll comes to.
 pub(super) enum Next {
     Source(usize),
@@ -203,11 +200,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             if is_read || self.link.stopped.load(Ordering::Acquire) {
                 return Ok(Next::Over);
             }
-            let mut soon = None;
             if self.hands.iter().flatten().any(|hand| hand.paused) {
-                if !self.arm_paused(&Arc::clone(&self.link.waiter), Watch::WAKE) && !now {
-                    soon = Some(Instant::now() + LOOK).filter(|soon| deadline.is_none_or(|deadline| *soon < deadline));
-                }
+                self.arm_paused(&Arc::clone(&self.link.waiter), Watch::WAKE);
                 if self.is_over_but_for_pauses()? {
                     return Ok(Next::Nothing);
                 }
@@ -215,9 +209,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             let Self { group, settings, hands, watch, link, .. } = self;
             let by = settings.looking(group);
             let mut look = Look { hands, link, by, told: None };
-            let found = watch.next(&mut look, now, soon.or(deadline));
+            let found = watch.next(&mut look, now, deadline);
             match (found, look.told) {
-                (Found::Nothing, _) if soon.is_some() => {}
                 (Found::Source(source), None) => return Ok(Next::Source(source)),
                 (Found::Source(source), Some(Told::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
                 // The group is about to tell.
@@ -233,13 +226,16 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// Nobody rings for the events of what is paused, only for its end. False if nobody rings for the end of some.
-    fn arm_paused(&mut self, waiter: &Waiter, token: usize) -> bool {
-        let mut all = true;
+    /// Nobody rings for the events of what is paused, only for its end.
+    fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
         for hand in self.hands.iter_mut().flatten().filter(|hand| hand.paused) {
-            match &mut hand.feed {
-                Feed::Ring(consumer) => _ = consumer.arm_for_end(waiter, token),
-                Feed::Journal(_) => all = false,
+            let hears = match &mut hand.feed {
+                Feed::Ring(consumer) => consumer.arm_for_end(waiter, token),
+                Feed::Journal(_) => false,
+            };
+            // It has no place in the ring, or was evicted from it.
+            if !hears {
+                hand.partition.ring.arm_for_end(waiter, token);
             }
         }
         all

@@ -6,7 +6,7 @@ use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
 use slipring::{
     At, Clock, Engine, GroupError, Level, ManualClock, Member, Producer, StartAt, SubscribeError, Topic, TopicError,
-    TopicPartition,
+    TopicPartition, Wait,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -547,4 +547,53 @@ fn what_a_crash_leaves_out_is_no_lag() {
     assert_eq!((engine.groups()[0].lag(), member.lag(&partition(0)).unwrap()), (0, 0));
     drop((member, producer));
     end(engine);
+}
+
+/// How often this thread has gone to sleep.
+#[cfg(target_os = "linux")]
+fn sleeps() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// It looked every 50 ms whether the topic had ended.
+#[test]
+#[cfg(target_os = "linux")]
+fn who_pauses_what_is_in_the_journal_sleeps_until_the_end() {
+    let disk = SimulatedDisk::new();
+    {
+        let engine = engine(&disk);
+        let topic = numbers(&engine, 2);
+        drop(topic.group("sums").join().unwrap());
+        publish(&mut topic.producer().create().unwrap(), 0, 0..500);
+        end(engine);
+    }
+    let engine = engine(&disk);
+    let topic = numbers(&engine, 2);
+    let wait = Wait::spin_then_park().spins(0).yields(0);
+    let mut member = topic.group("sums").wait(wait).join().unwrap();
+    drop(member.poll(LONG).unwrap());
+    member.pause(&partition(0)).unwrap();
+    assert!(engine.groups()[0].partition("numbers", 0).unwrap().behind, "it reads the journal");
+    let (told, waits) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        let before = sleeps();
+        assert!(member.poll(Duration::from_millis(600)).unwrap().unwrap().is_empty());
+        assert!(sleeps() - before < 6, "{} sleeps in 600 ms", sleeps() - before);
+        // Partition 1, in the ring, is read as ever, and the end of both wakes it.
+        told.send(()).unwrap();
+        assert_eq!(read(&mut member, 1), [(1, 7)]);
+        let begun = Instant::now();
+        assert!(member.poll(LONG).unwrap().unwrap().is_empty(), "nothing but what is paused is left");
+        assert!(begun.elapsed() < LONG, "the end wakes it");
+        member.resume(&partition(0)).unwrap();
+        assert!(of(&read(&mut member, 500), 0).into_iter().eq(0..500));
+        assert!(member.poll(LONG).unwrap().is_none());
+    });
+    waits.recv().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    publish(&mut producer, 1, 7..8);
+    topic.close();
+    reading.join().unwrap();
 }

@@ -120,6 +120,23 @@ fn who_wants_no_events_hears_of_the_end() {
     model_of_sleep(All, "the end wakes a waiter that is armed for nothing else", || hears_of(|ring| ring.close()));
 }
 
+/// The same for somebody without a consumer.
+/// Allowed and forbidden as before.
+#[test]
+fn who_has_no_consumer_hears_of_the_end() {
+    model_of_sleep(All, "the end wakes a waiter that has no consumer", || {
+        let (_producer, ring) = single(1, &[]);
+        let other = ring.clone();
+        let ending = thread::spawn(move || other.close());
+        let waiter = Waiter::new();
+        if ring.arm_for_end(&waiter, 0) {
+            waiter.park(None, |_| ());
+        }
+        assert!(ring.closed().is_some());
+        ending.join().unwrap();
+    });
+}
+
 /// The same, and its consumer is evicted.
 /// Allowed and forbidden as before.
 #[test]
