@@ -25,21 +25,30 @@ pub enum Partitioner {
     Custom(Arc<dyn Partitioning>),
 }
 
-/// A partitioner of one's own.
+/// A partitioner of one's own: a closure, or a type that has something to keep.
 ///
 /// ```
 /// use slipring::{Partitioner, Partitioning};
-/// struct ByLength;
-/// impl Partitioning for ByLength {
-///     fn partition(&self, key: Option<&[u8]>, partitions: u32) -> u32 {
-///         key.map_or(0, |key| key.len() as u32 % partitions)
+/// let by_length = |key: Option<&[u8]>, partitions: u32| key.map_or(0, |key| key.len() as u32 % partitions);
+/// let partitioner = Partitioner::custom(by_length);
+///
+/// struct Pinned(u32);
+/// impl Partitioning for Pinned {
+///     fn partition(&self, _: Option<&[u8]>, partitions: u32) -> u32 {
+///         self.0 % partitions
 ///     }
 /// }
-/// let partitioner = Partitioner::custom(ByLength);
+/// let partitioner = Partitioner::custom(Pinned(3));
 /// ```
 pub trait Partitioning: Send + Sync + 'static {
     /// A partition below `partitions`, of which there is at least one. Any other is an error for the producer.
     fn partition(&self, key: Option<&[u8]>, partitions: u32) -> u32;
+}
+
+impl<F: Fn(Option<&[u8]>, u32) -> u32 + Send + Sync + 'static> Partitioning for F {
+    fn partition(&self, key: Option<&[u8]>, partitions: u32) -> u32 {
+        self(key, partitions)
+    }
 }
 
 impl Partitioner {

@@ -61,6 +61,23 @@ fn a_snapshot_has_lag_in_events_and_time_batches_and_the_high_water() {
     assert!(metrics.to_string().contains("queue resize: unread 1"));
 }
 
+/// They were all zero, whatever the members read.
+#[test]
+fn the_batches_that_members_of_a_group_get_are_counted() {
+    let engine = Engine::builder().build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").create().unwrap();
+    let mut member = ticks.group("sums").join().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    for events in [3, 1] {
+        producer.publish_batch(events, |_, _| ()).unwrap();
+        member.poll(Duration::ZERO).unwrap().unwrap().commit().unwrap();
+    }
+    assert_eq!(member.poll(Duration::ZERO).unwrap().unwrap().len(), 0);
+    let metrics = ticks.metrics();
+    let sums = metrics.consumer("group:sums").unwrap();
+    assert_eq!((sums.batches, sums.largest_batch), (2, 3));
+}
+
 /// A strict reader of the text format: HELP and TYPE once before their samples, samples of a name together, labels quoted.
 fn read(text: &str) -> HashMap<String, f64> {
     assert!(text.ends_with('\n'));

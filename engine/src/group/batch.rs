@@ -69,7 +69,7 @@ pub(super) enum Events<'m, E, K: Producers> {
 
 impl<E, K: Producers> Events<'_, E, K> {
     #[inline]
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Ring(batch) => batch.len(),
             Self::Journal { left, .. } => *left,

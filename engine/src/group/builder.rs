@@ -142,8 +142,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     }
 
     /// How long the member may go without a poll or a commit of a part of its batch before it is fenced, by the engine's
-    /// clock, to a few milliseconds: 300 seconds unless told. A managed member commits each time it has handled a quarter of what a partition
-    /// holds, or all that is there.
+    /// clock, to a few milliseconds: 300 seconds unless told. A managed member commits each time it has handled a quarter
+    /// of what a partition holds, or all that is there.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.joining.deadline = deadline;
         self
@@ -157,9 +157,10 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// On durable topics: whether the group leaves the ring, and goes on from the journal, when producers would have to
-    /// wait for it. It comes back to the ring when it has caught up; nothing is missed or read twice for that. No unless
-    /// told: producers wait. Set for the whole group by whoever joined last and said something.
+    /// Whether the group leaves the ring, and goes on from the journal, when producers would have to wait for it. It comes
+    /// back to the ring when it has caught up; nothing is missed or read twice for that. No unless told: producers wait.
+    /// Set for the whole group by whoever joined last and said something. Joining is refused if one of its topics is not
+    /// [durable](crate::TopicBuilder::durable).
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk};

@@ -167,6 +167,16 @@ pub enum GroupError {
         /// The group.
         group: String,
     },
+    /// A group [spills](crate::GroupBuilder::spill) into the journal, and this topic has none.
+    #[error(
+        "group {group:?} cannot spill: topic {topic:?} has no journal to go on from: create it with `durable()`, or join without `spill`"
+    )]
+    NoJournal {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+    },
     /// What came of a batch was not published.
     #[error("group {group:?}: {cause}")]
     Transaction {

@@ -238,7 +238,6 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 hand.partition.ring.arm_for_end(waiter, token);
             }
         }
-        all
     }
 
     /// Whether there will be nothing more unless a partition is resumed, or given to this member.
@@ -401,6 +400,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 journaling.commit_bookmarks().map_err(refused)?;
             }
         }
+        tally.batch(events.len());
         let (handled, part) = (Cell::new(first), hand.part);
         Ok(GroupBatch {
             held: Some(Held {

@@ -132,6 +132,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         if topics.is_empty() {
             return Err(GroupError::NoTopics { group: self.name.clone() });
         }
+        if let Some(topic) = topics.iter().find(|topic| asked.spill == Some(true) && topic.durable.is_none()) {
+            return Err(GroupError::NoJournal { group: self.name.clone(), topic: topic.name.clone() });
+        }
         // No partition comes while all are joined.
         let mut readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
         let mut state = self.state();
@@ -158,7 +161,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 state.hold = asked.hold.unwrap_or(state.hold);
                 if let Some(spill) = asked.spill {
                     for (number, topic) in &numbered {
-                        state.topics[*number as usize].tally.set_spills(spill && topic.durable.is_some());
+                        state.topics[*number as usize].tally.set_spills(spill);
                         topic.expect_evictions();
                     }
                 }

@@ -212,6 +212,17 @@ fn producers_wait_for_a_durable_group_unless_it_spills() {
     assert!(read(&mut waits, 100).into_iter().map(|(_, value)| value).eq(0..100));
 }
 
+/// It was taken, and did nothing.
+#[test]
+fn a_group_on_a_topic_in_memory_cannot_spill() {
+    let engine = engine(&SimulatedDisk::new());
+    let (kept, lives) = (numbers(&engine, 1), engine.topic::<u64>("lives").create().unwrap());
+    let refused = engine.group("sums").topics(&[kept.clone(), lives]).spill(true).join().unwrap_err();
+    let expected = GroupError::NoJournal { group: "sums".to_owned(), topic: "lives".to_owned() };
+    assert_eq!(refused, expected);
+    kept.group("sums").spill(true).join().unwrap();
+}
+
 #[test]
 fn a_start_is_looked_for_in_all_that_the_journal_keeps() {
     let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
