@@ -9,7 +9,7 @@ use crate::producer::Producers;
 use crate::record::Record;
 use crate::timer::Timer;
 use crate::topic::{Evicted, Inner};
-use slipring_ring::{ClaimError, Wait, Waiter};
+use slipring_ring::{Claim, ClaimError, Wait, Waiter};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -149,45 +149,37 @@ impl<E, K: Producers> Lane<E, K> {
         }
     }
 
-    /// Fills and publishes the next event of the only producer, for which there was [room](Self::make_room) a moment ago.
-    #[inline(always)]
-    pub(crate) fn fill(
+    /// Claims where there was [room](Self::make_room) for the only producer a moment ago, and notes what goes with it.
+    pub(crate) fn open(
         &mut self,
         topic: &Inner<E, K>,
+        len: usize,
         beside: Beside,
-        fill: impl FnOnce(&mut E),
-    ) -> Result<u64, PublishError> {
+    ) -> Result<Claim<'_, E, K>, PublishError> {
         let Self { ring, partition } = self;
-        match ring.try_claim(1) {
-            Ok(mut claim) => {
-                let first = claim.sequences().first.0;
-                if let Some(mark) = beside.mark {
-                    partition.marks().set(first, mark);
-                }
-                if let (Some(times), Some(now)) = (&partition.times, beside.now) {
-                    times.set(first, now);
-                }
-                if let Some(event) = claim.get_mut(0) {
-                    fill(event);
-                }
-                claim.commit();
-                Ok(first)
-            }
-            // The topic has ended meanwhile.
-            Err(refused) => Err(PublishError::new(&topic.name, partition.index, refused, || None)),
+        // Refused: the topic has ended meanwhile.
+        let claim =
+            ring.try_claim(len).map_err(|refused| PublishError::new(&topic.name, partition.index, refused, || None))?;
+        let first = claim.sequences().first.0;
+        if let Some(mark) = beside.mark {
+            partition.marks().set(first, mark);
         }
+        if let (Some(times), Some(now)) = (&partition.times, beside.now) {
+            (first..first + len as u64).for_each(|offset| times.set(offset, now));
+        }
+        Ok(claim)
     }
 
-    /// Waits, evicts or refuses as the topic says, until there is room for an event of the only producer. False if it is
-    /// to be dropped.
+    /// Waits, evicts or refuses as the topic says, until there is room for so many events of the only producer. False if
+    /// they are to be dropped.
     #[inline(never)]
-    pub(crate) fn make_room(&mut self, topic: &Inner<E, K>, full: Full<'_>) -> Result<bool, PublishError> {
+    pub(crate) fn make_room(&mut self, topic: &Inner<E, K>, full: Full<'_>, len: usize) -> Result<bool, PublishError> {
         debug_assert!(K::SINGLE, "another producer could take the room");
         let nothing = &mut |_: usize, _: &mut E, _: Option<Timestamp>| ();
-        match self.attempt::<true>(Attempt::Now, 1, Beside::default(), nothing) {
+        match self.attempt::<true>(Attempt::Now, len, Beside::default(), nothing) {
             Ok(_) => Ok(true),
             Err(refused) => self
-                .overflow::<true, _>(topic, full, 1, Beside::default(), nothing, refused)
+                .overflow::<true, _>(topic, full, len, Beside::default(), nothing, refused)
                 .map(|first| first.is_some()),
         }
     }

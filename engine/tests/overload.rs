@@ -1,8 +1,8 @@
 //! What happens when producers are faster than consumers, or than they may be: each policy, its error and its counts.
 
 use slipring::{
-    Closed, Engine, ManualClock, Message, Overflow, Producer, PublishError, RateLimit, Record, Slow, Subscriber, Topic,
-    TopicError,
+    Closed, Engine, ManualClock, Message, Overflow, Producer, Producers, PublishError, RateLimit, Record, Slow,
+    Subscriber, Topic, TopicError,
 };
 use std::time::{Duration, Instant};
 
@@ -290,4 +290,88 @@ fn levels_that_need_a_journal_are_refused_with_the_reason() {
     }
     let receipt = topic.producer().acknowledge(slipring::Level::None).create().unwrap().publish(|_| ()).unwrap();
     assert_eq!(receipt.level(), slipring::Level::Published);
+}
+
+/// All that a producer of a topic of eight slots is answered, one by one and in batches, and what is read after that.
+fn answers<K: Producers>(topic: &Topic<u64, K>, clock: &ManualClock) -> Vec<String> {
+    let mut away = topic.subscribe("away").poll().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    let mut told = Vec::new();
+    for round in 0..2 {
+        for value in 0..4 {
+            told.push(format!("{:?}", producer.publish(|event| *event = value).map_err(|refused| refused.to_string())));
+            told.push(format!(
+                "{:?}",
+                producer.try_publish(|event| *event = 10).map_err(|refused| refused.to_string())
+            ));
+            let batch = producer.publish_batch(3, |index, event| *event = 100 + index as u64);
+            told.push(format!("{:?}", batch.map_err(|refused| refused.to_string())));
+            clock.advance(Duration::from_millis(1));
+        }
+        for len in [0, 9, usize::MAX] {
+            told.push(format!("{:?}", producer.publish_batch(len, |_, _| ()).map_err(|refused| refused.to_string())));
+        }
+        while let Some(mut batch) = away.poll(Duration::ZERO).unwrap().filter(|batch| !batch.is_empty()) {
+            (&mut batch).into_iter().for_each(|(value, at)| told.push(format!("{round}: {value} at {at:?}")));
+        }
+        told.push(format!("{:?}", topic.metrics().partitions.iter().map(|it| it.published).collect::<Vec<_>>()));
+    }
+    let metrics = topic.metrics();
+    let counts = [metrics.refused, metrics.timed_out, metrics.dropped, metrics.limited, metrics.delayed];
+    told.push(format!("{counts:?}"));
+    let id = format!("{:?}", topic.id());
+    told.into_iter().map(|told| told.replace(&id, "it")).collect()
+}
+
+#[test]
+fn an_only_producer_is_answered_as_one_of_many() {
+    for overflow in [Overflow::Fail, Overflow::DropNewest, Overflow::BlockFor(Duration::from_millis(1))] {
+        for way in 0..4 {
+            let [one, many] = [false, true].map(|many| {
+                let clock = ManualClock::new();
+                let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+                let topic = engine.topic::<u64>("ticks").capacity(8).overflow(overflow);
+                let topic = match way {
+                    0 => topic,
+                    1 => topic.timestamps().time_to_live(Duration::from_millis(3)),
+                    2 => topic.rate_limit(RateLimit::new().events(1000, 6).refuse()),
+                    _ => topic.partitions(2),
+                };
+                match many {
+                    true => answers(&topic.create().unwrap(), &clock),
+                    false => answers(&topic.single_producer().create().unwrap(), &clock),
+                }
+            });
+            assert_eq!(one, many, "{overflow:?}, {way}");
+            assert!(one.iter().any(|told| told.starts_with("1: ")), "{one:?}");
+        }
+    }
+}
+
+#[test]
+fn a_panic_while_an_only_producer_fills_publishes_nothing() {
+    for partitions in [1, 2] {
+        let topic = engine().topic::<u64>("ticks").partitions(partitions).single_producer().create().unwrap();
+        let mut tape = topic.subscribe("tape").poll().unwrap();
+        let mut producer = topic.producer().create().unwrap();
+        let mut fail = |len: Option<usize>| {
+            let fill = |_: &mut u64| std::panic::resume_unwind(Box::new(()));
+            let publish = || match len {
+                None => producer.publish(fill).map(drop),
+                Some(len) => producer.publish_batch(len, |_, event| fill(event)).map(drop),
+            };
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(publish)).is_err());
+        };
+        fail(None);
+        fail(Some(3));
+        assert!(tape.poll(NOW).unwrap().unwrap().is_empty());
+        producer.publish(|event| *event = 1).unwrap();
+        producer.publish_batch(2, |index, event| *event = 2 + index as u64).unwrap();
+        let mut seen = Vec::new();
+        while let Some(mut batch) = tape.poll(NOW).unwrap().filter(|batch| !batch.is_empty()) {
+            seen.extend((&mut batch).into_iter().map(|(event, _)| *event));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2, 3]);
+    }
 }

@@ -16,7 +16,7 @@ use crate::rate::Limiter;
 use crate::receipt::{BatchReceipt, Level, Receipt};
 use crate::record::Record;
 use crate::topic::Inner;
-use slipring_ring::{Batch, Builder, Kind, Multi, Wait};
+use slipring_ring::{Batch, Builder, Claim, Kind, Multi, Wait};
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -202,10 +202,7 @@ impl<E, K: Producers> Producer<E, K> {
             }
         });
         match placed? {
-            (partition, Some(offset)) => {
-                let receipt = Receipt::new(self.topic.id, partition, offset);
-                if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) }
-            }
+            (partition, Some(offset)) => self.published(partition, offset),
             (partition, None) => Ok(Receipt::dropped(self.topic.id, partition)),
         }
     }
@@ -342,36 +339,52 @@ impl<E, K: Producers> Producer<E, K> {
         if !K::SINGLE {
             return self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event));
         }
-        let (to, beside) = self.reserve(full)?;
+        let (to, beside) = self.reserve(full, 1)?;
         let Some(beside) = beside else { return Ok(Receipt::dropped(self.topic.id, to)) };
-        let lane = match to {
-            0 => self.first.as_mut().expect("taken out by the drop only"),
-            to => &mut self.more[to as usize - 1],
-        };
-        let offset = lane.fill(&self.topic, beside, fill)?;
-        let receipt = Receipt::new(self.topic.id, to, offset);
-        if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) }
+        let mut claim = self.open(to, 1, beside)?;
+        let offset = claim.sequences().first.0;
+        if let Some(event) = claim.get_mut(0) {
+            fill(event);
+        }
+        claim.commit();
+        self.published(to, offset)
     }
 
-    /// Where the only producer's next event goes, and what goes with it: there is room for it then. Without the latter it
-    /// is to be dropped.
+    /// Where the only producer's next events go, and what goes with them: there is room for them then. Without the latter
+    /// they are to be dropped.
     #[inline(never)]
-    fn reserve(&mut self, full: Full<'_>) -> Result<(u32, Option<Beside>), PublishError> {
-        let bytes = size_of::<E>() as u64;
-        let to = self.route(Route::Any, false)?;
+    fn reserve(&mut self, full: Full<'_>, len: usize) -> Result<(u32, Option<Beside>), PublishError> {
+        let bytes = size_of::<E>().saturating_mul(len) as u64;
+        let to = self.route(Route::Any, len != 1)?;
         if self.is_limited {
-            self.admit(full, 1, bytes)?;
+            self.admit(full, len as u64, bytes)?;
         }
         let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
         let lane = match to {
             0 => self.first.as_mut().expect("taken out by the drop only"),
             to => &mut self.more[to as usize - 1],
         };
-        let room = lane.make_room(&self.topic, full);
+        let room = lane.make_room(&self.topic, full, len);
         if self.is_limited && !matches!(room, Ok(true)) {
-            self.give_back(1, bytes);
+            self.give_back(len as u64, bytes);
         }
         Ok((to, room?.then_some(Beside { now, mark: self.mark })))
+    }
+
+    /// The only producer's claim where it has [reserved](Self::reserve).
+    #[inline(never)]
+    fn open(&mut self, to: u32, len: usize, beside: Beside) -> Result<Claim<'_, E, K>, PublishError> {
+        let lane = match to {
+            0 => self.first.as_mut().expect("taken out by the drop only"),
+            to => &mut self.more[to as usize - 1],
+        };
+        lane.open(&self.topic, len, beside)
+    }
+
+    #[inline]
+    fn published(&self, to: u32, offset: u64) -> Result<Receipt, PublishError> {
+        let receipt = Receipt::new(self.topic.id, to, offset);
+        if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) }
     }
 
     /// The same, but waits no longer than until `deadline`.
@@ -431,9 +444,43 @@ impl<E, K: Producers> Producer<E, K> {
         len: usize,
         mut fill: impl FnMut(usize, &mut E),
     ) -> Result<BatchReceipt, PublishError> {
-        let bytes = (size_of::<E>() * len) as u64;
+        let topic = self.topic.id;
+        if self.is_plain()
+            && let Ok(mut claim) = self.ring().try_claim(len)
+        {
+            for (index, (_, event)) in claim.iter_mut().enumerate() {
+                fill(index, event);
+            }
+            let first = claim.commit().first.0;
+            return Ok(BatchReceipt { topic, partition: 0, first, len });
+        }
+        if !K::SINGLE {
+            return self.publish_batch_among_others(len, fill);
+        }
+        let (to, beside) = self.reserve(Full::Policy, len)?;
+        let Some(beside) = beside else { return self.published_batch(to, None, len) };
+        let mut claim = self.open(to, len, beside)?;
+        for (index, (_, event)) in claim.iter_mut().enumerate() {
+            fill(index, event);
+        }
+        let first = claim.commit().first.0;
+        self.published_batch(to, Some(first), len)
+    }
+
+    #[inline(never)]
+    fn publish_batch_among_others(
+        &mut self,
+        len: usize,
+        mut fill: impl FnMut(usize, &mut E),
+    ) -> Result<BatchReceipt, PublishError> {
+        let bytes = size_of::<E>().saturating_mul(len) as u64;
         let placed = self.place(Route::Any, Full::Policy, len, bytes, &mut |index, event, _| fill(index, event));
         let (partition, first) = placed?;
+        self.published_batch(partition, first, len)
+    }
+
+    #[inline]
+    fn published_batch(&self, partition: u32, first: Option<u64>, len: usize) -> Result<BatchReceipt, PublishError> {
         if let Some(first) = first.filter(|_| self.level > Level::Published) {
             self.acknowledged(Receipt::new(self.topic.id, partition, first + len as u64 - 1))?;
         }
