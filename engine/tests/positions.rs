@@ -6,6 +6,12 @@ use slipring::{
 };
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+#[path = "common/sleeps.rs"]
+mod sleeps;
+#[cfg(target_os = "linux")]
+use sleeps::sleeps;
+
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);
 
@@ -196,14 +202,6 @@ fn a_paused_partition_gives_nothing_and_holds_its_place() {
     tape.resume(1).unwrap();
     assert_eq!(read(&mut tape), [7]);
     assert!(tape.poll(LONG).unwrap().is_none());
-}
-
-/// How often this thread has gone to sleep.
-#[cfg(target_os = "linux")]
-fn sleeps() -> u64 {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.unwrap().trim().parse().unwrap()
 }
 
 /// It looked every 50 ms whether the topic had ended.

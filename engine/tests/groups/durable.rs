@@ -1,6 +1,8 @@
 //! Groups on durable topics: committed offsets outlive the process, and what only the journal has is read from there.
 
 use crate::crash::at_each_call;
+#[cfg(target_os = "linux")]
+use crate::sleeps::sleeps;
 use crate::{LONG, NOW};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
@@ -558,14 +560,6 @@ fn what_a_crash_leaves_out_is_no_lag() {
     assert_eq!((engine.groups()[0].lag(), member.lag(&partition(0)).unwrap()), (0, 0));
     drop((member, producer));
     end(engine);
-}
-
-/// How often this thread has gone to sleep.
-#[cfg(target_os = "linux")]
-fn sleeps() -> u64 {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.unwrap().trim().parse().unwrap()
 }
 
 /// It looked every 50 ms whether the topic had ended.

@@ -21,6 +21,9 @@ mod exactly_once;
 mod managed;
 mod members;
 mod positions;
+#[cfg(target_os = "linux")]
+#[path = "../common/sleeps.rs"]
+mod sleeps;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);
