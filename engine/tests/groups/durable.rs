@@ -569,13 +569,13 @@ fn who_pauses_what_is_in_the_journal_sleeps_until_the_end() {
     let disk = SimulatedDisk::new();
     {
         let engine = engine(&disk);
-        let topic = numbers(&engine, 2);
+        let topic = numbers(&engine, 1);
         drop(topic.group("sums").join().unwrap());
         publish(&mut topic.producer().create().unwrap(), 0, 0..500);
         end(engine);
     }
     let engine = engine(&disk);
-    let topic = numbers(&engine, 2);
+    let topic = numbers(&engine, 1);
     let wait = Wait::spin_then_park().spins(0).yields(0);
     let mut member = topic.group("sums").wait(wait).join().unwrap();
     drop(member.poll(LONG).unwrap());
@@ -586,9 +586,7 @@ fn who_pauses_what_is_in_the_journal_sleeps_until_the_end() {
         let before = sleeps();
         assert!(member.poll(Duration::from_millis(600)).unwrap().unwrap().is_empty());
         assert!(sleeps() - before < 6, "{} sleeps in 600 ms", sleeps() - before);
-        // Partition 1, in the ring, is read as ever, and the end of both wakes it.
         told.send(()).unwrap();
-        assert_eq!(read(&mut member, 1), [(1, 7)]);
         let begun = Instant::now();
         assert!(member.poll(LONG).unwrap().unwrap().is_empty(), "nothing but what is paused is left");
         assert!(begun.elapsed() < LONG, "the end wakes it");
@@ -597,8 +595,6 @@ fn who_pauses_what_is_in_the_journal_sleeps_until_the_end() {
         assert!(member.poll(LONG).unwrap().is_none());
     });
     waits.recv().unwrap();
-    let mut producer = topic.producer().create().unwrap();
-    publish(&mut producer, 1, 7..8);
     topic.close();
     reading.join().unwrap();
 }
