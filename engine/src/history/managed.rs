@@ -31,10 +31,12 @@ struct Life {
 }
 
 /// What a member's end means for the life; being stopped is as it should be.
-fn ended(end: MemberEnd) -> Step {
+fn ended(end: MemberEnd, output: &Topic<u64>) -> Step {
     match end {
         MemberEnd::Finished | MemberEnd::Stopped => Ok(()),
         MemberEnd::Refused(refused) => Err(power(refused)),
+        // Its handler could publish nothing more.
+        failed if output.closed().is_some() => Err(power(failed)),
         failed => Err(broken(format!("a managed member {failed}"))),
     }
 }
@@ -78,9 +80,9 @@ impl Managed {
 
     /// None of the members has ended.
     fn look(&self) -> Step {
-        let ends = self.life.iter().flat_map(|life| &life.runs).filter_map(GroupRun::ended);
-        ends.into_iter().try_for_each(|end| {
-            ended(end.clone())?;
+        let Some(life) = &self.life else { return Ok(()) };
+        life.runs.iter().filter_map(GroupRun::ended).try_for_each(|end| {
+            ended(end.clone(), &life.output)?;
             Err(broken(format!("a managed member {end}, and nobody told it to")))
         })
     }
@@ -137,7 +139,7 @@ impl Actor for Managed {
                 match run.wait_for(LONG).ok_or_else(|| broken("a managed member does not stop"))? {
                     // It is not retried any more: others read that event.
                     MemberEnd::Failed { .. } => {}
-                    end => ended(end)?,
+                    end => ended(end, &life.output)?,
                 }
             }
             _ => self.wait()?,
@@ -151,7 +153,7 @@ impl Actor for Managed {
         life.input.close();
         for run in life.runs.drain(..) {
             let end = run.wait_for(LONG).ok_or_else(|| broken("a managed member finds no end"))?;
-            ended(end.clone())?;
+            ended(end.clone(), &life.output)?;
             ensure(end == MemberEnd::Finished, || format!("a managed member {end} before all was read"))?;
         }
         Ok(())
