@@ -246,10 +246,14 @@ fn run(flags: u8, body: &[u8], known: bool) -> Result<Entry<'_>, Malformed> {
         timed: flags & TIMED != 0,
         body,
     };
+    // Before anything is counted: offsets end where numbers do.
+    if run.count == 0 || run.first.checked_add(u64::from(run.count)).is_none() {
+        return Err(Malformed::Entry);
+    }
     let whole = match fixed {
         Some(size) => {
             let each = u64::from(size) + if run.timed { 8 } else { 0 };
-            u64::from(run.count) * each == body.len() as u64
+            u64::from(run.count).checked_mul(each) == Some(body.len() as u64)
         }
         None if known => true,
         None => {
@@ -258,8 +262,7 @@ fn run(flags: u8, body: &[u8], known: bool) -> Result<Entry<'_>, Malformed> {
             counted == run.count as usize && records.left.is_empty()
         }
     };
-    let bounded = run.first.checked_add(u64::from(run.count)).is_some();
-    if whole && bounded && run.count > 0 { Ok(Entry::Run(run)) } else { Err(Malformed::Entry) }
+    if whole { Ok(Entry::Run(run)) } else { Err(Malformed::Entry) }
 }
 
 const _: () = {
