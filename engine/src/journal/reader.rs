@@ -168,8 +168,9 @@ impl Reader {
     /// # Errors
     /// Retention has taken the position away, a frame is damaged, a repair left a gap (once: the next call goes on behind
     /// it), or the disk fails.
+    // Called, it would hand the record over in memory, and a caller that maps the error would wait for it there.
     #[expect(clippy::should_implement_trait, reason = "lends: the record borrows from the reader")]
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, ReplayError> {
         let place = match self.step() {
             Some(place) => place,
@@ -185,7 +186,7 @@ impl Reader {
     }
 
     /// What the runs lie in.
-    #[inline]
+    #[inline(always)]
     fn held(&self) -> &[u8] {
         match &self.payload {
             Some(unpacked) => unpacked,
@@ -194,7 +195,7 @@ impl Reader {
     }
 
     /// Takes the next record of the run, if it has one that is to be given.
-    #[inline]
+    #[inline(always)]
     fn step(&mut self) -> Option<Place> {
         if self.run.count == 0 {
             return None;
@@ -369,7 +370,7 @@ impl Reader {
 
 impl Pending {
     /// Where in `held` the next record's bytes stand; none if the run is not as long as it says.
-    #[inline]
+    #[inline(always)]
     fn place(&self, held: &[u8]) -> Option<Place> {
         let mut left = held.get(self.at..self.end)?;
         let mut time = self.time;
@@ -391,7 +392,7 @@ impl Pending {
     }
 
     /// Goes on behind a record.
-    #[inline]
+    #[inline(always)]
     fn pass(&mut self, place: Place) {
         (self.at, self.next, self.count) = (place.end, self.next + 1, self.count - 1);
     }

@@ -233,6 +233,7 @@ impl Window {
     }
 
     /// All that it has, until it is asked for more.
+    #[inline]
     pub fn held(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
