@@ -260,7 +260,13 @@ impl<'s> Surveyor<'s> {
     /// The first segment must be the first that is needed, and elder ones are only left over.
     fn floor(&self, survey: &mut Survey) -> Result<(), OpenError> {
         let floor = survey.state.floor();
-        let Some(first) = survey.segments.first().map(|first| first.header.number) else { return Ok(()) };
+        let (Some(first), Some(last)) = (survey.segments.first(), survey.segments.last()) else { return Ok(()) };
+        let (first, last) = (first.header.number, last.header);
+        if floor > last.number {
+            // A state never says that the segment it stands in is not needed: believed, it would take all of them away.
+            let (segment, position, durable) = (last.number, last.first, survey.durable);
+            return Err(OpenError::Damaged { segment, at: SEGMENT_HEAD, position, durable, what: Malformed::Entry });
+        }
         if first > floor {
             let (position, durable) = (survey.segments[0].header.first, survey.durable);
             return Err(OpenError::Damaged { segment: floor, at: 0, position, durable, what: Malformed::Missing });
