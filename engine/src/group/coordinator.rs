@@ -216,7 +216,10 @@ impl Coordinator {
         let Some(leaving) = self.members.get_mut(&member) else { return };
         if leaving.name.is_some() && !for_good {
             leaving.activity = Activity::Away(now);
+            // What was on its way to others goes there now: it was released with the rest.
+            self.owners.retain(|at, owner| owner.member != member || self.target.get(at) == Some(&member));
             self.owners.values_mut().filter(|owner| owner.member == member).for_each(|owner| owner.taken = false);
+            self.give();
         } else {
             self.remove(&[member]);
         }

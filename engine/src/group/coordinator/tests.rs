@@ -151,6 +151,20 @@ fn a_named_member_takes_its_partitions_back_and_nobody_else_notices() {
 }
 
 #[test]
+fn what_was_on_its_way_goes_there_when_its_named_owner_leaves_for_now() {
+    let mut world = World::new(Assignor::Sticky, &[2]);
+    let a = world.join(Some("a"), &[0]).unwrap();
+    world.settle();
+    let b = world.join(None, &[0]).unwrap();
+    world.leave(a, false);
+    world.sync(b);
+    assert_eq!(world.hands[&b], parts(0, [1]));
+    assert_eq!(world.join(Some("a"), &[0]), Ok(a));
+    world.sync(a);
+    assert_eq!(world.hands[&a], parts(0, [0]), "asked to release nothing that it has not");
+}
+
+#[test]
 fn a_named_member_that_leaves_for_good_keeps_no_place() {
     let mut world = World::new(Assignor::Sticky, &[2]);
     let (a, b) = (world.join(Some("a"), &[0]).unwrap(), world.join(Some("b"), &[0]).unwrap());
