@@ -49,6 +49,9 @@ pub enum Malformed {
     /// An entry that is not what it says.
     #[error("an entry of the payload is not what it says")]
     Entry,
+    /// A state that says that nothing is needed before a segment which is not there yet.
+    #[error("its state begins at segment {0}, which is behind the end")]
+    Floor(u64),
     /// Of another journal.
     #[error("it belongs to another journal")]
     Stranger,

@@ -254,6 +254,8 @@ impl Place<'_> {
     fn mend(&self) -> Result<Mended, RepairError> {
         match (self.what, self.at) {
             (Malformed::Missing, _) => self.replace(),
+            // Its checksums match: whatever is put in its place would be as wrong.
+            (Malformed::Floor(_), _) => self.hopeless("its state says that it is not needed itself"),
             (_, 0) => self.behead(),
             _ => self.gap(),
         }

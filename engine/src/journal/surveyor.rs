@@ -265,7 +265,8 @@ impl<'s> Surveyor<'s> {
         if floor > last.number {
             // A state never says that the segment it stands in is not needed: believed, it would take all of them away.
             let (segment, position, durable) = (last.number, last.first, survey.durable);
-            return Err(OpenError::Damaged { segment, at: SEGMENT_HEAD, position, durable, what: Malformed::Entry });
+            let what = Malformed::Floor(floor);
+            return Err(OpenError::Damaged { segment, at: SEGMENT_HEAD, position, durable, what });
         }
         if first > floor {
             let (position, durable) = (survey.segments[0].header.first, survey.durable);
