@@ -1,7 +1,7 @@
 //! Workers of a queue: leases that are acked, renewed, given back, lost, left, and taken up again in another life; and
 //! messages that die of it, and are sent back or forgotten.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all, settle};
+use super::{Actor, Dice, LONG, Step, broken, ensure, ensure_all, power, read_all, settle};
 use crate::{
     Clock, DeadLetter, Engine, Lease, LeaseError, Level, ManualClock, Order, Producer, Queue, QueueBuilder, Receipt,
     Ticket, Timestamp, Topic, Worker,
@@ -194,7 +194,7 @@ impl Jobs {
         let held = letters.iter().find(|number| self.known.until.get(number).is_some_and(|until| *until > now));
         ensure(held.is_none(), || format!("message {held:?} is a dead letter, and has a holder"))?;
         let gone = self.known.letters.iter().find(|number| !letters.contains(number));
-        ensure(gone.is_none(), || format!("message {gone:?} was a dead letter, and is none any more: lost"))?;
+        ensure_all(gone.is_none(), || format!("message {gone:?} was a dead letter, and is none any more: lost"))?;
         self.known.letters = letters.iter().copied().collect();
         match dice.roll(6) {
             0..4 => self.redrive(&topic, &queue, &letters[..letters.len().min(1 + dice.roll(3) as usize)])?,
@@ -203,7 +203,7 @@ impl Jobs {
                 self.known.letters.clear();
                 let purged = queue.purge_dead_letters();
                 ensure_open(&topic)?;
-                ensure(purged == letters.len() as u64, || format!("{purged} of {letters:?} were forgotten"))?;
+                ensure_all(purged == letters.len() as u64, || format!("{purged} of {letters:?} were forgotten"))?;
             }
             _ => {}
         }
@@ -228,7 +228,7 @@ impl Jobs {
             Ok(sends.join().unwrap_or_default())
         })?;
         ensure_open(topic)?;
-        ensure(sent == count, || format!("{sent} of {letters:?} were sent back"))
+        ensure_all(sent == count, || format!("{sent} of {letters:?} were sent back"))
     }
 
     fn resume(&mut self, dice: &mut Dice) -> Step {

@@ -23,6 +23,8 @@ type Violation = String;
 enum Stop {
     Power(String),
     Broken(Violation),
+    /// Less was told than there should be. Where the disk had its fault by then, whoever asked may not have been able to read.
+    Less(Violation),
 }
 
 type Step<T = ()> = Result<T, Stop>;
@@ -38,6 +40,11 @@ fn broken(what: impl Into<String>) -> Stop {
 
 fn ensure(holds: bool, what: impl FnOnce() -> String) -> Step {
     if holds { Ok(()) } else { Err(broken(what())) }
+}
+
+/// That all of it is told, where a disk with a fault may be why not.
+fn ensure_all(holds: bool, what: impl FnOnce() -> String) -> Step {
+    if holds { Ok(()) } else { Err(Stop::Less(what())) }
 }
 
 /// A small generator.
@@ -142,14 +149,17 @@ fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> 
     let mut cuts = 0;
     for life in 0..6 {
         let is_last = life == 5;
+        let mut fault_at = u64::MAX;
         if !is_last {
             let fault = FAULTS[dice.roll(FAULTS.len() as u64) as usize];
-            disk.fail_at(disk.calls() + 3 + dice.roll(60), fault);
+            fault_at = disk.calls() + 3 + dice.roll(60);
+            disk.fail_at(fault_at, fault);
         }
         let lived = live(&disk, &clock, sabotage, actors, &mut dice, is_last);
         let about = |what: &str| format!("seed {seed}, life {life}: {what}");
         match lived {
-            Err(Stop::Broken(what)) => return Err(about(&what)),
+            Err(Stop::Less(_)) if disk.calls() >= fault_at => cuts += 1,
+            Err(Stop::Broken(what) | Stop::Less(what)) => return Err(about(&what)),
             Err(Stop::Power(refused)) if is_last => return Err(about(&format!("refused without a cause: {refused}"))),
             Err(Stop::Power(_)) => cuts += 1,
             Ok(()) => {}
@@ -166,7 +176,7 @@ fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> 
             Ok(())
         };
         look().map_err(|stop| match stop {
-            Stop::Broken(what) | Stop::Power(what) => about(&what),
+            Stop::Broken(what) | Stop::Less(what) | Stop::Power(what) => about(&what),
         })?;
     }
     Ok(cuts)

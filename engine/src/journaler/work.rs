@@ -39,6 +39,9 @@ impl Promise {
 type Reply = SyncSender<Result<(), WriteError>>;
 type Replies = Vec<Reply>;
 
+/// What became of a sync; of one that failed, with whom that is still to be told: when the rings have ended.
+type Synced = (Result<(), WriteError>, Replies);
+
 struct Order {
     job: SyncJob,
     promises: Vec<Promise>,
@@ -59,7 +62,7 @@ pub(super) struct Journaler {
     promises: Vec<Promise>,
     replies: Replies,
     syncs: Sender<Order>,
-    done: Receiver<Result<(), WriteError>>,
+    done: Receiver<Synced>,
     in_flight: bool,
     dirty_since: Option<Instant>,
     /// When it was first seen that a group had moved which is not written yet.
@@ -97,14 +100,15 @@ impl Journaler {
         std::thread::Builder::new().name("slipring-sync".to_owned()).spawn(move || {
             for Order { job, promises, replies } in jobs {
                 let outcome = job.run().map(drop);
-                if outcome.is_ok() {
+                let unanswered = if outcome.is_ok() {
                     promises.iter().for_each(Promise::keep);
-                }
-                for reply in replies {
-                    let _ = reply.send(outcome.clone());
-                }
+                    replies.into_iter().for_each(|reply| _ = reply.send(Ok(())));
+                    Replies::new()
+                } else {
+                    replies
+                };
                 bell.ring();
-                if told.send(outcome).is_err() {
+                if told.send((outcome, unanswered)).is_err() {
                     break;
                 }
                 waiter.wake(Watch::WAKE);
@@ -405,14 +409,8 @@ impl Journaler {
     fn sync(&mut self, now: bool) -> Result<(), WriteError> {
         if self.in_flight {
             match self.done.try_recv() {
-                Ok(outcome) => {
-                    outcome?;
-                    self.synced();
-                }
-                Err(_) if now => {
-                    self.done.recv().map_err(|_| self.gone())??;
-                    self.synced();
-                }
+                Ok(told) => self.synced(told)?,
+                Err(_) if now => self.sync_wait()?,
                 Err(_) => return Ok(()),
             }
         }
@@ -449,9 +447,8 @@ impl Journaler {
     }
 
     fn sync_wait(&mut self) -> Result<(), WriteError> {
-        self.done.recv().map_err(|_| self.gone())??;
-        self.synced();
-        Ok(())
+        let told = self.done.recv().map_err(|_| self.gone())?;
+        self.synced(told)
     }
 
     fn gone(&self) -> WriteError {
@@ -459,14 +456,17 @@ impl Journaler {
         WriteError::Poisoned(crate::journal::DiskError::new("sync", "the journal", &cause))
     }
 
-    fn synced(&mut self) {
+    fn synced(&mut self, (outcome, unanswered): Synced) -> Result<(), WriteError> {
         self.in_flight = false;
+        self.replies.extend(unanswered);
+        outcome?;
         for (number, source) in self.sources.list.iter_mut().enumerate() {
             if source.as_mut().is_some_and(|source| source.was_blocked()) {
                 self.watch.add(number);
             }
         }
         self.writer().collect();
+        Ok(())
     }
 
     fn take_mail(&mut self) -> Result<Option<SyncSender<Result<(), WriteError>>>, WriteError> {
