@@ -1,7 +1,7 @@
 //! Workers of a queue: leases that are acked, renewed, given back, lost, left, and taken up again in another life; and
 //! messages that die of it, and are sent back or forgotten.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, ensure_all, power, read_all, settle};
+use super::{Actor, Dice, LONG, Step, broken, ensure, ensure_all, power, publish, read_all, settle};
 use crate::{
     Clock, DeadLetter, Engine, Lease, LeaseError, Level, ManualClock, Order, Producer, Queue, QueueBuilder, Receipt,
     Ticket, Timestamp, Topic, Worker,
@@ -260,12 +260,7 @@ impl Actor for Jobs {
         match dice.roll(10) {
             0..2 => {
                 let Some(life) = &mut self.life else { return Ok(()) };
-                let number = self.next;
-                // Never used again, whatever becomes of it.
-                self.next += 1;
-                let to = (number % PARTITIONS) as u32;
-                let receipt = life.producer.publish_to(to, |event| *event = number).map_err(power)?;
-                life.pending.push((number, receipt));
+                publish(&mut self.next, PARTITIONS, &mut life.producer, &mut life.pending)?;
             }
             2 => self.settle()?,
             3..5 => {

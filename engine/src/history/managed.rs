@@ -1,7 +1,7 @@
 //! Members on threads of their own that publish what comes of their batches, under each kind of delivery: handlers that
 //! fail, panic, and take so long that their member is fenced.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all, settle};
+use super::{Actor, Dice, LONG, Step, broken, ensure, power, publish, read_all, settle};
 use crate::{Delivery, Engine, GroupRun, ManualClock, MemberEnd, OnError, Producer, Receipt, Topic, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -123,12 +123,7 @@ impl Actor for Managed {
         match dice.roll(10) {
             0..4 => {
                 for _ in 0..1 + dice.roll(3) {
-                    let number = self.next;
-                    // Never used again, whatever becomes of it.
-                    self.next += 1;
-                    let to = (number % PARTITIONS) as u32;
-                    let receipt = life.producer.publish_to(to, |event| *event = number).map_err(power)?;
-                    life.pending.push((number, receipt));
+                    publish(&mut self.next, PARTITIONS, &mut life.producer, &mut life.pending)?;
                 }
             }
             4 => self.settle()?,

@@ -1,6 +1,6 @@
 //! Members of a group that join, leave, and stall until they are fenced and commit too late.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all, settle};
+use super::{Actor, Dice, LONG, Step, broken, ensure, power, publish, read_all, settle};
 use crate::TransactionError;
 use crate::{CommitError, Engine, GroupBatch, GroupError, ManualClock, Member, Producer, Receipt, Topic};
 use std::collections::{BTreeMap, BTreeSet};
@@ -197,12 +197,7 @@ impl Actor for Members {
         match dice.roll(10) {
             0..3 => {
                 for _ in 0..1 + dice.roll(3) {
-                    let number = self.next;
-                    // Never used again, whatever becomes of it.
-                    self.next += 1;
-                    let to = (number % PARTITIONS) as u32;
-                    let receipt = life.producer.publish_to(to, |event| *event = number).map_err(power)?;
-                    life.pending.push((number, receipt));
+                    publish(&mut self.next, PARTITIONS, &mut life.producer, &mut life.pending)?;
                 }
             }
             3 => self.settle()?,

@@ -11,7 +11,7 @@ mod senders;
 
 use crate::journal::simulated::{Fault, SimulatedDisk};
 use crate::journal::{Options, Sabotage};
-use crate::{Delivery, Engine, Level, ManualClock, Order, Receipt, Replay, Topic, TopicError};
+use crate::{Delivery, Engine, Level, ManualClock, Order, Producer, Receipt, Replay, Topic, TopicError};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
@@ -87,6 +87,15 @@ fn read_all<E: Send + Sync + 'static>(topic: &Topic<E>, mut each: impl FnMut(&E,
             Some(_) => {}
         }
     }
+}
+
+/// Publishes the next number, which is never used again, whatever becomes of it.
+fn publish(next: &mut u64, partitions: u64, producer: &mut Producer<u64>, pending: &mut Vec<(u64, Receipt)>) -> Step {
+    let number = *next;
+    *next += 1;
+    let receipt = producer.publish_to((number % partitions) as u32, |event| *event = number).map_err(power)?;
+    pending.push((number, receipt));
+    Ok(())
 }
 
 /// Waits until these are durable: from then on they are acknowledged.
