@@ -62,7 +62,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            for line in failure.to_string().lines() {
+                eprintln!("{}", slipring::text::line(line));
+            }
             ExitCode::from(&failure)
         }
     }

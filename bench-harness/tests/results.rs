@@ -256,3 +256,44 @@ fn commands_name_only_what_they_measure() {
     assert!(told.contains("work-sharing") && !told.contains("not there yet"), "{told}");
     assert_eq!(code(&["run", "spsc", "--quick", "--wait", "spin,naps=3"]), 64);
 }
+
+/// A result of another machine can hold anything.
+#[test]
+fn a_foreign_result_is_shown_as_text_whatever_it_holds() {
+    const HOSTILE: &str = "\u{1b}[2J\u{9b}2J\nFORGED\u{202e}<script>\"&";
+    fn poison(value: &mut Value) {
+        match value {
+            Value::String(text) => text.push_str(HOSTILE),
+            Value::Array(items) => items.iter_mut().for_each(poison),
+            Value::Object(fields) => fields.values_mut().for_each(poison),
+            _ => {}
+        }
+    }
+    let run =
+        ["run", "spsc", "--rate", "100K/s", "--duration", "20ms", "--warmup", "1ms", "--runs", "2", "--loop", "both"];
+    for (name, words) in [("run", &run[..]), ("peers", &["peers", "spsc", "--rounds", "2", "--duration", "2ms"])] {
+        let scratch = Scratch::new(&format!("foreign-{name}"));
+        bench(&[words, &["--out", scratch.text(), "--format", "json"]].concat());
+        let file = format!("{name}.json");
+        let mut document = scratch.json(&file);
+        poison(&mut document);
+        std::fs::write(scratch.0.join(&file), document.to_string()).unwrap();
+        let calls = [
+            vec!["report", scratch.text(), "--format", "text,csv,svg,html"],
+            vec!["compare", scratch.text(), scratch.text()],
+        ];
+        for call in calls {
+            let output = bench(&call);
+            for shown in [String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap()] {
+                assert!(!shown.chars().any(|c| c != '\n' && slipring::text::is_hidden(c)), "{call:?}: {shown:?}");
+                assert!(!shown.lines().any(|line| line.starts_with("FORGED")), "{call:?}: {shown}");
+            }
+        }
+        for entry in std::fs::read_dir(&scratch.0).unwrap() {
+            let path = entry.unwrap().path();
+            let written = std::fs::read_to_string(&path).unwrap();
+            let is_page = path.extension().is_some_and(|kind| kind == "html" || kind == "svg");
+            assert!(!is_page || !written.contains("<script"), "{}", path.display());
+        }
+    }
+}

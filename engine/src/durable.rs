@@ -7,6 +7,7 @@ use crate::journaler::{Journaling, RingSource, STAGE, reservation};
 use crate::partition::Partition;
 use crate::persist::Persistence;
 use crate::producer::Producers;
+use crate::text;
 use crate::topic::TopicId;
 use slipring_ring::{BuildError, Stage, Start};
 use std::collections::VecDeque;
@@ -70,7 +71,7 @@ impl Recorded {
 impl std::fmt::Display for Recorded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { partitions, max_message, layout, .. } = self;
-        write!(f, "{partitions} partitions of {layout}")?;
+        write!(f, "{partitions} partitions of {}", text::line(layout))?;
         if *max_message > 0 { write!(f, " of up to {max_message} bytes") } else { Ok(()) }
     }
 }

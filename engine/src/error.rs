@@ -1,5 +1,6 @@
 //! What can be refused, each with what was asked and what to do.
 
+use crate::text;
 use slipring_ring::pin::PinError;
 use slipring_ring::{BuildError, ClaimError, SeekError, StageError};
 
@@ -15,7 +16,7 @@ pub enum TopicError {
     },
     /// There is a topic of this name.
     #[error(
-        "there is a topic {name:?} already, as {there}; asked for was {asked}: take it with `get`, or another name"
+        "there is a topic {name:?} already, as {}; asked for was {}: take it with `get`, or another name", text::line(.there), text::line(.asked)
     )]
     Exists {
         /// The name.
@@ -34,7 +35,7 @@ pub enum TopicError {
         known: Vec<String>,
     },
     /// The topic carries other events.
-    #[error("topic {name:?} is {there}; asked for was {asked}")]
+    #[error("topic {name:?} is {}; asked for was {}", text::line(.there), text::line(.asked))]
     OtherShape {
         /// The name.
         name: String,
@@ -101,7 +102,7 @@ pub enum TopicError {
     },
     /// The journal knows this topic as another one.
     #[error(
-        "topic {name:?} stands in the journal as {there}; asked for was {asked}: ask for that, or take another name"
+        "topic {name:?} stands in the journal as {}; asked for was {}: ask for that, or take another name", text::line(.there), text::line(.asked)
     )]
     Recorded {
         /// The name.
@@ -112,7 +113,7 @@ pub enum TopicError {
         asked: String,
     },
     /// The journal refused the topic.
-    #[error("topic {name:?} cannot be written down: {cause}")]
+    #[error("topic {name:?} cannot be written down: {}", text::line(.cause))]
     Journal {
         /// The name.
         name: String,
@@ -188,7 +189,7 @@ pub enum Closed {
     #[error("the topic was halted")]
     Halted,
     /// A consumer stopped, and with it the topic: mend its cause and create the topic anew.
-    #[error("the consumer {consumer:?} stopped: {cause}")]
+    #[error("the consumer {consumer:?} stopped: {}", text::line(.cause))]
     Failed {
         /// Its name.
         consumer: String,
@@ -251,7 +252,7 @@ pub enum ProducerError {
         limit: usize,
     },
     /// The journal refused the name of an idempotent producer.
-    #[error("topic {topic:?}: the producer {name:?} cannot be written down: {cause}")]
+    #[error("topic {topic:?}: the producer {name:?} cannot be written down: {}", text::line(.cause))]
     Journal {
         /// The topic.
         topic: String,
@@ -374,7 +375,7 @@ pub enum SubscribeError {
         cause: std::io::Error,
     },
     /// Its handler or state panicked while it was made.
-    #[error("the handler of consumer {consumer:?} of topic {topic:?} panicked while it was made: {cause}")]
+    #[error("the handler of consumer {consumer:?} of topic {topic:?} panicked while it was made: {}", text::line(.cause))]
     Handler {
         /// The topic.
         topic: String,
@@ -449,7 +450,7 @@ impl SubscribeError {
 pub enum PublishError {
     /// It was published, and then the journal failed before it was as safe as asked: it may be there when the journal is
     /// opened again, or not.
-    #[error("partition {partition} of topic {topic:?}: offset {offset} was published, but {cause}")]
+    #[error("partition {partition} of topic {topic:?}: offset {offset} was published, but {}", text::line(.cause))]
     Unknown {
         /// The topic.
         topic: String,

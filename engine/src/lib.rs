@@ -141,4 +141,5 @@ pub use transform::{
     TransformRun,
 };
 
+pub use slipring_ring::text;
 pub use slipring_ring::{Ending, Idle, Multi, OnError, Single, Wait, WaitStrategy, pin};

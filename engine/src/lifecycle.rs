@@ -5,7 +5,7 @@ macro_rules! lifecycle {
     ($level:ident, $what:literal $(, $name:ident = $value:expr)*) => {
         {
             #[cfg(feature = "tracing")]
-            tracing::$level!(target: "slipring", $($name = %$value,)* $what);
+            tracing::$level!(target: "slipring", $($name = %crate::text::line(&$value),)* $what);
         }
     };
 }

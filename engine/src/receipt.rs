@@ -1,6 +1,7 @@
 //! What a publish returns.
 
 use crate::acks::Acks;
+use crate::text;
 use crate::topic::TopicId;
 use std::fmt;
 use std::pin::Pin;
@@ -68,7 +69,7 @@ pub enum WaitError {
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
     /// The journal failed before it was known: the event may be there when it is opened again, or not.
-    #[error("it is unknown whether the event is there, the journal has ended: {cause}")]
+    #[error("it is unknown whether the event is there, the journal has ended: {}", text::line(.cause))]
     Unknown {
         /// What happened to the journal.
         cause: String,

@@ -14,6 +14,7 @@ use crate::partition::Partition;
 use crate::persist::Unreadable;
 use crate::producer::Producers;
 use crate::subscriber::{At, StartAt};
+use crate::text;
 use crate::topic::Inner;
 use slipring_ring::{Consumer, Multi, Sequence, Stage};
 use std::fmt;
@@ -54,7 +55,7 @@ pub enum ReplayError {
         cause: Unreadable,
     },
     /// The name or the start was refused.
-    #[error("topic {topic:?}: {cause}")]
+    #[error("topic {topic:?}: {}", text::line(.cause))]
     Refused {
         /// The topic.
         topic: String,

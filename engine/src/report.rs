@@ -4,6 +4,7 @@ use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::queue::QueueReport;
 use crate::subscription::Run;
+use crate::text;
 use slipring_ring::{Ending, Sequence};
 use std::fmt;
 use std::sync::Arc;
@@ -141,7 +142,7 @@ impl fmt::Display for Report {
             write!(f, "{separator}{topic}")?;
         }
         if let Some(Err(why)) = &self.journal {
-            write!(f, "\njournal: {why}")?;
+            write!(f, "\njournal: {}", text::line(why))?;
         }
         Ok(())
     }
@@ -165,8 +166,8 @@ impl fmt::Display for TopicReport {
             }
             match &consumer.ending {
                 _ if consumer.running => write!(f, ", still in its handler")?,
-                Some(Ending::Stopped(why)) => write!(f, ", stopped: {why}")?,
-                Some(Ending::Failed(why)) => write!(f, ", failed: {why}")?,
+                Some(Ending::Stopped(why)) => write!(f, ", stopped: {}", text::line(why))?,
+                Some(Ending::Failed(why)) => write!(f, ", failed: {}", text::line(why))?,
                 _ => {}
             }
         }

@@ -13,6 +13,7 @@ use crate::persist::Unreadable;
 use crate::producer::{Producer, Producers};
 use crate::receipt::BatchReceipt;
 use crate::record::Record;
+use crate::text;
 use crate::topic::{Hold, Inner, Topic, TopicId};
 use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
@@ -108,13 +109,13 @@ pub enum TransactionError {
     #[error(transparent)]
     Member(#[from] Fenced),
     /// The journal did not take it. Nothing was published.
-    #[error("nothing was published: {cause}")]
+    #[error("nothing was published: {}", text::line(.cause))]
     Refused {
         /// Why.
         cause: String,
     },
     /// The disk failed while it was written. It may be there, all of it, when the journal is opened again, or not.
-    #[error("it is unknown whether the transaction is in the journal: {cause}")]
+    #[error("it is unknown whether the transaction is in the journal: {}", text::line(.cause))]
     Unknown {
         /// What happened.
         cause: String,

@@ -2,6 +2,7 @@
 
 use crate::ordering::{CLOSE, OBSERVE_CLOSE};
 use crate::sync::{AtomicU32, Mutex, lock};
+use crate::text;
 use crossbeam_utils::CachePadded;
 
 /// Why a ring takes or gives nothing more. Producers get it when they claim, consumers when they poll.
@@ -18,7 +19,7 @@ pub enum Closed {
     #[error("the ring was halted")]
     Halted,
     /// A stage stopped, and with it the ring: mend its cause and build the ring anew.
-    #[error("the stage {stage:?} stopped: {cause}")]
+    #[error("the stage {stage:?} stopped: {}", text::line(.cause))]
     Failed {
         /// The stage's name.
         stage: String,

@@ -3,6 +3,7 @@
 use crate::closing::Closed;
 use crate::pin::PinError;
 use crate::sequence::Sequence;
+use crate::text;
 
 /// A ring could not be built, or a stage could not join it.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,7 @@ pub enum BuildError {
         after: String,
     },
     /// Stages stand behind one another in a circle.
-    #[error("these stages stand behind one another in a circle: {}", stages.join(" -> "))]
+    #[error("these stages stand behind one another in a circle: {}", text::line(stages.join(" -> ")))]
     Cycle {
         /// The circle, its first stage repeated at the end.
         stages: Vec<String>,
@@ -123,7 +124,7 @@ pub enum BuildError {
         cause: std::io::Error,
     },
     /// The handler of a managed stage panicked while it was made.
-    #[error("the handler of stage {stage:?} panicked while it was made: {cause}")]
+    #[error("the handler of stage {stage:?} panicked while it was made: {}", text::line(.cause))]
     Handler {
         /// The stage.
         stage: String,

@@ -223,6 +223,7 @@ mod shown;
 mod single_producer;
 mod stage;
 mod sync;
+pub mod text;
 #[cfg(loom)]
 pub mod thorough;
 mod wait;

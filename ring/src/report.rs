@@ -1,6 +1,7 @@
 //! What a ring says of itself: positions while it runs, a report when it ends.
 
 use crate::sequence::Sequence;
+use crate::text;
 use std::fmt;
 
 /// All positions of a ring at a moment. Each is true at some moment of the reading; none is torn, no lag negative.
@@ -99,7 +100,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "published up to {}", self.published)?;
         for stage in &self.stages {
-            write!(f, "\n{}: consumed up to {}, {} left", stage.name, stage.consumed, stage.left)?;
+            write!(f, "\n{}: consumed up to {}, {} left", text::line(&stage.name), stage.consumed, stage.left)?;
             for (count, what) in [(stage.skipped, "skipped"), (stage.lost, "lost")] {
                 if count > 0 {
                     write!(f, ", {count} {what}")?;
@@ -107,8 +108,8 @@ impl fmt::Display for Report {
             }
             match &stage.ending {
                 _ if stage.running => write!(f, ", still in its handler")?,
-                Some(Ending::Stopped(why)) => write!(f, ", stopped: {why}")?,
-                Some(Ending::Failed(why)) => write!(f, ", failed: {why}")?,
+                Some(Ending::Stopped(why)) => write!(f, ", stopped: {}", text::line(why))?,
+                Some(Ending::Failed(why)) => write!(f, ", failed: {}", text::line(why))?,
                 Some(Ending::Drained) | None => {}
             }
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{Format, OutputArgs};
 use crate::failure::Failure;
+use slipring::text;
 
 /// The directory of a command's results, made when the first file is written.
 pub struct Output {
@@ -65,7 +66,17 @@ impl Output {
     }
 }
 
-/// Reads a stored JSON document.
+/// Makes every text of a document one that a terminal shows and does not obey: another machine may have written it.
+fn show_plainly(document: &mut serde_json::Value) {
+    match document {
+        serde_json::Value::String(shown) => *shown = text::line(&shown).to_string(),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(show_plainly),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(show_plainly),
+        _ => {}
+    }
+}
+
+/// Reads a stored JSON document. Its texts are made [safe to print](text::line).
 ///
 /// # Errors
 ///
@@ -73,5 +84,9 @@ impl Output {
 pub fn load<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text = fs::read_to_string(path).map_err(|error| Failure::file(path, error))?;
     serde_json::from_str(&text)
+        .and_then(|mut document| {
+            show_plainly(&mut document);
+            serde_json::from_value(document)
+        })
         .map_err(|error| Failure::usage(format!("{}: not a result of this program: {error}", path.display())))
 }

@@ -3,6 +3,7 @@
 use super::assignment::Assignor;
 use crate::error::{Closed, PositionError, TopicError};
 use crate::replay::ReplayError;
+use crate::text;
 use slipring_ring::pin::PinError;
 
 /// A member that is no longer one. What it had was given to others; nothing of what it does counts any more.
@@ -25,7 +26,7 @@ pub struct Fenced {
 #[non_exhaustive]
 pub enum GroupError {
     /// The name of the group or of the member is no name.
-    #[error("{0}")]
+    #[error("{}", text::line(.0))]
     Name(String),
     /// Its thread would not have the core that it needs.
     #[error("group {group:?}: {cause}")]
@@ -100,7 +101,7 @@ pub enum GroupError {
         cause: Box<ReplayError>,
     },
     /// Where the group stands could not be written down.
-    #[error("group {group:?}: where it stands is not in the journal: {cause}")]
+    #[error("group {group:?}: where it stands is not in the journal: {}", text::line(.cause))]
     NotWritten {
         /// The group.
         group: String,
@@ -121,7 +122,7 @@ pub enum GroupError {
     #[error(transparent)]
     Fenced(#[from] Fenced),
     /// The member does not have this partition.
-    #[error("this member of group {group:?} does not have partition {partition} of topic {topic:?}: it has {has}")]
+    #[error("this member of group {group:?} does not have partition {partition} of topic {topic:?}: it has {}", text::line(.has))]
     NotAssigned {
         /// The group.
         group: String,
@@ -152,7 +153,7 @@ pub enum GroupError {
         cause: PinError,
     },
     /// The system gave no thread, or what the member's thread makes panicked.
-    #[error("a member of group {group:?} got no thread: {cause}")]
+    #[error("a member of group {group:?} got no thread: {}", text::line(.cause))]
     Thread {
         /// The group.
         group: String,
@@ -178,7 +179,7 @@ pub enum GroupError {
         topic: String,
     },
     /// What came of a batch was not published.
-    #[error("group {group:?}: {cause}")]
+    #[error("group {group:?}: {}", text::line(.cause))]
     Transaction {
         /// The group.
         group: String,
@@ -186,7 +187,7 @@ pub enum GroupError {
         cause: String,
     },
     /// Anything else that the core refuses.
-    #[error("group {group:?}: topic {topic:?}: {cause}")]
+    #[error("group {group:?}: topic {topic:?}: {}", text::line(.cause))]
     Refused {
         /// The group.
         group: String,
@@ -224,7 +225,7 @@ pub enum CommitError {
     Fenced(#[from] Fenced),
     /// It was committed in this process, and it is unknown whether the journal has it: after the end of the process the
     /// group may begin before it.
-    #[error("committed, and not known to be durable: {cause}")]
+    #[error("committed, and not known to be durable: {}", text::line(.cause))]
     NotDurable {
         /// Why.
         cause: String,

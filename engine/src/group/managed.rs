@@ -11,6 +11,7 @@ use crate::letter::Origin;
 use crate::lifecycle::lifecycle;
 use crate::producer::Producers;
 use crate::subscriber::At;
+use crate::text;
 use crate::threads::{StartError, caught};
 use crate::transaction::{Transaction, TransactionError};
 use slipring_ring::OnError;
@@ -46,7 +47,9 @@ impl fmt::Display for MemberEnd {
         match self {
             Self::Finished => f.write_str("read everything"),
             Self::Stopped => f.write_str("was stopped"),
-            Self::Failed { partition, offset, cause } => write!(f, "failed at {offset} of {partition}: {cause}"),
+            Self::Failed { partition, offset, cause } => {
+                write!(f, "failed at {offset} of {partition}: {}", text::line(cause))
+            }
             Self::Refused(refused) => refused.fmt(f),
         }
     }

@@ -110,7 +110,7 @@ pub enum OpenError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// Somebody has it open.
-    #[error("the journal {journal:?} is open in {holder}: end that first, or take another directory")]
+    #[error("the journal {journal:?} is open in {}: end that first, or take another directory", .holder.escape_debug())]
     Locked {
         /// The directory.
         journal: String,

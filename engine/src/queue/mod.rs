@@ -65,6 +65,7 @@ use crate::message::Message;
 use crate::metrics::QueueMetrics;
 use crate::producer::Producers;
 use crate::receipt::{Receipt, Unsupported};
+use crate::text;
 use desk::Desk;
 use keeper::Verdict;
 use slipring_ring::Multi;
@@ -282,7 +283,7 @@ pub enum QueueError {
     Subscribe(#[from] SubscribeError),
     /// It is there, with other settings.
     #[error(
-        "queue {queue:?} of topic {topic:?} is there already with {there}; asked for was {asked}: ask for the same, or take another name"
+        "queue {queue:?} of topic {topic:?} is there already with {}; asked for was {}: ask for the same, or take another name", text::line(.there), text::line(.asked)
     )]
     OtherTerms {
         /// The topic.
@@ -329,7 +330,7 @@ pub enum QueueError {
         out: usize,
     },
     /// The journal does not take it, or cannot give it back.
-    #[error("queue {queue:?} of topic {topic:?}: {cause}")]
+    #[error("queue {queue:?} of topic {topic:?}: {}", text::line(.cause))]
     Journal {
         /// The topic.
         topic: String,

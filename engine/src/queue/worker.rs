@@ -7,6 +7,7 @@ use crate::error::ReadError;
 use crate::lifecycle::lifecycle;
 use crate::message::Message;
 use crate::producer::Producers;
+use crate::text;
 use slipring_ring::Multi;
 use std::fmt;
 use std::str::FromStr;
@@ -317,7 +318,7 @@ pub enum LeaseError {
     },
     /// The journal failed before it was known whether the change is safe.
     #[error(
-        "it is unknown whether what was said of message {partition}@{offset} of queue {queue:?} is in the journal, which has ended: {cause}"
+        "it is unknown whether what was said of message {partition}@{offset} of queue {queue:?} is in the journal, which has ended: {}", text::line(.cause)
     )]
     Unknown {
         /// The queue.

@@ -16,6 +16,7 @@ use crate::journaler::Journaling;
 use crate::producer::Producers;
 use crate::replay::{Replay, ReplayBuilder, ReplayError};
 use crate::subscriber::{At, StartAt};
+use crate::text;
 use crate::topic::Inner;
 use crate::transaction::{Along, Transaction, TransactionError};
 use slipring_ring::Multi;
@@ -51,7 +52,7 @@ pub enum TransformError {
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// The name is no name, or no thread could be started.
-    #[error("transform {name:?}: {cause}")]
+    #[error("transform {name:?}: {}", text::line(.cause))]
     Refused {
         /// The name.
         name: String,
@@ -62,7 +63,7 @@ pub enum TransformError {
     #[error(transparent)]
     Input(#[from] ReplayError),
     /// The handler failed on this event. Nothing of its batch was published or committed: it is read again.
-    #[error("transform {name:?} failed at {offset} of partition {partition}: {cause}")]
+    #[error("transform {name:?} failed at {offset} of partition {partition}: {}", text::line(.cause))]
     Handler {
         /// The name.
         name: String,
@@ -74,7 +75,7 @@ pub enum TransformError {
         cause: String,
     },
     /// The handler panicked. Nothing of its batch was published or committed.
-    #[error("transform {name:?} panicked: {cause}")]
+    #[error("transform {name:?} panicked: {}", text::line(.cause))]
     Panicked {
         /// The name.
         name: String,

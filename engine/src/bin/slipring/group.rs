@@ -1,6 +1,6 @@
 //! `slipring group`: where consumer groups stand in a journal, and moving them.
 
-use super::journal::{Directory, Done, Failure, time};
+use super::journal::{Directory, Done, Failure, plain, print_json, time};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use slipring::journal::{
@@ -274,16 +274,16 @@ fn ls(arguments: &Ls) -> Done {
         });
         let listed: Vec<_> = listed.collect();
         let damage = looked.damage.as_ref().map(ToString::to_string);
-        writeln!(out, "{}", json!({ "version": 1, "groups": listed, "damage": damage }))?;
+        print_json(&mut out, &json!({ "version": 1, "groups": listed, "damage": damage }))?;
         return looked.end();
     }
     let [group, kind, partitions, lag, epochs, read] = ["group", "kind", "partitions", "lag", "epoch", "topics"];
     writeln!(out, "{group:<24} {kind:<9} {partitions:>10} {lag:>14} {epochs:>8}  {read}")?;
     for ((name, kind), places) in &groups {
-        let (count, lag, read) = (places.len(), sum(places, |place| place.lag), topics(places).join(", "));
+        let (count, lag, read) = (places.len(), sum(places, |place| place.lag), plain(&topics(places).join(", ")));
         let lost = if sum(places, Place::lost) > 0 { "  (some is not kept any more: describe it)" } else { "" };
         let epoch = epoch(places).map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
-        let kind = Kind::of(*kind).name();
+        let (name, kind) = (plain(name), Kind::of(*kind).name());
         writeln!(out, "{name:<24} {kind:<9} {count:>10} {lag:>14} {epoch:>8}  {read}{lost}")?;
     }
     looked.end()
@@ -300,7 +300,7 @@ fn describe(arguments: &Describe) -> Done {
         let damage = looked.damage.as_ref().map(ToString::to_string);
         let document =
             json!({ "version": 1, "group": name, "kind": kind.name(), "partitions": listed, "damage": damage });
-        writeln!(out, "{document}")?;
+        print_json(&mut out, &document)?;
         return looked.end();
     }
     let [topic, partition, committed, earliest, latest, lag] =
@@ -308,7 +308,7 @@ fn describe(arguments: &Describe) -> Done {
     writeln!(out, "{topic:<20} {partition:>9} {committed:>14} {earliest:>14} {latest:>14} {lag:>14}")?;
     for place in &places {
         let Place { topic, stands, extent, lag, .. } = place;
-        let (partition, committed) = (stands.of.partition, stands.offset);
+        let (topic, partition, committed) = (plain(topic), stands.of.partition, stands.offset);
         write!(out, "{topic:<20} {partition:>9} {committed:>14} {:>14} {:>14} {lag:>14}", extent.start, extent.end)?;
         match place.lost() {
             0 => writeln!(out)?,
@@ -422,12 +422,12 @@ fn reset(arguments: &Reset) -> Done {
         let listed: Vec<_> = listed.collect();
         let document =
             json!({ "version": 1, "group": arguments.whom.name, "dry_run": arguments.dry_run, "partitions": listed });
-        writeln!(out, "{document}")?;
+        print_json(&mut out, &document)?;
         return Ok(());
     }
     for Move { topic, to, from } in &moves {
         let from = from.map_or_else(|| "nowhere".to_owned(), |from| from.to_string());
-        writeln!(out, "{topic}/{}: {from} -> {}", to.of.partition, to.offset)?;
+        writeln!(out, "{}/{}: {from} -> {}", plain(topic), to.of.partition, to.offset)?;
     }
     if arguments.dry_run {
         writeln!(out, "nothing was changed")?;
@@ -445,7 +445,7 @@ fn forget(arguments: &Forget) -> Done {
         gone.iter().for_each(|it| it.delete(frame));
         Ok(gone.len())
     })?;
-    writeln!(std::io::stdout().lock(), "forgotten: {} in {gone} partitions", arguments.whom.name)?;
+    writeln!(std::io::stdout().lock(), "forgotten: {} in {gone} partitions", plain(&arguments.whom.name))?;
     Ok(())
 }
 

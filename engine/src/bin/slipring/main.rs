@@ -6,6 +6,7 @@ mod queue;
 mod top;
 
 use clap::{Parser, Subcommand};
+use slipring::text;
 use std::process::ExitCode;
 
 /// Looks at slipring engines and their journals from outside.
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         // Whoever read has gone: nobody is left to be told.
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("slipring: {error}");
+            eprintln!("slipring: {}", text::line(error));
             ExitCode::FAILURE
         }
     }

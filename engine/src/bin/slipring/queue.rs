@@ -1,12 +1,13 @@
 //! `slipring queue`: what queues have in a journal, and mending them.
 
-use super::journal::records::{message, shown};
-use super::journal::{Directory, Done, Failure, Looked, ended, time};
+use super::journal::records::{message, put_bytes};
+use super::journal::{Directory, Done, Failure, Looked, ended, plain, print_json, time};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use slipring::DeadLetter;
 use slipring::journal::{Journal, Options, Writer, open};
 use slipring::queue::recorded::{ChangeError, RecordedMessage, RecordedQueue, Standing, find, queues};
+use slipring::text;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ Examples:
   slipring queue redrive ./journal jobs resize -n 100
   slipring queue purge ./journal jobs resize --dead
 
-A value that is text is printed as it is, any other as 0x and hexadecimal digits.
+A value that is text is printed in one line, with \\\\ for a backslash and escapes such as \\n or \\u{1b} for characters that a
+terminal would obey or hide; any other value as 0x and hexadecimal digits. Text that begins with 0x has \\u{30} for its zero.
 
 Exit codes:
   0  done
@@ -180,7 +182,7 @@ impl Named {
         if self.json {
             let what = what.replace(' ', "_");
             let document = json!({ "version": 1, "topic": self.topic, "queue": self.queue, what: changed });
-            writeln!(out, "{document}")?;
+            print_json(&mut out, &document)?;
         } else {
             writeln!(out, "{what}: {changed}")?;
         }
@@ -212,7 +214,7 @@ fn ls(arguments: &Ls) -> Done {
                 })
             })
             .collect();
-        writeln!(out, "{}", json!({ "version": 1, "queues": listed }))?;
+        print_json(&mut out, &json!({ "version": 1, "queues": listed }))?;
         return looked.end();
     }
     let titles = ["topic", "queue", "unread", "leased", "waiting", "dying", "dead"];
@@ -221,7 +223,7 @@ fn ls(arguments: &Ls) -> Done {
     for queue in &listed {
         let dead = letters(queue, &journal).map_or_else(|| "?".to_owned(), |dead| dead.to_string());
         let (left, leased, waiting, dying) = (unread(queue, &journal), queue.leased(), queue.waiting(), queue.dying());
-        let (topic, name) = (&queue.topic.name, &queue.name);
+        let (topic, name) = (plain(&queue.topic.name), plain(&queue.name));
         writeln!(out, "{topic:<20} {name:<20} {left:>10} {leased:>8} {waiting:>8} {dying:>6} {dead:>8}")?;
     }
     looked.end()
@@ -277,19 +279,19 @@ fn describe(arguments: &Describe) -> Done {
             "partitions": places, "leased": queue.leased(), "waiting": queue.waiting(), "dying": queue.dying(),
             "dead_letters": letters(&queue, &journal), "messages": out_of.map(as_json).collect::<Vec<_>>(),
         });
-        writeln!(out, "{document}")?;
+        print_json(&mut out, &document)?;
         return looked.end();
     }
     let attempts = queue.max_attempts.map_or_else(|| "unlimited".to_owned(), |attempts| attempts.to_string());
     let order = if queue.strict { "strict" } else { "relaxed" };
-    writeln!(out, "queue        {} of topic {}", queue.name, queue.topic.name)?;
+    writeln!(out, "queue        {} of topic {}", plain(&queue.name), plain(&queue.topic.name))?;
     writeln!(
         out,
         "opened with  leases of {visibility:?}, {attempts} attempts, {order} order, at most {} out",
         queue.max_outstanding
     )?;
     let dead = letters(&queue, &journal).map_or_else(|| "not in this journal".to_owned(), |dead| dead.to_string());
-    writeln!(out, "dead letters {dead}, in topic {}", queue.dead_topic)?;
+    writeln!(out, "dead letters {dead}, in topic {}", plain(&queue.dead_topic))?;
     writeln!(out, "out          {} leased, {} waiting, {} dying", queue.leased(), queue.waiting(), queue.dying())?;
     let [partition, next, end, unread] = ["partition", "next", "end", "unread"];
     writeln!(out, "\n{partition:>9} {next:>12} {end:>12} {unread:>12}")?;
@@ -303,7 +305,7 @@ fn describe(arguments: &Describe) -> Done {
     for message in out_of {
         let (state, at, reason) = standing(&message.standing);
         let RecordedMessage { partition, offset, attempts, .. } = message;
-        let until = reason.map_or_else(|| until(at), str::to_owned);
+        let until = reason.map_or_else(|| until(at), plain);
         writeln!(out, "{partition:>9} {offset:>12} {attempts:>8}  {state:<8} {until}")?;
     }
     looked.end()
@@ -317,6 +319,19 @@ fn parts(is_message: bool, bytes: &[u8]) -> (Option<Vec<u8>>, Vec<u8>) {
     }
 }
 
+fn with_value(mut line: Value, key: Option<&[u8]>, value: &[u8]) -> Value {
+    if let Value::Object(line) = &mut line {
+        key.into_iter().for_each(|key| put_bytes(line, "key", key));
+        put_bytes(line, "value", value);
+    }
+    line
+}
+
+fn key_and_value(key: Option<&[u8]>, value: &[u8]) -> String {
+    let key = key.map_or_else(String::new, |key| format!("{} = ", text::value(key)));
+    format!("{key}{}", text::value(value))
+}
+
 fn peek(arguments: &Peek) -> Done {
     let looked = arguments.of.directory.look(false, &mut |_| {})?;
     let (queue, journal) = (arguments.of.find(&looked)?, journal_of(&looked));
@@ -325,16 +340,13 @@ fn peek(arguments: &Peek) -> Done {
     if arguments.dead {
         for letter in queue.dead_letters(&journal, arguments.limit)? {
             let DeadLetter { partition, offset, attempts, reason, message, .. } = letter;
-            let (key, value) = (message.key().map(shown), shown(message.value()));
             if json {
-                let line = json!({
-                    "partition": partition, "offset": offset, "attempts": attempts, "reason": reason,
-                    "key": key, "value": value,
-                });
-                writeln!(out, "{line}")?;
+                let line = json!({ "partition": partition, "offset": offset, "attempts": attempts, "reason": reason });
+                let line = with_value(line, message.key(), message.value());
+                print_json(&mut out, &line)?;
             } else {
-                let key = key.map_or_else(String::new, |key| format!("{key} = "));
-                writeln!(out, "{partition}@{offset} after {attempts} attempts, {reason}: {key}{value}")?;
+                let (reason, shown) = (plain(&reason), key_and_value(message.key(), message.value()));
+                writeln!(out, "{partition}@{offset} after {attempts} attempts, {reason}: {shown}")?;
             }
         }
         return looked.end();
@@ -347,18 +359,14 @@ fn peek(arguments: &Peek) -> Done {
         }
         left -= 1;
         let (key, value) = parts(is_message, bytes);
-        let (key, value) = (key.as_deref().map(shown), shown(&value));
         let written = if json {
-            let mut line = as_json(message);
-            line["key"] = json!(key);
-            line["value"] = json!(value);
-            writeln!(out, "{line}")
+            let line = with_value(as_json(message), key.as_deref(), &value);
+            print_json(&mut out, &line)
         } else {
             let (state, at, _) = standing(&message.standing);
             let RecordedMessage { partition, offset, attempts, .. } = message;
-            let key = key.map_or_else(String::new, |key| format!("{key} = "));
-            let until = until(at);
-            writeln!(out, "{partition}@{offset} {state} {until} after {attempts} attempts: {key}{value}")
+            let (until, shown) = (until(at), key_and_value(key.as_deref(), &value));
+            writeln!(out, "{partition}@{offset} {state} {until} after {attempts} attempts: {shown}")
         };
         failed = written.err();
         failed.is_none() && left > 0

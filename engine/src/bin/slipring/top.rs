@@ -1,12 +1,13 @@
 //! `slipring top`: topics, consumers and queues of a running engine, as they change.
 
+use super::journal::plain;
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Modifier, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Row, Table};
-use slipring::Metrics;
+use slipring::{Metrics, text};
 use std::error::Error;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -46,10 +47,11 @@ type Done = Result<(), Box<dyn Error>>;
 
 pub(crate) fn run(arguments: &Arguments) -> Done {
     if arguments.prometheus {
-        return print(&ask(arguments, "prometheus\n")?);
+        let lines = ask(arguments, "prometheus\n")?;
+        return print(&lines.lines().map(|line| format!("{}\n", text::line(line))).collect::<String>());
     }
     if arguments.json {
-        return print(&ask(arguments, "json\n")?);
+        return print(&text::json(&ask(arguments, "json\n")?));
     }
     let first = look(arguments)?;
     if arguments.once || !std::io::stdout().is_terminal() {
@@ -67,19 +69,39 @@ fn print(text: &str) -> Done {
     Ok(out.flush()?)
 }
 
+/// How long an answer may take as a whole.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most bytes of an answer. An engine with 10,000 consumers says about 4 MB.
+const LARGEST: usize = 64 << 20;
+
 fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
-    let path = arguments.socket.display();
+    let path = text::line(arguments.socket.display());
     let no_engine = |cause| {
         format!(
             "no engine answers at {path} ({cause}): is it running, and was it built with `Engine::builder().observe`?"
         )
     };
     let mut connection = UnixStream::connect(&arguments.socket).map_err(no_engine)?;
-    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
     connection.write_all(what.as_bytes()).map_err(no_engine)?;
-    let mut text = String::new();
-    connection.read_to_string(&mut text).map_err(no_engine)?;
-    Ok(text)
+    let mut answer = Vec::new();
+    let (begun, mut part) = (Instant::now(), vec![0; 1 << 16]);
+    loop {
+        // Zero would be no limit of time at all.
+        let left = PATIENCE.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+        connection.set_read_timeout(Some(left))?;
+        let len = connection.read(&mut part).map_err(no_engine)?;
+        if len == 0 {
+            return Ok(String::from_utf8(answer)?);
+        }
+        answer.extend_from_slice(&part[..len]);
+        if answer.len() > LARGEST || begun.elapsed() > PATIENCE {
+            let (size, time) = (answer.len(), begun.elapsed());
+            return Err(
+                format!("{path} sent {size} bytes in {time:.1?} and no end: is it the socket of an engine?").into()
+            );
+        }
+    }
 }
 
 /// A snapshot and when it was taken.
@@ -149,7 +171,7 @@ fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 3] {
         let old = before.and_then(|before| before.metrics.topic(&topic.name));
         let percent = topic.fill * 100 / topic.capacity.max(1);
         tables[0].push(vec![
-            topic.name.clone(),
+            plain(&topic.name),
             topic.partitions.len().to_string(),
             human(topic.published),
             rate(topic.published, old.map(|old| old.published), seconds),
@@ -162,8 +184,8 @@ fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 3] {
             let old = old.and_then(|old| old.consumer(&it.name));
             let mean = it.consumed.checked_div(it.batches).map_or("-".to_owned(), human);
             tables[1].push(vec![
-                topic.name.clone(),
-                it.name.clone(),
+                plain(&topic.name),
+                plain(&it.name),
                 human(it.consumed),
                 rate(it.consumed, old.map(|old| old.consumed), seconds),
                 human(it.lag),
@@ -176,8 +198,8 @@ fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 3] {
         for it in &topic.queues {
             let old = old.and_then(|old| old.queue(&it.name));
             tables[2].push(vec![
-                topic.name.clone(),
-                it.name.clone(),
+                plain(&topic.name),
+                plain(&it.name),
                 human(it.unread),
                 human(it.leased),
                 human(it.waiting),
@@ -232,7 +254,8 @@ fn draw(frame: &mut Frame<'_>, arguments: &Arguments, now: &Look, before: Option
     let mut parts = vec![Constraint::Length(2)];
     parts.extend(heights.map(Constraint::Length));
     let areas = Layout::vertical(parts).split(frame.area());
-    let title = format!("slipring top  {}  every {} s, q ends", arguments.socket.display(), arguments.interval);
+    let title =
+        format!("slipring top  {}  every {} s, q ends", text::line(arguments.socket.display()), arguments.interval);
     frame.render_widget(Line::from(title).style(Style::new().add_modifier(Modifier::BOLD)), areas[0]);
     for (index, rows) in tables.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         let (head, names) = (heads()[index], NAMES[index]);

@@ -1,6 +1,6 @@
 //! `verify` and `repair`.
 
-use super::{Directory, Done, Failure, TORN, size, topic_name, topics};
+use super::{Directory, Done, Failure, TORN, plain, print_json, size, topic_name, topics};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use slipring::journal::repair::{How, rehearse, repair};
@@ -78,7 +78,7 @@ pub(crate) fn verify(arguments: &Verify) -> Done {
             "stale_indexes": stale,
             "stray_bytes": stray.iter().map(|(segment, at)| json!({ "segment": segment, "byte": at })).collect::<Vec<_>>(),
         });
-        writeln!(out, "{document}")?;
+        print_json(&mut out, &document)?;
     } else {
         let (bytes, count) = (size(survey.scanned()), segments.len());
         writeln!(out, "{count} segments, {records} records, {bytes} checked in {seconds:.3} s ({rate:.0} MB/s)")?;
@@ -166,7 +166,7 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
             })
             .collect();
         let document = json!({ "version": 1, "dry_run": arguments.dry_run, "mended": mended, "lost": lost, "skipped_offsets": repaired.skipped_offsets });
-        writeln!(out, "{document}")?;
+        print_json(&mut out, &document)?;
         return end();
     }
     if repaired.mended.is_empty() {
@@ -182,11 +182,12 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
             How::Cut(bytes) => format!("{bytes} bytes behind the last frame were cut; no frame was lost"),
             _ => "mended".to_owned(),
         };
-        let copy = mended.copy.as_ref().map_or_else(|| "only zeros".to_owned(), |copy| format!("kept in {copy}"));
+        let copy =
+            mended.copy.as_ref().map_or_else(|| "only zeros".to_owned(), |copy| format!("kept in {}", plain(copy)));
         writeln!(out, "segment {} at byte {}: {}: {did} ({copy})", mended.segment, mended.at, mended.what)?;
     }
     for (partition, range) in &repaired.lost {
-        let topic = topic_name(&named, partition.topic);
+        let topic = plain(&topic_name(&named, partition.topic));
         writeln!(out, "lost: {topic} partition {}, offsets {}..{}", partition.partition, range.start, range.end)?;
     }
     if repaired.skipped_offsets {

@@ -8,7 +8,10 @@ use clap::{Args, Subcommand};
 use slipring::journal::repair::RepairError;
 use slipring::journal::storage::{Disk, Storage};
 use slipring::journal::{OpenError, ReplayError, State, Survey, survey_to_damage};
+use slipring::text;
 use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -141,10 +144,20 @@ pub(crate) fn ended(done: Done) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if super::is_broken_pipe(&*failure.cause) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("slipring: {}", failure.cause);
+            eprintln!("slipring: {}", text::line(failure.cause));
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Prints a JSON document in one line, or in several if it has some, safe for a terminal.
+pub(crate) fn print_json(out: &mut impl Write, document: &impl Display) -> io::Result<()> {
+    writeln!(out, "{}", text::json(&document.to_string()))
+}
+
+/// A name from a journal, safe for a terminal, as a text that can be padded to a column's width.
+pub(crate) fn plain(name: &str) -> String {
+    text::line(name).to_string()
 }
 
 /// A journal's directory.

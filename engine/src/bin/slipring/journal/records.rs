@@ -1,12 +1,12 @@
 //! `cat`, `tail` and `export`: records, chosen and printed.
 
 use super::check::bar;
-use super::{Directory, Done, Failure, Looked, Topic, size, time, topic_name, topics};
+use super::{Directory, Done, Failure, Looked, Topic, plain, print_json, size, time, topic_name, topics};
 use serde_json::{Map, Value, json};
 use slipring::journal::format::{Entry, FrameKind, entries};
 use slipring::journal::{Frames, PartitionId, PlaceReport, ReplayError};
+use slipring::text;
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,7 +17,9 @@ Examples:
   slipring journal cat ./journal --since 15m --json | jq .value
   slipring journal cat ./journal --since 2026-11-21T08:00:00Z --until 2026-11-21T09:00:00Z
 
-A value that is text is printed as it is, any other as 0x and hexadecimal digits. Exit codes: see slipring journal --help.";
+A value that is text is printed in one line, with \\\\ for a backslash and escapes such as \\n or \\u{1b} for characters that a
+terminal would obey or hide; any other value as 0x and hexadecimal digits. Text that begins with 0x has \\u{30} for its zero.
+Exit codes: see slipring journal --help.";
 
 #[derive(clap::Args)]
 pub(crate) struct Filter {
@@ -106,6 +108,9 @@ pub(crate) struct Export {
     /// What to write
     #[arg(long, value_enum, default_value = "jsonl")]
     format: Format,
+    /// Put an apostrophe before each CSV cell that begins with =, +, - or @, which a spreadsheet would run as a formula
+    #[arg(long)]
+    guard_formulas: bool,
     /// The file to write, which must not be there yet; without it standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -117,7 +122,7 @@ struct Row {
     offset: u64,
     time: u64,
     key: Option<Vec<u8>>,
-    headers: Vec<(String, Vec<u8>)>,
+    headers: Vec<(Vec<u8>, Vec<u8>)>,
     value: Vec<u8>,
 }
 
@@ -162,7 +167,8 @@ impl Wanted<'_> {
 /// How messages name their layout in the catalogue.
 const MESSAGE: &str = "slipring message 1";
 
-pub(crate) type Parts = (Option<Vec<u8>>, Vec<(String, Vec<u8>)>, Vec<u8>);
+/// Key, headers by name, and value.
+pub(crate) type Parts = (Option<Vec<u8>>, Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>);
 
 /// Key, headers and value of a message; none if the bytes are no message.
 pub(crate) fn message(bytes: &[u8]) -> Option<Parts> {
@@ -183,38 +189,39 @@ pub(crate) fn message(bytes: &[u8]) -> Option<Parts> {
         let (name, after) = rest.get(6..)?.split_at_checked(named)?;
         let (value, after) = after.split_at_checked(valued)?;
         rest = after;
-        parsed.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
+        parsed.push((name.to_vec(), value.to_vec()));
     }
     Some((keyed.then(|| name.to_vec()), parsed, value.to_vec()))
-}
-
-fn as_text(bytes: &[u8]) -> Option<&str> {
-    let printable = |text: &&str| !text.chars().any(|c| c.is_control() && c != '\t');
-    std::str::from_utf8(bytes).ok().filter(printable)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-pub(crate) fn shown(bytes: &[u8]) -> String {
-    as_text(bytes).map_or_else(|| format!("0x{}", hex(bytes)), str::to_owned)
 }
 
 enum Sink<W: Write> {
     Text(W),
     Json(W),
-    Csv(Box<csv::Writer<W>>),
+    Csv {
+        out: Box<csv::Writer<W>>,
+        /// An apostrophe is put before a cell that a spreadsheet would run.
+        guard: bool,
+    },
+}
+
+/// True for a cell that a spreadsheet runs as a formula.
+fn is_formula(cell: &str) -> bool {
+    cell.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
+}
+
+/// Puts a value under `name` if it is text, else its digits under `name` with `_hex`.
+pub(crate) fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    match text::as_text(bytes) {
+        Some(text) => object.insert(name.to_owned(), json!(text)),
+        None => object.insert(format!("{name}_hex"), json!(text::hex(bytes).to_string())),
+    };
 }
 
 impl<W: Write> Sink<W> {
-    fn csv(into: W) -> Result<Self, Failure> {
+    fn csv(into: W, guard: bool) -> Result<Self, Failure> {
         let mut writer = csv::Writer::from_writer(into);
         writer.write_record(["topic", "partition", "offset", "time_ns", "key", "headers", "value"])?;
-        Ok(Self::Csv(Box::new(writer)))
+        Ok(Self::Csv { out: Box::new(writer), guard })
     }
 
     fn write(&mut self, topics: &[Topic], row: &Row) -> Done {
@@ -222,14 +229,14 @@ impl<W: Write> Sink<W> {
         let partition = row.partition.partition;
         match self {
             Self::Text(out) => {
-                write!(out, "{topic}/{partition} {} {}", row.offset, time(row.time))?;
+                write!(out, "{}/{partition} {} {}", text::line(&topic), row.offset, time(row.time))?;
                 if let Some(key) = &row.key {
-                    write!(out, " {}:", shown(key))?;
+                    write!(out, " {}:", text::value(key))?;
                 }
                 for (name, value) in &row.headers {
-                    write!(out, " [{name}={}]", shown(value))?;
+                    write!(out, " [{}={}]", text::value(name), text::value(value))?;
                 }
-                writeln!(out, " {}", shown(&row.value))?;
+                writeln!(out, " {}", text::value(&row.value))?;
             }
             Self::Json(out) => {
                 let mut object = Map::new();
@@ -239,35 +246,32 @@ impl<W: Write> Sink<W> {
                 put("partition", json!(partition));
                 put("offset", json!(row.offset));
                 put("time_ns", json!(row.time));
-                let mut bytes = |name: &str, bytes: &[u8]| match as_text(bytes) {
-                    Some(text) => put(name, json!(text)),
-                    None => put(&format!("{name}_hex"), json!(hex(bytes))),
-                };
                 if let Some(key) = &row.key {
-                    bytes("key", key);
+                    put_bytes(&mut object, "key", key);
                 }
-                bytes("value", &row.value);
+                put_bytes(&mut object, "value", &row.value);
                 if !row.headers.is_empty() {
-                    let headers: Vec<_> = row.headers.iter().map(|(name, value)| json!([name, shown(value)])).collect();
-                    object.insert("headers".to_owned(), json!(headers));
+                    let header = |(name, value): &(Vec<u8>, Vec<u8>)| {
+                        let mut header = Map::new();
+                        put_bytes(&mut header, "name", name);
+                        put_bytes(&mut header, "value", value);
+                        Value::Object(header)
+                    };
+                    object.insert("headers".to_owned(), row.headers.iter().map(header).collect());
                 }
-                serde_json::to_writer(&mut *out, &object)?;
-                out.write_all(b"\n")?;
+                print_json(out, &Value::Object(object))?;
             }
-            Self::Csv(out) => {
-                let headers: Vec<_> =
-                    row.headers.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
-                let key = row.key.as_deref().map_or_else(String::new, shown);
-                let (offset, time) = (row.offset.to_string(), row.time.to_string());
-                out.write_record([
-                    topic,
-                    partition.to_string(),
-                    offset,
-                    time,
-                    key,
-                    headers.join(";"),
-                    shown(&row.value),
-                ])?;
+            Self::Csv { out, guard } => {
+                let header =
+                    |(name, value): &(Vec<u8>, Vec<u8>)| format!("{}={}", text::value(name), text::value(value));
+                let headers: Vec<_> = row.headers.iter().map(header).collect();
+                let key = row.key.as_deref().map_or_else(String::new, |key| text::value(key).to_string());
+                let (offset, time, value) = (row.offset.to_string(), row.time.to_string(), text::value(&row.value));
+                let cells =
+                    [plain(&topic), partition.to_string(), offset, time, key, headers.join(";"), value.to_string()];
+                out.write_record(
+                    cells.map(|cell| if *guard && is_formula(&cell) { format!("'{cell}") } else { cell }),
+                )?;
             }
         }
         Ok(())
@@ -276,7 +280,7 @@ impl<W: Write> Sink<W> {
     fn flush(&mut self) -> Done {
         match self {
             Self::Text(out) | Self::Json(out) => out.flush()?,
-            Self::Csv(out) => out.flush()?,
+            Self::Csv { out, .. } => out.flush()?,
         }
         Ok(())
     }
@@ -305,7 +309,7 @@ impl<'s> Scan<'s> {
             Ok(Some(frame)) => frame,
             Ok(None) => return Ok(None),
             Err(gap @ ReplayError::Gap { .. }) => {
-                eprintln!("slipring: {gap}");
+                eprintln!("slipring: {}", text::line(gap));
                 return Ok(Some(true));
             }
             Err(cause) => return Err(cause.into()),
@@ -436,7 +440,7 @@ pub(crate) fn export(arguments: &Export) -> Done {
     let out = BufWriter::with_capacity(1 << 18, out);
     let mut sink = match arguments.format {
         Format::Jsonl => Sink::Json(out),
-        Format::Csv => Sink::csv(out)?,
+        Format::Csv => Sink::csv(out, arguments.guard_formulas)?,
     };
     let bar = bar(total);
     let mut count = 0_u64;

@@ -1,6 +1,6 @@
 //! `ls` and `stat`.
 
-use super::{Directory, Done, size, time, topic_name, topics};
+use super::{Directory, Done, plain, print_json, size, time, topic_name, topics};
 use serde_json::json;
 use slipring::journal::SegmentReport;
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ pub(crate) fn ls(arguments: &Arguments) -> Done {
             "version": 1, "segments": listed, "others": looked.survey.others(),
             "damage": looked.damage.as_ref().map(ToString::to_string),
         });
-        writeln!(out, "{document}")?;
+        print_json(&mut out, &document)?;
         return looked.end();
     }
     let titles = ["segment", "position", "used", "records", "opening", "state", "latest"];
@@ -61,7 +61,7 @@ pub(crate) fn ls(arguments: &Arguments) -> Done {
         writeln!(out, "{number:>10} {first:>16} {used:>12} {count:>12} {opening:>8}  {kind:<9} {newest}")?;
     }
     for name in looked.survey.others() {
-        writeln!(out, "beside them: {name}")?;
+        writeln!(out, "beside them: {}", plain(name))?;
     }
     looked.end()
 }
@@ -104,7 +104,7 @@ pub(crate) fn stat(arguments: &Arguments) -> Done {
             "torn_bytes": survey.torn().map(|torn| torn.bytes), "state": entries, "partitions": partitions,
             "damage": looked.damage.as_ref().map(ToString::to_string),
         });
-        writeln!(out, "{document}")?;
+        print_json(&mut out, &document)?;
         return looked.end();
     }
     writeln!(out, "journal      {id}, opened {} times", survey.incarnation())?;
@@ -126,7 +126,7 @@ pub(crate) fn stat(arguments: &Arguments) -> Done {
         writeln!(out, "state        {entries} values of kind {kind}: {what}")?;
     }
     for topic in &named {
-        writeln!(out, "topic        {} is number {}: {}", topic.name, topic.number, topic.layout)?;
+        writeln!(out, "topic        {} is number {}: {}", plain(&topic.name), topic.number, plain(&topic.layout))?;
     }
     let titles = ["topic", "partition", "start", "end", "reserved", "records", "bytes", "latest"];
     let [topic, partition, start, end, reserved, records, bytes, latest] = titles;
@@ -136,7 +136,7 @@ pub(crate) fn stat(arguments: &Arguments) -> Done {
     )?;
     for (partition, extent) in survey.state().extents() {
         let (records, bytes, latest) = kept.get(&partition).copied().unwrap_or_default();
-        let (topic, partition) = (topic_name(&named, partition.topic), partition.partition);
+        let (topic, partition) = (plain(&topic_name(&named, partition.topic)), partition.partition);
         let (start, end, reserved) = (extent.start, extent.end, extent.reserved);
         let (bytes, latest) = (size(bytes), if latest > 0 { time(latest) } else { String::new() });
         writeln!(
