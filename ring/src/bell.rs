@@ -14,8 +14,10 @@
 
 use crate::fence::{self, Fences};
 use crate::ordering::{ARM, ATTENTION, RING_FENCE, fault};
-use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, lock, wait_at_most};
+use crate::panics::blaming;
+use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, MutexGuard, lock, wait_at_most};
 use crossbeam_utils::CachePadded;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
 /// Somebody sleeps.
@@ -74,7 +76,7 @@ impl Bell {
                     tasks.extend(sleeper.bed.wake(sleeper.token));
                 }
             }
-            tasks.into_iter().for_each(Waker::wake);
+            wake_all(tasks);
         }
     }
 
@@ -104,6 +106,21 @@ impl Bell {
     /// Forgets `waiter`.
     pub(crate) fn disarm(&self, waiter: &Waiter) {
         lock(&self.sleepers).retain(|other| !Arc::ptr_eq(&other.bed, &waiter.bed));
+    }
+}
+
+/// Wakes each task, also if the waker of another one panics. Its panic goes on when all are woken, unless the calling
+/// thread unwinds already.
+fn wake_all(tasks: Vec<Waker>) {
+    let mut first = None;
+    for task in tasks {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task.wake())) {
+            // Dropping what was thrown may panic as well: all but the first are left alone.
+            let _ = first.get_or_insert(std::mem::ManuallyDrop::new(panic));
+        }
+    }
+    if let Some(panic) = first.filter(|_| !std::thread::panicking()) {
+        blaming("a task's waker", || resume_unwind(std::mem::ManuallyDrop::into_inner(panic)));
     }
 }
 
@@ -237,8 +254,19 @@ impl Waiter {
         }
         state.asleep = false;
         state.rung = false;
-        state.tokens.drain(..).for_each(&mut each);
+        self.hand_out(state, &mut each);
         true
+    }
+
+    /// Hands the tokens to `each` outside of the lock, so that it may arm or wake this waiter, and keeps their memory.
+    fn hand_out(&self, mut state: MutexGuard<'_, Woken>, each: impl FnMut(usize)) {
+        let mut tokens = std::mem::take(&mut state.tokens);
+        drop(state);
+        tokens.drain(..).for_each(each);
+        let mut state = lock(&self.bed.state);
+        if state.tokens.capacity() == 0 {
+            state.tokens = tokens;
+        }
     }
 
     /// Hands the token of each bell that has rung since this waiter last slept to `each`, without sleeping. False if
@@ -246,7 +274,9 @@ impl Waiter {
     pub fn take(&self, each: impl FnMut(usize)) -> bool {
         let mut state = lock(&self.bed.state);
         let rung = std::mem::take(&mut state.rung);
-        state.tokens.drain(..).for_each(each);
+        if rung {
+            self.hand_out(state, each);
+        }
         rung
     }
 
@@ -273,23 +303,33 @@ impl Waiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn take_or_wake(&self, task: &Waker, each: impl FnMut(usize)) -> bool {
-        let mut state = lock(&self.bed.state);
-        let rung = std::mem::take(&mut state.rung);
-        let old = match rung {
-            true => state.task.take(),
-            false if state.task.as_ref().is_some_and(|asked| asked.will_wake(task)) => None,
-            false => state.task.replace(task.clone()),
-        };
-        state.tokens.drain(..).for_each(each);
-        drop(state);
-        drop(old);
-        rung
+        // A waker is code of the user's: cloned and dropped outside of the lock.
+        let mut fresh = None;
+        loop {
+            let mut state = lock(&self.bed.state);
+            let rung = std::mem::take(&mut state.rung);
+            if rung {
+                let old = state.task.take();
+                self.hand_out(state, each);
+                drop((old, fresh));
+                return true;
+            }
+            if state.task.as_ref().is_some_and(|asked| asked.will_wake(task)) {
+                return false;
+            }
+            if let Some(fresh) = fresh.take() {
+                let old = state.task.replace(fresh);
+                drop(state);
+                drop(old);
+                return false;
+            }
+            drop(state);
+            fresh = Some(task.clone());
+        }
     }
 
     /// Wakes this waiter from another thread, with a token of the caller's.
     pub fn wake(&self, token: usize) {
-        if let Some(task) = self.bed.wake(token) {
-            task.wake();
-        }
+        wake_all(self.bed.wake(token).into_iter().collect());
     }
 }

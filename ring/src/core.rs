@@ -107,9 +107,9 @@ impl<E, K: Kind> Core<E, K> {
             self.bell.mark_closed();
             self.bell.ring();
             self.end_bell.ring();
-            for member in lock(&self.members).iter() {
-                member.bell.ring();
-            }
+            // Outside of the lock: a task that is woken may run at once, and leave.
+            let members = lock(&self.members).clone();
+            members.iter().for_each(|member| member.bell.ring());
         }
     }
 

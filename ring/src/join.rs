@@ -58,12 +58,14 @@ impl<E, K: Kind> Core<E, K> {
             Start::At(asked) => {
                 members.pop();
                 self.gates.show(members.clone());
+                drop(members);
                 stage.bell.ring();
                 let (earliest, latest) = (Sequence(earliest), Sequence(latest));
                 return Err(BuildError::OutOfRange { stage: declared.name.clone(), asked, earliest, latest });
             }
         };
         stage.start(start);
+        drop(members);
         // A producer may have been held by the pin.
         stage.bell.ring();
         Ok((stage, start))
@@ -99,6 +101,7 @@ impl<E, K: Kind> Core<E, K> {
             members[place] = Arc::clone(stage);
             self.gates.show(members.clone());
         }
+        drop(members);
         // Producers may have been held by the pin, or wait at the gate that has gone.
         again.bell.ring();
         stage.bell.ring();
@@ -134,18 +137,24 @@ impl<E, K: Kind> Core<E, K> {
 
     /// Takes a stage's gate away. Its consumer holds no batch any more.
     pub(crate) fn leave(&self, stage: &Arc<StageState>) {
-        self.leave_locked(&mut lock(&self.members), stage);
+        let was_here = self.leave_locked(&mut lock(&self.members), stage);
+        if was_here {
+            ring_for_others(stage);
+        }
     }
 
-    fn leave_locked(&self, members: &mut Vec<Arc<StageState>>, stage: &Arc<StageState>) {
+    /// Takes the gate away, and says whether it was there. The caller then rings, outside of the lock: a task that is
+    /// woken may run at once, and leave or join in its turn.
+    #[must_use]
+    fn leave_locked(&self, members: &mut Vec<Arc<StageState>>, stage: &Arc<StageState>) -> bool {
         let before = members.len();
         members.retain(|member| !Arc::ptr_eq(member, stage));
-        if members.len() != before {
+        let was_here = members.len() != before;
+        if was_here {
             self.gates.show(members.clone());
             stage.leave();
-            // Producers that wait for this gate must look at the others now.
-            stage.bell.ring();
         }
+        was_here
     }
 
     /// The consumer of `stage` is gone. Whoever stands behind it could never read on, unless there is nothing more to
@@ -153,8 +162,11 @@ impl<E, K: Kind> Core<E, K> {
     pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>, at_end: bool) {
         let mut members = lock(&self.members);
         let behind = members.iter().find(|member| member.is_behind(stage)).map(|member| member.name.clone());
-        self.leave_locked(&mut members, stage);
+        let was_here = self.leave_locked(&mut members, stage);
         drop(members);
+        if was_here {
+            ring_for_others(stage);
+        }
         let phase = self.closing.phase();
         let unread = ahead(K::published(self), stage.position(&GATE)).max(0);
         let matters = phase == Phase::Open || (!phase.at_once() && !at_end && unread > 0);
@@ -189,11 +201,20 @@ impl<E, K: Kind> Core<E, K> {
         if stage.is_held() && !fault("evicted while it holds a batch") {
             return Err(StageError::InBatch { name: name.to_owned() });
         }
-        self.leave_locked(&mut members, &stage);
+        let was_here = self.leave_locked(&mut members, &stage);
+        drop(members);
+        if was_here {
+            ring_for_others(&stage);
+        }
         // Its own consumer may sleep, and must be told.
         self.ring_where_it_sleeps(&stage);
         Ok(Sequence(stage.position(&GATE)))
     }
+}
+
+/// Producers that wait for the gate of a stage that has left must look at the others now.
+fn ring_for_others(stage: &StageState) {
+    stage.bell.ring();
 }
 
 /// A stage with `&mut` access is ordered against every other one, and nothing changes what a journaler wrote.

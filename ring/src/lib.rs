@@ -214,6 +214,8 @@ mod multi_producer;
 mod ordering;
 #[cfg(loom)]
 pub mod ordering;
+#[doc(hidden)]
+pub mod panics;
 pub mod pin;
 mod producer;
 mod report;

@@ -7,15 +7,14 @@ use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::error::BuildError;
 use crate::kind::Kind;
+use crate::panics::{Panic, caught};
 use crate::pin;
 use crate::report::Ending;
 use crate::sequence::Sequence;
 use crate::stage::{Stage, StageState};
 use crate::sync::{Arc, Condvar, Instant, Mutex, lock, thread, wait_at_most};
 use crate::worker::Worker;
-use std::any::Any;
 use std::fmt::Display;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a managed stage does with each event. A closure `FnMut(&E, Sequence, bool) -> Result<(), Error>` is a handler,
 /// and one that takes `&mut E` is the handler of a mutable stage.
@@ -128,27 +127,37 @@ where
 /// The threads of a ring's managed stages.
 #[derive(Default)]
 pub(crate) struct Threads {
-    started: Mutex<Vec<Thread>>,
-    ended: Mutex<Vec<Arc<StageState>>>,
-    alive: Arc<Alive>,
+    crew: Arc<Crew>,
+}
+
+/// Those that run, and what is to be told of those that do not. The thread of a stage that was evicted leaves nothing
+/// behind.
+struct Crew {
+    roll: Mutex<Roll>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Roll {
+    /// The number of the next thread.
+    next: u64,
+    threads: Vec<Thread>,
+    /// The stages whose threads have ended, and were not evicted: their ring ends, or has ended.
+    ended: Vec<Arc<StageState>>,
 }
 
 /// One thread of a stage; workers share a stage.
 struct Thread {
+    number: u64,
     stage: Arc<StageState>,
-    handle: thread::JoinHandle<()>,
-    has_ended: Arc<Mutex<bool>>,
+    /// None until it is known, and once somebody joins it.
+    handle: Option<thread::JoinHandle<()>>,
+    has_ended: bool,
 }
 
-/// How many of them have not ended.
-struct Alive {
-    threads: Mutex<usize>,
-    ended: Condvar,
-}
-
-impl Default for Alive {
+impl Default for Crew {
     fn default() -> Self {
-        Self { threads: Mutex::new(0), ended: Condvar::new() }
+        Self { roll: Mutex::new(Roll::default()), ended: Condvar::new() }
     }
 }
 
@@ -194,18 +203,18 @@ impl Threads {
         declared: &Stage,
         state: Arc<StageState>,
         make: impl FnOnce() -> W + Send + 'static,
-        attend: impl FnOnce(W) + Send + 'static,
+        attend: impl FnOnce(W) -> bool + Send + 'static,
     ) -> Result<(), BuildError> {
         let started: Started = Arc::new((Mutex::new(None), Condvar::new()));
-        let has_ended = Arc::new(Mutex::new(false));
-        let alive = Alive::enter(&self.alive, Arc::clone(&has_ended));
         let (declared, told) = (declared.clone(), Arc::clone(&started));
         let stage = declared.name.clone();
         // The system's names end at a zero byte, and the standard library panics at one.
         let name = declared.name.replace('\0', "");
+        let enrolled = Enrolled::new(&self.crew, state);
+        let number = enrolled.number;
         let thread = thread::Builder::new().name(name).spawn(move || {
             // Dropped last: whoever waits for this thread then finds all that it has to say.
-            let _alive = alive;
+            let mut enrolled = enrolled;
             let said = begin(&declared, make);
             let (result, worker) = match said {
                 Ok(worker) => (Ok(()), Some(worker)),
@@ -214,7 +223,7 @@ impl Threads {
             *lock(&told.0) = Some(result);
             told.1.notify_one();
             if let Some(worker) = worker {
-                attend(worker);
+                enrolled.is_told = attend(worker);
             }
         });
         let thread = thread.map_err(|cause| BuildError::Thread { stage, cause })?;
@@ -228,47 +237,45 @@ impl Threads {
             let _ = thread.join();
             return Err(refused);
         }
-        lock(&self.started).push(Thread { stage: state, handle: thread, has_ended });
+        self.crew.give_handle(number, thread);
         Ok(())
     }
 
     /// Waits until every thread but the calling one has ended; false if `deadline` comes first.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
-        let own = lock(&self.started).iter().filter(|thread| is_current(&thread.handle)).count();
-        let mut threads = lock(&self.alive.threads);
-        while *threads > own {
+        let mut roll = lock(&self.crew.roll);
+        while roll.threads.iter().any(|thread| !thread.has_ended && !thread.is_current()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            threads = wait_at_most(&self.alive.ended, &self.alive.threads, threads, left);
+            roll = wait_at_most(&self.crew.ended, &self.crew.roll, roll, left);
         }
         true
     }
 
     /// Waits until every thread has ended.
     pub(crate) fn wait_for_all(&self) {
-        for thread in lock(&self.started).drain(..) {
-            let _ = thread.handle.join();
-        }
+        let handles: Vec<_> =
+            lock(&self.crew.roll).threads.iter_mut().filter_map(|thread| thread.handle.take()).collect();
+        handles.into_iter().for_each(|handle| drop(handle.join()));
     }
 
-    /// Joins the threads that have ended, and returns the stages of all: ended ever, and still running.
+    /// Joins the threads that have ended, and returns the stages: of those that have ended, evicted ones left out, and of those that still run.
     pub(crate) fn join(&self) -> (Vec<Arc<StageState>>, Vec<Arc<StageState>>) {
-        let (mut started, mut ended) = (lock(&self.started), lock(&self.ended));
-        for thread in std::mem::take(&mut *started) {
-            if *lock(&thread.has_ended) && !is_current(&thread.handle) {
-                // A panic was caught and told already.
-                let _ = thread.handle.join();
-                ended.push(thread.stage);
-            } else {
-                started.push(thread);
-            }
-        }
-        let running: Vec<_> = once_each(started.iter().map(|thread| &thread.stage));
+        let mut roll = lock(&self.crew.roll);
+        let is_over = |thread: &mut Thread| thread.has_ended && !thread.is_current();
+        let over: Vec<Thread> = roll.threads.extract_if(.., is_over).collect();
+        roll.ended.extend(over.iter().map(|thread| Arc::clone(&thread.stage)));
+        let running: Vec<_> = once_each(roll.threads.iter().map(|thread| &thread.stage));
         // A stage runs while one of its workers does.
         let is_running = |stage: &&Arc<StageState>| running.iter().any(|other| Arc::ptr_eq(other, stage));
-        (once_each(ended.iter().filter(|stage| !is_running(stage))), running)
+        let ended = once_each(roll.ended.iter().filter(|stage| !is_running(stage)));
+        drop(roll);
+        // Outside of the lock: what a thread keeps for itself is dropped at its very end, and is the user's. A panic was
+        // caught and told already.
+        over.into_iter().filter_map(|thread| thread.handle).for_each(|handle| drop(handle.join()));
+        (ended, running)
     }
 }
 
@@ -282,22 +289,56 @@ fn once_each<'s>(stages: impl Iterator<Item = &'s Arc<StageState>>) -> Vec<Arc<S
     once
 }
 
-fn is_current(thread: &thread::JoinHandle<()>) -> bool {
-    thread.thread().id() == thread::current().id()
+impl Thread {
+    fn is_current(&self) -> bool {
+        self.handle.as_ref().is_some_and(|handle| handle.thread().id() == thread::current().id())
+    }
 }
 
-impl Alive {
-    fn enter(alive: &Arc<Self>, has_ended: Arc<Mutex<bool>>) -> impl Drop + Send + 'static {
-        struct Guard(Arc<Alive>, Arc<Mutex<bool>>);
-        impl Drop for Guard {
-            fn drop(&mut self) {
-                *lock(&self.1) = true;
-                *lock(&self.0.threads) -= 1;
-                self.0.ended.notify_all();
-            }
+impl Crew {
+    /// The handle of a thread that has ended by now and is not to be told of is dropped.
+    fn give_handle(&self, number: u64, handle: thread::JoinHandle<()>) {
+        let mut roll = lock(&self.roll);
+        if let Some(thread) = roll.threads.iter_mut().find(|thread| thread.number == number) {
+            thread.handle = Some(handle);
         }
-        *lock(&alive.threads) += 1;
-        Guard(Arc::clone(alive), has_ended)
+    }
+}
+
+/// A thread's place in the roll, from before it starts until it ends.
+struct Enrolled {
+    crew: Arc<Crew>,
+    number: u64,
+    /// Its stage is to be in the report of the ring.
+    is_told: bool,
+}
+
+impl Enrolled {
+    fn new(crew: &Arc<Crew>, stage: Arc<StageState>) -> Self {
+        let mut roll = lock(&crew.roll);
+        let number = roll.next;
+        roll.next += 1;
+        roll.threads.push(Thread { number, stage, handle: None, has_ended: false });
+        drop(roll);
+        Self { crew: Arc::clone(crew), number, is_told: false }
+    }
+}
+
+impl Drop for Enrolled {
+    fn drop(&mut self) {
+        let mut roll = lock(&self.crew.roll);
+        let gone = match roll.threads.iter().position(|thread| thread.number == self.number) {
+            Some(at) if self.is_told => {
+                roll.threads[at].has_ended = true;
+                None
+            }
+            Some(at) => Some(roll.threads.swap_remove(at)),
+            None => None,
+        };
+        drop(roll);
+        self.crew.ended.notify_all();
+        // With its handle, if it has one: the system forgets the thread when that ends.
+        drop(gone);
     }
 }
 
@@ -307,32 +348,41 @@ fn begin<W>(declared: &Stage, make: impl FnOnce() -> W) -> Result<W, BuildError>
     if let Some(core) = declared.core {
         pin::pin_current(core).map_err(|cause| BuildError::Pin { stage: stage(), cause })?;
     }
-    caught(make).map_err(|cause| BuildError::Handler { stage: stage(), cause })
+    caught(make).map_err(|panic| BuildError::Handler { stage: stage(), cause: panic.said() })
 }
 
-/// The thread's life after that.
-fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(mut consumer: Consumer<E, K, A>, mut worker: W, declared: &Stage) {
-    let ending = ending_of(read_on(&mut consumer, &mut worker, declared), &consumer.core, declared);
+/// The thread's life after that. False if nothing is to be told of it: it was evicted.
+fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(
+    mut consumer: Consumer<E, K, A>,
+    mut worker: W,
+    declared: &Stage,
+) -> bool {
+    let ending = ending_of(caught(|| read_on(&mut consumer, &mut worker, declared)), &consumer.core, declared);
     // The handler's own clean-up may panic as well: it has ended all the same.
     let _ = caught(|| worker.end());
     let _ = caught(move || drop(worker));
     let stage = Arc::clone(&consumer.stage);
     drop(consumer);
+    let is_told = !stage.is_evicted() || matches!(ending, Ending::Failed(_));
     stage.end(ending);
+    is_told
 }
 
 /// A worker's thread's life.
-fn attend_worker<E, K: Kind, H: Handler<E>>(mut worker: Worker<E, K>, mut handler: H, declared: &Stage) {
-    let ending = ending_of(share(&mut worker, &mut handler, declared), worker.core(), declared);
+fn attend_worker<E, K: Kind, H: Handler<E>>(mut worker: Worker<E, K>, mut handler: H, declared: &Stage) -> bool {
+    let ending = ending_of(caught(|| share(&mut worker, &mut handler, declared)), worker.core(), declared);
     let _ = caught(|| handler.on_end());
     let _ = caught(move || drop(handler));
     let stage = Arc::clone(worker.state());
     drop(worker);
     stage.end(ending);
+    // Workers are never evicted.
+    true
 }
 
-fn ending_of<E, K: Kind>(end: Result<Closed, String>, core: &Core<E, K>, declared: &Stage) -> Ending {
-    match end {
+/// A panic outside of the handler, of a waiting strategy or of a task's waker, fails the ring as the handler's does.
+fn ending_of<E, K: Kind>(end: Result<Result<Closed, String>, Panic>, core: &Core<E, K>, declared: &Stage) -> Ending {
+    match end.unwrap_or_else(|panic| Err(panic.to_string())) {
         Ok(Closed::Finished | Closed::Closed) => Ending::Drained,
         Ok(closed) => Ending::Stopped(closed.to_string()),
         Err(cause) => {
@@ -365,7 +415,7 @@ fn share<E, K: Kind, H: Handler<E>>(
                     continue;
                 }
                 Ok(Err(cause)) => cause,
-                Err(panic) => format!("panicked: {panic}"),
+                Err(panic) => panic.to_string(),
             };
             let (retries, then_skip) = declared.on_error.retries();
             if (retries > 0 || then_skip) && taken.is_moot() {
@@ -408,7 +458,7 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
             let cause = match caught(|| worker.work(&mut batch, &mut culprit)) {
                 Ok(Ok(())) => break,
                 Ok(Err(cause)) => cause,
-                Err(panic) => format!("panicked: {panic}"),
+                Err(panic) => panic.to_string(),
             };
             let (retries, then_skip) = declared.on_error.retries();
             let tried = if retried.0 == culprit { retried.1 } else { 0 };
@@ -432,22 +482,4 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
             }
         }
     }
-}
-
-/// Runs `work`; what a panic said, if it panics.
-fn caught<R>(work: impl FnOnce() -> R) -> Result<R, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let said = message(&*panic);
-        // What was thrown may panic once more when it is dropped. What that throws is left alone.
-        if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
-            std::mem::forget(again);
-        }
-        said
-    })
-}
-
-/// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
 }

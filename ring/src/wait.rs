@@ -3,6 +3,7 @@
 //! A strategy is asked after each empty look and answers: look again (after whatever it did to pass the time), or
 //! sleep until somebody rings. The loop around it, in [`crate::waiting`], never names a strategy.
 
+use crate::panics::blaming;
 use crate::sync;
 use std::fmt;
 use std::str::FromStr;
@@ -167,7 +168,7 @@ impl Wait {
             Strategy::SpinThenPark if looks <= self.spins => sync::spin_loop(),
             Strategy::SpinThenPark if looks - self.spins <= self.yields => sync::thread::yield_now(),
             Strategy::Backoff | Strategy::SpinThenPark => return Idle::Sleep,
-            Strategy::Custom(strategy) => return strategy.idle(looks),
+            Strategy::Custom(strategy) => return blaming("the waiting strategy", || strategy.idle(looks)),
         }
         Idle::Look
     }
