@@ -11,8 +11,9 @@ use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-/// The largest capacity: beyond it, wrapping differences of stamps would lose their sign.
-pub(crate) const MAX_CAPACITY: usize = 1 << 40;
+/// The largest capacity: beyond it, wrapping differences of stamps would lose their sign. Where addresses have 32 bits,
+/// the largest power of two whose slots may fit into them.
+pub(crate) const MAX_CAPACITY: usize = if usize::BITS > 40 { 1 << 40 } else { 1 << (usize::BITS - 2) };
 
 #[repr(C)]
 struct Slot<E, S> {
