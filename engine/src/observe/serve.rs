@@ -1,0 +1,225 @@
+//! The thread that answers at the socket.
+
+use super::ObserveError;
+use super::place::{self, Place};
+use crate::engine::{Engine, Shared};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+/// How long a connection may take to ask, and then to read its answer.
+const ASK: Duration = Duration::from_millis(100);
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// The longest request that is read; of a longer one the beginning counts.
+const REQUEST: usize = 16 << 10;
+
+/// How many are served at a time. Others wait until one has gone, at most for the times above.
+const SERVED: usize = 32;
+
+/// How long nobody is let in after the system refused a connection, for want of descriptors or memory: it would be ready
+/// again at once, and the thread would use a core for nothing.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Ends with its engine, and takes the socket away.
+pub(crate) struct Observer {
+    place: Place,
+    /// Closed when this goes: that ends the thread, whatever has become of the socket's path.
+    _end: UnixStream,
+}
+
+impl Observer {
+    pub(crate) fn start(path: &Path, engine: Weak<Shared>) -> Result<Self, ObserveError> {
+        let io = |cause| ObserveError::Io { path: path.to_owned(), cause };
+        let (listener, place) = place::bind(path)?;
+        let started = listener.set_nonblocking(true).and_then(|()| UnixStream::pair()).and_then(|(end, over)| {
+            let thread = std::thread::Builder::new().name("slipring-watch".to_owned());
+            thread.spawn(move || serve(&listener, &over, &engine))?;
+            Ok(end)
+        });
+        match started {
+            Ok(end) => Ok(Self { place, _end: end }),
+            Err(cause) => {
+                place.remove();
+                Err(io(cause))
+            }
+        }
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        // Before the thread lets go of the socket: until then no other file can be taken for it.
+        self.place.remove();
+    }
+}
+
+struct Connection {
+    stream: UnixStream,
+    until: Instant,
+    state: State,
+    /// The other side sends nothing more.
+    heard: bool,
+}
+
+enum State {
+    Asking(Vec<u8>),
+    Answering {
+        answer: Vec<u8>,
+        sent: usize,
+    },
+    /// All was sent. What the other side still sends is read until it goes: closed before, it would lose the answer.
+    Leaving,
+}
+
+fn serve(listener: &UnixListener, over: &UnixStream, engine: &Weak<Shared>) {
+    let mut connections: Vec<Connection> = Vec::new();
+    let mut closed_until: Option<Instant> = None;
+    loop {
+        let now = Instant::now();
+        closed_until = closed_until.filter(|until| *until > now);
+        let accepts = closed_until.is_none() && connections.len() < SERVED;
+        let mut polled = vec![PollFd::new(over, PollFlags::IN)];
+        polled.extend(connections.iter().map(|it| PollFd::new(&it.stream, it.interest())));
+        polled.extend(accepts.then(|| PollFd::new(listener, PollFlags::IN)));
+        let next = connections.iter().map(|it| it.until).chain(closed_until).min();
+        let timeout = next.map(|next| Timespec::try_from(next.saturating_duration_since(now)).unwrap_or_default());
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            // For want of memory.
+            Err(_) => {
+                std::thread::sleep(BACK_OFF);
+                continue;
+            }
+        }
+        let ready: Vec<bool> = polled.iter().map(|it| !it.revents().is_empty()).collect();
+        if ready[0] {
+            return;
+        }
+        let is_ready = &ready[1..];
+        let (now, mut index) = (Instant::now(), 0);
+        connections.retain_mut(|it| {
+            index += 1;
+            it.step(is_ready[index - 1], now, engine).is_ok()
+        });
+        if accepts && ready.last() == Some(&true) {
+            closed_until = accept(listener, &mut connections, now).map(|()| now + BACK_OFF);
+        }
+    }
+}
+
+/// Lets in who waits. Some if the system refuses.
+fn accept(listener: &UnixListener, connections: &mut Vec<Connection>, now: Instant) -> Option<()> {
+    while connections.len() < SERVED {
+        match listener.accept() {
+            Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
+                connections.push(Connection {
+                    stream,
+                    until: now + ASK,
+                    state: State::Asking(Vec::new()),
+                    heard: false,
+                });
+            }
+            Ok(_) => {}
+            Err(cause) if cause.kind() == ErrorKind::WouldBlock => return None,
+            // Who asked has gone.
+            Err(cause) if matches!(cause.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+            Err(_) => return Some(()),
+        }
+    }
+    None
+}
+
+/// The connection is over: answered, given up, or past its deadline.
+struct Over;
+
+impl From<io::Error> for Over {
+    fn from(_: io::Error) -> Self {
+        // Whoever asked has gone, or reads too slowly: that is theirs.
+        Self
+    }
+}
+
+impl Connection {
+    fn interest(&self) -> PollFlags {
+        let hears = if self.heard { PollFlags::empty() } else { PollFlags::IN };
+        match self.state {
+            State::Answering { .. } => hears | PollFlags::OUT,
+            _ => hears,
+        }
+    }
+
+    fn step(&mut self, ready: bool, now: Instant, engine: &Weak<Shared>) -> Result<(), Over> {
+        let late = self.until <= now;
+        if ready && !self.heard {
+            self.hear()?;
+        }
+        if let State::Asking(asked) = &self.state {
+            if !late && !self.heard && !is_whole(asked) {
+                return Ok(());
+            }
+            self.state = State::Answering { answer: answer(asked, engine)?, sent: 0 };
+            self.until = now + ANSWER;
+        } else if late {
+            return Err(Over);
+        }
+        if let State::Answering { answer, sent } = &mut self.state {
+            while *sent < answer.len() {
+                match self.stream.write(&answer[*sent..]) {
+                    Ok(0) => return Err(Over),
+                    Ok(len) => *sent += len,
+                    Err(cause) if cause.kind() == ErrorKind::WouldBlock => return Ok(()),
+                    Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => return Err(Over),
+                }
+            }
+            self.stream.shutdown(Shutdown::Write)?;
+            self.state = State::Leaving;
+        }
+        if self.heard { Err(Over) } else { Ok(()) }
+    }
+
+    /// Reads what the other side says, and keeps what belongs to its request.
+    fn hear(&mut self) -> Result<(), Over> {
+        let mut part = [0; 4096];
+        match self.stream.read(&mut part) {
+            Ok(0) => self.heard = true,
+            Ok(len) => {
+                if let State::Asking(asked) = &mut self.state {
+                    asked.extend_from_slice(&part[..len]);
+                }
+            }
+            Err(cause) if matches!(cause.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(_) => return Err(Over),
+        }
+        Ok(())
+    }
+}
+
+fn is_whole(asked: &[u8]) -> bool {
+    let ends = |end: &[u8]| asked.windows(end.len()).any(|part| part == end);
+    let lines = if asked.starts_with(b"GET ") { ends(b"\r\n\r\n") || ends(b"\n\n") } else { ends(b"\n") };
+    lines || asked.len() >= REQUEST
+}
+
+/// The answer, made before any of it is written: while somebody reads it, the engine is not held.
+fn answer(asked: &[u8], engine: &Weak<Shared>) -> Result<Vec<u8>, Over> {
+    let asked = String::from_utf8_lossy(asked);
+    let as_text = asked.starts_with("prometheus") || asked.starts_with("GET /metrics");
+    let metrics = Engine { shared: engine.upgrade().ok_or(Over)? }.metrics();
+    let (kind, body) = match as_text {
+        true => ("text/plain; version=0.0.4", metrics.to_prometheus()),
+        false => ("application/json", serde_json::to_string(&metrics).map_err(|_| Over)? + "\n"),
+    };
+    if !asked.starts_with("GET ") {
+        return Ok(body.into_bytes());
+    }
+    let len = body.len();
+    let head = format!("HTTP/1.0 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n\r\n");
+    Ok([head.into_bytes(), body.into_bytes()].concat())
+}
