@@ -82,7 +82,7 @@ pub struct DiskError {
 impl DiskError {
     #[cold]
     pub(crate) fn new(doing: &'static str, file: impl Into<String>, cause: &io::Error) -> Self {
-        Self { doing, file: file.into(), kind: cause.kind(), cause: cause.to_string() }
+        Self { doing, file: file.into(), kind: cause.kind(), cause: format!("{cause}{}", limit(cause)) }
     }
 }
 
@@ -92,6 +92,10 @@ impl std::fmt::Display for DiskError {
         write!(f, "cannot {doing} {file:?}: {cause}")?;
         match kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => write!(f, " (the disk is full: make room)"),
+            io::ErrorKind::FileTooLarge => write!(f, " (raise the limit, `ulimit -f`, or take smaller segments)"),
+            io::ErrorKind::PermissionDenied if ["read", "list"].contains(doing) => {
+                write!(f, " (the journal's directory and files must be readable by this process)")
+            }
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 write!(f, " (the journal's directory must be writable by this process)")
             }
@@ -101,6 +105,17 @@ impl std::fmt::Display for DiskError {
 }
 
 impl std::error::Error for DiskError {}
+
+/// The limit of this process that an error speaks of, if it is one.
+fn limit(cause: &io::Error) -> String {
+    #[cfg(unix)]
+    if cause.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) {
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        return format!(" (this process may have {most} files open: raise the limit, `ulimit -n`)");
+    }
+    let _ = cause;
+    String::new()
+}
 
 /// A journal was not opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -142,6 +157,9 @@ pub enum OpenError {
         /// What is wrong.
         what: Malformed,
     },
+    /// It was opened as often as can be counted, or so its files say. No journal gets there by being used.
+    #[error("the journal's count of openings is as high as it can be: it can be read, and not be opened to be written")]
+    Exhausted,
     /// A setting that cannot be.
     #[error("{0}")]
     Setting(String),

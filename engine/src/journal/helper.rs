@@ -1,7 +1,7 @@
 //! What the writer does not wait for: the next segment, indexes of sealed ones, the checkpoint, deleting.
 
 use super::error::{DiskError, Malformed};
-use super::format::{JournalId, MAJOR, SegmentHeader};
+use super::format::{JournalId, MAJOR, MAX_POSITION, SegmentHeader};
 use super::segment::{Segment, finish, index_name};
 use super::storage::{Lock, Storage};
 use super::{OpenError, Shared};
@@ -171,6 +171,9 @@ impl Checkpoint {
         let mut id = [0; 16];
         id.copy_from_slice(&bytes[12..28]);
         let durable = u64::from(word(28)) | u64::from(word(32)) << 32;
+        if durable > MAX_POSITION {
+            return Err(Malformed::Length);
+        }
         Ok(Self { id, durable, incarnation: word(36) })
     }
 }

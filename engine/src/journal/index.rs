@@ -2,11 +2,14 @@
 //! believed only when its checksum ties it to that segment.
 
 use super::error::Malformed;
-use super::format::{Entry, JournalId, MAJOR, PartitionId, Run};
+use super::format::{Entry, JournalId, MAJOR, MAX_POSITION, MAX_SEGMENT, PartitionId, Run, SEGMENT_HEAD};
 use std::collections::BTreeMap;
 
 /// A partition gets an entry in the index each time so many bytes of its own have passed.
 const STRIDE: u64 = 256 << 10;
+
+/// No segment has so many records, or so many bytes of them, however well they are packed.
+const MOST: u64 = 1 << 44;
 
 /// One segment's index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,6 +122,28 @@ impl Index {
         out
     }
 
+    /// Bytes that the index of a segment of `file` bytes may have: a file with more is none. Packed, a run may take much less
+    /// in the segment than here.
+    pub fn most(file: u64) -> u64 {
+        file.saturating_mul(256).min(64 << 20)
+    }
+
+    /// Whether these are numbers that a segment has, which no checksum says.
+    fn is_sane(&self) -> bool {
+        let within = |at: u64| (SEGMENT_HEAD..self.end).contains(&at);
+        let place = |place: &Place| {
+            let marks =
+                place.marks.iter().all(|mark| within(mark.at)) && place.marks.is_sorted_by_key(|mark| mark.offset);
+            place.first <= place.end
+                && place.end <= MAX_POSITION
+                && place.records <= MOST.min(place.end - place.first)
+                && place.bytes <= MOST
+                && !place.marks.is_empty()
+                && marks
+        };
+        self.end <= MAX_SEGMENT && within(self.last.0) && self.partitions.values().all(place)
+    }
+
     /// Reads an index back, if it is the one of that segment.
     ///
     /// # Errors
@@ -155,7 +180,7 @@ impl Index {
             }
             index.partitions.insert(partition, place);
         }
-        Ok(index)
+        if index.is_sane() { Ok(index) } else { Err(Malformed::Length) }
     }
 }
 

@@ -43,6 +43,10 @@
 //! found, beyond damage too. Damage at or above D is the torn end of the last moments: it is copied aside and cut.
 //! Damage below D was acknowledged once: opening is an error, and nothing is changed.
 
+#[cfg(unix)]
+mod disk;
+#[cfg(not(unix))]
+mod disk_plain;
 pub mod error;
 pub mod format;
 mod helper;

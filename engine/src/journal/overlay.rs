@@ -65,8 +65,10 @@ impl Storage for Overlay {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        if self.sheet(name).is_ok() {
-            return Err(io::ErrorKind::AlreadyExists.into());
+        match self.sheet(name) {
+            Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(cause),
         }
         let sheet = Arc::new(Sheet { below: None, inner: Mutex::default() });
         self.names().insert(name.to_owned(), Some(Arc::clone(&sheet)));
@@ -79,10 +81,23 @@ impl Storage for Overlay {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let sheet = self.sheet(from)?;
+        match self.sheet(to) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
         let mut names = self.names();
         names.insert(from.to_owned(), None);
         names.insert(to.to_owned(), Some(sheet));
         Ok(())
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        self.sheet(from)?;
+        match self.sheet(to) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => self.rename(from, to),
+            Err(cause) => Err(cause),
+        }
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -226,7 +241,7 @@ mod tests {
             let overlay = Overlay::new(Arc::new(below.clone()));
             for _ in 0..40 {
                 let name = ["a", "b", "c"][dice.roll(3) as usize];
-                let (at, len, step) = (dice.roll(14_000), dice.roll(6000) as usize, dice.roll(9));
+                let (at, len, step) = (dice.roll(14_000), dice.roll(6000) as usize, dice.roll(10));
                 let byte = dice.roll(256) as u8;
                 let step = |storage: &dyn Storage| match step {
                     0 => storage.create(name).map(drop),
@@ -234,6 +249,7 @@ mod tests {
                     2 => storage.rename(name, "b"),
                     3 => storage.open(name, true)?.truncate(at),
                     4 => storage.open(name, true)?.allocate(at),
+                    5 => storage.rename_new(name, "c"),
                     _ => storage.open(name, true)?.write_at(&vec![byte; len], at),
                 };
                 let (one, other) = (step(&model), step(&overlay));

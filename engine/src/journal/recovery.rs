@@ -12,9 +12,9 @@
 //! 5. Begin a new segment, with the state, and under the next incarnation. Old segments are never written again.
 
 use super::error::{DiskError, Malformed, OpenError};
-use super::format::{ALIGN, Codec, FrameHeader, FrameKind, SEGMENT_HEAD, SegmentHeader, unpack};
+use super::format::{ALIGN, Codec, FrameHeader, FrameKind, MAX_SEGMENT, SEGMENT_HEAD, SegmentHeader, unpack};
 use super::helper::seal;
-use super::segment::{Segment, Window, finish, index_name, segment_name};
+use super::segment::{Segment, Window, finish, index_name, open_own, segment_name};
 use super::snapshot::State;
 use super::storage::{File, Storage};
 use super::survey::Survey;
@@ -96,8 +96,8 @@ pub fn open_with(
 ) -> Result<(Writer, Recovered), OpenError> {
     let begun = Instant::now();
     let size = options.segment_size;
-    if !(4096..=2 << 30).contains(&size) || !size.is_multiple_of(ALIGN) {
-        let why = format!("segments of {size} bytes: take from 4096 to 2147483648, a multiple of {ALIGN}");
+    if !(4096..=MAX_SEGMENT).contains(&size) || !size.is_multiple_of(ALIGN) {
+        let why = format!("segments of {size} bytes: take from 4096 to {MAX_SEGMENT}, a multiple of {ALIGN}");
         return Err(OpenError::Setting(why));
     }
     let disk = |doing: &'static str, cause: &io::Error| DiskError::new(doing, storage.name(), cause);
@@ -106,14 +106,13 @@ pub fn open_with(
         io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
         _ => disk("lock", &cause).into(),
     })?;
-    let mut surveyor = Surveyor::new(&*storage, &options)?;
-    surveyor.writes = true;
+    let mut surveyor = Surveyor::new(&*storage, &options, true)?;
     surveyor.progress = Some(progress);
-    let survey = surveyor.survey(true)?;
-    mend(&*storage, &survey, &options).map_err(|cause| disk("mend", &cause))?;
+    let mut survey = surveyor.survey(true)?;
+    mend(&*storage, &mut survey, &options)?;
 
     let Survey { id, segments, state, durable, end, previous, torn, scanned, created, .. } = survey;
-    let (incarnation, mut state) = (survey.incarnation + 1, state);
+    let (incarnation, mut state) = (survey.incarnation.checked_add(1).ok_or(OpenError::Exhausted)?, state);
     state.go_on();
     let last = segments.last().map(|last| last.header);
     let header = SegmentHeader {
@@ -138,33 +137,48 @@ pub fn open_with(
 }
 
 /// Steps 3 and 4.
-fn mend(storage: &dyn Storage, survey: &Survey, options: &Options) -> io::Result<()> {
-    let keep = options.sabotage().keep_torn_tail;
+fn mend(storage: &dyn Storage, survey: &mut Survey, options: &Options) -> Result<(), DiskError> {
+    let failed = |doing: &'static str, name: &str| {
+        let name = name.to_owned();
+        move |cause: io::Error| DiskError::new(doing, name, &cause)
+    };
+    let take_away = |name: &str| take_away(storage, name).map_err(failed("remove", name));
     if let Some(torn) = &survey.torn {
         let mut window = Window::default();
         for ((segment, until), copy) in survey.beyond.iter().filter(|(_, until)| *until > 0).zip(&torn.copies) {
             let from = if segment.end() > SEGMENT_HEAD { segment.end() } else { 0 };
-            finish(storage, copy, |file| copy_range(&mut window, &*segment.file, from, *until, file))?;
+            let kept = finish(storage, copy, |file| copy_range(&mut window, &*segment.file, from, *until, file));
+            kept.map_err(failed("copy the torn end to", copy))?;
         }
     }
     for (segment, _) in survey.beyond.iter().rev() {
         let kept = survey.segments.last().is_some_and(|last| last.header.number == segment.header.number);
         if !kept {
-            take_away(storage, &index_name(segment.header.number))?;
-            take_away(storage, &segment.name)?;
+            take_away(&index_name(segment.header.number))?;
+            take_away(&segment.name)?;
         }
     }
     for name in &survey.unfinished {
-        take_away(storage, name)?;
+        take_away(name)?;
     }
     for number in &survey.leftover {
-        take_away(storage, &index_name(*number))?;
-        take_away(storage, &segment_name(*number))?;
+        take_away(&index_name(*number))?;
+        take_away(&segment_name(*number))?;
     }
-    if let Some(last) = survey.unsealed.last().filter(|_| !keep)
-        && last.file.size()? > last.end()
-    {
-        last.file.truncate(last.end())?;
+    // From here on they are written: each in a file that has no other name.
+    for segment in &mut survey.unsealed {
+        let own = open_own(storage, &segment.name).map_err(failed("open", &segment.name))?;
+        *segment = Arc::new(segment.in_file(own));
+    }
+    for segment in &mut survey.segments {
+        let own = survey.unsealed.iter().find(|own| own.header.number == segment.header.number);
+        own.inspect(|own| *segment = Arc::clone(own));
+    }
+    if let Some(last) = survey.unsealed.last().filter(|_| !options.sabotage().keep_torn_tail) {
+        let size = last.file.size().map_err(failed("read", &last.name))?;
+        if size > last.end() {
+            last.file.truncate(last.end()).map_err(failed("cut", &last.name))?;
+        }
     }
     if !options.sabotage().serve_before_sync {
         let mut window = Window::default();
@@ -172,14 +186,15 @@ fn mend(storage: &dyn Storage, survey: &Survey, options: &Options) -> io::Result
             let from = survey.durable.saturating_sub(segment.header.first).max(SEGMENT_HEAD);
             if from < segment.end() {
                 window.reset();
-                copy_range_within(&mut window, &*segment.file, from & !(ALIGN - 1), segment.end())?;
+                let again = copy_range_within(&mut window, &*segment.file, from & !(ALIGN - 1), segment.end());
+                again.map_err(failed("write to", &segment.name))?;
             }
-            segment.file.sync()?;
+            segment.file.sync().map_err(failed("sync", &segment.name))?;
         }
     }
-    storage.sync_dir()?;
+    storage.sync_dir().map_err(failed("sync", &storage.name()))?;
     for segment in survey.unsealed.iter().filter(|segment| !segment.headless()) {
-        seal(storage, &survey.id, segment)?;
+        seal(storage, &survey.id, segment).map_err(failed("index", &segment.name))?;
     }
     Ok(())
 }

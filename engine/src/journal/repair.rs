@@ -7,12 +7,12 @@
 
 use super::error::{DiskError, Malformed, OpenError, WriteError};
 use super::format::{
-    ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, PartitionId,
-    SEGMENT_HEAD, SegmentHeader, aligned,
+    ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAX_SEGMENT,
+    PartitionId, SEGMENT_HEAD, SegmentHeader, aligned,
 };
 use super::overlay::Overlay;
 use super::recovery::{copy_range, open, take_away};
-use super::segment::{Window, finish, index_name, segment_name, segment_number};
+use super::segment::{Window, finish, index_name, open_own, segment_name, segment_number};
 use super::storage::{File, Storage};
 use super::survey::{Survey, survey_to_damage};
 use super::surveyor::last_set;
@@ -131,7 +131,7 @@ pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64
     let gone: u64 = mended.iter().map(|mended| mended.how.bytes()).sum();
     let last = mended.iter().map(|mended| mended.segment).max().unwrap_or(0);
     let segments = survey.segments();
-    let size = segments.last().map_or(64 << 20, |last| last.header.size).clamp(4096, 2 << 30);
+    let size = segments.last().map_or(64 << 20, |last| last.header.size).clamp(4096, MAX_SEGMENT);
     // A snapshot behind the last gap knows the reservations. Without one, as many records may be lost as there are bytes, and
     // a reservation of more that readers of published data saw.
     let known = segments
@@ -339,6 +339,9 @@ impl Place<'_> {
     }
 
     fn put_head(&self, header: &SegmentHeader) -> Result<(), RepairError> {
+        if !header.is_sane() {
+            return self.hopeless("the segments around it say positions that no journal has");
+        }
         let filled = |file: &dyn File| {
             file.truncate(SEGMENT_HEAD)?;
             file.write_at(&header.encode(), 0)
@@ -350,7 +353,7 @@ impl Place<'_> {
     /// Makes the head of the file again, if there are frames behind it; otherwise puts the file aside as it is.
     fn behead(&self) -> Result<Mended, RepairError> {
         let name = segment_name(self.segment);
-        let file = self.disk.open(&name, true).map_err(self.failed("open"))?;
+        let file = open_own(self.disk, &name).map_err(self.failed("open"))?;
         let len = file.size().map_err(self.failed("read"))?;
         let (before, next) = (self.before(), self.next_from(self.segment + 1)?);
         let next = next.filter(|next| next.number == self.segment + 1);
@@ -361,12 +364,12 @@ impl Place<'_> {
             (None, Some(next)) => next.first.saturating_sub(size),
             (None, None) => return self.hopeless("no other segment says where it stood"),
         };
-        let size = next.map_or(size.max(aligned(len)), |next| next.first.saturating_sub(first));
+        let size = next.map_or(size.max(aligned(len)).min(MAX_SEGMENT), |next| next.first.saturating_sub(first));
         let mut window = Window::default();
         let limit = len.min(size);
         let found = find(&mut window, &*file, &self.survey.id, first, SEGMENT_HEAD, limit, 0, true);
         let found = found.map_err(self.failed("read"))?;
-        let Some((_, frame)) = found.filter(|_| size >= SEGMENT_HEAD + ALIGN) else {
+        let Some((_, frame)) = found.filter(|_| (SEGMENT_HEAD + ALIGN..=MAX_SEGMENT).contains(&size)) else {
             let copy = self.free_name(first)?;
             take_away(self.disk, &index_name(self.segment)).map_err(self.failed("take away the index of"))?;
             self.disk.rename(&name, &copy).map_err(self.failed("rename"))?;
@@ -422,11 +425,11 @@ impl Place<'_> {
         if let Some((to, _)) = found.map_err(self.failed("read"))? {
             return self.span(&own, self.at, to, headless);
         }
-        let until = last_byte(&mut window, &*file, self.at, len).map_err(self.failed("read"))?;
+        let until = last_byte(&mut window, &*file, self.at, len.min(own.size)).map_err(self.failed("read"))?;
         if let Some(next) = self.next_from(self.segment + 1)? {
             if next.number == self.segment + 1 && !headless && self.goes_on_at(&next)? {
                 let copy = self.keep(&*file, self.at, until, own.first + self.at)?;
-                let file = self.disk.open(&name, true).map_err(self.failed("open"))?;
+                let file = open_own(self.disk, &name).map_err(self.failed("open"))?;
                 file.truncate(self.at).map_err(self.failed("cut"))?;
                 file.sync().map_err(self.failed("sync"))?;
                 return Ok(self.done(How::Cut(until.saturating_sub(self.at)), copy));
@@ -453,7 +456,7 @@ impl Place<'_> {
         if to < at + head + ALIGN {
             return self.hopeless("there is no room for a gap");
         }
-        let file = self.disk.open(&segment_name(number), true).map_err(self.failed("open"))?;
+        let file = open_own(self.disk, &segment_name(number)).map_err(self.failed("open"))?;
         let len = file.size().map_err(self.failed("read"))?;
         let copy = self.keep(&*file, at, to.min(len), own.first + at)?;
         // It would lead readers into the gap.

@@ -2,9 +2,15 @@
 
 use super::Options;
 use super::error::{DiskError, Malformed};
-use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, PartitionId, SEGMENT_HEAD, SegmentHeader};
+use super::format::{
+    FRAME_HEADER, FrameHeader, FrameKind, JournalId, MAX_POSITION, MAX_SEGMENT, PartitionId, SEGMENT_HEAD,
+    SegmentHeader,
+};
+use super::helper::CHECKPOINT;
 use super::index::Index;
+use super::recovery::COPY;
 use super::storage::{File, Storage};
+use super::surveyor::last_set;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,10 +73,30 @@ pub(crate) fn index_name(number: u64) -> String {
 /// The ending of files that are being made; they are nobody's until they are renamed.
 pub(crate) const UNFINISHED: &str = ".new";
 
+/// Whether a file of this name is the journal's: what else lies in the directory is left alone.
+pub(crate) fn is_ours(name: &str) -> bool {
+    let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
+    let put_aside = |name: &str| {
+        let name = name.strip_suffix(".bin")?;
+        let numbers = name.strip_prefix("torn-").or_else(|| name.strip_prefix("damaged-"))?;
+        let (position, turn) = numbers.split_once('-')?;
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        Some(position.len() == 20 && digits(position) && digits(turn))
+    };
+    let index = || name.strip_suffix(".index").map(|number| format!("{number}.segment"));
+    let numbered = |name: &str| segment_number(name).is_some();
+    [CHECKPOINT, "lock"].contains(&name)
+        || numbered(name)
+        || index().is_some_and(|segment| numbered(&segment))
+        || put_aside(name) == Some(true)
+}
+
 /// The number in the name of a segment.
 pub fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".segment")?;
-    if digits.len() == 20 { digits.parse().ok() } else { None }
+    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if is_number { digits.parse().ok() } else { None };
+    number.filter(|number| (1..MAX_POSITION).contains(number))
 }
 
 impl Segment {
@@ -102,9 +128,22 @@ impl Segment {
         SegmentReport { header: self.header, end: self.end(), file, sealed: sealed && !self.header.lost, places }
     }
 
+    /// The same segment in another file, which has the same bytes up to its end.
+    pub fn in_file(&self, file: Arc<dyn File>) -> Self {
+        let copy = Self::new(self.header, file);
+        copy.set_end(self.end());
+        copy.headless.store(self.headless(), Ordering::Relaxed);
+        *copy.index() = self.index().clone();
+        copy
+    }
+
     /// Makes a segment: nobody sees it before it is whole and durable.
     pub fn make(storage: &dyn Storage, header: SegmentHeader) -> Result<Self, DiskError> {
         let name = segment_name(header.number);
+        if !header.is_sane() {
+            let cause = io::Error::other("the journal's numbers are as high as they can be");
+            return Err(DiskError::new("make", &name, &cause));
+        }
         let made = |file: &dyn File| {
             file.allocate(header.size)?;
             file.write_at(&header.encode(), 0)
@@ -136,10 +175,19 @@ impl Segment {
     }
 }
 
-/// Makes a file under another name, and gives it its own when it is whole and durable.
+/// Makes a file under another name, and gives it its own when it is whole and durable. A segment replaces nothing.
 pub(crate) fn finish(
     storage: &dyn Storage,
     name: &str,
+    fill: impl FnOnce(&dyn File) -> io::Result<()>,
+) -> io::Result<Arc<dyn File>> {
+    finish_as(storage, name, segment_number(name).is_none(), fill)
+}
+
+fn finish_as(
+    storage: &dyn Storage,
+    name: &str,
+    replace: bool,
     fill: impl FnOnce(&dyn File) -> io::Result<()>,
 ) -> io::Result<Arc<dyn File>> {
     let unfinished = format!("{name}{UNFINISHED}");
@@ -152,9 +200,36 @@ pub(crate) fn finish(
     };
     fill(&*file)?;
     file.sync()?;
-    storage.rename(&unfinished, name)?;
+    if replace { storage.rename(&unfinished, name) } else { storage.rename_new(&unfinished, name) }?;
     storage.sync_dir()?;
     Ok(file)
+}
+
+/// Opens a segment's file to be written. One that has other names is copied first, and the copy takes its place: what a copy
+/// of the directory by links has of it stays as it is.
+pub(crate) fn open_own(storage: &dyn Storage, name: &str) -> io::Result<Arc<dyn File>> {
+    let shared = storage.open(name, false)?;
+    if shared.links()? <= 1 {
+        return storage.open(name, true);
+    }
+    // No byte behind that is a segment's.
+    let size = shared.size()?.min(MAX_SEGMENT);
+    finish_as(storage, name, true, |own| {
+        own.truncate(size)?;
+        let mut window = Window::default();
+        let mut at = 0;
+        while at < size {
+            let bytes = window.bytes(&*shared, at, COPY, size)?;
+            if bytes.is_empty() {
+                break;
+            }
+            if last_set(bytes).is_some() {
+                own.write_at(bytes, at)?;
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(())
+    })
 }
 
 /// Reads ahead in a file, so that many small frames cost one call.

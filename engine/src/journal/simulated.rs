@@ -18,7 +18,7 @@
 //! it, whatever became of its neighbours; a file's size likewise; each change of the directory by itself is there or is
 //! not. That is more than a real disk does, and less than a broken one: bits that turn are [`SimulatedDisk::edit`].
 
-use super::storage::{File, Lock, Storage};
+use super::storage::{File, Lock, NotOurs, Storage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -176,6 +176,11 @@ impl Inner {
         }
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+
+    /// How many names a file has.
+    fn links(&self, inode: usize) -> u64 {
+        self.names.values().filter(|named| **named == inode).count() as u64
+    }
 }
 
 fn error(fault: Fault) -> io::Error {
@@ -269,6 +274,15 @@ impl SimulatedDisk {
         }
     }
 
+    /// Gives a file one more name, as `cp -l` does; at once durable.
+    pub fn link(&self, name: &str, other: &str) {
+        let mut inner = self.inner();
+        if let Some(&inode) = inner.names.get(name) {
+            inner.names.insert(other.to_owned(), inode);
+            inner.durable_names.insert(other.to_owned(), inode);
+        }
+    }
+
     /// A disk that lies: syncs of files, or of the directory, return and do nothing.
     pub fn ignore_syncs(&self, files: bool, directory: bool) {
         let mut inner = self.inner();
@@ -321,8 +335,13 @@ impl Storage for SimulatedDisk {
         Ok(Arc::new(Open { disk: self.clone(), inode }))
     }
 
-    fn open(&self, name: &str, _write: bool) -> io::Result<Arc<dyn File>> {
-        let inode = self.inner().find(name)?;
+    fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>> {
+        let inner = self.inner();
+        let inode = inner.find(name)?;
+        let links = inner.links(inode);
+        if write && links > 1 {
+            return Err(NotOurs::Linked { name: name.to_owned(), links }.into());
+        }
         Ok(Arc::new(Open { disk: self.clone(), inode }))
     }
 
@@ -330,6 +349,17 @@ impl Storage for SimulatedDisk {
         let mut inner = self.inner();
         inner.call().map_err(error)?;
         let inode = inner.find(from)?;
+        inner.change(Some(from), Some((to, inode)));
+        Ok(())
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.call().map_err(error)?;
+        let inode = inner.find(from)?;
+        if inner.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         inner.change(Some(from), Some((to, inode)));
         Ok(())
     }
@@ -387,6 +417,10 @@ impl Open {
 impl File for Open {
     fn size(&self) -> io::Result<u64> {
         Ok(self.disk.inner().inodes[self.inode].now.len() as u64)
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(self.disk.inner().links(self.inode))
     }
 
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {

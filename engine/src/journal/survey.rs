@@ -139,7 +139,7 @@ pub fn survey_to_damage(
     let mut before = None;
     loop {
         let mut told = |now: Progress| progress(now.read);
-        let mut surveyor = Surveyor::new(storage, &options)?;
+        let mut surveyor = Surveyor::new(storage, &options, false)?;
         surveyor.progress = Some(&mut told);
         let refused = match surveyor.survey(!whole) {
             Ok(survey) => return Ok((survey, None)),

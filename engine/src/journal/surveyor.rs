@@ -3,14 +3,15 @@
 use super::Options;
 use super::error::{DiskError, Malformed, OpenError};
 use super::format::{
-    ALIGN, FRAME_HEADER, FrameHeader, FrameKind, JournalId, SEGMENT_HEAD, SegmentHeader, entries, known_entries,
+    ALIGN, FRAME_HEADER, FrameHeader, FrameKind, JournalId, MAX_POSITION, MAX_SEGMENT, SEGMENT_HEAD, SegmentHeader,
+    entries, known_entries,
 };
 use super::helper::{CHECKPOINT, Checkpoint};
 use super::index::Index;
 use super::recovery::{COPY, Progress, Torn, unpack_frame};
-use super::segment::{Segment, UNFINISHED, Window, index_name, segment_name, segment_number};
+use super::segment::{Segment, UNFINISHED, Window, index_name, is_ours, segment_name, segment_number};
 use super::snapshot::State;
-use super::storage::{File, Storage};
+use super::storage::{File, NotOurs, Storage};
 use super::survey::Survey;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -46,8 +47,8 @@ pub(super) struct Surveyor<'s> {
     whole: bool,
     numbers: Vec<u64>,
     checkpoint: Option<Checkpoint>,
-    /// Whether files are opened to be mended.
-    pub(super) writes: bool,
+    /// Whether what is derived must be readable, because it will be written.
+    strict: bool,
     pub(super) progress: Option<&'s mut dyn FnMut(Progress)>,
     read: u64,
     /// To be read, all in all.
@@ -71,20 +72,18 @@ fn disk(doing: &'static str, name: &str, cause: &io::Error) -> OpenError {
 }
 
 impl<'s> Surveyor<'s> {
-    pub(super) fn new(storage: &'s dyn Storage, options: &'s Options) -> Result<Self, OpenError> {
+    pub(super) fn new(storage: &'s dyn Storage, options: &'s Options, strict: bool) -> Result<Self, OpenError> {
         let names = storage.list().map_err(|cause| disk("list", &storage.name(), &cause))?;
-        let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED)).cloned().collect();
-        let ours = |name: &String| {
-            let kind = name.rsplit_once('.').map_or(name.as_str(), |(_, kind)| kind);
-            ["segment", "index", "new", CHECKPOINT, "lock"].contains(&kind)
-        };
-        let mut others: Vec<String> = names.iter().filter(|name| !ours(name)).cloned().collect();
+        let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED) && is_ours(name)).cloned().collect();
+        let shown = |name: &String| !is_ours(name) || name.ends_with(".bin");
+        let mut others: Vec<String> = names.iter().filter(|name| shown(name)).cloned().collect();
         others.sort_unstable();
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
-        let checkpoint = if names.iter().any(|name| name == CHECKPOINT) { read_checkpoint(storage)? } else { None };
+        let there = names.iter().any(|name| name == CHECKPOINT);
+        let checkpoint = if there { read_checkpoint(storage, strict)? } else { None };
         let window = Window::new(options);
-        let (writes, progress, read, broken, stale) = (false, None, 0, None, Vec::new());
+        let (progress, read, broken, stale) = (None, 0, None, Vec::new());
         Ok(Self {
             storage,
             options,
@@ -93,7 +92,7 @@ impl<'s> Surveyor<'s> {
             others,
             numbers,
             checkpoint,
-            writes,
+            strict,
             progress,
             read,
             total: 0,
@@ -115,9 +114,7 @@ impl<'s> Surveyor<'s> {
 
     fn candidate(&mut self, number: u64) -> Result<Candidate, OpenError> {
         let name = segment_name(number);
-        let file = if self.writes { self.storage.open(&name, true).ok() } else { None };
-        let file =
-            file.map_or_else(|| self.storage.open(&name, false), Ok).map_err(|cause| disk("open", &name, &cause))?;
+        let file = self.storage.open(&name, false).map_err(|cause| disk("read", &name, &cause))?;
         let mut head = [0; 64];
         let read = file.read_at(&mut head, 0).map_err(|cause| disk("read", &name, &cause))?;
         let header = match SegmentHeader::decode(&head[..read]) {
@@ -125,24 +122,24 @@ impl<'s> Surveyor<'s> {
             Ok(header) if header.number != number => Err(Malformed::Stranger),
             decoded => decoded,
         };
-        let index = header.as_ref().ok().and_then(|header| self.index(header, &*file));
+        let index = match &header {
+            Ok(header) => self.index(header, &*file)?,
+            Err(_) => None,
+        };
         let (index, ends_in_gap) = index.map_or((None, false), |(index, last)| (Some(index), last == FrameKind::Gap));
         Ok(Candidate { number, header, file, index, ends_in_gap })
     }
 
     /// The index of a segment, if it is tied to it: its checksum, the header's, and that of the last frame; with that one's
     /// kind.
-    fn index(&self, header: &SegmentHeader, file: &dyn File) -> Option<(Index, FrameKind)> {
-        let stored = self.storage.open(&index_name(header.number), false).ok()?;
-        let mut bytes = vec![0; usize::try_from(stored.size().ok()?).ok()?];
-        let read = stored.read_at(&mut bytes, 0).ok()?;
-        let index = Index::decode(&bytes[..read], &header.id, header.number, header.checksum()).ok()?;
-        let mut last = [0; 64];
-        let (at, checksum) = index.last;
-        let read = file.read_at(&mut last, at).ok()?;
-        let (frame, found) = FrameHeader::decode(&header.id, header.first + at, &last[..read]).ok()?;
-        let tied = found == checksum && at + frame.span() == index.end && file.size().ok()? >= index.end;
-        tied.then_some((index, frame.kind))
+    fn index(&self, header: &SegmentHeader, file: &dyn File) -> Result<Option<(Index, FrameKind)>, OpenError> {
+        let name = index_name(header.number);
+        match self.storage.open(&name, false) {
+            Err(cause) if self.strict && NotOurs::of(&cause).is_some() => Err(disk("read", &name, &cause)),
+            // Without one, the segment is read.
+            Err(_) => Ok(None),
+            Ok(stored) => Ok(tied(header, file, &*stored)),
+        }
     }
 
     pub(super) fn survey(&mut self, believe: bool) -> Result<Survey, OpenError> {
@@ -184,7 +181,10 @@ impl<'s> Surveyor<'s> {
             durable: self.checkpoint.map_or(0, |checkpoint| checkpoint.durable),
             scanned: 0,
         };
-        let sizes = candidates[read_from..].iter().map(|candidate| candidate.file.size().unwrap_or(0));
+        let sizes = candidates[read_from..].iter().map(|candidate| {
+            let most = candidate.header.map_or(MAX_SEGMENT, |header| header.size);
+            candidate.file.size().unwrap_or(0).min(most)
+        });
         self.total = self.read + sizes.sum::<u64>();
         let mut segments: Vec<Arc<Segment>> = Vec::new();
         let mut unsealed = Vec::new();
@@ -487,10 +487,10 @@ impl<'s> Surveyor<'s> {
     /// Where a segment without a header would stand.
     fn guess(&self, survey: &Survey, number: u64) -> SegmentHeader {
         let last = survey.segments.last().map(|last| last.header);
-        let size = last.map_or(self.options.segment_size, |last| last.size);
+        let size = last.map_or(self.options.segment_size, |last| last.size).min(MAX_SEGMENT);
         let far = |from: u64| number.saturating_sub(from).saturating_mul(size);
         // Its bytes must have positions, too.
-        let first = last.map_or_else(|| far(1), |last| last.first.saturating_add(far(last.number))).min(u64::MAX / 2);
+        let first = last.map_or_else(|| far(1), |last| last.first.saturating_add(far(last.number))).min(MAX_POSITION);
         SegmentHeader { id: survey.id, number, first, size, incarnation: survey.incarnation, lost: false }
     }
 
@@ -499,7 +499,8 @@ impl<'s> Surveyor<'s> {
     }
 
     fn search_marks(&mut self, segment: &Segment, from: u64, id: JournalId) -> Result<Tail, OpenError> {
-        let size = segment.file.size().map_err(|cause| segment.disk_error("read", &cause))?;
+        // What the file has behind that is nobody's, however long it is.
+        let size = segment.file.size().map_err(|cause| segment.disk_error("read", &cause))?.min(segment.header.size);
         let mut tail = Tail { until: 0, durable: 0, incarnation: segment.header.incarnation };
         let mut at = from;
         self.window.reset();
@@ -525,6 +526,23 @@ impl<'s> Surveyor<'s> {
         }
         Ok(tail)
     }
+}
+
+/// The index that is stored, if it is that of this segment, and the kind of its last frame.
+fn tied(header: &SegmentHeader, file: &dyn File, stored: &dyn File) -> Option<(Index, FrameKind)> {
+    let (size, of) = (stored.size().ok()?, file.size().ok()?);
+    if size > Index::most(of) {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(size).ok()?];
+    let read = stored.read_at(&mut bytes, 0).ok()?;
+    let index = Index::decode(&bytes[..read], &header.id, header.number, header.checksum()).ok()?;
+    let mut last = [0; 64];
+    let (at, checksum) = index.last;
+    let read = file.read_at(&mut last, at).ok()?;
+    let (frame, found) = FrameHeader::decode(&header.id, header.first + at, &last[..read]).ok()?;
+    let tied = found == checksum && at + frame.span() == index.end && of.min(header.size) >= index.end;
+    tied.then_some((index, frame.kind))
 }
 
 /// The last byte that is not zero. Most of what it looks at is, so it goes by whole lines.
@@ -553,10 +571,13 @@ enum Step {
     Ends { segment: Option<Arc<Segment>>, what: Malformed },
 }
 
-fn read_checkpoint(storage: &dyn Storage) -> Result<Option<Checkpoint>, OpenError> {
+fn read_checkpoint(storage: &dyn Storage, strict: bool) -> Result<Option<Checkpoint>, OpenError> {
     let mut bytes = [0; 64];
-    let read = storage.open(CHECKPOINT, false).and_then(|file| file.read_at(&mut bytes, 0));
-    let read = read.map_err(|cause| disk("read", CHECKPOINT, &cause))?;
+    let read = match storage.open(CHECKPOINT, false).and_then(|file| file.read_at(&mut bytes, 0)) {
+        // One that is not needed, unless it is to be written.
+        Err(cause) if !strict && NotOurs::of(&cause).is_some() => return Ok(None),
+        read => read.map_err(|cause| disk("read", CHECKPOINT, &cause))?,
+    };
     match Checkpoint::decode(&bytes[..read]) {
         Ok(checkpoint) => Ok(Some(checkpoint)),
         Err(Malformed::Version(found)) => Err(OpenError::Newer { file: CHECKPOINT.to_owned(), found }),

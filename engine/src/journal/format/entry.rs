@@ -1,7 +1,7 @@
 //! What stands in a frame's payload: records of partitions, and changes of state.
 
 use super::super::error::Malformed;
-use super::PartitionId;
+use super::{MAX_POSITION, PartitionId};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -227,9 +227,13 @@ impl<'p> Entries<'p> {
                 let raw = RawExtent::read_from_bytes(body).map_err(|_| Malformed::Entry)?;
                 let partition = PartitionId { topic: raw.topic.get(), partition: raw.partition.get() };
                 let extent = Extent { start: raw.start.get(), end: raw.end.get(), reserved: raw.reserved.get() };
-                Ok(Entry::Extent(partition, extent))
+                let is_sane = extent.start <= extent.end && extent.end.max(extent.reserved) <= MAX_POSITION;
+                if is_sane { Ok(Entry::Extent(partition, extent)) } else { Err(Malformed::Entry) }
             }
-            5 => Ok(Entry::Floor(split_u64(&mut body).ok_or(Malformed::Entry)?)),
+            5 => match split_u64(&mut body) {
+                Some(number) if number < MAX_POSITION => Ok(Entry::Floor(number)),
+                _ => Err(Malformed::Entry),
+            },
             _ => Err(Malformed::Entry),
         }
     }
@@ -246,8 +250,8 @@ fn run(flags: u8, body: &[u8], known: bool) -> Result<Entry<'_>, Malformed> {
         timed: flags & TIMED != 0,
         body,
     };
-    // Before anything is counted: offsets end where numbers do.
-    if run.count == 0 || run.first.checked_add(u64::from(run.count)).is_none() {
+    // Before anything is counted.
+    if run.count == 0 || run.end() > MAX_POSITION {
         return Err(Malformed::Entry);
     }
     let whole = match fixed {

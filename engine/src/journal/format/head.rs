@@ -1,7 +1,7 @@
 //! Heads of segments and frames, and how payloads are packed.
 
 use super::super::error::Malformed;
-use super::{ALIGN, FRAME_HEADER, JournalId, MAJOR, MAX_PAYLOAD, aligned};
+use super::{ALIGN, FRAME_HEADER, JournalId, MAJOR, MAX_PAYLOAD, MAX_POSITION, MAX_SEGMENT, aligned};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -86,8 +86,16 @@ impl SegmentHeader {
             incarnation: raw.incarnation.get(),
             lost: raw.flags.get() & LOST != 0,
         };
-        let sane = header.size.is_multiple_of(ALIGN) && header.first.checked_add(header.size).is_some();
-        if sane { Ok(header) } else { Err(Malformed::Length) }
+        if header.is_sane() { Ok(header) } else { Err(Malformed::Length) }
+    }
+
+    /// Whether its numbers are such as a journal has, which no checksum says.
+    pub(crate) fn is_sane(&self) -> bool {
+        let most = if self.lost { MAX_POSITION } else { MAX_SEGMENT };
+        self.size.is_multiple_of(ALIGN)
+            && self.size <= most
+            && self.first <= MAX_POSITION - self.size
+            && (1..MAX_POSITION).contains(&self.number)
     }
 
     /// The checksum that the header carries.
@@ -250,6 +258,9 @@ impl FrameHeader {
         // A gap spans what was damaged, which may be more than any frame.
         let gap = kind == FrameKind::Gap;
         if !gap && (stored as usize > MAX_PAYLOAD || unpacked as usize > MAX_PAYLOAD) {
+            return Err(Malformed::Length);
+        }
+        if raw.durable.get() > MAX_POSITION {
             return Err(Malformed::Length);
         }
         let header = Self {

@@ -6,6 +6,8 @@ mod crash;
 mod damage;
 mod errors;
 mod golden;
+#[cfg(unix)]
+mod hostile;
 mod model;
 mod repair;
 mod retention;

@@ -1,0 +1,503 @@
+//! A directory of the file system, held by its descriptor.
+//!
+//! It is opened once, and each file is reached from there: a program that changes its own directory, or somebody who gives
+//! this one another name, changes nothing of where the journal is. In it, nothing is followed, and nothing is opened that is no
+//! regular file: a pipe would hold the caller up for ever, a link leads to somebody else's file.
+//!
+//! # Locks
+//! The directory itself is locked, which no other file can stand for, and the file `lock` as well: for file systems that
+//! lock no directories, and to say who has it. Locks belong to descriptors that a forked child shares: only the process that
+//! took them gives them up.
+
+use super::storage::{File, Lock, NotOurs, Storage};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Resource;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// A directory of the file system: mode 0700, its files 0600. Clones are the same directory.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    path: PathBuf,
+    held: Arc<OnceLock<Held>>,
+    #[cfg(test)]
+    refuse: Refuse,
+}
+
+/// What a file system may refuse to do, for tests.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Refuse {
+    directory_locks: bool,
+    renaming_without_replacing: bool,
+}
+
+/// The directory, and the process that opened it.
+#[derive(Debug)]
+struct Held {
+    directory: OwnedFd,
+    process: u32,
+}
+
+const LOCK: &str = "lock";
+/// Begins the line of `lock` that says why the directory itself is not locked; the number of the system's error follows.
+const UNLOCKED: &str = "directory not locked: error ";
+
+/// Of a file: nothing else is opened by these names, and opening waits for nobody.
+const PLAINLY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl Disk {
+    /// The directory `path`; a relative one is looked up from where the process is now. Nothing is touched yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self {
+            path: std::path::absolute(&path).unwrap_or(path),
+            held: Arc::default(),
+            #[cfg(test)]
+            refuse: Refuse::default(),
+        }
+    }
+
+    /// The directory: opened at the first call, and the same one from then on.
+    fn held(&self) -> io::Result<&Held> {
+        if let Some(held) = self.held.get() {
+            return Ok(held);
+        }
+        let directory = rustix::fs::open(&self.path, DIRECTORY, Mode::empty())?;
+        Ok(self.held.get_or_init(|| Held { directory, process: std::process::id() }))
+    }
+
+    /// The directory, to change something in it.
+    fn to_change(&self) -> io::Result<&OwnedFd> {
+        let held = self.held()?;
+        same_process(held.process)?;
+        Ok(&held.directory)
+    }
+
+    /// The file `lock`, open and locked. Without a lock on the directory it is all there is, and so it stays what it is.
+    fn lock_file(&self, directory: &OwnedFd, alone: bool) -> io::Result<fs::File> {
+        let found = match look(directory, LOCK) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
+            found => Some(names(&found?)),
+        };
+        let lock = |name: &str, how: OFlags| {
+            let flags = OFlags::RDWR | PLAINLY | how;
+            let file = fs::File::from(rustix::fs::openat(directory, name, flags, Mode::from_bits_retain(0o600))?);
+            regular(name, &rustix::fs::fstat(&file)?)?;
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Ok::<_, io::Error>(file)
+        };
+        match found {
+            Some(links) if links > 1 && alone => Err(NotOurs::Linked { name: LOCK.to_owned(), links }.into()),
+            // Of a copy of the directory by links: what is written in it would stand in both.
+            Some(links) if links > 1 => {
+                let unfinished = format!("{LOCK}{}", super::segment::UNFINISHED);
+                match self.remove(&unfinished) {
+                    Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+                    _ => {}
+                }
+                let file = lock(&unfinished, OFlags::CREATE | OFlags::EXCL)?;
+                rustix::fs::renameat(directory, &unfinished, directory, LOCK)?;
+                Ok(file)
+            }
+            _ => lock(LOCK, OFlags::CREATE),
+        }
+    }
+
+    fn lock_text(&self) -> io::Result<String> {
+        let directory = &self.held()?.directory;
+        look(directory, LOCK)?;
+        let file = fs::File::from(rustix::fs::openat(directory, LOCK, OFlags::RDONLY | PLAINLY, Mode::empty())?);
+        regular(LOCK, &rustix::fs::fstat(&file)?)?;
+        let mut text = String::new();
+        file.take(200).read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+fn same_process(opened: u32) -> io::Result<()> {
+    let now = std::process::id();
+    if now == opened { Ok(()) } else { Err(NotOurs::Forked { opened, now }.into()) }
+}
+
+/// What stands under a name, if it is a regular file.
+fn look(directory: &OwnedFd, name: &str) -> io::Result<rustix::fs::Stat> {
+    let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    regular(name, &found)?;
+    Ok(found)
+}
+
+fn regular(name: &str, found: &rustix::fs::Stat) -> io::Result<()> {
+    let what = match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => return Ok(()),
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a named pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "something else",
+    };
+    Err(NotOurs::Kind { name: name.to_owned(), what }.into())
+}
+
+/// How many names a file has.
+#[allow(clippy::unnecessary_cast, reason = "the type of the number differs between systems")]
+fn names(found: &rustix::fs::Stat) -> u64 {
+    found.st_nlink as u64
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    rustix::fs::fsync(rustix::fs::open(path, DIRECTORY, Mode::empty())?)?;
+    Ok(())
+}
+
+/// Makes a directory and those above it, each name durable before the next one is made.
+fn make(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.is_dir()).collect();
+    for path in missing.into_iter().rev() {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            made => made?,
+        }
+        path.parent().map_or(Ok(()), sync_dir)?;
+    }
+    Ok(())
+}
+
+/// Closing the files would leave the locks to a child that the program is about to start, until that runs its own program.
+/// A child that runs on as a fork has the same locks, and must leave them alone.
+struct Locked {
+    directory: Option<OwnedFd>,
+    file: fs::File,
+    process: u32,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if same_process(self.process).is_ok() {
+            let _ = self.file.unlock();
+            let _ = self.directory.as_ref().map(|directory| rustix::fs::flock(directory, FlockOperation::Unlock));
+        }
+    }
+}
+
+impl Storage for Disk {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn create_dir(&self) -> io::Result<()> {
+        match self.held() {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => make(&self.path)?,
+            held => return held.map(drop),
+        }
+        self.held().map(drop)
+    }
+
+    fn lock(&self) -> io::Result<Lock> {
+        let held = self.to_change()?;
+        // Locks belong to the open description, and the one that is held is everybody's.
+        let directory = rustix::fs::openat(held, ".", DIRECTORY, Mode::empty())?;
+        #[cfg(not(test))]
+        let refuses = false;
+        #[cfg(test)]
+        let refuses = self.refuse.directory_locks;
+        let lock = || rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive);
+        let refused = match if refuses { Err(Errno::BADF) } else { lock() } {
+            Ok(()) => None,
+            Err(Errno::WOULDBLOCK) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(cause) => Some(cause.raw_os_error()),
+        };
+        let file = self.lock_file(held, refused.is_some())?;
+        let weakness = refused.map_or_else(String::new, |number| format!("{UNLOCKED}{number}\n"));
+        file.set_len(0)?;
+        (&file).write_all(format!("process {}\n{weakness}", std::process::id()).as_bytes())?;
+        let directory = refused.is_none().then_some(directory);
+        Ok(Box::new(Locked { directory, file, process: std::process::id() }))
+    }
+
+    fn lock_holder(&self) -> String {
+        let text = self.lock_text().unwrap_or_default();
+        // The file may say anything: only a number is shown.
+        let number = text.lines().next().and_then(|line| line.strip_prefix("process ")?.parse::<u32>().ok());
+        number.map_or_else(|| "another process".to_owned(), |number| format!("process {number}"))
+    }
+
+    fn lock_weakness(&self) -> Option<String> {
+        let text = self.lock_text().ok()?;
+        let number = text.lines().find_map(|line| line.strip_prefix(UNLOCKED)?.parse().ok())?;
+        let cause = io::Error::from_raw_os_error(number);
+        Some(format!(
+            "the file system refuses to lock the directory ({cause}): the file `{LOCK}` alone keeps others out, so it must stay"
+        ))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.held()?.directory)? {
+            // A name that is no text is none of ours.
+            let entry = entry?;
+            let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."));
+            names.extend(name.map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | PLAINLY;
+        let file = rustix::fs::openat(self.to_change()?, name, flags, Mode::from_bits_retain(0o600))?;
+        Ok(Arc::new(Opened::new(file.into())))
+    }
+
+    fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>> {
+        let directory = if write { self.to_change()? } else { &self.held()?.directory };
+        look(directory, name)?;
+        let flags = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        let file = rustix::fs::openat(directory, name, flags | PLAINLY, Mode::empty())?;
+        // It may be another one by now.
+        let found = rustix::fs::fstat(&file)?;
+        regular(name, &found)?;
+        let links = names(&found);
+        if write && links > 1 {
+            return Err(NotOurs::Linked { name: name.to_owned(), links }.into());
+        }
+        Ok(Arc::new(Opened::new(file.into())))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let directory = self.to_change()?;
+        look(directory, from)?;
+        match look(directory, to) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+        Ok(rustix::fs::renameat(directory, from, directory, to)?)
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let directory = self.to_change()?;
+        look(directory, from)?;
+        #[cfg(not(test))]
+        let refuses = false;
+        #[cfg(test)]
+        let refuses = self.refuse.renaming_without_replacing;
+        match if refuses { Err(Errno::INVAL) } else { rename_without_replacing(directory, from, to) } {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            renamed => return Ok(renamed?),
+        }
+        // A link replaces nothing either. With both names the file is still whole.
+        match rustix::fs::linkat(directory, from, directory, to, AtFlags::empty()) {
+            Ok(()) => return Ok(rustix::fs::unlinkat(directory, from, AtFlags::empty())?),
+            // A file system that knows no links. Whoever has the lock is alone here.
+            Err(Errno::PERM | Errno::NOSYS | Errno::NOTSUP) => {}
+            Err(cause) => return Err(cause.into()),
+        }
+        match rustix::fs::statat(directory, to, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(rustix::fs::renameat(directory, from, directory, to)?),
+            Err(cause) => Err(cause.into()),
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        }
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let directory = self.to_change()?;
+        look(directory, name)?;
+        Ok(rustix::fs::unlinkat(directory, name, AtFlags::empty())?)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(self.to_change()?)?)
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn rename_without_replacing(directory: &OwnedFd, from: &str, to: &str) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(directory, from, directory, to, rustix::fs::RenameFlags::NOREPLACE)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn rename_without_replacing(_: &OwnedFd, _: &str, _: &str) -> rustix::io::Result<()> {
+    Err(Errno::NOSYS)
+}
+
+/// A file of the directory.
+struct Opened {
+    file: fs::File,
+    /// The one that opened it.
+    process: u32,
+    /// Bytes that a file of this process may have. Beyond it the system would not only refuse: its signal, SIGXFSZ, ends
+    /// the program.
+    limit: u64,
+}
+
+impl Opened {
+    fn new(file: fs::File) -> Self {
+        let limit = rustix::process::getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+        Self { file, process: std::process::id(), limit }
+    }
+
+    /// Whether this process may have the file so long.
+    fn may_have(&self, size: u64) -> io::Result<()> {
+        same_process(self.process)?;
+        if size > self.limit {
+            let limit = self.limit;
+            let cause = format!("{size} bytes are more than the {limit} that this process may write to a file");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, cause));
+        }
+        Ok(())
+    }
+}
+
+impl File for Opened {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(names(&rustix::fs::fstat(&self.file)?))
+    }
+
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < into.len() {
+            match self.file.read_at(&mut into[read..], at + read as u64) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.may_have(at + bytes.len() as u64)?;
+        self.file.write_all_at(bytes, at)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn write_parts_at(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
+        let slices: smallvec::SmallVec<[io::IoSlice<'_>; 4]> =
+            parts.iter().map(|part| io::IoSlice::new(part)).collect();
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        self.may_have(at + len as u64)?;
+        let written = loop {
+            match rustix::io::pwritev(&self.file, &slices, at) {
+                Err(Errno::INTR) => {}
+                done => break done?,
+            }
+        };
+        // A short one is rare: what is left goes part by part, and names its cause.
+        if written == len {
+            return Ok(());
+        }
+        let mut begin = 0;
+        for part in parts {
+            let done = written.saturating_sub(begin).min(part.len());
+            self.file.write_all_at(&part[done..], at + (begin + done) as u64)?;
+            begin += part.len();
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        self.may_have(size)?;
+        #[cfg(target_os = "linux")]
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, size) {
+            Ok(()) => return Ok(()),
+            // A file system without it: the size alone, and a full disk shows at the write.
+            Err(Errno::OPNOTSUPP) => {}
+            Err(cause) => return Err(cause.into()),
+        }
+        self.file.set_len(size)
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        if size > self.limit && size > self.size()? {
+            self.may_have(size)?;
+        }
+        same_process(self.process)?;
+        self.file.set_len(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        same_process(self.process)?;
+        self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusing(path: &Path, refuse: Refuse) -> Disk {
+        Disk { refuse, ..Disk::new(path) }
+    }
+
+    #[test]
+    fn who_has_the_files_too_does_not_keep_the_locks() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let lock = disk.lock().unwrap();
+        assert_eq!(disk.lock().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let locked = lock.downcast_ref::<Locked>().unwrap();
+        let _as_a_child_has_them = (locked.file.try_clone().unwrap(), locked.directory.as_ref().unwrap().try_clone());
+        drop(lock);
+        assert!(disk.lock().is_ok());
+    }
+
+    #[test]
+    fn where_directories_are_not_locked_the_file_keeps_others_out_and_it_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = refusing(folder.path(), Refuse { directory_locks: true, ..Refuse::default() });
+        let lock = disk.lock().unwrap();
+        assert_eq!(disk.lock().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(disk.lock_holder(), format!("process {}", std::process::id()));
+        let weakness = Disk::new(folder.path()).lock_weakness().unwrap();
+        assert!(weakness.contains("`lock` alone"), "{weakness}");
+        drop(lock);
+        // Its other name would be written, too.
+        fs::hard_link(folder.path().join(LOCK), folder.path().join("other")).unwrap();
+        let refused = disk.lock().map(drop).unwrap_err();
+        assert!(matches!(NotOurs::of(&refused), Some(NotOurs::Linked { .. })), "{refused}");
+        drop(Disk::new(folder.path()).lock().unwrap());
+        assert_eq!(Disk::new(folder.path()).lock_weakness(), None, "locked since, in a file of its own");
+        assert!(fs::read_to_string(folder.path().join("other")).unwrap().contains(UNLOCKED));
+    }
+
+    #[test]
+    fn nothing_is_replaced_with_or_without_the_call_for_it() {
+        for renaming_without_replacing in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let disk = refusing(folder.path(), Refuse { renaming_without_replacing, ..Refuse::default() });
+            for name in ["a", "b"] {
+                disk.create(name).unwrap().write_at(name.as_bytes(), 0).unwrap();
+            }
+            assert_eq!(disk.rename_new("a", "b").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            disk.rename_new("a", "c").unwrap();
+            let mut names = disk.list().unwrap();
+            names.sort_unstable();
+            assert_eq!(names, ["b", "c"]);
+            let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+            assert_eq!((read("b"), read("c")), (b"b".to_vec(), b"a".to_vec()));
+            disk.rename("b", "c").unwrap();
+            assert_eq!(read("c"), b"b");
+        }
+    }
+
+    #[test]
+    fn a_holder_is_a_number_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        for text in ["", "process \x1b[2J", "process 12 of mine", "\n\n"] {
+            fs::write(folder.path().join(LOCK), text).unwrap();
+            assert_eq!(disk.lock_holder(), "another process", "{text:?}");
+        }
+    }
+}

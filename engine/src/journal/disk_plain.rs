@@ -1,0 +1,190 @@
+//! A directory of the file system where there are no descriptors of directories: each file is reached by its path.
+//!
+//! Weaker than on Unix: somebody who gives the directory another name while it is open leads later calls astray, names are
+//! not made durable by themselves, and other names of a file are not seen.
+
+use super::storage::{File, Lock, NotOurs, Storage};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A directory of the file system. Clones are the same directory.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    path: PathBuf,
+}
+
+const LOCK: &str = "lock";
+
+impl Disk {
+    /// The directory `path`; a relative one is looked up from where the process is now. Nothing is touched yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { path: std::path::absolute(&path).unwrap_or(path) }
+    }
+
+    /// The path of a name, if that is a regular file's.
+    fn look(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        let kind = fs::symlink_metadata(&path)?.file_type();
+        let what = match (kind.is_file(), kind.is_dir(), kind.is_symlink()) {
+            (true, _, _) => return Ok(path),
+            (_, true, _) => "a directory",
+            (_, _, true) => "a symbolic link",
+            _ => "something else",
+        };
+        Err(NotOurs::Kind { name: name.to_owned(), what }.into())
+    }
+
+    /// The path of a name that is a regular file's or nobody's.
+    fn free(&self, name: &str) -> io::Result<PathBuf> {
+        match self.look(name) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(self.path.join(name)),
+            looked => looked,
+        }
+    }
+}
+
+/// Another handle of the file would keep the lock.
+struct Locked(fs::File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+impl Storage for Disk {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn create_dir(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.path)
+    }
+
+    fn lock(&self) -> io::Result<Lock> {
+        let mut options = fs::OpenOptions::new();
+        // Not truncated: it names the holder until the lock is ours.
+        let file = options.read(true).write(true).create(true).truncate(false).open(self.free(LOCK)?)?;
+        file.try_lock().map_err(|refused| match refused {
+            fs::TryLockError::WouldBlock => io::Error::from(io::ErrorKind::WouldBlock),
+            fs::TryLockError::Error(cause) => cause,
+        })?;
+        file.set_len(0)?;
+        (&file).write_all(format!("process {}\n", std::process::id()).as_bytes())?;
+        Ok(Box::new(Locked(file)))
+    }
+
+    fn lock_holder(&self) -> String {
+        let mut text = String::new();
+        let read = self.look(LOCK).and_then(|path| fs::File::open(path)?.take(200).read_to_string(&mut text));
+        let number = read.ok().and_then(|_| text.trim().strip_prefix("process ")?.parse::<u32>().ok());
+        number.map_or_else(|| "another process".to_owned(), |number| format!("process {number}"))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            // A name that is no text is none of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))?;
+        Ok(Arc::new(Opened(file)))
+    }
+
+    fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>> {
+        let file = fs::OpenOptions::new().read(true).write(write).open(self.look(name)?)?;
+        Ok(Arc::new(Opened(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.look(from)?, self.free(to)?)
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let from = self.look(from)?;
+        // A link replaces nothing.
+        fs::hard_link(&from, self.path.join(to))?;
+        fs::remove_file(from)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.look(name)?)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Opened(fs::File);
+
+#[cfg(windows)]
+fn read_once(file: &fs::File, into: &mut [u8], at: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, into, at)
+}
+
+#[cfg(windows)]
+fn write_once(file: &fs::File, bytes: &[u8], at: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_write(file, bytes, at)
+}
+
+#[cfg(not(windows))]
+fn read_once(_: &fs::File, _: &mut [u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(windows))]
+fn write_once(_: &fs::File, _: &[u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+impl File for Opened {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < into.len() {
+            match read_once(&self.0, &mut into[read..], at + read as u64) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match write_once(&self.0, &bytes[written..], at + written as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(more) => written += more,
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        self.0.set_len(size)
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.0.set_len(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
