@@ -359,7 +359,10 @@ impl Writer {
         self.collect();
         let shared = Arc::clone(&self.shared);
         let cannot = |cause: &std::io::Error| shared.fail(self.active.disk_error("close", cause));
-        self.active.file.truncate(self.active.end()).map_err(|cause| cannot(&cause))?;
+        // One with other names keeps its length: a snapshot by links has the same file.
+        if self.active.file.links().map_err(|cause| cannot(&cause))? <= 1 {
+            self.active.file.truncate(self.active.end()).map_err(|cause| cannot(&cause))?;
+        }
         self.active.file.sync().map_err(|cause| cannot(&cause))?;
         let (active, next) = (Arc::clone(&self.active), self.next_header().number);
         let lock = match self.helper.take().map(Arc::try_unwrap) {

@@ -203,6 +203,22 @@ fn a_snapshot_by_links_and_its_original_leave_each_other_alone() {
 }
 
 #[test]
+fn a_snapshot_of_an_open_journal_is_not_cut_when_that_is_closed() {
+    let place = Hostile::new();
+    let (mut writer, _) = open_at(&place.dir).unwrap();
+    append(&mut writer, 0..8);
+    let copy = place.snapshot("copy");
+    let sizes = |contents: builder::Contents| -> Vec<_> {
+        contents.into_iter().map(|(name, bytes)| (name, bytes.map(|bytes| bytes.len()))).collect()
+    };
+    let before = sizes(contents(&copy));
+    writer.close(1).unwrap();
+    assert_eq!(sizes(contents(&copy)), before);
+    let (_writer, recovered) = open_at(&copy).unwrap();
+    assert_eq!(recovered.state.extent(TICKS).unwrap().end, 8);
+}
+
+#[test]
 fn a_copy_for_a_linked_segment_survives_a_crash_at_each_call() {
     let disk = SimulatedDisk::new();
     let mut story = Story::default();
