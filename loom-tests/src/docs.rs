@@ -39,7 +39,7 @@ pub fn killers() -> Result<HashMap<String, String>, String> {
                 let kills = kills.split("; ").filter_map(|kill| kill.split_once(": "));
                 killers.extend(kills.map(|(weaker, by)| (mutant(site, weaker), by.to_owned())));
             }
-            ["", fault, by, ""] => {
+            ["", fault, _, by, ""] => {
                 killers.insert(fault.to_owned(), by.to_owned());
             }
             _ => {}
@@ -59,9 +59,9 @@ fn generate(catalogue: &Catalogue, killers: &HashMap<String, String>) -> String 
         let kills = if site.weaker.is_empty() { "none".to_owned() } else { kills.collect::<Vec<_>>().join("; ") };
         let _ = writeln!(page, "| {} | {} | {} | {} | {kills} |", site.name, site.order, site.partner, site.what);
     }
-    page.push_str("\n| fault of logic | killed by |\n|---|---|\n");
+    page.push_str("\n| fault of logic | what is wrong | killed by |\n|---|---|---|\n");
     for fault in &catalogue.faults {
-        let _ = writeln!(page, "| {fault} | {} |", by(fault));
+        let _ = writeln!(page, "| {} | {} | {} |", fault.name, fault.what, by(&fault.name));
     }
     page.push_str("\n| no model can kill | because | covered by |\n|---|---|---|\n");
     for survivor in SURVIVORS {

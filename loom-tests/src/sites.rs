@@ -1,4 +1,4 @@
-//! Ring's sites and faults, as `ring/src/ordering.rs` declares them.
+//! Ring's sites and faults, as `ring/src/ordering.rs` and `ring/src/fault.rs` declare them.
 
 use crate::build::workspace;
 use std::fs;
@@ -23,48 +23,64 @@ pub struct Site {
 pub struct Catalogue {
     /// In the order of the file.
     pub sites: Vec<Site>,
-    /// Faults of logic, by name.
-    pub faults: Vec<String>,
+    /// Faults of logic.
+    pub faults: Vec<Fault>,
+}
+
+/// A wrong step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its name.
+    pub name: String,
+    /// What is wrong.
+    pub what: String,
 }
 
 impl Catalogue {
-    /// Reads the file of sites. A mutant that it does not know ends the process that is to run with it, so that a
+    /// Reads the two files. A mutant that they do not know ends the process that is to run with it, so that a
     /// misreading can't pass for a kill.
     pub fn read() -> Result<Self, String> {
-        let path = workspace().join("ring/src/ordering.rs");
-        let source = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Self::parse(&source).ok_or_else(|| format!("{}: the table of sites is not as it was", path.display()))
+        let read = |name: &str| {
+            let path = workspace().join("ring/src").join(name);
+            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        Self::parse(&read("ordering.rs")?, &read("fault.rs")?)
+            .ok_or_else(|| "the table of sites or of faults is not as it was".to_owned())
     }
 
-    fn parse(source: &str) -> Option<Self> {
-        let (_, table) = source.split_once("\nsites! {\n")?;
-        let (table, rest) = table.split_once("\n}\n")?;
-        let (mut sites, mut what) = (Vec::new(), String::new());
-        for line in table.lines().map(str::trim) {
-            if let Some(more) = line.strip_prefix("/// ") {
-                what.push_str(if what.is_empty() { "" } else { " " });
-                what.push_str(more);
-                continue;
-            }
+    fn parse(sites: &str, faults: &str) -> Option<Self> {
+        let site = |line: &str, what: String| {
             let (name, rest) = line.split_once(": ")?;
             let (order, rest) = rest.split_once(" => [")?;
             let (weaker, rest) = rest.split_once("], \"")?;
             let weaker = weaker.split(", ").filter(|order| !order.is_empty()).map(str::to_owned).collect();
-            let (name, order) = (name.to_owned(), order.to_owned());
             let partner = rest.strip_suffix("\";")?.to_owned();
-            sites.push(Site { name, order, weaker, partner, what: std::mem::take(&mut what) });
-        }
-        let (_, faults) = rest.split_once("FAULTS: &[&str] = &[\n")?;
-        let (faults, _) = faults.split_once("\n];\n")?;
-        let faults = faults.lines().map(|line| line.trim().strip_prefix('"')?.strip_suffix("\",").map(str::to_owned));
-        Some(Self { sites, faults: faults.collect::<Option<_>>()? })
+            Some(Site { name: name.to_owned(), order: order.to_owned(), weaker, partner, what })
+        };
+        let fault = |line: &str, what| Some(Fault { name: line.strip_suffix(';')?.to_owned(), what });
+        Some(Self { sites: rows(sites, "\nsites! {\n", site)?, faults: rows(faults, "\nfaults! {\n", fault)? })
     }
 
     /// Every mutant, by the name that `SLIPRING_MUTANT` takes.
     pub fn mutants(&self) -> Vec<String> {
         let weakened = self.sites.iter().flat_map(|site| site.weaker.iter().map(|weaker| mutant(&site.name, weaker)));
-        weakened.chain(self.faults.iter().cloned()).collect()
+        weakened.chain(self.faults.iter().map(|fault| fault.name.clone())).collect()
     }
+}
+
+/// The rows of the table that `begin` opens: lines, each behind the words that document it.
+fn rows<R>(source: &str, begin: &str, row: impl Fn(&str, String) -> Option<R>) -> Option<Vec<R>> {
+    let (table, _) = source.split_once(begin)?.1.split_once("\n}\n")?;
+    let (mut rows, mut what) = (Vec::new(), String::new());
+    for line in table.lines().map(str::trim) {
+        if let Some(more) = line.strip_prefix("/// ") {
+            what.push_str(if what.is_empty() { "" } else { " " });
+            what.push_str(more);
+        } else {
+            rows.push(row(line, std::mem::take(&mut what))?);
+        }
+    }
+    Some(rows)
 }
 
 /// The name of a weakened site.
@@ -78,12 +94,14 @@ mod tests {
 
     #[test]
     fn sites_and_faults_are_read() {
-        let source = "x\nsites! {\n    /// One.\n    /// Two.\n    A: AcqRel => [Acquire, Release], \"B\";\n    \
-            /// Three.\n    B: Relaxed => [], \"A\";\n}\npub const FAULTS: &[&str] = &[\n    \"no wake\",\n];\n";
-        let read = Catalogue::parse(source).unwrap();
+        let sites = "x\nsites! {\n    /// One.\n    /// Two.\n    A: AcqRel => [Acquire, Release], \"B\";\n    \
+            /// Three.\n    B: Relaxed => [], \"A\";\n}\n";
+        let faults = "x\nfaults! {\n    /// Nobody is woken.\n    NoWake;\n}\n";
+        let read = Catalogue::parse(sites, faults).unwrap();
         assert_eq!(read.sites.len(), 2);
         assert_eq!((read.sites[0].what.as_str(), read.sites[1].partner.as_str()), ("One. Two.", "A"));
-        assert_eq!(read.mutants(), ["A=>Acquire", "A=>Release", "no wake"]);
-        assert!(Catalogue::parse("sites! {\n").is_none());
+        assert_eq!(read.faults[0].what, "Nobody is woken.");
+        assert_eq!(read.mutants(), ["A=>Acquire", "A=>Release", "NoWake"]);
+        assert!(Catalogue::parse("sites! {\n", faults).is_none());
     }
 }

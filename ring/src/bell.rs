@@ -12,8 +12,9 @@
 //! sleeps a publisher pays one load of a word that stays in its cache.
 //! Models: `wake` in loom-tests.
 
+use crate::fault::{Fault, fault};
 use crate::fence::{self, Fences};
-use crate::ordering::{ARM, ATTENTION, RING_FENCE, fault};
+use crate::ordering::{ARM, ATTENTION, RING_FENCE};
 use crate::panics::blaming;
 use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, MutexGuard, lock, wait_at_most};
 use crossbeam_utils::CachePadded;
@@ -66,7 +67,7 @@ impl Bell {
     fn ring_slowly(&self) {
         fence::light_at(&RING_FENCE);
         let attention = self.attention.load(ATTENTION.get());
-        if attention & SLEEPERS != 0 && !fault("no wake") {
+        if attention & SLEEPERS != 0 && !fault(Fault::NoWake) {
             // Woken outside of the lock: with a task may go a consumer that disarms itself here.
             let mut tasks = Vec::new();
             {

@@ -6,10 +6,11 @@ use crate::bell::Waiter;
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::error::SeekError;
+use crate::fault::{Fault, fault};
 use crate::fence;
 use crate::gates::lowest;
 use crate::kind::{Kind, Run};
-use crate::ordering::{ARM_FENCE, FOLLOW, HOLD_FENCE, fault};
+use crate::ordering::{ARM_FENCE, FOLLOW, HOLD_FENCE};
 use crate::sequence::{Sequence, ahead, earlier};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
@@ -325,7 +326,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         if self.stage.is_evicted() {
             return Err(self.evicted());
         }
-        if fault("gate moved before the read") {
+        if fault(Fault::GateMovedBeforeTheRead) {
             self.stage.advance(end);
         }
         let len = limit.min(end.wrapping_sub(start));
@@ -358,7 +359,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.stage.let_go();
         // Whoever evicts may have seen the batch and left the rest to us.
         fence::light_at(&HOLD_FENCE);
-        if self.stage.is_evicted() && !fault("no look for an eviction after the batch") {
+        if self.stage.is_evicted() && !fault(Fault::NoLookForAnEvictionAfterTheBatch) {
             self.core.leave(&self.stage);
         }
     }
@@ -399,7 +400,7 @@ impl<E, K: Kind> Events<'_, E, K> {
             return self.over();
         }
         // What was published before the end is seen by a look after it was read.
-        if !fault("finished before the last look") {
+        if !fault(Fault::FinishedBeforeTheLastLook) {
             let run = self.run();
             if run.end != self.next {
                 return Some(Ok(run));
@@ -409,7 +410,7 @@ impl<E, K: Kind> Events<'_, E, K> {
         let done = || {
             ahead(K::published(self.core), self.next) <= 0
                 || self.stage.is_cut_off_at(self.next)
-                || fault("finished before the last look")
+                || fault(Fault::FinishedBeforeTheLastLook)
         };
         if (phase != Phase::Open && done()) || self.stage.is_evicted() { self.over() } else { None }
     }

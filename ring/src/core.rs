@@ -4,10 +4,11 @@ use crate::bell::Bell;
 use crate::buffer::{Buffer, MAX_CAPACITY};
 use crate::closing::{Closing, Phase};
 use crate::error::BuildError;
+use crate::fault::{Fault, fault};
 use crate::gates::Gates;
 use crate::kind::Kind;
 use crate::memory::Wishes;
-use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, ONE_PRODUCER, fault};
+use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, ONE_PRODUCER};
 use crate::sequence::later;
 use crate::stage::StageState;
 use crate::sync::{Arc, AtomicU64, Mutex, lock, next_id};
@@ -72,7 +73,7 @@ impl<E, K: Kind> Core<E, K> {
     /// One more than the capacity lets a producer write under a reader's eyes: a fault for the models.
     #[inline(always)]
     pub(crate) fn reach(&self) -> u64 {
-        self.capacity() + u64::from(fault("room for one more than the capacity"))
+        self.capacity() + u64::from(fault(Fault::RoomForOneMoreThanTheCapacity))
     }
 
     /// The permanent gate: what is published, less what is retained.
@@ -103,7 +104,7 @@ impl<E, K: Kind> Core<E, K> {
 
     /// Moves the ring towards its end and wakes everyone who waits for anything.
     pub(crate) fn end(&self, phase: Phase, failure: Option<(String, String)>) {
-        if self.closing.advance(phase, failure) && !fault("close wakes nobody") {
+        if self.closing.advance(phase, failure) && !fault(Fault::CloseWakesNobody) {
             self.bell.mark_closed();
             self.bell.ring();
             self.end_bell.ring();

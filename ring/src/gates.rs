@@ -20,10 +20,9 @@
 //! still pinned must not be taken for one that producers respect.
 //! Models: `join` in loom-tests.
 
+use crate::fault::{Fault, fault};
 use crate::fence;
-use crate::ordering::{
-    CHECK_VERSION, GATE, LOAD_GATES, READ_VERSION, REFRESH_FENCE, SET_VERSION, SWAP_GATES, Site, fault,
-};
+use crate::ordering::{CHECK_VERSION, GATE, LOAD_GATES, READ_VERSION, REFRESH_FENCE, SET_VERSION, SWAP_GATES, Site};
 use crate::sequence::ahead;
 use crate::shown::Shown;
 use crate::stage::StageState;
@@ -83,7 +82,7 @@ impl Gates {
             fence::light_at(&REFRESH_FENCE);
             // The set may be newer than the version: then the newcomer was counted already.
             let moved = ahead(self.version.load(CHECK_VERSION.get()), known.version) > 0;
-            if !moved || fault("no second look at the version") {
+            if !moved || fault(Fault::NoSecondLookAtTheVersion) {
                 return found;
             }
             // The newer set may take a moment to be seen.

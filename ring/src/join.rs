@@ -3,10 +3,11 @@
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::error::{BuildError, SeekError, StageError};
+use crate::fault::{Fault, fault};
 use crate::fence;
 use crate::gates::lowest_of;
 use crate::kind::Kind;
-use crate::ordering::{EVICT_FENCE, GATE, JOIN_FENCE, fault};
+use crate::ordering::{EVICT_FENCE, GATE, JOIN_FENCE};
 use crate::sequence::{Sequence, ahead, earlier};
 use crate::stage::{Stage, StageState, Start};
 use crate::sync::{Arc, lock};
@@ -34,7 +35,7 @@ impl<E, K: Kind> Core<E, K> {
         }
         let after = self.resolve(declared, &members)?;
         // As low as any gate, so that no producer's limit can pass where the newcomer will start.
-        let pinned = match fault("newcomer pinned at the published position") {
+        let pinned = match fault(Fault::NewcomerPinnedAtThePublishedPosition) {
             false => lowest_of(members.iter()).map_or_else(|| self.floor(), |gate| earlier(gate, self.floor())),
             true => K::published(self),
         };
@@ -51,7 +52,7 @@ impl<E, K: Kind> Core<E, K> {
         let earliest = self.earliest(lowest);
         let latest = K::published(self);
         let start = match declared.start {
-            Start::At(asked) if fault("newcomer starts where it likes") => asked.0,
+            Start::At(asked) if fault(Fault::NewcomerStartsWhereItLikes) => asked.0,
             Start::Earliest => earliest,
             Start::Latest => latest,
             Start::At(asked) if ahead(asked.0, earliest) >= 0 && ahead(latest, asked.0) >= 0 => asked.0,
@@ -88,13 +89,13 @@ impl<E, K: Kind> Core<E, K> {
         let again = Arc::new(stage.again_at(floor_and(lowest_of(members.iter()))));
         members[place] = Arc::clone(&again);
         self.gates.show(members.clone());
-        if !fault("a seek back issues no fence") {
+        if !fault(Fault::SeekBackIssuesNoFence) {
             fence::heavy_at(&JOIN_FENCE);
         }
 
         let others = members.iter().filter(|member| !Arc::ptr_eq(member, &again));
         let earliest = self.earliest(floor_and(lowest_of(others)));
-        let is_kept = ahead(to.0, earliest) >= 0 || fault("a seek back goes where it likes");
+        let is_kept = ahead(to.0, earliest) >= 0 || fault(Fault::SeekBackGoesWhereItLikes);
         if is_kept {
             again.start(to.0);
         } else {
@@ -178,7 +179,7 @@ impl<E, K: Kind> Core<E, K> {
     }
 
     fn ring_where_it_sleeps(&self, stage: &StageState) {
-        if fault("eviction wakes nobody") {
+        if fault(Fault::EvictionWakesNobody) {
             return;
         }
         self.bell.ring();
@@ -198,7 +199,7 @@ impl<E, K: Kind> Core<E, K> {
         }
         stage.evict();
         fence::heavy_at(&EVICT_FENCE);
-        if stage.is_held() && !fault("evicted while it holds a batch") {
+        if stage.is_held() && !fault(Fault::EvictedInABatch) {
             return Err(StageError::InBatch { name: name.to_owned() });
         }
         let was_here = self.leave_locked(&mut members, &stage);

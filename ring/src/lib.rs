@@ -201,6 +201,7 @@ mod closing;
 mod consumer;
 mod core;
 mod error;
+mod fault;
 pub mod fence;
 mod gates;
 mod join;

@@ -21,10 +21,11 @@
 use crate::buffer::MAX_CAPACITY;
 use crate::closing::Closed;
 use crate::error::BuildError;
+use crate::fault::{Fault, fault};
 use crate::kind::{Multi, Single};
 use crate::ordering::{
     ADD_PRODUCER, DROP_PRODUCER, LOSSY_BEGIN, LOSSY_CHECK, LOSSY_CLAIM, LOSSY_ENTER, LOSSY_GONE, LOSSY_LEFT,
-    LOSSY_OBSERVE, LOSSY_READ_FENCE, LOSSY_STAMP, LOSSY_WORD, LOSSY_WRITE_FENCE, fault,
+    LOSSY_OBSERVE, LOSSY_READ_FENCE, LOSSY_STAMP, LOSSY_WORD, LOSSY_WRITE_FENCE,
 };
 use crate::sequence::{Sequence, ahead, later};
 use crate::stage::Start;
@@ -254,7 +255,7 @@ fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
         if ahead(seen & !STATE, stamp_of(sequence, DONE)) > 0 {
             return false;
         }
-        let free = matches!(seen & STATE, DONE | GONE) || fault("lossy writer enters a slot that is being written");
+        let free = matches!(seen & STATE, DONE | GONE) || fault(Fault::LossyWriterEntersASlotInWriting);
         let mine = stamp_of(sequence, if free { BUSY } else { BUSY_GONE });
         // Acquire: what the last writer stored lies before what this one will store.
         match stamp.compare_exchange(seen, mine, LOSSY_ENTER.get(), LOSSY_CHECK.get()) {
@@ -414,7 +415,7 @@ impl<T: Plain> LossyReader<T> {
                 bytes.copy_from_slice(&whole[..bytes.len()]);
             }
             LOSSY_READ_FENCE.fence();
-            if stamp.load(LOSSY_CHECK.get()) == seen || fault("lossy stamp not looked at again") {
+            if stamp.load(LOSSY_CHECK.get()) == seen || fault(Fault::LossyStampNotLookedAtAgain) {
                 self.next = sequence.wrapping_add(1);
                 return Some((Sequence(sequence), event));
             }

@@ -15,10 +15,9 @@
 
 use crate::buffer::Slots;
 use crate::core::Core;
+use crate::fault::{Fault, fault};
 use crate::kind::{Kind, Multi, Run};
-use crate::ordering::{
-    CLAIM, CLAIM_ALONE, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, Site, fault,
-};
+use crate::ordering::{CLAIM, CLAIM_ALONE, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, Site};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 use crate::sync::AtomicU64;
@@ -55,7 +54,7 @@ fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, bit: u
 #[inline(always)]
 fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, site: &Site) -> Run {
     let limit = from.wrapping_add(furthest);
-    let event = u64::from(fault("skip bit not looked at"));
+    let event = u64::from(fault(Fault::SkipBitNotLookedAt));
     let end = walk_exactly(slots, from, limit, event, site);
     if end != from {
         return Run { start: from, end };
@@ -75,7 +74,7 @@ impl Kind for Multi {
     /// As if the lap before the first one had been published.
     fn first_stamp(index: u64, first: u64, capacity: u64) -> AtomicU64 {
         let sequence = first.wrapping_add(index.wrapping_sub(first) & (capacity - 1));
-        let lap_before = if fault("first lap counts as published") { 0 } else { capacity };
+        let lap_before = if fault(Fault::FirstLapCountsAsPublished) { 0 } else { capacity };
         AtomicU64::new(stamp_of(sequence.wrapping_sub(lap_before)))
     }
 
@@ -120,7 +119,7 @@ impl Kind for Multi {
 
     #[inline(always)]
     fn is_skipped<E>(slots: Slots<'_, E, AtomicU64>, sequence: u64) -> bool {
-        slots.stamp(sequence).load(READ_SKIP.get()) & 1 == 1 && !fault("skip bit not looked at")
+        slots.stamp(sequence).load(READ_SKIP.get()) & 1 == 1 && !fault(Fault::SkipBitNotLookedAt)
     }
 
     #[inline(always)]
@@ -143,7 +142,7 @@ impl Kind for Multi {
             let shared = &producer.core.positions.claimed;
             // The only producer there is needs no locked instruction: another one can only come from cloning this one,
             // which is borrowed for as long as it claims.
-            if alone || (fault("looks for company after the claimed position") && producer.core.has_one_producer()) {
+            if alone || (fault(Fault::LooksForCompanyAfterTheClaimedPosition) && producer.core.has_one_producer()) {
                 shared.store(to, &CLAIM_ALONE);
                 break;
             }
@@ -169,7 +168,7 @@ impl Kind for Multi {
     }
 
     fn abandon<E>(producer: &mut Producer<E, Self>, first: u64, len: u64) {
-        let skipped = u64::from(!fault("aborted claim stamped as an event"));
+        let skipped = u64::from(!fault(Fault::AbortedClaimStampedAsAnEvent));
         stamp(&producer.core, first, len, skipped);
     }
 }
@@ -190,7 +189,7 @@ fn refresh<E>(producer: &mut Producer<E, Multi>) {
     let lowest = core.gates.refresh(&mut producer.known, |set| match set.lowest(&GATE) {
         Some((gate, _)) if core.retain == 0 => gate,
         Some((gate, _)) => earlier(gate, core.floor()),
-        None if fault("no floor") => core.positions.claimed.read(&READ_CLAIMED),
+        None if fault(Fault::NoFloor) => core.positions.claimed.read(&READ_CLAIMED),
         None => core.floor(),
     });
     producer.limit = lowest.wrapping_add(core.reach());

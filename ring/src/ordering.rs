@@ -2,7 +2,7 @@
 //!
 //! No other file of ring has a literal `Ordering::…`. A site has one strength in production, a constant. Under
 //! `--cfg loom` the next weaker one can be chosen at run time by name (`SLIPRING_MUTANT=PUBLISH=>Relaxed`), and so
-//! can each of the [`FAULTS`]; loom-tests does so for every one of them and requires that a model fails.
+//! can each of the [faults](crate::fault); loom-tests does so for every one of them and requires that a model fails.
 //! `docs/MEMORY_ORDERING.md` gives the reasons.
 
 pub(crate) use crate::sync::Ordering;
@@ -165,61 +165,15 @@ sites! {
     COUNT: Relaxed => [], "COUNT";
 }
 
-/// Faults of logic that a model can be run with, to see that it fails.
-#[cfg_attr(not(loom), allow(dead_code))]
-pub const FAULTS: &[&str] = &[
-    "sleep without a second look",
-    "sleep at the bell of whoever was last before",
-    "armed without a second look",
-    "armed at the bell of whoever was last before",
-    "no wake",
-    "room for one more than the capacity",
-    "looks for company after the claimed position",
-    "gate moved before the read",
-    "aborted claim stamped as an event",
-    "skip bit not looked at",
-    "newcomer pinned at the published position",
-    "newcomer starts where it likes",
-    "no floor",
-    "no second look at the version",
-    "a replaced gating set is freed at once",
-    "evicted while it holds a batch",
-    "worker takes before it announces",
-    "an announcement in vain wakes nobody",
-    "an adopted announcement moves",
-    "no look for an eviction after the batch",
-    "workers read before the counter",
-    "a seek back issues no fence",
-    "a seek back goes where it likes",
-    "eviction wakes nobody",
-    "nobody looks whether it is cut off",
-    "close wakes nobody",
-    "finished before the last look",
-    "first lap counts as published",
-    "lossy stamp not looked at again",
-    "lossy writer enters a slot that is being written",
-];
-
-/// Whether the model runs with this fault. Never in production.
-#[inline(always)]
-pub(crate) fn fault(_name: &str) -> bool {
-    #[cfg(loom)]
-    {
-        debug_assert!(FAULTS.contains(&_name), "{_name} is no known fault");
-        return mutant::fault() == Some(_name);
-    }
-    #[cfg(not(loom))]
-    false
-}
-
 #[cfg(loom)]
-mod mutant {
-    use super::{FAULTS, Ordering, SITES};
+pub(crate) mod mutant {
+    use super::{Ordering, SITES};
+    use crate::fault::{FAULTS, Fault};
     use std::sync::OnceLock;
 
     enum Mutant {
         Weakened(&'static str, Ordering),
-        Fault(&'static str),
+        Fault(Fault),
     }
 
     fn active() -> Option<&'static Mutant> {
@@ -228,8 +182,8 @@ mod mutant {
     }
 
     fn find(asked: &str) -> Mutant {
-        if let Some(fault) = FAULTS.iter().find(|fault| **fault == asked) {
-            return Mutant::Fault(fault);
+        if let Some(fault) = FAULTS.iter().find(|fault| format!("{fault:?}") == asked) {
+            return Mutant::Fault(*fault);
         }
         for site in SITES {
             for order in site.weaker {
@@ -248,9 +202,9 @@ mod mutant {
         }
     }
 
-    pub(super) fn fault() -> Option<&'static str> {
+    pub(crate) fn fault() -> Option<Fault> {
         match active() {
-            Some(Mutant::Fault(name)) => Some(name),
+            Some(Mutant::Fault(fault)) => Some(*fault),
             _ => None,
         }
     }

@@ -72,7 +72,8 @@ mod face {
     /// whoever takes it looks at the mark.
     #[cfg(loom)]
     mod kept {
-        use crate::ordering::{COUNT, fault};
+        use crate::fault::{Fault, fault};
+        use crate::ordering::COUNT;
         use crossbeam_epoch::{Guard, Shared};
         use loom::sync::atomic::AtomicU32;
         use std::sync::{Arc, Mutex};
@@ -106,7 +107,7 @@ mod face {
                 let value = kept.value.lock().unwrap().take();
                 drop(value);
             };
-            if fault("a replaced gating set is freed at once") {
+            if fault(Fault::ReplacedGatingSetFreedAtOnce) {
                 free();
             } else {
                 // SAFETY: nothing is borrowed.

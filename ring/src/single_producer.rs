@@ -5,8 +5,9 @@
 
 use crate::buffer::Slots;
 use crate::core::Core;
+use crate::fault::{Fault, fault};
 use crate::kind::{Kind, Run, Single};
-use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, fault};
+use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 
@@ -83,7 +84,7 @@ fn refresh<E>(producer: &mut Producer<E, Single>) {
     let floor = next.wrapping_sub(core.retain);
     let lowest = core.gates.refresh(&mut producer.known, |set| match set.lowest(&GATE) {
         Some((gate, _)) => earlier(gate, floor),
-        None if fault("no floor") => next.wrapping_add(core.capacity()),
+        None if fault(Fault::NoFloor) => next.wrapping_add(core.capacity()),
         None => floor,
     });
     producer.limit = lowest.wrapping_add(core.reach());

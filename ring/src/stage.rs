@@ -2,7 +2,8 @@
 //! other stages see of it while it runs.
 
 use crate::bell::Bell;
-use crate::ordering::{self, CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site, fault};
+use crate::fault::{Fault, fault};
+use crate::ordering::{self, CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
 use crate::report::Ending;
 use crate::sequence::{Position, Sequence, ahead};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, lock};
@@ -339,7 +340,7 @@ impl StageState {
     pub(crate) fn is_cut_off_at(&self, next: u64) -> bool {
         // Left first: the position is the last one then.
         let is_cut_off = |stage: &Arc<StageState>| *lock(&stage.left) && ahead(stage.position(&FOLLOW), next) <= 0;
-        self.after.iter().any(is_cut_off) && !fault("nobody looks whether it is cut off")
+        self.after.iter().any(is_cut_off) && !fault(Fault::NoLookForACutOff)
     }
 
     /// Whether this stage stands behind `other`, however far.

@@ -1,8 +1,9 @@
 //! The loop of everyone who waits: look, pass the time, at last sleep, with the handshake of [`crate::bell`].
 
 use crate::bell::{Bell, Waiter};
+use crate::fault::{Fault, fault};
 use crate::fence;
-use crate::ordering::{ARM_FENCE, fault};
+use crate::ordering::ARM_FENCE;
 use crate::sync::{self, Arc, Instant};
 use crate::wait::{Idle, Wait};
 
@@ -81,14 +82,14 @@ impl Waiting {
                 let Some(bells) = target.bells() else { continue };
                 self.arm(&bells);
                 fence::heavy_at(&ARM_FENCE);
-                if !fault("sleep without a second look") {
+                if !fault(Fault::SleepWithoutASecondLook) {
                     if let Some(found) = target.look() {
                         return Some(found);
                     }
                     // Whoever was in the way may have moved before it could see the arming, and another one be in
                     // the way now, at whose bell nobody sleeps yet. Only one who is so after the fence is sure to ring.
                     let same = target.bells().is_some_and(|now| are_same(&bells, &now));
-                    if !same && !fault("sleep at the bell of whoever was last before") {
+                    if !same && !fault(Fault::SleepAtTheBellOfTheLastBefore) {
                         continue;
                     }
                 }
@@ -163,7 +164,7 @@ pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Opt
         };
         bells.iter().flatten().for_each(|bell| bell.arm(waiter, token));
         fence::heavy_at(&ARM_FENCE);
-        if fault("armed without a second look") {
+        if fault(Fault::ArmedWithoutASecondLook) {
             return None;
         }
         if let Some(found) = target.look() {
@@ -171,7 +172,7 @@ pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Opt
         }
         // As in `until_slowly`.
         let same = target.bells().is_some_and(|now| are_same(&bells, &now));
-        if same || fault("armed at the bell of whoever was last before") {
+        if same || fault(Fault::ArmedAtTheBellOfTheLastBefore) {
             return None;
         }
     }

@@ -8,7 +8,8 @@
 //! What a worker leaves behind unread stays announced at its place, an orphan, until another worker adopts it.
 //! Models: `workers` in loom-tests.
 
-use crate::ordering::{ANNOUNCE, COUNT, READ_ANNOUNCED, READ_TAKEN, START, TAKE, fault};
+use crate::fault::{Fault, fault};
+use crate::ordering::{ANNOUNCE, COUNT, READ_ANNOUNCED, READ_TAKEN, START, TAKE};
 use crate::sequence::{Position, ahead, earlier};
 use crate::sync::{AtomicU64, Mutex, lock};
 
@@ -115,19 +116,19 @@ impl Workers {
                 self.announce_nothing(*place);
                 return None;
             }
-            if !fault("worker takes before it announces") {
+            if !fault(Fault::WorkerTakesBeforeItAnnounces) {
                 self.announce(*place, from);
             }
             match self.taken.exchange(from, from.wrapping_add(len), &TAKE, &READ_TAKEN) {
                 Ok(_) => {
-                    if fault("worker takes before it announces") {
+                    if fault(Fault::WorkerTakesBeforeItAnnounces) {
                         self.announce(*place, from);
                     }
                     return Some((from, len));
                 }
                 Err(now) => {
                     from = now;
-                    *withdrew = !fault("an announcement in vain wakes nobody");
+                    *withdrew = !fault(Fault::AnnouncementInVainWakesNobody);
                 }
             }
         }
@@ -144,7 +145,7 @@ impl Workers {
         let mut places = lock(&self.places);
         let orphan = places.orphans.pop()?;
         self.orphaned.fetch_sub(1, COUNT.get());
-        if fault("an adopted announcement moves") {
+        if fault(Fault::AdoptedAnnouncementMoves) {
             self.announce(*place, orphan.at);
             self.announce_nothing(orphan.place);
             places.free.push(orphan.place);
@@ -169,7 +170,7 @@ impl Workers {
     pub(crate) fn lowest(&self) -> u64 {
         let look = |place: usize| self.announced[place].read(&READ_ANNOUNCED);
         let too_early: Option<Vec<u64>> =
-            fault("workers read before the counter").then(|| (0..self.count()).map(look).collect());
+            fault(Fault::WorkersReadBeforeTheCounter).then(|| (0..self.count()).map(look).collect());
         let taken = self.taken();
         (0..self.count())
             .map(|place| too_early.as_ref().map_or_else(|| look(place), |seen| seen[place]))

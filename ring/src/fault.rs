@@ -1,0 +1,89 @@
+//! Faults of logic that a model can be run with, to see that the model fails.
+//!
+//! Each is one wrong step of ring's code. Under `--cfg loom` the environment variable `SLIPRING_MUTANT` turns one of them
+//! on by its name; loom-tests does so for every one of them and requires that a model fails. In production
+//! [`fault`] is the constant `false`.
+
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])* $name:ident;)*) => {
+        /// One wrong step.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault { $($(#[doc = $doc])* $name,)* }
+
+        /// All of them, for the mutants.
+        #[cfg_attr(not(loom), allow(dead_code))]
+        pub const FAULTS: &[Fault] = &[$(Fault::$name),*];
+    };
+}
+
+faults! {
+    /// A sleeper arms its bell and sleeps without looking again.
+    SleepWithoutASecondLook;
+    /// A sleeper that looked again sleeps at the bell of the one that was furthest behind before it armed.
+    SleepAtTheBellOfTheLastBefore;
+    /// A waiter is armed without looking again.
+    ArmedWithoutASecondLook;
+    /// A waiter stays armed at the bell of the one that was furthest behind before.
+    ArmedAtTheBellOfTheLastBefore;
+    /// A bell that rings wakes nobody.
+    NoWake;
+    /// A producer has room for one event more than the capacity.
+    RoomForOneMoreThanTheCapacity;
+    /// A producer reads the claimed position first, and then whether it is the only producer.
+    LooksForCompanyAfterTheClaimedPosition;
+    /// A consumer moves its gate when it takes a batch, not when it has read it.
+    GateMovedBeforeTheRead;
+    /// A claim that is dropped is stamped as if it had been filled.
+    AbortedClaimStampedAsAnEvent;
+    /// Nobody looks at the bit that says that a slot is skipped.
+    SkipBitNotLookedAt;
+    /// A newcomer's gate is pinned at the published position.
+    NewcomerPinnedAtThePublishedPosition;
+    /// A newcomer starts where it asked, kept or not.
+    NewcomerStartsWhereItLikes;
+    /// A ring without stages has no gate at all.
+    NoFloor;
+    /// A producer that refreshes its limit does not look at the version of the gating set again.
+    NoSecondLookAtTheVersion;
+    /// A gating set is freed as soon as it is replaced.
+    ReplacedGatingSetFreedAtOnce;
+    /// A stage's gate is taken away though its consumer holds a batch.
+    EvictedInABatch;
+    /// A worker takes events before it announces them.
+    WorkerTakesBeforeItAnnounces;
+    /// A worker that announced what another one took wakes nobody when it withdraws.
+    AnnouncementInVainWakesNobody;
+    /// What a worker left behind is announced at its adopter's place, not where it was.
+    AdoptedAnnouncementMoves;
+    /// A consumer that ends a batch does not look whether it was evicted.
+    NoLookForAnEvictionAfterTheBatch;
+    /// Whoever computes where workers stand reads their announcements before the counter.
+    WorkersReadBeforeTheCounter;
+    /// A seek back reads the other gates without a fence.
+    SeekBackIssuesNoFence;
+    /// A seek back goes where it asked, kept or not.
+    SeekBackGoesWhereItLikes;
+    /// The consumer of an evicted stage is not woken.
+    EvictionWakesNobody;
+    /// A stage does not look whether one before it has left.
+    NoLookForACutOff;
+    /// The end of the ring wakes nobody.
+    CloseWakesNobody;
+    /// A consumer is told the end without a last look for events.
+    FinishedBeforeTheLastLook;
+    /// A slot's first stamp is that of the first lap.
+    FirstLapCountsAsPublished;
+    /// A lossy reader does not look at the stamp again.
+    LossyStampNotLookedAtAgain;
+    /// A lossy writer enters a slot that another one is writing.
+    LossyWriterEntersASlotInWriting;
+}
+
+/// Whether the model runs with this fault. Never in production.
+#[inline(always)]
+pub(crate) fn fault(_fault: Fault) -> bool {
+    #[cfg(loom)]
+    return crate::ordering::mutant::fault() == Some(_fault);
+    #[cfg(not(loom))]
+    false
+}
