@@ -74,7 +74,8 @@ pub trait Clock: Send + Sync + 'static {
     /// The time since the clock's own beginning. It never goes back.
     fn now(&self) -> Duration;
 
-    /// The same to within some milliseconds, for less than a reading of [`now`](Self::now) costs.
+    /// The same to within some milliseconds, for less than a reading of [`now`](Self::now) costs. A group's member reads
+    /// it at every poll: a clock that wraps another one passes this on, or each poll reads the dear one.
     fn coarse(&self) -> Duration {
         self.now()
     }
@@ -231,11 +232,75 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
         (**self).now()
     }
 
+    fn coarse(&self) -> Duration {
+        (**self).coarse()
+    }
+
     fn wall(&self) -> Timestamp {
         (**self).wall()
     }
 
     fn watch(&self, tick: Weak<dyn Tick>) -> bool {
         (**self).watch(tick)
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for Box<C> {
+    fn now(&self) -> Duration {
+        (**self).now()
+    }
+
+    fn coarse(&self) -> Duration {
+        (**self).coarse()
+    }
+
+    fn wall(&self) -> Timestamp {
+        (**self).wall()
+    }
+
+    fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+        (**self).watch(tick)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Cheap;
+
+    impl Clock for Cheap {
+        fn now(&self) -> Duration {
+            panic!("the dear clock was read");
+        }
+        fn coarse(&self) -> Duration {
+            Duration::from_secs(7)
+        }
+        fn wall(&self) -> Timestamp {
+            Timestamp::from_nanos(9)
+        }
+        fn watch(&self, _: Weak<dyn Tick>) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_clock_behind_a_pointer_is_that_clock() {
+        let clocks: [Box<dyn Clock>; 3] = [
+            Box::new(Arc::new(Cheap)),
+            Box::new(Box::new(Cheap)),
+            Box::new(Arc::new(Arc::new(Cheap) as Arc<dyn Clock>)),
+        ];
+        for clock in clocks {
+            assert_eq!((clock.coarse(), clock.wall()), (Duration::from_secs(7), Timestamp::from_nanos(9)));
+            let nobody: Weak<Nobody> = Weak::new();
+            assert!(clock.watch(nobody));
+        }
+    }
+
+    struct Nobody;
+
+    impl Tick for Nobody {
+        fn tick(&self) {}
     }
 }

@@ -9,7 +9,7 @@ pub trait Event: Send + Sync + Sized + 'static {
     /// [`TopicBuilder::max_message`](crate::TopicBuilder::max_message) said.
     /// None if the system does not give the memory for them.
     #[doc(hidden)]
-    fn slots(capacity: usize, max_message: usize) -> Option<Box<dyn FnMut() -> Self>>;
+    fn slots(capacity: usize, max_message: usize) -> Option<Box<dyn FnMut() -> Self + Send>>;
 
     /// The bytes that one slot needs beside itself; none where events have no size of their own.
     #[doc(hidden)]
@@ -17,7 +17,7 @@ pub trait Event: Send + Sync + Sized + 'static {
 }
 
 impl<E: Default + Send + Sync + 'static> Event for E {
-    fn slots(_: usize, _: usize) -> Option<Box<dyn FnMut() -> Self>> {
+    fn slots(_: usize, _: usize) -> Option<Box<dyn FnMut() -> Self + Send>> {
         Some(Box::new(E::default))
     }
 

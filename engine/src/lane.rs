@@ -202,7 +202,8 @@ impl<E, K: Producers> Lane<E, K> {
             _ => None,
         };
         while refused == ClaimError::Full && topic.evicts() {
-            let Some((slowest, Slow::EvictAfter(patience))) = self.ring.slowest().and_then(|it| topic.slow(it)) else {
+            let slowest = self.ring.slowest().and_then(|it| topic.slow(it)).filter(|(_, slow)| slow.evicts(begun));
+            let Some((slowest, Slow::EvictAfter(patience))) = slowest else {
                 let waits = matches!(
                     (full, topic.settings.overflow),
                     (Full::Until(_), _) | (Full::Policy, Overflow::Block | Overflow::BlockFor(_))

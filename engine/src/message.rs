@@ -50,7 +50,7 @@ pub(crate) struct TooLarge {
 }
 
 impl Event for Message {
-    fn slots(capacity: usize, max_message: usize) -> Option<Box<dyn FnMut() -> Self>> {
+    fn slots(capacity: usize, max_message: usize) -> Option<Box<dyn FnMut() -> Self + Send>> {
         let cell = Self::cell(max_message)?;
         let size = cell.checked_mul(capacity)?.checked_add(LINE)?;
         let mut arena = Vec::new();

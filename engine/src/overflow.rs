@@ -1,7 +1,7 @@
 //! What happens when a partition is full, and to whom it is full because of.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a publish does when its partition is full: [`TopicBuilder::overflow`](crate::TopicBuilder::overflow). The forms
 /// that try or have a deadline of their own ask for nothing else.
@@ -35,11 +35,18 @@ pub enum Slow {
     #[default]
     Gate,
     /// Producers wait so long for it, then it is evicted from all partitions, and is told with
-    /// [`Closed::Evicted`](crate::Closed::Evicted). Never in the middle of a batch: then it goes when that ends.
+    /// [`Closed::Evicted`](crate::Closed::Evicted). Never in the middle of a batch: then it goes when that ends. A time that
+    /// no clock reaches, such as [`Duration::MAX`], is never.
     EvictAfter(Duration),
 }
 
 impl Slow {
+    /// False if the time after which it would be evicted, counted from `begun`, is beyond what the system's clock can tell:
+    /// it is waited for as by [`Gate`](Self::Gate).
+    pub(crate) fn evicts(self, begun: Instant) -> bool {
+        matches!(self, Self::EvictAfter(patience) if begun.checked_add(patience).is_some())
+    }
+
     /// Evicted as soon as it is in the way.
     pub const EVICT: Self = Self::EvictAfter(Duration::ZERO);
 }

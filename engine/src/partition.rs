@@ -26,7 +26,7 @@ impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
         retain: usize,
         timestamps: bool,
         first: u64,
-        make: impl FnMut() -> E + 'static,
+        make: impl FnMut() -> E + Send + 'static,
     ) -> Result<Self, BuildError> {
         let mut builder = K::builder(capacity, make);
         builder.retain(retain).start_at(Sequence(first));

@@ -279,6 +279,20 @@ fn without_syncs_events_are_written_and_durable_when_it_is_closed() {
     assert_eq!(receipt.wait(Level::Durable), Ok(Level::Durable), "closing syncs");
 }
 
+/// The sum of now and the pace overflowed, and the journal's thread panicked.
+#[test]
+fn a_pace_that_no_clock_reaches_waits_for_the_end() {
+    let mut pace = Pace::default();
+    pace.linger = Duration::MAX;
+    let engine = Engine::builder().journal_in(SimulatedDisk::new()).journal_pace(pace).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let receipt = ticks.producer().create().unwrap().publish(|tick| *tick = 7).unwrap();
+    assert_eq!(receipt.wait(Level::Written).unwrap(), Level::Written);
+    let report = engine.shutdown(LONG);
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(receipt.wait(Level::Durable), Ok(Level::Durable), "closing syncs");
+}
+
 #[test]
 fn a_deleted_topic_is_gone_and_its_number_is_not_used_again() {
     let disk = SimulatedDisk::new();

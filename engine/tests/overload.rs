@@ -43,6 +43,28 @@ fn block_waits_for_the_consumer() {
     assert_eq!((metrics.refused, metrics.timed_out, metrics.dropped), (0, 0, 0));
 }
 
+/// It was evicted at once: a time that overflowed counted as one that had come.
+#[test]
+fn a_patience_that_no_clock_reaches_evicts_nobody() {
+    for patience in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(1 << 63)] {
+        let (topic, mut producer, mut tape) =
+            full(Overflow::BlockFor(Duration::from_millis(1)), Slow::EvictAfter(patience));
+        assert!(producer.try_publish(|_| ()).unwrap_err().is_full());
+        let refused = producer.publish(|_| ()).unwrap_err();
+        assert!(matches!(refused, PublishError::TimedOut { .. }), "{refused}");
+        let refused = producer.publish_until(Instant::now(), |_| ()).unwrap_err();
+        assert!(matches!(refused, PublishError::TimedOut { .. }), "{refused}");
+        assert_eq!(read(&mut tape), [0, 1, 2, 3], "{patience:?}");
+        assert_eq!(topic.metrics().evicted, 0);
+    }
+    // The other limits of time that overflow are never, too.
+    let (_topic, mut producer, mut tape) = full(Overflow::BlockFor(Duration::MAX), Slow::Gate);
+    let waiting = std::thread::spawn(move || producer.publish(|event| *event = 4).unwrap().offset);
+    assert_eq!(read(&mut tape), [0, 1, 2, 3]);
+    assert_eq!(waiting.join().unwrap(), 4);
+    assert_eq!((&mut tape.poll(Duration::MAX).unwrap().unwrap()).into_iter().count(), 1);
+}
+
 #[test]
 fn block_for_gives_up_with_the_name_of_who_was_in_the_way() {
     let (topic, mut producer, mut tape) = full(Overflow::BlockFor(Duration::from_millis(1)), Slow::Gate);

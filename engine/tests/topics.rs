@@ -303,6 +303,36 @@ fn a_description_has_the_memory_that_the_limit_is_held_to() {
     assert!(engine.topics().is_empty());
 }
 
+/// It filled its slots for ten seconds, and no limit saw it.
+#[test]
+fn a_topic_of_events_without_a_size_is_no_larger_than_it_can_be_made() {
+    let refused = engine().topic::<()>("units").single_producer().capacity(1 << 28).create().unwrap_err();
+    assert!(matches!(refused, TopicError::Ring { .. }), "{refused}");
+    let refused = engine().topic::<()>("units").capacity(1 << 28).create().unwrap_err();
+    assert!(matches!(refused, TopicError::Memory { .. }), "{refused}");
+    engine().topic::<()>("units").single_producer().capacity(1 << 10).create().unwrap();
+}
+
+struct Frame([u8; 3 << 20]);
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self([5; 3 << 20])
+    }
+}
+
+#[test]
+fn events_of_megabytes_are_made_on_any_thread() {
+    let frames = engine().topic::<Frame>("frames").capacity(2).partitions(2).create().unwrap();
+    let mut screen = frames.subscribe("screen").poll().unwrap();
+    frames.producer().create().unwrap().publish(|frame| frame.0[1] = 1).unwrap();
+    let mut batch = screen.poll(Duration::from_secs(60)).unwrap().unwrap();
+    let shown: Vec<_> = (&mut batch).into_iter().map(|(frame, _)| (frame.0[0], frame.0[1])).collect();
+    assert_eq!(shown, [(5, 1)]);
+    drop(batch);
+    frames.add_partitions(1).unwrap();
+}
+
 #[test]
 fn a_topic_that_is_read_is_deleted_by_force_only_and_the_report_says_what_was_left() {
     let engine = engine();

@@ -208,31 +208,65 @@ impl<E, S> Drop for Made<E, S> {
     }
 }
 
+// SAFETY: it owns the slots made so far, as a box would.
+unsafe impl<E: Send, S: Send> Send for Made<E, S> {}
+
+/// Events larger than this are made on a thread whose stack has room for them.
+const ON_STACK: usize = 64 << 10;
+
+/// Runs `work` on a thread with `room` bytes of stack. None if the system gives no such thread.
+fn with_stack<R: Send>(room: usize, work: impl FnOnce() -> R + Send) -> Option<R> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("slipring-make".to_owned()).stack_size(room);
+        match thread.spawn_scoped(scope, work).ok()?.join() {
+            Ok(made) => Some(made),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 impl<E, S> Buffer<E, S> {
+    /// The largest capacity. Slots of no size take no memory, only the time to make their events one by one.
+    pub(crate) const LARGEST: usize = if size_of::<Slot<E, S>>() == 0 { 1 << 24 } else { MAX_CAPACITY };
+
     /// `capacity` events made by `make`, each with the stamp of its index. Refused if the system gives no such memory.
     pub(crate) fn new(
         capacity: usize,
-        mut make: impl FnMut() -> E,
-        stamp: impl Fn(usize) -> S,
+        mut make: impl FnMut() -> E + Send,
+        stamp: impl Fn(usize) -> S + Send,
         wishes: Wishes,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, BuildError>
+    where
+        E: Send,
+        S: Send,
+    {
         debug_assert!(capacity.is_power_of_two());
         let refused = || BuildError::Memory { bytes: capacity.saturating_mul(size_of::<Slot<E, S>>()) };
         let (places, layout) = Places::of(capacity).ok_or_else(refused)?;
         let region = Region::new(layout, wishes).ok_or_else(refused)?;
         let mut made = Made::<E, S> { start: region.start(), places, count: 0 };
-        while made.count < capacity {
-            let (event, stamp) = (UnsafeCell::new(make()), stamp(made.count));
-            // SAFETY: the region has room for `capacity` events and stamps at these places, aligned for them.
-            let place = unsafe { made.start.add(places.event(made.count)) };
-            // SAFETY: see above; nothing is there yet.
-            unsafe { place.cast().write(event) };
-            // SAFETY: see above.
-            let place = unsafe { made.start.add(places.stamp(made.count)) };
-            // SAFETY: see above; nothing is there yet.
-            unsafe { place.cast().write(stamp) };
-            made.count += 1;
-        }
+        let fill = move || {
+            // Whole, not its fields: should an event panic, the slots before it are dropped.
+            let made_now = &mut made;
+            while made_now.count < capacity {
+                let (event, stamp) = (UnsafeCell::new(make()), stamp(made_now.count));
+                // SAFETY: the region has room for `capacity` events and stamps at these places, aligned for them.
+                let place = unsafe { made_now.start.add(places.event(made_now.count)) };
+                // SAFETY: see above; nothing is there yet.
+                unsafe { place.cast().write(event) };
+                // SAFETY: see above.
+                let place = unsafe { made_now.start.add(places.stamp(made_now.count)) };
+                // SAFETY: see above; nothing is there yet.
+                unsafe { place.cast().write(stamp) };
+                made_now.count += 1;
+            }
+            made
+        };
+        // An unoptimised build moves an event several times on its way to its slot, each time over the stack.
+        let made = match size_of::<E>() {
+            0..=ON_STACK => fill(),
+            size => with_stack(size.saturating_mul(16).saturating_add(1 << 20), fill).ok_or_else(refused)?,
+        };
         let start = std::mem::ManuallyDrop::new(made).start;
         Ok(Self { start, places, capacity, region, owns: PhantomData })
     }

@@ -43,7 +43,7 @@ pub struct Builder<E, K: Kind> {
     capacity: usize,
     retain: usize,
     first: u64,
-    make: Box<dyn FnMut() -> E>,
+    make: Box<dyn FnMut() -> E + Send>,
     wishes: Wishes,
     declared: Vec<Declared<E, K>>,
 }
@@ -54,9 +54,9 @@ struct Declared<E, K: Kind> {
     launch: Launch<E, K>,
 }
 
-type Start<E, K, A> = Box<dyn FnOnce(&Stage, Consumer<E, K, A>, &Threads) -> Result<(), BuildError>>;
+type Start<E, K, A> = Box<dyn FnOnce(&Stage, Consumer<E, K, A>, &Threads) -> Result<(), BuildError> + Send>;
 
-type StartWorker<E, K> = Box<dyn Fn(usize, &Stage, Worker<E, K>, &Threads) -> Result<(), BuildError>>;
+type StartWorker<E, K> = Box<dyn Fn(usize, &Stage, Worker<E, K>, &Threads) -> Result<(), BuildError> + Send>;
 
 /// What starts a stage's threads.
 type ToStart = Box<dyn FnOnce(&Threads) -> Result<(), BuildError>>;
@@ -78,7 +78,7 @@ impl<E: Send + Sync + 'static> Builder<E, Single> {
     /// A ring of `capacity` events made by `make`, with one producer.
     ///
     /// The capacity is a power of two; 1 is legal.
-    pub fn single(capacity: usize, make: impl FnMut() -> E + 'static) -> Self {
+    pub fn single(capacity: usize, make: impl FnMut() -> E + Send + 'static) -> Self {
         Self::new(capacity, make)
     }
 }
@@ -87,13 +87,13 @@ impl<E: Send + Sync + 'static> Builder<E, Multi> {
     /// A ring of `capacity` events made by `make`, with any number of producers.
     ///
     /// The capacity is a power of two; 1 is legal.
-    pub fn multi(capacity: usize, make: impl FnMut() -> E + 'static) -> Self {
+    pub fn multi(capacity: usize, make: impl FnMut() -> E + Send + 'static) -> Self {
         Self::new(capacity, make)
     }
 }
 
 impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
-    fn new(capacity: usize, make: impl FnMut() -> E + 'static) -> Self {
+    fn new(capacity: usize, make: impl FnMut() -> E + Send + 'static) -> Self {
         Self { capacity, retain: 0, first: 0, make: Box::new(make), wishes: Wishes::default(), declared: Vec::new() }
     }
 

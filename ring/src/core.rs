@@ -1,7 +1,7 @@
 //! What all ends of a ring share.
 
 use crate::bell::Bell;
-use crate::buffer::{Buffer, MAX_CAPACITY};
+use crate::buffer::Buffer;
 use crate::closing::{Closing, Phase};
 use crate::error::BuildError;
 use crate::fault::{Fault, fault};
@@ -40,11 +40,15 @@ impl<E, K: Kind> Core<E, K> {
         capacity: usize,
         retain: usize,
         first: u64,
-        make: impl FnMut() -> E,
+        make: impl FnMut() -> E + Send,
         wishes: Wishes,
-    ) -> Result<Self, BuildError> {
-        if !capacity.is_power_of_two() || capacity > MAX_CAPACITY {
-            return Err(BuildError::Capacity { asked: capacity, largest: MAX_CAPACITY });
+    ) -> Result<Self, BuildError>
+    where
+        E: Send,
+    {
+        let largest = Buffer::<E, K::Stamp>::LARGEST;
+        if !capacity.is_power_of_two() || capacity > largest {
+            return Err(BuildError::Capacity { asked: capacity, largest });
         }
         if retain >= capacity {
             return Err(BuildError::Retain { asked: retain, capacity });

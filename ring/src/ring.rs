@@ -54,7 +54,7 @@ impl<E, K: Kind> Clone for Ring<E, K> {
 
 impl<E, K: Kind> fmt::Debug for Ring<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.positions().fmt(f)
+        f.debug_tuple("Ring").field(&self.positions()).finish()
     }
 }
 

@@ -17,7 +17,7 @@ struct Ledger {
 
 struct Counted(usize, Arc<Ledger>);
 
-type Make = Box<dyn FnMut() -> Counted>;
+type Make = Box<dyn FnMut() -> Counted + Send>;
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -193,4 +193,55 @@ fn huge_pages_and_locking_are_reported_one_way_or_the_other() {
     let mut builder = Builder::multi(4, || ());
     builder.huge_pages(true).lock_memory(true);
     builder.build().unwrap();
+}
+
+/// Larger than the stack of a test's thread.
+struct Large {
+    numbers: [u64; 384 << 10],
+}
+
+impl Default for Large {
+    fn default() -> Self {
+        Self { numbers: [7; 384 << 10] }
+    }
+}
+
+/// They were moved over the stack of the calling thread, several times in a build without optimisation.
+#[test]
+fn events_larger_than_the_stack_are_made_all_the_same() {
+    let (mut producer, ring) = Builder::single(2, Large::default).build().unwrap();
+    let mut consumer = ring.join("reader").unwrap();
+    producer.publish(|event| event.numbers[9] = 9).unwrap();
+    let mut batch = consumer.poll_wait(1).unwrap();
+    for (_, event) in &mut batch {
+        assert_eq!((event.numbers[0], event.numbers[9], event.numbers[(384 << 10) - 1]), (7, 9, 7));
+    }
+    let made = AtomicU64::new(0);
+    let made = Arc::new(made);
+    let counted = Arc::clone(&made);
+    let one_fails = move || {
+        if counted.fetch_add(1, SeqCst) == 1 {
+            quiet_panic("the second event");
+        }
+        Large::default()
+    };
+    let panicked = catch_unwind(AssertUnwindSafe(|| Builder::single(4, one_fails).build().map(drop)));
+    assert!(panicked.is_err() && made.load(SeqCst) == 2, "a panic of what makes them is the caller's");
+}
+
+/// It looped for as long as it takes to count to a trillion.
+#[test]
+fn slots_without_a_size_have_a_largest_capacity_too() {
+    let refused = Builder::single(1 << 28, || ()).build().map(drop).unwrap_err();
+    assert!(matches!(refused, slipring_ring::BuildError::Capacity { largest: 0x100_0000, .. }), "{refused}");
+}
+
+#[test]
+fn a_builder_can_be_given_to_another_thread() {
+    let mut builder = Builder::multi(8, u64::default);
+    builder.run("sum", || |_: &u64, _, _| Ok::<_, std::convert::Infallible>(()));
+    builder.poll("tape");
+    let built = std::thread::spawn(move || builder.build().map(|(_, ring)| format!("{ring:?}"))).join().unwrap();
+    let shown = built.unwrap();
+    assert!(shown.starts_with("Ring(Positions {"), "{shown}");
 }

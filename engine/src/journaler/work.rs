@@ -197,7 +197,8 @@ impl Journaler {
             }
             let waits = !self.transactions.is_empty();
             let idle = self.writer().wants_mark() && !self.in_flight && !waits;
-            let linger = self.dirty_since.map(|since| since + self.pace.linger);
+            // A pace beyond what the clock can tell is none at all: what asks for a sync, or the end, writes.
+            let linger = self.dirty_since.and_then(|since| since.checked_add(self.pace.linger));
             let lazy = self.lazy_since.map(|since| since + LAZY).filter(|_| self.pace.sync);
             let linger = linger.into_iter().chain(lazy).min().filter(|_| !self.in_flight);
             let deadline = linger.or_else(|| idle.then(|| Instant::now() + IDLE));

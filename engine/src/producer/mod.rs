@@ -29,7 +29,8 @@ pub trait Producers: Kind {
     const SINGLE: bool;
 
     #[doc(hidden)]
-    fn builder<E: Send + Sync + 'static>(capacity: usize, make: impl FnMut() -> E + 'static) -> Builder<E, Self>;
+    fn builder<E: Send + Sync + 'static>(capacity: usize, make: impl FnMut() -> E + Send + 'static)
+    -> Builder<E, Self>;
 
     /// The producer to lend: the only one, or a clone.
     #[doc(hidden)]

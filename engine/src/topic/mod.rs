@@ -51,7 +51,7 @@ impl fmt::Display for TopicId {
 }
 
 /// Makes what makes so many events.
-pub(crate) type Slots<E> = Box<dyn Fn(usize) -> Option<Box<dyn FnMut() -> E>> + Send>;
+pub(crate) type Slots<E> = Box<dyn Fn(usize) -> Option<Box<dyn FnMut() -> E + Send>> + Send>;
 
 /// A topic of events of type `E`. Cloning gives another handle of the same topic.
 pub struct Topic<E, K: Producers = Multi> {
@@ -534,7 +534,10 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 impl Producers for Single {
     const SINGLE: bool = true;
 
-    fn builder<E: Send + Sync + 'static>(capacity: usize, make: impl FnMut() -> E + 'static) -> Builder<E, Self> {
+    fn builder<E: Send + Sync + 'static>(
+        capacity: usize,
+        make: impl FnMut() -> E + Send + 'static,
+    ) -> Builder<E, Self> {
         Builder::single(capacity, make)
     }
 
@@ -550,7 +553,10 @@ impl Producers for Single {
 impl Producers for Multi {
     const SINGLE: bool = false;
 
-    fn builder<E: Send + Sync + 'static>(capacity: usize, make: impl FnMut() -> E + 'static) -> Builder<E, Self> {
+    fn builder<E: Send + Sync + 'static>(
+        capacity: usize,
+        make: impl FnMut() -> E + Send + 'static,
+    ) -> Builder<E, Self> {
         Builder::multi(capacity, make)
     }
 
