@@ -61,8 +61,8 @@ fn journal(folder: &Path, named: bool) -> PathBuf {
     let dir = folder.join("journal");
     let engine = Engine::open(&dir).unwrap();
     let topic = engine.topic::<Message>(&stand_in('T')).max_message(4096).durable().create().unwrap();
-    let mut worker = topic.queue(&stand_in('Q')).max_attempts(1).dead_letter("dead").join().unwrap();
-    let mut member = topic.group(&stand_in('G')).start(StartAt::Earliest).join().unwrap();
+    let mut worker = topic.queue(stand_in('Q')).max_attempts(1).dead_letter("dead").join().unwrap();
+    let mut member = topic.group(stand_in('G')).start(StartAt::Earliest).join().unwrap();
     let mut producer = topic.producer().create().unwrap();
     for value in [HOSTILE, "0xff", "=1+1"] {
         producer.send(Record::new(value).key(OVERRIDE).header(HOSTILE, HOSTILE)).unwrap();

@@ -340,7 +340,7 @@ impl<E> Buffer<E, ()> {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use std::cell::Cell;
+    use crate::sync::{Mutex, lock};
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn places_are_apart<E>(stands_apart: impl Fn(usize) -> bool) {
@@ -376,18 +376,18 @@ mod tests {
     }
 
     /// Counts its drops; one of them panics.
-    struct Counted<'c, const N: usize>(&'c Cell<usize>, usize, [u8; N]);
+    struct Counted<'c, const N: usize>(&'c Mutex<usize>, usize, [u8; N]);
 
     impl<const N: usize> Drop for Counted<'_, N> {
         fn drop(&mut self) {
-            self.0.set(self.0.get() + 1);
+            *lock(self.0) += 1;
             assert!(self.2.iter().all(|byte| usize::from(*byte) == self.1), "another one was written over it");
             assert!(std::thread::panicking() || self.1 != 2, "on purpose");
         }
     }
 
     fn what_is_made_is_dropped<const N: usize>() {
-        let dropped = Cell::new(0);
+        let dropped = Mutex::new(0);
         let make = |upto: usize| {
             let (mut made, dropped) = (0, &dropped);
             let event = move || {
@@ -398,11 +398,11 @@ mod tests {
             Buffer::new(8, event, |index| index as u64, Wishes::default()).unwrap()
         };
         assert!(catch_unwind(AssertUnwindSafe(|| make(6))).is_err());
-        assert_eq!(dropped.take(), 5);
+        assert_eq!(std::mem::take(&mut *lock(&dropped)), 5);
         let whole = make(9);
         assert!((0..8).all(|index| whole.slots().stamp(index) == &index));
         assert!(catch_unwind(AssertUnwindSafe(|| drop(whole))).is_err());
-        assert_eq!(dropped.take(), 8);
+        assert_eq!(std::mem::take(&mut *lock(&dropped)), 8);
     }
 
     #[test]
