@@ -2,7 +2,7 @@
 
 use crate::durable::Durable;
 use crate::error::{PublishError, TopicError};
-use crate::journal::{self, Reader, Start, Visible};
+use crate::journal::{self, Start, Visible};
 use crate::lane::Full;
 use crate::producer::Producers;
 use crate::topic::Inner;
@@ -261,7 +261,9 @@ fn read_back<E>(
     let mut span = 4096;
     loop {
         let from = extent.end.saturating_sub(span).max(extent.start);
-        let mut reader: Reader = durable.journal().reader(id, Start::Offset(from), Visible::Written)?;
+        let reader = durable.journal().reader(id, Start::Offset(from), Visible::Written)?;
+        // The ids of what is lost are lost.
+        let mut reader = reader.pass_gaps();
         let (mut found, mut oldest) = (Vec::new(), None);
         while let Some(record) = reader.next()? {
             oldest.get_or_insert(record.written);

@@ -2,6 +2,7 @@
 
 use crate::acks::{Acks, Positions};
 use crate::error::TopicError;
+use crate::gap::Told;
 use crate::journal::{FrameBuilder, Journal, PartitionId, State};
 use crate::journaler::{Journaling, RingSource, STAGE, reservation};
 use crate::partition::Partition;
@@ -26,6 +27,9 @@ pub(crate) mod what {
     pub(crate) const LEASES: u16 = 4;
     /// Where transforms stand in their inputs.
     pub(crate) const TRANSFORMS: u16 = 5;
+    // Kind 6 is the journal's own: offsets that a repair could not save.
+    /// Who was told of these: see [`crate::gap`].
+    pub(crate) const TOLD: u16 = 7;
 }
 
 /// A topic's line in the catalogue.
@@ -213,6 +217,8 @@ impl<E> Durable<E> {
         let mut groups = self.journaling.bookmarks.retire(recorded.number);
         groups.extend(crate::group::recorded_keys(&self.journaling.catalogue(), recorded.number));
         groups.iter().for_each(|key| frame.delete(what::GROUPS, key));
+        let told = Told::all(&self.journaling.catalogue());
+        told.iter().filter(|told| told.of.topic == recorded.number).for_each(|told| told.delete(&mut frame));
         self.journaling.catalogue().take(&mut frame);
         self.journaling.commit(frame).map_err(|cause| refused(&self.name, cause))
     }

@@ -4,9 +4,10 @@ use crate::clock::{Clock, SystemClock};
 use crate::cores::{CorePlan, Cores, CoresReport};
 use crate::description::Description;
 use crate::error::{Closed, TopicError};
+use crate::gap::{ReaderKind, ToldGap, acknowledge_gaps, told_gaps};
 use crate::group::{AnyGroup, Group, GroupDescription, GroupName, add_recorded};
 use crate::journal::storage::{Disk, Storage};
-use crate::journal::{DiskError, Freed, Journal, OpenError, Options, Progress, Recovered};
+use crate::journal::{DiskError, FrameBuilder, Freed, Journal, OpenError, Options, Progress, Recovered};
 use crate::journaler::{Journaling, Pace};
 use crate::lifecycle::lifecycle;
 use crate::message::Message;
@@ -489,6 +490,33 @@ impl Engine {
         groups
     }
 
+    /// Gaps of durable topics of which a reader with a name was told, and that nobody has acknowledged: see
+    /// [`OnGap`](crate::OnGap). Empty without a journal.
+    pub fn gaps(&self) -> Vec<ToldGap> {
+        self.shared.host.journaling.as_ref().map(|journaling| told_gaps(&journaling.catalogue())).unwrap_or_default()
+    }
+
+    /// Takes the gaps of which this reader was told from the [list](Self::gaps): somebody knows. Returns how many they were,
+    /// when that is durable.
+    ///
+    /// # Errors
+    /// The journal takes nothing more.
+    pub fn acknowledge_gaps(&self, kind: ReaderKind, reader: &str) -> Result<usize, TopicError> {
+        let Some(journaling) = &self.shared.host.journaling else { return Ok(0) };
+        let mut frame = FrameBuilder::new();
+        let count = {
+            let mut known = journaling.catalogue();
+            let count = acknowledge_gaps(&known, kind, reader, &mut frame);
+            known.take(&mut frame);
+            count
+        };
+        if count > 0 {
+            let refused = |cause| TopicError::Journal { name: reader.to_owned(), cause };
+            journaling.commit(frame).map_err(refused)?;
+        }
+        Ok(count)
+    }
+
     /// All transforms at this moment: how far each has come, and its lag; also those that the journal knows and nobody has
     /// opened yet. Empty without a journal.
     ///
@@ -572,7 +600,8 @@ impl Engine {
     /// The positions of all topics and consumers at this moment. No producer or consumer is held up by it.
     pub fn metrics(&self) -> Metrics {
         let topics = self.shared.topics().open.clone();
-        Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect() }
+        let gaps = self.gaps().into_iter().map(Into::into).collect();
+        Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect(), gaps }
     }
 
     /// The topics that a failed subscriber closed: each with its name and the reason.
@@ -609,6 +638,6 @@ impl Engine {
         }
         let deadline = deadline.map(|deadline| deadline.max(Instant::now() + LAST_WORDS));
         let journal = self.shared.host.journaling.as_ref().map(|journaling| journaling.close(deadline));
-        Report { topics: reports, journal }
+        Report { topics: reports, journal, gaps: self.gaps() }
     }
 }

@@ -49,6 +49,7 @@ mod durable;
 mod engine;
 mod error;
 mod event;
+mod gap;
 mod graves;
 mod group;
 #[cfg(test)]
@@ -100,6 +101,7 @@ pub use error::{
     Rejected, SubscribeError, TopicError,
 };
 pub use event::Event;
+pub use gap::{Gap, OnGap, ReaderKind, ToldGap};
 pub use graves::DeadLetterError;
 pub use group::{
     Assignor, Commit, CommitError, Delivery, Fenced, GroupBatch, GroupBuilder, GroupDescription, GroupError,
@@ -111,7 +113,7 @@ pub use journaler::Pace;
 pub use letter::DeadLetter;
 pub use linger::{LingerBuilder, LingeringProducer};
 pub use message::{Headers, Message};
-pub use metrics::{ConsumerMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
+pub use metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
 #[cfg(feature = "observe")]
 pub use observe::ObserveError;
 pub use overflow::{Overflow, Slow};

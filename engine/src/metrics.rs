@@ -1,8 +1,10 @@
 //! Positions of topics and consumers at a moment.
 
+use crate::gap::{Gap, ToldGap};
 use crate::overflow::{Counts, Tally};
 use slipring_ring::Positions;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +17,35 @@ use std::time::Duration;
 pub struct Metrics {
     /// In the order of creation.
     pub topics: Vec<TopicMetrics>,
+    /// Gaps of which a reader with a name was told, and that nobody has acknowledged.
+    #[cfg_attr(feature = "observe", serde(default))]
+    pub gaps: Vec<GapMetrics>,
+}
+
+/// A gap of which a reader with a name was told: see [`ToldGap`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct GapMetrics {
+    /// What the reader is: `group`, `transform` or `queue`.
+    pub kind: String,
+    /// Its name.
+    pub reader: String,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The first lost offset.
+    pub first: u64,
+    /// The offset after the last one.
+    pub end: u64,
+}
+
+impl From<ToldGap> for GapMetrics {
+    fn from(told: ToldGap) -> Self {
+        let Gap { topic, partition, offsets: Range { start: first, end } } = told.gap;
+        Self { kind: told.kind.to_string(), reader: told.reader, topic, partition, first, end }
+    }
 }
 
 impl Metrics {
@@ -112,8 +143,10 @@ impl TopicMetrics {
                     let read =
                         |of: fn(&Tally) -> &AtomicU64| tally.as_deref().map_or(0, |tally| Counts::read(of(tally)));
                     let (skipped, expired) = (read(|tally| &tally.skipped), read(|tally| &tally.expired));
+                    let (lost, gaps) = (read(|tally| &tally.lost), read(|tally| &tally.gaps));
                     let (batches, largest_batch) = (read(|tally| &tally.batches), read(|tally| &tally.largest_batch));
-                    let sum = ConsumerMetrics { skipped, expired, batches, largest_batch, ..consumer.clone() };
+                    let own = consumer.clone();
+                    let sum = ConsumerMetrics { skipped, expired, lost, gaps, batches, largest_batch, ..own };
                     consumers.push(sum);
                 }
             }
@@ -170,6 +203,8 @@ impl PartitionMetrics {
             stalls: stage.stalls,
             skipped: 0,
             expired: 0,
+            lost: 0,
+            gaps: 0,
         });
         Self {
             partition,
@@ -210,6 +245,12 @@ pub struct ConsumerMetrics {
     pub skipped: u64,
     /// Events whose [time to live](crate::TopicBuilder::time_to_live) had passed when they were to be read.
     pub expired: u64,
+    /// Offsets of events that it could not be given because they were lost to damage: see [`OnGap`](crate::OnGap).
+    #[cfg_attr(feature = "observe", serde(default))]
+    pub lost: u64,
+    /// How many gaps of such offsets it has met.
+    #[cfg_attr(feature = "observe", serde(default))]
+    pub gaps: u64,
 }
 
 /// One queue.

@@ -1,5 +1,6 @@
 //! What happens when a partition is full, and to whom it is full because of.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,9 @@ pub(crate) struct Tally {
     pub(crate) skipped: AtomicU64,
     /// Events whose time to live had passed.
     pub(crate) expired: AtomicU64,
+    /// Offsets that were lost to damage, and gaps of such.
+    pub(crate) lost: AtomicU64,
+    pub(crate) gaps: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) largest_batch: AtomicU64,
     /// So that an eviction counts once, however often it has to be asked for.
@@ -99,6 +103,12 @@ impl Tally {
         if len as u64 > self.largest_batch.load(Ordering::Relaxed) {
             self.largest_batch.fetch_max(len as u64, Ordering::Relaxed);
         }
+    }
+
+    /// A gap was met.
+    pub(crate) fn lost(&self, offsets: &Range<u64>) {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+        self.lost.fetch_add(offsets.end.saturating_sub(offsets.start), Ordering::Relaxed);
     }
 
     pub(crate) fn slow(&self) -> Slow {
@@ -116,6 +126,8 @@ impl Tally {
             spills: AtomicBool::new(false),
             skipped: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             largest_batch: AtomicU64::new(0),
             evicted: AtomicBool::new(false),

@@ -1,6 +1,6 @@
 //! The snapshot as Prometheus reads it: text exposition format 0.0.4.
 
-use crate::metrics::{ConsumerMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
+use crate::metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
 use std::fmt::Write;
 
 /// What a number means.
@@ -83,9 +83,18 @@ const CONSUMER: &[Row<ConsumerMetrics>] = &[
         whole!(skipped),
     ),
     ("consumer_expired_total", Kind::Counter, "Events whose time to live had passed.", whole!(expired)),
+    ("consumer_lost_total", Kind::Counter, "Offsets of events that were lost to damage.", whole!(lost)),
+    ("consumer_gaps_total", Kind::Counter, "Gaps of such offsets.", whole!(gaps)),
     ("consumer_batches_total", Kind::Counter, "Batches given to a subscriber.", whole!(batches)),
     ("consumer_largest_batch", Kind::Gauge, "Events in the largest of them.", whole!(largest_batch)),
 ];
+
+const GAP: &[Row<GapMetrics>] = &[(
+    "unacknowledged_lost_offsets",
+    Kind::Gauge,
+    "Lost offsets of which a reader was told, until they are acknowledged.",
+    |it| Some(Value::Whole(it.end.saturating_sub(it.first))),
+)];
 
 const QUEUE: &[Row<QueueMetrics>] = &[
     ("queue_unread", Kind::Gauge, "Messages not given out yet.", whole!(unread)),
@@ -103,7 +112,7 @@ const QUEUE: &[Row<QueueMetrics>] = &[
     ("queue_nacked_total", Kind::Counter, "Messages given back.", whole!(nacked)),
     ("queue_expired_total", Kind::Counter, "Leases that ran out.", whole!(expired)),
     ("queue_deleted_total", Kind::Counter, "Messages deleted by receipt.", whole!(deleted)),
-    ("queue_lost_total", Kind::Counter, "Messages that retention took first.", whole!(lost)),
+    ("queue_lost_total", Kind::Counter, "Messages that retention took first, or damage.", whole!(lost)),
     ("queue_dead_total", Kind::Counter, "Messages moved to the dead letters.", whole!(dead)),
 ];
 
@@ -138,7 +147,12 @@ impl Metrics {
             .iter()
             .flat_map(|of| of.queues.iter().map(move |it| (and(topic(&of.name), "queue", it.name.clone()), it)));
         let all = families(TOPIC, topics).chain(families(PARTITION, partitions));
-        let all = all.chain(families(CONSUMER, consumers)).chain(families(QUEUE, queues));
+        let gaps = self.gaps.iter().map(|it| {
+            let labels = and(topic(&it.topic), "partition", it.partition.to_string());
+            let labels = and(and(labels, "kind", it.kind.clone()), "reader", it.reader.clone());
+            (and(labels, "first", it.first.to_string()), it)
+        });
+        let all = all.chain(families(CONSUMER, consumers)).chain(families(QUEUE, queues)).chain(families(GAP, gaps));
         all.filter(|family| !family.samples.is_empty()).collect()
     }
 

@@ -8,6 +8,7 @@
 use crate::acks::Positions;
 use crate::durable::Durable;
 use crate::error::{Closed, SubscribeError, check_name};
+use crate::gap::{Gap, OnGap};
 use crate::journal::{self, Reader, Start as From, Visible};
 use crate::overflow::{Slow, Tally};
 use crate::partition::Partition;
@@ -18,6 +19,7 @@ use crate::text;
 use crate::topic::Inner;
 use slipring_ring::{Consumer, Multi, Sequence, Stage};
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,6 +56,10 @@ pub enum ReplayError {
         /// What is wrong with it.
         cause: Unreadable,
     },
+    /// Events of a partition were lost to damage: told where they would have come, once. The next read goes on behind them.
+    /// See [`OnGap`] for other ways.
+    #[error(transparent)]
+    Gap(#[from] Gap),
     /// The name or the start was refused.
     #[error("topic {topic:?}: {}", text::line(.cause))]
     Refused {
@@ -79,11 +85,12 @@ pub struct ReplayBuilder<E, K: Producers = Multi> {
     start: StartAt,
     visible: Visible,
     spill: bool,
+    on_gap: OnGap,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
     pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
-        Self { topic, name, start: StartAt::Earliest, visible: Visible::Durable, spill: true }
+        Self { topic, name, start: StartAt::Earliest, visible: Visible::Durable, spill: true, on_gap: OnGap::Fail }
     }
 
     /// Where it begins: with the earliest record that the journal keeps, unless told.
@@ -104,12 +111,26 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         self
     }
 
+    /// What it does where events were lost to damage: an error at that offset, unless told.
+    ///
+    /// ```
+    /// # use slipring::{Engine, OnGap, journal::simulated::SimulatedDisk};
+    /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").durable().create()?;
+    /// let replay = ticks.replay("tape").on_gap(OnGap::call(|gap| eprintln!("{gap}"))).open()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_gap(mut self, policy: OnGap) -> Self {
+        self.on_gap = policy;
+        self
+    }
+
     /// Opens it. Partitions that are added later are read from their first offset.
     ///
     /// # Errors
     /// The topic has no journal, the name is no name, or the start is out of the range that the journal keeps.
     pub fn open(self) -> Result<Replay<E, K>, ReplayError> {
-        let Self { topic, name, start, visible, spill } = self;
+        let Self { topic, name, start, visible, spill, on_gap } = self;
         let topic_name = || topic.name.clone();
         let Some(durable) = &topic.durable else { return Err(ReplayError::NotDurable { topic: topic_name() }) };
         let durable = Arc::clone(durable);
@@ -137,7 +158,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         let tally = Arc::new(Tally::new(&name, slow));
         topic.register(&tally);
         let (capacity, name) = (topic.settings.capacity as u64, topic.name.clone());
-        Ok(Replay { topic: Some(topic), name, durable, capacity, tally, parts, visible, event, turn: 0 })
+        Ok(Replay { topic: Some(topic), name, durable, capacity, tally, parts, visible, on_gap, event, turn: 0 })
     }
 }
 
@@ -154,6 +175,7 @@ pub struct Replay<E, K: Producers = Multi> {
     tally: Arc<Tally>,
     parts: Vec<Part<E, K>>,
     visible: Visible,
+    on_gap: OnGap,
     /// What records are read into.
     event: E,
     turn: usize,
@@ -163,6 +185,8 @@ struct Part<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
     positions: Arc<Positions>,
     next: u64,
+    /// It stands before `next`, and is to be told of.
+    gap: Option<Range<u64>>,
     mode: Mode<E, K>,
 }
 
@@ -194,7 +218,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     pub(crate) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         let Some(positions) = self.durable.acks.positions(partition.index) else { return };
         let next = consumer.first().0;
-        self.parts.push(Part { partition: Arc::clone(partition), positions, next, mode: Mode::Ring(consumer) });
+        let (partition, mode) = (Arc::clone(partition), Mode::Ring(consumer));
+        self.parts.push(Part { partition, positions, next, gap: None, mode });
     }
 
     /// How many partitions it reads.
@@ -232,7 +257,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         let Self { durable, parts, visible, event, .. } = self;
         let part = &parts[index];
         let reader = durable.journal().reader(durable.id(part.partition.index), From::Offset(part.next), *visible);
-        let Ok(mut reader) = reader else { return };
+        // What is lost is told of when it is read.
+        let Ok(mut reader) = reader.map(Reader::pass_gaps) else { return };
         for _ in 0..most {
             let Ok(Some(record)) = reader.next() else { return };
             let offset = record.offset;
@@ -267,7 +293,9 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     /// Returns how many it were; none once the topic was closed and all was read.
     ///
     /// # Errors
-    /// Retention has overtaken it, the journal is damaged, a record is no event, or the topic failed.
+    /// Retention has overtaken it, the journal is damaged, a record is no event, or the topic failed. Where events of a
+    /// partition were lost to damage, [`ReplayError::Gap`] names them, once, after all that stands before them in that
+    /// partition was handed over; the next call goes on behind them. With another [policy](ReplayBuilder::on_gap) it is no error.
     pub fn read(&mut self, limit: Duration, each: impl FnMut(&E, At)) -> Result<Option<usize>, ReplayError> {
         self.read_part(limit, None, each)
     }
@@ -287,6 +315,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             let mut read = 0;
             for _ in 0..self.parts.len() {
                 self.turn = (self.turn + 1) % self.parts.len();
+                if read > 0 && self.parts[self.turn].gap.is_some() {
+                    // What was handed over is counted before a gap is told of.
+                    continue;
+                }
                 read += self.part(self.turn, most.unwrap_or(TURN), &mut each)?;
                 if most.is_some() && read > 0 {
                     break;
@@ -294,6 +326,9 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             }
             if read > 0 {
                 return Ok(Some(read));
+            }
+            if self.parts.iter().any(|part| part.gap.is_some()) {
+                continue;
             }
             if self.parts.iter().all(|part| matches!(part.mode, Mode::Over)) {
                 return Ok(None);
@@ -335,6 +370,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         let reader = reader.map_err(|cause| ReplayError::Journal { topic: name.clone(), partition: number, cause })?;
         let passed = offset.saturating_sub(part.next);
         part.next = part.next.max(offset);
+        part.gap = None;
         part.mode = Mode::Journal(reader, None);
         Ok(passed)
     }
@@ -346,9 +382,12 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         most: usize,
         each: &mut impl FnMut(&E, At),
     ) -> Result<usize, ReplayError> {
-        let Self { name, durable, capacity, tally, parts, visible, event, .. } = self;
+        let Self { name, durable, capacity, tally, parts, visible, on_gap, event, .. } = self;
         let part = &mut parts[index];
         let number = part.partition.index;
+        if let Some(offsets) = part.gap.take() {
+            on_gap.meet(Gap::new(name.as_str(), number, offsets), tally)?;
+        }
         let from_journal = |cause| ReplayError::Journal { topic: name.clone(), partition: number, cause };
         let mut read = 0;
         let is_ending = part.is_ending();
@@ -401,9 +440,19 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         }
                         continue;
                     }
-                    let Some(record) = reader.next().map_err(from_journal)? else {
-                        at_end = true;
-                        break;
+                    let record = match reader.next() {
+                        Ok(Some(record)) => record,
+                        Ok(None) => {
+                            at_end = true;
+                            break;
+                        }
+                        Err(journal::ReplayError::Gap { offsets, .. }) => {
+                            // The next call begins with it.
+                            part.next = offsets.end;
+                            part.gap = Some(offsets);
+                            break;
+                        }
+                        Err(cause) => return Err(from_journal(cause)),
                     };
                     let offset = record.offset;
                     (durable.persistence.read)(event, record.bytes).map_err(|cause| ReplayError::Event {
@@ -491,16 +540,17 @@ impl<E, K: Producers> Part<E, K> {
         let gone = || ReplayError::Refused { topic: name(), cause: "it is gone".to_owned() };
         let positions = durable.acks.positions(index).ok_or_else(gone)?;
         let next = reader.position();
-        Ok(Self { partition: Arc::clone(partition), positions, next, mode: Mode::Journal(reader, None) })
+        let (partition, mode) = (Arc::clone(partition), Mode::Journal(reader, None));
+        Ok(Self { partition, positions, next, gap: None, mode })
     }
 
     fn has_more(&self, visible: Visible) -> bool {
         let position = match &self.mode {
             Mode::Journal(reader, _) => reader.position().max(self.next),
             Mode::Ring(consumer) => consumer.consumed().0,
-            Mode::Over => return false,
+            Mode::Over => return self.gap.is_some(),
         };
-        self.positions.end(visible) > position
+        self.gap.is_some() || self.positions.end(visible) > position
     }
 
     fn is_ending(&self) -> bool {

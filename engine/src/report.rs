@@ -1,5 +1,6 @@
 //! What became of everything at a shutdown.
 
+use crate::gap::ToldGap;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::queue::QueueReport;
@@ -18,6 +19,8 @@ pub struct Report {
     pub topics: Vec<TopicReport>,
     /// Whether the journal was closed with all that was published; if not, why. None without a journal.
     pub journal: Option<Result<(), String>>,
+    /// Events that were lost to damage, of which a reader with a name was told, and that nobody has acknowledged.
+    pub gaps: Vec<ToldGap>,
 }
 
 /// One topic at its end.
@@ -143,6 +146,9 @@ impl fmt::Display for Report {
         }
         if let Some(Err(why)) = &self.journal {
             write!(f, "\njournal: {}", text::line(why))?;
+        }
+        for gap in &self.gaps {
+            write!(f, "\n{gap}")?;
         }
         Ok(())
     }

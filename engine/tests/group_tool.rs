@@ -1,9 +1,13 @@
 //! `slipring group` on directories that engines have left, and on one that is open.
 
+use slipring::journal::storage::Storage;
 use slipring::{Engine, Level, StartAt};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
+
+#[path = "common/damage.rs"]
+mod damage;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -204,4 +208,54 @@ fn transforms_are_listed_described_and_moved() {
         assert_eq!(first, Some(next), "{name}");
     }
     engine.shutdown(LONG);
+}
+
+/// It failed with "read on", at a gap of another partition.
+#[test]
+fn a_group_is_moved_by_time_over_gaps_and_what_it_was_told_is_listed_until_it_is_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    // Partition 1 has lost its first one, which stood before everything else.
+    let disk = damage::damaged(&[(1, 0), (1, 5)]);
+    std::fs::create_dir(&dir).unwrap();
+    for name in disk.list().unwrap() {
+        std::fs::write(dir.join(&name), disk.contents(&name).unwrap()).unwrap();
+    }
+    let engine = Engine::open(&dir).unwrap();
+    let mut member = damage::ticks(&engine).group("billing").join().unwrap();
+    let (mut told, mut read) = (0, 0);
+    while read < 78 || told < 2 {
+        match member.poll(LONG) {
+            Ok(Some(batch)) => {
+                read += batch.len();
+                batch.commit_durable().unwrap();
+            }
+            Err(slipring::GroupError::Gap { .. }) => told += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(member);
+    engine.shutdown(LONG);
+    drop(engine);
+
+    let (code, out, err) = run("ls", &dir, &["--json"]);
+    assert_eq!((code, &json(&out)["groups"][0]["unacknowledged_gaps"]), (0, &2.into()), "{out}{err}");
+    assert!(run("ls", &dir, &[]).1.contains("2 gaps were told"));
+    let (_, out, _) = run("describe", &dir, &["billing", "--json"]);
+    let gap = &json(&out)["gaps"][1];
+    assert_eq!((&gap["partition"], &gap["first"], &gap["end"]), (&1.into(), &5.into(), &6.into()), "{out}");
+    let (_, out, _) = run("describe", &dir, &["billing"]);
+    assert!(out.contains("ticks/1: 5 up to, not including, 6 were lost to damage"), "{out}");
+
+    let (code, out, err) = run("reset", &dir, &["billing", "--to", "2020-01-01T00:00:00Z"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let stands: Vec<_> = committed(&dir, "billing").into_iter().map(|(_, _, offset)| offset).collect();
+    assert_eq!(stands, [0, 0, 0, 0], "the gap, too: it is told again");
+
+    assert_eq!(run("acknowledge", &dir, &["nobody"]).0, 1);
+    let (code, out, err) = run("acknowledge", &dir, &["billing"]);
+    assert!(code == 0 && out.contains("2 gaps"), "{out}{err}");
+    let (_, out, _) = run("describe", &dir, &["billing", "--json"]);
+    assert_eq!(json(&out)["gaps"].as_array().unwrap().len(), 0, "{out}");
+    assert!(!run("ls", &dir, &[]).1.contains("gaps were told"));
 }

@@ -17,6 +17,7 @@ use crate::producer::Producers;
 use crate::replay::ReplayError;
 use crate::topic::Inner;
 use slipring_ring::{BuildError, Closed, Consumer, Sequence, Start, Wait};
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 pub(super) struct Behind<E, K: Producers> {
@@ -30,6 +31,8 @@ pub(super) struct Behind<E, K: Producers> {
     /// The gate, on the way back to the ring.
     joined: Option<Consumer<E, K>>,
     pub(super) kept: Kept<E>,
+    /// Offsets that were lost to damage, right behind what was kept. Told of until it is passed.
+    gap: Option<Range<u64>>,
     /// Those that were too old.
     pub(super) expired: u64,
 }
@@ -78,6 +81,8 @@ impl<E> Kept<E> {
 pub(super) enum Looked<E, K: Producers> {
     Events,
     Nothing,
+    /// These were lost.
+    Gap(Range<u64>),
     /// It is read to where this one stands.
     Caught(Consumer<E, K>),
     /// The topic was closed, and all is read.
@@ -99,7 +104,7 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
     ) -> Self {
         let kept = Kept { slots: Vec::new(), offsets: Vec::new(), from: 0 };
         let group = group.to_owned();
-        Self { topic, partition, group, wait, reader: None, next, joined: None, kept, expired: 0 }
+        Self { topic, partition, group, wait, reader: None, next, joined: None, kept, gap: None, expired: 0 }
     }
 
     pub(super) fn set_wait(&mut self, wait: Wait) {
@@ -116,6 +121,9 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         if self.kept.len() > 0 {
             return Ok(Looked::Events);
         }
+        if let Some(gap) = &self.gap {
+            return Ok(Looked::Gap(gap.clone()));
+        }
         let topic = Arc::clone(&self.topic);
         let Some(durable) = &topic.durable else { return Ok(Looked::Over(Closed::Closed)) };
         let index = self.partition.index;
@@ -130,6 +138,9 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
             let (at, at_end) = self.read(durable, &positions, oldest)?;
             if self.kept.len() > 0 {
                 return Ok(Looked::Events);
+            }
+            if let Some(gap) = &self.gap {
+                return Ok(Looked::Gap(gap.clone()));
             }
             match self.joined.take() {
                 Some(mut consumer) if at >= consumer.first().0 || at_end => {
@@ -169,7 +180,7 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         positions: &Positions,
         oldest: Option<Timestamp>,
     ) -> Result<(u64, bool), GroupError> {
-        let Self { topic, partition, group, reader, next, joined, kept, expired, .. } = self;
+        let Self { topic, partition, group, reader, next, joined, kept, gap, expired, .. } = self;
         let index = partition.index;
         // What a transaction wrote is there before it is published, and before it is durable: only what is published is
         // read. Looked at before the journal is: all below is found there.
@@ -198,7 +209,15 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
             if gate.is_some_and(|gate| at >= gate) || at >= bound {
                 return Ok((at, true));
             }
-            let Some(record) = open.next().map_err(failed)? else { return Ok((at, true)) };
+            let record = match open.next() {
+                Ok(Some(record)) => record,
+                Ok(None) => return Ok((at, true)),
+                Err(journal::ReplayError::Gap { offsets, .. }) => {
+                    *gap = Some(offsets);
+                    return Ok((at, false));
+                }
+                Err(cause) => return Err(failed(cause)),
+            };
             if record.offset >= bound {
                 // It is to be read again when it may be.
                 (*next, self.reader) = (at, None);
@@ -217,6 +236,11 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
             kept.offsets.push(offset);
         }
         Ok((open.position(), false))
+    }
+
+    /// Its member was told of the gap.
+    pub(super) fn pass_gap(&mut self) {
+        self.gap = None;
     }
 
     fn position(&self) -> u64 {

@@ -11,6 +11,7 @@ use super::member::Member;
 use crate::bury::{Bury, Graveyard};
 use crate::engine::Host;
 use crate::error::{ProducerError, check_name};
+use crate::gap::OnGap;
 use crate::producer::Producers;
 use crate::subscriber::{At, StartAt};
 use crate::topic::Topic;
@@ -47,6 +48,7 @@ pub(crate) struct Settings<E, K: Producers> {
     pub(crate) limit: usize,
     pub(crate) wait: Wait,
     pub(crate) commit: Commit,
+    pub(crate) on_gap: OnGap,
 }
 
 /// A group by its name, before it is told its topics: see [`Engine::group`](crate::Engine::group).
@@ -114,7 +116,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             spill: None,
         };
         let (core, wait) = host.cores.planned(&name);
-        let settings = Settings { joining, limit: LIMIT, wait: wait.unwrap_or_default(), commit: Commit::default() };
+        let (wait, commit, on_gap) = (wait.unwrap_or_default(), Commit::default(), OnGap::default());
+        let settings = Settings { joining, limit: LIMIT, wait, commit, on_gap };
         let (listener, on_error, delivery) = (None, OnError::default(), Delivery::default());
         Self { host, name, settings, listener, core, on_error, delivery, dead_letters: None, refused: None }
     }
@@ -197,6 +200,13 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             Delivery::AtMostOnce => Commit::AtMostOnce,
             Delivery::AtLeastOnce | Delivery::ExactlyOnce => Commit::Manual,
         };
+        self
+    }
+
+    /// What the member does where events of a durable topic were lost to damage: the poll is an error at that offset, once for
+    /// the group, unless told. A managed member ends with it; whoever has the partition next goes on behind the gap.
+    pub fn on_gap(mut self, policy: OnGap) -> Self {
+        self.settings.on_gap = policy;
         self
     }
 

@@ -2,6 +2,7 @@
 
 use super::assignment::Assignor;
 use crate::error::{Closed, PositionError, TopicError};
+use crate::gap::Gap;
 use crate::replay::ReplayError;
 use crate::text;
 use slipring_ring::pin::PinError;
@@ -99,6 +100,14 @@ pub enum GroupError {
         group: String,
         /// Where, and why.
         cause: Box<ReplayError>,
+    },
+    /// Events of a partition were lost to damage. The journal says that the group was told, and that it goes on behind them.
+    #[error("group {group:?}: {gap}")]
+    Gap {
+        /// The group.
+        group: String,
+        /// Which events.
+        gap: Gap,
     },
     /// Where the group stands could not be written down.
     #[error("group {group:?}: where it stands is not in the journal: {}", text::line(.cause))]

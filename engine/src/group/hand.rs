@@ -6,8 +6,10 @@ use super::behind::{Behind, Looked};
 use super::lease::Lease;
 use super::listener::TopicPartition;
 use crate::clock::Clock;
+use crate::durable::what;
 use crate::error::PositionError;
-use crate::journal::{Start as From, Visible};
+use crate::gap::{ReaderKind, Recorded, Told as ToldOf};
+use crate::journal::{FrameBuilder, Visible};
 use crate::overflow::Tally;
 use crate::partition::Partition;
 use crate::producer::Producers;
@@ -15,6 +17,7 @@ use crate::replay::ReplayError;
 use crate::subscriber::{StartAt, expire};
 use crate::topic::Inner;
 use slipring_ring::{Closed, Consumer, SeekError, Sequence, Start, Wait};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,6 +46,8 @@ pub(super) struct Hand<E, K: Producers> {
 /// What a look at a partition tells, if it is no event.
 pub(super) enum Told {
     Closed(Closed),
+    /// These offsets were lost.
+    Gap(Range<u64>),
     Failed(GroupError),
 }
 
@@ -94,6 +99,32 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
         self.feed = Feed::Journal(Box::new(Behind::new(topic, partition, group, from, wait)));
     }
 
+    /// Its member meets a gap: writes that down, with the offset behind it as the group's, before anybody is told. False if
+    /// the member was fenced.
+    pub(super) fn pass_gap(
+        &mut self,
+        group: &str,
+        offsets: &Range<u64>,
+        clock: &dyn Clock,
+    ) -> Result<bool, GroupError> {
+        let refused = |cause| GroupError::NotWritten { group: group.to_owned(), cause };
+        let (Some(durable), Some(bookmark)) = (&self.topic.durable, self.lease.bookmark()) else { return Ok(true) };
+        let (reader, of) = (group.to_owned(), durable.id(self.id.partition));
+        let time = clock.wall().as_nanos();
+        let told = ToldOf { kind: ReaderKind::Group, reader, of, offsets: offsets.clone(), time };
+        let (lease, end) = (Arc::clone(&self.lease), offsets.end);
+        let put = |frame: &mut FrameBuilder| frame.put(what::GROUPS, bookmark.key(), &bookmark.value_at(end));
+        match told.record(&durable.journaling, put, move || lease.commit_recorded(end)) {
+            Recorded::Yes => {}
+            Recorded::Denied => return Ok(false),
+            Recorded::Not(cause) => return Err(refused(cause)),
+        }
+        if let Feed::Journal(behind) = &mut self.feed {
+            behind.pass_gap();
+        }
+        Ok(true)
+    }
+
     /// Whether there is something for its member.
     #[inline]
     pub(super) fn look(&mut self, look: &Looking<'_>, looks: u32) -> Result<bool, Told> {
@@ -126,6 +157,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
         match looked {
             Ok(Looked::Events) => Ok(true),
             Ok(Looked::Nothing) => Ok(false),
+            Ok(Looked::Gap(gap)) => Err(Told::Gap(gap)),
             Ok(Looked::Over(closed)) => Err(Told::Closed(closed)),
             Ok(Looked::Caught(consumer)) => {
                 self.feed = Feed::Ring(consumer);
@@ -273,9 +305,7 @@ pub(super) fn locate<E, K: Producers>(
             };
             // What is not written yet is younger than what is.
             let written = durable.acks.positions(index).map_or(latest, |positions| positions.end(Visible::Written));
-            let from = From::Time(at.as_nanos());
-            let mut reader = durable.journal().reader(durable.id(index), from, Visible::Written).map_err(failed)?;
-            let first = reader.next().map_err(failed)?.map(|record| record.offset);
+            let first = durable.journal().first_since(durable.id(index), at.as_nanos()).map_err(failed)?;
             return Ok(first.unwrap_or(written).min(latest));
         }
         StartAt::Offset(_) | StartAt::Offsets(_) | StartAt::Earliest => start.offset(index).unwrap_or(earliest),

@@ -183,7 +183,7 @@ fn attend<E: Send + Sync + 'static, K: Producers>(
     // A listener of the user's may panic as well.
     let read = caught(|| work(&mut member, run));
     let end = read.unwrap_or_else(|cause| {
-        let cause = format!("the listener panicked: {cause}");
+        let cause = format!("a listener or what was to be called with a gap panicked: {cause}");
         MemberEnd::Refused(GroupError::Thread { group: group.name.clone(), cause })
     });
     match &end {

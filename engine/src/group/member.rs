@@ -10,6 +10,7 @@ use super::hand::{Feed, Hand, Looking, Told};
 use super::link::{Link, NEVER, nanos};
 use super::listener::{Listener, Rebalance, TopicPartition};
 use crate::clock::Clock;
+use crate::gap::Gap;
 use crate::lifecycle::lifecycle;
 use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
@@ -19,6 +20,7 @@ use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{Closed, Ending, Multi, Waiter};
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -71,6 +73,8 @@ where
     pub(super) watch: Watch,
     /// There is something to learn, as far as this member knows itself.
     unsettled: bool,
+    /// A gap that is to be told by the next poll.
+    gap: Option<GroupError>,
     over: bool,
 }
 
@@ -104,7 +108,19 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let (id, link) = group.join(&settings.joining)?;
         let watch = Watch::new(settings.wait.clone(), Arc::clone(&link.waiter));
         let hands = Vec::new();
-        Ok(Self { group, id, epoch: 0, link, settings, listener, hands, watch, unsettled: true, over: false })
+        Ok(Self {
+            group,
+            id,
+            epoch: 0,
+            link,
+            settings,
+            listener,
+            hands,
+            watch,
+            unsettled: true,
+            gap: None,
+            over: false,
+        })
     }
 
     /// Joins again after this member was fenced, as a newcomer with the same settings.
@@ -145,7 +161,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// Partitions that were given to this member or are to go to others change hands in here.
     ///
     /// # Errors
-    /// The member was fenced, or a topic was halted or failed.
+    /// The member was fenced, or a topic was halted or failed. Where events of a partition were lost to damage,
+    /// [`GroupError::Gap`] names them, once for the whole group, after all that stands before them was read: by then the
+    /// journal says that the group was told and goes on behind them, which the next poll does, also after a restart. With
+    /// another [policy](crate::GroupBuilder::on_gap) it is no error.
     #[inline]
     pub fn poll(&mut self, limit: Duration) -> Result<Option<GroupBatch<'_, E, K>>, GroupError> {
         match self.next(limit)? {
@@ -192,6 +211,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let now = limit.is_zero();
         let deadline = if now || limit == Duration::MAX { None } else { Instant::now().checked_add(limit) };
         loop {
+            if let Some(gap) = self.gap.take() {
+                return Err(gap);
+            }
             if self.unsettled || self.link.has_news() {
                 self.learn()?;
             }
@@ -216,6 +238,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 // The group is about to tell.
                 (Found::Source(_), Some(Told::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
                 (Found::Source(source), Some(Told::Closed(reason))) => return Err(self.closed(source, reason)),
+                (Found::Source(source), Some(Told::Gap(offsets))) => self.meet_gap(source, offsets)?,
                 (Found::Source(_), Some(Told::Failed(refused))) => return Err(refused),
                 (Found::Interrupted, _) => {}
                 (Found::Nothing, _) => {
@@ -224,6 +247,20 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 }
             }
         }
+    }
+
+    /// The journal knows of it before anybody is told.
+    #[cold]
+    fn meet_gap(&mut self, source: usize, offsets: Range<u64>) -> Result<(), GroupError> {
+        let Some(hand) = &mut self.hands[source] else { return Ok(()) };
+        if !hand.pass_gap(&self.group.name, &offsets, &*self.group.clock)? {
+            // The group is about to tell.
+            self.unsettled = true;
+            return Ok(());
+        }
+        let gap = Gap::new(&*hand.name.topic, hand.name.partition, offsets);
+        let met = self.settings.on_gap.meet(gap, &hand.tally);
+        met.map_err(|gap| GroupError::Gap { group: self.group.name.clone(), gap })
     }
 
     /// Nobody rings for the events of what is paused, only for its end.
@@ -258,6 +295,11 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     pub(crate) fn is_ready(&mut self) -> bool {
         match self.next(Duration::ZERO) {
             Ok(Next::Nothing) => self.has_ended_meanwhile(),
+            // Told once: not to whoever only asks.
+            Err(gap @ GroupError::Gap { .. }) => {
+                (self.gap, self.unsettled) = (Some(gap), true);
+                true
+            }
             _ => true,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::format::{MAJOR, PartitionId};
 use std::io;
+use std::ops::Range;
 
 /// Bytes that are not what a journal writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -231,13 +232,17 @@ pub enum ReplayError {
         /// What is wrong.
         what: Malformed,
     },
-    /// A repair left a gap here. Reading on goes on behind it.
-    #[error("{bytes} bytes at position {position} were lost to damage and repaired: read on to go on behind them")]
+    /// Records of this partition were lost to damage that a repair could not undo. Told once, where they would have come: the
+    /// next call goes on behind them.
+    #[error(
+        "partition {} of topic {}: the records at offsets {} up to, not including, {} were lost to damage and could not be \
+         repaired; reading on goes on behind them", .partition.partition, .partition.topic, .offsets.start, .offsets.end
+    )]
     Gap {
-        /// Where.
-        position: u64,
-        /// How many bytes of the journal.
-        bytes: u64,
+        /// The partition.
+        partition: PartitionId,
+        /// The offsets: at least those of all lost records.
+        offsets: Range<u64>,
     },
     /// A call to the disk failed.
     #[error(transparent)]

@@ -149,6 +149,17 @@ impl Index {
     /// # Errors
     /// It is damaged, or another segment's.
     pub fn decode(bytes: &[u8], id: &JournalId, number: u64, header: u32) -> Result<Self, Malformed> {
+        let (index, tied) = Self::read(bytes, id, number)?;
+        if tied == header { Ok(index) } else { Err(Malformed::Stranger) }
+    }
+
+    /// Reads an index of a segment whose header may be gone.
+    pub fn decode_untied(bytes: &[u8], id: &JournalId, number: u64) -> Result<Self, Malformed> {
+        Ok(Self::read(bytes, id, number)?.0)
+    }
+
+    /// The index, and the checksum of the header that it was made for.
+    fn read(bytes: &[u8], id: &JournalId, number: u64) -> Result<(Self, u32), Malformed> {
         let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(Malformed::Short)?;
         if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
             return Err(Malformed::Checksum);
@@ -159,9 +170,7 @@ impl Index {
             return Err(Malformed::Stranger);
         }
         let (at, end) = (left.u64()?, left.u64()?);
-        if left.u32()? != header {
-            return Err(Malformed::Stranger);
-        }
+        let header = left.u32()?;
         let mut index = Self { partitions: BTreeMap::new(), last: (at, left.u32()?), end };
         for _ in 0..left.u32()? {
             let partition = PartitionId { topic: left.u32()?, partition: left.u32()? };
@@ -180,7 +189,7 @@ impl Index {
             }
             index.partitions.insert(partition, place);
         }
-        if index.is_sane() { Ok(index) } else { Err(Malformed::Length) }
+        if index.is_sane() { Ok((index, header)) } else { Err(Malformed::Length) }
     }
 }
 

@@ -49,6 +49,7 @@ mod disk;
 mod disk_plain;
 pub mod error;
 pub mod format;
+mod gaps;
 mod helper;
 mod index;
 mod overlay;
@@ -68,9 +69,11 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use crate::gap::{acknowledge_gaps, told_gaps};
 pub use crate::group::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, PartitionId};
+pub use gaps::{Gap, gaps};
 pub use reader::{Reader, Record, Start, Visible};
 pub use recovery::{Progress, Recovered, Torn, open, open_with};
 pub use retention::{Freed, Retention};
@@ -80,6 +83,7 @@ pub use survey::{Survey, inspect, survey_to_damage};
 pub use walk::{Frames, Payload};
 pub use writer::{SyncJob, Writer};
 
+use self::gaps::Gaps;
 use self::segment::Segment;
 use self::storage::Storage;
 use std::collections::BTreeMap;
@@ -179,6 +183,8 @@ pub(crate) struct Shared {
     /// In order; the last one is being written.
     segments: RwLock<Vec<Arc<Segment>>>,
     extents: RwLock<BTreeMap<PartitionId, Extent>>,
+    /// None comes while the journal is open.
+    pub gaps: Gaps,
     written: AtomicU64,
     durable: AtomicU64,
     poison: OnceLock<DiskError>,
@@ -255,6 +261,11 @@ impl Journal {
         self.shared.extents().iter().map(|(partition, extent)| (*partition, *extent)).collect()
     }
 
+    /// Offsets of a partition whose records a repair could not save, in order. None comes while the journal is open.
+    pub fn gaps(&self, partition: PartitionId) -> &[Range<u64>] {
+        self.shared.gaps.of_partition(partition)
+    }
+
     /// How many records of a partition have these offsets. Looked up, not read: where a segment has fewer records than
     /// offsets and begins before or ends after them, it may count some more, never fewer.
     pub fn records_in(&self, partition: PartitionId, offsets: Range<u64>) -> u64 {
@@ -270,6 +281,20 @@ impl Journal {
             }
         }
         count
+    }
+
+    /// The offset of a partition's first record whose time is `time` (nanoseconds since the epoch) or later, or of the gap
+    /// before it, which may have had an earlier one. None if there is neither.
+    ///
+    /// # Errors
+    /// There is no such partition, a frame is damaged, or the disk fails.
+    pub fn first_since(&self, partition: PartitionId, time: u64) -> Result<Option<u64>, ReplayError> {
+        let mut reader = self.reader(partition, Start::Time(time), Visible::Written)?;
+        match reader.next() {
+            Ok(record) => Ok(record.map(|record| record.offset)),
+            Err(ReplayError::Gap { offsets, .. }) => Ok(Some(offsets.start)),
+            Err(cause) => Err(cause),
+        }
     }
 
     /// The largest payload of one frame.
@@ -313,6 +338,7 @@ impl Shared {
             options,
             segments: RwLock::new(segments),
             extents: RwLock::new(state.extents().collect()),
+            gaps: Gaps::of(state),
             written: AtomicU64::new(end),
             durable: AtomicU64::new(end),
             poison: OnceLock::new(),

@@ -3,9 +3,12 @@
 use super::Shared;
 use super::error::{DiskError, Malformed, ReplayError};
 use super::format::{Entry, FRAME_HEADER, FrameKind, PartitionId, SEGMENT_HEAD, known_entries};
+use super::gaps::Untold;
+use super::index::Mark;
 use super::recovery::unpack_frame;
 use super::segment::{Segment, Window};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -56,6 +59,10 @@ pub struct Reader {
     next: u64,
     /// Nothing earlier than this is given.
     from: u64,
+    /// What it is to be told of.
+    untold: Untold,
+    /// The offset after the last record that it has looked at, given or not.
+    looked: u64,
     segment: Arc<Segment>,
     at: u64,
     /// The checksum of the frame before `at`, where it is known.
@@ -114,14 +121,15 @@ impl Reader {
             Start::Offset(asked) => (asked, 0),
             Start::Time(time) => (extent.start, time),
         };
+        let untold = shared.gaps.untold(partition);
+        let mut looked = next;
         let segments = shared.segments();
         let at = match start {
-            Start::Time(time) => segments.iter().find_map(|segment| {
-                let index = segment.index();
-                let place = index.partitions.get(&partition)?;
-                let mark = (place.latest >= time).then(|| index.seek_time(partition, time))??;
-                Some((Arc::clone(segment), mark.at))
-            }),
+            Start::Time(time) => {
+                let (found, offset) = find_time(&segments, partition, time, shared.gaps.of_partition(partition));
+                looked = looked.max(offset);
+                found
+            }
             _ => segments.iter().find_map(|segment| {
                 let index = segment.index();
                 let place = index.partitions.get(&partition)?;
@@ -143,6 +151,8 @@ impl Reader {
             visible,
             next,
             from,
+            untold,
+            looked,
             segment,
             at,
             previous: None,
@@ -151,6 +161,12 @@ impl Reader {
             run: Pending::default(),
             runs: Vec::new(),
         })
+    }
+
+    /// Goes on behind gaps without a word.
+    pub fn pass_gaps(mut self) -> Self {
+        self.untold = Untold::default();
+        self
     }
 
     /// The next offset that this reader may give: one after the last.
@@ -166,8 +182,8 @@ impl Reader {
     /// The next record; none if there is none that is visible yet.
     ///
     /// # Errors
-    /// Retention has taken the position away, a frame is damaged, a repair left a gap (once: the next call goes on behind
-    /// it), or the disk fails.
+    /// Retention has taken the position away, a frame is damaged, records were lost to damage here
+    /// ([`Gap`](ReplayError::Gap), once: the next call goes on behind it), or the disk fails.
     // Called, it would hand the record over in memory, and a caller that maps the error would wait for it there.
     #[expect(clippy::should_implement_trait, reason = "lends: the record borrows from the reader")]
     #[inline(always)]
@@ -216,8 +232,13 @@ impl Reader {
                 let Some(place) = self.run.place(self.held()) else {
                     return Err(self.broken());
                 };
-                let is_wanted = self.run.next >= self.next && place.time >= self.from;
+                let offset = self.run.next;
+                let is_wanted = offset >= self.next && place.time >= self.from;
+                if is_wanted && self.untold.begins_below(offset) {
+                    self.told(offset)?;
+                }
                 self.run.pass(place);
+                self.looked = self.looked.max(offset + 1);
                 if is_wanted {
                     return Ok(Some(place));
                 }
@@ -225,9 +246,21 @@ impl Reader {
             match self.runs.pop() {
                 Some(run) => self.run = run,
                 None if self.load()? => {}
-                None => return Ok(None),
+                None => {
+                    // Behind the last record: every gap stands below what was written since the journal was opened.
+                    self.told(u64::MAX)?;
+                    return Ok(None);
+                }
             }
         }
+    }
+
+    /// Tells of the next gap below `offset`, that of the record which comes next.
+    fn told(&mut self, offset: u64) -> Result<(), ReplayError> {
+        let Some(offsets) = self.untold.before(self.looked.max(self.next), offset) else { return Ok(()) };
+        self.next = self.next.max(offsets.end);
+        self.looked = self.looked.max(offsets.end);
+        Err(ReplayError::Gap { partition: self.partition, offsets })
     }
 
     /// The records that come next, at most so many and all below `before`, if each has `size` bytes and no time: the
@@ -239,6 +272,11 @@ impl Reader {
                 None if self.load()? => self.run = self.runs.pop().unwrap_or_default(),
                 None => return Ok(None),
             }
+        }
+        if self.untold.begins_below(self.run.next) {
+            // Looked at by the other way, which tells.
+            self.runs.push(std::mem::take(&mut self.run));
+            return Ok(None);
         }
         let run = self.run;
         let is_alike = run.fixed.is_some_and(|fixed| fixed as usize == size) && !run.timed;
@@ -305,14 +343,11 @@ impl Reader {
         };
         // Its end was final before the next one could be seen.
         let Some(next) = next.filter(|_| self.at >= self.segment.end()) else { return Ok(false) };
-        let lost = next.header.lost;
         self.segment = next;
         self.window.reset();
         self.at = SEGMENT_HEAD;
-        if lost {
-            self.previous = None;
-            self.at = self.segment.end();
-            return Err(ReplayError::Gap { position: self.segment.header.first, bytes: self.segment.header.size });
+        if self.segment.header.lost {
+            (self.at, self.previous) = (self.segment.end(), None);
         }
         Ok(true)
     }
@@ -332,7 +367,7 @@ impl Reader {
         match header.kind {
             FrameKind::Gap => {
                 self.previous = None;
-                return Err(ReplayError::Gap { position: header.position, bytes: header.span() });
+                return Ok(false);
             }
             FrameKind::Mark | FrameKind::Snapshot { .. } => return Ok(false),
             FrameKind::Data => {}
@@ -366,6 +401,38 @@ impl Reader {
         self.runs.reverse();
         Ok(true)
     }
+}
+
+/// Where to begin to look for the first record at or after `time`, and an offset that no record before has reached. A record
+/// that stands before a gap is looked at too: so it is seen whether the gap lies right before the one that is found.
+fn find_time(
+    segments: &[Arc<Segment>],
+    partition: PartitionId,
+    time: u64,
+    gaps: &[Range<u64>],
+) -> (Option<(Arc<Segment>, u64)>, u64) {
+    let mut before: Option<(Arc<Segment>, Mark)> = None;
+    let mut end = 0;
+    for segment in segments {
+        let index = segment.index();
+        let Some(place) = index.partitions.get(&partition) else { continue };
+        end = place.end;
+        let Some(mark) = (place.latest >= time).then(|| index.seek_time(partition, time)).flatten() else {
+            before = place.marks.last().map(|mark| (Arc::clone(segment), *mark));
+            continue;
+        };
+        let earlier = place.marks.iter().rfind(|it| it.at < mark.at).map(|mark| (Arc::clone(segment), *mark));
+        let earlier = earlier.or(before);
+        let from = earlier.as_ref().map_or(0, |(_, mark)| mark.offset);
+        return match earlier {
+            _ if !gaps.iter().any(|gap| gap.end > from && gap.end <= mark.offset) => {
+                (Some((Arc::clone(segment), mark.at)), mark.offset)
+            }
+            Some((segment, mark)) => (Some((segment, mark.at)), mark.offset),
+            None => (Some((Arc::clone(segment), mark.at)), 0),
+        };
+    }
+    (None, end)
 }
 
 impl Pending {

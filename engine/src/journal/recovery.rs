@@ -11,8 +11,11 @@
 //!    the last process it would look clean and never reach the disk.
 //! 5. Begin a new segment, with the state, and under the next incarnation. Old segments are never written again.
 
-use super::error::{DiskError, Malformed, OpenError};
-use super::format::{ALIGN, Codec, FrameHeader, FrameKind, MAX_SEGMENT, SEGMENT_HEAD, SegmentHeader, unpack};
+use super::error::{DiskError, Malformed, OpenError, ReplayError};
+use super::format::{
+    ALIGN, Codec, FrameHeader, FrameKind, MAX_SEGMENT, PartitionId, SEGMENT_HEAD, SegmentHeader, unpack,
+};
+use super::gaps::{self, Evidence};
 use super::helper::seal;
 use super::segment::{Segment, Window, finish, index_name, open_own, segment_name};
 use super::snapshot::State;
@@ -23,6 +26,7 @@ use super::writer::Writer;
 use super::{Options, Shared};
 use std::borrow::Cow;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -50,6 +54,12 @@ pub struct Recovered {
     pub incarnation: u32,
     /// How long it took.
     pub took: Duration,
+    /// Offsets that a repair before this opening could not save, and that no opening has told of: see
+    /// [`gaps`](super::gaps()) for all of them.
+    pub lost: Vec<(PartitionId, Range<u64>)>,
+    /// Where partitions stood at the end of the journal is not known exactly after that repair: they go on at offsets that no
+    /// lost record can have had.
+    pub skipped_offsets: bool,
 }
 
 /// The end of a journal that was being written when the power went.
@@ -94,6 +104,16 @@ pub fn open_with(
     options: Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Writer, Recovered), OpenError> {
+    open_behind(storage, options, progress, Evidence::default())
+}
+
+/// As [`open_with`], behind a repair that knows more of what is missing.
+pub(super) fn open_behind(
+    storage: Arc<dyn Storage>,
+    options: Options,
+    progress: &mut dyn FnMut(Progress),
+    evidence: Evidence,
+) -> Result<(Writer, Recovered), OpenError> {
     let begun = Instant::now();
     let size = options.segment_size;
     if !(4096..=MAX_SEGMENT).contains(&size) || !size.is_multiple_of(ALIGN) {
@@ -109,6 +129,10 @@ pub fn open_with(
     let mut surveyor = Surveyor::new(&*storage, &options, true)?;
     surveyor.progress = Some(progress);
     let mut survey = surveyor.survey(true)?;
+    let account = gaps::account(&survey, &storage, evidence).map_err(|cause| match cause {
+        ReplayError::Disk(cause) => OpenError::Disk(cause),
+        cause => OpenError::Setting(format!("what a repair could not save was not found out: {cause}")),
+    })?;
     mend(&*storage, &mut survey, &options)?;
 
     let Survey { id, segments, state, durable, end, previous, torn, scanned, created, .. } = survey;
@@ -123,16 +147,30 @@ pub fn open_with(
         incarnation,
         lost: false,
     };
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let skipped_offsets = account.as_ref().is_some_and(|account| account.skips_offsets);
+    let lost = account.map_or_else(Vec::new, |account| account.settle(&mut state, time));
     let active = Arc::new(Segment::make(&*storage, header)?);
     let (believed, mut segments) = (segments.len() - survey.unsealed.len(), segments);
     segments.push(Arc::clone(&active));
     let count = segments.len();
     let shared = Arc::new(Shared::new(storage, id, incarnation, options, segments, &state, end));
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let writer = Writer::begin(shared, state.clone(), active, previous, lock, time)?;
     let took = begun.elapsed();
-    let recovered =
-        Recovered { created, state, torn, scanned, believed, segments: count, durable, end, incarnation, took };
+    let recovered = Recovered {
+        created,
+        state,
+        torn,
+        scanned,
+        believed,
+        segments: count,
+        durable,
+        end,
+        incarnation,
+        took,
+        lost,
+        skipped_offsets,
+    };
     Ok((writer, recovered))
 }
 
@@ -193,7 +231,9 @@ fn mend(storage: &dyn Storage, survey: &mut Survey, options: &Options) -> Result
         }
     }
     storage.sync_dir().map_err(failed("sync", &storage.name()))?;
-    for segment in survey.unsealed.iter().filter(|segment| !segment.headless()) {
+    // Whose gaps the state does not know yet is read whole by the next opening, too, should this one be cut off.
+    let known = |segment: &Segment| !survey.unknown_gaps().any(|gap| gap.segment == segment.header.number);
+    for segment in survey.unsealed.iter().filter(|segment| !segment.headless() && known(segment)) {
         seal(storage, &survey.id, segment).map_err(failed("index", &segment.name))?;
     }
     Ok(())

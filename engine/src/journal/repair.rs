@@ -7,23 +7,20 @@
 
 use super::error::{DiskError, Malformed, OpenError, WriteError};
 use super::format::{
-    ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAX_SEGMENT,
-    PartitionId, SEGMENT_HEAD, SegmentHeader, aligned,
+    ALIGN, Codec, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAX_SEGMENT, PartitionId,
+    SEGMENT_HEAD, SegmentHeader, aligned,
 };
+use super::gaps::Evidence;
 use super::overlay::Overlay;
-use super::recovery::{copy_range, open, take_away};
+use super::recovery::{Recovered, copy_range, open_behind, take_away};
 use super::segment::{Window, finish, index_name, open_own, segment_name, segment_number};
 use super::storage::{File, Storage};
 use super::survey::{Survey, survey_to_damage};
 use super::surveyor::last_set;
 use super::{Options, ReplayError, Torn};
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// No reservation that may be lost goes further beyond the last record.
-const RESERVED: u64 = 1 << 30;
 
 /// No more segments than these are put in the place of lost ones.
 const MOST_LOST: u64 = 1 << 16;
@@ -34,7 +31,7 @@ const MOST_LOST: u64 = 1 << 16;
 pub struct Repaired {
     /// Each place, in the order of positions. None: the journal was not damaged.
     pub mended: Vec<Mended>,
-    /// Offsets that are missing now, as far as later records show it.
+    /// Offsets that are missing now, by partition: their readers are told.
     pub lost: Vec<(PartitionId, Range<u64>)>,
     /// The torn end that the opening behind the repair has cut.
     pub torn: Option<Torn>,
@@ -113,52 +110,33 @@ pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64
         _ => OpenError::Disk(DiskError::new("lock", disk.name(), &cause)),
     })?;
     let mut mended: Vec<Mended> = Vec::new();
+    let mut evidence = Evidence::default();
     let survey = loop {
         let (survey, damage) = survey_to_damage(disk, true, progress)?;
         let Some(OpenError::Damaged { segment, at, durable, what, .. }) = damage else { break survey };
         if mended.last().is_some_and(|last| (last.segment, last.at, last.what) == (segment, at, what)) {
             return Err(RepairError::Hopeless { segment, at, why: "mending it did not help" });
         }
+        evidence.keep(disk, segment, &survey.id);
         let place = Place { disk, survey: &survey, segment, at, durable, what, time };
         mended.push(place.mend()?);
     };
-    if mended.is_empty() {
+    // One that was cut off may have mended all, and not found out what that cost.
+    if mended.is_empty() && survey.unknown_gaps().next().is_none() {
         let (torn, lost) = (survey.torn().cloned(), Vec::new());
         return Ok(Repaired { mended, lost, torn, skipped_offsets: false });
     }
-    let lost = lost(&survey, &storage)?;
     drop(lock);
-    let gone: u64 = mended.iter().map(|mended| mended.how.bytes()).sum();
-    let last = mended.iter().map(|mended| mended.segment).max().unwrap_or(0);
-    let segments = survey.segments();
-    let size = segments.last().map_or(64 << 20, |last| last.header.size).clamp(4096, MAX_SEGMENT);
-    // A snapshot behind the last gap knows the reservations. Without one, as many records may be lost as there are bytes, and
-    // a reservation of more that readers of published data saw.
-    let known = segments
-        .iter()
-        .any(|segment| segment.header.number > last && !segment.header.lost && segment.end > SEGMENT_HEAD);
+    let size = survey.segments().last().map_or(64 << 20, |last| last.header.size).clamp(4096, MAX_SEGMENT);
     drop(survey);
     let options = Options { segment_size: size, helper: false, ..Options::default() };
-    let (mut writer, recovered) = open(storage, options)?;
-    let skipped_offsets = !known && gone > 0;
-    if skipped_offsets {
-        let mut frame = FrameBuilder::new();
-        for (partition, extent) in recovered.state.extents() {
-            let next = extent.end.max(extent.reserved).saturating_add(gone + RESERVED);
-            frame.extent(partition, Extent { reserved: next, ..extent });
-            if frame.len() + 64 > writer.frame_limit() {
-                writer.append(&mut frame, time)?;
-            }
-        }
-        if !frame.is_empty() {
-            writer.append(&mut frame, time)?;
-        }
-    }
+    let (mut writer, recovered) = open_behind(storage, options, &mut |_| {}, evidence)?;
     // Left as after a crash: closing would give back what was only reserved, and perhaps issued.
     writer.sync()?;
     writer.mark(time)?;
     writer.sync()?;
-    Ok(Repaired { mended, lost, torn: recovered.torn, skipped_offsets })
+    let Recovered { lost, torn, skipped_offsets, .. } = recovered;
+    Ok(Repaired { mended, lost, torn, skipped_offsets })
 }
 
 /// What [`repair`] would do, to the last damage: it is done in memory, and nothing on the disk is changed or locked.
@@ -175,39 +153,6 @@ impl How {
         match self {
             Self::Gap(bytes) | Self::Lost(bytes) => bytes,
             Self::Head | Self::Cut(_) => 0,
-        }
-    }
-}
-
-/// Offsets that are missing behind gaps.
-fn lost(survey: &Survey, storage: &Arc<dyn Storage>) -> Result<Vec<(PartitionId, Range<u64>)>, RepairError> {
-    let mut frames = survey.frames(Arc::clone(storage));
-    let mut ends: BTreeMap<PartitionId, (u64, bool)> = BTreeMap::new();
-    let mut lost = Vec::new();
-    let mut gaps = false;
-    loop {
-        let frame = match frames.next() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Ok(lost),
-            Err(ReplayError::Gap { .. }) => {
-                ends.values_mut().for_each(|(_, behind)| *behind = true);
-                gaps = true;
-                continue;
-            }
-            Err(cause) => return Err(cause.into()),
-        };
-        for entry in super::format::entries(&frame.plain).flatten() {
-            let (partition, start, first, end) = match entry {
-                Entry::Run(run) => (run.partition, 0, run.first, run.end()),
-                // A snapshot says how far records had come that are lost.
-                Entry::Extent(partition, extent) => (partition, extent.start, extent.end, extent.end),
-                _ => continue,
-            };
-            let (known, behind) = ends.entry(partition).or_insert((if gaps { start } else { first }, gaps));
-            if std::mem::take(behind) && first > *known {
-                lost.push((partition, *known..first));
-            }
-            *known = end.max(*known);
         }
     }
 }

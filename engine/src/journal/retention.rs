@@ -2,6 +2,7 @@
 
 use super::error::{ReplayError, WriteError};
 use super::format::{Extent, FrameBuilder, PartitionId};
+use super::gaps;
 use super::reader::{Start, Visible};
 use super::segment::Segment;
 use super::writer::Writer;
@@ -55,6 +56,9 @@ impl Writer {
             freed.segments = needless.len();
             frame.clear();
             frame.floor(last.header.number + 1);
+            for key in gaps::keys_below(self.state(), last.header.first + last.header.size) {
+                frame.delete(gaps::WHAT, &key);
+            }
             let position = self.append(&mut frame, now)?;
             self.shared().segments_mut().drain(..needless.len());
             self.condemned.push((position, needless));
@@ -97,8 +101,7 @@ impl Writer {
         if !elder {
             return Ok(extent.start);
         }
-        let mut reader = self.journal().reader(partition, Start::Time(time), Visible::Written)?;
-        Ok(reader.next()?.map_or(extent.end, |record| record.offset))
+        Ok(self.journal().first_since(partition, time)?.unwrap_or(extent.end))
     }
 
     /// The first record of the newest that have no more than `bytes` together.
@@ -143,7 +146,8 @@ impl Writer {
         range: Range<u64>,
         mut goes_on: impl FnMut(u64, u64) -> bool,
     ) -> Result<(), ReplayError> {
-        let mut reader = self.journal().reader(partition, Start::Offset(range.start), Visible::Written)?;
+        let reader = self.journal().reader(partition, Start::Offset(range.start), Visible::Written)?;
+        let mut reader = reader.pass_gaps();
         while let Some(record) = reader.next()? {
             if record.offset >= range.end || !goes_on(record.offset, record.bytes.len() as u64) {
                 break;

@@ -113,6 +113,11 @@ impl Segment {
         self.headless.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it begins with a whole snapshot.
+    pub fn knows_its_head(&self) -> bool {
+        !self.header.lost && !self.headless() && self.end() > SEGMENT_HEAD
+    }
+
     pub fn report(&self, sealed: bool) -> SegmentReport {
         let index = self.index();
         let places = index.partitions.iter().map(|(partition, place)| PlaceReport {

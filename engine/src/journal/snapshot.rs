@@ -102,6 +102,13 @@ impl State {
         }
     }
 
+    /// A partition of which no record stands before a gap begins with that gap, so that its readers are told of it.
+    pub(crate) fn reach_back(&mut self, partition: PartitionId, start: u64) {
+        if let Some(extent) = self.extents.get_mut(&partition) {
+            extent.start = extent.start.min(start);
+        }
+    }
+
     /// Takes what a frame says, before it is written or after.
     pub(crate) fn take(&mut self, frame: &mut FrameBuilder) {
         for entry in known_entries(frame.payload()).flatten() {

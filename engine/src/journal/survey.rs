@@ -25,6 +25,9 @@ pub struct Survey {
     /// Files of segments before the first that is needed.
     pub(super) leftover: Vec<u64>,
     pub(super) unfinished: Vec<String>,
+    /// Gap frames and lost segments that were seen. A segment that is believed for its index shows none: the state knows
+    /// them by then.
+    pub(super) gaps: Vec<SeenGap>,
     pub(crate) state: State,
     pub(crate) previous: u32,
     /// The incarnation of the last frame that counts.
@@ -40,6 +43,14 @@ pub struct Survey {
     pub(super) stray: Vec<(u64, u64)>,
 }
 
+/// A gap frame, or a segment that stands in the place of a lost one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SeenGap {
+    pub position: u64,
+    pub segment: u64,
+    pub bytes: u64,
+}
+
 impl std::fmt::Debug for Survey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { segments, durable, end, torn, .. } = self;
@@ -48,6 +59,11 @@ impl std::fmt::Debug for Survey {
 }
 
 impl Survey {
+    /// Gaps of which the state does not say yet what is lost there.
+    pub(super) fn unknown_gaps(&self) -> impl Iterator<Item = &SeenGap> {
+        self.gaps.iter().filter(|gap| self.state.get(super::gaps::WHAT, &gap.position.to_le_bytes()).is_none())
+    }
+
     /// The journal's state at its end.
     pub fn state(&self) -> &State {
         &self.state

@@ -12,7 +12,7 @@ use super::recovery::{COPY, Progress, Torn, unpack_frame};
 use super::segment::{Segment, UNFINISHED, Window, index_name, is_ours, segment_name, segment_number};
 use super::snapshot::State;
 use super::storage::{File, NotOurs, Storage};
-use super::survey::Survey;
+use super::survey::{SeenGap, Survey};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::Arc;
@@ -65,6 +65,7 @@ struct Chain {
     incarnation: u32,
     durable: u64,
     scanned: u64,
+    gaps: Vec<SeenGap>,
 }
 
 fn disk(doing: &'static str, name: &str, cause: &io::Error) -> OpenError {
@@ -180,6 +181,7 @@ impl<'s> Surveyor<'s> {
             incarnation: 0,
             durable: self.checkpoint.map_or(0, |checkpoint| checkpoint.durable),
             scanned: 0,
+            gaps: Vec::new(),
         };
         let sizes = candidates[read_from..].iter().map(|candidate| {
             let most = candidate.header.map_or(MAX_SEGMENT, |header| header.size);
@@ -224,6 +226,7 @@ impl<'s> Surveyor<'s> {
             end,
             torn: None,
             scanned: chain.scanned,
+            gaps: chain.gaps,
             state: chain.state,
             segments,
         };
@@ -275,6 +278,7 @@ impl<'s> Surveyor<'s> {
         survey.leftover = survey.segments.iter().map(|s| s.header.number).filter(|number| *number < floor).collect();
         survey.segments.retain(|segment| segment.header.number >= floor);
         survey.unsealed.retain(|segment| segment.header.number >= floor);
+        survey.gaps.retain(|gap| gap.segment >= floor);
         Ok(())
     }
 
@@ -304,6 +308,7 @@ impl<'s> Surveyor<'s> {
             chain.incarnation = chain.incarnation.max(header.incarnation);
             // What it stands for is lost, and no damage any more.
             segment.set_end(header.size);
+            chain.gaps.push(SeenGap { position: header.first, segment: header.number, bytes: header.size });
             return Ok(Step::Whole { segment, unindexed: false });
         }
         if let Some(index) = candidate.index.as_ref().filter(|_| believe) {
@@ -412,6 +417,8 @@ impl<'s> Surveyor<'s> {
                 }
                 (FrameKind::Mark, None) => {}
                 (FrameKind::Gap, _) => {
+                    let (position, bytes) = (header.position, header.span());
+                    chain.gaps.push(SeenGap { position, segment: segment.header.number, bytes });
                     if snapshot.take().is_some() {
                         segment.set_headless();
                     }

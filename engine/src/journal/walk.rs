@@ -1,7 +1,7 @@
 //! All frames of a journal in the order in which they were written, whoever has it open. What the tools are built on.
 
 use super::error::{DiskError, Malformed, ReplayError};
-use super::format::{FrameHeader, FrameKind, SEGMENT_HEAD, SegmentHeader};
+use super::format::{FRAME_HEADER, FrameHeader, FrameKind, SEGMENT_HEAD, SegmentHeader};
 use super::recovery::unpack_frame;
 use super::segment::{Segment, SegmentReport, Window, segment_name};
 use super::storage::Storage;
@@ -44,6 +44,8 @@ pub struct Frames {
     previous: Option<u32>,
     window: Window,
     follow: bool,
+    /// Gap frames and lost segments that were passed over: position, segment.
+    passed: Vec<(u64, u64)>,
 }
 
 /// A frame, and what it carries.
@@ -84,6 +86,7 @@ impl Survey {
             previous: None,
             window: Window::new(&Options::default()),
             follow: false,
+            passed: Vec::new(),
         }
     }
 }
@@ -108,23 +111,26 @@ impl Frames {
         now + self.left.iter().map(|segment| segment.end() - SEGMENT_HEAD).sum::<u64>()
     }
 
-    /// The next frame.
+    /// Gap frames and lost segments that were passed over since the last call: position and segment of each.
+    pub(super) fn take_passed(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.passed)
+    }
+
+    /// The next frame. Where a repair left a gap the next one behind it: which records are missing there, the journal's state
+    /// says, see [`gaps`](super::gaps()).
     ///
     /// # Errors
-    /// A frame is damaged, a repair left a gap (once: the next call goes on behind it), or the disk fails.
+    /// A frame is damaged, or the disk fails.
     #[expect(clippy::should_implement_trait, reason = "lends: the payload borrows from the window")]
     pub fn next(&mut self) -> Result<Option<Payload<'_>>, ReplayError> {
         let segment = loop {
-            let Some(now) = self.now.clone() else {
-                if !self.step()? {
-                    return Ok(None);
+            if let Some(now) = self.now.clone()
+                && (self.at < now.end() || (self.follow && self.left.is_empty() && self.grown(&now)?))
+            {
+                if !self.pass_gap(&now)? {
+                    break now;
                 }
-                continue;
-            };
-            if self.at < now.end() || (self.follow && self.left.is_empty() && self.grown(&now)?) {
-                break now;
-            }
-            if !self.step()? {
+            } else if !self.step()? {
                 return Ok(None);
             }
         };
@@ -138,10 +144,6 @@ impl Frames {
             return Err(damaged(at, Malformed::Chain));
         }
         self.at += header.span();
-        if header.kind == FrameKind::Gap {
-            self.previous = None;
-            return Err(ReplayError::Gap { position: header.position, bytes: header.span() });
-        }
         self.previous = Some(frame.checksum);
         let plain = unpack_frame(&header, frame.stored).map_err(|what| damaged(at, what))?;
         Ok(Some(Payload { header, segment: segment.header.number, at, plain }))
@@ -163,12 +165,28 @@ impl Frames {
         }
         self.window.reset();
         self.at = SEGMENT_HEAD;
-        let (lost, position, bytes) = (next.header.lost, next.header.first, next.header.size);
-        if lost {
+        if next.header.lost {
             (self.at, self.previous) = (next.end(), None);
+            self.passed.push((next.header.first, next.header.number));
         }
         self.now = Some(next);
-        if lost { Err(ReplayError::Gap { position, bytes }) } else { Ok(true) }
+        Ok(true)
+    }
+
+    /// Goes on behind a gap frame, if one stands here.
+    fn pass_gap(&mut self, now: &Segment) -> Result<bool, ReplayError> {
+        let (at, limit) = (self.at, now.end());
+        let head = self.window.bytes(&*now.file, at, FRAME_HEADER, limit);
+        let head = head.map_err(|cause| now.disk_error("read", &cause))?;
+        let Ok((header, _)) = FrameHeader::decode(&self.id, now.header.first + at, head) else { return Ok(false) };
+        let follows = self.previous.is_none_or(|previous| previous == header.previous);
+        if header.kind != FrameKind::Gap || !follows {
+            return Ok(false);
+        }
+        self.at += header.span();
+        self.previous = None;
+        self.passed.push((header.position, now.header.number));
+        Ok(true)
     }
 
     /// Whether the last segment has another frame by now.

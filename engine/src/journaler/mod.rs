@@ -187,6 +187,12 @@ impl Journaling {
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
+    /// Writes a frame, in its turn. Nobody waits for it.
+    pub(crate) fn commit_soon(&self, frame: FrameBuilder) {
+        let (told, _) = sync_channel(1);
+        self.send(Mail::Commit(frame, told));
+    }
+
     /// A group has moved on: it is written with what comes next.
     pub(crate) fn bookmark_moved(&self) {
         if self.bookmarks.note() {

@@ -3,19 +3,23 @@
 
 use super::job::Job;
 use crate::acks::Positions;
+use crate::clock::Timestamp;
 use crate::durable::Durable;
+use crate::gap::{ReaderKind, Told};
 use crate::journal::{self, Journal, PartitionId, Reader, Start, Visible};
 use crate::journaler::Journaling;
 use crate::receipt::Level;
 use slipring_ring::Waiter;
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 pub(super) struct Book<E> {
     pub(super) journaling: Arc<Journaling>,
+    name: String,
     /// The queue's number in the journal.
     pub(super) number: u32,
     /// How safe a change is when a call returns.
@@ -31,11 +35,12 @@ pub(super) struct Book<E> {
 }
 
 impl<E: Job> Book<E> {
-    pub(super) fn new(durable: &Durable<E>, number: u32, level: Level) -> Self {
+    pub(super) fn new(durable: &Durable<E>, name: &str, number: u32, level: Level) -> Self {
         let journal = durable.journal().clone();
         let letters = (journal.frame_limit() / 8 / super::ledger::BLOCK_BYTES).clamp(1, 256);
         Self {
             journaling: Arc::clone(&durable.journaling),
+            name: name.to_owned(),
             number,
             level,
             positions: Arc::default(),
@@ -44,6 +49,13 @@ impl<E: Job> Book<E> {
             on_the_way: AtomicUsize::new(0),
             bodies: Bodies { journal, topic: durable.id(0).topic, readers: Mutex::default(), event: PhantomData },
         }
+    }
+
+    /// The queue has come to a gap of its topic: it is listed as told.
+    pub(super) fn told_of(&self, partition: u32, offsets: Range<u64>, now: Timestamp) {
+        let of = PartitionId { topic: self.bodies.topic, partition };
+        let (kind, reader, time) = (ReaderKind::Queue, self.name.clone(), now.as_nanos());
+        Told { kind, reader, of, offsets, time }.record_soon(&self.journaling);
     }
 
     /// Has the journal take what has changed, with its next frame.
@@ -138,7 +150,7 @@ impl<E: Job> Bodies<E> {
             None => {
                 let id = PartitionId { topic: self.topic, partition };
                 match self.journal.reader(id, Start::Offset(offset), Visible::Written) {
-                    Ok(reader) => reader,
+                    Ok(reader) => reader.pass_gaps(),
                     Err(journal::ReplayError::OutOfRange { .. } | journal::ReplayError::Unknown(_)) => return Ok(None),
                     Err(cause) => return Err(cause.to_string()),
                 }
@@ -148,7 +160,7 @@ impl<E: Job> Bodies<E> {
             match reader.next() {
                 Ok(Some(record)) if record.offset < offset => {}
                 Ok(Some(record)) if record.offset == offset => break Some(E::of_bytes(record.bytes)),
-                Ok(_) | Err(journal::ReplayError::OutOfRange { .. } | journal::ReplayError::Gap { .. }) => break None,
+                Ok(_) | Err(journal::ReplayError::OutOfRange { .. }) => break None,
                 Err(cause) => return Err(cause.to_string()),
             }
         };

@@ -12,7 +12,7 @@ use super::{AnyQueue, Backoff, Job, Order, Queue, QueueError, Worker};
 use crate::durable::Durable;
 use crate::error::{SubscribeError, check_name};
 use crate::graves::{DeadLetterError, Graves};
-use crate::journal::{FrameBuilder, Start, Visible};
+use crate::journal::{FrameBuilder, Visible};
 use crate::letter;
 use crate::lifecycle::lifecycle;
 use crate::message::Message;
@@ -325,7 +325,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         ledger::forget(&mut catalogue, number);
         drop(catalogue);
         let dead_number = dead.inner.durable.as_ref().map_or(0, |durable| durable.id(0).topic);
-        let book = Some(Book::new(durable, number, level));
+        let book = Some(Book::new(durable, &name, number, level));
         let stage = SubscriberBuilder::new(Arc::clone(&topic), name.clone()).stage();
         let dead = (dead.name().to_owned(), dead_number, keeper);
         Ok(Desk::new(&topic, Parts { name, stage, dead, stock, book, waiter }))
@@ -346,10 +346,8 @@ fn begin<E: Job>(durable: &Durable<E>, partition: u32, start: &StartAt) -> Resul
         StartAt::Committed => return Err("only groups have committed offsets".to_owned()),
         StartAt::Offsets(offsets) => offsets.get(partition as usize).copied().unwrap_or(extent.start),
         StartAt::Timestamp(time) => {
-            let reader = journal.reader(id, Start::Time(time.as_nanos()), Visible::Written);
-            let mut reader = reader.map_err(|cause| cause.to_string())?;
-            let found = reader.next().map_err(|cause| cause.to_string())?;
-            found.map_or(extent.end, |record| record.offset)
+            let found = journal.first_since(id, time.as_nanos()).map_err(|cause| cause.to_string())?;
+            found.unwrap_or(extent.end)
         }
     };
     let end = extent.end.max(extent.reserved);

@@ -8,6 +8,7 @@ use crate::producer::Producers;
 use crate::replay::{Replay, ReplayError};
 use crate::subscriber::Part;
 use slipring_ring::{Consumer, Sequence, Waiter};
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -24,8 +25,10 @@ pub(super) enum Found<T> {
     Nothing,
     /// It was read to its end.
     Over,
-    /// So many offsets are in the journal no more, or nobody knows how many: reading goes on behind them.
+    /// So many offsets are in the journal no more: reading goes on behind them.
     Lost(u64),
+    /// These were lost to damage: reading goes on behind them.
+    Gap(Range<u64>),
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
@@ -69,10 +72,8 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                         let passed = replay.pass_over_to(index, earliest);
                         return passed.map(Found::Lost).map_err(|refused| closed(refused, replay.name()));
                     }
-                    // A repair has told what was lost; the next look is behind it.
-                    Err(ReplayError::Journal { cause: journal::ReplayError::Gap { .. }, .. }) => {
-                        return Ok(Found::Lost(0));
-                    }
+                    // Counted, and written down as told; the next look is behind it.
+                    Err(ReplayError::Gap(gap)) => return Ok(Found::Gap(gap.offsets)),
                     Err(refused) => return Err(closed(refused, replay.name())),
                 }
                 if matches!(found, Found::Nothing) && replay.is_over(index) {
@@ -172,7 +173,8 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                             let passed = replay.pass_over_to(index, earliest);
                             passed.map_err(|refused| closed(refused, replay.name()))?;
                         }
-                        Err(ReplayError::Journal { cause: journal::ReplayError::Gap { .. }, .. }) => {}
+                        // What is passed over as a whole need not be told of.
+                        Err(ReplayError::Gap(_)) => {}
                         Err(refused) => return Err(closed(refused, replay.name())),
                     }
                 }

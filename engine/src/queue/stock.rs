@@ -166,6 +166,13 @@ impl<E: Job, K: Producers> Stock<E, K> {
                     self.counters.lost += passed;
                     continue;
                 }
+                Ok(Found::Gap(offsets)) => {
+                    self.counters.lost += offsets.end.saturating_sub(offsets.start);
+                    if let Some(book) = book {
+                        book.told_of(partition, offsets, clock.wall());
+                    }
+                    continue;
+                }
                 Ok(Found::Over) => {
                     let source = self.ready.swap_remove(self.turn);
                     self.places[source] = Place::Over;

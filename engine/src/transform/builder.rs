@@ -2,6 +2,7 @@
 
 use super::{Holder, Input, Transform, TransformError, reader_name};
 use crate::error::{SubscribeError, check_name};
+use crate::gap::OnGap;
 use crate::group::transform_offsets;
 use crate::producer::Producers;
 use crate::replay::ReplayError;
@@ -18,11 +19,12 @@ pub struct TransformBuilder<E, K: Producers = Multi> {
     batch: usize,
     latest: bool,
     patience: Duration,
+    on_gap: OnGap,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
     pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
-        Self { topic, name, batch: 256, latest: false, patience: Duration::from_secs(30) }
+        Self { topic, name, batch: 256, latest: false, patience: Duration::from_secs(30), on_gap: OnGap::Fail }
     }
 
     /// The most events of one transaction; 256 unless told.
@@ -44,12 +46,20 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
         self
     }
 
+    /// What it does where events of its input were lost to damage: the step is an error at that offset, once for the
+    /// transform's name, unless told. A [managed](Transform::run) one ends with it, and goes on behind the gap when it is
+    /// started again.
+    pub fn on_gap(mut self, policy: OnGap) -> Self {
+        self.on_gap = policy;
+        self
+    }
+
     /// Opens it, and fences whoever has the same name on this topic.
     ///
     /// # Errors
     /// The topic is not durable, or the name is no name.
     pub fn open(self) -> Result<Transform<E, K>, TransformError> {
-        let Self { topic, name, batch, latest, patience } = self;
+        let Self { topic, name, batch, latest, patience, on_gap } = self;
         let Some(durable) = &topic.durable else {
             return Err(ReplayError::NotDurable { topic: topic.name.clone() }.into());
         };
@@ -73,7 +83,7 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
         let mut transaction = Transaction::new(Arc::clone(journaling));
         transaction.patience(patience);
         let holder = Holder { journaling: Arc::clone(journaling), topic: topic.name.clone(), at, epoch };
-        let input = Input { topic, name, offsets, batch, replay: None };
+        let input = Input { topic, name, offsets, batch, on_gap, replay: None };
         Ok(Transform { input, holder, transaction })
     }
 }

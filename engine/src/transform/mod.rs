@@ -9,8 +9,10 @@ pub use run::{Outputs, TransformEnd, TransformRun};
 pub(crate) use standing::Standings;
 pub use standing::{TransformDescription, TransformPartition};
 
+use crate::clock::{Clock, Timestamp};
 use crate::durable::what;
 use crate::error::TopicError;
+use crate::gap::{Gap, OnGap, ReaderKind, Recorded, Told};
 use crate::journal::{FrameBuilder, PartitionId, Visible};
 use crate::journaler::Journaling;
 use crate::producer::Producers;
@@ -145,6 +147,29 @@ impl Holder {
         self.journaling.standings.is_held(&self.at, self.epoch)
     }
 
+    /// Writes down that the transform was told of a gap, with the offset behind it as its next one.
+    fn pass_gap(&self, offsets: &mut Nexts, gap: &Gap, now: Timestamp) -> Result<(), TransformError> {
+        let (partition, end) = (gap.partition, gap.offsets.end);
+        let of = PartitionId { topic: self.at.1, partition };
+        let (kind, reader, time) = (ReaderKind::Transform, self.at.0.clone(), now.as_nanos());
+        let told = Told { kind, reader, of, offsets: gap.offsets.clone(), time };
+        let key = key(&self.at.0, self.at.1, partition);
+        let (journaling, at, epoch) = (Arc::downgrade(&self.journaling), self.at.clone(), self.epoch);
+        let decide = move || {
+            let next = Nexts::from([(partition, end)]);
+            journaling.upgrade().is_some_and(|it| it.standings.move_on(&at, epoch, next))
+        };
+        let put = |frame: &mut FrameBuilder| frame.put(what::TRANSFORMS, &key, &end.to_le_bytes());
+        match told.record(&self.journaling, put, decide) {
+            Recorded::Yes => {
+                offsets.insert(partition, end);
+                Ok(())
+            }
+            Recorded::Denied => Err(self.fenced().into()),
+            Recorded::Not(cause) => Err(TransformError::Refused { name: self.at.0.clone(), cause }),
+        }
+    }
+
     /// Publishes what the transaction has, together with how far was read.
     fn commit(&self, transaction: &mut Transaction, read: &Nexts) -> Result<(), TransactionError> {
         let put = |frame: &mut FrameBuilder| {
@@ -172,6 +197,7 @@ struct Input<E: Send + Sync + 'static, K: Producers> {
     /// The next offset of each partition that is not committed.
     offsets: Nexts,
     batch: usize,
+    on_gap: OnGap,
     /// For how many partitions it was opened; none after a failure.
     replay: Option<(usize, Replay<E, K>)>,
 }
@@ -249,11 +275,13 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
     /// If it fails or panics nothing is published or committed, and the next call reads the same events again.
     ///
     /// # Errors
-    /// `f` failed, the input cannot be read, or the transaction was not committed.
+    /// `f` failed, the input cannot be read, or the transaction was not committed. Where events of the input were lost to
+    /// damage, [`ReplayError::Gap`] names them, once for the transform's name: by then the journal says that it was told and
+    /// goes on behind them. With another [policy](TransformBuilder::on_gap) that is no error.
     pub fn step<X: Display>(
         &mut self,
         limit: Duration,
-        f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
+        mut f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
     ) -> Result<Option<usize>, TransformError> {
         let Self { input, holder, transaction } = self;
         transaction.clear();
@@ -262,7 +290,16 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
             input.replay = None;
             return Err(holder.fenced().into());
         }
-        let Some((read, last)) = input.read(limit, transaction, f)? else { return Ok(None) };
+        let read = loop {
+            match input.read(limit, transaction, &mut f) {
+                Err(TransformError::Input(ReplayError::Gap(gap))) => {
+                    holder.pass_gap(&mut input.offsets, &gap, input.topic.host.clock.wall())?;
+                    input.on_gap.answer(gap).map_err(ReplayError::Gap)?;
+                }
+                read => break read?,
+            }
+        };
+        let Some((read, last)) = read else { return Ok(None) };
         if let Some(last) = last {
             let replay = input.replay.take();
             holder.commit(transaction, &Nexts::from([last]))?;

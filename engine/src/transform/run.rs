@@ -4,9 +4,11 @@
 //! sync is shared by many batches, and the reader does not wait for it.
 
 use super::{Holder, Input, Nexts, Transform, TransformError};
+use crate::clock::Clock;
 use crate::message::Message;
 use crate::producer::Producers;
 use crate::record::Record;
+use crate::replay::ReplayError;
 use crate::subscriber::At;
 use crate::threads::{StartError, caught};
 use crate::topic::Topic;
@@ -190,6 +192,15 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<'_, E, K> {
                 }
                 Ok(Some((_, None))) if self.job.batches > 0 => self.settle(true)?,
                 Ok(Some((_, None))) => {}
+                Err(TransformError::Input(ReplayError::Gap(gap))) => {
+                    // What was read before it is committed first. If that is read again, so is the gap.
+                    let careful = self.careful;
+                    self.flush()?;
+                    if self.careful <= careful {
+                        self.holder.pass_gap(&mut self.input.offsets, &gap, self.input.topic.host.clock.wall())?;
+                        self.input.on_gap.answer(gap).map_err(ReplayError::Gap)?;
+                    }
+                }
                 Err(TransformError::Handler { .. }) if !alone => {
                     // Perhaps there was too much in one transaction, or it had not what the other one has.
                     self.reads_ahead &= self.job.batches > 0;

@@ -4,11 +4,13 @@ use super::journal::{Directory, Done, Failure, plain, print_json, time};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use slipring::journal::{
-    Extent, FrameBuilder, GroupKind, GroupOffset, Journal, Options, PartitionId, RecordedTopic, Start, State, Visible,
-    catalogue, group_offsets, open, transform_offsets,
+    Extent, FrameBuilder, GroupKind, GroupOffset, Journal, Options, PartitionId, RecordedTopic, State,
+    acknowledge_gaps, catalogue, group_offsets, open, told_gaps, transform_offsets,
 };
+use slipring::{ReaderKind, ToldGap};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Looks at the consumer groups of a journal: where they stand, and what they have still to read.
 ///
 /// `ls` and `describe` read beside a program that has the journal open: what that has not written yet they do not see.
-/// `reset` and `forget` need the journal for themselves.
+/// `reset`, `acknowledge` and `forget` need the journal for themselves.
 ///
 /// Transforms are here as well: who reads a topic under a name with `Engine::transform` or `Topic::transform`. One that is
 /// sent back reads those events again and passes on again what comes of them: its outputs are there twice then.
@@ -34,6 +36,7 @@ Examples:
   slipring group reset data/journal billing --to earliest
   slipring group reset data/journal billing --to 2026-11-21T08:00:00Z --topic orders --dry-run
   slipring group reset data/journal billing --to 4711 --topic orders --partition 3
+  slipring group acknowledge data/journal billing
   slipring group forget data/journal billing
 
 Exit codes:
@@ -52,6 +55,9 @@ enum Command {
     /// Have a group or a transform go on elsewhere
     #[command(after_help = EXAMPLES)]
     Reset(Reset),
+    /// Take from the list what a group or a transform was told to be lost
+    #[command(after_help = EXAMPLES)]
+    Acknowledge(Acknowledge),
     /// Forget a group or a transform: it begins anew when it is joined or opened the next time
     #[command(after_help = EXAMPLES)]
     Forget(Forget),
@@ -95,6 +101,13 @@ impl Kind {
         match self {
             Self::Group => "group",
             Self::Transform => "transform",
+        }
+    }
+
+    fn reader(self) -> ReaderKind {
+        match self {
+            Self::Group => ReaderKind::Group,
+            Self::Transform => ReaderKind::Transform,
         }
     }
 }
@@ -163,6 +176,14 @@ struct Forget {
     topic: Option<String>,
 }
 
+#[derive(Args)]
+struct Acknowledge {
+    #[command(flatten)]
+    directory: Directory,
+    #[command(flatten)]
+    whom: Whom,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum To {
     Earliest,
@@ -192,6 +213,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Command::Ls(arguments) => ls(arguments),
         Command::Describe(arguments) => describe(arguments),
         Command::Reset(arguments) => reset(arguments),
+        Command::Acknowledge(arguments) => acknowledge(arguments),
         Command::Forget(arguments) => forget(arguments),
     })
 }
@@ -270,6 +292,7 @@ fn ls(arguments: &Ls) -> Done {
             json!({
                 "group": name, "kind": Kind::of(*kind).name(), "topics": topics(places), "partitions": places.len(),
                 "epoch": epoch(places), "lag": sum(places, |place| place.lag), "lost": sum(places, Place::lost),
+                "unacknowledged_gaps": told(&looked, Kind::of(*kind), name).len(),
             })
         });
         let listed: Vec<_> = listed.collect();
@@ -282,9 +305,13 @@ fn ls(arguments: &Ls) -> Done {
     for ((name, kind), places) in &groups {
         let (count, lag, read) = (places.len(), sum(places, |place| place.lag), plain(&topics(places).join(", ")));
         let lost = if sum(places, Place::lost) > 0 { "  (some is not kept any more: describe it)" } else { "" };
+        let gaps = match told(&looked, Kind::of(*kind), name).len() {
+            0 => String::new(),
+            gaps => format!("  ({gaps} gaps were told and not acknowledged: describe it)"),
+        };
         let epoch = epoch(places).map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
         let (name, kind) = (plain(name), Kind::of(*kind).name());
-        writeln!(out, "{name:<24} {kind:<9} {count:>10} {lag:>14} {epoch:>8}  {read}{lost}")?;
+        writeln!(out, "{name:<24} {kind:<9} {count:>10} {lag:>14} {epoch:>8}  {read}{lost}{gaps}")?;
     }
     looked.end()
 }
@@ -294,12 +321,20 @@ fn describe(arguments: &Describe) -> Done {
     let all = seen(&looked);
     let (name, kind) = (&arguments.whom.name, arguments.whom.kind(&all)?);
     let places: Vec<_> = all.into_iter().filter(|place| place.stands.group == *name && place.kind() == kind).collect();
+    let gaps = told(&looked, kind, name);
     let mut out = std::io::stdout().lock();
     if arguments.json {
         let listed: Vec<_> = places.iter().map(Place::json).collect();
         let damage = looked.damage.as_ref().map(ToString::to_string);
-        let document =
-            json!({ "version": 1, "group": name, "kind": kind.name(), "partitions": listed, "damage": damage });
+        let gaps = gaps.iter().map(|told| {
+            let ToldGap { gap, time, .. } = told;
+            let (first, end) = (gap.offsets.start, gap.offsets.end);
+            json!({ "topic": gap.topic, "partition": gap.partition, "first": first, "end": end, "told_ns": time.as_nanos() })
+        });
+        let gaps: Vec<_> = gaps.collect();
+        let document = json!({
+            "version": 1, "group": name, "kind": kind.name(), "partitions": listed, "gaps": gaps, "damage": damage,
+        });
         print_json(&mut out, &document)?;
         return looked.end();
     }
@@ -314,6 +349,17 @@ fn describe(arguments: &Describe) -> Done {
             0 => writeln!(out)?,
             lost => writeln!(out, "  {lost} not kept any more: `slipring group reset` says where to go on")?,
         }
+    }
+    for ToldGap { gap, time: told, .. } in &gaps {
+        let (topic, partition, Range { start, end }) = (plain(&gap.topic), gap.partition, &gap.offsets);
+        let told = time(told.as_nanos());
+        writeln!(
+            out,
+            "{topic}/{partition}: {start} up to, not including, {end} were lost to damage, as it was told at {told}"
+        )?;
+    }
+    if !gaps.is_empty() {
+        writeln!(out, "`slipring group acknowledge` takes these from the list")?;
     }
     looked.end()
 }
@@ -386,10 +432,7 @@ fn moves(arguments: &Reset, state: &State, journal: &Journal) -> Result<Vec<Move
                 return Err(Failure::new(1, cause));
             }
             To::Offset(asked) => asked,
-            To::Time(at) => match journal.reader(of, Start::Time(at), Visible::Written) {
-                Ok(mut reader) => reader.next()?.map_or(end, |record| record.offset),
-                Err(cause) => return Err(cause.into()),
-            },
+            To::Time(at) => journal.first_since(of, at)?.unwrap_or(end),
         };
         let from = stands.map(|stands| stands.offset);
         let to = match kind {
@@ -440,13 +483,33 @@ fn reset(arguments: &Reset) -> Done {
 fn forget(arguments: &Forget) -> Done {
     let looked = arguments.directory.look(false, &mut |_| {})?;
     let gone = change(&arguments.directory, &looked, |state, journal, frame| {
-        let (_, chosen) = chosen(state, journal, &arguments.whom, arguments.topic.as_deref(), None)?;
+        let (kind, chosen) = chosen(state, journal, &arguments.whom, arguments.topic.as_deref(), None)?;
         let gone: Vec<_> = chosen.into_iter().filter_map(|(_, _, stands)| stands).collect();
         gone.iter().for_each(|it| it.delete(frame));
+        if arguments.topic.is_none() {
+            acknowledge_gaps(state, kind.reader(), &arguments.whom.name, frame);
+        }
         Ok(gone.len())
     })?;
     writeln!(std::io::stdout().lock(), "forgotten: {} in {gone} partitions", plain(&arguments.whom.name))?;
     Ok(())
+}
+
+fn acknowledge(arguments: &Acknowledge) -> Done {
+    let looked = arguments.directory.look(false, &mut |_| {})?;
+    let whom = &arguments.whom;
+    let count = change(&arguments.directory, &looked, |state, journal, frame| {
+        let kind = whom.kind(&places(state, journal))?;
+        Ok(acknowledge_gaps(state, kind.reader(), &whom.name, frame))
+    })?;
+    writeln!(std::io::stdout().lock(), "acknowledged: {count} gaps of {}", plain(&whom.name))?;
+    Ok(())
+}
+
+/// The gaps of which somebody was told and that nobody has acknowledged.
+fn told(looked: &super::journal::Looked, kind: Kind, name: &str) -> Vec<ToldGap> {
+    let told = told_gaps(looked.survey.state()).into_iter();
+    told.filter(|told| told.kind == kind.reader() && told.reader == name).collect()
 }
 
 fn now() -> u64 {

@@ -4,10 +4,11 @@ use super::check::bar;
 use super::{Directory, Done, Failure, Looked, Topic, plain, print_json, size, time, topic_name, topics};
 use serde_json::{Map, Value, json};
 use slipring::journal::format::{Entry, FrameKind, entries};
-use slipring::journal::{Frames, PartitionId, PlaceReport, ReplayError};
+use slipring::journal::{Frames, Gap, PartitionId, PlaceReport, ReplayError, gaps};
 use slipring::text;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufWriter, IsTerminal, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -157,6 +158,11 @@ impl Wanted<'_> {
             && self.filter.since.is_none_or(|since| place.latest >= since)
     }
 
+    fn gap(&self, gap: &Gap) -> bool {
+        let Range { start, end } = gap.offsets;
+        self.partition(gap.partition) && self.filter.offsets.is_none_or(|(from, to)| end > from && start < to)
+    }
+
     fn record(&self, offset: u64, time: u64) -> bool {
         self.filter.offsets.is_none_or(|(from, to)| (from..to).contains(&offset))
             && self.filter.since.is_none_or(|since| time >= since)
@@ -296,22 +302,27 @@ struct Scan<'s> {
 }
 
 impl<'s> Scan<'s> {
+    /// What was lost of the wanted partitions is told on standard error.
     fn new(looked: &Looked, topics: &[Topic], wanted: &'s Wanted<'s>) -> Self {
+        for gap in gaps(looked.survey.state()).iter().filter(|gap| wanted.gap(gap)) {
+            let (name, Gap { partition, offsets: Range { start, end }, .. }) =
+                (topic_name(topics, gap.partition.topic), gap);
+            let partition = partition.partition;
+            eprintln!(
+                "slipring: {name}/{partition}: the records at {start} up to, not including, {end} were lost to damage"
+            );
+        }
         let frames = looked.survey.frames(std::sync::Arc::clone(&looked.storage));
         let messages = topics.iter().filter(|topic| topic.layout == MESSAGE).map(|topic| topic.number).collect();
         let starts = looked.survey.state().extents().map(|(partition, extent)| (partition, extent.start)).collect();
         Self { frames, wanted, messages, starts }
     }
 
-    /// The rows of the next frame; none at the end. A gap is told on standard error.
+    /// The rows of the next frame; none at the end.
     fn next(&mut self, each: &mut dyn FnMut(Row) -> Result<bool, Failure>) -> Result<Option<bool>, Failure> {
         let frame = match self.frames.next() {
             Ok(Some(frame)) => frame,
             Ok(None) => return Ok(None),
-            Err(gap @ ReplayError::Gap { .. }) => {
-                eprintln!("slipring: {}", text::line(gap));
-                return Ok(Some(true));
-            }
             Err(cause) => return Err(cause.into()),
         };
         if frame.header.kind != FrameKind::Data {
