@@ -3,7 +3,8 @@
 use crate::clock::{Clock, SystemClock};
 use crate::cores::{CorePlan, Cores, CoresReport};
 use crate::description::Description;
-use crate::error::{Closed, TopicError};
+use crate::durable::{Recorded, what};
+use crate::error::{Closed, Contradiction, TopicError};
 use crate::gap::{ReaderKind, ToldGap, acknowledge_gaps, told_gaps};
 use crate::group::{AnyGroup, Group, GroupDescription, GroupName, add_recorded};
 use crate::journal::storage::{Disk, Storage};
@@ -148,10 +149,18 @@ struct Topics {
 }
 
 impl Host {
+    /// What the journal knows of a topic of this name.
+    pub(crate) fn recorded(&self, name: &str) -> Option<Recorded> {
+        let journaling = self.journaling.as_ref()?;
+        journaling.catalogue().get(what::CATALOGUE, name.as_bytes()).and_then(Recorded::decode)
+    }
+
     /// The topic for dead letters of up to `size` bytes; created if it is not there.
     pub(crate) fn dead_letters(&self, name: &str, size: usize, durable: bool) -> Result<Topic<Message>, TopicError> {
         let engine = Engine { shared: self.engine.upgrade().ok_or(TopicError::ShutDown)? };
-        let topic = engine.topic::<Message>(name).max_message(size);
+        // They may be left of a topic that was deleted, and had larger messages.
+        let recorded = self.recorded(name).filter(|_| durable).map_or(0, |there| there.max_message as usize);
+        let topic = engine.topic::<Message>(name).max_message(size.max(recorded));
         let topic = if durable { topic.durable() } else { topic.retain(512) };
         match topic.create() {
             Err(TopicError::Exists { .. }) => engine.get(name),
@@ -209,6 +218,8 @@ pub struct EngineBuilder {
     #[cfg(feature = "observe")]
     observe: Option<std::path::PathBuf>,
     storage: Option<Arc<dyn Storage>>,
+    /// A journal was named twice.
+    two_journals: bool,
     options: Options,
     pace: Pace,
     recovering: Option<Box<dyn FnMut(Progress) + Send>>,
@@ -266,7 +277,7 @@ impl EngineBuilder {
 
     /// A journal in any storage: a [`SimulatedDisk`](crate::journal::simulated::SimulatedDisk) for tests.
     pub fn journal_in(mut self, storage: impl Storage) -> Self {
-        self.storage = Some(Arc::new(storage));
+        self.two_journals = self.storage.replace(Arc::new(storage)).is_some();
         self
     }
 
@@ -295,6 +306,9 @@ impl EngineBuilder {
     /// The journal was not opened: somebody has it, it is damaged, or the disk refuses. Or the plan of cores cannot be
     /// kept, or the socket to observe it at could not be made.
     pub fn build(self) -> Result<Engine, TopicError> {
+        if self.two_journals {
+            return Err(Contradiction::new("the engine", "one journal", "another journal").into());
+        }
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let cores = Cores::new(self.cores).map_err(TopicError::Cores)?;
         let mut recovered = None;

@@ -4,6 +4,25 @@ use crate::text;
 use slipring_ring::pin::PinError;
 use slipring_ring::{BuildError, ClaimError, SeekError, StageError};
 
+/// Two settings of one builder cannot both be. Whichever was said last does not win: it is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{of:?}: {one} and {other} contradict one another: say one of them")]
+#[non_exhaustive]
+pub struct Contradiction {
+    /// What was to be made: the name of the topic, group or queue.
+    pub of: String,
+    /// One setting.
+    pub one: &'static str,
+    /// The other one.
+    pub other: &'static str,
+}
+
+impl Contradiction {
+    pub(crate) fn new(of: &str, one: &'static str, other: &'static str) -> Self {
+        Self { of: of.to_owned(), one, other }
+    }
+}
+
 /// A topic was not created or not found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -150,6 +169,9 @@ pub enum TopicError {
     /// The engine was shut down.
     #[error("the engine was shut down: build another one")]
     ShutDown,
+    /// Two settings cannot both be.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
     /// The plan of cores cannot be kept.
     #[error("the plan of cores cannot be kept: {0}")]
     Cores(crate::CoresError),

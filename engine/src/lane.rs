@@ -202,12 +202,12 @@ impl<E, K: Producers> Lane<E, K> {
             _ => None,
         };
         while refused == ClaimError::Full && topic.evicts() {
+            let waits = matches!(
+                (full, topic.settings.overflow),
+                (Full::Until(_), _) | (Full::Policy, Overflow::Block | Overflow::BlockFor(_))
+            );
             let slowest = self.ring.slowest().and_then(|it| topic.slow(it)).filter(|(_, slow)| slow.evicts(begun));
             let Some((slowest, Slow::EvictAfter(patience))) = slowest else {
-                let waits = matches!(
-                    (full, topic.settings.overflow),
-                    (Full::Until(_), _) | (Full::Policy, Overflow::Block | Overflow::BlockFor(_))
-                );
                 let soon = Instant::now() + BEHIND_THE_JOURNAL;
                 if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
                     break;
@@ -231,7 +231,8 @@ impl<E, K: Producers> Lane<E, K> {
                     break;
                 }
                 (Some(_), Full::Arm(_)) => {}
-                (Some(_), _) if out_of_time || matches!(full, Full::Refuse | Full::Later) => break,
+                // A publish that never waits does not wait for this either.
+                (Some(_), _) if out_of_time || !waits => break,
                 (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, beside, fill) {
                     Ok(first) => return Ok(Some(first)),
                     // Another one may be in the way by now, and has its own time.

@@ -97,8 +97,8 @@ pub use dedup::Deduplication;
 pub use description::Description;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{
-    CancelError, Closed, MAX_MESSAGE, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError, PublishError, ReadError,
-    Rejected, SubscribeError, TopicError,
+    CancelError, Closed, Contradiction, MAX_MESSAGE, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError,
+    PublishError, ReadError, Rejected, SubscribeError, TopicError,
 };
 pub use event::Event;
 pub use gap::{Gap, OnGap, ReaderKind, ToldGap};

@@ -1,6 +1,7 @@
 //! What a publish returns.
 
 use crate::acks::Acks;
+use crate::journaler::Journaling;
 use crate::text;
 use crate::topic::TopicId;
 use std::fmt;
@@ -27,13 +28,16 @@ pub enum Level {
 }
 
 const NO_JOURNAL: &str = "the topic has no journal: it lives in memory";
+const NO_SYNC: &str = "the engine's journal does not sync before it is closed: it would be waited for until then";
 
 impl Level {
-    /// Why a topic without a journal cannot reach this level; none if it can.
-    pub(crate) fn unsupported(self) -> Option<&'static str> {
+    /// Why a topic with this journal, or without one, does not reach this level while it is open; none if it does.
+    pub(crate) fn unsupported(self, journal: Option<&Journaling>) -> Option<&'static str> {
         match self {
             Self::None | Self::Published => None,
-            Self::Written | Self::Durable => Some(NO_JOURNAL),
+            Self::Written | Self::Durable if journal.is_none() => Some(NO_JOURNAL),
+            Self::Durable if journal.is_some_and(|journal| !journal.syncs) => Some(NO_SYNC),
+            Self::Written | Self::Durable => None,
             Self::Replicated => Some("no bridge to another machine is configured"),
         }
     }
@@ -177,7 +181,7 @@ impl Receipt {
         }
         match Acks::of(self.topic) {
             Some(acks) if level <= Level::Durable => Ok(Some(acks)),
-            _ => refused(level.unsupported().unwrap_or(NO_JOURNAL)),
+            _ => refused(level.unsupported(None).unwrap_or(NO_JOURNAL)),
         }
     }
 }

@@ -293,6 +293,23 @@ fn a_pace_that_no_clock_reaches_waits_for_the_end() {
     assert_eq!(receipt.wait(Level::Durable), Ok(Level::Durable), "closing syncs");
 }
 
+/// It made a topic in memory, silently, in place of the durable one.
+#[test]
+fn a_recorded_topic_that_is_opened_as_one_in_memory_is_refused_with_both() {
+    let disk = SimulatedDisk::new();
+    let first = engine(&disk);
+    drop(first.topic::<u64>("ticks").partitions(3).durable().create().unwrap());
+    first.shutdown(LONG);
+    let second = engine(&disk);
+    let refused = second.topic::<u64>("ticks").partitions(3).create().unwrap_err();
+    let told = refused.to_string();
+    assert!(matches!(refused, TopicError::Recorded { .. }), "{told}");
+    assert!(told.contains("durable topic of 3 partitions") && told.contains("in memory"), "{told}");
+    second.topic::<u64>("ticks").partitions(3).durable().create().unwrap();
+    second.delete("ticks").unwrap();
+    second.topic::<u64>("ticks").create().unwrap();
+}
+
 #[test]
 fn a_deleted_topic_is_gone_and_its_number_is_not_used_again() {
     let disk = SimulatedDisk::new();

@@ -670,3 +670,21 @@ fn what_a_crash_leaves_out_is_not_unread() {
     after.end();
     drop(before);
 }
+
+/// The letters of the deleted topic's queue had room for larger messages, and refused the next queue of that name.
+#[test]
+fn what_dead_letters_a_deleted_topic_leaves_refuses_no_queue_of_a_new_one() {
+    let disk = SimulatedDisk::new();
+    for (round, max_message) in [4096, 64, 1024, 64].into_iter().enumerate() {
+        let options = Options { segment_size: SEGMENT, ..Options::default() };
+        let engine = Engine::builder().journal_in(disk.clone()).journal_options(options).build().unwrap();
+        let jobs = engine.topic::<Message>("jobs").max_message(max_message).durable().create().unwrap();
+        let mut worker = jobs.queue("resize").max_attempts(1).join().unwrap();
+        jobs.producer().create().unwrap().send(Record::new("cat.png")).unwrap();
+        worker.receive(LONG).unwrap().unwrap().nack(Duration::ZERO, "no such file").unwrap();
+        drop(worker);
+        assert_eq!(jobs.queue("resize").max_attempts(1).open().unwrap().dead_letters(9).len(), 1, "round {round}");
+        engine.delete_forced("jobs").unwrap();
+        engine.shutdown(LONG);
+    }
+}

@@ -10,8 +10,9 @@ use super::managed::{self, GroupRun, MemberEnd, Policy};
 use super::member::Member;
 use crate::bury::{Bury, Graveyard};
 use crate::engine::Host;
-use crate::error::{ProducerError, check_name};
+use crate::error::{Contradiction, check_name};
 use crate::gap::OnGap;
+use crate::graves::DeadLetterError;
 use crate::producer::Producers;
 use crate::subscriber::{At, StartAt};
 use crate::topic::Topic;
@@ -93,9 +94,10 @@ where
     listener: Option<Listener>,
     core: Option<usize>,
     on_error: OnError,
-    delivery: Delivery,
+    delivery: Option<Delivery>,
+    commit: Option<Commit>,
     dead_letters: Option<Graveyard<E>>,
-    refused: Option<ProducerError>,
+    refused: Option<DeadLetterError>,
 }
 
 /// As Kafka has it between two polls.
@@ -118,8 +120,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         let (core, wait) = host.cores.planned(&name);
         let (wait, commit, on_gap) = (wait.unwrap_or_default(), Commit::default(), OnGap::default());
         let settings = Settings { joining, limit: LIMIT, wait, commit, on_gap };
-        let (listener, on_error, delivery) = (None, OnError::default(), Delivery::default());
-        Self { host, name, settings, listener, core, on_error, delivery, dead_letters: None, refused: None }
+        let (listener, on_error, delivery, commit) = (None, OnError::default(), None, None);
+        Self { host, name, settings, listener, core, on_error, delivery, commit, dead_letters: None, refused: None }
     }
 
     /// Where the group begins in partitions in which it has committed nothing yet: at the earliest event that is kept,
@@ -186,20 +188,18 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// When the member commits.
+    /// When the member commits. A managed member commits by its [`delivery`](Self::delivery): there
+    /// [`AtMostOnce`](Commit::AtMostOnce) says the same as that delivery, and [`Auto`](Commit::Auto) is refused.
     pub fn commit(mut self, commit: Commit) -> Self {
-        self.settings.commit = commit;
+        self.commit = Some(commit);
         self
     }
 
     /// What a managed member promises when something fails: at most once, at least once unless told, or, for
-    /// [`run_into`](Self::run_into), exactly once. It commits accordingly, whatever [`commit`](Self::commit) says.
+    /// [`run_into`](Self::run_into), exactly once. It commits accordingly; a [`commit`](Self::commit) that says something
+    /// else is refused.
     pub fn delivery(mut self, delivery: Delivery) -> Self {
-        self.delivery = delivery;
-        self.settings.commit = match delivery {
-            Delivery::AtMostOnce => Commit::AtMostOnce,
-            Delivery::AtLeastOnce | Delivery::ExactlyOnce => Commit::Manual,
-        };
+        self.delivery = Some(delivery);
         self
     }
 
@@ -265,11 +265,50 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     where
         E: Bury,
     {
+        let name = || topic.name().to_owned();
+        let reads_it = self.settings.joining.topics.iter().any(|read| read.id == topic.id());
         match topic.producer().create() {
+            _ if reads_it => self.refused = Some(DeadLetterError::Circle { topic: name() }),
             Ok(producer) => self.dead_letters = Some(Graveyard::new(topic, producer)),
-            Err(refused) => self.refused = Some(refused),
+            Err(cause) => self.refused = Some(DeadLetterError::Producer { topic: name(), cause }),
         }
         self
+    }
+
+    /// Settles when the member commits, and what a managed one promises. What was said of both must agree, in whatever
+    /// order it was said.
+    fn settle(&mut self, managed: bool) -> Result<Delivery, GroupError> {
+        let refused = |one, other| Err(Contradiction::new(&self.name, one, other).into());
+        let delivery = match (self.delivery, self.commit) {
+            (None, Some(Commit::AtMostOnce)) => Delivery::AtMostOnce,
+            (None, Some(Commit::Auto)) if managed => {
+                return refused("`commit(Auto)`", "a managed member, which commits what its handler has done with");
+            }
+            (None, _) => Delivery::default(),
+            (Some(delivery), Some(commit)) if commit != delivery.commit() => {
+                return refused(
+                    match commit {
+                        Commit::Manual => "`commit(Manual)`",
+                        Commit::Auto => "`commit(Auto)`",
+                        Commit::AtMostOnce => "`commit(AtMostOnce)`",
+                    },
+                    match delivery {
+                        Delivery::AtMostOnce => "`delivery(AtMostOnce)`",
+                        Delivery::AtLeastOnce => "`delivery(AtLeastOnce)`",
+                        Delivery::ExactlyOnce => "`delivery(ExactlyOnce)`",
+                    },
+                );
+            }
+            (Some(delivery), _) => delivery,
+        };
+        if self.settings.joining.hold == Some(true) && self.settings.joining.spill == Some(true) {
+            return refused("`hold(true)`, which keeps producers waiting,", "`spill(true)`, which never does,");
+        }
+        self.settings.commit = match self.commit {
+            Some(commit) => commit,
+            None => delivery.commit(),
+        };
+        Ok(delivery)
     }
 
     fn group(&self) -> Result<Arc<Group<E, K>>, GroupError> {
@@ -278,8 +317,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             check_name(name).map_err(GroupError::name)?;
         }
         if let Some(refused) = &self.refused {
-            let (group, topic) = (self.name.clone(), "dead letters".to_owned());
-            return Err(GroupError::Refused { group, topic, cause: refused.to_string() });
+            return Err(GroupError::DeadLetters { group: self.name.clone(), cause: refused.to_string() });
         }
         Ok(self.host.group(&self.name))
     }
@@ -288,9 +326,12 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     ///
     /// # Errors
     /// A name is no name or taken, no topic was named, the group's next event is not kept any more (the error has the
-    /// range), the assignor is another one than the group's, or a topic is closed: unless it is durable and the group has
-    /// been there, which then reads the rest.
-    pub fn join(self) -> Result<Member<E, K>, GroupError> {
+    /// range), the assignor is another one than the group's, settings contradict one another, or a topic is closed: unless
+    /// it is durable and the group has been there, which then reads the rest.
+    pub fn join(mut self) -> Result<Member<E, K>, GroupError> {
+        if self.settle(false)? == Delivery::ExactlyOnce {
+            return Err(GroupError::NotExactlyOnce { group: self.name });
+        }
         let group = self.group()?;
         Member::join(group, self.settings, self.listener)
     }
@@ -313,10 +354,10 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// # Errors
     /// As [`join`](Self::join); and a refused pin, or a thread that the system does not give.
     pub fn run<X: Display + 'static>(
-        self,
+        mut self,
         handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
-        if self.delivery == Delivery::ExactlyOnce {
+        if self.settle(true)? == Delivery::ExactlyOnce {
             return Err(GroupError::NotExactlyOnce { group: self.name });
         }
         let mut handler = handler;
@@ -350,9 +391,10 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// As [`run`](Self::run); the engine has no journal, or, for exactly once, a topic is not durable, also that of dead
     /// letters.
     pub fn run_into<X: Display + 'static>(
-        self,
+        mut self,
         mut handler: impl FnMut(&E, At, &mut Transaction) -> Result<(), X> + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
+        let delivery = self.settle(true)?;
         let refused = |topic: &str, cause: &str| GroupError::Refused {
             group: self.name.clone(),
             topic: topic.to_owned(),
@@ -361,15 +403,15 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         let journaling = self.host.journaling.as_ref();
         let journaling = journaling.ok_or_else(|| refused("all", "transactions need an engine with a journal"))?;
         let not_durable = self.settings.joining.topics.iter().find(|topic| topic.durable.is_none());
-        if let (Delivery::ExactlyOnce, Some(topic)) = (self.delivery, not_durable) {
+        if let (Delivery::ExactlyOnce, Some(topic)) = (delivery, not_durable) {
             return Err(refused(&topic.name, "exactly once needs a durable topic: create it with `durable()`"));
         }
         let graves = self.dead_letters.as_ref().filter(|graves| !graves.is_durable());
-        if let (Delivery::ExactlyOnce, Some(graves)) = (self.delivery, graves) {
+        if let (Delivery::ExactlyOnce, Some(graves)) = (delivery, graves) {
             let cause = "exactly once needs a durable topic of dead letters: create it with `durable()`";
             return Err(refused(graves.topic(), cause));
         }
-        let (delivery, mut out) = (self.delivery, Transaction::new(Arc::clone(journaling)));
+        let mut out = Transaction::new(Arc::clone(journaling));
         // It looks in between whether it is to stop.
         out.patience(Duration::from_millis(50));
         self.launch(move |member, policy, run| deliver::pass_on(member, policy, &mut out, delivery, &mut handler, run))

@@ -2,6 +2,7 @@
 //! [`Delivery`] says.
 
 use super::batch::{GroupBatch, Held};
+use super::builder::Commit;
 use super::error::GroupError;
 use super::link::Link;
 use super::managed::{Failed, GroupRun, MemberEnd, Policy, bury_and_commit, next_source};
@@ -37,6 +38,16 @@ pub enum Delivery {
     AtLeastOnce,
     /// Committed in one frame of the journal with what came of it: for handlers that publish into their transaction.
     ExactlyOnce,
+}
+
+impl Delivery {
+    /// When a managed member commits that promises this.
+    pub(super) fn commit(self) -> Commit {
+        match self {
+            Self::AtMostOnce => Commit::AtMostOnce,
+            Self::AtLeastOnce | Self::ExactlyOnce => Commit::Manual,
+        }
+    }
 }
 
 /// What came of handing a batch over.

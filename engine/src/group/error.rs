@@ -1,7 +1,7 @@
 //! What a group refuses, each with what was asked and what to do.
 
 use super::assignment::Assignor;
-use crate::error::{Closed, PositionError, TopicError};
+use crate::error::{Closed, Contradiction, PositionError, TopicError};
 use crate::gap::Gap;
 use crate::replay::ReplayError;
 use crate::text;
@@ -190,6 +190,17 @@ pub enum GroupError {
     /// What came of a batch was not published.
     #[error("group {group:?}: {}", text::line(.cause))]
     Transaction {
+        /// The group.
+        group: String,
+        /// Why.
+        cause: String,
+    },
+    /// Two settings cannot both be.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    /// What the handler fails on would have no place.
+    #[error("group {group:?}: {}", text::line(.cause))]
+    DeadLetters {
         /// The group.
         group: String,
         /// Why.

@@ -74,8 +74,7 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         if let Some(reason) = topic.closed() {
             return Err(ProducerError::Closed { topic: name(), reason });
         }
-        let is_durable = topic.durable.is_some() && level <= Level::Durable;
-        if let Some(reason) = level.unsupported().filter(|_| !is_durable) {
+        if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| &*durable.journaling)) {
             return Err(ProducerError::Unsupported { topic: name(), level, reason });
         }
         let first = Lane::lend(&topic.partitions()[0], &wait);

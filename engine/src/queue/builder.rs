@@ -10,7 +10,7 @@ use super::ledger::{self, Opened, Remembered};
 use super::stock::{Body, Stock};
 use super::{AnyQueue, Backoff, Job, Order, Queue, QueueError, Worker};
 use crate::durable::Durable;
-use crate::error::{SubscribeError, check_name};
+use crate::error::{Contradiction, SubscribeError, check_name};
 use crate::graves::{DeadLetterError, Graves};
 use crate::journal::{FrameBuilder, Visible};
 use crate::letter;
@@ -55,6 +55,8 @@ pub struct QueueBuilder<E = Message, K: Producers = Multi> {
     terms: Terms,
     dead: Option<String>,
     level: Level,
+    /// A number of attempts was said, and: any number.
+    attempts: (bool, bool),
 }
 
 impl<E: Job, K: Producers> Topic<E, K> {
@@ -70,7 +72,15 @@ impl<E: Job, K: Producers> Topic<E, K> {
             backoff: Backoff::NONE,
         };
         let (topic, name) = (Arc::clone(&self.inner), name.into());
-        QueueBuilder { topic, name, start: StartAt::Earliest, terms, dead: None, level: Level::Published }
+        QueueBuilder {
+            topic,
+            name,
+            start: StartAt::Earliest,
+            terms,
+            dead: None,
+            level: Level::Published,
+            attempts: (false, false),
+        }
     }
 }
 
@@ -91,12 +101,14 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// How often a message is given out before it is a dead letter: 5 times unless told; 0 is taken as 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.terms.max_attempts = Some(attempts.max(1));
+        self.attempts.0 = true;
         self
     }
 
     /// Gives a message out again for ever. One that nobody can handle then comes again for ever, too.
     pub fn unlimited_attempts(mut self) -> Self {
         self.terms.max_attempts = None;
+        self.attempts.1 = true;
         self
     }
 
@@ -163,6 +175,9 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// As [`join`](Self::join).
     pub fn open(self) -> Result<Queue<E, K>, QueueError> {
         check_name(&self.name).map_err(SubscribeError::Name)?;
+        if self.attempts == (true, true) {
+            return Err(Contradiction::new(&self.name, "`max_attempts`", "`unlimited_attempts`").into());
+        }
         let topic = Arc::clone(&self.topic);
         let mut queues = topic.queues();
         let Some(found) = queues.iter().find(|queue| queue.name() == self.name) else {
@@ -189,7 +204,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     fn make(self) -> Result<Arc<Desk<E, K>>, QueueError> {
         let (topic, dead_topic) = (Arc::clone(&self.topic), self.dead_topic());
         let durable = topic.durable.clone();
-        if let Some(reason) = self.level.unsupported().filter(|_| durable.is_none() || self.level > Level::Durable) {
+        if let Some(reason) = self.level.unsupported(durable.as_ref().map(|durable| &*durable.journaling)) {
             return Err(QueueError::Unsupported(crate::receipt::Unsupported { level: self.level, reason }));
         }
         let largest = E::largest(topic.settings.max_message);

@@ -58,7 +58,7 @@ pub use lease::Order;
 pub use watch::NextLease;
 pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
 
-use crate::error::SubscribeError;
+use crate::error::{Contradiction, SubscribeError};
 use crate::graves::DeadLetterError;
 use crate::letter::DeadLetter;
 use crate::message::Message;
@@ -295,6 +295,9 @@ pub enum QueueError {
         /// Those asked for.
         asked: String,
     },
+    /// Two settings cannot both be.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
     /// There is none of this name.
     #[error("topic {topic:?} has no queue {queue:?}")]
     Unknown {

@@ -4,7 +4,7 @@ use super::{Inner, Slots, Topic, TopicId};
 use crate::dedup::{self, Deduplication, IdOf, Ids};
 use crate::durable::Durable;
 use crate::engine::Shared;
-use crate::error::{MAX_MESSAGE, TopicError, check_name};
+use crate::error::{Contradiction, MAX_MESSAGE, TopicError, check_name};
 use crate::event::Event;
 use crate::identity::{self, Identities};
 use crate::journal::Retention;
@@ -279,6 +279,9 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         if (settings.time_to_live.is_some() || settings.retain_for.is_some()) && !settings.timestamps {
             return Err(TopicError::NoTimestamps { name });
         }
+        if persistence.is_none() && settings.keep != Retention::default() {
+            return Err(Contradiction::new(&name, "`keep`", "a topic in memory, which is not `durable()`,").into());
+        }
         let shape = Shape {
             event: std::any::type_name::<E>(),
             single_producer: K::SINGLE,
@@ -302,7 +305,14 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                     }
                     Some(Arc::new(durable))
                 }
-                None => None,
+                None => {
+                    // Another topic under the name of a recorded one would hide it, and be gone with the process.
+                    if let Some(there) = engine.host.recorded(&name) {
+                        let (there, asked) = (format!("a durable topic of {there}"), "a topic in memory".to_owned());
+                        return Err(TopicError::Recorded { name: name.clone(), there, asked });
+                    }
+                    None
+                }
             };
             let partitions = durable.as_ref().map_or(partitions, |durable| durable.partitions().max(partitions));
             let inner = Inner {
