@@ -6,7 +6,9 @@
 use slipring::journal::format::{Entry, FrameHeader, SegmentHeader, aligned, entries, unpack};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::storage::Storage;
-use slipring::journal::{Codec, Journal, Options, ReplayError, Start, State, Visible, inspect, open, repair};
+use slipring::journal::{
+    Codec, Journal, OpenError, Options, ReplayError, Start, State, Visible, inspect, open, repair,
+};
 use std::sync::Arc;
 
 /// Heads, entries and packed payloads that are anything: read, or refused. What is read can be written again.
@@ -38,7 +40,7 @@ pub fn decode(bytes: &[u8]) {
 }
 
 /// A journal whose bytes are known, of two partitions and four segments.
-const FILES: [(&str, &[u8]); 8] = [
+pub const FILES: [(&str, &[u8]); 8] = [
     ("00000000000000000001.segment", include_bytes!("../tests/data/journal-1/00000000000000000001.segment")),
     ("00000000000000000001.index", include_bytes!("../tests/data/journal-1/00000000000000000001.index")),
     ("00000000000000000002.segment", include_bytes!("../tests/data/journal-1/00000000000000000002.segment")),
@@ -49,8 +51,47 @@ const FILES: [(&str, &[u8]); 8] = [
     ("checkpoint", include_bytes!("../tests/data/journal-1/checkpoint")),
 ];
 
+/// Numbers at the ends of their ranges, and around the highest that a journal has.
+pub const HOSTILE: [u64; 12] = [
+    0,
+    1,
+    63,
+    511,
+    1 << 31,
+    u32::MAX as u64 - 1,
+    u32::MAX as u64,
+    1 << 62,
+    (1 << 62) + 1,
+    i64::MAX as u64,
+    u64::MAX - 1,
+    u64::MAX,
+];
+
+/// Where the numbers of a file begin that somebody could forge: all words of a derived one; of a segment those of its head, of
+/// each frame's head, and of the first entries in the frame.
+pub fn numbers(content: &[u8]) -> Vec<usize> {
+    let words = |from: usize, to: usize| (from..to.min(content.len())).step_by(4);
+    if !content.starts_with(b"SLIPRING") {
+        return words(0, content.len()).collect();
+    }
+    let mut found: Vec<usize> = words(8, 60).collect();
+    let mut at = 512;
+    while content.get(at..).is_some_and(|frame| frame.starts_with(b"FRAM")) {
+        found.extend(words(at + 4, at + 160));
+        let stored = u32::from_le_bytes([content[at + 8], content[at + 9], content[at + 10], content[at + 11]]);
+        at = aligned(at as u64 + 64 + u64::from(stored)) as usize;
+    }
+    found
+}
+
+/// The step of [`recover`] that puts a hostile number of so many bytes, a power of two, somewhere.
+pub fn forged(file: usize, at: usize, width: usize, number: usize) -> [u8; 5] {
+    let [low, high] = (at as u16).to_le_bytes();
+    [0xf0 | width.trailing_zeros() as u8, file as u8, low, high, number as u8]
+}
+
 /// Takes `bytes` as a list of what happens to the files of a good journal: overwritten, made longer, cut, removed, or made
-/// to match their checksums again, so that what is behind those is reached, too. Then it is looked at, opened, read,
+/// to match their checksums again, so that what is behind those is reached, too; or a number in them is [`HOSTILE`]. Then it is looked at, opened, read,
 /// opened again, and repaired where that was refused: nothing panics, records come in order, and what one opening gave the
 /// next one gives.
 pub fn recover(bytes: &[u8]) {
@@ -62,6 +103,18 @@ pub fn recover(bytes: &[u8]) {
     while let Some(([what, file, low, high, len], rest)) = left.split_first_chunk::<5>() {
         let (name, at) =
             (FILES[usize::from(*file) % FILES.len()].0, usize::from(u16::from_le_bytes([*low, *high])) % 8192);
+        if *what >= 0xf0 {
+            let number = HOSTILE[usize::from(*len) % HOSTILE.len()].to_le_bytes();
+            let number = &number[..1 << (what % 4)];
+            disk.edit(name, |content| {
+                if let Some(place) = content.get_mut(at..at + number.len()) {
+                    place.copy_from_slice(number);
+                }
+            });
+            seal_all(&disk);
+            left = rest;
+            continue;
+        }
         let (new, rest) = rest.split_at(usize::from(*len).min(rest.len()));
         left = rest;
         match what % 6 {
@@ -74,7 +127,9 @@ pub fn recover(bytes: &[u8]) {
             4 => disk.edit(name, |content| {
                 new.iter().zip(content.iter_mut().skip(at)).for_each(|(new, old)| *old ^= new);
             }),
-            _ => disk.edit(name, |content| seal_again(name, content)),
+            _ => disk.edit(name, |content| {
+                seal_again(name, content, None);
+            }),
         }
     }
     let options = Options { segment_size: 4096, helper: false, ..Options::default() };
@@ -85,7 +140,8 @@ pub fn recover(bytes: &[u8]) {
         Ok((writer, recovered)) => {
             let found = records(&writer.journal(), &recovered.state);
             drop(writer);
-            let (writer, again) = open(Arc::new(first.crash(1)), options).expect("what was opened once opens again");
+            let opened = open(Arc::new(first.crash(1)), options);
+            let Some((writer, again)) = unless_exhausted(opened, "what was opened once opens again") else { return };
             assert_eq!(records(&writer.journal(), &again.state), found);
             assert!(again.torn.is_none(), "the torn end was cut");
         }
@@ -93,10 +149,19 @@ pub fn recover(bytes: &[u8]) {
             let mended = repair::repair(Arc::new(first.clone()), 1, &mut |_| {});
             assert_eq!(mended.is_ok(), rehearsed, "{mended:?}");
             if mended.is_ok() {
-                let (writer, recovered) = open(Arc::new(first), options).expect("what was repaired opens");
+                let opened = open(Arc::new(first), options);
+                let Some((writer, recovered)) = unless_exhausted(opened, "what was repaired opens") else { return };
                 records(&writer.journal(), &recovered.state);
             }
         }
+    }
+}
+
+/// What was opened; none if the journal says that it was opened as often as can be counted.
+fn unless_exhausted<T>(opened: Result<T, OpenError>, about: &str) -> Option<T> {
+    match opened {
+        Err(OpenError::Exhausted) => None,
+        opened => Some(opened.unwrap_or_else(|refused| panic!("{about}: {refused}"))),
     }
 }
 
@@ -122,8 +187,30 @@ fn records(journal: &Journal, state: &State) -> Vec<Vec<(u64, Vec<u8>)>> {
     state.extents().map(|(partition, _)| read(partition)).collect()
 }
 
-/// Gives heads and payloads the checksums that they should have.
-fn seal_again(name: &str, content: &mut [u8]) {
+/// Gives all files the checksums that they should have, from one segment to the next.
+fn seal_all(disk: &SimulatedDisk) {
+    let mut last: Option<([u8; 4], [u8; 4])> = None;
+    for (name, _) in FILES {
+        disk.edit(name, |content| {
+            match &last {
+                // An index has the checksums of its segment's head and last frame.
+                Some((head, frame)) if name.ends_with("index") && content.len() >= 64 => {
+                    content[52..56].copy_from_slice(head);
+                    content[56..60].copy_from_slice(frame);
+                }
+                _ => {}
+            }
+            let previous = last.map(|(_, frame)| u32::from_le_bytes(frame));
+            let sealed = seal_again(name, content, previous);
+            if let (Some(frame), Some(head)) = (sealed, content.get(60..64).and_then(|head| head.try_into().ok())) {
+                last = Some((head, frame.to_le_bytes()));
+            }
+        });
+    }
+}
+
+/// Gives heads and payloads the checksums that they should have; that of a segment's last frame.
+fn seal_again(name: &str, content: &mut [u8], before: Option<u32>) -> Option<u32> {
     let seal = |bytes: &mut [u8], end: usize| {
         let checksum = crc32c::crc32c(&bytes[..end]);
         bytes[end..end + 4].copy_from_slice(&checksum.to_le_bytes());
@@ -133,15 +220,15 @@ fn seal_again(name: &str, content: &mut [u8]) {
             let end = content.len() - 4;
             seal(content, end);
         }
-        return;
+        return None;
     }
     if content.len() < 512 {
-        return;
+        return None;
     }
     seal(content, 60);
     let id: [u8; 16] = content[16..32].try_into().unwrap_or_default();
     let mut at = 512;
-    let mut previous = None;
+    let mut previous = before;
     while at + 64 <= content.len() {
         if &content[at..at + 4] != b"FRAM" {
             at += 64;
@@ -163,4 +250,5 @@ fn seal_again(name: &str, content: &mut [u8]) {
         previous = Some(checksum);
         at = if end <= content.len() { aligned(end as u64) as usize } else { at + 64 };
     }
+    previous
 }

@@ -41,6 +41,9 @@ pub enum Malformed {
     /// A frame of an elder opening behind one of a younger.
     #[error("the frame is older than the one before it")]
     Incarnation,
+    /// A segment's head of a younger opening than its first frame.
+    #[error("the head of the segment is younger than the frame in it")]
+    Opening,
     /// A payload that does not unpack.
     #[error("the payload does not unpack to the length that it states")]
     Packed,

@@ -239,7 +239,8 @@ impl<'s> Surveyor<'s> {
                 // Between segments: in the head of the next one, or before it.
                 (Some((Malformed::Missing, _, _)), Some(last)) => (last.number + 1, 0, Malformed::Missing),
                 (Some((what, false, index)), _) => {
-                    let beheaded = candidates[index].header.is_err() || matches!(what, Malformed::Position(_));
+                    let beheaded = candidates[index].header.is_err()
+                        || matches!(what, Malformed::Position(_) | Malformed::Opening);
                     (candidates[index].number, if beheaded { 0 } else { SEGMENT_HEAD }, what)
                 }
                 (Some((what, true, _)), Some(last)) => (last.number, at, what),
@@ -384,6 +385,9 @@ impl<'s> Surveyor<'s> {
             }
             if header.incarnation < incarnation {
                 return Ok(Malformed::Incarnation);
+            }
+            if header.incarnation < segment.header.incarnation {
+                return Ok(Malformed::Opening);
             }
             let plain = match unpack_frame(&header, frame.stored) {
                 Ok(plain) => plain,
@@ -548,7 +552,10 @@ fn tied(header: &SegmentHeader, file: &dyn File, stored: &dyn File) -> Option<(I
     let (at, checksum) = index.last;
     let read = file.read_at(&mut last, at).ok()?;
     let (frame, found) = FrameHeader::decode(&header.id, header.first + at, &last[..read]).ok()?;
-    let tied = found == checksum && at + frame.span() == index.end && of.min(header.size) >= index.end;
+    let tied = found == checksum
+        && at + frame.span() == index.end
+        && of.min(header.size) >= index.end
+        && frame.incarnation >= header.incarnation;
     tied.then_some((index, frame.kind))
 }
 
