@@ -1,6 +1,7 @@
 //! How far each partition of a durable topic is written and durable, and waiting for that.
 
 use crate::journal::Visible;
+use crate::journal::storage::Process;
 use crate::receipt::{Level, WaitError};
 use crate::topic::TopicId;
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub(crate) struct Bell {
     rung: Condvar,
     /// Why nothing more becomes durable.
     over: OnceLock<String>,
+    /// The one that has the journal's threads.
+    process: Process,
 }
 
 impl Bell {
@@ -73,6 +76,16 @@ impl Bell {
         self.ring();
     }
 
+    /// True in a fork of the process that has the journal's threads. For that one it is over, and whoever asks is told why.
+    pub(crate) fn is_forked(&self) -> bool {
+        let checked = self.process.check();
+        if let Err(forked) = &checked {
+            // Nobody sleeps here yet: the threads that do are the parent's.
+            let _ = self.over.set(forked.to_string());
+        }
+        checked.is_err()
+    }
+
     pub(crate) fn over(&self) -> Option<&str> {
         self.over.get().map(String::as_str)
     }
@@ -81,6 +94,9 @@ impl Bell {
     pub(crate) fn wait<T>(&self, deadline: Option<Instant>, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
+        }
+        if self.is_forked() {
+            return done();
         }
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::Relaxed);
@@ -108,6 +124,9 @@ impl Bell {
     pub(crate) fn watch<T>(&self, waker: &Waker, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
+        }
+        if self.is_forked() {
+            return done();
         }
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         if !wakers.iter().any(|known| known.will_wake(waker)) {

@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::error::PublishError;
+use crate::journaler::STAGE;
 use crate::ledger::Mark;
 use crate::overflow::{Counts, Overflow, Slow};
 use crate::partition::Partition;
@@ -201,6 +202,10 @@ impl<E, K: Producers> Lane<E, K> {
             (Full::Policy, Overflow::BlockFor(limit)) => begun.checked_add(limit),
             _ => None,
         };
+        if let Some(durable) = topic.durable.as_ref().filter(|durable| durable.journaling.bell.is_forked()) {
+            // No thread is left that could make room.
+            topic.fail_all(STAGE, durable.journaling.bell.over().unwrap_or_default());
+        }
         while refused == ClaimError::Full && topic.evicts() {
             let waits = matches!(
                 (full, topic.settings.overflow),

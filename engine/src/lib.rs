@@ -34,6 +34,13 @@
 //! other subscribers get its name and cause as an error. Nothing hangs, and the library prints nothing; a panic is
 //! still shown by the program's own panic hook.
 //!
+//! # Fork
+//! A child that a program forks has the memory, the files and the locks of its parent, and none of its threads. Its copy of an
+//! engine with a journal is only good to be dropped or left alone: each call that needs the journal is an error that names the
+//! parent, no file is changed and no lock is given up. Topics in memory work as far as the calling thread does everything
+//! itself; nobody makes room, and locks that another thread held at the fork stay locked. Fork first and open then, or start
+//! another program ([`std::process::Command`] does no harm). A child may open a journal of its own.
+//!
 //! # Shutdown
 //! [`Engine::shutdown`] drains up to a deadline and reports what each subscriber read and what was left.
 #![deny(missing_docs)]

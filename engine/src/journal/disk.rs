@@ -9,7 +9,7 @@
 //! lock no directories, and to say who has it. Locks belong to descriptors that a forked child shares: only the process that
 //! took them gives them up.
 
-use super::storage::{File, Lock, NotOurs, Storage};
+use super::storage::{File, Lock, NotOurs, Process, Storage};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Resource;
@@ -41,7 +41,7 @@ struct Refuse {
 #[derive(Debug)]
 struct Held {
     directory: OwnedFd,
-    process: u32,
+    process: Process,
 }
 
 const LOCK: &str = "lock";
@@ -70,13 +70,13 @@ impl Disk {
             return Ok(held);
         }
         let directory = rustix::fs::open(&self.path, DIRECTORY, Mode::empty())?;
-        Ok(self.held.get_or_init(|| Held { directory, process: std::process::id() }))
+        Ok(self.held.get_or_init(|| Held { directory, process: Process::default() }))
     }
 
     /// The directory, to change something in it.
     fn to_change(&self) -> io::Result<&OwnedFd> {
         let held = self.held()?;
-        same_process(held.process)?;
+        held.process.check()?;
         Ok(&held.directory)
     }
 
@@ -119,11 +119,6 @@ impl Disk {
         file.take(200).read_to_string(&mut text)?;
         Ok(text)
     }
-}
-
-fn same_process(opened: u32) -> io::Result<()> {
-    let now = std::process::id();
-    if now == opened { Ok(()) } else { Err(NotOurs::Forked { opened, now }.into()) }
 }
 
 /// What stands under a name, if it is a regular file.
@@ -175,12 +170,12 @@ fn make(path: &Path) -> io::Result<()> {
 struct Locked {
     directory: Option<OwnedFd>,
     file: fs::File,
-    process: u32,
+    process: Process,
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        if same_process(self.process).is_ok() {
+        if self.process.check().is_ok() {
             let _ = self.file.unlock();
             let _ = self.directory.as_ref().map(|directory| rustix::fs::flock(directory, FlockOperation::Unlock));
         }
@@ -219,7 +214,7 @@ impl Storage for Disk {
         file.set_len(0)?;
         (&file).write_all(format!("process {}\n{weakness}", std::process::id()).as_bytes())?;
         let directory = refused.is_none().then_some(directory);
-        Ok(Box::new(Locked { directory, file, process: std::process::id() }))
+        Ok(Box::new(Locked { directory, file, process: Process::default() }))
     }
 
     fn lock_holder(&self) -> String {
@@ -330,7 +325,7 @@ fn rename_without_replacing(_: &OwnedFd, _: &str, _: &str) -> rustix::io::Result
 struct Opened {
     file: fs::File,
     /// The one that opened it.
-    process: u32,
+    process: Process,
     /// Bytes that a file of this process may have. Beyond it the system would not only refuse: its signal, SIGXFSZ, ends
     /// the program.
     limit: u64,
@@ -339,12 +334,12 @@ struct Opened {
 impl Opened {
     fn new(file: fs::File) -> Self {
         let limit = rustix::process::getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
-        Self { file, process: std::process::id(), limit }
+        Self { file, process: Process::default(), limit }
     }
 
     /// Whether this process may have the file so long.
     fn may_have(&self, size: u64) -> io::Result<()> {
-        same_process(self.process)?;
+        self.process.check()?;
         if size > self.limit {
             let limit = self.limit;
             let cause = format!("{size} bytes are more than the {limit} that this process may write to a file");
@@ -422,12 +417,12 @@ impl File for Opened {
         if size > self.limit && size > self.size()? {
             self.may_have(size)?;
         }
-        same_process(self.process)?;
+        self.process.check()?;
         self.file.set_len(size)
     }
 
     fn sync(&self) -> io::Result<()> {
-        same_process(self.process)?;
+        self.process.check()?;
         self.file.sync_data()
     }
 }
@@ -450,6 +445,47 @@ mod tests {
         let _as_a_child_has_them = (locked.file.try_clone().unwrap(), locked.directory.as_ref().unwrap().try_clone());
         drop(lock);
         assert!(disk.lock().is_ok());
+    }
+
+    #[test]
+    fn a_fork_gives_up_no_lock_and_changes_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        disk.create("a").unwrap().write_at(b"kept", 0).unwrap();
+        let lock = disk.lock().unwrap();
+        let locked = lock.downcast_ref::<Locked>().unwrap();
+        // The same open descriptions, in a process that did not open them.
+        let child = Locked {
+            directory: locked.directory.as_ref().map(|directory| directory.try_clone().unwrap()),
+            file: locked.file.try_clone().unwrap(),
+            process: Process::of_a_parent(),
+        };
+        drop(child);
+        assert_eq!(disk.lock().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let held =
+            Held { directory: disk.held().unwrap().directory.try_clone().unwrap(), process: Process::of_a_parent() };
+        let child = Disk::new(folder.path());
+        child.held.set(held).unwrap();
+        let mut file = Opened::new(fs::File::options().read(true).write(true).open(folder.path().join("a")).unwrap());
+        file.process = Process::of_a_parent();
+        let attempts: [(&str, io::Result<()>); 10] = [
+            ("create", child.create("b").map(drop)),
+            ("open", child.open("a", true).map(drop)),
+            ("rename", child.rename("a", "b")),
+            ("rename_new", child.rename_new("a", "b")),
+            ("remove", child.remove("a")),
+            ("lock", child.lock().map(drop)),
+            ("write", file.write_at(b"lost", 0)),
+            ("write parts", file.write_parts_at(&[b"lost"], 0)),
+            ("truncate", file.truncate(0)),
+            ("allocate", file.allocate(9000)),
+        ];
+        for (what, attempt) in attempts {
+            let refused = attempt.unwrap_err();
+            assert!(matches!(NotOurs::of(&refused), Some(NotOurs::Forked { .. })), "{what}: {refused}");
+        }
+        assert!(child.open("a", false).is_ok(), "reading harms nobody");
+        assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"kept");
     }
 
     #[test]

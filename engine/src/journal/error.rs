@@ -251,3 +251,17 @@ pub enum ReplayError {
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_read_is_not_told_to_write() {
+        let denied = io::ErrorKind::PermissionDenied.into();
+        for (doing, says) in [("read", "readable"), ("list", "readable"), ("make", "writable"), ("lock", "writable")] {
+            let told = DiskError::new(doing, "checkpoint", &denied).to_string();
+            assert!(told.contains(&format!("must be {says}")), "{told}");
+        }
+    }
+}

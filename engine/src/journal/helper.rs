@@ -3,7 +3,7 @@
 use super::error::{DiskError, Malformed};
 use super::format::{JournalId, MAJOR, MAX_POSITION, SegmentHeader};
 use super::segment::{Segment, finish, index_name};
-use super::storage::{Lock, Storage};
+use super::storage::{Lock, Process, Storage};
 use super::{OpenError, Shared};
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,6 +23,8 @@ pub(crate) struct Helper {
     made: Mutex<Option<Result<Segment, DiskError>>>,
     /// Held as long as anybody may still touch the files.
     lock: Arc<Lock>,
+    /// The one that has the thread.
+    process: Process,
 }
 
 struct Thread {
@@ -35,7 +37,7 @@ impl Helper {
     pub fn new(shared: Arc<Shared>, lock: Lock) -> Result<Self, OpenError> {
         let lock = Arc::new(lock);
         let thread = if shared.options.helper { Some(Self::start(&shared, &lock)?) } else { None };
-        Ok(Self { shared, thread, made: Mutex::new(None), lock })
+        Ok(Self { shared, thread, made: Mutex::new(None), lock, process: Process::default() })
     }
 
     fn start(shared: &Arc<Shared>, lock: &Arc<Lock>) -> Result<Thread, OpenError> {
@@ -90,7 +92,10 @@ impl Helper {
     fn end(&mut self) {
         if let Some(Thread { tasks, handle, .. }) = self.thread.take() {
             drop(tasks);
-            let _ = handle.join();
+            // A fork has the handle, and would wait for a thread that is the parent's.
+            if self.process.check().is_ok() {
+                let _ = handle.join();
+            }
         }
     }
 }

@@ -217,8 +217,11 @@ pub(crate) fn open_own(storage: &dyn Storage, name: &str) -> io::Result<Arc<dyn 
     if shared.links()? <= 1 {
         return storage.open(name, true);
     }
-    // No byte behind that is a segment's.
-    let size = shared.size()?.min(MAX_SEGMENT);
+    let mut head = [0; 64];
+    let read = shared.read_at(&mut head, 0)?;
+    // No byte behind that is the segment's.
+    let most = SegmentHeader::decode(&head[..read]).map_or(MAX_SEGMENT, |header| header.size);
+    let size = shared.size()?.min(most);
     finish_as(storage, name, true, |own| {
         own.truncate(size)?;
         let mut window = Window::default();

@@ -170,6 +170,13 @@ impl Journaling {
     }
 
     fn send(&self, mail: Mail) {
+        if self.bell.is_forked() {
+            // Nobody would read it, and whoever waits for an answer gets none.
+            if let Mail::Source(source) = mail {
+                source.fail(self.bell.over().unwrap_or_default());
+            }
+            return;
+        }
         if let Some(letters) = &mut *self.mail.lock().unwrap_or_else(PoisonError::into_inner) {
             letters.push(mail);
         } else if let Mail::Source(source) = mail {

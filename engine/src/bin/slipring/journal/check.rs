@@ -116,9 +116,7 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
     let bar = bar(bytes);
     let disk = arguments.directory.disk();
     // Looked at first: no file of a directory is touched that has no journal.
-    if bytes == 0 || arguments.dry_run {
-        drop(arguments.directory.look(false, &mut |_| {})?);
-    }
+    drop(arguments.directory.look(false, &mut |_| {})?);
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let work = if arguments.dry_run { rehearse } else { repair };
     let repaired = work(Arc::new(disk.clone()), time, &mut |read| bar.set_position(read));

@@ -5,6 +5,7 @@ pub(crate) mod records;
 mod show;
 
 use clap::{Args, Subcommand};
+use slipring::journal::format::MAX_SEGMENT;
 use slipring::journal::repair::RepairError;
 use slipring::journal::storage::{Disk, Storage};
 use slipring::journal::{OpenError, ReplayError, State, Survey, survey_to_damage};
@@ -185,7 +186,9 @@ impl Directory {
     pub(crate) fn bytes(&self) -> u64 {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let segments = entries.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "segment"));
-        segments.filter_map(|entry| entry.metadata().ok()).map(|data| data.len()).sum()
+        // No more of a file is read than a segment may have.
+        let files = segments.filter_map(|entry| entry.metadata().ok()).filter(|data| data.is_file());
+        files.map(|data| data.len().min(MAX_SEGMENT)).sum()
     }
 
     /// Looks, as an opening would but for the lock; `whole`: at every byte.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use slipring::journal::format::{Entry, FrameKind, entries};
 use slipring::journal::{Frames, Gap, PartitionId, PlaceReport, ReplayError, gaps};
 use slipring::text;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -133,18 +133,34 @@ struct Wanted<'f> {
     topic: Option<u32>,
 }
 
-impl Wanted<'_> {
-    fn new<'f>(filter: &'f Filter, topics: &[Topic], looked: &Looked) -> Result<Wanted<'f>, Failure> {
-        let Some(name) = &filter.topic else { return Ok(Wanted { filter, topic: None }) };
+impl<'f> Wanted<'f> {
+    fn new(filter: &'f Filter, topics: &[Topic], looked: &Looked) -> Result<Wanted<'f>, Failure> {
+        let Some(name) = &filter.topic else {
+            return Wanted { filter, topic: None }.if_there("the journal", looked);
+        };
         let known = topics.iter().find(|topic| topic.name == *name).map(|topic| topic.number);
         let number = name.parse().ok().filter(|number| {
             topics.iter().any(|topic| topic.number == *number)
                 || looked.survey.state().extents().any(|(partition, _)| partition.topic == *number)
         });
         match known.or(number) {
-            Some(number) => Ok(Wanted { filter, topic: Some(number) }),
+            Some(number) => Wanted { filter, topic: Some(number) }.if_there(&format!("topic {name:?}"), looked),
             None => Err(Failure::new(1, format!("there is no topic {name:?}: `slipring journal stat` lists them"))),
         }
+    }
+
+    /// Itself, unless it asks for a partition that nobody has.
+    fn if_there(self, of: &str, looked: &Looked) -> Result<Self, Failure> {
+        let Some(asked) = self.filter.partition else { return Ok(self) };
+        let known = looked.survey.state().extents().map(|(partition, _)| partition);
+        let known = known.filter(|known| self.topic.is_none_or(|topic| topic == known.topic));
+        let known: BTreeSet<u32> = known.map(|known| known.partition).collect();
+        if known.contains(&asked) {
+            return Ok(self);
+        }
+        let known: Vec<String> = known.iter().map(u32::to_string).collect();
+        let which = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Err(Failure::new(1, format!("{of} has no partition {asked}: there are {which}")))
     }
 
     fn partition(&self, partition: PartitionId) -> bool {

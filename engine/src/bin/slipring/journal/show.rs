@@ -102,7 +102,7 @@ pub(crate) fn stat(arguments: &Arguments) -> Done {
             "incarnation": survey.incarnation(), "durable": survey.durable(), "end": survey.end(),
             "first_segment": segments.first().map(|first| first.header.number), "floor": survey.state().floor(),
             "torn_bytes": survey.torn().map(|torn| torn.bytes), "state": entries, "partitions": partitions,
-            "damage": looked.damage.as_ref().map(ToString::to_string),
+            "damage": looked.damage.as_ref().map(ToString::to_string), "lock": looked.storage.lock_weakness(),
         });
         print_json(&mut out, &document)?;
         return looked.end();
@@ -113,6 +113,9 @@ pub(crate) fn stat(arguments: &Arguments) -> Done {
     writeln!(out, "durable      up to position {} at least", survey.durable())?;
     if let Some(torn) = survey.torn() {
         writeln!(out, "behind that  {} bytes that are no whole frame: being written, or torn by a crash", torn.bytes)?;
+    }
+    if let Some(weakness) = looked.storage.lock_weakness() {
+        writeln!(out, "lock         {}", plain(&weakness))?;
     }
     for (kind, entries) in &state {
         let what = match *kind {

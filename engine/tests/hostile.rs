@@ -1,0 +1,220 @@
+//! Directories and limits that are not ours, through the engine and the command `slipring`.
+#![cfg(unix)]
+
+#[path = "common/hostile.rs"]
+mod builder;
+
+use builder::Hostile;
+use slipring::journal::storage::Disk;
+use slipring::journal::{OpenError, Options, inspect, open};
+use slipring::{Engine, Level, TopicError};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+const DIR: &str = "SLIPRING_HOSTILE_DIR";
+const TIB: u64 = 1 << 40;
+
+/// Runs `program` under limits of the shell's `ulimit`: code, standard output and error.
+fn limited(limits: &str, program: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")]).arg(program).args(arguments);
+    let ended = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (ended.status.code(), text(ended.stdout), text(ended.stderr))
+}
+
+fn tool(verb: &str, dir: &Path, more: &[&str]) -> (Option<i32>, String, String) {
+    let arguments = [&["journal", verb, dir.to_str().unwrap()], more].concat();
+    limited("ulimit -v 1048576", Path::new(env!("CARGO_BIN_EXE_slipring")), &arguments)
+}
+
+/// Runs a test that is no test by itself, in a process of its own, for the directory `dir`.
+fn alone(limits: &str, name: &str, dir: &Path) {
+    let arguments = ["--exact", name, "--ignored", "--nocapture", "--test-threads", "1"];
+    let set = format!("{DIR}='{}'; export {DIR}; {limits}", dir.display());
+    let (code, out, err) = limited(&set, &std::env::current_exe().unwrap(), &arguments);
+    assert!(code == Some(0) && out.contains("1 passed"), "{code:?}\n{out}\n{err}");
+}
+
+fn dir() -> PathBuf {
+    PathBuf::from(std::env::var_os(DIR).expect("started by another test"))
+}
+
+#[test]
+fn a_file_of_a_tebibyte_that_is_a_hole_costs_neither_memory_nor_time() {
+    let names = [
+        "00000000000000000001.index",
+        "00000000000000000001.segment",
+        "00000000000000000004.segment",
+        "00000000000000000005.segment",
+        "00000000000000000003.segment.new",
+        "checkpoint",
+        "lock",
+        "torn-00000000000000000064-1.bin",
+    ];
+    for name in names {
+        let place = Hostile::with_a_journal();
+        place.grow(name, TIB);
+        for verb in ["stat", "cat", "verify", "repair"] {
+            let (code, out, err) = tool(verb, &place.dir, &[]);
+            assert!(code.is_some_and(|code| code != 101), "{verb} with {name}: {code:?} {out}{err}");
+            if verb == "cat" {
+                assert_eq!(out.lines().count(), 80, "{verb} with {name}: {err}");
+            }
+        }
+        // Mended and written on as any other.
+        let opened = open(Arc::new(Disk::new(&place.dir)), Options { segment_size: 4096, ..Options::default() });
+        let (writer, recovered) = opened.unwrap_or_else(|refused| panic!("{name}: {refused}"));
+        assert_eq!(recovered.state.extents().map(|(_, extent)| extent.end).collect::<Vec<_>>(), [40, 40], "{name}");
+        writer.close(1).unwrap();
+        assert_eq!(tool("verify", &place.dir, &[]).0, Some(0), "{name}");
+    }
+    // Nothing but holes.
+    let place = Hostile::new();
+    for name in names {
+        place.grow(name, TIB);
+    }
+    let (code, out, err) = tool("verify", &place.dir, &[]);
+    assert!(code.is_some_and(|code| code != 0 && code != 101), "{code:?} {out}{err}");
+}
+
+#[test]
+fn a_copy_of_a_linked_hole_takes_no_room() {
+    use std::os::unix::fs::MetadataExt;
+    let place = Hostile::with_a_journal();
+    place.grow("00000000000000000004.segment", TIB);
+    let copy = place.snapshot("copy");
+    let (writer, _) =
+        open(Arc::new(Disk::new(&place.dir)), Options { segment_size: 4096, ..Options::default() }).unwrap();
+    writer.close(1).unwrap();
+    let of = |dir: &Path| dir.join("00000000000000000004.segment").metadata().unwrap();
+    assert_eq!(of(&copy).len(), TIB);
+    assert!(of(&place.dir).len() < 1 << 20 && of(&place.dir).blocks() < 1000);
+}
+
+#[test]
+fn repair_leaves_a_directory_alone_that_has_no_journal() {
+    for name in ["00000000000000000001.segment", "00000000000000000001.index", "checkpoint", "notes.segment"] {
+        let place = Hostile::new();
+        place.put(name, 0, b"not what the name says");
+        let before = place.contents();
+        for more in [&[][..], &["--dry-run"]] {
+            let (code, out, err) = tool("repair", &place.dir, more);
+            assert!(code != Some(0) && out.is_empty(), "{name}: {out}{err}");
+            assert!(err.contains("no journal"), "{name}: {err}");
+            assert_eq!(place.contents(), before, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_partition_that_is_not_there_is_an_error_that_says_which_are() {
+    let place = Hostile::with_a_journal();
+    for verb in ["cat", "tail", "export"] {
+        for more in [&["--partition", "9"][..], &["--topic", "1", "--partition", "9"]] {
+            let (code, out, err) = tool(verb, &place.dir, more);
+            assert_eq!((code, &*out), (Some(1), ""), "{verb} {more:?}: {err}");
+            assert!(err.contains("has no partition 9") && err.contains("0, 1"), "{verb} {more:?}: {err}");
+        }
+        assert_eq!(tool(verb, &place.dir, &["--partition", "1"]).0, Some(0));
+    }
+}
+
+#[test]
+fn stat_says_where_the_lock_is_weak() {
+    let place = Hostile::with_a_journal();
+    assert!(!tool("stat", &place.dir, &[]).1.contains("lock "));
+    // As a file system leaves it that locks no directories: EBADF.
+    place.put("lock", 0, b"process 12\ndirectory not locked: error 9\n");
+    let (code, out, err) = tool("stat", &place.dir, &[]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("refuses to lock the directory"), "{out}");
+    let (_, out, _) = tool("stat", &place.dir, &["--json"]);
+    let stat: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(stat["lock"].as_str().unwrap().contains("refuses to lock"), "{out}");
+}
+
+#[test]
+#[ignore = "started by the test below"]
+fn moving() {
+    std::env::set_current_dir(dir()).unwrap();
+    let options = Options { segment_size: 4096, ..Options::default() };
+    let builder = Engine::builder().journal("journal").journal_options(options.clone());
+    // From where it was named, and there it stays.
+    std::env::set_current_dir("/").unwrap();
+    let engine = builder.build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    std::env::set_current_dir(dir().join("elsewhere")).unwrap();
+    let mut last = None;
+    for value in 0..2000 {
+        last = Some(producer.publish(|tick| *tick = value).unwrap());
+    }
+    last.unwrap().wait(Level::Durable).unwrap();
+    drop(producer);
+    assert!(engine.shutdown(LONG).is_complete());
+}
+
+#[test]
+fn a_program_that_changes_its_directory_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("elsewhere")).unwrap();
+    alone("true", "moving", folder.path());
+    assert_eq!(std::fs::read_dir(folder.path().join("elsewhere")).unwrap().count(), 0);
+    let survey = inspect(&Disk::new(folder.path().join("journal")), true).unwrap();
+    assert!(survey.segments().len() > 2, "{survey:?}");
+    let engine = Engine::open(folder.path().join("journal")).unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let mut tape = ticks.replay("tape").open().unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 2000 {
+        tape.read(LONG, |tick, _| seen.push(*tick)).unwrap();
+    }
+    assert_eq!(seen, (0..2000).collect::<Vec<_>>());
+}
+
+#[test]
+#[ignore = "started by the test below"]
+fn small_files() {
+    // 1,024 blocks of 512 bytes. A signal would have ended the process.
+    let refused = Engine::open(dir().join("large")).map(drop).unwrap_err();
+    let TopicError::Open(OpenError::Disk(cause)) = &refused else { panic!("{refused}") };
+    assert_eq!(cause.kind, std::io::ErrorKind::FileTooLarge);
+    assert!(refused.to_string().contains("ulimit -f") && refused.to_string().contains(".segment"), "{refused}");
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
+    let engine = Engine::builder().journal(dir().join("small")).journal_options(options).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    let mut last = None;
+    for value in 0..100_000 {
+        last = Some(producer.publish(|tick| *tick = value).unwrap());
+    }
+    last.unwrap().wait(Level::Durable).unwrap();
+    drop(producer);
+    assert!(engine.shutdown(LONG).is_complete());
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    alone("ulimit -f 1024", "small_files", folder.path());
+}
+
+#[test]
+#[ignore = "started by the test below"]
+fn few_files() {
+    let refused = Engine::open(dir()).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("ulimit -n") && refused.contains("may have 7 files open"), "{refused}");
+}
+
+#[test]
+fn a_limit_of_open_files_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    // Three streams, the directory twice, the lock, and a segment that is made.
+    let journal = folder.path().join("journal");
+    Engine::open(&journal).unwrap().shutdown(LONG);
+    alone("ulimit -n 7", "few_files", &journal);
+}
