@@ -2,7 +2,9 @@
 
 use crate::journal::Visible;
 use crate::journal::storage::Process;
+use crate::lifecycle::lifecycle;
 use crate::receipt::{Level, WaitError};
+use crate::threads::caught;
 use crate::topic::TopicId;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -17,11 +19,13 @@ pub(crate) struct Positions {
     pub(crate) durable: AtomicU64,
     /// No offset at or above it may be claimed.
     pub(crate) reserved: AtomicU64,
+    /// From this offset on nothing will be written any more, and why.
+    lost: OnceLock<(u64, String)>,
 }
 
 impl Positions {
     pub(crate) fn at(next: u64) -> Self {
-        Self { written: next.into(), durable: next.into(), reserved: next.into() }
+        Self { written: next.into(), durable: next.into(), reserved: next.into(), lost: OnceLock::new() }
     }
 
     /// All below it can be seen.
@@ -30,6 +34,16 @@ impl Positions {
             Visible::Written => self.written.load(Ordering::Acquire),
             Visible::Durable => self.durable.load(Ordering::Acquire),
         }
+    }
+
+    /// The journal is done with the partition: from `offset` on nothing will be written.
+    pub(crate) fn end_at(&self, offset: u64, why: String) {
+        let _ = self.lost.set((offset, why));
+    }
+
+    /// Why an offset will never be written.
+    fn lost(&self, offset: u64) -> Option<&str> {
+        self.lost.get().filter(|(from, _)| *from <= offset).map(|(_, why)| &**why)
     }
 
     fn level(&self, offset: u64) -> Level {
@@ -61,12 +75,19 @@ impl Bell {
         // Positions move before it is looked for sleepers; who wants to sleep says so before looking at positions.
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) > 0 {
-            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-            self.rung.notify_all();
-            wakers.drain(..).for_each(|waker| {
-                self.sleepers.fetch_sub(1, Ordering::Relaxed);
-                waker.wake();
-            });
+            let woken = {
+                let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+                self.rung.notify_all();
+                self.sleepers.fetch_sub(wakers.len(), Ordering::Relaxed);
+                std::mem::take(&mut *wakers)
+            };
+            // Outside of the lock: a task may run at once, and wait here again. The journal's own threads ring: what one
+            // task's waker panics with must neither stop them nor keep the others asleep.
+            for waker in woken {
+                if let Err(_panic) = caught(|| waker.wake()) {
+                    lifecycle!(error, "a task's waker panicked", cause = _panic);
+                }
+            }
         }
     }
 
@@ -128,11 +149,19 @@ impl Bell {
         if self.is_forked() {
             return done();
         }
-        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        if !wakers.iter().any(|known| known.will_wake(waker)) {
-            wakers.push(waker.clone());
-            self.sleepers.fetch_add(1, Ordering::Relaxed);
-        }
+        // The waker's own code runs outside of the lock.
+        let fresh = waker.clone();
+        let unused = {
+            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            if wakers.iter().any(|known| known.will_wake(waker)) {
+                Some(fresh)
+            } else {
+                wakers.push(fresh);
+                self.sleepers.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        };
+        drop(unused);
         fence(Ordering::SeqCst);
         done()
     }
@@ -177,7 +206,7 @@ impl Acks {
         if has >= level {
             return Some(Ok(has));
         }
-        self.bell.over().map(|cause| {
+        positions.lost(offset).or(self.bell.over()).map(|cause| {
             // What became durable just before the end counts.
             let has = positions.level(offset);
             if has >= level { Ok(has) } else { Err(WaitError::Unknown { cause: cause.to_owned() }) }

@@ -1,5 +1,6 @@
 //! Time, which can be put into the user's hands.
 
+use crate::threads::blaming;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -224,6 +225,29 @@ impl Clock for ManualClock {
     fn watch(&self, tick: Weak<dyn Tick>) -> bool {
         self.hands.ticks.lock().unwrap_or_else(PoisonError::into_inner).push(tick);
         true
+    }
+}
+
+/// A clock of the user's: what it panics with is blamed on it.
+pub(crate) struct Blamed(pub(crate) Arc<dyn Clock>);
+
+const CLOCK: &str = "the clock";
+
+impl Clock for Blamed {
+    fn now(&self) -> Duration {
+        blaming(CLOCK, || self.0.now())
+    }
+
+    fn coarse(&self) -> Duration {
+        blaming(CLOCK, || self.0.coarse())
+    }
+
+    fn wall(&self) -> Timestamp {
+        blaming(CLOCK, || self.0.wall())
+    }
+
+    fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+        blaming(CLOCK, || self.0.watch(tick))
     }
 }
 

@@ -290,7 +290,9 @@ pub(crate) struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(cores) = self.cores.upgrade() {
-            cores.entries().1.retain(|entry| entry.number != self.number);
+            // Dropped outside of the lock: a waiting strategy may be the user's.
+            let gone: Vec<_> = cores.entries().1.extract_if(.., |entry| entry.number == self.number).collect();
+            drop(gone);
         }
     }
 }

@@ -214,9 +214,9 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     let refused = |cause: String| TopicError::Journal { name: topic.name.clone(), cause };
     let (now, wall) = (topic.host.clock.now(), topic.host.clock.wall());
     let age = |written: u64| Duration::from_nanos(wall.as_nanos().saturating_sub(written));
-    let mut make = topic.slots.lock().unwrap_or_else(PoisonError::into_inner)(1)
-        .ok_or_else(|| refused("there is no memory for an event".to_owned()))?;
+    let mut make = (topic.slots)(1).map_err(|cause| refused(cause.to_string()))?;
     let mut event = make();
+    drop(make);
     let mut found = Vec::new();
     for partition in topic.partitions().iter() {
         let back = read_back(durable, partition.index, ids, id_of, &mut event, &age);

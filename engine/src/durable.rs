@@ -205,6 +205,7 @@ impl<E> Durable<E> {
     /// Forgets the topic and all its records.
     pub(crate) fn forget(&self) -> Result<(), TopicError> {
         let recorded = self.recorded().clone();
+        self.journaling.keep(recorded.number, crate::journal::Retention::default());
         let mut frame = FrameBuilder::new();
         frame.delete(what::CATALOGUE, self.name.as_bytes());
         self.journaling.ledgers.forget_topic(&mut frame, recorded.number);
@@ -249,6 +250,7 @@ impl<E: Send + Sync + 'static> Durable<E> {
             drained: None,
             noted: next,
             blocked: false,
+            failed: None,
             ahead: VecDeque::new(),
         })
     }

@@ -1,6 +1,6 @@
 //! The engine: owner of topics and of their threads.
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Blamed, Clock, SystemClock};
 use crate::cores::{CorePlan, Cores, CoresReport};
 use crate::description::Description;
 use crate::durable::{Recorded, what};
@@ -24,7 +24,8 @@ use slipring_ring::Multi;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 /// Topics, their subscribers' threads, and the way to end them all. Cloning gives another handle of the same engine.
@@ -59,6 +60,8 @@ impl fmt::Debug for Engine {
 
 pub(crate) struct Shared {
     topics: Mutex<Topics>,
+    /// A topic was made or deleted, or is not made after all.
+    settled: Condvar,
     pub(crate) host: Arc<Host>,
     #[cfg(feature = "observe")]
     observer: std::sync::OnceLock<crate::observe::Observer>,
@@ -72,7 +75,8 @@ pub(crate) struct Host {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Timer,
     pub(crate) cores: Arc<Cores>,
-    /// In the order of their first member. Groups live as long as the engine: they know what is committed.
+    /// In the order of their first member. Groups live as long as the topics that they have read: they know what is
+    /// committed.
     groups: Mutex<Vec<(String, Arc<dyn AnyGroup>)>>,
     pub(crate) journaling: Option<Arc<Journaling>>,
     /// Whether somebody looks for what is too old.
@@ -90,6 +94,13 @@ impl Host {
     fn forget(&self, topic: TopicId) {
         let groups = self.groups().clone();
         groups.iter().for_each(|(_, group)| group.forget(topic));
+        drop(groups);
+        // Whoever is about to join a group has it already.
+        let is_needed = |group: &Arc<dyn AnyGroup>| Arc::strong_count(group) > 1 || !group.is_idle();
+        let mut groups = self.groups();
+        let gone: Vec<_> = groups.extract_if(.., |(_, group)| !is_needed(group)).collect();
+        drop(groups);
+        drop(gone);
     }
 
     /// The group of this name that reads events of this type; a new one if there is none. Topics of another type make
@@ -145,7 +156,29 @@ impl Drop for Host {
 struct Topics {
     /// In the order of creation.
     open: Vec<Arc<dyn AnyTopic>>,
+    /// Names that are taken while their topics are made or deleted.
+    busy: Vec<Busy>,
     shut_down: bool,
+}
+
+/// A topic that is being made, which runs the user's code, or deleted. No lock is held meanwhile.
+struct Busy {
+    name: String,
+    shape: String,
+    by: ThreadId,
+}
+
+/// Keeps a name from others until it is dropped.
+struct Reserved<'s> {
+    shared: &'s Shared,
+    name: &'s str,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.shared.topics().busy.retain(|busy| busy.name != self.name);
+        self.shared.settled.notify_all();
+    }
 }
 
 impl Host {
@@ -185,9 +218,37 @@ impl Shared {
         }
     }
 
-    fn remove(&self, gone: &Arc<dyn AnyTopic>) {
-        self.topics().open.retain(|topic| !Arc::ptr_eq(topic, gone));
+    /// Takes a topic out. Its name is free when what is returned is dropped: when the journal has forgotten it.
+    fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> Reserved<'s> {
+        let mut topics = self.topics();
+        topics.open.retain(|topic| !Arc::ptr_eq(topic, gone));
+        topics.busy.push(Busy::new(gone.name(), gone.shape()));
+        drop(topics);
         lifecycle!(info, "topic deleted", topic = gone.name());
+        Reserved { shared: self, name: gone.name() }
+    }
+
+    /// Takes a name for a new topic. Waits while another thread makes or deletes one of this name.
+    fn reserve<'s>(&'s self, name: &'s str, asked: &Shape) -> Result<Reserved<'s>, TopicError> {
+        let own = std::thread::current().id();
+        let exists = |there: String| TopicError::Exists { name: name.to_owned(), there, asked: asked.to_string() };
+        let mut topics = self.topics();
+        loop {
+            if topics.shut_down {
+                return Err(TopicError::ShutDown);
+            }
+            if let Some(there) = topics.open.iter().find(|topic| topic.name() == name) {
+                return Err(exists(there.shape().to_string()));
+            }
+            match topics.busy.iter().find(|busy| busy.name == name) {
+                None => break,
+                // Its own factory asks.
+                Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
+                Some(_) => topics = self.settled.wait(topics).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        topics.busy.push(Busy::new(name, asked));
+        Ok(Reserved { shared: self, name })
     }
 
     pub(crate) fn add(
@@ -196,17 +257,22 @@ impl Shared {
         asked: &Shape,
         make: impl FnOnce() -> Result<Arc<dyn AnyTopic>, TopicError>,
     ) -> Result<(), TopicError> {
+        let _reserved = self.reserve(name, asked)?;
+        let topic = make()?;
         let mut topics = self.topics();
         if topics.shut_down {
+            drop(topics);
+            topic.halt();
             return Err(TopicError::ShutDown);
         }
-        if let Some(there) = topics.open.iter().find(|topic| topic.name() == name) {
-            let (there, asked) = (there.shape().to_string(), asked.to_string());
-            return Err(TopicError::Exists { name: name.to_owned(), there, asked });
-        }
-        let topic = make()?;
         topics.open.push(topic);
         Ok(())
+    }
+}
+
+impl Busy {
+    fn new(name: &str, shape: &Shape) -> Self {
+        Self { name: name.to_owned(), shape: shape.to_string(), by: std::thread::current().id() }
     }
 }
 
@@ -236,7 +302,7 @@ impl EngineBuilder {
     /// puts time into a test's hands. How long a poll or a publish waits is measured by the system's clock all the
     /// same.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Arc::new(clock));
+        self.clock = Some(Arc::new(Blamed(Arc::new(clock))));
         self
     }
 
@@ -332,6 +398,7 @@ impl EngineBuilder {
             let host = Arc::new(Host { engine, timer, clock, cores, groups, journaling, retains, lease_numbers });
             Shared {
                 topics: Mutex::default(),
+                settled: Condvar::new(),
                 host,
                 recovered,
                 #[cfg(feature = "observe")]
@@ -590,7 +657,7 @@ impl Engine {
         let topic = self.shared.find(name)?;
         let in_use = |consumers| TopicError::InUse { name: name.to_owned(), consumers };
         topic.close_unread().map_err(in_use)?;
-        self.shared.remove(&topic);
+        let _reserved = self.shared.remove(&topic);
         self.shared.host.forget(topic.id());
         topic.forget()?;
         Ok(topic.shutdown(Duration::ZERO))
@@ -603,7 +670,7 @@ impl Engine {
     /// There is none of that name.
     pub fn delete_forced(&self, name: &str) -> Result<TopicReport, TopicError> {
         let topic = self.shared.find(name)?;
-        self.shared.remove(&topic);
+        let _reserved = self.shared.remove(&topic);
         topic.halt();
         topic.forget()?;
         let report = topic.shutdown(Duration::ZERO);
@@ -642,6 +709,8 @@ impl Engine {
             topics.shut_down = true;
             topics.open.clone()
         };
+        // Whoever waits for a name is told.
+        self.shared.settled.notify_all();
         let mut reports = Vec::new();
         while !left.is_empty() {
             let next = left.iter().position(|topic| topic.producers() == 0).unwrap_or(0);

@@ -33,6 +33,21 @@ pub enum TopicError {
         /// The name.
         name: String,
     },
+    /// The topic's own factory, or what makes a handler for a new partition, asked for more partitions while it was called for
+    /// that.
+    #[error("topic {name:?} is being given partitions by this very thread: add others when that has returned")]
+    Growing {
+        /// The topic.
+        name: String,
+    },
+    /// What must be done at a time could not be: the engine's timer has no thread.
+    #[error("topic {name:?}: {}", text::line(.cause))]
+    Timer {
+        /// The topic.
+        name: String,
+        /// What the system said.
+        cause: String,
+    },
     /// There is a topic of this name.
     #[error(
         "there is a topic {name:?} already, as {}; asked for was {}: take it with `get`, or another name", text::line(.there), text::line(.asked)
@@ -281,6 +296,14 @@ pub enum ProducerError {
         /// The name.
         name: String,
         /// Why.
+        cause: String,
+    },
+    /// What must be done at a time could not be: the engine's timer has no thread.
+    #[error("a producer of topic {topic:?}: {}", text::line(.cause))]
+    Timer {
+        /// The topic.
+        topic: String,
+        /// What the system said.
         cause: String,
     },
     /// The topic cannot acknowledge so much.

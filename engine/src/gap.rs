@@ -5,6 +5,7 @@ use crate::durable::what;
 use crate::journal::{FrameBuilder, PartitionId, State, catalogue};
 use crate::journaler::{Handed, Journaling, Outcome};
 use crate::overflow::Tally;
+use crate::threads::blaming;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ impl OnGap {
             Self::Fail => Err(gap),
             Self::PassOver => Ok(()),
             Self::Call(f) => {
-                f(&gap);
+                blaming("what is called with a gap", || f(&gap));
                 Ok(())
             }
         }

@@ -95,6 +95,7 @@ mod timer;
 mod topic;
 mod transaction;
 mod transform;
+mod turn;
 mod watch;
 
 pub use bury::Bury;

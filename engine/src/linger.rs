@@ -9,6 +9,7 @@ use crate::overflow::Counts;
 use crate::producer::{Producer, ProducerBuilder, Producers};
 use crate::receipt::Receipt;
 use crate::record::Record;
+use crate::threads::{blaming, caught};
 use slipring_ring::Multi;
 use std::borrow::Borrow;
 use std::fmt;
@@ -51,6 +52,7 @@ impl<K: Producers> LingerBuilder<K> {
     pub fn create(self) -> Result<LingeringProducer<K>, ProducerError> {
         let Self { producer, delay, records, told } = self;
         let producer = producer.create()?;
+        producer.topic().start_timer()?;
         let gathered =
             Gathered { producer, partitions: Vec::new(), count: 0, next: 0, told, is_due: false, failed: None };
         let host = Arc::clone(&gathered.producer.topic().host);
@@ -209,10 +211,16 @@ impl<K: Producers> Shared<K> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return self.ask_timer(AGAIN, own),
         };
-        match gathered.flush(Full::Later) {
-            Ok(()) => gathered.is_due = false,
-            Err(refused) if refused.is_full() => self.ask_timer(AGAIN, own),
-            Err(refused) => gathered.failed = Some(refused),
+        match caught(|| gathered.flush(Full::Later)) {
+            Ok(Ok(())) => gathered.is_due = false,
+            Ok(Err(refused)) if refused.is_full() => self.ask_timer(AGAIN, own),
+            Ok(Err(refused)) => gathered.failed = Some(refused),
+            Err(panic) => {
+                let topic = Arc::clone(gathered.producer.topic());
+                drop(gathered);
+                // As a handler that panics.
+                topic.fail("linger", &panic.to_string());
+            }
         }
     }
 }
@@ -248,18 +256,17 @@ impl<K: Producers> Gathered<K> {
                 };
                 let first = self.producer.place_gathered(partition as u32, full, len, size as u64, &mut fill)?;
                 let topic = self.producer.topic().id;
-                if let Some(told) = &mut self.told {
-                    for (index, entry) in stack.entries[..len].iter().enumerate() {
-                        let receipt = match first {
-                            Some(first) => Receipt::new(topic, partition as u32, first + index as u64),
-                            None => Receipt::dropped(topic, partition as u32),
-                        };
-                        told(entry.number, receipt);
-                    }
-                }
-                stack.entries.drain(..len);
                 stack.bytes.drain(..size);
                 self.count -= len;
+                // They are gathered no more, also if `told` panics.
+                for (index, entry) in stack.entries.drain(..len).enumerate() {
+                    let Some(told) = &mut self.told else { continue };
+                    let receipt = match first {
+                        Some(first) => Receipt::new(topic, partition as u32, first + index as u64),
+                        None => Receipt::dropped(topic, partition as u32),
+                    };
+                    blaming("`on_published`", || told(entry.number, receipt));
+                }
             }
         }
         Ok(())
@@ -268,7 +275,7 @@ impl<K: Producers> Gathered<K> {
 
 impl<K: Producers> Drop for Gathered<K> {
     fn drop(&mut self) {
-        let flushed = crate::threads::caught(|| self.flush(Full::Until(Instant::now() + LAST_FLUSH)));
+        let flushed = caught(|| self.flush(Full::Until(Instant::now() + LAST_FLUSH)));
         if !matches!(flushed, Ok(Ok(()))) && self.count > 0 {
             Counts::add(&self.producer.topic().counts.dropped, self.count);
         }

@@ -1,5 +1,6 @@
 //! Which partition an event goes to.
 
+use crate::threads::blaming;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -134,7 +135,7 @@ impl Picker {
                 Some(here)
             }
             (Partitioner::Explicit, _) => None,
-            (Partitioner::Custom(own), key) => Some(own.partition(key, partitions)),
+            (Partitioner::Custom(own), key) => Some(blaming("the partitioner", || own.partition(key, partitions))),
         }
     }
 }

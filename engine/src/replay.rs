@@ -20,8 +20,8 @@ use crate::topic::Inner;
 use slipring_ring::{Consumer, Multi, Sequence, Stage};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A replay cannot begin, or go on.
@@ -150,8 +150,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
             };
             parts.push(Part::open(&topic, &durable, partition, from, visible)?);
         }
-        let mut make = topic.slots.lock().unwrap_or_else(PoisonError::into_inner)(1)
-            .ok_or_else(|| refused("there is no memory for an event".to_owned()))?;
+        let mut make = (topic.slots)(1).map_err(|cause| refused(cause.to_string()))?;
         let event = make();
         drop(make);
         let slow = if spill { Slow::EVICT } else { Slow::Gate };

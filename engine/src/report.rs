@@ -1,5 +1,6 @@
 //! What became of everything at a shutdown.
 
+use crate::error::Closed;
 use crate::gap::ToldGap;
 use crate::partition::Partition;
 use crate::producer::Producers;
@@ -31,6 +32,8 @@ pub struct TopicReport {
     pub name: String,
     /// The next offset that would have been published, by partition.
     pub published: Vec<u64>,
+    /// Why it ended: closed in good order, halted, or failed by a consumer of that name.
+    pub closed: Option<Closed>,
     /// Each consumer in each partition.
     pub consumers: Vec<ConsumerReport>,
     /// What was left in each queue.
@@ -101,13 +104,26 @@ impl TopicReport {
             }));
             published.push(at.published.0);
         }
-        Self { name: name.to_owned(), published, consumers, queues }
+        let closed = partitions.iter().find_map(|partition| partition.ring.closed()).map(Closed::from);
+        Self { name: name.to_owned(), published, closed, consumers, queues }
     }
 
-    /// Whether every consumer read everything, and no queue has lost what was out.
+    /// Whether every consumer read everything, none has failed, and no queue has lost what was out.
     pub fn is_complete(&self) -> bool {
+        if matches!(self.closed, Some(Closed::Failed { .. })) {
+            return false;
+        }
         let read = self.consumers.iter().all(|consumer| consumer.left == 0 && !consumer.running);
         read && self.queues.iter().all(QueueReport::is_complete)
+    }
+
+    /// The failure that ended the topic, if that is none of a consumer in the report: one of the journal, or of a producer
+    /// that gathers.
+    fn failure_of_another(&self) -> Option<(&str, &str, &str)> {
+        let Some(Closed::Failed { consumer, cause }) = &self.closed else { return None };
+        let has_failed =
+            |known: &ConsumerReport| known.name == *consumer && matches!(known.ending, Some(Ending::Failed(_)));
+        (!self.consumers.iter().any(has_failed)).then_some((&self.name, consumer, cause))
     }
 
     /// The consumer called `name`, in each partition.
@@ -128,12 +144,14 @@ impl Report {
     /// Topic, consumer and cause of each consumer whose handler failed or panicked.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.topics.iter().flat_map(|topic| {
-            topic.consumers.iter().enumerate().filter_map(|(index, consumer)| match &consumer.ending {
-                // Once, however many partitions it had.
-                Some(_) if topic.consumers[..index].iter().any(|before| before.name == consumer.name) => None,
-                Some(Ending::Failed(cause)) => Some((&*topic.name, &*consumer.name, &**cause)),
-                _ => None,
-            })
+            let of_consumers =
+                topic.consumers.iter().enumerate().filter_map(|(index, consumer)| match &consumer.ending {
+                    // Once, however many partitions it had.
+                    Some(_) if topic.consumers[..index].iter().any(|before| before.name == consumer.name) => None,
+                    Some(Ending::Failed(cause)) => Some((&*topic.name, &*consumer.name, &**cause)),
+                    _ => None,
+                });
+            of_consumers.chain(topic.failure_of_another())
         })
     }
 }
@@ -176,6 +194,9 @@ impl fmt::Display for TopicReport {
                 Some(Ending::Failed(why)) => write!(f, ", failed: {}", text::line(why))?,
                 _ => {}
             }
+        }
+        if let Some((_, by, cause)) = self.failure_of_another() {
+            write!(f, "\n  failed by {}: {}", text::line(by), text::line(cause))?;
         }
         for queue in &self.queues {
             write!(f, "\n  {queue}")?;

@@ -9,11 +9,12 @@ use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscriber::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
 use crate::threads::{StartError, caught};
-use crate::topic::{Inner, Reader};
+use crate::topic::{Inner, Preparation, Reader};
+use crate::turn::Turn;
 use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence, Wait};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A subscriber that runs on threads of its own. Dropping this handle stops nothing.
@@ -71,7 +72,13 @@ impl<E, K: Producers> Subscription<E, K> {
     /// # Errors
     /// Other subscribers stand behind it, or it has ended already.
     pub fn cancel(self) -> Result<(), CancelError> {
+        // Before its threads can end by it. What is refused was not cancelled.
+        self.run.cancelled.store(true, Ordering::Release);
         let evicted = self.topic.evict(&self.name);
+        if evicted.is_err() {
+            self.run.cancelled.store(false, Ordering::Release);
+        }
+        self.topic.forget_cancelled();
         evicted.map(|_| ()).map_err(|refused| CancelError::new(&self.topic.name, &self.name, refused))
     }
 }
@@ -79,6 +86,8 @@ impl<E, K: Producers> Subscription<E, K> {
 /// What is known of a consumer with threads of its own, also when they have ended.
 pub(crate) struct Run {
     pub(crate) tally: Arc<Tally>,
+    /// It was told to end: what it has not read is nobody's loss.
+    cancelled: AtomicBool,
     state: Mutex<RunState>,
 }
 
@@ -99,11 +108,18 @@ pub(crate) trait Waits: Send + Sync {
 
 impl Run {
     pub(crate) fn new(tally: Arc<Tally>) -> Arc<Self> {
-        Arc::new(Self { tally, state: Mutex::default() })
+        Arc::new(Self { tally, cancelled: AtomicBool::new(false), state: Mutex::default() })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, RunState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it was cancelled and all its threads have ended without a failure, so that nothing is to be told of it.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        let state = self.state();
+        let failed = matches!(state.ending, Some(Ending::Failed(_)));
+        self.cancelled.load(Ordering::Acquire) && state.threads == 0 && !failed
     }
 
     /// One of its threads has ended.
@@ -208,7 +224,9 @@ fn attend<E, K: Producers, S, X: Display>(
     E: Send + Sync + 'static,
 {
     lifecycle!(info, "consumer started", topic = subscriber.topic.name, consumer = run.tally.name);
-    let ending = read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run);
+    let read = caught(|| read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run));
+    // What panics outside of the handler, such as a waiting strategy or the clock, fails the topic as the handler does.
+    let ending = read.unwrap_or_else(|panic| Ending::Failed(panic.to_string()));
     match &ending {
         Ending::Failed(_cause) => {
             lifecycle!(
@@ -239,8 +257,10 @@ fn attend<E, K: Producers, S, X: Display>(
     let _ = caught(move || drop(state));
     let at = |part: &Part<E, K>| (part.partition.index, part.consumer.consumed().0);
     let consumed = subscriber.parts.iter().map(at).collect();
+    let topic = Arc::clone(&subscriber.topic);
     drop(subscriber);
     run.end(ending, consumed);
+    topic.forget_cancelled();
 }
 
 fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
@@ -272,7 +292,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             let cause = match worked {
                 Ok(Ok(())) => break,
                 Ok(Err(cause)) => cause,
-                Err(panic) => format!("panicked: {panic}"),
+                Err(panic) => panic.to_string(),
             };
             let again = match retried {
                 Some((partition, offset, tries)) if (partition, offset) == (batch.partition, culprit.0) => tries,
@@ -320,7 +340,8 @@ fn bury<E: Send + Sync + 'static, K: Producers>(
         }
         None => Ok(()),
     });
-    let buried = buried.and_then(|buried| buried.map_err(|refused| refused.to_string()));
+    let buried =
+        buried.map_err(|panic| panic.to_string()).and_then(|buried| buried.map_err(|refused| refused.to_string()));
     if buried.is_err() {
         batch.batch.put_back(culprit);
     }
@@ -359,7 +380,7 @@ fn work<E, K: Producers, X: Display>(
 struct Crew<E, K: Producers, M> {
     builder: SubscriberBuilder<E, K>,
     run: Arc<Run>,
-    make: Mutex<M>,
+    make: Arc<Turn<M>>,
     shelf: Option<Shelf<E>>,
 }
 
@@ -373,9 +394,13 @@ where
 {
     /// The handler of a partition.
     fn make(&self, partition: u32) -> Result<H, SubscribeError> {
-        let made = caught(|| (self.make.lock().unwrap_or_else(PoisonError::into_inner))(partition));
         let (topic, consumer) = (self.builder.topic.name.clone(), self.run.tally.name.clone());
-        made.map_err(|cause| SubscribeError::Handler { topic, consumer, cause })
+        let Some(mut make) = self.make.take() else {
+            let cause = "it was asked for by itself".to_owned();
+            return Err(SubscribeError::Handler { topic, consumer, cause });
+        };
+        let made = caught(|| make(partition));
+        made.map_err(|panic| SubscribeError::Handler { topic, consumer, cause: panic.said() })
     }
 
     fn start(self: &Arc<Self>, part: Part<E, K>, mut handler: H) -> Result<(), SubscribeError> {
@@ -412,13 +437,24 @@ where
         joined.map_err(|cause| SubscribeError::new(&self.builder.topic.name, partition.index, cause))
     }
 
-    fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
+    fn prepare(&self, partition: u32) -> Result<Preparation, SubscribeError> {
+        Ok(Box::new(self.make(partition)?))
+    }
+
+    fn take(
+        self: Arc<Self>,
+        partition: &Arc<Partition<E, K>>,
+        consumer: Consumer<E, K>,
+        prepared: Preparation,
+    ) -> Box<dyn FnOnce()> {
         let part = Part { partition: Arc::clone(partition), consumer };
-        let started = self.make(partition.index).and_then(|handler| self.start(part, handler));
-        if let Err(refused) = started {
-            // Nobody would ever read the partition: not in silence.
-            self.builder.topic.fail_all(&self.run.tally.name, &refused.to_string());
-        }
+        Box::new(move || {
+            let Ok(handler) = prepared.downcast::<H>() else { return };
+            if let Err(refused) = self.start(part, *handler) {
+                // Nobody would ever read the partition: not in silence.
+                self.builder.topic.fail(&self.run.tally.name, &refused.to_string());
+            }
+        })
     }
 }
 
@@ -439,7 +475,7 @@ where
     let tally = builder.tally();
     topic.register(&tally);
     let run = Run::new(tally);
-    let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Mutex::new(make), shelf });
+    let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Turn::new(make), shelf });
     // What makes them is the user's, and may have to do with this topic: not while others are kept from it.
     let mut handlers = Vec::new();
     let mut readers = loop {

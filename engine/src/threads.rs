@@ -1,8 +1,7 @@
 //! Threads of a topic's managed consumers: started with a name and a core, waited for, never joined by themselves.
 
+pub(crate) use slipring_ring::panics::{Panic, blaming, caught};
 use slipring_ring::pin::{self, PinError};
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -45,7 +44,7 @@ impl Threads {
             show_as(&shown);
             let entered = Entered::new(alive);
             let pinned = core.map_or(Ok(()), pin::pin_current).map_err(StartError::Pin);
-            match pinned.and_then(|()| caught(make).map_err(StartError::Panicked)) {
+            match pinned.and_then(|()| caught(make).map_err(|panic| StartError::Panicked(panic.said()))) {
                 Ok(state) => {
                     let _ = told.send(Ok(()));
                     life(state);
@@ -113,21 +112,4 @@ impl Drop for Entered {
         self.0.threads().retain(|thread| *thread != own);
         self.0.ended.notify_all();
     }
-}
-
-/// Runs `f`; what it panicked with, as text.
-pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
-        let said = text_of(&*panic);
-        // What was thrown may panic once more when it is dropped. What that throws is left alone.
-        if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
-            std::mem::forget(again);
-        }
-        said
-    })
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
 }

@@ -1,9 +1,11 @@
-//! What is to be done at a time: one thread an engine, made at the first need.
+//! What is to be done at a time: one thread an engine, started when the first thing is made that needs it.
 
 use crate::clock::{Clock, Tick};
+use crate::lifecycle::lifecycle;
+use crate::threads::caught;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 /// Runs tasks when their time has come, one after the other. A task must be short and must not wait.
@@ -17,17 +19,33 @@ struct Core {
     clock: Arc<dyn Clock>,
     queue: Mutex<Queue>,
     changed: Condvar,
-    /// Held while tasks run, so that whoever moved the clock finds them done.
-    running: Mutex<()>,
+    turn: Mutex<Turn>,
+    /// Somebody's turn to run tasks is over.
+    done: Condvar,
+    /// Held while the thread is started, by one of several who need it.
+    starting: Mutex<()>,
+    #[cfg(test)]
+    no_threads: std::sync::atomic::AtomicBool,
+}
+
+/// Whose turn it is to run tasks, so that whoever moved the clock finds them done. No lock is held meanwhile: a task wakes
+/// others, and whoever is woken may move the clock.
+#[derive(Default)]
+struct Turn {
+    runs: Option<ThreadId>,
 }
 
 #[derive(Default)]
 struct Queue {
     tasks: BTreeMap<Due, Box<dyn FnOnce() + Send>>,
     next: u64,
+    /// The thread was started, or the clock tells when it was moved.
     attended: bool,
     over: bool,
 }
+
+/// How soon a clock is asked again that panicked.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A task that was given to the timer: when, and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,30 +53,67 @@ pub(crate) struct Due(Duration, u64);
 
 impl Timer {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        let core = Core { clock, queue: Mutex::default(), changed: Condvar::new(), running: Mutex::new(()) };
+        let core = Core {
+            clock,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            turn: Mutex::default(),
+            done: Condvar::new(),
+            starting: Mutex::new(()),
+            #[cfg(test)]
+            no_threads: std::sync::atomic::AtomicBool::new(false),
+        };
         Self { core: Arc::new(core) }
     }
 
+    /// Sees to it that somebody runs tasks. Whatever needs the timer calls this when it is made, and is not made if the
+    /// system has no thread to give: later there is nobody to be told.
+    pub(crate) fn start(&self) -> std::io::Result<()> {
+        if self.core.queue().attended {
+            return Ok(());
+        }
+        let tick: Arc<dyn Tick> = Arc::clone(&self.core) as Arc<dyn Tick>;
+        let is_watched = self.core.clock.watch(Arc::downgrade(&tick));
+        let _one_thread = self.core.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_watched && !self.core.queue().attended {
+            let core = Arc::clone(&self.core);
+            let refused =
+                |cause: std::io::Error| std::io::Error::new(cause.kind(), format!("the engine's timer: {cause}"));
+            self.spawn(move || core.run()).map_err(refused)?;
+        }
+        self.core.queue().attended = true;
+        Ok(())
+    }
+
+    fn spawn(&self, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        #[cfg(test)]
+        if self.core.no_threads.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(std::io::Error::from(std::io::ErrorKind::WouldBlock));
+        }
+        std::thread::Builder::new().name("slipring-timer".to_owned()).spawn(run).map(drop)
+    }
+
+    /// Has the system give no thread, as at a process's limit, or give them again.
+    #[cfg(test)]
+    pub(crate) fn refuse_threads(&self, yes: bool) {
+        self.core.no_threads.store(yes, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Runs `task` when the clock's [`now`](Clock::now) is `deadline` or later; never on the calling thread, and never
-    /// if the engine goes before.
+    /// if the engine goes before. The caller has [started](Self::start) the timer.
     pub(crate) fn at(&self, deadline: Duration, task: impl FnOnce() + Send + 'static) -> Due {
         let mut queue = self.core.queue();
         let due = Due(deadline, queue.next);
         queue.next += 1;
         queue.tasks.insert(due, Box::new(task));
-        let attended = std::mem::replace(&mut queue.attended, true);
         let is_first = queue.tasks.first_key_value().is_some_and(|(first, _)| *first == due);
         drop(queue);
-        if !attended {
-            self.attend();
-        }
         if is_first {
             self.core.changed.notify_one();
         }
         due
     }
 
-    #[allow(dead_code)]
     pub(crate) fn after(&self, delay: Duration, task: impl FnOnce() + Send + 'static) -> Due {
         self.at(self.core.clock.now().saturating_add(delay), task)
     }
@@ -68,19 +123,6 @@ impl Timer {
         // Dropped outside of the lock: what it owns may have a drop of its own.
         let task = self.core.queue().tasks.remove(&due);
         task.is_some()
-    }
-
-    fn attend(&self) {
-        let tick: Arc<dyn Tick> = Arc::clone(&self.core) as Arc<dyn Tick>;
-        if self.core.clock.watch(Arc::downgrade(&tick)) {
-            return;
-        }
-        let core = Arc::clone(&self.core);
-        let thread = std::thread::Builder::new().name("slipring-timer".to_owned()).spawn(move || core.run());
-        if thread.is_err() {
-            // Without a thread now; the next task asks again.
-            self.core.queue().attended = false;
-        }
     }
 }
 
@@ -101,16 +143,26 @@ impl Core {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread's life.
+    /// The thread's life. It ends with the timer alone: a clock that panics is asked again.
     fn run(&self) {
         loop {
-            self.tick();
+            let now = caught(|| {
+                self.tick();
+                self.clock.now()
+            });
             let queue = self.queue();
             if queue.over {
                 return;
             }
+            let first = queue.tasks.first_key_value().map(|(due, _)| due.0);
             // A real time is given out by the clock in its own units: it may come a little early, so look again.
-            let left = queue.tasks.first_key_value().map(|(due, _)| due.0.saturating_sub(self.clock.now()));
+            let left = match (now, first) {
+                (Ok(now), first) => first.map(|first| first.saturating_sub(now)),
+                (Err(_panic), _) => {
+                    lifecycle!(error, "the timer could not tell the time", cause = _panic);
+                    Some(AGAIN)
+                }
+            };
             match left {
                 Some(Duration::ZERO) => {}
                 Some(left) => drop(self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner)),
@@ -118,22 +170,59 @@ impl Core {
             }
         }
     }
-}
 
-impl Tick for Core {
-    fn tick(&self) {
-        let _one_at_a_time = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs what is due at `now`.
+    fn run_due(&self, now: Duration) {
         loop {
             let task = {
                 let mut queue = self.queue();
-                let now = self.clock.now();
                 match queue.tasks.first_entry() {
                     Some(first) if first.key().0 <= now => first.remove(),
                     _ => return,
                 }
             };
             // A task that panics has done what it could; the others must not suffer for it.
-            let _ = catch_unwind(AssertUnwindSafe(task));
+            if let Err(_panic) = caught(task) {
+                lifecycle!(error, "a timer's task panicked", cause = _panic);
+            }
+        }
+    }
+}
+
+impl Tick for Core {
+    fn tick(&self) {
+        struct Over<'c>(&'c Core);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.turn().runs = None;
+                self.0.done.notify_all();
+            }
+        }
+        let own = std::thread::current().id();
+        let mut turn = self.turn();
+        while let Some(runs) = turn.runs {
+            if runs == own {
+                // A task has moved the clock: what is due by that is done when the task returns.
+                return;
+            }
+            turn = self.done.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        }
+        turn.runs = Some(own);
+        drop(turn);
+        let _over = Over(self);
+        // A task may have moved the clock.
+        let mut now = self.clock.now();
+        loop {
+            self.run_due(now);
+            let later = self.clock.now();
+            if later == now || self.queue().tasks.first_key_value().is_none_or(|(due, _)| due.0 > later) {
+                return;
+            }
+            now = later;
         }
     }
 }
@@ -142,12 +231,14 @@ impl Tick for Core {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, SystemClock};
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use std::sync::mpsc;
 
     #[test]
     fn tasks_run_in_the_order_of_their_times_and_not_before() {
         let clock = ManualClock::new();
         let timer = Timer::new(Arc::new(clock.clone()));
+        timer.start().unwrap();
         let (done, seen) = mpsc::channel();
         for seconds in [3, 1, 2] {
             let done = done.clone();
@@ -167,6 +258,7 @@ mod tests {
     #[test]
     fn the_systems_time_runs_them_on_a_thread_and_the_thread_goes_with_the_timer() {
         let timer = Timer::new(Arc::new(SystemClock::default()));
+        timer.start().unwrap();
         let (done, seen) = mpsc::channel();
         timer.after(Duration::from_secs(100_000), || ());
         timer.after(Duration::from_millis(1), move || done.send(()).unwrap());
@@ -176,5 +268,76 @@ mod tests {
         while core.strong_count() > 0 {
             std::thread::yield_now();
         }
+    }
+
+    /// A clock that panics as long as it is told to.
+    struct Fragile(AtomicBool, SystemClock);
+
+    impl Clock for Fragile {
+        fn now(&self) -> Duration {
+            assert!(!self.0.load(Relaxed), "harm");
+            self.1.now()
+        }
+
+        fn wall(&self) -> crate::Timestamp {
+            self.1.wall()
+        }
+    }
+
+    /// The thread once ended there, and with it every lease, linger and deadline.
+    #[test]
+    fn a_clock_that_panics_for_a_while_loses_no_task() {
+        let clock = Arc::new(Fragile(AtomicBool::new(false), SystemClock::default()));
+        let timer = Timer::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        timer.start().unwrap();
+        let due = clock.now() + Duration::from_millis(1);
+        clock.0.store(true, Relaxed);
+        let (done, seen) = mpsc::channel();
+        timer.at(due, move || done.send(()).unwrap());
+        assert!(seen.recv_timeout(Duration::from_millis(10)).is_err());
+        clock.0.store(false, Relaxed);
+        seen.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+
+    #[test]
+    fn a_task_may_move_the_clock() {
+        let clock = ManualClock::new();
+        let timer = Timer::new(Arc::new(clock.clone()));
+        timer.start().unwrap();
+        let (done, seen) = mpsc::channel();
+        let (own, first) = (clock.clone(), done.clone());
+        timer.at(Duration::from_secs(1), move || {
+            own.advance(Duration::from_secs(1));
+            first.send(1).unwrap();
+        });
+        timer.at(Duration::from_secs(2), move || done.send(2).unwrap());
+        std::thread::spawn(move || clock.advance(Duration::from_secs(1)));
+        assert_eq!(
+            [seen.recv_timeout(Duration::from_secs(60)), seen.recv_timeout(Duration::from_secs(60))],
+            [Ok(1), Ok(2)]
+        );
+    }
+
+    /// At a process's limit the thread was once asked for in silence, by the first task, and never again: leases and
+    /// deadlines had no end.
+    #[test]
+    fn what_needs_the_timer_is_not_made_without_its_thread() {
+        let engine = crate::Engine::builder().build().unwrap();
+        let timer = &engine.shared.host.timer;
+        let jobs = engine.topic::<crate::Message>("jobs").create().unwrap();
+        timer.refuse_threads(true);
+        let said = |refused: &dyn std::error::Error| {
+            assert!(refused.to_string().contains("timer"), "{refused}");
+        };
+        said(&jobs.queue("work").open().unwrap_err());
+        said(&jobs.group("billing").join().unwrap_err());
+        said(&jobs.producer().linger(Duration::from_millis(1), 9).create().unwrap_err());
+        said(&jobs.producer().rate_limit(crate::RateLimit::new().events(1, 1)).create().unwrap_err());
+        let limited = engine.topic::<u64>("limited").rate_limit(crate::RateLimit::new().events(1, 1));
+        said(&limited.create().unwrap_err());
+        timer.refuse_threads(false);
+        jobs.queue("work").open().unwrap();
+        timer.refuse_threads(true);
+        jobs.group("billing").join().unwrap();
     }
 }

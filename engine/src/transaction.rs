@@ -19,7 +19,7 @@ use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
 use std::borrow::Borrow;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Events for any durable topics and partitions of one engine, to be published together: all of them, or none.
@@ -268,9 +268,8 @@ impl Transaction {
                 if !Arc::ptr_eq(&durable.journaling, &self.journaling) {
                     return Err(not_durable());
                 }
-                let make = topic.inner.slots.lock().unwrap_or_else(PoisonError::into_inner)(1);
-                let no_memory = || TransactionError::Refused { cause: "there is no memory for an event".to_owned() };
-                let scratch = make.ok_or_else(no_memory)?();
+                let make = (topic.inner.slots)(1);
+                let scratch = make.map_err(|cause| TransactionError::Refused { cause: cause.to_string() })?();
                 let producer = topic.producer().create()?;
                 let topic = Arc::clone(&topic.inner);
                 self.outputs.push(Box::new(Buffered { topic, producer, scratch, parts: Vec::new() }));

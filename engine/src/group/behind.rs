@@ -18,7 +18,7 @@ use crate::replay::ReplayError;
 use crate::topic::Inner;
 use slipring_ring::{BuildError, Closed, Consumer, Sequence, Start, Wait};
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 pub(super) struct Behind<E, K: Producers> {
     topic: Arc<Inner<E, K>>,
@@ -264,11 +264,10 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         let room = BYTES / (self.topic.slot_bytes() as usize).max(1);
         let count = limit.min(SLOTS).min(room).max(1);
         if self.kept.slots.len() < count {
-            let make = self.topic.slots.lock().unwrap_or_else(PoisonError::into_inner)(count);
-            let mut make = make.ok_or_else(|| GroupError::Refused {
+            let mut make = (self.topic.slots)(count).map_err(|cause| GroupError::Refused {
                 group: self.group.clone(),
                 topic: self.topic.name.clone(),
-                cause: "there is no memory for events that are read from the journal".to_owned(),
+                cause: cause.to_string(),
             })?;
             self.kept.slots = (0..count).map(|_| make()).collect();
         }

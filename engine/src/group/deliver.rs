@@ -108,7 +108,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
                 // More than its ring ever holds may go through in two.
                 Ok(Ok(())) => out.outgrown(before).map(|refused| refused.to_string()),
                 Ok(Err(cause)) => Some(cause),
-                Err(panic) => Some(format!("panicked: {panic}")),
+                Err(panic) => Some(panic.to_string()),
             };
             if let Some(cause) = failed {
                 let overfull = out.rewind(before);

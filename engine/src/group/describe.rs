@@ -153,7 +153,7 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> Grou
         partitions: has(member.id),
     });
     let partitions = state.places.iter().map(|(id, place)| {
-        let topic = state.topics[id.topic as usize].topic.upgrade();
+        let topic = state.topics.get(&id.topic).and_then(|source| source.topic.upgrade());
         let durable = topic.as_ref().and_then(|topic| topic.durable.as_ref());
         let mut at = stands(place, coordinator.owner(*id));
         if let Some(durable) = durable {
@@ -173,7 +173,8 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> Grou
         epoch: coordinator.epoch(),
         assignor: coordinator.assignor(),
         hold: state.hold,
-        skipped: state.topics.iter().map(|topic| topic.tally.skipped.load(Ordering::Relaxed)).sum(),
+        skipped: state.skipped_before
+            + state.topics.values().map(|topic| topic.tally.skipped.load(Ordering::Relaxed)).sum::<u64>(),
         members: members.collect(),
         partitions: partitions.collect(),
     }

@@ -169,6 +169,15 @@ pub enum GroupError {
         /// What the system or the panic said.
         cause: String,
     },
+    /// What is not the member's handler panicked on its thread: the listener, a waiting strategy, the clock, or what reads
+    /// an event back from the journal. The member has left.
+    #[error("a member of group {group:?} has ended: {}", text::line(.cause))]
+    Panicked {
+        /// The group.
+        group: String,
+        /// Who panicked, and what it said.
+        cause: String,
+    },
     /// What a handler does besides publishing into its transaction cannot be made to happen exactly once.
     #[error(
         "group {group:?}: exactly once covers what a handler publishes into its transaction: use `run_into`; or take at most or at least once"

@@ -39,7 +39,7 @@ pub enum Rebalance {
     Assigned(Vec<TopicPartition>),
     /// These are about to go to others: flush what belongs to them. All that is committed stays so.
     Revoked(Vec<TopicPartition>),
-    /// These have gone already: the member was fenced.
+    /// These have gone already: the member was fenced, or their topic was deleted by force or has failed.
     Lost(Vec<TopicPartition>),
 }
 

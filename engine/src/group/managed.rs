@@ -7,6 +7,7 @@ use super::listener::TopicPartition;
 use super::member::{Member, Next};
 use crate::bury::Graveyard;
 use crate::cores::Ticket;
+use crate::error::Closed;
 use crate::letter::Origin;
 use crate::lifecycle::lifecycle;
 use crate::producer::Producers;
@@ -132,7 +133,7 @@ impl<E> Policy<E> {
     /// Moves aside what is about to be passed over, if there is a place for it. Why it was refused there.
     fn bury(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
         let Some(dead_letters) = &mut self.dead_letters else { return Ok(()) };
-        caught(|| dead_letters.put_down(event, origin)).and_then(|buried| buried)
+        caught(|| dead_letters.put_down(event, origin)).map_err(|panic| panic.to_string()).and_then(|buried| buried)
     }
 
     /// Where dead letters go, only by way of `out` from now on. Not where that is refused.
@@ -144,7 +145,7 @@ impl<E> Policy<E> {
     pub(super) fn bury_into(&self, event: &E, origin: Origin<'_>, out: &mut Transaction) -> Result<(), String> {
         let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
         let buried = caught(|| dead_letters.put_into(event, origin, out));
-        buried.and_then(|buried| buried.map_err(|refused| refused.to_string()))
+        buried.map_err(|panic| panic.to_string()).and_then(|buried| buried.map_err(|refused| refused.to_string()))
     }
 }
 
@@ -180,11 +181,12 @@ fn attend<E: Send + Sync + 'static, K: Producers>(
     run: &GroupRun,
 ) {
     let group = Arc::clone(&member.group);
-    // A listener of the user's may panic as well.
+    // A listener, a waiting strategy, the clock or what reads an event back may panic as well.
     let read = caught(|| work(&mut member, run));
-    let end = read.unwrap_or_else(|cause| {
-        let cause = format!("a listener or what was to be called with a gap panicked: {cause}");
-        MemberEnd::Refused(GroupError::Thread { group: group.name.clone(), cause })
+    let end = read.unwrap_or_else(|panic| {
+        let cause = panic.to_string();
+        member.note_end(&cause);
+        MemberEnd::Refused(GroupError::Panicked { group: group.name.clone(), cause })
     });
     match &end {
         MemberEnd::Failed { .. } | MemberEnd::Refused(_) => {
@@ -224,6 +226,8 @@ pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
             *known = Arc::clone(&member.link);
             Ok(None)
         }
+        // A topic was deleted, and there are others to be read.
+        Err(GroupError::Closed { reason: Closed::Halted, .. }) if member.has_live_topics() => Ok(None),
         Err(refused) => Err(MemberEnd::Refused(refused)),
     }
 }
@@ -318,7 +322,7 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             let cause = match worked {
                 Ok(None) => break,
                 Ok(Some(cause)) => cause,
-                Err(panic) => format!("panicked: {panic}"),
+                Err(panic) => panic.to_string(),
             };
             if batch.commit_to(culprit).is_err() {
                 break;

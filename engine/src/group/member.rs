@@ -16,6 +16,8 @@ use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
 use crate::selector::Selectable;
 use crate::subscription::Run;
+use crate::threads::blaming;
+use crate::topic::Inner;
 use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{Closed, Ending, Multi, Waiter};
 use std::cell::Cell;
@@ -84,6 +86,12 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Member<E, K> {
     }
 }
 
+/// Whether a topic was halted, as when it is deleted by force, or has failed.
+fn is_gone<E, K: Producers>(topic: &Inner<E, K>) -> bool {
+    use crate::error::Closed::{Failed, Halted};
+    matches!(topic.closed(), Some(Halted | Failed { .. }))
+}
+
 /// Some partitions, for people.
 pub(super) fn listed(partitions: &[TopicPartition]) -> String {
     match partitions {
@@ -128,6 +136,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// # Errors
     /// As [`GroupBuilder::join`](crate::GroupBuilder::join). The member stays fenced then.
     pub fn rejoin(&mut self) -> Result<(), GroupError> {
+        if self.has_live_topics() {
+            self.settings.joining.topics.retain(|topic| !is_gone(topic));
+        }
         let (id, link) = self.group.join(&self.settings.joining)?;
         // If it was none after all, it leaves now.
         self.group.leave(self.id, self.hands.drain(..).flatten().collect(), true);
@@ -224,8 +235,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             }
             if self.hands.iter().flatten().any(|hand| hand.paused) {
                 self.arm_paused(&Arc::clone(&self.link.waiter), Watch::WAKE);
-                if self.is_over_but_for_pauses()? {
-                    return Ok(Next::Nothing);
+                match self.is_over_but_for_pauses() {
+                    Ok(true) => return Ok(Next::Nothing),
+                    Ok(false) => {}
+                    Err((source, reason)) => return Err(self.tell_of_end(source, reason)),
                 }
             }
             let Self { group, settings, hands, watch, link, .. } = self;
@@ -237,7 +250,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 (Found::Source(source), Some(Told::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
                 // The group is about to tell.
                 (Found::Source(_), Some(Told::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
-                (Found::Source(source), Some(Told::Closed(reason))) => return Err(self.closed(source, reason)),
+                (Found::Source(source), Some(Told::Closed(reason))) => return Err(self.tell_of_end(source, reason)),
                 (Found::Source(source), Some(Told::Gap(offsets))) => self.meet_gap(source, offsets)?,
                 (Found::Source(_), Some(Told::Failed(refused))) => return Err(refused),
                 (Found::Interrupted, _) => {}
@@ -278,13 +291,13 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     }
 
     /// Whether there will be nothing more unless a partition is resumed, or given to this member.
-    fn is_over_but_for_pauses(&self) -> Result<bool, GroupError> {
+    fn is_over_but_for_pauses(&self) -> Result<bool, (usize, Closed)> {
         let mut some = false;
         for (source, hand) in self.hands.iter().enumerate() {
             let Some(hand) = hand else { continue };
             match (hand.ended, hand.paused, hand.partition.ring.closed()) {
                 (true, ..) | (_, true, Some(Closed::Finished | Closed::Closed)) => some = true,
-                (_, true, Some(reason)) => return Err(self.closed(source, reason)),
+                (_, true, Some(reason)) => return Err((source, reason)),
                 _ => return Ok(false),
             }
         }
@@ -335,9 +348,35 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    fn closed(&self, source: usize, reason: Closed) -> GroupError {
-        let topic = self.hands[source].as_ref().map_or_else(String::new, |hand| hand.name.topic.to_string());
+    /// The topic of this source was halted or has failed. If others can still be read, the member lets go of all that it has
+    /// of that topic, so that it is told once.
+    #[cold]
+    fn tell_of_end(&mut self, source: usize, reason: Closed) -> GroupError {
+        let Some((id, topic)) = self.hands[source].as_ref().map(|hand| (hand.topic.id, hand.name.topic.to_string()))
+        else {
+            return GroupError::Closed { group: self.group.name.clone(), topic: String::new(), reason: reason.into() };
+        };
+        if self.has_live_topics() {
+            let is_its = |source: &usize| self.hands[*source].as_ref().is_some_and(|hand| hand.topic.id == id);
+            let its: Vec<usize> = (0..self.hands.len()).filter(is_its).collect();
+            let mut names = Vec::new();
+            for source in its {
+                self.watch.remove(source);
+                if let Some(hand) = self.hands[source].take() {
+                    // Nothing more can come of it, so it keeps nobody from an end.
+                    self.group.end(&hand);
+                    names.push(hand.name.clone());
+                }
+            }
+            names.sort();
+            self.tell(&Rebalance::Lost(names));
+        }
         GroupError::Closed { group: self.group.name.clone(), topic, reason: reason.into() }
+    }
+
+    /// Whether there is a topic of its own that was neither halted nor has failed.
+    pub(super) fn has_live_topics(&self) -> bool {
+        self.settings.joining.topics.iter().any(|topic| !is_gone(topic))
     }
 
     /// Looks what changed: gives back what was revoked, takes what was given.
@@ -404,7 +443,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     fn tell(&mut self, rebalance: &Rebalance) {
         if let Some(listener) = &mut self.listener {
-            listener(rebalance);
+            blaming("the listener", || listener(rebalance));
         }
     }
 
@@ -476,13 +515,26 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let Some(topic) = self.settings.joining.topics.iter().find(|topic| topic.name == *partition.topic) else {
             return;
         };
+        self.note_failure_in(topic, cause);
+    }
+
+    /// The same of all its topics, where it failed outside of the handler.
+    pub(super) fn note_end(&self, cause: &str) {
+        self.settings.joining.topics.iter().for_each(|topic| self.note_failure_in(topic, cause));
+    }
+
+    fn note_failure_in(&self, topic: &Inner<E, K>, cause: &str) {
         let run = Run::new(Arc::new(Tally::new(&format!("group:{} member {}", self.group.name, self.id), Slow::Gate)));
-        let hands = self.hands.iter().flatten().filter(|hand| hand.name.topic == partition.topic);
+        let hands = self.hands.iter().flatten().filter(|hand| *hand.name.topic == *topic.name);
         let mut state = run.state();
         state.consumed.extend(hands.map(|hand| (hand.name.partition, hand.lease.committed())));
+        if state.consumed.is_empty() {
+            // It had none of them: what others have not read is told of those.
+            state.consumed.insert(0, topic.partitions()[0].ring.positions().published.0);
+        }
         state.ending = Some(Ending::Failed(cause.to_owned()));
         drop(state);
-        topic.runs().push(run);
+        topic.keep(run);
     }
 
     fn go(&mut self, for_good: bool) {

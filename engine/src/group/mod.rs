@@ -90,7 +90,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     pub(crate) fn new(name: &str, host: &Arc<Host>) -> Arc<Self> {
         let state = State {
             coordinator: Coordinator::new(Assignor::default()),
-            topics: Vec::new(),
+            topics: BTreeMap::new(),
+            next_topic: 0,
+            skipped_before: 0,
             places: BTreeMap::new(),
             links: BTreeMap::new(),
             hold: false,
@@ -126,6 +128,11 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     fn join(&self, asked: &Joining<E, K>) -> Result<(MemberId, Arc<Link>), GroupError> {
+        if let Some(host) = self.host.upgrade() {
+            let refused =
+                |cause: std::io::Error| GroupError::Thread { group: self.name.clone(), cause: cause.to_string() };
+            host.timer.start().map_err(refused)?;
+        }
         let mut topics: Vec<&Arc<Inner<E, K>>> = asked.topics.iter().collect();
         topics.sort_by_key(|topic| topic.id);
         topics.dedup_by_key(|topic| topic.id);
@@ -161,13 +168,15 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 state.hold = asked.hold.unwrap_or(state.hold);
                 if let Some(spill) = asked.spill {
                     for (number, topic) in &numbered {
-                        state.topics[*number as usize].tally.set_spills(spill);
+                        if let Some(source) = state.topics.get(number) {
+                            source.tally.set_spills(spill);
+                        }
                         topic.expect_evictions();
                     }
                 }
                 for (topic, readers) in topics.iter().zip(&mut readers) {
                     let number = &state.number_of(&self.name, topic);
-                    let source = &mut state.topics[*number as usize];
+                    let Some(source) = state.topics.get_mut(number) else { continue };
                     if source.reader.is_none() {
                         let reader = Arc::new(Newcomers {
                             group: Weak::clone(&self.this),
@@ -301,7 +310,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             refused: None,
         };
         for id in changes.given {
-            let source = &state.topics[id.topic as usize];
+            let Some(source) = state.topics.get(&id.topic) else { continue };
             let (topic, tally) = (source.topic.upgrade(), Arc::clone(&source.tally));
             let Some(place) = state.places.get_mut(&id) else { continue };
             let consumer = place.consumer.take();
@@ -390,9 +399,10 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     /// A topic was deleted.
     fn forget(&self, id: TopicId) {
         let mut state = self.state();
-        let Some(number) = state.topics.iter().position(|source| source.id == id) else { return };
-        let number = number as u32;
-        state.topics[number as usize].reader = None;
+        let Some(number) = state.number_of_id(id) else { return };
+        if let Some(gone) = state.topics.remove(&number) {
+            state.skipped_before += gone.tally.skipped.load(Ordering::Relaxed);
+        }
         state.places.retain(|partition, _| partition.topic != number);
         state.coordinator.forget(number);
         // Whoever waits for that topic alone has come to its end.
@@ -431,6 +441,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
 pub(crate) trait AnyGroup: Send + Sync {
     fn describe(&self) -> GroupDescription;
     fn forget(&self, topic: TopicId);
+    /// Whether it has nobody, and knows of nothing that is still there.
+    fn is_idle(&self) -> bool;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -444,6 +456,11 @@ impl<E: Send + Sync + 'static, K: Producers> AnyGroup for Group<E, K> {
 
     fn forget(&self, topic: TopicId) {
         Group::forget(self, topic);
+    }
+
+    fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.topics.is_empty() && state.links.is_empty()
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

@@ -14,7 +14,7 @@ use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscriber::StartAt;
 use crate::timer::Due;
-use crate::topic::{Inner, Reader, TopicId};
+use crate::topic::{Inner, Preparation, Reader, TopicId};
 use slipring_ring::{BuildError, Consumer, Stage, Start};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -22,8 +22,11 @@ use std::time::{Duration, Instant};
 
 pub(super) struct State<E, K: Producers> {
     pub(super) coordinator: Coordinator,
-    /// By the number that the coordinator knows them by.
-    pub(super) topics: Vec<Source<E, K>>,
+    /// By the number that the coordinator knows them by, which is never given twice.
+    pub(super) topics: BTreeMap<u32, Source<E, K>>,
+    pub(super) next_topic: u32,
+    /// Events passed over in topics that are no more.
+    pub(super) skipped_before: u64,
     pub(super) places: BTreeMap<PartitionId, Place<E, K>>,
     pub(super) links: BTreeMap<MemberId, Arc<Link>>,
     pub(super) hold: bool,
@@ -109,17 +112,22 @@ pub(super) fn stage_name(group: &str, generation: u32) -> String {
 }
 
 impl<E, K: Producers> State<E, K> {
+    /// The number of a topic that the group knows.
+    pub(super) fn number_of_id(&self, id: TopicId) -> Option<u32> {
+        self.topics.iter().find_map(|(number, source)| (source.id == id).then_some(*number))
+    }
+
     /// The number of a topic, whose present partitions are the group's then.
     pub(super) fn number_of(&mut self, group: &str, topic: &Arc<Inner<E, K>>) -> u32 {
-        let known = self.topics.iter().position(|source| source.id == topic.id);
-        let number = known.unwrap_or(self.topics.len());
+        let known = self.number_of_id(topic.id);
+        let number = known.unwrap_or(self.next_topic);
         if known.is_none() {
+            self.next_topic += 1;
             let tally = Arc::new(Tally::new(&stage_name(group, 0), Slow::Gate));
             topic.register(&tally);
             let (id, name) = (topic.id, topic.name.as_str().into());
-            self.topics.push(Source { id, name, tally, topic: Arc::downgrade(topic), reader: None });
+            self.topics.insert(number, Source { id, name, tally, topic: Arc::downgrade(topic), reader: None });
         }
-        let number = number as u32;
         for partition in topic.partitions().iter() {
             self.place(group, number, topic, partition);
         }
@@ -147,7 +155,7 @@ impl<E, K: Producers> State<E, K> {
                 bookmark = Some(bookmark::new(journaling, group, of));
             }
             Place {
-                name: TopicPartition::new(Arc::clone(&topics[number as usize].name), partition.index),
+                name: TopicPartition::new(Arc::clone(&topics[&number].name), partition.index),
                 partition: Arc::clone(partition),
                 committed,
                 reset: None,
@@ -187,7 +195,7 @@ impl<E, K: Producers> State<E, K> {
         if self.hold {
             return;
         }
-        for (number, source) in (0..).zip(&mut self.topics) {
+        for (&number, source) in &mut self.topics {
             if self.coordinator.reads(number) {
                 continue;
             }
@@ -221,10 +229,18 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Newcomers<E, K> {
         joined.map_err(|cause| SubscribeError::new(&self.stage, partition.index, cause))
     }
 
-    fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
-        let Some(group) = self.group.upgrade() else { return };
+    fn take(
+        self: Arc<Self>,
+        partition: &Arc<Partition<E, K>>,
+        consumer: Consumer<E, K>,
+        _: Preparation,
+    ) -> Box<dyn FnOnce()> {
+        let nothing: Box<dyn FnOnce()> = Box::new(|| ());
+        let Some(group) = self.group.upgrade() else { return nothing };
         let mut state = group.state();
-        let Some(topic) = state.topics[self.topic as usize].topic.upgrade() else { return };
+        let Some(topic) = state.topics.get(&self.topic).and_then(|source| source.topic.upgrade()) else {
+            return nothing;
+        };
         let epoch = state.coordinator.epoch();
         let place = state.place(&group.name, self.topic, &topic, partition);
         let first = consumer.first().0;
@@ -236,6 +252,7 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Newcomers<E, K> {
         // It may be that the last member left while the partition was made.
         state.close_gates();
         group.settle(&mut state);
+        nothing
     }
 
     fn drain(&self, deadline: Instant) -> bool {

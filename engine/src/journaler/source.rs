@@ -7,8 +7,9 @@ use crate::ledger::{Ledgers, Touched};
 use crate::partition::Partition;
 use crate::persist::Persistence;
 use crate::producer::Producers;
+use crate::threads::{blaming, caught};
 use crate::watch::Watched;
-use slipring_ring::{Consumer, Sequence, Waiter};
+use slipring_ring::{Batch, Consumer, Sequence, Waiter};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -72,6 +73,8 @@ pub(crate) trait Source: Send {
     /// Whether its topic was closed, so that nothing more comes, though it may not have been told of the end yet.
     fn is_closed(&self) -> bool;
     fn fail(&self, cause: &str);
+    /// Why an event could not be written, if it could not: what comes behind it never will be.
+    fn failed(&mut self) -> Option<String>;
     /// Up to where its events are in a frame, written or about to be.
     fn drained(&self) -> u64;
 }
@@ -92,6 +95,8 @@ pub(crate) struct RingSource<E, K: Producers> {
     /// What was told as written last.
     pub(crate) noted: u64,
     pub(crate) blocked: bool,
+    /// An event of it panicked when it was to be written.
+    pub(crate) failed: Option<String>,
     /// What transactions have written at or above the gate, in order.
     pub(crate) ahead: VecDeque<(u64, u64)>,
 }
@@ -137,47 +142,33 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         let room = self.room();
         let Some(consumer) = &mut self.consumer else { return };
         let from = consumer.consumed();
-        let Persistence { write, time, size, plain, .. } = self.persistence;
         let mut end = from.0;
-        let mut is_over = false;
+        let mut over = None;
         match consumer.poll(room) {
             Ok(mut batch) => {
-                let mut ahead = self.ahead.iter().peekable();
-                let marks = self.partition.marks_if_any();
-                let is_bare = ahead.peek().is_none() && marks.is_none() && self.partition.times.is_none();
-                let many = if is_bare { plain.zip(size) } else { None };
-                if let Some(((plain, size), (head, tail))) = many.zip(K::slices(&batch)) {
-                    let mut most = budget.saturating_sub(frame.len()) / size + 1;
-                    for events in [head, tail] {
-                        let events = &events[..events.len().min(most)];
-                        frame.fixed_run(self.id, end, events.len(), size, |out| (plain.write)(events, out));
-                        end += events.len() as u64;
-                        most -= events.len();
-                    }
-                    batch.pass_over_to(Sequence(end));
-                } else {
-                    for (offset, event) in &mut batch {
-                        while ahead.next_if(|(_, end)| *end <= offset.0).is_some() {}
-                        if ahead.peek().is_some_and(|(first, _)| *first <= offset.0) {
-                            end = offset.0 + 1;
-                            continue;
-                        }
-                        let at = time(event).map(|at| at.as_nanos());
-                        let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
-                        match size {
-                            Some(size) => frame.fixed_with(self.id, offset.0, at, size, |out| write(event, out)),
-                            None => frame.record_with(self.id, offset.0, at, |out| write(event, out)),
-                        }
-                        if let Some(mark) = marks.and_then(|marks| marks.get(offset.0)) {
-                            touched.note(ledgers, mark, self.id.partition, offset.0);
-                        }
-                        end = offset.0 + 1;
-                        if frame.len() >= budget {
-                            break;
-                        }
+                let of = Gathered {
+                    id: self.id,
+                    persistence: self.persistence,
+                    ahead: &self.ahead,
+                    partition: &self.partition,
+                    ledgers,
+                    budget,
+                };
+                let mark = frame.mark();
+                let gathered = caught(|| of.gather(&mut batch, u64::MAX, &mut end, frame, touched));
+                if let Err(panic) = gathered {
+                    // It may have stopped in the middle of a record. All whole ones before it are gathered once more.
+                    self.failed = Some(format!("the event at {end} of partition {}: {panic}", self.id.partition));
+                    let culprit = std::mem::replace(&mut end, from.0);
+                    frame.rewind(mark);
+                    batch.put_back(from);
+                    if caught(|| of.gather(&mut batch, culprit, &mut end, frame, touched)).is_err() {
+                        frame.rewind(mark);
+                        end = from.0;
+                        batch.put_back(from);
                     }
                 }
-                let read = batch.position();
+                let read = if self.failed.is_some() { Sequence(end) } else { batch.position() };
                 // The slots stay as they are until this is written.
                 batch.put_back(from);
                 if read.0 != self.noted {
@@ -185,9 +176,11 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                 }
             }
             // All was read; or the topic was halted, and what was not read is nobody's.
-            Err(_) => is_over = true,
+            Err(closed) => over = Some(closed),
         }
-        if is_over {
+        if let Some(closed) = over {
+            // What was not drained by now has nobody who would write it.
+            self.positions.end_at(self.drained(), closed.to_string());
             self.consumer = None;
             return;
         }
@@ -260,10 +253,82 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         self.partition.ring.fail(STAGE, cause);
     }
 
+    fn failed(&mut self) -> Option<String> {
+        self.failed.take()
+    }
+
     fn drained(&self) -> u64 {
         self.drained.unwrap_or(self.noted)
     }
 }
+
+/// What a group is gathered of: one partition, and what is known of its events.
+struct Gathered<'g, E, K: Producers> {
+    id: PartitionId,
+    persistence: Persistence<E>,
+    ahead: &'g VecDeque<(u64, u64)>,
+    partition: &'g Partition<E, K>,
+    ledgers: &'g Ledgers,
+    budget: usize,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Gathered<'_, E, K> {
+    /// Puts events below `until` into the frame. `end` is the offset after the last whole one, also if an event panics.
+    fn gather(
+        &self,
+        batch: &mut Batch<'_, E, K>,
+        until: u64,
+        end: &mut u64,
+        frame: &mut FrameBuilder,
+        touched: &mut Touched,
+    ) {
+        let Persistence { write, time, size, plain, .. } = self.persistence;
+        let mut ahead = self.ahead.iter().peekable();
+        let marks = self.partition.marks_if_any();
+        let is_bare = ahead.peek().is_none() && marks.is_none() && self.partition.times.is_none();
+        let many = if is_bare { plain.zip(size) } else { None };
+        if let Some(((plain, size), (head, tail))) = many.zip(K::slices(batch)) {
+            let mut most = self.budget.saturating_sub(frame.len()) / size + 1;
+            for events in [head, tail] {
+                let events = &events[..events.len().min(most)];
+                frame.fixed_run(self.id, *end, events.len(), size, |out| (plain.write)(events, out));
+                *end += events.len() as u64;
+                most -= events.len();
+            }
+            batch.pass_over_to(Sequence(*end));
+            return;
+        }
+        for (offset, event) in batch {
+            if offset.0 >= until {
+                break;
+            }
+            while ahead.next_if(|(_, end)| *end <= offset.0).is_some() {}
+            if ahead.peek().is_some_and(|(first, _)| *first <= offset.0) {
+                *end = offset.0 + 1;
+                continue;
+            }
+            // For the message, should the event panic.
+            *end = offset.0;
+            let at = blaming(PERSIST, || time(event)).map(|at| at.as_nanos());
+            let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
+            let write = |out: &mut Vec<u8>| blaming(PERSIST, || write(event, out));
+            match size {
+                Some(size) => frame.fixed_with(self.id, offset.0, at, size, write),
+                None => frame.record_with(self.id, offset.0, at, write),
+            }
+            if let Some(mark) = marks.and_then(|marks| marks.get(offset.0)) {
+                touched.note(self.ledgers, mark, self.id.partition, offset.0);
+            }
+            *end = offset.0 + 1;
+            if frame.len() >= self.budget {
+                break;
+            }
+        }
+    }
+}
+
+/// Whom a panic is blamed on.
+const PERSIST: &str = "the event's Persist";
 
 /// All of them, as the journaler waits for them.
 pub(super) struct Sources {

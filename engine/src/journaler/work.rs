@@ -139,9 +139,9 @@ impl Journaler {
     }
 
     pub(super) fn run(mut self) {
-        // An event of the user's may panic when it is written.
+        // The clock may panic, as may a task's waker.
         let outcome = caught(|| self.work()).unwrap_or_else(|panic| {
-            let cause = std::io::Error::other(panic);
+            let cause = std::io::Error::other(panic.to_string());
             Err(WriteError::Poisoned(crate::journal::DiskError::new("write", "an event", &cause)))
         });
         let cause = match &outcome {
@@ -290,6 +290,12 @@ impl Journaler {
                 let (frame, ledgers, touched) = (&mut self.frame, &self.shared.ledgers, &mut self.touched);
                 rings.drain(Gathering { frame, ledgers, touched }, budget, writer);
                 drained.push(source);
+                if let Some(cause) = rings.failed() {
+                    let topic = rings.id().topic;
+                    let of_topic = self.sources.list.iter().flatten().filter(|source| source.id().topic == topic);
+                    of_topic.for_each(|source| source.fail(&cause));
+                    break;
+                }
                 if rings.is_over() {
                     break;
                 }
@@ -479,8 +485,14 @@ impl Journaler {
         for mail in mail.into_iter().flatten() {
             match mail {
                 Mail::Source(source) => {
-                    self.watch.add(self.sources.list.len());
-                    self.sources.list.push(Some(source));
+                    // In the place of one that has gone, if there is one.
+                    let list = &mut self.sources.list;
+                    let place = list.iter().position(Option::is_none).unwrap_or(list.len());
+                    if place == list.len() {
+                        list.push(None);
+                    }
+                    list[place] = Some(source);
+                    self.watch.add(place);
                 }
                 Mail::Rider(rider) => {
                     self.riders.push(rider);
@@ -504,7 +516,11 @@ impl Journaler {
                     }
                 }
                 Mail::Keep(topic, retention) => {
-                    self.keeps.insert(topic, retention);
+                    if retention == Retention::default() {
+                        self.keeps.remove(&topic);
+                    } else {
+                        self.keeps.insert(topic, retention);
+                    }
                 }
                 Mail::Retain(reply) => {
                     let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));

@@ -3,6 +3,7 @@
 use super::ObserveError;
 use super::place::{self, Place};
 use crate::engine::{Engine, Shared};
+use crate::threads::caught;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -105,7 +106,8 @@ fn serve(listener: &UnixListener, over: &UnixStream, engine: &Weak<Shared>) {
         let (now, mut index) = (Instant::now(), 0);
         connections.retain_mut(|it| {
             index += 1;
-            it.step(is_ready[index - 1], now, engine).is_ok()
+            // A clock that panics must not take the answers to others away.
+            matches!(caught(|| it.step(is_ready[index - 1], now, engine)), Ok(Ok(_)))
         });
         if accepts && ready.last() == Some(&true) {
             closed_until = accept(listener, &mut connections, now).map(|()| now + BACK_OFF);

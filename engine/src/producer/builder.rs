@@ -77,6 +77,9 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| &*durable.journaling)) {
             return Err(ProducerError::Unsupported { topic: name(), level, reason });
         }
+        if rate_limit.is_some() {
+            topic.start_timer()?;
+        }
         let first = Lane::lend(&topic.partitions()[0], &wait);
         let first = first.ok_or_else(|| ProducerError::Taken { topic: name() })?;
         topic.lent.fetch_add(1, Ordering::AcqRel);

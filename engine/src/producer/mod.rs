@@ -77,7 +77,7 @@ pub struct Producer<E, K: Producers = Multi> {
 }
 
 impl<E, K: Producers> Producer<E, K> {
-    pub(crate) fn topic(&self) -> &Inner<E, K> {
+    pub(crate) fn topic(&self) -> &Arc<Inner<E, K>> {
         &self.topic
     }
 

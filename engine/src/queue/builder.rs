@@ -214,6 +214,10 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             return Err(DeadLetterError::InMemory { topic: dead_topic }.into());
         }
         let graves = Graves::open(&dead, &topic.name, &self.name, largest)?;
+        topic.host.timer.start().map_err(|cause| {
+            let (topic, consumer) = (topic.name.clone(), self.name.clone());
+            QueueError::Subscribe(SubscribeError::Thread { topic, consumer, cause })
+        })?;
         let mut readers = topic.readers();
         let builder = SubscriberBuilder::new(Arc::clone(&topic), self.name.clone()).start(self.start.clone());
         let stage = builder.stage();

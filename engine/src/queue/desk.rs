@@ -27,7 +27,7 @@ use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::receipt::Level;
 use crate::timer::Due;
-use crate::topic::{Inner, Reader, TopicId};
+use crate::topic::{Inner, Preparation, Reader, TopicId};
 use slipring_ring::{Consumer, Stage, Waiter};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -562,13 +562,19 @@ impl<E: Job, K: Producers> Reader<E, K> for Desk<E, K> {
         joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
     }
 
-    fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
+    fn take(
+        self: Arc<Self>,
+        partition: &Arc<Partition<E, K>>,
+        consumer: Consumer<E, K>,
+        _: Preparation,
+    ) -> Box<dyn FnOnce()> {
         let mut stock = self.lock();
         let source = stock.input.len();
         stock.input.add(partition, consumer);
         stock.ready.push(source);
         stock.places.push(super::stock::Place::Ready);
-        self.wake(&mut stock);
+        drop(stock);
+        Box::new(move || self.wake(&mut self.lock()))
     }
 }
 

@@ -203,8 +203,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
 
     /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The
     /// threads are called `name-partition`, and a [pin](Self::pin) pins all of them. A partition that is added gets one
-    /// more; `make` is called for it by whoever adds the partition, and must neither subscribe to this topic nor grow it
-    /// then.
+    /// more; `make` is called for it by whoever adds the partition, and cannot add others then.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -263,6 +262,12 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
             return Err(SubscribeError::NotDurable { topic: self.topic.name.clone(), consumer: self.name.clone() });
         }
         let partitions = self.topic.partitions();
+        if self.topic.has_ended() {
+            // It may be about to be told so.
+            let reason = partitions.iter().find_map(|partition| partition.ring.closed());
+            let reason = reason.unwrap_or(slipring_ring::Closed::Closed);
+            return Err(SubscribeError::new(&self.topic.name, 0, reason.into()));
+        }
         let joined = partitions.iter().map(|partition| {
             let joined = partition.ring.join(self.stage().start(self.start.in_ring(partition.index)));
             let consumer = joined.map_err(|cause| SubscribeError::new(&self.topic.name, partition.index, cause))?;

@@ -6,7 +6,7 @@ use crate::error::SubscribeError;
 use crate::overflow::Tally;
 use crate::partition::Partition;
 use crate::producer::Producers;
-use crate::topic::{Inner, Reader};
+use crate::topic::{Inner, Preparation, Reader};
 use crate::watch::Watch;
 use slipring_ring::{Consumer, Sequence, Stage, Wait, Waiter};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,14 +67,22 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Seat<E, K> {
         joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
     }
 
-    fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
+    fn take(
+        self: Arc<Self>,
+        partition: &Arc<Partition<E, K>>,
+        consumer: Consumer<E, K>,
+        _: Preparation,
+    ) -> Box<dyn FnOnce()> {
         let part = Part { partition: Arc::clone(partition), consumer };
         self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(part);
         self.has_mail.store(true, Ordering::Release);
-        self.waiter.wake(Watch::WAKE);
-        if let Some((watcher, token)) = &*self.watcher.lock().unwrap_or_else(PoisonError::into_inner) {
-            watcher.wake(*token);
-        }
+        Box::new(move || {
+            self.waiter.wake(Watch::WAKE);
+            let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some((watcher, token)) = watcher {
+                watcher.wake(token);
+            }
+        })
     }
 }
 

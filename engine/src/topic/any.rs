@@ -84,7 +84,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
 
     fn close_unread(&self) -> Result<(), Vec<String>> {
         // Whoever joins after this finds it closed.
-        let _no_newcomer = self.readers();
+        let readers = self.readers();
         let mut names = Vec::new();
         for stage in self.partitions().iter().flat_map(|partition| partition.ring.positions().stages) {
             let writes_down = self.durable.is_some() && stage.name == STAGE;
@@ -95,6 +95,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         names.extend(self.queues().iter().map(|queue| queue.name().to_owned()));
         names.dedup();
         if names.is_empty() {
+            readers.end();
             self.close_all();
             return Ok(());
         }
@@ -110,7 +111,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     }
 
     fn halt(&self) {
-        let _no_new_partition = self.readers();
+        self.readers().end();
         for partition in self.partitions().iter() {
             partition.ring.halt();
         }

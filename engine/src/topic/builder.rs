@@ -1,6 +1,6 @@
 //! A topic's shape and settings, and its creation.
 
-use super::{Inner, Slots, Topic, TopicId};
+use super::{Inner, NoSlots, Slots, Topic, TopicId};
 use crate::dedup::{self, Deduplication, IdOf, Ids};
 use crate::durable::Durable;
 use crate::engine::Shared;
@@ -14,12 +14,13 @@ use crate::overflow::{Counts, Overflow, Slow};
 use crate::persist::{Persist, Persistence};
 use crate::producer::Producers;
 use crate::rate::{Limiter, RateLimit};
-use crate::threads::Threads;
+use crate::threads::{Threads, blaming};
+use crate::turn::Turn;
 use slipring_ring::{Multi, Single};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 /// What two creators of one topic must agree on.
@@ -257,7 +258,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         if cell.is_some() && max_message > MAX_MESSAGE {
             return Err(TopicError::MaxMessage { name: self.name, asked: max_message });
         }
-        self.create_from(Box::new(move |events| E::slots(events, max_message)), cell)
+        let slots = move |events| E::slots(events, max_message).ok_or(NoSlots::Memory);
+        self.create_from(Box::new(slots), cell)
     }
 
     /// Creates the topic, its slots filled by `make`.
@@ -265,10 +267,10 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn create_with(self, make: impl FnMut() -> E + Send + 'static) -> Result<Topic<E, K>, TopicError> {
-        let make = Arc::new(Mutex::new(make));
+        let make = Turn::new(make);
         let slots: Slots<E> = Box::new(move |_| {
-            let make = Arc::clone(&make);
-            Some(Box::new(move || (make.lock().unwrap_or_else(PoisonError::into_inner))()))
+            let mut make = make.take().ok_or(NoSlots::Busy)?;
+            Ok(Box::new(move || blaming("the factory of events", &mut *make)))
         });
         self.create_from(slots, None)
     }
@@ -289,6 +291,10 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
             capacity: settings.capacity,
             max_message: cell.map(|_| settings.max_message),
         };
+        if settings.rate_limit.is_some() || settings.keep != Retention::default() {
+            let refused = |cause: std::io::Error| TopicError::Timer { name: name.clone(), cause: cause.to_string() };
+            engine.host.timer.start().map_err(refused)?;
+        }
         let limiter = settings.rate_limit.map(|limit| Limiter::new(limit, engine.host.clock.now()));
         let mut created = None;
         engine.add(&name, &shape, || {
@@ -324,9 +330,11 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 host: Arc::clone(&engine.host),
                 settings,
                 cell: cell.unwrap_or(0),
-                slots: Mutex::new(slots),
+                slots,
                 partitions: RwLock::new(Arc::new([])),
                 count: AtomicUsize::new(0),
+                growing: Turn::new(()),
+                ended: AtomicBool::new(false),
                 readers: Mutex::default(),
                 lent: AtomicUsize::new(0),
                 threads: Threads::default(),
@@ -340,7 +348,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 ids: deduplication.map(|(window, _)| Arc::new(Ids::new(window))),
                 holds: Mutex::default(),
             };
-            inner.grow(partitions)?;
+            inner.grow(|_| partitions)?;
             identity::restore(&inner);
             if let Some((_, id_of)) = deduplication {
                 dedup::restore(&inner, id_of)?;

@@ -11,7 +11,7 @@ use crate::dedup::Ids;
 use crate::description::Description;
 use crate::durable::Durable;
 use crate::engine::Host;
-use crate::error::{Closed, MAX_PARTITIONS, SubscribeError, TopicError};
+use crate::error::{Closed, MAX_PARTITIONS, ProducerError, SubscribeError, TopicError};
 use crate::group::{self, GroupBuilder};
 use crate::identity::Identities;
 use crate::lifecycle::lifecycle;
@@ -27,7 +27,9 @@ use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
 use crate::threads::Threads;
 use crate::transform::TransformBuilder;
+use crate::turn::Turn;
 use slipring_ring::{Batch, BuildError, Builder, Consumer, Multi, Single};
+use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -50,8 +52,26 @@ impl fmt::Display for TopicId {
     }
 }
 
-/// Makes what makes so many events.
-pub(crate) type Slots<E> = Box<dyn Fn(usize) -> Option<Box<dyn FnMut() -> E + Send>> + Send>;
+/// Given a slot count, returns the constructor of the events.
+pub(crate) type Slots<E> = Box<dyn Fn(usize) -> Result<Box<dyn FnMut() -> E + Send>, NoSlots> + Send + Sync>;
+
+/// Why there is no constructor of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoSlots {
+    /// The system gives no memory.
+    Memory,
+    /// The user's factory asks, while it is called.
+    Busy,
+}
+
+impl fmt::Display for NoSlots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "there is no memory for its events",
+            Self::Busy => "it was called by the topic's own factory of events: call it when that has returned",
+        })
+    }
+}
 
 /// A topic of events of type `E`. Cloning gives another handle of the same topic.
 pub struct Topic<E, K: Producers = Multi> {
@@ -84,7 +104,11 @@ pub(crate) struct Inner<E, K: Producers> {
     pub(crate) settings: Settings,
     /// Bytes that a slot needs beside itself.
     cell: usize,
-    pub(crate) slots: Mutex<Slots<E>>,
+    pub(crate) slots: Slots<E>,
+    /// Held by whoever adds partitions, which runs the user's code.
+    growing: Arc<Turn<()>>,
+    /// It was closed, halted or has failed, or is about to: nobody adds a partition any more. Set under the readers' lock.
+    ended: AtomicBool,
     partitions: RwLock<Partitions<E, K>>,
     /// How many partitions, for producers that look at each publish whether there are more.
     pub(crate) count: AtomicUsize,
@@ -142,13 +166,30 @@ pub(crate) enum Evicted {
     Leaves,
 }
 
+/// What a reader has made for a partition before it takes it.
+pub(crate) type Preparation = Box<dyn Any>;
+
+/// A reader, and what it has made for each new partition.
+type Prepared<E, K> = (Arc<dyn Reader<E, K>>, Vec<Preparation>);
+
 /// Somebody who reads all partitions of a topic, also those that are added.
 pub(crate) trait Reader<E, K: Producers>: Send + Sync {
     /// Joins a partition that nobody publishes into yet. Dropping what is returned leaves it again.
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError>;
 
-    /// All readers have joined: reads it from now on.
-    fn take(self: Arc<Self>, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>);
+    /// Makes what it needs for the partition of this number, which is about to be made. Runs the user's code: no lock is held.
+    fn prepare(&self, partition: u32) -> Result<Preparation, SubscribeError> {
+        let _ = partition;
+        Ok(Box::new(()))
+    }
+
+    /// All readers have joined: reads it from now on. What is returned is called when no lock is held: it tells the reader.
+    fn take(
+        self: Arc<Self>,
+        partition: &Arc<Partition<E, K>>,
+        consumer: Consumer<E, K>,
+        prepared: Preparation,
+    ) -> Box<dyn FnOnce()>;
 
     /// Waits until its threads, which are not the topic's, have read the closed topic to its end. False if `deadline`
     /// comes first.
@@ -160,6 +201,7 @@ pub(crate) trait Reader<E, K: Producers>: Send + Sync {
 
 /// The readers of a topic while nobody else can join or add partitions.
 pub(crate) struct Readers<'t, E, K: Producers> {
+    topic: &'t Inner<E, K>,
     list: MutexGuard<'t, Vec<Weak<dyn Reader<E, K>>>>,
 }
 
@@ -172,6 +214,11 @@ impl<E, K: Producers> Readers<'_, E, K> {
     fn all(&self) -> Vec<Arc<dyn Reader<E, K>>> {
         self.list.iter().filter_map(Weak::upgrade).collect()
     }
+
+    /// No partition is added from now on.
+    fn end(self) {
+        self.topic.ended.store(true, Ordering::Release);
+    }
 }
 
 impl<E, K: Producers> Inner<E, K> {
@@ -182,7 +229,7 @@ impl<E, K: Producers> Inner<E, K> {
 
     /// Keeps partitions from being added until it is dropped.
     pub(crate) fn readers(&self) -> Readers<'_, E, K> {
-        Readers { list: self.readers.lock().unwrap_or_else(PoisonError::into_inner) }
+        Readers { topic: self, list: self.readers.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     pub(crate) fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
@@ -197,6 +244,7 @@ impl<E, K: Producers> Inner<E, K> {
     pub(crate) fn keep(&self, run: Arc<Run>) {
         const MOST: usize = 256;
         let mut runs = self.runs();
+        runs.retain(|run| !run.is_forgotten());
         let is_over = |run: &Arc<Run>| run.state().threads == 0;
         if runs.len() >= MOST
             && let Some(oldest) = runs.iter().position(is_over)
@@ -204,6 +252,12 @@ impl<E, K: Producers> Inner<E, K> {
             runs.remove(oldest);
         }
         runs.push(run);
+    }
+
+    /// Forgets consumers that were cancelled and have ended.
+    pub(crate) fn forget_cancelled(&self) {
+        let gone: Vec<_> = self.runs().extract_if(.., |run| run.is_forgotten()).collect();
+        drop(gone);
     }
 
     pub(crate) fn closed(&self) -> Option<Closed> {
@@ -217,9 +271,21 @@ impl<E, K: Producers> Inner<E, K> {
             holds.close = true;
             return;
         }
-        // A partition that is being added is closed as well.
-        let _no_new_partition = self.readers();
+        drop(holds);
+        self.readers().end();
         self.close_all();
+    }
+
+    /// Whether it takes no partitions and readers any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Sees to it that what the caller needs the timer for will be done.
+    pub(crate) fn start_timer(&self) -> Result<(), ProducerError> {
+        let refused =
+            |cause: std::io::Error| ProducerError::Timer { topic: self.name.clone(), cause: cause.to_string() };
+        self.host.timer.start().map_err(refused)
     }
 
     fn holds(&self) -> MutexGuard<'_, Holds> {
@@ -238,18 +304,19 @@ impl<E, K: Producers> Inner<E, K> {
         Some(Hold(Arc::clone(self)))
     }
 
-    /// For whoever keeps partitions from being added.
+    /// After [`Readers::end`], and outside of its lock: who is woken may run at once.
     fn close_all(&self) {
         self.partitions().iter().for_each(|partition| partition.ring.close());
     }
 
     /// Ends the topic with a consumer's name and cause.
     pub(crate) fn fail(&self, consumer: &str, cause: &str) {
-        let _no_new_partition = self.readers();
+        self.readers().end();
         self.fail_all(consumer, cause);
     }
 
-    /// For whoever keeps partitions from being added.
+    /// The same without the readers' lock, which a forked child may find held for ever: for that, and after
+    /// [`Readers::end`].
     pub(crate) fn fail_all(&self, consumer: &str, cause: &str) {
         self.partitions().iter().for_each(|partition| partition.ring.fail(consumer, cause));
     }
@@ -310,7 +377,6 @@ impl<E, K: Producers> Inner<E, K> {
     /// Takes a consumer's gates away, in all partitions. False if some go only when a batch ends.
     pub(crate) fn evict(&self, consumer: &str) -> Result<bool, slipring_ring::StageError> {
         use slipring_ring::StageError::{InBatch, Unknown};
-        let _no_new_partition = self.readers();
         let (mut unknown, mut found, mut at_once) = (None, false, true);
         for partition in self.partitions().iter() {
             match partition.ring.evict(consumer) {
@@ -325,33 +391,36 @@ impl<E, K: Producers> Inner<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
-    /// Adds partitions up to `total`. Every reader has joined them before a producer sees them.
-    fn grow(&self, total: usize) -> Result<(), TopicError> {
+    /// Adds partitions; `total` says how many there shall be, given how many there are. Every reader has joined them before a
+    /// producer sees them.
+    fn grow(&self, total: impl FnOnce(usize) -> usize) -> Result<(), TopicError> {
         let name = || self.name.clone();
+        // One at a time. No lock is held while the factory runs, and what makes handlers.
+        let _growing = self.growing.take().ok_or_else(|| TopicError::Growing { name: name() })?;
+        let mut partitions = self.partitions().to_vec();
+        let begun = partitions.len();
+        let total = total(begun);
         if !(1..=MAX_PARTITIONS).contains(&total) {
             return Err(TopicError::Partitions { name: name(), asked: total });
         }
-        let readers = self.readers();
         if let Some(reason) = self.closed() {
             return Err(TopicError::Closed { name: name(), reason });
         }
         self.check_memory(total)?;
-        let mut partitions = self.partitions().to_vec();
-        let mut joined = Vec::new();
         let mut sources = Vec::new();
-        let begun = partitions.len();
         let starts = match &self.durable {
             Some(durable) => durable.begin(begun as u32..total as u32)?,
             None => Vec::new(),
         };
         for index in begun..total {
             let Settings { capacity, retain, timestamps, .. } = self.settings;
-            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner)(capacity);
-            let no_memory = || {
-                let bytes = self.slot_bytes().saturating_mul(capacity as u64) as usize;
-                TopicError::Ring { name: name(), cause: BuildError::Memory { bytes } }
-            };
-            let slots = slots.ok_or_else(no_memory)?;
+            let slots = (self.slots)(capacity).map_err(|refused| match refused {
+                NoSlots::Memory => {
+                    let bytes = self.slot_bytes().saturating_mul(capacity as u64) as usize;
+                    TopicError::Ring { name: name(), cause: BuildError::Memory { bytes } }
+                }
+                NoSlots::Busy => TopicError::Growing { name: name() },
+            })?;
             let first = starts.get(index - begun).copied().unwrap_or(0);
             let partition = Partition::new(index as u32, capacity, retain, timestamps, first, slots);
             let partition = Arc::new(partition.map_err(|cause| TopicError::Ring { name: name(), cause })?);
@@ -359,12 +428,36 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
                 let source = durable.join(&partition, first);
                 sources.push(source.map_err(|cause| TopicError::Ring { name: name(), cause })?);
             }
-            for reader in readers.all() {
-                let refused = |cause| TopicError::Consumer { name: name(), cause: Box::new(cause) };
-                let consumer = reader.join(&partition).map_err(refused)?;
-                joined.push((reader, Arc::clone(&partition), consumer));
-            }
             partitions.push(partition);
+        }
+        let refused = |cause| TopicError::Consumer { name: name(), cause: Box::new(cause) };
+        let mut prepared: Vec<Prepared<E, K>> = Vec::new();
+        let (readers, mut prepared) = loop {
+            let readers = self.readers();
+            let all = readers.all();
+            // Who came meanwhile is prepared as well, outside of the lock.
+            let is_known =
+                |reader: &Arc<dyn Reader<E, K>>| prepared.iter().any(|(known, _)| Arc::ptr_eq(known, reader));
+            let strangers: Vec<_> = all.iter().filter(|reader| !is_known(reader)).cloned().collect();
+            if strangers.is_empty() {
+                prepared.retain(|(known, _)| all.iter().any(|reader| Arc::ptr_eq(known, reader)));
+                break (readers, prepared);
+            }
+            drop(readers);
+            for reader in strangers {
+                let made: Result<Vec<_>, _> = (begun..total).map(|index| reader.prepare(index as u32)).collect();
+                prepared.push((reader, made.map_err(refused)?));
+            }
+        };
+        if self.has_ended() {
+            return Err(TopicError::Closed { name: name(), reason: self.closed().unwrap_or(Closed::Closed) });
+        }
+        let mut joined = Vec::new();
+        for (reader, made) in &mut prepared {
+            for (partition, preparation) in partitions[begun..].iter().zip(made.drain(..)) {
+                let consumer = reader.join(partition).map_err(refused)?;
+                joined.push((Arc::clone(reader), Arc::clone(partition), consumer, preparation));
+            }
         }
         for source in sources {
             if let Some(durable) = &self.durable {
@@ -372,11 +465,15 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
             }
         }
         *self.partitions.write().unwrap_or_else(PoisonError::into_inner) = partitions.into();
-        for (reader, partition, consumer) in joined {
-            reader.take(&partition, consumer);
-        }
+        let told: Vec<_> = joined
+            .into_iter()
+            .map(|(reader, partition, consumer, preparation)| reader.take(&partition, consumer, preparation))
+            .collect();
         // Producers look for the new list when they see this.
         self.count.store(total, Ordering::Release);
+        drop(readers);
+        // Who is woken may run at once, and must not meet our lock.
+        told.into_iter().for_each(|tell| tell());
         Ok(())
     }
 
@@ -468,8 +565,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// There would be none or more than 1,024, they would take more memory than the topic may have, or it is closed.
     /// Then there are as many as before.
     pub fn add_partitions(&self, more: usize) -> Result<(), TopicError> {
-        let total = self.inner.partitions().len().saturating_add(more);
-        self.inner.grow(total)
+        self.inner.grow(|there| there.saturating_add(more))
     }
 
     /// What this topic is, and what there is in it at this moment.

@@ -10,7 +10,7 @@ use crate::producer::Producers;
 use crate::record::Record;
 use crate::replay::ReplayError;
 use crate::subscriber::At;
-use crate::threads::{StartError, caught};
+use crate::threads::{Panic, StartError, caught};
 use crate::topic::Topic;
 use crate::transaction::{Transaction, TransactionError};
 use slipring_ring::Multi;
@@ -53,8 +53,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
                     f(event, at, &mut Outputs { transaction, topic: &output })
                 })
             };
-            let end = caught(&mut life)
-                .unwrap_or_else(|cause| TransformEnd::Failed(Arc::new(TransformError::Panicked { name, cause })));
+            let end = caught(&mut life).unwrap_or_else(|panic| panicked(name, &panic));
             // Its own clean-up may panic.
             let _ = caught(move || drop(life));
             running.end(end);
@@ -84,21 +83,26 @@ impl Job {
     }
 }
 
+/// What became of a job.
+type Committed = Result<(Job, Result<(), TransactionError>), Panic>;
+
+fn panicked(name: String, panic: &Panic) -> TransformEnd {
+    TransformEnd::Failed(Arc::new(TransformError::Panicked { name, cause: panic.said() }))
+}
+
 /// Commits one job after the other.
-fn commit_all(
-    holder: &Holder,
-    jobs: &Receiver<Job>,
-    tell: &SyncSender<(Job, Result<(), TransactionError>)>,
-    gives_up: &dyn Fn() -> bool,
-) {
+fn commit_all(holder: &Holder, jobs: &Receiver<Job>, tell: &SyncSender<Committed>, gives_up: &dyn Fn() -> bool) {
     while let Ok(mut job) = jobs.recv() {
-        let outcome = loop {
-            match holder.commit(&mut job.transaction, &job.read) {
-                Err(refused) if refused.is_full() && !gives_up() => {}
-                outcome => break outcome,
+        // An event's `Persist`, a waiting strategy or the clock may panic.
+        let outcome = caught(|| {
+            loop {
+                match holder.commit(&mut job.transaction, &job.read) {
+                    Err(refused) if refused.is_full() && !gives_up() => {}
+                    outcome => return outcome,
+                }
             }
-        };
-        if tell.send((job, outcome)).is_err() {
+        });
+        if tell.send(outcome.map(|outcome| (job, outcome))).is_err() {
             return;
         }
     }
@@ -109,7 +113,7 @@ struct Reader<'t, E: Send + Sync + 'static, K: Producers> {
     input: &'t mut Input<E, K>,
     holder: &'t Holder,
     work: SyncSender<Job>,
-    done: Receiver<(Job, Result<(), TransactionError>)>,
+    done: Receiver<Committed>,
     /// Is filled.
     job: Job,
     /// None while it is on its way to the disk.
@@ -234,9 +238,13 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<'_, E, K> {
         }
         let done = if waits { self.done.recv().ok() } else { self.done.try_recv().ok() };
         let (job, outcome) = match done {
-            Some(done) => done,
+            Some(Ok(done)) => done,
+            Some(Err(panic)) => {
+                let cause = format!("in a commit: {}", panic.said());
+                return Err(TransformError::Panicked { name: self.input.name.clone(), cause });
+            }
             None if waits => {
-                let cause = "a commit panicked: can its events be read back?".to_owned();
+                let cause = "the thread that commits has ended".to_owned();
                 return Err(TransformError::Panicked { name: self.input.name.clone(), cause });
             }
             None => return Ok(()),

@@ -15,6 +15,7 @@ use std::time::Duration;
 mod commits;
 #[path = "../common/crash.rs"]
 mod crash;
+mod deleted;
 mod delivery;
 mod durable;
 mod exactly_once;

@@ -15,6 +15,15 @@ pub struct FrameBuilder {
     unsure: bool,
 }
 
+/// A state of a builder, to go back to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    len: usize,
+    entries: u32,
+    open: Option<OpenRun>,
+    unsure: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OpenRun {
     at: usize,
@@ -57,6 +66,17 @@ impl FrameBuilder {
         self.entries = 0;
         self.open = None;
         self.unsure = false;
+    }
+
+    /// Where it stands: what is added from here on can be taken back by [`rewind`](Self::rewind).
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { len: self.payload.len(), entries: self.entries, open: self.open, unsure: self.unsure }
+    }
+
+    /// Takes back what was added since `mark`, also where that was left in the middle of a record.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        self.payload.truncate(mark.len);
+        (self.entries, self.open, self.unsure) = (mark.entries, mark.open, mark.unsure);
     }
 
     /// The finished payload.

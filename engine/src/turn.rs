@@ -1,0 +1,92 @@
+//! Something that one thread at a time uses, and that runs the user's code meanwhile: so no lock is held.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+
+/// A value that is lent to one thread at a time. A thread that asks for what it has already is refused, where a lock would
+/// have it wait for itself.
+pub(crate) struct Turn<T> {
+    state: Mutex<State<T>>,
+    free: Condvar,
+}
+
+struct State<T> {
+    /// None while somebody has it.
+    value: Option<T>,
+    by: Option<ThreadId>,
+}
+
+impl<T> Turn<T> {
+    pub(crate) fn new(value: T) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { value: Some(value), by: None }), free: Condvar::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for its turn. None if the calling thread has the value: it is called by the code that uses it.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Taken<T>> {
+        let own = std::thread::current().id();
+        let mut state = self.state();
+        loop {
+            if let Some(value) = state.value.take() {
+                state.by = Some(own);
+                return Some(Taken { turn: Arc::clone(self), value: Some(value) });
+            }
+            if state.by == Some(own) {
+                return None;
+            }
+            state = self.free.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The value, until this is dropped.
+pub(crate) struct Taken<T> {
+    turn: Arc<Turn<T>>,
+    /// None in the middle of the drop alone.
+    value: Option<T>,
+}
+
+impl<T> Deref for Taken<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl<T> DerefMut for Taken<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("there until it is dropped")
+    }
+}
+
+impl<T> Drop for Taken<T> {
+    fn drop(&mut self) {
+        let mut state = self.turn.state();
+        (state.value, state.by) = (self.value.take(), None);
+        drop(state);
+        self.turn.free.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thread_has_it_others_wait_and_it_is_never_waited_for_by_itself() {
+        let turn = Turn::new(1);
+        let mut taken = turn.take().unwrap();
+        assert!(turn.take().is_none());
+        let other = Arc::clone(&turn);
+        let waits = std::thread::spawn(move || *other.take().unwrap());
+        *taken = 2;
+        drop(taken);
+        assert_eq!(waits.join().unwrap(), 2);
+        assert!(turn.take().is_some());
+    }
+}
