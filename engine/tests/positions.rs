@@ -291,3 +291,49 @@ fn what_is_older_than_its_age_is_gone_for_whoever_comes() {
     producer.publish_to(0, |event| *event = 10).unwrap();
     assert_eq!(topic.subscribe("tape").poll().unwrap().lag(), 1);
 }
+
+/// A chain of subscribers of which each came late, with every start: none is given an event before those that it stands
+/// behind have passed it, and none misses one.
+#[test]
+fn a_subscriber_behind_another_keeps_the_order_from_every_start() {
+    let engine = Engine::builder().build().unwrap();
+    let starts =
+        [StartAt::Earliest, StartAt::Latest, StartAt::Offset(1), StartAt::Offset(3), StartAt::Timestamp(seconds(0))];
+    for (index, start) in starts.into_iter().enumerate() {
+        let topic = engine.topic::<u64>(&format!("ticks-{index}")).capacity(8).retain(3).timestamps().create().unwrap();
+        let mut first = topic.subscribe("first").poll().unwrap();
+        let mut producer = topic.producer().create().unwrap();
+        (0..3).for_each(|tick| _ = producer.publish(|event| *event = tick).unwrap());
+        let Ok(mut second) = topic.subscribe("second").after(["first"]).start(start.clone()).poll() else {
+            panic!("{start:?} is kept");
+        };
+        let begins = second.position(0).unwrap();
+        let mut third = topic.subscribe("third").after(["second"]).poll().unwrap();
+        assert_eq!((read(&mut third), read(&mut second), read(&mut third)), (vec![], vec![], vec![]), "{start:?}");
+        assert_eq!(read(&mut first), [0, 1, 2]);
+        assert_eq!(read(&mut second), (begins..3).collect::<Vec<_>>(), "{start:?}");
+        assert_eq!(read(&mut third), [0, 1, 2], "{start:?}");
+        // Forward over what the one before has not passed.
+        (3..6).for_each(|tick| _ = producer.publish(|event| *event = tick).unwrap());
+        second.seek(0, 5).unwrap();
+        assert_eq!((read(&mut second), read(&mut third)), (vec![], vec![]));
+        assert_eq!(read(&mut first), [3, 4, 5]);
+        assert_eq!((read(&mut second), read(&mut third)), (vec![5], vec![3, 4, 5]));
+    }
+}
+
+/// What a subscriber or a queue's worker asks for are events: the slots of a record that was given up count for nothing.
+#[test]
+fn a_limit_counts_events_where_slots_are_skipped() {
+    let engine = Engine::builder().build().unwrap();
+    let topic = engine.topic::<u64>("ticks").capacity(8).create().unwrap();
+    let mut tape = topic.subscribe("tape").limit(1).poll().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    for _ in 0..3 {
+        let fill =
+            std::panic::AssertUnwindSafe(|| producer.publish(|_| std::panic::resume_unwind(Box::new("on purpose"))));
+        assert!(std::panic::catch_unwind(fill).is_err());
+    }
+    producer.publish(|event| *event = 7).unwrap();
+    assert_eq!(tape.poll(NOW).unwrap().unwrap().into_iter().map(|(event, _)| *event).collect::<Vec<_>>(), [7]);
+}

@@ -15,7 +15,7 @@
 use crate::fault::{Fault, fault};
 use crate::fence::{self, Fences};
 use crate::ordering::{ARM, ATTENTION, RING_FENCE};
-use crate::panics::blaming;
+use crate::panics::{blaming, is_answered};
 use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, MutexGuard, lock, wait_at_most};
 use crossbeam_utils::CachePadded;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -110,8 +110,8 @@ impl Bell {
     }
 }
 
-/// Wakes each task, also if the waker of another one panics. Its panic goes on when all are woken, unless the calling
-/// thread unwinds already.
+/// Wakes each task, also if the waker of another one panics. Where a stage's work answers for it, the panic goes on when all
+/// are woken. Everywhere else it ends here: it costs neither a publisher nor whoever leaves anything.
 fn wake_all(tasks: Vec<Waker>) {
     let mut first = None;
     for task in tasks {
@@ -120,7 +120,7 @@ fn wake_all(tasks: Vec<Waker>) {
             let _ = first.get_or_insert(std::mem::ManuallyDrop::new(panic));
         }
     }
-    if let Some(panic) = first.filter(|_| !std::thread::panicking()) {
+    if let Some(panic) = first.filter(|_| is_answered() && !std::thread::panicking()) {
         blaming("a task's waker", || resume_unwind(std::mem::ManuallyDrop::into_inner(panic)));
     }
 }
@@ -185,12 +185,24 @@ struct Bed {
 #[derive(Default)]
 struct Woken {
     rung: bool,
-    asleep: bool,
+    /// How many threads sleep here.
+    asleep: usize,
     /// Its waiter was dropped.
     gone: bool,
     tokens: Vec<usize>,
+    /// The memory of the tokens that were handed out last, so that handing out allocates nothing.
+    spare: Vec<usize>,
     /// Woken instead of a thread.
     task: Option<Waker>,
+}
+
+impl Woken {
+    fn ring(&mut self, token: usize) {
+        self.rung = true;
+        if !self.tokens.contains(&token) {
+            self.tokens.push(token);
+        }
+    }
 }
 
 impl Bed {
@@ -198,17 +210,48 @@ impl Bed {
     #[must_use]
     fn wake(&self, token: usize) -> Option<Waker> {
         let mut state = lock(&self.state);
-        state.rung = true;
-        if !state.tokens.contains(&token) {
-            state.tokens.push(token);
-        }
-        let asleep = state.asleep;
+        state.ring(token);
+        self.wake_one(state)
+    }
+
+    /// One sleeper is enough: it takes all that was rung.
+    #[must_use]
+    fn wake_one(&self, mut state: MutexGuard<'_, Woken>) -> Option<Waker> {
+        let asleep = state.asleep > 0;
         let task = state.task.take();
         drop(state);
         if asleep {
             self.woken.notify_one();
         }
         task
+    }
+
+    /// Hands each token to `each`, which is the user's code: no lock is held meanwhile.
+    fn hand_out(&self, mut state: MutexGuard<'_, Woken>, mut each: impl FnMut(usize)) {
+        /// What `each` did not get, because it panicked, is rung for again.
+        struct Handed<'b>(&'b Bed, Vec<usize>, usize);
+        impl Drop for Handed<'_> {
+            fn drop(&mut self) {
+                let mut state = lock(&self.0.state);
+                self.1.drain(..self.2);
+                let panicked = !self.1.is_empty();
+                self.1.drain(..).for_each(|token| state.ring(token));
+                state.spare = std::mem::take(&mut self.1);
+                let task = if panicked { self.0.wake_one(state) } else { None };
+                wake_all(task.into_iter().collect());
+            }
+        }
+        if state.tokens.is_empty() {
+            return;
+        }
+        let spare = std::mem::take(&mut state.spare);
+        let tokens = std::mem::replace(&mut state.tokens, spare);
+        drop(state);
+        let mut handed = Handed(self, tokens, 0);
+        while let Some(&token) = handed.1.get(handed.2) {
+            handed.2 += 1;
+            each(token);
+        }
     }
 }
 
@@ -236,38 +279,43 @@ impl Waiter {
     }
 
     /// Sleeps until a bell rings at which this waiter is armed, or has rung since it last slept, or until `deadline`.
-    /// Hands the token of each such bell to `each`. False if it was the deadline.
-    pub fn park(&self, deadline: Option<Instant>, mut each: impl FnMut(usize)) -> bool {
+    /// Hands the token of each such bell to `each`, which may use this waiter and any ring. False if it was the deadline.
+    ///
+    /// Of several threads that sleep here at once, one wakes up and gets all tokens.
+    pub fn park(&self, deadline: Option<Instant>, each: impl FnMut(usize)) -> bool {
+        match self.sleep(deadline) {
+            Some(state) => {
+                self.bed.hand_out(state, each);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The same for a caller that knows whose bells rang.
+    pub(crate) fn park_for_any(&self, deadline: Option<Instant>) -> bool {
+        self.sleep(deadline).map(|mut state| state.tokens.clear()).is_some()
+    }
+
+    fn sleep(&self, deadline: Option<Instant>) -> Option<MutexGuard<'_, Woken>> {
         let mut state = lock(&self.bed.state);
         while !state.rung {
-            state.asleep = true;
+            state.asleep += 1;
             state = match deadline {
                 None => self.bed.woken.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        state.asleep = false;
-                        return false;
+                        state.asleep -= 1;
+                        return None;
                     }
                     wait_at_most(&self.bed.woken, &self.bed.state, state, left)
                 }
             };
+            state.asleep -= 1;
         }
-        state.asleep = false;
         state.rung = false;
-        self.hand_out(state, &mut each);
-        true
-    }
-
-    /// Hands the tokens to `each` outside of the lock, so that it may arm or wake this waiter, and keeps their memory.
-    fn hand_out(&self, mut state: MutexGuard<'_, Woken>, each: impl FnMut(usize)) {
-        let mut tokens = std::mem::take(&mut state.tokens);
-        drop(state);
-        tokens.drain(..).for_each(each);
-        let mut state = lock(&self.bed.state);
-        if state.tokens.capacity() == 0 {
-            state.tokens = tokens;
-        }
+        Some(state)
     }
 
     /// Hands the token of each bell that has rung since this waiter last slept to `each`, without sleeping. False if
@@ -275,9 +323,7 @@ impl Waiter {
     pub fn take(&self, each: impl FnMut(usize)) -> bool {
         let mut state = lock(&self.bed.state);
         let rung = std::mem::take(&mut state.rung);
-        if rung {
-            self.hand_out(state, each);
-        }
+        self.bed.hand_out(state, each);
         rung
     }
 
@@ -304,29 +350,20 @@ impl Waiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn take_or_wake(&self, task: &Waker, each: impl FnMut(usize)) -> bool {
-        // A waker is code of the user's: cloned and dropped outside of the lock.
-        let mut fresh = None;
-        loop {
-            let mut state = lock(&self.bed.state);
-            let rung = std::mem::take(&mut state.rung);
-            if rung {
-                let old = state.task.take();
-                self.hand_out(state, each);
-                drop((old, fresh));
-                return true;
-            }
-            if state.task.as_ref().is_some_and(|asked| asked.will_wake(task)) {
-                return false;
-            }
-            if let Some(fresh) = fresh.take() {
-                let old = state.task.replace(fresh);
-                drop(state);
-                drop(old);
-                return false;
-            }
+        let mut state = lock(&self.bed.state);
+        let mut unused = None;
+        if !state.rung && !state.task.as_ref().is_some_and(|asked| asked.will_wake(task)) {
+            // Cloning and dropping a waker is the user's code, so neither is done under the lock.
             drop(state);
-            fresh = Some(task.clone());
+            let asked = task.clone();
+            state = lock(&self.bed.state);
+            unused = if state.rung { Some(asked) } else { state.task.replace(asked) };
         }
+        let rung = std::mem::take(&mut state.rung);
+        let woken = if rung { state.task.take() } else { None };
+        self.bed.hand_out(state, each);
+        drop((unused, woken));
+        rung
     }
 
     /// Wakes this waiter from another thread, with a token of the caller's.

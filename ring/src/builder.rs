@@ -6,7 +6,7 @@ use crate::closing::Phase;
 use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::error::BuildError;
-use crate::join::Role;
+use crate::join::{Place, Role};
 use crate::kind::{Kind, Multi, Single};
 use crate::managed::{Events, Handler, Spans, Threads};
 use crate::memory::Wishes;
@@ -227,10 +227,10 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
             if matches!(launch, Launch::Workers | Launch::RunWorkers(_)) && role.workers == 0 {
                 return Err(BuildError::NoWorkers { stage: stage.name });
             }
-            let (state, start) = core.join(&stage, role)?;
+            let (state, place) = core.join(&stage, role)?;
             match launch {
-                Launch::Poll => untaken.push(Untaken::Shared(consumer(&core, state, start, &stage))),
-                Launch::PollMut => untaken.push(Untaken::Exclusive(consumer(&core, state, start, &stage))),
+                Launch::Poll => untaken.push(Untaken::Shared(consumer(&core, state, place, &stage))),
+                Launch::PollMut => untaken.push(Untaken::Exclusive(consumer(&core, state, place, &stage))),
                 Launch::Workers => untaken.push(Untaken::Workers(state, stage.wait)),
                 Launch::RunWorkers(run) => {
                     let enter = || Worker::enter(Arc::clone(&core), Arc::clone(&state), stage.wait.clone());
@@ -241,11 +241,11 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
                     }));
                 }
                 Launch::Run(run) => {
-                    let consumer = consumer(&core, state, start, &stage);
+                    let consumer = consumer(&core, state, place, &stage);
                     to_start.push(Box::new(move |threads| run(&stage, consumer, threads)));
                 }
                 Launch::RunMut(run) => {
-                    let consumer = consumer(&core, state, start, &stage);
+                    let consumer = consumer(&core, state, place, &stage);
                     to_start.push(Box::new(move |threads| run(&stage, consumer, threads)));
                 }
             }
@@ -265,10 +265,10 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
 fn consumer<E, K: Kind, A: Access>(
     core: &Arc<Core<E, K>>,
     state: Arc<crate::stage::StageState>,
-    start: u64,
+    place: Place,
     stage: &Stage,
 ) -> Consumer<E, K, A> {
-    Consumer::new(Arc::clone(core), state, start, stage.wait.clone())
+    Consumer::new(Arc::clone(core), state, place, stage.wait.clone())
 }
 
 /// The stages in an order in which each comes behind those that it names.

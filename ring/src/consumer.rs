@@ -9,9 +9,10 @@ use crate::error::SeekError;
 use crate::fault::{Fault, fault};
 use crate::fence;
 use crate::gates::lowest;
+use crate::join::Place;
 use crate::kind::{Kind, Run};
 use crate::ordering::{ARM_FENCE, FOLLOW, HOLD_FENCE};
-use crate::sequence::{Sequence, ahead, earlier};
+use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
@@ -54,6 +55,8 @@ pub struct Consumer<E, K: Kind, A: Access = Shared> {
     pub(crate) stage: Arc<StageState>,
     /// The next sequence to read. The stage shows it when a batch ends.
     pub(crate) next: u64,
+    /// What the stage shows: `next`, but for a consumer that passes over what those before it have not let through yet.
+    through: u64,
     /// All below this may be read, and none of it is skipped; may lag behind what is true.
     available: u64,
     waiting: Waiting,
@@ -70,14 +73,15 @@ impl<E, K: Kind, A: Access> fmt::Debug for Consumer<E, K, A> {
 }
 
 impl<E, K: Kind, A: Access> Consumer<E, K, A> {
-    pub(crate) fn new(core: Arc<Core<E, K>>, stage: Arc<StageState>, start: u64, wait: Wait) -> Self {
+    pub(crate) fn new(core: Arc<Core<E, K>>, stage: Arc<StageState>, place: Place, wait: Wait) -> Self {
         Self {
             core,
             stage,
-            next: start,
-            available: start,
+            next: place.next,
+            through: place.through,
+            available: place.next,
             waiting: Waiting::new(wait),
-            first: start,
+            first: place.next,
             at_end: false,
             access: PhantomData,
         }
@@ -108,8 +112,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.waiting.wait = wait;
     }
 
-    /// Moves to `to` without reading what lies between. Forward that passes over what is there; backward it is leaving
-    /// and joining again, so `to` must be kept still: by a slower stage, or by [`Builder::retain`](crate::Builder::retain).
+    /// Moves to `to` without reading what lies between. Forward that passes over what is published; what the stages before
+    /// this one have not let through, it lets through after them. Backward it is leaving and joining again, so `to` must be
+    /// kept still: by a slower stage, or by [`Builder::retain`](crate::Builder::retain).
     ///
     /// ```
     /// # use slipring_ring::{Builder, Sequence};
@@ -128,7 +133,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     /// ```
     ///
     /// # Errors
-    /// `to` is not kept, or this stage may not read it yet; backward: others stand behind this stage; it was evicted, or
+    /// `to` is not kept, or lies beyond what is published; backward: others stand behind this stage; it was evicted, or
     /// the ring was halted. The consumer then stays where it was.
     pub fn seek(&mut self, to: Sequence) -> Result<(), SeekError> {
         if let Some(closed) = self.core.closing.reason().filter(|_| self.core.closing.phase().at_once()) {
@@ -138,23 +143,23 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             return Err(self.evicted().into());
         }
         if to.since(Sequence(self.next)) < 0 {
-            self.stage = self.core.rejoin(&self.stage, to)?;
-            self.available = to.0;
+            let (stage, place) = self.core.rejoin(&self.stage, Sequence(self.next), to)?;
+            (self.stage, self.next, self.through) = (stage, place.next, place.through);
+            if !fault(Fault::SeekBackKeepsWhatItKnew) {
+                self.available = place.next;
+            }
             self.at_end = false;
-        } else {
-            // Further than a stage before would be past what that one may still change.
-            let before = self.stage.after.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier);
-            let latest = before.unwrap_or_else(|| K::published(&self.core));
-            if ahead(to.0, latest) > 0 {
-                let (stage, earliest) = (self.stage.name.clone(), Sequence(self.next));
-                return Err(SeekError::OutOfRange { stage, asked: to, earliest, latest: Sequence(latest) });
-            }
-            if ahead(to.0, self.available) > 0 {
-                self.available = to.0;
-            }
-            self.release(to.0);
+            return Ok(());
         }
+        let latest = K::published(&self.core);
+        if ahead(to.0, latest) > 0 {
+            let (stage, earliest) = (self.stage.name.clone(), Sequence(self.next));
+            return Err(SeekError::OutOfRange { stage, asked: to, earliest, latest: Sequence(latest) });
+        }
+        self.available = later(self.available, to.0);
         self.next = to.0;
+        // What is passed over goes through when those before have let it through.
+        self.events(1).let_through();
         Ok(())
     }
 
@@ -287,8 +292,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.waiting.pause();
         loop {
             // Not `self.events`: the way of waiting is borrowed beside it.
-            let mut events =
-                Events { core: &self.core, stage: &self.stage, next: self.next, available: self.available, limit };
+            let (next, through, available) = (self.next, &mut self.through, self.available);
+            let mut events = Events { core: &self.core, stage: &self.stage, next, through, available, limit };
             let Some(found) = self.waiting.until(deadline, &mut events) else { return Ok(Batch::empty(self)) };
             match found {
                 Ok(run) if run.start == run.end => self.release(run.start),
@@ -302,8 +307,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     }
 
     #[inline(always)]
-    fn events(&self, limit: u64) -> Events<'_, E, K> {
-        Events { core: &self.core, stage: &self.stage, next: self.next, available: self.available, limit }
+    fn events(&mut self, limit: u64) -> Events<'_, E, K> {
+        let (next, through, available) = (self.next, &mut self.through, self.available);
+        Events { core: &self.core, stage: &self.stage, next, through, available, limit }
     }
 
     /// Takes hold of the events found, `limit` of them at most, unless the stage was evicted.
@@ -313,9 +319,15 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             Ok(run) => run,
             Err(closed) => return Err(self.over(closed)),
         };
-        if start != self.next {
-            // Skipped slots: nobody reads them.
-            self.release(start);
+        if start != self.through {
+            // Skipped slots, which nobody reads, or what was passed over. It may be read from `start` on, so those before
+            // have let everything below through.
+            if fault(Fault::SkippedSlotsGivenBackWithoutARing) {
+                self.stage.advance(start);
+                (self.next, self.through) = (start, start);
+            } else {
+                self.release(start);
+            }
         }
         self.available = end;
         if start == end {
@@ -364,10 +376,10 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
-    /// Lets the producers have the slots below `to`.
+    /// Lets those behind, and the producers, have the slots below `to`.
     #[inline(always)]
     pub(crate) fn release(&mut self, to: u64) {
-        self.next = to;
+        (self.next, self.through) = (to, to);
         self.stage.advance(to);
         self.stage.bell.ring();
     }
@@ -378,6 +390,7 @@ struct Events<'c, E, K: Kind> {
     core: &'c Core<E, K>,
     stage: &'c StageState,
     next: u64,
+    through: &'c mut u64,
     available: u64,
     limit: u64,
 }
@@ -385,12 +398,19 @@ struct Events<'c, E, K: Kind> {
 impl<E, K: Kind> Events<'_, E, K> {
     #[inline(always)]
     fn run(&self) -> Run {
-        let to = match &self.stage.after[..] {
-            [] => None,
-            [before] => Some(before.position(&FOLLOW)),
-            before => before.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier),
-        };
-        K::run(self.core, self.next, self.available, to, self.limit)
+        K::run(self.core, self.next, self.available, self.stage.before(), self.limit)
+    }
+
+    /// Lets through what those before have let through, as far as this consumer passes over it.
+    #[cold]
+    fn let_through(&mut self) {
+        let before = self.stage.before().filter(|_| !fault(Fault::SeekForwardLetsThroughWhatItPassesOver));
+        let to = before.map_or(self.next, |before| earlier(self.next, before));
+        if ahead(to, *self.through) > 0 {
+            *self.through = to;
+            self.stage.advance(to);
+            self.stage.bell.ring();
+        }
     }
 
     /// The ring was not open when it was found empty, or this stage was evicted.
@@ -406,10 +426,12 @@ impl<E, K: Kind> Events<'_, E, K> {
                 return Some(Ok(run));
             }
         }
-        // A stage behind others is done when it has read all that is published, not all that they let through.
+        // A stage behind others is done when it has read all that is published, not all that they let through, and has let
+        // all of that through.
+        let is_at_next = *self.through == self.next || fault(Fault::EndToldBeforeAllIsLetThrough);
         let done = || {
-            ahead(K::published(self.core), self.next) <= 0
-                || self.stage.is_cut_off_at(self.next)
+            (is_at_next && ahead(K::published(self.core), self.next) <= 0)
+                || self.stage.is_cut_off_at(*self.through)
                 || fault(Fault::FinishedBeforeTheLastLook)
         };
         if (phase != Phase::Open && done()) || self.stage.is_evicted() { self.over() } else { None }
@@ -435,6 +457,9 @@ impl<E, K: Kind> Look for Events<'_, E, K> {
         let phase = self.core.closing.phase();
         if run.end != self.next && !phase.at_once() {
             return Some(Ok(run));
+        }
+        if *self.through != self.next {
+            self.let_through();
         }
         if phase == Phase::Open && !self.stage.is_evicted() { None } else { self.last_look(phase) }
     }

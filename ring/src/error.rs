@@ -173,7 +173,7 @@ fn held_by(stage: &Option<String>) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SeekError {
-    /// The sequence is not kept any more, or this stage may not read it yet.
+    /// The sequence is not kept any more, or not published yet.
     #[error("stage {stage:?} cannot move to {asked}: it may be anywhere from {earliest} to {latest}")]
     OutOfRange {
         /// The stage.

@@ -41,6 +41,32 @@ faults! {
     NewcomerPinnedAtThePublishedPosition;
     /// A newcomer starts where it asked, kept or not.
     NewcomerStartsWhereItLikes;
+    /// A newcomer lets through all that lies before where it starts, whether those before it have or not.
+    NewcomerLetsThroughWhatItPassesOver;
+    /// A consumer that passes something over is told the end before it has let that through.
+    EndToldBeforeAllIsLetThrough;
+    /// A seek back keeps what the consumer knew of what may be read.
+    SeekBackKeepsWhatItKnew;
+    /// A consumer that seeks forward lets all that it passes over through at once.
+    SeekForwardLetsThroughWhatItPassesOver;
+    /// Workers do not look at the bit that says that a slot is skipped.
+    WorkersIgnoreTheSkipBit;
+    /// Skipped slots that a consumer passes wake nobody who waits for them.
+    SkippedSlotsGivenBackWithoutARing;
+    /// Skipped slots that a worker passes wake nobody who waits for them.
+    WorkerPassesSkippedSlotsWithoutARing;
+    /// Where workers stand goes back to what one of them announced in vain.
+    WorkersPositionGoesBack;
+    /// A newcomer is pinned at the lowest gate, which may lie above what is retained.
+    NewcomerPinnedWithoutTheFloor;
+    /// A seek back takes the old gate away before it shows the new one.
+    SeekBackLetsTheOldGateGoFirst;
+    /// Whoever looks for what is published walks on from a floor that lies laps behind.
+    PublishedWalksFromAFloorLapsBehind;
+    /// Workers are told the end when everything is taken, not when it is done.
+    EndToldWhenAllIsTaken;
+    /// A seek back wakes those who sleep at the new bell of its stage, but not those at the old one.
+    OldBellNotRungAfterASeekBack;
     /// A ring without stages has no gate at all.
     NoFloor;
     /// A producer that refreshes its limit does not look at the version of the gating set again.

@@ -13,6 +13,15 @@ use crate::stage::{Stage, StageState, Start};
 use crate::sync::{Arc, lock};
 use crate::workers::Workers;
 
+/// Where a consumer stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The next sequence that it reads.
+    pub(crate) next: u64,
+    /// What its stage lets through: `next`, or less while those before it have not come so far.
+    pub(crate) through: u64,
+}
+
 /// What a stage is besides its declaration.
 #[derive(Clone, Copy)]
 pub(crate) struct Role {
@@ -26,8 +35,8 @@ pub(crate) struct Role {
 }
 
 impl<E, K: Kind> Core<E, K> {
-    /// Adds a stage; returns it and where it starts.
-    pub(crate) fn join(&self, declared: &Stage, role: Role) -> Result<(Arc<StageState>, u64), BuildError> {
+    /// Adds a stage; returns it and where it stands.
+    pub(crate) fn join(&self, declared: &Stage, role: Role) -> Result<(Arc<StageState>, Place), BuildError> {
         let mut members = lock(&self.members);
         let may_read_out = role.successor && !self.closing.phase().at_once();
         if let Some(closed) = self.closing.reason().filter(|_| !may_read_out) {
@@ -35,9 +44,12 @@ impl<E, K: Kind> Core<E, K> {
         }
         let after = self.resolve(declared, &members)?;
         // As low as any gate, so that no producer's limit can pass where the newcomer will start.
-        let pinned = match fault(Fault::NewcomerPinnedAtThePublishedPosition) {
-            false => lowest_of(members.iter()).map_or_else(|| self.floor(), |gate| earlier(gate, self.floor())),
-            true => K::published(self),
+        let lowest = lowest_of(members.iter());
+        let pinned = match lowest {
+            _ if fault(Fault::NewcomerPinnedAtThePublishedPosition) => K::published(self),
+            Some(gate) if fault(Fault::NewcomerPinnedWithoutTheFloor) => gate,
+            Some(gate) => earlier(gate, self.floor()),
+            None => self.floor(),
         };
         let workers = (role.workers > 0).then(|| Workers::new(role.workers, pinned));
         let stage = Arc::new(StageState::new(declared, role.exclusive, after, pinned, workers));
@@ -65,16 +77,21 @@ impl<E, K: Kind> Core<E, K> {
                 return Err(BuildError::OutOfRange { stage: declared.name.clone(), asked, earliest, latest });
             }
         };
-        stage.start(start);
+        let through = stage.start(start);
         drop(members);
         // A producer may have been held by the pin.
         stage.bell.ring();
-        Ok((stage, start))
+        Ok((stage, Place { next: start, through }))
     }
 
-    /// Leaves and joins again at `to`, which lies before where `stage` stands; returns the new stage. The old one's gate
-    /// stays until the new one's is shown, and comes back if the range refuses.
-    pub(crate) fn rejoin(&self, stage: &Arc<StageState>, to: Sequence) -> Result<Arc<StageState>, SeekError> {
+    /// Leaves and joins again at `to`, which lies before `from`, where the consumer of `stage` reads; returns the new stage and where it stands. The
+    /// old one's gate stays until the new one's is shown, and comes back if the range refuses.
+    pub(crate) fn rejoin(
+        &self,
+        stage: &Arc<StageState>,
+        from: Sequence,
+        to: Sequence,
+    ) -> Result<(Arc<StageState>, Place), SeekError> {
         let mut members = lock(&self.members);
         let name = || stage.name.clone();
         // Under the lock: eviction may have been asked for while it seemed to hold a batch.
@@ -87,6 +104,10 @@ impl<E, K: Kind> Core<E, K> {
         }
         let floor_and = |lowest: Option<u64>| lowest.map_or_else(|| self.floor(), |gate| earlier(gate, self.floor()));
         let again = Arc::new(stage.again_at(floor_and(lowest_of(members.iter()))));
+        if fault(Fault::SeekBackLetsTheOldGateGoFirst) {
+            let others = members.iter().filter(|member| !Arc::ptr_eq(member, stage));
+            self.gates.show(others.cloned().collect());
+        }
         members[place] = Arc::clone(&again);
         self.gates.show(members.clone());
         if !fault(Fault::SeekBackIssuesNoFence) {
@@ -96,8 +117,9 @@ impl<E, K: Kind> Core<E, K> {
         let others = members.iter().filter(|member| !Arc::ptr_eq(member, &again));
         let earliest = self.earliest(floor_and(lowest_of(others)));
         let is_kept = ahead(to.0, earliest) >= 0 || fault(Fault::SeekBackGoesWhereItLikes);
+        let mut through = to.0;
         if is_kept {
-            again.start(to.0);
+            through = again.start(to.0);
         } else {
             members[place] = Arc::clone(stage);
             self.gates.show(members.clone());
@@ -105,11 +127,13 @@ impl<E, K: Kind> Core<E, K> {
         drop(members);
         // Producers may have been held by the pin, or wait at the gate that has gone.
         again.bell.ring();
-        stage.bell.ring();
-        if is_kept {
-            return Ok(again);
+        if !fault(Fault::OldBellNotRungAfterASeekBack) {
+            stage.bell.ring();
         }
-        let (earliest, latest) = (Sequence(earliest), Sequence(stage.position(&GATE)));
+        if is_kept {
+            return Ok((again, Place { next: to.0, through }));
+        }
+        let (earliest, latest) = (Sequence(earliest), from);
         Err(SeekError::OutOfRange { stage: name(), asked: to, earliest, latest })
     }
 

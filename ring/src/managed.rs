@@ -7,7 +7,7 @@ use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::error::BuildError;
 use crate::kind::Kind;
-use crate::panics::{Panic, caught};
+use crate::panics::{Panic, caught, caught_by_stage};
 use crate::pin;
 use crate::report::Ending;
 use crate::sequence::Sequence;
@@ -357,7 +357,7 @@ fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(
     mut worker: W,
     declared: &Stage,
 ) -> bool {
-    let ending = ending_of(caught(|| read_on(&mut consumer, &mut worker, declared)), &consumer.core, declared);
+    let ending = ending_of(caught_by_stage(|| read_on(&mut consumer, &mut worker, declared)), &consumer.core, declared);
     // The handler's own clean-up may panic as well: it has ended all the same.
     let _ = caught(|| worker.end());
     let _ = caught(move || drop(worker));
@@ -370,7 +370,7 @@ fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(
 
 /// A worker's thread's life.
 fn attend_worker<E, K: Kind, H: Handler<E>>(mut worker: Worker<E, K>, mut handler: H, declared: &Stage) -> bool {
-    let ending = ending_of(caught(|| share(&mut worker, &mut handler, declared)), worker.core(), declared);
+    let ending = ending_of(caught_by_stage(|| share(&mut worker, &mut handler, declared)), worker.core(), declared);
     let _ = caught(|| handler.on_end());
     let _ = caught(move || drop(handler));
     let stage = Arc::clone(worker.state());

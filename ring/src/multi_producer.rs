@@ -16,7 +16,7 @@
 use crate::buffer::Slots;
 use crate::core::Core;
 use crate::fault::{Fault, fault};
-use crate::kind::{Kind, Multi, Run};
+use crate::kind::{Mechanics, Multi, Run};
 use crate::ordering::{CLAIM, CLAIM_ALONE, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, Site};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
@@ -50,20 +50,25 @@ fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, bit: u
     at
 }
 
-/// The run that begins at `from`, or behind the skipped slots there.
+/// The run of `most` events at most that begins at `from`, or behind the skipped slots there, and ends within
+/// `furthest` slots.
 #[inline(always)]
-fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, site: &Site) -> Run {
-    let limit = from.wrapping_add(furthest);
+fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
     let event = u64::from(fault(Fault::SkipBitNotLookedAt));
-    let end = walk_exactly(slots, from, limit, event, site);
-    if end != from {
-        return Run { start: from, end };
-    }
-    let start = walk_exactly(slots, from, limit, 1, site);
-    Run { start, end: walk_exactly(slots, start, limit, 0, site) }
+    let end = walk_exactly(slots, from, from.wrapping_add(furthest.min(most)), event, site);
+    if end != from || furthest == 0 { Run { start: from, end } } else { run_behind(slots, from, furthest, most, site) }
 }
 
-impl Kind for Multi {
+/// Skipped slots are no events: they do not count.
+#[cold]
+fn run_behind<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
+    let limit = from.wrapping_add(furthest);
+    let start = walk_exactly(slots, from, limit, 1, site);
+    let end = start.wrapping_add(limit.wrapping_sub(start).min(most));
+    Run { start, end: walk_exactly(slots, start, end, 0, site) }
+}
+
+impl Mechanics for Multi {
     type Stamp = AtomicU64;
     type Positions = Claims;
 
@@ -87,7 +92,10 @@ impl Kind for Multi {
         let raised = floor.read(&READ_FLOOR);
         // Nobody raises the floor while stages keep the producers back, so it may lie laps behind. But a claim is
         // never more than the capacity past what is published: from there the walk visits the latest lap of each slot.
-        let from = later(raised, Self::claimed(core).wrapping_sub(core.capacity()));
+        let from = match fault(Fault::PublishedWalksFromAFloorLapsBehind) {
+            false => later(raised, Self::claimed(core).wrapping_sub(core.capacity())),
+            true => raised,
+        };
         let to = walk(core.buffer.slots(), from, from.wrapping_add(core.capacity()));
         if to != raised {
             floor.raise(to);
@@ -100,26 +108,45 @@ impl Kind for Multi {
         if ahead(known, from) > 0 {
             return Run { start: from, end: known };
         }
-        let furthest = most.min(core.capacity()).min(Self::LONGEST_LOOK);
+        let (capacity, most) = (core.capacity(), most.min(Self::LONGEST_LOOK));
         // Two calls, so that the ordering is a constant in each. A stage behind others has acquired the stamps with
         // their positions, and needs only the bit.
         match to {
-            None => run_of(core.buffer.slots(), from, furthest, &OBSERVE_STAMP),
-            Some(to) => run_of(core.buffer.slots(), from, furthest.min(ahead(to, from).max(0) as u64), &READ_SKIP),
+            None => run_of(core.buffer.slots(), from, capacity, most, &OBSERVE_STAMP),
+            Some(to) => {
+                let furthest = (ahead(to, from).max(0) as u64).min(capacity);
+                run_of(core.buffer.slots(), from, furthest, most, &READ_SKIP)
+            }
         }
     }
 
-    fn published_from<E>(core: &Core<E, Self>, from: u64, most: u64) -> u64 {
-        walk(core.buffer.slots(), from, from.wrapping_add(most.min(core.capacity()).min(Self::LONGEST_LOOK)))
+    fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run {
+        let (slots, capacity) = (core.buffer.slots(), core.capacity());
+        let (furthest, site) = match to {
+            None => (capacity, &OBSERVE_STAMP),
+            Some(to) => ((ahead(to, from).max(0) as u64).min(capacity), &READ_SKIP),
+        };
+        let limit = from.wrapping_add(furthest);
+        let start = match fault(Fault::WorkersIgnoreTheSkipBit) {
+            false => walk_exactly(slots, from, limit, 1, site),
+            true => from,
+        };
+        // A later lap counts as published: whoever overwrote it waited for another worker, so this one will take nothing.
+        let is_event = |at: u64| {
+            let stamp = slots.stamp(at).load(site.get());
+            let is_skipped = stamp == (stamp_of(at) | 1) && !fault(Fault::WorkersIgnoreTheSkipBit);
+            ahead(stamp, stamp_of(at)) >= 0 && !is_skipped
+        };
+        let last = start.wrapping_add(limit.wrapping_sub(start).min(most.min(Self::LONGEST_LOOK)));
+        let mut end = start;
+        while end != last && is_event(end) {
+            end = end.wrapping_add(1);
+        }
+        Run { start, end }
     }
 
     fn claimed<E>(core: &Core<E, Self>) -> u64 {
         core.positions.claimed.read(&READ_CLAIMED)
-    }
-
-    #[inline(always)]
-    fn is_skipped<E>(slots: Slots<'_, E, AtomicU64>, sequence: u64) -> bool {
-        slots.stamp(sequence).load(READ_SKIP.get()) & 1 == 1 && !fault(Fault::SkipBitNotLookedAt)
     }
 
     #[inline(always)]

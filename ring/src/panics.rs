@@ -55,6 +55,24 @@ pub fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     done
 }
 
+thread_local! {
+    /// This thread is in a stage's work, which answers for panics by failing its ring.
+    static IS_ANSWERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// [`caught`] for a stage's work: the stage answers also for panics of others' code that it came to run.
+pub fn caught_by_stage<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
+    IS_ANSWERED.set(true);
+    let done = caught(work);
+    IS_ANSWERED.set(false);
+    done
+}
+
+/// Whether a stage answers for what panics on this thread now.
+pub fn is_answered() -> bool {
+    IS_ANSWERED.get()
+}
+
 /// Runs `work`, code of the user's that is no handler. A panic of it goes on, and [`caught`] names it: `culprit` is
 /// who panics, as in "the clock". Costs nothing unless it panics.
 #[inline(always)]

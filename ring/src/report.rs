@@ -35,9 +35,10 @@ pub struct StagePosition {
     pub name: String,
     /// The stages that it stands behind.
     pub after: Vec<String>,
-    /// The next sequence that it will read.
+    /// Everything below it has let through: the next sequence that it will read, or a lower one while the stages before it
+    /// have not passed what it passes over unread.
     pub consumed: Sequence,
-    /// How many published events it has not read.
+    /// How many published events it has not let through.
     pub lag: u64,
     /// How often a producer had to wait because of this stage.
     pub stalls: u64,

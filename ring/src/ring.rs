@@ -154,8 +154,8 @@ impl<E, K: Kind> Ring<E, K> {
 
     fn join_as(&self, stage: Stage, successor: bool) -> Result<Consumer<E, K>, BuildError> {
         let role = Role { exclusive: false, workers: 0, at_run_time: true, successor };
-        let (state, start) = self.core.join(&stage, role)?;
-        Ok(Consumer::new(Arc::clone(&self.core), state, start, stage.wait))
+        let (state, place) = self.core.join(&stage, role)?;
+        Ok(Consumer::new(Arc::clone(&self.core), state, place, stage.wait))
     }
 
     /// Puts another consumer in the place of the stage `old`, whose own one does not answer: joins as
@@ -373,7 +373,9 @@ impl<E, K: Kind> Ring<E, K> {
 
 impl<E, K: Kind> Drop for Held<E, K> {
     fn drop(&mut self) {
-        for untaken in lock(&self.untaken).drain(..) {
+        // Outside of the lock: with a consumer goes a gate, and whoever waits for that is woken.
+        let untaken = std::mem::take(&mut *lock(&self.untaken));
+        for untaken in untaken {
             if let Untaken::Workers(stage, _) = untaken {
                 let unattended = stage.workers.as_ref().is_some_and(|workers| workers.close_if_unattended());
                 if unattended {

@@ -3,10 +3,9 @@
 //! Claiming is private arithmetic; only publishing shows anything, so a claim dropped without commit never happened.
 //! Models: `single_producer` in loom-tests.
 
-use crate::buffer::Slots;
 use crate::core::Core;
 use crate::fault::{Fault, fault};
-use crate::kind::{Kind, Run, Single};
+use crate::kind::{Mechanics, Run, Single};
 use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
@@ -14,7 +13,7 @@ use crate::sequence::{Position, ahead, earlier, later};
 /// The position that a single producer shows.
 pub struct Published(Position);
 
-impl Kind for Single {
+impl Mechanics for Single {
     type Stamp = ();
     type Positions = Published;
 
@@ -43,17 +42,13 @@ impl Kind for Single {
         Run { start: from, end }
     }
 
-    fn published_from<E>(core: &Core<E, Self>, from: u64, _: u64) -> u64 {
-        later(Self::published(core), from)
+    fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run {
+        let to = to.unwrap_or_else(|| Self::published(core));
+        Run { start: from, end: from.wrapping_add((ahead(to, from).max(0) as u64).min(most)) }
     }
 
     fn claimed<E>(core: &Core<E, Self>) -> u64 {
         Self::published(core)
-    }
-
-    #[inline(always)]
-    fn is_skipped<E>(_: Slots<'_, E, ()>, _: u64) -> bool {
-        false
     }
 
     #[inline(always)]

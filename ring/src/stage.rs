@@ -5,7 +5,7 @@ use crate::bell::Bell;
 use crate::fault::{Fault, fault};
 use crate::ordering::{self, CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
 use crate::report::Ending;
-use crate::sequence::{Position, Sequence, ahead};
+use crate::sequence::{Position, Sequence, ahead, earlier};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, lock};
 use crate::wait::Wait;
 use crate::workers::Workers;
@@ -175,7 +175,9 @@ pub struct StageState {
     pub(crate) exclusive: bool,
     pub(crate) journaler: bool,
     pub(crate) after: Vec<Arc<StageState>>,
-    /// For one consumer: where it stands. For workers: a lower bound that only grows; see [`Workers`].
+    /// What this stage lets through: those behind it read below this, and producers overwrite below it less the capacity.
+    /// It is never beyond what those before it have let through, and may lie behind where the stage reads. Workers: a
+    /// lower bound that only grows; see [`Workers`].
     consumed: Position,
     pub(crate) workers: Option<Workers>,
     pub(crate) bell: Arc<Bell>,
@@ -265,31 +267,54 @@ impl StageState {
         }
     }
 
-    /// Where this stage stands, read with GATE by producers and with FOLLOW by stages behind it.
+    /// What this stage has let through, read with GATE by producers and with FOLLOW by stages behind it.
     #[inline]
     pub(crate) fn position(&self, site: &Site) -> u64 {
         match &self.workers {
             None => self.consumed.read(site),
             Some(workers) => {
                 // What an idle worker announced may lie behind what another thread computed already.
-                self.consumed.raise(workers.lowest());
+                let lowest = workers.lowest();
+                if fault(Fault::WorkersPositionGoesBack) {
+                    return lowest;
+                }
+                self.consumed.raise(lowest);
                 self.consumed.read(&ordering::READ_FLOOR)
             }
         }
     }
 
-    /// Moves the position over what was read.
+    /// What all stages before this one have let through; none if it stands behind the producers alone.
+    #[inline(always)]
+    pub(crate) fn before(&self) -> Option<u64> {
+        match &self.after[..] {
+            [] => None,
+            [before] => Some(before.position(&FOLLOW)),
+            before => before.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier),
+        }
+    }
+
+    /// Lets everything below `to` through.
     #[inline(always)]
     pub(crate) fn advance(&self, to: u64) {
+        // The rule that keeps `&mut E` apart from `&E`. Under loom the models show what comes of a breach.
+        #[cfg(all(debug_assertions, not(any(loom, shuttle))))]
+        {
+            let lets_through = |stage: &Arc<StageState>| ahead(stage.consumed.read(&COUNT), to) >= 0;
+            assert!(self.after.iter().all(lets_through), "{:?} lets through what is held before it", self.name);
+        }
         self.consumed.store(to, &CONSUME);
     }
 
-    /// A newcomer, pinned until now, starts here.
-    pub(crate) fn start(&self, at: u64) {
+    /// A newcomer, pinned until now, reads from `at` on; what it lets through at first.
+    pub(crate) fn start(&self, at: u64) -> u64 {
+        let ordered = !fault(Fault::NewcomerLetsThroughWhatItPassesOver);
+        let through = self.before().filter(|_| ordered).map_or(at, |before| earlier(at, before));
         if let Some(workers) = &self.workers {
-            workers.start(at);
+            workers.start(through);
         }
-        self.consumed.store(at, &START);
+        self.consumed.store(through, &START);
+        through
     }
 
     /// Says that a batch is held. The caller issues HOLD_FENCE and looks at [`is_evicted`](Self::is_evicted).
@@ -335,11 +360,11 @@ impl StageState {
         *lock(&self.left) = true;
     }
 
-    /// Whether a stage that this one stands behind has left and let nothing through from `next` on. That others before
+    /// Whether a stage that this one stands behind has left and let nothing through from `through` on. That others before
     /// have left, with more read, means nothing: they had come to the end.
-    pub(crate) fn is_cut_off_at(&self, next: u64) -> bool {
+    pub(crate) fn is_cut_off_at(&self, through: u64) -> bool {
         // Left first: the position is the last one then.
-        let is_cut_off = |stage: &Arc<StageState>| *lock(&stage.left) && ahead(stage.position(&FOLLOW), next) <= 0;
+        let is_cut_off = |stage: &Arc<StageState>| *lock(&stage.left) && ahead(stage.position(&FOLLOW), through) <= 0;
         self.after.iter().any(is_cut_off) && !fault(Fault::NoLookForACutOff)
     }
 

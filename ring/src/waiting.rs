@@ -93,7 +93,7 @@ impl Waiting {
                         continue;
                     }
                 }
-                if !self.waiter.get_or_insert_default().park(deadline, |_| ()) {
+                if !self.waiter.get_or_insert_default().park_for_any(deadline) {
                     return target.look();
                 }
             } else if let Some(deadline) = deadline {

@@ -3,10 +3,11 @@
 use crate::bell::Waiter;
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
+use crate::fault::{Fault, fault};
 use crate::gates::lowest;
-use crate::kind::Kind;
+use crate::kind::{Kind, Run};
 use crate::ordering::{FOLLOW, GATE};
-use crate::sequence::{Sequence, ahead, earlier};
+use crate::sequence::{Sequence, ahead};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
@@ -115,19 +116,19 @@ impl<E, K: Kind> Worker<E, K> {
         self.begin(found)
     }
 
-    fn left(&self) -> Option<(u64, u64)> {
-        (self.at != self.end).then(|| (self.at, self.end.wrapping_sub(self.at)))
+    fn left(&self) -> Option<Run> {
+        (self.at != self.end).then_some(Run { start: self.at, end: self.end })
     }
 
-    fn begin(&mut self, found: Option<Result<(u64, u64), Closed>>) -> Result<Taken<'_, E, K>, Closed> {
-        (self.at, self.end) = match found {
-            Some(Ok((at, len))) => (at, at.wrapping_add(len)),
+    fn begin(&mut self, found: Option<Result<Run, Closed>>) -> Result<Taken<'_, E, K>, Closed> {
+        match found {
+            Some(Ok(run)) => (self.at, self.end) = (run.start, run.end),
             Some(Err(closed)) => {
                 self.at_end = true;
                 return Err(closed);
             }
-            None => (self.at, self.at),
-        };
+            None => self.end = self.at,
+        }
         Ok(Taken { worker: self })
     }
 
@@ -180,7 +181,7 @@ pub struct Taken<'w, E, K: Kind> {
 }
 
 impl<E, K: Kind> Taken<'_, E, K> {
-    /// How many slots are left; skipped ones included.
+    /// How many events are left.
     pub fn len(&self) -> usize {
         self.worker.end.wrapping_sub(self.worker.at) as usize
     }
@@ -199,21 +200,14 @@ impl<E, K: Kind> Taken<'_, E, K> {
     /// The next event, its sequence, and whether it is the last one taken. It stays in hand until
     /// [`done_with_one`](Self::done_with_one).
     pub(crate) fn peek(&mut self) -> Option<(Sequence, &E, bool)> {
-        let worker = &mut *self.worker;
-        while worker.at != worker.end && K::is_skipped(worker.core.buffer.slots(), worker.at) {
-            worker.done(worker.at.wrapping_add(1));
-        }
-        if worker.at == worker.end {
+        let Worker { core, at, end, .. } = &*self.worker;
+        if at == end {
             return None;
         }
-        let at = worker.at;
-        let mut rest = at.wrapping_add(1);
-        while rest != worker.end && K::is_skipped(worker.core.buffer.slots(), rest) {
-            rest = rest.wrapping_add(1);
-        }
-        // SAFETY: as in `next`; the event is done with only by a method that needs the borrow that this one holds.
-        let event = unsafe { &*worker.core.buffer.slots().event(at) };
-        Some((Sequence(at), event, rest == worker.end))
+        // SAFETY: no producer may overwrite what this worker has announced, and it announces something later only by a
+        // method that needs the borrow that the event holds. Workers only share, and no mutable stage runs beside them.
+        let event = unsafe { &*core.buffer.slots().event(*at) };
+        Some((Sequence(*at), event, at.wrapping_add(1) == *end))
     }
 
     pub(crate) fn done_with_one(&mut self) {
@@ -242,22 +236,17 @@ impl<E, K: Kind> Taken<'_, E, K> {
                 self.0.done(self.0.at.wrapping_add(1));
             }
         }
-        let worker = &mut *self.worker;
-        while worker.at != worker.end {
-            let at = worker.at;
-            if K::is_skipped(worker.core.buffer.slots(), at) {
-                worker.done(at.wrapping_add(1));
-                continue;
-            }
-            let mut hand = InHand(worker, false);
-            // SAFETY: taken by this worker and announced, so no producer may overwrite it before `done`; a stage with
-            // workers only shares, and no mutable stage runs beside it.
-            let event = unsafe { &*hand.0.core.buffer.slots().event(at) };
-            work(Sequence(at), event);
-            hand.1 = true;
-            return true;
+        if self.is_empty() {
+            return false;
         }
-        false
+        let mut hand = InHand(&mut *self.worker, false);
+        let at = hand.0.at;
+        // SAFETY: no producer may overwrite what this worker has announced, and `InHand` announces something later when
+        // `work` is over. Workers only share, and no mutable stage runs beside them.
+        let event = unsafe { &*hand.0.core.buffer.slots().event(at) };
+        work(Sequence(at), event);
+        hand.1 = true;
+        true
     }
 }
 
@@ -267,27 +256,21 @@ struct Share<'w, E, K: Kind> {
     stage: &'w StageState,
     place: &'w mut usize,
     limit: u64,
-    left: Option<(u64, u64)>,
-}
-
-/// How many events from `from` on may be taken, `limit` at most.
-fn available<E, K: Kind>(core: &Core<E, K>, stage: &StageState, from: u64, limit: u64) -> u64 {
-    let to = match stage.after.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier) {
-        Some(to) => to,
-        None => K::published_from(core, from, limit),
-    };
-    (ahead(to, from).max(0) as u64).min(limit)
+    left: Option<Run>,
 }
 
 impl<E, K: Kind> Share<'_, E, K> {
-    /// How many events from `from` on may be taken.
-    fn available(&self, from: u64) -> u64 {
-        available(self.core, self.stage, from, self.limit)
+    /// Whether something may be taken from `from` on.
+    fn is_something(&self, from: u64) -> bool {
+        K::share(self.core, from, self.stage.before(), self.limit).end != from
     }
 
     /// Whether everything was taken and done, and nothing more will come.
     fn is_over(&self, phase: Phase, workers: &Workers) -> bool {
-        let done = || ahead(K::published(self.core), self.stage.position(&GATE)) <= 0;
+        let done = || match fault(Fault::EndToldWhenAllIsTaken) {
+            false => ahead(K::published(self.core), self.stage.position(&GATE)) <= 0,
+            true => ahead(K::published(self.core), workers.taken()) <= 0,
+        };
         phase != Phase::Open && (done() || self.is_cut_off(workers))
     }
 
@@ -300,7 +283,7 @@ impl<E, K: Kind> Share<'_, E, K> {
 }
 
 impl<E, K: Kind> Look for Share<'_, E, K> {
-    type Found = Result<(u64, u64), Closed>;
+    type Found = Result<Run, Closed>;
 
     fn look(&mut self) -> Option<Self::Found> {
         let workers = self.stage.workers.as_ref()?;
@@ -309,11 +292,11 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
         }
         let phase = self.core.closing.phase();
         if !phase.at_once() {
-            let mut withdrew = false;
+            let mut moved = false;
             let (core, stage, limit) = (self.core, self.stage, self.limit);
-            let taken = workers.take(self.place, |from| available(core, stage, from, limit), &mut withdrew);
-            if withdrew {
-                // What was announced in vain may have been all that held the stage back.
+            let taken = workers.take(self.place, |from| K::share(core, from, stage.before(), limit), &mut moved);
+            if moved {
+                // What was announced in vain, or skipped, may have been all that held the stage back.
                 self.stage.bell.ring();
             }
             if let Some(taken) = taken {
@@ -349,7 +332,7 @@ impl<E, K: Kind> Look for Peep<'_, E, K> {
     fn look(&mut self) -> Option<()> {
         let workers = self.0.stage.workers.as_ref()?;
         let phase = self.0.core.closing.phase();
-        let to_take = workers.has_orphans() || self.0.available(workers.taken()) > 0;
+        let to_take = workers.has_orphans() || self.0.is_something(workers.taken());
         (to_take || phase.at_once() || self.0.is_over(phase, workers)).then_some(())
     }
 

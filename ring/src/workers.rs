@@ -9,6 +9,7 @@
 //! Models: `workers` in loom-tests.
 
 use crate::fault::{Fault, fault};
+use crate::kind::Run;
 use crate::ordering::{ANNOUNCE, COUNT, READ_ANNOUNCED, READ_TAKEN, START, TAKE};
 use crate::sequence::{Position, ahead, earlier};
 use crate::sync::{AtomicU64, Mutex, lock};
@@ -96,14 +97,9 @@ impl Workers {
         places.gone
     }
 
-    /// Takes up to `available(from)` events for the worker at `place`: what another worker left behind first, and its
-    /// place with it. `withdrew` tells that something was announced in vain, so that the stage may stand higher now.
-    pub(crate) fn take(
-        &self,
-        place: &mut usize,
-        mut available: impl FnMut(u64) -> u64,
-        withdrew: &mut bool,
-    ) -> Option<(u64, u64)> {
+    /// Takes the run `share(from)` for the worker at `place`: what another worker left behind first, and its place with
+    /// it. `moved` tells that the stage may stand higher now: something was announced in vain, or skipped slots were passed.
+    pub(crate) fn take(&self, place: &mut usize, mut share: impl FnMut(u64) -> Run, moved: &mut bool) -> Option<Run> {
         if self.has_orphans()
             && let Some(adopted) = self.adopt(place)
         {
@@ -111,24 +107,33 @@ impl Workers {
         }
         let mut from = self.taken();
         loop {
-            let len = available(from);
-            if len == 0 {
+            let run = share(from);
+            if run.end == from {
                 self.announce_nothing(*place);
                 return None;
             }
             if !fault(Fault::WorkerTakesBeforeItAnnounces) {
                 self.announce(*place, from);
             }
-            match self.taken.exchange(from, from.wrapping_add(len), &TAKE, &READ_TAKEN) {
-                Ok(_) => {
+            match self.taken.exchange(from, run.end, &TAKE, &READ_TAKEN) {
+                Ok(_) if run.start == from => {
                     if fault(Fault::WorkerTakesBeforeItAnnounces) {
                         self.announce(*place, from);
                     }
-                    return Some((from, len));
+                    return Some(run);
+                }
+                Ok(_) => {
+                    *moved = !fault(Fault::WorkerPassesSkippedSlotsWithoutARing);
+                    if run.start != run.end {
+                        self.announce(*place, run.start);
+                        return Some(run);
+                    }
+                    self.announce_nothing(*place);
+                    from = run.end;
                 }
                 Err(now) => {
                     from = now;
-                    *withdrew = !fault(Fault::AnnouncementInVainWakesNobody);
+                    *moved = !fault(Fault::AnnouncementInVainWakesNobody);
                 }
             }
         }
@@ -141,7 +146,7 @@ impl Workers {
 
     /// The adopter moves to the orphan's place. Its announcement stays where it is: whoever goes over the places while
     /// an announcement moves from one to another could miss it at both.
-    fn adopt(&self, place: &mut usize) -> Option<(u64, u64)> {
+    fn adopt(&self, place: &mut usize) -> Option<Run> {
         let mut places = lock(&self.places);
         let orphan = places.orphans.pop()?;
         self.orphaned.fetch_sub(1, COUNT.get());
@@ -153,7 +158,7 @@ impl Workers {
             self.announce_nothing(*place);
             places.free.push(std::mem::replace(place, orphan.place));
         }
-        Some((orphan.at, orphan.end.wrapping_sub(orphan.at)))
+        Some(Run { start: orphan.at, end: orphan.end })
     }
 
     /// The worker at `place` is done with all before `at`.
@@ -185,14 +190,20 @@ impl Workers {
 mod tests {
     use super::*;
 
+    /// What is taken: where it begins, and how much.
+    fn take(workers: &Workers, place: &mut usize, most: u64) -> Option<(u64, u64)> {
+        let share = |from: u64| Run { start: from, end: from.wrapping_add(most) };
+        workers.take(place, share, &mut false).map(|run| (run.start, run.end.wrapping_sub(run.start)))
+    }
+
     #[test]
     fn what_is_in_hand_holds_the_stage_back_also_at_the_end_of_the_range() {
         for start in [0, 7, (1 << 63) - 1, u64::MAX - 1] {
             let workers = Workers::new(2, start);
             let (mut a, mut b) = (workers.enter().unwrap(), workers.enter().unwrap());
             assert_eq!(workers.enter(), None);
-            assert_eq!(workers.take(&mut a, |_| 2, &mut false), Some((start, 2)));
-            assert_eq!(workers.take(&mut b, |_| 1, &mut false), Some((start.wrapping_add(2), 1)));
+            assert_eq!(take(&workers, &mut a, 2), Some((start, 2)));
+            assert_eq!(take(&workers, &mut b, 1), Some((start.wrapping_add(2), 1)));
             assert_eq!(workers.lowest(), start);
             workers.announce_nothing(a);
             assert_eq!(workers.lowest(), start.wrapping_add(2));
@@ -205,12 +216,12 @@ mod tests {
     fn what_a_worker_leaves_behind_is_adopted_before_anything_new_is_taken() {
         let workers = Workers::new(2, 0);
         let (mut a, mut b) = (workers.enter().unwrap(), workers.enter().unwrap());
-        workers.take(&mut a, |_| 4, &mut false);
+        take(&workers, &mut a, 4);
         workers.leave(a, 1, 4);
         assert_eq!(workers.lowest(), 1);
         assert_eq!(workers.enter(), None, "the place still holds what was left behind");
         let before = b;
-        assert_eq!(workers.take(&mut b, |_| 9, &mut false), Some((1, 3)));
+        assert_eq!(take(&workers, &mut b, 9), Some((1, 3)));
         assert_eq!(b, a, "the adopter works where the orphan is announced");
         assert_eq!(workers.lowest(), 1);
         assert_eq!(workers.enter(), Some(before));

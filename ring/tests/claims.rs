@@ -4,7 +4,7 @@
 mod common;
 
 use common::{LONG, STARTS, at_once, quiet_panic, run, soon};
-use slipring_ring::{Builder, ClaimError, Closed, Consumer, Kind, Multi, Producer, Ring, Sequence, Single};
+use slipring_ring::{Builder, ClaimError, Closed, Consumer, Kind, Multi, Producer, Ring, Sequence, Single, Stage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -349,4 +349,57 @@ fn a_closed_ring_refuses_every_form_with_the_reason() {
     assert_eq!(producer.claim(1).err(), Some(closed.clone()));
     assert_eq!(producer.try_claim(1).err(), Some(closed.clone()));
     assert_eq!(producer.try_send(5).unwrap_err().value, 5);
+}
+
+/// The limit of a poll counts events: a claim that was dropped before them takes nothing away from it.
+#[test]
+fn skipped_slots_use_up_no_limit() {
+    for first in STARTS {
+        let mut builder = Builder::multi(8, || 0u64);
+        builder
+            .start_at(Sequence(first))
+            .poll("reader")
+            .poll(Stage::new("behind").after(["reader"]))
+            .workers("pool", 2);
+        builder.workers(Stage::new("last").after(["behind", "pool"]), 1);
+        let (mut producer, ring) = builder.build().unwrap();
+        let [mut reader, mut behind] = ["reader", "behind"].map(|name| ring.consumer(name).unwrap());
+        let (mut worker, mut last) = (ring.worker("pool").unwrap(), ring.worker("last").unwrap());
+        let at = |offset: u64| Sequence(first).plus(offset);
+        for round in 0..3 {
+            drop(producer.try_claim(3).unwrap());
+            producer.try_publish(|_| ()).unwrap();
+            drop(producer.try_claim(3).unwrap());
+            producer.try_publish(|_| ()).unwrap();
+            for event in [3, 7].map(|offset| at(8 * round + offset)) {
+                for consumer in [&mut reader, &mut behind] {
+                    let read: Vec<_> =
+                        (&mut consumer.poll(1).unwrap()).into_iter().map(|(sequence, _)| sequence).collect();
+                    assert_eq!(read, [event]);
+                }
+                for worker in [&mut worker, &mut last] {
+                    let mut taken = worker.take_wait(1).unwrap();
+                    assert_eq!(taken.len(), 1);
+                    assert!(
+                        taken.next(|sequence, _| assert_eq!(sequence, event)) && !taken.next(|_, _| unreachable!())
+                    );
+                }
+            }
+            assert_eq!(ring.positions().fill, 0, "nobody holds a skipped slot back");
+        }
+    }
+}
+
+/// Nothing but skipped slots: whoever looks gives them back, and there is room.
+#[test]
+fn a_ring_full_of_skipped_slots_is_given_back_by_one_look() {
+    let mut builder = Builder::multi(4, || 0u64);
+    builder.poll("reader").workers("pool", 1);
+    let (mut producer, ring) = builder.build().unwrap();
+    let (mut reader, mut worker) = (ring.consumer("reader").unwrap(), ring.worker("pool").unwrap());
+    for _ in 0..3 {
+        drop(producer.try_claim(4).unwrap());
+        assert!(reader.poll(1).unwrap().is_empty() && worker.take(1).unwrap().is_empty());
+    }
+    assert_eq!(producer.try_publish(|_| ()), Ok(Sequence(12)));
 }

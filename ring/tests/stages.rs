@@ -476,8 +476,8 @@ fn seeking_moves_within_what_is_kept() {
         (0..5).for_each(|value| drop(producer.publish(|event| *event = value)));
         assert!(matches!(a.seek(at(6)), Err(SeekError::OutOfRange { latest, .. }) if latest == at(5)));
         assert!(
-            matches!(b.seek(at(1)), Err(SeekError::OutOfRange { latest, .. }) if latest == at(0)),
-            "a is not there yet"
+            matches!(b.seek(at(6)), Err(SeekError::OutOfRange { latest, .. }) if latest == at(5)),
+            "also where a is not there yet"
         );
         a.seek(at(2)).unwrap();
         assert_eq!(a.consumed(), at(2));

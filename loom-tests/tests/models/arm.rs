@@ -5,7 +5,8 @@
 use crate::support::*;
 use loom::sync::{Condvar, Mutex};
 use slipring_ring::{
-    Builder, ClaimError, Closed, Consumer, Kind, MultiProducer, Producer, Ring, Single, SingleProducer, Stage, Waiter,
+    Builder, ClaimError, Closed, Consumer, Kind, MultiProducer, Producer, Ring, Sequence, Single, SingleProducer,
+    Stage, Waiter,
 };
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -263,5 +264,31 @@ fn a_task_that_wants_room_hears_of_a_failure() {
         let refused = claim_as_a_task(&mut producer);
         assert!(matches!(refused, Err(ClaimError::Closed(Closed::Failed { stage, .. })) if stage == "reader"));
         failing.join().unwrap();
+    });
+}
+
+/// A reader whose waiter is armed for the end alone seeks back; then the ring ends.
+/// Allowed: the waiter wakes for the seek, or for the end. Forbidden: that it sleeps on at the bell that nobody rings.
+#[test]
+fn who_wants_no_events_hears_of_the_end_after_a_seek_back() {
+    model_of_sleep(Within(3), "a seek back wakes a waiter that is armed for the end alone", || {
+        let mut builder = Builder::single(2, || 0);
+        builder.retain(1);
+        let (mut producer, ring) = declare(builder, &[("reader", &[])]).build().unwrap();
+        put(&mut producer, 1).unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        assert_eq!(get(&mut reader, 1), 1);
+        let waiter = Waiter::new();
+        assert!(reader.arm_for_end(&waiter, 1));
+        let ending = thread::spawn(move || {
+            ring.close();
+            ring
+        });
+        let _ = reader.seek(Sequence(0));
+        waiter.park(None, |_| ());
+        if reader.arm_for_end(&waiter, 1) {
+            waiter.park(None, |_| ());
+        }
+        let _ring = ending.join().unwrap();
     });
 }

@@ -141,6 +141,77 @@ fn a_seek_back_is_respected_by_two_producers() {
     });
 }
 
+/// A newcomer on a ring that retains an event which its reader has read: the lowest gate lies above what is kept.
+/// Allowed: it starts at the retained event or later. Forbidden: a write beside its read, another event.
+#[test]
+fn a_newcomer_is_pinned_no_higher_than_what_is_retained() {
+    model_of_gates(
+        Within(3),
+        "a newcomer that starts at what is retained is respected from the moment it is shown",
+        || {
+            let mut builder = Builder::single(2, || 0);
+            builder.retain(1);
+            let (mut producer, ring) = declare(builder, &[("reader", &[])]).build().unwrap();
+            put(&mut producer, 1).unwrap();
+            put(&mut producer, 1).unwrap();
+            let mut reader = ring.consumer("reader").unwrap();
+            get(&mut reader, 2);
+            let joining = thread::spawn(move || {
+                let mut late = ring.join("late").unwrap();
+                (get(&mut late, 1), late)
+            });
+            let _ = put(&mut producer, 1);
+            let _ = put(&mut producer, 1);
+            let _late = joining.join().unwrap();
+        },
+    );
+}
+
+/// A slow reader asks for what is not kept any more.
+/// Allowed: it is told the range, stays, and reads on where it stood. Forbidden: that this was overwritten meanwhile.
+#[test]
+fn a_seek_back_that_is_refused_keeps_the_gate() {
+    model_of_gates(Within(3), "the old gate stands until the new one is shown", || {
+        let (mut producer, ring) = single(2, &[("reader", &[])]);
+        put(&mut producer, 1).unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        assert_eq!(get(&mut reader, 1), 1);
+        put(&mut producer, 1).unwrap();
+        put(&mut producer, 1).unwrap();
+        let seeking = thread::spawn(move || {
+            assert!(matches!(reader.seek(Sequence(0)), Err(SeekError::OutOfRange { .. })));
+            assert_eq!(reader.consumed(), Sequence(1));
+            (get(&mut reader, 1), reader)
+        });
+        let _ = put(&mut producer, 1);
+        assert_eq!(seeking.join().unwrap().0, 1);
+    });
+}
+
+/// A reader seeks back to before a slot that is skipped.
+/// Allowed: it is given what lies around that slot again. Forbidden: the skipped slot, whatever it knew before.
+#[test]
+fn a_seek_back_forgets_what_was_known() {
+    model_of_gates(Within(2), "no skipped slot is given after a seek back", || {
+        let mut builder = Builder::multi(4, || 0);
+        builder.retain(3);
+        let (mut producer, ring) = declare(builder, &[("reader", &[])]).build().unwrap();
+        put(&mut producer, 1).unwrap();
+        drop(producer.try_claim(1).unwrap());
+        put(&mut producer, 1).unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        assert_eq!((get_some(&mut reader, 9), get_some(&mut reader, 1)), (1, 1));
+        let seeking = thread::spawn(move || {
+            let (back, kept) = (reader.seek(Sequence(0)), reader.consumed());
+            assert_eq!(kept, Sequence(if back.is_ok() { 0 } else { 3 }));
+            (2 * u64::from(back.is_ok()), get_some(&mut reader, 9) + get_some(&mut reader, 1), reader)
+        });
+        let _ = put(&mut producer, 1);
+        let (expected, read, _reader) = seeking.join().unwrap();
+        assert!(read >= expected);
+    });
+}
+
 fn seek_to_the_first<K: Kind>(reader: &mut Consumer<u64, K>) {
     match reader.seek(Sequence(0)) {
         Ok(()) => assert_eq!(get(reader, 1), 1),

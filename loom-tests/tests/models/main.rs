@@ -9,6 +9,7 @@ mod join;
 mod litmus;
 mod lossy;
 mod multi_producer;
+mod order;
 mod single_producer;
 mod stages;
 mod support;

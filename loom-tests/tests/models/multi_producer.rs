@@ -160,3 +160,22 @@ fn stamps_go_on_across_the_end_of_the_range() {
         });
     }
 }
+
+/// A ring with a reader goes several laps before anybody asks what is published.
+/// Allowed: all of it. Forbidden: less, because nobody looked for laps.
+#[test]
+fn what_is_published_is_known_laps_later() {
+    model(All, "what is published is found also by who looks laps later", || {
+        let (mut producer, ring) = multi(1, &[("reader", &[])]);
+        let mut reader = ring.consumer("reader").unwrap();
+        for _ in 0..3 {
+            put(&mut producer, 1).unwrap();
+            assert_eq!(get(&mut reader, 1), 1);
+        }
+        let looking = thread::spawn(move || ring.positions().published);
+        let mut producer = producer;
+        let _ = put(&mut producer, 1);
+        assert!(looking.join().unwrap().0 >= 3);
+        assert_eq!(producer.published().0, 4);
+    });
+}

@@ -198,3 +198,20 @@ fn parked_workers_are_all_woken() {
         let _workers = working.map(|worker| worker.join().unwrap());
     });
 }
+
+/// A ring of one slot, full of a claim that was dropped; a producer sleeps until there is room.
+/// Allowed: a reader passes the slot and wakes the producer. Forbidden: that it sleeps on.
+#[test]
+fn a_reader_that_passes_skipped_slots_wakes_producers() {
+    model_of_sleep(Within(2), "skipped slots that are given back wake whoever waits for them", || {
+        let (mut producer, ring) = multi(1, &[("reader", &[])]);
+        producer.set_wait(park());
+        let mut reader = ring.consumer("reader").unwrap();
+        drop(producer.try_claim(1).unwrap());
+        let writing = thread::spawn(move || (put_wait(&mut producer, 1).is_ok(), producer));
+        assert!(reader.poll(1).unwrap().is_empty());
+        let (written, _producer) = writing.join().unwrap();
+        assert!(written);
+        assert_eq!(get_some(&mut reader, 1), 1);
+    });
+}

@@ -1,7 +1,7 @@
 //! Work sharing: each event to exactly one worker, and nobody passes what a worker has in hand.
 
 use crate::support::*;
-use slipring_ring::{Builder, Multi, Producer, Ring, Single, Stage, Worker};
+use slipring_ring::{Builder, Kind, Multi, Producer, Ring, Single, Stage, Worker};
 
 fn pool(capacity: usize, workers: usize) -> (Producer<u64, Single>, Ring<u64, Single>) {
     let mut builder = Builder::single(capacity, || 0);
@@ -10,7 +10,7 @@ fn pool(capacity: usize, workers: usize) -> (Producer<u64, Single>, Ring<u64, Si
 }
 
 /// Takes once, and checks what it gets. How many.
-fn take(worker: &mut Worker<u64, Single>, limit: usize) -> u64 {
+fn take<K: Kind>(worker: &mut Worker<u64, K>, limit: usize) -> u64 {
     let mut count = 0;
     if let Ok(taken) = worker.take(limit) {
         taken.for_each(|sequence, event| {
@@ -194,5 +194,87 @@ fn an_unlucky_worker_takes_nothing_stale() {
         one.extend(two);
         one.sort_unstable();
         assert!(one == [0] || one == [0, 1], "{one:?}");
+    });
+}
+
+/// One worker takes the only event, or both look at it at once, and the ring goes on; a newcomer joins meanwhile.
+/// Allowed: it starts where the workers stand or later. Forbidden: lower than a producer believed, so a write beside its
+/// read, another event.
+#[test]
+fn a_newcomer_beside_workers_starts_no_lower_than_producers_believe() {
+    model_of_gates(Mixed(1, Some(3)), "where workers stand never goes back under a newcomer", || {
+        let (mut producer, ring) = pool(1, 2);
+        put(&mut producer, 1).unwrap();
+        let (mut one, mut two) = (ring.worker("pool").unwrap(), ring.worker("pool").unwrap());
+        let working = thread::spawn(move || (take(&mut two, 1), two));
+        take(&mut one, 1);
+        let _ = put(&mut producer, 1);
+        let mut late = ring.join("late").unwrap();
+        get(&mut late, 1);
+        let _working = working.join().unwrap();
+    });
+}
+
+/// A worker goes with an event unread when all are taken and the ring has ended.
+/// Allowed: the other one adopts it, then is told the end. Forbidden: that it is told the end before.
+#[test]
+fn workers_are_told_the_end_when_all_is_done() {
+    model_of_gates(All, "workers are told the end when everything is done, not when it is taken", || {
+        let (mut producer, ring) = pool(1, 2);
+        put(&mut producer, 1).unwrap();
+        drop(producer);
+        let (mut one, mut two) = (ring.worker("pool").unwrap(), ring.worker("pool").unwrap());
+        assert_eq!(one.take(1).unwrap().len(), 1);
+        let leaving = thread::spawn(move || drop(one));
+        let told = two.take(1).map(|taken| taken.is_empty());
+        leaving.join().unwrap();
+        match told {
+            Ok(true) => assert_eq!(take(&mut two, 1), 1, "nobody has done it"),
+            Ok(false) => assert_eq!(take(&mut two, 1), 1, "what it did not iterate stays with it"),
+            Err(_) => panic!("told the end while the other one had an event in hand"),
+        }
+        assert!(two.take(1).is_err());
+    });
+}
+
+/// A ring of one slot, full of a claim that was dropped; a producer sleeps until there is room.
+/// Allowed: a worker passes the slot and wakes the producer, and gets its event. Forbidden: that it sleeps on, an event of
+/// the skipped slot.
+#[test]
+fn a_worker_that_passes_skipped_slots_wakes_producers() {
+    model_of_sleep(Within(2), "workers give skipped slots back and wake whoever waits for them", || {
+        let mut builder = Builder::multi(1, || 0u64);
+        builder.workers(Stage::new("pool").wait(park()), 2);
+        let (mut producer, ring) = builder.build().unwrap();
+        producer.set_wait(park());
+        let mut worker = ring.worker("pool").unwrap();
+        drop(producer.try_claim(1).unwrap());
+        let writing = thread::spawn(move || (put_wait(&mut producer, 1).is_ok(), producer));
+        let mut seen = take(&mut worker, 1);
+        let (written, _producer) = writing.join().unwrap();
+        assert!(written);
+        seen += take(&mut worker, 1);
+        assert_eq!(seen, 1);
+    });
+}
+
+/// Workers on a ring with a claim that was dropped before an event and one behind it.
+/// Allowed: they get the events. Forbidden: a skipped slot.
+#[test]
+fn workers_are_given_no_skipped_slot() {
+    model(Within(3), "no worker is given a skipped slot, and a limit counts events", || {
+        let mut builder = Builder::multi(4, || 0u64);
+        builder.workers("pool", 2);
+        let (mut producer, ring) = builder.build().unwrap();
+        drop(producer.try_claim(1).unwrap());
+        put(&mut producer, 1).unwrap();
+        drop(producer.try_claim(1).unwrap());
+        put(&mut producer, 1).unwrap();
+        let working = [(); 2].map(|()| {
+            let mut worker = ring.worker("pool").unwrap();
+            thread::spawn(move || (take(&mut worker, 1), worker))
+        });
+        let seen: Vec<_> = working.into_iter().map(|worker| worker.join().unwrap()).collect();
+        assert_eq!(seen[0].0 + seen[1].0, 2);
     });
 }
