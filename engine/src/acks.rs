@@ -41,6 +41,11 @@ impl Positions {
         let _ = self.lost.set((offset, why));
     }
 
+    /// Whether all below where the journal was done with the partition can be seen, so that nothing more ever will be.
+    pub(crate) fn is_over(&self, visible: Visible) -> bool {
+        self.lost.get().is_some_and(|(end, _)| self.end(visible) >= *end)
+    }
+
     /// Why an offset will never be written.
     fn lost(&self, offset: u64) -> Option<&str> {
         self.lost.get().filter(|(from, _)| *from <= offset).map(|(_, why)| &**why)

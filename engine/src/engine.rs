@@ -660,7 +660,7 @@ impl Engine {
         let _reserved = self.shared.remove(&topic);
         self.shared.host.forget(topic.id());
         topic.forget()?;
-        Ok(topic.shutdown(Duration::ZERO))
+        Ok(topic.shutdown(Duration::ZERO, Instant::now()))
     }
 
     /// Removes a topic whoever reads it: halts it, and reports what each consumer had read and what it left. Its
@@ -673,7 +673,7 @@ impl Engine {
         let _reserved = self.shared.remove(&topic);
         topic.halt();
         topic.forget()?;
-        let report = topic.shutdown(Duration::ZERO);
+        let report = topic.shutdown(Duration::ZERO, Instant::now());
         self.shared.host.forget(topic.id());
         Ok(report)
     }
@@ -712,15 +712,25 @@ impl Engine {
         // Whoever waits for a name is told.
         self.shared.settled.notify_all();
         let mut reports = Vec::new();
+        let mut topics = Vec::new();
+        let journal_until = deadline.unwrap_or_else(Instant::now).max(Instant::now() + LAST_WORDS);
         while !left.is_empty() {
             let next = left.iter().position(|topic| topic.producers() == 0).unwrap_or(0);
             let topic = left.remove(next);
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-            reports.push(topic.shutdown(left));
+            reports.push(topic.shutdown(left, journal_until));
             lifecycle!(info, "topic shut down", topic = topic.name());
+            topics.push(topic);
         }
         let deadline = deadline.map(|deadline| deadline.max(Instant::now() + LAST_WORDS));
-        let journal = self.shared.host.journaling.as_ref().map(|journaling| journaling.close(deadline));
+        let mut journal = self.shared.host.journaling.as_ref().map(|journaling| journaling.close(deadline));
+        for (topic, report) in topics.iter().zip(&mut reports) {
+            let count = report.note_written(&topic.written());
+            if count > 0 && matches!(journal, Some(Ok(()))) {
+                let why = format!("{count} offsets of topic {:?} were published and not written", topic.name());
+                journal = Some(Err(why));
+            }
+        }
         Report { topics: reports, journal, gaps: self.gaps() }
     }
 }

@@ -334,14 +334,14 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             }
             let (parts, visible, bell) = (&self.parts, self.visible, &self.durable.acks.bell);
             let count = self.topic.as_ref().map(|topic| &topic.count);
-            let over = bell.over().is_some();
             let moved = || {
                 let any = count.is_some_and(|count| count.load(Ordering::Acquire) > parts.len());
-                let any = any || parts.iter().any(|part| part.has_more(visible) || part.is_ending());
-                (any || (bell.over().is_some() && !over)).then_some(())
+                let over = bell.over().is_some();
+                let any = any || parts.iter().any(|part| part.has_more(visible) || part.can_end(visible, over));
+                any.then_some(())
             };
             // What ended without a sound is looked at now and then.
-            let nap = Instant::now() + Duration::from_millis(if over { 1 } else { 50 });
+            let nap = Instant::now() + Duration::from_millis(50);
             let until = deadline.map_or(nap, |deadline| deadline.min(nap));
             let _ = bell.wait(Some(until), moved);
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -389,7 +389,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         }
         let from_journal = |cause| ReplayError::Journal { topic: name.clone(), partition: number, cause };
         let mut read = 0;
-        let is_ending = part.is_ending();
+        // Looked at before what is visible: all that ever will be is visible by then.
+        let is_over = durable.acks.bell.over().is_some() || part.positions.is_over(*visible);
         let mut turned = None;
         match &mut part.mode {
             Mode::Over => {}
@@ -473,6 +474,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     part.next = part.next.max(visible_end);
                 }
                 match joined {
+                    _ if at_end && is_over => turned = Some(Mode::Over),
                     Some(consumer)
                         if reader.position() >= seam(consumer) || (at_end && visible_end >= seam(consumer)) =>
                     {
@@ -484,9 +486,6 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         } else {
                             *joined = None;
                         }
-                    }
-                    None if at_end && is_ending && (visible_end >= published || durable.acks.bell.over().is_some()) => {
-                        turned = Some(Mode::Over);
                     }
                     _ => {}
                 }
@@ -502,12 +501,19 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                             read += 1;
                         }
                     }
+                    // What is published and was never written is nobody's to see.
+                    Ok(_) if is_over => turned = Some(Mode::Over),
                     Ok(_) => {}
-                    Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) => {
+                    Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) if is_over && ends == 0 => {
                         turned = Some(Mode::Over);
                     }
-                    Err(slipring_ring::Closed::Evicted { .. }) => {
-                        // It was in the way: the journal has what it has not read.
+                    Err(
+                        slipring_ring::Closed::Finished
+                        | slipring_ring::Closed::Closed
+                        | slipring_ring::Closed::Evicted { .. },
+                    ) => {
+                        // It was in the way; or the ring has ended, and the journal may still write what a transaction was
+                        // too late to publish. The journal has what this one has not read.
                         let reader = durable.journal().reader(durable.id(number), From::Offset(part.next), *visible);
                         turned = Some(Mode::Journal(reader.map_err(from_journal)?, None));
                         tally.evicted.store(false, Ordering::Relaxed);
@@ -546,10 +552,17 @@ impl<E, K: Producers> Part<E, K> {
     fn has_more(&self, visible: Visible) -> bool {
         let position = match &self.mode {
             Mode::Journal(reader, _) => reader.position().max(self.next),
+            // A transaction's events are durable before they are published: they are not there yet.
+            Mode::Ring(consumer) if consumer.lag() == 0 => return self.gap.is_some(),
             Mode::Ring(consumer) => consumer.consumed().0,
             Mode::Over => return self.gap.is_some(),
         };
         self.gap.is_some() || self.positions.end(visible) > position
+    }
+
+    /// Whether a look brings it to its end. `over`: nothing more is written, whatever the topic.
+    fn can_end(&self, visible: Visible, over: bool) -> bool {
+        !matches!(self.mode, Mode::Over) && (over || self.positions.is_over(visible))
     }
 
     fn is_ending(&self) -> bool {

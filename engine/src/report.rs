@@ -2,6 +2,7 @@
 
 use crate::error::Closed;
 use crate::gap::ToldGap;
+use crate::journaler::STAGE;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::queue::QueueReport;
@@ -115,6 +116,32 @@ impl TopicReport {
         }
         let read = self.consumers.iter().all(|consumer| consumer.left == 0 && !consumer.running);
         read && self.queues.iter().all(QueueReport::is_complete)
+    }
+
+    /// Notes what the journal has written by its end, by partition: up to where, and up to where events were published.
+    /// Returns how many offsets it has not.
+    pub(crate) fn note_written(&mut self, partitions: &[(u32, u64, u64)]) -> u64 {
+        let mut unwritten = 0;
+        for &(partition, consumed, published) in partitions {
+            let left = published - consumed;
+            unwritten += left;
+            let ending = (left > 0).then(|| Ending::Stopped("the journal has ended".to_owned()));
+            let journal = |known: &&mut ConsumerReport| known.name == STAGE && known.partition == partition;
+            match self.consumers.iter_mut().find(journal) {
+                Some(known) => (known.consumed, known.left, known.ending) = (consumed, left, ending),
+                None if left > 0 => self.consumers.push(ConsumerReport {
+                    name: STAGE.to_owned(),
+                    partition,
+                    consumed,
+                    left,
+                    skipped: 0,
+                    ending,
+                    running: false,
+                }),
+                None => {}
+            }
+        }
+        unwritten
     }
 
     /// The failure that ended the topic, if that is none of a consumer in the report: one of the journal, or of a producer

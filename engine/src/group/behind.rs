@@ -159,7 +159,9 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
                     Err(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
                         // Everybody has read all, and so the journaler has.
                         let published = self.partition.ring.positions().published.0;
-                        let over = positions.end(Visible::Written) >= published;
+                        let over = positions.end(Visible::Written) >= published
+                            || positions.is_over(Visible::Written)
+                            || durable.acks.bell.over().is_some();
                         return Ok(if over { Looked::Over(reason) } else { Looked::Nothing });
                     }
                     Err(BuildError::Closed(reason)) => {

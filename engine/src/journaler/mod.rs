@@ -92,6 +92,9 @@ pub(crate) struct Journaling {
     pub(crate) bookmarks: Bookmarks,
 }
 
+/// How long a journal that has stopped waiting for claims may take to close.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
 /// A transaction, handed over: its claims are held until the reply.
 pub(crate) struct Handed {
     pub(crate) parts: Vec<ClaimedRun>,
@@ -134,7 +137,7 @@ enum Mail {
     /// Where groups stand by now, and who waits for that to be durable.
     Bookmarks(SyncSender<Result<(), WriteError>>),
     /// All that is there, then the end.
-    Close(SyncSender<Result<(), WriteError>>),
+    Close(SyncSender<Result<(), WriteError>>, Option<Instant>),
 }
 
 impl Journaling {
@@ -286,7 +289,10 @@ impl Journaling {
     /// Writes what is there, closes the journal in good order, and ends the thread; an error says why it could not.
     pub(crate) fn close(&self, deadline: Option<Instant>) -> Result<(), String> {
         let (told, hears) = sync_channel(1);
-        self.send(Mail::Close(told));
+        // Waited for a little longer than it waits itself.
+        let far = || Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        self.send(Mail::Close(told, Some(deadline.unwrap_or_else(far))));
+        let deadline = deadline.and_then(|deadline| deadline.checked_add(A_MOMENT));
         let outcome = self.over.wait(deadline, || match hears.try_recv() {
             Ok(outcome) => Some(outcome.map_err(|refused| refused.to_string())),
             Err(std::sync::mpsc::TryRecvError::Disconnected) => {
@@ -300,7 +306,7 @@ impl Journaling {
     /// What is there is written and closed, and nobody waits for it.
     pub(crate) fn leave(&self) {
         let (told, _) = sync_channel(1);
-        self.send(Mail::Close(told));
+        self.send(Mail::Close(told, None));
     }
 
     pub(crate) fn catalogue(&self) -> MutexGuard<'_, State> {

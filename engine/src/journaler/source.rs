@@ -72,6 +72,8 @@ pub(crate) trait Source: Send {
     fn is_over(&self) -> bool;
     /// Whether its topic was closed, so that nothing more comes, though it may not have been told of the end yet.
     fn is_closed(&self) -> bool;
+    /// Takes nothing more, and tells the end to whoever has read all.
+    fn close(&self);
     fn fail(&self, cause: &str);
     /// Why an event could not be written, if it could not: what comes behind it never will be.
     fn failed(&mut self) -> Option<String>;
@@ -180,7 +182,9 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         }
         if let Some(closed) = over {
             // What was not drained by now has nobody who would write it.
-            self.positions.end_at(self.drained(), closed.to_string());
+            // Transactions may have written what was never published.
+            let written = self.ahead.back().map_or(0, |(_, end)| *end);
+            self.positions.end_at(self.drained().max(written), closed.to_string());
             self.consumer = None;
             return;
         }
@@ -247,6 +251,10 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
 
     fn is_closed(&self) -> bool {
         self.partition.ring.closed().is_some()
+    }
+
+    fn close(&self) {
+        self.partition.ring.close();
     }
 
     fn fail(&self, cause: &str) {

@@ -84,6 +84,9 @@ const IDLE: Duration = Duration::from_millis(20);
 /// How long what nobody waits for stays written and not synced, if no sync comes by.
 const LAZY: Duration = Duration::from_millis(50);
 
+/// How often a journal that closes looks whether claims that are out were published.
+const CLAIMS_OUT: Duration = Duration::from_millis(10);
+
 /// How often it is looked whether what lies below a transaction's claims was published.
 const BELOW_CLAIMS: Duration = Duration::from_millis(1);
 
@@ -163,7 +166,10 @@ impl Journaler {
             match (mail, &outcome) {
                 (Mail::Source(source), _) => source.fail(&cause),
                 (
-                    Mail::Commit(_, reply) | Mail::Transaction(_, reply) | Mail::Bookmarks(reply) | Mail::Close(reply),
+                    Mail::Commit(_, reply)
+                    | Mail::Transaction(_, reply)
+                    | Mail::Bookmarks(reply)
+                    | Mail::Close(reply, _),
                     Err(refused),
                 ) => {
                     let _ = reply.send(Err(refused.clone()));
@@ -192,8 +198,8 @@ impl Journaler {
             self.gather(None)?;
             self.transact()?;
             self.sync(false)?;
-            if let Some(reply) = close {
-                return self.close().map(|()| Some(reply));
+            if let Some((reply, until)) = close {
+                return self.close(until).map(|()| Some(reply));
             }
             let waits = !self.transactions.is_empty();
             let idle = self.writer().wants_mark() && !self.in_flight && !waits;
@@ -476,7 +482,7 @@ impl Journaler {
         Ok(())
     }
 
-    fn take_mail(&mut self) -> Result<Option<SyncSender<Result<(), WriteError>>>, WriteError> {
+    fn take_mail(&mut self) -> Result<Option<(Reply, Option<Instant>)>, WriteError> {
         if !self.shared.has_mail.swap(false, Ordering::AcqRel) {
             return Ok(None);
         }
@@ -540,22 +546,36 @@ impl Journaler {
                     }
                 },
                 Mail::Transaction(handed, reply) => self.transactions.push_back((handed, reply)),
-                Mail::Close(reply) => close = Some(reply),
+                Mail::Close(reply, until) => close = Some((reply, until)),
             }
         }
         Ok(close)
     }
 
-    /// Writes what there still is, and closes.
-    fn close(&mut self) -> Result<(), WriteError> {
+    /// Writes what there still is, and closes: when every topic has come to its end, or at `until`. Without that nobody can
+    /// publish any more.
+    fn close(&mut self, until: Option<Instant>) -> Result<(), WriteError> {
+        if until.is_none() {
+            self.sources.list.iter().flatten().for_each(|source| source.close());
+        }
         loop {
             let before = self.writer().journal().written();
+            // What was handed over before is written as well. Who closes once more is told with the first.
+            let _ = self.take_mail()?;
             self.gather(None)?;
             self.transact()?;
             let _ = self.write_bookmarks()?;
             self.sync(true)?;
-            if self.writer().journal().written() == before {
-                break;
+            if self.writer().journal().written() != before {
+                continue;
+            }
+            // A pass that wrote nothing is no end: a claim may be out, or a transaction not yet published.
+            let is_over =
+                self.transactions.is_empty() && self.sources.list.iter().flatten().all(|source| source.is_over());
+            let Some(until) = until.filter(|until| !is_over && *until > Instant::now()) else { break };
+            let soon = until.min(Instant::now() + CLAIMS_OUT);
+            if let Found::Source(source) = self.watch.next(&mut self.sources, false, Some(soon)) {
+                self.gather(Some(source))?;
             }
         }
         self.sync(true)?;

@@ -38,7 +38,7 @@ pub(super) const WAKE: usize = usize::MAX;
 /// Leases that are ended at once under the lock.
 const AT_ONCE: usize = 256;
 /// How often it is looked whether a partition that was closed is read to its end.
-const ENDING: Duration = Duration::from_millis(10);
+const ENDING: Duration = Duration::from_millis(20);
 
 pub(super) struct Desk<E, K: Producers> {
     pub(super) topic: String,

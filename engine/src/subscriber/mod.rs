@@ -313,10 +313,20 @@ struct Parts<'s, E, K: Producers> {
 impl<E, K: Producers> Watched for Parts<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
+        // Looked at first: all that ever can be seen is seen then.
+        let is_over = self.sight.as_ref().is_some_and(|sight| sight.is_over(source));
         let seen = self.sight.as_mut().map_or(usize::MAX, |sight| sight.room(source, &self.parts[source]));
         let Part { partition, consumer } = &mut self.parts[source];
         match consumer.poll_paced(self.limit.min(seen).max(1), looks) {
-            Ok(_) if seen == 0 => false,
+            Ok(batch) if seen == 0 => {
+                let is_lost = is_over && !batch.is_empty();
+                drop(batch);
+                if is_lost {
+                    // What was published and never written is nobody's to see.
+                    self.over = partition.ring.closed();
+                }
+                self.over.is_some()
+            }
             Ok(mut batch) => match self.topic.settings.time_to_live {
                 Some(limit) if !batch.is_empty() => {
                     let expired = expire(&mut batch, partition, self.topic.host.clock.wall().minus(limit));

@@ -36,6 +36,12 @@ impl Sight {
         usize::try_from(end.saturating_sub(part.consumer.consumed().0)).unwrap_or(usize::MAX)
     }
 
+    /// Whether the source never sees more: the journal is done with it, or has ended.
+    pub(super) fn is_over(&self, source: usize) -> bool {
+        let known = self.positions.get(source).and_then(Option::as_ref);
+        self.acks.bell.over().is_some() || known.is_some_and(|positions| positions.is_over(self.visible))
+    }
+
     /// Has the waiter woken when the source may see more than nothing, or never will. False if that is so already.
     pub(super) fn arm<E, K: Producers>(
         &mut self,
@@ -46,7 +52,7 @@ impl Sight {
     ) -> bool {
         let waker = self.waker(waiter, token);
         let bell = Arc::clone(&self.acks.bell);
-        bell.watch(&waker, || (self.room(source, part) > 0 || bell.over().is_some()).then_some(())).is_none()
+        bell.watch(&waker, || (self.room(source, part) > 0 || self.is_over(source)).then_some(())).is_none()
     }
 
     fn waker(&mut self, waiter: &Arc<Waiter>, token: usize) -> Waker {

@@ -26,7 +26,10 @@ pub(crate) trait AnyTopic: Send + Sync {
     fn producers(&self) -> usize;
     /// Stops everyone at once.
     fn halt(&self);
-    fn shutdown(&self, limit: Duration) -> TopicReport;
+    /// `journal_until`: how long what was published is waited for to be written, at least.
+    fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
+    /// By partition, up to where it is written and up to where it was published. Empty for a topic without a journal.
+    fn written(&self) -> Vec<(u32, u64, u64)>;
     /// Takes it out of the journal, if it is there.
     fn forget(&self) -> Result<(), TopicError>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
@@ -117,7 +120,18 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         }
     }
 
-    fn shutdown(&self, limit: Duration) -> TopicReport {
+    fn written(&self) -> Vec<(u32, u64, u64)> {
+        let Some(durable) = &self.durable else { return Vec::new() };
+        let partitions = self.partitions();
+        let stands = partitions.iter().filter_map(|partition| {
+            let written = durable.acks.positions(partition.index)?.end(crate::journal::Visible::Written);
+            // What a transaction wrote may not be published.
+            Some((partition.index, written, partition.ring.positions().published.0.max(written)))
+        });
+        stands.collect()
+    }
+
+    fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport {
         self.close();
         let now = Instant::now();
         // For ever, or as good as.
@@ -127,12 +141,16 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let readers = self.readers().all();
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
         if !drained(deadline) {
+            if let Some(durable) = &self.durable {
+                // A ring that is halted gives the journal nothing more. What was accepted is to be written all the same.
+                durable.drained(&partitions, deadline.max(journal_until));
+            }
             self.halt();
             // A moment for threads that are about to end.
             drained(Instant::now() + Duration::from_millis(100));
         }
         if let Some(durable) = &self.durable {
-            durable.drained(&partitions, deadline);
+            durable.drained(&partitions, deadline.max(journal_until));
         }
         let queues = self.queues().iter().map(|queue| queue.report()).collect();
         TopicReport::new(&self.name, &partitions, &self.runs(), queues)
