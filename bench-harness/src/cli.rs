@@ -64,6 +64,22 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Where its results go, if it makes some.
+    pub fn output(&self) -> Option<&OutputArgs> {
+        match self {
+            Self::Run(arguments) => Some(&arguments.output),
+            Self::Peers(arguments) => Some(&arguments.output),
+            Self::Idle(arguments) => Some(&arguments.output),
+            Self::Waits(arguments) => Some(&arguments.output),
+            Self::Journal(arguments) => Some(&arguments.output),
+            Self::Transform(arguments) => Some(&arguments.output),
+            Self::Sweep(arguments) => Some(&arguments.output),
+            Self::Doctor(_) | Self::Compare(_) | Self::Baseline(_) | Self::Report(_) | Self::Explain { .. } => None,
+        }
+    }
+}
+
 /// A format to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {

@@ -3,6 +3,10 @@
 // Without rivals some of what they need is idle.
 #![cfg_attr(not(feature = "rivals"), allow(dead_code))]
 
+// Before the others: its macros are theirs.
+#[macro_use]
+mod say;
+
 mod assertion;
 mod baseline;
 mod cli;
@@ -35,6 +39,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Command};
+use crate::failure::Failure;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -45,7 +50,9 @@ fn main() -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(64) };
         }
     };
-    let outcome = match cli.command {
+    // Before anything is measured: an hour's results must have somewhere to go.
+    let writable = cli.command.output().map_or(Ok(()), output::check);
+    let outcome = writable.and_then(|()| match cli.command {
         Command::Peers(arguments) => peers::command(arguments),
         Command::Run(arguments) => run::command(&arguments),
         Command::Idle(arguments) => idle::command(&arguments),
@@ -58,7 +65,11 @@ fn main() -> ExitCode {
         Command::Baseline(arguments) => baseline::command(&arguments),
         Command::Report(arguments) => report::command(&arguments),
         Command::Explain { word } => explain::command(word.as_deref()),
-    };
+    });
+    let outcome = outcome.and_then(|()| match say::refused() {
+        Some(source) => Err(Failure::File { path: "standard output".to_owned(), source }),
+        None => Ok(()),
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -79,6 +79,9 @@ pub fn duration(text: &str) -> Result<Duration, BadQuantity> {
     Ok(Duration::from_nanos((number * nanos) as u64))
 }
 
+/// Rates whose gaps, and sums of them over a run, a clock can count.
+const RATES: std::ops::RangeInclusive<f64> = 1e-3..=1e12;
+
 /// How fast events are meant to come.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Rate {
@@ -97,8 +100,8 @@ impl FromStr for Rate {
         }
         let number = text.strip_suffix("/s").unwrap_or(text);
         match scaled(number) {
-            Some(rate) if rate > 0.0 => Ok(Self::PerSecond(rate)),
-            _ => Err(bad(text, "a rate, such as 100k/s, 1M/s or max")),
+            Some(rate) if RATES.contains(&rate) => Ok(Self::PerSecond(rate)),
+            _ => Err(bad(text, "a rate, such as 100k/s, 1M/s or max; 0.001/s to 1000G/s")),
         }
     }
 }
@@ -126,13 +129,13 @@ impl FromStr for Steps {
         let Some((low, rest)) = clean.split_once("..") else {
             let values: Option<Vec<f64>> = clean.split(',').map(scaled).collect();
             return match values {
-                Some(values) if values.iter().all(|value| *value > 0.0) => Ok(Self(values)),
+                Some(values) if values.iter().all(|value| RATES.contains(value)) => Ok(Self(values)),
                 _ => Err(wrong()),
             };
         };
         let (high, how) = rest.split_once(':').unwrap_or((rest, "log"));
-        let low = scaled(low).filter(|low| *low > 0.0).ok_or_else(wrong)?;
-        let high = scaled(high).filter(|high| *high >= low).ok_or_else(wrong)?;
+        let low = scaled(low).filter(|low| RATES.contains(low)).ok_or_else(wrong)?;
+        let high = scaled(high).filter(|high| *high >= low && RATES.contains(high)).ok_or_else(wrong)?;
         let spread = |points: usize, at: &dyn Fn(f64) -> f64| {
             Self((0..points).map(|step| at(step as f64 / (points.max(2) - 1) as f64)).collect())
         };

@@ -229,3 +229,96 @@ fn a_page_needs_nothing_but_itself_and_can_be_drawn_again() {
     assert_eq!(code(&["report", scratch.text(), "--format", "html"]), 0);
     assert_eq!(scratch.read("run.html"), page);
 }
+
+/// Every command panicked where its output was a full device, and some where the reader of their pipe had gone.
+#[test]
+fn no_command_panics_whatever_its_output_is() {
+    use std::fs::OpenOptions;
+    use std::process::{Command, Stdio};
+    let scratch = Scratch::new("outputs");
+    let out = scratch.0.join("run");
+    let out = out.to_str().unwrap();
+    let run = ["run", "spsc", "--quick", "--duration", "20ms", "--format", "text,json,html", "--out", out];
+    let calls: [&[&str]; 9] = [
+        &run,
+        &["explain"],
+        &["explain", "nothing"],
+        &["doctor"],
+        &["doctor", "--json"],
+        &["report", out],
+        &["compare", out, out],
+        &["baseline", "ls"],
+        &["--help"],
+    ];
+    for words in calls {
+        for stderr_too in [false, true] {
+            for full in [true, false] {
+                let output = || {
+                    if full {
+                        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+                        return Stdio::from(full);
+                    }
+                    // A pipe that nobody reads.
+                    Stdio::from(
+                        std::os::unix::net::UnixStream::pair().map(|(end, _)| std::os::fd::OwnedFd::from(end)).unwrap(),
+                    )
+                };
+                let mut command = Command::new(env!("CARGO_BIN_EXE_bench-harness"));
+                command.args(words).current_dir(&scratch.0).stdin(Stdio::null()).stdout(output());
+                command.stderr(if stderr_too { output() } else { Stdio::piped() });
+                let ended = command.spawn().unwrap().wait_with_output().unwrap();
+                let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+                let code = ended.status.code();
+                assert!(code.is_some_and(|code| code != 101), "{words:?}, full {full}: {:?} {told}", ended.status);
+                assert!(!told.contains("panicked"), "{words:?}: {told}");
+                if full && words[0] == "explain" && words.len() == 1 {
+                    assert_eq!(code, Some(74), "{told}");
+                    assert!(stderr_too || told.contains("standard output"), "{told}");
+                }
+            }
+        }
+    }
+    assert!(scratch.0.join("run/run.json").is_file(), "results are kept although nobody could be told of them");
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_is_measured() {
+    let scratch = Scratch::new("refused");
+    for rate in ["1e-300", "1e-4/s", "1e300", "0", "-1"] {
+        let words = ["run", "spsc", "--quick", &format!("--rate={rate}"), "--out", scratch.text()];
+        assert_eq!(code(&words), 64, "{rate}");
+    }
+    let file = scratch.0.join("file");
+    std::fs::write(&file, "mine").unwrap();
+    let inside = file.join("results");
+    // It measured for the time of a whole run before.
+    let output = bench(&["run", "spsc", "--duration", "10m", "--runs", "9", "--out", inside.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(74));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("results"), "{output:?}");
+}
+
+#[test]
+fn a_page_of_a_debug_build_has_no_green_verdict() {
+    let scratch = Scratch::new("debug-page");
+    let out = ["--out", scratch.text(), "--format", "html,json"];
+    bench(&[&["peers", "spsc", "--rounds", "2", "--duration", "2ms"], &out[..]].concat());
+    bench(&[&["run", "spsc", "--quick", "--duration", "20ms", "--rate", "10k/s"], &out[..]].concat());
+    for name in ["peers", "run"] {
+        let mut document = scratch.json(&format!("{name}.json"));
+        document["environment"]["profile"] = "debug".into();
+        document["valid"] = true.into();
+        if name == "run" {
+            // A hiccup of nothing.
+            document["hiccup_plot"] = serde_json::json!([[0.0, 1], [0.5, 1], [0.99, 400]]);
+            document["plot"] = serde_json::json!([[0.0, 2000], [0.5, 3000], [0.99, 90000]]);
+        }
+        std::fs::write(scratch.0.join(format!("{name}.json")), document.to_string()).unwrap();
+    }
+    assert_eq!(code(&["report", scratch.text(), "--format", "html,svg"]), 0);
+    for name in ["peers", "run"] {
+        let page = scratch.read(&format!("{name}.html"));
+        assert!(!page.contains("badge good") && page.contains("DEBUG BUILD"), "{name}");
+    }
+    let chart = scratch.read("run-percentiles.svg");
+    assert!(!chart.contains(">1 ns<") && !chart.contains(">10 ns<") && !chart.contains(">100 ns<"), "{chart}");
+}

@@ -18,14 +18,28 @@ pub struct Output {
     written: Vec<PathBuf>,
 }
 
+/// Where results go unless told. In a cargo project they belong with the other products of a build.
+fn base() -> &'static Path {
+    Path::new(if Path::new("target").is_dir() { "target/bench-harness" } else { "bench-results" })
+}
+
+/// Makes the directory of the results, and a file in it that goes again.
+///
+/// # Errors
+///
+/// [`Failure::File`]: results could not be written there.
+pub fn check(arguments: &OutputArgs) -> Result<(), Failure> {
+    let directory = arguments.out.as_deref().unwrap_or_else(|| base());
+    fs::create_dir_all(directory).map_err(|error| Failure::file(directory, error))?;
+    let probe = directory.join(format!(".probe-{}", std::process::id()));
+    fs::write(&probe, "bench-harness").map_err(|error| Failure::file(directory, error))?;
+    fs::remove_file(&probe).map_err(|error| Failure::file(&probe, error))
+}
+
 impl Output {
     /// The output of a command; `label` names the default directory.
     pub fn new(arguments: &OutputArgs, label: &str) -> Self {
-        let directory = arguments.out.clone().unwrap_or_else(|| {
-            // In a cargo project results belong with the other products of a build.
-            let base = if Path::new("target").is_dir() { "target/bench-harness" } else { "bench-results" };
-            Path::new(base).join(label)
-        });
+        let directory = arguments.out.clone().unwrap_or_else(|| base().join(label));
         Self { directory, formats: arguments.format.clone(), written: Vec::new() }
     }
 

@@ -48,6 +48,15 @@ impl Page {
         let _ = write!(self.body, "<p><span class=\"badge {class}\">{}</span> {}</p>", escape(word), escape(reason));
     }
 
+    /// The verdict on what was measured in this environment. Nothing that a debug build measured is good.
+    pub fn verdict(&mut self, environment: &Environment, valid: bool, word: &str, reason: &str) {
+        if valid && environment.profile == "debug" {
+            self.badge(false, &format!("{word}, DEBUG BUILD"), "these figures mean nothing; build with --release");
+        } else {
+            self.badge(valid, word, reason);
+        }
+    }
+
     /// A chart.
     pub fn figure(&mut self, svg: &str) {
         let _ = write!(self.body, "<figure>{svg}</figure>");

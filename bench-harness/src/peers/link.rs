@@ -251,9 +251,12 @@ pub fn round_trips<T: Send + 'static>(
     }
 }
 
+/// The largest latency that a histogram tells, in nanoseconds: a minute. What is larger counts as this.
+pub const LARGEST: u64 = 60_000_000_000;
+
 /// A histogram of nanoseconds up to a minute, with three digits.
 pub fn new_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3)
+    Histogram::new_with_bounds(1, LARGEST, 3)
         .unwrap_or_else(|error| unreachable!("one nanosecond to a minute with three digits is a legal range: {error}"))
 }
 

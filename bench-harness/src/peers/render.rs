@@ -134,7 +134,8 @@ fn page(document: &PeersDocument) -> String {
     } else {
         "some values were wrong: see below"
     };
-    page.badge(document.valid(), if document.valid() { "VALID" } else { "INVALID" }, reason);
+    let word = if document.valid() { "VALID" } else { "INVALID" };
+    page.verdict(&document.environment, document.valid(), word, reason);
     if let Some(warning) = document.warning() {
         page.badge(false, "WIDE", &warning);
     }

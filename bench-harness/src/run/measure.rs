@@ -18,6 +18,7 @@ use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::latency::Percentiles;
 use crate::peers::WaitClass;
+use crate::peers::link::LARGEST;
 use crate::pin::{self, PinPlan};
 use crate::progress::Progress;
 use crate::quantity::{Rate, nanos, per_second};
@@ -264,10 +265,15 @@ fn judge(document: &mut RunDocument, rate: Rate, closed: bool, outcomes: &[Outco
             reasons.push("no message was sent in measured time".to_owned());
         }
         reasons.extend(outcome.faults.iter().cloned());
+        let clipped = outcome.record.clipped();
+        reasons.extend(clipped.map(|worst| {
+            let (worst, largest) = (nanos(worst), nanos(LARGEST));
+            format!("a latency of {worst} counts as {largest}, where the histogram ends: so may others")
+        }));
         document.runs.push(OneRun {
             latency: Percentiles::of(&outcome.record.total()),
             rate_achieved: achieved,
-            valid: !missed && outcome.faults.is_empty(),
+            valid: !missed && outcome.faults.is_empty() && clipped.is_none(),
         });
     }
     let total: f64 = outcomes.iter().map(|outcome| outcome.sent as f64).sum();

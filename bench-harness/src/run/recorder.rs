@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::clock::Clock;
-use crate::peers::link::new_histogram;
+use crate::peers::link::{LARGEST, new_histogram};
 
 /// Slices of the timeline.
 pub const SLICES: usize = 180;
@@ -51,6 +51,11 @@ impl Record {
         for (mine, theirs) in self.slices.iter_mut().zip(&other.slices) {
             *mine = (*mine).max(*theirs);
         }
+    }
+
+    /// The largest latency, if a histogram could not tell it.
+    pub fn clipped(&self) -> Option<u64> {
+        self.slices.iter().copied().max().filter(|worst| *worst > LARGEST)
     }
 
     /// All intervals together.
@@ -193,6 +198,20 @@ mod tests {
             let said = Live::quantile(&live.snapshot(), quantile) as f64;
             assert!((said / truth - 1.0).abs() < 0.13, "{said} for {truth}");
         }
+    }
+
+    /// It was the largest value, and nothing said that there had been a larger one.
+    #[test]
+    fn what_is_longer_than_a_histogram_tells_is_marked() {
+        let clock = Clock::new();
+        let hour = clock.span(Duration::from_secs(3600));
+        let mut recorder = Recorder::new(&clock, 1_000, Duration::from_millis(100), None);
+        recorder.record(1_000, 2_000);
+        let mut longer = Recorder::new(&clock, 1_000, Duration::from_millis(100), None);
+        longer.record(1_000, 1_000 + hour);
+        assert_eq!(recorder.finish().clipped(), None);
+        let record = longer.finish();
+        assert!(record.clipped().unwrap() > 3_500_000_000_000 && record.total().max() < 61_000_000_000);
     }
 
     #[test]

@@ -230,6 +230,12 @@ fn percentile_chart(document: &RunDocument) -> String {
         mark: Mark::Dashed,
         points: points(&document.hiccup_plot),
     });
+    // A hiccup of nothing at all would stretch the axis down to a nanosecond and press the curves of the messages together.
+    if let Some((hiccups, messages)) = series.split_last_mut() {
+        let values = messages.iter().flat_map(|series| &series.points).map(|point| point.1);
+        let low = values.reduce(f64::min).unwrap_or(50.0);
+        hiccups.points.iter_mut().for_each(|point| point.1 = point.1.max(low));
+    }
     let all = || series.iter().flat_map(|series| series.points.iter());
     let mut x = Axis::over("percentile", Scale::Log, all().map(|point| point.0), |value| {
         let nines = value.log10().round() as usize;
@@ -343,9 +349,10 @@ fn runs_chart(document: &RunDocument) -> String {
 fn page(document: &RunDocument) -> String {
     let mut page =
         Page::new(&format!("{}: latency", document.scenario), &document.environment.headline().replace('\n', " | "));
-    page.badge(document.valid, verdict(document), &document.reason);
+    page.verdict(&document.environment, document.valid, verdict(document), &document.reason);
     if let Some(closed) = &document.closed {
-        page.badge(closed.valid, &format!("CLOSED LOOP {}", verdict(closed)), &closed.reason);
+        let word = format!("CLOSED LOOP {}", verdict(closed));
+        page.verdict(&document.environment, closed.valid, &word, &closed.reason);
     }
     page.text(&setup_line(document));
     page.text(&rate_line(document));

@@ -170,6 +170,9 @@ impl Schedule {
     }
 }
 
+/// The largest time of a trace in nanoseconds: 31 years. So it can come again and again without an end of the clock.
+const LONGEST: u64 = 1_000_000_000_000_000_000;
+
 fn read_trace(path: &std::path::Path) -> Result<Vec<u64>, TraceError> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| TraceError::File(name.clone(), error))?;
@@ -180,7 +183,7 @@ fn read_trace(path: &std::path::Path) -> Result<Vec<u64>, TraceError> {
             continue;
         }
         match line.parse() {
-            Ok(time) if times.last().is_none_or(|last| *last <= time) => times.push(time),
+            Ok(time @ ..=LONGEST) if times.last().is_none_or(|last| *last <= time) => times.push(time),
             _ => {
                 return Err(TraceError::Line { path: name, line: index + 1, text: line.to_owned() });
             }

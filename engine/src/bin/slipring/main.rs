@@ -1,5 +1,13 @@
 //! The command `slipring`: looks at engines and their files from outside.
 
+/// In the place of std's macro, which panics where standard error takes nothing: nobody else could be told.
+macro_rules! eprintln {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod group;
 mod journal;
 mod queue;

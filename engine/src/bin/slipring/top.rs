@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     }
     let mut terminal = ratatui::try_init()?;
     let done = watch(&mut terminal, arguments, first);
-    ratatui::restore();
+    let _ = ratatui::try_restore();
     done
 }
 

@@ -1,0 +1,73 @@
+//! The command `slipring` with an output that takes nothing: a full device, or a pipe whose reader has gone.
+#![cfg(target_os = "linux")]
+
+use slipring::journal::Options;
+use slipring::{Engine, Message, Record};
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// What takes nothing.
+fn output(full: bool) -> Stdio {
+    match full {
+        true => OpenOptions::new().write(true).open("/dev/full").unwrap().into(),
+        false => OwnedFd::from(UnixStream::pair().unwrap().0).into(),
+    }
+}
+
+#[test]
+fn no_command_panics_whatever_its_output_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, socket) = (folder.path().join("journal"), folder.path().join("socket"));
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
+    let engine = Engine::builder().journal(&dir).journal_options(options).observe(&socket).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").durable().create().unwrap();
+    let worker = jobs.queue("resize").join().unwrap();
+    let mut member = jobs.group("sums").join().unwrap();
+    let receipt = jobs.producer().create().unwrap().send(Record::new("cat.png")).unwrap();
+    receipt.wait(slipring::Level::Durable).unwrap();
+    member.poll(LONG).unwrap().unwrap().commit().unwrap();
+    let (dir, socket) = (dir.to_str().unwrap(), socket.to_str().unwrap());
+    let calls: [&[&str]; 20] = [
+        &["top", "--socket", socket, "--once"],
+        &["top", "--socket", socket, "--json"],
+        &["top", "--socket", socket, "--prometheus"],
+        &["top", "--socket", "/no/such/socket"],
+        &["journal", "ls", dir],
+        &["journal", "ls", dir, "--json"],
+        &["journal", "stat", dir],
+        &["journal", "cat", dir],
+        &["journal", "tail", dir, "--json"],
+        &["journal", "verify", dir],
+        &["journal", "repair", dir, "--dry-run"],
+        &["journal", "export", dir, "--format", "csv"],
+        &["journal", "cat", "/no/such/journal"],
+        &["group", "ls", dir],
+        &["group", "describe", dir, "sums"],
+        &["group", "reset", dir, "sums", "--to", "earliest", "--dry-run"],
+        &["queue", "ls", dir],
+        &["queue", "describe", dir, "jobs", "resize", "--json"],
+        &["queue", "peek", dir, "jobs", "resize"],
+        &["--help"],
+    ];
+    for words in calls {
+        let fails = words.iter().any(|word| word.starts_with("/no/such"));
+        for (full, stderr_too) in [(true, false), (true, true), (false, false), (false, true)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_slipring"));
+            command.args(words).stdin(Stdio::null()).stdout(output(full));
+            command.stderr(if stderr_too { output(full) } else { Stdio::piped() });
+            let ended = command.spawn().unwrap().wait_with_output().unwrap();
+            let told = format!("{words:?}, full {full}: {:?} {}", ended.status, String::from_utf8_lossy(&ended.stderr));
+            assert!(!told.contains("panicked"), "{told}");
+            // The reader of a pipe that has gone has what it wanted; a full device does not.
+            let wanted = if fails || (full && words[0] != "--help") { 1 } else { 0 };
+            assert_eq!(ended.status.code(), Some(wanted), "{told}");
+        }
+    }
+    drop((worker, member));
+    engine.shutdown(LONG);
+}
