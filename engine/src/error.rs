@@ -233,6 +233,9 @@ pub enum Closed {
         /// The handler's error or the panic's message.
         cause: String,
     },
+    /// The topic had ended when the event was to be published: it was not, and nobody reads it. Only who publishes gets this.
+    #[error("the event was filled after the topic had ended: nothing was published")]
+    Cut,
     /// This consumer was evicted and no longer holds the producers back: subscribe again to read on.
     #[error("the consumer {consumer:?} was evicted: subscribe again to read on")]
     Evicted {
@@ -247,6 +250,7 @@ impl From<slipring_ring::Closed> for Closed {
             slipring_ring::Closed::Halted => Self::Halted,
             slipring_ring::Closed::Failed { stage, cause } => Self::Failed { consumer: stage, cause },
             slipring_ring::Closed::Evicted { stage } => Self::Evicted { consumer: stage },
+            slipring_ring::Closed::Cut => Self::Cut,
             // Nobody is left to publish, or nobody may.
             _ => Self::Closed,
         }

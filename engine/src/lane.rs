@@ -130,7 +130,7 @@ impl<E, K: Producers> Lane<E, K> {
             }
             fill(index, event, beside.now);
         }
-        claim.commit();
+        claim.commit()?;
         Ok(first)
     }
 

@@ -14,7 +14,7 @@ use crate::producer::{Producer, Producers};
 use crate::receipt::BatchReceipt;
 use crate::record::Record;
 use crate::text;
-use crate::topic::{Hold, Inner, Topic, TopicId};
+use crate::topic::{Inner, Topic, TopicId};
 use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
 use std::borrow::Borrow;
@@ -411,15 +411,14 @@ trait Held {
     fn publish(self: Box<Self>);
 }
 
-/// In this order: what was claimed is published or let go before the topic may be closed.
 struct HeldClaim<'t, E: Send + Sync + 'static, K: Producers> {
     claim: Claim<'t, E, K>,
-    _hold: Option<Hold<E, K>>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Held for HeldClaim<'_, E, K> {
     fn publish(self: Box<Self>) {
-        self.claim.commit();
+        // If it was cut, those who read the topic pass over what the journal has.
+        let _ = self.claim.commit();
     }
 }
 
@@ -543,7 +542,6 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
                     || partition.ring.positions().stages.iter().max_by_key(|stage| stage.lag).map(|it| it.name.clone());
                 TransactionError::Publish(PublishError::new(&topic.name, index, refused, by))
             };
-            let hold = topic.hold();
             let mut claim = ring.try_claim(len).map_err(refused)?;
             let now = partition.times.as_ref().map(|times| (times, topic.host.clock.wall()));
             let id: PartitionId = durable.id(index);
@@ -565,7 +563,7 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
             }
             claims.parts.push(ClaimedRun { id, first, end: first + len as u64 });
             claims.receipts.push(BatchReceipt { topic: topic.id, partition: index, first, len });
-            claims.held.push(Box::new(HeldClaim { claim, _hold: hold }));
+            claims.held.push(Box::new(HeldClaim { claim }));
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ fn publishing<K: Kind>(bench: &mut Criterion, kind: &str, build: fn() -> Builder
         bench.iter(|| {
             let mut claim = producer.claim(1).unwrap();
             fill(&mut claim[0]);
-            claim.commit()
+            claim.commit().unwrap()
         });
     });
     group.bench_function("claim and drop", |bench| bench.iter(|| drop(black_box(producer.claim(1).unwrap()))));

@@ -14,7 +14,7 @@
 
 use crate::fault::{Fault, fault};
 use crate::fence::{self, Fences};
-use crate::ordering::{ARM, ATTENTION, RING_FENCE};
+use crate::ordering::{ARM, ATTENTION, CLAIM_FENCE, RING_FENCE};
 use crate::panics::{blaming, is_answered};
 use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, MutexGuard, lock, wait_at_most};
 use crossbeam_utils::CachePadded;
@@ -25,7 +25,7 @@ use std::task::Waker;
 const SLEEPERS: u32 = 1;
 /// This process has no membarrier: whoever rings must issue the full fence itself.
 const NO_MEMBARRIER: u32 = 2;
-/// The ring is closed: a producer must look why before it claims again.
+/// The ring is closed: no claim counts any more, and what is published may come too late. See [`crate::closing`].
 const CLOSED: u32 = 4;
 
 /// What sleepers on one position are rung by.
@@ -52,19 +52,26 @@ impl Bell {
     /// Wakes whoever sleeps; called after the position moved.
     #[inline(always)]
     pub(crate) fn ring(&self) {
+        self.ring_and_look();
+    }
+
+    /// The same; true if the ring was closed by then.
+    #[inline(always)]
+    pub(crate) fn ring_and_look(&self) -> bool {
         #[cfg(loom)]
-        if fence::quiet::get() != fence::quiet::Quiet::Nothing {
-            return;
+        if !fence::quiet::bells() {
+            return false;
         }
         fence::compiler_only();
         if cfg!(any(loom, shuttle)) || self.attention.load(ATTENTION.get()) != 0 {
-            self.ring_slowly();
+            return self.ring_slowly();
         }
+        false
     }
 
     #[cold]
     #[inline(never)]
-    fn ring_slowly(&self) {
+    fn ring_slowly(&self) -> bool {
         fence::light_at(&RING_FENCE);
         let attention = self.attention.load(ATTENTION.get());
         if attention & SLEEPERS != 0 && !fault(Fault::NoWake) {
@@ -79,11 +86,27 @@ impl Bell {
             }
             wake_all(tasks);
         }
+        attention & CLOSED != 0
     }
 
-    /// Whether whoever rings must look why before it goes on.
+    /// Whether the ring is closed; called after a claim was shown.
     #[inline(always)]
     pub(crate) fn is_closed(&self) -> bool {
+        #[cfg(loom)]
+        if !fence::quiet::bells() {
+            return false;
+        }
+        fence::compiler_only();
+        if cfg!(any(loom, shuttle)) || self.attention.load(ATTENTION.get()) & (CLOSED | NO_MEMBARRIER) != 0 {
+            return self.is_closed_slowly();
+        }
+        false
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_closed_slowly(&self) -> bool {
+        fence::light_at(&CLAIM_FENCE);
         self.attention.load(ATTENTION.get()) & CLOSED != 0
     }
 

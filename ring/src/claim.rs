@@ -1,5 +1,7 @@
 //! A claim: slots that one producer may write, and that nobody reads until they are committed.
 
+use crate::closing::Closed;
+use crate::fault::{Fault, fault};
 use crate::kind::Kind;
 use crate::producer::Producer;
 use crate::sequence::{Sequence, Sequences};
@@ -19,7 +21,7 @@ use std::ops::{Index, IndexMut};
 ///     *event = sequence.0 * 10;
 /// }
 /// claim[1] += 1;
-/// assert_eq!(claim.commit().first.0, 0);
+/// assert_eq!(claim.commit()?.first.0, 0);
 /// drop(producer.claim(3)?);       // skipped: the next publish is at 5
 /// assert_eq!(producer.publish(|event| *event = 9)?.0, 5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -31,7 +33,7 @@ use std::ops::{Index, IndexMut};
 /// let mut kept = None;
 /// let mut claim = producer.claim(1)?;
 /// kept = claim.iter_mut().map(|(_, event)| event).next();
-/// claim.commit();
+/// claim.commit()?;
 /// *kept.unwrap() = 1;             // the slot may be read, or claimed by another, by now
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -91,27 +93,35 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
     }
 
     /// Publishes all of it. Returns the sequences.
+    ///
+    /// A ring that was closed meanwhile takes it still: `Ok` means that every stage which reads on reads it.
+    ///
+    /// # Errors
+    /// [`Closed::Cut`]: the ring was shut down, and the limit passed while this claim was out, or it was halted. Or a stage
+    /// [failed](Closed::Failed). Nobody reads the events then.
     #[inline(always)]
-    pub fn commit(self) -> Sequences {
+    pub fn commit(self) -> Result<Sequences, Closed> {
         let sequences = self.sequences();
         let claim = std::mem::ManuallyDrop::new(self);
         // SAFETY: the claim is not dropped, so nobody else uses the borrow that is copied out of it.
         let producer: &mut Producer<E, K> = unsafe { std::ptr::read(&claim.producer) };
         K::publish(producer, claim.first, claim.len as u64);
-        producer.bell.ring();
-        sequences
+        if producer.bell.ring_and_look() && !fault(Fault::NoLookForTheEndBehindAPublish) {
+            producer.judge(claim.first)?;
+        }
+        Ok(sequences)
     }
 
     #[inline(always)]
-    pub(crate) fn fill_one(mut self, fill: impl FnOnce(&mut E)) -> Sequence {
+    pub(crate) fn fill_one(mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, Closed> {
         if let Some(event) = self.get_mut(0) {
             fill(event);
         }
-        self.commit().first
+        Ok(self.commit()?.first)
     }
 
     #[inline(always)]
-    pub(crate) fn fill_all(mut self, mut fill: impl FnMut(usize, &mut E)) -> Sequences {
+    pub(crate) fn fill_all(mut self, mut fill: impl FnMut(usize, &mut E)) -> Result<Sequences, Closed> {
         for (index, (_, event)) in self.iter_mut().enumerate() {
             fill(index, event);
         }
@@ -136,8 +146,7 @@ impl<E> Claim<'_, E, crate::kind::Single> {
 impl<E, K: Kind> Drop for Claim<'_, E, K> {
     #[cold]
     fn drop(&mut self) {
-        K::abandon(self.producer, self.first, self.len as u64);
-        self.producer.bell.ring();
+        self.producer.give_up(self.first, self.len as u64);
     }
 }
 

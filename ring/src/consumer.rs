@@ -104,7 +104,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
 
     /// How many published events it has not read.
     pub fn lag(&self) -> u64 {
-        ahead(K::published(&self.core), self.next).max(0) as u64
+        ahead(self.core.published(), self.next).max(0) as u64
     }
 
     /// How this consumer waits.
@@ -151,7 +151,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             self.at_end = false;
             return Ok(());
         }
-        let latest = K::published(&self.core);
+        let latest = self.core.published();
         if ahead(to.0, latest) > 0 {
             let (stage, earliest) = (self.stage.name.clone(), Sequence(self.next));
             return Err(SeekError::OutOfRange { stage, asked: to, earliest, latest: Sequence(latest) });
@@ -206,7 +206,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     pub fn poll(&mut self, limit: usize) -> Result<Batch<'_, E, K, A>, Closed> {
         let limit = limit.max(1) as u64;
         match self.events(limit).look() {
-            Some(found) => self.begin(found, limit),
+            Some(found) => self.batch(found, limit),
             None => Ok(Batch::empty(self)),
         }
     }
@@ -256,7 +256,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
                     self.waiting.set_looks(looks);
                     self.learn(run, limit);
                 }
-                self.begin(found, limit)
+                self.batch(found, limit)
             }
             None => Ok(Batch::empty(self)),
         }
@@ -295,13 +295,13 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             let (next, through, available) = (self.next, &mut self.through, self.available);
             let mut events = Events { core: &self.core, stage: &self.stage, next, through, available, limit };
             let Some(found) = self.waiting.until(deadline, &mut events) else { return Ok(Batch::empty(self)) };
-            match found {
-                Ok(run) if run.start == run.end => self.release(run.start),
-                Ok(run) => {
-                    self.learn(run, limit);
-                    return self.begin(found, limit);
-                }
-                Err(_) => return self.begin(found, limit),
+            if let Ok(run) = found
+                && run.start != run.end
+            {
+                self.learn(run, limit);
+            }
+            if let Some(len) = self.begin(found, limit)? {
+                return Ok(Batch::new(self, len));
             }
         }
     }
@@ -312,37 +312,84 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Events { core: &self.core, stage: &self.stage, next, through, available, limit }
     }
 
-    /// Takes hold of the events found, `limit` of them at most, unless the stage was evicted.
     #[inline(always)]
-    fn begin(&mut self, found: Result<Run, Closed>, limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
-        let Run { start, end } = match found {
+    fn batch(&mut self, found: Result<Run, Closed>, limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
+        match self.begin(found, limit)? {
+            Some(len) => Ok(Batch::new(self, len)),
+            None => Ok(Batch::empty(self)),
+        }
+    }
+
+    /// Takes hold of the events found, `limit` of them at most, unless the stage was evicted. How many; none if only
+    /// slots without an event were passed over.
+    #[inline(always)]
+    fn begin(&mut self, found: Result<Run, Closed>, limit: u64) -> Result<Option<u64>, Closed> {
+        let run = match found {
             Ok(run) => run,
             Err(closed) => return Err(self.over(closed)),
         };
-        if start != self.through {
-            // Skipped slots, which nobody reads, or what was passed over. It may be read from `start` on, so those before
-            // have let everything below through.
-            if fault(Fault::SkippedSlotsGivenBackWithoutARing) {
-                self.stage.advance(start);
-                (self.next, self.through) = (start, start);
-            } else {
-                self.release(start);
-            }
+        self.pass_over(run);
+        if run.start == run.end {
+            // Claims that came too late leave such slots beyond the end.
+            let is_open = self.core.closing.phase() == Phase::Open;
+            return if is_open { Ok(None) } else { self.begin_at_the_end(limit) };
         }
-        self.available = end;
-        if start == end {
-            return Ok(Batch::empty(self));
-        }
+        let too_early = fault(Fault::StageLooksForTheEndTooEarly).then(|| self.core.closing.phase());
         self.stage.hold();
         fence::light_at(&HOLD_FENCE);
         if self.stage.is_evicted() {
             return Err(self.evicted());
         }
-        if fault(Fault::GateMovedBeforeTheRead) {
-            self.stage.advance(end);
+        // Behind the look at what is published, and the fence: see `closing.rs`.
+        if too_early.unwrap_or_else(|| self.core.closing.phase()) != Phase::Open {
+            return self.begin_at_the_end(limit);
         }
-        let len = limit.min(end.wrapping_sub(start));
-        Ok(Batch::new(self, len))
+        if fault(Fault::GateMovedBeforeTheRead) {
+            self.stage.advance(run.end);
+        }
+        Ok(Some(limit.min(run.end.wrapping_sub(run.start))))
+    }
+
+    /// The same once the ring is not open, so that what was found may not be for anyone: looks again, with the record of the
+    /// end.
+    #[cold]
+    #[inline(never)]
+    fn begin_at_the_end(&mut self, limit: u64) -> Result<Option<u64>, Closed> {
+        let phase = self.core.closing.phase();
+        let found = self.events(limit).last_look(phase);
+        match found {
+            Some(Ok(run)) => {
+                self.pass_over(run);
+                if run.start != run.end {
+                    return Ok(Some(limit.min(run.end.wrapping_sub(run.start))));
+                }
+                self.stage.let_go();
+                Ok(None)
+            }
+            Some(Err(closed)) => {
+                self.stage.let_go();
+                Err(self.over(closed))
+            }
+            None => {
+                self.stage.let_go();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Before the run lie skipped slots and gaps, which nobody reads, or what was passed over. It may be read from its start
+    /// on, so those before have let everything below through.
+    #[inline(always)]
+    fn pass_over(&mut self, run: Run) {
+        if run.start != self.through {
+            if fault(Fault::SkippedSlotsGivenBackWithoutARing) {
+                self.stage.advance(run.start);
+                (self.next, self.through) = (run.start, run.start);
+            } else {
+                self.release(run.start);
+            }
+        }
+        self.available = run.end;
     }
 
     /// This consumer is told why there is nothing more.
@@ -413,28 +460,28 @@ impl<E, K: Kind> Events<'_, E, K> {
         }
     }
 
-    /// The ring was not open when it was found empty, or this stage was evicted.
+    /// Looks with the record of the end: the ring is not open, or this stage was evicted.
     #[cold]
     fn last_look(&self, phase: Phase) -> Option<Result<Run, Closed>> {
-        if phase.at_once() {
+        if phase.at_once() || self.stage.is_evicted() {
             return self.over();
         }
-        // What was published before the end is seen by a look after it was read.
-        if !fault(Fault::FinishedBeforeTheLastLook) {
-            let run = self.run();
-            if run.end != self.next {
-                return Some(Ok(run));
-            }
+        // What the cut did not see is in no run that is computed under the lock.
+        let end = self.core.closing.end()?;
+        let past = end.past_gaps(self.next);
+        let start = self.stage.before().map_or(past, |before| later(self.next, earlier(past, before)));
+        if start != self.next {
+            return Some(Ok(Run { start, end: start }));
         }
-        // A stage behind others is done when it has read all that is published, not all that they let through, and has let
-        // all of that through.
+        // It has come to its end when all of that is let through, too.
         let is_at_next = *self.through == self.next || fault(Fault::EndToldBeforeAllIsLetThrough);
-        let done = || {
-            (is_at_next && ahead(K::published(self.core), self.next) <= 0)
-                || self.stage.is_cut_off_at(*self.through)
-                || fault(Fault::FinishedBeforeTheLastLook)
-        };
-        if (phase != Phase::Open && done()) || self.stage.is_evicted() { self.over() } else { None }
+        if (is_at_next && ahead(end.at(), start) <= 0) || fault(Fault::ToldTheEndTooEarly) {
+            drop(end);
+            return self.over();
+        }
+        let run = self.run();
+        let end = end.reach(start, run.end);
+        (end != start).then_some(Ok(Run { start: earlier(run.start, end), end }))
     }
 
     #[cold]
@@ -454,13 +501,13 @@ impl<E, K: Kind> Look for Events<'_, E, K> {
     #[inline(always)]
     fn look(&mut self) -> Option<Self::Found> {
         let run = self.run();
-        let phase = self.core.closing.phase();
-        if run.end != self.next && !phase.at_once() {
+        if run.end != self.next {
             return Some(Ok(run));
         }
         if *self.through != self.next {
             self.let_through();
         }
+        let phase = self.core.closing.phase();
         if phase == Phase::Open && !self.stage.is_evicted() { None } else { self.last_look(phase) }
     }
 

@@ -11,7 +11,7 @@ use crate::memory::Wishes;
 use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, ONE_PRODUCER};
 use crate::sequence::later;
 use crate::stage::StageState;
-use crate::sync::{Arc, AtomicU64, Mutex, lock, next_id};
+use crate::sync::{Arc, AtomicU64, Mutex, next_id};
 use crossbeam_utils::CachePadded;
 
 /// The slots, the positions, the gates and the way to the end. Everyone who has a part in the ring holds it.
@@ -104,22 +104,5 @@ impl<E, K: Kind> Core<E, K> {
         if self.producers.fetch_sub(1, DROP_PRODUCER.get()) == 1 {
             self.end(Phase::Finished, None);
         }
-    }
-
-    /// Moves the ring towards its end and wakes everyone who waits for anything.
-    pub(crate) fn end(&self, phase: Phase, failure: Option<(String, String)>) {
-        if self.closing.advance(phase, failure) && !fault(Fault::CloseWakesNobody) {
-            self.bell.mark_closed();
-            self.bell.ring();
-            self.end_bell.ring();
-            // Outside of the lock: a task that is woken may run at once, and leave.
-            let members = lock(&self.members).clone();
-            members.iter().for_each(|member| member.bell.ring());
-        }
-    }
-
-    /// A stage failed: everyone gets its name and cause.
-    pub(crate) fn fail(&self, stage: &str, cause: &str) {
-        self.end(Phase::Failed, Some((stage.to_owned(), cause.to_owned())));
     }
 }

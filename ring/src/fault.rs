@@ -91,12 +91,40 @@ faults! {
     SeekBackGoesWhereItLikes;
     /// The consumer of an evicted stage is not woken.
     EvictionWakesNobody;
-    /// A stage does not look whether one before it has left.
-    NoLookForACutOff;
     /// The end of the ring wakes nobody.
     CloseWakesNobody;
-    /// A consumer is told the end without a last look for events.
-    FinishedBeforeTheLastLook;
+    /// A consumer that finds nothing in a closed ring is told the end, wherever that is.
+    ToldTheEndTooEarly;
+    /// A single producer does not show what it claims.
+    SingleProducerShowsNoClaim;
+    /// A producer does not look for the ring's end behind its claim.
+    NoLookForTheEndBehindAClaim;
+    /// A producer does not look for the ring's end behind its publish.
+    NoLookForTheEndBehindAPublish;
+    /// Whoever closes the ring reads what is claimed before it says that the ring is closed.
+    EndReadBeforeTheRingIsClosed;
+    /// A single producer's claim that is dropped after the close is recorded as no gap.
+    WithdrawnClaimLeavesNoGap;
+    /// A producer takes room that is there because stages have left a closed ring.
+    WithdrawnClaimStampsOverTheUnread;
+    /// The commit of a claim that was cut is told that it was published.
+    CutClaimIsCommitted;
+    /// Claims that are cut are recorded as no gaps.
+    CutLeavesNoGap;
+    /// A cut wakes nobody.
+    CutWakesNobody;
+    /// A cut leaves out the slots of a claim that are stamped before its first one.
+    CutTakesUnstampedSlotsOnly;
+    /// A claim of several slots is stamped from its first slot on.
+    ClaimStampedFromItsFirstSlot;
+    /// A consumer looks whether the ring is open before the fence behind its look at what is published.
+    StageLooksForTheEndTooEarly;
+    /// A worker looks whether the ring is open before it looks at what is published.
+    WorkerLooksForTheEndTooEarly;
+    /// A worker is given the slots of a gap.
+    WorkerTakesAGapForEvents;
+    /// A worker takes nothing of a gap, and so nothing behind it.
+    WorkerStopsAtAGap;
     /// A slot's first stamp is that of the first lap.
     FirstLapCountsAsPublished;
     /// A lossy reader does not look at the stamp again.

@@ -73,6 +73,11 @@ pub mod quiet {
     pub(crate) fn get() -> Quiet {
         QUIET.get()
     }
+
+    /// Whether bells, and with them the looks for the end, are in the model.
+    pub(crate) fn bells() -> bool {
+        get() == Quiet::Nothing
+    }
 }
 
 /// The side that runs often.

@@ -177,7 +177,6 @@ impl<E, K: Kind> Core<E, K> {
         let was_here = members.len() != before;
         if was_here {
             self.gates.show(members.clone());
-            stage.leave();
         }
         was_here
     }
@@ -193,7 +192,7 @@ impl<E, K: Kind> Core<E, K> {
             ring_for_others(stage);
         }
         let phase = self.closing.phase();
-        let unread = ahead(K::published(self), stage.position(&GATE)).max(0);
+        let unread = ahead(self.last(), stage.position(&GATE)).max(0);
         let matters = phase == Phase::Open || (!phase.at_once() && !at_end && unread > 0);
         // Whoever stands behind may sleep at this stage's bell, which the ring's end does not reach any more.
         if let Some(behind) = behind.filter(|_| matters) {

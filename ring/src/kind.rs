@@ -1,5 +1,6 @@
 //! One producer or several: what differs between the two, chosen by type.
 
+use crate::buffer::Slots;
 use crate::core::Core;
 use crate::producer::Producer;
 
@@ -61,12 +62,22 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run
     where
         Self: Kind;
-    /// The next sequence to be claimed. The same as published where claims cannot be seen from outside.
+    /// The next sequence to be claimed. A single producer takes it back if it drops a claim.
     fn claimed<E>(core: &Core<E, Self>) -> u64
     where
         Self: Kind;
+    /// The same, for a producer that claims nothing at present.
+    fn next<E>(producer: &Producer<E, Self>) -> u64
+    where
+        Self: Kind;
+    /// Claims below `end` that are not published: runs of sequences, each with its end. Nobody claims any more.
+    fn unpublished<E>(core: &Core<E, Self>, end: u64) -> Vec<(u64, u64)>
+    where
+        Self: Kind;
+    /// Whether the published slot holds no event, because its claim was dropped.
+    fn is_skipped<E>(slots: Slots<'_, E, Self::Stamp>, sequence: u64) -> bool;
 
-    /// Takes `len` sequences if there is room for them.
+    /// Takes `len` sequences if there is room for them, and shows that to whoever closes the ring.
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64>
     where
         Self: Kind;
@@ -78,4 +89,6 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     fn abandon<E>(producer: &mut Producer<E, Self>, first: u64, len: u64)
     where
         Self: Kind;
+    /// Whether what was given up leaves nothing in its slots: then whoever closes the ring must hear of it.
+    const TAKES_BACK: bool;
 }

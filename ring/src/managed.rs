@@ -261,6 +261,12 @@ impl Threads {
         handles.into_iter().for_each(|handle| drop(handle.join()));
     }
 
+    /// The stages whose threads run, or have ended.
+    pub(crate) fn stages(&self) -> Vec<Arc<StageState>> {
+        let roll = lock(&self.crew.roll);
+        once_each(roll.threads.iter().map(|thread| &thread.stage).chain(&roll.ended))
+    }
+
     /// Joins the threads that have ended, and returns the stages: of those that have ended, evicted ones left out, and of those that still run.
     pub(crate) fn join(&self) -> (Vec<Arc<StageState>>, Vec<Arc<StageState>>) {
         let mut roll = lock(&self.crew.roll);
@@ -384,6 +390,7 @@ fn attend_worker<E, K: Kind, H: Handler<E>>(mut worker: Worker<E, K>, mut handle
 fn ending_of<E, K: Kind>(end: Result<Result<Closed, String>, Panic>, core: &Core<E, K>, declared: &Stage) -> Ending {
     match end.unwrap_or_else(|panic| Err(panic.to_string())) {
         Ok(Closed::Finished | Closed::Closed) => Ending::Drained,
+        Ok(Closed::Evicted { .. }) => Ending::Evicted,
         Ok(closed) => Ending::Stopped(closed.to_string()),
         Err(cause) => {
             core.fail(&declared.name, &cause);

@@ -1,8 +1,10 @@
 //! The multi producer: claims by compare-and-swap, published by a stamp in each slot.
 //!
-//! A stamp is `sequence << 1 | skipped`. A slot counts as published for a sequence when its stamp, by wrapping
-//! difference, is at or above that sequence's: a reader that looks late may find a later lap. Producers never wait
-//! for one another; whoever reads finds the contiguous published position by walking over the stamps.
+//! A stamp is `sequence << 2`, with one bit for a slot that is skipped and one for a slot that is not the first of its
+//! claim. A slot counts as published for a sequence when its stamp, by wrapping difference, is at or above that
+//! sequence's: a reader that looks late may find a later lap. Producers never wait for one another; whoever reads finds the
+//! contiguous published position by walking over the stamps. A claim is stamped from its last slot to its first, so that
+//! whoever walks sees all of it or nothing: see [`crate::closing`].
 //!
 //! While there is one producer only, whether it was never cloned or its clones are gone, it claims by a plain store:
 //! nobody else can claim, and nobody can become a producer but by cloning it. What the others claimed before they went
@@ -28,8 +30,13 @@ pub struct Claims {
     floor: Position,
 }
 
+/// The claim of this slot was dropped: there is no event.
+const SKIPPED: u64 = 1;
+/// The slot before is of the same claim.
+const FOLLOWS: u64 = 2;
+
 const fn stamp_of(sequence: u64) -> u64 {
-    sequence << 1
+    sequence << 2
 }
 
 /// Walks on from `at` over what is published, whatever lap a slot is in by now, to `end` at most.
@@ -40,11 +47,11 @@ fn walk<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64) -> u64 {
     at
 }
 
-/// Walks over slots with exactly the stamp of their sequence and `bit`. For a consumer, whose gate keeps every slot
+/// Walks over slots with exactly the stamp of their sequence and `skipped`. For a consumer, whose gate keeps every slot
 /// from its position on in the lap that it reads.
 #[inline(always)]
-fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, bit: u64, site: &Site) -> u64 {
-    while at != end && slots.stamp(at).load(site.get()) == (stamp_of(at) | bit) {
+fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skipped: u64, site: &Site) -> u64 {
+    while at != end && slots.stamp(at).load(site.get()) & !FOLLOWS == (stamp_of(at) | skipped) {
         at = at.wrapping_add(1);
     }
     at
@@ -54,7 +61,7 @@ fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, bit: u
 /// `furthest` slots.
 #[inline(always)]
 fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
-    let event = u64::from(fault(Fault::SkipBitNotLookedAt));
+    let event = if fault(Fault::SkipBitNotLookedAt) { SKIPPED } else { 0 };
     let end = walk_exactly(slots, from, from.wrapping_add(furthest.min(most)), event, site);
     if end != from || furthest == 0 { Run { start: from, end } } else { run_behind(slots, from, furthest, most, site) }
 }
@@ -63,7 +70,7 @@ fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64
 #[cold]
 fn run_behind<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
     let limit = from.wrapping_add(furthest);
-    let start = walk_exactly(slots, from, limit, 1, site);
+    let start = walk_exactly(slots, from, limit, SKIPPED, site);
     let end = start.wrapping_add(limit.wrapping_sub(start).min(most));
     Run { start, end: walk_exactly(slots, start, end, 0, site) }
 }
@@ -128,13 +135,13 @@ impl Mechanics for Multi {
         };
         let limit = from.wrapping_add(furthest);
         let start = match fault(Fault::WorkersIgnoreTheSkipBit) {
-            false => walk_exactly(slots, from, limit, 1, site),
+            false => walk_exactly(slots, from, limit, SKIPPED, site),
             true => from,
         };
         // A later lap counts as published: whoever overwrote it waited for another worker, so this one will take nothing.
         let is_event = |at: u64| {
             let stamp = slots.stamp(at).load(site.get());
-            let is_skipped = stamp == (stamp_of(at) | 1) && !fault(Fault::WorkersIgnoreTheSkipBit);
+            let is_skipped = stamp & !FOLLOWS == (stamp_of(at) | SKIPPED) && !fault(Fault::WorkersIgnoreTheSkipBit);
             ahead(stamp, stamp_of(at)) >= 0 && !is_skipped
         };
         let last = start.wrapping_add(limit.wrapping_sub(start).min(most.min(Self::LONGEST_LOOK)));
@@ -147,6 +154,28 @@ impl Mechanics for Multi {
 
     fn claimed<E>(core: &Core<E, Self>) -> u64 {
         core.positions.claimed.read(&READ_CLAIMED)
+    }
+
+    fn next<E>(producer: &Producer<E, Self>) -> u64 {
+        Self::claimed(&producer.core)
+    }
+
+    fn unpublished<E>(core: &Core<E, Self>, end: u64) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut at = Self::published(core);
+        while ahead(end, at) > 0 {
+            let (stamp, next) = (core.buffer.slots().stamp(at).load(OBSERVE_STAMP.get()), at.wrapping_add(1));
+            let is_published = ahead(stamp, stamp_of(at)) >= 0;
+            let follows = stamp & FOLLOWS != 0 && !fault(Fault::CutTakesUnstampedSlotsOnly);
+            match runs.last_mut() {
+                // A slot that follows belongs to the claim before, whose first slot is not stamped yet.
+                Some((_, end)) if *end == at && (!is_published || follows) => *end = next,
+                _ if !is_published => runs.push((at, next)),
+                _ => {}
+            }
+            at = next;
+        }
+        runs
     }
 
     #[inline(always)]
@@ -195,17 +224,30 @@ impl Mechanics for Multi {
     }
 
     fn abandon<E>(producer: &mut Producer<E, Self>, first: u64, len: u64) {
-        let skipped = u64::from(!fault(Fault::AbortedClaimStampedAsAnEvent));
+        let skipped = if fault(Fault::AbortedClaimStampedAsAnEvent) { 0 } else { SKIPPED };
         stamp(&producer.core, first, len, skipped);
     }
+
+    fn is_skipped<E>(slots: Slots<'_, E, AtomicU64>, sequence: u64) -> bool {
+        slots.stamp(sequence).load(READ_SKIP.get()) & SKIPPED != 0
+    }
+
+    const TAKES_BACK: bool = false;
 }
 
 #[inline(always)]
 fn stamp<E>(core: &Core<E, Multi>, first: u64, len: u64, skipped: u64) {
     let slots = core.buffer.slots();
-    for index in 0..len {
+    let forwards = fault(Fault::ClaimStampedFromItsFirstSlot);
+    if forwards {
+        slots.stamp(first).store(stamp_of(first) | skipped, STAMP.get());
+    }
+    for index in (1..len).rev() {
         let sequence = first.wrapping_add(index);
-        slots.stamp(sequence).store(stamp_of(sequence) | skipped, STAMP.get());
+        slots.stamp(sequence).store(stamp_of(sequence) | skipped | FOLLOWS, STAMP.get());
+    }
+    if !forwards {
+        slots.stamp(first).store(stamp_of(first) | skipped, STAMP.get());
     }
 }
 
@@ -219,5 +261,9 @@ fn refresh<E>(producer: &mut Producer<E, Multi>) {
         None if fault(Fault::NoFloor) => core.positions.claimed.read(&READ_CLAIMED),
         None => core.floor(),
     });
-    producer.limit = lowest.wrapping_add(core.reach());
+    // The gates of a ring that ends go with what their stages have not read, which a claim that is withdrawn would stamp over.
+    // Who sees that one has gone sees this as well.
+    if !core.bell.is_closed() || fault(Fault::WithdrawnClaimStampsOverTheUnread) {
+        producer.limit = lowest.wrapping_add(core.reach());
+    }
 }

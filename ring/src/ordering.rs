@@ -72,7 +72,15 @@ sites! {
     /// The only producer takes sequences; see CLAIM.
     CLAIM_ALONE: Relaxed => [], "ONE_PRODUCER";
     /// Anyone reads the claimed position.
-    READ_CLAIMED: Relaxed => [], "CLAIM";
+    READ_CLAIMED: Relaxed => [], "CLAIM, SHOW_CLAIM";
+    /// A single producer shows what it claims, or takes it back; CLAIM_FENCE orders it.
+    SHOW_CLAIM: Relaxed => [], "READ_CLAIMED";
+    /// Between showing a claim and looking whether the ring is closed.
+    CLAIM_FENCE: SeqCst => [AcqRel], "CLOSE_FENCE";
+    /// Between closing the ring and reading what is claimed and published.
+    CLOSE_FENCE: SeqCst => [AcqRel], "CLAIM_FENCE, RING_FENCE, HOLD_FENCE, SHARE_FENCE";
+    /// Between a worker's look at what is published and its look whether the ring is open.
+    SHARE_FENCE: SeqCst => [AcqRel], "CLOSE_FENCE";
     /// A stage moves its consumed position after it read the events.
     CONSUME: Release => [Relaxed], "GATE, FOLLOW";
     /// A producer reads a gate before it overwrites what lies below.
@@ -107,10 +115,10 @@ sites! {
     ARM: Relaxed => [], "ATTENTION";
     /// Whoever moved a position looks for sleepers, or for a closed ring; the fences order it.
     ATTENTION: Relaxed => [], "ARM";
-    /// The ring is closed, failed or finished.
-    CLOSE: Release => [Relaxed], "OBSERVE_CLOSE";
-    /// A consumer or producer sees that, and with it all that was published before.
-    OBSERVE_CLOSE: Acquire => [Relaxed], "CLOSE";
+    /// The ring is closed, failed or finished; CLOSE_FENCE orders it.
+    CLOSE: Relaxed => [], "OBSERVE_CLOSE";
+    /// A consumer or producer sees that. What it must know beside comes with the lock of the end's record.
+    OBSERVE_CLOSE: Relaxed => [], "CLOSE";
     /// One producer more.
     ADD_PRODUCER: Relaxed => [], "DROP_PRODUCER";
     /// One producer less; the last one finishes the ring after all that the others published.

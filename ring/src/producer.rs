@@ -5,6 +5,7 @@ use crate::claim::Claim;
 use crate::closing::Closed;
 use crate::core::Core;
 use crate::error::{ClaimError, SendError};
+use crate::fault::{Fault, fault};
 use crate::gates::GateSet;
 use crate::kind::{Kind, Multi, Single};
 use crate::ordering::GATE;
@@ -72,6 +73,8 @@ pub struct Producer<E, K: Kind> {
     pub(crate) limit: u64,
     /// How many slots ahead of its claim it asks for the cache lines.
     pub(crate) ahead: u64,
+    /// The first sequence of the claim whose commit was refused.
+    cut: Option<u64>,
     pub(crate) waiting: Waiting,
 }
 
@@ -87,7 +90,7 @@ impl<E, K: Kind> Producer<E, K> {
         let next = core.first;
         let ahead = core.buffer.slots_ahead(K::PREFETCH);
         let bell = Arc::clone(&core.bell);
-        Self { bell, known: core.gates.load(), next, limit: next, ahead, waiting: Waiting::new(wait), core }
+        Self { bell, known: core.gates.load(), next, limit: next, ahead, cut: None, waiting: Waiting::new(wait), core }
     }
 
     /// How this producer waits for room.
@@ -120,7 +123,7 @@ impl<E, K: Kind> Producer<E, K> {
     #[inline(always)]
     pub fn publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, Closed> {
         match self.claim_now(1) {
-            Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)),
+            Some(first) => Claim::new(self, first, 1).fill_one(fill),
             None => self.publish_when_there_is_room(fill),
         }
     }
@@ -129,7 +132,7 @@ impl<E, K: Kind> Producer<E, K> {
     #[inline(never)]
     fn publish_when_there_is_room(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, Closed> {
         match self.wait_for_room(1, None) {
-            Ok(claim) => Ok(claim.fill_one(fill)),
+            Ok(claim) => claim.fill_one(fill),
             Err(refused) => Err(refused.closed()),
         }
     }
@@ -148,12 +151,15 @@ impl<E, K: Kind> Producer<E, K> {
     #[inline(always)]
     pub fn try_publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, ClaimError> {
         match self.claim_now(1) {
-            Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)),
+            Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)?),
             None => Err(self.refused()),
         }
     }
 
-    /// The same, but gives `fill` back if the ring is full or closed, to be tried in another way.
+    /// The same, but gives `fill` back if nothing could be claimed, to be tried in another way.
+    ///
+    /// # Errors
+    /// `fill`: the ring is full or closed. Within `Ok`: the event was filled, and not published: see [`Claim::commit`].
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -168,7 +174,7 @@ impl<E, K: Kind> Producer<E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn try_fill<F: FnOnce(&mut E)>(&mut self, fill: F) -> Result<Sequence, F> {
+    pub fn try_fill<F: FnOnce(&mut E)>(&mut self, fill: F) -> Result<Result<Sequence, Closed>, F> {
         match self.claim_now(1) {
             Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)),
             None => Err(fill),
@@ -182,7 +188,7 @@ impl<E, K: Kind> Producer<E, K> {
 
     /// The same, but waits no longer than until `deadline`.
     pub fn publish_until(&mut self, deadline: Instant, fill: impl FnOnce(&mut E)) -> Result<Sequence, ClaimError> {
-        self.claim_until(1, deadline).map(|claim| claim.fill_one(fill))
+        Ok(self.claim_until(1, deadline)?.fill_one(fill)?)
     }
 
     /// Fills `len` slots and publishes them together; waits until there is room for all. `fill` gets the index within
@@ -202,23 +208,59 @@ impl<E, K: Kind> Producer<E, K> {
     pub fn publish_batch(&mut self, len: usize, fill: impl FnMut(usize, &mut E)) -> Result<Sequences, ClaimError> {
         self.check(len)?;
         match self.claim_now(len as u64) {
-            Some(first) => Ok(Claim::new(self, first, len).fill_all(fill)),
-            None => Ok(self.wait_for_room(len, None)?.fill_all(fill)),
+            Some(first) => Ok(Claim::new(self, first, len).fill_all(fill)?),
+            None => Ok(self.wait_for_room(len, None)?.fill_all(fill)?),
         }
     }
 
     /// The same, but an error if there is no room for all.
     #[inline]
     pub fn try_publish_batch(&mut self, len: usize, fill: impl FnMut(usize, &mut E)) -> Result<Sequences, ClaimError> {
-        Ok(self.try_claim(len)?.fill_all(fill))
+        Ok(self.try_claim(len)?.fill_all(fill)?)
     }
 
     /// Moves `value` into the next slot, or gives it back with the reason.
-    pub fn try_send(&mut self, value: E) -> Result<Sequence, SendError<E>> {
-        match self.try_claim(1) {
-            Ok(claim) => Ok(claim.fill_one(|event| *event = value)),
-            Err(reason) => Err(SendError { value, reason }),
-        }
+    pub fn try_send(&mut self, mut value: E) -> Result<Sequence, SendError<E>> {
+        let sent = match self.try_claim(1) {
+            Ok(claim) => claim.fill_one(|event| std::mem::swap(event, &mut value)),
+            Err(reason) => return Err(SendError { value, reason }),
+        };
+        sent.map_err(|closed| {
+            if let Some(event) = self.cut_event() {
+                std::mem::swap(event, &mut value);
+            }
+            SendError { value, reason: closed.into() }
+        })
+    }
+
+    /// The first event of the claim whose commit was refused last, to get back what was put there. None if there is none,
+    /// or it was taken before.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let (mut producer, ring) = Builder::single(8, u64::default).build()?;
+    /// let mut claim = producer.claim(1)?;
+    /// claim[0] = 7;
+    /// ring.halt();
+    /// assert!(claim.commit().is_err());
+    /// assert_eq!(producer.cut_event(), Some(&mut 7));
+    /// assert_eq!(producer.cut_event(), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cut_event(&mut self) -> Option<&mut E> {
+        let first = self.cut.take()?;
+        // SAFETY: this producer claimed the sequence, and the claim was cut: every stage passes over it, and nobody claims
+        // anything once the ring is closed. The borrow of the producer makes this reference the only one.
+        Some(unsafe { &mut *self.core.buffer.slots().event_mut(first) })
+    }
+
+    /// Whether the claim from `first` on, which was published after the ring had been closed, counts.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn judge(&mut self, first: u64) -> Result<(), Closed> {
+        let judged = self.core.judge(first);
+        self.cut = judged.is_err().then_some(first);
+        judged
     }
 
     /// Claims `len` slots to fill in place, if there is room. See [`Claim`].
@@ -310,7 +352,29 @@ impl<E, K: Kind> Producer<E, K> {
     /// A claim without waiting, refused once the ring is closed.
     #[inline(always)]
     fn claim_now(&mut self, len: u64) -> Option<u64> {
-        if self.bell.is_closed() { None } else { K::claim(self, len) }
+        let first = K::claim(self, len)?;
+        // Behind the claim: see `closing.rs`.
+        if self.bell.is_closed() && !fault(Fault::NoLookForTheEndBehindAClaim) {
+            self.withdraw(first, len);
+            return None;
+        }
+        Some(first)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn withdraw(&mut self, first: u64, len: u64) {
+        self.give_up(first, len);
+        // So that the reason is there when it is asked for.
+        self.core.closing.await_phase();
+    }
+
+    /// Gives up what was claimed. A ring that ends must know: stages may wait for it.
+    pub(crate) fn give_up(&mut self, first: u64, len: u64) {
+        K::abandon(self, first, len);
+        if self.bell.ring_and_look() && K::TAKES_BACK {
+            self.core.withdrawn(first);
+        }
     }
 
     #[inline(always)]
@@ -377,7 +441,7 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
     /// another producer's publish.
     fn bells(&mut self) -> Option<Bells> {
         let core = &self.producer.core;
-        let claimed = K::claimed(core);
+        let claimed = K::next(self.producer);
         let blocks = |gate: u64| ahead(gate.wrapping_add(core.capacity()), claimed) < self.len as i64;
         let bell = match self.producer.known.lowest(&GATE) {
             Some((gate, stage)) if blocks(gate) => &stage.bell,
@@ -398,6 +462,7 @@ impl<E> Clone for Producer<E, Multi> {
             next: self.next,
             limit: self.limit,
             ahead: self.ahead,
+            cut: None,
             waiting: Waiting::new(self.waiting.wait.clone()),
         }
     }
@@ -405,6 +470,10 @@ impl<E> Clone for Producer<E, Multi> {
 
 impl<E, K: Kind> Drop for Producer<E, K> {
     fn drop(&mut self) {
+        if K::TAKES_BACK {
+            // A claim that was leaked would keep the ring from its end.
+            self.give_up(self.next, 0);
+        }
         self.core.drop_producer();
     }
 }

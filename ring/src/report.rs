@@ -1,6 +1,6 @@
 //! What a ring says of itself: positions while it runs, a report when it ends.
 
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, Sequences};
 use crate::text;
 use std::fmt;
 
@@ -48,16 +48,22 @@ pub struct StagePosition {
     pub lost: u64,
 }
 
-/// How a managed stage ended.
+/// How a stage ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
     /// It read everything that was published.
     Drained,
-    /// It was halted, evicted, or stopped by another stage's failure.
+    /// It was halted, or stopped by another stage's failure.
     Stopped(String),
+    /// It was evicted, and took no part in the end.
+    Evicted,
     /// Its handler failed or panicked.
     Failed(String),
+    /// It is polled, and had not read everything. Unless the ring was halted or has failed, it may read on.
+    Unread,
+    /// It was declared, and nobody ever took it.
+    Untaken,
 }
 
 /// What became of a ring's stages.
@@ -66,6 +72,8 @@ pub enum Ending {
 pub struct Report {
     /// The next sequence that would have been published.
     pub published: Sequence,
+    /// The claims that were out when the time to end was over: their commits are errors, and their slots hold no event.
+    pub cut: Vec<Sequences>,
     /// Each stage that took part at the end.
     pub stages: Vec<StageReport>,
 }
@@ -78,28 +86,33 @@ pub struct StageReport {
     pub name: String,
     /// The next sequence that it would have read.
     pub consumed: Sequence,
-    /// How many published events it did not read.
+    /// How many published events it did not read. Slots whose claims were dropped or cut hold none.
     pub left: u64,
     /// Events that its handler failed on and that were passed over, as its policy says.
     pub skipped: u64,
     /// Events that its workers had in hand when they went down.
     pub lost: u64,
-    /// How it ended; none if it is polled, or still runs because its handler has not returned.
+    /// How it ended; none if it still runs because its handler has not returned.
     pub ending: Option<Ending>,
-    /// Whether its thread still runs.
+    /// Whether its thread still runs, or, if it is polled, somebody holds a batch of it: then some of what is left may have
+    /// been read.
     pub running: bool,
 }
 
 impl Report {
-    /// Whether every stage read everything.
+    /// Whether every stage that took part in the end read everything.
     pub fn is_complete(&self) -> bool {
-        self.stages.iter().all(|stage| stage.left == 0 && !stage.running)
+        let mut stages = self.stages.iter().filter(|stage| stage.ending != Some(Ending::Evicted));
+        stages.all(|stage| stage.left == 0 && !stage.running)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "published up to {}", self.published)?;
+        for claim in &self.cut {
+            write!(f, "\na claim of {} at {} was cut", claim.len, claim.first)?;
+        }
         for stage in &self.stages {
             write!(f, "\n{}: consumed up to {}, {} left", text::line(&stage.name), stage.consumed, stage.left)?;
             for (count, what) in [(stage.skipped, "skipped"), (stage.lost, "lost")] {
@@ -108,9 +121,13 @@ impl fmt::Display for Report {
                 }
             }
             match &stage.ending {
+                Some(Ending::Unread) if stage.running => write!(f, ", polled, holds a batch")?,
                 _ if stage.running => write!(f, ", still in its handler")?,
                 Some(Ending::Stopped(why)) => write!(f, ", stopped: {}", text::line(why))?,
                 Some(Ending::Failed(why)) => write!(f, ", failed: {}", text::line(why))?,
+                Some(Ending::Evicted) => write!(f, ", evicted")?,
+                Some(Ending::Unread) => write!(f, ", polled, not read to the end")?,
+                Some(Ending::Untaken) => write!(f, ", polled by nobody")?,
                 Some(Ending::Drained) | None => {}
             }
         }

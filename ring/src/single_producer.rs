@@ -1,34 +1,40 @@
 //! The single producer: a published position, and no read-modify-write at all.
 //!
-//! Claiming is private arithmetic; only publishing shows anything, so a claim dropped without commit never happened.
+//! Claiming is private arithmetic, shown for the ring's end alone: see [`crate::closing`]. A claim dropped without commit is
+//! taken back, and never happened.
 //! Models: `single_producer` in loom-tests.
 
+use crate::buffer::Slots;
 use crate::core::Core;
 use crate::fault::{Fault, fault};
 use crate::kind::{Mechanics, Run, Single};
-use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH};
+use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, READ_CLAIMED, SHOW_CLAIM};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 
-/// The position that a single producer shows.
-pub struct Published(Position);
+/// The positions that a single producer shows. Stages look at `claimed` when the ring ends only, so its line stays with
+/// the producer.
+pub struct Shown {
+    published: Position,
+    claimed: Position,
+}
 
 impl Mechanics for Single {
     type Stamp = ();
-    type Positions = Published;
+    type Positions = Shown;
 
     const PREFETCH: usize = 512;
     const LONGEST_LOOK: u64 = u64::MAX;
 
     fn first_stamp(_: u64, _: u64, _: u64) {}
 
-    fn start(first: u64) -> Published {
-        Published(Position::new(first))
+    fn start(first: u64) -> Shown {
+        Shown { published: Position::new(first), claimed: Position::new(first) }
     }
 
     #[inline(always)]
     fn published<E>(core: &Core<E, Self>) -> u64 {
-        core.positions.0.read(&OBSERVE_PUBLISHED)
+        core.positions.published.read(&OBSERVE_PUBLISHED)
     }
 
     #[inline(always)]
@@ -48,7 +54,16 @@ impl Mechanics for Single {
     }
 
     fn claimed<E>(core: &Core<E, Self>) -> u64 {
-        Self::published(core)
+        core.positions.claimed.read(&READ_CLAIMED)
+    }
+
+    fn next<E>(producer: &Producer<E, Self>) -> u64 {
+        producer.next
+    }
+
+    fn unpublished<E>(core: &Core<E, Self>, end: u64) -> Vec<(u64, u64)> {
+        let published = Self::published(core);
+        if ahead(end, published) > 0 { vec![(published, end)] } else { Vec::new() }
     }
 
     #[inline(always)]
@@ -59,6 +74,9 @@ impl Mechanics for Single {
                 return None;
             }
         }
+        if !fault(Fault::SingleProducerShowsNoClaim) {
+            producer.core.positions.claimed.store(producer.next.wrapping_add(len), &SHOW_CLAIM);
+        }
         producer.prefetch(producer.next, len);
         Some(producer.next)
     }
@@ -66,10 +84,18 @@ impl Mechanics for Single {
     #[inline(always)]
     fn publish<E>(producer: &mut Producer<E, Self>, first: u64, len: u64) {
         producer.next = first.wrapping_add(len);
-        producer.core.positions.0.store(producer.next, &PUBLISH);
+        producer.core.positions.published.store(producer.next, &PUBLISH);
     }
 
-    fn abandon<E>(_: &mut Producer<E, Self>, _: u64, _: u64) {}
+    fn abandon<E>(producer: &mut Producer<E, Self>, first: u64, _: u64) {
+        producer.core.positions.claimed.store(first, &SHOW_CLAIM);
+    }
+
+    fn is_skipped<E>(_: Slots<'_, E, ()>, _: u64) -> bool {
+        false
+    }
+
+    const TAKES_BACK: bool = true;
 }
 
 #[cold]

@@ -187,8 +187,6 @@ pub struct StageState {
     evicted: CachePadded<AtomicU32>,
     pub(crate) counts: Counts,
     pub(crate) ending: Mutex<Option<Ending>>,
-    /// Its gate was taken away: its position is the last one.
-    left: Mutex<bool>,
 }
 
 /// What happened at a stage so far. Counters order nothing.
@@ -244,7 +242,6 @@ impl StageState {
             evicted: CachePadded::new(AtomicU32::new(0)),
             counts: Counts::new(),
             ending: Mutex::new(None),
-            left: Mutex::new(false),
         }
     }
 
@@ -263,7 +260,6 @@ impl StageState {
             evicted: CachePadded::new(AtomicU32::new(0)),
             counts: Counts { stalls, skipped, lost },
             ending: Mutex::new(None),
-            left: Mutex::new(false),
         }
     }
 
@@ -346,26 +342,13 @@ impl StageState {
     pub(crate) fn end(&self, ending: Ending) {
         let mut worst = lock(&self.ending);
         let keeps = match &*worst {
-            None | Some(Ending::Drained) => false,
-            Some(Ending::Stopped(_)) => !matches!(ending, Ending::Failed(_)),
             Some(Ending::Failed(_)) => true,
+            Some(Ending::Stopped(_)) => !matches!(ending, Ending::Failed(_)),
+            _ => false,
         };
         if !keeps {
             *worst = Some(ending);
         }
-    }
-
-    /// Says that this stage moves no more.
-    pub(crate) fn leave(&self) {
-        *lock(&self.left) = true;
-    }
-
-    /// Whether a stage that this one stands behind has left and let nothing through from `through` on. That others before
-    /// have left, with more read, means nothing: they had come to the end.
-    pub(crate) fn is_cut_off_at(&self, through: u64) -> bool {
-        // Left first: the position is the last one then.
-        let is_cut_off = |stage: &Arc<StageState>| *lock(&stage.left) && ahead(stage.position(&FOLLOW), through) <= 0;
-        self.after.iter().any(is_cut_off) && !fault(Fault::NoLookForACutOff)
     }
 
     /// Whether this stage stands behind `other`, however far.

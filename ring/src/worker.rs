@@ -1,13 +1,14 @@
 //! A worker: one of several that share a stage's events, each event to exactly one of them.
 
 use crate::bell::Waiter;
-use crate::closing::{Closed, Phase};
+use crate::closing::{Closed, End, Phase};
 use crate::core::Core;
 use crate::fault::{Fault, fault};
+use crate::fence;
 use crate::gates::lowest;
 use crate::kind::{Kind, Run};
-use crate::ordering::{FOLLOW, GATE};
-use crate::sequence::{Sequence, ahead};
+use crate::ordering::{FOLLOW, GATE, SHARE_FENCE};
+use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
@@ -259,26 +260,78 @@ struct Share<'w, E, K: Kind> {
     left: Option<Run>,
 }
 
+/// `from`, or the end of the gap that it lies in, as far as those before have come.
+fn past(end: &End, stage: &StageState, from: u64) -> u64 {
+    let past = end.past_gaps(from);
+    stage.before().map_or(past, |before| later(from, earlier(past, before)))
+}
+
 impl<E, K: Kind> Share<'_, E, K> {
-    /// Whether something may be taken from `from` on.
+    /// Takes a share of what is published, while the ring is open.
+    fn take(&mut self, workers: &Workers) -> Result<Option<Run>, Phase> {
+        let (core, stage, limit) = (self.core, self.stage, self.limit);
+        let mut phase = Phase::Open;
+        let mut moved = false;
+        let share = |from| {
+            let too_early = fault(Fault::WorkerLooksForTheEndTooEarly).then(|| core.closing.phase());
+            let run = K::share(core, from, stage.before(), limit);
+            if run.end == from {
+                return run;
+            }
+            // Behind the look at what is published: see `closing.rs`.
+            fence::light_at(&SHARE_FENCE);
+            phase = too_early.unwrap_or_else(|| core.closing.phase());
+            if phase == Phase::Open { run } else { Run { start: from, end: from } }
+        };
+        let taken = workers.take(self.place, share, &mut moved);
+        self.has_moved(moved);
+        if taken.is_none() && phase != Phase::Open { Err(phase) } else { Ok(taken) }
+    }
+
+    /// What was announced in vain, or skipped, may have been all that held the stage back.
+    fn has_moved(&self, moved: bool) {
+        if moved {
+            self.stage.bell.ring();
+        }
+    }
+
+    /// The same once the ring is not open, with the record of the end: none if all is taken, or not published yet. Gaps are
+    /// passed over as skipped slots are.
+    #[cold]
+    fn take_at_the_end(&mut self, workers: &Workers) -> Option<Run> {
+        let (core, stage, limit) = (self.core, self.stage, self.limit);
+        let mut moved = false;
+        let share = |from| {
+            let Some(end) = core.closing.end() else { return Run { start: from, end: from } };
+            let past = self::past(&end, stage, from);
+            if past != from && fault(Fault::WorkerTakesAGapForEvents) {
+                return Run { start: from, end: past };
+            }
+            if past != from && !fault(Fault::WorkerStopsAtAGap) {
+                return Run { start: past, end: past };
+            }
+            let run = K::share(core, from, stage.before(), limit);
+            let to = end.reach(from, run.end);
+            Run { start: earlier(run.start, to), end: to }
+        };
+        let taken = workers.take(self.place, share, &mut moved);
+        self.has_moved(moved);
+        taken
+    }
+
+    /// Whether something may be taken from `from` on, or passed over.
     fn is_something(&self, from: u64) -> bool {
-        K::share(self.core, from, self.stage.before(), self.limit).end != from
+        let is_gap = || self.core.closing.end().is_some_and(|end| past(&end, self.stage, from) != from);
+        K::share(self.core, from, self.stage.before(), self.limit).end != from || is_gap()
     }
 
     /// Whether everything was taken and done, and nothing more will come.
     fn is_over(&self, phase: Phase, workers: &Workers) -> bool {
         let done = || match fault(Fault::EndToldWhenAllIsTaken) {
-            false => ahead(K::published(self.core), self.stage.position(&GATE)) <= 0,
-            true => ahead(K::published(self.core), workers.taken()) <= 0,
+            false => ahead(self.core.last(), self.stage.position(&GATE)) <= 0,
+            true => ahead(self.core.last(), workers.taken()) <= 0,
         };
-        phase != Phase::Open && (done() || self.is_cut_off(workers))
-    }
-
-    /// Whether a stage before has gone and the workers have done all that it let through.
-    #[cold]
-    fn is_cut_off(&self, workers: &Workers) -> bool {
-        let taken = workers.taken();
-        self.stage.is_cut_off_at(taken) && taken == self.stage.position(&GATE)
+        phase != Phase::Open && done()
     }
 }
 
@@ -290,16 +343,15 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
         if let Some(left) = self.left {
             return Some(Ok(left));
         }
-        let phase = self.core.closing.phase();
-        if !phase.at_once() {
-            let mut moved = false;
-            let (core, stage, limit) = (self.core, self.stage, self.limit);
-            let taken = workers.take(self.place, |from| K::share(core, from, stage.before(), limit), &mut moved);
-            if moved {
-                // What was announced in vain, or skipped, may have been all that held the stage back.
-                self.stage.bell.ring();
+        let mut phase = self.core.closing.phase();
+        if phase == Phase::Open {
+            match self.take(workers) {
+                Ok(taken) => return taken.map(Ok),
+                Err(ends) => phase = ends,
             }
-            if let Some(taken) = taken {
+        }
+        if !phase.at_once() {
+            if let Some(taken) = self.take_at_the_end(workers) {
                 return Some(Ok(taken));
             }
             // All taken is not all done: what another worker leaves behind is still to be adopted.

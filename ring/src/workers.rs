@@ -74,6 +74,11 @@ impl Workers {
         place
     }
 
+    /// Whether nobody works there.
+    pub(crate) fn is_unattended(&self) -> bool {
+        lock(&self.places).working == 0
+    }
+
     /// Closes the stage to newcomers if nobody works there; true if so.
     pub(crate) fn close_if_unattended(&self) -> bool {
         let mut places = lock(&self.places);

@@ -60,7 +60,7 @@ fn refuse_impossible_claims<K: Kind>(build: fn(usize) -> Builder<u64, K>, first:
             assert_eq!(producer.try_publish_batch(asked, |_, _| unreachable!()).err(), refused);
         }
         assert_eq!(ring.positions(), before);
-        assert_eq!(producer.claim(largest).unwrap().commit().len, largest);
+        assert_eq!(producer.claim(largest).unwrap().commit().unwrap().len, largest);
     }
 }
 
@@ -75,7 +75,7 @@ fn refuse_when_full<K: Kind>(build: fn(usize) -> Builder<u64, K>, first: u64) {
         let (mut producer, ring, mut tape) = ring(build(capacity as usize), first);
         for round in 0..3 {
             let begin = Sequence(first).plus(round * capacity);
-            assert_eq!(producer.claim(capacity as usize).unwrap().commit().first, begin);
+            assert_eq!(producer.claim(capacity as usize).unwrap().commit().unwrap().first, begin);
             for _ in 0..3 {
                 assert_eq!(producer.try_claim(1).err(), Some(ClaimError::Full));
                 assert_eq!(producer.try_publish(|_| unreachable!()), Err(ClaimError::Full));
@@ -212,7 +212,7 @@ fn reach_every_slot<K: Kind>(build: fn(usize) -> Builder<u64, K>, first: u64) {
         assert_eq!(claim.get_mut(3), None);
         assert_eq!((claim[0], claim[1], claim[2]), (sequences[0].0, 5, 6));
         assert!(catch_unwind(AssertUnwindSafe(|| claim[3])).is_err());
-        assert_eq!(claim.commit().iter().collect::<Vec<_>>(), sequences);
+        assert_eq!(claim.commit().unwrap().iter().collect::<Vec<_>>(), sequences);
         assert_eq!(read(&mut tape), [(sequences[0], sequences[0].0), (sequences[1], 5), (sequences[2], 6)]);
     }
 }
@@ -226,7 +226,7 @@ fn slices_of_a_claim_and_of_a_batch_go_round_the_end_of_the_buffer() {
             let (head, tail) = claim.as_mut_slices();
             assert_eq!(head.len() + tail.len(), 3);
             head.iter_mut().chain(tail).enumerate().for_each(|(index, event)| *event = round * 10 + index as u64);
-            claim.commit();
+            claim.commit().unwrap();
             let mut batch = tape.poll(9).unwrap();
             let (head, tail) = batch.take_slices();
             assert_eq!([head, tail].concat(), [round * 10, round * 10 + 1, round * 10 + 2]);
@@ -251,6 +251,9 @@ fn a_leaked_claim_is_seen_and_hangs_nobody_who_has_a_deadline() {
     let refused = producer.claim_until(1, Instant::now() + Duration::from_millis(1)).err();
     assert_eq!(refused, Some(ClaimError::TimedOut { by: Some("tape".into()) }));
     handle.close();
+    assert!(tape.poll(1).unwrap().is_empty(), "the claim may be committed still, for all that anybody knows");
+    assert_eq!(handle.cut().len(), 1);
+    assert_eq!((&mut tape.poll_wait(9).unwrap()).into_iter().count(), 3, "what lies behind it");
     assert_eq!(tape.poll(1).err(), Some(Closed::Closed));
 
     let (mut producer, handle, mut tape) = ring(Builder::single(4, || 0), 0);
@@ -271,7 +274,7 @@ fn without_consumers_a_producer_waits_for_another_ones_claim_and_for_nothing_els
     let refused = producer.claim_until(1, Instant::now() + Duration::from_millis(1)).err();
     assert_eq!(refused, Some(ClaimError::TimedOut { by: None }));
     assert_eq!(ring.positions().oldest_unpublished, Some(Sequence(10)));
-    claim.commit();
+    claim.commit().unwrap();
     assert_eq!(producer.try_publish(|_| ()).unwrap(), Sequence(12));
 
     let (mut single, _ring) = Builder::single(2, || 0u64).build().unwrap();

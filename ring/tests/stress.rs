@@ -130,7 +130,7 @@ fn produce<K: Kind>(mut producer: Producer<Event, K>, id: usize, shape: &Shape, 
                 assert!(unwound.is_err());
             }
             _ => {
-                claim.commit();
+                claim.commit().unwrap();
                 number += len as u64;
             }
         }

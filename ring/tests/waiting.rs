@@ -130,7 +130,7 @@ fn a_claimed_slot_or_a_slow_stage_before_costs_a_sleeper_no_looks() {
     other.publish(|_| ()).unwrap();
     let by = Instant::now() + Duration::from_millis(5);
     assert!(slow.poll_until(1, by).unwrap().is_empty(), "a hole stands before what is published");
-    claim.commit();
+    claim.commit().unwrap();
     assert!(looks.load(Relaxed) < 10, "{} looks", looks.load(Relaxed));
     assert_eq!((&mut slow.poll(4).unwrap()).into_iter().count(), 2);
     assert_eq!(soon("the stage behind", move || reader.join().unwrap()), 2);

@@ -192,7 +192,8 @@ impl<E, K: Producers> Producer<E, K> {
             };
             // As in `publish_any`.
             return match lane.ring.try_fill(|event| fill(event, None)) {
-                Ok(sequence) => Ok(Receipt::new(self.topic.id, to, sequence.0)),
+                Ok(Ok(sequence)) => Ok(Receipt::new(self.topic.id, to, sequence.0)),
+                Ok(Err(closed)) => Err(self.too_late(to, closed)),
                 Err(fill) => self.overflow_one(to, full, fill),
             };
         }
@@ -325,7 +326,8 @@ impl<E, K: Producers> Producer<E, K> {
         if self.is_plain() {
             // No claim in hand and no address of the closure given away: nothing is written but the event and its position.
             fill = match self.ring().try_fill(fill) {
-                Ok(sequence) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
+                Ok(Ok(sequence)) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
+                Ok(Err(closed)) => return Err(self.too_late(0, closed)),
                 Err(fill) => fill,
             };
         }
@@ -347,8 +349,16 @@ impl<E, K: Producers> Producer<E, K> {
         if let Some(event) = claim.get_mut(0) {
             fill(event);
         }
-        claim.commit();
-        self.published(to, offset)
+        match claim.commit() {
+            Ok(_) => self.published(to, offset),
+            Err(closed) => Err(self.too_late(to, closed)),
+        }
+    }
+
+    /// The event was filled, and the topic had ended.
+    #[cold]
+    fn too_late(&self, partition: u32, closed: slipring_ring::Closed) -> PublishError {
+        PublishError::new(&self.topic.name, partition, closed, || None)
     }
 
     /// Where the only producer's next events go, and what goes with them: there is room for them then. Without the latter
@@ -420,18 +430,15 @@ impl<E, K: Producers> Producer<E, K> {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub fn offer(&mut self, value: E) -> Result<Receipt, Rejected<E>> {
-        let mut value = Some(value);
-        let published = self.publish(|event| {
-            if let Some(value) = value.take() {
-                *event = value;
+        let mut value = value;
+        // Of earlier refusals.
+        self.lanes().for_each(|lane| _ = lane.ring.cut_event());
+        self.publish(|event| std::mem::swap(event, &mut value)).map_err(|reason| {
+            if let Some(event) = self.lanes().find_map(|lane| lane.ring.cut_event()) {
+                std::mem::swap(event, &mut value);
             }
-        });
-        match (published, value) {
-            (Err(reason), Some(value)) => Err(Rejected { value, reason }),
-            // Moved, or dropped as the topic says.
-            (Ok(receipt), _) => Ok(receipt),
-            (Err(_), None) => unreachable!("a refused publish calls no closure"),
-        }
+            Rejected { value, reason }
+        })
     }
 
     /// Fills `len` events of one partition and publishes them together, all or none. `fill` gets the index within the
@@ -446,14 +453,21 @@ impl<E, K: Producers> Producer<E, K> {
         mut fill: impl FnMut(usize, &mut E),
     ) -> Result<BatchReceipt, PublishError> {
         let topic = self.topic.id;
-        if self.is_plain()
-            && let Ok(mut claim) = self.ring().try_claim(len)
-        {
-            for (index, (_, event)) in claim.iter_mut().enumerate() {
-                fill(index, event);
+        if self.is_plain() {
+            let claim = self.ring().try_claim(len).ok();
+            let committed = claim.map(|mut claim| {
+                for (index, (_, event)) in claim.iter_mut().enumerate() {
+                    fill(index, event);
+                }
+                claim.commit()
+            });
+            match committed {
+                Some(Ok(published)) => {
+                    return Ok(BatchReceipt { topic, partition: 0, first: published.first.0, len });
+                }
+                Some(Err(closed)) => return Err(self.too_late(0, closed)),
+                None => {}
             }
-            let first = claim.commit().first.0;
-            return Ok(BatchReceipt { topic, partition: 0, first, len });
         }
         if !K::SINGLE {
             return self.publish_batch_among_others(len, fill);
@@ -464,8 +478,10 @@ impl<E, K: Producers> Producer<E, K> {
         for (index, (_, event)) in claim.iter_mut().enumerate() {
             fill(index, event);
         }
-        let first = claim.commit().first.0;
-        self.published_batch(to, Some(first), len)
+        match claim.commit() {
+            Ok(published) => self.published_batch(to, Some(published.first.0), len),
+            Err(closed) => Err(self.too_late(to, closed)),
+        }
     }
 
     #[inline(never)]

@@ -140,14 +140,18 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let partitions = self.partitions();
         let readers = self.readers().all();
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
-        if !drained(deadline) {
+        // For threads that are about to end, or have something to read behind a claim that was cut.
+        let a_moment = || Instant::now() + Duration::from_millis(100);
+        // What is being published may be, until the limit has passed.
+        let is_settled = partitions.iter().all(|partition| partition.ring.settle(deadline));
+        partitions.iter().for_each(|partition| drop(partition.ring.cut()));
+        if !drained(if is_settled { deadline } else { deadline.max(a_moment()) }) {
             if let Some(durable) = &self.durable {
                 // A ring that is halted gives the journal nothing more. What was accepted is to be written all the same.
                 durable.drained(&partitions, deadline.max(journal_until));
             }
             self.halt();
-            // A moment for threads that are about to end.
-            drained(Instant::now() + Duration::from_millis(100));
+            drained(a_moment());
         }
         if let Some(durable) = &self.durable {
             durable.drained(&partitions, deadline.max(journal_until));

@@ -346,7 +346,6 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 limiter,
                 identities: Identities::default(),
                 ids: deduplication.map(|(window, _)| Arc::new(Ids::new(window))),
-                holds: Mutex::default(),
             };
             inner.grow(|_| partitions)?;
             identity::restore(&inner);

@@ -131,30 +131,6 @@ pub(crate) struct Inner<E, K: Producers> {
     pub(crate) identities: Identities,
     /// Where ids of messages are looked at.
     pub(crate) ids: Option<Arc<Ids>>,
-    holds: Mutex<Holds>,
-}
-
-/// Claims of the only producer that a transaction holds. The ring knows nothing of them before they are published: were
-/// it closed meanwhile, its readers would have gone before they are.
-#[derive(Default)]
-struct Holds {
-    count: usize,
-    /// It was to be closed meanwhile.
-    close: bool,
-}
-
-/// Puts a close off until it is dropped.
-pub(crate) struct Hold<E: Send + Sync + 'static, K: Producers>(Arc<Inner<E, K>>);
-
-impl<E: Send + Sync + 'static, K: Producers> Drop for Hold<E, K> {
-    fn drop(&mut self) {
-        let mut holds = self.0.holds();
-        holds.count -= 1;
-        if holds.count == 0 && std::mem::take(&mut holds.close) {
-            drop(holds);
-            self.0.close();
-        }
-    }
 }
 
 /// What became of an eviction.
@@ -264,14 +240,8 @@ impl<E, K: Producers> Inner<E, K> {
         self.partitions().iter().find_map(|partition| partition.ring.closed()).map(Closed::from)
     }
 
-    /// Takes nothing more: at once, or when the transactions of the only producer have published what they hold.
+    /// Takes nothing more.
     pub(crate) fn close(&self) {
-        let mut holds = self.holds();
-        if holds.count > 0 {
-            holds.close = true;
-            return;
-        }
-        drop(holds);
         self.readers().end();
         self.close_all();
     }
@@ -286,22 +256,6 @@ impl<E, K: Producers> Inner<E, K> {
         let refused =
             |cause: std::io::Error| ProducerError::Timer { topic: self.name.clone(), cause: cause.to_string() };
         self.host.timer.start().map_err(refused)
-    }
-
-    fn holds(&self) -> MutexGuard<'_, Holds> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts a close off, where readers could not see what is claimed.
-    pub(crate) fn hold(self: &Arc<Self>) -> Option<Hold<E, K>>
-    where
-        E: Send + Sync + 'static,
-    {
-        if !K::SINGLE {
-            return None;
-        }
-        self.holds().count += 1;
-        Some(Hold(Arc::clone(self)))
     }
 
     /// After [`Readers::end`], and outside of its lock: who is woken may run at once.

@@ -1,7 +1,7 @@
 //! The end of a ring: everybody who waits is told, and nobody is told before they have read everything.
 
 use crate::support::*;
-use slipring_ring::{Builder, Claim, ClaimError, Closed, Stage};
+use slipring_ring::{Builder, ClaimError, Closed, Consumer, Kind, Producer, Ring, Stage, Worker};
 
 /// The only producer publishes and goes.
 /// Allowed: the reader gets the event, then hears that the ring is finished. Forbidden: the end before the event.
@@ -54,7 +54,7 @@ fn the_last_producer_ends_the_ring_for_all() {
 /// Allowed: it hears of the end. Forbidden: it sleeps on.
 #[test]
 fn a_parked_reader_hears_of_the_end() {
-    model_of_sleep(All, "the end wakes a parked reader", || {
+    model_of_sleep(Mixed(2, Some(3)), "the end wakes a parked reader", || {
         let (producer, ring) = single(1, &[("reader", &[])]);
         let mut reader = ring.consumer("reader").unwrap();
         let leaving = thread::spawn(move || drop(producer));
@@ -67,7 +67,7 @@ fn a_parked_reader_hears_of_the_end() {
 /// Allowed: both get the event and hear of the end. Forbidden: either sleeps on.
 #[test]
 fn parked_stages_read_on_to_the_end() {
-    model_of_sleep(Within(2), "a closed ring is read to its end along a chain of parked stages", || {
+    model_of_sleep(Within(1), "a closed ring is read to its end along a chain of parked stages", || {
         let (mut producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
         put(&mut producer, 1).unwrap();
         let [mut first, mut second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
@@ -96,7 +96,7 @@ fn a_parked_producer_hears_of_a_failure() {
             ring.fail("reader", "no paper");
             ring
         });
-        let refused = producer.claim(1).map(Claim::commit);
+        let refused = producer.claim(1).map(drop);
         let expected = Closed::Failed { stage: "reader".to_owned(), cause: "no paper".to_owned() };
         assert_eq!(refused, Err(ClaimError::Closed(expected)));
         failing.join().unwrap();
@@ -123,7 +123,7 @@ fn a_producer_parked_at_the_floor_hears_of_the_end() {
 /// Allowed: whoever stands behind hears which stage left. Forbidden: it sleeps on.
 #[test]
 fn a_stage_behind_one_that_left_is_told() {
-    model_of_sleep(All, "a stage whose predecessor left is told", || {
+    model_of_sleep(Within(2), "a stage whose predecessor left is told", || {
         let (_producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
         let [first, mut second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
         let leaving = thread::spawn(move || drop(first));
@@ -162,7 +162,7 @@ fn parked_workers_hear_of_the_end() {
 /// Allowed: it gets the event once the stage has passed it, then the end. Forbidden: it sleeps on.
 #[test]
 fn a_worker_behind_a_stage_reads_on_to_the_end() {
-    model_of_sleep(All, "workers of a closed ring wait for the stage before them", || {
+    model_of_sleep(Within(2), "workers of a closed ring wait for the stage before them", || {
         let mut builder = declare(Builder::single(1, || 0u64), &[("first", &[])]);
         builder.workers(Stage::new("pool").after(["first"]).wait(park()), 1);
         let (mut producer, ring) = builder.build().unwrap();
@@ -182,7 +182,7 @@ fn a_worker_behind_a_stage_reads_on_to_the_end() {
 /// Allowed: it is refused, or it joins, is told, and gates nobody. Forbidden: it sleeps on.
 #[test]
 fn a_newcomer_at_the_end_is_told() {
-    model_of_sleep(All, "a stage that joins at the end is refused or told", || {
+    model_of_sleep(Within(2), "a stage that joins at the end is refused or told", || {
         let (_producer, ring) = single(1, &[]);
         let closing = {
             let ring = ring.clone();
@@ -195,43 +195,292 @@ fn a_newcomer_at_the_end_is_told() {
     });
 }
 
-/// A claim is committed after the ring was closed; the stage before may have been told the end, and left, by then.
-/// Allowed: both get the event, or the second one hears of the end without it. Forbidden: it sleeps on.
+/// A claim is committed after the ring was closed, and two stages wait for it.
+/// Allowed: both get the event, then the end. Forbidden: the end before it, or either sleeps on.
 #[test]
-fn a_stage_cut_off_from_a_late_event_is_told() {
-    model_of_sleep(Within(2), "a stage is told when the one before has left it nothing", || {
+fn a_late_event_is_read_by_all() {
+    model_of_sleep(Within(2), "an event that was claimed before the close is read by a chain of stages", || {
         let (mut producer, ring) = multi(1, &[("first", &[]), ("second", &["first"])]);
         let claim = producer.try_claim(1).unwrap();
-        let [mut first, mut second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
+        let [first, second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
         ring.close();
-        let ahead = thread::spawn(move || while get_wait(&mut first, 1).is_some() {});
-        let behind = thread::spawn(move || while get_wait(&mut second, 1).is_some() {});
-        fill(claim);
-        ahead.join().unwrap();
-        behind.join().unwrap();
+        let [ahead, behind] = [first, second].map(|consumer| thread::spawn(move || read_out(consumer)));
+        assert!(fill(claim).is_ok());
+        assert_eq!([ahead, behind].map(|stage| stage.join().unwrap()), [1, 1]);
     });
 }
 
 /// The same with workers behind.
 /// Allowed and forbidden as before.
 #[test]
-fn workers_cut_off_from_a_late_event_are_told() {
-    model_of_sleep(Within(2), "workers are told when the stage before has left them nothing", || {
+fn a_late_event_is_read_by_workers_behind() {
+    model_of_sleep(Within(2), "an event that was claimed before the close is read by workers", || {
         let mut builder = declare(Builder::multi(1, || 0u64), &[("first", &[])]);
         builder.workers(Stage::new("pool").after(["first"]).wait(park()), 1);
         let (mut producer, ring) = builder.build().unwrap();
         let claim = producer.try_claim(1).unwrap();
-        let mut first = ring.consumer("first").unwrap();
-        let mut worker = ring.worker("pool").unwrap();
+        let (first, worker) = (ring.consumer("first").unwrap(), ring.worker("pool").unwrap());
         ring.close();
-        let ahead = thread::spawn(move || while get_wait(&mut first, 1).is_some() {});
-        let behind = thread::spawn(move || {
-            while let Ok(taken) = worker.take_wait(1) {
-                taken.for_each(|_, _| ());
-            }
+        let ahead = thread::spawn(move || read_out(first));
+        let behind = thread::spawn(move || work_out(worker));
+        assert!(fill(claim).is_ok());
+        assert_eq!([ahead, behind].map(|stage| stage.join().unwrap()), [1, 1]);
+    });
+}
+
+/// Reads to the end; how many events came.
+fn read_out<K: Kind>(mut consumer: Consumer<u64, K>) -> u64 {
+    let mut read = 0;
+    while let Ok(batch) = consumer.poll_wait(1) {
+        read += check_batch(batch, false);
+    }
+    read
+}
+
+/// Works to the end; how many events came.
+fn work_out<K: Kind>(mut worker: Worker<u64, K>) -> u64 {
+    let mut read = 0;
+    while let Ok(taken) = worker.take_wait(2) {
+        taken.for_each(|sequence, event| {
+            assert_eq!(*event, value_of(sequence), "not what was written at {sequence}");
+            read += 1;
         });
-        fill(claim);
-        ahead.join().unwrap();
-        behind.join().unwrap();
+    }
+    read
+}
+
+/// Publishes while the ring is closed and read to its end.
+fn publishes_while_closed<K: Kind>(mut producer: Producer<u64, K>, ring: Ring<u64, K>) {
+    let reader = ring.consumer("reader").unwrap();
+    let writing = thread::spawn(move || u64::from(put(&mut producer, 1).is_ok()));
+    ring.close();
+    let read = read_out(reader);
+    assert_eq!(read, writing.join().unwrap(), "acknowledged and read");
+}
+
+/// The only producer publishes while the ring is closed.
+/// Allowed: Ok and the event, or an error and none. Forbidden: Ok and the end without the event, or no end.
+#[test]
+fn a_publish_that_overlaps_a_close_is_read_or_refused() {
+    model_of_sleep(Mixed(2, Some(3)), "what a single producer was told is what the reader gets", || {
+        let (producer, ring) = single(1, &[("reader", &[])]);
+        publishes_while_closed(producer, ring);
+    });
+}
+
+/// The same on the way of a multi producer that is alone.
+#[test]
+fn a_publish_alone_that_overlaps_a_close_is_read_or_refused() {
+    model_of_sleep(Mixed(2, Some(3)), "what a multi producer that is alone was told is what the reader gets", || {
+        let (producer, ring) = multi(1, &[("reader", &[])]);
+        publishes_while_closed(producer, ring);
+    });
+}
+
+/// The same with a claim by exchange: there is another producer, which does nothing.
+#[test]
+fn a_publish_among_others_that_overlaps_a_close_is_read_or_refused() {
+    model_of_sleep(Mixed(2, Some(3)), "what a multi producer among others was told is what the reader gets", || {
+        let (producer, ring) = multi(1, &[("reader", &[])]);
+        let other = producer.clone();
+        publishes_while_closed(producer, ring);
+        drop(other);
+    });
+}
+
+/// Two producers publish while the ring is closed, and a reader polls.
+/// Allowed: as many events as were acknowledged. Forbidden: fewer, or an event after the end.
+#[test]
+fn two_publishes_that_overlap_a_close_are_read_or_refused() {
+    model_of_sleep(Mixed(1, Some(2)), "what two producers were told is what the reader gets", || {
+        let (one, ring) = multi(2, &[("reader", &[])]);
+        let two = one.clone();
+        let mut reader = ring.consumer("reader").unwrap();
+        let writing = [one, two].map(|mut producer| thread::spawn(move || u64::from(put(&mut producer, 1).is_ok())));
+        ring.close();
+        let mut read = 0;
+        let over = match reader.poll(2) {
+            Ok(batch) => {
+                read += check_batch(batch, false);
+                false
+            }
+            Err(_) => true,
+        };
+        let acknowledged: u64 = writing.into_iter().map(|writing| writing.join().unwrap()).sum();
+        if over {
+            assert!(reader.poll(2).is_err(), "an event after the end");
+        }
+        assert_eq!(read + read_out(reader), acknowledged, "acknowledged and read");
+    });
+}
+
+/// A claim is dropped while the ring is closed, and a reader waits for the end.
+/// Allowed: the end. Forbidden: an event, or it sleeps on.
+fn drops_while_closed<K: Kind>(mut producer: Producer<u64, K>, ring: Ring<u64, K>) {
+    let reader = ring.consumer("reader").unwrap();
+    let dropping = thread::spawn(move || {
+        drop(producer.try_claim(1));
+        producer
+    });
+    ring.close();
+    assert_eq!(read_out(reader), 0);
+    dropping.join().unwrap();
+}
+
+#[test]
+fn a_claim_dropped_by_the_only_producer_keeps_nobody() {
+    model_of_sleep(
+        Mixed(2, Some(3)),
+        "a single producer's dropped claim does not keep the reader from the end",
+        || {
+            let (producer, ring) = single(1, &[("reader", &[])]);
+            drops_while_closed(producer, ring);
+        },
+    );
+}
+
+#[test]
+fn a_claim_dropped_by_one_of_several_keeps_nobody() {
+    model_of_sleep(Mixed(1, Some(2)), "a multi producer's dropped claim does not keep the reader from the end", || {
+        let (producer, ring) = multi(1, &[("reader", &[])]);
+        drops_while_closed(producer, ring);
+    });
+}
+
+/// A claim is never committed, and a reader sleeps behind it when it is cut.
+/// Allowed: the reader gets what lies behind the claim, then the end. Forbidden: it sleeps on.
+#[test]
+fn a_claim_that_is_stuck_is_cut() {
+    model_of_sleep(Within(2), "a cut wakes who waits for a claim, and what lies behind it is read", || {
+        let (mut one, ring) = multi(2, &[("reader", &[])]);
+        let mut two = one.clone();
+        let reader = ring.consumer("reader").unwrap();
+        let stuck = one.try_claim(1).unwrap();
+        assert!(put(&mut two, 1).is_ok());
+        let reading = thread::spawn(move || read_out(reader));
+        assert_eq!(ring.cut().len(), 1);
+        assert_eq!(reading.join().unwrap(), 1);
+        assert_eq!(fill(stuck), Err(Closed::Cut));
+    });
+}
+
+/// A claim of the only producer is committed while it is cut, and a reader reads to the end.
+/// Allowed: Ok and the event, or an error and none. Forbidden: one without the other, or no end.
+#[test]
+fn a_commit_that_overlaps_the_cut_is_read_or_refused() {
+    model_of_sleep(Within(2), "what a commit at the cut was told is what the reader gets", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        let reader = ring.consumer("reader").unwrap();
+        let claim = producer.try_claim(1).unwrap();
+        let cutting = thread::spawn(move || ring.cut().len());
+        let reading = thread::spawn(move || read_out(reader));
+        let acknowledged = u64::from(fill(claim).is_ok());
+        assert_eq!(reading.join().unwrap(), acknowledged, "acknowledged and read");
+        cutting.join().unwrap();
+    });
+}
+
+/// A claim of two slots, with an event of another producer behind it.
+/// Allowed: Ok and all three, or an error and the one behind. Forbidden: half of the claim, or the one behind is lost.
+#[test]
+fn a_long_commit_that_overlaps_the_cut_is_read_whole_or_refused() {
+    model_of_sleep(
+        Mixed(2, Some(3)),
+        "a claim at the cut is read whole or not at all, and what lies behind is read",
+        || {
+            let (mut one, ring) = multi(4, &[("reader", &[])]);
+            let mut two = one.clone();
+            let reader = ring.consumer("reader").unwrap();
+            let claim = one.try_claim(2).unwrap();
+            assert!(put(&mut two, 1).is_ok());
+            let cutting = thread::spawn(move || ring.cut().len());
+            let reading = thread::spawn(move || read_out(reader));
+            let acknowledged = if fill(claim).is_ok() { 2 } else { 0 };
+            assert_eq!(reading.join().unwrap(), acknowledged + 1, "acknowledged and read");
+            cutting.join().unwrap();
+        },
+    );
+}
+
+/// A claim is committed while it is cut, and two stages read one behind the other.
+/// Allowed: both get it, or neither. Forbidden: one of them, or no end.
+#[test]
+fn stages_behind_stages_agree_on_what_was_cut() {
+    model_of_sleep(Mixed(1, Some(2)), "a chain of stages reads what a commit at the cut was told", || {
+        let (mut producer, ring) = single(1, &[("first", &[]), ("second", &["first"])]);
+        let [first, second] = ["first", "second"].map(|name| ring.consumer(name).unwrap());
+        let claim = producer.try_claim(1).unwrap();
+        let cutting = thread::spawn(move || ring.cut().len());
+        let reading = thread::spawn(move || [read_out(first), read_out(second)]);
+        let acknowledged = u64::from(fill(claim).is_ok());
+        assert_eq!(reading.join().unwrap(), [acknowledged; 2], "acknowledged and read");
+        cutting.join().unwrap();
+    });
+}
+
+/// A claim of workers' events is committed while it is cut.
+/// Allowed: Ok and all of them, or an error and none. Forbidden: anything in between, or no end.
+fn workers_at_the_cut<K: Kind>(builder: Builder<u64, K>) {
+    let mut builder = builder;
+    builder.workers(Stage::new("pool").wait(park()), 1);
+    let (mut producer, ring) = builder.build().unwrap();
+    let worker = ring.worker("pool").unwrap();
+    let claim = producer.try_claim(1).unwrap();
+    let cutting = thread::spawn(move || ring.cut().len());
+    let working = thread::spawn(move || work_out(worker));
+    let acknowledged = u64::from(fill(claim).is_ok());
+    assert_eq!(working.join().unwrap(), acknowledged, "acknowledged and done");
+    cutting.join().unwrap();
+}
+
+#[test]
+fn workers_do_what_a_commit_at_the_cut_was_told() {
+    model_of_sleep(Mixed(2, Some(3)), "workers are given what a commit at the cut was told", || {
+        workers_at_the_cut(Builder::single(1, || 0u64));
+    });
+}
+
+#[test]
+fn workers_do_what_a_stamp_at_the_cut_was_told() {
+    model_of_sleep(Mixed(2, Some(3)), "workers are given what a stamp at the cut was told", || {
+        workers_at_the_cut(Builder::multi(1, || 0u64));
+    });
+}
+
+/// A publish and a halt.
+/// Allowed: Ok, and the report counts it as unread or the reader has it; or an error, and neither. Forbidden: Ok, and nobody
+/// says that it was not read.
+#[test]
+fn a_publish_that_overlaps_a_halt_is_in_the_report() {
+    model_of_sleep(Mixed(2, Some(3)), "the report counts what was acknowledged before a halt", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        let mut reader = ring.consumer("reader").unwrap();
+        let halting = thread::spawn(move || ring.halt().stages[0].left);
+        let reading = thread::spawn(move || {
+            let read = get(&mut reader, 1);
+            (read, reader)
+        });
+        let acknowledged = u64::from(put(&mut producer, 1).is_ok());
+        let left = halting.join().unwrap();
+        let (read, _reader) = reading.join().unwrap();
+        assert!(left <= acknowledged && acknowledged <= read + left, "{acknowledged} told, {read} read, {left} left");
+        assert!(read <= acknowledged);
+    });
+}
+
+/// A stage fails with one event unread and leaves, and the producer, which finds room now, claims once more.
+/// Allowed: the claim is refused, and the event is reported as unread. Forbidden: the claim it took back stamps over the event.
+#[test]
+fn what_was_left_is_reported_after_a_late_claim() {
+    model_of_sleep(Within(1), "a claim that comes too late leaves the slots of unread events alone", || {
+        let mut builder = Builder::multi(1, || 0u64);
+        builder.run(Stage::new("fails").wait(park()), || |_: &u64, _, _| Err::<(), _>("no paper"));
+        let (mut producer, ring) = builder.build().unwrap();
+        assert!(put(&mut producer, 1).is_ok());
+        let refused = put_wait(&mut producer, 1);
+        assert!(matches!(refused, Err(ClaimError::Closed(Closed::Failed { .. }))), "{refused:?}");
+        let report = ring.shutdown(std::time::Duration::from_secs(1));
+        let [stage] = &report.stages[..] else { panic!("{report}") };
+        assert_eq!(stage.left, 1, "{report}");
     });
 }

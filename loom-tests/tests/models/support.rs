@@ -2,8 +2,8 @@
 
 use slipring_ring::fence::quiet::{self, Quiet};
 use slipring_ring::{
-    Batch, Builder, Claim, ClaimError, Consumer, Kind, Multi, MultiProducer, Producer, Ring, Sequence, Sequences,
-    Single, SingleProducer, Stage, Wait, thorough,
+    Batch, Builder, Claim, ClaimError, Closed, Consumer, Kind, Multi, MultiProducer, Producer, Ring, Sequence,
+    Sequences, Single, SingleProducer, Stage, Wait, thorough,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -96,16 +96,16 @@ pub fn value_of(sequence: Sequence) -> u64 {
 
 /// Claims `len` slots if there is room, fills and publishes them.
 pub fn put<K: Kind>(producer: &mut Producer<u64, K>, len: usize) -> Result<Sequences, ClaimError> {
-    producer.try_claim(len).map(fill)
+    Ok(fill(producer.try_claim(len)?)?)
 }
 
 /// The same, but waits for room.
 pub fn put_wait<K: Kind>(producer: &mut Producer<u64, K>, len: usize) -> Result<Sequences, ClaimError> {
-    producer.claim(len).map(fill)
+    Ok(fill(producer.claim(len)?)?)
 }
 
 /// Fills and publishes a claim.
-pub fn fill<K: Kind>(mut claim: Claim<'_, u64, K>) -> Sequences {
+pub fn fill<K: Kind>(mut claim: Claim<'_, u64, K>) -> Result<Sequences, Closed> {
     for (sequence, event) in claim.iter_mut() {
         *event = value_of(sequence);
     }
@@ -127,7 +127,8 @@ pub fn get_wait<K: Kind>(consumer: &mut Consumer<u64, K>, limit: usize) -> Optio
     consumer.poll_wait(limit).ok().map(|batch| check_batch(batch, true))
 }
 
-fn check_batch<K: Kind>(mut batch: Batch<'_, u64, K>, gapless: bool) -> u64 {
+/// Checks what a batch brings, without a gap if `gapless`. How many events there were.
+pub fn check_batch<K: Kind>(mut batch: Batch<'_, u64, K>, gapless: bool) -> u64 {
     let mut next = batch.position();
     let mut count = 0;
     for (sequence, event) in &mut batch {

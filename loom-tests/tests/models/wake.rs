@@ -95,7 +95,7 @@ fn a_producer_parked_at_the_floor_is_woken_by_a_commit() {
         let mut two = one.clone();
         let claim = one.try_claim(1).unwrap();
         let waiting = thread::spawn(move || (put_wait(&mut two, 1).unwrap(), two));
-        fill(claim);
+        fill(claim).unwrap();
         waiting.join().unwrap();
     });
 }
