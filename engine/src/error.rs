@@ -530,6 +530,19 @@ pub enum PublishError {
         /// The consumer that is the furthest behind; none if it is a claim that another producer has not committed.
         by: Option<String>,
     },
+    /// The partition is full, and the calling thread runs the handler of the consumer that it would wait for. See
+    /// [publishing in a handler](crate::SubscriberBuilder::run#publishing-in-a-handler).
+    #[error(
+        "topic {topic:?}: partition {partition} is full and waits for the consumer {consumer:?}, whose own handler this is: publish with `try_publish` or from another thread, or give the topic more capacity"
+    )]
+    OwnConsumer {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The consumer.
+        consumer: String,
+    },
     /// It has an id, and the topic deduplicates: that is done for producers that publish at once and by themselves.
     #[error(
         "topic {topic:?} looks at ids, which a producer that gathers, one with sequences and a transaction do not: send it with `Producer::send`, or without an id"

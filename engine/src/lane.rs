@@ -2,9 +2,11 @@
 
 use crate::clock::Timestamp;
 use crate::error::PublishError;
+use crate::group::without_generation;
 use crate::journaler::STAGE;
 use crate::ledger::Mark;
 use crate::overflow::{Counts, Overflow, Slow};
+use crate::own;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::record::Record;
@@ -283,10 +285,25 @@ impl<E, K: Producers> Lane<E, K> {
                     return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));
                 }
             };
-            match self.attempt::<DRY>(last, len, beside, fill) {
-                Ok(first) => return Ok(Some(first)),
-                Err(other) => refused = other,
-            }
+            let own = matches!(last, Attempt::Wait).then(|| own::consumer_of(topic.id, self.partition.index)).flatten();
+            refused = loop {
+                let next = match &own {
+                    // This thread would wait for itself.
+                    Some(own) if self.waits_for(own) => {
+                        Counts::add(&topic.counts.refused, len);
+                        let (topic, consumer) = (topic.name.clone(), own.clone());
+                        return Err(PublishError::OwnConsumer { topic, partition: self.partition.index, consumer });
+                    }
+                    // Another one is further behind, for now.
+                    Some(_) => Attempt::Until(Instant::now() + LOOK_AT_ITSELF),
+                    None => last,
+                };
+                match self.attempt::<DRY>(next, len, beside, fill) {
+                    Ok(first) => return Ok(Some(first)),
+                    Err(ClaimError::TimedOut { .. }) if own.is_some() => {}
+                    Err(other) => break other,
+                }
+            };
         }
         if let ClaimError::TimedOut { .. } = refused {
             Counts::add(&topic.counts.timed_out, len);
@@ -294,6 +311,18 @@ impl<E, K: Producers> Lane<E, K> {
         Err(PublishError::new(&topic.name, self.partition.index, refused, || None))
     }
 }
+
+impl<E, K: Producers> Lane<E, K> {
+    /// Whether nobody is further behind than this consumer, so that there is no room before it moves.
+    fn waits_for(&self, consumer: &str) -> bool {
+        let stages = self.partition.ring.positions().stages;
+        let most = stages.iter().map(|stage| stage.lag).max();
+        stages.iter().any(|stage| without_generation(&stage.name) == consumer && Some(stage.lag) == most)
+    }
+}
+
+/// How long a producer in a handler waits for others before it looks whether it waits for its own consumer.
+const LOOK_AT_ITSELF: Duration = Duration::from_millis(10);
 
 /// How long a full partition waits for its journaler before it looks who else is slow.
 const BEHIND_THE_JOURNAL: Duration = Duration::from_millis(1);

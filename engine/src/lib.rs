@@ -74,6 +74,7 @@ mod metrics;
 #[cfg(feature = "observe")]
 mod observe;
 mod overflow;
+mod own;
 mod partition;
 mod partitioner;
 mod persist;

@@ -5,6 +5,7 @@ use crate::error::{CancelError, SubscribeError};
 use crate::letter::Origin;
 use crate::lifecycle::lifecycle;
 use crate::overflow::Tally;
+use crate::own;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscriber::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
@@ -141,6 +142,8 @@ impl Run {
 /// How a thread is to be.
 struct Setting<E> {
     thread: String,
+    /// The only one that it ever reads, if that is so.
+    partition: Option<u32>,
     core: Option<usize>,
     wait: Wait,
     policy: Policy<E>,
@@ -172,7 +175,7 @@ where
     let name = subscriber.name().to_owned();
     let first = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
     let run = Run::new(Arc::clone(&subscriber.seat.tally));
-    launch(subscriber, &run, Setting { thread: name.clone(), core, wait, policy }, make, handler)?;
+    launch(subscriber, &run, Setting { thread: name.clone(), partition: None, core, wait, policy }, make, handler)?;
     topic.keep(Arc::clone(&run));
     Ok(Subscription { topic, name, first, run })
 }
@@ -192,7 +195,7 @@ where
 {
     run.state().threads += 1;
     let (topic, running) = (Arc::clone(&subscriber.topic), Arc::clone(run));
-    let Setting { thread, core, wait, policy } = setting;
+    let Setting { thread, partition, core, wait, policy } = setting;
     let ticket = topic.host.cores.enter(&topic.name, &run.tally.name, &thread, core, &wait).map_err(|cause| {
         run.state().threads -= 1;
         SubscribeError::Cores { topic: topic.name.clone(), cause }
@@ -200,6 +203,7 @@ where
     run.state().seats.push(Arc::downgrade(&subscriber.seat) as Weak<dyn Waits>);
     let life = move |state| {
         let _core = ticket;
+        own::begin(subscriber.name().to_owned(), Some(subscriber.topic.id), partition);
         attend(subscriber, state, handler, policy, &running);
     };
     topic.threads.start(&thread, core, make, life).map_err(|cause| {
@@ -409,7 +413,7 @@ where
         let thread = format!("{}-{index}", self.run.tally.name);
         let policy = Policy { on_error: self.builder.on_error, shelf: self.shelf.clone() };
         let wait = self.builder.wait.clone();
-        let setting = Setting { thread, core: self.builder.core, wait, policy };
+        let setting = Setting { thread, partition: Some(index), core: self.builder.core, wait, policy };
         let crew = Arc::clone(self);
         launch(
             subscriber,

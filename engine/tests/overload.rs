@@ -1,9 +1,11 @@
 //! What happens when producers are faster than consumers, or than they may be: each policy, its error and its counts.
 
 use slipring::{
-    Closed, Engine, ManualClock, Message, Overflow, Producer, Producers, PublishError, RateLimit, Record, Slow,
+    At, Closed, Engine, ManualClock, Message, Overflow, Producer, Producers, PublishError, RateLimit, Record, Slow,
     Subscriber, Topic, TopicError,
 };
+use std::convert::Infallible;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -26,6 +28,45 @@ fn full(overflow: Overflow, slow: Slow) -> (Topic<u64>, Producer<u64>, Subscribe
 
 fn read(tape: &mut Subscriber<u64>) -> Vec<u64> {
     (&mut tape.poll(NOW).unwrap().unwrap()).into_iter().map(|(event, _)| *event).collect()
+}
+
+/// It once waited for itself, and nothing said so.
+#[test]
+fn a_handler_that_publishes_into_its_own_full_topic_is_refused_and_told_why() {
+    let refused = |run: &dyn Fn(&Topic<u64>, Producer<u64>, mpsc::Sender<PublishError>)| {
+        let engine = Engine::builder().build().unwrap();
+        let ticks = engine.topic::<u64>("ticks").capacity(4).create().unwrap();
+        let (tell, told) = mpsc::channel();
+        run(&ticks, ticks.producer().create().unwrap(), tell);
+        let _behind = ticks.subscribe("beside").run(|_, _| Ok::<_, Infallible>(())).unwrap();
+        ticks.producer().create().unwrap().publish(|tick| *tick = 1).unwrap();
+        let refused = told.recv_timeout(Duration::from_secs(120)).expect("it is refused");
+        assert!(engine.shutdown(Duration::from_secs(120)).failures().next().is_none());
+        refused
+    };
+    let echo = |mut producer: Producer<u64>, tell: mpsc::Sender<PublishError>| {
+        move |tick: &u64, _: At| {
+            if *tick == 1 {
+                let refused = (0..9).find_map(|_| producer.publish(|tick| *tick = 2).err());
+                tell.send(refused.expect("there is no room for nine")).unwrap();
+            }
+            Ok::<_, Infallible>(())
+        }
+    };
+    let own = |consumer: &str| PublishError::OwnConsumer {
+        topic: "ticks".to_owned(),
+        partition: 0,
+        consumer: consumer.to_owned(),
+    };
+    let run = |ticks: &Topic<u64>, producer, tell| drop(ticks.subscribe("echo").run(echo(producer, tell)).unwrap());
+    assert_eq!(refused(&run), own("echo"));
+    let each = |ticks: &Topic<u64>, producer: Producer<u64>, tell: mpsc::Sender<PublishError>| {
+        let make = move |_| echo(producer.clone(), tell.clone());
+        drop(ticks.subscribe("echo").run_each(make).unwrap());
+    };
+    assert_eq!(refused(&each), own("echo"));
+    let group = |ticks: &Topic<u64>, producer, tell| drop(ticks.group("echo").run(echo(producer, tell)).unwrap());
+    assert_eq!(refused(&group), own("group:echo"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::link::Link;
 use super::managed::{Failed, GroupRun, MemberEnd, Policy, bury_and_commit, next_source};
 use super::member::Member;
 use crate::letter::Origin;
+use crate::own;
 use crate::producer::Producers;
 use crate::subscriber::At;
 use crate::threads::caught;
@@ -144,6 +145,9 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             Err(end) => return end,
         };
         let (link, group) = (Arc::clone(&member.link), Arc::clone(&member.group));
+        if let Some(hand) = &member.hands[source] {
+            own::reads(hand.topic.id, hand.name.partition);
+        }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
             Err(GroupError::Fenced(_)) => continue,

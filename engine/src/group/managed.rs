@@ -5,11 +5,13 @@ use super::error::GroupError;
 use super::link::Link;
 use super::listener::TopicPartition;
 use super::member::{Member, Next};
+use super::state::stage_name;
 use crate::bury::Graveyard;
 use crate::cores::Ticket;
 use crate::error::Closed;
 use crate::letter::Origin;
 use crate::lifecycle::lifecycle;
+use crate::own;
 use crate::producer::Producers;
 use crate::subscriber::At;
 use crate::text;
@@ -163,6 +165,7 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     let name = group.name.clone();
     let life = move |()| {
         let _core = ticket;
+        own::begin(stage_name(&member.group.name, 0), None, None);
         attend(member, work, &running);
     };
     let started = group.threads.start(&name, core, || (), life);
@@ -309,6 +312,9 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             Err(end) => return end,
         };
         let link = Arc::clone(&member.link);
+        if let Some(hand) = &member.hands[source] {
+            own::reads(hand.topic.id, hand.name.partition);
+        }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
             // At this very moment: the next round tells.
