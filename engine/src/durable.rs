@@ -1,7 +1,7 @@
 //! What a topic has of the journal: its number in the catalogue, and where its partitions go on.
 
 use crate::acks::{Acks, Positions};
-use crate::error::TopicError;
+use crate::error::{MAX_PARTITIONS, TopicError};
 use crate::gap::Told;
 use crate::journal::{FrameBuilder, Journal, PartitionId, State};
 use crate::journaler::{Journaling, RingSource, STAGE, reservation};
@@ -55,9 +55,14 @@ impl Recorded {
         let (number, rest) = bytes.split_first_chunk()?;
         let (partitions, rest) = rest.split_first_chunk()?;
         let (max_message, layout) = rest.split_first_chunk()?;
+        let partitions = u32::from_le_bytes(*partitions);
+        // Memory is asked for by this number.
+        if partitions as usize > MAX_PARTITIONS {
+            return None;
+        }
         Some(Self {
             number: u32::from_le_bytes(*number),
-            partitions: u32::from_le_bytes(*partitions),
+            partitions,
             max_message: u64::from_le_bytes(*max_message),
             layout: String::from_utf8_lossy(layout).into_owned(),
         })

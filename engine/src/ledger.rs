@@ -117,7 +117,9 @@ impl Progress {
     /// The receipts that are kept: partition and offset by sequence.
     pub(crate) fn receipts(&self) -> BTreeMap<u64, (u32, u64)> {
         let kept = self.next.unwrap_or(0).saturating_sub(WINDOW);
-        let each = self.runs.iter().flat_map(|run| (0..run.len).map(move |at| (run, at)));
+        // Of a run nothing is kept that is further from its end: nobody publishes further ahead.
+        let kept_of = |run: &Run| run.len.saturating_sub(2 * WINDOW)..run.len;
+        let each = self.runs.iter().flat_map(|run| kept_of(run).map(move |at| (run, at)));
         let each = each.map(|(run, at)| (run.sequence + at, (run.partition, run.first + at)));
         each.filter(|(sequence, _)| *sequence >= kept).collect()
     }
@@ -163,7 +165,15 @@ impl Progress {
                 first: u64::from_le_bytes(first.try_into().ok()?),
             })
         };
-        let runs = runs.iter().map(run).collect::<Option<_>>()?;
+        let runs: Vec<Run> = runs.iter().map(run).collect::<Option<_>>()?;
+        // Numbers that somebody forged: those that are added to one another must have a sum.
+        let is_sane = |run: &Run| {
+            let ends = run.sequence.checked_add(run.len).zip(run.first.checked_add(run.len));
+            run.len > 0 && ends.is_some()
+        };
+        if !runs.iter().all(is_sane) {
+            return None;
+        }
         rest.is_empty().then_some(Self { next: Some(u64::from_le_bytes(*next)), runs, used })
     }
 }
