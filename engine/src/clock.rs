@@ -81,7 +81,7 @@ pub trait Clock: Send + Sync + 'static {
         self.now()
     }
 
-    /// The world's time. It may jump.
+    /// The world's time. It may jump: `docs/GUARANTEES.md` has one rule for what rests on it.
     fn wall(&self) -> Timestamp;
 
     /// For a clock that stands still until somebody moves it: calls [`Tick::tick`] whenever it was moved, and returns

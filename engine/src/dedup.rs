@@ -213,13 +213,14 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     }
     let refused = |cause: String| TopicError::Journal { name: topic.name.clone(), cause };
     let (now, wall) = (topic.host.clock.now(), topic.host.clock.wall());
-    let age = |written: u64| Duration::from_nanos(wall.as_nanos().saturating_sub(written));
+    let wall = wall.as_nanos();
+    let age = |written: u64| Duration::from_nanos(wall.saturating_sub(written));
     let mut make = (topic.slots)(1).map_err(|cause| refused(cause.to_string()))?;
     let mut event = make();
     drop(make);
     let mut found = Vec::new();
     for partition in topic.partitions().iter() {
-        let back = read_back(durable, partition.index, ids, id_of, &mut event, &age);
+        let back = read_back(durable, partition.index, ids, id_of, &mut event, wall);
         found.extend(back.map_err(|cause| refused(cause.to_string()))?);
     }
     // All were published before now, whatever the clock began with.
@@ -241,42 +242,52 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
 }
 
 struct Found {
+    /// A record is at least as young as every one before it, whatever the world's clock showed meanwhile; one of the future
+    /// is of now.
     written: u64,
     id: u128,
     partition: u32,
     offset: u64,
 }
 
-/// Looks back, further and further, until the window is full or the beginning is reached.
+/// Looks back, further and further, until the window is full or the beginning is reached. Records that look old do not end
+/// it where younger ones stand before them: the world's clock was behind then, and is right again.
 fn read_back<E>(
     durable: &Durable<E>,
     partition: u32,
     ids: &Ids,
     id_of: IdOf<E>,
     event: &mut E,
-    age: &impl Fn(u64) -> Duration,
-) -> Result<Vec<Found>, journal::ReplayError> {
-    let id = durable.id(partition);
-    let Some(extent) = durable.journal().extent(id) else { return Ok(Vec::new()) };
+    wall: u64,
+) -> Result<VecDeque<Found>, journal::ReplayError> {
+    let (id, journal) = (durable.id(partition), durable.journal());
+    let Some(extent) = journal.extent(id) else { return Ok(VecDeque::new()) };
+    let age = ids.window.age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+    let oldest_known = age.map(|age| wall.saturating_sub(age));
+    let young = oldest_known.and_then(|time| journal.reaches(id, time)).unwrap_or(extent.end);
     let mut span = 4096;
     loop {
-        let from = extent.end.saturating_sub(span).max(extent.start);
-        let reader = durable.journal().reader(id, Start::Offset(from), Visible::Written)?;
+        let from = extent.end.saturating_sub(span).min(young).max(extent.start);
+        let reader = journal.reader(id, Start::Offset(from), Visible::Written)?;
         // The ids of what is lost are lost.
         let mut reader = reader.pass_gaps();
-        let (mut found, mut oldest) = (Vec::new(), None);
+        let (mut found, mut oldest, mut written) = (VecDeque::new(), None, 0);
         while let Some(record) = reader.next()? {
-            oldest.get_or_insert(record.written);
-            let (offset, written) = (record.offset, record.written);
+            written = record.written.min(wall).max(written);
+            oldest.get_or_insert(written);
+            let offset = record.offset;
             // What is no event has no id; whoever reads it is told.
             if (durable.persistence.read)(event, record.bytes).is_ok()
                 && let Some(id) = id_of(event)
             {
-                found.push(Found { written, id: ids.hash(id), partition, offset });
+                found.push_back(Found { written, id: ids.hash(id), partition, offset });
+                if found.len() > ids.window.ids {
+                    found.pop_front();
+                }
             }
         }
-        let is_old = |oldest: u64| ids.window.age.is_some_and(|limit| age(oldest) >= limit);
-        if from == extent.start || found.len() >= ids.window.ids || oldest.is_some_and(is_old) {
+        let is_old = oldest.zip(oldest_known).is_some_and(|(oldest, known)| oldest <= known);
+        if from == extent.start || found.len() >= ids.window.ids || is_old {
             return Ok(found);
         }
         span *= 4;

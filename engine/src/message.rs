@@ -9,6 +9,7 @@ use crate::persist::{Persist, Unreadable};
 use crate::record::Record;
 use bytes::{Bytes, BytesMut};
 use std::fmt;
+use std::time::Duration;
 
 /// Cells begin at a cache line of their own.
 const LINE: usize = 64;
@@ -146,8 +147,16 @@ impl Message {
 
     /// From when on queues may give it out: what [`Record::due`] or [`Record::delay`] said.
     pub fn due(&self) -> Option<Timestamp> {
-        let nanos = self.header(Record::DUE)?.try_into().ok()?;
-        Some(Timestamp::from_nanos(u64::from_le_bytes(nanos)))
+        let due = self.header(Record::DUE)?;
+        let (nanos, delay) = due.split_first_chunk()?;
+        matches!(delay.len(), 0 | 8).then(|| Timestamp::from_nanos(u64::from_le_bytes(*nanos)))
+    }
+
+    /// How long a queue lets it wait at `now`: until it is due, and no longer than the delay that it was sent with.
+    pub(crate) fn waits(&self, now: Timestamp) -> Duration {
+        let Some(due) = self.due() else { return Duration::ZERO };
+        let delay = self.header(Record::DUE).and_then(|due| due.get(8..)?.try_into().ok().map(u64::from_le_bytes));
+        due.since(now).min(delay.map_or(Duration::MAX, Duration::from_nanos))
     }
 
     /// A message outside of any ring, from what [`Persist`] wrote.

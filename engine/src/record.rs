@@ -26,6 +26,8 @@ pub struct Record<'a> {
 pub(crate) enum Due {
     /// As its header has it.
     At([u8; 8]),
+    /// The same of a delay: the time, and how long the delay was, which is as long as a queue lets it wait.
+    In([u8; 16]),
     /// So long after it is sent.
     After(Duration),
 }
@@ -34,7 +36,7 @@ impl<'a> Record<'a> {
     /// What a header takes beside its name and its value, in bytes.
     pub const HEADER: usize = 6;
     /// The header that says from when on queues may give a message out: nanoseconds since the epoch, 8 bytes, the lowest
-    /// first.
+    /// first; behind it, where it was sent with a delay, the delay in nanoseconds, 8 bytes.
     pub const DUE: &'static str = "slipring-due";
     /// The longest name of a header, in bytes.
     pub const MAX_HEADER_NAME: usize = u16::MAX as usize;
@@ -100,7 +102,8 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// The same, so long after it is sent.
+    /// The same, so long after it is sent. Where the world's clock is set back meanwhile, a queue lets it wait no longer than
+    /// this from when it reads it.
     pub fn delay(mut self, by: Duration) -> Self {
         self.due = Some(Due::After(by));
         self
@@ -109,7 +112,13 @@ impl<'a> Record<'a> {
     /// With the time that a delay means, if it is sent at `now`.
     pub(crate) fn at(&self, now: impl FnOnce() -> Timestamp) -> Option<Self> {
         match self.due {
-            Some(Due::After(by)) => Some(self.clone().due(now().plus(by))),
+            Some(Due::After(by)) => {
+                let by_nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+                let mut bytes = [0; 16];
+                bytes[..8].copy_from_slice(&now().plus(by).as_nanos().to_le_bytes());
+                bytes[8..].copy_from_slice(&by_nanos.to_le_bytes());
+                Some(Self { due: Some(Due::In(bytes)), ..self.clone() })
+            }
             _ => None,
         }
     }
@@ -118,6 +127,7 @@ impl<'a> Record<'a> {
     pub(crate) fn all_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let due = match &self.due {
             Some(Due::At(nanos)) => Some((Self::DUE, &nanos[..])),
+            Some(Due::In(nanos)) => Some((Self::DUE, &nanos[..])),
             _ => None,
         };
         self.headers.iter().copied().chain(due)
@@ -133,7 +143,11 @@ impl<'a> Record<'a> {
     /// [`HEADER`](Self::HEADER) more; a time when it is due is one more header.
     pub fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| Self::HEADER + name.len() + value.len());
-        let due = if self.due.is_some() { Self::HEADER + Self::DUE.len() + 8 } else { 0 };
+        let due = match self.due {
+            None => 0,
+            Some(Due::At(_)) => Self::HEADER + Self::DUE.len() + 8,
+            Some(Due::In(_) | Due::After(_)) => Self::HEADER + Self::DUE.len() + 16,
+        };
         self.value.len() + self.key.map_or(0, <[u8]>::len) + headers.sum::<usize>() + due
     }
 }

@@ -138,9 +138,17 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         check_name(&name).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
         let mut parts = Vec::new();
         for partition in topic.partitions().iter() {
+            let published = partition.ring.positions().published.0;
+            if let Some(asked) = start.offset(partition.index).filter(|asked| *asked > published) {
+                // Offsets that are only reserved are the journal's own business.
+                let earliest = durable.journal().extent(durable.id(partition.index)).map_or(0, |extent| extent.start);
+                let cause = journal::ReplayError::OutOfRange { asked, earliest, latest: published };
+                return Err(ReplayError::Journal { topic: topic_name(), partition: partition.index, cause });
+            }
             let from = match &start {
                 StartAt::Earliest => From::Earliest,
-                StartAt::Latest => From::Latest,
+                // What is not written yet is passed over, too.
+                StartAt::Latest => From::Offset(published),
                 StartAt::Offset(offset) => From::Offset(*offset),
                 StartAt::Offsets(offsets) => {
                     offsets.get(partition.index as usize).map_or(From::Earliest, |offset| From::Offset(*offset))
@@ -186,6 +194,9 @@ struct Part<E, K: Producers> {
     next: u64,
     /// It stands before `next`, and is to be told of.
     gap: Option<Range<u64>>,
+    /// It looks for the first event of a time among those below this offset, which were published when it was opened: in the
+    /// journal, which knows their times, also where the ring still has them.
+    seeks: Option<u64>,
     mode: Mode<E, K>,
 }
 
@@ -218,7 +229,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         let Some(positions) = self.durable.acks.positions(partition.index) else { return };
         let next = consumer.first().0;
         let (partition, mode) = (Arc::clone(partition), Mode::Ring(consumer));
-        self.parts.push(Part { partition, positions, next, gap: None, mode });
+        self.parts.push(Part { partition, positions, next, gap: None, seeks: None, mode });
     }
 
     /// How many partitions it reads.
@@ -369,7 +380,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         let reader = reader.map_err(|cause| ReplayError::Journal { topic: name.clone(), partition: number, cause })?;
         let passed = offset.saturating_sub(part.next);
         part.next = part.next.max(offset);
-        part.gap = None;
+        (part.gap, part.seeks) = (None, None);
         part.mode = Mode::Journal(reader, None);
         Ok(passed)
     }
@@ -404,7 +415,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 let seam =
                     |consumer: &Consumer<E, K>| consumer.first().0.saturating_sub(if past { capacity / 4 } else { 0 });
                 let backlog = published.saturating_sub(reader.position());
-                if joined.is_none() && backlog <= capacity / 4 {
+                if joined.is_none() && part.seeks.is_none() && backlog <= capacity / 4 {
                     // Refused when the ring has ended: the journal has all of it.
                     *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
                 }
@@ -465,7 +476,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     each(event, At::new(number, offset, false));
                     read += 1;
                 }
-                if at_end && joined.is_none() {
+                if read > 0 || (at_end && part.seeks.is_some_and(|until| visible_end >= until)) {
+                    part.seeks = None;
+                }
+                if at_end && joined.is_none() && part.seeks.is_none() {
                     // Offsets that were only reserved are no backlog.
                     *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
                 }
@@ -478,7 +492,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     Some(consumer)
                         if reader.position() >= seam(consumer) || (at_end && visible_end >= seam(consumer)) =>
                     {
-                        let to = reader.position().max(consumer.first().0);
+                        let to = reader.position().max(part.next).max(consumer.first().0);
                         part.next = part.next.max(to);
                         let moved = consumer.seek(Sequence(to));
                         if let (Ok(()), Some(consumer)) = (moved, joined.take()) {
@@ -545,8 +559,11 @@ impl<E, K: Producers> Part<E, K> {
         let gone = || ReplayError::Refused { topic: name(), cause: "it is gone".to_owned() };
         let positions = durable.acks.positions(index).ok_or_else(gone)?;
         let next = reader.position();
+        // What comes from now on is given whatever its time.
+        let seeks = matches!(from, From::Time(_)).then(|| partition.ring.positions().published.0);
+        let reader = reader.until(seeks.unwrap_or(u64::MAX));
         let (partition, mode) = (Arc::clone(partition), Mode::Journal(reader, None));
-        Ok(Self { partition, positions, next, gap: None, mode })
+        Ok(Self { partition, positions, next, gap: None, seeks, mode })
     }
 
     fn has_more(&self, visible: Visible) -> bool {

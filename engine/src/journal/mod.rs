@@ -297,6 +297,16 @@ impl Journal {
         }
     }
 
+    /// The first offset of a partition in the eldest segment that has a record of `time` (nanoseconds since the epoch) or
+    /// later. None if no segment has one.
+    pub(crate) fn reaches(&self, partition: PartitionId, time: u64) -> Option<u64> {
+        let segments = self.shared.segments();
+        segments.iter().find_map(|segment| {
+            let index = segment.index();
+            index.partitions.get(&partition).filter(|place| place.latest >= time).map(|place| place.first)
+        })
+    }
+
     /// The largest payload of one frame.
     pub fn frame_limit(&self) -> usize {
         writer::frame_limit(self.shared.options.segment_size)

@@ -59,6 +59,8 @@ pub struct Reader {
     next: u64,
     /// Nothing earlier than this is given.
     from: u64,
+    /// From this offset on times do not count any more.
+    until: u64,
     /// What it is to be told of.
     untold: Untold,
     /// The offset after the last record that it has looked at, given or not.
@@ -151,6 +153,7 @@ impl Reader {
             visible,
             next,
             from,
+            until: u64::MAX,
             untold,
             looked,
             segment,
@@ -161,6 +164,13 @@ impl Reader {
             run: Pending::default(),
             runs: Vec::new(),
         })
+    }
+
+    /// Looks for the [time](Start::Time) it was opened for among the offsets below `until` only: what stands there or behind is
+    /// given whatever its time.
+    pub fn until(mut self, until: u64) -> Self {
+        self.until = until;
+        self
     }
 
     /// Goes on behind gaps without a word.
@@ -233,7 +243,7 @@ impl Reader {
                     return Err(self.broken());
                 };
                 let offset = self.run.next;
-                let is_wanted = offset >= self.next && place.time >= self.from;
+                let is_wanted = offset >= self.next && (place.time >= self.from || offset >= self.until);
                 if is_wanted && self.untold.begins_below(offset) {
                     self.told(offset)?;
                 }

@@ -293,15 +293,16 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         // Where it goes on; what retention has taken meanwhile is lost.
         let mut lost = 0;
         let mut from = Vec::new();
+        let published = |partition: u32| partitions[partition as usize].ring.positions().published.0;
         for partition in 0..partitions.len() as u32 {
             let extent = journal.extent(durable.id(partition)).unwrap_or_default();
             let next = match remembered.cursors.get(&Cursor::Partition(partition)) {
                 Some(next) => *next,
                 None if known.is_some() => extent.start,
-                None => begin(durable, partition, &start).map_err(&refused)?,
+                None => begin(durable, partition, published(partition), &start).map_err(&refused)?,
             };
             lost += extent.start.saturating_sub(next);
-            from.push(next.clamp(extent.start, extent.end.max(extent.reserved)));
+            from.push(next.clamp(extent.start, published(partition).max(extent.start)));
             if known.is_none() {
                 ledger::put_cursor(&mut frame, number, Cursor::Partition(partition), next);
             }
@@ -355,12 +356,12 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
 const SMALLEST_FRAME: usize = 16 << 10;
 
 /// Where a queue begins that was not there before.
-fn begin<E: Job>(durable: &Durable<E>, partition: u32, start: &StartAt) -> Result<u64, String> {
+fn begin<E: Job>(durable: &Durable<E>, partition: u32, latest: u64, start: &StartAt) -> Result<u64, String> {
     let (journal, id) = (durable.journal(), durable.id(partition));
     let extent = journal.extent(id).unwrap_or_default();
     let offset = match start {
         StartAt::Earliest => extent.start,
-        StartAt::Latest => extent.end,
+        StartAt::Latest => latest,
         StartAt::Offset(offset) => *offset,
         StartAt::Committed => return Err("only groups have committed offsets".to_owned()),
         StartAt::Offsets(offsets) => offsets.get(partition as usize).copied().unwrap_or(extent.start),
@@ -369,11 +370,11 @@ fn begin<E: Job>(durable: &Durable<E>, partition: u32, start: &StartAt) -> Resul
             found.unwrap_or(extent.end)
         }
     };
-    let end = extent.end.max(extent.reserved);
-    if offset < extent.start || offset > end {
-        let (earliest, latest) = (extent.start, extent.end);
+    // What is only reserved was never published: it would pass over messages that are still to come.
+    let earliest = extent.start.min(latest);
+    if !(earliest..=latest).contains(&offset) {
         return Err(format!(
-            "offset {offset} of partition {partition} is not in the journal, which has {earliest} to {latest}"
+            "offset {offset} of partition {partition} is not there: it keeps {earliest} up to, not including, {latest}"
         ));
     }
     Ok(offset)

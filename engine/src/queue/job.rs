@@ -5,6 +5,7 @@ use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::persist::Persist;
 use crate::record::Record;
+use std::time::Duration;
 
 /// Events that a queue can hand out: [`Message`]s, and every type that is [`Persist`] (plain data is it without a word),
 /// `Clone` and `Default`. A worker gets a copy, and a dead letter carries the bytes that `Persist` writes.
@@ -17,9 +18,9 @@ pub trait Job: Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn weight(&self) -> usize;
 
-    /// From when on it may be given out, if it says so.
+    /// How long it may not be given out, at `now`.
     #[doc(hidden)]
-    fn due(&self) -> Option<Timestamp>;
+    fn waits(&self, now: Timestamp) -> Duration;
 
     /// What the journal has of it.
     #[doc(hidden)]
@@ -50,8 +51,8 @@ impl<E: Persist + Clone + Default> Job for E {
         size_of::<E>()
     }
 
-    fn due(&self) -> Option<Timestamp> {
-        None
+    fn waits(&self, _: Timestamp) -> Duration {
+        Duration::ZERO
     }
 
     fn of_bytes(bytes: &[u8]) -> Option<Self> {
@@ -83,8 +84,8 @@ impl Job for Message {
         self.size()
     }
 
-    fn due(&self) -> Option<Timestamp> {
-        Message::due(self)
+    fn waits(&self, now: Timestamp) -> Duration {
+        Message::waits(self, now)
     }
 
     fn of_bytes(bytes: &[u8]) -> Option<Self> {

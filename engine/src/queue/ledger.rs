@@ -14,6 +14,7 @@
 
 use super::changes::{BLOCK, Cursor, Part};
 use super::lease::{Cause, Known, Order, Phase, Terms};
+use crate::clock::Timestamp;
 use crate::durable::what;
 use crate::journal::{FrameBuilder, State};
 use std::collections::BTreeMap;
@@ -22,32 +23,49 @@ use std::time::Duration;
 /// The longest reason that is written with a message which is on its way to the dead letters, in bytes.
 const LONGEST_REASON: usize = 100;
 /// The most bytes that a block takes in a frame, when none of its messages is dying.
-pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 2 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
+pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 3 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
 const VARINT: usize = 10;
 const KEY_BLOCK: usize = 17;
 const FORMAT: u8 = 1;
+/// Blocks say when they were written.
+const BLOCK_FORMAT: u8 = 2;
 
-/// Between the queue's clock and the world's, in milliseconds: added to the former it is the latter.
+/// Between the queue's clock and the world's.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shift(i64);
+pub(super) struct Shift {
+    /// In milliseconds: added to the queue's time it is the world's.
+    between: i64,
+    /// The world's time now, in milliseconds.
+    wall: u64,
+}
 
 impl Shift {
-    /// Times stay the world's.
-    pub(super) const NONE: Self = Self(0);
+    /// Times stay the world's, as they were written.
+    pub(super) const NONE: Self = Self { between: 0, wall: u64::MAX };
 
-    pub(super) fn new(now: Duration, wall: crate::clock::Timestamp) -> Self {
+    pub(super) fn new(now: Duration, wall: Timestamp) -> Self {
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-        Self(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX).saturating_sub(now))
+        let between = i64::try_from(wall.as_millis()).unwrap_or(i64::MAX).saturating_sub(now);
+        Self { between, wall: wall.as_millis() }
+    }
+
+    /// Times stay the world's, and are written at this time.
+    pub(super) fn none_at(wall: Timestamp) -> Self {
+        Self { between: 0, wall: wall.as_millis() }
     }
 
     fn to_wall(self, at: Duration) -> u64 {
         // For ever stays for ever.
         let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-        if millis > u64::MAX >> 1 { millis } else { millis.saturating_add_signed(self.0) }
+        if millis > u64::MAX >> 1 { millis } else { millis.saturating_add_signed(self.between) }
     }
 
-    fn of_wall(self, at: u64) -> Duration {
-        Duration::from_millis(if at > u64::MAX >> 1 { at } else { at.saturating_add_signed(-self.0) })
+    /// What was written at the world's time `written`. Where the world's clock was set back since, no more is left than was
+    /// left then, which is no more than was asked for.
+    fn of_wall(self, at: u64, written: u64) -> Duration {
+        let set_back = written.saturating_sub(self.wall);
+        let at = if at > u64::MAX >> 1 { at } else { at.saturating_sub(set_back).saturating_add_signed(-self.between) };
+        Duration::from_millis(at)
     }
 }
 
@@ -222,7 +240,8 @@ fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
     };
     let base = messages.iter().filter_map(|(_, known)| at(known)).min().unwrap_or(0);
     let first = messages.iter().map(|(_, known)| known.number).min().unwrap_or(0);
-    let mut out = vec![FORMAT];
+    let mut out = vec![BLOCK_FORMAT];
+    varint(&mut out, shift.wall);
     varint(&mut out, base);
     varint(&mut out, first);
     for (index, known) in messages {
@@ -253,17 +272,20 @@ fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
 
 fn decode(mut bytes: &[u8], shift: Shift) -> Option<Vec<(u64, Known)>> {
     let (&format, rest) = bytes.split_first()?;
-    if format != FORMAT {
-        return None;
-    }
     bytes = rest;
+    let written = match format {
+        BLOCK_FORMAT => read_varint(&mut bytes)?,
+        // It was not written down.
+        FORMAT => 0,
+        _ => return None,
+    };
     let (base, first) = (read_varint(&mut bytes)?, read_varint(&mut bytes)?);
     let mut messages = Vec::new();
     while let Some((&head, rest)) = bytes.split_first() {
         bytes = rest;
         let attempts = u32::try_from(read_varint(&mut bytes)?).ok()?;
         let number = read_varint(&mut bytes)?.checked_add(first)?;
-        let at = |bytes: &mut &[u8]| Some(shift.of_wall(read_varint(bytes)?.checked_add(base)?));
+        let at = |bytes: &mut &[u8]| Some(shift.of_wall(read_varint(bytes)?.checked_add(base)?, written));
         let phase = match head >> 4 {
             0 => Phase::Leased(at(&mut bytes)?),
             1 => Phase::Waiting(at(&mut bytes)?),
@@ -343,7 +365,6 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
     use proptest::prelude::*;
 
     fn known() -> impl Strategy<Value = Known> {
@@ -394,9 +415,27 @@ mod tests {
         let before = Shift::new(Duration::from_secs(100), Timestamp::from_millis(1_000_000));
         let after = Shift::new(Duration::from_secs(1), Timestamp::from_millis(1_004_000));
         // Due in ten seconds, four of which have passed.
-        assert_eq!(after.of_wall(before.to_wall(Duration::from_secs(110))), Duration::from_secs(7));
-        assert_eq!(after.of_wall(before.to_wall(Duration::from_secs(90))), Duration::ZERO, "long past");
-        assert_eq!(after.of_wall(before.to_wall(Duration::from_millis(u64::MAX))), Duration::from_millis(u64::MAX));
+        let of_wall = |at| after.of_wall(before.to_wall(at), before.wall);
+        assert_eq!(of_wall(Duration::from_secs(110)), Duration::from_secs(7));
+        assert_eq!(of_wall(Duration::from_secs(90)), Duration::ZERO, "long past");
+        assert_eq!(of_wall(Duration::from_millis(u64::MAX)), Duration::from_millis(u64::MAX));
+    }
+
+    /// A nack of five seconds became one of ten years.
+    #[test]
+    fn no_deadline_grows_when_the_worlds_clock_is_set_back() {
+        let known = |at| Known { number: 1, attempts: 1, phase: Phase::Waiting(Duration::from_secs(at)) };
+        let before = Shift::new(Duration::from_secs(100), Timestamp::from_millis(1_700_000_000_000));
+        let block = encode(&[(0, known(105))], before);
+        let set_back = Shift::new(Duration::from_secs(1), Timestamp::from_millis(1_384_640_000_000));
+        assert_eq!(decode(&block, set_back), Some(vec![(0, known(6))]));
+        let set_forward = Shift::new(Duration::from_secs(1), Timestamp::from_millis(1_700_000_003_000));
+        assert_eq!(decode(&block, set_forward), Some(vec![(0, known(3))]));
+        // As it is shown and changed by the tools.
+        let shown = decode(&block, Shift::NONE).unwrap();
+        assert_eq!(shown, [(0, known(1_700_000_005))]);
+        let again = encode(&shown, Shift::none_at(Timestamp::from_millis(1_700_000_001_000)));
+        assert_eq!(decode(&again, set_back), Some(vec![(0, known(5))]));
     }
 
     #[test]
@@ -415,20 +454,20 @@ mod tests {
         for queue in [3, 4] {
             put_cursor(&mut frame, queue, Cursor::Letters(0), 1);
             let known = Known { number: 1, attempts: 1, phase: Phase::Waiting(Duration::ZERO) };
-            put_block(&mut frame, queue, 0, 9, Shift(0), |_| Some(known.clone()));
+            put_block(&mut frame, queue, 0, 9, Shift::NONE, |_| Some(known.clone()));
             frame.put(what::LEASES, &part_key(queue, Part::Deleted(1, 77)), &[]);
         }
         let state = applied(&mut frame);
         assert_eq!(find(&state, 1, "resize"), Some(opened));
         assert_eq!((all(&state).len(), next_number(&state)), (2, 5));
-        assert_eq!(Remembered::read(&state, 4, Shift(0)).deleted, [(1, 77)]);
+        assert_eq!(Remembered::read(&state, 4, Shift::NONE).deleted, [(1, 77)]);
         let mut frame = FrameBuilder::new();
         frame.delete(what::LEASES, &queue_key(1, "resize"));
         keys(&state, 3).iter().for_each(|key| frame.delete(what::LEASES, key));
         let mut left = state.clone();
         left.take(&mut frame);
         assert_eq!(find(&left, 1, "resize"), None);
-        assert_eq!(Remembered::read(&left, 3, Shift(0)), Remembered::default());
-        assert_eq!(Remembered::read(&left, 4, Shift(0)).messages.len(), 16);
+        assert_eq!(Remembered::read(&left, 3, Shift::NONE), Remembered::default());
+        assert_eq!(Remembered::read(&left, 4, Shift::NONE).messages.len(), 16);
     }
 }

@@ -393,7 +393,8 @@ impl Change {
             match part {
                 Part::Block(partition, block) => {
                     let known = |offset| messages.get(&(partition, offset)).cloned();
-                    ledger::put_block(&mut frame, self.queue, partition, block, Shift::NONE, known);
+                    let shift = Shift::none_at(Timestamp::from_nanos(time));
+                    ledger::put_block(&mut frame, self.queue, partition, block, shift, known);
                 }
                 Part::Deleted(..) => frame.delete(what::LEASES, &ledger::part_key(self.queue, part)),
             }

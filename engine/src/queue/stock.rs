@@ -147,13 +147,13 @@ impl<E: Job, K: Producers> Stock<E, K> {
             }
             // What is beyond the side store's limit is read from the journal when it comes again.
             let spare = book.map(|_| self.leases.terms().max_bytes.saturating_sub(self.leases.counts().bytes));
-            let deleted = &mut self.deleted;
+            let (deleted, now_wall) = (&mut self.deleted, clock.wall());
             let copy = |offset: u64, event: &E| {
                 if !deleted.is_empty() && deleted.remove(&(partition, offset)) {
                     return None;
                 }
                 let is_kept = spare.is_none_or(|spare| event.weight() + super::BESIDE < spare);
-                Some((is_kept, event.due(), Arc::new(event.aside())))
+                Some((is_kept, event.waits(now_wall), Arc::new(event.aside())))
             };
             let (offset, event) = match self.input.take(index, copy) {
                 Ok(Found::Event(offset, event)) => (offset, event),
@@ -186,7 +186,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
             if let Some(changes) = self.leases.changes() {
                 changes.cursor(Cursor::Partition(partition), offset + 1);
             }
-            let Some((is_kept, due, event)) = event else {
+            let Some((is_kept, wait, event)) = event else {
                 self.forget_deleted(partition, offset);
                 continue;
             };
@@ -196,7 +196,6 @@ impl<E: Job, K: Producers> Stock<E, K> {
             }
             self.turn += 1;
             let now = clock.now();
-            let wait = due.map_or(Duration::ZERO, |due| due.since(clock.wall()));
             if !wait.is_zero() {
                 let body = is_kept.then_some(event);
                 self.leases.admit_later(partition, offset, body, now.saturating_add(wait));
