@@ -93,7 +93,8 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         Self { topic, name, start: StartAt::Earliest, visible: Visible::Durable, spill: true, on_gap: OnGap::Fail }
     }
 
-    /// Where it begins: with the earliest record that the journal keeps, unless told.
+    /// Where it begins: with the earliest record that the journal keeps, unless told. An offset may be up to the next one
+    /// to be published. A time counts among what was published before it is opened; all that comes later is given.
     pub fn start(mut self, start: StartAt) -> Self {
         self.start = start;
         self

@@ -351,6 +351,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// Where events were lost to damage, [`on_gap`](Self::on_gap) says what it does: unless told it ends with
+    /// [`GroupError::Gap`](crate::GroupError::Gap), and who has the partition next goes on behind the gap.
+    ///
     /// # Errors
     /// As [`join`](Self::join); and a refused pin, or a thread that the system does not give.
     pub fn run<X: Display + 'static>(

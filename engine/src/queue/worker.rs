@@ -81,6 +81,9 @@ impl<E: Job, K: Producers> Worker<E, K> {
     ///
     /// The time that it waits is the system's; leases and delays go by the engine's clock.
     ///
+    /// Messages of a durable topic that retention took first, or that were lost to damage, are passed over and counted as
+    /// [`lost`](crate::QueueMetrics::lost); the latter are listed in [`Engine::gaps`](crate::Engine::gaps), too.
+    ///
     /// # Errors
     /// The topic was closed, and every message was taken and none can come again; or it was halted, a consumer failed,
     /// or the queue was evicted.
