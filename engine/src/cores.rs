@@ -5,7 +5,7 @@
 //! before a thread is started, unless told otherwise. (`spin_yield` gives its core away on demand, and is made for that.)
 
 use slipring_ring::Wait;
-use slipring_ring::pin::{PinError, allowed_cores};
+use slipring_ring::pin::{PinError, allowed_cores, cores_of_this_thread};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -70,7 +70,8 @@ impl CorePlan {
             let core = self.pins.get(consumer).copied();
             self.admit(&planned, allowed, consumer, core, true)?;
             let (topic, wait) = (String::new(), Wait::busy_spin());
-            planned.push(Entry { number: 0, topic, consumer: consumer.clone(), thread: String::new(), core, wait });
+            let (cores, thread) = (Vec::new(), String::new());
+            planned.push(Entry { number: 0, topic, consumer: consumer.clone(), thread, core, cores, wait });
         }
         Ok(())
     }
@@ -171,8 +172,11 @@ pub struct ThreadReport {
     pub consumer: String,
     /// The thread's name, as `top -H` shows it: 15 bytes at most.
     pub name: String,
-    /// The core that it is pinned to.
+    /// The only core that it may run on: its own pin, or that of the thread which started it. None if it has as many as the
+    /// process.
     pub core: Option<usize>,
+    /// The cores that it may run on, read back on the thread itself; empty where the system does not say.
+    pub cores: Vec<usize>,
     /// How it waits.
     pub wait: Wait,
     /// Whether it keeps a core busy for as long as it waits.
@@ -195,7 +199,10 @@ struct Entry {
     topic: String,
     consumer: String,
     thread: String,
+    /// The only core that it may run on.
     core: Option<usize>,
+    /// All of these; empty where the system does not say.
+    cores: Vec<usize>,
     wait: Wait,
 }
 
@@ -218,6 +225,11 @@ impl Cores {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The only core of a thread that has fewer than the process. Where the process has one alone, no thread is pinned there.
+    fn only(&self, cores: &[usize]) -> Option<usize> {
+        if let ([only], true) = (cores, self.allowed.len() > 1) { Some(*only) } else { None }
+    }
+
     /// The core and the way of waiting that the plan has for a consumer.
     pub(crate) fn planned(&self, consumer: &str) -> (Option<usize>, Option<Wait>) {
         (self.plan.pins.get(consumer).copied(), self.plan.waits.get(consumer).cloned())
@@ -233,11 +245,14 @@ impl Cores {
         wait: &Wait,
     ) -> Result<Ticket, CoresError> {
         let (topic, thread) = (topic.to_owned(), visible(thread));
+        // Without a pin of its own the thread inherits that of the thread which starts it: this one.
+        let cores = core.map_or_else(cores_of_this_thread, |core| vec![core]);
+        let core = core.or_else(|| self.only(&cores));
         let mut entries = self.entries();
         self.plan.admit(&entries.1, &self.allowed, consumer, core, spins(wait))?;
         entries.0 += 1;
         let (number, wait) = (entries.0, wait.clone());
-        entries.1.push(Entry { number, topic, consumer: consumer.to_owned(), thread, core, wait });
+        entries.1.push(Entry { number, topic, consumer: consumer.to_owned(), thread, core, cores, wait });
         Ok(Ticket { cores: Weak::clone(&self.this), number })
     }
 
@@ -274,6 +289,7 @@ impl Cores {
             consumer: entry.consumer.clone(),
             name: entry.thread.clone(),
             core: entry.core,
+            cores: entry.cores.clone(),
             wait: entry.wait.clone(),
             spins: spins(&entry.wait),
         });
@@ -285,6 +301,21 @@ impl Cores {
 pub(crate) struct Ticket {
     cores: Weak<Cores>,
     number: u64,
+}
+
+impl Ticket {
+    /// On the thread itself: notes where it may really run.
+    pub(crate) fn read_back(self) -> Self {
+        let really = cores_of_this_thread();
+        if let (Some(cores), false) = (self.cores.upgrade(), really.is_empty()) {
+            let mut entries = cores.entries();
+            if let Some(own) = entries.1.iter_mut().find(|entry| entry.number == self.number) {
+                own.core = own.core.or_else(|| cores.only(&really));
+                own.cores = really;
+            }
+        }
+        self
+    }
 }
 
 impl Drop for Ticket {

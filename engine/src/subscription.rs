@@ -202,7 +202,7 @@ where
     })?;
     run.state().seats.push(Arc::downgrade(&subscriber.seat) as Weak<dyn Waits>);
     let life = move |state| {
-        let _core = ticket;
+        let _core = ticket.read_back();
         own::begin(subscriber.name().to_owned(), Some(subscriber.topic.id), partition);
         attend(subscriber, state, handler, policy, &running);
     };

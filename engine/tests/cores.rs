@@ -153,3 +153,68 @@ fn the_way_of_waiting_is_changed_while_a_thread_spins_or_sleeps() {
     assert!(engine.shutdown(LONG).is_complete());
     assert!(matches!(one.set_wait(Wait::backoff()), Err(CoresError::NoThread { .. })));
 }
+
+/// Runs the test of this name in a process whose mask is `core` alone.
+#[cfg(target_os = "linux")]
+fn in_child_on(core: usize, test: &str) {
+    let output = std::thread::scope(|scope| {
+        let spawn = move || {
+            pin::let_current_run_on(&[core]).unwrap();
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", test, "--nocapture"]).env("SLIPRING_CHILD", core.to_string()).output().unwrap()
+        };
+        scope.spawn(spawn).join().unwrap()
+    });
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
+/// It named all cores of the machine, and pinned to them.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_mask_of_the_process_is_what_its_threads_may_use() {
+    let Ok(mask) = std::env::var("SLIPRING_CHILD") else {
+        let core = *pin::allowed_cores().last().unwrap();
+        return in_child_on(core, "the_mask_of_the_process_is_what_its_threads_may_use");
+    };
+    let core: usize = mask.parse().unwrap();
+    assert_eq!(pin::allowed_cores(), [core]);
+    let other = usize::from(core == 0);
+    let refused = pin::pin_current(other).unwrap_err();
+    assert!(matches!(&refused, pin::PinError::Refused { allowed, .. } if *allowed == [core]), "{refused}");
+    let (engine, topic) = with(CorePlan::new());
+    assert_eq!(engine.cores().cores, [core]);
+    topic.subscribe("elsewhere").pin(other).run(fine).unwrap_err();
+    spin(&topic, "one").unwrap();
+    spin(&topic, "two").unwrap_err();
+    assert!(engine.shutdown(LONG).is_complete());
+    pin::use_every_core();
+    let every = pin::allowed_cores();
+    assert!(every.contains(&core));
+    if every.contains(&other) {
+        pin::pin_current(other).unwrap();
+    }
+}
+
+/// Two that spin were let onto the one core of the thread that started both, and the report named none.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_thread_without_a_pin_has_that_of_the_thread_which_starts_it() {
+    let core = pin::allowed_cores()[0];
+    if pin::allowed_cores().len() < 2 {
+        return;
+    }
+    let started = move || {
+        pin::pin_current(core).unwrap();
+        let (engine, topic) = with(CorePlan::new());
+        spin(&topic, "one").unwrap();
+        let refused = spin(&topic, "two").map(drop).unwrap_err();
+        assert!(matches!(refused, SubscribeError::Cores { cause: CoresError::CoreTaken { .. }, .. }), "{refused}");
+        let group = topic.group("three").wait(Wait::busy_spin()).run(fine).map(drop).unwrap_err();
+        assert!(group.to_string().contains("three"), "{group}");
+        let report = engine.cores();
+        assert_eq!((report.threads[0].core, &*report.threads[0].cores), (Some(core), &[core][..]));
+        assert!(engine.shutdown(LONG).is_complete());
+    };
+    std::thread::spawn(started).join().unwrap();
+}

@@ -34,11 +34,14 @@ pub enum PinError {
 /// ```
 ///
 /// # Errors
-/// The core, and the cores that this process may use.
+/// The core, and the cores that this process may use: one outside of the process's mask (`taskset`) is refused, unless
+/// [`use_every_core`] was called.
 pub fn pin_current(core: usize) -> Result<(), PinError> {
+    let allowed = allowed_cores();
+    let is_outside = !allowed.is_empty() && !allowed.contains(&core);
     // The system's sets have 1,024 places; the setter does not check.
-    if core >= 1024 || !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
-        return Err(PinError::Refused { asked: core, allowed: allowed_cores() });
+    if is_outside || core >= 1024 || !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+        return Err(PinError::Refused { asked: core, allowed });
     }
     let got = cores_of_this_thread();
     if got.is_empty() || got == [core] { Ok(()) } else { Err(PinError::NotKept { asked: core, got }) }
@@ -51,6 +54,8 @@ pub fn pin_current(core: usize) -> Result<(), PinError> {
 pub fn let_current_run_on(cores: &[usize]) -> Result<(), PinError> {
     #[cfg(target_os = "linux")]
     {
+        // The mask of the process is noted before a thread of it is given another one.
+        let _ = allowed_cores();
         let mut set = rustix::thread::CpuSet::new();
         cores.iter().filter(|core| **core < rustix::thread::CpuSet::MAX_CPU).for_each(|core| set.set(*core));
         if rustix::thread::sched_setaffinity(None, &set).is_err() {
@@ -64,23 +69,59 @@ pub fn let_current_run_on(cores: &[usize]) -> Result<(), PinError> {
 
 /// The cores that this process may use, also after the calling thread was pinned; empty where the system does not say.
 ///
-/// On Linux this is what the first thread of the process may use, or, if that one was pinned itself, what a thread
-/// that asks for every core is given.
+/// On Linux this is the mask of the process (`taskset`, a container's set), as its first thread has it when this is called
+/// for the first time; a pin by this module does not change it. A program that pins its first thread in another way calls
+/// this before. After [`use_every_core`] it is every core that the system gives.
 pub fn allowed_cores() -> Vec<usize> {
     #[cfg(target_os = "linux")]
     {
-        // A thread of its own asks for all there are: the system grants those that the process's control group
-        // allows, whatever this thread is pinned to.
-        let asker = std::thread::Builder::new().spawn(|| {
-            let mut all = rustix::thread::CpuSet::new();
-            (0..rustix::thread::CpuSet::MAX_CPU).for_each(|core| all.set(core));
-            let _ = rustix::thread::sched_setaffinity(None, &all);
-            cores_of_this_thread()
-        });
-        asker.ok().and_then(|asker| asker.join().ok()).unwrap_or_else(cores_of_this_thread)
+        if EVERY.get().is_some() {
+            return granted_cores();
+        }
+        MASK.get_or_init(|| {
+            let first = rustix::thread::sched_getaffinity(Some(rustix::process::getpid()));
+            first.map_or_else(|_| granted_cores(), |set| numbers(&set))
+        })
+        .clone()
     }
     #[cfg(not(target_os = "linux"))]
     core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}
+
+/// The mask of the process when it was looked at first.
+#[cfg(target_os = "linux")]
+static MASK: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
+
+/// Set when cores outside of the mask may be used.
+#[cfg(target_os = "linux")]
+static EVERY: std::sync::OnceLock<()> = std::sync::OnceLock::new();
+
+/// Lets this process pin its threads to every core that the system gives it, also outside of its mask: cores that were
+/// isolated for it with `isolcpus` are in nobody's mask.
+pub fn use_every_core() {
+    #[cfg(target_os = "linux")]
+    {
+        // The mask is of interest no more.
+        let _ = EVERY.set(());
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn numbers(set: &rustix::thread::CpuSet) -> Vec<usize> {
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+}
+
+#[cfg(target_os = "linux")]
+fn granted_cores() -> Vec<usize> {
+    // A thread of its own asks for all there are: the system grants those that the process's control group
+    // allows, whatever this thread is pinned to.
+    let asker = std::thread::Builder::new().spawn(|| {
+        let mut all = rustix::thread::CpuSet::new();
+        (0..rustix::thread::CpuSet::MAX_CPU).for_each(|core| all.set(core));
+        let _ = rustix::thread::sched_setaffinity(None, &all);
+        cores_of_this_thread()
+    });
+    asker.ok().and_then(|asker| asker.join().ok()).unwrap_or_else(cores_of_this_thread)
 }
 
 /// Where the calling thread may run; empty where the system does not say.
@@ -88,8 +129,7 @@ pub fn cores_of_this_thread() -> Vec<usize> {
     #[cfg(target_os = "linux")]
     {
         let set = rustix::thread::sched_getaffinity(None);
-        set.map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
-            .unwrap_or_default()
+        set.map(|set| numbers(&set)).unwrap_or_default()
     }
     #[cfg(not(target_os = "linux"))]
     Vec::new()

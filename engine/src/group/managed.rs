@@ -164,7 +164,7 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     let running = run.clone();
     let name = group.name.clone();
     let life = move |()| {
-        let _core = ticket;
+        let _core = ticket.read_back();
         own::begin(stage_name(&member.group.name, 0), None, None);
         attend(member, work, &running);
     };
