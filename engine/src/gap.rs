@@ -187,11 +187,15 @@ impl Told {
         let (partition, rest) = rest.split_first_chunk()?;
         let (first, name) = rest.split_first_chunk()?;
         let (end, time) = value.split_first_chunk()?;
+        let offsets = u64::from_le_bytes(*first)..u64::from_le_bytes(*end);
+        if offsets.start > offsets.end {
+            return None;
+        }
         Some(Self {
             kind,
             reader: std::str::from_utf8(name).ok()?.to_owned(),
             of: PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) },
-            offsets: u64::from_le_bytes(*first)..u64::from_le_bytes(*end),
+            offsets,
             time: u64::from_le_bytes(*time.first_chunk()?),
         })
     }

@@ -7,7 +7,7 @@
 //! next one reads it whole, finds the frame again, and finds the same offsets.
 
 use super::error::ReplayError;
-use super::format::{Entry, Extent, JournalId, PartitionId, SEGMENT_HEAD, entries};
+use super::format::{Entry, Extent, JournalId, MAX_POSITION, PartitionId, SEGMENT_HEAD, entries};
 use super::index::Index;
 use super::segment::index_name;
 use super::snapshot::State;
@@ -55,7 +55,9 @@ pub fn gaps(state: &State) -> Vec<Gap> {
             let partition =
                 PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) };
             let offsets = u64::from_le_bytes(*first)..u64::from_le_bytes(*rest.first_chunk()?);
-            Some(Gap { partition, offsets, position, time })
+            // No checksum says that these are offsets.
+            let is_sane = offsets.start <= offsets.end && offsets.end <= MAX_POSITION;
+            is_sane.then_some(Gap { partition, offsets, position, time })
         }));
     }
     all.sort_by_key(|gap| (gap.partition, gap.offsets.start, gap.position));
@@ -293,7 +295,11 @@ impl Account {
         if self.skips_offsets {
             for (partition, extent) in state.extents().collect::<Vec<_>>() {
                 // As many records may be lost as there are bytes, and a reservation that readers of published data saw.
-                let next = extent.end.max(extent.reserved).saturating_add(self.bytes + RESERVED);
+                let next = extent
+                    .end
+                    .max(extent.reserved)
+                    .saturating_add(self.bytes.saturating_add(RESERVED))
+                    .min(MAX_POSITION);
                 let _ = state.apply(&Entry::Extent(partition, Extent { end: next, reserved: next, ..extent }));
             }
         }
