@@ -91,7 +91,7 @@ pub(crate) struct Durable<E> {
     pub(crate) persistence: Persistence<E>,
     pub(crate) journaling: Arc<Journaling>,
     pub(crate) acks: Arc<Acks>,
-    capacity: u64,
+    pub(crate) capacity: u64,
 }
 
 fn refused(name: &str, cause: String) -> TopicError {

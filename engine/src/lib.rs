@@ -48,6 +48,7 @@
 
 mod acks;
 mod bury;
+mod catch_up;
 mod clock;
 mod cores;
 mod dedup;
@@ -97,6 +98,7 @@ mod topic;
 mod transaction;
 mod transform;
 mod turn;
+mod varint;
 mod watch;
 
 pub use bury::Bury;

@@ -1,15 +1,11 @@
 //! Reading a durable topic from any point of its past, and on with what is published.
-//!
-//! # The change from journal to ring
-//! When a reader's backlog is under a quarter of the ring, its gate joins the ring, at or above the lowest gate: nothing
-//! from there on is overwritten. All below that gate is written, because the journaler's is one of the gates. So the
-//! journal is read up to the gate, or a little further, and the ring from exactly there.
 
 use crate::acks::Positions;
+use crate::catch_up::{CatchUp, Step};
 use crate::durable::Durable;
 use crate::error::{Closed, SubscribeError, check_name};
 use crate::gap::{Gap, OnGap};
-use crate::journal::{self, Reader, Start as From, Visible};
+use crate::journal::{self, Reader, SharedScan, Start as From, Visible};
 use crate::overflow::{Slow, Tally};
 use crate::partition::Partition;
 use crate::persist::Unreadable;
@@ -17,7 +13,7 @@ use crate::producer::Producers;
 use crate::subscriber::{At, StartAt};
 use crate::text;
 use crate::topic::Inner;
-use slipring_ring::{Consumer, Multi, Sequence, Stage};
+use slipring_ring::{BuildError, Consumer, Multi, Stage};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -157,7 +153,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
                 StartAt::Timestamp(time) => From::Time(time.as_nanos()),
                 StartAt::Committed => return Err(refused("only groups have committed offsets".to_owned())),
             };
-            parts.push(Part::open(&topic, &durable, partition, from, visible)?);
+            parts.push(Part::open(&topic, &durable, partition, from)?);
         }
         let mut make = (topic.slots)(1).map_err(|cause| refused(cause.to_string()))?;
         let event = make();
@@ -165,8 +161,9 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         let slow = if spill { Slow::EVICT } else { Slow::Gate };
         let tally = Arc::new(Tally::new(&name, slow));
         topic.register(&tally);
-        let (capacity, name) = (topic.settings.capacity as u64, topic.name.clone());
-        Ok(Replay { topic: Some(topic), name, durable, capacity, tally, parts, visible, on_gap, event, turn: 0 })
+        let (name, mut scan) = (topic.name.clone(), durable.journal().scan(visible));
+        parts.iter_mut().for_each(|part| part.expect(&mut scan));
+        Ok(Replay { topic: Some(topic), name, durable, tally, parts, scan, visible, on_gap, event, turn: 0 })
     }
 }
 
@@ -179,9 +176,10 @@ pub struct Replay<E, K: Producers = Multi> {
     topic: Option<Arc<Inner<E, K>>>,
     name: String,
     durable: Arc<Durable<E>>,
-    capacity: u64,
     tally: Arc<Tally>,
     parts: Vec<Part<E, K>>,
+    /// What those read through that are not in the ring yet.
+    scan: SharedScan,
     visible: Visible,
     on_gap: OnGap,
     /// What records are read into.
@@ -203,8 +201,7 @@ struct Part<E, K: Producers> {
 
 #[expect(clippy::large_enum_variant, reason = "one for each partition that is read")]
 enum Mode<E, K: Producers> {
-    /// Reads the journal; the gate has joined the ring, or not yet.
-    Journal(Reader, Option<Consumer<E, K>>),
+    Journal(CatchUp<E, K>),
     Ring(Consumer<E, K>),
     Over,
 }
@@ -282,12 +279,12 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     /// How many published events it has not read.
     pub(crate) fn lag(&self, index: usize) -> u64 {
         let part = &self.parts[index];
-        self.durable.unread(part.partition.index, part.next, part.partition.ring.positions().published.0)
+        self.durable.unread(part.partition.index, part.next, part.partition.ring.published().0)
     }
 
     /// The offset after what was published last.
     pub(crate) fn published(&self, index: usize) -> u64 {
-        self.parts[index].partition.ring.positions().published.0
+        self.parts[index].partition.ring.published().0
     }
 
     /// Whether every partition is read from its ring by now.
@@ -365,24 +362,24 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     /// Partitions that were added are read from their beginning.
     #[cold]
     fn take_added(&mut self) -> Result<(), ReplayError> {
-        let Self { topic: Some(topic), durable, parts, visible, .. } = self else { return Ok(()) };
+        let Self { topic: Some(topic), durable, parts, .. } = self else { return Ok(()) };
         for partition in topic.partitions().iter().skip(parts.len()) {
-            parts.push(Part::open(topic, durable, partition, From::Earliest, *visible)?);
+            parts.push(Part::open(topic, durable, partition, From::Earliest)?);
         }
         Ok(())
     }
 
     /// Goes on with what the journal has of a partition from `offset` on. How many offsets that passes over.
     pub(crate) fn pass_over_to(&mut self, index: usize, offset: u64) -> Result<u64, ReplayError> {
-        let Self { name, durable, parts, visible, .. } = self;
+        let Self { name, durable, parts, .. } = self;
         let part = &mut parts[index];
-        let number = part.partition.index;
-        let reader = durable.journal().reader(durable.id(number), From::Offset(offset), *visible);
-        let reader = reader.map_err(|cause| ReplayError::Journal { topic: name.clone(), partition: number, cause })?;
+        let opened = CatchUp::open(durable, &part.partition, &part.positions, From::Offset(offset));
+        let (topic, partition) = (name.clone(), part.partition.index);
+        let catch_up = opened.map_err(|cause| ReplayError::Journal { topic, partition, cause })?;
         let passed = offset.saturating_sub(part.next);
         part.next = part.next.max(offset);
         (part.gap, part.seeks) = (None, None);
-        part.mode = Mode::Journal(reader, None);
+        part.mode = Mode::Journal(catch_up);
         Ok(passed)
     }
 
@@ -393,7 +390,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         most: usize,
         each: &mut impl FnMut(&E, At),
     ) -> Result<usize, ReplayError> {
-        let Self { name, durable, capacity, tally, parts, visible, on_gap, event, .. } = self;
+        let Self { name, durable, tally, parts, scan, visible, on_gap, event, .. } = self;
         let part = &mut parts[index];
         let number = part.partition.index;
         if let Some(offsets) = part.gap.take() {
@@ -406,34 +403,25 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         let mut turned = None;
         match &mut part.mode {
             Mode::Over => {}
-            Mode::Journal(reader, joined) => {
-                // Looked at before the journal is: what is visible by then is read, or stands in the way of an end.
-                let visible_end = part.positions.end(*visible);
-                let published = part.partition.ring.positions().published.0;
-                let capacity = *capacity;
-                let past = durable.journal().shared.options.sabotage().join_at_a_past_slot;
-                // Where the ring takes over.
-                let seam =
-                    |consumer: &Consumer<E, K>| consumer.first().0.saturating_sub(if past { capacity / 4 } else { 0 });
-                let backlog = published.saturating_sub(reader.position());
-                if joined.is_none() && part.seeks.is_none() && backlog <= capacity / 4 {
-                    // Refused when the ring has ended: the journal has all of it.
-                    *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
-                }
-                let mut at_end = false;
-                let gate = joined.as_ref().map(seam);
-                if reader.position() > part.next {
+            Mode::Journal(catch_up) => {
+                if catch_up.position() > part.next {
                     // A panic of `each` has kept the rest of some events from it.
-                    let again = durable.journal().reader(durable.id(number), From::Offset(part.next), *visible);
-                    *reader = again.map_err(from_journal)?;
+                    catch_up.seek(part.next);
                 }
+                let ring = &part.partition.ring;
+                // While it looks for a time it stays out of the ring, which knows none.
+                let join = |seeks: bool| match seeks {
+                    true => Err(BuildError::NameTaken { name: tally.name.clone() }),
+                    false => ring.join(Stage::new(tally.name.clone())),
+                };
+                let seeks = part.seeks.is_some();
+                let turn = catch_up.begin(scan, *visible, false, || join(seeks));
+                let mut at_end = false;
                 while read < most {
-                    if gate.is_some_and(|gate| reader.position() >= gate) {
-                        break;
-                    }
+                    let cursor = catch_up.cursor();
                     if let Some(plain) = durable.persistence.plain
                         && let Some((first, bytes)) =
-                            reader.alike(size_of::<E>(), most - read, gate.unwrap_or(u64::MAX)).map_err(from_journal)?
+                            cursor.alike(scan, size_of::<E>(), most - read, turn.before).map_err(from_journal)?
                     {
                         let mut offset = first;
                         let mut give = |event: &E| {
@@ -452,10 +440,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         }
                         continue;
                     }
-                    let record = match reader.next() {
+                    let record = match cursor.next(scan, turn.before) {
                         Ok(Some(record)) => record,
                         Ok(None) => {
-                            at_end = true;
+                            at_end = !cursor.waits();
                             break;
                         }
                         Err(journal::ReplayError::Gap { offsets, .. }) => {
@@ -477,32 +465,21 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     each(event, At::new(number, offset, false));
                     read += 1;
                 }
-                if read > 0 || (at_end && part.seeks.is_some_and(|until| visible_end >= until)) {
+                if read > 0 || (at_end && part.seeks.is_some_and(|until| turn.visible >= until)) {
                     part.seeks = None;
-                }
-                if at_end && joined.is_none() && part.seeks.is_none() {
-                    // Offsets that were only reserved are no backlog.
-                    *joined = part.partition.ring.join(Stage::new(tally.name.clone())).ok();
                 }
                 if at_end {
                     // What is visible and was not given is offsets without a record.
-                    part.next = part.next.max(visible_end);
+                    part.next = part.next.max(turn.visible.min(turn.before));
                 }
-                match joined {
-                    _ if at_end && is_over => turned = Some(Mode::Over),
-                    Some(consumer)
-                        if reader.position() >= seam(consumer) || (at_end && visible_end >= seam(consumer)) =>
-                    {
-                        let to = reader.position().max(part.next).max(consumer.first().0);
-                        part.next = part.next.max(to);
-                        let moved = consumer.seek(Sequence(to));
-                        if let (Ok(()), Some(consumer)) = (moved, joined.take()) {
-                            turned = Some(Mode::Ring(consumer));
-                        } else {
-                            *joined = None;
-                        }
+                let seeks = part.seeks.is_some();
+                match catch_up.end(scan, turn, (read > 0, at_end), part.next, || join(seeks)) {
+                    Step::Caught(consumer) => {
+                        part.next = part.next.max(consumer.consumed().0);
+                        turned = Some(Mode::Ring(consumer));
                     }
-                    _ => {}
+                    Step::Nothing | Step::Refused(_) => turned = is_over.then_some(Mode::Over),
+                    Step::More => part.next = part.next.max(catch_up.position()),
                 }
             }
             Mode::Ring(consumer) => {
@@ -529,8 +506,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     ) => {
                         // It was in the way; or the ring has ended, and the journal may still write what a transaction was
                         // too late to publish. The journal has what this one has not read.
-                        let reader = durable.journal().reader(durable.id(number), From::Offset(part.next), *visible);
-                        turned = Some(Mode::Journal(reader.map_err(from_journal)?, None));
+                        let opened = CatchUp::open(durable, &part.partition, &part.positions, From::Offset(part.next));
+                        turned = Some(Mode::Journal(opened.map_err(from_journal)?));
                         tally.evicted.store(false, Ordering::Relaxed);
                     }
                     Err(reason) => {
@@ -541,35 +518,43 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         }
         if let Some(mode) = turned {
             part.mode = mode;
+            scan.rest();
         }
         Ok(read)
     }
 }
 
-impl<E, K: Producers> Part<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> Part<E, K> {
     fn open(
         topic: &Inner<E, K>,
         durable: &Durable<E>,
         partition: &Arc<Partition<E, K>>,
         from: From,
-        visible: Visible,
     ) -> Result<Self, ReplayError> {
-        let (name, index) = (|| topic.name.clone(), partition.index);
-        let reader = durable.journal().reader(durable.id(index), from, visible);
-        let reader = reader.map_err(|cause| ReplayError::Journal { topic: name(), partition: index, cause })?;
-        let gone = || ReplayError::Refused { topic: name(), cause: "it is gone".to_owned() };
-        let positions = durable.acks.positions(index).ok_or_else(gone)?;
-        let next = reader.position();
+        let gone = || ReplayError::Refused { topic: topic.name.clone(), cause: "it is gone".to_owned() };
+        let positions = durable.acks.positions(partition.index).ok_or_else(gone)?;
+        let opened = CatchUp::open(durable, partition, &positions, from);
+        let from_journal =
+            |cause| ReplayError::Journal { topic: topic.name.clone(), partition: partition.index, cause };
+        let mut catch_up = opened.map_err(from_journal)?;
+        let next = catch_up.position();
         // What comes from now on is given whatever its time.
-        let seeks = matches!(from, From::Time(_)).then(|| partition.ring.positions().published.0);
-        let reader = reader.until(seeks.unwrap_or(u64::MAX));
-        let (partition, mode) = (Arc::clone(partition), Mode::Journal(reader, None));
+        let seeks = matches!(from, From::Time(_)).then(|| partition.ring.published().0);
+        catch_up.cursor().set_until(seeks.unwrap_or(u64::MAX));
+        let (partition, mode) = (Arc::clone(partition), Mode::Journal(catch_up));
         Ok(Self { partition, positions, next, gap: None, seeks, mode })
+    }
+
+    /// Has others wait for it where the journal is read together.
+    fn expect(&mut self, scan: &mut SharedScan) {
+        if let Mode::Journal(catch_up) = &mut self.mode {
+            catch_up.cursor().begin(scan);
+        }
     }
 
     fn has_more(&self, visible: Visible) -> bool {
         let position = match &self.mode {
-            Mode::Journal(reader, _) => reader.position().max(self.next),
+            Mode::Journal(catch_up) => catch_up.position().max(self.next),
             // A transaction's events are durable before they are published: they are not there yet.
             Mode::Ring(consumer) if consumer.lag() == 0 => return self.gap.is_some(),
             Mode::Ring(consumer) => consumer.consumed().0,

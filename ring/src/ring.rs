@@ -235,6 +235,20 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.evict(name)
     }
 
+    /// The sequence after the last one that was published with all before it: [`positions`](Self::positions) without the
+    /// rest, and without an allocation.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let (mut producer, ring) = Builder::single(8, u64::default).build()?;
+    /// producer.publish_batch(3, |_, _| ())?;
+    /// assert_eq!((ring.published(), ring.published().0), (ring.positions().published, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn published(&self) -> Sequence {
+        Sequence(K::published(&self.core))
+    }
+
     /// All positions, at this moment. Takes no lock that a producer or consumer needs.
     ///
     /// ```

@@ -1,22 +1,19 @@
 //! A partition of a durable topic that a member reads from the journal, because the ring has not, or no longer, what
 //! comes next: after a restart, after the group was away, or when it was too slow and left the ring.
-//!
-//! Catching up is as in [`crate::replay`]: the gate joins the ring when the backlog is under a quarter of it; all below
-//! the gate is written, because the journaler's is one of the gates; so the journal is read up to the gate, and the ring
-//! from exactly there.
+//! [`CatchUp`] is the way back to the ring. All partitions of a member that are on it share one scan of the journal.
 
 use super::error::GroupError;
 use super::lease::Lease;
 use super::state::join_stage;
-use crate::acks::Positions;
+use crate::catch_up::{CatchUp, Step, Turn};
 use crate::clock::Timestamp;
 use crate::durable::Durable;
-use crate::journal::{self, Reader, Start as From, Visible};
+use crate::journal::{self, SharedScan, Start as From, Visible};
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::replay::ReplayError;
 use crate::topic::Inner;
-use slipring_ring::{BuildError, Closed, Consumer, Sequence, Start, Wait};
+use slipring_ring::{BuildError, Closed, Consumer, Ring, Start, Wait};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,11 +22,9 @@ pub(super) struct Behind<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
     group: String,
     wait: Wait,
-    reader: Option<Reader>,
-    /// Where the reader is opened.
+    /// Where it begins; then what reads from there.
     next: u64,
-    /// The gate, on the way back to the ring.
-    joined: Option<Consumer<E, K>>,
+    catch_up: Option<CatchUp<E, K>>,
     pub(super) kept: Kept<E>,
     /// Offsets that were lost to damage, right behind what was kept. Told of until it is passed.
     gap: Option<Range<u64>>,
@@ -104,7 +99,7 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
     ) -> Self {
         let kept = Kept { slots: Vec::new(), offsets: Vec::new(), from: 0 };
         let group = group.to_owned();
-        Self { topic, partition, group, wait, reader: None, next, joined: None, kept, gap: None, expired: 0 }
+        Self { topic, partition, group, wait, next, catch_up: None, kept, gap: None, expired: 0 }
     }
 
     pub(super) fn set_wait(&mut self, wait: Wait) {
@@ -117,6 +112,7 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         limit: usize,
         lease: &Lease,
         oldest: Option<Timestamp>,
+        scan: &mut Option<Box<SharedScan>>,
     ) -> Result<Looked<E, K>, GroupError> {
         if self.kept.len() > 0 {
             return Ok(Looked::Events);
@@ -126,118 +122,111 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         }
         let topic = Arc::clone(&self.topic);
         let Some(durable) = &topic.durable else { return Ok(Looked::Over(Closed::Closed)) };
-        let index = self.partition.index;
-        let Some(positions) = durable.acks.positions(index) else { return Ok(Looked::Over(Closed::Closed)) };
         self.make_slots(limit)?;
+        if !self.open(scan)? {
+            return Ok(Looked::Over(Closed::Closed));
+        }
+        let scan = scan.get_or_insert_with(|| Box::new(durable.journal().scan(Visible::Written)));
         loop {
-            let backlog = self.partition.ring.positions().published.0.saturating_sub(self.position());
-            if self.joined.is_none() && backlog <= topic.settings.capacity as u64 / 4 {
-                // Producers wait for a quarter at most. Refused when the ring has ended: the journal has all of it.
-                let _ = self.join(lease);
-            }
-            let (at, at_end) = self.read(durable, &positions, oldest)?;
+            let Self { partition, group, catch_up: Some(catch_up), .. } = self else { return Ok(Looked::Nothing) };
+            // What a transaction wrote is there before it is published, and before it is durable: only what is published is
+            // read.
+            let turn = catch_up.begin(scan, Visible::Written, true, || join(&partition.ring, group, lease));
+            let at_end = self.fill(durable, scan, turn, oldest)?;
             if self.kept.len() > 0 {
+                scan.took();
                 return Ok(Looked::Events);
             }
             if let Some(gap) = &self.gap {
                 return Ok(Looked::Gap(gap.clone()));
             }
-            match self.joined.take() {
-                Some(mut consumer) if at >= consumer.first().0 || at_end => {
-                    let to = at.max(consumer.first().0);
-                    // It was in the way, and evicted: then there is more to read here.
-                    if consumer.seek(Sequence(to)).is_ok() {
-                        consumer.set_wait(self.wait.clone());
-                        return Ok(Looked::Caught(consumer));
-                    }
-                    self.next = to;
+            let Self { partition, group, catch_up: Some(catch_up), .. } = self else { return Ok(Looked::Nothing) };
+            let waits = catch_up.cursor().waits();
+            match catch_up.end(scan, turn, (false, at_end), 0, || join(&partition.ring, group, lease)) {
+                Step::More if !waits => {}
+                Step::Caught(mut consumer) => {
+                    consumer.set_wait(self.wait.clone());
+                    self.catch_up = None;
+                    scan.rest();
+                    return Ok(Looked::Caught(consumer));
                 }
-                Some(consumer) => self.joined = Some(consumer),
-                // Offsets that were only reserved are no backlog.
-                None => match self.join(lease) {
-                    Ok(()) => {}
-                    Err(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
-                        // Everybody has read all, and so the journaler has.
-                        let published = self.partition.ring.positions().published.0;
-                        let over = positions.end(Visible::Written) >= published
-                            || positions.is_over(Visible::Written)
-                            || durable.acks.bell.over().is_some();
-                        return Ok(if over { Looked::Over(reason) } else { Looked::Nothing });
-                    }
-                    Err(BuildError::Closed(reason)) => {
-                        let (group, topic) = (self.group.clone(), self.topic.name.clone());
-                        return Err(GroupError::Closed { group, topic, reason: reason.into() });
-                    }
-                    // Fenced: the next look of its member tells.
-                    Err(_) => return Ok(Looked::Nothing),
-                },
+                Step::Refused(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
+                    // Everybody has read all, and so the journaler has.
+                    let over = turn.end >= partition.ring.published().0
+                        || catch_up.is_over(Visible::Written)
+                        || durable.acks.bell.over().is_some();
+                    return Ok(if over { Looked::Over(reason) } else { Looked::Nothing });
+                }
+                Step::Refused(BuildError::Closed(reason)) => {
+                    let (group, topic) = (group.clone(), self.topic.name.clone());
+                    return Err(GroupError::Closed { group, topic, reason: reason.into() });
+                }
+                // Others are waited for; or it is fenced, and the next look of its member tells.
+                Step::More | Step::Nothing | Step::Refused(_) => return Ok(Looked::Nothing),
             }
         }
     }
 
-    /// Reads what is there, up to the gate. Where it stands then, and whether nothing more is there.
-    fn read(
+    /// Takes its place in what all partitions of a member are read through, before the first of them is read. False if the
+    /// topic is gone.
+    pub(super) fn open(&mut self, scan: &mut Option<Box<SharedScan>>) -> Result<bool, GroupError> {
+        if self.catch_up.is_some() {
+            return Ok(true);
+        }
+        let Some(durable) = &self.topic.durable else { return Ok(false) };
+        let Some(positions) = durable.acks.positions(self.partition.index) else { return Ok(false) };
+        let opened = CatchUp::open(durable, &self.partition, &positions, From::Offset(self.next));
+        let mut opened = opened.map_err(|cause| self.failed(cause))?;
+        let scan = scan.get_or_insert_with(|| Box::new(durable.journal().scan(Visible::Written)));
+        opened.cursor().begin(scan);
+        self.catch_up = Some(opened);
+        Ok(true)
+    }
+
+    /// Reads what is there into free slots, up to the gate. Whether nothing more is there.
+    fn fill(
         &mut self,
         durable: &Durable<E>,
-        positions: &Positions,
+        scan: &mut SharedScan,
+        turn: Turn,
         oldest: Option<Timestamp>,
-    ) -> Result<(u64, bool), GroupError> {
-        let Self { topic, partition, group, reader, next, joined, kept, gap, expired, .. } = self;
-        let index = partition.index;
-        // What a transaction wrote is there before it is published, and before it is durable: only what is published is
-        // read. Looked at before the journal is: all below is found there.
-        let published = partition.ring.positions().published.0;
-        let bound = positions.end(Visible::Written).min(published);
-        let failed = |cause: journal::ReplayError| match cause {
-            journal::ReplayError::OutOfRange { asked, earliest, .. } => {
-                let (group, topic) = (group.clone(), topic.name.clone());
-                GroupError::OutOfRange { group, topic, partition: index, asked, earliest, latest: published }
-            }
-            cause => {
-                let cause = Box::new(ReplayError::Journal { topic: topic.name.clone(), partition: index, cause });
-                GroupError::Replay { group: group.clone(), cause }
-            }
-        };
-        let open = match reader {
-            Some(open) => open,
-            None => {
-                let opened = durable.journal().reader(durable.id(index), From::Offset(*next), Visible::Written);
-                reader.insert(opened.map_err(failed)?)
-            }
-        };
-        let gate = joined.as_ref().map(|consumer| consumer.first().0);
+    ) -> Result<bool, GroupError> {
+        let Self { catch_up: Some(catch_up), kept, gap, expired, .. } = self else { return Ok(true) };
+        let mut refused = None;
         while kept.offsets.len() < kept.slots.len() {
-            let at = open.position();
-            if gate.is_some_and(|gate| at >= gate) || at >= bound {
-                return Ok((at, true));
-            }
-            let record = match open.next() {
+            let cursor = catch_up.cursor();
+            let record = match cursor.next(scan, turn.before) {
                 Ok(Some(record)) => record,
-                Ok(None) => return Ok((at, true)),
+                Ok(None) => return Ok(!cursor.waits()),
                 Err(journal::ReplayError::Gap { offsets, .. }) => {
                     *gap = Some(offsets);
-                    return Ok((at, false));
+                    break;
                 }
-                Err(cause) => return Err(failed(cause)),
+                Err(cause) => {
+                    refused = Some(Err(cause));
+                    break;
+                }
             };
-            if record.offset >= bound {
-                // It is to be read again when it may be.
-                (*next, self.reader) = (at, None);
-                return Ok((at, true));
-            }
             if oldest.is_some_and(|oldest| record.time < oldest.as_nanos()) {
                 *expired += 1;
                 continue;
             }
             let offset = record.offset;
-            let read = (durable.persistence.read)(&mut kept.slots[kept.offsets.len()], record.bytes);
-            read.map_err(|cause| {
-                let cause = Box::new(ReplayError::Event { topic: topic.name.clone(), partition: index, offset, cause });
-                GroupError::Replay { group: group.clone(), cause }
-            })?;
+            if let Err(cause) = (durable.persistence.read)(&mut kept.slots[kept.offsets.len()], record.bytes) {
+                refused = Some(Ok((offset, cause)));
+                break;
+            }
             kept.offsets.push(offset);
         }
-        Ok((open.position(), false))
+        match refused {
+            None => Ok(false),
+            Some(Err(cause)) => Err(self.failed(cause)),
+            Some(Ok((offset, cause))) => {
+                let (topic, partition) = (self.topic.name.clone(), self.partition.index);
+                let cause = Box::new(ReplayError::Event { topic, partition, offset, cause });
+                Err(GroupError::Replay { group: self.group.clone(), cause })
+            }
+        }
     }
 
     /// Its member was told of the gap.
@@ -245,21 +234,15 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         self.gap = None;
     }
 
-    fn position(&self) -> u64 {
-        self.reader.as_ref().map_or(self.next, Reader::position)
-    }
-
-    /// Puts the gate into the ring, as low as possible.
-    fn join(&mut self, lease: &Lease) -> Result<(), BuildError> {
-        let ring = &self.partition.ring;
-        // Also while the topic ends: what it still holds is to be read.
-        let consumer = join_stage(&self.group, Start::Earliest, |stage| ring.take_over("", stage))?;
-        // Whoever fences looks for stages of the group after the fence: one of the two sees the other.
-        if lease.is_fenced() {
-            return Err(BuildError::NameTaken { name: self.group.clone() });
+    fn failed(&self, cause: journal::ReplayError) -> GroupError {
+        let (group, topic, partition) = (self.group.clone(), self.topic.name.clone(), self.partition.index);
+        match cause {
+            journal::ReplayError::OutOfRange { asked, earliest, .. } => {
+                let latest = self.partition.ring.published().0;
+                GroupError::OutOfRange { group, topic, partition, asked, earliest, latest }
+            }
+            cause => GroupError::Replay { group, cause: Box::new(ReplayError::Journal { topic, partition, cause }) },
         }
-        self.joined = Some(consumer);
-        Ok(())
     }
 
     fn make_slots(&mut self, limit: usize) -> Result<(), GroupError> {
@@ -275,4 +258,15 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         }
         Ok(())
     }
+}
+
+/// Puts the gate into the ring, as low as possible.
+fn join<E, K: Producers>(ring: &Ring<E, K>, group: &str, lease: &Lease) -> Result<Consumer<E, K>, BuildError> {
+    // Also while the topic ends: what it still holds is to be read.
+    let consumer = join_stage(group, Start::Earliest, |stage| ring.take_over("", stage))?;
+    // Whoever fences looks for stages of the group after the fence: one of the two sees the other.
+    if lease.is_fenced() {
+        return Err(BuildError::NameTaken { name: group.to_owned() });
+    }
+    Ok(consumer)
 }

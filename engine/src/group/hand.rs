@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::durable::what;
 use crate::error::PositionError;
 use crate::gap::{ReaderKind, Recorded, Told as ToldOf};
-use crate::journal::{FrameBuilder, Visible};
+use crate::journal::{FrameBuilder, SharedScan, Visible};
 use crate::overflow::Tally;
 use crate::partition::Partition;
 use crate::producer::Producers;
@@ -64,7 +64,7 @@ impl<E, K: Producers> Hand<E, K> {
         match &self.feed {
             Feed::Ring(consumer) => consumer.lag(),
             Feed::Journal(_) => {
-                let (next, published) = (self.lease.committed(), self.partition.ring.positions().published.0);
+                let (next, published) = (self.lease.committed(), self.partition.ring.published().0);
                 let durable = self.topic.durable.as_ref();
                 durable.map_or(published.saturating_sub(next), |it| it.unread(self.id.partition, next, published))
             }
@@ -127,7 +127,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
 
     /// Whether there is something for its member.
     #[inline]
-    pub(super) fn look(&mut self, look: &Looking<'_>, looks: u32) -> Result<bool, Told> {
+    pub(super) fn look(&mut self, look: &mut Looking<'_>, looks: u32) -> Result<bool, Told> {
         let Feed::Ring(consumer) = &mut self.feed else { return self.look_behind(look, looks) };
         let closed = match consumer.poll_paced(look.limit, looks) {
             Ok(mut batch) => {
@@ -149,10 +149,10 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
     }
 
     #[cold]
-    fn look_behind(&mut self, look: &Looking<'_>, looks: u32) -> Result<bool, Told> {
+    fn look_behind(&mut self, look: &mut Looking<'_>, looks: u32) -> Result<bool, Told> {
         let Feed::Journal(behind) = &mut self.feed else { return Ok(false) };
         let oldest = self.topic.settings.time_to_live.map(|limit| look.clock.wall().minus(limit));
-        let looked = behind.look(look.limit, &self.lease, oldest);
+        let looked = behind.look(look.limit, &self.lease, oldest, look.scan);
         self.tally.expired.fetch_add(std::mem::take(&mut behind.expired), Ordering::Relaxed);
         match looked {
             Ok(Looked::Events) => Ok(true),
@@ -187,7 +187,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
         };
         match to.in_ring(self.name.partition) {
             Start::At(offset) => return Ok(Ok(offset)),
-            Start::Latest => return Ok(Ok(self.partition.ring.positions().published)),
+            Start::Latest => return Ok(Ok(self.partition.ring.published())),
             Start::Earliest => {}
         }
         loop {
@@ -234,7 +234,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
             Err(SeekError::Closed(Closed::Evicted { .. })) => return Ok(false),
             found => found.map_err(refused)?,
         };
-        let latest = self.partition.ring.positions().published;
+        let latest = self.partition.ring.published();
         let earliest = self.partition.ring.positions().earliest;
         let out_of_range =
             |earliest| refused(SeekError::OutOfRange { stage: String::new(), asked: to, earliest, latest });
@@ -275,6 +275,8 @@ pub(super) struct Looking<'m> {
     pub(super) clock: &'m dyn Clock,
     pub(super) limit: usize,
     pub(super) wait: &'m Wait,
+    /// What partitions that are behind read through; none before the first one does.
+    pub(super) scan: &'m mut Option<Box<SharedScan>>,
 }
 
 /// Where a start is in a partition of a durable topic: everything that the journal keeps can be read. `committed` is
@@ -287,7 +289,7 @@ pub(super) fn locate<E, K: Producers>(
     committed: u64,
 ) -> Result<u64, GroupError> {
     let index = partition.index;
-    let latest = partition.ring.positions().published.0;
+    let latest = partition.ring.published().0;
     let Some(durable) = &topic.durable else { return Ok(latest) };
     let extent = durable.journal().extent(durable.id(index)).unwrap_or_default();
     let earliest = extent.start.min(latest);

@@ -11,6 +11,7 @@ use super::link::{Link, NEVER, nanos};
 use super::listener::{Listener, Rebalance, TopicPartition};
 use crate::clock::Clock;
 use crate::gap::Gap;
+use crate::journal::SharedScan;
 use crate::lifecycle::lifecycle;
 use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
@@ -73,6 +74,8 @@ where
     /// By the number under which they are watched.
     pub(super) hands: Vec<Option<Hand<E, K>>>,
     pub(super) watch: Watch,
+    /// What partitions that the ring has left behind are read through.
+    scan: Option<Box<SharedScan>>,
     /// There is something to learn, as far as this member knows itself.
     unsettled: bool,
     /// A gap that is to be told by the next poll.
@@ -125,6 +128,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             listener,
             hands,
             watch,
+            scan: None,
             unsettled: true,
             gap: None,
             over: false,
@@ -188,8 +192,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     #[inline]
     pub(super) fn next(&mut self, limit: Duration) -> Result<Next, GroupError> {
         if !self.unsettled && !self.link.has_news() && !self.over {
-            let Self { group, settings, hands, watch, link, .. } = self;
-            let by = settings.looking(group);
+            let Self { group, settings, hands, watch, link, scan, .. } = self;
+            let by = settings.looking(group, scan);
             let mut look = Look { hands, link, by, told: None };
             if let (Found::Source(source), None) = (watch.next(&mut look, true, None), look.told) {
                 self.link.see(self.group.clock.coarse());
@@ -241,8 +245,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                     Err((source, reason)) => return Err(self.tell_of_end(source, reason)),
                 }
             }
-            let Self { group, settings, hands, watch, link, .. } = self;
-            let by = settings.looking(group);
+            let Self { group, settings, hands, watch, link, scan, .. } = self;
+            let by = settings.looking(group, scan);
             let mut look = Look { hands, link, by, told: None };
             let found = watch.next(&mut look, now, deadline);
             match (found, look.told) {
@@ -325,8 +329,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
         self.begin_to_wait();
         self.arm_paused(&Arc::clone(&self.link.waiter), Watch::WAKE);
-        let Self { group, settings, hands, watch, link, .. } = &mut *self;
-        let mut look = Look { hands, link, by: settings.looking(group), told: None };
+        let Self { group, settings, hands, watch, link, scan, .. } = &mut *self;
+        let mut look = Look { hands, link, by: settings.looking(group, scan), told: None };
         let waits = watch.wake(&mut look, task) && !self.has_ended_meanwhile();
         if !waits {
             self.end_to_wait();
@@ -394,7 +398,11 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             given.push(hand.name.clone());
             match &mut hand.feed {
                 Feed::Ring(consumer) => consumer.set_wait(self.settings.wait.clone()),
-                Feed::Journal(behind) => behind.set_wait(self.settings.wait.clone()),
+                Feed::Journal(behind) => {
+                    behind.set_wait(self.settings.wait.clone());
+                    // What is refused is told by the first look.
+                    let _ = behind.open(&mut self.scan);
+                }
             }
             let free = self.hands.iter().position(Option::is_none).unwrap_or(self.hands.len());
             if free == self.hands.len() {
@@ -435,6 +443,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let names = self.assignment();
         // Nobody waits for these; each consumer leaves as it is dropped.
         self.hands.clear();
+        self.scan = None;
         if !names.is_empty() {
             self.tell(&Rebalance::Lost(names));
         }
@@ -575,8 +584,8 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for Member<E, K> {
 }
 
 impl<E, K: Producers> Settings<E, K> {
-    fn looking<'m>(&'m self, group: &'m Group<E, K>) -> Looking<'m> {
-        Looking { group: &group.name, clock: &*group.clock, limit: self.limit, wait: &self.wait }
+    fn looking<'m>(&'m self, group: &'m Group<E, K>, scan: &'m mut Option<Box<SharedScan>>) -> Looking<'m> {
+        Looking { group: &group.name, clock: &*group.clock, limit: self.limit, wait: &self.wait, scan }
     }
 }
 
@@ -593,7 +602,7 @@ impl<E: Send + Sync + 'static, K: Producers> Watched for Look<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
         let Some(hand) = &mut self.hands[source] else { return false };
-        hand.look(&self.by, looks).unwrap_or_else(|told| {
+        hand.look(&mut self.by, looks).unwrap_or_else(|told| {
             self.told = Some(told);
             true
         })

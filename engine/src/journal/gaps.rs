@@ -115,6 +115,11 @@ impl Untold {
         }
     }
 
+    /// Its reader goes elsewhere.
+    pub fn begin_again(&mut self) {
+        self.next = 0;
+    }
+
     /// The next gap between `next`, the first offset that the reader has not been given, and `offset`, that of the record
     /// which it is about to be given. With `u64::MAX`, where no record comes any more: any that is left. It counts as told.
     pub fn before(&mut self, next: u64, offset: u64) -> Option<Range<u64>> {

@@ -2,14 +2,22 @@
 //! believed only when its checksum ties it to that segment.
 
 use super::error::Malformed;
-use super::format::{Entry, JournalId, MAJOR, MAX_POSITION, MAX_SEGMENT, PartitionId, Run, SEGMENT_HEAD};
+use super::format::{Entry, JournalId, MAX_POSITION, MAX_SEGMENT, PartitionId, Run, SEGMENT_HEAD};
 use std::collections::BTreeMap;
 
-/// A partition gets an entry in the index each time so many bytes of its own have passed.
+/// A partition gets a mark in the index each time so many bytes of its own have passed.
 const STRIDE: u64 = 256 << 10;
 
 /// No segment has so many records, or so many bytes of them, however well they are packed.
 const MOST: u64 = 1 << 44;
+
+/// A partition gets a mark, too, where it comes again after so many bytes of the segment without it: a reader passes over
+/// those. Twice as many with each [`ABSENCES`] of such marks, so that the index stays small whatever the segment has.
+const ABSENCE: u64 = 64 << 10;
+const ABSENCES: u32 = 4096;
+
+/// What the index files are now. Version 1 has marks without an end, none where a partition comes again.
+const VERSION: u32 = 2;
 
 /// One segment's index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +28,10 @@ pub struct Index {
     pub last: (u64, u32),
     /// Where the frames end.
     pub end: u64,
+    /// Marks where a partition came again.
+    absences: u32,
+    /// It was read from a file of version 1.
+    is_old: bool,
 }
 
 /// One partition in one segment.
@@ -35,18 +47,20 @@ pub struct Place {
     pub bytes: u64,
     /// The latest time of a record here.
     pub latest: u64,
-    /// Sparse: offset, where its frame stands, the latest time before it.
+    /// Sparse, in order: each begins a stretch of frames.
     pub marks: Vec<Mark>,
     since: u64,
 }
 
-/// A record's frame.
+/// A stretch of frames: it begins and ends with one that has records of the partition, and none stand between two stretches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The first offset in the frame.
     pub offset: u64,
-    /// Where in the file.
+    /// Where in the file the stretch begins.
     pub at: u64,
+    /// Where in the file it ends.
+    pub until: u64,
     /// All records before have times up to this.
     pub latest_before: u64,
 }
@@ -57,14 +71,14 @@ impl Index {
         (self.last, self.end) = ((at, checksum), end);
     }
 
-    /// Takes note of an entry of the frame at `at`, written at `time`.
-    pub fn entry(&mut self, at: u64, time: u64, entry: &Entry<'_>) {
+    /// Takes note of an entry of the frame from `at` to `end`, written at `time`.
+    pub fn entry(&mut self, at: u64, end: u64, time: u64, entry: &Entry<'_>) {
         if let Entry::Run(run) = entry {
-            self.run(at, time, run);
+            self.run(at, end, time, run);
         }
     }
 
-    fn run(&mut self, at: u64, time: u64, run: &Run<'_>) {
+    fn run(&mut self, at: u64, end: u64, time: u64, run: &Run<'_>) {
         let place = self.partitions.entry(run.partition).or_insert_with(|| Place {
             first: run.first,
             end: run.first,
@@ -74,9 +88,15 @@ impl Index {
             marks: Vec::new(),
             since: STRIDE,
         });
-        if place.since >= STRIDE {
-            place.marks.push(Mark { offset: run.first, at, latest_before: place.latest });
+        let absence = ABSENCE.saturating_mul(1 << (self.absences / ABSENCES).min(32));
+        let was_absent = place.marks.last().is_some_and(|last| at > last.until && at - last.until >= absence);
+        if place.since >= STRIDE || was_absent {
+            self.absences += u32::from(was_absent);
+            place.marks.push(Mark { offset: run.first, at, until: end, latest_before: place.latest });
             place.since = 0;
+        }
+        if let Some(last) = place.marks.last_mut() {
+            last.until = end;
         }
         place.since += run.bytes();
         place.end = run.end();
@@ -86,11 +106,13 @@ impl Index {
         place.latest = place.latest.max(latest.unwrap_or(0));
     }
 
-    /// Where to begin to read for `offset`.
-    pub fn seek(&self, partition: PartitionId, offset: u64) -> Option<u64> {
-        let place = self.partitions.get(&partition)?;
+    /// Where to read for records of a partition from `offset` on, in frames at or behind `from`: where the next stretch of
+    /// such frames begins, or goes on, and where it ends. None if there is none.
+    pub fn seek(&self, partition: PartitionId, offset: u64, from: u64) -> Option<(u64, u64)> {
+        let place = self.partitions.get(&partition).filter(|place| place.end > offset)?;
         let after = place.marks.partition_point(|mark| mark.offset <= offset);
-        place.marks.get(after.saturating_sub(1)).map(|mark| mark.at)
+        let mut left = place.marks[after.saturating_sub(1)..].iter();
+        left.find(|mark| mark.until > from).map(|mark| (mark.at.max(from), mark.until))
     }
 
     /// The mark to begin at to find the first record whose time is at or after `time`.
@@ -100,11 +122,24 @@ impl Index {
         place.marks.get(after.saturating_sub(1)).copied()
     }
 
+    /// Whether it is not what the frames say, which `rebuilt` was made from.
+    pub fn is_stale(&self, rebuilt: &Self, id: &JournalId, number: u64) -> bool {
+        let as_old = |rebuilt: &Self| {
+            let mut rebuilt = rebuilt.clone();
+            rebuilt.partitions.values_mut().for_each(|place| place.marks.clear());
+            rebuilt
+        };
+        if self.is_old {
+            return as_old(self).encode(id, number, 0) != as_old(rebuilt).encode(id, number, 0);
+        }
+        self.encode(id, number, 0) != rebuilt.encode(id, number, 0)
+    }
+
     /// The bytes of the index of segment `number`, whose header has the checksum `header`.
     pub fn encode(&self, id: &JournalId, number: u64, header: u32) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&u32::from(MAJOR).to_le_bytes());
+        out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(id);
         let (at, checksum) = self.last;
         [number, at, self.end].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
@@ -115,7 +150,9 @@ impl Index {
             let words = [place.first, place.end, place.records, place.bytes, place.latest];
             words.iter().for_each(|word| out.extend(word.to_le_bytes()));
             for mark in &place.marks {
-                [mark.offset, mark.at, mark.latest_before].iter().for_each(|word| out.extend(word.to_le_bytes()));
+                [mark.offset, mark.at, mark.until, mark.latest_before]
+                    .iter()
+                    .for_each(|word| out.extend(word.to_le_bytes()));
             }
         }
         out.extend(crc32c::crc32c(&out).to_le_bytes());
@@ -132,8 +169,8 @@ impl Index {
     fn is_sane(&self) -> bool {
         let within = |at: u64| (SEGMENT_HEAD..self.end).contains(&at);
         let place = |place: &Place| {
-            let marks =
-                place.marks.iter().all(|mark| within(mark.at)) && place.marks.is_sorted_by_key(|mark| mark.offset);
+            let stretch = |mark: &Mark| within(mark.at) && mark.at < mark.until && mark.until <= self.end;
+            let marks = place.marks.iter().all(stretch) && place.marks.is_sorted_by_key(|mark| mark.offset);
             place.first <= place.end
                 && place.end <= MAX_POSITION
                 && place.records <= MOST.min(place.end - place.first)
@@ -165,13 +202,15 @@ impl Index {
             return Err(Malformed::Checksum);
         }
         let mut left = Words(body);
-        let ours = left.bytes(8)? == MAGIC && left.u32()? == u32::from(MAJOR) && left.bytes(16)? == id;
+        let (is_index, version) = (left.bytes(8)? == MAGIC, left.u32()?);
+        let ours = is_index && (1..=VERSION).contains(&version) && left.bytes(16)? == id;
         if !ours || left.u64()? != number {
             return Err(Malformed::Stranger);
         }
+        let is_old = version == 1;
         let (at, end) = (left.u64()?, left.u64()?);
         let header = left.u32()?;
-        let mut index = Self { partitions: BTreeMap::new(), last: (at, left.u32()?), end };
+        let mut index = Self { last: (at, left.u32()?), end, is_old, ..Self::default() };
         for _ in 0..left.u32()? {
             let partition = PartitionId { topic: left.u32()?, partition: left.u32()? };
             let marks = left.u32()?;
@@ -185,7 +224,13 @@ impl Index {
                 since: 0,
             };
             for _ in 0..marks {
-                place.marks.push(Mark { offset: left.u64()?, at: left.u64()?, latest_before: left.u64()? });
+                let (offset, at) = (left.u64()?, left.u64()?);
+                // Without an end, a stretch goes on to the next one.
+                let until = if is_old { end } else { left.u64()? };
+                if let Some(last) = place.marks.last_mut().filter(|_| is_old) {
+                    last.until = at;
+                }
+                place.marks.push(Mark { offset, at, until, latest_before: left.u64()? });
             }
             index.partitions.insert(partition, place);
         }

@@ -43,6 +43,8 @@
 //! found, beyond damage too. Damage at or above D is the torn end of the last moments: it is copied aside and cut.
 //! Damage below D was acknowledged once: opening is an error, and nothing is changed.
 
+mod block;
+mod cursor;
 #[cfg(unix)]
 mod disk;
 #[cfg(not(unix))]
@@ -57,6 +59,7 @@ mod reader;
 mod recovery;
 pub mod repair;
 mod retention;
+mod scan;
 mod segment;
 pub mod simulated;
 mod snapshot;
@@ -71,12 +74,14 @@ mod tests;
 
 pub use crate::gap::{acknowledge_gaps, told_gaps};
 pub use crate::group::{GroupKind, GroupOffset, group_offsets, transform_offsets};
+pub(crate) use cursor::Cursor;
 pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, PartitionId};
 pub use gaps::{Gap, gaps};
 pub use reader::{Reader, Record, Start, Visible};
 pub use recovery::{Progress, Recovered, Torn, open, open_with};
 pub use retention::{Freed, Retention};
+pub(crate) use scan::SharedScan;
 pub use segment::{PlaceReport, SegmentReport};
 pub use snapshot::State;
 pub use survey::{Survey, inspect, survey_to_damage};
@@ -328,6 +333,16 @@ impl Journal {
     /// There is no such partition, or the start is out of the range that is kept.
     pub fn reader(&self, partition: PartitionId, start: Start, visible: Visible) -> Result<Reader, ReplayError> {
         Reader::new(Arc::clone(&self.shared), partition, start, visible)
+    }
+
+    /// Where a reader of many partitions stands in one of them.
+    pub(crate) fn cursor(&self, partition: PartitionId, start: Start) -> Result<Cursor, ReplayError> {
+        Cursor::new(&self.shared, partition, start)
+    }
+
+    /// What cursors read through.
+    pub(crate) fn scan(&self, visible: Visible) -> SharedScan {
+        SharedScan::new(Arc::clone(&self.shared), visible)
     }
 }
 

@@ -310,17 +310,6 @@ impl Window {
         Ok(&self.bytes[from.min(self.len)..(from + len).min(self.len)])
     }
 
-    /// Where in [`held`](Self::held) the bytes begin that were asked for last, at `at` of the file.
-    pub fn place(&self, at: u64) -> usize {
-        (at - self.at) as usize
-    }
-
-    /// All that it has, until it is asked for more.
-    #[inline]
-    pub fn held(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
     /// The frame at `at`, if there is a whole one below `limit`.
     pub fn frame(
         &mut self,

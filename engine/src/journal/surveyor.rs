@@ -337,8 +337,7 @@ impl<'s> Surveyor<'s> {
             return nothing(what);
         }
         if let Some(stored) = &candidate.index {
-            let bytes = |index: &Index| index.encode(id, header.number, header.checksum());
-            let stale = bytes(stored) != bytes(&index) && !self.stale.contains(&header.number);
+            let stale = stored.is_stale(&index, id, header.number) && !self.stale.contains(&header.number);
             self.stale.extend(stale.then_some(header.number));
         }
         *segment.index() = index;
@@ -415,7 +414,7 @@ impl<'s> Surveyor<'s> {
                         return Ok(Malformed::Entry);
                     }
                     for entry in known_entries(&plain).flatten() {
-                        index.entry(at, header.time, &entry);
+                        index.entry(at, at + header.span(), header.time, &entry);
                         let _ = chain.state.apply(&entry);
                     }
                 }

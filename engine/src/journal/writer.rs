@@ -207,7 +207,7 @@ impl Writer {
         }
         let mut extents = self.shared.extents_mut();
         for entry in known_entries(plain).flatten() {
-            index.entry(at, time, &entry);
+            index.entry(at, end, time, &entry);
             // Was checked before it was written.
             let _ = self.state.apply(&entry);
             if let Entry::Run(super::format::Run { partition, .. }) | Entry::Extent(partition, _) = entry

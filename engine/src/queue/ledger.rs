@@ -17,6 +17,7 @@ use super::lease::{Cause, Known, Order, Phase, Terms};
 use crate::clock::Timestamp;
 use crate::durable::what;
 use crate::journal::{FrameBuilder, State};
+use crate::varint;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 const LONGEST_REASON: usize = 100;
 /// The most bytes that a block takes in a frame, when none of its messages is dying.
 pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 3 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
-const VARINT: usize = 10;
+const VARINT: usize = varint::LONGEST;
 const KEY_BLOCK: usize = 17;
 const FORMAT: u8 = 1;
 /// Blocks say when they were written.
@@ -212,27 +213,6 @@ pub(super) fn put_block(
     }
 }
 
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
     let at = |known: &Known| match known.phase {
         Phase::Leased(at) | Phase::Waiting(at) => Some(shift.to_wall(at)),
@@ -241,9 +221,9 @@ fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
     let base = messages.iter().filter_map(|(_, known)| at(known)).min().unwrap_or(0);
     let first = messages.iter().map(|(_, known)| known.number).min().unwrap_or(0);
     let mut out = vec![BLOCK_FORMAT];
-    varint(&mut out, shift.wall);
-    varint(&mut out, base);
-    varint(&mut out, first);
+    varint::put(&mut out, shift.wall);
+    varint::put(&mut out, base);
+    varint::put(&mut out, first);
     for (index, known) in messages {
         let phase = match &known.phase {
             Phase::Leased(_) => 0,
@@ -252,10 +232,10 @@ fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
             Phase::Dying(Cause::Refused(_)) => 3,
         };
         out.push(*index as u8 | phase << 4);
-        varint(&mut out, u64::from(known.attempts));
-        varint(&mut out, known.number - first);
+        varint::put(&mut out, u64::from(known.attempts));
+        varint::put(&mut out, known.number - first);
         match &known.phase {
-            Phase::Leased(_) | Phase::Waiting(_) => varint(&mut out, at(known).unwrap_or(base) - base),
+            Phase::Leased(_) | Phase::Waiting(_) => varint::put(&mut out, at(known).unwrap_or(base) - base),
             Phase::Dying(Cause::Expired) => {}
             Phase::Dying(Cause::Refused(reason)) => {
                 let mut cut = reason.len().min(LONGEST_REASON);
@@ -274,18 +254,18 @@ fn decode(mut bytes: &[u8], shift: Shift) -> Option<Vec<(u64, Known)>> {
     let (&format, rest) = bytes.split_first()?;
     bytes = rest;
     let written = match format {
-        BLOCK_FORMAT => read_varint(&mut bytes)?,
+        BLOCK_FORMAT => varint::take(&mut bytes)?,
         // It was not written down.
         FORMAT => 0,
         _ => return None,
     };
-    let (base, first) = (read_varint(&mut bytes)?, read_varint(&mut bytes)?);
+    let (base, first) = (varint::take(&mut bytes)?, varint::take(&mut bytes)?);
     let mut messages = Vec::new();
     while let Some((&head, rest)) = bytes.split_first() {
         bytes = rest;
-        let attempts = u32::try_from(read_varint(&mut bytes)?).ok()?;
-        let number = read_varint(&mut bytes)?.checked_add(first)?;
-        let at = |bytes: &mut &[u8]| Some(shift.of_wall(read_varint(bytes)?.checked_add(base)?, written));
+        let attempts = u32::try_from(varint::take(&mut bytes)?).ok()?;
+        let number = varint::take(&mut bytes)?.checked_add(first)?;
+        let at = |bytes: &mut &[u8]| Some(shift.of_wall(varint::take(bytes)?.checked_add(base)?, written));
         let phase = match head >> 4 {
             0 => Phase::Leased(at(&mut bytes)?),
             1 => Phase::Waiting(at(&mut bytes)?),

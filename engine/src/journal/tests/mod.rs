@@ -11,6 +11,7 @@ mod hostile;
 mod model;
 mod repair;
 mod retention;
+mod scan;
 
 use super::simulated::SimulatedDisk;
 use super::*;

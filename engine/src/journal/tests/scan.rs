@@ -1,0 +1,136 @@
+//! Many cursors over one scan: what they get, and what it holds.
+
+use super::super::scan::SharedScan;
+use super::*;
+use std::sync::Arc;
+
+/// A journal of so many frames, each with records of some of `partitions`.
+fn journal(dice: &mut Dice, options: Options, frames: u64, partitions: u32) -> (Writer, BTreeMap<PartitionId, u64>) {
+    let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), options).unwrap();
+    let mut ends = BTreeMap::new();
+    for _ in 0..frames {
+        grow(dice, &mut writer, &mut ends, partitions);
+    }
+    (writer, ends)
+}
+
+fn grow(dice: &mut Dice, writer: &mut Writer, ends: &mut BTreeMap<PartitionId, u64>, partitions: u32) {
+    let mut frame = FrameBuilder::new();
+    for _ in 0..=dice.roll(4) {
+        // Some come often, some seldom.
+        let most = 1 + dice.roll(u64::from(partitions));
+        let partition = part(dice.roll(most) as u32);
+        let end = ends.entry(partition).or_insert(0);
+        let offset = *end + u64::from(dice.roll(9) == 0);
+        frame.record(partition, offset, None, &body(partition, offset, 0));
+        *end = offset + 1;
+    }
+    writer.append(&mut frame, 7).unwrap();
+}
+
+fn alone(journal: &Journal, partition: PartitionId, from: u64) -> Vec<(u64, Vec<u8>)> {
+    let mut reader = journal.reader(partition, Start::Offset(from), Visible::Written).unwrap();
+    let mut found = Vec::new();
+    while let Some(record) = reader.next().unwrap() {
+        found.push((record.offset, record.bytes.to_vec()));
+    }
+    found
+}
+
+/// Takes at most so many records. How many it were.
+fn take(scan: &mut SharedScan, cursor: &mut Cursor, most: u64, found: &mut Vec<(u64, Vec<u8>)>) -> u64 {
+    cursor.begin(scan);
+    let mut taken = 0;
+    while taken < most
+        && let Some(record) = cursor.next(scan, u64::MAX).unwrap()
+    {
+        found.push((record.offset, record.bytes.to_vec()));
+        taken += 1;
+    }
+    if taken > 0 {
+        scan.took();
+    }
+    taken
+}
+
+/// Some are asked seldom, or not at all for a while; some come later; the journal grows meanwhile.
+#[test]
+fn cursors_in_any_order_give_what_each_alone_would() {
+    for seed in 1..60 {
+        let mut dice = Dice(seed * 7_919);
+        let partitions = 2 + dice.roll(9) as u32;
+        let codec = if dice.roll(2) == 0 { Codec::Plain } else { Codec::Lz4 };
+        let (mut writer, mut ends) = journal(&mut dice, Options { codec, ..small() }, 150, partitions);
+        let journal = writer.journal();
+        let mut scan = journal.scan(Visible::Written);
+        let mut cursors: Vec<(u64, Cursor, Vec<(u64, Vec<u8>)>)> = Vec::new();
+        for (partition, end) in ends.clone() {
+            let start = journal.extent(partition).unwrap().start;
+            let from = start + dice.roll(end - start + 1);
+            let mut cursor = journal.cursor(partition, Start::Offset(from)).unwrap();
+            if dice.roll(3) > 0 {
+                cursor.begin(&mut scan);
+            }
+            cursors.push((from, cursor, Vec::new()));
+        }
+        for _ in 0..300 {
+            let most = 1 + dice.roll(cursors.len() as u64);
+            let (_, cursor, found) = &mut cursors[dice.roll(most) as usize];
+            take(&mut scan, cursor, 1 + dice.roll(20), found);
+            if dice.roll(20) == 0 {
+                grow(&mut dice, &mut writer, &mut ends, partitions);
+            }
+            if dice.roll(40) == 0 {
+                // Back to something that it had.
+                if let Some((offset, _)) = found.last().cloned() {
+                    cursor.seek(offset);
+                    found.pop();
+                }
+            }
+        }
+        // Whoever asks again and again is given all, whatever the others do.
+        for (from, cursor, found) in &mut cursors {
+            let mut fruitless = 0;
+            while fruitless < 3 {
+                fruitless = if take(&mut scan, cursor, 10, found) > 0 { 0 } else { fruitless + 1 };
+            }
+            assert_eq!(*found, alone(&journal, cursor.partition(), *from), "seed {seed}, {:?}", cursor.partition());
+        }
+    }
+}
+
+#[test]
+fn two_blocks_are_all_that_is_held_however_far_cursors_are_apart() {
+    let options = Options { segment_size: 4 << 20, helper: false, ..Options::default() };
+    let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), options).unwrap();
+    let (partitions, each) = (64_u32, 400_u64);
+    for offset in 0..each {
+        let mut frame = FrameBuilder::new();
+        for partition in 0..partitions {
+            frame.record(PartitionId { topic: 1, partition }, offset, None, &[7; 100]);
+        }
+        writer.append(&mut frame, 7).unwrap();
+    }
+    let journal = writer.journal();
+    let mut scan = journal.scan(Visible::Written);
+    let cursor = |partition: u32| {
+        let from = u64::from(partition) * each / u64::from(partitions);
+        journal.cursor(PartitionId { topic: 1, partition }, Start::Offset(from)).unwrap()
+    };
+    let mut cursors: Vec<_> = (0..partitions).map(cursor).collect();
+    cursors.iter_mut().for_each(|cursor| cursor.begin(&mut scan));
+    let (mut dice, mut found, mut left) = (Dice(5), Vec::new(), each * u64::from(partitions));
+    while left > 0 {
+        // Half of them are slow.
+        let slow = cursors.len() / 2;
+        let which = if dice.roll(50) == 0 { 0..slow } else { slow..cursors.len() };
+        left = 0;
+        for cursor in &mut cursors[which] {
+            take(&mut scan, cursor, 3, &mut found);
+            found.clear();
+            let held: usize = scan.blocks.iter().map(|block| block.held().len()).sum();
+            assert!(held <= 2 * ((256 << 10) + 64 * 120), "{held} bytes");
+        }
+        left += cursors.iter().map(|cursor| each - cursor.position()).sum::<u64>();
+    }
+}
