@@ -3,7 +3,7 @@
 use crate::durable::Durable;
 use crate::error::{ProducerError, PublishError, check_name};
 use crate::journal::FrameBuilder;
-use crate::ledger::{Ledger, Ledgers, Mark, Progress, Recorded, WINDOW};
+use crate::ledger::{Ledger, Ledgers, Mark, Progress, WINDOW};
 use crate::message::Message;
 use crate::producer::{Producer, Producers};
 use crate::receipt::{Level, Receipt};
@@ -57,6 +57,9 @@ pub const PRODUCER_NAME_EXPIRY: Duration = Duration::from_secs(60 * 60);
 /// [asked](crate::ProducerBuilder::acknowledge).
 ///
 /// With several partitions, a publish waits while 128 sequences before it are not written yet.
+///
+/// A journal takes 2,654 names of all its topics with segments of 64 MiB, and in proportion with others: what it knows of
+/// them may take half of the state that each segment begins with.
 ///
 /// # Memory
 /// A name takes up to 20 KiB, most of it receipts, so the names of a topic take 20 MiB at most. A journal has room for about nine
@@ -212,7 +215,8 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
             );
             let of_journal = topic.durable.as_ref().map_or(usize::MAX, |durable| {
                 let others = durable.journaling.ledgers.len() - gone.len() - known.len();
-                Ledgers::limit(durable.journal().frame_limit()).saturating_sub(others)
+                let (state, frame) = (durable.journaling.state_limit(), durable.journal().frame_limit());
+                Ledgers::limit(state, frame).saturating_sub(others)
             });
             let limit = MAX_PRODUCER_NAMES.min(of_journal);
             if known.len() >= limit {
@@ -222,8 +226,7 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
         }
         let make = || {
             let history = Mutex::new(History { used: topic.host.clock.now(), ..History::default() });
-            let add =
-                |durable: &Durable<E>| durable.journaling.ledgers.add(durable.id(0).topic, &name, Progress::default());
+            let add = |durable: &Durable<E>| durable.journaling.ledgers.add(durable.id(0).topic, &name);
             let ledger = topic.durable.as_deref().map(add);
             Arc::new(Identity { name: name.clone(), epoch: AtomicU64::new(0), history, ledger })
         };
@@ -256,10 +259,11 @@ pub(crate) fn restore<E, K: Producers>(topic: &Inner<E, K>) {
     let number = durable.id(0).topic;
     let recorded = Ledgers::recorded(&durable.journaling.catalogue(), number);
     let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
-    for Recorded { name, epoch, progress } in recorded {
-        let used = now.saturating_sub(wall.since(progress.used));
-        let history = Mutex::new(History::restored(&progress, used));
-        let ledger = Some(durable.journaling.ledgers.add(number, &name, progress));
+    for recorded in recorded {
+        let used = now.saturating_sub(wall.since(recorded.progress.used));
+        let history = Mutex::new(History::restored(&recorded.progress, used));
+        let (name, epoch) = (recorded.name.clone(), recorded.epoch);
+        let ledger = Some(durable.journaling.ledgers.restore(number, recorded));
         known.insert(name.clone(), Arc::new(Identity { name, epoch: AtomicU64::new(epoch), history, ledger }));
     }
 }

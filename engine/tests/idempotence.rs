@@ -16,6 +16,8 @@ use crash::at_each_call;
 const LONG: Duration = Duration::from_secs(60);
 /// The journal takes six names.
 const SEGMENT: u64 = 3 << 18;
+/// As many names as such segments take.
+const NAMES: usize = 31;
 
 fn try_engine(disk: &SimulatedDisk, clock: &ManualClock) -> Result<Engine, TopicError> {
     let options = Options { segment_size: SEGMENT, ..Options::default() };
@@ -209,11 +211,11 @@ fn names_outlive_segments_and_go_when_their_data_is_gone() {
         for sequence in 0..400_000 {
             young.publish(sequence, |event| *event = sequence).unwrap();
         }
-        for name in 3..=6 {
+        for name in 3..=NAMES {
             orders.producer().idempotent(format!("name-{name}")).unwrap();
         }
         let refused = orders.producer().idempotent("one-more").unwrap_err();
-        assert!(matches!(&refused, ProducerError::TooManyNames { limit: 6, .. }), "{refused}");
+        assert!(matches!(&refused, ProducerError::TooManyNames { limit: NAMES, .. }), "{refused}");
         drop((old, young, orders));
         assert!(engine.shutdown(LONG).is_complete());
     }

@@ -246,7 +246,7 @@ impl<E, K: Kind> Ring<E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn published(&self) -> Sequence {
-        Sequence(K::published(&self.core))
+        Sequence(self.core.published())
     }
 
     /// All positions, at this moment. Takes no lock that a producer or consumer needs.

@@ -89,6 +89,10 @@ impl State {
                     let old = self.get(what, key).map_or(0, |old| VALUE + key.len() + old.len());
                     grown += (VALUE + key.len() + value.len()) as isize - old as isize;
                 }
+                Entry::Append { what, key, bytes } => {
+                    let head = if self.get(what, key).is_none() { VALUE + key.len() } else { 0 };
+                    grown += (head + bytes.len()) as isize;
+                }
                 Entry::Delete { .. } | Entry::Floor(_) => {}
             }
         }
@@ -138,6 +142,16 @@ impl State {
                     self.bytes -= VALUE + key.len() + old.len();
                 }
             }
+            Entry::Append { what, key, bytes } => match self.values.entry((what, key.to_vec())) {
+                btree_map::Entry::Occupied(mut there) => {
+                    self.bytes += bytes.len();
+                    there.get_mut().extend_from_slice(bytes);
+                }
+                btree_map::Entry::Vacant(free) => {
+                    self.bytes += VALUE + key.len() + bytes.len();
+                    free.insert(bytes.to_vec());
+                }
+            },
             Entry::Delete { what, key } => {
                 if let Some(old) = self.values.remove(&(what, key.to_vec())) {
                     self.bytes -= VALUE + key.len() + old.len();
@@ -197,6 +211,8 @@ mod tests {
             frame.put(3, &[topic as u8], &vec![7; topic as usize]);
         }
         frame.put(3, &[4], b"again");
+        frame.append_to(3, &[4], b" and again");
+        frame.append_to(4, &[4], b"from nothing");
         frame.delete(3, &[5]);
         frame.floor(6);
         let grown = state.check(entries(frame.payload())).unwrap();
@@ -217,6 +233,8 @@ mod tests {
         assert_eq!(again, state);
         assert_eq!(bytes, state.size());
         assert_eq!(state.values(3).count(), 19);
+        assert_eq!(state.get(3, &[4]), Some(&b"again and again"[..]));
+        assert_eq!(state.get(4, &[4]), Some(&b"from nothing"[..]));
         let back = PartitionId { topic: 1, partition: 1 };
         frame.clear();
         frame.record(back, 11, None, b"again");

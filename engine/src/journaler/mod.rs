@@ -149,7 +149,7 @@ impl Journaling {
     ) -> Result<Arc<Self>, std::io::Error> {
         let journal = writer.journal();
         let no_epoch_check = journal.shared.options.sabotage().no_epoch_check;
-        let standings = Standings::new(no_epoch_check);
+        let (standings, ledgers) = (Standings::new(no_epoch_check), Ledgers::new(&state));
         let shared = Arc::new(Self {
             journal,
             bell: Arc::default(),
@@ -164,7 +164,7 @@ impl Journaling {
             order: Mutex::default(),
             syncs: pace.sync,
             standings,
-            ledgers: Ledgers::default(),
+            ledgers,
             bookmarks: Bookmarks::default(),
         });
         let journaler = Journaler::new(Arc::clone(&shared), writer, clock, pace)?;
@@ -278,6 +278,11 @@ impl Journaling {
         if !self.rides.swap(true, Ordering::AcqRel) {
             self.waiter.wake(Watch::WAKE);
         }
+    }
+
+    /// Bytes that the state may have.
+    pub(crate) fn state_limit(&self) -> usize {
+        self.state_limit
     }
 
     /// Bytes by which the state may grow before half of what it may have is taken, so that the rest is left to what must

@@ -155,6 +155,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                     partition: &self.partition,
                     ledgers,
                     budget,
+                    frame_limit: writer.frame_limit(),
                 };
                 let mark = frame.mark();
                 let gathered = caught(|| of.gather(&mut batch, u64::MAX, &mut end, frame, touched));
@@ -278,6 +279,7 @@ struct Gathered<'g, E, K: Producers> {
     partition: &'g Partition<E, K>,
     ledgers: &'g Ledgers,
     budget: usize,
+    frame_limit: usize,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Gathered<'_, E, K> {
@@ -328,7 +330,7 @@ impl<E: Send + Sync + 'static, K: Producers> Gathered<'_, E, K> {
                 touched.note(self.ledgers, mark, self.id.partition, offset.0);
             }
             *end = offset.0 + 1;
-            if frame.len() >= self.budget {
+            if frame.len() >= self.budget || touched.is_full(self.frame_limit) {
                 break;
             }
         }

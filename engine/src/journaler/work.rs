@@ -78,8 +78,12 @@ pub(super) struct Journaler {
     transactions: VecDeque<(Box<Handed>, Reply)>,
 }
 
-/// How long the journal is idle before a mark says that all is durable.
+/// How long the journal is idle before it writes by itself where groups have moved to.
 const IDLE: Duration = Duration::from_millis(20);
+
+/// How long it is idle before a mark says that all is durable. The next frame says so, too: a topic with some events a
+/// second does not sync twice for each.
+const MARK: Duration = Duration::from_secs(1);
 
 /// How long what nobody waits for stays written and not synced, if no sync comes by.
 const LAZY: Duration = Duration::from_millis(50);
@@ -207,7 +211,8 @@ impl Journaler {
             let linger = self.dirty_since.and_then(|since| since.checked_add(self.pace.linger));
             let lazy = self.lazy_since.map(|since| since + LAZY).filter(|_| self.pace.sync);
             let linger = linger.into_iter().chain(lazy).min().filter(|_| !self.in_flight);
-            let deadline = linger.or_else(|| idle.then(|| Instant::now() + IDLE));
+            let mark = idle.then(|| Instant::now() + MARK);
+            let deadline = linger.or(mark);
             // A slot below its claims that is published without an event wakes nobody here.
             let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
             let moved = self.shared.bookmarks.hear();
@@ -220,7 +225,11 @@ impl Journaler {
                 Found::Nothing if alone.is_some_and(|alone| alone <= Instant::now()) => {
                     let _ = self.write_bookmarks()?;
                 }
-                Found::Nothing if idle && self.dirty_since.is_none() && self.lazy_since.is_none() => {
+                Found::Nothing
+                    if mark.is_some_and(|at| at <= Instant::now())
+                        && self.dirty_since.is_none()
+                        && self.lazy_since.is_none() =>
+                {
                     let now = self.now();
                     self.writer().mark(now)?;
                     self.dirty_since = Some(Instant::now());
@@ -284,7 +293,7 @@ impl Journaler {
         let budget = self.pace.group.min(writer.frame_limit() / 4).max(1);
         let mut drained = Vec::new();
         let mut next = first;
-        while self.frame.len() < budget {
+        while self.frame.len() < budget && !self.touched.is_full(writer.frame_limit()) {
             let source = match next.take() {
                 Some(source) => source,
                 None => match self.watch.next(&mut self.sources, true, None) {

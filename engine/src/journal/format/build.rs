@@ -197,9 +197,13 @@ impl FrameBuilder {
     }
 
     fn entry(&mut self, kind: u8, what: u16, parts: &[&[u8]]) {
+        self.flagged(kind, 0, what, parts);
+    }
+
+    fn flagged(&mut self, kind: u8, flags: u8, what: u16, parts: &[&[u8]]) {
         self.close();
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        let head = RawEntry { kind, flags: 0, what: U16::new(what), len: U32::new(len as u32) };
+        let head = RawEntry { kind, flags, what: U16::new(what), len: U32::new(len as u32) };
         self.payload.extend_from_slice(head.as_bytes());
         parts.iter().for_each(|part| self.payload.extend_from_slice(part));
         self.entries += 1;
@@ -208,6 +212,16 @@ impl FrameBuilder {
     /// Sets a value of state.
     pub fn put(&mut self, what: u16, key: &[u8], value: &[u8]) {
         self.entry(2, what, &[&(key.len() as u32).to_le_bytes(), key, value]);
+    }
+
+    /// Puts bytes at the end of a value of state, or begins it with them. For who writes a value often and changes little
+    /// of it: a snapshot has all of the value, so it has to be set anew before it is long.
+    ///
+    /// # Panics
+    /// The key has more than 255 bytes.
+    pub fn append_to(&mut self, what: u16, key: &[u8], bytes: &[u8]) {
+        let len = u8::try_from(key.len()).expect("keys of values that are appended to are short");
+        self.flagged(6, len, what, &[key, bytes]);
     }
 
     /// Takes a value of state away.

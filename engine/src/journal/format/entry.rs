@@ -92,6 +92,15 @@ pub enum Entry<'p> {
     Extent(PartitionId, Extent),
     /// Segments below this number are no more.
     Floor(u64),
+    /// A value of state gets these bytes at its end; one that is none begins with them. Format 2.
+    Append {
+        /// What kind of state.
+        what: u16,
+        /// Its key.
+        key: &'p [u8],
+        /// The bytes.
+        bytes: &'p [u8],
+    },
 }
 
 impl<'p> Run<'p> {
@@ -234,6 +243,10 @@ impl<'p> Entries<'p> {
                 Some(number) if number < MAX_POSITION => Ok(Entry::Floor(number)),
                 _ => Err(Malformed::Entry),
             },
+            6 => {
+                let key = split(&mut body, usize::from(head.flags)).ok_or(Malformed::Entry)?;
+                Ok(Entry::Append { what, key, bytes: body })
+            }
             _ => Err(Malformed::Entry),
         }
     }

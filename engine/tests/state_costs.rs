@@ -1,0 +1,160 @@
+//! What state costs that rides in the frames of events: bytes that are written, beside the same events without it.
+
+#[path = "common/counting.rs"]
+mod counting;
+
+use counting::CountingDisk;
+use slipring::journal::Options;
+use slipring::{Deduplication, Engine, Level, Message, Partitioner, Record, StartAt, Topic};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(120);
+const EVENTS: u64 = 2_000;
+
+fn engine(disk: &CountingDisk) -> Engine {
+    let options = Options { segment_size: 8 << 20, ..Options::default() };
+    Engine::builder().journal_in(disk.clone()).journal_options(options).build().unwrap()
+}
+
+fn orders(engine: &Engine, partitions: usize) -> Topic<Message> {
+    engine.topic::<Message>("orders").partitions(partitions).max_message(256).durable().create().unwrap()
+}
+
+fn body(number: u64) -> String {
+    format!("{number:091}")
+}
+
+/// Bytes that are written while `work` is done.
+fn written(work: impl FnOnce(&Engine)) -> f64 {
+    let disk = CountingDisk::default();
+    let engine = engine(&disk);
+    work(&engine);
+    engine.shutdown(LONG);
+    disk.take_sum().written as f64
+}
+
+fn plain(partitions: usize) -> f64 {
+    written(|engine| {
+        let orders = orders(engine, partitions);
+        let producer = orders.producer().partitioner(Partitioner::RoundRobin).acknowledge(Level::Written);
+        let mut producer = producer.create().unwrap();
+        (0..EVENTS).for_each(|number| _ = producer.send(&Record::new(&body(number))).unwrap());
+    })
+}
+
+#[test]
+fn a_name_costs_a_producer_that_waits_for_each_event_little() {
+    for partitions in [1, 4] {
+        let named = written(|engine| {
+            let orders = orders(engine, partitions);
+            let producer = orders.producer().partitioner(Partitioner::RoundRobin).acknowledge(Level::Written);
+            let mut producer = producer.idempotent("gateway-7").unwrap();
+            (0..EVENTS).for_each(|number| _ = producer.send(number, Record::new(&body(number))).unwrap());
+        });
+        let plain = plain(partitions);
+        assert!(named <= 1.3 * plain, "{partitions} partitions: {named} bytes with a name, {plain} without");
+    }
+}
+
+#[test]
+fn committed_offsets_of_a_group_cost_little() {
+    for partitions in [1, 4] {
+        let read = written(|engine| {
+            let orders = orders(engine, partitions);
+            let producer = orders.producer().partitioner(Partitioner::RoundRobin).acknowledge(Level::Written);
+            let mut producer = producer.create().unwrap();
+            let mut member = orders.group("billing").start(StartAt::Earliest).join().unwrap();
+            for number in 0..EVENTS {
+                producer.send(&Record::new(&body(number))).unwrap();
+                member.poll(LONG).unwrap().unwrap().commit().unwrap();
+            }
+        });
+        let plain = plain(partitions);
+        assert!(read <= 1.3 * plain, "{partitions} partitions: {read} bytes with a group, {plain} without");
+    }
+}
+
+#[test]
+fn ids_cost_their_own_bytes() {
+    let known = written(|engine| {
+        let orders = engine.topic::<Message>("orders").max_message(256).deduplicate(Deduplication::last(1000));
+        let orders = orders.durable().create().unwrap();
+        let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
+        for number in 0..EVENTS {
+            producer.send(&Record::new(&body(number)).id(&number.to_le_bytes())).unwrap();
+        }
+    });
+    let plain = plain(1);
+    assert!(known <= 1.3 * plain, "{known} bytes with ids, {plain} without");
+}
+
+/// A lease and an ack are frames of their own where somebody waits for each: no event is in them.
+#[test]
+fn a_lease_and_an_ack_cost_no_more_than_a_small_event_each() {
+    for outstanding in [1, 16] {
+        let queued = written(|engine| {
+            let orders = orders(engine, 1);
+            let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
+            let mut worker = orders.queue("work").acknowledge(Level::Written).join().unwrap();
+            let mut leases = Vec::new();
+            for number in 0..EVENTS {
+                producer.send(&Record::new(&body(number))).unwrap();
+                leases.push(worker.receive(LONG).unwrap().unwrap());
+                if leases.len() == outstanding {
+                    leases.drain(..).for_each(|lease| lease.ack().unwrap());
+                }
+            }
+        });
+        let plain = plain(1);
+        let small = written(|engine| {
+            let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+            let mut producer = ticks.producer().acknowledge(Level::Written).create().unwrap();
+            (0..2 * EVENTS).for_each(|number| _ = producer.publish(|tick| *tick = number).unwrap());
+        });
+        let (queue, each) = (queued - plain, small / (2 * EVENTS) as f64);
+        assert!(queue <= 1.5 * small, "{outstanding}: {queue} bytes for leases and acks, {each} for a small event");
+    }
+}
+
+#[test]
+fn a_few_events_a_second_are_synced_once_each() {
+    let disk = CountingDisk::default();
+    let engine = engine(&disk);
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let mut producer = ticks.producer().acknowledge(Level::Durable).create().unwrap();
+    producer.publish(|_| ()).unwrap();
+    let begun = Instant::now();
+    disk.take();
+    for number in 0..15 {
+        producer.publish(|tick| *tick = number).unwrap();
+        std::thread::sleep(Duration::from_millis(70));
+    }
+    // A pause that the machine makes is one.
+    let pauses = begun.elapsed().as_secs();
+    let syncs = disk.take_sum().syncs;
+    assert!(syncs <= 15 + 1 + pauses, "{syncs} syncs of 15 events, in {pauses} s");
+}
+
+#[test]
+fn a_transform_of_each_event() {
+    let transformed = written(|engine| {
+        let (orders, out) = (orders(engine, 1), engine.topic::<u64>("out").durable().create().unwrap());
+        let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
+        let mut transform = orders.transform("copy").open().unwrap();
+        for number in 0..EVENTS {
+            producer.send(&Record::new(&body(number))).unwrap();
+            let step = transform.step(LONG, |_, at, with| with.publish(&out, |it: &mut u64| *it = at.offset));
+            step.unwrap();
+        }
+    });
+    let both = written(|engine| {
+        let (orders, out) = (orders(engine, 1), engine.topic::<u64>("out").durable().create().unwrap());
+        let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
+        let mut other = out.producer().acknowledge(Level::Written).create().unwrap();
+        for number in 0..EVENTS {
+            producer.send(&Record::new(&body(number))).unwrap();
+            other.publish(|it| *it = number).unwrap();
+        }
+    });
+    assert!(transformed <= 1.3 * both, "{transformed} bytes with a transform, {both} without");
+}
