@@ -692,8 +692,10 @@ impl Engine {
         failed.filter(|(_, why)| matches!(why, Closed::Failed { .. })).collect()
     }
 
-    /// Closes all topics, lets managed subscribers read what was published, until `limit` has passed, and halts what
-    /// is left. Reports what was read and what was not.
+    /// Closes all topics, lets subscribers read what was published, until `limit` has passed, and halts what is left. Reports
+    /// what was read and what was not. Polled subscribers and members are waited for as long as they read: one that has
+    /// something to read, holds no batch and has stood still for half a second is taken for one that reads no more. What it
+    /// left is in the report, under [`Ending::Unread`](crate::Ending::Unread).
     ///
     /// Subscribers often publish into other topics. So topics without a living producer are closed first, one after
     /// the other, each when it has drained: a subscriber's own producers go when it ends. Among topics whose producers

@@ -55,9 +55,10 @@ pub struct ConsumerReport {
     pub left: u64,
     /// Events, of all partitions, that its handler failed on and that were passed over, as its policy says.
     pub skipped: u64,
-    /// How it ended; none if it is polled, or still runs because its handler has not returned.
+    /// How it ended; none if it still runs because its handler has not returned, or is polled and has read everything. Of a
+    /// polled one that has not, [`Ending::Unread`]: it may read on.
     pub ending: Option<Ending>,
-    /// Whether its thread still runs.
+    /// Whether its thread still runs, or, if it is polled, somebody holds a batch of it.
     pub running: bool,
 }
 
@@ -72,6 +73,8 @@ impl TopicReport {
         let mut consumers = Vec::new();
         for partition in partitions {
             let at = partition.ring.positions();
+            let told = partition.ring.report();
+            let told_of = |name: &str| told.stages.iter().find(|stage| stage.name == name);
             let left = |consumed: u64| at.published.since(Sequence(consumed)).max(0) as u64;
             let mut attended = Vec::new();
             for run in runs {
@@ -100,8 +103,9 @@ impl TopicReport {
                 consumed: stage.consumed.0,
                 left: left(stage.consumed.0),
                 skipped: 0,
-                ending: None,
-                running: false,
+                // It may read on; what it holds in a batch counts as unread.
+                ending: told_of(&stage.name).filter(|told| told.left > 0).and_then(|told| told.ending.clone()),
+                running: told_of(&stage.name).is_some_and(|told| told.left > 0 && told.running),
             }));
             published.push(at.published.0);
         }
@@ -216,6 +220,8 @@ impl fmt::Display for TopicReport {
                 write!(f, ", {} skipped", consumer.skipped)?;
             }
             match &consumer.ending {
+                Some(Ending::Unread) if consumer.running => write!(f, ", polled, holds a batch")?,
+                Some(Ending::Unread) => write!(f, ", polled, not read to the end")?,
                 _ if consumer.running => write!(f, ", still in its handler")?,
                 Some(Ending::Stopped(why)) => write!(f, ", stopped: {}", text::line(why))?,
                 Some(Ending::Failed(why)) => write!(f, ", failed: {}", text::line(why))?,

@@ -370,3 +370,35 @@ fn several_producers_share_a_topic_with_any_wait() {
         assert_eq!(sum.load(Ordering::Relaxed), 3 * 20_100, "{name}");
     }
 }
+
+/// What a polled subscriber read after the shutdown had begun was once called unread.
+#[test]
+fn a_shutdown_waits_for_polled_subscribers_that_still_read_and_tells_of_those_that_do_not() {
+    let engine = Engine::builder().build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").capacity(64).create().unwrap();
+    let mut slow = ticks.subscribe("slow").limit(8).poll().unwrap();
+    let idle = ticks.subscribe("idle").poll().unwrap();
+    let gone = ticks.subscribe("gone").poll().unwrap();
+    ticks.producer().create().unwrap().publish_batch(64, |index, tick| *tick = index as u64).unwrap();
+    drop(gone);
+    let (ready, begins) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut read = 0;
+        while let Some(mut batch) = slow.poll(LONG).unwrap() {
+            if read == 0 {
+                ready.send(()).unwrap();
+            }
+            // Each batch is in hand for a while.
+            std::thread::sleep(Duration::from_millis(50));
+            read += (&mut batch).into_iter().count();
+        }
+        (read, slow)
+    });
+    begins.recv().unwrap();
+    let report = engine.shutdown(LONG);
+    assert_eq!(reader.join().unwrap().0, 64);
+    let left: Vec<_> = report.topics[0].consumers.iter().map(|it| (&*it.name, it.left, it.ending.clone())).collect();
+    assert_eq!(left, [("slow", 0, None), ("idle", 64, Some(slipring::Ending::Unread))], "{report}");
+    assert!(report.to_string().contains("idle: consumed up to 0, 64 left, polled, not read to the end"), "{report}");
+    drop(idle);
+}

@@ -5,6 +5,7 @@ use crate::description::Description;
 use crate::error::{Closed, TopicError};
 use crate::journaler::STAGE;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
+use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::queue;
 use crate::report::TopicReport;
@@ -33,6 +34,45 @@ pub(crate) trait AnyTopic: Send + Sync {
     /// Takes it out of the journal, if it is there.
     fn forget(&self) -> Result<(), TopicError>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+/// How long a polled consumer of a closed topic may stand still, with something to read and no batch in hand, before a
+/// shutdown takes it for one that reads no more.
+const STANDS_STILL: Duration = Duration::from_millis(500);
+
+/// How often a shutdown looks where polled consumers stand.
+const LOOK: Duration = Duration::from_millis(5);
+
+impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
+    /// Waits for polled consumers that still read the closed topic, until `deadline`.
+    fn wait_for_polled(&self, partitions: &[Arc<Partition<E, K>>], deadline: Instant) {
+        let mut before = Vec::new();
+        let mut moved = Instant::now();
+        loop {
+            let stands = partitions.iter().flat_map(|partition| partition.ring.report().stages);
+            let unread = stands.filter(|stage| {
+                stage.name != STAGE && stage.left > 0 && stage.ending == Some(slipring_ring::Ending::Unread)
+            });
+            let now: Vec<_> = unread.map(|stage| (stage.name, stage.consumed, stage.running)).collect();
+            let is_over = self.partitions().iter().any(|partition| partition.ring.closed().is_some_and(is_at_once));
+            if now.is_empty() || is_over {
+                return;
+            }
+            if now != before || now.iter().any(|(_, _, holds_a_batch)| *holds_a_batch) {
+                moved = Instant::now();
+            }
+            let until = deadline.min(moved + STANDS_STILL);
+            if until <= Instant::now() {
+                return;
+            }
+            before = now;
+            std::thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+        }
+    }
+}
+
+fn is_at_once(closed: slipring_ring::Closed) -> bool {
+    matches!(closed, slipring_ring::Closed::Halted | slipring_ring::Closed::Failed { .. })
 }
 
 impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
@@ -153,6 +193,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
             self.halt();
             drained(a_moment());
         }
+        self.wait_for_polled(&partitions, deadline);
         if let Some(durable) = &self.durable {
             durable.drained(&partitions, deadline.max(journal_until));
         }
