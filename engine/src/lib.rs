@@ -2,7 +2,8 @@
 //!
 //! An [`Engine`] owns [`Topic`]s. A topic is a pre-allocated ring of events of one type; a [`Producer`] writes them in
 //! place, subscribers read them by reference, each at its own position, on a thread of its own or by polling. A
-//! subscriber can stand behind others. Nothing is allocated, locked or copied for a message.
+//! subscriber can stand behind others. Nothing is allocated for a message. An event is written and read without a lock and a
+//! copy; a [`Message`] is copied once, into its slot, and ids, rate limits and producers that gather take a lock.
 //!
 //! ```
 #![doc = include_str!("../examples/quickstart.rs")]

@@ -362,7 +362,9 @@ fn strict_order_holds_when_many_workers_race() {
     }
     it.jobs.close();
     workers.into_iter().for_each(|worker| worker.join().unwrap());
-    for offsets in seen.lock().unwrap().values() {
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 2, "both partitions were read");
+    for offsets in seen.values() {
         assert_eq!(*offsets, (0..200).collect::<Vec<u64>>());
     }
 }
