@@ -249,7 +249,9 @@ fn under_fences(every: Option<Duration>, arguments: &WaitsArgs, pins: &PinPlan) 
             while !done.load(Ordering::Relaxed) {
                 match every {
                     Some(every) if Instant::now() >= due => {
-                        fence::heavy();
+                        if fence::heavy().is_err() {
+                            break;
+                        }
                         fences += 1;
                         due += every;
                     }

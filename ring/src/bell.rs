@@ -14,12 +14,16 @@
 
 use crate::fault::{Fault, fault};
 use crate::fence::{self, Fences};
-use crate::ordering::{ARM, ATTENTION, CLAIM_FENCE, RING_FENCE};
+use crate::ordering::{ARM, ARM_FENCE, ATTENTION, CLAIM_FENCE, RING_FENCE};
 use crate::panics::{blaming, is_answered};
-use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, MutexGuard, lock, wait_at_most};
+use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, MutexGuard, lock, thread, wait_at_most};
 use crossbeam_utils::CachePadded;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
+use std::time::Duration;
+
+/// How long whoever sleeps without its fence sleeps at most before it looks again.
+const NAP: Duration = Duration::from_millis(10);
 
 /// Somebody sleeps.
 const SLEEPERS: u32 = 1;
@@ -30,6 +34,8 @@ const CLOSED: u32 = 4;
 
 /// What sleepers on one position are rung by.
 pub(crate) struct Bell {
+    /// How those who ring were made to fence.
+    made: Fences,
     attention: CachePadded<AtomicU32>,
     sleepers: Mutex<Vec<Sleeper>>,
 }
@@ -41,8 +47,10 @@ struct Sleeper {
 
 impl Bell {
     pub(crate) fn new() -> Self {
-        let fences = if fence::kind() == Fences::SeqCst { NO_MEMBARRIER } else { 0 };
+        let made = fence::kind();
+        let fences = if made == Fences::SeqCst { NO_MEMBARRIER } else { 0 };
         Self {
+            made,
             attention: CachePadded::new(AtomicU32::new(fences)),
             // Room for a few, so that going to sleep does not allocate either.
             sleepers: Mutex::new(Vec::with_capacity(4)),
@@ -125,6 +133,17 @@ impl Bell {
             sleepers.push(Sleeper { bed: Arc::clone(&waiter.bed), token });
         }
         self.attention.fetch_or(SLEEPERS, ARM.get());
+    }
+
+    /// The sleeper's fence, after all bells were armed and before it looks again. Where the system refuses it, whoever
+    /// rings may have missed the arming: then `waiter` is woken with this token all the same, after a moment.
+    pub(crate) fn fence<'b>(bells: impl Iterator<Item = &'b Self> + Clone, waiter: &Waiter, token: usize) {
+        let membarrier = bells.clone().any(|bell| bell.made == Fences::Membarrier);
+        let made = if membarrier { Fences::Membarrier } else { Fences::SeqCst };
+        if fence::heavy_at(&ARM_FENCE, made).is_err() {
+            bells.for_each(|bell| _ = bell.attention.fetch_or(NO_MEMBARRIER, ARM.get()));
+            waiter.bed.wake_later(token);
+        }
     }
 
     /// Forgets `waiter`.
@@ -217,9 +236,24 @@ struct Woken {
     spare: Vec<usize>,
     /// Woken instead of a thread.
     task: Option<Waker>,
+    /// Tokens of bells that may have missed the arming, and when they are rung for without a bell.
+    unsure: Vec<usize>,
+    due: Option<Instant>,
+    /// A thread is there to do that for a task.
+    is_watched: bool,
 }
 
 impl Woken {
+    /// Rings for what may have been missed, if it is time.
+    fn ring_when_due(&mut self) {
+        if self.due.is_some_and(|due| due.saturating_duration_since(Instant::now()).is_zero()) {
+            self.due = None;
+            let mut unsure = std::mem::take(&mut self.unsure);
+            unsure.drain(..).for_each(|token| self.ring(token));
+            self.unsure = unsure;
+        }
+    }
+
     fn ring(&mut self, token: usize) {
         self.rung = true;
         if !self.tokens.contains(&token) {
@@ -235,6 +269,42 @@ impl Bed {
         let mut state = lock(&self.state);
         state.ring(token);
         self.wake_one(state)
+    }
+
+    /// Has this token rung for after a moment, whether a bell rings or not.
+    #[cold]
+    fn wake_later(&self, token: usize) {
+        let mut state = lock(&self.state);
+        if !state.unsure.contains(&token) {
+            state.unsure.push(token);
+        }
+        let now = Instant::now();
+        state.due = state.due.or_else(|| Some(now.checked_add(NAP).unwrap_or(now)));
+        drop(state);
+        // Whoever sleeps already must not sleep longer than that.
+        self.woken.notify_all();
+    }
+
+    /// A task cannot sleep for a moment: a thread does it in its place. Without one, the task is to look again at once.
+    #[cold]
+    fn watch(self: &Arc<Self>) {
+        let bed = Arc::clone(self);
+        let watch = move || {
+            thread::sleep(NAP);
+            let mut state = lock(&bed.state);
+            state.is_watched = false;
+            state.ring_when_due();
+            if state.rung {
+                wake_all(bed.wake_one(state).into_iter().collect());
+            }
+        };
+        let started = thread::Builder::new().name("slipring-wake".to_owned()).spawn(watch).is_ok();
+        let mut state = lock(&self.state);
+        if !started {
+            state.is_watched = false;
+            state.due = Some(Instant::now());
+            state.ring_when_due();
+        }
     }
 
     /// One sleeper is enough: it takes all that was rung.
@@ -322,15 +392,23 @@ impl Waiter {
 
     fn sleep(&self, deadline: Option<Instant>) -> Option<MutexGuard<'_, Woken>> {
         let mut state = lock(&self.bed.state);
-        while !state.rung {
+        loop {
+            state.ring_when_due();
+            if state.rung {
+                break;
+            }
             state.asleep += 1;
-            state = match deadline {
+            let due = state.due.filter(|due| deadline.is_none_or(|deadline| *due < deadline));
+            state = match due.or(deadline) {
                 None => self.bed.woken.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         state.asleep -= 1;
-                        return None;
+                        match due {
+                            Some(_) => continue,
+                            None => return None,
+                        }
                     }
                     wait_at_most(&self.bed.woken, &self.bed.state, state, left)
                 }
@@ -345,6 +423,7 @@ impl Waiter {
     /// none has.
     pub fn take(&self, each: impl FnMut(usize)) -> bool {
         let mut state = lock(&self.bed.state);
+        state.ring_when_due();
         let rung = std::mem::take(&mut state.rung);
         self.bed.hand_out(state, each);
         rung
@@ -374,6 +453,11 @@ impl Waiter {
     /// ```
     pub fn take_or_wake(&self, task: &Waker, each: impl FnMut(usize)) -> bool {
         let mut state = lock(&self.bed.state);
+        if state.due.is_some() && !std::mem::replace(&mut state.is_watched, true) {
+            drop(state);
+            self.bed.watch();
+            state = lock(&self.bed.state);
+        }
         let mut unused = None;
         if !state.rung && !state.task.as_ref().is_some_and(|asked| asked.will_wake(task)) {
             // Cloning and dropping a waker is the user's code, so neither is done under the lock.

@@ -213,7 +213,9 @@ impl<E, K: Kind> Core<E, K> {
             self.closing.phase.store(phase as u32, CLOSE.get());
             if before == Phase::Open {
                 self.bell.mark_closed();
-                fence::heavy_at(&CLOSE_FENCE);
+                if fence::heavy_at(&CLOSE_FENCE, self.fences).is_err() {
+                    fence::wait_for_stores();
+                }
                 end.at = too_early.unwrap_or_else(|| K::claimed(self));
             }
             if phase.at_once() {

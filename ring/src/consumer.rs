@@ -2,7 +2,7 @@
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
-use crate::bell::Waiter;
+use crate::bell::{Bell, Waiter};
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::error::SeekError;
@@ -11,7 +11,7 @@ use crate::fence;
 use crate::gates::lowest;
 use crate::join::Place;
 use crate::kind::{Kind, Run};
-use crate::ordering::{ARM_FENCE, FOLLOW, HOLD_FENCE};
+use crate::ordering::{FOLLOW, HOLD_FENCE};
 use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
@@ -193,7 +193,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     pub fn arm_for_end(&mut self, waiter: &Waiter, token: usize) -> bool {
         // Nobody else moves this stage, and whoever ends the ring or evicts rings every stage's own bell.
         self.stage.bell.arm(waiter, token);
-        fence::heavy_at(&ARM_FENCE);
+        Bell::fence(std::iter::once(&*self.stage.bell), waiter, token);
         self.core.closing.phase() == Phase::Open && !self.stage.is_evicted()
     }
 

@@ -5,6 +5,7 @@ use crate::buffer::Buffer;
 use crate::closing::{Closing, Phase};
 use crate::error::BuildError;
 use crate::fault::{Fault, fault};
+use crate::fence::{self, Fences};
 use crate::gates::Gates;
 use crate::kind::Kind;
 use crate::memory::Wishes;
@@ -24,6 +25,8 @@ pub struct Core<E, K: Kind> {
     /// Rung by the end alone.
     pub(crate) end_bell: Bell,
     pub(crate) closing: Closing,
+    /// How those who publish and read here were made to fence.
+    pub(crate) fences: Fences,
     /// So many of the last events stay readable for whoever joins.
     pub(crate) retain: u64,
     /// Where the ring began.
@@ -54,6 +57,8 @@ impl<E, K: Kind> Core<E, K> {
             return Err(BuildError::Retain { asked: retain, capacity });
         }
         let stamp = |index| K::first_stamp(index as u64, first, capacity as u64);
+        // Before the bells are made: none of them may count on what the ring itself does not.
+        let fences = fence::kind_of_new_ring();
         Ok(Self {
             buffer: Buffer::new(capacity, make, stamp, wishes)?,
             positions: K::start(first),
@@ -61,6 +66,7 @@ impl<E, K: Kind> Core<E, K> {
             bell: Arc::new(Bell::new()),
             end_bell: Bell::new(),
             closing: Closing::new(),
+            fences,
             retain: retain as u64,
             first,
             members: Mutex::new(Vec::new()),

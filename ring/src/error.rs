@@ -1,6 +1,7 @@
 //! What can be refused, each with what was asked and what to do.
 
 use crate::closing::Closed;
+use crate::fence::Refused;
 use crate::pin::PinError;
 use crate::sequence::Sequence;
 use crate::text;
@@ -9,6 +10,14 @@ use crate::text;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
+    /// The system refuses what joining a ring that was made before needs.
+    #[error("stage {stage:?} cannot join a ring that was made before: {cause}")]
+    Fence {
+        /// The stage.
+        stage: String,
+        /// What it refuses.
+        cause: Refused,
+    },
     /// The capacity is no power of two, or too large.
     #[error("a capacity of {asked} is refused: take a power of two from 1 to {largest}")]
     Capacity {
@@ -193,6 +202,14 @@ pub enum SeekError {
         /// One that stands behind it.
         behind: String,
     },
+    /// The system refuses what going back in a ring that was made before needs.
+    #[error("stage {stage:?} cannot go back: {cause}")]
+    Fence {
+        /// The stage.
+        stage: String,
+        /// What it refuses.
+        cause: Refused,
+    },
     /// The ring was halted or has failed, or this stage was evicted.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -237,6 +254,14 @@ pub enum StageError {
     InBatch {
         /// The stage.
         name: String,
+    },
+    /// The system refuses what taking a gate away needs. The stage leaves by itself when its consumer polls the next time.
+    #[error("{name:?} leaves only when its consumer polls: {cause}")]
+    Fence {
+        /// The stage.
+        name: String,
+        /// What it refuses.
+        cause: Refused,
     },
     /// Workers share it: it goes when the last of them is dropped.
     #[error("{name:?} is shared by workers: it goes when the last of them is dropped")]

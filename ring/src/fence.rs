@@ -3,7 +3,8 @@
 //! Two threads that each store to one place and then look at the other's need a full fence between the two, on x86
 //! too: otherwise both may miss the other's store. Where the system has `membarrier(2)`, private and expedited,
 //! [`light`] only keeps the compiler in order, and [`heavy`] makes every running thread of the process pass a full
-//! barrier. Elsewhere both are `fence(SeqCst)`. The choice is made once a process; [`kind`] tells it.
+//! barrier. Elsewhere both are `fence(SeqCst)`. The choice is made once a process; [`kind`] tells it. If the system takes
+//! `membarrier` back later, rings that are made from then on have full fences; what the others lose is told at [`Refused`].
 //!
 //! Correct for: store A; `light`; load B | store B; `heavy`; load A. It is not a fence between two threads that both
 //! call `light`.
@@ -20,29 +21,79 @@ pub enum Fences {
     SeqCst,
 }
 
-/// Which fences this process uses. The environment variable `SLIPRING_FENCES=seqcst` refuses `membarrier`, for whoever
-/// would rather pay at each publish than have running threads interrupted at each sleep.
+/// The system refused `membarrier(2)`, which it had granted when the ring was made: a sandbox came over the process.
+///
+/// A ring that was made before cannot take newcomers, seek back or evict any more, since its producers issue no fence of their
+/// own. Everything else in it goes on; who sleeps there looks again every 10 milliseconds. Rings that are made from then on
+/// have full fences on both sides and lack nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "membarrier(2) was refused after the start ({}): allow it in the sandbox, or start with SLIPRING_FENCES=seqcst",
+    std::io::Error::from_raw_os_error(*.0)
+)]
+pub struct Refused(i32);
+
+/// Which fences this process uses: those of rings that are made now. The environment variable `SLIPRING_FENCES=seqcst`
+/// refuses `membarrier`, for whoever would rather pay at each publish than have running threads interrupted at each sleep.
+/// Once the system refuses `membarrier`, this is [`Fences::SeqCst`] for good.
 ///
 /// ```
 /// println!("fences: {:?}", slipring_ring::fence::kind());
 /// ```
+#[inline]
 pub fn kind() -> Fences {
     #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
-    {
-        use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
-        static KIND: std::sync::OnceLock<Fences> = std::sync::OnceLock::new();
-        *KIND.get_or_init(|| {
-            let refused = std::env::var_os("SLIPRING_FENCES").is_some_and(|asked| asked == "seqcst");
-            let offered = membarrier_query().contains(MembarrierQuery::PRIVATE_EXPEDITED);
-            if !refused && offered && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok() {
-                Fences::Membarrier
-            } else {
-                Fences::SeqCst
-            }
-        })
-    }
+    return system::kind();
     #[cfg(not(all(target_os = "linux", not(any(loom, shuttle, miri)))))]
     Fences::SeqCst
+}
+
+/// [`kind`] for a ring that is about to be made, after a look whether the system still grants it.
+pub(crate) fn kind_of_new_ring() -> Fences {
+    let _ = heavy_at(&crate::ordering::JOIN_FENCE, kind());
+    kind()
+}
+
+#[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
+mod system {
+    use super::{Fences, Refused};
+    use crate::ordering::COUNT;
+    use crate::sync::AtomicU32;
+    use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
+
+    const UNKNOWN: u32 = 0;
+    const MEMBARRIER: u32 = 1;
+    const SEQ_CST: u32 = 2;
+
+    /// It orders nothing: whoever gets a ring from the thread that made it reads what that thread read, or later.
+    static KIND: AtomicU32 = AtomicU32::new(UNKNOWN);
+
+    #[inline]
+    pub(super) fn kind() -> Fences {
+        match KIND.load(COUNT.get()) {
+            MEMBARRIER => Fences::Membarrier,
+            SEQ_CST => Fences::SeqCst,
+            _ => choose(),
+        }
+    }
+
+    #[cold]
+    fn choose() -> Fences {
+        let refused = std::env::var_os("SLIPRING_FENCES").is_some_and(|asked| asked == "seqcst");
+        let offered = membarrier_query().contains(MembarrierQuery::PRIVATE_EXPEDITED);
+        let granted = !refused && offered && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
+        let chosen = if granted { MEMBARRIER } else { SEQ_CST };
+        // Another thread may have chosen meanwhile, and may even have been refused since.
+        let _ = KIND.compare_exchange(UNKNOWN, chosen, COUNT.get(), COUNT.get());
+        kind()
+    }
+
+    pub(super) fn barrier() -> Result<(), Refused> {
+        membarrier(MembarrierCommand::PrivateExpedited).map_err(|refused| {
+            KIND.store(SEQ_CST, COUNT.get());
+            Refused(refused.raw_os_error())
+        })
+    }
 }
 
 /// Light fences are nothing to the processor beside `membarrier`. As full fences they would cover up, in a model, for an
@@ -97,10 +148,11 @@ pub fn light() {
 
 /// The side that runs rarely. Costs a system call and interrupts the process's other running threads.
 ///
-/// # Panics
-/// If the kernel refuses the barrier it registered this process for.
-pub fn heavy() {
-    heavy_at(&crate::ordering::ARM_FENCE);
+/// # Errors
+/// The system refuses the barrier that it granted at the start: a `light` that ran before may be missed. From then on both
+/// sides are full fences.
+pub fn heavy() -> Result<(), Refused> {
+    heavy_at(&crate::ordering::ARM_FENCE, kind())
 }
 
 #[inline(always)]
@@ -116,14 +168,23 @@ pub(crate) fn light_at(site: &Site) {
     }
 }
 
-pub(crate) fn heavy_at(site: &Site) {
+/// The heavy side towards light sides that were [`made`](kind) so.
+pub(crate) fn heavy_at(site: &Site, made: Fences) -> Result<(), Refused> {
     #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
-    if kind() == Fences::Membarrier {
-        use rustix::thread::{MembarrierCommand, membarrier};
-        membarrier(MembarrierCommand::PrivateExpedited).expect("the kernel registered this process for membarrier");
-        return;
+    if made == Fences::Membarrier {
+        return system::barrier();
     }
+    let _ = made;
     site.fence();
+    Ok(())
+}
+
+/// For an end that cannot be refused where the barrier was: long enough for every processor to have shown what its threads
+/// stored before. That is no proof; there is none without the barrier.
+#[cold]
+pub(crate) fn wait_for_stores() {
+    #[cfg(not(any(loom, shuttle)))]
+    crate::sync::thread::sleep(std::time::Duration::from_millis(10));
 }
 
 /// [`light`] for a caller that knows already that the process uses `membarrier`.

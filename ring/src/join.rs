@@ -58,7 +58,15 @@ impl<E, K: Kind> Core<E, K> {
         let others = members.clone();
         members.push(Arc::clone(&stage));
         self.gates.show(members.clone());
-        fence::heavy_at(&JOIN_FENCE);
+        let fenced = fence::heavy_at(&JOIN_FENCE, self.fences);
+        // Nobody publishes yet while the ring is being built.
+        if let (Err(cause), true) = (fenced, role.at_run_time) {
+            members.pop();
+            self.gates.show(members.clone());
+            drop(members);
+            stage.bell.ring();
+            return Err(BuildError::Fence { stage: declared.name.clone(), cause });
+        }
 
         let lowest = lowest_of(others.iter()).map_or_else(|| self.floor(), |gate| earlier(gate, self.floor()));
         let earliest = self.earliest(lowest);
@@ -110,13 +118,14 @@ impl<E, K: Kind> Core<E, K> {
         }
         members[place] = Arc::clone(&again);
         self.gates.show(members.clone());
-        if !fault(Fault::SeekBackIssuesNoFence) {
-            fence::heavy_at(&JOIN_FENCE);
-        }
+        let fenced = match fault(Fault::SeekBackIssuesNoFence) {
+            false => fence::heavy_at(&JOIN_FENCE, self.fences),
+            true => Ok(()),
+        };
 
         let others = members.iter().filter(|member| !Arc::ptr_eq(member, &again));
         let earliest = self.earliest(floor_and(lowest_of(others)));
-        let is_kept = ahead(to.0, earliest) >= 0 || fault(Fault::SeekBackGoesWhereItLikes);
+        let is_kept = fenced.is_ok() && (ahead(to.0, earliest) >= 0 || fault(Fault::SeekBackGoesWhereItLikes));
         let mut through = to.0;
         if is_kept {
             through = again.start(to.0);
@@ -133,6 +142,7 @@ impl<E, K: Kind> Core<E, K> {
         if is_kept {
             return Ok((again, Place { next: to.0, through }));
         }
+        fenced.map_err(|cause| SeekError::Fence { stage: name(), cause })?;
         let (earliest, latest) = (Sequence(earliest), from);
         Err(SeekError::OutOfRange { stage: name(), asked: to, earliest, latest })
     }
@@ -221,7 +231,11 @@ impl<E, K: Kind> Core<E, K> {
             return Err(StageError::Workers { name: name.to_owned() });
         }
         stage.evict();
-        fence::heavy_at(&EVICT_FENCE);
+        if let Err(cause) = fence::heavy_at(&EVICT_FENCE, self.fences) {
+            drop(members);
+            self.ring_where_it_sleeps(&stage);
+            return Err(StageError::Fence { name: name.to_owned(), cause });
+        }
         if stage.is_held() && !fault(Fault::EvictedInABatch) {
             return Err(StageError::InBatch { name: name.to_owned() });
         }

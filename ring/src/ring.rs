@@ -2,17 +2,16 @@
 
 use crate::access::{Exclusive, Shared};
 use crate::batch::Batch;
-use crate::bell::Waiter;
+use crate::bell::{Bell, Waiter};
 use crate::closing::{Closed, Phase};
 use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::error::{BuildError, StageError};
-use crate::fence;
 use crate::join::Role;
 use crate::kind::Kind;
 use crate::managed::{Events, Handler, Spans, Threads};
 use crate::memory::MemoryReport;
-use crate::ordering::{ARM_FENCE, FOLLOW};
+use crate::ordering::FOLLOW;
 use crate::report::{Ending, Positions, Report, StagePosition, StageReport};
 use crate::sequence::{Sequence, Sequences, ahead, earlier, later};
 use crate::stage::{Stage, StageState};
@@ -342,7 +341,7 @@ impl<E, K: Kind> Ring<E, K> {
     /// ```
     pub fn arm_for_end(&self, waiter: &Waiter, token: usize) -> bool {
         self.core.end_bell.arm(waiter, token);
-        fence::heavy_at(&ARM_FENCE);
+        Bell::fence(std::iter::once(&self.core.end_bell), waiter, token);
         self.core.closing.phase() == Phase::Open
     }
 
@@ -498,8 +497,10 @@ impl<E, K: Kind> Ring<E, K> {
         }
         let waiter = Waiter::new();
         loop {
-            stages().iter().map(|stage| &stage.bell).chain([&self.core.bell]).for_each(|bell| bell.arm(&waiter, 0));
-            fence::heavy_at(&ARM_FENCE);
+            let stages = stages();
+            let bells = stages.iter().map(|stage| &*stage.bell).chain([&*self.core.bell]);
+            bells.clone().for_each(|bell| bell.arm(&waiter, 0));
+            Bell::fence(bells, &waiter, 0);
             if is_done() {
                 return true;
             }

@@ -2,8 +2,6 @@
 
 use crate::bell::{Bell, Waiter};
 use crate::fault::{Fault, fault};
-use crate::fence;
-use crate::ordering::ARM_FENCE;
 use crate::sync::{self, Arc, Instant};
 use crate::wait::{Idle, Wait};
 
@@ -81,7 +79,6 @@ impl Waiting {
             if idle == Idle::Sleep {
                 let Some(bells) = target.bells() else { continue };
                 self.arm(&bells);
-                fence::heavy_at(&ARM_FENCE);
                 if !fault(Fault::SleepWithoutASecondLook) {
                     if let Some(found) = target.look() {
                         return Some(found);
@@ -111,6 +108,7 @@ impl Waiting {
         let is_asked = |before: &Arc<Bell>| bells.iter().flatten().any(|bell| Arc::ptr_eq(bell, before));
         self.armed.iter().flatten().filter(|before| !is_asked(before)).for_each(|before| before.disarm(waiter));
         bells.iter().flatten().for_each(|bell| bell.arm(waiter, 0));
+        Bell::fence(bells.iter().flatten().map(|bell| &**bell), waiter, 0);
         self.armed = bells.clone();
     }
 
@@ -163,7 +161,7 @@ pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Opt
             }
         };
         bells.iter().flatten().for_each(|bell| bell.arm(waiter, token));
-        fence::heavy_at(&ARM_FENCE);
+        Bell::fence(bells.iter().flatten().map(|bell| &**bell), waiter, token);
         if fault(Fault::ArmedWithoutASecondLook) {
             return None;
         }

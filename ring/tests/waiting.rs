@@ -359,7 +359,7 @@ fn store_buffering(rounds: u32, deadline: Instant, heavy: fn(), light: fn()) -> 
 #[test]
 fn the_light_and_the_heavy_fence_together_forbid_that_both_sides_miss() {
     let deadline = Instant::now() + Duration::from_secs(1);
-    let (both_missed, rounds) = store_buffering(200_000, deadline, fence::heavy, fence::light);
+    let (both_missed, rounds) = store_buffering(200_000, deadline, || fence::heavy().unwrap(), fence::light);
     println!("{:?}: {both_missed} of {rounds} rounds", fence::kind());
     assert_eq!(both_missed, 0, "in {rounds} rounds, with {:?}", fence::kind());
 }
