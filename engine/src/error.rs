@@ -767,6 +767,16 @@ pub enum PositionError {
         /// The topic.
         topic: String,
     },
+    /// The system refuses what going back in a topic that was made before needs.
+    #[error("consumer {consumer:?} of topic {topic:?} cannot go back: {cause}")]
+    Fence {
+        /// The topic.
+        topic: String,
+        /// The consumer.
+        consumer: String,
+        /// What it refuses.
+        cause: slipring_ring::fence::Refused,
+    },
     /// The topic takes or gives nothing more.
     #[error("topic {topic:?}: {reason}")]
     Closed {
@@ -785,6 +795,7 @@ impl PositionError {
                 Self::OutOfRange { topic, consumer, partition, asked: asked.0, earliest: earliest.0, latest: latest.0 }
             }
             SeekError::StoodBehind { behind, .. } => Self::StoodBehind { topic, consumer, behind },
+            SeekError::Fence { cause, .. } => Self::Fence { topic, consumer, cause },
             SeekError::Closed(reason) => Self::Closed { topic, reason: reason.into() },
             _ => Self::Closed { topic, reason: Closed::Closed },
         }

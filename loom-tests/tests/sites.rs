@@ -19,17 +19,47 @@ fn the_page_is_what_the_code_says() {
     docs::check().unwrap();
 }
 
+/// Whether there is a model of this name, `module::function`.
+fn is_model(name: &str) -> bool {
+    let folder = workspace().join("loom-tests/tests");
+    let Some((module, function)) = name.split_once("::") else { return false };
+    ["models", "reclaim"].iter().any(|binary| {
+        let source = fs::read_to_string(folder.join(binary).join(format!("{module}.rs"))).unwrap_or_default();
+        source.contains(&format!("fn {function}()"))
+    })
+}
+
 #[test]
 fn every_model_on_the_page_exists() {
-    let folder = workspace().join("loom-tests/tests");
     for (mutant, by) in docs::killers().unwrap() {
-        let (module, name) = by.split_once("::").unwrap();
-        let found = ["models", "reclaim"].iter().any(|binary| {
-            let source = fs::read_to_string(folder.join(binary).join(format!("{module}.rs"))).unwrap_or_default();
-            source.contains(&format!("fn {name}()"))
-        });
-        assert!(found, "{by}, which is to kill {mutant}, is no more");
+        assert!(is_model(&by), "{by}, which is to kill {mutant}, is no more");
     }
+}
+
+/// The table of who takes part against what happens has no blind spot that nobody has answered for.
+#[test]
+fn every_pair_of_state_and_operation_has_a_model_or_a_reason() {
+    let page = fs::read_to_string(workspace().join("docs/MEMORY_ORDERING.md")).unwrap();
+    let (_, rest) = page.split_once("<!-- coverage: begin -->\n").unwrap();
+    let (table, _) = rest.split_once("<!-- coverage: end -->").unwrap();
+    let cells = |line: &str| -> Vec<String> {
+        let line = line.trim().trim_start_matches('|').trim_end_matches('|');
+        line.split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut rows = table.lines();
+    let operations = cells(rows.next().unwrap());
+    rows.next();
+    let mut states = 0;
+    for row in rows.map(cells) {
+        assert_eq!(row.len(), operations.len(), "{row:?}");
+        states += 1;
+        for (operation, cell) in operations.iter().zip(&row).skip(1) {
+            let has_reason = cell.strip_prefix("none: ").is_some_and(|reason| reason.len() > 5);
+            let has_models = cell.split(", ").all(is_model);
+            assert!(has_reason || has_models, "{} x {operation}: {cell:?}", row[0]);
+        }
+    }
+    assert!(states >= 6 && operations.len() >= 10, "the table was not found");
 }
 
 #[test]

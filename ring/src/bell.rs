@@ -287,19 +287,23 @@ impl Bed {
 
     /// A task cannot sleep for a moment: a thread does it in its place. Without one, the task is to look again at once.
     #[cold]
-    fn watch(self: &Arc<Self>) {
-        let bed = Arc::clone(self);
+    fn watch(asleep: &Arc<Self>) {
+        let bed = Arc::clone(asleep);
         let watch = move || {
-            thread::sleep(NAP);
             let mut state = lock(&bed.state);
+            loop {
+                state.ring_when_due();
+                let Some(due) = state.due.filter(|_| !state.rung) else { break };
+                let left = due.saturating_duration_since(Instant::now());
+                state = wait_at_most(&bed.woken, &bed.state, state, left);
+            }
             state.is_watched = false;
-            state.ring_when_due();
             if state.rung {
                 wake_all(bed.wake_one(state).into_iter().collect());
             }
         };
         let started = thread::Builder::new().name("slipring-wake".to_owned()).spawn(watch).is_ok();
-        let mut state = lock(&self.state);
+        let mut state = lock(&asleep.state);
         if !started {
             state.is_watched = false;
             state.due = Some(Instant::now());
@@ -455,7 +459,7 @@ impl Waiter {
         let mut state = lock(&self.bed.state);
         if state.due.is_some() && !std::mem::replace(&mut state.is_watched, true) {
             drop(state);
-            self.bed.watch();
+            Bed::watch(&self.bed);
             state = lock(&self.bed.state);
         }
         let mut unused = None;

@@ -330,12 +330,13 @@ impl<E, K: Producers> Inner<E, K> {
 
     /// Takes a consumer's gates away, in all partitions. False if some go only when a batch ends.
     pub(crate) fn evict(&self, consumer: &str) -> Result<bool, slipring_ring::StageError> {
-        use slipring_ring::StageError::{InBatch, Unknown};
+        use slipring_ring::StageError::{Fence, InBatch, Unknown};
         let (mut unknown, mut found, mut at_once) = (None, false, true);
         for partition in self.partitions().iter() {
             match partition.ring.evict(consumer) {
                 Ok(_) => found = true,
-                Err(InBatch { .. }) => (found, at_once) = (true, false),
+                // It leaves by itself: when its batch ends, or at its next poll.
+                Err(InBatch { .. } | Fence { .. }) => (found, at_once) = (true, false),
                 Err(refused @ Unknown { .. }) => unknown = Some(refused),
                 Err(refused) => return Err(refused),
             }
