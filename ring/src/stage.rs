@@ -5,7 +5,9 @@ use crate::bell::Bell;
 use crate::fault::{Fault, fault};
 use crate::ordering::{self, CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
 use crate::report::Ending;
-use crate::sequence::{Position, Sequence, ahead, earlier};
+#[cfg(all(debug_assertions, not(any(loom, shuttle))))]
+use crate::sequence::ahead;
+use crate::sequence::{Position, Sequence, earlier};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, lock};
 use crate::wait::Wait;
 use crate::workers::Workers;
