@@ -44,6 +44,7 @@
 //! Damage below D was acknowledged once: opening is an error, and nothing is changed.
 
 mod block;
+mod clear;
 mod cursor;
 #[cfg(unix)]
 mod disk;
@@ -74,6 +75,7 @@ mod tests;
 
 pub use crate::gap::{acknowledge_gaps, told_gaps};
 pub use crate::group::{GroupKind, GroupOffset, group_offsets, transform_offsets};
+pub use clear::clear;
 pub(crate) use cursor::Cursor;
 pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, PartitionId};

@@ -1,10 +1,10 @@
 //! `verify` and `repair`.
 
-use super::{Directory, Done, Failure, TORN, plain, print_json, size, topic_name, topics};
+use super::{CHANGED, Directory, Done, Failure, TORN, plain, print_json, size, topic_name, topics};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use slipring::journal::repair::{How, rehearse, repair};
-use slipring::journal::{OpenError, survey_to_damage};
+use slipring::journal::{OpenError, clear, survey_to_damage};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -105,8 +105,9 @@ pub(crate) fn verify(arguments: &Verify) -> Done {
         return Err(Failure::new(TORN, cause));
     }
     if state == "stray" {
-        let cause = "the records are whole, but something has changed the files: copy them to another disk";
-        return Err(Failure::new(super::DAMAGED, cause));
+        let cause = "every record is whole, but something has changed the files: copy them to another disk, and let \
+                     `slipring journal repair` put them right";
+        return Err(Failure::new(CHANGED, cause));
     }
     looked.end()
 }
@@ -116,7 +117,14 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
     let bar = bar(bytes);
     let disk = arguments.directory.disk();
     // Looked at first: no file of a directory is touched that has no journal.
-    drop(arguments.directory.look(false, &mut |_| {})?);
+    let looked = arguments.directory.look(true, &mut |read| bar.set_position(read))?;
+    let changed = looked.survey.stray_bytes().len() + looked.survey.stale_indexes().len();
+    // Damage comes first.
+    let changed = if looked.damage.is_none() { changed } else { 0 };
+    drop(looked);
+    if changed > 0 && !arguments.dry_run {
+        clear(&disk, &mut |read| bar.set_position(read))?;
+    }
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let work = if arguments.dry_run { rehearse } else { repair };
     let repaired = work(Arc::new(disk.clone()), time, &mut |read| bar.set_position(read));
@@ -124,6 +132,11 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
     let repaired = repaired?;
     // What is damaged still.
     let end = || match repaired.mended.len() {
+        0 if changed > 0 && arguments.dry_run => {
+            let cause =
+                format!("{changed} places that belong to no record have changed: without --dry-run they are put right");
+            Err(Failure::new(CHANGED, cause))
+        }
         0 => Ok(()),
         _ if !arguments.dry_run => Ok(()),
         places => {
@@ -163,13 +176,19 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
                 })
             })
             .collect();
-        let document = json!({ "version": 1, "dry_run": arguments.dry_run, "mended": mended, "lost": lost, "skipped_offsets": repaired.skipped_offsets });
+        let document = json!({ "version": 1, "dry_run": arguments.dry_run, "put_right": changed, "mended": mended, "lost": lost, "skipped_offsets": repaired.skipped_offsets });
         print_json(&mut out, &document)?;
         return end();
     }
     if repaired.mended.is_empty() {
-        writeln!(out, "nothing was damaged, and nothing was changed")?;
-        return Ok(());
+        match (changed, arguments.dry_run) {
+            (0, _) => writeln!(out, "nothing was damaged, and nothing was changed")?,
+            (_, true) => writeln!(out, "nothing was damaged")?,
+            (_, false) => {
+                writeln!(out, "nothing was damaged; {changed} places that belong to no record were put right")?
+            }
+        }
+        return end();
     }
     for mended in &repaired.mended {
         let did = match mended.how {

@@ -34,7 +34,8 @@ Exit codes:
   2  the command line was not understood
   3  damaged: something that had been durable cannot be read
   4  verify: a torn end, as a crash leaves it; the next opening cuts it, nothing durable is lost
-  5  a newer program wrote it";
+  5  a newer program wrote it
+  6  verify: every record is whole, but bytes that belong to none have changed; repair puts them right";
 
 #[derive(Subcommand)]
 enum Command {
@@ -69,6 +70,7 @@ pub(crate) struct Failure {
 
 pub(crate) const DAMAGED: u8 = 3;
 pub(crate) const TORN: u8 = 4;
+pub(crate) const CHANGED: u8 = 6;
 
 impl Failure {
     pub(crate) fn new(code: u8, cause: impl Into<Box<dyn Error>>) -> Self {

@@ -1,0 +1,45 @@
+//! Putting right what has changed in a journal's files and belongs to no record: bytes that no checksum covers, and indexes
+//! that do not say what their segment has.
+
+use super::error::{DiskError, OpenError};
+use super::format::{ALIGN, SEGMENT_HEAD};
+use super::recovery::take_away;
+use super::repair::RepairError;
+use super::segment::{index_name, open_own, segment_name};
+use super::storage::Storage;
+use super::survey::survey_to_damage;
+use std::io;
+
+/// Sets the [stray bytes](super::Survey::stray_bytes) of a journal to zero, as they were written, and removes its [stale
+/// indexes](super::Survey::stale_indexes), which the next opening makes again. Every record is as it was. `progress` hears now and
+/// then how many bytes were read.
+///
+/// # Errors
+/// Somebody has it open, it is damaged, or the disk fails.
+pub fn clear(storage: &dyn Storage, progress: &mut dyn FnMut(u64)) -> Result<(), RepairError> {
+    let _lock = storage.lock().map_err(|cause| match cause.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
+        _ => OpenError::Disk(DiskError::new("lock", storage.name(), &cause)),
+    })?;
+    let (survey, damage) = survey_to_damage(storage, true, progress)?;
+    if let Some(damage) = damage {
+        return Err(damage.into());
+    }
+    for &(number, at) in survey.stray_bytes() {
+        // Of the head's sector, or of the padding behind a frame: both are zero up to there.
+        let end = if at < SEGMENT_HEAD { SEGMENT_HEAD } else { (at + 1).next_multiple_of(ALIGN) };
+        let name = segment_name(number);
+        let put_right = || {
+            let file = open_own(storage, &name)?;
+            file.write_at(&vec![0; (end - at) as usize], at)?;
+            file.sync()
+        };
+        put_right().map_err(|cause| DiskError::new("write to", &name, &cause))?;
+    }
+    for number in survey.stale_indexes() {
+        let name = index_name(*number);
+        take_away(storage, &name).map_err(|cause| DiskError::new("remove", &name, &cause))?;
+    }
+    storage.sync_dir().map_err(|cause| DiskError::new("sync", storage.name(), &cause))?;
+    Ok(())
+}
