@@ -141,9 +141,11 @@ impl<E> Durable<E> {
             None => {
                 let next = catalogue.get(what::CATALOGUE, b"").and_then(|bytes| bytes.try_into().ok());
                 let number = next.map_or(1, u32::from_le_bytes);
+                let after =
+                    number.checked_add(1).ok_or_else(|| refused(name, "no number is left for it".to_owned()))?;
                 let recorded = Recorded { number, ..asked };
                 let mut frame = FrameBuilder::new();
-                frame.put(what::CATALOGUE, b"", &(number + 1).to_le_bytes());
+                frame.put(what::CATALOGUE, b"", &after.to_le_bytes());
                 frame.put(what::CATALOGUE, name.as_bytes(), &recorded.encode());
                 catalogue.take(&mut frame);
                 journaling.commit(frame).map_err(|cause| refused(name, cause))?;

@@ -231,7 +231,7 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
             Arc::new(Identity { name: name.clone(), epoch: AtomicU64::new(0), history, ledger })
         };
         let identity = Arc::clone(known.entry(name.clone()).or_insert_with(make));
-        let epoch = identity.epoch.load(Ordering::Acquire) + 1;
+        let epoch = identity.epoch.load(Ordering::Acquire).saturating_add(1);
         if let (Some(durable), Some(ledger)) = (&topic.durable, &identity.ledger) {
             let mut frame = FrameBuilder::new();
             for ledger in gone.iter().filter_map(|gone| gone.ledger.as_ref()) {

@@ -5,6 +5,7 @@
 //! was written before, and who was fenced can move nothing.
 
 use super::lease::offset_of;
+use crate::journal::format::MAX_POSITION;
 use crate::journal::{PartitionId, State};
 use crate::journaler::Journaling;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,7 +47,9 @@ pub(crate) fn value(offset: u64, epoch: u64) -> [u8; 16] {
 
 pub(crate) fn value_parts(value: &[u8]) -> Option<(u64, u64)> {
     let (offset, epoch) = value.split_first_chunk()?;
-    Some((u64::from_le_bytes(*offset), u64::from_le_bytes(*epoch.first_chunk()?)))
+    let parts = (u64::from_le_bytes(*offset), u64::from_le_bytes(*epoch.first_chunk()?));
+    // Both are counted on from.
+    (parts.0.max(parts.1) <= MAX_POSITION).then_some(parts)
 }
 
 impl Bookmark {

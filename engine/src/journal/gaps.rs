@@ -56,7 +56,7 @@ pub fn gaps(state: &State) -> Vec<Gap> {
                 PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) };
             let offsets = u64::from_le_bytes(*first)..u64::from_le_bytes(*rest.first_chunk()?);
             // No checksum says that these are offsets.
-            let is_sane = offsets.start <= offsets.end && offsets.end <= MAX_POSITION;
+            let is_sane = offsets.start <= offsets.end && offsets.end.max(position) <= MAX_POSITION;
             is_sane.then_some(Gap { partition, offsets, position, time })
         }));
     }

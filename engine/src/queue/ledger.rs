@@ -156,7 +156,7 @@ pub(super) fn next_number(state: &State) -> u32 {
 /// Writes down that there is this queue.
 pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened: &Opened, is_new: bool) {
     if is_new {
-        frame.put(what::LEASES, b"n", &(opened.number + 1).to_le_bytes());
+        frame.put(what::LEASES, b"n", &opened.number.saturating_add(1).to_le_bytes());
     }
     frame.put(what::LEASES, &queue_key(topic, name), &opened.encode());
 }
