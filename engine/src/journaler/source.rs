@@ -72,7 +72,7 @@ pub(crate) trait Source: Send {
     fn is_over(&self) -> bool;
     /// Whether its topic was closed, so that nothing more comes, though it may not have been told of the end yet.
     fn is_closed(&self) -> bool;
-    /// Takes nothing more, and tells the end to whoever has read all.
+    /// Takes nothing more, not even what is being published, and tells the end to whoever has read all.
     fn close(&self);
     fn fail(&self, cause: &str);
     /// Why an event could not be written, if it could not: what comes behind it never will be.
@@ -255,7 +255,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     }
 
     fn close(&self) {
-        self.partition.ring.close();
+        self.partition.ring.cut();
     }
 
     fn fail(&self, cause: &str) {
