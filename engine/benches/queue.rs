@@ -147,7 +147,7 @@ fn on_a_durable_topic() {
     println!("{:.0} ns an expiry, of {left} at once", nanos(begun) as f64 / left as f64);
     drop((worker, producer));
     engine.shutdown(Duration::from_secs(60)).journal.unwrap().unwrap();
-    let survey = journal::inspect(&journal::storage::Disk::new(folder.path()), false).unwrap();
+    let survey = journal::inspect(std::sync::Arc::new(journal::storage::Disk::new(folder.path())), false).unwrap();
     println!("{:.1} bytes of the journal's state for each message", survey.state().size() as f64 / left as f64);
 }
 

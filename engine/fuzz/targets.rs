@@ -133,7 +133,7 @@ pub fn recover(bytes: &[u8]) {
         }
     }
     let options = Options { segment_size: 4096, helper: false, ..Options::default() };
-    let _ = inspect(&disk.copy(), true);
+    let _ = inspect(Arc::new(disk.copy()), true);
     let rehearsed = repair::rehearse(Arc::new(disk.copy()), 1, &mut |_| {}).is_ok();
     let first = disk.copy();
     match open(Arc::new(first.clone()), options.clone()) {

@@ -2,7 +2,7 @@
 
 use crate::acks::{Acks, Positions};
 use crate::error::{MAX_PARTITIONS, TopicError};
-use crate::gap::Told;
+use crate::forget::forget;
 use crate::journal::{FrameBuilder, Journal, PartitionId, State};
 use crate::journaler::{Journaling, RingSource, STAGE, reservation};
 use crate::partition::Partition;
@@ -39,7 +39,12 @@ pub(crate) struct Recorded {
     pub(crate) partitions: u32,
     pub(crate) max_message: u64,
     pub(crate) layout: String,
+    /// The layout is what format 1 wrote: perhaps the path of a Rust type, which says nothing once that has moved.
+    pub(crate) is_old: bool,
 }
+
+/// Stands before a layout since format 2. No layout of format 1 begins with it.
+const NAMED: u8 = 2;
 
 impl Recorded {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -47,8 +52,25 @@ impl Recorded {
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.partitions.to_le_bytes());
         out.extend_from_slice(&self.max_message.to_le_bytes());
+        if !self.is_old {
+            out.push(NAMED);
+        }
         out.extend_from_slice(self.layout.as_bytes());
         out
+    }
+
+    /// Whether events that are `asked` for can be those that are recorded.
+    fn has_layout(&self, asked: &Self, size: Option<usize>) -> bool {
+        if self.layout == asked.layout {
+            return true;
+        }
+        // Format 1 named types by their paths: plain data with its size, any other type without.
+        let path = match (self.layout.rsplit_once(" of "), size) {
+            (Some((path, bytes)), Some(size)) if bytes == format!("{size} bytes") => Some(path),
+            (None, None) => Some(&*self.layout),
+            _ => None,
+        };
+        self.is_old && path.is_some_and(|path| path.contains("::") || size.is_some())
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -64,8 +86,15 @@ impl Recorded {
             number: u32::from_le_bytes(*number),
             partitions,
             max_message: u64::from_le_bytes(*max_message),
-            layout: String::from_utf8_lossy(layout).into_owned(),
+            is_old: layout.first() != Some(&NAMED),
+            layout: String::from_utf8_lossy(layout.strip_prefix(&[NAMED]).unwrap_or(layout)).into_owned(),
         })
+    }
+
+    /// The number that the next topic gets.
+    pub(crate) fn next_number(state: &State) -> u32 {
+        let next = state.get(what::CATALOGUE, b"").and_then(|bytes| bytes.try_into().ok());
+        next.map_or(1, u32::from_le_bytes)
     }
 
     /// The topics of a journal, by name.
@@ -120,6 +149,7 @@ impl<E> Durable<E> {
             partitions: partitions as u32,
             max_message: max_message as u64,
             layout: (persistence.layout)(),
+            is_old: false,
         };
         let largest = persistence.size.unwrap_or(max_message);
         let limit = journaling.journal.frame_limit() / 2;
@@ -130,17 +160,17 @@ impl<E> Durable<E> {
         let known = catalogue.get(what::CATALOGUE, name.as_bytes()).and_then(Recorded::decode);
         let recorded = match known {
             Some(there)
-                if there.layout != asked.layout
+                if !there.has_layout(&asked, persistence.size)
                     || there.max_message > asked.max_message
                     || there.partitions < asked.partitions =>
             {
                 let (there, asked) = (there.to_string(), asked.to_string());
                 return Err(TopicError::Recorded { name: name.to_owned(), there, asked });
             }
-            Some(there) => there,
+            // Written down again with the first partitions.
+            Some(there) => Self::named(there, asked),
             None => {
-                let next = catalogue.get(what::CATALOGUE, b"").and_then(|bytes| bytes.try_into().ok());
-                let number = next.map_or(1, u32::from_le_bytes);
+                let number = Recorded::next_number(&catalogue);
                 let after =
                     number.checked_add(1).ok_or_else(|| refused(name, "no number is left for it".to_owned()))?;
                 let recorded = Recorded { number, ..asked };
@@ -161,6 +191,11 @@ impl<E> Durable<E> {
             acks: Acks::new(id, Arc::clone(&journaling.bell)),
             capacity: capacity as u64,
         })
+    }
+
+    /// What was recorded, by the name that its layout has now.
+    fn named(there: Recorded, asked: Recorded) -> Recorded {
+        Recorded { layout: asked.layout, is_old: false, ..there }
     }
 
     fn recorded(&self) -> std::sync::MutexGuard<'_, Recorded> {
@@ -211,24 +246,17 @@ impl<E> Durable<E> {
 
     /// Forgets the topic and all its records.
     pub(crate) fn forget(&self) -> Result<(), TopicError> {
-        let recorded = self.recorded().clone();
-        self.journaling.keep(recorded.number, crate::journal::Retention::default());
-        let mut frame = FrameBuilder::new();
-        frame.delete(what::CATALOGUE, self.name.as_bytes());
-        self.journaling.ledgers.forget_topic(&mut frame, recorded.number);
-        for partition in 0..recorded.partitions {
-            let id = self.id(partition);
-            let extent = self.journal().extent(id).unwrap_or_default();
-            frame.extent(id, crate::journal::Extent { start: extent.end, ..extent });
-        }
-        // What was there at the opening, and what has come since.
-        let mut groups = self.journaling.bookmarks.retire(recorded.number);
-        groups.extend(crate::group::recorded_keys(&self.journaling.catalogue(), recorded.number));
-        groups.iter().for_each(|key| frame.delete(what::GROUPS, key));
-        let told = Told::all(&self.journaling.catalogue());
-        told.iter().filter(|told| told.of.topic == recorded.number).for_each(|told| told.delete(&mut frame));
-        self.journaling.catalogue().take(&mut frame);
-        self.journaling.commit(frame).map_err(|cause| refused(&self.name, cause))
+        let number = self.recorded().number;
+        // Nothing more is written of it from here on.
+        self.journaling.ledgers.forget_topic(number);
+        self.journaling.bookmarks.retire(number);
+        self.journaling.standings.forget_topic(number);
+        self.journaling.forget(number, &self.name).map_err(|cause| refused(&self.name, cause))?;
+        // The same of what was there at the opening.
+        let mut state = self.journaling.catalogue();
+        let frames = forget(&state, &[Some(number)].into(), Some(&self.name), usize::MAX);
+        frames.into_iter().for_each(|mut frame| state.take(&mut frame));
+        Ok(())
     }
 }
 

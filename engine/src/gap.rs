@@ -151,6 +151,11 @@ pub(crate) struct Told {
     pub(crate) time: u64,
 }
 
+/// The topic that a key is of.
+pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?))
+}
+
 impl Told {
     fn key(&self) -> Vec<u8> {
         let kind = match self.kind {

@@ -300,6 +300,20 @@ fn progress_key(number: u64) -> [u8; 5] {
     [PROGRESS, a, b, c, d]
 }
 
+/// All keys, each with the topic that it is of; none for what a name has left that is no more.
+pub(crate) fn owners(state: &State) -> Vec<(&[u8], Option<u32>)> {
+    let word = |key: &[u8]| Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?));
+    let names = state.values(what::PRODUCERS).filter(|(key, _)| key.first() == Some(&EPOCH));
+    let topics: HashMap<[u8; 5], u32> =
+        names.filter_map(|(key, value)| Some((progress_key(number_of(value)?), word(key)?))).collect();
+    let owner = |key: &[u8]| match key.first() {
+        Some(&PROGRESS) => Some(<[u8; 5]>::try_from(key).ok().and_then(|key| topics.get(&key).copied())),
+        Some(_) => Some(Some(word(key)?)),
+        None => None,
+    };
+    state.values(what::PRODUCERS).filter_map(|(key, _)| Some((key, owner(key)?))).collect()
+}
+
 impl Ledger {
     pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
@@ -403,14 +417,9 @@ impl Ledgers {
         names.collect()
     }
 
-    /// Deletes all names of a topic.
-    pub(crate) fn forget_topic(&self, frame: &mut FrameBuilder, topic: u32) {
-        self.known().1.retain(|_, ledger| {
-            if ledger.topic == topic {
-                ledger.forget(frame);
-            }
-            ledger.topic != topic
-        });
+    /// Nothing more is written of a topic's names.
+    pub(crate) fn forget_topic(&self, topic: u32) {
+        self.known().1.retain(|_, ledger| ledger.topic != topic);
     }
 
     /// A new name.

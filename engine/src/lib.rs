@@ -58,6 +58,7 @@ mod durable;
 mod engine;
 mod error;
 mod event;
+mod forget;
 mod gap;
 mod graves;
 mod group;

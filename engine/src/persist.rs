@@ -25,6 +25,10 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 ///         self.account.push_str(std::str::from_utf8(account).map_err(|_| Unreadable("an account is text"))?);
 ///         Ok(())
 ///     }
+///
+///     fn layout() -> String {
+///         "order 1".to_owned()
+///     }
 /// }
 /// ```
 pub trait Persist: Send + Sync + Sized + 'static {
@@ -38,11 +42,9 @@ pub trait Persist: Send + Sync + Sized + 'static {
     /// The bytes are no such event.
     fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable>;
 
-    /// Names the layout in the journal's catalogue: a topic whose events have another one is not opened. Unless told, the
-    /// type's name; choose one of your own if the type may be renamed or moved, and another one when the layout changes.
-    fn layout() -> String {
-        std::any::type_name::<Self>().to_owned()
-    }
+    /// Names the layout in the journal's catalogue: a topic whose events have another one is not opened. Choose a name that
+    /// stays when the type is renamed or moved, and another one when the bytes change. Of plain data it is the size alone.
+    fn layout() -> String;
 
     /// The size, if all events have the same.
     fn size() -> Option<usize> {
@@ -96,7 +98,7 @@ where
     }
 
     fn layout() -> String {
-        format!("{} of {} bytes", std::any::type_name::<Self>(), size_of::<Self>())
+        format!("plain data of {} bytes", size_of::<Self>())
     }
 
     fn size() -> Option<usize> {

@@ -21,7 +21,10 @@ fn ticks(engine: &Engine) -> Topic<u64> {
 type Group = GroupBuilder<u64>;
 
 /// How a member is asked for, and whether it is refused as a contradiction.
-fn ways() -> [(&'static str, fn(Group) -> Option<GroupError>); 3] {
+/// A name, and what it asks of a group.
+type Way = (&'static str, fn(Group) -> Option<GroupError>);
+
+fn ways() -> [Way; 3] {
     fn nothing(_: &u64, _: slipring::At, _: &mut Transaction) -> Result<(), TransactionError> {
         Ok(())
     }

@@ -118,7 +118,7 @@ fn damage(disk: &SimulatedDisk, dice: &mut Dice) -> bool {
             }
         });
     }
-    if inspect(disk, true).is_ok_and(|survey| survey.torn().is_none()) {
+    if inspect(Arc::new(disk.clone()), true).is_ok_and(|survey| survey.torn().is_none()) {
         return true;
     }
     repair(Arc::new(disk.clone()), 7, &mut |_| {}).is_ok_and(|repaired| repaired.torn.is_none())

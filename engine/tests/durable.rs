@@ -80,7 +80,10 @@ fn another_shape_at_opening_shows_both() {
     let second = engine(&disk);
     let refused = second.topic::<u32>("ticks").durable().create().unwrap_err();
     let said = refused.to_string();
-    assert!(matches!(refused, TopicError::Recorded { .. }) && said.contains("u64") && said.contains("u32"), "{said}");
+    assert!(
+        matches!(refused, TopicError::Recorded { .. }) && said.contains("of 8 bytes") && said.contains("of 4 bytes"),
+        "{said}"
+    );
     let refused = second.topic::<Message>("orders").max_message(50).durable().create().unwrap_err().to_string();
     assert!(refused.contains("100") && refused.contains("50"), "{refused}");
     let ticks = second.topic::<u64>("ticks").partitions(2).durable().create().unwrap();
@@ -499,6 +502,10 @@ impl Persist for Sour {
     fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
         self.0 = u64::from_le_bytes(bytes.try_into().map_err(|_| Unreadable("eight bytes"))?);
         Ok(())
+    }
+
+    fn layout() -> String {
+        "sour 1".to_owned()
     }
 }
 

@@ -113,7 +113,7 @@ fn use_it(disk: &SimulatedDisk) -> Result<(), Box<dyn Error>> {
 
 /// What the command `slipring` does with it.
 fn look(disk: &SimulatedDisk) -> Result<(), Box<dyn Error>> {
-    let survey = inspect(disk, true)?;
+    let survey = inspect(Arc::new(disk.clone()), true)?;
     let state = survey.state();
     let shown = (catalogue(state), group_offsets(state), transform_offsets(state), gaps(state));
     let _ = format!("{shown:?}");
@@ -204,14 +204,14 @@ fn forgeries(state: &State) -> Vec<(String, FrameBuilder)> {
 fn all_of_it() {
     let disk = journal().unwrap();
     use_it(&disk.copy()).expect("it is good as it is");
-    let survey = inspect(&disk, true).unwrap();
+    let survey = inspect(Arc::new(disk.clone()), true).unwrap();
     let kinds: Vec<u16> = survey.state().kinds().map(|(what, _)| what).collect();
     assert!([1, 2, 3, 4, 5].iter().all(|what| kinds.contains(what)), "{kinds:?}");
     // All of them, or a sample that begins with this one.
     let asked = std::env::var("SLIPRING_SWEEP").unwrap_or_default();
     let (all, first) = (asked == "all", asked.parse().unwrap_or(0));
     let forgeries = forgeries(survey.state());
-    let every = if all { 1 } else { forgeries.len() / 150 | 1 };
+    let every = if all { 1 } else { (forgeries.len() / 150) | 1 };
     let mut states = 0;
     for (about, mut frame) in forgeries.into_iter().skip(first).step_by(every) {
         let forged = disk.copy();

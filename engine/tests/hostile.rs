@@ -164,7 +164,7 @@ fn a_program_that_changes_its_directory_loses_nothing() {
     std::fs::create_dir(folder.path().join("elsewhere")).unwrap();
     alone("true", "moving", folder.path());
     assert_eq!(std::fs::read_dir(folder.path().join("elsewhere")).unwrap().count(), 0);
-    let survey = inspect(&Disk::new(folder.path().join("journal")), true).unwrap();
+    let survey = inspect(std::sync::Arc::new(Disk::new(folder.path().join("journal"))), true).unwrap();
     assert!(survey.segments().len() > 2, "{survey:?}");
     let engine = Engine::open(folder.path().join("journal")).unwrap();
     let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();

@@ -296,14 +296,14 @@ fn what_is_no_journal_or_a_newer_one_is_said() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
     let (_folder, dir) = golden();
     let mut bytes = fs::read(segment(&dir, 4)).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let checksum = crc32c::crc32c(&bytes[..60]);
     bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
     fs::write(segment(&dir, 4), bytes).unwrap();
     for verb in ["ls", "verify", "repair"] {
         let (code, _, err) = run(verb, &dir, &[]);
         assert_eq!(code, 5, "{verb}");
-        assert!(err.contains("version 2"), "{verb}: {err}");
+        assert!(err.contains("version 3"), "{verb}: {err}");
     }
 }
 

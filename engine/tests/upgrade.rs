@@ -14,22 +14,23 @@ const LONG: Duration = Duration::from_secs(60);
 const NOW: Duration = Duration::ZERO;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-mod old {
+/// Format 1 named the types by their paths, `upgrade::old::Tick` and `upgrade::old::Note`: they have moved since.
+mod moved {
     use super::*;
 
     /// Plain data.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
     #[repr(C)]
-    pub struct Tick {
+    pub struct Trade {
         pub price: u64,
         pub size: u64,
     }
 
     /// Bytes of its own.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
-    pub struct Note(pub String);
+    pub struct Remark(pub String);
 
-    impl Persist for Note {
+    impl Persist for Remark {
         fn write(&self, out: &mut Vec<u8>) {
             out.extend_from_slice(self.0.as_bytes());
         }
@@ -38,10 +39,14 @@ mod old {
             self.0 = String::from_utf8(bytes.to_vec()).map_err(|_| Unreadable("a note is text"))?;
             Ok(())
         }
+
+        fn layout() -> String {
+            "note 1".to_owned()
+        }
     }
 }
 
-use old::{Note, Tick};
+use moved::{Remark as Note, Trade as Tick};
 
 fn clock() -> ManualClock {
     ManualClock::at(Timestamp::from_millis(1_700_000_000_000))
@@ -145,7 +150,10 @@ fn write() -> SimulatedDisk {
     again.nack(NOW, "for good").unwrap();
     let queue = worker.queue();
     while queue.dead_letters(9).len() != 1 {
-        assert!(worker.receive(NOW).unwrap().is_none_or(|lease| { drop(lease.leave()); true }));
+        assert!(worker.receive(NOW).unwrap().is_none_or(|lease| {
+            let _ = lease.leave();
+            true
+        }));
     }
     leases.into_iter().for_each(|lease| _ = lease.leave());
     let mut more = all.notes.producer().acknowledge(Level::Durable).create().unwrap();

@@ -247,7 +247,7 @@ fn publish_on<K: Kind>(mut producer: Producer<u64, K>, published: &AtomicU64) ->
     for round in 0u64.. {
         let outcome = match round % 8 {
             0 => producer.publish_batch(3, |_, event| *event = round).map(|published| published.len),
-            1 => producer.claim(2).map(|claim| drop(claim)).map(|()| 0),
+            1 => producer.claim(2).map(drop).map(|()| 0),
             2 => match producer.claim(2) {
                 Ok(claim) => claim.commit().map(|published| published.len).map_err(ClaimError::from),
                 Err(refused) => Err(refused),

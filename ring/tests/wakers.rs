@@ -35,8 +35,11 @@ fn await_events<K: slipring_ring::Kind>(consumer: &mut Consumer<u64, K>, waiter:
     assert!(!waiter.take_or_wake(task, |_| ()));
 }
 
+/// A consumer that a task may take with it.
+type Held = Arc<Mutex<Option<Consumer<u64, Multi>>>>;
+
 /// A task that, when it is woken, goes and takes its consumer with it.
-fn a_task_that_goes(ring: &Ring<u64, Multi>, name: &str) -> (Arc<Waiter>, Arc<Mutex<Option<Consumer<u64, Multi>>>>) {
+fn a_task_that_goes(ring: &Ring<u64, Multi>, name: &str) -> (Arc<Waiter>, Held) {
     let held = Arc::new(Mutex::new(Some(ring.consumer(name).unwrap())));
     let (waiter, going) = (Arc::new(Waiter::new()), Arc::clone(&held));
     let task = waker(move || drop(going.lock().unwrap().take()));
@@ -142,7 +145,7 @@ fn a_waker_that_panics_costs_nobody_anything() {
     builder.poll("a").poll("b").poll("c");
     let (mut producer, ring) = builder.build().unwrap();
     let mut consumers = ["a", "b", "c"].map(|name| ring.consumer(name).unwrap());
-    let waiters = [const { () }; 3].map(|()| Waiter::new());
+    let waiters = [0; 3].map(|_| Waiter::new());
     let woken = Arc::new(AtomicUsize::new(0));
     for (at, (consumer, waiter)) in consumers.iter_mut().zip(&waiters).enumerate() {
         let counted = counting(&woken);

@@ -275,13 +275,13 @@ fn write(dir: &Path, bytes: u64, group: u64, sync: bool) -> Result<f64, Failure>
 /// What an opening does with a journal of which it believes nothing.
 fn recover(dir: &Path) -> Result<f64, Failure> {
     let begun = Instant::now();
-    let survey = inspect(&Disk::new(dir), true).map_err(|error| refused(&error))?;
+    let survey = inspect(Arc::new(Disk::new(dir)), true).map_err(|error| refused(&error))?;
     Ok(rate(survey.scanned(), begun))
 }
 
 fn replay(dir: &Path) -> Result<f64, Failure> {
     let disk = Disk::new(dir);
-    let survey = inspect(&disk, false).map_err(|error| refused(&error))?;
+    let survey = inspect(Arc::new(disk.clone()), false).map_err(|error| refused(&error))?;
     let journal = survey.journal(Arc::new(disk));
     let mut reader = journal.reader(TICKS, Start::Earliest, Visible::Durable).map_err(|error| refused(&error))?;
     let begun = Instant::now();

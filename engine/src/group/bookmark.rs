@@ -157,14 +157,14 @@ impl Bookmarks {
         list.push(Arc::clone(bookmark));
     }
 
-    /// The topic is deleted: nothing more is written of it. The keys that there may be.
-    pub(crate) fn retire(&self, topic: u32) -> Vec<Vec<u8>> {
-        let mut list = self.list();
-        let (gone, left) = std::mem::take(&mut *list).into_iter().partition(|bookmark| bookmark.topic == topic);
-        *list = left;
-        let gone: Vec<Arc<Bookmark>> = gone;
-        gone.iter().for_each(|bookmark| bookmark.retired.store(true, Ordering::Relaxed));
-        gone.iter().map(|bookmark| bookmark.key.clone()).collect()
+    /// The topic is deleted: nothing more is written of it.
+    pub(crate) fn retire(&self, topic: u32) {
+        self.list().retain(|bookmark| {
+            if bookmark.topic == topic {
+                bookmark.retired.store(true, Ordering::Relaxed);
+            }
+            bookmark.topic != topic
+        });
     }
 }
 
@@ -173,10 +173,9 @@ pub(crate) fn recorded(state: &State, group: &str, of: PartitionId) -> Option<(u
     value_parts(state.get(crate::durable::what::GROUPS, &key(group, of))?)
 }
 
-/// The keys of a topic's bookmarks that the journal had when it was opened.
-pub(crate) fn recorded_keys(state: &State, topic: u32) -> Vec<Vec<u8>> {
-    let keys = state.values(crate::durable::what::GROUPS).map(|(key, _)| key);
-    keys.filter(|key| key_parts(key).is_some_and(|(_, of)| of.topic == topic)).map(<[u8]>::to_vec).collect()
+/// The topic that a key is of.
+pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(*key.first_chunk()?))
 }
 
 /// A new one, which stands nowhere yet.

@@ -42,7 +42,7 @@ pub use managed::{GroupRun, MemberEnd};
 pub use member::Member;
 pub use recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 
-pub(crate) use bookmark::{Bookmarks, recorded_keys};
+pub(crate) use bookmark::{Bookmarks, key_topic};
 pub(crate) use recorded::add_recorded;
 pub(crate) use state::without_generation;
 

@@ -5,6 +5,7 @@ use super::error::{DiskError, Malformed, ReplayError};
 use super::format::{Entry, FRAME_HEADER, FrameHeader, FrameKind, PartitionId, known_entries};
 use super::recovery::unpack_frame;
 use super::segment::Segment;
+use super::storage::File;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use super::segment::{index_name, open_own, segment_name};
 use super::storage::Storage;
 use super::survey::survey_to_damage;
 use std::io;
+use std::sync::Arc;
 
 /// Sets the [stray bytes](super::Survey::stray_bytes) of a journal to zero, as they were written, and removes its [stale
 /// indexes](super::Survey::stale_indexes), which the next opening makes again. Every record is as it was. `progress` hears now and
@@ -16,12 +17,13 @@ use std::io;
 ///
 /// # Errors
 /// Somebody has it open, it is damaged, or the disk fails.
-pub fn clear(storage: &dyn Storage, progress: &mut dyn FnMut(u64)) -> Result<(), RepairError> {
-    let _lock = storage.lock().map_err(|cause| match cause.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
-        _ => OpenError::Disk(DiskError::new("lock", storage.name(), &cause)),
+pub fn clear(storage: Arc<dyn Storage>, progress: &mut dyn FnMut(u64)) -> Result<(), RepairError> {
+    let disk = &*storage;
+    let _lock = disk.lock().map_err(|cause| match cause.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { journal: disk.name(), holder: disk.lock_holder() },
+        _ => OpenError::Disk(DiskError::new("lock", disk.name(), &cause)),
     })?;
-    let (survey, damage) = survey_to_damage(storage, true, progress)?;
+    let (survey, damage) = survey_to_damage(Arc::clone(&storage), true, progress)?;
     if let Some(damage) = damage {
         return Err(damage.into());
     }
@@ -30,7 +32,7 @@ pub fn clear(storage: &dyn Storage, progress: &mut dyn FnMut(u64)) -> Result<(),
         let end = if at < SEGMENT_HEAD { SEGMENT_HEAD } else { (at + 1).next_multiple_of(ALIGN) };
         let name = segment_name(number);
         let put_right = || {
-            let file = open_own(storage, &name)?;
+            let file = open_own(disk, &name)?;
             file.write_at(&vec![0; (end - at) as usize], at)?;
             file.sync()
         };
@@ -38,8 +40,8 @@ pub fn clear(storage: &dyn Storage, progress: &mut dyn FnMut(u64)) -> Result<(),
     }
     for number in survey.stale_indexes() {
         let name = index_name(*number);
-        take_away(storage, &name).map_err(|cause| DiskError::new("remove", &name, &cause))?;
+        take_away(disk, &name).map_err(|cause| DiskError::new("remove", &name, &cause))?;
     }
-    storage.sync_dir().map_err(|cause| DiskError::new("sync", storage.name(), &cause))?;
+    disk.sync_dir().map_err(|cause| DiskError::new("sync", disk.name(), &cause))?;
     Ok(())
 }

@@ -296,8 +296,10 @@ impl Cursor {
     /// Goes to the next block that has records of the partition.
     fn advance(&mut self, scan: &mut SharedScan) -> Result<bool, ReplayError> {
         self.waits = false;
+        // A topic that was deleted since is not known any more.
         let extent = scan.shared.extents().get(&self.partition).copied();
-        if let Some(extent) = extent.filter(|extent| self.next < extent.start) {
+        let extent = extent.ok_or(ReplayError::Unknown(self.partition))?;
+        if self.next < extent.start {
             scan.leave(self.place);
             let (asked, earliest, latest) = (self.next, extent.start, extent.end);
             // One that began at the earliest goes on with it only when told to.

@@ -56,6 +56,9 @@ pub enum Malformed {
     /// A state that says that nothing is needed before a segment which is not there yet.
     #[error("its state begins at segment {0}, which is behind the end")]
     Floor(u64),
+    /// A segment under the name of another one.
+    #[error("its head says that it is segment {0}: `slipring journal repair` gives it back its name")]
+    Misnamed(u64),
     /// Of another journal.
     #[error("it belongs to another journal")]
     Stranger,

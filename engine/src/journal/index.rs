@@ -4,12 +4,15 @@
 use super::error::Malformed;
 use super::format::{Entry, JournalId, MAX_POSITION, MAX_SEGMENT, PartitionId, Run, SEGMENT_HEAD};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A partition gets a mark in the index each time so many bytes of its own have passed.
 const STRIDE: u64 = 256 << 10;
 
 /// No segment has so many records, or so many bytes of them, however well they are packed.
 const MOST: u64 = 1 << 44;
+/// When frames were written is known for each so many bytes of the segment.
+const TIMES: u64 = 1 << 20;
 
 /// A partition gets a mark, too, where it comes again after so many bytes of the segment without it: a reader passes over
 /// those. Twice as many with each [`ABSENCES`] of such marks, so that the index stays small whatever the segment has.
@@ -32,6 +35,17 @@ pub struct Index {
     absences: u32,
     /// It was read from a file of version 1.
     is_old: bool,
+    /// When frames were written, in the order of the file. Empty in a file of version 1: it is not known.
+    pub times: Vec<Written>,
+}
+
+/// When the frames of a part of a segment were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Where the part begins in the file; it ends where the next one begins.
+    pub at: u64,
+    /// The earliest time of a frame in it: nanoseconds since the epoch.
+    pub earliest: u64,
 }
 
 /// One partition in one segment.
@@ -47,9 +61,40 @@ pub struct Place {
     pub bytes: u64,
     /// The latest time of a record here.
     pub latest: u64,
+    /// Where offsets leave many out, as they do behind a crash.
+    pub jumps: Vec<Jump>,
     /// Sparse, in order: each begins a stretch of frames.
     pub marks: Vec<Mark>,
     since: u64,
+}
+
+/// Offsets that no record has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jump {
+    /// The first of them.
+    pub from: u64,
+    /// The offset after the last of them.
+    pub to: u64,
+    /// How many records of the segment stand before.
+    pub records: u64,
+}
+
+/// So many offsets left out are noted, and no more of such places.
+const WIDE: u64 = 64;
+const MOST_JUMPS: usize = 256;
+
+impl Place {
+    /// How many records have these offsets; too many, never too few, where small numbers of offsets are left out.
+    pub fn records_in(&self, offsets: &Range<u64>) -> u64 {
+        let last = Jump { from: self.end, to: self.end, records: self.records };
+        let (mut begin, mut before, mut count) = (self.first, 0, 0);
+        for jump in self.jumps.iter().chain([&last]) {
+            let overlap = jump.from.min(offsets.end).saturating_sub(begin.max(offsets.start));
+            count += overlap.min(jump.records.saturating_sub(before));
+            (begin, before) = (jump.to, jump.records);
+        }
+        count
+    }
 }
 
 /// A stretch of frames: it begins and ends with one that has records of the partition, and none stand between two stretches.
@@ -66,9 +111,13 @@ pub struct Mark {
 }
 
 impl Index {
-    /// Takes note of a frame at `at` that ends at `end`.
-    pub fn frame(&mut self, at: u64, end: u64, checksum: u32) {
+    /// Takes note of a frame at `at` that ends at `end` and was written at `time`.
+    pub fn frame(&mut self, at: u64, end: u64, checksum: u32, time: u64) {
         (self.last, self.end) = ((at, checksum), end);
+        match self.times.last_mut() {
+            Some(part) if at - part.at < TIMES => part.earliest = part.earliest.min(time),
+            _ => self.times.push(Written { at, earliest: time }),
+        }
     }
 
     /// Takes note of an entry of the frame from `at` to `end`, written at `time`.
@@ -85,6 +134,7 @@ impl Index {
             records: 0,
             bytes: 0,
             latest: 0,
+            jumps: Vec::new(),
             marks: Vec::new(),
             since: STRIDE,
         });
@@ -99,6 +149,9 @@ impl Index {
             last.until = end;
         }
         place.since += run.bytes();
+        if run.first >= place.end + WIDE && place.jumps.len() < MOST_JUMPS {
+            place.jumps.push(Jump { from: place.end, to: run.first, records: place.records });
+        }
         place.end = run.end();
         place.records += u64::from(run.count);
         place.bytes += run.bytes();
@@ -126,7 +179,8 @@ impl Index {
     pub fn is_stale(&self, rebuilt: &Self, id: &JournalId, number: u64) -> bool {
         let as_old = |rebuilt: &Self| {
             let mut rebuilt = rebuilt.clone();
-            rebuilt.partitions.values_mut().for_each(|place| place.marks.clear());
+            rebuilt.partitions.values_mut().for_each(|place| (place.marks, place.jumps) = (Vec::new(), Vec::new()));
+            rebuilt.times.clear();
             rebuilt
         };
         if self.is_old {
@@ -155,6 +209,16 @@ impl Index {
                     .for_each(|word| out.extend(word.to_le_bytes()));
             }
         }
+        for place in self.partitions.values() {
+            out.extend((place.jumps.len() as u32).to_le_bytes());
+            for jump in &place.jumps {
+                [jump.from, jump.to, jump.records].iter().for_each(|word| out.extend(word.to_le_bytes()));
+            }
+        }
+        out.extend((self.times.len() as u32).to_le_bytes());
+        for part in &self.times {
+            [part.at, part.earliest].iter().for_each(|word| out.extend(word.to_le_bytes()));
+        }
         out.extend(crc32c::crc32c(&out).to_le_bytes());
         out
     }
@@ -177,8 +241,14 @@ impl Index {
                 && place.bytes <= MOST
                 && !place.marks.is_empty()
                 && marks
+                && place.jumps.iter().all(|jump| {
+                    (place.first..=jump.to).contains(&jump.from)
+                        && jump.to <= place.end
+                        && jump.records <= place.records
+                })
         };
-        self.end <= MAX_SEGMENT && within(self.last.0) && self.partitions.values().all(place)
+        let times = self.times.iter().all(|part| within(part.at)) && self.times.is_sorted_by_key(|part| part.at);
+        times && self.end <= MAX_SEGMENT && within(self.last.0) && self.partitions.values().all(place)
     }
 
     /// Reads an index back, if it is the one of that segment.
@@ -220,6 +290,7 @@ impl Index {
                 records: left.u64()?,
                 bytes: left.u64()?,
                 latest: left.u64()?,
+                jumps: Vec::new(),
                 marks: Vec::new(),
                 since: 0,
             };
@@ -233,6 +304,16 @@ impl Index {
                 place.marks.push(Mark { offset, at, until, latest_before: left.u64()? });
             }
             index.partitions.insert(partition, place);
+        }
+        if version > 1 {
+            for place in index.partitions.values_mut() {
+                for _ in 0..left.u32()? {
+                    place.jumps.push(Jump { from: left.u64()?, to: left.u64()?, records: left.u64()? });
+                }
+            }
+            for _ in 0..left.u32()? {
+                index.times.push(Written { at: left.u64()?, earliest: left.u64()? });
+            }
         }
         if index.is_sane() { Ok((index, header)) } else { Err(Malformed::Length) }
     }

@@ -43,6 +43,7 @@
 //! found, beyond damage too. Damage at or above D is the torn end of the last moments: it is copied aside and cut.
 //! Damage below D was acknowledged once: opening is an error, and nothing is changed.
 
+mod aged;
 mod block;
 mod clear;
 mod cursor;
@@ -51,6 +52,7 @@ mod disk;
 #[cfg(not(unix))]
 mod disk_plain;
 pub mod error;
+mod files;
 pub mod format;
 mod gaps;
 mod helper;
@@ -90,6 +92,7 @@ pub use survey::{Survey, inspect, survey_to_damage};
 pub use walk::{Frames, Payload};
 pub use writer::{SyncJob, Writer};
 
+use self::files::Files;
 use self::gaps::Gaps;
 use self::segment::Segment;
 use self::storage::Storage;
@@ -120,7 +123,7 @@ pub struct RecordedTopic {
 pub fn catalogue(state: &State) -> Vec<RecordedTopic> {
     let topics = crate::durable::Recorded::all(state);
     let shown = topics.into_iter().map(|(name, topic)| {
-        let crate::durable::Recorded { number, partitions, max_message, layout } = topic;
+        let crate::durable::Recorded { number, partitions, max_message, layout, .. } = topic;
         RecordedTopic { name, number, partitions, max_message, layout }
     });
     shown.collect()
@@ -184,6 +187,7 @@ pub struct Journal {
 
 pub(crate) struct Shared {
     pub storage: Arc<dyn Storage>,
+    pub files: Arc<Files>,
     pub id: JournalId,
     pub incarnation: u32,
     pub options: Options,
@@ -273,7 +277,7 @@ impl Journal {
         self.shared.gaps.of_partition(partition)
     }
 
-    /// How many records of a partition have these offsets. Looked up, not read: where a segment has fewer records than
+    /// How many records of a partition have these offsets. Looked up, not read: where a segment leaves out a few
     /// offsets and begins before or ends after them, it may count some more, never fewer.
     pub fn records_in(&self, partition: PartitionId, offsets: Range<u64>) -> u64 {
         let start = self.extent(partition).map_or(offsets.end, |extent| extent.start.max(offsets.start));
@@ -281,8 +285,7 @@ impl Journal {
         for segment in segments.iter().rev() {
             let index = segment.index();
             let Some(place) = index.partitions.get(&partition) else { continue };
-            let (first, end) = (place.first.max(start), place.end.min(offsets.end));
-            count += place.records.min(end.saturating_sub(first));
+            count += place.records_in(&(start..offsets.end));
             if place.first <= start {
                 break;
             }
@@ -350,7 +353,7 @@ impl Journal {
 
 impl Shared {
     pub fn new(
-        storage: Arc<dyn Storage>,
+        files: Arc<Files>,
         id: JournalId,
         incarnation: u32,
         options: Options,
@@ -359,7 +362,8 @@ impl Shared {
         end: u64,
     ) -> Self {
         Self {
-            storage,
+            storage: Arc::clone(files.storage()),
+            files,
             id,
             incarnation,
             options,

@@ -30,8 +30,8 @@ impl Overlay {
         if let Some(known) = names.get(name) {
             return known.clone().ok_or_else(|| io::ErrorKind::NotFound.into());
         }
-        let below = self.below.open(name, false)?;
-        let size = below.size()?;
+        let size = self.below.open(name, false)?.size()?;
+        let below = (Arc::clone(&self.below), name.to_owned());
         let inner = Inner { pages: BTreeMap::new(), size, visible: size };
         let sheet = Arc::new(Sheet { below: Some(below), inner: Mutex::new(inner) });
         names.insert(name.to_owned(), Some(Arc::clone(&sheet)));
@@ -113,7 +113,8 @@ impl Storage for Overlay {
 
 /// A file: pages that were written, over one that is read.
 struct Sheet {
-    below: Option<Arc<dyn File>>,
+    /// Opened when it is read: there may be more files than a process may have open.
+    below: Option<(Arc<dyn Storage>, String)>,
     inner: Mutex<Inner>,
 }
 
@@ -134,8 +135,8 @@ impl Sheet {
     fn read_below(&self, visible: u64, into: &mut [u8], at: u64) -> io::Result<()> {
         into.fill(0);
         let len = usize::try_from(visible.saturating_sub(at)).unwrap_or(usize::MAX).min(into.len());
-        if let Some(below) = self.below.as_ref().filter(|_| len > 0) {
-            below.read_at(&mut into[..len], at)?;
+        if let Some((below, name)) = self.below.as_ref().filter(|_| len > 0) {
+            below.open(name, false)?.read_at(&mut into[..len], at)?;
         }
         Ok(())
     }

@@ -9,20 +9,21 @@
 //!    segment there. Sync both, before anything is written that would let this damage look like an elder one.
 //! 4. Write again what stands between D and E, and sync it: it may be in the page cache alone, and after a failed sync of
 //!    the last process it would look clean and never reach the disk.
-//! 5. Begin a new segment, with the state, and under the next incarnation. Old segments are never written again.
+//! 5. Go on at E under the next incarnation, with a mark; in a new segment, with the state, where the last one is of an elder
+//!    version of the format. Segments that were left are never written again.
 
 use super::error::{DiskError, Malformed, OpenError, ReplayError};
 use super::format::{
-    ALIGN, Codec, FrameHeader, FrameKind, MAX_SEGMENT, PartitionId, SEGMENT_HEAD, SegmentHeader, unpack,
+    ALIGN, Codec, FrameHeader, FrameKind, MAJOR, MAX_SEGMENT, PartitionId, SEGMENT_HEAD, SegmentHeader, unpack,
 };
 use super::gaps::{self, Evidence};
-use super::helper::seal;
-use super::segment::{Segment, Window, finish, index_name, open_own, segment_name};
+use super::helper::{Checkpoint, seal};
+use super::segment::{Segment, UNFINISHED, Window, finish, index_name, segment_name};
 use super::snapshot::State;
 use super::storage::{File, Storage};
 use super::survey::Survey;
 use super::surveyor::Surveyor;
-use super::writer::Writer;
+use super::writer::{Writer, state_limit};
 use super::{Options, Shared};
 use std::borrow::Cow;
 use std::io;
@@ -60,6 +61,8 @@ pub struct Recovered {
     /// Where partitions stood at the end of the journal is not known exactly after that repair: they go on at offsets that no
     /// lost record can have had.
     pub skipped_offsets: bool,
+    /// The version of the format of the last segment, if it is an elder one: from now on the journal is of this program's.
+    pub upgraded_from: Option<u16>,
 }
 
 /// The end of a journal that was being written when the power went.
@@ -72,7 +75,7 @@ pub struct Torn {
     pub bytes: u64,
     /// What was wrong with the first of them.
     pub what: Malformed,
-    /// The files that have them now.
+    /// The files that have them now; on a disk that is full they may be missing.
     pub copies: Vec<String>,
 }
 
@@ -126,20 +129,44 @@ pub(super) fn open_behind(
         io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
         _ => disk("lock", &cause).into(),
     })?;
-    let mut surveyor = Surveyor::new(&*storage, &options, true)?;
+    let mut surveyor = Surveyor::new(Arc::clone(&storage), &options, true)?;
     surveyor.progress = Some(progress);
     let mut survey = surveyor.survey(true)?;
+    let is_known_twice = surveyor.has_checkpoint();
+    drop(surveyor);
+    let is_elder = survey.segments.last().is_some_and(|last| last.header.version < MAJOR);
+    if is_elder && survey.hides_gaps()? {
+        // Indexes of version 1 do not tell of gaps: once, all is read.
+        survey = Surveyor::new(Arc::clone(&storage), &options, true)?.survey(false)?;
+    }
+    if survey.state.size() > state_limit(size) {
+        let (len, limit) = (survey.state.size(), state_limit(size));
+        let why = format!("the journal's state has {len} bytes, {limit} are possible: take larger segments");
+        return Err(OpenError::Setting(why));
+    }
     let account = gaps::account(&survey, &storage, evidence).map_err(|cause| match cause {
         ReplayError::Disk(cause) => OpenError::Disk(cause),
         cause => OpenError::Setting(format!("what a repair could not save was not found out: {cause}")),
     })?;
-    mend(&*storage, &mut survey, &options)?;
+    // What was not known is written with the snapshot of a new segment.
+    let goes_on = account.is_none() && survey.goes_on();
+    mend(&*storage, &mut survey, &options, goes_on)?;
+    if !is_known_twice {
+        // So that the head of the only segment is not all that knows whose it is.
+        let checkpoint = Checkpoint { id: survey.id, durable: survey.durable, incarnation: survey.incarnation };
+        let made = checkpoint.write(&*storage);
+        if survey.created {
+            made.map_err(|cause| disk("write the checkpoint of", &cause))?;
+        }
+    }
 
-    let Survey { id, segments, state, durable, end, previous, torn, scanned, created, .. } = survey;
+    let Survey { id, segments, state, durable, end, previous, torn, scanned, created, files, spare, .. } = survey;
     let (incarnation, mut state) = (survey.incarnation.checked_add(1).ok_or(OpenError::Exhausted)?, state);
     state.go_on();
     let last = segments.last().map(|last| last.header);
+    let upgraded_from = last.map(|last| last.version).filter(|version| *version < MAJOR);
     let header = SegmentHeader {
+        version: MAJOR,
         id,
         number: last.map_or(1, |last| last.number + 1),
         first: last.map_or(0, |last| last.first + last.size),
@@ -150,13 +177,18 @@ pub(super) fn open_behind(
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let skipped_offsets = account.as_ref().is_some_and(|account| account.skips_offsets);
     let lost = account.map_or_else(Vec::new, |account| account.settle(&mut state, time));
-    let active = Arc::new(Segment::make(&*storage, header)?);
     let (believed, mut segments) = (segments.len() - survey.unsealed.len(), segments);
-    segments.push(Arc::clone(&active));
+    let active = match segments.last() {
+        Some(last) if goes_on => Arc::clone(last),
+        _ => {
+            let made = Arc::new(Segment::make(&files, header)?);
+            segments.push(Arc::clone(&made));
+            made
+        }
+    };
     let count = segments.len();
-    let shared = Arc::new(Shared::new(storage, id, incarnation, options, segments, &state, end));
-    let writer = Writer::begin(shared, state.clone(), active, previous, lock, time)?;
-    let took = begun.elapsed();
+    let shared = Arc::new(Shared::new(files, id, incarnation, options, segments, &state, end));
+    let writer = Writer::begin(shared, state.clone(), active, previous, lock, spare.filter(|_| goes_on), time)?;
     let recovered = Recovered {
         created,
         state,
@@ -167,27 +199,39 @@ pub(super) fn open_behind(
         durable,
         end,
         incarnation,
-        took,
+        took: begun.elapsed(),
         lost,
         skipped_offsets,
+        upgraded_from,
     };
     Ok((writer, recovered))
 }
 
 /// Steps 3 and 4.
-fn mend(storage: &dyn Storage, survey: &mut Survey, options: &Options) -> Result<(), DiskError> {
+fn mend(storage: &dyn Storage, survey: &mut Survey, options: &Options, goes_on: bool) -> Result<(), DiskError> {
     let failed = |doing: &'static str, name: &str| {
         let name = name.to_owned();
         move |cause: io::Error| DiskError::new(doing, name, &cause)
     };
     let take_away = |name: &str| take_away(storage, name).map_err(failed("remove", name));
+    let mut not_kept = Vec::new();
     if let Some(torn) = &survey.torn {
         let mut window = Window::default();
         for ((segment, until), copy) in survey.beyond.iter().filter(|(_, until)| *until > 0).zip(&torn.copies) {
             let from = if segment.end() > SEGMENT_HEAD { segment.end() } else { 0 };
-            let kept = finish(storage, copy, |file| copy_range(&mut window, &*segment.file, from, *until, file));
-            kept.map_err(failed("copy the torn end to", copy))?;
+            let kept = finish(storage, copy, |file| copy_range(&mut window, &segment.file, from, *until, file));
+            match kept {
+                // What was never acknowledged must not be in the way of who makes room.
+                Err(cause) if is_full(&cause) => {
+                    take_away(&format!("{copy}{UNFINISHED}"))?;
+                    not_kept.push(copy.clone());
+                }
+                kept => drop(kept.map_err(failed("copy the torn end to", copy))?),
+            }
         }
+    }
+    if let Some(torn) = &mut survey.torn {
+        torn.copies.retain(|copy| !not_kept.contains(copy));
     }
     for (segment, _) in survey.beyond.iter().rev() {
         let kept = survey.segments.last().is_some_and(|last| last.header.number == segment.header.number);
@@ -196,6 +240,9 @@ fn mend(storage: &dyn Storage, survey: &mut Survey, options: &Options) -> Result
             take_away(&segment.name)?;
         }
     }
+    if let Some(spare) = survey.spare.take_if(|_| !goes_on) {
+        take_away(&spare.name)?;
+    }
     for name in &survey.unfinished {
         take_away(name)?;
     }
@@ -203,40 +250,79 @@ fn mend(storage: &dyn Storage, survey: &mut Survey, options: &Options) -> Result
         take_away(&index_name(*number))?;
         take_away(&segment_name(*number))?;
     }
-    // From here on they are written: each in a file that has no other name.
-    for segment in &mut survey.unsealed {
-        let own = open_own(storage, &segment.name).map_err(failed("open", &segment.name))?;
-        *segment = Arc::new(segment.in_file(own));
-    }
-    for segment in &mut survey.segments {
-        let own = survey.unsealed.iter().find(|own| own.header.number == segment.header.number);
-        own.inspect(|own| *segment = Arc::clone(own));
-    }
+    // From here on segments are written: each in a file that has no other name.
+    let own = |segment: &Segment| segment.file.hold_own().map_err(failed("open", &segment.name));
     if let Some(last) = survey.unsealed.last().filter(|_| !options.sabotage().keep_torn_tail) {
         let size = last.file.size().map_err(failed("read", &last.name))?;
-        if size > last.end() {
-            last.file.truncate(last.end()).map_err(failed("cut", &last.name))?;
+        let torn = survey.beyond.iter().find(|(torn, _)| torn.header.number == last.header.number);
+        let until = torn.map_or(0, |(_, until)| *until);
+        if !goes_on && size > last.end() {
+            own(last)?.truncate(last.end()).map_err(failed("cut", &last.name))?;
+        } else if until > last.end() {
+            // What goes on keeps its room on the disk.
+            clear(&*own(last)?, last.end(), until).map_err(failed("cut", &last.name))?;
         }
     }
+    let last = survey.segments.last().filter(|_| goes_on);
+    if let Some(last) = last {
+        // It goes on, and its index would say that it does not.
+        take_away(&index_name(last.header.number))?;
+        room(&*own(last)?, last.header.size).map_err(failed("make room in", &last.name))?;
+    }
+    let is_last = |segment: &Segment| last.is_some_and(|last| last.header.number == segment.header.number);
     if !options.sabotage().serve_before_sync {
         let mut window = Window::default();
         for segment in &survey.unsealed {
+            let file = own(segment)?;
             let from = survey.durable.saturating_sub(segment.header.first).max(SEGMENT_HEAD);
             if from < segment.end() {
                 window.reset();
-                let again = copy_range_within(&mut window, &*segment.file, from & !(ALIGN - 1), segment.end());
+                let again = copy_range_within(&mut window, &*file, from & !(ALIGN - 1), segment.end());
                 again.map_err(failed("write to", &segment.name))?;
             }
-            segment.file.sync().map_err(failed("sync", &segment.name))?;
+            file.sync().map_err(failed("sync", &segment.name))?;
+            if !is_last(segment) {
+                segment.file.release();
+            }
         }
     }
     storage.sync_dir().map_err(failed("sync", &storage.name()))?;
     // Whose gaps the state does not know yet is read whole by the next opening, too, should this one be cut off.
     let known = |segment: &Segment| !survey.unknown_gaps().any(|gap| gap.segment == segment.header.number);
-    for segment in survey.unsealed.iter().filter(|segment| !segment.headless() && known(segment)) {
-        seal(storage, &survey.id, segment).map_err(failed("index", &segment.name))?;
+    let sealed = |segment: &Segment| !segment.headless() && known(segment) && !is_last(segment);
+    for segment in survey.unsealed.iter().filter(|segment| sealed(segment)) {
+        // Derived: without it the next opening takes longer.
+        let _ = seal(storage, &survey.id, segment);
     }
     Ok(())
+}
+
+/// Writes zeros.
+fn clear(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let len = ((to - at) as usize).min(COPY);
+        file.write_at(&vec![0; len], at)?;
+        at += len as u64;
+    }
+    Ok(())
+}
+
+/// Makes room up to `size`, if the disk has it: if not, the end shows when it is reached.
+fn room(file: &dyn File, size: u64) -> io::Result<()> {
+    let has = file.size()?;
+    if has >= size {
+        return Ok(());
+    }
+    match file.allocate(size) {
+        Err(cause) if is_full(&cause) => file.truncate(has),
+        outcome => outcome,
+    }
+}
+
+/// Whether that is all that is wrong, and may pass.
+pub(super) fn is_full(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 pub(crate) fn take_away(storage: &dyn Storage, name: &str) -> io::Result<()> {

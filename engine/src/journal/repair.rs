@@ -1,26 +1,30 @@
 //! Giving up what is damaged, so that the rest can be opened again. Nothing is thrown away: what is taken out of a segment
 //! is copied aside first, and a gap stays where it was, which every reader is told of.
 //!
+//! All of it is rehearsed in memory first: what cannot be repaired is not touched.
+//!
 //! Each round looks for the first damage below the durable mark, as an opening does, and mends that in steps that can each
 //! be the last one before a crash; a repair that was interrupted is run again. The last step is an opening, which cuts the
 //! torn end and gives the journal a new segment.
 
 use super::error::{DiskError, Malformed, OpenError, WriteError};
 use super::format::{
-    ALIGN, Codec, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAX_SEGMENT, PartitionId,
+    ALIGN, Codec, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAJOR, MAX_SEGMENT, PartitionId,
     SEGMENT_HEAD, SegmentHeader, aligned,
 };
 use super::gaps::Evidence;
 use super::overlay::Overlay;
 use super::recovery::{Recovered, copy_range, open_behind, take_away};
 use super::segment::{Window, finish, index_name, open_own, segment_name, segment_number};
-use super::storage::{File, Storage};
+use super::storage::{File, Lock, Storage};
 use super::survey::{Survey, survey_to_damage};
 use super::surveyor::last_set;
 use super::{Options, ReplayError, Torn};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+
+mod names;
 
 /// No more segments than these are put in the place of lost ones.
 const MOST_LOST: u64 = 1 << 16;
@@ -66,6 +70,8 @@ pub enum How {
     Lost(u64),
     /// The head of the file was made again. No frame was lost by that.
     Head,
+    /// The segment's file had the name of another one, and got its own back. Nothing was lost.
+    Name,
     /// So many bytes behind the last frame were cut, which no frame was made of.
     Cut(u64),
 }
@@ -98,22 +104,45 @@ pub enum RepairError {
     },
 }
 
-/// Repairs the journal in `storage`: copies damaged parts aside and leaves gaps. One that is not damaged is left alone.
-/// `progress` hears now and then how many bytes one look at the journal has read.
+/// Repairs the journal in `storage`: copies damaged parts aside and leaves gaps. One that is not damaged is left alone, and so is
+/// one of which a [rehearsal](rehearse) shows that it cannot be repaired. `progress` hears now and then how many bytes one look
+/// at the journal has read.
 ///
 /// # Errors
 /// Somebody has it open, a newer program wrote it, the disk fails, or nothing of it is left.
 pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64)) -> Result<Repaired, RepairError> {
-    let disk = &*storage;
-    let lock = disk.lock().map_err(|cause| match cause.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { journal: disk.name(), holder: disk.lock_holder() },
-        _ => OpenError::Disk(DiskError::new("lock", disk.name(), &cause)),
+    let lock = storage.lock().map_err(|cause| match cause.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
+        _ => OpenError::Disk(DiskError::new("lock", storage.name(), &cause)),
     })?;
+    let (rehearsed, is_needed) = mend_all(Arc::new(Overlay::new(Arc::clone(&storage))), None, time, progress)?;
+    if !is_needed {
+        return Ok(rehearsed);
+    }
+    Ok(mend_all(storage, Some(lock), time, progress)?.0)
+}
+
+/// What was done, and whether anything was written.
+fn mend_all(
+    storage: Arc<dyn Storage>,
+    lock: Option<Lock>,
+    time: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Repaired, bool), RepairError> {
+    let disk = &*storage;
     let mut mended: Vec<Mended> = Vec::new();
     let mut evidence = Evidence::default();
     let survey = loop {
-        let (survey, damage) = survey_to_damage(disk, true, progress)?;
+        let (survey, damage) = survey_to_damage(Arc::clone(&storage), true, progress)?;
         let Some(OpenError::Damaged { segment, at, durable, what, .. }) = damage else { break survey };
+        if let Malformed::Misnamed(_) | Malformed::Missing = what {
+            let named = names::give_back(disk, &survey.id)?;
+            if !named.is_empty() {
+                let how = |number| Mended { segment: number, at: 0, what, how: How::Name, copy: None };
+                mended.extend(named.into_iter().map(how));
+                continue;
+            }
+        }
         if mended.last().is_some_and(|last| (last.segment, last.at, last.what) == (segment, at, what)) {
             return Err(RepairError::Hopeless { segment, at, why: "mending it did not help" });
         }
@@ -121,10 +150,14 @@ pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64
         let place = Place { disk, survey: &survey, segment, at, durable, what, time };
         mended.push(place.mend()?);
     };
+    if let (true, Some(last)) = (survey.segments.is_empty(), mended.last()) {
+        let (segment, at) = (last.segment, last.at);
+        return Err(RepairError::Hopeless { segment, at, why: "it is no journal, or nothing of it would be left" });
+    }
     // One that was cut off may have mended all, and not found out what that cost.
     if mended.is_empty() && survey.unknown_gaps().next().is_none() {
         let (torn, lost) = (survey.torn().cloned(), Vec::new());
-        return Ok(Repaired { mended, lost, torn, skipped_offsets: false });
+        return Ok((Repaired { mended, lost, torn, skipped_offsets: false }, false));
     }
     drop(lock);
     let size = survey.segments().last().map_or(64 << 20, |last| last.header.size).clamp(4096, MAX_SEGMENT);
@@ -136,7 +169,7 @@ pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64
     writer.mark(time)?;
     writer.sync()?;
     let Recovered { lost, torn, skipped_offsets, .. } = recovered;
-    Ok(Repaired { mended, lost, torn, skipped_offsets })
+    Ok((Repaired { mended, lost, torn, skipped_offsets }, true))
 }
 
 /// What [`repair`] would do, to the last damage: it is done in memory, and nothing on the disk is changed or locked.
@@ -144,7 +177,7 @@ pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64
 /// # Errors
 /// As [`repair`], but for the lock.
 pub fn rehearse(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64)) -> Result<Repaired, RepairError> {
-    repair(Arc::new(Overlay::new(storage)), time, progress)
+    Ok(mend_all(Arc::new(Overlay::new(storage)), None, time, progress)?.0)
 }
 
 impl How {
@@ -152,9 +185,17 @@ impl How {
     pub fn bytes(self) -> u64 {
         match self {
             Self::Gap(bytes) | Self::Lost(bytes) => bytes,
-            Self::Head | Self::Cut(_) => 0,
+            Self::Head | Self::Name | Self::Cut(_) => 0,
         }
     }
+}
+
+/// A name that nothing has, for what is put aside.
+fn free_name(disk: &dyn Storage, position: u64) -> Result<String, DiskError> {
+    let names = disk.list().map_err(|cause| DiskError::new("list", disk.name(), &cause))?;
+    let name = |turn: u32| format!("damaged-{position:020}-{turn}.bin");
+    let turn = (1..).find(|turn| !names.contains(&name(*turn))).unwrap_or(0);
+    Ok(name(turn))
 }
 
 /// The first damage of a journal.
@@ -225,14 +266,6 @@ impl Place<'_> {
         Ok(None)
     }
 
-    /// A name that nothing has.
-    fn free_name(&self, position: u64) -> Result<String, RepairError> {
-        let names = self.disk.list().map_err(self.failed("list the files beside"))?;
-        let name = |turn: u32| format!("damaged-{position:020}-{turn}.bin");
-        let turn = (1..).find(|turn| !names.contains(&name(*turn))).unwrap_or(0);
-        Ok(name(turn))
-    }
-
     /// Puts segments without frames in the place of this one, and of others that are missing behind it.
     fn replace(&self) -> Result<Mended, RepairError> {
         let (before, next) = (self.before(), self.next_from(self.segment)?);
@@ -277,7 +310,8 @@ impl Place<'_> {
         for turn in (0..count).rev() {
             let (number, first) = (self.segment + turn, begin + turn * each);
             let size = if turn + 1 == count { end - first } else { each };
-            let header = SegmentHeader { id: self.survey.id, number, first, size, incarnation, lost: true };
+            let header =
+                SegmentHeader { version: MAJOR, id: self.survey.id, number, first, size, incarnation, lost: true };
             self.put_head(&header)?;
         }
         Ok(self.done(How::Lost(end - begin), None))
@@ -315,7 +349,7 @@ impl Place<'_> {
         let found = find(&mut window, &*file, &self.survey.id, first, SEGMENT_HEAD, limit, 0, true);
         let found = found.map_err(self.failed("read"))?;
         let Some((_, frame)) = found.filter(|_| (SEGMENT_HEAD + ALIGN..=MAX_SEGMENT).contains(&size)) else {
-            let copy = self.free_name(first)?;
+            let copy = free_name(self.disk, first)?;
             take_away(self.disk, &index_name(self.segment)).map_err(self.failed("take away the index of"))?;
             self.disk.rename(&name, &copy).map_err(self.failed("rename"))?;
             self.disk.sync_dir().map_err(self.failed("sync the directory of"))?;
@@ -324,7 +358,8 @@ impl Place<'_> {
         };
         let copy = self.keep(&*file, 0, SEGMENT_HEAD.min(len), first)?;
         let incarnation = frame.incarnation;
-        let header = SegmentHeader { id: self.survey.id, number: self.segment, first, size, incarnation, lost: false };
+        let (version, id, number) = (MAJOR, self.survey.id, self.segment);
+        let header = SegmentHeader { version, id, number, first, size, incarnation, lost: false };
         let mut sector = header.encode().to_vec();
         sector.resize(SEGMENT_HEAD as usize, 0);
         file.write_at(&sector, 0).map_err(self.failed("write to"))?;
@@ -339,7 +374,7 @@ impl Place<'_> {
         if until <= from {
             return Ok(None);
         }
-        let copy = self.free_name(position)?;
+        let copy = free_name(self.disk, position)?;
         let kept = finish(self.disk, &copy, |into| copy_range(&mut window, file, from, until, into));
         kept.map_err(self.failed("copy a part of"))?;
         Ok(Some(copy))

@@ -1,11 +1,16 @@
 //! Forgetting by age and size: the start of a partition moves exactly, space is freed in whole segments.
+//!
+//! The age of a record is the age of its frame, whatever time the record bears itself: a time of the user's may be wrong or in
+//! the future, and would keep all that comes behind it. Clocks are set back, too: a frame is at least as old as the ones behind it.
 
+use super::aged::Aged;
 use super::error::{ReplayError, WriteError};
 use super::format::{Extent, FrameBuilder, PartitionId};
 use super::gaps;
 use super::reader::{Start, Visible};
 use super::segment::Segment;
 use super::writer::Writer;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +18,7 @@ use std::time::Duration;
 /// What a partition keeps; everything unless told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Records older than this go.
+    /// Records that were written longer ago than this go, whatever time they bear.
     pub age: Option<Duration>,
     /// Of the newest records, no more bytes than this stay.
     pub bytes: Option<u64>,
@@ -38,8 +43,21 @@ impl Writer {
     pub fn retain(&mut self, now: u64, of: impl Fn(PartitionId) -> Retention) -> Result<Freed, WriteError> {
         let mut freed = Freed::default();
         let mut frame = FrameBuilder::new();
+        // One look for each age, however many partitions have it.
+        let mut known = std::mem::take(&mut self.aged);
+        let mut aged = BTreeMap::new();
         for (partition, extent) in self.state().extents().collect::<Vec<_>>() {
-            let start = self.new_start(partition, extent, of(partition), now);
+            let keep = of(partition);
+            if let Some(age) = keep.age
+                && !aged.contains_key(&age)
+            {
+                let oldest = now.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+                let before = known.remove(&age).unwrap_or_default();
+                // A segment that can't be read stays.
+                aged.insert(age, before.go_on(self.shared(), oldest).unwrap_or_default());
+            }
+            let aged = keep.age.and_then(|age| aged.get(&age));
+            let start = self.new_start(partition, extent, keep, aged);
             if start > extent.start {
                 freed.records += start - extent.start;
                 frame.extent(partition, Extent { start, ..extent });
@@ -51,6 +69,7 @@ impl Writer {
         if !frame.is_empty() {
             self.append(&mut frame, now)?;
         }
+        self.aged = aged;
         let needless = self.needless();
         if let Some(last) = needless.last() {
             freed.segments = needless.len();
@@ -79,29 +98,15 @@ impl Writer {
         needless.cloned().collect()
     }
 
-    fn new_start(&self, partition: PartitionId, extent: Extent, keep: Retention, now: u64) -> u64 {
+    fn new_start(&self, partition: PartitionId, extent: Extent, keep: Retention, aged: Option<&Aged>) -> u64 {
         let mut start = extent.start;
-        if let Some(age) = keep.age {
-            let oldest = now.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-            start = start.max(self.first_since(partition, extent, oldest).unwrap_or(start));
+        if let Some(aged) = aged {
+            start = start.max(aged.end(self.shared(), partition));
         }
         if let Some(bytes) = keep.bytes {
             start = start.max(self.first_within(partition, extent, bytes).unwrap_or(start));
         }
         start.min(extent.end)
-    }
-
-    /// The first record at or after `time`.
-    fn first_since(&self, partition: PartitionId, extent: Extent, time: u64) -> Result<u64, ReplayError> {
-        // The common case without reading: the eldest segment's records are all older than nothing.
-        let elder =
-            self.shared().segments().iter().any(|segment| {
-                segment.index().partitions.get(&partition).is_some_and(|place| place.end > extent.start)
-            });
-        if !elder {
-            return Ok(extent.start);
-        }
-        Ok(self.journal().first_since(partition, time)?.unwrap_or(extent.end))
     }
 
     /// The first record of the newest that have no more than `bytes` together.

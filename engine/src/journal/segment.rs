@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::error::{DiskError, Malformed};
+use super::files::{Files, SegmentFile};
 use super::format::{
     FRAME_HEADER, FrameHeader, FrameKind, JournalId, MAX_POSITION, MAX_SEGMENT, PartitionId, SEGMENT_HEAD,
     SegmentHeader,
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Segment {
     pub header: SegmentHeader,
     pub name: String,
-    pub file: Arc<dyn File>,
+    pub file: SegmentFile,
     /// Where its frames end; grows while it is written.
     end: AtomicU64,
     /// A repair took its snapshot away: it can't be the first one that an opening reads, so it gets no index.
@@ -100,7 +101,7 @@ pub fn segment_number(name: &str) -> Option<u64> {
 }
 
 impl Segment {
-    pub fn new(header: SegmentHeader, file: Arc<dyn File>) -> Self {
+    pub fn new(header: SegmentHeader, file: SegmentFile) -> Self {
         let (name, end) = (segment_name(header.number), AtomicU64::new(SEGMENT_HEAD));
         Self { header, name, file, end, headless: AtomicBool::new(false), index: Mutex::default() }
     }
@@ -133,28 +134,23 @@ impl Segment {
         SegmentReport { header: self.header, end: self.end(), file, sealed: sealed && !self.header.lost, places }
     }
 
-    /// The same segment in another file, which has the same bytes up to its end.
-    pub fn in_file(&self, file: Arc<dyn File>) -> Self {
-        let copy = Self::new(self.header, file);
-        copy.set_end(self.end());
-        copy.headless.store(self.headless(), Ordering::Relaxed);
-        *copy.index() = self.index().clone();
-        copy
-    }
-
     /// Makes a segment: nobody sees it before it is whole and durable.
-    pub fn make(storage: &dyn Storage, header: SegmentHeader) -> Result<Self, DiskError> {
+    /// Its file is held.
+    pub fn make(files: &Arc<Files>, header: SegmentHeader) -> Result<Self, DiskError> {
         let name = segment_name(header.number);
         if !header.is_sane() {
             let cause = io::Error::other("the journal's numbers are as high as they can be");
             return Err(DiskError::new("make", &name, &cause));
         }
+        files.forget(header.number);
         let made = |file: &dyn File| {
             file.allocate(header.size)?;
             file.write_at(&header.encode(), 0)
         };
-        let file = finish(storage, &name, made).map_err(|cause| DiskError::new("make", &name, &cause))?;
-        Ok(Self::new(header, file))
+        let made = finish(&**files.storage(), &name, made);
+        let segment = Self::new(header, files.file(header.number));
+        segment.file.hold_this(made.map_err(|cause| segment.disk_error("make", &cause))?);
+        Ok(segment)
     }
 
     /// Where its frames end.
@@ -206,7 +202,13 @@ fn finish_as(
     fill(&*file)?;
     file.sync()?;
     if replace { storage.rename(&unfinished, name) } else { storage.rename_new(&unfinished, name) }?;
-    storage.sync_dir()?;
+    if let Err(cause) = storage.sync_dir() {
+        // It can be tried again.
+        if !replace {
+            let _ = storage.remove(name);
+        }
+        return Err(cause);
+    }
     Ok(file)
 }
 

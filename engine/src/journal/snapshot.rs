@@ -36,6 +36,13 @@ impl State {
         self.extents.iter().map(|(partition, extent)| (*partition, *extent))
     }
 
+    /// The partitions of a topic.
+    pub(crate) fn partitions_of(&self, topic: u32) -> Vec<PartitionId> {
+        let from = PartitionId { topic, partition: 0 };
+        let to = PartitionId { topic, partition: u32::MAX };
+        self.extents.range(from..=to).map(|(partition, _)| *partition).collect()
+    }
+
     /// A value.
     pub fn get(&self, what: u16, key: &[u8]) -> Option<&[u8]> {
         self.values.get(&(what, key.to_vec())).map(Vec::as_slice)
@@ -93,7 +100,7 @@ impl State {
                     let head = if self.get(what, key).is_none() { VALUE + key.len() } else { 0 };
                     grown += (head + bytes.len()) as isize;
                 }
-                Entry::Delete { .. } | Entry::Floor(_) => {}
+                Entry::Delete { .. } | Entry::Floor(_) | Entry::TopicGone(_) => {}
             }
         }
         Ok(grown)
@@ -158,6 +165,11 @@ impl State {
                 }
             }
             Entry::Floor(number) => self.floor = self.floor.max(number),
+            Entry::TopicGone(topic) => {
+                let gone = self.partitions_of(topic);
+                self.bytes -= EXTENT * gone.len();
+                gone.iter().for_each(|partition| _ = self.extents.remove(partition));
+            }
         }
         Ok(())
     }

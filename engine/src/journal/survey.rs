@@ -2,10 +2,11 @@
 
 use super::Options;
 use super::Shared;
-use super::error::OpenError;
-use super::format::JournalId;
+use super::error::{DiskError, OpenError};
+use super::files::Files;
+use super::format::{FrameKind, JournalId, MAJOR, SEGMENT_HEAD};
 use super::recovery::{Progress, Torn};
-use super::segment::{Segment, SegmentReport};
+use super::segment::{Segment, SegmentReport, Window};
 use super::snapshot::State;
 use super::storage::Storage;
 use super::surveyor::Surveyor;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 /// What a journal's directory holds, as [`inspect`] saw it.
 pub struct Survey {
+    pub(super) files: Arc<Files>,
     pub(crate) id: JournalId,
     pub(crate) incarnation: u32,
     /// Those that count, in order; the frames end in the last one.
@@ -22,6 +24,8 @@ pub struct Survey {
     pub(super) unsealed: Vec<Arc<Segment>>,
     /// Files behind the end: name, and the bytes in it that are not zero.
     pub(super) beyond: Vec<(Arc<Segment>, u64)>,
+    /// The segment behind the end, made ahead and not written.
+    pub(super) spare: Option<Segment>,
     /// Files of segments before the first that is needed.
     pub(super) leftover: Vec<u64>,
     pub(super) unfinished: Vec<String>,
@@ -62,6 +66,33 @@ impl Survey {
     /// Gaps of which the state does not say yet what is lost there.
     pub(super) fn unknown_gaps(&self) -> impl Iterator<Item = &SeenGap> {
         self.gaps.iter().filter(|gap| self.state.get(super::gaps::WHAT, &gap.position.to_le_bytes()).is_none())
+    }
+
+    /// Whether segments that were believed because of their index have gaps that this survey has not seen.
+    pub(super) fn hides_gaps(&self) -> Result<bool, DiskError> {
+        let mut window = Window::default();
+        let unsealed = |number| self.unsealed.iter().any(|segment| segment.header.number == number);
+        for segment in self.segments.iter().filter(|it| !it.header.lost && !unsealed(it.header.number)) {
+            let (mut at, end) = (SEGMENT_HEAD, segment.end());
+            window.reset();
+            while at < end {
+                let found = window.frame(&self.id, segment.header.first, &segment.file, at, end);
+                // One that is damaged is found by who reads it.
+                let Ok(frame) = found.map_err(|cause| segment.disk_error("read", &cause))? else { break };
+                let seen = self.gaps.iter().any(|gap| gap.position == frame.header.position);
+                if frame.header.kind == FrameKind::Gap && !seen {
+                    return Ok(true);
+                }
+                at += frame.header.span();
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether an opening can write on in the last segment. Behind a damaged head it does not: such a segment gets no index.
+    pub(super) fn goes_on(&self) -> bool {
+        let last = self.segments.last();
+        last.is_some_and(|last| last.header.version == MAJOR && !last.header.lost && !last.headless())
     }
 
     /// The journal's state at its end.
@@ -124,8 +155,15 @@ impl Survey {
     /// The journal as it is, to be read and not written.
     pub fn journal(&self, storage: Arc<dyn Storage>) -> super::Journal {
         let segments = self.segments.clone();
-        let shared =
-            Shared::new(storage, self.id, self.incarnation, Options::default(), segments, &self.state, self.end);
+        let shared = Shared::new(
+            Files::new(storage),
+            self.id,
+            self.incarnation,
+            Options::default(),
+            segments,
+            &self.state,
+            self.end,
+        );
         super::Journal { shared: Arc::new(shared) }
     }
 }
@@ -134,7 +172,7 @@ impl Survey {
 ///
 /// # Errors
 /// As [`open`](crate::journal::open), but for the lock.
-pub fn inspect(storage: &dyn Storage, whole: bool) -> Result<Survey, OpenError> {
+pub fn inspect(storage: Arc<dyn Storage>, whole: bool) -> Result<Survey, OpenError> {
     match survey_to_damage(storage, whole, &mut |_| {})? {
         (survey, None) => Ok(survey),
         (_, Some(damage)) => Err(damage),
@@ -147,7 +185,7 @@ pub fn inspect(storage: &dyn Storage, whole: bool) -> Result<Survey, OpenError> 
 /// # Errors
 /// As [`open`](crate::journal::open), but for the lock and for damage.
 pub fn survey_to_damage(
-    storage: &dyn Storage,
+    storage: Arc<dyn Storage>,
     whole: bool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Survey, Option<OpenError>), OpenError> {
@@ -155,7 +193,7 @@ pub fn survey_to_damage(
     let mut before = None;
     loop {
         let mut told = |now: Progress| progress(now.read);
-        let mut surveyor = Surveyor::new(storage, &options, false)?;
+        let mut surveyor = Surveyor::new(Arc::clone(&storage), &options, false)?;
         surveyor.progress = Some(&mut told);
         let refused = match surveyor.survey(!whole) {
             Ok(survey) => return Ok((survey, None)),

@@ -2,9 +2,10 @@
 
 use super::Options;
 use super::error::{DiskError, Malformed, OpenError};
+use super::files::{Files, SegmentFile};
 use super::format::{
-    ALIGN, FRAME_HEADER, FrameHeader, FrameKind, JournalId, MAX_POSITION, MAX_SEGMENT, SEGMENT_HEAD, SegmentHeader,
-    entries, known_entries,
+    ALIGN, FRAME_HEADER, FrameHeader, FrameKind, JournalId, MAJOR, MAX_POSITION, MAX_SEGMENT, SEGMENT_HEAD,
+    SegmentHeader, entries, known_entries,
 };
 use super::helper::{CHECKPOINT, Checkpoint};
 use super::index::Index;
@@ -13,6 +14,7 @@ use super::segment::{Segment, UNFINISHED, Window, index_name, is_ours, segment_n
 use super::snapshot::State;
 use super::storage::{File, NotOurs, Storage};
 use super::survey::{SeenGap, Survey};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::Arc;
@@ -30,13 +32,14 @@ fn random_id() -> JournalId {
 struct Candidate {
     number: u64,
     header: Result<SegmentHeader, Malformed>,
-    file: Arc<dyn File>,
+    file: SegmentFile,
     index: Option<Index>,
     ends_in_gap: bool,
 }
 
 pub(super) struct Surveyor<'s> {
-    storage: &'s dyn Storage,
+    storage: Arc<dyn Storage>,
+    files: Arc<Files>,
     options: &'s Options,
     window: Window,
     unfinished: Vec<String>,
@@ -73,7 +76,7 @@ fn disk(doing: &'static str, name: &str, cause: &io::Error) -> OpenError {
 }
 
 impl<'s> Surveyor<'s> {
-    pub(super) fn new(storage: &'s dyn Storage, options: &'s Options, strict: bool) -> Result<Self, OpenError> {
+    pub(super) fn new(storage: Arc<dyn Storage>, options: &'s Options, strict: bool) -> Result<Self, OpenError> {
         let names = storage.list().map_err(|cause| disk("list", &storage.name(), &cause))?;
         let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED) && is_ours(name)).cloned().collect();
         let shown = |name: &String| !is_ours(name) || name.ends_with(".bin");
@@ -82,11 +85,13 @@ impl<'s> Surveyor<'s> {
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
         let there = names.iter().any(|name| name == CHECKPOINT);
-        let checkpoint = if there { read_checkpoint(storage, strict)? } else { None };
+        let checkpoint = if there { read_checkpoint(&*storage, strict)? } else { None };
         let window = Window::new(options);
         let (progress, read, broken, stale) = (None, 0, None, Vec::new());
+        let files = Files::new(Arc::clone(&storage));
         Ok(Self {
             storage,
+            files,
             options,
             window,
             unfinished,
@@ -115,16 +120,16 @@ impl<'s> Surveyor<'s> {
 
     fn candidate(&mut self, number: u64) -> Result<Candidate, OpenError> {
         let name = segment_name(number);
-        let file = self.storage.open(&name, false).map_err(|cause| disk("read", &name, &cause))?;
+        let file = self.files.file(number);
         let mut head = [0; 64];
         let read = file.read_at(&mut head, 0).map_err(|cause| disk("read", &name, &cause))?;
         let header = match SegmentHeader::decode(&head[..read]) {
             Err(Malformed::Version(found)) => return Err(OpenError::Newer { file: name, found }),
-            Ok(header) if header.number != number => Err(Malformed::Stranger),
+            Ok(header) if header.number != number => Err(Malformed::Misnamed(header.number)),
             decoded => decoded,
         };
         let index = match &header {
-            Ok(header) => self.index(header, &*file)?,
+            Ok(header) => self.index(header, &file)?,
             Err(_) => None,
         };
         let (index, ends_in_gap) = index.map_or((None, false), |(index, last)| (Some(index), last == FrameKind::Gap));
@@ -149,8 +154,8 @@ impl<'s> Surveyor<'s> {
         for number in self.numbers.clone() {
             candidates.push(self.candidate(number)?);
         }
-        let known = candidates.iter().find_map(|candidate| candidate.header.as_ref().ok().map(|header| header.id));
-        let id = self.checkpoint.map(|checkpoint| checkpoint.id).or(known).unwrap_or_else(random_id);
+        let id = self.identity(&candidates);
+        self.checkpoint = self.checkpoint.filter(|checkpoint| checkpoint.id == id);
         for candidate in &mut candidates {
             if candidate.header.as_ref().is_ok_and(|header| header.id != id) {
                 (candidate.header, candidate.index) = (Err(Malformed::Stranger), None);
@@ -168,6 +173,24 @@ impl<'s> Surveyor<'s> {
             }
         }
         self.walk(id, &candidates, believe)
+    }
+
+    /// The journal's id: what most headers say, whatever the checkpoint is of.
+    fn identity(&self, candidates: &[Candidate]) -> JournalId {
+        let mut known: BTreeMap<JournalId, (usize, bool)> = BTreeMap::new();
+        for header in candidates.iter().filter_map(|candidate| candidate.header.as_ref().ok()) {
+            known.entry(header.id).or_default().0 += 1;
+        }
+        if let Some(checkpoint) = self.checkpoint {
+            known.entry(checkpoint.id).or_default().1 = true;
+        }
+        let most = known.into_iter().max_by_key(|(_, says)| *says);
+        most.map_or_else(random_id, |(id, _)| id)
+    }
+
+    /// Whether the file beside the segments knows the identity, too.
+    pub(super) fn has_checkpoint(&self) -> bool {
+        self.checkpoint.is_some()
     }
 
     /// Follows the chain of frames through these segments.
@@ -210,6 +233,7 @@ impl<'s> Surveyor<'s> {
         let (end, at) = segments.last().map_or((0, 0), |last| (last.position(last.end()), last.end()));
         let incarnation = chain.incarnation.max(self.checkpoint.map_or(0, |checkpoint| checkpoint.incarnation));
         let mut survey = Survey {
+            files: Arc::clone(&self.files),
             id,
             incarnation,
             created: segments.is_empty(),
@@ -218,6 +242,7 @@ impl<'s> Surveyor<'s> {
             stray: self.stray.clone(),
             unsealed,
             beyond: Vec::new(),
+            spare: None,
             leftover: Vec::new(),
             unfinished: self.unfinished.clone(),
             previous: chain.previous.unwrap_or(0),
@@ -232,6 +257,20 @@ impl<'s> Surveyor<'s> {
         };
         if let Some((what, in_last, index)) = wrong {
             self.beyond(&mut survey, &candidates[index..], in_last, what)?;
+        }
+        // A segment has its name only when its head is durable: no crash leaves a first one without.
+        if let (true, Some(first)) = (survey.segments.is_empty(), candidates.first())
+            && let Err(what) = first.header
+        {
+            let (durable, position) = (survey.durable, survey.end);
+            self.broken = Some(survey);
+            return Err(OpenError::Damaged { segment: first.number, at: 0, position, durable, what });
+        }
+        // Nor does any give a segment the name of another one.
+        if let Some((what @ Malformed::Misnamed(_), _, index)) = wrong {
+            let (segment, durable, position) = (candidates[index].number, survey.durable, survey.end);
+            self.broken = Some(survey);
+            return Err(OpenError::Damaged { segment, at: 0, position, durable, what });
         }
         if survey.end < survey.durable {
             let last = survey.segments.last().map(|last| last.header);
@@ -303,7 +342,7 @@ impl<'s> Surveyor<'s> {
             let follows = header.number == before.number + 1;
             return nothing(if follows { Malformed::Position(header.first) } else { Malformed::Missing });
         }
-        let segment = Arc::new(Segment::new(header, Arc::clone(&candidate.file)));
+        let segment = Arc::new(Segment::new(header, self.files.file(candidate.number)));
         if header.lost {
             chain.previous = None;
             chain.incarnation = chain.incarnation.max(header.incarnation);
@@ -371,7 +410,7 @@ impl<'s> Surveyor<'s> {
                 self.tell(at - told);
                 told = at;
             }
-            let found = self.window.frame(id, segment.header.first, &*segment.file, at, limit);
+            let found = self.window.frame(id, segment.header.first, &segment.file, at, limit);
             let found = found.map_err(|cause| segment.disk_error("read", &cause))?;
             let frame = match found {
                 Ok(frame) => frame,
@@ -430,7 +469,7 @@ impl<'s> Surveyor<'s> {
             }
             let end = at + header.span();
             let checksum = frame.checksum;
-            index.frame(at, end, checksum);
+            index.frame(at, end, checksum, header.time);
             previous = if header.kind == FrameKind::Gap { None } else { Some(checksum) };
             if self.whole && header.kind != FrameKind::Gap {
                 let padding = at + FRAME_HEADER as u64 + u64::from(header.stored);
@@ -449,7 +488,7 @@ impl<'s> Surveyor<'s> {
 
     /// Takes note of bytes that should be zero, in a part that no checksum covers.
     fn stray(&mut self, segment: &Segment, from: u64, to: u64) -> Result<(), OpenError> {
-        let bytes = self.window.bytes(&*segment.file, from, (to - from) as usize, to);
+        let bytes = self.window.bytes(&segment.file, from, (to - from) as usize, to);
         let bytes = bytes.map_err(|cause| segment.disk_error("read", &cause))?;
         if let Some(stray) = bytes.iter().position(|byte| *byte != 0) {
             let place = (segment.header.number, from + stray as u64);
@@ -476,11 +515,15 @@ impl<'s> Surveyor<'s> {
                 (last, end)
             } else {
                 let header = candidate.header.unwrap_or_else(|_| self.guess(survey, candidate.number));
-                (Arc::new(Segment::new(header, Arc::clone(&candidate.file))), SEGMENT_HEAD)
+                (Arc::new(Segment::new(header, self.files.file(candidate.number))), SEGMENT_HEAD)
             };
             let tail = self.search_marks(&segment, from, survey.id)?;
             survey.durable = survey.durable.max(tail.durable);
             survey.incarnation = survey.incarnation.max(tail.incarnation);
+            if tail.until == 0 && candidate.header.is_ok() && self.is_spare(&segment, survey.segments.last())? {
+                survey.spare = Some(Segment::new(segment.header, self.files.file(candidate.number)));
+                continue;
+            }
             if tail.until > 0 {
                 bytes += tail.until - from;
                 copies.push(format!("torn-{:020}-{}.bin", segment.position(from), survey.incarnation));
@@ -494,6 +537,21 @@ impl<'s> Surveyor<'s> {
         Ok(())
     }
 
+    /// Whether a segment without frames is one that was made to be written behind the last one.
+    fn is_spare(&self, segment: &Segment, last: Option<&Arc<Segment>>) -> Result<bool, OpenError> {
+        let Some(last) = last.map(|last| last.header) else { return Ok(false) };
+        let header = SegmentHeader {
+            version: MAJOR,
+            number: last.number + 1,
+            first: last.first + last.size,
+            size: self.options.segment_size,
+            lost: false,
+            ..segment.header
+        };
+        let size = segment.file.size().map_err(|cause| segment.disk_error("read", &cause))?;
+        Ok(segment.header == header && header.id == last.id && size == header.size)
+    }
+
     /// Where a segment without a header would stand.
     fn guess(&self, survey: &Survey, number: u64) -> SegmentHeader {
         let last = survey.segments.last().map(|last| last.header);
@@ -501,7 +559,8 @@ impl<'s> Surveyor<'s> {
         let far = |from: u64| number.saturating_sub(from).saturating_mul(size);
         // Its bytes must have positions, too.
         let first = last.map_or_else(|| far(1), |last| last.first.saturating_add(far(last.number))).min(MAX_POSITION);
-        SegmentHeader { id: survey.id, number, first, size, incarnation: survey.incarnation, lost: false }
+        let (id, incarnation) = (survey.id, survey.incarnation);
+        SegmentHeader { version: MAJOR, id, number, first, size, incarnation, lost: false }
     }
 
     fn search(&mut self, segment: &Segment, from: u64) -> Result<Tail, OpenError> {
@@ -515,7 +574,7 @@ impl<'s> Surveyor<'s> {
         let mut at = from;
         self.window.reset();
         while at < size {
-            let bytes = self.window.bytes(&*segment.file, at, COPY, size);
+            let bytes = self.window.bytes(&segment.file, at, COPY, size);
             let bytes = bytes.map_err(|cause| segment.disk_error("read", &cause))?;
             if bytes.is_empty() {
                 break;

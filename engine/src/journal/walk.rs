@@ -1,10 +1,11 @@
 //! All frames of a journal in the order in which they were written, whoever has it open. What the tools are built on.
 
 use super::error::{DiskError, Malformed, ReplayError};
+use super::files::Files;
 use super::format::{FRAME_HEADER, FrameHeader, FrameKind, SEGMENT_HEAD, SegmentHeader};
 use super::recovery::unpack_frame;
 use super::segment::{Segment, SegmentReport, Window, segment_name};
-use super::storage::Storage;
+use super::storage::{File, Storage};
 use super::survey::Survey;
 use super::{JournalId, Options};
 use std::borrow::Cow;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 /// frame.record(PartitionId { topic: 1, partition: 0 }, 0, None, b"first");
 /// writer.append(&mut frame, 1_700_000_000_000_000_000)?;
 ///
-/// let survey = inspect(&disk, false)?;
+/// let survey = inspect(Arc::new(disk.clone()), false)?;
 /// let mut frames = survey.frames(Arc::new(disk));
 /// let mut records = 0;
 /// while let Some(frame) = frames.next()? {
@@ -34,7 +35,7 @@ use std::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Frames {
-    storage: Arc<dyn Storage>,
+    files: Arc<Files>,
     id: JournalId,
     /// Those that are still to come.
     left: VecDeque<Arc<Segment>>,
@@ -78,7 +79,7 @@ impl Survey {
     /// All frames that were found.
     pub fn frames(&self, storage: Arc<dyn Storage>) -> Frames {
         Frames {
-            storage,
+            files: Files::new(storage),
             id: self.id,
             left: self.segments.iter().cloned().collect(),
             now: None,
@@ -137,7 +138,7 @@ impl Frames {
         let damaged = |at, what| ReplayError::Damaged { segment: segment.header.number, at, what };
         let at = self.at;
         let limit = segment.end();
-        let found = self.window.frame(&self.id, segment.header.first, &*segment.file, at, limit);
+        let found = self.window.frame(&self.id, segment.header.first, &segment.file, at, limit);
         let frame = found.map_err(|cause| segment.disk_error("read", &cause))?.map_err(|what| damaged(at, what))?;
         let header = frame.header;
         if self.previous.is_some_and(|previous| previous != header.previous) {
@@ -176,7 +177,7 @@ impl Frames {
     /// Goes on behind a gap frame, if one stands here.
     fn pass_gap(&mut self, now: &Segment) -> Result<bool, ReplayError> {
         let (at, limit) = (self.at, now.end());
-        let head = self.window.bytes(&*now.file, at, FRAME_HEADER, limit);
+        let head = self.window.bytes(&now.file, at, FRAME_HEADER, limit);
         let head = head.map_err(|cause| now.disk_error("read", &cause))?;
         let Ok((header, _)) = FrameHeader::decode(&self.id, now.header.first + at, head) else { return Ok(false) };
         let follows = self.previous.is_none_or(|previous| previous == header.previous);
@@ -194,7 +195,7 @@ impl Frames {
         let failed = |cause| now.disk_error("read", &cause);
         let limit = now.file.size().map_err(failed)?.min(now.header.size);
         self.window.reset();
-        let found = self.window.frame(&self.id, now.header.first, &*now.file, self.at, limit).map_err(failed)?;
+        let found = self.window.frame(&self.id, now.header.first, &now.file, self.at, limit).map_err(failed)?;
         let Ok(frame) = found else { return Ok(false) };
         if self.previous.is_some_and(|previous| previous != frame.header.previous) {
             return Ok(false);
@@ -207,7 +208,10 @@ impl Frames {
     fn new_segment(&mut self) -> Result<Option<Arc<Segment>>, ReplayError> {
         let Some(now) = self.now.clone() else { return Ok(None) };
         let name = segment_name(now.header.number + 1);
-        let Ok(file) = self.storage.open(&name, false) else { return Ok(None) };
+        let file = self.files.file(now.header.number + 1);
+        if file.hold().is_err() {
+            return Ok(None);
+        }
         let mut head = [0; 64];
         let read = file.read_at(&mut head, 0).map_err(|cause| DiskError::new("read", &name, &cause))?;
         let Ok(header) = SegmentHeader::decode(&head[..read]) else { return Ok(None) };
@@ -222,6 +226,7 @@ impl Frames {
             return Ok(None);
         };
         let follows = self.previous.is_none_or(|previous| previous == frame.previous);
+        file.release();
         Ok(follows.then(|| Arc::new(Segment::new(header, file))))
     }
 }

@@ -9,25 +9,29 @@
 //! One sync is in flight at a time; what is appended while it runs is the next one's group. A segment is left only when
 //! the next frame does not fit, and its sync is part of the same job, so nothing behind it is acknowledged before it.
 
+use super::aged::Aged;
 use super::error::{DiskError, OpenError, WriteError};
 use super::format::{
-    ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, MAX_PAYLOAD, PartitionId,
+    ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, MAJOR, MAX_PAYLOAD, PartitionId,
     SEGMENT_HEAD, SegmentHeader, aligned, entries, known_entries, pack,
 };
-use super::helper::{Checkpoint, Helper, Task, seal};
+use super::helper::{Checkpoint, Helper, Task};
 use super::segment::Segment;
 use super::snapshot::State;
-use super::storage::Lock;
+use super::storage::{File, Lock};
 use super::{Journal, Shared};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The one that appends. There is one for a journal.
 pub struct Writer {
     shared: Arc<Shared>,
     state: State,
     active: Arc<Segment>,
+    /// Of the segment that is written.
+    file: Arc<dyn File>,
     /// The checksum of the last frame.
     previous: u32,
     /// Written since the last sync began; the last one may be written further.
@@ -37,6 +41,8 @@ pub struct Writer {
     helper: Option<Arc<Helper>>,
     /// Segments that may be deleted once this position is durable.
     pub(super) condemned: Vec<(u64, Vec<Arc<Segment>>)>,
+    /// What the last retention has found too old, by age.
+    pub(super) aged: BTreeMap<Duration, Aged>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -49,27 +55,35 @@ impl std::fmt::Debug for Writer {
 const PART: usize = 256 << 10;
 
 impl Writer {
-    /// Begins to write at the head of `active`, which was just made.
+    /// Begins to write at the end of `active`: with a snapshot where it was just made, with a mark where it has frames.
     pub(super) fn begin(
         shared: Arc<Shared>,
         state: State,
         active: Arc<Segment>,
         previous: u32,
         lock: Lock,
+        spare: Option<Segment>,
         time: u64,
     ) -> Result<Self, OpenError> {
-        let helper = Arc::new(Helper::new(Arc::clone(&shared), lock)?);
+        let file = active.file.hold_own().map_err(|cause| active.disk_error("open", &cause))?;
+        let is_new = active.end() == SEGMENT_HEAD;
+        let helper = Arc::new(Helper::new(Arc::clone(&shared), lock, spare)?);
         let mut writer = Self {
             shared,
             state,
             active,
+            file,
             previous,
             dirty: Vec::new(),
             marked: 0,
             helper: Some(helper),
             condemned: Vec::new(),
+            aged: BTreeMap::new(),
         };
-        let begun = writer.snapshot(time).and_then(|()| writer.sync());
+        // Whatever is written from now on can be told from what elder openings have written.
+        let begun = if is_new { writer.snapshot(time) } else { writer.mark(time) };
+        let serve_before_sync = writer.shared.options.sabotage().serve_before_sync;
+        let begun = begun.and_then(|()| if serve_before_sync { Ok(0) } else { writer.sync() });
         begun.map_err(|refused| match refused {
             WriteError::Poisoned(cause) => OpenError::Disk(cause),
             other => OpenError::Setting(other.to_string()),
@@ -161,8 +175,15 @@ impl Writer {
             None => (Codec::Plain, plain),
         };
         let len = aligned((FRAME_HEADER + stored.len()) as u64);
-        if self.active.end() + len > self.active.header.size {
-            self.roll(time)?;
+        let size = self.active.header.size;
+        if self.active.end() + len > size - reserve(size) {
+            match self.next_segment() {
+                Ok(next) => self.roll(next, time)?,
+                // What frees space, and what an opening says, has room of its own.
+                Err(_) if self.active.end() + len <= size && !has_records(plain) => {}
+                Err(WriteError::Poisoned(cause)) => return Err(self.shared.fail(cause)),
+                Err(refused) => return Err(refused),
+            }
         }
         let at = self.active.end();
         let durable = self.shared.durable.load(Ordering::Acquire);
@@ -181,7 +202,7 @@ impl Writer {
         };
         let (head, checksum) = header.encode(&self.shared.id);
         let padding = &[0; ALIGN as usize][..len as usize - FRAME_HEADER - stored.len()];
-        let written = self.active.file.write_parts_at(&[&head, stored, padding], at);
+        let written = self.file.write_parts_at(&[&head, stored, padding], at);
         written.map_err(|cause| self.shared.fail(self.active.disk_error("write to", &cause)))?;
         self.previous = checksum;
         self.marked = self.marked.max(durable);
@@ -201,7 +222,7 @@ impl Writer {
     /// Readers find what is noted here once the position has moved.
     fn note(&mut self, kind: FrameKind, plain: &[u8], at: u64, end: u64, checksum: u32, time: u64) {
         let mut index = self.active.index();
-        index.frame(at, end, checksum);
+        index.frame(at, end, checksum, time);
         if kind != FrameKind::Data {
             return;
         }
@@ -210,26 +231,33 @@ impl Writer {
             index.entry(at, end, time, &entry);
             // Was checked before it was written.
             let _ = self.state.apply(&entry);
-            if let Entry::Run(super::format::Run { partition, .. }) | Entry::Extent(partition, _) = entry
-                && let Some(extent) = self.state.extent(partition)
-            {
-                extents.insert(partition, extent);
+            match entry {
+                Entry::Run(super::format::Run { partition, .. }) | Entry::Extent(partition, _) => {
+                    extents.extend(self.state.extent(partition).map(|extent| (partition, extent)));
+                }
+                Entry::TopicGone(topic) => extents.retain(|partition, _| partition.topic != topic),
+                _ => {}
             }
         }
     }
 
+    /// The next segment, made. Nothing has changed if it is not there.
+    fn next_segment(&mut self) -> Result<Segment, WriteError> {
+        if let Some(made) = self.helper()?.made() {
+            return Ok(made);
+        }
+        // There may be room by now.
+        let made = Segment::make(&self.shared.files, self.next_header());
+        if made.is_err() {
+            self.order_segment();
+        }
+        made.map_err(WriteError::Poisoned)
+    }
+
     /// Goes on in the next segment, which begins with a snapshot.
-    fn roll(&mut self, time: u64) -> Result<(), WriteError> {
-        let made = self.helper()?.made();
-        let segment = match made {
-            Some(Ok(made)) => made,
-            // There may be room by now.
-            Some(Err(_)) | None => {
-                let made = Segment::make(&*self.shared.storage, self.next_header());
-                made.map_err(|cause| self.shared.fail(cause))?
-            }
-        };
+    fn roll(&mut self, segment: Segment, time: u64) -> Result<(), WriteError> {
         let segment = Arc::new(segment);
+        self.file = segment.file.hold_own().map_err(|cause| self.shared.fail(segment.disk_error("open", &cause)))?;
         // In the next sync at any rate, which has it indexed.
         self.dirty(&Arc::clone(&self.active));
         self.shared.segments_mut().push(Arc::clone(&segment));
@@ -241,6 +269,7 @@ impl Writer {
     fn next_header(&self) -> SegmentHeader {
         let last = &self.active.header;
         SegmentHeader {
+            version: MAJOR,
             id: self.shared.id,
             number: last.number + 1,
             first: last.first + last.size,
@@ -252,9 +281,7 @@ impl Writer {
 
     /// Has the next segment made while this one is written. Without a thread it is made when it is needed.
     fn order_segment(&self) {
-        if let Some(helper) = &self.helper
-            && self.shared.options.helper
-        {
+        if let Some(helper) = &self.helper {
             helper.hand(Task::Make(self.next_header()));
         }
     }
@@ -334,7 +361,7 @@ impl Writer {
     }
 
     /// Ends the journal in good order: all is made durable and marked so, offsets that were only reserved are given
-    /// back, the last segment is cut to what it has, and indexed. The next opening is quick.
+    /// back, and the last segment is cut to what it has and what the next opening writes before all else.
     ///
     /// # Errors
     /// The journal is poisoned, now or before; what is durable stays so.
@@ -360,27 +387,26 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let cannot = |cause: &std::io::Error| shared.fail(self.active.disk_error("close", cause));
         // One with other names keeps its length: a snapshot by links has the same file.
-        if self.active.file.links().map_err(|cause| cannot(&cause))? <= 1 {
-            self.active.file.truncate(self.active.end()).map_err(|cause| cannot(&cause))?;
+        if self.file.links().map_err(|cause| cannot(&cause))? <= 1 {
+            let size = self.active.header.size.min(self.active.end() + reserve(self.active.header.size));
+            self.file.truncate(size).map_err(|cause| cannot(&cause))?;
         }
-        self.active.file.sync().map_err(|cause| cannot(&cause))?;
-        let (active, next) = (Arc::clone(&self.active), self.next_header().number);
+        self.file.sync().map_err(|cause| cannot(&cause))?;
+        let next = self.next_header().number;
         let lock = match self.helper.take().map(Arc::try_unwrap) {
             Some(Ok(helper)) => Some(helper.finish()),
             // A sync job that somebody keeps has it: the thread ends with that.
             Some(Err(_)) | None => None,
         };
         let storage = &*shared.storage;
-        if shared.options.helper {
-            // Made ahead, and not needed any more.
-            let _ = storage.remove(&super::segment::segment_name(next));
-        }
-        let ended = seal(storage, &shared.id, &active).and_then(|()| {
-            let durable = shared.durable.load(Ordering::Acquire);
-            Checkpoint { id: shared.id, durable, incarnation: shared.incarnation }.write(storage)
-        });
+        // Made ahead, and not needed any more.
+        let _ = storage.remove(&super::segment::segment_name(next));
+        let durable = shared.durable.load(Ordering::Acquire);
+        // Derived, as indexes are: all is durable without it.
+        let _ = Checkpoint { id: shared.id, durable, incarnation: shared.incarnation }.write(storage);
+        self.active.file.release();
         drop(lock);
-        ended.map_err(|cause| shared.fail(DiskError::new("close", storage.name(), &cause)))
+        Ok(())
     }
 
     fn append_part(&mut self, frame: &mut FrameBuilder, time: u64) -> Result<(), WriteError> {
@@ -400,9 +426,20 @@ pub(super) fn frame_limit(segment: u64) -> usize {
     usize::try_from((segment - SEGMENT_HEAD) / 4).unwrap_or(MAX_PAYLOAD).min(MAX_PAYLOAD)
 }
 
-fn state_limit(segment: u64) -> usize {
+pub(super) fn state_limit(segment: u64) -> usize {
     // Half of the segment, less what the parts' heads and their padding cost.
     usize::try_from((segment - SEGMENT_HEAD) * 2 / 5).unwrap_or(usize::MAX)
+}
+
+/// Whether a payload has records; a damaged one has none.
+fn has_records(payload: &[u8]) -> bool {
+    known_entries(payload).any(|entry| matches!(entry, Ok(Entry::Run(_))))
+}
+
+/// Bytes at the end of a segment that nothing but state is written into, and that only while there is no next segment:
+/// enough for an opening and a retention on a full disk.
+pub(super) fn reserve(segment: u64) -> u64 {
+    (segment / 8).min(64 << 10) / ALIGN * ALIGN
 }
 
 /// Syncs what was written when it began.

@@ -31,6 +31,7 @@ pub(crate) use source::{Gathering, Ridden, Rider, RingSource, Source, reservatio
 
 use crate::acks::Bell;
 use crate::clock::Clock;
+use crate::forget::{forget, orphans};
 use crate::group::Bookmarks;
 use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
 use crate::ledger::Ledgers;
@@ -134,6 +135,8 @@ enum Mail {
     /// Forgets what no topic keeps.
     Retain(SyncSender<Result<Freed, WriteError>>),
     Transaction(Box<Handed>, SyncSender<Result<(), WriteError>>),
+    /// The number and name of a topic that is no more, and who waits for that to be durable.
+    Forget(u32, String, SyncSender<Result<(), WriteError>>),
     /// Where groups stand by now, and who waits for that to be durable.
     Bookmarks(SyncSender<Result<(), WriteError>>),
     /// All that is there, then the end.
@@ -142,12 +145,20 @@ enum Mail {
 
 impl Journaling {
     pub(crate) fn start(
-        writer: Writer,
-        state: State,
+        mut writer: Writer,
+        mut state: State,
         clock: Arc<dyn Clock>,
         pace: Pace,
     ) -> Result<Arc<Self>, std::io::Error> {
         let journal = writer.journal();
+        let gone = orphans(&state);
+        if !gone.is_empty() {
+            for mut frame in forget(&state, &gone, None, writer.frame_limit() / 2) {
+                state.take(&mut frame);
+                // If that fails, so does what is written next.
+                let _ = writer.append(&mut frame, clock.wall().as_nanos());
+            }
+        }
         let no_epoch_check = journal.shared.options.sabotage().no_epoch_check;
         let (standings, ledgers) = (Standings::new(no_epoch_check), Ledgers::new(&state));
         let shared = Arc::new(Self {
@@ -216,6 +227,14 @@ impl Journaling {
         // Who was fenced in the middle of a commit may have moved the bookmark that the caller moved since.
         self.bookmarks.look_at_all();
         self.send(Mail::Bookmarks(told));
+        let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
+        hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+    }
+
+    /// Forgets all that the journal has of a topic, and waits until that is durable.
+    pub(crate) fn forget(&self, topic: u32, name: &str) -> Result<(), String> {
+        let (told, hears) = sync_channel(1);
+        self.send(Mail::Forget(topic, name.to_owned(), told));
         let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }

@@ -5,6 +5,7 @@ use super::{ClaimedRun, Gathering, Handed, Journaling, Mail, Pace, Rider};
 use crate::acks::Positions;
 use crate::clock::Clock;
 use crate::durable::what;
+use crate::forget::forget;
 use crate::journal::{FrameBuilder, Retention, SyncJob, WriteError, Writer};
 use crate::ledger::Touched;
 use crate::threads::caught;
@@ -171,6 +172,7 @@ impl Journaler {
                 (Mail::Source(source), _) => source.fail(&cause),
                 (
                     Mail::Commit(_, reply)
+                    | Mail::Forget(_, _, reply)
                     | Mail::Transaction(_, reply)
                     | Mail::Bookmarks(reply)
                     | Mail::Close(reply, _),
@@ -514,21 +516,13 @@ impl Journaler {
                     // What it had to say may have found nobody to take it.
                     self.shared.rides.store(true, Ordering::Release);
                 }
-                Mail::Commit(mut frame, reply) => {
-                    let now = self.now();
-                    match self.writer().append(&mut frame, now) {
-                        Ok(_) => {
-                            self.dirty_since.get_or_insert_with(Instant::now);
-                            self.replies.push(reply);
-                        }
-                        Err(poisoned @ WriteError::Poisoned(_)) => {
-                            let _ = reply.send(Err(poisoned.clone()));
-                            return Err(poisoned);
-                        }
-                        Err(refused) => {
-                            let _ = reply.send(Err(refused));
-                        }
-                    }
+                Mail::Commit(frame, reply) => self.commit([frame], reply)?,
+                Mail::Forget(topic, name, reply) => {
+                    self.keeps.remove(&topic);
+                    let writer = self.writer();
+                    let limit = writer.frame_limit() / 2;
+                    let frames = forget(writer.state(), &[Some(topic)].into(), Some(&name), limit);
+                    self.commit(frames, reply)?;
                 }
                 Mail::Keep(topic, retention) => {
                     if retention == Retention::default() {
@@ -559,6 +553,26 @@ impl Journaler {
             }
         }
         Ok(close)
+    }
+
+    /// Writes frames, and answers when they are durable.
+    fn commit(&mut self, frames: impl IntoIterator<Item = FrameBuilder>, reply: Reply) -> Result<(), WriteError> {
+        let now = self.now();
+        for mut frame in frames {
+            match self.writer().append(&mut frame, now) {
+                Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
+                Err(poisoned @ WriteError::Poisoned(_)) => {
+                    let _ = reply.send(Err(poisoned.clone()));
+                    return Err(poisoned);
+                }
+                Err(refused) => {
+                    let _ = reply.send(Err(refused));
+                    return Ok(());
+                }
+            }
+        }
+        self.replies.push(reply);
+        Ok(())
     }
 
     /// Writes what there still is, and closes: when every topic has come to its end, or at `until`. Without that nobody can

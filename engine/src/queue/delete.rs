@@ -93,22 +93,9 @@ fn erase<E>(durable: &Durable<E>, keys: impl Iterator<Item = Vec<u8>>) -> Result
     commit(&mut frame)
 }
 
-/// The topic goes, and with it all its queues, opened or not.
-pub(crate) fn erase_all<E>(durable: &Durable<E>, queues: &[Arc<dyn AnyQueue>]) -> Result<(), String> {
-    let topic = durable.id(0).topic;
-    let mut keys = Vec::new();
-    {
-        let state = durable.journaling.catalogue();
-        for (_, name, known) in ledger::all(&state).into_iter().filter(|(of, ..)| *of == topic) {
-            keys.push(ledger::queue_key(topic, &name));
-            keys.extend(ledger::keys(&state, known.number));
-        }
-    }
-    for queue in queues {
-        let _ = queue.end(true);
-        keys.extend(queue.keys());
-    }
-    if keys.is_empty() { Ok(()) } else { erase(durable, keys.into_iter()) }
+/// The topic goes, and with it all its queues: nothing more is written of them.
+pub(crate) fn end_all(queues: &[Arc<dyn AnyQueue>]) {
+    queues.iter().for_each(|queue| _ = queue.end(true));
 }
 
 impl<E: Job, K: Producers> Desk<E, K> {

@@ -161,6 +161,30 @@ pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened
     frame.put(what::LEASES, &queue_key(topic, name), &opened.encode());
 }
 
+/// Whose a key is.
+pub(crate) enum KeyOwner {
+    /// A queue's own line: this topic's.
+    Topic(u32),
+    /// A part of the queue of this number.
+    Queue(u32),
+}
+
+/// Whose a key is; none of the number that the next queue gets.
+pub(crate) fn key_owner(key: &[u8]) -> Option<KeyOwner> {
+    let (kind, rest) = key.split_first()?;
+    let number = u32::from_le_bytes(*rest.first_chunk()?);
+    match kind {
+        b'q' => Some(KeyOwner::Topic(number)),
+        b'p' | b'b' | b'l' | b'd' => Some(KeyOwner::Queue(number)),
+        _ => None,
+    }
+}
+
+/// The topic of each queue, by the queue's number.
+pub(crate) fn numbers(state: &State) -> BTreeMap<u32, u32> {
+    all(state).into_iter().map(|(topic, _, opened)| (opened.number, topic)).collect()
+}
+
 /// The keys of all that there is of a queue but itself.
 pub(super) fn keys(state: &State, number: u32) -> Vec<Vec<u8>> {
     state.values(what::LEASES).filter(|(key, _)| is_of(key, number)).map(|(key, _)| key.to_vec()).collect()

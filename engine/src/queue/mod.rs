@@ -48,7 +48,8 @@ mod stock;
 mod watch;
 mod worker;
 
-pub(crate) use delete::erase_all;
+pub(crate) use delete::end_all;
+pub(crate) use ledger::{KeyOwner, key_owner, numbers};
 
 pub use backoff::Backoff;
 pub use builder::QueueBuilder;

@@ -206,8 +206,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
             self.queues().iter().for_each(|queue| queue.note_numbers());
             return Ok(());
         };
-        let refused = |cause| TopicError::Journal { name: self.name.clone(), cause };
-        queue::erase_all(durable, &self.queues()).map_err(refused)?;
+        queue::end_all(&self.queues());
         durable.forget()
     }
 

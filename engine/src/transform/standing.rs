@@ -115,6 +115,11 @@ impl Standings {
         described
     }
 
+    /// The topic is no more: nobody moves on in it.
+    pub(crate) fn forget_topic(&self, topic: u32) {
+        self.list().retain(|(_, of), _| *of != topic);
+    }
+
     pub(super) fn is_held(&self, at: &(String, u32), epoch: u64) -> bool {
         self.list().get(at).is_some_and(|standing| standing.epoch == epoch || self.no_epoch_check)
     }

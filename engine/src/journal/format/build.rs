@@ -245,4 +245,9 @@ impl FrameBuilder {
     pub fn floor(&mut self, number: u64) {
         self.entry(5, 0, &[&number.to_le_bytes()]);
     }
+
+    /// Says that a topic is no more, and none of its records: where its partitions stood is forgotten.
+    pub fn forget_topic(&mut self, topic: u32) {
+        self.entry(7, 0, &[&topic.to_le_bytes()]);
+    }
 }

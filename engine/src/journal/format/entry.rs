@@ -101,6 +101,8 @@ pub enum Entry<'p> {
         /// The bytes.
         bytes: &'p [u8],
     },
+    /// The topic of this number is no more: its partitions are forgotten. Format 2.
+    TopicGone(u32),
 }
 
 impl<'p> Run<'p> {
@@ -247,6 +249,7 @@ impl<'p> Entries<'p> {
                 let key = split(&mut body, usize::from(head.flags)).ok_or(Malformed::Entry)?;
                 Ok(Entry::Append { what, key, bytes: body })
             }
+            7 => Ok(Entry::TopicGone(split_u32(&mut body).ok_or(Malformed::Entry)?)),
             _ => Err(Malformed::Entry),
         }
     }

@@ -26,6 +26,8 @@ struct RawSegment {
 /// The head of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// The version of the format: of what may stand in the segment.
+    pub version: u16,
     /// The journal that it belongs to.
     pub id: JournalId,
     /// Counted from 1; the file's name.
@@ -47,7 +49,7 @@ impl SegmentHeader {
     pub fn encode(&self) -> [u8; 64] {
         let mut raw = RawSegment {
             magic: SEGMENT_MAGIC,
-            major: U16::new(MAJOR),
+            major: U16::new(self.version),
             minor: U16::new(0),
             flags: U32::new(if self.lost { LOST } else { 0 }),
             id: self.id,
@@ -75,10 +77,12 @@ impl SegmentHeader {
         if raw.checksum.get() != crc32c::crc32c(&bytes[..60]) {
             return Err(Malformed::Checksum);
         }
-        if raw.major.get() != MAJOR {
-            return Err(Malformed::Version(raw.major.get()));
+        let version = raw.major.get();
+        if !(1..=MAJOR).contains(&version) {
+            return Err(Malformed::Version(version));
         }
         let header = Self {
+            version,
             id: raw.id,
             number: raw.number.get(),
             first: raw.first.get(),

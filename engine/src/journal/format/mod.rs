@@ -11,8 +11,8 @@ pub(crate) use entry::known_entries;
 pub use entry::{Entries, Entry, Extent, Records, Run, Stored, entries};
 pub use head::{Codec, FrameHeader, FrameKind, SegmentHeader, pack, unpack};
 
-/// What this version writes, and the newest that it reads.
-pub const MAJOR: u16 = 1;
+/// The version that this program writes, and the newest that it reads. All versions from 1 on are read for ever.
+pub const MAJOR: u16 = 2;
 /// Frames begin at multiples of it, so that they are found again behind damage.
 pub const ALIGN: u64 = 64;
 /// Where the first frame of a segment begins: the header has a sector of its own, which is written once.
@@ -65,7 +65,8 @@ mod tests {
         frame.delete(9, b"key");
         frame.extent(P, Extent { start: 1, end: 11, reserved: 100 });
         frame.floor(4);
-        assert_eq!(frame.entries(), 7);
+        frame.forget_topic(7);
+        assert_eq!(frame.entries(), 8);
         let parsed: Vec<_> = entries(frame.payload()).collect::<Result<_, _>>().unwrap();
         let runs: Vec<Vec<_>> = parsed
             .iter()
@@ -86,6 +87,7 @@ mod tests {
         assert_eq!(parsed[4], Entry::Delete { what: 9, key: b"key" });
         assert_eq!(parsed[5], Entry::Extent(P, Extent { start: 1, end: 11, reserved: 100 }));
         assert_eq!(parsed[6], Entry::Floor(4));
+        assert_eq!(parsed[7], Entry::TopicGone(7));
     }
 
     #[test]
@@ -123,7 +125,7 @@ mod tests {
         assert_eq!(FrameHeader::decode(&id, 640, &bytes), Ok((header, checksum)));
         assert_eq!(FrameHeader::decode(&[8; 16], 640, &bytes), Err(Malformed::Checksum));
         assert_eq!(FrameHeader::decode(&id, 704, &bytes), Err(Malformed::Position(640)));
-        let segment = SegmentHeader { id, number: 3, first: 8192, size: 4096, incarnation: 2, lost: false };
+        let segment = SegmentHeader { version: 1, id, number: 3, first: 8192, size: 4096, incarnation: 2, lost: false };
         assert_eq!(SegmentHeader::decode(&segment.encode()), Ok(segment));
         for bit in 0..512 {
             let (mut frame, mut head) = (bytes, segment.encode());

@@ -16,7 +16,7 @@ fn journal(closed: bool) -> (SimulatedDisk, Story) {
     let mut story = Story::default();
     for generation in 0..3 {
         let mut writer = reopen(&disk, &small(), &mut story).unwrap();
-        story.work(&mut writer, &mut Dice(100 + generation), 12).unwrap();
+        story.work(&mut writer, &mut Dice(100 + generation), 18).unwrap();
         if generation < 2 || closed {
             writer.sync().unwrap();
             story.acknowledged = story.frames.len();
@@ -176,13 +176,13 @@ fn a_newer_version_is_refused_by_name() {
     let (disk, _) = journal(true);
     let name = segment_name(story_last(&disk));
     disk.edit(&name, |bytes| {
-        bytes[8] = 2;
+        bytes[8] += 1;
         let checksum = crc32c::crc32c(&bytes[..60]);
         bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
     });
     let refused = open(Arc::new(disk), small()).unwrap_err();
-    assert_eq!(refused, OpenError::Newer { file: name, found: 2 });
-    assert!(refused.to_string().contains("version 2"), "{refused}");
+    assert_eq!(refused, OpenError::Newer { file: name, found: 3 });
+    assert!(refused.to_string().contains("version 3"), "{refused}");
 }
 
 #[test]
@@ -210,7 +210,11 @@ fn a_torn_end_is_kept_aside_and_reported() {
     let torn = recovered.torn.unwrap();
     assert_eq!((torn.bytes, torn.position), (100, recovered.end));
     assert_eq!(disk.contents(&torn.copies[0]).unwrap(), [7; 100]);
-    assert_eq!(disk.contents(&last).unwrap().len(), end, "cut");
+    let left = disk.contents(&last).unwrap();
+    assert!(
+        left[end..].starts_with(b"FRAM") && left[end + 64..].iter().all(|byte| *byte == 0),
+        "cut, and gone on with"
+    );
     drop(writer);
     let frames = story.frames.len();
     reopen(&disk, &small(), &mut story).unwrap();

@@ -29,7 +29,7 @@ fn append(writer: &mut Writer, offsets: Range<u64>) {
 
 fn offsets(dir: &Path) -> u64 {
     let disk: Arc<dyn Storage> = Arc::new(Disk::new(dir));
-    let survey = inspect(&*disk, true).unwrap();
+    let survey = inspect(Arc::clone(&disk), true).unwrap();
     let mut reader = survey.journal(disk).reader(TICKS, Start::Earliest, Visible::Written).unwrap();
     let mut next = 0;
     while let Some(record) = reader.next().unwrap() {
@@ -107,7 +107,7 @@ fn what_is_no_file_is_named_and_neither_followed_nor_changed() {
             assert!(refused.contains(name) && refused.contains(what), "{name}: {refused}");
             // To be read, a derived one is not needed, and one that is being made is nothing.
             let disk: Arc<dyn Storage> = Arc::new(Disk::new(&place.dir));
-            let read = inspect(&*disk, true);
+            let read = inspect(Arc::clone(&disk), true);
             let is_needed = name.ends_with(".segment");
             assert_eq!(read.is_err(), is_needed, "{name}, {what}: {read:?}");
             if let Err(refused) = read.map_err(|refused| refused.to_string()) {
@@ -141,7 +141,7 @@ fn other_peoples_files_stay_whatever_their_names() {
     for (name, what) in before.iter().filter(|(name, _)| !is_ours(name)) {
         assert_eq!(after.get(name), Some(what), "{name}");
     }
-    assert!(inspect(&Disk::new(&place.dir), false).unwrap().others().contains(&"settings.new".to_owned()));
+    assert!(inspect(Arc::new(Disk::new(&place.dir)), false).unwrap().others().contains(&"settings.new".to_owned()));
     for name in [
         "lock",
         "lock.new",

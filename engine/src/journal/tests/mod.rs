@@ -5,9 +5,11 @@
 mod crash;
 mod damage;
 mod errors;
+mod full;
 mod golden;
 #[cfg(unix)]
 mod hostile;
+mod identity;
 mod model;
 mod repair;
 mod retention;

@@ -40,7 +40,7 @@ fn journal(closed: bool) -> SimulatedDisk {
 
 /// All records, read by partition and by frame alike; gaps are passed.
 fn contents(disk: &SimulatedDisk) -> Contents {
-    let survey = inspect(disk, true).unwrap();
+    let survey = inspect(Arc::new(disk.clone()), true).unwrap();
     let journal = survey.journal(Arc::new(disk.clone()));
     let mut found = Contents::new();
     for (partition, _) in journal.extents() {
@@ -202,7 +202,13 @@ fn each_cut_and_each_missing_segment_can_be_repaired() {
         let number = segment_number(stays).unwrap();
         let repaired = repair(Arc::new(bad.clone()), 1, &mut |_| {}).unwrap();
         assert!(!repaired.mended.is_empty());
-        assert!(inspect(&bad, true).unwrap().segments().iter().any(|s| s.header.number == number && !s.header.lost));
+        assert!(
+            inspect(Arc::new(bad), true)
+                .unwrap()
+                .segments()
+                .iter()
+                .any(|s| s.header.number == number && !s.header.lost)
+        );
     }
     let bad = disk.copy();
     names.iter().for_each(|name| bad.remove(name).unwrap());
@@ -224,14 +230,14 @@ fn a_repair_that_is_cut_off_anywhere_is_run_again() {
             for seed in 0..6 {
                 let after = now.crash(seed);
                 // Run again, or only opened, where there is no damage any more.
-                if seed % 2 == 1 && inspect(&after, true).is_ok() {
+                if seed % 2 == 1 && inspect(Arc::new(after.clone()), true).is_ok() {
                     open(Arc::new(after.clone()), small()).unwrap();
                 } else {
                     repair(Arc::new(after.clone()), 1, &mut |_| {})
                         .unwrap_or_else(|cause| panic!("{name} {nth} {seed}: {cause}"));
                 }
                 let left = contents(&after);
-                let told = told(&inspect(&after, true).unwrap().journal(Arc::new(after.clone())));
+                let told = told(&inspect(Arc::new(after.clone()), true).unwrap().journal(Arc::new(after.clone())));
                 for (of, offset) in all.keys().filter(|place| !left.contains_key(place)) {
                     let is_told = told.get(of).is_some_and(|gaps| gaps.iter().any(|gap| gap.contains(offset)));
                     assert!(is_told, "{name} {nth} {seed}: {of:?} {offset} is gone in silence: {told:?}");

@@ -118,3 +118,50 @@ fn readers_find_offsets_and_times() {
     assert_eq!(latest.next().unwrap().map(|record| record.offset), Some(130));
     assert_eq!(journal.reader(part(7), Start::Earliest, Visible::Durable).unwrap_err(), ReplayError::Unknown(part(7)));
 }
+
+/// A user's time, or a clock that was set forward for a while, says nothing of when what comes behind is old.
+#[test]
+fn times_in_the_future_keep_nothing_back() {
+    let week = Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: None };
+    for wrong_clock in [false, true] {
+        let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), small()).unwrap();
+        for day in 0..60_u64 {
+            let mut frame = FrameBuilder::new();
+            let is_wrong = (10..15).contains(&day);
+            let own = (is_wrong && !wrong_clock).then_some(u64::MAX / 2);
+            let now = if is_wrong && wrong_clock { (day + 365) * DAY } else { day * DAY };
+            frame.record(part(0), day, own, &[day as u8; 300]);
+            writer.append(&mut frame, now).unwrap();
+            writer.sync().unwrap();
+            let written_since = |day: u64| day.saturating_sub(7);
+            if day < 10 || day >= 15 {
+                writer.retain(now, |_| week).unwrap();
+                let start = writer.state().extent(part(0)).unwrap().start;
+                // Of what was written while the clock was wrong it is known that what comes behind is younger.
+                let expected = match written_since(day) {
+                    since @ 10..=15 if wrong_clock => 10..=since,
+                    since => since..=since,
+                };
+                assert!(expected.contains(&start), "day {day}, wrong clock {wrong_clock}: {start}, not {expected:?}");
+            }
+        }
+        let freed = writer.retain(200 * DAY, |_| week).unwrap();
+        assert!(freed.segments > 0, "{freed:?}");
+        let extent = writer.state().extent(part(0)).unwrap();
+        assert_eq!((extent.start, extent.end), (60, 60), "all is old");
+    }
+}
+
+/// A time of the user's that is long past does not make a record old that was written just now, nor those before it.
+#[test]
+fn a_record_is_as_old_as_its_frame() {
+    let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), small()).unwrap();
+    let mut frame = FrameBuilder::new();
+    for offset in 0..9 {
+        frame.record(part(0), offset, Some(5), b"about long ago");
+        writer.append(&mut frame, (100 + offset) * DAY).unwrap();
+    }
+    let keep = |_| Retention { age: Some(Duration::from_secs(3 * 86_400)), bytes: None };
+    writer.retain(108 * DAY, keep).unwrap();
+    assert_eq!(writer.state().extent(part(0)).unwrap().start, 5);
+}

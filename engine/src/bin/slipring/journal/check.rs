@@ -123,7 +123,7 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
     let changed = if looked.damage.is_none() { changed } else { 0 };
     drop(looked);
     if changed > 0 && !arguments.dry_run {
-        clear(&disk, &mut |read| bar.set_position(read))?;
+        clear(Arc::new(disk.clone()), &mut |read| bar.set_position(read))?;
     }
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let work = if arguments.dry_run { rehearse } else { repair };
@@ -144,13 +144,15 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
             Err(Failure::new(super::DAMAGED, cause))
         }
     };
-    let named =
-        survey_to_damage(&disk, false, &mut |_| {}).map(|(survey, _)| topics(survey.state())).unwrap_or_default();
+    let named = survey_to_damage(Arc::new(disk), false, &mut |_| {})
+        .map(|(survey, _)| topics(survey.state()))
+        .unwrap_or_default();
     let mut out = std::io::stdout().lock();
     let how = |how: How| match how {
         How::Gap(bytes) => ("gap", bytes),
         How::Lost(bytes) => ("lost", bytes),
         How::Head => ("head", 0),
+        How::Name => ("name", 0),
         How::Cut(bytes) => ("cut", bytes),
         _ => ("other", 0),
     };
@@ -196,6 +198,7 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
             How::Lost(bytes) => format!("{bytes} bytes of segments are lost, and empty ones stand in their place"),
             How::Head if mended.copy.is_some() && mended.at == 0 => "the head of the file was taken out".to_owned(),
             How::Head => "the head of the file was made again".to_owned(),
+            How::Name => "the file got its own name back; no frame was lost".to_owned(),
             How::Cut(bytes) => format!("{bytes} bytes behind the last frame were cut; no frame was lost"),
             _ => "mended".to_owned(),
         };

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use slipring::journal::format::MAX_SEGMENT;
 use slipring::journal::repair::RepairError;
 use slipring::journal::storage::{Disk, Storage};
-use slipring::journal::{OpenError, ReplayError, State, Survey, survey_to_damage};
+use slipring::journal::{OpenError, RecordedTopic, ReplayError, State, Survey, catalogue, survey_to_damage};
 use slipring::text;
 use std::error::Error;
 use std::fmt::Display;
@@ -195,12 +195,12 @@ impl Directory {
 
     /// Looks, as an opening would but for the lock; `whole`: at every byte.
     pub(crate) fn look(&self, whole: bool, progress: &mut dyn FnMut(u64)) -> Result<Looked, Failure> {
-        let storage = self.disk();
-        let (survey, damage) = survey_to_damage(&storage, whole, progress)?;
+        let storage: Arc<dyn Storage> = Arc::new(self.disk());
+        let (survey, damage) = survey_to_damage(Arc::clone(&storage), whole, progress)?;
         if survey.id().is_none() && damage.is_none() {
             return Err(Failure::new(1, format!("there is no journal in {:?}", self.dir)));
         }
-        Ok(Looked { storage: Arc::new(storage), survey, damage })
+        Ok(Looked { storage, survey, damage })
     }
 }
 
@@ -219,17 +219,12 @@ pub(crate) struct Topic {
     pub(crate) layout: String,
 }
 
-/// The kind of state that has the topics by name: number, partitions, largest message, layout.
+/// The kind of state that has the topics by name.
 const CATALOGUE: u16 = 1;
 
 pub(crate) fn topics(state: &State) -> Vec<Topic> {
-    let named = state.values(CATALOGUE).filter(|(name, _)| !name.is_empty());
-    let topic = |(name, value): (&[u8], &[u8])| {
-        let number = u32::from_le_bytes(*value.first_chunk()?);
-        let layout = String::from_utf8_lossy(value.get(16..)?).into_owned();
-        Some(Topic { number, name: String::from_utf8_lossy(name).into_owned(), layout })
-    };
-    named.filter_map(topic).collect()
+    let topic = |RecordedTopic { number, name, layout, .. }: RecordedTopic| Topic { number, name, layout };
+    catalogue(state).into_iter().map(topic).collect()
 }
 
 pub(crate) fn topic_name(topics: &[Topic], number: u32) -> String {

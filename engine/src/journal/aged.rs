@@ -1,0 +1,118 @@
+//! Which records are older than an age: all up to the last frame that was written before a time.
+
+use super::Shared;
+use super::error::{DiskError, ReplayError};
+use super::format::{Entry, FrameHeader, FrameKind, PartitionId, SEGMENT_HEAD, known_entries};
+use super::index::Written;
+use super::recovery::unpack_frame;
+use super::segment::{Segment, Window};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where the last frame ends that was written before a time, and what stands before it. It only moves up.
+#[derive(Debug, Default)]
+pub(super) struct Aged {
+    /// The segment's number; 0 while no frame is that old.
+    segment: u64,
+    at: u64,
+    /// By partition, the offset after its last record in the segment before `at`.
+    ends: BTreeMap<PartitionId, u64>,
+}
+
+impl Aged {
+    /// Moves up to the last frame that was written before `oldest`. What is read is what it passes over, and the megabyte in
+    /// which it ends.
+    pub fn go_on(self, shared: &Shared, oldest: u64) -> Result<Self, ReplayError> {
+        let Some((segment, at)) = last_before(shared, oldest)? else { return Ok(self) };
+        let number = segment.header.number;
+        if (number, at) <= (self.segment, self.at) {
+            return Ok(self);
+        }
+        let (from, mut ends) =
+            if number == self.segment { (self.at, self.ends) } else { (SEGMENT_HEAD, BTreeMap::new()) };
+        frames(shared, &segment, from, at, |_, header, plain| {
+            if header.kind == FrameKind::Data {
+                for entry in known_entries(plain).flatten() {
+                    if let Entry::Run(run) = entry {
+                        ends.insert(run.partition, run.end());
+                    }
+                }
+            }
+        })?;
+        Ok(Self { segment: number, at, ends })
+    }
+
+    /// The offset after the last record of a partition that is too old; 0 if none is.
+    pub fn end(&self, shared: &Shared, partition: PartitionId) -> u64 {
+        if let Some(end) = self.ends.get(&partition) {
+            return *end;
+        }
+        let segments = shared.segments();
+        let elder = segments.iter().rev().filter(|segment| segment.header.number < self.segment);
+        let mut ends = elder.filter_map(|segment| segment.index().partitions.get(&partition).map(|place| place.end));
+        ends.next().unwrap_or(0)
+    }
+}
+
+/// The segment, and where in it the last frame ends that was written before `oldest`.
+fn last_before(shared: &Shared, oldest: u64) -> Result<Option<(Arc<Segment>, u64)>, ReplayError> {
+    let segments: Vec<Arc<Segment>> = shared.segments().iter().filter(|s| !s.header.lost).cloned().collect();
+    let mut found = None;
+    let mut unknown = Vec::new();
+    for segment in segments.iter().rev() {
+        if segment.index().times.is_empty() {
+            unknown.push(segment);
+        } else if let Some(part) = last_part(segment, oldest) {
+            found = Some((segment, part));
+            break;
+        }
+    }
+    // Of elder versions it is not known when they were written: the eldest first, up to one that is young.
+    for segment in unknown.into_iter().rev() {
+        let mut times = super::index::Index::default();
+        frames(shared, segment, SEGMENT_HEAD, segment.end(), |at, header, _| {
+            times.frame(at, at + header.span(), 0, header.time);
+        })?;
+        segment.index().times = times.times;
+        let Some(part) = last_part(segment, oldest) else { break };
+        found = Some((segment, part));
+    }
+    let Some((segment, (from, to))) = found else { return Ok(None) };
+    let mut end = from;
+    frames(shared, segment, from, to, |at, header, _| {
+        if header.time < oldest {
+            end = at + header.span();
+        }
+    })?;
+    Ok(Some((Arc::clone(segment), end)))
+}
+
+/// The last part of a segment that has a frame from before `oldest`: where it begins and ends.
+fn last_part(segment: &Segment, oldest: u64) -> Option<(u64, u64)> {
+    let index = segment.index();
+    let last = index.times.iter().rposition(|part| part.earliest < oldest)?;
+    let to = index.times.get(last + 1).map_or(segment.end(), |next| next.at);
+    let Written { at, .. } = index.times[last];
+    Some((at, to))
+}
+
+/// Shows the frames of a part of a segment: where each stands, its header, and its payload; of a gap that is nothing.
+fn frames(
+    shared: &Shared,
+    segment: &Segment,
+    from: u64,
+    to: u64,
+    mut each: impl FnMut(u64, &FrameHeader, &[u8]),
+) -> Result<(), ReplayError> {
+    let mut window = Window::new(&shared.options);
+    let mut at = from;
+    while at < to {
+        let damaged = |what| ReplayError::Damaged { segment: segment.header.number, at, what };
+        let found = window.frame(&shared.id, segment.header.first, &segment.file, at, to);
+        let frame = found.map_err(|cause| DiskError::new("read", &segment.name, &cause))?.map_err(damaged)?;
+        let plain = unpack_frame(&frame.header, frame.stored).map_err(damaged)?;
+        each(at, &frame.header, &plain);
+        at += frame.header.span();
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Descriptors of segment files: a journal may have any number of segments, and keeps few of them open.
+//!
+//! A segment that is being written holds its descriptor until a sync has covered all of it: the system tells a failed write
+//! only to descriptors that were open at the time. All others are opened when they are read, and the last few stay open.
+
+use super::segment::{open_own, segment_name};
+use super::storage::{File, Storage};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// So many files stay open besides those that are written.
+const KEPT: usize = 32;
+
+/// The segment files of a journal that are open to be read.
+pub(crate) struct Files {
+    storage: Arc<dyn Storage>,
+    /// By segment number; the one that was used last is last.
+    open: Mutex<Vec<(u64, Arc<dyn File>)>>,
+}
+
+impl Files {
+    pub fn new(storage: Arc<dyn Storage>) -> Arc<Self> {
+        Arc::new(Self { storage, open: Mutex::default() })
+    }
+
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<(u64, Arc<dyn File>)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of segment `number`, opened if it is not open.
+    fn get(&self, number: u64) -> io::Result<Arc<dyn File>> {
+        if let Some(known) = self.known(number) {
+            return Ok(known);
+        }
+        let file = match self.open_file(number) {
+            // Perhaps those that are kept here are in the way: 24 is "too many open files".
+            Err(cause) if matches!(cause.raw_os_error(), Some(23 | 24)) => {
+                self.open().clear();
+                self.open_file(number)?
+            }
+            opened => opened?,
+        };
+        let mut open = self.open();
+        if open.len() >= KEPT {
+            open.remove(0);
+        }
+        open.push((number, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    fn known(&self, number: u64) -> Option<Arc<dyn File>> {
+        let mut open = self.open();
+        let place = open.iter().rposition(|(known, _)| *known == number)?;
+        let known = open.remove(place);
+        let file = Arc::clone(&known.1);
+        open.push(known);
+        Some(file)
+    }
+
+    fn open_file(&self, number: u64) -> io::Result<Arc<dyn File>> {
+        self.storage.open(&segment_name(number), false)
+    }
+
+    /// The name belongs to no file any more, or to another one.
+    pub fn forget(&self, number: u64) {
+        self.open().retain(|(known, _)| *known != number);
+    }
+
+    /// The file of segment `number`, to be opened when it is used.
+    pub fn file(self: &Arc<Self>, number: u64) -> SegmentFile {
+        SegmentFile { files: Arc::clone(self), number, held: Mutex::new(None) }
+    }
+}
+
+/// A segment's file, which is opened when it is used.
+pub(crate) struct SegmentFile {
+    files: Arc<Files>,
+    number: u64,
+    held: Mutex<Option<Arc<dyn File>>>,
+}
+
+impl SegmentFile {
+    fn held(&self) -> MutexGuard<'_, Option<Arc<dyn File>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self) -> io::Result<Arc<dyn File>> {
+        match &*self.held() {
+            Some(file) => Ok(Arc::clone(file)),
+            None => self.files.get(self.number),
+        }
+    }
+
+    /// Keeps the file open until [`release`](Self::release), and gives it.
+    pub fn hold(&self) -> io::Result<Arc<dyn File>> {
+        let mut held = self.held();
+        if let Some(file) = &*held {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.files.get(self.number)?;
+        self.files.forget(self.number);
+        Ok(Arc::clone(held.insert(file)))
+    }
+
+    /// Keeps the file open to be written, until [`release`](Self::release): one that has no other name.
+    pub fn hold_own(&self) -> io::Result<Arc<dyn File>> {
+        let mut held = self.held();
+        if let Some(file) = &*held {
+            return Ok(Arc::clone(file));
+        }
+        let file = open_own(&**self.files.storage(), &segment_name(self.number))?;
+        self.files.forget(self.number);
+        Ok(Arc::clone(held.insert(file)))
+    }
+
+    /// Keeps this descriptor of the file, which was just made.
+    pub fn hold_this(&self, file: Arc<dyn File>) {
+        *self.held() = Some(file);
+    }
+
+    /// The file may be closed when nobody uses it.
+    pub fn release(&self) {
+        *self.held() = None;
+    }
+}
+
+impl File for SegmentFile {
+    fn size(&self) -> io::Result<u64> {
+        self.get()?.size()
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        self.get()?.links()
+    }
+
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        self.get()?.read_at(into, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.get()?.write_at(bytes, at)
+    }
+
+    fn write_parts_at(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
+        self.get()?.write_parts_at(parts, at)
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        self.get()?.allocate(size)
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.get()?.truncate(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.get()?.sync()
+    }
+}
