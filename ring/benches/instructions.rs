@@ -63,7 +63,7 @@ fn operate_on<K: Kind>(mut builder: Builder<u64, K>, what: &str, rounds: u64) {
             for round in 0..rounds {
                 let mut claim = producer.claim(black_box(1)).unwrap();
                 claim[0] = round;
-                let _ = black_box(claim.commit());
+                black_box(claim.commit().unwrap());
             }
         }
         "batch of 16" => {
