@@ -28,7 +28,7 @@ fn written(disk: &CountingDisk, partitions: usize) -> u64 {
     let orders = topic(&engine, partitions);
     let mut producer = orders.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
     for number in 0..EVENTS {
-        producer.send(&Record::new(&format!("{number:0100}"))).unwrap();
+        producer.send(Record::new(&format!("{number:0100}"))).unwrap();
     }
     drop((producer, orders));
     engine.shutdown(LONG);
@@ -116,9 +116,9 @@ fn twenty_events_beside_32_mb_are_found_without_reading_these() {
         let body = vec![7; 8192];
         for number in 0..4096 {
             if spread && number % 205 == 0 || !spread && number < 20 {
-                little.send(&Record::new("one")).unwrap();
+                little.send(Record::new("one")).unwrap();
             }
-            much.send(&Record::new(&body)).unwrap();
+            much.send(Record::new(&body)).unwrap();
         }
         // In the segment that is written, and in one that is complete.
         disk.take();
@@ -144,7 +144,7 @@ fn segments_without_its_partitions_are_not_read() {
     let mut much = ticks.producer().create().unwrap();
     let mut little = orders.producer().acknowledge(Level::Written).create().unwrap();
     for round in 0..2 {
-        little.send(&Record::new(&format!("round {round}"))).unwrap();
+        little.send(Record::new(&format!("round {round}"))).unwrap();
         much.publish_batch(256, |_, _| ()).unwrap();
         (0..2000).for_each(|_| _ = much.publish_batch(256, |_, tick| *tick = 7).unwrap());
     }

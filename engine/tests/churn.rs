@@ -22,8 +22,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn durable() -> Engine {
-    let mut options = Options::default();
-    options.segment_size = 1 << 18;
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
     Engine::builder().journal_in(SimulatedDisk::new()).journal_options(options).build().unwrap()
 }
 

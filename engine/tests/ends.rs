@@ -12,8 +12,7 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(120);
 
 fn open(disk: &SimulatedDisk) -> Engine {
-    let mut options = Options::default();
-    options.segment_size = 1 << 18;
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build().unwrap()
 }
 

@@ -33,7 +33,8 @@ fn read(tape: &mut Subscriber<u64>) -> Vec<u64> {
 /// It once waited for itself, and nothing said so.
 #[test]
 fn a_handler_that_publishes_into_its_own_full_topic_is_refused_and_told_why() {
-    let refused = |run: &dyn Fn(&Topic<u64>, Producer<u64>, mpsc::Sender<PublishError>)| {
+    type Run<'r> = &'r dyn Fn(&Topic<u64>, Producer<u64>, mpsc::Sender<PublishError>);
+    let refused = |run: Run<'_>| {
         let engine = Engine::builder().build().unwrap();
         let ticks = engine.topic::<u64>("ticks").capacity(4).create().unwrap();
         let (tell, told) = mpsc::channel();

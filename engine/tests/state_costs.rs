@@ -38,7 +38,7 @@ fn plain(partitions: usize) -> f64 {
         let orders = orders(engine, partitions);
         let producer = orders.producer().partitioner(Partitioner::RoundRobin).acknowledge(Level::Written);
         let mut producer = producer.create().unwrap();
-        (0..EVENTS).for_each(|number| _ = producer.send(&Record::new(&body(number))).unwrap());
+        (0..EVENTS).for_each(|number| _ = producer.send(Record::new(&body(number))).unwrap());
     })
 }
 
@@ -65,7 +65,7 @@ fn committed_offsets_of_a_group_cost_little() {
             let mut producer = producer.create().unwrap();
             let mut member = orders.group("billing").start(StartAt::Earliest).join().unwrap();
             for number in 0..EVENTS {
-                producer.send(&Record::new(&body(number))).unwrap();
+                producer.send(Record::new(&body(number))).unwrap();
                 member.poll(LONG).unwrap().unwrap().commit().unwrap();
             }
         });
@@ -81,7 +81,7 @@ fn ids_cost_their_own_bytes() {
         let orders = orders.durable().create().unwrap();
         let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
         for number in 0..EVENTS {
-            producer.send(&Record::new(&body(number)).id(&number.to_le_bytes())).unwrap();
+            producer.send(Record::new(&body(number)).id(&number.to_le_bytes())).unwrap();
         }
     });
     let plain = plain(1);
@@ -98,7 +98,7 @@ fn a_lease_and_an_ack_cost_no_more_than_a_small_event_each() {
             let mut worker = orders.queue("work").acknowledge(Level::Written).join().unwrap();
             let mut leases = Vec::new();
             for number in 0..EVENTS {
-                producer.send(&Record::new(&body(number))).unwrap();
+                producer.send(Record::new(&body(number))).unwrap();
                 leases.push(worker.receive(LONG).unwrap().unwrap());
                 if leases.len() == outstanding {
                     leases.drain(..).for_each(|lease| lease.ack().unwrap());
@@ -142,7 +142,7 @@ fn a_transform_of_each_event() {
         let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
         let mut transform = orders.transform("copy").open().unwrap();
         for number in 0..EVENTS {
-            producer.send(&Record::new(&body(number))).unwrap();
+            producer.send(Record::new(&body(number))).unwrap();
             let step = transform.step(LONG, |_, at, with| with.publish(&out, |it: &mut u64| *it = at.offset));
             step.unwrap();
         }
@@ -152,7 +152,7 @@ fn a_transform_of_each_event() {
         let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
         let mut other = out.producer().acknowledge(Level::Written).create().unwrap();
         for number in 0..EVENTS {
-            producer.send(&Record::new(&body(number))).unwrap();
+            producer.send(Record::new(&body(number))).unwrap();
             other.publish(|it| *it = number).unwrap();
         }
     });

@@ -1,6 +1,8 @@
 //! After a repair the journal opens, nothing that it gives is wrong, and what was lost was named: for each byte turned, each
 //! file cut or taken away, and each crash in between.
 
+#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges of lost offsets, some of which have one")]
+
 use super::super::repair::{How, Mended, RepairError, repair};
 use super::super::segment::{segment_name, segment_number};
 use super::super::simulated::{Fault, SimulatedDisk};
@@ -56,8 +58,7 @@ fn contents(disk: &SimulatedDisk) -> Contents {
     }
     let mut by_frame = Contents::new();
     let mut frames = survey.frames(Arc::new(disk.clone()));
-    loop {
-        let Some(frame) = frames.next().unwrap() else { break };
+    while let Some(frame) = frames.next().unwrap() {
         for entry in format::entries(&frame.plain) {
             if let format::Entry::Run(run) = entry.unwrap() {
                 by_frame.extend(run.records().map(|r| ((run.partition, r.offset), r.bytes.to_vec())));

@@ -63,7 +63,9 @@ fn cursors_in_any_order_give_what_each_alone_would() {
         let (mut writer, mut ends) = journal(&mut dice, Options { codec, ..small() }, 150, partitions);
         let journal = writer.journal();
         let mut scan = journal.scan(Visible::Written);
-        let mut cursors: Vec<(u64, Cursor, Vec<(u64, Vec<u8>)>)> = Vec::new();
+        /// Offset and bytes.
+        type Found = Vec<(u64, Vec<u8>)>;
+        let mut cursors: Vec<(u64, Cursor, Found)> = Vec::new();
         for (partition, end) in ends.clone() {
             let start = journal.extent(partition).unwrap().start;
             let from = start + dice.roll(end - start + 1);
