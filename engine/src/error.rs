@@ -531,7 +531,7 @@ pub enum PublishError {
         by: Option<String>,
     },
     /// The partition is full, and the calling thread runs the handler of the consumer that it would wait for. See
-    /// [publishing in a handler](crate::SubscriberBuilder::run#publishing-in-a-handler).
+    /// [publishing in a handler](crate::SubscriberBuilder::run).
     #[error(
         "topic {topic:?}: partition {partition} is full and waits for the consumer {consumer:?}, whose own handler this is: publish with `try_publish` or from another thread, or give the topic more capacity"
     )]

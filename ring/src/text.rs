@@ -5,7 +5,7 @@
 //! window, a newline that forges a line of the log, a bidirectional override that shows a name backwards. These functions
 //! write such a character as an escape, for example `\n` or `\u{1b}`.
 //!
-//! - [`line`] for a cause, a reason or a name inside of a sentence. Every error and report of these crates uses it.
+//! - [`line`](line()) for a cause, a reason or a name inside of a sentence. Every error and report of these crates uses it.
 //! - [`value`] for bytes of a user, where two different values must look different.
 //! - [`json`] for a JSON document: the same characters as `\uXXXX`, so that the document keeps its meaning.
 //!
@@ -39,7 +39,7 @@ pub fn line<T: Display>(shown: T) -> Line<T> {
     Line(shown)
 }
 
-/// See [`line`].
+/// See [`line`](line()).
 #[derive(Clone, Copy, Debug)]
 pub struct Line<T>(T);
 
