@@ -286,6 +286,10 @@ fn mend(storage: &dyn Storage, survey: &mut Survey, options: &Options, goes_on: 
             }
         }
     }
+    // What was read was not believed: an index that says something else must not come back with a crash.
+    for segment in &survey.unsealed {
+        take_away(&index_name(segment.header.number))?;
+    }
     storage.sync_dir().map_err(failed("sync", &storage.name()))?;
     // Whose gaps the state does not know yet is read whole by the next opening, too, should this one be cut off.
     let known = |segment: &Segment| !survey.unknown_gaps().any(|gap| gap.segment == segment.header.number);

@@ -111,6 +111,12 @@ pub enum RepairError {
 /// # Errors
 /// Somebody has it open, a newer program wrote it, the disk fails, or nothing of it is left.
 pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64)) -> Result<Repaired, RepairError> {
+    // The lock is a file: none is made in a directory whose files may be no journal's.
+    let (survey, damage) = survey_to_damage(Arc::clone(&storage), false, progress)?;
+    if survey.segments.is_empty() && damage.is_some() {
+        mend_all(Arc::new(Overlay::new(Arc::clone(&storage))), None, time, progress)?;
+    }
+    drop(survey);
     let lock = storage.lock().map_err(|cause| match cause.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
         _ => OpenError::Disk(DiskError::new("lock", storage.name(), &cause)),
