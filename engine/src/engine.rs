@@ -608,7 +608,11 @@ impl Engine {
     /// # let orders = engine.topic::<u64>("orders").durable().create()?;
     /// let mut copy = orders.transform("copy").open()?;
     /// orders.producer().create()?.publish_batch(3, |index, order| *order = index as u64)?;
-    /// copy.step(Duration::from_secs(5), |_, _, _| Ok::<_, std::convert::Infallible>(()))?;
+    /// let mut passed_on = 0;
+    /// while passed_on < 3 {
+    ///     let batch = copy.step(Duration::from_secs(5), |_, _, _| Ok::<_, std::convert::Infallible>(()))?;
+    ///     passed_on += batch.ok_or("the topic was closed")?;
+    /// }
     /// assert_eq!(engine.transforms()[0].to_string(), "transform copy: lag 0\n  orders/0: committed 3, lag 0");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
