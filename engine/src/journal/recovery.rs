@@ -286,9 +286,9 @@ fn mend(storage: &dyn Storage, survey: &mut Survey, options: &Options, goes_on: 
             }
         }
     }
-    // What was read was not believed: an index that says something else must not come back with a crash.
-    for segment in &survey.unsealed {
-        take_away(&index_name(segment.header.number))?;
+    // What was read was not believed: an index that says something else must not be believed by the next opening.
+    for number in survey.unsealed.iter().map(|segment| segment.header.number).chain(survey.stale.iter().copied()) {
+        take_away(&index_name(number))?;
     }
     storage.sync_dir().map_err(failed("sync", &storage.name()))?;
     // Whose gaps the state does not know yet is read whole by the next opening, too, should this one be cut off.
