@@ -733,7 +733,7 @@ impl Engine {
         for (topic, report) in topics.iter().zip(&mut reports) {
             let count = report.note_written(&topic.written());
             if count > 0 && matches!(journal, Some(Ok(()))) {
-                let why = format!("{count} offsets of topic {:?} were published and not written", topic.name());
+                let why = format!("{count} events of topic {:?} were published and not written", topic.name());
                 journal = Some(Err(why));
             }
         }

@@ -143,7 +143,7 @@ pub use rate::RateLimit;
 pub use receipt::{BatchReceipt, Level, Reach, Receipt, Unsupported, WaitError};
 pub use record::Record;
 pub use replay::{Replay, ReplayBuilder, ReplayError};
-pub use report::{ConsumerReport, Report, TopicReport};
+pub use report::{ConsumerReport, CutClaim, Report, TopicReport};
 pub use selector::{Selectable, Selector};
 #[cfg(feature = "async")]
 pub use stream::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};

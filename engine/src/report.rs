@@ -10,6 +10,7 @@ use crate::subscription::Run;
 use crate::text;
 use slipring_ring::{Ending, Sequence};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -35,10 +36,22 @@ pub struct TopicReport {
     pub published: Vec<u64>,
     /// Why it ended: closed in good order, halted, or failed by a consumer of that name.
     pub closed: Option<Closed>,
+    /// Claims that were still out when the shutdown's limit had passed: their commits were refused, nobody reads them.
+    pub cut: Vec<CutClaim>,
     /// Each consumer in each partition.
     pub consumers: Vec<ConsumerReport>,
     /// What was left in each queue.
     pub queues: Vec<QueueReport>,
+}
+
+/// A claim that was given up at a shutdown, since its holder had neither committed nor dropped it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CutClaim {
+    /// The partition.
+    pub partition: u32,
+    /// The offsets that were claimed. They hold no event.
+    pub offsets: Range<u64>,
 }
 
 /// What became of one consumer in one partition.
@@ -70,12 +83,17 @@ impl TopicReport {
         queues: Vec<QueueReport>,
     ) -> Self {
         let mut published = Vec::new();
+        let mut cut = Vec::new();
         let mut consumers = Vec::new();
         for partition in partitions {
             let at = partition.ring.positions();
             let told = partition.ring.report();
+            cut.extend(told.cut.iter().map(|claim| {
+                let first = claim.first.0;
+                CutClaim { partition: partition.index, offsets: first..first + claim.len as u64 }
+            }));
             let told_of = |name: &str| told.stages.iter().find(|stage| stage.name == name);
-            let left = |consumed: u64| at.published.since(Sequence(consumed)).max(0) as u64;
+            let left = |consumed: u64| partition.ring.unread(Sequence(consumed));
             let mut attended = Vec::new();
             for run in runs {
                 let state = run.state();
@@ -110,7 +128,7 @@ impl TopicReport {
             published.push(at.published.0);
         }
         let closed = partitions.iter().find_map(|partition| partition.ring.closed()).map(Closed::from);
-        Self { name: name.to_owned(), published, closed, consumers, queues }
+        Self { name: name.to_owned(), published, closed, cut, consumers, queues }
     }
 
     /// Whether every consumer read everything, none has failed, and no queue has lost what was out.
@@ -122,12 +140,11 @@ impl TopicReport {
         read && self.queues.iter().all(QueueReport::is_complete)
     }
 
-    /// Notes what the journal has written by its end, by partition: up to where, and up to where events were published.
-    /// Returns how many offsets it has not.
+    /// Notes what the journal has written by its end, by partition: up to where, and how many published events lie behind
+    /// that. Returns how many events it has not.
     pub(crate) fn note_written(&mut self, partitions: &[(u32, u64, u64)]) -> u64 {
         let mut unwritten = 0;
-        for &(partition, consumed, published) in partitions {
-            let left = published - consumed;
+        for &(partition, consumed, left) in partitions {
             unwritten += left;
             let ending = (left > 0).then(|| Ending::Stopped("the journal has ended".to_owned()));
             let journal = |known: &&mut ConsumerReport| known.name == STAGE && known.partition == partition;
@@ -230,6 +247,10 @@ impl fmt::Display for TopicReport {
         }
         if let Some((_, by, cause)) = self.failure_of_another() {
             write!(f, "\n  failed by {}: {}", text::line(by), text::line(cause))?;
+        }
+        for claim in &self.cut {
+            let Range { start, end } = claim.offsets;
+            write!(f, "\n  claim cut in partition {}: offsets {start} to {end} hold no event", claim.partition)?;
         }
         for queue in &self.queues {
             write!(f, "\n  {queue}")?;

@@ -66,15 +66,36 @@ fn an_event_that_is_filled_while_the_topic_is_closed_is_read_by_all() {
     }
 }
 
-/// An event that is still being filled when the limit has passed is refused, and the value of an offer comes back.
-#[test]
-fn an_event_that_is_filled_beyond_the_limit_is_refused() {
-    let engine = Engine::builder().build().unwrap();
-    let ticks = engine.topic::<u64>("ticks").create().unwrap();
-    let mut producer = ticks.producer().create().unwrap();
-    let refused = producer.publish(|_| drop(engine.shutdown(Duration::ZERO))).unwrap_err();
+/// One event is read, and the one behind it still filled when the limit has passed: its commit is refused, the report names
+/// its offset as cut and nothing as unread, and the journal has all that was published.
+fn filled_beyond_the_limit<K: Producers>(engine: &Engine, topic: &Topic<u64, K>) {
+    topic.subscribe("managed").run(|_: &u64, _| Ok::<_, Infallible>(())).unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    producer.publish(|event| *event = 1).unwrap();
+    let mut told = None;
+    let refused = producer.publish(|_| told = Some(engine.shutdown(Duration::ZERO))).unwrap_err();
     assert!(matches!(refused, PublishError::Closed { reason: Closed::Cut, .. }), "{refused}");
     assert_eq!(producer.offer(5).unwrap_err().value, 5);
+    let told = told.unwrap();
+    assert!(told.is_complete(), "{told}");
+    assert_eq!(told.journal, engine.journal().map(|_| Ok(())), "{told}");
+    let report = &told.topics[0];
+    let cut: Vec<_> = report.cut.iter().map(|claim| (claim.partition, claim.offsets.clone())).collect();
+    assert_eq!(cut, [(0, 1..2)], "{told}");
+    assert!(report.to_string().contains("claim cut in partition 0: offsets 1 to 2 hold no event"), "{told}");
+    assert!(report.consumers.iter().all(|consumer| consumer.left == 0), "{told}");
+}
+
+#[test]
+fn an_event_that_is_filled_beyond_the_limit_is_refused() {
+    for durability in [false, true] {
+        let engine = || if durability { durable(&SimulatedDisk::new()) } else { Engine::builder().build().unwrap() };
+        let (many, one) = (engine(), engine());
+        let (several, single) = (many.topic::<u64>("ticks"), one.topic::<u64>("ticks").single_producer());
+        let (several, single) = if durability { (several.durable(), single.durable()) } else { (several, single) };
+        filled_beyond_the_limit(&many, &several.create().unwrap());
+        filled_beyond_the_limit(&one, &single.create().unwrap());
+    }
 }
 
 /// Publishes numbers from `from` on until it is refused; those that were acknowledged.

@@ -182,7 +182,7 @@ fn an_event_that_panics_when_it_is_written_fails_its_topic_alone_and_is_named() 
     let report = engine.shutdown(LONG);
     assert!(!report.is_complete(), "{report}");
     // It was closed with all but these.
-    let unwritten = "3 offsets of topic \"numbers\" were published and not written";
+    let unwritten = "3 events of topic \"numbers\" were published and not written";
     assert_eq!(report.journal, Some(Err(unwritten.to_owned())), "{report}");
 
     let engine = Engine::builder().journal_in(disk).build().unwrap();

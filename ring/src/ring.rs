@@ -248,6 +248,21 @@ impl<E, K: Kind> Ring<E, K> {
         Sequence(self.core.published())
     }
 
+    /// How many published events there are from `from` on: slots that hold none, since their claim was dropped or
+    /// [cut](crate::Closed::Cut), are not counted, as far as the ring still knows them.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Sequence};
+    /// let (mut producer, ring) = Builder::multi(8, u64::default).build()?;
+    /// drop(producer.claim(2)?);
+    /// producer.publish(|event| *event = 7)?;
+    /// assert_eq!((ring.published().0, ring.unread(Sequence(0)), ring.unread(Sequence(3))), (3, 1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unread(&self, from: Sequence) -> u64 {
+        self.core.unread(from.0)
+    }
+
     /// All positions, at this moment. Takes no lock that a producer or consumer needs.
     ///
     /// ```

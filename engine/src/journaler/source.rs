@@ -182,6 +182,10 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
             Err(closed) => over = Some(closed),
         }
         if let Some(closed) = over {
+            // A look may have passed over a gap at the very end: all below `from` is written, or holds no event.
+            if from.0 != self.noted && self.drained.is_none() {
+                self.drained = Some(from.0);
+            }
             // What was not drained by now has nobody who would write it.
             // Transactions may have written what was never published.
             let written = self.ahead.back().map_or(0, |(_, end)| *end);

@@ -9,6 +9,7 @@ use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::queue;
 use crate::report::TopicReport;
+use slipring_ring::Sequence;
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +30,8 @@ pub(crate) trait AnyTopic: Send + Sync {
     fn halt(&self);
     /// `journal_until`: how long what was published is waited for to be written, at least.
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
-    /// By partition, up to where it is written and up to where it was published. Empty for a topic without a journal.
+    /// By partition, up to where it is written and how many published events lie behind that. Empty for a topic without a
+    /// journal.
     fn written(&self) -> Vec<(u32, u64, u64)>;
     /// Takes it out of the journal, if it is there.
     fn forget(&self) -> Result<(), TopicError>;
@@ -165,8 +167,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let partitions = self.partitions();
         let stands = partitions.iter().filter_map(|partition| {
             let written = durable.acks.positions(partition.index)?.end(crate::journal::Visible::Written);
-            // What a transaction wrote may not be published.
-            Some((partition.index, written, partition.ring.positions().published.0.max(written)))
+            Some((partition.index, written, partition.ring.unread(Sequence(written))))
         });
         stands.collect()
     }
