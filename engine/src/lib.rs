@@ -20,7 +20,7 @@
 //! | events of several topics, all or none | [`Engine::transaction`] |
 //! | reading one topic and writing others, exactly once | [`Engine::transform`], [`Topic::transform`] |
 //! | one thread over many readers; tasks | [`Selector`]; feature `async` |
-//! | what a journal's directory has in it, and mending it | the command `slipring`: `journal`, `group`, `queue` (feature `cli`) |
+//! | what a journal's directory has in it, and mending it | the command `slipring`: `journal`, `group`, `queue` (package `slipring-cli`) |
 //!
 //! What is promised, and what a crash leaves between any two steps, is in `docs/GUARANTEES.md`, with the test for each.
 //!

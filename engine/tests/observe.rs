@@ -1,38 +1,17 @@
-//! What can be seen of an engine: the snapshot, its formats, the socket, and the command that reads it.
+//! What can be seen of an engine: the snapshot, its formats and the socket.
 
-use slipring::{Engine, ManualClock, Message, Metrics, ObserveError, Record, TopicError};
+#[path = "common/busy.rs"]
+mod busy;
+
+use busy::busy;
+use slipring::{Engine, Metrics, ObserveError, TopicError};
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// An engine with a bit of everything.
-fn busy(path: Option<&Path>) -> (Engine, ManualClock, Box<dyn Send>) {
-    let clock = ManualClock::new();
-    let builder = Engine::builder().clock(clock.clone());
-    let engine = path.into_iter().fold(builder, |builder, path| builder.observe(path)).build().unwrap();
-    let ticks = engine.topic::<u64>("ticks").capacity(8).timestamps().create().unwrap();
-    let mut slow = ticks.subscribe("slow").poll().unwrap();
-    let mut producer = ticks.producer().create().unwrap();
-    for round in 0..3 {
-        producer.publish_batch(round + 1, |_, _| ()).unwrap();
-        clock.advance(Duration::from_secs(1));
-        if round < 2 {
-            (&mut slow.poll(Duration::ZERO).unwrap().unwrap()).into_iter().for_each(drop);
-        }
-    }
-    let jobs = engine.topic::<Message>("jobs").partitions(2).capacity(4).create().unwrap();
-    let mut worker = jobs.queue("resize").max_attempts(1).dead_letter("dead").join().unwrap();
-    let mut to_jobs = jobs.producer().create().unwrap();
-    (0..3).for_each(|index| _ = to_jobs.send(Record::new("job").partition(index % 2)).unwrap());
-    let held = worker.receive(Duration::ZERO).unwrap().unwrap();
-    worker.receive(Duration::ZERO).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
-    (engine, clock, Box::new((slow, producer, worker, held)))
-}
 
 #[test]
 fn a_snapshot_has_lag_in_events_and_time_batches_and_the_high_water() {
@@ -238,35 +217,4 @@ fn a_path_that_is_taken_is_refused_and_a_socket_left_behind_is_replaced() {
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     let nowhere = Engine::builder().observe(folder.path().join("no/such/folder/s")).build().unwrap_err();
     assert!(matches!(nowhere, TopicError::Observe(ObserveError::Io { .. })), "{nowhere}");
-}
-
-fn slipring(arguments: &[&str]) -> (bool, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_slipring")).args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.success(), text(output.stdout), text(output.stderr))
-}
-
-#[test]
-fn slipring_top_prints_tables_json_and_prometheus_text_for_scripts() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("engine.sock");
-    let (engine, _clock, _held) = busy(Some(&path));
-    let socket = path.to_str().unwrap();
-    let (done, shown, _) = slipring(&["top", "--socket", socket, "--once"]);
-    assert!(done);
-    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert!(
-        rows.contains(&vec!["TOPIC", "QUEUE", "UNREAD", "LEASED", "WAITING", "ACKED", "PER", "S", "EXPIRED", "DEAD"]),
-        "{shown}"
-    );
-    assert!(rows.contains(&vec!["jobs", "resize", "1", "1", "0", "0", "-", "0", "1"]), "{shown}");
-    assert!(rows.contains(&vec!["ticks", "slow", "3", "-", "3", "1.000", "1", "0", "0"]), "{shown}");
-    // No terminal is as good as `--once`.
-    assert_eq!(slipring(&["top", "--socket", socket]).1, shown);
-    let (_, json, _) = slipring(&["top", "--socket", socket, "--json"]);
-    assert_eq!(serde_json::from_str::<Metrics>(&json).unwrap(), engine.metrics());
-    assert_eq!(slipring(&["top", "--socket", socket, "--prometheus"]).1, engine.metrics().to_prometheus());
-    let (done, shown, told) = slipring(&["top", "--socket", "/no/such/socket", "--once"]);
-    assert!(!done && shown.is_empty() && told.contains("/no/such/socket") && told.contains("observe"), "{told}");
-    assert!(!slipring(&["top", "--socket", socket, "--interval", "0"]).0);
 }

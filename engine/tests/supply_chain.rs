@@ -56,7 +56,7 @@ fn is_allowed(licence: &str) -> bool {
 fn every_licence_is_on_the_list() {
     assert!(is_allowed("(MIT OR Apache-2.0) AND Unicode-3.0") && is_allowed("Unlicense/MIT"));
     assert!(!is_allowed("GPL-3.0") && !is_allowed("MIT AND GPL-3.0") && !is_allowed(""));
-    for of in [&["-p", "slipring", "--all-features"][..], &["-p", "bench-harness"]] {
+    for of in [&["-p", "slipring", "--all-features"][..], &["-p", "slipring-cli"], &["-p", "bench-harness"]] {
         let refused: Vec<_> = tree(of).into_iter().filter(|(_, licence)| !is_allowed(licence)).collect();
         assert!(refused.is_empty(), "{of:?}: {refused:?}");
     }

@@ -31,7 +31,9 @@ impl Hostile {
     /// With a good journal of four segments of 4,096 bytes, of which the last has no index.
     pub fn with_a_journal() -> Self {
         let this = Self::new();
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-1");
+        // The tests of the command, whose package stands below this one, use this file as well.
+        let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let golden = above.map(|dir| dir.join("tests/data/journal-1")).find(|dir| dir.is_dir()).unwrap();
         for entry in fs::read_dir(golden).unwrap() {
             let entry = entry.unwrap();
             fs::copy(entry.path(), this.dir.join(entry.file_name())).unwrap();

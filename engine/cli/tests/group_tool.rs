@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-#[path = "common/damage.rs"]
+#[path = "../../tests/common/damage.rs"]
 mod damage;
 
 const LONG: Duration = Duration::from_secs(60);

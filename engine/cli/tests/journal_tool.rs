@@ -30,7 +30,7 @@ fn golden() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("journal");
     fs::create_dir(&dir).unwrap();
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-1");
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/journal-1");
     for entry in fs::read_dir(files).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
