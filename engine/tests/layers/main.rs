@@ -1,0 +1,148 @@
+//! The layers of engine: what a file may import, and what it must not.
+//!
+//! Reads `engine/src` as tokens, follows each path that begins with `crate`, `self`, `super` or a name that a `use` has
+//! brought in to the file that defines what it names, and compares the layers of the two files. Tests inside of the library
+//! may import anything.
+
+mod imports;
+
+use imports::{Import, Library};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// The layers from the top down. A file imports from its own layer and from the floors below; layers that stand on one floor
+/// do not import one another.
+const FLOORS: [&[&str]; 9] = [
+    &["edge"],
+    &["engine"],
+    &["transform", "group", "queue"],
+    &["read"],
+    &["produce"],
+    &["topic"],
+    &["log"],
+    &["event"],
+    &["base", "journal"],
+];
+
+/// The layer of each file, or folder, that does not stand in the folder of its layer yet.
+const ELSEWHERE: &str = include_str!("elsewhere.txt");
+
+/// Imports that run up: `importer imported` in each line. None may come, and one that has gone must go from the list.
+const UPWARD: &str = include_str!("upward.txt");
+
+/// The most files of one layer that import one another in a circle, where today's circle is larger than that.
+const CIRCLE: usize = 4;
+
+/// Layers with a larger circle, and how many files it has. No number may grow.
+const LARGER_CIRCLES: [(&str, usize); 6] =
+    [("group", 10), ("journal", 17), ("log", 13), ("queue", 5), ("read", 6), ("topic", 5)];
+
+fn lines(list: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = list.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    lines.map(|line| line.split_once(' ').unwrap_or_else(|| panic!("two words in each line: {line:?}")))
+}
+
+/// The layer of a file, by its path in `src`. None for `lib.rs`, which is the crate's face and shows what all layers have.
+fn layer(file: &str) -> Option<&'static str> {
+    if file == "lib.rs" {
+        return None;
+    }
+    let is_in = |path: &str| {
+        file == path || file.strip_prefix(path).is_some_and(|rest| path.ends_with('/') && !rest.is_empty())
+    };
+    let listed = lines(ELSEWHERE).filter(|(path, _)| is_in(path)).max_by_key(|(path, _)| path.len());
+    let folder = file.split_once('/').map_or(file.trim_end_matches(".rs"), |(folder, _)| folder);
+    let name = listed.map_or(folder, |(_, layer)| layer);
+    let known = FLOORS.iter().copied().flatten().find(|&&known| known == name);
+    Some(known.unwrap_or_else(|| panic!("engine/src/{file} stands in no layer: move it into the folder of its layer")))
+}
+
+fn floor(layer: &str) -> usize {
+    FLOORS.iter().position(|floor| floor.contains(&layer)).unwrap()
+}
+
+fn runs_up(import: &Import) -> bool {
+    let (Some(from), Some(to)) = (layer(&import.from), layer(&import.to)) else {
+        // What is named by its place in `lib.rs` has been followed to its definition; what is left is defined there.
+        return import.to == "lib.rs" && import.from != "lib.rs";
+    };
+    from != to && floor(from) >= floor(to)
+}
+
+#[test]
+fn imports_run_down() {
+    let library = Library::read();
+    assert!(
+        library.files.len() > 100 && library.imports.len() > 1000,
+        "the library is read: {} files",
+        library.files.len()
+    );
+    let mut up: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for import in library.imports.iter().filter(|import| runs_up(import)) {
+        up.entry((&import.from, &import.to)).or_default().insert(&import.name);
+    }
+    let known: BTreeSet<_> = lines(UPWARD).collect();
+    let mut told = String::new();
+    for ((from, to), names) in up.iter().filter(|(pair, _)| !known.contains(*pair)) {
+        let names = names.iter().copied().collect::<Vec<_>>().join(", ");
+        let (lower, upper) = (layer(from).unwrap_or("lib"), layer(to).unwrap_or("lib"));
+        writeln!(told, "{from} ({lower}) imports {names} from {to} ({upper})").unwrap();
+    }
+    assert!(told.is_empty(), "imports that run up; move the definition down, or the use of it up:\n{told}");
+    let gone: Vec<_> = known.iter().filter(|pair| !up.contains_key(*pair)).collect();
+    assert!(gone.is_empty(), "gone, take these lines from engine/tests/layers/upward.txt: {gone:#?}");
+    for (path, layer) in lines(ELSEWHERE) {
+        let is_there = library.files.iter().any(|file| file == path || (path.ends_with('/') && file.starts_with(path)));
+        assert!(is_there, "engine/tests/layers/elsewhere.txt places {path} in {layer}, and there is no such file");
+    }
+}
+
+/// Files of one layer that all reach one another by imports.
+fn circles<'l>(library: &'l Library) -> Vec<(&'static str, Vec<&'l str>)> {
+    let mut next: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for Import { from, to, .. } in &library.imports {
+        if from != to && layer(from).is_some() && layer(from) == layer(to) {
+            next.entry(from).or_default().insert(to);
+        }
+    }
+    let reached = |from: &'l str| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(file) = open.pop() {
+            open.extend(next.get(file).into_iter().flatten().filter(|&&to| seen.insert(to)));
+        }
+        seen
+    };
+    let reach: BTreeMap<&str, BTreeSet<&str>> = next.keys().map(|&file| (file, reached(file))).collect();
+    let mut circles = BTreeSet::new();
+    for (&file, reaches) in &reach {
+        let comes_back = |to: &&&str| reach.get(**to).is_some_and(|back| back.contains(file));
+        let circle: Vec<&str> = reaches.iter().filter(comes_back).copied().collect();
+        if circle.len() > 1 {
+            circles.insert((layer(file).unwrap(), circle));
+        }
+    }
+    circles.into_iter().collect()
+}
+
+#[test]
+fn circles_are_small() {
+    let library = Library::read();
+    let mut largest: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (layer, circle) in circles(&library) {
+        let known = largest.entry(layer).or_default();
+        if circle.len() > known.len() {
+            *known = circle;
+        }
+    }
+    let allowed =
+        |layer: &str| LARGER_CIRCLES.iter().find(|(name, _)| *name == layer).map_or(CIRCLE, |(_, files)| *files);
+    let too_large: Vec<_> = largest.iter().filter(|(layer, circle)| circle.len() > allowed(layer)).collect();
+    assert!(too_large.is_empty(), "files that import one another in a circle: {too_large:#?}");
+    for (layer, files) in LARGER_CIRCLES {
+        let now = largest.get(layer).map_or(0, Vec::len);
+        assert_eq!(
+            now, files,
+            "the circle of {layer} is smaller now: say so in LARGER_CIRCLES (from {CIRCLE} on take it out)"
+        );
+    }
+}
