@@ -79,14 +79,16 @@ pub fn real_feed(
     fetched.map(|()| path)
 }
 
-/// Cargo marks its target folder with a tag file; the running program stands somewhere below it.
+/// Cargo keeps what it knows of the compiler in its target folder, and marks one that it made itself with a tag; the running
+/// program stands somewhere below it.
 fn target_folder() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty()) {
         return Some(folder.into());
     }
     let program = std::env::current_exe().ok()?;
-    let tagged = |folder: &&Path| folder.join("CACHEDIR.TAG").is_file();
-    program.ancestors().find(tagged).map(Path::to_path_buf)
+    let is_cargos =
+        |folder: &&Path| [".rustc_info.json", "CACHEDIR.TAG"].iter().any(|name| folder.join(name).is_file());
+    program.ancestors().find(is_cargos).map(Path::to_path_buf)
 }
 
 fn download(work: &Path, python: Option<&OsStr>) -> Result<Vec<u8>, FetchError> {
