@@ -2,7 +2,7 @@
 
 use crate::durable::Durable;
 use crate::error::{PublishError, TopicError};
-use crate::journal::{self, Start, Visible};
+use crate::journal::{self, Cursor, Extent, Start, Visible};
 use crate::lane::Full;
 use crate::producer::Producers;
 use crate::topic::Inner;
@@ -142,9 +142,11 @@ impl Ids {
         full: Full<'_>,
     ) -> Result<Begun, PublishError> {
         let id = self.hash(id);
-        let mut known = self.known();
         loop {
-            known.expire(self.window, topic.host.clock.now());
+            // Before the lock: the clock is the user's code.
+            let now = topic.host.clock.now();
+            let mut known = self.known();
+            known.expire(self.window, now);
             match known.places.entry(id) {
                 Entry::Vacant(free) => {
                     free.insert(Place::Claimed);
@@ -157,17 +159,18 @@ impl Ids {
                 }
             }
             let names = || (topic.name.clone(), 0, None);
-            known = match full {
-                Full::Policy => self.settled.wait(known).unwrap_or_else(PoisonError::into_inner),
+            match full {
+                Full::Policy => drop(self.settled.wait(known).unwrap_or_else(PoisonError::into_inner)),
                 Full::Until(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         let (topic, partition, by) = names();
                         return Err(PublishError::TimedOut { topic, partition, by });
                     }
-                    self.settled.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner).0
+                    drop(self.settled.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner));
                 }
                 Full::Refuse | Full::Later | Full::Arm(_) => {
+                    drop(known);
                     if let Full::Arm(task) = full {
                         task.wake_after(&topic.host.timer, Duration::from_millis(1));
                     }
@@ -218,11 +221,15 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     let mut make = (topic.slots)(1).map_err(|cause| refused(cause.to_string()))?;
     let mut event = make();
     drop(make);
-    let mut found = Vec::new();
-    for partition in topic.partitions().iter() {
-        let back = read_back(durable, partition.index, ids, id_of, &mut event, wall);
-        found.extend(back.map_err(|cause| refused(cause.to_string()))?);
+    let mut back: Vec<Back> = topic
+        .partitions()
+        .iter()
+        .filter_map(|partition| Back::new(durable, partition.index, ids.window, wall))
+        .collect();
+    while back.iter().any(|back| !back.is_done) {
+        read_back(durable, &mut back, ids, id_of, &mut event).map_err(|cause| refused(cause.to_string()))?;
     }
+    let mut found: Vec<Found> = back.into_iter().flat_map(|back| back.found(wall)).collect();
     // All were published before now, whatever the clock began with.
     found.sort_unstable_by_key(|found| (found.written, found.offset));
     let mut known = ids.known();
@@ -242,56 +249,126 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
 }
 
 struct Found {
-    /// A record is at least as young as every one before it, whatever the world's clock showed meanwhile; one of the future
-    /// is of now.
     written: u64,
     id: u128,
     partition: u32,
     offset: u64,
 }
 
-/// Looks back, further and further, until the window is full or the beginning is reached. Records that look old do not end
-/// it where younger ones stand before them: the world's clock was behind then, and is right again.
+/// A partition that is looked at from its end backwards, further and further, until the window is full or the beginning is
+/// reached. Records that look old do not end it where younger ones stand before them: the world's clock was behind then,
+/// and is right again.
+struct Back {
+    partition: u32,
+    extent: Extent,
+    /// From here on it was read.
+    from: u64,
+    /// How far from its end the next look begins.
+    span: u64,
+    /// A record at or behind this offset may be young enough.
+    young: u64,
+    oldest_known: Option<u64>,
+    most: usize,
+    is_done: bool,
+    /// When each record with an id was written, by the world's clock as it was then.
+    found: VecDeque<Found>,
+}
+
+impl Back {
+    /// None if the journal has nothing of the partition.
+    fn new<E>(durable: &Durable<E>, partition: u32, window: Deduplication, wall: u64) -> Option<Self> {
+        let (id, journal) = (durable.id(partition), durable.journal());
+        let extent = journal.extent(id)?;
+        let age = window.age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        let oldest_known = age.map(|age| wall.saturating_sub(age));
+        let young = oldest_known.and_then(|time| journal.reaches(id, time)).unwrap_or(extent.end);
+        let (from, most) = (extent.end, window.ids);
+        let found = VecDeque::new();
+        Some(Self { partition, extent, from, span: 4096, young, oldest_known, most, is_done: false, found })
+    }
+
+    /// What stands before that was read, as a look has found it; `oldest` is when its first record was written.
+    fn add(&mut self, from: u64, mut before: VecDeque<Found>, oldest: Option<u64>) {
+        before.append(&mut self.found);
+        self.found = before;
+        let too_many = self.found.len().saturating_sub(self.most);
+        self.found.drain(..too_many);
+        self.from = from;
+        self.span = self.span.saturating_mul(4);
+        let is_old = oldest.zip(self.oldest_known).is_some_and(|(oldest, known)| oldest <= known);
+        self.is_done = from == self.extent.start || self.found.len() >= self.most || is_old;
+    }
+
+    /// A record is at least as young as every one before it, whatever the world's clock showed meanwhile; one of the future
+    /// is of now.
+    fn found(self, wall: u64) -> impl Iterator<Item = Found> {
+        self.found.into_iter().scan(0, move |latest, found| {
+            *latest = found.written.min(wall).max(*latest);
+            Some(Found { written: *latest, ..found })
+        })
+    }
+}
+
+/// One look further back in each partition that is not done: one reading of the journal for all of them.
 fn read_back<E>(
     durable: &Durable<E>,
-    partition: u32,
+    back: &mut [Back],
     ids: &Ids,
     id_of: IdOf<E>,
     event: &mut E,
-    wall: u64,
-) -> Result<VecDeque<Found>, journal::ReplayError> {
-    let (id, journal) = (durable.id(partition), durable.journal());
-    let Some(extent) = journal.extent(id) else { return Ok(VecDeque::new()) };
-    let age = ids.window.age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-    let oldest_known = age.map(|age| wall.saturating_sub(age));
-    let young = oldest_known.and_then(|time| journal.reaches(id, time)).unwrap_or(extent.end);
-    let mut span = 4096;
-    loop {
-        let from = extent.end.saturating_sub(span).min(young).max(extent.start);
-        let reader = journal.reader(id, Start::Offset(from), Visible::Written)?;
+) -> Result<(), journal::ReplayError> {
+    struct Look<'b> {
+        back: &'b mut Back,
+        cursor: Cursor,
+        from: u64,
+        found: VecDeque<Found>,
+        oldest: Option<u64>,
+        is_over: bool,
+    }
+    let journal = durable.journal();
+    let mut scan = journal.scan(Visible::Written);
+    let mut looks = Vec::new();
+    for back in back.iter_mut().filter(|back| !back.is_done) {
+        let Back { extent, span, young, .. } = *back;
+        let from = extent.end.saturating_sub(span).min(young).min(back.from).max(extent.start);
+        let mut cursor = journal.cursor(durable.id(back.partition), Start::Offset(from))?;
         // The ids of what is lost are lost.
-        let mut reader = reader.pass_gaps();
-        let (mut found, mut oldest, mut written) = (VecDeque::new(), None, 0);
-        while let Some(record) = reader.next()? {
-            written = record.written.min(wall).max(written);
-            oldest.get_or_insert(written);
-            let offset = record.offset;
-            // What is no event has no id; whoever reads it is told.
-            if (durable.persistence.read)(event, record.bytes).is_ok()
-                && let Some(id) = id_of(event)
-            {
-                found.push_back(Found { written, id: ids.hash(id), partition, offset });
-                if found.len() > ids.window.ids {
-                    found.pop_front();
+        cursor.pass_gaps();
+        cursor.begin(&mut scan);
+        looks.push(Look { back, cursor, from, found: VecDeque::new(), oldest: None, is_over: false });
+    }
+    while looks.iter().any(|look| !look.is_over) {
+        for look in looks.iter_mut().filter(|look| !look.is_over) {
+            look.cursor.begin(&mut scan);
+            let mut read = false;
+            while let Some(record) = look.cursor.next(&mut scan, look.back.from)? {
+                read = true;
+                let (written, offset) = (record.written, record.offset);
+                look.oldest.get_or_insert(written);
+                // What is no event has no id; whoever reads it is told.
+                if (durable.persistence.read)(event, record.bytes).is_ok()
+                    && let Some(id) = id_of(event)
+                {
+                    let partition = look.back.partition;
+                    look.found.push_back(Found { written, id: ids.hash(id), partition, offset });
+                    if look.found.len() > ids.window.ids {
+                        look.found.pop_front();
+                    }
                 }
             }
+            if read {
+                scan.took();
+            }
+            if !look.cursor.waits() {
+                look.cursor.rest(&mut scan);
+                look.is_over = true;
+            }
         }
-        let is_old = oldest.zip(oldest_known).is_some_and(|(oldest, known)| oldest <= known);
-        if from == extent.start || found.len() >= ids.window.ids || is_old {
-            return Ok(found);
-        }
-        span *= 4;
     }
+    for Look { back, from, found, oldest, .. } in looks {
+        back.add(from, found, oldest);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod counting;
 
 use counting::CountingDisk;
 use slipring::journal::{Options, Visible};
-use slipring::{Engine, Level, Message, Pace, Partitioner, Record, StartAt, Topic};
+use slipring::{Deduplication, Engine, Level, Message, Pace, Partitioner, Record, StartAt, Topic};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,36 @@ fn the_journal_is_read_once_whatever_the_number_of_partitions() {
         assert_at_most(disk.take_sum().read, 1.2, bytes, &format!("a replay of {partitions} partitions"));
         grouped(&orders, "late", EVENTS);
         assert_at_most(disk.take_sum().read, 1.2, bytes, &format!("a group of {partitions} partitions"));
+    }
+}
+
+/// What a topic remembers of its ids is read once too, and the window is that of the whole topic.
+#[test]
+fn ids_are_remembered_with_one_reading_whatever_the_number_of_partitions() {
+    for partitions in [1, 16, 64] {
+        let disk = CountingDisk::default();
+        let topic = |engine: &Engine| {
+            let orders = engine.topic::<Message>("orders").partitions(partitions).capacity(256).max_message(160);
+            orders.deduplicate(Deduplication::last(EVENTS)).durable().create().unwrap()
+        };
+        let first = engine(&disk);
+        let orders = topic(&first);
+        let mut producer = orders.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
+        for number in 0..EVENTS {
+            producer.send(Record::new(&format!("{number:0100}")).id(&number.to_le_bytes())).unwrap();
+        }
+        drop((producer, orders));
+        first.shutdown(LONG);
+        let (bytes, second) = (disk.segments(), engine(&disk));
+        disk.take();
+        let orders = topic(&second);
+        assert_at_most(disk.take_sum().read, 1.2, bytes, &format!("ids in {partitions} partitions"));
+        let published = orders.metrics().published;
+        let mut producer = orders.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
+        for number in (0..EVENTS).step_by(97) {
+            producer.send(Record::new("again").id(&number.to_le_bytes())).unwrap();
+        }
+        assert_eq!(orders.metrics().published, published, "all are known");
     }
 }
 
