@@ -6,6 +6,7 @@ use crate::lifecycle::lifecycle;
 use crate::receipt::{Level, WaitError};
 use crate::threads::caught;
 use crate::topic::TopicId;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
@@ -62,6 +63,14 @@ impl Positions {
     }
 }
 
+thread_local! {
+    /// Where the bell stands whose journal this thread writes or syncs.
+    static OWN: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Why code that runs on a journal's own thread, such as the clock or a task's waker, is not waited with.
+pub(crate) const OWN_THREAD: &str = "code that runs on the journal's own thread, such as the clock, a task's waker or `Persist`, cannot wait for the journal: do this on another thread";
+
 /// Where everybody sleeps who waits for an engine's journal.
 #[derive(Default)]
 pub(crate) struct Bell {
@@ -116,12 +125,22 @@ impl Bell {
         self.over.get().map(String::as_str)
     }
 
-    /// Sleeps until `done` says something, or `deadline` comes.
+    /// The calling thread writes or syncs the journal from now on: it must not wait for itself.
+    pub(crate) fn enter(&self) {
+        OWN.set(std::ptr::from_ref(self).addr());
+    }
+
+    /// Whether the calling thread is one that everybody else waits for.
+    pub(crate) fn is_own(&self) -> bool {
+        OWN.try_with(Cell::get).is_ok_and(|own| own == std::ptr::from_ref(self).addr())
+    }
+
+    /// Sleeps until `done` says something, or `deadline` comes. On the journal's own threads it never sleeps.
     pub(crate) fn wait<T>(&self, deadline: Option<Instant>, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
         }
-        if self.is_forked() {
+        if self.is_forked() || self.is_own() {
             return done();
         }
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);

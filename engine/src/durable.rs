@@ -168,7 +168,10 @@ impl<E> Durable<E> {
                 return Err(TopicError::Recorded { name: name.to_owned(), there, asked });
             }
             // Written down again with the first partitions.
-            Some(there) => Self::named(there, asked),
+            Some(there) => {
+                drop(catalogue);
+                Self::named(there, asked)
+            }
             None => {
                 let number = Recorded::next_number(&catalogue);
                 let after =
@@ -178,11 +181,12 @@ impl<E> Durable<E> {
                 frame.put(what::CATALOGUE, b"", &after.to_le_bytes());
                 frame.put(what::CATALOGUE, name.as_bytes(), &recorded.encode());
                 catalogue.take(&mut frame);
+                // The journal's thread, which is waited for, runs the user's code.
+                drop(catalogue);
                 journaling.commit(frame).map_err(|cause| refused(name, cause))?;
                 recorded
             }
         };
-        drop(catalogue);
         Ok(Self {
             name: name.to_owned(),
             recorded: Mutex::new(recorded),

@@ -244,6 +244,10 @@ impl Shared {
                 None => break,
                 // Its own factory asks.
                 Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
+                Some(_) if self.host.journaling.as_ref().is_some_and(|journaling| journaling.may_wait().is_err()) => {
+                    let cause = crate::acks::OWN_THREAD.to_owned();
+                    return Err(TopicError::Journal { name: name.to_owned(), cause });
+                }
                 Some(_) => topics = self.settled.wait(topics).unwrap_or_else(PoisonError::into_inner),
             }
         }
@@ -456,6 +460,7 @@ impl Engine {
     pub fn retain(&self) -> Result<Freed, TopicError> {
         let none = |cause: &str| TopicError::Journal { name: "any".to_owned(), cause: cause.to_owned() };
         let journaling = self.shared.host.journaling.as_ref().ok_or_else(|| none("the engine has no journal"))?;
+        journaling.may_wait().map_err(|own| none(&own))?;
         let freed = journaling.retain_soon().recv().map_err(|_| none("the journal has ended"))?;
         freed.map_err(|refused| none(&refused.to_string()))
     }
@@ -697,9 +702,10 @@ impl Engine {
     }
 
     /// Closes all topics, lets subscribers read what was published, until `limit` has passed, and halts what is left. Reports
-    /// what was read and what was not. Polled subscribers and members are waited for as long as they read: one that has
-    /// something to read, holds no batch and has stood still for half a second is taken for one that reads no more. What it
-    /// left is in the report, under [`Ending::Unread`](crate::Ending::Unread).
+    /// what was read and what was not. Polled subscribers, members and workers of queues that have something to read are waited
+    /// for up to the limit, whatever they do between two batches: drop those that you read no more. One that the calling
+    /// thread read last, or that nobody has read yet, is waited for until it has stood still for half a second with no batch in
+    /// hand. What it left is in the report, under [`Ending::Unread`](crate::Ending::Unread).
     ///
     /// Subscribers often publish into other topics. So topics without a living producer are closed first, one after
     /// the other, each when it has drained: a subscriber's own producers go when it ends. Among topics whose producers

@@ -551,6 +551,14 @@ pub enum PublishError {
         /// The topic.
         topic: String,
     },
+    /// A producer was used by the code that it calls, such as its partitioner.
+    #[error(
+        "topic {topic:?}: a producer was used by code that it calls itself, such as its partitioner: use another one there"
+    )]
+    Nested {
+        /// The topic.
+        topic: String,
+    },
     /// It came earlier than a rate limit allows.
     #[error("topic {topic:?}: the rate limit of {} is reached: come again in {wait:?}", if *.of_topic { "the topic" } else { "this producer" })]
     RateLimited {

@@ -171,7 +171,7 @@ impl Told {
         key
     }
 
-    fn put(&self, frame: &mut FrameBuilder) {
+    pub(crate) fn put(&self, frame: &mut FrameBuilder) {
         let value = [self.offsets.end.to_le_bytes(), self.time.to_le_bytes()].concat();
         frame.put(what::TOLD, &self.key(), &value);
     }
@@ -226,7 +226,10 @@ impl Told {
         self.put(&mut frame);
         put(&mut frame);
         let handed = Handed { parts: Vec::new(), frame, decide: Box::new(decide) };
-        match journaling.transact(journaling.order(), handed) {
+        let Some(order) = journaling.order() else {
+            return Recorded::Not("this thread is committing a transaction".to_owned());
+        };
+        match journaling.transact(order, handed) {
             Outcome::Durable => {
                 self.note(journaling);
                 Recorded::Yes
@@ -238,18 +241,10 @@ impl Told {
     }
 
     /// The engine lists it from now on.
-    fn note(&self, journaling: &Journaling) {
+    pub(crate) fn note(&self, journaling: &Journaling) {
         let mut known = FrameBuilder::new();
         self.put(&mut known);
         journaling.catalogue().take(&mut known);
-    }
-
-    /// Writes it down with what is written next, and waits for nothing.
-    pub(crate) fn record_soon(&self, journaling: &Journaling) {
-        let mut frame = FrameBuilder::new();
-        self.put(&mut frame);
-        journaling.commit_soon(frame);
-        self.note(journaling);
     }
 }
 

@@ -3,18 +3,20 @@
 use crate::durable::Durable;
 use crate::error::{ProducerError, PublishError, check_name};
 use crate::journal::FrameBuilder;
+use crate::journaler::STAGE;
 use crate::ledger::{Ledger, Ledgers, Mark, Progress, WINDOW};
 use crate::message::Message;
 use crate::producer::{Producer, Producers};
 use crate::receipt::{Level, Receipt};
 use crate::record::Record;
 use crate::topic::Inner;
+use crate::turn::{Taken, Turn};
 use slipring_ring::Multi;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many names a topic knows at once.
@@ -75,9 +77,12 @@ pub struct IdempotentProducer<E, K: Producers = Multi> {
 /// What a topic knows of a name.
 pub(crate) struct Identity {
     name: String,
-    /// Of whoever opened the name last. Beside the lock: a newcomer need not wait for one that waits for room.
+    /// Of whoever opened the name last. Beside the history: a newcomer need not wait for one that waits for room.
     epoch: AtomicU64,
-    history: Mutex<History>,
+    /// Whoever publishes under the name has it, and runs the user's code meanwhile: so it is no lock.
+    history: Arc<Turn<History>>,
+    /// The next sequence, beside the history; `u64::MAX` before the first.
+    next: AtomicU64,
     /// Of a durable topic.
     ledger: Option<Arc<Ledger>>,
 }
@@ -176,14 +181,41 @@ pub enum IdempotenceError {
         /// The oldest sequence whose receipt is kept.
         oldest: u64,
     },
+    /// The code that publishes an event of this name, such as the closure that fills it, publishes one more.
+    #[error(
+        "producer {producer:?} of topic {topic:?} got sequence {sequence} while this thread publishes another one: publish it when that has returned"
+    )]
+    Nested {
+        /// The topic.
+        topic: String,
+        /// The name.
+        producer: String,
+        /// What came.
+        sequence: u64,
+    },
     /// The topic refused it. The same sequence may be sent again.
     #[error(transparent)]
     Refused(#[from] PublishError),
 }
 
 impl Identity {
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new(name: String, epoch: u64, history: History, ledger: Option<Arc<Ledger>>) -> Arc<Self> {
+        let (epoch, next) = (epoch.into(), history.next.unwrap_or(u64::MAX).into());
+        Arc::new(Self { name, epoch, history: Turn::new(history), next, ledger })
+    }
+
+    /// None if the calling thread is publishing under this name.
+    fn history(&self) -> Option<Taken<History>> {
+        self.history.take()
+    }
+
+    /// The next sequence; none before the first.
+    fn next(&self) -> Option<u64> {
+        // Waits for who publishes. Whoever asks in the middle of its own publish gets what was before it.
+        let known = self
+            .history()
+            .map_or_else(|| self.next.load(Ordering::Acquire), |history| history.next.unwrap_or(u64::MAX));
+        (known < u64::MAX).then_some(known)
     }
 
     /// The last event's place; none if nothing was published.
@@ -191,7 +223,7 @@ impl Identity {
         match &self.ledger {
             // Of an earlier process there may be events behind the last that was told.
             Some(ledger) => ledger.progress().last(),
-            None => self.history().receipts.back().copied(),
+            None => self.history()?.receipts.back().copied(),
         }
     }
 }
@@ -204,10 +236,13 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
         level: Level,
     ) -> Result<Self, ProducerError> {
         check_name(&name).map_err(|_| ProducerError::Name { topic: topic.name.clone(), name: name.clone() })?;
+        let refused = |cause| ProducerError::Journal { topic: topic.name.clone(), name: name.clone(), cause };
+        topic.may_wait().map_err(refused)?;
+        // Before the lock: the clock is the user's code.
+        let now = topic.host.clock.now();
         let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
         if !known.contains_key(&name) {
-            let now = topic.host.clock.now();
             gone.extend(
                 known
                     .extract_if(|_, identity: &mut Arc<Identity>| is_forgotten(identity, topic, now))
@@ -225,10 +260,10 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
             }
         }
         let make = || {
-            let history = Mutex::new(History { used: topic.host.clock.now(), ..History::default() });
+            let history = History { used: now, ..History::default() };
             let add = |durable: &Durable<E>| durable.journaling.ledgers.add(durable.id(0).topic, &name);
             let ledger = topic.durable.as_deref().map(add);
-            Arc::new(Identity { name: name.clone(), epoch: AtomicU64::new(0), history, ledger })
+            Identity::new(name.clone(), 0, history, ledger)
         };
         let identity = Arc::clone(known.entry(name.clone()).or_insert_with(make));
         let epoch = identity.epoch.load(Ordering::Acquire).saturating_add(1);
@@ -261,10 +296,10 @@ pub(crate) fn restore<E, K: Producers>(topic: &Inner<E, K>) {
     let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
     for recorded in recorded {
         let used = now.saturating_sub(wall.since(recorded.progress.used));
-        let history = Mutex::new(History::restored(&recorded.progress, used));
+        let history = History::restored(&recorded.progress, used);
         let (name, epoch) = (recorded.name.clone(), recorded.epoch);
         let ledger = Some(durable.journaling.ledgers.restore(number, recorded));
-        known.insert(name.clone(), Arc::new(Identity { name, epoch: AtomicU64::new(epoch), history, ledger }));
+        known.insert(name.clone(), Identity::new(name, epoch, history, ledger));
     }
 }
 
@@ -281,7 +316,8 @@ fn is_forgotten<E, K: Producers>(identity: &Arc<Identity>, topic: &Inner<E, K>, 
             ring.is_some_and(|ring| slipring_ring::Sequence(offset).since(ring.positions().earliest) >= 0)
         }
     };
-    now.saturating_sub(identity.history().used) >= PRODUCER_NAME_EXPIRY && !identity.last().is_some_and(is_kept)
+    let used = identity.history().map_or(now, |history| history.used);
+    now.saturating_sub(used) >= PRODUCER_NAME_EXPIRY && !identity.last().is_some_and(is_kept)
 }
 
 impl<E, K: Producers> IdempotentProducer<E, K> {
@@ -320,7 +356,7 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
 
     /// The next sequence; none if nothing was published under this name, so that the first may be any.
     pub fn next_sequence(&self) -> Option<u64> {
-        self.identity.history().next
+        self.identity.next()
     }
 
     /// Fills the next event and publishes it as `sequence`, as [`Producer::publish`]; or returns the receipt of when that
@@ -382,7 +418,10 @@ impl Identity {
         publish: impl FnOnce(&mut Producer<E, K>) -> Result<Receipt, PublishError>,
     ) -> Result<Receipt, IdempotenceError> {
         let names = |topic: &Inner<E, K>| (topic.name.clone(), self.name.clone());
-        let mut history = self.history();
+        let Some(mut history) = self.history() else {
+            let (topic, producer) = names(producer.topic());
+            return Err(IdempotenceError::Nested { topic, producer, sequence });
+        };
         let current = self.epoch.load(Ordering::Acquire);
         if current != epoch && !no_epoch_check(producer.topic()) {
             let (topic, producer) = names(producer.topic());
@@ -411,22 +450,27 @@ impl Identity {
             };
         }
         if let Some((partition, offset)) = history.apart.remove(&sequence) {
-            history.note(sequence, (partition, offset));
+            self.note(&mut history, sequence, (partition, offset));
             return Ok(Receipt::new(id, partition, offset));
         }
         if let Some(ledger) = &self.ledger {
             if history.next.is_none() {
                 ledger.begin(sequence);
             }
-            wait_for_the_journal(ledger, sequence, producer.topic());
+            wait_for_the_journal(ledger, sequence, producer.topic())?;
             producer.mark(Mark { producer: ledger.number, sequence });
         }
         let receipt = publish(producer)?;
         history.used = producer.topic().host.clock.now();
         if !receipt.is_dropped() {
-            history.note(sequence, (receipt.partition, receipt.offset));
+            self.note(&mut history, sequence, (receipt.partition, receipt.offset));
         }
         Ok(receipt)
+    }
+
+    fn note(&self, history: &mut History, sequence: u64, receipt: (u32, u64)) {
+        history.note(sequence, receipt);
+        self.next.store(sequence + 1, Ordering::Release);
     }
 }
 
@@ -436,8 +480,14 @@ fn no_epoch_check<E, K: Producers>(topic: &Inner<E, K>) -> bool {
 }
 
 /// Until the journal is no further behind than what it keeps of a name allows. With one partition it takes all in order.
-fn wait_for_the_journal<E, K: Producers>(ledger: &Ledger, sequence: u64, topic: &Inner<E, K>) {
-    let Some(durable) = topic.durable.as_ref().filter(|_| topic.count.load(Ordering::Acquire) > 1) else { return };
+fn wait_for_the_journal<E, K: Producers>(
+    ledger: &Ledger,
+    sequence: u64,
+    topic: &Inner<E, K>,
+) -> Result<(), PublishError> {
+    let Some(durable) = topic.durable.as_ref().filter(|_| topic.count.load(Ordering::Acquire) > 1) else {
+        return Ok(());
+    };
     let bell = &durable.journaling.bell;
     let is_near = || {
         let next = ledger.progress().next.unwrap_or(sequence);
@@ -446,9 +496,14 @@ fn wait_for_the_journal<E, K: Producers>(ledger: &Ledger, sequence: u64, topic: 
     while bell.wait(Some(Instant::now() + LOOK), is_near).is_none() {
         // The publish says why.
         if topic.closed().is_some() {
-            return;
+            break;
+        }
+        if bell.is_own() {
+            let (topic, consumer) = (topic.name.clone(), STAGE.to_owned());
+            return Err(PublishError::OwnConsumer { topic, partition: 0, consumer });
         }
     }
+    Ok(())
 }
 
 /// How often somebody who waits for the journal looks whether the topic has ended.

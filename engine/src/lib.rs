@@ -62,6 +62,7 @@ mod forget;
 mod gap;
 mod graves;
 mod group;
+mod held;
 #[cfg(test)]
 mod history;
 mod identity;

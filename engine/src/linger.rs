@@ -1,7 +1,6 @@
 //! A producer that gathers records and publishes them together.
 
 use crate::clock::Timestamp;
-use crate::engine::Host;
 use crate::error::{ProducerError, PublishError};
 use crate::lane::Full;
 use crate::message::{Message, Parts};
@@ -10,10 +9,14 @@ use crate::producer::{Producer, ProducerBuilder, Producers};
 use crate::receipt::Receipt;
 use crate::record::Record;
 use crate::threads::{blaming, caught};
+use crate::topic::Inner;
+use crate::turn::{Taken, Turn};
 use slipring_ring::Multi;
 use std::borrow::Borrow;
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How long a dropped producer tries to publish what it has gathered.
@@ -38,8 +41,8 @@ impl<K: Producers> LingerBuilder<K> {
     }
 
     /// Calls `told` with the number that [`send`](LingeringProducer::send) returned and the receipt, when a record was
-    /// published: on the thread that flushes, which may be the engine's timer. It must be short, and must not use this
-    /// producer.
+    /// published: on the thread that flushes, which may be the engine's timer. It must be short, and must not wait for room.
+    /// It may use this producer: what it sends is told after it has returned.
     pub fn on_published(mut self, told: impl FnMut(u64, Receipt) + Send + 'static) -> Self {
         self.told = Some(Box::new(told));
         self
@@ -53,10 +56,21 @@ impl<K: Producers> LingerBuilder<K> {
         let Self { producer, delay, records, told } = self;
         let producer = producer.create()?;
         producer.topic().start_timer()?;
-        let gathered =
-            Gathered { producer, partitions: Vec::new(), count: 0, next: 0, told, is_due: false, failed: None };
-        let host = Arc::clone(&gathered.producer.topic().host);
-        Ok(LingeringProducer { shared: Arc::new(Shared { host, delay, records, gathered: Mutex::new(gathered) }) })
+        let topic = Arc::clone(producer.topic());
+        let published =
+            Arc::new(Published { count: AtomicUsize::new(0), told: told.is_some(), receipts: Mutex::default() });
+        let own = Arc::clone(&published);
+        let gathered = Gathered {
+            producer,
+            partitions: Vec::new(),
+            count: 0,
+            next: 0,
+            published: own,
+            is_due: false,
+            failed: None,
+        };
+        let (gathered, told) = (Turn::new(gathered), Turn::new(told));
+        Ok(LingeringProducer { shared: Arc::new(Shared { topic, delay, records, gathered, published, told }) })
     }
 }
 
@@ -89,10 +103,30 @@ pub struct LingeringProducer<K: Producers = Multi> {
 }
 
 struct Shared<K: Producers> {
-    host: Arc<Host>,
+    topic: Arc<Inner<Message, K>>,
     delay: Duration,
     records: usize,
-    gathered: Mutex<Gathered<K>>,
+    /// Whoever has it runs the user's code, such as the partitioner: so it is no lock.
+    gathered: Arc<Turn<Gathered<K>>>,
+    published: Arc<Published>,
+    /// Whoever has it tells, while others may gather.
+    told: Arc<Turn<Option<Told>>>,
+}
+
+/// What can be seen of a producer while somebody gathers.
+struct Published {
+    /// Records that are gathered.
+    count: AtomicUsize,
+    /// Whether somebody is told.
+    told: bool,
+    /// Of what was published and not told yet, in order.
+    receipts: Mutex<VecDeque<(u64, Receipt)>>,
+}
+
+impl Published {
+    fn receipts(&self) -> MutexGuard<'_, VecDeque<(u64, Receipt)>> {
+        self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Gathered<K: Producers> {
@@ -103,7 +137,7 @@ struct Gathered<K: Producers> {
     count: usize,
     /// The number of the next record.
     next: u64,
-    told: Option<Told>,
+    published: Arc<Published>,
     /// The timer has been asked.
     is_due: bool,
     /// What the timer was refused, for reasons that do not pass.
@@ -131,8 +165,7 @@ impl<K: Producers> Clone for LingeringProducer<K> {
 
 impl<K: Producers> fmt::Debug for LingeringProducer<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gathered = self.shared.gathered();
-        write!(f, "LingeringProducer of {:?} with {} records", gathered.producer.topic().name, gathered.count)
+        write!(f, "LingeringProducer of {:?} with {} records", self.shared.topic.name, self.gathered())
     }
 }
 
@@ -142,29 +175,14 @@ impl<K: Producers> LingeringProducer<K> {
     ///
     /// # Errors
     /// The record is larger than the topic takes, or names no partition that there is; or as many as may be are gathered
-    /// and cannot be published; or the topic is closed, which a flush found. The record was not taken then.
+    /// and cannot be published; or the topic is closed, which a flush found; or this producer's partitioner sends it. The
+    /// record was not taken then.
     pub fn send<'r>(&self, record: impl Borrow<Record<'r>>) -> Result<u64, PublishError> {
         let record = record.borrow();
-        let delayed = record.at(|| self.shared.host.clock.wall());
-        let record = delayed.as_ref().unwrap_or(record);
-        let mut gathered = self.shared.gathered();
-        if let Some(failed) = &gathered.failed {
-            return Err(failed.clone());
-        }
-        let partition = gathered.producer.destination(record)?;
-        if gathered.count >= self.shared.records {
-            // It was refused before, and is tried again before anything more is taken.
-            gathered.flush(Full::Policy)?;
-        }
-        let number = gathered.take(partition as usize, record);
-        if gathered.count >= self.shared.records {
-            // Refused or not, the record was taken: whoever sends the next one is told.
-            let _ = gathered.flush(Full::Policy);
-        }
-        if gathered.count > 0 && !std::mem::replace(&mut gathered.is_due, true) {
-            self.shared.ask_timer(self.shared.delay, Arc::downgrade(&self.shared));
-        }
-        Ok(number)
+        let delayed = record.at(|| self.shared.topic.host.clock.wall());
+        let sent = self.shared.send(delayed.as_ref().unwrap_or(record));
+        self.shared.tell();
+        sent
     }
 
     /// Publishes all that is gathered; where there is no room, as the topic's [`overflow`](crate::TopicBuilder::overflow)
@@ -173,7 +191,7 @@ impl<K: Producers> LingeringProducer<K> {
     /// # Errors
     /// There was no room, or the topic is closed. What was not published is still gathered.
     pub fn flush(&self) -> Result<(), PublishError> {
-        self.shared.gathered().flush(Full::Policy)
+        self.shared.flush(Full::Policy)
     }
 
     /// The same, but waits no longer than until `deadline`.
@@ -181,18 +199,71 @@ impl<K: Producers> LingeringProducer<K> {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub fn flush_until(&self, deadline: Instant) -> Result<(), PublishError> {
-        self.shared.gathered().flush(Full::Until(deadline))
+        self.shared.flush(Full::Until(deadline))
     }
 
     /// How many records are gathered and not published.
     pub fn gathered(&self) -> usize {
-        self.shared.gathered().count
+        self.shared.published.count.load(Ordering::Acquire)
     }
 }
 
 impl<K: Producers> Shared<K> {
-    fn gathered(&self) -> MutexGuard<'_, Gathered<K>> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until nobody else gathers or flushes.
+    fn gathered(&self) -> Result<Taken<Gathered<K>>, PublishError> {
+        self.gathered.take().ok_or_else(|| PublishError::Nested { topic: self.topic.name.clone() })
+    }
+
+    fn send(self: &Arc<Self>, record: &Record<'_>) -> Result<u64, PublishError> {
+        let mut gathered = self.gathered()?;
+        if let Some(failed) = &gathered.failed {
+            return Err(failed.clone());
+        }
+        let partition = gathered.producer.destination(record)?;
+        if gathered.count >= self.records {
+            // It was refused before, and is tried again before anything more is taken.
+            gathered.flush(Full::Policy)?;
+        }
+        let number = gathered.take(partition as usize, record);
+        if gathered.count >= self.records {
+            // Refused or not, the record was taken: whoever sends the next one is told.
+            let _ = gathered.flush(Full::Policy);
+        }
+        if gathered.count > 0 && !std::mem::replace(&mut gathered.is_due, true) {
+            self.ask_timer(self.delay, Arc::downgrade(self));
+        }
+        Ok(number)
+    }
+
+    fn flush(&self, full: Full<'_>) -> Result<(), PublishError> {
+        let flushed = self.gathered()?.flush(full);
+        self.tell();
+        flushed
+    }
+
+    /// Tells of what was published. Whoever tells already goes on with what was added: it may be the caller itself.
+    fn tell(&self) {
+        while self.published.told && !self.published.receipts().is_empty() {
+            let Some(mut told) = self.told.take() else { return };
+            self.tell_with(&mut told);
+        }
+    }
+
+    /// The same, without waiting for who tells already.
+    fn try_tell(&self) {
+        while self.published.told && !self.published.receipts().is_empty() {
+            let Some(mut told) = self.told.try_take() else { return };
+            self.tell_with(&mut told);
+        }
+    }
+
+    fn tell_with(&self, told: &mut Option<Told>) {
+        let Some(told) = told else { return };
+        loop {
+            let next = self.published.receipts().pop_front();
+            let Some((number, receipt)) = next else { return };
+            blaming("`on_published`", || told(number, receipt));
+        }
     }
 
     fn ask_timer(&self, delay: Duration, own: Weak<Self>) {
@@ -201,26 +272,22 @@ impl<K: Producers> Shared<K> {
                 shared.flush_in_time(own);
             }
         };
-        self.host.timer.after(delay, task);
+        self.topic.host.timer.after(delay, task);
     }
 
     /// On the timer's thread: never waits, for room or for the lock.
     fn flush_in_time(&self, own: Weak<Self>) {
-        let mut gathered = match self.gathered.try_lock() {
-            Ok(gathered) => gathered,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return self.ask_timer(AGAIN, own),
-        };
-        match caught(|| gathered.flush(Full::Later)) {
-            Ok(Ok(())) => gathered.is_due = false,
-            Ok(Err(refused)) if refused.is_full() => self.ask_timer(AGAIN, own),
-            Ok(Err(refused)) => gathered.failed = Some(refused),
-            Err(panic) => {
-                let topic = Arc::clone(gathered.producer.topic());
-                drop(gathered);
-                // As a handler that panics.
-                topic.fail("linger", &panic.to_string());
-            }
+        let Some(mut gathered) = self.gathered.try_take() else { return self.ask_timer(AGAIN, own) };
+        let mut done = caught(|| gathered.flush(Full::Later)).map(|flushed| match flushed {
+            Ok(()) => gathered.is_due = false,
+            Err(refused) if refused.is_full() => self.ask_timer(AGAIN, own),
+            Err(refused) => gathered.failed = Some(refused),
+        });
+        drop(gathered);
+        done = done.and(caught(|| self.try_tell()));
+        if let Err(panic) = done {
+            // As a handler that panics.
+            self.topic.fail("linger", &panic.to_string());
         }
     }
 }
@@ -234,8 +301,13 @@ impl<K: Producers> Gathered<K> {
         let number = self.next;
         stack.entries.push(Entry { number, parts: Parts::write(record, &mut stack.bytes) });
         self.next += 1;
-        self.count += 1;
+        self.set_count(self.count + 1);
         number
+    }
+
+    fn set_count(&mut self, count: usize) {
+        self.count = count;
+        self.published.count.store(count, Ordering::Release);
     }
 
     fn flush(&mut self, full: Full) -> Result<(), PublishError> {
@@ -258,14 +330,17 @@ impl<K: Producers> Gathered<K> {
                 let topic = self.producer.topic().id;
                 stack.bytes.drain(..size);
                 self.count -= len;
-                // They are gathered no more, also if `told` panics.
-                for (index, entry) in stack.entries.drain(..len).enumerate() {
-                    let Some(told) = &mut self.told else { continue };
+                self.published.count.store(self.count, Ordering::Release);
+                let told = stack.entries.drain(..len).enumerate().map(|(index, entry)| {
                     let receipt = match first {
                         Some(first) => Receipt::new(topic, partition as u32, first + index as u64),
                         None => Receipt::dropped(topic, partition as u32),
                     };
-                    blaming("`on_published`", || told(entry.number, receipt));
+                    (entry.number, receipt)
+                });
+                match self.published.told {
+                    true => self.published.receipts().extend(told),
+                    false => drop(told),
                 }
             }
         }
@@ -273,11 +348,14 @@ impl<K: Producers> Gathered<K> {
     }
 }
 
-impl<K: Producers> Drop for Gathered<K> {
+impl<K: Producers> Drop for Shared<K> {
     fn drop(&mut self) {
-        let flushed = caught(|| self.flush(Full::Until(Instant::now() + LAST_FLUSH)));
-        if !matches!(flushed, Ok(Ok(()))) && self.count > 0 {
-            Counts::add(&self.producer.topic().counts.dropped, self.count);
+        let Some(mut gathered) = self.gathered.try_take() else { return };
+        let flushed = caught(|| gathered.flush(Full::Until(Instant::now() + LAST_FLUSH)));
+        if !matches!(flushed, Ok(Ok(()))) && gathered.count > 0 {
+            Counts::add(&self.topic.counts.dropped, gathered.count);
         }
+        drop(gathered);
+        drop(caught(|| self.try_tell()));
     }
 }

@@ -1,7 +1,7 @@
 //! What happens when a partition is full, and to whom it is full because of.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a publish does when its partition is full: [`TopicBuilder::overflow`](crate::TopicBuilder::overflow). The forms
@@ -93,12 +93,17 @@ pub(crate) struct Tally {
     pub(crate) largest_batch: AtomicU64,
     /// So that an eviction counts once, however often it has to be asked for.
     pub(crate) evicted: AtomicBool,
+    /// The [thread](crate::threads::token) that was given a batch last; 0 before the first.
+    reader: AtomicUsize,
+    /// Somebody may read: of a group, it has members.
+    attended: AtomicBool,
 }
 
 impl Tally {
     /// A batch of `len` events was given.
     #[inline]
     pub(crate) fn batch(&self, len: usize) {
+        self.reader.store(crate::threads::token(), Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
         if len as u64 > self.largest_batch.load(Ordering::Relaxed) {
             self.largest_batch.fetch_max(len as u64, Ordering::Relaxed);
@@ -109,6 +114,16 @@ impl Tally {
     pub(crate) fn lost(&self, offsets: &Range<u64>) {
         self.gaps.fetch_add(1, Ordering::Relaxed);
         self.lost.fetch_add(offsets.end.saturating_sub(offsets.start), Ordering::Relaxed);
+    }
+
+    /// Whether another thread than the calling one was given a batch last, and may come for more.
+    pub(crate) fn is_read_elsewhere(&self) -> bool {
+        let reader = self.reader.load(Ordering::Relaxed);
+        reader != 0 && reader != crate::threads::token() && self.attended.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_attended(&self, attended: bool) {
+        self.attended.store(attended, Ordering::Relaxed);
     }
 
     pub(crate) fn slow(&self) -> Slow {
@@ -131,6 +146,8 @@ impl Tally {
             batches: AtomicU64::new(0),
             largest_batch: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
+            reader: AtomicUsize::new(0),
+            attended: AtomicBool::new(true),
         }
     }
 }

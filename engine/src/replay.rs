@@ -352,7 +352,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             // What ended without a sound is looked at now and then.
             let nap = Instant::now() + Duration::from_millis(50);
             let until = deadline.map_or(nap, |deadline| deadline.min(nap));
-            let _ = bell.wait(Some(until), moved);
+            if bell.wait(Some(until), moved).is_none() && bell.is_own() {
+                // The thread that would move it asks.
+                return Ok(Some(0));
+            }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(Some(0));
             }

@@ -368,7 +368,8 @@ impl Transaction {
     }
 
     fn try_commit(&mut self, along: &Along<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
-        let order = self.journaling.order();
+        let nested = || TransactionError::Refused { cause: NESTED.to_owned() };
+        let order = self.journaling.order().ok_or_else(nested)?;
         let mut claims = Claims::default();
         for output in &mut self.outputs {
             output.claim(&mut claims)?;
@@ -397,6 +398,9 @@ impl Transaction {
         }
     }
 }
+
+/// Why a transaction is refused that is committed in the middle of another one's commit.
+const NESTED: &str = "this thread is committing another transaction, and code that runs meanwhile, such as the clock or the event's `Persist`, commits one: commit it afterwards";
 
 /// What a commit holds in its hands. Dropped, it lets all of it go.
 #[derive(Default)]

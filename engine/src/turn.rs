@@ -43,6 +43,17 @@ impl<T> Turn<T> {
     }
 }
 
+impl<T> Turn<T> {
+    /// The same, without waiting: none also while another thread has the value.
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Taken<T>> {
+        let mut state = self.state();
+        let value = state.value.take()?;
+        state.by = Some(std::thread::current().id());
+        drop(state);
+        Some(Taken { turn: Arc::clone(self), value: Some(value) })
+    }
+}
+
 /// The value, until this is dropped.
 pub(crate) struct Taken<T> {
     turn: Arc<Turn<T>>,
@@ -81,12 +92,12 @@ mod tests {
     fn one_thread_has_it_others_wait_and_it_is_never_waited_for_by_itself() {
         let turn = Turn::new(1);
         let mut taken = turn.take().unwrap();
-        assert!(turn.take().is_none());
+        assert!(turn.take().is_none() && turn.try_take().is_none());
         let other = Arc::clone(&turn);
         let waits = std::thread::spawn(move || *other.take().unwrap());
         *taken = 2;
         drop(taken);
         assert_eq!(waits.join().unwrap(), 2);
-        assert!(turn.take().is_some());
+        assert!(turn.take().is_some() && turn.try_take().is_some());
     }
 }

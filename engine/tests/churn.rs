@@ -8,7 +8,10 @@ mod footprint;
 use footprint::stays_flat;
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::{Engine, Message, Record, Selector};
+use slipring::{
+    Deduplication, Engine, MAX_PRODUCER_NAMES, ManualClock, Message, PRODUCER_NAME_EXPIRY, ProducerError, Record,
+    Selector,
+};
 use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -101,6 +104,55 @@ fn topics_and_their_groups_and_queues_leave_nothing() {
         lingering.send(Record::new("a")).unwrap();
         lingering.flush().unwrap();
     });
+}
+
+/// Names and ids are strangers' words: each kind of them is forgotten, or it is bounded, or it is listed.
+#[test]
+fn names_and_ids_are_forgotten_bounded_or_listed() {
+    let _alone = alone();
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").capacity(4).max_message(64).create().unwrap();
+    stays_flat("names of idempotent producers", |round| {
+        let mut gateway = jobs.producer().idempotent(format!("gateway-{round}")).unwrap();
+        gateway.send(7, Record::new("a")).unwrap();
+        drop(gateway);
+        clock.advance(PRODUCER_NAME_EXPIRY);
+    });
+    // Those that are too young to be forgotten have a bound.
+    let names = (0..=MAX_PRODUCER_NAMES).map(|number| jobs.producer().idempotent(format!("young-{number}")).map(drop));
+    let refused = names.filter_map(Result::err).next().expect("no more names than that");
+    assert!(matches!(refused, ProducerError::TooManyNames { limit: MAX_PRODUCER_NAMES, .. }), "{refused}");
+    stays_flat("names of queues", |round| {
+        let name = format!("queue-{round}");
+        drop(jobs.queue(&name).dead_letter("dead").join().unwrap());
+        jobs.delete_queue(&name).unwrap();
+    });
+    assert!(jobs.metrics().queues.is_empty());
+    drop(jobs.queue("left").dead_letter("dead").join().unwrap());
+    assert_eq!(jobs.metrics().queues.len(), 1, "one that nobody deletes is listed");
+    jobs.delete_queue("left").unwrap();
+    let once = engine.topic::<Message>("once").capacity(4).max_message(64).deduplicate(Deduplication::last(100));
+    let once = once.create().unwrap();
+    let mut producer = once.producer().create().unwrap();
+    stays_flat("ids within a number", |round| {
+        producer.send(Record::new("a").id(format!("id-{round}").as_bytes())).unwrap();
+    });
+    let lately = engine.topic::<Message>("lately").capacity(4).max_message(64);
+    let lately = lately.deduplicate(Deduplication::within(Duration::from_secs(60))).create().unwrap();
+    let mut producer = lately.producer().create().unwrap();
+    stays_flat("ids within a time", |round| {
+        producer.send(Record::new("a").id(format!("id-{round}").as_bytes())).unwrap();
+        clock.advance(Duration::from_secs(1));
+    });
+    // Where a group stands is kept for it until its topic goes, so each name is listed, and goes with the topic.
+    const GROUPS: usize = 500;
+    for number in 0..GROUPS {
+        drop(lately.group(format!("group-{number}")).join().unwrap());
+    }
+    assert_eq!(engine.groups().len(), GROUPS);
+    engine.delete_forced("lately").unwrap();
+    assert!(engine.groups().is_empty());
 }
 
 #[test]

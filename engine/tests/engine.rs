@@ -371,6 +371,44 @@ fn several_producers_share_a_topic_with_any_wait() {
     }
 }
 
+/// What it does with an event may take longer than half a second: it was taken for one that reads no more.
+#[test]
+fn a_shutdown_waits_up_to_its_limit_for_who_works_between_two_batches() {
+    let engine = Engine::builder().build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").capacity(4).create().unwrap();
+    let mut slow = ticks.subscribe("slow").limit(1).poll().unwrap();
+    let mut member = ticks.group("group").limit(1).start(slipring::StartAt::Earliest).join().unwrap();
+    ticks.producer().create().unwrap().publish_batch(3, |index, tick| *tick = index as u64).unwrap();
+    let (ready, begins) = std::sync::mpsc::channel();
+    // Longer than a shutdown takes somebody for gone; how much longer does not matter.
+    let work = |first: &mut bool| {
+        if std::mem::take(first) {
+            ready.send(()).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(900));
+    };
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut first = true;
+            while let Some(mut batch) = slow.poll(LONG).unwrap() {
+                let read = (&mut batch).into_iter().count();
+                assert_eq!(read, 1);
+                work(&mut first);
+            }
+        });
+        scope.spawn(|| {
+            let mut first = true;
+            while let Some(batch) = member.poll(LONG).unwrap() {
+                batch.commit().unwrap();
+                work(&mut first);
+            }
+        });
+        (0..2).for_each(|_| begins.recv().unwrap());
+        engine.shutdown(LONG)
+    });
+    assert!(report.is_complete(), "{report}");
+}
+
 /// What a polled subscriber read after the shutdown had begun was once called unread.
 #[test]
 fn a_shutdown_waits_for_polled_subscribers_that_still_read_and_tells_of_those_that_do_not() {

@@ -370,8 +370,8 @@ fn what_was_told_is_known_after_a_crash_at_each_call_to_the_disk() {
     assert!(told_cuts > 0 && untold_cuts > 0, "{told_cuts} {untold_cuts}");
 }
 
-#[test]
-fn a_queue_counts_what_is_lost_lists_it_and_goes_on() {
+/// Ten jobs, of which one was lost to damage.
+fn damaged_jobs() -> SimulatedDisk {
     use slipring::{Level, Message, Record};
     let disk = SimulatedDisk::new();
     {
@@ -391,6 +391,58 @@ fn a_queue_counts_what_is_lost_lists_it_and_goes_on() {
         });
     }
     slipring::journal::repair::repair(Arc::new(disk.clone()), 7, &mut |_| {}).unwrap();
+    disk
+}
+
+/// It was told in one frame, and stood behind the gap in a later one: a crash between the two told it twice.
+#[test]
+fn a_queue_stands_behind_a_gap_if_it_was_told_of_it_after_a_crash_at_each_call_to_the_disk() {
+    use slipring::{Level, Message};
+    let damaged = damaged_jobs();
+    let (mut told_cuts, mut untold_cuts) = (0, 0);
+    for nth in 1.. {
+        let disk = damaged.copy();
+        let open = |disk: &SimulatedDisk| {
+            let engine = engine(disk);
+            let jobs = engine.topic::<Message>("jobs").max_message(64).durable().create().unwrap();
+            let worker = jobs.queue("work").acknowledge(Level::Written).join();
+            (engine, worker)
+        };
+        let is_done = {
+            let (_engine, worker) = open(&disk);
+            let mut worker = worker.unwrap();
+            disk.fail_at(disk.calls() + nth, Fault::PowerCut);
+            (0..9).all(|_| worker.receive(LONG).is_ok_and(|lease| lease.is_some_and(|lease| lease.ack().is_ok())))
+        };
+        let (engine, worker) = open(&disk.crash(nth));
+        let listed = engine.gaps().len();
+        let mut worker = worker.unwrap();
+        let mut last = None;
+        let until = Instant::now() + LONG;
+        while worker.queue().metrics().unread > 0 && Instant::now() < until {
+            if let Some(lease) = worker.receive(Duration::from_millis(10)).unwrap() {
+                last = Some(lease.offset());
+                lease.ack().unwrap();
+            }
+        }
+        // It passes over the gap once more if and only if the journal does not know that it was told.
+        let lost = worker.queue().metrics().lost;
+        assert_eq!(lost, u64::from(listed == 0), "{nth}: listed {listed}, read up to {last:?}");
+        drop(worker);
+        engine.shutdown(LONG);
+        *if listed == 0 { &mut untold_cuts } else { &mut told_cuts } += 1;
+        if is_done && listed == 1 {
+            break;
+        }
+        assert!(nth < 300);
+    }
+    assert!(told_cuts > 0 && untold_cuts > 0, "{told_cuts} {untold_cuts}");
+}
+
+#[test]
+fn a_queue_counts_what_is_lost_lists_it_and_goes_on() {
+    use slipring::Message;
+    let disk = damaged_jobs();
     let engine = engine(&disk);
     let jobs = engine.topic::<Message>("jobs").max_message(64).durable().create().unwrap();
     let mut worker = jobs.queue("work").join().unwrap();

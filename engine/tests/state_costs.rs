@@ -88,7 +88,31 @@ fn ids_cost_their_own_bytes() {
     assert!(known <= 1.3 * plain, "{known} bytes with ids, {plain} without");
 }
 
-/// A lease and an ack are frames of their own where somebody waits for each: no event is in them.
+/// What nobody waits for is in the frame of the next event.
+#[test]
+fn leases_and_acks_that_nobody_waits_for_cost_little() {
+    for outstanding in [1, 16] {
+        let queued = written(|engine| {
+            let orders = orders(engine, 1);
+            let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
+            let mut worker = orders.queue("work").join().unwrap();
+            let mut leases = Vec::new();
+            for number in 0..EVENTS {
+                producer.send(Record::new(&body(number))).unwrap();
+                leases.push(worker.receive(LONG).unwrap().unwrap());
+                if leases.len() == outstanding {
+                    leases.drain(..).for_each(|lease| lease.ack().unwrap());
+                }
+            }
+        });
+        let plain = plain(1);
+        println!("queue, {outstanding} out, nobody waits: {:.2} x", queued / plain);
+        assert!(queued <= 1.3 * plain, "{outstanding} out: {queued} bytes with a queue, {plain} without");
+    }
+}
+
+/// A lease and an ack are frames of their own where somebody waits for each: no event is in them. A frame has a head of 64
+/// bytes and stands at a multiple of 64, so each takes 128: see decision 16.
 #[test]
 fn a_lease_and_an_ack_cost_no_more_than_a_small_event_each() {
     for outstanding in [1, 16] {
@@ -112,7 +136,10 @@ fn a_lease_and_an_ack_cost_no_more_than_a_small_event_each() {
             (0..2 * EVENTS).for_each(|number| _ = producer.publish(|tick| *tick = number).unwrap());
         });
         let (queue, each) = (queued - plain, small / (2 * EVENTS) as f64);
-        assert!(queue <= 1.5 * small, "{outstanding}: {queue} bytes for leases and acks, {each} for a small event");
+        println!("queue, {outstanding} out, each waited for: {:.2} x", queued / plain);
+        // A block of 16 leases is longer than one.
+        let most = if outstanding == 1 { 1.02 } else { 1.45 };
+        assert!(queue <= most * small, "{outstanding}: {queue} bytes for leases and acks, {each} for a small event");
     }
 }
 

@@ -14,6 +14,7 @@
 
 use crate::fault::{Fault, fault};
 use crate::fence::{self, Fences};
+use crate::held;
 use crate::ordering::{ARM, ARM_FENCE, ATTENTION, CLAIM_FENCE, RING_FENCE};
 use crate::panics::{blaming, is_answered};
 use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, MutexGuard, lock, thread, wait_at_most};
@@ -153,10 +154,11 @@ impl Bell {
 }
 
 /// Wakes each task, also if the waker of another one panics. Where a stage's work answers for it, the panic goes on when all
-/// are woken. Everywhere else it ends here: it costs neither a publisher nor whoever leaves anything.
+/// are woken. Everywhere else it ends here: it costs neither a publisher nor whoever leaves anything. Where the caller holds
+/// a lock that a task may want, all are woken after that.
 fn wake_all(tasks: Vec<Waker>) {
     let mut first = None;
-    for task in tasks {
+    for task in held::keep(tasks) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task.wake())) {
             // Dropping what was thrown may panic as well: all but the first are left alone.
             let _ = first.get_or_insert(std::mem::ManuallyDrop::new(panic));

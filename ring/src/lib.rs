@@ -204,6 +204,8 @@ mod error;
 mod fault;
 pub mod fence;
 mod gates;
+#[doc(hidden)]
+pub mod held;
 mod join;
 mod kind;
 mod lossy;

@@ -139,9 +139,10 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
 
     /// Forgets what is committed: the group is to begin the partitions of these topics at `start`.
     pub(super) fn reset(&self, topics: &[Arc<Inner<E, K>>], start: &StartAt) -> Result<(), GroupError> {
+        let now = self.now();
         let readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
         let mut state = self.state();
-        self.expire(&mut state);
+        self.expire(&mut state, now);
         let members = state.coordinator.members().count();
         if members > 0 {
             return Err(GroupError::HasMembers { group: self.name.clone(), members });

@@ -40,8 +40,9 @@ impl Link {
     pub(super) fn tell(&self) {
         self.news.store(true, Ordering::Release);
         self.waiter.wake(Watch::WAKE);
-        if let Some((watcher, token)) = &*self.watcher.lock().unwrap_or_else(PoisonError::into_inner) {
-            watcher.wake(*token);
+        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((watcher, token)) = watcher {
+            watcher.wake(token);
         }
     }
 

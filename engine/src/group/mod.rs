@@ -48,6 +48,7 @@ pub(crate) use state::without_generation;
 
 use crate::clock::Clock;
 use crate::engine::Host;
+use crate::held::{self, Locked};
 use crate::lifecycle::lifecycle;
 use crate::producer::Producers;
 use crate::threads::Threads;
@@ -63,7 +64,7 @@ use state::{Newcomers, Place, State, stage_name};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// A group of one name over topics of one type of events.
@@ -111,10 +112,11 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State<E, K>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> Locked<'_, State<E, K>> {
+        held::lock(&self.state)
     }
 
+    /// Never read under the lock: the clock is the user's code.
     fn now(&self) -> Duration {
         self.clock.now()
     }
@@ -142,10 +144,11 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         if let Some(topic) = topics.iter().find(|topic| asked.spill == Some(true) && topic.durable.is_none()) {
             return Err(GroupError::NoJournal { group: self.name.clone(), topic: topic.name.clone() });
         }
+        let now = self.now();
         // No partition comes while all are joined.
         let mut readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
         let mut state = self.state();
-        let now = self.expire(&mut state);
+        self.expire(&mut state, now);
         if let Some(assignor) = asked.assignor {
             let there = state.coordinator.assignor();
             if assignor != there && state.coordinator.has_members() {
@@ -206,9 +209,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok((member, link))
     }
 
-    /// Fences whoever is late. Returns the present time.
-    fn expire(&self, state: &mut State<E, K>) -> Duration {
-        let now = self.now();
+    /// Fences whoever is late at `now`.
+    fn expire(&self, state: &mut State<E, K>, now: Duration) {
         for (&member, link) in &state.links {
             state.coordinator.seen(member, link.activity());
         }
@@ -228,12 +230,14 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             state.close_gates();
             self.drained.notify_all();
         }
-        now
     }
 
     /// After every change: tells whom it concerns, and sets the timer.
     fn settle(&self, state: &mut State<E, K>) {
         self.epoch.store(state.coordinator.epoch(), Ordering::Release);
+        for (&number, source) in &state.topics {
+            source.tally.set_attended(state.coordinator.reads(number));
+        }
         for member in state.coordinator.take_news() {
             if let Some(link) = state.links.get(&member) {
                 link.tell();
@@ -279,9 +283,10 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
 
     /// The timer's task.
     fn look(&self) {
+        let now = self.now();
         let mut state = self.state();
         state.due = None;
-        self.expire(&mut state);
+        self.expire(&mut state, now);
         self.settle(&mut state);
     }
 
@@ -290,15 +295,16 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let at = now.checked_add(deadline).map_or(NEVER, nanos);
         if self.looks_at.load(Ordering::SeqCst) > at {
             let mut state = self.state();
-            self.expire(&mut state);
+            self.expire(&mut state, now);
             self.settle(&mut state);
         }
     }
 
     /// What changed for a member.
     fn learn(&self, member: MemberId) -> Result<Learned<E, K>, Stale> {
+        let now = self.now();
         let mut state = self.state();
-        self.expire(&mut state);
+        self.expire(&mut state, now);
         let changes = state.coordinator.sync(member);
         self.settle(&mut state);
         let changes = changes?;
@@ -359,12 +365,13 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
 
     /// A member goes, and gives back what it has.
     fn leave(&self, member: MemberId, hands: Vec<Hand<E, K>>, for_good: bool) {
+        let now = self.now();
         let mut state = self.state();
         let late = state.park(hands);
         if state.links.remove(&member).is_some() {
             lifecycle!(info, "member left", group = self.name, member = member);
-            state.coordinator.leave(member, for_good, self.now());
-            self.expire(&mut state);
+            state.coordinator.leave(member, for_good, now);
+            self.expire(&mut state, now);
             state.close_gates();
             self.settle(&mut state);
         }
@@ -432,7 +439,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             if left.is_zero() {
                 return false;
             }
-            state = self.drained.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = state.wait(&self.state, &self.drained, Some(left));
         }
     }
 }
@@ -448,8 +455,9 @@ pub(crate) trait AnyGroup: Send + Sync {
 
 impl<E: Send + Sync + 'static, K: Producers> AnyGroup for Group<E, K> {
     fn describe(&self) -> GroupDescription {
+        let now = self.now();
         let mut state = self.state();
-        self.expire(&mut state);
+        self.expire(&mut state, now);
         self.settle(&mut state);
         describe::describe(&self.name, &state)
     }

@@ -15,13 +15,13 @@
 //! nothing comes, it is written when the journal has been idle for a moment.
 //!
 //! # Riders
-//! State of others rides in the frames of events. What rides alone is written at once and synced a moment later, unless
-//! somebody waits for it. Riders are asked when the group is gathered, so they know which events are in the same frame.
+//! State of others rides in the frames of events. Where no event comes it is written when the journal has been idle for a
+//! moment, and synced a moment later; what somebody waits for is written at once. Riders are asked when the group is gathered, so they know which events are in the same frame.
 //!
 //! # Transactions
 //! Whoever commits one holds claims in all its partitions, filled and not published, while the journaler writes: first
 //! everything below the claims, then the frame with their events. When that is durable, the claims are published, and the
-//! journaler passes over what it has written. Claims are taken and handed over under one lock, so transactions come in one
+//! journaler passes over what it has written. One thread at a time takes claims and hands them over, so transactions come in one
 //! order in all partitions, and none waits for one behind it.
 
 mod source;
@@ -29,13 +29,14 @@ mod work;
 
 pub(crate) use source::{Gathering, Ridden, Rider, RingSource, Source, reservation};
 
-use crate::acks::Bell;
+use crate::acks::{Bell, OWN_THREAD};
 use crate::clock::Clock;
 use crate::forget::{forget, orphans};
 use crate::group::Bookmarks;
 use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
 use crate::ledger::Ledgers;
 use crate::transform::Standings;
+use crate::turn::{Taken, Turn};
 use crate::watch::Watch;
 use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -79,13 +80,18 @@ pub(crate) struct Journaling {
     has_mail: AtomicBool,
     /// Whether a rider has something.
     rides: AtomicBool,
+    /// The journaler is to hear of that.
+    rides_told: AtomicBool,
+    /// Somebody waits for it.
+    rides_now: AtomicBool,
     /// Bytes that the state may still grow by, as of the last frame, and all that it may have.
     state_room: AtomicUsize,
     state_limit: usize,
     waiter: Arc<Waiter>,
     over: Arc<Bell>,
-    /// Held from a transaction's first claim until it is handed over.
-    order: Mutex<()>,
+    /// Whoever has it takes a transaction's claims and hands it over. Reading the clock and `Persist` are the user's code: so it
+    /// is no lock.
+    order: Arc<Turn<()>>,
     /// Whether groups are synced.
     pub(crate) syncs: bool,
     pub(crate) standings: Standings,
@@ -168,11 +174,13 @@ impl Journaling {
             mail: Mutex::new(Some(Vec::new())),
             has_mail: AtomicBool::new(false),
             rides: AtomicBool::new(false),
+            rides_told: AtomicBool::new(false),
+            rides_now: AtomicBool::new(false),
             state_room: AtomicUsize::new(writer.state_room()),
             state_limit: writer.state_limit(),
             waiter: Arc::new(Waiter::new()),
             over: Arc::default(),
-            order: Mutex::default(),
+            order: Turn::new(()),
             syncs: pace.sync,
             standings,
             ledgers,
@@ -181,6 +189,11 @@ impl Journaling {
         let journaler = Journaler::new(Arc::clone(&shared), writer, clock, pace)?;
         std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || journaler.run())?;
         Ok(shared)
+    }
+
+    /// The journal's own threads would wait for themselves.
+    pub(crate) fn may_wait(&self) -> Result<(), String> {
+        if self.bell.is_own() { Err(OWN_THREAD.to_owned()) } else { Ok(()) }
     }
 
     fn send(&self, mail: Mail) {
@@ -202,16 +215,11 @@ impl Journaling {
 
     /// Writes a frame and waits until it is durable.
     pub(crate) fn commit(&self, frame: FrameBuilder) -> Result<(), String> {
+        self.may_wait()?;
         let (told, hears) = sync_channel(1);
         self.send(Mail::Commit(frame, told));
         let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
-    }
-
-    /// Writes a frame, in its turn. Nobody waits for it.
-    pub(crate) fn commit_soon(&self, frame: FrameBuilder) {
-        let (told, _) = sync_channel(1);
-        self.send(Mail::Commit(frame, told));
     }
 
     /// A group has moved on: it is written with what comes next.
@@ -223,6 +231,7 @@ impl Journaling {
 
     /// Writes where groups stand by now, and waits until it is durable.
     pub(crate) fn commit_bookmarks(&self) -> Result<(), String> {
+        self.may_wait()?;
         let (told, hears) = sync_channel(1);
         // Who was fenced in the middle of a commit may have moved the bookmark that the caller moved since.
         self.bookmarks.look_at_all();
@@ -233,6 +242,7 @@ impl Journaling {
 
     /// Forgets all that the journal has of a topic, and waits until that is durable.
     pub(crate) fn forget(&self, topic: u32, name: &str) -> Result<(), String> {
+        self.may_wait()?;
         let (told, hears) = sync_channel(1);
         self.send(Mail::Forget(topic, name.to_owned(), told));
         let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
@@ -251,15 +261,19 @@ impl Journaling {
         hears
     }
 
-    pub(crate) fn order(&self) -> MutexGuard<'_, ()> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for its turn. None if the calling thread is taking claims: the code that runs meanwhile asks.
+    pub(crate) fn order(&self) -> Option<Taken<()>> {
+        self.order.take()
     }
 
     /// Hands a transaction over, which `order` is then dropped for, and waits until it is durable or nothing.
-    pub(crate) fn transact(&self, order: MutexGuard<'_, ()>, mut handed: Handed) -> Outcome {
+    pub(crate) fn transact(&self, order: Taken<()>, mut handed: Handed) -> Outcome {
         const OPEN: u8 = 0;
         const DENIED: u8 = 1;
         const DECIDED: u8 = 2;
+        if let Err(own) = self.may_wait() {
+            return Outcome::Ended(own);
+        }
         let (told, hears) = sync_channel(1);
         let state = Arc::new(AtomicU8::new(OPEN));
         let (decide, decided) = (handed.decide, Arc::clone(&state));
@@ -292,9 +306,18 @@ impl Journaling {
         self.send(Mail::Rider(rider));
     }
 
-    /// A rider has something to be written.
+    /// A rider has something that is to be written with the next events, or in a moment.
     pub(crate) fn ride(&self) {
         if !self.rides.swap(true, Ordering::AcqRel) {
+            self.rides_told.store(true, Ordering::Release);
+            self.waiter.wake(Watch::WAKE);
+        }
+    }
+
+    /// A rider has something that somebody waits for.
+    pub(crate) fn ride_now(&self) {
+        self.rides.store(true, Ordering::Release);
+        if !self.rides_now.swap(true, Ordering::AcqRel) {
             self.waiter.wake(Watch::WAKE);
         }
     }
@@ -312,6 +335,7 @@ impl Journaling {
 
     /// Writes what is there, closes the journal in good order, and ends the thread; an error says why it could not.
     pub(crate) fn close(&self, deadline: Option<Instant>) -> Result<(), String> {
+        self.may_wait()?;
         let (told, hears) = sync_channel(1);
         // Waited for a little longer than it waits itself.
         let far = || Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60);

@@ -12,7 +12,7 @@ use crate::watch::Watched;
 use slipring_ring::{Batch, Consumer, Sequence, Waiter};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a group is gathered into.
 pub(crate) struct Gathering<'g> {
@@ -366,7 +366,8 @@ impl Watched for Sources {
     }
 
     fn is_interrupted(&self) -> bool {
-        let Journaling { has_mail, rides, bookmarks, .. } = &*self.interrupted;
-        has_mail.load(Ordering::Acquire) || rides.load(Ordering::Acquire) || bookmarks.has_told()
+        let Journaling { has_mail, rides_told, rides_now, bookmarks, .. } = &*self.interrupted;
+        let has = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        has(has_mail) || has(rides_told) || has(rides_now) || bookmarks.has_told()
     }
 }

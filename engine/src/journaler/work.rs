@@ -70,6 +70,10 @@ pub(super) struct Journaler {
     moved_since: Option<Instant>,
     /// The same of what nobody waits for.
     lazy_since: Option<Instant>,
+    /// When it was first heard that a rider has something which is not written yet.
+    rides_since: Option<Instant>,
+    /// What riders have is written with the next frame, whether events come or not.
+    takes_riders: bool,
     riders: Vec<Weak<dyn Rider>>,
     /// Whether a rider waits for events to be drained.
     riders_expect: bool,
@@ -79,7 +83,7 @@ pub(super) struct Journaler {
     transactions: VecDeque<(Box<Handed>, Reply)>,
 }
 
-/// How long the journal is idle before it writes by itself where groups have moved to.
+/// How long the journal is idle before it writes by itself where groups have moved to, and what riders have.
 const IDLE: Duration = Duration::from_millis(20);
 
 /// How long it is idle before a mark says that all is durable. The next frame says so, too: a topic with some events a
@@ -106,6 +110,7 @@ impl Journaler {
         let (told, done) = channel();
         let (bell, waiter) = (Arc::clone(&shared.bell), Arc::clone(&shared.waiter));
         std::thread::Builder::new().name("slipring-sync".to_owned()).spawn(move || {
+            bell.enter();
             for Order { job, promises, replies } in jobs {
                 let outcome = job.run().map(drop);
                 let unanswered = if outcome.is_ok() {
@@ -139,6 +144,8 @@ impl Journaler {
             dirty_since: None,
             moved_since: None,
             lazy_since: None,
+            rides_since: None,
+            takes_riders: false,
             riders: Vec::new(),
             riders_expect: false,
             keeps: HashMap::new(),
@@ -147,6 +154,7 @@ impl Journaler {
     }
 
     pub(super) fn run(mut self) {
+        self.shared.bell.enter();
         // The clock may panic, as may a task's waker.
         let outcome = caught(|| self.work()).unwrap_or_else(|panic| {
             let cause = std::io::Error::other(panic.to_string());
@@ -220,10 +228,19 @@ impl Journaler {
             let moved = self.shared.bookmarks.hear();
             self.moved_since = moved.then(|| self.moved_since.unwrap_or_else(Instant::now));
             let alone = self.moved_since.map(|since| since + IDLE);
-            let deadline = [deadline, soon, alone].into_iter().flatten().min();
+            // Who says that it has something has changed it before.
+            self.shared.rides_told.store(false, Ordering::Release);
+            let rides = self.shared.rides.load(Ordering::Acquire);
+            self.rides_since = rides.then(|| self.rides_since.unwrap_or_else(Instant::now));
+            let ridden = self.rides_since.map(|since| since + IDLE);
+            let deadline = [deadline, soon, alone, ridden].into_iter().flatten().min();
             match self.watch.next(&mut self.sources, false, deadline) {
                 Found::Source(source) => self.gather(Some(source))?,
                 Found::Interrupted => {}
+                Found::Nothing if ridden.is_some_and(|at| at <= Instant::now()) => {
+                    self.takes_riders = true;
+                    self.gather(None)?;
+                }
                 Found::Nothing if alone.is_some_and(|alone| alone <= Instant::now()) => {
                     let _ = self.write_bookmarks()?;
                 }
@@ -323,7 +340,7 @@ impl Journaler {
         if has_events {
             self.touched.put(&mut self.frame, now);
         }
-        let (urgent, ridden) = self.take_riders(!drained.is_empty());
+        let (urgent, ridden) = self.take_riders(!drained.is_empty(), has_events);
         if !self.frame.is_empty() {
             let _ = self.put_bookmarks()?;
             let writer = self.writer.as_mut().expect("taken when the journal is closed only");
@@ -401,12 +418,16 @@ impl Journaler {
 
     /// Has riders put into the frame what they have. Whether somebody waits for it to be durable, and which changes are
     /// written with the frame.
-    fn take_riders(&mut self, drained: bool) -> (bool, Vec<(Arc<Positions>, u64)>) {
+    fn take_riders(&mut self, drained: bool, has_events: bool) -> (bool, Vec<(Arc<Positions>, u64)>) {
         let (mut urgent, mut ridden) = (false, Vec::new());
         let expected = drained && self.riders_expect;
-        if !self.shared.rides.swap(false, Ordering::AcqRel) && !expected {
+        // Who waits has said before that there is something.
+        let now = self.shared.rides_now.swap(false, Ordering::AcqRel) || std::mem::take(&mut self.takes_riders);
+        let takes = (has_events || now) && self.shared.rides.swap(false, Ordering::AcqRel);
+        if !takes && !expected {
             return (urgent, ridden);
         }
+        self.rides_since = None;
         let writer = self.writer.as_ref().expect("taken when the journal is closed only");
         let limit = writer.frame_limit();
         let mut more = false;
@@ -424,7 +445,7 @@ impl Journaler {
             true
         });
         if more {
-            self.shared.rides.store(true, Ordering::Release);
+            self.shared.ride_now();
         }
         (urgent, ridden)
     }
@@ -514,7 +535,7 @@ impl Journaler {
                 Mail::Rider(rider) => {
                     self.riders.push(rider);
                     // What it had to say may have found nobody to take it.
-                    self.shared.rides.store(true, Ordering::Release);
+                    self.shared.ride_now();
                 }
                 Mail::Commit(frame, reply) => self.commit([frame], reply)?,
                 Mail::Forget(topic, name, reply) => {
@@ -585,6 +606,7 @@ impl Journaler {
             let before = self.writer().journal().written();
             // What was handed over before is written as well. Who closes once more is told with the first.
             let _ = self.take_mail()?;
+            self.takes_riders = true;
             self.gather(None)?;
             self.transact()?;
             let _ = self.write_bookmarks()?;

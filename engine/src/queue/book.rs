@@ -2,7 +2,7 @@
 //! changes are safe.
 
 use super::job::Job;
-use crate::acks::Positions;
+use crate::acks::{OWN_THREAD, Positions};
 use crate::clock::Timestamp;
 use crate::durable::Durable;
 use crate::gap::{ReaderKind, Told};
@@ -51,16 +51,23 @@ impl<E: Job> Book<E> {
         }
     }
 
-    /// The queue has come to a gap of its topic: it is listed as told.
-    pub(super) fn told_of(&self, partition: u32, offsets: Range<u64>, now: Timestamp) {
+    /// The queue has come to a gap of its topic: it is listed as told. What the journal is to know of it.
+    pub(super) fn told_of(&self, partition: u32, offsets: Range<u64>, now: Timestamp) -> Told {
         let of = PartitionId { topic: self.bodies.topic, partition };
         let (kind, reader, time) = (ReaderKind::Queue, self.name.clone(), now.as_nanos());
-        Told { kind, reader, of, offsets, time }.record_soon(&self.journaling);
+        let told = Told { kind, reader, of, offsets, time };
+        told.note(&self.journaling);
+        told
     }
 
     /// Has the journal take what has changed, with its next frame.
     pub(super) fn tell(&self) {
         self.journaling.ride();
+    }
+
+    /// The same, at once: somebody waits for it.
+    pub(super) fn tell_now(&self) {
+        self.journaling.ride_now();
     }
 
     pub(super) fn set_letters_on_the_way(&self, letters: usize) {
@@ -86,7 +93,7 @@ impl<E: Job> Book<E> {
         let done = bell.wait(None, || {
             reached().or_else(|| bell.over().map(|cause| reached().unwrap_or_else(|| Err(cause.to_owned()))))
         });
-        done.unwrap_or(Ok(()))
+        done.unwrap_or_else(|| Err(OWN_THREAD.to_owned()))
     }
 
     fn has_reached(&self, change: u64, level: Level) -> bool {
@@ -101,7 +108,7 @@ impl<E: Job> Book<E> {
         if level == Level::Durable {
             self.wanted.fetch_max(change, Ordering::AcqRel);
         }
-        self.tell();
+        self.tell_now();
     }
 
     /// Whether this change is as safe as was asked for, or the journal has ended; else the task is woken when it may be.

@@ -1,12 +1,12 @@
 //! Settings of a queue, and its making: from nothing, or from what the journal remembers of it.
 
 use super::book::{Book, Nudge};
-use super::changes::Cursor;
+use super::changes::{Cursor, Part};
 use super::desk::{self, Desk, Parts};
 use super::input::Input;
 use super::keeper::{self, Keeper};
 use super::lease::{Leases, Phase, Terms};
-use super::ledger::{self, Opened, Remembered};
+use super::ledger::{self, Opened, Remembered, Shift};
 use super::stock::{Body, Stock};
 use super::{AnyQueue, Backoff, Job, Order, Queue, QueueError, Worker};
 use crate::durable::Durable;
@@ -146,8 +146,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     }
 
     /// How safe a lease, an ack and each other change is when its call returns. [`Level::Published`] unless told: it is in
-    /// memory, on a durable topic it is written right after, and synced with the next group or a twentieth of a second
-    /// later. A crash takes back what was not safe yet: a message that was done with comes again, and an attempt is not
+    /// memory, on a durable topic it is written with the next events, or after a fiftieth of a second without any, and synced
+    /// with the next group or a twentieth of a second later. A crash takes back what was not safe yet: a message that was done with comes again, and an attempt is not
     /// counted.
     ///
     /// [`Level::Written`] survives the process, [`Level::Durable`] a power cut: then no message that was acked ever comes
@@ -179,13 +179,15 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             return Err(Contradiction::new(&self.name, "`max_attempts`", "`unlimited_attempts`").into());
         }
         let topic = Arc::clone(&self.topic);
-        let mut queues = topic.queues();
-        let Some(found) = queues.iter().find(|queue| queue.name() == self.name) else {
+        // One at a time. No lock is held while a clock is read, or a journal waited for that runs the user's code.
+        let _turn = topic.take_queues_turn(&self.name)?;
+        let found = topic.queues().iter().find(|queue| queue.name() == self.name).cloned();
+        let Some(found) = found else {
             let desk = self.make()?;
-            queues.push(Arc::clone(&desk) as Arc<dyn AnyQueue>);
+            topic.queues().push(Arc::clone(&desk) as Arc<dyn AnyQueue>);
             return Ok(Queue { desk });
         };
-        let desk = Arc::clone(found).into_any().downcast::<Desk<E, K>>();
+        let desk = found.into_any().downcast::<Desk<E, K>>();
         let desk =
             desk.unwrap_or_else(|_| unreachable!("all queues of a topic have its events and its kind of producers"));
         let there = Settings(&desk.terms, &desk.dead_topic).to_string();
@@ -218,6 +220,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             let (topic, consumer) = (topic.name.clone(), self.name.clone());
             QueueError::Subscribe(SubscribeError::Thread { topic, consumer, cause })
         })?;
+        let shift = Stock::<E, K>::shift(&*topic.host.clock);
         let mut readers = topic.readers();
         let builder = SubscriberBuilder::new(Arc::clone(&topic), self.name.clone()).start(self.start.clone());
         let stage = builder.stage();
@@ -231,7 +234,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
                 let dead = (dead_topic, 0, keeper);
                 Desk::new(&topic, Parts { name: self.name, stage, dead, stock, book: None, waiter })
             }
-            Some(durable) => self.recall(durable, &dead, graves, waiter)?,
+            Some(durable) => self.recall(durable, &dead, graves, waiter, shift)?,
         };
         let reader: Arc<dyn Reader<E, K>> = Arc::clone(&desk) as _;
         readers.add(Arc::downgrade(&reader) as Weak<_>);
@@ -239,7 +242,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         if let Some(book) = &desk.book {
             book.journaling.add_rider(Arc::downgrade(&desk) as Weak<_>);
             // What ran out meanwhile is due.
-            desk.settle(&mut desk.lock());
+            let now = desk.now();
+            desk.settle(&mut desk.lock(), now);
         }
         lifecycle!(info, "queue opened", topic = topic.name, queue = desk.name);
         Ok(desk)
@@ -252,6 +256,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         dead: &Topic<Message>,
         graves: Graves,
         waiter: Arc<Waiter>,
+        shift: Shift,
     ) -> Result<Arc<Desk<E, K>>, QueueError> {
         let Self { topic, name, start, terms, level, .. } = self;
         let refused = |cause: String| QueueError::Journal { topic: topic.name.clone(), queue: name.clone(), cause };
@@ -265,7 +270,6 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             return Err(SubscribeError::NameTaken { topic: topic.name.clone(), consumer: name }.into());
         }
         let topic_number = durable.id(0).topic;
-        let shift = Stock::<E, K>::shift(&*topic.host.clock);
         let mut catalogue = durable.journaling.catalogue();
         let known = ledger::find(&catalogue, topic_number, &name);
         let number = known.as_ref().map_or_else(|| ledger::next_number(&catalogue), |known| known.number);
@@ -317,7 +321,9 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let replay = replay.map_err(|cause: ReplayError| refused(cause.to_string()))?.of_topic();
         if !frame.is_empty() {
             catalogue.take(&mut frame);
+            drop(catalogue);
             durable.journaling.commit(frame).map_err(&refused)?;
+            catalogue = durable.journaling.catalogue();
         }
         let mut leases: Leases<Body<E>> = desk::leases(terms);
         #[cfg(test)]
@@ -332,8 +338,13 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         // A partition in strict order goes on behind what is out.
         let (waiting, out): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|(_, known)| matches!(known.phase, Phase::Waiting(_)));
+        let deleted = remembered.deleted.iter().map(|&(partition, offset)| Part::Deleted(partition, offset));
+        let parts: Vec<_> = deleted.chain(out.iter().chain(&waiting).map(|(at, _)| Part::of(*at))).collect();
         for ((partition, offset), known) in out.into_iter().chain(waiting) {
             leases.recall(partition, offset, None, known);
+        }
+        if let Some(changes) = leases.changes() {
+            parts.into_iter().for_each(|part| _ = changes.write(part, true));
         }
         let bell = Arc::clone(&durable.journaling.bell);
         let input = Input::Journal(Box::new(replay), bell, Nudge::waker(&waiter));

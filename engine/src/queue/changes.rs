@@ -3,8 +3,10 @@
 //! Messages are written in blocks of [`BLOCK`] offsets, so a change costs the bytes of its block, however many messages
 //! are out. A *round* writes every block that had changed when it began, and then, in the last of its frames, how far
 //! each partition and the dead letters were read by then. So at no moment does the journal say that a message was read
-//! whose block it has not: what was read and is in no block was done with.
+//! whose block it has not: what was read and is in no block was done with. That a reader was told of a gap and where it
+//! stands behind that are in one frame: a crash tells it of a gap once.
 
+use crate::gap::Told;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// Offsets in a block.
@@ -41,6 +43,10 @@ pub(super) struct Changes {
     queue: VecDeque<Part>,
     known: HashSet<Part>,
     cursors: BTreeMap<Cursor, u64>,
+    /// Gaps that the queue has passed over, in the order of each partition.
+    gaps: VecDeque<Told>,
+    /// Parts that the journal has.
+    written: HashSet<Part>,
     /// Changes so far.
     count: u64,
     round: Option<Round>,
@@ -50,15 +56,18 @@ pub(super) struct Changes {
 struct Round {
     /// Parts of the queue that are its own.
     left: usize,
+    gaps: VecDeque<Told>,
     cursors: BTreeMap<Cursor, u64>,
     /// Changes that are written with its end.
     count: u64,
 }
 
 /// What is to be written next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Part(Part),
+    /// The partition was read up to its end.
+    Gap(Told),
     Cursor(Cursor, u64),
     /// The round ends: all changes up to this number are in its frames.
     End(u64),
@@ -81,6 +90,21 @@ impl Changes {
         self.cursors.insert(cursor, next);
     }
 
+    /// The queue was told of a gap, and reads on behind it.
+    pub(super) fn gap(&mut self, told: Told) {
+        self.cursor(Cursor::Partition(told.of.partition), told.offsets.end);
+        self.gaps.push_back(told);
+    }
+
+    /// The journal has this part from its next frame on, or has it no more. Whether that is to be written.
+    pub(super) fn write(&mut self, part: Part, is_there: bool) -> bool {
+        if is_there {
+            self.written.insert(part);
+            return true;
+        }
+        self.written.remove(&part)
+    }
+
     /// The number of the last change.
     pub(super) fn count(&self) -> u64 {
         self.count
@@ -97,7 +121,7 @@ impl Changes {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.cursors.is_empty() && self.round.is_none()
+        self.queue.is_empty() && self.cursors.is_empty() && self.gaps.is_empty() && self.round.is_none()
     }
 
     /// What is to be written next; none if nothing is. A part that changes after it was given comes again.
@@ -105,14 +129,20 @@ impl Changes {
         if self.is_empty() {
             return None;
         }
-        let Self { queue, known, cursors, count, round } = self;
-        let begin = || Round { left: queue.len(), cursors: std::mem::take(cursors), count: *count };
+        let Self { queue, known, cursors, gaps, count, round, .. } = self;
+        let begin = || {
+            let (gaps, cursors) = (std::mem::take(gaps), std::mem::take(cursors));
+            Round { left: queue.len(), gaps, cursors, count: *count }
+        };
         let current = round.get_or_insert_with(begin);
         if current.left > 0 {
             current.left -= 1;
             let part = queue.pop_front()?;
             known.remove(&part);
             return Some(Next::Part(part));
+        }
+        if let Some(told) = current.gaps.pop_front() {
+            return Some(Next::Gap(told));
         }
         if let Some((cursor, next)) = current.cursors.pop_first() {
             return Some(Next::Cursor(cursor, next));

@@ -46,15 +46,17 @@ impl<E: Job, K: Producers> Topic<E, K> {
 
     fn end_queue(&self, name: &str, forced: bool) -> Result<QueueReport, QueueError> {
         let topic = &self.inner;
-        let mut queues = topic.queues();
+        let _turn = topic.take_queues_turn(name)?;
         let refused = |cause| QueueError::Journal { topic: topic.name.clone(), queue: name.to_owned(), cause };
-        let (keys, report) = match queues.iter().position(|queue| queue.name() == name) {
-            Some(index) => {
-                let report = queues[index].end(forced).map_err(|(workers, leased)| {
+        let found = topic.queues().iter().find(|queue| queue.name() == name).cloned();
+        let (keys, report) = match found {
+            Some(queue) => {
+                let report = queue.end(forced).map_err(|(workers, leased)| {
                     let (topic, queue) = (topic.name.clone(), name.to_owned());
                     QueueError::InUse { topic, queue, workers, leased }
                 })?;
-                (queues.remove(index).keys(), report)
+                topic.queues().retain(|other| !Arc::ptr_eq(other, &queue));
+                (queue.keys(), report)
             }
             None => {
                 let known = topic.durable.as_ref().and_then(|durable| {
@@ -111,11 +113,11 @@ impl<E: Job, K: Producers> Desk<E, K> {
         let cause = "the queue was deleted".to_owned();
         stock.refused = Some(Closed::Failed { consumer: self.name.clone(), cause });
         self.note_keys(&mut stock);
-        // Its gates go, and nothing of it is written any more.
-        stock.input = Input::Rings(Vec::new());
+        // Its gates go, and nothing of it is written any more. What is the user's goes after the lock.
+        let input = std::mem::replace(&mut stock.input, Input::Rings(Vec::new()));
         (stock.places, stock.ready) = (Vec::new(), Vec::new());
         self.note_numbers(&stock);
-        stock.leases = super::desk::leases(self.terms);
+        let leases = std::mem::replace(&mut stock.leases, super::desk::leases(self.terms));
         stock.burials.clear();
         stock.deleted.clear();
         if let Some((_, due)) = stock.alarm.take() {
@@ -123,6 +125,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
         }
         self.wake_all(&mut stock);
         drop(stock);
+        drop((input, leases));
         self.close_keeper();
         Ok(report)
     }

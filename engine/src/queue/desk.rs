@@ -13,12 +13,13 @@ use super::job::Job;
 use super::keeper::Keeper;
 use super::lease::{Grant, LeaseId, Leases, Terms};
 use super::ledger::{self, BLOCK_BYTES};
-use super::stock::{Body, Counters, Stock};
+use super::stock::{Body, Counters, Stock, Times};
 use super::{QueueReport, Waiting};
 use crate::acks::Positions;
 use crate::durable::what;
 use crate::engine::Host;
 use crate::error::{Closed, ReadError, SubscribeError};
+use crate::held::{self, Locked};
 use crate::journal::{FrameBuilder, PartitionId};
 use crate::journaler::{Ridden, Rider};
 use crate::letter::DeadLetter;
@@ -30,7 +31,7 @@ use crate::timer::Due;
 use crate::topic::{Inner, Preparation, Reader, TopicId};
 use slipring_ring::{Consumer, Stage, Waiter};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// The token of whoever wakes the watcher and is no partition.
@@ -49,6 +50,8 @@ pub(super) struct Desk<E, K: Producers> {
     /// The number of the dead letters' topic in the journal.
     dead_number: u32,
     pub(super) workers: AtomicUsize,
+    /// The [thread](crate::threads::token) that was given a message last; 0 before the first.
+    pub(super) reader: AtomicUsize,
     stage: Stage,
     host: Arc<Host>,
     this: Weak<Self>,
@@ -94,6 +97,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
             dead_topic,
             dead_number,
             workers: AtomicUsize::new(0),
+            reader: AtomicUsize::new(0),
             stage,
             host: Arc::clone(&topic.host),
             this: Weak::clone(this),
@@ -105,12 +109,17 @@ impl<E: Job, K: Producers> Desk<E, K> {
         })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Stock<E, K>> {
-        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Locked<'_, Stock<E, K>> {
+        held::lock(&self.stock)
     }
 
+    /// Never read under the lock: the clock is the user's code.
     pub(super) fn now(&self) -> Duration {
         self.host.clock.now()
+    }
+
+    pub(super) fn times(&self) -> Times {
+        Times { now: self.now(), wall: self.host.clock.wall() }
     }
 
     fn read_error(&self, reason: Closed) -> ReadError {
@@ -151,10 +160,11 @@ impl<E: Job, K: Producers> Desk<E, K> {
 
     /// The same, without its body.
     pub(super) fn claim(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Given<E>>, ReadError> {
+        let mut times = self.times();
         let mut stock = self.lock();
         let mut last = !wait;
         loop {
-            if let Some(found) = self.look(&mut stock) {
+            if let Some(found) = self.look(&mut stock, times) {
                 return found.map(Some);
             }
             if last {
@@ -164,15 +174,16 @@ impl<E: Job, K: Producers> Desk<E, K> {
             if !stock.watched && !self.arm(&mut stock) {
                 continue;
             }
-            (stock, last) = self.sleep(stock, deadline);
+            (stock, last, times) = self.sleep(stock, deadline);
         }
     }
 
     /// What there is now: a message, or the end.
-    pub(super) fn look(&self, stock: &mut Stock<E, K>) -> Option<Result<Given<E>, ReadError>> {
+    pub(super) fn look(&self, stock: &mut Stock<E, K>, times: Times) -> Option<Result<Given<E>, ReadError>> {
         self.hear(stock);
-        if let Some(grant) = stock.next(&*self.host.clock, self.book.as_ref()) {
-            self.settle(stock);
+        if let Some(grant) = stock.next(times, self.book.as_ref()) {
+            self.reader.store(crate::threads::token(), Ordering::Relaxed);
+            self.settle(stock, times.now);
             self.leave(stock);
             return Some(Ok((grant, stock.change())));
         }
@@ -182,7 +193,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
             return Some(Err(self.read_error(reason)));
         }
         // What is delayed has come in meanwhile.
-        self.settle(stock);
+        self.settle(stock, times.now);
         None
     }
 
@@ -204,24 +215,21 @@ impl<E: Job, K: Producers> Desk<E, K> {
         }
     }
 
-    /// Sleeps at the bells, or at the door if somebody is there already. True if the deadline has come.
+    /// Sleeps at the bells, or at the door if somebody is there already. Whether the deadline has come, and the time then.
     fn sleep<'d>(
         &'d self,
-        mut stock: MutexGuard<'d, Stock<E, K>>,
+        mut stock: Locked<'d, Stock<E, K>>,
         deadline: Option<Instant>,
-    ) -> (MutexGuard<'d, Stock<E, K>>, bool) {
+    ) -> (Locked<'d, Stock<E, K>>, bool, Times) {
+        let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         if stock.watched {
             stock.at_the_door += 1;
-            let mut stock = match deadline {
-                None => self.door.wait(stock).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    self.door.wait_timeout(stock, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let mut stock = stock.wait(&self.stock, &self.door, left);
             stock.at_the_door -= 1;
-            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            return (stock, late);
+            drop(stock);
+            let times = self.times();
+            return (self.lock(), is_late(), times);
         }
         stock.watched = true;
         let until = match stock.input.is_ending() {
@@ -231,10 +239,11 @@ impl<E: Job, K: Producers> Desk<E, K> {
         drop(stock);
         let mut rang = Vec::new();
         self.waiter.park(until, |token| rang.push(token));
+        let times = self.times();
         let mut stock = self.lock();
         stock.watched = false;
         stock.rang(rang);
-        (stock, deadline.is_some_and(|deadline| deadline <= Instant::now()))
+        (stock, is_late(), times)
     }
 
     /// Whoever goes back to work lets the next one watch.
@@ -248,7 +257,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
         if stock.at_the_door > 0 {
             self.door.notify_one();
         }
-        stock.tasks.drain(..).for_each(std::task::Waker::wake);
+        stock.tasks.drain(..).for_each(held::wake);
     }
 
     /// There may be something for an idle worker.
@@ -263,19 +272,20 @@ impl<E: Job, K: Producers> Desk<E, K> {
     pub(super) fn wake_all(&self, stock: &mut Stock<E, K>) {
         self.door.notify_all();
         self.wake(stock);
-        stock.tasks.drain(..).for_each(std::task::Waker::wake);
+        stock.tasks.drain(..).for_each(held::wake);
     }
 
-    /// After a change: moves the dead on, sees to it that what is due next is not missed, and tells the journal.
-    pub(super) fn settle(&self, stock: &mut Stock<E, K>) {
+    /// After a change: moves the dead on, sees to it that what is due after `now` is not missed, and tells the journal.
+    pub(super) fn settle(&self, stock: &mut Stock<E, K>, now: Duration) {
         stock.bury(self.book.as_ref());
+        stock.drop_gone();
         stock.counters.high_water = stock.counters.high_water.max(stock.leases.len());
         if let Some(book) = &self.book
             && stock.leases.changes().is_some_and(|changes| !changes.is_empty())
         {
             book.tell();
         }
-        let Some(next) = stock.leases.next_due(self.now()) else { return };
+        let Some(next) = stock.leases.next_due(now) else { return };
         if stock.alarm.is_some_and(|(at, _)| at <= next) {
             return;
         }
@@ -295,11 +305,11 @@ impl<E: Job, K: Producers> Desk<E, K> {
     fn tick(&self) {
         self.lock().alarm = None;
         loop {
-            let mut stock = self.lock();
             let now = self.now();
+            let mut stock = self.lock();
             let more = stock.leases.expire(now, AT_ONCE);
             let was_full = !stock.has_room(self.book.as_ref());
-            self.settle(&mut stock);
+            self.settle(&mut stock, now);
             if was_full || stock.has_news(now) {
                 self.wake(&mut stock);
             }
@@ -312,8 +322,8 @@ impl<E: Job, K: Producers> Desk<E, K> {
     /// A holder is done with its lease, or gives it back. `None`: the lease was not the holder's any more. Else the number
     /// of the change.
     pub(super) fn end(&self, grant: LeaseId, attempt: u32, how: End<'_>) -> Option<u64> {
-        let mut stock = self.lock();
         let now = self.now();
+        let mut stock = self.lock();
         let was_full = !stock.has_room(self.book.as_ref());
         let ended = match how {
             End::Ack => stock.leases.ack(grant, now),
@@ -328,7 +338,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
             End::Ack => stock.counters.acked += 1,
             End::Nack(..) | End::Retry(_) => stock.counters.nacked += 1,
         }
-        self.settle(&mut stock);
+        self.settle(&mut stock, now);
         if was_full || stock.has_news(now) {
             self.wake(&mut stock);
         }
@@ -336,16 +346,18 @@ impl<E: Job, K: Producers> Desk<E, K> {
     }
 
     pub(super) fn renew(&self, id: LeaseId, visibility: Duration) -> Option<(Duration, u64)> {
+        let now = self.now();
         let mut stock = self.lock();
-        let deadline = stock.leases.renew(id, self.now(), visibility).ok()?;
-        self.settle(&mut stock);
+        let deadline = stock.leases.renew(id, now, visibility).ok()?;
+        self.settle(&mut stock, now);
         Some((deadline, stock.change()))
     }
 
     /// The lease of this number, if it still lasts.
     pub(super) fn resume(&self, partition: u32, offset: u64, number: u64) -> Option<Given<E>> {
+        let now = self.now();
         let mut stock = self.lock();
-        let grant = stock.leases.resume(partition, offset, number, self.now())?;
+        let grant = stock.leases.resume(partition, offset, number, now)?;
         Some((grant, stock.change()))
     }
 
@@ -362,29 +374,32 @@ impl<E: Job, K: Producers> Desk<E, K> {
 
     /// A message's body is no more.
     fn lose(&self, partition: u32, offset: u64) {
+        let now = self.now();
         let mut stock = self.lock();
         if stock.leases.delete(partition, offset) {
             stock.counters.lost += 1;
         }
-        self.settle(&mut stock);
+        self.settle(&mut stock, now);
     }
 
     /// Deletes a message that nobody was done with. False if there is none at this offset.
     pub(super) fn delete(&self, partition: u32, offset: u64) -> bool {
+        let now = self.now();
         let mut stock = self.lock();
         let found = stock.leases.delete(partition, offset) || stock.delete_unread(partition, offset);
         if found {
             stock.counters.deleted += 1;
-            self.settle(&mut stock);
+            self.settle(&mut stock, now);
             self.wake(&mut stock);
         }
         found
     }
 
     pub(super) fn purge(&self) -> u64 {
+        let now = self.now();
         let mut stock = self.lock();
         let purged = stock.purge();
-        self.settle(&mut stock);
+        self.settle(&mut stock, now);
         self.wake(&mut stock);
         purged
     }
@@ -392,14 +407,16 @@ impl<E: Job, K: Producers> Desk<E, K> {
     /// Hands over the dead letters: see [`Keeper::each`].
     pub(super) fn each_letter(&self, each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> super::keeper::Verdict) {
         self.wait_for_letters();
-        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keeper = held::lock(&self.keeper);
         let moved = keeper.each(each);
+        drop(keeper);
+        let now = self.now();
         let mut stock = self.lock();
         if let Some(changes) = stock.leases.changes() {
             moved.into_iter().for_each(|(partition, next)| changes.cursor(Cursor::Letters(partition), next));
         }
         // There may be room among the dead letters, or some have come back.
-        self.settle(&mut stock);
+        self.settle(&mut stock, now);
         self.wake(&mut stock);
     }
 
@@ -427,7 +444,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
 
     /// Lets go of the dead letters.
     pub(super) fn close_keeper(&self) {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).close();
+        held::lock(&self.keeper).close();
     }
 
     /// Waits until the letters that were published before are in the journal, where they are read.
@@ -445,11 +462,12 @@ impl<E: Job, K: Producers> Desk<E, K> {
     /// A dead letter becomes a message again, and all up to it in its partition of the letters are dealt with. False if
     /// there is no room.
     pub(super) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
-        let mut stock = self.lock();
         let DeadLetter { partition, offset, message, .. } = letter;
+        let (body, now) = (E::of_letter(message), self.now());
+        let mut stock = self.lock();
         let has_room = stock.has_room(self.book.as_ref());
-        if let Some(body) = E::of_letter(message).filter(|_| has_room) {
-            stock.leases.restore(partition, offset, Some(Arc::new(body)), self.now(), Duration::ZERO);
+        if let Some(body) = body.filter(|_| has_room) {
+            stock.leases.restore(partition, offset, Some(Arc::new(body)), now, Duration::ZERO);
             // At once: who is given the message may be done with it before all letters are sent back, and after a crash it
             // would be a letter again.
             if let (Some((partition, next)), Some(changes)) = (next, stock.leases.changes()) {
@@ -460,10 +478,10 @@ impl<E: Job, K: Producers> Desk<E, K> {
     }
 
     pub(super) fn peek(&self, limit: usize) -> Vec<Waiting<E>> {
-        let mut stock = self.lock();
         let now = self.now();
+        let mut stock = self.lock();
         stock.leases.expire(now, usize::MAX);
-        self.settle(&mut stock);
+        self.settle(&mut stock, now);
         let peeked = stock.peek(limit, now);
         drop(stock);
         let load = |partition, offset| self.book.as_ref()?.load(partition, offset).ok()?;
@@ -511,18 +529,24 @@ impl<E: Job, K: Producers> Rider for Desk<E, K> {
         drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
     ) -> Ridden {
         let Some(book) = &self.book else { return Ridden::default() };
-        let mut stock = self.lock();
         let shift = Stock::<E, K>::shift(&*self.host.clock);
+        let mut stock = self.lock();
         let (begun, number) = (frame.len(), book.number);
         let has_room = |frame: &FrameBuilder| frame.len() - begun + PART_BYTES <= room;
-        let put = |stock: &Stock<E, K>, frame: &mut FrameBuilder, partition, block| {
+        let put = |stock: &mut Stock<E, K>, frame: &mut FrameBuilder, partition, block| {
+            let mark = frame.mark();
             let known = |offset| stock.leases.known(partition, offset);
-            ledger::put_block(frame, number, partition, block, shift, known);
+            let is_there = ledger::put_block(frame, number, partition, block, shift, known);
+            let part = Part::Block(partition, block);
+            if !stock.leases.changes().is_none_or(|changes| changes.write(part, is_there)) {
+                // It came and went between two frames.
+                frame.rewind(mark);
+            }
         };
         // A letter and the end of its message are in one frame.
         for (partition, offset) in stock.settle_burials(book, self.dead_number, drained) {
             if has_room(frame) {
-                put(&stock, frame, partition, offset / super::changes::BLOCK);
+                put(&mut stock, frame, partition, offset / super::changes::BLOCK);
             }
         }
         stock.bury(self.book.as_ref());
@@ -535,13 +559,21 @@ impl<E: Job, K: Producers> Rider for Desk<E, K> {
             let next = stock.leases.changes().and_then(|changes| changes.next());
             match next {
                 None => return ridden,
-                Some(Next::Part(Part::Block(partition, block))) => put(&stock, frame, partition, block),
+                Some(Next::Part(Part::Block(partition, block))) => put(&mut stock, frame, partition, block),
                 Some(Next::Part(part @ Part::Deleted(partition, offset))) => {
                     let key = ledger::part_key(number, part);
-                    match stock.deleted.contains(&(partition, offset)) {
+                    let is_there = stock.deleted.contains(&(partition, offset));
+                    let is_news = stock.leases.changes().is_none_or(|changes| changes.write(part, is_there));
+                    match is_there {
                         true => frame.put(what::LEASES, &key, &[]),
-                        false => frame.delete(what::LEASES, &key),
+                        false if is_news => frame.delete(what::LEASES, &key),
+                        false => {}
                     }
+                }
+                // One frame for both: a crash between the two would tell of the gap twice.
+                Some(Next::Gap(told)) => {
+                    told.put(frame);
+                    ledger::put_cursor(frame, number, Cursor::Partition(told.of.partition), told.offsets.end);
                 }
                 Some(Next::Cursor(cursor, next)) => ledger::put_cursor(frame, number, cursor, next),
                 Some(Next::End(count)) => ridden.changes = Some(count),

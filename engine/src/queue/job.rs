@@ -8,7 +8,8 @@ use crate::record::Record;
 use std::time::Duration;
 
 /// Events that a queue can hand out: [`Message`]s, and every type that is [`Persist`] (plain data is it without a word),
-/// `Clone` and `Default`. A worker gets a copy, and a dead letter carries the bytes that `Persist` writes.
+/// `Clone` and `Default`. A worker gets a copy, and a dead letter carries the bytes that `Persist` writes. Both run under the
+/// queue's lock: they must not call the queue.
 pub trait Job: Send + Sync + Sized + 'static {
     /// A copy outside of any ring.
     #[doc(hidden)]

@@ -194,6 +194,8 @@ pub struct Leases<M> {
     bytes: usize,
     expired: u64,
     last_number: u64,
+    /// Deleted or moved away, for the caller to drop.
+    gone: Vec<M>,
     /// What is to be written down, where that is done.
     changes: Option<Changes>,
     #[cfg(test)]
@@ -226,6 +228,7 @@ impl<M: Clone> Leases<M> {
             bytes: 0,
             expired: 0,
             last_number: 0,
+            gone: Vec::new(),
             changes: None,
             #[cfg(test)]
             accept_late_acks: false,
@@ -406,11 +409,12 @@ impl<M: Clone> Leases<M> {
         if self.accept_late_acks
             && matches!(self.entries.get(id.slot as usize), Some(Some(it)) if it.number == id.number)
         {
-            self.remove(id.slot);
+            let _ = self.remove(id.slot);
             return Ok(());
         }
         self.held(id, now)?;
-        self.remove(id.slot);
+        // Its holder has it as well.
+        let _ = self.remove(id.slot);
         Ok(())
     }
 
@@ -456,7 +460,7 @@ impl<M: Clone> Leases<M> {
     /// Deletes a message, whoever has it. False if it is not here, or is a letter by now.
     pub fn delete(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state != State::Interred);
-        found.inspect(|&slot| self.remove(slot)).is_some()
+        found.inspect(|&slot| self.let_go(slot)).is_some()
     }
 
     /// Whether the message is here.
@@ -470,7 +474,7 @@ impl<M: Clone> Leases<M> {
         let idle = |entry: &Entry<M>| !matches!(entry.state, State::Leased | State::Interred);
         let slots = self.entries.iter().enumerate().filter(|(_, entry)| entry.as_ref().is_some_and(idle));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
-        slots.iter().for_each(|&slot| self.remove(slot));
+        slots.iter().for_each(|&slot| self.let_go(slot));
         slots.len()
     }
 
@@ -494,7 +498,7 @@ impl<M: Clone> Leases<M> {
     /// That message has arrived there.
     pub fn buried(&mut self) {
         if let Some(&slot) = self.dying.front() {
-            self.remove(slot);
+            self.let_go(slot);
         }
     }
 
@@ -509,7 +513,18 @@ impl<M: Clone> Leases<M> {
     /// It is safe there. False if it was deleted, and perhaps is here once more.
     pub(super) fn settle_interred(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state == State::Interred);
-        found.inspect(|&slot| self.remove(slot)).is_some()
+        found.inspect(|&slot| self.let_go(slot)).is_some()
+    }
+
+    /// Messages that were deleted or moved away since the last call. Whoever holds a lock drops them after it.
+    pub(super) fn take_gone(&mut self) -> Vec<M> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Nobody else may have the message.
+    fn let_go(&mut self, slot: u32) {
+        let message = self.remove(slot);
+        self.gone.extend(message);
     }
 
     fn add(&mut self, partition: u16, offset: u64, message: M) -> u32 {
@@ -535,8 +550,8 @@ impl<M: Clone> Leases<M> {
         slot
     }
 
-    fn remove(&mut self, slot: u32) {
-        let Some(entry) = self.entries[slot as usize].take() else { return };
+    fn remove(&mut self, slot: u32) -> Option<M> {
+        let entry = self.entries[slot as usize].take()?;
         let found = self.index.find_entry(hash(entry.partition, entry.offset), |&other| other == slot);
         if let Ok(found) = found {
             found.remove();
@@ -561,6 +576,7 @@ impl<M: Clone> Leases<M> {
             }
             self.first_of_line(entry.partition);
         }
+        Some(entry.message)
     }
 
     fn find(&self, partition: u32, offset: u64) -> Option<u32> {

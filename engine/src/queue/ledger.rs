@@ -24,12 +24,16 @@ use std::time::Duration;
 /// The longest reason that is written with a message which is on its way to the dead letters, in bytes.
 const LONGEST_REASON: usize = 100;
 /// The most bytes that a block takes in a frame, when none of its messages is dying.
-pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 3 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
+pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 4 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
 const VARINT: usize = varint::LONGEST;
 const KEY_BLOCK: usize = 17;
 const FORMAT: u8 = 1;
 /// Blocks say when they were written.
-const BLOCK_FORMAT: u8 = 2;
+const DATED_FORMAT: u8 = 2;
+/// Times are said by their distance from that, and numbers by the opening that gave them.
+const BLOCK_FORMAT: u8 = 3;
+/// Where the opening's number begins in a lease's.
+const OPENING: u32 = 40;
 
 /// Between the queue's clock and the world's.
 #[derive(Clone, Copy, Debug)]
@@ -216,10 +220,21 @@ pub(super) fn cursor_key(queue: u32, cursor: Cursor) -> Vec<u8> {
 }
 
 pub(super) fn put_cursor(frame: &mut FrameBuilder, queue: u32, cursor: Cursor, next: u64) {
-    frame.put(what::LEASES, &cursor_key(queue, cursor), &next.to_le_bytes());
+    let mut value = Vec::new();
+    varint::put(&mut value, next);
+    // Eight bytes are the number itself.
+    let value = if value.len() < 8 { value } else { next.to_le_bytes().to_vec() };
+    frame.put(what::LEASES, &cursor_key(queue, cursor), &value);
 }
 
-/// Puts a block, or takes it away if it has no message.
+fn cursor_value(mut bytes: &[u8]) -> Option<u64> {
+    if let Ok(whole) = bytes.try_into() {
+        return Some(u64::from_le_bytes(whole));
+    }
+    varint::take(&mut bytes).filter(|_| bytes.is_empty())
+}
+
+/// Puts a block, or takes it away if it has no message. Whether it has one.
 pub(super) fn put_block(
     frame: &mut FrameBuilder,
     queue: u32,
@@ -227,7 +242,7 @@ pub(super) fn put_block(
     block: u64,
     shift: Shift,
     known: impl Fn(u64) -> Option<Known>,
-) {
+) -> bool {
     let key = part_key(queue, Part::Block(partition, block));
     let messages: Vec<_> = (0..BLOCK).filter_map(|index| Some((index, known(block * BLOCK + index)?))).collect();
     if messages.is_empty() {
@@ -235,6 +250,7 @@ pub(super) fn put_block(
     } else {
         frame.put(what::LEASES, &key, &encode(&messages, shift));
     }
+    !messages.is_empty()
 }
 
 fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
@@ -246,8 +262,9 @@ fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
     let first = messages.iter().map(|(_, known)| known.number).min().unwrap_or(0);
     let mut out = vec![BLOCK_FORMAT];
     varint::put(&mut out, shift.wall);
-    varint::put(&mut out, base);
-    varint::put(&mut out, first);
+    varint::put(&mut out, varint::zigzag(base.wrapping_sub(shift.wall) as i64));
+    varint::put(&mut out, first >> OPENING);
+    varint::put(&mut out, first & ((1 << OPENING) - 1));
     for (index, known) in messages {
         let phase = match &known.phase {
             Phase::Leased(_) => 0,
@@ -278,12 +295,16 @@ fn decode(mut bytes: &[u8], shift: Shift) -> Option<Vec<(u64, Known)>> {
     let (&format, rest) = bytes.split_first()?;
     bytes = rest;
     let written = match format {
-        BLOCK_FORMAT => varint::take(&mut bytes)?,
+        BLOCK_FORMAT | DATED_FORMAT => varint::take(&mut bytes)?,
         // It was not written down.
         FORMAT => 0,
         _ => return None,
     };
-    let (base, first) = (varint::take(&mut bytes)?, varint::take(&mut bytes)?);
+    let (mut base, mut first) = (varint::take(&mut bytes)?, varint::take(&mut bytes)?);
+    if format == BLOCK_FORMAT {
+        base = written.wrapping_add(varint::unzigzag(base) as u64);
+        first = first.checked_mul(1 << OPENING)?.checked_add(varint::take(&mut bytes)?)?;
+    }
     let mut messages = Vec::new();
     while let Some((&head, rest)) = bytes.split_first() {
         bytes = rest;
@@ -353,7 +374,7 @@ impl Remembered {
         match kind {
             b'p' | b'l' => {
                 let cursor = if kind == b'p' { Cursor::Partition(partition) } else { Cursor::Letters(partition) };
-                self.cursors.insert(cursor, u64::from_le_bytes(value.try_into().ok()?));
+                self.cursors.insert(cursor, cursor_value(value)?);
             }
             b'd' => self.deleted.push((partition, number()?)),
             _ => {

@@ -73,6 +73,7 @@ use slipring_ring::Multi;
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Bytes that a message in the side store takes beside key, value and headers.
@@ -238,6 +239,8 @@ pub(crate) trait AnyQueue: Send + Sync {
     fn report(&self) -> QueueReport;
     /// Ends it for everybody, unless it is in use: by so many workers, with so many messages leased.
     fn end(&self, forced: bool) -> Result<QueueReport, (usize, u64)>;
+    /// Whether it has workers, and another thread than the calling one was given a message last.
+    fn is_read_elsewhere(&self) -> bool;
     /// Its topic goes: the next queue of its name numbers its leases from behind its last on.
     fn note_numbers(&self);
     /// Once it has ended: what is to be taken out of the journal.
@@ -260,6 +263,11 @@ impl<E: Job, K: Producers> AnyQueue for Desk<E, K> {
 
     fn end(&self, forced: bool) -> Result<QueueReport, (usize, u64)> {
         self.finish(forced)
+    }
+
+    fn is_read_elsewhere(&self) -> bool {
+        let reader = self.reader.load(Ordering::Relaxed);
+        reader != 0 && reader != crate::threads::token() && self.workers.load(Ordering::Acquire) > 0
     }
 
     fn note_numbers(&self) {
@@ -299,6 +307,16 @@ pub enum QueueError {
     /// Two settings cannot both be.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
+    /// Code that runs while a queue of this topic is opened or deleted, such as the clock, asks for one.
+    #[error(
+        "queue {queue:?} of topic {topic:?} was asked for by code that runs while this thread opens or deletes a queue there: ask when that is done"
+    )]
+    Busy {
+        /// The topic.
+        topic: String,
+        /// The queue.
+        queue: String,
+    },
     /// There is none of this name.
     #[error("topic {topic:?} has no queue {queue:?}")]
     Unknown {

@@ -6,7 +6,7 @@ use super::input::{Found, Input};
 use super::job::Job;
 use super::lease::{Cause, Grant, Leases, Order};
 use super::ledger::Shift;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Closed;
 use crate::graves::Graves;
 use crate::journal::PartitionId;
@@ -45,6 +45,13 @@ pub(super) struct Stock<E, K: Producers> {
     pub(super) burials: VecDeque<Burial>,
     /// Once it is deleted: what is to be taken out of the journal.
     pub(super) erased: Vec<Vec<u8>>,
+}
+
+/// What the clocks showed before the lock was taken.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    pub(super) now: Duration,
+    pub(super) wall: Timestamp,
 }
 
 /// A message that nobody has.
@@ -109,6 +116,14 @@ impl<E: Job, K: Producers> Stock<E, K> {
         }
     }
 
+    /// Drops what is here no more, when the lock is let go: it is the user's, and its drop the user's code.
+    pub(super) fn drop_gone(&mut self) {
+        let gone = self.leases.take_gone();
+        if !gone.is_empty() {
+            slipring_ring::held::outside(move || drop(gone));
+        }
+    }
+
     /// The number of the last change.
     pub(super) fn change(&mut self) -> u64 {
         self.leases.changes().map_or(0, |changes| changes.count())
@@ -119,20 +134,19 @@ impl<E: Job, K: Producers> Stock<E, K> {
         self.leases.has_room() && book.is_none_or(|book| book.has_room(unwritten))
     }
 
-    pub(super) fn next(&mut self, clock: &dyn Clock, book: Option<&Book<E>>) -> Option<Grant<Body<E>>> {
-        let now = clock.now();
-        let grant = match self.leases.grant(now) {
+    pub(super) fn next(&mut self, times: Times, book: Option<&Book<E>>) -> Option<Grant<Body<E>>> {
+        let grant = match self.leases.grant(times.now) {
             Some(grant) => {
                 self.counters.redelivered += u64::from(grant.attempt > 1);
                 grant
             }
-            None => self.next_from_the_input(clock, book)?,
+            None => self.next_from_the_input(times, book)?,
         };
         self.counters.delivered += 1;
         Some(grant)
     }
 
-    fn next_from_the_input(&mut self, clock: &dyn Clock, book: Option<&Book<E>>) -> Option<Grant<Body<E>>> {
+    fn next_from_the_input(&mut self, times: Times, book: Option<&Book<E>>) -> Option<Grant<Body<E>>> {
         let mut fruitless = 0;
         while fruitless < self.ready.len() && self.refused.is_none() && self.has_room(book) {
             if self.turn >= self.ready.len() {
@@ -147,13 +161,13 @@ impl<E: Job, K: Producers> Stock<E, K> {
             }
             // What is beyond the side store's limit is read from the journal when it comes again.
             let spare = book.map(|_| self.leases.terms().max_bytes.saturating_sub(self.leases.counts().bytes));
-            let (deleted, now_wall) = (&mut self.deleted, clock.wall());
+            let deleted = &mut self.deleted;
             let copy = |offset: u64, event: &E| {
                 if !deleted.is_empty() && deleted.remove(&(partition, offset)) {
                     return None;
                 }
                 let is_kept = spare.is_none_or(|spare| event.weight() + super::BESIDE < spare);
-                Some((is_kept, event.waits(now_wall), Arc::new(event.aside())))
+                Some((is_kept, event.waits(times.wall), Arc::new(event.aside())))
             };
             let (offset, event) = match self.input.take(index, copy) {
                 Ok(Found::Event(offset, event)) => (offset, event),
@@ -168,8 +182,8 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 }
                 Ok(Found::Gap(offsets)) => {
                     self.counters.lost += offsets.end.saturating_sub(offsets.start);
-                    if let Some(book) = book {
-                        book.told_of(partition, offsets, clock.wall());
+                    if let (Some(book), Some(changes)) = (book, self.leases.changes()) {
+                        changes.gap(book.told_of(partition, offsets, times.wall));
                     }
                     continue;
                 }
@@ -195,7 +209,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 continue;
             }
             self.turn += 1;
-            let now = clock.now();
+            let now = times.now;
             if !wait.is_zero() {
                 let body = is_kept.then_some(event);
                 self.leases.admit_later(partition, offset, body, now.saturating_add(wait));
@@ -229,6 +243,9 @@ impl<E: Job, K: Producers> Stock<E, K> {
         if !self.has_room(book) {
             // There may be room when changes are written.
             self.input.arm_journal();
+            if let Some(book) = book {
+                book.tell_now();
+            }
             return true;
         }
         let mut index = 0;

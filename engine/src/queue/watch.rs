@@ -16,29 +16,32 @@ use std::task::{Poll, Wake, Waker};
 impl<E: Job, K: Producers> Desk<E, K> {
     /// The next message, or `waker` is woken when it is worth to ask again. `watching`: whether the caller is who watches.
     pub(super) fn poll(&self, watching: &mut bool, waker: &Waker) -> Poll<Result<Given<E>, ReadError>> {
-        let mut stock = self.lock();
-        self.look_up(&mut stock, watching);
+        // The waker's own code runs outside of the lock, as the clock's.
+        let mut own = Some(waker.clone());
         loop {
-            if let Some(found) = self.look(&mut stock) {
+            let times = self.times();
+            let mut stock = self.lock();
+            self.look_up(&mut stock, watching);
+            if let Some(found) = self.look(&mut stock, times) {
                 return Poll::Ready(found);
             }
             if stock.watched {
                 if !stock.tasks.iter().any(|task| task.will_wake(waker)) {
-                    stock.tasks.push(waker.clone());
+                    stock.tasks.extend(own.take());
                 }
                 return Poll::Pending;
             }
             if !self.arm(&mut stock) {
                 continue;
             }
+            // Whoever rings from now on is heard here, or wakes the task.
+            (stock.watched, *watching) = (true, true);
+            drop(stock);
             let mut rang = Vec::new();
-            if self.waiter().take_or_wake(waker, |token| rang.push(token)) {
-                stock.rang(rang);
-                continue;
+            if !self.waiter().take_or_wake(waker, |token| rang.push(token)) {
+                return Poll::Pending;
             }
-            stock.watched = true;
-            *watching = true;
-            return Poll::Pending;
+            self.lock().rang(rang);
         }
     }
 
@@ -63,11 +66,11 @@ impl<E: Job, K: Producers> Desk<E, K> {
 
     /// Takes back what was given out and nobody has seen.
     pub(super) fn put_back(&self, given: Given<E>) {
-        let mut stock = self.lock();
         let now = self.now();
+        let mut stock = self.lock();
         if stock.leases.put_back(given.0.id, now) {
             stock.counters.delivered -= 1;
-            self.settle(&mut stock);
+            self.settle(&mut stock, now);
             self.wake(&mut stock);
         }
     }

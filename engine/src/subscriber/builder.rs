@@ -9,12 +9,13 @@ use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
 use crate::subscription::{self, Policy, Subscription};
 use crate::topic::{Inner, Reader, Topic};
+use crate::turn::Turn;
 use slipring_ring::{Multi, OnError, Stage, Wait};
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 /// The way into a topic for dead letters, shared by the threads of a subscriber.
-pub(crate) type Shelf<E> = Arc<Mutex<Graveyard<E>>>;
+pub(crate) type Shelf<E> = Arc<Turn<Graveyard<E>>>;
 
 /// Settings of a subscriber. Unpinned and parking when idle, unless told.
 pub struct SubscriberBuilder<E, K: Producers = Multi> {
@@ -148,7 +149,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         let name = topic.name().to_owned();
         self.dead_letters = Some(match topic.producer().create() {
             _ if topic.id() == self.topic.id => Err(DeadLetterError::Circle { topic: name }),
-            Ok(producer) => Ok(Arc::new(Mutex::new(Graveyard::new(topic, producer)))),
+            Ok(producer) => Ok(Turn::new(Graveyard::new(topic, producer))),
             Err(cause) => Err(DeadLetterError::Producer { topic: name, cause }),
         });
         self

@@ -259,7 +259,9 @@ impl<E, K: Producers> Subscriber<E, K> {
     #[cold]
     fn open_mail(&mut self) {
         self.seat.has_mail.store(false, Ordering::Relaxed);
-        if let Some(wait) = self.seat.other_wait.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // A strategy's drop is the user's code: no lock.
+        let wait = self.seat.other_wait.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(wait) = wait {
             self.parts.iter_mut().for_each(|part| part.consumer.set_wait(wait.clone()));
             self.watch.wait = wait;
         }

@@ -55,7 +55,8 @@ impl<E, K: Producers> Seat<E, K> {
 
 impl<E: Send + Sync + 'static, K: Producers> crate::subscription::Waits for Seat<E, K> {
     fn set_wait(&self, wait: Wait) {
-        *self.other_wait.lock().unwrap_or_else(PoisonError::into_inner) = Some(wait);
+        let before = self.other_wait.lock().unwrap_or_else(PoisonError::into_inner).replace(wait);
+        drop(before);
         self.has_mail.store(true, Ordering::Release);
         self.waiter.wake(Watch::WAKE);
     }

@@ -39,13 +39,22 @@ pub(crate) trait AnyTopic: Send + Sync {
 }
 
 /// How long a polled consumer of a closed topic may stand still, with something to read and no batch in hand, before a
-/// shutdown takes it for one that reads no more.
+/// shutdown takes it for one that reads no more: where the thread that shuts down read last, or nobody.
 const STANDS_STILL: Duration = Duration::from_millis(500);
 
 /// How often a shutdown looks where polled consumers stand.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
+    /// Whether somebody on another thread may come for what is left to a consumer.
+    fn is_read_elsewhere(&self, name: &str) -> bool {
+        let queues = self.queues().clone();
+        match queues.iter().find(|queue| queue.name() == name) {
+            Some(queue) => queue.is_read_elsewhere(),
+            None => self.tally(name).is_some_and(|tally| tally.is_read_elsewhere()),
+        }
+    }
+
     /// Waits for polled consumers that still read the closed topic, until `deadline`.
     fn wait_for_polled(&self, partitions: &[Arc<Partition<E, K>>], deadline: Instant) {
         let mut before = Vec::new();
@@ -63,7 +72,9 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
             if now != before || now.iter().any(|(_, _, holds_a_batch)| *holds_a_batch) {
                 moved = Instant::now();
             }
-            let until = deadline.min(moved + STANDS_STILL);
+            // What it does between two batches may take as long as it likes.
+            let is_awaited = now.iter().any(|(name, ..)| self.is_read_elsewhere(name));
+            let until = if is_awaited { deadline } else { deadline.min(moved + STANDS_STILL) };
             if until <= Instant::now() {
                 return;
             }
@@ -198,7 +209,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         if let Some(durable) = &self.durable {
             durable.drained(&partitions, deadline.max(journal_until));
         }
-        let queues = self.queues().iter().map(|queue| queue.report()).collect();
+        let queues = self.queues().clone();
+        let queues = queues.iter().map(|queue| queue.report()).collect();
         TopicReport::new(&self.name, &partitions, &self.runs(), queues)
     }
 
@@ -207,7 +219,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
             self.queues().iter().for_each(|queue| queue.note_numbers());
             return Ok(());
         };
-        queue::end_all(&self.queues());
+        let queues = self.queues().clone();
+        queue::end_all(&queues);
         durable.forget()
     }
 

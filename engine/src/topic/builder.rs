@@ -334,6 +334,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 partitions: RwLock::new(Arc::new([])),
                 count: AtomicUsize::new(0),
                 growing: Turn::new(()),
+                queues_turn: Turn::new(()),
                 ended: AtomicBool::new(false),
                 readers: Mutex::default(),
                 lent: AtomicUsize::new(0),

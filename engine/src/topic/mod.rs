@@ -13,6 +13,7 @@ use crate::durable::Durable;
 use crate::engine::Host;
 use crate::error::{Closed, MAX_PARTITIONS, ProducerError, SubscribeError, TopicError};
 use crate::group::{self, GroupBuilder};
+use crate::held::{self, Locked};
 use crate::identity::Identities;
 use crate::lifecycle::lifecycle;
 use crate::message::Message;
@@ -20,14 +21,14 @@ use crate::metrics::TopicMetrics;
 use crate::overflow::{Counts, Slow, Tally};
 use crate::partition::Partition;
 use crate::producer::{ProducerBuilder, Producers};
-use crate::queue::AnyQueue;
+use crate::queue::{AnyQueue, QueueError};
 use crate::rate::Limiter;
 use crate::replay::ReplayBuilder;
 use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
 use crate::threads::Threads;
 use crate::transform::TransformBuilder;
-use crate::turn::Turn;
+use crate::turn::{Taken, Turn};
 use slipring_ring::{Batch, BuildError, Builder, Consumer, Multi, Single};
 use std::any::Any;
 use std::fmt;
@@ -122,6 +123,8 @@ pub(crate) struct Inner<E, K: Producers> {
     runs: Mutex<Vec<Arc<Run>>>,
     /// Of a topic of messages. They last as long as the topic.
     queues: Mutex<Vec<Arc<dyn AnyQueue>>>,
+    /// Held by whoever opens or deletes a queue.
+    queues_turn: Arc<Turn<()>>,
     pub(crate) counts: Counts,
     /// Of the subscribers: what is no position.
     tallies: Mutex<Vec<Weak<Tally>>>,
@@ -178,7 +181,7 @@ pub(crate) trait Reader<E, K: Producers>: Send + Sync {
 /// The readers of a topic while nobody else can join or add partitions.
 pub(crate) struct Readers<'t, E, K: Producers> {
     topic: &'t Inner<E, K>,
-    list: MutexGuard<'t, Vec<Weak<dyn Reader<E, K>>>>,
+    list: Locked<'t, Vec<Weak<dyn Reader<E, K>>>>,
 }
 
 impl<E, K: Producers> Readers<'_, E, K> {
@@ -205,11 +208,27 @@ impl<E, K: Producers> Inner<E, K> {
 
     /// Keeps partitions from being added until it is dropped.
     pub(crate) fn readers(&self) -> Readers<'_, E, K> {
-        Readers { topic: self, list: self.readers.lock().unwrap_or_else(PoisonError::into_inner) }
+        Readers { topic: self, list: held::lock(&self.readers) }
     }
 
     pub(crate) fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever waits for the journal may have what the calling thread would wait for, if that is the journal's own.
+    pub(crate) fn may_wait(&self) -> Result<(), String> {
+        self.durable.as_ref().map_or(Ok(()), |durable| durable.journaling.may_wait())
+    }
+
+    /// Waits until nobody else opens or deletes a queue.
+    pub(crate) fn take_queues_turn(&self, queue: &str) -> Result<Taken<()>, QueueError> {
+        self.may_wait().map_err(|cause| QueueError::Journal {
+            topic: self.name.clone(),
+            queue: queue.to_owned(),
+            cause,
+        })?;
+        let busy = || QueueError::Busy { topic: self.name.clone(), queue: queue.to_owned() };
+        self.queues_turn.take().ok_or_else(busy)
     }
 
     pub(crate) fn queues(&self) -> MutexGuard<'_, Vec<Arc<dyn AnyQueue>>> {
@@ -351,6 +370,7 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
     fn grow(&self, total: impl FnOnce(usize) -> usize) -> Result<(), TopicError> {
         let name = || self.name.clone();
         // One at a time. No lock is held while the factory runs, and what makes handlers.
+        self.may_wait().map_err(|cause| TopicError::Journal { name: name(), cause })?;
         let _growing = self.growing.take().ok_or_else(|| TopicError::Growing { name: name() })?;
         let mut partitions = self.partitions().to_vec();
         let begun = partitions.len();

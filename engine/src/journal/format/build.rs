@@ -211,7 +211,10 @@ impl FrameBuilder {
 
     /// Sets a value of state.
     pub fn put(&mut self, what: u16, key: &[u8], value: &[u8]) {
-        self.entry(2, what, &[&(key.len() as u32).to_le_bytes(), key, value]);
+        match u8::try_from(key.len()) {
+            Ok(len) => self.flagged(8, len, what, &[key, value]),
+            Err(_) => self.entry(2, what, &[&(key.len() as u32).to_le_bytes(), key, value]),
+        }
     }
 
     /// Puts bytes at the end of a value of state, or begins it with them. For who writes a value often and changes little

@@ -249,6 +249,10 @@ impl<'p> Entries<'p> {
                 let key = split(&mut body, usize::from(head.flags)).ok_or(Malformed::Entry)?;
                 Ok(Entry::Append { what, key, bytes: body })
             }
+            8 => {
+                let key = split(&mut body, usize::from(head.flags)).ok_or(Malformed::Entry)?;
+                Ok(Entry::Put { what, key, value: body })
+            }
             7 => Ok(Entry::TopicGone(split_u32(&mut body).ok_or(Malformed::Entry)?)),
             _ => Err(Malformed::Entry),
         }
