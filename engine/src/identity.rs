@@ -15,7 +15,7 @@ use slipring_ring::Multi;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,8 @@ pub(crate) struct Identity {
     epoch: AtomicU64,
     /// Whoever publishes under the name has it, and runs the user's code meanwhile: so it is no lock.
     history: Arc<Turn<History>>,
-    /// The next sequence, beside the history; `u64::MAX` before the first.
+    /// Of the history, beside it: whether there is a next sequence, and which.
+    has_next: AtomicBool,
     next: AtomicU64,
     /// Of a durable topic.
     ledger: Option<Arc<Ledger>>,
@@ -200,8 +201,9 @@ pub enum IdempotenceError {
 
 impl Identity {
     fn new(name: String, epoch: u64, history: History, ledger: Option<Arc<Ledger>>) -> Arc<Self> {
-        let (epoch, next) = (epoch.into(), history.next.unwrap_or(u64::MAX).into());
-        Arc::new(Self { name, epoch, history: Turn::new(history), next, ledger })
+        let (epoch, has_next) = (epoch.into(), history.next.is_some().into());
+        let next = history.next.unwrap_or_default().into();
+        Arc::new(Self { name, epoch, history: Turn::new(history), has_next, next, ledger })
     }
 
     /// None if the calling thread is publishing under this name.
@@ -212,10 +214,10 @@ impl Identity {
     /// The next sequence; none before the first.
     fn next(&self) -> Option<u64> {
         // Waits for who publishes. Whoever asks in the middle of its own publish gets what was before it.
-        let known = self
-            .history()
-            .map_or_else(|| self.next.load(Ordering::Acquire), |history| history.next.unwrap_or(u64::MAX));
-        (known < u64::MAX).then_some(known)
+        match self.history() {
+            Some(history) => history.next,
+            None => self.has_next.load(Ordering::Acquire).then(|| self.next.load(Ordering::Acquire)),
+        }
     }
 
     /// The last event's place; none if nothing was published.
@@ -471,6 +473,7 @@ impl Identity {
     fn note(&self, history: &mut History, sequence: u64, receipt: (u32, u64)) {
         history.note(sequence, receipt);
         self.next.store(sequence + 1, Ordering::Release);
+        self.has_next.store(true, Ordering::Release);
     }
 }
 

@@ -14,8 +14,13 @@ pub struct State {
 }
 
 const EXTENT: usize = 40;
-const VALUE: usize = 12;
 const FLOOR: usize = 16;
+
+/// Bytes of a value's entry before the value.
+fn head(key: &[u8]) -> usize {
+    // A longer key has a length of its own.
+    key.len() + if key.len() <= usize::from(u8::MAX) { 8 } else { 12 }
+}
 
 /// Offsets of a partition would go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,12 +98,12 @@ impl State {
                     grown += if known.is_none() { EXTENT as isize } else { 0 };
                 }
                 Entry::Put { what, key, value } => {
-                    let old = self.get(what, key).map_or(0, |old| VALUE + key.len() + old.len());
-                    grown += (VALUE + key.len() + value.len()) as isize - old as isize;
+                    let old = self.get(what, key).map_or(0, |old| head(key) + old.len());
+                    grown += (head(key) + value.len()) as isize - old as isize;
                 }
                 Entry::Append { what, key, bytes } => {
-                    let head = if self.get(what, key).is_none() { VALUE + key.len() } else { 0 };
-                    grown += (head + bytes.len()) as isize;
+                    let begun = if self.get(what, key).is_none() { head(key) } else { 0 };
+                    grown += (begun + bytes.len()) as isize;
                 }
                 Entry::Delete { .. } | Entry::Floor(_) | Entry::TopicGone(_) => {}
             }
@@ -144,9 +149,9 @@ impl State {
                 *known = Extent { start, end, reserved: extent.reserved };
             }
             Entry::Put { what, key, value } => {
-                self.bytes += VALUE + key.len() + value.len();
+                self.bytes += head(key) + value.len();
                 if let Some(old) = self.values.insert((what, key.to_vec()), value.to_vec()) {
-                    self.bytes -= VALUE + key.len() + old.len();
+                    self.bytes -= head(key) + old.len();
                 }
             }
             Entry::Append { what, key, bytes } => match self.values.entry((what, key.to_vec())) {
@@ -155,13 +160,13 @@ impl State {
                     there.get_mut().extend_from_slice(bytes);
                 }
                 btree_map::Entry::Vacant(free) => {
-                    self.bytes += VALUE + key.len() + bytes.len();
+                    self.bytes += head(key) + bytes.len();
                     free.insert(bytes.to_vec());
                 }
             },
             Entry::Delete { what, key } => {
                 if let Some(old) = self.values.remove(&(what, key.to_vec())) {
-                    self.bytes -= VALUE + key.len() + old.len();
+                    self.bytes -= head(key) + old.len();
                 }
             }
             Entry::Floor(number) => self.floor = self.floor.max(number),
@@ -199,7 +204,7 @@ impl State {
             frame.extent(partition, extent);
         }
         for ((what, key), value) in &self.values {
-            room(&mut frame, VALUE + key.len() + value.len());
+            room(&mut frame, head(key) + value.len());
             frame.put(*what, key, value);
         }
         done.push(frame);
