@@ -111,8 +111,9 @@ pub(crate) enum Begun {
 impl Ids {
     pub(crate) fn new(window: Deduplication) -> Self {
         let mut known = Known::default();
-        known.places.reserve(window.ids.min(1 << 16));
-        known.order.reserve(window.ids.min(1 << 16) + 1);
+        // Room ahead of need: without it, they grow.
+        let _ = known.places.try_reserve(window.ids.min(1 << 16));
+        let _ = known.order.try_reserve(window.ids.min(1 << 16) + 1);
         Self {
             window,
             hashers: [RandomState::new(), RandomState::new()],

@@ -31,7 +31,7 @@ impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
         let mut builder = K::builder(capacity, make);
         builder.retain(retain).start_at(Sequence(first));
         let (first, ring) = builder.build()?;
-        let times = timestamps.then(|| Times::new(capacity));
+        let times = timestamps.then(|| Times::new(capacity)).transpose()?;
         Ok(Self { index, capacity, ring, spare: Mutex::new(Some(first)), times, marks: OnceLock::new() })
     }
 }
@@ -83,8 +83,11 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    fn new(capacity: usize) -> Self {
-        Self { nanos: (0..capacity).map(|_| AtomicU64::new(0)).collect() }
+    fn new(capacity: usize) -> Result<Self, BuildError> {
+        let mut nanos = Vec::new();
+        nanos.try_reserve_exact(capacity).map_err(|_| BuildError::Memory { bytes: capacity.saturating_mul(8) })?;
+        nanos.extend((0..capacity).map(|_| AtomicU64::new(0)));
+        Ok(Self { nanos: nanos.into_boxed_slice() })
     }
 
     fn slot(&self, offset: u64) -> &AtomicU64 {

@@ -7,13 +7,18 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::time::Duration;
 
+#[path = "common/sleeps.rs"]
+mod sleeps;
+use sleeps::others_sleep;
+
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const LONG: Duration = Duration::from_secs(120);
 
 #[test]
-fn a_steady_state_allocates_nothing() {
+fn a_steady_state_allocates_nothing_and_slots_are_taken_when_they_are_made() {
+    slots_are_taken_at_once();
     messages_through_partitions();
     between_two_threads();
     a_group();
@@ -21,7 +26,6 @@ fn a_steady_state_allocates_nothing() {
 
 /// Poll, read, commit, the whole and in parts, by hand and by itself; and members that find nothing and sleep.
 fn a_group() {
-    // One engine for all: another one's threads would allocate as they begin and end.
     let engine = Engine::builder().build().unwrap();
     for commit in [Commit::Manual, Commit::Auto, Commit::AtMostOnce] {
         let topic = engine.topic::<u64>(format!("{commit:?}")).partitions(3).capacity(64).create().unwrap();
@@ -64,20 +68,48 @@ fn a_group() {
                 }
             }
         };
+        round(500);
         // Threads that the engine has started may get to their first steps late on a machine with much to do.
-        let mut left = 20;
-        let change = loop {
-            round(500);
-            let region = Region::new(ALLOCATOR);
-            round(5_000);
-            let change = region.change();
-            left -= 1;
-            if left == 0 || (change.allocations, change.reallocations) == (0, 0) {
-                break change;
-            }
-        };
+        others_sleep();
+        let region = Region::new(ALLOCATOR);
+        round(5_000);
+        let change = region.change();
         assert_eq!((change.allocations, change.reallocations), (0, 0), "{commit:?}: {change:?}");
     }
+}
+
+/// What a topic says that its memory is, it has taken when it is there, and takes no more as its slots are used.
+fn slots_are_taken_at_once() {
+    fn created<E: slipring::Event + Send + Sync + 'static>(builder: slipring::TopicBuilder<E>) -> slipring::Topic<E> {
+        let region = Region::new(ALLOCATOR);
+        let topic = builder.create().unwrap();
+        let change = region.change();
+        let (taken, said) = ((change.bytes_allocated - change.bytes_deallocated) as u64, topic.describe().memory);
+        // Beside its slots a topic has some thousand bytes for each partition.
+        assert!((said..said + (64 << 10)).contains(&taken), "took {taken}, says {said}");
+        topic
+    }
+    let engine = Engine::builder().build().unwrap();
+    let numbers = created(engine.topic::<u64>("numbers").partitions(3).capacity(1 << 14).timestamps());
+    let orders = created(engine.topic::<Message>("orders").partitions(2).capacity(1 << 10).max_message(1 << 10));
+    let mut tapes = (numbers.subscribe("tape").poll().unwrap(), orders.subscribe("tape").poll().unwrap());
+    let mut to_numbers = numbers.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
+    let mut to_orders = orders.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
+    others_sleep();
+    let region = Region::new(ALLOCATOR);
+    let value = [7; 1 << 10];
+    for _ in 0..2 {
+        (0..3 << 14).for_each(|_| _ = to_numbers.try_publish(|number| *number = 1).unwrap());
+        (0..2 << 10).for_each(|_| _ = to_orders.try_send(Record::new(&value)).unwrap());
+        while tapes.0.lag() > 0 {
+            (&mut tapes.0.poll(LONG).unwrap().unwrap()).into_iter().for_each(drop);
+        }
+        while tapes.1.lag() > 0 {
+            (&mut tapes.1.poll(LONG).unwrap().unwrap()).into_iter().for_each(drop);
+        }
+    }
+    let change = region.change();
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
 }
 
 fn messages_through_partitions() {

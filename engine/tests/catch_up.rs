@@ -3,7 +3,8 @@
 #[path = "common/counting.rs"]
 mod counting;
 
-use counting::CountingDisk;
+use counting::{segments, take, take_sum};
+use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Visible};
 use slipring::{Deduplication, Engine, Level, Message, Pace, Partitioner, Record, StartAt, Topic};
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 const LONG: Duration = Duration::from_secs(120);
 const EVENTS: usize = 32_768;
 
-fn engine(disk: &CountingDisk) -> Engine {
+fn engine(disk: &SimulatedDisk) -> Engine {
     let options = Options { segment_size: 1 << 20, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build().unwrap()
 }
@@ -23,7 +24,7 @@ fn topic(engine: &Engine, partitions: usize) -> Topic<Message> {
 }
 
 /// A journal with so many events, spread evenly. What its segments have in bytes.
-fn written(disk: &CountingDisk, partitions: usize) -> u64 {
+fn written(disk: &SimulatedDisk, partitions: usize) -> u64 {
     let engine = engine(disk);
     let orders = topic(&engine, partitions);
     let mut producer = orders.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
@@ -32,7 +33,7 @@ fn written(disk: &CountingDisk, partitions: usize) -> u64 {
     }
     drop((producer, orders));
     engine.shutdown(LONG);
-    disk.segments()
+    segments(disk)
 }
 
 /// Reads that much of a topic, each partition in order.
@@ -76,15 +77,15 @@ fn assert_at_most(read: u64, times: f64, bytes: u64, what: &str) {
 #[test]
 fn the_journal_is_read_once_whatever_the_number_of_partitions() {
     for partitions in [1, 4, 16, 64, 256] {
-        let disk = CountingDisk::default();
+        let disk = SimulatedDisk::new();
         let bytes = written(&disk, partitions);
         let engine = engine(&disk);
         let orders = topic(&engine, partitions);
-        disk.take();
+        take(&disk);
         replayed(&orders, StartAt::Earliest, EVENTS);
-        assert_at_most(disk.take_sum().read, 1.2, bytes, &format!("a replay of {partitions} partitions"));
+        assert_at_most(take_sum(&disk).read, 1.2, bytes, &format!("a replay of {partitions} partitions"));
         grouped(&orders, "late", EVENTS);
-        assert_at_most(disk.take_sum().read, 1.2, bytes, &format!("a group of {partitions} partitions"));
+        assert_at_most(take_sum(&disk).read, 1.2, bytes, &format!("a group of {partitions} partitions"));
     }
 }
 
@@ -120,22 +121,22 @@ fn ids_are_remembered_with_one_reading_whatever_the_number_of_partitions() {
 
 #[test]
 fn partitions_that_begin_at_different_places_are_read_together() {
-    let disk = CountingDisk::default();
+    let disk = SimulatedDisk::new();
     let bytes = written(&disk, 16);
     let engine = engine(&disk);
     let orders = topic(&engine, 16);
     let of_each = EVENTS as u64 / 16;
     let starts: Vec<u64> = (0..16).map(|partition| partition * of_each / 16).collect();
     let total = starts.iter().map(|start| of_each - start).sum::<u64>() as usize;
-    disk.take();
+    take(&disk);
     replayed(&orders, StartAt::Offsets(starts), total);
-    assert_at_most(disk.take_sum().read, 1.2, bytes, "a replay");
+    assert_at_most(take_sum(&disk).read, 1.2, bytes, "a replay");
 }
 
 #[test]
 fn twenty_events_beside_32_mb_are_found_without_reading_these() {
     for spread in [false, true] {
-        let disk = CountingDisk::default();
+        let disk = SimulatedDisk::new();
         let mut pace = Pace::default();
         pace.sync = false;
         let first = Engine::builder().journal_in(disk.clone()).journal_pace(pace).build().unwrap();
@@ -151,24 +152,24 @@ fn twenty_events_beside_32_mb_are_found_without_reading_these() {
             much.send(Record::new(&body)).unwrap();
         }
         // In the segment that is written, and in one that is complete.
-        disk.take();
+        take(&disk);
         replayed(&orders, StartAt::Earliest, 20);
-        assert!(disk.take_sum().read < 1 << 20);
+        assert!(take_sum(&disk).read < 1 << 20);
         drop((much, little, orders, ticks));
         first.shutdown(LONG);
         let second = Engine::builder().journal_in(disk.clone()).build().unwrap();
         let orders = topic(&second, 1);
-        disk.take();
+        take(&disk);
         replayed(&orders, StartAt::Earliest, 20);
-        assert!(disk.take_sum().read < 1 << 20);
+        assert!(take_sum(&disk).read < 1 << 20);
         grouped(&orders, "late", 20);
-        assert!(disk.take_sum().read < 1 << 20);
+        assert!(take_sum(&disk).read < 1 << 20);
     }
 }
 
 #[test]
 fn segments_without_its_partitions_are_not_read() {
-    let disk = CountingDisk::default();
+    let disk = SimulatedDisk::new();
     let first = engine(&disk);
     let (ticks, orders) = (first.topic::<u64>("ticks").capacity(256).durable().create().unwrap(), topic(&first, 4));
     let mut much = ticks.producer().create().unwrap();
@@ -180,23 +181,23 @@ fn segments_without_its_partitions_are_not_read() {
     }
     drop((much, little, orders, ticks));
     first.shutdown(LONG);
-    assert!(disk.segments() > 8 << 20);
+    assert!(segments(&disk) > 8 << 20);
     let second = engine(&disk);
     let orders = topic(&second, 4);
-    disk.take();
+    take(&disk);
     replayed(&orders, StartAt::Earliest, 2);
-    let read = disk.take();
+    let read = take(&disk);
     let touched: Vec<_> = read.iter().filter(|(_, done)| done.read > 0).collect();
     assert!(touched.len() <= 2, "{touched:?}");
 }
 
 #[test]
 fn a_paused_partition_holds_nobody_up_and_nothing_for_itself() {
-    let disk = CountingDisk::default();
+    let disk = SimulatedDisk::new();
     let bytes = written(&disk, 8);
     let engine = engine(&disk);
     let orders = topic(&engine, 8);
-    disk.take();
+    take(&disk);
     let mut member = orders.group("late").start(StartAt::Earliest).join().unwrap();
     let (mut seen, mut paused, mut left) = ([0_usize; 8], None, None);
     let until = Instant::now() + LONG;
@@ -220,7 +221,7 @@ fn a_paused_partition_holds_nobody_up_and_nothing_for_itself() {
     }
     assert_eq!(seen, [of_each; 8]);
     // Once with the others, and once for the one that came later.
-    assert_at_most(disk.take_sum().read, 2.2, bytes, "a group with a pause");
+    assert_at_most(take_sum(&disk).read, 2.2, bytes, "a group with a pause");
 }
 
 /// Nanoseconds that this thread has run.
@@ -237,7 +238,7 @@ fn on_a_core() -> u64 {
 fn the_rate_of_a_late_group_with_1024_partitions_is_half_of_that_with_one() {
     let mut took = Vec::new();
     for partitions in [1, 1024] {
-        let disk = CountingDisk::default();
+        let disk = SimulatedDisk::new();
         written(&disk, partitions);
         let engine = engine(&disk);
         let orders = topic(&engine, partitions);

@@ -1,10 +1,10 @@
 //! Durable topics: what outlives a restart, a crash, a full disk, and how it is read again.
 
 use slipring::journal::simulated::{Fault, SimulatedDisk};
-use slipring::journal::{Options, Retention, Visible};
+use slipring::journal::{Options, Retention, Visible, catalogue};
 use slipring::{
     At, Engine, Level, ManualClock, Message, Pace, Partitioner, Persist, PublishError, Record, StartAt, SubscribeError,
-    Timestamp, TopicError, Unreadable, WaitError,
+    Timestamp, Topic, TopicError, Unreadable, WaitError,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -320,6 +320,11 @@ fn a_deleted_topic_is_gone_and_its_number_is_not_used_again() {
     let first = engine(&disk);
     let ticks = first.topic::<u64>("ticks").durable().create().unwrap();
     ticks.producer().create().unwrap().publish(|tick| *tick = 7).unwrap().wait(Level::Durable).unwrap();
+    let number = |engine: &Engine| {
+        let topics = catalogue(&engine.recovered().unwrap().state);
+        topics.iter().find(|topic| topic.name == "ticks").unwrap().number
+    };
+    let before = number(&engine(&disk.copy()));
     first.delete("ticks").unwrap();
     let ticks = first.topic::<u32>("ticks").durable().create().unwrap();
     let receipt = ticks.producer().create().unwrap().publish(|tick| *tick = 8).unwrap();
@@ -328,6 +333,20 @@ fn a_deleted_topic_is_gone_and_its_number_is_not_used_again() {
     let mut seen = Vec::new();
     replay.read(LONG, |event, at| seen.push((at.offset, *event))).unwrap();
     assert_eq!(seen, [(0, 8)]);
+    let again = number(&engine(&disk.copy()));
+    assert!(again > before, "{again} after {before}");
+    // Nor after a restart at which no topic had the number.
+    drop((ticks, replay));
+    first.delete("ticks").unwrap();
+    first.shutdown(LONG);
+    let second = engine(&disk.copy());
+    second.topic::<u64>("ticks").durable().create().unwrap();
+    second.shutdown(LONG);
+    let disk = disk.copy();
+    let third = engine(&disk);
+    third.topic::<u64>("ticks").durable().create().unwrap();
+    let last = number(&engine(&disk.copy()));
+    assert!(last > again, "{last} after {again}");
 }
 
 #[test]
@@ -547,6 +566,57 @@ fn a_shutdown_in_good_order_is_no_failure_of_the_journal() {
 }
 
 /// Too much left to read is no reason not to write down what there is.
+/// Who is in the middle of something when everything ends at once is there again afterwards.
+#[test]
+fn an_end_at_once_loses_no_place_of_a_group_or_a_queue() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let engine = || Engine::builder().clock(clock.clone()).journal_in(disk.clone()).build().unwrap();
+    let topic = |engine: &Engine| engine.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
+    let queue = |topic: &Topic<u64>| topic.queue("q").visibility(LONG).max_attempts(9).join().unwrap();
+    let first = engine();
+    let ticks = topic(&first);
+    let mut member = ticks.group("sums").limit(4).join().unwrap();
+    let mut worker = queue(&ticks);
+    let mut producer = ticks.producer().create().unwrap();
+    producer.publish_batch(9, |index, tick| *tick = index as u64).unwrap();
+    let mut batch = member.poll(LONG).unwrap().unwrap();
+    assert_eq!(batch.len(), 4);
+    batch.commit_to(3).unwrap();
+    // One is done with, one is with somebody, one is to come again.
+    let mut leases: Vec<_> = (0..3).map(|_| worker.receive(LONG).unwrap().unwrap()).collect();
+    leases.remove(0).ack().unwrap();
+    leases.remove(0).nack(LONG / 2, "later").unwrap();
+    let report = first.shutdown(Duration::ZERO);
+    assert!(!report.is_complete() && report.journal == Some(Ok(())), "{report}");
+    drop(batch);
+    drop((leases.remove(0).leave(), member, worker, producer, ticks, first));
+
+    let second = engine();
+    let ticks = topic(&second);
+    let mut member = ticks.group("sums").join().unwrap();
+    let mut read = Vec::new();
+    while read.len() < 6 {
+        let batch = member.poll(LONG).unwrap().unwrap();
+        read.extend(batch.iter().map(|(tick, at)| (at.offset, *tick)));
+        batch.commit().unwrap();
+    }
+    assert!(read.into_iter().eq((3..9).map(|at| (at, at))));
+    let mut worker = queue(&ticks);
+    let counts = worker.queue().metrics();
+    assert_eq!((counts.leased, counts.waiting, counts.unread), (1, 1, 6), "{counts:?}");
+    let mut given = Vec::new();
+    for wait in [Duration::ZERO, LONG / 2, LONG / 2] {
+        clock.advance(wait);
+        while let Some(lease) = worker.receive(Duration::ZERO).unwrap() {
+            given.push((lease.offset(), lease.attempt()));
+            lease.ack().unwrap();
+        }
+    }
+    let fresh = (3..9).map(|offset| (offset, 1));
+    assert!(given.iter().copied().eq(fresh.chain([(1, 2), (2, 2)])), "{given:?}");
+    assert!(second.shutdown(LONG).is_complete());
+}
+
 #[test]
 fn the_journal_ends_in_good_order_although_the_limit_has_passed() {
     let disk = SimulatedDisk::new();

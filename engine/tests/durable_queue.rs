@@ -12,6 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[path = "common/sleeps.rs"]
+mod sleeps;
+use sleeps::asleep;
+
 #[path = "common/crash.rs"]
 mod crash;
 use crash::at_each_call;
@@ -274,9 +278,9 @@ fn a_delayed_message_waits_through_a_restart_and_is_counted_from_its_sending() {
     lease.ack().unwrap();
     assert!(is_idle(&mut worker));
     // Whoever sleeps is woken by the clock.
-    let sleeper = std::thread::spawn(move || text(&take(&mut worker)));
+    let sleeper = asleep(move || text(&take(&mut worker)));
     clock.advance(MS(300));
-    assert_eq!(sleeper.join().unwrap(), 8);
+    assert_eq!(sleeper.join(), 8);
 }
 
 #[test]

@@ -119,6 +119,33 @@ fn few_files() {
 }
 
 #[test]
+#[ignore = "started by the test below"]
+fn little_memory() {
+    let engine = Engine::builder().build().unwrap();
+    let refused = |cause: TopicError| {
+        let told = cause.to_string();
+        assert!(matches!(cause, TopicError::Ring { .. }), "{told}");
+        assert!(told.contains("bytes that this capacity takes") && told.contains("ulimit -v"), "{told}");
+        assert!(told.contains(&format!("{} bytes of address space", 400 << 20)), "{told}");
+    };
+    // The slots of events, the bytes of messages, and the times of either.
+    refused(engine.topic::<u64>("a").capacity(1 << 26).memory_limit(u64::MAX).create().map(drop).unwrap_err());
+    let messages = engine.topic::<slipring::Message>("b").capacity(1 << 14).max_message(1 << 16);
+    refused(messages.memory_limit(u64::MAX).create().map(drop).unwrap_err());
+    let times = engine.topic::<()>("c").single_producer().partitions(32).capacity(1 << 21).timestamps();
+    refused(times.memory_limit(u64::MAX).create().map(drop).unwrap_err());
+    // What was taken for these is given back, and what fits is made.
+    assert!(engine.topics().is_empty());
+    engine.topic::<u64>("a").capacity(1 << 20).create().unwrap();
+}
+
+#[test]
+fn a_limit_of_the_address_space_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    alone(&format!("ulimit -v {}", 400 << 10), "little_memory", folder.path());
+}
+
+#[test]
 fn a_limit_of_open_files_is_named() {
     let folder = tempfile::tempdir().unwrap();
     // Three streams, the directory twice, the lock, and a segment that is made.

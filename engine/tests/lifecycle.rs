@@ -1,6 +1,6 @@
 //! What `tracing` is told: beginnings and ends, never an event of a topic.
 
-use slipring::{Engine, Message, Slow};
+use slipring::{Engine, ManualClock, Message, Slow};
 use std::fmt::Debug;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -39,7 +39,8 @@ impl Subscriber for Collect {
 #[test]
 fn tracing_is_told_of_beginnings_and_ends_and_not_of_events() {
     tracing::subscriber::set_global_default(Collect).unwrap();
-    let engine = Engine::builder().build().unwrap();
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
     let ticks = engine.topic::<u64>("ticks").capacity(64).create().unwrap();
     ticks.subscribe("book").run(|tick, _| if *tick < 9_999 { Ok(()) } else { Err("too high") }).unwrap();
     let mut producer = ticks.producer().create().unwrap();
@@ -65,6 +66,11 @@ fn tracing_is_told_of_beginnings_and_ends_and_not_of_events() {
     (0..10).for_each(|number| _ = to_members.publish_to(theirs, |event| *event = number).unwrap());
     run.wait();
     drop(member);
+    // One that does nothing for longer than its deadline.
+    let mut stalls = numbers.group("stalls").deadline(Duration::from_secs(10)).join().unwrap();
+    drop(stalls.poll(Duration::ZERO).unwrap());
+    clock.advance(Duration::from_secs(10));
+    assert!(stalls.poll(Duration::ZERO).is_err());
     engine.delete_forced("slow").unwrap();
     engine.shutdown(Duration::from_secs(60));
     let told = TOLD.lock().unwrap().join("\n");
@@ -80,9 +86,10 @@ fn tracing_is_told_of_beginnings_and_ends_and_not_of_events() {
         "INFO message=partitions revoked group=sums member=1 partitions=numbers/",
         "ERROR message=member failed group=sums cause=failed at 9 of numbers/",
         "INFO message=member left group=sums member=1",
+        "WARN message=member fenced group=stalls member=1",
         "INFO message=topic shut down topic=ticks",
     ] {
         assert!(told.contains(line), "no {line:?} in\n{told}");
     }
-    assert!(told.lines().count() < 30, "{told}");
+    assert!(told.lines().count() < 35, "{told}");
 }

@@ -4,14 +4,112 @@
 mod busy;
 
 use busy::busy;
-use slipring::{Engine, Metrics, ObserveError, TopicError};
+use slipring::{Clock, Engine, ManualClock, Metrics, ObserveError, Tick, Timestamp, TopicError};
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Stands still in one reading by the thread of this name, after so many others.
+struct Stuck {
+    clock: ManualClock,
+    before: AtomicUsize,
+    begun: Mutex<mpsc::Sender<()>>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+const LOOKS: &str = "looks";
+
+impl Stuck {
+    fn pass(&self) {
+        if std::thread::current().name() == Some(LOOKS) && self.before.fetch_sub(1, SeqCst) == 0 {
+            self.begun.lock().unwrap().send(()).unwrap();
+            let _ = self.go_on.lock().unwrap().recv();
+        }
+    }
+}
+
+impl Clock for Stuck {
+    fn now(&self) -> Duration {
+        self.pass();
+        self.clock.now()
+    }
+    fn wall(&self) -> Timestamp {
+        self.pass();
+        self.clock.wall()
+    }
+    fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+        self.clock.watch(tick)
+    }
+}
+
+/// A snapshot that goes no further, wherever it reads the time, is in nobody's way.
+#[test]
+fn a_snapshot_holds_nobody_up() {
+    // The world's time for the lags and the engine's for the age, of each of two topics.
+    (0..4).for_each(holds_nobody_up_in_reading);
+}
+
+fn holds_nobody_up_in_reading(before: usize) {
+    let (begun, begins) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let (before, clock) = (AtomicUsize::new(before), ManualClock::new());
+    let clock = Stuck { clock, before, begun: Mutex::new(begun), go_on: Mutex::new(goes_on) };
+    let engine = Engine::builder().clock(clock).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").capacity(4).timestamps().create().unwrap();
+    let jobs = engine.topic::<u64>("jobs").capacity(4).create().unwrap();
+    let mut tape = ticks.subscribe("tape").poll().unwrap();
+    let mut member = ticks.group("sums").join().unwrap();
+    let mut worker = jobs.queue("q").join().unwrap();
+    let (mut to_ticks, mut to_jobs) = (ticks.producer().create().unwrap(), jobs.producer().create().unwrap());
+    let (done, all_done) = mpsc::channel();
+    let work = {
+        let engine = engine.clone();
+        move || {
+            // More than the rings hold.
+            for round in 0..20 {
+                to_ticks.publish(|tick| *tick = round).unwrap();
+                to_jobs.publish(|job| *job = round).unwrap();
+                assert_eq!((&mut tape.poll(LONG).unwrap().unwrap()).into_iter().count(), 1);
+                member.poll(LONG).unwrap().unwrap().commit().unwrap();
+                worker.receive(LONG).unwrap().unwrap().ack().unwrap();
+            }
+            // Comings and goings, too.
+            drop(ticks.subscribe("late").poll().unwrap());
+            drop((ticks.group("late").join().unwrap(), jobs.queue("late").join().unwrap()));
+            ticks.add_partitions(1).unwrap();
+            engine.topic::<u64>("more").create().unwrap();
+            engine.delete("more").unwrap();
+            done.send(()).unwrap();
+            (tape, member, worker, to_ticks, to_jobs)
+        }
+    };
+    let looks = {
+        let engine = engine.clone();
+        std::thread::Builder::new().name(LOOKS.to_owned()).spawn(move || engine.metrics()).unwrap()
+    };
+    begins.recv_timeout(LONG).expect("a snapshot reads the time");
+    let work = std::thread::spawn(work);
+    let in_time = all_done.recv_timeout(LONG);
+    drop(go_on);
+    in_time.expect("the snapshot is in somebody's way");
+    let _held = work.join().unwrap();
+    assert!(looks.join().unwrap().topics.len() >= 2);
+}
 
 #[test]
 fn a_snapshot_has_lag_in_events_and_time_batches_and_the_high_water() {
@@ -189,9 +287,7 @@ fn the_socket_answers_in_json_and_in_prometheus_text_and_only_to_its_user() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing but the socket");
     drop((engine, _held));
     // It goes with the engine, once whoever is answered at the moment is done with.
-    while path.exists() {
-        std::thread::yield_now();
-    }
+    until("the socket goes with its engine", || !path.exists());
 }
 
 #[test]
@@ -204,11 +300,7 @@ fn a_path_that_is_taken_is_refused_and_a_socket_left_behind_is_replaced() {
     assert!(matches!(refused, TopicError::Observe(ObserveError::Taken { .. })), "{refused}");
     drop(first);
     // Whoever asked it a moment ago may still be answered, which holds the engine for as long.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while path.exists() {
-        assert!(Instant::now() < deadline, "the socket of an engine that went is still there");
-        std::thread::yield_now();
-    }
+    until("the socket goes with its engine", || !path.exists());
     // As a killed process leaves it.
     drop(UnixListener::bind(&path).unwrap());
     drop(build().unwrap());

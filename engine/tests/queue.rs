@@ -7,8 +7,12 @@ use slipring::{
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+#[path = "common/sleeps.rs"]
+mod sleeps;
+use sleeps::asleep;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);
@@ -133,14 +137,22 @@ fn a_nacked_message_comes_again_after_its_delay_and_wakes_a_worker_that_sleeps()
     let waiting = worker.queue().peek(9);
     assert_eq!((waiting.len(), waiting[0].attempts, waiting[0].delay), (1, 1, MS(1)));
     let mut other = it.jobs.queue("q").join().unwrap();
-    let sleeper = std::thread::spawn(move || {
+    let sleeper = asleep(move || {
         let lease = other.receive(LONG).unwrap().expect("woken");
         let attempt = lease.attempt();
         lease.ack().unwrap();
         attempt
     });
-    it.clock.advance(MS(1));
-    assert_eq!(sleeper.join().unwrap(), 2);
+    // Time passes up to a nanosecond before the end of the delay, and the sleeper does not look up.
+    let before = sleeper.sleeps();
+    for _ in 0..1000 {
+        it.clock.advance(Duration::from_nanos(999));
+    }
+    it.clock.advance(Duration::from_nanos(999));
+    assert!(is_idle(&mut worker));
+    assert!(!sleeper.is_over() && sleeper.sleeps() <= before + 1, "{} looks", sleeper.sleeps() - before);
+    it.clock.advance(Duration::from_nanos(1));
+    assert_eq!(sleeper.join(), 2);
     assert!(is_idle(&mut worker));
 }
 
@@ -150,14 +162,11 @@ fn an_expiry_wakes_a_worker_that_sleeps() {
     let mut worker = it.jobs.queue("q").visibility(MS(10)).join().unwrap();
     it.send("a");
     let held = take(&mut worker);
-    let (told, asleep) = mpsc::channel();
-    let sleeper = std::thread::spawn(move || {
-        told.send(()).unwrap();
-        worker.receive(LONG).unwrap().map(|lease| lease.attempt())
-    });
-    asleep.recv().unwrap();
-    it.clock.advance(MS(10));
-    assert_eq!(sleeper.join().unwrap(), Some(2));
+    let sleeper = asleep(move || worker.receive(LONG).unwrap().map(|lease| lease.attempt()));
+    it.clock.advance(MS(10) - Duration::from_nanos(1));
+    assert!(!sleeper.is_over() && held.left() > NOW);
+    it.clock.advance(Duration::from_nanos(1));
+    assert_eq!(sleeper.join(), Some(2));
     drop(held);
 }
 
@@ -242,18 +251,15 @@ fn a_full_side_store_gives_nothing_new_and_the_topics_policy_answers_producers()
     assert!(matches!(&refused, PublishError::Full { by: Some(by), .. } if by == "q"), "{refused}");
     assert!(worker.queue().metrics().full);
     // Whoever waits is woken by the room that an ack makes.
-    let (told, asleep) = mpsc::channel();
-    let sleeper = std::thread::spawn(move || {
-        told.send(()).unwrap();
-        let lease = worker.receive(LONG).unwrap().unwrap();
+    let sleeper = asleep(move || {
+        let lease = worker.receive(LONG).unwrap().expect("woken");
         let text = text(&lease);
         lease.ack().unwrap();
         (text, worker)
     });
-    asleep.recv().unwrap();
     let mut leases = leases.into_iter();
     leases.next().unwrap().ack().unwrap();
-    let (seen, mut worker) = sleeper.join().unwrap();
+    let (seen, mut worker) = sleeper.join();
     assert_eq!(seen, "2");
     // One that comes again takes the place it has.
     leases.next().unwrap().nack(NOW, "again").unwrap();
@@ -518,15 +524,15 @@ fn dead_letters_that_would_have_no_place_are_refused_at_once() {
 fn a_new_partition_is_read_by_the_workers_that_are_there() {
     let mut it = fixture(1, 8);
     let mut worker = it.jobs.queue("q").join().unwrap();
-    let sleeper = std::thread::spawn(move || {
-        let lease = worker.receive(LONG).unwrap().unwrap();
+    let sleeper = asleep(move || {
+        let lease = worker.receive(LONG).unwrap().expect("woken");
         let partition = lease.partition();
         lease.ack().unwrap();
         partition
     });
     it.jobs.add_partitions(1).unwrap();
     it.producer.send(Record::new("a").partition(1)).unwrap();
-    assert_eq!(sleeper.join().unwrap(), 1);
+    assert_eq!(sleeper.join(), 1);
 }
 
 #[test]
@@ -559,9 +565,9 @@ fn workers_are_told_the_end_once_everything_was_done_and_nothing_can_come_again(
     let lease = take(&mut worker);
     assert!(is_idle(&mut worker), "it may come again");
     let mut other = it.jobs.queue("q").join().unwrap();
-    let sleeper = std::thread::spawn(move || other.receive(LONG).map(|lease| lease.map(|_| ())));
+    let sleeper = asleep(move || other.receive(LONG).map(|lease| lease.map(|_| ())));
     lease.ack().unwrap();
-    let told = sleeper.join().unwrap().unwrap_err();
+    let told = sleeper.join().unwrap_err();
     assert_eq!(told.reason, slipring::Closed::Closed);
     assert!(worker.receive(LONG).is_err());
 }
@@ -571,11 +577,11 @@ fn a_halted_topic_tells_its_workers() {
     let it = fixture(1, 8);
     it.jobs.subscribe("fails").run(|_, _| Err::<(), _>("broken")).unwrap();
     let mut worker = it.jobs.queue("q").join().unwrap();
-    let sleeper = std::thread::spawn(move || worker.receive(LONG).map(|lease| lease.map(|_| ())));
+    let sleeper = asleep(move || worker.receive(LONG).map(|lease| lease.map(|_| ())));
     let mut producer = it.producer;
     let _ = producer.send(Record::new("a"));
     // The worker may have the message before the other one fails.
-    match sleeper.join().unwrap() {
+    match sleeper.join() {
         Err(told) => assert!(told.to_string().contains("broken"), "{told}"),
         Ok(lease) => assert!(lease.is_some()),
     }

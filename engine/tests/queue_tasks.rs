@@ -12,6 +12,9 @@ use std::time::Duration;
 #[path = "common/bell.rs"]
 mod bell;
 use bell::bell;
+#[path = "common/sleeps.rs"]
+mod sleeps;
+use sleeps::asleep;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);
@@ -121,21 +124,32 @@ fn one_that_is_given_up_after_its_wake_up_leaves_the_message_to_the_next() {
 #[test]
 fn a_message_that_was_found_for_a_task_that_is_given_up_goes_on_and_that_attempt_does_not_count() {
     let disk = SimulatedDisk::new();
-    let engine = Engine::builder().journal_in(disk).build().unwrap();
+    let engine = Engine::builder().journal_in(disk.clone()).build().unwrap();
     let jobs = engine.topic::<Message>("jobs").max_message(64).durable().create().unwrap();
     let builder = || jobs.queue("q").max_attempts(1).acknowledge(Level::Durable);
     let mut worker = builder().join().unwrap();
     let receipt = jobs.producer().create().unwrap().send(Record::new("a")).unwrap();
     receipt.wait(Level::Durable).unwrap();
-    let (_, waker) = bell();
-    // It is found, and waits for the sync or not: given up in either case, again and again.
+    let (bell, waker) = bell();
+    // It is found, and its lease waits for the sync: given up there, again and again.
+    disk.hold_syncs(true);
     for _ in 0..50 {
         let mut waits = worker.next_lease();
-        if let Poll::Ready(lease) = once(&mut waits, &waker) {
-            lease.unwrap().ack().unwrap();
-            return;
-        }
+        assert!(once(&mut waits, &waker).is_pending(), "no lease before it is durable");
+        let counts = jobs.metrics().queue("q").unwrap().clone();
+        assert_eq!((counts.unread, counts.leased), (0, 1), "it was found");
     }
+    // Given up when the sync is done, and nobody has looked yet.
+    let mut waits = worker.next_lease();
+    assert!(once(&mut waits, &waker).is_pending());
+    let rung = bell.rung();
+    disk.hold_syncs(false);
+    let until = std::time::Instant::now() + LONG;
+    while bell.rung() == rung {
+        assert!(std::time::Instant::now() < until, "it is told of the sync");
+        std::thread::yield_now();
+    }
+    drop(waits);
     let lease = worker.receive(LONG).unwrap().unwrap();
     assert_eq!(lease.attempt(), 1);
     lease.ack().unwrap();
@@ -216,7 +230,7 @@ fn a_selector_reads_topics_and_queues() {
     send(&jobs, "for the thread");
     assert!(thread.join().unwrap().is_some());
     // One that sleeps is woken by a delay that is over.
-    let sleeper = std::thread::spawn(move || {
+    let sleeper = asleep(move || {
         assert_eq!(selector.select(&mut [&mut tape, &mut worker], LONG).unwrap(), Some(1));
         let lease = worker.receive(NOW).unwrap().unwrap();
         let attempt = lease.attempt();
@@ -224,7 +238,7 @@ fn a_selector_reads_topics_and_queues() {
         (attempt, worker)
     });
     clock.advance(Duration::from_millis(10));
-    let (attempt, mut worker) = sleeper.join().unwrap();
+    let (attempt, mut worker) = sleeper.join();
     assert_eq!(attempt, 2);
     // What was found and is not taken goes back with the worker, and counts for nothing.
     send(&jobs, "b");

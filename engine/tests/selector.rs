@@ -5,6 +5,10 @@ use slipring_ring::Waiter;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[path = "common/sleeps.rs"]
+mod sleeps;
+use sleeps::asleep;
+
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);
 
@@ -60,7 +64,7 @@ fn members_of_groups_are_watched_beside_others() {
     batch.commit().unwrap();
 
     // News of the group wake it: a newcomer gets its partition though this one has nothing to read.
-    let watching = std::thread::spawn(move || {
+    let watching = asleep(move || {
         let mut selector = Selector::round_robin();
         let found = selector.select(&mut [&mut member], LONG).unwrap();
         (found, member)
@@ -71,7 +75,7 @@ fn members_of_groups_are_watched_beside_others() {
     }
     let kept = 1 - newcomer.assignment()[0].partition;
     producer.publish_to(kept, |event| *event = 8).unwrap();
-    let (found, mut member) = watching.join().unwrap();
+    let (found, mut member) = watching.join();
     assert_eq!(found, Some(0));
     assert!(!member.poll(NOW).unwrap().unwrap().is_empty());
     // Whoever has come back from waiting is minded again.
@@ -166,7 +170,7 @@ fn a_sleeping_selector_is_woken_by_any_of_its_readers() {
     let orders = engine.topic::<Message>("orders").create().unwrap();
     let (mut a, mut b) = (numbers.subscribe("a").poll().unwrap(), orders.subscribe("b").poll().unwrap());
     let (to, seen) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || {
+    let reader = asleep(move || {
         let mut selector = Selector::round_robin();
         loop {
             let found = selector.select(&mut [&mut a, &mut b], LONG).unwrap().expect("not so long");
@@ -196,7 +200,7 @@ fn a_sleeping_selector_is_woken_by_any_of_its_readers() {
     to_a.publish_to(2, |event| *event = 1000).unwrap();
     assert_eq!(seen.recv_timeout(LONG).unwrap(), "1000");
     orders.close();
-    assert_eq!(reader.join().unwrap(), 1, "the end is told as something to read");
+    assert_eq!(reader.join(), 1, "the end is told as something to read");
 }
 
 #[test]

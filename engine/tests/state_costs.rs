@@ -3,15 +3,16 @@
 #[path = "common/counting.rs"]
 mod counting;
 
-use counting::CountingDisk;
+use counting::{take, take_sum};
 use slipring::journal::Options;
+use slipring::journal::simulated::SimulatedDisk;
 use slipring::{Deduplication, Engine, Level, Message, Partitioner, Record, StartAt, Topic};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(120);
 const EVENTS: u64 = 2_000;
 
-fn engine(disk: &CountingDisk) -> Engine {
+fn engine(disk: &SimulatedDisk) -> Engine {
     let options = Options { segment_size: 8 << 20, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build().unwrap()
 }
@@ -26,11 +27,11 @@ fn body(number: u64) -> String {
 
 /// Bytes that are written while `work` is done.
 fn written(work: impl FnOnce(&Engine)) -> f64 {
-    let disk = CountingDisk::default();
+    let disk = SimulatedDisk::new();
     let engine = engine(&disk);
     work(&engine);
     engine.shutdown(LONG);
-    disk.take_sum().written as f64
+    take_sum(&disk).written as f64
 }
 
 fn plain(partitions: usize) -> f64 {
@@ -145,20 +146,20 @@ fn a_lease_and_an_ack_cost_no_more_than_a_small_event_each() {
 
 #[test]
 fn a_few_events_a_second_are_synced_once_each() {
-    let disk = CountingDisk::default();
+    let disk = SimulatedDisk::new();
     let engine = engine(&disk);
     let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
     let mut producer = ticks.producer().acknowledge(Level::Durable).create().unwrap();
     producer.publish(|_| ()).unwrap();
     let begun = Instant::now();
-    disk.take();
+    take(&disk);
     for number in 0..15 {
         producer.publish(|tick| *tick = number).unwrap();
         std::thread::sleep(Duration::from_millis(70));
     }
     // A pause that the machine makes is one.
     let pauses = begun.elapsed().as_secs();
-    let syncs = disk.take_sum().syncs;
+    let syncs = take_sum(&disk).syncs;
     assert!(syncs <= 15 + 1 + pauses, "{syncs} syncs of 15 events, in {pauses} s");
 }
 

@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+#[path = "common/sleeps.rs"]
+mod sleeps;
+use sleeps::asleep;
+
 const LONG: Duration = Duration::from_secs(120);
 
 fn engine() -> Engine {
@@ -172,7 +176,7 @@ fn consumers_read_new_partitions_from_their_first_offset() {
         .unwrap();
     let mut producer = topic.producer().create().unwrap();
     let mut clone = producer.clone();
-    let sleeping = std::thread::spawn(move || {
+    let sleeping = asleep(move || {
         let seen = read(&mut polled, 3);
         (seen, polled)
     });
@@ -183,7 +187,7 @@ fn consumers_read_new_partitions_from_their_first_offset() {
     clone.publish_to(1, |event| *event = 2).unwrap();
     clone.publish_to(0, |event| *event = 3).unwrap();
     let all: BTreeMap<u32, Vec<u64>> = [(0, vec![3]), (1, vec![2]), (2, vec![1])].into();
-    let (seen, _polled) = sleeping.join().unwrap();
+    let (seen, _polled) = sleeping.join();
     assert_eq!((seen, busy.join().unwrap()), (all.clone(), all));
     let report = engine.shutdown(LONG);
     assert!(report.is_complete(), "{report}");

@@ -2,15 +2,23 @@
 //! everything that was in it, and goes on. The files in `tests/data/engine-journal-<version>` are never made again.
 
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::journal::storage::Storage;
 use slipring::journal::{Options, catalogue};
-use slipring::{Engine, Level, ManualClock, Message, Persist, Record, Timestamp, Topic, Unreadable};
+use slipring::{
+    Engine, Gap, GroupError, Level, ManualClock, Message, OnGap, Persist, ReaderKind, Record, Timestamp, Topic,
+    Unreadable,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+#[path = "common/damage.rs"]
+mod damage;
+use damage::{MARK, lose};
+
 const LONG: Duration = Duration::from_secs(60);
+/// The version that is written now.
+const FORMAT: u32 = 2;
 const NOW: Duration = Duration::ZERO;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -91,7 +99,12 @@ fn read<E: Send + Sync + 'static, T>(topic: &Topic<E>, mut each: impl FnMut(&E) 
     }
 }
 
-/// Two openings: the first is shut down, the second is killed while it holds leases.
+/// Since format 2: a topic of which some events are lost to damage.
+fn holes(engine: &Engine) -> Topic<u64> {
+    engine.topic::<u64>("holes").capacity(64).durable().create().unwrap()
+}
+
+/// Two openings: the first is shut down, then something is damaged and repaired; the second is killed while it holds leases.
 fn write() -> SimulatedDisk {
     let (disk, clock) = (SimulatedDisk::new(), clock());
     let first = engine(&disk, &clock);
@@ -134,10 +147,26 @@ fn write() -> SimulatedDisk {
     copying.step(LONG, |event, _, out| out.publish_to(&doubles, 0, |into| *into = *event)).unwrap();
     drop((copying, gone_by_name, gone));
     first.delete_forced("gone").unwrap();
-    drop((ticks, doubles, notes, jobs, by_name, plain, sender));
+    let holes = self::holes(&first);
+    let mut to_holes = holes.producer().acknowledge(Level::Durable).create().unwrap();
+    for number in 0..8 {
+        to_holes.publish(|event| *event = if number == 3 { number | MARK } else { number }).unwrap();
+    }
+    drop((ticks, doubles, notes, jobs, by_name, plain, sender, holes, to_holes));
     assert!(matches!(first.shutdown(LONG).journal, Some(Ok(()))));
+    drop(first);
+    lose(&disk);
 
     let second = engine(&disk, &clock);
+    let mut reader = self::holes(&second).group("readers").join().unwrap();
+    let told = loop {
+        match reader.poll(LONG) {
+            Ok(batch) => batch.unwrap().commit_durable().unwrap(),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(&told, GroupError::Gap { gap, .. } if *gap == Gap::new("holes", 0, 3..4)), "{told}");
+    drop(reader);
     let all = topics(&second);
     let queue = || all.jobs.queue("q").visibility(MS(60_000)).max_attempts(2).acknowledge(Level::Durable);
     let mut worker = queue().join().unwrap();
@@ -164,13 +193,47 @@ fn write() -> SimulatedDisk {
     killed
 }
 
+/// What version 2 has besides: a gap, and who was told of it.
+fn check_gap(engine: &Engine) {
+    let gaps = engine.gaps();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!(
+        (gaps[0].kind, &*gaps[0].reader, &gaps[0].gap),
+        (ReaderKind::Group, "readers", &Gap::new("holes", 0, 3..4))
+    );
+    let holes = holes(engine);
+    // That group is behind the gap, another one is told.
+    let mut reader = holes.group("readers").join().unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let batch = reader.poll(LONG).unwrap().unwrap();
+        seen.extend(batch.iter().map(|(event, _)| *event));
+        batch.commit().unwrap();
+    }
+    assert_eq!(seen, [4, 5, 6, 7]);
+    let mut other = holes.group("others").on_gap(OnGap::PassOver).join().unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 7 {
+        let batch = other.poll(LONG).unwrap().unwrap();
+        seen.extend(batch.iter().map(|(event, _)| *event));
+        batch.commit().unwrap();
+    }
+    assert_eq!(seen, [0, 1, 2, 4, 5, 6, 7]);
+}
+
 /// What must be there, whichever version wrote it.
-fn check(disk: &SimulatedDisk) {
+fn check(disk: &SimulatedDisk, version: u32) {
     let clock = clock();
     let engine = engine(disk, &clock);
     let all = topics(&engine);
     let names: Vec<_> = catalogue(&engine.recovered().unwrap().state).into_iter().map(|topic| topic.name).collect();
-    assert_eq!(names, ["doubles", "jobs", "jobs.q.dead", "notes", "ticks"]);
+    let since_2 = if version == 1 { None } else { Some("holes") };
+    let expected: Vec<_> =
+        ["doubles"].into_iter().chain(since_2).chain(["jobs", "jobs.q.dead", "notes", "ticks"]).collect();
+    assert_eq!(names, expected);
+    if version >= 2 {
+        check_gap(&engine);
+    }
 
     let mut expected: Vec<Vec<_>> = (0..2).map(|side| (0..10).map(|at| tick(at * 2 + side)).collect()).collect();
     expected[0].push(tick(1000));
@@ -238,38 +301,26 @@ fn folder(version: u32) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/engine-journal-{version}"))
 }
 
-fn golden(version: u32) -> SimulatedDisk {
-    let disk = SimulatedDisk::new();
-    for entry in std::fs::read_dir(folder(version)).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        disk.create(&name).unwrap();
-        let bytes = std::fs::read(path).unwrap();
-        disk.edit(&name, |file| *file = bytes);
-    }
-    disk.sync_dir().unwrap();
-    disk
-}
-
 /// `cargo test -p slipring --test upgrade -- --ignored` made the files of each version, once.
 #[test]
 #[ignore = "writes the golden files: for a new version of the format only"]
 fn write_golden_files() {
-    let (disk, folder) = (write(), folder(1));
-    std::fs::create_dir_all(&folder).unwrap();
-    for name in disk.list().unwrap() {
-        let bytes = disk.contents(&name).unwrap();
-        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| (last + 65).min(bytes.len()));
-        std::fs::write(folder.join(&name), &bytes[..end]).unwrap();
-    }
+    let folder = folder(FORMAT);
+    assert!(!folder.exists(), "{} is never made again", folder.display());
+    write().save(&folder).unwrap();
 }
 
 #[test]
 fn what_is_written_now_is_read_back() {
-    check(&write());
+    check(&write(), FORMAT);
 }
 
 #[test]
 fn version_1_is_opened_with_all_that_it_has() {
-    check(&golden(1));
+    check(&SimulatedDisk::load(&folder(1)).unwrap(), 1);
+}
+
+#[test]
+fn version_2_is_opened_with_all_that_it_has() {
+    check(&SimulatedDisk::load(&folder(2)).unwrap(), 2);
 }

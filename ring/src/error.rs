@@ -2,6 +2,7 @@
 
 use crate::closing::Closed;
 use crate::fence::Refused;
+use crate::memory;
 use crate::pin::PinError;
 use crate::sequence::Sequence;
 use crate::text;
@@ -35,7 +36,10 @@ pub enum BuildError {
         capacity: usize,
     },
     /// The system does not give so much memory.
-    #[error("the system does not give the {bytes} bytes that this capacity takes: take a smaller one")]
+    #[error(
+        "the system does not give the {bytes} bytes that this capacity takes: take a smaller one{}",
+        memory::limit()
+    )]
     Memory {
         /// What the slots take.
         bytes: usize,

@@ -57,6 +57,15 @@ impl fmt::Display for MemoryReport {
     }
 }
 
+/// For an error of memory that was not given: the limit of this process, if it has one.
+pub(crate) fn limit() -> String {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    if let Some(bytes) = rustix::process::getrlimit(rustix::process::Resource::As).current {
+        return format!(", or raise the limit of this process, {bytes} bytes of address space (`ulimit -v`)");
+    }
+    String::new()
+}
+
 /// An allocation that nobody moves.
 pub(crate) struct Region {
     start: NonNull<u8>,

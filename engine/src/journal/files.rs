@@ -36,14 +36,7 @@ impl Files {
         if let Some(known) = self.known(number) {
             return Ok(known);
         }
-        let file = match self.open_file(number) {
-            // Perhaps those that are kept here are in the way: 24 is "too many open files".
-            Err(cause) if matches!(cause.raw_os_error(), Some(23 | 24)) => {
-                self.open().clear();
-                self.open_file(number)?
-            }
-            opened => opened?,
-        };
+        let file = self.with_room(|| self.storage.open(&segment_name(number), false))?;
         let mut open = self.open();
         if open.len() >= KEPT {
             open.remove(0);
@@ -61,8 +54,16 @@ impl Files {
         Some(file)
     }
 
-    fn open_file(&self, number: u64) -> io::Result<Arc<dyn File>> {
-        self.storage.open(&segment_name(number), false)
+    /// Opens a file. If too many are open, closes those that are kept here and opens it then.
+    pub fn with_room<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match open() {
+            // ENFILE and EMFILE: too many open files of the system, of the process.
+            Err(cause) if matches!(cause.raw_os_error(), Some(23 | 24)) => {
+                self.open().clear();
+                open()
+            }
+            opened => opened,
+        }
     }
 
     /// The name belongs to no file any more, or to another one.
@@ -112,7 +113,7 @@ impl SegmentFile {
         if let Some(file) = &*held {
             return Ok(Arc::clone(file));
         }
-        let file = open_own(&**self.files.storage(), &segment_name(self.number))?;
+        let file = self.files.with_room(|| open_own(&**self.files.storage(), &segment_name(self.number)))?;
         self.files.forget(self.number);
         Ok(Arc::clone(held.insert(file)))
     }

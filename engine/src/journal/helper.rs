@@ -148,9 +148,21 @@ impl Helper {
         }
     }
 
+    /// Whether the next segment could not be made. Waits while it is being made.
+    pub fn lacks_next(&self) -> bool {
+        matches!(*self.settled(), Made::Failed)
+    }
+
     /// The next segment, if it was made; waits for it while it is being made. None if it could not be made, and from then on
     /// it is the caller's to do so.
     pub fn made(&self) -> Option<Segment> {
+        match std::mem::take(&mut *self.settled()) {
+            Made::Ready(segment) => Some(*segment),
+            _ => None,
+        }
+    }
+
+    fn settled(&self) -> MutexGuard<'_, Made> {
         let mut made = self.next.made();
         while matches!(*made, Made::Soon) {
             // A fork has none of its parent's threads.
@@ -160,10 +172,7 @@ impl Helper {
             }
             made = self.next.changed.wait(made).unwrap_or_else(PoisonError::into_inner);
         }
-        match std::mem::take(&mut *made) {
-            Made::Ready(segment) => Some(*segment),
-            _ => None,
-        }
+        made
     }
 
     /// Waits until all tasks are done, and ends the thread. The lock is given up when both are dropped.

@@ -147,7 +147,7 @@ impl Segment {
             file.allocate(header.size)?;
             file.write_at(&header.encode(), 0)
         };
-        let made = finish(&**files.storage(), &name, made);
+        let made = files.with_room(|| finish(&**files.storage(), &name, made));
         let segment = Self::new(header, files.file(header.number));
         segment.file.hold_this(made.map_err(|cause| segment.disk_error("make", &cause))?);
         Ok(segment)

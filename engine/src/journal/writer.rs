@@ -280,7 +280,7 @@ impl Writer {
     }
 
     /// Has the next segment made while this one is written. Without a thread it is made when it is needed.
-    fn order_segment(&self) {
+    pub(crate) fn order_segment(&self) {
         if let Some(helper) = &self.helper {
             helper.hand(Task::Make(self.next_header()));
         }
@@ -341,6 +341,14 @@ impl Writer {
     pub fn mark(&mut self, time: u64) -> Result<(), WriteError> {
         self.shared.sound()?;
         self.write(FrameKind::Mark, &mut FrameBuilder::new(), time)
+    }
+
+    /// Whether a frame with a payload of `len` bytes needs the next segment, and that could not be made: the disk is full, or
+    /// too many files are open.
+    pub(crate) fn lacks_room(&self, len: usize) -> bool {
+        let size = self.active.header.size;
+        let end = self.active.end() + aligned((FRAME_HEADER + len) as u64);
+        end > size - reserve(size) && self.helper.as_ref().is_some_and(|helper| helper.lacks_next())
     }
 
     /// Deletes the segments that retention has freed, once that they are free is durable.

@@ -6,7 +6,7 @@ use crate::acks::Positions;
 use crate::clock::Clock;
 use crate::durable::what;
 use crate::forget::forget;
-use crate::journal::{FrameBuilder, Retention, SyncJob, WriteError, Writer};
+use crate::journal::{FrameBuilder, Freed, Retention, SyncJob, WriteError, Writer};
 use crate::ledger::Touched;
 use crate::threads::caught;
 use crate::watch::{Found, Watch};
@@ -81,6 +81,8 @@ pub(super) struct Journaler {
     keeps: HashMap<u32, Retention>,
     /// In the order of their claims.
     transactions: VecDeque<(Box<Handed>, Reply)>,
+    /// Who closes the journal, and until when it waits for topics to end.
+    closing: Option<(Reply, Option<Instant>)>,
 }
 
 /// How long the journal is idle before it writes by itself where groups have moved to, and what riders have.
@@ -150,6 +152,7 @@ impl Journaler {
             riders_expect: false,
             keeps: HashMap::new(),
             transactions: VecDeque::new(),
+            closing: None,
         })
     }
 
@@ -161,7 +164,7 @@ impl Journaler {
             Err(WriteError::Poisoned(crate::journal::DiskError::new("write", "an event", &cause)))
         });
         let cause = match &outcome {
-            Ok(_) => "the journal was closed".to_owned(),
+            Ok(()) => "the journal was closed".to_owned(),
             Err(refused) => refused.to_string(),
         };
         // Rings first: who has heard that a receipt is unknown has nothing more taken by that topic.
@@ -174,6 +177,11 @@ impl Journaler {
                 let _ = reply.send(Err(refused.clone()));
             }
         }
+        // Who has heard that the journal is over may open it again at once.
+        if self.in_flight {
+            let _ = self.done.recv();
+        }
+        drop(self.writer.take());
         let mail = self.shared.mail.lock().unwrap_or_else(PoisonError::into_inner).take();
         for mail in mail.into_iter().flatten() {
             match (mail, &outcome) {
@@ -191,8 +199,8 @@ impl Journaler {
                 _ => {}
             }
         }
-        if let Ok(Some(reply)) = outcome {
-            let _ = reply.send(Ok(()));
+        if let Some((reply, _)) = self.closing.take() {
+            let _ = reply.send(outcome);
         }
         self.shared.over.ring();
     }
@@ -205,15 +213,15 @@ impl Journaler {
         self.clock.wall().as_nanos()
     }
 
-    /// Until somebody closes; whom to tell.
-    fn work(&mut self) -> Result<Option<SyncSender<Result<(), WriteError>>>, WriteError> {
+    /// Until somebody closes.
+    fn work(&mut self) -> Result<(), WriteError> {
         loop {
-            let close = self.take_mail()?;
+            self.take_mail()?;
             self.gather(None)?;
             self.transact()?;
             self.sync(false)?;
-            if let Some((reply, until)) = close {
-                return self.close(until).map(|()| Some(reply));
+            if let Some((_, until)) = self.closing {
+                return self.close(until);
             }
             let waits = !self.transactions.is_empty();
             let idle = self.writer().wants_mark() && !self.in_flight && !waits;
@@ -280,6 +288,7 @@ impl Journaler {
                 continue;
             }
             let Handed { parts, mut frame, decide } = *handed;
+            self.free_first(frame.len())?;
             let now = self.now();
             match self.writer().append_if(&mut frame, now, decide) {
                 Ok(true) => {
@@ -343,6 +352,7 @@ impl Journaler {
         let (urgent, ridden) = self.take_riders(!drained.is_empty(), has_events);
         if !self.frame.is_empty() {
             let _ = self.put_bookmarks()?;
+            self.free_first(self.frame.len())?;
             let writer = self.writer.as_mut().expect("taken when the journal is closed only");
             writer.append(&mut self.frame, now.as_nanos())?;
             self.shared.state_room.store(writer.state_room(), Ordering::Release);
@@ -514,12 +524,11 @@ impl Journaler {
         Ok(())
     }
 
-    fn take_mail(&mut self) -> Result<Option<(Reply, Option<Instant>)>, WriteError> {
+    fn take_mail(&mut self) -> Result<(), WriteError> {
         if !self.shared.has_mail.swap(false, Ordering::AcqRel) {
-            return Ok(None);
+            return Ok(());
         }
         let mail = self.shared.mail.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take);
-        let mut close = None;
         for mail in mail.into_iter().flatten() {
             match mail {
                 Mail::Source(source) => {
@@ -553,10 +562,7 @@ impl Journaler {
                     }
                 }
                 Mail::Retain(reply) => {
-                    let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));
-                    let freed = self.writer().retain(now, |of| keeps.get(&of.topic).copied().unwrap_or_default());
-                    self.keeps = keeps;
-                    self.dirty_since.get_or_insert_with(Instant::now);
+                    let freed = self.retain();
                     let outcome = freed.as_ref().map(|_| ()).map_err(WriteError::clone);
                     let _ = reply.send(freed);
                     outcome?;
@@ -570,16 +576,39 @@ impl Journaler {
                     }
                 },
                 Mail::Transaction(handed, reply) => self.transactions.push_back((handed, reply)),
-                Mail::Close(reply, until) => close = Some((reply, until)),
+                Mail::Close(reply, until) => _ = self.closing.get_or_insert((reply, until)),
             }
         }
-        Ok(close)
+        Ok(())
+    }
+
+    /// Gives up what topics do not keep. The files go when that is durable.
+    fn retain(&mut self) -> Result<Freed, WriteError> {
+        let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));
+        let freed = self.writer().retain(now, |of| keeps.get(&of.topic).copied().unwrap_or_default());
+        self.keeps = keeps;
+        self.dirty_since.get_or_insert_with(Instant::now);
+        freed
+    }
+
+    /// Before a frame that needs the next segment, which could not be made: gives up what topics do not keep now, and has the
+    /// segment made in the room of that.
+    fn free_first(&mut self, len: usize) -> Result<(), WriteError> {
+        if self.keeps.is_empty() || !self.writer().lacks_room(len) {
+            return Ok(());
+        }
+        if self.retain()?.segments > 0 {
+            self.sync(true)?;
+            self.writer().order_segment();
+        }
+        Ok(())
     }
 
     /// Writes frames, and answers when they are durable.
     fn commit(&mut self, frames: impl IntoIterator<Item = FrameBuilder>, reply: Reply) -> Result<(), WriteError> {
         let now = self.now();
         for mut frame in frames {
+            self.free_first(frame.len())?;
             match self.writer().append(&mut frame, now) {
                 Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
                 Err(poisoned @ WriteError::Poisoned(_)) => {
@@ -605,7 +634,7 @@ impl Journaler {
         loop {
             let before = self.writer().journal().written();
             // What was handed over before is written as well. Who closes once more is told with the first.
-            let _ = self.take_mail()?;
+            self.take_mail()?;
             self.takes_riders = true;
             self.gather(None)?;
             self.transact()?;

@@ -1,5 +1,8 @@
 //! A topic `ticks` of four partitions in which records were lost to damage, and repaired.
 
+// Each of the binaries needs a part of it.
+#![allow(dead_code)]
+
 use slipring::journal::Options;
 use slipring::journal::repair::repair;
 use slipring::journal::simulated::SimulatedDisk;
@@ -12,7 +15,7 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub const EACH: u64 = 20;
 
 /// What a lost event has in its upper half.
-const MARK: u64 = 0x7475_726e << 32;
+pub const MARK: u64 = 0x7475_726e << 32;
 
 pub fn engine(disk: &SimulatedDisk) -> Engine {
     let options = Options { segment_size: 1 << 18, ..Options::default() };
@@ -37,6 +40,12 @@ pub fn damaged(lost: &[(u32, u64)]) -> SimulatedDisk {
     drop(producer);
     assert!(matches!(engine.shutdown(LONG).journal, Some(Ok(()))));
     drop(engine);
+    lose(&disk);
+    disk
+}
+
+/// Loses the frames that have an event with the mark to damage, and repairs the journal.
+pub fn lose(disk: &SimulatedDisk) {
     let mark = (MARK >> 32) as u32;
     for name in disk.list().unwrap().into_iter().filter(|name| name.ends_with(".segment")) {
         disk.edit(&name, |bytes| {
@@ -47,5 +56,4 @@ pub fn damaged(lost: &[(u32, u64)]) -> SimulatedDisk {
     }
     let repaired = repair(Arc::new(disk.clone()), 7, &mut |_| {}).unwrap();
     assert!(!repaired.mended.is_empty());
-    disk
 }

@@ -18,12 +18,18 @@
 //! it, whatever became of its neighbours; a file's size likewise; each change of the directory by itself is there or is
 //! not. That is more than a real disk does, and less than a broken one: bits that turn are [`SimulatedDisk::edit`].
 
+mod inode;
+mod open;
+
+pub use inode::Traffic;
+
 use super::storage::{File, Lock, NotOurs, Storage};
+use inode::{Dice, Inode};
+use open::Open;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-const SECTOR: usize = 512;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What happens to a call that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +48,14 @@ pub enum Fault {
 /// A directory in memory. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedDisk {
-    shared: Arc<Mutex<Inner>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Syncs are held no longer.
+    released: Condvar,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -61,86 +74,22 @@ struct Inner {
     locked: bool,
     ignore_sync: bool,
     ignore_sync_dir: bool,
+    /// Bytes that files may still grow by; without a limit if there is none.
+    room: Option<u64>,
+    /// Files that are open.
+    open: usize,
+    /// How many may be; without a limit if there is none.
+    most_open: Option<usize>,
+    /// Syncs wait.
+    hold_syncs: bool,
+    /// How many do.
+    syncs_held: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Change {
     clear: Option<String>,
     set: Option<(String, usize)>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    /// Since the last sync.
-    pending: Vec<Pending>,
-}
-
-#[derive(Clone, Debug)]
-enum Pending {
-    Write { at: usize, bytes: Vec<u8> },
-    Size(usize),
-}
-
-/// A small generator: the same seed, the same crash.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % sides as u64) as usize
-    }
-}
-
-impl Inode {
-    fn resize(bytes: &mut Vec<u8>, size: usize) {
-        bytes.resize(size, 0);
-    }
-
-    fn apply(bytes: &mut Vec<u8>, change: &Pending) {
-        match change {
-            Pending::Write { at, bytes: written } => {
-                if bytes.len() < at + written.len() {
-                    Self::resize(bytes, at + written.len());
-                }
-                bytes[*at..at + written.len()].copy_from_slice(written);
-            }
-            Pending::Size(size) => Self::resize(bytes, *size),
-        }
-    }
-
-    /// What a loss of power leaves.
-    fn crashed(&self, dice: &mut Dice) -> Vec<u8> {
-        if self.pending.is_empty() {
-            return self.durable.clone();
-        }
-        let mut versions = vec![self.durable.clone()];
-        for change in &self.pending {
-            let mut next = versions[versions.len() - 1].clone();
-            Self::apply(&mut next, change);
-            versions.push(next);
-        }
-        // All, nothing, or each sector by itself: the first two are the likely ones and should not be rare.
-        match dice.roll(8) {
-            0 => return versions.swap_remove(0),
-            1 => return versions.swap_remove(versions.len() - 1),
-            _ => {}
-        }
-        let size = versions[dice.roll(versions.len())].len();
-        let mut left = vec![0; size];
-        for (index, sector) in left.chunks_mut(SECTOR).enumerate() {
-            let from = &versions[dice.roll(versions.len())];
-            let from = from.get(index * SECTOR..).unwrap_or(&[]);
-            let len = sector.len().min(from.len());
-            sector[..len].copy_from_slice(&from[..len]);
-        }
-        left
-    }
 }
 
 impl Inner {
@@ -181,7 +130,37 @@ impl Inner {
     fn links(&self, inode: usize) -> u64 {
         self.names.values().filter(|named| **named == inode).count() as u64
     }
+
+    /// Takes the room that a file needs which is to have `size` bytes, or gives back what it needs no more.
+    fn resize(&mut self, inode: usize, size: usize) -> io::Result<()> {
+        let (now, size) = (self.inodes[inode].now.len() as u64, size as u64);
+        if let Some(room) = &mut self.room {
+            *room = (*room + now).checked_sub(size).ok_or_else(|| error(Fault::Full))?;
+        }
+        Ok(())
+    }
+
+    /// Gives back the room of a file that has no name any more.
+    fn give_back(&mut self, inode: usize) {
+        if self.links(inode) == 0
+            && let Some(room) = &mut self.room
+        {
+            *room += self.inodes[inode].now.len() as u64;
+        }
+    }
+
+    /// Counts one more open file.
+    fn opened(&mut self) -> io::Result<()> {
+        if self.most_open.is_some_and(|most| self.open >= most) {
+            return Err(io::Error::from_raw_os_error(TOO_MANY_OPEN));
+        }
+        self.open += 1;
+        Ok(())
+    }
 }
+
+/// `EMFILE`.
+const TOO_MANY_OPEN: i32 = 24;
 
 fn error(fault: Fault) -> io::Error {
     match fault {
@@ -198,7 +177,7 @@ impl SimulatedDisk {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many times a file was synced.
@@ -233,29 +212,19 @@ impl SimulatedDisk {
                 names.insert(name.clone(), *inode);
             }
         }
-        let inodes = inner.inodes.iter().map(|inode| {
-            let left = inode.crashed(&mut dice);
-            Inode { now: left.clone(), durable: left, pending: Vec::new() }
-        });
-        let next = Inner { inodes: inodes.collect(), durable_names: names.clone(), names, ..Inner::default() };
-        Self { shared: Arc::new(Mutex::new(next)) }
+        let inodes = inner.inodes.iter().map(|inode| Inode::synced(inode.crashed(&mut dice))).collect();
+        Self::with(inodes, names)
     }
 
     /// Another disk with the same contents, all of it durable: what the next process finds after a mere `kill -9`.
     pub fn copy(&self) -> Self {
         let inner = self.inner();
-        let inodes = inner.inodes.iter().map(|inode| Inode {
-            now: inode.now.clone(),
-            durable: inode.now.clone(),
-            pending: Vec::new(),
-        });
-        let next = Inner {
-            inodes: inodes.collect(),
-            names: inner.names.clone(),
-            durable_names: inner.names.clone(),
-            ..Inner::default()
-        };
-        Self { shared: Arc::new(Mutex::new(next)) }
+        Self::with(inner.inodes.iter().map(|inode| Inode::synced(inode.now.clone())).collect(), inner.names.clone())
+    }
+
+    fn with(inodes: Vec<Inode>, names: BTreeMap<String, usize>) -> Self {
+        let inner = Inner { inodes, durable_names: names.clone(), names, ..Inner::default() };
+        Self { shared: Arc::new(Shared { inner: Mutex::new(inner), ..Shared::default() }) }
     }
 
     /// The bytes of a file.
@@ -287,6 +256,80 @@ impl SimulatedDisk {
     pub fn ignore_syncs(&self, files: bool, directory: bool) {
         let mut inner = self.inner();
         (inner.ignore_sync, inner.ignore_sync_dir) = (files, directory);
+    }
+
+    /// From now on files may grow by `bytes` in all; what would need more is an error of no room, and changes nothing. Files
+    /// that are cut or removed give room back. `None`: there is always room.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        self.inner().room = bytes;
+    }
+
+    /// How many files may be open at a time; one more is `EMFILE`, as where a process has reached its limit. `None`: any
+    /// number.
+    pub fn set_most_open(&self, files: Option<usize>) {
+        self.inner().most_open = files;
+    }
+
+    /// How many files are open.
+    pub fn open_files(&self) -> usize {
+        self.inner().open
+    }
+
+    /// While `held`, syncs of files wait.
+    pub fn hold_syncs(&self, held: bool) {
+        self.inner().hold_syncs = held;
+        self.shared.released.notify_all();
+    }
+
+    /// How many syncs wait because they are held.
+    pub fn syncs_held(&self) -> usize {
+        self.inner().syncs_held
+    }
+
+    /// The names of all files that have bytes which no sync has covered.
+    pub fn unsynced(&self) -> BTreeSet<String> {
+        let inner = self.inner();
+        let named = inner.names.iter();
+        named.filter(|(_, inode)| !inner.inodes[**inode].pending.is_empty()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// A disk with the files of a directory of the file system, all of them durable.
+    ///
+    /// # Errors
+    /// A file cannot be read, or has a name that is no text.
+    pub fn load(directory: &Path) -> io::Result<Self> {
+        let (mut inodes, mut names) = (Vec::new(), BTreeMap::new());
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, "a file's name is no text");
+            names.insert(entry.file_name().into_string().map_err(no_text)?, inodes.len());
+            inodes.push(Inode::synced(std::fs::read(entry.path())?));
+        }
+        Ok(Self::with(inodes, names))
+    }
+
+    /// Writes the files, as they are read now, into a directory of the file system, which is made. Of the zeros at the end of
+    /// a file, which stand where a segment was not written yet, few are written.
+    ///
+    /// # Errors
+    /// The file system refuses it.
+    pub fn save(&self, directory: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        let inner = self.inner();
+        inner.names.iter().try_for_each(|(name, inode)| {
+            let bytes = &inner.inodes[*inode].now;
+            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| (last + 65).min(bytes.len()));
+            std::fs::write(directory.join(name), &bytes[..end])
+        })
+    }
+
+    /// What was done to each file since the last call, by the names that they have now.
+    pub fn take_traffic(&self) -> BTreeMap<String, Traffic> {
+        let mut inner = self.inner();
+        let Inner { inodes, names, .. } = &mut *inner;
+        let done = names.iter().map(|(name, inode)| (name.clone(), inodes[*inode].traffic)).collect();
+        inodes.iter_mut().for_each(|inode| inode.traffic = Traffic::default());
+        done
     }
 }
 
@@ -329,6 +372,7 @@ impl Storage for SimulatedDisk {
         if inner.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        inner.opened()?;
         let inode = inner.inodes.len();
         inner.inodes.push(Inode::default());
         inner.change(None, Some((name, inode)));
@@ -336,12 +380,13 @@ impl Storage for SimulatedDisk {
     }
 
     fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>> {
-        let inner = self.inner();
+        let mut inner = self.inner();
         let inode = inner.find(name)?;
         let links = inner.links(inode);
         if write && links > 1 {
             return Err(NotOurs::Linked { name: name.to_owned(), links }.into());
         }
+        inner.opened()?;
         Ok(Arc::new(Open { disk: self.clone(), inode }))
     }
 
@@ -349,7 +394,11 @@ impl Storage for SimulatedDisk {
         let mut inner = self.inner();
         inner.call().map_err(error)?;
         let inode = inner.find(from)?;
+        let replaced = inner.names.get(to).copied();
         inner.change(Some(from), Some((to, inode)));
+        if let Some(replaced) = replaced {
+            inner.give_back(replaced);
+        }
         Ok(())
     }
 
@@ -367,8 +416,9 @@ impl Storage for SimulatedDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut inner = self.inner();
         inner.call().map_err(error)?;
-        inner.find(name)?;
+        let inode = inner.find(name)?;
         inner.change(Some(name), None);
+        inner.give_back(inode);
         Ok(())
     }
 
@@ -380,98 +430,5 @@ impl Storage for SimulatedDisk {
             inner.changes.clear();
         }
         Ok(())
-    }
-}
-
-struct Open {
-    disk: SimulatedDisk,
-    inode: usize,
-}
-
-impl Open {
-    fn change(&self, change: Pending) -> io::Result<()> {
-        let mut inner = self.disk.inner();
-        if inner.off {
-            return Err(error(Fault::PowerCut));
-        }
-        let outcome = inner.call();
-        let inode = &mut inner.inodes[self.inode];
-        let change = match (outcome, change) {
-            (Ok(()), change) => change,
-            (Err(Fault::Short), Pending::Write { at, bytes }) => {
-                Pending::Write { at, bytes: bytes[..bytes.len() / 2].to_vec() }
-            }
-            // A write that the power cut off may have arrived all the same.
-            (Err(Fault::PowerCut), change @ Pending::Write { .. }) => {
-                inode.pending.push(change);
-                return Err(error(Fault::PowerCut));
-            }
-            (Err(fault), _) => return Err(error(fault)),
-        };
-        Inode::apply(&mut inode.now, &change);
-        inode.pending.push(change);
-        outcome.map_err(error)
-    }
-}
-
-impl File for Open {
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.disk.inner().inodes[self.inode].now.len() as u64)
-    }
-
-    fn links(&self) -> io::Result<u64> {
-        Ok(self.disk.inner().links(self.inode))
-    }
-
-    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        let inner = self.disk.inner();
-        if inner.off {
-            return Err(error(Fault::PowerCut));
-        }
-        let from = inner.inodes[self.inode].now.get(at as usize..).unwrap_or(&[]);
-        let len = from.len().min(into.len());
-        into[..len].copy_from_slice(&from[..len]);
-        Ok(len)
-    }
-
-    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.change(Pending::Write { at: at as usize, bytes: bytes.to_vec() })
-    }
-
-    fn allocate(&self, size: u64) -> io::Result<()> {
-        let now = self.size()?;
-        self.change(Pending::Size(size.max(now) as usize))
-    }
-
-    fn truncate(&self, size: u64) -> io::Result<()> {
-        self.change(Pending::Size(size as usize))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut inner = self.disk.inner();
-        // A failed sync throws away what it did not write, as Linux does: the next one would succeed and lie.
-        let outcome = inner.call();
-        inner.syncs += 1;
-        let ignore = inner.ignore_sync;
-        let inode = &mut inner.inodes[self.inode];
-        match outcome {
-            Ok(()) if ignore => {}
-            Ok(()) => {
-                inode.durable = inode.now.clone();
-                inode.pending.clear();
-            }
-            Err(Fault::PowerCut) => {}
-            Err(_) => inode.pending.clear(),
-        }
-        outcome.map_err(error)
-    }
-}
-
-impl SimulatedDisk {
-    /// The names of all files that have bytes which no sync has covered.
-    pub fn unsynced(&self) -> BTreeSet<String> {
-        let inner = self.inner();
-        let named = inner.names.iter();
-        named.filter(|(_, inode)| !inner.inodes[**inode].pending.is_empty()).map(|(name, _)| name.clone()).collect()
     }
 }

@@ -1,0 +1,98 @@
+//! A file's bytes: as they are read, as a sync left them, and what a loss of power may leave.
+
+/// The grain at which a loss of power keeps or forgets what was written.
+const SECTOR: usize = 512;
+
+/// What was done to a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Bytes that were read.
+    pub read: u64,
+    /// Calls that read.
+    pub reads: u64,
+    /// Bytes that were written.
+    pub written: u64,
+    /// Calls that synced.
+    pub syncs: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inode {
+    pub(super) now: Vec<u8>,
+    pub(super) durable: Vec<u8>,
+    /// Since the last sync.
+    pub(super) pending: Vec<Pending>,
+    pub(super) traffic: Traffic,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Pending {
+    Write { at: usize, bytes: Vec<u8> },
+    Size(usize),
+}
+
+/// A small generator: the same seed, the same crash.
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % sides as u64) as usize
+    }
+}
+
+impl Inode {
+    /// Whose bytes are all durable.
+    pub(super) fn synced(bytes: Vec<u8>) -> Self {
+        Self { now: bytes.clone(), durable: bytes, ..Self::default() }
+    }
+
+    fn resize(bytes: &mut Vec<u8>, size: usize) {
+        bytes.resize(size, 0);
+    }
+
+    pub(super) fn apply(bytes: &mut Vec<u8>, change: &Pending) {
+        match change {
+            Pending::Write { at, bytes: written } => {
+                if bytes.len() < at + written.len() {
+                    Self::resize(bytes, at + written.len());
+                }
+                bytes[*at..at + written.len()].copy_from_slice(written);
+            }
+            Pending::Size(size) => Self::resize(bytes, *size),
+        }
+    }
+
+    /// What a loss of power leaves.
+    pub(super) fn crashed(&self, dice: &mut Dice) -> Vec<u8> {
+        if self.pending.is_empty() {
+            return self.durable.clone();
+        }
+        let mut versions = vec![self.durable.clone()];
+        for change in &self.pending {
+            let mut next = versions[versions.len() - 1].clone();
+            Self::apply(&mut next, change);
+            versions.push(next);
+        }
+        // All, nothing, or each sector by itself: the first two are the likely ones and should not be rare.
+        match dice.roll(8) {
+            0 => return versions.swap_remove(0),
+            1 => return versions.swap_remove(versions.len() - 1),
+            _ => {}
+        }
+        let size = versions[dice.roll(versions.len())].len();
+        let mut left = vec![0; size];
+        for (index, sector) in left.chunks_mut(SECTOR).enumerate() {
+            let from = &versions[dice.roll(versions.len())];
+            let from = from.get(index * SECTOR..).unwrap_or(&[]);
+            let len = sector.len().min(from.len());
+            sector[..len].copy_from_slice(&from[..len]);
+        }
+        left
+    }
+}

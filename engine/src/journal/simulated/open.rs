@@ -1,0 +1,113 @@
+//! A file that is open.
+
+use super::super::storage::File;
+use super::inode::{Inode, Pending};
+use super::{Fault, SimulatedDisk, error};
+use std::io;
+use std::sync::PoisonError;
+
+pub(super) struct Open {
+    pub(super) disk: SimulatedDisk,
+    pub(super) inode: usize,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.disk.inner().open -= 1;
+    }
+}
+
+impl Open {
+    fn change(&self, change: Pending) -> io::Result<()> {
+        let mut inner = self.disk.inner();
+        if inner.off {
+            return Err(error(Fault::PowerCut));
+        }
+        let outcome = inner.call();
+        let inode = &mut inner.inodes[self.inode];
+        let change = match (outcome, change) {
+            (Ok(()), change) => change,
+            (Err(Fault::Short), Pending::Write { at, bytes }) => {
+                Pending::Write { at, bytes: bytes[..bytes.len() / 2].to_vec() }
+            }
+            // A write that the power cut off may have arrived all the same.
+            (Err(Fault::PowerCut), change @ Pending::Write { .. }) => {
+                inode.pending.push(change);
+                return Err(error(Fault::PowerCut));
+            }
+            (Err(fault), _) => return Err(error(fault)),
+        };
+        let size = match &change {
+            Pending::Write { at, bytes } => inode.now.len().max(at + bytes.len()),
+            Pending::Size(size) => *size,
+        };
+        inner.resize(self.inode, size)?;
+        let inode = &mut inner.inodes[self.inode];
+        if let Pending::Write { bytes, .. } = &change {
+            inode.traffic.written += bytes.len() as u64;
+        }
+        Inode::apply(&mut inode.now, &change);
+        inode.pending.push(change);
+        outcome.map_err(error)
+    }
+}
+
+impl File for Open {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.disk.inner().inodes[self.inode].now.len() as u64)
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(self.disk.inner().links(self.inode))
+    }
+
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut inner = self.disk.inner();
+        if inner.off {
+            return Err(error(Fault::PowerCut));
+        }
+        let Inode { now, traffic, .. } = &mut inner.inodes[self.inode];
+        let from = now.get(at as usize..).unwrap_or(&[]);
+        let len = from.len().min(into.len());
+        into[..len].copy_from_slice(&from[..len]);
+        (traffic.read, traffic.reads) = (traffic.read + len as u64, traffic.reads + 1);
+        Ok(len)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.change(Pending::Write { at: at as usize, bytes: bytes.to_vec() })
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        let now = self.size()?;
+        self.change(Pending::Size(size.max(now) as usize))
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.change(Pending::Size(size as usize))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut inner = self.disk.inner();
+        inner.syncs_held += 1;
+        let released = &self.disk.shared.released;
+        inner = released.wait_while(inner, |inner| inner.hold_syncs).unwrap_or_else(PoisonError::into_inner);
+        inner.syncs_held -= 1;
+        // A failed sync throws away what it did not write, as Linux does: the next one would succeed and lie.
+        let outcome = inner.call();
+        inner.syncs += 1;
+        let ignore = inner.ignore_sync;
+        let inode = &mut inner.inodes[self.inode];
+        inode.traffic.syncs += 1;
+        match outcome {
+            Ok(()) if ignore => {}
+            Ok(()) => {
+                inode.durable = inode.now.clone();
+                inode.pending.clear();
+            }
+            Err(Fault::PowerCut) => {}
+            Err(_) => inode.pending.clear(),
+        }
+        outcome.map_err(error)
+    }
+}
