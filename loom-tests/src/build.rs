@@ -1,5 +1,6 @@
 //! The flagged builds. Each has a target folder of its own, so that none of them disturbs another.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -52,13 +53,26 @@ pub fn tests_written(configuration: Configuration) -> Result<usize, String> {
     Ok(count)
 }
 
+/// The cargo that runs us, or the one in the path.
+pub fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Where builds go.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
 /// Builds the tests of one configuration.
 pub fn build(configuration: Configuration) -> Result<Binary, String> {
+    build_in(workspace(), &target(), configuration)
+}
+
+/// The same for a copy of the workspace.
+pub fn build_in(root: &Path, target: &Path, configuration: Configuration) -> Result<Binary, String> {
     let (folder, test, flags) = configuration.parts();
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .current_dir(workspace())
+    let built = Command::new(cargo())
+        .current_dir(root)
         .args(["test", "-p", "loom-tests", "--profile", "model", "--no-run", "--message-format=json", "--test", test])
         .arg("--target-dir")
         .arg(target.join(folder))

@@ -2,15 +2,17 @@
 //!
 //! [`build`] knows the configurations, [`run`] one process and what its output means, [`sites`] what there is to weaken,
 //! [`mutants`] who kills whom, [`docs`] the page that says so, [`table`] the report, [`sanitize`] the
-//! tools of a nightly toolchain.
+//! tools of a nightly toolchain. [`edits`] draws changes of ring that nobody thought up, and [`trial`] tries them.
 
 pub mod build;
 pub mod docs;
+pub mod edits;
 pub mod mutants;
 pub mod run;
 pub mod sanitize;
 pub mod sites;
 pub mod table;
+pub mod trial;
 
 use build::Configuration;
 use run::{Model, Outcome};
@@ -30,6 +32,8 @@ pub struct Options {
     pub write_docs: bool,
     /// Only ring's behaviour tests, under this tool.
     pub tool: Option<sanitize::Tool>,
+    /// Only edits of ring, drawn with a seed.
+    pub draw: Option<trial::Draw>,
 }
 
 impl Options {
@@ -45,6 +49,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub fn everything(options: &Options) -> Result<(), String> {
     if let Some(tool) = options.tool {
         return tool.run();
+    }
+    if let Some(draw) = options.draw {
+        return trial::run(draw);
     }
     let mut models: Vec<Model> = Vec::new();
     for configuration in [Configuration::Loom, Configuration::Reclaim, Configuration::Shuttle] {

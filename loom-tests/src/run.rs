@@ -84,10 +84,17 @@ fn process(binary: &Binary, name: &str, variables: &[(&str, &str)], limit: Durat
     for variable in ["SLIPRING_MUTANT", "SLIPRING_QUICK", "LOOM_LOG", "RUST_BACKTRACE"] {
         command.env_remove(variable);
     }
-    command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.envs(variables.iter().copied());
+    let (ended, said) = self::ended(command, limit);
+    (ended == Some(true), said)
+}
+
+/// Runs a program. Whether it succeeded, none if it did not end in time, and all that it printed.
+pub(crate) fn ended(mut command: Command, limit: Duration) -> (Option<bool>, String) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return (false, error.to_string()),
+        Err(error) => return (Some(false), error.to_string()),
     };
     let readers = [child.stdout.take().map(reader), child.stderr.take().map(reader)];
     let begun = Instant::now();
@@ -105,7 +112,7 @@ fn process(binary: &Binary, name: &str, variables: &[(&str, &str)], limit: Durat
     if ended.is_none() {
         said = format!("stopped after {} s", limit.as_secs());
     }
-    (ended == Some(true), said)
+    (ended, said)
 }
 
 fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
@@ -118,9 +125,14 @@ fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
 
 /// Runs a model, with a mutant if one is named; not as deep as it could go if `quick`.
 pub fn model(model: &Model, mutant: Option<&str>, quick: bool, limit: Duration) -> Outcome {
+    let mutant = mutant.map(|mutant| ("SLIPRING_MUTANT", mutant));
+    model_with(model, mutant.as_slice(), quick, limit)
+}
+
+/// The same with variables of the environment.
+pub fn model_with(model: &Model, variables: &[(&str, &str)], quick: bool, limit: Duration) -> Outcome {
     let started = Instant::now();
-    let mut variables = Vec::new();
-    variables.extend(mutant.map(|mutant| ("SLIPRING_MUTANT", mutant)));
+    let mut variables = variables.to_vec();
     variables.extend(quick.then_some(("SLIPRING_QUICK", "1")));
     let (succeeded, said) = process(&model.binary, &model.name, &variables, limit);
     judge(succeeded, &said, started.elapsed())

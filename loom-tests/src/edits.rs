@@ -1,0 +1,419 @@
+//! Edits of ring's source that nobody thought up: every order, fence, comparison, number and call that could be another,
+//! and a seed that draws some of them.
+
+use crate::build::workspace;
+use crate::sites::Catalogue;
+use proc_macro2::{TokenStream, TokenTree};
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+use syn::{BinOp, Block, Expr, ExprBinary, ExprCall, ExprLit, ExprMethodCall, ExprPath, Lit, Meta, Stmt, Token};
+
+/// What an edit changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One use of an ordering is relaxed.
+    Order,
+    /// One fence is left out.
+    Fence,
+    /// One comparison is off by one, or turned round.
+    Comparison,
+    /// One number or operand is one more or one less.
+    OneMoreOrLess,
+    /// One call whose result nobody uses is left out.
+    DroppedCall,
+}
+
+const KINDS: [Kind; 5] = [Kind::Order, Kind::Fence, Kind::Comparison, Kind::OneMoreOrLess, Kind::DroppedCall];
+
+/// One change of one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Of ring's source folder.
+    pub file: String,
+    /// The innermost function.
+    pub function: String,
+    /// Counted from one.
+    pub line: usize,
+    /// What it changes.
+    pub kind: Kind,
+    at: Range<usize>,
+    /// What stands there.
+    pub before: String,
+    /// What shall stand there.
+    pub after: String,
+}
+
+/// Answers whether the edit of this number is on.
+const IS_ON: &str = "
+#[doc(hidden)]
+pub(crate) mod edited {
+    pub(crate) fn is_on(number: u32) -> bool {
+        static ON: std::sync::OnceLock<Option<u32>> = std::sync::OnceLock::new();
+        *ON.get_or_init(|| std::env::var(\"SLIPRING_EDIT\").ok()?.parse().ok()) == Some(number)
+    }
+}
+";
+
+/// Puts all of `edits` into a copy of ring's source folder, each behind a question whether it is on, so that one build serves
+/// all of them.
+pub fn put_in(edits: &[Edit], source: &Path) -> Result<(), String> {
+    let wrong = |error: std::io::Error| format!("{}: {error}", source.display());
+    let mut files: Vec<&str> = edits.iter().map(|edit| edit.file.as_str()).collect();
+    files.sort_unstable();
+    files.dedup();
+    for file in files {
+        let text = fs::read_to_string(source.join(file)).map_err(wrong)?;
+        let mut of_file: Vec<(usize, &Edit)> = edits.iter().enumerate().filter(|(_, edit)| edit.file == file).collect();
+        // The outer one first, where one lies in another.
+        of_file.sort_by_key(|(_, edit)| (edit.at.start, std::cmp::Reverse(edit.at.end)));
+        fs::write(source.join(file), with(&text, 0..text.len(), &of_file)).map_err(wrong)?;
+    }
+    let library = source.join("lib.rs");
+    let text = fs::read_to_string(&library).map_err(wrong)?;
+    fs::write(library, text + IS_ON).map_err(wrong)
+}
+
+/// A range of a text with the edits in it.
+fn with(text: &str, range: Range<usize>, edits: &[(usize, &Edit)]) -> String {
+    let (mut whole, mut at, mut rest) = (String::new(), range.start, edits);
+    while let Some(((number, edit), behind)) = rest.split_first() {
+        let inside = behind.iter().take_while(|(_, other)| other.at.end <= edit.at.end).count();
+        whole.push_str(&text[at..edit.at.start]);
+        let before = with(text, edit.at.clone(), &behind[..inside]);
+        let (after, end) = (&edit.after, if edit.kind == Kind::DroppedCall { "" } else { ")" });
+        let begin = if end.is_empty() { "" } else { "(" };
+        whole.push_str(&format!("{begin}if crate::edited::is_on({number}) {{ {after} }} else {{ {before} }}{end}"));
+        (at, rest) = (edit.at.end, &behind[inside..]);
+    }
+    whole + &text[at..range.end]
+}
+
+/// Which part of ring is edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Ring,
+    /// How it ends, and what claims and commits have to do with that.
+    Close,
+}
+
+/// The functions of the close, by file; none: the whole file.
+const CLOSE: [(&str, &[&str]); 8] = [
+    ("closing.rs", &[]),
+    ("claim.rs", &[]),
+    ("bell.rs", &["ring_and_look", "ring_slowly", "is_closed", "is_closed_slowly", "mark_closed"]),
+    ("producer.rs", &["cut_event", "judge", "claim_now", "withdraw", "give_up"]),
+    ("single_producer.rs", &["unpublished", "claim", "publish", "abandon"]),
+    ("multi_producer.rs", &["unpublished", "claim", "publish", "abandon", "stamp", "refresh"]),
+    ("consumer.rs", &["begin", "begin_at_the_end", "pass_over", "over", "last_look", "look"]),
+    ("worker.rs", &["past", "take", "take_at_the_end", "is_something", "is_over", "look", "bells"]),
+];
+
+impl Part {
+    fn has(self, edit: &Edit) -> bool {
+        let functions = CLOSE.iter().find(|(file, _)| *file == edit.file).map(|(_, functions)| functions);
+        let in_close = functions.is_some_and(|of| of.is_empty() || of.contains(&edit.function.as_str()));
+        self == Self::Ring || in_close
+    }
+}
+
+/// Faults and what stands in for `std` in a model are not ring; texts and reports are no code of its orderings.
+const LEFT_OUT: [&str; 5] = ["fault.rs", "thorough.rs", "error.rs", "report.rs", "text.rs"];
+
+/// Every edit there is of a part, in the order of the files' names and lines.
+pub fn all(part: Part) -> Result<Vec<Edit>, String> {
+    let folder = workspace().join("ring/src");
+    let wrong = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let files = fs::read_dir(&folder).map_err(wrong)?.map(|entry| Ok(entry.map_err(wrong)?.file_name()));
+    let mut files = files.collect::<Result<Vec<_>, String>>()?;
+    files.sort();
+    let sites = Catalogue::read()?.sites;
+    let ordered: Vec<String> = sites.into_iter().filter(|it| !it.weaker.is_empty()).map(|it| it.name).collect();
+    let mut edits = Vec::new();
+    for file in files.iter().filter_map(|name| name.to_str()).filter(|name| !LEFT_OUT.contains(name)) {
+        let text = fs::read_to_string(folder.join(file)).map_err(wrong)?;
+        edits.extend(of_file(file, &text, &ordered)?.into_iter().filter(|edit| part.has(edit)));
+    }
+    Ok(edits)
+}
+
+fn of_file(file: &str, text: &str, ordered: &[String]) -> Result<Vec<Edit>, String> {
+    let parsed = syn::parse_file(text).map_err(|error| format!("{file}: {error}"))?;
+    let mut finder = Finder { file, text, ordered, functions: Vec::new(), edits: Vec::new() };
+    finder.visit_file(&parsed);
+    Ok(finder.edits)
+}
+
+/// An endless row of edits, drawn with a seed: first which kind, then which of that kind. None comes twice.
+pub fn draw(mut edits: Vec<Edit>, seed: u64) -> impl Iterator<Item = Edit> {
+    let mut state = seed;
+    // splitmix64: a handful of numbers that stay the same for ever.
+    let mut next = move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    std::iter::from_fn(move || {
+        while !edits.is_empty() {
+            let kind = KINDS[(next() % KINDS.len() as u64) as usize];
+            let of_kind: Vec<usize> = (0..edits.len()).filter(|index| edits[*index].kind == kind).collect();
+            if !of_kind.is_empty() {
+                return Some(edits.remove(of_kind[(next() % of_kind.len() as u64) as usize]));
+            }
+        }
+        None
+    })
+}
+
+/// Goes over a file and notes what could be another.
+struct Finder<'f> {
+    file: &'f str,
+    text: &'f str,
+    ordered: &'f [String],
+    functions: Vec<String>,
+    edits: Vec<Edit>,
+}
+
+impl Finder<'_> {
+    fn note(&mut self, kind: Kind, of: &impl Spanned, after: impl FnOnce(&str) -> String) {
+        let Some(function) = self.functions.last().cloned() else { return };
+        let (at, line) = (of.span().byte_range(), of.span().start().line);
+        let before = self.text[at.clone()].to_owned();
+        let after = after(&before);
+        self.edits.push(Edit { file: self.file.to_owned(), function, line, kind, at, before, after });
+    }
+
+    fn within<T>(&mut self, function: &syn::Ident, inner: T, visit: impl FnOnce(&mut Self, T)) {
+        self.functions.push(function.to_string());
+        visit(self, inner);
+        self.functions.pop();
+    }
+}
+
+fn name_of(path: &ExprPath) -> String {
+    path.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default()
+}
+
+fn fence_of(call: &ExprCall) -> Option<&'static str> {
+    let Expr::Path(path) = &*call.func else { return None };
+    match name_of(path).as_str() {
+        "light_at" => Some("()"),
+        "heavy_at" => Some("Ok::<(), crate::fence::Refused>(())"),
+        _ => None,
+    }
+}
+
+impl<'ast> Visit<'ast> for Finder<'_> {
+    fn visit_item(&mut self, item: &'ast syn::Item) {
+        if is_in_production(quote::ToTokens::to_token_stream(item)) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    // What must be known when ring is compiled cannot be asked for when it runs.
+    fn visit_item_const(&mut self, _: &'ast syn::ItemConst) {}
+    fn visit_item_static(&mut self, _: &'ast syn::ItemStatic) {}
+    fn visit_impl_item_const(&mut self, _: &'ast syn::ImplItemConst) {}
+    fn visit_expr_const(&mut self, _: &'ast syn::ExprConst) {}
+    fn visit_type(&mut self, _: &'ast syn::Type) {}
+    fn visit_pat(&mut self, _: &'ast syn::Pat) {}
+    fn visit_generic_argument(&mut self, _: &'ast syn::GenericArgument) {}
+    fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
+
+    fn visit_expr_repeat(&mut self, repeat: &'ast syn::ExprRepeat) {
+        self.visit_expr(&repeat.expr);
+    }
+
+    fn visit_impl_item(&mut self, item: &'ast syn::ImplItem) {
+        if is_in_production(quote::ToTokens::to_token_stream(item)) {
+            visit::visit_impl_item(self, item);
+        }
+    }
+
+    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
+        if function.sig.constness.is_none() {
+            self.within(&function.sig.ident, function, visit::visit_item_fn);
+        }
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+        if function.sig.constness.is_none() {
+            self.within(&function.sig.ident, function, visit::visit_impl_item_fn);
+        }
+    }
+
+    fn visit_block(&mut self, block: &'ast Block) {
+        for statement in &block.stmts {
+            if !is_in_production(quote::ToTokens::to_token_stream(statement)) {
+                continue;
+            }
+            if let Stmt::Expr(Expr::Call(_) | Expr::MethodCall(_), Some(_)) = statement {
+                let fence = matches!(statement, Stmt::Expr(Expr::Call(call), _) if fence_of(call).is_some());
+                let fence =
+                    fence || matches!(statement, Stmt::Expr(Expr::MethodCall(call), _) if call.method == "fence");
+                if !fence {
+                    self.note(Kind::DroppedCall, statement, |_| String::new());
+                }
+            }
+            self.visit_stmt(statement);
+        }
+    }
+
+    fn visit_expr_binary(&mut self, binary: &'ast ExprBinary) {
+        let other = match binary.op {
+            BinOp::Lt(_) => Some("<="),
+            BinOp::Le(_) => Some("<"),
+            BinOp::Gt(_) => Some(">="),
+            BinOp::Ge(_) => Some(">"),
+            BinOp::Eq(_) => Some("!="),
+            BinOp::Ne(_) => Some("=="),
+            _ => None,
+        };
+        if let Some(other) = other {
+            let (left, right) = (binary.left.span().byte_range(), binary.right.span().byte_range());
+            let (left, right) = (self.text[left].to_owned(), self.text[right].to_owned());
+            self.note(Kind::Comparison, binary, |_| format!("{left} {other} {right}"));
+        }
+        visit::visit_expr_binary(self, binary);
+    }
+
+    fn visit_expr_lit(&mut self, literal: &'ast ExprLit) {
+        if let Lit::Int(number) = &literal.lit
+            && let Ok(value) = number.base10_parse::<u64>()
+        {
+            for other in [value.checked_add(1), value.checked_sub(1)].into_iter().flatten() {
+                self.note(Kind::OneMoreOrLess, literal, |_| format!("{other}{}", number.suffix()));
+            }
+        }
+    }
+
+    fn visit_expr_call(&mut self, call: &'ast ExprCall) {
+        if let Some(nothing) = fence_of(call) {
+            return self.note(Kind::Fence, call, |_| nothing.to_owned());
+        }
+        // Whether a fault is on is asked in models alone.
+        if !matches!(&*call.func, Expr::Path(path) if name_of(path) == "fault") {
+            visit::visit_expr_call(self, call);
+        }
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'ast ExprMethodCall) {
+        if call.method == "fence" && call.args.is_empty() {
+            return self.note(Kind::Fence, call, |_| "()".to_owned());
+        }
+        let offset = call.method == "wrapping_add" || call.method == "wrapping_sub";
+        if let (true, Some(operand)) = (offset, call.args.first().filter(|operand| !matches!(operand, Expr::Lit(_)))) {
+            for one in ["wrapping_add(1)", "wrapping_sub(1)"] {
+                self.note(Kind::OneMoreOrLess, operand, |operand| format!("({operand}).{one}"));
+            }
+        }
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_expr_path(&mut self, path: &'ast ExprPath) {
+        if self.ordered.contains(&name_of(path)) {
+            self.note(Kind::Order, path, |_| "crate::ordering::COUNT".to_owned());
+        }
+    }
+}
+
+/// Whether an item or a statement is there in production: what its leading `cfg`s say on 64-bit Linux.
+fn is_in_production(tokens: TokenStream) -> bool {
+    let mut tokens = tokens.into_iter();
+    while let (Some(TokenTree::Punct(hash)), Some(TokenTree::Group(attribute))) = (tokens.next(), tokens.next()) {
+        if hash.as_char() != '#' {
+            break;
+        }
+        let meta = syn::parse2::<Meta>(attribute.stream());
+        if let Ok(Meta::List(list)) = meta
+            && list.path.is_ident("cfg")
+            && !list.parse_args::<Meta>().is_ok_and(|condition| holds(&condition))
+        {
+            return false;
+        }
+    }
+    true
+}
+
+fn holds(condition: &Meta) -> bool {
+    match condition {
+        Meta::Path(name) => name.is_ident("unix"),
+        Meta::NameValue(_) => {
+            let said = quote::ToTokens::to_token_stream(condition).to_string();
+            ["target_os = \"linux\"", "target_arch = \"x86_64\"", "target_pointer_width = \"64\""]
+                .contains(&said.as_str())
+        }
+        Meta::List(list) => {
+            let parts = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).unwrap_or_default();
+            match list.path.get_ident().map(ToString::to_string).as_deref() {
+                Some("all") => parts.iter().all(holds),
+                Some("any") => parts.iter().any(holds),
+                Some("not") => !parts.iter().any(holds),
+                _ => false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "
+        fn f(a: u64) -> bool {
+            #[cfg(loom)]
+            model(1);
+            light_at(&HOLD_FENCE);
+            bell.ring();
+            let b = at.wrapping_add(len).load(&GATE);
+            if fault(Fault::X) { return a >= 2; }
+            LIGHT.fence();
+        }
+        #[cfg(all(test, not(any(loom, shuttle))))]
+        mod tests { fn g() { ring(3); } }
+        ";
+
+    #[test]
+    fn each_kind_is_found_in_production_code_alone() {
+        let edits = of_file("x.rs", SOURCE, &["GATE".to_owned(), "HOLD_FENCE".to_owned()]).unwrap();
+        let found: Vec<_> = edits.iter().map(|edit| (edit.kind, edit.before.as_str(), edit.after.as_str())).collect();
+        let expected = [
+            (Kind::Fence, "light_at(&HOLD_FENCE)", "()"),
+            (Kind::DroppedCall, "bell.ring();", ""),
+            (Kind::OneMoreOrLess, "len", "(len).wrapping_add(1)"),
+            (Kind::OneMoreOrLess, "len", "(len).wrapping_sub(1)"),
+            (Kind::Order, "GATE", "crate::ordering::COUNT"),
+            (Kind::Comparison, "a >= 2", "a > 2"),
+            (Kind::OneMoreOrLess, "2", "3"),
+            (Kind::OneMoreOrLess, "2", "1"),
+            (Kind::Fence, "LIGHT.fence()", "()"),
+        ];
+        assert_eq!(found, expected);
+        assert!(edits.iter().all(|edit| edit.function == "f" && edit.line > 1));
+    }
+
+    #[test]
+    fn an_edit_may_lie_in_another() {
+        let edits = of_file("x.rs", "fn f() { while a < 7 { g(); } }", &[]).unwrap();
+        let numbered: Vec<(usize, &Edit)> = edits.iter().enumerate().filter(|(number, _)| *number != 2).collect();
+        let text = with("fn f() { while a < 7 { g(); } }", 0..31, &numbered);
+        let seven = "(if crate::edited::is_on(1) { 8 } else { 7 })";
+        let compared = format!("(if crate::edited::is_on(0) {{ a <= 7 }} else {{ a < {seven} }})");
+        let call = "if crate::edited::is_on(3) {  } else { g(); }";
+        assert_eq!(text, format!("fn f() {{ while {compared} {{ {call} }} }}"));
+    }
+
+    #[test]
+    fn a_seed_draws_the_same_edits_each_once() {
+        let edits = of_file("x.rs", SOURCE, &["GATE".to_owned()]).unwrap();
+        let drawn: Vec<Edit> = draw(edits.clone(), 7).collect();
+        assert_eq!(drawn, draw(edits.clone(), 7).collect::<Vec<_>>());
+        assert_eq!(drawn.len(), edits.len());
+        assert!(edits.iter().all(|edit| drawn.contains(edit)));
+    }
+}
