@@ -484,3 +484,66 @@ fn what_was_left_is_reported_after_a_late_claim() {
         assert_eq!(stage.left, 1, "{report}");
     });
 }
+
+/// Reads to the end as whoever writes events elsewhere: it puts back what it read, so that the slots stay as they are, and seeks
+/// behind that when it is written. How many events came.
+fn write_out<K: Kind>(mut consumer: Consumer<u64, K>) -> u64 {
+    let mut written = 0;
+    loop {
+        let Ok(mut batch) = consumer.poll_wait(2) else { return written };
+        let from = batch.position();
+        let mut end = from;
+        for (sequence, event) in &mut batch {
+            assert_eq!(*event, value_of(sequence), "not what was written at {sequence}");
+            (end, written) = (sequence.plus(1), written + 1);
+        }
+        batch.put_back(from);
+        drop(batch);
+        assert_eq!(consumer.consumed(), from, "let go before it was written");
+        consumer.seek(end).unwrap();
+    }
+}
+
+/// The only producer publishes while the ring is closed, and the reader lets go of an event when it has written it.
+/// Allowed: Ok and the event, once, or an error and none. Forbidden: Ok and the end without the event, twice, or no end.
+#[test]
+fn who_writes_before_it_lets_go_writes_what_was_acknowledged() {
+    model_of_sleep(Mixed(1, Some(2)), "who puts back, writes and seeks has written what was acknowledged", || {
+        let (mut producer, ring) = single(2, &[("reader", &[])]);
+        let reader = ring.consumer("reader").unwrap();
+        put(&mut producer, 1).unwrap();
+        let writing = thread::spawn(move || 1 + u64::from(put(&mut producer, 1).is_ok()));
+        ring.close();
+        assert_eq!(write_out(reader), writing.join().unwrap(), "acknowledged and written");
+    });
+}
+
+/// The last claim is withdrawn while the ring is closed: a gap at the very end.
+/// Allowed: the event before it, then the end. Forbidden: an event of the claim, or no end.
+fn writes_up_to_a_withdrawn_claim<K: Kind>(mut producer: Producer<u64, K>, ring: Ring<u64, K>) {
+    let reader = ring.consumer("reader").unwrap();
+    put(&mut producer, 1).unwrap();
+    let dropping = thread::spawn(move || {
+        drop(producer.try_claim(1));
+        producer
+    });
+    ring.close();
+    assert_eq!(write_out(reader), 1);
+    dropping.join().unwrap();
+}
+
+#[test]
+fn who_writes_before_it_lets_go_hears_of_the_end_behind_a_gap() {
+    model_of_sleep(Mixed(1, Some(2)), "a single producer's withdrawn last claim keeps no writer from the end", || {
+        let (producer, ring) = single(2, &[("reader", &[])]);
+        writes_up_to_a_withdrawn_claim(producer, ring);
+    });
+}
+
+#[test]
+fn who_writes_before_it_lets_go_hears_of_the_end_behind_a_skipped_slot() {
+    model_of_sleep(Mixed(1, Some(2)), "a multi producer's withdrawn last claim keeps no writer from the end", || {
+        let (producer, ring) = multi(2, &[("reader", &[])]);
+        writes_up_to_a_withdrawn_claim(producer, ring);
+    });
+}

@@ -64,6 +64,55 @@ fn letting_go_alone_passes_on_what_was_read() {
     });
 }
 
+/// The same where the reader begins another batch, and hears there that it is evicted. The events of the second batch lie in
+/// another slot.
+/// Allowed: evicted once the first batch is over, or refused. Forbidden: a write beside the read of the first batch.
+#[test]
+fn letting_go_of_what_was_not_read_passes_on_what_was() {
+    model(Within(3), "whoever sees that a batch was not begun has seen the reads of the one before", || {
+        let (mut producer, ring) = single(2, &[("slow", &[])]);
+        put(&mut producer, 2).unwrap();
+        let mut slow = ring.consumer("slow").unwrap();
+        let mut batch = slow.poll(1).unwrap();
+        let evicting = thread::spawn(move || {
+            if ring.evict("slow").is_ok() {
+                put(&mut producer, 1).unwrap_or_else(|_| panic!("no room though nobody gates"));
+            }
+        });
+        assert_eq!((&mut batch).into_iter().count(), 1);
+        drop(batch);
+        drop(slow.poll(1).map(drop));
+        evicting.join().unwrap();
+    });
+}
+
+/// The same where it hears there that the ring was halted.
+/// Allowed and forbidden as before.
+#[test]
+fn letting_go_in_a_halted_ring_passes_on_what_was_read() {
+    model(Within(1), "whoever sees that a batch was not begun in a halted ring has seen the reads before", || {
+        let (mut producer, ring) = single(2, &[("slow", &[])]);
+        put(&mut producer, 2).unwrap();
+        let mut slow = ring.consumer("slow").unwrap();
+        let mut batch = slow.poll(1).unwrap();
+        let halting = {
+            let ring = ring.clone();
+            thread::spawn(move || drop(ring.halt()))
+        };
+        let evicting = thread::spawn(move || {
+            if ring.evict("slow").is_ok() {
+                let _ = put(&mut producer, 1);
+            }
+            producer
+        });
+        assert_eq!((&mut batch).into_iter().count(), 1);
+        drop(batch);
+        drop(slow.poll(1).map(drop));
+        let _producer = evicting.join().unwrap();
+        halting.join().unwrap();
+    });
+}
+
 /// Eviction is refused because of a batch, and the reader never polls again.
 /// Allowed: its gate goes when the batch ends. Forbidden: it gates on, and nobody is left to take it away.
 #[test]

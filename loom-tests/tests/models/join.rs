@@ -122,7 +122,8 @@ fn a_seek_back_gets_what_it_asked_for_or_the_range() {
     });
 }
 
-/// The same under two multi producers, of which each has a limit of its own.
+/// The same under two multi producers, of which each has a limit of its own. What one of them has claimed before moves the
+/// floor for the other one.
 /// Allowed and forbidden as before.
 #[test]
 fn a_seek_back_is_respected_by_two_producers() {
@@ -134,10 +135,14 @@ fn a_seek_back_is_respected_by_two_producers() {
         let mut two = one.clone();
         let mut reader = ring.consumer("reader").unwrap();
         assert_eq!(get(&mut reader, 1), 1);
-        let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
+        let claim = one.try_claim(1).unwrap();
         let second = thread::spawn(move || (put(&mut two, 1).is_ok(), two));
-        seek_to_the_first(&mut reader);
-        let _producers = (writing.join().unwrap(), second.join().unwrap());
+        let seeking = thread::spawn(move || {
+            seek_to_the_first(&mut reader);
+            reader
+        });
+        assert!(fill(claim).is_ok());
+        let _others = (second.join().unwrap(), seeking.join().unwrap());
     });
 }
 

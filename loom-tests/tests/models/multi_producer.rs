@@ -179,3 +179,17 @@ fn what_is_published_is_known_laps_later() {
         assert_eq!(producer.published().0, 4);
     });
 }
+
+/// A reader reads an event, and passes the skipped slot behind it.
+/// Allowed: the producer writes where it has read or passed. Forbidden: a write beside the read.
+#[test]
+fn what_was_read_before_a_skipped_slot_was_read() {
+    model(Within(3), "passing a skipped slot passes on what was read before it", || {
+        let (mut producer, ring) = multi(2, &[("reader", &[])]);
+        put(&mut producer, 1).unwrap();
+        drop(producer.try_claim(1).unwrap());
+        let old = reading(ring.consumer("reader").unwrap(), 2, 1);
+        let _ = put(&mut producer, 1);
+        assert!(count(old) >= 1);
+    });
+}

@@ -108,3 +108,30 @@ fn whoever_sleeps_behind_one_that_passes_over_is_woken() {
         let _a = letting.join().unwrap();
     });
 }
+
+/// A stage behind one that changes events seeks back while that one changes the next event.
+/// Allowed: it is given what was changed, again or for the first time. Forbidden: before, a read beside the change.
+#[test]
+fn a_seek_back_behind_a_stage_is_given_nothing_early() {
+    model_of_gates(Within(2), "who seeks back behind a stage is given only what that stage let through", || {
+        let mut builder = Builder::single(2, || 0u64);
+        builder.retain(1).poll_mut("check").poll(Stage::new("behind").after(["check"]));
+        let (mut producer, ring) = builder.build().unwrap();
+        let (mut check, mut behind) = (ring.consumer_mut("check").unwrap(), ring.consumer("behind").unwrap());
+        (0..2).for_each(|_| _ = producer.try_publish(|event| *event = 1).unwrap());
+        change(&mut check);
+        assert_eq!(get(&mut behind, 1), 1);
+        let changing = thread::spawn(move || {
+            change(&mut check);
+            check
+        });
+        let seeking = thread::spawn(move || {
+            let back = behind.seek(Sequence(0));
+            let read = get(&mut behind, 2);
+            assert!(read >= u64::from(back.is_ok()));
+            behind
+        });
+        let _ = producer.try_publish(|event| *event = 1);
+        let _stages = (changing.join().unwrap(), seeking.join().unwrap());
+    });
+}

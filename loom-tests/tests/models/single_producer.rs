@@ -89,3 +89,41 @@ fn what_is_retained_can_still_be_read() {
         assert_eq!(joining.join().unwrap(), 1);
     });
 }
+
+/// A reader gives the first of two slots back in the middle of its batch.
+/// Allowed: the producer writes there once it was read. Forbidden: a write beside the read.
+#[test]
+fn what_is_released_in_a_batch_was_read() {
+    model(All, "what a batch gives back in its middle was read before", || {
+        let (mut producer, ring) = single(2, &[("reader", &[])]);
+        put(&mut producer, 2).unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        let reading = thread::spawn(move || {
+            let mut batch = reader.poll(2).unwrap();
+            assert_eq!(*(&mut batch).into_iter().next().unwrap().1, value_of(Sequence(0)));
+            batch.release();
+            drop(batch);
+            reader
+        });
+        let _ = put(&mut producer, 1);
+        let _reader = reading.join().unwrap();
+    });
+}
+
+/// A reader seeks past an event after it read the one before.
+/// Allowed: the producer writes where it has read or passed. Forbidden: a write beside the read.
+#[test]
+fn what_was_read_before_a_seek_forward_was_read() {
+    model(All, "a seek forward passes on what was read before it", || {
+        let (mut producer, ring) = single(2, &[("reader", &[])]);
+        put(&mut producer, 2).unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        let reading = thread::spawn(move || {
+            assert_eq!(get(&mut reader, 1), 1);
+            reader.seek(Sequence(2)).unwrap();
+            reader
+        });
+        let _ = put(&mut producer, 1);
+        let _reader = reading.join().unwrap();
+    });
+}

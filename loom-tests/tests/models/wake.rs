@@ -3,7 +3,7 @@
 //! Everybody who waits parks at the first empty look. Nobody leaves before all have what they wait for: leaving rings.
 
 use crate::support::*;
-use slipring_ring::{Builder, Stage};
+use slipring_ring::{Builder, Sequence, Stage};
 
 /// A consumer that parks, a producer that publishes one event and goes on holding the ring open.
 /// Allowed: the consumer finds it at its first or second look, or is woken. Forbidden: it sleeps on.
@@ -213,5 +213,76 @@ fn a_reader_that_passes_skipped_slots_wakes_producers() {
         let (written, _producer) = writing.join().unwrap();
         assert!(written);
         assert_eq!(get_some(&mut reader, 1), 1);
+    });
+}
+
+/// A producer sleeps until there is room, and a reader gives a slot back in the middle of its batch.
+/// Allowed: the producer wakes. Forbidden: it sleeps on though there is room.
+#[test]
+fn a_release_in_a_batch_wakes_a_parked_producer() {
+    model_of_sleep(All, "what a batch gives back in its middle wakes whoever waits for it", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        producer.set_wait(park());
+        put(&mut producer, 1).unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        let reading = thread::spawn(move || {
+            let mut batch = reader.poll(1).unwrap();
+            assert_eq!((&mut batch).into_iter().count(), 1);
+            batch.release();
+            drop(batch);
+            reader
+        });
+        assert!(put_wait(&mut producer, 1).is_ok());
+        let _reader = reading.join().unwrap();
+    });
+}
+
+/// A producer sleeps at the gate of a stage that is evicted.
+/// Allowed: the producer wakes and has room. Forbidden: it sleeps on at a gate that has gone.
+#[test]
+fn a_parked_producer_is_woken_by_an_eviction() {
+    model_of_sleep(All, "an eviction wakes whoever waits for the gate", || {
+        let (mut producer, ring) = single(1, &[("slow", &[])]);
+        producer.set_wait(park());
+        put(&mut producer, 1).unwrap();
+        let _slow = ring.consumer("slow").unwrap();
+        let writing = thread::spawn(move || put_wait(&mut producer, 1).is_ok());
+        ring.evict("slow").unwrap();
+        assert!(writing.join().unwrap());
+    });
+}
+
+/// The same where the eviction met a batch, which ends unread.
+/// Allowed and forbidden as before.
+#[test]
+fn a_parked_producer_is_woken_by_the_end_of_an_evicted_batch() {
+    model_of_sleep(All, "the end of an evicted stage's batch wakes whoever waits for the gate", || {
+        let (mut producer, ring) = single(1, &[("slow", &[])]);
+        producer.set_wait(park());
+        put(&mut producer, 1).unwrap();
+        let mut slow = ring.consumer("slow").unwrap();
+        let batch = slow.poll(1).unwrap();
+        assert!(ring.evict("slow").is_err());
+        let writing = thread::spawn(move || put_wait(&mut producer, 1).is_ok());
+        drop(batch);
+        assert!(writing.join().unwrap());
+    });
+}
+
+/// A reader seeks back to the second of two events beside one that has read none; the producer sleeps at the reader's pin.
+/// Allowed: the producer wakes when the pin is let go, or when the other one reads. Forbidden: it sleeps on though there is room.
+#[test]
+fn a_producer_parked_at_the_pin_of_a_seek_is_woken() {
+    model_of_sleep(Mixed(1, Some(2)), "a seek back wakes whoever waits for its pin", || {
+        let (mut producer, ring) = single(2, &[("seeks", &[]), ("slow", &[])]);
+        producer.set_wait(park());
+        put(&mut producer, 2).unwrap();
+        let [mut seeks, mut slow] = ["seeks", "slow"].map(|name| ring.consumer(name).unwrap());
+        assert_eq!(get(&mut seeks, 2), 2);
+        let seeking = thread::spawn(move || (seeks.seek(Sequence(1)).is_ok(), seeks));
+        let writing = thread::spawn(move || put_wait(&mut producer, 1).is_ok());
+        assert_eq!(get(&mut slow, 2), 2);
+        assert!(writing.join().unwrap());
+        let _seeks = seeking.join().unwrap();
     });
 }

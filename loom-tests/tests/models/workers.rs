@@ -278,3 +278,80 @@ fn workers_are_given_no_skipped_slot() {
         assert_eq!(seen[0].0 + seen[1].0, 2);
     });
 }
+
+/// A worker has done an event and looks for another one, which comes or does not; the producer wants the first slot.
+/// Allowed: it gets that slot. Forbidden: a write beside the worker's read.
+#[test]
+fn what_a_worker_has_done_is_over_at_its_next_look() {
+    model(Within(3), "a worker's next look passes on what it did before", || {
+        let (mut producer, ring) = pool(2, 1);
+        put(&mut producer, 1).unwrap();
+        let mut worker = ring.worker("pool").unwrap();
+        let working = thread::spawn(move || (take(&mut worker, 1) + take(&mut worker, 1), worker));
+        let _ = put(&mut producer, 1);
+        let _ = put(&mut producer, 1);
+        assert!(working.join().unwrap().0 >= 1);
+    });
+}
+
+/// A worker leaves behind one of two events.
+/// Allowed: the producer gets the slot of the other one. Forbidden: a write beside the worker's read.
+#[test]
+fn what_a_worker_has_done_is_over_when_it_leaves_the_rest() {
+    model(Within(3), "a worker that leaves something behind passes on what it did", || {
+        let (mut producer, ring) = pool(2, 2);
+        put(&mut producer, 2).unwrap();
+        let (mut worker, _other) = (ring.worker("pool").unwrap(), ring.worker("pool").unwrap());
+        let working = thread::spawn(move || {
+            let mut taken = worker.take(2).unwrap();
+            assert!(taken.next(|sequence, event| assert_eq!(*event, value_of(sequence))));
+        });
+        let _ = put(&mut producer, 1);
+        working.join().unwrap();
+    });
+}
+
+/// A worker does an event, and then adopts what another one left behind.
+/// Allowed: the producer gets the first slot. Forbidden: a write beside the worker's read.
+#[test]
+fn what_a_worker_has_done_is_over_when_it_adopts() {
+    model(Within(3), "a worker that adopts passes on what it did before", || {
+        let (mut producer, ring) = pool(2, 2);
+        put(&mut producer, 2).unwrap();
+        let (mut adopter, mut leaver) = (ring.worker("pool").unwrap(), ring.worker("pool").unwrap());
+        assert_eq!((adopter.take(1).unwrap().len(), leaver.take(1).unwrap().len()), (1, 1));
+        drop(leaver);
+        let working = thread::spawn(move || (take(&mut adopter, 1) + take(&mut adopter, 1), adopter));
+        let _ = put(&mut producer, 1);
+        assert_eq!(working.join().unwrap().0, 2);
+    });
+}
+
+/// A worker does an event, and then passes a skipped slot, with an event behind it or none.
+/// Allowed: the producer gets the first slot. Forbidden: a write beside the worker's read.
+fn passes_a_skipped_slot(capacity: usize, behind: usize) {
+    let mut builder = Builder::multi(capacity, || 0u64);
+    builder.workers("pool", 1);
+    let (mut producer, ring) = builder.build().unwrap();
+    put(&mut producer, 1).unwrap();
+    drop(producer.try_claim(1).unwrap());
+    for _ in 0..behind {
+        put(&mut producer, 1).unwrap();
+    }
+    let mut worker = ring.worker("pool").unwrap();
+    let working = thread::spawn(move || (take(&mut worker, 1) + take(&mut worker, 1), worker));
+    let _ = put(&mut producer, 1);
+    assert!(working.join().unwrap().0 >= 1);
+}
+
+#[test]
+fn what_a_worker_has_done_is_over_when_it_passes_the_last_slot() {
+    model(Within(3), "a worker that passes skipped slots passes on what it did before", || passes_a_skipped_slot(2, 0));
+}
+
+#[test]
+fn what_a_worker_has_done_is_over_when_it_passes_a_slot() {
+    model(Within(2), "a worker that takes behind skipped slots passes on what it did before", || {
+        passes_a_skipped_slot(4, 2);
+    });
+}
