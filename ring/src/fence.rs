@@ -172,7 +172,8 @@ pub(crate) fn light_at(site: &Site) {
 pub(crate) fn heavy_at(site: &Site, made: Fences) -> Result<(), Refused> {
     #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
     if made == Fences::Membarrier {
-        return system::barrier();
+        // Refused, this thread still has a fence of its own.
+        return system::barrier().inspect_err(|_| site.fence());
     }
     let _ = made;
     site.fence();

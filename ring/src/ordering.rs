@@ -121,8 +121,8 @@ sites! {
     OBSERVE_CLOSE: Relaxed => [], "CLOSE";
     /// One producer more.
     ADD_PRODUCER: Relaxed => [], "DROP_PRODUCER";
-    /// One producer less; the last one finishes the ring after all that the others published.
-    DROP_PRODUCER: AcqRel => [Acquire, Release], "DROP_PRODUCER";
+    /// One producer less. The last one finishes the ring after all that the others published: CLOSE_FENCE acquires that.
+    DROP_PRODUCER: Release => [Relaxed], "CLOSE_FENCE, ONE_PRODUCER, LOSSY_GONE";
     /// A producer looks whether it is the only one: then it must know what those that went have claimed.
     ONE_PRODUCER: Acquire => [Relaxed], "DROP_PRODUCER";
     /// A stage says that it holds a batch; HOLD_FENCE orders it before the look for an eviction.
