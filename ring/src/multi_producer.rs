@@ -19,7 +19,9 @@ use crate::buffer::Slots;
 use crate::core::Core;
 use crate::fault::{Fault, fault};
 use crate::kind::{Mechanics, Multi, Run};
-use crate::ordering::{CLAIM, CLAIM_ALONE, GATE, OBSERVE_STAMP, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, Site};
+use crate::ordering::{
+    CLAIM, CLAIM_ALONE, GATE, OBSERVE_STAMP, RAISE_FLOOR, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, Site,
+};
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 use crate::sync::AtomicU64;
@@ -105,7 +107,7 @@ impl Mechanics for Multi {
         };
         let to = walk(core.buffer.slots(), from, from.wrapping_add(core.capacity()));
         if to != raised {
-            floor.raise(to);
+            floor.raise(to, &RAISE_FLOOR);
         }
         to
     }

@@ -87,10 +87,16 @@ sites! {
     GATE: Acquire => [Relaxed], "CONSUME";
     /// A stage reads the position of one that it stands behind before it reads the events.
     FOLLOW: Acquire => [Relaxed], "CONSUME";
-    /// Whoever scanned the stamps raises the floor, from where it had acquired it.
+    /// A thread that walked over the stamps raises the floor to where the walk ended.
     RAISE_FLOOR: Release => [Relaxed], "READ_FLOOR";
-    /// Anyone starts from the floor, a producer before it overwrites what lies below.
+    /// A thread reads the floor: a walk over the stamps begins there, and a producer overwrites what lies below.
     READ_FLOOR: Acquire => [Relaxed], "RAISE_FLOOR";
+    /// A thread that computed where the workers of a stage stand raises the stage's position to that.
+    RAISE_WORKERS: Release => [Relaxed], "READ_WORKERS";
+    /// A producer or a stage behind reads the position of a stage of workers, after it raised that position itself.
+    READ_WORKERS: Acquire => [Relaxed], "RAISE_WORKERS, START";
+    /// A thread that raises a position looks where the position stands. It vouches only for what it acquired elsewhere.
+    RAISE_FROM: Relaxed => [], "RAISE_FLOOR, RAISE_WORKERS";
     /// A joining or leaving stage shows the new gating set.
     SWAP_GATES: Release => [Relaxed], "LOAD_GATES";
     /// A producer takes the present gating set.

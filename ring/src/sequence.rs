@@ -3,7 +3,7 @@
 //! A position is always *the next one*: published 7 means that 0..=6 are published. Positions only grow, and compare
 //! by wrapping difference, so that a ring may start anywhere in the range of `u64`, its end included.
 
-use crate::ordering::{self, Site};
+use crate::ordering::{RAISE_FROM, Site};
 use crate::sync::AtomicU64;
 use crossbeam_utils::CachePadded;
 use std::fmt;
@@ -114,10 +114,12 @@ impl Position {
     }
 
     /// Moves up to `to`, unless it stands there or beyond already. Wrapping, so no `fetch_max`.
-    pub(crate) fn raise(&self, to: u64) {
-        let mut at = self.read(&ordering::READ_FLOOR);
+    ///
+    /// Its own reads order nothing: the caller relies on what it acquired to compute `to`, or reads the position again.
+    pub(crate) fn raise(&self, to: u64, site: &Site) {
+        let mut at = self.read(&RAISE_FROM);
         while ahead(to, at) > 0 {
-            match self.exchange(at, to, &ordering::RAISE_FLOOR, &ordering::READ_FLOOR) {
+            match self.exchange(at, to, site, &RAISE_FROM) {
                 Ok(_) => return,
                 Err(now) => at = now,
             }
@@ -128,6 +130,7 @@ impl Position {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
+    use crate::ordering::{RAISE_FLOOR, READ_FLOOR};
 
     #[test]
     fn positions_compare_across_the_end_of_the_range() {
@@ -139,8 +142,8 @@ mod tests {
     #[test]
     fn raise_never_goes_back() {
         let position = Position::new(u64::MAX);
-        position.raise(3);
-        position.raise(u64::MAX);
-        assert_eq!(position.read(&ordering::READ_FLOOR), 3);
+        position.raise(3, &RAISE_FLOOR);
+        position.raise(u64::MAX, &RAISE_FLOOR);
+        assert_eq!(position.read(&READ_FLOOR), 3);
     }
 }

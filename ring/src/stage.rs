@@ -3,7 +3,9 @@
 
 use crate::bell::Bell;
 use crate::fault::{Fault, fault};
-use crate::ordering::{self, CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, READ_EVICTED, READ_HOLD, START, Site};
+use crate::ordering::{
+    CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, RAISE_WORKERS, READ_EVICTED, READ_HOLD, READ_WORKERS, START, Site,
+};
 use crate::report::Ending;
 #[cfg(all(debug_assertions, not(any(loom, shuttle))))]
 use crate::sequence::ahead;
@@ -265,7 +267,8 @@ impl StageState {
         }
     }
 
-    /// What this stage has let through, read with GATE by producers and with FOLLOW by stages behind it.
+    /// What this stage has let through, read with GATE by producers and with FOLLOW by stages behind it. The position of
+    /// workers has sites of its own.
     #[inline]
     pub(crate) fn position(&self, site: &Site) -> u64 {
         match &self.workers {
@@ -276,8 +279,8 @@ impl StageState {
                 if fault(Fault::WorkersPositionGoesBack) {
                     return lowest;
                 }
-                self.consumed.raise(lowest);
-                self.consumed.read(&ordering::READ_FLOOR)
+                self.consumed.raise(lowest, &RAISE_WORKERS);
+                self.consumed.read(&READ_WORKERS)
             }
         }
     }
