@@ -32,9 +32,10 @@
 //! - If it sees the bit, it asks under the lock, where the cut has either seen the publish or recorded the gap.
 //! - If a consumer saw what a producer published, and then an open phase, its fence came before the closer's: the cut sees
 //!   the publish too. If it sees another phase, it asks under the lock. So no stage reads what the cut has not seen.
-//! - A claim of several slots is stamped from its last slot to its first, and all but the first say so in their stamps. So
-//!   whoever walks in order sees all of a claim or nothing, and a cut that finds the first slot unpublished takes those
-//!   behind it that say so.
+//! - A claim of several slots is stamped from its last slot to its first, and all but the first say so in their stamps. The
+//!   cut acquires the stamps in turn (READ_STAMP_IN_TURN). So where it finds the first slot of a claim published, it finds the
+//!   others published; where it finds the first slot unpublished, it cuts those behind it that say so. A stage that reads its
+//!   stamps without that order may see a part of a claim, and finds the rest at a later look.
 //!
 //! A gap lies in the record of the end, not in the stamps: the holder may be about to stamp them.
 //! Models: `close` in loom-tests.

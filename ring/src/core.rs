@@ -9,7 +9,7 @@ use crate::fence::{self, Fences};
 use crate::gates::Gates;
 use crate::kind::Kind;
 use crate::memory::Wishes;
-use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, ONE_PRODUCER};
+use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, ONE_PRODUCER, READ_PRODUCERS};
 use crate::sequence::later;
 use crate::stage::StageState;
 use crate::sync::{Arc, AtomicU64, Mutex, next_id};
@@ -100,9 +100,14 @@ impl<E, K: Kind> Core<E, K> {
         self.producers.fetch_add(1, ADD_PRODUCER.get());
     }
 
+    /// True if there is only one producer. The caller, which is that one, then knows all that the others have claimed.
     #[inline(always)]
     pub(crate) fn has_one_producer(&self) -> bool {
-        self.producers.load(ONE_PRODUCER.get()) == 1
+        let has_one = self.producers.load(READ_PRODUCERS.get()) == 1;
+        if has_one {
+            ONE_PRODUCER.fence();
+        }
+        has_one
     }
 
     /// The last producer to go finishes the ring.

@@ -31,6 +31,8 @@ faults! {
     RoomForOneMoreThanTheCapacity;
     /// A producer reads the claimed position first, and then whether it is the only producer.
     LooksForCompanyAfterTheClaimedPosition;
+    /// A producer that is cloned goes on as the only one.
+    ClonedProducerStaysAlone;
     /// A consumer moves its gate when it takes a batch, not when it has read it.
     GateMovedBeforeTheRead;
     /// A claim that is dropped is stamped as if it had been filled.

@@ -4,7 +4,7 @@
 //! claim. A slot counts as published for a sequence when its stamp, by wrapping difference, is at or above that
 //! sequence's: a reader that looks late may find a later lap. Producers never wait for one another; whoever reads finds the
 //! contiguous published position by walking over the stamps. A claim is stamped from its last slot to its first, so that
-//! whoever walks sees all of it or nothing: see [`crate::closing`].
+//! a cut takes all of it or nothing: see [`crate::closing`].
 //!
 //! While there is one producer only, whether it was never cloned or its clones are gone, it claims by a plain store:
 //! nobody else can claim, and nobody can become a producer but by cloning it. What the others claimed before they went
@@ -20,7 +20,8 @@ use crate::core::Core;
 use crate::fault::{Fault, fault};
 use crate::kind::{Mechanics, Multi, Run};
 use crate::ordering::{
-    CLAIM, CLAIM_ALONE, GATE, OBSERVE_STAMP, RAISE_FLOOR, READ_CLAIMED, READ_FLOOR, READ_SKIP, STAMP, Site,
+    CLAIM, CLAIM_ALONE, GATE, RAISE_FLOOR, READ_CLAIMED, READ_FLOOR, READ_SKIP, READ_STAMP, READ_STAMP_IN_TURN, STAMP,
+    STAMP_BEHIND, STAMP_FENCE, STAMP_READ_FENCE, Site,
 };
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
@@ -41,16 +42,26 @@ const fn stamp_of(sequence: u64) -> u64 {
     sequence << 2
 }
 
-/// Walks on from `at` over what is published, whatever lap a slot is in by now, to `end` at most.
-fn walk<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64) -> u64 {
-    while at != end && ahead(slots.stamp(at).load(OBSERVE_STAMP.get()), stamp_of(at)) >= 0 {
+/// What is known of a run of slots that begins at `from` and ends at `end` comes with their stamps.
+#[inline(always)]
+fn acquire(from: u64, end: u64) {
+    if end != from {
+        STAMP_READ_FENCE.fence();
+    }
+}
+
+/// Walks on from `from` over what is published, whatever lap a slot is in by now, to `end` at most.
+fn walk<E>(slots: Slots<'_, E, AtomicU64>, from: u64, end: u64) -> u64 {
+    let mut at = from;
+    while at != end && ahead(slots.stamp(at).load(READ_STAMP.get()), stamp_of(at)) >= 0 {
         at = at.wrapping_add(1);
     }
+    acquire(from, at);
     at
 }
 
 /// Walks over slots with exactly the stamp of their sequence and `skipped`. For a consumer, whose gate keeps every slot
-/// from its position on in the lap that it reads.
+/// from its position on in the lap that it reads. The caller issues the fence.
 #[inline(always)]
 fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skipped: u64, site: &Site) -> u64 {
     while at != end && slots.stamp(at).load(site.get()) & !FOLLOWS == (stamp_of(at) | skipped) {
@@ -63,9 +74,20 @@ fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skippe
 /// `furthest` slots.
 #[inline(always)]
 fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
-    let event = if fault(Fault::SkipBitNotLookedAt) { SKIPPED } else { 0 };
-    let end = walk_exactly(slots, from, from.wrapping_add(furthest.min(most)), event, site);
-    if end != from || furthest == 0 { Run { start: from, end } } else { run_behind(slots, from, furthest, most, site) }
+    let nothing = Run { start: from, end: from };
+    if furthest == 0 {
+        return nothing;
+    }
+    let skipped = if fault(Fault::SkipBitNotLookedAt) { SKIPPED } else { 0 };
+    let seen = slots.stamp(from).load(site.get()) & !FOLLOWS;
+    if seen == stamp_of(from) | skipped {
+        let end = from.wrapping_add(furthest.min(most));
+        Run { start: from, end: walk_exactly(slots, from.wrapping_add(1), end, skipped, site) }
+    } else if seen | SKIPPED == stamp_of(from) | SKIPPED {
+        run_behind(slots, from, furthest, most, site)
+    } else {
+        nothing
+    }
 }
 
 /// Skipped slots are no events: they do not count.
@@ -121,7 +143,11 @@ impl Mechanics for Multi {
         // Two calls, so that the ordering is a constant in each. A stage behind others has acquired the stamps with
         // their positions, and needs only the bit.
         match to {
-            None => run_of(core.buffer.slots(), from, capacity, most, &OBSERVE_STAMP),
+            None => {
+                let run = run_of(core.buffer.slots(), from, capacity, most, &READ_STAMP);
+                acquire(from, run.end);
+                run
+            }
             Some(to) => {
                 let furthest = (ahead(to, from).max(0) as u64).min(capacity);
                 run_of(core.buffer.slots(), from, furthest, most, &READ_SKIP)
@@ -132,7 +158,7 @@ impl Mechanics for Multi {
     fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run {
         let (slots, capacity) = (core.buffer.slots(), core.capacity());
         let (furthest, site) = match to {
-            None => (capacity, &OBSERVE_STAMP),
+            None => (capacity, &READ_STAMP),
             Some(to) => ((ahead(to, from).max(0) as u64).min(capacity), &READ_SKIP),
         };
         let limit = from.wrapping_add(furthest);
@@ -151,6 +177,9 @@ impl Mechanics for Multi {
         while end != last && is_event(end) {
             end = end.wrapping_add(1);
         }
+        if to.is_none() {
+            acquire(from, end);
+        }
         Run { start, end }
     }
 
@@ -166,7 +195,7 @@ impl Mechanics for Multi {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         let mut at = Self::published(core);
         while ahead(end, at) > 0 {
-            let (stamp, next) = (core.buffer.slots().stamp(at).load(OBSERVE_STAMP.get()), at.wrapping_add(1));
+            let (stamp, next) = (core.buffer.slots().stamp(at).load(READ_STAMP_IN_TURN.get()), at.wrapping_add(1));
             let is_published = ahead(stamp, stamp_of(at)) >= 0;
             let follows = stamp & FOLLOWS != 0 && !fault(Fault::CutTakesUnstampedSlotsOnly);
             match runs.last_mut() {
@@ -184,7 +213,7 @@ impl Mechanics for Multi {
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64> {
         // Before the claimed position is read: what those that went have claimed comes with their number. The other way
         // round, a claim that one of them made between the two looks would be made again.
-        let alone = producer.core.has_one_producer();
+        let alone = producer.is_alone();
         // Among several, what this one claimed last is guessed to be the latest still: a load would have to wait for the
         // last claim's exchange, and a wrong guess is corrected by the exchange itself.
         let mut claimed = if alone { producer.core.positions.claimed.read(&READ_CLAIMED) } else { producer.next };
@@ -244,9 +273,12 @@ fn stamp<E>(core: &Core<E, Multi>, first: u64, len: u64, skipped: u64) {
     if forwards {
         slots.stamp(first).store(stamp_of(first) | skipped, STAMP.get());
     }
+    if len > 1 {
+        STAMP_FENCE.fence();
+    }
     for index in (1..len).rev() {
         let sequence = first.wrapping_add(index);
-        slots.stamp(sequence).store(stamp_of(sequence) | skipped | FOLLOWS, STAMP.get());
+        slots.stamp(sequence).store(stamp_of(sequence) | skipped | FOLLOWS, STAMP_BEHIND.get());
     }
     if !forwards {
         slots.stamp(first).store(stamp_of(first) | skipped, STAMP.get());

@@ -60,10 +60,18 @@ sites! {
     PUBLISH: Release => [Relaxed], "OBSERVE_PUBLISHED";
     /// A consumer reads the single producer's published position before it reads the events.
     OBSERVE_PUBLISHED: Acquire => [Relaxed], "PUBLISH";
-    /// A multi producer stamps a slot after it wrote the event.
-    STAMP: Release => [Relaxed], "OBSERVE_STAMP";
-    /// A consumer, or whoever scans, reads a slot's stamp before the event.
-    OBSERVE_STAMP: Acquire => [Relaxed], "STAMP";
+    /// A multi producer stamps the first slot of its claim, after it wrote the events and stamped the other slots.
+    STAMP: Release => [Relaxed], "STAMP_READ_FENCE, READ_STAMP_IN_TURN";
+    /// Between writing the events of a claim of several slots and stamping the slots behind its first one.
+    STAMP_FENCE: Release => [Relaxed], "STAMP_READ_FENCE, READ_STAMP_IN_TURN";
+    /// A multi producer stamps a slot behind the first one of its claim; STAMP_FENCE orders it.
+    STAMP_BEHIND: Relaxed => [], "READ_STAMP";
+    /// A consumer, or a thread that looks for what is published, walks over stamps; STAMP_READ_FENCE orders them.
+    READ_STAMP: Relaxed => [], "STAMP, STAMP_BEHIND";
+    /// Between a walk over stamps that found a published slot and the use of its event or of its place.
+    STAMP_READ_FENCE: Acquire => [Relaxed], "STAMP, STAMP_FENCE";
+    /// The cut reads the stamps in turn: having seen that of a claim's first slot, it must see those of the others.
+    READ_STAMP_IN_TURN: Acquire => [Relaxed], "STAMP";
     /// A stage behind others reads a stamp for its skip bit: what it follows has acquired the stamp already.
     READ_SKIP: Relaxed => [], "STAMP";
     /// A multi producer takes sequences. What makes the slots free came with its limit, and what it writes goes
@@ -129,8 +137,13 @@ sites! {
     ADD_PRODUCER: Relaxed => [], "DROP_PRODUCER";
     /// One producer less. The last one finishes the ring after all that the others published: CLOSE_FENCE acquires that.
     DROP_PRODUCER: Release => [Relaxed], "CLOSE_FENCE, ONE_PRODUCER, LOSSY_GONE";
-    /// A producer looks whether it is the only one: then it must know what those that went have claimed.
+    /// A producer looks whether it is the only one.
+    READ_PRODUCERS: Relaxed => [], "DROP_PRODUCER";
+    /// Once a producer has seen that it is the only one: it must know what those that went have claimed.
     ONE_PRODUCER: Acquire => [Relaxed], "DROP_PRODUCER";
+    /// A producer notes that it is the only one, or that it is cloned. It claims by `&mut`, so every clone of it happens
+    /// before its next claim.
+    ALONE: Relaxed => [], "ALONE";
     /// A stage says that it holds a batch; HOLD_FENCE orders it before the look for an eviction.
     HOLD: Relaxed => [], "READ_HOLD";
     /// A stage says that it holds none any more, after it moved its position.

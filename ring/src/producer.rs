@@ -8,9 +8,9 @@ use crate::error::{ClaimError, SendError};
 use crate::fault::{Fault, fault};
 use crate::gates::GateSet;
 use crate::kind::{Kind, Multi, Single};
-use crate::ordering::GATE;
+use crate::ordering::{ALONE, GATE};
 use crate::sequence::{Sequence, Sequences, ahead};
-use crate::sync::{Arc, Instant};
+use crate::sync::{Arc, AtomicU32, Instant};
 use crate::wait::Wait;
 use crate::waiting::{Bells, Look, Waiting, arm};
 use std::fmt;
@@ -71,6 +71,8 @@ pub struct Producer<E, K: Kind> {
     pub(crate) next: u64,
     /// Sequences below this may be written.
     pub(crate) limit: u64,
+    /// 1 while a multi producer knows that it is the only one. Another one can only be a clone of it, and cloning writes 0.
+    alone: AtomicU32,
     /// How many slots ahead of its claim it asks for the cache lines.
     pub(crate) ahead: u64,
     /// The first sequence of the claim whose commit was refused.
@@ -90,7 +92,8 @@ impl<E, K: Kind> Producer<E, K> {
         let next = core.first;
         let ahead = core.buffer.slots_ahead(K::PREFETCH);
         let bell = Arc::clone(&core.bell);
-        Self { bell, known: core.gates.load(), next, limit: next, ahead, cut: None, waiting: Waiting::new(wait), core }
+        let (known, alone, waiting) = (core.gates.load(), AtomicU32::new(0), Waiting::new(wait));
+        Self { bell, known, next, limit: next, alone, ahead, cut: None, waiting, core }
     }
 
     /// How this producer waits for room.
@@ -452,10 +455,30 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
     }
 }
 
+impl<E> Producer<E, Multi> {
+    /// True if this is the only producer; then it knows all that others have claimed, and no other one can come while it
+    /// is borrowed. Looks at the shared count only until it has seen that.
+    #[inline(always)]
+    pub(crate) fn is_alone(&mut self) -> bool {
+        if self.alone.load(ALONE.get()) == 1 {
+            return true;
+        }
+        let alone = self.core.has_one_producer();
+        if alone {
+            self.alone.store(1, ALONE.get());
+        }
+        alone
+    }
+}
+
 impl<E> Clone for Producer<E, Multi> {
     fn clone(&self) -> Self {
+        if !fault(Fault::ClonedProducerStaysAlone) {
+            self.alone.store(0, ALONE.get());
+        }
         self.core.add_producer();
         Self {
+            alone: AtomicU32::new(0),
             core: Arc::clone(&self.core),
             bell: Arc::clone(&self.bell),
             known: Arc::clone(&self.known),

@@ -103,6 +103,38 @@ fn a_floor_raised_by_a_bystander_is_respected() {
     });
 }
 
+/// A producer claims two slots, another one the first of them again and stalls, and a third one asks for the second. It may
+/// find the floor laps behind, and then looks for what is published from that second slot on, in the middle of a claim.
+/// Allowed: it gets the slot once the first claim is committed. Forbidden: both write there at once.
+#[test]
+fn a_walk_may_begin_in_the_middle_of_a_claim() {
+    model(Mixed(1, Some(2)), "each slot of a claim passes on what was written there", || {
+        let (mut one, _ring) = multi(2, &[]);
+        let (mut two, mut three) = (one.clone(), one.clone());
+        let writing = thread::spawn(move || put(&mut one, 2).is_ok());
+        let third = thread::spawn(move || put(&mut three, 1).is_ok());
+        let stalling = two.try_claim(1);
+        third.join().unwrap();
+        let _ = stalling.map(fill);
+        writing.join().unwrap();
+    });
+}
+
+/// A producer has claimed as the only one; then it is cloned, and both claim.
+/// Allowed: two events one after the other. Forbidden: both in one slot.
+#[test]
+fn a_producer_that_was_alone_respects_its_clone() {
+    model(Within(3), "a producer that was alone exchanges its claims once it is cloned", || {
+        let (mut one, ring) = multi(4, &[("reader", &[])]);
+        put(&mut one, 1).unwrap();
+        let mut two = one.clone();
+        let writing = thread::spawn(move || put(&mut two, 1).is_ok());
+        put(&mut one, 1).unwrap();
+        assert!(writing.join().unwrap());
+        assert_eq!(get(&mut ring.consumer("reader").unwrap(), 4), 3);
+    });
+}
+
 /// A claim dropped, one unwound, then one committed.
 /// Allowed: the reader gets the committed event, or nothing yet. Forbidden: what was in the other slots.
 #[test]
