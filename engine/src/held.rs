@@ -3,8 +3,8 @@
 //! The rule of the crate: no lock is held while the user's code runs. What is asked of it, such as the time, is asked
 //! before the lock; what it is told is told after it.
 
-use slipring_ring::held::Held;
-pub(crate) use slipring_ring::held::wake;
+use slipring_ring::internal::Held;
+pub(crate) use slipring_ring::internal::wake;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -8,7 +8,7 @@ macro_rules! lifecycle {
             #[cfg(feature = "tracing")]
             {
                 $(let $name = crate::text::line(&$value).to_string();)*
-                slipring_ring::held::outside(move || tracing::$level!(target: "slipring", $($name = %$name,)* $what));
+                slipring_ring::internal::outside(move || tracing::$level!(target: "slipring", $($name = %$name,)* $what));
             }
         }
     };

@@ -1,6 +1,6 @@
 //! Threads of a topic's managed consumers: started with a name and a core, waited for, never joined by themselves.
 
-pub(crate) use slipring_ring::panics::{Panic, blaming, caught};
+pub(crate) use slipring_ring::internal::{Panic, blaming, caught};
 use slipring_ring::pin::{self, PinError};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -144,7 +144,7 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         }
     }
 
-    /// Whether the ring was halted or has failed: nobody needs the rest of this batch.
+    /// Whether the ring was halted or has failed, so that the rest of this batch need not be handled.
     pub fn is_moot(&self) -> bool {
         self.consumer.core.closing.phase().at_once()
     }
@@ -221,10 +221,11 @@ impl<E> Batch<'_, E, crate::kind::Single> {
     #[inline(always)]
     fn slices_from(&self, from: u64) -> (&[E], &[E]) {
         let [head, tail] = self.consumer.core.buffer.run(from, self.end.wrapping_sub(from) as usize);
-        // SAFETY: published and held, as in `Events::next`; a single producer skips nothing, and what moves the consumed
-        // position needs the batch for itself.
+        // SAFETY: each of these events is published and lies above the consumed position of this stage, which gates the
+        // producer. A single producer skips nothing. The position moves only through the batch, which this borrows. A stage
+        // that changes events is ordered against this one.
         let head = unsafe { std::slice::from_raw_parts(head.0.cast_const(), head.1) };
-        // SAFETY: see above.
+        // SAFETY: the same holds for the events behind the end of the buffer.
         let tail = unsafe { std::slice::from_raw_parts(tail.0.cast_const(), tail.1) };
         (head, tail)
     }
@@ -295,8 +296,9 @@ impl<'b, E, K: Kind> Iterator for Iter<'b, E, K> {
             return None;
         }
         self.next = sequence.wrapping_add(1);
-        // SAFETY: as in `Events::next`; nobody changes the slot, so that it may be lent more than once, and what moves
-        // the consumed position needs the batch for itself, of which this borrows.
+        // SAFETY: the event is published and not skipped, and lies above the consumed position of this stage, which gates the
+        // producers. The position moves only through the batch, which this borrows. This stage only reads, and a stage that
+        // changes events is ordered against it, so a shared reference may be lent more than once.
         Some((Sequence(sequence), unsafe { Shared::lend(self.slots, sequence) }))
     }
 }

@@ -169,7 +169,7 @@ impl<'b, E, S> Slots<'b, E, S> {
     }
 }
 
-/// Drops the slots made so far, should the next one panic.
+/// The slots that are written, from the first on. Dropping it drops their events and stamps.
 struct Made<E, S> {
     start: NonNull<u8>,
     places: Places<E, S>,
@@ -189,11 +189,11 @@ impl<E, S> Made<E, S> {
             let rest = Rest(self, index + 1);
             // SAFETY: the places of a slot lie inside the buffer's memory.
             let stamp = unsafe { self.start.add(self.places.stamp(index)) };
-            // SAFETY: so many slots are written, and nobody else drops them.
+            // SAFETY: the stamp of each slot below `count` is written, and only `Made` drops it, once.
             unsafe { stamp.cast::<S>().drop_in_place() };
             // SAFETY: the places of a slot lie inside the buffer's memory.
             let event = unsafe { self.start.add(self.places.event(index)) };
-            // SAFETY: so many slots are written, and nobody else drops them.
+            // SAFETY: the event of each slot below `count` is written, and only `Made` drops it, once.
             unsafe { event.cast::<UnsafeCell<E>>().drop_in_place() };
             std::mem::forget(rest);
         }
@@ -208,7 +208,7 @@ impl<E, S> Drop for Made<E, S> {
     }
 }
 
-// SAFETY: it owns the slots made so far, as a box would.
+// SAFETY: it owns the slots that are written, as a box would.
 unsafe impl<E: Send, S: Send> Send for Made<E, S> {}
 
 /// Events larger than this are made on a thread whose stack has room for them.
@@ -252,11 +252,11 @@ impl<E, S> Buffer<E, S> {
                 let (event, stamp) = (UnsafeCell::new(make()), stamp(made_now.count));
                 // SAFETY: the region has room for `capacity` events and stamps at these places, aligned for them.
                 let place = unsafe { made_now.start.add(places.event(made_now.count)) };
-                // SAFETY: see above; nothing is there yet.
+                // SAFETY: the place has the size and alignment of an event, and nothing is there yet.
                 unsafe { place.cast().write(event) };
-                // SAFETY: see above.
+                // SAFETY: the region has room for `capacity` stamps at these places, aligned for them.
                 let place = unsafe { made_now.start.add(places.stamp(made_now.count)) };
-                // SAFETY: see above; nothing is there yet.
+                // SAFETY: the place has the size and alignment of a stamp, and nothing is there yet.
                 unsafe { place.cast().write(stamp) };
                 made_now.count += 1;
             }

@@ -86,8 +86,9 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         let (slots, first) = (self.producer.core.buffer.slots(), self.first);
         (0..self.len).map(move |index| {
             let sequence = first.wrapping_add(index as u64);
-            // SAFETY: as in `get_mut`; each sequence is visited once, and they are at most as many as there are slots,
-            // so no two of these references meet.
+            // SAFETY: the sequence is claimed and not published, so no stage and no other producer uses its slot, and the
+            // iterator borrows the claim mutably. Each sequence is visited once, and a claim has at most as many sequences as
+            // there are slots, so no two of these references are to one event.
             (Sequence(sequence), unsafe { &mut *slots.event_mut(sequence) })
         })
     }
@@ -135,9 +136,10 @@ impl<E> Claim<'_, E, crate::kind::Single> {
     #[inline]
     pub fn as_mut_slices(&mut self) -> (&mut [E], &mut [E]) {
         let [head, tail] = self.producer.core.buffer.run(self.first, self.len);
-        // SAFETY: as in `get_mut`; the two parts do not overlap, because the claim is no longer than the buffer.
+        // SAFETY: the sequences are claimed and not published, so no stage uses their slots, and there is no other producer.
+        // The claim is borrowed mutably. The two parts do not overlap, because the claim is no longer than the buffer.
         let head = unsafe { std::slice::from_raw_parts_mut(head.0, head.1) };
-        // SAFETY: see above.
+        // SAFETY: the same holds for the part behind the end of the buffer.
         let tail = unsafe { std::slice::from_raw_parts_mut(tail.0, tail.1) };
         (head, tail)
     }
@@ -157,7 +159,8 @@ impl<E, K: Kind> Index<usize> for Claim<'_, E, K> {
     /// If `index` is not below [`len`](Claim::len).
     fn index(&self, index: usize) -> &E {
         assert!(index < self.len, "index {index} of a claim of {}", self.len);
-        // SAFETY: as in `get_mut`; the shared borrow of the claim keeps writers out.
+        // SAFETY: the sequence is claimed and not published, so no stage and no other producer uses its slot. This borrow of
+        // the claim is shared, and the methods that write need a mutable one.
         unsafe { &*self.producer.core.buffer.slots().event(self.first.wrapping_add(index as u64)) }
     }
 }

@@ -169,6 +169,11 @@ impl Closing {
         }
     }
 
+    #[inline(always)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase.load(OBSERVE_CLOSE.get()) == Phase::Open as u32
+    }
+
     /// What a producer or consumer is told; none while the ring is open.
     pub(crate) fn reason(&self) -> Option<Closed> {
         // Whoever waits asks again and again: no lock while there is nothing to tell.

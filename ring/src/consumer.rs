@@ -6,17 +6,17 @@ use crate::bell::{Bell, Waiter};
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::error::SeekError;
+use crate::event_look::EventLook;
 use crate::fault::{Fault, fault};
 use crate::fence;
-use crate::gates::lowest;
 use crate::join::Place;
 use crate::kind::{Kind, Run};
-use crate::ordering::{FOLLOW, HOLD_FENCE};
-use crate::sequence::{Sequence, ahead, earlier, later};
+use crate::ordering::HOLD_FENCE;
+use crate::sequence::{Sequence, ahead, later};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
-use crate::waiting::{Bells, Look, Waiting, arm};
+use crate::waiting::{Look, Waiting, arm};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -262,6 +262,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
+    /// A quarter of the ring is too few events and half of it too many: see [`Waiting::learn`]. More than half of the longest
+    /// look cannot be asked for, since a look may end in the middle of what is there.
     #[inline(always)]
     fn learn(&mut self, run: Run, limit: u64) {
         let capacity = self.core.capacity();
@@ -293,7 +295,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         loop {
             // Not `self.events`: the way of waiting is borrowed beside it.
             let (next, through, available) = (self.next, &mut self.through, self.available);
-            let mut events = Events { core: &self.core, stage: &self.stage, next, through, available, limit };
+            let mut events = EventLook { core: &self.core, stage: &self.stage, next, through, available, limit };
             let Some(found) = self.waiting.until(deadline, &mut events) else { return Ok(Batch::empty(self)) };
             if let Ok(run) = found
                 && run.start != run.end
@@ -307,9 +309,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     }
 
     #[inline(always)]
-    fn events(&mut self, limit: u64) -> Events<'_, E, K> {
+    fn events(&mut self, limit: u64) -> EventLook<'_, E, K> {
         let (next, through, available) = (self.next, &mut self.through, self.available);
-        Events { core: &self.core, stage: &self.stage, next, through, available, limit }
+        EventLook { core: &self.core, stage: &self.stage, next, through, available, limit }
     }
 
     #[inline(always)]
@@ -429,96 +431,6 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         (self.next, self.through) = (to, to);
         self.stage.advance(to);
         self.stage.bell.ring();
-    }
-}
-
-/// A consumer's look for events: a run of them, no more than `limit` where looking further has a price.
-struct Events<'c, E, K: Kind> {
-    core: &'c Core<E, K>,
-    stage: &'c StageState,
-    next: u64,
-    through: &'c mut u64,
-    available: u64,
-    limit: u64,
-}
-
-impl<E, K: Kind> Events<'_, E, K> {
-    #[inline(always)]
-    fn run(&self) -> Run {
-        K::run(self.core, self.next, self.available, self.stage.before(), self.limit)
-    }
-
-    /// Lets through what those before have let through, as far as this consumer passes over it.
-    #[cold]
-    fn let_through(&mut self) {
-        let before = self.stage.before().filter(|_| !fault(Fault::SeekForwardLetsThroughWhatItPassesOver));
-        let to = before.map_or(self.next, |before| earlier(self.next, before));
-        if ahead(to, *self.through) > 0 {
-            *self.through = to;
-            self.stage.advance(to);
-            self.stage.bell.ring();
-        }
-    }
-
-    /// Looks with the record of the end: the ring is not open, or this stage was evicted.
-    #[cold]
-    fn last_look(&self, phase: Phase) -> Option<Result<Run, Closed>> {
-        if phase.at_once() || self.stage.is_evicted() {
-            return self.over();
-        }
-        // What the cut did not see is in no run that is computed under the lock.
-        let end = self.core.closing.end()?;
-        let past = end.past_gaps(self.next);
-        let start = self.stage.before().map_or(past, |before| later(self.next, earlier(past, before)));
-        if start != self.next {
-            return Some(Ok(Run { start, end: start }));
-        }
-        // It has come to its end when all of that is let through, too.
-        let is_at_next = *self.through == self.next || fault(Fault::EndToldBeforeAllIsLetThrough);
-        if (is_at_next && ahead(end.at(), start) <= 0) || fault(Fault::ToldTheEndTooEarly) {
-            drop(end);
-            return self.over();
-        }
-        let run = self.run();
-        let end = end.reach(start, run.end);
-        (end != start).then_some(Ok(Run { start: earlier(run.start, end), end }))
-    }
-
-    #[cold]
-    fn over(&self) -> Option<Result<Run, Closed>> {
-        if self.stage.is_evicted() {
-            return Some(Err(Closed::Evicted { stage: self.stage.name.clone() }));
-        }
-        self.core.closing.reason().map(Err)
-    }
-}
-
-impl<E, K: Kind> Look for Events<'_, E, K> {
-    type Found = Result<Run, Closed>;
-
-    const SPACING: u32 = if cfg!(any(loom, shuttle)) { 0 } else { 2 };
-
-    #[inline(always)]
-    fn look(&mut self) -> Option<Self::Found> {
-        let run = self.run();
-        if run.end != self.next {
-            return Some(Ok(run));
-        }
-        if *self.through != self.next {
-            self.let_through();
-        }
-        let phase = self.core.closing.phase();
-        if phase == Phase::Open && !self.stage.is_evicted() { None } else { self.last_look(phase) }
-    }
-
-    /// Of the stage before that is the furthest behind; of the producers if there is none.
-    fn bells(&mut self) -> Option<Bells> {
-        let bell = match lowest(&self.stage.after, &FOLLOW) {
-            None => &self.core.bell,
-            Some((at, stage)) if ahead(at, self.next) <= 0 => &stage.bell,
-            Some(_) => return None,
-        };
-        Some([Some(Arc::clone(bell)), None])
     }
 }
 

@@ -1,4 +1,5 @@
-//! Joining a ring that runs, and leaving it. The protocol's proof stands in [`crate::gates`].
+//! How a stage joins a ring, seeks back, leaves, and is evicted. [`crate::gates`] has the proof that a newcomer's first event is
+//! not overwritten.
 
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
@@ -18,7 +19,7 @@ use crate::workers::Workers;
 pub(crate) struct Place {
     /// The next sequence that it reads.
     pub(crate) next: u64,
-    /// What its stage lets through: `next`, or less while those before it have not come so far.
+    /// What its stage lets through: `next`, or less while the stages before it have not let that much through.
     pub(crate) through: u64,
 }
 
@@ -26,24 +27,26 @@ pub(crate) struct Place {
 #[derive(Clone, Copy)]
 pub(crate) struct Role {
     pub(crate) exclusive: bool,
-    /// 0: one consumer.
+    /// The number of workers that share the stage; 0 if it has one consumer.
     pub(crate) workers: usize,
-    /// While the ring is being built nobody publishes yet, so that an exclusive stage may join.
+    /// False while the ring is being built: nobody publishes yet, so that stages of workers and exclusive stages may join.
     pub(crate) at_run_time: bool,
-    /// It reads on where another stage's consumer does not answer: what a closed ring still holds is its business too.
+    /// The stage takes the place of one whose consumer does not answer, so it may join a ring that is closed and still read.
     pub(crate) successor: bool,
 }
 
 impl<E, K: Kind> Core<E, K> {
-    /// Adds a stage; returns it and where it stands.
+    /// Adds a stage to the ring. Returns the stage and where its consumer stands.
     pub(crate) fn join(&self, declared: &Stage, role: Role) -> Result<(Arc<StageState>, Place), BuildError> {
+        // `Workers::start` relies on it.
+        debug_assert!(role.workers == 0 || !role.at_run_time, "workers join while the ring is being built only");
         let mut members = lock(&self.members);
         let may_read_out = role.successor && !self.closing.phase().at_once();
         if let Some(closed) = self.closing.reason().filter(|_| !may_read_out) {
             return Err(closed.into());
         }
         let after = self.resolve(declared, &members)?;
-        // As low as any gate, so that no producer's limit can pass where the newcomer will start.
+        // The newcomer's gate is pinned as low as the lowest gate: so no producer's limit passes where the newcomer starts.
         let lowest = lowest_of(members.iter());
         let pinned = match lowest {
             _ if fault(Fault::NewcomerPinnedAtThePublishedPosition) => K::published(self),
@@ -59,7 +62,7 @@ impl<E, K: Kind> Core<E, K> {
         members.push(Arc::clone(&stage));
         self.gates.show(members.clone());
         let fenced = fence::heavy_at(&JOIN_FENCE, self.fences);
-        // Nobody publishes yet while the ring is being built.
+        // While the ring is being built nobody publishes, so that a refused fence does not matter.
         if let (Err(cause), true) = (fenced, role.at_run_time) {
             members.pop();
             self.gates.show(members.clone());
@@ -87,13 +90,14 @@ impl<E, K: Kind> Core<E, K> {
         };
         let through = stage.start(start);
         drop(members);
-        // A producer may have been held by the pin.
+        // A producer may wait for room because of the pinned gate.
         stage.bell.ring();
         Ok((stage, Place { next: start, through }))
     }
 
-    /// Leaves and joins again at `to`, which lies before `from`, where the consumer of `stage` reads; returns the new stage and where it stands. The
-    /// old one's gate stays until the new one's is shown, and comes back if the range refuses.
+    /// Seeks back: replaces `stage`, whose consumer reads at `from`, by a new stage at `to`, which lies before `from`. Returns the
+    /// new stage and where its consumer stands. The old gate stays until the new one is shown. If `to` is not kept any more, the
+    /// old gate is shown again, and the error has the range.
     pub(crate) fn rejoin(
         &self,
         stage: &Arc<StageState>,
@@ -102,7 +106,7 @@ impl<E, K: Kind> Core<E, K> {
     ) -> Result<(Arc<StageState>, Place), SeekError> {
         let mut members = lock(&self.members);
         let name = || stage.name.clone();
-        // Under the lock: eviction may have been asked for while it seemed to hold a batch.
+        // This is looked at under the lock: an eviction may have been asked for while the consumer seemed to hold a batch.
         let place = members.iter().position(|member| Arc::ptr_eq(member, stage) && !stage.is_evicted());
         let Some(place) = place else {
             return Err(Closed::Evicted { stage: name() }.into());
@@ -134,7 +138,7 @@ impl<E, K: Kind> Core<E, K> {
             self.gates.show(members.clone());
         }
         drop(members);
-        // Producers may have been held by the pin, or wait at the gate that has gone.
+        // Producers may wait for room because of the pinned gate, or sleep at the bell of the old stage.
         again.bell.ring();
         if !fault(Fault::OldBellNotRungAfterASeekBack) {
             stage.bell.ring();
@@ -159,7 +163,7 @@ impl<E, K: Kind> Core<E, K> {
             if after.ring.is_some_and(|ring| ring != self.id) {
                 return Err(BuildError::ForeignStage { stage: stage(), after: after.name.clone() });
             }
-            // One that is to be evicted when its batch ends would never move again.
+            // A stage whose eviction is asked for leaves when its batch ends: the stage behind it would wait for ever.
             let found = members.iter().find(|member| member.name == after.name && !member.is_evicted());
             found.cloned().ok_or_else(|| BuildError::UnknownStage {
                 stage: stage(),
@@ -170,7 +174,7 @@ impl<E, K: Kind> Core<E, K> {
         declared.after.iter().map(find).collect()
     }
 
-    /// Takes a stage's gate away. Its consumer holds no batch any more.
+    /// Takes the gate of a stage away. The stage's consumer must hold no batch.
     pub(crate) fn leave(&self, stage: &Arc<StageState>) {
         let was_here = self.leave_locked(&mut lock(&self.members), stage);
         if was_here {
@@ -178,8 +182,8 @@ impl<E, K: Kind> Core<E, K> {
         }
     }
 
-    /// Takes the gate away, and says whether it was there. The caller then rings, outside of the lock: a task that is
-    /// woken may run at once, and leave or join in its turn.
+    /// Takes the gate of a stage away; true if it was there. Then the caller must ring the stage's bell after it released the
+    /// lock: a task that is woken may run at once, and leave or join itself.
     #[must_use]
     fn leave_locked(&self, members: &mut Vec<Arc<StageState>>, stage: &Arc<StageState>) -> bool {
         let before = members.len();
@@ -191,8 +195,8 @@ impl<E, K: Kind> Core<E, K> {
         was_here
     }
 
-    /// The consumer of `stage` is gone. Whoever stands behind it could never read on, unless there is nothing more to
-    /// read: the ring was ending, and the consumer had been told so.
+    /// The consumer of `stage` is dropped. Stages behind it could never read on, so the ring fails if there are any. It does not
+    /// fail if nothing is left for them to read: the ring ends, and the consumer was told so (`at_end`) or has read everything.
     pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>, at_end: bool) {
         let mut members = lock(&self.members);
         let behind = members.iter().find(|member| member.is_behind(stage)).map(|member| member.name.clone());
@@ -204,13 +208,14 @@ impl<E, K: Kind> Core<E, K> {
         let phase = self.closing.phase();
         let unread = ahead(self.last(), stage.position(&GATE)).max(0);
         let matters = phase == Phase::Open || (!phase.at_once() && !at_end && unread > 0);
-        // Whoever stands behind may sleep at this stage's bell, which the ring's end does not reach any more.
+        // The consumer of a stage behind may sleep at this stage's bell. The end of the ring rings the bells of members only.
         if let Some(behind) = behind.filter(|_| matters) {
             self.fail(&stage.name, &format!("it left while {behind:?} stands behind it"));
             stage.bell.ring();
         }
     }
 
+    /// Wakes the consumer of a stage, wherever it may sleep.
     fn ring_where_it_sleeps(&self, stage: &StageState) {
         if fault(Fault::EvictionWakesNobody) {
             return;
@@ -219,7 +224,8 @@ impl<E, K: Kind> Core<E, K> {
         stage.after.iter().for_each(|before| before.bell.ring());
     }
 
-    /// Takes the gate of the stage called `name` away, against its consumer's will, but never in a batch.
+    /// Takes the gate of the stage called `name` away, whether its consumer wants that or not, but never while it holds a batch.
+    /// Returns where the stage stood.
     pub(crate) fn evict(&self, name: &str) -> Result<Sequence, StageError> {
         let mut members = lock(&self.members);
         let stage = members.iter().find(|member| member.name == name).cloned();
@@ -244,24 +250,24 @@ impl<E, K: Kind> Core<E, K> {
         if was_here {
             ring_for_others(&stage);
         }
-        // Its own consumer may sleep, and must be told.
+        // The consumer of the stage may sleep, and must be told.
         self.ring_where_it_sleeps(&stage);
         Ok(Sequence(stage.position(&GATE)))
     }
 }
 
-/// Producers that wait for the gate of a stage that has left must look at the others now.
+/// Wakes the producers that wait for the gate of a stage that has left, so that they look at the other gates.
 fn ring_for_others(stage: &StageState) {
     stage.bell.ring();
 }
 
-/// A stage with `&mut` access is ordered against every other one, and nothing changes what a journaler wrote.
+/// Refuses a stage that may change events and is not ordered against every other stage, and one behind a journaler.
 fn check_access(stage: &StageState, members: &[Arc<StageState>], at_run_time: bool) -> Result<(), BuildError> {
     if stage.exclusive && at_run_time {
         return Err(BuildError::MutableAtRunTime { stage: stage.name.clone() });
     }
     for member in members {
-        // Members joined before, so none of them stands behind the newcomer.
+        // The members joined before the newcomer, so none of them stands behind it.
         if (stage.exclusive || member.exclusive) && !stage.is_behind(member) {
             let (mutable, other) = if stage.exclusive { (stage, &**member) } else { (&**member, stage) };
             let (mutable, other) = (mutable.name.clone(), other.name.clone());

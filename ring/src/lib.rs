@@ -185,9 +185,9 @@
 //!
 //! # Reading the source
 //!
-//! `sequence`, `buffer`, `single_producer`, `consumer`, `batch`; then `multi_producer`, `gates` and `join` (why a
-//! newcomer's first event is safe), `bell` and `fence` (why nobody sleeps for ever), `workers`, `lossy`. `ordering` has
-//! every memory ordering of the crate, each with its partner.
+//! `sequence`, `buffer`, `single_producer`, `consumer`, `event_look`, `batch`; then `multi_producer`, `gates` and `join` (why
+//! a newcomer's first event is safe), `bell` and `fence` (why nobody sleeps for ever), `closing` and `shutdown` (how a ring
+//! ends), `workers`, `lossy`. `ordering` has every memory ordering of the crate, each with its partner.
 #![deny(missing_docs)]
 #![cfg_attr(loom, allow(dead_code))]
 
@@ -200,12 +200,15 @@ mod claim;
 mod closing;
 mod consumer;
 mod core;
+mod deadline;
 mod error;
+mod event_look;
 mod fault;
 pub mod fence;
 mod gates;
+mod held;
 #[doc(hidden)]
-pub mod held;
+pub mod internal;
 mod join;
 mod kind;
 mod lossy;
@@ -217,14 +220,14 @@ mod multi_producer;
 mod ordering;
 #[cfg(loom)]
 pub mod ordering;
-#[doc(hidden)]
-pub mod panics;
+mod panics;
 pub mod pin;
 mod producer;
 mod report;
 mod ring;
 mod sequence;
 mod shown;
+mod shutdown;
 mod single_producer;
 mod stage;
 mod sync;

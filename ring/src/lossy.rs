@@ -25,7 +25,7 @@ use crate::fault::{Fault, fault};
 use crate::kind::{Multi, Single};
 use crate::ordering::{
     ADD_PRODUCER, DROP_PRODUCER, LOSSY_BEGIN, LOSSY_CHECK, LOSSY_CLAIM, LOSSY_ENTER, LOSSY_GONE, LOSSY_LEFT,
-    LOSSY_OBSERVE, LOSSY_READ_FENCE, LOSSY_STAMP, LOSSY_WORD, LOSSY_WRITE_FENCE,
+    LOSSY_LOOK, LOSSY_OBSERVE, LOSSY_READ_FENCE, LOSSY_STAMP, LOSSY_WORD, LOSSY_WRITE_FENCE,
 };
 use crate::sequence::{Sequence, ahead, later};
 use crate::stage::Start;
@@ -250,7 +250,7 @@ impl<T: Plain> LossyWriter<T, Multi> {
 /// Takes the slot for `sequence`; false if its event is dropped, which readers can see then.
 #[inline(always)]
 fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
-    let mut seen = stamp.load(LOSSY_CHECK.get());
+    let mut seen = stamp.load(LOSSY_LOOK.get());
     loop {
         if ahead(seen & !STATE, stamp_of(sequence, DONE)) > 0 {
             return false;
@@ -258,7 +258,7 @@ fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
         let free = matches!(seen & STATE, DONE | GONE) || fault(Fault::LossyWriterEntersASlotInWriting);
         let mine = stamp_of(sequence, if free { BUSY } else { BUSY_GONE });
         // Acquire: what the last writer stored lies before what this one will store.
-        match stamp.compare_exchange(seen, mine, LOSSY_ENTER.get(), LOSSY_CHECK.get()) {
+        match stamp.compare_exchange(seen, mine, LOSSY_ENTER.get(), LOSSY_LOOK.get()) {
             Ok(_) => return free,
             Err(now) => seen = now,
         }

@@ -75,7 +75,7 @@ pub(crate) struct Region {
 
 // SAFETY: the region owns its memory and lends it to nobody; who reads or writes there is the buffer's business.
 unsafe impl Send for Region {}
-// SAFETY: see above.
+// SAFETY: the region owns its memory and lends it to nobody; through a shared reference it only gives the address.
 unsafe impl Sync for Region {}
 
 impl Region {
@@ -101,7 +101,7 @@ impl Region {
         for offset in (0..layout.size()).step_by(PAGE) {
             // SAFETY: inside the allocation, which nobody else knows yet.
             let byte = unsafe { start.add(offset) };
-            // SAFETY: see above; any byte may be written.
+            // SAFETY: the byte lies inside the allocation, which nobody else knows yet, and any byte may be written there.
             unsafe { byte.write_volatile(0) };
         }
         if region.report.huge_pages == Obtained::Bytes(0) {

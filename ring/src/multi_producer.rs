@@ -71,13 +71,9 @@ fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skippe
 }
 
 /// The run of `most` events at most that begins at `from`, or behind the skipped slots there, and ends within
-/// `furthest` slots.
+/// `furthest` slots, of which there is at least one. The caller issues the fence.
 #[inline(always)]
 fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
-    let nothing = Run { start: from, end: from };
-    if furthest == 0 {
-        return nothing;
-    }
     let skipped = if fault(Fault::SkipBitNotLookedAt) { SKIPPED } else { 0 };
     let seen = slots.stamp(from).load(site.get()) & !FOLLOWS;
     if seen == stamp_of(from) | skipped {
@@ -86,7 +82,7 @@ fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64
     } else if seen | SKIPPED == stamp_of(from) | SKIPPED {
         run_behind(slots, from, furthest, most, site)
     } else {
-        nothing
+        Run { start: from, end: from }
     }
 }
 
@@ -150,6 +146,9 @@ impl Mechanics for Multi {
             }
             Some(to) => {
                 let furthest = (ahead(to, from).max(0) as u64).min(capacity);
+                if furthest == 0 {
+                    return Run { start: from, end: from };
+                }
                 run_of(core.buffer.slots(), from, furthest, most, &READ_SKIP)
             }
         }

@@ -113,7 +113,8 @@ sites! {
     SET_VERSION: Relaxed => [], "READ_VERSION";
     /// A producer reads it before it reads the gates, to see whether a newer set is worth loading.
     READ_VERSION: Relaxed => [], "SET_VERSION";
-    /// A producer reads it again after the gates; REFRESH_FENCE orders the two.
+    /// A producer reads it again after the gates; REFRESH_FENCE orders the two. A thread that shows a new set reads it under
+    /// the members' lock.
     CHECK_VERSION: Relaxed => [], "SET_VERSION";
     /// Between reading the gates and reading the version again.
     REFRESH_FENCE: SeqCst => [AcqRel], "JOIN_FENCE";
@@ -121,6 +122,8 @@ sites! {
     JOIN_FENCE: SeqCst => [AcqRel], "REFRESH_FENCE";
     /// A newcomer is let go from where it was pinned.
     START: Release => [Relaxed], "GATE";
+    /// The workers of a stage that joins take from here on. Workers join only while a ring is being built, by one thread.
+    START_TAKING: Relaxed => [], "READ_TAKEN";
     /// Between moving a position and looking for sleepers.
     RING_FENCE: SeqCst => [AcqRel], "ARM_FENCE";
     /// Between announcing sleep and looking again.
@@ -170,6 +173,8 @@ sites! {
     LOSSY_CLAIM: Relaxed => [], "LOSSY_CLAIM";
     /// The single writer of a lossy ring marks a slot as being written.
     LOSSY_BEGIN: Relaxed => [], "LOSSY_CHECK";
+    /// One of several writers looks at the stamp of the slot that it wants; LOSSY_ENTER acquires what counts.
+    LOSSY_LOOK: Relaxed => [], "LOSSY_STAMP";
     /// One of several writers takes a slot: what the last one stored there lies before what this one will store.
     LOSSY_ENTER: Acquire => [Relaxed], "LOSSY_STAMP";
     /// A writer that could not leave its slot as it entered looks why.
@@ -184,7 +189,7 @@ sites! {
     LOSSY_OBSERVE: Acquire => [Relaxed], "LOSSY_STAMP";
     /// Between the words and the second look at the stamp.
     LOSSY_READ_FENCE: Acquire => [Relaxed], "LOSSY_WRITE_FENCE";
-    /// A reader looks at the stamp again; the fence orders it.
+    /// A reader of a lossy ring looks at the stamp again, behind the words; LOSSY_READ_FENCE orders it.
     LOSSY_CHECK: Relaxed => [], "LOSSY_BEGIN";
     /// A reader that found nothing sees that every writer has gone, and with it all that they wrote.
     LOSSY_GONE: Acquire => [Relaxed], "DROP_PRODUCER";

@@ -61,7 +61,7 @@ thread_local! {
 }
 
 /// [`caught`] for a stage's work: the stage answers also for panics of others' code that it came to run.
-pub fn caught_by_stage<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
+pub(crate) fn caught_by_stage<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     IS_ANSWERED.set(true);
     let done = caught(work);
     IS_ANSWERED.set(false);
@@ -69,7 +69,7 @@ pub fn caught_by_stage<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
 }
 
 /// Whether a stage answers for what panics on this thread now.
-pub fn is_answered() -> bool {
+pub(crate) fn is_answered() -> bool {
     IS_ANSWERED.get()
 }
 

@@ -10,7 +10,7 @@ use crate::fault::{Fault, fault};
 use crate::kind::{Mechanics, Run, Single};
 use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, READ_CLAIMED, SHOW_CLAIM};
 use crate::producer::Producer;
-use crate::sequence::{Position, ahead, earlier, later};
+use crate::sequence::{Position, ahead, earlier};
 
 /// The positions that a single producer shows. Stages look at `claimed` when the ring ends only, so its line stays with
 /// the producer.
@@ -40,12 +40,13 @@ impl Mechanics for Single {
     #[inline(always)]
     fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, _: u64) -> Run {
         let end = match to {
-            Some(to) => later(to, from),
+            Some(to) => to,
             // What is known already does, so that the producer keeps its cache line a while longer.
-            None if ahead(known, from) > 0 => known,
-            None => later(Self::published(core), from),
+            None if ahead(known, from) > 0 => return Run { start: from, end: known },
+            None => Self::published(core),
         };
-        Run { start: from, end }
+        // A branch, not the later of the two: a poll that finds nothing has only one comparison then.
+        if ahead(end, from) > 0 { Run { start: from, end } } else { Run { start: from, end: from } }
     }
 
     fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run {

@@ -40,7 +40,7 @@ struct Shadows(Option<Box<[Shadow; THREADS]>>);
 
 // SAFETY: a model runs all its threads in turn on one thread of the system, and switches only inside of loom's calls.
 unsafe impl Sync for Shadows {}
-// SAFETY: as above.
+// SAFETY: a model moves nothing from one thread of the system to another.
 unsafe impl Send for Shadows {}
 
 impl Shadows {

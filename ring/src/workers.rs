@@ -1,16 +1,17 @@
 //! Where the workers of one stage stand.
 //!
-//! A worker announces a sequence before it takes it from the shared counter, so whoever reads the counter first and
-//! the announcements second never misses what somebody has in hand: having read the counter past a sequence means
-//! having acquired the exchange that took it, and with it the announcement before. What an unlucky worker announced
-//! and did not get only makes the result lower for a moment; the stage keeps the highest that anyone computed.
+//! A worker announces a sequence before it takes the sequence from the shared counter. A thread that computes where the
+//! workers stand reads the counter first and the announcements second, and so misses no event that a worker has in hand: if
+//! it read the counter past a sequence, it acquired the exchange that took the sequence, and with it the announcement before.
+//! A worker may announce a sequence and then not get it. That makes the result lower for a moment only; the stage keeps the
+//! highest result that any thread computed.
 //!
-//! What a worker leaves behind unread stays announced at its place, an orphan, until another worker adopts it.
+//! Events that a worker leaves unread stay announced at its place. They are an orphan until another worker adopts them.
 //! Models: `workers` in loom-tests.
 
 use crate::fault::{Fault, fault};
 use crate::kind::Run;
-use crate::ordering::{ANNOUNCE, COUNT, READ_ANNOUNCED, READ_TAKEN, START, TAKE};
+use crate::ordering::{ANNOUNCE, COUNT, READ_ANNOUNCED, READ_TAKEN, START_TAKING, TAKE};
 use crate::sequence::{Position, ahead, earlier};
 use crate::sync::{AtomicU64, Mutex, lock};
 
@@ -57,8 +58,9 @@ impl Workers {
         self.announced.len()
     }
 
+    /// Where the workers begin to take. The ring is being built: nobody takes or publishes yet.
     pub(crate) fn start(&self, at: u64) {
-        self.taken.store(at, &START);
+        self.taken.store(at, &START_TAKING);
     }
 
     /// What is taken next.

@@ -338,7 +338,7 @@ impl Journaling {
         self.may_wait()?;
         let (told, hears) = sync_channel(1);
         // Waited for a little longer than it waits itself.
-        let far = || Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        let far = || slipring_ring::internal::deadline(Duration::MAX);
         self.send(Mail::Close(told, Some(deadline.unwrap_or_else(far))));
         let deadline = deadline.and_then(|deadline| deadline.checked_add(A_MOMENT));
         let outcome = self.over.wait(deadline, || match hears.try_recv() {

@@ -120,7 +120,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
     pub(super) fn drop_gone(&mut self) {
         let gone = self.leases.take_gone();
         if !gone.is_empty() {
-            slipring_ring::held::outside(move || drop(gone));
+            slipring_ring::internal::outside(move || drop(gone));
         }
     }
 

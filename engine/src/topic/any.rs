@@ -185,10 +185,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
 
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport {
         self.close();
-        let now = Instant::now();
-        // For ever, or as good as.
-        let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-        let deadline = now.checked_add(limit).or_else(|| now.checked_add(century)).unwrap_or(now);
+        let deadline = slipring_ring::internal::deadline(limit);
         let partitions = self.partitions();
         let readers = self.readers().all();
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));

@@ -1,0 +1,24 @@
+//! The one rule for limits of time that no clock reaches.
+
+use crate::sync::Instant;
+use std::time::Duration;
+
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The instant at which `limit` is over. A limit that the clock cannot reach is a century: for ever, or as good as.
+pub fn deadline(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).or_else(|| now.checked_add(CENTURY)).unwrap_or(now)
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_no_clock_reaches_is_far_away() {
+        let a_year = Instant::now() + CENTURY / 100;
+        assert!([Duration::MAX, Duration::from_secs(u64::MAX), CENTURY].iter().all(|limit| deadline(*limit) > a_year));
+        assert!(deadline(Duration::ZERO) < a_year);
+    }
+}
