@@ -1,4 +1,4 @@
-//! What all ends of a ring share.
+//! The state that a ring's producers, consumers and handles share.
 
 use crate::bell::Bell;
 use crate::buffer::Buffer;
@@ -15,7 +15,7 @@ use crate::stage::StageState;
 use crate::sync::{Arc, AtomicU64, Mutex, next_id};
 use crossbeam_utils::CachePadded;
 
-/// The slots, the positions, the gates and the way to the end. Everyone who has a part in the ring holds it.
+/// The slots, the positions, the gating set and the record of the end. Each producer, consumer and handle holds it.
 pub struct Core<E, K: Kind> {
     pub(crate) buffer: Buffer<E, K::Stamp>,
     pub(crate) positions: K::Positions,
@@ -25,16 +25,16 @@ pub struct Core<E, K: Kind> {
     /// Rung by the end alone.
     pub(crate) end_bell: Bell,
     pub(crate) closing: Closing,
-    /// How those who publish and read here were made to fence.
+    /// Which fences the producers and consumers of this ring use.
     pub(crate) fences: Fences,
-    /// So many of the last events stay readable for whoever joins.
+    /// The number of last events that stay readable for a stage that joins.
     pub(crate) retain: u64,
     /// Where the ring began.
     pub(crate) first: u64,
-    /// Who takes part. Its lock makes changes of the gating set one at a time.
+    /// The stages of the ring. Its lock makes changes of the gating set one at a time.
     pub(crate) members: Mutex<Vec<Arc<StageState>>>,
     producers: CachePadded<AtomicU64>,
-    /// Tells this ring from others.
+    /// A number that no other ring of this process has.
     pub(crate) id: u64,
 }
 

@@ -18,7 +18,8 @@ pub struct Single;
 #[derive(Clone, Copy, Debug)]
 pub struct Multi;
 
-/// Events that a consumer may read next: from `start` to `end`, every one an event. Before `start` lie skipped slots.
+/// The sequences that a consumer may read next: each of `start..end` is a published event. The sequences between the
+/// consumer's position and `start` are skipped slots, which it passes over.
 #[derive(Clone, Copy)]
 pub struct Run {
     pub(crate) start: u64,
@@ -57,8 +58,8 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, most: u64) -> Run
     where
         Self: Kind;
-    /// The same for one of several workers: `from` may be taken by another one and overwritten long since. Then this is
-    /// any run.
+    /// [`run`](Self::run) for one of several workers. Another worker may have taken `from` meanwhile, and a producer may have
+    /// overwritten it. Then the run means nothing, and the exchange of the shared counter fails.
     fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run
     where
         Self: Kind;
@@ -66,11 +67,12 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     fn claimed<E>(core: &Core<E, Self>) -> u64
     where
         Self: Kind;
-    /// The same, for a producer that claims nothing at present.
+    /// The next sequence to be claimed, read by a producer that has no claim out.
     fn next<E>(producer: &Producer<E, Self>) -> u64
     where
         Self: Kind;
-    /// Claims below `end` that are not published: runs of sequences, each with its end. Nobody claims any more.
+    /// The sequences below `end` that are claimed and not published, as runs `(first, end)`. For a ring that takes no more
+    /// claims.
     fn unpublished<E>(core: &Core<E, Self>, end: u64) -> Vec<(u64, u64)>
     where
         Self: Kind;
@@ -81,14 +83,15 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64>
     where
         Self: Kind;
-    /// Publishes what was claimed.
+    /// Publishes a claim.
     fn publish<E>(producer: &mut Producer<E, Self>, first: u64, len: u64)
     where
         Self: Kind;
-    /// Gives up what was claimed.
+    /// Gives a claim up without publishing it.
     fn abandon<E>(producer: &mut Producer<E, Self>, first: u64, len: u64)
     where
         Self: Kind;
-    /// Whether what was given up leaves nothing in its slots: then whoever closes the ring must hear of it.
+    /// True if a claim that is given up leaves no stamp in its slots. Then the record of a closed ring's end must get it as a
+    /// gap.
     const TAKES_BACK: bool;
 }

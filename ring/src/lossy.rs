@@ -40,6 +40,7 @@ const GONE: u64 = 2;
 const BUSY_GONE: u64 = 3;
 const STATE: u64 = 3;
 
+#[inline(always)]
 const fn stamp_of(sequence: u64, state: u64) -> u64 {
     sequence << 2 | state
 }

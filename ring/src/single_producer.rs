@@ -12,7 +12,7 @@ use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, READ_CLAIMED, SHOW_CLAIM
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier};
 
-/// The positions that a single producer shows. Stages look at `claimed` when the ring ends only, so its line stays with
+/// The positions that a single producer shows. Stages look at `claimed` only when the ring ends, so its cache line stays with
 /// the producer.
 pub struct Shown {
     published: Position,

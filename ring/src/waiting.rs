@@ -1,27 +1,28 @@
-//! The loop of everyone who waits: look, pass the time, at last sleep, with the handshake of [`crate::bell`].
+//! The loop in which producers and consumers wait: look, pause, and at last sleep with the handshake of [`crate::bell`].
 
 use crate::bell::{Bell, Waiter};
 use crate::fault::{Fault, fault};
 use crate::sync::{self, Arc, Instant};
 use crate::wait::{Idle, Wait};
 
-/// What somebody waits for.
+/// What a producer, consumer or worker waits for.
 pub(crate) trait Look {
     type Found;
 
-    /// Spin hints between two looks, beside those of the strategy. Who looks too often takes the line of the published
-    /// position back from a producer that got it to write there but must first write the event, whose line comes later.
+    /// The number of spin hints between two looks, beside those of the strategy. A consumer that looks too often takes the cache
+    /// line of the published position away from a producer that has it for writing but still waits for the event's line.
+    /// Measured: see `docs/decisions/`, 8, "Looking".
     const SPACING: u32 = 0;
 
     /// Looks once.
     fn look(&mut self) -> Option<Self::Found>;
 
-    /// Where it rings when whoever is in the way moves; none if nobody is in the way any more, so that it is worth
-    /// another look. Asked around each sleep only.
+    /// The bells that ring when the position that is waited for moves; none if it has moved already, so that another look is
+    /// due. Asked before and after arming only.
     fn bells(&mut self) -> Option<Bells>;
 }
 
-/// One bell, or two if either may ring first.
+/// One bell, or two if the wait may end at either.
 pub(crate) type Bells = [Option<Arc<Bell>>; 2];
 
 /// The most empty looks between two batches of which the second counts as following the first one closely. The number
@@ -37,7 +38,7 @@ const REST: u32 = 64;
 /// One consumer's or producer's way of waiting, and what it remembers of it.
 pub(crate) struct Waiting {
     pub(crate) wait: Wait,
-    /// Made at the start, so that the first sleep allocates nothing. None in a stand-in, until then.
+    /// Made at the start, so that the first sleep allocates nothing. None in a stand-in that has not slept yet.
     waiter: Option<Waiter>,
     /// The bells at which the waiter may still be armed.
     armed: Bells,
@@ -53,7 +54,7 @@ impl Waiting {
         waiting
     }
 
-    /// For the moment in which the real one is borrowed; it stays if a strategy panics.
+    /// Takes the place of the real one while that is borrowed, and stays there if a strategy panics meanwhile.
     pub(crate) fn stand_in(wait: Wait) -> Self {
         Self { wait, waiter: None, armed: [None, None], looks: 0, pause: 0, rest: 0 }
     }
@@ -85,8 +86,9 @@ impl Waiting {
                     if let Some(found) = target.look() {
                         return Some(found);
                     }
-                    // Whoever was in the way may have moved before it could see the arming, and another one be in
-                    // the way now, at whose bell nobody sleeps yet. Only one who is so after the fence is sure to ring.
+                    // The stage whose bell is armed may have moved before it could see the arming, and another stage may
+                    // be the furthest behind now, at whose bell this thread does not sleep yet. Only the stage that is the
+                    // furthest behind after the fence is sure to ring.
                     let same = target.bells().is_some_and(|now| are_same(&bells, &now));
                     if !same && !fault(Fault::SleepAtTheBellOfTheLastBefore) {
                         continue;
@@ -155,7 +157,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Arms somebody else's waiter; what is there, if anything is, so that it must not sleep.
+/// Arms a waiter of the caller's. Returns what a look found: then the waiter must not sleep.
 pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Option<L::Found> {
     loop {
         let Some(bells) = target.bells() else {
@@ -172,7 +174,7 @@ pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Opt
         if let Some(found) = target.look() {
             return Some(found);
         }
-        // As in `until_slowly`.
+        // Only the stage that is the furthest behind after the fence is sure to ring: see `until_slowly`.
         let same = target.bells().is_some_and(|now| are_same(&bells, &now));
         if same || fault(Fault::ArmedAtTheBellOfTheLastBefore) {
             return None;
