@@ -10,7 +10,7 @@ use crate::fault::{Fault, fault};
 use crate::kind::{Mechanics, Run, Single};
 use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, READ_CLAIMED, SHOW_CLAIM};
 use crate::producer::Producer;
-use crate::sequence::{Position, ahead, earlier};
+use crate::sequence::{Position, ahead, earlier, later};
 
 /// The positions that a single producer shows. Stages look at `claimed` only when the ring ends, so its cache line stays with
 /// the producer.
@@ -40,13 +40,12 @@ impl Mechanics for Single {
     #[inline(always)]
     fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, _: u64) -> Run {
         let end = match to {
-            Some(to) => to,
+            Some(to) => later(to, from),
             // What is known already does, so that the producer keeps its cache line a while longer.
-            None if ahead(known, from) > 0 => return Run { start: from, end: known },
-            None => Self::published(core),
+            None if ahead(known, from) > 0 => known,
+            None => later(Self::published(core), from),
         };
-        // A branch, not the later of the two: a poll that finds nothing has only one comparison then.
-        if ahead(end, from) > 0 { Run { start: from, end } } else { Run { start: from, end: from } }
+        Run { start: from, end }
     }
 
     fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run {
