@@ -1,11 +1,11 @@
 //! How far each partition of a durable topic is written and durable, and waiting for that.
 
+use crate::base::ids::TopicId;
+use crate::base::level::{Level, WaitError};
+use crate::base::threads::caught;
+use crate::base::trace::lifecycle;
 use crate::journal::Visible;
 use crate::journal::storage::Process;
-use crate::lifecycle::lifecycle;
-use crate::receipt::{Level, WaitError};
-use crate::threads::caught;
-use crate::topic::TopicId;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};

@@ -1,10 +1,11 @@
 //! Moving aside what a handler cannot handle: into a topic of the same type.
 
+use crate::base::level::Level;
 use crate::error::PublishError;
 use crate::letter::Origin;
 use crate::message::Message;
 use crate::producer::{Producer, Producers};
-use crate::receipt::{Level, Receipt};
+use crate::receipt::Receipt;
 use crate::topic::Topic;
 use crate::transaction::{Transaction, TransactionError};
 

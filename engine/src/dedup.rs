@@ -1,9 +1,9 @@
 //! Messages with an id, of which each is published once within a window.
 
+use crate::base::when_full::WhenFull;
 use crate::durable::Durable;
 use crate::error::{PublishError, TopicError};
 use crate::journal::{self, Cursor, Extent, Start, Visible};
-use crate::lane::Full;
 use crate::producer::Producers;
 use crate::topic::Inner;
 use std::collections::hash_map::{Entry, RandomState};
@@ -140,7 +140,7 @@ impl Ids {
         self: &Arc<Self>,
         topic: &Inner<E, K>,
         id: &[u8],
-        full: Full<'_>,
+        full: WhenFull<'_>,
     ) -> Result<Begun, PublishError> {
         let id = self.hash(id);
         loop {
@@ -161,8 +161,8 @@ impl Ids {
             }
             let names = || (topic.name.clone(), 0, None);
             match full {
-                Full::Policy => drop(self.settled.wait(known).unwrap_or_else(PoisonError::into_inner)),
-                Full::Until(deadline) => {
+                WhenFull::Policy => drop(self.settled.wait(known).unwrap_or_else(PoisonError::into_inner)),
+                WhenFull::Until(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         let (topic, partition, by) = names();
@@ -170,9 +170,9 @@ impl Ids {
                     }
                     drop(self.settled.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner));
                 }
-                Full::Refuse | Full::Later | Full::Arm(_) => {
+                WhenFull::Refuse | WhenFull::Later | WhenFull::Arm(_) => {
                     drop(known);
-                    if let Full::Arm(task) = full {
+                    if let WhenFull::Arm(task) = full {
                         task.wake_after(&topic.host.timer, Duration::from_millis(1));
                     }
                     let (topic, partition, by) = names();

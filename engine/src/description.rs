@@ -1,8 +1,9 @@
 //! What a topic is.
 
-use crate::error::Closed;
+use crate::base::closed::Closed;
+use crate::base::ids::TopicId;
 use crate::metrics::PartitionMetrics;
-use crate::topic::{Shape, TopicId};
+use crate::topic::Shape;
 use std::fmt;
 
 /// What a topic is, and what there is in it at a moment. Its [`Display`](fmt::Display) is for people.

@@ -1,6 +1,7 @@
 //! What a topic has of the journal: its number in the catalogue, and where its partitions go on.
 
 use crate::acks::{Acks, Positions};
+use crate::base::ids::TopicId;
 use crate::error::{MAX_PARTITIONS, TopicError};
 use crate::forget::forget;
 use crate::journal::{FrameBuilder, Journal, PartitionId, State};
@@ -9,7 +10,6 @@ use crate::partition::Partition;
 use crate::persist::Persistence;
 use crate::producer::Producers;
 use crate::text;
-use crate::topic::TopicId;
 use slipring_ring::{BuildError, Stage, Start};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

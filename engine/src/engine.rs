@@ -1,23 +1,25 @@
 //! The engine: owner of topics and of their threads.
 
-use crate::clock::{Blamed, Clock, SystemClock};
-use crate::cores::{CorePlan, Cores, CoresReport};
+use crate::base::clock::{Blamed, Clock, SystemClock};
+use crate::base::closed::Closed;
+use crate::base::cores::{CorePlan, Cores, CoresReport};
+use crate::base::ids::TopicId;
+use crate::base::timer::Timer;
+use crate::base::trace::lifecycle;
 use crate::description::Description;
 use crate::durable::{Recorded, what};
-use crate::error::{Closed, Contradiction, TopicError};
+use crate::error::{Contradiction, TopicError};
 use crate::gap::{ReaderKind, ToldGap, acknowledge_gaps, told_gaps};
 use crate::group::{AnyGroup, Group, GroupDescription, GroupName, add_recorded};
 use crate::journal::storage::{Disk, Storage};
 use crate::journal::{DiskError, FrameBuilder, Freed, Journal, OpenError, Options, Progress, Recovered};
 use crate::journaler::{Journaling, Pace};
-use crate::lifecycle::lifecycle;
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::producer::Producers;
 use crate::report::{Report, TopicReport};
 use crate::subscriber::At;
-use crate::timer::Timer;
-use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder, TopicId};
+use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder};
 use crate::transaction::{Transaction, TransactionError};
 use crate::transform::{Outputs, TransformDescription, TransformError, TransformRun};
 use slipring_ring::Multi;

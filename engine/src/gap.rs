@@ -1,11 +1,11 @@
 //! Gaps as readers of a durable topic meet them, and what is remembered of who was told.
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::overload::Tally;
+use crate::base::threads::blaming;
 use crate::durable::what;
 use crate::journal::{FrameBuilder, PartitionId, State, catalogue};
 use crate::journaler::{Handed, Journaling, Outcome};
-use crate::overflow::Tally;
-use crate::threads::blaming;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;

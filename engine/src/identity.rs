@@ -1,5 +1,7 @@
 //! A producer with a name: each of its events is published once, however often it is sent.
 
+use crate::base::level::Level;
+use crate::base::turn::{Taken, Turn};
 use crate::durable::Durable;
 use crate::error::{ProducerError, PublishError, check_name};
 use crate::journal::FrameBuilder;
@@ -7,10 +9,9 @@ use crate::journaler::STAGE;
 use crate::ledger::{Ledger, Ledgers, Mark, Progress, WINDOW};
 use crate::message::Message;
 use crate::producer::{Producer, Producers};
-use crate::receipt::{Level, Receipt};
+use crate::receipt::Receipt;
 use crate::record::Record;
 use crate::topic::Inner;
-use crate::turn::{Taken, Turn};
 use slipring_ring::Multi;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -1,19 +1,18 @@
 //! A producer's way into one partition, and what it does when that is full.
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::handler_thread;
+use crate::base::overload::{Counts, Overflow, Slow};
+use crate::base::when_full::{Task, WhenFull};
 use crate::error::PublishError;
 use crate::group::without_generation;
 use crate::journaler::STAGE;
 use crate::ledger::Mark;
-use crate::overflow::{Counts, Overflow, Slow};
-use crate::own;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::record::Record;
-use crate::timer::Timer;
 use crate::topic::{Evicted, Inner};
-use slipring_ring::{Claim, ClaimError, Wait, Waiter};
-use std::cell::Cell;
+use slipring_ring::{Claim, ClaimError, Wait};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,41 +36,6 @@ impl<'k> Route<'k> {
             (None, Some(key)) => Self::Key(key),
             (None, None) => Self::Any,
         }
-    }
-}
-
-/// What to do when there is no room.
-#[derive(Clone, Copy)]
-pub(crate) enum Full<'t> {
-    /// As the topic says.
-    Policy,
-    Refuse,
-    /// The same, and nobody counts it: it comes again.
-    Later,
-    Until(Instant),
-    /// As the topic says, but where that is to wait: refuse, and have the task woken when it may try again.
-    #[cfg_attr(not(feature = "async"), allow(dead_code))]
-    Arm(&'t Task),
-}
-
-/// A publish that waits as a task.
-pub(crate) struct Task {
-    pub(crate) waiter: Arc<Waiter>,
-    begun: Instant,
-    /// The last refusal was none: the waiter will be woken.
-    pub(crate) waits: Cell<bool>,
-}
-
-#[cfg_attr(not(feature = "async"), allow(dead_code))]
-impl Task {
-    pub(crate) fn new() -> Self {
-        Self { waiter: Arc::new(Waiter::new()), begun: Instant::now(), waits: Cell::new(false) }
-    }
-
-    pub(crate) fn wake_after(&self, timer: &Timer, time: Duration) {
-        let waiter = Arc::clone(&self.waiter);
-        self.waits.set(true);
-        timer.after(time, move || waiter.wake(0));
     }
 }
 
@@ -141,7 +105,7 @@ impl<E, K: Producers> Lane<E, K> {
     pub(crate) fn publish(
         &mut self,
         topic: &Inner<E, K>,
-        full: Full<'_>,
+        full: WhenFull<'_>,
         len: usize,
         beside: Beside,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
@@ -176,7 +140,12 @@ impl<E, K: Producers> Lane<E, K> {
     /// Waits, evicts or refuses as the topic says, until there is room for so many events of the only producer. False if
     /// they are to be dropped.
     #[inline(never)]
-    pub(crate) fn make_room(&mut self, topic: &Inner<E, K>, full: Full<'_>, len: usize) -> Result<bool, PublishError> {
+    pub(crate) fn make_room(
+        &mut self,
+        topic: &Inner<E, K>,
+        full: WhenFull<'_>,
+        len: usize,
+    ) -> Result<bool, PublishError> {
         debug_assert!(K::SINGLE, "another producer could take the room");
         let nothing = &mut |_: usize, _: &mut E, _: Option<Timestamp>| ();
         match self.attempt::<true>(Attempt::Now, len, Beside::default(), nothing) {
@@ -192,16 +161,16 @@ impl<E, K: Producers> Lane<E, K> {
     fn overflow<const DRY: bool, F: FnMut(usize, &mut E, Option<Timestamp>)>(
         &mut self,
         topic: &Inner<E, K>,
-        full: Full<'_>,
+        full: WhenFull<'_>,
         len: usize,
         beside: Beside,
         fill: &mut F,
         mut refused: ClaimError,
     ) -> Result<Option<u64>, PublishError> {
-        let begun = if let Full::Arm(task) = full { task.begun } else { Instant::now() };
+        let begun = if let WhenFull::Arm(task) = full { task.begun } else { Instant::now() };
         let deadline = match (full, topic.settings.overflow) {
-            (Full::Until(deadline), _) => Some(deadline),
-            (Full::Policy, Overflow::BlockFor(limit)) => begun.checked_add(limit),
+            (WhenFull::Until(deadline), _) => Some(deadline),
+            (WhenFull::Policy, Overflow::BlockFor(limit)) => begun.checked_add(limit),
             _ => None,
         };
         if let Some(durable) = topic.durable.as_ref().filter(|durable| durable.journaling.bell.is_forked()) {
@@ -211,7 +180,7 @@ impl<E, K: Producers> Lane<E, K> {
         while refused == ClaimError::Full && topic.evicts() {
             let waits = matches!(
                 (full, topic.settings.overflow),
-                (Full::Until(_), _) | (Full::Policy, Overflow::Block | Overflow::BlockFor(_))
+                (WhenFull::Until(_), _) | (WhenFull::Policy, Overflow::Block | Overflow::BlockFor(_))
             );
             let slowest = self.ring.slowest().and_then(|it| topic.slow(it)).filter(|(_, slow)| slow.evicts(begun));
             let Some((slowest, Slow::EvictAfter(patience))) = slowest else {
@@ -233,11 +202,11 @@ impl<E, K: Producers> Lane<E, K> {
             let out_of_time = deadline.zip(until).is_some_and(|(deadline, until)| deadline < until);
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match (until, full) {
-                (Some(_), Full::Arm(task)) if left > Some(Duration::ZERO) => {
+                (Some(_), WhenFull::Arm(task)) if left > Some(Duration::ZERO) => {
                     task.wake_after(&topic.host.timer, left.unwrap_or_default());
                     break;
                 }
-                (Some(_), Full::Arm(_)) => {}
+                (Some(_), WhenFull::Arm(_)) => {}
                 // A publish that never waits does not wait for this either.
                 (Some(_), _) if out_of_time || !waits => break,
                 (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, beside, fill) {
@@ -269,23 +238,25 @@ impl<E, K: Producers> Lane<E, K> {
         }
         if refused == ClaimError::Full {
             let last = match (full, topic.settings.overflow) {
-                (Full::Until(deadline), _) => Attempt::Until(deadline),
-                (Full::Policy, Overflow::Block) => Attempt::Wait,
-                (Full::Policy, Overflow::BlockFor(_)) => deadline.map_or(Attempt::Wait, Attempt::Until),
-                (Full::Arm(task), Overflow::Block | Overflow::BlockFor(_)) => Attempt::Arm(task),
-                (Full::Policy | Full::Arm(_), Overflow::DropNewest) => {
+                (WhenFull::Until(deadline), _) => Attempt::Until(deadline),
+                (WhenFull::Policy, Overflow::Block) => Attempt::Wait,
+                (WhenFull::Policy, Overflow::BlockFor(_)) => deadline.map_or(Attempt::Wait, Attempt::Until),
+                (WhenFull::Arm(task), Overflow::Block | Overflow::BlockFor(_)) => Attempt::Arm(task),
+                (WhenFull::Policy | WhenFull::Arm(_), Overflow::DropNewest) => {
                     Counts::add(&topic.counts.dropped, len);
                     return Ok(None);
                 }
-                (Full::Refuse | Full::Later, _) | (Full::Policy | Full::Arm(_), Overflow::Fail) => {
-                    if !matches!(full, Full::Later) {
+                (WhenFull::Refuse | WhenFull::Later, _) | (WhenFull::Policy | WhenFull::Arm(_), Overflow::Fail) => {
+                    if !matches!(full, WhenFull::Later) {
                         Counts::add(&topic.counts.refused, len);
                     }
                     let slowest = self.ring.slowest();
                     return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));
                 }
             };
-            let own = matches!(last, Attempt::Wait).then(|| own::consumer_of(topic.id, self.partition.index)).flatten();
+            let own = matches!(last, Attempt::Wait)
+                .then(|| handler_thread::consumer_of(topic.id, self.partition.index))
+                .flatten();
             refused = loop {
                 let next = match &own {
                     // This thread would wait for itself.
@@ -326,12 +297,3 @@ const LOOK_AT_ITSELF: Duration = Duration::from_millis(10);
 
 /// How long a full partition waits for its journaler before it looks who else is slow.
 const BEHIND_THE_JOURNAL: Duration = Duration::from_millis(1);
-
-/// Sleeps for a part of `left`; the caller looks again.
-pub(crate) fn nap(left: Duration) {
-    const LONGEST: Duration = Duration::from_millis(5);
-    match left {
-        left if left < Duration::from_micros(20) => std::thread::yield_now(),
-        left => std::thread::sleep(left.min(LONGEST)),
-    }
-}

@@ -11,11 +11,11 @@
 //! written anew when its notes have become [`NOTES`] bytes, when there is more to note than a base has, and when it is so
 //! old that the name would seem unused.
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::varint;
 use crate::durable::what;
 use crate::identity::PRODUCER_NAME_EXPIRY;
 use crate::journal::{FrameBuilder, State};
-use crate::varint;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

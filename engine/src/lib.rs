@@ -48,10 +48,9 @@
 #![deny(unsafe_code)]
 
 mod acks;
+mod base;
 mod bury;
 mod catch_up;
-mod clock;
-mod cores;
 mod dedup;
 mod description;
 mod durable;
@@ -71,21 +70,17 @@ mod journaler;
 mod lane;
 mod ledger;
 mod letter;
-mod lifecycle;
 mod linger;
 mod message;
 mod metrics;
 #[cfg(feature = "observe")]
 mod observe;
-mod overflow;
-mod own;
 mod partition;
 mod partitioner;
 mod persist;
 mod producer;
 mod prometheus;
 pub mod queue;
-mod rate;
 mod receipt;
 mod record;
 mod replay;
@@ -95,24 +90,25 @@ mod selector;
 mod stream;
 mod subscriber;
 mod subscription;
-mod threads;
-mod timer;
 mod topic;
 mod transaction;
 mod transform;
-mod turn;
-mod varint;
-mod watch;
 
+pub use base::clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
+pub use base::closed::Closed;
+pub use base::cores::{CorePlan, CoresError, CoresReport, ThreadReport};
+pub use base::ids::TopicId;
+pub use base::ids::TopicPartition;
+pub use base::level::{Level, Unsupported, WaitError};
+pub use base::overload::{Overflow, Slow};
+pub use base::rate::RateLimit;
 pub use bury::Bury;
-pub use clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
-pub use cores::{CorePlan, CoresError, CoresReport, ThreadReport};
 pub use dedup::Deduplication;
 pub use description::Description;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{
-    CancelError, Closed, Contradiction, MAX_MESSAGE, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError,
-    PublishError, ReadError, Rejected, SubscribeError, TopicError,
+    CancelError, Contradiction, MAX_MESSAGE, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError, PublishError,
+    ReadError, Rejected, SubscribeError, TopicError,
 };
 pub use event::Event;
 pub use gap::{Gap, OnGap, ReaderKind, ToldGap};
@@ -120,7 +116,6 @@ pub use graves::DeadLetterError;
 pub use group::{
     Assignor, Commit, CommitError, Delivery, Fenced, GroupBatch, GroupBuilder, GroupDescription, GroupError,
     GroupMessages, GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance,
-    TopicPartition,
 };
 pub use identity::{IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY};
 pub use journaler::Pace;
@@ -130,7 +125,6 @@ pub use message::{Headers, Message};
 pub use metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
 #[cfg(feature = "observe")]
 pub use observe::ObserveError;
-pub use overflow::{Overflow, Slow};
 pub use partitioner::{Partitioner, Partitioning};
 pub use persist::{Persist, Unreadable};
 pub use producer::{Producer, ProducerBuilder, Producers};
@@ -140,8 +134,7 @@ pub use queue::{
     Backoff, Job, Lease, LeaseError, NoTicket, Order, Queue, QueueBuilder, QueueError, QueueReport, Ticket, Waiting,
     Worker,
 };
-pub use rate::RateLimit;
-pub use receipt::{BatchReceipt, Level, Reach, Receipt, Unsupported, WaitError};
+pub use receipt::{BatchReceipt, Reach, Receipt};
 pub use record::Record;
 pub use replay::{Replay, ReplayBuilder, ReplayError};
 pub use report::{ConsumerReport, CutClaim, Report, TopicReport};
@@ -150,7 +143,7 @@ pub use selector::{Selectable, Selector};
 pub use stream::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
 pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
 pub use subscription::Subscription;
-pub use topic::{Safe, Shape, Topic, TopicBuilder, TopicId};
+pub use topic::{Safe, Shape, Topic, TopicBuilder};
 pub use transaction::{Transaction, TransactionError};
 pub use transform::{
     Outputs, Transform, TransformBuilder, TransformDescription, TransformEnd, TransformError, TransformPartition,

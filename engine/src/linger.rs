@@ -1,16 +1,16 @@
 //! A producer that gathers records and publishes them together.
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::overload::Counts;
+use crate::base::threads::{blaming, caught};
+use crate::base::turn::{Taken, Turn};
+use crate::base::when_full::WhenFull;
 use crate::error::{ProducerError, PublishError};
-use crate::lane::Full;
 use crate::message::{Message, Parts};
-use crate::overflow::Counts;
 use crate::producer::{Producer, ProducerBuilder, Producers};
 use crate::receipt::Receipt;
 use crate::record::Record;
-use crate::threads::{blaming, caught};
 use crate::topic::Inner;
-use crate::turn::{Taken, Turn};
 use slipring_ring::Multi;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -191,7 +191,7 @@ impl<K: Producers> LingeringProducer<K> {
     /// # Errors
     /// There was no room, or the topic is closed. What was not published is still gathered.
     pub fn flush(&self) -> Result<(), PublishError> {
-        self.shared.flush(Full::Policy)
+        self.shared.flush(WhenFull::Policy)
     }
 
     /// The same, but waits no longer than until `deadline`.
@@ -199,7 +199,7 @@ impl<K: Producers> LingeringProducer<K> {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub fn flush_until(&self, deadline: Instant) -> Result<(), PublishError> {
-        self.shared.flush(Full::Until(deadline))
+        self.shared.flush(WhenFull::Until(deadline))
     }
 
     /// How many records are gathered and not published.
@@ -222,12 +222,12 @@ impl<K: Producers> Shared<K> {
         let partition = gathered.producer.destination(record)?;
         if gathered.count >= self.records {
             // It was refused before, and is tried again before anything more is taken.
-            gathered.flush(Full::Policy)?;
+            gathered.flush(WhenFull::Policy)?;
         }
         let number = gathered.take(partition as usize, record);
         if gathered.count >= self.records {
             // Refused or not, the record was taken: whoever sends the next one is told.
-            let _ = gathered.flush(Full::Policy);
+            let _ = gathered.flush(WhenFull::Policy);
         }
         if gathered.count > 0 && !std::mem::replace(&mut gathered.is_due, true) {
             self.ask_timer(self.delay, Arc::downgrade(self));
@@ -235,7 +235,7 @@ impl<K: Producers> Shared<K> {
         Ok(number)
     }
 
-    fn flush(&self, full: Full<'_>) -> Result<(), PublishError> {
+    fn flush(&self, full: WhenFull<'_>) -> Result<(), PublishError> {
         let flushed = self.gathered()?.flush(full);
         self.tell();
         flushed
@@ -278,7 +278,7 @@ impl<K: Producers> Shared<K> {
     /// On the timer's thread: never waits, for room or for the lock.
     fn flush_in_time(&self, own: Weak<Self>) {
         let Some(mut gathered) = self.gathered.try_take() else { return self.ask_timer(AGAIN, own) };
-        let mut done = caught(|| gathered.flush(Full::Later)).map(|flushed| match flushed {
+        let mut done = caught(|| gathered.flush(WhenFull::Later)).map(|flushed| match flushed {
             Ok(()) => gathered.is_due = false,
             Err(refused) if refused.is_full() => self.ask_timer(AGAIN, own),
             Err(refused) => gathered.failed = Some(refused),
@@ -310,7 +310,7 @@ impl<K: Producers> Gathered<K> {
         self.published.count.store(count, Ordering::Release);
     }
 
-    fn flush(&mut self, full: Full) -> Result<(), PublishError> {
+    fn flush(&mut self, full: WhenFull) -> Result<(), PublishError> {
         if let Some(failed) = self.failed.as_ref().filter(|_| self.count > 0) {
             return Err(failed.clone());
         }
@@ -351,7 +351,7 @@ impl<K: Producers> Gathered<K> {
 impl<K: Producers> Drop for Shared<K> {
     fn drop(&mut self) {
         let Some(mut gathered) = self.gathered.try_take() else { return };
-        let flushed = caught(|| gathered.flush(Full::Until(Instant::now() + LAST_FLUSH)));
+        let flushed = caught(|| gathered.flush(WhenFull::Until(Instant::now() + LAST_FLUSH)));
         if !matches!(flushed, Ok(Ok(()))) && gathered.count > 0 {
             Counts::add(&self.topic.counts.dropped, gathered.count);
         }

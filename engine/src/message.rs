@@ -3,7 +3,7 @@
 //! A partition's arena is cut into one cell a slot. So a slot's gate frees its cell too: there is no second claim, no
 //! second way to be full, and no fragmentation. See docs/decisions/0007.
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::event::Event;
 use crate::persist::{Persist, Unreadable};
 use crate::record::Record;

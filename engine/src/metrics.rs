@@ -1,7 +1,7 @@
 //! Positions of topics and consumers at a moment.
 
+use crate::base::overload::{Counts, Tally};
 use crate::gap::{Gap, ToldGap};
-use crate::overflow::{Counts, Tally};
 use slipring_ring::Positions;
 use std::fmt;
 use std::ops::Range;

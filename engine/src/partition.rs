@@ -1,6 +1,6 @@
 //! One partition: a ring, and what the topic keeps beside its slots.
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::ledger::Marks;
 use crate::producer::Producers;
 use slipring_ring::{BuildError, Ring, Sequence};

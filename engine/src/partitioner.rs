@@ -1,6 +1,6 @@
 //! Which partition an event goes to.
 
-use crate::threads::blaming;
+use crate::base::threads::blaming;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! How events become bytes in a journal, and events again.
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// What a durable topic carries. Plain data is it without a word: every type that is zerocopy's `IntoBytes`, `FromBytes` and

@@ -1,6 +1,6 @@
 //! A message to be sent: borrowed parts, copied into a slot.
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use smallvec::SmallVec;
 use std::time::Duration;
 

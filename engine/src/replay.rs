@@ -1,12 +1,13 @@
 //! Reading a durable topic from any point of its past, and on with what is published.
 
 use crate::acks::Positions;
+use crate::base::closed::Closed;
+use crate::base::overload::{Slow, Tally};
 use crate::catch_up::{CatchUp, Step};
 use crate::durable::Durable;
-use crate::error::{Closed, SubscribeError, check_name};
+use crate::error::{SubscribeError, check_name};
 use crate::gap::{Gap, OnGap};
 use crate::journal::{self, Reader, SharedScan, Start as From, Visible};
-use crate::overflow::{Slow, Tally};
 use crate::partition::Partition;
 use crate::persist::Unreadable;
 use crate::producer::Producers;

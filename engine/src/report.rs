@@ -1,6 +1,6 @@
 //! What became of everything at a shutdown.
 
-use crate::error::Closed;
+use crate::base::closed::Closed;
 use crate::gap::ToldGap;
 use crate::journaler::STAGE;
 use crate::partition::Partition;

@@ -1,9 +1,9 @@
 //! One thread that reads many topics.
 
+use crate::base::multi_wait::{Found, Watch, Watched};
 use crate::error::ReadError;
 use crate::producer::Producers;
 use crate::subscriber::{Next, Subscriber};
-use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{Wait, Waiter};
 use std::fmt;
 use std::sync::Arc;

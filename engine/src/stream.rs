@@ -3,9 +3,10 @@
 //! Each is safe to cancel: a future that is dropped before it is ready has read nothing, or published nothing. While a
 //! task waits, nothing polls: the bell that would wake a thread wakes the task.
 
+use crate::base::when_full::{Task, WhenFull};
 use crate::error::{PublishError, ReadError};
 use crate::group::{GroupBatch, GroupError, Member};
-use crate::lane::{Full, Route, Task};
+use crate::lane::Route;
 use crate::message::Message;
 use crate::producer::{Producer, Producers};
 use crate::receipt::Receipt;
@@ -303,12 +304,12 @@ impl<K: Producers> Future for Sending<'_, '_, K> {
 fn when_there_is_room(
     task: &mut Option<Task>,
     context: &Context<'_>,
-    mut publish: impl FnMut(Full<'_>) -> Result<Receipt, PublishError>,
+    mut publish: impl FnMut(WhenFull<'_>) -> Result<Receipt, PublishError>,
 ) -> Poll<Result<Receipt, PublishError>> {
     let task = task.get_or_insert_with(Task::new);
     loop {
         task.waits.set(false);
-        let done = publish(Full::Arm(task));
+        let done = publish(WhenFull::Arm(task));
         if !task.waits.get() || done.is_ok() {
             return Poll::Ready(done);
         }

@@ -1,17 +1,17 @@
 //! A subscriber that runs on threads of its own: what it does with each event, and how it ends.
 
-use crate::cores::CoresError;
+use crate::base::cores::CoresError;
+use crate::base::handler_thread;
+use crate::base::overload::Tally;
+use crate::base::threads::{StartError, caught};
+use crate::base::trace::lifecycle;
+use crate::base::turn::Turn;
 use crate::error::{CancelError, SubscribeError};
 use crate::letter::Origin;
-use crate::lifecycle::lifecycle;
-use crate::overflow::Tally;
-use crate::own;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscriber::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
-use crate::threads::{StartError, caught};
 use crate::topic::{Inner, Preparation, Reader};
-use crate::turn::Turn;
 use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence, Wait};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -203,7 +203,7 @@ where
     run.state().seats.push(Arc::downgrade(&subscriber.seat) as Weak<dyn Waits>);
     let life = move |state| {
         let _core = ticket.read_back();
-        own::begin(subscriber.name().to_owned(), Some(subscriber.topic.id), partition);
+        handler_thread::begin(subscriber.name().to_owned(), Some(subscriber.topic.id), partition);
         attend(subscriber, state, handler, policy, &running);
     };
     topic.threads.start(&thread, core, make, life).map_err(|cause| {

@@ -3,18 +3,20 @@
 //! What is given to a transaction is written into buffers. The commit takes claims in all partitions, by trying: nobody
 //! waits while holding one. Then the journal writes all of it in one frame; see the journaler for the order of things.
 
+use crate::base::ids::TopicId;
+use crate::base::when_full::nap;
 use crate::error::{ProducerError, PublishError};
 use crate::group::Fenced;
 use crate::journal::{FrameBuilder, PartitionId, WriteError};
 use crate::journaler::{ClaimedRun, Handed, Journaling, Outcome};
-use crate::lane::{Lane, Route, nap};
+use crate::lane::{Lane, Route};
 use crate::message::Message;
 use crate::persist::Unreadable;
 use crate::producer::{Producer, Producers};
 use crate::receipt::BatchReceipt;
 use crate::record::Record;
 use crate::text;
-use crate::topic::{Inner, Topic, TopicId};
+use crate::topic::{Inner, Topic};
 use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
 use std::borrow::Borrow;

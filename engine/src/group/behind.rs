@@ -5,8 +5,8 @@
 use super::error::GroupError;
 use super::lease::Lease;
 use super::state::join_stage;
+use crate::base::clock::Timestamp;
 use crate::catch_up::{CatchUp, Step, Turn};
-use crate::clock::Timestamp;
 use crate::durable::Durable;
 use crate::journal::{self, SharedScan, Start as From, Visible};
 use crate::partition::Partition;

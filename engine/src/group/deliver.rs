@@ -7,11 +7,11 @@ use super::error::GroupError;
 use super::link::Link;
 use super::managed::{Failed, GroupRun, MemberEnd, Policy, bury_and_commit, next_source};
 use super::member::Member;
+use crate::base::handler_thread;
+use crate::base::threads::caught;
 use crate::letter::Origin;
-use crate::own;
 use crate::producer::Producers;
 use crate::subscriber::At;
-use crate::threads::caught;
 use crate::transaction::{Transaction, TransactionError};
 use std::fmt::Display;
 use std::ops::ControlFlow;
@@ -146,7 +146,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
         };
         let (link, group) = (Arc::clone(&member.link), Arc::clone(&member.group));
         if let Some(hand) = &member.hands[source] {
-            own::reads(hand.topic.id, hand.name.partition);
+            handler_thread::reads(hand.topic.id, hand.name.partition);
         }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,

@@ -2,9 +2,9 @@
 
 use super::assignment::Assignor;
 use super::coordinator::Activity;
-use super::listener::TopicPartition;
 use super::member::listed;
 use super::state::{Place, State};
+use crate::base::ids::TopicPartition;
 use crate::producer::Producers;
 use slipring_ring::Sequence;
 use std::fmt;

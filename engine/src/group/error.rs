@@ -1,7 +1,8 @@
 //! What a group refuses, each with what was asked and what to do.
 
 use super::assignment::Assignor;
-use crate::error::{Closed, Contradiction, PositionError, TopicError};
+use crate::base::closed::Closed;
+use crate::error::{Contradiction, PositionError, TopicError};
 use crate::gap::Gap;
 use crate::replay::ReplayError;
 use crate::text;

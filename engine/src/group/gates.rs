@@ -1,9 +1,9 @@
 //! Where a group's gates stand: begun, gone on with, taken over from who was fenced, and moved while nobody is there.
 
 use super::hand::locate;
-use super::listener::TopicPartition;
 use super::state::{Place, State, join_stage, stage_name, without_generation};
 use super::{Group, GroupError, Numbered};
+use crate::base::ids::TopicPartition;
 use crate::error::PositionError;
 use crate::producer::Producers;
 use crate::subscriber::{Part, StartAt, TooOld};

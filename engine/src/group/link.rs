@@ -1,7 +1,7 @@
 //! What a member and its group tell one another without a lock.
 
 use super::coordinator::Activity;
-use crate::watch::Watch;
+use crate::base::multi_wait::Watch;
 use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,34 +1,6 @@
 //! Telling a member's owner what it was given and what was taken away.
 
-use std::fmt;
-use std::sync::Arc;
-
-/// A partition of a topic, by names that mean something outside of the engine.
-///
-/// ```
-/// use slipring::TopicPartition;
-/// assert_eq!(TopicPartition::new("orders", 3).to_string(), "orders/3");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicPartition {
-    /// The topic's name.
-    pub topic: Arc<str>,
-    /// The partition's number in it.
-    pub partition: u32,
-}
-
-impl TopicPartition {
-    /// This partition of the topic of this name.
-    pub fn new(topic: impl Into<Arc<str>>, partition: u32) -> Self {
-        Self { topic: topic.into(), partition }
-    }
-}
-
-impl fmt::Display for TopicPartition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.topic, self.partition)
-    }
-}
+use crate::base::ids::TopicPartition;
 
 /// What happened to a member's assignment. Told to its listener on the thread that polls, in the middle of a poll,
 /// when the member holds no batch.

@@ -3,19 +3,19 @@
 use super::batch::GroupBatch;
 use super::error::GroupError;
 use super::link::Link;
-use super::listener::TopicPartition;
 use super::member::{Member, Next};
 use super::state::stage_name;
+use crate::base::closed::Closed;
+use crate::base::cores::Ticket;
+use crate::base::handler_thread;
+use crate::base::ids::TopicPartition;
+use crate::base::threads::{StartError, caught};
+use crate::base::trace::lifecycle;
 use crate::bury::Graveyard;
-use crate::cores::Ticket;
-use crate::error::Closed;
 use crate::letter::Origin;
-use crate::lifecycle::lifecycle;
-use crate::own;
 use crate::producer::Producers;
 use crate::subscriber::At;
 use crate::text;
-use crate::threads::{StartError, caught};
 use crate::transaction::{Transaction, TransactionError};
 use slipring_ring::OnError;
 use std::fmt::{self, Display};
@@ -165,7 +165,7 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     let name = group.name.clone();
     let life = move |()| {
         let _core = ticket.read_back();
-        own::begin(stage_name(&member.group.name, 0), None, None);
+        handler_thread::begin(stage_name(&member.group.name, 0), None, None);
         attend(member, work, &running);
     };
     let started = group.threads.start(&name, core, || (), life);
@@ -313,7 +313,7 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
         };
         let link = Arc::clone(&member.link);
         if let Some(hand) = &member.hands[source] {
-            own::reads(hand.topic.id, hand.name.partition);
+            handler_thread::reads(hand.topic.id, hand.name.partition);
         }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,

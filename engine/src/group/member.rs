@@ -8,18 +8,19 @@ use super::coordinator::Stale;
 use super::error::{Fenced, GroupError};
 use super::hand::{Feed, Hand, Looking, Told};
 use super::link::{Link, NEVER, nanos};
-use super::listener::{Listener, Rebalance, TopicPartition};
-use crate::clock::Clock;
+use super::listener::{Listener, Rebalance};
+use crate::base::clock::Clock;
+use crate::base::ids::TopicPartition;
+use crate::base::multi_wait::{Found, Watch, Watched};
+use crate::base::overload::{Slow, Tally};
+use crate::base::threads::blaming;
+use crate::base::trace::lifecycle;
 use crate::gap::Gap;
 use crate::journal::SharedScan;
-use crate::lifecycle::lifecycle;
-use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
 use crate::selector::Selectable;
 use crate::subscription::Run;
-use crate::threads::blaming;
 use crate::topic::Inner;
-use crate::watch::{Found, Watch, Watched};
 use slipring_ring::{Closed, Ending, Multi, Waiter};
 use std::cell::Cell;
 use std::fmt;
@@ -91,7 +92,7 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Member<E, K> {
 
 /// Whether a topic was halted, as when it is deleted by force, or has failed.
 fn is_gone<E, K: Producers>(topic: &Inner<E, K>) -> bool {
-    use crate::error::Closed::{Failed, Halted};
+    use crate::base::closed::Closed::{Failed, Halted};
     matches!(topic.closed(), Some(Halted | Failed { .. }))
 }
 

@@ -2,8 +2,8 @@
 
 use super::error::GroupError;
 use super::hand::Hand;
-use super::listener::TopicPartition;
 use super::member::{Member, listed};
+use crate::base::ids::TopicPartition;
 use crate::producer::Producers;
 use crate::subscriber::StartAt;
 

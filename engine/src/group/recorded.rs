@@ -2,7 +2,7 @@
 
 use super::bookmark::{key, key_parts, value, value_parts};
 use super::describe::{GroupDescription, GroupPartition, GroupState};
-use super::listener::TopicPartition;
+use crate::base::ids::TopicPartition;
 use crate::durable::what;
 use crate::journal::{FrameBuilder, Journal, PartitionId, State, catalogue};
 use crate::transform;

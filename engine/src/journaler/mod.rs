@@ -30,14 +30,14 @@ mod work;
 pub(crate) use source::{Gathering, Ridden, Rider, RingSource, Source, reservation};
 
 use crate::acks::{Bell, OWN_THREAD};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::multi_wait::Watch;
+use crate::base::turn::{Taken, Turn};
 use crate::forget::{forget, orphans};
 use crate::group::Bookmarks;
 use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
 use crate::ledger::Ledgers;
 use crate::transform::Standings;
-use crate::turn::{Taken, Turn};
-use crate::watch::Watch;
 use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

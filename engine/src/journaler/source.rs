@@ -2,13 +2,13 @@
 
 use super::{Journaling, STAGE};
 use crate::acks::Positions;
+use crate::base::multi_wait::Watched;
+use crate::base::threads::{blaming, caught};
 use crate::journal::{FrameBuilder, PartitionId, Writer};
 use crate::ledger::{Ledgers, Touched};
 use crate::partition::Partition;
 use crate::persist::Persistence;
 use crate::producer::Producers;
-use crate::threads::{blaming, caught};
-use crate::watch::Watched;
 use slipring_ring::{Batch, Consumer, Sequence, Waiter};
 use std::collections::VecDeque;
 use std::sync::Arc;

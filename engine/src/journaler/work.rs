@@ -3,13 +3,13 @@
 use super::source::Sources;
 use super::{ClaimedRun, Gathering, Handed, Journaling, Mail, Pace, Rider};
 use crate::acks::Positions;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::multi_wait::{Found, Watch};
+use crate::base::threads::caught;
 use crate::durable::what;
 use crate::forget::forget;
 use crate::journal::{FrameBuilder, Freed, Retention, SyncJob, WriteError, Writer};
 use crate::ledger::Touched;
-use crate::threads::caught;
-use crate::watch::{Found, Watch};
 use slipring_ring::Wait;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;

@@ -2,8 +2,8 @@
 
 use super::ObserveError;
 use super::place::{self, Place};
+use crate::base::threads::caught;
 use crate::engine::{Engine, Shared};
-use crate::threads::caught;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;

@@ -1,14 +1,14 @@
 //! A producer's settings, and its creation.
 
 use super::{Producer, Producers};
+use crate::base::level::Level;
+use crate::base::rate::{Limiter, RateLimit};
 use crate::error::ProducerError;
 use crate::identity::IdempotentProducer;
 use crate::lane::Lane;
 use crate::linger::LingerBuilder;
 use crate::message::Message;
 use crate::partitioner::{Partitioner, Picker};
-use crate::rate::{Limiter, RateLimit};
-use crate::receipt::Level;
 use crate::topic::Inner;
 use slipring_ring::{Multi, Wait};
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         if let Some(reason) = topic.closed() {
             return Err(ProducerError::Closed { topic: name(), reason });
         }
-        if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| &*durable.journaling)) {
+        if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| durable.journaling.syncs)) {
             return Err(ProducerError::Unsupported { topic: name(), level, reason });
         }
         if rate_limit.is_some() {

@@ -4,16 +4,18 @@ mod builder;
 
 pub use builder::ProducerBuilder;
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::level::Level;
+use crate::base::overload::Counts;
+use crate::base::rate::Limiter;
+use crate::base::when_full::{WhenFull, nap};
 use crate::dedup::{Begun, Ids};
 use crate::error::{PublishError, Rejected};
-use crate::lane::{Beside, Full, Lane, Route, nap};
+use crate::lane::{Beside, Lane, Route};
 use crate::ledger::Mark;
 use crate::message::Message;
-use crate::overflow::Counts;
 use crate::partitioner::Picker;
-use crate::rate::Limiter;
-use crate::receipt::{BatchReceipt, Level, Receipt};
+use crate::receipt::{BatchReceipt, Receipt};
 use crate::record::Record;
 use crate::topic::Inner;
 use slipring_ring::{Batch, Builder, Claim, Kind, Multi, Wait};
@@ -154,7 +156,7 @@ impl<E, K: Producers> Producer<E, K> {
     fn place(
         &mut self,
         route: Route<'_>,
-        full: Full<'_>,
+        full: WhenFull<'_>,
         len: usize,
         bytes: u64,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
@@ -180,7 +182,7 @@ impl<E, K: Producers> Producer<E, K> {
     pub(crate) fn place_one(
         &mut self,
         route: Route<'_>,
-        full: Full<'_>,
+        full: WhenFull<'_>,
         bytes: usize,
         fill: impl FnOnce(&mut E, Option<Timestamp>),
     ) -> Result<Receipt, PublishError> {
@@ -212,7 +214,12 @@ impl<E, K: Producers> Producer<E, K> {
     /// Publishes one event where there was no room, or no topic any more, a moment ago.
     #[cold]
     #[inline(never)]
-    fn overflow_one(&mut self, to: u32, full: Full<'_>, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+    fn overflow_one(
+        &mut self,
+        to: u32,
+        full: WhenFull<'_>,
+        fill: impl FnOnce(&mut E),
+    ) -> Result<Receipt, PublishError> {
         let mut fill = Some(fill);
         let placed = self.place(Route::To(to), full, 1, 0, &mut |_, event, _| {
             if let Some(fill) = fill.take() {
@@ -243,7 +250,7 @@ impl<E, K: Producers> Producer<E, K> {
 
     /// Waits for the rate limits, or is refused by one.
     #[cold]
-    fn admit(&self, full: Full<'_>, events: u64, bytes: u64) -> Result<(), PublishError> {
+    fn admit(&self, full: WhenFull<'_>, events: u64, bytes: u64) -> Result<(), PublishError> {
         let own = self.limiter.as_deref();
         let mut delayed = false;
         loop {
@@ -261,10 +268,10 @@ impl<E, K: Producers> Producer<E, K> {
             let limiter = if of_topic { self.topic.limiter.as_ref() } else { own };
             let refuse = limiter.is_some_and(|limiter| limiter.limit.refuse);
             let too_late = match full {
-                Full::Policy => false,
-                Full::Refuse | Full::Later => true,
-                Full::Until(deadline) => deadline.saturating_duration_since(Instant::now()) < wait,
-                Full::Arm(task) => {
+                WhenFull::Policy => false,
+                WhenFull::Refuse | WhenFull::Later => true,
+                WhenFull::Until(deadline) => deadline.saturating_duration_since(Instant::now()) < wait,
+                WhenFull::Arm(task) => {
                     if !refuse {
                         task.wake_after(&self.topic.host.timer, wait);
                     }
@@ -272,7 +279,7 @@ impl<E, K: Producers> Producer<E, K> {
                 }
             };
             if refuse || too_late {
-                if !matches!(full, Full::Later) {
+                if !matches!(full, WhenFull::Later) {
                     Counts::add(&self.topic.counts.limited, events as usize);
                 }
                 return Err(PublishError::RateLimited { topic: self.topic.name.clone(), of_topic, wait });
@@ -338,7 +345,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// compiler passes what the closure refers to, not where that stands: else each event would be stored once more.
     #[inline(never)]
     fn publish_slowly<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        let full = if WAITS { Full::Policy } else { Full::Refuse };
+        let full = if WAITS { WhenFull::Policy } else { WhenFull::Refuse };
         if !K::SINGLE {
             return self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event));
         }
@@ -364,7 +371,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// Where the only producer's next events go, and what goes with them: there is room for them then. Without the latter
     /// they are to be dropped.
     #[inline(never)]
-    fn reserve(&mut self, full: Full<'_>, len: usize) -> Result<(u32, Option<Beside>), PublishError> {
+    fn reserve(&mut self, full: WhenFull<'_>, len: usize) -> Result<(u32, Option<Beside>), PublishError> {
         let bytes = size_of::<E>().saturating_mul(len) as u64;
         let to = self.route(Route::Any, len != 1)?;
         if self.is_limited {
@@ -403,7 +410,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// # Errors
     /// The partition was full until then, or as [`publish`](Self::publish).
     pub fn publish_until(&mut self, deadline: Instant, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        self.place_one(Route::Any, Full::Until(deadline), size_of::<E>(), |event, _| fill(event))
+        self.place_one(Route::Any, WhenFull::Until(deadline), size_of::<E>(), |event, _| fill(event))
     }
 
     /// Fills the next event of the partition that the partitioner has for `key`, and publishes it. The key is not kept:
@@ -413,7 +420,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// As [`publish`](Self::publish).
     #[inline]
     pub fn publish_key(&mut self, key: &[u8], fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        self.place_one(Route::Key(key), Full::Policy, size_of::<E>(), |event, _| fill(event))
+        self.place_one(Route::Key(key), WhenFull::Policy, size_of::<E>(), |event, _| fill(event))
     }
 
     /// Fills the next event of this partition and publishes it.
@@ -422,7 +429,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// There is no such partition, or as [`publish`](Self::publish).
     #[inline]
     pub fn publish_to(&mut self, partition: u32, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
-        self.place_one(Route::To(partition), Full::Policy, size_of::<E>(), |event, _| fill(event))
+        self.place_one(Route::To(partition), WhenFull::Policy, size_of::<E>(), |event, _| fill(event))
     }
 
     /// Moves `value` into the next event, or gives it back with the reason.
@@ -472,7 +479,7 @@ impl<E, K: Producers> Producer<E, K> {
         if !K::SINGLE {
             return self.publish_batch_among_others(len, fill);
         }
-        let (to, beside) = self.reserve(Full::Policy, len)?;
+        let (to, beside) = self.reserve(WhenFull::Policy, len)?;
         let Some(beside) = beside else { return self.published_batch(to, None, len) };
         let mut claim = self.open(to, len, beside)?;
         for (index, (_, event)) in claim.iter_mut().enumerate() {
@@ -491,7 +498,7 @@ impl<E, K: Producers> Producer<E, K> {
         mut fill: impl FnMut(usize, &mut E),
     ) -> Result<BatchReceipt, PublishError> {
         let bytes = size_of::<E>().saturating_mul(len) as u64;
-        let placed = self.place(Route::Any, Full::Policy, len, bytes, &mut |index, event, _| fill(index, event));
+        let placed = self.place(Route::Any, WhenFull::Policy, len, bytes, &mut |index, event, _| fill(index, event));
         let (partition, first) = placed?;
         self.published_batch(partition, first, len)
     }
@@ -526,7 +533,7 @@ impl<K: Producers> Producer<Message, K> {
     /// such one, the topic is closed, or what its policies refuse. The record was only borrowed.
     #[inline]
     pub fn send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<Receipt, PublishError> {
-        self.deliver(record.borrow(), Full::Policy)
+        self.deliver(record.borrow(), WhenFull::Policy)
     }
 
     /// The same, but an error if the partition is full.
@@ -535,7 +542,7 @@ impl<K: Producers> Producer<Message, K> {
     /// The partition is full, or as [`send`](Self::send).
     #[inline]
     pub fn try_send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<Receipt, PublishError> {
-        self.deliver(record.borrow(), Full::Refuse)
+        self.deliver(record.borrow(), WhenFull::Refuse)
     }
 
     /// The same, but waits no longer than until `deadline`.
@@ -547,7 +554,7 @@ impl<K: Producers> Producer<Message, K> {
         deadline: Instant,
         record: impl Borrow<Record<'r>>,
     ) -> Result<Receipt, PublishError> {
-        self.deliver(record.borrow(), Full::Until(deadline))
+        self.deliver(record.borrow(), WhenFull::Until(deadline))
     }
 
     /// The partition that a record would go to, if it fits.
@@ -563,7 +570,7 @@ impl<K: Producers> Producer<Message, K> {
     pub(crate) fn place_gathered(
         &mut self,
         partition: u32,
-        full: Full,
+        full: WhenFull,
         len: usize,
         bytes: u64,
         fill: &mut impl FnMut(usize, &mut Message, Option<Timestamp>),
@@ -572,7 +579,7 @@ impl<K: Producers> Producer<Message, K> {
     }
 
     #[inline]
-    pub(crate) fn deliver(&mut self, record: &Record<'_>, full: Full<'_>) -> Result<Receipt, PublishError> {
+    pub(crate) fn deliver(&mut self, record: &Record<'_>, full: WhenFull<'_>) -> Result<Receipt, PublishError> {
         if Message::check(record, self.topic.settings.max_message).is_err() {
             return Err(self.unfit(record));
         }
@@ -591,7 +598,7 @@ impl<K: Producers> Producer<Message, K> {
         ids: &Arc<Ids>,
         id: &[u8],
         record: &Record<'_>,
-        full: Full<'_>,
+        full: WhenFull<'_>,
     ) -> Result<Receipt, PublishError> {
         let mut claimed = match ids.begin(&self.topic, id, full)? {
             Begun::First(claimed) => claimed,

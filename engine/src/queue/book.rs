@@ -3,12 +3,12 @@
 
 use super::job::Job;
 use crate::acks::{OWN_THREAD, Positions};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::level::Level;
 use crate::durable::Durable;
 use crate::gap::{ReaderKind, Told};
 use crate::journal::{self, Journal, PartitionId, Reader, Start, Visible};
 use crate::journaler::Journaling;
-use crate::receipt::Level;
 use slipring_ring::Waiter;
 use std::collections::HashMap;
 use std::marker::PhantomData;

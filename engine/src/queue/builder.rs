@@ -9,15 +9,15 @@ use super::lease::{Leases, Phase, Terms};
 use super::ledger::{self, Opened, Remembered, Shift};
 use super::stock::{Body, Stock};
 use super::{AnyQueue, Backoff, Job, Order, Queue, QueueError, Worker};
+use crate::base::level::Level;
+use crate::base::trace::lifecycle;
 use crate::durable::Durable;
 use crate::error::{Contradiction, SubscribeError, check_name};
 use crate::graves::{DeadLetterError, Graves};
 use crate::journal::{FrameBuilder, Visible};
 use crate::letter;
-use crate::lifecycle::lifecycle;
 use crate::message::Message;
 use crate::producer::Producers;
-use crate::receipt::Level;
 use crate::replay::{ReplayBuilder, ReplayError};
 use crate::subscriber::{StartAt, SubscriberBuilder};
 use crate::topic::{Inner, Reader, Topic};
@@ -206,8 +206,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     fn make(self) -> Result<Arc<Desk<E, K>>, QueueError> {
         let (topic, dead_topic) = (Arc::clone(&self.topic), self.dead_topic());
         let durable = topic.durable.clone();
-        if let Some(reason) = self.level.unsupported(durable.as_ref().map(|durable| &*durable.journaling)) {
-            return Err(QueueError::Unsupported(crate::receipt::Unsupported { level: self.level, reason }));
+        if let Some(reason) = self.level.unsupported(durable.as_ref().map(|durable| durable.journaling.syncs)) {
+            return Err(QueueError::Unsupported(crate::base::level::Unsupported { level: self.level, reason }));
         }
         let largest = E::largest(topic.settings.max_message);
         let size = largest + letter::overhead(&topic.name, &self.name);

@@ -16,9 +16,13 @@ use super::ledger::{self, BLOCK_BYTES};
 use super::stock::{Body, Counters, Stock, Times};
 use super::{QueueReport, Waiting};
 use crate::acks::Positions;
+use crate::base::closed::Closed;
+use crate::base::ids::TopicId;
+use crate::base::level::Level;
+use crate::base::timer::Due;
 use crate::durable::what;
 use crate::engine::Host;
-use crate::error::{Closed, ReadError, SubscribeError};
+use crate::error::{ReadError, SubscribeError};
 use crate::held::{self, Locked};
 use crate::journal::{FrameBuilder, PartitionId};
 use crate::journaler::{Ridden, Rider};
@@ -26,9 +30,7 @@ use crate::letter::DeadLetter;
 use crate::metrics::QueueMetrics;
 use crate::partition::Partition;
 use crate::producer::Producers;
-use crate::receipt::Level;
-use crate::timer::Due;
-use crate::topic::{Inner, Preparation, Reader, TopicId};
+use crate::topic::{Inner, Preparation, Reader};
 use slipring_ring::{Consumer, Stage, Waiter};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -50,7 +52,7 @@ pub(super) struct Desk<E, K: Producers> {
     /// The number of the dead letters' topic in the journal.
     dead_number: u32,
     pub(super) workers: AtomicUsize,
-    /// The [thread](crate::threads::token) that was given a message last; 0 before the first.
+    /// The [thread](crate::base::threads::token) that was given a message last; 0 before the first.
     pub(super) reader: AtomicUsize,
     stage: Stage,
     host: Arc<Host>,
@@ -182,7 +184,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
     pub(super) fn look(&self, stock: &mut Stock<E, K>, times: Times) -> Option<Result<Given<E>, ReadError>> {
         self.hear(stock);
         if let Some(grant) = stock.next(times, self.book.as_ref()) {
-            self.reader.store(crate::threads::token(), Ordering::Relaxed);
+            self.reader.store(crate::base::threads::token(), Ordering::Relaxed);
             self.settle(stock, times.now);
             self.leave(stock);
             return Some(Ok((grant, stock.change())));

@@ -1,7 +1,7 @@
 //! Where a queue's new messages come from: the rings, or, on a durable topic, the journal and the rings.
 
 use crate::acks::Bell;
-use crate::error::Closed;
+use crate::base::closed::Closed;
 use crate::journal;
 use crate::partition::Partition;
 use crate::producer::Producers;

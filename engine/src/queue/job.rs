@@ -1,7 +1,7 @@
 //! What a queue can carry.
 
+use crate::base::clock::Timestamp;
 use crate::bury::Grave;
-use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::persist::Persist;
 use crate::record::Record;

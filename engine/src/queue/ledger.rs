@@ -14,10 +14,10 @@
 
 use super::changes::{BLOCK, Cursor, Part};
 use super::lease::{Cause, Known, Order, Phase, Terms};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::varint;
 use crate::durable::what;
 use crate::journal::{FrameBuilder, State};
-use crate::varint;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -59,13 +59,14 @@ pub use lease::Order;
 pub use watch::NextLease;
 pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
 
+use crate::base::level::Unsupported;
 use crate::error::{Contradiction, SubscribeError};
 use crate::graves::DeadLetterError;
 use crate::letter::DeadLetter;
 use crate::message::Message;
 use crate::metrics::QueueMetrics;
 use crate::producer::Producers;
-use crate::receipt::{Receipt, Unsupported};
+use crate::receipt::Receipt;
 use crate::text;
 use desk::Desk;
 use keeper::Verdict;
@@ -267,7 +268,7 @@ impl<E: Job, K: Producers> AnyQueue for Desk<E, K> {
 
     fn is_read_elsewhere(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);
-        reader != 0 && reader != crate::threads::token() && self.workers.load(Ordering::Acquire) > 0
+        reader != 0 && reader != crate::base::threads::token() && self.workers.load(Ordering::Acquire) > 0
     }
 
     fn note_numbers(&self) {

@@ -4,7 +4,7 @@ use super::changes::{Cursor, Part};
 use super::keeper::{Verdict, each_in_journal};
 use super::lease::{Cause, Known, Phase};
 use super::ledger::{self, Opened, Remembered, Shift};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::durable::what;
 use crate::journal::{
     FrameBuilder, Journal, PartitionId, RecordedTopic, ReplayError, Start, State, Visible, WriteError, Writer,

@@ -3,8 +3,8 @@
 use super::desk::{Desk, End, Given};
 use super::job::Job;
 use super::lease::Grant;
+use crate::base::trace::lifecycle;
 use crate::error::ReadError;
-use crate::lifecycle::lifecycle;
 use crate::message::Message;
 use crate::producer::Producers;
 use crate::text;

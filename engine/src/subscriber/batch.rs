@@ -1,6 +1,6 @@
 //! What a poll gives: events of one partition, each with where it stands.
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use slipring_ring::{Batch as RingBatch, Events, Multi, Shared, Single};

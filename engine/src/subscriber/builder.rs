@@ -1,15 +1,15 @@
 //! A subscriber's settings, and the forms in which it runs.
 
 use super::{At, Part, Seat, StartAt, Subscriber, TooOld};
+use crate::base::overload::{Slow, Tally};
+use crate::base::turn::Turn;
 use crate::bury::{Bury, Graveyard};
 use crate::error::{SubscribeError, check_name};
 use crate::graves::DeadLetterError;
 use crate::journal::Visible;
-use crate::overflow::{Slow, Tally};
 use crate::producer::Producers;
 use crate::subscription::{self, Policy, Subscription};
 use crate::topic::{Inner, Reader, Topic};
-use crate::turn::Turn;
 use slipring_ring::{Multi, OnError, Stage, Wait};
 use std::fmt::Display;
 use std::sync::{Arc, Weak};

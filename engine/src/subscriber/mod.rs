@@ -13,11 +13,12 @@ pub use builder::SubscriberBuilder;
 pub use position::StartAt;
 pub(crate) use seat::{Part, Seat, TooOld};
 
-use crate::error::{Closed, ReadError};
+use crate::base::closed::Closed;
+use crate::base::multi_wait::{Found, Watch, Watched};
+use crate::error::ReadError;
 use crate::journal::Visible;
 use crate::producer::Producers;
 use crate::topic::Inner;
-use crate::watch::{Found, Watch, Watched};
 use sight::Sight;
 use slipring_ring::{Multi, Waiter};
 use std::fmt;

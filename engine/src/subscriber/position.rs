@@ -1,7 +1,7 @@
 //! Where a subscriber starts, stands, and goes.
 
 use super::{Part, Subscriber};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::error::PositionError;
 use crate::partition::Times;
 use crate::producer::Producers;

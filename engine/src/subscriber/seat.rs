@@ -1,13 +1,13 @@
 //! A subscriber's places, and how it is given new ones.
 
 use super::{StartAt, SubscriberBuilder};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::multi_wait::Watch;
+use crate::base::overload::Tally;
 use crate::error::SubscribeError;
-use crate::overflow::Tally;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::topic::{Inner, Preparation, Reader};
-use crate::watch::Watch;
 use slipring_ring::{Consumer, Sequence, Stage, Wait, Waiter};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

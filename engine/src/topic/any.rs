@@ -1,8 +1,10 @@
 //! What the engine needs of a topic, whatever its events.
 
-use super::{Inner, Settings, Shape, TopicId};
+use super::{Inner, Settings, Shape};
+use crate::base::closed::Closed;
+use crate::base::ids::TopicId;
 use crate::description::Description;
-use crate::error::{Closed, TopicError};
+use crate::error::TopicError;
 use crate::journaler::STAGE;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::partition::Partition;

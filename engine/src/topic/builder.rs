@@ -1,6 +1,12 @@
 //! A topic's shape and settings, and its creation.
 
-use super::{Inner, NoSlots, Slots, Topic, TopicId};
+use super::{Inner, NoSlots, Slots, Topic};
+use crate::base::ids::TopicId;
+use crate::base::overload::{Counts, Overflow, Slow};
+use crate::base::rate::{Limiter, RateLimit};
+use crate::base::threads::{Threads, blaming};
+use crate::base::trace::lifecycle;
+use crate::base::turn::Turn;
 use crate::dedup::{self, Deduplication, IdOf, Ids};
 use crate::durable::Durable;
 use crate::engine::Shared;
@@ -8,14 +14,9 @@ use crate::error::{Contradiction, MAX_MESSAGE, TopicError, check_name};
 use crate::event::Event;
 use crate::identity::{self, Identities};
 use crate::journal::Retention;
-use crate::lifecycle::lifecycle;
 use crate::message::Message;
-use crate::overflow::{Counts, Overflow, Slow};
 use crate::persist::{Persist, Persistence};
 use crate::producer::Producers;
-use crate::rate::{Limiter, RateLimit};
-use crate::threads::{Threads, blaming};
-use crate::turn::Turn;
 use slipring_ring::{Multi, Single};
 use std::fmt;
 use std::marker::PhantomData;

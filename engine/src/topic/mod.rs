@@ -7,51 +7,37 @@ pub(crate) use any::AnyTopic;
 pub(crate) use builder::Settings;
 pub use builder::{Shape, TopicBuilder};
 
+use crate::base::closed::Closed;
+use crate::base::ids::TopicId;
+use crate::base::overload::{Counts, Slow, Tally};
+use crate::base::rate::Limiter;
+use crate::base::threads::Threads;
+use crate::base::trace::lifecycle;
+use crate::base::turn::Taken;
+use crate::base::turn::Turn;
 use crate::dedup::Ids;
 use crate::description::Description;
 use crate::durable::Durable;
 use crate::engine::Host;
-use crate::error::{Closed, MAX_PARTITIONS, ProducerError, SubscribeError, TopicError};
+use crate::error::{MAX_PARTITIONS, ProducerError, SubscribeError, TopicError};
 use crate::group::{self, GroupBuilder};
 use crate::held::{self, Locked};
 use crate::identity::Identities;
-use crate::lifecycle::lifecycle;
 use crate::message::Message;
 use crate::metrics::TopicMetrics;
-use crate::overflow::{Counts, Slow, Tally};
 use crate::partition::Partition;
 use crate::producer::{ProducerBuilder, Producers};
 use crate::queue::{AnyQueue, QueueError};
-use crate::rate::Limiter;
 use crate::replay::ReplayBuilder;
 use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
-use crate::threads::Threads;
 use crate::transform::TransformBuilder;
-use crate::turn::{Taken, Turn};
 use slipring_ring::{Batch, BuildError, Builder, Consumer, Multi, Single};
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
-
-/// Tells topics of a process apart: what a [`Receipt`](crate::Receipt) carries instead of the name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicId(u32);
-
-impl TopicId {
-    fn next() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-impl fmt::Display for TopicId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Given a slot count, returns the constructor of the events.
 pub(crate) type Slots<E> = Box<dyn Fn(usize) -> Result<Box<dyn FnMut() -> E + Send>, NoSlots> + Send + Sync>;

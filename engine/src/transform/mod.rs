@@ -9,7 +9,7 @@ pub use run::{Outputs, TransformEnd, TransformRun};
 pub(crate) use standing::Standings;
 pub use standing::{TransformDescription, TransformPartition};
 
-use crate::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp};
 use crate::durable::what;
 use crate::error::TopicError;
 use crate::gap::{Gap, OnGap, ReaderKind, Recorded, Told};

@@ -4,13 +4,13 @@
 //! sync is shared by many batches, and the reader does not wait for it.
 
 use super::{Holder, Input, Nexts, Transform, TransformError};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::threads::{Panic, StartError, caught};
 use crate::message::Message;
 use crate::producer::Producers;
 use crate::record::Record;
 use crate::replay::ReplayError;
 use crate::subscriber::At;
-use crate::threads::{Panic, StartError, caught};
 use crate::topic::Topic;
 use crate::transaction::{Transaction, TransactionError};
 use slipring_ring::Multi;

@@ -1,6 +1,7 @@
 //! How far each transform has come, and who may move it on.
 
-use crate::group::{TopicPartition, transform_offsets};
+use crate::base::ids::TopicPartition;
+use crate::group::transform_offsets;
 use crate::journal::{Journal, PartitionId, State, catalogue};
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! What is to be done at a time: one thread an engine, started when the first thing is made that needs it.
 
-use crate::clock::{Clock, Tick};
-use crate::lifecycle::lifecycle;
-use crate::threads::caught;
+use crate::base::clock::{Clock, Tick};
+use crate::base::threads::caught;
+use crate::base::trace::lifecycle;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -230,7 +230,7 @@ impl Tick for Core {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{ManualClock, SystemClock};
+    use crate::base::clock::{ManualClock, SystemClock};
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use std::sync::mpsc;
 

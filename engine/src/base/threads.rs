@@ -47,7 +47,7 @@ impl Threads {
         let alive = Arc::clone(&self.alive);
         // The system's names end at a zero byte, and the standard library panics at one.
         let name = name.replace('\0', "");
-        let shown = crate::cores::visible(&name);
+        let shown = crate::base::cores::visible(&name);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             show_as(&shown);
             let entered = Entered::new(alive);

@@ -1,6 +1,6 @@
 //! Which consumer's thread this is: a producer that is used in a handler must not wait for that handler.
 
-use crate::topic::TopicId;
+use crate::base::ids::TopicId;
 use std::cell::RefCell;
 
 struct Own {

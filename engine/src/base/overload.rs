@@ -93,7 +93,7 @@ pub(crate) struct Tally {
     pub(crate) largest_batch: AtomicU64,
     /// So that an eviction counts once, however often it has to be asked for.
     pub(crate) evicted: AtomicBool,
-    /// The [thread](crate::threads::token) that was given a batch last; 0 before the first.
+    /// The [thread](crate::base::threads::token) that was given a batch last; 0 before the first.
     reader: AtomicUsize,
     /// Somebody may read: of a group, it has members.
     attended: AtomicBool,
@@ -103,7 +103,7 @@ impl Tally {
     /// A batch of `len` events was given.
     #[inline]
     pub(crate) fn batch(&self, len: usize) {
-        self.reader.store(crate::threads::token(), Ordering::Relaxed);
+        self.reader.store(crate::base::threads::token(), Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
         if len as u64 > self.largest_batch.load(Ordering::Relaxed) {
             self.largest_batch.fetch_max(len as u64, Ordering::Relaxed);
@@ -119,7 +119,7 @@ impl Tally {
     /// Whether another thread than the calling one was given a batch last, and may come for more.
     pub(crate) fn is_read_elsewhere(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);
-        reader != 0 && reader != crate::threads::token() && self.attended.load(Ordering::Relaxed)
+        reader != 0 && reader != crate::base::threads::token() && self.attended.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_attended(&self, attended: bool) {

@@ -1,6 +1,6 @@
 //! Time, which can be put into the user's hands.
 
-use crate::threads::blaming;
+use crate::base::threads::blaming;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

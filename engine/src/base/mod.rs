@@ -1,0 +1,17 @@
+//! What every layer above uses and that knows no topic: time, threads, cores, numbers and names.
+
+pub(crate) mod clock;
+pub(crate) mod closed;
+pub(crate) mod cores;
+pub(crate) mod handler_thread;
+pub(crate) mod ids;
+pub(crate) mod level;
+pub(crate) mod multi_wait;
+pub(crate) mod overload;
+pub(crate) mod rate;
+pub(crate) mod threads;
+pub(crate) mod timer;
+pub(crate) mod trace;
+pub(crate) mod turn;
+pub(crate) mod varint;
+pub(crate) mod when_full;

@@ -1,0 +1,54 @@
+//! What one publish does when its partition has no room, and how it waits.
+
+use crate::base::timer::Timer;
+use slipring_ring::Waiter;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What one call of a producer does when its partition has no room.
+#[derive(Clone, Copy)]
+pub(crate) enum WhenFull<'t> {
+    /// As the topic's [`Overflow`](crate::Overflow) says.
+    Policy,
+    /// Returns an error, and counts the event as refused.
+    Refuse,
+    /// Returns an error, and does not count the event: the caller publishes it again later.
+    Later,
+    /// Waits, and returns an error at this time.
+    Until(Instant),
+    /// As the topic's overflow policy says; but where that waits, returns an error and has the task woken when it may try
+    /// again.
+    #[cfg_attr(not(feature = "async"), allow(dead_code))]
+    Arm(&'t Task),
+}
+
+/// A publish that waits as a task: who is woken, and since when it waits.
+pub(crate) struct Task {
+    pub(crate) waiter: Arc<Waiter>,
+    pub(crate) begun: Instant,
+    /// The last refusal was none: the waiter will be woken.
+    pub(crate) waits: Cell<bool>,
+}
+
+#[cfg_attr(not(feature = "async"), allow(dead_code))]
+impl Task {
+    pub(crate) fn new() -> Self {
+        Self { waiter: Arc::new(Waiter::new()), begun: Instant::now(), waits: Cell::new(false) }
+    }
+
+    pub(crate) fn wake_after(&self, timer: &Timer, time: Duration) {
+        let waiter = Arc::clone(&self.waiter);
+        self.waits.set(true);
+        timer.after(time, move || waiter.wake(0));
+    }
+}
+
+/// Sleeps for a part of `left`; the caller looks again.
+pub(crate) fn nap(left: Duration) {
+    const LONGEST: Duration = Duration::from_millis(5);
+    match left {
+        left if left < Duration::from_micros(20) => std::thread::yield_now(),
+        left => std::thread::sleep(left.min(LONGEST)),
+    }
+}
