@@ -2,8 +2,8 @@
 
 use crate::base::level::Level;
 use crate::error::PublishError;
-use crate::letter::Origin;
-use crate::message::Message;
+use crate::event::dead_letter::Origin;
+use crate::event::message::Message;
 use crate::producer::{Producer, Producers};
 use crate::receipt::Receipt;
 use crate::topic::Topic;

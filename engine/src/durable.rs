@@ -3,11 +3,11 @@
 use crate::acks::{Acks, Positions};
 use crate::base::ids::TopicId;
 use crate::error::{MAX_PARTITIONS, TopicError};
+use crate::event::codec::Persistence;
 use crate::forget::forget;
 use crate::journal::{FrameBuilder, Journal, PartitionId, State};
 use crate::journaler::{Journaling, RingSource, STAGE, reservation};
 use crate::partition::Partition;
-use crate::persist::Persistence;
 use crate::producer::Producers;
 use crate::text;
 use slipring_ring::{BuildError, Stage, Start};

@@ -2,8 +2,8 @@
 
 use crate::bury::Grave;
 use crate::error::{ProducerError, PublishError, SubscribeError, TopicError};
-use crate::letter::{self, Origin};
-use crate::message::Message;
+use crate::event::dead_letter::{self, Origin};
+use crate::event::message::Message;
 use crate::producer::Producer;
 use crate::queue::Job;
 use crate::receipt::Receipt;
@@ -32,7 +32,7 @@ impl Graves {
         if topic == origin {
             return Err(DeadLetterError::Circle { topic });
         }
-        let (needed, largest) = (largest + letter::overhead(&origin, &consumer), dead.max_message());
+        let (needed, largest) = (largest + dead_letter::overhead(&origin, &consumer), dead.max_message());
         if needed > largest {
             return Err(DeadLetterError::TooSmall { topic, needed, largest });
         }

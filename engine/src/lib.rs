@@ -69,20 +69,16 @@ pub mod journal;
 mod journaler;
 mod lane;
 mod ledger;
-mod letter;
 mod linger;
-mod message;
 mod metrics;
 #[cfg(feature = "observe")]
 mod observe;
 mod partition;
 mod partitioner;
-mod persist;
 mod producer;
 mod prometheus;
 pub mod queue;
 mod receipt;
-mod record;
 mod replay;
 mod report;
 mod selector;
@@ -111,6 +107,10 @@ pub use error::{
     ReadError, Rejected, SubscribeError, TopicError,
 };
 pub use event::Event;
+pub use event::codec::{Persist, Unreadable};
+pub use event::dead_letter::DeadLetter;
+pub use event::message::{Headers, Message};
+pub use event::record::Record;
 pub use gap::{Gap, OnGap, ReaderKind, ToldGap};
 pub use graves::DeadLetterError;
 pub use group::{
@@ -119,14 +119,11 @@ pub use group::{
 };
 pub use identity::{IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY};
 pub use journaler::Pace;
-pub use letter::DeadLetter;
 pub use linger::{LingerBuilder, LingeringProducer};
-pub use message::{Headers, Message};
 pub use metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
 #[cfg(feature = "observe")]
 pub use observe::ObserveError;
 pub use partitioner::{Partitioner, Partitioning};
-pub use persist::{Persist, Unreadable};
 pub use producer::{Producer, ProducerBuilder, Producers};
 #[cfg(feature = "async")]
 pub use queue::NextLease;
@@ -135,7 +132,6 @@ pub use queue::{
     Worker,
 };
 pub use receipt::{BatchReceipt, Reach, Receipt};
-pub use record::Record;
 pub use replay::{Replay, ReplayBuilder, ReplayError};
 pub use report::{ConsumerReport, CutClaim, Report, TopicReport};
 pub use selector::{Selectable, Selector};

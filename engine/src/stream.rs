@@ -5,12 +5,12 @@
 
 use crate::base::when_full::{Task, WhenFull};
 use crate::error::{PublishError, ReadError};
+use crate::event::message::Message;
+use crate::event::record::Record;
 use crate::group::{GroupBatch, GroupError, Member};
 use crate::lane::Route;
-use crate::message::Message;
 use crate::producer::{Producer, Producers};
 use crate::receipt::Receipt;
-use crate::record::Record;
 use crate::subscriber::{At, Batch, Next, Subscriber};
 use futures_core::Stream;
 use slipring_ring::Multi;

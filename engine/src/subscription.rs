@@ -7,7 +7,7 @@ use crate::base::threads::{StartError, caught};
 use crate::base::trace::lifecycle;
 use crate::base::turn::Turn;
 use crate::error::{CancelError, SubscribeError};
-use crate::letter::Origin;
+use crate::event::dead_letter::Origin;
 use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscriber::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};

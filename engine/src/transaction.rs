@@ -6,15 +6,15 @@
 use crate::base::ids::TopicId;
 use crate::base::when_full::nap;
 use crate::error::{ProducerError, PublishError};
+use crate::event::codec::Unreadable;
+use crate::event::message::Message;
+use crate::event::record::Record;
 use crate::group::Fenced;
 use crate::journal::{FrameBuilder, PartitionId, WriteError};
 use crate::journaler::{ClaimedRun, Handed, Journaling, Outcome};
 use crate::lane::{Lane, Route};
-use crate::message::Message;
-use crate::persist::Unreadable;
 use crate::producer::{Producer, Producers};
 use crate::receipt::BatchReceipt;
-use crate::record::Record;
 use crate::text;
 use crate::topic::{Inner, Topic};
 use slipring_ring::{Claim, ClaimError};

@@ -9,7 +9,7 @@ use super::managed::{Failed, GroupRun, MemberEnd, Policy, bury_and_commit, next_
 use super::member::Member;
 use crate::base::handler_thread;
 use crate::base::threads::caught;
-use crate::letter::Origin;
+use crate::event::dead_letter::Origin;
 use crate::producer::Producers;
 use crate::subscriber::At;
 use crate::transaction::{Transaction, TransactionError};

@@ -12,7 +12,7 @@ use crate::base::ids::TopicPartition;
 use crate::base::threads::{StartError, caught};
 use crate::base::trace::lifecycle;
 use crate::bury::Graveyard;
-use crate::letter::Origin;
+use crate::event::dead_letter::Origin;
 use crate::producer::Producers;
 use crate::subscriber::At;
 use crate::text;

@@ -13,10 +13,10 @@ use crate::base::level::Level;
 use crate::base::trace::lifecycle;
 use crate::durable::Durable;
 use crate::error::{Contradiction, SubscribeError, check_name};
+use crate::event::dead_letter;
+use crate::event::message::Message;
 use crate::graves::{DeadLetterError, Graves};
 use crate::journal::{FrameBuilder, Visible};
-use crate::letter;
-use crate::message::Message;
 use crate::producer::Producers;
 use crate::replay::{ReplayBuilder, ReplayError};
 use crate::subscriber::{StartAt, SubscriberBuilder};
@@ -210,7 +210,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             return Err(QueueError::Unsupported(crate::base::level::Unsupported { level: self.level, reason }));
         }
         let largest = E::largest(topic.settings.max_message);
-        let size = largest + letter::overhead(&topic.name, &self.name);
+        let size = largest + dead_letter::overhead(&topic.name, &self.name);
         let dead = topic.host.dead_letters(&dead_topic, size, durable.is_some()).map_err(DeadLetterError::Topic)?;
         if durable.is_some() && dead.inner.durable.is_none() {
             return Err(DeadLetterError::InMemory { topic: dead_topic }.into());

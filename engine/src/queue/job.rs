@@ -2,9 +2,9 @@
 
 use crate::base::clock::Timestamp;
 use crate::bury::Grave;
-use crate::message::Message;
-use crate::persist::Persist;
-use crate::record::Record;
+use crate::event::codec::Persist;
+use crate::event::message::Message;
+use crate::event::record::Record;
 use std::time::Duration;
 
 /// Events that a queue can hand out: [`Message`]s, and every type that is [`Persist`] (plain data is it without a word),

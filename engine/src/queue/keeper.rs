@@ -1,10 +1,10 @@
 //! Who keeps a queue's dead letters until somebody has dealt with them.
 
 use crate::durable::Durable;
+use crate::event::dead_letter::DeadLetter;
+use crate::event::message::Message;
 use crate::graves::DeadLetterError;
 use crate::journal::{Journal, PartitionId, Start, Visible};
-use crate::letter::DeadLetter;
-use crate::message::Message;
 use crate::subscriber::Subscriber;
 use crate::topic::Topic;
 use slipring_ring::Multi;

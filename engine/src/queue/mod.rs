@@ -61,9 +61,9 @@ pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
 
 use crate::base::level::Unsupported;
 use crate::error::{Contradiction, SubscribeError};
+use crate::event::dead_letter::DeadLetter;
+use crate::event::message::Message;
 use crate::graves::DeadLetterError;
-use crate::letter::DeadLetter;
-use crate::message::Message;
 use crate::metrics::QueueMetrics;
 use crate::producer::Producers;
 use crate::receipt::Receipt;

@@ -6,12 +6,12 @@ use super::lease::{Cause, Known, Phase};
 use super::ledger::{self, Opened, Remembered, Shift};
 use crate::base::clock::Timestamp;
 use crate::durable::what;
+use crate::event::dead_letter::DeadLetter;
+use crate::event::message::Message;
 use crate::journal::{
     FrameBuilder, Journal, PartitionId, RecordedTopic, ReplayError, Start, State, Visible, WriteError, Writer,
     catalogue,
 };
-use crate::letter::DeadLetter;
-use crate::message::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

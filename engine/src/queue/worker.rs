@@ -5,7 +5,7 @@ use super::job::Job;
 use super::lease::Grant;
 use crate::base::trace::lifecycle;
 use crate::error::ReadError;
-use crate::message::Message;
+use crate::event::message::Message;
 use crate::producer::Producers;
 use crate::text;
 use slipring_ring::Multi;

@@ -3,8 +3,8 @@
 //! A letter is the message as it was (key, value, headers, time) with headers that say where it comes from. Queues,
 //! members of groups and managed subscribers all write the same.
 
-use crate::message::Message;
-use crate::record::Record;
+use crate::event::message::Message;
+use crate::event::record::Record;
 use std::fmt;
 
 const TOPIC: &str = "slipring-dead-topic";

@@ -5,8 +5,8 @@
 
 use crate::base::clock::Timestamp;
 use crate::event::Event;
-use crate::persist::{Persist, Unreadable};
-use crate::record::Record;
+use crate::event::codec::{Persist, Unreadable};
+use crate::event::record::Record;
 use bytes::{Bytes, BytesMut};
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,9 @@
-//! What a topic carries.
+//! What a topic carries: events of any type, messages of bytes, records as they are sent, and how events become bytes.
+
+pub(crate) mod codec;
+pub(crate) mod dead_letter;
+pub(crate) mod message;
+pub(crate) mod record;
 
 /// What stands in a topic's slots: a type of your own, written in place, or a [`Message`](crate::Message).
 ///
