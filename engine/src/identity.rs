@@ -9,7 +9,7 @@ use crate::event::record::Record;
 use crate::journal::FrameBuilder;
 use crate::journaler::STAGE;
 use crate::ledger::{Ledger, Ledgers, Mark, Progress, WINDOW};
-use crate::producer::{Producer, Producers};
+use crate::producer::{Producer, ProducerBuilder, Producers};
 use crate::receipt::Receipt;
 use crate::topic::Inner;
 use slipring_ring::Multi;
@@ -231,8 +231,20 @@ impl Identity {
     }
 }
 
+impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
+    /// A producer with a name, under which each event is published once however often it is sent: its settings stay those
+    /// of this builder. See [`IdempotentProducer`].
+    ///
+    /// # Errors
+    /// The name is no name, too many names are in use, or as [`create`](Self::create).
+    pub fn idempotent(self, name: impl Into<String>) -> Result<IdempotentProducer<E, K>, ProducerError> {
+        let (topic, level) = (Arc::clone(&self.topic), self.level);
+        IdempotentProducer::open(self.create()?, &topic, name.into(), level)
+    }
+}
+
 impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
-    pub(crate) fn open(
+    fn open(
         mut producer: Producer<E, K>,
         topic: &Inner<E, K>,
         name: String,

@@ -35,6 +35,14 @@ pub struct LingerBuilder<K: Producers = Multi> {
 /// Told of each record that was published.
 type Told = Box<dyn FnMut(u64, Receipt) + Send>;
 
+impl<K: Producers> ProducerBuilder<Message, K> {
+    /// A producer that gathers up to `records` records, none of them for longer than `delay`, and publishes them together.
+    /// See [`LingeringProducer`](crate::LingeringProducer).
+    pub fn linger(self, delay: Duration, records: usize) -> LingerBuilder<K> {
+        LingerBuilder::new(self, delay, records)
+    }
+}
+
 impl<K: Producers> LingerBuilder<K> {
     pub(crate) fn new(producer: ProducerBuilder<Message, K>, delay: Duration, records: usize) -> Self {
         Self { producer, delay, records: records.max(1), told: None }

@@ -13,7 +13,7 @@ use crate::partition::Partition;
 use crate::producer::Producers;
 use crate::subscriber::{At, StartAt};
 use crate::text;
-use crate::topic::Inner;
+use crate::topic::{Inner, Topic};
 use slipring_ring::{BuildError, Consumer, Multi, Stage};
 use std::fmt;
 use std::ops::Range;
@@ -83,6 +83,14 @@ pub struct ReplayBuilder<E, K: Producers = Multi> {
     visible: Visible,
     spill: bool,
     on_gap: OnGap,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
+    /// A reader of a [durable](crate::TopicBuilder::durable) topic that begins in the journal, however far back, and goes on with
+    /// what is published. Its settings, then [`open`](ReplayBuilder::open).
+    pub fn replay(&self, name: impl Into<String>) -> ReplayBuilder<E, K> {
+        ReplayBuilder::new(Arc::clone(&self.inner), name.into())
+    }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {

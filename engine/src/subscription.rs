@@ -26,6 +26,89 @@ pub struct Subscription<E, K: Producers = Multi> {
     run: Arc<Run>,
 }
 
+impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
+    /// Starts a thread of this name that hands each event of every partition to `handler`.
+    ///
+    /// # Publishing in a handler
+    /// A handler may publish, also into topics that it reads itself. Into a full partition of its own topic it cannot wait
+    /// for room: no slot becomes free before the handler returns. There a publish that would wait
+    /// ([`Overflow::Block`](crate::Overflow::Block)) is refused with
+    /// [`PublishError::OwnConsumer`](crate::PublishError::OwnConsumer). Publish with `try_publish`, keep what was refused for
+    /// the next event, or give the topic room for all that a batch brings forth: a handler's slots are given back after a
+    /// quarter of the capacity. Two consumers that wait for room in each other's topics are not noticed: a deadline
+    /// ([`Overflow::BlockFor`](crate::Overflow::BlockFor)) ends that.
+    ///
+    /// # Errors
+    /// The name is no name or taken, a subscriber in [`after`](Self::after) is not there, the start is out of range,
+    /// the pin is refused, or the topic is closed.
+    pub fn run<X: Display + 'static>(
+        self,
+        mut handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError> {
+        self.run_with(|| (), move |(), event, at| handler(event, at))
+    }
+
+    /// The same, with a state that is made on the subscriber's thread and stays there: it need not be `Send`.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// ticks.subscribe("sum").run_with(|| Rc::new(RefCell::new(0)), |sum, tick, _| {
+    ///     *sum.borrow_mut() += tick;
+    ///     Ok::<_, Infallible>(())
+    /// })?;
+    /// # assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_with<S: 'static, X: Display + 'static>(
+        mut self,
+        make: impl FnOnce() -> S + Send + 'static,
+        handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError> {
+        let (core, wait, policy) =
+            (self.core, self.wait.clone(), Policy { on_error: self.on_error, shelf: self.shelf()? });
+        start(self.poll()?, core, wait, policy, make, handler)
+    }
+
+    /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The
+    /// threads are called `name-partition`, and a [pin](Self::pin) pins all of them. A partition that is added gets one
+    /// more; `make` is called for it by whoever adds the partition, and cannot add others then.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
+    /// ticks.subscribe("sum").run_each(|partition| {
+    ///     let mut sum = 0;
+    ///     move |tick: &u64, at: slipring::At| {
+    ///         assert_eq!(at.partition, partition);
+    ///         sum += tick;
+    ///         Ok::<_, Infallible>(())
+    ///     }
+    /// })?;
+    /// # assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_each<X: Display + 'static, H>(
+        self,
+        make: impl FnMut(u32) -> H + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError>
+    where
+        H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    {
+        start_each(self, make)
+    }
+}
+
 impl<E, K: Producers> fmt::Debug for Subscription<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Subscription {:?} of {:?}", self.name, self.topic.name)

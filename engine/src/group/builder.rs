@@ -106,6 +106,15 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// Room for a batch that is worth its overhead, and small enough to be handled within the deadline at 70 ms an event.
 const LIMIT: usize = 4096;
 
+impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
+    /// A member of a group that reads this topic: its settings, then [`join`](GroupBuilder::join) or
+    /// [`run`](GroupBuilder::run). For several topics see [`Engine::group`](crate::Engine::group).
+    pub fn group(&self, name: impl Into<String>) -> GroupBuilder<E, K> {
+        let topics = vec![Arc::clone(&self.inner)];
+        GroupBuilder::new(Arc::clone(&self.inner.host), name.into(), topics)
+    }
+}
+
 impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     pub(crate) fn new(host: Arc<Host>, name: String, topics: Vec<Arc<crate::topic::Inner<E, K>>>) -> Self {
         let joining = Joining {

@@ -4,24 +4,27 @@ use super::{Producer, Producers};
 use crate::base::level::Level;
 use crate::base::rate::{Limiter, RateLimit};
 use crate::error::ProducerError;
-use crate::event::message::Message;
-use crate::identity::IdempotentProducer;
 use crate::lane::Lane;
-use crate::linger::LingerBuilder;
 use crate::partitioner::{Partitioner, Picker};
-use crate::topic::Inner;
+use crate::topic::{Inner, Topic};
 use slipring_ring::{Multi, Wait};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Settings of a producer to be created.
 pub struct ProducerBuilder<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
+    pub(crate) topic: Arc<Inner<E, K>>,
     partitioner: Partitioner,
     wait: Wait,
-    level: Level,
+    pub(crate) level: Level,
     rate_limit: Option<RateLimit>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
+    /// A producer of this topic: its settings, then [`create`](ProducerBuilder::create).
+    pub fn producer(&self) -> ProducerBuilder<E, K> {
+        ProducerBuilder::new(Arc::clone(&self.inner))
+    }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
@@ -54,16 +57,6 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         self
     }
 
-    /// A producer with a name, under which each event is published once however often it is sent: its settings stay those
-    /// of this builder. See [`IdempotentProducer`].
-    ///
-    /// # Errors
-    /// The name is no name, too many names are in use, or as [`create`](Self::create).
-    pub fn idempotent(self, name: impl Into<String>) -> Result<IdempotentProducer<E, K>, ProducerError> {
-        let (topic, level) = (Arc::clone(&self.topic), self.level);
-        IdempotentProducer::open(self.create()?, &topic, name.into(), level)
-    }
-
     /// Creates the producer.
     ///
     /// # Errors
@@ -93,13 +86,5 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
             Producer { topic, plain, level, first, more, picker, wait, limiter, is_limited, is_bare, mark: None };
         producer.look_for_partitions();
         Ok(producer)
-    }
-}
-
-impl<K: Producers> ProducerBuilder<Message, K> {
-    /// A producer that gathers up to `records` records, none of them for longer than `delay`, and publishes them together.
-    /// See [`LingeringProducer`](crate::LingeringProducer).
-    pub fn linger(self, delay: Duration, records: usize) -> LingerBuilder<K> {
-        LingerBuilder::new(self, delay, records)
     }
 }

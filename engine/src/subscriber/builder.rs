@@ -1,6 +1,6 @@
 //! A subscriber's settings, and the forms in which it runs.
 
-use super::{At, Part, Seat, StartAt, Subscriber, TooOld};
+use super::{Part, Seat, StartAt, Subscriber, TooOld};
 use crate::base::overload::{Slow, Tally};
 use crate::base::turn::Turn;
 use crate::bury::{Bury, Graveyard};
@@ -8,10 +8,8 @@ use crate::error::{SubscribeError, check_name};
 use crate::graves::DeadLetterError;
 use crate::journal::Visible;
 use crate::producer::Producers;
-use crate::subscription::{self, Policy, Subscription};
 use crate::topic::{Inner, Reader, Topic};
 use slipring_ring::{Multi, OnError, Stage, Wait};
-use std::fmt::Display;
 use std::sync::{Arc, Weak};
 
 /// The way into a topic for dead letters, shared by the threads of a subscriber.
@@ -30,6 +28,14 @@ pub struct SubscriberBuilder<E, K: Producers = Multi> {
     pub(crate) dead_letters: Option<Result<Shelf<E>, DeadLetterError>>,
     slow: Option<Slow>,
     visible: Option<Visible>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
+    /// A subscriber: sees every event of this topic. Its settings, then [`run`](SubscriberBuilder::run) or
+    /// [`poll`](SubscriberBuilder::poll).
+    pub fn subscribe(&self, name: impl Into<String>) -> SubscriberBuilder<E, K> {
+        SubscriberBuilder::new(Arc::clone(&self.inner), name.into())
+    }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
@@ -161,87 +167,6 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
             let (topic, consumer) = (self.topic.name.clone(), self.name.clone());
             SubscribeError::DeadLetters { topic, consumer, cause: Box::new(cause) }
         })
-    }
-
-    /// Starts a thread of this name that hands each event of every partition to `handler`.
-    ///
-    /// # Publishing in a handler
-    /// A handler may publish, also into topics that it reads itself. Into a full partition of its own topic it cannot wait
-    /// for room: no slot becomes free before the handler returns. There a publish that would wait
-    /// ([`Overflow::Block`](crate::Overflow::Block)) is refused with
-    /// [`PublishError::OwnConsumer`](crate::PublishError::OwnConsumer). Publish with `try_publish`, keep what was refused for
-    /// the next event, or give the topic room for all that a batch brings forth: a handler's slots are given back after a
-    /// quarter of the capacity. Two consumers that wait for room in each other's topics are not noticed: a deadline
-    /// ([`Overflow::BlockFor`](crate::Overflow::BlockFor)) ends that.
-    ///
-    /// # Errors
-    /// The name is no name or taken, a subscriber in [`after`](Self::after) is not there, the start is out of range,
-    /// the pin is refused, or the topic is closed.
-    pub fn run<X: Display + 'static>(
-        self,
-        mut handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
-    ) -> Result<Subscription<E, K>, SubscribeError> {
-        self.run_with(|| (), move |(), event, at| handler(event, at))
-    }
-
-    /// The same, with a state that is made on the subscriber's thread and stays there: it need not be `Send`.
-    ///
-    /// ```
-    /// # use slipring::Engine;
-    /// # use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
-    /// # let engine = Engine::builder().build()?;
-    /// # let ticks = engine.topic::<u64>("ticks").create()?;
-    /// ticks.subscribe("sum").run_with(|| Rc::new(RefCell::new(0)), |sum, tick, _| {
-    ///     *sum.borrow_mut() += tick;
-    ///     Ok::<_, Infallible>(())
-    /// })?;
-    /// # assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub fn run_with<S: 'static, X: Display + 'static>(
-        mut self,
-        make: impl FnOnce() -> S + Send + 'static,
-        handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
-    ) -> Result<Subscription<E, K>, SubscribeError> {
-        let (core, wait, policy) =
-            (self.core, self.wait.clone(), Policy { on_error: self.on_error, shelf: self.shelf()? });
-        subscription::start(self.poll()?, core, wait, policy, make, handler)
-    }
-
-    /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The
-    /// threads are called `name-partition`, and a [pin](Self::pin) pins all of them. A partition that is added gets one
-    /// more; `make` is called for it by whoever adds the partition, and cannot add others then.
-    ///
-    /// ```
-    /// # use slipring::Engine;
-    /// # use std::{convert::Infallible, time::Duration};
-    /// # let engine = Engine::builder().build()?;
-    /// let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
-    /// ticks.subscribe("sum").run_each(|partition| {
-    ///     let mut sum = 0;
-    ///     move |tick: &u64, at: slipring::At| {
-    ///         assert_eq!(at.partition, partition);
-    ///         sum += tick;
-    ///         Ok::<_, Infallible>(())
-    ///     }
-    /// })?;
-    /// # assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub fn run_each<X: Display + 'static, H>(
-        self,
-        make: impl FnMut(u32) -> H + Send + 'static,
-    ) -> Result<Subscription<E, K>, SubscribeError>
-    where
-        H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
-    {
-        subscription::start_each(self, make)
     }
 
     /// A subscriber without a thread, to be polled from a loop of one's own.

@@ -21,17 +21,14 @@ use crate::durable::Durable;
 use crate::engine::Host;
 use crate::error::{MAX_PARTITIONS, ProducerError, SubscribeError, TopicError};
 use crate::event::message::Message;
-use crate::group::{self, GroupBuilder};
+use crate::group;
 use crate::held::{self, Locked};
 use crate::identity::Identities;
 use crate::metrics::TopicMetrics;
 use crate::partition::Partition;
-use crate::producer::{ProducerBuilder, Producers};
+use crate::producer::Producers;
 use crate::queue::{AnyQueue, QueueError};
-use crate::replay::ReplayBuilder;
-use crate::subscriber::SubscriberBuilder;
 use crate::subscription::Run;
-use crate::transform::TransformBuilder;
 use slipring_ring::{Batch, BuildError, Builder, Consumer, Multi, Single};
 use std::any::Any;
 use std::fmt;
@@ -532,36 +529,6 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// What this topic is, and what there is in it at this moment.
     pub fn describe(&self) -> Description {
         AnyTopic::describe(&*self.inner)
-    }
-
-    /// A producer of this topic: its settings, then [`create`](ProducerBuilder::create).
-    pub fn producer(&self) -> ProducerBuilder<E, K> {
-        ProducerBuilder::new(Arc::clone(&self.inner))
-    }
-
-    /// A subscriber: sees every event of this topic. Its settings, then [`run`](SubscriberBuilder::run) or
-    /// [`poll`](SubscriberBuilder::poll).
-    pub fn subscribe(&self, name: impl Into<String>) -> SubscriberBuilder<E, K> {
-        SubscriberBuilder::new(Arc::clone(&self.inner), name.into())
-    }
-
-    /// A member of a group that reads this topic: its settings, then [`join`](GroupBuilder::join) or
-    /// [`run`](GroupBuilder::run). For several topics see [`Engine::group`](crate::Engine::group).
-    pub fn group(&self, name: impl Into<String>) -> GroupBuilder<E, K> {
-        let topics = vec![Arc::clone(&self.inner)];
-        GroupBuilder::new(Arc::clone(&self.inner.host), name.into(), topics)
-    }
-
-    /// A reader of a [durable](TopicBuilder::durable) topic that begins in the journal, however far back, and goes on with
-    /// what is published. Its settings, then [`open`](ReplayBuilder::open).
-    pub fn replay(&self, name: impl Into<String>) -> ReplayBuilder<E, K> {
-        ReplayBuilder::new(Arc::clone(&self.inner), name.into())
-    }
-
-    /// Reads the durable topic under the name `group`, and publishes what comes of it exactly once: its settings, then
-    /// [`open`](TransformBuilder::open). See [`Transform`](crate::Transform).
-    pub fn transform(&self, group: impl Into<String>) -> TransformBuilder<E, K> {
-        TransformBuilder::new(Arc::clone(&self.inner), group.into())
     }
 
     /// The next offset of a partition that is not yet written, and not yet durable; none if the topic has no journal or

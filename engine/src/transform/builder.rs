@@ -6,7 +6,7 @@ use crate::gap::OnGap;
 use crate::group::transform_offsets;
 use crate::producer::Producers;
 use crate::replay::ReplayError;
-use crate::topic::Inner;
+use crate::topic::{Inner, Topic};
 use crate::transaction::Transaction;
 use slipring_ring::Multi;
 use std::sync::Arc;
@@ -20,6 +20,14 @@ pub struct TransformBuilder<E, K: Producers = Multi> {
     latest: bool,
     patience: Duration,
     on_gap: OnGap,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
+    /// Reads the durable topic under the name `group`, and publishes what comes of it exactly once: its settings, then
+    /// [`open`](TransformBuilder::open). See [`Transform`](crate::Transform).
+    pub fn transform(&self, group: impl Into<String>) -> TransformBuilder<E, K> {
+        TransformBuilder::new(Arc::clone(&self.inner), group.into())
+    }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
