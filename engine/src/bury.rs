@@ -1,10 +1,11 @@
 //! Moving aside what a handler cannot handle: into a topic of the same type.
 
+use crate::base::kind::Producers;
 use crate::base::level::Level;
 use crate::error::PublishError;
 use crate::event::dead_letter::Origin;
 use crate::event::message::Message;
-use crate::producer::{Producer, Producers};
+use crate::producer::Producer;
 use crate::receipt::Receipt;
 use crate::topic::Topic;
 use crate::transaction::{Transaction, TransactionError};

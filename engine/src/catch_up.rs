@@ -6,10 +6,10 @@
 //! exactly there.
 
 use crate::acks::Positions;
+use crate::base::kind::Producers;
 use crate::durable::Durable;
 use crate::journal::{Cursor, ReplayError, SharedScan, Start, Visible};
 use crate::partition::Partition;
-use crate::producer::Producers;
 use slipring_ring::{BuildError, Consumer, Sequence};
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! Messages with an id, of which each is published once within a window.
 
+use crate::base::kind::Producers;
 use crate::base::when_full::WhenFull;
 use crate::durable::Durable;
 use crate::error::{PublishError, TopicError};
 use crate::journal::{self, Cursor, Extent, Start, Visible};
-use crate::producer::Producers;
 use crate::topic::Inner;
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, VecDeque};

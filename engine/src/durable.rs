@@ -2,13 +2,13 @@
 
 use crate::acks::{Acks, Positions};
 use crate::base::ids::TopicId;
+use crate::base::kind::Producers;
 use crate::error::{MAX_PARTITIONS, TopicError};
 use crate::event::codec::Persistence;
 use crate::forget::forget;
 use crate::journal::{FrameBuilder, Journal, PartitionId, State};
 use crate::journaler::{Journaling, RingSource, STAGE, reservation};
 use crate::partition::Partition;
-use crate::producer::Producers;
 use crate::text;
 use slipring_ring::{BuildError, Stage, Start};
 use std::collections::VecDeque;

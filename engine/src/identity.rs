@@ -1,5 +1,6 @@
 //! A producer with a name: each of its events is published once, however often it is sent.
 
+use crate::base::kind::Producers;
 use crate::base::level::Level;
 use crate::base::turn::{Taken, Turn};
 use crate::durable::Durable;
@@ -9,7 +10,7 @@ use crate::event::record::Record;
 use crate::journal::FrameBuilder;
 use crate::journaler::STAGE;
 use crate::ledger::{Ledger, Ledgers, Mark, Progress, WINDOW};
-use crate::producer::{Producer, ProducerBuilder, Producers};
+use crate::producer::{Producer, ProducerBuilder};
 use crate::receipt::Receipt;
 use crate::topic::Inner;
 use slipring_ring::Multi;

@@ -2,6 +2,7 @@
 
 use crate::base::clock::Timestamp;
 use crate::base::handler_thread;
+use crate::base::kind::Producers;
 use crate::base::overload::{Counts, Overflow, Slow};
 use crate::base::when_full::{Task, WhenFull};
 use crate::error::PublishError;
@@ -10,7 +11,6 @@ use crate::group::without_generation;
 use crate::journaler::STAGE;
 use crate::ledger::Mark;
 use crate::partition::Partition;
-use crate::producer::Producers;
 use crate::topic::{Evicted, Inner};
 use slipring_ring::{Claim, ClaimError, Wait};
 use std::sync::Arc;

@@ -95,6 +95,7 @@ pub use base::closed::Closed;
 pub use base::cores::{CorePlan, CoresError, CoresReport, ThreadReport};
 pub use base::ids::TopicId;
 pub use base::ids::TopicPartition;
+pub use base::kind::Producers;
 pub use base::level::{Level, Unsupported, WaitError};
 pub use base::overload::{Overflow, Slow};
 pub use base::rate::RateLimit;
@@ -124,7 +125,7 @@ pub use metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueM
 #[cfg(feature = "observe")]
 pub use observe::ObserveError;
 pub use partitioner::{Partitioner, Partitioning};
-pub use producer::{Producer, ProducerBuilder, Producers};
+pub use producer::{Producer, ProducerBuilder};
 #[cfg(feature = "async")]
 pub use queue::NextLease;
 pub use queue::{

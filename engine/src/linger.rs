@@ -1,6 +1,7 @@
 //! A producer that gathers records and publishes them together.
 
 use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
 use crate::base::overload::Counts;
 use crate::base::threads::{blaming, caught};
 use crate::base::turn::{Taken, Turn};
@@ -8,7 +9,7 @@ use crate::base::when_full::WhenFull;
 use crate::error::{ProducerError, PublishError};
 use crate::event::message::{Message, Parts};
 use crate::event::record::Record;
-use crate::producer::{Producer, ProducerBuilder, Producers};
+use crate::producer::{Producer, ProducerBuilder};
 use crate::receipt::Receipt;
 use crate::topic::Inner;
 use slipring_ring::Multi;

@@ -1,8 +1,8 @@
 //! One partition: a ring, and what the topic keeps beside its slots.
 
 use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
 use crate::ledger::Marks;
-use crate::producer::Producers;
 use slipring_ring::{BuildError, Ring, Sequence};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -2,6 +2,7 @@
 
 use crate::acks::Positions;
 use crate::base::closed::Closed;
+use crate::base::kind::Producers;
 use crate::base::overload::{Slow, Tally};
 use crate::catch_up::{CatchUp, Step};
 use crate::durable::Durable;
@@ -10,7 +11,6 @@ use crate::event::codec::Unreadable;
 use crate::gap::{Gap, OnGap};
 use crate::journal::{self, Reader, SharedScan, Start as From, Visible};
 use crate::partition::Partition;
-use crate::producer::Producers;
 use crate::subscriber::{At, StartAt};
 use crate::text;
 use crate::topic::{Inner, Topic};

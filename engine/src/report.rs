@@ -1,10 +1,10 @@
 //! What became of everything at a shutdown.
 
 use crate::base::closed::Closed;
+use crate::base::kind::Producers;
 use crate::gap::ToldGap;
 use crate::journaler::STAGE;
 use crate::partition::Partition;
-use crate::producer::Producers;
 use crate::queue::QueueReport;
 use crate::subscription::Run;
 use crate::text;

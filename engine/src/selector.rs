@@ -1,8 +1,8 @@
 //! One thread that reads many topics.
 
+use crate::base::kind::Producers;
 use crate::base::multi_wait::{Found, Watch, Watched};
 use crate::error::ReadError;
-use crate::producer::Producers;
 use crate::subscriber::{Next, Subscriber};
 use slipring_ring::{Wait, Waiter};
 use std::fmt;

@@ -3,13 +3,14 @@
 //! Each is safe to cancel: a future that is dropped before it is ready has read nothing, or published nothing. While a
 //! task waits, nothing polls: the bell that would wake a thread wakes the task.
 
+use crate::base::kind::Producers;
 use crate::base::when_full::{Task, WhenFull};
 use crate::error::{PublishError, ReadError};
 use crate::event::message::Message;
 use crate::event::record::Record;
 use crate::group::{GroupBatch, GroupError, Member};
 use crate::lane::Route;
-use crate::producer::{Producer, Producers};
+use crate::producer::Producer;
 use crate::receipt::Receipt;
 use crate::subscriber::{At, Batch, Next, Subscriber};
 use futures_core::Stream;

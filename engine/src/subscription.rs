@@ -2,6 +2,7 @@
 
 use crate::base::cores::CoresError;
 use crate::base::handler_thread;
+use crate::base::kind::Producers;
 use crate::base::overload::Tally;
 use crate::base::threads::{StartError, caught};
 use crate::base::trace::lifecycle;
@@ -9,7 +10,6 @@ use crate::base::turn::Turn;
 use crate::error::{CancelError, SubscribeError};
 use crate::event::dead_letter::Origin;
 use crate::partition::Partition;
-use crate::producer::Producers;
 use crate::subscriber::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
 use crate::topic::{Inner, Preparation, Reader};
 use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence, Wait};

@@ -4,6 +4,7 @@
 //! waits while holding one. Then the journal writes all of it in one frame; see the journaler for the order of things.
 
 use crate::base::ids::TopicId;
+use crate::base::kind::Producers;
 use crate::base::when_full::nap;
 use crate::error::{ProducerError, PublishError};
 use crate::event::codec::Unreadable;
@@ -13,7 +14,7 @@ use crate::group::Fenced;
 use crate::journal::{FrameBuilder, PartitionId, WriteError};
 use crate::journaler::{ClaimedRun, Handed, Journaling, Outcome};
 use crate::lane::{Lane, Route};
-use crate::producer::{Producer, Producers};
+use crate::producer::Producer;
 use crate::receipt::BatchReceipt;
 use crate::text;
 use crate::topic::{Inner, Topic};

@@ -5,6 +5,7 @@ pub(crate) mod closed;
 pub(crate) mod cores;
 pub(crate) mod handler_thread;
 pub(crate) mod ids;
+pub(crate) mod kind;
 pub(crate) mod level;
 pub(crate) mod multi_wait;
 pub(crate) mod overload;

@@ -5,7 +5,7 @@ use super::coordinator::Activity;
 use super::member::listed;
 use super::state::{Place, State};
 use crate::base::ids::TopicPartition;
-use crate::producer::Producers;
+use crate::base::kind::Producers;
 use slipring_ring::Sequence;
 use std::fmt;
 use std::sync::atomic::Ordering;

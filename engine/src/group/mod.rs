@@ -48,11 +48,11 @@ pub(crate) use state::without_generation;
 
 use crate::base::clock::Clock;
 use crate::base::ids::TopicId;
+use crate::base::kind::Producers;
 use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
 use crate::engine::Host;
 use crate::held::{self, Locked};
-use crate::producer::Producers;
 use crate::topic::{Inner, Reader};
 use assignment::{MemberId, PartitionId};
 use behind::Behind;

@@ -4,7 +4,7 @@ use super::error::GroupError;
 use super::hand::Hand;
 use super::member::{Member, listed};
 use crate::base::ids::TopicPartition;
-use crate::producer::Producers;
+use crate::base::kind::Producers;
 use crate::subscriber::StartAt;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {

@@ -2,13 +2,13 @@
 
 use super::{Journaling, STAGE};
 use crate::acks::Positions;
+use crate::base::kind::Producers;
 use crate::base::multi_wait::Watched;
 use crate::base::threads::{blaming, caught};
 use crate::event::codec::Persistence;
 use crate::journal::{FrameBuilder, PartitionId, Writer};
 use crate::ledger::{Ledgers, Touched};
 use crate::partition::Partition;
-use crate::producer::Producers;
 use slipring_ring::{Batch, Consumer, Sequence, Waiter};
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! A producer's settings, and its creation.
 
-use super::{Producer, Producers};
+use super::Producer;
+use crate::base::kind::Producers;
 use crate::base::level::Level;
 use crate::base::rate::{Limiter, RateLimit};
 use crate::error::ProducerError;

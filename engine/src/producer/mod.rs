@@ -5,6 +5,7 @@ mod builder;
 pub use builder::ProducerBuilder;
 
 use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
 use crate::base::level::Level;
 use crate::base::overload::Counts;
 use crate::base::rate::Limiter;
@@ -18,30 +19,12 @@ use crate::ledger::Mark;
 use crate::partitioner::Picker;
 use crate::receipt::{BatchReceipt, Receipt};
 use crate::topic::Inner;
-use slipring_ring::{Batch, Builder, Claim, Kind, Multi, Wait};
+use slipring_ring::{Claim, Multi, Wait};
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-/// [`Single`](crate::Single) or [`Multi`]: whether a topic has one producer or any number.
-pub trait Producers: Kind {
-    #[doc(hidden)]
-    const SINGLE: bool;
-
-    #[doc(hidden)]
-    fn builder<E: Send + Sync + 'static>(capacity: usize, make: impl FnMut() -> E + Send + 'static)
-    -> Builder<E, Self>;
-
-    /// The producer to lend: the only one, or a clone.
-    #[doc(hidden)]
-    fn take<E>(spare: &mut Option<slipring_ring::Producer<E, Self>>) -> Option<slipring_ring::Producer<E, Self>>;
-
-    /// What is left of a batch as slices, if all of its slots have events that stand one behind the other.
-    #[doc(hidden)]
-    fn slices<'b, E>(batch: &'b Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])>;
-}
 
 /// Publishes events of type `E` into one topic. They are written in place: nothing is allocated or moved.
 ///

@@ -2,9 +2,9 @@
 
 use crate::acks::Bell;
 use crate::base::closed::Closed;
+use crate::base::kind::Producers;
 use crate::journal;
 use crate::partition::Partition;
-use crate::producer::Producers;
 use crate::replay::{Replay, ReplayError};
 use crate::subscriber::Part;
 use slipring_ring::{Consumer, Sequence, Waiter};

@@ -59,13 +59,13 @@ pub use lease::Order;
 pub use watch::NextLease;
 pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
 
+use crate::base::kind::Producers;
 use crate::base::level::Unsupported;
 use crate::error::{Contradiction, SubscribeError};
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
 use crate::graves::DeadLetterError;
 use crate::metrics::QueueMetrics;
-use crate::producer::Producers;
 use crate::receipt::Receipt;
 use crate::text;
 use desk::Desk;

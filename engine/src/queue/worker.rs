@@ -3,10 +3,10 @@
 use super::desk::{Desk, End, Given};
 use super::job::Job;
 use super::lease::Grant;
+use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
 use crate::error::ReadError;
 use crate::event::message::Message;
-use crate::producer::Producers;
 use crate::text;
 use slipring_ring::Multi;
 use std::fmt;

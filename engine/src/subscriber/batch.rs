@@ -1,8 +1,8 @@
 //! What a poll gives: events of one partition, each with where it stands.
 
 use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
 use crate::partition::Partition;
-use crate::producer::Producers;
 use slipring_ring::{Batch as RingBatch, Events, Multi, Shared, Single};
 use std::fmt;
 

@@ -1,13 +1,13 @@
 //! A subscriber's settings, and the forms in which it runs.
 
 use super::{Part, Seat, StartAt, Subscriber, TooOld};
+use crate::base::kind::Producers;
 use crate::base::overload::{Slow, Tally};
 use crate::base::turn::Turn;
 use crate::bury::{Bury, Graveyard};
 use crate::error::{SubscribeError, check_name};
 use crate::graves::DeadLetterError;
 use crate::journal::Visible;
-use crate::producer::Producers;
 use crate::topic::{Inner, Reader, Topic};
 use slipring_ring::{Multi, OnError, Stage, Wait};
 use std::sync::{Arc, Weak};

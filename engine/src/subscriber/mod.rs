@@ -14,10 +14,10 @@ pub use position::StartAt;
 pub(crate) use seat::{Part, Seat, TooOld};
 
 use crate::base::closed::Closed;
+use crate::base::kind::Producers;
 use crate::base::multi_wait::{Found, Watch, Watched};
 use crate::error::ReadError;
 use crate::journal::Visible;
-use crate::producer::Producers;
 use crate::topic::Inner;
 use sight::Sight;
 use slipring_ring::{Multi, Waiter};

@@ -2,9 +2,9 @@
 
 use super::{Part, Subscriber};
 use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
 use crate::error::PositionError;
 use crate::partition::Times;
-use crate::producer::Producers;
 use crate::topic::Inner;
 use slipring_ring::{Sequence, Start};
 use std::time::Duration;

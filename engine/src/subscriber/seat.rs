@@ -2,11 +2,11 @@
 
 use super::{StartAt, SubscriberBuilder};
 use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
 use crate::base::multi_wait::Watch;
 use crate::base::overload::Tally;
 use crate::error::SubscribeError;
 use crate::partition::Partition;
-use crate::producer::Producers;
 use crate::topic::{Inner, Preparation, Reader};
 use slipring_ring::{Consumer, Sequence, Stage, Wait, Waiter};
 use std::sync::atomic::{AtomicBool, Ordering};

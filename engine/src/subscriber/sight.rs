@@ -2,8 +2,8 @@
 
 use super::Part;
 use crate::acks::{Acks, Positions};
+use crate::base::kind::Producers;
 use crate::journal::Visible;
-use crate::producer::Producers;
 use slipring_ring::Waiter;
 use std::sync::Arc;
 use std::task::{Wake, Waker};

@@ -3,12 +3,12 @@
 use super::{Inner, Settings, Shape};
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
+use crate::base::kind::Producers;
 use crate::description::Description;
 use crate::error::TopicError;
 use crate::journaler::STAGE;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::partition::Partition;
-use crate::producer::Producers;
 use crate::queue;
 use crate::report::TopicReport;
 use slipring_ring::Sequence;

@@ -2,6 +2,7 @@
 
 use super::{Inner, NoSlots, Slots, Topic};
 use crate::base::ids::TopicId;
+use crate::base::kind::Producers;
 use crate::base::overload::{Counts, Overflow, Slow};
 use crate::base::rate::{Limiter, RateLimit};
 use crate::base::threads::{Threads, blaming};
@@ -16,7 +17,6 @@ use crate::event::codec::{Persist, Persistence};
 use crate::event::message::Message;
 use crate::identity::{self, Identities};
 use crate::journal::Retention;
-use crate::producer::Producers;
 use slipring_ring::{Multi, Single};
 use std::fmt;
 use std::marker::PhantomData;

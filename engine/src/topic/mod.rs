@@ -9,6 +9,7 @@ pub use builder::{Shape, TopicBuilder};
 
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
+use crate::base::kind::Producers;
 use crate::base::overload::{Counts, Slow, Tally};
 use crate::base::rate::Limiter;
 use crate::base::threads::Threads;
@@ -26,10 +27,9 @@ use crate::held::{self, Locked};
 use crate::identity::Identities;
 use crate::metrics::TopicMetrics;
 use crate::partition::Partition;
-use crate::producer::Producers;
 use crate::queue::{AnyQueue, QueueError};
 use crate::subscription::Run;
-use slipring_ring::{Batch, BuildError, Builder, Consumer, Multi, Single};
+use slipring_ring::{BuildError, Consumer, Multi};
 use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -552,43 +552,5 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// Takes nothing more. Consumers read what is there, and are told then.
     pub fn close(&self) {
         self.inner.close();
-    }
-}
-
-impl Producers for Single {
-    const SINGLE: bool = true;
-
-    fn builder<E: Send + Sync + 'static>(
-        capacity: usize,
-        make: impl FnMut() -> E + Send + 'static,
-    ) -> Builder<E, Self> {
-        Builder::single(capacity, make)
-    }
-
-    fn take<E>(spare: &mut Option<slipring_ring::Producer<E, Self>>) -> Option<slipring_ring::Producer<E, Self>> {
-        spare.take()
-    }
-
-    fn slices<'b, E>(batch: &'b Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])> {
-        Some(batch.slices())
-    }
-}
-
-impl Producers for Multi {
-    const SINGLE: bool = false;
-
-    fn builder<E: Send + Sync + 'static>(
-        capacity: usize,
-        make: impl FnMut() -> E + Send + 'static,
-    ) -> Builder<E, Self> {
-        Builder::multi(capacity, make)
-    }
-
-    fn take<E>(spare: &mut Option<slipring_ring::Producer<E, Self>>) -> Option<slipring_ring::Producer<E, Self>> {
-        spare.clone()
-    }
-
-    fn slices<'b, E>(_: &'b Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])> {
-        None
     }
 }

@@ -1,10 +1,10 @@
 //! A transform's settings, and its opening.
 
 use super::{Holder, Input, Transform, TransformError, reader_name};
+use crate::base::kind::Producers;
 use crate::error::{SubscribeError, check_name};
 use crate::gap::OnGap;
 use crate::group::transform_offsets;
-use crate::producer::Producers;
 use crate::replay::ReplayError;
 use crate::topic::{Inner, Topic};
 use crate::transaction::Transaction;

@@ -10,12 +10,12 @@ pub(crate) use standing::Standings;
 pub use standing::{TransformDescription, TransformPartition};
 
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::kind::Producers;
 use crate::durable::what;
 use crate::error::TopicError;
 use crate::gap::{Gap, OnGap, ReaderKind, Recorded, Told};
 use crate::journal::{FrameBuilder, PartitionId, Visible};
 use crate::journaler::Journaling;
-use crate::producer::Producers;
 use crate::replay::{Replay, ReplayBuilder, ReplayError};
 use crate::subscriber::{At, StartAt};
 use crate::text;

@@ -5,10 +5,10 @@
 
 use super::{Holder, Input, Nexts, Transform, TransformError};
 use crate::base::clock::Clock;
+use crate::base::kind::Producers;
 use crate::base::threads::{Panic, StartError, caught};
 use crate::event::message::Message;
 use crate::event::record::Record;
-use crate::producer::Producers;
 use crate::replay::ReplayError;
 use crate::subscriber::At;
 use crate::topic::Topic;
