@@ -768,3 +768,54 @@ impl PositionError {
         }
     }
 }
+
+/// A topic cannot take dead letters.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeadLetterError {
+    /// The messages would come back to where they failed.
+    #[error("topic {topic:?} cannot be the dead letters of its own messages: name another topic")]
+    Circle {
+        /// The topic.
+        topic: String,
+    },
+    /// Its messages are too small for the message and the reason.
+    #[error(
+        "topic {topic:?} takes messages of up to {largest} bytes, and a dead letter may need {needed}: create it with a larger `max_message`"
+    )]
+    TooSmall {
+        /// The topic of the dead letters.
+        topic: String,
+        /// What a letter may need.
+        needed: usize,
+        /// What it takes.
+        largest: usize,
+    },
+    /// It carries something else, or could not be created.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The messages are durable and their letters would not be.
+    #[error(
+        "topic {topic:?} is in memory and cannot take the dead letters of a durable topic: create it with `durable()`"
+    )]
+    InMemory {
+        /// The topic of the dead letters.
+        topic: String,
+    },
+    /// It gives no producer.
+    #[error("topic {topic:?} takes no dead letters: {cause}")]
+    Producer {
+        /// The topic.
+        topic: String,
+        /// Why.
+        cause: ProducerError,
+    },
+    /// Its letters could not be kept.
+    #[error("the dead letters of topic {topic:?} cannot be kept: {cause}")]
+    Keeper {
+        /// The topic.
+        topic: String,
+        /// Why.
+        cause: Box<SubscribeError>,
+    },
+}

@@ -104,8 +104,8 @@ pub use dedup::Deduplication;
 pub use description::Description;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{
-    CancelError, Contradiction, MAX_MESSAGE, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError, PublishError,
-    ReadError, Rejected, SubscribeError, TopicError,
+    CancelError, Contradiction, DeadLetterError, MAX_MESSAGE, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError,
+    PublishError, ReadError, Rejected, SubscribeError, TopicError,
 };
 pub use event::Event;
 pub use event::codec::{Persist, Unreadable};
@@ -113,7 +113,6 @@ pub use event::dead_letter::DeadLetter;
 pub use event::message::{Headers, Message};
 pub use event::record::Record;
 pub use gap::{Gap, OnGap, ReaderKind, ToldGap};
-pub use graves::DeadLetterError;
 pub use group::{
     Assignor, Commit, CommitError, Delivery, Fenced, GroupBatch, GroupBuilder, GroupDescription, GroupError,
     GroupMessages, GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance,
@@ -129,12 +128,11 @@ pub use producer::{Producer, ProducerBuilder};
 #[cfg(feature = "async")]
 pub use queue::NextLease;
 pub use queue::{
-    Backoff, Job, Lease, LeaseError, NoTicket, Order, Queue, QueueBuilder, QueueError, QueueReport, Ticket, Waiting,
-    Worker,
+    Backoff, Job, Lease, LeaseError, NoTicket, Order, Queue, QueueBuilder, QueueError, Ticket, Waiting, Worker,
 };
 pub use receipt::{BatchReceipt, Reach, Receipt};
 pub use replay::{Replay, ReplayBuilder, ReplayError};
-pub use report::{ConsumerReport, CutClaim, Report, TopicReport};
+pub use report::{ConsumerReport, CutClaim, QueueReport, Report, TopicReport};
 pub use selector::{Selectable, Selector};
 #[cfg(feature = "async")]
 pub use stream::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};

@@ -5,9 +5,8 @@ use crate::base::kind::Producers;
 use crate::gap::ToldGap;
 use crate::journaler::STAGE;
 use crate::partition::Partition;
-use crate::queue::QueueReport;
-use crate::subscription::Run;
 use crate::text;
+use crate::topic::consumers::Run;
 use slipring_ring::{Ending, Sequence};
 use std::fmt;
 use std::ops::Range;
@@ -177,6 +176,39 @@ impl TopicReport {
     /// The consumer called `name`, in each partition.
     pub fn consumer<'r>(&'r self, name: &'r str) -> impl Iterator<Item = &'r ConsumerReport> {
         self.consumers.iter().filter(move |consumer| consumer.name == name)
+    }
+}
+
+/// What was left in a queue when its topic was shut down, or when it was deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueReport {
+    /// Its name.
+    pub name: String,
+    /// Published messages that were not given out. Of a durable topic, offsets.
+    pub unread: u64,
+    /// Messages that a worker had a lease on.
+    pub leased: u64,
+    /// Messages that would have come again.
+    pub waiting: u64,
+    /// Messages that found no room among the dead letters.
+    pub dying: u64,
+    /// Whether all of these are in the journal, for whoever opens the queue next.
+    pub durable: bool,
+}
+
+impl fmt::Display for QueueReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, unread, leased, waiting, dying, durable } = self;
+        write!(f, "queue {name}: {unread} unread, {leased} leased, {waiting} waiting, {dying} dying")?;
+        f.write_str(if *durable { ", kept in the journal" } else { "" })
+    }
+}
+
+impl QueueReport {
+    /// Whether nothing of it is lost with the process.
+    pub fn is_complete(&self) -> bool {
+        self.durable || self.leased + self.waiting + self.dying == 0
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::base::cores::CoresError;
 use crate::base::handler_thread;
 use crate::base::kind::Producers;
-use crate::base::overload::Tally;
 use crate::base::threads::{StartError, caught};
 use crate::base::trace::lifecycle;
 use crate::base::turn::Turn;
@@ -11,12 +10,12 @@ use crate::error::{CancelError, SubscribeError};
 use crate::event::dead_letter::Origin;
 use crate::partition::Partition;
 use crate::subscriber::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
+use crate::topic::consumers::{Run, Waits};
 use crate::topic::{Inner, Preparation, Reader};
 use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence, Wait};
-use std::collections::BTreeMap;
 use std::fmt::{self, Display};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A subscriber that runs on threads of its own. Dropping this handle stops nothing.
 pub struct Subscription<E, K: Producers = Multi> {
@@ -164,61 +163,6 @@ impl<E, K: Producers> Subscription<E, K> {
         }
         self.topic.forget_cancelled();
         evicted.map(|_| ()).map_err(|refused| CancelError::new(&self.topic.name, &self.name, refused))
-    }
-}
-
-/// What is known of a consumer with threads of its own, also when they have ended.
-pub(crate) struct Run {
-    pub(crate) tally: Arc<Tally>,
-    /// It was told to end: what it has not read is nobody's loss.
-    cancelled: AtomicBool,
-    state: Mutex<RunState>,
-}
-
-#[derive(Default)]
-pub(crate) struct RunState {
-    /// Where it stood at its end, by partition. What is missing runs still.
-    pub(crate) consumed: BTreeMap<u32, u64>,
-    /// The worst of its threads.
-    pub(crate) ending: Option<Ending>,
-    pub(crate) threads: usize,
-    seats: Vec<Weak<dyn Waits>>,
-}
-
-/// A thread's way of waiting, for others to change.
-pub(crate) trait Waits: Send + Sync {
-    fn set_wait(&self, wait: Wait);
-}
-
-impl Run {
-    pub(crate) fn new(tally: Arc<Tally>) -> Arc<Self> {
-        Arc::new(Self { tally, cancelled: AtomicBool::new(false), state: Mutex::default() })
-    }
-
-    pub(crate) fn state(&self) -> MutexGuard<'_, RunState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether it was cancelled and all its threads have ended without a failure, so that nothing is to be told of it.
-    pub(crate) fn is_forgotten(&self) -> bool {
-        let state = self.state();
-        let failed = matches!(state.ending, Some(Ending::Failed(_)));
-        self.cancelled.load(Ordering::Acquire) && state.threads == 0 && !failed
-    }
-
-    /// One of its threads has ended.
-    fn end(&self, ending: Ending, consumed: Vec<(u32, u64)>) {
-        let mut state = self.state();
-        state.threads -= 1;
-        state.consumed.extend(consumed);
-        let keeps = match &state.ending {
-            None | Some(Ending::Drained) => false,
-            Some(Ending::Failed(_)) => true,
-            Some(_) => !matches!(ending, Ending::Failed(_)),
-        };
-        if !keeps {
-            state.ending = Some(ending);
-        }
     }
 }
 

@@ -4,7 +4,6 @@
 
 use super::error::GroupError;
 use super::lease::Lease;
-use super::state::join_stage;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::catch_up::{CatchUp, Step, Turn};
@@ -13,6 +12,7 @@ use crate::journal::{self, SharedScan, Start as From, Visible};
 use crate::partition::Partition;
 use crate::replay::ReplayError;
 use crate::topic::Inner;
+use crate::topic::stage_name::join_stage;
 use slipring_ring::{BuildError, Closed, Consumer, Ring, Start, Wait};
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,13 +1,14 @@
 //! Where a group's gates stand: begun, gone on with, taken over from who was fenced, and moved while nobody is there.
 
 use super::hand::locate;
-use super::state::{Place, State, join_stage, stage_name, without_generation};
+use super::state::{Place, State};
 use super::{Group, GroupError, Numbered};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::error::PositionError;
 use crate::subscriber::{Part, StartAt, TooOld};
 use crate::topic::Inner;
+use crate::topic::stage_name::{join_stage, stage_name, without_generation};
 use slipring_ring::{BuildError, Closed, Consumer, Sequence, Start};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -44,7 +44,6 @@ pub use recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 
 pub(crate) use bookmark::{Bookmarks, key_topic};
 pub(crate) use recorded::add_recorded;
-pub(crate) use state::without_generation;
 
 use crate::base::clock::Clock;
 use crate::base::ids::TopicId;
@@ -53,6 +52,7 @@ use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
 use crate::engine::Host;
 use crate::held::{self, Locked};
+use crate::topic::stage_name::stage_name;
 use crate::topic::{Inner, Reader};
 use assignment::{MemberId, PartitionId};
 use behind::Behind;
@@ -61,7 +61,7 @@ use hand::{Feed, Hand, Joining, Learned};
 use lease::Lease;
 use link::{Link, NEVER, nanos};
 use slipring_ring::Wait;
-use state::{Newcomers, Place, State, stage_name};
+use state::{Newcomers, Place, State};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};

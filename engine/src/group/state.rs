@@ -15,8 +15,9 @@ use crate::base::timer::Due;
 use crate::error::SubscribeError;
 use crate::partition::Partition;
 use crate::subscriber::StartAt;
+use crate::topic::stage_name::stage_name;
 use crate::topic::{Inner, Preparation, Reader};
-use slipring_ring::{BuildError, Consumer, Stage, Start};
+use slipring_ring::{Consumer, Stage};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -78,37 +79,6 @@ impl<E, K: Producers> Place<E, K> {
 
     pub(super) fn is_behind(&self) -> bool {
         self.lease.as_ref().map_or(self.behind, |lease| lease.is_behind())
-    }
-}
-
-/// A consumer of a group. Those of fenced members may be there still: stages need names of their own.
-pub(super) fn join_stage<C>(
-    group: &str,
-    start: Start,
-    join: impl Fn(Stage) -> Result<C, BuildError>,
-) -> Result<C, BuildError> {
-    let mut generation = 0;
-    loop {
-        match join(Stage::new(stage_name(group, generation)).start(start)) {
-            Err(BuildError::NameTaken { .. }) => generation += 1,
-            joined => return joined,
-        }
-    }
-}
-
-/// What all stages of a group have in common; any other name as it is.
-pub(crate) fn without_generation(stage: &str) -> &str {
-    match stage.split_once('#') {
-        Some((group, _)) if group.starts_with("group:") => group,
-        _ => stage,
-    }
-}
-
-/// No subscriber can be called that, or stand behind it by accident.
-pub(super) fn stage_name(group: &str, generation: u32) -> String {
-    match generation {
-        0 => format!("group:{group}"),
-        generation => format!("group:{group}#{generation}"),
     }
 }
 

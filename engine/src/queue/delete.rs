@@ -4,12 +4,13 @@ use super::changes::{Cursor, Part};
 use super::desk::Desk;
 use super::input::Input;
 use super::job::Job;
-use super::{AnyQueue, QueueError, QueueReport, ledger};
+use super::{QueueError, ledger};
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
 use crate::durable::{Durable, what};
 use crate::journal::FrameBuilder;
+use crate::report::QueueReport;
 use crate::topic::Topic;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -93,11 +94,6 @@ fn erase<E>(durable: &Durable<E>, keys: impl Iterator<Item = Vec<u8>>) -> Result
         }
     }
     commit(&mut frame)
-}
-
-/// The topic goes, and with it all its queues: nothing more is written of them.
-pub(crate) fn end_all(queues: &[Arc<dyn AnyQueue>]) {
-    queues.iter().for_each(|queue| _ = queue.end(true));
 }
 
 impl<E: Job, K: Producers> Desk<E, K> {

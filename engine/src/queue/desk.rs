@@ -7,6 +7,7 @@
 //! Invariant: while somebody watches, every partition is armed, or held up by the order, or there is no room; and
 //! nothing is due. Whoever changes that wakes whoever watches.
 
+use super::Waiting;
 use super::book::Book;
 use super::changes::{Cursor, Next, Part};
 use super::job::Job;
@@ -14,7 +15,6 @@ use super::keeper::Keeper;
 use super::lease::{Grant, LeaseId, Leases, Terms};
 use super::ledger::{self, BLOCK_BYTES};
 use super::stock::{Body, Counters, Stock, Times};
-use super::{QueueReport, Waiting};
 use crate::acks::Positions;
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
@@ -30,6 +30,7 @@ use crate::journal::{FrameBuilder, PartitionId};
 use crate::journaler::{Ridden, Rider};
 use crate::metrics::QueueMetrics;
 use crate::partition::Partition;
+use crate::report::QueueReport;
 use crate::topic::{Inner, Preparation, Reader};
 use slipring_ring::{Consumer, Stage, Waiter};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,9 +1,9 @@
 //! Who keeps a queue's dead letters until somebody has dealt with them.
 
 use crate::durable::Durable;
+use crate::error::DeadLetterError;
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
-use crate::graves::DeadLetterError;
 use crate::journal::{Journal, PartitionId, Start, Visible};
 use crate::subscriber::Subscriber;
 use crate::topic::Topic;

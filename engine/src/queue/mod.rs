@@ -48,7 +48,6 @@ mod stock;
 mod watch;
 mod worker;
 
-pub(crate) use delete::end_all;
 pub(crate) use ledger::{KeyOwner, key_owner, numbers};
 
 pub use backoff::Backoff;
@@ -61,13 +60,17 @@ pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
 
 use crate::base::kind::Producers;
 use crate::base::level::Unsupported;
+use crate::base::turn::Taken;
+use crate::error::DeadLetterError;
 use crate::error::{Contradiction, SubscribeError};
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
-use crate::graves::DeadLetterError;
 use crate::metrics::QueueMetrics;
 use crate::receipt::Receipt;
+use crate::report::QueueReport;
 use crate::text;
+use crate::topic::Inner;
+use crate::topic::attached::Attached;
 use desk::Desk;
 use keeper::Verdict;
 use slipring_ring::Multi;
@@ -200,56 +203,20 @@ impl<E: Job, K: Producers> Queue<E, K> {
     }
 }
 
-/// What was left in a queue when its topic was shut down, or when it was deleted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct QueueReport {
-    /// Its name.
-    pub name: String,
-    /// Published messages that were not given out. Of a durable topic, offsets.
-    pub unread: u64,
-    /// Messages that a worker had a lease on.
-    pub leased: u64,
-    /// Messages that would have come again.
-    pub waiting: u64,
-    /// Messages that found no room among the dead letters.
-    pub dying: u64,
-    /// Whether all of these are in the journal, for whoever opens the queue next.
-    pub durable: bool,
-}
-
-impl fmt::Display for QueueReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, unread, leased, waiting, dying, durable } = self;
-        write!(f, "queue {name}: {unread} unread, {leased} leased, {waiting} waiting, {dying} dying")?;
-        f.write_str(if *durable { ", kept in the journal" } else { "" })
+impl<E, K: Producers> Inner<E, K> {
+    /// Waits until nobody else opens or deletes a queue.
+    pub(crate) fn take_queues_turn(&self, queue: &str) -> Result<Taken<()>, QueueError> {
+        self.may_wait().map_err(|cause| QueueError::Journal {
+            topic: self.name.clone(),
+            queue: queue.to_owned(),
+            cause,
+        })?;
+        let busy = || QueueError::Busy { topic: self.name.clone(), queue: queue.to_owned() };
+        self.queues_turn.take().ok_or_else(busy)
     }
 }
 
-impl QueueReport {
-    /// Whether nothing of it is lost with the process.
-    pub fn is_complete(&self) -> bool {
-        self.durable || self.leased + self.waiting + self.dying == 0
-    }
-}
-
-/// What a topic needs of its queues.
-pub(crate) trait AnyQueue: Send + Sync {
-    fn name(&self) -> &str;
-    fn metrics(&self) -> QueueMetrics;
-    fn report(&self) -> QueueReport;
-    /// Ends it for everybody, unless it is in use: by so many workers, with so many messages leased.
-    fn end(&self, forced: bool) -> Result<QueueReport, (usize, u64)>;
-    /// Whether it has workers, and another thread than the calling one was given a message last.
-    fn is_read_elsewhere(&self) -> bool;
-    /// Its topic goes: the next queue of its name numbers its leases from behind its last on.
-    fn note_numbers(&self);
-    /// Once it has ended: what is to be taken out of the journal.
-    fn keys(&self) -> Vec<Vec<u8>>;
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
-}
-
-impl<E: Job, K: Producers> AnyQueue for Desk<E, K> {
+impl<E: Job, K: Producers> Attached for Desk<E, K> {
     fn name(&self) -> &str {
         &self.name
     }

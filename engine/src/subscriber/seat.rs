@@ -53,7 +53,7 @@ impl<E, K: Producers> Seat<E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> crate::subscription::Waits for Seat<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::Waits for Seat<E, K> {
     fn set_wait(&self, wait: Wait) {
         let before = self.other_wait.lock().unwrap_or_else(PoisonError::into_inner).replace(wait);
         drop(before);

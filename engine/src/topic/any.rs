@@ -1,5 +1,6 @@
 //! What the engine needs of a topic, whatever its events.
 
+use super::attached::end_all;
 use super::{Inner, Settings, Shape};
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
@@ -9,7 +10,6 @@ use crate::error::TopicError;
 use crate::journaler::STAGE;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::partition::Partition;
-use crate::queue;
 use crate::report::TopicReport;
 use slipring_ring::Sequence;
 use std::any::Any;
@@ -219,7 +219,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
             return Ok(());
         };
         let queues = self.queues().clone();
-        queue::end_all(&queues);
+        end_all(&queues);
         durable.forget()
     }
 

@@ -1,7 +1,10 @@
 //! A topic: a name, the type of its events, and partitions.
 
 mod any;
+pub(crate) mod attached;
 mod builder;
+pub(crate) mod consumers;
+pub(crate) mod stage_name;
 
 pub(crate) use any::AnyTopic;
 pub(crate) use builder::Settings;
@@ -14,7 +17,7 @@ use crate::base::overload::{Counts, Slow, Tally};
 use crate::base::rate::Limiter;
 use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
-use crate::base::turn::Taken;
+
 use crate::base::turn::Turn;
 use crate::dedup::Ids;
 use crate::description::Description;
@@ -22,13 +25,12 @@ use crate::durable::Durable;
 use crate::engine::Host;
 use crate::error::{MAX_PARTITIONS, ProducerError, SubscribeError, TopicError};
 use crate::event::message::Message;
-use crate::group;
 use crate::held::{self, Locked};
 use crate::identity::Identities;
 use crate::metrics::TopicMetrics;
 use crate::partition::Partition;
-use crate::queue::{AnyQueue, QueueError};
-use crate::subscription::Run;
+use attached::Attached;
+use consumers::Run;
 use slipring_ring::{BuildError, Consumer, Multi};
 use std::any::Any;
 use std::fmt;
@@ -105,9 +107,9 @@ pub(crate) struct Inner<E, K: Producers> {
     /// The consumers that run or ran on threads of their own.
     runs: Mutex<Vec<Arc<Run>>>,
     /// Of a topic of messages. They last as long as the topic.
-    queues: Mutex<Vec<Arc<dyn AnyQueue>>>,
+    queues: Mutex<Vec<Arc<dyn Attached>>>,
     /// Held by whoever opens or deletes a queue.
-    queues_turn: Arc<Turn<()>>,
+    pub(crate) queues_turn: Arc<Turn<()>>,
     pub(crate) counts: Counts,
     /// Of the subscribers: what is no position.
     tallies: Mutex<Vec<Weak<Tally>>>,
@@ -203,18 +205,7 @@ impl<E, K: Producers> Inner<E, K> {
         self.durable.as_ref().map_or(Ok(()), |durable| durable.journaling.may_wait())
     }
 
-    /// Waits until nobody else opens or deletes a queue.
-    pub(crate) fn take_queues_turn(&self, queue: &str) -> Result<Taken<()>, QueueError> {
-        self.may_wait().map_err(|cause| QueueError::Journal {
-            topic: self.name.clone(),
-            queue: queue.to_owned(),
-            cause,
-        })?;
-        let busy = || QueueError::Busy { topic: self.name.clone(), queue: queue.to_owned() };
-        self.queues_turn.take().ok_or_else(busy)
-    }
-
-    pub(crate) fn queues(&self) -> MutexGuard<'_, Vec<Arc<dyn AnyQueue>>> {
+    pub(crate) fn queues(&self) -> MutexGuard<'_, Vec<Arc<dyn Attached>>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -295,7 +286,7 @@ impl<E, K: Producers> Inner<E, K> {
     /// The subscriber of this name; of several one after the other, the last.
     pub(crate) fn tally(&self, name: &str) -> Option<Arc<Tally>> {
         let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        tallies.iter().rev().filter_map(Weak::upgrade).find(|tally| tally.name == group::without_generation(name))
+        tallies.iter().rev().filter_map(Weak::upgrade).find(|tally| tally.name == stage_name::without_generation(name))
     }
 
     pub(crate) fn evicts(&self) -> bool {
