@@ -3,31 +3,26 @@
 use crate::base::clock::{Blamed, Clock, SystemClock};
 use crate::base::closed::Closed;
 use crate::base::cores::{CorePlan, Cores, CoresReport};
-use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
-use crate::base::timer::Timer;
 use crate::base::trace::lifecycle;
 use crate::description::Description;
-use crate::durable::{Recorded, what};
 use crate::error::{Contradiction, TopicError};
-use crate::event::message::Message;
 use crate::gap::{ReaderKind, ToldGap, acknowledge_gaps, told_gaps};
-use crate::group::{AnyGroup, Group, GroupDescription, GroupName, add_recorded};
+use crate::group::{GroupDescription, GroupName, Groups, add_recorded};
 use crate::journal::storage::{Disk, Storage};
 use crate::journal::{DiskError, FrameBuilder, Freed, Journal, OpenError, Options, Progress, Recovered};
 use crate::journaler::{Journaling, Pace};
 use crate::metrics::Metrics;
 use crate::report::{Report, TopicReport};
 use crate::subscriber::At;
-use crate::topic::{AnyTopic, Shape, Topic, TopicBuilder};
+use crate::topic::registry::Registry;
+use crate::topic::{Topic, TopicBuilder};
 use crate::transaction::{Transaction, TransactionError};
 use crate::transform::{Outputs, TransformDescription, TransformError, TransformRun};
 use slipring_ring::Multi;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::ThreadId;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Topics, their subscribers' threads, and the way to end them all. Cloning gives another handle of the same engine.
@@ -51,7 +46,7 @@ use std::time::{Duration, Instant};
 /// was read.
 #[derive(Clone)]
 pub struct Engine {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Registry>,
 }
 
 impl fmt::Debug for Engine {
@@ -60,227 +55,8 @@ impl fmt::Debug for Engine {
     }
 }
 
-pub(crate) struct Shared {
-    topics: Mutex<Topics>,
-    /// A topic was made or deleted, or is not made after all.
-    settled: Condvar,
-    pub(crate) host: Arc<Host>,
-    #[cfg(feature = "observe")]
-    observer: std::sync::OnceLock<crate::observe::Observer>,
-    recovered: Option<Arc<Recovered>>,
-}
-
-/// What topics need of their engine.
-pub(crate) struct Host {
-    /// For topics that need another one.
-    engine: Weak<Shared>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) timer: Timer,
-    pub(crate) cores: Arc<Cores>,
-    /// In the order of their first member. Groups live as long as the topics that they have read: they know what is
-    /// committed.
-    groups: Mutex<Vec<(String, Arc<dyn AnyGroup>)>>,
-    pub(crate) journaling: Option<Arc<Journaling>>,
-    /// Whether somebody looks for what is too old.
-    retains: AtomicBool,
-    /// The highest number that a queue which was deleted has given a lease.
-    pub(crate) lease_numbers: AtomicU64,
-}
-
-impl Host {
-    fn groups(&self) -> MutexGuard<'_, Vec<(String, Arc<dyn AnyGroup>)>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A topic was deleted.
-    fn forget(&self, topic: TopicId) {
-        let groups = self.groups().clone();
-        groups.iter().for_each(|(_, group)| group.forget(topic));
-        drop(groups);
-        // Whoever is about to join a group has it already.
-        let is_needed = |group: &Arc<dyn AnyGroup>| Arc::strong_count(group) > 1 || !group.is_idle();
-        let mut groups = self.groups();
-        let gone: Vec<_> = groups.extract_if(.., |(_, group)| !is_needed(group)).collect();
-        drop(groups);
-        drop(gone);
-    }
-
-    /// The group of this name that reads events of this type; a new one if there is none. Topics of another type make
-    /// another group, even under the same name: the two have no partition in common.
-    pub(crate) fn group<E: Send + Sync + 'static, K: Producers>(self: &Arc<Self>, name: &str) -> Arc<Group<E, K>> {
-        let mut groups = self.groups();
-        let mut known = groups.iter().filter(|(known, _)| known == name);
-        let found = known.find_map(|(_, group)| Arc::clone(group).into_any().downcast().ok());
-        found.unwrap_or_else(|| {
-            let group = Group::new(name, self);
-            groups.push((name.to_owned(), Arc::clone(&group) as Arc<dyn AnyGroup>));
-            group
-        })
-    }
-}
-
 /// What the journal gets to write what it has, at least, when everything ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// How often it is looked whether topics keep too much.
-const RETAIN: Duration = Duration::from_secs(60);
-
-impl Host {
-    /// Looks once a minute, from the first topic on that wants it.
-    pub(crate) fn retain_by_and_by(self: &Arc<Self>) {
-        if !self.retains.swap(true, Ordering::Relaxed) {
-            self.retain_later();
-        }
-    }
-
-    fn retain_later(self: &Arc<Self>) {
-        let host = Arc::downgrade(self);
-        self.timer.after(RETAIN, move || {
-            let Some(host) = host.upgrade() else { return };
-            if let Some(journaling) = &host.journaling {
-                drop(journaling.retain_soon());
-            }
-            host.retain_later();
-        });
-    }
-}
-
-impl Drop for Host {
-    /// Nobody can publish any more: what is there is written and the journal closed, by its own thread.
-    fn drop(&mut self) {
-        if let Some(journaling) = &self.journaling {
-            journaling.leave();
-        }
-    }
-}
-
-#[derive(Default)]
-struct Topics {
-    /// In the order of creation.
-    open: Vec<Arc<dyn AnyTopic>>,
-    /// Names that are taken while their topics are made or deleted.
-    busy: Vec<Busy>,
-    shut_down: bool,
-}
-
-/// A topic that is being made, which runs the user's code, or deleted. No lock is held meanwhile.
-struct Busy {
-    name: String,
-    shape: String,
-    by: ThreadId,
-}
-
-/// Keeps a name from others until it is dropped.
-struct Reserved<'s> {
-    shared: &'s Shared,
-    name: &'s str,
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        self.shared.topics().busy.retain(|busy| busy.name != self.name);
-        self.shared.settled.notify_all();
-    }
-}
-
-impl Host {
-    /// What the journal knows of a topic of this name.
-    pub(crate) fn recorded(&self, name: &str) -> Option<Recorded> {
-        let journaling = self.journaling.as_ref()?;
-        journaling.catalogue().get(what::CATALOGUE, name.as_bytes()).and_then(Recorded::decode)
-    }
-
-    /// The topic for dead letters of up to `size` bytes; created if it is not there.
-    pub(crate) fn dead_letters(&self, name: &str, size: usize, durable: bool) -> Result<Topic<Message>, TopicError> {
-        let engine = Engine { shared: self.engine.upgrade().ok_or(TopicError::ShutDown)? };
-        // They may be left of a topic that was deleted, and had larger messages.
-        let recorded = self.recorded(name).filter(|_| durable).map_or(0, |there| there.max_message as usize);
-        let topic = engine.topic::<Message>(name).max_message(size.max(recorded));
-        let topic = if durable { topic.durable() } else { topic.retain(512) };
-        match topic.create() {
-            Err(TopicError::Exists { .. }) => engine.get(name),
-            created => created,
-        }
-    }
-}
-
-impl Shared {
-    fn topics(&self) -> MutexGuard<'_, Topics> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn find(&self, name: &str) -> Result<Arc<dyn AnyTopic>, TopicError> {
-        let topics = self.topics();
-        match topics.open.iter().find(|topic| topic.name() == name) {
-            Some(found) => Ok(Arc::clone(found)),
-            None => {
-                let known = topics.open.iter().map(|topic| topic.name().to_owned()).collect();
-                Err(TopicError::Unknown { name: name.to_owned(), known })
-            }
-        }
-    }
-
-    /// Takes a topic out. Its name is free when what is returned is dropped: when the journal has forgotten it.
-    fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> Reserved<'s> {
-        let mut topics = self.topics();
-        topics.open.retain(|topic| !Arc::ptr_eq(topic, gone));
-        topics.busy.push(Busy::new(gone.name(), gone.shape()));
-        drop(topics);
-        lifecycle!(info, "topic deleted", topic = gone.name());
-        Reserved { shared: self, name: gone.name() }
-    }
-
-    /// Takes a name for a new topic. Waits while another thread makes or deletes one of this name.
-    fn reserve<'s>(&'s self, name: &'s str, asked: &Shape) -> Result<Reserved<'s>, TopicError> {
-        let own = std::thread::current().id();
-        let exists = |there: String| TopicError::Exists { name: name.to_owned(), there, asked: asked.to_string() };
-        let mut topics = self.topics();
-        loop {
-            if topics.shut_down {
-                return Err(TopicError::ShutDown);
-            }
-            if let Some(there) = topics.open.iter().find(|topic| topic.name() == name) {
-                return Err(exists(there.shape().to_string()));
-            }
-            match topics.busy.iter().find(|busy| busy.name == name) {
-                None => break,
-                // Its own factory asks.
-                Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
-                Some(_) if self.host.journaling.as_ref().is_some_and(|journaling| journaling.may_wait().is_err()) => {
-                    let cause = crate::acks::OWN_THREAD.to_owned();
-                    return Err(TopicError::Journal { name: name.to_owned(), cause });
-                }
-                Some(_) => topics = self.settled.wait(topics).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-        topics.busy.push(Busy::new(name, asked));
-        Ok(Reserved { shared: self, name })
-    }
-
-    pub(crate) fn add(
-        &self,
-        name: &str,
-        asked: &Shape,
-        make: impl FnOnce() -> Result<Arc<dyn AnyTopic>, TopicError>,
-    ) -> Result<(), TopicError> {
-        let _reserved = self.reserve(name, asked)?;
-        let topic = make()?;
-        let mut topics = self.topics();
-        if topics.shut_down {
-            drop(topics);
-            topic.halt();
-            return Err(TopicError::ShutDown);
-        }
-        topics.open.push(topic);
-        Ok(())
-    }
-}
-
-impl Busy {
-    fn new(name: &str, shape: &Shape) -> Self {
-        Self { name: name.to_owned(), shape: shape.to_string(), by: std::thread::current().id() }
-    }
-}
 
 /// Settings of an [`Engine`].
 #[derive(Default)]
@@ -396,25 +172,11 @@ impl EngineBuilder {
             }
             None => None,
         };
-        let shared = Arc::new_cyclic(|engine| {
-            let engine = Weak::clone(engine);
-            let timer = Timer::new(Arc::clone(&clock));
-            let (groups, retains) = (Mutex::default(), AtomicBool::new(false));
-            let lease_numbers = AtomicU64::new(0);
-            let host = Arc::new(Host { engine, timer, clock, cores, groups, journaling, retains, lease_numbers });
-            Shared {
-                topics: Mutex::default(),
-                settled: Condvar::new(),
-                host,
-                recovered,
-                #[cfg(feature = "observe")]
-                observer: std::sync::OnceLock::new(),
-            }
-        });
+        let shared = Registry::new(clock, cores, journaling, recovered);
         #[cfg(feature = "observe")]
         if let Some(path) = self.observe {
             let observer = crate::observe::Observer::start(&path, Arc::downgrade(&shared));
-            let _ = shared.observer.set(observer.map_err(TopicError::Observe)?);
+            let _ = shared.observer.set(Box::new(observer.map_err(TopicError::Observe)?));
         }
         Ok(Engine { shared })
     }
@@ -497,13 +259,7 @@ impl Engine {
     /// # Errors
     /// There is none of that name, or it has another shape; the error shows both.
     pub fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
-        let found = self.shared.find(name)?;
-        Topic::of(Arc::clone(&found)).ok_or_else(|| {
-            let asked =
-                Shape { event: std::any::type_name::<E>(), single_producer: K::SINGLE, ..found.shape().clone() };
-            let (there, asked) = (found.shape().to_string(), asked.to_string());
-            TopicError::OtherShape { name: name.to_owned(), there, asked }
-        })
+        self.shared.get(name)
     }
 
     /// A member of a group that reads several topics of one type of events: their names, then its settings. For a single
@@ -570,8 +326,7 @@ impl Engine {
     /// All groups at this moment: members, what each has, committed offsets and lag; also those that the journal knows and
     /// nobody has joined yet. Two of one name read events of different types, and have nothing else in common.
     pub fn groups(&self) -> Vec<GroupDescription> {
-        let groups = self.shared.host.groups().clone();
-        let mut groups = groups.iter().map(|(_, group)| group.describe()).collect();
+        let mut groups = Groups::of(&self.shared.host).describe();
         if let Some(journaling) = &self.shared.host.journaling {
             add_recorded(&mut groups, &journaling.catalogue(), &journaling.journal);
         }

@@ -2,10 +2,10 @@
 
 use super::Group;
 use super::behind::Kept;
-use super::builder::Commit;
 use super::error::{CommitError, Fenced};
 use super::lease::Lease;
 use super::link::Link;
+use super::settings::Commit;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::base::overload::Tally;

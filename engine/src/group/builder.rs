@@ -1,6 +1,5 @@
 //! Settings of a member, and of its group.
 
-use super::Group;
 use super::assignment::Assignor;
 use super::deliver::{self, Delivery};
 use super::error::GroupError;
@@ -8,49 +7,21 @@ use super::hand::Joining;
 use super::listener::{Listener, Rebalance};
 use super::managed::{self, GroupRun, MemberEnd, Policy};
 use super::member::Member;
+use super::settings::{Commit, Settings};
+use super::{Group, Groups};
 use crate::base::kind::Producers;
 use crate::bury::{Bury, Graveyard};
-use crate::engine::Host;
 use crate::error::DeadLetterError;
 use crate::error::{Contradiction, check_name};
 use crate::gap::OnGap;
 use crate::subscriber::{At, StartAt};
 use crate::topic::Topic;
+use crate::topic::registry::Host;
 use crate::transaction::Transaction;
 use slipring_ring::{Multi, OnError, Wait};
 use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// When a member commits what it reads.
-///
-/// | | commits | after a crash of the handler |
-/// |---|---|---|
-/// | `Manual` | when told | what was not committed is read again: at least once |
-/// | `Auto` | when a batch is dropped, what was handled of it | the same |
-/// | `AtMostOnce` | before a batch is handed out | what was handed out is not read again: at most once |
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Commit {
-    /// With [`GroupBatch::commit`](crate::GroupBatch::commit), or not at all. A managed member commits what its handler
-    /// has done with.
-    #[default]
-    Manual,
-    /// When the batch is dropped: all events that were handed out by its iterator, except the last one if nobody came
-    /// back for more. So an event at which a loop was left, by `?`, `break` or a panic, is read again.
-    Auto,
-    /// Before the batch is handed out. Dropped, it is not read again, and nor is it by a successor.
-    AtMostOnce,
-}
-
-/// What a member reads and how.
-pub(crate) struct Settings<E, K: Producers> {
-    pub(crate) joining: Joining<E, K>,
-    pub(crate) limit: usize,
-    pub(crate) wait: Wait,
-    pub(crate) commit: Commit,
-    pub(crate) on_gap: OnGap,
-}
 
 /// A group by its name, before it is told its topics: see [`Engine::group`](crate::Engine::group).
 pub struct GroupName {
@@ -328,7 +299,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         if let Some(refused) = &self.refused {
             return Err(GroupError::DeadLetters { group: self.name.clone(), cause: refused.to_string() });
         }
-        Ok(self.host.group(&self.name))
+        Ok(Groups::group(&self.host, &self.name))
     }
 
     /// Joins. The first poll gets what the member is given.

@@ -2,11 +2,11 @@
 //! [`Delivery`] says.
 
 use super::batch::{GroupBatch, Held};
-use super::builder::Commit;
 use super::error::GroupError;
 use super::link::Link;
 use super::managed::{Failed, GroupRun, MemberEnd, Policy, bury_and_commit, next_source};
 use super::member::Member;
+use super::settings::Commit;
 use crate::base::handler_thread;
 use crate::base::kind::Producers;
 use crate::base::threads::caught;

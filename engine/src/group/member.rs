@@ -3,12 +3,12 @@
 use super::Group;
 use super::assignment::MemberId;
 use super::batch::{Events, GroupBatch, Held};
-use super::builder::{Commit, Settings};
 use super::coordinator::Stale;
 use super::error::{Fenced, GroupError};
 use super::hand::{Feed, Hand, Looking, Told};
 use super::link::{Link, NEVER, nanos};
 use super::listener::{Listener, Rebalance};
+use super::settings::{Commit, Settings};
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;

@@ -29,11 +29,13 @@ mod managed;
 mod member;
 mod position;
 mod recorded;
+mod registry;
+mod settings;
 mod state;
 
 pub use assignment::Assignor;
 pub use batch::{GroupBatch, GroupMessages};
-pub use builder::{Commit, GroupBuilder, GroupName};
+pub use builder::{GroupBuilder, GroupName};
 pub use deliver::Delivery;
 pub use describe::{GroupDescription, GroupPartition, GroupState, MemberDescription};
 pub use error::{CommitError, Fenced, GroupError};
@@ -41,17 +43,19 @@ pub use listener::Rebalance;
 pub use managed::{GroupRun, MemberEnd};
 pub use member::Member;
 pub use recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
+pub use settings::Commit;
 
 pub(crate) use bookmark::{Bookmarks, key_topic};
 pub(crate) use recorded::add_recorded;
+pub(crate) use registry::Groups;
 
 use crate::base::clock::Clock;
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
-use crate::engine::Host;
 use crate::held::{self, Locked};
+use crate::topic::registry::Host;
 use crate::topic::stage_name::stage_name;
 use crate::topic::{Inner, Reader};
 use assignment::{MemberId, PartitionId};

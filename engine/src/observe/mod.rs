@@ -74,7 +74,10 @@ pub(crate) enum Observer {}
 
 #[cfg(not(unix))]
 impl Observer {
-    pub(crate) fn start(_: &std::path::Path, _: std::sync::Weak<crate::engine::Shared>) -> Result<Self, ObserveError> {
+    pub(crate) fn start(
+        _: &std::path::Path,
+        _: std::sync::Weak<crate::topic::registry::Registry>,
+    ) -> Result<Self, ObserveError> {
         Err(ObserveError::Unsupported)
     }
 }

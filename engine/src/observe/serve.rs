@@ -3,7 +3,8 @@
 use super::ObserveError;
 use super::place::{self, Place};
 use crate::base::threads::caught;
-use crate::engine::{Engine, Shared};
+use crate::engine::Engine;
+use crate::topic::registry::Registry;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -34,7 +35,7 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    pub(crate) fn start(path: &Path, engine: Weak<Shared>) -> Result<Self, ObserveError> {
+    pub(crate) fn start(path: &Path, engine: Weak<Registry>) -> Result<Self, ObserveError> {
         let io = |cause| ObserveError::Io { path: path.to_owned(), cause };
         let (listener, place) = place::bind(path)?;
         let started = listener.set_nonblocking(true).and_then(|()| UnixStream::pair()).and_then(|(end, over)| {
@@ -77,7 +78,7 @@ enum State {
     Leaving,
 }
 
-fn serve(listener: &UnixListener, over: &UnixStream, engine: &Weak<Shared>) {
+fn serve(listener: &UnixListener, over: &UnixStream, engine: &Weak<Registry>) {
     let mut connections: Vec<Connection> = Vec::new();
     let mut closed_until: Option<Instant> = None;
     loop {
@@ -156,7 +157,7 @@ impl Connection {
         }
     }
 
-    fn step(&mut self, ready: bool, now: Instant, engine: &Weak<Shared>) -> Result<(), Over> {
+    fn step(&mut self, ready: bool, now: Instant, engine: &Weak<Registry>) -> Result<(), Over> {
         let late = self.until <= now;
         if ready && !self.heard {
             self.hear()?;
@@ -210,7 +211,7 @@ fn is_whole(asked: &[u8]) -> bool {
 }
 
 /// The answer, made before any of it is written: while somebody reads it, the engine is not held.
-fn answer(asked: &[u8], engine: &Weak<Shared>) -> Result<Vec<u8>, Over> {
+fn answer(asked: &[u8], engine: &Weak<Registry>) -> Result<Vec<u8>, Over> {
     let asked = String::from_utf8_lossy(asked);
     let as_text = asked.starts_with("prometheus") || asked.starts_with("GET /metrics");
     let metrics = Engine { shared: engine.upgrade().ok_or(Over)? }.metrics();

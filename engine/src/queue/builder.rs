@@ -14,7 +14,7 @@ use crate::base::level::Level;
 use crate::base::trace::lifecycle;
 use crate::durable::Durable;
 use crate::error::DeadLetterError;
-use crate::error::{Contradiction, SubscribeError, check_name};
+use crate::error::{Contradiction, SubscribeError, TopicError, check_name};
 use crate::event::dead_letter;
 use crate::event::message::Message;
 use crate::graves::Graves;
@@ -22,7 +22,8 @@ use crate::journal::{FrameBuilder, Visible};
 use crate::replay::{ReplayBuilder, ReplayError};
 use crate::subscriber::{StartAt, SubscriberBuilder};
 use crate::topic::attached::Attached;
-use crate::topic::{Inner, Reader, Topic};
+use crate::topic::registry::Host;
+use crate::topic::{Inner, Reader, Topic, TopicBuilder};
 use slipring_ring::{Multi, Waiter};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -213,7 +214,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         }
         let largest = E::largest(topic.settings.max_message);
         let size = largest + dead_letter::overhead(&topic.name, &self.name);
-        let dead = topic.host.dead_letters(&dead_topic, size, durable.is_some()).map_err(DeadLetterError::Topic)?;
+        let dead = dead_letters(&topic.host, &dead_topic, size, durable.is_some()).map_err(DeadLetterError::Topic)?;
         if durable.is_some() && dead.inner.durable.is_none() {
             return Err(DeadLetterError::InMemory { topic: dead_topic }.into());
         }
@@ -391,6 +392,19 @@ fn begin<E: Job>(durable: &Durable<E>, partition: u32, latest: u64, start: &Star
         ));
     }
     Ok(offset)
+}
+
+/// The topic for dead letters of up to `size` bytes; created if it is not there.
+fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<Topic<Message>, TopicError> {
+    let engine = host.engine()?;
+    // They may be left of a topic that was deleted, and had larger messages.
+    let recorded = host.recorded(name).filter(|_| durable).map_or(0, |there| there.max_message as usize);
+    let topic = TopicBuilder::<Message>::new(Arc::clone(&engine), name.to_owned()).max_message(size.max(recorded));
+    let topic = if durable { topic.durable() } else { topic.retain(512) };
+    match topic.create() {
+        Err(TopicError::Exists { .. }) => engine.get(name),
+        created => created,
+    }
 }
 
 /// What two who open one queue must agree on.

@@ -1,5 +1,6 @@
-//! Queues, as the topic sees them that they are attached to.
+//! Queues and groups, as topics see them.
 
+use crate::base::ids::TopicId;
 use crate::metrics::QueueMetrics;
 use crate::report::QueueReport;
 use std::any::Any;
@@ -24,4 +25,10 @@ pub(crate) trait Attached: Send + Sync {
 /// The topic goes, and with it all its queues: nothing more is written of them.
 pub(crate) fn end_all(queues: &[Arc<dyn Attached>]) {
     queues.iter().for_each(|queue| _ = queue.end(true));
+}
+
+/// All groups of an engine. The layer of groups makes it, and knows its type again.
+pub(crate) trait AttachedGroups: Any + Send + Sync {
+    /// A topic was deleted.
+    fn forget(&self, topic: TopicId);
 }

@@ -1,5 +1,7 @@
 //! A topic's shape and settings, and its creation.
 
+use super::registry::Registry;
+use super::settings::{Settings, Shape};
 use super::{Inner, NoSlots, Slots, Topic};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
@@ -10,7 +12,6 @@ use crate::base::trace::lifecycle;
 use crate::base::turn::Turn;
 use crate::dedup::{self, Deduplication, IdOf, Ids};
 use crate::durable::Durable;
-use crate::engine::Shared;
 use crate::error::{Contradiction, MAX_MESSAGE, TopicError, check_name};
 use crate::event::Event;
 use crate::event::codec::{Persist, Persistence};
@@ -18,78 +19,14 @@ use crate::event::message::Message;
 use crate::identity::{self, Identities};
 use crate::journal::Retention;
 use slipring_ring::{Multi, Single};
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-/// What two creators of one topic must agree on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Shape {
-    /// The type of the events.
-    pub event: &'static str,
-    /// One producer only.
-    pub single_producer: bool,
-    /// How many partitions it was created with.
-    pub partitions: usize,
-    /// Events that each partition's ring holds.
-    pub capacity: usize,
-    /// The largest message, in bytes, where the events are messages.
-    pub max_message: Option<usize>,
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.partitions != 1 {
-            write!(f, "{} partitions of ", self.partitions)?;
-        }
-        write!(f, "{} slots of {}", self.capacity, self.event)?;
-        if let Some(bytes) = self.max_message {
-            write!(f, " of up to {bytes} bytes")?;
-        }
-        f.write_str(if self.single_producer { " with a single producer" } else { " with any number of producers" })
-    }
-}
-
-/// What a topic was told when it was created.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) capacity: usize,
-    pub(crate) retain: usize,
-    pub(crate) retain_for: Option<Duration>,
-    pub(crate) timestamps: bool,
-    pub(crate) max_message: usize,
-    pub(crate) memory_limit: u64,
-    pub(crate) overflow: Overflow,
-    pub(crate) slow: Slow,
-    pub(crate) time_to_live: Option<Duration>,
-    pub(crate) rate_limit: Option<RateLimit>,
-    pub(crate) keep: Retention,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            capacity: 1024,
-            retain: 0,
-            retain_for: None,
-            timestamps: false,
-            max_message: 1024,
-            memory_limit: 1 << 30,
-            overflow: Overflow::Block,
-            slow: Slow::Gate,
-            time_to_live: None,
-            rate_limit: None,
-            keep: Retention::default(),
-        }
-    }
-}
-
 /// Settings of a topic to be created.
 pub struct TopicBuilder<E, K = Multi> {
-    engine: Arc<Shared>,
+    engine: Arc<Registry>,
     name: String,
     partitions: usize,
     settings: Settings,
@@ -99,7 +36,7 @@ pub struct TopicBuilder<E, K = Multi> {
 }
 
 impl<E: Send + Sync + 'static> TopicBuilder<E> {
-    pub(crate) fn new(engine: Arc<Shared>, name: String) -> Self {
+    pub(crate) fn new(engine: Arc<Registry>, name: String) -> Self {
         let settings = Settings::default();
         Self { engine, name, partitions: 1, settings, persistence: None, deduplication: None, kind: PhantomData }
     }

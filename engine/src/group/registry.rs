@@ -1,0 +1,65 @@
+//! The groups of an engine by their names.
+
+use super::describe::GroupDescription;
+use super::{AnyGroup, Group};
+use crate::base::ids::TopicId;
+use crate::base::kind::Producers;
+use crate::topic::attached::AttachedGroups;
+use crate::topic::registry::Host;
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A group by its name. Two of one name read events of different types.
+type Named = (String, Arc<dyn AnyGroup>);
+
+/// The groups of an engine. Each lives as long as the topics that it has read: it knows what is committed.
+#[derive(Default)]
+pub(crate) struct Groups {
+    /// In the order of their first member.
+    list: Mutex<Vec<Named>>,
+}
+
+impl Groups {
+    /// Those of this engine.
+    pub(crate) fn of(host: &Host) -> &Self {
+        let groups: &dyn Any = &**host.groups.get_or_init(|| Box::<Self>::default());
+        groups.downcast_ref().expect("made here alone")
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Named>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group of this name that reads events of this type; a new one if there is none. Topics of another type make
+    /// another group, even under the same name: the two have no partition in common.
+    pub(super) fn group<E: Send + Sync + 'static, K: Producers>(host: &Arc<Host>, name: &str) -> Arc<Group<E, K>> {
+        let mut groups = Self::of(host).list();
+        let mut known = groups.iter().filter(|(known, _)| known == name);
+        let found = known.find_map(|(_, group)| Arc::clone(group).into_any().downcast().ok());
+        found.unwrap_or_else(|| {
+            let group = Group::new(name, host);
+            groups.push((name.to_owned(), Arc::clone(&group) as Arc<dyn AnyGroup>));
+            group
+        })
+    }
+
+    /// Where each group stands at this moment.
+    pub(crate) fn describe(&self) -> Vec<GroupDescription> {
+        let groups = self.list().clone();
+        groups.iter().map(|(_, group)| group.describe()).collect()
+    }
+}
+
+impl AttachedGroups for Groups {
+    fn forget(&self, topic: TopicId) {
+        let groups = self.list().clone();
+        groups.iter().for_each(|(_, group)| group.forget(topic));
+        drop(groups);
+        // Whoever is about to join a group has it already.
+        let is_needed = |group: &Arc<dyn AnyGroup>| Arc::strong_count(group) > 1 || !group.is_idle();
+        let mut groups = self.list();
+        let gone: Vec<_> = groups.extract_if(.., |(_, group)| !is_needed(group)).collect();
+        drop(groups);
+        drop(gone);
+    }
+}

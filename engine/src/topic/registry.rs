@@ -1,0 +1,242 @@
+//! The topics of an engine by their names, and what topics need of their engine.
+
+use super::attached::AttachedGroups;
+use super::{AnyTopic, Shape, Topic};
+use crate::base::clock::Clock;
+use crate::base::cores::Cores;
+use crate::base::ids::TopicId;
+use crate::base::kind::Producers;
+use crate::base::timer::Timer;
+use crate::base::trace::lifecycle;
+use crate::durable::{Recorded, what};
+use crate::error::TopicError;
+use crate::journal::Recovered;
+use crate::journaler::Journaling;
+#[cfg(feature = "observe")]
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+/// The topics of an engine, and what they need of it.
+pub(crate) struct Registry {
+    topics: Mutex<Topics>,
+    /// A topic was made or deleted, or is not made after all.
+    pub(crate) settled: Condvar,
+    pub(crate) host: Arc<Host>,
+    /// Shows the engine to other processes until its last handle goes.
+    #[cfg(feature = "observe")]
+    pub(crate) observer: OnceLock<Box<dyn Any + Send + Sync>>,
+    pub(crate) recovered: Option<Arc<Recovered>>,
+}
+
+/// What topics need of their engine.
+pub(crate) struct Host {
+    /// For topics that need another one.
+    engine: Weak<Registry>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timer: Timer,
+    pub(crate) cores: Arc<Cores>,
+    /// Made by the first member of a group.
+    pub(crate) groups: OnceLock<Box<dyn AttachedGroups>>,
+    pub(crate) journaling: Option<Arc<Journaling>>,
+    /// Whether somebody looks for what is too old.
+    retains: AtomicBool,
+    /// The highest number that a queue which was deleted has given a lease.
+    pub(crate) lease_numbers: AtomicU64,
+}
+
+/// How often it is looked whether topics keep too much.
+const RETAIN: Duration = Duration::from_secs(60);
+
+impl Host {
+    /// Looks once a minute, from the first topic on that wants it.
+    pub(crate) fn retain_by_and_by(self: &Arc<Self>) {
+        if !self.retains.swap(true, Ordering::Relaxed) {
+            self.retain_later();
+        }
+    }
+
+    fn retain_later(self: &Arc<Self>) {
+        let host = Arc::downgrade(self);
+        self.timer.after(RETAIN, move || {
+            let Some(host) = host.upgrade() else { return };
+            if let Some(journaling) = &host.journaling {
+                drop(journaling.retain_soon());
+            }
+            host.retain_later();
+        });
+    }
+
+    /// What the journal knows of a topic of this name.
+    pub(crate) fn recorded(&self, name: &str) -> Option<Recorded> {
+        let journaling = self.journaling.as_ref()?;
+        journaling.catalogue().get(what::CATALOGUE, name.as_bytes()).and_then(Recorded::decode)
+    }
+
+    /// The engine's topics.
+    ///
+    /// # Errors
+    /// The engine's last handle has gone.
+    pub(crate) fn engine(&self) -> Result<Arc<Registry>, TopicError> {
+        self.engine.upgrade().ok_or(TopicError::ShutDown)
+    }
+
+    /// A topic was deleted.
+    pub(crate) fn forget(&self, topic: TopicId) {
+        if let Some(groups) = self.groups.get() {
+            groups.forget(topic);
+        }
+    }
+}
+
+impl Drop for Host {
+    /// Nobody can publish any more: what is there is written and the journal closed, by its own thread.
+    fn drop(&mut self) {
+        if let Some(journaling) = &self.journaling {
+            journaling.leave();
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Topics {
+    /// In the order of creation.
+    pub(crate) open: Vec<Arc<dyn AnyTopic>>,
+    /// Names that are taken while their topics are made or deleted.
+    busy: Vec<Busy>,
+    pub(crate) shut_down: bool,
+}
+
+/// A topic that is being made, which runs the user's code, or deleted. No lock is held meanwhile.
+struct Busy {
+    name: String,
+    shape: String,
+    by: ThreadId,
+}
+
+/// Keeps a name from others until it is dropped.
+pub(crate) struct Reserved<'s> {
+    shared: &'s Registry,
+    name: &'s str,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.shared.topics().busy.retain(|busy| busy.name != self.name);
+        self.shared.settled.notify_all();
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        cores: Arc<Cores>,
+        journaling: Option<Arc<Journaling>>,
+        recovered: Option<Arc<Recovered>>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|engine| {
+            let engine = Weak::clone(engine);
+            let timer = Timer::new(Arc::clone(&clock));
+            let (groups, retains) = (OnceLock::new(), AtomicBool::new(false));
+            let lease_numbers = AtomicU64::new(0);
+            let host = Arc::new(Host { engine, timer, clock, cores, groups, journaling, retains, lease_numbers });
+            Self {
+                topics: Mutex::default(),
+                settled: Condvar::new(),
+                host,
+                recovered,
+                #[cfg(feature = "observe")]
+                observer: OnceLock::new(),
+            }
+        })
+    }
+
+    pub(crate) fn topics(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<dyn AnyTopic>, TopicError> {
+        let topics = self.topics();
+        match topics.open.iter().find(|topic| topic.name() == name) {
+            Some(found) => Ok(Arc::clone(found)),
+            None => {
+                let known = topics.open.iter().map(|topic| topic.name().to_owned()).collect();
+                Err(TopicError::Unknown { name: name.to_owned(), known })
+            }
+        }
+    }
+
+    /// The topic of this name, of events `E`.
+    pub(crate) fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
+        let found = self.find(name)?;
+        Topic::of(Arc::clone(&found)).ok_or_else(|| {
+            let asked =
+                Shape { event: std::any::type_name::<E>(), single_producer: K::SINGLE, ..found.shape().clone() };
+            let (there, asked) = (found.shape().to_string(), asked.to_string());
+            TopicError::OtherShape { name: name.to_owned(), there, asked }
+        })
+    }
+
+    /// Takes a topic out. Its name is free when what is returned is dropped: when the journal has forgotten it.
+    pub(crate) fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> Reserved<'s> {
+        let mut topics = self.topics();
+        topics.open.retain(|topic| !Arc::ptr_eq(topic, gone));
+        topics.busy.push(Busy::new(gone.name(), gone.shape()));
+        drop(topics);
+        lifecycle!(info, "topic deleted", topic = gone.name());
+        Reserved { shared: self, name: gone.name() }
+    }
+
+    /// Takes a name for a new topic. Waits while another thread makes or deletes one of this name.
+    fn reserve<'s>(&'s self, name: &'s str, asked: &Shape) -> Result<Reserved<'s>, TopicError> {
+        let own = std::thread::current().id();
+        let exists = |there: String| TopicError::Exists { name: name.to_owned(), there, asked: asked.to_string() };
+        let mut topics = self.topics();
+        loop {
+            if topics.shut_down {
+                return Err(TopicError::ShutDown);
+            }
+            if let Some(there) = topics.open.iter().find(|topic| topic.name() == name) {
+                return Err(exists(there.shape().to_string()));
+            }
+            match topics.busy.iter().find(|busy| busy.name == name) {
+                None => break,
+                // Its own factory asks.
+                Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
+                Some(_) if self.host.journaling.as_ref().is_some_and(|journaling| journaling.may_wait().is_err()) => {
+                    let cause = crate::acks::OWN_THREAD.to_owned();
+                    return Err(TopicError::Journal { name: name.to_owned(), cause });
+                }
+                Some(_) => topics = self.settled.wait(topics).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        topics.busy.push(Busy::new(name, asked));
+        Ok(Reserved { shared: self, name })
+    }
+
+    pub(crate) fn add(
+        &self,
+        name: &str,
+        asked: &Shape,
+        make: impl FnOnce() -> Result<Arc<dyn AnyTopic>, TopicError>,
+    ) -> Result<(), TopicError> {
+        let _reserved = self.reserve(name, asked)?;
+        let topic = make()?;
+        let mut topics = self.topics();
+        if topics.shut_down {
+            drop(topics);
+            topic.halt();
+            return Err(TopicError::ShutDown);
+        }
+        topics.open.push(topic);
+        Ok(())
+    }
+}
+
+impl Busy {
+    fn new(name: &str, shape: &Shape) -> Self {
+        Self { name: name.to_owned(), shape: shape.to_string(), by: std::thread::current().id() }
+    }
+}

@@ -1,0 +1,70 @@
+//! What a topic was told when it was created.
+
+use crate::base::overload::{Overflow, Slow};
+use crate::base::rate::RateLimit;
+use crate::journal::Retention;
+use std::fmt;
+use std::time::Duration;
+
+/// What two creators of one topic must agree on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shape {
+    /// The type of the events.
+    pub event: &'static str,
+    /// One producer only.
+    pub single_producer: bool,
+    /// How many partitions it was created with.
+    pub partitions: usize,
+    /// Events that each partition's ring holds.
+    pub capacity: usize,
+    /// The largest message, in bytes, where the events are messages.
+    pub max_message: Option<usize>,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.partitions != 1 {
+            write!(f, "{} partitions of ", self.partitions)?;
+        }
+        write!(f, "{} slots of {}", self.capacity, self.event)?;
+        if let Some(bytes) = self.max_message {
+            write!(f, " of up to {bytes} bytes")?;
+        }
+        f.write_str(if self.single_producer { " with a single producer" } else { " with any number of producers" })
+    }
+}
+
+/// What a topic was told when it was created.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) capacity: usize,
+    pub(crate) retain: usize,
+    pub(crate) retain_for: Option<Duration>,
+    pub(crate) timestamps: bool,
+    pub(crate) max_message: usize,
+    pub(crate) memory_limit: u64,
+    pub(crate) overflow: Overflow,
+    pub(crate) slow: Slow,
+    pub(crate) time_to_live: Option<Duration>,
+    pub(crate) rate_limit: Option<RateLimit>,
+    pub(crate) keep: Retention,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            capacity: 1024,
+            retain: 0,
+            retain_for: None,
+            timestamps: false,
+            max_message: 1024,
+            memory_limit: 1 << 30,
+            overflow: Overflow::Block,
+            slow: Slow::Gate,
+            time_to_live: None,
+            rate_limit: None,
+            keep: Retention::default(),
+        }
+    }
+}
