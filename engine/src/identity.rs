@@ -2,32 +2,27 @@
 
 use crate::base::kind::Producers;
 use crate::base::level::Level;
-use crate::base::turn::{Taken, Turn};
 use crate::durable::Durable;
 use crate::error::{ProducerError, PublishError, check_name};
 use crate::event::message::Message;
 use crate::event::record::Record;
 use crate::journal::FrameBuilder;
 use crate::journaler::STAGE;
-use crate::ledger::{Ledger, Ledgers, Mark, Progress, WINDOW};
+use crate::ledger::{Ledger, Ledgers, Mark, WINDOW};
 use crate::producer::{Producer, ProducerBuilder};
 use crate::receipt::Receipt;
 use crate::topic::Inner;
+use crate::topic::identity::{History, Identity};
+use crate::topic::restore_names::is_forgotten;
 use slipring_ring::Multi;
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many names a topic knows at once.
 pub const MAX_PRODUCER_NAMES: usize = 1024;
-/// How many receipts are kept for each name, to answer duplicates with.
-pub const KEPT_RECEIPTS: usize = 1024;
-/// How long a name is known after its last publish, at least.
-pub const PRODUCER_NAME_EXPIRY: Duration = Duration::from_secs(60 * 60);
-
 /// A producer with a name, whose events bear a sequence of the caller's: 7, 8, 9. What was published already is answered
 /// with its first receipt, and nothing is published again; what leaves a gap is refused. Whoever opens a name fences those
 /// who had it before.
@@ -48,9 +43,9 @@ pub const PRODUCER_NAME_EXPIRY: Duration = Duration::from_secs(60 * 60);
 /// ```
 ///
 /// # What is kept
-/// The last [`KEPT_RECEIPTS`] receipts of each of up to [`MAX_PRODUCER_NAMES`] names of a topic. The first sequence of a name
+/// The last [`KEPT_RECEIPTS`](crate::KEPT_RECEIPTS) receipts of each of up to [`MAX_PRODUCER_NAMES`] names of a topic. The first sequence of a name
 /// that the topic does not know may be any. A name is forgotten, when another one is opened, if nobody holds it, it has not
-/// published for [`PRODUCER_NAME_EXPIRY`], and its last event is not kept any more.
+/// published for [`PRODUCER_NAME_EXPIRY`](crate::PRODUCER_NAME_EXPIRY), and its last event is not kept any more.
 ///
 /// # On a durable topic
 /// Names outlive the process. Each opening is written down before it is granted. The journal notes a sequence in the same
@@ -75,60 +70,6 @@ pub struct IdempotentProducer<E, K: Producers = Multi> {
     epoch: u64,
     level: Level,
 }
-
-/// What a topic knows of a name.
-pub(crate) struct Identity {
-    name: String,
-    /// Of whoever opened the name last. Beside the history: a newcomer need not wait for one that waits for room.
-    epoch: AtomicU64,
-    /// Whoever publishes under the name has it, and runs the user's code meanwhile: so it is no lock.
-    history: Arc<Turn<History>>,
-    /// Of the history, beside it: whether there is a next sequence, and which.
-    has_next: AtomicBool,
-    next: AtomicU64,
-    /// Of a durable topic.
-    ledger: Option<Arc<Ledger>>,
-}
-
-#[derive(Default)]
-struct History {
-    /// None before the first.
-    next: Option<u64>,
-    /// The receipts of the last sequences, up to `next`.
-    receipts: VecDeque<(u32, u64)>,
-    /// Of sequences behind `next`, which an earlier process published.
-    apart: BTreeMap<u64, (u32, u64)>,
-    used: Duration,
-}
-
-impl History {
-    fn note(&mut self, sequence: u64, receipt: (u32, u64)) {
-        self.next = Some(sequence + 1);
-        if self.receipts.len() == KEPT_RECEIPTS {
-            self.receipts.pop_front();
-        }
-        self.receipts.push_back(receipt);
-    }
-
-    /// As the journal has it.
-    fn restored(progress: &Progress, used: Duration) -> Self {
-        let mut receipts = progress.receipts();
-        let apart = receipts.split_off(&progress.next.unwrap_or(0));
-        // Only what leads up to `next` without a gap can be found by its place.
-        let mut kept = VecDeque::new();
-        let mut sequence = progress.next.unwrap_or(0);
-        while let Some(before) = sequence.checked_sub(1)
-            && let Some(receipt) = receipts.get(&before)
-        {
-            kept.push_front(*receipt);
-            sequence = before;
-        }
-        Self { next: progress.next, receipts: kept, apart, used }
-    }
-}
-
-/// The names that a topic knows.
-pub(crate) type Identities = Mutex<HashMap<String, Arc<Identity>>>;
 
 /// An event was not published under its name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -201,37 +142,6 @@ pub enum IdempotenceError {
     Refused(#[from] PublishError),
 }
 
-impl Identity {
-    fn new(name: String, epoch: u64, history: History, ledger: Option<Arc<Ledger>>) -> Arc<Self> {
-        let (epoch, has_next) = (epoch.into(), history.next.is_some().into());
-        let next = history.next.unwrap_or_default().into();
-        Arc::new(Self { name, epoch, history: Turn::new(history), has_next, next, ledger })
-    }
-
-    /// None if the calling thread is publishing under this name.
-    fn history(&self) -> Option<Taken<History>> {
-        self.history.take()
-    }
-
-    /// The next sequence; none before the first.
-    fn next(&self) -> Option<u64> {
-        // Waits for who publishes. Whoever asks in the middle of its own publish gets what was before it.
-        match self.history() {
-            Some(history) => history.next,
-            None => self.has_next.load(Ordering::Acquire).then(|| self.next.load(Ordering::Acquire)),
-        }
-    }
-
-    /// The last event's place; none if nothing was published.
-    fn last(&self) -> Option<(u32, u64)> {
-        match &self.ledger {
-            // Of an earlier process there may be events behind the last that was told.
-            Some(ledger) => ledger.progress().last(),
-            None => self.history()?.receipts.back().copied(),
-        }
-    }
-}
-
 impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
     /// A producer with a name, under which each event is published once however often it is sent: its settings stay those
     /// of this builder. See [`IdempotentProducer`].
@@ -298,42 +208,6 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
         identity.epoch.store(epoch, Ordering::Release);
         Ok(Self { producer, identity, epoch, level })
     }
-}
-
-/// The names that the journal has of a topic.
-pub(crate) fn restore<E, K: Producers>(topic: &Inner<E, K>) {
-    let Some(durable) = &topic.durable else { return };
-    if durable.journal().shared.options.sabotage().forget_producers {
-        return;
-    }
-    let (now, wall) = (topic.host.clock.now(), topic.host.clock.wall());
-    let number = durable.id(0).topic;
-    let recorded = Ledgers::recorded(&durable.journaling.catalogue(), number);
-    let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
-    for recorded in recorded {
-        let used = now.saturating_sub(wall.since(recorded.progress.used));
-        let history = History::restored(&recorded.progress, used);
-        let (name, epoch) = (recorded.name.clone(), recorded.epoch);
-        let ledger = Some(durable.journaling.ledgers.restore(number, recorded));
-        known.insert(name.clone(), Identity::new(name, epoch, history, ledger));
-    }
-}
-
-/// Whether nothing of a name can matter to anybody.
-fn is_forgotten<E, K: Producers>(identity: &Arc<Identity>, topic: &Inner<E, K>, now: Duration) -> bool {
-    if Arc::strong_count(identity) > 1 {
-        return false;
-    }
-    let is_kept = |(partition, offset): (u32, u64)| match &topic.durable {
-        Some(durable) => durable.journal().extent(durable.id(partition)).is_some_and(|extent| offset >= extent.start),
-        None => {
-            let partitions = topic.partitions();
-            let ring = partitions.get(partition as usize).map(|partition| &partition.ring);
-            ring.is_some_and(|ring| slipring_ring::Sequence(offset).since(ring.positions().earliest) >= 0)
-        }
-    };
-    let used = identity.history().map_or(now, |history| history.used);
-    now.saturating_sub(used) >= PRODUCER_NAME_EXPIRY && !identity.last().is_some_and(is_kept)
 }
 
 impl<E, K: Producers> IdempotentProducer<E, K> {

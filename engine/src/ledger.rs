@@ -14,7 +14,6 @@
 use crate::base::clock::Timestamp;
 use crate::base::varint;
 use crate::durable::what;
-use crate::identity::PRODUCER_NAME_EXPIRY;
 use crate::journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,6 +36,9 @@ const LARGEST_BASE: usize = 64 + 2 * WINDOW as usize * (2 + 2 + 2 + 9);
 
 /// What a name may take of the journal's state, in bytes.
 const LARGEST: usize = LARGEST_BASE + NOTES + 640;
+
+/// How long a name is known after its last publish, at least.
+pub const PRODUCER_NAME_EXPIRY: Duration = Duration::from_secs(60 * 60);
 
 /// How much older the time of a base may be than the name's last event.
 const STALE: Duration = Duration::from_secs(PRODUCER_NAME_EXPIRY.as_secs() / 64);

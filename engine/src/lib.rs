@@ -117,8 +117,9 @@ pub use group::{
     Assignor, Commit, CommitError, Delivery, Fenced, GroupBatch, GroupBuilder, GroupDescription, GroupError,
     GroupMessages, GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance,
 };
-pub use identity::{IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY};
+pub use identity::{IdempotenceError, IdempotentProducer, MAX_PRODUCER_NAMES};
 pub use journaler::Pace;
+pub use ledger::PRODUCER_NAME_EXPIRY;
 pub use linger::{LingerBuilder, LingeringProducer};
 pub use metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
 #[cfg(feature = "observe")]
@@ -138,6 +139,7 @@ pub use selector::{Selectable, Selector};
 pub use stream::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
 pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
 pub use subscription::Subscription;
+pub use topic::identity::KEPT_RECEIPTS;
 pub use topic::{Safe, Shape, Topic, TopicBuilder};
 pub use transaction::{Transaction, TransactionError};
 pub use transform::{

@@ -1,6 +1,8 @@
 //! A topic's shape and settings, and its creation.
 
+use super::identity::Identities;
 use super::registry::Registry;
+use super::restore_names;
 use super::settings::{Settings, Shape};
 use super::{Inner, NoSlots, Slots, Topic};
 use crate::base::ids::TopicId;
@@ -16,7 +18,6 @@ use crate::error::{Contradiction, MAX_MESSAGE, TopicError, check_name};
 use crate::event::Event;
 use crate::event::codec::{Persist, Persistence};
 use crate::event::message::Message;
-use crate::identity::{self, Identities};
 use crate::journal::Retention;
 use slipring_ring::{Multi, Single};
 use std::marker::PhantomData;
@@ -287,7 +288,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 ids: deduplication.map(|(window, _)| Arc::new(Ids::new(window))),
             };
             inner.grow(|_| partitions)?;
-            identity::restore(&inner);
+            restore_names::restore(&inner);
             if let Some((_, id_of)) = deduplication {
                 dedup::restore(&inner, id_of)?;
             }

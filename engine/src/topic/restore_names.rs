@@ -1,0 +1,44 @@
+//! Names of producers, as the journal has them when a topic is opened, and which of them are forgotten.
+
+use super::Inner;
+use super::identity::{History, Identity};
+use crate::base::kind::Producers;
+use crate::ledger::{Ledgers, PRODUCER_NAME_EXPIRY};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// The names that the journal has of a topic.
+pub(crate) fn restore<E, K: Producers>(topic: &Inner<E, K>) {
+    let Some(durable) = &topic.durable else { return };
+    if durable.journal().shared.options.sabotage().forget_producers {
+        return;
+    }
+    let (now, wall) = (topic.host.clock.now(), topic.host.clock.wall());
+    let number = durable.id(0).topic;
+    let recorded = Ledgers::recorded(&durable.journaling.catalogue(), number);
+    let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
+    for recorded in recorded {
+        let used = now.saturating_sub(wall.since(recorded.progress.used));
+        let history = History::restored(&recorded.progress, used);
+        let (name, epoch) = (recorded.name.clone(), recorded.epoch);
+        let ledger = Some(durable.journaling.ledgers.restore(number, recorded));
+        known.insert(name.clone(), Identity::new(name, epoch, history, ledger));
+    }
+}
+
+/// Whether nothing of a name can matter to anybody.
+pub(crate) fn is_forgotten<E, K: Producers>(identity: &Arc<Identity>, topic: &Inner<E, K>, now: Duration) -> bool {
+    if Arc::strong_count(identity) > 1 {
+        return false;
+    }
+    let is_kept = |(partition, offset): (u32, u64)| match &topic.durable {
+        Some(durable) => durable.journal().extent(durable.id(partition)).is_some_and(|extent| offset >= extent.start),
+        None => {
+            let partitions = topic.partitions();
+            let ring = partitions.get(partition as usize).map(|partition| &partition.ring);
+            ring.is_some_and(|ring| slipring_ring::Sequence(offset).since(ring.positions().earliest) >= 0)
+        }
+    };
+    let used = identity.history().map_or(now, |history| history.used);
+    now.saturating_sub(used) >= PRODUCER_NAME_EXPIRY && !identity.last().is_some_and(is_kept)
+}
