@@ -19,7 +19,7 @@ use std::time::Instant;
 pub(crate) mod what {
     /// Topics, by name. The name that is none has the next number.
     pub(crate) const CATALOGUE: u16 = 1;
-    /// Where groups stand: see [`crate::group::Bookmarks`].
+    /// Where groups stand: see [`Bookmarks`](crate::log::offsets::group::Bookmarks).
     pub(crate) const GROUPS: u16 = 2;
     /// Producers with names: how often each was opened, and which of its sequences are there.
     pub(crate) const PRODUCERS: u16 = 3;

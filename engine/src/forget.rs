@@ -2,7 +2,8 @@
 
 use crate::durable::{Recorded, what};
 use crate::journal::{FrameBuilder, State};
-use crate::{gap, group, ledger, queue, transform};
+use crate::log::offsets::{group, transform};
+use crate::{gap, ledger, queue};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose a value is: a topic's, by its number; or nobody's, where it is a part of a queue that was deleted.
@@ -65,6 +66,7 @@ fn owned(state: &State) -> Vec<(u16, &[u8], Owner)> {
 mod tests {
     use super::*;
     use crate::journal::{Extent, PartitionId};
+    use crate::log::offsets::recorded::GroupOffset;
 
     /// A state with something of each kind for these topics, of which the first is in the catalogue.
     fn state() -> State {
@@ -75,8 +77,8 @@ mod tests {
         for topic in [1, 4] {
             let of = PartitionId { topic, partition: 0 };
             frame.extent(of, Extent { start: 3, end: 3, reserved: 3 });
-            group::GroupOffset::new("group", of, 1, 1).put(&mut frame);
-            group::GroupOffset::of_transform("transform", of, 1).put(&mut frame);
+            GroupOffset::new("group", of, 1, 1).put(&mut frame);
+            GroupOffset::of_transform("transform", of, 1).put(&mut frame);
             [0, 1].iter().for_each(|kind: &u8| {
                 frame.put(what::PRODUCERS, &[&[*kind][..], &topic.to_le_bytes(), b"name"].concat(), &[0; 8]);
             });

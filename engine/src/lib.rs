@@ -70,6 +70,7 @@ mod journaler;
 mod lane;
 mod ledger;
 mod linger;
+mod log;
 mod metrics;
 #[cfg(feature = "observe")]
 mod observe;
@@ -114,13 +115,15 @@ pub use event::message::{Headers, Message};
 pub use event::record::Record;
 pub use gap::{Gap, OnGap, ReaderKind, ToldGap};
 pub use group::{
-    Assignor, Commit, CommitError, Delivery, Fenced, GroupBatch, GroupBuilder, GroupDescription, GroupError,
-    GroupMessages, GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance,
+    Assignor, Commit, CommitError, Delivery, GroupBatch, GroupBuilder, GroupDescription, GroupError, GroupMessages,
+    GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance,
 };
 pub use identity::{IdempotenceError, IdempotentProducer, MAX_PRODUCER_NAMES};
 pub use journaler::Pace;
 pub use ledger::PRODUCER_NAME_EXPIRY;
 pub use linger::{LingerBuilder, LingeringProducer};
+pub use log::offsets::commit_right::Fenced;
+pub use log::offsets::transform::{TransformDescription, TransformPartition};
 pub use metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
 #[cfg(feature = "observe")]
 pub use observe::ObserveError;
@@ -142,10 +145,7 @@ pub use subscription::Subscription;
 pub use topic::identity::KEPT_RECEIPTS;
 pub use topic::{Safe, Shape, Topic, TopicBuilder};
 pub use transaction::{Transaction, TransactionError};
-pub use transform::{
-    Outputs, Transform, TransformBuilder, TransformDescription, TransformEnd, TransformError, TransformPartition,
-    TransformRun,
-};
+pub use transform::{Outputs, Transform, TransformBuilder, TransformEnd, TransformError, TransformRun};
 
 pub use slipring_ring::text;
 pub use slipring_ring::{Ending, Idle, Multi, OnError, Single, Wait, WaitStrategy, pin};

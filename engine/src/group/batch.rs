@@ -2,8 +2,7 @@
 
 use super::Group;
 use super::behind::Kept;
-use super::error::{CommitError, Fenced};
-use super::lease::Lease;
+use super::error::CommitError;
 use super::link::Link;
 use super::settings::Commit;
 use crate::base::ids::TopicPartition;
@@ -11,6 +10,7 @@ use crate::base::kind::Producers;
 use crate::base::overload::Tally;
 use crate::durable::what;
 use crate::journal::Visible;
+use crate::log::offsets::commit_right::{Fenced, Lease};
 use crate::receipt::BatchReceipt;
 use crate::subscriber::At;
 use crate::topic::Inner;

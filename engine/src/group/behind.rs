@@ -3,12 +3,12 @@
 //! [`CatchUp`] is the way back to the ring. All partitions of a member that are on it share one scan of the journal.
 
 use super::error::GroupError;
-use super::lease::Lease;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::catch_up::{CatchUp, Step, Turn};
 use crate::durable::Durable;
 use crate::journal::{self, SharedScan, Start as From, Visible};
+use crate::log::offsets::commit_right::Lease;
 use crate::partition::Partition;
 use crate::replay::ReplayError;
 use crate::topic::Inner;

@@ -6,7 +6,10 @@ use super::member::listed;
 use super::state::{Place, State};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
+use crate::journal::{Journal, State as Recorded, catalogue};
+use crate::log::offsets::recorded::{GroupOffset, group_offsets};
 use slipring_ring::Sequence;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
@@ -194,5 +197,40 @@ fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>) -> GroupPar
         gates: place.is_open() && !place.is_behind(),
         behind: place.is_behind(),
         member,
+    }
+}
+
+/// Adds what the journal had when it was opened, and nobody has joined since.
+pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &Recorded, journal: &Journal) {
+    let topics: BTreeMap<u32, String> = catalogue(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
+    for GroupOffset { group, of, offset, epoch, .. } in group_offsets(state) {
+        let Some(topic) = topics.get(&of.topic) else { continue };
+        let known = groups.iter().any(|it| it.name == group && it.partition(topic, of.partition).is_some());
+        // A topic that was deleted since.
+        let extent = journal.extent(of).filter(|extent| !known && extent.end >= offset);
+        let Some(extent) = extent else { continue };
+        let stands = GroupPartition {
+            partition: TopicPartition::new(topic.as_str(), of.partition),
+            committed: Some(offset),
+            earliest: extent.start,
+            latest: extent.end,
+            lag: journal.records_in(of, offset..extent.end),
+            gates: false,
+            behind: false,
+            member: None,
+        };
+        match groups.iter_mut().find(|it| it.name == group) {
+            Some(known) => known.partitions.push(stands),
+            None => groups.push(GroupDescription {
+                name: group,
+                state: GroupState::Empty,
+                epoch,
+                assignor: Default::default(),
+                hold: false,
+                skipped: 0,
+                members: Vec::new(),
+                partitions: vec![stands],
+            }),
+        }
     }
 }

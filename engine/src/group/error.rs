@@ -4,24 +4,10 @@ use super::assignment::Assignor;
 use crate::base::closed::Closed;
 use crate::error::{Contradiction, PositionError, TopicError};
 use crate::gap::Gap;
+use crate::log::offsets::commit_right::Fenced;
 use crate::replay::ReplayError;
 use crate::text;
 use slipring_ring::pin::PinError;
-
-/// A member that is no longer one. What it had was given to others; nothing of what it does counts any more.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a member of group {group:?} was fenced (its epoch is {member_epoch}, the group's {group_epoch}): it made no progress within its deadline; join again, or raise the deadline"
-)]
-#[non_exhaustive]
-pub struct Fenced {
-    /// The group.
-    pub group: String,
-    /// The last epoch that the member knew.
-    pub member_epoch: u64,
-    /// The group's epoch.
-    pub group_epoch: u64,
-}
 
 /// A group refused to let somebody in or to go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

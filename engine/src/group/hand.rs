@@ -3,7 +3,6 @@
 use super::GroupError;
 use super::assignment::{Assignor, PartitionId};
 use super::behind::{Behind, Looked};
-use super::lease::Lease;
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
@@ -12,6 +11,7 @@ use crate::durable::what;
 use crate::error::PositionError;
 use crate::gap::{ReaderKind, Recorded, Told as ToldOf};
 use crate::journal::{FrameBuilder, SharedScan, Visible};
+use crate::log::offsets::commit_right::Lease;
 use crate::partition::Partition;
 use crate::replay::ReplayError;
 use crate::subscriber::{StartAt, expire};

@@ -2,10 +2,8 @@
 
 use super::Group;
 use super::assignment::{MemberId, PartitionId};
-use super::bookmark::{self, Bookmark};
 use super::coordinator::Coordinator;
 use super::hand::{Feed, Hand};
-use super::lease::Lease;
 use super::link::Link;
 use crate::base::ids::TopicId;
 use crate::base::ids::TopicPartition;
@@ -13,6 +11,8 @@ use crate::base::kind::Producers;
 use crate::base::overload::{Slow, Tally};
 use crate::base::timer::Due;
 use crate::error::SubscribeError;
+use crate::log::offsets::commit_right::Lease;
+use crate::log::offsets::group::{self as offsets, Bookmark};
 use crate::partition::Partition;
 use crate::subscriber::StartAt;
 use crate::topic::stage_name::stage_name;
@@ -119,11 +119,11 @@ impl<E, K: Producers> State<E, K> {
             let (mut committed, mut bookmark) = (None, None);
             if let Some(durable) = &topic.durable {
                 let (journaling, of) = (&durable.journaling, durable.id(partition.index));
-                if let Some((offset, epoch)) = bookmark::recorded(&journaling.catalogue(), group, of) {
+                if let Some((offset, epoch)) = offsets::recorded(&journaling.catalogue(), group, of) {
                     committed = Some(offset);
                     coordinator.go_on_from(epoch);
                 }
-                bookmark = Some(bookmark::new(journaling, group, of));
+                bookmark = Some(offsets::new(journaling, group, of));
             }
             Place {
                 name: TopicPartition::new(Arc::clone(&topics[&number].name), partition.index),

@@ -76,7 +76,7 @@ pub mod writer;
 mod tests;
 
 pub use crate::gap::{acknowledge_gaps, told_gaps};
-pub use crate::group::{GroupKind, GroupOffset, group_offsets, transform_offsets};
+pub use crate::log::offsets::recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 pub use clear::clear;
 pub(crate) use cursor::Cursor;
 pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};

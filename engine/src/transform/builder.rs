@@ -4,7 +4,7 @@ use super::{Holder, Input, Transform, TransformError, reader_name};
 use crate::base::kind::Producers;
 use crate::error::{SubscribeError, check_name};
 use crate::gap::OnGap;
-use crate::group::transform_offsets;
+use crate::log::offsets::recorded::transform_offsets;
 use crate::replay::ReplayError;
 use crate::topic::{Inner, Topic};
 use crate::transaction::Transaction;

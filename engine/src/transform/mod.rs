@@ -2,12 +2,9 @@
 
 mod builder;
 mod run;
-mod standing;
 
 pub use builder::TransformBuilder;
 pub use run::{Outputs, TransformEnd, TransformRun};
-pub(crate) use standing::Standings;
-pub use standing::{TransformDescription, TransformPartition};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::kind::Producers;
@@ -16,6 +13,7 @@ use crate::error::TopicError;
 use crate::gap::{Gap, OnGap, ReaderKind, Recorded, Told};
 use crate::journal::{FrameBuilder, PartitionId, Visible};
 use crate::journaler::Journaling;
+use crate::log::offsets::transform::key;
 use crate::replay::{Replay, ReplayBuilder, ReplayError};
 use crate::subscriber::{At, StartAt};
 use crate::text;
@@ -31,19 +29,6 @@ use std::time::Duration;
 /// What it is called among the consumers of its input.
 fn reader_name(name: &str) -> String {
     format!("transform.{name}")
-}
-
-/// Keys of [`what::TRANSFORMS`]; a value is the next offset.
-pub(crate) fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
-    [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
-}
-
-/// What a key says: the name, and a partition of the input.
-pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
-    let (topic, rest) = key.split_first_chunk()?;
-    let (partition, name) = rest.split_first_chunk()?;
-    let of = PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) };
-    Some((std::str::from_utf8(name).ok()?, of))
 }
 
 /// A transform cannot begin or go on.

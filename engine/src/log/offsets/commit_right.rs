@@ -1,8 +1,23 @@
 //! A member's right to move a partition's committed offset.
 
-use super::bookmark::Bookmark;
+use super::group::Bookmark;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+/// A member that is no longer one. What it had was given to others; nothing of what it does counts any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a member of group {group:?} was fenced (its epoch is {member_epoch}, the group's {group_epoch}): it made no progress within its deadline; join again, or raise the deadline"
+)]
+#[non_exhaustive]
+pub struct Fenced {
+    /// The group.
+    pub group: String,
+    /// The last epoch that the member knew.
+    pub member_epoch: u64,
+    /// The group's epoch.
+    pub group_epoch: u64,
+}
 
 /// The committed offset, and in its highest bit whether the right has ended, in one word: so a commit and a fence that
 /// meet are one before the other, and no member commits anything once it is fenced. Neither ever waits.
@@ -23,7 +38,7 @@ pub(crate) struct Lease {
 const FENCED: u64 = 1 << 63;
 
 /// The offset that a lease's word tells.
-pub(super) fn offset_of(word: &AtomicU64) -> u64 {
+pub(crate) fn offset_of(word: &AtomicU64) -> u64 {
     word.load(Ordering::Acquire) & !FENCED
 }
 

@@ -1,11 +1,24 @@
 //! How far each transform has come, and who may move it on.
 
+use super::recorded::transform_offsets;
 use crate::base::ids::TopicPartition;
-use crate::group::transform_offsets;
 use crate::journal::{Journal, PartitionId, State, catalogue};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Keys of [`TRANSFORMS`](crate::durable::what::TRANSFORMS); a value is the next offset.
+pub(crate) fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
+    [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
+}
+
+/// What a key says: the name, and a partition of the input.
+pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
+    let (topic, rest) = key.split_first_chunk()?;
+    let (partition, name) = rest.split_first_chunk()?;
+    let of = PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) };
+    Some((std::str::from_utf8(name).ok()?, of))
+}
 
 /// How far a transform has come, at a moment. Its `Display` is for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +85,7 @@ impl Standings {
     }
 
     /// Fences whoever had it before. `recorded` is what the journal had when it was opened.
-    pub(super) fn take_over(&self, at: (String, u32), recorded: BTreeMap<u32, u64>) -> (u64, BTreeMap<u32, u64>) {
+    pub(crate) fn take_over(&self, at: (String, u32), recorded: BTreeMap<u32, u64>) -> (u64, BTreeMap<u32, u64>) {
         let mut list = self.list();
         let standing = list.entry(at).or_insert(Standing { epoch: 0, offsets: recorded });
         standing.epoch += 1;
@@ -80,7 +93,7 @@ impl Standings {
     }
 
     /// False, and nothing moves, if another one has taken over.
-    pub(super) fn move_on(&self, at: &(String, u32), epoch: u64, to: BTreeMap<u32, u64>) -> bool {
+    pub(crate) fn move_on(&self, at: &(String, u32), epoch: u64, to: BTreeMap<u32, u64>) -> bool {
         match self.list().get_mut(at) {
             Some(standing) if standing.epoch == epoch || self.no_epoch_check => {
                 standing.offsets.extend(to);
@@ -121,7 +134,7 @@ impl Standings {
         self.list().retain(|(_, of), _| *of != topic);
     }
 
-    pub(super) fn is_held(&self, at: &(String, u32), epoch: u64) -> bool {
+    pub(crate) fn is_held(&self, at: &(String, u32), epoch: u64) -> bool {
         self.list().get(at).is_some_and(|standing| standing.epoch == epoch || self.no_epoch_check)
     }
 }

@@ -4,7 +4,7 @@
 //! are. So a commit costs a member two words, many commits are one entry, what is written never goes back behind what
 //! was written before, and who was fenced can move nothing.
 
-use super::lease::offset_of;
+use super::commit_right::offset_of;
 use crate::journal::format::MAX_POSITION;
 use crate::journal::{PartitionId, State};
 use crate::journaler::Journaling;
@@ -62,20 +62,20 @@ impl Bookmark {
     }
 
     /// From now on this lease's word counts. It stands where the one before was fenced.
-    pub(super) fn follow(&self, word: &Arc<AtomicU64>, epoch: u64) {
+    pub(crate) fn follow(&self, word: &Arc<AtomicU64>, epoch: u64) {
         *self.word() = Arc::clone(word);
         self.epoch.store(epoch, Ordering::Relaxed);
     }
 
     /// Nobody has the partition: the group stands here.
-    pub(super) fn stand_at(&self, offset: u64, epoch: u64) {
+    pub(crate) fn stand_at(&self, offset: u64, epoch: u64) {
         self.follow(&Arc::new(AtomicU64::new(offset)), epoch);
         self.moved();
     }
 
     /// The committed offset has changed.
     #[inline]
-    pub(super) fn moved(&self) {
+    pub(crate) fn moved(&self) {
         // Always a swap, also where it is set already: the journaler's swap comes before or after, and if after, it sees
         // what was committed before.
         if !self.moved.swap(true, Ordering::AcqRel)
@@ -196,9 +196,9 @@ pub(crate) fn new(journaling: &Arc<Journaling>, group: &str, of: PartitionId) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::group_offsets;
     use crate::journal::simulated::SimulatedDisk;
     use crate::journal::{Options, open};
+    use crate::log::offsets::recorded::group_offsets;
     use crate::{Engine, Level};
 
     /// A member was fenced in the middle of a commit: it has moved the bookmark, and has not come to tell. Its successor

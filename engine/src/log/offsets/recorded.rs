@@ -1,12 +1,9 @@
 //! Where groups stand, as a journal has it: for those who look at it without the groups.
 
-use super::bookmark::{key, key_parts, value, value_parts};
-use super::describe::{GroupDescription, GroupPartition, GroupState};
-use crate::base::ids::TopicPartition;
+use super::group::{key, key_parts, value, value_parts};
+use super::transform;
 use crate::durable::what;
-use crate::journal::{FrameBuilder, Journal, PartitionId, State, catalogue};
-use crate::transform;
-use std::collections::BTreeMap;
+use crate::journal::{FrameBuilder, PartitionId, State};
 
 /// Who stands in a partition: names of the one have nothing to do with names of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,39 +86,4 @@ pub fn group_offsets(state: &State) -> Vec<GroupOffset> {
     let mut known: Vec<_> = known.collect();
     known.sort_by(|a, b| (&a.group, a.of).cmp(&(&b.group, b.of)));
     known
-}
-
-/// Adds what the journal had when it was opened, and nobody has joined since.
-pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &State, journal: &Journal) {
-    let topics: BTreeMap<u32, String> = catalogue(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
-    for GroupOffset { group, of, offset, epoch, .. } in group_offsets(state) {
-        let Some(topic) = topics.get(&of.topic) else { continue };
-        let known = groups.iter().any(|it| it.name == group && it.partition(topic, of.partition).is_some());
-        // A topic that was deleted since.
-        let extent = journal.extent(of).filter(|extent| !known && extent.end >= offset);
-        let Some(extent) = extent else { continue };
-        let stands = GroupPartition {
-            partition: TopicPartition::new(topic.as_str(), of.partition),
-            committed: Some(offset),
-            earliest: extent.start,
-            latest: extent.end,
-            lag: journal.records_in(of, offset..extent.end),
-            gates: false,
-            behind: false,
-            member: None,
-        };
-        match groups.iter_mut().find(|it| it.name == group) {
-            Some(known) => known.partitions.push(stands),
-            None => groups.push(GroupDescription {
-                name: group,
-                state: GroupState::Empty,
-                epoch,
-                assignor: Default::default(),
-                hold: false,
-                skipped: 0,
-                members: Vec::new(),
-                partitions: vec![stands],
-            }),
-        }
-    }
 }
