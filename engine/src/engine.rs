@@ -5,20 +5,20 @@ use crate::base::closed::Closed;
 use crate::base::cores::{CorePlan, Cores, CoresReport};
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
-use crate::description::Description;
-use crate::error::{Contradiction, TopicError};
-use crate::gap::{ReaderKind, ToldGap, acknowledge_gaps, told_gaps};
 use crate::group::{GroupDescription, GroupName, Groups, add_recorded};
 use crate::journal::storage::{Disk, Storage};
 use crate::journal::{DiskError, FrameBuilder, Freed, Journal, OpenError, Options, Progress, Recovered};
-use crate::journaler::{Journaling, Pace};
+use crate::log::committer::{Journaling, Pace};
+use crate::log::gap::{ReaderKind, ToldGap, acknowledge_gaps, told_gaps};
 use crate::log::offsets::transform::TransformDescription;
-use crate::metrics::Metrics;
-use crate::report::{Report, TopicReport};
-use crate::subscriber::At;
+use crate::produce::transaction::{Transaction, TransactionError};
+use crate::read::At;
+use crate::topic::description::Description;
+use crate::topic::error::{Contradiction, TopicError};
+use crate::topic::metrics::Metrics;
 use crate::topic::registry::Registry;
+use crate::topic::report::{Report, TopicReport};
 use crate::topic::{Topic, TopicBuilder};
-use crate::transaction::{Transaction, TransactionError};
 use crate::transform::{Outputs, TransformError, TransformRun};
 use slipring_ring::Multi;
 use std::fmt;
@@ -176,7 +176,7 @@ impl EngineBuilder {
         let shared = Registry::new(clock, cores, journaling, recovered);
         #[cfg(feature = "observe")]
         if let Some(path) = self.observe {
-            let observer = crate::observe::Observer::start(&path, Arc::downgrade(&shared));
+            let observer = crate::edge::observe::Observer::start(&path, Arc::downgrade(&shared));
             let _ = shared.observer.set(Box::new(observer.map_err(TopicError::Observe)?));
         }
         Ok(Engine { shared })

@@ -47,48 +47,19 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
-mod acks;
 mod base;
-mod bury;
-mod catch_up;
-mod dedup;
-mod description;
-mod durable;
+mod edge;
 mod engine;
-mod error;
 mod event;
-mod forget;
-mod gap;
-mod graves;
 mod group;
-mod held;
 #[cfg(test)]
 mod history;
-mod identity;
 pub mod journal;
-mod journaler;
-mod lane;
-mod ledger;
-mod linger;
 mod log;
-mod metrics;
-#[cfg(feature = "observe")]
-mod observe;
-mod partition;
-mod partitioner;
-mod producer;
-mod prometheus;
+mod produce;
 pub mod queue;
-mod receipt;
-mod replay;
-mod report;
-mod selector;
-#[cfg(feature = "async")]
-mod stream;
-mod subscriber;
-mod subscription;
+mod read;
 mod topic;
-mod transaction;
 mod transform;
 
 pub use base::clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
@@ -96,55 +67,56 @@ pub use base::closed::Closed;
 pub use base::cores::{CorePlan, CoresError, CoresReport, ThreadReport};
 pub use base::ids::TopicId;
 pub use base::ids::TopicPartition;
+pub use base::ids::{MAX_NAME, MAX_PARTITIONS};
 pub use base::kind::Producers;
 pub use base::level::{Level, Unsupported, WaitError};
 pub use base::overload::{Overflow, Slow};
 pub use base::rate::RateLimit;
-pub use bury::Bury;
-pub use dedup::Deduplication;
-pub use description::Description;
+#[cfg(feature = "async")]
+pub use edge::futures::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
+#[cfg(feature = "observe")]
+pub use edge::observe::ObserveError;
 pub use engine::{Engine, EngineBuilder};
-pub use error::{
-    CancelError, Contradiction, DeadLetterError, MAX_MESSAGE, MAX_NAME, MAX_PARTITIONS, PositionError, ProducerError,
-    PublishError, ReadError, Rejected, SubscribeError, TopicError,
-};
 pub use event::Event;
 pub use event::codec::{Persist, Unreadable};
 pub use event::dead_letter::DeadLetter;
 pub use event::message::{Headers, Message};
 pub use event::record::Record;
-pub use gap::{Gap, OnGap, ReaderKind, ToldGap};
 pub use group::{
     Assignor, Commit, CommitError, Delivery, GroupBatch, GroupBuilder, GroupDescription, GroupError, GroupMessages,
     GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance,
 };
-pub use identity::{IdempotenceError, IdempotentProducer, MAX_PRODUCER_NAMES};
-pub use journaler::Pace;
-pub use ledger::PRODUCER_NAME_EXPIRY;
-pub use linger::{LingerBuilder, LingeringProducer};
+pub use log::committer::Pace;
+pub use log::gap::{Gap, OnGap, ReaderKind, ToldGap};
 pub use log::offsets::commit_right::Fenced;
 pub use log::offsets::transform::{TransformDescription, TransformPartition};
-pub use metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
-#[cfg(feature = "observe")]
-pub use observe::ObserveError;
-pub use partitioner::{Partitioner, Partitioning};
-pub use producer::{Producer, ProducerBuilder};
+pub use log::producers::PRODUCER_NAME_EXPIRY;
+pub use log::receipt::{BatchReceipt, Reach, Receipt};
+pub use produce::idempotent::{IdempotenceError, IdempotentProducer, MAX_PRODUCER_NAMES};
+pub use produce::linger::{LingerBuilder, LingeringProducer};
+pub use produce::partitioner::{Partitioner, Partitioning};
+pub use produce::transaction::{Transaction, TransactionError};
+pub use produce::{Producer, ProducerBuilder};
 #[cfg(feature = "async")]
 pub use queue::NextLease;
 pub use queue::{
     Backoff, Job, Lease, LeaseError, NoTicket, Order, Queue, QueueBuilder, QueueError, Ticket, Waiting, Worker,
 };
-pub use receipt::{BatchReceipt, Reach, Receipt};
-pub use replay::{Replay, ReplayBuilder, ReplayError};
-pub use report::{ConsumerReport, CutClaim, QueueReport, Report, TopicReport};
-pub use selector::{Selectable, Selector};
-#[cfg(feature = "async")]
-pub use stream::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
-pub use subscriber::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
-pub use subscription::Subscription;
+pub use read::dead_letters::Bury;
+pub use read::managed::Subscription;
+pub use read::replay::{Replay, ReplayBuilder, ReplayError};
+pub use read::selector::{Selectable, Selector};
+pub use read::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
+pub use topic::dedup::Deduplication;
+pub use topic::description::Description;
+pub use topic::error::{
+    CancelError, Contradiction, DeadLetterError, MAX_MESSAGE, PositionError, ProducerError, PublishError, ReadError,
+    Rejected, SubscribeError, TopicError,
+};
 pub use topic::identity::KEPT_RECEIPTS;
+pub use topic::metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
+pub use topic::report::{ConsumerReport, CutClaim, QueueReport, Report, TopicReport};
 pub use topic::{Safe, Shape, Topic, TopicBuilder};
-pub use transaction::{Transaction, TransactionError};
 pub use transform::{Outputs, Transform, TransformBuilder, TransformEnd, TransformError, TransformRun};
 
 pub use slipring_ring::text;

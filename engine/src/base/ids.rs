@@ -4,6 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// The longest name.
+pub const MAX_NAME: usize = 249;
+
+/// The most partitions that a topic can have.
+pub const MAX_PARTITIONS: usize = 1024;
+
 /// Tells topics of a process apart: what a [`Receipt`](crate::Receipt) carries instead of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(u32);

@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod closed;
 pub(crate) mod cores;
 pub(crate) mod handler_thread;
+pub(crate) mod held;
 pub(crate) mod ids;
 pub(crate) mod kind;
 pub(crate) mod level;

@@ -5,13 +5,13 @@
 use super::error::GroupError;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
-use crate::catch_up::{CatchUp, Step, Turn};
-use crate::durable::Durable;
 use crate::journal::{self, SharedScan, Start as From, Visible};
 use crate::log::offsets::commit_right::Lease;
-use crate::partition::Partition;
-use crate::replay::ReplayError;
+use crate::read::catch_up::{CatchUp, Step, Turn};
+use crate::read::replay::ReplayError;
 use crate::topic::Inner;
+use crate::topic::durable::Durable;
+use crate::topic::partition::Partition;
 use crate::topic::stage_name::join_stage;
 use slipring_ring::{BuildError, Closed, Consumer, Ring, Start, Wait};
 use std::ops::Range;

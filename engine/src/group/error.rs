@@ -2,11 +2,11 @@
 
 use super::assignment::Assignor;
 use crate::base::closed::Closed;
-use crate::error::{Contradiction, PositionError, TopicError};
-use crate::gap::Gap;
+use crate::log::gap::Gap;
 use crate::log::offsets::commit_right::Fenced;
-use crate::replay::ReplayError;
+use crate::read::replay::ReplayError;
 use crate::text;
+use crate::topic::error::{Contradiction, PositionError, TopicError};
 use slipring_ring::pin::PinError;
 
 /// A group refused to let somebody in or to go on.

@@ -45,11 +45,11 @@ pub(crate) use describe::add_recorded;
 pub(crate) use registry::Groups;
 
 use crate::base::clock::Clock;
+use crate::base::held::{self, Locked};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
-use crate::held::{self, Locked};
 use crate::log::offsets::commit_right::{Fenced, Lease};
 use crate::topic::registry::Host;
 use crate::topic::stage_name::stage_name;

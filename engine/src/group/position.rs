@@ -5,7 +5,7 @@ use super::hand::Hand;
 use super::member::{Member, listed};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
-use crate::subscriber::StartAt;
+use crate::read::StartAt;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     fn source(&self, of: &TopicPartition) -> Result<usize, GroupError> {

@@ -2,7 +2,7 @@
 
 use super::hand::Joining;
 use crate::base::kind::Producers;
-use crate::gap::OnGap;
+use crate::log::gap::OnGap;
 use slipring_ring::Wait;
 
 /// When a member commits what it reads.

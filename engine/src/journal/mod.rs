@@ -75,7 +75,7 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use crate::gap::{acknowledge_gaps, told_gaps};
+pub use crate::log::gap::{acknowledge_gaps, told_gaps};
 pub use crate::log::offsets::recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 pub use clear::clear;
 pub(crate) use cursor::Cursor;
@@ -121,9 +121,9 @@ pub struct RecordedTopic {
 
 /// The topics that an engine has written down, by name.
 pub fn catalogue(state: &State) -> Vec<RecordedTopic> {
-    let topics = crate::durable::Recorded::all(state);
+    let topics = crate::log::catalog::Recorded::all(state);
     let shown = topics.into_iter().map(|(name, topic)| {
-        let crate::durable::Recorded { number, partitions, max_message, layout, .. } = topic;
+        let crate::log::catalog::Recorded { number, partitions, max_message, layout, .. } = topic;
         RecordedTopic { name, number, partitions, max_message, layout }
     });
     shown.collect()

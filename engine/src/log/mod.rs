@@ -1,3 +1,12 @@
-//! What the journal's one writer thread is handed, and what of the engine's state is kept with the events.
+//! What the journal's one writing thread is handed, and which state of the engine is kept beside the events.
 
+pub(crate) mod catalog;
+pub(crate) mod committer;
+mod committer_thread;
+pub(crate) mod forget;
+pub(crate) mod gap;
 pub(crate) mod offsets;
+pub(crate) mod producers;
+pub(crate) mod progress;
+pub(crate) mod receipt;
+pub(crate) mod source;

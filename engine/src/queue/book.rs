@@ -2,13 +2,14 @@
 //! changes are safe.
 
 use super::job::Job;
-use crate::acks::{OWN_THREAD, Positions};
 use crate::base::clock::Timestamp;
 use crate::base::level::Level;
-use crate::durable::Durable;
-use crate::gap::{ReaderKind, Told};
 use crate::journal::{self, Journal, PartitionId, Reader, Start, Visible};
-use crate::journaler::Journaling;
+use crate::log::committer::Journaling;
+use crate::log::gap::{ReaderKind, Told};
+use crate::log::progress::OWN_THREAD;
+use crate::log::progress::Positions;
+use crate::topic::durable::Durable;
 use slipring_ring::Waiter;
 use std::collections::HashMap;
 use std::marker::PhantomData;

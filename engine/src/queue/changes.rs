@@ -6,7 +6,7 @@
 //! whose block it has not: what was read and is in no block was done with. That a reader was told of a gap and where it
 //! stands behind that are in one frame: a crash tells it of a gap once.
 
-use crate::gap::Told;
+use crate::log::gap::Told;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// Offsets in a block.

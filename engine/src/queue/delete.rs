@@ -8,10 +8,11 @@ use super::{QueueError, ledger};
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
-use crate::durable::{Durable, what};
 use crate::journal::FrameBuilder;
-use crate::report::QueueReport;
+use crate::log::catalog::what;
 use crate::topic::Topic;
+use crate::topic::durable::Durable;
+use crate::topic::report::QueueReport;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -134,7 +135,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
         parts.extend(stock.deleted.iter().map(|(partition, offset)| Part::Deleted(*partition, *offset)));
         parts.extend(stock.leases.changes().into_iter().flat_map(|changes| changes.parts()));
         let mut keys: Vec<_> = parts.into_iter().map(|part| ledger::part_key(number, part)).collect();
-        for index in 0..stock.input.len().max(crate::error::MAX_PARTITIONS) as u32 {
+        for index in 0..stock.input.len().max(crate::base::ids::MAX_PARTITIONS) as u32 {
             keys.push(ledger::cursor_key(number, Cursor::Partition(index)));
             keys.push(ledger::cursor_key(number, Cursor::Letters(index)));
         }

@@ -1,12 +1,12 @@
 //! Where a queue's new messages come from: the rings, or, on a durable topic, the journal and the rings.
 
-use crate::acks::Bell;
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::journal;
-use crate::partition::Partition;
-use crate::replay::{Replay, ReplayError};
-use crate::subscriber::Part;
+use crate::log::progress::Bell;
+use crate::read::Part;
+use crate::read::replay::{Replay, ReplayError};
+use crate::topic::partition::Partition;
 use slipring_ring::{Consumer, Sequence, Waiter};
 use std::ops::Range;
 use std::sync::Arc;

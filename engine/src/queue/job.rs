@@ -1,10 +1,10 @@
 //! What a queue can carry.
 
 use crate::base::clock::Timestamp;
-use crate::bury::Grave;
 use crate::event::codec::Persist;
 use crate::event::message::Message;
 use crate::event::record::Record;
+use crate::read::dead_letters::Grave;
 use std::time::Duration;
 
 /// Events that a queue can hand out: [`Message`]s, and every type that is [`Persist`] (plain data is it without a word),

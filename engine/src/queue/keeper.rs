@@ -1,12 +1,12 @@
 //! Who keeps a queue's dead letters until somebody has dealt with them.
 
-use crate::durable::Durable;
-use crate::error::DeadLetterError;
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
 use crate::journal::{Journal, PartitionId, Start, Visible};
-use crate::subscriber::Subscriber;
+use crate::read::Subscriber;
 use crate::topic::Topic;
+use crate::topic::durable::Durable;
+use crate::topic::error::DeadLetterError;
 use slipring_ring::Multi;
 use std::collections::BTreeMap;
 use std::sync::Arc;

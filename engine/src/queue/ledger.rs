@@ -16,8 +16,8 @@ use super::changes::{BLOCK, Cursor, Part};
 use super::lease::{Cause, Known, Order, Phase, Terms};
 use crate::base::clock::Timestamp;
 use crate::base::varint;
-use crate::durable::what;
 use crate::journal::{FrameBuilder, State};
+use crate::log::catalog::what;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -5,13 +5,13 @@ use super::keeper::{Verdict, each_in_journal};
 use super::lease::{Cause, Known, Phase};
 use super::ledger::{self, Opened, Remembered, Shift};
 use crate::base::clock::Timestamp;
-use crate::durable::what;
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
 use crate::journal::{
     FrameBuilder, Journal, PartitionId, RecordedTopic, ReplayError, Start, State, Visible, WriteError, Writer,
     catalogue,
 };
+use crate::log::catalog::what;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

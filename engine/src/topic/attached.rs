@@ -1,8 +1,8 @@
 //! Queues and groups, as topics see them.
 
 use crate::base::ids::TopicId;
-use crate::metrics::QueueMetrics;
-use crate::report::QueueReport;
+use crate::topic::metrics::QueueMetrics;
+use crate::topic::report::QueueReport;
 use std::any::Any;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! What a topic knows of producers with names.
 
 use crate::base::turn::{Taken, Turn};
-use crate::ledger::{Ledger, Progress};
+use crate::log::producers::{Ledger, Progress};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

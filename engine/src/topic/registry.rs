@@ -8,10 +8,10 @@ use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::timer::Timer;
 use crate::base::trace::lifecycle;
-use crate::durable::{Recorded, what};
-use crate::error::TopicError;
 use crate::journal::Recovered;
-use crate::journaler::Journaling;
+use crate::log::catalog::{Recorded, what};
+use crate::log::committer::Journaling;
+use crate::topic::error::TopicError;
 #[cfg(feature = "observe")]
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -206,7 +206,7 @@ impl Registry {
                 // Its own factory asks.
                 Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
                 Some(_) if self.host.journaling.as_ref().is_some_and(|journaling| journaling.may_wait().is_err()) => {
-                    let cause = crate::acks::OWN_THREAD.to_owned();
+                    let cause = crate::log::progress::OWN_THREAD.to_owned();
                     return Err(TopicError::Journal { name: name.to_owned(), cause });
                 }
                 Some(_) => topics = self.settled.wait(topics).unwrap_or_else(PoisonError::into_inner),

@@ -3,7 +3,7 @@
 use super::Inner;
 use super::identity::{History, Identity};
 use crate::base::kind::Producers;
-use crate::ledger::{Ledgers, PRODUCER_NAME_EXPIRY};
+use crate::log::producers::{Ledgers, PRODUCER_NAME_EXPIRY};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 

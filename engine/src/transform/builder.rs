@@ -2,12 +2,12 @@
 
 use super::{Holder, Input, Transform, TransformError, reader_name};
 use crate::base::kind::Producers;
-use crate::error::{SubscribeError, check_name};
-use crate::gap::OnGap;
+use crate::log::gap::OnGap;
 use crate::log::offsets::recorded::transform_offsets;
-use crate::replay::ReplayError;
+use crate::produce::transaction::Transaction;
+use crate::read::replay::ReplayError;
+use crate::topic::error::{SubscribeError, check_name};
 use crate::topic::{Inner, Topic};
-use crate::transaction::Transaction;
 use slipring_ring::Multi;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Where groups stand, in the journal: kind of state [`what::GROUPS`](crate::durable::what::GROUPS).
+//! Where groups stand, in the journal: kind of state [`what::GROUPS`](crate::log::catalog::what::GROUPS).
 //!
 //! Nobody sends an offset to the journaler: whenever it writes a frame, it asks the bookmarks that have moved where they
 //! are. So a commit costs a member two words, many commits are one entry, what is written never goes back behind what
@@ -7,7 +7,7 @@
 use super::commit_right::offset_of;
 use crate::journal::format::MAX_POSITION;
 use crate::journal::{PartitionId, State};
-use crate::journaler::Journaling;
+use crate::log::committer::Journaling;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -170,7 +170,7 @@ impl Bookmarks {
 
 /// What the journal had of a group's place when it was opened: offset and epoch.
 pub(crate) fn recorded(state: &State, group: &str, of: PartitionId) -> Option<(u64, u64)> {
-    value_parts(state.get(crate::durable::what::GROUPS, &key(group, of))?)
+    value_parts(state.get(crate::log::catalog::what::GROUPS, &key(group, of))?)
 }
 
 /// The topic that a key is of.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Keys of [`TRANSFORMS`](crate::durable::what::TRANSFORMS); a value is the next offset.
+/// Keys of [`TRANSFORMS`](crate::log::catalog::what::TRANSFORMS); a value is the next offset.
 pub(crate) fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
     [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
 }

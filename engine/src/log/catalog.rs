@@ -1,0 +1,104 @@
+//! What the journal knows of topics, and the kinds of state that it keeps.
+
+use crate::base::ids::MAX_PARTITIONS;
+use crate::journal::State;
+use slipring_ring::text;
+
+/// Kinds of state in the journal.
+pub(crate) mod what {
+    /// Topics, by name. The name that is none has the next number.
+    pub(crate) const CATALOGUE: u16 = 1;
+    /// Where groups stand: see [`Bookmarks`](crate::log::offsets::group::Bookmarks).
+    pub(crate) const GROUPS: u16 = 2;
+    /// Producers with names: how often each was opened, and which of its sequences are there.
+    pub(crate) const PRODUCERS: u16 = 3;
+    /// Queues: which messages are out, and how far was read.
+    pub(crate) const LEASES: u16 = 4;
+    /// Where transforms stand in their inputs.
+    pub(crate) const TRANSFORMS: u16 = 5;
+    // Kind 6 is the journal's own: offsets that a repair could not save.
+    /// Who was told of these: see [`crate::log::gap`].
+    pub(crate) const TOLD: u16 = 7;
+}
+
+/// A topic's line in the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) number: u32,
+    pub(crate) partitions: u32,
+    pub(crate) max_message: u64,
+    pub(crate) layout: String,
+    /// The layout is what format 1 wrote: perhaps the path of a Rust type, which says nothing once that has moved.
+    pub(crate) is_old: bool,
+}
+
+/// Stands before a layout since format 2. No layout of format 1 begins with it.
+const NAMED: u8 = 2;
+
+impl Recorded {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&self.number.to_le_bytes());
+        out.extend_from_slice(&self.partitions.to_le_bytes());
+        out.extend_from_slice(&self.max_message.to_le_bytes());
+        if !self.is_old {
+            out.push(NAMED);
+        }
+        out.extend_from_slice(self.layout.as_bytes());
+        out
+    }
+
+    /// Whether events that are `asked` for can be those that are recorded.
+    pub(crate) fn has_layout(&self, asked: &Self, size: Option<usize>) -> bool {
+        if self.layout == asked.layout {
+            return true;
+        }
+        // Format 1 named types by their paths: plain data with its size, any other type without.
+        let path = match (self.layout.rsplit_once(" of "), size) {
+            (Some((path, bytes)), Some(size)) if bytes == format!("{size} bytes") => Some(path),
+            (None, None) => Some(&*self.layout),
+            _ => None,
+        };
+        self.is_old && path.is_some_and(|path| path.contains("::") || size.is_some())
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (number, rest) = bytes.split_first_chunk()?;
+        let (partitions, rest) = rest.split_first_chunk()?;
+        let (max_message, layout) = rest.split_first_chunk()?;
+        let partitions = u32::from_le_bytes(*partitions);
+        // Memory is asked for by this number.
+        if partitions as usize > MAX_PARTITIONS {
+            return None;
+        }
+        Some(Self {
+            number: u32::from_le_bytes(*number),
+            partitions,
+            max_message: u64::from_le_bytes(*max_message),
+            is_old: layout.first() != Some(&NAMED),
+            layout: String::from_utf8_lossy(layout.strip_prefix(&[NAMED]).unwrap_or(layout)).into_owned(),
+        })
+    }
+
+    /// The number that the next topic gets.
+    pub(crate) fn next_number(state: &State) -> u32 {
+        let next = state.get(what::CATALOGUE, b"").and_then(|bytes| bytes.try_into().ok());
+        next.map_or(1, u32::from_le_bytes)
+    }
+
+    /// The topics of a journal, by name.
+    pub(crate) fn all(state: &State) -> Vec<(String, Self)> {
+        let topics = state.values(what::CATALOGUE).filter(|(name, _)| !name.is_empty());
+        topics
+            .filter_map(|(name, value)| Some((String::from_utf8_lossy(name).into_owned(), Self::decode(value)?)))
+            .collect()
+    }
+}
+
+impl std::fmt::Display for Recorded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { partitions, max_message, layout, .. } = self;
+        write!(f, "{partitions} partitions of {}", text::line(layout))?;
+        if *max_message > 0 { write!(f, " of up to {max_message} bytes") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,360 @@
+//! The thread that writes durable topics down: a gating stage of each of their rings, and one journal for all.
+//!
+//! ```text
+//!   rings --> gather a group --> append --> move the gates, `written` --> hand a sync over --> `durable`
+//!                ^                                                             |  one in flight
+//!                +------------------------- next group meanwhile <------------+
+//! ```
+//!
+//! # Offsets are never issued twice
+//! A ring's producers can claim no further than the journaler's gate and the capacity. So the gate is never moved to where
+//! that would reach beyond the durable reservation; reservations are asked for long before.
+//!
+//! # Committed offsets
+//! Where groups stand is written with whatever is written next, in the same frame, and so without a sync of its own. If
+//! nothing comes, it is written when the journal has been idle for a moment.
+//!
+//! # Riders
+//! State of others rides in the frames of events. Where no event comes it is written when the journal has been idle for a
+//! moment, and synced a moment later; what somebody waits for is written at once. Riders are asked when the group is gathered, so they know which events are in the same frame.
+//!
+//! # Transactions
+//! Whoever commits one holds claims in all its partitions, filled and not published, while the journaler writes: first
+//! everything below the claims, then the frame with their events. When that is durable, the claims are published, and the
+//! journaler passes over what it has written. One thread at a time takes claims and hands them over, so transactions come in one
+//! order in all partitions, and none waits for one behind it.
+
+use super::committer_thread::Journaler;
+use super::source::{Rider, Source};
+use crate::base::clock::Clock;
+use crate::base::multi_wait::Watch;
+use crate::base::turn::{Taken, Turn};
+use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
+use crate::log::forget::{forget, orphans};
+use crate::log::offsets::group::Bookmarks;
+use crate::log::offsets::transform::Standings;
+use crate::log::producers::Ledgers;
+use crate::log::progress::Bell;
+use crate::log::progress::OWN_THREAD;
+use slipring_ring::Waiter;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// The name of the journaler's stage in each ring.
+pub(crate) const STAGE: &str = "journal";
+
+/// How an engine's journal groups and syncs: [`EngineBuilder::journal_pace`](crate::EngineBuilder::journal_pace).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pace {
+    /// A group is written when it has so many bytes, or when nothing more is there. 1 MiB unless told.
+    pub group: usize,
+    /// How long a sync may be put off for more events to share it; not at all unless told. A sync that takes its time
+    /// gathers a group anyway.
+    pub linger: Duration,
+    /// Whether groups are synced at all before the journal is closed. Yes unless told. If not, `durable` moves then, and
+    /// with each reservation of offsets: 16,777,216 at once, or eight times the capacity, and as far a partition's offsets
+    /// may go on further after a crash.
+    pub sync: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { group: 1 << 20, linger: Duration::ZERO, sync: true }
+    }
+}
+
+/// An engine's journal, as its topics see it.
+pub(crate) struct Journaling {
+    pub(crate) journal: Journal,
+    pub(crate) bell: Arc<Bell>,
+    /// What was found at the opening, and the catalogue since.
+    pub(crate) catalogue: Mutex<State>,
+    /// None once the thread has ended: what is sent then is dropped, and with it whom to tell.
+    pub(super) mail: Mutex<Option<Vec<Mail>>>,
+    pub(super) has_mail: AtomicBool,
+    /// Whether a rider has something.
+    pub(super) rides: AtomicBool,
+    /// The journaler is to hear of that.
+    pub(super) rides_told: AtomicBool,
+    /// Somebody waits for it.
+    pub(super) rides_now: AtomicBool,
+    /// Bytes that the state may still grow by, as of the last frame, and all that it may have.
+    pub(super) state_room: AtomicUsize,
+    pub(super) state_limit: usize,
+    pub(super) waiter: Arc<Waiter>,
+    pub(super) over: Arc<Bell>,
+    /// Whoever has it takes a transaction's claims and hands it over. Reading the clock and `Persist` are the user's code: so it
+    /// is no lock.
+    pub(super) order: Arc<Turn<()>>,
+    /// Whether groups are synced.
+    pub(crate) syncs: bool,
+    pub(crate) standings: Standings,
+    pub(crate) ledgers: Ledgers,
+    pub(crate) bookmarks: Bookmarks,
+}
+
+/// How long a journal that has stopped waiting for claims may take to close.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// A transaction, handed over: its claims are held until the reply.
+pub(crate) struct Handed {
+    pub(crate) parts: Vec<ClaimedRun>,
+    pub(crate) frame: FrameBuilder,
+    /// The last word, when nothing but the disk can refuse the frame any more.
+    pub(crate) decide: Box<dyn FnOnce() -> bool + Send>,
+}
+
+/// Offsets of a partition, claimed and not published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClaimedRun {
+    pub(crate) id: PartitionId,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+}
+
+/// What became of a transaction.
+pub(crate) enum Outcome {
+    Durable,
+    /// Nothing was written.
+    Refused(WriteError),
+    /// `decide` said no: nothing was written.
+    Denied,
+    /// The journal ended before it wrote anything.
+    Ended(String),
+    /// The disk failed on it.
+    Unknown(String),
+}
+
+pub(super) enum Mail {
+    Source(Box<dyn Source>),
+    Rider(Weak<dyn Rider>),
+    /// A frame of its own, and who waits for it to be durable.
+    Commit(FrameBuilder, SyncSender<Result<(), WriteError>>),
+    /// What a topic keeps, by its number.
+    Keep(u32, Retention),
+    /// Forgets what no topic keeps.
+    Retain(SyncSender<Result<Freed, WriteError>>),
+    Transaction(Box<Handed>, SyncSender<Result<(), WriteError>>),
+    /// The number and name of a topic that is no more, and who waits for that to be durable.
+    Forget(u32, String, SyncSender<Result<(), WriteError>>),
+    /// Where groups stand by now, and who waits for that to be durable.
+    Bookmarks(SyncSender<Result<(), WriteError>>),
+    /// All that is there, then the end.
+    Close(SyncSender<Result<(), WriteError>>, Option<Instant>),
+}
+
+impl Journaling {
+    pub(crate) fn start(
+        mut writer: Writer,
+        mut state: State,
+        clock: Arc<dyn Clock>,
+        pace: Pace,
+    ) -> Result<Arc<Self>, std::io::Error> {
+        let journal = writer.journal();
+        let gone = orphans(&state);
+        if !gone.is_empty() {
+            for mut frame in forget(&state, &gone, None, writer.frame_limit() / 2) {
+                state.take(&mut frame);
+                // If that fails, so does what is written next.
+                let _ = writer.append(&mut frame, clock.wall().as_nanos());
+            }
+        }
+        let no_epoch_check = journal.shared.options.sabotage().no_epoch_check;
+        let (standings, ledgers) = (Standings::new(no_epoch_check), Ledgers::new(&state));
+        let shared = Arc::new(Self {
+            journal,
+            bell: Arc::default(),
+            catalogue: Mutex::new(state),
+            mail: Mutex::new(Some(Vec::new())),
+            has_mail: AtomicBool::new(false),
+            rides: AtomicBool::new(false),
+            rides_told: AtomicBool::new(false),
+            rides_now: AtomicBool::new(false),
+            state_room: AtomicUsize::new(writer.state_room()),
+            state_limit: writer.state_limit(),
+            waiter: Arc::new(Waiter::new()),
+            over: Arc::default(),
+            order: Turn::new(()),
+            syncs: pace.sync,
+            standings,
+            ledgers,
+            bookmarks: Bookmarks::default(),
+        });
+        let journaler = Journaler::new(Arc::clone(&shared), writer, clock, pace)?;
+        std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || journaler.run())?;
+        Ok(shared)
+    }
+
+    /// The journal's own threads would wait for themselves.
+    pub(crate) fn may_wait(&self) -> Result<(), String> {
+        if self.bell.is_own() { Err(OWN_THREAD.to_owned()) } else { Ok(()) }
+    }
+
+    fn send(&self, mail: Mail) {
+        if self.bell.is_forked() {
+            // Nobody would read it, and whoever waits for an answer gets none.
+            if let Mail::Source(source) = mail {
+                source.fail(self.bell.over().unwrap_or_default());
+            }
+            return;
+        }
+        if let Some(letters) = &mut *self.mail.lock().unwrap_or_else(PoisonError::into_inner) {
+            letters.push(mail);
+        } else if let Mail::Source(source) = mail {
+            source.fail(self.bell.over().unwrap_or("the journal was closed"));
+        }
+        self.has_mail.store(true, Ordering::Release);
+        self.waiter.wake(Watch::WAKE);
+    }
+
+    /// Writes a frame and waits until it is durable.
+    pub(crate) fn commit(&self, frame: FrameBuilder) -> Result<(), String> {
+        self.may_wait()?;
+        let (told, hears) = sync_channel(1);
+        self.send(Mail::Commit(frame, told));
+        let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
+        hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+    }
+
+    /// A group has moved on: it is written with what comes next.
+    pub(crate) fn bookmark_moved(&self) {
+        if self.bookmarks.note() {
+            self.waiter.wake(Watch::WAKE);
+        }
+    }
+
+    /// Writes where groups stand by now, and waits until it is durable.
+    pub(crate) fn commit_bookmarks(&self) -> Result<(), String> {
+        self.may_wait()?;
+        let (told, hears) = sync_channel(1);
+        // Who was fenced in the middle of a commit may have moved the bookmark that the caller moved since.
+        self.bookmarks.look_at_all();
+        self.send(Mail::Bookmarks(told));
+        let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
+        hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+    }
+
+    /// Forgets all that the journal has of a topic, and waits until that is durable.
+    pub(crate) fn forget(&self, topic: u32, name: &str) -> Result<(), String> {
+        self.may_wait()?;
+        let (told, hears) = sync_channel(1);
+        self.send(Mail::Forget(topic, name.to_owned(), told));
+        let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
+        hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+    }
+
+    /// What a topic keeps from now on.
+    pub(crate) fn keep(&self, topic: u32, retention: Retention) {
+        self.send(Mail::Keep(topic, retention));
+    }
+
+    /// Has what is too old or too much forgotten, soon.
+    pub(crate) fn retain_soon(&self) -> Receiver<Result<Freed, WriteError>> {
+        let (told, hears) = sync_channel(1);
+        self.send(Mail::Retain(told));
+        hears
+    }
+
+    /// Waits for its turn. None if the calling thread is taking claims: the code that runs meanwhile asks.
+    pub(crate) fn order(&self) -> Option<Taken<()>> {
+        self.order.take()
+    }
+
+    /// Hands a transaction over, which `order` is then dropped for, and waits until it is durable or nothing.
+    pub(crate) fn transact(&self, order: Taken<()>, mut handed: Handed) -> Outcome {
+        const OPEN: u8 = 0;
+        const DENIED: u8 = 1;
+        const DECIDED: u8 = 2;
+        if let Err(own) = self.may_wait() {
+            return Outcome::Ended(own);
+        }
+        let (told, hears) = sync_channel(1);
+        let state = Arc::new(AtomicU8::new(OPEN));
+        let (decide, decided) = (handed.decide, Arc::clone(&state));
+        handed.decide = Box::new(move || {
+            let yes = decide();
+            decided.store(if yes { DECIDED } else { DENIED }, Ordering::Release);
+            yes
+        });
+        self.send(Mail::Transaction(Box::new(handed), told));
+        drop(order);
+        let ended = || self.bell.over().unwrap_or("the journal was closed, or a topic of it halted").to_owned();
+        let reply = hears.recv();
+        match (reply, state.load(Ordering::Acquire)) {
+            (Ok(Ok(())), _) => Outcome::Durable,
+            (_, DENIED) => Outcome::Denied,
+            (Ok(Err(cause)), DECIDED) => Outcome::Unknown(cause.to_string()),
+            (Err(_), DECIDED) => Outcome::Unknown(ended()),
+            (Ok(Err(refused)), _) => Outcome::Refused(refused),
+            (Err(_), _) => Outcome::Ended(ended()),
+        }
+    }
+
+    /// Takes a new partition, whose gate has joined.
+    pub(crate) fn add(&self, source: Box<dyn Source>) {
+        self.send(Mail::Source(source));
+    }
+
+    /// Takes somebody whose state rides with groups.
+    pub(crate) fn add_rider(&self, rider: Weak<dyn Rider>) {
+        self.send(Mail::Rider(rider));
+    }
+
+    /// A rider has something that is to be written with the next events, or in a moment.
+    pub(crate) fn ride(&self) {
+        if !self.rides.swap(true, Ordering::AcqRel) {
+            self.rides_told.store(true, Ordering::Release);
+            self.waiter.wake(Watch::WAKE);
+        }
+    }
+
+    /// A rider has something that somebody waits for.
+    pub(crate) fn ride_now(&self) {
+        self.rides.store(true, Ordering::Release);
+        if !self.rides_now.swap(true, Ordering::AcqRel) {
+            self.waiter.wake(Watch::WAKE);
+        }
+    }
+
+    /// Bytes that the state may have.
+    pub(crate) fn state_limit(&self) -> usize {
+        self.state_limit
+    }
+
+    /// Bytes by which the state may grow before half of what it may have is taken, so that the rest is left to what must
+    /// not fail.
+    pub(crate) fn state_to_spare(&self) -> usize {
+        self.state_room.load(Ordering::Acquire).saturating_sub(self.state_limit / 2)
+    }
+
+    /// Writes what is there, closes the journal in good order, and ends the thread; an error says why it could not.
+    pub(crate) fn close(&self, deadline: Option<Instant>) -> Result<(), String> {
+        self.may_wait()?;
+        let (told, hears) = sync_channel(1);
+        // Waited for a little longer than it waits itself.
+        let far = || slipring_ring::internal::deadline(Duration::MAX);
+        self.send(Mail::Close(told, Some(deadline.unwrap_or_else(far))));
+        let deadline = deadline.and_then(|deadline| deadline.checked_add(A_MOMENT));
+        let outcome = self.over.wait(deadline, || match hears.try_recv() {
+            Ok(outcome) => Some(outcome.map_err(|refused| refused.to_string())),
+            Err(std::sync::mpsc::TryRecvError::Disconnected) => {
+                Some(Err(self.bell.over().unwrap_or("the journal was closed before").to_owned()))
+            }
+            Err(std::sync::mpsc::TryRecvError::Empty) => None,
+        });
+        outcome.unwrap_or_else(|| Err("the journal did not end within the limit".to_owned()))
+    }
+
+    /// What is there is written and closed, and nobody waits for it.
+    pub(crate) fn leave(&self) {
+        let (told, _) = sync_channel(1);
+        self.send(Mail::Close(told, None));
+    }
+
+    pub(crate) fn catalogue(&self) -> MutexGuard<'_, State> {
+        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

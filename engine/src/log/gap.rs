@@ -1,0 +1,302 @@
+//! Gaps as readers of a durable topic meet them, and what is remembered of who was told.
+
+use crate::base::clock::Timestamp;
+use crate::base::overload::Tally;
+use crate::base::threads::blaming;
+use crate::journal::{FrameBuilder, PartitionId, State, catalogue};
+use crate::log::catalog::what;
+use crate::log::committer::{Handed, Journaling, Outcome};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Offsets of a partition whose records were lost to damage: a [repair](crate::journal::repair) of the journal could not save
+/// them.
+///
+/// A reader meets a gap at the offset where it stands, after all events before it, and only in the partition that lost
+/// something. What it does then is its policy, [`OnGap`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "topic {topic:?}, partition {partition}: the events at offsets {} up to, not including, {} were lost to damage and could \
+     not be repaired; reading on goes on behind them", .offsets.start, .offsets.end
+)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The offsets: at least those of all lost events. Some may never have been an event's.
+    pub offsets: Range<u64>,
+}
+
+impl Gap {
+    /// Of this topic, this partition, these offsets.
+    pub fn new(topic: impl Into<String>, partition: u32, offsets: Range<u64>) -> Self {
+        Self { topic: topic.into(), partition, offsets }
+    }
+}
+
+/// What a reader of a durable topic does at a [`Gap`]. All three count it: see
+/// [`ConsumerMetrics::lost`](crate::ConsumerMetrics::lost).
+///
+/// | | read or poll | |
+/// |---|---|---|
+/// | `Fail` | is an error once; the next call goes on behind the gap | unless told |
+/// | `PassOver` | goes on behind the gap | |
+/// | `Call` | calls a function with the gap, then goes on behind it | |
+///
+/// A reader with a name that the journal knows, a [group](crate::Topic::group) or a [transform](crate::Topic::transform), is
+/// told of each gap once. The journal records it with the reader's new offset, durably, before the error is returned or the
+/// function is called; so a program that ends at the error goes on behind the gap when it is started again. What was told
+/// stays listed, in [`Engine::gaps`](crate::Engine::gaps), metrics, reports and `slipring group`, until it is
+/// [acknowledged](crate::Engine::acknowledge_gaps). A [replay](crate::Topic::replay) is told at each opening.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum OnGap {
+    /// Is told by an error.
+    #[default]
+    Fail,
+    /// Goes on and counts.
+    PassOver,
+    /// Calls this on the thread that reads, without a lock, then goes on.
+    Call(Arc<dyn Fn(&Gap) + Send + Sync>),
+}
+
+impl OnGap {
+    /// Has `f` called.
+    pub fn call(f: impl Fn(&Gap) + Send + Sync + 'static) -> Self {
+        Self::Call(Arc::new(f))
+    }
+
+    /// The gap as an error, if it is one.
+    pub(crate) fn answer(&self, gap: Gap) -> Result<(), Gap> {
+        match self {
+            Self::Fail => Err(gap),
+            Self::PassOver => Ok(()),
+            Self::Call(f) => {
+                blaming("what is called with a gap", || f(&gap));
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts the gap, and answers it.
+    pub(crate) fn meet(&self, gap: Gap, tally: &Tally) -> Result<(), Gap> {
+        tally.lost(&gap.offsets);
+        self.answer(gap)
+    }
+}
+
+impl fmt::Debug for OnGap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fail => "Fail",
+            Self::PassOver => "PassOver",
+            Self::Call(_) => "Call",
+        })
+    }
+}
+
+/// A kind of reader with a name. Names of one kind have nothing to do with names of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ReaderKind {
+    /// A group.
+    Group,
+    /// A [transform](crate::Transform).
+    Transform,
+    /// A [queue](crate::queue).
+    Queue,
+}
+
+impl fmt::Display for ReaderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Group => "group",
+            Self::Transform => "transform",
+            Self::Queue => "queue",
+        })
+    }
+}
+
+/// A reader with a name that was told of a gap, and nobody has acknowledged it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ToldGap {
+    /// What the reader is.
+    pub kind: ReaderKind,
+    /// Its name.
+    pub reader: String,
+    /// The gap.
+    pub gap: Gap,
+    /// When it was told.
+    pub time: Timestamp,
+}
+
+impl fmt::Display for ToldGap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.kind, crate::text::line(&self.reader), self.gap)
+    }
+}
+
+/// As the journal has it, with the topic's number in the place of its name. State of kind [`what::TOLD`]: key: 1 for a group,
+/// 2 for a transform, 3 for a queue (1), topic 4, partition 4, first offset 8, name; value: end 8, when it was told 8.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) kind: ReaderKind,
+    pub(crate) reader: String,
+    pub(crate) of: PartitionId,
+    pub(crate) offsets: Range<u64>,
+    pub(crate) time: u64,
+}
+
+/// The topic that a key is of.
+pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?))
+}
+
+impl Told {
+    fn key(&self) -> Vec<u8> {
+        let kind = match self.kind {
+            ReaderKind::Group => 1,
+            ReaderKind::Transform => 2,
+            ReaderKind::Queue => 3,
+        };
+        let mut key = vec![kind];
+        key.extend(self.of.topic.to_le_bytes());
+        key.extend(self.of.partition.to_le_bytes());
+        key.extend(self.offsets.start.to_le_bytes());
+        key.extend(self.reader.as_bytes());
+        key
+    }
+
+    pub(crate) fn put(&self, frame: &mut FrameBuilder) {
+        let value = [self.offsets.end.to_le_bytes(), self.time.to_le_bytes()].concat();
+        frame.put(what::TOLD, &self.key(), &value);
+    }
+
+    pub(crate) fn delete(&self, frame: &mut FrameBuilder) {
+        frame.delete(what::TOLD, &self.key());
+    }
+
+    fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
+        let ([kind], rest) = key.split_first_chunk()?;
+        let kind = match kind {
+            1 => ReaderKind::Group,
+            2 => ReaderKind::Transform,
+            3 => ReaderKind::Queue,
+            _ => return None,
+        };
+        let (topic, rest) = rest.split_first_chunk()?;
+        let (partition, rest) = rest.split_first_chunk()?;
+        let (first, name) = rest.split_first_chunk()?;
+        let (end, time) = value.split_first_chunk()?;
+        let offsets = u64::from_le_bytes(*first)..u64::from_le_bytes(*end);
+        if offsets.start > offsets.end {
+            return None;
+        }
+        Some(Self {
+            kind,
+            reader: std::str::from_utf8(name).ok()?.to_owned(),
+            of: PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) },
+            offsets,
+            time: u64::from_le_bytes(*time.first_chunk()?),
+        })
+    }
+
+    /// All that the state has, by reader, partition and offset.
+    pub(crate) fn all(state: &State) -> Vec<Self> {
+        let known = state.values(what::TOLD).filter_map(|(key, value)| Self::decode(key, value));
+        let mut known: Vec<_> = known.collect();
+        known.sort_by(|a, b| {
+            (a.kind, &a.reader, a.of, a.offsets.start).cmp(&(b.kind, &b.reader, b.of, b.offsets.start))
+        });
+        known
+    }
+
+    /// Writes down that the reader was told, together with what `put` says of its offset, if `decide` does not refuse it.
+    pub(crate) fn record(
+        &self,
+        journaling: &Journaling,
+        put: impl FnOnce(&mut FrameBuilder),
+        decide: impl FnOnce() -> bool + Send + 'static,
+    ) -> Recorded {
+        let mut frame = FrameBuilder::new();
+        self.put(&mut frame);
+        put(&mut frame);
+        let handed = Handed { parts: Vec::new(), frame, decide: Box::new(decide) };
+        let Some(order) = journaling.order() else {
+            return Recorded::Not("this thread is committing a transaction".to_owned());
+        };
+        match journaling.transact(order, handed) {
+            Outcome::Durable => {
+                self.note(journaling);
+                Recorded::Yes
+            }
+            Outcome::Denied => Recorded::Denied,
+            Outcome::Refused(cause) => Recorded::Not(cause.to_string()),
+            Outcome::Ended(cause) | Outcome::Unknown(cause) => Recorded::Not(cause),
+        }
+    }
+
+    /// The engine lists it from now on.
+    pub(crate) fn note(&self, journaling: &Journaling) {
+        let mut known = FrameBuilder::new();
+        self.put(&mut known);
+        journaling.catalogue().take(&mut known);
+    }
+}
+
+/// What came of recording that a reader was told.
+pub(crate) enum Recorded {
+    Yes,
+    /// The reader may not move its offset any more.
+    Denied,
+    /// The journal has not taken it.
+    Not(String),
+}
+
+/// Gaps that readers with a name were told of and nobody has acknowledged, in a journal.
+pub fn told_gaps(state: &State) -> Vec<ToldGap> {
+    let topics = catalogue(state);
+    let told = Told::all(state).into_iter().filter_map(|Told { kind, reader, of, offsets, time }| {
+        let topic = topics.iter().find(|topic| topic.number == of.topic)?;
+        let gap = Gap::new(topic.name.as_str(), of.partition, offsets);
+        Some(ToldGap { kind, reader, gap, time: Timestamp::from_nanos(time) })
+    });
+    told.collect()
+}
+
+/// Has `frame` forget the gaps that this reader was told of. How many these are. For journals that no engine has open.
+pub fn acknowledge_gaps(state: &State, kind: ReaderKind, reader: &str, frame: &mut FrameBuilder) -> usize {
+    let told: Vec<_> = Told::all(state).into_iter().filter(|told| told.kind == kind && told.reader == reader).collect();
+    told.iter().for_each(|told| told.delete(frame));
+    told.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_comes_back_from_the_journals_state() {
+        let mut state = State::default();
+        let of = PartitionId { topic: 7, partition: 3 };
+        let told = |kind, reader: &str, offsets| Told { kind, reader: reader.to_owned(), of, offsets, time: 9 };
+        let all = [
+            told(ReaderKind::Group, "billing", 5..9),
+            told(ReaderKind::Group, "billing", 20..21),
+            told(ReaderKind::Transform, "billing", 5..9),
+            told(ReaderKind::Queue, "jobs", 5..9),
+        ];
+        let mut frame = FrameBuilder::new();
+        all.iter().for_each(|told| told.put(&mut frame));
+        state.take(&mut frame);
+        assert_eq!(Told::all(&state), all);
+        let mut frame = FrameBuilder::new();
+        assert_eq!(acknowledge_gaps(&state, ReaderKind::Group, "billing", &mut frame), 2);
+        state.take(&mut frame);
+        assert_eq!(Told::all(&state), all[2..]);
+    }
+}

@@ -1,0 +1,161 @@
+//! What a publish returns.
+
+use crate::base::ids::TopicId;
+use crate::base::level::{Level, NO_JOURNAL, Unsupported, WaitError};
+use crate::log::progress::Acks;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// Where an event was published, and how safe it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The topic: see [`Topic::id`](crate::Topic::id).
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: u32,
+    /// The event's offset in it. Of a [dropped](Self::is_dropped) one, `u64::MAX`.
+    pub offset: u64,
+    level: Level,
+}
+
+impl Receipt {
+    #[inline(always)]
+    pub(crate) fn new(topic: TopicId, partition: u32, offset: u64) -> Self {
+        Self { topic, partition, offset, level: Level::Published }
+    }
+
+    pub(crate) fn dropped(topic: TopicId, partition: u32) -> Self {
+        Self { topic, partition, offset: u64::MAX, level: Level::None }
+    }
+
+    pub(crate) fn with(self, level: Level) -> Self {
+        Self { level, ..self }
+    }
+
+    /// The level that was reached when this receipt was made.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Whether there was no room, and the topic's policy is to [drop](crate::Overflow::DropNewest).
+    pub fn is_dropped(&self) -> bool {
+        self.level == Level::None
+    }
+
+    /// The level that it has by now.
+    pub fn reached(&self) -> Level {
+        match self.level {
+            level @ (Level::Published | Level::Written) => {
+                Acks::of(self.topic).map_or(level, |acks| acks.level(self.partition, self.offset).max(level))
+            }
+            level => level,
+        }
+    }
+
+    /// Waits until the event has reached `level`; returns the level that it has.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Level};
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// let receipt = ticks.producer().create()?.publish(|tick| *tick = 42)?;
+    /// assert_eq!(receipt.wait(Level::Published)?, Level::Published);
+    /// assert!(receipt.wait(Level::Durable).unwrap_err().to_string().contains("journal"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The topic cannot reach this level, the event was dropped, or the journal failed before it was known.
+    pub fn wait(&self, level: Level) -> Result<Level, WaitError> {
+        self.wait_until(level, None)
+    }
+
+    /// The same, but no longer than until `deadline`; none is none.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait), or the deadline came first.
+    pub fn wait_until(&self, level: Level, deadline: Option<Instant>) -> Result<Level, WaitError> {
+        match self.acks(level)? {
+            Some(acks) => acks.wait(self.partition, self.offset, level, deadline),
+            None => Ok(self.level),
+        }
+    }
+
+    /// The same, to be awaited on any runtime. Dropping the future loses nothing.
+    pub fn reach(self, level: Level) -> Reach {
+        Reach { receipt: self, level }
+    }
+
+    /// Whom to ask; nobody if the level is there.
+    fn acks(&self, level: Level) -> Result<Option<Arc<Acks>>, WaitError> {
+        if level <= self.level {
+            return Ok(None);
+        }
+        let refused = |reason| Err(Unsupported { level, reason }.into());
+        if self.is_dropped() {
+            return refused("the event was dropped");
+        }
+        match Acks::of(self.topic) {
+            Some(acks) if level <= Level::Durable => Ok(Some(acks)),
+            _ => refused(level.unsupported(None).unwrap_or(NO_JOURNAL)),
+        }
+    }
+}
+
+/// See [`Receipt::reach`].
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct Reach {
+    receipt: Receipt,
+    level: Level,
+}
+
+impl Future for Reach {
+    type Output = Result<Level, WaitError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Receipt { partition, offset, .. } = self.receipt;
+        match self.receipt.acks(self.level) {
+            Err(refused) => Poll::Ready(Err(refused)),
+            Ok(None) => Poll::Ready(Ok(self.receipt.level)),
+            Ok(Some(acks)) => match acks.poll(context.waker(), partition, offset, self.level) {
+                Some(outcome) => Poll::Ready(outcome),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+/// Where a batch was published: all of it in one partition, at offsets that follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchReceipt {
+    /// The topic: see [`Topic::id`](crate::Topic::id).
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: u32,
+    /// The offset of the first event. Of a [dropped](Self::is_dropped) batch, `u64::MAX`.
+    pub first: u64,
+    /// How many events.
+    pub len: usize,
+}
+
+impl BatchReceipt {
+    /// Whether there was no room for all of it, and the topic's policy is to [drop](crate::Overflow::DropNewest).
+    pub fn is_dropped(&self) -> bool {
+        self.first == u64::MAX
+    }
+
+    /// The receipt of each event, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Receipt> + use<> {
+        let Self { topic, partition, first, len } = *self;
+        let dropped = self.is_dropped();
+        (0..len).map(move |index| match dropped {
+            true => Receipt::dropped(topic, partition),
+            false => Receipt::new(topic, partition, first + index as u64),
+        })
+    }
+}

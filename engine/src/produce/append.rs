@@ -1,0 +1,299 @@
+//! A producer's way into one partition, and what it does when that is full.
+
+use crate::base::clock::Timestamp;
+use crate::base::handler_thread;
+use crate::base::kind::Producers;
+use crate::base::overload::{Counts, Overflow, Slow};
+use crate::base::when_full::{Task, WhenFull};
+use crate::event::record::Record;
+use crate::log::committer::STAGE;
+use crate::log::producers::Mark;
+use crate::topic::error::PublishError;
+use crate::topic::partition::Partition;
+use crate::topic::stage_name::without_generation;
+use crate::topic::{Evicted, Inner};
+use slipring_ring::{Claim, ClaimError, Wait};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) struct Lane<E, K: Producers> {
+    pub(crate) ring: slipring_ring::Producer<E, K>,
+    pub(crate) partition: Arc<Partition<E, K>>,
+}
+
+/// Where an event is to go.
+#[derive(Clone, Copy)]
+pub(crate) enum Route<'k> {
+    Any,
+    Key(&'k [u8]),
+    To(u32),
+}
+
+impl<'k> Route<'k> {
+    pub(crate) fn of(record: &Record<'k>) -> Self {
+        match (record.partition, record.key) {
+            (Some(partition), _) => Self::To(partition),
+            (None, Some(key)) => Self::Key(key),
+            (None, None) => Self::Any,
+        }
+    }
+}
+
+/// What is noted beside the slots that are claimed.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Beside {
+    pub(crate) now: Option<Timestamp>,
+    /// For a single event.
+    pub(crate) mark: Option<Mark>,
+}
+
+/// One attempt at a time.
+#[derive(Clone, Copy)]
+enum Attempt<'t> {
+    Wait,
+    Now,
+    Until(Instant),
+    Arm(&'t Task),
+}
+
+impl<E, K: Producers> Lane<E, K> {
+    pub(crate) fn lend(partition: &Arc<Partition<E, K>>, wait: &Wait) -> Option<Self> {
+        let mut ring = partition.lend()?;
+        ring.set_wait(wait.clone());
+        Some(Self { ring, partition: Arc::clone(partition) })
+    }
+
+    /// Claims `len` slots, has them filled and their time noted, and publishes them. Returns the first offset. If `DRY`,
+    /// lets them go again instead: for the only producer, whose claims leave nothing behind.
+    #[inline]
+    fn attempt<const DRY: bool>(
+        &mut self,
+        attempt: Attempt<'_>,
+        len: usize,
+        beside: Beside,
+        fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
+    ) -> Result<u64, ClaimError> {
+        let mut claim = match attempt {
+            Attempt::Wait => self.ring.claim(len)?,
+            Attempt::Now => self.ring.try_claim(len)?,
+            Attempt::Until(deadline) => self.ring.claim_until(len, deadline)?,
+            Attempt::Arm(task) => {
+                let claimed = self.ring.claim_or_arm(len, &task.waiter, 0)?;
+                task.waits.set(claimed.is_none());
+                claimed.ok_or(ClaimError::Full)?
+            }
+        };
+        let first = claim.sequences().first.0;
+        if DRY {
+            return Ok(first);
+        }
+        if let Some(mark) = beside.mark {
+            self.partition.marks().set(first, mark);
+        }
+        for (index, (offset, event)) in claim.iter_mut().enumerate() {
+            if let (Some(times), Some(now)) = (&self.partition.times, beside.now) {
+                times.set(offset.0, now);
+            }
+            fill(index, event, beside.now);
+        }
+        claim.commit()?;
+        Ok(first)
+    }
+
+    /// Publishes `len` events, if need be after waiting or evicting as the topic says. None if they were dropped.
+    #[inline]
+    pub(crate) fn publish(
+        &mut self,
+        topic: &Inner<E, K>,
+        full: WhenFull<'_>,
+        len: usize,
+        beside: Beside,
+        fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
+    ) -> Result<Option<u64>, PublishError> {
+        match self.attempt::<false>(Attempt::Now, len, beside, fill) {
+            Ok(first) => Ok(Some(first)),
+            Err(refused) => self.overflow::<false, _>(topic, full, len, beside, fill, refused),
+        }
+    }
+
+    /// Claims where there was [room](Self::make_room) for the only producer a moment ago, and notes what goes with it.
+    pub(crate) fn open(
+        &mut self,
+        topic: &Inner<E, K>,
+        len: usize,
+        beside: Beside,
+    ) -> Result<Claim<'_, E, K>, PublishError> {
+        let Self { ring, partition } = self;
+        // Refused: the topic has ended meanwhile.
+        let claim =
+            ring.try_claim(len).map_err(|refused| PublishError::new(&topic.name, partition.index, refused, || None))?;
+        let first = claim.sequences().first.0;
+        if let Some(mark) = beside.mark {
+            partition.marks().set(first, mark);
+        }
+        if let (Some(times), Some(now)) = (&partition.times, beside.now) {
+            (first..first + len as u64).for_each(|offset| times.set(offset, now));
+        }
+        Ok(claim)
+    }
+
+    /// Waits, evicts or refuses as the topic says, until there is room for so many events of the only producer. False if
+    /// they are to be dropped.
+    #[inline(never)]
+    pub(crate) fn make_room(
+        &mut self,
+        topic: &Inner<E, K>,
+        full: WhenFull<'_>,
+        len: usize,
+    ) -> Result<bool, PublishError> {
+        debug_assert!(K::SINGLE, "another producer could take the room");
+        let nothing = &mut |_: usize, _: &mut E, _: Option<Timestamp>| ();
+        match self.attempt::<true>(Attempt::Now, len, Beside::default(), nothing) {
+            Ok(_) => Ok(true),
+            Err(refused) => self
+                .overflow::<true, _>(topic, full, len, Beside::default(), nothing, refused)
+                .map(|first| first.is_some()),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn overflow<const DRY: bool, F: FnMut(usize, &mut E, Option<Timestamp>)>(
+        &mut self,
+        topic: &Inner<E, K>,
+        full: WhenFull<'_>,
+        len: usize,
+        beside: Beside,
+        fill: &mut F,
+        mut refused: ClaimError,
+    ) -> Result<Option<u64>, PublishError> {
+        let begun = if let WhenFull::Arm(task) = full { task.begun } else { Instant::now() };
+        let deadline = match (full, topic.settings.overflow) {
+            (WhenFull::Until(deadline), _) => Some(deadline),
+            (WhenFull::Policy, Overflow::BlockFor(limit)) => begun.checked_add(limit),
+            _ => None,
+        };
+        if let Some(durable) = topic.durable.as_ref().filter(|durable| durable.journaling.bell.is_forked()) {
+            // No thread is left that could make room.
+            topic.fail_all(STAGE, durable.journaling.bell.over().unwrap_or_default());
+        }
+        while refused == ClaimError::Full && topic.evicts() {
+            let waits = matches!(
+                (full, topic.settings.overflow),
+                (WhenFull::Until(_), _) | (WhenFull::Policy, Overflow::Block | Overflow::BlockFor(_))
+            );
+            let slowest = self.ring.slowest().and_then(|it| topic.slow(it)).filter(|(_, slow)| slow.evicts(begun));
+            let Some((slowest, Slow::EvictAfter(patience))) = slowest else {
+                let soon = Instant::now() + BEHIND_THE_JOURNAL;
+                if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
+                    break;
+                }
+                // The journaler is in the way, for a moment; somebody whom it hides may be next.
+                match self.attempt::<DRY>(Attempt::Until(soon), len, beside, fill) {
+                    Ok(first) => return Ok(Some(first)),
+                    Err(ClaimError::TimedOut { .. }) => continue,
+                    Err(other) => {
+                        refused = other;
+                        break;
+                    }
+                }
+            };
+            let until = begun.checked_add(patience).filter(|_| !patience.is_zero());
+            let out_of_time = deadline.zip(until).is_some_and(|(deadline, until)| deadline < until);
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            match (until, full) {
+                (Some(_), WhenFull::Arm(task)) if left > Some(Duration::ZERO) => {
+                    task.wake_after(&topic.host.timer, left.unwrap_or_default());
+                    break;
+                }
+                (Some(_), WhenFull::Arm(_)) => {}
+                // A publish that never waits does not wait for this either.
+                (Some(_), _) if out_of_time || !waits => break,
+                (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, beside, fill) {
+                    Ok(first) => return Ok(Some(first)),
+                    // Another one may be in the way by now, and has its own time.
+                    Err(ClaimError::TimedOut { by }) if by.as_ref() != Some(&slowest) => {
+                        refused = ClaimError::Full;
+                        if by.is_none() {
+                            break;
+                        }
+                        continue;
+                    }
+                    Err(ClaimError::TimedOut { .. }) => {}
+                    Err(other) => {
+                        refused = other;
+                        break;
+                    }
+                },
+                (None, _) => {}
+            }
+            let evicted = topic.evict_slow(&slowest);
+            match self.attempt::<DRY>(Attempt::Now, len, beside, fill) {
+                Ok(first) => return Ok(Some(first)),
+                Err(other) => refused = other,
+            }
+            if evicted != Evicted::Gone {
+                break;
+            }
+        }
+        if refused == ClaimError::Full {
+            let last = match (full, topic.settings.overflow) {
+                (WhenFull::Until(deadline), _) => Attempt::Until(deadline),
+                (WhenFull::Policy, Overflow::Block) => Attempt::Wait,
+                (WhenFull::Policy, Overflow::BlockFor(_)) => deadline.map_or(Attempt::Wait, Attempt::Until),
+                (WhenFull::Arm(task), Overflow::Block | Overflow::BlockFor(_)) => Attempt::Arm(task),
+                (WhenFull::Policy | WhenFull::Arm(_), Overflow::DropNewest) => {
+                    Counts::add(&topic.counts.dropped, len);
+                    return Ok(None);
+                }
+                (WhenFull::Refuse | WhenFull::Later, _) | (WhenFull::Policy | WhenFull::Arm(_), Overflow::Fail) => {
+                    if !matches!(full, WhenFull::Later) {
+                        Counts::add(&topic.counts.refused, len);
+                    }
+                    let slowest = self.ring.slowest();
+                    return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));
+                }
+            };
+            let own = matches!(last, Attempt::Wait)
+                .then(|| handler_thread::consumer_of(topic.id, self.partition.index))
+                .flatten();
+            refused = loop {
+                let next = match &own {
+                    // This thread would wait for itself.
+                    Some(own) if self.waits_for(own) => {
+                        Counts::add(&topic.counts.refused, len);
+                        let (topic, consumer) = (topic.name.clone(), own.clone());
+                        return Err(PublishError::OwnConsumer { topic, partition: self.partition.index, consumer });
+                    }
+                    // Another one is further behind, for now.
+                    Some(_) => Attempt::Until(Instant::now() + LOOK_AT_ITSELF),
+                    None => last,
+                };
+                match self.attempt::<DRY>(next, len, beside, fill) {
+                    Ok(first) => return Ok(Some(first)),
+                    Err(ClaimError::TimedOut { .. }) if own.is_some() => {}
+                    Err(other) => break other,
+                }
+            };
+        }
+        if let ClaimError::TimedOut { .. } = refused {
+            Counts::add(&topic.counts.timed_out, len);
+        }
+        Err(PublishError::new(&topic.name, self.partition.index, refused, || None))
+    }
+}
+
+impl<E, K: Producers> Lane<E, K> {
+    /// Whether nobody is further behind than this consumer, so that there is no room before it moves.
+    fn waits_for(&self, consumer: &str) -> bool {
+        let stages = self.partition.ring.positions().stages;
+        let most = stages.iter().map(|stage| stage.lag).max();
+        stages.iter().any(|stage| without_generation(&stage.name) == consumer && Some(stage.lag) == most)
+    }
+}
+
+/// How long a producer in a handler waits for others before it looks whether it waits for its own consumer.
+const LOOK_AT_ITSELF: Duration = Duration::from_millis(10);
+
+/// How long a full partition waits for its journaler before it looks who else is slow.
+const BEHIND_THE_JOURNAL: Duration = Duration::from_millis(1);

@@ -1,0 +1,91 @@
+//! A producer's settings, and its creation.
+
+use super::Producer;
+use crate::base::kind::Producers;
+use crate::base::level::Level;
+use crate::base::rate::{Limiter, RateLimit};
+use crate::produce::append::Lane;
+use crate::produce::partitioner::{Partitioner, Picker};
+use crate::topic::error::ProducerError;
+use crate::topic::{Inner, Topic};
+use slipring_ring::{Multi, Wait};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Settings of a producer to be created.
+pub struct ProducerBuilder<E, K: Producers = Multi> {
+    pub(crate) topic: Arc<Inner<E, K>>,
+    partitioner: Partitioner,
+    wait: Wait,
+    pub(crate) level: Level,
+    rate_limit: Option<RateLimit>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
+    /// A producer of this topic: its settings, then [`create`](ProducerBuilder::create).
+    pub fn producer(&self) -> ProducerBuilder<E, K> {
+        ProducerBuilder::new(Arc::clone(&self.inner))
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
+    pub(crate) fn new(topic: Arc<Inner<E, K>>) -> Self {
+        let (partitioner, wait) = (Partitioner::default(), Wait::default());
+        Self { topic, partitioner, wait, level: Level::Published, rate_limit: None }
+    }
+
+    /// Which partition an event goes to when nobody names one: by its key, unless told.
+    pub fn partitioner(mut self, partitioner: Partitioner) -> Self {
+        self.partitioner = partitioner;
+        self
+    }
+
+    /// How it waits while the topic is full: parking, unless told.
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// How safe an event has to be when a publish returns: published, unless told.
+    pub fn acknowledge(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// How many events and bytes it may publish a second: any number, unless told. Its clones share the limit.
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
+        self
+    }
+
+    /// Creates the producer.
+    ///
+    /// # Errors
+    /// The topic has a single producer and somebody has it, it cannot acknowledge as much as asked, or it is closed.
+    pub fn create(self) -> Result<Producer<E, K>, ProducerError> {
+        let Self { topic, partitioner, wait, level, rate_limit } = self;
+        let name = || topic.name.clone();
+        if let Some(reason) = topic.closed() {
+            return Err(ProducerError::Closed { topic: name(), reason });
+        }
+        if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| durable.journaling.syncs)) {
+            return Err(ProducerError::Unsupported { topic: name(), level, reason });
+        }
+        if rate_limit.is_some() {
+            topic.start_timer()?;
+        }
+        let first = Lane::lend(&topic.partitions()[0], &wait);
+        let first = first.ok_or_else(|| ProducerError::Taken { topic: name() })?;
+        topic.lent.fetch_add(1, Ordering::AcqRel);
+        let limiter = rate_limit.map(|limit| Arc::new(Limiter::new(limit, topic.host.clock.now())));
+        let is_limited = limiter.is_some() || topic.limiter.is_some();
+        let is_bare = !topic.settings.timestamps && !is_limited && level <= Level::Published;
+        let picker = Picker::new(partitioner);
+        let (first, more) = (Some(first), Vec::new());
+        let plain = usize::from(is_bare);
+        let mut producer =
+            Producer { topic, plain, level, first, more, picker, wait, limiter, is_limited, is_bare, mark: None };
+        producer.look_for_partitions();
+        Ok(producer)
+    }
+}

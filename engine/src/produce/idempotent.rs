@@ -1,0 +1,420 @@
+//! A producer with a name: each of its events is published once, however often it is sent.
+
+use crate::base::kind::Producers;
+use crate::base::level::Level;
+use crate::event::message::Message;
+use crate::event::record::Record;
+use crate::journal::FrameBuilder;
+use crate::log::committer::STAGE;
+use crate::log::producers::{Ledger, Ledgers, Mark, WINDOW};
+use crate::log::receipt::Receipt;
+use crate::produce::{Producer, ProducerBuilder};
+use crate::topic::Inner;
+use crate::topic::durable::Durable;
+use crate::topic::error::{ProducerError, PublishError, check_name};
+use crate::topic::identity::{History, Identity};
+use crate::topic::restore_names::is_forgotten;
+use slipring_ring::Multi;
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many names a topic knows at once.
+pub const MAX_PRODUCER_NAMES: usize = 1024;
+/// A producer with a name, whose events bear a sequence of the caller's: 7, 8, 9. What was published already is answered
+/// with its first receipt, and nothing is published again; what leaves a gap is refused. Whoever opens a name fences those
+/// who had it before.
+///
+/// ```
+/// use slipring::{Engine, IdempotenceError};
+/// # let engine = Engine::builder().build()?;
+/// let orders = engine.topic::<u64>("orders").create()?;
+/// let mut producer = orders.producer().idempotent("gateway-1")?;
+/// let first = producer.publish(0, |order| *order = 42)?;
+/// assert_eq!(producer.publish(0, |_| unreachable!())?, first);            // sent again: the same receipt
+/// assert!(matches!(producer.publish(2, |_| ()), Err(IdempotenceError::Gap { expected: 1, .. })));
+///
+/// let mut successor = orders.producer().idempotent("gateway-1")?;         // after a restart, say
+/// assert_eq!(successor.next_sequence(), Some(1));
+/// assert!(matches!(producer.publish(1, |_| ()), Err(IdempotenceError::Fenced { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # What is kept
+/// The last [`KEPT_RECEIPTS`](crate::KEPT_RECEIPTS) receipts of each of up to [`MAX_PRODUCER_NAMES`] names of a topic. The first sequence of a name
+/// that the topic does not know may be any. A name is forgotten, when another one is opened, if nobody holds it, it has not
+/// published for [`PRODUCER_NAME_EXPIRY`](crate::PRODUCER_NAME_EXPIRY), and its last event is not kept any more.
+///
+/// # On a durable topic
+/// Names outlive the process. Each opening is written down before it is granted. The journal notes a sequence in the same
+/// frame as its event: after a crash it knows of exactly the events that it has, and [`resume`](Self::resume) says where
+/// to go on. Of an event that was lost although a later one of another partition is there, nothing is known: its sequence
+/// comes next, and the later one keeps its first receipt. The receipts of the last 128 sequences outlive the process too;
+/// of earlier ones it is still known that they were published. A duplicate is acknowledged when the first is as safe as
+/// [asked](crate::ProducerBuilder::acknowledge).
+///
+/// With several partitions, a publish waits while 128 sequences before it are not written yet.
+///
+/// A journal takes 2,654 names of all its topics with segments of 64 MiB, and in proportion with others: what it knows of
+/// them may take half of the state that each segment begins with.
+///
+/// # Memory
+/// A name takes up to 20 KiB, most of it receipts, so the names of a topic take 20 MiB at most. A journal has room for about nine
+/// names a MiB of its [segments](crate::journal::Options::segment_size), of all topics together: 585 with segments of 64 MiB. A
+/// name that is new with each start of a program holds its place until it is forgotten: give a producer a name that stays.
+pub struct IdempotentProducer<E, K: Producers = Multi> {
+    producer: Producer<E, K>,
+    identity: Arc<Identity>,
+    epoch: u64,
+    level: Level,
+}
+
+/// An event was not published under its name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdempotenceError {
+    /// Somebody else opened the name.
+    #[error(
+        "producer {producer:?} of topic {topic:?} was opened again (epoch {current}, this is {epoch}): stop here, or open it once more"
+    )]
+    Fenced {
+        /// The topic.
+        topic: String,
+        /// The name.
+        producer: String,
+        /// The epoch of this producer.
+        epoch: u64,
+        /// The present one.
+        current: u64,
+    },
+    /// Sequences before this one were never published.
+    #[error(
+        "producer {producer:?} of topic {topic:?} expects sequence {expected}, got {got}: send what lies between first"
+    )]
+    Gap {
+        /// The topic.
+        topic: String,
+        /// The name.
+        producer: String,
+        /// The next sequence.
+        expected: u64,
+        /// What came.
+        got: u64,
+    },
+    /// The highest number is no sequence: none could follow it.
+    #[error("producer {producer:?} of topic {topic:?}: sequences end at {}, got {}", u64::MAX - 1, u64::MAX)]
+    NoSequence {
+        /// The topic.
+        topic: String,
+        /// The name.
+        producer: String,
+    },
+    /// It was published, so long ago that its receipt is not kept.
+    #[error(
+        "producer {producer:?} of topic {topic:?} published sequence {sequence} before, and it is there; its receipt is not kept any more, only those from {oldest} on: go on with the next"
+    )]
+    Forgotten {
+        /// The topic.
+        topic: String,
+        /// The name.
+        producer: String,
+        /// What came.
+        sequence: u64,
+        /// The oldest sequence whose receipt is kept.
+        oldest: u64,
+    },
+    /// The code that publishes an event of this name, such as the closure that fills it, publishes one more.
+    #[error(
+        "producer {producer:?} of topic {topic:?} got sequence {sequence} while this thread publishes another one: publish it when that has returned"
+    )]
+    Nested {
+        /// The topic.
+        topic: String,
+        /// The name.
+        producer: String,
+        /// What came.
+        sequence: u64,
+    },
+    /// The topic refused it. The same sequence may be sent again.
+    #[error(transparent)]
+    Refused(#[from] PublishError),
+}
+
+impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
+    /// A producer with a name, under which each event is published once however often it is sent: its settings stay those
+    /// of this builder. See [`IdempotentProducer`].
+    ///
+    /// # Errors
+    /// The name is no name, too many names are in use, or as [`create`](Self::create).
+    pub fn idempotent(self, name: impl Into<String>) -> Result<IdempotentProducer<E, K>, ProducerError> {
+        let (topic, level) = (Arc::clone(&self.topic), self.level);
+        IdempotentProducer::open(self.create()?, &topic, name.into(), level)
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
+    fn open(
+        mut producer: Producer<E, K>,
+        topic: &Inner<E, K>,
+        name: String,
+        level: Level,
+    ) -> Result<Self, ProducerError> {
+        check_name(&name).map_err(|_| ProducerError::Name { topic: topic.name.clone(), name: name.clone() })?;
+        let refused = |cause| ProducerError::Journal { topic: topic.name.clone(), name: name.clone(), cause };
+        topic.may_wait().map_err(refused)?;
+        // Before the lock: the clock is the user's code.
+        let now = topic.host.clock.now();
+        let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = Vec::new();
+        if !known.contains_key(&name) {
+            gone.extend(
+                known
+                    .extract_if(|_, identity: &mut Arc<Identity>| is_forgotten(identity, topic, now))
+                    .map(|(_, identity)| identity),
+            );
+            let of_journal = topic.durable.as_ref().map_or(usize::MAX, |durable| {
+                let others = durable.journaling.ledgers.len() - gone.len() - known.len();
+                let (state, frame) = (durable.journaling.state_limit(), durable.journal().frame_limit());
+                Ledgers::limit(state, frame).saturating_sub(others)
+            });
+            let limit = MAX_PRODUCER_NAMES.min(of_journal);
+            if known.len() >= limit {
+                known.extend(gone.into_iter().map(|identity| (identity.name.clone(), identity)));
+                return Err(ProducerError::TooManyNames { topic: topic.name.clone(), name, limit });
+            }
+        }
+        let make = || {
+            let history = History { used: now, ..History::default() };
+            let add = |durable: &Durable<E>| durable.journaling.ledgers.add(durable.id(0).topic, &name);
+            let ledger = topic.durable.as_deref().map(add);
+            Identity::new(name.clone(), 0, history, ledger)
+        };
+        let identity = Arc::clone(known.entry(name.clone()).or_insert_with(make));
+        let epoch = identity.epoch.load(Ordering::Acquire).saturating_add(1);
+        if let (Some(durable), Some(ledger)) = (&topic.durable, &identity.ledger) {
+            let mut frame = FrameBuilder::new();
+            for ledger in gone.iter().filter_map(|gone| gone.ledger.as_ref()) {
+                ledger.forget(&mut frame);
+                durable.journaling.ledgers.remove(ledger);
+            }
+            ledger.put_epoch(&mut frame, epoch);
+            let committed = durable.journaling.commit(frame);
+            committed.map_err(|cause| ProducerError::Journal { topic: topic.name.clone(), name, cause })?;
+            producer.note();
+        }
+        // Fences the one before. Nobody else opens a name of this topic meanwhile.
+        identity.epoch.store(epoch, Ordering::Release);
+        Ok(Self { producer, identity, epoch, level })
+    }
+}
+
+impl<E, K: Producers> IdempotentProducer<E, K> {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    /// How often the name was opened, up to this time.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The last sequence that was published with all before it; none if nothing was published under this name. On a durable
+    /// topic that is so across restarts.
+    ///
+    /// ```
+    /// use slipring::{Engine, Level, journal::simulated::SimulatedDisk};
+    /// let disk = SimulatedDisk::new();
+    /// for first in [0, 3] {
+    ///     let engine = Engine::builder().journal_in(disk.clone()).build()?;
+    ///     let orders = engine.topic::<u64>("orders").durable().create()?;
+    ///     let mut producer = orders.producer().acknowledge(Level::Durable).idempotent("gateway-1")?;
+    ///     assert_eq!(producer.resume(), u64::checked_sub(first, 1));
+    ///     for sequence in first..first + 3 {
+    ///         producer.publish(sequence, |order| *order = sequence)?;
+    ///     }
+    ///     drop((producer, orders));
+    ///     engine.shutdown(std::time::Duration::from_secs(5));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resume(&self) -> Option<u64> {
+        self.next_sequence()?.checked_sub(1)
+    }
+
+    /// The next sequence; none if nothing was published under this name, so that the first may be any.
+    pub fn next_sequence(&self) -> Option<u64> {
+        self.identity.next()
+    }
+
+    /// Fills the next event and publishes it as `sequence`, as [`Producer::publish`]; or returns the receipt of when that
+    /// was done before.
+    ///
+    /// # Errors
+    /// See [`IdempotenceError`]. The event was not published then, but for [`Forgotten`](IdempotenceError::Forgotten).
+    pub fn publish(&mut self, sequence: u64, fill: impl FnOnce(&mut E)) -> Result<Receipt, IdempotenceError> {
+        self.once(sequence, |producer| producer.publish(fill))
+    }
+
+    /// The same, where the partitioner has `key`: as [`Producer::publish_key`].
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_key(
+        &mut self,
+        sequence: u64,
+        key: &[u8],
+        fill: impl FnOnce(&mut E),
+    ) -> Result<Receipt, IdempotenceError> {
+        self.once(sequence, |producer| producer.publish_key(key, fill))
+    }
+
+    /// The same, in this partition: as [`Producer::publish_to`].
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_to(
+        &mut self,
+        sequence: u64,
+        partition: u32,
+        fill: impl FnOnce(&mut E),
+    ) -> Result<Receipt, IdempotenceError> {
+        self.once(sequence, |producer| producer.publish_to(partition, fill))
+    }
+
+    fn once(
+        &mut self,
+        sequence: u64,
+        publish: impl FnOnce(&mut Producer<E, K>) -> Result<Receipt, PublishError>,
+    ) -> Result<Receipt, IdempotenceError> {
+        let Self { producer, identity, epoch, level } = self;
+        let receipt = identity.once(producer, *epoch, sequence, publish)?;
+        if *level > Level::Published && !receipt.is_dropped() {
+            return Ok(producer.acknowledged_as(receipt, *level)?);
+        }
+        Ok(receipt)
+    }
+}
+
+impl Identity {
+    /// Publishes it, unless that was done: then its first receipt.
+    fn once<E, K: Producers>(
+        &self,
+        producer: &mut Producer<E, K>,
+        epoch: u64,
+        sequence: u64,
+        publish: impl FnOnce(&mut Producer<E, K>) -> Result<Receipt, PublishError>,
+    ) -> Result<Receipt, IdempotenceError> {
+        let names = |topic: &Inner<E, K>| (topic.name.clone(), self.name.clone());
+        let Some(mut history) = self.history() else {
+            let (topic, producer) = names(producer.topic());
+            return Err(IdempotenceError::Nested { topic, producer, sequence });
+        };
+        let current = self.epoch.load(Ordering::Acquire);
+        if current != epoch && !no_epoch_check(producer.topic()) {
+            let (topic, producer) = names(producer.topic());
+            return Err(IdempotenceError::Fenced { topic, producer, epoch, current });
+        }
+        if sequence == u64::MAX {
+            let (topic, producer) = names(producer.topic());
+            return Err(IdempotenceError::NoSequence { topic, producer });
+        }
+        let expected = history.next.unwrap_or(sequence);
+        if sequence > expected {
+            let (topic, producer) = names(producer.topic());
+            return Err(IdempotenceError::Gap { topic, producer, expected, got: sequence });
+        }
+        let id = producer.topic().id;
+        if sequence < expected {
+            let back = expected - sequence;
+            let place = (history.receipts.len() as u64).checked_sub(back);
+            return match place.and_then(|place| history.receipts.get(place as usize)) {
+                Some(&(partition, offset)) => Ok(Receipt::new(id, partition, offset)),
+                None => {
+                    let oldest = expected - history.receipts.len() as u64;
+                    let (topic, producer) = names(producer.topic());
+                    Err(IdempotenceError::Forgotten { topic, producer, sequence, oldest })
+                }
+            };
+        }
+        if let Some((partition, offset)) = history.apart.remove(&sequence) {
+            self.note(&mut history, sequence, (partition, offset));
+            return Ok(Receipt::new(id, partition, offset));
+        }
+        if let Some(ledger) = &self.ledger {
+            if history.next.is_none() {
+                ledger.begin(sequence);
+            }
+            wait_for_the_journal(ledger, sequence, producer.topic())?;
+            producer.mark(Mark { producer: ledger.number, sequence });
+        }
+        let receipt = publish(producer)?;
+        history.used = producer.topic().host.clock.now();
+        if !receipt.is_dropped() {
+            self.note(&mut history, sequence, (receipt.partition, receipt.offset));
+        }
+        Ok(receipt)
+    }
+
+    fn note(&self, history: &mut History, sequence: u64, receipt: (u32, u64)) {
+        history.note(sequence, receipt);
+        self.next.store(sequence + 1, Ordering::Release);
+        self.has_next.store(true, Ordering::Release);
+    }
+}
+
+/// A fault for tests.
+fn no_epoch_check<E, K: Producers>(topic: &Inner<E, K>) -> bool {
+    topic.durable.as_ref().is_some_and(|durable| durable.journal().shared.options.sabotage().no_epoch_check)
+}
+
+/// Until the journal is no further behind than what it keeps of a name allows. With one partition it takes all in order.
+fn wait_for_the_journal<E, K: Producers>(
+    ledger: &Ledger,
+    sequence: u64,
+    topic: &Inner<E, K>,
+) -> Result<(), PublishError> {
+    let Some(durable) = topic.durable.as_ref().filter(|_| topic.count.load(Ordering::Acquire) > 1) else {
+        return Ok(());
+    };
+    let bell = &durable.journaling.bell;
+    let is_near = || {
+        let next = ledger.progress().next.unwrap_or(sequence);
+        (sequence.saturating_sub(next) < WINDOW || bell.over().is_some()).then_some(())
+    };
+    while bell.wait(Some(Instant::now() + LOOK), is_near).is_none() {
+        // The publish says why.
+        if topic.closed().is_some() {
+            break;
+        }
+        if bell.is_own() {
+            let (topic, consumer) = (topic.name.clone(), STAGE.to_owned());
+            return Err(PublishError::OwnConsumer { topic, partition: 0, consumer });
+        }
+    }
+    Ok(())
+}
+
+/// How often somebody who waits for the journal looks whether the topic has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl<K: Producers> IdempotentProducer<Message, K> {
+    /// Sends a record as `sequence`, as [`Producer::send`]; or returns the receipt of when that was done before.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn send<'r>(&mut self, sequence: u64, record: impl Borrow<Record<'r>>) -> Result<Receipt, IdempotenceError> {
+        self.once(sequence, |producer| {
+            producer.refuse_id(record.borrow())?;
+            producer.send(record)
+        })
+    }
+}
+
+impl<E, K: Producers> fmt::Debug for IdempotentProducer<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} as {:?}, epoch {}", self.producer, self.identity.name, self.epoch)
+    }
+}

@@ -1,0 +1,661 @@
+//! Publishing into a topic.
+
+pub(crate) mod append;
+mod builder;
+pub(crate) mod idempotent;
+pub(crate) mod linger;
+pub(crate) mod partitioner;
+pub(crate) mod transaction;
+
+pub use builder::ProducerBuilder;
+
+use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
+use crate::base::level::Level;
+use crate::base::overload::Counts;
+use crate::base::rate::Limiter;
+use crate::base::when_full::{WhenFull, nap};
+use crate::event::message::Message;
+use crate::event::record::Record;
+use crate::log::producers::Mark;
+use crate::log::receipt::{BatchReceipt, Receipt};
+use crate::produce::append::{Beside, Lane, Route};
+use crate::produce::partitioner::Picker;
+use crate::topic::Inner;
+use crate::topic::dedup::{Begun, Ids};
+use crate::topic::error::{PublishError, Rejected};
+use slipring_ring::{Claim, Multi, Wait};
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Publishes events of type `E` into one topic. They are written in place: nothing is allocated or moved.
+///
+/// | form | when the partition is full |
+/// |---|---|
+/// | [`publish`](Self::publish), [`publish_key`](Self::publish_key), [`publish_to`](Self::publish_to), [`publish_batch`](Self::publish_batch), [`offer`](Self::offer) | as the topic's [`overflow`](crate::TopicBuilder::overflow) says: waits, unless told |
+/// | [`try_publish`](Self::try_publish) | error at once |
+/// | [`publish_until`](Self::publish_until) | waits until a deadline, then an error |
+///
+/// The errors name the slowest consumer. Each form is an error once the topic is closed or a consumer failed. A slot holds
+/// the event that was there one capacity ago: overwrite all that matters.
+///
+/// A topic of [`Message`]s has [`send`](Self::send), [`try_send`](Self::try_send) and
+/// [`send_until`](Self::send_until) for [`Record`]s.
+pub struct Producer<E, K: Producers = Multi> {
+    topic: Arc<Inner<E, K>>,
+    /// The number of partitions with which nothing but the first ring needs a look: 1; or 0 if there is more to do
+    /// for an event.
+    plain: usize,
+    /// How safe an event is when a publish returns.
+    level: Level,
+    /// Always there until the drop.
+    first: Option<Lane<E, K>>,
+    /// The partitions behind the first.
+    more: Vec<Lane<E, K>>,
+    picker: Picker,
+    wait: Wait,
+    limiter: Option<Arc<Limiter>>,
+    /// Whether this producer or its topic has a limit.
+    is_limited: bool,
+    /// Whether nothing but the event is written and waited for.
+    is_bare: bool,
+    /// What the journal is to note of the next event.
+    mark: Option<Mark>,
+}
+
+impl<E, K: Producers> Producer<E, K> {
+    pub(crate) fn topic(&self) -> &Arc<Inner<E, K>> {
+        &self.topic
+    }
+
+    /// From now on the journal notes who publishes what, as [`mark`](Self::mark) says, and nobody waits here for a level.
+    pub(crate) fn note(&mut self) {
+        (self.plain, self.is_bare, self.level) = (0, false, Level::Published);
+    }
+
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        self.mark = Some(mark);
+    }
+
+    /// The most events that ever fit into a partition at once.
+    pub(crate) fn largest_batch(&self) -> usize {
+        self.topic.settings.capacity - self.topic.settings.retain
+    }
+
+    /// The ways into the partitions that it knows, in their order.
+    pub(crate) fn lanes(&mut self) -> impl Iterator<Item = &mut Lane<E, K>> {
+        self.first.iter_mut().chain(&mut self.more)
+    }
+
+    #[inline(always)]
+    fn ring(&mut self) -> &mut slipring_ring::Producer<E, K> {
+        &mut self.first.as_mut().expect("taken out by the drop only").ring
+    }
+
+    /// Whether an event goes straight into the only ring.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.topic.count.load(Ordering::Relaxed) == self.plain
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_for_partitions(&mut self) {
+        let partitions = self.topic.partitions();
+        for partition in &partitions[self.more.len() + 1..] {
+            // Nobody else can have the only producer of a new partition: they have to have the others first.
+            let Some(lane) = Lane::lend(partition, &self.wait) else { return };
+            self.more.push(lane);
+        }
+    }
+
+    /// The partition of the next event, or of the next batch. There is a lane for it.
+    #[inline]
+    pub(crate) fn route(&mut self, route: Route<'_>, batch: bool) -> Result<u32, PublishError> {
+        if self.topic.count.load(Ordering::Acquire) != self.more.len() + 1 {
+            self.look_for_partitions();
+        }
+        let partitions = (self.more.len() + 1) as u32;
+        let to = match route {
+            Route::To(partition) => Some(partition),
+            Route::Any => self.picker.pick(None, partitions, batch),
+            Route::Key(key) => self.picker.pick(Some(key), partitions, batch),
+        };
+        match to {
+            Some(to) if to < partitions => Ok(to),
+            refused => Err(self.no_such_partition(refused, partitions)),
+        }
+    }
+
+    #[cold]
+    fn no_such_partition(&self, asked: Option<u32>, partitions: u32) -> PublishError {
+        let topic = self.topic.name.clone();
+        match asked {
+            Some(asked) => PublishError::UnknownPartition { topic, asked, partitions },
+            None => PublishError::NoPartition { topic },
+        }
+    }
+
+    /// Publishes `len` events of `bytes` bytes. The partition, and the first offset, if they were not dropped.
+    #[inline]
+    fn place(
+        &mut self,
+        route: Route<'_>,
+        full: WhenFull<'_>,
+        len: usize,
+        bytes: u64,
+        fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
+    ) -> Result<(u32, Option<u64>), PublishError> {
+        let to = self.route(route, len != 1)?;
+        if self.is_limited {
+            self.admit(full, len as u64, bytes)?;
+        }
+        let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
+        let lane = match to {
+            0 => self.first.as_mut().expect("taken out by the drop only"),
+            to => &mut self.more[to as usize - 1],
+        };
+        let published = lane.publish(&self.topic, full, len, Beside { now, mark: self.mark }, fill);
+        if self.is_limited && !matches!(published, Ok(Some(_))) {
+            self.give_back(len as u64, bytes);
+        }
+        Ok((to, published?))
+    }
+
+    /// Publishes one event.
+    #[inline]
+    pub(crate) fn place_one(
+        &mut self,
+        route: Route<'_>,
+        full: WhenFull<'_>,
+        bytes: usize,
+        fill: impl FnOnce(&mut E, Option<Timestamp>),
+    ) -> Result<Receipt, PublishError> {
+        if self.is_bare {
+            let to = self.route(route, false)?;
+            let lane = match to {
+                0 => self.first.as_mut().expect("taken out by the drop only"),
+                to => &mut self.more[to as usize - 1],
+            };
+            // As in `publish_any`.
+            return match lane.ring.try_fill(|event| fill(event, None)) {
+                Ok(Ok(sequence)) => Ok(Receipt::new(self.topic.id, to, sequence.0)),
+                Ok(Err(closed)) => Err(self.too_late(to, closed)),
+                Err(fill) => self.overflow_one(to, full, fill),
+            };
+        }
+        let mut fill = Some(fill);
+        let placed = self.place(route, full, 1, bytes as u64, &mut |_, event, now| {
+            if let Some(fill) = fill.take() {
+                fill(event, now);
+            }
+        });
+        match placed? {
+            (partition, Some(offset)) => self.published(partition, offset),
+            (partition, None) => Ok(Receipt::dropped(self.topic.id, partition)),
+        }
+    }
+
+    /// Publishes one event where there was no room, or no topic any more, a moment ago.
+    #[cold]
+    #[inline(never)]
+    fn overflow_one(
+        &mut self,
+        to: u32,
+        full: WhenFull<'_>,
+        fill: impl FnOnce(&mut E),
+    ) -> Result<Receipt, PublishError> {
+        let mut fill = Some(fill);
+        let placed = self.place(Route::To(to), full, 1, 0, &mut |_, event, _| {
+            if let Some(fill) = fill.take() {
+                fill(event);
+            }
+        });
+        match placed?.1 {
+            Some(offset) => Ok(Receipt::new(self.topic.id, to, offset)),
+            None => Ok(Receipt::dropped(self.topic.id, to)),
+        }
+    }
+
+    #[cold]
+    fn acknowledged(&self, receipt: Receipt) -> Result<Receipt, PublishError> {
+        self.acknowledged_as(receipt, self.level)
+    }
+
+    /// Waits until what was published is as safe as it has to be.
+    pub(crate) fn acknowledged_as(&self, receipt: Receipt, level: Level) -> Result<Receipt, PublishError> {
+        let reached = receipt.wait(level);
+        reached.map(|level| receipt.with(level)).map_err(|cause| PublishError::Unknown {
+            topic: self.topic.name.clone(),
+            partition: receipt.partition,
+            offset: receipt.offset,
+            cause: cause.to_string(),
+        })
+    }
+
+    /// Waits for the rate limits, or is refused by one.
+    #[cold]
+    fn admit(&self, full: WhenFull<'_>, events: u64, bytes: u64) -> Result<(), PublishError> {
+        let own = self.limiter.as_deref();
+        let mut delayed = false;
+        loop {
+            let now = self.topic.host.clock.now();
+            let own_taken = own.map_or(Ok(()), |own| own.take(now, events, bytes));
+            let taken = match (own_taken, &self.topic.limiter) {
+                (Err(wait), _) => Err((wait, false)),
+                (Ok(()), None) => return Ok(()),
+                (Ok(()), Some(topic)) => topic.take(now, events, bytes).map_err(|wait| (wait, true)),
+            };
+            let Err((wait, of_topic)) = taken else { return Ok(()) };
+            if of_topic && let Some(own) = own {
+                own.give_back(events, bytes);
+            }
+            let limiter = if of_topic { self.topic.limiter.as_ref() } else { own };
+            let refuse = limiter.is_some_and(|limiter| limiter.limit.refuse);
+            let too_late = match full {
+                WhenFull::Policy => false,
+                WhenFull::Refuse | WhenFull::Later => true,
+                WhenFull::Until(deadline) => deadline.saturating_duration_since(Instant::now()) < wait,
+                WhenFull::Arm(task) => {
+                    if !refuse {
+                        task.wake_after(&self.topic.host.timer, wait);
+                    }
+                    true
+                }
+            };
+            if refuse || too_late {
+                if !matches!(full, WhenFull::Later) {
+                    Counts::add(&self.topic.counts.limited, events as usize);
+                }
+                return Err(PublishError::RateLimited { topic: self.topic.name.clone(), of_topic, wait });
+            }
+            if !std::mem::replace(&mut delayed, true) {
+                Counts::add(&self.topic.counts.delayed, events as usize);
+            }
+            if let Some(reason) = self.topic.closed() {
+                return Err(PublishError::Closed { topic: self.topic.name.clone(), reason });
+            }
+            nap(wait);
+        }
+    }
+
+    #[cold]
+    fn give_back(&self, events: u64, bytes: u64) {
+        let limiters = [self.limiter.as_deref(), self.topic.limiter.as_ref()];
+        limiters.into_iter().flatten().for_each(|limiter| limiter.give_back(events, bytes));
+    }
+
+    /// How this producer waits while the topic is full.
+    pub fn set_wait(&mut self, wait: Wait) {
+        self.ring().set_wait(wait.clone());
+        self.more.iter_mut().for_each(|lane| lane.ring.set_wait(wait.clone()));
+        self.wait = wait;
+    }
+
+    /// Fills the next event and publishes it; if its partition is full, the topic's policy says what follows.
+    ///
+    /// If `fill` panics, no consumer ever sees what it left, and the topic goes on.
+    ///
+    /// # Errors
+    /// The topic is closed, the partitioner names no partition, or what the policies of the topic refuse.
+    #[inline]
+    pub fn publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        self.publish_any::<true>(fill)
+    }
+
+    /// The same, but an error if the partition is full.
+    ///
+    /// # Errors
+    /// The partition is full, or as [`publish`](Self::publish).
+    #[inline]
+    pub fn try_publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        self.publish_any::<false>(fill)
+    }
+
+    #[inline(always)]
+    fn publish_any<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        let mut fill = fill;
+        if self.is_plain() {
+            // No claim in hand and no address of the closure given away: nothing is written but the event and its position.
+            fill = match self.ring().try_fill(fill) {
+                Ok(Ok(sequence)) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
+                Ok(Err(closed)) => return Err(self.too_late(0, closed)),
+                Err(fill) => fill,
+            };
+        }
+        self.publish_slowly::<WAITS>(fill)
+    }
+
+    /// Where the straight way is none, or has no room. As long as this shows the closure to nobody before it calls it, the
+    /// compiler passes what the closure refers to, not where that stands: else each event would be stored once more.
+    #[inline(never)]
+    fn publish_slowly<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        let full = if WAITS { WhenFull::Policy } else { WhenFull::Refuse };
+        if !K::SINGLE {
+            return self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event));
+        }
+        let (to, beside) = self.reserve(full, 1)?;
+        let Some(beside) = beside else { return Ok(Receipt::dropped(self.topic.id, to)) };
+        let mut claim = self.open(to, 1, beside)?;
+        let offset = claim.sequences().first.0;
+        if let Some(event) = claim.get_mut(0) {
+            fill(event);
+        }
+        match claim.commit() {
+            Ok(_) => self.published(to, offset),
+            Err(closed) => Err(self.too_late(to, closed)),
+        }
+    }
+
+    /// The event was filled, and the topic had ended.
+    #[cold]
+    fn too_late(&self, partition: u32, closed: slipring_ring::Closed) -> PublishError {
+        PublishError::new(&self.topic.name, partition, closed, || None)
+    }
+
+    /// Where the only producer's next events go, and what goes with them: there is room for them then. Without the latter
+    /// they are to be dropped.
+    #[inline(never)]
+    fn reserve(&mut self, full: WhenFull<'_>, len: usize) -> Result<(u32, Option<Beside>), PublishError> {
+        let bytes = size_of::<E>().saturating_mul(len) as u64;
+        let to = self.route(Route::Any, len != 1)?;
+        if self.is_limited {
+            self.admit(full, len as u64, bytes)?;
+        }
+        let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
+        let lane = match to {
+            0 => self.first.as_mut().expect("taken out by the drop only"),
+            to => &mut self.more[to as usize - 1],
+        };
+        let room = lane.make_room(&self.topic, full, len);
+        if self.is_limited && !matches!(room, Ok(true)) {
+            self.give_back(len as u64, bytes);
+        }
+        Ok((to, room?.then_some(Beside { now, mark: self.mark })))
+    }
+
+    /// The only producer's claim where it has [reserved](Self::reserve).
+    #[inline(never)]
+    fn open(&mut self, to: u32, len: usize, beside: Beside) -> Result<Claim<'_, E, K>, PublishError> {
+        let lane = match to {
+            0 => self.first.as_mut().expect("taken out by the drop only"),
+            to => &mut self.more[to as usize - 1],
+        };
+        lane.open(&self.topic, len, beside)
+    }
+
+    #[inline]
+    fn published(&self, to: u32, offset: u64) -> Result<Receipt, PublishError> {
+        let receipt = Receipt::new(self.topic.id, to, offset);
+        if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) }
+    }
+
+    /// The same, but waits no longer than until `deadline`.
+    ///
+    /// # Errors
+    /// The partition was full until then, or as [`publish`](Self::publish).
+    pub fn publish_until(&mut self, deadline: Instant, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        self.place_one(Route::Any, WhenFull::Until(deadline), size_of::<E>(), |event, _| fill(event))
+    }
+
+    /// Fills the next event of the partition that the partitioner has for `key`, and publishes it. The key is not kept:
+    /// put it into the event if its readers need it.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    #[inline]
+    pub fn publish_key(&mut self, key: &[u8], fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        self.place_one(Route::Key(key), WhenFull::Policy, size_of::<E>(), |event, _| fill(event))
+    }
+
+    /// Fills the next event of this partition and publishes it.
+    ///
+    /// # Errors
+    /// There is no such partition, or as [`publish`](Self::publish).
+    #[inline]
+    pub fn publish_to(&mut self, partition: u32, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        self.place_one(Route::To(partition), WhenFull::Policy, size_of::<E>(), |event, _| fill(event))
+    }
+
+    /// Moves `value` into the next event, or gives it back with the reason.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn offer(&mut self, value: E) -> Result<Receipt, Rejected<E>> {
+        let mut value = value;
+        // Of earlier refusals.
+        self.lanes().for_each(|lane| _ = lane.ring.cut_event());
+        self.publish(|event| std::mem::swap(event, &mut value)).map_err(|reason| {
+            if let Some(event) = self.lanes().find_map(|lane| lane.ring.cut_event()) {
+                std::mem::swap(event, &mut value);
+            }
+            Rejected { value, reason }
+        })
+    }
+
+    /// Fills `len` events of one partition and publishes them together, all or none. `fill` gets the index within the
+    /// batch and the event.
+    ///
+    /// # Errors
+    /// `len` is 0 or never fits, or as [`publish`](Self::publish). Nothing is published then.
+    #[inline]
+    pub fn publish_batch(
+        &mut self,
+        len: usize,
+        mut fill: impl FnMut(usize, &mut E),
+    ) -> Result<BatchReceipt, PublishError> {
+        let topic = self.topic.id;
+        if self.is_plain() {
+            let claim = self.ring().try_claim(len).ok();
+            let committed = claim.map(|mut claim| {
+                for (index, (_, event)) in claim.iter_mut().enumerate() {
+                    fill(index, event);
+                }
+                claim.commit()
+            });
+            match committed {
+                Some(Ok(published)) => {
+                    return Ok(BatchReceipt { topic, partition: 0, first: published.first.0, len });
+                }
+                Some(Err(closed)) => return Err(self.too_late(0, closed)),
+                None => {}
+            }
+        }
+        if !K::SINGLE {
+            return self.publish_batch_among_others(len, fill);
+        }
+        let (to, beside) = self.reserve(WhenFull::Policy, len)?;
+        let Some(beside) = beside else { return self.published_batch(to, None, len) };
+        let mut claim = self.open(to, len, beside)?;
+        for (index, (_, event)) in claim.iter_mut().enumerate() {
+            fill(index, event);
+        }
+        match claim.commit() {
+            Ok(published) => self.published_batch(to, Some(published.first.0), len),
+            Err(closed) => Err(self.too_late(to, closed)),
+        }
+    }
+
+    #[inline(never)]
+    fn publish_batch_among_others(
+        &mut self,
+        len: usize,
+        mut fill: impl FnMut(usize, &mut E),
+    ) -> Result<BatchReceipt, PublishError> {
+        let bytes = size_of::<E>().saturating_mul(len) as u64;
+        let placed = self.place(Route::Any, WhenFull::Policy, len, bytes, &mut |index, event, _| fill(index, event));
+        let (partition, first) = placed?;
+        self.published_batch(partition, first, len)
+    }
+
+    #[inline]
+    fn published_batch(&self, partition: u32, first: Option<u64>, len: usize) -> Result<BatchReceipt, PublishError> {
+        if let Some(first) = first.filter(|_| self.level > Level::Published) {
+            self.acknowledged(Receipt::new(self.topic.id, partition, first + len as u64 - 1))?;
+        }
+        Ok(BatchReceipt { topic: self.topic.id, partition, first: first.unwrap_or(u64::MAX), len })
+    }
+}
+
+impl<K: Producers> Producer<Message, K> {
+    /// Copies a record into the next slot of its partition and publishes it. It goes to the
+    /// [partition that it names](Record::partition), else where the partitioner says for its key.
+    ///
+    /// ```
+    /// use slipring::{Engine, Message, Partitioner, PublishError, Record};
+    /// # let engine = Engine::builder().build()?;
+    /// let orders = engine.topic::<Message>("orders").partitions(4).max_message(64).create()?;
+    /// let mut producer = orders.producer().partitioner(Partitioner::KeyHash).create()?;
+    /// let receipt = producer.send(Record::new("buy 3").key("account-7"))?;
+    /// assert_eq!((receipt.partition, receipt.offset), (Partitioner::of_key(b"account-7", 4), 0));
+    /// let refused = producer.send(Record::new(&[0; 65])).unwrap_err();
+    /// assert!(matches!(refused, PublishError::MessageTooLarge { size: 65, largest: 64, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The record is larger than [`max_message`](crate::TopicBuilder::max_message), no partition is named or there is no
+    /// such one, the topic is closed, or what its policies refuse. The record was only borrowed.
+    #[inline]
+    pub fn send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<Receipt, PublishError> {
+        self.deliver(record.borrow(), WhenFull::Policy)
+    }
+
+    /// The same, but an error if the partition is full.
+    ///
+    /// # Errors
+    /// The partition is full, or as [`send`](Self::send).
+    #[inline]
+    pub fn try_send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<Receipt, PublishError> {
+        self.deliver(record.borrow(), WhenFull::Refuse)
+    }
+
+    /// The same, but waits no longer than until `deadline`.
+    ///
+    /// # Errors
+    /// The partition was full until then, or as [`send`](Self::send).
+    pub fn send_until<'r>(
+        &mut self,
+        deadline: Instant,
+        record: impl Borrow<Record<'r>>,
+    ) -> Result<Receipt, PublishError> {
+        self.deliver(record.borrow(), WhenFull::Until(deadline))
+    }
+
+    /// The partition that a record would go to, if it fits.
+    pub(crate) fn destination(&mut self, record: &Record<'_>) -> Result<u32, PublishError> {
+        if Message::check(record, self.topic.settings.max_message).is_err() {
+            return Err(self.unfit(record));
+        }
+        self.refuse_id(record)?;
+        self.route(Route::of(record), false)
+    }
+
+    /// Publishes what was gathered for a partition; the first offset, if it was not dropped.
+    pub(crate) fn place_gathered(
+        &mut self,
+        partition: u32,
+        full: WhenFull,
+        len: usize,
+        bytes: u64,
+        fill: &mut impl FnMut(usize, &mut Message, Option<Timestamp>),
+    ) -> Result<Option<u64>, PublishError> {
+        self.place(Route::To(partition), full, len, bytes, fill).map(|(_, first)| first)
+    }
+
+    #[inline]
+    pub(crate) fn deliver(&mut self, record: &Record<'_>, full: WhenFull<'_>) -> Result<Receipt, PublishError> {
+        if Message::check(record, self.topic.settings.max_message).is_err() {
+            return Err(self.unfit(record));
+        }
+        if let Some(delayed) = record.at(|| self.topic.host.clock.wall()) {
+            return self.deliver(&delayed, full);
+        }
+        if let (Some(ids), Some(id)) = (&self.topic.ids, record.id_bytes()) {
+            return self.deliver_once(&Arc::clone(ids), id, record, full);
+        }
+        self.place_one(Route::of(record), full, record.size(), |message, now| message.fill(record, now))
+    }
+
+    /// Publishes a message with an id, if that was not done before.
+    fn deliver_once(
+        &mut self,
+        ids: &Arc<Ids>,
+        id: &[u8],
+        record: &Record<'_>,
+        full: WhenFull<'_>,
+    ) -> Result<Receipt, PublishError> {
+        let mut claimed = match ids.begin(&self.topic, id, full)? {
+            Begun::First(claimed) => claimed,
+            Begun::Duplicate(partition, offset) => {
+                Counts::add(&self.topic.counts.duplicates, 1);
+                let receipt = Receipt::new(self.topic.id, partition, offset);
+                return if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) };
+            }
+        };
+        let placed = self.place_one(Route::of(record), full, record.size(), |message, now| message.fill(record, now));
+        let now = self.topic.host.clock.now();
+        match &placed {
+            Ok(receipt) if !receipt.is_dropped() => claimed.settle(receipt.partition, receipt.offset, now),
+            Err(PublishError::Unknown { partition, offset, .. }) => claimed.settle(*partition, *offset, now),
+            _ => {}
+        }
+        placed
+    }
+
+    /// For those who publish without looking at ids.
+    pub(crate) fn refuse_id(&self, record: &Record<'_>) -> Result<(), PublishError> {
+        match (&self.topic.ids, record.id_bytes()) {
+            (Some(_), Some(_)) => Err(PublishError::IdNotLookedAt { topic: self.topic.name.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn unfit(&self, record: &Record<'_>) -> PublishError {
+        let (topic, size, largest) = (self.topic.name.clone(), record.size(), self.topic.settings.max_message);
+        match record.headers.iter().map(|(name, _)| name.len()).max() {
+            Some(len) if len > Record::MAX_HEADER_NAME => PublishError::HeaderName { topic, len },
+            _ => PublishError::MessageTooLarge { topic, size, largest },
+        }
+    }
+}
+
+impl<E, K: Producers> fmt::Debug for Producer<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Producer of {:?}", self.topic.name)
+    }
+}
+
+impl<E> Clone for Producer<E, Multi> {
+    fn clone(&self) -> Self {
+        let lane = |lane: &Lane<E, Multi>| Lane { ring: lane.ring.clone(), partition: Arc::clone(&lane.partition) };
+        self.topic.lent.fetch_add(1, Ordering::AcqRel);
+        Self {
+            topic: Arc::clone(&self.topic),
+            plain: self.plain,
+            level: self.level,
+            first: self.first.as_ref().map(lane),
+            more: self.more.iter().map(lane).collect(),
+            picker: Picker::new(self.picker.partitioner.clone()),
+            wait: self.wait.clone(),
+            limiter: self.limiter.clone(),
+            is_limited: self.is_limited,
+            is_bare: self.is_bare,
+            mark: self.mark,
+        }
+    }
+}
+
+impl<E, K: Producers> Drop for Producer<E, K> {
+    fn drop(&mut self) {
+        // The first goes home last: who has that may have all.
+        for Lane { ring, partition } in self.more.drain(..).chain(self.first.take()) {
+            partition.give_back(ring);
+        }
+        self.topic.lent.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,577 @@
+//! Events for several topics and partitions that are published all or none.
+//!
+//! What is given to a transaction is written into buffers. The commit takes claims in all partitions, by trying: nobody
+//! waits while holding one. Then the journal writes all of it in one frame; see the journaler for the order of things.
+
+use crate::base::ids::TopicId;
+use crate::base::kind::Producers;
+use crate::base::when_full::nap;
+use crate::event::codec::Unreadable;
+use crate::event::message::Message;
+use crate::event::record::Record;
+use crate::journal::{FrameBuilder, PartitionId, WriteError};
+use crate::log::committer::{ClaimedRun, Handed, Journaling, Outcome};
+use crate::log::offsets::commit_right::Fenced;
+use crate::log::receipt::BatchReceipt;
+use crate::produce::Producer;
+use crate::produce::append::{Lane, Route};
+use crate::text;
+use crate::topic::error::{ProducerError, PublishError};
+use crate::topic::{Inner, Topic};
+use slipring_ring::{Claim, ClaimError};
+use std::any::Any;
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events for any durable topics and partitions of one engine, to be published together: all of them, or none.
+///
+/// ```
+/// use slipring::{Engine, journal::simulated::SimulatedDisk};
+/// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+/// let accounts = engine.topic::<i64>("accounts").partitions(2).durable().create()?;
+/// let mut transfer = engine.transaction()?;
+/// transfer.publish_to(&accounts, 0, |change| *change = -10)?;
+/// transfer.publish_to(&accounts, 1, |change| *change = 10)?;
+/// let receipts = transfer.commit()?;                          // both, and both durable
+/// assert_eq!(receipts.len(), 2);
+/// assert_eq!(accounts.safe(1).map(|safe| safe.durable), Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # All or none
+/// The events are one frame of the journal, under one checksum. Readers of the rings see them when the frame is durable.
+/// Dropped without [`commit`](Self::commit), also by a panic, nothing is published; after a crash all of it is there or
+/// nothing. A reader of several partitions may meet the events of one before those of another.
+///
+/// # Limits
+/// All events must fit into one frame of the journal, a quarter of a
+/// [segment](crate::journal::Options::segment_size), and those of a partition into its ring. Rate limits and overflow
+/// policies of topics do not apply: a commit waits for room for as long as [`patience`](Self::patience) says.
+pub struct Transaction {
+    journaling: Arc<Journaling>,
+    outputs: Vec<Box<dyn Output>>,
+    bytes: usize,
+    len: usize,
+    /// Of each event, which output and which partition.
+    order: Vec<(u32, u32)>,
+    /// An event was not taken for its size.
+    overfull: bool,
+    patience: Duration,
+}
+
+/// An event was not taken into a transaction, or a transaction was not committed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransactionError {
+    /// The engine has no journal.
+    #[error(
+        "the engine has no journal, which transactions need: open it with `Engine::open` or `EngineBuilder::journal`"
+    )]
+    NoJournal,
+    /// The topic is not in the journal.
+    #[error("topic {topic:?} is not in this engine's journal: create it there, with `durable()`")]
+    NotDurable {
+        /// The topic.
+        topic: String,
+    },
+    /// More bytes than one frame holds. What was taken before is still there.
+    #[error(
+        "a transaction of {size} bytes is larger than the {limit} that one frame of the journal holds: commit less at once, or take larger segments"
+    )]
+    TooLarge {
+        /// With the event that was refused.
+        size: usize,
+        /// What is possible.
+        limit: usize,
+    },
+    /// The topic gives no producer.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    /// A partition has no room, or takes nothing more, or the event has no place. Nothing was published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// What an event was written as cannot be read back. Nothing was published.
+    #[error("topic {topic:?}: {cause}")]
+    Event {
+        /// The topic.
+        topic: String,
+        /// What is wrong with it.
+        cause: Unreadable,
+    },
+    /// Another one has taken the name over. Nothing was published.
+    #[error("the transform {name:?} of topic {topic:?} was opened again since: this one commits nothing more")]
+    Fenced {
+        /// The name.
+        name: String,
+        /// The input.
+        topic: String,
+    },
+    /// The member whose batch it was to commit is none any more: others read that batch. Nothing was published.
+    #[error(transparent)]
+    Member(#[from] Fenced),
+    /// The journal did not take it. Nothing was published.
+    #[error("nothing was published: {}", text::line(.cause))]
+    Refused {
+        /// Why.
+        cause: String,
+    },
+    /// The disk failed while it was written. It may be there, all of it, when the journal is opened again, or not.
+    #[error("it is unknown whether the transaction is in the journal: {}", text::line(.cause))]
+    Unknown {
+        /// What happened.
+        cause: String,
+    },
+}
+
+impl TransactionError {
+    /// Whether less at once may go through.
+    pub(crate) fn is_too_much(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Publish(PublishError::BatchTooLarge { .. }))
+    }
+
+    /// Whether a partition had no room: the same may go through later.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Publish(refused) if refused.is_full())
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transaction of {} events, {} bytes", self.len, self.bytes)
+    }
+}
+
+/// What a run of records, and a record, may cost in a frame beside the event's bytes.
+const RUN: usize = 48;
+const RECORD: usize = 16;
+/// For the offset of the input.
+const SPARE: usize = 1024;
+
+/// What else is to be in the frame, and who has the last word.
+pub(crate) struct Along<'a> {
+    pub(crate) put: &'a dyn Fn(&mut FrameBuilder),
+    pub(crate) decide: &'a dyn Fn() -> Box<dyn FnOnce() -> bool + Send>,
+}
+
+impl Transaction {
+    pub(crate) fn new(journaling: Arc<Journaling>) -> Self {
+        Self {
+            journaling,
+            outputs: Vec::new(),
+            bytes: SPARE,
+            len: 0,
+            order: Vec::new(),
+            overfull: false,
+            patience: Duration::from_secs(30),
+        }
+    }
+
+    /// An empty one of the same engine, with the same patience.
+    pub(crate) fn like(other: &Self) -> Self {
+        Self { patience: other.patience, ..Self::new(Arc::clone(&other.journaling)) }
+    }
+
+    /// Whether as much again as it has is likely to fit.
+    pub(crate) fn is_ample(&self) -> bool {
+        self.bytes <= self.journaling.journal.frame_limit() / 2 && self.outputs.iter().all(|output| output.is_ample())
+    }
+
+    /// How long a commit waits for room, 30 seconds unless told. It holds nothing meanwhile.
+    pub fn patience(&mut self, limit: Duration) -> &mut Self {
+        self.patience = limit;
+        self
+    }
+
+    /// How many events it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no events.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// An event without a key.
+    ///
+    /// # Errors
+    /// The topic is not durable or closed, or the transaction becomes too large: the event is not part of it.
+    pub fn publish<E: Send + Sync + 'static, K: Producers>(
+        &mut self,
+        topic: &Topic<E, K>,
+        fill: impl FnOnce(&mut E),
+    ) -> Result<(), TransactionError> {
+        self.take(topic, Route::Any, fill)
+    }
+
+    /// An event that goes where its key belongs.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_key<E: Send + Sync + 'static, K: Producers>(
+        &mut self,
+        topic: &Topic<E, K>,
+        key: &[u8],
+        fill: impl FnOnce(&mut E),
+    ) -> Result<(), TransactionError> {
+        self.take(topic, Route::Key(key), fill)
+    }
+
+    /// An event for this partition.
+    ///
+    /// # Errors
+    /// There is no such partition, or as [`publish`](Self::publish).
+    pub fn publish_to<E: Send + Sync + 'static, K: Producers>(
+        &mut self,
+        topic: &Topic<E, K>,
+        partition: u32,
+        fill: impl FnOnce(&mut E),
+    ) -> Result<(), TransactionError> {
+        self.take(topic, Route::To(partition), fill)
+    }
+
+    /// A message, which goes to the [partition that it names](Record::partition), or where its key belongs.
+    ///
+    /// # Errors
+    /// The message is larger than the topic allows, or as [`publish`](Self::publish).
+    pub fn send<'r, K: Producers>(
+        &mut self,
+        topic: &Topic<Message, K>,
+        record: impl Borrow<Record<'r>>,
+    ) -> Result<(), TransactionError> {
+        let record = record.borrow();
+        let (settings, clock) = (&topic.inner.settings, &topic.inner.host.clock);
+        let delayed = record.at(|| clock.wall());
+        let record = delayed.as_ref().unwrap_or(record);
+        let now = settings.timestamps.then(|| clock.wall());
+        let to = self.output(topic)?.producer.destination(record)?;
+        self.take(topic, Route::To(to), |message| message.fill(record, now))
+    }
+
+    /// Has the topic's producer from now on.
+    pub(crate) fn open<E: Send + Sync + 'static, K: Producers>(
+        &mut self,
+        topic: &Topic<E, K>,
+    ) -> Result<(), TransactionError> {
+        self.output(topic).map(drop)
+    }
+
+    fn output<E: Send + Sync + 'static, K: Producers>(
+        &mut self,
+        topic: &Topic<E, K>,
+    ) -> Result<&mut Buffered<E, K>, TransactionError> {
+        let not_durable = || TransactionError::NotDurable { topic: topic.name().to_owned() };
+        let known = self.outputs.iter().position(|output| output.topic() == topic.id());
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let durable = topic.inner.durable.as_ref().ok_or_else(not_durable)?;
+                if !Arc::ptr_eq(&durable.journaling, &self.journaling) {
+                    return Err(not_durable());
+                }
+                let make = (topic.inner.slots)(1);
+                let scratch = make.map_err(|cause| TransactionError::Refused { cause: cause.to_string() })?();
+                let producer = topic.producer().create()?;
+                let topic = Arc::clone(&topic.inner);
+                self.outputs.push(Box::new(Buffered { topic, producer, scratch, parts: Vec::new() }));
+                self.outputs.len() - 1
+            }
+        };
+        self.outputs[index].as_any().downcast_mut().ok_or_else(not_durable)
+    }
+
+    fn take<E: Send + Sync + 'static, K: Producers>(
+        &mut self,
+        topic: &Topic<E, K>,
+        route: Route<'_>,
+        fill: impl FnOnce(&mut E),
+    ) -> Result<(), TransactionError> {
+        let (limit, before) = (self.journaling.journal.frame_limit(), self.bytes);
+        let taken = self.output(topic)?.take(route, fill, limit.saturating_sub(before));
+        let (partition, added) = taken?.map_err(|added| {
+            self.overfull = true;
+            TransactionError::TooLarge { size: before + added, limit }
+        })?;
+        let output = self.outputs.iter().position(|output| output.topic() == topic.id());
+        self.order.push((output.unwrap_or_default() as u32, partition as u32));
+        self.bytes += added;
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Forgets all events.
+    pub(crate) fn clear(&mut self) {
+        self.outputs.iter_mut().for_each(|output| output.clear());
+        (self.bytes, self.len, self.overfull) = (SPARE, 0, false);
+        self.order.clear();
+    }
+
+    /// Forgets the last events, until there are `len`. Whether one was refused for its size since the last call.
+    pub(crate) fn rewind(&mut self, len: usize) -> bool {
+        for (output, partition) in self.order.drain(len..).rev() {
+            self.bytes -= self.outputs[output as usize].take_back(partition as usize);
+        }
+        self.len = len;
+        std::mem::take(&mut self.overfull)
+    }
+
+    /// Whether a partition that got an event behind the first `len` has more than its ring ever holds: why that is refused.
+    /// Such an event is as one that was refused for its size.
+    pub(crate) fn outgrown(&mut self, len: usize) -> Option<PublishError> {
+        let mut later = self.order[len..].iter();
+        let refused =
+            later.find_map(|(output, partition)| self.outputs[*output as usize].outgrown(*partition as usize));
+        self.overfull |= refused.is_some();
+        refused
+    }
+
+    /// Publishes all events, and waits until they are durable: a receipt for each partition. One without events does
+    /// nothing.
+    ///
+    /// # Errors
+    /// A partition had no room for too long, a topic is closed, or the journal refused: nothing was published. Or the disk
+    /// failed meanwhile, and it is [unknown](TransactionError::Unknown).
+    pub fn commit(mut self) -> Result<Vec<BatchReceipt>, TransactionError> {
+        self.commit_outputs()
+    }
+
+    pub(crate) fn commit_outputs(&mut self) -> Result<Vec<BatchReceipt>, TransactionError> {
+        if self.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.commit_along(&Along { put: &|_| {}, decide: &|| Box::new(|| true) })
+    }
+
+    pub(crate) fn is_of(&self, journaling: &Arc<Journaling>) -> bool {
+        Arc::ptr_eq(&self.journaling, journaling)
+    }
+
+    pub(crate) fn commit_along(&mut self, along: &Along<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
+        let deadline = Instant::now().checked_add(self.patience);
+        loop {
+            let refused = match self.try_commit(along) {
+                Err(refused) if refused.is_full() => refused,
+                outcome => return outcome,
+            };
+            // The claims that were let go are slots without an event: no more of them until there is room.
+            loop {
+                let left =
+                    deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+                if left.is_zero() {
+                    return Err(refused);
+                }
+                if self.outputs.iter().all(|output| output.has_room()) {
+                    break;
+                }
+                nap(left.min(Duration::from_millis(1)));
+            }
+        }
+    }
+
+    fn try_commit(&mut self, along: &Along<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
+        let nested = || TransactionError::Refused { cause: NESTED.to_owned() };
+        let order = self.journaling.order().ok_or_else(nested)?;
+        let mut claims = Claims::default();
+        for output in &mut self.outputs {
+            output.claim(&mut claims)?;
+        }
+        let Claims { mut frame, held, parts, receipts } = claims;
+        if self.journaling.journal.shared.options.sabotage().commit_before_frame {
+            let mut early = FrameBuilder::new();
+            (along.put)(&mut early);
+            let committed = self.journaling.commit(early);
+            committed.map_err(|cause| TransactionError::Refused { cause })?;
+        } else {
+            (along.put)(&mut frame);
+        }
+        match self.journaling.transact(order, Handed { parts, frame, decide: (along.decide)() }) {
+            Outcome::Durable => {
+                held.into_iter().for_each(|claim| claim.publish());
+                Ok(receipts)
+            }
+            Outcome::Denied => Err(TransactionError::Refused { cause: "it was denied".to_owned() }),
+            Outcome::Refused(WriteError::TooLarge { len, limit }) => {
+                Err(TransactionError::TooLarge { size: len, limit })
+            }
+            Outcome::Refused(refused) => Err(TransactionError::Refused { cause: refused.to_string() }),
+            Outcome::Ended(cause) => Err(TransactionError::Refused { cause }),
+            Outcome::Unknown(cause) => Err(TransactionError::Unknown { cause }),
+        }
+    }
+}
+
+/// Why a transaction is refused that is committed in the middle of another one's commit.
+const NESTED: &str = "this thread is committing another transaction, and code that runs meanwhile, such as the clock or the event's `Persist`, commits one: commit it afterwards";
+
+/// What a commit holds in its hands. Dropped, it lets all of it go.
+#[derive(Default)]
+struct Claims<'t> {
+    frame: FrameBuilder,
+    held: Vec<Box<dyn Held + 't>>,
+    parts: Vec<ClaimedRun>,
+    receipts: Vec<BatchReceipt>,
+}
+
+trait Held {
+    fn publish(self: Box<Self>);
+}
+
+struct HeldClaim<'t, E: Send + Sync + 'static, K: Producers> {
+    claim: Claim<'t, E, K>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Held for HeldClaim<'_, E, K> {
+    fn publish(self: Box<Self>) {
+        // If it was cut, those who read the topic pass over what the journal has.
+        let _ = self.claim.commit();
+    }
+}
+
+/// Events for one topic, whatever they are.
+trait Output: Send {
+    fn topic(&self) -> TopicId;
+    fn as_any(&mut self) -> &mut dyn Any;
+    fn clear(&mut self);
+    /// Forgets the last event of this partition. The bytes that it took.
+    fn take_back(&mut self, partition: usize) -> usize;
+    /// Whether no partition's events fill half of its ring.
+    fn is_ample(&self) -> bool;
+    /// Whether this partition's events are more than its ring ever holds.
+    fn outgrown(&self, partition: usize) -> Option<PublishError>;
+    /// Whether a claim in each partition would be likely to find room.
+    fn has_room(&self) -> bool;
+    /// Claims what it needs, and fills that.
+    fn claim<'t>(&'t mut self, claims: &mut Claims<'t>) -> Result<(), TransactionError>;
+}
+
+struct Buffered<E: Send + Sync + 'static, K: Producers> {
+    topic: Arc<Inner<E, K>>,
+    producer: Producer<E, K>,
+    /// Events are filled here, and written into the buffers.
+    scratch: E,
+    parts: Vec<Buffer>,
+}
+
+/// Events for one partition, as they are in the journal.
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Buffered<E, K> {
+    /// Its partition, and the bytes that it adds to the frame; or that it would, if these are more than `room`.
+    fn take(
+        &mut self,
+        route: Route<'_>,
+        fill: impl FnOnce(&mut E),
+        room: usize,
+    ) -> Result<Result<(usize, usize), usize>, TransactionError> {
+        let to = self.producer.route(route, false)? as usize;
+        if self.parts.len() <= to {
+            self.parts.resize_with(to + 1, Buffer::default);
+        }
+        fill(&mut self.scratch);
+        let Some(durable) = &self.topic.durable else { return Ok(Ok((to, 0))) };
+        let Buffer { bytes, ends } = &mut self.parts[to];
+        let before = ends.last().copied().unwrap_or(0);
+        // A panic may have left something behind.
+        bytes.truncate(before);
+        (durable.persistence.write)(&self.scratch, bytes);
+        let added = bytes.len() - before + RECORD + if ends.is_empty() { RUN } else { 0 };
+        if added > room {
+            bytes.truncate(before);
+            return Ok(Err(added));
+        }
+        ends.push(bytes.len());
+        Ok(Ok((to, added)))
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
+    fn topic(&self) -> TopicId {
+        self.topic.id
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn clear(&mut self) {
+        for Buffer { bytes, ends } in &mut self.parts {
+            bytes.clear();
+            ends.clear();
+        }
+    }
+
+    fn take_back(&mut self, partition: usize) -> usize {
+        let Some(Buffer { bytes, ends }) = self.parts.get_mut(partition) else { return 0 };
+        let end = ends.pop().unwrap_or(0);
+        let before = ends.last().copied().unwrap_or(0);
+        bytes.truncate(before);
+        end - before + RECORD + if ends.is_empty() { RUN } else { 0 }
+    }
+
+    fn is_ample(&self) -> bool {
+        let half = self.producer.largest_batch() / 2;
+        self.parts.iter().all(|buffer| buffer.ends.len() <= half)
+    }
+
+    fn outgrown(&self, partition: usize) -> Option<PublishError> {
+        let (asked, largest) = (self.parts.get(partition)?.ends.len(), self.producer.largest_batch());
+        let topic = || self.topic.name.clone();
+        (asked > largest).then(|| PublishError::BatchTooLarge { topic: topic(), asked, largest })
+    }
+
+    fn has_room(&self) -> bool {
+        let partitions = self.topic.partitions();
+        let mut parts = self.parts.iter().zip(partitions.iter()).filter(|(buffer, _)| !buffer.ends.is_empty());
+        parts.all(|(buffer, partition)| {
+            partition.ring.closed().is_some() || partition.ring.positions().free >= buffer.ends.len() as u64
+        })
+    }
+
+    fn claim<'t>(&'t mut self, claims: &mut Claims<'t>) -> Result<(), TransactionError> {
+        let Self { topic, producer, parts, .. } = self;
+        let Some(durable) = &topic.durable else { return Ok(()) };
+        let persistence = durable.persistence;
+        for (Lane { ring, partition }, buffer) in producer.lanes().zip(parts) {
+            let len = buffer.ends.len();
+            if len == 0 {
+                continue;
+            }
+            let index = partition.index;
+            let refused = |refused: ClaimError| {
+                let by =
+                    || partition.ring.positions().stages.iter().max_by_key(|stage| stage.lag).map(|it| it.name.clone());
+                TransactionError::Publish(PublishError::new(&topic.name, index, refused, by))
+            };
+            let mut claim = ring.try_claim(len).map_err(refused)?;
+            let now = partition.times.as_ref().map(|times| (times, topic.host.clock.wall()));
+            let id: PartitionId = durable.id(index);
+            let first = claim.sequences().first.0;
+            let mut from = 0;
+            for ((offset, event), end) in claim.iter_mut().zip(&buffer.ends) {
+                let bytes = &buffer.bytes[from..*end];
+                from = *end;
+                if let Some((times, now)) = now {
+                    times.set(offset.0, now);
+                }
+                let unreadable = |cause| TransactionError::Event { topic: topic.name.clone(), cause };
+                (persistence.read)(event, bytes).map_err(unreadable)?;
+                let at = (persistence.time)(event).or(now.map(|(_, now)| now)).map(|at| at.as_nanos());
+                match persistence.size {
+                    Some(_) => claims.frame.fixed(id, offset.0, at, bytes),
+                    None => claims.frame.record(id, offset.0, at, bytes),
+                }
+            }
+            claims.parts.push(ClaimedRun { id, first, end: first + len as u64 });
+            claims.receipts.push(BatchReceipt { topic: topic.id, partition: index, first, len });
+            claims.held.push(Box::new(HeldClaim { claim }));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! The way into a topic of dead letters.
+
+use crate::event::dead_letter::{self, Origin};
+use crate::event::message::Message;
+use crate::log::receipt::Receipt;
+use crate::produce::Producer;
+use crate::queue::Job;
+use crate::read::dead_letters::Grave;
+use crate::topic::Topic;
+use crate::topic::error::{DeadLetterError, PublishError};
+use slipring_ring::Multi;
+
+/// Writes dead letters, without ever waiting for room.
+pub(crate) struct Graves {
+    producer: Producer<Message, Multi>,
+    origin: String,
+    consumer: String,
+}
+
+impl Graves {
+    /// For the messages of topic `origin` that `consumer` cannot handle. They are up to `largest` bytes.
+    ///
+    /// # Errors
+    /// It is the same topic, its messages are too small, or it is closed.
+    pub(crate) fn open(
+        dead: &Topic<Message, Multi>,
+        origin: &str,
+        consumer: &str,
+        largest: usize,
+    ) -> Result<Self, DeadLetterError> {
+        let (topic, consumer, origin) = (dead.name().to_owned(), consumer.to_owned(), origin.to_owned());
+        if topic == origin {
+            return Err(DeadLetterError::Circle { topic });
+        }
+        let (needed, largest) = (largest + dead_letter::overhead(&origin, &consumer), dead.max_message());
+        if needed > largest {
+            return Err(DeadLetterError::TooSmall { topic, needed, largest });
+        }
+        let producer = dead.producer().create();
+        let producer = producer.map_err(|cause| DeadLetterError::Producer { topic, cause })?;
+        Ok(Self { producer, origin, consumer })
+    }
+
+    /// Moves a message there. A refusal leaves it where it is.
+    pub(crate) fn take<E: Job>(
+        &mut self,
+        partition: u32,
+        offset: u64,
+        attempts: u32,
+        reason: &str,
+        event: &E,
+    ) -> Result<Receipt, PublishError> {
+        let Self { producer, origin, consumer } = self;
+        let origin = Origin { topic: origin, partition, offset, consumer, attempts, reason };
+        event.to_letter(&Grave(origin), |record| producer.try_send(record))
+    }
+}

@@ -1,0 +1,126 @@
+//! What a poll gives: events of one partition, each with where it stands.
+
+use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
+use crate::topic::partition::Partition;
+use slipring_ring::{Batch as RingBatch, Events, Multi, Shared, Single};
+use std::fmt;
+
+/// Where an event stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct At {
+    /// The partition.
+    pub partition: u32,
+    /// The offset in it.
+    pub offset: u64,
+    /// Whether it is the last event of what is there at present: the moment to flush.
+    pub end_of_batch: bool,
+}
+
+impl At {
+    /// For tests of handlers.
+    pub const fn new(partition: u32, offset: u64, end_of_batch: bool) -> Self {
+        Self { partition, offset, end_of_batch }
+    }
+}
+
+/// Passes over what was published before `oldest`; how many that are.
+pub(crate) fn expire<E, K: Producers>(
+    batch: &mut RingBatch<'_, E, K>,
+    partition: &Partition<E, K>,
+    oldest: Timestamp,
+) -> u64 {
+    let mut expired = 0;
+    while let Some(times) = partition.times.as_ref().filter(|_| !batch.is_empty()) {
+        if times.get(batch.position().0) >= oldest {
+            break;
+        }
+        let _ = batch.into_iter().next();
+        expired += 1;
+    }
+    expired
+}
+
+/// Events of one partition, in order. Iterate over `&mut batch`; what was iterated counts as read when the batch is
+/// dropped.
+pub struct Batch<'s, E, K: Producers = Multi> {
+    pub(crate) batch: RingBatch<'s, E, K>,
+    pub(crate) partition: u32,
+}
+
+impl<E, K: Producers> fmt::Debug for Batch<'_, E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of partition {}", self.batch, self.partition)
+    }
+}
+
+impl<E, K: Producers> Batch<'_, E, K> {
+    /// The partition that all of it is from.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// How many events are left to iterate.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Whether nothing is left to iterate.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Ends the batch here: the same as dropping it, said aloud.
+    pub fn commit(self) {}
+}
+
+impl<E> Batch<'_, E, Single> {
+    /// Everything that is left, as two slices: up to the end of the buffer, and from its start; the second is often empty.
+    /// All of it counts as read. For whoever adds up or copies many small events.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").single_producer().create()?;
+    /// let mut tape = ticks.subscribe("tape").poll()?;
+    /// ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
+    /// let mut batch = tape.poll(Duration::ZERO)?.unwrap();
+    /// let (head, tail) = batch.take_slices();
+    /// assert_eq!(head.iter().chain(tail).sum::<u64>(), 3);
+    /// # drop(batch);
+    /// # assert_eq!(tape.position(0), Some(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn take_slices(&mut self) -> (&[E], &[E]) {
+        self.batch.take_slices()
+    }
+}
+
+impl<'b, E, K: Producers> IntoIterator for &'b mut Batch<'_, E, K> {
+    type Item = (&'b E, At);
+    type IntoIter = Messages<'b, E, K>;
+
+    #[inline]
+    fn into_iter(self) -> Messages<'b, E, K> {
+        Messages { partition: self.partition, events: (&mut self.batch).into_iter() }
+    }
+}
+
+/// The events of a [`Batch`], each with where it stands.
+pub struct Messages<'b, E, K: Producers> {
+    events: Events<'b, E, K, Shared>,
+    partition: u32,
+}
+
+impl<'b, E, K: Producers> Iterator for Messages<'b, E, K> {
+    type Item = (&'b E, At);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (sequence, event) = self.events.next()?;
+        Some((event, At { partition: self.partition, offset: sequence.0, end_of_batch: self.events.is_over() }))
+    }
+}

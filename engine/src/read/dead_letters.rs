@@ -1,0 +1,130 @@
+//! Moving aside what a handler cannot handle: into a topic of the same type.
+
+use crate::base::kind::Producers;
+use crate::base::level::Level;
+use crate::event::dead_letter::Origin;
+use crate::event::message::Message;
+use crate::log::receipt::Receipt;
+use crate::produce::Producer;
+use crate::produce::transaction::{Transaction, TransactionError};
+use crate::topic::Topic;
+use crate::topic::error::PublishError;
+
+/// Events that can be copied into a topic of dead letters: everything that is `Clone`, and
+/// [`Message`](crate::Message)s, which then say where they come from: see [`DeadLetter`](crate::DeadLetter).
+pub trait Bury: Send + Sync + Sized + 'static {
+    /// Publishes a copy. Never waits for room.
+    #[doc(hidden)]
+    fn bury<K: Producers>(&self, producer: &mut Producer<Self, K>, grave: &Grave<'_>) -> Result<Receipt, PublishError>;
+    /// Has a transaction publish a copy.
+    #[doc(hidden)]
+    fn bury_into<K: Producers>(
+        &self,
+        topic: &Topic<Self, K>,
+        transaction: &mut Transaction,
+        grave: &Grave<'_>,
+    ) -> Result<(), TransactionError>;
+}
+
+/// Where an event stood and why it is moved aside.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Grave<'a>(pub(crate) Origin<'a>);
+
+impl<E: Clone + Send + Sync + 'static> Bury for E {
+    fn bury<K: Producers>(&self, producer: &mut Producer<Self, K>, _: &Grave<'_>) -> Result<Receipt, PublishError> {
+        producer.try_publish(|slot| slot.clone_from(self))
+    }
+
+    fn bury_into<K: Producers>(
+        &self,
+        topic: &Topic<Self, K>,
+        transaction: &mut Transaction,
+        _: &Grave<'_>,
+    ) -> Result<(), TransactionError> {
+        transaction.publish(topic, |slot| slot.clone_from(self))
+    }
+}
+
+impl Bury for Message {
+    fn bury<K: Producers>(&self, producer: &mut Producer<Self, K>, grave: &Grave<'_>) -> Result<Receipt, PublishError> {
+        grave.0.with_record(self, |record| producer.try_send(record))
+    }
+
+    fn bury_into<K: Producers>(
+        &self,
+        topic: &Topic<Self, K>,
+        transaction: &mut Transaction,
+        grave: &Grave<'_>,
+    ) -> Result<(), TransactionError> {
+        grave.0.with_record(self, |record| transaction.send(topic, record))
+    }
+}
+
+type Put<E> = Box<dyn FnMut(&E, &Grave<'_>) -> Result<Receipt, PublishError> + Send>;
+type Letter<'l, E> = (&'l E, &'l Grave<'l>);
+type PutInto<E> = Box<dyn Fn(Option<Letter<'_, E>>, &mut Transaction) -> Result<(), TransactionError> + Send>;
+
+/// A topic for dead letters, whatever its producers.
+pub(crate) struct Graveyard<E> {
+    topic: String,
+    is_durable: bool,
+    /// None if letters are for transactions only: the topic may have a single producer.
+    put: Option<Put<E>>,
+    put_into: PutInto<E>,
+}
+
+impl<E: Bury> Graveyard<E> {
+    pub(crate) fn new<K: Producers>(topic: &Topic<E, K>, mut producer: Producer<E, K>) -> Self {
+        let into = topic.clone();
+        Self {
+            topic: topic.name().to_owned(),
+            is_durable: topic.inner.durable.is_some(),
+            put: Some(Box::new(move |event, grave| event.bury(&mut producer, grave))),
+            put_into: Box::new(move |letter, transaction| match letter {
+                Some((event, grave)) => event.bury_into(&into, transaction, grave),
+                None => transaction.open(&into),
+            }),
+        }
+    }
+}
+
+impl<E> Graveyard<E> {
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    pub(crate) fn is_durable(&self) -> bool {
+        self.is_durable
+    }
+
+    /// Letters are for transactions from now on, of which `out` is the first: it has the topic's producer at once.
+    pub(crate) fn only_into(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
+        self.put = None;
+        (self.put_into)(None, out)
+    }
+
+    fn send(&mut self, event: &E, origin: Origin<'_>) -> Result<Option<Receipt>, PublishError> {
+        self.put.as_mut().map(|put| put(event, &Grave(origin))).transpose()
+    }
+
+    pub(crate) fn put(&mut self, event: &E, origin: Origin<'_>) -> Result<(), PublishError> {
+        self.send(event, origin).map(drop)
+    }
+
+    /// The same, and waits until it is written, if it is durable: what is committed afterwards never outlives it.
+    pub(crate) fn put_down(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
+        let receipt = self.send(event, origin).map_err(|refused| refused.to_string())?;
+        let Some(receipt) = receipt.filter(|_| self.is_durable) else { return Ok(()) };
+        receipt.wait(Level::Written).map(drop).map_err(|refused| refused.to_string())
+    }
+
+    pub(crate) fn put_into(
+        &self,
+        event: &E,
+        origin: Origin<'_>,
+        transaction: &mut Transaction,
+    ) -> Result<(), TransactionError> {
+        (self.put_into)(Some((event, &Grave(origin))), transaction)
+    }
+}

@@ -1,0 +1,537 @@
+//! A subscriber that runs on threads of its own: what it does with each event, and how it ends.
+
+use crate::base::cores::CoresError;
+use crate::base::handler_thread;
+use crate::base::kind::Producers;
+use crate::base::threads::{StartError, caught};
+use crate::base::trace::lifecycle;
+use crate::base::turn::Turn;
+use crate::event::dead_letter::Origin;
+use crate::read::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
+use crate::topic::consumers::{Run, Waits};
+use crate::topic::error::{CancelError, SubscribeError};
+use crate::topic::partition::Partition;
+use crate::topic::{Inner, Preparation, Reader};
+use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence, Wait};
+use std::fmt::{self, Display};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+/// A subscriber that runs on threads of its own. Dropping this handle stops nothing.
+pub struct Subscription<E, K: Producers = Multi> {
+    topic: Arc<Inner<E, K>>,
+    name: String,
+    first: Vec<u64>,
+    run: Arc<Run>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
+    /// Starts a thread of this name that hands each event of every partition to `handler`.
+    ///
+    /// # Publishing in a handler
+    /// A handler may publish, also into topics that it reads itself. Into a full partition of its own topic it cannot wait
+    /// for room: no slot becomes free before the handler returns. There a publish that would wait
+    /// ([`Overflow::Block`](crate::Overflow::Block)) is refused with
+    /// [`PublishError::OwnConsumer`](crate::PublishError::OwnConsumer). Publish with `try_publish`, keep what was refused for
+    /// the next event, or give the topic room for all that a batch brings forth: a handler's slots are given back after a
+    /// quarter of the capacity. Two consumers that wait for room in each other's topics are not noticed: a deadline
+    /// ([`Overflow::BlockFor`](crate::Overflow::BlockFor)) ends that.
+    ///
+    /// # Errors
+    /// The name is no name or taken, a subscriber in [`after`](Self::after) is not there, the start is out of range,
+    /// the pin is refused, or the topic is closed.
+    pub fn run<X: Display + 'static>(
+        self,
+        mut handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError> {
+        self.run_with(|| (), move |(), event, at| handler(event, at))
+    }
+
+    /// The same, with a state that is made on the subscriber's thread and stays there: it need not be `Send`.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// ticks.subscribe("sum").run_with(|| Rc::new(RefCell::new(0)), |sum, tick, _| {
+    ///     *sum.borrow_mut() += tick;
+    ///     Ok::<_, Infallible>(())
+    /// })?;
+    /// # assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_with<S: 'static, X: Display + 'static>(
+        mut self,
+        make: impl FnOnce() -> S + Send + 'static,
+        handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError> {
+        let (core, wait, policy) =
+            (self.core, self.wait.clone(), Policy { on_error: self.on_error, shelf: self.shelf()? });
+        start(self.poll()?, core, wait, policy, make, handler)
+    }
+
+    /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The
+    /// threads are called `name-partition`, and a [pin](Self::pin) pins all of them. A partition that is added gets one
+    /// more; `make` is called for it by whoever adds the partition, and cannot add others then.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
+    /// ticks.subscribe("sum").run_each(|partition| {
+    ///     let mut sum = 0;
+    ///     move |tick: &u64, at: slipring::At| {
+    ///         assert_eq!(at.partition, partition);
+    ///         sum += tick;
+    ///         Ok::<_, Infallible>(())
+    ///     }
+    /// })?;
+    /// # assert!(engine.shutdown(Duration::from_secs(5)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_each<X: Display + 'static, H>(
+        self,
+        make: impl FnMut(u32) -> H + Send + 'static,
+    ) -> Result<Subscription<E, K>, SubscribeError>
+    where
+        H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    {
+        start_each(self, make)
+    }
+}
+
+impl<E, K: Producers> fmt::Debug for Subscription<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subscription {:?} of {:?}", self.name, self.topic.name)
+    }
+}
+
+impl<E, K: Producers> Subscription<E, K> {
+    /// The subscriber's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The first offset that it was promised, in partition 0. See [`first_in`](Self::first_in).
+    pub fn first(&self) -> u64 {
+        self.first[0]
+    }
+
+    /// The first offset that it was promised in this partition, if that was there when it began.
+    pub fn first_in(&self, partition: u32) -> Option<u64> {
+        self.first.get(partition as usize).copied()
+    }
+
+    /// Has its threads wait in another way from now on: a quiet night need not burn a core.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Wait};
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// let book = ticks.subscribe("book").wait(Wait::spin_yield()).run(|_, _| Ok::<_, std::fmt::Error>(()))?;
+    /// book.set_wait(Wait::spin_then_park())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// More threads would spin than there are cores; or its threads have ended. Then nothing changes.
+    pub fn set_wait(&self, wait: Wait) -> Result<(), CoresError> {
+        self.topic.host.cores.change(&self.topic.name, &self.name, &wait)?;
+        let seats: Vec<_> = self.run.state().seats.iter().filter_map(Weak::upgrade).collect();
+        seats.iter().for_each(|seat| seat.set_wait(wait.clone()));
+        Ok(())
+    }
+
+    /// Ends the subscriber after the batch that it is in; the topic no longer waits for it.
+    ///
+    /// # Errors
+    /// Other subscribers stand behind it, or it has ended already.
+    pub fn cancel(self) -> Result<(), CancelError> {
+        // Before its threads can end by it. What is refused was not cancelled.
+        self.run.cancelled.store(true, Ordering::Release);
+        let evicted = self.topic.evict(&self.name);
+        if evicted.is_err() {
+            self.run.cancelled.store(false, Ordering::Release);
+        }
+        self.topic.forget_cancelled();
+        evicted.map(|_| ()).map_err(|refused| CancelError::new(&self.topic.name, &self.name, refused))
+    }
+}
+
+/// How a thread is to be.
+struct Setting<E> {
+    thread: String,
+    /// The only one that it ever reads, if that is so.
+    partition: Option<u32>,
+    core: Option<usize>,
+    wait: Wait,
+    policy: Policy<E>,
+}
+
+/// What follows when a handler fails.
+pub(crate) struct Policy<E> {
+    pub(crate) on_error: OnError,
+    /// Where what is passed over goes first.
+    pub(crate) shelf: Option<Shelf<E>>,
+}
+
+/// Starts one thread for all partitions.
+pub(crate) fn start<E, K, S, X>(
+    subscriber: Subscriber<E, K>,
+    core: Option<usize>,
+    wait: Wait,
+    policy: Policy<E>,
+    make: impl FnOnce() -> S + Send + 'static,
+    handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
+) -> Result<Subscription<E, K>, SubscribeError>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    S: 'static,
+    X: Display + 'static,
+{
+    let topic = Arc::clone(&subscriber.topic);
+    let name = subscriber.name().to_owned();
+    let first = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
+    let run = Run::new(Arc::clone(&subscriber.seat.tally));
+    launch(subscriber, &run, Setting { thread: name.clone(), partition: None, core, wait, policy }, make, handler)?;
+    topic.keep(Arc::clone(&run));
+    Ok(Subscription { topic, name, first, run })
+}
+
+fn launch<E, K, S, X>(
+    subscriber: Subscriber<E, K>,
+    run: &Arc<Run>,
+    setting: Setting<E>,
+    make: impl FnOnce() -> S + Send + 'static,
+    handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
+) -> Result<(), SubscribeError>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    S: 'static,
+    X: Display + 'static,
+{
+    run.state().threads += 1;
+    let (topic, running) = (Arc::clone(&subscriber.topic), Arc::clone(run));
+    let Setting { thread, partition, core, wait, policy } = setting;
+    let ticket = topic.host.cores.enter(&topic.name, &run.tally.name, &thread, core, &wait).map_err(|cause| {
+        run.state().threads -= 1;
+        SubscribeError::Cores { topic: topic.name.clone(), cause }
+    })?;
+    run.state().seats.push(Arc::downgrade(&subscriber.seat) as Weak<dyn Waits>);
+    let life = move |state| {
+        let _core = ticket.read_back();
+        handler_thread::begin(subscriber.name().to_owned(), Some(subscriber.topic.id), partition);
+        attend(subscriber, state, handler, policy, &running);
+    };
+    topic.threads.start(&thread, core, make, life).map_err(|cause| {
+        run.state().threads -= 1;
+        let (topic, consumer) = (topic.name.clone(), run.tally.name.clone());
+        match cause {
+            StartError::Pin(cause) => SubscribeError::Pin { topic, consumer, cause },
+            StartError::Thread(cause) => SubscribeError::Thread { topic, consumer, cause },
+            StartError::Panicked(cause) => SubscribeError::Handler { topic, consumer, cause },
+        }
+    })
+}
+
+/// The life of a thread.
+fn attend<E, K: Producers, S, X: Display>(
+    mut subscriber: Subscriber<E, K>,
+    mut state: S,
+    mut handler: impl FnMut(&mut S, &E, At) -> Result<(), X>,
+    policy: Policy<E>,
+    run: &Run,
+) where
+    E: Send + Sync + 'static,
+{
+    lifecycle!(info, "consumer started", topic = subscriber.topic.name, consumer = run.tally.name);
+    let read = caught(|| read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run));
+    // What panics outside of the handler, such as a waiting strategy or the clock, fails the topic as the handler does.
+    let ending = read.unwrap_or_else(|panic| Ending::Failed(panic.to_string()));
+    match &ending {
+        Ending::Failed(_cause) => {
+            lifecycle!(
+                error,
+                "consumer failed",
+                topic = subscriber.topic.name,
+                consumer = run.tally.name,
+                cause = _cause
+            );
+        }
+        Ending::Stopped(_cause) => {
+            lifecycle!(
+                info,
+                "consumer stopped",
+                topic = subscriber.topic.name,
+                consumer = run.tally.name,
+                cause = _cause
+            );
+        }
+        _ => lifecycle!(info, "consumer has read all", topic = subscriber.topic.name, consumer = run.tally.name),
+    }
+    drop(policy);
+    if let Ending::Failed(cause) = &ending {
+        subscriber.topic.fail(&run.tally.name, cause);
+    }
+    // Their own clean-up may panic as well: the consumer has ended all the same.
+    let _ = caught(move || drop(handler));
+    let _ = caught(move || drop(state));
+    let at = |part: &Part<E, K>| (part.partition.index, part.consumer.consumed().0);
+    let consumed = subscriber.parts.iter().map(at).collect();
+    let topic = Arc::clone(&subscriber.topic);
+    drop(subscriber);
+    run.end(ending, consumed);
+    topic.forget_cancelled();
+}
+
+fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
+    subscriber: &mut Subscriber<E, K>,
+    handler: &mut impl FnMut(&E, At) -> Result<(), X>,
+    policy: &Policy<E>,
+    run: &Run,
+) -> Ending {
+    let (retries, then_skip) = match policy.on_error {
+        OnError::Stop => (0, false),
+        OnError::Skip => (0, true),
+        OnError::Retry(retries) => (retries, false),
+        OnError::RetryThenSkip(retries) => (retries, true),
+    };
+    let then_skip = then_skip || policy.shelf.is_some();
+    let topic = subscriber.topic.name.clone();
+    // A long batch gives its slots back in parts, so that producers need not wait for its end.
+    let part = subscriber.topic.settings.capacity / 4;
+    let mut retried: Option<(u32, u64, u32)> = None;
+    loop {
+        let mut batch = match subscriber.poll_by(false, None) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ending::Drained,
+            Err(refused) => return Ending::Stopped(refused.reason.to_string()),
+        };
+        while !batch.is_empty() {
+            let mut culprit = batch.batch.position();
+            let worked = caught(|| work(&mut batch, part, handler, &mut culprit));
+            let cause = match worked {
+                Ok(Ok(())) => break,
+                Ok(Err(cause)) => cause,
+                Err(panic) => panic.to_string(),
+            };
+            let again = match retried {
+                Some((partition, offset, tries)) if (partition, offset) == (batch.partition, culprit.0) => tries,
+                _ => 0,
+            };
+            // Nobody needs a retry in a topic that was halted.
+            let moot = (retries > 0 || then_skip) && batch.batch.is_moot();
+            if moot {
+                batch.batch.put_back(culprit);
+                break;
+            }
+            if again < retries {
+                retried = Some((batch.partition, culprit.0, again + 1));
+                batch.batch.put_back(culprit);
+            } else if then_skip {
+                if let Some(shelf) = &policy.shelf
+                    && let Err(refused) =
+                        bury(&mut batch, shelf, culprit, (&topic, &run.tally.name), (again + 1, &cause))
+                {
+                    return Ending::Failed(format!("{cause}; and it was not moved to the dead letters: {refused}"));
+                }
+                run.tally.skipped.fetch_add(1, Ordering::Relaxed);
+            } else {
+                batch.batch.put_back(culprit);
+                return Ending::Failed(cause);
+            }
+        }
+    }
+}
+
+/// Moves the event at `culprit` aside; it stays unread if it cannot be.
+fn bury<E: Send + Sync + 'static, K: Producers>(
+    batch: &mut Batch<'_, E, K>,
+    shelf: &Shelf<E>,
+    culprit: Sequence,
+    (topic, consumer): (&str, &str),
+    (attempts, reason): (u32, &str),
+) -> Result<(), String> {
+    batch.batch.put_back(culprit);
+    let partition = batch.partition;
+    // No lock: copying the event is the user's code.
+    let Some(mut shelf) = shelf.take() else { return Err("another letter is being written".to_owned()) };
+    let buried = caught(|| match (&mut batch.batch).into_iter().next() {
+        Some((Sequence(offset), event)) => {
+            shelf.put(event, Origin { topic, partition, offset, consumer, attempts, reason })
+        }
+        None => Ok(()),
+    });
+    let buried =
+        buried.map_err(|panic| panic.to_string()).and_then(|buried| buried.map_err(|refused| refused.to_string()));
+    if buried.is_err() {
+        batch.batch.put_back(culprit);
+    }
+    buried
+}
+
+/// A halted topic's handler gets at most so many more events of the batch that it is in.
+const HALT_EVERY: usize = 16;
+
+/// Hands over what is in the batch. On an error or a panic `culprit` is the event's offset.
+#[inline]
+fn work<E, K: Producers, X: Display>(
+    batch: &mut Batch<'_, E, K>,
+    part: usize,
+    handler: &mut impl FnMut(&E, At) -> Result<(), X>,
+    culprit: &mut Sequence,
+) -> Result<(), String> {
+    let mut kept = 0;
+    loop {
+        let mut next = (&mut *batch).into_iter();
+        let Some((event, at)) = next.next() else { return Ok(()) };
+        *culprit = Sequence(at.offset);
+        handler(event, at).map_err(|error| error.to_string())?;
+        kept += 1;
+        if kept > part {
+            batch.batch.release();
+            kept = 0;
+        }
+        if kept % HALT_EVERY == 0 && batch.batch.is_moot() {
+            return Ok(());
+        }
+    }
+}
+
+/// What is needed to start a thread for one more partition. Its threads own it.
+struct Crew<E, K: Producers, M> {
+    builder: SubscriberBuilder<E, K>,
+    run: Arc<Run>,
+    make: Arc<Turn<M>>,
+    shelf: Option<Shelf<E>>,
+}
+
+impl<E, K, X, H, M> Crew<E, K, M>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    X: Display + 'static,
+    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    M: FnMut(u32) -> H + Send + 'static,
+{
+    /// The handler of a partition.
+    fn make(&self, partition: u32) -> Result<H, SubscribeError> {
+        let (topic, consumer) = (self.builder.topic.name.clone(), self.run.tally.name.clone());
+        let Some(mut make) = self.make.take() else {
+            let cause = "it was asked for by itself".to_owned();
+            return Err(SubscribeError::Handler { topic, consumer, cause });
+        };
+        let made = caught(|| make(partition));
+        made.map_err(|panic| SubscribeError::Handler { topic, consumer, cause: panic.said() })
+    }
+
+    fn start(self: &Arc<Self>, part: Part<E, K>, mut handler: H) -> Result<(), SubscribeError> {
+        let index = part.partition.index;
+        let subscriber = self.builder.of_one(part, &self.run.tally);
+        let thread = format!("{}-{index}", self.run.tally.name);
+        let policy = Policy { on_error: self.builder.on_error, shelf: self.shelf.clone() };
+        let wait = self.builder.wait.clone();
+        let setting = Setting { thread, partition: Some(index), core: self.builder.core, wait, policy };
+        let crew = Arc::clone(self);
+        launch(
+            subscriber,
+            &self.run,
+            setting,
+            || (),
+            move |(), event: &E, at| {
+                let _ = &crew;
+                handler(event, at)
+            },
+        )
+    }
+}
+
+impl<E, K, X, H, M> Reader<E, K> for Crew<E, K, M>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    X: Display + 'static,
+    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    M: FnMut(u32) -> H + Send + 'static,
+{
+    fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
+        let joined = partition.ring.join(self.builder.stage());
+        joined.map_err(|cause| SubscribeError::new(&self.builder.topic.name, partition.index, cause))
+    }
+
+    fn prepare(&self, partition: u32) -> Result<Preparation, SubscribeError> {
+        Ok(Box::new(self.make(partition)?))
+    }
+
+    fn take(
+        self: Arc<Self>,
+        partition: &Arc<Partition<E, K>>,
+        consumer: Consumer<E, K>,
+        prepared: Preparation,
+    ) -> Box<dyn FnOnce()> {
+        let part = Part { partition: Arc::clone(partition), consumer };
+        Box::new(move || {
+            let Ok(handler) = prepared.downcast::<H>() else { return };
+            if let Err(refused) = self.start(part, *handler) {
+                // Nobody would ever read the partition: not in silence.
+                self.builder.topic.fail(&self.run.tally.name, &refused.to_string());
+            }
+        })
+    }
+}
+
+/// Starts one thread for each partition.
+pub(crate) fn start_each<E, K, X, H>(
+    mut builder: SubscriberBuilder<E, K>,
+    make: impl FnMut(u32) -> H + Send + 'static,
+) -> Result<Subscription<E, K>, SubscribeError>
+where
+    E: Send + Sync + 'static,
+    K: Producers,
+    X: Display + 'static,
+    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+{
+    let shelf = builder.shelf()?;
+    let topic = Arc::clone(&builder.topic);
+    let name = builder.name.clone();
+    let tally = builder.tally();
+    topic.register(&tally);
+    let run = Run::new(tally);
+    let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Turn::new(make), shelf });
+    // What makes them is the user's, and may have to do with this topic: not while others are kept from it.
+    let mut handlers = Vec::new();
+    let mut readers = loop {
+        for partition in handlers.len()..topic.partitions().len() {
+            handlers.push(crew.make(partition as u32)?);
+        }
+        let readers = topic.readers();
+        if topic.partitions().len() == handlers.len() {
+            break readers;
+        }
+    };
+    let parts = crew.builder.join_all()?;
+    let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
+    for (part, handler) in parts.into_iter().zip(handlers) {
+        if let Err(refused) = crew.start(part, handler) {
+            // Those that started have nobody to read for: they end as if cancelled, without harm to the topic.
+            for partition in topic.partitions().iter() {
+                let _ = partition.ring.evict(&name);
+            }
+            return Err(refused);
+        }
+    }
+    readers.add(Arc::downgrade(&crew) as Weak<dyn Reader<E, K>>);
+    drop(readers);
+    topic.keep(Arc::clone(&run));
+    Ok(Subscription { topic, name, first, run })
+}

@@ -1,0 +1,362 @@
+//! Reading a topic: every subscriber sees every event.
+
+mod batch;
+mod builder;
+pub(crate) mod catch_up;
+pub(crate) mod dead_letters;
+pub(crate) mod managed;
+mod position;
+pub(crate) mod replay;
+mod seat;
+pub(crate) mod selector;
+mod sight;
+
+pub(crate) use batch::expire;
+pub use batch::{At, Batch, Messages};
+pub(crate) use builder::Shelf;
+pub use builder::SubscriberBuilder;
+pub use position::StartAt;
+pub(crate) use seat::{Part, Seat, TooOld};
+
+use crate::base::closed::Closed;
+use crate::base::kind::Producers;
+use crate::base::multi_wait::{Found, Watch, Watched};
+use crate::journal::Visible;
+use crate::topic::Inner;
+use crate::topic::error::ReadError;
+use sight::Sight;
+use slipring_ring::{Multi, Waiter};
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A subscriber to be polled.
+///
+/// ```
+/// # use slipring::Engine;
+/// # use std::time::Duration;
+/// # let engine = Engine::builder().build()?;
+/// # let ticks = engine.topic::<u64>("ticks").create()?;
+/// let mut tape = ticks.subscribe("tape").poll()?;
+/// ticks.producer().create()?.publish(|tick| *tick = 42)?;
+/// ticks.close();
+/// while let Some(mut batch) = tape.poll(Duration::from_millis(100))? {
+///     for (tick, at) in &mut batch {
+///         println!("{tick} at {}", at.offset);
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Subscriber<E, K: Producers = Multi> {
+    pub(crate) topic: Arc<Inner<E, K>>,
+    pub(crate) seat: Arc<Seat<E, K>>,
+    /// By the number of the partition.
+    pub(crate) parts: Vec<Part<E, K>>,
+    first: Vec<u64>,
+    watch: Watch,
+    /// Partitions that were closed and read to their end.
+    over: Vec<u32>,
+    paused: Vec<u32>,
+    limit: usize,
+    /// None if it sees all that is published.
+    sight: Option<Sight>,
+}
+
+impl<E, K: Producers> fmt::Debug for Subscriber<E, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subscriber {:?} of {:?}", self.seat.tally.name, self.topic.name)
+    }
+}
+
+impl<E, K: Producers> Subscriber<E, K> {
+    fn new(
+        topic: Arc<Inner<E, K>>,
+        seat: Arc<Seat<E, K>>,
+        parts: Vec<Part<E, K>>,
+        limit: usize,
+        visible: Option<Visible>,
+    ) -> Self {
+        let sight = visible.zip(topic.durable.as_ref());
+        let sight = sight.map(|(visible, durable)| Sight::new(visible, Arc::clone(&durable.acks)));
+        let mut watch = Watch::new(seat.wait.clone(), Arc::clone(&seat.waiter));
+        (0..parts.len()).for_each(|source| watch.add(source));
+        let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
+        Self { topic, seat, parts, first, watch, over: Vec::new(), paused: Vec::new(), limit, sight }
+    }
+
+    /// The subscriber's name.
+    pub fn name(&self) -> &str {
+        &self.seat.tally.name
+    }
+
+    /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once the
+    /// topic was closed and all was read. A limit of zero never waits. While partitions are [paused](Self::pause), a
+    /// closed topic has an end only when they were resumed and read: until then an empty batch is returned at once, when
+    /// all others are read to their end.
+    ///
+    /// # Errors
+    /// The topic was halted, a consumer failed, or this one was evicted.
+    #[inline]
+    pub fn poll(&mut self, limit: Duration) -> Result<Option<Batch<'_, E, K>>, ReadError> {
+        let now = limit.is_zero();
+        let deadline = if now || limit == Duration::MAX { None } else { Instant::now().checked_add(limit) };
+        self.poll_by(now, deadline)
+    }
+
+    pub(crate) fn poll_by(
+        &mut self,
+        now: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Batch<'_, E, K>>, ReadError> {
+        let source = match self.find(now, deadline)? {
+            Next::Source(source) => Some(source),
+            Next::Nothing | Next::Paused => None,
+            Next::End => return Ok(None),
+        };
+        let Self { parts, topic, seat, limit, sight, .. } = self;
+        let refused = |reason: slipring_ring::Closed| ReadError {
+            topic: topic.name.clone(),
+            consumer: seat.tally.name.clone(),
+            reason: reason.into(),
+        };
+        let part = &mut parts[source.unwrap_or(0)];
+        let partition = part.partition.index;
+        let seen = match (sight, source) {
+            (Some(sight), Some(source)) => sight.room(source, part),
+            _ => usize::MAX,
+        };
+        let batch = if source.is_some() { part.consumer.poll(seen.min(*limit)) } else { Ok(part.consumer.nothing()) };
+        let batch = batch.map_err(refused)?;
+        if source.is_some() {
+            seat.tally.batch(batch.len());
+        }
+        Ok(Some(Batch { batch, partition }))
+    }
+
+    /// Looks for events and takes none: whoever looks again finds the same.
+    #[inline]
+    pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+        match self.paused.is_empty() {
+            true => self.find_unpaused(now, deadline),
+            false => self.find_beside_pauses(now, deadline),
+        }
+    }
+
+    #[cold]
+    fn find_beside_pauses(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+        loop {
+            match self.find_unpaused(true, None)? {
+                Next::Nothing => {}
+                found => return Ok(found),
+            }
+            if !now {
+                let waiter = Arc::clone(&self.seat.waiter);
+                self.arm_paused(&waiter, Watch::WAKE);
+            }
+            if self.is_over_but_for_pauses()? {
+                return Ok(Next::Paused);
+            }
+            if now {
+                return Ok(Next::Nothing);
+            }
+            match self.find_unpaused(false, deadline)? {
+                // Woken, for mail or for the end of what is paused.
+                Next::Nothing if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
+                found => return Ok(found),
+            }
+        }
+    }
+
+    /// Nobody rings for the events of what is paused, only for its end.
+    fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
+        for &index in &self.paused {
+            self.parts[index as usize].consumer.arm_for_end(waiter, token);
+        }
+    }
+
+    /// Whether there will be nothing more unless a partition is resumed.
+    fn is_over_but_for_pauses(&mut self) -> Result<bool, ReadError> {
+        let mut is_over = true;
+        for index in 0..self.parts.len() {
+            let Part { partition, consumer } = &mut self.parts[index];
+            if self.over.contains(&(index as u32)) {
+                continue;
+            }
+            if !self.paused.contains(&(index as u32)) {
+                is_over = false;
+                continue;
+            }
+            match consumer.poll(1).map(drop) {
+                Ok(()) => is_over &= partition.ring.closed().is_some(),
+                Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) => {}
+                Err(reason) => return Err(self.refused(reason.into())),
+            }
+        }
+        Ok(is_over)
+    }
+
+    fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+        loop {
+            if !self.over.is_empty() && self.over.len() == self.parts.len() {
+                // A partition that was added just before the topic was closed is left here by then.
+                if !self.seat.has_mail.load(Ordering::Acquire) {
+                    return Ok(Next::End);
+                }
+                self.open_mail();
+            }
+            let Self { parts, seat, topic, limit, watch, sight, .. } = &mut *self;
+            let mut parts = Parts { parts, seat, topic, limit: *limit, sight, over: None };
+            let found = watch.next(&mut parts, now, deadline);
+            let over = parts.over;
+            match (found, over) {
+                (Found::Source(source), None) => return Ok(Next::Source(source)),
+                (Found::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
+                    self.watch.remove(source);
+                    self.over.push(source as u32);
+                }
+                (_, Some(reason)) => return Err(self.refused(reason.into())),
+                (Found::Interrupted, None) => {
+                    self.open_mail();
+                    if !now && !self.paused.is_empty() {
+                        return Ok(Next::Nothing);
+                    }
+                }
+                (Found::Nothing, None) => return Ok(Next::Nothing),
+            }
+        }
+    }
+
+    /// Has a task woken that has just found nothing. False if there is something after all.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
+        if !self.paused.is_empty() {
+            let waiter = Arc::clone(&self.seat.waiter);
+            self.arm_paused(&waiter, Watch::WAKE);
+            if !matches!(self.find(true, None), Ok(Next::Nothing)) {
+                return false;
+            }
+        }
+        let Self { parts, seat, topic, limit, watch, sight, .. } = self;
+        watch.wake(&mut Parts { parts, seat, topic, limit: *limit, sight, over: None }, task)
+    }
+
+    /// Has somebody else's waiter woken who has just found nothing. False if there is something after all.
+    pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
+        self.seat.tell(waiter, token);
+        self.arm_paused(waiter, token);
+        if !self.paused.is_empty() && !matches!(self.find(true, None), Ok(Next::Nothing)) {
+            return false;
+        }
+        let Self { parts, paused, over, sight, .. } = self;
+        let mut read = parts.iter_mut().enumerate().filter(|(_, part)| {
+            let index = &part.partition.index;
+            !paused.contains(index) && !over.contains(index)
+        });
+        let armed = read.all(|(source, part)| arm_part(sight, source, part, waiter, token));
+        armed && !self.seat.has_mail.load(Ordering::Acquire)
+    }
+
+    fn refused(&self, reason: Closed) -> ReadError {
+        ReadError { topic: self.topic.name.clone(), consumer: self.seat.tally.name.clone(), reason }
+    }
+
+    /// Takes what was left here by whoever added partitions.
+    #[cold]
+    fn open_mail(&mut self) {
+        self.seat.has_mail.store(false, Ordering::Relaxed);
+        // A strategy's drop is the user's code: no lock.
+        let wait = self.seat.other_wait.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(wait) = wait {
+            self.parts.iter_mut().for_each(|part| part.consumer.set_wait(wait.clone()));
+            self.watch.wait = wait;
+        }
+        for part in self.seat.mail.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            self.watch.add(self.parts.len());
+            self.first.push(part.consumer.consumed().0);
+            self.parts.push(part);
+        }
+    }
+}
+
+/// Has the waiter woken when the part has something to read; false if it has already.
+fn arm_part<E, K: Producers>(
+    sight: &mut Option<Sight>,
+    source: usize,
+    part: &mut Part<E, K>,
+    waiter: &Arc<Waiter>,
+    token: usize,
+) -> bool {
+    if let Some(sight) = sight
+        && part.consumer.lag() > 0
+        && sight.room(source, part) == 0
+    {
+        // The ring has something: only the journal is in the way.
+        return sight.arm(source, part, waiter, token);
+    }
+    part.consumer.arm(waiter, token)
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Source(usize),
+    Nothing,
+    /// The topic was closed, and all was read but for what is paused.
+    Paused,
+    End,
+}
+
+/// The parts of a subscriber while it looks for events.
+struct Parts<'s, E, K: Producers> {
+    parts: &'s mut [Part<E, K>],
+    seat: &'s Seat<E, K>,
+    topic: &'s Inner<E, K>,
+    limit: usize,
+    sight: &'s mut Option<Sight>,
+    /// Why the source that was found gives nothing.
+    over: Option<slipring_ring::Closed>,
+}
+
+impl<E, K: Producers> Watched for Parts<'_, E, K> {
+    #[inline]
+    fn look(&mut self, source: usize, looks: u32) -> bool {
+        // Looked at first: all that ever can be seen is seen then.
+        let is_over = self.sight.as_ref().is_some_and(|sight| sight.is_over(source));
+        let seen = self.sight.as_mut().map_or(usize::MAX, |sight| sight.room(source, &self.parts[source]));
+        let Part { partition, consumer } = &mut self.parts[source];
+        match consumer.poll_paced(self.limit.min(seen).max(1), looks) {
+            Ok(batch) if seen == 0 => {
+                let is_lost = is_over && !batch.is_empty();
+                drop(batch);
+                if is_lost {
+                    // What was published and never written is nobody's to see.
+                    self.over = partition.ring.closed();
+                }
+                self.over.is_some()
+            }
+            Ok(mut batch) => match self.topic.settings.time_to_live {
+                Some(limit) if !batch.is_empty() => {
+                    let expired = expire(&mut batch, partition, self.topic.host.clock.wall().minus(limit));
+                    self.seat.tally.expired.fetch_add(expired, Ordering::Relaxed);
+                    !batch.is_empty()
+                }
+                _ => !batch.is_empty(),
+            },
+            Err(reason) => {
+                self.over = Some(reason);
+                true
+            }
+        }
+    }
+
+    fn arm(&mut self, source: usize, _: &Waiter) -> bool {
+        // The watch's waiter is the seat's.
+        arm_part(self.sight, source, &mut self.parts[source], &self.seat.waiter, source)
+    }
+
+    #[inline]
+    fn is_interrupted(&self) -> bool {
+        self.seat.has_mail.load(Ordering::Acquire)
+    }
+}

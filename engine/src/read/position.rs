@@ -1,0 +1,228 @@
+//! Where a subscriber starts, stands, and goes.
+
+use super::{Part, Subscriber};
+use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
+use crate::topic::Inner;
+use crate::topic::error::PositionError;
+use crate::topic::partition::Times;
+use slipring_ring::{Sequence, Start};
+use std::time::Duration;
+
+/// Where a subscriber begins to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartAt {
+    /// At the earliest event that is still kept: what slower consumers have not read, and what the topic retains.
+    /// With neither, that is the next one to be published.
+    #[default]
+    Earliest,
+    /// At what is published next.
+    Latest,
+    /// At this offset of every partition; refused with the range if it is not kept any more or not published yet.
+    Offset(u64),
+    /// At these offsets, by partition; each is refused with the range if it is not kept any more or not published yet.
+    /// Partitions beyond the list are begun at their earliest event.
+    Offsets(Vec<u64>),
+    /// At the first event that is kept and was published at this time or later; with none, at what is published next.
+    /// Needs [`timestamps`](crate::TopicBuilder::timestamps).
+    Timestamp(Timestamp),
+    /// Where the group has committed, and nowhere else: a partition in which it has committed nothing is an error. For
+    /// groups, which go on where they committed whatever is said here: the other starts are for what they never read.
+    Committed,
+}
+
+impl StartAt {
+    /// The offset to begin at, where one is named.
+    pub(crate) fn offset(&self, partition: u32) -> Option<u64> {
+        match self {
+            Self::Offset(offset) => Some(*offset),
+            Self::Offsets(offsets) => offsets.get(partition as usize).copied(),
+            _ => None,
+        }
+    }
+
+    /// What the ring is told. Where the time says more, [`Part::move_to_start`] goes on from there.
+    pub(crate) fn in_ring(&self, partition: u32) -> Start {
+        match self.offset(partition) {
+            Some(offset) => Start::At(Sequence(offset)),
+            None if *self == Self::Latest => Start::Latest,
+            None => Start::Earliest,
+        }
+    }
+}
+
+impl<E, K: Producers> Subscriber<E, K> {
+    /// The first offset that it was promised, in partition 0. See [`first_in`](Self::first_in).
+    pub fn first(&self) -> u64 {
+        self.first[0]
+    }
+
+    /// The first offset that it was promised in this partition; none if it does not read that.
+    pub fn first_in(&self, partition: u32) -> Option<u64> {
+        self.first.get(partition as usize).copied()
+    }
+
+    /// The next offset that it will read in this partition; none if it does not read that.
+    pub fn position(&self, partition: u32) -> Option<u64> {
+        self.parts.get(partition as usize).map(|part| part.consumer.consumed().0)
+    }
+
+    /// How many published events it has not read, in all partitions.
+    ///
+    /// Counted in offsets, some of which may hold no event: those of a claim that was let go.
+    pub fn lag(&self) -> u64 {
+        self.parts.iter().map(|part| part.consumer.lag()).sum()
+    }
+
+    /// How many published events it has not read in this partition; none if it does not read that.
+    pub fn lag_in(&self, partition: u32) -> Option<u64> {
+        self.parts.get(partition as usize).map(|part| part.consumer.lag())
+    }
+
+    /// How long ago the oldest event that it has not read was published, in all partitions; zero if there is none.
+    ///
+    /// # Errors
+    /// The topic has no [timestamps](crate::TopicBuilder::timestamps).
+    pub fn lag_time(&self) -> Result<Duration, PositionError> {
+        let now = self.topic.host.clock.wall();
+        let mut longest = Duration::ZERO;
+        for Part { partition, consumer } in &self.parts {
+            let Some(times) = &partition.times else {
+                return Err(PositionError::NoTimestamps { topic: self.topic.name.clone() });
+            };
+            if consumer.lag() > 0 {
+                longest = longest.max(now.since(times.get(consumer.consumed().0)));
+            }
+        }
+        Ok(longest)
+    }
+
+    /// Moves to an offset of a partition without reading what lies between. Backward, the offset must be kept still: by
+    /// a slower consumer, or by [`retain`](crate::TopicBuilder::retain).
+    ///
+    /// ```
+    /// # use slipring::{Engine, PositionError};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").capacity(8).retain(4).create()?;
+    /// let mut tape = ticks.subscribe("tape").poll()?;
+    /// let mut producer = ticks.producer().create()?;
+    /// for tick in 0..6 {
+    ///     producer.publish(|place| *place = tick)?;
+    /// }
+    /// tape.poll(Duration::ZERO)?.unwrap().into_iter().for_each(drop);
+    /// tape.seek(0, 3)?;
+    /// assert_eq!((tape.position(0), tape.lag()), (Some(3), 3));
+    /// assert!(matches!(tape.seek(0, 1), Err(PositionError::OutOfRange { earliest: 2, latest: 6, .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// It is not kept or not published (the error has the range), there is no such partition, others stand behind this
+    /// subscriber, or it was evicted or halted. It stays where it was.
+    pub fn seek(&mut self, partition: u32, offset: u64) -> Result<(), PositionError> {
+        self.open_mail();
+        let Self { parts, topic, seat, watch, .. } = self;
+        let part = part_of(parts, topic, partition)?;
+        let refused = |cause| PositionError::new(&topic.name, &seat.tally.name, partition, cause);
+        let latest = part.consumer.consumed().plus(part.consumer.lag()).0;
+        let before = part.consumer.consumed();
+        part.consumer.seek(Sequence(offset)).map_err(|cause| match refused(cause) {
+            // The ring knows the range behind the consumer only.
+            PositionError::OutOfRange { topic, consumer, partition, asked, earliest, .. } => {
+                let earliest = earliest.min(before.0);
+                PositionError::OutOfRange { topic, consumer, partition, asked, earliest, latest }
+            }
+            other => other,
+        })?;
+        let earliest = part.oldest_kept(topic);
+        if offset < before.0 && offset < earliest {
+            // Gone for its age: forward again, which is always allowed.
+            let _ = part.consumer.seek(before);
+            let (topic, consumer) = (topic.name.clone(), seat.tally.name.clone());
+            return Err(PositionError::OutOfRange { topic, consumer, partition, asked: offset, earliest, latest });
+        }
+        // It may be armed at a bell that is not in its way any more, and what it had read to the end has a rest again.
+        if !self.paused.contains(&partition) {
+            watch.add(partition as usize);
+        }
+        if let Some(over) = self.over.iter().position(|&over| over == partition) {
+            self.over.swap_remove(over);
+        }
+        Ok(())
+    }
+
+    /// Moves, in every partition, to the first event that was published at this time or later; where there is none, to
+    /// what is published next. Backward, as far as events are kept.
+    ///
+    /// # Errors
+    /// The topic has no [timestamps](crate::TopicBuilder::timestamps), or as [`seek`](Self::seek).
+    pub fn seek_to_time(&mut self, at: Timestamp) -> Result<(), PositionError> {
+        self.open_mail();
+        if !self.topic.settings.timestamps {
+            return Err(PositionError::NoTimestamps { topic: self.topic.name.clone() });
+        }
+        for index in 0..self.parts.len() {
+            let part = &self.parts[index];
+            let before = part.consumer.consumed().0;
+            // Of an event that is not kept any more this may be the time of a later one: then it is asked for, and refused.
+            let is_behind = |times: &Times| before > 0 && times.get(before - 1) >= at;
+            if part.partition.times.as_ref().is_some_and(is_behind) {
+                // As far back as it may, which the refusal tells; from there on its own gate keeps what is looked at.
+                let earliest = match self.seek(index as u32, 0) {
+                    Err(PositionError::OutOfRange { earliest, .. }) => earliest,
+                    Err(refused) => return Err(refused),
+                    Ok(()) => 0,
+                };
+                self.seek(index as u32, earliest)?;
+            }
+            let part = &self.parts[index];
+            let to = part.first_since(at, part.consumer.consumed().0);
+            self.seek(index as u32, to)?;
+        }
+        Ok(())
+    }
+
+    /// Gives nothing more of this partition until [`resume`](Self::resume). It goes on holding the producers there.
+    ///
+    /// # Errors
+    /// There is no such partition.
+    pub fn pause(&mut self, partition: u32) -> Result<(), PositionError> {
+        self.open_mail();
+        part_of(&mut self.parts, &self.topic, partition)?;
+        if !self.paused.contains(&partition) {
+            self.paused.push(partition);
+            self.watch.remove(partition as usize);
+        }
+        Ok(())
+    }
+
+    /// Reads this partition again.
+    ///
+    /// # Errors
+    /// There is no such partition.
+    pub fn resume(&mut self, partition: u32) -> Result<(), PositionError> {
+        part_of(&mut self.parts, &self.topic, partition)?;
+        self.paused.retain(|&paused| paused != partition);
+        if !self.over.contains(&partition) {
+            self.watch.add(partition as usize);
+        }
+        Ok(())
+    }
+
+    /// The partitions that are paused.
+    pub fn paused(&self) -> &[u32] {
+        &self.paused
+    }
+}
+
+fn part_of<'p, E, K: Producers>(
+    parts: &'p mut [Part<E, K>],
+    topic: &Inner<E, K>,
+    partition: u32,
+) -> Result<&'p mut Part<E, K>, PositionError> {
+    let partitions = parts.len() as u32;
+    let unknown = || PositionError::UnknownPartition { topic: topic.name.clone(), asked: partition, partitions };
+    parts.get_mut(partition as usize).ok_or_else(unknown)
+}

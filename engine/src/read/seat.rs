@@ -1,0 +1,135 @@
+//! A subscriber's places, and how it is given new ones.
+
+use super::{StartAt, SubscriberBuilder};
+use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
+use crate::base::multi_wait::Watch;
+use crate::base::overload::Tally;
+use crate::topic::error::SubscribeError;
+use crate::topic::partition::Partition;
+use crate::topic::{Inner, Preparation, Reader};
+use slipring_ring::{Consumer, Sequence, Stage, Wait, Waiter};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What others need to know of a subscriber, and where they leave the consumers of new partitions for it.
+pub(crate) struct Seat<E, K: Producers> {
+    topic: String,
+    pub(crate) tally: Arc<Tally>,
+    pub(super) stage: Stage,
+    pub(super) waiter: Arc<Waiter>,
+    pub(super) wait: Wait,
+    /// Somebody else's, who watches this subscriber among others.
+    watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
+    /// Another way of waiting, from the next look on.
+    pub(super) other_wait: Mutex<Option<Wait>>,
+    pub(super) has_mail: AtomicBool,
+    pub(super) mail: Mutex<Vec<Part<E, K>>>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Seat<E, K> {
+    pub(super) fn new(builder: &SubscriberBuilder<E, K>, tally: Arc<Tally>) -> Arc<Self> {
+        Arc::new(Self {
+            topic: builder.topic.name.clone(),
+            tally,
+            stage: builder.stage(),
+            waiter: Arc::new(Waiter::new()),
+            wait: builder.wait.clone(),
+            watcher: Mutex::default(),
+            other_wait: Mutex::default(),
+            has_mail: AtomicBool::new(false),
+            mail: Mutex::default(),
+        })
+    }
+}
+
+impl<E, K: Producers> Seat<E, K> {
+    /// Whoever watches this subscriber among others is woken for its new partitions, too.
+    pub(super) fn tell(&self, waiter: &Arc<Waiter>, token: usize) {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
+            *watcher = Some((Arc::clone(waiter), token));
+        }
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::Waits for Seat<E, K> {
+    fn set_wait(&self, wait: Wait) {
+        let before = self.other_wait.lock().unwrap_or_else(PoisonError::into_inner).replace(wait);
+        drop(before);
+        self.has_mail.store(true, Ordering::Release);
+        self.waiter.wake(Watch::WAKE);
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Seat<E, K> {
+    fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
+        let joined = partition.ring.join(self.stage.clone());
+        joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
+    }
+
+    fn take(
+        self: Arc<Self>,
+        partition: &Arc<Partition<E, K>>,
+        consumer: Consumer<E, K>,
+        _: Preparation,
+    ) -> Box<dyn FnOnce()> {
+        let part = Part { partition: Arc::clone(partition), consumer };
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+        self.has_mail.store(true, Ordering::Release);
+        Box::new(move || {
+            self.waiter.wake(Watch::WAKE);
+            let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some((watcher, token)) = watcher {
+                watcher.wake(token);
+            }
+        })
+    }
+}
+
+/// A consumer's place in one partition.
+pub(crate) struct Part<E, K: Producers> {
+    pub(crate) partition: Arc<Partition<E, K>>,
+    pub(crate) consumer: Consumer<E, K>,
+}
+
+/// An offset that was asked for is kept by the ring and older than the topic retains.
+pub(crate) struct TooOld {
+    pub(crate) asked: u64,
+    pub(crate) earliest: u64,
+    pub(crate) latest: u64,
+}
+
+impl<E, K: Producers> Part<E, K> {
+    /// Where the time says more than the ring knows: the gate stands at or before the start by now.
+    pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &Inner<E, K>) -> Result<(), TooOld> {
+        let from = self.consumer.consumed().0;
+        let oldest = self.oldest_kept(topic);
+        let to = match (start.offset(self.partition.index), start) {
+            (Some(asked), _) if asked < oldest => {
+                let latest = self.partition.ring.positions().published.0;
+                return Err(TooOld { asked, earliest: oldest, latest });
+            }
+            (None, StartAt::Timestamp(at)) => self.first_since(*at, from).max(oldest),
+            (None, StartAt::Earliest | StartAt::Offsets(_)) => oldest,
+            _ => return Ok(()),
+        };
+        // It is published, and behind nobody: else it stays where it is, and reads what is too old.
+        let _ = self.consumer.seek(Sequence(to.max(from)));
+        Ok(())
+    }
+
+    pub(super) fn first_since(&self, at: Timestamp, from: u64) -> u64 {
+        self.partition.first_since(at, from)
+    }
+
+    /// The first offset that the topic's retention by age leaves to whoever comes or goes back, if this part's gate
+    /// keeps it.
+    pub(super) fn oldest_kept(&self, topic: &Inner<E, K>) -> u64 {
+        let from = self.consumer.consumed().0;
+        match topic.settings.retain_for {
+            Some(age) => self.first_since(topic.host.clock.wall().minus(age), from),
+            None => from,
+        }
+    }
+}

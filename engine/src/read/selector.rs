@@ -1,0 +1,163 @@
+//! One thread that reads many topics.
+
+use crate::base::kind::Producers;
+use crate::base::multi_wait::{Found, Watch, Watched};
+use crate::read::{Next, Subscriber};
+use crate::topic::error::ReadError;
+use slipring_ring::{Wait, Waiter};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Sleeps over many readers, of topics of any types, and tells which one has something. An idle one costs nothing until
+/// it has.
+///
+/// ```
+/// use slipring::{Engine, Selector};
+/// use std::time::Duration;
+///
+/// let engine = Engine::builder().build()?;
+/// let orders = engine.topic::<u64>("orders").create()?;
+/// let quotes = engine.topic::<(u64, u64)>("quotes").partitions(2).create()?;
+/// let (mut order_tape, mut quote_tape) = (orders.subscribe("risk").poll()?, quotes.subscribe("risk").poll()?);
+/// quotes.producer().create()?.publish(|quote| *quote = (99, 101))?;
+///
+/// let mut selector = Selector::round_robin();
+/// loop {
+///     match selector.select(&mut [&mut order_tape, &mut quote_tape], Duration::from_secs(1))? {
+///         Some(0) => {
+///             for (order, _) in &mut order_tape.poll(Duration::ZERO)?.unwrap() { println!("{order}") }
+///         }
+///         Some(_) => {
+///             for (quote, _) in &mut quote_tape.poll(Duration::ZERO)?.unwrap() { assert_eq!(*quote, (99, 101)) }
+///         }
+///         None => println!("a quiet second"),
+///     }
+/// #   break;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # The end of a reader
+/// One whose topic was closed and read to its end, or that cannot read on, is told as having something, once and again:
+/// its own poll says what. Leave it out of the slice then: the order of the others counts anew.
+pub struct Selector {
+    watch: Watch,
+    waiter: Arc<Waiter>,
+    by_number: bool,
+    /// Whose places are watched: a slice of other readers is watched anew.
+    watched: Vec<usize>,
+}
+
+impl fmt::Debug for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Selector of {} readers", self.watched.len())
+    }
+}
+
+impl Selector {
+    fn new(by_number: bool) -> Self {
+        let waiter = Arc::new(Waiter::new());
+        let watch = Watch::new(Wait::default(), Arc::clone(&waiter)).by_number(by_number);
+        Self { watch, waiter, by_number, watched: Vec::new() }
+    }
+
+    /// Each reader in its turn.
+    pub fn round_robin() -> Self {
+        Self::new(false)
+    }
+
+    /// The first reader of the slice that has something, always: a busy one keeps those behind it waiting for ever.
+    pub fn by_priority() -> Self {
+        Self::new(true)
+    }
+
+    /// How it waits.
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.watch.wait = wait;
+        self
+    }
+
+    /// The place of a reader that has something: events, its end, or a refusal. Waits no longer than `limit`; none if
+    /// there is nothing until then. Call with the same readers at the same places; others are fine, and cost a look at
+    /// each.
+    ///
+    /// # Errors
+    /// None so far: a reader's own errors are told by its poll.
+    pub fn select(&mut self, readers: &mut [&mut dyn Selectable], limit: Duration) -> Result<Option<usize>, ReadError> {
+        let same = self.watched.len() == readers.len()
+            && self.watched.iter().zip(&*readers).all(|(known, reader)| *known == reader.identity());
+        if !same {
+            self.watch = Watch::new(self.watch.wait.clone(), Arc::clone(&self.waiter)).by_number(self.by_number);
+            self.watched = readers.iter().map(|reader| reader.identity()).collect();
+            (0..readers.len()).for_each(|reader| self.watch.add(reader));
+        }
+        let now = limit.is_zero();
+        let deadline = Instant::now().checked_add(limit);
+        let mut looking = Looking { readers, waiter: &self.waiter, armed: false };
+        let found = loop {
+            match self.watch.next(&mut looking, now, deadline) {
+                Found::Source(reader) => break Some(reader),
+                Found::Nothing => break None,
+                Found::Interrupted => {}
+            }
+        };
+        if looking.armed {
+            looking.readers.iter_mut().for_each(|reader| reader.awake());
+        }
+        Ok(found)
+    }
+}
+
+/// Something that a [`Selector`] can watch: a [`Subscriber`], a [`Member`](crate::Member) of a group, or a
+/// [`Worker`](crate::Worker) of a queue, whose [`receive`](crate::Worker::receive) then gives the message that was found.
+/// While the selector waits, so does the member: that counts as progress.
+pub trait Selectable {
+    /// Whether a poll would return at once with something.
+    #[doc(hidden)]
+    fn is_ready(&mut self) -> bool;
+
+    /// Has the waiter woken when that may change; false if it has.
+    #[doc(hidden)]
+    fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool;
+
+    /// Its watcher waits no more.
+    #[doc(hidden)]
+    fn awake(&mut self) {}
+
+    /// Tells it from others.
+    #[doc(hidden)]
+    fn identity(&self) -> usize;
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
+    fn is_ready(&mut self) -> bool {
+        !matches!(self.find(true, None), Ok(Next::Nothing))
+    }
+
+    fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
+        Subscriber::arm(self, waiter, token)
+    }
+
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.seat).addr()
+    }
+}
+
+struct Looking<'s, 'r> {
+    readers: &'s mut [&'r mut dyn Selectable],
+    waiter: &'s Arc<Waiter>,
+    /// Some wait.
+    armed: bool,
+}
+
+impl Watched for Looking<'_, '_> {
+    fn look(&mut self, source: usize, _: u32) -> bool {
+        self.readers[source].is_ready()
+    }
+
+    fn arm(&mut self, source: usize, _: &Waiter) -> bool {
+        self.armed = true;
+        self.readers[source].arm(self.waiter, source)
+    }
+}

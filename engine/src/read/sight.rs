@@ -1,0 +1,79 @@
+//! How far a subscriber sees, if it is not all that is published.
+
+use super::Part;
+use crate::base::kind::Producers;
+use crate::journal::Visible;
+use crate::log::progress::{Acks, Positions};
+use slipring_ring::Waiter;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+/// Of a subscriber that waits for the journal before it reads.
+pub(super) struct Sight {
+    visible: Visible,
+    acks: Arc<Acks>,
+    /// By the number of the source, as they were first looked at.
+    positions: Vec<Option<Arc<Positions>>>,
+    /// Those that were last asked for, so that the bell knows them again.
+    wakers: Vec<(Arc<Rung>, Waker)>,
+}
+
+impl Sight {
+    pub(super) fn new(visible: Visible, acks: Arc<Acks>) -> Self {
+        Self { visible, acks, positions: Vec::new(), wakers: Vec::new() }
+    }
+
+    /// How many slots from where the source stands may be seen.
+    pub(super) fn room<E, K: Producers>(&mut self, source: usize, part: &Part<E, K>) -> usize {
+        if self.positions.len() <= source {
+            self.positions.resize(source + 1, None);
+        }
+        let known = &mut self.positions[source];
+        if known.is_none() {
+            *known = self.acks.positions(part.partition.index);
+        }
+        let end = known.as_ref().map_or(0, |positions| positions.end(self.visible));
+        usize::try_from(end.saturating_sub(part.consumer.consumed().0)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the source never sees more: the journal is done with it, or has ended.
+    pub(super) fn is_over(&self, source: usize) -> bool {
+        let known = self.positions.get(source).and_then(Option::as_ref);
+        self.acks.bell.over().is_some() || known.is_some_and(|positions| positions.is_over(self.visible))
+    }
+
+    /// Has the waiter woken when the source may see more than nothing, or never will. False if that is so already.
+    pub(super) fn arm<E, K: Producers>(
+        &mut self,
+        source: usize,
+        part: &Part<E, K>,
+        waiter: &Arc<Waiter>,
+        token: usize,
+    ) -> bool {
+        let waker = self.waker(waiter, token);
+        let bell = Arc::clone(&self.acks.bell);
+        bell.watch(&waker, || (self.room(source, part) > 0 || self.is_over(source)).then_some(())).is_none()
+    }
+
+    fn waker(&mut self, waiter: &Arc<Waiter>, token: usize) -> Waker {
+        let known = |(rung, _): &&(Arc<Rung>, Waker)| Arc::ptr_eq(&rung.waiter, waiter) && rung.token == token;
+        if let Some((_, waker)) = self.wakers.iter().find(known) {
+            return waker.clone();
+        }
+        let rung = Arc::new(Rung { waiter: Arc::clone(waiter), token });
+        let waker = Waker::from(Arc::clone(&rung));
+        self.wakers.push((rung, waker.clone()));
+        waker
+    }
+}
+
+struct Rung {
+    waiter: Arc<Waiter>,
+    token: usize,
+}
+
+impl Wake for Rung {
+    fn wake(self: Arc<Self>) {
+        self.waiter.wake(self.token);
+    }
+}

@@ -1,0 +1,400 @@
+//! Messages with an id, of which each is published once within a window.
+
+use crate::base::kind::Producers;
+use crate::base::when_full::WhenFull;
+use crate::journal::{self, Cursor, Extent, Start, Visible};
+use crate::topic::Inner;
+use crate::topic::durable::Durable;
+use crate::topic::error::{PublishError, TopicError};
+use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a topic remembers the [ids](crate::Record::id) of its messages:
+/// [`TopicBuilder::deduplicate`](crate::TopicBuilder::deduplicate).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deduplication {
+    ids: usize,
+    age: Option<Duration>,
+}
+
+impl Deduplication {
+    /// The last so many ids of the topic, at least one.
+    pub fn last(ids: usize) -> Self {
+        Self { ids: ids.max(1), age: None }
+    }
+
+    /// The ids that were published within `age`, by the engine's clock; 1,048,576 of them at most, unless told with
+    /// [`at_most`](Self::at_most).
+    pub fn within(age: Duration) -> Self {
+        Self { ids: 1 << 20, age: Some(age) }
+    }
+
+    /// No more than so many ids, whatever their age: beyond that the oldest are forgotten early. An id takes about 80 bytes.
+    pub fn at_most(self, ids: usize) -> Self {
+        Self { ids: ids.max(1), ..self }
+    }
+}
+
+/// The id of an event, if it has one.
+pub(crate) type IdOf<E> = fn(&E) -> Option<&[u8]>;
+
+/// The ids that a topic remembers.
+pub(crate) struct Ids {
+    window: Deduplication,
+    /// Two keyed hashes of 64 bits stand for an id.
+    hashers: [RandomState; 2],
+    known: Mutex<Known>,
+    /// A claimed id was published, or not.
+    settled: Condvar,
+}
+
+#[derive(Default)]
+struct Known {
+    places: HashMap<u128, Place, BuildHasherDefault<Low>>,
+    /// In the order of publishing, and when it expires.
+    order: VecDeque<(u128, Duration)>,
+}
+
+enum Place {
+    /// Somebody publishes it at this moment.
+    Claimed,
+    At(u32, u64),
+}
+
+/// A hash is one already.
+#[derive(Default)]
+struct Low(u64);
+
+impl Hasher for Low {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        self.0 = id as u64;
+    }
+}
+
+impl Known {
+    fn expire(&mut self, window: Deduplication, now: Duration) {
+        while let Some((id, until)) = self.order.front()
+            && (self.order.len() > window.ids || *until <= now)
+        {
+            self.places.remove(id);
+            self.order.pop_front();
+        }
+    }
+}
+
+/// An id that its holder is to publish. Dropped, it may be published by somebody else.
+pub(crate) struct Claimed {
+    ids: Arc<Ids>,
+    id: u128,
+    /// It was published: from then on the id may be forgotten, and claimed by somebody else.
+    settled: bool,
+}
+
+/// What became of an id.
+pub(crate) enum Begun {
+    First(Claimed),
+    /// Published there before.
+    Duplicate(u32, u64),
+}
+
+impl Ids {
+    pub(crate) fn new(window: Deduplication) -> Self {
+        let mut known = Known::default();
+        // Room ahead of need: without it, they grow.
+        let _ = known.places.try_reserve(window.ids.min(1 << 16));
+        let _ = known.order.try_reserve(window.ids.min(1 << 16) + 1);
+        Self {
+            window,
+            hashers: [RandomState::new(), RandomState::new()],
+            known: Mutex::new(known),
+            settled: Condvar::new(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hash(&self, id: &[u8]) -> u128 {
+        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one(id));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    fn until(&self, published: Duration) -> Duration {
+        self.window.age.map_or(Duration::MAX, |age| published.saturating_add(age))
+    }
+
+    /// Claims an id, or tells where it was published. While somebody else publishes it, this waits as `full` says.
+    pub(crate) fn begin<E, K: Producers>(
+        self: &Arc<Self>,
+        topic: &Inner<E, K>,
+        id: &[u8],
+        full: WhenFull<'_>,
+    ) -> Result<Begun, PublishError> {
+        let id = self.hash(id);
+        loop {
+            // Before the lock: the clock is the user's code.
+            let now = topic.host.clock.now();
+            let mut known = self.known();
+            known.expire(self.window, now);
+            match known.places.entry(id) {
+                Entry::Vacant(free) => {
+                    free.insert(Place::Claimed);
+                    return Ok(Begun::First(Claimed { ids: Arc::clone(self), id, settled: false }));
+                }
+                Entry::Occupied(there) => {
+                    if let Place::At(partition, offset) = *there.get() {
+                        return Ok(Begun::Duplicate(partition, offset));
+                    }
+                }
+            }
+            let names = || (topic.name.clone(), 0, None);
+            match full {
+                WhenFull::Policy => drop(self.settled.wait(known).unwrap_or_else(PoisonError::into_inner)),
+                WhenFull::Until(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        let (topic, partition, by) = names();
+                        return Err(PublishError::TimedOut { topic, partition, by });
+                    }
+                    drop(self.settled.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner));
+                }
+                WhenFull::Refuse | WhenFull::Later | WhenFull::Arm(_) => {
+                    drop(known);
+                    if let WhenFull::Arm(task) = full {
+                        task.wake_after(&topic.host.timer, Duration::from_millis(1));
+                    }
+                    let (topic, partition, by) = names();
+                    return Err(PublishError::Full { topic, partition, by });
+                }
+            };
+        }
+    }
+}
+
+impl Claimed {
+    /// It was published there.
+    pub(crate) fn settle(&mut self, partition: u32, offset: u64, now: Duration) {
+        self.settled = true;
+        let mut known = self.ids.known();
+        known.places.insert(self.id, Place::At(partition, offset));
+        known.order.push_back((self.id, self.ids.until(now)));
+        known.expire(self.ids.window, now);
+        drop(known);
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        let mut known = self.ids.known();
+        if !self.settled {
+            known.places.remove(&self.id);
+        }
+        drop(known);
+        self.ids.settled.notify_all();
+    }
+}
+
+/// Remembers what the journal has of the window.
+pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
+    topic: &Inner<E, K>,
+    id_of: IdOf<E>,
+) -> Result<(), TopicError> {
+    let (Some(durable), Some(ids)) = (&topic.durable, &topic.ids) else { return Ok(()) };
+    if durable.journal().shared.options.sabotage().forget_ids {
+        return Ok(());
+    }
+    let refused = |cause: String| TopicError::Journal { name: topic.name.clone(), cause };
+    let (now, wall) = (topic.host.clock.now(), topic.host.clock.wall());
+    let wall = wall.as_nanos();
+    let age = |written: u64| Duration::from_nanos(wall.saturating_sub(written));
+    let mut make = (topic.slots)(1).map_err(|cause| refused(cause.to_string()))?;
+    let mut event = make();
+    drop(make);
+    let mut back: Vec<Back> = topic
+        .partitions()
+        .iter()
+        .filter_map(|partition| Back::new(durable, partition.index, ids.window, wall))
+        .collect();
+    while back.iter().any(|back| !back.is_done) {
+        read_back(durable, &mut back, ids, id_of, &mut event).map_err(|cause| refused(cause.to_string()))?;
+    }
+    let mut found: Vec<Found> = back.into_iter().flat_map(|back| back.found(wall)).collect();
+    // All were published before now, whatever the clock began with.
+    found.sort_unstable_by_key(|found| (found.written, found.offset));
+    let mut known = ids.known();
+    // An id that came again after it had been forgotten is known by its last place.
+    for Found { written, id, partition, offset } in found.into_iter().rev() {
+        let until = match ids.window.age {
+            Some(limit) => now.saturating_add(limit.saturating_sub(age(written))),
+            None => Duration::MAX,
+        };
+        if let Entry::Vacant(free) = known.places.entry(id) {
+            free.insert(Place::At(partition, offset));
+            known.order.push_front((id, until));
+        }
+    }
+    known.expire(ids.window, now);
+    Ok(())
+}
+
+struct Found {
+    written: u64,
+    id: u128,
+    partition: u32,
+    offset: u64,
+}
+
+/// A partition that is looked at from its end backwards, further and further, until the window is full or the beginning is
+/// reached. Records that look old do not end it where younger ones stand before them: the world's clock was behind then,
+/// and is right again.
+struct Back {
+    partition: u32,
+    extent: Extent,
+    /// From here on it was read.
+    from: u64,
+    /// How far from its end the next look begins.
+    span: u64,
+    /// A record at or behind this offset may be young enough.
+    young: u64,
+    oldest_known: Option<u64>,
+    most: usize,
+    is_done: bool,
+    /// When each record with an id was written, by the world's clock as it was then.
+    found: VecDeque<Found>,
+}
+
+impl Back {
+    /// None if the journal has nothing of the partition.
+    fn new<E>(durable: &Durable<E>, partition: u32, window: Deduplication, wall: u64) -> Option<Self> {
+        let (id, journal) = (durable.id(partition), durable.journal());
+        let extent = journal.extent(id)?;
+        let age = window.age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        let oldest_known = age.map(|age| wall.saturating_sub(age));
+        let young = oldest_known.and_then(|time| journal.reaches(id, time)).unwrap_or(extent.end);
+        let (from, most) = (extent.end, window.ids);
+        let found = VecDeque::new();
+        Some(Self { partition, extent, from, span: 4096, young, oldest_known, most, is_done: false, found })
+    }
+
+    /// What stands before that was read, as a look has found it; `oldest` is when its first record was written.
+    fn add(&mut self, from: u64, mut before: VecDeque<Found>, oldest: Option<u64>) {
+        before.append(&mut self.found);
+        self.found = before;
+        let too_many = self.found.len().saturating_sub(self.most);
+        self.found.drain(..too_many);
+        self.from = from;
+        self.span = self.span.saturating_mul(4);
+        let is_old = oldest.zip(self.oldest_known).is_some_and(|(oldest, known)| oldest <= known);
+        self.is_done = from == self.extent.start || self.found.len() >= self.most || is_old;
+    }
+
+    /// A record is at least as young as every one before it, whatever the world's clock showed meanwhile; one of the future
+    /// is of now.
+    fn found(self, wall: u64) -> impl Iterator<Item = Found> {
+        self.found.into_iter().scan(0, move |latest, found| {
+            *latest = found.written.min(wall).max(*latest);
+            Some(Found { written: *latest, ..found })
+        })
+    }
+}
+
+/// One look further back in each partition that is not done: one reading of the journal for all of them.
+fn read_back<E>(
+    durable: &Durable<E>,
+    back: &mut [Back],
+    ids: &Ids,
+    id_of: IdOf<E>,
+    event: &mut E,
+) -> Result<(), journal::ReplayError> {
+    struct Look<'b> {
+        back: &'b mut Back,
+        cursor: Cursor,
+        from: u64,
+        found: VecDeque<Found>,
+        oldest: Option<u64>,
+        is_over: bool,
+    }
+    let journal = durable.journal();
+    let mut scan = journal.scan(Visible::Written);
+    let mut looks = Vec::new();
+    for back in back.iter_mut().filter(|back| !back.is_done) {
+        let Back { extent, span, young, .. } = *back;
+        let from = extent.end.saturating_sub(span).min(young).min(back.from).max(extent.start);
+        let mut cursor = journal.cursor(durable.id(back.partition), Start::Offset(from))?;
+        // The ids of what is lost are lost.
+        cursor.pass_gaps();
+        cursor.begin(&mut scan);
+        looks.push(Look { back, cursor, from, found: VecDeque::new(), oldest: None, is_over: false });
+    }
+    while looks.iter().any(|look| !look.is_over) {
+        for look in looks.iter_mut().filter(|look| !look.is_over) {
+            look.cursor.begin(&mut scan);
+            let mut read = false;
+            while let Some(record) = look.cursor.next(&mut scan, look.back.from)? {
+                read = true;
+                let (written, offset) = (record.written, record.offset);
+                look.oldest.get_or_insert(written);
+                // What is no event has no id; whoever reads it is told.
+                if (durable.persistence.read)(event, record.bytes).is_ok()
+                    && let Some(id) = id_of(event)
+                {
+                    let partition = look.back.partition;
+                    look.found.push_back(Found { written, id: ids.hash(id), partition, offset });
+                    if look.found.len() > ids.window.ids {
+                        look.found.pop_front();
+                    }
+                }
+            }
+            if read {
+                scan.took();
+            }
+            if !look.cursor.waits() {
+                look.cursor.rest(&mut scan);
+                look.is_over = true;
+            }
+        }
+    }
+    for Look { back, from, found, oldest, .. } in looks {
+        back.add(from, found, oldest);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Between telling where it was published and letting go, a claim may have been forgotten and taken by somebody else:
+    /// letting go took that one away, and a third could publish the same id.
+    #[test]
+    fn who_has_settled_takes_no_other_claim_away() {
+        let ids = Arc::new(Ids::new(Deduplication::last(1)));
+        let claim = |id: u128| {
+            let free = ids.known().places.insert(id, Place::Claimed).is_none();
+            assert!(free, "{id} is claimed or known");
+            Claimed { ids: Arc::clone(&ids), id, settled: false }
+        };
+        let mut first = claim(7);
+        first.settle(0, 0, Duration::ZERO);
+        let mut other = claim(8);
+        other.settle(0, 1, Duration::ZERO);
+        let again = claim(7);
+        drop(first);
+        assert!(matches!(ids.known().places.get(&7), Some(Place::Claimed)));
+        drop(again);
+        assert!(!ids.known().places.contains_key(&7));
+        assert!(matches!(ids.known().places.get(&8), Some(Place::At(0, 1))));
+    }
+}

@@ -1,0 +1,109 @@
+//! One partition: a ring, and what the topic keeps beside its slots.
+
+use crate::base::clock::Timestamp;
+use crate::base::kind::Producers;
+use crate::log::producers::Marks;
+use slipring_ring::{BuildError, Ring, Sequence};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+pub(crate) struct Partition<E, K: Producers> {
+    pub(crate) index: u32,
+    capacity: usize,
+    pub(crate) ring: Ring<E, K>,
+    /// The ring's own producer: to be cloned, or lent and given back. While the topic has it, the ring stays open.
+    spare: Mutex<Option<slipring_ring::Producer<E, K>>>,
+    /// Where the topic was created with `timestamps()`.
+    pub(crate) times: Option<Times>,
+    /// Who published what, where the topic is durable and there are producers with names.
+    marks: OnceLock<Marks>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
+    pub(crate) fn new(
+        index: u32,
+        capacity: usize,
+        retain: usize,
+        timestamps: bool,
+        first: u64,
+        make: impl FnMut() -> E + Send + 'static,
+    ) -> Result<Self, BuildError> {
+        let mut builder = K::builder(capacity, make);
+        builder.retain(retain).start_at(Sequence(first));
+        let (first, ring) = builder.build()?;
+        let times = timestamps.then(|| Times::new(capacity)).transpose()?;
+        Ok(Self { index, capacity, ring, spare: Mutex::new(Some(first)), times, marks: OnceLock::new() })
+    }
+}
+
+impl<E, K: Producers> Partition<E, K> {
+    fn spare(&self) -> MutexGuard<'_, Option<slipring_ring::Producer<E, K>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Made at their first use.
+    pub(crate) fn marks(&self) -> &Marks {
+        self.marks.get_or_init(|| Marks::new(self.capacity))
+    }
+
+    /// For whoever reads them behind published events: who publishes one with a mark has made them.
+    pub(crate) fn marks_if_any(&self) -> Option<&Marks> {
+        self.marks.get()
+    }
+
+    /// The first offset from `from` on, which the caller's gate keeps, that was published at `at` or later; else the
+    /// next one to be published. Times grow with the offsets, but for the moment between a producer's look at the clock
+    /// and its claim.
+    pub(crate) fn first_since(&self, at: Timestamp, from: u64) -> u64 {
+        let mut low = from;
+        let mut high = self.ring.positions().published.0.max(from);
+        while let Some(times) = self.times.as_ref().filter(|_| low < high) {
+            let middle = low + (high - low) / 2;
+            if times.get(middle) < at { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
+    /// A producer of the ring; none if there is only one and somebody has it.
+    pub(crate) fn lend(&self) -> Option<slipring_ring::Producer<E, K>> {
+        K::take(&mut self.spare())
+    }
+
+    /// Takes the only producer back; one of several is simply dropped.
+    pub(crate) fn give_back(&self, producer: slipring_ring::Producer<E, K>) {
+        if K::SINGLE {
+            *self.spare() = Some(producer);
+        }
+    }
+}
+
+/// When each slot's event was published: one word a slot, beside the ring.
+pub(crate) struct Times {
+    nanos: Box<[AtomicU64]>,
+}
+
+impl Times {
+    fn new(capacity: usize) -> Result<Self, BuildError> {
+        let mut nanos = Vec::new();
+        nanos.try_reserve_exact(capacity).map_err(|_| BuildError::Memory { bytes: capacity.saturating_mul(8) })?;
+        nanos.extend((0..capacity).map(|_| AtomicU64::new(0)));
+        Ok(Self { nanos: nanos.into_boxed_slice() })
+    }
+
+    fn slot(&self, offset: u64) -> &AtomicU64 {
+        // The capacity is a power of two.
+        &self.nanos[offset as usize & (self.nanos.len() - 1)]
+    }
+
+    /// Between claim and publish, which releases it.
+    #[inline]
+    pub(crate) fn set(&self, offset: u64, at: Timestamp) {
+        self.slot(offset).store(at.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Of an event that the caller's gate keeps. For any other it may be that of a later lap.
+    #[inline]
+    pub(crate) fn get(&self, offset: u64) -> Timestamp {
+        Timestamp::from_nanos(self.slot(offset).load(Ordering::Relaxed))
+    }
+}
