@@ -75,8 +75,8 @@ pub use base::rate::RateLimit;
 #[cfg(feature = "async")]
 pub use edge::futures::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
 #[cfg(feature = "observe")]
-pub use edge::observe::ObserveError;
-pub use engine::{Engine, EngineBuilder};
+pub use engine::ObserveError;
+pub use engine::{Engine, EngineBuilder, EngineError};
 pub use event::Event;
 pub use event::codec::{Persist, Unreadable};
 pub use event::dead_letter::DeadLetter;

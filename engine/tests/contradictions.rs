@@ -3,8 +3,8 @@
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
 use slipring::{
-    Commit, Delivery, Engine, GroupBuilder, GroupError, Level, Message, Overflow, Pace, ProducerError, Queue,
-    QueueBuilder, QueueError, Slow, Topic, TopicError, Transaction, TransactionError,
+    Commit, Delivery, Engine, EngineError, GroupBuilder, GroupError, Level, Message, Overflow, Pace, ProducerError,
+    Queue, QueueBuilder, QueueError, Slow, Topic, TopicError, Transaction, TransactionError,
 };
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -87,7 +87,7 @@ fn other_settings_that_contradict_one_another_are_refused() {
         assert!(matches!(refused, QueueError::Contradiction(_)), "{refused}");
     }
     let two = Engine::builder().journal_in(SimulatedDisk::new()).journal_in(SimulatedDisk::new()).build();
-    assert!(matches!(two.unwrap_err(), TopicError::Contradiction(_)));
+    assert!(matches!(two.unwrap_err(), EngineError::Contradiction(_)));
 }
 
 /// It waited for the end of the engine, for ever if nobody ended it.

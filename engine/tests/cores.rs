@@ -1,7 +1,7 @@
 //! Who runs on which core, under which name, and how it waits.
 
 use slipring::{
-    CorePlan, CoresError, Engine, EngineBuilder, Multi, SubscribeError, Subscription, Topic, TopicError, Wait, pin,
+    CorePlan, CoresError, Engine, EngineBuilder, EngineError, Multi, SubscribeError, Subscription, Topic, Wait, pin,
 };
 use std::convert::Infallible;
 use std::sync::mpsc;
@@ -70,12 +70,12 @@ fn two_threads_on_one_core_are_refused_while_one_spins() {
 fn a_plan_is_checked_when_the_engine_is_built_and_followed_by_consumers_of_its_names() {
     let cores = pin::allowed_cores();
     let no_core = EngineBuilder::default().cores(CorePlan::new().pin("book", 999)).build().unwrap_err();
-    assert!(matches!(&no_core, TopicError::Cores(CoresError::Core { .. })) && no_core.to_string().contains("999"));
+    assert!(matches!(&no_core, EngineError::Cores(CoresError::Core { .. })) && no_core.to_string().contains("999"));
     let spin = |plan: CorePlan, name: &str| plan.pin(name, cores[0]).wait(name, Wait::busy_spin());
     let two = spin(spin(CorePlan::new(), "a"), "b");
     assert!(matches!(
         EngineBuilder::default().cores(two.clone()).build(),
-        Err(TopicError::Cores(CoresError::CoreTaken { .. }))
+        Err(EngineError::Cores(CoresError::CoreTaken { .. }))
     ));
     assert!(EngineBuilder::default().cores(two.oversubscribe()).build().is_ok());
     let plan = CorePlan::new().pin("book", cores[0]).wait("book", Wait::backoff()).pin("sums", cores[0]);

@@ -5,8 +5,8 @@ use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::storage::Disk;
 use slipring::journal::{Options, Retention};
 use slipring::{
-    Backoff, Clock, DeadLetterError, Engine, Lease, LeaseError, Level, ManualClock, Message, Order, Queue,
-    QueueBuilder, QueueError, Record, Ticket, Timestamp, Topic, TopicError, Worker,
+    Backoff, Clock, DeadLetterError, Engine, EngineError, Lease, LeaseError, Level, ManualClock, Message, Order, Queue,
+    QueueBuilder, QueueError, Record, Ticket, Timestamp, Topic, Worker,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const LONG: Duration = Duration::from_secs(60);
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const SEGMENT: u64 = 1 << 18;
 
-fn try_engine(disk: &SimulatedDisk, clock: &ManualClock) -> Result<Engine, TopicError> {
+fn try_engine(disk: &SimulatedDisk, clock: &ManualClock) -> Result<Engine, EngineError> {
     let options = Options { segment_size: SEGMENT, ..Options::default() };
     Engine::builder().clock(clock.clone()).journal_in(disk.clone()).journal_options(options).build()
 }

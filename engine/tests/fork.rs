@@ -4,7 +4,7 @@
 use fork::{Fork, fork};
 use slipring::journal::storage::Disk;
 use slipring::journal::{FrameBuilder, OpenError, Options, PartitionId, open};
-use slipring::{Engine, Level, TopicError};
+use slipring::{Engine, EngineError, Level};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -98,7 +98,7 @@ fn engine() {
         let ticks = own.topic::<u64>("ticks").durable().create().unwrap();
         ticks.producer().create().unwrap().publish(|tick| *tick = 3).unwrap().wait(Level::Durable).unwrap();
         let refused = Engine::open(&dir).map(drop).unwrap_err();
-        assert!(matches!(refused, TopicError::Open(OpenError::Locked { .. })), "{refused}");
+        assert!(matches!(refused, EngineError::Open(OpenError::Locked { .. })), "{refused}");
     });
 }
 

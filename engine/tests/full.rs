@@ -3,7 +3,7 @@
 
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
-use slipring::{Closed, Engine, Level, Message, Overflow, Producer, PublishError, Record, Topic, TopicError};
+use slipring::{Closed, Engine, EngineError, Level, Message, Overflow, Producer, PublishError, Record, Topic};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -11,7 +11,7 @@ const SEGMENT: u64 = 1 << 17;
 /// Of a message; some seventy of them fill a segment.
 const BYTES: usize = 1500;
 
-fn engine(disk: &SimulatedDisk) -> Result<Engine, TopicError> {
+fn engine(disk: &SimulatedDisk) -> Result<Engine, EngineError> {
     let options = Options { segment_size: SEGMENT, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build()
 }

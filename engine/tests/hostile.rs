@@ -10,7 +10,7 @@ use builder::Hostile;
 use limits::limited;
 use slipring::journal::storage::Disk;
 use slipring::journal::{OpenError, Options, inspect, open};
-use slipring::{Engine, Level, TopicError};
+use slipring::{Engine, EngineError, Level, TopicError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +89,7 @@ fn a_program_that_changes_its_directory_loses_nothing() {
 fn small_files() {
     // 1,024 blocks of 512 bytes. A signal would have ended the process.
     let refused = Engine::open(dir().join("large")).map(drop).unwrap_err();
-    let TopicError::Open(OpenError::Disk(cause)) = &refused else { panic!("{refused}") };
+    let EngineError::Open(OpenError::Disk(cause)) = &refused else { panic!("{refused}") };
     assert_eq!(cause.kind, std::io::ErrorKind::FileTooLarge);
     assert!(refused.to_string().contains("ulimit -f") && refused.to_string().contains(".segment"), "{refused}");
     let options = Options { segment_size: 1 << 18, ..Options::default() };

@@ -3,8 +3,8 @@
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::journal::{Options, Retention};
 use slipring::{
-    Engine, IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, Level, ManualClock, PRODUCER_NAME_EXPIRY,
-    ProducerError, Topic, TopicError,
+    Engine, EngineError, IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, Level, ManualClock, PRODUCER_NAME_EXPIRY,
+    ProducerError, Topic,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const SEGMENT: u64 = 3 << 18;
 /// As many names as such segments take.
 const NAMES: usize = 31;
 
-fn try_engine(disk: &SimulatedDisk, clock: &ManualClock) -> Result<Engine, TopicError> {
+fn try_engine(disk: &SimulatedDisk, clock: &ManualClock) -> Result<Engine, EngineError> {
     let options = Options { segment_size: SEGMENT, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).clock(clock.clone()).build()
 }

@@ -21,7 +21,7 @@ fn open(dir: &std::path::Path) -> Engine {
         let options = Options { segment_size: 1 << 18, ..Options::default() };
         match Engine::builder().journal(dir).journal_options(options).build() {
             Ok(engine) => return engine,
-            Err(slipring::TopicError::Open(slipring::journal::OpenError::Locked { .. })) => {
+            Err(slipring::EngineError::Open(slipring::journal::OpenError::Locked { .. })) => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(other) => panic!("{other}"),

@@ -4,7 +4,7 @@
 mod busy;
 
 use busy::busy;
-use slipring::{Clock, Engine, ManualClock, Metrics, ObserveError, Tick, Timestamp, TopicError};
+use slipring::{Clock, Engine, EngineError, ManualClock, Metrics, ObserveError, Tick, Timestamp};
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -297,7 +297,7 @@ fn a_path_that_is_taken_is_refused_and_a_socket_left_behind_is_replaced() {
     let build = || Engine::builder().observe(&path).build();
     let first = build().unwrap();
     let refused = build().unwrap_err();
-    assert!(matches!(refused, TopicError::Observe(ObserveError::Taken { .. })), "{refused}");
+    assert!(matches!(refused, EngineError::Observe(ObserveError::Taken { .. })), "{refused}");
     drop(first);
     // Whoever asked it a moment ago may still be answered, which holds the engine for as long.
     until("the socket goes with its engine", || !path.exists());
@@ -305,8 +305,8 @@ fn a_path_that_is_taken_is_refused_and_a_socket_left_behind_is_replaced() {
     drop(UnixListener::bind(&path).unwrap());
     drop(build().unwrap());
     std::fs::write(&path, "mine").unwrap();
-    assert!(matches!(build().unwrap_err(), TopicError::Observe(ObserveError::NoSocket { .. })));
+    assert!(matches!(build().unwrap_err(), EngineError::Observe(ObserveError::NoSocket { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     let nowhere = Engine::builder().observe(folder.path().join("no/such/folder/s")).build().unwrap_err();
-    assert!(matches!(nowhere, TopicError::Observe(ObserveError::Io { .. })), "{nowhere}");
+    assert!(matches!(nowhere, EngineError::Observe(ObserveError::Io { .. })), "{nowhere}");
 }

@@ -2,7 +2,7 @@
 //! directory or has no descriptors left.
 #![cfg(unix)]
 
-use slipring::{Engine, ManualClock, Metrics, ObserveError, TopicError};
+use slipring::{Engine, EngineError, ManualClock, Metrics, ObserveError};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn observed(path: &Path) -> Result<Engine, TopicError> {
+fn observed(path: &Path) -> Result<Engine, EngineError> {
     Engine::builder().clock(ManualClock::new()).observe(path).build()
 }
 
@@ -210,7 +210,7 @@ fn what_is_left_of_killed_processes_blocks_nobody() {
 fn paths_that_cannot_be_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |path: &Path| match observed(path).unwrap_err() {
-        TopicError::Observe(refused) => refused,
+        EngineError::Observe(refused) => refused,
         other => panic!("{other}"),
     };
     for zero in ["\0abstract", "a\0b"] {
@@ -250,7 +250,7 @@ fn a_socket_whose_process_accepts_nothing_is_taken() {
         waiting.push(connection);
     }
     let refused = observed(&path).unwrap_err();
-    assert!(matches!(refused, TopicError::Observe(ObserveError::Taken { .. })), "{refused}");
+    assert!(matches!(refused, EngineError::Observe(ObserveError::Taken { .. })), "{refused}");
 }
 
 /// Only root can make one.
@@ -263,6 +263,6 @@ fn a_socket_of_another_user_is_left_alone() {
         return;
     }
     let refused = observed(&path).unwrap_err();
-    assert!(matches!(refused, TopicError::Observe(ObserveError::NotOurs { owner: 12345, .. })), "{refused}");
+    assert!(matches!(refused, EngineError::Observe(ObserveError::NotOurs { owner: 12345, .. })), "{refused}");
     assert!(path.exists());
 }

@@ -3,7 +3,7 @@
 use slipring::journal::Options;
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::{
-    At, Engine, Level, Message, PublishError, Record, Topic, TopicError, Transaction, TransactionError, TransformEnd,
+    At, Engine, EngineError, Level, Message, PublishError, Record, Topic, Transaction, TransactionError, TransformEnd,
     TransformError,
 };
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crash::at_each_call;
 const LONG: Duration = Duration::from_secs(60);
 const SEGMENT: u64 = 1 << 18;
 
-fn try_engine(disk: &SimulatedDisk) -> Result<Engine, TopicError> {
+fn try_engine(disk: &SimulatedDisk) -> Result<Engine, EngineError> {
     let options = Options { segment_size: SEGMENT, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build()
 }

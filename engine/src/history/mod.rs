@@ -11,7 +11,7 @@ mod senders;
 
 use crate::journal::simulated::{Fault, SimulatedDisk};
 use crate::journal::{Options, Sabotage};
-use crate::{Delivery, Engine, Level, ManualClock, Order, Producer, Receipt, Replay, Topic, TopicError};
+use crate::{Delivery, Engine, EngineError, Level, ManualClock, Order, Producer, Receipt, Replay, Topic};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
@@ -71,7 +71,7 @@ trait Actor {
     fn audit(&self, engine: &Engine, finished: bool) -> Step;
 }
 
-fn engine(disk: &SimulatedDisk, clock: &ManualClock, sabotage: Sabotage) -> Result<Engine, TopicError> {
+fn engine(disk: &SimulatedDisk, clock: &ManualClock, sabotage: Sabotage) -> Result<Engine, EngineError> {
     let options = Options { segment_size: 1 << 18, sabotage, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).clock(clock.clone()).build()
 }

@@ -156,9 +156,6 @@ pub enum TopicError {
         /// Why.
         cause: String,
     },
-    /// The journal was not opened.
-    #[error(transparent)]
-    Open(#[from] crate::journal::OpenError),
     /// The size was refused.
     #[error("topic {name:?}: {cause}")]
     Ring {
@@ -189,13 +186,6 @@ pub enum TopicError {
     /// Two settings cannot both be.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
-    /// The plan of cores cannot be kept.
-    #[error("the plan of cores cannot be kept: {0}")]
-    Cores(crate::CoresError),
-    /// The engine cannot be observed where it was to be.
-    #[cfg(feature = "observe")]
-    #[error(transparent)]
-    Observe(crate::ObserveError),
 }
 
 /// The largest that [`max_message`](crate::TopicBuilder::max_message) can be, in bytes: 1 GiB.

@@ -5,7 +5,7 @@ use crate::crash::at_each_call;
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Delivery, Engine, GroupError, Level, MemberEnd, OnError, Producers, Single, Topic, TopicError, Transaction,
+    Delivery, Engine, EngineError, GroupError, Level, MemberEnd, OnError, Producers, Single, Topic, Transaction,
     TransactionError,
 };
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const INPUTS: u64 = 12;
 
-fn try_engine(disk: &SimulatedDisk) -> Result<Engine, TopicError> {
+fn try_engine(disk: &SimulatedDisk) -> Result<Engine, EngineError> {
     let options = Options { segment_size: 1 << 16, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build()
 }

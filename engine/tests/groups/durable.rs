@@ -7,7 +7,7 @@ use crate::{LONG, NOW};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
 use slipring::{
-    At, Clock, Engine, GroupError, Level, ManualClock, Member, Producer, StartAt, SubscribeError, Topic, TopicError,
+    At, Clock, Engine, EngineError, GroupError, Level, ManualClock, Member, Producer, StartAt, SubscribeError, Topic,
     TopicPartition, Wait,
 };
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 const CAPACITY: usize = 16;
 
-fn try_engine(disk: &SimulatedDisk) -> Result<Engine, TopicError> {
+fn try_engine(disk: &SimulatedDisk) -> Result<Engine, EngineError> {
     let options = Options { segment_size: 1 << 16, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build()
 }

@@ -4,13 +4,13 @@ use crate::crash::at_each_call;
 use crate::{LONG, NOW};
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::{Commit, Engine, ManualClock, StartAt, Topic, TopicError, TransactionError};
+use slipring::{Commit, Engine, EngineError, ManualClock, StartAt, Topic, TransactionError};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 const INPUTS: u64 = 24;
 
-fn try_engine(disk: &SimulatedDisk) -> Result<Engine, TopicError> {
+fn try_engine(disk: &SimulatedDisk) -> Result<Engine, EngineError> {
     let options = Options { segment_size: 1 << 18, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build()
 }

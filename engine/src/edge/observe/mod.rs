@@ -9,61 +9,11 @@ mod place;
 #[cfg(unix)]
 mod serve;
 
-use crate::text;
+use crate::engine::EngineBuilder;
+#[cfg(not(unix))]
+use crate::engine::ObserveError;
 use std::path::PathBuf;
-
-/// The engine cannot be observed there.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ObserveError {
-    /// Another process, or another engine, answers there.
-    #[error("somebody answers at {} already: end that one, or take another path", text::line(path.display()))]
-    Taken {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Something stands there that is no socket.
-    #[error("{} is there and is no socket: take another path", text::line(path.display()))]
-    NoSocket {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A socket of another user stands there. It is not touched.
-    #[error("the socket at {} is one of user {owner}: take another path", text::line(path.display()))]
-    NotOurs {
-        /// The path.
-        path: PathBuf,
-        /// The number of its user.
-        owner: u32,
-    },
-    /// The path is longer than the address of a socket can be.
-    #[error("the path {} has {len} bytes, and a socket's can have {limit}: take a shorter one", text::line(path.display()))]
-    TooLong {
-        /// The path.
-        path: PathBuf,
-        /// Its bytes.
-        len: usize,
-        /// The most that it can have.
-        limit: usize,
-    },
-    /// The path holds a zero byte, which ends a path for the system.
-    #[error("the path {} holds a zero byte: take another one", text::line(path.display()))]
-    ZeroByte {
-        /// The path.
-        path: PathBuf,
-    },
-    /// This system has no Unix sockets that only their user can reach.
-    #[error("an engine can be observed at a socket on Unix only: read `Engine::metrics` in the program instead")]
-    Unsupported,
-    /// The system refuses.
-    #[error("no socket at {}: {cause}", text::line(path.display()))]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
-    },
-}
+use std::sync::Arc;
 
 #[cfg(unix)]
 pub(crate) use serve::Observer;
@@ -79,5 +29,29 @@ impl Observer {
         _: std::sync::Weak<crate::topic::registry::Registry>,
     ) -> Result<Self, ObserveError> {
         Err(ObserveError::Unsupported)
+    }
+}
+
+impl EngineBuilder {
+    /// Shows the engine to other processes of this user at a Unix socket, for `slipring top --socket PATH`: each connection
+    /// is answered with a snapshot as JSON, or as Prometheus' text if it asks for `prometheus` or `GET /metrics`. The
+    /// socket goes with the engine's last handle. With the feature `observe`.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Metrics};
+    /// # use std::{io::{Read, Write}, os::unix::net::UnixStream};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("engine.sock");
+    /// let engine = Engine::builder().observe(&path).build()?;
+    /// engine.topic::<u64>("ticks").create()?;
+    /// let mut text = String::new();
+    /// UnixStream::connect(&path)?.read_to_string(&mut text)?;
+    /// assert!(text.contains("ticks"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn observe(mut self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        self.observer = Some(Box::new(move |engine| Ok(Box::new(Observer::start(&path, Arc::downgrade(engine))?))));
+        self
     }
 }

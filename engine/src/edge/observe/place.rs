@@ -1,6 +1,6 @@
 //! Where the socket stands, and that nothing else is harmed there: not a file, not a socket of another engine.
 
-use super::ObserveError;
+use crate::engine::ObserveError;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use std::fs::{self, Metadata};

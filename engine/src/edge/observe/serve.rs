@@ -1,9 +1,9 @@
 //! The thread that answers at the socket.
 
-use super::ObserveError;
 use super::place::{self, Place};
 use crate::base::threads::caught;
 use crate::engine::Engine;
+use crate::engine::ObserveError;
 use crate::topic::registry::Registry;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind, Read, Write};

@@ -1,20 +1,26 @@
 //! The engine: owner of topics and of their threads.
 
-use crate::base::clock::{Blamed, Clock, SystemClock};
+mod builder;
+mod error;
+
+pub use builder::EngineBuilder;
+pub use error::EngineError;
+#[cfg(feature = "observe")]
+pub use error::ObserveError;
+
 use crate::base::closed::Closed;
-use crate::base::cores::{CorePlan, Cores, CoresReport};
+use crate::base::cores::CoresReport;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
 use crate::group::{GroupDescription, GroupName, Groups, add_recorded};
-use crate::journal::storage::{Disk, Storage};
-use crate::journal::{DiskError, FrameBuilder, Freed, Journal, OpenError, Options, Progress, Recovered};
-use crate::log::committer::{Journaling, Pace};
+use crate::journal::{FrameBuilder, Freed, Journal, Recovered};
+use crate::log::committer::Journaling;
 use crate::log::gap::{ReaderKind, ToldGap, acknowledge_gaps, told_gaps};
 use crate::log::offsets::transform::TransformDescription;
 use crate::produce::transaction::{Transaction, TransactionError};
 use crate::read::At;
 use crate::topic::description::Description;
-use crate::topic::error::{Contradiction, TopicError};
+use crate::topic::error::TopicError;
 use crate::topic::metrics::Metrics;
 use crate::topic::registry::Registry;
 use crate::topic::report::{Report, TopicReport};
@@ -59,130 +65,6 @@ impl fmt::Debug for Engine {
 /// What the journal gets to write what it has, at least, when everything ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Settings of an [`Engine`].
-#[derive(Default)]
-pub struct EngineBuilder {
-    clock: Option<Arc<dyn Clock>>,
-    cores: CorePlan,
-    #[cfg(feature = "observe")]
-    observe: Option<std::path::PathBuf>,
-    storage: Option<Arc<dyn Storage>>,
-    /// A journal was named twice.
-    two_journals: bool,
-    options: Options,
-    pace: Pace,
-    recovering: Option<Box<dyn FnMut(Progress) + Send>>,
-}
-
-impl fmt::Debug for EngineBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineBuilder").finish_non_exhaustive()
-    }
-}
-
-impl EngineBuilder {
-    /// The clock for all that depends on a time: a [`SystemClock`] unless told. A [`ManualClock`](crate::ManualClock)
-    /// puts time into a test's hands. How long a poll or a publish waits is measured by the system's clock all the
-    /// same.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Arc::new(Blamed(Arc::new(clock))));
-        self
-    }
-
-    /// Who runs on which core, for all consumers with threads of their own. Without a plan they say it themselves, and more
-    /// spinning threads than cores are refused all the same.
-    pub fn cores(mut self, plan: CorePlan) -> Self {
-        self.cores = plan;
-        self
-    }
-
-    /// Shows the engine to other processes of this user at a Unix socket, for `slipring top --socket PATH`: each connection
-    /// is answered with a snapshot as JSON, or as Prometheus' text if it asks for `prometheus` or `GET /metrics`. The
-    /// socket goes with the engine's last handle. With the feature `observe`.
-    ///
-    /// ```
-    /// # use slipring::{Engine, Metrics};
-    /// # use std::{io::{Read, Write}, os::unix::net::UnixStream};
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path().join("engine.sock");
-    /// let engine = Engine::builder().observe(&path).build()?;
-    /// engine.topic::<u64>("ticks").create()?;
-    /// let mut text = String::new();
-    /// UnixStream::connect(&path)?.read_to_string(&mut text)?;
-    /// assert!(text.contains("ticks"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[cfg(feature = "observe")]
-    pub fn observe(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        self.observe = Some(path.into());
-        self
-    }
-
-    /// A journal in the directory `path`, which is made if it is not there: topics can be
-    /// [durable](crate::TopicBuilder::durable) then.
-    pub fn journal(self, path: impl Into<PathBuf>) -> Self {
-        self.journal_in(Disk::new(path))
-    }
-
-    /// A journal in any storage: a [`SimulatedDisk`](crate::journal::simulated::SimulatedDisk) for tests.
-    pub fn journal_in(mut self, storage: impl Storage) -> Self {
-        self.two_journals = self.storage.replace(Arc::new(storage)).is_some();
-        self
-    }
-
-    /// Size of the journal's segments, and how its payload is packed.
-    pub fn journal_options(mut self, options: Options) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// How the journal groups events and syncs.
-    pub fn journal_pace(mut self, pace: Pace) -> Self {
-        self.pace = pace;
-        self
-    }
-
-    /// Calls `hear` now and then while [`build`](Self::build) reads the journal, on the same thread: after a crash there may
-    /// be much to be read again. Not at all where nothing was.
-    pub fn recovering(mut self, hear: impl FnMut(Progress) + Send + 'static) -> Self {
-        self.recovering = Some(Box::new(hear));
-        self
-    }
-
-    /// Builds the engine. It has no topics yet, and no threads but the journal's, if it has one.
-    ///
-    /// # Errors
-    /// The journal was not opened: somebody has it, it is damaged, or the disk refuses. Or the plan of cores cannot be
-    /// kept, or the socket to observe it at could not be made.
-    pub fn build(self) -> Result<Engine, TopicError> {
-        if self.two_journals {
-            return Err(Contradiction::new("the engine", "one journal", "another journal").into());
-        }
-        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
-        let cores = Cores::new(self.cores).map_err(TopicError::Cores)?;
-        let mut recovered = None;
-        let journaling = match self.storage {
-            Some(storage) => {
-                let mut hear = self.recovering.unwrap_or_else(|| Box::new(|_| ()));
-                let (writer, found) = crate::journal::open_with(Arc::clone(&storage), self.options, &mut hear)?;
-                let state = found.state.clone();
-                recovered = Some(Arc::new(found));
-                let started = Journaling::start(writer, state, Arc::clone(&clock), self.pace);
-                let failed = |cause| DiskError::new("start a thread for", storage.name(), &cause);
-                Some(started.map_err(|cause| OpenError::Disk(failed(cause)))?)
-            }
-            None => None,
-        };
-        let shared = Registry::new(clock, cores, journaling, recovered);
-        #[cfg(feature = "observe")]
-        if let Some(path) = self.observe {
-            let observer = crate::edge::observe::Observer::start(&path, Arc::downgrade(&shared));
-            let _ = shared.observer.set(Box::new(observer.map_err(TopicError::Observe)?));
-        }
-        Ok(Engine { shared })
-    }
-}
-
 impl Engine {
     /// Settings, then [`build`](EngineBuilder::build).
     pub fn builder() -> EngineBuilder {
@@ -214,7 +96,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`EngineBuilder::build`].
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, TopicError> {
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, EngineError> {
         Self::builder().journal(path).build()
     }
 
