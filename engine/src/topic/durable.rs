@@ -1,5 +1,6 @@
 //! What a topic has of the journal: its number in the catalogue, and where its partitions go on.
 
+use super::ring_source::{RingSource, reservation};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::event::codec::Persistence;
@@ -8,7 +9,6 @@ use crate::log::catalog::{Recorded, what};
 use crate::log::committer::{Journaling, STAGE};
 use crate::log::forget::forget;
 use crate::log::progress::{Acks, Positions};
-use crate::log::source::{RingSource, reservation};
 use crate::topic::error::TopicError;
 use crate::topic::partition::Partition;
 use slipring_ring::{BuildError, Stage, Start};

@@ -14,6 +14,7 @@ pub(crate) mod partition;
 pub(crate) mod registry;
 pub(crate) mod report;
 pub(crate) mod restore_names;
+mod ring_source;
 mod settings;
 pub(crate) mod stage_name;
 

@@ -1,0 +1,279 @@
+//! The ring of one partition, as the committer reads it.
+
+use super::partition::Partition;
+use crate::base::kind::Producers;
+use crate::base::threads::{blaming, caught};
+use crate::event::codec::Persistence;
+use crate::journal::{FrameBuilder, PartitionId, Writer};
+use crate::log::committer::STAGE;
+use crate::log::producers::{Ledgers, Touched};
+use crate::log::progress::Positions;
+use crate::log::source::{Gathering, Source};
+use slipring_ring::{Batch, Consumer, Sequence, Waiter};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The ring of one partition, and how far the committer has read and written it.
+pub(crate) struct RingSource<E, K: Producers> {
+    pub(crate) id: PartitionId,
+    pub(crate) partition: Arc<Partition<E, K>>,
+    pub(crate) consumer: Option<Consumer<E, K>>,
+    pub(crate) persistence: Persistence<E>,
+    pub(crate) positions: Arc<Positions>,
+    /// Asked for, durable or not.
+    pub(crate) reserving: u64,
+    pub(crate) reserves: Option<u64>,
+    pub(crate) reserves_at_once: u64,
+    pub(crate) capacity: u64,
+    /// Up to where it was read and not written yet.
+    pub(crate) drained: Option<u64>,
+    /// What was told as written last.
+    pub(crate) noted: u64,
+    pub(crate) blocked: bool,
+    /// An event of it panicked when it was to be written.
+    pub(crate) failed: Option<String>,
+    /// What transactions have written at or above the gate, in order.
+    pub(crate) ahead: VecDeque<(u64, u64)>,
+}
+
+/// How many offsets are reserved at once. Each reservation needs a sync: where there are no others it would make who only
+/// writes wait for the disk, so those are rare.
+pub(crate) fn reservation(capacity: u64, syncs: bool) -> u64 {
+    (capacity * 8).max(if syncs { 1 << 16 } else { 1 << 24 })
+}
+
+impl<E, K: Producers> RingSource<E, K> {
+    /// How many events may be taken before offsets run out.
+    fn room(&mut self) -> usize {
+        let Some(consumer) = &self.consumer else { return usize::MAX };
+        let limit = self.positions.reserved.load(Ordering::Acquire).saturating_sub(self.capacity);
+        let room = usize::try_from(limit.saturating_sub(consumer.consumed().0)).unwrap_or(usize::MAX);
+        self.blocked |= room == 0;
+        room
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
+    fn look(&mut self, looks: u32) -> bool {
+        if self.drained.is_some() || self.room() == 0 {
+            return false;
+        }
+        let Some(consumer) = &mut self.consumer else { return false };
+        let found = consumer.poll_paced(usize::MAX, looks).map_or(true, |batch| !batch.is_empty());
+        // A look passes over slots without an event: they are to be told as written, too.
+        found || consumer.consumed().0 != self.noted
+    }
+
+    fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
+        if self.room() == 0 {
+            // The sync that makes the reservation durable wakes the journaler.
+            return true;
+        }
+        self.consumer.as_mut().is_none_or(|consumer| consumer.arm(waiter, token))
+    }
+
+    fn drain(&mut self, gathering: Gathering<'_>, budget: usize, writer: &Writer) {
+        let Gathering { frame, ledgers, touched } = gathering;
+        let room = self.room();
+        let Some(consumer) = &mut self.consumer else { return };
+        let from = consumer.consumed();
+        let mut end = from.0;
+        let mut over = None;
+        match consumer.poll(room) {
+            Ok(mut batch) => {
+                let of = Gathered {
+                    id: self.id,
+                    persistence: self.persistence,
+                    ahead: &self.ahead,
+                    partition: &self.partition,
+                    ledgers,
+                    budget,
+                    frame_limit: writer.frame_limit(),
+                };
+                let mark = frame.mark();
+                let gathered = caught(|| of.gather(&mut batch, u64::MAX, &mut end, frame, touched));
+                if let Err(panic) = gathered {
+                    // It may have stopped in the middle of a record. All whole ones before it are gathered once more.
+                    self.failed = Some(format!("the event at {end} of partition {}: {panic}", self.id.partition));
+                    let culprit = std::mem::replace(&mut end, from.0);
+                    frame.rewind(mark);
+                    batch.put_back(from);
+                    if caught(|| of.gather(&mut batch, culprit, &mut end, frame, touched)).is_err() {
+                        frame.rewind(mark);
+                        end = from.0;
+                        batch.put_back(from);
+                    }
+                }
+                let read = if self.failed.is_some() { Sequence(end) } else { batch.position() };
+                // The slots stay as they are until this is written.
+                batch.put_back(from);
+                if read.0 != self.noted {
+                    self.drained = Some(read.0);
+                }
+            }
+            // All was read; or the topic was halted, and what was not read is nobody's.
+            Err(closed) => over = Some(closed),
+        }
+        if let Some(closed) = over {
+            // A look may have passed over a gap at the very end: all below `from` is written, or holds no event.
+            if from.0 != self.noted && self.drained.is_none() {
+                self.drained = Some(from.0);
+            }
+            // What was not drained by now has nobody who would write it.
+            // Transactions may have written what was never published.
+            let written = self.ahead.back().map_or(0, |(_, end)| *end);
+            self.positions.end_at(self.drained().max(written), closed.to_string());
+            self.consumer = None;
+            return;
+        }
+        if end.saturating_add(self.reserves_at_once / 2) > self.reserving {
+            self.reserving = end.saturating_add(self.reserves_at_once);
+            self.reserves = Some(self.reserving);
+            writer.reserve(frame, self.id, self.reserving);
+        }
+    }
+
+    fn written(&mut self) -> Option<u64> {
+        let read = self.drained.take()?;
+        self.noted = read;
+        // A transaction may be ahead.
+        self.positions.written.fetch_max(read, Ordering::Release);
+        while self.ahead.front().is_some_and(|(_, end)| *end <= read) {
+            self.ahead.pop_front();
+        }
+        if let Some(consumer) = &mut self.consumer {
+            let _ = consumer.seek(Sequence(read));
+        }
+        Some(read)
+    }
+
+    fn positions(&self) -> &Arc<Positions> {
+        &self.positions
+    }
+
+    fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    fn reaches(&mut self, offset: u64) -> bool {
+        let has_room = self.room() > 0;
+        let Some(consumer) = &mut self.consumer else { return false };
+        if consumer.consumed().0 < offset && has_room {
+            // Slots without an event are passed over by a look.
+            let _ = consumer.poll(1).map(drop);
+        }
+        let mut at = consumer.consumed().0;
+        for (first, end) in &self.ahead {
+            if *first <= at {
+                at = at.max(*end);
+            }
+        }
+        at >= offset
+    }
+
+    fn pass_over(&mut self, first: u64, end: u64) {
+        self.ahead.push_back((first, end));
+    }
+
+    fn reserves(&mut self) -> Option<u64> {
+        self.reserves.take()
+    }
+
+    fn was_blocked(&mut self) -> bool {
+        std::mem::take(&mut self.blocked)
+    }
+
+    fn is_over(&self) -> bool {
+        self.consumer.is_none()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.partition.ring.closed().is_some()
+    }
+
+    fn close(&self) {
+        self.partition.ring.cut();
+    }
+
+    fn fail(&self, cause: &str) {
+        self.partition.ring.fail(STAGE, cause);
+    }
+
+    fn failed(&mut self) -> Option<String> {
+        self.failed.take()
+    }
+
+    fn drained(&self) -> u64 {
+        self.drained.unwrap_or(self.noted)
+    }
+}
+
+/// What a group is gathered of: one partition, and what is known of its events.
+struct Gathered<'g, E, K: Producers> {
+    id: PartitionId,
+    persistence: Persistence<E>,
+    ahead: &'g VecDeque<(u64, u64)>,
+    partition: &'g Partition<E, K>,
+    ledgers: &'g Ledgers,
+    budget: usize,
+    frame_limit: usize,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> Gathered<'_, E, K> {
+    /// Puts events below `until` into the frame. `end` is the offset after the last whole one, also if an event panics.
+    fn gather(
+        &self,
+        batch: &mut Batch<'_, E, K>,
+        until: u64,
+        end: &mut u64,
+        frame: &mut FrameBuilder,
+        touched: &mut Touched,
+    ) {
+        let Persistence { write, time, size, plain, .. } = self.persistence;
+        let mut ahead = self.ahead.iter().peekable();
+        let marks = self.partition.marks_if_any();
+        let is_bare = ahead.peek().is_none() && marks.is_none() && self.partition.times.is_none();
+        let many = if is_bare { plain.zip(size) } else { None };
+        if let Some(((plain, size), (head, tail))) = many.zip(K::slices(batch)) {
+            let mut most = self.budget.saturating_sub(frame.len()) / size + 1;
+            for events in [head, tail] {
+                let events = &events[..events.len().min(most)];
+                frame.fixed_run(self.id, *end, events.len(), size, |out| (plain.write)(events, out));
+                *end += events.len() as u64;
+                most -= events.len();
+            }
+            batch.pass_over_to(Sequence(*end));
+            return;
+        }
+        for (offset, event) in batch {
+            if offset.0 >= until {
+                break;
+            }
+            while ahead.next_if(|(_, end)| *end <= offset.0).is_some() {}
+            if ahead.peek().is_some_and(|(first, _)| *first <= offset.0) {
+                *end = offset.0 + 1;
+                continue;
+            }
+            // For the message, should the event panic.
+            *end = offset.0;
+            let at = blaming(PERSIST, || time(event)).map(|at| at.as_nanos());
+            let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
+            let write = |out: &mut Vec<u8>| blaming(PERSIST, || write(event, out));
+            match size {
+                Some(size) => frame.fixed_with(self.id, offset.0, at, size, write),
+                None => frame.record_with(self.id, offset.0, at, write),
+            }
+            if let Some(mark) = marks.and_then(|marks| marks.get(offset.0)) {
+                touched.note(self.ledgers, mark, self.id.partition, offset.0);
+            }
+            *end = offset.0 + 1;
+            if frame.len() >= self.budget || touched.is_full(self.frame_limit) {
+                break;
+            }
+        }
+    }
+}
+
+/// Whom a panic is blamed on.
+const PERSIST: &str = "the event's Persist";
