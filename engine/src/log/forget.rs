@@ -1,10 +1,9 @@
 //! Forgetting a topic: the one place that knows every kind of state which a topic and its consumers leave in a journal.
 
-use super::{gap, producers};
+use super::{gap, producers, queues};
 use crate::journal::{FrameBuilder, State};
 use crate::log::catalog::{Recorded, what};
 use crate::log::offsets::{group, transform};
-use crate::queue;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose a value is: a topic's, by its number; or nobody's, where it is a part of a queue that was deleted.
@@ -46,7 +45,7 @@ pub(crate) fn orphans(state: &State) -> BTreeSet<Owner> {
 
 /// All values that are a topic's, with whose they are. A kind of state that is not named here is never forgotten.
 fn owned(state: &State) -> Vec<(u16, &[u8], Owner)> {
-    let queues: BTreeMap<u32, u32> = queue::numbers(state);
+    let of_queues: BTreeMap<u32, u32> = queues::numbers(state);
     let of = |kind: u16| state.values(kind).map(move |(key, _)| (kind, key));
     let groups = of(what::GROUPS).filter_map(|(kind, key)| Some((kind, key, Some(group::key_topic(key)?))));
     let transforms =
@@ -54,9 +53,9 @@ fn owned(state: &State) -> Vec<(u16, &[u8], Owner)> {
     let told = of(what::TOLD).filter_map(|(kind, key)| Some((kind, key, Some(gap::key_topic(key)?))));
     let producers = producers::owners(state).into_iter().map(|(key, owner)| (what::PRODUCERS, key, owner));
     let leases = of(what::LEASES).filter_map(|(kind, key)| {
-        let owner = match queue::key_owner(key)? {
-            queue::KeyOwner::Topic(topic) => Some(topic),
-            queue::KeyOwner::Queue(queue) => queues.get(&queue).copied(),
+        let owner = match queues::key_owner(key)? {
+            queues::KeyOwner::Topic(topic) => Some(topic),
+            queues::KeyOwner::Queue(queue) => of_queues.get(&queue).copied(),
         };
         Some((kind, key, owner))
     });

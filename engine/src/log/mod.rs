@@ -8,5 +8,6 @@ pub(crate) mod gap;
 pub(crate) mod offsets;
 pub(crate) mod producers;
 pub(crate) mod progress;
+pub(crate) mod queues;
 pub(crate) mod receipt;
 pub(crate) mod source;

@@ -18,6 +18,7 @@ use crate::base::clock::Timestamp;
 use crate::base::varint;
 use crate::journal::{FrameBuilder, State};
 use crate::log::catalog::what;
+use crate::log::queues::Opened;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -80,17 +81,6 @@ fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
-/// A queue as it was opened last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Opened {
-    pub(crate) number: u32,
-    pub(crate) visibility: Duration,
-    pub(crate) max_attempts: Option<u32>,
-    pub(crate) strict: bool,
-    pub(crate) max_messages: u64,
-    pub(crate) dead_topic: String,
-}
-
 impl Opened {
     pub(super) fn new(number: u32, terms: &Terms, dead_topic: &str) -> Self {
         Self {
@@ -102,53 +92,11 @@ impl Opened {
             dead_topic: dead_topic.to_owned(),
         }
     }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut out = vec![FORMAT, u8::from(self.strict)];
-        out.extend_from_slice(&self.number.to_le_bytes());
-        out.extend_from_slice(&self.max_attempts.unwrap_or(0).to_le_bytes());
-        let visibility = u64::try_from(self.visibility.as_millis()).unwrap_or(u64::MAX);
-        out.extend_from_slice(&visibility.to_le_bytes());
-        out.extend_from_slice(&self.max_messages.to_le_bytes());
-        out.extend_from_slice(self.dead_topic.as_bytes());
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut rest = bytes;
-        let mut take = |len: usize| {
-            let (part, after) = rest.split_at_checked(len)?;
-            rest = after;
-            Some(part)
-        };
-        let [FORMAT, strict] = *take(2)? else { return None };
-        let number = u32::from_le_bytes(take(4)?.try_into().ok()?);
-        let attempts = u32::from_le_bytes(take(4)?.try_into().ok()?);
-        let visibility = u64::from_le_bytes(take(8)?.try_into().ok()?);
-        let max_messages = u64::from_le_bytes(take(8)?.try_into().ok()?);
-        Some(Self {
-            number,
-            visibility: Duration::from_millis(visibility),
-            max_attempts: (attempts > 0).then_some(attempts),
-            strict: strict != 0,
-            max_messages,
-            dead_topic: String::from_utf8_lossy(rest).into_owned(),
-        })
-    }
 }
 
 /// Finds a queue.
 pub(super) fn find(state: &State, topic: u32, name: &str) -> Option<Opened> {
     Opened::decode(state.get(what::LEASES, &queue_key(topic, name))?)
-}
-
-/// All queues: the number of the topic, the name, and how it was opened.
-pub(super) fn all(state: &State) -> Vec<(u32, String, Opened)> {
-    let queues = state.values(what::LEASES).filter_map(|(key, value)| {
-        let (topic, name) = key.strip_prefix(b"q")?.split_first_chunk()?;
-        Some((u32::from_le_bytes(*topic), String::from_utf8_lossy(name).into_owned(), Opened::decode(value)?))
-    });
-    queues.collect()
 }
 
 /// The number that the next queue gets.
@@ -163,30 +111,6 @@ pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened
         frame.put(what::LEASES, b"n", &opened.number.saturating_add(1).to_le_bytes());
     }
     frame.put(what::LEASES, &queue_key(topic, name), &opened.encode());
-}
-
-/// Whose a key is.
-pub(crate) enum KeyOwner {
-    /// A queue's own line: this topic's.
-    Topic(u32),
-    /// A part of the queue of this number.
-    Queue(u32),
-}
-
-/// Whose a key is; none of the number that the next queue gets.
-pub(crate) fn key_owner(key: &[u8]) -> Option<KeyOwner> {
-    let (kind, rest) = key.split_first()?;
-    let number = u32::from_le_bytes(*rest.first_chunk()?);
-    match kind {
-        b'q' => Some(KeyOwner::Topic(number)),
-        b'p' | b'b' | b'l' | b'd' => Some(KeyOwner::Queue(number)),
-        _ => None,
-    }
-}
-
-/// The topic of each queue, by the queue's number.
-pub(crate) fn numbers(state: &State) -> BTreeMap<u32, u32> {
-    all(state).into_iter().map(|(topic, _, opened)| (opened.number, topic)).collect()
 }
 
 /// The keys of all that there is of a queue but itself.
@@ -484,7 +408,7 @@ mod tests {
         }
         let state = applied(&mut frame);
         assert_eq!(find(&state, 1, "resize"), Some(opened));
-        assert_eq!((all(&state).len(), next_number(&state)), (2, 5));
+        assert_eq!((crate::log::queues::all(&state).len(), next_number(&state)), (2, 5));
         assert_eq!(Remembered::read(&state, 4, Shift::NONE).deleted, [(1, 77)]);
         let mut frame = FrameBuilder::new();
         frame.delete(what::LEASES, &queue_key(1, "resize"));

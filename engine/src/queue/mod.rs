@@ -49,8 +49,6 @@ mod stock;
 mod watch;
 mod worker;
 
-pub(crate) use ledger::{KeyOwner, key_owner, numbers};
-
 pub use backoff::Backoff;
 pub use builder::QueueBuilder;
 pub use job::Job;

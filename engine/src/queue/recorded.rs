@@ -3,7 +3,7 @@
 use super::changes::{Cursor, Part};
 use super::keeper::{Verdict, each_in_journal};
 use super::lease::{Cause, Known, Phase};
-use super::ledger::{self, Opened, Remembered, Shift};
+use super::ledger::{self, Remembered, Shift};
 use crate::base::clock::Timestamp;
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
@@ -12,6 +12,7 @@ use crate::journal::{
     catalogue,
 };
 use crate::log::catalog::what;
+use crate::log::queues::{Opened, all};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ pub enum ChangeError {
 /// All queues of a journal.
 pub fn queues(state: &State) -> Vec<RecordedQueue> {
     let topics = catalogue(state);
-    let known = ledger::all(state).into_iter();
+    let known = all(state).into_iter();
     known.filter_map(|(topic, name, opened)| RecordedQueue::new(state, &topics, topic, name, opened)).collect()
 }
 
