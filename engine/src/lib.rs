@@ -54,13 +54,22 @@ mod event;
 mod group;
 #[cfg(test)]
 mod history;
-pub mod journal;
 mod log;
 mod produce;
 pub mod queue;
 mod read;
 mod topic;
 mod transform;
+
+/// A journal on its own, and what an engine has written into one: the package `slipring-journal`, with topics, groups and gaps
+/// as an engine records them.
+pub mod journal {
+    pub use crate::log::catalog::{RecordedTopic, catalogue};
+    pub use crate::log::gap::{acknowledge_gaps, told_gaps};
+    pub use crate::log::offsets::recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
+    #[doc(inline)]
+    pub use slipring_journal::*;
+}
 
 pub use base::clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
 pub use base::closed::Closed;

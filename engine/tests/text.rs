@@ -69,7 +69,8 @@ fn no_error_shows_a_string_raw() {
 
 fn sources() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut folders = ["ring/src", "engine/src", "engine/cli/src"].map(|it| root.join(it)).to_vec();
+    let mut folders =
+        ["ring/src", "engine/src", "engine/journal/src", "engine/cli/src"].map(|it| root.join(it)).to_vec();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -3,11 +3,11 @@
 use super::{Engine, EngineError};
 use crate::base::clock::{Blamed, Clock, SystemClock};
 use crate::base::cores::{CorePlan, Cores};
-use crate::journal::storage::{Disk, Storage};
-use crate::journal::{DiskError, OpenError, Options, Progress};
 use crate::log::committer::{Journaling, Pace};
 use crate::topic::error::Contradiction;
 use crate::topic::registry::Registry;
+use slipring_journal::storage::{Disk, Storage};
+use slipring_journal::{DiskError, OpenError, Options, Progress};
 #[cfg(feature = "observe")]
 use std::any::Any;
 use std::fmt;
@@ -103,7 +103,7 @@ impl EngineBuilder {
         let journaling = match self.storage {
             Some(storage) => {
                 let mut hear = self.recovering.unwrap_or_else(|| Box::new(|_| ()));
-                let (writer, found) = crate::journal::open_with(Arc::clone(&storage), self.options, &mut hear)?;
+                let (writer, found) = slipring_journal::open_with(Arc::clone(&storage), self.options, &mut hear)?;
                 let state = found.state.clone();
                 recovered = Some(Arc::new(found));
                 let started = Journaling::start(writer, state, Arc::clone(&clock), self.pace);

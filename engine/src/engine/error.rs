@@ -1,8 +1,8 @@
 //! Why an engine is not built.
 
 use crate::base::cores::CoresError;
-use crate::journal::OpenError;
 use crate::topic::error::Contradiction;
+use slipring_journal::OpenError;
 #[cfg(feature = "observe")]
 use {slipring_ring::text, std::path::PathBuf};
 

@@ -5,7 +5,6 @@
 use super::error::GroupError;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
-use crate::journal::{self, SharedScan, Start as From, Visible};
 use crate::log::offsets::commit_right::Lease;
 use crate::read::catch_up::{CatchUp, Step, Turn};
 use crate::read::replay::ReplayError;
@@ -13,6 +12,7 @@ use crate::topic::Inner;
 use crate::topic::durable::Durable;
 use crate::topic::partition::Partition;
 use crate::topic::stage_name::join_stage;
+use slipring_journal::{self as journal, SharedScan, Start as From, Visible};
 use slipring_ring::{BuildError, Closed, Consumer, Ring, Start, Wait};
 use std::ops::Range;
 use std::sync::Arc;

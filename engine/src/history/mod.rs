@@ -9,9 +9,9 @@ mod managed;
 mod members;
 mod senders;
 
-use crate::journal::simulated::{Fault, SimulatedDisk};
-use crate::journal::{Options, Sabotage};
 use crate::{Delivery, Engine, EngineError, Level, ManualClock, Order, Producer, Receipt, Replay, Topic};
+use slipring_journal::simulated::{Fault, SimulatedDisk};
+use slipring_journal::{Options, Sabotage};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;

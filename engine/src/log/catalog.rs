@@ -1,7 +1,7 @@
 //! What the journal knows of topics, and the kinds of state that it keeps.
 
 use crate::base::ids::MAX_PARTITIONS;
-use crate::journal::State;
+use slipring_journal::State;
 use slipring_ring::text;
 
 /// Kinds of state in the journal.
@@ -101,4 +101,30 @@ impl std::fmt::Display for Recorded {
         write!(f, "{partitions} partitions of {}", text::line(layout))?;
         if *max_message > 0 { write!(f, " of up to {max_message} bytes") } else { Ok(()) }
     }
+}
+
+/// A topic in a journal's catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordedTopic {
+    /// Its name.
+    pub name: String,
+    /// Its number: [`PartitionId::topic`](slipring_journal::PartitionId::topic).
+    pub number: u32,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// The largest message; 0 where the events are no messages.
+    pub max_message: u64,
+    /// What the events are: [`Persist::layout`](crate::Persist::layout).
+    pub layout: String,
+}
+
+/// The topics that an engine has written down, by name.
+pub fn catalogue(state: &State) -> Vec<RecordedTopic> {
+    let topics = Recorded::all(state);
+    let shown = topics.into_iter().map(|(name, topic)| {
+        let Recorded { number, partitions, max_message, layout, .. } = topic;
+        RecordedTopic { name, number, partitions, max_message, layout }
+    });
+    shown.collect()
 }

@@ -29,13 +29,13 @@ use super::source::{Rider, Source};
 use crate::base::clock::Clock;
 use crate::base::multi_wait::Watch;
 use crate::base::turn::{Taken, Turn};
-use crate::journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
 use crate::log::forget::{forget, orphans};
 use crate::log::offsets::group::Bookmarks;
 use crate::log::offsets::transform::Standings;
 use crate::log::producers::Ledgers;
 use crate::log::progress::Bell;
 use crate::log::progress::OWN_THREAD;
+use slipring_journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
 use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -162,7 +162,7 @@ impl Journaling {
                 let _ = writer.append(&mut frame, clock.wall().as_nanos());
             }
         }
-        let no_epoch_check = journal.shared.options.sabotage().no_epoch_check;
+        let no_epoch_check = journal.sabotage().no_epoch_check;
         let (standings, ledgers) = (Standings::new(no_epoch_check), Ledgers::new(&state));
         let shared = Arc::new(Self {
             journal,

@@ -5,11 +5,11 @@ use super::source::{Gathering, Rider, Sources};
 use crate::base::clock::Clock;
 use crate::base::multi_wait::{Found, Watch};
 use crate::base::threads::caught;
-use crate::journal::{FrameBuilder, Freed, Retention, SyncJob, WriteError, Writer};
 use crate::log::catalog::what;
 use crate::log::forget::forget;
 use crate::log::producers::Touched;
 use crate::log::progress::Positions;
+use slipring_journal::{FrameBuilder, Freed, Retention, SyncJob, WriteError, Writer};
 use slipring_ring::Wait;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -161,7 +161,7 @@ impl Journaler {
         // The clock may panic, as may a task's waker.
         let outcome = caught(|| self.work()).unwrap_or_else(|panic| {
             let cause = std::io::Error::other(panic.to_string());
-            Err(WriteError::Poisoned(crate::journal::DiskError::new("write", "an event", &cause)))
+            Err(WriteError::Poisoned(slipring_journal::DiskError::new("write", "an event", &cause)))
         });
         let cause = match &outcome {
             Ok(()) => "the journal was closed".to_owned(),
@@ -508,7 +508,7 @@ impl Journaler {
 
     fn gone(&self) -> WriteError {
         let cause = std::io::Error::other("the thread that syncs has ended");
-        WriteError::Poisoned(crate::journal::DiskError::new("sync", "the journal", &cause))
+        WriteError::Poisoned(slipring_journal::DiskError::new("sync", "the journal", &cause))
     }
 
     fn synced(&mut self, (outcome, unanswered): Synced) -> Result<(), WriteError> {

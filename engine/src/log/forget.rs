@@ -1,9 +1,9 @@
 //! Forgetting a topic: the one place that knows every kind of state which a topic and its consumers leave in a journal.
 
 use super::{gap, producers, queues};
-use crate::journal::{FrameBuilder, State};
 use crate::log::catalog::{Recorded, what};
 use crate::log::offsets::{group, transform};
+use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose a value is: a topic's, by its number; or nobody's, where it is a part of a queue that was deleted.
@@ -65,8 +65,8 @@ fn owned(state: &State) -> Vec<(u16, &[u8], Owner)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Extent, PartitionId};
     use crate::log::offsets::recorded::GroupOffset;
+    use slipring_journal::{Extent, PartitionId};
 
     /// A state with something of each kind for these topics, of which the first is in the catalogue.
     fn state() -> State {

@@ -3,9 +3,10 @@
 use crate::base::clock::Timestamp;
 use crate::base::overload::Tally;
 use crate::base::threads::blaming;
-use crate::journal::{FrameBuilder, PartitionId, State, catalogue};
+use crate::log::catalog::catalogue;
 use crate::log::catalog::what;
 use crate::log::committer::{Handed, Journaling, Outcome};
+use slipring_journal::{FrameBuilder, PartitionId, State};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;

@@ -13,8 +13,8 @@
 
 use crate::base::clock::Timestamp;
 use crate::base::varint;
-use crate::journal::{FrameBuilder, State};
 use crate::log::catalog::what;
+use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! Queues, as the journal knows them: how each was opened, and whose each of their keys is.
 
 use super::catalog::what;
-use crate::journal::State;
+use slipring_journal::State;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

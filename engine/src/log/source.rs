@@ -2,9 +2,9 @@
 
 use super::committer::Journaling;
 use crate::base::multi_wait::Watched;
-use crate::journal::{FrameBuilder, PartitionId, Writer};
 use crate::log::producers::{Ledgers, Touched};
 use crate::log::progress::Positions;
+use slipring_journal::{FrameBuilder, PartitionId, Writer};
 use slipring_ring::Waiter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

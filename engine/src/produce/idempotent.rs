@@ -4,7 +4,6 @@ use crate::base::kind::Producers;
 use crate::base::level::Level;
 use crate::event::message::Message;
 use crate::event::record::Record;
-use crate::journal::FrameBuilder;
 use crate::log::committer::STAGE;
 use crate::log::producers::{Ledger, Ledgers, Mark, WINDOW};
 use crate::log::receipt::Receipt;
@@ -14,6 +13,7 @@ use crate::topic::durable::Durable;
 use crate::topic::error::{ProducerError, PublishError, check_name};
 use crate::topic::identity::{History, Identity};
 use crate::topic::restore_names::is_forgotten;
+use slipring_journal::FrameBuilder;
 use slipring_ring::Multi;
 use std::borrow::Borrow;
 use std::fmt;
@@ -367,7 +367,7 @@ impl Identity {
 
 /// A fault for tests.
 fn no_epoch_check<E, K: Producers>(topic: &Inner<E, K>) -> bool {
-    topic.durable.as_ref().is_some_and(|durable| durable.journal().shared.options.sabotage().no_epoch_check)
+    topic.durable.as_ref().is_some_and(|durable| durable.journal().sabotage().no_epoch_check)
 }
 
 /// Until the journal is no further behind than what it keeps of a name allows. With one partition it takes all in order.

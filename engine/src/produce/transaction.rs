@@ -9,7 +9,6 @@ use crate::base::when_full::nap;
 use crate::event::codec::Unreadable;
 use crate::event::message::Message;
 use crate::event::record::Record;
-use crate::journal::{FrameBuilder, PartitionId, WriteError};
 use crate::log::committer::{ClaimedRun, Handed, Journaling, Outcome};
 use crate::log::offsets::commit_right::Fenced;
 use crate::log::receipt::BatchReceipt;
@@ -18,6 +17,7 @@ use crate::produce::append::{Lane, Route};
 use crate::text;
 use crate::topic::error::{ProducerError, PublishError};
 use crate::topic::{Inner, Topic};
+use slipring_journal::{FrameBuilder, PartitionId, WriteError};
 use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
 use std::borrow::Borrow;
@@ -378,7 +378,7 @@ impl Transaction {
             output.claim(&mut claims)?;
         }
         let Claims { mut frame, held, parts, receipts } = claims;
-        if self.journaling.journal.shared.options.sabotage().commit_before_frame {
+        if self.journaling.journal.sabotage().commit_before_frame {
             let mut early = FrameBuilder::new();
             (along.put)(&mut early);
             let committed = self.journaling.commit(early);

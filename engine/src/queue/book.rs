@@ -4,12 +4,12 @@
 use super::job::Job;
 use crate::base::clock::Timestamp;
 use crate::base::level::Level;
-use crate::journal::{self, Journal, PartitionId, Reader, Start, Visible};
 use crate::log::committer::Journaling;
 use crate::log::gap::{ReaderKind, Told};
 use crate::log::progress::OWN_THREAD;
 use crate::log::progress::Positions;
 use crate::topic::durable::Durable;
+use slipring_journal::{self as journal, Journal, PartitionId, Reader, Start, Visible};
 use slipring_ring::Waiter;
 use std::collections::HashMap;
 use std::marker::PhantomData;

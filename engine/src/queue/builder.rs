@@ -14,7 +14,6 @@ use crate::base::level::Level;
 use crate::base::trace::lifecycle;
 use crate::event::dead_letter;
 use crate::event::message::Message;
-use crate::journal::{FrameBuilder, Visible};
 use crate::log::queues::Opened;
 use crate::queue::dead_letters::Graves;
 use crate::read::replay::{ReplayBuilder, ReplayError};
@@ -25,6 +24,7 @@ use crate::topic::error::DeadLetterError;
 use crate::topic::error::{Contradiction, SubscribeError, TopicError, check_name};
 use crate::topic::registry::Host;
 use crate::topic::{Inner, Reader, Topic, TopicBuilder};
+use slipring_journal::{FrameBuilder, Visible};
 use slipring_ring::{Multi, Waiter};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -332,7 +332,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let mut leases: Leases<Body<E>> = desk::leases(terms);
         #[cfg(test)]
         {
-            leases.accept_late_acks = journal.shared.options.sabotage().accept_late_acks;
+            leases.accept_late_acks = journal.sabotage().accept_late_acks;
         }
         let incarnation = u64::from(journal.incarnation());
         // No number is given twice, in whatever process.

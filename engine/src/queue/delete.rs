@@ -8,11 +8,11 @@ use super::{QueueError, ledger};
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
-use crate::journal::FrameBuilder;
 use crate::log::catalog::what;
 use crate::topic::Topic;
 use crate::topic::durable::Durable;
 use crate::topic::report::QueueReport;
+use slipring_journal::FrameBuilder;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -2,11 +2,11 @@
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
-use crate::journal;
 use crate::log::progress::Bell;
 use crate::read::Part;
 use crate::read::replay::{Replay, ReplayError};
 use crate::topic::partition::Partition;
+use slipring_journal as journal;
 use slipring_ring::{Consumer, Sequence, Waiter};
 use std::ops::Range;
 use std::sync::Arc;

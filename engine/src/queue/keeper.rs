@@ -2,11 +2,11 @@
 
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
-use crate::journal::{Journal, PartitionId, Start, Visible};
 use crate::read::Subscriber;
 use crate::topic::Topic;
 use crate::topic::durable::Durable;
 use crate::topic::error::DeadLetterError;
+use slipring_journal::{Journal, PartitionId, Start, Visible};
 use slipring_ring::Multi;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -16,9 +16,9 @@ use super::changes::{BLOCK, Cursor, Part};
 use super::lease::{Cause, Known, Order, Phase, Terms};
 use crate::base::clock::Timestamp;
 use crate::base::varint;
-use crate::journal::{FrameBuilder, State};
 use crate::log::catalog::what;
 use crate::log::queues::Opened;
+use slipring_journal::{FrameBuilder, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -347,8 +347,8 @@ pub enum QueueError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::simulated::SimulatedDisk;
     use crate::{Engine, Level, ManualClock};
+    use slipring_journal::simulated::SimulatedDisk;
 
     /// Letters are sent back while workers take them: what is done with before the last one is back was a letter again
     /// after a crash.

@@ -7,12 +7,10 @@ use super::ledger::{self, Remembered, Shift};
 use crate::base::clock::Timestamp;
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
-use crate::journal::{
-    FrameBuilder, Journal, PartitionId, RecordedTopic, ReplayError, Start, State, Visible, WriteError, Writer,
-    catalogue,
-};
 use crate::log::catalog::what;
+use crate::log::catalog::{RecordedTopic, catalogue};
 use crate::log::queues::{Opened, all};
+use slipring_journal::{FrameBuilder, Journal, PartitionId, ReplayError, Start, State, Visible, WriteError, Writer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -4,11 +4,11 @@ use super::{Part, Seat, StartAt, Subscriber, TooOld};
 use crate::base::kind::Producers;
 use crate::base::overload::{Slow, Tally};
 use crate::base::turn::Turn;
-use crate::journal::Visible;
 use crate::read::dead_letters::{Bury, Graveyard};
 use crate::topic::error::DeadLetterError;
 use crate::topic::error::{SubscribeError, check_name};
 use crate::topic::{Inner, Reader, Topic};
+use slipring_journal::Visible;
 use slipring_ring::{Multi, OnError, Stage, Wait};
 use std::sync::{Arc, Weak};
 

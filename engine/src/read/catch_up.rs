@@ -6,10 +6,10 @@
 //! exactly there.
 
 use crate::base::kind::Producers;
-use crate::journal::{Cursor, ReplayError, SharedScan, Start, Visible};
 use crate::log::progress::Positions;
 use crate::topic::durable::Durable;
 use crate::topic::partition::Partition;
+use slipring_journal::{Cursor, ReplayError, SharedScan, Start, Visible};
 use slipring_ring::{BuildError, Consumer, Sequence};
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
     ) -> Result<Self, ReplayError> {
         let cursor = durable.journal().cursor(durable.id(partition.index), start)?;
         let capacity = durable.capacity;
-        let is_early = durable.journal().shared.options.sabotage().join_at_a_past_slot;
+        let is_early = durable.journal().sabotage().join_at_a_past_slot;
         let seam_off = if is_early { capacity / 4 } else { 0 };
         let (partition, positions) = (Arc::clone(partition), Arc::clone(positions));
         Ok(Self { partition, positions, cursor, gate: None, capacity, seam_off })

@@ -4,7 +4,6 @@ use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::overload::{Slow, Tally};
 use crate::event::codec::Unreadable;
-use crate::journal::{self, Reader, SharedScan, Start as From, Visible};
 use crate::log::gap::{Gap, OnGap};
 use crate::log::progress::Positions;
 use crate::read::catch_up::{CatchUp, Step};
@@ -14,6 +13,7 @@ use crate::topic::durable::Durable;
 use crate::topic::error::{SubscribeError, check_name};
 use crate::topic::partition::Partition;
 use crate::topic::{Inner, Topic};
+use slipring_journal::{self as journal, Reader, SharedScan, Start as From, Visible};
 use slipring_ring::{BuildError, Consumer, Multi, Stage};
 use std::fmt;
 use std::ops::Range;
@@ -589,8 +589,8 @@ impl<E: Send + Sync + 'static, K: Producers> Part<E, K> {
 mod tests {
     use super::*;
     use crate::Engine;
-    use crate::journal::Options;
-    use crate::journal::simulated::SimulatedDisk;
+    use slipring_journal::Options;
+    use slipring_journal::simulated::SimulatedDisk;
 
     /// What a replay gives of 200 events, one a look, and of 50 that come when it is live.
     fn over_the_seam(past: bool) -> Vec<(u64, u64)> {

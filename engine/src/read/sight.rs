@@ -2,8 +2,8 @@
 
 use super::Part;
 use crate::base::kind::Producers;
-use crate::journal::Visible;
 use crate::log::progress::{Acks, Positions};
+use slipring_journal::Visible;
 use slipring_ring::Waiter;
 use std::sync::Arc;
 use std::task::{Wake, Waker};

@@ -179,7 +179,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let Some(durable) = &self.durable else { return Vec::new() };
         let partitions = self.partitions();
         let stands = partitions.iter().filter_map(|partition| {
-            let written = durable.acks.positions(partition.index)?.end(crate::journal::Visible::Written);
+            let written = durable.acks.positions(partition.index)?.end(slipring_journal::Visible::Written);
             Some((partition.index, written, partition.ring.unread(Sequence(written))))
         });
         stands.collect()

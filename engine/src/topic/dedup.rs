@@ -2,10 +2,10 @@
 
 use crate::base::kind::Producers;
 use crate::base::when_full::WhenFull;
-use crate::journal::{self, Cursor, Extent, Start, Visible};
 use crate::topic::Inner;
 use crate::topic::durable::Durable;
 use crate::topic::error::{PublishError, TopicError};
+use slipring_journal::{self as journal, Cursor, Extent, Start, Visible};
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
@@ -212,7 +212,7 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     id_of: IdOf<E>,
 ) -> Result<(), TopicError> {
     let (Some(durable), Some(ids)) = (&topic.durable, &topic.ids) else { return Ok(()) };
-    if durable.journal().shared.options.sabotage().forget_ids {
+    if durable.journal().sabotage().forget_ids {
         return Ok(());
     }
     let refused = |cause: String| TopicError::Journal { name: topic.name.clone(), cause };

@@ -4,13 +4,13 @@ use super::ring_source::{RingSource, reservation};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::event::codec::Persistence;
-use crate::journal::{FrameBuilder, Journal, PartitionId};
 use crate::log::catalog::{Recorded, what};
 use crate::log::committer::{Journaling, STAGE};
 use crate::log::forget::forget;
 use crate::log::progress::{Acks, Positions};
 use crate::topic::error::TopicError;
 use crate::topic::partition::Partition;
+use slipring_journal::{FrameBuilder, Journal, PartitionId};
 use slipring_ring::{BuildError, Stage, Start};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -136,7 +136,7 @@ impl<E> Durable<E> {
             // What was reserved before a crash may have been issued.
             let next = extent.end.max(extent.reserved);
             let reserved = next.saturating_add(self.reserves_at_once());
-            frame.extent(id, crate::journal::Extent { reserved, ..extent });
+            frame.extent(id, slipring_journal::Extent { reserved, ..extent });
             starts.push(next);
         }
         let recorded = {

@@ -8,10 +8,10 @@ use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::timer::Timer;
 use crate::base::trace::lifecycle;
-use crate::journal::Recovered;
 use crate::log::catalog::{Recorded, what};
 use crate::log::committer::Journaling;
 use crate::topic::error::TopicError;
+use slipring_journal::Recovered;
 #[cfg(feature = "observe")]
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

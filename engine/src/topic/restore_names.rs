@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The names that the journal has of a topic.
 pub(crate) fn restore<E, K: Producers>(topic: &Inner<E, K>) {
     let Some(durable) = &topic.durable else { return };
-    if durable.journal().shared.options.sabotage().forget_producers {
+    if durable.journal().sabotage().forget_producers {
         return;
     }
     let (now, wall) = (topic.host.clock.now(), topic.host.clock.wall());

@@ -2,7 +2,7 @@
 
 use crate::base::overload::{Overflow, Slow};
 use crate::base::rate::RateLimit;
-use crate::journal::Retention;
+use slipring_journal::Retention;
 use std::fmt;
 use std::time::Duration;
 

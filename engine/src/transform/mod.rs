@@ -8,7 +8,6 @@ pub use run::{Outputs, TransformEnd, TransformRun};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::kind::Producers;
-use crate::journal::{FrameBuilder, PartitionId, Visible};
 use crate::log::catalog::what;
 use crate::log::committer::Journaling;
 use crate::log::gap::{Gap, OnGap, ReaderKind, Recorded, Told};
@@ -19,6 +18,7 @@ use crate::read::{At, StartAt};
 use crate::text;
 use crate::topic::Inner;
 use crate::topic::error::TopicError;
+use slipring_journal::{FrameBuilder, PartitionId, Visible};
 use slipring_ring::Multi;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};

@@ -35,8 +35,9 @@ struct Module {
 }
 
 impl Library {
-    pub fn read() -> Self {
-        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    /// Reads the library in this folder of the package.
+    pub fn read(folder: &str) -> Self {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let mut modules = BTreeMap::new();
         read_module(&src, Vec::new(), "lib.rs".to_owned(), &mut modules);
         let mut imports = Vec::new();

@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 9] = [
     &["topic"],
     &["log"],
     &["event"],
-    &["base", "journal"],
+    &["base"],
 ];
 
 /// Imports that run up: `importer imported` in each line. None may come, and one that has gone must go from the list.
@@ -31,7 +31,8 @@ const UPWARD: &str = include_str!("upward.txt");
 const CIRCLE: usize = 4;
 
 /// Layers with a larger circle, and how many files it has. No number may grow.
-const LARGER_CIRCLES: [(&str, usize); 5] = [("group", 5), ("journal", 17), ("log", 9), ("queue", 5), ("read", 5)];
+const LARGER_CIRCLES: [(&str, usize); 5] =
+    [("group", 5), ("journal package", 17), ("log", 9), ("queue", 5), ("read", 5)];
 
 fn lines(list: &str) -> impl Iterator<Item = (&str, &str)> {
     let lines = list.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
@@ -62,7 +63,7 @@ fn runs_up(import: &Import) -> bool {
 
 #[test]
 fn imports_run_down() {
-    let library = Library::read();
+    let library = Library::read("src");
     assert!(
         library.files.len() > 100 && library.imports.len() > 1000,
         "the library is read: {} files",
@@ -85,14 +86,14 @@ fn imports_run_down() {
 }
 
 /// Files of one layer that all reach one another by imports.
-fn circles<'l>(library: &'l Library) -> Vec<(&'static str, Vec<&'l str>)> {
+fn circles(library: &Library, layer: fn(&str) -> Option<&'static str>) -> Vec<(&'static str, Vec<&str>)> {
     let mut next: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for Import { from, to, .. } in &library.imports {
         if from != to && layer(from).is_some() && layer(from) == layer(to) {
             next.entry(from).or_default().insert(to);
         }
     }
-    let reached = |from: &'l str| {
+    let reached = |from| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
         while let Some(file) = open.pop() {
             open.extend(next.get(file).into_iter().flatten().filter(|&&to| seen.insert(to)));
@@ -113,9 +114,11 @@ fn circles<'l>(library: &'l Library) -> Vec<(&'static str, Vec<&'l str>)> {
 
 #[test]
 fn circles_are_small() {
-    let library = Library::read();
+    // The journal is one layer, in a package of its own.
+    let (library, journal) = (Library::read("src"), Library::read("journal/src"));
+    let all = circles(&library, layer).into_iter().chain(circles(&journal, |_| Some("journal package")));
     let mut largest: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (layer, circle) in circles(&library) {
+    for (layer, circle) in all {
         let known = largest.entry(layer).or_default();
         if circle.len() > known.len() {
             *known = circle;

@@ -55,7 +55,7 @@ impl Lease {
             no_epoch_check: bookmark
                 .as_ref()
                 .and_then(|it: &Arc<Bookmark>| it.journaling())
-                .is_some_and(|journaling| journaling.journal.shared.options.sabotage().no_epoch_check),
+                .is_some_and(|journaling| journaling.journal.sabotage().no_epoch_check),
             word,
             bookmark,
             behind: AtomicBool::new(false),

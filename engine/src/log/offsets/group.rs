@@ -5,9 +5,9 @@
 //! was written before, and who was fenced can move nothing.
 
 use super::commit_right::offset_of;
-use crate::journal::format::MAX_POSITION;
-use crate::journal::{PartitionId, State};
 use crate::log::committer::Journaling;
+use slipring_journal::format::MAX_POSITION;
+use slipring_journal::{PartitionId, State};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -196,10 +196,10 @@ pub(crate) fn new(journaling: &Arc<Journaling>, group: &str, of: PartitionId) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::simulated::SimulatedDisk;
-    use crate::journal::{Options, open};
     use crate::log::offsets::recorded::group_offsets;
     use crate::{Engine, Level};
+    use slipring_journal::simulated::SimulatedDisk;
+    use slipring_journal::{Options, open};
 
     /// A member was fenced in the middle of a commit: it has moved the bookmark, and has not come to tell. Its successor
     /// then found the bookmark moved already, told nobody either, and its durable commit was not written.

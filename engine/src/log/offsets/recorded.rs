@@ -2,8 +2,8 @@
 
 use super::group::{key, key_parts, value, value_parts};
 use super::transform;
-use crate::journal::{FrameBuilder, PartitionId, State};
 use crate::log::catalog::what;
+use slipring_journal::{FrameBuilder, PartitionId, State};
 
 /// Who stands in a partition: names of the one have nothing to do with names of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

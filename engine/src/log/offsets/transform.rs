@@ -2,7 +2,8 @@
 
 use super::recorded::transform_offsets;
 use crate::base::ids::TopicPartition;
-use crate::journal::{Journal, PartitionId, State, catalogue};
+use crate::log::catalog::catalogue;
+use slipring_journal::{Journal, PartitionId, State};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -6,7 +6,7 @@
 //! a partition is a pair of numbers, a record is bytes.
 //!
 //! ```
-//! use slipring::journal::{FrameBuilder, Options, PartitionId, Start, Visible, open, simulated::SimulatedDisk};
+//! use slipring_journal::{FrameBuilder, Options, PartitionId, Start, Visible, open, simulated::SimulatedDisk};
 //! use std::sync::Arc;
 //!
 //! let disk = SimulatedDisk::new();
@@ -43,6 +43,9 @@
 //! found, beyond damage too. Damage at or above D is the torn end of the last moments: it is copied aside and cut.
 //! Damage below D was acknowledged once: opening is an error, and nothing is changed.
 
+#![deny(missing_docs)]
+#![deny(unsafe_code)]
+
 mod aged;
 mod block;
 mod clear;
@@ -75,17 +78,17 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use crate::log::gap::{acknowledge_gaps, told_gaps};
-pub use crate::log::offsets::recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 pub use clear::clear;
-pub(crate) use cursor::Cursor;
+#[doc(hidden)]
+pub use cursor::Cursor;
 pub use error::{DiskError, Malformed, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, PartitionId};
 pub use gaps::{Gap, gaps};
 pub use reader::{Reader, Record, Start, Visible};
 pub use recovery::{Progress, Recovered, Torn, open, open_with};
 pub use retention::{Freed, Retention};
-pub(crate) use scan::SharedScan;
+#[doc(hidden)]
+pub use scan::SharedScan;
 pub use segment::{PlaceReport, SegmentReport};
 pub use snapshot::State;
 pub use survey::{Survey, inspect, survey_to_damage};
@@ -103,32 +106,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-/// A topic in a journal's catalogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RecordedTopic {
-    /// Its name.
-    pub name: String,
-    /// Its number: [`PartitionId::topic`].
-    pub number: u32,
-    /// How many partitions it has.
-    pub partitions: u32,
-    /// The largest message; 0 where the events are no messages.
-    pub max_message: u64,
-    /// What the events are: [`Persist::layout`](crate::Persist::layout).
-    pub layout: String,
-}
-
-/// The topics that an engine has written down, by name.
-pub fn catalogue(state: &State) -> Vec<RecordedTopic> {
-    let topics = crate::log::catalog::Recorded::all(state);
-    let shown = topics.into_iter().map(|(name, topic)| {
-        let crate::log::catalog::Recorded { number, partitions, max_message, layout, .. } = topic;
-        RecordedTopic { name, number, partitions, max_message, layout }
-    });
-    shown.collect()
-}
-
 /// Settings of a journal.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -139,8 +116,10 @@ pub struct Options {
     /// Whether a thread makes segments ahead, writes indexes and deletes what retention frees. Without it all that
     /// happens on the writer's thread, at moments that depend on nothing but its calls. True unless told.
     pub helper: bool,
-    #[cfg(test)]
-    pub(crate) sabotage: Sabotage,
+    /// Faults for tests.
+    #[cfg(feature = "faults")]
+    #[doc(hidden)]
+    pub sabotage: Sabotage,
 }
 
 impl Default for Options {
@@ -149,15 +128,17 @@ impl Default for Options {
             segment_size: 64 << 20,
             codec: Codec::Plain,
             helper: true,
-            #[cfg(test)]
+            #[cfg(feature = "faults")]
             sabotage: Sabotage::default(),
         }
     }
 }
 
-/// Faults for the tests to find. None of this is in the library that people link.
+/// Faults for tests to find, of the journal and of the engine on it. None of this can be turned on without the feature `faults`.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sabotage {
+#[allow(missing_docs)]
+pub struct Sabotage {
     pub acknowledge_before_sync: bool,
     pub accept_bad_checksums: bool,
     pub keep_torn_tail: bool,
@@ -172,9 +153,9 @@ pub(crate) struct Sabotage {
 
 impl Options {
     pub(crate) fn sabotage(&self) -> Sabotage {
-        #[cfg(test)]
+        #[cfg(feature = "faults")]
         return self.sabotage;
-        #[cfg(not(test))]
+        #[cfg(not(feature = "faults"))]
         Sabotage::default()
     }
 }
@@ -240,6 +221,12 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
+    /// The faults that are turned on.
+    #[doc(hidden)]
+    pub fn sabotage(&self) -> Sabotage {
+        self.shared.options.sabotage()
+    }
+
     /// Bytes written so far, as a position: it only grows.
     pub fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Acquire)
@@ -309,7 +296,8 @@ impl Journal {
 
     /// The first offset of a partition in the eldest segment that has a record of `time` (nanoseconds since the epoch) or
     /// later. None if no segment has one.
-    pub(crate) fn reaches(&self, partition: PartitionId, time: u64) -> Option<u64> {
+    #[doc(hidden)]
+    pub fn reaches(&self, partition: PartitionId, time: u64) -> Option<u64> {
         let segments = self.shared.segments();
         segments.iter().find_map(|segment| {
             let index = segment.index();
@@ -341,12 +329,14 @@ impl Journal {
     }
 
     /// Where a reader of many partitions stands in one of them.
-    pub(crate) fn cursor(&self, partition: PartitionId, start: Start) -> Result<Cursor, ReplayError> {
+    #[doc(hidden)]
+    pub fn cursor(&self, partition: PartitionId, start: Start) -> Result<Cursor, ReplayError> {
         Cursor::new(&self.shared, partition, start)
     }
 
     /// What cursors read through.
-    pub(crate) fn scan(&self, visible: Visible) -> SharedScan {
+    #[doc(hidden)]
+    pub fn scan(&self, visible: Visible) -> SharedScan {
         SharedScan::new(Arc::clone(&self.shared), visible)
     }
 }

@@ -88,7 +88,8 @@ pub struct DiskError {
 
 impl DiskError {
     #[cold]
-    pub(crate) fn new(doing: &'static str, file: impl Into<String>, cause: &io::Error) -> Self {
+    #[doc(hidden)]
+    pub fn new(doing: &'static str, file: impl Into<String>, cause: &io::Error) -> Self {
         Self { doing, file: file.into(), kind: cause.kind(), cause: format!("{cause}{}", limit(cause)) }
     }
 }

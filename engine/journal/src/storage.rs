@@ -86,7 +86,8 @@ pub enum NotOurs {
 
 /// The process that opened something which its forks must leave alone: they have its files and locks, and none of its threads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Process(u32);
+#[doc(hidden)]
+pub struct Process(u32);
 
 impl Default for Process {
     fn default() -> Self {
@@ -96,14 +97,16 @@ impl Default for Process {
 
 impl Process {
     /// An error in a fork of it.
-    pub(crate) fn check(self) -> Result<(), NotOurs> {
+    #[doc(hidden)]
+    pub fn check(self) -> Result<(), NotOurs> {
         let (opened, now) = (self.0, std::process::id());
         if now == opened { Ok(()) } else { Err(NotOurs::Forked { opened, now }) }
     }
 
     /// As a fork sees it.
     #[cfg(test)]
-    pub(crate) fn of_a_parent() -> Self {
+    #[doc(hidden)]
+    pub fn of_a_parent() -> Self {
         Self(std::process::id() ^ 1)
     }
 }

@@ -171,7 +171,7 @@ impl Survey {
 /// Looks at a journal without changing it, whoever has it open. `whole` has every segment read, the believed ones too.
 ///
 /// # Errors
-/// As [`open`](crate::journal::open), but for the lock.
+/// As [`open`](crate::open), but for the lock.
 pub fn inspect(storage: Arc<dyn Storage>, whole: bool) -> Result<Survey, OpenError> {
     match survey_to_damage(storage, whole, &mut |_| {})? {
         (survey, None) => Ok(survey),
@@ -183,7 +183,7 @@ pub fn inspect(storage: Arc<dyn Storage>, whole: bool) -> Result<Survey, OpenErr
 /// `progress` hears now and then how many bytes were read, all in all.
 ///
 /// # Errors
-/// As [`open`](crate::journal::open), but for the lock and for damage.
+/// As [`open`](crate::open), but for the lock and for damage.
 pub fn survey_to_damage(
     storage: Arc<dyn Storage>,
     whole: bool,

@@ -126,7 +126,8 @@ impl State {
     }
 
     /// Takes what a frame says, before it is written or after.
-    pub(crate) fn take(&mut self, frame: &mut FrameBuilder) {
+    #[doc(hidden)]
+    pub fn take(&mut self, frame: &mut FrameBuilder) {
         for entry in known_entries(frame.payload()).flatten() {
             let _ = self.apply(&entry);
         }
@@ -190,7 +191,8 @@ impl State {
     }
 
     /// The frames of a snapshot, none much larger than `part`.
-    pub(crate) fn snapshot(&self, part: usize) -> Vec<FrameBuilder> {
+    #[doc(hidden)]
+    pub fn snapshot(&self, part: usize) -> Vec<FrameBuilder> {
         let mut done = Vec::new();
         let mut frame = FrameBuilder::new();
         let mut room = |frame: &mut FrameBuilder, len: usize| {

@@ -13,7 +13,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// A place in a partition. It costs an offset and a few words; what it reads is in the scan.
-pub(crate) struct Cursor {
+#[doc(hidden)]
+pub struct Cursor {
     partition: PartitionId,
     /// The next offset that may be given.
     next: u64,
@@ -48,7 +49,7 @@ pub(crate) struct Cursor {
 impl Cursor {
     /// # Errors
     /// There is no such partition, or the start is out of the range that is kept.
-    pub fn new(shared: &Shared, partition: PartitionId, start: Start) -> Result<Self, ReplayError> {
+    pub(crate) fn new(shared: &Shared, partition: PartitionId, start: Start) -> Result<Self, ReplayError> {
         let extent = shared.extents().get(&partition).copied().ok_or(ReplayError::Unknown(partition))?;
         let (next, from) = match start {
             Start::Earliest => (extent.start, 0),

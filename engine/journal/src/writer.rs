@@ -108,12 +108,14 @@ impl Writer {
     }
 
     /// Bytes by which the state may grow.
-    pub(crate) fn state_room(&self) -> usize {
+    #[doc(hidden)]
+    pub fn state_room(&self) -> usize {
         self.state_limit().saturating_sub(self.state.size())
     }
 
     /// Bytes that the state may have.
-    pub(crate) fn state_limit(&self) -> usize {
+    #[doc(hidden)]
+    pub fn state_limit(&self) -> usize {
         state_limit(self.shared.options.segment_size)
     }
 
@@ -135,7 +137,8 @@ impl Writer {
 
     /// The same, if `decide` says so: it is asked when nothing but the disk can refuse the frame any more. False, and
     /// nothing was written, if it does not.
-    pub(crate) fn append_if(
+    #[doc(hidden)]
+    pub fn append_if(
         &mut self,
         frame: &mut FrameBuilder,
         time: u64,
@@ -280,7 +283,8 @@ impl Writer {
     }
 
     /// Has the next segment made while this one is written. Without a thread it is made when it is needed.
-    pub(crate) fn order_segment(&self) {
+    #[doc(hidden)]
+    pub fn order_segment(&self) {
         if let Some(helper) = &self.helper {
             helper.hand(Task::Make(self.next_header()));
         }
@@ -345,7 +349,8 @@ impl Writer {
 
     /// Whether a frame with a payload of `len` bytes needs the next segment, and that could not be made: the disk is full, or
     /// too many files are open.
-    pub(crate) fn lacks_room(&self, len: usize) -> bool {
+    #[doc(hidden)]
+    pub fn lacks_room(&self, len: usize) -> bool {
         let size = self.active.header.size;
         let end = self.active.end() + aligned((FRAME_HEADER + len) as u64);
         end > size - reserve(size) && self.helper.as_ref().is_some_and(|helper| helper.lacks_next())

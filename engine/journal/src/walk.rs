@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// Goes from frame to frame; writes nothing and takes no lock.
 ///
 /// ```
-/// use slipring::journal::format::{Entry, entries};
-/// use slipring::journal::{FrameBuilder, Options, PartitionId, inspect, open, simulated::SimulatedDisk};
+/// use slipring_journal::format::{Entry, entries};
+/// use slipring_journal::{FrameBuilder, Options, PartitionId, inspect, open, simulated::SimulatedDisk};
 /// use std::sync::Arc;
 ///
 /// let disk = SimulatedDisk::new();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 fn folder() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-1")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/journal-1")
 }
 
 /// Three segments, two openings, a packed payload, a state, fixed and timed records.
@@ -30,7 +30,7 @@ fn write(disk: &SimulatedDisk) {
     }
 }
 
-/// `cargo test -p slipring --lib write_golden -- --ignored` made the files, once.
+/// `cargo test -p slipring-journal --lib write_golden -- --ignored` made the files, once.
 #[test]
 #[ignore = "writes the golden files: for a new major version only"]
 fn write_golden_files() {

@@ -17,7 +17,8 @@ pub struct FrameBuilder {
 
 /// A state of a builder, to go back to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark {
+#[doc(hidden)]
+pub struct Mark {
     len: usize,
     entries: u32,
     open: Option<OpenRun>,
@@ -69,12 +70,14 @@ impl FrameBuilder {
     }
 
     /// Where it stands: what is added from here on can be taken back by [`rewind`](Self::rewind).
-    pub(crate) fn mark(&self) -> Mark {
+    #[doc(hidden)]
+    pub fn mark(&self) -> Mark {
         Mark { len: self.payload.len(), entries: self.entries, open: self.open, unsure: self.unsure }
     }
 
     /// Takes back what was added since `mark`, also where that was left in the middle of a record.
-    pub(crate) fn rewind(&mut self, mark: Mark) {
+    #[doc(hidden)]
+    pub fn rewind(&mut self, mark: Mark) {
         self.payload.truncate(mark.len);
         (self.entries, self.open, self.unsure) = (mark.entries, mark.open, mark.unsure);
     }
@@ -120,7 +123,8 @@ impl FrameBuilder {
     }
 
     /// The same, its `size` bytes appended by `fill`.
-    pub(crate) fn fixed_with(
+    #[doc(hidden)]
+    pub fn fixed_with(
         &mut self,
         partition: PartitionId,
         offset: u64,
@@ -133,7 +137,8 @@ impl FrameBuilder {
     }
 
     /// So many records without times, from `offset` on: their bytes, one behind the other, are appended by `fill`.
-    pub(crate) fn fixed_run(
+    #[doc(hidden)]
+    pub fn fixed_run(
         &mut self,
         partition: PartitionId,
         offset: u64,

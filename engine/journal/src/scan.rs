@@ -33,7 +33,8 @@ const SHARE: u32 = 8;
 const FAR: u64 = 4 << 20;
 
 /// Reads blocks for cursors.
-pub(crate) struct SharedScan {
+#[doc(hidden)]
+pub struct SharedScan {
     pub(super) shared: Arc<Shared>,
     visible: Visible,
     pub(super) blocks: [Block; 2],
@@ -74,7 +75,7 @@ enum State {
 static SCANS: AtomicU64 = AtomicU64::new(1);
 
 impl SharedScan {
-    pub fn new(shared: Arc<Shared>, visible: Visible) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, visible: Visible) -> Self {
         Self {
             shared,
             visible,
@@ -95,7 +96,7 @@ impl SharedScan {
     }
 
     /// Up to where frames of a segment may be seen.
-    pub fn limit(&self, segment: &Segment) -> u64 {
+    pub(crate) fn limit(&self, segment: &Segment) -> u64 {
         let visible = match self.visible {
             Visible::Written => &self.shared.written,
             Visible::Durable => &self.shared.durable,
@@ -220,7 +221,13 @@ impl SharedScan {
     ///
     /// # Errors
     /// Its first frame is damaged, or the disk fails.
-    pub fn load(&mut self, segment: &Arc<Segment>, at: u64, until: u64, limit: u64) -> Result<usize, ReplayError> {
+    pub(crate) fn load(
+        &mut self,
+        segment: &Arc<Segment>,
+        at: u64,
+        until: u64,
+        limit: u64,
+    ) -> Result<usize, ReplayError> {
         let number = segment.header.number;
         let [first, second] = &self.blocks;
         let leads = [first.leads_to(number, at), second.leads_to(number, at)];

@@ -1,7 +1,7 @@
 //! A disk in memory that loses power when told: what the journal's own tests run on, and those of programs that use it.
 //!
 //! ```
-//! use slipring::journal::{simulated::SimulatedDisk, storage::Storage};
+//! use slipring_journal::{simulated::SimulatedDisk, storage::Storage};
 //!
 //! let disk = SimulatedDisk::new();
 //! let file = disk.create("a").unwrap();
