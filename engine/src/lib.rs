@@ -112,6 +112,7 @@ pub use queue::{
     Backoff, Job, Lease, LeaseError, NoTicket, Order, Queue, QueueBuilder, QueueError, Ticket, Waiting, Worker,
 };
 pub use read::dead_letters::Bury;
+pub use read::error::{CancelError, PositionError, ReadError};
 pub use read::managed::Subscription;
 pub use read::replay::{Replay, ReplayBuilder, ReplayError};
 pub use read::selector::{Selectable, Selector};
@@ -119,8 +120,7 @@ pub use read::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
 pub use topic::dedup::Deduplication;
 pub use topic::description::Description;
 pub use topic::error::{
-    CancelError, Contradiction, DeadLetterError, MAX_MESSAGE, PositionError, ProducerError, PublishError, ReadError,
-    Rejected, SubscribeError, TopicError,
+    Contradiction, DeadLetterError, MAX_MESSAGE, ProducerError, PublishError, Rejected, SubscribeError, TopicError,
 };
 pub use topic::identity::KEPT_RECEIPTS;
 pub use topic::metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};

@@ -4,9 +4,10 @@ use super::assignment::Assignor;
 use crate::base::closed::Closed;
 use crate::log::gap::Gap;
 use crate::log::offsets::commit_right::Fenced;
+use crate::read::error::PositionError;
 use crate::read::replay::ReplayError;
 use crate::text;
-use crate::topic::error::{Contradiction, PositionError, TopicError};
+use crate::topic::error::{Contradiction, TopicError};
 use slipring_ring::pin::PinError;
 
 /// A group refused to let somebody in or to go on.

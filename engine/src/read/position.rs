@@ -3,8 +3,8 @@
 use super::{Part, Subscriber};
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
+use crate::read::error::PositionError;
 use crate::topic::Inner;
-use crate::topic::error::PositionError;
 use crate::topic::partition::Times;
 use slipring_ring::{Sequence, Start};
 use std::time::Duration;

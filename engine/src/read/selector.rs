@@ -2,8 +2,8 @@
 
 use crate::base::kind::Producers;
 use crate::base::multi_wait::{Found, Watch, Watched};
+use crate::read::error::ReadError;
 use crate::read::{Next, Subscriber};
-use crate::topic::error::ReadError;
 use slipring_ring::{Wait, Waiter};
 use std::fmt;
 use std::sync::Arc;
