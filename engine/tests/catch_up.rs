@@ -93,7 +93,7 @@ fn the_journal_is_read_once_whatever_the_number_of_partitions() {
 #[test]
 fn ids_are_remembered_with_one_reading_whatever_the_number_of_partitions() {
     for partitions in [1, 16, 64] {
-        let disk = CountingDisk::default();
+        let disk = SimulatedDisk::new();
         let topic = |engine: &Engine| {
             let orders = engine.topic::<Message>("orders").partitions(partitions).capacity(256).max_message(160);
             orders.deduplicate(Deduplication::last(EVENTS)).durable().create().unwrap()
@@ -106,10 +106,10 @@ fn ids_are_remembered_with_one_reading_whatever_the_number_of_partitions() {
         }
         drop((producer, orders));
         first.shutdown(LONG);
-        let (bytes, second) = (disk.segments(), engine(&disk));
-        disk.take();
+        let (bytes, second) = (segments(&disk), engine(&disk));
+        take(&disk);
         let orders = topic(&second);
-        assert_at_most(disk.take_sum().read, 1.2, bytes, &format!("ids in {partitions} partitions"));
+        assert_at_most(take_sum(&disk).read, 1.2, bytes, &format!("ids in {partitions} partitions"));
         let published = orders.metrics().published;
         let mut producer = orders.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
         for number in (0..EVENTS).step_by(97) {
