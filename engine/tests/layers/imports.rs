@@ -119,7 +119,7 @@ fn read_module(src: &Path, at: Vec<String>, file: String, modules: &mut BTreeMap
     for child in &found.children {
         let own = format!("{folder}{child}.rs");
         let file = if src.join(&own).exists() { own } else { format!("{folder}{child}/mod.rs") };
-        read_module(src, [&at[..], &[child.clone()]].concat(), file, modules);
+        read_module(src, [&at[..], std::slice::from_ref(child)].concat(), file, modules);
     }
     let Found { children, words, .. } = found;
     modules.insert(at, Module { file, brought, foreign, shown, children, paths, words });
