@@ -46,8 +46,9 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.end(Phase::Closed, None);
     }
 
-    /// Closes the ring and cuts the claims that are out: their commits are errors ([`Closed::Cut`]), and consumers pass over
-    /// them and read what was published behind. Returns the claims that are cut, by now or earlier. Waits for nobody.
+    /// Closes the ring and cuts the claims that are out: their commits are errors ([`Closed::Cut`](crate::Closed::Cut)), and
+    /// consumers pass over them and read what was published behind. Returns the claims that are cut, by now or earlier. Waits
+    /// for nobody.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Closed, Sequence};
