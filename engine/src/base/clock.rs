@@ -150,7 +150,7 @@ impl Clock for SystemClock {
 /// let engine = Engine::builder().clock(clock.clone()).build()?;
 /// clock.advance(Duration::from_secs(3));
 /// assert_eq!(clock.now(), Duration::from_secs(3));
-/// # Ok::<(), slipring::TopicError>(())
+/// # Ok::<(), slipring::EngineError>(())
 /// ```
 #[derive(Clone, Default)]
 pub struct ManualClock {

@@ -15,7 +15,7 @@ use std::fmt;
 /// let orders = engine.describe("orders")?;
 /// assert!(orders.memory >= 4 * 1024 * 4096 && orders.memory <= orders.memory_limit);
 /// println!("{orders}");
-/// # Ok::<(), slipring::TopicError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
