@@ -1,34 +1,24 @@
 //! Code of the user's that calls the engine which runs it: clocks, wakers, callbacks, partitioners, subscribers of
 //! `tracing`, and the drop of an event. No lock of the engine's is held meanwhile, so nothing here waits for itself.
 
+#[path = "common/soon.rs"]
+mod soon;
+
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     Clock, Deduplication, Engine, IdempotenceError, ManualClock, Message, Multi, Partitioner, Persist, PublishError,
     Queue, QueueError, Rebalance, Record, StartAt, Tick, Timestamp, Topic, Unreadable,
 };
+use soon::{LONG, soon};
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-const LONG: Duration = Duration::from_secs(120);
 const NOW: Duration = Duration::ZERO;
-
-/// Runs `work` on a thread of its own; fails if it hangs.
-#[track_caller]
-fn soon<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
-    let (done, waited) = mpsc::channel();
-    let thread = std::thread::spawn(move || done.send(work()));
-    match waited.recv_timeout(LONG) {
-        Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => panic!("{what} hangs"),
-        Err(_) => std::panic::resume_unwind(thread.join().unwrap_err()),
-    }
-}
 
 /// What is called back, and how often it was: never from inside of itself.
 #[derive(Clone, Default)]

@@ -89,23 +89,32 @@ fn ids_cost_their_own_bytes() {
     assert!(known <= 1.3 * plain, "{known} bytes with ids, {plain} without");
 }
 
+/// Bytes of a queue whose worker has up to `outstanding` leases and then acks them, each at `level` if one is given.
+fn worked_off(outstanding: usize, level: Option<Level>) -> f64 {
+    written(|engine| {
+        let orders = orders(engine, 1);
+        let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
+        let mut queue = orders.queue("work");
+        if let Some(level) = level {
+            queue = queue.acknowledge(level);
+        }
+        let mut worker = queue.join().unwrap();
+        let mut leases = Vec::new();
+        for number in 0..EVENTS {
+            producer.send(Record::new(&body(number))).unwrap();
+            leases.push(worker.receive(LONG).unwrap().unwrap());
+            if leases.len() == outstanding {
+                leases.drain(..).for_each(|lease| lease.ack().unwrap());
+            }
+        }
+    })
+}
+
 /// What nobody waits for is in the frame of the next event.
 #[test]
 fn leases_and_acks_that_nobody_waits_for_cost_little() {
     for outstanding in [1, 16] {
-        let queued = written(|engine| {
-            let orders = orders(engine, 1);
-            let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
-            let mut worker = orders.queue("work").join().unwrap();
-            let mut leases = Vec::new();
-            for number in 0..EVENTS {
-                producer.send(Record::new(&body(number))).unwrap();
-                leases.push(worker.receive(LONG).unwrap().unwrap());
-                if leases.len() == outstanding {
-                    leases.drain(..).for_each(|lease| lease.ack().unwrap());
-                }
-            }
-        });
+        let queued = worked_off(outstanding, None);
         let plain = plain(1);
         println!("queue, {outstanding} out, nobody waits: {:.2} x", queued / plain);
         assert!(queued <= 1.3 * plain, "{outstanding} out: {queued} bytes with a queue, {plain} without");
@@ -117,19 +126,7 @@ fn leases_and_acks_that_nobody_waits_for_cost_little() {
 #[test]
 fn a_lease_and_an_ack_cost_no_more_than_a_small_event_each() {
     for outstanding in [1, 16] {
-        let queued = written(|engine| {
-            let orders = orders(engine, 1);
-            let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
-            let mut worker = orders.queue("work").acknowledge(Level::Written).join().unwrap();
-            let mut leases = Vec::new();
-            for number in 0..EVENTS {
-                producer.send(Record::new(&body(number))).unwrap();
-                leases.push(worker.receive(LONG).unwrap().unwrap());
-                if leases.len() == outstanding {
-                    leases.drain(..).for_each(|lease| lease.ack().unwrap());
-                }
-            }
-        });
+        let queued = worked_off(outstanding, Some(Level::Written));
         let plain = plain(1);
         let small = written(|engine| {
             let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();

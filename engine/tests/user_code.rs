@@ -1,30 +1,20 @@
 //! Code of the user's that is no handler, on the engine's threads and inside of its calls: waiting strategies, clocks,
 //! listeners, partitioners, factories, `Persist`, wakers. It may panic, be slow, and call the engine.
 
+#[path = "common/soon.rs"]
+mod soon;
+
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     At, Clock, Closed, Engine, Idle, ManualClock, Multi, OnError, Partitioner, Persist, PublishError, Rebalance,
     Timestamp, Topic, TopicError, Unreadable, Wait, WaitStrategy,
 };
+use soon::{LONG, soon};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-const LONG: Duration = Duration::from_secs(120);
-
-/// Runs `work` on a thread of its own; fails if it hangs.
-#[track_caller]
-fn soon<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
-    let (done, waited) = mpsc::channel();
-    let thread = std::thread::spawn(move || done.send(work()));
-    match waited.recv_timeout(LONG) {
-        Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => panic!("{what} hangs"),
-        Err(_) => std::panic::resume_unwind(thread.join().unwrap_err()),
-    }
-}
 
 /// Waits until the topic has ended; its cause.
 fn end_of<E: Send + Sync + 'static>(topic: &Topic<E>) -> Option<Closed> {
