@@ -7,7 +7,7 @@ use std::fs::{read_link, read_to_string};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::{JoinHandle, sleep, spawn};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often this thread has gone to sleep.
 pub fn sleeps() -> u64 {
@@ -82,8 +82,13 @@ impl<T> Sleeper<T> {
         self.thread.is_finished()
     }
 
-    /// What comes of its work.
+    /// What comes of its work, which was woken: a sleeper that waits for the end of its own limit, a minute or more, fails.
     pub fn join(self) -> T {
+        let until = Instant::now() + Duration::from_secs(30);
+        while !self.thread.is_finished() {
+            assert!(Instant::now() < until, "it was not woken");
+            sleep(Duration::from_millis(1));
+        }
         self.thread.join().unwrap()
     }
 }
