@@ -185,6 +185,133 @@ fn an_event_that_panics_when_it_is_written_fails_its_topic_alone_and_is_named() 
     assert_eq!(seen, [(0, 10), (1, 11), (2, 12)], "what came before it is written");
 }
 
+/// Calls back, or panics, where it is told to.
+#[derive(Default)]
+struct Touchy {
+    number: u64,
+    harms: Option<Arc<Harms>>,
+}
+
+#[derive(Default)]
+struct Harms {
+    clone: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    write: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// Whether their bytes can be read. No other test here has letters of them.
+static READS: AtomicBool = AtomicBool::new(true);
+
+impl Clone for Touchy {
+    fn clone(&self) -> Self {
+        if let Some(harm) = self.harms.as_ref().and_then(|harms| harms.clone.get()) {
+            harm();
+        }
+        Self { number: self.number, harms: self.harms.clone() }
+    }
+}
+
+impl Persist for Touchy {
+    fn write(&self, out: &mut Vec<u8>) {
+        if let Some(harm) = self.harms.as_ref().and_then(|harms| harms.write.get()) {
+            harm();
+        }
+        out.extend_from_slice(&self.number.to_le_bytes());
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+        if !READS.load(SeqCst) {
+            return Err(Unreadable("it is told not to"));
+        }
+        self.number = u64::from_le_bytes(bytes.try_into().map_err(|_| Unreadable("it has another size"))?);
+        Ok(())
+    }
+
+    fn layout() -> String {
+        "touchy".to_owned()
+    }
+}
+
+const CALLED_BACK: &str = "called a queue while a queue ran it";
+
+#[test]
+fn an_event_that_calls_its_queue_while_it_is_copied_or_written_fails_the_queue_and_stays() {
+    soon("an event that calls its queue", || {
+        for of_write in [false, true] {
+            let engine = Engine::builder().build().unwrap();
+            let jobs = engine.topic::<Touchy>("jobs").create_with(Touchy::default).unwrap();
+            let mut worker = jobs.queue("work").max_attempts(1).join().unwrap();
+            let (harms, queue) = (Arc::new(Harms::default()), worker.queue());
+            let calls = move || _ = queue.metrics();
+            let of = if of_write { &harms.write } else { &harms.clone };
+            assert!(of.set(Box::new(calls)).is_ok());
+            let receipt = jobs.producer().create().unwrap().publish(|event| event.harms = Some(harms)).unwrap();
+            if of_write {
+                worker.receive(LONG).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
+            }
+            let refused = worker.receive(LONG).unwrap_err();
+            let Closed::Failed { consumer, cause } = &refused.reason else { panic!("{refused}") };
+            assert!(consumer == "work" && cause.contains(CALLED_BACK), "{refused}");
+            let metrics = worker.queue().metrics();
+            assert_eq!((metrics.unread, metrics.dying), if of_write { (0, 1) } else { (1, 0) });
+            // It is still to be had by hand.
+            assert!(worker.queue().delete(&receipt).unwrap());
+        }
+    });
+}
+
+#[test]
+fn an_event_whose_clone_panics_fails_the_queue_and_comes_again_with_the_next_opening() {
+    let disk = SimulatedDisk::new();
+    let open = || {
+        let engine = Engine::builder().journal_in(disk.clone()).build().unwrap();
+        let jobs = engine.topic::<Touchy>("jobs").durable().create_with(Touchy::default).unwrap();
+        (engine, jobs)
+    };
+    let (engine, jobs) = open();
+    let harms = Arc::new(Harms::default());
+    assert!(harms.clone.set(Box::new(|| panic!("harm"))).is_ok());
+    let mut producer = jobs.producer().create().unwrap();
+    // The queue reads them from the ring: those of the journal know of no harm.
+    let mut worker = jobs.queue("work").join().unwrap();
+    producer.publish(|event| *event = Touchy { number: 1, harms: None }).unwrap();
+    worker.receive(LONG).unwrap().unwrap().ack().unwrap();
+    producer.publish(|event| *event = Touchy { number: 2, harms: Some(harms) }).unwrap();
+    producer.publish(|event| *event = Touchy { number: 3, harms: None }).unwrap();
+    // Or it came by way of the journal, where no harm is.
+    if let Err(refused) = worker.receive(LONG).map(drop) {
+        let cause = "the event's Clone panicked: harm".to_owned();
+        assert_eq!(refused.reason, Closed::Failed { consumer: "work".to_owned(), cause });
+    }
+    drop((worker, producer, jobs));
+    engine.shutdown(LONG);
+    let (_engine, jobs) = open();
+    let mut worker = jobs.queue("work").join().unwrap();
+    for number in [2, 3] {
+        let lease = worker.receive(LONG).unwrap().unwrap();
+        assert_eq!(lease.message().number, number);
+        lease.ack().unwrap();
+    }
+}
+
+/// It was once taken for sent back, and was gone.
+#[test]
+fn a_dead_letter_that_its_type_cannot_read_stays() {
+    let engine = Engine::builder().build().unwrap();
+    let jobs = engine.topic::<Touchy>("jobs").create_with(Touchy::default).unwrap();
+    let mut worker = jobs.queue("work").max_attempts(1).join().unwrap();
+    let mut producer = jobs.producer().create().unwrap();
+    for number in [1, 2] {
+        producer.publish(|event| event.number = number).unwrap();
+        worker.receive(LONG).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
+    }
+    let queue = worker.queue();
+    READS.store(false, SeqCst);
+    assert_eq!((queue.redrive(9), queue.dead_letters(9).len()), (0, 2));
+    READS.store(true, SeqCst);
+    assert_eq!((queue.redrive(9), queue.dead_letters(9).len()), (2, 0));
+    assert_eq!(worker.receive(LONG).unwrap().unwrap().message().number, 1);
+}
+
 /// It calls all that a factory can reach; each of these once waited for the factory itself.
 #[test]
 fn a_factory_may_call_the_engine_that_calls_it() {

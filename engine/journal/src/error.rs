@@ -32,6 +32,9 @@ pub enum Malformed {
     /// A payload packed in an unknown way.
     #[error("payloads packed by codec {0} are unknown: take a newer program")]
     Codec(u8),
+    /// A part of a header that every program of this version writes as zero.
+    #[error("a header has {0:#x} where this program's journals have 0: take a newer one")]
+    Reserved(u32),
     /// A length that nothing has.
     #[error("a length leads out of the segment")]
     Length,

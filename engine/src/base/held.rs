@@ -1,10 +1,12 @@
 //! Locks under which somebody may be woken: the user's code that follows from it runs when they are let go.
 //!
 //! The rule of the crate: no lock is held while the user's code runs. What is asked of it, such as the time, is asked
-//! before the lock; what it is told is told after it.
+//! before the lock; what it is told is told after it. The one exception is a queue that copies an event out of its slot, or
+//! writes a dead letter: see [`inside`].
 
-use slipring_ring::internal::Held;
 pub(crate) use slipring_ring::internal::wake;
+use slipring_ring::internal::{Held, Panic, caught};
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +22,30 @@ pub(crate) struct Locked<'l, T> {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Locked<'_, T> {
     let held = Held::new();
     Locked { guard: mutex.lock().unwrap_or_else(PoisonError::into_inner), held }
+}
+
+thread_local! {
+    /// This thread runs the code of an event's type under a queue's lock.
+    static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs code of an event's type, or what a dead letter needs of the user's, where it cannot be had outside of a queue's lock.
+/// Its panic is caught. A queue that it calls [refuses](refuse_inside) that: it would wait for itself.
+pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
+    let outer = IS_INSIDE.replace(true);
+    let done = caught(work);
+    IS_INSIDE.set(outer);
+    done
+}
+
+/// # Panics
+/// The thread is [`inside`].
+#[inline]
+pub(crate) fn refuse_inside() {
+    assert!(
+        !IS_INSIDE.get(),
+        "the code of an event's type called a queue while a queue ran it: it would wait for itself"
+    );
 }
 
 impl<'l, T> Locked<'l, T> {

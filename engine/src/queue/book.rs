@@ -148,8 +148,9 @@ const AHEAD: u64 = 4096;
 
 impl<E: Job> Bodies<E> {
     fn load(&self, partition: u32, offset: u64) -> Result<Option<E>, String> {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = readers.remove(&partition).filter(|reader| {
+        // Not locked while the event's type reads: two that read one partition at a time have a reader each.
+        let readers = || self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = readers().remove(&partition).filter(|reader| {
             let next = reader.position();
             next <= offset && offset - next < AHEAD
         });
@@ -172,7 +173,7 @@ impl<E: Job> Bodies<E> {
                 Err(cause) => return Err(cause.to_string()),
             }
         };
-        readers.insert(partition, reader);
+        readers().insert(partition, reader);
         match body {
             Some(None) => Err(format!("the record at {offset} of partition {partition} is no event of this topic")),
             body => Ok(body.flatten()),

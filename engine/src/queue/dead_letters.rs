@@ -41,6 +41,11 @@ impl Graves {
         Ok(Self { producer, origin, consumer })
     }
 
+    /// Whose dead letters they are.
+    pub(crate) fn consumer(&self) -> &str {
+        &self.consumer
+    }
+
     /// Moves a message there. A refusal leaves it where it is.
     pub(crate) fn take<E: Job>(
         &mut self,

@@ -114,6 +114,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
     }
 
     pub(super) fn lock(&self) -> Locked<'_, Stock<E, K>> {
+        held::refuse_inside();
         held::lock(&self.stock)
     }
 
@@ -410,6 +411,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
 
     /// Hands over the dead letters: see [`Keeper::each`].
     pub(super) fn each_letter(&self, each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> super::keeper::Verdict) {
+        held::refuse_inside();
         self.wait_for_letters();
         let mut keeper = held::lock(&self.keeper);
         let moved = keeper.each(each);
@@ -464,13 +466,15 @@ impl<E: Job, K: Producers> Desk<E, K> {
     }
 
     /// A dead letter becomes a message again, and all up to it in its partition of the letters are dealt with. False if
-    /// there is no room.
+    /// there is no room, or if the event's type cannot read it.
     pub(super) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
         let DeadLetter { partition, offset, message, .. } = letter;
-        let (body, now) = (E::of_letter(message), self.now());
+        // Under the keeper's lock.
+        let Ok(Some(body)) = held::inside(|| E::of_letter(message)) else { return false };
+        let now = self.now();
         let mut stock = self.lock();
         let has_room = stock.has_room(self.book.as_ref());
-        if let Some(body) = body.filter(|_| has_room) {
+        if has_room {
             stock.leases.restore(partition, offset, Some(Arc::new(body)), now, Duration::ZERO);
             // At once: who is given the message may be done with it before all letters are sent back, and after a crash it
             // would be a letter again.
@@ -488,6 +492,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
         self.settle(&mut stock, now);
         let peeked = stock.peek(limit, now);
         drop(stock);
+        let peeked = peeked.unwrap_or_else(|panic| panic!("{panic}"));
         let load = |partition, offset| self.book.as_ref()?.load(partition, offset).ok()?;
         let shown = peeked.into_iter().filter_map(|it| {
             let message = it.body.or_else(|| load(it.partition, it.offset))?;

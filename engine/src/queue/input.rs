@@ -2,6 +2,7 @@
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
+use crate::base::threads::Panic;
 use crate::log::progress::Bell;
 use crate::read::Part;
 use crate::read::replay::{Replay, ReplayError};
@@ -29,6 +30,8 @@ pub(super) enum Found<T> {
     Lost(u64),
     /// These were lost to damage: reading goes on behind them.
     Gap(Range<u64>),
+    /// The copy panicked: the event stays unread.
+    Panicked(Panic),
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
@@ -48,11 +51,21 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
     }
 
     /// The next event of a partition, which is read with that.
-    pub(super) fn take<T>(&mut self, index: usize, copy: impl FnOnce(u64, &E) -> T) -> Result<Found<T>, Closed> {
+    pub(super) fn take<T>(
+        &mut self,
+        index: usize,
+        copy: impl FnOnce(u64, &E) -> Result<T, Panic>,
+    ) -> Result<Found<T>, Closed> {
         match self {
             Self::Rings(parts) => match parts[index].consumer.poll(1) {
                 Ok(mut batch) => Ok(match (&mut batch).into_iter().next() {
-                    Some((offset, event)) => Found::Event(offset.0, copy(offset.0, event)),
+                    Some((offset, event)) => match copy(offset.0, event) {
+                        Ok(copied) => Found::Event(offset.0, copied),
+                        Err(panic) => {
+                            batch.put_back(offset);
+                            Found::Panicked(panic)
+                        }
+                    },
                     None => Found::Nothing,
                 }),
                 Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) => Ok(Found::Over),
@@ -62,7 +75,11 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                 let (mut copy, mut found) = (Some(copy), Found::Nothing);
                 let read = replay.part(index, 1, &mut |event, at| {
                     if let Some(copy) = copy.take() {
-                        found = Found::Event(at.offset, copy(at.offset, event));
+                        found = match copy(at.offset, event) {
+                            Ok(copied) => Found::Event(at.offset, copied),
+                            // How far was read is written with what was copied: the next opening begins here.
+                            Err(panic) => Found::Panicked(panic),
+                        };
                     }
                 });
                 match read {

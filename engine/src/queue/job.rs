@@ -1,6 +1,8 @@
 //! What a queue can carry.
 
 use crate::base::clock::Timestamp;
+use crate::base::held;
+use crate::base::threads::{Panic, blaming};
 use crate::event::codec::Persist;
 use crate::event::message::Message;
 use crate::event::record::Record;
@@ -9,11 +11,11 @@ use std::time::Duration;
 
 /// Events that a queue can hand out: [`Message`]s, and every type that is [`Persist`] (plain data is it without a word),
 /// `Clone` and `Default`. A worker gets a copy, and a dead letter carries the bytes that `Persist` writes. Both run under the
-/// queue's lock: they must not call the queue.
+/// queue's lock: one that panics, or that calls a queue, fails the queue with an error that says so. The event stays unread.
 pub trait Job: Send + Sync + Sized + 'static {
     /// A copy outside of any ring.
     #[doc(hidden)]
-    fn aside(&self) -> Self;
+    fn aside(&self) -> Result<Self, Panic>;
 
     /// Bytes of such a copy.
     #[doc(hidden)]
@@ -44,8 +46,8 @@ pub trait Job: Send + Sync + Sized + 'static {
 const LARGEST: usize = 4096;
 
 impl<E: Persist + Clone + Default> Job for E {
-    fn aside(&self) -> Self {
-        self.clone()
+    fn aside(&self) -> Result<Self, Panic> {
+        held::inside(|| blaming("the event's Clone", || self.clone()))
     }
 
     fn weight(&self) -> usize {
@@ -77,8 +79,8 @@ impl<E: Persist + Clone + Default> Job for E {
 }
 
 impl Job for Message {
-    fn aside(&self) -> Self {
-        self.copy()
+    fn aside(&self) -> Result<Self, Panic> {
+        Ok(self.copy())
     }
 
     fn weight(&self) -> usize {

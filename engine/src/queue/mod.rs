@@ -177,7 +177,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
 
     /// Sends dead letters back to this queue, `limit` at most, oldest first: they come again at once, at their old
     /// offsets, with their attempts counted anew, and no other consumer of the topic sees them. How many; fewer than
-    /// there are if the side store is full.
+    /// there are if the side store is full, or if the event's type cannot read one: that one stays, and those behind it.
     pub fn redrive(&self, limit: u64) -> u64 {
         let mut sent = 0;
         self.desk.each_letter(|letter, next| {

@@ -9,7 +9,9 @@ use super::ledger::Shift;
 use crate::base::clock::Clock;
 use crate::base::clock::Timestamp;
 use crate::base::closed::Closed;
+use crate::base::held;
 use crate::base::kind::Producers;
+use crate::base::threads::Panic;
 use crate::base::timer::Due;
 use crate::queue::dead_letters::Graves;
 use slipring_journal::PartitionId;
@@ -44,6 +46,8 @@ pub(super) struct Stock<E, K: Producers> {
     pub(super) refused: Option<Closed>,
     /// Letters that are published and not yet written with what they take away.
     pub(super) burials: VecDeque<Burial>,
+    /// What writes a letter has panicked: it is not asked again.
+    cannot_bury: bool,
     /// Once it is deleted: what is to be taken out of the journal.
     pub(super) erased: Vec<Vec<u8>>,
 }
@@ -113,6 +117,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
             alarm: None,
             refused: None,
             burials: VecDeque::new(),
+            cannot_bury: false,
             erased: Vec::new(),
         }
     }
@@ -165,10 +170,10 @@ impl<E: Job, K: Producers> Stock<E, K> {
             let deleted = &mut self.deleted;
             let copy = |offset: u64, event: &E| {
                 if !deleted.is_empty() && deleted.remove(&(partition, offset)) {
-                    return None;
+                    return Ok(None);
                 }
                 let is_kept = spare.is_none_or(|spare| event.weight() + super::BESIDE < spare);
-                Some((is_kept, event.waits(times.wall), Arc::new(event.aside())))
+                Ok(Some((is_kept, event.waits(times.wall), Arc::new(event.aside()?))))
             };
             let (offset, event) = match self.input.take(index, copy) {
                 Ok(Found::Event(offset, event)) => (offset, event),
@@ -192,6 +197,10 @@ impl<E: Job, K: Producers> Stock<E, K> {
                     let source = self.ready.swap_remove(self.turn);
                     self.places[source] = Place::Over;
                     continue;
+                }
+                Ok(Found::Panicked(panic)) => {
+                    self.fail(&panic);
+                    return None;
                 }
                 Err(reason) => {
                     self.refused = Some(reason);
@@ -221,6 +230,11 @@ impl<E: Job, K: Producers> Stock<E, K> {
             return Some(grant);
         }
         None
+    }
+
+    /// The code of the event's type panicked: nothing is given out any more.
+    fn fail(&mut self, panic: &Panic) {
+        self.refused = Some(Closed::Failed { consumer: self.graves.consumer().to_owned(), cause: panic.to_string() });
     }
 
     fn forget_deleted(&mut self, partition: u32, offset: u64) {
@@ -282,12 +296,16 @@ impl<E: Job, K: Producers> Stock<E, K> {
     pub(super) fn bury(&mut self, book: Option<&Book<E>>) {
         let most = book.map_or(usize::MAX, |book| book.letters);
         while self.burials.len() < most
+            && !self.cannot_bury
             && let Some(dead) = self.leases.dying()
         {
             let (partition, offset) = (dead.partition, dead.offset);
             let body = match (dead.message, book) {
                 (Some(body), _) => Ok(Some(Arc::clone(body))),
-                (None, Some(book)) => book.load(partition, offset),
+                (None, Some(book)) => match held::inside(|| book.load(partition, offset)) {
+                    Ok(body) => body,
+                    Err(panic) => return self.fail_to_bury(&panic),
+                },
                 (None, None) => Ok(None),
             };
             let reason = match dead.cause {
@@ -295,7 +313,13 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 Cause::Expired => "the lease ran out",
             };
             let letter = match body {
-                Ok(Some(body)) => self.graves.take(partition, offset, dead.attempts, reason, &*body),
+                Ok(Some(body)) => {
+                    let graves = &mut self.graves;
+                    match held::inside(|| graves.take(partition, offset, dead.attempts, reason, &*body)) {
+                        Ok(letter) => letter,
+                        Err(panic) => return self.fail_to_bury(&panic),
+                    }
+                }
                 Ok(None) => {
                     self.leases.buried();
                     self.counters.lost += 1;
@@ -316,6 +340,12 @@ impl<E: Job, K: Producers> Stock<E, K> {
             }
             self.counters.dead += 1;
         }
+    }
+
+    /// What writes a letter panicked. The message stays where it is, and is in the report.
+    fn fail_to_bury(&mut self, panic: &Panic) {
+        self.cannot_bury = true;
+        self.fail(panic);
     }
 
     /// Takes the messages away whose letters are in a frame by now. Which those are.
@@ -370,7 +400,10 @@ impl<E: Job, K: Producers> Stock<E, K> {
     }
 
     /// Those that nobody has; their bodies, where they are at hand.
-    pub(super) fn peek(&mut self, limit: usize, now: Duration) -> Vec<Peeked<E>> {
+    ///
+    /// # Errors
+    /// The copy of one panicked.
+    pub(super) fn peek(&mut self, limit: usize, now: Duration) -> Result<Vec<Peeked<E>>, Panic> {
         let waiting = self.leases.idle().map(|(partition, offset, attempts, due, body)| Peeked {
             partition,
             offset,
@@ -385,15 +418,24 @@ impl<E: Job, K: Producers> Stock<E, K> {
             }
             let partition = index as u32;
             let (deleted, leases) = (&self.deleted, &self.leases);
+            let mut panicked = None;
             self.input.peek(index, limit - peeked.len(), |offset, event| {
                 if !deleted.contains(&(partition, offset)) && !leases.contains(partition, offset) {
-                    let body = Some(Arc::new(event.aside()));
-                    peeked.push(Peeked { partition, offset, attempts: 0, delay: Duration::ZERO, body });
+                    match event.aside() {
+                        Ok(body) => {
+                            let (body, delay) = (Some(Arc::new(body)), Duration::ZERO);
+                            peeked.push(Peeked { partition, offset, attempts: 0, delay, body });
+                        }
+                        Err(panic) => panicked = Some(panic),
+                    }
                 }
-                peeked.len() < limit
+                panicked.is_none() && peeked.len() < limit
             });
+            if let Some(panic) = panicked {
+                return Err(panic);
+            }
         }
-        peeked
+        Ok(peeked)
     }
 
     /// Whether an idle worker should look after a lease has ended: a message comes again, a partition goes on, or

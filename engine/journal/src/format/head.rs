@@ -81,6 +81,10 @@ impl SegmentHeader {
         if !(1..=MAJOR).contains(&version) {
             return Err(Malformed::Version(version));
         }
+        let unknown = raw.flags.get() & !LOST;
+        if unknown != 0 {
+            return Err(Malformed::Reserved(unknown));
+        }
         let header = Self {
             version,
             id: raw.id,
@@ -241,6 +245,9 @@ impl FrameHeader {
         }
         if raw.version != 1 {
             return Err(Malformed::Version(raw.version.into()));
+        }
+        if raw.reserved.get() != 0 {
+            return Err(Malformed::Reserved(raw.reserved.get()));
         }
         if raw.position.get() != position {
             return Err(Malformed::Position(raw.position.get()));

@@ -137,6 +137,36 @@ mod tests {
     }
 
     #[test]
+    fn what_no_program_of_this_version_writes_into_a_header_is_refused() {
+        let id = [7; 16];
+        let (kind, codec) = (FrameKind::Data, Codec::Plain);
+        let header = FrameHeader {
+            kind,
+            codec,
+            stored: 16,
+            raw: 16,
+            position: 640,
+            durable: 0,
+            time: 0,
+            incarnation: 1,
+            entries: 1,
+            previous: 0,
+            payload: 0,
+        };
+        let (mut frame, _) = header.encode(&id);
+        frame[56] = 9;
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&id), &frame[..60]);
+        frame[60..].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(FrameHeader::decode(&id, 640, &frame), Err(Malformed::Reserved(9)));
+        let segment = SegmentHeader { version: 1, id, number: 3, first: 8192, size: 4096, incarnation: 2, lost: false };
+        let mut head = segment.encode();
+        head[12] |= 2;
+        let checksum = crc32c::crc32c(&head[..60]);
+        head[60..].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&head), Err(Malformed::Reserved(2)));
+    }
+
+    #[test]
     fn packed_payloads_come_back() {
         let plain = b"to be or not to be, or not to be, or to be".repeat(9);
         for codec in [Codec::Lz4, Codec::Zstd] {
