@@ -128,6 +128,10 @@ pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64
     Ok(mend_all(storage, Some(lock), time, progress)?.0)
 }
 
+/// How often one place is mended, with others in between, before it is given up. Files that bear one another's names come
+/// to a place a few times.
+const MOST_TIMES: usize = 8;
+
 /// What was done, and whether anything was written.
 fn mend_all(
     storage: Arc<dyn Storage>,
@@ -142,14 +146,16 @@ fn mend_all(
         let (survey, damage) = survey_to_damage(Arc::clone(&storage), true, progress)?;
         let Some(OpenError::Damaged { segment, at, durable, what, .. }) = damage else { break survey };
         if let Malformed::Misnamed(_) | Malformed::Missing = what {
-            let named = names::give_back(disk, &survey.id)?;
+            let named = names::give_back(disk, &survey.id, &mended)?;
             if !named.is_empty() {
                 let how = |number| Mended { segment: number, at: 0, what, how: How::Name, copy: None };
                 mended.extend(named.into_iter().map(how));
                 continue;
             }
         }
-        if mended.last().is_some_and(|last| (last.segment, last.at, last.what) == (segment, at, what)) {
+        let is_it = |it: &&Mended| (it.segment, it.at, it.what) == (segment, at, what);
+        let times = mended.iter().filter(is_it).count();
+        if mended.last().is_some_and(|last| is_it(&last)) || times >= MOST_TIMES {
             return Err(RepairError::Hopeless { segment, at, why: "mending it did not help" });
         }
         evidence.keep(disk, segment, &survey.id);

@@ -4,7 +4,7 @@ use super::super::error::DiskError;
 use super::super::format::{JournalId, SegmentHeader};
 use super::super::segment::{is_ours, segment_name, segment_number};
 use super::super::storage::Storage;
-use super::free_name;
+use super::{Mended, free_name};
 use std::io;
 
 /// A file that is whole at its head, and whose it is.
@@ -44,8 +44,9 @@ fn known(disk: &dyn Storage, id: &JournalId) -> Result<Vec<Known>, DiskError> {
 }
 
 /// Renames segments whose headers bear other numbers than their names, unless a number is another file's by right. Each is put
-/// aside first, so a file that a crash has left aside is found there again. The numbers that have their files now.
-pub(super) fn give_back(disk: &dyn Storage, id: &JournalId) -> Result<Vec<u64>, DiskError> {
+/// aside first, so a file that a crash has left aside is found there again. What this repair itself has put `aside` as no use
+/// stays there: it would be put aside again, without end. The numbers that have their files now.
+pub(super) fn give_back(disk: &dyn Storage, id: &JournalId, aside: &[Mended]) -> Result<Vec<u64>, DiskError> {
     let known_files = known(disk, id)?;
     let has_its_file = |number: u64| known_files.iter().any(|file| file.header.number == number && file.is_named_so());
     let claims = |number: u64| known_files.iter().filter(|file| file.header.number == number).count();
@@ -55,7 +56,9 @@ pub(super) fn give_back(disk: &dyn Storage, id: &JournalId) -> Result<Vec<u64>, 
         disk.rename_new(&file.name, &aside).map_err(failed("rename", &file.name))?;
     }
     let mut named = Vec::new();
-    for file in known(disk, id)?.iter().filter(|file| segment_number(&file.name).is_none()) {
+    let is_put_aside = |name: &String| aside.iter().any(|mended| mended.copy.as_ref() == Some(name));
+    let unnamed = |file: &&Known| segment_number(&file.name).is_none() && !is_put_aside(&file.name);
+    for file in known(disk, id)?.iter().filter(unnamed) {
         let name = segment_name(file.header.number);
         match disk.rename_new(&file.name, &name) {
             Ok(()) => named.push(file.header.number),

@@ -3,6 +3,7 @@
 
 #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges of lost offsets, some of which have one")]
 
+use super::super::format::SegmentHeader;
 use super::super::repair::{How, Mended, RepairError, repair};
 use super::super::segment::{segment_name, segment_number};
 use super::super::simulated::{Fault, SimulatedDisk};
@@ -362,6 +363,31 @@ fn damage_in_many_places_is_mended_in_one_run() {
     disk.remove(&segment_name(2)).unwrap();
     let gone = mend(&disk, &all, 0);
     assert!((5..40).contains(&gone), "{gone}");
+}
+
+/// It was once put aside, given its name back, and put aside again, without end.
+#[test]
+fn a_segment_without_frames_that_belongs_elsewhere_is_put_aside_once() {
+    let mut times = 0;
+    for name in journal(true).list().unwrap().into_iter().filter(|name| segment_number(name).is_some()) {
+        let disk = journal(true);
+        disk.edit(&name, |content| {
+            let header = SegmentHeader::decode(content).unwrap();
+            let elsewhere = SegmentHeader { first: header.first + 8 * header.size, ..header };
+            content[..64].copy_from_slice(&elsewhere.encode());
+            content[64..].fill(0);
+        });
+        match repair(Arc::new(disk.clone()), 1, &mut |_| {}) {
+            Ok(repaired) => {
+                let aside = repaired.mended.iter().filter(|mended| mended.at == 0 && mended.copy.is_some());
+                assert!(aside.count() <= 1, "{name}: {:?}", repaired.mended);
+                times += usize::from(!repaired.mended.is_empty());
+            }
+            Err(refused) => panic!("{name}: {refused}"),
+        }
+        assert!(open(Arc::new(disk), small()).is_ok(), "{name}");
+    }
+    assert!(times > 2, "{times}");
 }
 
 #[test]
