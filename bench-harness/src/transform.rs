@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use slipring::journal::Visible;
-use slipring::{Engine, Level, Message, Multi, Receipt, Record, Topic, TransformEnd};
+use slipring::{Engine, Level, Message, Receipt, Record, Topic, producer::Multi, transform::TransformEnd};
 
 use crate::cli::{Format, TransformArgs};
 use crate::environment::{Environment, command_line};

@@ -7,7 +7,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use slipring::queue::lease::{Grant, Leases, Order, Terms};
-use slipring::{Backoff, Engine, Level, ManualClock, Message, Record, journal};
+use slipring::{Engine, Level, Message, Record, clock::ManualClock, journal, queue::Backoff};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::Arc;

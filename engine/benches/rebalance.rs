@@ -7,7 +7,11 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::{Engine, GroupState, ManualClock, Rebalance};
+use slipring::{
+    Engine,
+    clock::ManualClock,
+    group::{GroupState, Rebalance},
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;

@@ -4,7 +4,10 @@
 //!
 //!     cargo run --example jobs
 
-use slipring::{Backoff, Engine, Lease, Level, Message, QueueBuilder, Record, Topic, Worker};
+use slipring::{
+    Engine, Level, Message, Record, Topic,
+    queue::{Backoff, Lease, QueueBuilder, Worker},
+};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;

@@ -5,8 +5,12 @@
 //!     cargo run --example kafka_lite
 
 use slipring::{
-    Engine, Member, Message, Overflow, PublishError, Record, Report, Slow, StartAt, Subscriber, Topic, TopicError,
-    TopicPartition,
+    Engine, Message, Record, Subscriber, Topic,
+    group::Member,
+    metrics::Report,
+    producer::PublishError,
+    subscriber::StartAt,
+    topic::{Overflow, Slow, TopicError, TopicPartition},
 };
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -11,7 +11,12 @@
 
 use clap::Parser;
 use slipring::journal::Options;
-use slipring::{At, Engine, Level, Topic, Transaction, TransactionError, Transform};
+use slipring::{
+    Engine, Level, Topic,
+    subscriber::At,
+    transaction::{Transaction, TransactionError},
+    transform::Transform,
+};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};

@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::builder().build()?;
     let trades = engine.topic::<Trade>("trades").capacity(1024).create()?;
 
-    let print = |trade: &Trade, at: slipring::At| {
+    let print = |trade: &Trade, at: slipring::subscriber::At| {
         println!("trade {} at price {}", at.offset, trade.price);
         Ok::<_, Infallible>(())
     };

@@ -13,16 +13,27 @@
 //! | for | take |
 //! |---|---|
 //! | each reader sees all events | [`Topic::subscribe`]; from the past, of a durable topic: [`Topic::replay`] |
-//! | readers share the partitions, and go on after a restart where they committed | [`Topic::group`]; at most, at least or exactly once: [`Delivery`] |
+//! | readers share the partitions, and go on after a restart where they committed | [`Topic::group`]; at most, at least or exactly once: [`Delivery`](group::Delivery) |
 //! | jobs: each message to one of many workers, with leases, retries, delays, dead letters | [`Topic::queue`], and the module [`queue`] |
-//! | events that outlive the process | [`Engine::open`], [`TopicBuilder::durable`]; how safe at return: [`ProducerBuilder::acknowledge`] |
-//! | a producer that does not know what it had sent before it died | [`ProducerBuilder::idempotent`], which can [`resume`](IdempotentProducer::resume); without sequences of its own: [`TopicBuilder::deduplicate`] |
+//! | events that outlive the process | [`Engine::open`], [`TopicBuilder::durable`]; how safe at return: [`ProducerBuilder::acknowledge`](producer::ProducerBuilder::acknowledge) |
+//! | a producer that does not know what it had sent before it died | [`ProducerBuilder::idempotent`](producer::ProducerBuilder::idempotent), which can [`resume`](producer::IdempotentProducer::resume); without sequences of its own: [`TopicBuilder::deduplicate`] |
 //! | events of several topics, all or none | [`Engine::transaction`] |
 //! | reading one topic and writing others, exactly once | [`Engine::transform`], [`Topic::transform`] |
-//! | one thread over many readers; tasks | [`Selector`]; feature `async` |
+//! | one thread over many readers; tasks | [`Selector`](subscriber::Selector); feature `async` |
 //! | what a journal's directory has in it, and mending it | the command `slipring`: `journal`, `group`, `queue` (package `slipring-cli`) |
 //!
 //! What is promised, and what a crash leaves between any two steps, is in `docs/GUARANTEES.md`, with the test for each.
+//!
+//! # Features
+//! None is on unless named in `Cargo.toml`. What a feature adds is marked with its name on its own page.
+//!
+//! | feature | adds | brings |
+//! |---|---|---|
+//! | `async` | the module [`futures`]: futures and streams for every way to wait | `futures-core` |
+//! | `observe` | [`Engine::builder`]`().observe(path)`: a Unix socket for `slipring top`; the snapshot as JSON | `serde`, `serde_json` |
+//! | `metrics` | [`Metrics`](metrics::Metrics) to the recorder of the `metrics` crate | `metrics` |
+//! | `tracing` | lifecycle events of topics and consumers, never one for each message | `tracing` |
+//! | `zstd` | journals packed with zstd; lz4 is always there | `zstd`, a C library |
 //!
 //! # Overload
 //! Nothing is overwritten before every subscriber has read it: a full topic makes its producers wait, or is an error
@@ -31,7 +42,7 @@
 //! [`retain`](TopicBuilder::retain) says, which is not at all unless told. Subscribe first, then publish.
 //!
 //! # Failure
-//! A handler that returns an error or panics closes its topic, unless its [`OnError`] says otherwise: producers and
+//! A handler that returns an error or panics closes its topic, unless its [`OnError`](subscriber::OnError) says otherwise: producers and
 //! other subscribers get its name and cause as an error. Nothing hangs, and the library prints nothing; a panic is
 //! still shown by the program's own panic hook.
 //!
@@ -44,6 +55,7 @@
 //!
 //! # Shutdown
 //! [`Engine::shutdown`] drains up to a deadline and reports what each subscriber read and what was left.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
@@ -51,82 +63,32 @@ mod base;
 mod edge;
 mod engine;
 mod event;
-mod group;
+mod face;
+pub mod group;
 #[cfg(test)]
 mod history;
 mod log;
 mod produce;
 pub mod queue;
 mod read;
-mod topic;
-mod transform;
+pub mod topic;
+pub mod transform;
 
-/// A journal on its own, and what an engine has written into one: the package `slipring-journal`, with topics, groups and gaps
-/// as an engine records them.
-pub mod journal {
-    pub use crate::log::catalog::{RecordedTopic, catalogue};
-    pub use crate::log::gap::{acknowledge_gaps, told_gaps};
-    pub use crate::log::offsets::recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
-    #[doc(inline)]
-    pub use slipring_journal::*;
-}
-
-pub use base::clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};
-pub use base::closed::Closed;
-pub use base::cores::{CorePlan, CoresError, CoresReport, ThreadReport};
-pub use base::ids::TopicId;
-pub use base::ids::TopicPartition;
-pub use base::ids::{MAX_NAME, MAX_PARTITIONS};
-pub use base::kind::Producers;
-pub use base::level::{Level, Unsupported, WaitError};
-pub use base::overload::{Overflow, Slow};
-pub use base::rate::RateLimit;
 #[cfg(feature = "async")]
-pub use edge::futures::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
-#[cfg(feature = "observe")]
-pub use engine::ObserveError;
+pub use face::futures;
+pub use face::{clock, cores, dead_letter, journal, metrics, prelude, producer, replay, subscriber, transaction};
+
+pub use base::level::Level;
 pub use engine::{Engine, EngineBuilder, EngineError};
 pub use event::Event;
-pub use event::codec::{Persist, Unreadable};
-pub use event::dead_letter::DeadLetter;
-pub use event::message::{Headers, Message};
+pub use event::codec::Persist;
+pub use event::message::Message;
 pub use event::record::Record;
-pub use group::{
-    Assignor, Commit, CommitError, Delivery, GroupBatch, GroupBuilder, GroupDescription, GroupError, GroupMessages,
-    GroupName, GroupPartition, GroupRun, GroupState, Member, MemberDescription, MemberEnd, Rebalance,
-};
-pub use log::committer::Pace;
-pub use log::gap::{Gap, OnGap, ReaderKind, ToldGap};
-pub use log::offsets::commit_right::Fenced;
-pub use log::offsets::transform::{TransformDescription, TransformPartition};
-pub use log::producers::PRODUCER_NAME_EXPIRY;
-pub use log::receipt::{BatchReceipt, Reach, Receipt};
-pub use produce::idempotent::{IdempotenceError, IdempotentProducer, MAX_PRODUCER_NAMES};
-pub use produce::linger::{LingerBuilder, LingeringProducer};
-pub use produce::partitioner::{Partitioner, Partitioning};
-pub use produce::transaction::{Transaction, TransactionError};
-pub use produce::{Producer, ProducerBuilder};
-#[cfg(feature = "async")]
-pub use queue::NextLease;
-pub use queue::{
-    Backoff, Job, Lease, LeaseError, NoTicket, Order, Queue, QueueBuilder, QueueError, Ticket, Waiting, Worker,
-};
-pub use read::dead_letters::Bury;
-pub use read::error::{CancelError, PositionError, ReadError};
-pub use read::managed::Subscription;
-pub use read::replay::{Replay, ReplayBuilder, ReplayError};
-pub use read::selector::{Selectable, Selector};
-pub use read::{At, Batch, Messages, StartAt, Subscriber, SubscriberBuilder};
-pub use topic::dedup::Deduplication;
-pub use topic::description::Description;
-pub use topic::error::{
-    Contradiction, DeadLetterError, MAX_MESSAGE, ProducerError, PublishError, Rejected, SubscribeError, TopicError,
-};
-pub use topic::identity::KEPT_RECEIPTS;
-pub use topic::metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
-pub use topic::report::{ConsumerReport, CutClaim, QueueReport, Report, TopicReport};
-pub use topic::{Safe, Shape, Topic, TopicBuilder};
-pub use transform::{Outputs, Transform, TransformBuilder, TransformEnd, TransformError, TransformRun};
+pub use log::receipt::Receipt;
+pub use produce::Producer;
+pub use read::Subscriber;
+#[doc(inline)]
+pub use topic::{Topic, TopicBuilder};
 
 pub use slipring_ring::text;
-pub use slipring_ring::{Ending, Idle, Multi, OnError, Single, Wait, WaitStrategy, pin};
+pub use slipring_ring::{Idle, Wait, WaitStrategy};

@@ -2,7 +2,7 @@
 //!
 //! One test, so that nobody else's allocations are counted.
 
-use slipring::{Commit, Engine, Message, Partitioner, Record, Wait};
+use slipring::{Engine, Message, Record, Wait, group::Commit, producer::Partitioner};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::time::Duration;

@@ -6,8 +6,13 @@ mod soon;
 
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Clock, Deduplication, Engine, IdempotenceError, ManualClock, Message, Multi, Partitioner, Persist, PublishError,
-    Queue, QueueError, Rebalance, Record, StartAt, Tick, Timestamp, Topic, Unreadable,
+    Engine, Message, Persist, Record, Topic,
+    clock::{Clock, ManualClock, Tick, Timestamp},
+    group::Rebalance,
+    producer::{IdempotenceError, Multi, Partitioner, PublishError},
+    queue::{Queue, QueueError},
+    subscriber::StartAt,
+    topic::{Deduplication, Unreadable},
 };
 use soon::{LONG, soon};
 use std::cell::Cell;
@@ -229,7 +234,8 @@ fn on_published_may_use_its_own_producer() {
         let clock = ManualClock::new();
         let engine = Engine::builder().clock(clock.clone()).build().unwrap();
         let orders = engine.topic::<Message>("orders").create().unwrap();
-        let (own, told) = (Arc::new(OnceLock::<slipring::LingeringProducer>::new()), Arc::new(Mutex::new(Vec::new())));
+        let (own, told) =
+            (Arc::new(OnceLock::<slipring::producer::LingeringProducer>::new()), Arc::new(Mutex::new(Vec::new())));
         let (inside, numbers) = (Arc::clone(&own), Arc::clone(&told));
         let on_published = move |number, _| {
             numbers.lock().unwrap().push(number);
@@ -258,7 +264,7 @@ fn a_partitioner_that_uses_its_own_gathering_producer_is_refused() {
     soon("a partitioner that sends", || {
         let engine = Engine::builder().build().unwrap();
         let orders = engine.topic::<Message>("orders").partitions(2).create().unwrap();
-        let own = Arc::new(OnceLock::<slipring::LingeringProducer>::new());
+        let own = Arc::new(OnceLock::<slipring::producer::LingeringProducer>::new());
         let inside = Arc::clone(&own);
         let partitioner = Partitioner::custom(move |_: Option<&[u8]>, _: u32| {
             let own = inside.get().unwrap();

@@ -6,7 +6,10 @@ mod counting;
 use counting::{segments, take, take_sum};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Visible};
-use slipring::{Deduplication, Engine, Level, Message, Pace, Partitioner, Record, StartAt, Topic};
+use slipring::{
+    Engine, Level, Message, Record, Topic, journal::Pace, producer::Partitioner, subscriber::StartAt,
+    topic::Deduplication,
+};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -42,7 +45,7 @@ fn replayed(orders: &Topic<Message>, start: StartAt, total: usize) {
     let (mut seen, mut next) = (0, BTreeMap::<u32, u64>::new());
     let until = Instant::now() + LONG;
     while seen < total && Instant::now() < until {
-        let each = |_: &Message, at: slipring::At| {
+        let each = |_: &Message, at: slipring::subscriber::At| {
             let expected = next.entry(at.partition).or_insert(at.offset);
             assert_eq!(at.offset, *expected);
             (*expected, seen) = (at.offset + 1, seen + 1);

@@ -9,8 +9,11 @@ use footprint::stays_flat;
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Deduplication, Engine, MAX_PRODUCER_NAMES, ManualClock, Message, PRODUCER_NAME_EXPIRY, ProducerError, Record,
-    Selector,
+    Engine, Message, Record,
+    clock::ManualClock,
+    producer::{MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY, ProducerError},
+    subscriber::Selector,
+    topic::Deduplication,
 };
 use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};

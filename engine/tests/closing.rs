@@ -2,7 +2,11 @@
 
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::{Closed, Engine, Producer, Producers, PublishError, Topic};
+use slipring::{
+    Engine, Producer, Topic,
+    producer::{Producers, PublishError},
+    topic::Closed,
+};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -3,8 +3,13 @@
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
 use slipring::{
-    Commit, Delivery, Engine, EngineError, GroupBuilder, GroupError, Level, Message, Overflow, Pace, ProducerError,
-    Queue, QueueBuilder, QueueError, Slow, Topic, TopicError, Transaction, TransactionError,
+    Engine, EngineError, Level, Message, Topic,
+    group::{Commit, Delivery, GroupBuilder, GroupError},
+    journal::Pace,
+    producer::ProducerError,
+    queue::{Queue, QueueBuilder, QueueError},
+    topic::{Overflow, Slow, TopicError},
+    transaction::{Transaction, TransactionError},
 };
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -25,7 +30,7 @@ type Group = GroupBuilder<u64>;
 type Way = (&'static str, fn(Group) -> Option<GroupError>);
 
 fn ways() -> [Way; 3] {
-    fn nothing(_: &u64, _: slipring::At, _: &mut Transaction) -> Result<(), TransactionError> {
+    fn nothing(_: &u64, _: slipring::subscriber::At, _: &mut Transaction) -> Result<(), TransactionError> {
         Ok(())
     }
     [

@@ -1,7 +1,10 @@
 //! Who runs on which core, under which name, and how it waits.
 
 use slipring::{
-    CorePlan, CoresError, Engine, EngineBuilder, EngineError, Multi, SubscribeError, Subscription, Topic, Wait, pin,
+    Engine, EngineBuilder, EngineError, Topic, Wait,
+    cores::{CorePlan, CoresError, pin},
+    producer::Multi,
+    subscriber::{SubscribeError, Subscription},
 };
 use std::convert::Infallible;
 use std::sync::mpsc;
@@ -9,7 +12,7 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(120);
 
-fn fine(_: &u64, _: slipring::At) -> Result<(), Infallible> {
+fn fine(_: &u64, _: slipring::subscriber::At) -> Result<(), Infallible> {
     Ok(())
 }
 
@@ -128,7 +131,7 @@ fn the_way_of_waiting_is_changed_while_a_thread_spins_or_sleeps() {
     let one = topic.subscribe("one").wait(Wait::busy_spin()).run(move |tick, _| shared.send(*tick)).unwrap();
     let each = topic.subscribe("each").run_each(move |_| {
         let told = told.clone();
-        move |tick: &u64, _: slipring::At| told.send(*tick)
+        move |tick: &u64, _: slipring::subscriber::At| told.send(*tick)
     });
     let each = each.unwrap();
     let mut producer = topic.producer().create().unwrap();

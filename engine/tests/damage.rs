@@ -5,7 +5,7 @@ use slipring::journal::repair::repair;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::storage::Storage;
 use slipring::journal::{Options, inspect};
-use slipring::{Engine, GroupError, Level, OnGap, Topic};
+use slipring::{Engine, Level, Topic, group::GroupError, replay::OnGap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,11 @@
 //! Subscribers that move aside what they cannot handle.
 
-use slipring::{At, Closed, DeadLetter, Engine, Message, OnError, Record, SubscribeError, Topic};
+use slipring::{
+    Engine, Message, Record, Topic,
+    dead_letter::DeadLetter,
+    subscriber::{At, OnError, SubscribeError},
+    topic::Closed,
+};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

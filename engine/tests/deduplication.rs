@@ -4,8 +4,11 @@ use proptest::prelude::*;
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Deduplication, Engine, IdempotenceError, Level, ManualClock, Message, Overflow, Partitioner, PublishError, Record,
-    Topic, TransactionError,
+    Engine, Level, Message, Record, Topic,
+    clock::ManualClock,
+    producer::{IdempotenceError, Partitioner, PublishError},
+    topic::{Deduplication, Overflow},
+    transaction::TransactionError,
 };
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -153,7 +156,7 @@ fn the_window_is_restored_from_the_journal() {
         let mut producer = orders.producer().create().unwrap();
         for number in 0..100 {
             // The time that a message bears itself does not count.
-            let old = slipring::Timestamp::from_nanos(1);
+            let old = slipring::clock::Timestamp::from_nanos(1);
             let id = number.to_string();
             producer.send(Record::new("x").key(&id).id(&id).timestamp(old)).unwrap().wait(Level::Written).unwrap();
             clock.advance(Duration::from_secs(1));

@@ -3,8 +3,12 @@
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::journal::{Options, Retention, Visible, catalogue};
 use slipring::{
-    At, Engine, Level, ManualClock, Message, Pace, Partitioner, Persist, PublishError, Record, StartAt, SubscribeError,
-    Timestamp, Topic, TopicError, Unreadable, WaitError,
+    Engine, Level, Message, Persist, Record, Topic,
+    clock::{ManualClock, Timestamp},
+    journal::Pace,
+    producer::{Partitioner, PublishError, WaitError},
+    subscriber::{At, StartAt, SubscribeError},
+    topic::{TopicError, Unreadable},
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -561,7 +565,7 @@ fn a_shutdown_in_good_order_is_no_failure_of_the_journal() {
         let report = engine.shutdown(LONG);
         assert!(report.is_complete(), "{report}");
         assert_eq!(engine.failures(), []);
-        assert!(topics.iter().all(|topic| topic.closed() == Some(slipring::Closed::Closed)), "{topics:?}");
+        assert!(topics.iter().all(|topic| topic.closed() == Some(slipring::topic::Closed::Closed)), "{topics:?}");
     }
 }
 

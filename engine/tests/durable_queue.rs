@@ -5,8 +5,10 @@ use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::storage::Disk;
 use slipring::journal::{Options, Retention};
 use slipring::{
-    Backoff, Clock, DeadLetterError, Engine, EngineError, Lease, LeaseError, Level, ManualClock, Message, Order, Queue,
-    QueueBuilder, QueueError, Record, Ticket, Timestamp, Topic, Worker,
+    Engine, EngineError, Level, Message, Record, Topic,
+    clock::{Clock, ManualClock, Timestamp},
+    dead_letter::DeadLetterError,
+    queue::{Backoff, Lease, LeaseError, Order, Queue, QueueBuilder, QueueError, Ticket, Worker},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::{At, Engine, Report, Topic};
+use slipring::{Engine, Topic, metrics::Report, subscriber::At};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};

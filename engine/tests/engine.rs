@@ -1,6 +1,11 @@
 //! What an engine promises its users, topic by topic.
 
-use slipring::{Closed, Engine, Multi, OnError, PublishError, Single, StartAt, SubscribeError, TopicError, Wait};
+use slipring::{
+    Engine, Wait,
+    producer::{Multi, PublishError, Single},
+    subscriber::{OnError, StartAt, SubscribeError},
+    topic::{Closed, TopicError},
+};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
@@ -12,7 +17,7 @@ fn engine() -> Engine {
     Engine::builder().build().unwrap()
 }
 
-fn fine(_: &u64, _: slipring::At) -> Result<(), Infallible> {
+fn fine(_: &u64, _: slipring::subscriber::At) -> Result<(), Infallible> {
     Ok(())
 }
 
@@ -100,7 +105,7 @@ fn a_refused_pin_names_what_was_asked_and_what_is_allowed_and_starts_nothing() {
     let text = refused.to_string();
     assert!(text.contains("777") && text.contains("may use core") && text.contains("book"), "{text}");
     assert!(topic.metrics().consumers.is_empty());
-    let core = slipring::pin::allowed_cores()[0];
+    let core = slipring::cores::pin::allowed_cores()[0];
     topic.subscribe("book").pin(core).run(fine).unwrap();
     assert!(engine.shutdown(LONG).is_complete());
 }
@@ -377,7 +382,7 @@ fn a_shutdown_waits_up_to_its_limit_for_who_works_between_two_batches() {
     let engine = Engine::builder().build().unwrap();
     let ticks = engine.topic::<u64>("ticks").capacity(4).create().unwrap();
     let mut slow = ticks.subscribe("slow").limit(1).poll().unwrap();
-    let mut member = ticks.group("group").limit(1).start(slipring::StartAt::Earliest).join().unwrap();
+    let mut member = ticks.group("group").limit(1).start(slipring::subscriber::StartAt::Earliest).join().unwrap();
     ticks.producer().create().unwrap().publish_batch(3, |index, tick| *tick = index as u64).unwrap();
     let (ready, begins) = std::sync::mpsc::channel();
     // Longer than a shutdown takes somebody for gone; how much longer does not matter.
@@ -436,7 +441,7 @@ fn a_shutdown_waits_for_polled_subscribers_that_still_read_and_tells_of_those_th
     let report = engine.shutdown(LONG);
     assert_eq!(reader.join().unwrap().0, 64);
     let left: Vec<_> = report.topics[0].consumers.iter().map(|it| (&*it.name, it.left, it.ending.clone())).collect();
-    assert_eq!(left, [("slow", 0, None), ("idle", 64, Some(slipring::Ending::Unread))], "{report}");
+    assert_eq!(left, [("slow", 0, None), ("idle", 64, Some(slipring::metrics::Ending::Unread))], "{report}");
     assert!(report.to_string().contains("idle: consumed up to 0, 64 left, polled, not read to the end"), "{report}");
     drop(idle);
 }

@@ -6,7 +6,12 @@ use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Extent, FrameBuilder, Options, PartitionId, State, catalogue, group_offsets, inspect, open};
 use slipring::journal::{gaps, transform_offsets};
 use slipring::queue::recorded;
-use slipring::{Engine, Level, ManualClock, Message, Multi, Record, StartAt, Timestamp, Topic};
+use slipring::{
+    Engine, Level, Message, Record, Topic,
+    clock::{ManualClock, Timestamp},
+    producer::Multi,
+    subscriber::StartAt,
+};
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;

@@ -3,7 +3,11 @@
 
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
-use slipring::{Closed, Engine, EngineError, Level, Message, Overflow, Producer, PublishError, Record, Topic};
+use slipring::{
+    Engine, EngineError, Level, Message, Producer, Record, Topic,
+    producer::PublishError,
+    topic::{Closed, Overflow},
+};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);

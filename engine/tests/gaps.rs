@@ -2,8 +2,13 @@
 
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::{
-    At, Engine, Gap, GroupError, MemberEnd, OnGap, ReaderKind, ReplayError, Selector, Topic, Transaction, TransformEnd,
-    TransformError,
+    Engine, Topic,
+    group::{GroupError, MemberEnd},
+    journal::ReaderKind,
+    replay::{Gap, OnGap, ReplayError},
+    subscriber::{At, Selector},
+    transaction::Transaction,
+    transform::{TransformEnd, TransformError},
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -276,7 +281,7 @@ fn a_transform_is_told_once_and_passes_on_all_that_is_left_once() {
             let is_done = || all_copies(&engine, &copies).len() >= LEFT && engine.gaps().len() == GAPS.len();
             let until = Instant::now() + LONG;
             if managed {
-                let copy = |tick: &u64, at: At, out: &mut slipring::Outputs<'_, [u64; 2]>| {
+                let copy = |tick: &u64, at: At, out: &mut slipring::transform::Outputs<'_, [u64; 2]>| {
                     out.publish(|copy| *copy = [u64::from(at.partition), *tick])
                 };
                 let run = transform.run(copies.clone(), copy).unwrap();

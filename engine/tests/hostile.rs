@@ -10,7 +10,7 @@ use builder::Hostile;
 use limits::limited;
 use slipring::journal::storage::Disk;
 use slipring::journal::{OpenError, Options, inspect, open};
-use slipring::{Engine, EngineError, Level, TopicError};
+use slipring::{Engine, EngineError, Level, topic::TopicError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,8 +3,9 @@
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::journal::{Options, Retention};
 use slipring::{
-    Engine, EngineError, IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, Level, ManualClock, PRODUCER_NAME_EXPIRY,
-    ProducerError, Topic,
+    Engine, EngineError, Level, Topic,
+    clock::ManualClock,
+    producer::{IdempotenceError, IdempotentProducer, KEPT_RECEIPTS, PRODUCER_NAME_EXPIRY, ProducerError},
 };
 use std::collections::BTreeSet;
 use std::time::Duration;

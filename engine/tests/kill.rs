@@ -169,7 +169,7 @@ fn courier() {
         }
         let queue = worker.queue();
         let left = queue.metrics();
-        let lag: u64 = engine.groups().iter().map(slipring::GroupDescription::lag).sum();
+        let lag: u64 = engine.groups().iter().map(slipring::group::GroupDescription::lag).sum();
         if is_last && lag + left.unread + left.leased + left.waiting + left.dying == 0 {
             for letter in queue.dead_letters(usize::MAX) {
                 say("dead", u64::from_le_bytes(letter.message.value().try_into().unwrap()), letter.attempts);

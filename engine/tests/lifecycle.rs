@@ -1,6 +1,6 @@
 //! What `tracing` is told: beginnings and ends, never an event of a topic.
 
-use slipring::{Engine, ManualClock, Message, Slow};
+use slipring::{Engine, Message, clock::ManualClock, topic::Slow};
 use std::fmt::Debug;
 use std::sync::Mutex;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Messages: whatever is sent comes back whole, at every slot and over every wrap-around.
 
 use proptest::prelude::*;
-use slipring::{Engine, Message, PublishError, Record, Timestamp};
+use slipring::{Engine, Message, Record, clock::Timestamp, producer::PublishError};
 use std::time::Duration;
 
 /// What is sent: owned, to be compared with.
@@ -131,7 +131,7 @@ fn a_header_name_beyond_its_length_is_refused() {
 
 #[test]
 fn a_message_bears_the_time_of_its_publishing_where_the_topic_has_times() {
-    let clock = slipring::ManualClock::at(Timestamp::from_millis(5_000));
+    let clock = slipring::clock::ManualClock::at(Timestamp::from_millis(5_000));
     let engine = Engine::builder().clock(clock.clone()).build().unwrap();
     let topic = engine.topic::<Message>("orders").timestamps().create().unwrap();
     let mut tape = topic.subscribe("tape").poll().unwrap();

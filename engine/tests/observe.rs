@@ -4,7 +4,11 @@
 mod busy;
 
 use busy::busy;
-use slipring::{Clock, Engine, EngineError, ManualClock, Metrics, ObserveError, Tick, Timestamp};
+use slipring::{
+    Engine, EngineError,
+    clock::{Clock, ManualClock, Tick, Timestamp},
+    metrics::{Metrics, ObserveError},
+};
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -122,7 +126,7 @@ fn a_snapshot_has_lag_in_events_and_time_batches_and_the_high_water() {
     assert_eq!((slow.batches, slow.largest_batch), (2, 2));
     // Once seen, the high water stays.
     assert_eq!(ticks.high_water, 3);
-    let producer = engine.get::<u64, slipring::Multi>("ticks").unwrap().producer().create();
+    let producer = engine.get::<u64, slipring::producer::Multi>("ticks").unwrap().producer().create();
     let mut producer = producer.unwrap();
     producer.publish_batch(5, |_, _| ()).unwrap();
     assert!(producer.try_publish(|_| ()).is_err());

@@ -1,8 +1,11 @@
 //! What happens when producers are faster than consumers, or than they may be: each policy, its error and its counts.
 
 use slipring::{
-    At, Closed, Engine, ManualClock, Message, Overflow, Producer, Producers, PublishError, RateLimit, Record, Slow,
-    Subscriber, Topic, TopicError,
+    Engine, Message, Producer, Record, Subscriber, Topic,
+    clock::ManualClock,
+    producer::{Producers, PublishError},
+    subscriber::At,
+    topic::{Closed, Overflow, RateLimit, Slow, TopicError},
 };
 use std::convert::Infallible;
 use std::sync::mpsc;

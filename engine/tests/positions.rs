@@ -1,8 +1,11 @@
 //! Where a consumer starts, and where it may go.
 
 use slipring::{
-    Closed, Engine, ManualClock, Partitioner, PositionError, Producer, Slow, StartAt, SubscribeError, Subscriber,
-    Timestamp, Topic, TopicError, Wait,
+    Engine, Producer, Subscriber, Topic, Wait,
+    clock::{ManualClock, Timestamp},
+    producer::Partitioner,
+    subscriber::{PositionError, StartAt, SubscribeError},
+    topic::{Closed, Slow, TopicError},
 };
 use std::time::Duration;
 

@@ -2,8 +2,13 @@
 
 use proptest::prelude::*;
 use slipring::{
-    Engine, IdempotenceError, KEPT_RECEIPTS, MAX_PRODUCER_NAMES, ManualClock, Message, Overflow, PRODUCER_NAME_EXPIRY,
-    Partitioner, ProducerError, PublishError, Receipt, Record, Subscriber, Topic,
+    Engine, Message, Receipt, Record, Subscriber, Topic,
+    clock::ManualClock,
+    producer::{
+        IdempotenceError, KEPT_RECEIPTS, MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY, Partitioner, ProducerError,
+        PublishError,
+    },
+    topic::Overflow,
 };
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -157,7 +162,7 @@ fn receipts_are_kept_for_so_many_duplicates() {
     for sequence in 100..100 + kept + 1 {
         assert_eq!(producer.publish(sequence, |event| *event = sequence).unwrap().offset, sequence - 100);
     }
-    let again = |producer: &mut slipring::IdempotentProducer<u64>, sequence| {
+    let again = |producer: &mut slipring::producer::IdempotentProducer<u64>, sequence| {
         producer.publish(sequence, |_| panic!("published twice"))
     };
     assert_eq!(again(&mut producer, 100 + kept).unwrap().offset, kept);

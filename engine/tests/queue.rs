@@ -1,8 +1,12 @@
 //! What a queue promises, with time in the test's hands.
 
 use slipring::{
-    Clock, DeadLetterError, Engine, Lease, LeaseError, ManualClock, Message, Order, Producer, PublishError, QueueError,
-    Record, SubscribeError, Topic, Worker,
+    Engine, Message, Producer, Record, Topic,
+    clock::{Clock, ManualClock},
+    dead_letter::DeadLetterError,
+    producer::PublishError,
+    queue::{Lease, LeaseError, Order, QueueError, Worker},
+    subscriber::SubscribeError,
 };
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -570,7 +574,7 @@ fn workers_are_told_the_end_once_everything_was_done_and_nothing_can_come_again(
     let sleeper = asleep(move || other.receive(LONG).map(|lease| lease.map(|_| ())));
     lease.ack().unwrap();
     let told = sleeper.join().unwrap_err();
-    assert_eq!(told.reason, slipring::Closed::Closed);
+    assert_eq!(told.reason, slipring::topic::Closed::Closed);
     assert!(worker.receive(LONG).is_err());
 }
 

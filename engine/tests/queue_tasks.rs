@@ -1,7 +1,12 @@
 //! Workers of a queue as tasks and in a selector: woken once, nothing lost when they are given up.
 
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::{Engine, Lease, Level, ManualClock, Message, Record, Selector, Topic, Worker};
+use slipring::{
+    Engine, Level, Message, Record, Topic,
+    clock::ManualClock,
+    queue::{Lease, Worker},
+    subscriber::Selector,
+};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -54,7 +59,7 @@ fn send(jobs: &Topic<Message>, value: &str) {
     jobs.producer().create().unwrap().send(Record::new(value)).unwrap();
 }
 
-fn ready(polled: Poll<Result<Lease, slipring::ReadError>>) -> Lease {
+fn ready(polled: Poll<Result<Lease, slipring::subscriber::ReadError>>) -> Lease {
     match polled {
         Poll::Ready(lease) => lease.unwrap(),
         Poll::Pending => panic!("there is a message"),

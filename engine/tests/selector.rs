@@ -1,6 +1,11 @@
 //! One thread that reads many topics.
 
-use slipring::{Engine, GroupError, ManualClock, Member, Message, Record, Selectable, Selector, Subscriber, Topic};
+use slipring::{
+    Engine, Message, Record, Subscriber, Topic,
+    clock::ManualClock,
+    group::{GroupError, Member},
+    subscriber::{Selectable, Selector},
+};
 use slipring_ring::Waiter;
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,7 +2,11 @@
 //! directory or has no descriptors left.
 #![cfg(unix)]
 
-use slipring::{Engine, EngineError, ManualClock, Metrics, ObserveError};
+use slipring::{
+    Engine, EngineError,
+    clock::ManualClock,
+    metrics::{Metrics, ObserveError},
+};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;

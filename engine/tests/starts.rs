@@ -2,7 +2,13 @@
 
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, ReplayError as JournalError};
-use slipring::{Deduplication, Engine, Level, ManualClock, Message, Record, ReplayError, StartAt, Timestamp, Topic};
+use slipring::{
+    Engine, Level, Message, Record, Topic,
+    clock::{ManualClock, Timestamp},
+    replay::ReplayError,
+    subscriber::StartAt,
+    topic::Deduplication,
+};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -28,7 +34,7 @@ fn forty(engine: &Engine, clock: &ManualClock, retain: usize) -> Topic<u64> {
     topic
 }
 
-fn read(replay: &mut slipring::Replay<u64>, last: u64) -> Vec<u64> {
+fn read(replay: &mut slipring::replay::Replay<u64>, last: u64) -> Vec<u64> {
     let (mut seen, until) = (Vec::new(), Instant::now() + LONG);
     while seen.last() != Some(&last) && Instant::now() < until {
         replay.read(Duration::from_millis(10), |tick, _| seen.push(*tick)).unwrap();
@@ -48,7 +54,7 @@ fn a_replay_begins_at_a_time_also_where_the_ring_still_has_everything() {
         let topic = match &slow {
             None => forty(&engine, &clock, retain),
             Some(_) => {
-                let topic = engine.get::<u64, slipring::Multi>("ticks").unwrap();
+                let topic = engine.get::<u64, slipring::producer::Multi>("ticks").unwrap();
                 let mut producer = topic.producer().acknowledge(Level::Durable).create().unwrap();
                 for number in 0..40 {
                     clock.set_wall(second(number));

@@ -6,7 +6,9 @@ mod counting;
 use counting::{take, take_sum};
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::{Deduplication, Engine, Level, Message, Partitioner, Record, StartAt, Topic};
+use slipring::{
+    Engine, Level, Message, Record, Topic, producer::Partitioner, subscriber::StartAt, topic::Deduplication,
+};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(120);

@@ -2,8 +2,12 @@
 
 use futures_core::Stream;
 use slipring::{
-    At, Engine, GroupError, ManualClock, Message, Overflow, PublishError, RateLimit, Record, Slow, Topic,
-    TopicPartition,
+    Engine, Message, Record, Topic,
+    clock::ManualClock,
+    group::GroupError,
+    producer::PublishError,
+    subscriber::At,
+    topic::{Overflow, RateLimit, Slow, TopicPartition},
 };
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

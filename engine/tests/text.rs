@@ -1,7 +1,7 @@
 //! Text that is not the program's own, in errors and reports: causes of a user's handler. None of it may reach a terminal or a
 //! log as more than text. What the command `slipring` prints of such text is in `cli/tests/text.rs`.
 
-use slipring::{Closed, Engine, text};
+use slipring::{Engine, text, topic::Closed};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,7 +1,10 @@
 //! Partitions: reading all of them, growing, and where an event goes.
 
 use slipring::{
-    At, Engine, Message, Multi, Partitioner, PublishError, Record, SubscribeError, Subscriber, TopicError, Wait,
+    Engine, Message, Record, Subscriber, Wait,
+    producer::{Multi, Partitioner, PublishError},
+    subscriber::{At, SubscribeError},
+    topic::TopicError,
 };
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -3,8 +3,11 @@
 use slipring::journal::Options;
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::{
-    At, Engine, EngineError, Level, Message, PublishError, Record, Topic, Transaction, TransactionError, TransformEnd,
-    TransformError,
+    Engine, EngineError, Level, Message, Record, Topic,
+    producer::PublishError,
+    subscriber::At,
+    transaction::{Transaction, TransactionError},
+    transform::{TransformEnd, TransformError},
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -276,9 +279,12 @@ fn what_is_too_large_is_refused_with_both_sizes() {
     let refused = engine.transaction().unwrap().publish(&plain, |_| ()).unwrap_err();
     assert!(matches!(refused, TransactionError::NotDurable { .. }), "{refused}");
     // Before anything is read.
-    let refused = engine.transform("texts", "plain", "copy", |_: &Message, _, out: &mut slipring::Outputs<'_, u64>| {
-        out.publish(|_| ())
-    });
+    let refused = engine.transform(
+        "texts",
+        "plain",
+        "copy",
+        |_: &Message, _, out: &mut slipring::transform::Outputs<'_, u64>| out.publish(|_| ()),
+    );
     let refused = refused.map(drop).unwrap_err();
     assert!(refused.to_string().contains("\"plain\" is not in this engine's journal"), "{refused}");
     let refused = texts.transform("").open().map(drop).unwrap_err();

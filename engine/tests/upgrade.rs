@@ -4,8 +4,12 @@
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, catalogue};
 use slipring::{
-    Engine, Gap, GroupError, Level, ManualClock, Message, OnGap, Persist, ReaderKind, Record, Timestamp, Topic,
-    Unreadable,
+    Engine, Level, Message, Persist, Record, Topic,
+    clock::{ManualClock, Timestamp},
+    group::GroupError,
+    journal::ReaderKind,
+    replay::{Gap, OnGap},
+    topic::Unreadable,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;

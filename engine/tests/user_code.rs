@@ -6,8 +6,12 @@ mod soon;
 
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    At, Clock, Closed, Engine, Idle, ManualClock, Multi, OnError, Partitioner, Persist, PublishError, Rebalance,
-    Timestamp, Topic, TopicError, Unreadable, Wait, WaitStrategy,
+    Engine, Idle, Persist, Topic, Wait, WaitStrategy,
+    clock::{Clock, ManualClock, Timestamp},
+    group::Rebalance,
+    producer::{Multi, Partitioner, PublishError},
+    subscriber::{At, OnError},
+    topic::{Closed, TopicError, Unreadable},
 };
 use soon::{LONG, soon};
 use std::convert::Infallible;

@@ -9,7 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use serde::Serialize;
-use slipring::{Producer, Single};
+use slipring::{Producer, producer::Single};
 
 use super::topic::{CAPACITY, Tick, engine, in_memory, ticks};
 use super::{MESSAGE, bare, refused};

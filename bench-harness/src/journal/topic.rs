@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slipring::journal::Options;
-use slipring::{Engine, Level, Pace, Single, StartAt, Topic};
+use slipring::{Engine, Level, Topic, journal::Pace, producer::Single, subscriber::StartAt};
 
 use super::{MESSAGE, rate, refused};
 use crate::failure::Failure;

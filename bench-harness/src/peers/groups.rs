@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use slipring::{Member, Multi, Producer, Single};
+use slipring::{
+    Producer,
+    group::Member,
+    producer::{Multi, Single},
+};
 
 use super::link::{Link, Receiver};
 use super::payload::Payload;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slipring::{Engine, Message, Multi, Producer, Producers, Record, Single, Subscriber, Topic, TopicBuilder, Wait};
+use slipring::{
+    Engine, Message, Producer, Record, Subscriber, Topic, TopicBuilder, Wait,
+    producer::{Multi, Producers, Single},
+};
 
 use super::contender::Measure;
 use super::link::{Link, NoFigure, Receiver, Round, Sender, StartLine, Work, join};

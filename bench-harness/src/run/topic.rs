@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use slipring::{Engine, Member, Producer, Producers, Subscriber, Topic, TopicBuilder, Wait};
+use slipring::{Engine, Producer, Subscriber, Topic, TopicBuilder, Wait, group::Member, producer::Producers};
 
 use super::drive::{Load, Outcome, Publish, Role, Source, drive};
 use super::event::Event;

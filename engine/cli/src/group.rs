@@ -7,7 +7,7 @@ use slipring::journal::{
     Extent, FrameBuilder, GroupKind, GroupOffset, Journal, Options, PartitionId, RecordedTopic, State,
     acknowledge_gaps, catalogue, group_offsets, open, told_gaps, transform_offsets,
 };
-use slipring::{ReaderKind, ToldGap};
+use slipring::journal::{ReaderKind, ToldGap};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;

@@ -4,7 +4,7 @@ use super::journal::records::{message, put_bytes};
 use super::journal::{Directory, Done, Failure, Looked, ended, plain, print_json, time};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use slipring::DeadLetter;
+use slipring::dead_letter::DeadLetter;
 use slipring::journal::{Journal, Options, Writer, open};
 use slipring::queue::recorded::{ChangeError, RecordedMessage, RecordedQueue, Standing, find, queues};
 use slipring::text;

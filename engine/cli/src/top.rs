@@ -7,7 +7,7 @@ use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Modifier, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Row, Table};
-use slipring::{Metrics, text};
+use slipring::{metrics::Metrics, text};
 use std::error::Error;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,7 +1,7 @@
 //! `slipring group` on directories that engines have left, and on one that is open.
 
 use slipring::journal::storage::Storage;
-use slipring::{Engine, Level, StartAt};
+use slipring::{Engine, Level, subscriber::StartAt};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -200,7 +200,7 @@ fn transforms_are_listed_described_and_moved() {
     for (name, next) in [("double", 8), ("copy", 0)] {
         let mut transform = orders.transform(name).open().unwrap();
         let mut first = None;
-        let see = |order: &u64, _: slipring::At, _: &mut slipring::Transaction| {
+        let see = |order: &u64, _: slipring::subscriber::At, _: &mut slipring::transaction::Transaction| {
             first.get_or_insert(*order);
             Ok::<_, String>(())
         };
@@ -230,7 +230,7 @@ fn a_group_is_moved_by_time_over_gaps_and_what_it_was_told_is_listed_until_it_is
                 read += batch.len();
                 batch.commit_durable().unwrap();
             }
-            Err(slipring::GroupError::Gap { .. }) => told += 1,
+            Err(slipring::group::GroupError::Gap { .. }) => told += 1,
             other => panic!("{other:?}"),
         }
     }

@@ -1,6 +1,6 @@
 //! `slipring queue` on a journal that a program has left, and on one that it has open.
 
-use slipring::{Engine, Message, Record, Worker};
+use slipring::{Engine, Message, Record, queue::Worker};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn json(verb: &str, dir: &Path, more: &[&str]) -> serde_json::Value {
     serde_json::from_str(&done(verb, dir, &[more, &["--json"]].concat())).unwrap()
 }
 
-fn take(worker: &mut Worker) -> slipring::Lease {
+fn take(worker: &mut Worker) -> slipring::queue::Lease {
     worker.receive(LONG).unwrap().unwrap()
 }
 
@@ -42,7 +42,7 @@ fn a_queue_is_listed_described_peeked_at_sent_back_and_purged() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("journal");
     let (engine, mut worker) = open(&dir);
-    let jobs = engine.get::<Message, slipring::Multi>("jobs").unwrap();
+    let jobs = engine.get::<Message, slipring::producer::Multi>("jobs").unwrap();
     let mut producer = jobs.producer().create().unwrap();
     for value in ["cat.png", "dog.png", "\u{1}", "cow.png", "eel.png"] {
         producer.send(Record::new(value).key("pets")).unwrap();

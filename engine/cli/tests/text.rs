@@ -3,7 +3,7 @@
 
 use slipring::journal::storage::Disk;
 use slipring::journal::{FrameBuilder, Options, open};
-use slipring::{Engine, Message, Record, StartAt, text};
+use slipring::{Engine, Message, Record, subscriber::StartAt, text};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};

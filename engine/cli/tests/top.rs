@@ -4,7 +4,7 @@
 mod engine;
 
 use engine::busy;
-use slipring::Metrics;
+use slipring::metrics::Metrics;
 use std::process::Command;
 
 fn slipring(arguments: &[&str]) -> (bool, String, String) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use slipring::journal::Visible;
-use slipring::{Engine, Persist, Topic, Unreadable};
+use slipring::{Engine, Persist, Topic, topic::Unreadable};
 
 use super::feed::Feed;
 use super::order::{Action, Order, Side};

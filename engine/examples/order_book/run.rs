@@ -7,7 +7,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use slipring::{CorePlan, Engine, Producer, Single, SubscriberBuilder, Topic, Wait, pin};
+use slipring::{
+    Engine, Producer, Topic, Wait,
+    cores::{CorePlan, pin},
+    producer::Single,
+    subscriber::SubscriberBuilder,
+};
 
 use super::Output;
 use super::feed::Feed;

@@ -29,7 +29,7 @@ pub enum Stopped {
     #[error("can't write the output: {0}")]
     Output(#[from] std::io::Error),
     #[error("can't publish a quote: {0}")]
-    Quotes(#[from] slipring::PublishError),
+    Quotes(#[from] slipring::producer::PublishError),
 }
 
 /// A stage in a consumer.

@@ -43,6 +43,7 @@
 //! found, beyond damage too. Damage at or above D is the torn end of the last moments: it is copied aside and cut.
 //! Damage below D was acknowledged once: opening is an error, and nothing is changed.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// A moment in the world's time: nanoseconds since 1970-01-01 00:00 UTC.
 ///
 /// ```
-/// use slipring::Timestamp;
+/// use slipring::clock::Timestamp;
 /// assert_eq!(Timestamp::from_millis(1_500).as_nanos(), 1_500_000_000);
 /// assert!(Timestamp::from_millis(1) < Timestamp::from_millis(2));
 /// let an_hour_ago = Timestamp::from(std::time::SystemTime::now()).minus(std::time::Duration::from_secs(3600));
@@ -143,7 +143,7 @@ impl Clock for SystemClock {
 /// All that is due has been done when [`advance`](Self::advance) returns.
 ///
 /// ```
-/// use slipring::{Clock, Engine, ManualClock, Timestamp};
+/// use slipring::{Engine, clock::{Clock, ManualClock, Timestamp}};
 /// use std::time::Duration;
 ///
 /// let clock = ManualClock::new();

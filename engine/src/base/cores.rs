@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Cores and ways of waiting for consumers by their names, whichever topics they read.
 ///
-/// A consumer's own [`pin`](crate::SubscriberBuilder::pin) and [`wait`](crate::SubscriberBuilder::wait) come first.
+/// A consumer's own [`pin`](crate::subscriber::SubscriberBuilder::pin) and [`wait`](crate::subscriber::SubscriberBuilder::wait) come first.
 ///
 /// ```
-/// use slipring::{CorePlan, Engine, Wait};
-/// # let core = slipring::pin::allowed_cores()[0];
+/// use slipring::{Engine, Wait, cores::CorePlan};
+/// # let core = slipring::cores::pin::allowed_cores()[0];
 /// let plan = CorePlan::new().pin("book", core).wait("book", Wait::busy_spin()).wait("audit", Wait::spin_then_park());
 /// let engine = Engine::builder().cores(plan).build()?;
 /// let ticks = engine.topic::<u64>("ticks").create()?;

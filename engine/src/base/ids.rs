@@ -30,7 +30,7 @@ impl fmt::Display for TopicId {
 /// A partition of a topic, by names that mean something outside of the engine.
 ///
 /// ```
-/// use slipring::TopicPartition;
+/// use slipring::topic::TopicPartition;
 /// assert_eq!(TopicPartition::new("orders", 3).to_string(), "orders/3");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

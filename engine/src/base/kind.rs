@@ -2,7 +2,7 @@
 
 use slipring_ring::{Batch, Builder, Kind, Multi, Single};
 
-/// [`Single`](crate::Single) or [`Multi`]: whether a topic has one producer or any number.
+/// [`Single`](crate::producer::Single) or [`Multi`]: whether a topic has one producer or any number.
 pub trait Producers: Kind {
     #[doc(hidden)]
     const SINGLE: bool;

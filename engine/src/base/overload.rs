@@ -24,8 +24,8 @@ pub enum Overflow {
 
 /// What happens to a subscriber that a full partition waits for:
 /// [`TopicBuilder::slow`](crate::TopicBuilder::slow) for all of a topic, or
-/// [`SubscriberBuilder::slow`](crate::SubscriberBuilder::slow) for one. Groups are waited for unless they
-/// [spill](crate::GroupBuilder::spill).
+/// [`SubscriberBuilder::slow`](crate::subscriber::SubscriberBuilder::slow) for one. Groups are waited for unless they
+/// [spill](crate::group::GroupBuilder::spill).
 ///
 /// A reader of a durable topic may spill, too: leave the ring when it is in the way, and go on from the journal until it has
 /// caught up. That is a [replay](crate::Topic::replay), which may as well begin at the latest event.
@@ -36,7 +36,7 @@ pub enum Slow {
     #[default]
     Gate,
     /// Producers wait so long for it, then it is evicted from all partitions, and is told with
-    /// [`Closed::Evicted`](crate::Closed::Evicted). Never in the middle of a batch: then it goes when that ends. A time that
+    /// [`Closed::Evicted`](crate::topic::Closed::Evicted). Never in the middle of a batch: then it goes when that ends. A time that
     /// no clock reaches, such as [`Duration::MAX`], is never.
     EvictAfter(Duration),
 }

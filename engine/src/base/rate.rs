@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How many events and bytes may be published a second: for one producer
-/// ([`ProducerBuilder::rate_limit`](crate::ProducerBuilder::rate_limit)) or for a topic
+/// ([`ProducerBuilder::rate_limit`](crate::producer::ProducerBuilder::rate_limit)) or for a topic
 /// ([`TopicBuilder::rate_limit`](crate::TopicBuilder::rate_limit)).
 ///
 /// Each limit is a bucket that fills at its rate up to its burst; a publish takes its events and bytes out of it. What is
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// publisher that finds too little in it waits, unless told to be [refused](Self::refuse).
 ///
 /// ```
-/// use slipring::{Engine, ManualClock, PublishError, RateLimit};
+/// use slipring::{Engine, clock::ManualClock, producer::PublishError, topic::RateLimit};
 /// use std::time::Duration;
 ///
 /// let clock = ManualClock::new();

@@ -279,7 +279,7 @@ mod tests {
             self.1.now()
         }
 
-        fn wall(&self) -> crate::Timestamp {
+        fn wall(&self) -> crate::clock::Timestamp {
             self.1.wall()
         }
     }
@@ -332,8 +332,8 @@ mod tests {
         said(&jobs.queue("work").open().unwrap_err());
         said(&jobs.group("billing").join().unwrap_err());
         said(&jobs.producer().linger(Duration::from_millis(1), 9).create().unwrap_err());
-        said(&jobs.producer().rate_limit(crate::RateLimit::new().events(1, 1)).create().unwrap_err());
-        let limited = engine.topic::<u64>("limited").rate_limit(crate::RateLimit::new().events(1, 1));
+        said(&jobs.producer().rate_limit(crate::topic::RateLimit::new().events(1, 1)).create().unwrap_err());
+        let limited = engine.topic::<u64>("limited").rate_limit(crate::topic::RateLimit::new().events(1, 1));
         said(&limited.create().unwrap_err());
         timer.refuse_threads(false);
         jobs.queue("work").open().unwrap();

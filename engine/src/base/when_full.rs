@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// What one call of a producer does when its partition has no room.
 #[derive(Clone, Copy)]
 pub(crate) enum WhenFull<'t> {
-    /// As the topic's [`Overflow`](crate::Overflow) says.
+    /// As the topic's [`Overflow`](crate::topic::Overflow) says.
     Policy,
     /// Returns an error, and counts the event as refused.
     Refuse,

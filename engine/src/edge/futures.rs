@@ -230,7 +230,7 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for NextGroupBatch<'_, E, K> {
 
 impl<E, K: Producers> Producer<E, K> {
     /// [`publish`](Self::publish) as a future: what the topic's policies wait for, it waits for as a task. A
-    /// [`BlockFor`](crate::Overflow::BlockFor) waits without end: give your executor the limit.
+    /// [`BlockFor`](crate::topic::Overflow::BlockFor) waits without end: give your executor the limit.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).

@@ -223,7 +223,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Engine, MAX_NAME};
+    use crate::{Engine, topic::MAX_NAME};
 
     #[test]
     fn labels_are_escaped() {

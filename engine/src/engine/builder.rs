@@ -42,7 +42,7 @@ impl fmt::Debug for EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// The clock for all that depends on a time: a [`SystemClock`] unless told. A [`ManualClock`](crate::ManualClock)
+    /// The clock for all that depends on a time: a [`SystemClock`] unless told. A [`ManualClock`](crate::clock::ManualClock)
     /// puts time into a test's hands. How long a poll or a publish waits is measured by the system's clock all the
     /// same.
     pub fn clock(mut self, clock: impl Clock) -> Self {

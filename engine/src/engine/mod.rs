@@ -127,11 +127,11 @@ impl Engine {
         TopicBuilder::new(Arc::clone(&self.shared), name.into())
     }
 
-    /// The topic `name`, created before, of events `E`. `K` is [`Multi`](crate::Multi) unless it was created with
+    /// The topic `name`, created before, of events `E`. `K` is [`Multi`](crate::producer::Multi) unless it was created with
     /// [`single_producer`](TopicBuilder::single_producer).
     ///
     /// ```
-    /// # use slipring::{Engine, Multi};
+    /// # use slipring::{Engine, producer::Multi};
     /// # let engine = Engine::builder().build()?;
     /// engine.topic::<u64>("ticks").create()?;
     /// assert!(engine.get::<u64, Multi>("ticks").is_ok());
@@ -189,7 +189,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// There are no such topics, they are not durable, or as [`TransformBuilder::open`](crate::TransformBuilder::open).
+    /// There are no such topics, they are not durable, or as [`TransformBuilder::open`](crate::transform::TransformBuilder::open).
     pub fn transform<I, O, X>(
         &self,
         input: &str,
@@ -217,7 +217,7 @@ impl Engine {
     }
 
     /// Gaps of durable topics of which a reader with a name was told, and that nobody has acknowledged: see
-    /// [`OnGap`](crate::OnGap). Empty without a journal.
+    /// [`OnGap`](crate::replay::OnGap). Empty without a journal.
     pub fn gaps(&self) -> Vec<ToldGap> {
         self.shared.host.journaling.as_ref().map(|journaling| told_gaps(&journaling.catalogue())).unwrap_or_default()
     }
@@ -289,7 +289,7 @@ impl Engine {
     /// Closes and removes a topic that nobody reads; its name is free again. Its producers and handles find it closed.
     ///
     /// ```
-    /// # use slipring::{Engine, TopicError};
+    /// # use slipring::{Engine, topic::TopicError};
     /// # let engine = Engine::builder().build()?;
     /// let ticks = engine.topic::<u64>("ticks").create()?;
     /// let tape = ticks.subscribe("tape").poll()?;
@@ -345,7 +345,7 @@ impl Engine {
     /// what was read and what was not. Polled subscribers, members and workers of queues that have something to read are waited
     /// for up to the limit, whatever they do between two batches: drop those that you read no more. One that the calling
     /// thread read last, or that nobody has read yet, is waited for until it has stood still for half a second with no batch in
-    /// hand. What it left is in the report, under [`Ending::Unread`](crate::Ending::Unread).
+    /// hand. What it left is in the report, under [`Ending::Unread`](crate::metrics::Ending::Unread).
     ///
     /// Subscribers often publish into other topics. So topics without a living producer are closed first, one after
     /// the other, each when it has drained: a subscriber's own producers go when it ends. Among topics whose producers

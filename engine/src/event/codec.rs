@@ -7,7 +7,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 /// `Immutable`; so is [`Message`](crate::Message). For any other type of yours, say how.
 ///
 /// ```
-/// use slipring::{Persist, Unreadable};
+/// use slipring::{Persist, topic::Unreadable};
 ///
 /// #[derive(Default)]
 /// struct Order { account: String, price: i64 }

@@ -96,12 +96,12 @@ impl DeadLetter {
     /// Reads a letter; none if the message is no dead letter.
     ///
     /// ```
-    /// # use slipring::{DeadLetter, Engine, Message, Record};
+    /// # use slipring::{Engine, Message, Record, dead_letter::DeadLetter};
     /// # use std::time::Duration;
     /// # let engine = Engine::builder().build()?;
     /// # let jobs = engine.topic::<Message>("jobs").create()?;
     /// # let mut worker = jobs.queue("jobs").max_attempts(1).dead_letter("dead").join()?;
-    /// let mut dead = engine.get::<Message, slipring::Multi>("dead")?.subscribe("undertaker").poll()?;
+    /// let mut dead = engine.get::<Message, slipring::producer::Multi>("dead")?.subscribe("undertaker").poll()?;
     /// # jobs.producer().create()?.send(Record::new("resize cat.png"))?;
     /// # worker.receive(Duration::ZERO)?.unwrap().nack(Duration::ZERO, "no such file")?;
     /// for (message, _) in &mut dead.poll(Duration::from_secs(1))?.unwrap() {

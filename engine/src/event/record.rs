@@ -83,7 +83,7 @@ impl<'a> Record<'a> {
     /// [`DUE`](Self::DUE).
     ///
     /// ```
-    /// use slipring::{Clock, Engine, ManualClock, Message, Record};
+    /// use slipring::{Engine, Message, Record, clock::{Clock, ManualClock}};
     /// use std::time::Duration;
     ///
     /// let clock = ManualClock::new();

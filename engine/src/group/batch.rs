@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Events of one partition, in order, in a member's hands. Dropped without commit, they are read again, unless the
-/// group [commits](crate::Commit) otherwise.
+/// group [commits](crate::group::Commit) otherwise.
 pub struct GroupBatch<'m, E, K: Producers = Multi>
 where
     E: Send + Sync + 'static,

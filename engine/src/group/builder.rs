@@ -120,7 +120,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
 
     /// A name for the member. When it is dropped, its place is kept until its [deadline](Self::deadline) has passed: who
     /// comes back under this name meanwhile has its partitions again, and no other member notices.
-    /// [`Member::leave`](crate::Member::leave) gives the place up.
+    /// [`Member::leave`](crate::group::Member::leave) gives the place up.
     pub fn member_name(mut self, name: impl Into<String>) -> Self {
         self.settings.joining.name = Some(name.into());
         self
@@ -206,7 +206,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// returns. It must not poll.
     ///
     /// ```
-    /// # use slipring::{Engine, Rebalance};
+    /// # use slipring::{Engine, group::Rebalance};
     /// # use std::time::Duration;
     /// # let engine = Engine::builder().build()?;
     /// # let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
@@ -238,7 +238,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// with the default policy, an event that fails once is moved aside. If the topic does not take it, the member
     /// stops. Of a durable topic the letter is written before the event is committed, and with
     /// [exactly once](Delivery::ExactlyOnce) both are one frame, which waits for room: there the topic must be durable, too.
-    /// A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::DeadLetter).
+    /// A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::dead_letter::DeadLetter).
     /// Somebody must read that topic, or it must [retain](crate::TopicBuilder::retain): like any other, it keeps nothing
     /// for nobody.
     pub fn dead_letter<D: Producers>(mut self, topic: &Topic<E, D>) -> Self
@@ -327,12 +327,12 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// let run = ticks.group("sums").run(move |tick, _at| { sum += tick; Ok::<_, Infallible>(()) })?;
     /// ticks.producer().create()?.publish(|tick| *tick = 42)?;
     /// engine.shutdown(Duration::from_secs(5));
-    /// assert_eq!(run.wait(), slipring::MemberEnd::Finished);
+    /// assert_eq!(run.wait(), slipring::group::MemberEnd::Finished);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// Where events were lost to damage, [`on_gap`](Self::on_gap) says what it does: unless told it ends with
-    /// [`GroupError::Gap`](crate::GroupError::Gap), and who has the partition next goes on behind the gap.
+    /// [`GroupError::Gap`](crate::group::GroupError::Gap), and who has the partition next goes on behind the gap.
     ///
     /// # Errors
     /// As [`join`](Self::join); and a refused pin, or a thread that the system does not give.
@@ -355,7 +355,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// partition of an output would get more at once than its ring ever holds.
     ///
     /// ```
-    /// # use slipring::{Delivery, Engine, journal::simulated::SimulatedDisk};
+    /// # use slipring::{Engine, group::Delivery, journal::simulated::SimulatedDisk};
     /// # use std::time::Duration;
     /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
     /// let orders = engine.topic::<u64>("orders").durable().create()?;

@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 /// | `AtLeastOnce` | handle, publish, commit | before the commit: the event is handled again, and its outputs are there twice |
 /// | `ExactlyOnce` | handle, then publish and commit in one | before: as if nothing had been; after: all is done |
 ///
-/// Outputs are what the handler publishes into its [`Transaction`]: see [`run_into`](crate::GroupBuilder::run_into). What
+/// Outputs are what the handler publishes into its [`Transaction`]: see [`run_into`](crate::group::GroupBuilder::run_into). What
 /// it does besides is done again whenever an event is handled again: only `AtMostOnce` never does it twice. All of it is
 /// written out, step by step, in `docs/GUARANTEES.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -23,7 +23,7 @@ pub enum GroupError {
         /// The group.
         group: String,
         /// Who, and why.
-        cause: crate::CoresError,
+        cause: crate::base::cores::CoresError,
     },
     /// A member was to read no topic at all.
     #[error("group {group:?}: a member needs at least one topic")]
@@ -174,7 +174,7 @@ pub enum GroupError {
         /// The group.
         group: String,
     },
-    /// A group [spills](crate::GroupBuilder::spill) into the journal, and this topic has none.
+    /// A group [spills](crate::group::GroupBuilder::spill) into the journal, and this topic has none.
     #[error(
         "group {group:?} cannot spill: topic {topic:?} has no journal to go on from: create it with `durable()`, or join without `spill`"
     )]

@@ -56,13 +56,13 @@ use std::time::{Duration, Instant};
 /// without commit is read again, by this member or by whoever has the partition then.
 ///
 /// # Progress
-/// A member must poll, or commit a part of its batch, within its [deadline](crate::GroupBuilder::deadline), or it is
+/// A member must poll, or commit a part of its batch, within its [deadline](crate::group::GroupBuilder::deadline), or it is
 /// fenced: others get its partitions, and its next poll or commit is an error. Waiting in a poll counts as progress,
 /// however long it takes.
 ///
 /// # Leaving
 /// Dropping a member leaves: what it had moves to the others at once. A member with a
-/// [name](crate::GroupBuilder::member_name) is waited for until its deadline has passed.
+/// [name](crate::group::GroupBuilder::member_name) is waited for until its deadline has passed.
 pub struct Member<E, K: Producers = Multi>
 where
     E: Send + Sync + 'static,
@@ -140,7 +140,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// Joins again after this member was fenced, as a newcomer with the same settings.
     ///
     /// # Errors
-    /// As [`GroupBuilder::join`](crate::GroupBuilder::join). The member stays fenced then.
+    /// As [`GroupBuilder::join`](crate::group::GroupBuilder::join). The member stays fenced then.
     pub fn rejoin(&mut self) -> Result<(), GroupError> {
         if self.has_live_topics() {
             self.settings.joining.topics.retain(|topic| !is_gone(topic));
@@ -181,7 +181,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// The member was fenced, or a topic was halted or failed. Where events of a partition were lost to damage,
     /// [`GroupError::Gap`] names them, once for the whole group, after all that stands before them was read: by then the
     /// journal says that the group was told and goes on behind them, which the next poll does, also after a restart. With
-    /// another [policy](crate::GroupBuilder::on_gap) it is no error.
+    /// another [policy](crate::group::GroupBuilder::on_gap) it is no error.
     #[inline]
     pub fn poll(&mut self, limit: Duration) -> Result<Option<GroupBatch<'_, E, K>>, GroupError> {
         match self.next(limit)? {

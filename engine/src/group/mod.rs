@@ -1,15 +1,48 @@
-//! Consumer groups: each partition is read by exactly one member, wherever members come and go.
+//! Consumer groups: each partition is read by exactly one member, and the group goes on where it committed.
 //!
-//! A group has one ring consumer a partition. It belongs to the group: the member that has the partition holds it, and
-//! hands it back when the partition is revoked, or when it leaves. Its gate is the committed offset, because a batch
-//! that is not committed leaves the consumer where it was. A member that is fenced cannot hand anything back: its
-//! [`Lease`] ends first, so that it commits nothing more, then a successor's consumer joins where it had committed, and
-//! only then its own consumer is evicted.
+//! [`Topic::group`](crate::Topic::group) gives the settings of a member; the group begins with its first.
+//! [`join`](GroupBuilder::join) gives a [`Member`] for a loop of your own, [`run`](GroupBuilder::run) one on a thread with a
+//! handler, [`run_into`](GroupBuilder::run_into) one whose handler publishes, with the [`Delivery`] that you choose.
 //!
-//! The lock is for joining, leaving and rebalancing. Reading and committing take none: a member looks at one word of
-//! its [`Link`] in each poll.
+//! ```
+//! use slipring::Engine;
+//! use std::time::Duration;
 //!
-//! Locks are taken in this order: the readers of topics (by the topics' ids), the group, the timer or a ring.
+//! let engine = Engine::builder().build()?;
+//! let ticks = engine.topic::<u64>("ticks").create()?;
+//! let mut member = ticks.group("sums").join()?;
+//! ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
+//! let batch = member.poll(Duration::from_secs(60))?.unwrap();
+//! assert_eq!(batch.iter().map(|(tick, _)| tick).sum::<u64>(), 3);
+//! batch.commit()?;                                        // dropped without: it is read again
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Guarantees
+//! - One member has a partition at any moment. One that leaves, dies or makes no progress is replaced, and its successor
+//!   begins where the group committed.
+//! - A member that was replaced commits nothing more: it gets [`Fenced`].
+//! - Nothing uncommitted is overwritten: the committed offset holds producers up, unless the group [spills](GroupBuilder::spill).
+//! - On durable topics committed offsets outlive the process.
+//!
+//! # Errors
+//! [`GroupError`]: joining or reading. [`CommitError`]: a commit. An offset that is not kept any more is an error with the range,
+//! never a silent reset.
+//!
+//! # Unlike Kafka
+//! Members are handles in this process, so there are no heartbeats: a member shows that it lives by polling. Rebalancing is
+//! incremental, as in KIP-848: partitions that do not move are read on. A commit is one atomic exchange; no request is sent.
+
+// A group has one ring consumer a partition. It belongs to the group: the member that has the partition holds it, and
+// hands it back when the partition is revoked, or when it leaves. Its gate is the committed offset, because a batch
+// that is not committed leaves the consumer where it was. A member that is fenced cannot hand anything back: its
+// `Lease` ends first, so that it commits nothing more, then a successor's consumer joins where it had committed, and
+// only then its own consumer is evicted.
+//
+// The lock is for joining, leaving and rebalancing. Reading and committing take none: a member looks at one word of
+// its `Link` in each poll.
+//
+// Locks are taken in this order: the readers of topics (by the topics' ids), the group, the timer or a ring.
 
 pub(crate) mod assignment;
 mod batch;
@@ -41,6 +74,8 @@ pub use managed::{GroupRun, MemberEnd};
 pub use member::Member;
 pub use settings::Commit;
 
+pub use crate::log::offsets::commit_right::Fenced;
+
 pub(crate) use describe::add_recorded;
 pub(crate) use registry::Groups;
 
@@ -50,7 +85,7 @@ use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
-use crate::log::offsets::commit_right::{Fenced, Lease};
+use crate::log::offsets::commit_right::Lease;
 use crate::topic::registry::Host;
 use crate::topic::stage_name::stage_name;
 use crate::topic::{Inner, Reader};

@@ -82,7 +82,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// [`retain`](crate::TopicBuilder::retain), or by a slower consumer.
     ///
     /// ```
-    /// # use slipring::{Engine, StartAt, TopicPartition};
+    /// # use slipring::{Engine, subscriber::StartAt, topic::TopicPartition};
     /// # use std::time::Duration;
     /// # let engine = Engine::builder().build()?;
     /// let ticks = engine.topic::<u64>("ticks").retain(100).create()?;

@@ -15,7 +15,7 @@ use slipring_ring::Wait;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Commit {
-    /// With [`GroupBatch::commit`](crate::GroupBatch::commit), or not at all. A managed member commits what its handler
+    /// With [`GroupBatch::commit`](crate::group::GroupBatch::commit), or not at all. A managed member commits what its handler
     /// has done with.
     #[default]
     Manual,

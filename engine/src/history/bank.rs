@@ -1,7 +1,11 @@
 //! Transfers through a transform, with holders that are fenced and go on trying.
 
 use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all};
-use crate::{Engine, IdempotentProducer, Level, Receipt, Topic, Transform, TransformError};
+use crate::{
+    Engine, Level, Receipt, Topic,
+    producer::IdempotentProducer,
+    transform::{Transform, TransformError},
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

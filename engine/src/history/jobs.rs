@@ -3,8 +3,10 @@
 
 use super::{Actor, Dice, LONG, Step, broken, ensure, ensure_all, power, publish, read_all, settle};
 use crate::{
-    Clock, DeadLetter, Engine, Lease, LeaseError, Level, ManualClock, Order, Producer, Queue, QueueBuilder, Receipt,
-    Ticket, Timestamp, Topic, Worker,
+    Engine, Level, Producer, Receipt, Topic,
+    clock::{Clock, ManualClock, Timestamp},
+    dead_letter::DeadLetter,
+    queue::{Lease, LeaseError, Order, Queue, QueueBuilder, Ticket, Worker},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

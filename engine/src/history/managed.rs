@@ -2,7 +2,13 @@
 //! fail, panic, and take so long that their member is fenced.
 
 use super::{Actor, Dice, LONG, Step, broken, ensure, power, publish, read_all, settle};
-use crate::{Delivery, Engine, GroupRun, ManualClock, MemberEnd, OnError, Producer, Receipt, Topic, Transaction};
+use crate::{
+    Engine, Producer, Receipt, Topic,
+    clock::ManualClock,
+    group::{Delivery, GroupRun, MemberEnd},
+    subscriber::OnError,
+    transaction::Transaction,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,8 +1,12 @@
 //! Members of a group that join, leave, and stall until they are fenced and commit too late.
 
 use super::{Actor, Dice, LONG, Step, broken, ensure, power, publish, read_all, settle};
-use crate::TransactionError;
-use crate::{CommitError, Engine, GroupBatch, GroupError, ManualClock, Member, Producer, Receipt, Topic};
+use crate::transaction::TransactionError;
+use crate::{
+    Engine, Producer, Receipt, Topic,
+    clock::ManualClock,
+    group::{CommitError, GroupBatch, GroupError, Member},
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -9,7 +9,10 @@ mod managed;
 mod members;
 mod senders;
 
-use crate::{Delivery, Engine, EngineError, Level, ManualClock, Order, Producer, Receipt, Replay, Topic};
+use crate::{
+    Engine, EngineError, Level, Producer, Receipt, Topic, clock::ManualClock, group::Delivery, queue::Order,
+    replay::Replay,
+};
 use slipring_journal::simulated::{Fault, SimulatedDisk};
 use slipring_journal::{Options, Sabotage};
 use std::collections::BTreeSet;
@@ -77,7 +80,7 @@ fn engine(disk: &SimulatedDisk, clock: &ManualClock, sabotage: Sabotage) -> Resu
 }
 
 /// All events that are there.
-fn read_all<E: Send + Sync + 'static>(topic: &Topic<E>, mut each: impl FnMut(&E, crate::At)) -> Step {
+fn read_all<E: Send + Sync + 'static>(topic: &Topic<E>, mut each: impl FnMut(&E, crate::subscriber::At)) -> Step {
     let mut replay: Replay<E> = topic.replay("auditor").open().map_err(power)?;
     loop {
         let live = replay.is_live();

@@ -2,7 +2,9 @@
 
 use super::{Actor, Dice, Step, broken, ensure, power, read_all};
 use crate::{
-    Deduplication, Engine, IdempotenceError, IdempotentProducer, Level, Message, Producer, Receipt, Record, Topic,
+    Engine, Level, Message, Producer, Receipt, Record, Topic,
+    producer::{IdempotenceError, IdempotentProducer},
+    topic::Deduplication,
 };
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -39,7 +39,7 @@ impl Gap {
 }
 
 /// What a reader of a durable topic does at a [`Gap`]. All three count it: see
-/// [`ConsumerMetrics::lost`](crate::ConsumerMetrics::lost).
+/// [`ConsumerMetrics::lost`](crate::metrics::ConsumerMetrics::lost).
 ///
 /// | | read or poll | |
 /// |---|---|---|
@@ -105,7 +105,7 @@ impl fmt::Debug for OnGap {
 pub enum ReaderKind {
     /// A group.
     Group,
-    /// A [transform](crate::Transform).
+    /// A [transform](crate::transform::Transform).
     Transform,
     /// A [queue](crate::queue).
     Queue,

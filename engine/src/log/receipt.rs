@@ -40,7 +40,7 @@ impl Receipt {
         self.level
     }
 
-    /// Whether there was no room, and the topic's policy is to [drop](crate::Overflow::DropNewest).
+    /// Whether there was no room, and the topic's policy is to [drop](crate::topic::Overflow::DropNewest).
     pub fn is_dropped(&self) -> bool {
         self.level == Level::None
     }
@@ -144,7 +144,7 @@ pub struct BatchReceipt {
 }
 
 impl BatchReceipt {
-    /// Whether there was no room for all of it, and the topic's policy is to [drop](crate::Overflow::DropNewest).
+    /// Whether there was no room for all of it, and the topic's policy is to [drop](crate::topic::Overflow::DropNewest).
     pub fn is_dropped(&self) -> bool {
         self.first == u64::MAX
     }

@@ -28,7 +28,7 @@ pub const MAX_PRODUCER_NAMES: usize = 1024;
 /// who had it before.
 ///
 /// ```
-/// use slipring::{Engine, IdempotenceError};
+/// use slipring::{Engine, producer::IdempotenceError};
 /// # let engine = Engine::builder().build()?;
 /// let orders = engine.topic::<u64>("orders").create()?;
 /// let mut producer = orders.producer().idempotent("gateway-1")?;
@@ -43,9 +43,9 @@ pub const MAX_PRODUCER_NAMES: usize = 1024;
 /// ```
 ///
 /// # What is kept
-/// The last [`KEPT_RECEIPTS`](crate::KEPT_RECEIPTS) receipts of each of up to [`MAX_PRODUCER_NAMES`] names of a topic. The first sequence of a name
+/// The last [`KEPT_RECEIPTS`](crate::producer::KEPT_RECEIPTS) receipts of each of up to [`MAX_PRODUCER_NAMES`] names of a topic. The first sequence of a name
 /// that the topic does not know may be any. A name is forgotten, when another one is opened, if nobody holds it, it has not
-/// published for [`PRODUCER_NAME_EXPIRY`](crate::PRODUCER_NAME_EXPIRY), and its last event is not kept any more.
+/// published for [`PRODUCER_NAME_EXPIRY`](crate::producer::PRODUCER_NAME_EXPIRY), and its last event is not kept any more.
 ///
 /// # On a durable topic
 /// Names outlive the process. Each opening is written down before it is granted. The journal notes a sequence in the same
@@ -53,7 +53,7 @@ pub const MAX_PRODUCER_NAMES: usize = 1024;
 /// to go on. Of an event that was lost although a later one of another partition is there, nothing is known: its sequence
 /// comes next, and the later one keeps its first receipt. The receipts of the last 128 sequences outlive the process too;
 /// of earlier ones it is still known that they were published. A duplicate is acknowledged when the first is as safe as
-/// [asked](crate::ProducerBuilder::acknowledge).
+/// [asked](crate::producer::ProducerBuilder::acknowledge).
 ///
 /// With several partitions, a publish waits while 128 sequences before it are not written yet.
 ///

@@ -38,7 +38,7 @@ type Told = Box<dyn FnMut(u64, Receipt) + Send>;
 
 impl<K: Producers> ProducerBuilder<Message, K> {
     /// A producer that gathers up to `records` records, none of them for longer than `delay`, and publishes them together.
-    /// See [`LingeringProducer`](crate::LingeringProducer).
+    /// See [`LingeringProducer`](crate::producer::LingeringProducer).
     pub fn linger(self, delay: Duration, records: usize) -> LingerBuilder<K> {
         LingerBuilder::new(self, delay, records)
     }
@@ -90,7 +90,7 @@ impl<K: Producers> LingerBuilder<K> {
 /// gathered, and [`send`](Self::send) is refused once there are as many as may be.
 ///
 /// ```
-/// # use slipring::{Engine, ManualClock, Message, Record};
+/// # use slipring::{Engine, Message, Record, clock::ManualClock};
 /// # use std::time::Duration;
 /// let clock = ManualClock::new();
 /// let engine = Engine::builder().clock(clock.clone()).build()?;

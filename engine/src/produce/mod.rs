@@ -505,7 +505,7 @@ impl<K: Producers> Producer<Message, K> {
     /// [partition that it names](Record::partition), else where the partitioner says for its key.
     ///
     /// ```
-    /// use slipring::{Engine, Message, Partitioner, PublishError, Record};
+    /// use slipring::{Engine, Message, Record, producer::{Partitioner, PublishError}};
     /// # let engine = Engine::builder().build()?;
     /// let orders = engine.topic::<Message>("orders").partitions(4).max_message(64).create()?;
     /// let mut producer = orders.producer().partitioner(Partitioner::KeyHash).create()?;

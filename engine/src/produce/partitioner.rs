@@ -29,7 +29,7 @@ pub enum Partitioner {
 /// A partitioner of one's own: a closure, or a type that has something to keep.
 ///
 /// ```
-/// use slipring::{Partitioner, Partitioning};
+/// use slipring::producer::{Partitioner, Partitioning};
 /// let by_length = |key: Option<&[u8]>, partitions: u32| key.map_or(0, |key| key.len() as u32 % partitions);
 /// let partitioner = Partitioner::custom(by_length);
 ///
@@ -64,7 +64,7 @@ impl Partitioner {
     /// The partition of a key by [`KeyHash`](Self::KeyHash).
     ///
     /// ```
-    /// use slipring::Partitioner;
+    /// use slipring::producer::Partitioner;
     /// assert_eq!(Partitioner::of_key(b"foobar", 10), 6);
     /// ```
     ///

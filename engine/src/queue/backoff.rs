@@ -5,10 +5,10 @@ use std::time::Duration;
 
 /// A schedule for redelivery: how long a message is held back before it is given out again, by how often it was given
 /// out. It is for messages that come again by themselves, because a lease ran out or was dropped, and for
-/// [`Lease::retry`](crate::Lease::retry). A [`nack`](crate::Lease::nack) names a delay of its own.
+/// [`Lease::retry`](crate::queue::Lease::retry). A [`nack`](crate::queue::Lease::nack) names a delay of its own.
 ///
 /// ```
-/// use slipring::Backoff;
+/// use slipring::queue::Backoff;
 /// use std::time::Duration;
 /// let backoff = Backoff::exponential(Duration::from_secs(1), Duration::from_secs(10));
 /// let delays: Vec<u64> = (1..=5).map(|attempt| backoff.delay(attempt).as_secs()).collect();

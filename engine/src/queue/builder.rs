@@ -95,7 +95,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         self
     }
 
-    /// How long a lease lasts unless it is [renewed](crate::Lease::renew), rounded up to whole milliseconds; 30 seconds unless
+    /// How long a lease lasts unless it is [renewed](crate::queue::Lease::renew), rounded up to whole milliseconds; 30 seconds unless
     /// told.
     pub fn visibility(mut self, visibility: Duration) -> Self {
         self.terms.visibility = visibility;
@@ -143,7 +143,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     }
 
     /// How long a message is held back that comes again because its lease ran out, was dropped, or was
-    /// [retried](crate::Lease::retry): not at all, unless told.
+    /// [retried](crate::queue::Lease::retry): not at all, unless told.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.terms.backoff = backoff;
         self

@@ -21,7 +21,7 @@ impl<E: Job, K: Producers> Topic<E, K> {
     /// free again. Its dead letters stay in their topic, and are no queue's.
     ///
     /// ```
-    /// # use slipring::{Engine, Message, QueueError};
+    /// # use slipring::{Engine, Message, queue::QueueError};
     /// # let engine = Engine::builder().build()?;
     /// let jobs = engine.topic::<Message>("jobs").create()?;
     /// let worker = jobs.queue("resize").join()?;

@@ -54,6 +54,7 @@ pub use builder::QueueBuilder;
 pub use job::Job;
 pub use lease::Order;
 #[cfg(feature = "async")]
+#[doc(no_inline)]
 pub use watch::NextLease;
 pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
 
@@ -347,7 +348,7 @@ pub enum QueueError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Engine, Level, ManualClock};
+    use crate::{Engine, Level, clock::ManualClock};
     use slipring_journal::simulated::SimulatedDisk;
 
     /// Letters are sent back while workers take them: what is done with before the last one is back was a letter again

@@ -166,7 +166,7 @@ mod task {
     }
 
     /// See [`Worker::next_lease`].
-    pub struct NextLease<'w, E: Job = crate::Message, K: Producers = slipring_ring::Multi> {
+    pub struct NextLease<'w, E: Job = crate::event::message::Message, K: Producers = slipring_ring::Multi> {
         worker: &'w mut Worker<E, K>,
     }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// One of the many that share the messages of a queue: each message goes to one of them.
 ///
-/// Joined with [`QueueBuilder::join`](crate::QueueBuilder::join). Dropping it leaves its leases as they are: they belong to
+/// Joined with [`QueueBuilder::join`](crate::queue::QueueBuilder::join). Dropping it leaves its leases as they are: they belong to
 /// their [`Lease`]s.
 pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) desk: Arc<Desk<E, K>>,
@@ -82,7 +82,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
     /// The time that it waits is the system's; leases and delays go by the engine's clock.
     ///
     /// Messages of a durable topic that retention took first, or that were lost to damage, are passed over and counted as
-    /// [`lost`](crate::QueueMetrics::lost); the latter are listed in [`Engine::gaps`](crate::Engine::gaps), too.
+    /// [`lost`](crate::metrics::QueueMetrics::lost); the latter are listed in [`Engine::gaps`](crate::Engine::gaps), too.
     ///
     /// # Errors
     /// The topic was closed, and every message was taken and none can come again; or it was halted, a consumer failed,
@@ -167,7 +167,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
     }
 
     /// The work failed: the message comes again after the delay that the queue's
-    /// [`backoff`](crate::QueueBuilder::backoff) has for this attempt. Else as [`nack`](Self::nack).
+    /// [`backoff`](crate::queue::QueueBuilder::backoff) has for this attempt. Else as [`nack`](Self::nack).
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -175,13 +175,13 @@ impl<E: Job, K: Producers> Lease<E, K> {
         self.end(End::Retry(reason))
     }
 
-    /// What [`Queue::resume`](crate::Queue::resume) gives the lease back for.
+    /// What [`Queue::resume`](crate::queue::Queue::resume) gives the lease back for.
     pub fn ticket(&self) -> Ticket {
         let Grant { partition, offset, id, .. } = self.grant;
         Ticket { partition, offset, number: id.number }
     }
 
-    /// Lets go of the lease without giving the message back: it stays leased until it is [resumed](crate::Queue::resume) or
+    /// Lets go of the lease without giving the message back: it stays leased until it is [resumed](crate::queue::Queue::resume) or
     /// runs out. For work that goes on elsewhere, or when the process ends before the work does.
     pub fn leave(mut self) -> Ticket {
         self.over = true;

@@ -103,7 +103,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
 
     /// Of a [durable](crate::TopicBuilder::durable) topic, reads only what is written, or durable; unless told it reads
     /// what is published at once, which a crash may take back. Where the journal does [not
-    /// sync](crate::Pace::sync), nothing is durable before the engine is shut down.
+    /// sync](crate::journal::Pace::sync), nothing is durable before the engine is shut down.
     ///
     /// ```
     /// # use slipring::{Engine, journal::{Visible, simulated::SimulatedDisk}};
@@ -124,12 +124,12 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
 
     /// What a managed subscriber would pass over goes to this topic first, and what it would stop for is passed over: so
     /// with the default policy, an event that fails once is moved aside. If the topic does not take it, the subscriber
-    /// stops. A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::DeadLetter).
+    /// stops. A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::dead_letter::DeadLetter).
     /// Somebody must read that topic, or it must [retain](crate::TopicBuilder::retain): like any other, it keeps nothing
     /// for nobody.
     ///
     /// ```
-    /// # use slipring::{DeadLetter, Engine, Message, OnError, Record};
+    /// # use slipring::{Engine, Message, Record, dead_letter::DeadLetter, subscriber::OnError};
     /// # use std::time::Duration;
     /// # let engine = Engine::builder().build()?;
     /// let orders = engine.topic::<Message>("orders").create()?;

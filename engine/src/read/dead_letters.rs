@@ -11,7 +11,7 @@ use crate::topic::Topic;
 use crate::topic::error::PublishError;
 
 /// Events that can be copied into a topic of dead letters: everything that is `Clone`, and
-/// [`Message`](crate::Message)s, which then say where they come from: see [`DeadLetter`](crate::DeadLetter).
+/// [`Message`](crate::Message)s, which then say where they come from: see [`DeadLetter`](crate::dead_letter::DeadLetter).
 pub trait Bury: Send + Sync + Sized + 'static {
     /// Publishes a copy. Never waits for room.
     #[doc(hidden)]

@@ -32,11 +32,11 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// # Publishing in a handler
     /// A handler may publish, also into topics that it reads itself. Into a full partition of its own topic it cannot wait
     /// for room: no slot becomes free before the handler returns. There a publish that would wait
-    /// ([`Overflow::Block`](crate::Overflow::Block)) is refused with
-    /// [`PublishError::OwnConsumer`](crate::PublishError::OwnConsumer). Publish with `try_publish`, keep what was refused for
+    /// ([`Overflow::Block`](crate::topic::Overflow::Block)) is refused with
+    /// [`PublishError::OwnConsumer`](crate::producer::PublishError::OwnConsumer). Publish with `try_publish`, keep what was refused for
     /// the next event, or give the topic room for all that a batch brings forth: a handler's slots are given back after a
     /// quarter of the capacity. Two consumers that wait for room in each other's topics are not noticed: a deadline
-    /// ([`Overflow::BlockFor`](crate::Overflow::BlockFor)) ends that.
+    /// ([`Overflow::BlockFor`](crate::topic::Overflow::BlockFor)) ends that.
     ///
     /// # Errors
     /// The name is no name or taken, a subscriber in [`after`](Self::after) is not there, the start is out of range,
@@ -86,7 +86,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// let ticks = engine.topic::<u64>("ticks").partitions(2).create()?;
     /// ticks.subscribe("sum").run_each(|partition| {
     ///     let mut sum = 0;
-    ///     move |tick: &u64, at: slipring::At| {
+    ///     move |tick: &u64, at: slipring::subscriber::At| {
     ///         assert_eq!(at.partition, partition);
     ///         sum += tick;
     ///         Ok::<_, Infallible>(())

@@ -102,7 +102,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// a slower consumer, or by [`retain`](crate::TopicBuilder::retain).
     ///
     /// ```
-    /// # use slipring::{Engine, PositionError};
+    /// # use slipring::{Engine, subscriber::PositionError};
     /// # use std::time::Duration;
     /// # let engine = Engine::builder().build()?;
     /// let ticks = engine.topic::<u64>("ticks").capacity(8).retain(4).create()?;

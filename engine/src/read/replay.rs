@@ -120,7 +120,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
     /// What it does where events were lost to damage: an error at that offset, unless told.
     ///
     /// ```
-    /// # use slipring::{Engine, OnGap, journal::simulated::SimulatedDisk};
+    /// # use slipring::{Engine, journal::simulated::SimulatedDisk, replay::OnGap};
     /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
     /// # let ticks = engine.topic::<u64>("ticks").durable().create()?;
     /// let replay = ticks.replay("tape").on_gap(OnGap::call(|gap| eprintln!("{gap}"))).open()?;

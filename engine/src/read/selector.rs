@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// it has.
 ///
 /// ```
-/// use slipring::{Engine, Selector};
+/// use slipring::{Engine, subscriber::Selector};
 /// use std::time::Duration;
 ///
 /// let engine = Engine::builder().build()?;
@@ -109,8 +109,8 @@ impl Selector {
     }
 }
 
-/// Something that a [`Selector`] can watch: a [`Subscriber`], a [`Member`](crate::Member) of a group, or a
-/// [`Worker`](crate::Worker) of a queue, whose [`receive`](crate::Worker::receive) then gives the message that was found.
+/// Something that a [`Selector`] can watch: a [`Subscriber`], a [`Member`](crate::group::Member) of a group, or a
+/// [`Worker`](crate::queue::Worker) of a queue, whose [`receive`](crate::queue::Worker::receive) then gives the message that was found.
 /// While the selector waits, so does the member: that counts as progress.
 pub trait Selectable {
     /// Whether a poll would return at once with something.

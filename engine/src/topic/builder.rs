@@ -62,7 +62,7 @@ impl<K: Producers> TopicBuilder<Message, K> {
     /// window is restored from the journal: opening the topic reads back the messages of the window.
     ///
     /// ```
-    /// use slipring::{Deduplication, Engine, Message, Record};
+    /// use slipring::{Engine, Message, Record, topic::Deduplication};
     /// use std::time::Duration;
     /// # let engine = Engine::builder().build()?;
     /// let window = Deduplication::within(Duration::from_secs(120));
@@ -128,7 +128,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     /// What a publish does when its partition is full: waits, unless told.
     ///
     /// ```
-    /// # use slipring::{Engine, Overflow, PublishError};
+    /// # use slipring::{Engine, producer::PublishError, topic::Overflow};
     /// # let engine = Engine::builder().build()?;
     /// let ticks = engine.topic::<u64>("ticks").capacity(1).overflow(Overflow::Fail).create()?;
     /// let _slow = ticks.subscribe("slow").poll()?;

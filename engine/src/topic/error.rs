@@ -224,7 +224,7 @@ pub enum ProducerError {
         name: String,
     },
     /// As many names of idempotent producers as a topic knows, or as the journal's segments have room for, are in use: see
-    /// [`IdempotentProducer`](crate::IdempotentProducer).
+    /// [`IdempotentProducer`](crate::producer::IdempotentProducer).
     #[error(
         "topic {topic:?} has {limit} names of producers, which is all that it or the journal takes, so {name:?} is refused: use fewer, take larger segments, or wait until some expire"
     )]
@@ -260,7 +260,7 @@ pub enum ProducerError {
         /// The topic.
         topic: String,
         /// The level asked for.
-        level: crate::Level,
+        level: crate::base::level::Level,
         /// Why.
         reason: &'static str,
     },
@@ -383,7 +383,7 @@ pub enum SubscribeError {
         /// The topic.
         topic: String,
         /// Who, and why.
-        cause: crate::CoresError,
+        cause: crate::base::cores::CoresError,
     },
     /// What it cannot handle would have no place.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
@@ -393,7 +393,7 @@ pub enum SubscribeError {
         /// The consumer.
         consumer: String,
         /// Why.
-        cause: Box<crate::DeadLetterError>,
+        cause: Box<DeadLetterError>,
     },
     /// The topic takes nothing more.
     #[error("topic {topic:?}: {reason}")]
@@ -475,7 +475,7 @@ pub enum PublishError {
         by: Option<String>,
     },
     /// The partition is full, and the calling thread runs the handler of the consumer that it would wait for. See
-    /// [publishing in a handler](crate::SubscriberBuilder::run).
+    /// [publishing in a handler](crate::subscriber::SubscriberBuilder::run).
     #[error(
         "topic {topic:?}: partition {partition} is full and waits for the consumer {consumer:?}, whose own handler this is: publish with `try_publish` or from another thread, or give the topic more capacity"
     )]
@@ -534,7 +534,7 @@ pub enum PublishError {
     /// A message that never fits.
     #[error(
         "topic {topic:?}: a message of {size} bytes is larger than the {largest} that `max_message` allows (key, value, and each header's name and value and {} more)",
-        crate::Record::HEADER
+        crate::event::record::Record::HEADER
     )]
     MessageTooLarge {
         /// The topic.
@@ -545,14 +545,17 @@ pub enum PublishError {
         largest: usize,
     },
     /// A header's name that is too long.
-    #[error("topic {topic:?}: a header's name of {len} bytes is longer than {}", crate::Record::MAX_HEADER_NAME)]
+    #[error(
+        "topic {topic:?}: a header's name of {len} bytes is longer than {}",
+        crate::event::record::Record::MAX_HEADER_NAME
+    )]
     HeaderName {
         /// The topic.
         topic: String,
         /// Its length.
         len: usize,
     },
-    /// The partitioner is [`Explicit`](crate::Partitioner::Explicit), and no partition was named.
+    /// The partitioner is [`Explicit`](crate::producer::Partitioner::Explicit), and no partition was named.
     #[error("topic {topic:?}: no partition was named: name one, or take another partitioner than Explicit")]
     NoPartition {
         /// The topic.

@@ -78,7 +78,7 @@ pub struct TopicMetrics {
     pub refused: u64,
     /// Events for which there was no room until a deadline.
     pub timed_out: u64,
-    /// Events that were dropped, as [`Overflow::DropNewest`](crate::Overflow::DropNewest) says.
+    /// Events that were dropped, as [`Overflow::DropNewest`](crate::topic::Overflow::DropNewest) says.
     pub dropped: u64,
     /// Events that a rate limit refused.
     pub limited: u64,
@@ -245,7 +245,7 @@ pub struct ConsumerMetrics {
     pub skipped: u64,
     /// Events whose [time to live](crate::TopicBuilder::time_to_live) had passed when they were to be read.
     pub expired: u64,
-    /// Offsets of events that it could not be given because they were lost to damage: see [`OnGap`](crate::OnGap).
+    /// Offsets of events that it could not be given because they were lost to damage: see [`OnGap`](crate::replay::OnGap).
     #[cfg_attr(feature = "observe", serde(default))]
     pub lost: u64,
     /// How many gaps of such offsets it has met.

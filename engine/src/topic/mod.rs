@@ -1,4 +1,37 @@
-//! A topic: a name, the type of its events, and partitions.
+//! Topics: what they carry, their partitions, and the settings that they are created with.
+//!
+//! A topic has a name, events of one type, and partitions. Each partition is a ring of slots that is allocated when the topic is
+//! created; an event's offset is its number in its partition. What stands in the slots is a type of your own, or
+//! [`Message`]: bytes with a key, headers and a time.
+//!
+//! ```
+//! use slipring::{Engine, producer::PublishError, topic::Overflow};
+//!
+//! let engine = Engine::builder().build()?;
+//! let ticks = engine.topic::<u64>("ticks").partitions(2).capacity(4).overflow(Overflow::Fail).create()?;
+//! let reader = ticks.subscribe("slow").poll()?;
+//! let mut producer = ticks.producer().create()?;
+//! for tick in 0..4 {
+//!     producer.publish_to(0, |place| *place = tick)?;
+//! }
+//! assert!(matches!(producer.publish_to(0, |_| ()), Err(PublishError::Full { .. })));
+//! println!("{:?}", ticks.describe());
+//! # drop(reader);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Guarantees
+//! - Order inside a partition, none between partitions. Offsets only grow, and may have gaps.
+//! - Memory is bounded by capacity and [`max_message`](TopicBuilder::max_message), and allocated at once.
+//! - A topic in memory is gone with its engine; a [durable](TopicBuilder::durable) one is in the engine's journal under its name.
+//!
+//! # Errors
+//! [`TopicError`]: it cannot be created, opened or changed. [`Contradiction`]: two settings exclude one another. [`Closed`]: why it
+//! takes or gives nothing more.
+//!
+//! # Unlike Kafka
+//! A topic keeps what its readers have not read, not what was published in the last days, unless it is durable; then
+//! retention is by size and age as in Kafka. A full topic holds its producers up: [`Overflow`] and [`Slow`] say how.
 
 mod any;
 pub(crate) mod attached;
@@ -23,10 +56,18 @@ pub use builder::TopicBuilder;
 pub(crate) use settings::Settings;
 pub use settings::Shape;
 
-use crate::base::closed::Closed;
-use crate::base::ids::{MAX_PARTITIONS, TopicId};
+pub use crate::base::closed::Closed;
+pub use crate::base::ids::{MAX_NAME, MAX_PARTITIONS, TopicId, TopicPartition};
+pub use crate::base::overload::{Overflow, Slow};
+pub use crate::base::rate::RateLimit;
+pub use crate::event::codec::Unreadable;
+pub use crate::event::message::Headers;
+pub use crate::topic::dedup::Deduplication;
+pub use crate::topic::description::Description;
+pub use crate::topic::error::{Contradiction, MAX_MESSAGE, TopicError};
+
 use crate::base::kind::Producers;
-use crate::base::overload::{Counts, Slow, Tally};
+use crate::base::overload::{Counts, Tally};
 use crate::base::rate::Limiter;
 use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
@@ -35,9 +76,8 @@ use crate::base::held::{self, Locked};
 use crate::base::turn::Turn;
 use crate::event::message::Message;
 use crate::topic::dedup::Ids;
-use crate::topic::description::Description;
 use crate::topic::durable::Durable;
-use crate::topic::error::{ProducerError, SubscribeError, TopicError};
+use crate::topic::error::{ProducerError, SubscribeError};
 use crate::topic::metrics::TopicMetrics;
 use crate::topic::partition::Partition;
 use crate::topic::registry::Host;
@@ -519,7 +559,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// ticks.add_partitions(2)?;
     /// producer.publish_to(2, |tick| *tick = 42)?;
     /// let mut batch = tape.poll(Duration::from_secs(1))?.unwrap();
-    /// assert!((&mut batch).into_iter().eq([(&42, slipring::At::new(2, 0, true))]));
+    /// assert!((&mut batch).into_iter().eq([(&42, slipring::subscriber::At::new(2, 0, true))]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -214,7 +214,7 @@ impl QueueReport {
 
 impl Report {
     /// Whether every consumer that was there at the end had read all that was published, and none failed. A polled
-    /// subscriber that was dropped before is not there, and an event skipped as [`OnError`](crate::OnError) told counts
+    /// subscriber that was dropped before is not there, and an event skipped as [`OnError`](crate::subscriber::OnError) told counts
     /// as read: the consumer's report says how many those are.
     pub fn is_complete(&self) -> bool {
         let closed = !matches!(self.journal, Some(Err(_)));

@@ -24,7 +24,7 @@ pub struct TransformBuilder<E, K: Producers = Multi> {
 
 impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// Reads the durable topic under the name `group`, and publishes what comes of it exactly once: its settings, then
-    /// [`open`](TransformBuilder::open). See [`Transform`](crate::Transform).
+    /// [`open`](TransformBuilder::open). See [`Transform`].
     pub fn transform(&self, group: impl Into<String>) -> TransformBuilder<E, K> {
         TransformBuilder::new(Arc::clone(&self.inner), group.into())
     }

@@ -1,8 +1,41 @@
-//! Exactly once: reading a durable topic, and publishing what comes of it in the same frame as how far it was read.
+//! Transforms: reading a durable topic and publishing what comes of it, exactly once.
+//!
+//! [`Topic::transform`](crate::Topic::transform) opens one under a name. For each batch that it reads, a handler publishes into a
+//! [`Transaction`]; what it published and how far the input was read are one frame of the
+//! journal. [`Engine::transform`](crate::Engine::transform) does so on a thread of its own.
+//!
+//! ```
+//! use slipring::{Engine, Level, journal::simulated::SimulatedDisk};
+//! use std::time::Duration;
+//!
+//! let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+//! let celsius = engine.topic::<i64>("celsius").durable().create()?;
+//! let kelvin = engine.topic::<i64>("kelvin").durable().create()?;
+//! celsius.producer().acknowledge(Level::Durable).create()?.publish(|degrees| *degrees = 20)?;
+//! let mut convert = celsius.transform("convert").open()?;
+//! let read = convert.step(Duration::from_secs(60), |degrees, _, out| out.publish(&kelvin, |to| *to = degrees + 273))?;
+//! assert_eq!((read, convert.committed(0)), (Some(1), Some(1)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Guarantees
+//! - Whatever crashes, each input event counts exactly once in what is published.
+//! - Whoever opens a name fences who had it: two never commit for one name.
+//! - What the handler does besides publishing is done again when a batch is read again.
+//!
+//! # Errors
+//! [`TransformError`]: the handler failed, the input cannot be read, or the transaction was not committed. Nothing of the batch was
+//! published then, unless the error says that this is unknown.
+//!
+//! # Unlike Kafka
+//! A Kafka Streams task with `exactly_once_v2` pays a transaction coordinator and markers; here it is one frame and one sync.
+//! One transform reads all partitions; to share them out, let a [group](crate::group) run with
+//! [`Delivery::ExactlyOnce`](crate::group::Delivery::ExactlyOnce).
 
 mod builder;
 mod run;
 
+pub use crate::log::offsets::transform::{TransformDescription, TransformPartition};
 pub use builder::TransformBuilder;
 pub use run::{Outputs, TransformEnd, TransformRun};
 
@@ -78,7 +111,7 @@ pub enum TransformError {
 /// exactly once, whatever crashes between.
 ///
 /// ```
-/// use slipring::{Engine, TransactionError, journal::simulated::SimulatedDisk};
+/// use slipring::{Engine, journal::simulated::SimulatedDisk, transaction::TransactionError};
 /// use std::time::Duration;
 /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
 /// let transfers = engine.topic::<[i64; 3]>("transfers").durable().create()?;
@@ -96,8 +129,8 @@ pub enum TransformError {
 /// # Who may commit
 /// Whoever opened the name last: an older one gets [`Fenced`](TransactionError::Fenced), and nothing of it is written. Names
 /// of transforms have nothing to do with names of groups. One transform reads all partitions: to share them among several, let
-/// a group do the same, with [`GroupBuilder::run_into`](crate::GroupBuilder::run_into) and
-/// [`Delivery::ExactlyOnce`](crate::Delivery::ExactlyOnce).
+/// a group do the same, with [`GroupBuilder::run_into`](crate::group::GroupBuilder::run_into) and
+/// [`Delivery::ExactlyOnce`](crate::group::Delivery::ExactlyOnce).
 ///
 /// # How far it is
 /// [`Engine::transforms`](crate::Engine::transforms) says so in the program, and `slipring group ls` of its directory. `slipring

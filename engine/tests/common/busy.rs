@@ -1,6 +1,6 @@
 //! An engine for those who look at one.
 
-use slipring::{Engine, ManualClock, Message, Record};
+use slipring::{Engine, Message, Record, clock::ManualClock};
 use std::path::Path;
 use std::time::Duration;
 

@@ -5,8 +5,11 @@ use crate::crash::at_each_call;
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Delivery, Engine, EngineError, GroupError, Level, MemberEnd, OnError, Producers, Single, Topic, Transaction,
-    TransactionError,
+    Engine, EngineError, Level, Topic,
+    group::{Delivery, GroupError, MemberEnd},
+    producer::{Producers, Single},
+    subscriber::OnError,
+    transaction::{Transaction, TransactionError},
 };
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -7,8 +7,11 @@ use crate::{LONG, NOW};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
 use slipring::{
-    At, Clock, Engine, EngineError, GroupError, Level, ManualClock, Member, Producer, StartAt, SubscribeError, Topic,
-    TopicPartition, Wait,
+    Engine, EngineError, Level, Producer, Topic, Wait,
+    clock::{Clock, ManualClock},
+    group::{GroupError, Member},
+    subscriber::{At, StartAt, SubscribeError},
+    topic::TopicPartition,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -4,7 +4,9 @@ use crate::crash::at_each_call;
 use crate::{LONG, NOW};
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::{Commit, Engine, EngineError, ManualClock, StartAt, Topic, TransactionError};
+use slipring::{
+    Engine, EngineError, Topic, clock::ManualClock, group::Commit, subscriber::StartAt, transaction::TransactionError,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -2,9 +2,12 @@
 
 use proptest::prelude::*;
 use slipring::{
-    Assignor, Closed, Commit, CommitError, DeadLetter, Engine, GroupBuilder, GroupError, GroupState, Idle, ManualClock,
-    Member, MemberEnd, Message, OnError, PositionError, Producer, Rebalance, Record, StartAt, Timestamp, Topic,
-    TopicPartition, Wait, WaitStrategy,
+    Engine, Idle, Message, Producer, Record, Topic, Wait, WaitStrategy,
+    clock::{ManualClock, Timestamp},
+    dead_letter::DeadLetter,
+    group::{Assignor, Commit, CommitError, GroupBuilder, GroupError, GroupState, Member, MemberEnd, Rebalance},
+    subscriber::{OnError, PositionError, StartAt},
+    topic::{Closed, TopicPartition},
 };
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -7,7 +7,7 @@ use crate::*;
 struct Seen(Arc<Mutex<Vec<(u32, u64)>>>);
 
 impl Seen {
-    fn put(&self, at: slipring::At) {
+    fn put(&self, at: slipring::subscriber::At) {
         self.0.lock().unwrap().push((at.partition, at.offset));
     }
 
@@ -73,7 +73,7 @@ fn failing(
     seen: &Seen,
     times: u64,
     panics: bool,
-) -> impl FnMut(&u64, slipring::At) -> Result<(), &'static str> + use<> {
+) -> impl FnMut(&u64, slipring::subscriber::At) -> Result<(), &'static str> + use<> {
     let seen = seen.clone();
     let mut left = times;
     move |_, at| {

@@ -12,7 +12,8 @@ use std::fmt::Write as _;
 
 /// The layers from the top down. A file imports from its own layer and from the floors below; layers that stand on one floor
 /// do not import one another.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
+    &["face"],
     &["edge"],
     &["engine"],
     &["transform", "group", "queue"],

@@ -38,7 +38,7 @@ impl EngineBuilder {
     /// socket goes with the engine's last handle. With the feature `observe`.
     ///
     /// ```
-    /// # use slipring::{Engine, Metrics};
+    /// # use slipring::{Engine, metrics::Metrics};
     /// # use std::{io::{Read, Write}, os::unix::net::UnixStream};
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("engine.sock");

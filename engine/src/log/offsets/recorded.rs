@@ -11,7 +11,7 @@ use slipring_journal::{FrameBuilder, PartitionId, State};
 pub enum GroupKind {
     /// A group.
     Group,
-    /// A [transform](crate::Transform), which has no epoch in the journal.
+    /// A [transform](crate::transform::Transform), which has no epoch in the journal.
     Transform,
 }
 

@@ -1,0 +1,33 @@
+//! Futures and streams, for programs whose tasks run on an executor.
+//!
+//! Every way to wait has a form that is awaited: `next_batch` and `stream` of a subscriber, `next_batch` of a group's member,
+//! `next_lease` of a queue's worker, `publish_async` and `send_async` of a producer. They need no particular executor: they only use
+//! the task's waker.
+//!
+//! ```
+//! use slipring::Engine;
+//! use std::{future::Future, pin::pin, task::{Context, Poll, Waker}};
+//!
+//! let engine = Engine::builder().build()?;
+//! let ticks = engine.topic::<u64>("ticks").create()?;
+//! let mut tape = ticks.subscribe("tape").poll()?;
+//! ticks.producer().create()?.publish(|tick| *tick = 42)?;
+//!
+//! let future = async { tape.next_batch().await.map(|batch| batch.map(|mut batch| batch.into_iter().count())) };
+//! // An executor would do this.
+//! let Poll::Ready(read) = pin!(future).poll(&mut Context::from_waker(Waker::noop())) else { panic!() };
+//! assert_eq!(read?, Some(1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Guarantees
+//! - A future that is dropped has taken nothing: what it would have returned is returned by the next one.
+//! - A task is woken at most once for one wait. Nothing of slipring's is locked while its waker runs.
+//! - A future that is ready at once allocates nothing.
+//!
+//! # Errors
+//! Those of the forms that wait: [`ReadError`](crate::subscriber::ReadError), [`GroupError`](crate::group::GroupError),
+//! [`QueueError`](crate::queue::QueueError), [`PublishError`](crate::producer::PublishError).
+
+pub use crate::edge::futures::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
+pub use crate::queue::NextLease;
