@@ -1,4 +1,4 @@
-//! The generated part of `docs/MEMORY_ORDERING.md`: the sites, and who kills which mutant. The runner takes its hints
+//! The generated part of `docs/MEMORY_ORDERING.md`: the sites, where they are used, and who kills which mutant. The runner takes its hints
 //! from there and writes it anew with `--write-docs`; a test holds it to the code.
 
 use crate::build::workspace;
@@ -32,15 +32,14 @@ fn parts() -> Result<[String; 3], String> {
 pub fn killers() -> Result<HashMap<String, String>, String> {
     let [_, generated, _] = parts()?;
     let mut killers = HashMap::new();
-    for line in generated.lines() {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        match cells[..] {
-            ["", site, _, _, _, kills, ""] => {
+    for cells in rows(&generated) {
+        match &cells[..] {
+            [at, kills] => {
                 let kills = kills.split("; ").filter_map(|kill| kill.split_once(": "));
-                killers.extend(kills.map(|(weaker, by)| (mutant(site, weaker), by.to_owned())));
+                killers.extend(kills.map(|(weaker, by)| (mutant(at, weaker), by.to_owned())));
             }
-            ["", fault, _, by, ""] => {
-                killers.insert(fault.to_owned(), by.to_owned());
+            [fault, _, by] => {
+                killers.insert(fault.clone(), by.clone());
             }
             _ => {}
         }
@@ -49,21 +48,44 @@ pub fn killers() -> Result<HashMap<String, String>, String> {
     Ok(killers)
 }
 
+/// The uses of sites, as the page lists them.
+pub fn uses() -> Result<Vec<String>, String> {
+    let [_, generated, _] = parts()?;
+    Ok(rows(&generated).into_iter().filter(|cells| cells.len() == 2).map(|mut cells| cells.swap_remove(0)).collect())
+}
+
+/// The cells of the tables of sites, uses and faults: four, two and three.
+fn rows(generated: &str) -> Vec<Vec<String>> {
+    let known = generated.split(SURVIVE).next().unwrap_or_default();
+    let cells = |line: &str| {
+        let inner = line.strip_prefix("| ")?.strip_suffix(" |")?;
+        Some(inner.split(" | ").map(|cell| cell.trim().to_owned()).collect::<Vec<_>>())
+    };
+    let rows = known.lines().filter_map(cells);
+    rows.filter(|cells| !["site", "use", "fault of logic"].contains(&cells[0].as_str())).collect()
+}
+
+const SURVIVE: &str = "\n| no model can kill | because | covered by |\n|---|---|---|\n";
+
 /// The generated part, from what was measured.
-fn generate(catalogue: &Catalogue, killers: &HashMap<String, String>) -> String {
+fn generate(catalogue: &Catalogue, uses: &[String], killers: &HashMap<String, String>) -> String {
     let by = |mutant: &str| killers.get(mutant).map_or(NOBODY, String::as_str);
-    let mut page =
-        String::from("| site | strength | partner | what | weakened to: killed by |\n|---|---|---|---|---|\n");
+    let mut page = String::from("| site | strength | partner | what |\n|---|---|---|---|\n");
     for site in &catalogue.sites {
-        let kills = site.weaker.iter().map(|weaker| format!("{weaker}: {}", by(&mutant(&site.name, weaker))));
-        let kills = if site.weaker.is_empty() { "none".to_owned() } else { kills.collect::<Vec<_>>().join("; ") };
-        let _ = writeln!(page, "| {} | {} | {} | {} | {kills} |", site.name, site.order, site.partner, site.what);
+        let _ = writeln!(page, "| {} | {} | {} | {} |", site.name, site.order, site.partner, site.what);
+    }
+    page.push_str("\n| use | weakened to: killed by |\n|---|---|\n");
+    for site in &catalogue.sites {
+        for at in uses.iter().filter(|at| at.split('@').next() == Some(&site.name)) {
+            let kills: Vec<_> = site.weaker.iter().map(|it| format!("{it}: {}", by(&mutant(at, it)))).collect();
+            let _ = writeln!(page, "| {at} | {} |", kills.join("; "));
+        }
     }
     page.push_str("\n| fault of logic | what is wrong | killed by |\n|---|---|---|\n");
     for fault in &catalogue.faults {
         let _ = writeln!(page, "| {} | {} | {} |", fault.name, fault.what, by(&fault.name));
     }
-    page.push_str("\n| no model can kill | because | covered by |\n|---|---|---|\n");
+    page.push_str(SURVIVE);
     for survivor in SURVIVORS {
         let _ = writeln!(page, "| {} | {} | {} |", survivor.mutant, survivor.reason, survivor.covered_by);
     }
@@ -71,18 +93,18 @@ fn generate(catalogue: &Catalogue, killers: &HashMap<String, String>) -> String 
 }
 
 /// Writes the page anew.
-pub fn write(catalogue: &Catalogue, killers: &HashMap<String, String>) -> Result<(), String> {
+pub fn write(catalogue: &Catalogue, uses: &[String], killers: &HashMap<String, String>) -> Result<(), String> {
     let [before, _, after] = parts()?;
-    let page = format!("{before}{BEGIN}{}{END}{after}", generate(catalogue, killers));
+    let page = format!("{before}{BEGIN}{}{END}{after}", generate(catalogue, uses, killers));
     fs::write(path(), page).map_err(|error| format!("{}: {error}", path().display()))
 }
 
-/// Whether the page is what would be written with the killers that it names; else what is wrong.
+/// Whether the page is what would be written with the uses and killers that it names; else what is wrong.
 pub fn check() -> Result<(), String> {
     let catalogue = Catalogue::read()?;
-    let killers = killers()?;
+    let (uses, killers) = (uses()?, killers()?);
     let [_, generated, _] = parts()?;
-    let expected = generate(&catalogue, &killers);
+    let expected = generate(&catalogue, &uses, &killers);
     for (is, should) in generated.lines().zip(expected.lines()) {
         if is != should {
             return Err(format!("docs/MEMORY_ORDERING.md has\n{is}\nwhere the code has\n{should}"));
@@ -91,8 +113,12 @@ pub fn check() -> Result<(), String> {
     if generated != expected {
         return Err("docs/MEMORY_ORDERING.md has more or fewer lines than the code has sites".to_owned());
     }
+    let weakened = catalogue.sites.iter().flat_map(|site| {
+        let of_site = uses.iter().filter(|at| at.split('@').next() == Some(&site.name));
+        of_site.flat_map(|at| site.weaker.iter().map(|weaker| mutant(at, weaker)))
+    });
     let listed = |mutant: &String| SURVIVORS.iter().any(|survivor| survivor.mutant == mutant);
-    for mutant in catalogue.mutants() {
+    for mutant in weakened.chain(catalogue.faults.iter().map(|fault| fault.name.clone())) {
         if killers.contains_key(&mutant) == listed(&mutant) {
             return Err(format!("docs/MEMORY_ORDERING.md must name either who kills {mutant} or why nobody can"));
         }

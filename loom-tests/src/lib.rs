@@ -1,7 +1,7 @@
 //! Builds the models once for each configuration, runs them and the mutants, and judges what they print.
 //!
 //! [`build`] knows the configurations, [`run`] one process and what its output means, [`sites`] what there is to weaken,
-//! [`mutants`] who kills whom, [`docs`] the page that says so, [`table`] the report, [`sanitize`] the
+//! [`uses`] in which places, [`mutants`] who kills whom, [`docs`] the page that says so, [`table`] the report, [`sanitize`] the
 //! tools of a nightly toolchain. [`edits`] draws changes of ring that nobody thought up, and [`trial`] tries them.
 
 pub mod build;
@@ -13,9 +13,11 @@ pub mod sanitize;
 pub mod sites;
 pub mod table;
 pub mod trial;
+pub mod uses;
 
 use build::Configuration;
-use run::{Model, Outcome};
+use run::{Model, Outcome, Place};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -59,7 +61,8 @@ pub fn everything(options: &Options) -> Result<(), String> {
     }
     let wanted: Vec<Model> = models.iter().filter(|model| options.wants(&model.name)).cloned().collect();
     table::models_begin();
-    let outcomes = in_parallel(&wanted, |model| run::model(model, None, options.quick, LIMIT), table::model);
+    let outcomes =
+        in_parallel(&wanted, |model| run::model_with(model, &[run::PLACES], options.quick, LIMIT), table::model);
     table::models_end(&outcomes);
     let mut wrong: Vec<String> = Vec::new();
     for (model, outcome) in wanted.iter().zip(&outcomes) {
@@ -73,7 +76,8 @@ pub fn everything(options: &Options) -> Result<(), String> {
         let costs = costs.collect();
         // shuttle takes every ordering for sequentially consistent.
         models.retain(|model| model.binary.configuration != Configuration::Shuttle);
-        let (survived, tried) = mutants::run(&models, &costs, options)?;
+        let uses = uses::name(&places(&models, &wanted, &outcomes))?;
+        let (survived, tried) = mutants::run(&models, &uses, &costs, options)?;
         wrong.extend(survived);
         ran += tried;
     }
@@ -81,6 +85,19 @@ pub fn everything(options: &Options) -> Result<(), String> {
         wrong.push("no model and no mutant has such a name".to_owned());
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// The places that models come by. Those that were not wanted are asked now.
+fn places(models: &[Model], wanted: &[Model], outcomes: &[Outcome]) -> BTreeMap<Place, BTreeSet<String>> {
+    let others: Vec<Model> = models.iter().filter(|it| wanted.iter().all(|w| w.name != it.name)).cloned().collect();
+    let asked = in_parallel(&others, |model| run::model_with(model, &[run::PLACES], true, LIMIT), |_, _| ());
+    let mut seen: BTreeMap<Place, BTreeSet<String>> = BTreeMap::new();
+    for (model, outcome) in wanted.iter().zip(outcomes).chain(others.iter().zip(&asked)) {
+        if let Outcome::Completed { places, .. } = outcome {
+            places.iter().for_each(|place| _ = seen.entry(place.clone()).or_default().insert(model.name.clone()));
+        }
+    }
+    seen
 }
 
 /// Works on `items` with as many threads as there are cores, and tells of each as it is done; the results in the items'

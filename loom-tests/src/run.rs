@@ -15,6 +15,17 @@ pub struct Model {
     pub binary: Binary,
 }
 
+/// Where ring names a site.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Of ring's source folder.
+    pub file: String,
+    /// Counted from one.
+    pub line: usize,
+    /// The site.
+    pub site: String,
+}
+
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub enum Outcome {
@@ -26,6 +37,8 @@ pub enum Outcome {
         explored: String,
         /// What was shown.
         property: String,
+        /// The places that it came by, if it was asked for them.
+        places: Vec<Place>,
         /// How long it took.
         took: Duration,
     },
@@ -129,6 +142,9 @@ pub fn model(model: &Model, mutant: Option<&str>, quick: bool, limit: Duration) 
     model_with(model, mutant.as_slice(), quick, limit)
 }
 
+/// Asks a model for the places that it comes by.
+pub const PLACES: (&str, &str) = ("SLIPRING_PLACES", "1");
+
 /// The same with variables of the environment.
 pub fn model_with(model: &Model, variables: &[(&str, &str)], quick: bool, limit: Duration) -> Outcome {
     let started = Instant::now();
@@ -148,7 +164,8 @@ fn judge(succeeded: bool, said: &str, took: Duration) -> Outcome {
             Some((iterations, parts.next()?.to_owned(), parts.next()?.to_owned()))
         });
         if let Some((iterations, explored, property)) = completed {
-            return Outcome::Completed { iterations, explored, property, took };
+            let places = said.lines().filter_map(place).collect();
+            return Outcome::Completed { iterations, explored, property, places, took };
         }
     } else if let Some(what) = why(said) {
         return Outcome::Found { what, took };
@@ -156,6 +173,13 @@ fn judge(succeeded: bool, said: &str, took: Duration) -> Outcome {
     let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
     let last_words = lines[lines.len().saturating_sub(12)..].join("\n");
     Outcome::Unclear { last_words, took }
+}
+
+/// `place SITE@file.rs:7`, as ring prints it. The name of the test may stand before it.
+fn place(line: &str) -> Option<Place> {
+    let (site, rest) = line.split_once("place ")?.1.split_once('@')?;
+    let (file, line) = rest.split_once(':')?;
+    Some(Place { file: file.to_owned(), line: line.parse().ok()?, site: site.to_owned() })
 }
 
 /// The first panic's message, if it counts: what follows it may be its consequence.
@@ -177,8 +201,9 @@ mod tests {
     #[test]
     fn only_three_ways_to_fail_count() {
         let judged = |succeeded, said: &str| judge(succeeded, said, Duration::ZERO);
-        let completed = "\nCompleted in 7 iterations | exhaustive | all is well\n";
-        assert!(matches!(judged(true, completed), Outcome::Completed { iterations: 7, .. }));
+        let completed = "test x ... place A@b.rs:7\n\nCompleted in 7 iterations | exhaustive | all is well\n";
+        let Outcome::Completed { iterations: 7, places, .. } = judged(true, completed) else { panic!("{completed}") };
+        assert_eq!(places, [Place { file: "b.rs".to_owned(), line: 7, site: "A".to_owned() }]);
         assert!(matches!(judged(true, "test result: ok. 0 passed"), Outcome::Unclear { .. }));
         assert!(matches!(judged(false, completed), Outcome::Unclear { .. }));
         assert!(matches!(judged(false, "stopped after 60 s"), Outcome::Unclear { .. }));

@@ -60,12 +60,6 @@ impl Catalogue {
         let fault = |line: &str, what| Some(Fault { name: line.strip_suffix(';')?.to_owned(), what });
         Some(Self { sites: rows(sites, "\nsites! {\n", site)?, faults: rows(faults, "\nfaults! {\n", fault)? })
     }
-
-    /// Every mutant, by the name that `SLIPRING_MUTANT` takes.
-    pub fn mutants(&self) -> Vec<String> {
-        let weakened = self.sites.iter().flat_map(|site| site.weaker.iter().map(|weaker| mutant(&site.name, weaker)));
-        weakened.chain(self.faults.iter().map(|fault| fault.name.clone())).collect()
-    }
 }
 
 /// The rows of the table that `begin` opens: lines, each behind the words that document it.
@@ -83,7 +77,7 @@ fn rows<R>(source: &str, begin: &str, row: impl Fn(&str, String) -> Option<R>) -
     Some(rows)
 }
 
-/// The name of a weakened site.
+/// The name of a site that is weaker, everywhere or at one use.
 pub fn mutant(site: &str, weaker: &str) -> String {
     format!("{site}=>{weaker}")
 }
@@ -101,7 +95,7 @@ mod tests {
         assert_eq!(read.sites.len(), 2);
         assert_eq!((read.sites[0].what.as_str(), read.sites[1].partner.as_str()), ("One. Two.", "A"));
         assert_eq!(read.faults[0].what, "Nobody is woken.");
-        assert_eq!(read.mutants(), ["A=>Acquire", "A=>Release", "NoWake"]);
+        assert_eq!(read.sites[0].weaker, ["Acquire", "Release"]);
         assert!(Catalogue::parse("sites! {\n", faults).is_none());
     }
 }

@@ -12,7 +12,7 @@ pub fn models_begin() {
 /// What a model came to.
 pub fn model(model: &Model, outcome: &Outcome) {
     match outcome {
-        Outcome::Completed { iterations, explored, property, took } => {
+        Outcome::Completed { iterations, explored, property, took, .. } => {
             println!("{:<72} {explored:>14} {iterations:>10} {:>7}  {property}", model.name, seconds(*took));
         }
         other => println!("{:<72} {}", model.name, other.complaint()),

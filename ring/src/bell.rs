@@ -60,12 +60,14 @@ impl Bell {
 
     /// Wakes whoever sleeps; called after the position moved.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn ring(&self) {
         self.ring_and_look();
     }
 
     /// The same; true if the ring was closed by then.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn ring_and_look(&self) -> bool {
         #[cfg(loom)]
         if !fence::quiet::bells() {
@@ -80,6 +82,7 @@ impl Bell {
 
     #[cold]
     #[inline(never)]
+    #[cfg_attr(loom, track_caller)]
     fn ring_slowly(&self) -> bool {
         fence::light_at(&RING_FENCE);
         let attention = self.attention.load(ATTENTION.get());
@@ -100,6 +103,7 @@ impl Bell {
 
     /// Whether the ring is closed; called after a claim was shown.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn is_closed(&self) -> bool {
         #[cfg(loom)]
         if !fence::quiet::bells() {
@@ -114,6 +118,7 @@ impl Bell {
 
     #[cold]
     #[inline(never)]
+    #[cfg_attr(loom, track_caller)]
     fn is_closed_slowly(&self) -> bool {
         fence::light_at(&CLAIM_FENCE);
         self.attention.load(ATTENTION.get()) & CLOSED != 0
@@ -138,6 +143,7 @@ impl Bell {
 
     /// The sleeper's fence, after all bells were armed and before it looks again. Where the system refuses it, whoever
     /// rings may have missed the arming: then `waiter` is woken with this token all the same, after a moment.
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn fence<'b>(bells: impl Iterator<Item = &'b Self> + Clone, waiter: &Waiter, token: usize) {
         let membarrier = bells.clone().any(|bell| bell.made == Fences::Membarrier);
         let made = if membarrier { Fences::Membarrier } else { Fences::SeqCst };

@@ -427,6 +427,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
 
     /// Lets those behind, and the producers, have the slots below `to`.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn release(&mut self, to: u64) {
         (self.next, self.through) = (to, to);
         self.stage.advance(to);

@@ -5,7 +5,7 @@ use crate::core::Core;
 use crate::fault::{Fault, fault};
 use crate::gates::lowest;
 use crate::kind::{Kind, Run};
-use crate::ordering::FOLLOW;
+use crate::ordering::LOOK_AT_STAGE;
 use crate::sequence::{ahead, earlier, later};
 use crate::stage::StageState;
 use crate::sync::Arc;
@@ -97,7 +97,7 @@ impl<E, K: Kind> Look for EventLook<'_, E, K> {
 
     /// Of the stage before that is the furthest behind; of the producers if there is none.
     fn bells(&mut self) -> Option<Bells> {
-        let bell = match lowest(&self.stage.after, &FOLLOW) {
+        let bell = match lowest(&self.stage.after, &LOOK_AT_STAGE) {
             None => &self.core.bell,
             Some((at, stage)) if ahead(at, self.next) <= 0 => &stage.bell,
             Some(_) => return None,

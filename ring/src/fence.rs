@@ -50,7 +50,8 @@ pub fn kind() -> Fences {
 
 /// [`kind`] for a ring that is about to be made, after a look whether the system still grants it.
 pub(crate) fn kind_of_new_ring() -> Fences {
-    let _ = heavy_at(&crate::ordering::JOIN_FENCE, kind());
+    // It orders nothing: the system is asked.
+    let _ = heavy_at(&crate::ordering::COUNT, kind());
     kind()
 }
 
@@ -156,6 +157,7 @@ pub fn heavy() -> Result<(), Refused> {
 }
 
 #[inline(always)]
+#[cfg_attr(loom, track_caller)]
 pub(crate) fn light_at(site: &Site) {
     #[cfg(loom)]
     if quiet::get() == quiet::Quiet::Everything {
@@ -169,6 +171,7 @@ pub(crate) fn light_at(site: &Site) {
 }
 
 /// The heavy side towards light sides that were [`made`](kind) so.
+#[cfg_attr(loom, track_caller)]
 pub(crate) fn heavy_at(site: &Site, made: Fences) -> Result<(), Refused> {
     #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
     if made == Fences::Membarrier {

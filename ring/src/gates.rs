@@ -22,8 +22,10 @@
 
 use crate::fault::{Fault, fault};
 use crate::fence;
-use crate::ordering::{CHECK_VERSION, GATE, LOAD_GATES, READ_VERSION, REFRESH_FENCE, SET_VERSION, SWAP_GATES, Site};
-use crate::sequence::ahead;
+use crate::ordering::{
+    CHECK_VERSION, LOAD_GATES, LOOK_AT_STAGE, READ_VERSION, REFRESH_FENCE, SET_VERSION, SWAP_GATES, Site,
+};
+use crate::sequence::{ahead, earlier};
 use crate::shown::Shown;
 use crate::stage::StageState;
 use crate::sync::{self, Arc, AtomicU64};
@@ -37,15 +39,23 @@ pub struct GateSet {
 
 impl GateSet {
     /// The lowest gate of the set and the stage that holds it.
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn lowest(&self, site: &Site) -> Option<(u64, &Arc<StageState>)> {
         lowest(&self.stages, site)
     }
 }
 
 /// The lowest position of `stages` and the stage that stands there.
+#[cfg_attr(loom, track_caller)]
 pub(crate) fn lowest<'s>(stages: &'s [Arc<StageState>], site: &Site) -> Option<(u64, &'s Arc<StageState>)> {
-    let positions = stages.iter().map(|stage| (stage.position(site), stage));
-    positions.reduce(|low, other| if ahead(other.0, low.0) < 0 { other } else { low })
+    let mut lowest: Option<(u64, &Arc<StageState>)> = None;
+    for stage in stages {
+        let at = stage.position(site);
+        if lowest.is_none_or(|(low, _)| ahead(at, low) < 0) {
+            lowest = Some((at, stage));
+        }
+    }
+    lowest
 }
 
 pub(crate) struct Gates {
@@ -60,11 +70,13 @@ impl Gates {
     }
 
     /// The present set.
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn load(&self) -> Arc<GateSet> {
         self.current.get(&LOAD_GATES)
     }
 
     /// Shows a new set. The caller holds the lock that makes changes one at a time.
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn show(&self, stages: Vec<Arc<StageState>>) {
         let version = self.version.load(CHECK_VERSION.get()) + 1;
         self.current.replace(Arc::new(GateSet { version, stages }), &SWAP_GATES);
@@ -91,7 +103,8 @@ impl Gates {
     }
 }
 
-/// Where the lowest of `stages` stands.
+/// Where the lowest of `stages` stands, for whoever joins. A gate that was read too early is a lower pin; where a newcomer may
+/// start, JOIN_FENCE orders.
 pub(crate) fn lowest_of<'s>(stages: impl Iterator<Item = &'s Arc<StageState>>) -> Option<u64> {
-    stages.map(|stage| stage.position(&GATE)).reduce(crate::sequence::earlier)
+    stages.map(|stage| stage.position(&LOOK_AT_STAGE)).reduce(earlier)
 }

@@ -8,7 +8,7 @@ use crate::fault::{Fault, fault};
 use crate::fence;
 use crate::gates::lowest_of;
 use crate::kind::Kind;
-use crate::ordering::{EVICT_FENCE, GATE, JOIN_FENCE};
+use crate::ordering::{EVICT_FENCE, JOIN_FENCE, LOOK_AT_STAGE};
 use crate::sequence::{Sequence, ahead, earlier};
 use crate::stage::{Stage, StageState, Start};
 use crate::sync::{Arc, lock};
@@ -206,7 +206,7 @@ impl<E, K: Kind> Core<E, K> {
             ring_for_others(stage);
         }
         let phase = self.closing.phase();
-        let unread = ahead(self.last(), stage.position(&GATE)).max(0);
+        let unread = ahead(self.last(), stage.position(&LOOK_AT_STAGE)).max(0);
         let matters = phase == Phase::Open || (!phase.at_once() && !at_end && unread > 0);
         // The consumer of a stage behind may sleep at this stage's bell. The end of the ring rings the bells of members only.
         if let Some(behind) = behind.filter(|_| matters) {
@@ -252,11 +252,12 @@ impl<E, K: Kind> Core<E, K> {
         }
         // The consumer of the stage may sleep, and must be told.
         self.ring_where_it_sleeps(&stage);
-        Ok(Sequence(stage.position(&GATE)))
+        Ok(Sequence(stage.position(&LOOK_AT_STAGE)))
     }
 }
 
 /// Wakes the producers that wait for the gate of a stage that has left, so that they look at the other gates.
+#[cfg_attr(loom, track_caller)]
 fn ring_for_others(stage: &StageState) {
     stage.bell.ring();
 }

@@ -46,6 +46,7 @@ const fn stamp_of(sequence: u64) -> u64 {
 
 /// What is known of a run of slots that begins at `from` and ends at `end` comes with their stamps.
 #[inline(always)]
+#[cfg_attr(loom, track_caller)]
 fn acquire(from: u64, end: u64) {
     if end != from {
         STAMP_READ_FENCE.fence();
@@ -65,6 +66,7 @@ fn walk<E>(slots: Slots<'_, E, AtomicU64>, from: u64, end: u64) -> u64 {
 /// Walks over slots with exactly the stamp of their sequence and `skipped`. For a consumer, whose gate keeps every slot
 /// from its position on in the lap that it reads. The caller issues the fence.
 #[inline(always)]
+#[cfg_attr(loom, track_caller)]
 fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skipped: u64, site: &Site) -> u64 {
     while at != end && slots.stamp(at).load(site.get()) & !FOLLOWS == (stamp_of(at) | skipped) {
         at = at.wrapping_add(1);
@@ -75,6 +77,7 @@ fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skippe
 /// The run of `most` events at most that begins at `from`, or behind the skipped slots there, and ends within
 /// `furthest` slots, of which there is at least one. The caller issues the fence.
 #[inline(always)]
+#[cfg_attr(loom, track_caller)]
 fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
     let skipped = if fault(Fault::SkipBitNotLookedAt) { SKIPPED } else { 0 };
     let seen = slots.stamp(from).load(site.get()) & !FOLLOWS;
@@ -90,11 +93,35 @@ fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64
 
 /// Skipped slots are no events: they do not count.
 #[cold]
+#[cfg_attr(loom, track_caller)]
 fn run_behind<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
     let limit = from.wrapping_add(furthest);
     let start = walk_exactly(slots, from, limit, SKIPPED, site);
     let end = start.wrapping_add(limit.wrapping_sub(start).min(most));
     Run { start, end: walk_exactly(slots, start, end, 0, site) }
+}
+
+/// [`run_of`] for one of several workers, of whom another one may have taken `from` long since. A later lap counts as
+/// published: whoever overwrote the slot waited for that other worker, so this one will take nothing. The caller issues the
+/// fence.
+#[cfg_attr(loom, track_caller)]
+fn share_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
+    let limit = from.wrapping_add(furthest);
+    let start = match fault(Fault::WorkersIgnoreTheSkipBit) {
+        false => walk_exactly(slots, from, limit, SKIPPED, site),
+        true => from,
+    };
+    let last = start.wrapping_add(limit.wrapping_sub(start).min(most));
+    let mut end = start;
+    while end != last {
+        let stamp = slots.stamp(end).load(site.get());
+        let is_skipped = stamp & !FOLLOWS == (stamp_of(end) | SKIPPED) && !fault(Fault::WorkersIgnoreTheSkipBit);
+        if ahead(stamp, stamp_of(end)) < 0 || is_skipped {
+            break;
+        }
+        end = end.wrapping_add(1);
+    }
+    Run { start, end }
 }
 
 impl Mechanics for Multi {
@@ -157,31 +184,18 @@ impl Mechanics for Multi {
     }
 
     fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run {
-        let (slots, capacity) = (core.buffer.slots(), core.capacity());
-        let (furthest, site) = match to {
-            None => (capacity, &READ_STAMP),
-            Some(to) => ((ahead(to, from).max(0) as u64).min(capacity), &READ_SKIP),
-        };
-        let limit = from.wrapping_add(furthest);
-        let start = match fault(Fault::WorkersIgnoreTheSkipBit) {
-            false => walk_exactly(slots, from, limit, SKIPPED, site),
-            true => from,
-        };
-        // A later lap counts as published: whoever overwrote it waited for another worker, so this one will take nothing.
-        let is_event = |at: u64| {
-            let stamp = slots.stamp(at).load(site.get());
-            let is_skipped = stamp & !FOLLOWS == (stamp_of(at) | SKIPPED) && !fault(Fault::WorkersIgnoreTheSkipBit);
-            ahead(stamp, stamp_of(at)) >= 0 && !is_skipped
-        };
-        let last = start.wrapping_add(limit.wrapping_sub(start).min(most.min(Self::LONGEST_LOOK)));
-        let mut end = start;
-        while end != last && is_event(end) {
-            end = end.wrapping_add(1);
+        let (capacity, most) = (core.capacity(), most.min(Self::LONGEST_LOOK));
+        match to {
+            None => {
+                let run = share_of(core.buffer.slots(), from, capacity, most, &READ_STAMP);
+                acquire(from, run.end);
+                run
+            }
+            Some(to) => {
+                let furthest = (ahead(to, from).max(0) as u64).min(capacity);
+                share_of(core.buffer.slots(), from, furthest, most, &READ_SKIP)
+            }
         }
-        if to.is_none() {
-            acquire(from, end);
-        }
-        Run { start, end }
     }
 
     fn claimed<E>(core: &Core<E, Self>) -> u64 {

@@ -1,8 +1,11 @@
 //! Every memory ordering of ring: a named site each, with its partner.
 //!
 //! No other file of ring has a literal `Ordering::…`. A site has one strength in production, a constant. Under
-//! `--cfg loom` the next weaker one can be chosen at run time by name (`SLIPRING_MUTANT=PUBLISH=>Relaxed`), and so
-//! can each of the [faults](crate::fault); loom-tests does so for every one of them and requires that a model fails.
+//! `--cfg loom` the next weaker one can be chosen at run time by name, at one place of the source
+//! (`SLIPRING_MUTANT=PUBLISH@single_producer.rs:87=>Relaxed`) or at all (`PUBLISH=>Relaxed`), and so can each of the
+//! [faults](crate::fault); loom-tests does so for every place and fault and requires that a model fails. A place is where
+//! a site is named. Helpers that only pass a site on, and those that do nothing but one step with it, such as to ring a bell,
+//! are `track_caller` in a model: the place is then where they are called.
 //! `docs/MEMORY_ORDERING.md` gives the reasons.
 
 pub(crate) use crate::sync::Ordering;
@@ -25,18 +28,18 @@ pub struct Site {
 impl Site {
     /// The ordering to use: a constant, but for the mutant that a model runs with.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn get(&self) -> Ordering {
         #[cfg(loom)]
-        if let Some((name, order)) = mutant::weakened() {
-            if name == self.name {
-                return order;
-            }
+        if let Some(order) = mutant::weakened(self, std::panic::Location::caller()) {
+            return order;
         }
         self.order
     }
 
     /// A fence of this site's strength. Weakened to relaxed it is no fence at all.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn fence(&self) {
         let order = self.get();
         if order != Relaxed {
@@ -91,6 +94,8 @@ sites! {
     SHARE_FENCE: SeqCst => [AcqRel], "CLOSE_FENCE";
     /// A stage moves its consumed position after it read the events.
     CONSUME: Release => [Relaxed], "GATE, FOLLOW";
+    /// Somebody looks where a stage stands to choose a bell, to count, or to tell: no slot is touched because of it.
+    LOOK_AT_STAGE: Relaxed => [], "CONSUME";
     /// A producer reads a gate before it overwrites what lies below.
     GATE: Acquire => [Relaxed], "CONSUME";
     /// A stage reads the position of one that it stands behind before it reads the events.
@@ -138,7 +143,7 @@ sites! {
     OBSERVE_CLOSE: Relaxed => [], "CLOSE";
     /// One producer more.
     ADD_PRODUCER: Relaxed => [], "DROP_PRODUCER";
-    /// One producer less. The last one finishes the ring after all that the others published: CLOSE_FENCE acquires that.
+    /// One producer less. The last one finishes the ring after all that the others published: it acquires that by CLOSE_FENCE.
     DROP_PRODUCER: Release => [Relaxed], "CLOSE_FENCE, ONE_PRODUCER, LOSSY_GONE";
     /// A producer looks whether it is the only one.
     READ_PRODUCERS: Relaxed => [], "DROP_PRODUCER";
@@ -199,12 +204,15 @@ sites! {
 
 #[cfg(loom)]
 pub(crate) mod mutant {
-    use super::{Ordering, SITES};
+    use super::{Ordering, SITES, Site};
     use crate::fault::{FAULTS, Fault};
-    use std::sync::OnceLock;
+    use std::collections::HashSet;
+    use std::panic::Location;
+    use std::sync::{LazyLock, Mutex, OnceLock};
 
     enum Mutant {
-        Weakened(&'static str, Ordering),
+        /// A site, everywhere or at one place: file and line.
+        Weakened(&'static str, Option<(String, u32)>, Ordering),
         Fault(Fault),
     }
 
@@ -219,18 +227,40 @@ pub(crate) mod mutant {
         }
         for site in SITES {
             for order in site.weaker {
-                if asked == format!("{}=>{order:?}", site.name) {
-                    return Mutant::Weakened(site.name, *order);
+                let Some(rest) = asked.strip_prefix(site.name) else { continue };
+                let Some(place) = rest.strip_suffix(&format!("=>{order:?}")) else { continue };
+                if place.is_empty() {
+                    return Mutant::Weakened(site.name, None, *order);
+                }
+                let parts = place.strip_prefix('@').and_then(|place| place.split_once(':'));
+                if let Some((file, line)) = parts.and_then(|(file, line)| Some((file, line.parse().ok()?))) {
+                    return Mutant::Weakened(site.name, Some((file.to_owned(), line)), *order);
                 }
             }
         }
         panic!("SLIPRING_MUTANT={asked} names no mutant");
     }
 
-    pub(super) fn weakened() -> Option<(&'static str, Ordering)> {
+    /// The order that the mutant has in the place of `site`'s at `place`.
+    pub(super) fn weakened(site: &Site, place: &'static Location<'static>) -> Option<Ordering> {
+        tell(site, place);
         match active() {
-            Some(Mutant::Weakened(name, order)) => Some((name, *order)),
+            Some(Mutant::Weakened(name, at, order)) if *name == site.name => {
+                let is_here = |(file, line): &(String, u32)| *line == place.line() && place.file().ends_with(&**file);
+                at.as_ref().is_none_or(is_here).then_some(*order)
+            }
             _ => None,
+        }
+    }
+
+    /// Prints each place where a model comes by with a site that could be weaker, once, if `SLIPRING_PLACES` is set.
+    fn tell(site: &Site, place: &'static Location<'static>) {
+        static TOLD: LazyLock<Option<Mutex<HashSet<(&str, usize)>>>> =
+            LazyLock::new(|| std::env::var_os("SLIPRING_PLACES").map(|_| Mutex::default()));
+        let Some(told) = TOLD.as_ref().filter(|_| !site.weaker.is_empty()) else { return };
+        if told.lock().unwrap().insert((site.name, std::ptr::from_ref(place).addr())) {
+            let file = place.file().rsplit('/').next().unwrap_or_default();
+            println!("place {}@{file}:{}", site.name, place.line());
         }
     }
 

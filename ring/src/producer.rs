@@ -8,7 +8,7 @@ use crate::error::{ClaimError, SendError};
 use crate::fault::{Fault, fault};
 use crate::gates::GateSet;
 use crate::kind::{Kind, Multi, Single};
-use crate::ordering::{ALONE, GATE};
+use crate::ordering::{ALONE, LOOK_AT_STAGE};
 use crate::sequence::{Sequence, Sequences, ahead};
 use crate::sync::{Arc, AtomicU32, Instant};
 use crate::wait::Wait;
@@ -391,7 +391,7 @@ impl<E, K: Kind> Producer<E, K> {
     #[cold]
     #[inline(never)]
     fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<Claim<'_, E, K>, ClaimError> {
-        if let Some((_, slowest)) = self.known.lowest(&GATE) {
+        if let Some((_, slowest)) = self.known.lowest(&LOOK_AT_STAGE) {
             slowest.counts.stall();
         }
         // The way of waiting stands beside the look, so that both can be borrowed.
@@ -409,7 +409,7 @@ impl<E, K: Kind> Producer<E, K> {
     /// The stage that holds the lowest gate; none if it is the floor, so that what is missing is a publish. Who has just
     /// been refused learns here in whose way it was.
     pub fn slowest(&self) -> Option<String> {
-        let (gate, stage) = self.known.lowest(&GATE)?;
+        let (gate, stage) = self.known.lowest(&LOOK_AT_STAGE)?;
         (ahead(self.core.floor(), gate) >= 0).then(|| stage.name.clone())
     }
 }
@@ -446,7 +446,7 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
         let core = &self.producer.core;
         let claimed = K::next(self.producer);
         let blocks = |gate: u64| ahead(gate.wrapping_add(core.capacity()), claimed) < self.len as i64;
-        let bell = match self.producer.known.lowest(&GATE) {
+        let bell = match self.producer.known.lowest(&LOOK_AT_STAGE) {
             Some((gate, stage)) if blocks(gate) => &stage.bell,
             _ if blocks(core.floor()) => &core.bell,
             _ => return None,

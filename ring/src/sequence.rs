@@ -98,17 +98,20 @@ impl Position {
     }
 
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn read(&self, site: &Site) -> u64 {
         self.0.load(site.get())
     }
 
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn store(&self, at: u64, site: &Site) {
         self.0.store(at, site.get());
     }
 
     /// One attempt to move from `from` to `to`; what stood there instead, if it failed.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn exchange(&self, from: u64, to: u64, site: &Site, failure: &Site) -> Result<u64, u64> {
         self.0.compare_exchange_weak(from, to, site.get(), failure.get())
     }
@@ -116,6 +119,7 @@ impl Position {
     /// Moves up to `to`, unless it stands there or beyond already. Wrapping, so no `fetch_max`.
     ///
     /// Its own reads order nothing: the caller relies on what it acquired to compute `to`, or reads the position again.
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn raise(&self, to: u64, site: &Site) {
         let mut at = self.read(&RAISE_FROM);
         while ahead(to, at) > 0 {

@@ -24,6 +24,7 @@ mod face {
         }
 
         /// The present value.
+        #[cfg_attr(loom, track_caller)]
         pub(crate) fn get(&self, site: &Site) -> T {
             let guard = pin();
             let shared = self.current.load(site.get(), &guard);
@@ -32,6 +33,7 @@ mod face {
         }
 
         /// Replaces it.
+        #[cfg_attr(loom, track_caller)]
         pub(crate) fn replace(&self, value: T, site: &Site) {
             let guard = pin();
             let old = self.current.swap(Owned::new(Kept::from(value)), site.get(), &guard);
@@ -120,33 +122,54 @@ mod face {
 #[cfg(all(loom, not(crossbeam_loom)))]
 mod face {
     use super::Site;
-    use crate::sync::AtomicU64;
+    use crate::sync::{AtomicU64, UnsafeCell};
     use std::sync::{Arc, Mutex};
 
     pub(crate) struct Shown<T> {
         /// Which of `values`. What the model sees.
         current: AtomicU64,
-        values: Mutex<Vec<Arc<T>>>,
+        values: Mutex<Vec<Arc<Value<T>>>>,
+    }
+
+    /// A value, and what stands for its memory in the model: written when it is made, read when it is taken.
+    struct Value<T> {
+        memory: UnsafeCell<()>,
+        value: T,
+    }
+
+    // SAFETY: the cell holds nothing.
+    unsafe impl<T: Sync> Sync for Value<T> {}
+
+    impl<T> Value<T> {
+        fn new(value: T) -> Arc<Self> {
+            let made = Self { memory: Default::default(), value };
+            made.memory.with_mut(|_| ());
+            Arc::new(made)
+        }
     }
 
     impl<T: Clone + Send + Sync + 'static> Shown<T> {
         pub(crate) fn new(value: T) -> Self {
-            Self { current: AtomicU64::new(0), values: Mutex::new(vec![Arc::new(value)]) }
+            Self { current: AtomicU64::new(0), values: Mutex::new(vec![Value::new(value)]) }
         }
 
         /// The present value.
+        #[cfg_attr(loom, track_caller)]
         pub(crate) fn get(&self, site: &Site) -> T {
             let current = self.current.load(site.get());
             // Not cloned under the lock: cloning may be a step of the model.
             let value = Arc::clone(&self.values.lock().unwrap()[current as usize]);
-            T::clone(&value)
+            value.memory.with(|_| ());
+            T::clone(&value.value)
         }
 
         /// Replaces it.
+        #[cfg_attr(loom, track_caller)]
         pub(crate) fn replace(&self, value: T, site: &Site) {
+            let value = Value::new(value);
             let index = {
                 let mut values = self.values.lock().unwrap();
-                values.push(Arc::new(value));
+                values.push(value);
                 values.len() - 1
             };
             self.current.swap(index as u64, site.get());

@@ -4,7 +4,7 @@ use crate::bell::{Bell, Waiter};
 use crate::closing::Phase;
 use crate::deadline::deadline;
 use crate::kind::Kind;
-use crate::ordering::FOLLOW;
+use crate::ordering::{FOLLOW, LOOK_AT_STAGE};
 use crate::report::{Ending, Report, StageReport};
 use crate::ring::{Ring, Untaken};
 use crate::sequence::{Sequence, Sequences, earlier};
@@ -114,7 +114,7 @@ impl<E, K: Kind> Ring<E, K> {
         let polled = members.iter().filter(|member| !is_one(&running, member) && !is_one(&ended, member));
         let report = |stage: &Arc<StageState>, ending: Option<Ending>, running: bool| {
             // Beyond the end there are slots of claims that came too late.
-            let consumed = earlier(stage.position(&FOLLOW), core.last());
+            let consumed = earlier(stage.position(&LOOK_AT_STAGE), core.last());
             let left = core.unread(consumed);
             let [_, skipped, lost] = stage.counts.read();
             StageReport { name: stage.name.clone(), consumed: Sequence(consumed), left, skipped, lost, ending, running }

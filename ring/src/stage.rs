@@ -3,6 +3,7 @@
 
 use crate::bell::Bell;
 use crate::fault::{Fault, fault};
+use crate::gates::lowest;
 use crate::ordering::{
     CONSUME, COUNT, EVICT, FOLLOW, HOLD, LET_GO, RAISE_WORKERS, READ_EVICTED, READ_HOLD, READ_WORKERS, START, Site,
 };
@@ -270,33 +271,38 @@ impl StageState {
     /// What this stage has let through, read with GATE by producers and with FOLLOW by stages behind it. The position of
     /// workers has sites of its own.
     #[inline]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn position(&self, site: &Site) -> u64 {
         match &self.workers {
             None => self.consumed.read(site),
-            Some(workers) => {
-                // What an idle worker announced may lie behind what another thread computed already.
-                let lowest = workers.lowest();
-                if fault(Fault::WorkersPositionGoesBack) {
-                    return lowest;
-                }
-                self.consumed.raise(lowest, &RAISE_WORKERS);
-                self.consumed.read(&READ_WORKERS)
-            }
+            Some(workers) => self.position_of(workers),
         }
+    }
+
+    /// Where workers stand. What an idle one announced may lie behind what another thread computed already.
+    pub(crate) fn position_of(&self, workers: &Workers) -> u64 {
+        let lowest = workers.lowest();
+        if fault(Fault::WorkersPositionGoesBack) {
+            return lowest;
+        }
+        self.consumed.raise(lowest, &RAISE_WORKERS);
+        self.consumed.read(&READ_WORKERS)
     }
 
     /// What all stages before this one have let through; none if it stands behind the producers alone.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn before(&self) -> Option<u64> {
         match &self.after[..] {
             [] => None,
             [before] => Some(before.position(&FOLLOW)),
-            before => before.iter().map(|stage| stage.position(&FOLLOW)).reduce(earlier),
+            several => lowest(several, &FOLLOW).map(|(at, _)| at),
         }
     }
 
     /// Lets everything below `to` through.
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn advance(&self, to: u64) {
         // The rule that keeps `&mut E` apart from `&E`. Under loom the models show what comes of a breach.
         #[cfg(all(debug_assertions, not(any(loom, shuttle))))]
@@ -325,6 +331,7 @@ impl StageState {
     }
 
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn let_go(&self) {
         self.hold.store(0, LET_GO.get());
     }

@@ -7,7 +7,7 @@ use crate::fault::{Fault, fault};
 use crate::fence;
 use crate::gates::lowest;
 use crate::kind::{Kind, Run};
-use crate::ordering::{FOLLOW, GATE, SHARE_FENCE};
+use crate::ordering::{LOOK_AT_STAGE, SHARE_FENCE};
 use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
@@ -328,7 +328,7 @@ impl<E, K: Kind> Share<'_, E, K> {
     /// Whether everything was taken and done, and nothing more will come.
     fn is_over(&self, phase: Phase, workers: &Workers) -> bool {
         let done = || match fault(Fault::EndToldWhenAllIsTaken) {
-            false => ahead(self.core.last(), self.stage.position(&GATE)) <= 0,
+            false => ahead(self.core.last(), self.stage.position_of(workers)) <= 0,
             true => ahead(self.core.last(), workers.taken()) <= 0,
         };
         phase != Phase::Open && done()
@@ -365,7 +365,7 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
     /// While the ring ends also the own stage's: another worker may leave something behind, or do the last of it.
     fn bells(&mut self) -> Option<Bells> {
         let taken = self.stage.workers.as_ref()?.taken();
-        let before = match lowest(&self.stage.after, &FOLLOW) {
+        let before = match lowest(&self.stage.after, &LOOK_AT_STAGE) {
             None => &self.core.bell,
             Some((at, stage)) if ahead(at, taken) <= 0 => &stage.bell,
             Some(_) => return None,

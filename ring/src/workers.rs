@@ -64,6 +64,7 @@ impl Workers {
     }
 
     /// What is taken next.
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn taken(&self) -> u64 {
         self.taken.read(&READ_TAKEN)
     }
@@ -169,11 +170,13 @@ impl Workers {
     }
 
     /// The worker at `place` is done with all before `at`.
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn announce(&self, place: usize, at: u64) {
         self.announced[place].store(at << 1 | 1, &ANNOUNCE);
     }
 
     /// The worker at `place` is done with all that it took.
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn announce_nothing(&self, place: usize) {
         self.announced[place].store(0, &ANNOUNCE);
     }

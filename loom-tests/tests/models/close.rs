@@ -1,7 +1,9 @@
 //! The end of a ring: everybody who waits is told, and nobody is told before they have read everything.
 
 use crate::support::*;
-use slipring_ring::{Builder, ClaimError, Closed, Consumer, Kind, Producer, Ring, Stage, Worker};
+use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use slipring_ring::{Builder, ClaimError, Closed, Consumer, Ending, Kind, Producer, Ring, Stage, Worker};
+use std::sync::Arc;
 
 /// The only producer publishes and goes.
 /// Allowed: the reader gets the event, then hears that the ring is finished. Forbidden: the end before the event.
@@ -225,6 +227,51 @@ fn a_late_event_is_read_by_workers_behind() {
         let behind = thread::spawn(move || work_out(worker));
         assert!(fill(claim).is_ok());
         assert_eq!([ahead, behind].map(|stage| stage.join().unwrap()), [1, 1]);
+    });
+}
+
+/// A stage of a closed ring changes the last event, and a worker stands behind it.
+/// Allowed: the worker gets the changed event. Forbidden: the unchanged one, a read beside the change.
+#[test]
+fn what_was_changed_after_the_close_is_seen_by_workers_behind() {
+    model(Within(3), "a change in a closed ring is seen by workers behind", || {
+        let mut builder = Builder::single(1, || 0u64);
+        builder.poll_mut("change").workers(Stage::new("pool").after(["change"]), 1);
+        let (mut producer, ring) = builder.build().unwrap();
+        producer.try_publish(|event| *event = 1).unwrap();
+        let (mut change, mut worker) = (ring.consumer_mut("change").unwrap(), ring.worker("pool").unwrap());
+        ring.close();
+        let changing = thread::spawn(move || {
+            (&mut change.poll(1).unwrap()).into_iter().for_each(|(_, event)| *event += 1);
+            change
+        });
+        for _ in 0..2 {
+            let Ok(taken) = worker.take(1) else { break };
+            taken.for_each(|_, event| assert_eq!(*event, 2));
+        }
+        changing.join().unwrap();
+    });
+}
+
+/// A stage works on the last event while the ring is reported.
+/// Allowed: it is reported as drained or not. Forbidden: as drained, while what it did is not to be seen.
+#[test]
+fn who_reports_a_stage_as_drained_sees_what_it_did() {
+    model(Within(3), "a report that calls a stage drained comes after its work", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        put(&mut producer, 1).unwrap();
+        let mut reader = ring.consumer("reader").unwrap();
+        ring.close();
+        let work = Arc::new(AtomicU64::new(0));
+        let done = Arc::clone(&work);
+        let reading = thread::spawn(move || {
+            (&mut reader.poll(1).unwrap()).into_iter().for_each(|_| done.store(1, Relaxed));
+            reader
+        });
+        let report = ring.report();
+        let [stage] = &report.stages[..] else { panic!("{report}") };
+        assert!(stage.ending != Some(Ending::Drained) || work.load(Relaxed) == 1, "drained before it was done");
+        reading.join().unwrap();
     });
 }
 

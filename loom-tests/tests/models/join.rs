@@ -81,6 +81,20 @@ fn a_newcomer_gets_what_it_asked_for_or_the_range() {
     });
 }
 
+/// A stage joins while somebody looks at the ring's positions.
+/// Allowed: the set with the newcomer or without it. Forbidden: a set that is read while it is made.
+#[test]
+fn who_looks_at_the_positions_sees_a_whole_set() {
+    model_of_gates(Within(3), "a look at the positions takes a whole set", || {
+        let (_producer, ring) = single(1, &[]);
+        let ring = std::sync::Arc::new(ring);
+        let other = std::sync::Arc::clone(&ring);
+        let joining = thread::spawn(move || other.join("late").unwrap());
+        assert!(ring.positions().stages.len() <= 1);
+        joining.join().unwrap();
+    });
+}
+
 /// A newcomer behind a stage.
 /// Allowed: it reads what that stage has passed. Forbidden: ahead of it, a write beside its read.
 #[test]

@@ -127,3 +127,18 @@ fn what_was_read_before_a_seek_forward_was_read() {
         let _reader = reading.join().unwrap();
     });
 }
+
+/// A producer publishes, a reader reads, and somebody asks where all stand.
+/// Allowed: any moment. Forbidden: a reader that stands beyond what is published.
+#[test]
+fn no_reader_is_told_to_stand_beyond_what_is_published() {
+    model(Within(2), "who asks for positions sees what the readers have read as published", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        let old = reading(ring.consumer("reader").unwrap(), 1, 1);
+        let writing = thread::spawn(move || (put(&mut producer, 1).is_ok(), producer));
+        let positions = ring.positions();
+        assert!(positions.published.since(positions.stages[0].consumed) >= 0, "{positions:?}");
+        count(old);
+        assert!(writing.join().unwrap().0);
+    });
+}

@@ -1,0 +1,123 @@
+//! Where ring names its sites: each place is a mutant of its own, so that one fence or ordering that is too weak in one place
+//! alone is found.
+//!
+//! The places are those where the models come by: ring prints them, see `ring/src/ordering.rs`. A place is called by file and
+//! function, and numbered where a function names the site more than once, so that its name outlives most edits.
+
+use crate::build::workspace;
+use crate::run::Place;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+
+/// One use of a site.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Use {
+    /// The site.
+    pub site: String,
+    /// `file.rs:function`, with `#2` behind it for the second of a function.
+    pub at: String,
+    /// Where it is now.
+    pub place: Place,
+    /// The models that come by.
+    pub models: BTreeSet<String>,
+}
+
+impl Use {
+    /// As it stands in the documentation.
+    pub fn name(&self) -> String {
+        format!("{}@{}", self.site, self.at)
+    }
+
+    /// What `SLIPRING_MUTANT` takes.
+    pub fn variable(&self, weaker: &str) -> String {
+        format!("{}@{}:{}=>{weaker}", self.site, self.place.file, self.place.line)
+    }
+}
+
+/// Names the places that models came by, in the order of files and lines.
+pub fn name(seen: &BTreeMap<Place, BTreeSet<String>>) -> Result<Vec<Use>, String> {
+    let mut functions: BTreeMap<&str, Vec<Function>> = BTreeMap::new();
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
+    let mut uses = Vec::new();
+    for (place, models) in seen {
+        if !functions.contains_key(place.file.as_str()) {
+            functions.insert(&place.file, functions_of(&place.file)?);
+        }
+        let around = functions[place.file.as_str()].iter().filter(|it| it.first <= place.line && place.line <= it.last);
+        let function = around.min_by_key(|it| it.last - it.first);
+        let function = function.ok_or_else(|| format!("{place:?} lies in no function"))?;
+        let mut at = format!("{}:{}", place.file, function.name);
+        let before = count.entry(format!("{}@{at}@{}", place.site, function.first)).or_default();
+        *before += 1;
+        if *before > 1 {
+            at.push_str(&format!("#{before}"));
+        }
+        uses.push(Use { site: place.site.clone(), at, place: place.clone(), models: models.clone() });
+    }
+    uses.sort();
+    Ok(uses)
+}
+
+/// A function and its lines.
+struct Function {
+    name: String,
+    first: usize,
+    last: usize,
+    /// Its callers are the places, not itself.
+    passes_on: bool,
+    /// The paths that it names.
+    paths: BTreeSet<String>,
+}
+
+fn functions_of(file: &str) -> Result<Vec<Function>, String> {
+    let path = workspace().join("ring/src").join(file);
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut found = Functions::default();
+    found.visit_file(&syn::parse_file(&text).map_err(|error| format!("{file}: {error}"))?);
+    Ok(found.0)
+}
+
+#[derive(Default)]
+struct Functions(Vec<Function>);
+
+impl Functions {
+    fn note(&mut self, attributes: &[syn::Attribute], name: &syn::Ident, block: &syn::Block) {
+        let said = |it: &syn::Attribute| quote::ToTokens::to_token_stream(it).to_string();
+        let passes_on = attributes.iter().map(said).any(|it| it.contains("track_caller"));
+        let (first, last) = (name.span().start().line, block.span().end().line);
+        let mut paths = Paths::default();
+        paths.visit_block(block);
+        self.0.push(Function { name: name.to_string(), first, last, passes_on, paths: paths.0 });
+    }
+}
+
+impl<'ast> Visit<'ast> for Functions {
+    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
+        self.note(&function.attrs, &function.sig.ident, &function.block);
+        visit::visit_item_fn(self, function);
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+        self.note(&function.attrs, &function.sig.ident, &function.block);
+        visit::visit_impl_item_fn(self, function);
+    }
+}
+
+#[derive(Default)]
+struct Paths(BTreeSet<String>);
+
+impl<'ast> Visit<'ast> for Paths {
+    fn visit_expr_path(&mut self, path: &'ast syn::ExprPath) {
+        self.0.extend(path.path.segments.last().map(|segment| segment.ident.to_string()));
+    }
+
+    fn visit_item(&mut self, _: &'ast syn::Item) {}
+}
+
+/// Each function of a file that names `name` itself, as `file.rs:function`, and whether its callers are the places instead.
+pub fn functions_that_name(file: &str, name: &str) -> Result<Vec<(String, bool)>, String> {
+    let functions = functions_of(file)?.into_iter().filter(|function| function.paths.contains(name));
+    Ok(functions.map(|it| (format!("{file}:{}", it.name), it.passes_on)).collect())
+}
