@@ -145,7 +145,7 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
     }
 
     /// Whether the ring was halted or has failed, so that the rest of this batch need not be handled.
-    pub fn is_moot(&self) -> bool {
+    pub fn ends_at_once(&self) -> bool {
         self.consumer.core.closing.phase().at_once()
     }
 

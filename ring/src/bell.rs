@@ -42,7 +42,7 @@ pub(crate) struct Bell {
 }
 
 struct Sleeper {
-    bed: Arc<Bed>,
+    shared: Arc<WaiterState>,
     token: usize,
 }
 
@@ -93,7 +93,7 @@ impl Bell {
                 let mut sleepers = lock(&self.sleepers);
                 self.attention.fetch_and(!SLEEPERS, ARM.get());
                 for sleeper in sleepers.drain(..) {
-                    tasks.extend(sleeper.bed.wake(sleeper.token));
+                    tasks.extend(sleeper.shared.wake(sleeper.token));
                 }
             }
             wake_all(tasks);
@@ -134,9 +134,9 @@ impl Bell {
     pub(crate) fn arm(&self, waiter: &Waiter, token: usize) {
         let mut sleepers = lock(&self.sleepers);
         // Else a bell that never rings would gather the waiters of callers long gone.
-        sleepers.retain(|other| !lock(&other.bed.state).gone);
-        if !sleepers.iter().any(|other| Arc::ptr_eq(&other.bed, &waiter.bed) && other.token == token) {
-            sleepers.push(Sleeper { bed: Arc::clone(&waiter.bed), token });
+        sleepers.retain(|other| !lock(&other.shared.state).gone);
+        if !sleepers.iter().any(|other| Arc::ptr_eq(&other.shared, &waiter.shared) && other.token == token) {
+            sleepers.push(Sleeper { shared: Arc::clone(&waiter.shared), token });
         }
         self.attention.fetch_or(SLEEPERS, ARM.get());
     }
@@ -149,13 +149,13 @@ impl Bell {
         let made = if membarrier { Fences::Membarrier } else { Fences::SeqCst };
         if fence::heavy_at(&ARM_FENCE, made).is_err() {
             bells.for_each(|bell| _ = bell.attention.fetch_or(NO_MEMBARRIER, ARM.get()));
-            waiter.bed.wake_later(token);
+            waiter.shared.wake_later(token);
         }
     }
 
     /// Forgets `waiter`.
     pub(crate) fn disarm(&self, waiter: &Waiter) {
-        lock(&self.sleepers).retain(|other| !Arc::ptr_eq(&other.bed, &waiter.bed));
+        lock(&self.sleepers).retain(|other| !Arc::ptr_eq(&other.shared, &waiter.shared));
     }
 }
 
@@ -224,10 +224,11 @@ fn wake_all(tasks: Vec<Waker>) {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Waiter {
-    bed: Arc<Bed>,
+    shared: Arc<WaiterState>,
 }
 
-struct Bed {
+/// What a [`Waiter`] shares with the bells at which it is armed.
+struct WaiterState {
     state: Mutex<Woken>,
     woken: Condvar,
 }
@@ -270,7 +271,7 @@ impl Woken {
     }
 }
 
-impl Bed {
+impl WaiterState {
     /// The task to be woken, if it is one that sleeps here.
     #[must_use]
     fn wake(&self, token: usize) -> Option<Waker> {
@@ -296,18 +297,18 @@ impl Bed {
     /// A task cannot sleep for a moment: a thread does it in its place. Without one, the task is to look again at once.
     #[cold]
     fn watch(asleep: &Arc<Self>) {
-        let bed = Arc::clone(asleep);
+        let shared = Arc::clone(asleep);
         let watch = move || {
-            let mut state = lock(&bed.state);
+            let mut state = lock(&shared.state);
             loop {
                 state.ring_when_due();
                 let Some(due) = state.due.filter(|_| !state.rung) else { break };
                 let left = due.saturating_duration_since(Instant::now());
-                state = wait_at_most(&bed.woken, &bed.state, state, left);
+                state = wait_at_most(&shared.woken, &shared.state, state, left);
             }
             state.is_watched = false;
             if state.rung {
-                wake_all(bed.wake_one(state).into_iter().collect());
+                wake_all(shared.wake_one(state).into_iter().collect());
             }
         };
         let started = thread::Builder::new().name("slipring-wake".to_owned()).spawn(watch).is_ok();
@@ -334,7 +335,7 @@ impl Bed {
     /// Hands each token to `each`, which is the user's code: no lock is held meanwhile.
     fn hand_out(&self, mut state: MutexGuard<'_, Woken>, mut each: impl FnMut(usize)) {
         /// What `each` did not get, because it panicked, is rung for again.
-        struct Handed<'b>(&'b Bed, Vec<usize>, usize);
+        struct Handed<'b>(&'b WaiterState, Vec<usize>, usize);
         impl Drop for Handed<'_> {
             fn drop(&mut self) {
                 let mut state = lock(&self.0.state);
@@ -362,7 +363,7 @@ impl Bed {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut state = lock(&self.bed.state);
+        let mut state = lock(&self.shared.state);
         state.gone = true;
         let task = state.task.take();
         drop(state);
@@ -380,7 +381,7 @@ impl Waiter {
     /// A waiter that is armed nowhere.
     pub fn new() -> Self {
         let state = Woken { tokens: Vec::with_capacity(4), ..Woken::default() };
-        Self { bed: Arc::new(Bed { state: Mutex::new(state), woken: Condvar::new() }) }
+        Self { shared: Arc::new(WaiterState { state: Mutex::new(state), woken: Condvar::new() }) }
     }
 
     /// Sleeps until a bell rings at which this waiter is armed, or has rung since it last slept, or until `deadline`.
@@ -390,7 +391,7 @@ impl Waiter {
     pub fn park(&self, deadline: Option<Instant>, each: impl FnMut(usize)) -> bool {
         match self.sleep(deadline) {
             Some(state) => {
-                self.bed.hand_out(state, each);
+                self.shared.hand_out(state, each);
                 true
             }
             None => false,
@@ -403,7 +404,7 @@ impl Waiter {
     }
 
     fn sleep(&self, deadline: Option<Instant>) -> Option<MutexGuard<'_, Woken>> {
-        let mut state = lock(&self.bed.state);
+        let mut state = lock(&self.shared.state);
         loop {
             state.ring_when_due();
             if state.rung {
@@ -412,7 +413,7 @@ impl Waiter {
             state.asleep += 1;
             let due = state.due.filter(|due| deadline.is_none_or(|deadline| *due < deadline));
             state = match due.or(deadline) {
-                None => self.bed.woken.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
+                None => self.shared.woken.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
@@ -422,7 +423,7 @@ impl Waiter {
                             None => return None,
                         }
                     }
-                    wait_at_most(&self.bed.woken, &self.bed.state, state, left)
+                    wait_at_most(&self.shared.woken, &self.shared.state, state, left)
                 }
             };
             state.asleep -= 1;
@@ -434,10 +435,10 @@ impl Waiter {
     /// Hands the token of each bell that has rung since this waiter last slept to `each`, without sleeping. False if
     /// none has.
     pub fn take(&self, each: impl FnMut(usize)) -> bool {
-        let mut state = lock(&self.bed.state);
+        let mut state = lock(&self.shared.state);
         state.ring_when_due();
         let rung = std::mem::take(&mut state.rung);
-        self.bed.hand_out(state, each);
+        self.shared.hand_out(state, each);
         rung
     }
 
@@ -464,29 +465,29 @@ impl Waiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn take_or_wake(&self, task: &Waker, each: impl FnMut(usize)) -> bool {
-        let mut state = lock(&self.bed.state);
+        let mut state = lock(&self.shared.state);
         if state.due.is_some() && !std::mem::replace(&mut state.is_watched, true) {
             drop(state);
-            Bed::watch(&self.bed);
-            state = lock(&self.bed.state);
+            WaiterState::watch(&self.shared);
+            state = lock(&self.shared.state);
         }
         let mut unused = None;
         if !state.rung && !state.task.as_ref().is_some_and(|asked| asked.will_wake(task)) {
             // Cloning and dropping a waker is the user's code, so neither is done under the lock.
             drop(state);
             let asked = task.clone();
-            state = lock(&self.bed.state);
+            state = lock(&self.shared.state);
             unused = if state.rung { Some(asked) } else { state.task.replace(asked) };
         }
         let rung = std::mem::take(&mut state.rung);
         let woken = if rung { state.task.take() } else { None };
-        self.bed.hand_out(state, each);
+        self.shared.hand_out(state, each);
         drop((unused, woken));
         rung
     }
 
     /// Wakes this waiter from another thread, with a token of the caller's.
     pub fn wake(&self, token: usize) {
-        wake_all(self.bed.wake(token).into_iter().collect());
+        wake_all(self.shared.wake(token).into_iter().collect());
     }
 }

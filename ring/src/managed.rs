@@ -100,7 +100,7 @@ impl<E, K: Kind, A: Access, H: Handler<E, A>> Work<E, K, A> for Events<H> {
                 batch.release();
                 kept = 0;
             }
-            if kept % HALT_EVERY == 0 && batch.is_moot() {
+            if kept % HALT_EVERY == 0 && batch.ends_at_once() {
                 return Ok(());
             }
         }
@@ -425,7 +425,7 @@ fn share<E, K: Kind, H: Handler<E>>(
                 Err(panic) => panic.to_string(),
             };
             let (retries, then_skip) = declared.on_error.retries();
-            if (retries > 0 || then_skip) && taken.is_moot() {
+            if (retries > 0 || then_skip) && taken.ends_at_once() {
                 break;
             }
             if tried < retries {
@@ -438,7 +438,7 @@ fn share<E, K: Kind, H: Handler<E>>(
                 return Err(cause);
             }
         }
-        if taken.is_moot() {
+        if taken.ends_at_once() {
             // What was taken and not done would come first again.
             if let Some(closed) = taken.reason() {
                 return Ok(closed);
@@ -469,7 +469,7 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
             };
             let (retries, then_skip) = declared.on_error.retries();
             let tried = if retried.0 == culprit { retried.1 } else { 0 };
-            if (retries > 0 || then_skip) && batch.is_moot() {
+            if (retries > 0 || then_skip) && batch.ends_at_once() {
                 // Halted: the next poll tells. What failed last stays unread.
                 batch.put_back(culprit);
                 break;

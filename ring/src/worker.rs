@@ -217,7 +217,7 @@ impl<E, K: Kind> Taken<'_, E, K> {
     }
 
     /// Whether the ring was halted or has failed.
-    pub(crate) fn is_moot(&self) -> bool {
+    pub(crate) fn ends_at_once(&self) -> bool {
         self.worker.core.closing.phase().at_once()
     }
 

@@ -101,9 +101,9 @@ impl<E, K: Producers> Events<'_, E, K> {
         }
     }
 
-    fn is_moot(&self) -> bool {
+    fn ends_at_once(&self) -> bool {
         match self {
-            Self::Ring(batch) => batch.is_moot(),
+            Self::Ring(batch) => batch.ends_at_once(),
             Self::Journal { ring, .. } => matches!(ring.closed(), Some(Closed::Halted | Closed::Failed { .. })),
         }
     }
@@ -363,7 +363,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
             }
             let committed = held.commit_to(done);
             held.link.see(held.group.clock.coarse());
-            let moot = held.events.is_moot() || link.stopped.load(Ordering::Relaxed);
+            let moot = held.events.ends_at_once() || link.stopped.load(Ordering::Relaxed);
             if failed.is_some() || committed.is_err() || moot || held.events.len() == 0 {
                 return failed;
             }

@@ -331,7 +331,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 _ => 0,
             };
             // Nobody needs a retry in a topic that was halted.
-            let moot = (retries > 0 || then_skip) && batch.batch.is_moot();
+            let moot = (retries > 0 || then_skip) && batch.batch.ends_at_once();
             if moot {
                 batch.batch.put_back(culprit);
                 break;
@@ -403,7 +403,7 @@ fn work<E, K: Producers, X: Display>(
             batch.batch.release();
             kept = 0;
         }
-        if kept % HALT_EVERY == 0 && batch.batch.is_moot() {
+        if kept % HALT_EVERY == 0 && batch.batch.ends_at_once() {
             return Ok(());
         }
     }
