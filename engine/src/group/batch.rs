@@ -126,8 +126,8 @@ impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
 
     /// Waits until what was committed is durable.
     pub(super) fn make_durable(&self) -> Result<(), CommitError> {
-        let Some(journaling) = self.lease.bookmark().and_then(|bookmark| bookmark.journaling()) else { return Ok(()) };
-        journaling.commit_bookmarks().map_err(|cause| CommitError::NotDurable { cause })
+        let Some(durable) = &self.topic.durable else { return Ok(()) };
+        durable.journaling.commit_bookmarks().map_err(|cause| CommitError::NotDurable { cause })
     }
 
     /// Publishes what `transaction` holds, and commits what lies below `to`, in one frame.

@@ -2,7 +2,7 @@
 
 use super::assignment::Assignor;
 use super::coordinator::Activity;
-use super::member::listed;
+use super::listener::listed;
 use super::state::{Place, State};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;

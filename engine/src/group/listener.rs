@@ -17,3 +17,11 @@ pub enum Rebalance {
 
 /// A member's listener.
 pub(crate) type Listener = Box<dyn FnMut(&Rebalance) + Send>;
+
+/// The partitions as text, with commas in between.
+pub(super) fn listed(partitions: &[TopicPartition]) -> String {
+    match partitions {
+        [] => "no partition".to_owned(),
+        some => some.iter().map(TopicPartition::to_string).collect::<Vec<_>>().join(", "),
+    }
+}

@@ -7,6 +7,7 @@ use super::coordinator::Stale;
 use super::error::GroupError;
 use super::hand::{Feed, Hand, Looking, Told};
 use super::link::{Link, NEVER, nanos};
+use super::listener::listed;
 use super::listener::{Listener, Rebalance};
 use super::settings::{Commit, Settings};
 use crate::base::clock::Clock;
@@ -95,14 +96,6 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Member<E, K> {
 fn is_gone<E, K: Producers>(topic: &Inner<E, K>) -> bool {
     use crate::base::closed::Closed::{Failed, Halted};
     matches!(topic.closed(), Some(Halted | Failed { .. }))
-}
-
-/// Some partitions, for people.
-pub(super) fn listed(partitions: &[TopicPartition]) -> String {
-    match partitions {
-        [] => "no partition".to_owned(),
-        some => some.iter().map(TopicPartition::to_string).collect::<Vec<_>>().join(", "),
-    }
 }
 
 /// What a poll comes to.
@@ -486,10 +479,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             if !lease.commit(end) {
                 return Err(group.fenced(*epoch).into());
             }
-            if let Some(journaling) = lease.bookmark().and_then(|bookmark| bookmark.journaling()) {
+            if let Some(durable) = &topic.durable {
                 // Before anybody sees an event: what is not known to be durable may be handed out again.
                 let refused = |cause| GroupError::NotWritten { group: group.name.clone(), cause };
-                journaling.commit_bookmarks().map_err(refused)?;
+                durable.journaling.commit_bookmarks().map_err(refused)?;
             }
         }
         tally.batch(events.len());

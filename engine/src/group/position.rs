@@ -2,7 +2,8 @@
 
 use super::error::GroupError;
 use super::hand::Hand;
-use super::member::{Member, listed};
+use super::listener::listed;
+use super::member::Member;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::read::StartAt;

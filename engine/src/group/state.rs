@@ -123,7 +123,7 @@ impl<E, K: Producers> State<E, K> {
                     committed = Some(offset);
                     coordinator.go_on_from(epoch);
                 }
-                bookmark = Some(offsets::new(journaling, group, of));
+                bookmark = Some(journaling.bookmarks.add(group, of));
             }
             Place {
                 name: TopicPartition::new(Arc::clone(&topics[&number].name), partition.index),

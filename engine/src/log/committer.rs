@@ -164,6 +164,8 @@ impl Journaling {
         }
         let no_epoch_check = journal.sabotage().no_epoch_check;
         let (standings, ledgers) = (Standings::new(no_epoch_check), Ledgers::new(&state));
+        let waiter = Arc::new(Waiter::new());
+        let bookmarks = Bookmarks::new(Arc::clone(&waiter), no_epoch_check);
         let shared = Arc::new(Self {
             journal,
             bell: Arc::default(),
@@ -175,13 +177,13 @@ impl Journaling {
             rides_now: AtomicBool::new(false),
             state_room: AtomicUsize::new(writer.state_room()),
             state_limit: writer.state_limit(),
-            waiter: Arc::new(Waiter::new()),
+            waiter,
             over: Arc::default(),
             order: Turn::new(()),
             syncs: pace.sync,
             standings,
             ledgers,
-            bookmarks: Bookmarks::default(),
+            bookmarks,
         });
         let journaler = Journaler::new(Arc::clone(&shared), writer, clock, pace)?;
         std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || journaler.run())?;
@@ -217,13 +219,6 @@ impl Journaling {
         self.send(Mail::Commit(frame, told));
         let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
-    }
-
-    /// A group has moved on: it is written with what comes next.
-    pub(crate) fn bookmark_moved(&self) {
-        if self.bookmarks.note() {
-            self.waiter.wake(Watch::WAKE);
-        }
     }
 
     /// Writes where groups stand by now, and waits until it is durable.

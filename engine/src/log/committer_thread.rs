@@ -1,18 +1,18 @@
 //! The journaler itself: what it does, turn by turn.
 
 use super::committer::{ClaimedRun, Handed, Journaling, Mail, Pace};
-use super::source::{Gathering, Rider, Sources};
+use super::source::{Gathering, Rider, Source};
 use crate::base::clock::Clock;
-use crate::base::multi_wait::{Found, Watch};
+use crate::base::multi_wait::{Found, Watch, Watched};
 use crate::base::threads::caught;
 use crate::log::catalog::what;
 use crate::log::forget::forget;
 use crate::log::producers::Touched;
 use crate::log::progress::Positions;
-use slipring_journal::{FrameBuilder, Freed, Retention, SyncJob, WriteError, Writer};
-use slipring_ring::Wait;
+use slipring_journal::{FrameBuilder, Freed, PartitionId, Retention, SyncJob, WriteError, Writer};
+use slipring_ring::{Wait, Waiter};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -47,6 +47,34 @@ struct Order {
     job: SyncJob,
     promises: Vec<Promise>,
     replies: Replies,
+}
+
+/// The rings of all partitions, as the committer waits for them.
+struct Sources {
+    list: Vec<Option<Box<dyn Source>>>,
+    interrupted: Arc<Journaling>,
+}
+
+impl Sources {
+    fn of(&mut self, id: PartitionId) -> Option<&mut Box<dyn Source>> {
+        self.list.iter_mut().flatten().find(|source| source.id() == id)
+    }
+}
+
+impl Watched for Sources {
+    fn look(&mut self, source: usize, looks: u32) -> bool {
+        self.list[source].as_mut().is_some_and(|source| source.look(looks))
+    }
+
+    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
+        self.list[source].as_mut().is_none_or(|rings| rings.arm(waiter, source))
+    }
+
+    fn is_interrupted(&self) -> bool {
+        let Journaling { has_mail, rides_told, rides_now, bookmarks, .. } = &*self.interrupted;
+        let has = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        has(has_mail) || has(rides_told) || has(rides_now) || bookmarks.has_told()
+    }
 }
 
 /// The thread, and what it knows.

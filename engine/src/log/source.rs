@@ -1,13 +1,10 @@
 //! What the journaler reads: partitions of durable topics, and state that rides with their events.
 
-use super::committer::Journaling;
-use crate::base::multi_wait::Watched;
 use crate::log::producers::{Ledgers, Touched};
 use crate::log::progress::Positions;
 use slipring_journal::{FrameBuilder, PartitionId, Writer};
 use slipring_ring::Waiter;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a group is gathered into.
 pub(crate) struct Gathering<'g> {
@@ -61,9 +58,9 @@ pub(crate) trait Source: Send {
     fn pass_over(&mut self, first: u64, end: u64);
     /// What it reserves by now, if that has changed since the last call.
     fn reserves(&mut self) -> Option<u64>;
-    /// All was read and no more comes, or its reading was cut short.
-    /// Whether it waited for a reservation since the last call.
+    /// True if it waited for a reservation since the last call.
     fn was_blocked(&mut self) -> bool;
+    /// True if all events were read and no more come, or if its reading was cut short.
     fn is_over(&self) -> bool;
     /// Whether its topic was closed, so that nothing more comes, though it may not have been told of the end yet.
     fn is_closed(&self) -> bool;
@@ -74,32 +71,4 @@ pub(crate) trait Source: Send {
     fn failed(&mut self) -> Option<String>;
     /// Up to where its events are in a frame, written or about to be.
     fn drained(&self) -> u64;
-}
-
-/// All of them, as the journaler waits for them.
-pub(super) struct Sources {
-    pub(super) list: Vec<Option<Box<dyn Source>>>,
-    pub(super) interrupted: Arc<Journaling>,
-}
-
-impl Sources {
-    pub(super) fn of(&mut self, id: PartitionId) -> Option<&mut Box<dyn Source>> {
-        self.list.iter_mut().flatten().find(|source| source.id() == id)
-    }
-}
-
-impl Watched for Sources {
-    fn look(&mut self, source: usize, looks: u32) -> bool {
-        self.list[source].as_mut().is_some_and(|source| source.look(looks))
-    }
-
-    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
-        self.list[source].as_mut().is_none_or(|rings| rings.arm(waiter, source))
-    }
-
-    fn is_interrupted(&self) -> bool {
-        let Journaling { has_mail, rides_told, rides_now, bookmarks, .. } = &*self.interrupted;
-        let has = |flag: &AtomicBool| flag.load(Ordering::Acquire);
-        has(has_mail) || has(rides_told) || has(rides_now) || bookmarks.has_told()
-    }
 }

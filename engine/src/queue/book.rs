@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
+/// The watcher's token for a wake-up that no partition caused.
+pub(super) const WAKE: usize = usize::MAX;
+
 pub(super) struct Book<E> {
     pub(super) journaling: Arc<Journaling>,
     name: String,
@@ -192,6 +195,6 @@ impl Nudge {
 
 impl Wake for Nudge {
     fn wake(self: Arc<Self>) {
-        self.0.wake(super::desk::WAKE);
+        self.0.wake(WAKE);
     }
 }

@@ -7,14 +7,13 @@
 //! Invariant: while somebody watches, every partition is armed, or held up by the order, or there is no room; and
 //! nothing is due. Whoever changes that wakes whoever watches.
 
-use super::Waiting;
-use super::book::Book;
+use super::book::{Book, WAKE};
 use super::changes::{Cursor, Next, Part};
 use super::job::Job;
 use super::keeper::Keeper;
 use super::lease::{Grant, LeaseId, Leases, Terms};
 use super::ledger::{self, BLOCK_BYTES};
-use super::stock::{Body, Counters, Stock, Times};
+use super::stock::{BESIDE, Body, Counters, Stock, Times, Waiting};
 use crate::base::closed::Closed;
 use crate::base::held::{self, Locked};
 use crate::base::ids::TopicId;
@@ -38,8 +37,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-/// The token of whoever wakes the watcher and is no partition.
-pub(super) const WAKE: usize = usize::MAX;
 /// Leases that are ended at once under the lock.
 const AT_ONCE: usize = 256;
 /// How often it is looked whether a partition that was closed is read to its end.
@@ -621,5 +618,5 @@ impl<E: Job, K: Producers> Reader<E, K> for Desk<E, K> {
 
 /// Leases of a queue that begins.
 pub(super) fn leases<E: Job>(terms: Terms) -> Leases<Body<E>> {
-    Leases::new(terms, |body: &Body<E>| body.as_ref().map_or(0, |body| body.weight() + super::BESIDE))
+    Leases::new(terms, |body: &Body<E>| body.as_ref().map_or(0, |body| body.weight() + BESIDE))
 }

@@ -53,6 +53,7 @@ pub use backoff::Backoff;
 pub use builder::QueueBuilder;
 pub use job::Job;
 pub use lease::Order;
+pub use stock::Waiting;
 #[cfg(feature = "async")]
 #[doc(no_inline)]
 pub use watch::NextLease;
@@ -78,10 +79,6 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-/// Bytes that a message in the side store takes beside key, value and headers.
-const BESIDE: usize = 160;
 
 /// A queue, to look at it and to mend it. Cloning gives another handle of the same queue.
 pub struct Queue<E = Message, K: Producers = Multi> {
@@ -98,22 +95,6 @@ impl<E, K: Producers> fmt::Debug for Queue<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Queue {:?} of {:?}", self.desk.name, self.desk.topic)
     }
-}
-
-/// A message that waits in a queue.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Waiting<E = Message> {
-    /// Its partition.
-    pub partition: u32,
-    /// Its offset there.
-    pub offset: u64,
-    /// How often it was given out.
-    pub attempts: u32,
-    /// How long it is held back still; zero if it may be given out.
-    pub delay: Duration,
-    /// The message.
-    pub message: Arc<E>,
 }
 
 impl<E: Job, K: Producers> Queue<E, K> {
@@ -350,6 +331,7 @@ mod tests {
     use super::*;
     use crate::{Engine, Level, clock::ManualClock};
     use slipring_journal::simulated::SimulatedDisk;
+    use std::time::Duration;
 
     /// Letters are sent back while workers take them: what is done with before the last one is back was a letter again
     /// after a crash.

@@ -13,6 +13,7 @@ use crate::base::held;
 use crate::base::kind::Producers;
 use crate::base::threads::Panic;
 use crate::base::timer::Due;
+use crate::event::message::Message;
 use crate::queue::dead_letters::Graves;
 use slipring_journal::PartitionId;
 use slipring_ring::Waiter;
@@ -20,6 +21,25 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
+
+/// A message that waits in a queue.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Waiting<E = Message> {
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset there.
+    pub offset: u64,
+    /// How often it was given out.
+    pub attempts: u32,
+    /// How long it is held back still; zero if it may be given out.
+    pub delay: Duration,
+    /// The message.
+    pub message: Arc<E>,
+}
+
+/// Bytes that a message in the side store takes beside key, value and headers.
+pub(super) const BESIDE: usize = 160;
 
 /// A message that is out, or none where the journal has it and the side store no room.
 pub(super) type Body<E> = Option<Arc<E>>;
@@ -172,7 +192,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 if !deleted.is_empty() && deleted.remove(&(partition, offset)) {
                     return Ok(None);
                 }
-                let is_kept = spare.is_none_or(|spare| event.weight() + super::BESIDE < spare);
+                let is_kept = spare.is_none_or(|spare| event.weight() + BESIDE < spare);
                 Ok(Some((is_kept, event.waits(times.wall), Arc::new(event.aside()?))))
             };
             let (offset, event) = match self.input.take(index, copy) {

@@ -11,13 +11,14 @@ pub(crate) mod replay;
 mod seat;
 pub(crate) mod selector;
 mod sight;
+mod start_at;
 
 pub(crate) use batch::expire;
 pub use batch::{At, Batch, Messages};
 pub(crate) use builder::Shelf;
 pub use builder::SubscriberBuilder;
-pub use position::StartAt;
 pub(crate) use seat::{Part, Seat, TooOld};
+pub use start_at::StartAt;
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;

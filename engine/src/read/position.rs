@@ -1,4 +1,4 @@
-//! Where a subscriber starts, stands, and goes.
+//! Positions of a subscriber: the next offset of each partition, its lag, and moving to another offset.
 
 use super::{Part, Subscriber};
 use crate::base::clock::Timestamp;
@@ -6,51 +6,8 @@ use crate::base::kind::Producers;
 use crate::read::error::PositionError;
 use crate::topic::Inner;
 use crate::topic::partition::Times;
-use slipring_ring::{Sequence, Start};
+use slipring_ring::Sequence;
 use std::time::Duration;
-
-/// Where a subscriber begins to read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StartAt {
-    /// At the earliest event that is still kept: what slower consumers have not read, and what the topic retains.
-    /// With neither, that is the next one to be published.
-    #[default]
-    Earliest,
-    /// At what is published next.
-    Latest,
-    /// At this offset of every partition; refused with the range if it is not kept any more or not published yet.
-    Offset(u64),
-    /// At these offsets, by partition; each is refused with the range if it is not kept any more or not published yet.
-    /// Partitions beyond the list are begun at their earliest event.
-    Offsets(Vec<u64>),
-    /// At the first event that is kept and was published at this time or later; with none, at what is published next.
-    /// Needs [`timestamps`](crate::TopicBuilder::timestamps).
-    Timestamp(Timestamp),
-    /// Where the group has committed, and nowhere else: a partition in which it has committed nothing is an error. For
-    /// groups, which go on where they committed whatever is said here: the other starts are for what they never read.
-    Committed,
-}
-
-impl StartAt {
-    /// The offset to begin at, where one is named.
-    pub(crate) fn offset(&self, partition: u32) -> Option<u64> {
-        match self {
-            Self::Offset(offset) => Some(*offset),
-            Self::Offsets(offsets) => offsets.get(partition as usize).copied(),
-            _ => None,
-        }
-    }
-
-    /// What the ring is told. Where the time says more, [`Part::move_to_start`] goes on from there.
-    pub(crate) fn in_ring(&self, partition: u32) -> Start {
-        match self.offset(partition) {
-            Some(offset) => Start::At(Sequence(offset)),
-            None if *self == Self::Latest => Start::Latest,
-            None => Start::Earliest,
-        }
-    }
-}
 
 impl<E, K: Producers> Subscriber<E, K> {
     /// The first offset that it was promised, in partition 0. See [`first_in`](Self::first_in).

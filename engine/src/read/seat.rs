@@ -1,6 +1,7 @@
 //! A subscriber's places, and how it is given new ones.
 
-use super::{StartAt, SubscriberBuilder};
+use super::StartAt;
+use super::SubscriberBuilder;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::base::multi_wait::Watch;

@@ -1,6 +1,6 @@
 //! A member's right to move a partition's committed offset.
 
-use super::group::Bookmark;
+use super::group::{Bookmark, FENCED, offset_of};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -34,14 +34,6 @@ pub(crate) struct Lease {
     no_epoch_check: bool,
 }
 
-/// Offsets stay below this.
-const FENCED: u64 = 1 << 63;
-
-/// The offset that a lease's word tells.
-pub(crate) fn offset_of(word: &AtomicU64) -> u64 {
-    word.load(Ordering::Acquire) & !FENCED
-}
-
 impl Lease {
     /// The right to go on from `committed`. What it commits is written down where `bookmark` says, in this epoch.
     pub(crate) fn new(committed: u64, bookmark: Option<(Arc<Bookmark>, u64)>) -> Self {
@@ -52,10 +44,7 @@ impl Lease {
         });
         Self {
             #[cfg(test)]
-            no_epoch_check: bookmark
-                .as_ref()
-                .and_then(|it: &Arc<Bookmark>| it.journaling())
-                .is_some_and(|journaling| journaling.journal.sabotage().no_epoch_check),
+            no_epoch_check: bookmark.as_ref().is_some_and(|it: &Arc<Bookmark>| it.no_epoch_check()),
             word,
             bookmark,
             behind: AtomicBool::new(false),

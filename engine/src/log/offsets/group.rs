@@ -4,25 +4,33 @@
 //! are. So a commit costs a member two words, many commits are one entry, what is written never goes back behind what
 //! was written before, and who was fenced can move nothing.
 
-use super::commit_right::offset_of;
-use crate::log::committer::Journaling;
+use crate::base::multi_wait::Watch;
 use slipring_journal::format::MAX_POSITION;
 use slipring_journal::{PartitionId, State};
+use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What the journal is to know of a group's place in a partition.
 #[derive(Debug)]
 pub(crate) struct Bookmark {
     key: Vec<u8>,
     topic: u32,
-    journaling: Weak<Journaling>,
+    signal: Arc<Signal>,
     /// Of the present lease, or of the last one.
     word: Mutex<Arc<AtomicU64>>,
     epoch: AtomicU64,
     moved: AtomicBool,
     /// Its topic was deleted.
     retired: AtomicBool,
+}
+
+/// The highest bit of a [commit right](super::commit_right)'s word: the right has ended. Offsets stay below it.
+pub(super) const FENCED: u64 = 1 << 63;
+
+/// The offset in a commit right's word.
+pub(super) fn offset_of(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Acquire) & !FENCED
 }
 
 /// Keys: the topic's number and the partition, 4 bytes each, little endian, then the group's name.
@@ -78,10 +86,8 @@ impl Bookmark {
     pub(crate) fn moved(&self) {
         // Always a swap, also where it is set already: the journaler's swap comes before or after, and if after, it sees
         // what was committed before.
-        if !self.moved.swap(true, Ordering::AcqRel)
-            && let Some(journaling) = self.journaling.upgrade()
-        {
-            journaling.bookmark_moved();
+        if !self.moved.swap(true, Ordering::AcqRel) {
+            self.signal.moved();
         }
     }
 
@@ -96,18 +102,45 @@ impl Bookmark {
         value(offset, self.epoch.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn journaling(&self) -> Option<Arc<Journaling>> {
-        self.journaling.upgrade()
+    /// True if the fault is turned on that lets a fenced member commit. For tests.
+    #[cfg(test)]
+    pub(crate) fn no_epoch_check(&self) -> bool {
+        self.signal.no_epoch_check
     }
 }
 
-/// All bookmarks of a journal.
-#[derive(Debug, Default)]
+/// Tells the committer that a committed offset has changed. All that a committed offset knows of the committer.
+struct Signal {
+    /// An offset has changed since the committer took the changed ones.
+    moved: AtomicBool,
+    /// `moved` was set since the committer last looked before it went to sleep.
+    told: AtomicBool,
+    /// Wakes the committer.
+    waiter: Arc<Waiter>,
+    #[cfg(test)]
+    no_epoch_check: bool,
+}
+
+impl std::fmt::Debug for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signal").field("moved", &self.moved).field("told", &self.told).finish_non_exhaustive()
+    }
+}
+
+impl Signal {
+    fn moved(&self) {
+        if !self.moved.swap(true, Ordering::AcqRel) {
+            self.told.store(true, Ordering::Release);
+            self.waiter.wake(Watch::WAKE);
+        }
+    }
+}
+
+/// All committed offsets of a journal's groups.
+#[derive(Debug)]
 pub(crate) struct Bookmarks {
     list: Mutex<Vec<Arc<Bookmark>>>,
-    moved: AtomicBool,
-    /// The journaler is to hear of it.
-    told: AtomicBool,
+    signal: Arc<Signal>,
 }
 
 impl Bookmarks {
@@ -115,34 +148,38 @@ impl Bookmarks {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if nobody has said so since the journaler looked.
-    pub(crate) fn note(&self) -> bool {
-        let first = !self.moved.swap(true, Ordering::AcqRel);
-        if first {
-            self.told.store(true, Ordering::Release);
-        }
-        first
+    /// `waiter` is what the committer sleeps on. `no_epoch_check` is a fault for tests: a fenced member may commit.
+    pub(crate) fn new(waiter: Arc<Waiter>, no_epoch_check: bool) -> Self {
+        let _ = no_epoch_check;
+        let signal = Signal {
+            moved: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            waiter,
+            #[cfg(test)]
+            no_epoch_check,
+        };
+        Self { list: Mutex::default(), signal: Arc::new(signal) }
     }
 
     /// Has the next call look at all of them: somebody may have moved one, and not come to say so yet.
     pub(crate) fn look_at_all(&self) {
-        self.moved.store(true, Ordering::Release);
+        self.signal.moved.store(true, Ordering::Release);
     }
 
     pub(crate) fn has_told(&self) -> bool {
-        self.told.load(Ordering::Acquire)
+        self.signal.told.load(Ordering::Acquire)
     }
 
     /// Whether any has moved.
     pub(crate) fn hear(&self) -> bool {
         // Who tells has moved before.
-        self.told.swap(false, Ordering::AcqRel);
-        self.moved.load(Ordering::Acquire)
+        self.signal.told.swap(false, Ordering::AcqRel);
+        self.signal.moved.load(Ordering::Acquire)
     }
 
     /// Those that have moved since the last call.
     pub(crate) fn take_moved(&self) -> Vec<Arc<Bookmark>> {
-        if !self.moved.swap(false, Ordering::AcqRel) {
+        if !self.signal.moved.swap(false, Ordering::AcqRel) {
             return Vec::new();
         }
         let moved = |bookmark: &&Arc<Bookmark>| {
@@ -151,10 +188,21 @@ impl Bookmarks {
         self.list().iter().filter(moved).cloned().collect()
     }
 
-    pub(crate) fn add(&self, bookmark: &Arc<Bookmark>) {
+    /// A new one, which has no offset yet.
+    pub(crate) fn add(&self, group: &str, of: PartitionId) -> Arc<Bookmark> {
+        let bookmark = Arc::new(Bookmark {
+            key: key(group, of),
+            topic: of.topic,
+            signal: Arc::clone(&self.signal),
+            word: Mutex::default(),
+            epoch: AtomicU64::new(0),
+            moved: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+        });
         let mut list = self.list();
         list.retain(|known| Arc::strong_count(known) > 1 || known.moved.load(Ordering::Relaxed));
-        list.push(Arc::clone(bookmark));
+        list.push(Arc::clone(&bookmark));
+        bookmark
     }
 
     /// The topic is deleted: nothing more is written of it.
@@ -178,21 +226,6 @@ pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*key.first_chunk()?))
 }
 
-/// A new one, which stands nowhere yet.
-pub(crate) fn new(journaling: &Arc<Journaling>, group: &str, of: PartitionId) -> Arc<Bookmark> {
-    let bookmark = Arc::new(Bookmark {
-        key: key(group, of),
-        topic: of.topic,
-        journaling: Arc::downgrade(journaling),
-        word: Mutex::default(),
-        epoch: AtomicU64::new(0),
-        moved: AtomicBool::new(false),
-        retired: AtomicBool::new(false),
-    });
-    journaling.bookmarks.add(&bookmark);
-    bookmark
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,7 +245,7 @@ mod tests {
         (0..9).for_each(|_| _ = producer.publish(|_| ()).unwrap());
         let journaling = &topic.inner.durable.as_ref().unwrap().journaling;
         let of = topic.inner.durable.as_ref().unwrap().id(0);
-        let bookmark = new(journaling, "sums", of);
+        let bookmark = journaling.bookmarks.add("sums", of);
         bookmark.moved.store(true, Ordering::Release);
         bookmark.stand_at(5, 1);
         journaling.commit_bookmarks().unwrap();
