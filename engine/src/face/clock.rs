@@ -21,7 +21,7 @@
 //! # Guarantees
 //! - Waits are measured with a time that never goes back ([`Clock::now`]); only what outlives the process is measured with the
 //!   world's time ([`Clock::wall`]), which may be set in both directions.
-//! - No clock is read for an event, unless the topic has timestamps, a time to live or a rate limit.
+//! - No clock is read for an event, unless the topic has timestamps, a time to live, ids or a rate limit.
 //! - A [`Timestamp`] is nanoseconds since 1970 in UTC.
 //!
 //! # Errors

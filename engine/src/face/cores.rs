@@ -20,7 +20,7 @@
 //! # Guarantees
 //! - A thread runs where it was pinned, or the pin is an error: never elsewhere in silence.
 //! - Threads that spin while they wait are counted; more of them than cores is refused, because they would take turns and
-//!   stall one another.
+//!   stall one another, unless [`CorePlan::oversubscribe`] allows it.
 //!
 //! # Errors
 //! [`CoresError`]: the core is not one of those that the process may use, or too many threads would spin.

@@ -22,8 +22,8 @@
 //!
 //! # Guarantees
 //! - A future that is dropped has taken nothing: what it would have returned is returned by the next one.
-//! - A task is woken at most once for one wait. Nothing of slipring's is locked while its waker runs.
-//! - A future that is ready at once allocates nothing.
+//! - Nothing of slipring's is locked while a task's waker runs. A task may be woken although there is nothing: it is polled again,
+//!   and waits on.
 //!
 //! # Errors
 //! Those of the forms that wait: [`ReadError`](crate::subscriber::ReadError), [`GroupError`](crate::group::GroupError),

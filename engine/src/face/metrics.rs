@@ -24,8 +24,8 @@
 //! ```
 //!
 //! # Guarantees
-//! Counts never go back while a topic lives, and none is an estimate unless its own page says so. A snapshot is taken one topic
-//! after another, while events flow: numbers of one topic fit together, those of two topics may be moments apart.
+//! A snapshot holds nobody up. Its numbers are read one after the other, while events flow: they agree with one another where
+//! producers and readers rest. None is an estimate unless its own page says so.
 //!
 //! # Errors
 //! A snapshot has none. The feature `observe` adds `ObserveError`: the socket could not be opened.

@@ -5,6 +5,21 @@
 //! when it is full, no worker is given a new message until one is done with, the ring fills up, and the topic's overflow
 //! policy answers producers.
 //!
+//! ```
+//! use slipring::{Engine, Message, Record};
+//! use std::time::Duration;
+//!
+//! let engine = Engine::builder().build()?;
+//! let pictures = engine.topic::<Message>("pictures").create()?;
+//! let mut worker = pictures.queue("resize").visibility(Duration::from_secs(30)).join()?;
+//! pictures.producer().create()?.send(Record::new("cat.png"))?;
+//! let job = worker.receive(Duration::from_secs(1))?.unwrap();
+//! assert_eq!((job.message().value(), job.attempt()), (&b"cat.png"[..], 1));
+//! job.ack()?;                                          // or `nack`, which brings it again after a delay
+//! assert!(worker.receive(Duration::ZERO)?.is_none());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # What it promises
 //! - A message has at most one holder at any moment, and an ack after the lease ran out is refused.
 //! - A message that was not acked comes again: when its lease runs out, or after the delay of a nack; it is a dead letter
@@ -29,6 +44,14 @@
 //! --bench queue` measures them. A message that comes again costs what a new one does while its body is in memory; else the
 //! search and the frame above, under the queue's lock. One timer serves all leases and delays of an engine, and nothing is polled.
 //! Each worker's call takes the queue's lock; the topic's producers and its other consumers never do.
+//!
+//! # Errors
+//! [`QueueError`]: the queue cannot be opened, with the reason. [`ReadError`](crate::subscriber::ReadError): nothing comes any more, since the
+//! topic or the queue has ended. [`LeaseError`]: the lease was not the caller's any more, so nothing was changed.
+//!
+//! # Unlike Kafka
+//! A group shares out partitions and commits positions; a queue shares out single messages and acknowledges each. It is what
+//! Kafka's share groups are, with delays and dead letters, and what people use SQS for.
 
 mod backoff;
 mod book;
