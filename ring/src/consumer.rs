@@ -358,25 +358,21 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     #[inline(never)]
     fn begin_at_the_end(&mut self, limit: u64) -> Result<Option<u64>, Closed> {
         let phase = self.core.closing.phase();
-        let found = self.events(limit).last_look(phase);
-        match found {
+        match self.events(limit).last_look(phase) {
             Some(Ok(run)) => {
                 self.pass_over(run);
                 if run.start != run.end {
                     return Ok(Some(limit.min(run.end.wrapping_sub(run.start))));
                 }
-                self.stage.let_go();
-                Ok(None)
             }
             Some(Err(closed)) => {
                 self.stage.let_go();
-                Err(self.over(closed))
+                return Err(self.over(closed));
             }
-            None => {
-                self.stage.let_go();
-                Ok(None)
-            }
+            None => {}
         }
+        self.stage.let_go();
+        Ok(None)
     }
 
     /// Before the run lie skipped slots and gaps, which nobody reads, or what was passed over. It may be read from its start
