@@ -203,8 +203,19 @@ pub fn run(
         let kept = known.into_iter().filter(|(name, _)| !mutants.iter().any(|mutant| mutant.name == *name));
         killers.extend(kept);
         docs::write(&catalogue, &names, &killers)?;
-    } else if names != docs::uses()? {
-        wrong.push("the models come by other uses than docs/MEMORY_ORDERING.md lists: write it anew".to_owned());
+    } else {
+        // The page has them by site, in the order of the sites.
+        let mut listed = docs::uses()?;
+        listed.sort();
+        if names != listed {
+            let of = |all: &[String], others: &[String]| {
+                all.iter().filter(|name| !others.contains(name)).cloned().collect::<Vec<_>>().join(", ")
+            };
+            let (new, gone) = (of(&names, &listed), of(&listed, &names));
+            wrong.push(format!(
+                "the models come by other uses than docs/MEMORY_ORDERING.md lists: write it anew (new: {new}; gone: {gone})"
+            ));
+        }
     }
     Ok((wrong, mutants.len()))
 }
