@@ -3,7 +3,7 @@
 
 use crate::build::workspace;
 use crate::mutants::SURVIVORS;
-use crate::sites::{Catalogue, mutant};
+use crate::sites::{Catalogue, Site, mutant};
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs;
@@ -54,6 +54,11 @@ pub fn uses() -> Result<Vec<String>, String> {
     Ok(rows(&generated).into_iter().filter(|cells| cells.len() == 2).map(|mut cells| cells.swap_remove(0)).collect())
 }
 
+/// Those of one site.
+fn of_site<'u>(uses: &'u [String], site: &'u Site) -> impl Iterator<Item = &'u String> {
+    uses.iter().filter(|at| at.split('@').next() == Some(&site.name))
+}
+
 /// The cells of the tables of sites, uses and faults: four, two and three.
 fn rows(generated: &str) -> Vec<Vec<String>> {
     let known = generated.split(SURVIVE).next().unwrap_or_default();
@@ -76,7 +81,7 @@ fn generate(catalogue: &Catalogue, uses: &[String], killers: &HashMap<String, St
     }
     page.push_str("\n| use | weakened to: killed by |\n|---|---|\n");
     for site in &catalogue.sites {
-        for at in uses.iter().filter(|at| at.split('@').next() == Some(&site.name)) {
+        for at in of_site(uses, site) {
             let kills: Vec<_> = site.weaker.iter().map(|it| format!("{it}: {}", by(&mutant(at, it)))).collect();
             let _ = writeln!(page, "| {at} | {} |", kills.join("; "));
         }
@@ -113,10 +118,10 @@ pub fn check() -> Result<(), String> {
     if generated != expected {
         return Err("docs/MEMORY_ORDERING.md has more or fewer lines than the code has sites".to_owned());
     }
-    let weakened = catalogue.sites.iter().flat_map(|site| {
-        let of_site = uses.iter().filter(|at| at.split('@').next() == Some(&site.name));
-        of_site.flat_map(|at| site.weaker.iter().map(|weaker| mutant(at, weaker)))
-    });
+    let weakened = catalogue
+        .sites
+        .iter()
+        .flat_map(|site| of_site(&uses, site).flat_map(|at| site.weaker.iter().map(|weaker| mutant(at, weaker))));
     let listed = |mutant: &String| SURVIVORS.iter().any(|survivor| survivor.mutant == mutant);
     for mutant in weakened.chain(catalogue.faults.iter().map(|fault| fault.name.clone())) {
         if killers.contains_key(&mutant) == listed(&mutant) {

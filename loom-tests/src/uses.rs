@@ -2,7 +2,7 @@
 //! alone is found.
 //!
 //! The places are those where the models come by: ring prints them, see `ring/src/ordering.rs`. A place is called by file and
-//! function, and numbered where a function names the site more than once, so that its name outlives most edits.
+//! function, and numbered where functions of that name name the site more than once, so that its name outlives most edits.
 
 use crate::build::workspace;
 use crate::run::Place;
@@ -49,7 +49,8 @@ pub fn name(seen: &BTreeMap<Place, BTreeSet<String>>) -> Result<Vec<Use>, String
         let function = around.min_by_key(|it| it.last - it.first);
         let function = function.ok_or_else(|| format!("{place:?} lies in no function"))?;
         let mut at = format!("{}:{}", place.file, function.name);
-        let before = count.entry(format!("{}@{at}@{}", place.site, function.first)).or_default();
+        // Two functions of a file may have one name.
+        let before = count.entry(format!("{}@{at}", place.site)).or_default();
         *before += 1;
         if *before > 1 {
             at.push_str(&format!("#{before}"));
