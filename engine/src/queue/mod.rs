@@ -146,6 +146,9 @@ impl<E: Job, K: Producers> Queue<E, K> {
 
     /// The next `limit` messages that nobody has: first those that come again, the longest due first, then new ones,
     /// partition by partition. They are copied; their attempts do not count.
+    ///
+    /// # Panics
+    /// The `Clone` or `Persist` of the event's type panicked.
     pub fn peek(&self, limit: usize) -> Vec<Waiting<E>> {
         self.desk.peek(limit)
     }

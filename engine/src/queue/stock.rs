@@ -320,32 +320,32 @@ impl<E: Job, K: Producers> Stock<E, K> {
             && let Some(dead) = self.leases.dying()
         {
             let (partition, offset) = (dead.partition, dead.offset);
-            let body = match (dead.message, book) {
-                (Some(body), _) => Ok(Some(Arc::clone(body))),
-                (None, Some(book)) => match held::inside(|| book.load(partition, offset)) {
-                    Ok(body) => body,
-                    Err(panic) => return self.fail_to_bury(&panic),
-                },
-                (None, None) => Ok(None),
-            };
             let reason = match dead.cause {
                 Cause::Refused(reason) => reason,
                 Cause::Expired => "the lease ran out",
             };
-            let letter = match body {
-                Ok(Some(body)) => {
-                    let graves = &mut self.graves;
-                    match held::inside(|| graves.take(partition, offset, dead.attempts, reason, &*body)) {
-                        Ok(letter) => letter,
-                        Err(panic) => return self.fail_to_bury(&panic),
-                    }
-                }
-                Ok(None) => {
+            let graves = &mut self.graves;
+            let letter = held::inside(|| {
+                let body = match (dead.message, book) {
+                    (Some(body), _) => Some(Arc::clone(body)),
+                    (None, Some(book)) => book.load(partition, offset)?,
+                    (None, None) => None,
+                };
+                Ok::<_, String>(body.map(|body| graves.take(partition, offset, dead.attempts, reason, &*body)))
+            });
+            let letter = match letter {
+                Ok(Ok(Some(letter))) => letter,
+                Ok(Ok(None)) => {
                     self.leases.buried();
                     self.counters.lost += 1;
                     continue;
                 }
-                Err(_) => return,
+                Ok(Err(_)) => return,
+                // The message stays where it is, and is in the report.
+                Err(panic) => {
+                    self.cannot_bury = true;
+                    return self.fail(&panic);
+                }
             };
             let Ok(letter) = letter else { return };
             if let Some(book) = book {
@@ -360,12 +360,6 @@ impl<E: Job, K: Producers> Stock<E, K> {
             }
             self.counters.dead += 1;
         }
-    }
-
-    /// What writes a letter panicked. The message stays where it is, and is in the report.
-    fn fail_to_bury(&mut self, panic: &Panic) {
-        self.cannot_bury = true;
-        self.fail(panic);
     }
 
     /// Takes the messages away whose letters are in a frame by now. Which those are.

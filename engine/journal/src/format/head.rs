@@ -301,7 +301,7 @@ impl FrameHeader {
     }
 }
 
-fn frame_checksum(id: &JournalId, header: &[u8]) -> u32 {
+pub(super) fn frame_checksum(id: &JournalId, header: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(id), &header[..60])
 }
 

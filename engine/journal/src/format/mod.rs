@@ -155,7 +155,7 @@ mod tests {
         };
         let (mut frame, _) = header.encode(&id);
         frame[56] = 9;
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(&id), &frame[..60]);
+        let checksum = head::frame_checksum(&id, &frame);
         frame[60..].copy_from_slice(&checksum.to_le_bytes());
         assert_eq!(FrameHeader::decode(&id, 640, &frame), Err(Malformed::Reserved(9)));
         let segment = SegmentHeader { version: 1, id, number: 3, first: 8192, size: 4096, incarnation: 2, lost: false };
