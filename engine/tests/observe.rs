@@ -186,7 +186,7 @@ fn read(text: &str) -> HashMap<String, f64> {
 }
 
 #[test]
-fn prometheus_text_is_what_its_parsers_read() {
+fn prometheus_text_is_read_back_by_a_strict_reader() {
     let (engine, _clock, _held) = busy(None);
     let text = engine.metrics().to_prometheus();
     let found = read(&text);
