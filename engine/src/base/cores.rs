@@ -244,9 +244,21 @@ impl Cores {
         core: Option<usize>,
         wait: &Wait,
     ) -> Result<Ticket, CoresError> {
-        let (topic, thread) = (topic.to_owned(), visible(thread));
         // Without a pin of its own the thread inherits that of the thread which starts it: this one.
         let cores = core.map_or_else(cores_of_this_thread, |core| vec![core]);
+        self.admit_thread(topic, consumer, thread, (core, cores), wait)
+    }
+
+    /// The same of a thread that may run on these cores.
+    fn admit_thread(
+        &self,
+        topic: &str,
+        consumer: &str,
+        thread: &str,
+        (core, cores): (Option<usize>, Vec<usize>),
+        wait: &Wait,
+    ) -> Result<Ticket, CoresError> {
+        let (topic, thread) = (topic.to_owned(), visible(thread));
         let core = core.or_else(|| self.only(&cores));
         let mut entries = self.entries();
         self.plan.admit(&entries.1, &self.allowed, consumer, core, spins(wait))?;
@@ -360,14 +372,11 @@ mod tests {
     #[test]
     fn a_change_that_is_refused_changes_nothing() {
         let plan = CorePlan::new();
-        let cores = Arc::new_cyclic(|this| Cores {
-            plan,
-            allowed: vec![0, 1],
-            entries: Mutex::default(),
-            this: Weak::clone(this),
-        });
+        // Two cores, and as many on a machine that allows only one.
+        let allowed = vec![0, 1];
+        let cores = Arc::new_cyclic(|this| Cores { plan, allowed, entries: Mutex::default(), this: Weak::clone(this) });
         let spin = Wait::busy_spin();
-        let enter = |name: &str, wait: &Wait| cores.enter("t", name, name, None, wait);
+        let enter = |name: &str, wait: &Wait| cores.admit_thread("t", name, name, (None, vec![0, 1]), wait);
         let _a = enter("a", &spin).unwrap();
         let b = enter("b", &spin).unwrap();
         let _c = enter("c", &Wait::spin_yield()).unwrap();

@@ -356,8 +356,61 @@ pub enum QueueError {
 mod tests {
     use super::*;
     use crate::{Engine, Level, clock::ManualClock};
-    use slipring_journal::simulated::SimulatedDisk;
-    use std::time::Duration;
+    use slipring_journal::{PartitionId, simulated::SimulatedDisk};
+    use std::cell::RefCell;
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    thread_local! {
+        static AT_LETTER: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    }
+
+    /// A letter was published, and its message is not noted as interred yet.
+    pub(super) fn letter_is_out() {
+        if let Some(then) = AT_LETTER.take() {
+            then();
+        }
+    }
+
+    /// A letter was written by a frame without the end of its message: after a crash between that frame and the next, the
+    /// message died once more, and was a letter twice.
+    #[test]
+    fn a_letter_is_in_no_frame_without_the_end_of_its_message() {
+        let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+        let open = |disk: &SimulatedDisk| {
+            let engine = Engine::builder().journal_in(disk.clone()).clock(clock.clone()).build().unwrap();
+            let jobs = engine.topic::<u64>("jobs").durable().create().unwrap();
+            let worker = jobs.queue("q").max_attempts(1).acknowledge(Level::Durable).join().unwrap();
+            (engine, jobs, worker)
+        };
+        let (_engine, jobs, mut worker) = open(&disk);
+        jobs.producer().create().unwrap().publish(|event| *event = 7).unwrap();
+        let lease = worker.receive(Duration::MAX).unwrap().unwrap();
+        let queue = worker.queue();
+        let after = Arc::new(Mutex::new(None));
+        let (copy, live) = (Arc::clone(&after), disk.clone());
+        AT_LETTER.set(Some(Box::new(move || {
+            let durable = jobs.inner.durable.as_ref().unwrap();
+            let letters = (0..9).filter(|topic| *topic != durable.id(0).topic);
+            let letters: Vec<_> = letters.map(|topic| PartitionId { topic, partition: 0 }).collect();
+            let extent = |id| durable.journal().extent(id);
+            let is_written = || letters.iter().any(|id| extent(*id).is_some_and(|extent| extent.end > extent.start));
+            // The journaler should be waiting for the queue meanwhile.
+            let deadline = Instant::now() + Duration::from_millis(300);
+            while !is_written() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            *copy.lock().unwrap() = Some(live.copy());
+        })));
+        lease.nack(Duration::ZERO, "no").unwrap();
+        assert_eq!(queue.dead_letters(9).len(), 1);
+        let after = after.lock().unwrap().take().unwrap();
+        let (_engine, _jobs, worker) = open(&after);
+        // The lease of that life runs out, and the message dies if it still lives.
+        clock.advance(Duration::from_secs(3600));
+        assert_eq!(worker.queue().peek(9).len(), 0);
+        assert_eq!(worker.queue().dead_letters(9).len(), 1);
+    }
 
     /// Letters are sent back while workers take them: what is done with before the last one is back was a letter again
     /// after a crash.

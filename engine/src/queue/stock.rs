@@ -324,6 +324,11 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 Cause::Refused(reason) => reason,
                 Cause::Expired => "the lease ran out",
             };
+            // The journaler takes what riders have with the frame that a letter is in, so it must have heard of it before
+            // it can see the letter. It waits for this lock before it takes anything.
+            if let Some(book) = book {
+                book.tell();
+            }
             let graves = &mut self.graves;
             let letter = held::inside(|| {
                 let body = match (dead.message, book) {
@@ -348,13 +353,13 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 }
             };
             let Ok(letter) = letter else { return };
+            #[cfg(test)]
+            super::tests::letter_is_out();
             if let Some(book) = book {
                 self.leases.interred();
                 let letter = (letter.partition, letter.offset);
                 self.burials.push_back(Burial { partition, offset, letter });
                 book.set_letters_on_the_way(self.burials.len());
-                // The letter may be drained before anything else changes.
-                book.tell();
             } else {
                 self.leases.buried();
             }
