@@ -6,7 +6,7 @@ use crate::support::*;
 use loom::sync::{Condvar, Mutex};
 use slipring_ring::{
     Builder, ClaimError, Closed, Consumer, Kind, MultiProducer, Producer, Ring, Sequence, Single, SingleProducer,
-    Stage, Waiter,
+    Stage, Waiter, Worker,
 };
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -156,22 +156,65 @@ fn an_armed_worker_is_woken_by_a_publish() {
         builder.workers(Stage::new("pool").wait(park()), 1);
         let (mut producer, ring) = builder.build().unwrap();
         let mut worker = ring.worker("pool").unwrap();
-        let working = thread::spawn(move || {
-            let waiter = Waiter::new();
-            loop {
-                let taken = worker.take(1).unwrap();
-                if !taken.is_empty() {
-                    taken.for_each(|_, _| ());
-                    return worker;
-                }
-                drop(taken);
-                if worker.arm(&waiter, 0) {
-                    waiter.park(None, |_| ());
-                }
-            }
-        });
+        let working = thread::spawn(move || (take_armed(&mut worker), worker));
         put(&mut producer, 1).unwrap();
-        working.join().unwrap();
+        assert_eq!(working.join().unwrap().0, Some(()));
+    });
+}
+
+/// Takes one event as a worker that arms a waiter, until there is one. None once the ring has ended.
+fn take_armed<K: Kind>(worker: &mut Worker<u64, K>) -> Option<()> {
+    let waiter = Waiter::new();
+    loop {
+        let taken = worker.take(1).ok()?;
+        if !taken.is_empty() {
+            taken.for_each(|at, event| assert_eq!(*event, value_of(at)));
+            return Some(());
+        }
+        drop(taken);
+        if worker.arm(&waiter, 0) {
+            waiter.park(None, |_| ());
+        }
+    }
+}
+
+/// A worker behind a stage is armed, with an event published; the stage does `then` with it. What the worker is told.
+fn behind_a_stage(then: fn(Consumer<u64, Single>) -> Option<Consumer<u64, Single>>) -> Option<()> {
+    let mut builder = Builder::single(1, || 0u64);
+    builder.poll(Stage::new("check").wait(park()));
+    builder.workers(Stage::new("pool").after(["check"]).wait(park()), 1);
+    let (mut producer, ring) = builder.build().unwrap();
+    put(&mut producer, 1).unwrap();
+    let check = ring.consumer("check").unwrap();
+    let mut worker = ring.worker("pool").unwrap();
+    let working = thread::spawn(move || (take_armed(&mut worker), worker));
+    let _check = then(check);
+    working.join().unwrap().0
+}
+
+/// An armed worker behind a stage that lets its event through.
+/// Allowed: it finds the event at a look, or is woken. Forbidden: it sleeps on at a bell that nobody rings.
+#[test]
+fn an_armed_worker_is_woken_by_the_stage_before() {
+    model_of_sleep(Mixed(3, None), "the stage before wakes an armed worker", || {
+        let told = behind_a_stage(|mut check| {
+            assert_eq!(get(&mut check, 1), 1);
+            Some(check)
+        });
+        assert_eq!(told, Some(()));
+    });
+}
+
+/// An armed worker behind a stage that leaves for good, with its event unread.
+/// Allowed: the ring fails, and the worker is told. Forbidden: it sleeps on at a bell that nobody rings.
+#[test]
+fn an_armed_worker_is_told_that_the_stage_before_has_left() {
+    model_of_sleep(Within(3), "a stage that leaves for good wakes an armed worker behind it", || {
+        let told = behind_a_stage(|check| {
+            drop(check);
+            None
+        });
+        assert_eq!(told, None);
     });
 }
 
