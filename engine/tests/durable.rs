@@ -1,7 +1,7 @@
 //! Durable topics: what outlives a restart, a crash, a full disk, and how it is read again.
 
 use slipring::journal::simulated::{Fault, SimulatedDisk};
-use slipring::journal::{Options, Retention, Visible, catalogue};
+use slipring::journal::{Options, Retention, Visible, recorded_topics};
 use slipring::{
     Engine, Level, Message, Persist, Record, Topic,
     clock::{ManualClock, Timestamp},
@@ -325,7 +325,7 @@ fn a_deleted_topic_is_gone_and_its_number_is_not_used_again() {
     let ticks = first.topic::<u64>("ticks").durable().create().unwrap();
     ticks.producer().create().unwrap().publish(|tick| *tick = 7).unwrap().wait(Level::Durable).unwrap();
     let number = |engine: &Engine| {
-        let topics = catalogue(&engine.recovered().unwrap().state);
+        let topics = recorded_topics(&engine.recovered().unwrap().state);
         topics.iter().find(|topic| topic.name == "ticks").unwrap().number
     };
     let before = number(&engine(&disk.copy()));

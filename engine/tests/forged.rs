@@ -3,7 +3,9 @@
 //! asks for memory by the number.
 
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::journal::{Extent, FrameBuilder, Options, PartitionId, State, catalogue, group_offsets, inspect, open};
+use slipring::journal::{
+    Extent, FrameBuilder, Options, PartitionId, State, group_offsets, inspect, open, recorded_topics,
+};
 use slipring::journal::{gaps, transform_offsets};
 use slipring::queue::recorded;
 use slipring::{
@@ -120,7 +122,7 @@ fn use_it(disk: &SimulatedDisk) -> Result<(), Box<dyn Error>> {
 fn look(disk: &SimulatedDisk) -> Result<(), Box<dyn Error>> {
     let survey = inspect(Arc::new(disk.clone()), true)?;
     let state = survey.state();
-    let shown = (catalogue(state), group_offsets(state), transform_offsets(state), gaps(state));
+    let shown = (recorded_topics(state), group_offsets(state), transform_offsets(state), gaps(state));
     let _ = format!("{shown:?}");
     let journal = survey.journal(Arc::new(disk.copy()));
     for queue in recorded::queues(state) {

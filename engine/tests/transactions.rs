@@ -199,7 +199,7 @@ fn an_older_holder_of_the_name_commits_nothing_more() {
     (0..2).for_each(|number| _ = producer.publish(|event| *event = transfer(number)).unwrap());
     let mut old = transfers.transform("bank").batch(1).open().unwrap();
     assert_eq!(old.step(LONG, |transfer, at, out| book(&accounts, at.offset, transfer, out)).unwrap(), Some(1));
-    // It is taken over in the middle of its batch: only the journaler's last look can tell.
+    // It is taken over in the middle of its batch: only the committer's last look can tell.
     let mut new = None;
     let refused = old.step(LONG, |transfer, at, out| {
         new = Some(transfers.transform("bank").open().unwrap());

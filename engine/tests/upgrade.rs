@@ -2,7 +2,7 @@
 //! everything that was in it, and goes on. The files in `tests/data/engine-journal-<version>` are never made again.
 
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::journal::{Options, catalogue};
+use slipring::journal::{Options, recorded_topics};
 use slipring::{
     Engine, Level, Message, Persist, Record, Topic,
     clock::{ManualClock, Timestamp},
@@ -230,7 +230,8 @@ fn check(disk: &SimulatedDisk, version: u32) {
     let clock = clock();
     let engine = engine(disk, &clock);
     let all = topics(&engine);
-    let names: Vec<_> = catalogue(&engine.recovered().unwrap().state).into_iter().map(|topic| topic.name).collect();
+    let names: Vec<_> =
+        recorded_topics(&engine.recovered().unwrap().state).into_iter().map(|topic| topic.name).collect();
     let since_2 = if version == 1 { None } else { Some("holes") };
     let expected: Vec<_> =
         ["doubles"].into_iter().chain(since_2).chain(["jobs", "jobs.q.dead", "notes", "ticks"]).collect();

@@ -5,9 +5,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use slipring::journal::{
     Extent, FrameBuilder, GroupKind, GroupOffset, Journal, Options, PartitionId, RecordedTopic, State,
-    acknowledge_gaps, catalogue, group_offsets, open, told_gaps, transform_offsets,
+    acknowledge_gaps, group_offsets, open, recorded_topics, reported_gaps, transform_offsets,
 };
-use slipring::journal::{ReaderKind, ToldGap};
+use slipring::journal::{ReaderKind, ReportedGap};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
@@ -251,7 +251,8 @@ impl Place {
 }
 
 fn places(state: &State, journal: &Journal) -> Vec<Place> {
-    let topics: BTreeMap<u32, String> = catalogue(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
+    let topics: BTreeMap<u32, String> =
+        recorded_topics(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
     let place = |stands: GroupOffset| {
         let topic = topics.get(&stands.of.topic)?.clone();
         let extent = state.extent(stands.of).unwrap_or_default();
@@ -327,7 +328,7 @@ fn describe(arguments: &Describe) -> Done {
         let listed: Vec<_> = places.iter().map(Place::json).collect();
         let damage = looked.damage.as_ref().map(ToString::to_string);
         let gaps = gaps.iter().map(|told| {
-            let ToldGap { gap, time, .. } = told;
+            let ReportedGap { gap, time, .. } = told;
             let (first, end) = (gap.offsets.start, gap.offsets.end);
             json!({ "topic": gap.topic, "partition": gap.partition, "first": first, "end": end, "told_ns": time.as_nanos() })
         });
@@ -350,7 +351,7 @@ fn describe(arguments: &Describe) -> Done {
             lost => writeln!(out, "  {lost} not kept any more: `slipring group reset` says where to go on")?,
         }
     }
-    for ToldGap { gap, time: told, .. } in &gaps {
+    for ReportedGap { gap, time: told, .. } in &gaps {
         let (topic, partition, Range { start, end }) = (plain(&gap.topic), gap.partition, &gap.offsets);
         let told = time(told.as_nanos());
         writeln!(
@@ -389,7 +390,7 @@ fn chosen(
         let its = all.iter().filter(is_its);
         return Ok((kind, its.map(|it| (it.topic.clone(), it.stands.of, Some(it.stands.clone()))).collect()));
     };
-    let topics = catalogue(state);
+    let topics = recorded_topics(state);
     let Some(RecordedTopic { number, partitions, .. }) = topics.iter().find(|topic| topic.name == name) else {
         let known: Vec<_> = topics.into_iter().map(|topic| topic.name).collect();
         let cause = format!("the journal has no topic {name:?}: it has {}", known.join(", "));
@@ -507,8 +508,8 @@ fn acknowledge(arguments: &Acknowledge) -> Done {
 }
 
 /// The gaps of which somebody was told and that nobody has acknowledged.
-fn told(looked: &super::journal::Looked, kind: Kind, name: &str) -> Vec<ToldGap> {
-    let told = told_gaps(looked.survey.state()).into_iter();
+fn told(looked: &super::journal::Looked, kind: Kind, name: &str) -> Vec<ReportedGap> {
+    let told = reported_gaps(looked.survey.state()).into_iter();
     told.filter(|told| told.kind == kind.reader() && told.reader == name).collect()
 }
 

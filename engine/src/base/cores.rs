@@ -65,20 +65,20 @@ impl CorePlan {
             }
         }
         let spinning = self.waits.iter().filter(|(_, wait)| spins(wait));
-        let mut planned: Vec<Entry> = Vec::new();
+        let mut planned: Vec<ThreadEntry> = Vec::new();
         for (consumer, _) in spinning {
             let core = self.pins.get(consumer).copied();
             self.admit(&planned, allowed, consumer, core, true)?;
             let (topic, wait) = (String::new(), Wait::busy_spin());
             let (cores, thread) = (Vec::new(), String::new());
-            planned.push(Entry { number: 0, topic, consumer: consumer.clone(), thread, core, cores, wait });
+            planned.push(ThreadEntry { number: 0, topic, consumer: consumer.clone(), thread, core, cores, wait });
         }
         Ok(())
     }
 
     fn admit(
         &self,
-        there: &[Entry],
+        there: &[ThreadEntry],
         allowed: &[usize],
         consumer: &str,
         core: Option<usize>,
@@ -89,7 +89,7 @@ impl CorePlan {
         }
         let consumer = || consumer.to_owned();
         let spinning = || there.iter().filter(|entry| spins(&entry.wait));
-        let on_the_same = |entry: &&Entry| core.is_some() && entry.core == core;
+        let on_the_same = |entry: &&ThreadEntry| core.is_some() && entry.core == core;
         let mut in_the_way = there.iter().filter(|entry| spins_too || spins(&entry.wait)).filter(on_the_same);
         if let (Some(core), Some(other)) = (core, in_the_way.next()) {
             return Err(CoresError::CoreTaken { consumer: consumer(), core, other: other.consumer.clone() });
@@ -194,7 +194,7 @@ impl fmt::Display for CoresReport {
     }
 }
 
-struct Entry {
+struct ThreadEntry {
     number: u64,
     topic: String,
     consumer: String,
@@ -210,7 +210,7 @@ struct Entry {
 pub(crate) struct Cores {
     plan: CorePlan,
     allowed: Vec<usize>,
-    entries: Mutex<(u64, Vec<Entry>)>,
+    entries: Mutex<(u64, Vec<ThreadEntry>)>,
     this: Weak<Self>,
 }
 
@@ -221,7 +221,7 @@ impl Cores {
         Ok(Arc::new_cyclic(|this| Self { plan, allowed, entries: Mutex::default(), this: Weak::clone(this) }))
     }
 
-    fn entries(&self) -> MutexGuard<'_, (u64, Vec<Entry>)> {
+    fn entries(&self) -> MutexGuard<'_, (u64, Vec<ThreadEntry>)> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -264,14 +264,14 @@ impl Cores {
         self.plan.admit(&entries.1, &self.allowed, consumer, core, spins(wait))?;
         entries.0 += 1;
         let (number, wait) = (entries.0, wait.clone());
-        entries.1.push(Entry { number, topic, consumer: consumer.to_owned(), thread, core, cores, wait });
+        entries.1.push(ThreadEntry { number, topic, consumer: consumer.to_owned(), thread, core, cores, wait });
         Ok(Ticket { cores: Weak::clone(&self.this), number })
     }
 
     /// A consumer's threads are about to wait in another way.
     pub(crate) fn change(&self, topic: &str, consumer: &str, wait: &Wait) -> Result<(), CoresError> {
         let mut entries = self.entries();
-        let is_its = |entry: &Entry| entry.topic == topic && entry.consumer == consumer;
+        let is_its = |entry: &ThreadEntry| entry.topic == topic && entry.consumer == consumer;
         let (its, mut others): (Vec<_>, Vec<_>) = std::mem::take(&mut entries.1).into_iter().partition(is_its);
         if its.is_empty() {
             entries.1 = others;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// What somebody waits for, each source under a number.
-pub(crate) trait Watched {
+pub(crate) trait WaitSources {
     /// Whether this source has something for its reader: events, an end, a refusal. `looks` is how many looks in a row
     /// found nothing.
     fn look(&mut self, source: usize, looks: u32) -> bool;
@@ -19,19 +19,19 @@ pub(crate) trait Watched {
     }
 }
 
-/// Why a [`Watch`] returned.
+/// Why a [`MultiWait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum Wakeup {
     /// This source has something.
     Source(usize),
-    /// Somebody woke the waiter, or [`Watched::is_interrupted`].
+    /// Somebody woke the waiter, or [`WaitSources::is_interrupted`].
     Interrupted,
     /// The deadline came.
     Nothing,
 }
 
 /// Waits over many sources. A source that is idle is armed once and costs nothing until it rings.
-pub(crate) struct Watch {
+pub(crate) struct MultiWait {
     /// Others may wake it with [`WAKE`](Self::WAKE).
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) wait: Wait,
@@ -49,7 +49,7 @@ pub(crate) struct Watch {
 /// How many finds the ready sources may have before the armed ones are asked whether they rang.
 const PATIENCE: u32 = 16;
 
-impl Watch {
+impl MultiWait {
     /// The number under which others wake the waiter.
     pub(crate) const WAKE: usize = usize::MAX;
 
@@ -85,20 +85,20 @@ impl Watch {
     /// The next source with something to read, each in its turn; waits until `deadline`, or without end. With `now` it
     /// never waits.
     #[inline]
-    pub(crate) fn next(&mut self, watched: &mut impl Watched, now: bool, deadline: Option<Instant>) -> Found {
+    pub(crate) fn next(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> Wakeup {
         self.finds += 1;
         let asks = (self.finds >= PATIENCE || self.by_number) && self.ready.len() < self.armed.len();
         if asks && self.ask_the_armed() {
-            return Found::Interrupted;
+            return Wakeup::Interrupted;
         }
         match self.sweep(watched, 0) {
-            Some(source) => Found::Source(source),
+            Some(source) => Wakeup::Source(source),
             None => self.wait(watched, now, deadline),
         }
     }
 
     #[inline]
-    fn sweep(&mut self, watched: &mut impl Watched, looks: u32) -> Option<usize> {
+    fn sweep(&mut self, watched: &mut impl WaitSources, looks: u32) -> Option<usize> {
         if self.by_number {
             self.ready.sort_unstable();
             self.turn = 0;
@@ -125,28 +125,28 @@ impl Watch {
         woken
     }
 
-    fn wait(&mut self, watched: &mut impl Watched, now: bool, deadline: Option<Instant>) -> Found {
+    fn wait(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> Wakeup {
         let mut looks: u32 = 0;
         loop {
             if self.ready.len() < self.armed.len() && (now || looks.is_multiple_of(PATIENCE)) && self.ask_the_armed() {
-                return Found::Interrupted;
+                return Wakeup::Interrupted;
             }
             // There was an empty look before the first of these: the pause between batches has been made.
             if let Some(source) = self.sweep(watched, looks + 1) {
-                return Found::Source(source);
+                return Wakeup::Source(source);
             }
             if watched.is_interrupted() {
-                return Found::Interrupted;
+                return Wakeup::Interrupted;
             }
             if now {
-                return Found::Nothing;
+                return Wakeup::Nothing;
             }
             looks = (looks + 1).min(u32::MAX - 1);
             if self.wait.idle(looks) == Idle::Look {
                 // A reading of the clock costs about as much as a look.
                 let due = looks.is_multiple_of(16) && deadline.is_some_and(|deadline| deadline <= Instant::now());
                 if due {
-                    return self.sweep(watched, looks).map_or(Found::Nothing, Found::Source);
+                    return self.sweep(watched, looks).map_or(Wakeup::Nothing, Wakeup::Source);
                 }
                 continue;
             }
@@ -155,22 +155,22 @@ impl Watch {
             }
             // Set before the waiter is woken, so that this look or the wake-up sees it.
             if watched.is_interrupted() {
-                return Found::Interrupted;
+                return Wakeup::Interrupted;
             }
             let mut woken = false;
             let Self { waiter, ready, armed, .. } = &mut *self;
             if !waiter.park(deadline, |source| woken |= rung(source, ready, armed)) {
-                return Found::Nothing;
+                return Wakeup::Nothing;
             }
             if woken {
-                return Found::Interrupted;
+                return Wakeup::Interrupted;
             }
         }
     }
 
     /// For a task that has just found nothing: has it woken when that changes. False if it has changed already.
     #[cfg(feature = "async")]
-    pub(crate) fn wake(&mut self, watched: &mut impl Watched, task: &std::task::Waker) -> bool {
+    pub(crate) fn wake(&mut self, watched: &mut impl WaitSources, task: &std::task::Waker) -> bool {
         if !self.arm_all(watched) || watched.is_interrupted() {
             return false;
         }
@@ -179,7 +179,7 @@ impl Watch {
     }
 
     /// False if a source has something after all.
-    fn arm_all(&mut self, watched: &mut impl Watched) -> bool {
+    fn arm_all(&mut self, watched: &mut impl WaitSources) -> bool {
         while let Some(&source) = self.ready.last() {
             if !watched.arm(source, &self.waiter) {
                 return false;
@@ -199,5 +199,5 @@ fn rung(source: usize, ready: &mut Vec<usize>, armed: &mut [bool]) -> bool {
         }
         return false;
     }
-    source == Watch::WAKE
+    source == MultiWait::WAKE
 }

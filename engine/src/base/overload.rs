@@ -54,7 +54,7 @@ impl Slow {
 
 /// What a topic did with events that it had no room for. Nothing is counted while there is room.
 #[derive(Default)]
-pub(crate) struct Counts {
+pub(crate) struct TopicCounters {
     pub(crate) refused: AtomicU64,
     pub(crate) timed_out: AtomicU64,
     pub(crate) dropped: AtomicU64,
@@ -66,7 +66,7 @@ pub(crate) struct Counts {
     pub(crate) high_water: AtomicU64,
 }
 
-impl Counts {
+impl TopicCounters {
     pub(crate) fn read(count: &AtomicU64) -> u64 {
         count.load(Ordering::Relaxed)
     }
@@ -77,7 +77,7 @@ impl Counts {
 }
 
 /// What is kept of a subscriber beside its positions, for all its partitions.
-pub(crate) struct Tally {
+pub(crate) struct ConsumerStats {
     pub(crate) name: String,
     slow: Slow,
     /// Of a group that goes on from the journal: it never holds producers up.
@@ -99,7 +99,7 @@ pub(crate) struct Tally {
     attended: AtomicBool,
 }
 
-impl Tally {
+impl ConsumerStats {
     /// A batch of `len` events was given.
     #[inline]
     pub(crate) fn batch(&self, len: usize) {

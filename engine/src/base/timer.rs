@@ -12,14 +12,14 @@ use std::time::Duration;
 ///
 /// With a clock that is moved by hand there is no thread: whoever moves the clock runs what is due.
 pub(crate) struct Timer {
-    core: Arc<Core>,
+    core: Arc<TimerCore>,
 }
 
-struct Core {
+struct TimerCore {
     clock: Arc<dyn Clock>,
-    queue: Mutex<Queue>,
+    queue: Mutex<TaskQueue>,
     changed: Condvar,
-    turn: Mutex<Turn>,
+    turn: Mutex<TaskTurn>,
     /// Somebody's turn to run tasks is over.
     done: Condvar,
     /// Held while the thread is started, by one of several who need it.
@@ -31,13 +31,13 @@ struct Core {
 /// Whose turn it is to run tasks, so that whoever moved the clock finds them done. No lock is held meanwhile: a task wakes
 /// others, and whoever is woken may move the clock.
 #[derive(Default)]
-struct Turn {
+struct TaskTurn {
     runs: Option<ThreadId>,
 }
 
 #[derive(Default)]
-struct Queue {
-    tasks: BTreeMap<Due, Box<dyn FnOnce() + Send>>,
+struct TaskQueue {
+    tasks: BTreeMap<TimerId, Box<dyn FnOnce() + Send>>,
     next: u64,
     /// The thread was started, or the clock tells when it was moved.
     attended: bool,
@@ -49,11 +49,11 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// A task that was given to the timer: when, and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Due(Duration, u64);
+pub(crate) struct TimerId(Duration, u64);
 
 impl Timer {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        let core = Core {
+        let core = TimerCore {
             clock,
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -101,9 +101,9 @@ impl Timer {
 
     /// Runs `task` when the clock's [`now`](Clock::now) is `deadline` or later; never on the calling thread, and never
     /// if the engine goes before. The caller has [started](Self::start) the timer.
-    pub(crate) fn at(&self, deadline: Duration, task: impl FnOnce() + Send + 'static) -> Due {
+    pub(crate) fn at(&self, deadline: Duration, task: impl FnOnce() + Send + 'static) -> TimerId {
         let mut queue = self.core.queue();
-        let due = Due(deadline, queue.next);
+        let due = TimerId(deadline, queue.next);
         queue.next += 1;
         queue.tasks.insert(due, Box::new(task));
         let is_first = queue.tasks.first_key_value().is_some_and(|(first, _)| *first == due);
@@ -114,12 +114,12 @@ impl Timer {
         due
     }
 
-    pub(crate) fn after(&self, delay: Duration, task: impl FnOnce() + Send + 'static) -> Due {
+    pub(crate) fn after(&self, delay: Duration, task: impl FnOnce() + Send + 'static) -> TimerId {
         self.at(self.core.clock.now().saturating_add(delay), task)
     }
 
     /// Takes a task back. False if it has run, or runs.
-    pub(crate) fn cancel(&self, due: Due) -> bool {
+    pub(crate) fn cancel(&self, due: TimerId) -> bool {
         // Dropped outside of the lock: what it owns may have a drop of its own.
         let task = self.core.queue().tasks.remove(&due);
         task.is_some()
@@ -138,8 +138,8 @@ impl Drop for Timer {
     }
 }
 
-impl Core {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+impl TimerCore {
+    fn queue(&self) -> MutexGuard<'_, TaskQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,7 +171,7 @@ impl Core {
         }
     }
 
-    fn turn(&self) -> MutexGuard<'_, Turn> {
+    fn turn(&self) -> MutexGuard<'_, TaskTurn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -193,9 +193,9 @@ impl Core {
     }
 }
 
-impl Tick for Core {
+impl Tick for TimerCore {
     fn tick(&self) {
-        struct Over<'c>(&'c Core);
+        struct Over<'c>(&'c TimerCore);
         impl Drop for Over<'_> {
             fn drop(&mut self) {
                 self.0.turn().runs = None;

@@ -7,11 +7,11 @@ use std::thread::ThreadId;
 /// A value that is lent to one thread at a time. A thread that asks for what it has already is refused, where a lock would
 /// have it wait for itself.
 pub(crate) struct Turn<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<TurnState<T>>,
     free: Condvar,
 }
 
-struct State<T> {
+struct TurnState<T> {
     /// None while somebody has it.
     value: Option<T>,
     by: Option<ThreadId>,
@@ -19,21 +19,21 @@ struct State<T> {
 
 impl<T> Turn<T> {
     pub(crate) fn new(value: T) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { value: Some(value), by: None }), free: Condvar::new() })
+        Arc::new(Self { state: Mutex::new(TurnState { value: Some(value), by: None }), free: Condvar::new() })
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, TurnState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for its turn. None if the calling thread has the value: it is called by the code that uses it.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Taken<T>> {
+    pub(crate) fn take(self: &Arc<Self>) -> Option<TurnGuard<T>> {
         let own = std::thread::current().id();
         let mut state = self.state();
         loop {
             if let Some(value) = state.value.take() {
                 state.by = Some(own);
-                return Some(Taken { turn: Arc::clone(self), value: Some(value) });
+                return Some(TurnGuard { turn: Arc::clone(self), value: Some(value) });
             }
             if state.by == Some(own) {
                 return None;
@@ -45,23 +45,23 @@ impl<T> Turn<T> {
 
 impl<T> Turn<T> {
     /// The same, without waiting: none also while another thread has the value.
-    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Taken<T>> {
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<TurnGuard<T>> {
         let mut state = self.state();
         let value = state.value.take()?;
         state.by = Some(std::thread::current().id());
         drop(state);
-        Some(Taken { turn: Arc::clone(self), value: Some(value) })
+        Some(TurnGuard { turn: Arc::clone(self), value: Some(value) })
     }
 }
 
 /// The value, until this is dropped.
-pub(crate) struct Taken<T> {
+pub(crate) struct TurnGuard<T> {
     turn: Arc<Turn<T>>,
     /// None in the middle of the drop alone.
     value: Option<T>,
 }
 
-impl<T> Deref for Taken<T> {
+impl<T> Deref for TurnGuard<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -69,13 +69,13 @@ impl<T> Deref for Taken<T> {
     }
 }
 
-impl<T> DerefMut for Taken<T> {
+impl<T> DerefMut for TurnGuard<T> {
     fn deref_mut(&mut self) -> &mut T {
         self.value.as_mut().expect("there until it is dropped")
     }
 }
 
-impl<T> Drop for Taken<T> {
+impl<T> Drop for TurnGuard<T> {
     fn drop(&mut self) {
         let mut state = self.turn.state();
         (state.value, state.by) = (self.value.take(), None);

@@ -3,7 +3,7 @@
 use super::{Engine, EngineError};
 use crate::base::clock::{Blamed, Clock, SystemClock};
 use crate::base::cores::{CorePlan, Cores};
-use crate::log::committer::{Journaling, Pace};
+use crate::log::committer::{Committer, Pace};
 use crate::topic::error::Contradiction;
 use crate::topic::registry::Registry;
 use slipring_journal::storage::{Disk, Storage};
@@ -100,19 +100,19 @@ impl EngineBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let cores = Cores::new(self.cores).map_err(EngineError::Cores)?;
         let mut recovered = None;
-        let journaling = match self.storage {
+        let committer = match self.storage {
             Some(storage) => {
                 let mut hear = self.recovering.unwrap_or_else(|| Box::new(|_| ()));
                 let (writer, found) = slipring_journal::open_with(Arc::clone(&storage), self.options, &mut hear)?;
                 let state = found.state.clone();
                 recovered = Some(Arc::new(found));
-                let started = Journaling::start(writer, state, Arc::clone(&clock), self.pace);
+                let started = Committer::start(writer, state, Arc::clone(&clock), self.pace);
                 let failed = |cause| DiskError::new("start a thread for", storage.name(), &cause);
                 Some(started.map_err(|cause| OpenError::Disk(failed(cause)))?)
             }
             None => None,
         };
-        let shared = Registry::new(clock, cores, journaling, recovered);
+        let shared = Registry::new(clock, cores, committer, recovered);
         #[cfg(feature = "observe")]
         if let Some(start) = self.observer {
             let _ = shared.observer.set(start(&shared)?);

@@ -13,8 +13,8 @@ use crate::base::cores::CoresReport;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
 use crate::group::{GroupDescription, GroupName, Groups, add_recorded};
-use crate::log::committer::Journaling;
-use crate::log::gap::{ReaderKind, ToldGap, acknowledge_gaps, told_gaps};
+use crate::log::committer::Committer;
+use crate::log::gap::{ReaderKind, ReportedGap, acknowledge_gaps, reported_gaps};
 use crate::log::offsets::transform::TransformDescription;
 use crate::produce::transaction::{Transaction, TransactionError};
 use crate::read::At;
@@ -106,9 +106,9 @@ impl Engine {
     /// There is no journal, or it has ended.
     pub fn retain(&self) -> Result<Freed, TopicError> {
         let none = |cause: &str| TopicError::Journal { name: "any".to_owned(), cause: cause.to_owned() };
-        let journaling = self.shared.host.journaling.as_ref().ok_or_else(|| none("the engine has no journal"))?;
-        journaling.may_wait().map_err(|own| none(&own))?;
-        let freed = journaling.retain_soon().recv().map_err(|_| none("the journal has ended"))?;
+        let committer = self.shared.host.committer.as_ref().ok_or_else(|| none("the engine has no journal"))?;
+        committer.may_wait().map_err(|own| none(&own))?;
+        let freed = committer.retain_soon().recv().map_err(|_| none("the journal has ended"))?;
         freed.map_err(|refused| none(&refused.to_string()))
     }
 
@@ -119,7 +119,7 @@ impl Engine {
 
     /// The engine's journal, to read its positions and records; none without one.
     pub fn journal(&self) -> Option<Journal> {
-        Some(self.shared.host.journaling.as_ref()?.journal.clone())
+        Some(self.shared.host.committer.as_ref()?.journal.clone())
     }
 
     /// A new topic of events of type `E`: its settings, then [`create`](TopicBuilder::create).
@@ -166,8 +166,8 @@ impl Engine {
     /// # Errors
     /// The engine has no journal.
     pub fn transaction(&self) -> Result<Transaction, TransactionError> {
-        let journaling = self.shared.host.journaling.as_ref().ok_or(TransactionError::NoJournal)?;
-        Ok(Transaction::new(Arc::clone(journaling)))
+        let committer = self.shared.host.committer.as_ref().ok_or(TransactionError::NoJournal)?;
+        Ok(Transaction::new(Arc::clone(committer)))
     }
 
     /// Reads the durable topic `input` under the name `group`, on a thread of its own, and has `f` publish into the durable
@@ -210,16 +210,21 @@ impl Engine {
     /// nobody has joined yet. Two of one name read events of different types, and have nothing else in common.
     pub fn groups(&self) -> Vec<GroupDescription> {
         let mut groups = Groups::of(&self.shared.host).describe();
-        if let Some(journaling) = &self.shared.host.journaling {
-            add_recorded(&mut groups, &journaling.catalogue(), &journaling.journal);
+        if let Some(committer) = &self.shared.host.committer {
+            add_recorded(&mut groups, &committer.recovered_state(), &committer.journal);
         }
         groups
     }
 
     /// Gaps of durable topics of which a reader with a name was told, and that nobody has acknowledged: see
     /// [`OnGap`](crate::replay::OnGap). Empty without a journal.
-    pub fn gaps(&self) -> Vec<ToldGap> {
-        self.shared.host.journaling.as_ref().map(|journaling| told_gaps(&journaling.catalogue())).unwrap_or_default()
+    pub fn gaps(&self) -> Vec<ReportedGap> {
+        self.shared
+            .host
+            .committer
+            .as_ref()
+            .map(|committer| reported_gaps(&committer.recovered_state()))
+            .unwrap_or_default()
     }
 
     /// Takes the gaps of which this reader was told from the [list](Self::gaps): somebody knows. Returns how many they were,
@@ -228,17 +233,17 @@ impl Engine {
     /// # Errors
     /// The journal takes nothing more.
     pub fn acknowledge_gaps(&self, kind: ReaderKind, reader: &str) -> Result<usize, TopicError> {
-        let Some(journaling) = &self.shared.host.journaling else { return Ok(0) };
+        let Some(committer) = &self.shared.host.committer else { return Ok(0) };
         let mut frame = FrameBuilder::new();
         let count = {
-            let mut known = journaling.catalogue();
+            let mut known = committer.recovered_state();
             let count = acknowledge_gaps(&known, kind, reader, &mut frame);
             known.take(&mut frame);
             count
         };
         if count > 0 {
             let refused = |cause| TopicError::Journal { name: reader.to_owned(), cause };
-            journaling.commit(frame).map_err(refused)?;
+            committer.commit(frame).map_err(refused)?;
         }
         Ok(count)
     }
@@ -262,10 +267,11 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn transforms(&self) -> Vec<TransformDescription> {
-        let journaling = self.shared.host.journaling.as_ref();
-        let of =
-            |journaling: &Arc<Journaling>| journaling.standings.describe(&journaling.catalogue(), &journaling.journal);
-        journaling.map(of).unwrap_or_default()
+        let committer = self.shared.host.committer.as_ref();
+        let of = |committer: &Arc<Committer>| {
+            committer.transform_offsets.describe(&committer.recovered_state(), &committer.journal)
+        };
+        committer.map(of).unwrap_or_default()
     }
 
     /// The threads of all consumers: names, cores, ways of waiting.
@@ -375,7 +381,7 @@ impl Engine {
             topics.push(topic);
         }
         let deadline = deadline.map(|deadline| deadline.max(Instant::now() + LAST_WORDS));
-        let mut journal = self.shared.host.journaling.as_ref().map(|journaling| journaling.close(deadline));
+        let mut journal = self.shared.host.committer.as_ref().map(|committer| committer.close(deadline));
         for (topic, report) in topics.iter().zip(&mut reports) {
             let count = report.note_written(&topic.written());
             if count > 0 && matches!(journal, Some(Ok(()))) {

@@ -34,9 +34,9 @@
 //! One journal holds all partitions of an engine, interleaved, so that one sync makes all of them durable. `Durable` means that
 //! the disk has answered, not that the page cache or other machines have it.
 
-pub use crate::log::catalog::{RecordedTopic, catalogue};
+pub use crate::log::catalog::{RecordedTopic, recorded_topics};
 pub use crate::log::committer::Pace;
-pub use crate::log::gap::{ReaderKind, ToldGap, acknowledge_gaps, told_gaps};
+pub use crate::log::gap::{ReaderKind, ReportedGap, acknowledge_gaps, reported_gaps};
 pub use crate::log::offsets::recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 #[doc(inline)]
 pub use slipring_journal::*;

@@ -7,9 +7,9 @@ use super::link::Link;
 use super::settings::Commit;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
-use crate::base::overload::Tally;
-use crate::log::catalog::what;
-use crate::log::offsets::commit_right::{Fenced, Lease};
+use crate::base::overload::ConsumerStats;
+use crate::log::catalog::state_kind;
+use crate::log::offsets::commit_right::{CommitRight, Fenced};
 use crate::log::receipt::BatchReceipt;
 use crate::produce::transaction::{Along, Transaction, TransactionError};
 use crate::read::At;
@@ -41,13 +41,13 @@ where
     pub(super) epoch: u64,
     pub(super) name: &'m TopicPartition,
     pub(super) topic: &'m Inner<E, K>,
-    pub(super) lease: &'m Arc<Lease>,
+    pub(super) right: &'m Arc<CommitRight>,
     pub(super) commit: Commit,
     pub(super) events: Events<'m, E, K>,
     /// The offset after the last one.
     pub(super) end: u64,
     pub(super) part: usize,
-    pub(super) tally: &'m Tally,
+    pub(super) stats: &'m ConsumerStats,
     /// All below was handed out, and whoever handled it came back for more.
     pub(super) handled: Cell<u64>,
 }
@@ -127,7 +127,7 @@ impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
     /// Waits until what was committed is durable.
     pub(super) fn make_durable(&self) -> Result<(), CommitError> {
         let Some(durable) = &self.topic.durable else { return Ok(()) };
-        durable.journaling.commit_bookmarks().map_err(|cause| CommitError::NotDurable { cause })
+        durable.committer.commit_offsets().map_err(|cause| CommitError::NotDurable { cause })
     }
 
     /// Publishes what `transaction` holds, and commits what lies below `to`, in one frame.
@@ -137,32 +137,32 @@ impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
         transaction: &mut Transaction,
     ) -> Result<Vec<BatchReceipt>, TransactionError> {
         let not_durable = || TransactionError::NotDurable { topic: self.topic.name.clone() };
-        let bookmark = Arc::clone(self.lease.bookmark().ok_or_else(not_durable)?);
+        let committed_offset = Arc::clone(self.right.committed_offset().ok_or_else(not_durable)?);
         let durable = self.topic.durable.as_ref().ok_or_else(not_durable)?;
-        if !transaction.is_of(&durable.journaling) {
+        if !transaction.is_of(&durable.committer) {
             return Err(not_durable());
         }
         if self.commit != Commit::AtMostOnce {
             // The frame comes after its input in the journal: what a power cut takes of that it takes of the frame, too.
-            let written = durable.acks.positions(self.name.partition);
+            let written = durable.acks.progress(self.name.partition);
             let deadline = Instant::now().checked_add(WRITTEN);
-            let bell = &durable.acks.bell;
+            let notifier = &durable.acks.notifier;
             let is_there = || written.as_ref().is_none_or(|written| written.end(Visible::Written) >= to);
-            bell.wait(deadline, || (is_there() || bell.over().is_some()).then_some(()));
+            notifier.wait(deadline, || (is_there() || notifier.end_cause().is_some()).then_some(()));
             if !is_there() {
-                let cause = bell.over().unwrap_or("its input is not in the journal yet").to_owned();
+                let cause = notifier.end_cause().unwrap_or("its input is not in the journal yet").to_owned();
                 return Err(TransactionError::Refused { cause });
             }
-            let value = bookmark.value_at(to);
+            let value = committed_offset.value_at(to);
             let committed = transaction.commit_along(&Along {
-                put: &|frame| frame.put(what::GROUPS, bookmark.key(), &value),
+                put: &|frame| frame.put(state_kind::GROUP_OFFSETS, committed_offset.key(), &value),
                 decide: &|| {
-                    let lease = Arc::clone(self.lease);
-                    Box::new(move || lease.commit_recorded(to))
+                    let right = Arc::clone(self.right);
+                    Box::new(move || right.commit_recorded(to))
                 },
             });
             let receipts = match committed {
-                Err(TransactionError::Refused { .. }) if self.lease.is_fenced() => {
+                Err(TransactionError::Refused { .. }) if self.right.is_fenced() => {
                     return Err(self.group.fenced(self.epoch).into());
                 }
                 committed => committed?,
@@ -177,7 +177,7 @@ impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
 
     pub(super) fn commit_to(&mut self, to: u64) -> Result<(), Fenced> {
         // Where nothing else was committed meanwhile, there is nothing to do.
-        if self.commit != Commit::AtMostOnce && !self.lease.commit(to) {
+        if self.commit != Commit::AtMostOnce && !self.right.commit(to) {
             return Err(self.group.fenced(self.epoch));
         }
         self.events.pass_over_to(to);
@@ -333,7 +333,7 @@ impl<E: Send + Sync + 'static> GroupBatch<'_, E, Single> {
 impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
     pub(super) fn count_skipped(&self) {
         if let Some(held) = &self.held {
-            held.tally.skipped.fetch_add(1, Ordering::Relaxed);
+            held.stats.skipped.fetch_add(1, Ordering::Relaxed);
         }
     }
 

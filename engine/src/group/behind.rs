@@ -5,7 +5,7 @@
 use super::error::GroupError;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
-use crate::log::offsets::commit_right::Lease;
+use crate::log::offsets::commit_right::CommitRight;
 use crate::read::catch_up::{CatchUp, Step, Turn};
 use crate::read::replay::ReplayError;
 use crate::topic::Inner;
@@ -110,7 +110,7 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
     pub(super) fn look(
         &mut self,
         limit: usize,
-        lease: &Lease,
+        right: &CommitRight,
         oldest: Option<Timestamp>,
         scan: &mut Option<Box<SharedScan>>,
     ) -> Result<Looked<E, K>, GroupError> {
@@ -131,7 +131,7 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
             let Self { partition, group, catch_up: Some(catch_up), .. } = self else { return Ok(Looked::Nothing) };
             // What a transaction wrote is there before it is published, and before it is durable: only what is published is
             // read.
-            let turn = catch_up.begin(scan, Visible::Written, true, || join(&partition.ring, group, lease));
+            let turn = catch_up.begin(scan, Visible::Written, true, || join(&partition.ring, group, right));
             let at_end = self.fill(durable, scan, turn, oldest)?;
             if self.kept.len() > 0 {
                 scan.took();
@@ -142,7 +142,7 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
             }
             let Self { partition, group, catch_up: Some(catch_up), .. } = self else { return Ok(Looked::Nothing) };
             let waits = catch_up.cursor().waits();
-            match catch_up.end(scan, turn, (false, at_end), 0, || join(&partition.ring, group, lease)) {
+            match catch_up.end(scan, turn, (false, at_end), 0, || join(&partition.ring, group, right)) {
                 Step::More if !waits => {}
                 Step::Caught(mut consumer) => {
                     consumer.set_wait(self.wait.clone());
@@ -151,10 +151,10 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
                     return Ok(Looked::Caught(consumer));
                 }
                 Step::Refused(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
-                    // Everybody has read all, and so the journaler has.
+                    // Everybody has read all, and so the committer has.
                     let over = turn.end >= partition.ring.published().0
                         || catch_up.is_over(Visible::Written)
-                        || durable.acks.bell.over().is_some();
+                        || durable.acks.notifier.end_cause().is_some();
                     return Ok(if over { Looked::Over(reason) } else { Looked::Nothing });
                 }
                 Step::Refused(BuildError::Closed(reason)) => {
@@ -174,8 +174,8 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
             return Ok(true);
         }
         let Some(durable) = &self.topic.durable else { return Ok(false) };
-        let Some(positions) = durable.acks.positions(self.partition.index) else { return Ok(false) };
-        let opened = CatchUp::open(durable, &self.partition, &positions, From::Offset(self.next));
+        let Some(progress) = durable.acks.progress(self.partition.index) else { return Ok(false) };
+        let opened = CatchUp::open(durable, &self.partition, &progress, From::Offset(self.next));
         let mut opened = opened.map_err(|cause| self.failed(cause))?;
         let scan = scan.get_or_insert_with(|| Box::new(durable.journal().scan(Visible::Written)));
         opened.cursor().begin(scan);
@@ -261,11 +261,11 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
 }
 
 /// Puts the gate into the ring, as low as possible.
-fn join<E, K: Producers>(ring: &Ring<E, K>, group: &str, lease: &Lease) -> Result<Consumer<E, K>, BuildError> {
+fn join<E, K: Producers>(ring: &Ring<E, K>, group: &str, right: &CommitRight) -> Result<Consumer<E, K>, BuildError> {
     // Also while the topic ends: what it still holds is to be read.
     let consumer = join_stage(group, Start::Earliest, |stage| ring.take_over("", stage))?;
     // Whoever fences looks for stages of the group after the fence: one of the two sees the other.
-    if lease.is_fenced() {
+    if right.is_fenced() {
         return Err(BuildError::NameTaken { name: group.to_owned() });
     }
     Ok(consumer)

@@ -383,8 +383,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             topic: topic.to_owned(),
             cause: cause.to_owned(),
         };
-        let journaling = self.host.journaling.as_ref();
-        let journaling = journaling.ok_or_else(|| refused("all", "transactions need an engine with a journal"))?;
+        let committer = self.host.committer.as_ref();
+        let committer = committer.ok_or_else(|| refused("all", "transactions need an engine with a journal"))?;
         let not_durable = self.settings.joining.topics.iter().find(|topic| topic.durable.is_none());
         if let (Delivery::ExactlyOnce, Some(topic)) = (delivery, not_durable) {
             return Err(refused(&topic.name, "exactly once needs a durable topic: create it with `durable()`"));
@@ -394,7 +394,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             let cause = "exactly once needs a durable topic of dead letters: create it with `durable()`";
             return Err(refused(graves.topic(), cause));
         }
-        let mut out = Transaction::new(Arc::clone(journaling));
+        let mut out = Transaction::new(Arc::clone(committer));
         // It looks in between whether it is to stop.
         out.patience(Duration::from_millis(50));
         self.launch(move |member, policy, run| deliver::pass_on(member, policy, &mut out, delivery, &mut handler, run))

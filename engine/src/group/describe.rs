@@ -6,7 +6,7 @@ use super::listener::listed;
 use super::state::{Place, State};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
-use crate::log::catalog::catalogue;
+use crate::log::catalog::recorded_topics;
 use crate::log::offsets::recorded::{GroupOffset, group_offsets};
 use slipring_journal::{Journal, State as Recorded};
 use slipring_ring::Sequence;
@@ -178,7 +178,7 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> Grou
         assignor: coordinator.assignor(),
         hold: state.hold,
         skipped: state.skipped_before
-            + state.topics.values().map(|topic| topic.tally.skipped.load(Ordering::Relaxed)).sum::<u64>(),
+            + state.topics.values().map(|topic| topic.stats.skipped.load(Ordering::Relaxed)).sum::<u64>(),
         members: members.collect(),
         partitions: partitions.collect(),
     }
@@ -203,7 +203,8 @@ fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>) -> GroupPar
 
 /// Adds what the journal had when it was opened, and nobody has joined since.
 pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &Recorded, journal: &Journal) {
-    let topics: BTreeMap<u32, String> = catalogue(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
+    let topics: BTreeMap<u32, String> =
+        recorded_topics(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
     for GroupOffset { group, of, offset, epoch, .. } in group_offsets(state) {
         let Some(topic) = topics.get(&of.topic) else { continue };
         let known = groups.iter().any(|it| it.name == group && it.partition(topic, of.partition).is_some());

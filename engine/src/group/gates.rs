@@ -18,7 +18,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     pub(super) fn write_down(&self, topics: &[Arc<Inner<E, K>>]) -> Result<(), GroupError> {
         let Some(durable) = topics.iter().find_map(|topic| topic.durable.as_ref()) else { return Ok(()) };
         let refused = |cause| GroupError::NotWritten { group: self.name.clone(), cause };
-        durable.journaling.commit_bookmarks().map_err(refused)
+        durable.committer.commit_offsets().map_err(refused)
     }
 
     /// Joins the partitions of these topics that the group does not read. Whether it begins any that is to be written
@@ -33,7 +33,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let mut begun = false;
         for (id, place) in state.places.iter_mut().filter(|(_, place)| !place.is_open()) {
             let Some(topic) = topics.get(&id.topic) else { continue };
-            if let Some(bookmark) = &place.bookmark {
+            if let Some(committed_offset) = &place.committed_offset {
                 let at = match place.committed {
                     Some(committed) => committed,
                     None if *start == StartAt::Committed => return Err(self.never_read(place)),
@@ -41,7 +41,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 };
                 let goes_on = place.committed.is_some();
                 if !goes_on {
-                    bookmark.stand_at(at, epoch);
+                    committed_offset.set(at, epoch);
                     begun = true;
                 }
                 place.committed = Some(at);
@@ -110,8 +110,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
 
     /// Puts a successor's consumer in the place of one that is in a fenced member's hands.
     pub(super) fn take_from_fenced(&self, place: &mut Place<E, K>) {
-        let Some(lease) = place.lease.take() else { return };
-        let committed = lease.fence();
+        let Some(right) = place.right.take() else { return };
+        let committed = right.fence();
         place.committed = Some(committed);
         place.ended = false;
         let ring = &place.partition.ring;
@@ -122,7 +122,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             // A closed ring takes successors, too.
             match join_stage(&self.name, Start::At(at), |stage| ring.take_over("", stage)) {
                 Ok(consumer) => break Some(consumer),
-                Err(BuildError::OutOfRange { .. } | BuildError::Closed(_)) if place.bookmark.is_some() => {
+                Err(BuildError::OutOfRange { .. } | BuildError::Closed(_)) if place.committed_offset.is_some() => {
                     place.behind = true;
                     break None;
                 }
@@ -154,7 +154,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let (mut probes, mut places) = (BTreeMap::new(), BTreeMap::new());
         for (&id, place) in &state.places {
             let Some(topic) = numbered.get(&id.topic) else { continue };
-            match (place.committed, &place.bookmark) {
+            match (place.committed, &place.committed_offset) {
                 (None, _) if *start == StartAt::Committed => return Err(self.never_read(place)),
                 (Some(_), _) if *start == StartAt::Committed => {}
                 (committed, Some(_)) => {
@@ -169,8 +169,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             let (Some(place), Some(topic)) = (state.places.get_mut(&id), numbered.get(&id.topic)) else { continue };
             (place.committed, place.ended) = (Some(at), false);
             (place.consumer, place.behind) = (None, false);
-            if let Some(bookmark) = &place.bookmark {
-                bookmark.stand_at(at, epoch);
+            if let Some(committed_offset) = &place.committed_offset {
+                committed_offset.set(at, epoch);
             }
             if hold {
                 self.open_durable(place, at, topic, false)?;

@@ -6,10 +6,10 @@ use super::behind::{Behind, Looked};
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
-use crate::base::overload::Tally;
-use crate::log::catalog::what;
-use crate::log::gap::{ReaderKind, Recorded, Told as ToldOf};
-use crate::log::offsets::commit_right::Lease;
+use crate::base::overload::ConsumerStats;
+use crate::log::catalog::state_kind;
+use crate::log::gap::{GapReport, GapReportOutcome, ReaderKind};
+use crate::log::offsets::commit_right::CommitRight;
 use crate::read::error::PositionError;
 use crate::read::replay::ReplayError;
 use crate::read::{StartAt, expire};
@@ -35,8 +35,8 @@ pub(super) struct Hand<E, K: Producers> {
     pub(super) topic: Arc<Inner<E, K>>,
     pub(super) partition: Arc<Partition<E, K>>,
     pub(super) feed: Feed<E, K>,
-    pub(super) lease: Arc<Lease>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) right: Arc<CommitRight>,
+    pub(super) stats: Arc<ConsumerStats>,
     /// A managed member commits so many at a time, so that producers need not wait for the end of a long batch.
     pub(super) part: usize,
     pub(super) paused: bool,
@@ -56,7 +56,7 @@ impl<E, K: Producers> Hand<E, K> {
     pub(super) fn position(&self) -> u64 {
         match &self.feed {
             Feed::Ring(consumer) => consumer.consumed().0,
-            Feed::Journal(_) => self.lease.committed(),
+            Feed::Journal(_) => self.right.committed(),
         }
     }
 
@@ -64,7 +64,7 @@ impl<E, K: Producers> Hand<E, K> {
         match &self.feed {
             Feed::Ring(consumer) => consumer.lag(),
             Feed::Journal(_) => {
-                let (next, published) = (self.lease.committed(), self.partition.ring.published().0);
+                let (next, published) = (self.right.committed(), self.partition.ring.published().0);
                 let durable = self.topic.durable.as_ref();
                 durable.map_or(published.saturating_sub(next), |it| it.unread(self.id.partition, next, published))
             }
@@ -84,9 +84,9 @@ impl<E, K: Producers> Hand<E, K> {
     pub(super) fn commit_skipped(&self) {
         let Feed::Ring(consumer) = &self.feed else { return };
         let at = consumer.consumed().0;
-        if at != self.lease.committed() {
+        if at != self.right.committed() {
             // If it was fenced, its successor finds out.
-            let _ = self.lease.commit(at);
+            let _ = self.right.commit(at);
         }
     }
 }
@@ -95,7 +95,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
     /// Reads on from the journal, at `from`.
     pub(super) fn fall_behind(&mut self, group: &str, from: u64, wait: Wait) {
         let (topic, partition) = (Arc::clone(&self.topic), Arc::clone(&self.partition));
-        self.lease.set_behind(true);
+        self.right.set_behind(true);
         self.feed = Feed::Journal(Box::new(Behind::new(topic, partition, group, from, wait)));
     }
 
@@ -108,16 +108,20 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
         clock: &dyn Clock,
     ) -> Result<bool, GroupError> {
         let refused = |cause| GroupError::NotWritten { group: group.to_owned(), cause };
-        let (Some(durable), Some(bookmark)) = (&self.topic.durable, self.lease.bookmark()) else { return Ok(true) };
+        let (Some(durable), Some(committed_offset)) = (&self.topic.durable, self.right.committed_offset()) else {
+            return Ok(true);
+        };
         let (reader, of) = (group.to_owned(), durable.id(self.id.partition));
         let time = clock.wall().as_nanos();
-        let told = ToldOf { kind: ReaderKind::Group, reader, of, offsets: offsets.clone(), time };
-        let (lease, end) = (Arc::clone(&self.lease), offsets.end);
-        let put = |frame: &mut FrameBuilder| frame.put(what::GROUPS, bookmark.key(), &bookmark.value_at(end));
-        match told.record(&durable.journaling, put, move || lease.commit_recorded(end)) {
-            Recorded::Yes => {}
-            Recorded::Denied => return Ok(false),
-            Recorded::Not(cause) => return Err(refused(cause)),
+        let told = GapReport { kind: ReaderKind::Group, reader, of, offsets: offsets.clone(), time };
+        let (right, end) = (Arc::clone(&self.right), offsets.end);
+        let put = |frame: &mut FrameBuilder| {
+            frame.put(state_kind::GROUP_OFFSETS, committed_offset.key(), &committed_offset.value_at(end))
+        };
+        match told.record(&durable.committer, put, move || right.commit_recorded(end)) {
+            GapReportOutcome::Yes => {}
+            GapReportOutcome::Denied => return Ok(false),
+            GapReportOutcome::Not(cause) => return Err(refused(cause)),
         }
         if let Feed::Journal(behind) = &mut self.feed {
             behind.pass_gap();
@@ -134,15 +138,15 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
                 if let Some(limit) = self.topic.settings.time_to_live.filter(|_| !batch.is_empty()) {
                     // Passed over like slots without an event: who has the partition next misses nothing.
                     let expired = expire(&mut batch, &self.partition, look.clock.wall().minus(limit));
-                    self.tally.expired.fetch_add(expired, Ordering::Relaxed);
+                    self.stats.expired.fetch_add(expired, Ordering::Relaxed);
                 }
                 return Ok(!batch.is_empty());
             }
             Err(closed) => closed,
         };
-        if matches!(closed, Closed::Evicted { .. }) && self.topic.durable.is_some() && !self.lease.is_fenced() {
+        if matches!(closed, Closed::Evicted { .. }) && self.topic.durable.is_some() && !self.right.is_fenced() {
             // It was in the way: the journal has what it has not read.
-            self.fall_behind(look.group, self.lease.committed(), look.wait.clone());
+            self.fall_behind(look.group, self.right.committed(), look.wait.clone());
             return self.look_behind(look, looks);
         }
         Err(Told::Closed(closed))
@@ -152,8 +156,8 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
     fn look_behind(&mut self, look: &mut Looking<'_>, looks: u32) -> Result<bool, Told> {
         let Feed::Journal(behind) = &mut self.feed else { return Ok(false) };
         let oldest = self.topic.settings.time_to_live.map(|limit| look.clock.wall().minus(limit));
-        let looked = behind.look(look.limit, &self.lease, oldest, look.scan);
-        self.tally.expired.fetch_add(std::mem::take(&mut behind.expired), Ordering::Relaxed);
+        let looked = behind.look(look.limit, &self.right, oldest, look.scan);
+        self.stats.expired.fetch_add(std::mem::take(&mut behind.expired), Ordering::Relaxed);
         match looked {
             Ok(Looked::Events) => Ok(true),
             Ok(Looked::Nothing) => Ok(false),
@@ -161,8 +165,8 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
             Ok(Looked::Over(closed)) => Err(Told::Closed(closed)),
             Ok(Looked::Caught(consumer)) => {
                 self.feed = Feed::Ring(consumer);
-                self.lease.set_behind(false);
-                self.tally.evicted.store(false, Ordering::Relaxed);
+                self.right.set_behind(false);
+                self.stats.evicted.store(false, Ordering::Relaxed);
                 self.look(look, looks)
             }
             Err(refused) => Err(Told::Failed(refused)),
@@ -172,7 +176,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
     /// Where a seek goes. To look at times behind it, the consumer goes back as far as it may: its own gate keeps what
     /// is looked at. Nothing is committed by that.
     fn find(&mut self, to: &StartAt, clock: &dyn Clock) -> Result<Result<Sequence, SeekError>, PositionError> {
-        let Feed::Ring(consumer) = &mut self.feed else { return Ok(Ok(Sequence(self.lease.committed()))) };
+        let Feed::Ring(consumer) = &mut self.feed else { return Ok(Ok(Sequence(self.right.committed()))) };
         let before = consumer.consumed();
         let since = match to {
             StartAt::Timestamp(at) => match &self.partition.times {
@@ -182,7 +186,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
                 }
                 Some(_) => Some(*at),
             },
-            StartAt::Committed => return Ok(Ok(Sequence(self.lease.committed()))),
+            StartAt::Committed => return Ok(Ok(Sequence(self.right.committed()))),
             _ => None,
         };
         match to.in_ring(self.name.partition) {
@@ -213,8 +217,8 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
         wait: &Wait,
     ) -> Result<bool, GroupError> {
         if self.topic.durable.is_some() {
-            let to = locate(group, &self.topic, &self.partition, to, self.lease.committed())?;
-            if !self.lease.commit(to) {
+            let to = locate(group, &self.topic, &self.partition, to, self.right.committed())?;
+            if !self.right.commit(to) {
                 return Ok(false);
             }
             if let Feed::Ring(consumer) = &mut self.feed
@@ -243,7 +247,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
                 return Err(out_of_range(earliest));
             }
             // Committed first: what is passed over is not kept for a successor who would have to read it.
-            if !self.lease.commit(to.0) {
+            if !self.right.commit(to.0) {
                 return Ok(false);
             }
             return match consumer.seek(to) {
@@ -265,7 +269,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
             let _ = consumer.seek(before);
             return Err(out_of_range(earliest));
         }
-        Ok(self.lease.commit(to.0))
+        Ok(self.right.commit(to.0))
     }
 }
 
@@ -306,7 +310,7 @@ pub(super) fn locate<E, K: Producers>(
                 cause: Box::new(ReplayError::Journal { topic: topic.name.clone(), partition: index, cause }),
             };
             // What is not written yet is younger than what is.
-            let written = durable.acks.positions(index).map_or(latest, |positions| positions.end(Visible::Written));
+            let written = durable.acks.progress(index).map_or(latest, |progress| progress.end(Visible::Written));
             let first = durable.journal().first_since(durable.id(index), at.as_nanos()).map_err(failed)?;
             return Ok(first.unwrap_or(written).min(latest));
         }

@@ -1,7 +1,7 @@
 //! What a member and its group tell one another without a lock.
 
 use super::coordinator::Activity;
-use crate::base::multi_wait::Watch;
+use crate::base::multi_wait::MultiWait;
 use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +39,7 @@ impl Link {
 
     pub(super) fn tell(&self) {
         self.news.store(true, Ordering::Release);
-        self.waiter.wake(Watch::WAKE);
+        self.waiter.wake(MultiWait::WAKE);
         let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((watcher, token)) = watcher {
             watcher.wake(token);

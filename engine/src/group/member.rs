@@ -13,8 +13,8 @@ use super::settings::{Commit, Settings};
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
-use crate::base::multi_wait::{Found, Watch, Watched};
-use crate::base::overload::{Slow, Tally};
+use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
+use crate::base::overload::{ConsumerStats, Slow};
 use crate::base::threads::blaming;
 use crate::base::trace::lifecycle;
 use crate::log::gap::Gap;
@@ -76,7 +76,7 @@ where
     listener: Option<Listener>,
     /// By the number under which they are watched.
     pub(super) hands: Vec<Option<Hand<E, K>>>,
-    pub(super) watch: Watch,
+    pub(super) watch: MultiWait,
     /// What partitions that the ring has left behind are read through.
     scan: Option<Box<SharedScan>>,
     /// There is something to learn, as far as this member knows itself.
@@ -112,7 +112,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         listener: Option<Listener>,
     ) -> Result<Self, GroupError> {
         let (id, link) = group.join(&settings.joining)?;
-        let watch = Watch::new(settings.wait.clone(), Arc::clone(&link.waiter));
+        let watch = MultiWait::new(settings.wait.clone(), Arc::clone(&link.waiter));
         let hands = Vec::new();
         Ok(Self {
             group,
@@ -141,7 +141,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let (id, link) = self.group.join(&self.settings.joining)?;
         // If it was none after all, it leaves now.
         self.group.leave(self.id, self.hands.drain(..).flatten().collect(), true);
-        self.watch = Watch::new(self.settings.wait.clone(), Arc::clone(&link.waiter));
+        self.watch = MultiWait::new(self.settings.wait.clone(), Arc::clone(&link.waiter));
         (self.id, self.link, self.epoch, self.unsettled, self.over) = (id, link, 0, true, false);
         Ok(())
     }
@@ -190,7 +190,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             let Self { group, settings, hands, watch, link, scan, .. } = self;
             let by = settings.looking(group, scan);
             let mut look = Look { hands, link, by, told: None };
-            if let (Found::Source(source), None) = (watch.next(&mut look, true, None), look.told) {
+            if let (Wakeup::Source(source), None) = (watch.next(&mut look, true, None), look.told) {
                 self.link.see(self.group.clock.coarse());
                 return Ok(Next::Source(source));
             }
@@ -233,7 +233,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 return Ok(Next::Over);
             }
             if self.hands.iter().flatten().any(|hand| hand.paused) {
-                self.arm_paused(&Arc::clone(&self.link.waiter), Watch::WAKE);
+                self.arm_paused(&Arc::clone(&self.link.waiter), MultiWait::WAKE);
                 match self.is_over_but_for_pauses() {
                     Ok(true) => return Ok(Next::Nothing),
                     Ok(false) => {}
@@ -245,15 +245,15 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             let mut look = Look { hands, link, by, told: None };
             let found = watch.next(&mut look, now, deadline);
             match (found, look.told) {
-                (Found::Source(source), None) => return Ok(Next::Source(source)),
-                (Found::Source(source), Some(Told::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
+                (Wakeup::Source(source), None) => return Ok(Next::Source(source)),
+                (Wakeup::Source(source), Some(Told::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
                 // The group is about to tell.
-                (Found::Source(_), Some(Told::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
-                (Found::Source(source), Some(Told::Closed(reason))) => return Err(self.tell_of_end(source, reason)),
-                (Found::Source(source), Some(Told::Gap(offsets))) => self.meet_gap(source, offsets)?,
-                (Found::Source(_), Some(Told::Failed(refused))) => return Err(refused),
-                (Found::Interrupted, _) => {}
-                (Found::Nothing, _) => {
+                (Wakeup::Source(_), Some(Told::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
+                (Wakeup::Source(source), Some(Told::Closed(reason))) => return Err(self.tell_of_end(source, reason)),
+                (Wakeup::Source(source), Some(Told::Gap(offsets))) => self.meet_gap(source, offsets)?,
+                (Wakeup::Source(_), Some(Told::Failed(refused))) => return Err(refused),
+                (Wakeup::Interrupted, _) => {}
+                (Wakeup::Nothing, _) => {
                     self.hands.iter().flatten().for_each(Hand::commit_skipped);
                     return Ok(Next::Nothing);
                 }
@@ -271,7 +271,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             return Ok(());
         }
         let gap = Gap::new(&*hand.name.topic, hand.name.partition, offsets);
-        let met = self.settings.on_gap.meet(gap, &hand.tally);
+        let met = self.settings.on_gap.meet(gap, &hand.stats);
         met.map_err(|gap| GroupError::Gap { group: self.group.name.clone(), gap })
     }
 
@@ -323,7 +323,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             return false;
         }
         self.begin_to_wait();
-        self.arm_paused(&Arc::clone(&self.link.waiter), Watch::WAKE);
+        self.arm_paused(&Arc::clone(&self.link.waiter), MultiWait::WAKE);
         let Self { group, settings, hands, watch, link, scan, .. } = &mut *self;
         let mut look = Look { hands, link, by: settings.looking(group, scan), told: None };
         let waits = watch.wake(&mut look, task) && !self.has_ended_meanwhile();
@@ -455,7 +455,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     pub(super) fn hand_out(&mut self, source: usize) -> Result<GroupBatch<'_, E, K>, GroupError> {
         let Self { group, epoch, link, settings, hands, .. } = self;
         let Some(hand) = &mut hands[source] else { return Ok(GroupBatch { held: None }) };
-        let Hand { feed, topic, partition, lease, name, tally, .. } = hand;
+        let Hand { feed, topic, partition, right, name, stats, .. } = hand;
         let (events, end) = match feed {
             Feed::Ring(consumer) => {
                 // What went wrong since the look is told by the next one.
@@ -471,21 +471,21 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             }
         };
         let first = events.position();
-        if first != lease.committed() && !lease.commit(first) {
+        if first != right.committed() && !right.commit(first) {
             // Slots without an event stand in between.
             return Err(group.fenced(*epoch).into());
         }
         if settings.commit == Commit::AtMostOnce {
-            if !lease.commit(end) {
+            if !right.commit(end) {
                 return Err(group.fenced(*epoch).into());
             }
             if let Some(durable) = &topic.durable {
                 // Before anybody sees an event: what is not known to be durable may be handed out again.
                 let refused = |cause| GroupError::NotWritten { group: group.name.clone(), cause };
-                durable.journaling.commit_bookmarks().map_err(refused)?;
+                durable.committer.commit_offsets().map_err(refused)?;
             }
         }
-        tally.batch(events.len());
+        stats.batch(events.len());
         let (handled, part) = (Cell::new(first), hand.part);
         Ok(GroupBatch {
             held: Some(Held {
@@ -494,12 +494,12 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 epoch: *epoch,
                 name,
                 topic,
-                lease,
+                right,
                 commit: settings.commit,
                 events,
                 end,
                 part,
-                tally,
+                stats,
                 handled,
             }),
         })
@@ -528,10 +528,13 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     }
 
     fn note_failure_in(&self, topic: &Inner<E, K>, cause: &str) {
-        let run = Run::new(Arc::new(Tally::new(&format!("group:{} member {}", self.group.name, self.id), Slow::Gate)));
+        let run = Run::new(Arc::new(ConsumerStats::new(
+            &format!("group:{} member {}", self.group.name, self.id),
+            Slow::Gate,
+        )));
         let hands = self.hands.iter().flatten().filter(|hand| *hand.name.topic == *topic.name);
         let mut state = run.state();
-        state.consumed.extend(hands.map(|hand| (hand.name.partition, hand.lease.committed())));
+        state.consumed.extend(hands.map(|hand| (hand.name.partition, hand.right.committed())));
         if state.consumed.is_empty() {
             // It had none of them: what others have not read is told of those.
             state.consumed.insert(0, topic.partitions()[0].ring.positions().published.0);
@@ -593,7 +596,7 @@ struct Look<'m, E, K: Producers> {
     told: Option<Told>,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Watched for Look<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> WaitSources for Look<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
         let Some(hand) = &mut self.hands[source] else { return false };

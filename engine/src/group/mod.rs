@@ -36,7 +36,7 @@
 // A group has one ring consumer a partition. It belongs to the group: the member that has the partition holds it, and
 // hands it back when the partition is revoked, or when it leaves. Its gate is the committed offset, because a batch
 // that is not committed leaves the consumer where it was. A member that is fenced cannot hand anything back: its
-// `Lease` ends first, so that it commits nothing more, then a successor's consumer joins where it had committed, and
+// `CommitRight` ends first, so that it commits nothing more, then a successor's consumer joins where it had committed, and
 // only then its own consumer is evicted.
 //
 // The lock is for joining, leaving and rebalancing. Reading and committing take none: a member looks at one word of
@@ -85,7 +85,7 @@ use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
-use crate::log::offsets::commit_right::Lease;
+use crate::log::offsets::commit_right::CommitRight;
 use crate::topic::registry::Host;
 use crate::topic::stage_name::stage_name;
 use crate::topic::{Inner, Reader};
@@ -207,7 +207,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 if let Some(spill) = asked.spill {
                     for (number, topic) in &numbered {
                         if let Some(source) = state.topics.get(number) {
-                            source.tally.set_spills(spill);
+                            source.stats.set_spills(spill);
                         }
                         topic.expect_evictions();
                     }
@@ -271,7 +271,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     fn settle(&self, state: &mut State<E, K>) {
         self.epoch.store(state.coordinator.epoch(), Ordering::Release);
         for (&number, source) in &state.topics {
-            source.tally.set_attended(state.coordinator.reads(number));
+            source.stats.set_attended(state.coordinator.reads(number));
         }
         for member in state.coordinator.take_news() {
             if let Some(link) = state.links.get(&member) {
@@ -352,29 +352,30 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         };
         for id in changes.given {
             let Some(source) = state.topics.get(&id.topic) else { continue };
-            let (topic, tally) = (source.topic.upgrade(), Arc::clone(&source.tally));
+            let (topic, stats) = (source.topic.upgrade(), Arc::clone(&source.stats));
             let Some(place) = state.places.get_mut(&id) else { continue };
             let consumer = place.consumer.take();
             let behind = std::mem::take(&mut place.behind);
             match (topic, place.committed) {
                 (Some(topic), Some(committed)) if consumer.is_some() || behind => {
                     let epoch = changes.epoch;
-                    let bookmark = place.bookmark.as_ref().map(|bookmark| (Arc::clone(bookmark), epoch));
-                    let lease = Arc::new(Lease::new(committed, bookmark));
-                    place.lease = Some(Arc::clone(&lease));
+                    let committed_offset =
+                        place.committed_offset.as_ref().map(|committed_offset| (Arc::clone(committed_offset), epoch));
+                    let right = Arc::new(CommitRight::new(committed, committed_offset));
+                    place.right = Some(Arc::clone(&right));
                     let (name, partition) = (place.name.clone(), Arc::clone(&place.partition));
                     let part = (topic.settings.capacity / 4).max(1);
                     let (paused, ended) = (false, false);
                     let feed = match consumer {
                         Some(consumer) => Feed::Ring(consumer),
                         None => {
-                            lease.set_behind(true);
+                            right.set_behind(true);
                             let (topic, partition) = (Arc::clone(&topic), Arc::clone(&partition));
                             let behind = Behind::new(topic, partition, &self.name, committed, Wait::default());
                             Feed::Journal(Box::new(behind))
                         }
                     };
-                    learned.given.push(Hand { id, name, topic, partition, feed, lease, tally, part, paused, ended });
+                    learned.given.push(Hand { id, name, topic, partition, feed, right, stats, part, paused, ended });
                 }
                 _ => {
                     let reason = place.partition.ring.closed().unwrap_or(slipring_ring::Closed::Closed).into();
@@ -419,7 +420,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     fn end(&self, hand: &Hand<E, K>) {
         let mut state = self.state();
         match state.places.get_mut(&hand.id) {
-            Some(place) if place.lease.as_ref().is_some_and(|lease| Arc::ptr_eq(lease, &hand.lease)) => {
+            Some(place) if place.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &hand.right)) => {
                 place.ended = true;
             }
             // It was fenced meanwhile: what its successor does there is not its business.
@@ -443,7 +444,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let mut state = self.state();
         let Some(number) = state.number_of_id(id) else { return };
         if let Some(gone) = state.topics.remove(&number) {
-            state.skipped_before += gone.tally.skipped.load(Ordering::Relaxed);
+            state.skipped_before += gone.stats.skipped.load(Ordering::Relaxed);
         }
         state.places.retain(|partition, _| partition.topic != number);
         state.coordinator.forget(number);

@@ -37,7 +37,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// # Errors
     /// The member does not have this partition.
     pub fn committed(&self, of: &TopicPartition) -> Result<u64, GroupError> {
-        self.hand(of).map(|hand| hand.lease.committed())
+        self.hand(of).map(|hand| hand.right.committed())
     }
 
     /// How many published events of a partition are not committed.

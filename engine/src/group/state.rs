@@ -8,10 +8,10 @@ use super::link::Link;
 use crate::base::ids::TopicId;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
-use crate::base::overload::{Slow, Tally};
-use crate::base::timer::Due;
-use crate::log::offsets::commit_right::Lease;
-use crate::log::offsets::group::{self as offsets, Bookmark};
+use crate::base::overload::{ConsumerStats, Slow};
+use crate::base::timer::TimerId;
+use crate::log::offsets::commit_right::CommitRight;
+use crate::log::offsets::group::{self as offsets, CommittedOffset};
 use crate::read::StartAt;
 use crate::topic::error::SubscribeError;
 use crate::topic::partition::Partition;
@@ -32,7 +32,7 @@ pub(super) struct State<E, K: Producers> {
     pub(super) places: BTreeMap<PartitionId, Place<E, K>>,
     pub(super) links: BTreeMap<MemberId, Arc<Link>>,
     pub(super) hold: bool,
-    pub(super) due: Option<(Duration, Due)>,
+    pub(super) due: Option<(Duration, TimerId)>,
 }
 
 /// A topic that the group reads, or has read.
@@ -40,7 +40,7 @@ pub(super) struct Source<E, K: Producers> {
     pub(super) id: TopicId,
     pub(super) name: Arc<str>,
     /// What is counted of this group in the topic.
-    pub(super) tally: Arc<Tally>,
+    pub(super) stats: Arc<ConsumerStats>,
     /// Its members have it: the group must not keep the engine, which has the group.
     pub(super) topic: Weak<Inner<E, K>>,
     /// There while the group gates this topic: partitions that are added are joined through it.
@@ -60,25 +60,25 @@ pub(super) struct Place<E, K: Producers> {
     /// Instead of a consumer: the group reads on from the journal.
     pub(super) behind: bool,
     /// Of a durable topic: where the journal has it.
-    pub(super) bookmark: Option<Arc<Bookmark>>,
+    pub(super) committed_offset: Option<Arc<CommittedOffset>>,
     /// The right of the member that has it.
-    pub(super) lease: Option<Arc<Lease>>,
+    pub(super) right: Option<Arc<CommitRight>>,
     /// It was closed, and read and committed to its end.
     pub(super) ended: bool,
 }
 
 impl<E, K: Producers> Place<E, K> {
     pub(super) fn committed(&self) -> Option<u64> {
-        self.lease.as_ref().map(|lease| lease.committed()).or(self.committed)
+        self.right.as_ref().map(|right| right.committed()).or(self.committed)
     }
 
     /// Whether the group reads it at present.
     pub(super) fn is_open(&self) -> bool {
-        self.consumer.is_some() || self.behind || self.lease.is_some()
+        self.consumer.is_some() || self.behind || self.right.is_some()
     }
 
     pub(super) fn is_behind(&self) -> bool {
-        self.lease.as_ref().map_or(self.behind, |lease| lease.is_behind())
+        self.right.as_ref().map_or(self.behind, |right| right.is_behind())
     }
 }
 
@@ -94,10 +94,10 @@ impl<E, K: Producers> State<E, K> {
         let number = known.unwrap_or(self.next_topic);
         if known.is_none() {
             self.next_topic += 1;
-            let tally = Arc::new(Tally::new(&stage_name(group, 0), Slow::Gate));
-            topic.register(&tally);
+            let stats = Arc::new(ConsumerStats::new(&stage_name(group, 0), Slow::Gate));
+            topic.register(&stats);
             let (id, name) = (topic.id, topic.name.as_str().into());
-            self.topics.insert(number, Source { id, name, tally, topic: Arc::downgrade(topic), reader: None });
+            self.topics.insert(number, Source { id, name, stats, topic: Arc::downgrade(topic), reader: None });
         }
         for partition in topic.partitions().iter() {
             self.place(group, number, topic, partition);
@@ -116,14 +116,14 @@ impl<E, K: Producers> State<E, K> {
         self.coordinator.set_topic(number, partition.index + 1);
         let Self { coordinator, topics, places, .. } = self;
         places.entry(id).or_insert_with(|| {
-            let (mut committed, mut bookmark) = (None, None);
+            let (mut committed, mut committed_offset) = (None, None);
             if let Some(durable) = &topic.durable {
-                let (journaling, of) = (&durable.journaling, durable.id(partition.index));
-                if let Some((offset, epoch)) = offsets::recorded(&journaling.catalogue(), group, of) {
+                let (committer, of) = (&durable.committer, durable.id(partition.index));
+                if let Some((offset, epoch)) = offsets::recorded(&committer.recovered_state(), group, of) {
                     committed = Some(offset);
                     coordinator.go_on_from(epoch);
                 }
-                bookmark = Some(journaling.bookmarks.add(group, of));
+                committed_offset = Some(committer.committed_offsets.add(group, of));
             }
             Place {
                 name: TopicPartition::new(Arc::clone(&topics[&number].name), partition.index),
@@ -132,8 +132,8 @@ impl<E, K: Producers> State<E, K> {
                 reset: None,
                 consumer: None,
                 behind: false,
-                bookmark,
-                lease: None,
+                committed_offset,
+                right: None,
                 ended: false,
             }
         })
@@ -144,11 +144,11 @@ impl<E, K: Producers> State<E, K> {
         let mut late = Vec::new();
         for hand in hands {
             match self.places.get_mut(&hand.id) {
-                Some(place) if place.lease.as_ref().is_some_and(|lease| Arc::ptr_eq(lease, &hand.lease)) => {
+                Some(place) if place.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &hand.right)) => {
                     // Slots without an event were passed over, not committed.
                     hand.commit_skipped();
-                    place.committed = Some(hand.lease.fence());
-                    place.lease = None;
+                    place.committed = Some(hand.right.fence());
+                    place.right = None;
                     match hand.feed {
                         Feed::Ring(consumer) => place.consumer = Some(consumer),
                         Feed::Journal(_) => place.behind = true,
@@ -217,8 +217,8 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Newcomers<E, K> {
         let first = consumer.first().0;
         place.committed = Some(first);
         place.consumer = Some(consumer);
-        if let Some(bookmark) = &place.bookmark {
-            bookmark.stand_at(first, epoch);
+        if let Some(committed_offset) = &place.committed_offset {
+            committed_offset.set(first, epoch);
         }
         // It may be that the last member left while the partition was made.
         state.close_gates();

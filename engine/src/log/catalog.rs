@@ -5,25 +5,25 @@ use slipring_journal::State;
 use slipring_ring::text;
 
 /// Kinds of state in the journal.
-pub(crate) mod what {
+pub(crate) mod state_kind {
     /// Topics, by name. The name that is none has the next number.
-    pub(crate) const CATALOGUE: u16 = 1;
-    /// Where groups stand: see [`Bookmarks`](crate::log::offsets::group::Bookmarks).
-    pub(crate) const GROUPS: u16 = 2;
+    pub(crate) const TOPICS: u16 = 1;
+    /// Where groups stand: see [`CommittedOffsets`](crate::log::offsets::group::CommittedOffsets).
+    pub(crate) const GROUP_OFFSETS: u16 = 2;
     /// Producers with names: how often each was opened, and which of its sequences are there.
     pub(crate) const PRODUCERS: u16 = 3;
     /// Queues: which messages are out, and how far was read.
-    pub(crate) const LEASES: u16 = 4;
+    pub(crate) const QUEUES: u16 = 4;
     /// Where transforms stand in their inputs.
-    pub(crate) const TRANSFORMS: u16 = 5;
+    pub(crate) const TRANSFORM_OFFSETS: u16 = 5;
     // Kind 6 is the journal's own: offsets that a repair could not save.
     /// Who was told of these: see [`crate::log::gap`].
-    pub(crate) const TOLD: u16 = 7;
+    pub(crate) const REPORTED_GAPS: u16 = 7;
 }
 
 /// A topic's line in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Recorded {
+pub(crate) struct CatalogEntry {
     pub(crate) number: u32,
     pub(crate) partitions: u32,
     pub(crate) max_message: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Recorded {
 /// Stands before a layout since format 2. No layout of format 1 begins with it.
 const NAMED: u8 = 2;
 
-impl Recorded {
+impl CatalogEntry {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&self.number.to_le_bytes());
@@ -82,20 +82,20 @@ impl Recorded {
 
     /// The number that the next topic gets.
     pub(crate) fn next_number(state: &State) -> u32 {
-        let next = state.get(what::CATALOGUE, b"").and_then(|bytes| bytes.try_into().ok());
+        let next = state.get(state_kind::TOPICS, b"").and_then(|bytes| bytes.try_into().ok());
         next.map_or(1, u32::from_le_bytes)
     }
 
     /// The topics of a journal, by name.
     pub(crate) fn all(state: &State) -> Vec<(String, Self)> {
-        let topics = state.values(what::CATALOGUE).filter(|(name, _)| !name.is_empty());
+        let topics = state.values(state_kind::TOPICS).filter(|(name, _)| !name.is_empty());
         topics
             .filter_map(|(name, value)| Some((String::from_utf8_lossy(name).into_owned(), Self::decode(value)?)))
             .collect()
     }
 }
 
-impl std::fmt::Display for Recorded {
+impl std::fmt::Display for CatalogEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { partitions, max_message, layout, .. } = self;
         write!(f, "{partitions} partitions of {}", text::line(layout))?;
@@ -120,10 +120,10 @@ pub struct RecordedTopic {
 }
 
 /// The topics that an engine has written down, by name.
-pub fn catalogue(state: &State) -> Vec<RecordedTopic> {
-    let topics = Recorded::all(state);
+pub fn recorded_topics(state: &State) -> Vec<RecordedTopic> {
+    let topics = CatalogEntry::all(state);
     let shown = topics.into_iter().map(|(name, topic)| {
-        let Recorded { number, partitions, max_message, layout, .. } = topic;
+        let CatalogEntry { number, partitions, max_message, layout, .. } = topic;
         RecordedTopic { name, number, partitions, max_message, layout }
     });
     shown.collect()

@@ -7,33 +7,33 @@
 //! ```
 //!
 //! # Offsets are never issued twice
-//! A ring's producers can claim no further than the journaler's gate and the capacity. So the gate is never moved to where
+//! A ring's producers can claim no further than the committer's gate and the capacity. So the gate is never moved to where
 //! that would reach beyond the durable reservation; reservations are asked for long before.
 //!
 //! # Committed offsets
 //! Where groups stand is written with whatever is written next, in the same frame, and so without a sync of its own. If
 //! nothing comes, it is written when the journal has been idle for a moment.
 //!
-//! # Riders
+//! # State sources
 //! State of others rides in the frames of events. Where no event comes it is written when the journal has been idle for a
-//! moment, and synced a moment later; what somebody waits for is written at once. Riders are asked when the group is gathered, so they know which events are in the same frame.
+//! moment, and synced a moment later; what somebody waits for is written at once. State sources are asked when the group is gathered, so they know which events are in the same frame.
 //!
 //! # Transactions
-//! Whoever commits one holds claims in all its partitions, filled and not published, while the journaler writes: first
+//! Whoever commits one holds claims in all its partitions, filled and not published, while the committer writes: first
 //! everything below the claims, then the frame with their events. When that is durable, the claims are published, and the
-//! journaler passes over what it has written. One thread at a time takes claims and hands them over, so transactions come in one
+//! committer passes over what it has written. One thread at a time takes claims and hands them over, so transactions come in one
 //! order in all partitions, and none waits for one behind it.
 
-use super::committer_thread::Journaler;
-use super::source::{Rider, Source};
+use super::committer_thread::CommitterThread;
+use super::source::{Source, StateSource};
 use crate::base::clock::Clock;
-use crate::base::multi_wait::Watch;
-use crate::base::turn::{Taken, Turn};
+use crate::base::multi_wait::MultiWait;
+use crate::base::turn::{Turn, TurnGuard};
 use crate::log::forget::{forget, orphans};
-use crate::log::offsets::group::Bookmarks;
-use crate::log::offsets::transform::Standings;
-use crate::log::producers::Ledgers;
-use crate::log::progress::Bell;
+use crate::log::offsets::group::CommittedOffsets;
+use crate::log::offsets::transform::TransformOffsets;
+use crate::log::producers::ProducerStates;
+use crate::log::progress::Notifier;
 use crate::log::progress::OWN_THREAD;
 use slipring_journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
 use slipring_ring::Waiter;
@@ -42,7 +42,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// The name of the journaler's stage in each ring.
+/// The name of the committer's stage in each ring.
 pub(crate) const STAGE: &str = "journal";
 
 /// How an engine's journal groups and syncs: [`EngineBuilder::journal_pace`](crate::EngineBuilder::journal_pace).
@@ -67,40 +67,40 @@ impl Default for Pace {
 }
 
 /// An engine's journal, as its topics see it.
-pub(crate) struct Journaling {
+pub(crate) struct Committer {
     pub(crate) journal: Journal,
-    pub(crate) bell: Arc<Bell>,
+    pub(crate) notifier: Arc<Notifier>,
     /// What was found at the opening, and the catalogue since.
-    pub(crate) catalogue: Mutex<State>,
+    pub(crate) recovered_state: Mutex<State>,
     /// None once the thread has ended: what is sent then is dropped, and with it whom to tell.
-    pub(super) mail: Mutex<Option<Vec<Mail>>>,
-    pub(super) has_mail: AtomicBool,
-    /// Whether a rider has something.
-    pub(super) rides: AtomicBool,
-    /// The journaler is to hear of that.
-    pub(super) rides_told: AtomicBool,
+    pub(super) commands: Mutex<Option<Vec<Command>>>,
+    pub(super) has_commands: AtomicBool,
+    /// Whether a state source has something.
+    pub(super) state_pending: AtomicBool,
+    /// The committer is to hear of that.
+    pub(super) state_signalled: AtomicBool,
     /// Somebody waits for it.
-    pub(super) rides_now: AtomicBool,
+    pub(super) state_urgent: AtomicBool,
     /// Bytes that the state may still grow by, as of the last frame, and all that it may have.
     pub(super) state_room: AtomicUsize,
     pub(super) state_limit: usize,
     pub(super) waiter: Arc<Waiter>,
-    pub(super) over: Arc<Bell>,
+    pub(super) closed: Arc<Notifier>,
     /// Whoever has it takes a transaction's claims and hands it over. Reading the clock and `Persist` are the user's code: so it
     /// is no lock.
-    pub(super) order: Arc<Turn<()>>,
+    pub(super) transaction_turn: Arc<Turn<()>>,
     /// Whether groups are synced.
     pub(crate) syncs: bool,
-    pub(crate) standings: Standings,
-    pub(crate) ledgers: Ledgers,
-    pub(crate) bookmarks: Bookmarks,
+    pub(crate) transform_offsets: TransformOffsets,
+    pub(crate) producer_states: ProducerStates,
+    pub(crate) committed_offsets: CommittedOffsets,
 }
 
 /// How long a journal that has stopped waiting for claims may take to close.
-const A_MOMENT: Duration = Duration::from_secs(1);
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// A transaction, handed over: its claims are held until the reply.
-pub(crate) struct Handed {
+pub(crate) struct TransactionFrame {
     pub(crate) parts: Vec<ClaimedRun>,
     pub(crate) frame: FrameBuilder,
     /// The last word, when nothing but the disk can refuse the frame any more.
@@ -116,7 +116,7 @@ pub(crate) struct ClaimedRun {
 }
 
 /// What became of a transaction.
-pub(crate) enum Outcome {
+pub(crate) enum TransactionOutcome {
     Durable,
     /// Nothing was written.
     Refused(WriteError),
@@ -128,25 +128,25 @@ pub(crate) enum Outcome {
     Unknown(String),
 }
 
-pub(super) enum Mail {
+pub(super) enum Command {
     Source(Box<dyn Source>),
-    Rider(Weak<dyn Rider>),
+    StateSource(Weak<dyn StateSource>),
     /// A frame of its own, and who waits for it to be durable.
     Commit(FrameBuilder, SyncSender<Result<(), WriteError>>),
     /// What a topic keeps, by its number.
     Keep(u32, Retention),
     /// Forgets what no topic keeps.
     Retain(SyncSender<Result<Freed, WriteError>>),
-    Transaction(Box<Handed>, SyncSender<Result<(), WriteError>>),
+    Transaction(Box<TransactionFrame>, SyncSender<Result<(), WriteError>>),
     /// The number and name of a topic that is no more, and who waits for that to be durable.
     Forget(u32, String, SyncSender<Result<(), WriteError>>),
     /// Where groups stand by now, and who waits for that to be durable.
-    Bookmarks(SyncSender<Result<(), WriteError>>),
+    CommittedOffsets(SyncSender<Result<(), WriteError>>),
     /// All that is there, then the end.
     Close(SyncSender<Result<(), WriteError>>, Option<Instant>),
 }
 
-impl Journaling {
+impl Committer {
     pub(crate) fn start(
         mut writer: Writer,
         mut state: State,
@@ -163,72 +163,72 @@ impl Journaling {
             }
         }
         let no_epoch_check = journal.sabotage().no_epoch_check;
-        let (standings, ledgers) = (Standings::new(no_epoch_check), Ledgers::new(&state));
+        let (transform_offsets, producer_states) = (TransformOffsets::new(no_epoch_check), ProducerStates::new(&state));
         let waiter = Arc::new(Waiter::new());
-        let bookmarks = Bookmarks::new(Arc::clone(&waiter), no_epoch_check);
+        let committed_offsets = CommittedOffsets::new(Arc::clone(&waiter), no_epoch_check);
         let shared = Arc::new(Self {
             journal,
-            bell: Arc::default(),
-            catalogue: Mutex::new(state),
-            mail: Mutex::new(Some(Vec::new())),
-            has_mail: AtomicBool::new(false),
-            rides: AtomicBool::new(false),
-            rides_told: AtomicBool::new(false),
-            rides_now: AtomicBool::new(false),
+            notifier: Arc::default(),
+            recovered_state: Mutex::new(state),
+            commands: Mutex::new(Some(Vec::new())),
+            has_commands: AtomicBool::new(false),
+            state_pending: AtomicBool::new(false),
+            state_signalled: AtomicBool::new(false),
+            state_urgent: AtomicBool::new(false),
             state_room: AtomicUsize::new(writer.state_room()),
             state_limit: writer.state_limit(),
             waiter,
-            over: Arc::default(),
-            order: Turn::new(()),
+            closed: Arc::default(),
+            transaction_turn: Turn::new(()),
             syncs: pace.sync,
-            standings,
-            ledgers,
-            bookmarks,
+            transform_offsets,
+            producer_states,
+            committed_offsets,
         });
-        let journaler = Journaler::new(Arc::clone(&shared), writer, clock, pace)?;
-        std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || journaler.run())?;
+        let thread = CommitterThread::new(Arc::clone(&shared), writer, clock, pace)?;
+        std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || thread.run())?;
         Ok(shared)
     }
 
     /// The journal's own threads would wait for themselves.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
-        if self.bell.is_own() { Err(OWN_THREAD.to_owned()) } else { Ok(()) }
+        if self.notifier.is_own_thread() { Err(OWN_THREAD.to_owned()) } else { Ok(()) }
     }
 
-    fn send(&self, mail: Mail) {
-        if self.bell.is_forked() {
+    fn send(&self, command: Command) {
+        if self.notifier.is_forked() {
             // Nobody would read it, and whoever waits for an answer gets none.
-            if let Mail::Source(source) = mail {
-                source.fail(self.bell.over().unwrap_or_default());
+            if let Command::Source(source) = command {
+                source.fail(self.notifier.end_cause().unwrap_or_default());
             }
             return;
         }
-        if let Some(letters) = &mut *self.mail.lock().unwrap_or_else(PoisonError::into_inner) {
-            letters.push(mail);
-        } else if let Mail::Source(source) = mail {
-            source.fail(self.bell.over().unwrap_or("the journal was closed"));
+        if let Some(queued) = &mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner) {
+            queued.push(command);
+        } else if let Command::Source(source) = command {
+            source.fail(self.notifier.end_cause().unwrap_or("the journal was closed"));
         }
-        self.has_mail.store(true, Ordering::Release);
-        self.waiter.wake(Watch::WAKE);
+        self.has_commands.store(true, Ordering::Release);
+        self.waiter.wake(MultiWait::WAKE);
     }
 
     /// Writes a frame and waits until it is durable.
     pub(crate) fn commit(&self, frame: FrameBuilder) -> Result<(), String> {
         self.may_wait()?;
         let (told, hears) = sync_channel(1);
-        self.send(Mail::Commit(frame, told));
-        let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
+        self.send(Command::Commit(frame, told));
+        let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
     /// Writes where groups stand by now, and waits until it is durable.
-    pub(crate) fn commit_bookmarks(&self) -> Result<(), String> {
+    pub(crate) fn commit_offsets(&self) -> Result<(), String> {
         self.may_wait()?;
         let (told, hears) = sync_channel(1);
-        // Who was fenced in the middle of a commit may have moved the bookmark that the caller moved since.
-        self.bookmarks.look_at_all();
-        self.send(Mail::Bookmarks(told));
-        let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
+        // Who was fenced in the middle of a commit may have moved the committed offset that the caller moved since.
+        self.committed_offsets.look_at_all();
+        self.send(Command::CommittedOffsets(told));
+        let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
@@ -236,81 +236,82 @@ impl Journaling {
     pub(crate) fn forget(&self, topic: u32, name: &str) -> Result<(), String> {
         self.may_wait()?;
         let (told, hears) = sync_channel(1);
-        self.send(Mail::Forget(topic, name.to_owned(), told));
-        let ended = || self.bell.over().unwrap_or("the journal was closed").to_owned();
+        self.send(Command::Forget(topic, name.to_owned(), told));
+        let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
     /// What a topic keeps from now on.
     pub(crate) fn keep(&self, topic: u32, retention: Retention) {
-        self.send(Mail::Keep(topic, retention));
+        self.send(Command::Keep(topic, retention));
     }
 
     /// Has what is too old or too much forgotten, soon.
     pub(crate) fn retain_soon(&self) -> Receiver<Result<Freed, WriteError>> {
         let (told, hears) = sync_channel(1);
-        self.send(Mail::Retain(told));
+        self.send(Command::Retain(told));
         hears
     }
 
     /// Waits for its turn. None if the calling thread is taking claims: the code that runs meanwhile asks.
-    pub(crate) fn order(&self) -> Option<Taken<()>> {
-        self.order.take()
+    pub(crate) fn transaction_turn(&self) -> Option<TurnGuard<()>> {
+        self.transaction_turn.take()
     }
 
     /// Hands a transaction over, which `order` is then dropped for, and waits until it is durable or nothing.
-    pub(crate) fn transact(&self, order: Taken<()>, mut handed: Handed) -> Outcome {
+    pub(crate) fn transact(&self, order: TurnGuard<()>, mut transaction: TransactionFrame) -> TransactionOutcome {
         const OPEN: u8 = 0;
         const DENIED: u8 = 1;
         const DECIDED: u8 = 2;
         if let Err(own) = self.may_wait() {
-            return Outcome::Ended(own);
+            return TransactionOutcome::Ended(own);
         }
         let (told, hears) = sync_channel(1);
         let state = Arc::new(AtomicU8::new(OPEN));
-        let (decide, decided) = (handed.decide, Arc::clone(&state));
-        handed.decide = Box::new(move || {
+        let (decide, decided) = (transaction.decide, Arc::clone(&state));
+        transaction.decide = Box::new(move || {
             let yes = decide();
             decided.store(if yes { DECIDED } else { DENIED }, Ordering::Release);
             yes
         });
-        self.send(Mail::Transaction(Box::new(handed), told));
+        self.send(Command::Transaction(Box::new(transaction), told));
         drop(order);
-        let ended = || self.bell.over().unwrap_or("the journal was closed, or a topic of it halted").to_owned();
+        let ended =
+            || self.notifier.end_cause().unwrap_or("the journal was closed, or a topic of it halted").to_owned();
         let reply = hears.recv();
         match (reply, state.load(Ordering::Acquire)) {
-            (Ok(Ok(())), _) => Outcome::Durable,
-            (_, DENIED) => Outcome::Denied,
-            (Ok(Err(cause)), DECIDED) => Outcome::Unknown(cause.to_string()),
-            (Err(_), DECIDED) => Outcome::Unknown(ended()),
-            (Ok(Err(refused)), _) => Outcome::Refused(refused),
-            (Err(_), _) => Outcome::Ended(ended()),
+            (Ok(Ok(())), _) => TransactionOutcome::Durable,
+            (_, DENIED) => TransactionOutcome::Denied,
+            (Ok(Err(cause)), DECIDED) => TransactionOutcome::Unknown(cause.to_string()),
+            (Err(_), DECIDED) => TransactionOutcome::Unknown(ended()),
+            (Ok(Err(refused)), _) => TransactionOutcome::Refused(refused),
+            (Err(_), _) => TransactionOutcome::Ended(ended()),
         }
     }
 
     /// Takes a new partition, whose gate has joined.
     pub(crate) fn add(&self, source: Box<dyn Source>) {
-        self.send(Mail::Source(source));
+        self.send(Command::Source(source));
     }
 
     /// Takes somebody whose state rides with groups.
-    pub(crate) fn add_rider(&self, rider: Weak<dyn Rider>) {
-        self.send(Mail::Rider(rider));
+    pub(crate) fn add_state_source(&self, source: Weak<dyn StateSource>) {
+        self.send(Command::StateSource(source));
     }
 
-    /// A rider has something that is to be written with the next events, or in a moment.
-    pub(crate) fn ride(&self) {
-        if !self.rides.swap(true, Ordering::AcqRel) {
-            self.rides_told.store(true, Ordering::Release);
-            self.waiter.wake(Watch::WAKE);
+    /// A state source has something that is to be written with the next events, or in a moment.
+    pub(crate) fn notify_state(&self) {
+        if !self.state_pending.swap(true, Ordering::AcqRel) {
+            self.state_signalled.store(true, Ordering::Release);
+            self.waiter.wake(MultiWait::WAKE);
         }
     }
 
-    /// A rider has something that somebody waits for.
-    pub(crate) fn ride_now(&self) {
-        self.rides.store(true, Ordering::Release);
-        if !self.rides_now.swap(true, Ordering::AcqRel) {
-            self.waiter.wake(Watch::WAKE);
+    /// A state source has something that somebody waits for.
+    pub(crate) fn notify_state_urgent(&self) {
+        self.state_pending.store(true, Ordering::Release);
+        if !self.state_urgent.swap(true, Ordering::AcqRel) {
+            self.waiter.wake(MultiWait::WAKE);
         }
     }
 
@@ -331,12 +332,12 @@ impl Journaling {
         let (told, hears) = sync_channel(1);
         // Waited for a little longer than it waits itself.
         let far = || slipring_ring::internal::deadline(Duration::MAX);
-        self.send(Mail::Close(told, Some(deadline.unwrap_or_else(far))));
-        let deadline = deadline.and_then(|deadline| deadline.checked_add(A_MOMENT));
-        let outcome = self.over.wait(deadline, || match hears.try_recv() {
+        self.send(Command::Close(told, Some(deadline.unwrap_or_else(far))));
+        let deadline = deadline.and_then(|deadline| deadline.checked_add(CLOSE_GRACE));
+        let outcome = self.closed.wait(deadline, || match hears.try_recv() {
             Ok(outcome) => Some(outcome.map_err(|refused| refused.to_string())),
             Err(std::sync::mpsc::TryRecvError::Disconnected) => {
-                Some(Err(self.bell.over().unwrap_or("the journal was closed before").to_owned()))
+                Some(Err(self.notifier.end_cause().unwrap_or("the journal was closed before").to_owned()))
             }
             Err(std::sync::mpsc::TryRecvError::Empty) => None,
         });
@@ -346,10 +347,10 @@ impl Journaling {
     /// What is there is written and closed, and nobody waits for it.
     pub(crate) fn leave(&self) {
         let (told, _) = sync_channel(1);
-        self.send(Mail::Close(told, None));
+        self.send(Command::Close(told, None));
     }
 
-    pub(crate) fn catalogue(&self) -> MutexGuard<'_, State> {
-        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn recovered_state(&self) -> MutexGuard<'_, State> {
+        self.recovered_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

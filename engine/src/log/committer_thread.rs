@@ -1,14 +1,14 @@
-//! The journaler itself: what it does, turn by turn.
+//! The committer itself: what it does, turn by turn.
 
-use super::committer::{ClaimedRun, Handed, Journaling, Mail, Pace};
-use super::source::{Gathering, Rider, Source};
+use super::committer::{ClaimedRun, Command, Committer, Pace, TransactionFrame};
+use super::source::{FrameContext, Source, StateSource};
 use crate::base::clock::Clock;
-use crate::base::multi_wait::{Found, Watch, Watched};
+use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
 use crate::base::threads::caught;
-use crate::log::catalog::what;
+use crate::log::catalog::state_kind;
 use crate::log::forget::forget;
-use crate::log::producers::Touched;
-use crate::log::progress::Positions;
+use crate::log::producers::TouchedProducers;
+use crate::log::progress::Progress;
 use slipring_journal::{FrameBuilder, Freed, PartitionId, Retention, SyncJob, WriteError, Writer};
 use slipring_ring::{Wait, Waiter};
 use std::collections::{HashMap, VecDeque};
@@ -18,21 +18,21 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// What becomes true when a sync is done.
-struct Promise {
-    positions: Arc<Positions>,
+struct PendingProgress {
+    progress: Arc<Progress>,
     durable: Option<u64>,
     reserved: Option<u64>,
 }
 
-impl Promise {
-    fn keep(&self) {
+impl PendingProgress {
+    fn apply(&self) {
         if let Some(reserved) = self.reserved {
-            self.positions.reserved.fetch_max(reserved, Ordering::Release);
+            self.progress.reserved.fetch_max(reserved, Ordering::Release);
         }
         if let Some(durable) = self.durable {
             // Readers of what is written see a transaction when it is durable.
-            self.positions.written.fetch_max(durable, Ordering::Release);
-            self.positions.durable.fetch_max(durable, Ordering::Release);
+            self.progress.written.fetch_max(durable, Ordering::Release);
+            self.progress.durable.fetch_max(durable, Ordering::Release);
         }
     }
 }
@@ -41,18 +41,18 @@ type Reply = SyncSender<Result<(), WriteError>>;
 type Replies = Vec<Reply>;
 
 /// What became of a sync; of one that failed, with whom that is still to be told: when the rings have ended.
-type Synced = (Result<(), WriteError>, Replies);
+type SyncDone = (Result<(), WriteError>, Replies);
 
-struct Order {
+struct SyncRequest {
     job: SyncJob,
-    promises: Vec<Promise>,
+    pending: Vec<PendingProgress>,
     replies: Replies,
 }
 
 /// The rings of all partitions, as the committer waits for them.
 struct Sources {
     list: Vec<Option<Box<dyn Source>>>,
-    interrupted: Arc<Journaling>,
+    interrupted: Arc<Committer>,
 }
 
 impl Sources {
@@ -61,7 +61,7 @@ impl Sources {
     }
 }
 
-impl Watched for Sources {
+impl WaitSources for Sources {
     fn look(&mut self, source: usize, looks: u32) -> bool {
         self.list[source].as_mut().is_some_and(|source| source.look(looks))
     }
@@ -71,49 +71,49 @@ impl Watched for Sources {
     }
 
     fn is_interrupted(&self) -> bool {
-        let Journaling { has_mail, rides_told, rides_now, bookmarks, .. } = &*self.interrupted;
+        let Committer { has_commands, state_signalled, state_urgent, committed_offsets, .. } = &*self.interrupted;
         let has = |flag: &AtomicBool| flag.load(Ordering::Acquire);
-        has(has_mail) || has(rides_told) || has(rides_now) || bookmarks.has_told()
+        has(has_commands) || has(state_signalled) || has(state_urgent) || committed_offsets.has_told()
     }
 }
 
 /// The thread, and what it knows.
-pub(super) struct Journaler {
-    shared: Arc<Journaling>,
+pub(super) struct CommitterThread {
+    shared: Arc<Committer>,
     writer: Option<Writer>,
     clock: Arc<dyn Clock>,
     pace: Pace,
     sources: Sources,
-    watch: Watch,
+    watch: MultiWait,
     frame: FrameBuilder,
-    touched: Touched,
+    touched: TouchedProducers,
     /// Of what was written since the last sync was handed over.
-    promises: Vec<Promise>,
+    pending: Vec<PendingProgress>,
     replies: Replies,
-    syncs: Sender<Order>,
-    done: Receiver<Synced>,
+    syncs: Sender<SyncRequest>,
+    done: Receiver<SyncDone>,
     in_flight: bool,
     dirty_since: Option<Instant>,
     /// When it was first seen that a group had moved which is not written yet.
     moved_since: Option<Instant>,
     /// The same of what nobody waits for.
     lazy_since: Option<Instant>,
-    /// When it was first heard that a rider has something which is not written yet.
-    rides_since: Option<Instant>,
-    /// What riders have is written with the next frame, whether events come or not.
-    takes_riders: bool,
-    riders: Vec<Weak<dyn Rider>>,
-    /// Whether a rider waits for events to be drained.
-    riders_expect: bool,
+    /// When it was first heard that a state source has something which is not written yet.
+    state_since: Option<Instant>,
+    /// What state sources have is written with the next frame, whether events come or not.
+    drains_state: bool,
+    state_sources: Vec<Weak<dyn StateSource>>,
+    /// Whether a state source waits for events to be drained.
+    state_awaits_events: bool,
     /// What topics keep, by their numbers.
     keeps: HashMap<u32, Retention>,
     /// In the order of their claims.
-    transactions: VecDeque<(Box<Handed>, Reply)>,
+    transactions: VecDeque<(Box<TransactionFrame>, Reply)>,
     /// Who closes the journal, and until when it waits for topics to end.
     closing: Option<(Reply, Option<Instant>)>,
 }
 
-/// How long the journal is idle before it writes by itself where groups have moved to, and what riders have.
+/// How long the journal is idle before it writes by itself where groups have moved to, and what state sources have.
 const IDLE: Duration = Duration::from_millis(20);
 
 /// How long it is idle before a mark says that all is durable. The next frame says so, too: a topic with some events a
@@ -129,44 +129,44 @@ const CLAIMS_OUT: Duration = Duration::from_millis(10);
 /// How often it is looked whether what lies below a transaction's claims was published.
 const BELOW_CLAIMS: Duration = Duration::from_millis(1);
 
-impl Journaler {
+impl CommitterThread {
     pub(super) fn new(
-        shared: Arc<Journaling>,
+        shared: Arc<Committer>,
         writer: Writer,
         clock: Arc<dyn Clock>,
         pace: Pace,
     ) -> Result<Self, std::io::Error> {
-        let (syncs, jobs) = channel::<Order>();
+        let (syncs, jobs) = channel::<SyncRequest>();
         let (told, done) = channel();
-        let (bell, waiter) = (Arc::clone(&shared.bell), Arc::clone(&shared.waiter));
+        let (notifier, waiter) = (Arc::clone(&shared.notifier), Arc::clone(&shared.waiter));
         std::thread::Builder::new().name("slipring-sync".to_owned()).spawn(move || {
-            bell.enter();
-            for Order { job, promises, replies } in jobs {
+            notifier.enter();
+            for SyncRequest { job, pending, replies } in jobs {
                 let outcome = job.run().map(drop);
                 let unanswered = if outcome.is_ok() {
-                    promises.iter().for_each(Promise::keep);
+                    pending.iter().for_each(PendingProgress::apply);
                     replies.into_iter().for_each(|reply| _ = reply.send(Ok(())));
                     Replies::new()
                 } else {
                     replies
                 };
-                bell.ring();
+                notifier.notify();
                 if told.send((outcome, unanswered)).is_err() {
                     break;
                 }
-                waiter.wake(Watch::WAKE);
+                waiter.wake(MultiWait::WAKE);
             }
         })?;
         Ok(Self {
-            watch: Watch::new(Wait::default(), Arc::clone(&shared.waiter)),
+            watch: MultiWait::new(Wait::default(), Arc::clone(&shared.waiter)),
             sources: Sources { list: Vec::new(), interrupted: Arc::clone(&shared) },
             shared,
             writer: Some(writer),
             clock,
             pace,
             frame: FrameBuilder::new(),
-            touched: Touched::default(),
-            promises: Vec::new(),
+            touched: TouchedProducers::default(),
+            pending: Vec::new(),
             replies: Vec::new(),
             syncs,
             done,
@@ -174,10 +174,10 @@ impl Journaler {
             dirty_since: None,
             moved_since: None,
             lazy_since: None,
-            rides_since: None,
-            takes_riders: false,
-            riders: Vec::new(),
-            riders_expect: false,
+            state_since: None,
+            drains_state: false,
+            state_sources: Vec::new(),
+            state_awaits_events: false,
             keeps: HashMap::new(),
             transactions: VecDeque::new(),
             closing: None,
@@ -185,7 +185,7 @@ impl Journaler {
     }
 
     pub(super) fn run(mut self) {
-        self.shared.bell.enter();
+        self.shared.notifier.enter();
         // The clock may panic, as may a task's waker.
         let outcome = caught(|| self.work()).unwrap_or_else(|panic| {
             let cause = std::io::Error::other(panic.to_string());
@@ -199,7 +199,7 @@ impl Journaler {
         let open = self.sources.list.iter().flatten().filter(|source| outcome.is_err() || !source.is_closed());
         open.for_each(|source| source.fail(&cause));
         // Whoever waits learns why nothing more comes.
-        self.shared.bell.end(cause.clone());
+        self.shared.notifier.end(cause.clone());
         if let Err(refused) = &outcome {
             for reply in self.replies.drain(..) {
                 let _ = reply.send(Err(refused.clone()));
@@ -210,16 +210,16 @@ impl Journaler {
             let _ = self.done.recv();
         }
         drop(self.writer.take());
-        let mail = self.shared.mail.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for mail in mail.into_iter().flatten() {
-            match (mail, &outcome) {
-                (Mail::Source(source), _) => source.fail(&cause),
+        let commands = self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for command in commands.into_iter().flatten() {
+            match (command, &outcome) {
+                (Command::Source(source), _) => source.fail(&cause),
                 (
-                    Mail::Commit(_, reply)
-                    | Mail::Forget(_, _, reply)
-                    | Mail::Transaction(_, reply)
-                    | Mail::Bookmarks(reply)
-                    | Mail::Close(reply, _),
+                    Command::Commit(_, reply)
+                    | Command::Forget(_, _, reply)
+                    | Command::Transaction(_, reply)
+                    | Command::CommittedOffsets(reply)
+                    | Command::Close(reply, _),
                     Err(refused),
                 ) => {
                     let _ = reply.send(Err(refused.clone()));
@@ -230,7 +230,7 @@ impl Journaler {
         if let Some((reply, _)) = self.closing.take() {
             let _ = reply.send(outcome);
         }
-        self.shared.over.ring();
+        self.shared.closed.notify();
     }
 
     fn writer(&mut self) -> &mut Writer {
@@ -244,7 +244,7 @@ impl Journaler {
     /// Until somebody closes.
     fn work(&mut self) -> Result<(), WriteError> {
         loop {
-            self.take_mail()?;
+            self.take_commands()?;
             self.gather(None)?;
             self.transact()?;
             self.sync(false)?;
@@ -261,26 +261,26 @@ impl Journaler {
             let deadline = linger.or(mark);
             // A slot below its claims that is published without an event wakes nobody here.
             let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
-            let moved = self.shared.bookmarks.hear();
+            let moved = self.shared.committed_offsets.hear();
             self.moved_since = moved.then(|| self.moved_since.unwrap_or_else(Instant::now));
             let alone = self.moved_since.map(|since| since + IDLE);
             // Who says that it has something has changed it before.
-            self.shared.rides_told.store(false, Ordering::Release);
-            let rides = self.shared.rides.load(Ordering::Acquire);
-            self.rides_since = rides.then(|| self.rides_since.unwrap_or_else(Instant::now));
-            let ridden = self.rides_since.map(|since| since + IDLE);
-            let deadline = [deadline, soon, alone, ridden].into_iter().flatten().min();
+            self.shared.state_signalled.store(false, Ordering::Release);
+            let state_pending = self.shared.state_pending.load(Ordering::Acquire);
+            self.state_since = state_pending.then(|| self.state_since.unwrap_or_else(Instant::now));
+            let state_due = self.state_since.map(|since| since + IDLE);
+            let deadline = [deadline, soon, alone, state_due].into_iter().flatten().min();
             match self.watch.next(&mut self.sources, false, deadline) {
-                Found::Source(source) => self.gather(Some(source))?,
-                Found::Interrupted => {}
-                Found::Nothing if ridden.is_some_and(|at| at <= Instant::now()) => {
-                    self.takes_riders = true;
+                Wakeup::Source(source) => self.gather(Some(source))?,
+                Wakeup::Interrupted => {}
+                Wakeup::Nothing if state_due.is_some_and(|at| at <= Instant::now()) => {
+                    self.drains_state = true;
                     self.gather(None)?;
                 }
-                Found::Nothing if alone.is_some_and(|alone| alone <= Instant::now()) => {
-                    let _ = self.write_bookmarks()?;
+                Wakeup::Nothing if alone.is_some_and(|alone| alone <= Instant::now()) => {
+                    let _ = self.write_committed_offsets()?;
                 }
-                Found::Nothing
+                Wakeup::Nothing
                     if mark.is_some_and(|at| at <= Instant::now())
                         && self.dirty_since.is_none()
                         && self.lazy_since.is_none() =>
@@ -289,7 +289,7 @@ impl Journaler {
                     self.writer().mark(now)?;
                     self.dirty_since = Some(Instant::now());
                 }
-                Found::Nothing => {}
+                Wakeup::Nothing => {}
             }
             self.transact()?;
             self.sync(false)?;
@@ -298,10 +298,10 @@ impl Journaler {
 
     /// Writes the transactions whose turn it is.
     fn transact(&mut self) -> Result<(), WriteError> {
-        while let Some((handed, _)) = self.transactions.front() {
+        while let Some((transaction, _)) = self.transactions.front() {
             let mut is_turn = true;
             let mut is_gone = false;
-            for run in &handed.parts {
+            for run in &transaction.parts {
                 match self.sources.of(run.id) {
                     Some(source) => is_turn &= source.reaches(run.first),
                     None => is_gone = true,
@@ -310,12 +310,12 @@ impl Journaler {
             if !is_turn && !is_gone {
                 return Ok(());
             }
-            let Some((handed, reply)) = self.transactions.pop_front() else { return Ok(()) };
+            let Some((transaction, reply)) = self.transactions.pop_front() else { return Ok(()) };
             if is_gone {
                 // The topic was halted or has failed: without a reply, nothing was written.
                 continue;
             }
-            let Handed { parts, mut frame, decide } = *handed;
+            let TransactionFrame { parts, mut frame, decide } = *transaction;
             self.free_first(frame.len())?;
             let now = self.now();
             match self.writer().append_if(&mut frame, now, decide) {
@@ -324,8 +324,8 @@ impl Journaler {
                     for ClaimedRun { id, first, end } in parts {
                         let Some(source) = self.sources.of(id) else { continue };
                         source.pass_over(first, end);
-                        let positions = Arc::clone(source.positions());
-                        self.promises.push(Promise { positions, durable: Some(end), reserved: None });
+                        let progress = Arc::clone(source.progress());
+                        self.pending.push(PendingProgress { progress, durable: Some(end), reserved: None });
                     }
                     self.replies.push(reply);
                 }
@@ -353,13 +353,14 @@ impl Journaler {
             let source = match next.take() {
                 Some(source) => source,
                 None => match self.watch.next(&mut self.sources, true, None) {
-                    Found::Source(source) => source,
+                    Wakeup::Source(source) => source,
                     _ => break,
                 },
             };
             if let Some(rings) = &mut self.sources.list[source] {
-                let (frame, ledgers, touched) = (&mut self.frame, &self.shared.ledgers, &mut self.touched);
-                rings.drain(Gathering { frame, ledgers, touched }, budget, writer);
+                let (frame, producer_states, touched) =
+                    (&mut self.frame, &self.shared.producer_states, &mut self.touched);
+                rings.drain(FrameContext { frame, producer_states, touched }, budget, writer);
                 drained.push(source);
                 if let Some(cause) = rings.failed() {
                     let topic = rings.id().topic;
@@ -377,9 +378,9 @@ impl Journaler {
         if has_events {
             self.touched.put(&mut self.frame, now);
         }
-        let (urgent, ridden) = self.take_riders(!drained.is_empty(), has_events);
+        let (urgent, state_written) = self.drain_state_sources(!drained.is_empty(), has_events);
         if !self.frame.is_empty() {
-            let _ = self.put_bookmarks()?;
+            let _ = self.put_committed_offsets()?;
             self.free_first(self.frame.len())?;
             let writer = self.writer.as_mut().expect("taken when the journal is closed only");
             writer.append(&mut self.frame, now.as_nanos())?;
@@ -389,16 +390,16 @@ impl Journaler {
         } else if urgent && self.lazy_since.is_some() {
             self.dirty_since.get_or_insert_with(Instant::now);
         }
-        for (positions, changes) in ridden {
-            positions.written.fetch_max(changes, Ordering::Release);
-            self.promises.push(Promise { positions, durable: Some(changes), reserved: None });
+        for (progress, changes) in state_written {
+            progress.written.fetch_max(changes, Ordering::Release);
+            self.pending.push(PendingProgress { progress, durable: Some(changes), reserved: None });
         }
         for source in drained {
             let Some(rings) = &mut self.sources.list[source] else { continue };
             let (durable, reserved) = (rings.written(), rings.reserves());
             if durable.is_some() || reserved.is_some() {
-                let positions = Arc::clone(rings.positions());
-                self.promises.push(Promise { positions, durable, reserved });
+                let progress = Arc::clone(rings.progress());
+                self.pending.push(PendingProgress { progress, durable, reserved });
             }
             if rings.is_over() {
                 // Its last events are still to be synced: the promises know them.
@@ -406,33 +407,33 @@ impl Journaler {
                 self.sources.list[source] = None;
             }
         }
-        self.shared.bell.ring();
+        self.shared.notifier.notify();
         Ok(())
     }
 
     /// Puts into the frame where groups have moved to. What it has no room for, or what may be refused, is written by
     /// itself: events must not fail for it. The first refusal.
-    fn put_bookmarks(&mut self) -> Result<Result<(), WriteError>, WriteError> {
+    fn put_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let mut outcome = Ok(());
-        let moved = self.shared.bookmarks.take_moved();
+        let moved = self.shared.committed_offsets.take_moved();
         if moved.is_empty() {
             return Ok(outcome);
         }
         let now = self.now();
         let writer = self.writer.as_mut().expect("taken when the journal is closed only");
-        for bookmark in moved {
-            let (key, value) = (bookmark.key(), bookmark.value());
-            let known = writer.state().get(what::GROUPS, key);
+        for committed_offset in moved {
+            let (key, value) = (committed_offset.key(), committed_offset.value());
+            let known = writer.state().get(state_kind::GROUP_OFFSETS, key);
             if known == Some(&value[..]) {
                 continue;
             }
             // One that is known takes no more room at each segment's head than it did.
             if known.is_some() && self.frame.len() + key.len() + 64 <= writer.frame_limit() {
-                self.frame.put(what::GROUPS, key, &value);
+                self.frame.put(state_kind::GROUP_OFFSETS, key, &value);
                 continue;
             }
             let mut alone = FrameBuilder::new();
-            alone.put(what::GROUPS, key, &value);
+            alone.put(state_kind::GROUP_OFFSETS, key, &value);
             match writer.append(&mut alone, now) {
                 Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
                 Err(poisoned @ WriteError::Poisoned(_)) => return Err(poisoned),
@@ -443,8 +444,8 @@ impl Journaler {
     }
 
     /// Writes where groups have moved to, in a frame of its own.
-    fn write_bookmarks(&mut self) -> Result<Result<(), WriteError>, WriteError> {
-        let outcome = self.put_bookmarks()?;
+    fn write_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
+        let outcome = self.put_committed_offsets()?;
         if !self.frame.is_empty() {
             let now = self.now();
             let writer = self.writer.as_mut().expect("taken when the journal is closed only");
@@ -454,38 +455,38 @@ impl Journaler {
         Ok(outcome)
     }
 
-    /// Has riders put into the frame what they have. Whether somebody waits for it to be durable, and which changes are
+    /// Has state sources put into the frame what they have. Whether somebody waits for it to be durable, and which changes are
     /// written with the frame.
-    fn take_riders(&mut self, drained: bool, has_events: bool) -> (bool, Vec<(Arc<Positions>, u64)>) {
-        let (mut urgent, mut ridden) = (false, Vec::new());
-        let expected = drained && self.riders_expect;
+    fn drain_state_sources(&mut self, drained: bool, has_events: bool) -> (bool, Vec<(Arc<Progress>, u64)>) {
+        let (mut urgent, mut state_written) = (false, Vec::new());
+        let expected = drained && self.state_awaits_events;
         // Who waits has said before that there is something.
-        let now = self.shared.rides_now.swap(false, Ordering::AcqRel) || std::mem::take(&mut self.takes_riders);
-        let takes = (has_events || now) && self.shared.rides.swap(false, Ordering::AcqRel);
+        let now = self.shared.state_urgent.swap(false, Ordering::AcqRel) || std::mem::take(&mut self.drains_state);
+        let takes = (has_events || now) && self.shared.state_pending.swap(false, Ordering::AcqRel);
         if !takes && !expected {
-            return (urgent, ridden);
+            return (urgent, state_written);
         }
-        self.rides_since = None;
+        self.state_since = None;
         let writer = self.writer.as_ref().expect("taken when the journal is closed only");
         let limit = writer.frame_limit();
         let mut more = false;
-        self.riders_expect = false;
-        let Self { riders, frame, sources, riders_expect, .. } = self;
-        riders.retain(|rider| {
-            let Some(rider) = rider.upgrade() else { return false };
+        self.state_awaits_events = false;
+        let Self { state_sources, frame, sources, state_awaits_events, .. } = self;
+        state_sources.retain(|source| {
+            let Some(source) = source.upgrade() else { return false };
             let room = limit.saturating_sub(frame.len()).min(writer.state_room().saturating_sub(frame.len()));
             let mut drained = |id| sources.of(id).map(|source| source.drained());
-            let told = rider.drain(frame, room, &mut drained);
+            let told = source.drain(frame, room, &mut drained);
             urgent |= told.urgent;
             more |= told.more;
-            *riders_expect |= told.expects;
-            ridden.extend(told.changes.map(|changes| (Arc::clone(rider.positions()), changes)));
+            *state_awaits_events |= told.awaits_events;
+            state_written.extend(told.changes.map(|changes| (Arc::clone(source.progress()), changes)));
             true
         });
         if more {
-            self.shared.ride_now();
+            self.shared.notify_state_urgent();
         }
-        (urgent, ridden)
+        (urgent, state_written)
     }
 
     /// Takes in what a sync has done, and hands the next one over if it is time.
@@ -497,15 +498,15 @@ impl Journaler {
                 Err(_) => return Ok(()),
             }
         }
-        if self.dirty_since.is_none() && self.lazy_since.is_none() && !self.promises.is_empty() {
+        if self.dirty_since.is_none() && self.lazy_since.is_none() && !self.pending.is_empty() {
             // Of slots without an event nothing is written, so there is nothing to be synced.
-            self.promises.drain(..).for_each(|promise| promise.keep());
-            self.shared.bell.ring();
+            self.pending.drain(..).for_each(|pending| pending.apply());
+            self.shared.notifier.notify();
         }
         let lingered = self.dirty_since.is_some_and(|since| since.elapsed() >= self.pace.linger);
         let lazy = self.lazy_since.is_some_and(|since| since.elapsed() >= LAZY);
         let due = self.pace.sync && (lingered || lazy);
-        let wanted = now || !self.replies.is_empty() || due || self.promises_reserve();
+        let wanted = now || !self.replies.is_empty() || due || self.pending_reserves();
         if !wanted {
             return Ok(());
         }
@@ -517,16 +518,16 @@ impl Journaler {
             return Ok(());
         };
         (self.dirty_since, self.lazy_since) = (None, None);
-        let (promises, replies) = (std::mem::take(&mut self.promises), std::mem::take(&mut self.replies));
-        self.in_flight = self.syncs.send(Order { job, promises, replies }).is_ok();
+        let (pending, replies) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.replies));
+        self.in_flight = self.syncs.send(SyncRequest { job, pending, replies }).is_ok();
         if now {
             return self.sync_wait();
         }
         Ok(())
     }
 
-    fn promises_reserve(&self) -> bool {
-        self.promises.iter().any(|promise| promise.reserved.is_some())
+    fn pending_reserves(&self) -> bool {
+        self.pending.iter().any(|pending| pending.reserved.is_some())
     }
 
     fn sync_wait(&mut self) -> Result<(), WriteError> {
@@ -539,7 +540,7 @@ impl Journaler {
         WriteError::Poisoned(slipring_journal::DiskError::new("sync", "the journal", &cause))
     }
 
-    fn synced(&mut self, (outcome, unanswered): Synced) -> Result<(), WriteError> {
+    fn synced(&mut self, (outcome, unanswered): SyncDone) -> Result<(), WriteError> {
         self.in_flight = false;
         self.replies.extend(unanswered);
         outcome?;
@@ -552,14 +553,14 @@ impl Journaler {
         Ok(())
     }
 
-    fn take_mail(&mut self) -> Result<(), WriteError> {
-        if !self.shared.has_mail.swap(false, Ordering::AcqRel) {
+    fn take_commands(&mut self) -> Result<(), WriteError> {
+        if !self.shared.has_commands.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let mail = self.shared.mail.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take);
-        for mail in mail.into_iter().flatten() {
-            match mail {
-                Mail::Source(source) => {
+        let commands = self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take);
+        for command in commands.into_iter().flatten() {
+            match command {
+                Command::Source(source) => {
                     // In the place of one that has gone, if there is one.
                     let list = &mut self.sources.list;
                     let place = list.iter().position(Option::is_none).unwrap_or(list.len());
@@ -569,33 +570,33 @@ impl Journaler {
                     list[place] = Some(source);
                     self.watch.add(place);
                 }
-                Mail::Rider(rider) => {
-                    self.riders.push(rider);
+                Command::StateSource(source) => {
+                    self.state_sources.push(source);
                     // What it had to say may have found nobody to take it.
-                    self.shared.ride_now();
+                    self.shared.notify_state_urgent();
                 }
-                Mail::Commit(frame, reply) => self.commit([frame], reply)?,
-                Mail::Forget(topic, name, reply) => {
+                Command::Commit(frame, reply) => self.commit([frame], reply)?,
+                Command::Forget(topic, name, reply) => {
                     self.keeps.remove(&topic);
                     let writer = self.writer();
                     let limit = writer.frame_limit() / 2;
                     let frames = forget(writer.state(), &[Some(topic)].into(), Some(&name), limit);
                     self.commit(frames, reply)?;
                 }
-                Mail::Keep(topic, retention) => {
+                Command::Keep(topic, retention) => {
                     if retention == Retention::default() {
                         self.keeps.remove(&topic);
                     } else {
                         self.keeps.insert(topic, retention);
                     }
                 }
-                Mail::Retain(reply) => {
+                Command::Retain(reply) => {
                     let freed = self.retain();
                     let outcome = freed.as_ref().map(|_| ()).map_err(WriteError::clone);
                     let _ = reply.send(freed);
                     outcome?;
                 }
-                Mail::Bookmarks(reply) => match self.write_bookmarks() {
+                Command::CommittedOffsets(reply) => match self.write_committed_offsets() {
                     Ok(Ok(())) => self.replies.push(reply),
                     Ok(Err(refused)) => _ = reply.send(Err(refused)),
                     Err(poisoned) => {
@@ -603,8 +604,8 @@ impl Journaler {
                         return Err(poisoned);
                     }
                 },
-                Mail::Transaction(handed, reply) => self.transactions.push_back((handed, reply)),
-                Mail::Close(reply, until) => _ = self.closing.get_or_insert((reply, until)),
+                Command::Transaction(transaction, reply) => self.transactions.push_back((transaction, reply)),
+                Command::Close(reply, until) => _ = self.closing.get_or_insert((reply, until)),
             }
         }
         Ok(())
@@ -662,11 +663,11 @@ impl Journaler {
         loop {
             let before = self.writer().journal().written();
             // What was handed over before is written as well. Who closes once more is told with the first.
-            self.take_mail()?;
-            self.takes_riders = true;
+            self.take_commands()?;
+            self.drains_state = true;
             self.gather(None)?;
             self.transact()?;
-            let _ = self.write_bookmarks()?;
+            let _ = self.write_committed_offsets()?;
             self.sync(true)?;
             if self.writer().journal().written() != before {
                 continue;
@@ -676,7 +677,7 @@ impl Journaler {
                 self.transactions.is_empty() && self.sources.list.iter().flatten().all(|source| source.is_over());
             let Some(until) = until.filter(|until| !is_over && *until > Instant::now()) else { break };
             let soon = until.min(Instant::now() + CLAIMS_OUT);
-            if let Found::Source(source) = self.watch.next(&mut self.sources, false, Some(soon)) {
+            if let Wakeup::Source(source) = self.watch.next(&mut self.sources, false, Some(soon)) {
                 self.gather(Some(source))?;
             }
         }
@@ -684,7 +685,7 @@ impl Journaler {
         let now = self.now();
         let Some(writer) = self.writer.take() else { return Ok(()) };
         writer.close(now)?;
-        self.shared.bell.ring();
+        self.shared.notifier.notify();
         Ok(())
     }
 }

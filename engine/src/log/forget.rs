@@ -1,7 +1,7 @@
 //! Forgetting a topic: the one place that knows every kind of state which a topic and its consumers leave in a journal.
 
 use super::{gap, producers, queues};
-use crate::log::catalog::{Recorded, what};
+use crate::log::catalog::{CatalogEntry, state_kind};
 use crate::log::offsets::{group, transform};
 use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ pub(crate) fn forget(state: &State, owners: &BTreeSet<Owner>, name: Option<&str>
     let mut frames = Vec::new();
     let mut frame = FrameBuilder::new();
     if let Some(name) = name {
-        frame.delete(what::CATALOGUE, name.as_bytes());
+        frame.delete(state_kind::TOPICS, name.as_bytes());
     }
     owners.iter().flatten().for_each(|topic| frame.forget_topic(*topic));
     for (kind, key, owner) in owned(state) {
@@ -32,12 +32,12 @@ pub(crate) fn forget(state: &State, owners: &BTreeSet<Owner>, name: Option<&str>
 
 /// Owners that are no more: numbers that were given to topics which the catalogue has no more. Elder programs left them.
 pub(crate) fn orphans(state: &State) -> BTreeSet<Owner> {
-    let topics: BTreeSet<u32> = Recorded::all(state).into_iter().map(|(_, topic)| topic.number).collect();
+    let topics: BTreeSet<u32> = CatalogEntry::all(state).into_iter().map(|(_, topic)| topic.number).collect();
     // A line of the catalogue that this program does not understand may be anybody's: then nothing is nobody's.
-    if topics.len() != state.values(what::CATALOGUE).filter(|(name, _)| !name.is_empty()).count() {
+    if topics.len() != state.values(state_kind::TOPICS).filter(|(name, _)| !name.is_empty()).count() {
         return BTreeSet::new();
     }
-    let next = Recorded::next_number(state);
+    let next = CatalogEntry::next_number(state);
     let with_partitions = state.extents().map(|(partition, _)| Some(partition.topic));
     let owners = owned(state).into_iter().map(|(.., owner)| owner).chain(with_partitions);
     owners.filter(|owner| owner.is_none_or(|topic| topic < next && !topics.contains(&topic))).collect()
@@ -47,12 +47,13 @@ pub(crate) fn orphans(state: &State) -> BTreeSet<Owner> {
 fn owned(state: &State) -> Vec<(u16, &[u8], Owner)> {
     let of_queues: BTreeMap<u32, u32> = queues::numbers(state);
     let of = |kind: u16| state.values(kind).map(move |(key, _)| (kind, key));
-    let groups = of(what::GROUPS).filter_map(|(kind, key)| Some((kind, key, Some(group::key_topic(key)?))));
-    let transforms =
-        of(what::TRANSFORMS).filter_map(|(kind, key)| Some((kind, key, Some(transform::key_parts(key)?.1.topic))));
-    let told = of(what::TOLD).filter_map(|(kind, key)| Some((kind, key, Some(gap::key_topic(key)?))));
-    let producers = producers::owners(state).into_iter().map(|(key, owner)| (what::PRODUCERS, key, owner));
-    let leases = of(what::LEASES).filter_map(|(kind, key)| {
+    let groups =
+        of(state_kind::GROUP_OFFSETS).filter_map(|(kind, key)| Some((kind, key, Some(group::key_topic(key)?))));
+    let transforms = of(state_kind::TRANSFORM_OFFSETS)
+        .filter_map(|(kind, key)| Some((kind, key, Some(transform::key_parts(key)?.1.topic))));
+    let told = of(state_kind::REPORTED_GAPS).filter_map(|(kind, key)| Some((kind, key, Some(gap::key_topic(key)?))));
+    let producers = producers::owners(state).into_iter().map(|(key, owner)| (state_kind::PRODUCERS, key, owner));
+    let leases = of(state_kind::QUEUES).filter_map(|(kind, key)| {
         let owner = match queues::key_owner(key)? {
             queues::KeyOwner::Topic(topic) => Some(topic),
             queues::KeyOwner::Queue(queue) => of_queues.get(&queue).copied(),
@@ -71,25 +72,25 @@ mod tests {
     /// A state with something of each kind for these topics, of which the first is in the catalogue.
     fn state() -> State {
         let mut frame = FrameBuilder::new();
-        let recorded = Recorded { number: 1, partitions: 1, max_message: 0, layout: "x".to_owned(), is_old: false };
-        frame.put(what::CATALOGUE, b"", &9_u32.to_le_bytes());
-        frame.put(what::CATALOGUE, b"there", &recorded.encode());
+        let recorded = CatalogEntry { number: 1, partitions: 1, max_message: 0, layout: "x".to_owned(), is_old: false };
+        frame.put(state_kind::TOPICS, b"", &9_u32.to_le_bytes());
+        frame.put(state_kind::TOPICS, b"there", &recorded.encode());
         for topic in [1, 4] {
             let of = PartitionId { topic, partition: 0 };
             frame.extent(of, Extent { start: 3, end: 3, reserved: 3 });
             GroupOffset::new("group", of, 1, 1).put(&mut frame);
             GroupOffset::of_transform("transform", of, 1).put(&mut frame);
             [0, 1].iter().for_each(|kind: &u8| {
-                frame.put(what::PRODUCERS, &[&[*kind][..], &topic.to_le_bytes(), b"name"].concat(), &[0; 8]);
+                frame.put(state_kind::PRODUCERS, &[&[*kind][..], &topic.to_le_bytes(), b"name"].concat(), &[0; 8]);
             });
             let number = topic * 10;
             let opened = [&[1, 0][..], &number.to_le_bytes(), &[0; 20], b"dead"].concat();
-            frame.put(what::LEASES, &[&b"q"[..], &topic.to_le_bytes(), b"queue"].concat(), &opened);
-            frame.put(what::LEASES, &[&b"p"[..], &number.to_le_bytes(), &[0; 4]].concat(), &[0; 8]);
+            frame.put(state_kind::QUEUES, &[&b"q"[..], &topic.to_le_bytes(), b"queue"].concat(), &opened);
+            frame.put(state_kind::QUEUES, &[&b"p"[..], &number.to_le_bytes(), &[0; 4]].concat(), &[0; 8]);
         }
-        frame.put(what::LEASES, b"n", &99_u32.to_le_bytes());
+        frame.put(state_kind::QUEUES, b"n", &99_u32.to_le_bytes());
         // Of a queue that was deleted, and a crash came in between.
-        frame.put(what::LEASES, &[&b"l"[..], &77_u32.to_le_bytes(), &[0; 4]].concat(), &[0; 8]);
+        frame.put(state_kind::QUEUES, &[&b"l"[..], &77_u32.to_le_bytes(), &[0; 4]].concat(), &[0; 8]);
         let mut state = State::default();
         state.take(&mut frame);
         state
@@ -104,14 +105,19 @@ mod tests {
         assert!(frames.len() > 2, "in parts");
         frames.iter_mut().for_each(|frame| state.take(frame));
         let left: Vec<_> = state.kinds().collect();
-        let kinds = [(what::CATALOGUE, 2), (what::GROUPS, 1), (what::PRODUCERS, 2), (what::LEASES, 3)];
-        assert_eq!(left, [&kinds[..], &[(what::TRANSFORMS, 1)]].concat());
+        let kinds = [
+            (state_kind::TOPICS, 2),
+            (state_kind::GROUP_OFFSETS, 1),
+            (state_kind::PRODUCERS, 2),
+            (state_kind::QUEUES, 3),
+        ];
+        assert_eq!(left, [&kinds[..], &[(state_kind::TRANSFORM_OFFSETS, 1)]].concat());
         assert_eq!(state.extents().map(|(of, _)| of.topic).collect::<Vec<_>>(), [1]);
         assert!(orphans(&state).is_empty());
 
         let size = state.size();
         forget(&state, &[Some(1)].into(), Some("there"), 1000).iter_mut().for_each(|frame| state.take(frame));
-        assert_eq!(state.kinds().collect::<Vec<_>>(), [(what::CATALOGUE, 1), (what::LEASES, 1)]);
+        assert_eq!(state.kinds().collect::<Vec<_>>(), [(state_kind::TOPICS, 1), (state_kind::QUEUES, 1)]);
         assert!(state.extents().len() == 0 && state.size() < size, "the numbers that are next stay alone");
     }
 }

@@ -1,11 +1,11 @@
 //! Gaps as readers of a durable topic meet them, and what is remembered of who was told.
 
 use crate::base::clock::Timestamp;
-use crate::base::overload::Tally;
+use crate::base::overload::ConsumerStats;
 use crate::base::threads::blaming;
-use crate::log::catalog::catalogue;
-use crate::log::catalog::what;
-use crate::log::committer::{Handed, Journaling, Outcome};
+use crate::log::catalog::recorded_topics;
+use crate::log::catalog::state_kind;
+use crate::log::committer::{Committer, TransactionFrame, TransactionOutcome};
 use slipring_journal::{FrameBuilder, PartitionId, State};
 use std::fmt;
 use std::ops::Range;
@@ -83,8 +83,8 @@ impl OnGap {
     }
 
     /// Counts the gap, and answers it.
-    pub(crate) fn meet(&self, gap: Gap, tally: &Tally) -> Result<(), Gap> {
-        tally.lost(&gap.offsets);
+    pub(crate) fn meet(&self, gap: Gap, stats: &ConsumerStats) -> Result<(), Gap> {
+        stats.lost(&gap.offsets);
         self.answer(gap)
     }
 }
@@ -124,7 +124,7 @@ impl fmt::Display for ReaderKind {
 /// A reader with a name that was told of a gap, and nobody has acknowledged it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ToldGap {
+pub struct ReportedGap {
     /// What the reader is.
     pub kind: ReaderKind,
     /// Its name.
@@ -135,16 +135,16 @@ pub struct ToldGap {
     pub time: Timestamp,
 }
 
-impl fmt::Display for ToldGap {
+impl fmt::Display for ReportedGap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.kind, crate::text::line(&self.reader), self.gap)
     }
 }
 
-/// As the journal has it, with the topic's number in the place of its name. State of kind [`what::TOLD`]: key: 1 for a group,
+/// As the journal has it, with the topic's number in the place of its name. State of kind [`state_kind::REPORTED_GAPS`]: key: 1 for a group,
 /// 2 for a transform, 3 for a queue (1), topic 4, partition 4, first offset 8, name; value: end 8, when it was told 8.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct GapReport {
     pub(crate) kind: ReaderKind,
     pub(crate) reader: String,
     pub(crate) of: PartitionId,
@@ -157,7 +157,7 @@ pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?))
 }
 
-impl Told {
+impl GapReport {
     fn key(&self) -> Vec<u8> {
         let kind = match self.kind {
             ReaderKind::Group => 1,
@@ -174,11 +174,11 @@ impl Told {
 
     pub(crate) fn put(&self, frame: &mut FrameBuilder) {
         let value = [self.offsets.end.to_le_bytes(), self.time.to_le_bytes()].concat();
-        frame.put(what::TOLD, &self.key(), &value);
+        frame.put(state_kind::REPORTED_GAPS, &self.key(), &value);
     }
 
     pub(crate) fn delete(&self, frame: &mut FrameBuilder) {
-        frame.delete(what::TOLD, &self.key());
+        frame.delete(state_kind::REPORTED_GAPS, &self.key());
     }
 
     fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
@@ -208,7 +208,7 @@ impl Told {
 
     /// All that the state has, by reader, partition and offset.
     pub(crate) fn all(state: &State) -> Vec<Self> {
-        let known = state.values(what::TOLD).filter_map(|(key, value)| Self::decode(key, value));
+        let known = state.values(state_kind::REPORTED_GAPS).filter_map(|(key, value)| Self::decode(key, value));
         let mut known: Vec<_> = known.collect();
         known.sort_by(|a, b| {
             (a.kind, &a.reader, a.of, a.offsets.start).cmp(&(b.kind, &b.reader, b.of, b.offsets.start))
@@ -219,38 +219,38 @@ impl Told {
     /// Writes down that the reader was told, together with what `put` says of its offset, if `decide` does not refuse it.
     pub(crate) fn record(
         &self,
-        journaling: &Journaling,
+        committer: &Committer,
         put: impl FnOnce(&mut FrameBuilder),
         decide: impl FnOnce() -> bool + Send + 'static,
-    ) -> Recorded {
+    ) -> GapReportOutcome {
         let mut frame = FrameBuilder::new();
         self.put(&mut frame);
         put(&mut frame);
-        let handed = Handed { parts: Vec::new(), frame, decide: Box::new(decide) };
-        let Some(order) = journaling.order() else {
-            return Recorded::Not("this thread is committing a transaction".to_owned());
+        let transaction = TransactionFrame { parts: Vec::new(), frame, decide: Box::new(decide) };
+        let Some(order) = committer.transaction_turn() else {
+            return GapReportOutcome::Not("this thread is committing a transaction".to_owned());
         };
-        match journaling.transact(order, handed) {
-            Outcome::Durable => {
-                self.note(journaling);
-                Recorded::Yes
+        match committer.transact(order, transaction) {
+            TransactionOutcome::Durable => {
+                self.note(committer);
+                GapReportOutcome::Yes
             }
-            Outcome::Denied => Recorded::Denied,
-            Outcome::Refused(cause) => Recorded::Not(cause.to_string()),
-            Outcome::Ended(cause) | Outcome::Unknown(cause) => Recorded::Not(cause),
+            TransactionOutcome::Denied => GapReportOutcome::Denied,
+            TransactionOutcome::Refused(cause) => GapReportOutcome::Not(cause.to_string()),
+            TransactionOutcome::Ended(cause) | TransactionOutcome::Unknown(cause) => GapReportOutcome::Not(cause),
         }
     }
 
     /// The engine lists it from now on.
-    pub(crate) fn note(&self, journaling: &Journaling) {
+    pub(crate) fn note(&self, committer: &Committer) {
         let mut known = FrameBuilder::new();
         self.put(&mut known);
-        journaling.catalogue().take(&mut known);
+        committer.recovered_state().take(&mut known);
     }
 }
 
 /// What came of recording that a reader was told.
-pub(crate) enum Recorded {
+pub(crate) enum GapReportOutcome {
     Yes,
     /// The reader may not move its offset any more.
     Denied,
@@ -259,19 +259,20 @@ pub(crate) enum Recorded {
 }
 
 /// Gaps that readers with a name were told of and nobody has acknowledged, in a journal.
-pub fn told_gaps(state: &State) -> Vec<ToldGap> {
-    let topics = catalogue(state);
-    let told = Told::all(state).into_iter().filter_map(|Told { kind, reader, of, offsets, time }| {
+pub fn reported_gaps(state: &State) -> Vec<ReportedGap> {
+    let topics = recorded_topics(state);
+    let told = GapReport::all(state).into_iter().filter_map(|GapReport { kind, reader, of, offsets, time }| {
         let topic = topics.iter().find(|topic| topic.number == of.topic)?;
         let gap = Gap::new(topic.name.as_str(), of.partition, offsets);
-        Some(ToldGap { kind, reader, gap, time: Timestamp::from_nanos(time) })
+        Some(ReportedGap { kind, reader, gap, time: Timestamp::from_nanos(time) })
     });
     told.collect()
 }
 
 /// Has `frame` forget the gaps that this reader was told of. How many these are. For journals that no engine has open.
 pub fn acknowledge_gaps(state: &State, kind: ReaderKind, reader: &str, frame: &mut FrameBuilder) -> usize {
-    let told: Vec<_> = Told::all(state).into_iter().filter(|told| told.kind == kind && told.reader == reader).collect();
+    let told: Vec<_> =
+        GapReport::all(state).into_iter().filter(|told| told.kind == kind && told.reader == reader).collect();
     told.iter().for_each(|told| told.delete(frame));
     told.len()
 }
@@ -284,7 +285,7 @@ mod tests {
     fn what_was_told_comes_back_from_the_journals_state() {
         let mut state = State::default();
         let of = PartitionId { topic: 7, partition: 3 };
-        let told = |kind, reader: &str, offsets| Told { kind, reader: reader.to_owned(), of, offsets, time: 9 };
+        let told = |kind, reader: &str, offsets| GapReport { kind, reader: reader.to_owned(), of, offsets, time: 9 };
         let all = [
             told(ReaderKind::Group, "billing", 5..9),
             told(ReaderKind::Group, "billing", 20..21),
@@ -294,10 +295,10 @@ mod tests {
         let mut frame = FrameBuilder::new();
         all.iter().for_each(|told| told.put(&mut frame));
         state.take(&mut frame);
-        assert_eq!(Told::all(&state), all);
+        assert_eq!(GapReport::all(&state), all);
         let mut frame = FrameBuilder::new();
         assert_eq!(acknowledge_gaps(&state, ReaderKind::Group, "billing", &mut frame), 2);
         state.take(&mut frame);
-        assert_eq!(Told::all(&state), all[2..]);
+        assert_eq!(GapReport::all(&state), all[2..]);
     }
 }

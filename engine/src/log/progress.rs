@@ -15,7 +15,7 @@ use std::time::Instant;
 
 /// Positions of one partition: the next offset that is not yet written, and not yet durable.
 #[derive(Default)]
-pub(crate) struct Positions {
+pub(crate) struct Progress {
     pub(crate) written: AtomicU64,
     pub(crate) durable: AtomicU64,
     /// No offset at or above it may be claimed.
@@ -24,7 +24,7 @@ pub(crate) struct Positions {
     lost: OnceLock<(u64, String)>,
 }
 
-impl Positions {
+impl Progress {
     pub(crate) fn at(next: u64) -> Self {
         Self { written: next.into(), durable: next.into(), reserved: next.into(), lost: OnceLock::new() }
     }
@@ -64,7 +64,7 @@ impl Positions {
 }
 
 thread_local! {
-    /// Where the bell stands whose journal this thread writes or syncs.
+    /// Where the notifier stands whose journal this thread writes or syncs.
     static OWN: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -73,25 +73,25 @@ pub(crate) const OWN_THREAD: &str = "code that runs on the journal's own thread,
 
 /// Where everybody sleeps who waits for an engine's journal.
 #[derive(Default)]
-pub(crate) struct Bell {
+pub(crate) struct Notifier {
     sleepers: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
-    rung: Condvar,
+    notified: Condvar,
     /// Why nothing more becomes durable.
     over: OnceLock<String>,
     /// The one that has the journal's threads.
     process: Process,
 }
 
-impl Bell {
+impl Notifier {
     /// After positions have moved.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn notify(&self) {
         // Positions move before it is looked for sleepers; who wants to sleep says so before looking at positions.
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             let woken = {
                 let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-                self.rung.notify_all();
+                self.notified.notify_all();
                 self.sleepers.fetch_sub(wakers.len(), Ordering::Relaxed);
                 std::mem::take(&mut *wakers)
             };
@@ -108,7 +108,7 @@ impl Bell {
     /// Nothing more becomes durable.
     pub(crate) fn end(&self, why: String) {
         let _ = self.over.set(why);
-        self.ring();
+        self.notify();
     }
 
     /// True in a fork of the process that has the journal's threads. For that one it is over, and whoever asks is told why.
@@ -121,7 +121,7 @@ impl Bell {
         checked.is_err()
     }
 
-    pub(crate) fn over(&self) -> Option<&str> {
+    pub(crate) fn end_cause(&self) -> Option<&str> {
         self.over.get().map(String::as_str)
     }
 
@@ -131,7 +131,7 @@ impl Bell {
     }
 
     /// Whether the calling thread is one that everybody else waits for.
-    pub(crate) fn is_own(&self) -> bool {
+    pub(crate) fn is_own_thread(&self) -> bool {
         OWN.try_with(Cell::get).is_ok_and(|own| own == std::ptr::from_ref(self).addr())
     }
 
@@ -140,7 +140,7 @@ impl Bell {
         if let Some(at_once) = done() {
             return Some(at_once);
         }
-        if self.is_forked() || self.is_own() {
+        if self.is_forked() || self.is_own_thread() {
             return done();
         }
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,14 +151,14 @@ impl Bell {
                 break Some(outcome);
             }
             let Some(deadline) = deadline else {
-                wakers = self.rung.wait(wakers).unwrap_or_else(PoisonError::into_inner);
+                wakers = self.notified.wait(wakers).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break None;
             }
-            wakers = self.rung.wait_timeout(wakers, left).unwrap_or_else(PoisonError::into_inner).0;
+            wakers = self.notified.wait_timeout(wakers, left).unwrap_or_else(PoisonError::into_inner).0;
         };
         self.sleepers.fetch_sub(1, Ordering::Relaxed);
         drop(wakers);
@@ -193,16 +193,16 @@ impl Bell {
 
 /// What receipts of a durable topic ask.
 pub(crate) struct Acks {
-    pub(crate) bell: Arc<Bell>,
-    partitions: RwLock<Vec<Arc<Positions>>>,
+    pub(crate) notifier: Arc<Notifier>,
+    partitions: RwLock<Vec<Arc<Progress>>>,
 }
 
 /// Receipts are copied a million times a second, so they carry the topic's number alone.
 static TOPICS: RwLock<BTreeMap<TopicId, Weak<Acks>>> = RwLock::new(BTreeMap::new());
 
 impl Acks {
-    pub(crate) fn new(topic: TopicId, bell: Arc<Bell>) -> Arc<Self> {
-        let acks = Arc::new(Self { bell, partitions: RwLock::default() });
+    pub(crate) fn new(topic: TopicId, notifier: Arc<Notifier>) -> Arc<Self> {
+        let acks = Arc::new(Self { notifier, partitions: RwLock::default() });
         let mut topics = TOPICS.write().unwrap_or_else(PoisonError::into_inner);
         topics.retain(|_, acks| acks.strong_count() > 0);
         topics.insert(topic, Arc::downgrade(&acks));
@@ -213,26 +213,26 @@ impl Acks {
         TOPICS.read().unwrap_or_else(PoisonError::into_inner).get(&topic).and_then(Weak::upgrade)
     }
 
-    pub(crate) fn add(&self, positions: Arc<Positions>) {
-        self.partitions.write().unwrap_or_else(PoisonError::into_inner).push(positions);
+    pub(crate) fn add(&self, progress: Arc<Progress>) {
+        self.partitions.write().unwrap_or_else(PoisonError::into_inner).push(progress);
     }
 
-    pub(crate) fn positions(&self, partition: u32) -> Option<Arc<Positions>> {
+    pub(crate) fn progress(&self, partition: u32) -> Option<Arc<Progress>> {
         self.partitions.read().unwrap_or_else(PoisonError::into_inner).get(partition as usize).cloned()
     }
 
     pub(crate) fn level(&self, partition: u32, offset: u64) -> Level {
-        self.positions(partition).map_or(Level::Published, |positions| positions.level(offset))
+        self.progress(partition).map_or(Level::Published, |progress| progress.level(offset))
     }
 
-    fn reached(&self, positions: &Positions, offset: u64, level: Level) -> Option<Result<Level, WaitError>> {
-        let has = positions.level(offset);
+    fn reached(&self, progress: &Progress, offset: u64, level: Level) -> Option<Result<Level, WaitError>> {
+        let has = progress.level(offset);
         if has >= level {
             return Some(Ok(has));
         }
-        positions.lost(offset).or(self.bell.over()).map(|cause| {
+        progress.lost(offset).or(self.notifier.end_cause()).map(|cause| {
             // What became durable just before the end counts.
-            let has = positions.level(offset);
+            let has = progress.level(offset);
             if has >= level { Ok(has) } else { Err(WaitError::Unknown { cause: cause.to_owned() }) }
         })
     }
@@ -244,8 +244,8 @@ impl Acks {
         level: Level,
         deadline: Option<Instant>,
     ) -> Result<Level, WaitError> {
-        let Some(positions) = self.positions(partition) else { return Err(WaitError::Gone) };
-        let reached = self.bell.wait(deadline, || self.reached(&positions, offset, level));
+        let Some(progress) = self.progress(partition) else { return Err(WaitError::Gone) };
+        let reached = self.notifier.wait(deadline, || self.reached(&progress, offset, level));
         reached.unwrap_or(Err(WaitError::TimedOut { level }))
     }
 
@@ -256,7 +256,7 @@ impl Acks {
         offset: u64,
         level: Level,
     ) -> Option<Result<Level, WaitError>> {
-        let Some(positions) = self.positions(partition) else { return Some(Err(WaitError::Gone)) };
-        self.bell.watch(waker, || self.reached(&positions, offset, level))
+        let Some(progress) = self.progress(partition) else { return Some(Err(WaitError::Gone)) };
+        self.notifier.watch(waker, || self.reached(&progress, offset, level))
     }
 }

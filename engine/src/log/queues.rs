@@ -1,6 +1,6 @@
 //! Queues, as the journal knows them: how each was opened, and whose each of their keys is.
 
-use super::catalog::what;
+use super::catalog::state_kind;
 use slipring_journal::State;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ const FORMAT: u8 = 1;
 
 /// A queue as it was opened last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Opened {
+pub(crate) struct QueueEntry {
     pub(crate) number: u32,
     pub(crate) visibility: Duration,
     pub(crate) max_attempts: Option<u32>,
@@ -18,7 +18,7 @@ pub(crate) struct Opened {
     pub(crate) dead_topic: String,
 }
 
-impl Opened {
+impl QueueEntry {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORMAT, u8::from(self.strict)];
         out.extend_from_slice(&self.number.to_le_bytes());
@@ -54,10 +54,10 @@ impl Opened {
 }
 
 /// All queues: the number of the topic, the name, and how it was opened.
-pub(crate) fn all(state: &State) -> Vec<(u32, String, Opened)> {
-    let queues = state.values(what::LEASES).filter_map(|(key, value)| {
+pub(crate) fn all(state: &State) -> Vec<(u32, String, QueueEntry)> {
+    let queues = state.values(state_kind::QUEUES).filter_map(|(key, value)| {
         let (topic, name) = key.strip_prefix(b"q")?.split_first_chunk()?;
-        Some((u32::from_le_bytes(*topic), String::from_utf8_lossy(name).into_owned(), Opened::decode(value)?))
+        Some((u32::from_le_bytes(*topic), String::from_utf8_lossy(name).into_owned(), QueueEntry::decode(value)?))
     });
     queues.collect()
 }

@@ -1,20 +1,20 @@
-//! What the journaler reads: partitions of durable topics, and state that rides with their events.
+//! What the committer reads: partitions of durable topics, and state that rides with their events.
 
-use crate::log::producers::{Ledgers, Touched};
-use crate::log::progress::Positions;
+use crate::log::producers::{ProducerStates, TouchedProducers};
+use crate::log::progress::Progress;
 use slipring_journal::{FrameBuilder, PartitionId, Writer};
 use slipring_ring::Waiter;
 use std::sync::Arc;
 
 /// What a group is gathered into.
-pub(crate) struct Gathering<'g> {
+pub(crate) struct FrameContext<'g> {
     pub(crate) frame: &'g mut FrameBuilder,
-    pub(crate) ledgers: &'g Ledgers,
-    pub(crate) touched: &'g mut Touched,
+    pub(crate) producer_states: &'g ProducerStates,
+    pub(crate) touched: &'g mut TouchedProducers,
 }
 
 /// Somebody whose state is written in the frames of events.
-pub(crate) trait Rider: Send + Sync {
+pub(crate) trait StateSource: Send + Sync {
     /// Puts what has changed into `frame`, up to about `room` bytes. `drained` tells up to where the events of a partition
     /// are in this frame or in earlier ones.
     fn drain(
@@ -22,15 +22,15 @@ pub(crate) trait Rider: Send + Sync {
         frame: &mut FrameBuilder,
         room: usize,
         drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
-    ) -> Ridden;
+    ) -> DrainedState;
 
     /// How many of its changes are written, and durable.
-    fn positions(&self) -> &Arc<Positions>;
+    fn progress(&self) -> &Arc<Progress>;
 }
 
-/// What a rider has put into a frame.
+/// What a state source has put into a frame.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ridden {
+pub(crate) struct DrainedState {
     /// All changes up to this number are in this frame or in earlier ones.
     pub(crate) changes: Option<u64>,
     /// There is more, for the next frame.
@@ -38,7 +38,7 @@ pub(crate) struct Ridden {
     /// Somebody waits until it is durable.
     pub(crate) urgent: bool,
     /// It waits for events to be drained.
-    pub(crate) expects: bool,
+    pub(crate) awaits_events: bool,
 }
 
 /// One partition of a durable topic, whatever its events.
@@ -46,11 +46,11 @@ pub(crate) trait Source: Send {
     fn look(&mut self, looks: u32) -> bool;
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool;
     /// Puts what is there into `frame`, up to about `budget` bytes, and asks for offsets if they are running out.
-    /// Whose events have marks, `gathering` learns.
-    fn drain(&mut self, gathering: Gathering<'_>, budget: usize, writer: &Writer);
+    /// Whose events have stamps, `context` learns.
+    fn drain(&mut self, context: FrameContext<'_>, budget: usize, writer: &Writer);
     /// What was drained is written: gives the slots free. Returns the end, if there was anything.
     fn written(&mut self) -> Option<u64>;
-    fn positions(&self) -> &Arc<Positions>;
+    fn progress(&self) -> &Arc<Progress>;
     fn id(&self) -> PartitionId;
     /// Whether all below `offset` is written, by groups or transactions.
     fn reaches(&mut self, offset: u64) -> bool;

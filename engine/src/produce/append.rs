@@ -3,11 +3,11 @@
 use crate::base::clock::Timestamp;
 use crate::base::handler_thread;
 use crate::base::kind::Producers;
-use crate::base::overload::{Counts, Overflow, Slow};
+use crate::base::overload::{Overflow, Slow, TopicCounters};
 use crate::base::when_full::{Task, WhenFull};
 use crate::event::record::Record;
 use crate::log::committer::STAGE;
-use crate::log::producers::Mark;
+use crate::log::producers::ProducerStamp;
 use crate::topic::error::PublishError;
 use crate::topic::partition::Partition;
 use crate::topic::stage_name::without_generation;
@@ -44,7 +44,7 @@ impl<'k> Route<'k> {
 pub(crate) struct Beside {
     pub(crate) now: Option<Timestamp>,
     /// For a single event.
-    pub(crate) mark: Option<Mark>,
+    pub(crate) stamp: Option<ProducerStamp>,
 }
 
 /// One attempt at a time.
@@ -87,8 +87,8 @@ impl<E, K: Producers> Lane<E, K> {
         if DRY {
             return Ok(first);
         }
-        if let Some(mark) = beside.mark {
-            self.partition.marks().set(first, mark);
+        if let Some(stamp) = beside.stamp {
+            self.partition.stamps().set(first, stamp);
         }
         for (index, (offset, event)) in claim.iter_mut().enumerate() {
             if let (Some(times), Some(now)) = (&self.partition.times, beside.now) {
@@ -128,8 +128,8 @@ impl<E, K: Producers> Lane<E, K> {
         let claim =
             ring.try_claim(len).map_err(|refused| PublishError::new(&topic.name, partition.index, refused, || None))?;
         let first = claim.sequences().first.0;
-        if let Some(mark) = beside.mark {
-            partition.marks().set(first, mark);
+        if let Some(stamp) = beside.stamp {
+            partition.stamps().set(first, stamp);
         }
         if let (Some(times), Some(now)) = (&partition.times, beside.now) {
             (first..first + len as u64).for_each(|offset| times.set(offset, now));
@@ -173,9 +173,9 @@ impl<E, K: Producers> Lane<E, K> {
             (WhenFull::Policy, Overflow::BlockFor(limit)) => begun.checked_add(limit),
             _ => None,
         };
-        if let Some(durable) = topic.durable.as_ref().filter(|durable| durable.journaling.bell.is_forked()) {
+        if let Some(durable) = topic.durable.as_ref().filter(|durable| durable.committer.notifier.is_forked()) {
             // No thread is left that could make room.
-            topic.fail_all(STAGE, durable.journaling.bell.over().unwrap_or_default());
+            topic.fail_all(STAGE, durable.committer.notifier.end_cause().unwrap_or_default());
         }
         while refused == ClaimError::Full && topic.evicts() {
             let waits = matches!(
@@ -188,7 +188,7 @@ impl<E, K: Producers> Lane<E, K> {
                 if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
                     break;
                 }
-                // The journaler is in the way, for a moment; somebody whom it hides may be next.
+                // The committer is in the way, for a moment; somebody whom it hides may be next.
                 match self.attempt::<DRY>(Attempt::Until(soon), len, beside, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) => continue,
@@ -243,12 +243,12 @@ impl<E, K: Producers> Lane<E, K> {
                 (WhenFull::Policy, Overflow::BlockFor(_)) => deadline.map_or(Attempt::Wait, Attempt::Until),
                 (WhenFull::Arm(task), Overflow::Block | Overflow::BlockFor(_)) => Attempt::Arm(task),
                 (WhenFull::Policy | WhenFull::Arm(_), Overflow::DropNewest) => {
-                    Counts::add(&topic.counts.dropped, len);
+                    TopicCounters::add(&topic.counts.dropped, len);
                     return Ok(None);
                 }
                 (WhenFull::Refuse | WhenFull::Later, _) | (WhenFull::Policy | WhenFull::Arm(_), Overflow::Fail) => {
                     if !matches!(full, WhenFull::Later) {
-                        Counts::add(&topic.counts.refused, len);
+                        TopicCounters::add(&topic.counts.refused, len);
                     }
                     let slowest = self.ring.slowest();
                     return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));
@@ -261,7 +261,7 @@ impl<E, K: Producers> Lane<E, K> {
                 let next = match &own {
                     // This thread would wait for itself.
                     Some(own) if self.waits_for(own) => {
-                        Counts::add(&topic.counts.refused, len);
+                        TopicCounters::add(&topic.counts.refused, len);
                         let (topic, consumer) = (topic.name.clone(), own.clone());
                         return Err(PublishError::OwnConsumer { topic, partition: self.partition.index, consumer });
                     }
@@ -277,7 +277,7 @@ impl<E, K: Producers> Lane<E, K> {
             };
         }
         if let ClaimError::TimedOut { .. } = refused {
-            Counts::add(&topic.counts.timed_out, len);
+            TopicCounters::add(&topic.counts.timed_out, len);
         }
         Err(PublishError::new(&topic.name, self.partition.index, refused, || None))
     }
@@ -295,5 +295,5 @@ impl<E, K: Producers> Lane<E, K> {
 /// How long a producer in a handler waits for others before it looks whether it waits for its own consumer.
 const LOOK_AT_ITSELF: Duration = Duration::from_millis(10);
 
-/// How long a full partition waits for its journaler before it looks who else is slow.
+/// How long a full partition waits for its committer before it looks who else is slow.
 const BEHIND_THE_JOURNAL: Duration = Duration::from_millis(1);

@@ -68,14 +68,14 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         if let Some(reason) = topic.closed() {
             return Err(ProducerError::Closed { topic: name(), reason });
         }
-        if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| durable.journaling.syncs)) {
+        if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| durable.committer.syncs)) {
             return Err(ProducerError::Unsupported { topic: name(), level, reason });
         }
         if rate_limit.is_some() {
             topic.start_timer()?;
         }
         let first = Lane::lend(&topic.partitions()[0], &wait);
-        let first = first.ok_or_else(|| ProducerError::Taken { topic: name() })?;
+        let first = first.ok_or_else(|| ProducerError::TurnGuard { topic: name() })?;
         topic.lent.fetch_add(1, Ordering::AcqRel);
         let limiter = rate_limit.map(|limit| Arc::new(Limiter::new(limit, topic.host.clock.now())));
         let is_limited = limiter.is_some() || topic.limiter.is_some();
@@ -84,7 +84,7 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         let (first, more) = (Some(first), Vec::new());
         let plain = usize::from(is_bare);
         let mut producer =
-            Producer { topic, plain, level, first, more, picker, wait, limiter, is_limited, is_bare, mark: None };
+            Producer { topic, plain, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp: None };
         producer.look_for_partitions();
         Ok(producer)
     }

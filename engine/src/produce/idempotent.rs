@@ -5,7 +5,7 @@ use crate::base::level::Level;
 use crate::event::message::Message;
 use crate::event::record::Record;
 use crate::log::committer::STAGE;
-use crate::log::producers::{Ledger, Ledgers, Mark, WINDOW};
+use crate::log::producers::{ProducerStamp, ProducerState, ProducerStates, WINDOW};
 use crate::log::receipt::Receipt;
 use crate::produce::{Producer, ProducerBuilder};
 use crate::topic::Inner;
@@ -175,9 +175,9 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
                     .map(|(_, identity)| identity),
             );
             let of_journal = topic.durable.as_ref().map_or(usize::MAX, |durable| {
-                let others = durable.journaling.ledgers.len() - gone.len() - known.len();
-                let (state, frame) = (durable.journaling.state_limit(), durable.journal().frame_limit());
-                Ledgers::limit(state, frame).saturating_sub(others)
+                let others = durable.committer.producer_states.len() - gone.len() - known.len();
+                let (state, frame) = (durable.committer.state_limit(), durable.journal().frame_limit());
+                ProducerStates::limit(state, frame).saturating_sub(others)
             });
             let limit = MAX_PRODUCER_NAMES.min(of_journal);
             if known.len() >= limit {
@@ -187,20 +187,20 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
         }
         let make = || {
             let history = History { used: now, ..History::default() };
-            let add = |durable: &Durable<E>| durable.journaling.ledgers.add(durable.id(0).topic, &name);
-            let ledger = topic.durable.as_deref().map(add);
-            Identity::new(name.clone(), 0, history, ledger)
+            let add = |durable: &Durable<E>| durable.committer.producer_states.add(durable.id(0).topic, &name);
+            let producer_state = topic.durable.as_deref().map(add);
+            Identity::new(name.clone(), 0, history, producer_state)
         };
         let identity = Arc::clone(known.entry(name.clone()).or_insert_with(make));
         let epoch = identity.epoch.load(Ordering::Acquire).saturating_add(1);
-        if let (Some(durable), Some(ledger)) = (&topic.durable, &identity.ledger) {
+        if let (Some(durable), Some(producer_state)) = (&topic.durable, &identity.producer_state) {
             let mut frame = FrameBuilder::new();
-            for ledger in gone.iter().filter_map(|gone| gone.ledger.as_ref()) {
-                ledger.forget(&mut frame);
-                durable.journaling.ledgers.remove(ledger);
+            for producer_state in gone.iter().filter_map(|gone| gone.producer_state.as_ref()) {
+                producer_state.forget(&mut frame);
+                durable.committer.producer_states.remove(producer_state);
             }
-            ledger.put_epoch(&mut frame, epoch);
-            let committed = durable.journaling.commit(frame);
+            producer_state.put_epoch(&mut frame, epoch);
+            let committed = durable.committer.commit(frame);
             committed.map_err(|cause| ProducerError::Journal { topic: topic.name.clone(), name, cause })?;
             producer.note();
         }
@@ -343,12 +343,12 @@ impl Identity {
             self.note(&mut history, sequence, (partition, offset));
             return Ok(Receipt::new(id, partition, offset));
         }
-        if let Some(ledger) = &self.ledger {
+        if let Some(producer_state) = &self.producer_state {
             if history.next.is_none() {
-                ledger.begin(sequence);
+                producer_state.begin(sequence);
             }
-            wait_for_the_journal(ledger, sequence, producer.topic())?;
-            producer.mark(Mark { producer: ledger.number, sequence });
+            wait_for_the_journal(producer_state, sequence, producer.topic())?;
+            producer.stamp(ProducerStamp { producer: producer_state.number, sequence });
         }
         let receipt = publish(producer)?;
         history.used = producer.topic().host.clock.now();
@@ -372,24 +372,24 @@ fn no_epoch_check<E, K: Producers>(topic: &Inner<E, K>) -> bool {
 
 /// Until the journal is no further behind than what it keeps of a name allows. With one partition it takes all in order.
 fn wait_for_the_journal<E, K: Producers>(
-    ledger: &Ledger,
+    producer_state: &ProducerState,
     sequence: u64,
     topic: &Inner<E, K>,
 ) -> Result<(), PublishError> {
     let Some(durable) = topic.durable.as_ref().filter(|_| topic.count.load(Ordering::Acquire) > 1) else {
         return Ok(());
     };
-    let bell = &durable.journaling.bell;
+    let notifier = &durable.committer.notifier;
     let is_near = || {
-        let next = ledger.progress().next.unwrap_or(sequence);
-        (sequence.saturating_sub(next) < WINDOW || bell.over().is_some()).then_some(())
+        let next = producer_state.window().next.unwrap_or(sequence);
+        (sequence.saturating_sub(next) < WINDOW || notifier.end_cause().is_some()).then_some(())
     };
-    while bell.wait(Some(Instant::now() + LOOK), is_near).is_none() {
+    while notifier.wait(Some(Instant::now() + LOOK), is_near).is_none() {
         // The publish says why.
         if topic.closed().is_some() {
             break;
         }
-        if bell.is_own() {
+        if notifier.is_own_thread() {
             let (topic, consumer) = (topic.name.clone(), STAGE.to_owned());
             return Err(PublishError::OwnConsumer { topic, partition: 0, consumer });
         }

@@ -2,9 +2,9 @@
 
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
-use crate::base::overload::Counts;
+use crate::base::overload::TopicCounters;
 use crate::base::threads::{blaming, caught};
-use crate::base::turn::{Taken, Turn};
+use crate::base::turn::{Turn, TurnGuard};
 use crate::base::when_full::WhenFull;
 use crate::event::message::{Message, Parts};
 use crate::event::record::Record;
@@ -219,7 +219,7 @@ impl<K: Producers> LingeringProducer<K> {
 
 impl<K: Producers> Shared<K> {
     /// Waits until nobody else gathers or flushes.
-    fn gathered(&self) -> Result<Taken<Gathered<K>>, PublishError> {
+    fn gathered(&self) -> Result<TurnGuard<Gathered<K>>, PublishError> {
         self.gathered.take().ok_or_else(|| PublishError::Nested { topic: self.topic.name.clone() })
     }
 
@@ -362,7 +362,7 @@ impl<K: Producers> Drop for Shared<K> {
         let Some(mut gathered) = self.gathered.try_take() else { return };
         let flushed = caught(|| gathered.flush(WhenFull::Until(Instant::now() + LAST_FLUSH)));
         if !matches!(flushed, Ok(Ok(()))) && gathered.count > 0 {
-            Counts::add(&self.topic.counts.dropped, gathered.count);
+            TopicCounters::add(&self.topic.counts.dropped, gathered.count);
         }
         drop(gathered);
         drop(caught(|| self.try_tell()));

@@ -12,12 +12,12 @@ pub use builder::ProducerBuilder;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::base::level::Level;
-use crate::base::overload::Counts;
+use crate::base::overload::TopicCounters;
 use crate::base::rate::Limiter;
 use crate::base::when_full::{WhenFull, nap};
 use crate::event::message::Message;
 use crate::event::record::Record;
-use crate::log::producers::Mark;
+use crate::log::producers::ProducerStamp;
 use crate::log::receipt::{BatchReceipt, Receipt};
 use crate::produce::append::{Beside, Lane, Route};
 use crate::produce::partitioner::Picker;
@@ -63,7 +63,7 @@ pub struct Producer<E, K: Producers = Multi> {
     /// Whether nothing but the event is written and waited for.
     is_bare: bool,
     /// What the journal is to note of the next event.
-    mark: Option<Mark>,
+    stamp: Option<ProducerStamp>,
 }
 
 impl<E, K: Producers> Producer<E, K> {
@@ -71,13 +71,13 @@ impl<E, K: Producers> Producer<E, K> {
         &self.topic
     }
 
-    /// From now on the journal notes who publishes what, as [`mark`](Self::mark) says, and nobody waits here for a level.
+    /// From now on the journal notes who publishes what, as [`stamp`](Self::stamp) says, and nobody waits here for a level.
     pub(crate) fn note(&mut self) {
         (self.plain, self.is_bare, self.level) = (0, false, Level::Published);
     }
 
-    pub(crate) fn mark(&mut self, mark: Mark) {
-        self.mark = Some(mark);
+    pub(crate) fn stamp(&mut self, stamp: ProducerStamp) {
+        self.stamp = Some(stamp);
     }
 
     /// The most events that ever fit into a partition at once.
@@ -158,7 +158,7 @@ impl<E, K: Producers> Producer<E, K> {
             0 => self.first.as_mut().expect("taken out by the drop only"),
             to => &mut self.more[to as usize - 1],
         };
-        let published = lane.publish(&self.topic, full, len, Beside { now, mark: self.mark }, fill);
+        let published = lane.publish(&self.topic, full, len, Beside { now, stamp: self.stamp }, fill);
         if self.is_limited && !matches!(published, Ok(Some(_))) {
             self.give_back(len as u64, bytes);
         }
@@ -268,12 +268,12 @@ impl<E, K: Producers> Producer<E, K> {
             };
             if refuse || too_late {
                 if !matches!(full, WhenFull::Later) {
-                    Counts::add(&self.topic.counts.limited, events as usize);
+                    TopicCounters::add(&self.topic.counts.limited, events as usize);
                 }
                 return Err(PublishError::RateLimited { topic: self.topic.name.clone(), of_topic, wait });
             }
             if !std::mem::replace(&mut delayed, true) {
-                Counts::add(&self.topic.counts.delayed, events as usize);
+                TopicCounters::add(&self.topic.counts.delayed, events as usize);
             }
             if let Some(reason) = self.topic.closed() {
                 return Err(PublishError::Closed { topic: self.topic.name.clone(), reason });
@@ -374,7 +374,7 @@ impl<E, K: Producers> Producer<E, K> {
         if self.is_limited && !matches!(room, Ok(true)) {
             self.give_back(len as u64, bytes);
         }
-        Ok((to, room?.then_some(Beside { now, mark: self.mark })))
+        Ok((to, room?.then_some(Beside { now, stamp: self.stamp })))
     }
 
     /// The only producer's claim where it has [reserved](Self::reserve).
@@ -591,7 +591,7 @@ impl<K: Producers> Producer<Message, K> {
         let mut claimed = match ids.begin(&self.topic, id, full)? {
             Begun::First(claimed) => claimed,
             Begun::Duplicate(partition, offset) => {
-                Counts::add(&self.topic.counts.duplicates, 1);
+                TopicCounters::add(&self.topic.counts.duplicates, 1);
                 let receipt = Receipt::new(self.topic.id, partition, offset);
                 return if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) };
             }
@@ -645,7 +645,7 @@ impl<E> Clone for Producer<E, Multi> {
             limiter: self.limiter.clone(),
             is_limited: self.is_limited,
             is_bare: self.is_bare,
-            mark: self.mark,
+            stamp: self.stamp,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Events for several topics and partitions that are published all or none.
 //!
 //! What is given to a transaction is written into buffers. The commit takes claims in all partitions, by trying: nobody
-//! waits while holding one. Then the journal writes all of it in one frame; see the journaler for the order of things.
+//! waits while holding one. Then the journal writes all of it in one frame; see the committer for the order of things.
 
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
@@ -9,7 +9,7 @@ use crate::base::when_full::nap;
 use crate::event::codec::Unreadable;
 use crate::event::message::Message;
 use crate::event::record::Record;
-use crate::log::committer::{ClaimedRun, Handed, Journaling, Outcome};
+use crate::log::committer::{ClaimedRun, Committer, TransactionFrame, TransactionOutcome};
 use crate::log::offsets::commit_right::Fenced;
 use crate::log::receipt::BatchReceipt;
 use crate::produce::Producer;
@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 /// [segment](crate::journal::Options::segment_size), and those of a partition into its ring. Rate limits and overflow
 /// policies of topics do not apply: a commit waits for room for as long as [`patience`](Self::patience) says.
 pub struct Transaction {
-    journaling: Arc<Journaling>,
+    committer: Arc<Committer>,
     outputs: Vec<Box<dyn Output>>,
     bytes: usize,
     len: usize,
@@ -156,9 +156,9 @@ pub(crate) struct Along<'a> {
 }
 
 impl Transaction {
-    pub(crate) fn new(journaling: Arc<Journaling>) -> Self {
+    pub(crate) fn new(committer: Arc<Committer>) -> Self {
         Self {
-            journaling,
+            committer,
             outputs: Vec::new(),
             bytes: SPARE,
             len: 0,
@@ -170,12 +170,12 @@ impl Transaction {
 
     /// An empty one of the same engine, with the same patience.
     pub(crate) fn like(other: &Self) -> Self {
-        Self { patience: other.patience, ..Self::new(Arc::clone(&other.journaling)) }
+        Self { patience: other.patience, ..Self::new(Arc::clone(&other.committer)) }
     }
 
     /// Whether as much again as it has is likely to fit.
     pub(crate) fn is_ample(&self) -> bool {
-        self.bytes <= self.journaling.journal.frame_limit() / 2 && self.outputs.iter().all(|output| output.is_ample())
+        self.bytes <= self.committer.journal.frame_limit() / 2 && self.outputs.iter().all(|output| output.is_ample())
     }
 
     /// How long a commit waits for room, 30 seconds unless told. It holds nothing meanwhile.
@@ -268,7 +268,7 @@ impl Transaction {
             Some(index) => index,
             None => {
                 let durable = topic.inner.durable.as_ref().ok_or_else(not_durable)?;
-                if !Arc::ptr_eq(&durable.journaling, &self.journaling) {
+                if !Arc::ptr_eq(&durable.committer, &self.committer) {
                     return Err(not_durable());
                 }
                 let make = (topic.inner.slots)(1);
@@ -288,7 +288,7 @@ impl Transaction {
         route: Route<'_>,
         fill: impl FnOnce(&mut E),
     ) -> Result<(), TransactionError> {
-        let (limit, before) = (self.journaling.journal.frame_limit(), self.bytes);
+        let (limit, before) = (self.committer.journal.frame_limit(), self.bytes);
         let taken = self.output(topic)?.take(route, fill, limit.saturating_sub(before));
         let (partition, added) = taken?.map_err(|added| {
             self.overfull = true;
@@ -344,8 +344,8 @@ impl Transaction {
         self.commit_along(&Along { put: &|_| {}, decide: &|| Box::new(|| true) })
     }
 
-    pub(crate) fn is_of(&self, journaling: &Arc<Journaling>) -> bool {
-        Arc::ptr_eq(&self.journaling, journaling)
+    pub(crate) fn is_of(&self, committer: &Arc<Committer>) -> bool {
+        Arc::ptr_eq(&self.committer, committer)
     }
 
     pub(crate) fn commit_along(&mut self, along: &Along<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
@@ -372,32 +372,32 @@ impl Transaction {
 
     fn try_commit(&mut self, along: &Along<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
         let nested = || TransactionError::Refused { cause: NESTED.to_owned() };
-        let order = self.journaling.order().ok_or_else(nested)?;
+        let order = self.committer.transaction_turn().ok_or_else(nested)?;
         let mut claims = Claims::default();
         for output in &mut self.outputs {
             output.claim(&mut claims)?;
         }
         let Claims { mut frame, held, parts, receipts } = claims;
-        if self.journaling.journal.sabotage().commit_before_frame {
+        if self.committer.journal.sabotage().commit_before_frame {
             let mut early = FrameBuilder::new();
             (along.put)(&mut early);
-            let committed = self.journaling.commit(early);
+            let committed = self.committer.commit(early);
             committed.map_err(|cause| TransactionError::Refused { cause })?;
         } else {
             (along.put)(&mut frame);
         }
-        match self.journaling.transact(order, Handed { parts, frame, decide: (along.decide)() }) {
-            Outcome::Durable => {
+        match self.committer.transact(order, TransactionFrame { parts, frame, decide: (along.decide)() }) {
+            TransactionOutcome::Durable => {
                 held.into_iter().for_each(|claim| claim.publish());
                 Ok(receipts)
             }
-            Outcome::Denied => Err(TransactionError::Refused { cause: "it was denied".to_owned() }),
-            Outcome::Refused(WriteError::TooLarge { len, limit }) => {
+            TransactionOutcome::Denied => Err(TransactionError::Refused { cause: "it was denied".to_owned() }),
+            TransactionOutcome::Refused(WriteError::TooLarge { len, limit }) => {
                 Err(TransactionError::TooLarge { size: len, limit })
             }
-            Outcome::Refused(refused) => Err(TransactionError::Refused { cause: refused.to_string() }),
-            Outcome::Ended(cause) => Err(TransactionError::Refused { cause }),
-            Outcome::Unknown(cause) => Err(TransactionError::Unknown { cause }),
+            TransactionOutcome::Refused(refused) => Err(TransactionError::Refused { cause: refused.to_string() }),
+            TransactionOutcome::Ended(cause) => Err(TransactionError::Refused { cause }),
+            TransactionOutcome::Unknown(cause) => Err(TransactionError::Unknown { cause }),
         }
     }
 }

@@ -4,10 +4,10 @@
 use super::job::Job;
 use crate::base::clock::Timestamp;
 use crate::base::level::Level;
-use crate::log::committer::Journaling;
-use crate::log::gap::{ReaderKind, Told};
+use crate::log::committer::Committer;
+use crate::log::gap::{GapReport, ReaderKind};
 use crate::log::progress::OWN_THREAD;
-use crate::log::progress::Positions;
+use crate::log::progress::Progress;
 use crate::topic::durable::Durable;
 use slipring_journal::{self as journal, Journal, PartitionId, Reader, Start, Visible};
 use slipring_ring::Waiter;
@@ -22,14 +22,14 @@ use std::task::{Wake, Waker};
 pub(super) const WAKE: usize = usize::MAX;
 
 pub(super) struct Book<E> {
-    pub(super) journaling: Arc<Journaling>,
+    pub(super) committer: Arc<Committer>,
     name: String,
     /// The queue's number in the journal.
     pub(super) number: u32,
     /// How safe a change is when a call returns.
     pub(super) level: Level,
     /// Of changes.
-    pub(super) positions: Arc<Positions>,
+    pub(super) progress: Arc<Progress>,
     /// The last change that somebody waits for to be durable.
     wanted: AtomicU64,
     /// The most letters that are on their way at a time, so that what they take away fits into the frame they are in.
@@ -43,11 +43,11 @@ impl<E: Job> Book<E> {
         let journal = durable.journal().clone();
         let letters = (journal.frame_limit() / 8 / super::ledger::BLOCK_BYTES).clamp(1, 256);
         Self {
-            journaling: Arc::clone(&durable.journaling),
+            committer: Arc::clone(&durable.committer),
             name: name.to_owned(),
             number,
             level,
-            positions: Arc::default(),
+            progress: Arc::default(),
             wanted: AtomicU64::new(0),
             letters,
             on_the_way: AtomicUsize::new(0),
@@ -56,22 +56,22 @@ impl<E: Job> Book<E> {
     }
 
     /// The queue has come to a gap of its topic: it is listed as told. What the journal is to know of it.
-    pub(super) fn told_of(&self, partition: u32, offsets: Range<u64>, now: Timestamp) -> Told {
+    pub(super) fn told_of(&self, partition: u32, offsets: Range<u64>, now: Timestamp) -> GapReport {
         let of = PartitionId { topic: self.bodies.topic, partition };
         let (kind, reader, time) = (ReaderKind::Queue, self.name.clone(), now.as_nanos());
-        let told = Told { kind, reader, of, offsets, time };
-        told.note(&self.journaling);
+        let told = GapReport { kind, reader, of, offsets, time };
+        told.note(&self.committer);
         told
     }
 
     /// Has the journal take what has changed, with its next frame.
     pub(super) fn tell(&self) {
-        self.journaling.ride();
+        self.committer.notify_state();
     }
 
     /// The same, at once: somebody waits for it.
     pub(super) fn tell_now(&self) {
-        self.journaling.ride_now();
+        self.committer.notify_state_urgent();
     }
 
     pub(super) fn set_letters_on_the_way(&self, letters: usize) {
@@ -83,7 +83,7 @@ impl<E: Job> Book<E> {
     }
 
     pub(super) fn is_urgent(&self) -> bool {
-        self.wanted.load(Ordering::Acquire) > self.positions.durable.load(Ordering::Acquire)
+        self.wanted.load(Ordering::Acquire) > self.progress.durable.load(Ordering::Acquire)
     }
 
     /// Waits until this change is as safe as was asked for. An error if the journal ends before.
@@ -93,17 +93,17 @@ impl<E: Job> Book<E> {
             return Ok(());
         }
         self.want(change, level);
-        let bell = &self.journaling.bell;
-        let done = bell.wait(None, || {
-            reached().or_else(|| bell.over().map(|cause| reached().unwrap_or_else(|| Err(cause.to_owned()))))
+        let notifier = &self.committer.notifier;
+        let done = notifier.wait(None, || {
+            reached().or_else(|| notifier.end_cause().map(|cause| reached().unwrap_or_else(|| Err(cause.to_owned()))))
         });
         done.unwrap_or_else(|| Err(OWN_THREAD.to_owned()))
     }
 
     fn has_reached(&self, change: u64, level: Level) -> bool {
         match level {
-            Level::Written => self.positions.written.load(Ordering::Acquire) >= change,
-            Level::Durable => self.positions.durable.load(Ordering::Acquire) >= change,
+            Level::Written => self.progress.written.load(Ordering::Acquire) >= change,
+            Level::Durable => self.progress.durable.load(Ordering::Acquire) >= change,
             _ => true,
         }
     }
@@ -118,13 +118,13 @@ impl<E: Job> Book<E> {
     /// Whether this change is as safe as was asked for, or the journal has ended; else the task is woken when it may be.
     #[cfg(feature = "async")]
     pub(super) fn is_safe(&self, change: u64, waker: &Waker) -> bool {
-        let bell = &self.journaling.bell;
-        let done = || (self.has_reached(change, self.level) || bell.over().is_some()).then_some(());
+        let notifier = &self.committer.notifier;
+        let done = || (self.has_reached(change, self.level) || notifier.end_cause().is_some()).then_some(());
         if done().is_some() {
             return true;
         }
         self.want(change, self.level);
-        bell.watch(waker, done).is_some()
+        notifier.watch(waker, done).is_some()
     }
 
     /// The body of a message that was given out before; none if the journal does not keep it any more.
@@ -134,7 +134,7 @@ impl<E: Job> Book<E> {
 
     /// Room for one more message in the journal's state, if `unwritten` blocks are still to come.
     pub(super) fn has_room(&self, unwritten: usize) -> bool {
-        self.journaling.state_to_spare() > (unwritten + 1) * super::ledger::BLOCK_BYTES
+        self.committer.state_to_spare() > (unwritten + 1) * super::ledger::BLOCK_BYTES
     }
 }
 

@@ -14,7 +14,7 @@ use crate::base::level::Level;
 use crate::base::trace::lifecycle;
 use crate::event::dead_letter;
 use crate::event::message::Message;
-use crate::log::queues::Opened;
+use crate::log::queues::QueueEntry;
 use crate::queue::dead_letters::Graves;
 use crate::read::replay::{ReplayBuilder, ReplayError};
 use crate::read::{StartAt, SubscriberBuilder};
@@ -210,7 +210,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     fn make(self) -> Result<Arc<Desk<E, K>>, QueueError> {
         let (topic, dead_topic) = (Arc::clone(&self.topic), self.dead_topic());
         let durable = topic.durable.clone();
-        if let Some(reason) = self.level.unsupported(durable.as_ref().map(|durable| durable.journaling.syncs)) {
+        if let Some(reason) = self.level.unsupported(durable.as_ref().map(|durable| durable.committer.syncs)) {
             return Err(QueueError::Unsupported(crate::base::level::Unsupported { level: self.level, reason }));
         }
         let largest = E::largest(topic.settings.max_message);
@@ -244,7 +244,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         readers.add(Arc::downgrade(&reader) as Weak<_>);
         drop(readers);
         if let Some(book) = &desk.book {
-            book.journaling.add_rider(Arc::downgrade(&desk) as Weak<_>);
+            book.committer.add_state_source(Arc::downgrade(&desk) as Weak<_>);
             // What ran out meanwhile is due.
             let now = desk.now();
             desk.settle(&mut desk.lock(), now);
@@ -274,11 +274,11 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             return Err(SubscribeError::NameTaken { topic: topic.name.clone(), consumer: name }.into());
         }
         let topic_number = durable.id(0).topic;
-        let mut catalogue = durable.journaling.catalogue();
-        let known = ledger::find(&catalogue, topic_number, &name);
-        let number = known.as_ref().map_or_else(|| ledger::next_number(&catalogue), |known| known.number);
-        let opened = Opened::new(number, &terms, dead.name());
-        let mut remembered = Remembered::read(&catalogue, number, shift);
+        let mut state = durable.committer.recovered_state();
+        let known = ledger::find(&state, topic_number, &name);
+        let number = known.as_ref().map_or_else(|| ledger::next_number(&state), |known| known.number);
+        let opened = QueueEntry::new(number, &terms, dead.name());
+        let mut remembered = Remembered::read(&state, number, shift);
         if remembered.unreadable > 0 {
             let values = remembered.unreadable;
             return Err(refused(format!("{values} values of its state cannot be read: a newer program wrote them")));
@@ -324,10 +324,10 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let replay = replay.start(StartAt::Offsets(from)).open();
         let replay = replay.map_err(|cause: ReplayError| refused(cause.to_string()))?.of_topic();
         if !frame.is_empty() {
-            catalogue.take(&mut frame);
-            drop(catalogue);
-            durable.journaling.commit(frame).map_err(&refused)?;
-            catalogue = durable.journaling.catalogue();
+            state.take(&mut frame);
+            drop(state);
+            durable.committer.commit(frame).map_err(&refused)?;
+            state = durable.committer.recovered_state();
         }
         let mut leases: Leases<Body<E>> = desk::leases(terms);
         #[cfg(test)]
@@ -350,15 +350,15 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         if let Some(changes) = leases.changes() {
             parts.into_iter().for_each(|part| _ = changes.write(part, true));
         }
-        let bell = Arc::clone(&durable.journaling.bell);
-        let input = Input::Journal(Box::new(replay), bell, Nudge::waker(&waiter));
+        let notifier = Arc::clone(&durable.committer.notifier);
+        let input = Input::Journal(Box::new(replay), notifier, Nudge::waker(&waiter));
         let mut stock = Stock::new(leases, input, graves);
         stock.deleted.extend(remembered.deleted);
         stock.counters.lost = lost;
         let keeper = Keeper::new(dead, &topic.name, &name, letters)?;
         // From here on the queue itself knows.
-        ledger::forget(&mut catalogue, number);
-        drop(catalogue);
+        ledger::forget(&mut state, number);
+        drop(state);
         let dead_number = dead.inner.durable.as_ref().map_or(0, |durable| durable.id(0).topic);
         let book = Some(Book::new(durable, &name, number, level));
         let stage = SubscriberBuilder::new(Arc::clone(&topic), name.clone()).stage();

@@ -6,7 +6,7 @@
 //! whose block it has not: what was read and is in no block was done with. That a reader was told of a gap and where it
 //! stands behind that are in one frame: a crash tells it of a gap once.
 
-use crate::log::gap::Told;
+use crate::log::gap::GapReport;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// Offsets in a block.
@@ -44,7 +44,7 @@ pub(super) struct Changes {
     known: HashSet<Part>,
     cursors: BTreeMap<Cursor, u64>,
     /// Gaps that the queue has passed over, in the order of each partition.
-    gaps: VecDeque<Told>,
+    gaps: VecDeque<GapReport>,
     /// Parts that the journal has.
     written: HashSet<Part>,
     /// Changes so far.
@@ -56,7 +56,7 @@ pub(super) struct Changes {
 struct Round {
     /// Parts of the queue that are its own.
     left: usize,
-    gaps: VecDeque<Told>,
+    gaps: VecDeque<GapReport>,
     cursors: BTreeMap<Cursor, u64>,
     /// Changes that are written with its end.
     count: u64,
@@ -67,7 +67,7 @@ struct Round {
 pub(super) enum Next {
     Part(Part),
     /// The partition was read up to its end.
-    Gap(Told),
+    Gap(GapReport),
     Cursor(Cursor, u64),
     /// The round ends: all changes up to this number are in its frames.
     End(u64),
@@ -91,7 +91,7 @@ impl Changes {
     }
 
     /// The queue was told of a gap, and reads on behind it.
-    pub(super) fn gap(&mut self, told: Told) {
+    pub(super) fn gap(&mut self, told: GapReport) {
         self.cursor(Cursor::Partition(told.of.partition), told.offsets.end);
         self.gaps.push_back(told);
     }

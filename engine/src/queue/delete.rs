@@ -8,7 +8,7 @@ use super::{QueueError, ledger};
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
-use crate::log::catalog::what;
+use crate::log::catalog::state_kind;
 use crate::topic::Topic;
 use crate::topic::durable::Durable;
 use crate::topic::report::QueueReport;
@@ -62,7 +62,7 @@ impl<E: Job, K: Producers> Topic<E, K> {
             }
             None => {
                 let known = topic.durable.as_ref().and_then(|durable| {
-                    let state = durable.journaling.catalogue();
+                    let state = durable.committer.recovered_state();
                     let known = ledger::find(&state, durable.id(0).topic, name)?;
                     Some(ledger::keys(&state, known.number))
                 });
@@ -85,11 +85,11 @@ fn erase<E>(durable: &Durable<E>, keys: impl Iterator<Item = Vec<u8>>) -> Result
     let limit = durable.journal().frame_limit() / 2;
     let mut frame = FrameBuilder::new();
     let commit = |frame: &mut FrameBuilder| {
-        durable.journaling.catalogue().take(frame);
-        durable.journaling.commit(std::mem::take(frame))
+        durable.committer.recovered_state().take(frame);
+        durable.committer.commit(std::mem::take(frame))
     };
     for key in keys {
-        frame.delete(what::LEASES, &key);
+        frame.delete(state_kind::QUEUES, &key);
         if frame.len() >= limit {
             commit(&mut frame)?;
         }

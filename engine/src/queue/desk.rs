@@ -19,11 +19,11 @@ use crate::base::held::{self, Locked};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::level::Level;
-use crate::base::timer::Due;
+use crate::base::timer::TimerId;
 use crate::event::dead_letter::DeadLetter;
-use crate::log::catalog::what;
-use crate::log::progress::Positions;
-use crate::log::source::{Ridden, Rider};
+use crate::log::catalog::state_kind;
+use crate::log::progress::Progress;
+use crate::log::source::{DrainedState, StateSource};
 use crate::read::error::ReadError;
 use crate::topic::error::SubscribeError;
 use crate::topic::metrics::QueueMetrics;
@@ -441,7 +441,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
         self.host.lease_numbers.fetch_max(stock.leases.last_number(), Ordering::AcqRel);
     }
 
-    pub(super) fn cancel(&self, due: Due) {
+    pub(super) fn cancel(&self, due: TimerId) {
         self.host.timer.cancel(due);
     }
 
@@ -455,9 +455,9 @@ impl<E: Job, K: Producers> Desk<E, K> {
         const LIMIT: Duration = Duration::from_secs(10);
         let Some(book) = &self.book else { return };
         let deadline = Instant::now() + LIMIT;
-        let bell = &book.journaling.bell;
-        let settled = || (book.letters_on_the_way() == 0 || bell.over().is_some()).then_some(());
-        let _ = bell.wait(Some(deadline), settled);
+        let notifier = &book.committer.notifier;
+        let settled = || (book.letters_on_the_way() == 0 || notifier.end_cause().is_some()).then_some(());
+        let _ = notifier.wait(Some(deadline), settled);
         let change = self.lock().change();
         let _ = book.wait(change, Level::Written);
     }
@@ -527,14 +527,14 @@ impl<E: Job, K: Producers> Desk<E, K> {
 /// What a frame must have room for before one more part is put into it.
 const PART_BYTES: usize = BLOCK_BYTES + 16 * 110;
 
-impl<E: Job, K: Producers> Rider for Desk<E, K> {
+impl<E: Job, K: Producers> StateSource for Desk<E, K> {
     fn drain(
         &self,
         frame: &mut FrameBuilder,
         room: usize,
         drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
-    ) -> Ridden {
-        let Some(book) = &self.book else { return Ridden::default() };
+    ) -> DrainedState {
+        let Some(book) = &self.book else { return DrainedState::default() };
         let shift = Stock::<E, K>::shift(&*self.host.clock);
         let mut stock = self.lock();
         let (begun, number) = (frame.len(), book.number);
@@ -556,23 +556,27 @@ impl<E: Job, K: Producers> Rider for Desk<E, K> {
             }
         }
         stock.bury(self.book.as_ref());
-        let mut ridden = Ridden { urgent: book.is_urgent(), expects: !stock.burials.is_empty(), ..Ridden::default() };
+        let mut drained_state = DrainedState {
+            urgent: book.is_urgent(),
+            awaits_events: !stock.burials.is_empty(),
+            ..DrainedState::default()
+        };
         loop {
             if !has_room(frame) {
-                ridden.more = true;
-                return ridden;
+                drained_state.more = true;
+                return drained_state;
             }
             let next = stock.leases.changes().and_then(|changes| changes.next());
             match next {
-                None => return ridden,
+                None => return drained_state,
                 Some(Next::Part(Part::Block(partition, block))) => put(&mut stock, frame, partition, block),
                 Some(Next::Part(part @ Part::Deleted(partition, offset))) => {
                     let key = ledger::part_key(number, part);
                     let is_there = stock.deleted.contains(&(partition, offset));
                     let is_news = stock.leases.changes().is_none_or(|changes| changes.write(part, is_there));
                     match is_there {
-                        true => frame.put(what::LEASES, &key, &[]),
-                        false if is_news => frame.delete(what::LEASES, &key),
+                        true => frame.put(state_kind::QUEUES, &key, &[]),
+                        false if is_news => frame.delete(state_kind::QUEUES, &key),
                         false => {}
                     }
                 }
@@ -582,15 +586,15 @@ impl<E: Job, K: Producers> Rider for Desk<E, K> {
                     ledger::put_cursor(frame, number, Cursor::Partition(told.of.partition), told.offsets.end);
                 }
                 Some(Next::Cursor(cursor, next)) => ledger::put_cursor(frame, number, cursor, next),
-                Some(Next::End(count)) => ridden.changes = Some(count),
+                Some(Next::End(count)) => drained_state.changes = Some(count),
             }
         }
     }
 
-    fn positions(&self) -> &Arc<Positions> {
+    fn progress(&self) -> &Arc<Progress> {
         // Asked only after it was drained.
-        static NONE: std::sync::OnceLock<Arc<Positions>> = std::sync::OnceLock::new();
-        self.book.as_ref().map_or_else(|| NONE.get_or_init(Arc::default), |book| &book.positions)
+        static NONE: std::sync::OnceLock<Arc<Progress>> = std::sync::OnceLock::new();
+        self.book.as_ref().map_or_else(|| NONE.get_or_init(Arc::default), |book| &book.progress)
     }
 }
 

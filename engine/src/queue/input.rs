@@ -3,7 +3,7 @@
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::threads::Panic;
-use crate::log::progress::Bell;
+use crate::log::progress::Notifier;
 use crate::read::Part;
 use crate::read::replay::{Replay, ReplayError};
 use crate::topic::partition::Partition;
@@ -17,7 +17,7 @@ pub(super) enum Input<E, K: Producers> {
     /// By the number of the partition. What was not read holds its slot.
     Rings(Vec<Part<E, K>>),
     /// What was not read is in the journal; producers wait for nobody.
-    Journal(Box<Replay<E, K>>, Arc<Bell>, Waker),
+    Journal(Box<Replay<E, K>>, Arc<Notifier>, Waker),
 }
 
 /// What a look at a partition found.
@@ -105,16 +105,16 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
     pub(super) fn arm(&mut self, index: usize, waiter: &Waiter) -> bool {
         match self {
             Self::Rings(parts) => parts[index].consumer.arm(waiter, index),
-            Self::Journal(replay, bell, waker) => {
-                bell.watch(waker, || replay.has_more(index).then_some(())).is_none() && !replay.has_more(index)
+            Self::Journal(replay, notifier, waker) => {
+                notifier.watch(waker, || replay.has_more(index).then_some(())).is_none() && !replay.has_more(index)
             }
         }
     }
 
     /// Has the waiter woken when the journal moves.
     pub(super) fn arm_journal(&self) {
-        if let Self::Journal(_, bell, waker) = self {
-            let _ = bell.watch(waker, || None::<()>);
+        if let Self::Journal(_, notifier, waker) = self {
+            let _ = notifier.watch(waker, || None::<()>);
         }
     }
 

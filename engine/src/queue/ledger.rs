@@ -1,4 +1,4 @@
-//! What the journal knows of queues: keys and values of the state [`what::LEASES`].
+//! What the journal knows of queues: keys and values of the state [`state_kind::QUEUES`].
 //!
 //! ```text
 //!   n                                   the next number of a queue
@@ -16,8 +16,8 @@ use super::changes::{BLOCK, Cursor, Part};
 use super::lease::{Cause, Known, Order, Phase, Terms};
 use crate::base::clock::Timestamp;
 use crate::base::varint;
-use crate::log::catalog::what;
-use crate::log::queues::Opened;
+use crate::log::catalog::state_kind;
+use crate::log::queues::QueueEntry;
 use slipring_journal::{FrameBuilder, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -81,7 +81,7 @@ fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
-impl Opened {
+impl QueueEntry {
     pub(super) fn new(number: u32, terms: &Terms, dead_topic: &str) -> Self {
         Self {
             number,
@@ -95,27 +95,27 @@ impl Opened {
 }
 
 /// Finds a queue.
-pub(super) fn find(state: &State, topic: u32, name: &str) -> Option<Opened> {
-    Opened::decode(state.get(what::LEASES, &queue_key(topic, name))?)
+pub(super) fn find(state: &State, topic: u32, name: &str) -> Option<QueueEntry> {
+    QueueEntry::decode(state.get(state_kind::QUEUES, &queue_key(topic, name))?)
 }
 
 /// The number that the next queue gets.
 pub(super) fn next_number(state: &State) -> u32 {
-    let bytes = state.get(what::LEASES, b"n").and_then(|bytes| bytes.try_into().ok());
+    let bytes = state.get(state_kind::QUEUES, b"n").and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(1, u32::from_le_bytes)
 }
 
 /// Writes down that there is this queue.
-pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened: &Opened, is_new: bool) {
+pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened: &QueueEntry, is_new: bool) {
     if is_new {
-        frame.put(what::LEASES, b"n", &opened.number.saturating_add(1).to_le_bytes());
+        frame.put(state_kind::QUEUES, b"n", &opened.number.saturating_add(1).to_le_bytes());
     }
-    frame.put(what::LEASES, &queue_key(topic, name), &opened.encode());
+    frame.put(state_kind::QUEUES, &queue_key(topic, name), &opened.encode());
 }
 
 /// The keys of all that there is of a queue but itself.
 pub(super) fn keys(state: &State, number: u32) -> Vec<Vec<u8>> {
-    state.values(what::LEASES).filter(|(key, _)| is_of(key, number)).map(|(key, _)| key.to_vec()).collect()
+    state.values(state_kind::QUEUES).filter(|(key, _)| is_of(key, number)).map(|(key, _)| key.to_vec()).collect()
 }
 
 pub(super) fn queue_key(topic: u32, name: &str) -> Vec<u8> {
@@ -148,7 +148,7 @@ pub(super) fn put_cursor(frame: &mut FrameBuilder, queue: u32, cursor: Cursor, n
     varint::put(&mut value, next);
     // Eight bytes are the number itself.
     let value = if value.len() < 8 { value } else { next.to_le_bytes().to_vec() };
-    frame.put(what::LEASES, &cursor_key(queue, cursor), &value);
+    frame.put(state_kind::QUEUES, &cursor_key(queue, cursor), &value);
 }
 
 fn cursor_value(mut bytes: &[u8]) -> Option<u64> {
@@ -170,9 +170,9 @@ pub(super) fn put_block(
     let key = part_key(queue, Part::Block(partition, block));
     let messages: Vec<_> = (0..BLOCK).filter_map(|index| Some((index, known(block * BLOCK + index)?))).collect();
     if messages.is_empty() {
-        frame.delete(what::LEASES, &key);
+        frame.delete(state_kind::QUEUES, &key);
     } else {
-        frame.put(what::LEASES, &key, &encode(&messages, shift));
+        frame.put(state_kind::QUEUES, &key, &encode(&messages, shift));
     }
     !messages.is_empty()
 }
@@ -266,7 +266,7 @@ pub(super) struct Remembered {
 /// Takes a queue's messages out of a copy of the state that is not needed any more.
 pub(super) fn forget(state: &mut State, queue: u32) {
     let mut frame = FrameBuilder::new();
-    keys(state, queue).iter().for_each(|key| frame.delete(what::LEASES, key));
+    keys(state, queue).iter().for_each(|key| frame.delete(state_kind::QUEUES, key));
     state.take(&mut frame);
 }
 
@@ -283,7 +283,7 @@ impl Remembered {
     /// All that there is of a queue; its times on the clock that `shift` tells of.
     pub(super) fn read(state: &State, queue: u32, shift: Shift) -> Self {
         let mut found = Self::default();
-        for (key, value) in state.values(what::LEASES).filter(|(key, _)| is_of(key, queue)) {
+        for (key, value) in state.values(state_kind::QUEUES).filter(|(key, _)| is_of(key, queue)) {
             if found.take(key[0], &key[5..], value, shift).is_none() {
                 found.unreadable += 1;
             }
@@ -355,7 +355,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let shift = Shift::new(Duration::ZERO, Timestamp::from_millis(0));
-            let _ = (decode(&bytes, shift), Opened::decode(&bytes));
+            let _ = (decode(&bytes, shift), QueueEntry::decode(&bytes));
         }
     }
 
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_queue_comes_back_as_it_was_opened_and_goes_as_a_whole() {
-        let opened = Opened {
+        let opened = QueueEntry {
             number: 3,
             visibility: Duration::from_secs(30),
             max_attempts: None,
@@ -399,20 +399,20 @@ mod tests {
         };
         let mut frame = FrameBuilder::new();
         put_queue(&mut frame, 1, "resize", &opened, true);
-        put_queue(&mut frame, 2, "resize", &Opened { number: 4, ..opened.clone() }, true);
+        put_queue(&mut frame, 2, "resize", &QueueEntry { number: 4, ..opened.clone() }, true);
         for queue in [3, 4] {
             put_cursor(&mut frame, queue, Cursor::Letters(0), 1);
             let known = Known { number: 1, attempts: 1, phase: Phase::Waiting(Duration::ZERO) };
             put_block(&mut frame, queue, 0, 9, Shift::NONE, |_| Some(known.clone()));
-            frame.put(what::LEASES, &part_key(queue, Part::Deleted(1, 77)), &[]);
+            frame.put(state_kind::QUEUES, &part_key(queue, Part::Deleted(1, 77)), &[]);
         }
         let state = applied(&mut frame);
         assert_eq!(find(&state, 1, "resize"), Some(opened));
         assert_eq!((crate::log::queues::all(&state).len(), next_number(&state)), (2, 5));
         assert_eq!(Remembered::read(&state, 4, Shift::NONE).deleted, [(1, 77)]);
         let mut frame = FrameBuilder::new();
-        frame.delete(what::LEASES, &queue_key(1, "resize"));
-        keys(&state, 3).iter().for_each(|key| frame.delete(what::LEASES, key));
+        frame.delete(state_kind::QUEUES, &queue_key(1, "resize"));
+        keys(&state, 3).iter().for_each(|key| frame.delete(state_kind::QUEUES, key));
         let mut left = state.clone();
         left.take(&mut frame);
         assert_eq!(find(&left, 1, "resize"), None);

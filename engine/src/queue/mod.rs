@@ -84,7 +84,7 @@ pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
 
 use crate::base::kind::Producers;
 use crate::base::level::Unsupported;
-use crate::base::turn::Taken;
+use crate::base::turn::TurnGuard;
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
 use crate::log::receipt::Receipt;
@@ -212,7 +212,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
 
 impl<E, K: Producers> Inner<E, K> {
     /// Waits until nobody else opens or deletes a queue.
-    pub(crate) fn take_queues_turn(&self, queue: &str) -> Result<Taken<()>, QueueError> {
+    pub(crate) fn take_queues_turn(&self, queue: &str) -> Result<TurnGuard<()>, QueueError> {
         self.may_wait().map_err(|cause| QueueError::Journal {
             topic: self.name.clone(),
             queue: queue.to_owned(),
@@ -395,7 +395,7 @@ mod tests {
             let letters: Vec<_> = letters.map(|topic| PartitionId { topic, partition: 0 }).collect();
             let extent = |id| durable.journal().extent(id);
             let is_written = || letters.iter().any(|id| extent(*id).is_some_and(|extent| extent.end > extent.start));
-            // The journaler should be waiting for the queue meanwhile.
+            // The committer should be waiting for the queue meanwhile.
             let deadline = Instant::now() + Duration::from_millis(300);
             while !is_written() && Instant::now() < deadline {
                 std::thread::yield_now();

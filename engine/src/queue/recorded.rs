@@ -7,9 +7,9 @@ use super::ledger::{self, Remembered, Shift};
 use crate::base::clock::Timestamp;
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
-use crate::log::catalog::what;
-use crate::log::catalog::{RecordedTopic, catalogue};
-use crate::log::queues::{Opened, all};
+use crate::log::catalog::state_kind;
+use crate::log::catalog::{RecordedTopic, recorded_topics};
+use crate::log::queues::{QueueEntry, all};
 use slipring_journal::{FrameBuilder, Journal, PartitionId, ReplayError, Start, State, Visible, WriteError, Writer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -113,20 +113,20 @@ pub enum ChangeError {
 
 /// All queues of a journal.
 pub fn queues(state: &State) -> Vec<RecordedQueue> {
-    let topics = catalogue(state);
+    let topics = recorded_topics(state);
     let known = all(state).into_iter();
     known.filter_map(|(topic, name, opened)| RecordedQueue::new(state, &topics, topic, name, opened)).collect()
 }
 
 /// The queue of this name of this topic.
 pub fn find(state: &State, topic: &str, queue: &str) -> Option<RecordedQueue> {
-    let topics = catalogue(state);
+    let topics = recorded_topics(state);
     let number = topics.iter().find(|known| known.name == topic)?.number;
     RecordedQueue::new(state, &topics, number, queue.to_owned(), ledger::find(state, number, queue)?)
 }
 
 impl RecordedQueue {
-    fn new(state: &State, topics: &[RecordedTopic], number: u32, name: String, opened: Opened) -> Option<Self> {
+    fn new(state: &State, topics: &[RecordedTopic], number: u32, name: String, opened: QueueEntry) -> Option<Self> {
         let topic = topics.iter().find(|topic| topic.number == number)?.clone();
         let remembered = Remembered::read(state, opened.number, Shift::NONE);
         let at = |time: Duration| Timestamp::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -395,7 +395,7 @@ impl Change {
                     let shift = Shift::none_at(Timestamp::from_nanos(time));
                     ledger::put_block(&mut frame, self.queue, partition, block, shift, known);
                 }
-                Part::Deleted(..) => frame.delete(what::LEASES, &ledger::part_key(self.queue, part)),
+                Part::Deleted(..) => frame.delete(state_kind::QUEUES, &ledger::part_key(self.queue, part)),
             }
             if frame.len() > limit {
                 writer.append(&mut frame, time)?;

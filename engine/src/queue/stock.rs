@@ -12,7 +12,7 @@ use crate::base::closed::Closed;
 use crate::base::held;
 use crate::base::kind::Producers;
 use crate::base::threads::Panic;
-use crate::base::timer::Due;
+use crate::base::timer::TimerId;
 use crate::event::message::Message;
 use crate::queue::dead_letters::Graves;
 use slipring_journal::PartitionId;
@@ -61,7 +61,7 @@ pub(super) struct Stock<E, K: Producers> {
     pub(super) at_the_door: usize,
     /// Tasks that want to be woken as those at the door.
     pub(super) tasks: Vec<Waker>,
-    pub(super) alarm: Option<(Duration, Due)>,
+    pub(super) alarm: Option<(Duration, TimerId)>,
     /// Halted, failed, evicted or deleted.
     pub(super) refused: Option<Closed>,
     /// Letters that are published and not yet written with what they take away.
@@ -324,7 +324,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 Cause::Refused(reason) => reason,
                 Cause::Expired => "the lease ran out",
             };
-            // The journaler takes what riders have with the frame that a letter is in, so it must have heard of it before
+            // The committer takes what state sources have with the frame that a letter is in, so it must have heard of it before
             // it can see the letter. It waits for this lock before it takes anything.
             if let Some(book) = book {
                 book.tell();

@@ -2,7 +2,7 @@
 
 use super::{Part, Seat, StartAt, Subscriber, TooOld};
 use crate::base::kind::Producers;
-use crate::base::overload::{Slow, Tally};
+use crate::base::overload::{ConsumerStats, Slow};
 use crate::base::turn::Turn;
 use crate::read::dead_letters::{Bury, Graveyard};
 use crate::topic::error::DeadLetterError;
@@ -175,10 +175,10 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// As [`run`](Self::run), but for the pin, which is not looked at.
     pub fn poll(self) -> Result<Subscriber<E, K>, SubscribeError> {
         let topic = Arc::clone(&self.topic);
-        let seat = Seat::new(&self, self.tally());
+        let seat = Seat::new(&self, self.stats());
         let mut readers = topic.readers();
         let parts = self.join_all()?;
-        topic.register(&seat.tally);
+        topic.register(&seat.stats);
         readers.add(Arc::downgrade(&seat) as Weak<dyn Reader<E, K>>);
         drop(readers);
         Ok(Subscriber::new(Arc::clone(&topic), seat, parts, self.limit, self.visible))
@@ -217,18 +217,18 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     }
 
     /// A subscriber of one partition that nobody adds others to.
-    pub(crate) fn of_one(&self, part: Part<E, K>, tally: &Arc<Tally>) -> Subscriber<E, K> {
+    pub(crate) fn of_one(&self, part: Part<E, K>, stats: &Arc<ConsumerStats>) -> Subscriber<E, K> {
         Subscriber::new(
             Arc::clone(&self.topic),
-            Seat::new(self, Arc::clone(tally)),
+            Seat::new(self, Arc::clone(stats)),
             vec![part],
             self.limit,
             self.visible,
         )
     }
 
-    pub(crate) fn tally(&self) -> Arc<Tally> {
-        Arc::new(Tally::new(&self.name, self.slow.unwrap_or(self.topic.settings.slow)))
+    pub(crate) fn stats(&self) -> Arc<ConsumerStats> {
+        Arc::new(ConsumerStats::new(&self.name, self.slow.unwrap_or(self.topic.settings.slow)))
     }
 
     /// What each ring is told.

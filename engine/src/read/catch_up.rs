@@ -6,7 +6,7 @@
 //! exactly there.
 
 use crate::base::kind::Producers;
-use crate::log::progress::Positions;
+use crate::log::progress::Progress;
 use crate::topic::durable::Durable;
 use crate::topic::partition::Partition;
 use slipring_journal::{Cursor, ReplayError, SharedScan, Start, Visible};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// A partition that is read from the journal, on the way to its ring.
 pub(crate) struct CatchUp<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
-    positions: Arc<Positions>,
+    progress: Arc<Progress>,
     cursor: Cursor,
     /// The gate, once it has joined the ring.
     gate: Option<Consumer<E, K>>,
@@ -54,15 +54,15 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
     pub(crate) fn open(
         durable: &Durable<E>,
         partition: &Arc<Partition<E, K>>,
-        positions: &Arc<Positions>,
+        progress: &Arc<Progress>,
         start: Start,
     ) -> Result<Self, ReplayError> {
         let cursor = durable.journal().cursor(durable.id(partition.index), start)?;
         let capacity = durable.capacity;
         let is_early = durable.journal().sabotage().join_at_a_past_slot;
         let seam_off = if is_early { capacity / 4 } else { 0 };
-        let (partition, positions) = (Arc::clone(partition), Arc::clone(positions));
-        Ok(Self { partition, positions, cursor, gate: None, capacity, seam_off })
+        let (partition, progress) = (Arc::clone(partition), Arc::clone(progress));
+        Ok(Self { partition, progress, cursor, gate: None, capacity, seam_off })
     }
 
     /// The next offset that it may give.
@@ -77,7 +77,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
 
     /// Whether nothing more will be seen than is seen by now.
     pub(crate) fn is_over(&self, visible: Visible) -> bool {
-        self.positions.is_over(visible)
+        self.progress.is_over(visible)
     }
 
     /// Where the ring takes over.
@@ -103,7 +103,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         }
         self.cursor.set_gate(self.gate.is_some());
         self.cursor.begin(scan);
-        let end = self.positions.end(visible);
+        let end = self.progress.end(visible);
         let visible = if bounded { end.min(published) } else { end };
         let bound = if bounded { visible } else { u64::MAX };
         Turn { before: self.seam().map_or(bound, |seam| seam.min(bound)), visible, end }

@@ -202,7 +202,7 @@ where
     let topic = Arc::clone(&subscriber.topic);
     let name = subscriber.name().to_owned();
     let first = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
-    let run = Run::new(Arc::clone(&subscriber.seat.tally));
+    let run = Run::new(Arc::clone(&subscriber.seat.stats));
     launch(subscriber, &run, Setting { thread: name.clone(), partition: None, core, wait, policy }, make, handler)?;
     topic.keep(Arc::clone(&run));
     Ok(Subscription { topic, name, first, run })
@@ -224,7 +224,7 @@ where
     run.state().threads += 1;
     let (topic, running) = (Arc::clone(&subscriber.topic), Arc::clone(run));
     let Setting { thread, partition, core, wait, policy } = setting;
-    let ticket = topic.host.cores.enter(&topic.name, &run.tally.name, &thread, core, &wait).map_err(|cause| {
+    let ticket = topic.host.cores.enter(&topic.name, &run.stats.name, &thread, core, &wait).map_err(|cause| {
         run.state().threads -= 1;
         SubscribeError::Cores { topic: topic.name.clone(), cause }
     })?;
@@ -236,7 +236,7 @@ where
     };
     topic.threads.start(&thread, core, make, life).map_err(|cause| {
         run.state().threads -= 1;
-        let (topic, consumer) = (topic.name.clone(), run.tally.name.clone());
+        let (topic, consumer) = (topic.name.clone(), run.stats.name.clone());
         match cause {
             StartError::Pin(cause) => SubscribeError::Pin { topic, consumer, cause },
             StartError::Thread(cause) => SubscribeError::Thread { topic, consumer, cause },
@@ -255,7 +255,7 @@ fn attend<E, K: Producers, S, X: Display>(
 ) where
     E: Send + Sync + 'static,
 {
-    lifecycle!(info, "consumer started", topic = subscriber.topic.name, consumer = run.tally.name);
+    lifecycle!(info, "consumer started", topic = subscriber.topic.name, consumer = run.stats.name);
     let read = caught(|| read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run));
     // What panics outside of the handler, such as a waiting strategy or the clock, fails the topic as the handler does.
     let ending = read.unwrap_or_else(|panic| Ending::Failed(panic.to_string()));
@@ -265,7 +265,7 @@ fn attend<E, K: Producers, S, X: Display>(
                 error,
                 "consumer failed",
                 topic = subscriber.topic.name,
-                consumer = run.tally.name,
+                consumer = run.stats.name,
                 cause = _cause
             );
         }
@@ -274,15 +274,15 @@ fn attend<E, K: Producers, S, X: Display>(
                 info,
                 "consumer stopped",
                 topic = subscriber.topic.name,
-                consumer = run.tally.name,
+                consumer = run.stats.name,
                 cause = _cause
             );
         }
-        _ => lifecycle!(info, "consumer has read all", topic = subscriber.topic.name, consumer = run.tally.name),
+        _ => lifecycle!(info, "consumer has read all", topic = subscriber.topic.name, consumer = run.stats.name),
     }
     drop(policy);
     if let Ending::Failed(cause) = &ending {
-        subscriber.topic.fail(&run.tally.name, cause);
+        subscriber.topic.fail(&run.stats.name, cause);
     }
     // Their own clean-up may panic as well: the consumer has ended all the same.
     let _ = caught(move || drop(handler));
@@ -342,11 +342,11 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             } else if then_skip {
                 if let Some(shelf) = &policy.shelf
                     && let Err(refused) =
-                        bury(&mut batch, shelf, culprit, (&topic, &run.tally.name), (again + 1, &cause))
+                        bury(&mut batch, shelf, culprit, (&topic, &run.stats.name), (again + 1, &cause))
                 {
                     return Ending::Failed(format!("{cause}; and it was not moved to the dead letters: {refused}"));
                 }
-                run.tally.skipped.fetch_add(1, Ordering::Relaxed);
+                run.stats.skipped.fetch_add(1, Ordering::Relaxed);
             } else {
                 batch.batch.put_back(culprit);
                 return Ending::Failed(cause);
@@ -427,7 +427,7 @@ where
 {
     /// The handler of a partition.
     fn make(&self, partition: u32) -> Result<H, SubscribeError> {
-        let (topic, consumer) = (self.builder.topic.name.clone(), self.run.tally.name.clone());
+        let (topic, consumer) = (self.builder.topic.name.clone(), self.run.stats.name.clone());
         let Some(mut make) = self.make.take() else {
             let cause = "it was asked for by itself".to_owned();
             return Err(SubscribeError::Handler { topic, consumer, cause });
@@ -438,8 +438,8 @@ where
 
     fn start(self: &Arc<Self>, part: Part<E, K>, mut handler: H) -> Result<(), SubscribeError> {
         let index = part.partition.index;
-        let subscriber = self.builder.of_one(part, &self.run.tally);
-        let thread = format!("{}-{index}", self.run.tally.name);
+        let subscriber = self.builder.of_one(part, &self.run.stats);
+        let thread = format!("{}-{index}", self.run.stats.name);
         let policy = Policy { on_error: self.builder.on_error, shelf: self.shelf.clone() };
         let wait = self.builder.wait.clone();
         let setting = Setting { thread, partition: Some(index), core: self.builder.core, wait, policy };
@@ -485,7 +485,7 @@ where
             let Ok(handler) = prepared.downcast::<H>() else { return };
             if let Err(refused) = self.start(part, *handler) {
                 // Nobody would ever read the partition: not in silence.
-                self.builder.topic.fail(&self.run.tally.name, &refused.to_string());
+                self.builder.topic.fail(&self.run.stats.name, &refused.to_string());
             }
         })
     }
@@ -505,9 +505,9 @@ where
     let shelf = builder.shelf()?;
     let topic = Arc::clone(&builder.topic);
     let name = builder.name.clone();
-    let tally = builder.tally();
-    topic.register(&tally);
-    let run = Run::new(tally);
+    let stats = builder.stats();
+    topic.register(&stats);
+    let run = Run::new(stats);
     let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Turn::new(make), shelf });
     // What makes them is the user's, and may have to do with this topic: not while others are kept from it.
     let mut handlers = Vec::new();

@@ -22,7 +22,7 @@ pub use start_at::StartAt;
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
-use crate::base::multi_wait::{Found, Watch, Watched};
+use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
 use crate::read::error::ReadError;
 use crate::topic::Inner;
 use sight::Sight;
@@ -56,7 +56,7 @@ pub struct Subscriber<E, K: Producers = Multi> {
     /// By the number of the partition.
     pub(crate) parts: Vec<Part<E, K>>,
     first: Vec<u64>,
-    watch: Watch,
+    watch: MultiWait,
     /// Partitions that were closed and read to their end.
     over: Vec<u32>,
     paused: Vec<u32>,
@@ -67,7 +67,7 @@ pub struct Subscriber<E, K: Producers = Multi> {
 
 impl<E, K: Producers> fmt::Debug for Subscriber<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Subscriber {:?} of {:?}", self.seat.tally.name, self.topic.name)
+        write!(f, "Subscriber {:?} of {:?}", self.seat.stats.name, self.topic.name)
     }
 }
 
@@ -81,7 +81,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     ) -> Self {
         let sight = visible.zip(topic.durable.as_ref());
         let sight = sight.map(|(visible, durable)| Sight::new(visible, Arc::clone(&durable.acks)));
-        let mut watch = Watch::new(seat.wait.clone(), Arc::clone(&seat.waiter));
+        let mut watch = MultiWait::new(seat.wait.clone(), Arc::clone(&seat.waiter));
         (0..parts.len()).for_each(|source| watch.add(source));
         let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
         Self { topic, seat, parts, first, watch, over: Vec::new(), paused: Vec::new(), limit, sight }
@@ -89,7 +89,7 @@ impl<E, K: Producers> Subscriber<E, K> {
 
     /// The subscriber's name.
     pub fn name(&self) -> &str {
-        &self.seat.tally.name
+        &self.seat.stats.name
     }
 
     /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once the
@@ -119,7 +119,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         let Self { parts, topic, seat, limit, sight, .. } = self;
         let refused = |reason: slipring_ring::Closed| ReadError {
             topic: topic.name.clone(),
-            consumer: seat.tally.name.clone(),
+            consumer: seat.stats.name.clone(),
             reason: reason.into(),
         };
         let part = &mut parts[source.unwrap_or(0)];
@@ -131,7 +131,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         let batch = if source.is_some() { part.consumer.poll(seen.min(*limit)) } else { Ok(part.consumer.nothing()) };
         let batch = batch.map_err(refused)?;
         if source.is_some() {
-            seat.tally.batch(batch.len());
+            seat.stats.batch(batch.len());
         }
         Ok(Some(Batch { batch, partition }))
     }
@@ -154,7 +154,7 @@ impl<E, K: Producers> Subscriber<E, K> {
             }
             if !now {
                 let waiter = Arc::clone(&self.seat.waiter);
-                self.arm_paused(&waiter, Watch::WAKE);
+                self.arm_paused(&waiter, MultiWait::WAKE);
             }
             if self.is_over_but_for_pauses()? {
                 return Ok(Next::Paused);
@@ -212,19 +212,19 @@ impl<E, K: Producers> Subscriber<E, K> {
             let found = watch.next(&mut parts, now, deadline);
             let over = parts.over;
             match (found, over) {
-                (Found::Source(source), None) => return Ok(Next::Source(source)),
-                (Found::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
+                (Wakeup::Source(source), None) => return Ok(Next::Source(source)),
+                (Wakeup::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
                     self.watch.remove(source);
                     self.over.push(source as u32);
                 }
                 (_, Some(reason)) => return Err(self.refused(reason.into())),
-                (Found::Interrupted, None) => {
+                (Wakeup::Interrupted, None) => {
                     self.open_mail();
                     if !now && !self.paused.is_empty() {
                         return Ok(Next::Nothing);
                     }
                 }
-                (Found::Nothing, None) => return Ok(Next::Nothing),
+                (Wakeup::Nothing, None) => return Ok(Next::Nothing),
             }
         }
     }
@@ -234,7 +234,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if !self.paused.is_empty() {
             let waiter = Arc::clone(&self.seat.waiter);
-            self.arm_paused(&waiter, Watch::WAKE);
+            self.arm_paused(&waiter, MultiWait::WAKE);
             if !matches!(self.find(true, None), Ok(Next::Nothing)) {
                 return false;
             }
@@ -260,7 +260,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     }
 
     fn refused(&self, reason: Closed) -> ReadError {
-        ReadError { topic: self.topic.name.clone(), consumer: self.seat.tally.name.clone(), reason }
+        ReadError { topic: self.topic.name.clone(), consumer: self.seat.stats.name.clone(), reason }
     }
 
     /// Takes what was left here by whoever added partitions.
@@ -320,7 +320,7 @@ struct Parts<'s, E, K: Producers> {
     over: Option<slipring_ring::Closed>,
 }
 
-impl<E, K: Producers> Watched for Parts<'_, E, K> {
+impl<E, K: Producers> WaitSources for Parts<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
         // Looked at first: all that ever can be seen is seen then.
@@ -340,7 +340,7 @@ impl<E, K: Producers> Watched for Parts<'_, E, K> {
             Ok(mut batch) => match self.topic.settings.time_to_live {
                 Some(limit) if !batch.is_empty() => {
                     let expired = expire(&mut batch, partition, self.topic.host.clock.wall().minus(limit));
-                    self.seat.tally.expired.fetch_add(expired, Ordering::Relaxed);
+                    self.seat.stats.expired.fetch_add(expired, Ordering::Relaxed);
                     !batch.is_empty()
                 }
                 _ => !batch.is_empty(),

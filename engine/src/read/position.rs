@@ -82,7 +82,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         self.open_mail();
         let Self { parts, topic, seat, watch, .. } = self;
         let part = part_of(parts, topic, partition)?;
-        let refused = |cause| PositionError::new(&topic.name, &seat.tally.name, partition, cause);
+        let refused = |cause| PositionError::new(&topic.name, &seat.stats.name, partition, cause);
         let latest = part.consumer.consumed().plus(part.consumer.lag()).0;
         let before = part.consumer.consumed();
         part.consumer.seek(Sequence(offset)).map_err(|cause| match refused(cause) {
@@ -97,7 +97,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         if offset < before.0 && offset < earliest {
             // Gone for its age: forward again, which is always allowed.
             let _ = part.consumer.seek(before);
-            let (topic, consumer) = (topic.name.clone(), seat.tally.name.clone());
+            let (topic, consumer) = (topic.name.clone(), seat.stats.name.clone());
             return Err(PositionError::OutOfRange { topic, consumer, partition, asked: offset, earliest, latest });
         }
         // It may be armed at a bell that is not in its way any more, and what it had read to the end has a rest again.

@@ -2,10 +2,10 @@
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
-use crate::base::overload::{Slow, Tally};
+use crate::base::overload::{ConsumerStats, Slow};
 use crate::event::codec::Unreadable;
 use crate::log::gap::{Gap, OnGap};
-use crate::log::progress::Positions;
+use crate::log::progress::Progress;
 use crate::read::catch_up::{CatchUp, Step};
 use crate::read::{At, StartAt};
 use crate::text;
@@ -168,11 +168,11 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         let event = make();
         drop(make);
         let slow = if spill { Slow::EVICT } else { Slow::Gate };
-        let tally = Arc::new(Tally::new(&name, slow));
-        topic.register(&tally);
+        let stats = Arc::new(ConsumerStats::new(&name, slow));
+        topic.register(&stats);
         let (name, mut scan) = (topic.name.clone(), durable.journal().scan(visible));
         parts.iter_mut().for_each(|part| part.expect(&mut scan));
-        Ok(Replay { topic: Some(topic), name, durable, tally, parts, scan, visible, on_gap, event, turn: 0 })
+        Ok(Replay { topic: Some(topic), name, durable, stats, parts, scan, visible, on_gap, event, turn: 0 })
     }
 }
 
@@ -185,7 +185,7 @@ pub struct Replay<E, K: Producers = Multi> {
     topic: Option<Arc<Inner<E, K>>>,
     name: String,
     durable: Arc<Durable<E>>,
-    tally: Arc<Tally>,
+    stats: Arc<ConsumerStats>,
     parts: Vec<Part<E, K>>,
     /// What those read through that are not in the ring yet.
     scan: SharedScan,
@@ -198,7 +198,7 @@ pub struct Replay<E, K: Producers = Multi> {
 
 struct Part<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
-    positions: Arc<Positions>,
+    progress: Arc<Progress>,
     next: u64,
     /// It stands before `next`, and is to be told of.
     gap: Option<Range<u64>>,
@@ -220,7 +220,7 @@ const TURN: usize = 1024;
 
 impl<E, K: Producers> fmt::Debug for Replay<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Replay {:?} of {:?}", self.tally.name, self.name)
+        write!(f, "Replay {:?} of {:?}", self.stats.name, self.name)
     }
 }
 
@@ -233,10 +233,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
 
     /// A partition that was just made: its gate stands at the beginning.
     pub(crate) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
-        let Some(positions) = self.durable.acks.positions(partition.index) else { return };
+        let Some(progress) = self.durable.acks.progress(partition.index) else { return };
         let next = consumer.first().0;
         let (partition, mode) = (Arc::clone(partition), Mode::Ring(consumer));
-        self.parts.push(Part { partition, positions, next, gap: None, seeks: None, mode });
+        self.parts.push(Part { partition, progress, next, gap: None, seeks: None, mode });
     }
 
     /// How many partitions it reads.
@@ -261,12 +261,12 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
 
     /// Who reads.
     pub(crate) fn name(&self) -> &str {
-        &self.tally.name
+        &self.stats.name
     }
 
     /// Up to where events of a partition can be seen.
     pub(crate) fn visible_end(&self, index: usize) -> u64 {
-        self.parts[index].positions.end(self.visible)
+        self.parts[index].progress.end(self.visible)
     }
 
     /// Shows the next events of a partition without reading them, as long as `each` wants more.
@@ -350,18 +350,18 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             if self.parts.iter().all(|part| matches!(part.mode, Mode::Over)) {
                 return Ok(None);
             }
-            let (parts, visible, bell) = (&self.parts, self.visible, &self.durable.acks.bell);
+            let (parts, visible, notifier) = (&self.parts, self.visible, &self.durable.acks.notifier);
             let count = self.topic.as_ref().map(|topic| &topic.count);
             let moved = || {
                 let any = count.is_some_and(|count| count.load(Ordering::Acquire) > parts.len());
-                let over = bell.over().is_some();
+                let over = notifier.end_cause().is_some();
                 let any = any || parts.iter().any(|part| part.has_more(visible) || part.can_end(visible, over));
                 any.then_some(())
             };
             // What ended without a sound is looked at now and then.
             let nap = Instant::now() + Duration::from_millis(50);
             let until = deadline.map_or(nap, |deadline| deadline.min(nap));
-            if bell.wait(Some(until), moved).is_none() && bell.is_own() {
+            if notifier.wait(Some(until), moved).is_none() && notifier.is_own_thread() {
                 // The thread that would move it asks.
                 return Ok(Some(0));
             }
@@ -385,7 +385,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     pub(crate) fn pass_over_to(&mut self, index: usize, offset: u64) -> Result<u64, ReplayError> {
         let Self { name, durable, parts, .. } = self;
         let part = &mut parts[index];
-        let opened = CatchUp::open(durable, &part.partition, &part.positions, From::Offset(offset));
+        let opened = CatchUp::open(durable, &part.partition, &part.progress, From::Offset(offset));
         let (topic, partition) = (name.clone(), part.partition.index);
         let catch_up = opened.map_err(|cause| ReplayError::Journal { topic, partition, cause })?;
         let passed = offset.saturating_sub(part.next);
@@ -402,16 +402,16 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         most: usize,
         each: &mut impl FnMut(&E, At),
     ) -> Result<usize, ReplayError> {
-        let Self { name, durable, tally, parts, scan, visible, on_gap, event, .. } = self;
+        let Self { name, durable, stats, parts, scan, visible, on_gap, event, .. } = self;
         let part = &mut parts[index];
         let number = part.partition.index;
         if let Some(offsets) = part.gap.take() {
-            on_gap.meet(Gap::new(name.as_str(), number, offsets), tally)?;
+            on_gap.meet(Gap::new(name.as_str(), number, offsets), stats)?;
         }
         let from_journal = |cause| ReplayError::Journal { topic: name.clone(), partition: number, cause };
         let mut read = 0;
         // Looked at before what is visible: all that ever will be is visible by then.
-        let is_over = durable.acks.bell.over().is_some() || part.positions.is_over(*visible);
+        let is_over = durable.acks.notifier.end_cause().is_some() || part.progress.is_over(*visible);
         let mut turned = None;
         match &mut part.mode {
             Mode::Over => {}
@@ -423,8 +423,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 let ring = &part.partition.ring;
                 // While it looks for a time it stays out of the ring, which knows none.
                 let join = |seeks: bool| match seeks {
-                    true => Err(BuildError::NameTaken { name: tally.name.clone() }),
-                    false => ring.join(Stage::new(tally.name.clone())),
+                    true => Err(BuildError::NameTaken { name: stats.name.clone() }),
+                    false => ring.join(Stage::new(stats.name.clone())),
                 };
                 let seeks = part.seeks.is_some();
                 let turn = catch_up.begin(scan, *visible, false, || join(seeks));
@@ -495,7 +495,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 }
             }
             Mode::Ring(consumer) => {
-                let ends = part.positions.end(*visible).saturating_sub(consumer.consumed().0);
+                let ends = part.progress.end(*visible).saturating_sub(consumer.consumed().0);
                 let room = usize::try_from(ends).unwrap_or(usize::MAX).min(most);
                 match consumer.poll(room.max(1)) {
                     Ok(mut batch) if room > 0 => {
@@ -518,9 +518,9 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     ) => {
                         // It was in the way; or the ring has ended, and the journal may still write what a transaction was
                         // too late to publish. The journal has what this one has not read.
-                        let opened = CatchUp::open(durable, &part.partition, &part.positions, From::Offset(part.next));
+                        let opened = CatchUp::open(durable, &part.partition, &part.progress, From::Offset(part.next));
                         turned = Some(Mode::Journal(opened.map_err(from_journal)?));
-                        tally.evicted.store(false, Ordering::Relaxed);
+                        stats.evicted.store(false, Ordering::Relaxed);
                     }
                     Err(reason) => {
                         return Err(ReplayError::Closed { topic: name.clone(), reason: reason.into() });
@@ -544,8 +544,8 @@ impl<E: Send + Sync + 'static, K: Producers> Part<E, K> {
         from: From,
     ) -> Result<Self, ReplayError> {
         let gone = || ReplayError::Refused { topic: topic.name.clone(), cause: "it is gone".to_owned() };
-        let positions = durable.acks.positions(partition.index).ok_or_else(gone)?;
-        let opened = CatchUp::open(durable, partition, &positions, from);
+        let progress = durable.acks.progress(partition.index).ok_or_else(gone)?;
+        let opened = CatchUp::open(durable, partition, &progress, from);
         let from_journal =
             |cause| ReplayError::Journal { topic: topic.name.clone(), partition: partition.index, cause };
         let mut catch_up = opened.map_err(from_journal)?;
@@ -554,7 +554,7 @@ impl<E: Send + Sync + 'static, K: Producers> Part<E, K> {
         let seeks = matches!(from, From::Time(_)).then(|| partition.ring.published().0);
         catch_up.cursor().set_until(seeks.unwrap_or(u64::MAX));
         let (partition, mode) = (Arc::clone(partition), Mode::Journal(catch_up));
-        Ok(Self { partition, positions, next, gap: None, seeks, mode })
+        Ok(Self { partition, progress, next, gap: None, seeks, mode })
     }
 
     /// Has others wait for it where the journal is read together.
@@ -572,12 +572,12 @@ impl<E: Send + Sync + 'static, K: Producers> Part<E, K> {
             Mode::Ring(consumer) => consumer.consumed().0,
             Mode::Over => return self.gap.is_some(),
         };
-        self.gap.is_some() || self.positions.end(visible) > position
+        self.gap.is_some() || self.progress.end(visible) > position
     }
 
     /// Whether a look brings it to its end. `over`: nothing more is written, whatever the topic.
     fn can_end(&self, visible: Visible, over: bool) -> bool {
-        !matches!(self.mode, Mode::Over) && (over || self.positions.is_over(visible))
+        !matches!(self.mode, Mode::Over) && (over || self.progress.is_over(visible))
     }
 
     fn is_ending(&self) -> bool {

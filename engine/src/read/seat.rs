@@ -4,8 +4,8 @@ use super::StartAt;
 use super::SubscriberBuilder;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
-use crate::base::multi_wait::Watch;
-use crate::base::overload::Tally;
+use crate::base::multi_wait::MultiWait;
+use crate::base::overload::ConsumerStats;
 use crate::topic::error::SubscribeError;
 use crate::topic::partition::Partition;
 use crate::topic::{Inner, Preparation, Reader};
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What others need to know of a subscriber, and where they leave the consumers of new partitions for it.
 pub(crate) struct Seat<E, K: Producers> {
     topic: String,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) stats: Arc<ConsumerStats>,
     pub(super) stage: Stage,
     pub(super) waiter: Arc<Waiter>,
     pub(super) wait: Wait,
@@ -29,10 +29,10 @@ pub(crate) struct Seat<E, K: Producers> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Seat<E, K> {
-    pub(super) fn new(builder: &SubscriberBuilder<E, K>, tally: Arc<Tally>) -> Arc<Self> {
+    pub(super) fn new(builder: &SubscriberBuilder<E, K>, stats: Arc<ConsumerStats>) -> Arc<Self> {
         Arc::new(Self {
             topic: builder.topic.name.clone(),
-            tally,
+            stats,
             stage: builder.stage(),
             waiter: Arc::new(Waiter::new()),
             wait: builder.wait.clone(),
@@ -59,7 +59,7 @@ impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::Waits for 
         let before = self.other_wait.lock().unwrap_or_else(PoisonError::into_inner).replace(wait);
         drop(before);
         self.has_mail.store(true, Ordering::Release);
-        self.waiter.wake(Watch::WAKE);
+        self.waiter.wake(MultiWait::WAKE);
     }
 }
 
@@ -79,7 +79,7 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Seat<E, K> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(part);
         self.has_mail.store(true, Ordering::Release);
         Box::new(move || {
-            self.waiter.wake(Watch::WAKE);
+            self.waiter.wake(MultiWait::WAKE);
             let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some((watcher, token)) = watcher {
                 watcher.wake(token);

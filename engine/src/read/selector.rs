@@ -1,7 +1,7 @@
 //! One thread that reads many topics.
 
 use crate::base::kind::Producers;
-use crate::base::multi_wait::{Found, Watch, Watched};
+use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
 use crate::read::error::ReadError;
 use crate::read::{Next, Subscriber};
 use slipring_ring::{Wait, Waiter};
@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 /// One whose topic was closed and read to its end, or that cannot read on, is told as having something, once and again:
 /// its own poll says what. Leave it out of the slice then: the order of the others counts anew.
 pub struct Selector {
-    watch: Watch,
+    watch: MultiWait,
     waiter: Arc<Waiter>,
     by_number: bool,
     /// Whose places are watched: a slice of other readers is watched anew.
@@ -58,7 +58,7 @@ impl fmt::Debug for Selector {
 impl Selector {
     fn new(by_number: bool) -> Self {
         let waiter = Arc::new(Waiter::new());
-        let watch = Watch::new(Wait::default(), Arc::clone(&waiter)).by_number(by_number);
+        let watch = MultiWait::new(Wait::default(), Arc::clone(&waiter)).by_number(by_number);
         Self { watch, waiter, by_number, watched: Vec::new() }
     }
 
@@ -88,7 +88,7 @@ impl Selector {
         let same = self.watched.len() == readers.len()
             && self.watched.iter().zip(&*readers).all(|(known, reader)| *known == reader.identity());
         if !same {
-            self.watch = Watch::new(self.watch.wait.clone(), Arc::clone(&self.waiter)).by_number(self.by_number);
+            self.watch = MultiWait::new(self.watch.wait.clone(), Arc::clone(&self.waiter)).by_number(self.by_number);
             self.watched = readers.iter().map(|reader| reader.identity()).collect();
             (0..readers.len()).for_each(|reader| self.watch.add(reader));
         }
@@ -97,9 +97,9 @@ impl Selector {
         let mut looking = Looking { readers, waiter: &self.waiter, armed: false };
         let found = loop {
             match self.watch.next(&mut looking, now, deadline) {
-                Found::Source(reader) => break Some(reader),
-                Found::Nothing => break None,
-                Found::Interrupted => {}
+                Wakeup::Source(reader) => break Some(reader),
+                Wakeup::Nothing => break None,
+                Wakeup::Interrupted => {}
             }
         };
         if looking.armed {
@@ -151,7 +151,7 @@ struct Looking<'s, 'r> {
     armed: bool,
 }
 
-impl Watched for Looking<'_, '_> {
+impl WaitSources for Looking<'_, '_> {
     fn look(&mut self, source: usize, _: u32) -> bool {
         self.readers[source].is_ready()
     }

@@ -2,7 +2,7 @@
 
 use super::Part;
 use crate::base::kind::Producers;
-use crate::log::progress::{Acks, Positions};
+use crate::log::progress::{Acks, Progress};
 use slipring_journal::Visible;
 use slipring_ring::Waiter;
 use std::sync::Arc;
@@ -13,33 +13,33 @@ pub(super) struct Sight {
     visible: Visible,
     acks: Arc<Acks>,
     /// By the number of the source, as they were first looked at.
-    positions: Vec<Option<Arc<Positions>>>,
-    /// Those that were last asked for, so that the bell knows them again.
+    progress: Vec<Option<Arc<Progress>>>,
+    /// Those that were last asked for, so that the notifier knows them again.
     wakers: Vec<(Arc<Rung>, Waker)>,
 }
 
 impl Sight {
     pub(super) fn new(visible: Visible, acks: Arc<Acks>) -> Self {
-        Self { visible, acks, positions: Vec::new(), wakers: Vec::new() }
+        Self { visible, acks, progress: Vec::new(), wakers: Vec::new() }
     }
 
     /// How many slots from where the source stands may be seen.
     pub(super) fn room<E, K: Producers>(&mut self, source: usize, part: &Part<E, K>) -> usize {
-        if self.positions.len() <= source {
-            self.positions.resize(source + 1, None);
+        if self.progress.len() <= source {
+            self.progress.resize(source + 1, None);
         }
-        let known = &mut self.positions[source];
+        let known = &mut self.progress[source];
         if known.is_none() {
-            *known = self.acks.positions(part.partition.index);
+            *known = self.acks.progress(part.partition.index);
         }
-        let end = known.as_ref().map_or(0, |positions| positions.end(self.visible));
+        let end = known.as_ref().map_or(0, |progress| progress.end(self.visible));
         usize::try_from(end.saturating_sub(part.consumer.consumed().0)).unwrap_or(usize::MAX)
     }
 
     /// Whether the source never sees more: the journal is done with it, or has ended.
     pub(super) fn is_over(&self, source: usize) -> bool {
-        let known = self.positions.get(source).and_then(Option::as_ref);
-        self.acks.bell.over().is_some() || known.is_some_and(|positions| positions.is_over(self.visible))
+        let known = self.progress.get(source).and_then(Option::as_ref);
+        self.acks.notifier.end_cause().is_some() || known.is_some_and(|progress| progress.is_over(self.visible))
     }
 
     /// Has the waiter woken when the source may see more than nothing, or never will. False if that is so already.
@@ -51,8 +51,8 @@ impl Sight {
         token: usize,
     ) -> bool {
         let waker = self.waker(waiter, token);
-        let bell = Arc::clone(&self.acks.bell);
-        bell.watch(&waker, || (self.room(source, part) > 0 || self.is_over(source)).then_some(())).is_none()
+        let notifier = Arc::clone(&self.acks.notifier);
+        notifier.watch(&waker, || (self.room(source, part) > 0 || self.is_over(source)).then_some(())).is_none()
     }
 
     fn waker(&mut self, waiter: &Arc<Waiter>, token: usize) -> Waker {

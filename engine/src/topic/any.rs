@@ -53,7 +53,7 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
         let queues = self.queues().clone();
         match queues.iter().find(|queue| queue.name() == name) {
             Some(queue) => queue.is_read_elsewhere(),
-            None => self.tally(name).is_some_and(|tally| tally.is_read_elsewhere()),
+            None => self.stats(name).is_some_and(|stats| stats.is_read_elsewhere()),
         }
     }
 
@@ -104,7 +104,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     }
 
     fn metrics(&self) -> TopicMetrics {
-        let tally = |name: &str| self.tally(name);
+        let stats = |name: &str| self.stats(name);
         let partitions = self.partitions();
         let wall = self.host.clock.wall();
         let partitions = partitions.iter().map(|partition| {
@@ -117,7 +117,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let age = self.host.clock.now().saturating_sub(self.since);
         let queues = self.queues().clone();
         let queues = queues.iter().map(|queue| queue.metrics()).collect();
-        TopicMetrics::new(self.name.clone(), age, partitions, &self.counts, tally, queues)
+        TopicMetrics::new(self.name.clone(), age, partitions, &self.counts, stats, queues)
     }
 
     fn describe(&self) -> Description {
@@ -179,7 +179,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
         let Some(durable) = &self.durable else { return Vec::new() };
         let partitions = self.partitions();
         let stands = partitions.iter().filter_map(|partition| {
-            let written = durable.acks.positions(partition.index)?.end(slipring_journal::Visible::Written);
+            let written = durable.acks.progress(partition.index)?.end(slipring_journal::Visible::Written);
             Some((partition.index, written, partition.ring.unread(Sequence(written))))
         });
         stands.collect()

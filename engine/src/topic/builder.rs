@@ -7,7 +7,7 @@ use super::settings::{Settings, Shape};
 use super::{Inner, NoSlots, Slots, Topic};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
-use crate::base::overload::{Counts, Overflow, Slow};
+use crate::base::overload::{Overflow, Slow, TopicCounters};
 use crate::base::rate::{Limiter, RateLimit};
 use crate::base::threads::{Threads, blaming};
 use crate::base::trace::lifecycle;
@@ -240,12 +240,12 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
             let id = TopicId::next();
             let durable = match persistence {
                 Some(persistence) => {
-                    let journaling = engine.host.journaling.as_ref();
-                    let journaling = journaling.ok_or_else(|| TopicError::NoJournal { name: name.clone() })?;
+                    let committer = engine.host.committer.as_ref();
+                    let committer = committer.ok_or_else(|| TopicError::NoJournal { name: name.clone() })?;
                     let size = (partitions, settings.capacity, shape.max_message.unwrap_or(0));
-                    let durable = Durable::open(journaling, id, &name, persistence, size)?;
+                    let durable = Durable::open(committer, id, &name, persistence, size)?;
                     if settings.keep != Retention::default() {
-                        journaling.keep(durable.id(0).topic, settings.keep);
+                        committer.keep(durable.id(0).topic, settings.keep);
                         engine.host.retain_by_and_by();
                     }
                     Some(Arc::new(durable))
@@ -280,8 +280,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 threads: Threads::default(),
                 runs: Mutex::default(),
                 queues: Mutex::default(),
-                counts: Counts::default(),
-                tallies: Mutex::default(),
+                counts: TopicCounters::default(),
+                consumer_stats: Mutex::default(),
                 evicts: AtomicBool::new(false),
                 limiter,
                 identities: Identities::default(),

@@ -1,6 +1,6 @@
 //! Consumers of a topic that have threads of their own: what is known of each, also when it has ended.
 
-use crate::base::overload::Tally;
+use crate::base::overload::ConsumerStats;
 use slipring_ring::{Ending, Wait};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// What is known of a consumer with threads of its own, also when they have ended.
 pub(crate) struct Run {
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) stats: Arc<ConsumerStats>,
     /// It was told to end: what it has not read is nobody's loss.
     pub(crate) cancelled: AtomicBool,
     state: Mutex<RunState>,
@@ -30,8 +30,8 @@ pub(crate) trait Waits: Send + Sync {
 }
 
 impl Run {
-    pub(crate) fn new(tally: Arc<Tally>) -> Arc<Self> {
-        Arc::new(Self { tally, cancelled: AtomicBool::new(false), state: Mutex::default() })
+    pub(crate) fn new(stats: Arc<ConsumerStats>) -> Arc<Self> {
+        Arc::new(Self { stats, cancelled: AtomicBool::new(false), state: Mutex::default() })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, RunState> {

@@ -4,10 +4,10 @@ use super::ring_source::{RingSource, reservation};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::event::codec::Persistence;
-use crate::log::catalog::{Recorded, what};
-use crate::log::committer::{Journaling, STAGE};
+use crate::log::catalog::{CatalogEntry, state_kind};
+use crate::log::committer::{Committer, STAGE};
 use crate::log::forget::forget;
-use crate::log::progress::{Acks, Positions};
+use crate::log::progress::{Acks, Progress};
 use crate::topic::error::TopicError;
 use crate::topic::partition::Partition;
 use slipring_journal::{FrameBuilder, Journal, PartitionId};
@@ -18,9 +18,9 @@ use std::time::Instant;
 
 pub(crate) struct Durable<E> {
     pub(crate) name: String,
-    pub(crate) recorded: Mutex<Recorded>,
+    pub(crate) recorded: Mutex<CatalogEntry>,
     pub(crate) persistence: Persistence<E>,
-    pub(crate) journaling: Arc<Journaling>,
+    pub(crate) committer: Arc<Committer>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) capacity: u64,
 }
@@ -40,13 +40,13 @@ impl<E> Durable<E> {
 
     /// Finds the topic in the catalogue, or writes it down there.
     pub(crate) fn open(
-        journaling: &Arc<Journaling>,
+        committer: &Arc<Committer>,
         id: TopicId,
         name: &str,
         persistence: Persistence<E>,
         (partitions, capacity, max_message): (usize, usize, usize),
     ) -> Result<Self, TopicError> {
-        let asked = Recorded {
+        let asked = CatalogEntry {
             number: 0,
             partitions: partitions as u32,
             max_message: max_message as u64,
@@ -54,12 +54,12 @@ impl<E> Durable<E> {
             is_old: false,
         };
         let largest = persistence.size.unwrap_or(max_message);
-        let limit = journaling.journal.frame_limit() / 2;
+        let limit = committer.journal.frame_limit() / 2;
         if largest > limit {
             return Err(refused(name, format!("events of {largest} bytes are larger than segments allow ({limit})")));
         }
-        let mut catalogue = journaling.catalogue();
-        let known = catalogue.get(what::CATALOGUE, name.as_bytes()).and_then(Recorded::decode);
+        let mut recovered = committer.recovered_state();
+        let known = recovered.get(state_kind::TOPICS, name.as_bytes()).and_then(CatalogEntry::decode);
         let recorded = match known {
             Some(there)
                 if !there.has_layout(&asked, persistence.size)
@@ -71,21 +71,21 @@ impl<E> Durable<E> {
             }
             // Written down again with the first partitions.
             Some(there) => {
-                drop(catalogue);
+                drop(recovered);
                 Self::named(there, asked)
             }
             None => {
-                let number = Recorded::next_number(&catalogue);
+                let number = CatalogEntry::next_number(&recovered);
                 let after =
                     number.checked_add(1).ok_or_else(|| refused(name, "no number is left for it".to_owned()))?;
-                let recorded = Recorded { number, ..asked };
+                let recorded = CatalogEntry { number, ..asked };
                 let mut frame = FrameBuilder::new();
-                frame.put(what::CATALOGUE, b"", &after.to_le_bytes());
-                frame.put(what::CATALOGUE, name.as_bytes(), &recorded.encode());
-                catalogue.take(&mut frame);
+                frame.put(state_kind::TOPICS, b"", &after.to_le_bytes());
+                frame.put(state_kind::TOPICS, name.as_bytes(), &recorded.encode());
+                recovered.take(&mut frame);
                 // The journal's thread, which is waited for, runs the user's code.
-                drop(catalogue);
-                journaling.commit(frame).map_err(|cause| refused(name, cause))?;
+                drop(recovered);
+                committer.commit(frame).map_err(|cause| refused(name, cause))?;
                 recorded
             }
         };
@@ -93,23 +93,23 @@ impl<E> Durable<E> {
             name: name.to_owned(),
             recorded: Mutex::new(recorded),
             persistence,
-            journaling: Arc::clone(journaling),
-            acks: Acks::new(id, Arc::clone(&journaling.bell)),
+            committer: Arc::clone(committer),
+            acks: Acks::new(id, Arc::clone(&committer.notifier)),
             capacity: capacity as u64,
         })
     }
 
     /// What was recorded, by the name that its layout has now.
-    fn named(there: Recorded, asked: Recorded) -> Recorded {
-        Recorded { layout: asked.layout, is_old: false, ..there }
+    fn named(there: CatalogEntry, asked: CatalogEntry) -> CatalogEntry {
+        CatalogEntry { layout: asked.layout, is_old: false, ..there }
     }
 
-    fn recorded(&self) -> std::sync::MutexGuard<'_, Recorded> {
+    fn recorded(&self) -> std::sync::MutexGuard<'_, CatalogEntry> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn journal(&self) -> &Journal {
-        &self.journaling.journal
+        &self.committer.journal
     }
 
     pub(crate) fn id(&self, partition: u32) -> PartitionId {
@@ -117,7 +117,7 @@ impl<E> Durable<E> {
     }
 
     fn reserves_at_once(&self) -> u64 {
-        reservation(self.capacity, self.journaling.syncs)
+        reservation(self.capacity, self.committer.syncs)
     }
 
     /// How many partitions the journal knows.
@@ -144,9 +144,9 @@ impl<E> Durable<E> {
             recorded.partitions = recorded.partitions.max(partitions.end);
             recorded.clone()
         };
-        frame.put(what::CATALOGUE, self.name.as_bytes(), &recorded.encode());
-        self.journaling.catalogue().take(&mut frame);
-        self.journaling.commit(frame).map_err(|cause| refused(&self.name, cause))?;
+        frame.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
+        self.committer.recovered_state().take(&mut frame);
+        self.committer.commit(frame).map_err(|cause| refused(&self.name, cause))?;
         Ok(starts)
     }
 
@@ -154,12 +154,12 @@ impl<E> Durable<E> {
     pub(crate) fn forget(&self) -> Result<(), TopicError> {
         let number = self.recorded().number;
         // Nothing more is written of it from here on.
-        self.journaling.ledgers.forget_topic(number);
-        self.journaling.bookmarks.retire(number);
-        self.journaling.standings.forget_topic(number);
-        self.journaling.forget(number, &self.name).map_err(|cause| refused(&self.name, cause))?;
+        self.committer.producer_states.forget_topic(number);
+        self.committer.committed_offsets.retire(number);
+        self.committer.transform_offsets.forget_topic(number);
+        self.committer.forget(number, &self.name).map_err(|cause| refused(&self.name, cause))?;
         // The same of what was there at the opening.
-        let mut state = self.journaling.catalogue();
+        let mut state = self.committer.recovered_state();
         let frames = forget(&state, &[Some(number)].into(), Some(&self.name), usize::MAX);
         frames.into_iter().for_each(|mut frame| state.take(&mut frame));
         Ok(())
@@ -167,7 +167,7 @@ impl<E> Durable<E> {
 }
 
 impl<E: Send + Sync + 'static> Durable<E> {
-    /// Joins the journaler's gate to a ring that nobody publishes into yet.
+    /// Joins the committer's gate to a ring that nobody publishes into yet.
     pub(crate) fn join<K: Producers>(
         &self,
         partition: &Arc<Partition<E, K>>,
@@ -175,15 +175,15 @@ impl<E: Send + Sync + 'static> Durable<E> {
     ) -> Result<RingSource<E, K>, BuildError> {
         let stage = Stage::new(STAGE).journaler().start(Start::Earliest);
         let consumer = Some(partition.ring.join(stage)?);
-        let positions = Arc::new(Positions::at(next));
+        let progress = Arc::new(Progress::at(next));
         let reserving = next.saturating_add(self.reserves_at_once());
-        positions.reserved.store(reserving, std::sync::atomic::Ordering::Release);
+        progress.reserved.store(reserving, std::sync::atomic::Ordering::Release);
         Ok(RingSource {
             id: self.id(partition.index),
             partition: Arc::clone(partition),
             consumer,
             persistence: self.persistence,
-            positions,
+            progress,
             reserving,
             reserves: None,
             reserves_at_once: self.reserves_at_once(),
@@ -196,10 +196,10 @@ impl<E: Send + Sync + 'static> Durable<E> {
         })
     }
 
-    /// All have joined: hands the partition to the journaler.
+    /// All have joined: hands the partition to the committer.
     pub(crate) fn take<K: Producers>(&self, source: RingSource<E, K>) {
-        self.acks.add(Arc::clone(&source.positions));
-        self.journaling.add(Box::new(source));
+        self.acks.add(Arc::clone(&source.progress));
+        self.committer.add(Box::new(source));
     }
 
     /// Waits until all that was published is written, or until `deadline`.
@@ -207,8 +207,8 @@ impl<E: Send + Sync + 'static> Durable<E> {
         let is_drained = |partition: &Arc<Partition<E, K>>| {
             !partition.ring.positions().stages.iter().any(|stage| stage.name == STAGE && stage.lag > 0)
         };
-        self.acks.bell.wait(Some(deadline), || {
-            (self.acks.bell.over().is_some() || partitions.iter().all(is_drained)).then_some(())
+        self.acks.notifier.wait(Some(deadline), || {
+            (self.acks.notifier.end_cause().is_some() || partitions.iter().all(is_drained)).then_some(())
         });
     }
 }

@@ -209,7 +209,7 @@ pub enum ProducerError {
     #[error(
         "topic {topic:?} has a single producer, and it is taken: drop that one, or create the topic without `single_producer`"
     )]
-    Taken {
+    TurnGuard {
         /// The topic.
         topic: String,
     },

@@ -1,7 +1,7 @@
 //! What a topic knows of producers with names.
 
-use crate::base::turn::{Taken, Turn};
-use crate::log::producers::{Ledger, Progress};
+use crate::base::turn::{Turn, TurnGuard};
+use crate::log::producers::{ProducerState, SequenceWindow};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ pub(crate) struct Identity {
     pub(crate) has_next: AtomicBool,
     pub(crate) next: AtomicU64,
     /// Of a durable topic.
-    pub(crate) ledger: Option<Arc<Ledger>>,
+    pub(crate) producer_state: Option<Arc<ProducerState>>,
 }
 
 /// Sequences of a name that were published, with their receipts.
@@ -46,19 +46,19 @@ impl History {
     }
 
     /// As the journal has it.
-    pub(crate) fn restored(progress: &Progress, used: Duration) -> Self {
-        let mut receipts = progress.receipts();
-        let apart = receipts.split_off(&progress.next.unwrap_or(0));
+    pub(crate) fn restored(window: &SequenceWindow, used: Duration) -> Self {
+        let mut receipts = window.receipts();
+        let apart = receipts.split_off(&window.next.unwrap_or(0));
         // Only what leads up to `next` without a gap can be found by its place.
         let mut kept = VecDeque::new();
-        let mut sequence = progress.next.unwrap_or(0);
+        let mut sequence = window.next.unwrap_or(0);
         while let Some(before) = sequence.checked_sub(1)
             && let Some(receipt) = receipts.get(&before)
         {
             kept.push_front(*receipt);
             sequence = before;
         }
-        Self { next: progress.next, receipts: kept, apart, used }
+        Self { next: window.next, receipts: kept, apart, used }
     }
 }
 
@@ -66,14 +66,19 @@ impl History {
 pub(crate) type Identities = Mutex<HashMap<String, Arc<Identity>>>;
 
 impl Identity {
-    pub(crate) fn new(name: String, epoch: u64, history: History, ledger: Option<Arc<Ledger>>) -> Arc<Self> {
+    pub(crate) fn new(
+        name: String,
+        epoch: u64,
+        history: History,
+        producer_state: Option<Arc<ProducerState>>,
+    ) -> Arc<Self> {
         let (epoch, has_next) = (epoch.into(), history.next.is_some().into());
         let next = history.next.unwrap_or_default().into();
-        Arc::new(Self { name, epoch, history: Turn::new(history), has_next, next, ledger })
+        Arc::new(Self { name, epoch, history: Turn::new(history), has_next, next, producer_state })
     }
 
     /// None if the calling thread is publishing under this name.
-    pub(crate) fn history(&self) -> Option<Taken<History>> {
+    pub(crate) fn history(&self) -> Option<TurnGuard<History>> {
         self.history.take()
     }
 
@@ -88,9 +93,9 @@ impl Identity {
 
     /// The last event's place; none if nothing was published.
     pub(crate) fn last(&self) -> Option<(u32, u64)> {
-        match &self.ledger {
+        match &self.producer_state {
             // Of an earlier process there may be events behind the last that was told.
-            Some(ledger) => ledger.progress().last(),
+            Some(producer_state) => producer_state.window().last(),
             None => self.history()?.receipts.back().copied(),
         }
     }

@@ -1,7 +1,7 @@
 //! Positions of topics and consumers at a moment.
 
-use crate::base::overload::{Counts, Tally};
-use crate::log::gap::{Gap, ToldGap};
+use crate::base::overload::{ConsumerStats, TopicCounters};
+use crate::log::gap::{Gap, ReportedGap};
 use slipring_ring::Positions;
 use std::fmt;
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub struct Metrics {
     pub gaps: Vec<GapMetrics>,
 }
 
-/// A gap of which a reader with a name was told: see [`ToldGap`].
+/// A gap of which a reader with a name was told: see [`ReportedGap`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -41,8 +41,8 @@ pub struct GapMetrics {
     pub end: u64,
 }
 
-impl From<ToldGap> for GapMetrics {
-    fn from(told: ToldGap) -> Self {
+impl From<ReportedGap> for GapMetrics {
+    fn from(told: ReportedGap) -> Self {
         let Gap { topic, partition, offsets: Range { start: first, end } } = told.gap;
         Self { kind: told.kind.to_string(), reader: told.reader, topic, partition, first, end }
     }
@@ -125,8 +125,8 @@ impl TopicMetrics {
         name: String,
         age: Duration,
         partitions: Vec<PartitionMetrics>,
-        counts: &Counts,
-        tally: impl Fn(&str) -> Option<Arc<Tally>>,
+        counts: &TopicCounters,
+        stats: impl Fn(&str) -> Option<Arc<ConsumerStats>>,
         queues: Vec<QueueMetrics>,
     ) -> Self {
         let mut consumers: Vec<ConsumerMetrics> = Vec::new();
@@ -139,12 +139,13 @@ impl TopicMetrics {
                     sum.stalls += consumer.stalls;
                 }
                 None => {
-                    let tally = tally(&consumer.name);
-                    let read =
-                        |of: fn(&Tally) -> &AtomicU64| tally.as_deref().map_or(0, |tally| Counts::read(of(tally)));
-                    let (skipped, expired) = (read(|tally| &tally.skipped), read(|tally| &tally.expired));
-                    let (lost, gaps) = (read(|tally| &tally.lost), read(|tally| &tally.gaps));
-                    let (batches, largest_batch) = (read(|tally| &tally.batches), read(|tally| &tally.largest_batch));
+                    let stats = stats(&consumer.name);
+                    let read = |of: fn(&ConsumerStats) -> &AtomicU64| {
+                        stats.as_deref().map_or(0, |stats| TopicCounters::read(of(stats)))
+                    };
+                    let (skipped, expired) = (read(|stats| &stats.skipped), read(|stats| &stats.expired));
+                    let (lost, gaps) = (read(|stats| &stats.lost), read(|stats| &stats.gaps));
+                    let (batches, largest_batch) = (read(|stats| &stats.batches), read(|stats| &stats.largest_batch));
                     let own = consumer.clone();
                     let sum = ConsumerMetrics { skipped, expired, lost, gaps, batches, largest_batch, ..own };
                     consumers.push(sum);
@@ -154,8 +155,9 @@ impl TopicMetrics {
         let sum = |of: fn(&PartitionMetrics) -> u64| partitions.iter().map(of).sum::<u64>();
         let (capacity, fill) = (sum(|partition| partition.capacity), sum(|partition| partition.fill));
         // Nothing is counted while there is room; whoever finds none counts that.
-        let was_full = [&counts.refused, &counts.timed_out, &counts.dropped].into_iter().any(|it| Counts::read(it) > 0)
-            || consumers.iter().any(|consumer| consumer.stalls > 0);
+        let was_full =
+            [&counts.refused, &counts.timed_out, &counts.dropped].into_iter().any(|it| TopicCounters::read(it) > 0)
+                || consumers.iter().any(|consumer| consumer.stalls > 0);
         let seen = if was_full { capacity } else { fill };
         let high_water = counts.high_water.fetch_max(seen, Ordering::Relaxed).max(seen);
         Self {
@@ -165,13 +167,13 @@ impl TopicMetrics {
             fill,
             high_water,
             age,
-            refused: Counts::read(&counts.refused),
-            timed_out: Counts::read(&counts.timed_out),
-            dropped: Counts::read(&counts.dropped),
-            limited: Counts::read(&counts.limited),
-            delayed: Counts::read(&counts.delayed),
-            duplicates: Counts::read(&counts.duplicates),
-            evicted: Counts::read(&counts.evicted),
+            refused: TopicCounters::read(&counts.refused),
+            timed_out: TopicCounters::read(&counts.timed_out),
+            dropped: TopicCounters::read(&counts.dropped),
+            limited: TopicCounters::read(&counts.limited),
+            delayed: TopicCounters::read(&counts.delayed),
+            duplicates: TopicCounters::read(&counts.duplicates),
+            evicted: TopicCounters::read(&counts.evicted),
             partitions,
             consumers,
             queues,

@@ -67,7 +67,7 @@ pub use crate::topic::description::Description;
 pub use crate::topic::error::{Contradiction, MAX_MESSAGE, TopicError};
 
 use crate::base::kind::Producers;
-use crate::base::overload::{Counts, Tally};
+use crate::base::overload::{ConsumerStats, TopicCounters};
 use crate::base::rate::Limiter;
 use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
@@ -163,9 +163,9 @@ pub(crate) struct Inner<E, K: Producers> {
     queues: Mutex<Vec<Arc<dyn Attached>>>,
     /// Held by whoever opens or deletes a queue.
     pub(crate) queues_turn: Arc<Turn<()>>,
-    pub(crate) counts: Counts,
+    pub(crate) counts: TopicCounters,
     /// Of the subscribers: what is no position.
-    tallies: Mutex<Vec<Weak<Tally>>>,
+    consumer_stats: Mutex<Vec<Weak<ConsumerStats>>>,
     /// Whether any subscriber may be evicted for being slow.
     evicts: AtomicBool,
     pub(crate) limiter: Option<Limiter>,
@@ -255,7 +255,7 @@ impl<E, K: Producers> Inner<E, K> {
 
     /// Whoever waits for the journal may have what the calling thread would wait for, if that is the journal's own.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
-        self.durable.as_ref().map_or(Ok(()), |durable| durable.journaling.may_wait())
+        self.durable.as_ref().map_or(Ok(()), |durable| durable.committer.may_wait())
     }
 
     pub(crate) fn queues(&self) -> MutexGuard<'_, Vec<Arc<dyn Attached>>> {
@@ -322,11 +322,11 @@ impl<E, K: Producers> Inner<E, K> {
     }
 
     /// Has a subscriber's counters shown, and its policy kept.
-    pub(crate) fn register(&self, tally: &Arc<Tally>) {
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        tallies.retain(|tally| tally.strong_count() > 0);
-        tallies.push(Arc::downgrade(tally));
-        if tally.slow() != Slow::Gate {
+    pub(crate) fn register(&self, stats: &Arc<ConsumerStats>) {
+        let mut consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
+        consumer_stats.retain(|stats| stats.strong_count() > 0);
+        consumer_stats.push(Arc::downgrade(stats));
+        if stats.slow() != Slow::Gate {
             self.expect_evictions();
         }
     }
@@ -337,9 +337,13 @@ impl<E, K: Producers> Inner<E, K> {
     }
 
     /// The subscriber of this name; of several one after the other, the last.
-    pub(crate) fn tally(&self, name: &str) -> Option<Arc<Tally>> {
-        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        tallies.iter().rev().filter_map(Weak::upgrade).find(|tally| tally.name == stage_name::without_generation(name))
+    pub(crate) fn stats(&self, name: &str) -> Option<Arc<ConsumerStats>> {
+        let consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
+        consumer_stats
+            .iter()
+            .rev()
+            .filter_map(Weak::upgrade)
+            .find(|stats| stats.name == stage_name::without_generation(name))
     }
 
     pub(crate) fn evicts(&self) -> bool {
@@ -349,18 +353,18 @@ impl<E, K: Producers> Inner<E, K> {
     /// How a consumer that is in the way is to be treated: itself, or who stands behind it at the same place. None if it
     /// is no subscriber.
     pub(crate) fn slow(&self, name: String) -> Option<(String, Slow)> {
-        let slow = self.tally(&name)?.slow();
+        let slow = self.stats(&name)?.slow();
         Some((name, slow))
     }
 
     /// Evicts a subscriber that is in the way.
     pub(crate) fn evict_slow(&self, name: &str) -> Evicted {
         use slipring_ring::StageError::StoodBehind;
-        let tally = self.tally(name);
+        let stats = self.stats(name);
         match self.evict(name) {
             Ok(at_once) => {
-                if tally.is_some_and(|tally| !tally.evicted.swap(true, Ordering::Relaxed)) {
-                    Counts::add(&self.counts.evicted, 1);
+                if stats.is_some_and(|stats| !stats.evicted.swap(true, Ordering::Relaxed)) {
+                    TopicCounters::add(&self.counts.evicted, 1);
                     lifecycle!(warn, "consumer evicted", topic = self.name, consumer = name);
                 }
                 if at_once { Evicted::Gone } else { Evicted::Leaves }
@@ -578,8 +582,8 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// The next offset of a partition that is not yet written, and not yet durable; none if the topic has no journal or
     /// no such partition.
     pub fn safe(&self, partition: u32) -> Option<Safe> {
-        let positions = self.inner.durable.as_ref()?.acks.positions(partition)?;
-        let (written, durable) = (positions.written.load(Ordering::Acquire), positions.durable.load(Ordering::Acquire));
+        let progress = self.inner.durable.as_ref()?.acks.progress(partition)?;
+        let (written, durable) = (progress.written.load(Ordering::Acquire), progress.durable.load(Ordering::Acquire));
         Some(Safe { written, durable })
     }
 

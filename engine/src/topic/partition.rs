@@ -2,7 +2,7 @@
 
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
-use crate::log::producers::Marks;
+use crate::log::producers::ProducerStamps;
 use slipring_ring::{BuildError, Ring, Sequence};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,7 +16,7 @@ pub(crate) struct Partition<E, K: Producers> {
     /// Where the topic was created with `timestamps()`.
     pub(crate) times: Option<Times>,
     /// Who published what, where the topic is durable and there are producers with names.
-    marks: OnceLock<Marks>,
+    stamps: OnceLock<ProducerStamps>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
@@ -32,7 +32,7 @@ impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
         builder.retain(retain).start_at(Sequence(first));
         let (first, ring) = builder.build()?;
         let times = timestamps.then(|| Times::new(capacity)).transpose()?;
-        Ok(Self { index, capacity, ring, spare: Mutex::new(Some(first)), times, marks: OnceLock::new() })
+        Ok(Self { index, capacity, ring, spare: Mutex::new(Some(first)), times, stamps: OnceLock::new() })
     }
 }
 
@@ -42,13 +42,13 @@ impl<E, K: Producers> Partition<E, K> {
     }
 
     /// Made at their first use.
-    pub(crate) fn marks(&self) -> &Marks {
-        self.marks.get_or_init(|| Marks::new(self.capacity))
+    pub(crate) fn stamps(&self) -> &ProducerStamps {
+        self.stamps.get_or_init(|| ProducerStamps::new(self.capacity))
     }
 
-    /// For whoever reads them behind published events: who publishes one with a mark has made them.
-    pub(crate) fn marks_if_any(&self) -> Option<&Marks> {
-        self.marks.get()
+    /// For whoever reads them behind published events: who publishes one with a stamp has made them.
+    pub(crate) fn stamps_if_any(&self) -> Option<&ProducerStamps> {
+        self.stamps.get()
     }
 
     /// The first offset from `from` on, which the caller's gate keeps, that was published at `at` or later; else the

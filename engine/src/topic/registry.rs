@@ -8,8 +8,8 @@ use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::timer::Timer;
 use crate::base::trace::lifecycle;
-use crate::log::catalog::{Recorded, what};
-use crate::log::committer::Journaling;
+use crate::log::catalog::{CatalogEntry, state_kind};
+use crate::log::committer::Committer;
 use crate::topic::error::TopicError;
 use slipring_journal::Recovered;
 #[cfg(feature = "observe")]
@@ -40,7 +40,7 @@ pub(crate) struct Host {
     pub(crate) cores: Arc<Cores>,
     /// Made by the first member of a group.
     pub(crate) groups: OnceLock<Box<dyn AttachedGroups>>,
-    pub(crate) journaling: Option<Arc<Journaling>>,
+    pub(crate) committer: Option<Arc<Committer>>,
     /// Whether somebody looks for what is too old.
     retains: AtomicBool,
     /// The highest number that a queue which was deleted has given a lease.
@@ -62,17 +62,17 @@ impl Host {
         let host = Arc::downgrade(self);
         self.timer.after(RETAIN, move || {
             let Some(host) = host.upgrade() else { return };
-            if let Some(journaling) = &host.journaling {
-                drop(journaling.retain_soon());
+            if let Some(committer) = &host.committer {
+                drop(committer.retain_soon());
             }
             host.retain_later();
         });
     }
 
     /// What the journal knows of a topic of this name.
-    pub(crate) fn recorded(&self, name: &str) -> Option<Recorded> {
-        let journaling = self.journaling.as_ref()?;
-        journaling.catalogue().get(what::CATALOGUE, name.as_bytes()).and_then(Recorded::decode)
+    pub(crate) fn recorded(&self, name: &str) -> Option<CatalogEntry> {
+        let committer = self.committer.as_ref()?;
+        committer.recovered_state().get(state_kind::TOPICS, name.as_bytes()).and_then(CatalogEntry::decode)
     }
 
     /// The engine's topics.
@@ -94,8 +94,8 @@ impl Host {
 impl Drop for Host {
     /// Nobody can publish any more: what is there is written and the journal closed, by its own thread.
     fn drop(&mut self) {
-        if let Some(journaling) = &self.journaling {
-            journaling.leave();
+        if let Some(committer) = &self.committer {
+            committer.leave();
         }
     }
 }
@@ -133,7 +133,7 @@ impl Registry {
     pub(crate) fn new(
         clock: Arc<dyn Clock>,
         cores: Arc<Cores>,
-        journaling: Option<Arc<Journaling>>,
+        committer: Option<Arc<Committer>>,
         recovered: Option<Arc<Recovered>>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|engine| {
@@ -141,7 +141,7 @@ impl Registry {
             let timer = Timer::new(Arc::clone(&clock));
             let (groups, retains) = (OnceLock::new(), AtomicBool::new(false));
             let lease_numbers = AtomicU64::new(0);
-            let host = Arc::new(Host { engine, timer, clock, cores, groups, journaling, retains, lease_numbers });
+            let host = Arc::new(Host { engine, timer, clock, cores, groups, committer, retains, lease_numbers });
             Self {
                 topics: Mutex::default(),
                 settled: Condvar::new(),
@@ -205,7 +205,7 @@ impl Registry {
                 None => break,
                 // Its own factory asks.
                 Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
-                Some(_) if self.host.journaling.as_ref().is_some_and(|journaling| journaling.may_wait().is_err()) => {
+                Some(_) if self.host.committer.as_ref().is_some_and(|committer| committer.may_wait().is_err()) => {
                     let cause = crate::log::progress::OWN_THREAD.to_owned();
                     return Err(TopicError::Journal { name: name.to_owned(), cause });
                 }

@@ -3,7 +3,7 @@
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::log::committer::STAGE;
-use crate::log::gap::ToldGap;
+use crate::log::gap::ReportedGap;
 use crate::text;
 use crate::topic::consumers::Run;
 use crate::topic::partition::Partition;
@@ -22,7 +22,7 @@ pub struct Report {
     /// Whether the journal was closed with all that was published; if not, why. None without a journal.
     pub journal: Option<Result<(), String>>,
     /// Events that were lost to damage, of which a reader with a name was told, and that nobody has acknowledged.
-    pub gaps: Vec<ToldGap>,
+    pub gaps: Vec<ReportedGap>,
 }
 
 /// One topic at its end.
@@ -97,18 +97,18 @@ impl TopicReport {
             for run in runs {
                 let state = run.state();
                 let ended = state.consumed.get(&partition.index).copied();
-                let stage = at.stages.iter().find(|stage| stage.name == run.tally.name);
+                let stage = at.stages.iter().find(|stage| stage.name == run.stats.name);
                 let running = ended.is_none();
                 if running {
-                    attended.push(&run.tally.name);
+                    attended.push(&run.stats.name);
                 }
                 let Some(consumed) = ended.or_else(|| stage.map(|stage| stage.consumed.0)) else { continue };
                 consumers.push(ConsumerReport {
-                    name: run.tally.name.clone(),
+                    name: run.stats.name.clone(),
                     partition: partition.index,
                     consumed,
                     left: left(consumed),
-                    skipped: run.tally.skipped.load(Ordering::Relaxed),
+                    skipped: run.stats.skipped.load(Ordering::Relaxed),
                     ending: if running { None } else { state.ending.clone() },
                     running,
                 });

@@ -3,7 +3,7 @@
 use super::Inner;
 use super::identity::{History, Identity};
 use crate::base::kind::Producers;
-use crate::log::producers::{Ledgers, PRODUCER_NAME_EXPIRY};
+use crate::log::producers::{PRODUCER_NAME_EXPIRY, ProducerStates};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ pub(crate) fn restore<E, K: Producers>(topic: &Inner<E, K>) {
     }
     let (now, wall) = (topic.host.clock.now(), topic.host.clock.wall());
     let number = durable.id(0).topic;
-    let recorded = Ledgers::recorded(&durable.journaling.catalogue(), number);
+    let recorded = ProducerStates::recorded(&durable.committer.recovered_state(), number);
     let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
     for recorded in recorded {
-        let used = now.saturating_sub(wall.since(recorded.progress.used));
-        let history = History::restored(&recorded.progress, used);
+        let used = now.saturating_sub(wall.since(recorded.window.used));
+        let history = History::restored(&recorded.window, used);
         let (name, epoch) = (recorded.name.clone(), recorded.epoch);
-        let ledger = Some(durable.journaling.ledgers.restore(number, recorded));
-        known.insert(name.clone(), Identity::new(name, epoch, history, ledger));
+        let producer_state = Some(durable.committer.producer_states.restore(number, recorded));
+        known.insert(name.clone(), Identity::new(name, epoch, history, producer_state));
     }
 }
 

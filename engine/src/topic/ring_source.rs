@@ -5,9 +5,9 @@ use crate::base::kind::Producers;
 use crate::base::threads::{blaming, caught};
 use crate::event::codec::Persistence;
 use crate::log::committer::STAGE;
-use crate::log::producers::{Ledgers, Touched};
-use crate::log::progress::Positions;
-use crate::log::source::{Gathering, Source};
+use crate::log::producers::{ProducerStates, TouchedProducers};
+use crate::log::progress::Progress;
+use crate::log::source::{FrameContext, Source};
 use slipring_journal::{FrameBuilder, PartitionId, Writer};
 use slipring_ring::{Batch, Consumer, Sequence, Waiter};
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ pub(crate) struct RingSource<E, K: Producers> {
     pub(crate) partition: Arc<Partition<E, K>>,
     pub(crate) consumer: Option<Consumer<E, K>>,
     pub(crate) persistence: Persistence<E>,
-    pub(crate) positions: Arc<Positions>,
+    pub(crate) progress: Arc<Progress>,
     /// Asked for, durable or not.
     pub(crate) reserving: u64,
     pub(crate) reserves: Option<u64>,
@@ -47,7 +47,7 @@ impl<E, K: Producers> RingSource<E, K> {
     /// How many events may be taken before offsets run out.
     fn room(&mut self) -> usize {
         let Some(consumer) = &self.consumer else { return usize::MAX };
-        let limit = self.positions.reserved.load(Ordering::Acquire).saturating_sub(self.capacity);
+        let limit = self.progress.reserved.load(Ordering::Acquire).saturating_sub(self.capacity);
         let room = usize::try_from(limit.saturating_sub(consumer.consumed().0)).unwrap_or(usize::MAX);
         self.blocked |= room == 0;
         room
@@ -67,14 +67,14 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
 
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         if self.room() == 0 {
-            // The sync that makes the reservation durable wakes the journaler.
+            // The sync that makes the reservation durable wakes the committer.
             return true;
         }
         self.consumer.as_mut().is_none_or(|consumer| consumer.arm(waiter, token))
     }
 
-    fn drain(&mut self, gathering: Gathering<'_>, budget: usize, writer: &Writer) {
-        let Gathering { frame, ledgers, touched } = gathering;
+    fn drain(&mut self, context: FrameContext<'_>, budget: usize, writer: &Writer) {
+        let FrameContext { frame, producer_states, touched } = context;
         let room = self.room();
         let Some(consumer) = &mut self.consumer else { return };
         let from = consumer.consumed();
@@ -82,12 +82,12 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         let mut over = None;
         match consumer.poll(room) {
             Ok(mut batch) => {
-                let of = Gathered {
+                let of = PartitionEvents {
                     id: self.id,
                     persistence: self.persistence,
                     ahead: &self.ahead,
                     partition: &self.partition,
-                    ledgers,
+                    producer_states,
                     budget,
                     frame_limit: writer.frame_limit(),
                 };
@@ -123,7 +123,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
             // What was not drained by now has nobody who would write it.
             // Transactions may have written what was never published.
             let written = self.ahead.back().map_or(0, |(_, end)| *end);
-            self.positions.end_at(self.drained().max(written), closed.to_string());
+            self.progress.end_at(self.drained().max(written), closed.to_string());
             self.consumer = None;
             return;
         }
@@ -138,7 +138,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         let read = self.drained.take()?;
         self.noted = read;
         // A transaction may be ahead.
-        self.positions.written.fetch_max(read, Ordering::Release);
+        self.progress.written.fetch_max(read, Ordering::Release);
         while self.ahead.front().is_some_and(|(_, end)| *end <= read) {
             self.ahead.pop_front();
         }
@@ -148,8 +148,8 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         Some(read)
     }
 
-    fn positions(&self) -> &Arc<Positions> {
-        &self.positions
+    fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     fn id(&self) -> PartitionId {
@@ -210,17 +210,17 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
 }
 
 /// What a group is gathered of: one partition, and what is known of its events.
-struct Gathered<'g, E, K: Producers> {
+struct PartitionEvents<'g, E, K: Producers> {
     id: PartitionId,
     persistence: Persistence<E>,
     ahead: &'g VecDeque<(u64, u64)>,
     partition: &'g Partition<E, K>,
-    ledgers: &'g Ledgers,
+    producer_states: &'g ProducerStates,
     budget: usize,
     frame_limit: usize,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Gathered<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
     /// Puts events below `until` into the frame. `end` is the offset after the last whole one, also if an event panics.
     fn gather(
         &self,
@@ -228,12 +228,12 @@ impl<E: Send + Sync + 'static, K: Producers> Gathered<'_, E, K> {
         until: u64,
         end: &mut u64,
         frame: &mut FrameBuilder,
-        touched: &mut Touched,
+        touched: &mut TouchedProducers,
     ) {
         let Persistence { write, time, size, plain, .. } = self.persistence;
         let mut ahead = self.ahead.iter().peekable();
-        let marks = self.partition.marks_if_any();
-        let is_bare = ahead.peek().is_none() && marks.is_none() && self.partition.times.is_none();
+        let stamps = self.partition.stamps_if_any();
+        let is_bare = ahead.peek().is_none() && stamps.is_none() && self.partition.times.is_none();
         let many = if is_bare { plain.zip(size) } else { None };
         if let Some(((plain, size), (head, tail))) = many.zip(K::slices(batch)) {
             let mut most = self.budget.saturating_sub(frame.len()) / size + 1;
@@ -264,8 +264,8 @@ impl<E: Send + Sync + 'static, K: Producers> Gathered<'_, E, K> {
                 Some(size) => frame.fixed_with(self.id, offset.0, at, size, write),
                 None => frame.record_with(self.id, offset.0, at, write),
             }
-            if let Some(mark) = marks.and_then(|marks| marks.get(offset.0)) {
-                touched.note(self.ledgers, mark, self.id.partition, offset.0);
+            if let Some(stamp) = stamps.and_then(|stamps| stamps.get(offset.0)) {
+                touched.note(self.producer_states, stamp, self.id.partition, offset.0);
             }
             *end = offset.0 + 1;
             if frame.len() >= self.budget || touched.is_full(self.frame_limit) {

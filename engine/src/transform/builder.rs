@@ -74,23 +74,23 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
         let refused = |cause: String| TransformError::Refused { name: name.clone(), cause };
         let named = check_name(&name).and_then(|()| check_name(&reader_name(&name)));
         named.map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
-        let journaling = &durable.journaling;
+        let committer = &durable.committer;
         let at = (name.clone(), durable.id(0).topic);
         let recorded = {
-            let state = journaling.catalogue();
+            let state = committer.recovered_state();
             let known = transform_offsets(&state).into_iter().filter(|it| it.group == name && it.of.topic == at.1);
             known.map(|it| (it.of.partition, it.offset)).collect()
         };
-        let (epoch, mut offsets) = journaling.standings.take_over(at.clone(), recorded);
+        let (epoch, mut offsets) = committer.transform_offsets.take_over(at.clone(), recorded);
         if latest {
             for partition in topic.partitions().iter() {
                 let next = partition.ring.positions().published.0;
                 offsets.entry(partition.index).or_insert(next);
             }
         }
-        let mut transaction = Transaction::new(Arc::clone(journaling));
+        let mut transaction = Transaction::new(Arc::clone(committer));
         transaction.patience(patience);
-        let holder = Holder { journaling: Arc::clone(journaling), topic: topic.name.clone(), at, epoch };
+        let holder = Holder { committer: Arc::clone(committer), topic: topic.name.clone(), at, epoch };
         let input = Input { topic, name, offsets, batch, on_gap, replay: None };
         Ok(Transform { input, holder, transaction })
     }

@@ -41,9 +41,9 @@ pub use run::{Outputs, TransformEnd, TransformRun};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::kind::Producers;
-use crate::log::catalog::what;
-use crate::log::committer::Journaling;
-use crate::log::gap::{Gap, OnGap, ReaderKind, Recorded, Told};
+use crate::log::catalog::state_kind;
+use crate::log::committer::Committer;
+use crate::log::gap::{Gap, GapReport, GapReportOutcome, OnGap, ReaderKind};
 use crate::log::offsets::transform::key;
 use crate::produce::transaction::{Along, Transaction, TransactionError};
 use crate::read::replay::{Replay, ReplayBuilder, ReplayError};
@@ -150,7 +150,7 @@ type Nexts = BTreeMap<u32, u64>;
 /// Who may commit, and under which name.
 #[derive(Clone)]
 struct Holder {
-    journaling: Arc<Journaling>,
+    committer: Arc<Committer>,
     topic: String,
     at: (String, u32),
     epoch: u64,
@@ -162,7 +162,7 @@ impl Holder {
     }
 
     fn is_held(&self) -> bool {
-        self.journaling.standings.is_held(&self.at, self.epoch)
+        self.committer.transform_offsets.is_held(&self.at, self.epoch)
     }
 
     /// Writes down that the transform was told of a gap, with the offset behind it as its next one.
@@ -170,21 +170,21 @@ impl Holder {
         let (partition, end) = (gap.partition, gap.offsets.end);
         let of = PartitionId { topic: self.at.1, partition };
         let (kind, reader, time) = (ReaderKind::Transform, self.at.0.clone(), now.as_nanos());
-        let told = Told { kind, reader, of, offsets: gap.offsets.clone(), time };
+        let told = GapReport { kind, reader, of, offsets: gap.offsets.clone(), time };
         let key = key(&self.at.0, self.at.1, partition);
-        let (journaling, at, epoch) = (Arc::downgrade(&self.journaling), self.at.clone(), self.epoch);
+        let (committer, at, epoch) = (Arc::downgrade(&self.committer), self.at.clone(), self.epoch);
         let decide = move || {
             let next = Nexts::from([(partition, end)]);
-            journaling.upgrade().is_some_and(|it| it.standings.move_on(&at, epoch, next))
+            committer.upgrade().is_some_and(|it| it.transform_offsets.move_on(&at, epoch, next))
         };
-        let put = |frame: &mut FrameBuilder| frame.put(what::TRANSFORMS, &key, &end.to_le_bytes());
-        match told.record(&self.journaling, put, decide) {
-            Recorded::Yes => {
+        let put = |frame: &mut FrameBuilder| frame.put(state_kind::TRANSFORM_OFFSETS, &key, &end.to_le_bytes());
+        match told.record(&self.committer, put, decide) {
+            GapReportOutcome::Yes => {
                 offsets.insert(partition, end);
                 Ok(())
             }
-            Recorded::Denied => Err(self.fenced().into()),
-            Recorded::Not(cause) => Err(TransformError::Refused { name: self.at.0.clone(), cause }),
+            GapReportOutcome::Denied => Err(self.fenced().into()),
+            GapReportOutcome::Not(cause) => Err(TransformError::Refused { name: self.at.0.clone(), cause }),
         }
     }
 
@@ -192,13 +192,13 @@ impl Holder {
     fn commit(&self, transaction: &mut Transaction, read: &Nexts) -> Result<(), TransactionError> {
         let put = |frame: &mut FrameBuilder| {
             for (partition, next) in read {
-                frame.put(what::TRANSFORMS, &key(&self.at.0, self.at.1, *partition), &next.to_le_bytes());
+                frame.put(state_kind::TRANSFORM_OFFSETS, &key(&self.at.0, self.at.1, *partition), &next.to_le_bytes());
             }
         };
         let decide = || -> Box<dyn FnOnce() -> bool + Send> {
-            let (journaling, at, epoch) = (Arc::downgrade(&self.journaling), self.at.clone(), self.epoch);
+            let (committer, at, epoch) = (Arc::downgrade(&self.committer), self.at.clone(), self.epoch);
             let read = read.clone();
-            Box::new(move || journaling.upgrade().is_some_and(|it| it.standings.move_on(&at, epoch, read)))
+            Box::new(move || committer.upgrade().is_some_and(|it| it.transform_offsets.move_on(&at, epoch, read)))
         };
         let committed = transaction.commit_along(&Along { put: &put, decide: &decide });
         if committed.is_err() && !self.is_held() {

@@ -39,8 +39,8 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         output: Topic<O, P>,
         mut f: impl FnMut(&E, At, &mut Outputs<'_, O, P>) -> Result<(), X> + Send + 'static,
     ) -> Result<TransformRun, TransformError> {
-        let journaling = output.inner.durable.as_ref().map(|durable| &durable.journaling);
-        if !journaling.is_some_and(|journaling| Arc::ptr_eq(journaling, &self.holder.journaling)) {
+        let committer = output.inner.durable.as_ref().map(|durable| &durable.committer);
+        if !committer.is_some_and(|committer| Arc::ptr_eq(committer, &self.holder.committer)) {
             return Err(TransactionError::NotDurable { topic: output.name().to_owned() }.into());
         }
         let run = TransformRun::default();

@@ -208,7 +208,7 @@ fn producers_wait_for_a_durable_group_unless_it_spills() {
     let mut producer = topic.producer().create().unwrap();
     let mut waits = topic.group("waits").join().unwrap();
     publish(&mut producer, 0, 0..CAPACITY as u64);
-    // The journaler may be a moment behind.
+    // The committer may be a moment behind.
     producer.publish_until(Instant::now() + Duration::from_millis(50), |_| ()).unwrap_err();
     // Without members the group holds nobody: the journal has it.
     drop(waits);

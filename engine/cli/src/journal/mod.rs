@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use slipring::journal::format::MAX_SEGMENT;
 use slipring::journal::repair::RepairError;
 use slipring::journal::storage::{Disk, Storage};
-use slipring::journal::{OpenError, RecordedTopic, ReplayError, State, Survey, catalogue, survey_to_damage};
+use slipring::journal::{OpenError, RecordedTopic, ReplayError, State, Survey, recorded_topics, survey_to_damage};
 use slipring::text;
 use std::error::Error;
 use std::fmt::Display;
@@ -224,7 +224,7 @@ const CATALOGUE: u16 = 1;
 
 pub(crate) fn topics(state: &State) -> Vec<Topic> {
     let topic = |RecordedTopic { number, name, layout, .. }: RecordedTopic| Topic { number, name, layout };
-    catalogue(state).into_iter().map(topic).collect()
+    recorded_topics(state).into_iter().map(topic).collect()
 }
 
 pub(crate) fn topic_name(topics: &[Topic], number: u32) -> String {

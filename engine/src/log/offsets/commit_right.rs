@@ -1,6 +1,6 @@
 //! A member's right to move a partition's committed offset.
 
-use super::group::{Bookmark, FENCED, offset_of};
+use super::group::{CommittedOffset, FENCED, offset_of};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -22,31 +22,31 @@ pub struct Fenced {
 /// The committed offset, and in its highest bit whether the right has ended, in one word: so a commit and a fence that
 /// meet are one before the other, and no member commits anything once it is fenced. Neither ever waits.
 ///
-/// One thread commits: the member's, or the journaler's while the member waits for it. Anybody may fence, or look.
+/// One thread commits: the member's, or the committer's while the member waits for it. Anybody may fence, or look.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(crate) struct CommitRight {
     word: Arc<AtomicU64>,
     /// Of a durable topic: has the journal told.
-    bookmark: Option<Arc<Bookmark>>,
+    committed_offset: Option<Arc<CommittedOffset>>,
     /// Its member reads the journal, and gates nobody.
     behind: AtomicBool,
     #[cfg(test)]
     no_epoch_check: bool,
 }
 
-impl Lease {
-    /// The right to go on from `committed`. What it commits is written down where `bookmark` says, in this epoch.
-    pub(crate) fn new(committed: u64, bookmark: Option<(Arc<Bookmark>, u64)>) -> Self {
+impl CommitRight {
+    /// The right to go on from `committed`. What it commits is written down where `committed_offset` says, in this epoch.
+    pub(crate) fn new(committed: u64, committed_offset: Option<(Arc<CommittedOffset>, u64)>) -> Self {
         let word = Arc::new(AtomicU64::new(committed & !FENCED));
-        let bookmark = bookmark.map(|(bookmark, epoch)| {
-            bookmark.follow(&word, epoch);
-            bookmark
+        let committed_offset = committed_offset.map(|(committed_offset, epoch)| {
+            committed_offset.follow(&word, epoch);
+            committed_offset
         });
         Self {
             #[cfg(test)]
-            no_epoch_check: bookmark.as_ref().is_some_and(|it: &Arc<Bookmark>| it.no_epoch_check()),
+            no_epoch_check: committed_offset.as_ref().is_some_and(|it: &Arc<CommittedOffset>| it.no_epoch_check()),
             word,
-            bookmark,
+            committed_offset,
             behind: AtomicBool::new(false),
         }
     }
@@ -60,8 +60,8 @@ impl Lease {
     #[inline]
     pub(crate) fn commit(&self, to: u64) -> bool {
         let moved = self.commit_recorded(to);
-        if moved && let Some(bookmark) = &self.bookmark {
-            bookmark.moved();
+        if moved && let Some(committed_offset) = &self.committed_offset {
+            committed_offset.moved();
         }
         moved
     }
@@ -90,8 +90,8 @@ impl Lease {
         self.word.load(Ordering::Acquire) & FENCED != 0
     }
 
-    pub(crate) fn bookmark(&self) -> Option<&Arc<Bookmark>> {
-        self.bookmark.as_ref()
+    pub(crate) fn committed_offset(&self) -> Option<&Arc<CommittedOffset>> {
+        self.committed_offset.as_ref()
     }
 
     pub(crate) fn set_behind(&self, behind: bool) {
@@ -110,20 +110,20 @@ mod tests {
 
     #[test]
     fn nothing_is_committed_after_the_fence() {
-        let lease = Lease::new(3, None);
-        assert!(lease.commit(5) && lease.commit(4), "a member may go back");
-        assert_eq!(lease.fence(), 4);
-        assert!(!lease.commit(6));
-        assert_eq!((lease.committed(), lease.fence()), (4, 4));
+        let right = CommitRight::new(3, None);
+        assert!(right.commit(5) && right.commit(4), "a member may go back");
+        assert_eq!(right.fence(), 4);
+        assert!(!right.commit(6));
+        assert_eq!((right.committed(), right.fence()), (4, 4));
     }
 
     #[test]
     fn a_commit_that_meets_a_fence_counts_for_both_or_for_neither() {
         for _ in 0..200 {
-            let lease = Arc::new(Lease::new(0, None));
-            let member = Arc::clone(&lease);
+            let right = Arc::new(CommitRight::new(0, None));
+            let member = Arc::clone(&right);
             let commits = std::thread::spawn(move || (1..=50).take_while(|&to| member.commit(to)).last().unwrap_or(0));
-            let fenced_at = lease.fence();
+            let fenced_at = right.fence();
             assert_eq!(commits.join().unwrap(), fenced_at);
         }
     }

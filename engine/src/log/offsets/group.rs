@@ -1,10 +1,10 @@
-//! Where groups stand, in the journal: kind of state [`what::GROUPS`](crate::log::catalog::what::GROUPS).
+//! Where groups stand, in the journal: kind of state [`state_kind::GROUP_OFFSETS`](crate::log::catalog::state_kind::GROUP_OFFSETS).
 //!
-//! Nobody sends an offset to the journaler: whenever it writes a frame, it asks the bookmarks that have moved where they
+//! Nobody sends an offset to the committer: whenever it writes a frame, it asks the committed offsets that have moved where they
 //! are. So a commit costs a member two words, many commits are one entry, what is written never goes back behind what
 //! was written before, and who was fenced can move nothing.
 
-use crate::base::multi_wait::Watch;
+use crate::base::multi_wait::MultiWait;
 use slipring_journal::format::MAX_POSITION;
 use slipring_journal::{PartitionId, State};
 use slipring_ring::Waiter;
@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What the journal is to know of a group's place in a partition.
 #[derive(Debug)]
-pub(crate) struct Bookmark {
+pub(crate) struct CommittedOffset {
     key: Vec<u8>,
     topic: u32,
     signal: Arc<Signal>,
-    /// Of the present lease, or of the last one.
+    /// Of the present commit right, or of the last one.
     word: Mutex<Arc<AtomicU64>>,
     epoch: AtomicU64,
     moved: AtomicBool,
@@ -60,7 +60,7 @@ pub(crate) fn value_parts(value: &[u8]) -> Option<(u64, u64)> {
     (parts.0.max(parts.1) <= MAX_POSITION).then_some(parts)
 }
 
-impl Bookmark {
+impl CommittedOffset {
     pub(crate) fn key(&self) -> &[u8] {
         &self.key
     }
@@ -69,14 +69,14 @@ impl Bookmark {
         self.word.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on this lease's word counts. It stands where the one before was fenced.
+    /// From now on this commit right's word counts. It stands where the one before was fenced.
     pub(crate) fn follow(&self, word: &Arc<AtomicU64>, epoch: u64) {
         *self.word() = Arc::clone(word);
         self.epoch.store(epoch, Ordering::Relaxed);
     }
 
     /// Nobody has the partition: the group stands here.
-    pub(crate) fn stand_at(&self, offset: u64, epoch: u64) {
+    pub(crate) fn set(&self, offset: u64, epoch: u64) {
         self.follow(&Arc::new(AtomicU64::new(offset)), epoch);
         self.moved();
     }
@@ -84,7 +84,7 @@ impl Bookmark {
     /// The committed offset has changed.
     #[inline]
     pub(crate) fn moved(&self) {
-        // Always a swap, also where it is set already: the journaler's swap comes before or after, and if after, it sees
+        // Always a swap, also where it is set already: the committer's swap comes before or after, and if after, it sees
         // what was committed before.
         if !self.moved.swap(true, Ordering::AcqRel) {
             self.signal.moved();
@@ -131,20 +131,20 @@ impl Signal {
     fn moved(&self) {
         if !self.moved.swap(true, Ordering::AcqRel) {
             self.told.store(true, Ordering::Release);
-            self.waiter.wake(Watch::WAKE);
+            self.waiter.wake(MultiWait::WAKE);
         }
     }
 }
 
 /// All committed offsets of a journal's groups.
 #[derive(Debug)]
-pub(crate) struct Bookmarks {
-    list: Mutex<Vec<Arc<Bookmark>>>,
+pub(crate) struct CommittedOffsets {
+    list: Mutex<Vec<Arc<CommittedOffset>>>,
     signal: Arc<Signal>,
 }
 
-impl Bookmarks {
-    fn list(&self) -> MutexGuard<'_, Vec<Arc<Bookmark>>> {
+impl CommittedOffsets {
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<CommittedOffset>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,19 +178,19 @@ impl Bookmarks {
     }
 
     /// Those that have moved since the last call.
-    pub(crate) fn take_moved(&self) -> Vec<Arc<Bookmark>> {
+    pub(crate) fn take_moved(&self) -> Vec<Arc<CommittedOffset>> {
         if !self.signal.moved.swap(false, Ordering::AcqRel) {
             return Vec::new();
         }
-        let moved = |bookmark: &&Arc<Bookmark>| {
-            bookmark.moved.swap(false, Ordering::AcqRel) && !bookmark.retired.load(Ordering::Relaxed)
+        let moved = |committed_offset: &&Arc<CommittedOffset>| {
+            committed_offset.moved.swap(false, Ordering::AcqRel) && !committed_offset.retired.load(Ordering::Relaxed)
         };
         self.list().iter().filter(moved).cloned().collect()
     }
 
     /// A new one, which has no offset yet.
-    pub(crate) fn add(&self, group: &str, of: PartitionId) -> Arc<Bookmark> {
-        let bookmark = Arc::new(Bookmark {
+    pub(crate) fn add(&self, group: &str, of: PartitionId) -> Arc<CommittedOffset> {
+        let committed_offset = Arc::new(CommittedOffset {
             key: key(group, of),
             topic: of.topic,
             signal: Arc::clone(&self.signal),
@@ -201,24 +201,24 @@ impl Bookmarks {
         });
         let mut list = self.list();
         list.retain(|known| Arc::strong_count(known) > 1 || known.moved.load(Ordering::Relaxed));
-        list.push(Arc::clone(&bookmark));
-        bookmark
+        list.push(Arc::clone(&committed_offset));
+        committed_offset
     }
 
     /// The topic is deleted: nothing more is written of it.
     pub(crate) fn retire(&self, topic: u32) {
-        self.list().retain(|bookmark| {
-            if bookmark.topic == topic {
-                bookmark.retired.store(true, Ordering::Relaxed);
+        self.list().retain(|committed_offset| {
+            if committed_offset.topic == topic {
+                committed_offset.retired.store(true, Ordering::Relaxed);
             }
-            bookmark.topic != topic
+            committed_offset.topic != topic
         });
     }
 }
 
 /// What the journal had of a group's place when it was opened: offset and epoch.
 pub(crate) fn recorded(state: &State, group: &str, of: PartitionId) -> Option<(u64, u64)> {
-    value_parts(state.get(crate::log::catalog::what::GROUPS, &key(group, of))?)
+    value_parts(state.get(crate::log::catalog::state_kind::GROUP_OFFSETS, &key(group, of))?)
 }
 
 /// The topic that a key is of.
@@ -234,8 +234,8 @@ mod tests {
     use slipring_journal::simulated::SimulatedDisk;
     use slipring_journal::{Options, open};
 
-    /// A member was fenced in the middle of a commit: it has moved the bookmark, and has not come to tell. Its successor
-    /// then found the bookmark moved already, told nobody either, and its durable commit was not written.
+    /// A member was fenced in the middle of a commit: it has moved the committed offset, and has not come to tell. Its successor
+    /// then found the committed offset moved already, told nobody either, and its durable commit was not written.
     #[test]
     fn a_durable_commit_is_written_also_if_another_one_is_about_to_tell() {
         let disk = SimulatedDisk::new();
@@ -243,12 +243,12 @@ mod tests {
         let topic = engine.topic::<u64>("numbers").durable().create().unwrap();
         let mut producer = topic.producer().acknowledge(Level::Durable).create().unwrap();
         (0..9).for_each(|_| _ = producer.publish(|_| ()).unwrap());
-        let journaling = &topic.inner.durable.as_ref().unwrap().journaling;
+        let committer = &topic.inner.durable.as_ref().unwrap().committer;
         let of = topic.inner.durable.as_ref().unwrap().id(0);
-        let bookmark = journaling.bookmarks.add("sums", of);
-        bookmark.moved.store(true, Ordering::Release);
-        bookmark.stand_at(5, 1);
-        journaling.commit_bookmarks().unwrap();
+        let committed_offset = committer.committed_offsets.add("sums", of);
+        committed_offset.moved.store(true, Ordering::Release);
+        committed_offset.set(5, 1);
+        committer.commit_offsets().unwrap();
         let (writer, _) = open(Arc::new(disk.crash(1)), Options::default()).unwrap();
         let known: Vec<_> =
             group_offsets(writer.state()).into_iter().map(|known| (known.group, known.offset)).collect();

@@ -2,7 +2,7 @@
 
 use super::group::{key, key_parts, value, value_parts};
 use super::transform;
-use crate::log::catalog::what;
+use crate::log::catalog::state_kind;
 use slipring_journal::{FrameBuilder, PartitionId, State};
 
 /// Who stands in a partition: names of the one have nothing to do with names of the other.
@@ -45,16 +45,16 @@ impl GroupOffset {
     /// Has `frame` say so. For journals that no engine has open: an engine would not notice.
     pub fn put(&self, frame: &mut FrameBuilder) {
         match self.kind {
-            GroupKind::Group => frame.put(what::GROUPS, &self.key(), &value(self.offset, self.epoch)),
-            GroupKind::Transform => frame.put(what::TRANSFORMS, &self.key(), &self.offset.to_le_bytes()),
+            GroupKind::Group => frame.put(state_kind::GROUP_OFFSETS, &self.key(), &value(self.offset, self.epoch)),
+            GroupKind::Transform => frame.put(state_kind::TRANSFORM_OFFSETS, &self.key(), &self.offset.to_le_bytes()),
         }
     }
 
     /// Has `frame` forget it: this partition was never read then.
     pub fn delete(&self, frame: &mut FrameBuilder) {
         match self.kind {
-            GroupKind::Group => frame.delete(what::GROUPS, &self.key()),
-            GroupKind::Transform => frame.delete(what::TRANSFORMS, &self.key()),
+            GroupKind::Group => frame.delete(state_kind::GROUP_OFFSETS, &self.key()),
+            GroupKind::Transform => frame.delete(state_kind::TRANSFORM_OFFSETS, &self.key()),
         }
     }
 
@@ -68,7 +68,7 @@ impl GroupOffset {
 
 /// Where transforms stand in a journal, by name, topic and partition.
 pub fn transform_offsets(state: &State) -> Vec<GroupOffset> {
-    let known = state.values(what::TRANSFORMS).filter_map(|(key, value)| {
+    let known = state.values(state_kind::TRANSFORM_OFFSETS).filter_map(|(key, value)| {
         let (name, of) = transform::key_parts(key)?;
         Some(GroupOffset::of_transform(name, of, u64::from_le_bytes(value.try_into().ok()?)))
     });
@@ -79,7 +79,7 @@ pub fn transform_offsets(state: &State) -> Vec<GroupOffset> {
 
 /// Where groups stand in a journal, by group, topic and partition.
 pub fn group_offsets(state: &State) -> Vec<GroupOffset> {
-    let known = state.values(what::GROUPS).filter_map(|(key, value)| {
+    let known = state.values(state_kind::GROUP_OFFSETS).filter_map(|(key, value)| {
         let ((group, of), (offset, epoch)) = (key_parts(key)?, value_parts(value)?);
         Some(GroupOffset::new(group, of, offset, epoch))
     });

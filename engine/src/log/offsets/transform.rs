@@ -2,13 +2,13 @@
 
 use super::recorded::transform_offsets;
 use crate::base::ids::TopicPartition;
-use crate::log::catalog::catalogue;
+use crate::log::catalog::recorded_topics;
 use slipring_journal::{Journal, PartitionId, State};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Keys of [`TRANSFORMS`](crate::log::catalog::what::TRANSFORMS); a value is the next offset.
+/// Keys of [`TRANSFORM_OFFSETS`](crate::log::catalog::state_kind::TRANSFORM_OFFSETS); a value is the next offset.
 pub(crate) fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
     [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
 }
@@ -62,42 +62,42 @@ impl fmt::Display for TransformDescription {
 
 /// Where the transforms of an engine stand, and who may move them on. Never held while anybody waits for the journal.
 #[derive(Default)]
-pub(crate) struct Standings {
+pub(crate) struct TransformOffsets {
     /// By name and the topic's number in the journal.
-    list: Mutex<BTreeMap<(String, u32), Standing>>,
+    list: Mutex<BTreeMap<(String, u32), TransformOffset>>,
     /// A fault for tests.
     no_epoch_check: bool,
 }
 
-struct Standing {
+struct TransformOffset {
     /// Of whoever opened it last.
     epoch: u64,
     /// By partition.
     offsets: BTreeMap<u32, u64>,
 }
 
-impl Standings {
+impl TransformOffsets {
     pub(crate) fn new(no_epoch_check: bool) -> Self {
         Self { no_epoch_check, ..Self::default() }
     }
 
-    fn list(&self) -> MutexGuard<'_, BTreeMap<(String, u32), Standing>> {
+    fn list(&self) -> MutexGuard<'_, BTreeMap<(String, u32), TransformOffset>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fences whoever had it before. `recorded` is what the journal had when it was opened.
     pub(crate) fn take_over(&self, at: (String, u32), recorded: BTreeMap<u32, u64>) -> (u64, BTreeMap<u32, u64>) {
         let mut list = self.list();
-        let standing = list.entry(at).or_insert(Standing { epoch: 0, offsets: recorded });
-        standing.epoch += 1;
-        (standing.epoch, standing.offsets.clone())
+        let offset = list.entry(at).or_insert(TransformOffset { epoch: 0, offsets: recorded });
+        offset.epoch += 1;
+        (offset.epoch, offset.offsets.clone())
     }
 
     /// False, and nothing moves, if another one has taken over.
     pub(crate) fn move_on(&self, at: &(String, u32), epoch: u64, to: BTreeMap<u32, u64>) -> bool {
         match self.list().get_mut(at) {
-            Some(standing) if standing.epoch == epoch || self.no_epoch_check => {
-                standing.offsets.extend(to);
+            Some(offset) if offset.epoch == epoch || self.no_epoch_check => {
+                offset.offsets.extend(to);
                 true
             }
             _ => false,
@@ -106,11 +106,11 @@ impl Standings {
 
     /// All transforms: those that were opened, and those that the journal knew before, as `state` has them.
     pub(crate) fn describe(&self, state: &State, journal: &Journal) -> Vec<TransformDescription> {
-        let topics: BTreeMap<u32, String> = catalogue(state).into_iter().map(|it| (it.number, it.name)).collect();
+        let topics: BTreeMap<u32, String> = recorded_topics(state).into_iter().map(|it| (it.number, it.name)).collect();
         let recorded = transform_offsets(state).into_iter().map(|it| ((it.group, it.of), it.offset));
         let mut all: BTreeMap<(String, PartitionId), u64> = recorded.collect();
-        for ((name, topic), standing) in self.list().iter() {
-            let offsets = standing.offsets.iter();
+        for ((name, topic), offset) in self.list().iter() {
+            let offsets = offset.offsets.iter();
             let of = |partition: &u32| PartitionId { topic: *topic, partition: *partition };
             all.extend(offsets.map(|(partition, next)| ((name.clone(), of(partition)), *next)));
         }
@@ -136,6 +136,6 @@ impl Standings {
     }
 
     pub(crate) fn is_held(&self, at: &(String, u32), epoch: u64) -> bool {
-        self.list().get(at).is_some_and(|standing| standing.epoch == epoch || self.no_epoch_check)
+        self.list().get(at).is_some_and(|offset| offset.epoch == epoch || self.no_epoch_check)
     }
 }
