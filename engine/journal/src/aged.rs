@@ -1,11 +1,11 @@
 //! Which records are older than an age: all up to the last frame that was written before a time.
 
-use super::Shared;
 use super::error::{DiskError, ReplayError};
 use super::format::{Entry, FrameHeader, FrameKind, PartitionId, SEGMENT_HEAD, known_entries};
-use super::index::Written;
-use super::recovery::unpack_frame;
-use super::segment::{Segment, Window};
+use super::index::{Index, Written};
+use super::segment::Segment;
+use super::shared::Shared;
+use super::window::{Window, unpack_frame};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ fn last_before(shared: &Shared, oldest: u64) -> Result<Option<(Arc<Segment>, u64
     }
     // Of elder versions it is not known when they were written: the eldest first, up to one that is young.
     for segment in unknown.into_iter().rev() {
-        let mut times = super::index::Index::default();
+        let mut times = Index::default();
         frames(shared, segment, SEGMENT_HEAD, segment.end(), |at, header, _| {
             times.frame(at, at + header.span(), 0, header.time);
         })?;

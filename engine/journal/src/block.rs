@@ -1,11 +1,11 @@
 //! Whole frames of a segment in memory, and where in them the records of which partitions stand.
 
-use super::Shared;
-use super::error::{DiskError, Malformed, ReplayError};
-use super::format::{Entry, FRAME_HEADER, FrameHeader, FrameKind, PartitionId, known_entries};
-use super::recovery::unpack_frame;
+use super::error::{DiskError, ReplayError};
+use super::format::{Entry, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, PartitionId, known_entries};
 use super::segment::Segment;
+use super::shared::Shared;
 use super::storage::File;
+use super::window::unpack_frame;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
@@ -250,7 +250,7 @@ impl Block {
 
 /// Goes from frame to frame of a block that is being loaded.
 struct Frames<'f> {
-    id: &'f super::JournalId,
+    id: &'f JournalId,
     segment: &'f Segment,
     limit: u64,
     previous: Option<u32>,

@@ -1,14 +1,13 @@
 //! Putting right what has changed in a journal's files and belongs to no record: bytes that no checksum covers, and indexes
 //! that do not say what their segment has.
 
-use super::error::{DiskError, OpenError};
+use super::atomic_file::{open_own, take_away};
+use super::error::DiskError;
+use super::file_names::{index_name, segment_name};
 use super::format::{ALIGN, SEGMENT_HEAD};
-use super::recovery::take_away;
 use super::repair::RepairError;
-use super::segment::{index_name, open_own, segment_name};
-use super::storage::Storage;
-use super::survey::survey_to_damage;
-use std::io;
+use super::storage::{Storage, take_lock};
+use super::surveyor::survey_to_damage;
 use std::sync::Arc;
 
 /// Sets the [stray bytes](super::Survey::stray_bytes) of a journal to zero, as they were written, and removes its [stale
@@ -19,10 +18,7 @@ use std::sync::Arc;
 /// Somebody has it open, it is damaged, or the disk fails.
 pub fn clear(storage: Arc<dyn Storage>, progress: &mut dyn FnMut(u64)) -> Result<(), RepairError> {
     let disk = &*storage;
-    let _lock = disk.lock().map_err(|cause| match cause.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { journal: disk.name(), holder: disk.lock_holder() },
-        _ => OpenError::Disk(DiskError::new("lock", disk.name(), &cause)),
-    })?;
+    let _lock = take_lock(disk)?;
     let (survey, damage) = survey_to_damage(Arc::clone(&storage), true, progress)?;
     if let Some(damage) = damage {
         return Err(damage.into());

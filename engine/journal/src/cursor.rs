@@ -1,14 +1,14 @@
 //! Where a reader stands in one partition: what it takes out of the blocks of a [`SharedScan`].
 
-use super::Shared;
 use super::block::{Found, Pending};
-use super::error::{Malformed, ReplayError};
-use super::format::PartitionId;
+use super::error::ReplayError;
+use super::format::{Malformed, PartitionId};
 use super::gaps::Untold;
 use super::index::Mark;
-use super::reader::{Record, Start};
+use super::record::{Record, Start};
 use super::scan::SharedScan;
 use super::segment::Segment;
+use super::shared::Shared;
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -3,7 +3,8 @@
 //! A segment that is being written holds its descriptor until a sync has covered all of it: the system tells a failed write
 //! only to descriptors that were open at the time. All others are opened when they are read, and the last few stay open.
 
-use super::segment::{open_own, segment_name};
+use super::atomic_file::open_own;
+use super::file_names::segment_name;
 use super::storage::{File, Storage};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,11 +1,12 @@
 //! What the writer does not wait for: the next segment, indexes of sealed ones, the checkpoint, deleting.
 
-use super::error::{DiskError, Malformed};
-use super::format::{JournalId, MAJOR, MAX_POSITION, SegmentHeader};
-use super::segment::{Segment, finish, index_name};
-use super::storage::{Lock, Process, Storage};
-use super::{OpenError, Shared};
-use std::io;
+use super::checkpoint::Checkpoint;
+use super::error::{DiskError, OpenError};
+use super::file_names::index_name;
+use super::format::SegmentHeader;
+use super::segment::Segment;
+use super::shared::Shared;
+use super::storage::{Lock, Process};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -204,7 +205,7 @@ fn run(shared: &Shared, task: Task) {
         Task::Make(_) => {}
         Task::Seal(segment) => {
             // An index that was not written is made again at the next opening: nothing is lost.
-            let _ = seal(&*shared.storage, &shared.id, &segment);
+            let _ = segment.seal(&*shared.storage);
             // Durable to its end.
             segment.file.release();
             let checkpoint = Checkpoint {
@@ -226,56 +227,5 @@ fn run(shared: &Shared, task: Task) {
                 let _ = shared.storage.remove(&index_name(segment.header.number));
             }
         }
-    }
-}
-
-/// Writes the index of a segment that is durable to its end and will not be written again.
-pub(crate) fn seal(storage: &dyn Storage, id: &JournalId, segment: &Segment) -> io::Result<()> {
-    let bytes = segment.index().encode(id, segment.header.number, segment.header.checksum());
-    finish(storage, &index_name(segment.header.number), |file| file.write_at(&bytes, 0)).map(drop)
-}
-
-/// A durable mark outside the segments: it is still there when they are not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Checkpoint {
-    pub id: JournalId,
-    pub durable: u64,
-    pub incarnation: u32,
-}
-
-pub(crate) const CHECKPOINT: &str = "checkpoint";
-const MAGIC: &[u8; 8] = b"SLIPMARK";
-
-impl Checkpoint {
-    pub fn write(&self, storage: &dyn Storage) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(44);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend(u32::from(MAJOR).to_le_bytes());
-        bytes.extend_from_slice(&self.id);
-        bytes.extend(self.durable.to_le_bytes());
-        bytes.extend(self.incarnation.to_le_bytes());
-        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
-        finish(storage, CHECKPOINT, |file| file.write_at(&bytes, 0)).map(drop)
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let bytes: &[u8; 44] = bytes.try_into().map_err(|_| Malformed::Short)?;
-        if &bytes[..8] != MAGIC {
-            return Err(Malformed::Magic);
-        }
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        if word(40) != crc32c::crc32c(&bytes[..40]) {
-            return Err(Malformed::Checksum);
-        }
-        if !(1..=u32::from(MAJOR)).contains(&word(8)) {
-            return Err(Malformed::Version(word(8) as u16));
-        }
-        let mut id = [0; 16];
-        id.copy_from_slice(&bytes[12..28]);
-        let durable = u64::from(word(28)) | u64::from(word(32)) << 32;
-        if durable > MAX_POSITION {
-            return Err(Malformed::Length);
-        }
-        Ok(Self { id, durable, incarnation: word(36) })
     }
 }

@@ -1,8 +1,7 @@
 //! Where in a segment each partition's records stand: derived from the frames, kept beside the sealed segment, and
 //! believed only when its checksum ties it to that segment.
 
-use super::error::Malformed;
-use super::format::{Entry, JournalId, MAX_POSITION, MAX_SEGMENT, PartitionId, Run, SEGMENT_HEAD};
+use super::format::{Entry, JournalId, MAX_POSITION, MAX_SEGMENT, Malformed, PartitionId, Run, SEGMENT_HEAD};
 use std::collections::BTreeMap;
 use std::ops::Range;
 

@@ -12,20 +12,23 @@
 //! 5. Go on at E under the next incarnation, with a mark; in a new segment, with the state, where the last one is of an elder
 //!    version of the format. Segments that were left are never written again.
 
-use super::error::{DiskError, Malformed, OpenError, ReplayError};
-use super::format::{
-    ALIGN, Codec, FrameHeader, FrameKind, MAJOR, MAX_SEGMENT, PartitionId, SEGMENT_HEAD, SegmentHeader, unpack,
-};
-use super::gaps::{self, Evidence};
-use super::helper::{Checkpoint, seal};
-use super::segment::{Segment, UNFINISHED, Window, finish, index_name, segment_name};
+use super::atomic_file::{finish, take_away};
+use super::checkpoint::Checkpoint;
+use super::copy::{clear, copy_range, copy_range_within};
+use super::error::{DiskError, OpenError, ReplayError};
+use super::file_names::{UNFINISHED, index_name, segment_name};
+use super::format::{ALIGN, MAJOR, MAX_SEGMENT, PartitionId, SEGMENT_HEAD, SegmentHeader};
+use super::limits::state_limit;
+use super::loss::{self, Evidence};
+use super::options::Options;
+use super::segment::Segment;
+use super::shared::Shared;
 use super::snapshot::State;
-use super::storage::{File, Storage};
-use super::survey::Survey;
+use super::storage::{File, Storage, take_lock};
+use super::survey::{Progress, Survey, Torn};
 use super::surveyor::Surveyor;
-use super::writer::{Writer, state_limit};
-use super::{Options, Shared};
-use std::borrow::Cow;
+use super::window::Window;
+use super::writer::Writer;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -65,30 +68,6 @@ pub struct Recovered {
     pub upgraded_from: Option<u16>,
 }
 
-/// The end of a journal that was being written when the power went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Torn {
-    /// Where the whole frames end.
-    pub position: u64,
-    /// Bytes that were no frames, up to the last that is not zero.
-    pub bytes: u64,
-    /// What was wrong with the first of them.
-    pub what: Malformed,
-    /// The files that have them now; on a disk that is full they may be missing.
-    pub copies: Vec<String>,
-}
-
-/// How far the opening of a journal has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Bytes that were read and checked so far.
-    pub read: u64,
-    /// Bytes that are to be read, as far as is known: more where damage has to be looked behind.
-    pub total: u64,
-}
-
 /// Opens the journal in `storage`, or makes one. Returns its writer, and what was found.
 ///
 /// # Errors
@@ -125,10 +104,7 @@ pub(super) fn open_behind(
     }
     let disk = |doing: &'static str, cause: &io::Error| DiskError::new(doing, storage.name(), cause);
     storage.create_dir().map_err(|cause| disk("make the directory", &cause))?;
-    let lock = storage.lock().map_err(|cause| match cause.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
-        _ => disk("lock", &cause).into(),
-    })?;
+    let lock = take_lock(&*storage)?;
     let mut surveyor = Surveyor::new(Arc::clone(&storage), &options, true)?;
     surveyor.progress = Some(progress);
     let mut survey = surveyor.survey(true)?;
@@ -144,7 +120,7 @@ pub(super) fn open_behind(
         let why = format!("the journal's state has {len} bytes, {limit} are possible: take larger segments");
         return Err(OpenError::Setting(why));
     }
-    let account = gaps::account(&survey, &storage, evidence).map_err(|cause| match cause {
+    let account = loss::account(&survey, &storage, evidence).map_err(|cause| match cause {
         ReplayError::Disk(cause) => OpenError::Disk(cause),
         cause => OpenError::Setting(format!("what a repair could not save was not found out: {cause}")),
     })?;
@@ -296,18 +272,7 @@ fn mend(storage: &dyn Storage, survey: &mut Survey, options: &Options, goes_on: 
     let sealed = |segment: &Segment| !segment.headless() && known(segment) && !is_last(segment);
     for segment in survey.unsealed.iter().filter(|segment| sealed(segment)) {
         // Derived: without it the next opening takes longer.
-        let _ = seal(storage, &survey.id, segment);
-    }
-    Ok(())
-}
-
-/// Writes zeros.
-fn clear(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
-    let mut at = from;
-    while at < to {
-        let len = ((to - at) as usize).min(COPY);
-        file.write_at(&vec![0; len], at)?;
-        at += len as u64;
+        let _ = segment.seal(storage);
     }
     Ok(())
 }
@@ -327,54 +292,4 @@ fn room(file: &dyn File, size: u64) -> io::Result<()> {
 /// Whether that is all that is wrong, and may pass.
 pub(super) fn is_full(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-pub(crate) fn take_away(storage: &dyn Storage, name: &str) -> io::Result<()> {
-    match storage.remove(name) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
-}
-
-pub(super) const COPY: usize = 1 << 20;
-
-pub(crate) fn copy_range(
-    window: &mut Window,
-    from: &dyn File,
-    begin: u64,
-    end: u64,
-    into: &dyn File,
-) -> io::Result<()> {
-    window.reset();
-    let mut at = begin;
-    while at < end {
-        let bytes = window.bytes(from, at, COPY.min((end - at) as usize), end)?;
-        if bytes.is_empty() {
-            break;
-        }
-        into.write_at(bytes, at - begin)?;
-        at += bytes.len() as u64;
-    }
-    Ok(())
-}
-
-fn copy_range_within(window: &mut Window, file: &dyn File, begin: u64, end: u64) -> io::Result<()> {
-    let mut at = begin;
-    while at < end {
-        let bytes = window.bytes(file, at, COPY.min((end - at) as usize), end)?;
-        if bytes.is_empty() {
-            break;
-        }
-        file.write_at(bytes, at)?;
-        at += bytes.len() as u64;
-    }
-    Ok(())
-}
-
-pub(crate) fn unpack_frame<'b>(header: &FrameHeader, stored: &'b [u8]) -> Result<Cow<'b, [u8]>, Malformed> {
-    match header.codec {
-        Codec::Plain if header.raw == header.stored || header.kind == FrameKind::Gap => Ok(Cow::Borrowed(stored)),
-        Codec::Plain => Err(Malformed::Length),
-        codec => unpack(codec, stored, header.raw as usize).map(Cow::Owned),
-    }
 }

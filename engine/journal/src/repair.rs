@@ -7,19 +7,21 @@
 //! be the last one before a crash; a repair that was interrupted is run again. The last step is an opening, which cuts the
 //! torn end and gives the journal a new segment.
 
-use super::error::{DiskError, Malformed, OpenError, WriteError};
+use super::atomic_file::{finish, open_own, take_away};
+use super::copy::{copy_range, last_byte};
+use super::error::{DiskError, OpenError, ReplayError, WriteError};
+use super::file_names::{index_name, segment_name, segment_number};
 use super::format::{
-    ALIGN, Codec, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAJOR, MAX_SEGMENT, PartitionId,
-    SEGMENT_HEAD, SegmentHeader, aligned,
+    ALIGN, Codec, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAJOR, MAX_SEGMENT, Malformed,
+    PartitionId, SEGMENT_HEAD, SegmentHeader, aligned,
 };
-use super::gaps::Evidence;
-use super::overlay::Overlay;
-use super::recovery::{Recovered, copy_range, open_behind, take_away};
-use super::segment::{Window, finish, index_name, open_own, segment_name, segment_number};
-use super::storage::{File, Lock, Storage};
-use super::survey::{Survey, survey_to_damage};
-use super::surveyor::last_set;
-use super::{Options, ReplayError, Torn};
+use super::loss::Evidence;
+use super::options::Options;
+use super::recovery::{Recovered, open_behind};
+use super::storage::{File, Lock, Overlay, Storage, take_lock};
+use super::survey::{Survey, Torn};
+use super::surveyor::survey_to_damage;
+use super::window::Window;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -117,10 +119,7 @@ pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64
         mend_all(Arc::new(Overlay::new(Arc::clone(&storage))), None, time, progress)?;
     }
     drop(survey);
-    let lock = storage.lock().map_err(|cause| match cause.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
-        _ => OpenError::Disk(DiskError::new("lock", storage.name(), &cause)),
-    })?;
+    let lock = take_lock(&*storage)?;
     let (rehearsed, is_needed) = mend_all(Arc::new(Overlay::new(Arc::clone(&storage))), None, time, progress)?;
     if !is_needed {
         return Ok(rehearsed);
@@ -520,21 +519,4 @@ fn find(
         at += ALIGN;
     }
     Ok(None)
-}
-
-/// Where the last byte that is not zero ends; `from` if there is none.
-fn last_byte(window: &mut Window, file: &dyn File, from: u64, to: u64) -> io::Result<u64> {
-    let (mut at, mut until) = (from, from);
-    window.reset();
-    while at < to {
-        let bytes = window.bytes(file, at, 1 << 20, to)?;
-        if bytes.is_empty() {
-            break;
-        }
-        if let Some(last) = last_set(bytes) {
-            until = at + last as u64 + 1;
-        }
-        at += bytes.len() as u64;
-    }
-    Ok(until)
 }

@@ -7,7 +7,7 @@ use super::aged::Aged;
 use super::error::{ReplayError, WriteError};
 use super::format::{Extent, FrameBuilder, PartitionId};
 use super::gaps;
-use super::reader::{Start, Visible};
+use super::record::{Start, Visible};
 use super::segment::Segment;
 use super::writer::Writer;
 use std::collections::BTreeMap;

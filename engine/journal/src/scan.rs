@@ -16,12 +16,12 @@
 //! offset, not what it has not taken. The second block is for a cursor that was passed over and reads on, so that
 //! the two do not take each other's away.
 
-use super::Shared;
 use super::block::{Block, Wanted};
 use super::error::ReplayError;
 use super::format::PartitionId;
-use super::reader::Visible;
+use super::record::Visible;
 use super::segment::Segment;
+use super::shared::Shared;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,6 @@
 //! What must outlive elder segments: each segment begins with all of it, so that elders can go.
 
-use super::format::{Entries, Entry, Extent, FrameBuilder, PartitionId, known_entries};
+use super::format::{Entries, Entry, Extent, FrameBuilder, Malformed, PartitionId, known_entries};
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 
@@ -77,7 +77,7 @@ impl State {
     }
 
     /// What a payload would do, without doing it: the offsets that go back, if any, and the bytes that it adds.
-    pub(crate) fn check(&self, entries: Entries<'_>) -> Result<isize, Result<GoesBack, super::error::Malformed>> {
+    pub(crate) fn check(&self, entries: Entries<'_>) -> Result<isize, Result<GoesBack, Malformed>> {
         let mut ends = BTreeMap::new();
         let mut grown = 0;
         for entry in entries {

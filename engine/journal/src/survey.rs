@@ -1,16 +1,16 @@
 //! What a journal's directory holds, as it is found, before anything is changed.
 
-use super::Options;
-use super::Shared;
-use super::error::{DiskError, OpenError};
+use super::error::DiskError;
 use super::files::Files;
-use super::format::{FrameKind, JournalId, MAJOR, SEGMENT_HEAD};
-use super::recovery::{Progress, Torn};
-use super::segment::{Segment, SegmentReport, Window};
+use super::format::{FrameKind, JournalId, MAJOR, Malformed, SEGMENT_HEAD};
+use super::gaps::WHAT;
+use super::journal::Journal;
+use super::options::Options;
+use super::segment::{Segment, SegmentReport};
+use super::shared::Shared;
 use super::snapshot::State;
 use super::storage::Storage;
-use super::surveyor::Surveyor;
-use std::io;
+use super::window::Window;
 use std::sync::Arc;
 
 /// What a journal's directory holds, as [`inspect`] saw it.
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Survey {
 impl Survey {
     /// Gaps of which the state does not say yet what is lost there.
     pub(super) fn unknown_gaps(&self) -> impl Iterator<Item = &SeenGap> {
-        self.gaps.iter().filter(|gap| self.state.get(super::gaps::WHAT, &gap.position.to_le_bytes()).is_none())
+        self.gaps.iter().filter(|gap| self.state.get(WHAT, &gap.position.to_le_bytes()).is_none())
     }
 
     /// Whether segments that were believed because of their index have gaps that this survey has not seen.
@@ -153,7 +153,7 @@ impl Survey {
     }
 
     /// The journal as it is, to be read and not written.
-    pub fn journal(&self, storage: Arc<dyn Storage>) -> super::Journal {
+    pub fn journal(&self, storage: Arc<dyn Storage>) -> Journal {
         let segments = self.segments.clone();
         let shared = Shared::new(
             Files::new(storage),
@@ -164,55 +164,30 @@ impl Survey {
             &self.state,
             self.end,
         );
-        super::Journal { shared: Arc::new(shared) }
+        Journal { shared: Arc::new(shared) }
     }
 }
 
-/// Looks at a journal without changing it, whoever has it open. `whole` has every segment read, the believed ones too.
-///
-/// # Errors
-/// As [`open`](crate::open), but for the lock.
-pub fn inspect(storage: Arc<dyn Storage>, whole: bool) -> Result<Survey, OpenError> {
-    match survey_to_damage(storage, whole, &mut |_| {})? {
-        (survey, None) => Ok(survey),
-        (_, Some(damage)) => Err(damage),
-    }
+/// The end of a journal that was being written when the power went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Torn {
+    /// Where the whole frames end.
+    pub position: u64,
+    /// Bytes that were no frames, up to the last that is not zero.
+    pub bytes: u64,
+    /// What was wrong with the first of them.
+    pub what: Malformed,
+    /// The files that have them now; on a disk that is full they may be missing.
+    pub copies: Vec<String>,
 }
 
-/// Looks at a journal as [`inspect`] does, and where it is damaged gives what stands before the damage along with the error.
-/// `progress` hears now and then how many bytes were read, all in all.
-///
-/// # Errors
-/// As [`open`](crate::open), but for the lock and for damage.
-pub fn survey_to_damage(
-    storage: Arc<dyn Storage>,
-    whole: bool,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(Survey, Option<OpenError>), OpenError> {
-    let options = Options::default();
-    let mut before = None;
-    loop {
-        let mut told = |now: Progress| progress(now.read);
-        let mut surveyor = Surveyor::new(Arc::clone(&storage), &options, false)?;
-        surveyor.progress = Some(&mut told);
-        let refused = match surveyor.survey(!whole) {
-            Ok(survey) => return Ok((survey, None)),
-            Err(refused) => refused,
-        };
-        // Its writer goes on meanwhile, and a mark may be seen of a frame that was not there yet when the chain was followed;
-        // retention may take a file away. What is really damaged looks the same a second time.
-        let place = match &refused {
-            OpenError::Damaged { segment, at, what, .. } => Some((*segment, *at, Some(*what), String::new())),
-            OpenError::Disk(cause) if cause.kind == io::ErrorKind::NotFound => Some((0, 0, None, cause.file.clone())),
-            _ => None,
-        };
-        if place.is_some() && place != before {
-            before = place;
-            continue;
-        }
-        return match (surveyor.broken.take(), &refused) {
-            (Some(survey), OpenError::Damaged { .. }) => Ok((survey, Some(refused))),
-            _ => Err(refused),
-        };
-    }
+/// How far the opening of a journal has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes that were read and checked so far.
+    pub read: u64,
+    /// Bytes that are to be read, as far as is known: more where damage has to be looked behind.
+    pub total: u64,
 }

@@ -1,19 +1,21 @@
 //! Following the chain of frames to its end, and looking for durable marks beyond it.
 
-use super::Options;
-use super::error::{DiskError, Malformed, OpenError};
+use super::checkpoint::Checkpoint;
+use super::copy::{COPY, last_set};
+use super::error::{DiskError, OpenError};
+use super::file_names::{CHECKPOINT, UNFINISHED, index_name, is_ours, segment_name, segment_number};
 use super::files::{Files, SegmentFile};
 use super::format::{
-    ALIGN, FRAME_HEADER, FrameHeader, FrameKind, JournalId, MAJOR, MAX_POSITION, MAX_SEGMENT, SEGMENT_HEAD,
+    ALIGN, FRAME_HEADER, FrameHeader, FrameKind, JournalId, MAJOR, MAX_POSITION, MAX_SEGMENT, Malformed, SEGMENT_HEAD,
     SegmentHeader, entries, known_entries,
 };
-use super::helper::{CHECKPOINT, Checkpoint};
 use super::index::Index;
-use super::recovery::{COPY, Progress, Torn, unpack_frame};
-use super::segment::{Segment, UNFINISHED, Window, index_name, is_ours, segment_name, segment_number};
+use super::options::Options;
+use super::segment::Segment;
 use super::snapshot::State;
 use super::storage::{File, NotOurs, Storage};
-use super::survey::{SeenGap, Survey};
+use super::survey::{Progress, SeenGap, Survey, Torn};
+use super::window::{Window, unpack_frame};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -617,18 +619,6 @@ fn tied(header: &SegmentHeader, file: &dyn File, stored: &dyn File) -> Option<(I
     tied.then_some((index, frame.kind))
 }
 
-/// The last byte that is not zero. Most of what it looks at is, so it goes by whole lines.
-pub(crate) fn last_set(bytes: &[u8]) -> Option<usize> {
-    const LINE: usize = 256;
-    let lines = bytes.len().div_ceil(LINE);
-    let line = (0..lines).rev().find(|line| {
-        let line = &bytes[line * LINE..bytes.len().min((line + 1) * LINE)];
-        line.iter().fold(0, |seen, byte| seen | byte) != 0
-    })?;
-    let end = bytes.len().min((line + 1) * LINE);
-    bytes[..end].iter().rposition(|byte| *byte != 0)
-}
-
 struct Tail {
     /// Where the last byte that is not zero ends; 0 if there is none.
     until: u64,
@@ -655,5 +645,54 @@ fn read_checkpoint(storage: &dyn Storage, strict: bool) -> Result<Option<Checkpo
         Err(Malformed::Version(found)) => Err(OpenError::Newer { file: CHECKPOINT.to_owned(), found }),
         // A damaged one says nothing: the marks in the frames are there beside it.
         Err(_) => Ok(None),
+    }
+}
+
+/// Looks at a journal without changing it, whoever has it open. `whole` has every segment read, the believed ones too.
+///
+/// # Errors
+/// As [`open`](crate::open), but for the lock.
+pub fn inspect(storage: Arc<dyn Storage>, whole: bool) -> Result<Survey, OpenError> {
+    match survey_to_damage(storage, whole, &mut |_| {})? {
+        (survey, None) => Ok(survey),
+        (_, Some(damage)) => Err(damage),
+    }
+}
+
+/// Looks at a journal as [`inspect`] does, and where it is damaged gives what stands before the damage along with the error.
+/// `progress` hears now and then how many bytes were read, all in all.
+///
+/// # Errors
+/// As [`open`](crate::open), but for the lock and for damage.
+pub fn survey_to_damage(
+    storage: Arc<dyn Storage>,
+    whole: bool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Survey, Option<OpenError>), OpenError> {
+    let options = Options::default();
+    let mut before = None;
+    loop {
+        let mut told = |now: Progress| progress(now.read);
+        let mut surveyor = Surveyor::new(Arc::clone(&storage), &options, false)?;
+        surveyor.progress = Some(&mut told);
+        let refused = match surveyor.survey(!whole) {
+            Ok(survey) => return Ok((survey, None)),
+            Err(refused) => refused,
+        };
+        // Its writer goes on meanwhile, and a mark may be seen of a frame that was not there yet when the chain was followed;
+        // retention may take a file away. What is really damaged looks the same a second time.
+        let place = match &refused {
+            OpenError::Damaged { segment, at, what, .. } => Some((*segment, *at, Some(*what), String::new())),
+            OpenError::Disk(cause) if cause.kind == io::ErrorKind::NotFound => Some((0, 0, None, cause.file.clone())),
+            _ => None,
+        };
+        if place.is_some() && place != before {
+            before = place;
+            continue;
+        }
+        return match (surveyor.broken.take(), &refused) {
+            (Some(survey), OpenError::Damaged { .. }) => Ok((survey, Some(refused))),
+            _ => Err(refused),
+        };
     }
 }

@@ -1,13 +1,14 @@
 //! All frames of a journal in the order in which they were written, whoever has it open. What the tools are built on.
 
-use super::error::{DiskError, Malformed, ReplayError};
+use super::error::{DiskError, ReplayError};
+use super::file_names::segment_name;
 use super::files::Files;
-use super::format::{FRAME_HEADER, FrameHeader, FrameKind, SEGMENT_HEAD, SegmentHeader};
-use super::recovery::unpack_frame;
-use super::segment::{Segment, SegmentReport, Window, segment_name};
+use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD, SegmentHeader};
+use super::options::Options;
+use super::segment::{Segment, SegmentReport};
 use super::storage::{File, Storage};
 use super::survey::Survey;
-use super::{JournalId, Options};
+use super::window::{Window, unpack_frame};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;

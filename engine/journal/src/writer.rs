@@ -10,20 +10,25 @@
 //! the next frame does not fit, and its sync is part of the same job, so nothing behind it is acknowledged before it.
 
 use super::aged::Aged;
+use super::checkpoint::Checkpoint;
 use super::error::{DiskError, OpenError, WriteError};
+use super::file_names::segment_name;
 use super::format::{
-    ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, MAJOR, MAX_PAYLOAD, PartitionId,
+    ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, MAJOR, PartitionId, Run,
     SEGMENT_HEAD, SegmentHeader, aligned, entries, known_entries, pack,
 };
-use super::helper::{Checkpoint, Helper, Task};
+use super::helper::{Helper, Task};
+use super::journal::Journal;
+use super::limits::{frame_limit, reserve, state_limit};
 use super::segment::Segment;
+use super::shared::Shared;
 use super::snapshot::State;
 use super::storage::{File, Lock};
-use super::{Journal, Shared};
+use super::sync::SyncJob;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The one that appends. There is one for a journal.
 pub struct Writer {
@@ -235,7 +240,7 @@ impl Writer {
             // Was checked before it was written.
             let _ = self.state.apply(&entry);
             match entry {
-                Entry::Run(super::format::Run { partition, .. }) | Entry::Extent(partition, _) => {
+                Entry::Run(Run { partition, .. }) | Entry::Extent(partition, _) => {
                     extents.extend(self.state.extent(partition).map(|extent| (partition, extent)));
                 }
                 Entry::TopicGone(topic) => extents.retain(|partition, _| partition.topic != topic),
@@ -314,7 +319,7 @@ impl Writer {
         if self.shared.options.sabotage().acknowledge_before_sync {
             self.shared.durable.store(position, Ordering::Release);
         }
-        Some(SyncJob { shared: Arc::clone(&self.shared), helper: self.helper.clone(), segments, position, done: false })
+        Some(SyncJob::new(Arc::clone(&self.shared), self.helper.clone(), segments, position))
     }
 
     /// Makes all that was written durable, on this thread; returns the durable position.
@@ -413,7 +418,7 @@ impl Writer {
         };
         let storage = &*shared.storage;
         // Made ahead, and not needed any more.
-        let _ = storage.remove(&super::segment::segment_name(next));
+        let _ = storage.remove(&segment_name(next));
         let durable = shared.durable.load(Ordering::Acquire);
         // Derived, as indexes are: all is durable without it.
         let _ = Checkpoint { id: shared.id, durable, incarnation: shared.incarnation }.write(storage);
@@ -435,77 +440,7 @@ impl Writer {
     }
 }
 
-pub(super) fn frame_limit(segment: u64) -> usize {
-    usize::try_from((segment - SEGMENT_HEAD) / 4).unwrap_or(MAX_PAYLOAD).min(MAX_PAYLOAD)
-}
-
-pub(super) fn state_limit(segment: u64) -> usize {
-    // Half of the segment, less what the parts' heads and their padding cost.
-    usize::try_from((segment - SEGMENT_HEAD) * 2 / 5).unwrap_or(usize::MAX)
-}
-
 /// Whether a payload has records; a damaged one has none.
 fn has_records(payload: &[u8]) -> bool {
     known_entries(payload).any(|entry| matches!(entry, Ok(Entry::Run(_))))
-}
-
-/// Bytes at the end of a segment that nothing but state is written into, and that only while there is no next segment:
-/// enough for an opening and a retention on a full disk.
-pub(super) fn reserve(segment: u64) -> u64 {
-    (segment / 8).min(64 << 10) / ALIGN * ALIGN
-}
-
-/// Syncs what was written when it began.
-pub struct SyncJob {
-    shared: Arc<Shared>,
-    helper: Option<Arc<Helper>>,
-    segments: Vec<Arc<Segment>>,
-    position: u64,
-    done: bool,
-}
-
-impl std::fmt::Debug for SyncJob {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SyncJob up to {}", self.position)
-    }
-}
-
-impl SyncJob {
-    /// The position that will be durable.
-    pub fn position(&self) -> u64 {
-        self.position
-    }
-
-    /// Syncs, and moves the durable position. Takes as long as the disk takes.
-    ///
-    /// # Errors
-    /// The sync failed: the journal is poisoned.
-    pub fn run(mut self) -> Result<u64, WriteError> {
-        self.done = true;
-        let begun = Instant::now();
-        for segment in &self.segments {
-            if let Err(cause) = segment.file.sync() {
-                return Err(self.shared.fail(segment.disk_error("sync", &cause)));
-            }
-        }
-        self.shared.synced.add(begun.elapsed());
-        self.shared.durable.store(self.position, Ordering::Release);
-        self.shared.syncing.store(false, Ordering::Release);
-        // All but the last were left before this sync began.
-        let (_, left) = self.segments.split_last().map_or((None, &[][..]), |(last, left)| (Some(last), left));
-        if let Some(helper) = &self.helper {
-            left.iter().for_each(|segment| helper.hand(Task::Seal(Arc::clone(segment))));
-        }
-        Ok(self.position)
-    }
-}
-
-impl Drop for SyncJob {
-    /// A job that is not run can't be taken back: what it stood for would never be durable.
-    fn drop(&mut self) {
-        if !self.done {
-            let cause = std::io::Error::new(std::io::ErrorKind::Interrupted, "the sync was dropped");
-            self.shared.fail(DiskError::new("sync", "the journal", &cause));
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Putting a frame's payload together.
 
-use super::PartitionId;
 use super::entry::{ENTRY, Extent, FIXED, RUN, RawEntry, RawExtent, RawRun, TIMED};
+use super::ids::PartitionId;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 

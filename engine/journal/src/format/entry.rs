@@ -1,7 +1,8 @@
 //! What stands in a frame's payload: records of partitions, and changes of state.
 
-use super::super::error::Malformed;
-use super::{MAX_POSITION, PartitionId};
+use super::ids::PartitionId;
+use super::layout::MAX_POSITION;
+use super::malformed::Malformed;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 

@@ -1,7 +1,8 @@
 //! Heads of segments and frames, and how payloads are packed.
 
-use super::super::error::Malformed;
-use super::{ALIGN, FRAME_HEADER, JournalId, MAJOR, MAX_PAYLOAD, MAX_POSITION, MAX_SEGMENT, aligned};
+use super::ids::JournalId;
+use super::layout::{ALIGN, FRAME_HEADER, MAJOR, MAX_PAYLOAD, MAX_POSITION, MAX_SEGMENT, aligned};
+use super::malformed::Malformed;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 

@@ -5,50 +5,20 @@
 mod build;
 mod entry;
 mod head;
+mod ids;
+mod layout;
+mod malformed;
 
 pub use build::FrameBuilder;
 pub(crate) use entry::known_entries;
 pub use entry::{Entries, Entry, Extent, Records, Run, Stored, entries};
 pub use head::{Codec, FrameHeader, FrameKind, SegmentHeader, pack, unpack};
-
-/// The version that this program writes, and the newest that it reads. All versions from 1 on are read for ever.
-pub const MAJOR: u16 = 2;
-/// Frames begin at multiples of it, so that they are found again behind damage.
-pub const ALIGN: u64 = 64;
-/// Where the first frame of a segment begins: the header has a sector of its own, which is written once.
-pub const SEGMENT_HEAD: u64 = 512;
-/// Positions, offsets and numbers of segments stay below it, in all that is written and all that is believed: sums of a few of
-/// them need no further look.
-pub const MAX_POSITION: u64 = 1 << 62;
-/// No segment is larger.
-pub const MAX_SEGMENT: u64 = 2 << 30;
-/// Bytes of a frame's header.
-pub const FRAME_HEADER: usize = 64;
-/// No frame's payload is larger, packed or not.
-pub const MAX_PAYLOAD: usize = 64 << 20;
-
-/// Sixteen random bytes that every checksum of a journal begins with, so that a stranger's bytes never pass.
-pub type JournalId = [u8; 16];
-
-/// The next multiple of [`ALIGN`].
-pub fn aligned(len: u64) -> u64 {
-    len.next_multiple_of(ALIGN)
-}
-
-/// A partition of a topic, by the topic's number in the catalogue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PartitionId {
-    /// The topic.
-    pub topic: u32,
-    /// The partition in it.
-    pub partition: u32,
-}
-
-const _: () = assert!(SEGMENT_HEAD.is_multiple_of(ALIGN));
+pub use ids::{JournalId, PartitionId};
+pub use layout::{ALIGN, FRAME_HEADER, MAJOR, MAX_PAYLOAD, MAX_POSITION, MAX_SEGMENT, SEGMENT_HEAD, aligned};
+pub use malformed::Malformed;
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::Malformed;
     use super::*;
 
     const P: PartitionId = PartitionId { topic: 7, partition: 3 };

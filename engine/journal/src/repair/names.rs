@@ -1,8 +1,8 @@
 //! Segment files under the names of others: by their headers each gets its own name back.
 
 use super::super::error::DiskError;
+use super::super::file_names::{is_ours, segment_name, segment_number};
 use super::super::format::{JournalId, SegmentHeader};
-use super::super::segment::{is_ours, segment_name, segment_number};
 use super::super::storage::Storage;
 use super::{Mended, free_name};
 use std::io;

@@ -1,8 +1,8 @@
 //! Bits turn and files are cut short, behind everybody's back: never a wrong payload, and always an error where what
 //! was marked as durable is gone.
 
+use super::super::file_names::{segment_name, segment_number};
 use super::super::format::{FrameHeader, SEGMENT_HEAD, SegmentHeader};
-use super::super::segment::{segment_name, segment_number};
 use super::super::simulated::SimulatedDisk;
 use super::super::storage::Storage;
 use super::*;
@@ -82,7 +82,7 @@ fn must_have(before: &[(u64, u64, FrameHeader)], disk: &SimulatedDisk, checkpoin
     }
     if checkpoint {
         let bytes = disk.contents("checkpoint").unwrap();
-        durable = durable.max(helper::Checkpoint::decode(&bytes).map_or(0, |checkpoint| checkpoint.durable));
+        durable = durable.max(checkpoint::Checkpoint::decode(&bytes).map_or(0, |checkpoint| checkpoint.durable));
     }
     data.iter().filter(|end| **end <= durable).count()
 }

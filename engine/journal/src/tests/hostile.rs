@@ -5,7 +5,7 @@ use super::super::repair::{RepairError, rehearse, repair};
 use super::super::simulated::SimulatedDisk;
 use super::super::storage::{Disk, NotOurs, Storage};
 use super::*;
-use crate::segment::{is_ours, segment_name};
+use crate::file_names::{is_ours, segment_name};
 use std::path::Path;
 
 #[path = "../../../tests/common/hostile.rs"]

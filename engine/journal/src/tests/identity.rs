@@ -1,7 +1,7 @@
 //! Whose a journal is: its segments say so, and a file beside them; names and derived files never count for more.
 
+use super::super::file_names::segment_name;
 use super::super::repair::{How, RepairError, repair};
-use super::super::segment::segment_name;
 use super::super::simulated::{Fault, SimulatedDisk};
 use super::super::storage::Storage;
 use super::*;
@@ -81,7 +81,7 @@ fn exchanged(names: (u64, u64)) -> SimulatedDisk {
 
 #[test]
 fn segments_under_one_another_s_names_get_their_own_back() {
-    let last = journal(40).list().unwrap().iter().filter_map(|name| segment::segment_number(name)).max().unwrap();
+    let last = journal(40).list().unwrap().iter().filter_map(|name| file_names::segment_number(name)).max().unwrap();
     assert!(last > 4);
     for names in [(2, 3), (1, 2), (last - 1, last), (1, last), (2, last + 1), (last, last + 1), (last, last + 7)] {
         let disk = exchanged(names);

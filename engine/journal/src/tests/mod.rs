@@ -18,6 +18,8 @@ mod scan;
 use super::simulated::SimulatedDisk;
 use super::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Segments of the smallest size, nothing on other threads: a run is decided by its calls.
 pub(super) fn small() -> Options {

@@ -3,9 +3,9 @@
 
 #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges of lost offsets, some of which have one")]
 
+use super::super::file_names::{segment_name, segment_number};
 use super::super::format::SegmentHeader;
 use super::super::repair::{How, Mended, RepairError, repair};
-use super::super::segment::{segment_name, segment_number};
 use super::super::simulated::{Fault, SimulatedDisk};
 use super::super::storage::Storage;
 use super::*;

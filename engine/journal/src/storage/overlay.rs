@@ -1,7 +1,7 @@
 //! A disk that keeps what is written to it in memory, over another one that is only read: what a repair would do is seen
 //! without doing it.
 
-use super::storage::{File, Lock, Storage};
+use super::{File, Lock, Storage};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -213,7 +213,7 @@ impl File for Sheet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulated::SimulatedDisk;
+    use super::super::super::simulated::SimulatedDisk;
     use super::*;
 
     /// Every file, as it reads.
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn it_reads_as_what_was_done_to_it_and_leaves_the_disk_below_as_it_was() {
-        let mut dice = super::super::tests::Dice(77);
+        let mut dice = super::super::super::tests::Dice(77);
         for _ in 0..20 {
             let model = SimulatedDisk::new();
             for name in ["a", "b"] {

@@ -9,7 +9,8 @@
 //! lock no directories, and to say who has it. Locks belong to descriptors that a forked child shares: only the process that
 //! took them gives them up.
 
-use super::storage::{File, Lock, NotOurs, Process, Storage};
+use super::super::file_names::{LOCK, UNFINISHED};
+use super::{File, Lock, NotOurs, Process, Storage};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Resource;
@@ -44,7 +45,6 @@ struct Held {
     process: Process,
 }
 
-const LOCK: &str = "lock";
 /// Begins the line of `lock` that says why the directory itself is not locked; the number of the system's error follows.
 const UNLOCKED: &str = "directory not locked: error ";
 
@@ -97,7 +97,7 @@ impl Disk {
             Some(links) if links > 1 && alone => Err(NotOurs::Linked { name: LOCK.to_owned(), links }.into()),
             // Of a copy of the directory by links: what is written in it would stand in both.
             Some(links) if links > 1 => {
-                let unfinished = format!("{LOCK}{}", super::segment::UNFINISHED);
+                let unfinished = format!("{LOCK}{}", UNFINISHED);
                 match self.remove(&unfinished) {
                     Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
                     _ => {}

@@ -3,7 +3,8 @@
 //! Weaker than on Unix: somebody who gives the directory another name while it is open leads later calls astray, names are
 //! not made durable by themselves, and other names of a file are not seen.
 
-use super::storage::{File, Lock, NotOurs, Storage};
+use super::super::file_names::LOCK;
+use super::{File, Lock, NotOurs, Storage};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -14,8 +15,6 @@ use std::sync::Arc;
 pub struct Disk {
     path: PathBuf,
 }
-
-const LOCK: &str = "lock";
 
 impl Disk {
     /// The directory `path`; a relative one is looked up from where the process is now. Nothing is touched yet.

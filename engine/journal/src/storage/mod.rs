@@ -8,14 +8,22 @@
 //! followed, and a file that other names share is not opened to be written: each of these is an error that carries a
 //! [`NotOurs`].
 
+#[cfg(unix)]
+mod disk;
+#[cfg(not(unix))]
+mod disk_plain;
+mod overlay;
+
+#[cfg(unix)]
+pub use disk::Disk;
+#[cfg(not(unix))]
+pub use disk_plain::Disk;
+pub(crate) use overlay::Overlay;
+
+use super::error::{DiskError, OpenError};
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
-
-#[cfg(unix)]
-pub use super::disk::Disk;
-#[cfg(not(unix))]
-pub use super::disk_plain::Disk;
 
 /// A flat directory of files. Names are made by the journal from numbers, never from what a user said.
 pub trait Storage: Send + Sync + 'static {
@@ -46,6 +54,14 @@ pub trait Storage: Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes all names durable as they are.
     fn sync_dir(&self) -> io::Result<()>;
+}
+
+/// Takes the lock of a journal's directory; an error that names its holder if somebody has it.
+pub(crate) fn take_lock(storage: &dyn Storage) -> Result<Lock, OpenError> {
+    storage.lock().map_err(|cause| match cause.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
+        _ => OpenError::Disk(DiskError::new("lock", storage.name(), &cause)),
+    })
 }
 
 /// Holds the lock of a directory until it is dropped.

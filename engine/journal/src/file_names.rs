@@ -1,0 +1,47 @@
+//! The names of a journal's files.
+
+use super::format::MAX_POSITION;
+
+/// The file with the checkpoint.
+pub(crate) const CHECKPOINT: &str = "checkpoint";
+
+/// The file that is locked, and says by whom.
+pub(crate) const LOCK: &str = "lock";
+
+/// The name of a segment's file. As wide as the largest number, so that names sort.
+pub fn segment_name(number: u64) -> String {
+    format!("{number:020}.segment")
+}
+
+/// The number in the name of a segment.
+pub fn segment_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".segment")?;
+    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if is_number { digits.parse().ok() } else { None };
+    number.filter(|number| (1..MAX_POSITION).contains(number))
+}
+
+pub(crate) fn index_name(number: u64) -> String {
+    format!("{number:020}.index")
+}
+
+/// The ending of files that are being made; they are nobody's until they are renamed.
+pub(crate) const UNFINISHED: &str = ".new";
+
+/// Whether a file of this name is the journal's: what else lies in the directory is left alone.
+pub(crate) fn is_ours(name: &str) -> bool {
+    let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
+    let put_aside = |name: &str| {
+        let name = name.strip_suffix(".bin")?;
+        let numbers = name.strip_prefix("torn-").or_else(|| name.strip_prefix("damaged-"))?;
+        let (position, turn) = numbers.split_once('-')?;
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        Some(position.len() == 20 && digits(position) && digits(turn))
+    };
+    let index = || name.strip_suffix(".index").map(|number| format!("{number}.segment"));
+    let numbered = |name: &str| segment_number(name).is_some();
+    [CHECKPOINT, LOCK].contains(&name)
+        || numbered(name)
+        || index().is_some_and(|segment| numbered(&segment))
+        || put_aside(name) == Some(true)
+}

@@ -1,0 +1,125 @@
+//! What the writer of a journal, its readers and its helper share.
+
+use super::error::{DiskError, WriteError};
+use super::files::Files;
+use super::format::{Extent, JournalId, PartitionId};
+use super::gaps::Gaps;
+use super::options::Options;
+use super::segment::Segment;
+use super::snapshot::State;
+use super::storage::Storage;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+pub(crate) struct Shared {
+    pub storage: Arc<dyn Storage>,
+    pub files: Arc<Files>,
+    pub id: JournalId,
+    pub incarnation: u32,
+    pub options: Options,
+    /// In order; the last one is being written.
+    segments: RwLock<Vec<Arc<Segment>>>,
+    extents: RwLock<BTreeMap<PartitionId, Extent>>,
+    /// None comes while the journal is open.
+    pub gaps: Gaps,
+    pub written: AtomicU64,
+    pub durable: AtomicU64,
+    pub poison: OnceLock<DiskError>,
+    pub syncing: AtomicBool,
+    pub synced: Synced,
+}
+
+/// Only the job in flight counts here.
+#[derive(Default)]
+pub(crate) struct Synced {
+    count: AtomicU64,
+    nanos: AtomicU64,
+    longest: AtomicU64,
+}
+
+impl Synced {
+    /// Counted one after the other while syncs go on.
+    pub fn report(&self) -> Syncs {
+        let Self { count, nanos, longest } = self;
+        let time = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed));
+        Syncs { count: count.load(Ordering::Relaxed), total: time(nanos), longest: time(longest) }
+    }
+
+    pub fn add(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.longest.fetch_max(nanos, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub fn new(
+        files: Arc<Files>,
+        id: JournalId,
+        incarnation: u32,
+        options: Options,
+        segments: Vec<Arc<Segment>>,
+        state: &State,
+        end: u64,
+    ) -> Self {
+        Self {
+            storage: Arc::clone(files.storage()),
+            files,
+            id,
+            incarnation,
+            options,
+            segments: RwLock::new(segments),
+            extents: RwLock::new(state.extents().collect()),
+            gaps: Gaps::of(state),
+            written: AtomicU64::new(end),
+            durable: AtomicU64::new(end),
+            poison: OnceLock::new(),
+            syncing: AtomicBool::new(false),
+            synced: Synced::default(),
+        }
+    }
+
+    pub fn segments(&self) -> RwLockReadGuard<'_, Vec<Arc<Segment>>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn segments_mut(&self) -> RwLockWriteGuard<'_, Vec<Arc<Segment>>> {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn extents(&self) -> RwLockReadGuard<'_, BTreeMap<PartitionId, Extent>> {
+        self.extents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn extents_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<PartitionId, Extent>> {
+        self.extents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first failure counts; it is for good.
+    #[cold]
+    pub fn fail(&self, cause: DiskError) -> WriteError {
+        WriteError::Poisoned(self.poison.get_or_init(|| cause).clone())
+    }
+
+    pub fn sound(&self) -> Result<(), WriteError> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(cause) => Err(WriteError::Poisoned(cause.clone())),
+        }
+    }
+}
+
+/// How often a journal was synced since it was opened, and what that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Syncs {
+    /// How many there were.
+    pub count: u64,
+    /// All of their time.
+    pub total: Duration,
+    /// The longest one.
+    pub longest: Duration,
+}

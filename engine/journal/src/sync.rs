@@ -1,0 +1,74 @@
+//! Making durable what was written.
+
+use super::error::{DiskError, WriteError};
+use super::helper::{Helper, Task};
+use super::segment::Segment;
+use super::shared::Shared;
+use super::storage::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Syncs what was written when it began.
+pub struct SyncJob {
+    shared: Arc<Shared>,
+    helper: Option<Arc<Helper>>,
+    segments: Vec<Arc<Segment>>,
+    position: u64,
+    done: bool,
+}
+
+impl std::fmt::Debug for SyncJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SyncJob up to {}", self.position)
+    }
+}
+
+impl SyncJob {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        helper: Option<Arc<Helper>>,
+        segments: Vec<Arc<Segment>>,
+        position: u64,
+    ) -> Self {
+        Self { shared, helper, segments, position, done: false }
+    }
+
+    /// The position that will be durable.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Syncs, and moves the durable position. Takes as long as the disk takes.
+    ///
+    /// # Errors
+    /// The sync failed: the journal is poisoned.
+    pub fn run(mut self) -> Result<u64, WriteError> {
+        self.done = true;
+        let begun = Instant::now();
+        for segment in &self.segments {
+            if let Err(cause) = segment.file.sync() {
+                return Err(self.shared.fail(segment.disk_error("sync", &cause)));
+            }
+        }
+        self.shared.synced.add(begun.elapsed());
+        self.shared.durable.store(self.position, Ordering::Release);
+        self.shared.syncing.store(false, Ordering::Release);
+        // All but the last were left before this sync began.
+        let (_, left) = self.segments.split_last().map_or((None, &[][..]), |(last, left)| (Some(last), left));
+        if let Some(helper) = &self.helper {
+            left.iter().for_each(|segment| helper.hand(Task::Seal(Arc::clone(segment))));
+        }
+        Ok(self.position)
+    }
+}
+
+impl Drop for SyncJob {
+    /// A job that is not run can't be taken back: what it stood for would never be durable.
+    fn drop(&mut self) {
+        if !self.done {
+            let cause = std::io::Error::new(std::io::ErrorKind::Interrupted, "the sync was dropped");
+            self.shared.fail(DiskError::new("sync", "the journal", &cause));
+        }
+    }
+}
