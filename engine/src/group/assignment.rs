@@ -3,9 +3,10 @@
 //! All are deterministic: the same members, topics and past give the same result, whatever the order of arrival.
 //! Members with a name stand in front, in the order of their names, so that one that comes back stands where it stood.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use super::sticky::Plan;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 /// How the partitions of a group's topics are shared out among its members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -16,7 +17,8 @@ pub enum Assignor {
     Range,
     /// One partition to each member in turn. Even within one over all topics if all members read the same topics.
     RoundRobin,
-    /// As even as the members' topics permit, and of all such ways the one that moves the fewest partitions.
+    /// As even as the members' topics permit. Of all such ways it takes the one that moves the fewest partitions if all
+    /// members read the same topics or there are at most 16 of them; else one that moves few.
     #[default]
     Sticky,
 }
@@ -46,7 +48,8 @@ pub(crate) struct PartitionId {
 pub(crate) struct Candidate {
     pub(crate) id: MemberId,
     pub(crate) name: Option<String>,
-    pub(crate) topics: BTreeSet<u32>,
+    /// Members that read the same topics should share one set: it is compared once.
+    pub(crate) topics: Arc<BTreeSet<u32>>,
 }
 
 /// Each partition that somebody reads, and who.
@@ -65,166 +68,87 @@ impl Assignor {
     }
 }
 
-fn partitions(topics: &BTreeMap<u32, u32>) -> impl Iterator<Item = PartitionId> + '_ {
+pub(super) fn partitions(topics: &BTreeMap<u32, u32>) -> impl Iterator<Item = PartitionId> + '_ {
     topics.iter().flat_map(|(&topic, &count)| (0..count).map(move |partition| PartitionId { topic, partition }))
+}
+
+/// Who reads each topic, by classes of members that read the same topics: groups have many members and few classes.
+pub(super) struct Readers {
+    /// The members of each class by their index, in order.
+    pub(super) classes: Vec<Vec<usize>>,
+    /// The classes that read a topic.
+    of_topic: HashMap<u32, Vec<usize>>,
+}
+
+impl Readers {
+    pub(super) fn new(members: &[&Candidate]) -> Self {
+        let mut known: HashMap<*const BTreeSet<u32>, usize> = HashMap::new();
+        let mut by_topics: BTreeMap<&BTreeSet<u32>, usize> = BTreeMap::new();
+        let mut classes: Vec<Vec<usize>> = Vec::new();
+        for (index, member) in members.iter().enumerate() {
+            let class = *known.entry(Arc::as_ptr(&member.topics)).or_insert_with(|| {
+                *by_topics.entry(&member.topics).or_insert_with(|| {
+                    classes.push(Vec::new());
+                    classes.len() - 1
+                })
+            });
+            classes[class].push(index);
+        }
+        let mut of_topic: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (topics, class) in by_topics {
+            topics.iter().for_each(|topic| of_topic.entry(*topic).or_default().push(class));
+        }
+        of_topic.values_mut().for_each(|classes| classes.sort_unstable());
+        Self { classes, of_topic }
+    }
+
+    /// The classes of members that read this topic.
+    pub(super) fn of(&self, topic: u32) -> &[usize] {
+        self.of_topic.get(&topic).map_or(&[], Vec::as_slice)
+    }
+
+    /// The members that read each of these topics, in order; topics that the same members read follow one another at no cost.
+    fn each<'a>(&'a self, topics: &'a BTreeMap<u32, u32>, mut each: impl FnMut(u32, u32, &[usize])) {
+        let mut last: (&[usize], Vec<usize>) = (&[], Vec::new());
+        for (&topic, &count) in topics {
+            let classes = self.of(topic);
+            if classes != last.0 {
+                let mut members: Vec<usize> = classes.iter().flat_map(|class| &self.classes[*class]).copied().collect();
+                members.sort_unstable();
+                last = (classes, members);
+            }
+            if !last.1.is_empty() {
+                each(topic, count, &last.1);
+            }
+        }
+    }
 }
 
 fn range(members: &[&Candidate], topics: &BTreeMap<u32, u32>) -> Assignment {
     let mut assignment = Assignment::new();
-    for (&topic, &count) in topics {
-        let readers: Vec<_> = members.iter().filter(|member| member.topics.contains(&topic)).collect();
+    Readers::new(members).each(topics, |topic, count, readers| {
+        let (share, larger) = (count as usize / readers.len(), count as usize % readers.len());
         let mut partitions = (0..count).map(|partition| PartitionId { topic, partition });
-        for (index, reader) in readers.iter().enumerate() {
-            let share = count as usize / readers.len() + usize::from(index < count as usize % readers.len());
-            assignment.extend(partitions.by_ref().take(share).map(|partition| (partition, reader.id)));
+        for (index, &reader) in readers.iter().take(count as usize).enumerate() {
+            let share = share + usize::from(index < larger);
+            assignment.extend(partitions.by_ref().take(share).map(|partition| (partition, members[reader].id)));
         }
-    }
+    });
     assignment
 }
 
 fn round_robin(members: &[&Candidate], topics: &BTreeMap<u32, u32>) -> Assignment {
+    let mut assignment = Assignment::new();
     let mut turn = 0;
-    let taken = partitions(topics).filter_map(|partition| {
-        let found = (0..members.len()).map(|step| (turn + step) % members.len());
-        let index = found.into_iter().find(|&index| members[index].topics.contains(&partition.topic))?;
-        turn = index + 1;
-        Some((partition, members[index].id))
+    Readers::new(members).each(topics, |topic, count, readers| {
+        for partition in 0..count {
+            let next = readers.partition_point(|&reader| reader < turn);
+            let reader = readers.get(next).copied().unwrap_or(readers[0]);
+            turn = reader + 1;
+            assignment.insert(PartitionId { topic, partition }, members[reader].id);
+        }
     });
-    taken.collect()
-}
-
-/// A sticky assignment on its way. Members and partitions go by their index.
-struct Plan<'a> {
-    members: &'a [&'a Candidate],
-    partitions: Vec<PartitionId>,
-    /// Who had it, if that member is still there and reads the topic.
-    before: Vec<Option<usize>>,
-    owner: Vec<Option<usize>>,
-    load: Vec<usize>,
-}
-
-impl<'a> Plan<'a> {
-    fn new(members: &'a [&'a Candidate], topics: &BTreeMap<u32, u32>, before: &Assignment) -> Self {
-        let partitions: Vec<_> = partitions(topics).collect();
-        let index: BTreeMap<_, _> = members.iter().enumerate().map(|(index, member)| (member.id, index)).collect();
-        let had = |partition: &PartitionId| {
-            let had = *index.get(before.get(partition)?)?;
-            members[had].topics.contains(&partition.topic).then_some(had)
-        };
-        let before: Vec<_> = partitions.iter().map(had).collect();
-        let mut load = vec![0; members.len()];
-        before.iter().flatten().for_each(|&member| load[member] += 1);
-        Self { members, partitions, owner: before.clone(), before, load }
-    }
-
-    fn settled(mut self) -> Assignment {
-        let same = self.members.windows(2).all(|pair| pair[0].topics == pair[1].topics);
-        if same {
-            self.shed_to_even_shares();
-        }
-        self.hand_out_the_rest();
-        if !same {
-            while self.improve() {}
-        }
-        let owned = self.partitions.iter().zip(&self.owner);
-        owned.filter_map(|(&partition, &owner)| Some((partition, self.members[owner?].id))).collect()
-    }
-
-    /// All members read the same: whoever has more than an even share gives the excess up. The larger shares, one
-    /// more than the smaller ones, are for those who have the most, so that nobody gives up what could stay.
-    fn shed_to_even_shares(&mut self) {
-        let Some(first) = self.members.first() else { return };
-        let total = self.partitions.iter().filter(|partition| first.topics.contains(&partition.topic)).count();
-        let (share, larger) = (total / self.members.len(), total % self.members.len());
-        let mut by_load: Vec<usize> = (0..self.members.len()).collect();
-        by_load.sort_by_key(|&member| Reverse(self.load[member]));
-        let mut share_of = vec![share; self.members.len()];
-        by_load[..larger].iter().for_each(|&member| share_of[member] += 1);
-        for owner in self.owner.iter_mut().rev() {
-            if let Some(member) = *owner
-                && self.load[member] > share_of[member]
-            {
-                self.load[member] -= 1;
-                *owner = None;
-            }
-        }
-    }
-
-    /// What nobody has goes to whoever may read it and has the least.
-    fn hand_out_the_rest(&mut self) {
-        for (partition, owner) in self.partitions.iter().zip(&mut self.owner) {
-            if owner.is_none() {
-                let readers = (0..self.members.len()).filter(|&i| self.members[i].topics.contains(&partition.topic));
-                *owner = readers.min_by_key(|&member| self.load[member]);
-                if let Some(member) = *owner {
-                    self.load[member] += 1;
-                }
-            }
-        }
-    }
-
-    /// One step towards the best assignment; false if this is it.
-    ///
-    /// The members read different topics, so that evening out may need a chain: one hands a partition to a second, who
-    /// hands another one to a third. This is a flow of least cost. The k-th partition of a member costs k times `EVEN`,
-    /// which makes the cheapest assignment the most even one; a partition that is not where it was costs 1 more. A
-    /// step is a circle of hand-overs that costs less than nothing; when there is none, no assignment is cheaper.
-    fn improve(&mut self) -> bool {
-        let count = self.members.len();
-        // One node more than members: it takes a partition off one member's load and puts one on another's.
-        let (pool, even) = (count, self.partitions.len() as i64 + 1);
-        let mut cheapest = vec![vec![None::<(i64, Option<usize>)>; count + 1]; count + 1];
-        for (partition, &owner) in self.owner.iter().enumerate() {
-            let Some(from) = owner else { continue };
-            let cost = |member| i64::from(self.before[partition].is_some_and(|before| before != member));
-            for to in (0..count).filter(|&to| to != from) {
-                let price = cost(to) - cost(from);
-                let better = cheapest[from][to].is_none_or(|(known, _)| price < known);
-                if better && self.members[to].topics.contains(&self.partitions[partition].topic) {
-                    cheapest[from][to] = Some((price, Some(partition)));
-                }
-            }
-        }
-        for (member, &load) in self.load.iter().enumerate() {
-            cheapest[member][pool] = Some((even * (load as i64 + 1), None));
-            cheapest[pool][member] = (load > 0).then_some((-even * load as i64, None));
-        }
-        // Bellman and Ford: who still gets cheaper after as many rounds as there are nodes hangs on such a circle.
-        let (mut distance, mut via) = (vec![0; count + 1], vec![None; count + 1]);
-        let mut on_circle = None;
-        for _ in 0..=count {
-            on_circle = None;
-            for from in 0..=count {
-                for to in 0..=count {
-                    if let Some((price, _)) = cheapest[from][to]
-                        && distance[from] + price < distance[to]
-                    {
-                        distance[to] = distance[from] + price;
-                        via[to] = Some(from);
-                        on_circle = Some(to);
-                    }
-                }
-            }
-        }
-        let Some(mut node) = on_circle else { return false };
-        // Back along the way for long enough to stand on the circle itself, then once around.
-        for _ in 0..=count {
-            node = via[node].unwrap_or(node);
-        }
-        let last = node;
-        loop {
-            let Some(from) = via[node] else { return false };
-            if let Some((_, Some(partition))) = cheapest[from][node] {
-                self.owner[partition] = Some(node);
-                self.load[from] -= 1;
-                self.load[node] += 1;
-            }
-            node = from;
-            if node == last {
-                return true;
-            }
-        }
-    }
+    assignment
 }
 
 #[cfg(test)]
@@ -235,7 +159,7 @@ mod tests {
     const ALL: [Assignor; 3] = [Assignor::Range, Assignor::RoundRobin, Assignor::Sticky];
 
     fn member(id: MemberId, name: Option<&str>, topics: impl IntoIterator<Item = u32>) -> Candidate {
-        Candidate { id, name: name.map(str::to_owned), topics: topics.into_iter().collect() }
+        Candidate { id, name: name.map(str::to_owned), topics: Arc::new(topics.into_iter().collect()) }
     }
 
     fn loads(members: &[Candidate], assignment: &Assignment) -> Vec<usize> {
@@ -384,7 +308,7 @@ mod tests {
         ) {
             for assignor in ALL {
                 for member in &mut members {
-                    member.topics = topics.keys().copied().collect();
+                    member.topics = Arc::new(topics.keys().copied().collect());
                 }
                 let assignment = assignor.assign(&members, &topics, &before);
                 let each: Vec<Assignment> = match assignor {
@@ -408,7 +332,7 @@ mod tests {
             (mut members, topics, before) in situation(3, 2), same in any::<bool>(),
         ) {
             if same {
-                members.iter_mut().for_each(|member| member.topics = topics.keys().copied().collect());
+                members.iter_mut().for_each(|member| member.topics = Arc::new(topics.keys().copied().collect()));
             }
             let all: Vec<_> = partitions(&topics).collect();
             let readers = |partition: &PartitionId| {

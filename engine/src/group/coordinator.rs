@@ -11,7 +11,8 @@
 //! So a partition has one owner or none, and whoever keeps a partition notices nothing of a rebalance.
 
 use super::assignment::{Assignment, Assignor, Candidate, MemberId, PartitionId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A member that is no longer one: it made no progress within its deadline, or was told to go.
@@ -46,7 +47,8 @@ pub(crate) enum Activity {
 #[derive(Debug)]
 struct Membership {
     name: Option<String>,
-    topics: BTreeSet<u32>,
+    /// One set for all members that read the same.
+    topics: Arc<BTreeSet<u32>>,
     deadline: Duration,
     activity: Activity,
     /// The group's epoch when it last synced.
@@ -143,7 +145,7 @@ impl Coordinator {
     }
 
     pub(crate) fn topics_of(&self, member: MemberId) -> Option<&BTreeSet<u32>> {
-        self.members.get(&member).map(|member| &member.topics)
+        self.members.get(&member).map(|member| &*member.topics)
     }
 
     /// Who has a partition.
@@ -173,7 +175,14 @@ impl Coordinator {
         if self.topics.remove(&topic).is_some() {
             self.owners.retain(|partition, _| partition.topic != topic);
             self.target.retain(|partition, _| partition.topic != topic);
-            self.members.values_mut().for_each(|member| _ = member.topics.remove(&topic));
+            let mut dropped = Vec::new();
+            let mut without: HashMap<*const BTreeSet<u32>, Arc<BTreeSet<u32>>> = HashMap::new();
+            for member in self.members.values_mut() {
+                let rest = || Arc::new(member.topics.iter().copied().filter(|read| *read != topic).collect());
+                let rest = Arc::clone(without.entry(Arc::as_ptr(&member.topics)).or_insert_with(rest));
+                // The old one is kept until all have let go of it: its address must stay its own.
+                dropped.push(std::mem::replace(&mut member.topics, rest));
+            }
             self.retarget();
         }
     }
@@ -190,6 +199,8 @@ impl Coordinator {
         now: Duration,
     ) -> Result<MemberId, MemberId> {
         let activity = Activity::Working(now);
+        let same = self.members.values().rev().find(|member| *member.topics == topics);
+        let topics = same.map_or_else(|| Arc::new(topics), |member| Arc::clone(&member.topics));
         if let Some(name) = name
             && let Some((&id, place)) = self.members.iter_mut().find(|(_, member)| member.name.as_deref() == Some(name))
         {
@@ -301,7 +312,7 @@ impl Coordinator {
     fn retarget(&mut self) {
         self.epoch += 1;
         let candidate = |(&id, member): (&MemberId, &Membership)| {
-            let (name, topics) = (member.name.clone(), member.topics.clone());
+            let (name, topics) = (member.name.clone(), Arc::clone(&member.topics));
             Candidate { id, name, topics }
         };
         let candidates: Vec<_> = self.members.iter().map(candidate).collect();

@@ -62,6 +62,7 @@ mod position;
 mod registry;
 mod settings;
 mod state;
+mod sticky;
 
 pub use assignment::Assignor;
 pub use batch::{GroupBatch, GroupMessages};

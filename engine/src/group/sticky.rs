@@ -1,0 +1,314 @@
+//! The sticky assignment: as even as the members' topics permit, while as much as can stays where it is.
+//!
+//! The loads are even when no chain of hand-overs leads from a member to one that has less by two or more. So chains are
+//! looked for from the member that has the most, breadth first, until there is none (the argument of augmenting paths: see
+//! Ahuja, Magnanti, Orlin, *Network Flows*, 1993, chapter 9). Among few members the number of moved partitions is then made
+//! the smallest by cancelling circles of negative cost (the same book, chapter 9.6).
+
+use super::assignment::{Assignment, Candidate, PartitionId, Readers, partitions};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The most members with different topics for whom the fewest moves are looked for, which costs the cube of their number.
+const FEW: usize = 16;
+
+/// A sticky assignment on its way. Members and partitions go by their index.
+pub(super) struct Plan<'a> {
+    members: &'a [&'a Candidate],
+    readers: Readers,
+    partitions: Vec<PartitionId>,
+    /// Who had it, if that member is still there and reads the topic.
+    before: Vec<Option<usize>>,
+    owner: Vec<Option<usize>>,
+    load: Vec<usize>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(members: &'a [&'a Candidate], topics: &BTreeMap<u32, u32>, before: &Assignment) -> Self {
+        let partitions: Vec<_> = partitions(topics).collect();
+        let index: HashMap<_, _> = members.iter().enumerate().map(|(index, member)| (member.id, index)).collect();
+        let had = |partition: &PartitionId| {
+            let had = *index.get(before.get(partition)?)?;
+            members[had].topics.contains(&partition.topic).then_some(had)
+        };
+        let before: Vec<_> = partitions.iter().map(had).collect();
+        let mut load = vec![0; members.len()];
+        before.iter().flatten().for_each(|&member| load[member] += 1);
+        Self { members, readers: Readers::new(members), partitions, owner: before.clone(), before, load }
+    }
+
+    pub(super) fn settled(mut self) -> Assignment {
+        if let [class] = &self.readers.classes[..] {
+            self.shed_to_even_shares(class.len());
+            self.hand_out_the_rest();
+        } else {
+            self.hand_out_the_rest();
+            self.even_out();
+            while self.members.len() <= FEW && self.has_moved() && self.improve() {}
+        }
+        let owned = self.partitions.iter().zip(&self.owner);
+        owned.filter_map(|(&partition, &owner)| Some((partition, self.members[owner?].id))).collect()
+    }
+
+    fn has_moved(&self) -> bool {
+        self.before.iter().zip(&self.owner).any(|(before, owner)| before.is_some() && before != owner)
+    }
+
+    /// All members read the same: each that has more than an even share gives the excess up. The larger shares, one
+    /// more than the smaller ones, are for those who have the most, so that nobody gives up what could stay.
+    fn shed_to_even_shares(&mut self, members: usize) {
+        let is_read = |partition: &&PartitionId| !self.readers.of(partition.topic).is_empty();
+        let total = self.partitions.iter().filter(is_read).count();
+        let (share, larger) = (total / members, total % members);
+        let mut by_load: Vec<usize> = (0..members).collect();
+        by_load.sort_by_key(|&member| Reverse(self.load[member]));
+        let mut share_of = vec![share; members];
+        by_load[..larger].iter().for_each(|&member| share_of[member] += 1);
+        for owner in self.owner.iter_mut().rev() {
+            if let Some(member) = *owner
+                && self.load[member] > share_of[member]
+            {
+                self.load[member] -= 1;
+                *owner = None;
+            }
+        }
+    }
+
+    /// What nobody has goes to the member that may read it and has the least.
+    fn hand_out_the_rest(&mut self) {
+        let by_load = |class: &Vec<usize>| class.iter().map(|&member| (self.load[member], member)).collect();
+        let mut by_load: Vec<BTreeSet<(usize, usize)>> = self.readers.classes.iter().map(by_load).collect();
+        for (partition, owner) in self.partitions.iter().zip(&mut self.owner) {
+            if owner.is_none() {
+                let classes = self.readers.of(partition.topic).iter();
+                let least = classes.filter_map(|&class| Some((*by_load[class].first()?, class))).min();
+                let Some(((load, member), class)) = least else { continue };
+                *owner = Some(member);
+                by_load[class].remove(&(load, member));
+                by_load[class].insert((load + 1, member));
+                self.load[member] = load + 1;
+            }
+        }
+    }
+
+    /// Hands partitions on from the member that has the most, through others if need be, until that evens out nothing more.
+    ///
+    /// What is reached from a member without finding one that has less by two is settled with it: each of those has at least
+    /// one less than that member, so none of them can be evened out against what it reaches either.
+    fn even_out(&mut self) {
+        let mut search = Search::new(self);
+        let mut open: BTreeSet<(usize, usize)> =
+            self.load.iter().enumerate().map(|(member, &load)| (load, member)).collect();
+        while let (Some(&(least, _)), Some(&(most, from))) = (open.first(), open.last())
+            && most > least + 1
+        {
+            match search.reach(self, from) {
+                Some(to) => {
+                    open.remove(&(most, from));
+                    open.insert((most - 1, from));
+                    // One that is settled has too much to be given more.
+                    open.remove(&(self.load[to], to));
+                    open.insert((self.load[to] + 1, to));
+                    search.hand_on(self, from, to);
+                }
+                None => search.reached.iter().for_each(|&member| _ = open.remove(&(self.load[member], member))),
+            }
+        }
+    }
+
+    /// One step towards the best assignment; false if this is it.
+    ///
+    /// The members read different topics, so that evening out may need a chain: one hands a partition to a second, who
+    /// hands another one to a third. This is a flow of least cost. The k-th partition of a member costs k times `EVEN`,
+    /// which makes the cheapest assignment the most even one; a partition that is not where it was costs 1 more. A
+    /// step is a circle of hand-overs that costs less than nothing; when there is none, no assignment is cheaper.
+    fn improve(&mut self) -> bool {
+        let count = self.members.len();
+        // One node more than members: it takes a partition off one member's load and puts one on another's.
+        let (pool, even) = (count, self.partitions.len() as i64 + 1);
+        let mut cheapest = vec![vec![None::<(i64, Option<usize>)>; count + 1]; count + 1];
+        for (partition, &owner) in self.owner.iter().enumerate() {
+            let Some(from) = owner else { continue };
+            let cost = |member| i64::from(self.before[partition].is_some_and(|before| before != member));
+            for to in (0..count).filter(|&to| to != from) {
+                let price = cost(to) - cost(from);
+                let better = cheapest[from][to].is_none_or(|(known, _)| price < known);
+                if better && self.members[to].topics.contains(&self.partitions[partition].topic) {
+                    cheapest[from][to] = Some((price, Some(partition)));
+                }
+            }
+        }
+        for (member, &load) in self.load.iter().enumerate() {
+            cheapest[member][pool] = Some((even * (load as i64 + 1), None));
+            cheapest[pool][member] = (load > 0).then_some((-even * load as i64, None));
+        }
+        // Bellman and Ford: who still gets cheaper after as many rounds as there are nodes hangs on such a circle.
+        let (mut distance, mut via) = (vec![0; count + 1], vec![None; count + 1]);
+        let mut on_circle = None;
+        for _ in 0..=count {
+            on_circle = None;
+            for from in 0..=count {
+                for to in 0..=count {
+                    if let Some((price, _)) = cheapest[from][to]
+                        && distance[from] + price < distance[to]
+                    {
+                        distance[to] = distance[from] + price;
+                        via[to] = Some(from);
+                        on_circle = Some(to);
+                    }
+                }
+            }
+        }
+        let Some(mut node) = on_circle else { return false };
+        // Back along the way for long enough to stand on the circle itself, then once around.
+        for _ in 0..=count {
+            node = via[node].unwrap_or(node);
+        }
+        let last = node;
+        loop {
+            let Some(from) = via[node] else { return false };
+            if let Some((_, Some(partition))) = cheapest[from][node] {
+                self.owner[partition] = Some(node);
+                self.load[from] -= 1;
+                self.load[node] += 1;
+            }
+            node = from;
+            if node == last {
+                return true;
+            }
+        }
+    }
+}
+
+/// A breadth-first search through the members: from one to each that reads a topic of which it has a partition.
+struct Search {
+    /// The partitions that each member has.
+    owned: Vec<Vec<usize>>,
+    /// Who was reached last, in the order in which they were.
+    reached: Vec<usize>,
+    /// The partition that leads to each member that was reached.
+    via: Vec<Option<usize>>,
+    /// In which search each class and topic was seen last.
+    class_seen: Vec<u32>,
+    topic_seen: HashMap<u32, u32>,
+    search: u32,
+}
+
+impl Search {
+    fn new(plan: &Plan<'_>) -> Self {
+        let mut owned = vec![Vec::new(); plan.members.len()];
+        let owners = plan.owner.iter().enumerate().filter_map(|(partition, owner)| Some((partition, (*owner)?)));
+        owners.for_each(|(partition, owner)| owned[owner].push(partition));
+        let (via, class_seen) = (vec![None; plan.members.len()], vec![0; plan.readers.classes.len()]);
+        Self { owned, reached: Vec::new(), via, class_seen, topic_seen: HashMap::new(), search: 0 }
+    }
+
+    /// The member with the least load that `from` reaches, if that is less by two or more.
+    fn reach(&mut self, plan: &Plan<'_>, from: usize) -> Option<usize> {
+        self.search += 1;
+        self.reached.drain(..).for_each(|member| self.via[member] = None);
+        self.reached.push(from);
+        let mut best: Option<usize> = None;
+        let mut next = 0;
+        while let Some(&member) = self.reached.get(next) {
+            next += 1;
+            // What has moved already may move on: that costs nothing.
+            let has_moved = |partition: &&usize| plan.before[**partition] != Some(member);
+            let owned = &self.owned[member];
+            let (first, then) = (owned.iter().filter(has_moved), owned.iter().filter(|it| !has_moved(it)));
+            for &partition in first.chain(then) {
+                let topic = plan.partitions[partition].topic;
+                if self.topic_seen.insert(topic, self.search) == Some(self.search) {
+                    continue;
+                }
+                for &class in plan.readers.of(topic) {
+                    if std::mem::replace(&mut self.class_seen[class], self.search) == self.search {
+                        continue;
+                    }
+                    for &reader in &plan.readers.classes[class] {
+                        if reader == from || self.via[reader].is_some() {
+                            continue;
+                        }
+                        self.via[reader] = Some(partition);
+                        self.reached.push(reader);
+                        if best.is_none_or(|best| plan.load[reader] < plan.load[best]) {
+                            best = Some(reader);
+                        }
+                    }
+                }
+            }
+        }
+        best.filter(|best| plan.load[*best] + 2 <= plan.load[from])
+    }
+
+    /// Hands a partition on at each step of the way that was found.
+    fn hand_on(&mut self, plan: &mut Plan<'_>, from: usize, to: usize) {
+        let mut member = to;
+        while member != from
+            && let Some(partition) = self.via[member]
+            && let Some(owner) = plan.owner[partition].replace(member)
+        {
+            self.owned[owner].retain(|owned| *owned != partition);
+            self.owned[member].push(partition);
+            member = owner;
+        }
+        plan.load[from] -= 1;
+        plan.load[to] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// So many members, of which each reads its own choice of topics; all partitions are with the first that may have them.
+    fn crowd(members: u64, topics: u32, seed: u64) -> (Vec<Candidate>, BTreeMap<u32, u32>, Assignment) {
+        let mut state = seed;
+        let mut roll = |sides: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % sides
+        };
+        let choice = |id| {
+            let topics = (0..topics).filter(|_| roll(4) == 0).collect();
+            Candidate { id, name: None, topics: Arc::new(topics) }
+        };
+        let members: Vec<_> = (1..=members).map(choice).collect();
+        let topics: BTreeMap<_, _> = (0..topics).map(|topic| (topic, 1 + topic % 5)).collect();
+        let before = partitions(&topics).filter_map(|partition| {
+            let first = members.iter().find(|member| member.topics.contains(&partition.topic))?;
+            Some((partition, first.id))
+        });
+        let before = before.collect();
+        (members, topics, before)
+    }
+
+    #[test]
+    fn chains_even_out_as_well_as_the_cheapest_flow() {
+        for seed in 0..12 {
+            let (members, topics, before) = crowd(6 + seed % 5, 9, seed);
+            let members: Vec<&Candidate> = members.iter().collect();
+            let squares = |plan: &Plan<'_>| plan.load.iter().map(|load| load * load).sum::<usize>();
+            let mut chains = Plan::new(&members, &topics, &before);
+            chains.hand_out_the_rest();
+            chains.even_out();
+            let mut flow = Plan::new(&members, &topics, &before);
+            flow.hand_out_the_rest();
+            while flow.improve() {}
+            assert_eq!(squares(&chains), squares(&flow), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_crowd_is_evened_out_and_nothing_more_is_moved_then() {
+        let (members, topics, before) = crowd(200, 300, 7);
+        let members: Vec<&Candidate> = members.iter().collect();
+        let assign = |before: &Assignment| Plan::new(&members, &topics, before).settled();
+        let after = assign(&before);
+        let mut loads: HashMap<u64, usize> = HashMap::new();
+        after.values().for_each(|owner| *loads.entry(*owner).or_default() += 1);
+        // 900 partitions among 200 that read a quarter of the topics each.
+        assert!(loads.len() == 200 && loads.values().all(|load| (4..=5).contains(load)), "{loads:?}");
+        assert_eq!(assign(&after), after);
+    }
+}
