@@ -1,51 +1,90 @@
-//! The checkpoint: a durable mark outside of the segments.
+//! The checkpoint: a durable mark in a file of its own, which is still there when segments are missing or damaged.
 
 use super::atomic_file::finish;
+use super::error::{DiskError, OpenError};
 use super::file_names::CHECKPOINT;
 use super::format::{JournalId, MAJOR, MAX_POSITION, Malformed};
-use super::storage::Storage;
+use super::storage::{NotOurs, Storage};
 use std::io;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-const MAGIC: &[u8; 8] = b"SLIPMARK";
+const MAGIC: [u8; 8] = *b"SLIPMARK";
 
-/// A durable mark outside the segments: it is still there when they are not.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawCheckpoint {
+    magic: [u8; 8],
+    version: U32,
+    id: JournalId,
+    durable: U64,
+    incarnation: U32,
+    /// CRC32C of all bytes before it.
+    checksum: U32,
+}
+
+const CHECKSUM: usize = size_of::<RawCheckpoint>() - 4;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     pub id: JournalId,
+    /// All frames below this position were durable when the checkpoint was written.
     pub durable: u64,
+    /// Of the opening that wrote the checkpoint.
     pub incarnation: u32,
 }
 
 impl Checkpoint {
     pub fn write(&self, storage: &dyn Storage) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(44);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend(u32::from(MAJOR).to_le_bytes());
-        bytes.extend_from_slice(&self.id);
-        bytes.extend(self.durable.to_le_bytes());
-        bytes.extend(self.incarnation.to_le_bytes());
-        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
-        finish(storage, CHECKPOINT, |file| file.write_at(&bytes, 0)).map(drop)
+        let mut raw = RawCheckpoint {
+            magic: MAGIC,
+            version: U32::new(MAJOR.into()),
+            id: self.id,
+            durable: U64::new(self.durable),
+            incarnation: U32::new(self.incarnation),
+            checksum: U32::new(0),
+        };
+        raw.checksum = U32::new(crc32c::crc32c(&raw.as_bytes()[..CHECKSUM]));
+        finish(storage, CHECKPOINT, |file| file.write_at(raw.as_bytes(), 0)).map(drop)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let bytes: &[u8; 44] = bytes.try_into().map_err(|_| Malformed::Short)?;
-        if &bytes[..8] != MAGIC {
+        let raw = RawCheckpoint::read_from_bytes(bytes).map_err(|_| Malformed::Short)?;
+        if raw.magic != MAGIC {
             return Err(Malformed::Magic);
         }
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        if word(40) != crc32c::crc32c(&bytes[..40]) {
+        if raw.checksum.get() != crc32c::crc32c(&bytes[..CHECKSUM]) {
             return Err(Malformed::Checksum);
         }
-        if !(1..=u32::from(MAJOR)).contains(&word(8)) {
-            return Err(Malformed::Version(word(8) as u16));
+        let version = raw.version.get();
+        if !(1..=u32::from(MAJOR)).contains(&version) {
+            return Err(Malformed::Version(version as u16));
         }
-        let mut id = [0; 16];
-        id.copy_from_slice(&bytes[12..28]);
-        let durable = u64::from(word(28)) | u64::from(word(32)) << 32;
+        let durable = raw.durable.get();
         if durable > MAX_POSITION {
             return Err(Malformed::Length);
         }
-        Ok(Self { id, durable, incarnation: word(36) })
+        Ok(Self { id: raw.id, durable, incarnation: raw.incarnation.get() })
+    }
+
+    /// Reads the checkpoint of a journal that has one; none if it is damaged. Unless `strict`, one that is no regular file is
+    /// none, too: it is not needed for reading.
+    ///
+    /// # Errors
+    /// The disk fails, or a newer program wrote it.
+    pub fn read(storage: &dyn Storage, strict: bool) -> Result<Option<Self>, OpenError> {
+        let mut bytes = [0; 64];
+        let read = match storage.open(CHECKPOINT, false).and_then(|file| file.read_at(&mut bytes, 0)) {
+            Err(cause) if !strict && NotOurs::of(&cause).is_some() => return Ok(None),
+            read => read.map_err(|cause| DiskError::new("read", CHECKPOINT, &cause))?,
+        };
+        match Self::decode(&bytes[..read]) {
+            Ok(checkpoint) => Ok(Some(checkpoint)),
+            Err(Malformed::Version(found)) => Err(OpenError::Newer { file: CHECKPOINT.to_owned(), found }),
+            // The frames have durable marks beside it.
+            Err(_) => Ok(None),
+        }
     }
 }
+
+const _: () = assert!(size_of::<RawCheckpoint>() == 44);

@@ -5,9 +5,9 @@ use super::atomic_file::{open_own, take_away};
 use super::error::DiskError;
 use super::file_names::{index_name, segment_name};
 use super::format::{ALIGN, SEGMENT_HEAD};
+use super::inspect::inspect_to_damage;
 use super::repair::RepairError;
 use super::storage::{Storage, take_lock};
-use super::surveyor::survey_to_damage;
 use std::sync::Arc;
 
 /// Sets the [stray bytes](super::Survey::stray_bytes) of a journal to zero, as they were written, and removes its [stale
@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub fn clear(storage: Arc<dyn Storage>, progress: &mut dyn FnMut(u64)) -> Result<(), RepairError> {
     let disk = &*storage;
     let _lock = take_lock(disk)?;
-    let (survey, damage) = survey_to_damage(Arc::clone(&storage), true, progress)?;
+    let (survey, damage) = inspect_to_damage(Arc::clone(&storage), true, progress)?;
     if let Some(damage) = damage {
         return Err(damage.into());
     }

@@ -105,15 +105,14 @@ pub(super) fn open_behind(
     let disk = |doing: &'static str, cause: &io::Error| DiskError::new(doing, storage.name(), cause);
     storage.create_dir().map_err(|cause| disk("make the directory", &cause))?;
     let lock = take_lock(&*storage)?;
-    let mut surveyor = Surveyor::new(Arc::clone(&storage), &options, true)?;
-    surveyor.progress = Some(progress);
-    let mut survey = surveyor.survey(true)?;
+    let mut surveyor = Surveyor::new(&storage, &options, true, false, Some(progress))?;
+    let mut survey = surveyor.survey()?;
     let is_known_twice = surveyor.has_checkpoint();
     drop(surveyor);
     let is_elder = survey.segments.last().is_some_and(|last| last.header.version < MAJOR);
     if is_elder && survey.hides_gaps()? {
         // Indexes of version 1 do not tell of gaps: once, all is read.
-        survey = Surveyor::new(Arc::clone(&storage), &options, true)?.survey(false)?;
+        survey = Surveyor::new(&storage, &options, true, true, None)?.survey()?;
     }
     if survey.state.size() > state_limit(size) {
         let (len, limit) = (survey.state.size(), state_limit(size));

@@ -4,7 +4,7 @@ use super::{CHANGED, Directory, Done, Failure, TORN, plain, print_json, size, to
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use slipring::journal::repair::{How, rehearse, repair};
-use slipring::journal::{OpenError, clear, survey_to_damage};
+use slipring::journal::{OpenError, clear, inspect_to_damage};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -144,7 +144,7 @@ pub(crate) fn repair_command(arguments: &Repair) -> Done {
             Err(Failure::new(super::DAMAGED, cause))
         }
     };
-    let named = survey_to_damage(Arc::new(disk), false, &mut |_| {})
+    let named = inspect_to_damage(Arc::new(disk), false, &mut |_| {})
         .map(|(survey, _)| topics(survey.state()))
         .unwrap_or_default();
     let mut out = std::io::stdout().lock();

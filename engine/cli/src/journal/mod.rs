@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use slipring::journal::format::MAX_SEGMENT;
 use slipring::journal::repair::RepairError;
 use slipring::journal::storage::{Disk, Storage};
-use slipring::journal::{OpenError, RecordedTopic, ReplayError, State, Survey, recorded_topics, survey_to_damage};
+use slipring::journal::{OpenError, RecordedTopic, ReplayError, State, Survey, recorded_topics, inspect_to_damage};
 use slipring::text;
 use std::error::Error;
 use std::fmt::Display;
@@ -196,7 +196,7 @@ impl Directory {
     /// Looks, as an opening would but for the lock; `whole`: at every byte.
     pub(crate) fn look(&self, whole: bool, progress: &mut dyn FnMut(u64)) -> Result<Looked, Failure> {
         let storage: Arc<dyn Storage> = Arc::new(self.disk());
-        let (survey, damage) = survey_to_damage(Arc::clone(&storage), whole, progress)?;
+        let (survey, damage) = inspect_to_damage(Arc::clone(&storage), whole, progress)?;
         if survey.id().is_none() && damage.is_none() {
             return Err(Failure::new(1, format!("there is no journal in {:?}", self.dir)));
         }

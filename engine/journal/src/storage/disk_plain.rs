@@ -4,7 +4,7 @@
 //! not made durable by themselves, and other names of a file are not seen.
 
 use super::super::file_names::LOCK;
-use super::{File, Lock, NotOurs, Storage};
+use super::{File, Lock, NotOurs, Storage, lock_file, read_fully};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -72,15 +72,14 @@ impl Storage for Disk {
             fs::TryLockError::Error(cause) => cause,
         })?;
         file.set_len(0)?;
-        (&file).write_all(format!("process {}\n", std::process::id()).as_bytes())?;
+        (&file).write_all(lock_file::text("").as_bytes())?;
         Ok(Box::new(Locked(file)))
     }
 
     fn lock_holder(&self) -> String {
         let mut text = String::new();
         let read = self.look(LOCK).and_then(|path| fs::File::open(path)?.take(200).read_to_string(&mut text));
-        let number = read.ok().and_then(|_| text.trim().strip_prefix("process ")?.parse::<u32>().ok());
-        number.map_or_else(|| "another process".to_owned(), |number| format!("process {number}"))
+        lock_file::holder(read.map_or("", |_| &text))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -150,16 +149,7 @@ impl File for Opened {
     }
 
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut read = 0;
-        while read < into.len() {
-            match read_once(&self.0, &mut into[read..], at + read as u64) {
-                Ok(0) => break,
-                Ok(more) => read += more,
-                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-                Err(cause) => return Err(cause),
-            }
-        }
-        Ok(read)
+        read_fully(into, at, |into, at| read_once(&self.0, into, at))
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {

@@ -12,6 +12,7 @@
 mod disk;
 #[cfg(not(unix))]
 mod disk_plain;
+mod lock_file;
 mod overlay;
 
 #[cfg(unix)]
@@ -162,4 +163,18 @@ pub trait File: Send + Sync {
     fn truncate(&self, size: u64) -> io::Result<()>;
     /// Makes the contents and the size durable.
     fn sync(&self) -> io::Result<()>;
+}
+
+/// Reads until `into` is full or the file ends. `read` is one read of the file, which may return fewer bytes than asked for.
+fn read_fully(into: &mut [u8], at: u64, read: impl Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
+    let mut done = 0;
+    while done < into.len() {
+        match read(&mut into[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(more) => done += more,
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(done)
 }

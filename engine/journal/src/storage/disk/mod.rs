@@ -10,16 +10,20 @@
 //! took them gives them up.
 
 use super::super::file_names::{LOCK, UNFINISHED};
-use super::{File, Lock, NotOurs, Process, Storage};
+use super::{File, Lock, NotOurs, Process, Storage, lock_file};
+use file::Opened;
+use lock::Locked;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::Resource;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+mod file;
+mod lock;
 
 /// A directory of the file system: mode 0700, its files 0600. Clones are the same directory.
 #[derive(Clone, Debug)]
@@ -165,23 +169,6 @@ fn make(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Closing the files would leave the locks to a child that the program is about to start, until that runs its own program.
-/// A child that runs on as a fork has the same locks, and must leave them alone.
-struct Locked {
-    directory: Option<OwnedFd>,
-    file: fs::File,
-    process: Process,
-}
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        if self.process.check().is_ok() {
-            let _ = self.file.unlock();
-            let _ = self.directory.as_ref().map(|directory| rustix::fs::flock(directory, FlockOperation::Unlock));
-        }
-    }
-}
-
 impl Storage for Disk {
     fn name(&self) -> String {
         self.path.display().to_string()
@@ -212,16 +199,14 @@ impl Storage for Disk {
         let file = self.lock_file(held, refused.is_some())?;
         let weakness = refused.map_or_else(String::new, |number| format!("{UNLOCKED}{number}\n"));
         file.set_len(0)?;
-        (&file).write_all(format!("process {}\n{weakness}", std::process::id()).as_bytes())?;
+        (&file).write_all(lock_file::text(&weakness).as_bytes())?;
         let directory = refused.is_none().then_some(directory);
         Ok(Box::new(Locked { directory, file, process: Process::default() }))
     }
 
     fn lock_holder(&self) -> String {
         let text = self.lock_text().unwrap_or_default();
-        // The file may say anything: only a number is shown.
-        let number = text.lines().next().and_then(|line| line.strip_prefix("process ")?.parse::<u32>().ok());
-        number.map_or_else(|| "another process".to_owned(), |number| format!("process {number}"))
+        lock_file::holder(&text)
     }
 
     fn lock_weakness(&self) -> Option<String> {
@@ -319,112 +304,6 @@ fn rename_without_replacing(directory: &OwnedFd, from: &str, to: &str) -> rustix
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 fn rename_without_replacing(_: &OwnedFd, _: &str, _: &str) -> rustix::io::Result<()> {
     Err(Errno::NOSYS)
-}
-
-/// A file of the directory.
-struct Opened {
-    file: fs::File,
-    /// The one that opened it.
-    process: Process,
-    /// Bytes that a file of this process may have. Beyond it the system would not only refuse: its signal, SIGXFSZ, ends
-    /// the program.
-    limit: u64,
-}
-
-impl Opened {
-    fn new(file: fs::File) -> Self {
-        let limit = rustix::process::getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
-        Self { file, process: Process::default(), limit }
-    }
-
-    /// Whether this process may have the file so long.
-    fn may_have(&self, size: u64) -> io::Result<()> {
-        self.process.check()?;
-        if size > self.limit {
-            let limit = self.limit;
-            let cause = format!("{size} bytes are more than the {limit} that this process may write to a file");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, cause));
-        }
-        Ok(())
-    }
-}
-
-impl File for Opened {
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
-    }
-
-    fn links(&self) -> io::Result<u64> {
-        Ok(names(&rustix::fs::fstat(&self.file)?))
-    }
-
-    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut read = 0;
-        while read < into.len() {
-            match self.file.read_at(&mut into[read..], at + read as u64) {
-                Ok(0) => break,
-                Ok(more) => read += more,
-                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-                Err(cause) => return Err(cause),
-            }
-        }
-        Ok(read)
-    }
-
-    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.may_have(at + bytes.len() as u64)?;
-        self.file.write_all_at(bytes, at)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn write_parts_at(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
-        let slices: smallvec::SmallVec<[io::IoSlice<'_>; 4]> =
-            parts.iter().map(|part| io::IoSlice::new(part)).collect();
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        self.may_have(at + len as u64)?;
-        let written = loop {
-            match rustix::io::pwritev(&self.file, &slices, at) {
-                Err(Errno::INTR) => {}
-                done => break done?,
-            }
-        };
-        // A short one is rare: what is left goes part by part, and names its cause.
-        if written == len {
-            return Ok(());
-        }
-        let mut begin = 0;
-        for part in parts {
-            let done = written.saturating_sub(begin).min(part.len());
-            self.file.write_all_at(&part[done..], at + (begin + done) as u64)?;
-            begin += part.len();
-        }
-        Ok(())
-    }
-
-    fn allocate(&self, size: u64) -> io::Result<()> {
-        self.may_have(size)?;
-        #[cfg(target_os = "linux")]
-        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, size) {
-            Ok(()) => return Ok(()),
-            // A file system without it: the size alone, and a full disk shows at the write.
-            Err(Errno::OPNOTSUPP) => {}
-            Err(cause) => return Err(cause.into()),
-        }
-        self.file.set_len(size)
-    }
-
-    fn truncate(&self, size: u64) -> io::Result<()> {
-        if size > self.limit && size > self.size()? {
-            self.may_have(size)?;
-        }
-        self.process.check()?;
-        self.file.set_len(size)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.process.check()?;
-        self.file.sync_data()
-    }
 }
 
 #[cfg(test)]

@@ -1,238 +1,32 @@
-//! Giving up what is damaged, so that the rest can be opened again. Nothing is thrown away: what is taken out of a segment
-//! is copied aside first, and a gap stays where it was, which every reader is told of.
-//!
-//! All of it is rehearsed in memory first: what cannot be repaired is not touched.
-//!
-//! Each round looks for the first damage below the durable mark, as an opening does, and mends that in steps that can each
-//! be the last one before a crash; a repair that was interrupted is run again. The last step is an opening, which cuts the
-//! torn end and gives the journal a new segment.
+//! The first damage of a journal, and repairing it.
 
-use super::atomic_file::{finish, open_own, take_away};
-use super::copy::{copy_range, last_byte};
-use super::error::{DiskError, OpenError, ReplayError, WriteError};
-use super::file_names::{index_name, segment_name, segment_number};
-use super::format::{
+use super::super::atomic_file::{finish, open_own, take_away};
+use super::super::copy::{copy_range, last_byte};
+use super::super::error::DiskError;
+use super::super::file_names::{index_name, segment_name, segment_number};
+use super::super::format::{
     ALIGN, Codec, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAJOR, MAX_SEGMENT, Malformed,
-    PartitionId, SEGMENT_HEAD, SegmentHeader, aligned,
+    SEGMENT_HEAD, SegmentHeader, aligned,
 };
-use super::loss::Evidence;
-use super::options::Options;
-use super::recovery::{Recovered, open_behind};
-use super::storage::{File, Lock, Overlay, Storage, take_lock};
-use super::survey::{Survey, Torn};
-use super::surveyor::survey_to_damage;
-use super::window::Window;
+use super::super::storage::{File, Storage};
+use super::super::survey::Survey;
+use super::super::window::Window;
+use super::report::{How, Mended, RepairError};
 use std::io;
-use std::ops::Range;
-use std::sync::Arc;
-
-mod names;
 
 /// No more segments than these are put in the place of lost ones.
 const MOST_LOST: u64 = 1 << 16;
 
-/// What a repair did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Repaired {
-    /// Each place, in the order of positions. None: the journal was not damaged.
-    pub mended: Vec<Mended>,
-    /// Offsets that are missing now, by partition: their readers are told.
-    pub lost: Vec<(PartitionId, Range<u64>)>,
-    /// The torn end that the opening behind the repair has cut.
-    pub torn: Option<Torn>,
-    /// Where partitions stood at the end of the journal is not known exactly: they go on at offsets that no record that was
-    /// lost can have had.
-    pub skipped_offsets: bool,
-}
-
-/// One place that was mended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Mended {
-    /// The segment's number.
-    pub segment: u64,
-    /// The byte in its file.
-    pub at: u64,
-    /// What was wrong.
-    pub what: Malformed,
-    /// What was done.
-    pub how: How,
-    /// The file that has what was taken out; none if there was nothing but zeros.
-    pub copy: Option<String>,
-}
-
-/// What a repair did at one place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum How {
-    /// So many bytes were given up: a gap stands there.
-    Gap(u64),
-    /// The segment is lost: one without frames stands in its place.
-    Lost(u64),
-    /// The head of the file was made again. No frame was lost by that.
-    Head,
-    /// The segment's file had the name of another one, and got its own back. Nothing was lost.
-    Name,
-    /// So many bytes behind the last frame were cut, which no frame was made of.
-    Cut(u64),
-}
-
-/// A repair was not made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RepairError {
-    /// The journal can't be looked at or opened, for another reason than damage.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The disk fails. What can be read should be copied to another one first.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// Reading it again failed.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// The new end was not written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// There is nothing to go on with.
-    #[error("segment {segment} of the journal cannot be repaired at byte {at}: {why}")]
-    Hopeless {
-        /// The segment's number.
-        segment: u64,
-        /// The byte in its file.
-        at: u64,
-        /// Why not.
-        why: &'static str,
-    },
-}
-
-/// Repairs the journal in `storage`: copies damaged parts aside and leaves gaps. One that is not damaged is left alone, and so is
-/// one of which a [rehearsal](rehearse) shows that it cannot be repaired. `progress` hears now and then how many bytes one look
-/// at the journal has read.
-///
-/// # Errors
-/// Somebody has it open, a newer program wrote it, the disk fails, or nothing of it is left.
-pub fn repair(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64)) -> Result<Repaired, RepairError> {
-    // The lock is a file: none is made in a directory whose files may be no journal's.
-    let (survey, damage) = survey_to_damage(Arc::clone(&storage), false, progress)?;
-    if survey.segments.is_empty() && damage.is_some() {
-        mend_all(Arc::new(Overlay::new(Arc::clone(&storage))), None, time, progress)?;
-    }
-    drop(survey);
-    let lock = take_lock(&*storage)?;
-    let (rehearsed, is_needed) = mend_all(Arc::new(Overlay::new(Arc::clone(&storage))), None, time, progress)?;
-    if !is_needed {
-        return Ok(rehearsed);
-    }
-    Ok(mend_all(storage, Some(lock), time, progress)?.0)
-}
-
-/// How often one place is mended, with others in between, before it is given up. Files that bear one another's names come
-/// to a place a few times.
-const MOST_TIMES: usize = 8;
-
-/// What was done, and whether anything was written.
-fn mend_all(
-    storage: Arc<dyn Storage>,
-    lock: Option<Lock>,
-    time: u64,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(Repaired, bool), RepairError> {
-    let disk = &*storage;
-    let mut mended: Vec<Mended> = Vec::new();
-    let mut evidence = Evidence::default();
-    let survey = loop {
-        let (survey, damage) = survey_to_damage(Arc::clone(&storage), true, progress)?;
-        let Some(OpenError::Damaged { segment, at, durable, what, .. }) = damage else { break survey };
-        if let Malformed::Misnamed(_) | Malformed::Missing = what {
-            let named = names::give_back(disk, &survey.id, &mended)?;
-            if !named.is_empty() {
-                let how = |number| Mended { segment: number, at: 0, what, how: How::Name, copy: None };
-                mended.extend(named.into_iter().map(how));
-                continue;
-            }
-        }
-        let is_it = |it: &&Mended| (it.segment, it.at, it.what) == (segment, at, what);
-        let times = mended.iter().filter(is_it).count();
-        if mended.last().is_some_and(|last| is_it(&last)) || times >= MOST_TIMES {
-            return Err(RepairError::Hopeless { segment, at, why: "mending it did not help" });
-        }
-        evidence.keep(disk, segment, &survey.id);
-        let place = Place { disk, survey: &survey, segment, at, durable, what, time };
-        mended.push(place.mend()?);
-    };
-    if let (true, Some(last)) = (survey.segments.is_empty(), mended.last()) {
-        let (segment, at) = (last.segment, last.at);
-        return Err(RepairError::Hopeless { segment, at, why: "it is no journal, or nothing of it would be left" });
-    }
-    // One that was cut off may have mended all, and not found out what that cost.
-    if mended.is_empty() && survey.unknown_gaps().next().is_none() {
-        let (torn, lost) = (survey.torn().cloned(), Vec::new());
-        return Ok((Repaired { mended, lost, torn, skipped_offsets: false }, false));
-    }
-    drop(lock);
-    let size = survey.segments().last().map_or(64 << 20, |last| last.header.size).clamp(4096, MAX_SEGMENT);
-    drop(survey);
-    let options = Options { segment_size: size, helper: false, ..Options::default() };
-    let (mut writer, recovered) = open_behind(storage, options, &mut |_| {}, evidence)?;
-    // Left as after a crash: closing would give back what was only reserved, and perhaps issued.
-    writer.sync()?;
-    writer.mark(time)?;
-    writer.sync()?;
-    let Recovered { lost, torn, skipped_offsets, .. } = recovered;
-    Ok((Repaired { mended, lost, torn, skipped_offsets }, true))
-}
-
-/// What [`repair`] would do, to the last damage: it is done in memory, and nothing on the disk is changed or locked.
-///
-/// # Errors
-/// As [`repair`], but for the lock.
-pub fn rehearse(storage: Arc<dyn Storage>, time: u64, progress: &mut dyn FnMut(u64)) -> Result<Repaired, RepairError> {
-    Ok(mend_all(Arc::new(Overlay::new(storage)), None, time, progress)?.0)
-}
-
-impl How {
-    /// Bytes that were given up.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::Gap(bytes) | Self::Lost(bytes) => bytes,
-            Self::Head | Self::Name | Self::Cut(_) => 0,
-        }
-    }
-}
-
-/// A name that nothing has, for what is put aside.
-fn free_name(disk: &dyn Storage, position: u64) -> Result<String, DiskError> {
-    let names = disk.list().map_err(|cause| DiskError::new("list", disk.name(), &cause))?;
-    let name = |turn: u32| format!("damaged-{position:020}-{turn}.bin");
-    let turn = (1..).find(|turn| !names.contains(&name(*turn))).unwrap_or(0);
-    Ok(name(turn))
-}
-
 /// The first damage of a journal.
-struct Place<'r> {
-    disk: &'r dyn Storage,
+pub(super) struct Place<'r> {
+    pub disk: &'r dyn Storage,
     /// What stands before it.
-    survey: &'r Survey,
-    segment: u64,
-    at: u64,
-    durable: u64,
-    what: Malformed,
-    time: u64,
-}
-
-/// The head of a segment's file, if it is one of this journal.
-fn header(disk: &dyn Storage, number: u64, id: &JournalId) -> Result<Option<SegmentHeader>, DiskError> {
-    let name = segment_name(number);
-    let read = |cause: io::Error| DiskError::new("read", &name, &cause);
-    let file = match disk.open(&name, false) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(read)?,
-    };
-    let mut head = [0; 64];
-    let len = file.read_at(&mut head, 0).map_err(read)?;
-    let header = SegmentHeader::decode(&head[..len]).ok();
-    Ok(header.filter(|header| header.number == number && header.id == *id))
+    pub survey: &'r Survey,
+    pub segment: u64,
+    pub at: u64,
+    pub durable: u64,
+    pub what: Malformed,
+    pub time: u64,
 }
 
 impl Place<'_> {
@@ -248,7 +42,7 @@ impl Place<'_> {
         Mended { segment: self.segment, at: self.at, what: self.what, how, copy }
     }
 
-    fn mend(&self) -> Result<Mended, RepairError> {
+    pub fn mend(&self) -> Result<Mended, RepairError> {
         match (self.what, self.at) {
             (Malformed::Missing, _) => self.replace(),
             // Its checksums match: whatever is put in its place would be as wrong.
@@ -495,6 +289,20 @@ impl Place<'_> {
     }
 }
 
+/// The head of a segment's file, if it is one of this journal.
+fn header(disk: &dyn Storage, number: u64, id: &JournalId) -> Result<Option<SegmentHeader>, DiskError> {
+    let name = segment_name(number);
+    let read = |cause: io::Error| DiskError::new("read", &name, &cause);
+    let file = match disk.open(&name, false) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(read)?,
+    };
+    let mut head = [0; 64];
+    let len = file.read_at(&mut head, 0).map_err(read)?;
+    let header = SegmentHeader::decode(&head[..len]).ok();
+    Ok(header.filter(|header| header.number == number && header.id == *id))
+}
+
 /// The next whole frame at or behind `from` that a gap may end at; with `any`, a snapshot too.
 #[expect(clippy::too_many_arguments, reason = "where, of what, and which")]
 fn find(
@@ -519,4 +327,12 @@ fn find(
         at += ALIGN;
     }
     Ok(None)
+}
+
+/// A name that nothing has, for what is put aside.
+pub(super) fn free_name(disk: &dyn Storage, position: u64) -> Result<String, DiskError> {
+    let names = disk.list().map_err(|cause| DiskError::new("list", disk.name(), &cause))?;
+    let name = |turn: u32| format!("damaged-{position:020}-{turn}.bin");
+    let turn = (1..).find(|turn| !names.contains(&name(*turn))).unwrap_or(0);
+    Ok(name(turn))
 }

@@ -4,7 +4,8 @@ use super::super::error::DiskError;
 use super::super::file_names::{is_ours, segment_name, segment_number};
 use super::super::format::{JournalId, SegmentHeader};
 use super::super::storage::Storage;
-use super::{Mended, free_name};
+use super::damage::free_name;
+use super::report::Mended;
 use std::io;
 
 /// A file that is whole at its head, and whose it is.

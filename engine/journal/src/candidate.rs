@@ -1,0 +1,90 @@
+//! A segment file of the directory, before the survey knows whether it belongs to the journal.
+
+use super::error::{DiskError, OpenError};
+use super::file_names::{index_name, segment_name};
+use super::files::{Files, SegmentFile};
+use super::format::{FrameHeader, FrameKind, JournalId, Malformed, SegmentHeader};
+use super::index::Index;
+use super::storage::{File, NotOurs, Storage};
+use std::sync::Arc;
+
+/// A segment file by its name, with its header and its index as far as these are valid.
+pub(super) struct Candidate {
+    /// The number in the file's name.
+    pub number: u64,
+    pub header: Result<SegmentHeader, Malformed>,
+    pub file: SegmentFile,
+    /// The index, if it is [tied](read_tied_index) to the segment.
+    pub index: Option<Index>,
+    /// True if the last frame that the index knows is a gap.
+    pub ends_in_gap: bool,
+}
+
+impl Candidate {
+    /// Reads the header and the index of segment file `number`. If `strict`, an index file that is no regular file of this
+    /// journal's is an error, because the opening will write it.
+    ///
+    /// # Errors
+    /// The disk fails, or a newer program wrote the segment.
+    pub fn read(files: &Arc<Files>, number: u64, strict: bool) -> Result<Self, OpenError> {
+        let name = segment_name(number);
+        let file = files.file(number);
+        let mut head = [0; 64];
+        let read = file.read_at(&mut head, 0).map_err(|cause| DiskError::new("read", &name, &cause))?;
+        let header = match SegmentHeader::decode(&head[..read]) {
+            Err(Malformed::Version(found)) => return Err(OpenError::Newer { file: name, found }),
+            Ok(header) if header.number != number => Err(Malformed::Misnamed(header.number)),
+            decoded => decoded,
+        };
+        let index = match &header {
+            Ok(header) => read_index(&**files.storage(), header, &file, strict)?,
+            Err(_) => None,
+        };
+        let (index, ends_in_gap) = index.map_or((None, false), |(index, last)| (Some(index), last == FrameKind::Gap));
+        Ok(Self { number, header, file, index, ends_in_gap })
+    }
+
+    /// Rejects the segment if its header names another journal than `id`.
+    pub fn require_journal(&mut self, id: &JournalId) {
+        if self.header.as_ref().is_ok_and(|header| header.id != *id) {
+            (self.header, self.index) = (Err(Malformed::Stranger), None);
+        }
+    }
+}
+
+/// The index of a segment, if it is tied to that segment, and the kind of the last frame.
+fn read_index(
+    storage: &dyn Storage,
+    header: &SegmentHeader,
+    segment: &dyn File,
+    strict: bool,
+) -> Result<Option<(Index, FrameKind)>, OpenError> {
+    let name = index_name(header.number);
+    match storage.open(&name, false) {
+        Err(cause) if strict && NotOurs::of(&cause).is_some() => Err(DiskError::new("read", &name, &cause).into()),
+        // The frames of a segment without an index are read instead.
+        Err(_) => Ok(None),
+        Ok(index) => Ok(read_tied_index(header, segment, &*index)),
+    }
+}
+
+/// Decodes an index file. None unless it is tied to the segment: its checksum must match, and it must state the checksums of
+/// the segment's header and of the segment's last frame.
+fn read_tied_index(header: &SegmentHeader, segment: &dyn File, index: &dyn File) -> Option<(Index, FrameKind)> {
+    let (size, segment_size) = (index.size().ok()?, segment.size().ok()?);
+    if size > Index::most(segment_size) {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(size).ok()?];
+    let read = index.read_at(&mut bytes, 0).ok()?;
+    let index = Index::decode(&bytes[..read], &header.id, header.number, header.checksum()).ok()?;
+    let mut last = [0; 64];
+    let (at, checksum) = index.last;
+    let read = segment.read_at(&mut last, at).ok()?;
+    let (frame, found) = FrameHeader::decode(&header.id, header.first + at, &last[..read]).ok()?;
+    let tied = found == checksum
+        && at + frame.span() == index.end
+        && segment_size.min(header.size) >= index.end
+        && frame.incarnation >= header.incarnation;
+    tied.then_some((index, frame.kind))
+}

@@ -1,0 +1,225 @@
+//! The chain of frames: each frame states the checksum of the frame before it, so the journal ends where the chain breaks.
+
+use super::candidate::Candidate;
+use super::checker::Checker;
+use super::copy::COPY;
+use super::error::OpenError;
+use super::files::Files;
+use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD, entries, known_entries};
+use super::index::Index;
+use super::segment::Segment;
+use super::snapshot::State;
+use super::storage::File;
+use super::survey::SeenGap;
+use super::window::unpack_frame;
+use std::sync::Arc;
+
+/// How far the chain of frames was followed, and what the frames up to there say.
+pub(super) struct Chain {
+    /// The journal's state after the last frame.
+    pub state: State,
+    /// The checksum of the last frame; none behind a gap of a repair, where the chain begins anew.
+    pub previous: Option<u32>,
+    /// The incarnation of the last frame.
+    pub incarnation: u32,
+    /// The highest durable mark, as a position.
+    pub durable: u64,
+    /// Bytes of the segments whose frames were read.
+    pub scanned: u64,
+    pub gaps: Vec<SeenGap>,
+    /// Segments whose index has valid checksums and contradicts the frames.
+    pub stale: Vec<u64>,
+}
+
+/// What following the chain through one segment has found.
+pub(super) enum ChainStep {
+    /// The chain goes through the segment and on. `unindexed`: the frames were read and no index is tied to the segment.
+    Whole { segment: Arc<Segment>, unindexed: bool },
+    /// The chain ends: in `segment`, or before it if that is none.
+    Ends { segment: Option<Arc<Segment>>, what: Malformed },
+}
+
+impl Chain {
+    /// At the beginning of the journal. `durable`: a position that is known to be durable already.
+    pub fn new(durable: u64) -> Self {
+        Self {
+            state: State::default(),
+            previous: None,
+            incarnation: 0,
+            durable,
+            scanned: 0,
+            gaps: Vec::new(),
+            stale: Vec::new(),
+        }
+    }
+
+    /// Follows the chain through one segment, which must follow the segment `before`. With `believe` the index stands for
+    /// the frames, and they are not read.
+    pub fn follow(
+        &mut self,
+        checker: &mut Checker<'_>,
+        files: &Arc<Files>,
+        candidate: &Candidate,
+        before: Option<&Arc<Segment>>,
+        believe: bool,
+    ) -> Result<ChainStep, OpenError> {
+        let ends_before = |what| Ok(ChainStep::Ends { segment: None, what });
+        let header = match candidate.header {
+            Ok(header) => header,
+            Err(what) => return ends_before(what),
+        };
+        if let Some(before) = before.map(|before| before.header)
+            && (header.number != before.number + 1 || header.first != before.first + before.size)
+        {
+            let follows = header.number == before.number + 1;
+            return ends_before(if follows { Malformed::Position(header.first) } else { Malformed::Missing });
+        }
+        let segment = Arc::new(Segment::new(header, files.file(candidate.number)));
+        if header.lost {
+            self.previous = None;
+            self.incarnation = self.incarnation.max(header.incarnation);
+            // A repair has already given up what the segment held: that is no damage any more.
+            segment.set_end(header.size);
+            self.gaps.push(SeenGap { position: header.first, segment: header.number, bytes: header.size });
+            return Ok(ChainStep::Whole { segment, unindexed: false });
+        }
+        if let Some(index) = candidate.index.as_ref().filter(|_| believe) {
+            segment.set_end(index.end);
+            self.previous = (!candidate.ends_in_gap).then_some(index.last.1);
+            self.durable = self.durable.max(segment.position(index.end));
+            self.incarnation = self.incarnation.max(header.incarnation);
+            *segment.index() = index.clone();
+            return Ok(ChainStep::Whole { segment, unindexed: false });
+        }
+        if let Some(index) = &candidate.index {
+            // An index is written when the segment is durable to its end.
+            self.durable = self.durable.max(segment.position(index.end));
+        }
+        if checker.reads_all {
+            checker.window.reset();
+            checker.note_stray(&segment, 64, SEGMENT_HEAD)?;
+        }
+        let mut index = Index::default();
+        let before = checker.read;
+        let what = self.follow_frames(checker, &segment, &mut index)?;
+        checker.count((before + segment.end()).saturating_sub(checker.read));
+        if segment.end() == SEGMENT_HEAD {
+            return ends_before(what);
+        }
+        if let Some(stored) = &candidate.index {
+            self.stale.extend(stored.is_stale(&index, &header.id, header.number).then_some(header.number));
+        }
+        *segment.index() = index;
+        let tail = checker.search_tail(&segment, segment.end(), &header.id)?;
+        self.scanned += segment.end();
+        if tail.until == 0 {
+            return Ok(ChainStep::Whole { segment, unindexed: candidate.index.is_none() });
+        }
+        let what = if what == Malformed::Magic { Malformed::Slack } else { what };
+        Ok(ChainStep::Ends { segment: Some(segment), what })
+    }
+
+    /// Reads frames up to the first place without a valid one, and returns what is wrong there. The segment counts only if
+    /// the snapshot at its head is whole.
+    fn follow_frames(
+        &mut self,
+        checker: &mut Checker<'_>,
+        segment: &Segment,
+        index: &mut Index,
+    ) -> Result<Malformed, OpenError> {
+        let size = segment.file.size().map_err(|cause| segment.disk_error("read", &cause))?;
+        let limit = size.min(segment.header.size);
+        let id: &JournalId = &segment.header.id;
+        let mut snapshot = Some(State::default());
+        let mut begun = false;
+        let (mut at, mut previous, mut incarnation) = (SEGMENT_HEAD, self.previous, self.incarnation);
+        let mut durable = self.durable;
+        let mut counted = at;
+        checker.window.reset();
+        loop {
+            if at - counted >= COPY as u64 {
+                checker.count(at - counted);
+                counted = at;
+            }
+            let found = checker.window.frame(id, segment.header.first, &segment.file, at, limit);
+            let frame = match found.map_err(|cause| segment.disk_error("read", &cause))? {
+                Ok(frame) => frame,
+                Err(Malformed::Version(found)) => return Err(OpenError::Newer { file: segment.name.clone(), found }),
+                Err(what) => return Ok(what),
+            };
+            let header = frame.header;
+            if let Some(what) = breaks_chain(&header, previous, incarnation, segment.header.incarnation) {
+                return Ok(what);
+            }
+            let plain = match unpack_frame(&header, frame.stored) {
+                Ok(plain) => plain,
+                Err(Malformed::NoZstd) => {
+                    return Err(OpenError::Setting(format!("{}: {}", segment.name, Malformed::NoZstd)));
+                }
+                Err(what) => return Ok(what),
+            };
+            match (header.kind, &mut snapshot) {
+                (FrameKind::Snapshot { first, last }, Some(building)) if first != begun => {
+                    for entry in entries(&plain) {
+                        let applied = entry.map(|entry| building.apply(&entry));
+                        if !matches!(applied, Ok(Ok(()))) {
+                            return Ok(Malformed::Entry);
+                        }
+                    }
+                    begun = true;
+                    if last {
+                        self.state = snapshot.take().unwrap_or_default();
+                    }
+                }
+                (FrameKind::Data, None) => {
+                    // All entries of a frame are applied, or none.
+                    if self.state.check(entries(&plain)).is_err() {
+                        return Ok(Malformed::Entry);
+                    }
+                    for entry in known_entries(&plain).flatten() {
+                        index.entry(at, at + header.span(), header.time, &entry);
+                        let _ = self.state.apply(&entry);
+                    }
+                }
+                (FrameKind::Mark, None) => {}
+                (FrameKind::Gap, _) => {
+                    let (position, bytes) = (header.position, header.span());
+                    self.gaps.push(SeenGap { position, segment: segment.header.number, bytes });
+                    if snapshot.take().is_some() {
+                        segment.set_headless();
+                    }
+                }
+                _ => return Ok(Malformed::Snapshot),
+            }
+            let end = at + header.span();
+            let checksum = frame.checksum;
+            index.frame(at, end, checksum, header.time);
+            previous = if header.kind == FrameKind::Gap { None } else { Some(checksum) };
+            if checker.reads_all && header.kind != FrameKind::Gap {
+                let padding = at + FRAME_HEADER as u64 + u64::from(header.stored);
+                checker.note_stray(segment, padding, end)?;
+            }
+            incarnation = header.incarnation;
+            durable = durable.max(header.durable);
+            at = end;
+            if snapshot.is_none() {
+                // Until its snapshot is whole, a segment changes nothing.
+                (self.previous, self.incarnation, self.durable) = (previous, incarnation, durable);
+                segment.set_end(at);
+            }
+        }
+    }
+}
+
+/// Why a valid frame does not follow the frame before it; none if it does. `opened`: the incarnation of the segment's header.
+fn breaks_chain(header: &FrameHeader, previous: Option<u32>, incarnation: u32, opened: u32) -> Option<Malformed> {
+    if previous.is_some_and(|previous| previous != header.previous) {
+        Some(Malformed::Chain)
+    } else if header.incarnation < incarnation {
+        Some(Malformed::Incarnation)
+    } else if header.incarnation < opened {
+        Some(Malformed::Opening)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,91 @@
+//! Reading the segment files of a survey: progress, bytes that should be zero, and durable marks behind the end.
+
+use super::copy::{COPY, last_set};
+use super::error::OpenError;
+use super::format::{ALIGN, FrameHeader, JournalId};
+use super::options::Options;
+use super::segment::Segment;
+use super::storage::File;
+use super::survey::Progress;
+use super::window::Window;
+
+/// Reads segment files, and reports how many bytes it has read.
+pub(super) struct Checker<'s> {
+    pub window: Window,
+    /// Called about once for each MiB read.
+    pub progress: Option<&'s mut dyn FnMut(Progress)>,
+    /// Bytes read so far.
+    pub read: u64,
+    /// Bytes to be read in all, as far as is known.
+    pub total: u64,
+    /// True if every segment is read, with or without an index. Stray bytes are looked for only then.
+    pub reads_all: bool,
+    /// Segment number and byte of each run of stray bytes: bytes that no checksum covers and that are not zero.
+    pub stray: Vec<(u64, u64)>,
+}
+
+/// What stands in a segment file behind the last valid frame.
+pub(super) struct Tail {
+    /// Where the last byte that is not zero ends in the file; 0 if all bytes are zero.
+    pub until: u64,
+    /// The highest durable mark in a valid frame header; 0 if there is none.
+    pub durable: u64,
+    /// The highest incarnation in a valid frame header or in the segment's own.
+    pub incarnation: u32,
+}
+
+impl<'s> Checker<'s> {
+    pub fn new(options: &Options, reads_all: bool, progress: Option<&'s mut dyn FnMut(Progress)>) -> Self {
+        Self { window: Window::new(options), progress, read: 0, total: 0, reads_all, stray: Vec::new() }
+    }
+
+    /// Counts `bytes` more as read, and reports the progress.
+    pub fn count(&mut self, bytes: u64) {
+        self.read += bytes;
+        let (read, total) = (self.read, self.total.max(self.read));
+        if let Some(progress) = &mut self.progress {
+            progress(Progress { read, total });
+        }
+    }
+
+    /// Notes the first byte of `from..to` that is not zero, in a part of the file that no checksum covers.
+    pub fn note_stray(&mut self, segment: &Segment, from: u64, to: u64) -> Result<(), OpenError> {
+        let bytes = self.window.bytes(&segment.file, from, (to - from) as usize, to);
+        let bytes = bytes.map_err(|cause| segment.disk_error("read", &cause))?;
+        if let Some(stray) = bytes.iter().position(|byte| *byte != 0) {
+            let place = (segment.header.number, from + stray as u64);
+            self.stray.extend((!self.stray.contains(&place)).then_some(place));
+        }
+        Ok(())
+    }
+
+    /// Searches a segment file from byte `from` on for frame headers of journal `id`, and for bytes that are not zero.
+    pub fn search_tail(&mut self, segment: &Segment, from: u64, id: &JournalId) -> Result<Tail, OpenError> {
+        // Bytes of the file behind the segment's size do not belong to the segment.
+        let size = segment.file.size().map_err(|cause| segment.disk_error("read", &cause))?.min(segment.header.size);
+        let mut tail = Tail { until: 0, durable: 0, incarnation: segment.header.incarnation };
+        let mut at = from;
+        self.window.reset();
+        while at < size {
+            let bytes = self.window.bytes(&segment.file, at, COPY, size);
+            let bytes = bytes.map_err(|cause| segment.disk_error("read", &cause))?;
+            if bytes.is_empty() {
+                break;
+            }
+            if let Some(last) = last_set(bytes) {
+                tail.until = at + last as u64 + 1;
+                for (step, piece) in bytes.chunks(ALIGN as usize).enumerate() {
+                    let position = segment.position(at + step as u64 * ALIGN);
+                    if let Ok((header, _)) = FrameHeader::decode(id, position, piece) {
+                        tail.durable = tail.durable.max(header.durable);
+                        tail.incarnation = tail.incarnation.max(header.incarnation);
+                    }
+                }
+            }
+            let len = bytes.len() as u64;
+            at += len;
+            self.count(len);
+        }
+        Ok(tail)
+    }
+}

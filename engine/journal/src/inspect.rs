@@ -1,0 +1,58 @@
+//! Looking at a journal without changing it and without its lock, whether or not a program has it open.
+
+use super::error::OpenError;
+use super::options::Options;
+use super::storage::Storage;
+use super::survey::{Progress, Survey};
+use super::surveyor::Surveyor;
+use std::io;
+use std::sync::Arc;
+
+/// Surveys a journal without changing it and without its lock. With `whole` every segment is read, also those that have an
+/// index.
+///
+/// # Errors
+/// As [`open`](crate::open), but for the lock.
+pub fn inspect(storage: Arc<dyn Storage>, whole: bool) -> Result<Survey, OpenError> {
+    match inspect_to_damage(storage, whole, &mut |_| {})? {
+        (survey, None) => Ok(survey),
+        (_, Some(damage)) => Err(damage),
+    }
+}
+
+/// Surveys a journal as [`inspect`] does. If the journal is damaged, returns the survey of what stands before the damage with
+/// the error. `progress` is called about once for each MiB with the bytes read so far.
+///
+/// # Errors
+/// As [`open`](crate::open), but for the lock and for damage.
+pub fn inspect_to_damage(
+    storage: Arc<dyn Storage>,
+    whole: bool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Survey, Option<OpenError>), OpenError> {
+    let options = Options::default();
+    let mut before = None;
+    loop {
+        let mut report = |now: Progress| progress(now.read);
+        let mut surveyor = Surveyor::new(&storage, &options, false, whole, Some(&mut report))?;
+        let refused = match surveyor.survey() {
+            Ok(survey) => return Ok((survey, None)),
+            Err(refused) => refused,
+        };
+        // A writer may go on meanwhile: a durable mark may be seen of a frame that was not there when the chain was followed,
+        // and retention may remove a file. Real damage looks the same at the second attempt.
+        let place = match &refused {
+            OpenError::Damaged { segment, at, what, .. } => Some((*segment, *at, Some(*what), String::new())),
+            OpenError::Disk(cause) if cause.kind == io::ErrorKind::NotFound => Some((0, 0, None, cause.file.clone())),
+            _ => None,
+        };
+        if place.is_some() && place != before {
+            before = place;
+            continue;
+        }
+        return match (surveyor.broken.take(), &refused) {
+            (Some(survey), OpenError::Damaged { .. }) => Ok((survey, Some(refused))),
+            _ => Err(refused),
+        };
+    }
+}

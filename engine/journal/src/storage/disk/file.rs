@@ -1,0 +1,106 @@
+//! An open file of the directory.
+
+use super::super::{File, Process, read_fully};
+use super::names;
+use rustix::io::Errno;
+use rustix::process::Resource;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// A file of the directory.
+pub(super) struct Opened {
+    file: fs::File,
+    /// The one that opened it.
+    pub(super) process: Process,
+    /// Bytes that a file of this process may have. Beyond it the system would not only refuse: its signal, SIGXFSZ, ends
+    /// the program.
+    limit: u64,
+}
+
+impl Opened {
+    pub fn new(file: fs::File) -> Self {
+        let limit = rustix::process::getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+        Self { file, process: Process::default(), limit }
+    }
+
+    /// Whether this process may have the file so long.
+    fn may_have(&self, size: u64) -> io::Result<()> {
+        self.process.check()?;
+        if size > self.limit {
+            let limit = self.limit;
+            let cause = format!("{size} bytes are more than the {limit} that this process may write to a file");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, cause));
+        }
+        Ok(())
+    }
+}
+
+impl File for Opened {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(names(&rustix::fs::fstat(&self.file)?))
+    }
+
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        read_fully(into, at, |into, at| self.file.read_at(into, at))
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.may_have(at + bytes.len() as u64)?;
+        self.file.write_all_at(bytes, at)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn write_parts_at(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
+        let slices: smallvec::SmallVec<[io::IoSlice<'_>; 4]> =
+            parts.iter().map(|part| io::IoSlice::new(part)).collect();
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        self.may_have(at + len as u64)?;
+        let written = loop {
+            match rustix::io::pwritev(&self.file, &slices, at) {
+                Err(Errno::INTR) => {}
+                done => break done?,
+            }
+        };
+        // A short one is rare: what is left goes part by part, and names its cause.
+        if written == len {
+            return Ok(());
+        }
+        let mut begin = 0;
+        for part in parts {
+            let done = written.saturating_sub(begin).min(part.len());
+            self.file.write_all_at(&part[done..], at + (begin + done) as u64)?;
+            begin += part.len();
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        self.may_have(size)?;
+        #[cfg(target_os = "linux")]
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, size) {
+            Ok(()) => return Ok(()),
+            // A file system without it: the size alone, and a full disk shows at the write.
+            Err(Errno::OPNOTSUPP) => {}
+            Err(cause) => return Err(cause.into()),
+        }
+        self.file.set_len(size)
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        if size > self.limit && size > self.size()? {
+            self.may_have(size)?;
+        }
+        self.process.check()?;
+        self.file.set_len(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.process.check()?;
+        self.file.sync_data()
+    }
+}
