@@ -1,6 +1,6 @@
-//! The command `slipring`: looks at engines and their files from outside.
+//! The command `slipring`: looks at engines and their journals from outside.
 
-/// In the place of std's macro, which panics where standard error takes nothing: nobody else could be told.
+/// Replaces the macro of the standard library, which panics if standard error takes nothing.
 macro_rules! eprintln {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -8,13 +8,15 @@ macro_rules! eprintln {
     }};
 }
 
+mod failure;
 mod group;
+mod inspected;
 mod journal;
+mod output;
 mod queue;
 mod top;
 
 use clap::{Parser, Subcommand};
-use slipring::text;
 use std::process::ExitCode;
 
 /// Looks at slipring engines and their journals from outside.
@@ -35,22 +37,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Group(arguments) => return group::run(&arguments),
-        Command::Journal(arguments) => return journal::run(&arguments),
-        Command::Queue(arguments) => return queue::run(&arguments),
+        Command::Group(arguments) => group::run(&arguments),
+        Command::Journal(arguments) => journal::run(&arguments),
+        Command::Queue(arguments) => queue::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read has gone: nobody is left to be told.
-        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("slipring: {}", text::line(error));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-pub(crate) fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    done.map_or_else(failure::Failure::report, |()| ExitCode::SUCCESS)
 }

@@ -1,22 +1,21 @@
-//! `slipring queue`: what queues have in a journal, and mending them.
+//! `slipring queue`: the queues of a journal, and changing them.
 
-use super::journal::records::{message, put_bytes};
-use super::journal::{Directory, Done, Failure, Looked, ended, plain, print_json, time};
+use crate::failure::{Done, FAILED, Failure};
+use crate::inspected::{Directory, Inspected, Listing};
+use crate::output::{Table, cells, now, plain, print_json, put_bytes, time};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use slipring::clock::Timestamp;
 use slipring::dead_letter::DeadLetter;
-use slipring::journal::{Journal, Options, Writer, open};
+use slipring::journal::{Journal, Writer};
 use slipring::queue::recorded::{ChangeError, RecordedMessage, RecordedQueue, Standing, find, queues};
-use slipring::text;
+use slipring::{Message, text};
 use std::io::Write;
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Looks at the queues of a journal, and mends them: what is leased, delayed, dead.
+/// Looks at the queues of a journal and changes them: messages that are leased, delayed or dead.
 ///
-/// `ls`, `describe` and `peek` read beside a program that has the journal open: what that has not written yet they do not
-/// see. `purge` and `redrive` need the journal for themselves; a program that runs has the same as methods of its `Queue`.
+/// `ls`, `describe` and `peek` read beside a program that has the journal open, and show what that program has written so far.
+/// `purge` and `redrive` need the journal for themselves; a running program calls the methods of its `Queue` instead.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -45,27 +44,18 @@ Exit codes:
 #[derive(Subcommand)]
 enum Command {
     /// List the queues: how many messages are unread, leased, waiting, dying, dead
-    Ls(Ls),
-    /// Show a queue's settings, where it stands in each partition, and the messages that are out
+    Ls(Listing),
+    /// Show a queue's settings, its next offset in each partition, and the messages that are not done with
     Describe(Describe),
-    /// Print messages that nobody has a lease on, or the dead letters, and leave them where they are
+    /// Print the messages without a lease, or the dead letters, and leave them where they are
     #[command(after_help = EXAMPLES)]
     Peek(Peek),
-    /// Delete the messages that nobody has a lease on, or the dead letters. There is no way back
+    /// Delete the messages without a lease, or the dead letters. There is no way back
     #[command(after_help = EXAMPLES)]
     Purge(Purge),
     /// Send dead letters back to their queue, the oldest first, their attempts counted anew
     #[command(after_help = EXAMPLES)]
     Redrive(Redrive),
-}
-
-#[derive(Args)]
-struct Ls {
-    #[command(flatten)]
-    directory: Directory,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// A queue of a journal.
@@ -86,7 +76,7 @@ struct Named {
 struct Describe {
     #[command(flatten)]
     of: Named,
-    /// Print no more than so many of the messages that are out
+    /// The most messages to print
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 20)]
     limit: usize,
 }
@@ -95,10 +85,10 @@ struct Describe {
 struct Peek {
     #[command(flatten)]
     of: Named,
-    /// The dead letters
+    /// Print the dead letters
     #[arg(long)]
     dead: bool,
-    /// Print no more than so many
+    /// The most messages to print
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
     limit: usize,
 }
@@ -107,7 +97,7 @@ struct Peek {
 struct Purge {
     #[command(flatten)]
     of: Named,
-    /// The dead letters, and not the messages
+    /// Delete the dead letters and leave the messages
     #[arg(long)]
     dead: bool,
 }
@@ -116,68 +106,46 @@ struct Purge {
 struct Redrive {
     #[command(flatten)]
     of: Named,
-    /// No more than so many
+    /// The most dead letters to send back
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<u64>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    ended(match &arguments.command {
+pub(crate) fn run(arguments: &Arguments) -> Done {
+    match &arguments.command {
         Command::Ls(arguments) => ls(arguments),
         Command::Describe(arguments) => describe(arguments),
         Command::Peek(arguments) => peek(arguments),
         Command::Purge(arguments) => purge(arguments),
         Command::Redrive(arguments) => redrive(arguments),
-    })
-}
-
-impl From<ChangeError> for Failure {
-    fn from(cause: ChangeError) -> Self {
-        match cause {
-            ChangeError::Read(cause) => cause.into(),
-            cause => Self::new(1, cause),
-        }
     }
 }
 
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn journal_of(looked: &Looked) -> Journal {
-    looked.survey.journal(Arc::clone(&looked.storage))
-}
-
 impl Named {
-    fn find(&self, looked: &Looked) -> Result<RecordedQueue, Failure> {
-        let state = looked.survey.state();
+    fn find(&self, inspected: &Inspected) -> Result<RecordedQueue, Failure> {
+        let state = inspected.state();
         find(state, &self.topic, &self.queue).ok_or_else(|| {
             let known: Vec<_> = queues(state).iter().map(|it| format!("{}/{}", it.topic.name, it.name)).collect();
             let known =
                 if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
-            Failure::new(1, format!("the journal has no queue {:?} of topic {:?}: {known}", self.queue, self.topic))
+            let cause = format!("the journal has no queue {:?} of topic {:?}: {known}", self.queue, self.topic);
+            Failure::new(FAILED, cause)
         })
     }
 
-    /// Changes the queue in a journal that nobody else has open. How many messages that was for.
+    /// Changes the queue in a journal that no program has open, and prints the count that `change` returns as `what`.
     fn change(
         &self,
         what: &str,
         change: impl FnOnce(&RecordedQueue, &mut Writer, u64) -> Result<u64, ChangeError>,
     ) -> Done {
-        let looked = self.directory.look(false, &mut |_| {})?;
-        self.find(&looked)?;
-        let segment_size = looked.survey.segments().last().map_or(64 << 20, |last| last.header.size);
-        let storage = Arc::clone(&looked.storage);
-        // What is damaged is for `slipring journal repair`.
-        looked.end()?;
-        let (mut writer, recovered) = open(storage, Options { segment_size, ..Options::default() })?;
-        let queue = find(&recovered.state, &self.topic, &self.queue);
-        let queue = queue.ok_or_else(|| Failure::new(1, "the queue was deleted meanwhile"))?;
-        let changed = change(&queue, &mut writer, now());
-        writer.close(now()).map_err(|cause| Failure::new(1, cause))?;
-        let changed = changed?;
+        let inspected = self.directory.inspect()?;
+        self.find(&inspected)?;
+        let changed = inspected.change(|writer| {
+            let queue = find(writer.state(), &self.topic, &self.queue);
+            let queue = queue.ok_or_else(|| Failure::new(FAILED, "the queue was deleted meanwhile"))?;
+            Ok(change(&queue, writer, now().as_nanos())?)
+        })?;
         let mut out = std::io::stdout().lock();
         if self.json {
             let what = what.replace(' ', "_");
@@ -198,53 +166,49 @@ fn letters(queue: &RecordedQueue, journal: &Journal) -> Option<usize> {
     queue.dead_letters(journal, usize::MAX).ok().map(|letters| letters.len())
 }
 
-fn ls(arguments: &Ls) -> Done {
-    let looked = arguments.directory.look(false, &mut |_| {})?;
-    let journal = journal_of(&looked);
-    let listed = queues(looked.survey.state());
+fn ls(arguments: &Listing) -> Done {
+    let inspected = arguments.directory.inspect()?;
+    let journal = inspected.journal();
+    let listed = queues(inspected.state());
     let mut out = std::io::stdout().lock();
     if arguments.json {
-        let listed: Vec<_> = listed
-            .iter()
-            .map(|queue| {
-                json!({
-                    "topic": queue.topic.name, "queue": queue.name, "unread": unread(queue, &journal),
-                    "leased": queue.leased(), "waiting": queue.waiting(), "dying": queue.dying(),
-                    "dead_letters": letters(queue, &journal),
-                })
+        let listed = listed.iter().map(|queue| {
+            json!({
+                "topic": queue.topic.name, "queue": queue.name, "unread": unread(queue, &journal),
+                "leased": queue.leased(), "waiting": queue.waiting(), "dying": queue.dying(),
+                "dead_letters": letters(queue, &journal),
             })
-            .collect();
-        print_json(&mut out, &json!({ "version": 1, "queues": listed }))?;
-        return looked.end();
+        });
+        print_json(&mut out, &json!({ "version": 1, "queues": listed.collect::<Vec<_>>() }))?;
+        return inspected.end();
     }
-    let titles = ["topic", "queue", "unread", "leased", "waiting", "dying", "dead"];
-    let [topic, name, unread_title, leased, waiting, dying, dead] = titles;
-    writeln!(out, "{topic:<20} {name:<20} {unread_title:>10} {leased:>8} {waiting:>8} {dying:>6} {dead:>8}")?;
+    let mut table = Table::new(&["topic", "queue", "unread", "leased", "waiting", "dying", "dead"], &[0, 1]);
     for queue in &listed {
         let dead = letters(queue, &journal).map_or_else(|| "?".to_owned(), |dead| dead.to_string());
-        let (left, leased, waiting, dying) = (unread(queue, &journal), queue.leased(), queue.waiting(), queue.dying());
-        let (topic, name) = (plain(&queue.topic.name), plain(&queue.name));
-        writeln!(out, "{topic:<20} {name:<20} {left:>10} {leased:>8} {waiting:>8} {dying:>6} {dead:>8}")?;
+        let (unread, leased, waiting, dying) =
+            (unread(queue, &journal), queue.leased(), queue.waiting(), queue.dying());
+        table.row(cells![plain(&queue.topic.name), plain(&queue.name), unread, leased, waiting, dying, dead]);
     }
-    looked.end()
+    write!(out, "{table}")?;
+    inspected.end()
 }
 
-/// What a message waits for, and until when.
-fn standing(of: &Standing) -> (&'static str, Option<u64>, Option<&str>) {
+/// The state of a message, the time at which that ends, and the reason if it is dying.
+fn standing(of: &Standing) -> (&'static str, Option<Timestamp>, Option<&str>) {
     match of {
-        Standing::Leased(until) => ("leased", Some(until.as_nanos()), None),
-        Standing::Waiting(due) => ("waiting", Some(due.as_nanos()), None),
+        Standing::Leased(until) => ("leased", Some(*until), None),
+        Standing::Waiting(due) => ("waiting", Some(*due), None),
         Standing::Dying(reason) => ("dying", None, Some(reason)),
         Standing::Unread => ("unread", None, None),
         _ => ("unknown", None, None),
     }
 }
 
-fn until(at: Option<u64>) -> String {
+fn until(at: Option<Timestamp>) -> String {
     match at {
         Some(at) if at <= now() => "due".to_owned(),
-        Some(u64::MAX) => "for ever".to_owned(),
-        Some(at) => time(at),
+        Some(at) if at.as_nanos() == u64::MAX => "for ever".to_owned(),
+        Some(at) => time(at.as_nanos()),
         None => String::new(),
     }
 }
@@ -253,15 +217,16 @@ fn as_json(message: &RecordedMessage) -> Value {
     let (state, at, reason) = standing(&message.standing);
     let RecordedMessage { partition, offset, attempts, .. } = message;
     json!({
-        "partition": partition, "offset": offset, "attempts": attempts, "state": state, "until_ns": at, "reason": reason,
+        "partition": partition, "offset": offset, "attempts": attempts, "state": state,
+        "until_ns": at.map(Timestamp::as_nanos), "reason": reason,
     })
 }
 
 fn describe(arguments: &Describe) -> Done {
-    let looked = arguments.of.directory.look(false, &mut |_| {})?;
-    let (queue, journal) = (arguments.of.find(&looked)?, journal_of(&looked));
+    let inspected = arguments.of.directory.inspect()?;
+    let (queue, journal) = (arguments.of.find(&inspected)?, inspected.journal());
     let mut out = std::io::stdout().lock();
-    let out_of = queue.messages.iter().take(arguments.limit);
+    let listed = queue.messages.iter().take(arguments.limit);
     let places = (0..queue.topic.partitions)
         .map(|partition| (partition, queue.unread(&journal, partition), queue.unread_messages(&journal, partition)));
     let visibility = queue.visibility;
@@ -277,10 +242,10 @@ fn describe(arguments: &Describe) -> Done {
             "max_attempts": queue.max_attempts, "order": if queue.strict { "strict" } else { "relaxed" },
             "max_outstanding": queue.max_outstanding, "dead_letter_topic": queue.dead_topic,
             "partitions": places, "leased": queue.leased(), "waiting": queue.waiting(), "dying": queue.dying(),
-            "dead_letters": letters(&queue, &journal), "messages": out_of.map(as_json).collect::<Vec<_>>(),
+            "dead_letters": letters(&queue, &journal), "messages": listed.map(as_json).collect::<Vec<_>>(),
         });
         print_json(&mut out, &document)?;
-        return looked.end();
+        return inspected.end();
     }
     let attempts = queue.max_attempts.map_or_else(|| "unlimited".to_owned(), |attempts| attempts.to_string());
     let order = if queue.strict { "strict" } else { "relaxed" };
@@ -293,28 +258,27 @@ fn describe(arguments: &Describe) -> Done {
     let dead = letters(&queue, &journal).map_or_else(|| "not in this journal".to_owned(), |dead| dead.to_string());
     writeln!(out, "dead letters {dead}, in topic {}", plain(&queue.dead_topic))?;
     writeln!(out, "out          {} leased, {} waiting, {} dying", queue.leased(), queue.waiting(), queue.dying())?;
-    let [partition, next, end, unread] = ["partition", "next", "end", "unread"];
-    writeln!(out, "\n{partition:>9} {next:>12} {end:>12} {unread:>12}")?;
+    let mut table = Table::new(&["partition", "next", "end", "unread"], &[]);
     for (partition, (next, end), unread) in places {
-        writeln!(out, "{partition:>9} {next:>12} {end:>12} {unread:>12}")?;
+        table.row(cells![partition, next, end, unread]);
     }
+    write!(out, "\n{table}")?;
     if !queue.messages.is_empty() {
-        let [partition, offset, attempts, state] = ["partition", "offset", "attempts", "state"];
-        writeln!(out, "\n{partition:>9} {offset:>12} {attempts:>8}  {state:<8} until")?;
+        let mut table = Table::new(&["partition", "offset", "attempts", "state", "until"], &[3, 4]);
+        for message in listed {
+            let (state, at, reason) = standing(&message.standing);
+            let RecordedMessage { partition, offset, attempts, .. } = message;
+            table.row(cells![partition, offset, attempts, state, reason.map_or_else(|| until(at), plain)]);
+        }
+        write!(out, "\n{table}")?;
     }
-    for message in out_of {
-        let (state, at, reason) = standing(&message.standing);
-        let RecordedMessage { partition, offset, attempts, .. } = message;
-        let until = reason.map_or_else(|| until(at), plain);
-        writeln!(out, "{partition:>9} {offset:>12} {attempts:>8}  {state:<8} {until}")?;
-    }
-    looked.end()
+    inspected.end()
 }
 
-/// Key and value, where the topic's events are messages; else all bytes.
+/// The key and the value of a message; of another event all bytes as the value.
 fn parts(is_message: bool, bytes: &[u8]) -> (Option<Vec<u8>>, Vec<u8>) {
-    match message(bytes).filter(|_| is_message) {
-        Some((key, _, value)) => (key, value),
+    match Message::decode(bytes).filter(|_| is_message) {
+        Some(message) => (message.key().map(<[u8]>::to_vec), message.value().to_vec()),
         None => (None, bytes.to_vec()),
     }
 }
@@ -333,8 +297,8 @@ fn key_and_value(key: Option<&[u8]>, value: &[u8]) -> String {
 }
 
 fn peek(arguments: &Peek) -> Done {
-    let looked = arguments.of.directory.look(false, &mut |_| {})?;
-    let (queue, journal) = (arguments.of.find(&looked)?, journal_of(&looked));
+    let inspected = arguments.of.directory.inspect()?;
+    let (queue, journal) = (arguments.of.find(&inspected)?, inspected.journal());
     let mut out = std::io::stdout().lock();
     let json = arguments.of.json;
     if arguments.dead {
@@ -349,7 +313,7 @@ fn peek(arguments: &Peek) -> Done {
                 writeln!(out, "{partition}@{offset} after {attempts} attempts, {reason}: {shown}")?;
             }
         }
-        return looked.end();
+        return inspected.end();
     }
     let is_message = queue.topic.max_message > 0;
     let (mut left, mut failed) = (arguments.limit, None);
@@ -367,11 +331,12 @@ fn peek(arguments: &Peek) -> Done {
             let RecordedMessage { partition, offset, attempts, .. } = message;
             let (until, shown) = (until(at), key_and_value(key.as_deref(), &value));
             writeln!(out, "{partition}@{offset} {state} {until} after {attempts} attempts: {shown}")
+                .map_err(Failure::from)
         };
         failed = written.err();
         failed.is_none() && left > 0
     })?;
-    failed.map_or(Ok(()), |cause| Err(cause.into())).and_then(|()| looked.end())
+    failed.map_or_else(|| inspected.end(), Err)
 }
 
 fn purge(arguments: &Purge) -> Done {

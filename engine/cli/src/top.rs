@@ -1,12 +1,13 @@
 //! `slipring top`: topics, consumers and queues of a running engine, as they change.
 
-use super::journal::plain;
+use crate::failure::{self, FAILED, Failure};
+use crate::output::{Table, plain};
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Modifier, Style, Stylize};
 use ratatui::text::Line;
-use ratatui::widgets::{Row, Table};
+use ratatui::widgets::{self, Row};
 use slipring::{metrics::Metrics, text};
 use std::error::Error;
 use std::io::{IsTerminal, Read, Write};
@@ -45,7 +46,11 @@ fn interval(text: &str) -> Result<f64, String> {
 
 type Done = Result<(), Box<dyn Error>>;
 
-pub(crate) fn run(arguments: &Arguments) -> Done {
+pub(crate) fn run(arguments: &Arguments) -> failure::Done {
+    show(arguments).map_err(|cause| Failure::new(FAILED, cause))
+}
+
+fn show(arguments: &Arguments) -> Done {
     if arguments.prometheus {
         let lines = ask(arguments, "prometheus\n")?;
         return print(&lines.lines().map(|line| format!("{}\n", text::line(line))).collect::<String>());
@@ -226,25 +231,13 @@ fn widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
 }
 
 fn as_text(now: &Look) -> String {
-    let mut text = String::new();
-    for ((head, rows), names) in heads().into_iter().zip(tables(now, None)).zip(NAMES) {
-        if rows.is_empty() {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        let widths = widths(head, &rows);
-        let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
-        for row in std::iter::once(&head).chain(&rows) {
-            let cells = row.iter().zip(&widths).enumerate().map(|(index, (cell, &width))| match index < names {
-                true => format!("{cell:<width$}"),
-                false => format!("{cell:>width$}"),
-            });
-            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-            text.push('\n');
-        }
-    }
+    let tables = heads().into_iter().zip(tables(now, None)).zip(NAMES).filter(|((_, rows), _)| !rows.is_empty());
+    let texts = tables.map(|((head, rows), names)| {
+        let mut table = Table::new(head, &[0, 1][..names]);
+        rows.into_iter().for_each(|row| table.row(row));
+        table.to_string()
+    });
+    let text = texts.collect::<Vec<_>>().join("\n");
     if text.is_empty() { "no topics\n".to_owned() } else { text }
 }
 
@@ -266,8 +259,10 @@ fn draw(frame: &mut Frame<'_>, arguments: &Arguments, now: &Look, before: Option
         };
         let row = |row: Vec<String>| Row::new(row.into_iter().enumerate().map(cell).collect::<Vec<_>>());
         let header = row(head.iter().map(|&name| name.to_owned()).collect()).reversed();
-        let table =
-            Table::new(rows.into_iter().map(row), widths.into_iter().map(|width| Constraint::Length(width as u16)));
+        let table = widgets::Table::new(
+            rows.into_iter().map(row),
+            widths.into_iter().map(|width| Constraint::Length(width as u16)),
+        );
         frame.render_widget(table.header(header).column_spacing(2), areas[index + 1]);
     }
 }

@@ -240,7 +240,7 @@ fn a_group_is_moved_by_time_over_gaps_and_what_it_was_told_is_listed_until_it_is
 
     let (code, out, err) = run("ls", &dir, &["--json"]);
     assert_eq!((code, &json(&out)["groups"][0]["unacknowledged_gaps"]), (0, &2.into()), "{out}{err}");
-    assert!(run("ls", &dir, &[]).1.contains("2 gaps were told"));
+    assert!(run("ls", &dir, &[]).1.contains("2 gaps were reported"));
     let (_, out, _) = run("describe", &dir, &["billing", "--json"]);
     let gap = &json(&out)["gaps"][1];
     assert_eq!((&gap["partition"], &gap["first"], &gap["end"]), (&1.into(), &5.into(), &6.into()), "{out}");
@@ -257,5 +257,5 @@ fn a_group_is_moved_by_time_over_gaps_and_what_it_was_told_is_listed_until_it_is
     assert!(code == 0 && out.contains("2 gaps"), "{out}{err}");
     let (_, out, _) = run("describe", &dir, &["billing", "--json"]);
     assert_eq!(json(&out)["gaps"].as_array().unwrap().len(), 0, "{out}");
-    assert!(!run("ls", &dir, &[]).1.contains("gaps were told"));
+    assert!(!run("ls", &dir, &[]).1.contains("gaps were reported"));
 }

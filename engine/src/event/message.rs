@@ -17,6 +17,8 @@ const NO_KEY: u32 = u32::MAX;
 const NO_TIME: u64 = u64::MAX;
 /// What a stored message has before its bytes: three lengths and a time.
 const STORED_HEAD: usize = 20;
+/// Bytes of a header before its name: the lengths of name and value.
+const HEADER_HEAD: usize = 6;
 
 /// What a topic of messages carries: read by reference, as every event. Sent with
 /// [`Producer::send`](crate::Producer::send).
@@ -164,6 +166,13 @@ impl Message {
         let cell = BytesMut::zeroed(bytes.len().checked_sub(STORED_HEAD)?);
         let mut message = Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME };
         message.read(bytes).ok().map(|()| message)
+    }
+
+    /// Decodes a message from the bytes of its record in a [journal](crate::journal). None if the bytes are no message.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let message = Self::of_stored(bytes)?;
+        let headers = message.headers().map(|(name, value)| HEADER_HEAD + name.len() + value.len()).sum::<usize>();
+        (headers == message.headers as usize).then_some(message)
     }
 
     /// The bytes of key, value and headers, as [`Record::size`] counts them.

@@ -1,19 +1,12 @@
 //! `ls` and `stat`.
 
-use super::{Directory, Done, plain, print_json, size, time, topic_name, topics};
+use crate::failure::Done;
+use crate::inspected::Listing;
+use crate::output::{Table, cells, plain, print_json, size, time};
 use serde_json::json;
 use slipring::journal::SegmentReport;
 use std::collections::BTreeMap;
 use std::io::Write;
-
-#[derive(clap::Args)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    directory: Directory,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
 
 fn state(segment: &SegmentReport, last: bool) -> &'static str {
     match (segment.header.lost, segment.sealed, last) {
@@ -24,53 +17,48 @@ fn state(segment: &SegmentReport, last: bool) -> &'static str {
     }
 }
 
-pub(crate) fn ls(arguments: &Arguments) -> Done {
-    let looked = arguments.directory.look(false, &mut |_| {})?;
-    let segments = looked.survey.segments();
+pub(super) fn ls(arguments: &Listing) -> Done {
+    let inspected = arguments.directory.inspect()?;
+    let segments = inspected.survey.segments();
     let last = segments.last().map_or(0, |last| last.header.number);
     let mut out = std::io::stdout().lock();
     let records = |segment: &SegmentReport| segment.places.iter().map(|place| place.records).sum::<u64>();
     let latest = |segment: &SegmentReport| segment.places.iter().map(|place| place.latest).max();
     if arguments.json {
-        let listed: Vec<_> = segments
-            .iter()
-            .map(|segment| {
-                let header = &segment.header;
-                json!({
-                    "segment": header.number, "first_position": header.first, "size": header.size, "file_bytes": segment.file,
-                    "used_bytes": segment.end, "incarnation": header.incarnation,
-                    "state": state(segment, header.number == last), "records": records(segment), "latest_ns": latest(segment),
-                })
+        let listed = segments.iter().map(|segment| {
+            let header = &segment.header;
+            json!({
+                "segment": header.number, "first_position": header.first, "size": header.size, "file_bytes": segment.file,
+                "used_bytes": segment.end, "incarnation": header.incarnation,
+                "state": state(segment, header.number == last), "records": records(segment), "latest_ns": latest(segment),
             })
-            .collect();
+        });
         let document = json!({
-            "version": 1, "segments": listed, "others": looked.survey.others(),
-            "damage": looked.damage.as_ref().map(ToString::to_string),
+            "version": 1, "segments": listed.collect::<Vec<_>>(), "others": inspected.survey.others(),
+            "damage": inspected.damage_text(),
         });
         print_json(&mut out, &document)?;
-        return looked.end();
+        return inspected.end();
     }
-    let titles = ["segment", "position", "used", "records", "opening", "state", "latest"];
-    let [number, position, used, count, opening, kind, newest] = titles;
-    writeln!(out, "{number:>10} {position:>16} {used:>12} {count:>12} {opening:>8}  {kind:<9} {newest}")?;
+    let mut table = Table::new(&["segment", "position", "used", "records", "opening", "state", "latest"], &[5, 6]);
     for segment in &segments {
         let header = &segment.header;
+        let newest = latest(segment).map_or(String::new(), time);
+        let kind = state(segment, header.number == last);
         let (used, count) = (size(segment.end), records(segment));
-        let (kind, newest) = (state(segment, header.number == last), latest(segment).map_or(String::new(), time));
-        let (number, first, opening) = (header.number, header.first, header.incarnation);
-        writeln!(out, "{number:>10} {first:>16} {used:>12} {count:>12} {opening:>8}  {kind:<9} {newest}")?;
+        table.row(cells![header.number, header.first, used, count, header.incarnation, kind, newest]);
     }
-    for name in looked.survey.others() {
+    write!(out, "{table}")?;
+    for name in inspected.survey.others() {
         writeln!(out, "beside them: {}", plain(name))?;
     }
-    looked.end()
+    inspected.end()
 }
 
-pub(crate) fn stat(arguments: &Arguments) -> Done {
-    let looked = arguments.directory.look(false, &mut |_| {})?;
-    let survey = &looked.survey;
+pub(super) fn stat(arguments: &Listing) -> Done {
+    let inspected = arguments.directory.inspect()?;
+    let (survey, topics) = (&inspected.survey, inspected.topics());
     let segments = survey.segments();
-    let named = topics(survey.state());
     let mut kept: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
     for place in segments.iter().flat_map(|segment| &segment.places) {
         let (records, bytes, latest) = kept.entry(place.partition).or_default();
@@ -81,31 +69,31 @@ pub(crate) fn stat(arguments: &Arguments) -> Done {
     let used: u64 = segments.iter().map(|segment| segment.end).sum();
     let files: u64 = segments.iter().map(|segment| segment.file).sum();
     let id: String = survey.id().unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect();
-    let state: BTreeMap<u16, usize> = survey.state().kinds().collect();
+    let state: BTreeMap<u16, usize> = inspected.state().kinds().collect();
+    let partitions = inspected.state().extents().map(|(partition, extent)| {
+        let (records, bytes, latest) = kept.get(&partition).copied().unwrap_or_default();
+        (partition, extent, records, bytes, (latest > 0).then_some(latest))
+    });
     let mut out = std::io::stdout().lock();
     if arguments.json {
-        let partitions: Vec<_> = survey
-            .state()
-            .extents()
-            .map(|(partition, extent)| {
-                let (records, bytes, latest) = kept.get(&partition).copied().unwrap_or_default();
-                json!({
-                    "topic": topic_name(&named, partition.topic), "topic_id": partition.topic, "partition": partition.partition,
-                    "start": extent.start, "end": extent.end, "reserved": extent.reserved,
-                    "records": records, "bytes": bytes, "latest_ns": (latest > 0).then_some(latest),
-                })
+        let partitions = partitions.map(|(partition, extent, records, bytes, latest)| {
+            json!({
+                "topic": topics.name(partition.topic), "topic_id": partition.topic, "partition": partition.partition,
+                "start": extent.start, "end": extent.end, "reserved": extent.reserved,
+                "records": records, "bytes": bytes, "latest_ns": latest,
             })
-            .collect();
-        let entries: Vec<_> = state.iter().map(|(kind, entries)| json!({ "kind": kind, "entries": entries })).collect();
+        });
+        let entries = state.iter().map(|(kind, entries)| json!({ "kind": kind, "entries": entries }));
         let document = json!({
             "version": 1, "journal_id": id, "segments": segments.len(), "used_bytes": used, "file_bytes": files,
             "incarnation": survey.incarnation(), "durable": survey.durable(), "end": survey.end(),
-            "first_segment": segments.first().map(|first| first.header.number), "floor": survey.state().floor(),
-            "torn_bytes": survey.torn().map(|torn| torn.bytes), "state": entries, "partitions": partitions,
-            "damage": looked.damage.as_ref().map(ToString::to_string), "lock": looked.storage.lock_weakness(),
+            "first_segment": segments.first().map(|first| first.header.number), "floor": inspected.state().floor(),
+            "torn_bytes": survey.torn().map(|torn| torn.bytes), "state": entries.collect::<Vec<_>>(),
+            "partitions": partitions.collect::<Vec<_>>(), "damage": inspected.damage_text(),
+            "lock": inspected.storage.lock_weakness(),
         });
         print_json(&mut out, &document)?;
-        return looked.end();
+        return inspected.end();
     }
     writeln!(out, "journal      {id}, opened {} times", survey.incarnation())?;
     writeln!(out, "segments     {}, {} of {} used", segments.len(), size(used), size(files))?;
@@ -114,38 +102,31 @@ pub(crate) fn stat(arguments: &Arguments) -> Done {
     if let Some(torn) = survey.torn() {
         writeln!(out, "behind that  {} bytes that are no whole frame: being written, or torn by a crash", torn.bytes)?;
     }
-    if let Some(weakness) = looked.storage.lock_weakness() {
+    if let Some(weakness) = inspected.storage.lock_weakness() {
         writeln!(out, "lock         {}", plain(&weakness))?;
     }
     for (kind, entries) in &state {
-        let what = match *kind {
-            super::CATALOGUE => "topics",
-            2 => "places of groups",
+        let what = match kind {
+            1 => "topics",
+            2 => "committed offsets of groups",
             3 => "producers with names",
             4 => "queues",
-            5 => "places of transforms",
+            5 => "committed offsets of transforms",
+            6 => "gaps",
             _ => "unknown to this command",
         };
         writeln!(out, "state        {entries} values of kind {kind}: {what}")?;
     }
-    for topic in &named {
+    for topic in &topics.0 {
         writeln!(out, "topic        {} is number {}: {}", plain(&topic.name), topic.number, plain(&topic.layout))?;
     }
     let titles = ["topic", "partition", "start", "end", "reserved", "records", "bytes", "latest"];
-    let [topic, partition, start, end, reserved, records, bytes, latest] = titles;
-    writeln!(
-        out,
-        "\n{topic:<20} {partition:>9} {start:>12} {end:>12} {reserved:>12} {records:>12} {bytes:>12}  {latest}"
-    )?;
-    for (partition, extent) in survey.state().extents() {
-        let (records, bytes, latest) = kept.get(&partition).copied().unwrap_or_default();
-        let (topic, partition) = (plain(&topic_name(&named, partition.topic)), partition.partition);
+    let mut table = Table::new(&titles, &[0, 7]);
+    for (partition, extent, records, bytes, latest) in partitions {
+        let (topic, latest) = (plain(&topics.name(partition.topic)), latest.map_or_else(String::new, time));
         let (start, end, reserved) = (extent.start, extent.end, extent.reserved);
-        let (bytes, latest) = (size(bytes), if latest > 0 { time(latest) } else { String::new() });
-        writeln!(
-            out,
-            "{topic:<20} {partition:>9} {start:>12} {end:>12} {reserved:>12} {records:>12} {bytes:>12}  {latest}"
-        )?;
+        table.row(cells![topic, partition.partition, start, end, reserved, records, size(bytes), latest]);
     }
-    looked.end()
+    write!(out, "\n{table}")?;
+    inspected.end()
 }

@@ -1,0 +1,246 @@
+//! `reset`, `acknowledge` and `forget`: each writes one frame to a journal that no program has open.
+
+use super::position::Position;
+use super::{Kind, Reader};
+use crate::failure::{Done, FAILED, Failure};
+use crate::inspected::{Directory, Inspected};
+use crate::output::{now, plain, print_json, time};
+use clap::Args;
+use serde_json::json;
+use slipring::journal::{
+    Extent, FrameBuilder, GroupOffset, Journal, PartitionId, RecordedTopic, State, acknowledge_gaps, group_offsets,
+    recorded_topics,
+};
+use std::io::Write;
+use std::time::UNIX_EPOCH;
+
+#[derive(Args)]
+pub(super) struct Reset {
+    #[command(flatten)]
+    directory: Directory,
+    #[command(flatten)]
+    reader: Reader,
+    /// Where: `earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z
+    #[arg(long, value_name = "WHERE", value_parser = target)]
+    to: Target,
+    /// Only this topic; without it all topics that the group reads
+    #[arg(long)]
+    topic: Option<String>,
+    /// Only this partition of the topic
+    #[arg(long, requires = "topic")]
+    partition: Option<u32>,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Forget {
+    #[command(flatten)]
+    directory: Directory,
+    #[command(flatten)]
+    reader: Reader,
+    /// Only this topic; without it all topics that the group reads
+    #[arg(long)]
+    topic: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct Acknowledge {
+    #[command(flatten)]
+    directory: Directory,
+    #[command(flatten)]
+    reader: Reader,
+}
+
+/// Where a reset moves the committed offset.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Earliest,
+    Latest,
+    Offset(u64),
+    /// Nanoseconds since the epoch: the first record of this time or later.
+    Time(u64),
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    match text {
+        "earliest" => return Ok(Target::Earliest),
+        "latest" => return Ok(Target::Latest),
+        _ => {}
+    }
+    if let Ok(offset) = text.parse() {
+        return Ok(Target::Offset(offset));
+    }
+    let at = humantime::parse_rfc3339_weak(text).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let nanos = at.and_then(|at| u64::try_from(at.as_nanos()).ok());
+    nanos
+        .map(Target::Time)
+        .ok_or_else(|| "`earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z".to_owned())
+}
+
+/// A partition that a command changes.
+struct Chosen {
+    topic: String,
+    partition: PartitionId,
+    committed: Option<GroupOffset>,
+}
+
+/// The partitions that a command changes: those that the reader has committed, or those of a topic.
+fn chosen(
+    state: &State,
+    journal: &Journal,
+    reader: &Reader,
+    topic: Option<&str>,
+    partition: Option<u32>,
+) -> Result<(Kind, Vec<Chosen>), Failure> {
+    let all = Position::all(state, journal);
+    // With a topic, the reader may be one that has committed nothing yet.
+    let kind = match reader.kind(&all) {
+        Err(_) if topic.is_some() && all.iter().all(|position| position.committed.group != reader.name) => {
+            reader.kind.unwrap_or(Kind::Group)
+        }
+        known => known?,
+    };
+    let its: Vec<_> = all.iter().filter(|position| position.is_of(kind, &reader.name)).collect();
+    let Some(name) = topic else {
+        let chosen = its.into_iter().map(|Position { topic, committed, .. }| Chosen {
+            topic: topic.clone(),
+            partition: committed.of,
+            committed: Some(committed.clone()),
+        });
+        return Ok((kind, chosen.collect()));
+    };
+    let topics = recorded_topics(state);
+    let Some(RecordedTopic { number, partitions, .. }) = topics.iter().find(|topic| topic.name == name) else {
+        let known: Vec<_> = topics.into_iter().map(|topic| topic.name).collect();
+        let cause = format!("the journal has no topic {name:?}: it has {}", known.join(", "));
+        return Err(Failure::new(FAILED, cause));
+    };
+    if let Some(partition) = partition.filter(|partition| partition >= partitions) {
+        let cause = format!("topic {name:?} has no partition {partition}: it has {partitions}, from 0");
+        return Err(Failure::new(FAILED, cause));
+    }
+    let meant = (0..*partitions).filter(|index| partition.is_none_or(|partition| partition == *index));
+    let chosen = meant.map(|partition| {
+        let partition = PartitionId { topic: *number, partition };
+        let committed = its.iter().find(|position| position.committed.of == partition);
+        Chosen { topic: name.to_owned(), partition, committed: committed.map(|position| position.committed.clone()) }
+    });
+    Ok((kind, chosen.collect()))
+}
+
+/// A committed offset that a reset moves.
+struct Move {
+    topic: String,
+    from: Option<u64>,
+    to: GroupOffset,
+}
+
+fn moves(arguments: &Reset, state: &State, journal: &Journal) -> Result<Vec<Move>, Failure> {
+    let name = arguments.reader.name.as_str();
+    let epoch = group_offsets(state).iter().filter(|it| it.group == name).map(|it| it.epoch).max();
+    let (kind, chosen) = chosen(state, journal, &arguments.reader, arguments.topic.as_deref(), arguments.partition)?;
+    let one = |Chosen { topic, partition: of, committed }| {
+        let Extent { start, end, .. } = journal.extent(of).unwrap_or_default();
+        let offset = match arguments.to {
+            Target::Earliest => start,
+            Target::Latest => end,
+            Target::Offset(asked) if !(start..=end).contains(&asked) => {
+                let cause = format!(
+                    "partition {} of topic {topic:?} keeps {start} up to, not including, {end}: {asked} is not there, and \
+                     nothing was moved",
+                    of.partition
+                );
+                return Err(Failure::new(FAILED, cause));
+            }
+            Target::Offset(asked) => asked,
+            Target::Time(at) => journal.first_since(of, at)?.unwrap_or(end),
+        };
+        let to = match kind {
+            // The epoch is one that no member has had: a commit of an earlier member is refused.
+            Kind::Group => GroupOffset::new(name, of, offset, epoch.unwrap_or(0) + 1),
+            Kind::Transform => GroupOffset::of_transform(name, of, offset),
+        };
+        Ok(Move { topic, from: committed.map(|committed| committed.offset), to })
+    };
+    chosen.into_iter().map(one).collect()
+}
+
+/// Opens the journal, writes the frame that `fill` makes, and closes the journal.
+fn write_frame<T>(
+    inspected: Inspected,
+    fill: impl FnOnce(&State, &Journal, &mut FrameBuilder) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    inspected.change(|writer| {
+        let mut frame = FrameBuilder::new();
+        let filled = fill(writer.state(), &writer.journal(), &mut frame)?;
+        if !frame.is_empty() {
+            writer.append(&mut frame, now().as_nanos())?;
+            writer.sync()?;
+        }
+        Ok(filled)
+    })
+}
+
+pub(super) fn reset(arguments: &Reset) -> Done {
+    let inspected = arguments.directory.inspect()?;
+    let moves = if arguments.dry_run {
+        moves(arguments, inspected.state(), &inspected.journal())?
+    } else {
+        write_frame(inspected, |state, journal, frame| {
+            let moves = moves(arguments, state, journal)?;
+            moves.iter().for_each(|it| it.to.put(frame));
+            Ok(moves)
+        })?
+    };
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        let listed = moves.iter().map(|Move { topic, from, to }| {
+            json!({ "topic": topic, "partition": to.of.partition, "from": from, "to": to.offset })
+        });
+        let document = json!({
+            "version": 1, "group": arguments.reader.name, "dry_run": arguments.dry_run,
+            "partitions": listed.collect::<Vec<_>>(),
+        });
+        return print_json(&mut out, &document);
+    }
+    for Move { topic, from, to } in &moves {
+        let from = from.map_or_else(|| "nowhere".to_owned(), |from| from.to_string());
+        writeln!(out, "{}/{}: {from} -> {}", plain(topic), to.of.partition, to.offset)?;
+    }
+    if arguments.dry_run {
+        writeln!(out, "nothing was changed")?;
+    } else {
+        writeln!(out, "durable at {}", time(now().as_nanos()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn forget(arguments: &Forget) -> Done {
+    let reader = &arguments.reader;
+    let gone = write_frame(arguments.directory.inspect()?, |state, journal, frame| {
+        let (kind, chosen) = chosen(state, journal, reader, arguments.topic.as_deref(), None)?;
+        let gone: Vec<_> = chosen.into_iter().filter_map(|chosen| chosen.committed).collect();
+        gone.iter().for_each(|it| it.delete(frame));
+        if arguments.topic.is_none() {
+            acknowledge_gaps(state, kind.reader(), &reader.name, frame);
+        }
+        Ok(gone.len())
+    })?;
+    writeln!(std::io::stdout().lock(), "forgotten: {} in {gone} partitions", plain(&reader.name))?;
+    Ok(())
+}
+
+pub(super) fn acknowledge(arguments: &Acknowledge) -> Done {
+    let reader = &arguments.reader;
+    let count = write_frame(arguments.directory.inspect()?, |state, journal, frame| {
+        let kind = reader.kind(&Position::all(state, journal))?;
+        Ok(acknowledge_gaps(state, kind.reader(), &reader.name, frame))
+    })?;
+    writeln!(std::io::stdout().lock(), "acknowledged: {count} gaps of {}", plain(&reader.name))?;
+    Ok(())
+}

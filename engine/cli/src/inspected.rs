@@ -1,0 +1,117 @@
+//! A journal's directory: looking at it beside the program that has it open, and changing it when no program has.
+
+use crate::failure::{Done, FAILED, Failure};
+use clap::Args;
+use slipring::journal::format::MAX_SEGMENT;
+use slipring::journal::storage::{Disk, Storage};
+use slipring::journal::{
+    Journal, OpenError, Options, RecordedTopic, State, Survey, Writer, inspect_to_damage, open, recorded_topics,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The argument of every command on a journal.
+#[derive(Args)]
+pub(crate) struct Directory {
+    /// The journal's directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// The arguments of every command that lists.
+#[derive(Args)]
+pub(crate) struct Listing {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A journal as it was found. Nothing in it was changed, and its lock was not taken.
+pub(crate) struct Inspected {
+    pub(crate) storage: Arc<dyn Storage>,
+    /// The journal, or what stands before the damage.
+    pub(crate) survey: Survey,
+    pub(crate) damage: Option<OpenError>,
+}
+
+impl Directory {
+    pub(crate) fn disk(&self) -> Disk {
+        Disk::new(&self.dir)
+    }
+
+    /// The bytes of all segment files.
+    pub(crate) fn bytes(&self) -> u64 {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let segments = entries.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "segment"));
+        let files = segments.filter_map(|entry| entry.metadata().ok()).filter(|data| data.is_file());
+        // No more than a segment's size is read of a file.
+        files.map(|data| data.len().min(MAX_SEGMENT)).sum()
+    }
+
+    /// Inspects the journal as far as showing it needs.
+    pub(crate) fn inspect(&self) -> Result<Inspected, Failure> {
+        self.inspect_with(false, &mut |_| {})
+    }
+
+    /// Inspects the journal; with `whole` every byte of it. `progress` is called with the bytes read so far.
+    pub(crate) fn inspect_with(&self, whole: bool, progress: &mut dyn FnMut(u64)) -> Result<Inspected, Failure> {
+        let storage: Arc<dyn Storage> = Arc::new(self.disk());
+        let (survey, damage) = inspect_to_damage(Arc::clone(&storage), whole, progress)?;
+        if survey.id().is_none() && damage.is_none() {
+            return Err(Failure::new(FAILED, format!("there is no journal in {:?}", self.dir)));
+        }
+        Ok(Inspected { storage, survey, damage })
+    }
+}
+
+impl Inspected {
+    pub(crate) fn state(&self) -> &State {
+        self.survey.state()
+    }
+
+    /// The journal, to be read.
+    pub(crate) fn journal(&self) -> Journal {
+        self.survey.journal(Arc::clone(&self.storage))
+    }
+
+    pub(crate) fn topics(&self) -> Topics {
+        Topics(recorded_topics(self.state()))
+    }
+
+    /// The damage as the text of a JSON field.
+    pub(crate) fn damage_text(&self) -> Option<String> {
+        self.damage.as_ref().map(ToString::to_string)
+    }
+
+    /// Ends a command that has shown what stands before the damage: an error if there is damage.
+    pub(crate) fn end(self) -> Done {
+        self.damage.map_or(Ok(()), |damage| Err(damage.into()))
+    }
+
+    /// Opens the journal, has `change` write to it, and closes it. The opening refuses a damaged journal.
+    pub(crate) fn change<T>(self, change: impl FnOnce(&mut Writer) -> Result<T, Failure>) -> Result<T, Failure> {
+        let defaults = Options::default();
+        let segment_size = self.survey.segments().last().map_or(defaults.segment_size, |last| last.header.size);
+        let (mut writer, _) = open(self.storage, Options { segment_size, helper: false, ..defaults })?;
+        let changed = change(&mut writer);
+        writer.close(crate::output::now().as_nanos())?;
+        changed
+    }
+}
+
+/// The topics of a journal.
+pub(crate) struct Topics(pub(crate) Vec<RecordedTopic>);
+
+impl Topics {
+    /// The name of a topic by its number; the number itself if the topic is unknown.
+    pub(crate) fn name(&self, number: u32) -> String {
+        let known = self.0.iter().find(|topic| topic.number == number);
+        known.map_or_else(|| number.to_string(), |topic| topic.name.clone())
+    }
+    /// True for a topic of messages; false for one of other events, or an unknown one.
+    pub(crate) fn has_messages(&self, number: u32) -> bool {
+        self.0.iter().any(|topic| topic.number == number && topic.max_message > 0)
+    }
+}

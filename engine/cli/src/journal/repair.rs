@@ -1,0 +1,126 @@
+//! `repair`.
+
+use crate::failure::{DAMAGED, Done, Failure, STRAY};
+use crate::inspected::{Directory, Topics};
+use crate::output::{now, plain, print_json, progress_bar};
+use serde_json::json;
+use slipring::journal::repair::{How, Mended, Repaired, rehearse, repair};
+use slipring::journal::{clear, inspect_to_damage, recorded_topics};
+use std::io::Write;
+use std::sync::Arc;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    directory: Directory,
+    /// Print all damage and what would be done about it, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Done {
+    let bar = progress_bar(arguments.directory.bytes());
+    let disk = arguments.directory.disk();
+    // A directory without a journal is refused before any of its files is touched.
+    let inspected = arguments.directory.inspect_with(true, &mut |read| bar.set_position(read))?;
+    let stray = match inspected.damage {
+        None => inspected.survey.stray_bytes().len() + inspected.survey.stale_indexes().len(),
+        // Damage is repaired first.
+        Some(_) => 0,
+    };
+    drop(inspected);
+    if stray > 0 && !arguments.dry_run {
+        clear(Arc::new(disk.clone()), &mut |read| bar.set_position(read))?;
+    }
+    let work = if arguments.dry_run { rehearse } else { repair };
+    let repaired = work(Arc::new(disk.clone()), now().as_nanos(), &mut |read| bar.set_position(read));
+    bar.finish_and_clear();
+    let repaired = repaired?;
+    let recorded = inspect_to_damage(Arc::new(disk), false, &mut |_| {});
+    let topics = Topics(recorded.map(|(survey, _)| recorded_topics(survey.state())).unwrap_or_default());
+    if arguments.json {
+        print_report(&repaired, &topics, stray, arguments.dry_run)?;
+    } else {
+        write_report(&repaired, &topics, stray, arguments.dry_run)?;
+    }
+    match repaired.mended.len() {
+        _ if !arguments.dry_run => Ok(()),
+        0 if stray > 0 => {
+            let cause =
+                format!("{stray} places that belong to no record have changed: without --dry-run they are put right");
+            Err(Failure::new(STRAY, cause))
+        }
+        0 => Ok(()),
+        places => {
+            let cause = format!("damaged in {places} places: without --dry-run the repair is done as shown");
+            Err(Failure::new(DAMAGED, cause))
+        }
+    }
+}
+
+/// Prints the report as JSON. `stray` is the count of places that belong to no record and have changed.
+fn print_report(repaired: &Repaired, topics: &Topics, stray: usize, dry_run: bool) -> Done {
+    let mended = repaired.mended.iter().map(|mended| {
+        let (how, bytes) = match mended.how {
+            How::Gap(bytes) => ("gap", bytes),
+            How::Lost(bytes) => ("lost", bytes),
+            How::Head => ("head", 0),
+            How::Name => ("name", 0),
+            How::Cut(bytes) => ("cut", bytes),
+            _ => ("other", 0),
+        };
+        let Mended { segment, at, what, copy, .. } = mended;
+        json!({ "segment": segment, "byte": at, "what": what.to_string(), "how": how, "bytes": bytes, "copy": copy })
+    });
+    let lost = repaired.lost.iter().map(|(partition, range)| {
+        json!({
+            "topic": topics.name(partition.topic), "topic_id": partition.topic, "partition": partition.partition,
+            "from": range.start, "to": range.end,
+        })
+    });
+    let document = json!({
+        "version": 1, "dry_run": dry_run, "put_right": stray, "mended": mended.collect::<Vec<_>>(),
+        "lost": lost.collect::<Vec<_>>(), "skipped_offsets": repaired.skipped_offsets,
+    });
+    print_json(&mut std::io::stdout().lock(), &document)
+}
+
+fn write_report(repaired: &Repaired, topics: &Topics, stray: usize, dry_run: bool) -> Done {
+    let mut out = std::io::stdout().lock();
+    if repaired.mended.is_empty() {
+        match (stray, dry_run) {
+            (0, _) => writeln!(out, "nothing was damaged, and nothing was changed")?,
+            (_, true) => writeln!(out, "nothing was damaged")?,
+            _ => writeln!(out, "nothing was damaged; {stray} places that belong to no record were put right")?,
+        }
+        return Ok(());
+    }
+    for mended in &repaired.mended {
+        let did = match mended.how {
+            How::Gap(bytes) => format!("{bytes} bytes were given up, and a gap stands there"),
+            How::Lost(bytes) => format!("{bytes} bytes of segments are lost, and empty ones stand in their place"),
+            How::Head if mended.copy.is_some() && mended.at == 0 => "the head of the file was taken out".to_owned(),
+            How::Head => "the head of the file was made again".to_owned(),
+            How::Name => "the file got its own name back; no frame was lost".to_owned(),
+            How::Cut(bytes) => format!("{bytes} bytes behind the last frame were cut; no frame was lost"),
+            _ => "repaired".to_owned(),
+        };
+        let copy =
+            mended.copy.as_ref().map_or_else(|| "only zeros".to_owned(), |copy| format!("kept in {}", plain(copy)));
+        writeln!(out, "segment {} at byte {}: {}: {did} ({copy})", mended.segment, mended.at, mended.what)?;
+    }
+    for (partition, range) in &repaired.lost {
+        let topic = plain(&topics.name(partition.topic));
+        writeln!(out, "lost: {topic} partition {}, offsets {}..{}", partition.partition, range.start, range.end)?;
+    }
+    if repaired.skipped_offsets {
+        writeln!(
+            out,
+            "the end of the journal is damaged: partitions go on at offsets that no lost record can have had"
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Writing records as text, JSON lines or CSV.
+
+use crate::failure::Done;
+use crate::inspected::Topics;
+use crate::output::{plain, print_json, put_bytes, time};
+use serde_json::{Map, Value, json};
+use slipring::journal::PartitionId;
+use slipring::{Message, text};
+use std::io::Write;
+
+/// A record as it is written.
+pub(super) struct Row {
+    pub(super) partition: PartitionId,
+    pub(super) offset: u64,
+    /// Nanoseconds since the epoch.
+    pub(super) time: u64,
+    pub(super) content: Content,
+}
+
+pub(super) enum Content {
+    Message(Message),
+    /// The bytes of an event that is no message.
+    Event(Vec<u8>),
+}
+
+impl Content {
+    fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Message(message) => message.key(),
+            Self::Event(_) => None,
+        }
+    }
+
+    fn value(&self) -> &[u8] {
+        match self {
+            Self::Message(message) => message.value(),
+            Self::Event(bytes) => bytes,
+        }
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let message = if let Self::Message(message) = self { Some(message) } else { None };
+        let headers = message.into_iter().flat_map(Message::headers);
+        headers.map(|(name, value)| (name.as_bytes(), value))
+    }
+}
+
+pub(super) enum Sink<W: Write> {
+    Text(W),
+    Json(W),
+    Csv {
+        out: Box<csv::Writer<W>>,
+        /// True if an apostrophe is put before a cell that a spreadsheet would run as a formula.
+        guard: bool,
+    },
+}
+
+/// True for a cell that a spreadsheet runs as a formula.
+fn is_formula(cell: &str) -> bool {
+    cell.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
+}
+
+impl<W: Write> Sink<W> {
+    pub(super) fn new(out: W, json: bool) -> Self {
+        if json { Self::Json(out) } else { Self::Text(out) }
+    }
+
+    pub(super) fn csv(out: W, guard: bool) -> Result<Self, crate::failure::Failure> {
+        let mut writer = csv::Writer::from_writer(out);
+        writer.write_record(["topic", "partition", "offset", "time_ns", "key", "headers", "value"])?;
+        Ok(Self::Csv { out: Box::new(writer), guard })
+    }
+
+    pub(super) fn write(&mut self, topics: &Topics, row: &Row) -> Done {
+        let Row { partition: PartitionId { topic: id, partition }, offset, content, .. } = row;
+        let topic = topics.name(*id);
+        match self {
+            Self::Text(out) => {
+                write!(out, "{}/{partition} {offset} {}", text::line(&topic), time(row.time))?;
+                if let Some(key) = content.key() {
+                    write!(out, " {}:", text::value(key))?;
+                }
+                for (name, value) in content.headers() {
+                    write!(out, " [{}={}]", text::value(name), text::value(value))?;
+                }
+                writeln!(out, " {}", text::value(content.value()))?;
+            }
+            Self::Json(out) => {
+                let mut object = Map::new();
+                let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
+                put("topic", json!(topic));
+                put("topic_id", json!(id));
+                put("partition", json!(partition));
+                put("offset", json!(offset));
+                put("time_ns", json!(row.time));
+                if let Some(key) = content.key() {
+                    put_bytes(&mut object, "key", key);
+                }
+                put_bytes(&mut object, "value", content.value());
+                let headers = content.headers().map(|(name, value)| {
+                    let mut header = Map::new();
+                    put_bytes(&mut header, "name", name);
+                    put_bytes(&mut header, "value", value);
+                    Value::Object(header)
+                });
+                let headers: Vec<_> = headers.collect();
+                if !headers.is_empty() {
+                    object.insert("headers".to_owned(), headers.into());
+                }
+                print_json(out, &Value::Object(object))?;
+            }
+            Self::Csv { out, guard } => {
+                let header = |(name, value)| format!("{}={}", text::value(name), text::value(value));
+                let headers: Vec<_> = content.headers().map(header).collect();
+                let key = content.key().map_or_else(String::new, |key| text::value(key).to_string());
+                let (offset, time, value) = (offset.to_string(), row.time.to_string(), text::value(content.value()));
+                let cells =
+                    [plain(&topic), partition.to_string(), offset, time, key, headers.join(";"), value.to_string()];
+                out.write_record(
+                    cells.map(|cell| if *guard && is_formula(&cell) { format!("'{cell}") } else { cell }),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self) -> Done {
+        match self {
+            Self::Text(out) | Self::Json(out) => out.flush()?,
+            Self::Csv { out, .. } => out.flush()?,
+        }
+        Ok(())
+    }
+}

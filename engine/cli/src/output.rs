@@ -1,0 +1,94 @@
+//! What commands print: JSON, tables, times and sizes, all safe for a terminal.
+
+use crate::failure::Done;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+use slipring::clock::{Clock, SystemClock, Timestamp};
+use slipring::text;
+use std::fmt::{self, Display};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Prints a JSON document.
+pub(crate) fn print_json(out: &mut impl Write, document: &impl Display) -> Done {
+    Ok(writeln!(out, "{}", text::json(&document.to_string()))?)
+}
+
+/// A name from a journal or a socket as one line that a terminal cannot obey.
+pub(crate) fn plain(name: &str) -> String {
+    text::line(name).to_string()
+}
+
+/// Puts `bytes` into a JSON object: as `name` if they are text, as `name_hex` if not.
+pub(crate) fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    match text::as_text(bytes) {
+        Some(text) => object.insert(name.to_owned(), json!(text)),
+        None => object.insert(format!("{name}_hex"), json!(text::hex(bytes).to_string())),
+    };
+}
+
+/// The time now.
+pub(crate) fn now() -> Timestamp {
+    SystemClock::default().wall()
+}
+
+/// A time in nanoseconds since the epoch, as RFC 3339.
+pub(crate) fn time(nanos: u64) -> String {
+    humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(nanos)).to_string()
+}
+
+/// A count of bytes with a binary unit.
+pub(crate) fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// A progress bar of `bytes` on standard error; hidden if that is no terminal.
+pub(crate) fn progress_bar(bytes: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(bytes);
+    let style = "{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta:>4} left";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// A table of text. Each column is as wide as its widest cell.
+pub(crate) struct Table {
+    /// Columns with names and other texts, which are aligned to the left. The others are numbers.
+    texts: &'static [usize],
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(titles: &[&str], texts: &'static [usize]) -> Self {
+        Self { texts, rows: vec![titles.iter().map(|&title| title.to_owned()).collect()] }
+    }
+
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows[0].len();
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+                if self.texts.contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// The cells of a table's row, from anything that can be displayed.
+macro_rules! cells {
+    ($($cell:expr),+ $(,)?) => { vec![$($cell.to_string()),+] };
+}
+pub(crate) use cells;
