@@ -11,9 +11,9 @@ use crate::base::overload::ConsumerStats;
 use crate::log::catalog::state_kind;
 use crate::log::offsets::commit_right::{CommitRight, Fenced};
 use crate::log::receipt::BatchReceipt;
-use crate::produce::transaction::{Along, Transaction, TransactionError};
+use crate::produce::transaction::{FrameExtras, Transaction, TransactionError};
 use crate::read::At;
-use crate::topic::Inner;
+use crate::topic::TopicCore;
 use slipring_journal::Visible;
 use slipring_ring::{Batch as RingBatch, Closed, Iter, Multi, Ring, Sequence, Single};
 use std::cell::Cell;
@@ -40,7 +40,7 @@ where
     pub(super) link: &'m Link,
     pub(super) epoch: u64,
     pub(super) name: &'m TopicPartition,
-    pub(super) topic: &'m Inner<E, K>,
+    pub(super) topic: &'m TopicCore<E, K>,
     pub(super) right: &'m Arc<CommitRight>,
     pub(super) commit: Commit,
     pub(super) events: Events<'m, E, K>,
@@ -154,7 +154,7 @@ impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
                 return Err(TransactionError::Refused { cause });
             }
             let value = committed_offset.value_at(to);
-            let committed = transaction.commit_along(&Along {
+            let committed = transaction.commit_with(&FrameExtras {
                 put: &|frame| frame.put(state_kind::GROUP_OFFSETS, committed_offset.key(), &value),
                 decide: &|| {
                     let right = Arc::clone(self.right);

@@ -8,8 +8,8 @@ use crate::base::kind::Producers;
 use crate::log::offsets::commit_right::CommitRight;
 use crate::read::catch_up::{CatchUp, Step, Turn};
 use crate::read::replay::ReplayError;
-use crate::topic::Inner;
-use crate::topic::durable::Durable;
+use crate::topic::TopicCore;
+use crate::topic::durable::DurableTopic;
 use crate::topic::partition::Partition;
 use crate::topic::stage_name::join_stage;
 use slipring_journal::{self as journal, SharedScan, Start as From, Visible};
@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub(super) struct Behind<E, K: Producers> {
-    topic: Arc<Inner<E, K>>,
+    topic: Arc<TopicCore<E, K>>,
     partition: Arc<Partition<E, K>>,
     group: String,
     wait: Wait,
@@ -91,7 +91,7 @@ const BYTES: usize = 1 << 20;
 impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
     /// From `next` on. Whether the journal has that is found out by the first look.
     pub(super) fn new(
-        topic: Arc<Inner<E, K>>,
+        topic: Arc<TopicCore<E, K>>,
         partition: Arc<Partition<E, K>>,
         group: &str,
         next: u64,
@@ -186,7 +186,7 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
     /// Reads what is there into free slots, up to the gate. Whether nothing more is there.
     fn fill(
         &mut self,
-        durable: &Durable<E>,
+        durable: &DurableTopic<E>,
         scan: &mut SharedScan,
         turn: Turn,
         oldest: Option<Timestamp>,

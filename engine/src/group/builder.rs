@@ -87,7 +87,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
-    pub(crate) fn new(host: Arc<Host>, name: String, topics: Vec<Arc<crate::topic::Inner<E, K>>>) -> Self {
+    pub(crate) fn new(host: Arc<Host>, name: String, topics: Vec<Arc<crate::topic::TopicCore<E, K>>>) -> Self {
         let joining = Joining {
             topics,
             name: None,

@@ -7,7 +7,7 @@ use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::read::error::PositionError;
 use crate::read::{Part, StartAt, TooOld};
-use crate::topic::Inner;
+use crate::topic::TopicCore;
 use crate::topic::stage_name::{join_stage, stage_name, without_generation};
 use slipring_ring::{BuildError, Closed, Consumer, Sequence, Start};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     /// Has the journal say where the group stands, and waits until that is durable.
-    pub(super) fn write_down(&self, topics: &[Arc<Inner<E, K>>]) -> Result<(), GroupError> {
+    pub(super) fn write_down(&self, topics: &[Arc<TopicCore<E, K>>]) -> Result<(), GroupError> {
         let Some(durable) = topics.iter().find_map(|topic| topic.durable.as_ref()) else { return Ok(()) };
         let refused = |cause| GroupError::NotWritten { group: self.name.clone(), cause };
         durable.committer.commit_offsets().map_err(refused)
@@ -75,7 +75,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         &self,
         place: &mut Place<E, K>,
         at: u64,
-        topic: &Inner<E, K>,
+        topic: &TopicCore<E, K>,
         goes_on: bool,
     ) -> Result<(), GroupError> {
         let ring = &place.partition.ring;
@@ -93,7 +93,12 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// A consumer of a partition in which nothing is committed.
-    fn begin(&self, place: &Place<E, K>, start: &StartAt, topic: &Inner<E, K>) -> Result<Consumer<E, K>, GroupError> {
+    fn begin(
+        &self,
+        place: &Place<E, K>,
+        start: &StartAt,
+        topic: &TopicCore<E, K>,
+    ) -> Result<Consumer<E, K>, GroupError> {
         if matches!(start, StartAt::Timestamp(_)) && !topic.settings.timestamps {
             return Err(PositionError::NoTimestamps { topic: topic.name.clone() }.into());
         }
@@ -139,7 +144,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// Forgets what is committed: the group is to begin the partitions of these topics at `start`.
-    pub(super) fn reset(&self, topics: &[Arc<Inner<E, K>>], start: &StartAt) -> Result<(), GroupError> {
+    pub(super) fn reset(&self, topics: &[Arc<TopicCore<E, K>>], start: &StartAt) -> Result<(), GroupError> {
         let now = self.now();
         let readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
         let mut state = self.state();

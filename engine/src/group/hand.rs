@@ -13,7 +13,7 @@ use crate::log::offsets::commit_right::CommitRight;
 use crate::read::error::PositionError;
 use crate::read::replay::ReplayError;
 use crate::read::{StartAt, expire};
-use crate::topic::Inner;
+use crate::topic::TopicCore;
 use crate::topic::partition::Partition;
 use slipring_journal::{FrameBuilder, SharedScan, Visible};
 use slipring_ring::{Closed, Consumer, SeekError, Sequence, Start, Wait};
@@ -32,7 +32,7 @@ pub(super) enum Feed<E, K: Producers> {
 pub(super) struct Hand<E, K: Producers> {
     pub(super) id: PartitionId,
     pub(super) name: TopicPartition,
-    pub(super) topic: Arc<Inner<E, K>>,
+    pub(super) topic: Arc<TopicCore<E, K>>,
     pub(super) partition: Arc<Partition<E, K>>,
     pub(super) feed: Feed<E, K>,
     pub(super) right: Arc<CommitRight>,
@@ -287,7 +287,7 @@ pub(super) struct Looking<'m> {
 /// what [`StartAt::Committed`] means.
 pub(super) fn locate<E, K: Producers>(
     group: &str,
-    topic: &Inner<E, K>,
+    topic: &TopicCore<E, K>,
     partition: &Partition<E, K>,
     start: &StartAt,
     committed: u64,
@@ -321,7 +321,7 @@ pub(super) fn locate<E, K: Producers>(
 
 /// What somebody asks for who joins.
 pub(super) struct Joining<E, K: Producers> {
-    pub(super) topics: Vec<Arc<Inner<E, K>>>,
+    pub(super) topics: Vec<Arc<TopicCore<E, K>>>,
     pub(super) name: Option<String>,
     pub(super) deadline: Duration,
     pub(super) start: StartAt,

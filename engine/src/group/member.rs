@@ -20,8 +20,8 @@ use crate::base::trace::lifecycle;
 use crate::log::gap::Gap;
 use crate::log::offsets::commit_right::Fenced;
 use crate::read::selector::Selectable;
-use crate::topic::Inner;
-use crate::topic::consumers::Run;
+use crate::topic::TopicCore;
+use crate::topic::consumers::ConsumerRun;
 use slipring_journal::SharedScan;
 use slipring_ring::{Closed, Ending, Multi, Waiter};
 use std::cell::Cell;
@@ -93,7 +93,7 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Member<E, K> {
 }
 
 /// Whether a topic was halted, as when it is deleted by force, or has failed.
-fn is_gone<E, K: Producers>(topic: &Inner<E, K>) -> bool {
+fn is_gone<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
     use crate::base::closed::Closed::{Failed, Halted};
     matches!(topic.closed(), Some(Halted | Failed { .. }))
 }
@@ -527,8 +527,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.settings.joining.topics.iter().for_each(|topic| self.note_failure_in(topic, cause));
     }
 
-    fn note_failure_in(&self, topic: &Inner<E, K>, cause: &str) {
-        let run = Run::new(Arc::new(ConsumerStats::new(
+    fn note_failure_in(&self, topic: &TopicCore<E, K>, cause: &str) {
+        let run = ConsumerRun::new(Arc::new(ConsumerStats::new(
             &format!("group:{} member {}", self.group.name, self.id),
             Slow::Gate,
         )));

@@ -89,7 +89,7 @@ use crate::base::trace::lifecycle;
 use crate::log::offsets::commit_right::CommitRight;
 use crate::topic::registry::Host;
 use crate::topic::stage_name::stage_name;
-use crate::topic::{Inner, Reader};
+use crate::topic::{TopicCore, TopicReader};
 use assignment::{MemberId, PartitionId};
 use behind::Behind;
 use coordinator::{Coordinator, Stale};
@@ -121,7 +121,7 @@ pub(crate) struct Group<E, K: Producers> {
 }
 
 /// Topics by the numbers that the group has for them.
-type Numbered<'t, E, K> = BTreeMap<u32, &'t Arc<Inner<E, K>>>;
+type Numbered<'t, E, K> = BTreeMap<u32, &'t Arc<TopicCore<E, K>>>;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     pub(crate) fn new(name: &str, host: &Arc<Host>) -> Arc<Self> {
@@ -171,7 +171,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 |cause: std::io::Error| GroupError::Thread { group: self.name.clone(), cause: cause.to_string() };
             host.timer.start().map_err(refused)?;
         }
-        let mut topics: Vec<&Arc<Inner<E, K>>> = asked.topics.iter().collect();
+        let mut topics: Vec<&Arc<TopicCore<E, K>>> = asked.topics.iter().collect();
         topics.sort_by_key(|topic| topic.id);
         topics.dedup_by_key(|topic| topic.id);
         if topics.is_empty() {
@@ -222,7 +222,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                             stage: stage_name(&self.name, 0),
                             topic: *number,
                         });
-                        readers.add(Arc::downgrade(&reader) as Weak<dyn Reader<E, K>>);
+                        readers.add(Arc::downgrade(&reader) as Weak<dyn TopicReader<E, K>>);
                         source.reader = Some(reader);
                     }
                 }

@@ -16,7 +16,7 @@ use crate::read::StartAt;
 use crate::topic::error::SubscribeError;
 use crate::topic::partition::Partition;
 use crate::topic::stage_name::stage_name;
-use crate::topic::{Inner, Preparation, Reader};
+use crate::topic::{Preparation, TopicCore, TopicReader};
 use slipring_ring::{Consumer, Stage};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -42,7 +42,7 @@ pub(super) struct Source<E, K: Producers> {
     /// What is counted of this group in the topic.
     pub(super) stats: Arc<ConsumerStats>,
     /// Its members have it: the group must not keep the engine, which has the group.
-    pub(super) topic: Weak<Inner<E, K>>,
+    pub(super) topic: Weak<TopicCore<E, K>>,
     /// There while the group gates this topic: partitions that are added are joined through it.
     pub(super) reader: Option<Arc<Newcomers<E, K>>>,
 }
@@ -89,7 +89,7 @@ impl<E, K: Producers> State<E, K> {
     }
 
     /// The number of a topic, whose present partitions are the group's then.
-    pub(super) fn number_of(&mut self, group: &str, topic: &Arc<Inner<E, K>>) -> u32 {
+    pub(super) fn number_of(&mut self, group: &str, topic: &Arc<TopicCore<E, K>>) -> u32 {
         let known = self.number_of_id(topic.id);
         let number = known.unwrap_or(self.next_topic);
         if known.is_none() {
@@ -109,7 +109,7 @@ impl<E, K: Producers> State<E, K> {
         &mut self,
         group: &str,
         number: u32,
-        topic: &Inner<E, K>,
+        topic: &TopicCore<E, K>,
         partition: &Arc<Partition<E, K>>,
     ) -> &mut Place<E, K> {
         let id = PartitionId { topic: number, partition: partition.index };
@@ -194,7 +194,7 @@ pub(super) struct Newcomers<E, K: Producers> {
     pub(super) topic: u32,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Newcomers<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Newcomers<E, K> {
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         let joined = partition.ring.join(Stage::new(self.stage.clone()));
         joined.map_err(|cause| SubscribeError::new(&self.stage, partition.index, cause))

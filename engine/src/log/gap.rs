@@ -227,10 +227,10 @@ impl GapReport {
         self.put(&mut frame);
         put(&mut frame);
         let transaction = TransactionFrame { parts: Vec::new(), frame, decide: Box::new(decide) };
-        let Some(order) = committer.transaction_turn() else {
+        let Some(turn) = committer.transaction_turn() else {
             return GapReportOutcome::Not("this thread is committing a transaction".to_owned());
         };
-        match committer.transact(order, transaction) {
+        match committer.transact(turn, transaction) {
             TransactionOutcome::Durable => {
                 self.note(committer);
                 GapReportOutcome::Yes

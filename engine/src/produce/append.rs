@@ -11,12 +11,12 @@ use crate::log::producers::ProducerStamp;
 use crate::topic::error::PublishError;
 use crate::topic::partition::Partition;
 use crate::topic::stage_name::without_generation;
-use crate::topic::{Evicted, Inner};
+use crate::topic::{Evicted, TopicCore};
 use slipring_ring::{Claim, ClaimError, Wait};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) struct Lane<E, K: Producers> {
+pub(crate) struct Appender<E, K: Producers> {
     pub(crate) ring: slipring_ring::Producer<E, K>,
     pub(crate) partition: Arc<Partition<E, K>>,
 }
@@ -41,7 +41,7 @@ impl<'k> Route<'k> {
 
 /// What is noted beside the slots that are claimed.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Beside {
+pub(crate) struct SlotMeta {
     pub(crate) now: Option<Timestamp>,
     /// For a single event.
     pub(crate) stamp: Option<ProducerStamp>,
@@ -56,7 +56,7 @@ enum Attempt<'t> {
     Arm(&'t Task),
 }
 
-impl<E, K: Producers> Lane<E, K> {
+impl<E, K: Producers> Appender<E, K> {
     pub(crate) fn lend(partition: &Arc<Partition<E, K>>, wait: &Wait) -> Option<Self> {
         let mut ring = partition.lend()?;
         ring.set_wait(wait.clone());
@@ -70,7 +70,7 @@ impl<E, K: Producers> Lane<E, K> {
         &mut self,
         attempt: Attempt<'_>,
         len: usize,
-        beside: Beside,
+        meta: SlotMeta,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
     ) -> Result<u64, ClaimError> {
         let mut claim = match attempt {
@@ -87,14 +87,14 @@ impl<E, K: Producers> Lane<E, K> {
         if DRY {
             return Ok(first);
         }
-        if let Some(stamp) = beside.stamp {
+        if let Some(stamp) = meta.stamp {
             self.partition.stamps().set(first, stamp);
         }
         for (index, (offset, event)) in claim.iter_mut().enumerate() {
-            if let (Some(times), Some(now)) = (&self.partition.times, beside.now) {
+            if let (Some(times), Some(now)) = (&self.partition.times, meta.now) {
                 times.set(offset.0, now);
             }
-            fill(index, event, beside.now);
+            fill(index, event, meta.now);
         }
         claim.commit()?;
         Ok(first)
@@ -104,34 +104,34 @@ impl<E, K: Producers> Lane<E, K> {
     #[inline]
     pub(crate) fn publish(
         &mut self,
-        topic: &Inner<E, K>,
+        topic: &TopicCore<E, K>,
         full: WhenFull<'_>,
         len: usize,
-        beside: Beside,
+        meta: SlotMeta,
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
     ) -> Result<Option<u64>, PublishError> {
-        match self.attempt::<false>(Attempt::Now, len, beside, fill) {
+        match self.attempt::<false>(Attempt::Now, len, meta, fill) {
             Ok(first) => Ok(Some(first)),
-            Err(refused) => self.overflow::<false, _>(topic, full, len, beside, fill, refused),
+            Err(refused) => self.overflow::<false, _>(topic, full, len, meta, fill, refused),
         }
     }
 
     /// Claims where there was [room](Self::make_room) for the only producer a moment ago, and notes what goes with it.
     pub(crate) fn open(
         &mut self,
-        topic: &Inner<E, K>,
+        topic: &TopicCore<E, K>,
         len: usize,
-        beside: Beside,
+        meta: SlotMeta,
     ) -> Result<Claim<'_, E, K>, PublishError> {
         let Self { ring, partition } = self;
         // Refused: the topic has ended meanwhile.
         let claim =
             ring.try_claim(len).map_err(|refused| PublishError::new(&topic.name, partition.index, refused, || None))?;
         let first = claim.sequences().first.0;
-        if let Some(stamp) = beside.stamp {
+        if let Some(stamp) = meta.stamp {
             partition.stamps().set(first, stamp);
         }
-        if let (Some(times), Some(now)) = (&partition.times, beside.now) {
+        if let (Some(times), Some(now)) = (&partition.times, meta.now) {
             (first..first + len as u64).for_each(|offset| times.set(offset, now));
         }
         Ok(claim)
@@ -142,16 +142,16 @@ impl<E, K: Producers> Lane<E, K> {
     #[inline(never)]
     pub(crate) fn make_room(
         &mut self,
-        topic: &Inner<E, K>,
+        topic: &TopicCore<E, K>,
         full: WhenFull<'_>,
         len: usize,
     ) -> Result<bool, PublishError> {
         debug_assert!(K::SINGLE, "another producer could take the room");
         let nothing = &mut |_: usize, _: &mut E, _: Option<Timestamp>| ();
-        match self.attempt::<true>(Attempt::Now, len, Beside::default(), nothing) {
+        match self.attempt::<true>(Attempt::Now, len, SlotMeta::default(), nothing) {
             Ok(_) => Ok(true),
             Err(refused) => self
-                .overflow::<true, _>(topic, full, len, Beside::default(), nothing, refused)
+                .overflow::<true, _>(topic, full, len, SlotMeta::default(), nothing, refused)
                 .map(|first| first.is_some()),
         }
     }
@@ -160,10 +160,10 @@ impl<E, K: Producers> Lane<E, K> {
     #[inline(never)]
     fn overflow<const DRY: bool, F: FnMut(usize, &mut E, Option<Timestamp>)>(
         &mut self,
-        topic: &Inner<E, K>,
+        topic: &TopicCore<E, K>,
         full: WhenFull<'_>,
         len: usize,
-        beside: Beside,
+        meta: SlotMeta,
         fill: &mut F,
         mut refused: ClaimError,
     ) -> Result<Option<u64>, PublishError> {
@@ -189,7 +189,7 @@ impl<E, K: Producers> Lane<E, K> {
                     break;
                 }
                 // The committer is in the way, for a moment; somebody whom it hides may be next.
-                match self.attempt::<DRY>(Attempt::Until(soon), len, beside, fill) {
+                match self.attempt::<DRY>(Attempt::Until(soon), len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) => continue,
                     Err(other) => {
@@ -209,7 +209,7 @@ impl<E, K: Producers> Lane<E, K> {
                 (Some(_), WhenFull::Arm(_)) => {}
                 // A publish that never waits does not wait for this either.
                 (Some(_), _) if out_of_time || !waits => break,
-                (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, beside, fill) {
+                (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
                     // Another one may be in the way by now, and has its own time.
                     Err(ClaimError::TimedOut { by }) if by.as_ref() != Some(&slowest) => {
@@ -228,7 +228,7 @@ impl<E, K: Producers> Lane<E, K> {
                 (None, _) => {}
             }
             let evicted = topic.evict_slow(&slowest);
-            match self.attempt::<DRY>(Attempt::Now, len, beside, fill) {
+            match self.attempt::<DRY>(Attempt::Now, len, meta, fill) {
                 Ok(first) => return Ok(Some(first)),
                 Err(other) => refused = other,
             }
@@ -269,7 +269,7 @@ impl<E, K: Producers> Lane<E, K> {
                     Some(_) => Attempt::Until(Instant::now() + LOOK_AT_ITSELF),
                     None => last,
                 };
-                match self.attempt::<DRY>(next, len, beside, fill) {
+                match self.attempt::<DRY>(next, len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) if own.is_some() => {}
                     Err(other) => break other,
@@ -283,7 +283,7 @@ impl<E, K: Producers> Lane<E, K> {
     }
 }
 
-impl<E, K: Producers> Lane<E, K> {
+impl<E, K: Producers> Appender<E, K> {
     /// Whether nobody is further behind than this consumer, so that there is no room before it moves.
     fn waits_for(&self, consumer: &str) -> bool {
         let stages = self.partition.ring.positions().stages;

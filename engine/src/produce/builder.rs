@@ -4,17 +4,17 @@ use super::Producer;
 use crate::base::kind::Producers;
 use crate::base::level::Level;
 use crate::base::rate::{Limiter, RateLimit};
-use crate::produce::append::Lane;
-use crate::produce::partitioner::{Partitioner, Picker};
+use crate::produce::append::Appender;
+use crate::produce::partitioner::{PartitionPicker, Partitioner};
 use crate::topic::error::ProducerError;
-use crate::topic::{Inner, Topic};
+use crate::topic::{Topic, TopicCore};
 use slipring_ring::{Multi, Wait};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Settings of a producer to be created.
 pub struct ProducerBuilder<E, K: Producers = Multi> {
-    pub(crate) topic: Arc<Inner<E, K>>,
+    pub(crate) topic: Arc<TopicCore<E, K>>,
     partitioner: Partitioner,
     wait: Wait,
     pub(crate) level: Level,
@@ -29,7 +29,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
-    pub(crate) fn new(topic: Arc<Inner<E, K>>) -> Self {
+    pub(crate) fn new(topic: Arc<TopicCore<E, K>>) -> Self {
         let (partitioner, wait) = (Partitioner::default(), Wait::default());
         Self { topic, partitioner, wait, level: Level::Published, rate_limit: None }
     }
@@ -74,17 +74,17 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         if rate_limit.is_some() {
             topic.start_timer()?;
         }
-        let first = Lane::lend(&topic.partitions()[0], &wait);
+        let first = Appender::lend(&topic.partitions()[0], &wait);
         let first = first.ok_or_else(|| ProducerError::TurnGuard { topic: name() })?;
         topic.lent.fetch_add(1, Ordering::AcqRel);
         let limiter = rate_limit.map(|limit| Arc::new(Limiter::new(limit, topic.host.clock.now())));
         let is_limited = limiter.is_some() || topic.limiter.is_some();
         let is_bare = !topic.settings.timestamps && !is_limited && level <= Level::Published;
-        let picker = Picker::new(partitioner);
+        let picker = PartitionPicker::new(partitioner);
         let (first, more) = (Some(first), Vec::new());
-        let plain = usize::from(is_bare);
+        let fast_path = usize::from(is_bare);
         let mut producer =
-            Producer { topic, plain, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp: None };
+            Producer { topic, fast_path, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp: None };
         producer.look_for_partitions();
         Ok(producer)
     }

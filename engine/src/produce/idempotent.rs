@@ -8,10 +8,10 @@ use crate::log::committer::STAGE;
 use crate::log::producers::{ProducerStamp, ProducerState, ProducerStates, WINDOW};
 use crate::log::receipt::Receipt;
 use crate::produce::{Producer, ProducerBuilder};
-use crate::topic::Inner;
-use crate::topic::durable::Durable;
+use crate::topic::TopicCore;
+use crate::topic::durable::DurableTopic;
 use crate::topic::error::{ProducerError, PublishError, check_name};
-use crate::topic::identity::{History, Identity};
+use crate::topic::identity::{ProducerIdentity, SequenceHistory};
 use crate::topic::restore_names::is_forgotten;
 use slipring_journal::FrameBuilder;
 use slipring_ring::Multi;
@@ -66,7 +66,7 @@ pub const MAX_PRODUCER_NAMES: usize = 1024;
 /// name that is new with each start of a program holds its place until it is forgotten: give a producer a name that stays.
 pub struct IdempotentProducer<E, K: Producers = Multi> {
     producer: Producer<E, K>,
-    identity: Arc<Identity>,
+    identity: Arc<ProducerIdentity>,
     epoch: u64,
     level: Level,
 }
@@ -157,7 +157,7 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
 impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
     fn open(
         mut producer: Producer<E, K>,
-        topic: &Inner<E, K>,
+        topic: &TopicCore<E, K>,
         name: String,
         level: Level,
     ) -> Result<Self, ProducerError> {
@@ -171,7 +171,7 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
         if !known.contains_key(&name) {
             gone.extend(
                 known
-                    .extract_if(|_, identity: &mut Arc<Identity>| is_forgotten(identity, topic, now))
+                    .extract_if(|_, identity: &mut Arc<ProducerIdentity>| is_forgotten(identity, topic, now))
                     .map(|(_, identity)| identity),
             );
             let of_journal = topic.durable.as_ref().map_or(usize::MAX, |durable| {
@@ -186,10 +186,10 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
             }
         }
         let make = || {
-            let history = History { used: now, ..History::default() };
-            let add = |durable: &Durable<E>| durable.committer.producer_states.add(durable.id(0).topic, &name);
+            let history = SequenceHistory { used: now, ..SequenceHistory::default() };
+            let add = |durable: &DurableTopic<E>| durable.committer.producer_states.add(durable.id(0).topic, &name);
             let producer_state = topic.durable.as_deref().map(add);
-            Identity::new(name.clone(), 0, history, producer_state)
+            ProducerIdentity::new(name.clone(), 0, history, producer_state)
         };
         let identity = Arc::clone(known.entry(name.clone()).or_insert_with(make));
         let epoch = identity.epoch.load(Ordering::Acquire).saturating_add(1);
@@ -298,7 +298,7 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
     }
 }
 
-impl Identity {
+impl ProducerIdentity {
     /// Publishes it, unless that was done: then its first receipt.
     fn once<E, K: Producers>(
         &self,
@@ -307,7 +307,7 @@ impl Identity {
         sequence: u64,
         publish: impl FnOnce(&mut Producer<E, K>) -> Result<Receipt, PublishError>,
     ) -> Result<Receipt, IdempotenceError> {
-        let names = |topic: &Inner<E, K>| (topic.name.clone(), self.name.clone());
+        let names = |topic: &TopicCore<E, K>| (topic.name.clone(), self.name.clone());
         let Some(mut history) = self.history() else {
             let (topic, producer) = names(producer.topic());
             return Err(IdempotenceError::Nested { topic, producer, sequence });
@@ -358,7 +358,7 @@ impl Identity {
         Ok(receipt)
     }
 
-    fn note(&self, history: &mut History, sequence: u64, receipt: (u32, u64)) {
+    fn note(&self, history: &mut SequenceHistory, sequence: u64, receipt: (u32, u64)) {
         history.note(sequence, receipt);
         self.next.store(sequence + 1, Ordering::Release);
         self.has_next.store(true, Ordering::Release);
@@ -366,7 +366,7 @@ impl Identity {
 }
 
 /// A fault for tests.
-fn no_epoch_check<E, K: Producers>(topic: &Inner<E, K>) -> bool {
+fn no_epoch_check<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
     topic.durable.as_ref().is_some_and(|durable| durable.journal().sabotage().no_epoch_check)
 }
 
@@ -374,7 +374,7 @@ fn no_epoch_check<E, K: Producers>(topic: &Inner<E, K>) -> bool {
 fn wait_for_the_journal<E, K: Producers>(
     producer_state: &ProducerState,
     sequence: u64,
-    topic: &Inner<E, K>,
+    topic: &TopicCore<E, K>,
 ) -> Result<(), PublishError> {
     let Some(durable) = topic.durable.as_ref().filter(|_| topic.count.load(Ordering::Acquire) > 1) else {
         return Ok(());

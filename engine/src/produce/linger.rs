@@ -10,7 +10,7 @@ use crate::event::message::{Message, Parts};
 use crate::event::record::Record;
 use crate::log::receipt::Receipt;
 use crate::produce::{Producer, ProducerBuilder};
-use crate::topic::Inner;
+use crate::topic::TopicCore;
 use crate::topic::error::{ProducerError, PublishError};
 use slipring_ring::Multi;
 use std::borrow::Borrow;
@@ -30,11 +30,11 @@ pub struct LingerBuilder<K: Producers = Multi> {
     producer: ProducerBuilder<Message, K>,
     delay: Duration,
     records: usize,
-    told: Option<Told>,
+    told: Option<PublishedCallback>,
 }
 
 /// Told of each record that was published.
-type Told = Box<dyn FnMut(u64, Receipt) + Send>;
+type PublishedCallback = Box<dyn FnMut(u64, Receipt) + Send>;
 
 impl<K: Producers> ProducerBuilder<Message, K> {
     /// A producer that gathers up to `records` records, none of them for longer than `delay`, and publishes them together.
@@ -67,9 +67,9 @@ impl<K: Producers> LingerBuilder<K> {
         producer.topic().start_timer()?;
         let topic = Arc::clone(producer.topic());
         let published =
-            Arc::new(Published { count: AtomicUsize::new(0), told: told.is_some(), receipts: Mutex::default() });
+            Arc::new(PublishedRecords { count: AtomicUsize::new(0), told: told.is_some(), receipts: Mutex::default() });
         let own = Arc::clone(&published);
-        let gathered = Gathered {
+        let gathered = LingerBuffer {
             producer,
             partitions: Vec::new(),
             count: 0,
@@ -79,7 +79,7 @@ impl<K: Producers> LingerBuilder<K> {
             failed: None,
         };
         let (gathered, told) = (Turn::new(gathered), Turn::new(told));
-        Ok(LingeringProducer { shared: Arc::new(Shared { topic, delay, records, gathered, published, told }) })
+        Ok(LingeringProducer { shared: Arc::new(LingerShared { topic, delay, records, gathered, published, told }) })
     }
 }
 
@@ -108,22 +108,22 @@ impl<K: Producers> LingerBuilder<K> {
 /// The last handle publishes what is gathered; it tries for a second at most. What finds no room by then is lost, and
 /// counted as dropped in the topic's metrics. [`flush`](Self::flush) before, to know.
 pub struct LingeringProducer<K: Producers = Multi> {
-    shared: Arc<Shared<K>>,
+    shared: Arc<LingerShared<K>>,
 }
 
-struct Shared<K: Producers> {
-    topic: Arc<Inner<Message, K>>,
+struct LingerShared<K: Producers> {
+    topic: Arc<TopicCore<Message, K>>,
     delay: Duration,
     records: usize,
     /// Whoever has it runs the user's code, such as the partitioner: so it is no lock.
-    gathered: Arc<Turn<Gathered<K>>>,
-    published: Arc<Published>,
+    gathered: Arc<Turn<LingerBuffer<K>>>,
+    published: Arc<PublishedRecords>,
     /// Whoever has it tells, while others may gather.
-    told: Arc<Turn<Option<Told>>>,
+    told: Arc<Turn<Option<PublishedCallback>>>,
 }
 
 /// What can be seen of a producer while somebody gathers.
-struct Published {
+struct PublishedRecords {
     /// Records that are gathered.
     count: AtomicUsize,
     /// Whether somebody is told.
@@ -132,21 +132,21 @@ struct Published {
     receipts: Mutex<VecDeque<(u64, Receipt)>>,
 }
 
-impl Published {
+impl PublishedRecords {
     fn receipts(&self) -> MutexGuard<'_, VecDeque<(u64, Receipt)>> {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Gathered<K: Producers> {
+struct LingerBuffer<K: Producers> {
     producer: Producer<Message, K>,
     /// By partition.
-    partitions: Vec<Stack>,
+    partitions: Vec<PartitionBatch>,
     /// Records in all of them.
     count: usize,
     /// The number of the next record.
     next: u64,
-    published: Arc<Published>,
+    published: Arc<PublishedRecords>,
     /// The timer has been asked.
     is_due: bool,
     /// What the timer was refused, for reasons that do not pass.
@@ -155,13 +155,13 @@ struct Gathered<K: Producers> {
 
 /// What is gathered for one partition.
 #[derive(Default)]
-struct Stack {
+struct PartitionBatch {
     bytes: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<RecordEntry>,
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+struct RecordEntry {
     number: u64,
     parts: Parts,
 }
@@ -217,9 +217,9 @@ impl<K: Producers> LingeringProducer<K> {
     }
 }
 
-impl<K: Producers> Shared<K> {
+impl<K: Producers> LingerShared<K> {
     /// Waits until nobody else gathers or flushes.
-    fn gathered(&self) -> Result<TurnGuard<Gathered<K>>, PublishError> {
+    fn gathered(&self) -> Result<TurnGuard<LingerBuffer<K>>, PublishError> {
         self.gathered.take().ok_or_else(|| PublishError::Nested { topic: self.topic.name.clone() })
     }
 
@@ -266,7 +266,7 @@ impl<K: Producers> Shared<K> {
         }
     }
 
-    fn tell_with(&self, told: &mut Option<Told>) {
+    fn tell_with(&self, told: &mut Option<PublishedCallback>) {
         let Some(told) = told else { return };
         loop {
             let next = self.published.receipts().pop_front();
@@ -301,14 +301,14 @@ impl<K: Producers> Shared<K> {
     }
 }
 
-impl<K: Producers> Gathered<K> {
+impl<K: Producers> LingerBuffer<K> {
     fn take(&mut self, partition: usize, record: &Record<'_>) -> u64 {
         if self.partitions.len() <= partition {
-            self.partitions.resize_with(partition + 1, Stack::default);
+            self.partitions.resize_with(partition + 1, PartitionBatch::default);
         }
         let stack = &mut self.partitions[partition];
         let number = self.next;
-        stack.entries.push(Entry { number, parts: Parts::write(record, &mut stack.bytes) });
+        stack.entries.push(RecordEntry { number, parts: Parts::write(record, &mut stack.bytes) });
         self.next += 1;
         self.set_count(self.count + 1);
         number
@@ -330,7 +330,7 @@ impl<K: Producers> Gathered<K> {
                 let size = stack.entries[..len].iter().map(|entry| entry.parts.size()).sum::<usize>();
                 let mut rest = &stack.bytes[..size];
                 let mut fill = |index: usize, message: &mut Message, now: Option<Timestamp>| {
-                    let entry: &Entry = &stack.entries[index];
+                    let entry: &RecordEntry = &stack.entries[index];
                     let (bytes, after) = rest.split_at(entry.parts.size());
                     rest = after;
                     message.fill_parts(entry.parts, bytes, now);
@@ -357,7 +357,7 @@ impl<K: Producers> Gathered<K> {
     }
 }
 
-impl<K: Producers> Drop for Shared<K> {
+impl<K: Producers> Drop for LingerShared<K> {
     fn drop(&mut self) {
         let Some(mut gathered) = self.gathered.try_take() else { return };
         let flushed = caught(|| gathered.flush(WhenFull::Until(Instant::now() + LAST_FLUSH)));

@@ -19,10 +19,10 @@ use crate::event::message::Message;
 use crate::event::record::Record;
 use crate::log::producers::ProducerStamp;
 use crate::log::receipt::{BatchReceipt, Receipt};
-use crate::produce::append::{Beside, Lane, Route};
-use crate::produce::partitioner::Picker;
-use crate::topic::Inner;
-use crate::topic::dedup::{Begun, Ids};
+use crate::produce::append::{Appender, Route, SlotMeta};
+use crate::produce::partitioner::PartitionPicker;
+use crate::topic::TopicCore;
+use crate::topic::dedup::{DedupIndex, IdOutcome};
 use crate::topic::error::{PublishError, Rejected};
 use slipring_ring::{Claim, Multi, Wait};
 use std::borrow::Borrow;
@@ -45,35 +45,35 @@ use std::time::Instant;
 /// A topic of [`Message`]s has [`send`](Self::send), [`try_send`](Self::try_send) and
 /// [`send_until`](Self::send_until) for [`Record`]s.
 pub struct Producer<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
-    /// The number of partitions with which nothing but the first ring needs a look: 1; or 0 if there is more to do
-    /// for an event.
-    plain: usize,
+    topic: Arc<TopicCore<E, K>>,
+    /// Fast-path switch: 1 if a publish may go straight into the only ring, 0 if it must take the general path. It is
+    /// compared with the topic's number of partitions, so a topic that gets a second one leaves the fast path.
+    fast_path: usize,
     /// How safe an event is when a publish returns.
     level: Level,
     /// Always there until the drop.
-    first: Option<Lane<E, K>>,
+    first: Option<Appender<E, K>>,
     /// The partitions behind the first.
-    more: Vec<Lane<E, K>>,
-    picker: Picker,
+    more: Vec<Appender<E, K>>,
+    picker: PartitionPicker,
     wait: Wait,
     limiter: Option<Arc<Limiter>>,
     /// Whether this producer or its topic has a limit.
     is_limited: bool,
-    /// Whether nothing but the event is written and waited for.
+    /// True if the topic has no timestamps, limits, stamps or acknowledgement level.
     is_bare: bool,
     /// What the journal is to note of the next event.
     stamp: Option<ProducerStamp>,
 }
 
 impl<E, K: Producers> Producer<E, K> {
-    pub(crate) fn topic(&self) -> &Arc<Inner<E, K>> {
+    pub(crate) fn topic(&self) -> &Arc<TopicCore<E, K>> {
         &self.topic
     }
 
     /// From now on the journal notes who publishes what, as [`stamp`](Self::stamp) says, and nobody waits here for a level.
     pub(crate) fn note(&mut self) {
-        (self.plain, self.is_bare, self.level) = (0, false, Level::Published);
+        (self.fast_path, self.is_bare, self.level) = (0, false, Level::Published);
     }
 
     pub(crate) fn stamp(&mut self, stamp: ProducerStamp) {
@@ -86,7 +86,7 @@ impl<E, K: Producers> Producer<E, K> {
     }
 
     /// The ways into the partitions that it knows, in their order.
-    pub(crate) fn lanes(&mut self) -> impl Iterator<Item = &mut Lane<E, K>> {
+    pub(crate) fn appenders(&mut self) -> impl Iterator<Item = &mut Appender<E, K>> {
         self.first.iter_mut().chain(&mut self.more)
     }
 
@@ -97,8 +97,8 @@ impl<E, K: Producers> Producer<E, K> {
 
     /// Whether an event goes straight into the only ring.
     #[inline(always)]
-    fn is_plain(&self) -> bool {
-        self.topic.count.load(Ordering::Relaxed) == self.plain
+    fn is_fast_path(&self) -> bool {
+        self.topic.count.load(Ordering::Relaxed) == self.fast_path
     }
 
     #[cold]
@@ -107,12 +107,12 @@ impl<E, K: Producers> Producer<E, K> {
         let partitions = self.topic.partitions();
         for partition in &partitions[self.more.len() + 1..] {
             // Nobody else can have the only producer of a new partition: they have to have the others first.
-            let Some(lane) = Lane::lend(partition, &self.wait) else { return };
-            self.more.push(lane);
+            let Some(appender) = Appender::lend(partition, &self.wait) else { return };
+            self.more.push(appender);
         }
     }
 
-    /// The partition of the next event, or of the next batch. There is a lane for it.
+    /// The partition of the next event, or of the next batch. An appender for it exists.
     #[inline]
     pub(crate) fn route(&mut self, route: Route<'_>, batch: bool) -> Result<u32, PublishError> {
         if self.topic.count.load(Ordering::Acquire) != self.more.len() + 1 {
@@ -154,11 +154,11 @@ impl<E, K: Producers> Producer<E, K> {
             self.admit(full, len as u64, bytes)?;
         }
         let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
-        let lane = match to {
+        let appender = match to {
             0 => self.first.as_mut().expect("taken out by the drop only"),
             to => &mut self.more[to as usize - 1],
         };
-        let published = lane.publish(&self.topic, full, len, Beside { now, stamp: self.stamp }, fill);
+        let published = appender.publish(&self.topic, full, len, SlotMeta { now, stamp: self.stamp }, fill);
         if self.is_limited && !matches!(published, Ok(Some(_))) {
             self.give_back(len as u64, bytes);
         }
@@ -176,12 +176,12 @@ impl<E, K: Producers> Producer<E, K> {
     ) -> Result<Receipt, PublishError> {
         if self.is_bare {
             let to = self.route(route, false)?;
-            let lane = match to {
+            let appender = match to {
                 0 => self.first.as_mut().expect("taken out by the drop only"),
                 to => &mut self.more[to as usize - 1],
             };
             // As in `publish_any`.
-            return match lane.ring.try_fill(|event| fill(event, None)) {
+            return match appender.ring.try_fill(|event| fill(event, None)) {
                 Ok(Ok(sequence)) => Ok(Receipt::new(self.topic.id, to, sequence.0)),
                 Ok(Err(closed)) => Err(self.too_late(to, closed)),
                 Err(fill) => self.overflow_one(to, full, fill),
@@ -291,7 +291,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// How this producer waits while the topic is full.
     pub fn set_wait(&mut self, wait: Wait) {
         self.ring().set_wait(wait.clone());
-        self.more.iter_mut().for_each(|lane| lane.ring.set_wait(wait.clone()));
+        self.more.iter_mut().for_each(|appender| appender.ring.set_wait(wait.clone()));
         self.wait = wait;
     }
 
@@ -318,7 +318,7 @@ impl<E, K: Producers> Producer<E, K> {
     #[inline(always)]
     fn publish_any<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let mut fill = fill;
-        if self.is_plain() {
+        if self.is_fast_path() {
             // No claim in hand and no address of the closure given away: nothing is written but the event and its position.
             fill = match self.ring().try_fill(fill) {
                 Ok(Ok(sequence)) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
@@ -337,9 +337,9 @@ impl<E, K: Producers> Producer<E, K> {
         if !K::SINGLE {
             return self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event));
         }
-        let (to, beside) = self.reserve(full, 1)?;
-        let Some(beside) = beside else { return Ok(Receipt::dropped(self.topic.id, to)) };
-        let mut claim = self.open(to, 1, beside)?;
+        let (to, meta) = self.reserve(full, 1)?;
+        let Some(meta) = meta else { return Ok(Receipt::dropped(self.topic.id, to)) };
+        let mut claim = self.open(to, 1, meta)?;
         let offset = claim.sequences().first.0;
         if let Some(event) = claim.get_mut(0) {
             fill(event);
@@ -359,32 +359,32 @@ impl<E, K: Producers> Producer<E, K> {
     /// Where the only producer's next events go, and what goes with them: there is room for them then. Without the latter
     /// they are to be dropped.
     #[inline(never)]
-    fn reserve(&mut self, full: WhenFull<'_>, len: usize) -> Result<(u32, Option<Beside>), PublishError> {
+    fn reserve(&mut self, full: WhenFull<'_>, len: usize) -> Result<(u32, Option<SlotMeta>), PublishError> {
         let bytes = size_of::<E>().saturating_mul(len) as u64;
         let to = self.route(Route::Any, len != 1)?;
         if self.is_limited {
             self.admit(full, len as u64, bytes)?;
         }
         let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
-        let lane = match to {
+        let appender = match to {
             0 => self.first.as_mut().expect("taken out by the drop only"),
             to => &mut self.more[to as usize - 1],
         };
-        let room = lane.make_room(&self.topic, full, len);
+        let room = appender.make_room(&self.topic, full, len);
         if self.is_limited && !matches!(room, Ok(true)) {
             self.give_back(len as u64, bytes);
         }
-        Ok((to, room?.then_some(Beside { now, stamp: self.stamp })))
+        Ok((to, room?.then_some(SlotMeta { now, stamp: self.stamp })))
     }
 
     /// The only producer's claim where it has [reserved](Self::reserve).
     #[inline(never)]
-    fn open(&mut self, to: u32, len: usize, beside: Beside) -> Result<Claim<'_, E, K>, PublishError> {
-        let lane = match to {
+    fn open(&mut self, to: u32, len: usize, meta: SlotMeta) -> Result<Claim<'_, E, K>, PublishError> {
+        let appender = match to {
             0 => self.first.as_mut().expect("taken out by the drop only"),
             to => &mut self.more[to as usize - 1],
         };
-        lane.open(&self.topic, len, beside)
+        appender.open(&self.topic, len, meta)
     }
 
     #[inline]
@@ -427,9 +427,9 @@ impl<E, K: Producers> Producer<E, K> {
     pub fn offer(&mut self, value: E) -> Result<Receipt, Rejected<E>> {
         let mut value = value;
         // Of earlier refusals.
-        self.lanes().for_each(|lane| _ = lane.ring.cut_event());
+        self.appenders().for_each(|appender| _ = appender.ring.cut_event());
         self.publish(|event| std::mem::swap(event, &mut value)).map_err(|reason| {
-            if let Some(event) = self.lanes().find_map(|lane| lane.ring.cut_event()) {
+            if let Some(event) = self.appenders().find_map(|appender| appender.ring.cut_event()) {
                 std::mem::swap(event, &mut value);
             }
             Rejected { value, reason }
@@ -448,7 +448,7 @@ impl<E, K: Producers> Producer<E, K> {
         mut fill: impl FnMut(usize, &mut E),
     ) -> Result<BatchReceipt, PublishError> {
         let topic = self.topic.id;
-        if self.is_plain() {
+        if self.is_fast_path() {
             let claim = self.ring().try_claim(len).ok();
             let committed = claim.map(|mut claim| {
                 for (index, (_, event)) in claim.iter_mut().enumerate() {
@@ -467,9 +467,9 @@ impl<E, K: Producers> Producer<E, K> {
         if !K::SINGLE {
             return self.publish_batch_among_others(len, fill);
         }
-        let (to, beside) = self.reserve(WhenFull::Policy, len)?;
-        let Some(beside) = beside else { return self.published_batch(to, None, len) };
-        let mut claim = self.open(to, len, beside)?;
+        let (to, meta) = self.reserve(WhenFull::Policy, len)?;
+        let Some(meta) = meta else { return self.published_batch(to, None, len) };
+        let mut claim = self.open(to, len, meta)?;
         for (index, (_, event)) in claim.iter_mut().enumerate() {
             fill(index, event);
         }
@@ -583,14 +583,14 @@ impl<K: Producers> Producer<Message, K> {
     /// Publishes a message with an id, if that was not done before.
     fn deliver_once(
         &mut self,
-        ids: &Arc<Ids>,
+        ids: &Arc<DedupIndex>,
         id: &[u8],
         record: &Record<'_>,
         full: WhenFull<'_>,
     ) -> Result<Receipt, PublishError> {
         let mut claimed = match ids.begin(&self.topic, id, full)? {
-            Begun::First(claimed) => claimed,
-            Begun::Duplicate(partition, offset) => {
+            IdOutcome::First(claimed) => claimed,
+            IdOutcome::Duplicate(partition, offset) => {
                 TopicCounters::add(&self.topic.counts.duplicates, 1);
                 let receipt = Receipt::new(self.topic.id, partition, offset);
                 return if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) };
@@ -632,15 +632,18 @@ impl<E, K: Producers> fmt::Debug for Producer<E, K> {
 
 impl<E> Clone for Producer<E, Multi> {
     fn clone(&self) -> Self {
-        let lane = |lane: &Lane<E, Multi>| Lane { ring: lane.ring.clone(), partition: Arc::clone(&lane.partition) };
+        let appender = |appender: &Appender<E, Multi>| Appender {
+            ring: appender.ring.clone(),
+            partition: Arc::clone(&appender.partition),
+        };
         self.topic.lent.fetch_add(1, Ordering::AcqRel);
         Self {
             topic: Arc::clone(&self.topic),
-            plain: self.plain,
+            fast_path: self.fast_path,
             level: self.level,
-            first: self.first.as_ref().map(lane),
-            more: self.more.iter().map(lane).collect(),
-            picker: Picker::new(self.picker.partitioner.clone()),
+            first: self.first.as_ref().map(appender),
+            more: self.more.iter().map(appender).collect(),
+            picker: PartitionPicker::new(self.picker.partitioner.clone()),
             wait: self.wait.clone(),
             limiter: self.limiter.clone(),
             is_limited: self.is_limited,
@@ -653,7 +656,7 @@ impl<E> Clone for Producer<E, Multi> {
 impl<E, K: Producers> Drop for Producer<E, K> {
     fn drop(&mut self) {
         // The first goes home last: who has that may have all.
-        for Lane { ring, partition } in self.more.drain(..).chain(self.first.take()) {
+        for Appender { ring, partition } in self.more.drain(..).chain(self.first.take()) {
             partition.give_back(ring);
         }
         self.topic.lent.fetch_sub(1, Ordering::AcqRel);

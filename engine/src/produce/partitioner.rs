@@ -104,13 +104,13 @@ impl FromStr for Partitioner {
 }
 
 /// A producer's partitioner, and where it stands.
-pub(crate) struct Picker {
+pub(crate) struct PartitionPicker {
     pub(crate) partitioner: Partitioner,
     turn: u32,
     stuck: u32,
 }
 
-impl Picker {
+impl PartitionPicker {
     pub(crate) fn new(partitioner: Partitioner) -> Self {
         Self { partitioner, turn: 0, stuck: 0 }
     }
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn each_partitioner_keeps_to_its_rule() {
         let picks = |partitioner, keys: &[Option<&[u8]>], batch| {
-            let mut picker = Picker::new(partitioner);
+            let mut picker = PartitionPicker::new(partitioner);
             keys.iter().map(|key| picker.pick(*key, 3, batch)).collect::<Vec<_>>()
         };
         let none: [Option<&[u8]>; 5] = [None; 5];
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(picks(Partitioner::Explicit, &none, false), [None; 5]);
         let same = picks(Partitioner::KeyHash, &[Some(b"21"), None, Some(b"21")], true);
         assert_eq!((same[0], same[1]), (same[2], Some(0)));
-        let mut sticky = Picker::new(Partitioner::Sticky);
+        let mut sticky = PartitionPicker::new(Partitioner::Sticky);
         let run: Vec<_> = (0..130).map(|_| sticky.pick(None, 3, false)).collect();
         assert!(run[..64].iter().all(|&at| at == Some(0)) && run[64..128].iter().all(|&at| at == Some(1)));
         assert_eq!(run[128], Some(2));

@@ -13,10 +13,10 @@ use crate::log::committer::{ClaimedRun, Committer, TransactionFrame, Transaction
 use crate::log::offsets::commit_right::Fenced;
 use crate::log::receipt::BatchReceipt;
 use crate::produce::Producer;
-use crate::produce::append::{Lane, Route};
+use crate::produce::append::{Appender, Route};
 use crate::text;
 use crate::topic::error::{ProducerError, PublishError};
-use crate::topic::{Inner, Topic};
+use crate::topic::{Topic, TopicCore};
 use slipring_journal::{FrameBuilder, PartitionId, WriteError};
 use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
@@ -150,7 +150,7 @@ const RECORD: usize = 16;
 const SPARE: usize = 1024;
 
 /// What else is to be in the frame, and who has the last word.
-pub(crate) struct Along<'a> {
+pub(crate) struct FrameExtras<'a> {
     pub(crate) put: &'a dyn Fn(&mut FrameBuilder),
     pub(crate) decide: &'a dyn Fn() -> Box<dyn FnOnce() -> bool + Send>,
 }
@@ -261,7 +261,7 @@ impl Transaction {
     fn output<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         topic: &Topic<E, K>,
-    ) -> Result<&mut Buffered<E, K>, TransactionError> {
+    ) -> Result<&mut TypedOutput<E, K>, TransactionError> {
         let not_durable = || TransactionError::NotDurable { topic: topic.name().to_owned() };
         let known = self.outputs.iter().position(|output| output.topic() == topic.id());
         let index = match known {
@@ -275,7 +275,7 @@ impl Transaction {
                 let scratch = make.map_err(|cause| TransactionError::Refused { cause: cause.to_string() })?();
                 let producer = topic.producer().create()?;
                 let topic = Arc::clone(&topic.inner);
-                self.outputs.push(Box::new(Buffered { topic, producer, scratch, parts: Vec::new() }));
+                self.outputs.push(Box::new(TypedOutput { topic, producer, scratch, parts: Vec::new() }));
                 self.outputs.len() - 1
             }
         };
@@ -341,17 +341,17 @@ impl Transaction {
         if self.is_empty() {
             return Ok(Vec::new());
         }
-        self.commit_along(&Along { put: &|_| {}, decide: &|| Box::new(|| true) })
+        self.commit_with(&FrameExtras { put: &|_| {}, decide: &|| Box::new(|| true) })
     }
 
     pub(crate) fn is_of(&self, committer: &Arc<Committer>) -> bool {
         Arc::ptr_eq(&self.committer, committer)
     }
 
-    pub(crate) fn commit_along(&mut self, along: &Along<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
+    pub(crate) fn commit_with(&mut self, extras: &FrameExtras<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
         let deadline = Instant::now().checked_add(self.patience);
         loop {
-            let refused = match self.try_commit(along) {
+            let refused = match self.try_commit(extras) {
                 Err(refused) if refused.is_full() => refused,
                 outcome => return outcome,
             };
@@ -370,9 +370,9 @@ impl Transaction {
         }
     }
 
-    fn try_commit(&mut self, along: &Along<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
+    fn try_commit(&mut self, extras: &FrameExtras<'_>) -> Result<Vec<BatchReceipt>, TransactionError> {
         let nested = || TransactionError::Refused { cause: NESTED.to_owned() };
-        let order = self.committer.transaction_turn().ok_or_else(nested)?;
+        let turn = self.committer.transaction_turn().ok_or_else(nested)?;
         let mut claims = Claims::default();
         for output in &mut self.outputs {
             output.claim(&mut claims)?;
@@ -380,13 +380,13 @@ impl Transaction {
         let Claims { mut frame, held, parts, receipts } = claims;
         if self.committer.journal.sabotage().commit_before_frame {
             let mut early = FrameBuilder::new();
-            (along.put)(&mut early);
+            (extras.put)(&mut early);
             let committed = self.committer.commit(early);
             committed.map_err(|cause| TransactionError::Refused { cause })?;
         } else {
-            (along.put)(&mut frame);
+            (extras.put)(&mut frame);
         }
-        match self.committer.transact(order, TransactionFrame { parts, frame, decide: (along.decide)() }) {
+        match self.committer.transact(turn, TransactionFrame { parts, frame, decide: (extras.decide)() }) {
             TransactionOutcome::Durable => {
                 held.into_iter().for_each(|claim| claim.publish());
                 Ok(receipts)
@@ -409,20 +409,20 @@ const NESTED: &str = "this thread is committing another transaction, and code th
 #[derive(Default)]
 struct Claims<'t> {
     frame: FrameBuilder,
-    held: Vec<Box<dyn Held + 't>>,
+    held: Vec<Box<dyn ErasedClaim + 't>>,
     parts: Vec<ClaimedRun>,
     receipts: Vec<BatchReceipt>,
 }
 
-trait Held {
+trait ErasedClaim {
     fn publish(self: Box<Self>);
 }
 
-struct HeldClaim<'t, E: Send + Sync + 'static, K: Producers> {
+struct TypedClaim<'t, E: Send + Sync + 'static, K: Producers> {
     claim: Claim<'t, E, K>,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Held for HeldClaim<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> ErasedClaim for TypedClaim<'_, E, K> {
     fn publish(self: Box<Self>) {
         // If it was cut, those who read the topic pass over what the journal has.
         let _ = self.claim.commit();
@@ -446,23 +446,23 @@ trait Output: Send {
     fn claim<'t>(&'t mut self, claims: &mut Claims<'t>) -> Result<(), TransactionError>;
 }
 
-struct Buffered<E: Send + Sync + 'static, K: Producers> {
-    topic: Arc<Inner<E, K>>,
+struct TypedOutput<E: Send + Sync + 'static, K: Producers> {
+    topic: Arc<TopicCore<E, K>>,
     producer: Producer<E, K>,
     /// Events are filled here, and written into the buffers.
     scratch: E,
-    parts: Vec<Buffer>,
+    parts: Vec<PartitionBuffer>,
 }
 
 /// Events for one partition, as they are in the journal.
 #[derive(Default)]
-struct Buffer {
+struct PartitionBuffer {
     bytes: Vec<u8>,
     /// Where each ends.
     ends: Vec<usize>,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Buffered<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> TypedOutput<E, K> {
     /// Its partition, and the bytes that it adds to the frame; or that it would, if these are more than `room`.
     fn take(
         &mut self,
@@ -472,11 +472,11 @@ impl<E: Send + Sync + 'static, K: Producers> Buffered<E, K> {
     ) -> Result<Result<(usize, usize), usize>, TransactionError> {
         let to = self.producer.route(route, false)? as usize;
         if self.parts.len() <= to {
-            self.parts.resize_with(to + 1, Buffer::default);
+            self.parts.resize_with(to + 1, PartitionBuffer::default);
         }
         fill(&mut self.scratch);
         let Some(durable) = &self.topic.durable else { return Ok(Ok((to, 0))) };
-        let Buffer { bytes, ends } = &mut self.parts[to];
+        let PartitionBuffer { bytes, ends } = &mut self.parts[to];
         let before = ends.last().copied().unwrap_or(0);
         // A panic may have left something behind.
         bytes.truncate(before);
@@ -491,7 +491,7 @@ impl<E: Send + Sync + 'static, K: Producers> Buffered<E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> Output for TypedOutput<E, K> {
     fn topic(&self) -> TopicId {
         self.topic.id
     }
@@ -501,14 +501,14 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
     }
 
     fn clear(&mut self) {
-        for Buffer { bytes, ends } in &mut self.parts {
+        for PartitionBuffer { bytes, ends } in &mut self.parts {
             bytes.clear();
             ends.clear();
         }
     }
 
     fn take_back(&mut self, partition: usize) -> usize {
-        let Some(Buffer { bytes, ends }) = self.parts.get_mut(partition) else { return 0 };
+        let Some(PartitionBuffer { bytes, ends }) = self.parts.get_mut(partition) else { return 0 };
         let end = ends.pop().unwrap_or(0);
         let before = ends.last().copied().unwrap_or(0);
         bytes.truncate(before);
@@ -538,7 +538,7 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
         let Self { topic, producer, parts, .. } = self;
         let Some(durable) = &topic.durable else { return Ok(()) };
         let persistence = durable.persistence;
-        for (Lane { ring, partition }, buffer) in producer.lanes().zip(parts) {
+        for (Appender { ring, partition }, buffer) in producer.appenders().zip(parts) {
             let len = buffer.ends.len();
             if len == 0 {
                 continue;
@@ -570,7 +570,7 @@ impl<E: Send + Sync + 'static, K: Producers> Output for Buffered<E, K> {
             }
             claims.parts.push(ClaimedRun { id, first, end: first + len as u64 });
             claims.receipts.push(BatchReceipt { topic: topic.id, partition: index, first, len });
-            claims.held.push(Box::new(HeldClaim { claim }));
+            claims.held.push(Box::new(TypedClaim { claim }));
         }
         Ok(())
     }

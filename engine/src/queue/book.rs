@@ -8,7 +8,7 @@ use crate::log::committer::Committer;
 use crate::log::gap::{GapReport, ReaderKind};
 use crate::log::progress::OWN_THREAD;
 use crate::log::progress::Progress;
-use crate::topic::durable::Durable;
+use crate::topic::durable::DurableTopic;
 use slipring_journal::{self as journal, Journal, PartitionId, Reader, Start, Visible};
 use slipring_ring::Waiter;
 use std::collections::HashMap;
@@ -39,7 +39,7 @@ pub(super) struct Book<E> {
 }
 
 impl<E: Job> Book<E> {
-    pub(super) fn new(durable: &Durable<E>, name: &str, number: u32, level: Level) -> Self {
+    pub(super) fn new(durable: &DurableTopic<E>, name: &str, number: u32, level: Level) -> Self {
         let journal = durable.journal().clone();
         let letters = (journal.frame_limit() / 8 / super::ledger::BLOCK_BYTES).clamp(1, 256);
         Self {

@@ -19,11 +19,11 @@ use crate::queue::dead_letters::Graves;
 use crate::read::replay::{ReplayBuilder, ReplayError};
 use crate::read::{StartAt, SubscriberBuilder};
 use crate::topic::attached::Attached;
-use crate::topic::durable::Durable;
+use crate::topic::durable::DurableTopic;
 use crate::topic::error::DeadLetterError;
 use crate::topic::error::{Contradiction, SubscribeError, TopicError, check_name};
 use crate::topic::registry::Host;
-use crate::topic::{Inner, Reader, Topic, TopicBuilder};
+use crate::topic::{Topic, TopicBuilder, TopicCore, TopicReader};
 use slipring_journal::{FrameBuilder, Visible};
 use slipring_ring::{Multi, Waiter};
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ use std::time::Duration;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct QueueBuilder<E = Message, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
+    topic: Arc<TopicCore<E, K>>,
     name: String,
     start: StartAt,
     terms: Terms,
@@ -240,7 +240,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             }
             Some(durable) => self.recall(durable, &dead, graves, waiter, shift)?,
         };
-        let reader: Arc<dyn Reader<E, K>> = Arc::clone(&desk) as _;
+        let reader: Arc<dyn TopicReader<E, K>> = Arc::clone(&desk) as _;
         readers.add(Arc::downgrade(&reader) as Weak<_>);
         drop(readers);
         if let Some(book) = &desk.book {
@@ -256,7 +256,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// The queue of a durable topic, as the journal remembers it.
     fn recall(
         self,
-        durable: &Durable<E>,
+        durable: &DurableTopic<E>,
         dead: &Topic<Message>,
         graves: Graves,
         waiter: Arc<Waiter>,
@@ -371,7 +371,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
 const SMALLEST_FRAME: usize = 16 << 10;
 
 /// Where a queue begins that was not there before.
-fn begin<E: Job>(durable: &Durable<E>, partition: u32, latest: u64, start: &StartAt) -> Result<u64, String> {
+fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: &StartAt) -> Result<u64, String> {
     let (journal, id) = (durable.journal(), durable.id(partition));
     let extent = journal.extent(id).unwrap_or_default();
     let offset = match start {

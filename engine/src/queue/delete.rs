@@ -10,7 +10,7 @@ use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
 use crate::log::catalog::state_kind;
 use crate::topic::Topic;
-use crate::topic::durable::Durable;
+use crate::topic::durable::DurableTopic;
 use crate::topic::report::QueueReport;
 use slipring_journal::FrameBuilder;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl<E: Job, K: Producers> Topic<E, K> {
 }
 
 /// Takes keys out of the journal, in as many frames as that needs. The first one ends the queue.
-fn erase<E>(durable: &Durable<E>, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), String> {
+fn erase<E>(durable: &DurableTopic<E>, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), String> {
     let limit = durable.journal().frame_limit() / 2;
     let mut frame = FrameBuilder::new();
     let commit = |frame: &mut FrameBuilder| {

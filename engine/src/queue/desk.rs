@@ -30,7 +30,7 @@ use crate::topic::metrics::QueueMetrics;
 use crate::topic::partition::Partition;
 use crate::topic::registry::Host;
 use crate::topic::report::QueueReport;
-use crate::topic::{Inner, Preparation, Reader};
+use crate::topic::{Preparation, TopicCore, TopicReader};
 use slipring_journal::{FrameBuilder, PartitionId};
 use slipring_ring::{Consumer, Stage, Waiter};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -88,7 +88,7 @@ pub(super) struct Parts<E, K: Producers> {
 }
 
 impl<E: Job, K: Producers> Desk<E, K> {
-    pub(super) fn new(topic: &Inner<E, K>, parts: Parts<E, K>) -> Arc<Self> {
+    pub(super) fn new(topic: &TopicCore<E, K>, parts: Parts<E, K>) -> Arc<Self> {
         let Parts { name, stage, dead: (dead_topic, dead_number, keeper), stock, book, waiter } = parts;
         Arc::new_cyclic(|this| Self {
             topic: topic.name.clone(),
@@ -598,7 +598,7 @@ impl<E: Job, K: Producers> StateSource for Desk<E, K> {
     }
 }
 
-impl<E: Job, K: Producers> Reader<E, K> for Desk<E, K> {
+impl<E: Job, K: Producers> TopicReader<E, K> for Desk<E, K> {
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         let joined = partition.ring.join(self.stage.clone());
         joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))

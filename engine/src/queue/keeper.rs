@@ -4,7 +4,7 @@ use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
 use crate::read::Subscriber;
 use crate::topic::Topic;
-use crate::topic::durable::Durable;
+use crate::topic::durable::DurableTopic;
 use crate::topic::error::DeadLetterError;
 use slipring_journal::{Journal, PartitionId, Start, Visible};
 use slipring_ring::Multi;
@@ -23,7 +23,7 @@ enum Letters {
     /// It holds their slots.
     Ring(Box<Subscriber<Message, Multi>>),
     /// They are in the journal: the next one of each partition that nobody has dealt with.
-    Journal { durable: Arc<Durable<Message>>, next: BTreeMap<u32, u64> },
+    Journal { durable: Arc<DurableTopic<Message>>, next: BTreeMap<u32, u64> },
     /// Nobody's any more.
     None,
 }
@@ -37,7 +37,7 @@ pub(super) enum Verdict {
 }
 
 /// Where the letters of a journal begin for somebody who comes now: behind all that are there.
-pub(super) fn ends(durable: &Durable<Message>) -> BTreeMap<u32, u64> {
+pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
     let partitions = 0..durable.partitions() as u32;
     let end = |partition| durable.journal().extent(durable.id(partition)).map_or(0, |extent| extent.end);
     partitions.map(|partition| (partition, end(partition))).collect()

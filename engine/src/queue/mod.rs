@@ -89,7 +89,7 @@ use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
 use crate::log::receipt::Receipt;
 use crate::text;
-use crate::topic::Inner;
+use crate::topic::TopicCore;
 use crate::topic::attached::Attached;
 use crate::topic::error::DeadLetterError;
 use crate::topic::error::{Contradiction, SubscribeError};
@@ -210,7 +210,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
     }
 }
 
-impl<E, K: Producers> Inner<E, K> {
+impl<E, K: Producers> TopicCore<E, K> {
     /// Waits until nobody else opens or deletes a queue.
     pub(crate) fn take_queues_turn(&self, queue: &str) -> Result<TurnGuard<()>, QueueError> {
         self.may_wait().map_err(|cause| QueueError::Journal {

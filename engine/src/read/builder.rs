@@ -7,7 +7,7 @@ use crate::base::turn::Turn;
 use crate::read::dead_letters::{Bury, Graveyard};
 use crate::topic::error::DeadLetterError;
 use crate::topic::error::{SubscribeError, check_name};
-use crate::topic::{Inner, Reader, Topic};
+use crate::topic::{Topic, TopicCore, TopicReader};
 use slipring_journal::Visible;
 use slipring_ring::{Multi, OnError, Stage, Wait};
 use std::sync::{Arc, Weak};
@@ -17,7 +17,7 @@ pub(crate) type Shelf<E> = Arc<Turn<Graveyard<E>>>;
 
 /// Settings of a subscriber. Unpinned and parking when idle, unless told.
 pub struct SubscriberBuilder<E, K: Producers = Multi> {
-    pub(crate) topic: Arc<Inner<E, K>>,
+    pub(crate) topic: Arc<TopicCore<E, K>>,
     pub(crate) name: String,
     pub(crate) after: Vec<String>,
     pub(crate) start: StartAt,
@@ -39,7 +39,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
-    pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
+    pub(crate) fn new(topic: Arc<TopicCore<E, K>>, name: String) -> Self {
         let (core, wait) = topic.host.cores.planned(&name);
         Self {
             topic,
@@ -179,7 +179,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         let mut readers = topic.readers();
         let parts = self.join_all()?;
         topic.register(&seat.stats);
-        readers.add(Arc::downgrade(&seat) as Weak<dyn Reader<E, K>>);
+        readers.add(Arc::downgrade(&seat) as Weak<dyn TopicReader<E, K>>);
         drop(readers);
         Ok(Subscriber::new(Arc::clone(&topic), seat, parts, self.limit, self.visible))
     }

@@ -7,7 +7,7 @@
 
 use crate::base::kind::Producers;
 use crate::log::progress::Progress;
-use crate::topic::durable::Durable;
+use crate::topic::durable::DurableTopic;
 use crate::topic::partition::Partition;
 use slipring_journal::{Cursor, ReplayError, SharedScan, Start, Visible};
 use slipring_ring::{BuildError, Consumer, Sequence};
@@ -52,7 +52,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
     /// # Errors
     /// The journal has not what was asked for.
     pub(crate) fn open(
-        durable: &Durable<E>,
+        durable: &DurableTopic<E>,
         partition: &Arc<Partition<E, K>>,
         progress: &Arc<Progress>,
         start: Start,

@@ -9,10 +9,10 @@ use crate::base::turn::Turn;
 use crate::event::dead_letter::Origin;
 use crate::read::error::CancelError;
 use crate::read::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
-use crate::topic::consumers::{Run, Waits};
+use crate::topic::consumers::{ConsumerRun, SetWait};
 use crate::topic::error::SubscribeError;
 use crate::topic::partition::Partition;
-use crate::topic::{Inner, Preparation, Reader};
+use crate::topic::{Preparation, TopicCore, TopicReader};
 use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence, Wait};
 use std::fmt::{self, Display};
 use std::sync::atomic::Ordering;
@@ -20,10 +20,10 @@ use std::sync::{Arc, Weak};
 
 /// A subscriber that runs on threads of its own. Dropping this handle stops nothing.
 pub struct Subscription<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
+    topic: Arc<TopicCore<E, K>>,
     name: String,
     first: Vec<u64>,
-    run: Arc<Run>,
+    run: Arc<ConsumerRun>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
@@ -202,7 +202,7 @@ where
     let topic = Arc::clone(&subscriber.topic);
     let name = subscriber.name().to_owned();
     let first = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
-    let run = Run::new(Arc::clone(&subscriber.seat.stats));
+    let run = ConsumerRun::new(Arc::clone(&subscriber.seat.stats));
     launch(subscriber, &run, Setting { thread: name.clone(), partition: None, core, wait, policy }, make, handler)?;
     topic.keep(Arc::clone(&run));
     Ok(Subscription { topic, name, first, run })
@@ -210,7 +210,7 @@ where
 
 fn launch<E, K, S, X>(
     subscriber: Subscriber<E, K>,
-    run: &Arc<Run>,
+    run: &Arc<ConsumerRun>,
     setting: Setting<E>,
     make: impl FnOnce() -> S + Send + 'static,
     handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
@@ -228,7 +228,7 @@ where
         run.state().threads -= 1;
         SubscribeError::Cores { topic: topic.name.clone(), cause }
     })?;
-    run.state().seats.push(Arc::downgrade(&subscriber.seat) as Weak<dyn Waits>);
+    run.state().seats.push(Arc::downgrade(&subscriber.seat) as Weak<dyn SetWait>);
     let life = move |state| {
         let _core = ticket.read_back();
         handler_thread::begin(subscriber.name().to_owned(), Some(subscriber.topic.id), partition);
@@ -251,7 +251,7 @@ fn attend<E, K: Producers, S, X: Display>(
     mut state: S,
     mut handler: impl FnMut(&mut S, &E, At) -> Result<(), X>,
     policy: Policy<E>,
-    run: &Run,
+    run: &ConsumerRun,
 ) where
     E: Send + Sync + 'static,
 {
@@ -299,7 +299,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     subscriber: &mut Subscriber<E, K>,
     handler: &mut impl FnMut(&E, At) -> Result<(), X>,
     policy: &Policy<E>,
-    run: &Run,
+    run: &ConsumerRun,
 ) -> Ending {
     let (retries, then_skip) = match policy.on_error {
         OnError::Stop => (0, false),
@@ -412,7 +412,7 @@ fn work<E, K: Producers, X: Display>(
 /// What is needed to start a thread for one more partition. Its threads own it.
 struct Crew<E, K: Producers, M> {
     builder: SubscriberBuilder<E, K>,
-    run: Arc<Run>,
+    run: Arc<ConsumerRun>,
     make: Arc<Turn<M>>,
     shelf: Option<Shelf<E>>,
 }
@@ -457,7 +457,7 @@ where
     }
 }
 
-impl<E, K, X, H, M> Reader<E, K> for Crew<E, K, M>
+impl<E, K, X, H, M> TopicReader<E, K> for Crew<E, K, M>
 where
     E: Send + Sync + 'static,
     K: Producers,
@@ -507,7 +507,7 @@ where
     let name = builder.name.clone();
     let stats = builder.stats();
     topic.register(&stats);
-    let run = Run::new(stats);
+    let run = ConsumerRun::new(stats);
     let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Turn::new(make), shelf });
     // What makes them is the user's, and may have to do with this topic: not while others are kept from it.
     let mut handlers = Vec::new();
@@ -531,7 +531,7 @@ where
             return Err(refused);
         }
     }
-    readers.add(Arc::downgrade(&crew) as Weak<dyn Reader<E, K>>);
+    readers.add(Arc::downgrade(&crew) as Weak<dyn TopicReader<E, K>>);
     drop(readers);
     topic.keep(Arc::clone(&run));
     Ok(Subscription { topic, name, first, run })

@@ -24,7 +24,7 @@ use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
 use crate::read::error::ReadError;
-use crate::topic::Inner;
+use crate::topic::TopicCore;
 use sight::Sight;
 use slipring_journal::Visible;
 use slipring_ring::{Multi, Waiter};
@@ -51,7 +51,7 @@ use std::time::{Duration, Instant};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Subscriber<E, K: Producers = Multi> {
-    pub(crate) topic: Arc<Inner<E, K>>,
+    pub(crate) topic: Arc<TopicCore<E, K>>,
     pub(crate) seat: Arc<Seat<E, K>>,
     /// By the number of the partition.
     pub(crate) parts: Vec<Part<E, K>>,
@@ -73,7 +73,7 @@ impl<E, K: Producers> fmt::Debug for Subscriber<E, K> {
 
 impl<E, K: Producers> Subscriber<E, K> {
     fn new(
-        topic: Arc<Inner<E, K>>,
+        topic: Arc<TopicCore<E, K>>,
         seat: Arc<Seat<E, K>>,
         parts: Vec<Part<E, K>>,
         limit: usize,
@@ -313,7 +313,7 @@ pub(crate) enum Next {
 struct Parts<'s, E, K: Producers> {
     parts: &'s mut [Part<E, K>],
     seat: &'s Seat<E, K>,
-    topic: &'s Inner<E, K>,
+    topic: &'s TopicCore<E, K>,
     limit: usize,
     sight: &'s mut Option<Sight>,
     /// Why the source that was found gives nothing.

@@ -4,8 +4,8 @@ use super::{Part, Subscriber};
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::read::error::PositionError;
-use crate::topic::Inner;
-use crate::topic::partition::Times;
+use crate::topic::TopicCore;
+use crate::topic::partition::PublishTimes;
 use slipring_ring::Sequence;
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ impl<E, K: Producers> Subscriber<E, K> {
             let part = &self.parts[index];
             let before = part.consumer.consumed().0;
             // Of an event that is not kept any more this may be the time of a later one: then it is asked for, and refused.
-            let is_behind = |times: &Times| before > 0 && times.get(before - 1) >= at;
+            let is_behind = |times: &PublishTimes| before > 0 && times.get(before - 1) >= at;
             if part.partition.times.as_ref().is_some_and(is_behind) {
                 // As far back as it may, which the refusal tells; from there on its own gate keeps what is looked at.
                 let earliest = match self.seek(index as u32, 0) {
@@ -176,7 +176,7 @@ impl<E, K: Producers> Subscriber<E, K> {
 
 fn part_of<'p, E, K: Producers>(
     parts: &'p mut [Part<E, K>],
-    topic: &Inner<E, K>,
+    topic: &TopicCore<E, K>,
     partition: u32,
 ) -> Result<&'p mut Part<E, K>, PositionError> {
     let partitions = parts.len() as u32;

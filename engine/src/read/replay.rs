@@ -9,10 +9,10 @@ use crate::log::progress::Progress;
 use crate::read::catch_up::{CatchUp, Step};
 use crate::read::{At, StartAt};
 use crate::text;
-use crate::topic::durable::Durable;
+use crate::topic::durable::DurableTopic;
 use crate::topic::error::{SubscribeError, check_name};
 use crate::topic::partition::Partition;
-use crate::topic::{Inner, Topic};
+use crate::topic::{Topic, TopicCore};
 use slipring_journal::{self as journal, Reader, SharedScan, Start as From, Visible};
 use slipring_ring::{BuildError, Consumer, Multi, Stage};
 use std::fmt;
@@ -77,7 +77,7 @@ pub enum ReplayError {
 
 /// Settings of a [`Replay`].
 pub struct ReplayBuilder<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
+    topic: Arc<TopicCore<E, K>>,
     name: String,
     start: StartAt,
     visible: Visible,
@@ -94,7 +94,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
-    pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
+    pub(crate) fn new(topic: Arc<TopicCore<E, K>>, name: String) -> Self {
         Self { topic, name, start: StartAt::Earliest, visible: Visible::Durable, spill: true, on_gap: OnGap::Fail }
     }
 
@@ -182,9 +182,9 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
 /// [`visible`](ReplayBuilder::visible) says.
 pub struct Replay<E, K: Producers = Multi> {
     /// What it reads is kept open, unless it is the topic's own.
-    topic: Option<Arc<Inner<E, K>>>,
+    topic: Option<Arc<TopicCore<E, K>>>,
     name: String,
-    durable: Arc<Durable<E>>,
+    durable: Arc<DurableTopic<E>>,
     stats: Arc<ConsumerStats>,
     parts: Vec<Part<E, K>>,
     /// What those read through that are not in the ring yet.
@@ -538,8 +538,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
 
 impl<E: Send + Sync + 'static, K: Producers> Part<E, K> {
     fn open(
-        topic: &Inner<E, K>,
-        durable: &Durable<E>,
+        topic: &TopicCore<E, K>,
+        durable: &DurableTopic<E>,
         partition: &Arc<Partition<E, K>>,
         from: From,
     ) -> Result<Self, ReplayError> {

@@ -8,7 +8,7 @@ use crate::base::multi_wait::MultiWait;
 use crate::base::overload::ConsumerStats;
 use crate::topic::error::SubscribeError;
 use crate::topic::partition::Partition;
-use crate::topic::{Inner, Preparation, Reader};
+use crate::topic::{Preparation, TopicCore, TopicReader};
 use slipring_ring::{Consumer, Sequence, Stage, Wait, Waiter};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,7 +54,7 @@ impl<E, K: Producers> Seat<E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::Waits for Seat<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::SetWait for Seat<E, K> {
     fn set_wait(&self, wait: Wait) {
         let before = self.other_wait.lock().unwrap_or_else(PoisonError::into_inner).replace(wait);
         drop(before);
@@ -63,7 +63,7 @@ impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::Waits for 
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Reader<E, K> for Seat<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Seat<E, K> {
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         let joined = partition.ring.join(self.stage.clone());
         joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
@@ -103,7 +103,7 @@ pub(crate) struct TooOld {
 
 impl<E, K: Producers> Part<E, K> {
     /// Where the time says more than the ring knows: the gate stands at or before the start by now.
-    pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &Inner<E, K>) -> Result<(), TooOld> {
+    pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &TopicCore<E, K>) -> Result<(), TooOld> {
         let from = self.consumer.consumed().0;
         let oldest = self.oldest_kept(topic);
         let to = match (start.offset(self.partition.index), start) {
@@ -126,7 +126,7 @@ impl<E, K: Producers> Part<E, K> {
 
     /// The first offset that the topic's retention by age leaves to whoever comes or goes back, if this part's gate
     /// keeps it.
-    pub(super) fn oldest_kept(&self, topic: &Inner<E, K>) -> u64 {
+    pub(super) fn oldest_kept(&self, topic: &TopicCore<E, K>) -> u64 {
         let from = self.consumer.consumed().0;
         match topic.settings.retain_for {
             Some(age) => self.first_since(topic.host.clock.wall().minus(age), from),

@@ -1,7 +1,7 @@
 //! What the engine needs of a topic, whatever its events.
 
 use super::attached::end_all;
-use super::{Inner, Settings, Shape};
+use super::{Shape, TopicCore, TopicSettings};
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
@@ -47,7 +47,7 @@ const STANDS_STILL: Duration = Duration::from_millis(500);
 /// How often a shutdown looks where polled consumers stand.
 const LOOK: Duration = Duration::from_millis(5);
 
-impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
     /// Whether somebody on another thread may come for what is left to a consumer.
     fn is_read_elsewhere(&self, name: &str) -> bool {
         let queues = self.queues().clone();
@@ -90,7 +90,7 @@ fn is_at_once(closed: slipring_ring::Closed) -> bool {
     matches!(closed, slipring_ring::Closed::Halted | slipring_ring::Closed::Failed { .. })
 }
 
-impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     fn id(&self) -> TopicId {
         self.id
     }
@@ -121,7 +121,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     }
 
     fn describe(&self) -> Description {
-        let Settings { capacity, retain, timestamps, memory_limit, .. } = self.settings;
+        let TopicSettings { capacity, retain, timestamps, memory_limit, .. } = self.settings;
         let metrics = AnyTopic::metrics(self);
         Description {
             name: self.name.clone(),
@@ -136,7 +136,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
             memory_limit,
             producers: self.lent.load(Ordering::Acquire),
             consumers: metrics.consumers.into_iter().map(|consumer| consumer.name).collect(),
-            closed: Inner::closed(self),
+            closed: TopicCore::closed(self),
         }
     }
 
@@ -161,7 +161,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for Inner<E, K> {
     }
 
     fn closed(&self) -> Option<Closed> {
-        Inner::closed(self)
+        TopicCore::closed(self)
     }
 
     fn producers(&self) -> usize {

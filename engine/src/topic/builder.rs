@@ -1,10 +1,10 @@
 //! A topic's shape and settings, and its creation.
 
-use super::identity::Identities;
+use super::identity::ProducerIdentities;
 use super::registry::Registry;
 use super::restore_names;
-use super::settings::{Settings, Shape};
-use super::{Inner, NoSlots, Slots, Topic};
+use super::settings::{Shape, TopicSettings};
+use super::{SlotFactory, SlotFactoryError, Topic, TopicCore};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::overload::{Overflow, Slow, TopicCounters};
@@ -15,8 +15,8 @@ use crate::base::turn::Turn;
 use crate::event::Event;
 use crate::event::codec::{Persist, Persistence};
 use crate::event::message::Message;
-use crate::topic::dedup::{self, Deduplication, IdOf, Ids};
-use crate::topic::durable::Durable;
+use crate::topic::dedup::{self, DedupIndex, Deduplication, IdOf};
+use crate::topic::durable::DurableTopic;
 use crate::topic::error::{Contradiction, MAX_MESSAGE, TopicError, check_name};
 use slipring_journal::Retention;
 use slipring_ring::{Multi, Single};
@@ -30,7 +30,7 @@ pub struct TopicBuilder<E, K = Multi> {
     engine: Arc<Registry>,
     name: String,
     partitions: usize,
-    settings: Settings,
+    settings: TopicSettings,
     persistence: Option<Persistence<E>>,
     deduplication: Option<(Deduplication, IdOf<E>)>,
     kind: PhantomData<(fn() -> E, K)>,
@@ -38,7 +38,7 @@ pub struct TopicBuilder<E, K = Multi> {
 
 impl<E: Send + Sync + 'static> TopicBuilder<E> {
     pub(crate) fn new(engine: Arc<Registry>, name: String) -> Self {
-        let settings = Settings::default();
+        let settings = TopicSettings::default();
         Self { engine, name, partitions: 1, settings, persistence: None, deduplication: None, kind: PhantomData }
     }
 
@@ -197,7 +197,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         if cell.is_some() && max_message > MAX_MESSAGE {
             return Err(TopicError::MaxMessage { name: self.name, asked: max_message });
         }
-        let slots = move |events| E::slots(events, max_message).ok_or(NoSlots::Memory);
+        let slots = move |events| E::slots(events, max_message).ok_or(SlotFactoryError::Memory);
         self.create_from(Box::new(slots), cell)
     }
 
@@ -207,14 +207,14 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     /// As [`create`](Self::create).
     pub fn create_with(self, make: impl FnMut() -> E + Send + 'static) -> Result<Topic<E, K>, TopicError> {
         let make = Turn::new(make);
-        let slots: Slots<E> = Box::new(move |_| {
-            let mut make = make.take().ok_or(NoSlots::Busy)?;
+        let slots: SlotFactory<E> = Box::new(move |_| {
+            let mut make = make.take().ok_or(SlotFactoryError::Busy)?;
             Ok(Box::new(move || blaming("the factory of events", &mut *make)))
         });
         self.create_from(slots, None)
     }
 
-    fn create_from(self, slots: Slots<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
+    fn create_from(self, slots: SlotFactory<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
         let Self { engine, name, partitions, settings, persistence, deduplication, .. } = self;
         check_name(&name)?;
         if (settings.time_to_live.is_some() || settings.retain_for.is_some()) && !settings.timestamps {
@@ -243,7 +243,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                     let committer = engine.host.committer.as_ref();
                     let committer = committer.ok_or_else(|| TopicError::NoJournal { name: name.clone() })?;
                     let size = (partitions, settings.capacity, shape.max_message.unwrap_or(0));
-                    let durable = Durable::open(committer, id, &name, persistence, size)?;
+                    let durable = DurableTopic::open(committer, id, &name, persistence, size)?;
                     if settings.keep != Retention::default() {
                         committer.keep(durable.id(0).topic, settings.keep);
                         engine.host.retain_by_and_by();
@@ -260,7 +260,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 }
             };
             let partitions = durable.as_ref().map_or(partitions, |durable| durable.partitions().max(partitions));
-            let inner = Inner {
+            let inner = TopicCore {
                 id,
                 durable,
                 name: name.clone(),
@@ -284,8 +284,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 consumer_stats: Mutex::default(),
                 evicts: AtomicBool::new(false),
                 limiter,
-                identities: Identities::default(),
-                ids: deduplication.map(|(window, _)| Arc::new(Ids::new(window))),
+                identities: ProducerIdentities::default(),
+                ids: deduplication.map(|(window, _)| Arc::new(DedupIndex::new(window))),
             };
             inner.grow(|_| partitions)?;
             restore_names::restore(&inner);

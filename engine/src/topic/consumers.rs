@@ -7,34 +7,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// What is known of a consumer with threads of its own, also when they have ended.
-pub(crate) struct Run {
+pub(crate) struct ConsumerRun {
     pub(crate) stats: Arc<ConsumerStats>,
     /// It was told to end: what it has not read is nobody's loss.
     pub(crate) cancelled: AtomicBool,
-    state: Mutex<RunState>,
+    state: Mutex<ConsumerRunState>,
 }
 
 #[derive(Default)]
-pub(crate) struct RunState {
+pub(crate) struct ConsumerRunState {
     /// Where it stood at its end, by partition. What is missing runs still.
     pub(crate) consumed: BTreeMap<u32, u64>,
     /// The worst of its threads.
     pub(crate) ending: Option<Ending>,
     pub(crate) threads: usize,
-    pub(crate) seats: Vec<Weak<dyn Waits>>,
+    pub(crate) seats: Vec<Weak<dyn SetWait>>,
 }
 
 /// A thread's way of waiting, for others to change.
-pub(crate) trait Waits: Send + Sync {
+pub(crate) trait SetWait: Send + Sync {
     fn set_wait(&self, wait: Wait);
 }
 
-impl Run {
+impl ConsumerRun {
     pub(crate) fn new(stats: Arc<ConsumerStats>) -> Arc<Self> {
         Arc::new(Self { stats, cancelled: AtomicBool::new(false), state: Mutex::default() })
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, RunState> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, ConsumerRunState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -2,8 +2,8 @@
 
 use crate::base::kind::Producers;
 use crate::base::when_full::WhenFull;
-use crate::topic::Inner;
-use crate::topic::durable::Durable;
+use crate::topic::TopicCore;
+use crate::topic::durable::DurableTopic;
 use crate::topic::error::{PublishError, TopicError};
 use slipring_journal::{self as journal, Cursor, Extent, Start, Visible};
 use std::collections::hash_map::{Entry, RandomState};
@@ -42,33 +42,33 @@ impl Deduplication {
 pub(crate) type IdOf<E> = fn(&E) -> Option<&[u8]>;
 
 /// The ids that a topic remembers.
-pub(crate) struct Ids {
+pub(crate) struct DedupIndex {
     window: Deduplication,
     /// Two keyed hashes of 64 bits stand for an id.
     hashers: [RandomState; 2],
-    known: Mutex<Known>,
+    known: Mutex<KnownIds>,
     /// A claimed id was published, or not.
     settled: Condvar,
 }
 
 #[derive(Default)]
-struct Known {
-    places: HashMap<u128, Place, BuildHasherDefault<Low>>,
+struct KnownIds {
+    ids: HashMap<u128, IdState, BuildHasherDefault<IdHasher>>,
     /// In the order of publishing, and when it expires.
     order: VecDeque<(u128, Duration)>,
 }
 
-enum Place {
+enum IdState {
     /// Somebody publishes it at this moment.
-    Claimed,
+    ClaimedId,
     At(u32, u64),
 }
 
 /// A hash is one already.
 #[derive(Default)]
-struct Low(u64);
+struct IdHasher(u64);
 
-impl Hasher for Low {
+impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -82,37 +82,37 @@ impl Hasher for Low {
     }
 }
 
-impl Known {
+impl KnownIds {
     fn expire(&mut self, window: Deduplication, now: Duration) {
         while let Some((id, until)) = self.order.front()
             && (self.order.len() > window.ids || *until <= now)
         {
-            self.places.remove(id);
+            self.ids.remove(id);
             self.order.pop_front();
         }
     }
 }
 
 /// An id that its holder is to publish. Dropped, it may be published by somebody else.
-pub(crate) struct Claimed {
-    ids: Arc<Ids>,
+pub(crate) struct ClaimedId {
+    ids: Arc<DedupIndex>,
     id: u128,
     /// It was published: from then on the id may be forgotten, and claimed by somebody else.
     settled: bool,
 }
 
 /// What became of an id.
-pub(crate) enum Begun {
-    First(Claimed),
+pub(crate) enum IdOutcome {
+    First(ClaimedId),
     /// Published there before.
     Duplicate(u32, u64),
 }
 
-impl Ids {
+impl DedupIndex {
     pub(crate) fn new(window: Deduplication) -> Self {
-        let mut known = Known::default();
+        let mut known = KnownIds::default();
         // Room ahead of need: without it, they grow.
-        let _ = known.places.try_reserve(window.ids.min(1 << 16));
+        let _ = known.ids.try_reserve(window.ids.min(1 << 16));
         let _ = known.order.try_reserve(window.ids.min(1 << 16) + 1);
         Self {
             window,
@@ -122,7 +122,7 @@ impl Ids {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownIds> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -138,24 +138,24 @@ impl Ids {
     /// Claims an id, or tells where it was published. While somebody else publishes it, this waits as `full` says.
     pub(crate) fn begin<E, K: Producers>(
         self: &Arc<Self>,
-        topic: &Inner<E, K>,
+        topic: &TopicCore<E, K>,
         id: &[u8],
         full: WhenFull<'_>,
-    ) -> Result<Begun, PublishError> {
+    ) -> Result<IdOutcome, PublishError> {
         let id = self.hash(id);
         loop {
             // Before the lock: the clock is the user's code.
             let now = topic.host.clock.now();
             let mut known = self.known();
             known.expire(self.window, now);
-            match known.places.entry(id) {
+            match known.ids.entry(id) {
                 Entry::Vacant(free) => {
-                    free.insert(Place::Claimed);
-                    return Ok(Begun::First(Claimed { ids: Arc::clone(self), id, settled: false }));
+                    free.insert(IdState::ClaimedId);
+                    return Ok(IdOutcome::First(ClaimedId { ids: Arc::clone(self), id, settled: false }));
                 }
                 Entry::Occupied(there) => {
-                    if let Place::At(partition, offset) = *there.get() {
-                        return Ok(Begun::Duplicate(partition, offset));
+                    if let IdState::At(partition, offset) = *there.get() {
+                        return Ok(IdOutcome::Duplicate(partition, offset));
                     }
                 }
             }
@@ -183,23 +183,23 @@ impl Ids {
     }
 }
 
-impl Claimed {
+impl ClaimedId {
     /// It was published there.
     pub(crate) fn settle(&mut self, partition: u32, offset: u64, now: Duration) {
         self.settled = true;
         let mut known = self.ids.known();
-        known.places.insert(self.id, Place::At(partition, offset));
+        known.ids.insert(self.id, IdState::At(partition, offset));
         known.order.push_back((self.id, self.ids.until(now)));
         known.expire(self.ids.window, now);
         drop(known);
     }
 }
 
-impl Drop for Claimed {
+impl Drop for ClaimedId {
     fn drop(&mut self) {
         let mut known = self.ids.known();
         if !self.settled {
-            known.places.remove(&self.id);
+            known.ids.remove(&self.id);
         }
         drop(known);
         self.ids.settled.notify_all();
@@ -208,7 +208,7 @@ impl Drop for Claimed {
 
 /// Remembers what the journal has of the window.
 pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
-    topic: &Inner<E, K>,
+    topic: &TopicCore<E, K>,
     id_of: IdOf<E>,
 ) -> Result<(), TopicError> {
     let (Some(durable), Some(ids)) = (&topic.durable, &topic.ids) else { return Ok(()) };
@@ -222,26 +222,26 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     let mut make = (topic.slots)(1).map_err(|cause| refused(cause.to_string()))?;
     let mut event = make();
     drop(make);
-    let mut back: Vec<Back> = topic
+    let mut back: Vec<BackwardScan> = topic
         .partitions()
         .iter()
-        .filter_map(|partition| Back::new(durable, partition.index, ids.window, wall))
+        .filter_map(|partition| BackwardScan::new(durable, partition.index, ids.window, wall))
         .collect();
     while back.iter().any(|back| !back.is_done) {
         read_back(durable, &mut back, ids, id_of, &mut event).map_err(|cause| refused(cause.to_string()))?;
     }
-    let mut found: Vec<Found> = back.into_iter().flat_map(|back| back.found(wall)).collect();
+    let mut found: Vec<FoundId> = back.into_iter().flat_map(|back| back.found(wall)).collect();
     // All were published before now, whatever the clock began with.
     found.sort_unstable_by_key(|found| (found.written, found.offset));
     let mut known = ids.known();
     // An id that came again after it had been forgotten is known by its last place.
-    for Found { written, id, partition, offset } in found.into_iter().rev() {
+    for FoundId { written, id, partition, offset } in found.into_iter().rev() {
         let until = match ids.window.age {
             Some(limit) => now.saturating_add(limit.saturating_sub(age(written))),
             None => Duration::MAX,
         };
-        if let Entry::Vacant(free) = known.places.entry(id) {
-            free.insert(Place::At(partition, offset));
+        if let Entry::Vacant(free) = known.ids.entry(id) {
+            free.insert(IdState::At(partition, offset));
             known.order.push_front((id, until));
         }
     }
@@ -249,7 +249,7 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     Ok(())
 }
 
-struct Found {
+struct FoundId {
     written: u64,
     id: u128,
     partition: u32,
@@ -259,7 +259,7 @@ struct Found {
 /// A partition that is looked at from its end backwards, further and further, until the window is full or the beginning is
 /// reached. Records that look old do not end it where younger ones stand before them: the world's clock was behind then,
 /// and is right again.
-struct Back {
+struct BackwardScan {
     partition: u32,
     extent: Extent,
     /// From here on it was read.
@@ -272,12 +272,12 @@ struct Back {
     most: usize,
     is_done: bool,
     /// When each record with an id was written, by the world's clock as it was then.
-    found: VecDeque<Found>,
+    found: VecDeque<FoundId>,
 }
 
-impl Back {
+impl BackwardScan {
     /// None if the journal has nothing of the partition.
-    fn new<E>(durable: &Durable<E>, partition: u32, window: Deduplication, wall: u64) -> Option<Self> {
+    fn new<E>(durable: &DurableTopic<E>, partition: u32, window: Deduplication, wall: u64) -> Option<Self> {
         let (id, journal) = (durable.id(partition), durable.journal());
         let extent = journal.extent(id)?;
         let age = window.age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
@@ -289,7 +289,7 @@ impl Back {
     }
 
     /// What stands before that was read, as a look has found it; `oldest` is when its first record was written.
-    fn add(&mut self, from: u64, mut before: VecDeque<Found>, oldest: Option<u64>) {
+    fn add(&mut self, from: u64, mut before: VecDeque<FoundId>, oldest: Option<u64>) {
         before.append(&mut self.found);
         self.found = before;
         let too_many = self.found.len().saturating_sub(self.most);
@@ -302,27 +302,27 @@ impl Back {
 
     /// A record is at least as young as every one before it, whatever the world's clock showed meanwhile; one of the future
     /// is of now.
-    fn found(self, wall: u64) -> impl Iterator<Item = Found> {
+    fn found(self, wall: u64) -> impl Iterator<Item = FoundId> {
         self.found.into_iter().scan(0, move |latest, found| {
             *latest = found.written.min(wall).max(*latest);
-            Some(Found { written: *latest, ..found })
+            Some(FoundId { written: *latest, ..found })
         })
     }
 }
 
 /// One look further back in each partition that is not done: one reading of the journal for all of them.
 fn read_back<E>(
-    durable: &Durable<E>,
-    back: &mut [Back],
-    ids: &Ids,
+    durable: &DurableTopic<E>,
+    back: &mut [BackwardScan],
+    ids: &DedupIndex,
     id_of: IdOf<E>,
     event: &mut E,
 ) -> Result<(), journal::ReplayError> {
     struct Look<'b> {
-        back: &'b mut Back,
+        back: &'b mut BackwardScan,
         cursor: Cursor,
         from: u64,
-        found: VecDeque<Found>,
+        found: VecDeque<FoundId>,
         oldest: Option<u64>,
         is_over: bool,
     }
@@ -330,7 +330,7 @@ fn read_back<E>(
     let mut scan = journal.scan(Visible::Written);
     let mut looks = Vec::new();
     for back in back.iter_mut().filter(|back| !back.is_done) {
-        let Back { extent, span, young, .. } = *back;
+        let BackwardScan { extent, span, young, .. } = *back;
         let from = extent.end.saturating_sub(span).min(young).min(back.from).max(extent.start);
         let mut cursor = journal.cursor(durable.id(back.partition), Start::Offset(from))?;
         // The ids of what is lost are lost.
@@ -351,7 +351,7 @@ fn read_back<E>(
                     && let Some(id) = id_of(event)
                 {
                     let partition = look.back.partition;
-                    look.found.push_back(Found { written, id: ids.hash(id), partition, offset });
+                    look.found.push_back(FoundId { written, id: ids.hash(id), partition, offset });
                     if look.found.len() > ids.window.ids {
                         look.found.pop_front();
                     }
@@ -380,11 +380,11 @@ mod tests {
     /// letting go took that one away, and a third could publish the same id.
     #[test]
     fn who_has_settled_takes_no_other_claim_away() {
-        let ids = Arc::new(Ids::new(Deduplication::last(1)));
+        let ids = Arc::new(DedupIndex::new(Deduplication::last(1)));
         let claim = |id: u128| {
-            let free = ids.known().places.insert(id, Place::Claimed).is_none();
+            let free = ids.known().ids.insert(id, IdState::ClaimedId).is_none();
             assert!(free, "{id} is claimed or known");
-            Claimed { ids: Arc::clone(&ids), id, settled: false }
+            ClaimedId { ids: Arc::clone(&ids), id, settled: false }
         };
         let mut first = claim(7);
         first.settle(0, 0, Duration::ZERO);
@@ -392,9 +392,9 @@ mod tests {
         other.settle(0, 1, Duration::ZERO);
         let again = claim(7);
         drop(first);
-        assert!(matches!(ids.known().places.get(&7), Some(Place::Claimed)));
+        assert!(matches!(ids.known().ids.get(&7), Some(IdState::ClaimedId)));
         drop(again);
-        assert!(!ids.known().places.contains_key(&7));
-        assert!(matches!(ids.known().places.get(&8), Some(Place::At(0, 1))));
+        assert!(!ids.known().ids.contains_key(&7));
+        assert!(matches!(ids.known().ids.get(&8), Some(IdState::At(0, 1))));
     }
 }

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-pub(crate) struct Durable<E> {
+pub(crate) struct DurableTopic<E> {
     pub(crate) name: String,
     pub(crate) recorded: Mutex<CatalogEntry>,
     pub(crate) persistence: Persistence<E>,
@@ -29,7 +29,7 @@ fn refused(name: &str, cause: String) -> TopicError {
     TopicError::Journal { name: name.to_owned(), cause }
 }
 
-impl<E> Durable<E> {
+impl<E> DurableTopic<E> {
     /// How many events of a partition there are from `next` on, where `published` is the next offset: what is written, and
     /// what is not yet. The offsets that a crash left out stand below what is written.
     pub(crate) fn unread(&self, partition: u32, next: u64, published: u64) -> u64 {
@@ -166,7 +166,7 @@ impl<E> Durable<E> {
     }
 }
 
-impl<E: Send + Sync + 'static> Durable<E> {
+impl<E: Send + Sync + 'static> DurableTopic<E> {
     /// Joins the committer's gate to a ring that nobody publishes into yet.
     pub(crate) fn join<K: Producers>(
         &self,

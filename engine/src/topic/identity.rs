@@ -11,12 +11,12 @@ use std::time::Duration;
 pub const KEPT_RECEIPTS: usize = 1024;
 
 /// What a topic knows of a name.
-pub(crate) struct Identity {
+pub(crate) struct ProducerIdentity {
     pub(crate) name: String,
     /// Of whoever opened the name last. Beside the history: a newcomer need not wait for one that waits for room.
     pub(crate) epoch: AtomicU64,
     /// Whoever publishes under the name has it, and runs the user's code meanwhile: so it is no lock.
-    pub(crate) history: Arc<Turn<History>>,
+    pub(crate) history: Arc<Turn<SequenceHistory>>,
     /// Of the history, beside it: whether there is a next sequence, and which.
     pub(crate) has_next: AtomicBool,
     pub(crate) next: AtomicU64,
@@ -26,7 +26,7 @@ pub(crate) struct Identity {
 
 /// Sequences of a name that were published, with their receipts.
 #[derive(Default)]
-pub(crate) struct History {
+pub(crate) struct SequenceHistory {
     /// None before the first.
     pub(crate) next: Option<u64>,
     /// The receipts of the last sequences, up to `next`.
@@ -36,7 +36,7 @@ pub(crate) struct History {
     pub(crate) used: Duration,
 }
 
-impl History {
+impl SequenceHistory {
     pub(crate) fn note(&mut self, sequence: u64, receipt: (u32, u64)) {
         self.next = Some(sequence + 1);
         if self.receipts.len() == KEPT_RECEIPTS {
@@ -63,13 +63,13 @@ impl History {
 }
 
 /// The names that a topic knows.
-pub(crate) type Identities = Mutex<HashMap<String, Arc<Identity>>>;
+pub(crate) type ProducerIdentities = Mutex<HashMap<String, Arc<ProducerIdentity>>>;
 
-impl Identity {
+impl ProducerIdentity {
     pub(crate) fn new(
         name: String,
         epoch: u64,
-        history: History,
+        history: SequenceHistory,
         producer_state: Option<Arc<ProducerState>>,
     ) -> Arc<Self> {
         let (epoch, has_next) = (epoch.into(), history.next.is_some().into());
@@ -78,7 +78,7 @@ impl Identity {
     }
 
     /// None if the calling thread is publishing under this name.
-    pub(crate) fn history(&self) -> Option<TurnGuard<History>> {
+    pub(crate) fn history(&self) -> Option<TurnGuard<SequenceHistory>> {
         self.history.take()
     }
 

@@ -53,8 +53,8 @@ pub(crate) mod stage_name;
 
 pub(crate) use any::AnyTopic;
 pub use builder::TopicBuilder;
-pub(crate) use settings::Settings;
 pub use settings::Shape;
+pub(crate) use settings::TopicSettings;
 
 pub use crate::base::closed::Closed;
 pub use crate::base::ids::{MAX_NAME, MAX_PARTITIONS, TopicId, TopicPartition};
@@ -75,15 +75,15 @@ use crate::base::trace::lifecycle;
 use crate::base::held::{self, Locked};
 use crate::base::turn::Turn;
 use crate::event::message::Message;
-use crate::topic::dedup::Ids;
-use crate::topic::durable::Durable;
+use crate::topic::dedup::DedupIndex;
+use crate::topic::durable::DurableTopic;
 use crate::topic::error::{ProducerError, SubscribeError};
 use crate::topic::metrics::TopicMetrics;
 use crate::topic::partition::Partition;
 use crate::topic::registry::Host;
 use attached::Attached;
-use consumers::Run;
-use identity::Identities;
+use consumers::ConsumerRun;
+use identity::ProducerIdentities;
 use slipring_ring::{BuildError, Consumer, Multi};
 use std::any::Any;
 use std::fmt;
@@ -92,18 +92,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 /// Given a slot count, returns the constructor of the events.
-pub(crate) type Slots<E> = Box<dyn Fn(usize) -> Result<Box<dyn FnMut() -> E + Send>, NoSlots> + Send + Sync>;
+pub(crate) type SlotFactory<E> =
+    Box<dyn Fn(usize) -> Result<Box<dyn FnMut() -> E + Send>, SlotFactoryError> + Send + Sync>;
 
 /// Why there is no constructor of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoSlots {
+pub(crate) enum SlotFactoryError {
     /// The system gives no memory.
     Memory,
     /// The user's factory asks, while it is called.
     Busy,
 }
 
-impl fmt::Display for NoSlots {
+impl fmt::Display for SlotFactoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Memory => "there is no memory for its events",
@@ -114,7 +115,7 @@ impl fmt::Display for NoSlots {
 
 /// A topic of events of type `E`. Cloning gives another handle of the same topic.
 pub struct Topic<E, K: Producers = Multi> {
-    pub(crate) inner: Arc<Inner<E, K>>,
+    pub(crate) inner: Arc<TopicCore<E, K>>,
 }
 
 /// The partitions of a topic at a moment.
@@ -123,7 +124,7 @@ pub(crate) type Partitions<E, K> = Arc<[Arc<Partition<E, K>>]>;
 /// How far a partition of a durable topic is safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Safe {
+pub struct SafeOffsets {
     /// All below this offset survives the process.
     pub written: u64,
     /// All below this offset survives a power cut.
@@ -131,7 +132,7 @@ pub struct Safe {
 }
 
 /// What everybody who has to do with a topic shares.
-pub(crate) struct Inner<E, K: Producers> {
+pub(crate) struct TopicCore<E, K: Producers> {
     pub(crate) id: TopicId,
     pub(crate) name: String,
     shape: Shape,
@@ -139,11 +140,11 @@ pub(crate) struct Inner<E, K: Producers> {
     /// When it was created, by the engine's clock.
     since: Duration,
     /// Of a topic that is written down.
-    pub(crate) durable: Option<Arc<Durable<E>>>,
-    pub(crate) settings: Settings,
+    pub(crate) durable: Option<Arc<DurableTopic<E>>>,
+    pub(crate) settings: TopicSettings,
     /// Bytes that a slot needs beside itself.
     cell: usize,
-    pub(crate) slots: Slots<E>,
+    pub(crate) slots: SlotFactory<E>,
     /// Held by whoever adds partitions, which runs the user's code.
     growing: Arc<Turn<()>>,
     /// It was closed, halted or has failed, or is about to: nobody adds a partition any more. Set under the readers' lock.
@@ -153,12 +154,12 @@ pub(crate) struct Inner<E, K: Producers> {
     pub(crate) count: AtomicUsize,
     /// Those who read every partition, and must have joined a new one before anybody publishes there. The lock is held
     /// by whoever adds partitions or joins them all.
-    readers: Mutex<Vec<Weak<dyn Reader<E, K>>>>,
+    readers: Mutex<Vec<Weak<dyn TopicReader<E, K>>>>,
     /// How many producers the users hold.
     pub(crate) lent: AtomicUsize,
     pub(crate) threads: Threads,
     /// The consumers that run or ran on threads of their own.
-    runs: Mutex<Vec<Arc<Run>>>,
+    runs: Mutex<Vec<Arc<ConsumerRun>>>,
     /// Of a topic of messages. They last as long as the topic.
     queues: Mutex<Vec<Arc<dyn Attached>>>,
     /// Held by whoever opens or deletes a queue.
@@ -169,9 +170,9 @@ pub(crate) struct Inner<E, K: Producers> {
     /// Whether any subscriber may be evicted for being slow.
     evicts: AtomicBool,
     pub(crate) limiter: Option<Limiter>,
-    pub(crate) identities: Identities,
+    pub(crate) identities: ProducerIdentities,
     /// Where ids of messages are looked at.
-    pub(crate) ids: Option<Arc<Ids>>,
+    pub(crate) ids: Option<Arc<DedupIndex>>,
 }
 
 /// What became of an eviction.
@@ -187,10 +188,10 @@ pub(crate) enum Evicted {
 pub(crate) type Preparation = Box<dyn Any>;
 
 /// A reader, and what it has made for each new partition.
-type Prepared<E, K> = (Arc<dyn Reader<E, K>>, Vec<Preparation>);
+type Prepared<E, K> = (Arc<dyn TopicReader<E, K>>, Vec<Preparation>);
 
 /// Somebody who reads all partitions of a topic, also those that are added.
-pub(crate) trait Reader<E, K: Producers>: Send + Sync {
+pub(crate) trait TopicReader<E, K: Producers>: Send + Sync {
     /// Joins a partition that nobody publishes into yet. Dropping what is returned leaves it again.
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError>;
 
@@ -217,18 +218,18 @@ pub(crate) trait Reader<E, K: Producers>: Send + Sync {
 }
 
 /// The readers of a topic while nobody else can join or add partitions.
-pub(crate) struct Readers<'t, E, K: Producers> {
-    topic: &'t Inner<E, K>,
-    list: Locked<'t, Vec<Weak<dyn Reader<E, K>>>>,
+pub(crate) struct TopicReaders<'t, E, K: Producers> {
+    topic: &'t TopicCore<E, K>,
+    list: Locked<'t, Vec<Weak<dyn TopicReader<E, K>>>>,
 }
 
-impl<E, K: Producers> Readers<'_, E, K> {
-    pub(crate) fn add(&mut self, reader: Weak<dyn Reader<E, K>>) {
+impl<E, K: Producers> TopicReaders<'_, E, K> {
+    pub(crate) fn add(&mut self, reader: Weak<dyn TopicReader<E, K>>) {
         self.list.retain(|reader| reader.strong_count() > 0);
         self.list.push(reader);
     }
 
-    fn all(&self) -> Vec<Arc<dyn Reader<E, K>>> {
+    fn all(&self) -> Vec<Arc<dyn TopicReader<E, K>>> {
         self.list.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -238,18 +239,18 @@ impl<E, K: Producers> Readers<'_, E, K> {
     }
 }
 
-impl<E, K: Producers> Inner<E, K> {
+impl<E, K: Producers> TopicCore<E, K> {
     /// The partitions that there are now.
     pub(crate) fn partitions(&self) -> Partitions<E, K> {
         Arc::clone(&self.partitions.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Keeps partitions from being added until it is dropped.
-    pub(crate) fn readers(&self) -> Readers<'_, E, K> {
-        Readers { topic: self, list: held::lock(&self.readers) }
+    pub(crate) fn readers(&self) -> TopicReaders<'_, E, K> {
+        TopicReaders { topic: self, list: held::lock(&self.readers) }
     }
 
-    pub(crate) fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
+    pub(crate) fn runs(&self) -> MutexGuard<'_, Vec<Arc<ConsumerRun>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -263,11 +264,11 @@ impl<E, K: Producers> Inner<E, K> {
     }
 
     /// Has a consumer with threads of its own in the report. Of those that have ended, the last few hundred.
-    pub(crate) fn keep(&self, run: Arc<Run>) {
+    pub(crate) fn keep(&self, run: Arc<ConsumerRun>) {
         const MOST: usize = 256;
         let mut runs = self.runs();
         runs.retain(|run| !run.is_forgotten());
-        let is_over = |run: &Arc<Run>| run.state().threads == 0;
+        let is_over = |run: &Arc<ConsumerRun>| run.state().threads == 0;
         if runs.len() >= MOST
             && let Some(oldest) = runs.iter().position(is_over)
         {
@@ -304,7 +305,7 @@ impl<E, K: Producers> Inner<E, K> {
         self.host.timer.start().map_err(refused)
     }
 
-    /// After [`Readers::end`], and outside of its lock: who is woken may run at once.
+    /// After [`TopicReaders::end`], and outside of its lock: who is woken may run at once.
     fn close_all(&self) {
         self.partitions().iter().for_each(|partition| partition.ring.close());
     }
@@ -316,7 +317,7 @@ impl<E, K: Producers> Inner<E, K> {
     }
 
     /// The same without the readers' lock, which a forked child may find held for ever: for that, and after
-    /// [`Readers::end`].
+    /// [`TopicReaders::end`].
     pub(crate) fn fail_all(&self, consumer: &str, cause: &str) {
         self.partitions().iter().for_each(|partition| partition.ring.fail(consumer, cause));
     }
@@ -395,7 +396,7 @@ impl<E, K: Producers> Inner<E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
     /// Adds partitions; `total` says how many there shall be, given how many there are. Every reader has joined them before a
     /// producer sees them.
     fn grow(&self, total: impl FnOnce(usize) -> usize) -> Result<(), TopicError> {
@@ -419,13 +420,13 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
             None => Vec::new(),
         };
         for index in begun..total {
-            let Settings { capacity, retain, timestamps, .. } = self.settings;
+            let TopicSettings { capacity, retain, timestamps, .. } = self.settings;
             let slots = (self.slots)(capacity).map_err(|refused| match refused {
-                NoSlots::Memory => {
+                SlotFactoryError::Memory => {
                     let bytes = self.slot_bytes().saturating_mul(capacity as u64) as usize;
                     TopicError::Ring { name: name(), cause: BuildError::Memory { bytes } }
                 }
-                NoSlots::Busy => TopicError::Growing { name: name() },
+                SlotFactoryError::Busy => TopicError::Growing { name: name() },
             })?;
             let first = starts.get(index - begun).copied().unwrap_or(0);
             let partition = Partition::new(index as u32, capacity, retain, timestamps, first, slots);
@@ -443,7 +444,7 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
             let all = readers.all();
             // Who came meanwhile is prepared as well, outside of the lock.
             let is_known =
-                |reader: &Arc<dyn Reader<E, K>>| prepared.iter().any(|(known, _)| Arc::ptr_eq(known, reader));
+                |reader: &Arc<dyn TopicReader<E, K>>| prepared.iter().any(|(known, _)| Arc::ptr_eq(known, reader));
             let strangers: Vec<_> = all.iter().filter(|reader| !is_known(reader)).cloned().collect();
             if strangers.is_empty() {
                 prepared.retain(|(known, _)| all.iter().any(|reader| Arc::ptr_eq(known, reader)));
@@ -499,7 +500,7 @@ impl<E: Send + Sync + 'static, K: Producers> Inner<E, K> {
     }
 
     fn check_memory(&self, partitions: usize) -> Result<(), TopicError> {
-        let Settings { capacity, memory_limit, .. } = self.settings;
+        let TopicSettings { capacity, memory_limit, .. } = self.settings;
         let slot = self.slot_bytes();
         let asked = slot.saturating_mul(capacity as u64).saturating_mul(partitions as u64);
         // What is no capacity at all is refused by the ring, with its own words.
@@ -581,10 +582,10 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 
     /// The next offset of a partition that is not yet written, and not yet durable; none if the topic has no journal or
     /// no such partition.
-    pub fn safe(&self, partition: u32) -> Option<Safe> {
+    pub fn safe(&self, partition: u32) -> Option<SafeOffsets> {
         let progress = self.inner.durable.as_ref()?.acks.progress(partition)?;
         let (written, durable) = (progress.written.load(Ordering::Acquire), progress.durable.load(Ordering::Acquire));
-        Some(Safe { written, durable })
+        Some(SafeOffsets { written, durable })
     }
 
     /// The positions of this topic and its consumers at this moment.

@@ -14,7 +14,7 @@ pub(crate) struct Partition<E, K: Producers> {
     /// The ring's own producer: to be cloned, or lent and given back. While the topic has it, the ring stays open.
     spare: Mutex<Option<slipring_ring::Producer<E, K>>>,
     /// Where the topic was created with `timestamps()`.
-    pub(crate) times: Option<Times>,
+    pub(crate) times: Option<PublishTimes>,
     /// Who published what, where the topic is durable and there are producers with names.
     stamps: OnceLock<ProducerStamps>,
 }
@@ -31,7 +31,7 @@ impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
         let mut builder = K::builder(capacity, make);
         builder.retain(retain).start_at(Sequence(first));
         let (first, ring) = builder.build()?;
-        let times = timestamps.then(|| Times::new(capacity)).transpose()?;
+        let times = timestamps.then(|| PublishTimes::new(capacity)).transpose()?;
         Ok(Self { index, capacity, ring, spare: Mutex::new(Some(first)), times, stamps: OnceLock::new() })
     }
 }
@@ -78,11 +78,11 @@ impl<E, K: Producers> Partition<E, K> {
 }
 
 /// When each slot's event was published: one word a slot, beside the ring.
-pub(crate) struct Times {
+pub(crate) struct PublishTimes {
     nanos: Box<[AtomicU64]>,
 }
 
-impl Times {
+impl PublishTimes {
     fn new(capacity: usize) -> Result<Self, BuildError> {
         let mut nanos = Vec::new();
         nanos.try_reserve_exact(capacity).map_err(|_| BuildError::Memory { bytes: capacity.saturating_mul(8) })?;

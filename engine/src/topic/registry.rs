@@ -105,24 +105,24 @@ pub(crate) struct Topics {
     /// In the order of creation.
     pub(crate) open: Vec<Arc<dyn AnyTopic>>,
     /// Names that are taken while their topics are made or deleted.
-    busy: Vec<Busy>,
+    busy: Vec<BusyName>,
     pub(crate) shut_down: bool,
 }
 
 /// A topic that is being made, which runs the user's code, or deleted. No lock is held meanwhile.
-struct Busy {
+struct BusyName {
     name: String,
     shape: String,
     by: ThreadId,
 }
 
 /// Keeps a name from others until it is dropped.
-pub(crate) struct Reserved<'s> {
+pub(crate) struct ReservedName<'s> {
     shared: &'s Registry,
     name: &'s str,
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for ReservedName<'_> {
     fn drop(&mut self) {
         self.shared.topics().busy.retain(|busy| busy.name != self.name);
         self.shared.settled.notify_all();
@@ -180,17 +180,17 @@ impl Registry {
     }
 
     /// Takes a topic out. Its name is free when what is returned is dropped: when the journal has forgotten it.
-    pub(crate) fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> Reserved<'s> {
+    pub(crate) fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> ReservedName<'s> {
         let mut topics = self.topics();
         topics.open.retain(|topic| !Arc::ptr_eq(topic, gone));
-        topics.busy.push(Busy::new(gone.name(), gone.shape()));
+        topics.busy.push(BusyName::new(gone.name(), gone.shape()));
         drop(topics);
         lifecycle!(info, "topic deleted", topic = gone.name());
-        Reserved { shared: self, name: gone.name() }
+        ReservedName { shared: self, name: gone.name() }
     }
 
     /// Takes a name for a new topic. Waits while another thread makes or deletes one of this name.
-    fn reserve<'s>(&'s self, name: &'s str, asked: &Shape) -> Result<Reserved<'s>, TopicError> {
+    fn reserve<'s>(&'s self, name: &'s str, asked: &Shape) -> Result<ReservedName<'s>, TopicError> {
         let own = std::thread::current().id();
         let exists = |there: String| TopicError::Exists { name: name.to_owned(), there, asked: asked.to_string() };
         let mut topics = self.topics();
@@ -212,8 +212,8 @@ impl Registry {
                 Some(_) => topics = self.settled.wait(topics).unwrap_or_else(PoisonError::into_inner),
             }
         }
-        topics.busy.push(Busy::new(name, asked));
-        Ok(Reserved { shared: self, name })
+        topics.busy.push(BusyName::new(name, asked));
+        Ok(ReservedName { shared: self, name })
     }
 
     pub(crate) fn add(
@@ -235,7 +235,7 @@ impl Registry {
     }
 }
 
-impl Busy {
+impl BusyName {
     fn new(name: &str, shape: &Shape) -> Self {
         Self { name: name.to_owned(), shape: shape.to_string(), by: std::thread::current().id() }
     }

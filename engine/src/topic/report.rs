@@ -5,7 +5,7 @@ use crate::base::kind::Producers;
 use crate::log::committer::STAGE;
 use crate::log::gap::ReportedGap;
 use crate::text;
-use crate::topic::consumers::Run;
+use crate::topic::consumers::ConsumerRun;
 use crate::topic::partition::Partition;
 use slipring_ring::{Ending, Sequence};
 use std::fmt;
@@ -78,7 +78,7 @@ impl TopicReport {
     pub(crate) fn new<E, K: Producers>(
         name: &str,
         partitions: &[Arc<Partition<E, K>>],
-        runs: &[Arc<Run>],
+        runs: &[Arc<ConsumerRun>],
         queues: Vec<QueueReport>,
     ) -> Self {
         let mut published = Vec::new();

@@ -1,14 +1,14 @@
 //! Names of producers, as the journal has them when a topic is opened, and which of them are forgotten.
 
-use super::Inner;
-use super::identity::{History, Identity};
+use super::TopicCore;
+use super::identity::{ProducerIdentity, SequenceHistory};
 use crate::base::kind::Producers;
 use crate::log::producers::{PRODUCER_NAME_EXPIRY, ProducerStates};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// The names that the journal has of a topic.
-pub(crate) fn restore<E, K: Producers>(topic: &Inner<E, K>) {
+pub(crate) fn restore<E, K: Producers>(topic: &TopicCore<E, K>) {
     let Some(durable) = &topic.durable else { return };
     if durable.journal().sabotage().forget_producers {
         return;
@@ -19,15 +19,19 @@ pub(crate) fn restore<E, K: Producers>(topic: &Inner<E, K>) {
     let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
     for recorded in recorded {
         let used = now.saturating_sub(wall.since(recorded.window.used));
-        let history = History::restored(&recorded.window, used);
+        let history = SequenceHistory::restored(&recorded.window, used);
         let (name, epoch) = (recorded.name.clone(), recorded.epoch);
         let producer_state = Some(durable.committer.producer_states.restore(number, recorded));
-        known.insert(name.clone(), Identity::new(name, epoch, history, producer_state));
+        known.insert(name.clone(), ProducerIdentity::new(name, epoch, history, producer_state));
     }
 }
 
 /// Whether nothing of a name can matter to anybody.
-pub(crate) fn is_forgotten<E, K: Producers>(identity: &Arc<Identity>, topic: &Inner<E, K>, now: Duration) -> bool {
+pub(crate) fn is_forgotten<E, K: Producers>(
+    identity: &Arc<ProducerIdentity>,
+    topic: &TopicCore<E, K>,
+    now: Duration,
+) -> bool {
     if Arc::strong_count(identity) > 1 {
         return false;
     }

@@ -37,7 +37,7 @@ impl fmt::Display for Shape {
 
 /// What a topic was told when it was created.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct TopicSettings {
     pub(crate) capacity: usize,
     pub(crate) retain: usize,
     pub(crate) retain_for: Option<Duration>,
@@ -51,7 +51,7 @@ pub(crate) struct Settings {
     pub(crate) keep: Retention,
 }
 
-impl Default for Settings {
+impl Default for TopicSettings {
     fn default() -> Self {
         Self {
             capacity: 1024,

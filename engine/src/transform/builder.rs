@@ -7,14 +7,14 @@ use crate::log::offsets::recorded::transform_offsets;
 use crate::produce::transaction::Transaction;
 use crate::read::replay::ReplayError;
 use crate::topic::error::{SubscribeError, check_name};
-use crate::topic::{Inner, Topic};
+use crate::topic::{Topic, TopicCore};
 use slipring_ring::Multi;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of a [`Transform`].
 pub struct TransformBuilder<E, K: Producers = Multi> {
-    topic: Arc<Inner<E, K>>,
+    topic: Arc<TopicCore<E, K>>,
     name: String,
     batch: usize,
     latest: bool,
@@ -31,7 +31,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
-    pub(crate) fn new(topic: Arc<Inner<E, K>>, name: String) -> Self {
+    pub(crate) fn new(topic: Arc<TopicCore<E, K>>, name: String) -> Self {
         Self { topic, name, batch: 256, latest: false, patience: Duration::from_secs(30), on_gap: OnGap::Fail }
     }
 

@@ -45,11 +45,11 @@ use crate::log::catalog::state_kind;
 use crate::log::committer::Committer;
 use crate::log::gap::{Gap, GapReport, GapReportOutcome, OnGap, ReaderKind};
 use crate::log::offsets::transform::key;
-use crate::produce::transaction::{Along, Transaction, TransactionError};
+use crate::produce::transaction::{FrameExtras, Transaction, TransactionError};
 use crate::read::replay::{Replay, ReplayBuilder, ReplayError};
 use crate::read::{At, StartAt};
 use crate::text;
-use crate::topic::Inner;
+use crate::topic::TopicCore;
 use crate::topic::error::TopicError;
 use slipring_journal::{FrameBuilder, PartitionId, Visible};
 use slipring_ring::Multi;
@@ -200,7 +200,7 @@ impl Holder {
             let read = read.clone();
             Box::new(move || committer.upgrade().is_some_and(|it| it.transform_offsets.move_on(&at, epoch, read)))
         };
-        let committed = transaction.commit_along(&Along { put: &put, decide: &decide });
+        let committed = transaction.commit_with(&FrameExtras { put: &put, decide: &decide });
         if committed.is_err() && !self.is_held() {
             return Err(self.fenced());
         }
@@ -210,7 +210,7 @@ impl Holder {
 
 /// Reads batches, on from what is committed.
 struct Input<E: Send + Sync + 'static, K: Producers> {
-    topic: Arc<Inner<E, K>>,
+    topic: Arc<TopicCore<E, K>>,
     name: String,
     /// The next offset of each partition that is not committed.
     offsets: Nexts,
