@@ -12,7 +12,7 @@ use crate::log::receipt::Receipt;
 use crate::produce::Producer;
 use crate::produce::append::Route;
 use crate::read::error::ReadError;
-use crate::read::{At, Batch, Next, Subscriber};
+use crate::read::{At, Batch, FindOutcome, Subscriber};
 use crate::topic::error::PublishError;
 use futures_core::Stream;
 use slipring_ring::Multi;
@@ -102,7 +102,7 @@ impl<'s, E, K: Producers> Future for NextBatch<'s, E, K> {
 /// False if the task will be woken.
 fn is_ready<E, K: Producers>(subscriber: &mut Subscriber<E, K>, context: &Context<'_>) -> bool {
     loop {
-        if !matches!(subscriber.find(true, None), Ok(Next::Nothing)) {
+        if !matches!(subscriber.find(true, None), Ok(FindOutcome::Nothing)) {
             return true;
         }
         if subscriber.wake(context.waker()) {
@@ -142,7 +142,7 @@ impl<T, E, K: Producers, F: FnMut(&E, At) -> T> Stream for EventStream<E, K, F> 
             if !is_ready(subscriber, context) {
                 return Poll::Pending;
             }
-            if matches!(subscriber.find(true, None), Ok(Next::Paused)) {
+            if matches!(subscriber.find(true, None), Ok(FindOutcome::Paused)) {
                 return Poll::Ready(None);
             }
             match subscriber.poll_by(true, None) {

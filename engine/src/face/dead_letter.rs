@@ -41,5 +41,5 @@
 //! must be durable or [retain](crate::TopicBuilder::retain) events: it keeps nothing for nobody, like any other.
 
 pub use crate::event::dead_letter::DeadLetter;
-pub use crate::read::dead_letters::Bury;
+pub use crate::read::dead_letters::ToDeadLetter;
 pub use crate::topic::error::DeadLetterError;

@@ -5,14 +5,14 @@ use super::deliver::{self, Delivery};
 use super::error::GroupError;
 use super::hand::Joining;
 use super::listener::{Listener, Rebalance};
-use super::managed::{self, GroupRun, MemberEnd, Policy};
+use super::managed::{self, ErrorPolicy, GroupRun, MemberEnd};
 use super::member::Member;
 use super::settings::{Commit, Settings};
 use super::{Group, Groups};
 use crate::base::kind::Producers;
 use crate::log::gap::OnGap;
 use crate::produce::transaction::Transaction;
-use crate::read::dead_letters::{Bury, Graveyard};
+use crate::read::dead_letters::{DeadLetterForwarder, ToDeadLetter};
 use crate::read::{At, StartAt};
 use crate::topic::Topic;
 use crate::topic::error::DeadLetterError;
@@ -67,7 +67,7 @@ where
     on_error: OnError,
     delivery: Option<Delivery>,
     commit: Option<Commit>,
-    dead_letters: Option<Graveyard<E>>,
+    dead_letters: Option<DeadLetterForwarder<E>>,
     refused: Option<DeadLetterError>,
 }
 
@@ -243,13 +243,13 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// for nobody.
     pub fn dead_letter<D: Producers>(mut self, topic: &Topic<E, D>) -> Self
     where
-        E: Bury,
+        E: ToDeadLetter,
     {
         let name = || topic.name().to_owned();
         let reads_it = self.settings.joining.topics.iter().any(|read| read.id == topic.id());
         match topic.producer().create() {
             _ if reads_it => self.refused = Some(DeadLetterError::Circle { topic: name() }),
-            Ok(producer) => self.dead_letters = Some(Graveyard::new(topic, producer)),
+            Ok(producer) => self.dead_letters = Some(DeadLetterForwarder::new(topic, producer)),
             Err(cause) => self.refused = Some(DeadLetterError::Producer { topic: name(), cause }),
         }
         self
@@ -389,10 +389,11 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         if let (Delivery::ExactlyOnce, Some(topic)) = (delivery, not_durable) {
             return Err(refused(&topic.name, "exactly once needs a durable topic: create it with `durable()`"));
         }
-        let graves = self.dead_letters.as_ref().filter(|graves| !graves.is_durable());
-        if let (Delivery::ExactlyOnce, Some(graves)) = (delivery, graves) {
+        let dead_letter_writer =
+            self.dead_letters.as_ref().filter(|dead_letter_writer| !dead_letter_writer.is_durable());
+        if let (Delivery::ExactlyOnce, Some(dead_letter_writer)) = (delivery, dead_letter_writer) {
             let cause = "exactly once needs a durable topic of dead letters: create it with `durable()`";
-            return Err(refused(graves.topic(), cause));
+            return Err(refused(dead_letter_writer.topic(), cause));
         }
         let mut out = Transaction::new(Arc::clone(committer));
         // It looks in between whether it is to stop.
@@ -402,13 +403,13 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
 
     fn launch(
         self,
-        mut work: impl FnMut(&mut Member<E, K>, &mut Policy<E>, &GroupRun) -> MemberEnd + Send + 'static,
+        mut work: impl FnMut(&mut Member<E, K>, &mut ErrorPolicy<E>, &GroupRun) -> MemberEnd + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
         let group = self.group()?;
         // No topic's name: a member may read several.
         let ticket = self.host.cores.enter("", &self.name, &self.name, self.core, &self.settings.wait);
         let ticket = ticket.map_err(|cause| GroupError::Cores { group: self.name.clone(), cause })?;
-        let mut policy = Policy::new(self.on_error, self.dead_letters);
+        let mut policy = ErrorPolicy::new(self.on_error, self.dead_letters);
         let member = Member::join(group, self.settings, self.listener)?;
         managed::start(member, self.core, ticket, move |member, run| work(member, &mut policy, run))
     }

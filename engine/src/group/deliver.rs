@@ -4,7 +4,7 @@
 use super::batch::{GroupBatch, Held};
 use super::error::GroupError;
 use super::link::Link;
-use super::managed::{Failed, GroupRun, MemberEnd, Policy, bury_and_commit, next_source};
+use super::managed::{ErrorPolicy, Failed, GroupRun, MemberEnd, forward_and_commit, next_source};
 use super::member::Member;
 use super::settings::Commit;
 use crate::base::handler_thread;
@@ -127,14 +127,14 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
 /// The life of a managed member whose handler publishes.
 pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
-    policy: &mut Policy<E>,
+    policy: &mut ErrorPolicy<E>,
     out: &mut Transaction,
     delivery: Delivery,
     handler: &mut impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
     run: &GroupRun,
 ) -> MemberEnd {
     let mut tried = Failed::default();
-    if let Err(refused) = if delivery == Delivery::ExactlyOnce { policy.only_into(out) } else { Ok(()) } {
+    if let Err(refused) = if delivery == Delivery::ExactlyOnce { policy.set_transactions_only(out) } else { Ok(()) } {
         let (group, cause) = (member.group.name.clone(), refused.to_string());
         return MemberEnd::Refused(GroupError::Transaction { group, cause });
     }
@@ -177,14 +177,14 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 None if stopped => break,
                 None => continue,
             };
-            let pass_over = |batch: &mut GroupBatch<'_, E, K>, policy: &mut Policy<E>, origin: Origin<'_>| {
+            let pass_over = |batch: &mut GroupBatch<'_, E, K>, policy: &mut ErrorPolicy<E>, origin: Origin<'_>| {
                 if delivery != Delivery::ExactlyOnce {
-                    return bury_and_commit(batch, policy, origin);
+                    return forward_and_commit(batch, policy, origin);
                 }
                 out.clear();
                 let next = origin.offset + 1;
                 let Some((event, _)) = batch.iter().next() else { return Ok(false) };
-                policy.bury_into(event, origin, out)?;
+                policy.forward_into(event, origin, out)?;
                 let Some(held) = &mut batch.held else { return Ok(false) };
                 match held.deliver_in_time(next, out, delivery, &link) {
                     Ok(()) => batch.count_skipped(),

@@ -6,7 +6,7 @@ use super::{Group, GroupError, Numbered};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::read::error::PositionError;
-use crate::read::{Part, StartAt, TooOld};
+use crate::read::{PartitionConsumer, StartAt, TooOld};
 use crate::topic::TopicCore;
 use crate::topic::stage_name::{join_stage, stage_name, without_generation};
 use slipring_ring::{BuildError, Closed, Consumer, Sequence, Start};
@@ -105,7 +105,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let index = place.partition.index;
         let joined = join_stage(&self.name, start.in_ring(index), |stage| place.partition.ring.join(stage));
         let consumer = joined.map_err(|cause| GroupError::join(&self.name, &topic.name, index, cause))?;
-        let mut part = Part { partition: Arc::clone(&place.partition), consumer };
+        let mut part = PartitionConsumer { partition: Arc::clone(&place.partition), consumer };
         part.move_to_start(start, topic).map_err(|TooOld { asked, earliest, latest }| {
             let (group, topic) = (self.name.clone(), topic.name.clone());
             GroupError::OutOfRange { group, topic, partition: index, asked, earliest, latest }

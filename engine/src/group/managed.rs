@@ -14,7 +14,7 @@ use crate::base::trace::lifecycle;
 use crate::event::dead_letter::Origin;
 use crate::produce::transaction::{Transaction, TransactionError};
 use crate::read::At;
-use crate::read::dead_letters::Graveyard;
+use crate::read::dead_letters::DeadLetterForwarder;
 use crate::text;
 use crate::topic::stage_name::stage_name;
 use slipring_ring::OnError;
@@ -115,14 +115,14 @@ impl GroupRun {
 }
 
 /// What follows when the handler fails.
-pub(crate) struct Policy<E> {
+pub(crate) struct ErrorPolicy<E> {
     pub(super) retries: u32,
     pub(super) then_skip: bool,
-    dead_letters: Option<Graveyard<E>>,
+    dead_letters: Option<DeadLetterForwarder<E>>,
 }
 
-impl<E> Policy<E> {
-    pub(crate) fn new(on_error: OnError, dead_letters: Option<Graveyard<E>>) -> Self {
+impl<E> ErrorPolicy<E> {
+    pub(crate) fn new(on_error: OnError, dead_letters: Option<DeadLetterForwarder<E>>) -> Self {
         let (retries, then_skip) = match on_error {
             OnError::Stop => (0, false),
             OnError::Skip => (0, true),
@@ -133,21 +133,21 @@ impl<E> Policy<E> {
     }
 
     /// Moves aside what is about to be passed over, if there is a place for it. Why it was refused there.
-    fn bury(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
+    fn forward(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
         let Some(dead_letters) = &mut self.dead_letters else { return Ok(()) };
-        caught(|| dead_letters.put_down(event, origin)).map_err(|panic| panic.to_string()).and_then(|buried| buried)
+        caught(|| dead_letters.put_written(event, origin)).map_err(|panic| panic.to_string()).and_then(|moved| moved)
     }
 
     /// Where dead letters go, only by way of `out` from now on. Not where that is refused.
-    pub(super) fn only_into(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
-        self.dead_letters.as_mut().map_or(Ok(()), |dead_letters| dead_letters.only_into(out))
+    pub(super) fn set_transactions_only(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
+        self.dead_letters.as_mut().map_or(Ok(()), |dead_letters| dead_letters.set_transactions_only(out))
     }
 
     /// Has a transaction do so.
-    pub(super) fn bury_into(&self, event: &E, origin: Origin<'_>, out: &mut Transaction) -> Result<(), String> {
+    pub(super) fn forward_into(&self, event: &E, origin: Origin<'_>, out: &mut Transaction) -> Result<(), String> {
         let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
-        let buried = caught(|| dead_letters.put_into(event, origin, out));
-        buried.map_err(|panic| panic.to_string()).and_then(|buried| buried.map_err(|refused| refused.to_string()))
+        let moved = caught(|| dead_letters.put_into(event, origin, out));
+        moved.map_err(|panic| panic.to_string()).and_then(|moved| moved.map_err(|refused| refused.to_string()))
     }
 }
 
@@ -246,11 +246,11 @@ impl Failed {
     pub(super) fn answer<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         batch: &mut GroupBatch<'_, E, K>,
-        policy: &mut Policy<E>,
+        policy: &mut ErrorPolicy<E>,
         partition: &TopicPartition,
         (culprit, cause): (u64, String),
         stopped: bool,
-        pass_over: impl FnOnce(&mut GroupBatch<'_, E, K>, &mut Policy<E>, Origin<'_>) -> Result<bool, String>,
+        pass_over: impl FnOnce(&mut GroupBatch<'_, E, K>, &mut ErrorPolicy<E>, Origin<'_>) -> Result<bool, String>,
     ) -> ControlFlow<Option<MemberEnd>> {
         let tries = match &self.0 {
             Some((known, offset, tries)) if (known, *offset) == (partition, culprit) => *tries,
@@ -285,14 +285,14 @@ impl Failed {
 }
 
 /// Moves the first event of the batch aside, then commits it.
-pub(super) fn bury_and_commit<E: Send + Sync + 'static, K: Producers>(
+pub(super) fn forward_and_commit<E: Send + Sync + 'static, K: Producers>(
     batch: &mut GroupBatch<'_, E, K>,
-    policy: &mut Policy<E>,
+    policy: &mut ErrorPolicy<E>,
     origin: Origin<'_>,
 ) -> Result<bool, String> {
     let next = origin.offset + 1;
     let Some((event, _)) = batch.iter().next() else { return Ok(false) };
-    policy.bury(event, origin)?;
+    policy.forward(event, origin)?;
     batch.count_skipped();
     Ok(batch.commit_to(next).is_ok())
 }
@@ -300,7 +300,7 @@ pub(super) fn bury_and_commit<E: Send + Sync + 'static, K: Producers>(
 /// The life of a managed member.
 pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
-    policy: &mut Policy<E>,
+    policy: &mut ErrorPolicy<E>,
     handler: &mut impl FnMut(&E, At) -> Result<(), X>,
     run: &GroupRun,
 ) -> MemberEnd {
@@ -334,7 +334,7 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 break;
             }
             let stopped = link.stopped.load(Ordering::Acquire);
-            match failed.answer(&mut batch, policy, partition, (culprit, cause), stopped, bury_and_commit) {
+            match failed.answer(&mut batch, policy, partition, (culprit, cause), stopped, forward_and_commit) {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(None) => break,
                 ControlFlow::Break(Some(end)) => return end,

@@ -15,7 +15,7 @@ use crate::base::trace::lifecycle;
 use crate::event::dead_letter;
 use crate::event::message::Message;
 use crate::log::queues::QueueEntry;
-use crate::queue::dead_letters::Graves;
+use crate::queue::dead_letters::DeadLetterWriter;
 use crate::read::replay::{ReplayBuilder, ReplayError};
 use crate::read::{StartAt, SubscriberBuilder};
 use crate::topic::attached::Attached;
@@ -219,7 +219,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         if durable.is_some() && dead.inner.durable.is_none() {
             return Err(DeadLetterError::InMemory { topic: dead_topic }.into());
         }
-        let graves = Graves::open(&dead, &topic.name, &self.name, largest)?;
+        let dead_letter_writer = DeadLetterWriter::open(&dead, &topic.name, &self.name, largest)?;
         topic.host.timer.start().map_err(|cause| {
             let (topic, consumer) = (topic.name.clone(), self.name.clone());
             QueueError::Subscribe(SubscribeError::Thread { topic, consumer, cause })
@@ -233,12 +233,12 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             None => {
                 let mut leases = desk::leases(self.terms);
                 leases.number_from(topic.host.lease_numbers.load(Ordering::Acquire));
-                let stock = Stock::new(leases, Input::Rings(builder.join_all()?), graves);
+                let stock = Stock::new(leases, Input::Rings(builder.join_all()?), dead_letter_writer);
                 let keeper = Keeper::new(&dead, &topic.name, &self.name, BTreeMap::new())?;
                 let dead = (dead_topic, 0, keeper);
                 Desk::new(&topic, Parts { name: self.name, stage, dead, stock, book: None, waiter })
             }
-            Some(durable) => self.recall(durable, &dead, graves, waiter, shift)?,
+            Some(durable) => self.recall(durable, &dead, dead_letter_writer, waiter, shift)?,
         };
         let reader: Arc<dyn TopicReader<E, K>> = Arc::clone(&desk) as _;
         readers.add(Arc::downgrade(&reader) as Weak<_>);
@@ -258,7 +258,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         self,
         durable: &DurableTopic<E>,
         dead: &Topic<Message>,
-        graves: Graves,
+        dead_letter_writer: DeadLetterWriter,
         waiter: Arc<Waiter>,
         shift: Shift,
     ) -> Result<Arc<Desk<E, K>>, QueueError> {
@@ -352,7 +352,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         }
         let notifier = Arc::clone(&durable.committer.notifier);
         let input = Input::Journal(Box::new(replay), notifier, Nudge::waker(&waiter));
-        let mut stock = Stock::new(leases, input, graves);
+        let mut stock = Stock::new(leases, input, dead_letter_writer);
         stock.deleted.extend(remembered.deleted);
         stock.counters.lost = lost;
         let keeper = Keeper::new(dead, &topic.name, &name, letters)?;

@@ -5,19 +5,19 @@ use crate::event::message::Message;
 use crate::log::receipt::Receipt;
 use crate::produce::Producer;
 use crate::queue::Job;
-use crate::read::dead_letters::Grave;
+use crate::read::dead_letters::DeadLetterOrigin;
 use crate::topic::Topic;
 use crate::topic::error::{DeadLetterError, PublishError};
 use slipring_ring::Multi;
 
 /// Writes dead letters, without ever waiting for room.
-pub(crate) struct Graves {
+pub(crate) struct DeadLetterWriter {
     producer: Producer<Message, Multi>,
     origin: String,
     consumer: String,
 }
 
-impl Graves {
+impl DeadLetterWriter {
     /// For the messages of topic `origin` that `consumer` cannot handle. They are up to `largest` bytes.
     ///
     /// # Errors
@@ -57,6 +57,6 @@ impl Graves {
     ) -> Result<Receipt, PublishError> {
         let Self { producer, origin, consumer } = self;
         let origin = Origin { topic: origin, partition, offset, consumer, attempts, reason };
-        event.to_letter(&Grave(origin), |record| producer.try_send(record))
+        event.to_dead_letter(&DeadLetterOrigin(origin), |record| producer.try_send(record))
     }
 }

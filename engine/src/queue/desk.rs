@@ -467,7 +467,7 @@ impl<E: Job, K: Producers> Desk<E, K> {
     pub(super) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
         let DeadLetter { partition, offset, message, .. } = letter;
         // Under the keeper's lock.
-        let Ok(Some(body)) = held::inside(|| E::of_letter(message)) else { return false };
+        let Ok(Some(body)) = held::inside(|| E::of_dead_letter(message)) else { return false };
         let now = self.now();
         let mut stock = self.lock();
         let has_room = stock.has_room(self.book.as_ref());

@@ -4,7 +4,7 @@ use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::threads::Panic;
 use crate::log::progress::Notifier;
-use crate::read::Part;
+use crate::read::PartitionConsumer;
 use crate::read::replay::{Replay, ReplayError};
 use crate::topic::partition::Partition;
 use slipring_journal as journal;
@@ -15,7 +15,7 @@ use std::task::Waker;
 
 pub(super) enum Input<E, K: Producers> {
     /// By the number of the partition. What was not read holds its slot.
-    Rings(Vec<Part<E, K>>),
+    Rings(Vec<PartitionConsumer<E, K>>),
     /// What was not read is in the journal; producers wait for nobody.
     Journal(Box<Replay<E, K>>, Arc<Notifier>, Waker),
 }
@@ -45,7 +45,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
     /// A new partition, with a gate at its beginning.
     pub(super) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         match self {
-            Self::Rings(parts) => parts.push(Part { partition: Arc::clone(partition), consumer }),
+            Self::Rings(parts) => parts.push(PartitionConsumer { partition: Arc::clone(partition), consumer }),
             Self::Journal(replay, ..) => replay.add(partition, consumer),
         }
     }

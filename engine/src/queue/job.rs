@@ -6,7 +6,7 @@ use crate::base::threads::{Panic, blaming};
 use crate::event::codec::Persist;
 use crate::event::message::Message;
 use crate::event::record::Record;
-use crate::read::dead_letters::Grave;
+use crate::read::dead_letters::DeadLetterOrigin;
 use std::time::Duration;
 
 /// Events that a queue can hand out: [`Message`]s, and every type that is [`Persist`] (plain data is it without a word),
@@ -31,11 +31,11 @@ pub trait Job: Send + Sync + Sized + 'static {
 
     /// Writes a dead letter: `send` gets the record.
     #[doc(hidden)]
-    fn to_letter<R>(&self, grave: &Grave<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R;
+    fn to_dead_letter<R>(&self, origin: &DeadLetterOrigin<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R;
 
     /// What a dead letter's message was.
     #[doc(hidden)]
-    fn of_letter(message: Message) -> Option<Self>;
+    fn of_dead_letter(message: Message) -> Option<Self>;
 
     /// The most bytes of a letter's message, where the topic takes messages of up to `max_message`.
     #[doc(hidden)]
@@ -63,13 +63,13 @@ impl<E: Persist + Clone + Default> Job for E {
         event.read(bytes).ok().map(|()| event)
     }
 
-    fn to_letter<R>(&self, grave: &Grave<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R {
+    fn to_dead_letter<R>(&self, origin: &DeadLetterOrigin<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R {
         let mut bytes = Vec::new();
         self.write(&mut bytes);
-        grave.0.with_record(&Message::of(&Record::new(&bytes)), send)
+        origin.0.with_record(&Message::of(&Record::new(&bytes)), send)
     }
 
-    fn of_letter(message: Message) -> Option<Self> {
+    fn of_dead_letter(message: Message) -> Option<Self> {
         Self::of_bytes(message.value())
     }
 
@@ -95,11 +95,11 @@ impl Job for Message {
         Message::of_stored(bytes)
     }
 
-    fn to_letter<R>(&self, grave: &Grave<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R {
-        grave.0.with_record(self, send)
+    fn to_dead_letter<R>(&self, origin: &DeadLetterOrigin<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R {
+        origin.0.with_record(self, send)
     }
 
-    fn of_letter(message: Message) -> Option<Self> {
+    fn of_dead_letter(message: Message) -> Option<Self> {
         Some(message)
     }
 

@@ -14,7 +14,7 @@ use crate::base::kind::Producers;
 use crate::base::threads::Panic;
 use crate::base::timer::TimerId;
 use crate::event::message::Message;
-use crate::queue::dead_letters::Graves;
+use crate::queue::dead_letters::DeadLetterWriter;
 use slipring_journal::PartitionId;
 use slipring_ring::Waiter;
 use std::collections::{HashSet, VecDeque};
@@ -47,7 +47,7 @@ pub(super) type Body<E> = Option<Arc<E>>;
 pub(super) struct Stock<E, K: Producers> {
     pub(super) leases: Leases<Body<E>>,
     pub(super) input: Input<E, K>,
-    pub(super) graves: Graves,
+    pub(super) dead_letter_writer: DeadLetterWriter,
     pub(super) counters: Counters,
     /// Deleted before they were read.
     pub(super) deleted: HashSet<(u32, u64)>,
@@ -120,12 +120,12 @@ pub(super) struct Counters {
 }
 
 impl<E: Job, K: Producers> Stock<E, K> {
-    pub(super) fn new(leases: Leases<Body<E>>, input: Input<E, K>, graves: Graves) -> Self {
+    pub(super) fn new(leases: Leases<Body<E>>, input: Input<E, K>, dead_letter_writer: DeadLetterWriter) -> Self {
         let partitions = input.len();
         Self {
             leases,
             input,
-            graves,
+            dead_letter_writer,
             counters: Counters::default(),
             deleted: HashSet::new(),
             places: vec![Place::Ready; partitions],
@@ -254,7 +254,8 @@ impl<E: Job, K: Producers> Stock<E, K> {
 
     /// The code of the event's type panicked: nothing is given out any more.
     fn fail(&mut self, panic: &Panic) {
-        self.refused = Some(Closed::Failed { consumer: self.graves.consumer().to_owned(), cause: panic.to_string() });
+        self.refused =
+            Some(Closed::Failed { consumer: self.dead_letter_writer.consumer().to_owned(), cause: panic.to_string() });
     }
 
     fn forget_deleted(&mut self, partition: u32, offset: u64) {
@@ -329,14 +330,16 @@ impl<E: Job, K: Producers> Stock<E, K> {
             if let Some(book) = book {
                 book.tell();
             }
-            let graves = &mut self.graves;
+            let dead_letter_writer = &mut self.dead_letter_writer;
             let letter = held::inside(|| {
                 let body = match (dead.message, book) {
                     (Some(body), _) => Some(Arc::clone(body)),
                     (None, Some(book)) => book.load(partition, offset)?,
                     (None, None) => None,
                 };
-                Ok::<_, String>(body.map(|body| graves.take(partition, offset, dead.attempts, reason, &*body)))
+                Ok::<_, String>(
+                    body.map(|body| dead_letter_writer.take(partition, offset, dead.attempts, reason, &*body)),
+                )
             });
             let letter = match letter {
                 Ok(Ok(Some(letter))) => letter,

@@ -1,10 +1,10 @@
 //! A subscriber's settings, and the forms in which it runs.
 
-use super::{Part, Seat, StartAt, Subscriber, TooOld};
+use super::{Membership, PartitionConsumer, StartAt, Subscriber, TooOld};
 use crate::base::kind::Producers;
 use crate::base::overload::{ConsumerStats, Slow};
 use crate::base::turn::Turn;
-use crate::read::dead_letters::{Bury, Graveyard};
+use crate::read::dead_letters::{DeadLetterForwarder, ToDeadLetter};
 use crate::topic::error::DeadLetterError;
 use crate::topic::error::{SubscribeError, check_name};
 use crate::topic::{Topic, TopicCore, TopicReader};
@@ -13,7 +13,7 @@ use slipring_ring::{Multi, OnError, Stage, Wait};
 use std::sync::{Arc, Weak};
 
 /// The way into a topic for dead letters, shared by the threads of a subscriber.
-pub(crate) type Shelf<E> = Arc<Turn<Graveyard<E>>>;
+pub(crate) type SharedForwarder<E> = Arc<Turn<DeadLetterForwarder<E>>>;
 
 /// Settings of a subscriber. Unpinned and parking when idle, unless told.
 pub struct SubscriberBuilder<E, K: Producers = Multi> {
@@ -25,7 +25,7 @@ pub struct SubscriberBuilder<E, K: Producers = Multi> {
     pub(crate) limit: usize,
     pub(crate) core: Option<usize>,
     pub(crate) on_error: OnError,
-    pub(crate) dead_letters: Option<Result<Shelf<E>, DeadLetterError>>,
+    pub(crate) dead_letters: Option<Result<SharedForwarder<E>, DeadLetterError>>,
     slow: Option<Slow>,
     visible: Option<Visible>,
 }
@@ -150,19 +150,19 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// ```
     pub fn dead_letter<D: Producers>(mut self, topic: &Topic<E, D>) -> Self
     where
-        E: Bury,
+        E: ToDeadLetter,
     {
         let name = topic.name().to_owned();
         self.dead_letters = Some(match topic.producer().create() {
             _ if topic.id() == self.topic.id => Err(DeadLetterError::Circle { topic: name }),
-            Ok(producer) => Ok(Turn::new(Graveyard::new(topic, producer))),
+            Ok(producer) => Ok(Turn::new(DeadLetterForwarder::new(topic, producer))),
             Err(cause) => Err(DeadLetterError::Producer { topic: name, cause }),
         });
         self
     }
 
     /// Takes the topic for dead letters out, if there is to be one.
-    pub(crate) fn shelf(&mut self) -> Result<Option<Shelf<E>>, SubscribeError> {
+    pub(crate) fn forwarder(&mut self) -> Result<Option<SharedForwarder<E>>, SubscribeError> {
         self.dead_letters.take().transpose().map_err(|cause| {
             let (topic, consumer) = (self.topic.name.clone(), self.name.clone());
             SubscribeError::DeadLetters { topic, consumer, cause: Box::new(cause) }
@@ -175,17 +175,17 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// As [`run`](Self::run), but for the pin, which is not looked at.
     pub fn poll(self) -> Result<Subscriber<E, K>, SubscribeError> {
         let topic = Arc::clone(&self.topic);
-        let seat = Seat::new(&self, self.stats());
+        let membership = Membership::new(&self, self.stats());
         let mut readers = topic.readers();
         let parts = self.join_all()?;
-        topic.register(&seat.stats);
-        readers.add(Arc::downgrade(&seat) as Weak<dyn TopicReader<E, K>>);
+        topic.register(&membership.stats);
+        readers.add(Arc::downgrade(&membership) as Weak<dyn TopicReader<E, K>>);
         drop(readers);
-        Ok(Subscriber::new(Arc::clone(&topic), seat, parts, self.limit, self.visible))
+        Ok(Subscriber::new(Arc::clone(&topic), membership, parts, self.limit, self.visible))
     }
 
     /// Joins all partitions that there are. No new one must come meanwhile.
-    pub(crate) fn join_all(&self) -> Result<Vec<Part<E, K>>, SubscribeError> {
+    pub(crate) fn join_all(&self) -> Result<Vec<PartitionConsumer<E, K>>, SubscribeError> {
         check_name(&self.name).map_err(SubscribeError::Name)?;
         if matches!(self.start, StartAt::Timestamp(_)) && !self.topic.settings.timestamps {
             return Err(SubscribeError::NoTimestamps { topic: self.topic.name.clone(), consumer: self.name.clone() });
@@ -206,7 +206,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         let joined = partitions.iter().map(|partition| {
             let joined = partition.ring.join(self.stage().start(self.start.in_ring(partition.index)));
             let consumer = joined.map_err(|cause| SubscribeError::new(&self.topic.name, partition.index, cause))?;
-            let mut part = Part { partition: Arc::clone(partition), consumer };
+            let mut part = PartitionConsumer { partition: Arc::clone(partition), consumer };
             part.move_to_start(&self.start, &self.topic).map_err(|TooOld { asked, earliest, latest }| {
                 let (topic, consumer) = (self.topic.name.clone(), self.name.clone());
                 SubscribeError::OutOfRange { topic, consumer, partition: partition.index, asked, earliest, latest }
@@ -217,10 +217,10 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     }
 
     /// A subscriber of one partition that nobody adds others to.
-    pub(crate) fn of_one(&self, part: Part<E, K>, stats: &Arc<ConsumerStats>) -> Subscriber<E, K> {
+    pub(crate) fn of_one(&self, part: PartitionConsumer<E, K>, stats: &Arc<ConsumerStats>) -> Subscriber<E, K> {
         Subscriber::new(
             Arc::clone(&self.topic),
-            Seat::new(self, Arc::clone(stats)),
+            Membership::new(self, Arc::clone(stats)),
             vec![part],
             self.limit,
             self.visible,

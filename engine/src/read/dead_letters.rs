@@ -12,61 +12,73 @@ use crate::topic::error::PublishError;
 
 /// Events that can be copied into a topic of dead letters: everything that is `Clone`, and
 /// [`Message`](crate::Message)s, which then say where they come from: see [`DeadLetter`](crate::dead_letter::DeadLetter).
-pub trait Bury: Send + Sync + Sized + 'static {
+pub trait ToDeadLetter: Send + Sync + Sized + 'static {
     /// Publishes a copy. Never waits for room.
     #[doc(hidden)]
-    fn bury<K: Producers>(&self, producer: &mut Producer<Self, K>, grave: &Grave<'_>) -> Result<Receipt, PublishError>;
+    fn publish_dead_letter<K: Producers>(
+        &self,
+        producer: &mut Producer<Self, K>,
+        origin: &DeadLetterOrigin<'_>,
+    ) -> Result<Receipt, PublishError>;
     /// Has a transaction publish a copy.
     #[doc(hidden)]
-    fn bury_into<K: Producers>(
+    fn publish_dead_letter_into<K: Producers>(
         &self,
         topic: &Topic<Self, K>,
         transaction: &mut Transaction,
-        grave: &Grave<'_>,
+        origin: &DeadLetterOrigin<'_>,
     ) -> Result<(), TransactionError>;
 }
 
 /// Where an event stood and why it is moved aside.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Grave<'a>(pub(crate) Origin<'a>);
+pub struct DeadLetterOrigin<'a>(pub(crate) Origin<'a>);
 
-impl<E: Clone + Send + Sync + 'static> Bury for E {
-    fn bury<K: Producers>(&self, producer: &mut Producer<Self, K>, _: &Grave<'_>) -> Result<Receipt, PublishError> {
+impl<E: Clone + Send + Sync + 'static> ToDeadLetter for E {
+    fn publish_dead_letter<K: Producers>(
+        &self,
+        producer: &mut Producer<Self, K>,
+        _: &DeadLetterOrigin<'_>,
+    ) -> Result<Receipt, PublishError> {
         producer.try_publish(|slot| slot.clone_from(self))
     }
 
-    fn bury_into<K: Producers>(
+    fn publish_dead_letter_into<K: Producers>(
         &self,
         topic: &Topic<Self, K>,
         transaction: &mut Transaction,
-        _: &Grave<'_>,
+        _: &DeadLetterOrigin<'_>,
     ) -> Result<(), TransactionError> {
         transaction.publish(topic, |slot| slot.clone_from(self))
     }
 }
 
-impl Bury for Message {
-    fn bury<K: Producers>(&self, producer: &mut Producer<Self, K>, grave: &Grave<'_>) -> Result<Receipt, PublishError> {
-        grave.0.with_record(self, |record| producer.try_send(record))
+impl ToDeadLetter for Message {
+    fn publish_dead_letter<K: Producers>(
+        &self,
+        producer: &mut Producer<Self, K>,
+        origin: &DeadLetterOrigin<'_>,
+    ) -> Result<Receipt, PublishError> {
+        origin.0.with_record(self, |record| producer.try_send(record))
     }
 
-    fn bury_into<K: Producers>(
+    fn publish_dead_letter_into<K: Producers>(
         &self,
         topic: &Topic<Self, K>,
         transaction: &mut Transaction,
-        grave: &Grave<'_>,
+        origin: &DeadLetterOrigin<'_>,
     ) -> Result<(), TransactionError> {
-        grave.0.with_record(self, |record| transaction.send(topic, record))
+        origin.0.with_record(self, |record| transaction.send(topic, record))
     }
 }
 
-type Put<E> = Box<dyn FnMut(&E, &Grave<'_>) -> Result<Receipt, PublishError> + Send>;
-type Letter<'l, E> = (&'l E, &'l Grave<'l>);
+type Put<E> = Box<dyn FnMut(&E, &DeadLetterOrigin<'_>) -> Result<Receipt, PublishError> + Send>;
+type Letter<'l, E> = (&'l E, &'l DeadLetterOrigin<'l>);
 type PutInto<E> = Box<dyn Fn(Option<Letter<'_, E>>, &mut Transaction) -> Result<(), TransactionError> + Send>;
 
 /// A topic for dead letters, whatever its producers.
-pub(crate) struct Graveyard<E> {
+pub(crate) struct DeadLetterForwarder<E> {
     topic: String,
     is_durable: bool,
     /// None if letters are for transactions only: the topic may have a single producer.
@@ -74,22 +86,22 @@ pub(crate) struct Graveyard<E> {
     put_into: PutInto<E>,
 }
 
-impl<E: Bury> Graveyard<E> {
+impl<E: ToDeadLetter> DeadLetterForwarder<E> {
     pub(crate) fn new<K: Producers>(topic: &Topic<E, K>, mut producer: Producer<E, K>) -> Self {
         let into = topic.clone();
         Self {
             topic: topic.name().to_owned(),
             is_durable: topic.inner.durable.is_some(),
-            put: Some(Box::new(move |event, grave| event.bury(&mut producer, grave))),
+            put: Some(Box::new(move |event, origin| event.publish_dead_letter(&mut producer, origin))),
             put_into: Box::new(move |letter, transaction| match letter {
-                Some((event, grave)) => event.bury_into(&into, transaction, grave),
+                Some((event, origin)) => event.publish_dead_letter_into(&into, transaction, origin),
                 None => transaction.open(&into),
             }),
         }
     }
 }
 
-impl<E> Graveyard<E> {
+impl<E> DeadLetterForwarder<E> {
     pub(crate) fn topic(&self) -> &str {
         &self.topic
     }
@@ -99,13 +111,13 @@ impl<E> Graveyard<E> {
     }
 
     /// Letters are for transactions from now on, of which `out` is the first: it has the topic's producer at once.
-    pub(crate) fn only_into(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
+    pub(crate) fn set_transactions_only(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
         self.put = None;
         (self.put_into)(None, out)
     }
 
     fn send(&mut self, event: &E, origin: Origin<'_>) -> Result<Option<Receipt>, PublishError> {
-        self.put.as_mut().map(|put| put(event, &Grave(origin))).transpose()
+        self.put.as_mut().map(|put| put(event, &DeadLetterOrigin(origin))).transpose()
     }
 
     pub(crate) fn put(&mut self, event: &E, origin: Origin<'_>) -> Result<(), PublishError> {
@@ -113,7 +125,7 @@ impl<E> Graveyard<E> {
     }
 
     /// The same, and waits until it is written, if it is durable: what is committed afterwards never outlives it.
-    pub(crate) fn put_down(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
+    pub(crate) fn put_written(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
         let receipt = self.send(event, origin).map_err(|refused| refused.to_string())?;
         let Some(receipt) = receipt.filter(|_| self.is_durable) else { return Ok(()) };
         receipt.wait(Level::Written).map(drop).map_err(|refused| refused.to_string())
@@ -125,6 +137,6 @@ impl<E> Graveyard<E> {
         origin: Origin<'_>,
         transaction: &mut Transaction,
     ) -> Result<(), TransactionError> {
-        (self.put_into)(Some((event, &Grave(origin))), transaction)
+        (self.put_into)(Some((event, &DeadLetterOrigin(origin))), transaction)
     }
 }

@@ -8,7 +8,7 @@ use crate::base::trace::lifecycle;
 use crate::base::turn::Turn;
 use crate::event::dead_letter::Origin;
 use crate::read::error::CancelError;
-use crate::read::{At, Batch, Part, Shelf, Subscriber, SubscriberBuilder};
+use crate::read::{At, Batch, PartitionConsumer, SharedForwarder, Subscriber, SubscriberBuilder};
 use crate::topic::consumers::{ConsumerRun, SetWait};
 use crate::topic::error::SubscribeError;
 use crate::topic::partition::Partition;
@@ -71,7 +71,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
     ) -> Result<Subscription<E, K>, SubscribeError> {
         let (core, wait, policy) =
-            (self.core, self.wait.clone(), Policy { on_error: self.on_error, shelf: self.shelf()? });
+            (self.core, self.wait.clone(), ErrorPolicy { on_error: self.on_error, forwarder: self.forwarder()? });
         start(self.poll()?, core, wait, policy, make, handler)
     }
 
@@ -146,8 +146,8 @@ impl<E, K: Producers> Subscription<E, K> {
     /// More threads would spin than there are cores; or its threads have ended. Then nothing changes.
     pub fn set_wait(&self, wait: Wait) -> Result<(), CoresError> {
         self.topic.host.cores.change(&self.topic.name, &self.name, &wait)?;
-        let seats: Vec<_> = self.run.state().seats.iter().filter_map(Weak::upgrade).collect();
-        seats.iter().for_each(|seat| seat.set_wait(wait.clone()));
+        let memberships: Vec<_> = self.run.state().memberships.iter().filter_map(Weak::upgrade).collect();
+        memberships.iter().for_each(|membership| membership.set_wait(wait.clone()));
         Ok(())
     }
 
@@ -168,20 +168,20 @@ impl<E, K: Producers> Subscription<E, K> {
 }
 
 /// How a thread is to be.
-struct Setting<E> {
+struct ThreadSettings<E> {
     thread: String,
     /// The only one that it ever reads, if that is so.
     partition: Option<u32>,
     core: Option<usize>,
     wait: Wait,
-    policy: Policy<E>,
+    policy: ErrorPolicy<E>,
 }
 
 /// What follows when a handler fails.
-pub(crate) struct Policy<E> {
+pub(crate) struct ErrorPolicy<E> {
     pub(crate) on_error: OnError,
     /// Where what is passed over goes first.
-    pub(crate) shelf: Option<Shelf<E>>,
+    pub(crate) forwarder: Option<SharedForwarder<E>>,
 }
 
 /// Starts one thread for all partitions.
@@ -189,7 +189,7 @@ pub(crate) fn start<E, K, S, X>(
     subscriber: Subscriber<E, K>,
     core: Option<usize>,
     wait: Wait,
-    policy: Policy<E>,
+    policy: ErrorPolicy<E>,
     make: impl FnOnce() -> S + Send + 'static,
     handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
 ) -> Result<Subscription<E, K>, SubscribeError>
@@ -202,8 +202,14 @@ where
     let topic = Arc::clone(&subscriber.topic);
     let name = subscriber.name().to_owned();
     let first = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
-    let run = ConsumerRun::new(Arc::clone(&subscriber.seat.stats));
-    launch(subscriber, &run, Setting { thread: name.clone(), partition: None, core, wait, policy }, make, handler)?;
+    let run = ConsumerRun::new(Arc::clone(&subscriber.membership.stats));
+    launch(
+        subscriber,
+        &run,
+        ThreadSettings { thread: name.clone(), partition: None, core, wait, policy },
+        make,
+        handler,
+    )?;
     topic.keep(Arc::clone(&run));
     Ok(Subscription { topic, name, first, run })
 }
@@ -211,7 +217,7 @@ where
 fn launch<E, K, S, X>(
     subscriber: Subscriber<E, K>,
     run: &Arc<ConsumerRun>,
-    setting: Setting<E>,
+    setting: ThreadSettings<E>,
     make: impl FnOnce() -> S + Send + 'static,
     handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
 ) -> Result<(), SubscribeError>
@@ -223,12 +229,12 @@ where
 {
     run.state().threads += 1;
     let (topic, running) = (Arc::clone(&subscriber.topic), Arc::clone(run));
-    let Setting { thread, partition, core, wait, policy } = setting;
+    let ThreadSettings { thread, partition, core, wait, policy } = setting;
     let ticket = topic.host.cores.enter(&topic.name, &run.stats.name, &thread, core, &wait).map_err(|cause| {
         run.state().threads -= 1;
         SubscribeError::Cores { topic: topic.name.clone(), cause }
     })?;
-    run.state().seats.push(Arc::downgrade(&subscriber.seat) as Weak<dyn SetWait>);
+    run.state().memberships.push(Arc::downgrade(&subscriber.membership) as Weak<dyn SetWait>);
     let life = move |state| {
         let _core = ticket.read_back();
         handler_thread::begin(subscriber.name().to_owned(), Some(subscriber.topic.id), partition);
@@ -250,7 +256,7 @@ fn attend<E, K: Producers, S, X: Display>(
     mut subscriber: Subscriber<E, K>,
     mut state: S,
     mut handler: impl FnMut(&mut S, &E, At) -> Result<(), X>,
-    policy: Policy<E>,
+    policy: ErrorPolicy<E>,
     run: &ConsumerRun,
 ) where
     E: Send + Sync + 'static,
@@ -287,7 +293,7 @@ fn attend<E, K: Producers, S, X: Display>(
     // Their own clean-up may panic as well: the consumer has ended all the same.
     let _ = caught(move || drop(handler));
     let _ = caught(move || drop(state));
-    let at = |part: &Part<E, K>| (part.partition.index, part.consumer.consumed().0);
+    let at = |part: &PartitionConsumer<E, K>| (part.partition.index, part.consumer.consumed().0);
     let consumed = subscriber.parts.iter().map(at).collect();
     let topic = Arc::clone(&subscriber.topic);
     drop(subscriber);
@@ -298,7 +304,7 @@ fn attend<E, K: Producers, S, X: Display>(
 fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     subscriber: &mut Subscriber<E, K>,
     handler: &mut impl FnMut(&E, At) -> Result<(), X>,
-    policy: &Policy<E>,
+    policy: &ErrorPolicy<E>,
     run: &ConsumerRun,
 ) -> Ending {
     let (retries, then_skip) = match policy.on_error {
@@ -307,7 +313,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
         OnError::Retry(retries) => (retries, false),
         OnError::RetryThenSkip(retries) => (retries, true),
     };
-    let then_skip = then_skip || policy.shelf.is_some();
+    let then_skip = then_skip || policy.forwarder.is_some();
     let topic = subscriber.topic.name.clone();
     // A long batch gives its slots back in parts, so that producers need not wait for its end.
     let part = subscriber.topic.settings.capacity / 4;
@@ -340,9 +346,9 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 retried = Some((batch.partition, culprit.0, again + 1));
                 batch.batch.put_back(culprit);
             } else if then_skip {
-                if let Some(shelf) = &policy.shelf
+                if let Some(forwarder) = &policy.forwarder
                     && let Err(refused) =
-                        bury(&mut batch, shelf, culprit, (&topic, &run.stats.name), (again + 1, &cause))
+                        forward(&mut batch, forwarder, culprit, (&topic, &run.stats.name), (again + 1, &cause))
                 {
                     return Ending::Failed(format!("{cause}; and it was not moved to the dead letters: {refused}"));
                 }
@@ -356,9 +362,9 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
 }
 
 /// Moves the event at `culprit` aside; it stays unread if it cannot be.
-fn bury<E: Send + Sync + 'static, K: Producers>(
+fn forward<E: Send + Sync + 'static, K: Producers>(
     batch: &mut Batch<'_, E, K>,
-    shelf: &Shelf<E>,
+    forwarder: &SharedForwarder<E>,
     culprit: Sequence,
     (topic, consumer): (&str, &str),
     (attempts, reason): (u32, &str),
@@ -366,19 +372,18 @@ fn bury<E: Send + Sync + 'static, K: Producers>(
     batch.batch.put_back(culprit);
     let partition = batch.partition;
     // No lock: copying the event is the user's code.
-    let Some(mut shelf) = shelf.take() else { return Err("another letter is being written".to_owned()) };
-    let buried = caught(|| match (&mut batch.batch).into_iter().next() {
+    let Some(mut forwarder) = forwarder.take() else { return Err("another letter is being written".to_owned()) };
+    let moved = caught(|| match (&mut batch.batch).into_iter().next() {
         Some((Sequence(offset), event)) => {
-            shelf.put(event, Origin { topic, partition, offset, consumer, attempts, reason })
+            forwarder.put(event, Origin { topic, partition, offset, consumer, attempts, reason })
         }
         None => Ok(()),
     });
-    let buried =
-        buried.map_err(|panic| panic.to_string()).and_then(|buried| buried.map_err(|refused| refused.to_string()));
-    if buried.is_err() {
+    let moved = moved.map_err(|panic| panic.to_string()).and_then(|moved| moved.map_err(|refused| refused.to_string()));
+    if moved.is_err() {
         batch.batch.put_back(culprit);
     }
-    buried
+    moved
 }
 
 /// A halted topic's handler gets at most so many more events of the batch that it is in.
@@ -410,14 +415,14 @@ fn work<E, K: Producers, X: Display>(
 }
 
 /// What is needed to start a thread for one more partition. Its threads own it.
-struct Crew<E, K: Producers, M> {
+struct PartitionThreads<E, K: Producers, M> {
     builder: SubscriberBuilder<E, K>,
     run: Arc<ConsumerRun>,
     make: Arc<Turn<M>>,
-    shelf: Option<Shelf<E>>,
+    forwarder: Option<SharedForwarder<E>>,
 }
 
-impl<E, K, X, H, M> Crew<E, K, M>
+impl<E, K, X, H, M> PartitionThreads<E, K, M>
 where
     E: Send + Sync + 'static,
     K: Producers,
@@ -436,28 +441,28 @@ where
         made.map_err(|panic| SubscribeError::Handler { topic, consumer, cause: panic.said() })
     }
 
-    fn start(self: &Arc<Self>, part: Part<E, K>, mut handler: H) -> Result<(), SubscribeError> {
+    fn start(self: &Arc<Self>, part: PartitionConsumer<E, K>, mut handler: H) -> Result<(), SubscribeError> {
         let index = part.partition.index;
         let subscriber = self.builder.of_one(part, &self.run.stats);
         let thread = format!("{}-{index}", self.run.stats.name);
-        let policy = Policy { on_error: self.builder.on_error, shelf: self.shelf.clone() };
+        let policy = ErrorPolicy { on_error: self.builder.on_error, forwarder: self.forwarder.clone() };
         let wait = self.builder.wait.clone();
-        let setting = Setting { thread, partition: Some(index), core: self.builder.core, wait, policy };
-        let crew = Arc::clone(self);
+        let setting = ThreadSettings { thread, partition: Some(index), core: self.builder.core, wait, policy };
+        let threads = Arc::clone(self);
         launch(
             subscriber,
             &self.run,
             setting,
             || (),
             move |(), event: &E, at| {
-                let _ = &crew;
+                let _ = &threads;
                 handler(event, at)
             },
         )
     }
 }
 
-impl<E, K, X, H, M> TopicReader<E, K> for Crew<E, K, M>
+impl<E, K, X, H, M> TopicReader<E, K> for PartitionThreads<E, K, M>
 where
     E: Send + Sync + 'static,
     K: Producers,
@@ -480,7 +485,7 @@ where
         consumer: Consumer<E, K>,
         prepared: Preparation,
     ) -> Box<dyn FnOnce()> {
-        let part = Part { partition: Arc::clone(partition), consumer };
+        let part = PartitionConsumer { partition: Arc::clone(partition), consumer };
         Box::new(move || {
             let Ok(handler) = prepared.downcast::<H>() else { return };
             if let Err(refused) = self.start(part, *handler) {
@@ -502,28 +507,28 @@ where
     X: Display + 'static,
     H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
 {
-    let shelf = builder.shelf()?;
+    let forwarder = builder.forwarder()?;
     let topic = Arc::clone(&builder.topic);
     let name = builder.name.clone();
     let stats = builder.stats();
     topic.register(&stats);
     let run = ConsumerRun::new(stats);
-    let crew = Arc::new(Crew { builder, run: Arc::clone(&run), make: Turn::new(make), shelf });
+    let threads = Arc::new(PartitionThreads { builder, run: Arc::clone(&run), make: Turn::new(make), forwarder });
     // What makes them is the user's, and may have to do with this topic: not while others are kept from it.
     let mut handlers = Vec::new();
     let mut readers = loop {
         for partition in handlers.len()..topic.partitions().len() {
-            handlers.push(crew.make(partition as u32)?);
+            handlers.push(threads.make(partition as u32)?);
         }
         let readers = topic.readers();
         if topic.partitions().len() == handlers.len() {
             break readers;
         }
     };
-    let parts = crew.builder.join_all()?;
+    let parts = threads.builder.join_all()?;
     let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
     for (part, handler) in parts.into_iter().zip(handlers) {
-        if let Err(refused) = crew.start(part, handler) {
+        if let Err(refused) = threads.start(part, handler) {
             // Those that started have nobody to read for: they end as if cancelled, without harm to the topic.
             for partition in topic.partitions().iter() {
                 let _ = partition.ring.evict(&name);
@@ -531,7 +536,7 @@ where
             return Err(refused);
         }
     }
-    readers.add(Arc::downgrade(&crew) as Weak<dyn TopicReader<E, K>>);
+    readers.add(Arc::downgrade(&threads) as Weak<dyn TopicReader<E, K>>);
     drop(readers);
     topic.keep(Arc::clone(&run));
     Ok(Subscription { topic, name, first, run })

@@ -6,18 +6,18 @@ pub(crate) mod catch_up;
 pub(crate) mod dead_letters;
 pub(crate) mod error;
 pub(crate) mod managed;
+mod membership;
 mod position;
 pub(crate) mod replay;
-mod seat;
 pub(crate) mod selector;
-mod sight;
 mod start_at;
+mod visibility;
 
 pub(crate) use batch::expire;
 pub use batch::{At, Batch, Messages};
-pub(crate) use builder::Shelf;
+pub(crate) use builder::SharedForwarder;
 pub use builder::SubscriberBuilder;
-pub(crate) use seat::{Part, Seat, TooOld};
+pub(crate) use membership::{Membership, PartitionConsumer, TooOld};
 pub use start_at::StartAt;
 
 use crate::base::closed::Closed;
@@ -25,13 +25,13 @@ use crate::base::kind::Producers;
 use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
 use crate::read::error::ReadError;
 use crate::topic::TopicCore;
-use sight::Sight;
 use slipring_journal::Visible;
 use slipring_ring::{Multi, Waiter};
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+use visibility::VisibilityLimit;
 
 /// A subscriber to be polled.
 ///
@@ -52,9 +52,9 @@ use std::time::{Duration, Instant};
 /// ```
 pub struct Subscriber<E, K: Producers = Multi> {
     pub(crate) topic: Arc<TopicCore<E, K>>,
-    pub(crate) seat: Arc<Seat<E, K>>,
+    pub(crate) membership: Arc<Membership<E, K>>,
     /// By the number of the partition.
-    pub(crate) parts: Vec<Part<E, K>>,
+    pub(crate) parts: Vec<PartitionConsumer<E, K>>,
     first: Vec<u64>,
     watch: MultiWait,
     /// Partitions that were closed and read to their end.
@@ -62,34 +62,34 @@ pub struct Subscriber<E, K: Producers = Multi> {
     paused: Vec<u32>,
     limit: usize,
     /// None if it sees all that is published.
-    sight: Option<Sight>,
+    visibility: Option<VisibilityLimit>,
 }
 
 impl<E, K: Producers> fmt::Debug for Subscriber<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Subscriber {:?} of {:?}", self.seat.stats.name, self.topic.name)
+        write!(f, "Subscriber {:?} of {:?}", self.membership.stats.name, self.topic.name)
     }
 }
 
 impl<E, K: Producers> Subscriber<E, K> {
     fn new(
         topic: Arc<TopicCore<E, K>>,
-        seat: Arc<Seat<E, K>>,
-        parts: Vec<Part<E, K>>,
+        membership: Arc<Membership<E, K>>,
+        parts: Vec<PartitionConsumer<E, K>>,
         limit: usize,
         visible: Option<Visible>,
     ) -> Self {
-        let sight = visible.zip(topic.durable.as_ref());
-        let sight = sight.map(|(visible, durable)| Sight::new(visible, Arc::clone(&durable.acks)));
-        let mut watch = MultiWait::new(seat.wait.clone(), Arc::clone(&seat.waiter));
+        let visibility = visible.zip(topic.durable.as_ref());
+        let visibility = visibility.map(|(visible, durable)| VisibilityLimit::new(visible, Arc::clone(&durable.acks)));
+        let mut watch = MultiWait::new(membership.wait.clone(), Arc::clone(&membership.waiter));
         (0..parts.len()).for_each(|source| watch.add(source));
         let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
-        Self { topic, seat, parts, first, watch, over: Vec::new(), paused: Vec::new(), limit, sight }
+        Self { topic, membership, parts, first, watch, over: Vec::new(), paused: Vec::new(), limit, visibility }
     }
 
     /// The subscriber's name.
     pub fn name(&self) -> &str {
-        &self.seat.stats.name
+        &self.membership.stats.name
     }
 
     /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once the
@@ -112,33 +112,33 @@ impl<E, K: Producers> Subscriber<E, K> {
         deadline: Option<Instant>,
     ) -> Result<Option<Batch<'_, E, K>>, ReadError> {
         let source = match self.find(now, deadline)? {
-            Next::Source(source) => Some(source),
-            Next::Nothing | Next::Paused => None,
-            Next::End => return Ok(None),
+            FindOutcome::Source(source) => Some(source),
+            FindOutcome::Nothing | FindOutcome::Paused => None,
+            FindOutcome::End => return Ok(None),
         };
-        let Self { parts, topic, seat, limit, sight, .. } = self;
+        let Self { parts, topic, membership, limit, visibility, .. } = self;
         let refused = |reason: slipring_ring::Closed| ReadError {
             topic: topic.name.clone(),
-            consumer: seat.stats.name.clone(),
+            consumer: membership.stats.name.clone(),
             reason: reason.into(),
         };
         let part = &mut parts[source.unwrap_or(0)];
         let partition = part.partition.index;
-        let seen = match (sight, source) {
-            (Some(sight), Some(source)) => sight.room(source, part),
+        let seen = match (visibility, source) {
+            (Some(visibility), Some(source)) => visibility.room(source, part),
             _ => usize::MAX,
         };
         let batch = if source.is_some() { part.consumer.poll(seen.min(*limit)) } else { Ok(part.consumer.nothing()) };
         let batch = batch.map_err(refused)?;
         if source.is_some() {
-            seat.stats.batch(batch.len());
+            membership.stats.batch(batch.len());
         }
         Ok(Some(Batch { batch, partition }))
     }
 
     /// Looks for events and takes none: whoever looks again finds the same.
     #[inline]
-    pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+    pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         match self.paused.is_empty() {
             true => self.find_unpaused(now, deadline),
             false => self.find_beside_pauses(now, deadline),
@@ -146,25 +146,25 @@ impl<E, K: Producers> Subscriber<E, K> {
     }
 
     #[cold]
-    fn find_beside_pauses(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+    fn find_beside_pauses(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         loop {
             match self.find_unpaused(true, None)? {
-                Next::Nothing => {}
+                FindOutcome::Nothing => {}
                 found => return Ok(found),
             }
             if !now {
-                let waiter = Arc::clone(&self.seat.waiter);
+                let waiter = Arc::clone(&self.membership.waiter);
                 self.arm_paused(&waiter, MultiWait::WAKE);
             }
             if self.is_over_but_for_pauses()? {
-                return Ok(Next::Paused);
+                return Ok(FindOutcome::Paused);
             }
             if now {
-                return Ok(Next::Nothing);
+                return Ok(FindOutcome::Nothing);
             }
             match self.find_unpaused(false, deadline)? {
-                // Woken, for mail or for the end of what is paused.
-                Next::Nothing if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
+                // Woken, for changes or for the end of what is paused.
+                FindOutcome::Nothing if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
                 found => return Ok(found),
             }
         }
@@ -181,7 +181,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     fn is_over_but_for_pauses(&mut self) -> Result<bool, ReadError> {
         let mut is_over = true;
         for index in 0..self.parts.len() {
-            let Part { partition, consumer } = &mut self.parts[index];
+            let PartitionConsumer { partition, consumer } = &mut self.parts[index];
             if self.over.contains(&(index as u32)) {
                 continue;
             }
@@ -198,33 +198,33 @@ impl<E, K: Producers> Subscriber<E, K> {
         Ok(is_over)
     }
 
-    fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<Next, ReadError> {
+    fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         loop {
             if !self.over.is_empty() && self.over.len() == self.parts.len() {
                 // A partition that was added just before the topic was closed is left here by then.
-                if !self.seat.has_mail.load(Ordering::Acquire) {
-                    return Ok(Next::End);
+                if !self.membership.has_changes.load(Ordering::Acquire) {
+                    return Ok(FindOutcome::End);
                 }
-                self.open_mail();
+                self.take_changes();
             }
-            let Self { parts, seat, topic, limit, watch, sight, .. } = &mut *self;
-            let mut parts = Parts { parts, seat, topic, limit: *limit, sight, over: None };
+            let Self { parts, membership, topic, limit, watch, visibility, .. } = &mut *self;
+            let mut parts = SubscriberSources { parts, membership, topic, limit: *limit, visibility, over: None };
             let found = watch.next(&mut parts, now, deadline);
             let over = parts.over;
             match (found, over) {
-                (Wakeup::Source(source), None) => return Ok(Next::Source(source)),
+                (Wakeup::Source(source), None) => return Ok(FindOutcome::Source(source)),
                 (Wakeup::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
                     self.watch.remove(source);
                     self.over.push(source as u32);
                 }
                 (_, Some(reason)) => return Err(self.refused(reason.into())),
                 (Wakeup::Interrupted, None) => {
-                    self.open_mail();
+                    self.take_changes();
                     if !now && !self.paused.is_empty() {
-                        return Ok(Next::Nothing);
+                        return Ok(FindOutcome::Nothing);
                     }
                 }
-                (Wakeup::Nothing, None) => return Ok(Next::Nothing),
+                (Wakeup::Nothing, None) => return Ok(FindOutcome::Nothing),
             }
         }
     }
@@ -233,47 +233,47 @@ impl<E, K: Producers> Subscriber<E, K> {
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if !self.paused.is_empty() {
-            let waiter = Arc::clone(&self.seat.waiter);
+            let waiter = Arc::clone(&self.membership.waiter);
             self.arm_paused(&waiter, MultiWait::WAKE);
-            if !matches!(self.find(true, None), Ok(Next::Nothing)) {
+            if !matches!(self.find(true, None), Ok(FindOutcome::Nothing)) {
                 return false;
             }
         }
-        let Self { parts, seat, topic, limit, watch, sight, .. } = self;
-        watch.wake(&mut Parts { parts, seat, topic, limit: *limit, sight, over: None }, task)
+        let Self { parts, membership, topic, limit, watch, visibility, .. } = self;
+        watch.wake(&mut SubscriberSources { parts, membership, topic, limit: *limit, visibility, over: None }, task)
     }
 
     /// Has somebody else's waiter woken who has just found nothing. False if there is something after all.
     pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
-        self.seat.tell(waiter, token);
+        self.membership.tell(waiter, token);
         self.arm_paused(waiter, token);
-        if !self.paused.is_empty() && !matches!(self.find(true, None), Ok(Next::Nothing)) {
+        if !self.paused.is_empty() && !matches!(self.find(true, None), Ok(FindOutcome::Nothing)) {
             return false;
         }
-        let Self { parts, paused, over, sight, .. } = self;
+        let Self { parts, paused, over, visibility, .. } = self;
         let mut read = parts.iter_mut().enumerate().filter(|(_, part)| {
             let index = &part.partition.index;
             !paused.contains(index) && !over.contains(index)
         });
-        let armed = read.all(|(source, part)| arm_part(sight, source, part, waiter, token));
-        armed && !self.seat.has_mail.load(Ordering::Acquire)
+        let armed = read.all(|(source, part)| arm_part(visibility, source, part, waiter, token));
+        armed && !self.membership.has_changes.load(Ordering::Acquire)
     }
 
     fn refused(&self, reason: Closed) -> ReadError {
-        ReadError { topic: self.topic.name.clone(), consumer: self.seat.stats.name.clone(), reason }
+        ReadError { topic: self.topic.name.clone(), consumer: self.membership.stats.name.clone(), reason }
     }
 
     /// Takes what was left here by whoever added partitions.
     #[cold]
-    fn open_mail(&mut self) {
-        self.seat.has_mail.store(false, Ordering::Relaxed);
+    fn take_changes(&mut self) {
+        self.membership.has_changes.store(false, Ordering::Relaxed);
         // A strategy's drop is the user's code: no lock.
-        let wait = self.seat.other_wait.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let wait = self.membership.other_wait.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(wait) = wait {
             self.parts.iter_mut().for_each(|part| part.consumer.set_wait(wait.clone()));
             self.watch.wait = wait;
         }
-        for part in self.seat.mail.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for part in self.membership.added.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             self.watch.add(self.parts.len());
             self.first.push(part.consumer.consumed().0);
             self.parts.push(part);
@@ -283,25 +283,25 @@ impl<E, K: Producers> Subscriber<E, K> {
 
 /// Has the waiter woken when the part has something to read; false if it has already.
 fn arm_part<E, K: Producers>(
-    sight: &mut Option<Sight>,
+    visibility: &mut Option<VisibilityLimit>,
     source: usize,
-    part: &mut Part<E, K>,
+    part: &mut PartitionConsumer<E, K>,
     waiter: &Arc<Waiter>,
     token: usize,
 ) -> bool {
-    if let Some(sight) = sight
+    if let Some(visibility) = visibility
         && part.consumer.lag() > 0
-        && sight.room(source, part) == 0
+        && visibility.room(source, part) == 0
     {
         // The ring has something: only the journal is in the way.
-        return sight.arm(source, part, waiter, token);
+        return visibility.arm(source, part, waiter, token);
     }
     part.consumer.arm(waiter, token)
 }
 
 /// What a look has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum FindOutcome {
     Source(usize),
     Nothing,
     /// The topic was closed, and all was read but for what is paused.
@@ -310,23 +310,24 @@ pub(crate) enum Next {
 }
 
 /// The parts of a subscriber while it looks for events.
-struct Parts<'s, E, K: Producers> {
-    parts: &'s mut [Part<E, K>],
-    seat: &'s Seat<E, K>,
+struct SubscriberSources<'s, E, K: Producers> {
+    parts: &'s mut [PartitionConsumer<E, K>],
+    membership: &'s Membership<E, K>,
     topic: &'s TopicCore<E, K>,
     limit: usize,
-    sight: &'s mut Option<Sight>,
+    visibility: &'s mut Option<VisibilityLimit>,
     /// Why the source that was found gives nothing.
     over: Option<slipring_ring::Closed>,
 }
 
-impl<E, K: Producers> WaitSources for Parts<'_, E, K> {
+impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
         // Looked at first: all that ever can be seen is seen then.
-        let is_over = self.sight.as_ref().is_some_and(|sight| sight.is_over(source));
-        let seen = self.sight.as_mut().map_or(usize::MAX, |sight| sight.room(source, &self.parts[source]));
-        let Part { partition, consumer } = &mut self.parts[source];
+        let is_over = self.visibility.as_ref().is_some_and(|visibility| visibility.is_over(source));
+        let seen =
+            self.visibility.as_mut().map_or(usize::MAX, |visibility| visibility.room(source, &self.parts[source]));
+        let PartitionConsumer { partition, consumer } = &mut self.parts[source];
         match consumer.poll_paced(self.limit.min(seen).max(1), looks) {
             Ok(batch) if seen == 0 => {
                 let is_lost = is_over && !batch.is_empty();
@@ -340,7 +341,7 @@ impl<E, K: Producers> WaitSources for Parts<'_, E, K> {
             Ok(mut batch) => match self.topic.settings.time_to_live {
                 Some(limit) if !batch.is_empty() => {
                     let expired = expire(&mut batch, partition, self.topic.host.clock.wall().minus(limit));
-                    self.seat.stats.expired.fetch_add(expired, Ordering::Relaxed);
+                    self.membership.stats.expired.fetch_add(expired, Ordering::Relaxed);
                     !batch.is_empty()
                 }
                 _ => !batch.is_empty(),
@@ -353,12 +354,12 @@ impl<E, K: Producers> WaitSources for Parts<'_, E, K> {
     }
 
     fn arm(&mut self, source: usize, _: &Waiter) -> bool {
-        // The watch's waiter is the seat's.
-        arm_part(self.sight, source, &mut self.parts[source], &self.seat.waiter, source)
+        // The watch's waiter is the membership's.
+        arm_part(self.visibility, source, &mut self.parts[source], &self.membership.waiter, source)
     }
 
     #[inline]
     fn is_interrupted(&self) -> bool {
-        self.seat.has_mail.load(Ordering::Acquire)
+        self.membership.has_changes.load(Ordering::Acquire)
     }
 }

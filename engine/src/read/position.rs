@@ -1,6 +1,6 @@
 //! Positions of a subscriber: the next offset of each partition, its lag, and moving to another offset.
 
-use super::{Part, Subscriber};
+use super::{PartitionConsumer, Subscriber};
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::read::error::PositionError;
@@ -44,7 +44,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     pub fn lag_time(&self) -> Result<Duration, PositionError> {
         let now = self.topic.host.clock.wall();
         let mut longest = Duration::ZERO;
-        for Part { partition, consumer } in &self.parts {
+        for PartitionConsumer { partition, consumer } in &self.parts {
             let Some(times) = &partition.times else {
                 return Err(PositionError::NoTimestamps { topic: self.topic.name.clone() });
             };
@@ -79,10 +79,10 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// It is not kept or not published (the error has the range), there is no such partition, others stand behind this
     /// subscriber, or it was evicted or halted. It stays where it was.
     pub fn seek(&mut self, partition: u32, offset: u64) -> Result<(), PositionError> {
-        self.open_mail();
-        let Self { parts, topic, seat, watch, .. } = self;
+        self.take_changes();
+        let Self { parts, topic, membership, watch, .. } = self;
         let part = part_of(parts, topic, partition)?;
-        let refused = |cause| PositionError::new(&topic.name, &seat.stats.name, partition, cause);
+        let refused = |cause| PositionError::new(&topic.name, &membership.stats.name, partition, cause);
         let latest = part.consumer.consumed().plus(part.consumer.lag()).0;
         let before = part.consumer.consumed();
         part.consumer.seek(Sequence(offset)).map_err(|cause| match refused(cause) {
@@ -97,7 +97,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         if offset < before.0 && offset < earliest {
             // Gone for its age: forward again, which is always allowed.
             let _ = part.consumer.seek(before);
-            let (topic, consumer) = (topic.name.clone(), seat.stats.name.clone());
+            let (topic, consumer) = (topic.name.clone(), membership.stats.name.clone());
             return Err(PositionError::OutOfRange { topic, consumer, partition, asked: offset, earliest, latest });
         }
         // It may be armed at a bell that is not in its way any more, and what it had read to the end has a rest again.
@@ -116,7 +116,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// # Errors
     /// The topic has no [timestamps](crate::TopicBuilder::timestamps), or as [`seek`](Self::seek).
     pub fn seek_to_time(&mut self, at: Timestamp) -> Result<(), PositionError> {
-        self.open_mail();
+        self.take_changes();
         if !self.topic.settings.timestamps {
             return Err(PositionError::NoTimestamps { topic: self.topic.name.clone() });
         }
@@ -146,7 +146,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// # Errors
     /// There is no such partition.
     pub fn pause(&mut self, partition: u32) -> Result<(), PositionError> {
-        self.open_mail();
+        self.take_changes();
         part_of(&mut self.parts, &self.topic, partition)?;
         if !self.paused.contains(&partition) {
             self.paused.push(partition);
@@ -175,10 +175,10 @@ impl<E, K: Producers> Subscriber<E, K> {
 }
 
 fn part_of<'p, E, K: Producers>(
-    parts: &'p mut [Part<E, K>],
+    parts: &'p mut [PartitionConsumer<E, K>],
     topic: &TopicCore<E, K>,
     partition: u32,
-) -> Result<&'p mut Part<E, K>, PositionError> {
+) -> Result<&'p mut PartitionConsumer<E, K>, PositionError> {
     let partitions = parts.len() as u32;
     let unknown = || PositionError::UnknownPartition { topic: topic.name.clone(), asked: partition, partitions };
     parts.get_mut(partition as usize).ok_or_else(unknown)

@@ -162,7 +162,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
                 StartAt::Timestamp(time) => From::Time(time.as_nanos()),
                 StartAt::Committed => return Err(refused("only groups have committed offsets".to_owned())),
             };
-            parts.push(Part::open(&topic, &durable, partition, from)?);
+            parts.push(ReplayPartition::open(&topic, &durable, partition, from)?);
         }
         let mut make = (topic.slots)(1).map_err(|cause| refused(cause.to_string()))?;
         let event = make();
@@ -186,7 +186,7 @@ pub struct Replay<E, K: Producers = Multi> {
     name: String,
     durable: Arc<DurableTopic<E>>,
     stats: Arc<ConsumerStats>,
-    parts: Vec<Part<E, K>>,
+    parts: Vec<ReplayPartition<E, K>>,
     /// What those read through that are not in the ring yet.
     scan: SharedScan,
     visible: Visible,
@@ -196,7 +196,7 @@ pub struct Replay<E, K: Producers = Multi> {
     turn: usize,
 }
 
-struct Part<E, K: Producers> {
+struct ReplayPartition<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
     progress: Arc<Progress>,
     next: u64,
@@ -205,11 +205,11 @@ struct Part<E, K: Producers> {
     /// It looks for the first event of a time among those below this offset, which were published when it was opened: in the
     /// journal, which knows their times, also where the ring still has them.
     seeks: Option<u64>,
-    mode: Mode<E, K>,
+    mode: ReplayMode<E, K>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one for each partition that is read")]
-enum Mode<E, K: Producers> {
+enum ReplayMode<E, K: Producers> {
     Journal(CatchUp<E, K>),
     Ring(Consumer<E, K>),
     Over,
@@ -235,8 +235,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     pub(crate) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         let Some(progress) = self.durable.acks.progress(partition.index) else { return };
         let next = consumer.first().0;
-        let (partition, mode) = (Arc::clone(partition), Mode::Ring(consumer));
-        self.parts.push(Part { partition, progress, next, gap: None, seeks: None, mode });
+        let (partition, mode) = (Arc::clone(partition), ReplayMode::Ring(consumer));
+        self.parts.push(ReplayPartition { partition, progress, next, gap: None, seeks: None, mode });
     }
 
     /// How many partitions it reads.
@@ -251,7 +251,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
 
     /// Whether the partition has ended and all of it was read.
     pub(crate) fn is_over(&self, index: usize) -> bool {
-        matches!(self.parts[index].mode, Mode::Over)
+        matches!(self.parts[index].mode, ReplayMode::Over)
     }
 
     /// Whether the partition is closed, and not yet read to its end.
@@ -298,7 +298,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
 
     /// Whether every partition is read from its ring by now.
     pub fn is_live(&self) -> bool {
-        self.parts.iter().all(|part| matches!(part.mode, Mode::Ring(_)))
+        self.parts.iter().all(|part| matches!(part.mode, ReplayMode::Ring(_)))
     }
 
     /// The next offset of a partition that it will give, or one before that if there is none of that number.
@@ -347,7 +347,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             if self.parts.iter().any(|part| part.gap.is_some()) {
                 continue;
             }
-            if self.parts.iter().all(|part| matches!(part.mode, Mode::Over)) {
+            if self.parts.iter().all(|part| matches!(part.mode, ReplayMode::Over)) {
                 return Ok(None);
             }
             let (parts, visible, notifier) = (&self.parts, self.visible, &self.durable.acks.notifier);
@@ -376,7 +376,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     fn take_added(&mut self) -> Result<(), ReplayError> {
         let Self { topic: Some(topic), durable, parts, .. } = self else { return Ok(()) };
         for partition in topic.partitions().iter().skip(parts.len()) {
-            parts.push(Part::open(topic, durable, partition, From::Earliest)?);
+            parts.push(ReplayPartition::open(topic, durable, partition, From::Earliest)?);
         }
         Ok(())
     }
@@ -391,7 +391,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         let passed = offset.saturating_sub(part.next);
         part.next = part.next.max(offset);
         (part.gap, part.seeks) = (None, None);
-        part.mode = Mode::Journal(catch_up);
+        part.mode = ReplayMode::Journal(catch_up);
         Ok(passed)
     }
 
@@ -414,8 +414,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         let is_over = durable.acks.notifier.end_cause().is_some() || part.progress.is_over(*visible);
         let mut turned = None;
         match &mut part.mode {
-            Mode::Over => {}
-            Mode::Journal(catch_up) => {
+            ReplayMode::Over => {}
+            ReplayMode::Journal(catch_up) => {
                 if catch_up.position() > part.next {
                     // A panic of `each` has kept the rest of some events from it.
                     catch_up.seek(part.next);
@@ -488,13 +488,13 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 match catch_up.end(scan, turn, (read > 0, at_end), part.next, || join(seeks)) {
                     Step::Caught(consumer) => {
                         part.next = part.next.max(consumer.consumed().0);
-                        turned = Some(Mode::Ring(consumer));
+                        turned = Some(ReplayMode::Ring(consumer));
                     }
-                    Step::Nothing | Step::Refused(_) => turned = is_over.then_some(Mode::Over),
+                    Step::Nothing | Step::Refused(_) => turned = is_over.then_some(ReplayMode::Over),
                     Step::More => part.next = part.next.max(catch_up.position()),
                 }
             }
-            Mode::Ring(consumer) => {
+            ReplayMode::Ring(consumer) => {
                 let ends = part.progress.end(*visible).saturating_sub(consumer.consumed().0);
                 let room = usize::try_from(ends).unwrap_or(usize::MAX).min(most);
                 match consumer.poll(room.max(1)) {
@@ -506,10 +506,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         }
                     }
                     // What is published and was never written is nobody's to see.
-                    Ok(_) if is_over => turned = Some(Mode::Over),
+                    Ok(_) if is_over => turned = Some(ReplayMode::Over),
                     Ok(_) => {}
                     Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) if is_over && ends == 0 => {
-                        turned = Some(Mode::Over);
+                        turned = Some(ReplayMode::Over);
                     }
                     Err(
                         slipring_ring::Closed::Finished
@@ -519,7 +519,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         // It was in the way; or the ring has ended, and the journal may still write what a transaction was
                         // too late to publish. The journal has what this one has not read.
                         let opened = CatchUp::open(durable, &part.partition, &part.progress, From::Offset(part.next));
-                        turned = Some(Mode::Journal(opened.map_err(from_journal)?));
+                        turned = Some(ReplayMode::Journal(opened.map_err(from_journal)?));
                         stats.evicted.store(false, Ordering::Relaxed);
                     }
                     Err(reason) => {
@@ -536,7 +536,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Part<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
     fn open(
         topic: &TopicCore<E, K>,
         durable: &DurableTopic<E>,
@@ -553,35 +553,35 @@ impl<E: Send + Sync + 'static, K: Producers> Part<E, K> {
         // What comes from now on is given whatever its time.
         let seeks = matches!(from, From::Time(_)).then(|| partition.ring.published().0);
         catch_up.cursor().set_until(seeks.unwrap_or(u64::MAX));
-        let (partition, mode) = (Arc::clone(partition), Mode::Journal(catch_up));
+        let (partition, mode) = (Arc::clone(partition), ReplayMode::Journal(catch_up));
         Ok(Self { partition, progress, next, gap: None, seeks, mode })
     }
 
     /// Has others wait for it where the journal is read together.
     fn expect(&mut self, scan: &mut SharedScan) {
-        if let Mode::Journal(catch_up) = &mut self.mode {
+        if let ReplayMode::Journal(catch_up) = &mut self.mode {
             catch_up.cursor().begin(scan);
         }
     }
 
     fn has_more(&self, visible: Visible) -> bool {
         let position = match &self.mode {
-            Mode::Journal(catch_up) => catch_up.position().max(self.next),
+            ReplayMode::Journal(catch_up) => catch_up.position().max(self.next),
             // A transaction's events are durable before they are published: they are not there yet.
-            Mode::Ring(consumer) if consumer.lag() == 0 => return self.gap.is_some(),
-            Mode::Ring(consumer) => consumer.consumed().0,
-            Mode::Over => return self.gap.is_some(),
+            ReplayMode::Ring(consumer) if consumer.lag() == 0 => return self.gap.is_some(),
+            ReplayMode::Ring(consumer) => consumer.consumed().0,
+            ReplayMode::Over => return self.gap.is_some(),
         };
         self.gap.is_some() || self.progress.end(visible) > position
     }
 
     /// Whether a look brings it to its end. `over`: nothing more is written, whatever the topic.
     fn can_end(&self, visible: Visible, over: bool) -> bool {
-        !matches!(self.mode, Mode::Over) && (over || self.progress.is_over(visible))
+        !matches!(self.mode, ReplayMode::Over) && (over || self.progress.is_over(visible))
     }
 
     fn is_ending(&self) -> bool {
-        !matches!(self.mode, Mode::Over) && self.partition.ring.closed().is_some()
+        !matches!(self.mode, ReplayMode::Over) && self.partition.ring.closed().is_some()
     }
 }
 

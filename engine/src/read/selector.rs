@@ -3,7 +3,7 @@
 use crate::base::kind::Producers;
 use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
 use crate::read::error::ReadError;
-use crate::read::{Next, Subscriber};
+use crate::read::{FindOutcome, Subscriber};
 use slipring_ring::{Wait, Waiter};
 use std::fmt;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ pub trait Selectable {
 
 impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
     fn is_ready(&mut self) -> bool {
-        !matches!(self.find(true, None), Ok(Next::Nothing))
+        !matches!(self.find(true, None), Ok(FindOutcome::Nothing))
     }
 
     fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
@@ -140,7 +140,7 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
     }
 
     fn identity(&self) -> usize {
-        Arc::as_ptr(&self.seat).addr()
+        Arc::as_ptr(&self.membership).addr()
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct ConsumerRunState {
     /// The worst of its threads.
     pub(crate) ending: Option<Ending>,
     pub(crate) threads: usize,
-    pub(crate) seats: Vec<Weak<dyn SetWait>>,
+    pub(crate) memberships: Vec<Weak<dyn SetWait>>,
 }
 
 /// A thread's way of waiting, for others to change.

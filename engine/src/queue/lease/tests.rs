@@ -60,7 +60,7 @@ enum Step {
     Delete(prop::sample::Index),
     Wait(u64),
     Expire(usize),
-    Bury,
+    ToDeadLetter,
     Restore(prop::sample::Index, u64),
     Purge,
 }
@@ -76,7 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => index().prop_map(Step::Delete),
         6 => (0..12u64).prop_map(Step::Wait),
         2 => (0..4usize).prop_map(Step::Expire),
-        2 => Just(Step::Bury),
+        2 => Just(Step::ToDeadLetter),
         1 => (index(), 0..5u64).prop_map(|(at, due)| Step::Restore(at, due)),
         1 => (0..20u8).prop_map(|rare| if rare == 0 { Step::Purge } else { Step::Grant }),
     ]
@@ -178,7 +178,7 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
             }
             Step::Wait(long) => now += MS(long),
             Step::Expire(limit) => _ = leases.expire(now, limit),
-            Step::Bury => {
+            Step::ToDeadLetter => {
                 // All that run out are dead only once somebody looked.
                 leases.expire(now, usize::MAX);
                 if let Some(dead) = leases.dying() {

@@ -1,6 +1,6 @@
 //! How far a subscriber sees, if it is not all that is published.
 
-use super::Part;
+use super::PartitionConsumer;
 use crate::base::kind::Producers;
 use crate::log::progress::{Acks, Progress};
 use slipring_journal::Visible;
@@ -9,22 +9,22 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 /// Of a subscriber that waits for the journal before it reads.
-pub(super) struct Sight {
+pub(super) struct VisibilityLimit {
     visible: Visible,
     acks: Arc<Acks>,
     /// By the number of the source, as they were first looked at.
     progress: Vec<Option<Arc<Progress>>>,
     /// Those that were last asked for, so that the notifier knows them again.
-    wakers: Vec<(Arc<Rung>, Waker)>,
+    wakers: Vec<(Arc<NotifyWaker>, Waker)>,
 }
 
-impl Sight {
+impl VisibilityLimit {
     pub(super) fn new(visible: Visible, acks: Arc<Acks>) -> Self {
         Self { visible, acks, progress: Vec::new(), wakers: Vec::new() }
     }
 
     /// How many slots from where the source stands may be seen.
-    pub(super) fn room<E, K: Producers>(&mut self, source: usize, part: &Part<E, K>) -> usize {
+    pub(super) fn room<E, K: Producers>(&mut self, source: usize, part: &PartitionConsumer<E, K>) -> usize {
         if self.progress.len() <= source {
             self.progress.resize(source + 1, None);
         }
@@ -46,7 +46,7 @@ impl Sight {
     pub(super) fn arm<E, K: Producers>(
         &mut self,
         source: usize,
-        part: &Part<E, K>,
+        part: &PartitionConsumer<E, K>,
         waiter: &Arc<Waiter>,
         token: usize,
     ) -> bool {
@@ -56,23 +56,25 @@ impl Sight {
     }
 
     fn waker(&mut self, waiter: &Arc<Waiter>, token: usize) -> Waker {
-        let known = |(rung, _): &&(Arc<Rung>, Waker)| Arc::ptr_eq(&rung.waiter, waiter) && rung.token == token;
+        let known = |(notify_waker, _): &&(Arc<NotifyWaker>, Waker)| {
+            Arc::ptr_eq(&notify_waker.waiter, waiter) && notify_waker.token == token
+        };
         if let Some((_, waker)) = self.wakers.iter().find(known) {
             return waker.clone();
         }
-        let rung = Arc::new(Rung { waiter: Arc::clone(waiter), token });
-        let waker = Waker::from(Arc::clone(&rung));
-        self.wakers.push((rung, waker.clone()));
+        let notify_waker = Arc::new(NotifyWaker { waiter: Arc::clone(waiter), token });
+        let waker = Waker::from(Arc::clone(&notify_waker));
+        self.wakers.push((notify_waker, waker.clone()));
         waker
     }
 }
 
-struct Rung {
+struct NotifyWaker {
     waiter: Arc<Waiter>,
     token: usize,
 }
 
-impl Wake for Rung {
+impl Wake for NotifyWaker {
     fn wake(self: Arc<Self>) {
         self.waiter.wake(self.token);
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What others need to know of a subscriber, and where they leave the consumers of new partitions for it.
-pub(crate) struct Seat<E, K: Producers> {
+pub(crate) struct Membership<E, K: Producers> {
     topic: String,
     pub(crate) stats: Arc<ConsumerStats>,
     pub(super) stage: Stage,
@@ -24,11 +24,11 @@ pub(crate) struct Seat<E, K: Producers> {
     watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
     /// Another way of waiting, from the next look on.
     pub(super) other_wait: Mutex<Option<Wait>>,
-    pub(super) has_mail: AtomicBool,
-    pub(super) mail: Mutex<Vec<Part<E, K>>>,
+    pub(super) has_changes: AtomicBool,
+    pub(super) added: Mutex<Vec<PartitionConsumer<E, K>>>,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Seat<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> Membership<E, K> {
     pub(super) fn new(builder: &SubscriberBuilder<E, K>, stats: Arc<ConsumerStats>) -> Arc<Self> {
         Arc::new(Self {
             topic: builder.topic.name.clone(),
@@ -38,13 +38,13 @@ impl<E: Send + Sync + 'static, K: Producers> Seat<E, K> {
             wait: builder.wait.clone(),
             watcher: Mutex::default(),
             other_wait: Mutex::default(),
-            has_mail: AtomicBool::new(false),
-            mail: Mutex::default(),
+            has_changes: AtomicBool::new(false),
+            added: Mutex::default(),
         })
     }
 }
 
-impl<E, K: Producers> Seat<E, K> {
+impl<E, K: Producers> Membership<E, K> {
     /// Whoever watches this subscriber among others is woken for its new partitions, too.
     pub(super) fn tell(&self, waiter: &Arc<Waiter>, token: usize) {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,16 +54,16 @@ impl<E, K: Producers> Seat<E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::SetWait for Seat<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::SetWait for Membership<E, K> {
     fn set_wait(&self, wait: Wait) {
         let before = self.other_wait.lock().unwrap_or_else(PoisonError::into_inner).replace(wait);
         drop(before);
-        self.has_mail.store(true, Ordering::Release);
+        self.has_changes.store(true, Ordering::Release);
         self.waiter.wake(MultiWait::WAKE);
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Seat<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Membership<E, K> {
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         let joined = partition.ring.join(self.stage.clone());
         joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
@@ -75,9 +75,9 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Seat<E, K> {
         consumer: Consumer<E, K>,
         _: Preparation,
     ) -> Box<dyn FnOnce()> {
-        let part = Part { partition: Arc::clone(partition), consumer };
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(part);
-        self.has_mail.store(true, Ordering::Release);
+        let part = PartitionConsumer { partition: Arc::clone(partition), consumer };
+        self.added.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+        self.has_changes.store(true, Ordering::Release);
         Box::new(move || {
             self.waiter.wake(MultiWait::WAKE);
             let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -89,7 +89,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Seat<E, K> {
 }
 
 /// A consumer's place in one partition.
-pub(crate) struct Part<E, K: Producers> {
+pub(crate) struct PartitionConsumer<E, K: Producers> {
     pub(crate) partition: Arc<Partition<E, K>>,
     pub(crate) consumer: Consumer<E, K>,
 }
@@ -101,7 +101,7 @@ pub(crate) struct TooOld {
     pub(crate) latest: u64,
 }
 
-impl<E, K: Producers> Part<E, K> {
+impl<E, K: Producers> PartitionConsumer<E, K> {
     /// Where the time says more than the ring knows: the gate stands at or before the start by now.
     pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &TopicCore<E, K>) -> Result<(), TooOld> {
         let from = self.consumer.consumed().0;
