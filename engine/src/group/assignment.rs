@@ -38,7 +38,7 @@ pub(crate) type MemberId = u64;
 
 /// A partition of one of the topics that a group reads; the group numbers its topics as it comes to know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct PartitionId {
+pub(crate) struct PartitionKey {
     pub(crate) topic: u32,
     pub(crate) partition: u32,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Candidate {
 }
 
 /// Each partition that somebody reads, and who.
-pub(crate) type Assignment = BTreeMap<PartitionId, MemberId>;
+pub(crate) type Assignment = BTreeMap<PartitionKey, MemberId>;
 
 impl Assignor {
     /// Shares out `topics` (number of partitions by topic). `before` is the assignment so far.
@@ -68,8 +68,8 @@ impl Assignor {
     }
 }
 
-pub(super) fn partitions(topics: &BTreeMap<u32, u32>) -> impl Iterator<Item = PartitionId> + '_ {
-    topics.iter().flat_map(|(&topic, &count)| (0..count).map(move |partition| PartitionId { topic, partition }))
+pub(super) fn partitions(topics: &BTreeMap<u32, u32>) -> impl Iterator<Item = PartitionKey> + '_ {
+    topics.iter().flat_map(|(&topic, &count)| (0..count).map(move |partition| PartitionKey { topic, partition }))
 }
 
 /// Who reads each topic, by classes of members that read the same topics: groups have many members and few classes.
@@ -128,7 +128,7 @@ fn range(members: &[&Candidate], topics: &BTreeMap<u32, u32>) -> Assignment {
     let mut assignment = Assignment::new();
     Readers::new(members).each(topics, |topic, count, readers| {
         let (share, larger) = (count as usize / readers.len(), count as usize % readers.len());
-        let mut partitions = (0..count).map(|partition| PartitionId { topic, partition });
+        let mut partitions = (0..count).map(|partition| PartitionKey { topic, partition });
         for (index, &reader) in readers.iter().take(count as usize).enumerate() {
             let share = share + usize::from(index < larger);
             assignment.extend(partitions.by_ref().take(share).map(|partition| (partition, members[reader].id)));
@@ -145,7 +145,7 @@ fn round_robin(members: &[&Candidate], topics: &BTreeMap<u32, u32>) -> Assignmen
             let next = readers.partition_point(|&reader| reader < turn);
             let reader = readers.get(next).copied().unwrap_or(readers[0]);
             turn = reader + 1;
-            assignment.insert(PartitionId { topic, partition }, members[reader].id);
+            assignment.insert(PartitionKey { topic, partition }, members[reader].id);
         }
     });
     assignment
@@ -173,7 +173,7 @@ mod tests {
 
     /// Partitions that were with a member who may still read them, and are with another one now.
     fn moved(members: &[Candidate], before: &Assignment, after: &Assignment) -> usize {
-        let stays = |(partition, owner): &(&PartitionId, &MemberId)| {
+        let stays = |(partition, owner): &(&PartitionKey, &MemberId)| {
             let had = before.get(partition).and_then(|had| members.iter().find(|member| member.id == *had));
             had.is_none_or(|had| !had.topics.contains(&partition.topic) || had.id == **owner)
         };
@@ -207,9 +207,9 @@ mod tests {
         // 1 may only shed topic 0 to 2, and 2 may only shed topic 1 to 3.
         let members = [member(1, None, [0]), member(2, None, [0, 1]), member(3, None, [1])];
         let topics = BTreeMap::from([(0, 4), (1, 1)]);
-        let mut before: Assignment = (0..3).map(|partition| (PartitionId { topic: 0, partition }, 1)).collect();
-        before.insert(PartitionId { topic: 0, partition: 3 }, 2);
-        before.insert(PartitionId { topic: 1, partition: 0 }, 2);
+        let mut before: Assignment = (0..3).map(|partition| (PartitionKey { topic: 0, partition }, 1)).collect();
+        before.insert(PartitionKey { topic: 0, partition: 3 }, 2);
+        before.insert(PartitionKey { topic: 1, partition: 0 }, 2);
         let after = Assignor::Sticky.assign(&members, &topics, &before);
         assert_eq!(loads(&members, &after), [2, 2, 1]);
         assert_eq!(moved(&members, &before, &after), 2);
@@ -335,7 +335,7 @@ mod tests {
                 members.iter_mut().for_each(|member| member.topics = Arc::new(topics.keys().copied().collect()));
             }
             let all: Vec<_> = partitions(&topics).collect();
-            let readers = |partition: &PartitionId| {
+            let readers = |partition: &PartitionKey| {
                 let readers = members.iter().filter(|member| member.topics.contains(&partition.topic));
                 readers.map(|member| member.id).collect::<Vec<_>>()
             };

@@ -1,10 +1,10 @@
 //! What a member reads at a time, and how it commits that.
 
 use super::Group;
-use super::behind::Kept;
+use super::catch_up::BufferedEvents;
 use super::error::CommitError;
-use super::link::Link;
 use super::settings::Commit;
+use super::signal::MemberSignal;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::base::overload::ConsumerStats;
@@ -29,21 +29,21 @@ where
     E: Send + Sync + 'static,
 {
     /// None: nothing came.
-    pub(super) held: Option<Held<'m, E, K>>,
+    pub(super) held: Option<HeldBatch<'m, E, K>>,
 }
 
-pub(super) struct Held<'m, E, K: Producers>
+pub(super) struct HeldBatch<'m, E, K: Producers>
 where
     E: Send + Sync + 'static,
 {
     pub(super) group: &'m Group<E, K>,
-    pub(super) link: &'m Link,
+    pub(super) signal: &'m MemberSignal,
     pub(super) epoch: u64,
     pub(super) name: &'m TopicPartition,
     pub(super) topic: &'m TopicCore<E, K>,
     pub(super) right: &'m Arc<CommitRight>,
     pub(super) commit: Commit,
-    pub(super) events: Events<'m, E, K>,
+    pub(super) events: BatchEvents<'m, E, K>,
     /// The offset after the last one.
     pub(super) end: u64,
     pub(super) part: usize,
@@ -56,18 +56,18 @@ where
 const WRITTEN: Duration = Duration::from_secs(30);
 
 /// Where a batch's events stand.
-pub(super) enum Events<'m, E, K: Producers> {
+pub(super) enum BatchEvents<'m, E, K: Producers> {
     Ring(RingBatch<'m, E, K>),
     /// Read from the journal: at most so many, and the offset after the last.
     Journal {
-        kept: &'m mut Kept<E>,
+        buffered: &'m mut BufferedEvents<E>,
         left: usize,
         end: u64,
         ring: &'m Ring<E, K>,
     },
 }
 
-impl<E, K: Producers> Events<'_, E, K> {
+impl<E, K: Producers> BatchEvents<'_, E, K> {
     #[inline]
     pub(super) fn len(&self) -> usize {
         match self {
@@ -81,7 +81,7 @@ impl<E, K: Producers> Events<'_, E, K> {
     pub(super) fn position(&self) -> u64 {
         match self {
             Self::Ring(batch) => batch.position().0,
-            Self::Journal { kept, left, end, .. } => kept.first().filter(|_| *left > 0).unwrap_or(*end),
+            Self::Journal { buffered, left, end, .. } => buffered.first().filter(|_| *left > 0).unwrap_or(*end),
         }
     }
 
@@ -90,7 +90,7 @@ impl<E, K: Producers> Events<'_, E, K> {
     fn pass_over_to(&mut self, to: u64) {
         match self {
             Self::Ring(batch) => batch.pass_over_to(Sequence(to)),
-            Self::Journal { kept, left, .. } => *left -= kept.commit(to),
+            Self::Journal { buffered, left, .. } => *left -= buffered.commit(to),
         }
     }
 
@@ -118,7 +118,7 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for GroupBatch<'_, E, K>
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
     /// The first offset that is not committed.
     pub(super) fn first(&self) -> u64 {
         self.events.position()
@@ -169,7 +169,7 @@ impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
             };
             self.events.pass_over_to(to);
             self.events.release();
-            self.link.see(self.group.now());
+            self.signal.see(self.group.now());
             return Ok(receipts);
         }
         transaction.commit_outputs()
@@ -205,7 +205,7 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
     /// The events that are not committed, each with where it stands, any number of times.
     #[inline]
     pub fn iter(&self) -> GroupMessages<'_, E, K> {
-        GroupMessages { inner: self.held.as_ref().map(|held| Handing::new(held)) }
+        GroupMessages { inner: self.held.as_ref().map(|held| MessageIter::new(held)) }
     }
 
     /// Commits the whole batch, whether or not all of it was iterated: the group goes on behind it.
@@ -298,7 +298,7 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
         }
         held.commit_to(offset)?;
         // Progress, as a poll is.
-        held.link.see(held.group.now());
+        held.signal.see(held.group.now());
         Ok(())
     }
 }
@@ -324,8 +324,8 @@ impl<E: Send + Sync + 'static> GroupBatch<'_, E, Single> {
     pub fn slices(&self) -> (&[E], &[E]) {
         match self.held.as_ref().map(|held| &held.events) {
             None => (&[], &[]),
-            Some(Events::Ring(batch)) => batch.slices(),
-            Some(Events::Journal { kept, left, .. }) => (kept.batch(*left).1, &[]),
+            Some(BatchEvents::Ring(batch)) => batch.slices(),
+            Some(BatchEvents::Journal { buffered, left, .. }) => (buffered.batch(*left).1, &[]),
         }
     }
 }
@@ -346,24 +346,24 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
         culprit: &mut u64,
     ) -> Option<String> {
         let held = self.held.as_mut()?;
-        let link = held.link;
+        let signal = held.signal;
         loop {
-            let (mut kept, mut done, mut failed) = (0, held.first(), None);
-            for (event, at) in (GroupMessages { inner: Some(Handing::new(held)) }) {
+            let (mut uncommitted, mut done, mut failed) = (0, held.first(), None);
+            for (event, at) in (GroupMessages { inner: Some(MessageIter::new(held)) }) {
                 *culprit = at.offset;
                 if let Err(error) = handler(event, at) {
                     failed = Some(error.to_string());
                     break;
                 }
                 done = at.offset + 1;
-                kept += 1;
-                if kept >= held.part || link.stopped.load(Ordering::Relaxed) || link.has_news() {
+                uncommitted += 1;
+                if uncommitted >= held.part || signal.stopped.load(Ordering::Relaxed) || signal.has_news() {
                     break;
                 }
             }
             let committed = held.commit_to(done);
-            held.link.see(held.group.clock.coarse());
-            let moot = held.events.ends_at_once() || link.stopped.load(Ordering::Relaxed);
+            held.signal.see(held.group.clock.coarse());
+            let moot = held.events.ends_at_once() || signal.stopped.load(Ordering::Relaxed);
             if failed.is_some() || committed.is_err() || moot || held.events.len() == 0 {
                 return failed;
             }
@@ -371,7 +371,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Drop for Held<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> Drop for HeldBatch<'_, E, K> {
     #[inline]
     fn drop(&mut self) {
         match self.commit {
@@ -401,15 +401,15 @@ impl<'b, E: Send + Sync + 'static, K: Producers> IntoIterator for &'b GroupBatch
 
 /// The events of a [`GroupBatch`], each with where it stands.
 pub struct GroupMessages<'b, E, K: Producers> {
-    inner: Option<Handing<'b, E, K>>,
+    inner: Option<MessageIter<'b, E, K>>,
 }
 
-enum Handed<'b, E, K: Producers> {
+enum BatchIter<'b, E, K: Producers> {
     Ring(Iter<'b, E, K>),
     Journal { offsets: &'b [u64], events: &'b [E], end: u64 },
 }
 
-impl<'b, E, K: Producers> Handed<'b, E, K> {
+impl<'b, E, K: Producers> BatchIter<'b, E, K> {
     #[inline]
     fn position(&self) -> u64 {
         match self {
@@ -439,22 +439,22 @@ impl<'b, E, K: Producers> Handed<'b, E, K> {
     }
 }
 
-struct Handing<'b, E, K: Producers> {
-    events: Handed<'b, E, K>,
+struct MessageIter<'b, E, K: Producers> {
+    events: BatchIter<'b, E, K>,
     partition: u32,
     handled: &'b Cell<u64>,
     /// All below was handled.
     done: u64,
 }
 
-impl<'b, E: Send + Sync + 'static, K: Producers> Handing<'b, E, K> {
+impl<'b, E: Send + Sync + 'static, K: Producers> MessageIter<'b, E, K> {
     #[inline]
-    fn new(held: &'b Held<'_, E, K>) -> Self {
+    fn new(held: &'b HeldBatch<'_, E, K>) -> Self {
         let events = match &held.events {
-            Events::Ring(batch) => Handed::Ring(batch.iter()),
-            Events::Journal { kept, left, end, .. } => {
-                let (offsets, events) = kept.batch(*left);
-                Handed::Journal { offsets, events, end: *end }
+            BatchEvents::Ring(batch) => BatchIter::Ring(batch.iter()),
+            BatchEvents::Journal { buffered, left, end, .. } => {
+                let (offsets, events) = buffered.batch(*left);
+                BatchIter::Journal { offsets, events, end: *end }
             }
         };
         Self { done: events.position(), events, partition: held.name.partition, handled: &held.handled }
@@ -474,7 +474,7 @@ impl<'b, E, K: Producers> Iterator for GroupMessages<'b, E, K> {
     }
 }
 
-impl<E, K: Producers> Drop for Handing<'_, E, K> {
+impl<E, K: Producers> Drop for MessageIter<'_, E, K> {
     #[inline]
     fn drop(&mut self) {
         if self.done > self.handled.get() {

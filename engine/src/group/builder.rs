@@ -1,13 +1,13 @@
 //! Settings of a member, and of its group.
 
+use super::assigned_partition::JoinRequest;
 use super::assignment::Assignor;
 use super::deliver::{self, Delivery};
 use super::error::GroupError;
-use super::hand::Joining;
 use super::listener::{Listener, Rebalance};
 use super::managed::{self, ErrorPolicy, GroupRun, MemberEnd};
 use super::member::Member;
-use super::settings::{Commit, Settings};
+use super::settings::{Commit, GroupSettings};
 use super::{Group, Groups};
 use crate::base::kind::Producers;
 use crate::log::gap::OnGap;
@@ -61,7 +61,7 @@ where
 {
     host: Arc<Host>,
     name: String,
-    settings: Settings<E, K>,
+    settings: GroupSettings<E, K>,
     listener: Option<Listener>,
     core: Option<usize>,
     on_error: OnError,
@@ -88,7 +88,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 
 impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     pub(crate) fn new(host: Arc<Host>, name: String, topics: Vec<Arc<crate::topic::TopicCore<E, K>>>) -> Self {
-        let joining = Joining {
+        let joining = JoinRequest {
             topics,
             name: None,
             deadline: DEADLINE,
@@ -99,7 +99,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         };
         let (core, wait) = host.cores.planned(&name);
         let (wait, commit, on_gap) = (wait.unwrap_or_default(), Commit::default(), OnGap::default());
-        let settings = Settings { joining, limit: LIMIT, wait, commit, on_gap };
+        let settings = GroupSettings { joining, limit: LIMIT, wait, commit, on_gap };
         let (listener, on_error, delivery, commit) = (None, OnError::default(), None, None);
         Self { host, name, settings, listener, core, on_error, delivery, commit, dead_letters: None, refused: None }
     }

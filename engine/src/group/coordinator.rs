@@ -10,7 +10,7 @@
 //!
 //! So a partition has one owner or none, and whoever keeps a partition notices nothing of a rebalance.
 
-use super::assignment::{Assignment, Assignor, Candidate, MemberId, PartitionId};
+use super::assignment::{Assignment, Assignor, Candidate, MemberId, PartitionKey};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +26,9 @@ pub(crate) struct Stale {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// To be released: the member has them, others shall.
-    pub(crate) revoked: Vec<PartitionId>,
+    pub(crate) revoked: Vec<PartitionKey>,
     /// The member's own from now on.
-    pub(crate) given: Vec<PartitionId>,
+    pub(crate) given: Vec<PartitionKey>,
     /// The group's epoch, which is the member's then.
     pub(crate) epoch: u64,
 }
@@ -45,7 +45,7 @@ pub(crate) enum Activity {
 }
 
 #[derive(Debug)]
-struct Membership {
+struct MemberEntry {
     name: Option<String>,
     /// One set for all members that read the same.
     topics: Arc<BTreeSet<u32>>,
@@ -57,7 +57,7 @@ struct Membership {
     news: bool,
 }
 
-impl Membership {
+impl MemberEntry {
     /// When it is fenced if it stays as it is.
     fn due(&self) -> Option<Duration> {
         match self.activity {
@@ -88,11 +88,11 @@ pub(crate) struct Coordinator {
     assignor: Assignor,
     epoch: u64,
     next_member: MemberId,
-    members: BTreeMap<MemberId, Membership>,
+    members: BTreeMap<MemberId, MemberEntry>,
     /// The number of partitions of each topic.
     topics: BTreeMap<u32, u32>,
     target: Assignment,
-    owners: BTreeMap<PartitionId, Owner>,
+    owners: BTreeMap<PartitionKey, Owner>,
 }
 
 impl Coordinator {
@@ -149,13 +149,13 @@ impl Coordinator {
     }
 
     /// Who has a partition.
-    pub(crate) fn owner(&self, partition: PartitionId) -> Option<MemberId> {
+    pub(crate) fn owner(&self, partition: PartitionKey) -> Option<MemberId> {
         self.owners.get(&partition).map(|owner| owner.member)
     }
 
     /// Every owner has what the target says, and knows.
     pub(crate) fn is_settled(&self) -> bool {
-        let settled = |(partition, member): (&PartitionId, &MemberId)| {
+        let settled = |(partition, member): (&PartitionKey, &MemberId)| {
             self.owners.get(partition) == Some(&Owner { member: *member, taken: true })
         };
         self.target.len() == self.owners.len() && self.target.iter().all(settled)
@@ -202,14 +202,14 @@ impl Coordinator {
         let same = self.members.values().rev().find(|member| *member.topics == topics);
         let topics = same.map_or_else(|| Arc::new(topics), |member| Arc::clone(&member.topics));
         if let Some(name) = name
-            && let Some((&id, place)) = self.members.iter_mut().find(|(_, member)| member.name.as_deref() == Some(name))
+            && let Some((&id, entry)) = self.members.iter_mut().find(|(_, member)| member.name.as_deref() == Some(name))
         {
-            if !matches!(place.activity, Activity::Away(_)) {
+            if !matches!(entry.activity, Activity::Away(_)) {
                 return Err(id);
             }
-            (place.activity, place.deadline, place.news) = (activity, deadline, true);
-            if place.topics != topics {
-                place.topics = topics;
+            (entry.activity, entry.deadline, entry.news) = (activity, deadline, true);
+            if entry.topics != topics {
+                entry.topics = topics;
                 self.retarget();
             }
             return Ok(id);
@@ -217,7 +217,7 @@ impl Coordinator {
         let id = self.next_member;
         self.next_member += 1;
         let name = name.map(str::to_owned);
-        self.members.insert(id, Membership { name, topics, deadline, activity, epoch: 0, news: true });
+        self.members.insert(id, MemberEntry { name, topics, deadline, activity, epoch: 0, news: true });
         self.retarget();
         Ok(id)
     }
@@ -246,7 +246,7 @@ impl Coordinator {
     }
 
     /// Removes whoever is past its deadline. Returns them, each with what it had in hand.
-    pub(crate) fn expire(&mut self, now: Duration) -> Vec<(MemberId, Vec<PartitionId>)> {
+    pub(crate) fn expire(&mut self, now: Duration) -> Vec<(MemberId, Vec<PartitionKey>)> {
         let late = self.members.iter().filter(|(_, member)| member.due().is_some_and(|due| due <= now));
         let late: Vec<MemberId> = late.map(|(&id, _)| id).collect();
         let in_hand = |member: MemberId| {
@@ -262,7 +262,7 @@ impl Coordinator {
 
     /// When to call [`expire`](Self::expire) next.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.members.values().filter_map(Membership::due).min()
+        self.members.values().filter_map(MemberEntry::due).min()
     }
 
     /// Takes whoever has news; each is to be told to sync.
@@ -274,8 +274,8 @@ impl Coordinator {
     /// What the member has to release; and what it was given, which it has from now on.
     pub(crate) fn sync(&mut self, member: MemberId) -> Result<Changes, Stale> {
         let epoch = self.epoch;
-        let place = self.members.get_mut(&member).ok_or(Stale { group_epoch: epoch })?;
-        (place.epoch, place.news) = (epoch, false);
+        let entry = self.members.get_mut(&member).ok_or(Stale { group_epoch: epoch })?;
+        (entry.epoch, entry.news) = (epoch, false);
         let mut changes = Changes { epoch, ..Changes::default() };
         for (&partition, owner) in self.owners.iter_mut().filter(|(_, owner)| owner.member == member) {
             if self.target.get(&partition) != Some(&member) {
@@ -289,7 +289,7 @@ impl Coordinator {
     }
 
     /// The member no longer has `partitions`: they are given on.
-    pub(crate) fn release(&mut self, member: MemberId, partitions: &[PartitionId]) -> Result<(), Stale> {
+    pub(crate) fn release(&mut self, member: MemberId, partitions: &[PartitionKey]) -> Result<(), Stale> {
         if !self.members.contains_key(&member) {
             return Err(Stale { group_epoch: self.epoch });
         }
@@ -311,7 +311,7 @@ impl Coordinator {
     /// Membership or topics have changed.
     fn retarget(&mut self) {
         self.epoch += 1;
-        let candidate = |(&id, member): (&MemberId, &Membership)| {
+        let candidate = |(&id, member): (&MemberId, &MemberEntry)| {
             let (name, topics) = (member.name.clone(), Arc::clone(&member.topics));
             Candidate { id, name, topics }
         };

@@ -1,12 +1,12 @@
 //! A managed member whose handler publishes: what it publishes and how far it has read, in the order that its
 //! [`Delivery`] says.
 
-use super::batch::{GroupBatch, Held};
+use super::batch::{GroupBatch, HeldBatch};
 use super::error::GroupError;
-use super::link::Link;
 use super::managed::{ErrorPolicy, Failed, GroupRun, MemberEnd, forward_and_commit, next_source};
 use super::member::Member;
 use super::settings::Commit;
+use super::signal::MemberSignal;
 use crate::base::handler_thread;
 use crate::base::kind::Producers;
 use crate::base::threads::caught;
@@ -59,7 +59,7 @@ struct Handled {
     failed: Option<(u64, String, bool)>,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
     /// Commits what lies below `to`, and publishes.
     fn deliver(&mut self, to: u64, out: &mut Transaction, delivery: Delivery) -> Result<(), TransactionError> {
         match delivery {
@@ -81,12 +81,12 @@ impl<E: Send + Sync + 'static, K: Producers> Held<'_, E, K> {
         to: u64,
         out: &mut Transaction,
         delivery: Delivery,
-        link: &Link,
+        signal: &MemberSignal,
     ) -> Result<(), TransactionError> {
         loop {
             match self.deliver(to, out, delivery) {
                 // Waiting for room is progress. Nobody holds anything meanwhile.
-                Err(full) if full.is_full() && !link.stopped.load(Ordering::Acquire) => link.see(self.group.now()),
+                Err(full) if full.is_full() && !signal.stopped.load(Ordering::Acquire) => signal.see(self.group.now()),
                 delivered => return delivered,
             }
         }
@@ -116,7 +116,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
                 return Handled { done, failed: Some((at.offset, cause, overfull)) };
             }
             done = at.offset + 1;
-            if held.link.stopped.load(Ordering::Relaxed) {
+            if held.signal.stopped.load(Ordering::Relaxed) {
                 return Handled { done, failed: None };
             }
         }
@@ -144,9 +144,9 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             Ok(None) => continue,
             Err(end) => return end,
         };
-        let (link, group) = (Arc::clone(&member.link), Arc::clone(&member.group));
-        if let Some(hand) = &member.hands[source] {
-            handler_thread::reads(hand.topic.id, hand.name.partition);
+        let (signal, group) = (Arc::clone(&member.signal), Arc::clone(&member.group));
+        if let Some(assigned) = &member.partitions[source] {
+            handler_thread::reads(assigned.topic.id, assigned.name.partition);
         }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
@@ -159,7 +159,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             let Handled { done, failed } = batch.hand_over(out, handler);
             let Some(held) = &mut batch.held else { break };
             let some = done > held.first();
-            match if some { held.deliver_in_time(done, out, delivery, &link) } else { Ok(()) } {
+            match if some { held.deliver_in_time(done, out, delivery, &signal) } else { Ok(()) } {
                 Ok(()) => {}
                 // Others read it.
                 Err(TransactionError::Member(_)) => break,
@@ -169,7 +169,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                     return MemberEnd::Refused(GroupError::Transaction { group, cause });
                 }
             }
-            let stopped = link.stopped.load(Ordering::Acquire);
+            let stopped = signal.stopped.load(Ordering::Acquire);
             let failure = match failed {
                 // What was too much together with others is tried by itself.
                 Some((_, _, true)) if some && !stopped => continue,
@@ -186,7 +186,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 let Some((event, _)) = batch.iter().next() else { return Ok(false) };
                 policy.forward_into(event, origin, out)?;
                 let Some(held) = &mut batch.held else { return Ok(false) };
-                match held.deliver_in_time(next, out, delivery, &link) {
+                match held.deliver_in_time(next, out, delivery, &signal) {
                     Ok(()) => batch.count_skipped(),
                     Err(TransactionError::Member(_)) => return Ok(false),
                     Err(full) if full.is_full() => return Ok(false),

@@ -3,12 +3,12 @@
 use super::assignment::Assignor;
 use super::coordinator::Activity;
 use super::listener::listed;
-use super::state::{Place, State};
+use super::state::{PartitionEntry, SharedState};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::log::catalog::recorded_topics;
 use crate::log::offsets::recorded::{GroupOffset, group_offsets};
-use slipring_journal::{Journal, State as Recorded};
+use slipring_journal::{Journal, State as JournalState};
 use slipring_ring::Sequence;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -143,11 +143,11 @@ impl fmt::Display for GroupDescription {
     }
 }
 
-pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> GroupDescription {
+pub(super) fn describe<E, K: Producers>(name: &str, state: &SharedState<E, K>) -> GroupDescription {
     let coordinator = &state.coordinator;
     let has = |id| {
-        let owned = state.places.iter().filter(move |(partition, _)| coordinator.owner(**partition) == Some(id));
-        owned.map(|(_, place)| place.name.clone()).collect()
+        let owned = state.entries.iter().filter(move |(partition, _)| coordinator.owner(**partition) == Some(id));
+        owned.map(|(_, entry)| entry.name.clone()).collect()
     };
     let members = coordinator.members().map(|member| MemberDescription {
         id: member.id,
@@ -156,10 +156,10 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> Grou
         away: matches!(member.activity, Activity::Away(_)),
         partitions: has(member.id),
     });
-    let partitions = state.places.iter().map(|(id, place)| {
+    let partitions = state.entries.iter().map(|(id, entry)| {
         let topic = state.topics.get(&id.topic).and_then(|source| source.topic.upgrade());
         let durable = topic.as_ref().and_then(|topic| topic.durable.as_ref());
-        let mut at = stands(place, coordinator.owner(*id));
+        let mut at = stands(entry, coordinator.owner(*id));
         if let Some(durable) = durable {
             let kept = durable.journal().extent(durable.id(id.partition));
             at.earliest = kept.map_or(at.earliest, |kept| kept.start.min(at.earliest));
@@ -184,25 +184,25 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &State<E, K>) -> Grou
     }
 }
 
-fn stands<E, K: Producers>(place: &Place<E, K>, member: Option<u64>) -> GroupPartition {
+fn stands<E, K: Producers>(entry: &PartitionEntry<E, K>, member: Option<u64>) -> GroupPartition {
     // First where the group stands, then what is published: no lag comes out negative.
-    let committed = place.committed();
-    let positions = place.partition.ring.positions();
+    let committed = entry.committed();
+    let positions = entry.partition.ring.positions();
     let lag = committed.map_or(0, |committed| positions.published.since(Sequence(committed)).max(0) as u64);
     GroupPartition {
-        partition: place.name.clone(),
+        partition: entry.name.clone(),
         committed,
         earliest: positions.earliest.0,
         latest: positions.published.0,
         lag,
-        gates: place.is_open() && !place.is_behind(),
-        behind: place.is_behind(),
+        gates: entry.is_open() && !entry.is_catching_up(),
+        behind: entry.is_catching_up(),
         member,
     }
 }
 
 /// Adds what the journal had when it was opened, and nobody has joined since.
-pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &Recorded, journal: &Journal) {
+pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalState, journal: &Journal) {
     let topics: BTreeMap<u32, String> =
         recorded_topics(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
     for GroupOffset { group, of, offset, epoch, .. } in group_offsets(state) {

@@ -1,8 +1,8 @@
 //! Where a group's gates stand: begun, gone on with, taken over from who was fenced, and moved while nobody is there.
 
-use super::hand::locate;
-use super::state::{Place, State};
-use super::{Group, GroupError, Numbered};
+use super::assigned_partition::locate;
+use super::state::{PartitionEntry, SharedState};
+use super::{Group, GroupError, NumberedTopics};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::read::error::PositionError;
@@ -25,47 +25,47 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     /// down.
     pub(super) fn open_gates(
         &self,
-        state: &mut State<E, K>,
-        topics: &Numbered<'_, E, K>,
+        state: &mut SharedState<E, K>,
+        topics: &NumberedTopics<'_, E, K>,
         start: &StartAt,
     ) -> Result<bool, GroupError> {
         let epoch = state.coordinator.epoch();
         let mut begun = false;
-        for (id, place) in state.places.iter_mut().filter(|(_, place)| !place.is_open()) {
+        for (id, entry) in state.entries.iter_mut().filter(|(_, entry)| !entry.is_open()) {
             let Some(topic) = topics.get(&id.topic) else { continue };
-            if let Some(committed_offset) = &place.committed_offset {
-                let at = match place.committed {
+            if let Some(committed_offset) = &entry.committed_offset {
+                let at = match entry.committed {
                     Some(committed) => committed,
-                    None if *start == StartAt::Committed => return Err(self.never_read(place)),
-                    None => locate(&self.name, topic, &place.partition, start, 0)?,
+                    None if *start == StartAt::Committed => return Err(self.never_read(entry)),
+                    None => locate(&self.name, topic, &entry.partition, start, 0)?,
                 };
-                let goes_on = place.committed.is_some();
+                let goes_on = entry.committed.is_some();
                 if !goes_on {
                     committed_offset.set(at, epoch);
                     begun = true;
                 }
-                place.committed = Some(at);
-                self.open_durable(place, at, topic, goes_on)?;
+                entry.committed = Some(at);
+                self.open_durable(entry, at, topic, goes_on)?;
                 continue;
             }
-            let consumer = match (place.committed, &place.reset) {
+            let consumer = match (entry.committed, &entry.reset) {
                 (Some(committed), _) => {
                     let refused = |cause| GroupError::join(&self.name, &topic.name, id.partition, cause);
                     let at = Start::At(Sequence(committed));
-                    join_stage(&self.name, at, |stage| place.partition.ring.join(stage)).map_err(refused)?
+                    join_stage(&self.name, at, |stage| entry.partition.ring.join(stage)).map_err(refused)?
                 }
-                (None, Some(reset)) => self.begin(place, reset, topic)?,
-                (None, None) if *start == StartAt::Committed => return Err(self.never_read(place)),
-                (None, None) => self.begin(place, start, topic)?,
+                (None, Some(reset)) => self.begin(entry, reset, topic)?,
+                (None, None) if *start == StartAt::Committed => return Err(self.never_read(entry)),
+                (None, None) => self.begin(entry, start, topic)?,
             };
-            place.committed = Some(consumer.consumed().0);
-            (place.consumer, place.reset) = (Some(consumer), None);
+            entry.committed = Some(consumer.consumed().0);
+            (entry.consumer, entry.reset) = (Some(consumer), None);
         }
         Ok(begun)
     }
 
-    fn never_read(&self, place: &Place<E, K>) -> GroupError {
-        let (group, TopicPartition { topic, partition }) = (self.name.clone(), place.name.clone());
+    fn never_read(&self, entry: &PartitionEntry<E, K>) -> GroupError {
+        let (group, TopicPartition { topic, partition }) = (self.name.clone(), entry.name.clone());
         GroupError::NothingCommitted { group, topic: topic.to_string(), partition }
     }
 
@@ -73,21 +73,21 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     /// closed and the group goes on where it was.
     fn open_durable(
         &self,
-        place: &mut Place<E, K>,
+        entry: &mut PartitionEntry<E, K>,
         at: u64,
         topic: &TopicCore<E, K>,
         goes_on: bool,
     ) -> Result<(), GroupError> {
-        let ring = &place.partition.ring;
+        let ring = &entry.partition.ring;
         match join_stage(&self.name, Start::At(Sequence(at)), |stage| ring.join(stage)) {
-            Ok(consumer) => place.consumer = Some(consumer),
+            Ok(consumer) => entry.consumer = Some(consumer),
             Err(BuildError::OutOfRange { .. }) => {
                 // Whether the journal has it, or where it begins.
-                locate(&self.name, topic, &place.partition, &StartAt::Offset(at), at)?;
-                place.behind = true;
+                locate(&self.name, topic, &entry.partition, &StartAt::Offset(at), at)?;
+                entry.catching_up = true;
             }
-            Err(BuildError::Closed(Closed::Closed | Closed::Finished)) if goes_on => place.behind = true,
-            Err(cause) => return Err(GroupError::join(&self.name, &topic.name, place.partition.index, cause)),
+            Err(BuildError::Closed(Closed::Closed | Closed::Finished)) if goes_on => entry.catching_up = true,
+            Err(cause) => return Err(GroupError::join(&self.name, &topic.name, entry.partition.index, cause)),
         }
         Ok(())
     }
@@ -95,17 +95,17 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     /// A consumer of a partition in which nothing is committed.
     fn begin(
         &self,
-        place: &Place<E, K>,
+        entry: &PartitionEntry<E, K>,
         start: &StartAt,
         topic: &TopicCore<E, K>,
     ) -> Result<Consumer<E, K>, GroupError> {
         if matches!(start, StartAt::Timestamp(_)) && !topic.settings.timestamps {
             return Err(PositionError::NoTimestamps { topic: topic.name.clone() }.into());
         }
-        let index = place.partition.index;
-        let joined = join_stage(&self.name, start.in_ring(index), |stage| place.partition.ring.join(stage));
+        let index = entry.partition.index;
+        let joined = join_stage(&self.name, start.in_ring(index), |stage| entry.partition.ring.join(stage));
         let consumer = joined.map_err(|cause| GroupError::join(&self.name, &topic.name, index, cause))?;
-        let mut part = PartitionConsumer { partition: Arc::clone(&place.partition), consumer };
+        let mut part = PartitionConsumer { partition: Arc::clone(&entry.partition), consumer };
         part.move_to_start(start, topic).map_err(|TooOld { asked, earliest, latest }| {
             let (group, topic) = (self.name.clone(), topic.name.clone());
             GroupError::OutOfRange { group, topic, partition: index, asked, earliest, latest }
@@ -114,21 +114,21 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// Puts a successor's consumer in the place of one that is in a fenced member's hands.
-    pub(super) fn take_from_fenced(&self, place: &mut Place<E, K>) {
-        let Some(right) = place.right.take() else { return };
+    pub(super) fn take_from_fenced(&self, entry: &mut PartitionEntry<E, K>) {
+        let Some(right) = entry.right.take() else { return };
         let committed = right.fence();
-        place.committed = Some(committed);
-        place.ended = false;
-        let ring = &place.partition.ring;
+        entry.committed = Some(committed);
+        entry.ended = false;
+        let ring = &entry.partition.ring;
         // After the fence: a consumer that the member joins from now on is dropped by itself.
         let old: Vec<_> = ring.positions().stages.into_iter().map(|stage| stage.name).collect();
         let mut at = Sequence(committed);
-        place.consumer = loop {
+        entry.consumer = loop {
             // A closed ring takes successors, too.
             match join_stage(&self.name, Start::At(at), |stage| ring.take_over("", stage)) {
                 Ok(consumer) => break Some(consumer),
-                Err(BuildError::OutOfRange { .. } | BuildError::Closed(_)) if place.committed_offset.is_some() => {
-                    place.behind = true;
+                Err(BuildError::OutOfRange { .. } | BuildError::Closed(_)) if entry.committed_offset.is_some() => {
+                    entry.catching_up = true;
                     break None;
                 }
                 // The fenced member's gate stands beyond what it committed only where it passed over slots that hold
@@ -153,42 +153,42 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         if members > 0 {
             return Err(GroupError::HasMembers { group: self.name.clone(), members });
         }
-        let numbered: Numbered<'_, E, K> =
+        let numbered: NumberedTopics<'_, E, K> =
             topics.iter().map(|topic| (state.number_of(&self.name, topic), topic)).collect();
         // All or nothing: first somebody stands where the group is to stand.
-        let (mut probes, mut places) = (BTreeMap::new(), BTreeMap::new());
-        for (&id, place) in &state.places {
+        let (mut probes, mut entries) = (BTreeMap::new(), BTreeMap::new());
+        for (&id, entry) in &state.entries {
             let Some(topic) = numbered.get(&id.topic) else { continue };
-            match (place.committed, &place.committed_offset) {
-                (None, _) if *start == StartAt::Committed => return Err(self.never_read(place)),
+            match (entry.committed, &entry.committed_offset) {
+                (None, _) if *start == StartAt::Committed => return Err(self.never_read(entry)),
                 (Some(_), _) if *start == StartAt::Committed => {}
                 (committed, Some(_)) => {
                     let committed = committed.unwrap_or_default();
-                    places.insert(id, locate(&self.name, topic, &place.partition, start, committed)?);
+                    entries.insert(id, locate(&self.name, topic, &entry.partition, start, committed)?);
                 }
-                (_, None) => _ = probes.insert(id, self.begin(place, start, topic)?),
+                (_, None) => _ = probes.insert(id, self.begin(entry, start, topic)?),
             }
         }
         let (hold, epoch) = (state.hold, state.coordinator.epoch());
-        for (id, at) in places {
-            let (Some(place), Some(topic)) = (state.places.get_mut(&id), numbered.get(&id.topic)) else { continue };
-            (place.committed, place.ended) = (Some(at), false);
-            (place.consumer, place.behind) = (None, false);
-            if let Some(committed_offset) = &place.committed_offset {
+        for (id, at) in entries {
+            let (Some(entry), Some(topic)) = (state.entries.get_mut(&id), numbered.get(&id.topic)) else { continue };
+            (entry.committed, entry.ended) = (Some(at), false);
+            (entry.consumer, entry.catching_up) = (None, false);
+            if let Some(committed_offset) = &entry.committed_offset {
                 committed_offset.set(at, epoch);
             }
             if hold {
-                self.open_durable(place, at, topic, false)?;
+                self.open_durable(entry, at, topic, false)?;
             }
         }
         for (id, probe) in probes {
-            let Some(place) = state.places.get_mut(&id) else { continue };
-            place.ended = false;
+            let Some(entry) = state.entries.get_mut(&id) else { continue };
+            entry.ended = false;
             if hold {
-                (place.committed, place.reset, place.consumer) = (Some(probe.consumed().0), None, Some(probe));
+                (entry.committed, entry.reset, entry.consumer) = (Some(probe.consumed().0), None, Some(probe));
             } else {
                 // What is earliest or latest is found out anew by the one who joins.
-                (place.committed, place.reset, place.consumer) = (None, Some(start.clone()), None);
+                (entry.committed, entry.reset, entry.consumer) = (None, Some(start.clone()), None);
             }
         }
         drop(state);

@@ -2,8 +2,8 @@
 
 use super::batch::GroupBatch;
 use super::error::GroupError;
-use super::link::Link;
-use super::member::{Member, Next};
+use super::member::{Member, PollOutcome};
+use super::signal::MemberSignal;
 use crate::base::closed::Closed;
 use crate::base::cores::Ticket;
 use crate::base::handler_thread;
@@ -61,7 +61,7 @@ impl fmt::Display for MemberEnd {
 /// A managed member. Dropping this handle stops nothing.
 #[derive(Clone)]
 pub struct GroupRun {
-    link: Arc<Mutex<Arc<Link>>>,
+    signal: Arc<Mutex<Arc<MemberSignal>>>,
     end: Arc<End>,
 }
 
@@ -80,7 +80,7 @@ struct End {
 impl GroupRun {
     /// Tells it to leave after the event that it is at. Does not wait for that: see [`wait`](Self::wait).
     pub fn stop(&self) {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        self.signal.lock().unwrap_or_else(PoisonError::into_inner).stop();
     }
 
     /// How it ended; none while it runs.
@@ -159,8 +159,8 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     work: impl FnMut(&mut Member<E, K>, &GroupRun) -> MemberEnd + Send + 'static,
 ) -> Result<GroupRun, GroupError> {
     let group = Arc::clone(&member.group);
-    member.link.manage();
-    let run = GroupRun { link: Arc::new(Mutex::new(Arc::clone(&member.link))), end: Arc::default() };
+    member.signal.manage();
+    let run = GroupRun { signal: Arc::new(Mutex::new(Arc::clone(&member.signal))), end: Arc::default() };
     let running = run.clone();
     let name = group.name.clone();
     let life = move |()| {
@@ -212,21 +212,21 @@ pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
     member: &mut Member<E, K>,
     run: &GroupRun,
 ) -> Result<Option<usize>, MemberEnd> {
-    let link = Arc::clone(&member.link);
+    let signal = Arc::clone(&member.signal);
     match member.next(Duration::MAX) {
-        Ok(Next::Source(source)) => Ok(Some(source)),
-        Ok(Next::Nothing) => Ok(None),
-        Ok(Next::Over) if link.stopped.load(Ordering::Acquire) => Err(MemberEnd::Stopped),
-        Ok(Next::Over) => Err(MemberEnd::Finished),
+        Ok(PollOutcome::Source(source)) => Ok(Some(source)),
+        Ok(PollOutcome::Nothing) => Ok(None),
+        Ok(PollOutcome::Over) if signal.stopped.load(Ordering::Acquire) => Err(MemberEnd::Stopped),
+        Ok(PollOutcome::Over) => Err(MemberEnd::Finished),
         // Its handler took too long: it begins anew, as a member like any other.
         Err(GroupError::Fenced(_)) => {
             member.rejoin().map_err(MemberEnd::Refused)?;
-            member.link.manage();
-            let mut known = run.link.lock().unwrap_or_else(PoisonError::into_inner);
+            member.signal.manage();
+            let mut known = run.signal.lock().unwrap_or_else(PoisonError::into_inner);
             if known.stopped.load(Ordering::Acquire) {
                 return Err(MemberEnd::Stopped);
             }
-            *known = Arc::clone(&member.link);
+            *known = Arc::clone(&member.signal);
             Ok(None)
         }
         // A topic was deleted, and there are others to be read.
@@ -311,9 +311,9 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             Ok(None) => continue,
             Err(end) => return end,
         };
-        let link = Arc::clone(&member.link);
-        if let Some(hand) = &member.hands[source] {
-            handler_thread::reads(hand.topic.id, hand.name.partition);
+        let signal = Arc::clone(&member.signal);
+        if let Some(assigned) = &member.partitions[source] {
+            handler_thread::reads(assigned.topic.id, assigned.name.partition);
         }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
@@ -333,7 +333,7 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             if batch.commit_to(culprit).is_err() {
                 break;
             }
-            let stopped = link.stopped.load(Ordering::Acquire);
+            let stopped = signal.stopped.load(Ordering::Acquire);
             match failed.answer(&mut batch, policy, partition, (culprit, cause), stopped, forward_and_commit) {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(None) => break,

@@ -1,15 +1,15 @@
 //! A member of a group, and the batches it reads.
 
 use super::Group;
+use super::assigned_partition::{AssignedPartition, Feed, LookContext, NoEvent};
 use super::assignment::MemberId;
-use super::batch::{Events, GroupBatch, Held};
+use super::batch::{BatchEvents, GroupBatch, HeldBatch};
 use super::coordinator::Stale;
 use super::error::GroupError;
-use super::hand::{Feed, Hand, Looking, Told};
-use super::link::{Link, NEVER, nanos};
 use super::listener::listed;
 use super::listener::{Listener, Rebalance};
-use super::settings::{Commit, Settings};
+use super::settings::{Commit, GroupSettings};
+use super::signal::{MemberSignal, NEVER, nanos};
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
@@ -71,11 +71,11 @@ where
     pub(super) group: Arc<Group<E, K>>,
     id: MemberId,
     pub(super) epoch: u64,
-    pub(super) link: Arc<Link>,
-    pub(super) settings: Settings<E, K>,
+    pub(super) signal: Arc<MemberSignal>,
+    pub(super) settings: GroupSettings<E, K>,
     listener: Option<Listener>,
     /// By the number under which they are watched.
-    pub(super) hands: Vec<Option<Hand<E, K>>>,
+    pub(super) partitions: Vec<Option<AssignedPartition<E, K>>>,
     pub(super) watch: MultiWait,
     /// What partitions that the ring has left behind are read through.
     scan: Option<Box<SharedScan>>,
@@ -99,7 +99,7 @@ fn is_gone<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
 }
 
 /// What a poll comes to.
-pub(super) enum Next {
+pub(super) enum PollOutcome {
     Source(usize),
     Nothing,
     Over,
@@ -108,20 +108,20 @@ pub(super) enum Next {
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     pub(super) fn join(
         group: Arc<Group<E, K>>,
-        settings: Settings<E, K>,
+        settings: GroupSettings<E, K>,
         listener: Option<Listener>,
     ) -> Result<Self, GroupError> {
-        let (id, link) = group.join(&settings.joining)?;
-        let watch = MultiWait::new(settings.wait.clone(), Arc::clone(&link.waiter));
-        let hands = Vec::new();
+        let (id, signal) = group.join(&settings.joining)?;
+        let watch = MultiWait::new(settings.wait.clone(), Arc::clone(&signal.waiter));
+        let partitions = Vec::new();
         Ok(Self {
             group,
             id,
             epoch: 0,
-            link,
+            signal,
             settings,
             listener,
-            hands,
+            partitions,
             watch,
             scan: None,
             unsettled: true,
@@ -138,11 +138,11 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         if self.has_live_topics() {
             self.settings.joining.topics.retain(|topic| !is_gone(topic));
         }
-        let (id, link) = self.group.join(&self.settings.joining)?;
+        let (id, signal) = self.group.join(&self.settings.joining)?;
         // If it was none after all, it leaves now.
-        self.group.leave(self.id, self.hands.drain(..).flatten().collect(), true);
-        self.watch = MultiWait::new(self.settings.wait.clone(), Arc::clone(&link.waiter));
-        (self.id, self.link, self.epoch, self.unsettled, self.over) = (id, link, 0, true, false);
+        self.group.leave(self.id, self.partitions.drain(..).flatten().collect(), true);
+        self.watch = MultiWait::new(self.settings.wait.clone(), Arc::clone(&signal.waiter));
+        (self.id, self.signal, self.epoch, self.unsettled, self.over) = (id, signal, 0, true, false);
         Ok(())
     }
 
@@ -158,7 +158,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     /// What this member has, as of its last poll, in order.
     pub fn assignment(&self) -> Vec<TopicPartition> {
-        let mut names: Vec<_> = self.hands.iter().flatten().map(|hand| hand.name.clone()).collect();
+        let mut names: Vec<_> = self.partitions.iter().flatten().map(|assigned| assigned.name.clone()).collect();
         names.sort();
         names
     }
@@ -178,28 +178,28 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     #[inline]
     pub fn poll(&mut self, limit: Duration) -> Result<Option<GroupBatch<'_, E, K>>, GroupError> {
         match self.next(limit)? {
-            Next::Source(source) => self.hand_out(source).map(Some),
-            Next::Nothing => Ok(Some(GroupBatch { held: None })),
-            Next::Over => Ok(None),
+            PollOutcome::Source(source) => self.hand_out(source).map(Some),
+            PollOutcome::Nothing => Ok(Some(GroupBatch { held: None })),
+            PollOutcome::Over => Ok(None),
         }
     }
 
     #[inline]
-    pub(super) fn next(&mut self, limit: Duration) -> Result<Next, GroupError> {
-        if !self.unsettled && !self.link.has_news() && !self.over {
-            let Self { group, settings, hands, watch, link, scan, .. } = self;
+    pub(super) fn next(&mut self, limit: Duration) -> Result<PollOutcome, GroupError> {
+        if !self.unsettled && !self.signal.has_news() && !self.over {
+            let Self { group, settings, partitions, watch, signal, scan, .. } = self;
             let by = settings.looking(group, scan);
-            let mut look = Look { hands, link, by, told: None };
+            let mut look = AssignedSources { partitions, signal, by, told: None };
             if let (Wakeup::Source(source), None) = (watch.next(&mut look, true, None), look.told) {
-                self.link.see(self.group.clock.coarse());
-                return Ok(Next::Source(source));
+                self.signal.see(self.group.clock.coarse());
+                return Ok(PollOutcome::Source(source));
             }
         }
         self.next_slowly(limit)
     }
 
     #[inline(never)]
-    fn next_slowly(&mut self, limit: Duration) -> Result<Next, GroupError> {
+    fn next_slowly(&mut self, limit: Duration) -> Result<PollOutcome, GroupError> {
         self.begin_to_wait();
         let next = self.wait(limit);
         self.end_to_wait();
@@ -208,54 +208,54 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     /// Whoever waits makes progress.
     pub(super) fn begin_to_wait(&self) {
-        self.link.seen.store(NEVER, Ordering::SeqCst);
+        self.signal.seen.store(NEVER, Ordering::SeqCst);
     }
 
     pub(crate) fn end_to_wait(&self) {
         let now = self.group.now();
-        self.link.seen.store(nanos(now), Ordering::SeqCst);
+        self.signal.seen.store(nanos(now), Ordering::SeqCst);
         self.group.mind(now, self.settings.joining.deadline);
     }
 
-    fn wait(&mut self, limit: Duration) -> Result<Next, GroupError> {
+    fn wait(&mut self, limit: Duration) -> Result<PollOutcome, GroupError> {
         let now = limit.is_zero();
         let deadline = if now || limit == Duration::MAX { None } else { Instant::now().checked_add(limit) };
         loop {
             if let Some(gap) = self.gap.take() {
                 return Err(gap);
             }
-            if self.unsettled || self.link.has_news() {
-                self.learn()?;
+            if self.unsettled || self.signal.has_news() {
+                self.take_update()?;
             }
             // A topic that was deleted has more to tell than its end.
-            let is_read = self.over && self.hands.iter().flatten().all(|hand| hand.ended);
-            if is_read || self.link.stopped.load(Ordering::Acquire) {
-                return Ok(Next::Over);
+            let is_read = self.over && self.partitions.iter().flatten().all(|assigned| assigned.ended);
+            if is_read || self.signal.stopped.load(Ordering::Acquire) {
+                return Ok(PollOutcome::Over);
             }
-            if self.hands.iter().flatten().any(|hand| hand.paused) {
-                self.arm_paused(&Arc::clone(&self.link.waiter), MultiWait::WAKE);
+            if self.partitions.iter().flatten().any(|assigned| assigned.paused) {
+                self.arm_paused(&Arc::clone(&self.signal.waiter), MultiWait::WAKE);
                 match self.is_over_but_for_pauses() {
-                    Ok(true) => return Ok(Next::Nothing),
+                    Ok(true) => return Ok(PollOutcome::Nothing),
                     Ok(false) => {}
                     Err((source, reason)) => return Err(self.tell_of_end(source, reason)),
                 }
             }
-            let Self { group, settings, hands, watch, link, scan, .. } = self;
+            let Self { group, settings, partitions, watch, signal, scan, .. } = self;
             let by = settings.looking(group, scan);
-            let mut look = Look { hands, link, by, told: None };
+            let mut look = AssignedSources { partitions, signal, by, told: None };
             let found = watch.next(&mut look, now, deadline);
             match (found, look.told) {
-                (Wakeup::Source(source), None) => return Ok(Next::Source(source)),
-                (Wakeup::Source(source), Some(Told::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
+                (Wakeup::Source(source), None) => return Ok(PollOutcome::Source(source)),
+                (Wakeup::Source(source), Some(NoEvent::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
                 // The group is about to tell.
-                (Wakeup::Source(_), Some(Told::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
-                (Wakeup::Source(source), Some(Told::Closed(reason))) => return Err(self.tell_of_end(source, reason)),
-                (Wakeup::Source(source), Some(Told::Gap(offsets))) => self.meet_gap(source, offsets)?,
-                (Wakeup::Source(_), Some(Told::Failed(refused))) => return Err(refused),
+                (Wakeup::Source(_), Some(NoEvent::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
+                (Wakeup::Source(source), Some(NoEvent::Closed(reason))) => return Err(self.tell_of_end(source, reason)),
+                (Wakeup::Source(source), Some(NoEvent::Gap(offsets))) => self.meet_gap(source, offsets)?,
+                (Wakeup::Source(_), Some(NoEvent::Failed(refused))) => return Err(refused),
                 (Wakeup::Interrupted, _) => {}
                 (Wakeup::Nothing, _) => {
-                    self.hands.iter().flatten().for_each(Hand::commit_skipped);
-                    return Ok(Next::Nothing);
+                    self.partitions.iter().flatten().for_each(AssignedPartition::commit_skipped);
+                    return Ok(PollOutcome::Nothing);
                 }
             }
         }
@@ -264,27 +264,27 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// The journal knows of it before anybody is told.
     #[cold]
     fn meet_gap(&mut self, source: usize, offsets: Range<u64>) -> Result<(), GroupError> {
-        let Some(hand) = &mut self.hands[source] else { return Ok(()) };
-        if !hand.pass_gap(&self.group.name, &offsets, &*self.group.clock)? {
+        let Some(assigned) = &mut self.partitions[source] else { return Ok(()) };
+        if !assigned.pass_gap(&self.group.name, &offsets, &*self.group.clock)? {
             // The group is about to tell.
             self.unsettled = true;
             return Ok(());
         }
-        let gap = Gap::new(&*hand.name.topic, hand.name.partition, offsets);
-        let met = self.settings.on_gap.meet(gap, &hand.stats);
+        let gap = Gap::new(&*assigned.name.topic, assigned.name.partition, offsets);
+        let met = self.settings.on_gap.meet(gap, &assigned.stats);
         met.map_err(|gap| GroupError::Gap { group: self.group.name.clone(), gap })
     }
 
     /// Nobody rings for the events of what is paused, only for its end.
     fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
-        for hand in self.hands.iter_mut().flatten().filter(|hand| hand.paused) {
-            let hears = match &mut hand.feed {
+        for assigned in self.partitions.iter_mut().flatten().filter(|assigned| assigned.paused) {
+            let hears = match &mut assigned.feed {
                 Feed::Ring(consumer) => consumer.arm_for_end(waiter, token),
                 Feed::Journal(_) => false,
             };
             // It has no place in the ring, or was evicted from it.
             if !hears {
-                hand.partition.ring.arm_for_end(waiter, token);
+                assigned.partition.ring.arm_for_end(waiter, token);
             }
         }
     }
@@ -292,9 +292,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// Whether there will be nothing more unless a partition is resumed, or given to this member.
     fn is_over_but_for_pauses(&self) -> Result<bool, (usize, Closed)> {
         let mut some = false;
-        for (source, hand) in self.hands.iter().enumerate() {
-            let Some(hand) = hand else { continue };
-            match (hand.ended, hand.paused, hand.partition.ring.closed()) {
+        for (source, assigned) in self.partitions.iter().enumerate() {
+            let Some(assigned) = assigned else { continue };
+            match (assigned.ended, assigned.paused, assigned.partition.ring.closed()) {
                 (true, ..) | (_, true, Some(Closed::Finished | Closed::Closed)) => some = true,
                 (_, true, Some(reason)) => return Err((source, reason)),
                 _ => return Ok(false),
@@ -306,7 +306,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// Looks without waiting and takes nothing. False if there is nothing so far.
     pub(crate) fn is_ready(&mut self) -> bool {
         match self.next(Duration::ZERO) {
-            Ok(Next::Nothing) => self.has_ended_meanwhile(),
+            Ok(PollOutcome::Nothing) => self.has_ended_meanwhile(),
             // Told once: not to whoever only asks.
             Err(gap @ GroupError::Gap { .. }) => {
                 (self.gap, self.unsettled) = (Some(gap), true);
@@ -319,13 +319,13 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// Has a task woken that has just found nothing, and waits from now on. False if there is something after all.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
-        if self.unsettled || self.link.has_news() {
+        if self.unsettled || self.signal.has_news() {
             return false;
         }
         self.begin_to_wait();
-        self.arm_paused(&Arc::clone(&self.link.waiter), MultiWait::WAKE);
-        let Self { group, settings, hands, watch, link, scan, .. } = &mut *self;
-        let mut look = Look { hands, link, by: settings.looking(group, scan), told: None };
+        self.arm_paused(&Arc::clone(&self.signal.waiter), MultiWait::WAKE);
+        let Self { group, settings, partitions, watch, signal, scan, .. } = &mut *self;
+        let mut look = AssignedSources { partitions, signal, by: settings.looking(group, scan), told: None };
         let waits = watch.wake(&mut look, task) && !self.has_ended_meanwhile();
         if !waits {
             self.end_to_wait();
@@ -341,9 +341,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// A partition was closed and is read to its end.
     fn end(&mut self, source: usize) {
         self.watch.remove(source);
-        if let Some(hand) = &mut self.hands[source] {
-            hand.ended = true;
-            self.group.end(hand);
+        if let Some(assigned) = &mut self.partitions[source] {
+            assigned.ended = true;
+            self.group.end(assigned);
         }
     }
 
@@ -351,20 +351,22 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// of that topic, so that it is told once.
     #[cold]
     fn tell_of_end(&mut self, source: usize, reason: Closed) -> GroupError {
-        let Some((id, topic)) = self.hands[source].as_ref().map(|hand| (hand.topic.id, hand.name.topic.to_string()))
+        let Some((id, topic)) =
+            self.partitions[source].as_ref().map(|assigned| (assigned.topic.id, assigned.name.topic.to_string()))
         else {
             return GroupError::Closed { group: self.group.name.clone(), topic: String::new(), reason: reason.into() };
         };
         if self.has_live_topics() {
-            let is_its = |source: &usize| self.hands[*source].as_ref().is_some_and(|hand| hand.topic.id == id);
-            let its: Vec<usize> = (0..self.hands.len()).filter(is_its).collect();
+            let is_its =
+                |source: &usize| self.partitions[*source].as_ref().is_some_and(|assigned| assigned.topic.id == id);
+            let its: Vec<usize> = (0..self.partitions.len()).filter(is_its).collect();
             let mut names = Vec::new();
             for source in its {
                 self.watch.remove(source);
-                if let Some(hand) = self.hands[source].take() {
+                if let Some(assigned) = self.partitions[source].take() {
                     // Nothing more can come of it, so it keeps nobody from an end.
-                    self.group.end(&hand);
-                    names.push(hand.name.clone());
+                    self.group.end(&assigned);
+                    names.push(assigned.name.clone());
                 }
             }
             names.sort();
@@ -379,50 +381,52 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     }
 
     /// Looks what changed: gives back what was revoked, takes what was given.
-    fn learn(&mut self) -> Result<(), GroupError> {
+    fn take_update(&mut self) -> Result<(), GroupError> {
         // If a listener panics in the middle, the next poll does the rest.
         self.unsettled = true;
-        self.link.news.store(false, Ordering::SeqCst);
-        let learned = match self.group.learn(self.id) {
-            Ok(learned) => learned,
+        self.signal.news.store(false, Ordering::SeqCst);
+        let update = match self.group.take_update(self.id) {
+            Ok(update) => update,
             Err(stale) => return Err(self.lose(stale).into()),
         };
-        (self.epoch, self.over) = (learned.epoch, learned.over);
+        (self.epoch, self.over) = (update.epoch, update.over);
         let mut given = Vec::new();
-        for mut hand in learned.given {
-            given.push(hand.name.clone());
-            match &mut hand.feed {
+        for mut assigned in update.given {
+            given.push(assigned.name.clone());
+            match &mut assigned.feed {
                 Feed::Ring(consumer) => consumer.set_wait(self.settings.wait.clone()),
-                Feed::Journal(behind) => {
-                    behind.set_wait(self.settings.wait.clone());
+                Feed::Journal(reader) => {
+                    reader.set_wait(self.settings.wait.clone());
                     // What is refused is told by the first look.
-                    let _ = behind.open(&mut self.scan);
+                    let _ = reader.open(&mut self.scan);
                 }
             }
-            let free = self.hands.iter().position(Option::is_none).unwrap_or(self.hands.len());
-            if free == self.hands.len() {
-                self.hands.push(None);
+            let free = self.partitions.iter().position(Option::is_none).unwrap_or(self.partitions.len());
+            if free == self.partitions.len() {
+                self.partitions.push(None);
             }
-            self.hands[free] = Some(hand);
+            self.partitions[free] = Some(assigned);
             self.watch.add(free);
         }
-        let revoked: Vec<usize> = (0..self.hands.len())
-            .filter(|&source| self.hands[source].as_ref().is_some_and(|hand| learned.revoked.contains(&hand.id)))
+        let revoked: Vec<usize> = (0..self.partitions.len())
+            .filter(|&source| {
+                self.partitions[source].as_ref().is_some_and(|assigned| update.revoked.contains(&assigned.id))
+            })
             .collect();
-        if !learned.revoked.is_empty() {
-            let names = revoked.iter().filter_map(|&source| Some(self.hands[source].as_ref()?.name.clone()));
+        if !update.revoked.is_empty() {
+            let names = revoked.iter().filter_map(|&source| Some(self.partitions[source].as_ref()?.name.clone()));
             let names: Vec<_> = names.collect();
             if !names.is_empty() {
                 let (_group, _id) = (&self.group.name, self.id);
                 lifecycle!(info, "partitions revoked", group = _group, member = _id, partitions = listed(&names));
                 self.tell(&Rebalance::Revoked(names));
             }
-            let hands = revoked.into_iter().filter_map(|source| {
+            let partitions = revoked.into_iter().filter_map(|source| {
                 self.watch.remove(source);
-                self.hands[source].take()
+                self.partitions[source].take()
             });
-            let hands = hands.collect();
-            self.group.release(self.id, &learned.revoked, hands);
+            let partitions = partitions.collect();
+            self.group.release(self.id, &update.revoked, partitions);
         }
         self.unsettled = false;
         if !given.is_empty() {
@@ -430,14 +434,14 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             lifecycle!(info, "partitions assigned", group = _group, member = _id, partitions = listed(&given));
             self.tell(&Rebalance::Assigned(given));
         }
-        learned.refused.map_or(Ok(()), Err)
+        update.refused.map_or(Ok(()), Err)
     }
 
     /// This member is none any more.
     fn lose(&mut self, _: Stale) -> Fenced {
         let names = self.assignment();
         // Nobody waits for these; each consumer leaves as it is dropped.
-        self.hands.clear();
+        self.partitions.clear();
         self.scan = None;
         if !names.is_empty() {
             self.tell(&Rebalance::Lost(names));
@@ -453,21 +457,21 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     #[inline]
     pub(super) fn hand_out(&mut self, source: usize) -> Result<GroupBatch<'_, E, K>, GroupError> {
-        let Self { group, epoch, link, settings, hands, .. } = self;
-        let Some(hand) = &mut hands[source] else { return Ok(GroupBatch { held: None }) };
-        let Hand { feed, topic, partition, right, name, stats, .. } = hand;
+        let Self { group, epoch, signal, settings, partitions, .. } = self;
+        let Some(assigned) = &mut partitions[source] else { return Ok(GroupBatch { held: None }) };
+        let AssignedPartition { feed, topic, partition, right, name, stats, .. } = assigned;
         let (events, end) = match feed {
             Feed::Ring(consumer) => {
                 // What went wrong since the look is told by the next one.
                 let Ok(batch) = consumer.poll(settings.limit) else { return Ok(GroupBatch { held: None }) };
                 let end = batch.position().0.wrapping_add(batch.len() as u64);
-                (Events::Ring(batch), end)
+                (BatchEvents::Ring(batch), end)
             }
-            Feed::Journal(behind) => {
-                let kept = &mut behind.kept;
-                let Some(last) = kept.batch(settings.limit).0.last() else { return Ok(GroupBatch { held: None }) };
-                let (left, end) = (settings.limit.min(kept.len()), last + 1);
-                (Events::Journal { kept, left, end, ring: &partition.ring }, end)
+            Feed::Journal(reader) => {
+                let buffered = &mut reader.buffered;
+                let Some(last) = buffered.batch(settings.limit).0.last() else { return Ok(GroupBatch { held: None }) };
+                let (left, end) = (settings.limit.min(buffered.len()), last + 1);
+                (BatchEvents::Journal { buffered, left, end, ring: &partition.ring }, end)
             }
         };
         let first = events.position();
@@ -486,11 +490,11 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             }
         }
         stats.batch(events.len());
-        let (handled, part) = (Cell::new(first), hand.part);
+        let (handled, part) = (Cell::new(first), assigned.part);
         Ok(GroupBatch {
-            held: Some(Held {
+            held: Some(HeldBatch {
                 group,
-                link,
+                signal,
                 epoch: *epoch,
                 name,
                 topic,
@@ -532,9 +536,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             &format!("group:{} member {}", self.group.name, self.id),
             Slow::Gate,
         )));
-        let hands = self.hands.iter().flatten().filter(|hand| *hand.name.topic == *topic.name);
+        let partitions = self.partitions.iter().flatten().filter(|assigned| *assigned.name.topic == *topic.name);
         let mut state = run.state();
-        state.consumed.extend(hands.map(|hand| (hand.name.partition, hand.right.committed())));
+        state.consumed.extend(partitions.map(|assigned| (assigned.name.partition, assigned.right.committed())));
         if state.consumed.is_empty() {
             // It had none of them: what others have not read is told of those.
             state.consumed.insert(0, topic.partitions()[0].ring.positions().published.0);
@@ -545,7 +549,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     }
 
     fn go(&mut self, for_good: bool) {
-        self.group.leave(self.id, self.hands.drain(..).flatten().collect(), for_good);
+        self.group.leave(self.id, self.partitions.drain(..).flatten().collect(), for_good);
     }
 }
 
@@ -555,15 +559,15 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Member<E, K> {
     }
 
     fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
-        self.link.watch(waiter, token);
+        self.signal.watch(waiter, token);
         self.begin_to_wait();
         self.arm_paused(waiter, token);
-        let mut read = self.hands.iter_mut().flatten().filter(|hand| !hand.paused && !hand.ended);
-        let armed = read.all(|hand| match &mut hand.feed {
+        let mut read = self.partitions.iter_mut().flatten().filter(|assigned| !assigned.paused && !assigned.ended);
+        let armed = read.all(|assigned| match &mut assigned.feed {
             Feed::Ring(consumer) => consumer.arm(waiter, token),
             Feed::Journal(_) => false,
         });
-        armed && !self.unsettled && !self.link.has_news() && !self.has_ended_meanwhile()
+        armed && !self.unsettled && !self.signal.has_news() && !self.has_ended_meanwhile()
     }
 
     fn awake(&mut self) {
@@ -571,7 +575,7 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Member<E, K> {
     }
 
     fn identity(&self) -> usize {
-        Arc::as_ptr(&self.link).addr()
+        Arc::as_ptr(&self.signal).addr()
     }
 }
 
@@ -581,34 +585,34 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for Member<E, K> {
     }
 }
 
-impl<E, K: Producers> Settings<E, K> {
-    fn looking<'m>(&'m self, group: &'m Group<E, K>, scan: &'m mut Option<Box<SharedScan>>) -> Looking<'m> {
-        Looking { group: &group.name, clock: &*group.clock, limit: self.limit, wait: &self.wait, scan }
+impl<E, K: Producers> GroupSettings<E, K> {
+    fn looking<'m>(&'m self, group: &'m Group<E, K>, scan: &'m mut Option<Box<SharedScan>>) -> LookContext<'m> {
+        LookContext { group: &group.name, clock: &*group.clock, limit: self.limit, wait: &self.wait, scan }
     }
 }
 
 /// A member's partitions while it waits for one of them.
-struct Look<'m, E, K: Producers> {
-    hands: &'m mut [Option<Hand<E, K>>],
-    link: &'m Link,
-    by: Looking<'m>,
+struct AssignedSources<'m, E, K: Producers> {
+    partitions: &'m mut [Option<AssignedPartition<E, K>>],
+    signal: &'m MemberSignal,
+    by: LookContext<'m>,
     /// The last one looked at has this to tell.
-    told: Option<Told>,
+    told: Option<NoEvent>,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> WaitSources for Look<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> WaitSources for AssignedSources<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
-        let Some(hand) = &mut self.hands[source] else { return false };
-        hand.look(&mut self.by, looks).unwrap_or_else(|told| {
+        let Some(assigned) = &mut self.partitions[source] else { return false };
+        assigned.look(&mut self.by, looks).unwrap_or_else(|told| {
             self.told = Some(told);
             true
         })
     }
 
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
-        match &mut self.hands[source] {
-            Some(Hand { feed: Feed::Ring(consumer), .. }) => consumer.arm(waiter, source),
+        match &mut self.partitions[source] {
+            Some(AssignedPartition { feed: Feed::Ring(consumer), .. }) => consumer.arm(waiter, source),
             // On its way to the ring, or to the end: soon there.
             Some(_) => false,
             None => true,
@@ -616,6 +620,6 @@ impl<E: Send + Sync + 'static, K: Producers> WaitSources for Look<'_, E, K> {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.link.has_news()
+        self.signal.has_news()
     }
 }

@@ -40,27 +40,27 @@
 // only then its own consumer is evicted.
 //
 // The lock is for joining, leaving and rebalancing. Reading and committing take none: a member looks at one word of
-// its `Link` in each poll.
+// its `MemberSignal` in each poll.
 //
 // Locks are taken in this order: the readers of topics (by the topics' ids), the group, the timer or a ring.
 
+mod assigned_partition;
 pub(crate) mod assignment;
 mod batch;
-mod behind;
 mod builder;
+mod catch_up;
 mod coordinator;
 mod deliver;
 mod describe;
 mod error;
 mod gates;
-mod hand;
-mod link;
 mod listener;
 mod managed;
 mod member;
 mod position;
 mod registry;
 mod settings;
+mod signal;
 mod state;
 mod sticky;
 
@@ -90,13 +90,13 @@ use crate::log::offsets::commit_right::CommitRight;
 use crate::topic::registry::Host;
 use crate::topic::stage_name::stage_name;
 use crate::topic::{TopicCore, TopicReader};
-use assignment::{MemberId, PartitionId};
-use behind::Behind;
+use assigned_partition::{AssignedPartition, Feed, JoinRequest, MemberUpdate};
+use assignment::{MemberId, PartitionKey};
+use catch_up::CatchUpReader;
 use coordinator::{Coordinator, Stale};
-use hand::{Feed, Hand, Joining, Learned};
-use link::{Link, NEVER, nanos};
+use signal::{MemberSignal, NEVER, nanos};
 use slipring_ring::Wait;
-use state::{Newcomers, Place, State};
+use state::{NewPartitions, PartitionEntry, SharedState};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,7 +111,7 @@ pub(crate) struct Group<E, K: Producers> {
     host: Weak<Host>,
     pub(crate) threads: Threads,
     this: Weak<Self>,
-    state: Mutex<State<E, K>>,
+    state: Mutex<SharedState<E, K>>,
     /// The coordinator's, for messages of who must not take the lock.
     epoch: AtomicU64,
     /// When the timer looks for late members, in nanoseconds of the engine's clock; `NEVER` if it does not.
@@ -121,17 +121,17 @@ pub(crate) struct Group<E, K: Producers> {
 }
 
 /// Topics by the numbers that the group has for them.
-type Numbered<'t, E, K> = BTreeMap<u32, &'t Arc<TopicCore<E, K>>>;
+type NumberedTopics<'t, E, K> = BTreeMap<u32, &'t Arc<TopicCore<E, K>>>;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     pub(crate) fn new(name: &str, host: &Arc<Host>) -> Arc<Self> {
-        let state = State {
+        let state = SharedState {
             coordinator: Coordinator::new(Assignor::default()),
             topics: BTreeMap::new(),
             next_topic: 0,
             skipped_before: 0,
-            places: BTreeMap::new(),
-            links: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            signals: BTreeMap::new(),
             hold: false,
             due: None,
         };
@@ -148,7 +148,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         })
     }
 
-    fn state(&self) -> Locked<'_, State<E, K>> {
+    fn state(&self) -> Locked<'_, SharedState<E, K>> {
         held::lock(&self.state)
     }
 
@@ -165,7 +165,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Fenced { group: self.name.clone(), member_epoch, group_epoch: self.epoch() }
     }
 
-    fn join(&self, asked: &Joining<E, K>) -> Result<(MemberId, Arc<Link>), GroupError> {
+    fn join(&self, asked: &JoinRequest<E, K>) -> Result<(MemberId, Arc<MemberSignal>), GroupError> {
         if let Some(host) = self.host.upgrade() {
             let refused =
                 |cause: std::io::Error| GroupError::Thread { group: self.name.clone(), cause: cause.to_string() };
@@ -192,7 +192,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             }
             state.coordinator.set_assignor(assignor);
         }
-        let numbered: Numbered<'_, E, K> =
+        let numbered: NumberedTopics<'_, E, K> =
             topics.iter().map(|&topic| (state.number_of(&self.name, topic), topic)).collect();
         let numbers: BTreeSet<u32> = numbered.keys().copied().collect();
         let joined = self.open_gates(&mut state, &numbered, &asked.start).and_then(|begun| {
@@ -217,7 +217,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                     let number = &state.number_of(&self.name, topic);
                     let Some(source) = state.topics.get_mut(number) else { continue };
                     if source.reader.is_none() {
-                        let reader = Arc::new(Newcomers {
+                        let reader = Arc::new(NewPartitions {
                             group: Weak::clone(&self.this),
                             stage: stage_name(&self.name, 0),
                             topic: *number,
@@ -229,9 +229,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             }
             Err(_) => state.close_gates(),
         }
-        let link = Arc::new(Link::new(now));
+        let signal = Arc::new(MemberSignal::new(now));
         if let Ok((member, _)) = joined {
-            state.links.insert(member, Arc::clone(&link));
+            state.signals.insert(member, Arc::clone(&signal));
             lifecycle!(info, "member joined", group = self.name, member = member);
         }
         self.settle(&mut state);
@@ -242,23 +242,23 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             self.leave(member, Vec::new(), true);
             return Err(refused);
         }
-        Ok((member, link))
+        Ok((member, signal))
     }
 
     /// Fences whoever is late at `now`.
-    fn expire(&self, state: &mut State<E, K>, now: Duration) {
-        for (&member, link) in &state.links {
-            state.coordinator.seen(member, link.activity());
+    fn expire(&self, state: &mut SharedState<E, K>, now: Duration) {
+        for (&member, signal) in &state.signals {
+            state.coordinator.seen(member, signal.activity());
         }
         let expired = state.coordinator.expire(now);
         for (member, in_hand) in &expired {
             lifecycle!(warn, "member fenced", group = self.name, member = member);
-            if let Some(link) = state.links.remove(member) {
-                link.tell();
+            if let Some(signal) = state.signals.remove(member) {
+                signal.tell();
             }
             for partition in in_hand {
-                if let Some(place) = state.places.get_mut(partition) {
-                    self.take_from_fenced(place);
+                if let Some(entry) = state.entries.get_mut(partition) {
+                    self.take_from_fenced(entry);
                 }
             }
         }
@@ -269,21 +269,21 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// After every change: tells whom it concerns, and sets the timer.
-    fn settle(&self, state: &mut State<E, K>) {
+    fn settle(&self, state: &mut SharedState<E, K>) {
         self.epoch.store(state.coordinator.epoch(), Ordering::Release);
         for (&number, source) in &state.topics {
             source.stats.set_attended(state.coordinator.reads(number));
         }
         for member in state.coordinator.take_news() {
-            if let Some(link) = state.links.get(&member) {
-                link.tell();
+            if let Some(signal) = state.signals.get(&member) {
+                signal.tell();
             }
         }
         self.schedule(state);
     }
 
     /// Sets the timer to the next deadline.
-    fn schedule(&self, state: &mut State<E, K>) {
+    fn schedule(&self, state: &mut SharedState<E, K>) {
         loop {
             let next = state.coordinator.next_deadline();
             match (next, &state.due) {
@@ -308,8 +308,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             let at = state.due.as_ref().map_or(NEVER, |(at, _)| nanos(*at));
             self.looks_at.store(at, Ordering::SeqCst);
             // A member that stops waiting says so, and looks at the time that was just stored; see `Member`.
-            for (&member, link) in &state.links {
-                state.coordinator.seen(member, link.activity());
+            for (&member, signal) in &state.signals {
+                state.coordinator.seen(member, signal.activity());
             }
             if state.coordinator.next_deadline().is_none_or(|next| nanos(next) >= at) {
                 return;
@@ -337,14 +337,14 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// What changed for a member.
-    fn learn(&self, member: MemberId) -> Result<Learned<E, K>, Stale> {
+    fn take_update(&self, member: MemberId) -> Result<MemberUpdate<E, K>, Stale> {
         let now = self.now();
         let mut state = self.state();
         self.expire(&mut state, now);
         let changes = state.coordinator.sync(member);
         self.settle(&mut state);
         let changes = changes?;
-        let mut learned = Learned {
+        let mut update = MemberUpdate {
             epoch: changes.epoch,
             revoked: changes.revoked,
             given: Vec::new(),
@@ -354,44 +354,55 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         for id in changes.given {
             let Some(source) = state.topics.get(&id.topic) else { continue };
             let (topic, stats) = (source.topic.upgrade(), Arc::clone(&source.stats));
-            let Some(place) = state.places.get_mut(&id) else { continue };
-            let consumer = place.consumer.take();
-            let behind = std::mem::take(&mut place.behind);
-            match (topic, place.committed) {
-                (Some(topic), Some(committed)) if consumer.is_some() || behind => {
+            let Some(entry) = state.entries.get_mut(&id) else { continue };
+            let consumer = entry.consumer.take();
+            let catching_up = std::mem::take(&mut entry.catching_up);
+            match (topic, entry.committed) {
+                (Some(topic), Some(committed)) if consumer.is_some() || catching_up => {
                     let epoch = changes.epoch;
                     let committed_offset =
-                        place.committed_offset.as_ref().map(|committed_offset| (Arc::clone(committed_offset), epoch));
+                        entry.committed_offset.as_ref().map(|committed_offset| (Arc::clone(committed_offset), epoch));
                     let right = Arc::new(CommitRight::new(committed, committed_offset));
-                    place.right = Some(Arc::clone(&right));
-                    let (name, partition) = (place.name.clone(), Arc::clone(&place.partition));
+                    entry.right = Some(Arc::clone(&right));
+                    let (name, partition) = (entry.name.clone(), Arc::clone(&entry.partition));
                     let part = (topic.settings.capacity / 4).max(1);
                     let (paused, ended) = (false, false);
                     let feed = match consumer {
                         Some(consumer) => Feed::Ring(consumer),
                         None => {
-                            right.set_behind(true);
+                            right.set_catching_up(true);
                             let (topic, partition) = (Arc::clone(&topic), Arc::clone(&partition));
-                            let behind = Behind::new(topic, partition, &self.name, committed, Wait::default());
-                            Feed::Journal(Box::new(behind))
+                            let reader = CatchUpReader::new(topic, partition, &self.name, committed, Wait::default());
+                            Feed::Journal(Box::new(reader))
                         }
                     };
-                    learned.given.push(Hand { id, name, topic, partition, feed, right, stats, part, paused, ended });
+                    update.given.push(AssignedPartition {
+                        id,
+                        name,
+                        topic,
+                        partition,
+                        feed,
+                        right,
+                        stats,
+                        part,
+                        paused,
+                        ended,
+                    });
                 }
                 _ => {
-                    let reason = place.partition.ring.closed().unwrap_or(slipring_ring::Closed::Closed).into();
-                    let (group, topic) = (self.name.clone(), place.name.topic.to_string());
-                    learned.refused = Some(GroupError::Closed { group, topic, reason });
+                    let reason = entry.partition.ring.closed().unwrap_or(slipring_ring::Closed::Closed).into();
+                    let (group, topic) = (self.name.clone(), entry.name.topic.to_string());
+                    update.refused = Some(GroupError::Closed { group, topic, reason });
                 }
             }
         }
-        Ok(learned)
+        Ok(update)
     }
 
     /// A member gives partitions back that were revoked.
-    fn release(&self, member: MemberId, revoked: &[PartitionId], hands: Vec<Hand<E, K>>) {
+    fn release(&self, member: MemberId, revoked: &[PartitionKey], partitions: Vec<AssignedPartition<E, K>>) {
         let mut state = self.state();
-        let late = state.park(hands);
+        let late = state.park(partitions);
         // Fenced meanwhile: then its partitions have gone already.
         let _ = state.coordinator.release(member, revoked);
         state.close_gates();
@@ -401,11 +412,11 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// A member goes, and gives back what it has.
-    fn leave(&self, member: MemberId, hands: Vec<Hand<E, K>>, for_good: bool) {
+    fn leave(&self, member: MemberId, partitions: Vec<AssignedPartition<E, K>>, for_good: bool) {
         let now = self.now();
         let mut state = self.state();
-        let late = state.park(hands);
-        if state.links.remove(&member).is_some() {
+        let late = state.park(partitions);
+        if state.signals.remove(&member).is_some() {
             lifecycle!(info, "member left", group = self.name, member = member);
             state.coordinator.leave(member, for_good, now);
             self.expire(&mut state, now);
@@ -418,25 +429,25 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// A member has read and committed a closed partition to its end.
-    fn end(&self, hand: &Hand<E, K>) {
+    fn end(&self, assigned: &AssignedPartition<E, K>) {
         let mut state = self.state();
-        match state.places.get_mut(&hand.id) {
-            Some(place) if place.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &hand.right)) => {
-                place.ended = true;
+        match state.entries.get_mut(&assigned.id) {
+            Some(entry) if entry.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &assigned.right)) => {
+                entry.ended = true;
             }
             // It was fenced meanwhile: what its successor does there is not its business.
             _ => return,
         }
         // Who waits for more of the same topics may be at the end as well.
-        let over = state.links.iter().filter(|(member, _)| state.is_over(**member));
-        over.for_each(|(_, link)| link.tell());
+        let over = state.signals.iter().filter(|(member, _)| state.is_over(**member));
+        over.for_each(|(_, signal)| signal.tell());
         self.drained.notify_all();
     }
 
     /// A member went back in a partition that was read to its end.
-    fn reopen(&self, id: PartitionId) {
-        if let Some(place) = self.state().places.get_mut(&id) {
-            place.ended = false;
+    fn reopen(&self, id: PartitionKey) {
+        if let Some(entry) = self.state().entries.get_mut(&id) {
+            entry.ended = false;
         }
     }
 
@@ -447,10 +458,10 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         if let Some(gone) = state.topics.remove(&number) {
             state.skipped_before += gone.stats.skipped.load(Ordering::Relaxed);
         }
-        state.places.retain(|partition, _| partition.topic != number);
+        state.entries.retain(|partition, _| partition.topic != number);
         state.coordinator.forget(number);
         // Whoever waits for that topic alone has come to its end.
-        state.links.values().for_each(|link| link.tell());
+        state.signals.values().for_each(|signal| signal.tell());
         self.settle(&mut state);
     }
 
@@ -462,14 +473,14 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         let mut state = self.state();
         loop {
-            let managed = state.links.values().any(|link| link.managed.load(Ordering::Acquire));
-            let is_read = |(_, place): (_, &Place<E, K>)| place.ended || !place.is_open();
-            if !managed || state.places.iter().all(is_read) {
+            let managed = state.signals.values().any(|signal| signal.managed.load(Ordering::Acquire));
+            let is_read = |(_, entry): (_, &PartitionEntry<E, K>)| entry.ended || !entry.is_open();
+            if !managed || state.entries.iter().all(is_read) {
                 drop(state);
                 // All topics are read: they are about to end.
                 return self.threads.wait(deadline);
             }
-            if state.places.iter().filter(|(id, _)| id.topic == topic).all(is_read) {
+            if state.entries.iter().filter(|(id, _)| id.topic == topic).all(is_read) {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -505,7 +516,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyGroup for Group<E, K> {
 
     fn is_idle(&self) -> bool {
         let state = self.state();
-        state.topics.is_empty() && state.links.is_empty()
+        state.topics.is_empty() && state.signals.is_empty()
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

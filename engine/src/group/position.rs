@@ -1,7 +1,7 @@
 //! Where a member stands in its partitions, and moving it: positions, lag, pause, seek.
 
+use super::assigned_partition::AssignedPartition;
 use super::error::GroupError;
-use super::hand::Hand;
 use super::listener::listed;
 use super::member::Member;
 use crate::base::ids::TopicPartition;
@@ -10,7 +10,8 @@ use crate::read::StartAt;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     fn source(&self, of: &TopicPartition) -> Result<usize, GroupError> {
-        let found = self.hands.iter().position(|hand| hand.as_ref().is_some_and(|hand| hand.name == *of));
+        let found =
+            self.partitions.iter().position(|assigned| assigned.as_ref().is_some_and(|assigned| assigned.name == *of));
         found.ok_or_else(|| GroupError::NotAssigned {
             group: self.group.name.clone(),
             topic: of.topic.to_string(),
@@ -19,9 +20,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         })
     }
 
-    fn hand(&self, of: &TopicPartition) -> Result<&Hand<E, K>, GroupError> {
+    fn assigned(&self, of: &TopicPartition) -> Result<&AssignedPartition<E, K>, GroupError> {
         let source = self.source(of)?;
-        self.hands[source].as_ref().ok_or_else(|| self.group.fenced(self.epoch).into())
+        self.partitions[source].as_ref().ok_or_else(|| self.group.fenced(self.epoch).into())
     }
 
     /// The next offset that this member reads in a partition: the committed one, outside of a batch.
@@ -29,7 +30,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// # Errors
     /// The member does not have this partition.
     pub fn position(&self, of: &TopicPartition) -> Result<u64, GroupError> {
-        self.hand(of).map(Hand::position)
+        self.assigned(of).map(AssignedPartition::position)
     }
 
     /// The group's committed offset in a partition: the next one that will be read by whoever has it.
@@ -37,7 +38,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// # Errors
     /// The member does not have this partition.
     pub fn committed(&self, of: &TopicPartition) -> Result<u64, GroupError> {
-        self.hand(of).map(|hand| hand.right.committed())
+        self.assigned(of).map(|assigned| assigned.right.committed())
     }
 
     /// How many published events of a partition are not committed.
@@ -45,7 +46,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// # Errors
     /// The member does not have this partition.
     pub fn lag(&self, of: &TopicPartition) -> Result<u64, GroupError> {
-        self.hand(of).map(Hand::lag)
+        self.assigned(of).map(AssignedPartition::lag)
     }
 
     /// Reads nothing of a partition from now on, until [`resume`](Self::resume). The member keeps it, and producers
@@ -67,11 +68,11 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     fn set_paused(&mut self, partition: &TopicPartition, paused: bool) -> Result<(), GroupError> {
         let source = self.source(partition)?;
-        if let Some(hand) = &mut self.hands[source] {
-            hand.paused = paused;
+        if let Some(assigned) = &mut self.partitions[source] {
+            assigned.paused = paused;
             match paused {
                 true => self.watch.remove(source),
-                false if hand.ended => {}
+                false if assigned.ended => {}
                 false => self.watch.add(source),
             }
         }
@@ -102,16 +103,16 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// has the range, and nothing moves.
     pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), GroupError> {
         let source = self.source(partition)?;
-        let Self { group, hands, watch, epoch, settings, .. } = self;
-        let Some(hand) = &mut hands[source] else { return Ok(()) };
-        let before = hand.position();
-        if !hand.seek(&to, &group.name, &*group.clock, &settings.wait)? {
+        let Self { group, partitions, watch, epoch, settings, .. } = self;
+        let Some(assigned) = &mut partitions[source] else { return Ok(()) };
+        let before = assigned.position();
+        if !assigned.seek(&to, &group.name, &*group.clock, &settings.wait)? {
             return Err(group.fenced(*epoch).into());
         }
-        if hand.position() < before && std::mem::take(&mut hand.ended) {
-            group.reopen(hand.id);
+        if assigned.position() < before && std::mem::take(&mut assigned.ended) {
+            group.reopen(assigned.id);
         }
-        if !hand.paused {
+        if !assigned.paused {
             // It may be armed at a bell that is not in its way any more.
             watch.add(source);
         }

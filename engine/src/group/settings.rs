@@ -1,6 +1,6 @@
 //! What a member of a group reads, and how it commits.
 
-use super::hand::Joining;
+use super::assigned_partition::JoinRequest;
 use crate::base::kind::Producers;
 use crate::log::gap::OnGap;
 use slipring_ring::Wait;
@@ -27,8 +27,8 @@ pub enum Commit {
 }
 
 /// What a member reads and how.
-pub(crate) struct Settings<E, K: Producers> {
-    pub(crate) joining: Joining<E, K>,
+pub(crate) struct GroupSettings<E, K: Producers> {
+    pub(crate) joining: JoinRequest<E, K>,
     pub(crate) limit: usize,
     pub(crate) wait: Wait,
     pub(crate) commit: Commit,

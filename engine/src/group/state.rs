@@ -1,10 +1,10 @@
 //! What a group knows: its topics, where it stands in each partition, and who has the consumers.
 
 use super::Group;
-use super::assignment::{MemberId, PartitionId};
+use super::assigned_partition::{AssignedPartition, Feed};
+use super::assignment::{MemberId, PartitionKey};
 use super::coordinator::Coordinator;
-use super::hand::{Feed, Hand};
-use super::link::Link;
+use super::signal::MemberSignal;
 use crate::base::ids::TopicId;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
@@ -22,21 +22,21 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-pub(super) struct State<E, K: Producers> {
+pub(super) struct SharedState<E, K: Producers> {
     pub(super) coordinator: Coordinator,
     /// By the number that the coordinator knows them by, which is never given twice.
-    pub(super) topics: BTreeMap<u32, Source<E, K>>,
+    pub(super) topics: BTreeMap<u32, GroupTopic<E, K>>,
     pub(super) next_topic: u32,
     /// Events passed over in topics that are no more.
     pub(super) skipped_before: u64,
-    pub(super) places: BTreeMap<PartitionId, Place<E, K>>,
-    pub(super) links: BTreeMap<MemberId, Arc<Link>>,
+    pub(super) entries: BTreeMap<PartitionKey, PartitionEntry<E, K>>,
+    pub(super) signals: BTreeMap<MemberId, Arc<MemberSignal>>,
     pub(super) hold: bool,
     pub(super) due: Option<(Duration, TimerId)>,
 }
 
 /// A topic that the group reads, or has read.
-pub(super) struct Source<E, K: Producers> {
+pub(super) struct GroupTopic<E, K: Producers> {
     pub(super) id: TopicId,
     pub(super) name: Arc<str>,
     /// What is counted of this group in the topic.
@@ -44,11 +44,11 @@ pub(super) struct Source<E, K: Producers> {
     /// Its members have it: the group must not keep the engine, which has the group.
     pub(super) topic: Weak<TopicCore<E, K>>,
     /// There while the group gates this topic: partitions that are added are joined through it.
-    pub(super) reader: Option<Arc<Newcomers<E, K>>>,
+    pub(super) reader: Option<Arc<NewPartitions<E, K>>>,
 }
 
 /// A partition in the group's view.
-pub(super) struct Place<E, K: Producers> {
+pub(super) struct PartitionEntry<E, K: Producers> {
     pub(super) name: TopicPartition,
     pub(super) partition: Arc<Partition<E, K>>,
     /// Where the group stands while no member has the partition; none if it never read it.
@@ -58,7 +58,7 @@ pub(super) struct Place<E, K: Producers> {
     /// The consumer, while no member has the partition.
     pub(super) consumer: Option<Consumer<E, K>>,
     /// Instead of a consumer: the group reads on from the journal.
-    pub(super) behind: bool,
+    pub(super) catching_up: bool,
     /// Of a durable topic: where the journal has it.
     pub(super) committed_offset: Option<Arc<CommittedOffset>>,
     /// The right of the member that has it.
@@ -67,22 +67,22 @@ pub(super) struct Place<E, K: Producers> {
     pub(super) ended: bool,
 }
 
-impl<E, K: Producers> Place<E, K> {
+impl<E, K: Producers> PartitionEntry<E, K> {
     pub(super) fn committed(&self) -> Option<u64> {
         self.right.as_ref().map(|right| right.committed()).or(self.committed)
     }
 
     /// Whether the group reads it at present.
     pub(super) fn is_open(&self) -> bool {
-        self.consumer.is_some() || self.behind || self.right.is_some()
+        self.consumer.is_some() || self.catching_up || self.right.is_some()
     }
 
-    pub(super) fn is_behind(&self) -> bool {
-        self.right.as_ref().map_or(self.behind, |right| right.is_behind())
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.right.as_ref().map_or(self.catching_up, |right| right.is_catching_up())
     }
 }
 
-impl<E, K: Producers> State<E, K> {
+impl<E, K: Producers> SharedState<E, K> {
     /// The number of a topic that the group knows.
     pub(super) fn number_of_id(&self, id: TopicId) -> Option<u32> {
         self.topics.iter().find_map(|(number, source)| (source.id == id).then_some(*number))
@@ -97,25 +97,25 @@ impl<E, K: Producers> State<E, K> {
             let stats = Arc::new(ConsumerStats::new(&stage_name(group, 0), Slow::Gate));
             topic.register(&stats);
             let (id, name) = (topic.id, topic.name.as_str().into());
-            self.topics.insert(number, Source { id, name, stats, topic: Arc::downgrade(topic), reader: None });
+            self.topics.insert(number, GroupTopic { id, name, stats, topic: Arc::downgrade(topic), reader: None });
         }
         for partition in topic.partitions().iter() {
-            self.place(group, number, topic, partition);
+            self.entry(group, number, topic, partition);
         }
         number
     }
 
-    pub(super) fn place(
+    pub(super) fn entry(
         &mut self,
         group: &str,
         number: u32,
         topic: &TopicCore<E, K>,
         partition: &Arc<Partition<E, K>>,
-    ) -> &mut Place<E, K> {
-        let id = PartitionId { topic: number, partition: partition.index };
+    ) -> &mut PartitionEntry<E, K> {
+        let id = PartitionKey { topic: number, partition: partition.index };
         self.coordinator.set_topic(number, partition.index + 1);
-        let Self { coordinator, topics, places, .. } = self;
-        places.entry(id).or_insert_with(|| {
+        let Self { coordinator, topics, entries, .. } = self;
+        entries.entry(id).or_insert_with(|| {
             let (mut committed, mut committed_offset) = (None, None);
             if let Some(durable) = &topic.durable {
                 let (committer, of) = (&durable.committer, durable.id(partition.index));
@@ -125,13 +125,13 @@ impl<E, K: Producers> State<E, K> {
                 }
                 committed_offset = Some(committer.committed_offsets.add(group, of));
             }
-            Place {
+            PartitionEntry {
                 name: TopicPartition::new(Arc::clone(&topics[&number].name), partition.index),
                 partition: Arc::clone(partition),
                 committed,
                 reset: None,
                 consumer: None,
-                behind: false,
+                catching_up: false,
                 committed_offset,
                 right: None,
                 ended: false,
@@ -140,21 +140,21 @@ impl<E, K: Producers> State<E, K> {
     }
 
     /// Takes what a member gives back. Returns what was not the member's any more, to be dropped without the lock.
-    pub(super) fn park(&mut self, hands: Vec<Hand<E, K>>) -> Vec<Hand<E, K>> {
+    pub(super) fn park(&mut self, partitions: Vec<AssignedPartition<E, K>>) -> Vec<AssignedPartition<E, K>> {
         let mut late = Vec::new();
-        for hand in hands {
-            match self.places.get_mut(&hand.id) {
-                Some(place) if place.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &hand.right)) => {
+        for assigned in partitions {
+            match self.entries.get_mut(&assigned.id) {
+                Some(entry) if entry.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &assigned.right)) => {
                     // Slots without an event were passed over, not committed.
-                    hand.commit_skipped();
-                    place.committed = Some(hand.right.fence());
-                    place.right = None;
-                    match hand.feed {
-                        Feed::Ring(consumer) => place.consumer = Some(consumer),
-                        Feed::Journal(_) => place.behind = true,
+                    assigned.commit_skipped();
+                    entry.committed = Some(assigned.right.fence());
+                    entry.right = None;
+                    match assigned.feed {
+                        Feed::Ring(consumer) => entry.consumer = Some(consumer),
+                        Feed::Journal(_) => entry.catching_up = true,
                     }
                 }
-                _ => late.push(hand),
+                _ => late.push(assigned),
             }
         }
         late
@@ -171,9 +171,9 @@ impl<E, K: Producers> State<E, K> {
                 continue;
             }
             source.reader = None;
-            for (_, place) in self.places.iter_mut().filter(|(id, _)| id.topic == number) {
-                if !place.ended {
-                    (place.consumer, place.behind) = (None, false);
+            for (_, entry) in self.entries.iter_mut().filter(|(id, _)| id.topic == number) {
+                if !entry.ended {
+                    (entry.consumer, entry.catching_up) = (None, false);
                 }
             }
         }
@@ -182,19 +182,19 @@ impl<E, K: Producers> State<E, K> {
     /// Whether all that this member may ever be given was read to its end.
     pub(super) fn is_over(&self, member: MemberId) -> bool {
         let topics = self.coordinator.topics_of(member);
-        let mut places = self.places.iter().filter(|(id, _)| topics.is_some_and(|topics| topics.contains(&id.topic)));
-        places.all(|(_, place)| place.ended)
+        let mut entries = self.entries.iter().filter(|(id, _)| topics.is_some_and(|topics| topics.contains(&id.topic)));
+        entries.all(|(_, entry)| entry.ended)
     }
 }
 
 /// Joins partitions that are added to a topic for a group.
-pub(super) struct Newcomers<E, K: Producers> {
+pub(super) struct NewPartitions<E, K: Producers> {
     pub(super) group: Weak<Group<E, K>>,
     pub(super) stage: String,
     pub(super) topic: u32,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Newcomers<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for NewPartitions<E, K> {
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         let joined = partition.ring.join(Stage::new(self.stage.clone()));
         joined.map_err(|cause| SubscribeError::new(&self.stage, partition.index, cause))
@@ -213,11 +213,11 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Newcomers<E, 
             return nothing;
         };
         let epoch = state.coordinator.epoch();
-        let place = state.place(&group.name, self.topic, &topic, partition);
+        let entry = state.entry(&group.name, self.topic, &topic, partition);
         let first = consumer.first().0;
-        place.committed = Some(first);
-        place.consumer = Some(consumer);
-        if let Some(committed_offset) = &place.committed_offset {
+        entry.committed = Some(first);
+        entry.consumer = Some(consumer);
+        if let Some(committed_offset) = &entry.committed_offset {
             committed_offset.set(first, epoch);
         }
         // It may be that the last member left while the partition was made.

@@ -5,7 +5,7 @@
 //! Ahuja, Magnanti, Orlin, *Network Flows*, 1993, chapter 9). Among few members the number of moved partitions is then made
 //! the smallest by cancelling circles of negative cost (the same book, chapter 9.6).
 
-use super::assignment::{Assignment, Candidate, PartitionId, Readers, partitions};
+use super::assignment::{Assignment, Candidate, PartitionKey, Readers, partitions};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,7 +16,7 @@ const FEW: usize = 16;
 pub(super) struct Plan<'a> {
     members: &'a [&'a Candidate],
     readers: Readers,
-    partitions: Vec<PartitionId>,
+    partitions: Vec<PartitionKey>,
     /// Who had it, if that member is still there and reads the topic.
     before: Vec<Option<usize>>,
     owner: Vec<Option<usize>>,
@@ -27,7 +27,7 @@ impl<'a> Plan<'a> {
     pub(super) fn new(members: &'a [&'a Candidate], topics: &BTreeMap<u32, u32>, before: &Assignment) -> Self {
         let partitions: Vec<_> = partitions(topics).collect();
         let index: HashMap<_, _> = members.iter().enumerate().map(|(index, member)| (member.id, index)).collect();
-        let had = |partition: &PartitionId| {
+        let had = |partition: &PartitionKey| {
             let had = *index.get(before.get(partition)?)?;
             members[had].topics.contains(&partition.topic).then_some(had)
         };
@@ -57,7 +57,7 @@ impl<'a> Plan<'a> {
     /// All members read the same: each that has more than an even share gives the excess up. The larger shares, one
     /// more than the smaller ones, are for those who have the most, so that nobody gives up what could stay.
     fn shed_to_even_shares(&mut self, members: usize) {
-        let is_read = |partition: &&PartitionId| !self.readers.of(partition.topic).is_empty();
+        let is_read = |partition: &&PartitionKey| !self.readers.of(partition.topic).is_empty();
         let total = self.partitions.iter().filter(is_read).count();
         let (share, larger) = (total / members, total % members);
         let mut by_load: Vec<usize> = (0..members).collect();

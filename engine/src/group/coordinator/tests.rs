@@ -6,7 +6,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A group and its members as they see themselves: what each has in hand.
 struct World {
     coordinator: Coordinator,
-    hands: BTreeMap<MemberId, BTreeSet<PartitionId>>,
+    held_by: BTreeMap<MemberId, BTreeSet<PartitionKey>>,
     /// Were members once. They still believe that they have this.
     fenced: Vec<MemberId>,
     names: BTreeMap<MemberId, String>,
@@ -17,38 +17,38 @@ impl World {
     fn new(assignor: Assignor, partitions: &[u32]) -> Self {
         let mut coordinator = Coordinator::new(assignor);
         partitions.iter().zip(0..).for_each(|(&count, topic)| coordinator.set_topic(topic, count));
-        let (hands, fenced, names) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Self { coordinator, hands, fenced, names, now: Duration::ZERO }
+        let (held_by, fenced, names) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Self { coordinator, held_by, fenced, names, now: Duration::ZERO }
     }
 
     fn join(&mut self, name: Option<&str>, topics: &[u32]) -> Result<MemberId, MemberId> {
         let joined = self.coordinator.join(name, topics.iter().copied().collect(), SECOND, self.now);
         if let Ok(member) = joined {
-            self.hands.insert(member, BTreeSet::new());
+            self.held_by.insert(member, BTreeSet::new());
             name.map(|name| self.names.insert(member, name.to_owned()));
         }
         joined
     }
 
     fn leave(&mut self, member: MemberId, for_good: bool) {
-        self.hands.remove(&member);
+        self.held_by.remove(&member);
         self.coordinator.leave(member, for_good, self.now);
     }
 
     fn expire(&mut self) {
         for (member, in_hand) in self.coordinator.expire(self.now) {
-            let hand = self.hands.remove(&member).unwrap_or_default();
-            assert_eq!(hand, in_hand.into_iter().collect());
+            let held = self.held_by.remove(&member).unwrap_or_default();
+            assert_eq!(held, in_hand.into_iter().collect());
             self.fenced.push(member);
         }
     }
 
     /// One member learns, acknowledges, and takes what it was given.
     fn sync(&mut self, member: MemberId) {
-        let Some(hand) = self.hands.get_mut(&member) else { return };
+        let Some(held) = self.held_by.get_mut(&member) else { return };
         let changes = self.coordinator.sync(member).unwrap();
-        assert!(changes.revoked.iter().all(|partition| hand.remove(partition)), "revoked what it did not have");
-        assert!(changes.given.iter().all(|partition| hand.insert(*partition)), "given what it had");
+        assert!(changes.revoked.iter().all(|partition| held.remove(partition)), "revoked what it did not have");
+        assert!(changes.given.iter().all(|partition| held.insert(*partition)), "given what it had");
         self.coordinator.release(member, &changes.revoked).unwrap();
         self.check();
     }
@@ -56,8 +56,8 @@ impl World {
     /// A member sits in the middle of a batch: it learns and does not acknowledge.
     fn check(&self) {
         let mut seen = BTreeSet::new();
-        for (member, hand) in &self.hands {
-            for partition in hand {
+        for (member, held) in &self.held_by {
+            for partition in held {
                 assert!(seen.insert(partition), "{partition:?} is in two hands");
                 assert_eq!(self.coordinator.owner(*partition), Some(*member));
             }
@@ -67,15 +67,15 @@ impl World {
     /// Everyone syncs until nothing is left to be done.
     fn settle(&mut self) {
         for _ in 0..3 {
-            let live: Vec<_> = self.hands.keys().copied().collect();
+            let live: Vec<_> = self.held_by.keys().copied().collect();
             live.into_iter().for_each(|member| self.sync(member));
         }
-        assert!(self.hands.keys().all(|member| !self.coordinator.take_news().contains(member)));
+        assert!(self.held_by.keys().all(|member| !self.coordinator.take_news().contains(member)));
     }
 }
 
-fn parts(topic: u32, partitions: impl IntoIterator<Item = u32>) -> BTreeSet<PartitionId> {
-    partitions.into_iter().map(|partition| PartitionId { topic, partition }).collect()
+fn parts(topic: u32, partitions: impl IntoIterator<Item = u32>) -> BTreeSet<PartitionKey> {
+    partitions.into_iter().map(|partition| PartitionKey { topic, partition }).collect()
 }
 
 #[test]
@@ -83,14 +83,14 @@ fn a_partition_moves_only_once_its_owner_has_released_it() {
     let mut world = World::new(Assignor::Sticky, &[2]);
     let first = world.join(None, &[0]).unwrap();
     world.settle();
-    assert_eq!(world.hands[&first], parts(0, 0..2));
+    assert_eq!(world.held_by[&first], parts(0, 0..2));
     let second = world.join(None, &[0]).unwrap();
     world.sync(second);
-    assert!(world.hands[&second].is_empty(), "the first has not released it");
+    assert!(world.held_by[&second].is_empty(), "the first has not released it");
     assert!(!world.coordinator.is_settled());
     world.sync(first);
     world.sync(second);
-    assert_eq!((&world.hands[&first], &world.hands[&second]), (&parts(0, [0]), &parts(0, [1])));
+    assert_eq!((&world.held_by[&first], &world.held_by[&second]), (&parts(0, [0]), &parts(0, [1])));
     assert!(world.coordinator.is_settled());
 }
 
@@ -122,7 +122,7 @@ fn who_is_late_loses_its_partitions_and_who_waits_does_not() {
     assert_eq!(world.coordinator.sync(late), Err(Stale { group_epoch: epoch }));
     assert_eq!(world.coordinator.release(late, &[]), Err(Stale { group_epoch: epoch }));
     world.settle();
-    assert_eq!(world.hands[&waiting], parts(0, 0..2));
+    assert_eq!(world.held_by[&waiting], parts(0, 0..2));
     assert_eq!(world.coordinator.next_deadline(), None);
 }
 
@@ -132,7 +132,7 @@ fn a_named_member_takes_its_partitions_back_and_nobody_else_notices() {
         let mut world = World::new(assignor, &[4]);
         let (a, b) = (world.join(Some("a"), &[0]).unwrap(), world.join(Some("b"), &[0]).unwrap());
         world.settle();
-        let (had, epoch) = (world.hands[&a].clone(), world.coordinator.epoch());
+        let (had, epoch) = (world.held_by[&a].clone(), world.coordinator.epoch());
         assert_eq!(world.join(Some("a"), &[0]), Err(a), "there is one of that name");
         world.leave(a, false);
         world.now += SECOND / 2;
@@ -140,13 +140,13 @@ fn a_named_member_takes_its_partitions_back_and_nobody_else_notices() {
         assert!(world.coordinator.take_news().is_empty());
         assert_eq!(world.join(Some("a"), &[0]), Ok(a));
         world.sync(a);
-        assert_eq!((&world.hands[&a], world.coordinator.epoch()), (&had, epoch));
+        assert_eq!((&world.held_by[&a], world.coordinator.epoch()), (&had, epoch));
         world.leave(a, false);
         world.coordinator.seen(b, Activity::Waiting);
         world.now += SECOND;
         world.expire();
         world.settle();
-        assert_eq!(world.hands[&b], parts(0, 0..4), "its place is kept no longer than its deadline");
+        assert_eq!(world.held_by[&b], parts(0, 0..4), "its place is kept no longer than its deadline");
     }
 }
 
@@ -158,10 +158,10 @@ fn what_was_on_its_way_goes_there_when_its_named_owner_leaves_for_now() {
     let b = world.join(None, &[0]).unwrap();
     world.leave(a, false);
     world.sync(b);
-    assert_eq!(world.hands[&b], parts(0, [1]));
+    assert_eq!(world.held_by[&b], parts(0, [1]));
     assert_eq!(world.join(Some("a"), &[0]), Ok(a));
     world.sync(a);
-    assert_eq!(world.hands[&a], parts(0, [0]), "asked to release nothing that it has not");
+    assert_eq!(world.held_by[&a], parts(0, [0]), "asked to release nothing that it has not");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_named_member_that_leaves_for_good_keeps_no_place() {
     world.settle();
     world.leave(a, true);
     world.settle();
-    assert_eq!(world.hands[&b], parts(0, 0..2));
+    assert_eq!(world.held_by[&b], parts(0, 0..2));
 }
 
 #[derive(Clone, Debug)]
@@ -211,7 +211,7 @@ proptest! {
         let mut partitions = [3, 2];
         for step in steps {
             let epoch = world.coordinator.epoch();
-            let live: Vec<_> = world.hands.keys().copied().collect();
+            let live: Vec<_> = world.held_by.keys().copied().collect();
             let one_of = |index: prop::sample::Index| (!live.is_empty()).then(|| live[index.index(live.len())]);
             match step {
                 Step::Join(name, topics) => {
@@ -226,9 +226,9 @@ proptest! {
                 Step::Learn(member) => if let Some(member) = one_of(member) {
                     let changes = world.coordinator.sync(member).unwrap();
                     prop_assert_eq!(changes.epoch, world.coordinator.epoch());
-                    let hand = world.hands.get_mut(&member).unwrap();
-                    prop_assert!(changes.revoked.iter().all(|partition| hand.contains(partition)));
-                    hand.extend(changes.given);
+                    let held = world.held_by.get_mut(&member).unwrap();
+                    prop_assert!(changes.revoked.iter().all(|partition| held.contains(partition)));
+                    held.extend(changes.given);
                 },
                 Step::Seen(member, waits) => if let Some(member) = one_of(member) {
                     let activity = if waits { Activity::Waiting } else { Activity::Working(world.now) };
@@ -258,13 +258,13 @@ proptest! {
         for (topic, count) in (0..).zip(partitions) {
             for partition in parts(topic, 0..count) {
                 let owner = world.coordinator.owner(partition);
-                let place = |id: MemberId| &world.coordinator.members[&id];
-                let wanted = views.iter().any(|view| place(view.id).topics.contains(&topic));
+                let entry = |id: MemberId| &world.coordinator.members[&id];
+                let wanted = views.iter().any(|view| entry(view.id).topics.contains(&topic));
                 prop_assert_eq!(owner.is_some(), wanted, "{:?}", partition);
                 if let Some(owner) = owner {
-                    prop_assert!(place(owner).topics.contains(&topic));
-                    let away = matches!(place(owner).activity, Activity::Away(_));
-                    prop_assert_eq!(world.hands.get(&owner).is_some_and(|hand| hand.contains(&partition)), !away);
+                    prop_assert!(entry(owner).topics.contains(&topic));
+                    let away = matches!(entry(owner).activity, Activity::Away(_));
+                    prop_assert_eq!(world.held_by.get(&owner).is_some_and(|held| held.contains(&partition)), !away);
                 }
             }
         }

@@ -29,7 +29,7 @@ pub(crate) struct CommitRight {
     /// Of a durable topic: has the journal told.
     committed_offset: Option<Arc<CommittedOffset>>,
     /// Its member reads the journal, and gates nobody.
-    behind: AtomicBool,
+    catching_up: AtomicBool,
     #[cfg(test)]
     no_epoch_check: bool,
 }
@@ -47,7 +47,7 @@ impl CommitRight {
             no_epoch_check: committed_offset.as_ref().is_some_and(|it: &Arc<CommittedOffset>| it.no_epoch_check()),
             word,
             committed_offset,
-            behind: AtomicBool::new(false),
+            catching_up: AtomicBool::new(false),
         }
     }
 
@@ -94,12 +94,12 @@ impl CommitRight {
         self.committed_offset.as_ref()
     }
 
-    pub(crate) fn set_behind(&self, behind: bool) {
-        self.behind.store(behind, Ordering::Relaxed);
+    pub(crate) fn set_catching_up(&self, catching_up: bool) {
+        self.catching_up.store(catching_up, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_behind(&self) -> bool {
-        self.behind.load(Ordering::Relaxed)
+    pub(crate) fn is_catching_up(&self) -> bool {
+        self.catching_up.load(Ordering::Relaxed)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What passes between a group and its members.
 
 use super::GroupError;
-use super::assignment::{Assignor, PartitionId};
-use super::behind::{Behind, Looked};
+use super::assignment::{Assignor, PartitionKey};
+use super::catch_up::{CatchUpOutcome, CatchUpReader};
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
@@ -25,12 +25,12 @@ use std::time::Duration;
 /// Where a member reads a partition.
 pub(super) enum Feed<E, K: Producers> {
     Ring(Consumer<E, K>),
-    Journal(Box<Behind<E, K>>),
+    Journal(Box<CatchUpReader<E, K>>),
 }
 
 /// A partition in a member's hands.
-pub(super) struct Hand<E, K: Producers> {
-    pub(super) id: PartitionId,
+pub(super) struct AssignedPartition<E, K: Producers> {
+    pub(super) id: PartitionKey,
     pub(super) name: TopicPartition,
     pub(super) topic: Arc<TopicCore<E, K>>,
     pub(super) partition: Arc<Partition<E, K>>,
@@ -44,14 +44,14 @@ pub(super) struct Hand<E, K: Producers> {
 }
 
 /// What a look at a partition tells, if it is no event.
-pub(super) enum Told {
+pub(super) enum NoEvent {
     Closed(Closed),
     /// These offsets were lost.
     Gap(Range<u64>),
     Failed(GroupError),
 }
 
-impl<E, K: Producers> Hand<E, K> {
+impl<E, K: Producers> AssignedPartition<E, K> {
     /// The next offset that is read.
     pub(super) fn position(&self) -> u64 {
         match &self.feed {
@@ -91,12 +91,12 @@ impl<E, K: Producers> Hand<E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
     /// Reads on from the journal, at `from`.
-    pub(super) fn fall_behind(&mut self, group: &str, from: u64, wait: Wait) {
+    pub(super) fn start_catch_up(&mut self, group: &str, from: u64, wait: Wait) {
         let (topic, partition) = (Arc::clone(&self.topic), Arc::clone(&self.partition));
-        self.right.set_behind(true);
-        self.feed = Feed::Journal(Box::new(Behind::new(topic, partition, group, from, wait)));
+        self.right.set_catching_up(true);
+        self.feed = Feed::Journal(Box::new(CatchUpReader::new(topic, partition, group, from, wait)));
     }
 
     /// Its member meets a gap: writes that down, with the offset behind it as the group's, before anybody is told. False if
@@ -123,16 +123,16 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
             GapReportOutcome::Denied => return Ok(false),
             GapReportOutcome::Not(cause) => return Err(refused(cause)),
         }
-        if let Feed::Journal(behind) = &mut self.feed {
-            behind.pass_gap();
+        if let Feed::Journal(reader) = &mut self.feed {
+            reader.pass_gap();
         }
         Ok(true)
     }
 
     /// Whether there is something for its member.
     #[inline]
-    pub(super) fn look(&mut self, look: &mut Looking<'_>, looks: u32) -> Result<bool, Told> {
-        let Feed::Ring(consumer) = &mut self.feed else { return self.look_behind(look, looks) };
+    pub(super) fn look(&mut self, look: &mut LookContext<'_>, looks: u32) -> Result<bool, NoEvent> {
+        let Feed::Ring(consumer) = &mut self.feed else { return self.look_in_journal(look, looks) };
         let closed = match consumer.poll_paced(look.limit, looks) {
             Ok(mut batch) => {
                 if let Some(limit) = self.topic.settings.time_to_live.filter(|_| !batch.is_empty()) {
@@ -146,30 +146,30 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
         };
         if matches!(closed, Closed::Evicted { .. }) && self.topic.durable.is_some() && !self.right.is_fenced() {
             // It was in the way: the journal has what it has not read.
-            self.fall_behind(look.group, self.right.committed(), look.wait.clone());
-            return self.look_behind(look, looks);
+            self.start_catch_up(look.group, self.right.committed(), look.wait.clone());
+            return self.look_in_journal(look, looks);
         }
-        Err(Told::Closed(closed))
+        Err(NoEvent::Closed(closed))
     }
 
     #[cold]
-    fn look_behind(&mut self, look: &mut Looking<'_>, looks: u32) -> Result<bool, Told> {
-        let Feed::Journal(behind) = &mut self.feed else { return Ok(false) };
+    fn look_in_journal(&mut self, look: &mut LookContext<'_>, looks: u32) -> Result<bool, NoEvent> {
+        let Feed::Journal(reader) = &mut self.feed else { return Ok(false) };
         let oldest = self.topic.settings.time_to_live.map(|limit| look.clock.wall().minus(limit));
-        let looked = behind.look(look.limit, &self.right, oldest, look.scan);
-        self.stats.expired.fetch_add(std::mem::take(&mut behind.expired), Ordering::Relaxed);
+        let looked = reader.look(look.limit, &self.right, oldest, look.scan);
+        self.stats.expired.fetch_add(std::mem::take(&mut reader.expired), Ordering::Relaxed);
         match looked {
-            Ok(Looked::Events) => Ok(true),
-            Ok(Looked::Nothing) => Ok(false),
-            Ok(Looked::Gap(gap)) => Err(Told::Gap(gap)),
-            Ok(Looked::Over(closed)) => Err(Told::Closed(closed)),
-            Ok(Looked::Caught(consumer)) => {
+            Ok(CatchUpOutcome::Events) => Ok(true),
+            Ok(CatchUpOutcome::Nothing) => Ok(false),
+            Ok(CatchUpOutcome::Gap(gap)) => Err(NoEvent::Gap(gap)),
+            Ok(CatchUpOutcome::Over(closed)) => Err(NoEvent::Closed(closed)),
+            Ok(CatchUpOutcome::Caught(consumer)) => {
                 self.feed = Feed::Ring(consumer);
-                self.right.set_behind(false);
+                self.right.set_catching_up(false);
                 self.stats.evicted.store(false, Ordering::Relaxed);
                 self.look(look, looks)
             }
-            Err(refused) => Err(Told::Failed(refused)),
+            Err(refused) => Err(NoEvent::Failed(refused)),
         }
     }
 
@@ -226,7 +226,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
             {
                 return Ok(true);
             }
-            self.fall_behind(group, to, wait.clone());
+            self.start_catch_up(group, to, wait.clone());
             return Ok(true);
         }
         let (topic, index) = (self.name.topic.to_string(), self.name.partition);
@@ -274,7 +274,7 @@ impl<E: Send + Sync + 'static, K: Producers> Hand<E, K> {
 }
 
 /// What a look goes by.
-pub(super) struct Looking<'m> {
+pub(super) struct LookContext<'m> {
     pub(super) group: &'m str,
     pub(super) clock: &'m dyn Clock,
     pub(super) limit: usize,
@@ -320,7 +320,7 @@ pub(super) fn locate<E, K: Producers>(
 }
 
 /// What somebody asks for who joins.
-pub(super) struct Joining<E, K: Producers> {
+pub(super) struct JoinRequest<E, K: Producers> {
     pub(super) topics: Vec<Arc<TopicCore<E, K>>>,
     pub(super) name: Option<String>,
     pub(super) deadline: Duration,
@@ -330,7 +330,7 @@ pub(super) struct Joining<E, K: Producers> {
     pub(super) spill: Option<bool>,
 }
 
-impl<E, K: Producers> Clone for Joining<E, K> {
+impl<E, K: Producers> Clone for JoinRequest<E, K> {
     fn clone(&self) -> Self {
         let Self { topics, name, deadline, start, assignor, hold, spill } = self;
         let (topics, name, start) = (topics.clone(), name.clone(), start.clone());
@@ -339,10 +339,10 @@ impl<E, K: Producers> Clone for Joining<E, K> {
 }
 
 /// What a member learns when it looks.
-pub(super) struct Learned<E, K: Producers> {
+pub(super) struct MemberUpdate<E, K: Producers> {
     pub(super) epoch: u64,
-    pub(super) revoked: Vec<PartitionId>,
-    pub(super) given: Vec<Hand<E, K>>,
+    pub(super) revoked: Vec<PartitionKey>,
+    pub(super) given: Vec<AssignedPartition<E, K>>,
     /// All that this member may ever read was read.
     pub(super) over: bool,
     pub(super) refused: Option<GroupError>,

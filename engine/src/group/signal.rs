@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) const NEVER: u64 = u64::MAX;
 
 /// What a member and its group share.
-pub(super) struct Link {
+pub(super) struct MemberSignal {
     /// The member is to look what changed for it.
     pub(super) news: AtomicBool,
     /// It is to end.
@@ -25,7 +25,7 @@ pub(super) struct Link {
     watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
 }
 
-impl Link {
+impl MemberSignal {
     pub(super) fn new(now: Duration) -> Self {
         Self {
             news: AtomicBool::new(true),

@@ -17,7 +17,7 @@ use slipring_ring::{BuildError, Closed, Consumer, Ring, Start, Wait};
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(super) struct Behind<E, K: Producers> {
+pub(super) struct CatchUpReader<E, K: Producers> {
     topic: Arc<TopicCore<E, K>>,
     partition: Arc<Partition<E, K>>,
     group: String,
@@ -25,7 +25,7 @@ pub(super) struct Behind<E, K: Producers> {
     /// Where it begins; then what reads from there.
     next: u64,
     catch_up: Option<CatchUp<E, K>>,
-    pub(super) kept: Kept<E>,
+    pub(super) buffered: BufferedEvents<E>,
     /// Offsets that were lost to damage, right behind what was kept. Told of until it is passed.
     gap: Option<Range<u64>>,
     /// Those that were too old.
@@ -33,7 +33,7 @@ pub(super) struct Behind<E, K: Producers> {
 }
 
 /// Events that were read and are not committed, in slots of their own.
-pub(super) struct Kept<E> {
+pub(super) struct BufferedEvents<E> {
     slots: Vec<E>,
     /// Of the slots in use.
     offsets: Vec<u64>,
@@ -41,7 +41,7 @@ pub(super) struct Kept<E> {
     from: usize,
 }
 
-impl<E> Kept<E> {
+impl<E> BufferedEvents<E> {
     pub(super) fn len(&self) -> usize {
         self.offsets.len() - self.from
     }
@@ -73,7 +73,7 @@ impl<E> Kept<E> {
 }
 
 /// What a look finds.
-pub(super) enum Looked<E, K: Producers> {
+pub(super) enum CatchUpOutcome<E, K: Producers> {
     Events,
     Nothing,
     /// These were lost.
@@ -88,7 +88,7 @@ pub(super) enum Looked<E, K: Producers> {
 const SLOTS: usize = 1024;
 const BYTES: usize = 1 << 20;
 
-impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
     /// From `next` on. Whether the journal has that is found out by the first look.
     pub(super) fn new(
         topic: Arc<TopicCore<E, K>>,
@@ -97,9 +97,9 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         next: u64,
         wait: Wait,
     ) -> Self {
-        let kept = Kept { slots: Vec::new(), offsets: Vec::new(), from: 0 };
+        let buffered = BufferedEvents { slots: Vec::new(), offsets: Vec::new(), from: 0 };
         let group = group.to_owned();
-        Self { topic, partition, group, wait, next, catch_up: None, kept, gap: None, expired: 0 }
+        Self { topic, partition, group, wait, next, catch_up: None, buffered, gap: None, expired: 0 }
     }
 
     pub(super) fn set_wait(&mut self, wait: Wait) {
@@ -113,34 +113,38 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         right: &CommitRight,
         oldest: Option<Timestamp>,
         scan: &mut Option<Box<SharedScan>>,
-    ) -> Result<Looked<E, K>, GroupError> {
-        if self.kept.len() > 0 {
-            return Ok(Looked::Events);
+    ) -> Result<CatchUpOutcome<E, K>, GroupError> {
+        if self.buffered.len() > 0 {
+            return Ok(CatchUpOutcome::Events);
         }
         if let Some(gap) = &self.gap {
-            return Ok(Looked::Gap(gap.clone()));
+            return Ok(CatchUpOutcome::Gap(gap.clone()));
         }
         let topic = Arc::clone(&self.topic);
-        let Some(durable) = &topic.durable else { return Ok(Looked::Over(Closed::Closed)) };
+        let Some(durable) = &topic.durable else { return Ok(CatchUpOutcome::Over(Closed::Closed)) };
         self.make_slots(limit)?;
         if !self.open(scan)? {
-            return Ok(Looked::Over(Closed::Closed));
+            return Ok(CatchUpOutcome::Over(Closed::Closed));
         }
         let scan = scan.get_or_insert_with(|| Box::new(durable.journal().scan(Visible::Written)));
         loop {
-            let Self { partition, group, catch_up: Some(catch_up), .. } = self else { return Ok(Looked::Nothing) };
+            let Self { partition, group, catch_up: Some(catch_up), .. } = self else {
+                return Ok(CatchUpOutcome::Nothing);
+            };
             // What a transaction wrote is there before it is published, and before it is durable: only what is published is
             // read.
             let turn = catch_up.begin(scan, Visible::Written, true, || join(&partition.ring, group, right));
             let at_end = self.fill(durable, scan, turn, oldest)?;
-            if self.kept.len() > 0 {
+            if self.buffered.len() > 0 {
                 scan.took();
-                return Ok(Looked::Events);
+                return Ok(CatchUpOutcome::Events);
             }
             if let Some(gap) = &self.gap {
-                return Ok(Looked::Gap(gap.clone()));
+                return Ok(CatchUpOutcome::Gap(gap.clone()));
             }
-            let Self { partition, group, catch_up: Some(catch_up), .. } = self else { return Ok(Looked::Nothing) };
+            let Self { partition, group, catch_up: Some(catch_up), .. } = self else {
+                return Ok(CatchUpOutcome::Nothing);
+            };
             let waits = catch_up.cursor().waits();
             match catch_up.end(scan, turn, (false, at_end), 0, || join(&partition.ring, group, right)) {
                 Step::More if !waits => {}
@@ -148,21 +152,21 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
                     consumer.set_wait(self.wait.clone());
                     self.catch_up = None;
                     scan.rest();
-                    return Ok(Looked::Caught(consumer));
+                    return Ok(CatchUpOutcome::Caught(consumer));
                 }
                 Step::Refused(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
                     // Everybody has read all, and so the committer has.
                     let over = turn.end >= partition.ring.published().0
                         || catch_up.is_over(Visible::Written)
                         || durable.acks.notifier.end_cause().is_some();
-                    return Ok(if over { Looked::Over(reason) } else { Looked::Nothing });
+                    return Ok(if over { CatchUpOutcome::Over(reason) } else { CatchUpOutcome::Nothing });
                 }
                 Step::Refused(BuildError::Closed(reason)) => {
                     let (group, topic) = (group.clone(), self.topic.name.clone());
                     return Err(GroupError::Closed { group, topic, reason: reason.into() });
                 }
                 // Others are waited for; or it is fenced, and the next look of its member tells.
-                Step::More | Step::Nothing | Step::Refused(_) => return Ok(Looked::Nothing),
+                Step::More | Step::Nothing | Step::Refused(_) => return Ok(CatchUpOutcome::Nothing),
             }
         }
     }
@@ -191,9 +195,9 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
         turn: Turn,
         oldest: Option<Timestamp>,
     ) -> Result<bool, GroupError> {
-        let Self { catch_up: Some(catch_up), kept, gap, expired, .. } = self else { return Ok(true) };
+        let Self { catch_up: Some(catch_up), buffered, gap, expired, .. } = self else { return Ok(true) };
         let mut refused = None;
-        while kept.offsets.len() < kept.slots.len() {
+        while buffered.offsets.len() < buffered.slots.len() {
             let cursor = catch_up.cursor();
             let record = match cursor.next(scan, turn.before) {
                 Ok(Some(record)) => record,
@@ -212,11 +216,11 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
                 continue;
             }
             let offset = record.offset;
-            if let Err(cause) = (durable.persistence.read)(&mut kept.slots[kept.offsets.len()], record.bytes) {
+            if let Err(cause) = (durable.persistence.read)(&mut buffered.slots[buffered.offsets.len()], record.bytes) {
                 refused = Some(Ok((offset, cause)));
                 break;
             }
-            kept.offsets.push(offset);
+            buffered.offsets.push(offset);
         }
         match refused {
             None => Ok(false),
@@ -248,13 +252,13 @@ impl<E: Send + Sync + 'static, K: Producers> Behind<E, K> {
     fn make_slots(&mut self, limit: usize) -> Result<(), GroupError> {
         let room = BYTES / (self.topic.slot_bytes() as usize).max(1);
         let count = limit.min(SLOTS).min(room).max(1);
-        if self.kept.slots.len() < count {
+        if self.buffered.slots.len() < count {
             let mut make = (self.topic.slots)(count).map_err(|cause| GroupError::Refused {
                 group: self.group.clone(),
                 topic: self.topic.name.clone(),
                 cause: cause.to_string(),
             })?;
-            self.kept.slots = (0..count).map(|_| make()).collect();
+            self.buffered.slots = (0..count).map(|_| make()).collect();
         }
         Ok(())
     }
