@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use slipring::clock::Timestamp;
 use slipring::dead_letter::DeadLetter;
 use slipring::journal::{Journal, Writer};
-use slipring::queue::recorded::{ChangeError, RecordedMessage, RecordedQueue, Standing, find, queues};
+use slipring::queue::recorded::{ChangeError, MessageState, RecordedMessage, RecordedQueue, find, queues};
 use slipring::{Message, text};
 use std::io::Write;
 
@@ -194,12 +194,12 @@ fn ls(arguments: &Listing) -> Done {
 }
 
 /// The state of a message, the time at which that ends, and the reason if it is dying.
-fn standing(of: &Standing) -> (&'static str, Option<Timestamp>, Option<&str>) {
+fn state(of: &MessageState) -> (&'static str, Option<Timestamp>, Option<&str>) {
     match of {
-        Standing::Leased(until) => ("leased", Some(*until), None),
-        Standing::Waiting(due) => ("waiting", Some(*due), None),
-        Standing::Dying(reason) => ("dying", None, Some(reason)),
-        Standing::Unread => ("unread", None, None),
+        MessageState::Leased(until) => ("leased", Some(*until), None),
+        MessageState::Waiting(due) => ("waiting", Some(*due), None),
+        MessageState::Dying(reason) => ("dying", None, Some(reason)),
+        MessageState::Unread => ("unread", None, None),
         _ => ("unknown", None, None),
     }
 }
@@ -214,7 +214,7 @@ fn until(at: Option<Timestamp>) -> String {
 }
 
 fn as_json(message: &RecordedMessage) -> Value {
-    let (state, at, reason) = standing(&message.standing);
+    let (state, at, reason) = state(&message.state);
     let RecordedMessage { partition, offset, attempts, .. } = message;
     json!({
         "partition": partition, "offset": offset, "attempts": attempts, "state": state,
@@ -266,7 +266,7 @@ fn describe(arguments: &Describe) -> Done {
     if !queue.messages.is_empty() {
         let mut table = Table::new(&["partition", "offset", "attempts", "state", "until"], &[3, 4]);
         for message in listed {
-            let (state, at, reason) = standing(&message.standing);
+            let (state, at, reason) = state(&message.state);
             let RecordedMessage { partition, offset, attempts, .. } = message;
             table.row(cells![partition, offset, attempts, state, reason.map_or_else(|| until(at), plain)]);
         }
@@ -327,7 +327,7 @@ fn peek(arguments: &Peek) -> Done {
             let line = with_value(as_json(message), key.as_deref(), &value);
             print_json(&mut out, &line)
         } else {
-            let (state, at, _) = standing(&message.standing);
+            let (state, at, _) = state(&message.state);
             let RecordedMessage { partition, offset, attempts, .. } = message;
             let (until, shown) = (until(at), key_and_value(key.as_deref(), &value));
             writeln!(out, "{partition}@{offset} {state} {until} after {attempts} attempts: {shown}")

@@ -243,7 +243,7 @@ impl Cores {
         thread: &str,
         core: Option<usize>,
         wait: &Wait,
-    ) -> Result<Ticket, CoresError> {
+    ) -> Result<CoreTicket, CoresError> {
         // Without a pin of its own the thread inherits that of the thread which starts it: this one.
         let cores = core.map_or_else(cores_of_this_thread, |core| vec![core]);
         self.admit_thread(topic, consumer, thread, (core, cores), wait)
@@ -257,7 +257,7 @@ impl Cores {
         thread: &str,
         (core, cores): (Option<usize>, Vec<usize>),
         wait: &Wait,
-    ) -> Result<Ticket, CoresError> {
+    ) -> Result<CoreTicket, CoresError> {
         let (topic, thread) = (topic.to_owned(), visible(thread));
         let core = core.or_else(|| self.only(&cores));
         let mut entries = self.entries();
@@ -265,7 +265,7 @@ impl Cores {
         entries.0 += 1;
         let (number, wait) = (entries.0, wait.clone());
         entries.1.push(ThreadEntry { number, topic, consumer: consumer.to_owned(), thread, core, cores, wait });
-        Ok(Ticket { cores: Weak::clone(&self.this), number })
+        Ok(CoreTicket { cores: Weak::clone(&self.this), number })
     }
 
     /// A consumer's threads are about to wait in another way.
@@ -310,12 +310,12 @@ impl Cores {
 }
 
 /// A thread's place among the cores.
-pub(crate) struct Ticket {
+pub(crate) struct CoreTicket {
     cores: Weak<Cores>,
     number: u64,
 }
 
-impl Ticket {
+impl CoreTicket {
     /// On the thread itself: notes where it may really run.
     pub(crate) fn read_back(self) -> Self {
         let really = cores_of_this_thread();
@@ -330,7 +330,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for CoreTicket {
     fn drop(&mut self) {
         if let Some(cores) = self.cores.upgrade() {
             // Dropped outside of the lock: a waiting strategy may be the user's.

@@ -5,7 +5,7 @@ use super::assignment::Assignor;
 use super::deliver::{self, Delivery};
 use super::error::GroupError;
 use super::listener::{Listener, Rebalance};
-use super::managed::{self, ErrorPolicy, GroupRun, MemberEnd};
+use super::managed::{self, GroupRun, MemberEnd, MemberErrorPolicy};
 use super::member::Member;
 use super::settings::{Commit, GroupSettings};
 use super::{Group, Groups};
@@ -403,13 +403,13 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
 
     fn launch(
         self,
-        mut work: impl FnMut(&mut Member<E, K>, &mut ErrorPolicy<E>, &GroupRun) -> MemberEnd + Send + 'static,
+        mut work: impl FnMut(&mut Member<E, K>, &mut MemberErrorPolicy<E>, &GroupRun) -> MemberEnd + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
         let group = self.group()?;
         // No topic's name: a member may read several.
         let ticket = self.host.cores.enter("", &self.name, &self.name, self.core, &self.settings.wait);
         let ticket = ticket.map_err(|cause| GroupError::Cores { group: self.name.clone(), cause })?;
-        let mut policy = ErrorPolicy::new(self.on_error, self.dead_letters);
+        let mut policy = MemberErrorPolicy::new(self.on_error, self.dead_letters);
         let member = Member::join(group, self.settings, self.listener)?;
         managed::start(member, self.core, ticket, move |member, run| work(member, &mut policy, run))
     }

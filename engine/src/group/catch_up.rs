@@ -6,7 +6,7 @@ use super::error::GroupError;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::log::offsets::commit_right::CommitRight;
-use crate::read::catch_up::{CatchUp, Step, Turn};
+use crate::read::catch_up::{CatchUp, ReadTurn, Step};
 use crate::read::replay::ReplayError;
 use crate::topic::TopicCore;
 use crate::topic::durable::DurableTopic;
@@ -192,7 +192,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         &mut self,
         durable: &DurableTopic<E>,
         scan: &mut SharedScan,
-        turn: Turn,
+        turn: ReadTurn,
         oldest: Option<Timestamp>,
     ) -> Result<bool, GroupError> {
         let Self { catch_up: Some(catch_up), buffered, gap, expired, .. } = self else { return Ok(true) };

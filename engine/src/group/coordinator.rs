@@ -24,7 +24,7 @@ pub(crate) struct Stale {
 
 /// What a member has to do to reach its part of the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
+pub(crate) struct MemberChanges {
     /// To be released: the member has them, others shall.
     pub(crate) revoked: Vec<PartitionKey>,
     /// The member's own from now on.
@@ -272,11 +272,11 @@ impl Coordinator {
     }
 
     /// What the member has to release; and what it was given, which it has from now on.
-    pub(crate) fn sync(&mut self, member: MemberId) -> Result<Changes, Stale> {
+    pub(crate) fn sync(&mut self, member: MemberId) -> Result<MemberChanges, Stale> {
         let epoch = self.epoch;
         let entry = self.members.get_mut(&member).ok_or(Stale { group_epoch: epoch })?;
         (entry.epoch, entry.news) = (epoch, false);
-        let mut changes = Changes { epoch, ..Changes::default() };
+        let mut changes = MemberChanges { epoch, ..MemberChanges::default() };
         for (&partition, owner) in self.owners.iter_mut().filter(|(_, owner)| owner.member == member) {
             if self.target.get(&partition) != Some(&member) {
                 changes.revoked.push(partition);

@@ -3,7 +3,7 @@
 
 use super::batch::{GroupBatch, HeldBatch};
 use super::error::GroupError;
-use super::managed::{ErrorPolicy, Failed, GroupRun, MemberEnd, forward_and_commit, next_source};
+use super::managed::{Failed, GroupRun, MemberEnd, MemberErrorPolicy, forward_and_commit, next_source};
 use super::member::Member;
 use super::settings::Commit;
 use super::signal::MemberSignal;
@@ -127,7 +127,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
 /// The life of a managed member whose handler publishes.
 pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
-    policy: &mut ErrorPolicy<E>,
+    policy: &mut MemberErrorPolicy<E>,
     out: &mut Transaction,
     delivery: Delivery,
     handler: &mut impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
@@ -177,23 +177,24 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 None if stopped => break,
                 None => continue,
             };
-            let pass_over = |batch: &mut GroupBatch<'_, E, K>, policy: &mut ErrorPolicy<E>, origin: Origin<'_>| {
-                if delivery != Delivery::ExactlyOnce {
-                    return forward_and_commit(batch, policy, origin);
-                }
-                out.clear();
-                let next = origin.offset + 1;
-                let Some((event, _)) = batch.iter().next() else { return Ok(false) };
-                policy.forward_into(event, origin, out)?;
-                let Some(held) = &mut batch.held else { return Ok(false) };
-                match held.deliver_in_time(next, out, delivery, &signal) {
-                    Ok(()) => batch.count_skipped(),
-                    Err(TransactionError::Member(_)) => return Ok(false),
-                    Err(full) if full.is_full() => return Ok(false),
-                    Err(refused) => return Err(refused.to_string()),
-                }
-                Ok(true)
-            };
+            let pass_over =
+                |batch: &mut GroupBatch<'_, E, K>, policy: &mut MemberErrorPolicy<E>, origin: Origin<'_>| {
+                    if delivery != Delivery::ExactlyOnce {
+                        return forward_and_commit(batch, policy, origin);
+                    }
+                    out.clear();
+                    let next = origin.offset + 1;
+                    let Some((event, _)) = batch.iter().next() else { return Ok(false) };
+                    policy.forward_into(event, origin, out)?;
+                    let Some(held) = &mut batch.held else { return Ok(false) };
+                    match held.deliver_in_time(next, out, delivery, &signal) {
+                        Ok(()) => batch.count_skipped(),
+                        Err(TransactionError::Member(_)) => return Ok(false),
+                        Err(full) if full.is_full() => return Ok(false),
+                        Err(refused) => return Err(refused.to_string()),
+                    }
+                    Ok(true)
+                };
             match tried.answer(&mut batch, policy, partition, failure, stopped, pass_over) {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(None) => break,

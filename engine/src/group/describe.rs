@@ -82,7 +82,7 @@ pub struct GroupPartition {
     /// Whether producers wait for the committed offset.
     pub gates: bool,
     /// Whether the group reads the journal there, because the ring has not what comes next.
-    pub behind: bool,
+    pub catching_up: bool,
     /// The member that has it.
     pub member: Option<u64>,
 }
@@ -134,7 +134,7 @@ impl fmt::Display for GroupDescription {
             }
             match at.member {
                 Some(member) => write!(f, ", member {member}")?,
-                None if at.behind => f.write_str(", nobody's")?,
+                None if at.catching_up => f.write_str(", nobody's")?,
                 None if at.gates => f.write_str(", nobody's")?,
                 None => f.write_str(", nobody's, not held")?,
             }
@@ -196,7 +196,7 @@ fn stands<E, K: Producers>(entry: &PartitionEntry<E, K>, member: Option<u64>) ->
         latest: positions.published.0,
         lag,
         gates: entry.is_open() && !entry.is_catching_up(),
-        behind: entry.is_catching_up(),
+        catching_up: entry.is_catching_up(),
         member,
     }
 }
@@ -218,7 +218,7 @@ pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalSt
             latest: extent.end,
             lag: journal.records_in(of, offset..extent.end),
             gates: false,
-            behind: false,
+            catching_up: false,
             member: None,
         };
         match groups.iter_mut().find(|it| it.name == group) {

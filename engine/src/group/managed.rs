@@ -5,7 +5,7 @@ use super::error::GroupError;
 use super::member::{Member, PollOutcome};
 use super::signal::MemberSignal;
 use crate::base::closed::Closed;
-use crate::base::cores::Ticket;
+use crate::base::cores::CoreTicket;
 use crate::base::handler_thread;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
@@ -115,13 +115,13 @@ impl GroupRun {
 }
 
 /// What follows when the handler fails.
-pub(crate) struct ErrorPolicy<E> {
+pub(crate) struct MemberErrorPolicy<E> {
     pub(super) retries: u32,
     pub(super) then_skip: bool,
     dead_letters: Option<DeadLetterForwarder<E>>,
 }
 
-impl<E> ErrorPolicy<E> {
+impl<E> MemberErrorPolicy<E> {
     pub(crate) fn new(on_error: OnError, dead_letters: Option<DeadLetterForwarder<E>>) -> Self {
         let (retries, then_skip) = match on_error {
             OnError::Stop => (0, false),
@@ -155,7 +155,7 @@ impl<E> ErrorPolicy<E> {
 pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     member: Member<E, K>,
     core: Option<usize>,
-    ticket: Ticket,
+    ticket: CoreTicket,
     work: impl FnMut(&mut Member<E, K>, &GroupRun) -> MemberEnd + Send + 'static,
 ) -> Result<GroupRun, GroupError> {
     let group = Arc::clone(&member.group);
@@ -246,11 +246,11 @@ impl Failed {
     pub(super) fn answer<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         batch: &mut GroupBatch<'_, E, K>,
-        policy: &mut ErrorPolicy<E>,
+        policy: &mut MemberErrorPolicy<E>,
         partition: &TopicPartition,
         (culprit, cause): (u64, String),
         stopped: bool,
-        pass_over: impl FnOnce(&mut GroupBatch<'_, E, K>, &mut ErrorPolicy<E>, Origin<'_>) -> Result<bool, String>,
+        pass_over: impl FnOnce(&mut GroupBatch<'_, E, K>, &mut MemberErrorPolicy<E>, Origin<'_>) -> Result<bool, String>,
     ) -> ControlFlow<Option<MemberEnd>> {
         let tries = match &self.0 {
             Some((known, offset, tries)) if (known, *offset) == (partition, culprit) => *tries,
@@ -287,7 +287,7 @@ impl Failed {
 /// Moves the first event of the batch aside, then commits it.
 pub(super) fn forward_and_commit<E: Send + Sync + 'static, K: Producers>(
     batch: &mut GroupBatch<'_, E, K>,
-    policy: &mut ErrorPolicy<E>,
+    policy: &mut MemberErrorPolicy<E>,
     origin: Origin<'_>,
 ) -> Result<bool, String> {
     let next = origin.offset + 1;
@@ -300,7 +300,7 @@ pub(super) fn forward_and_commit<E: Send + Sync + 'static, K: Producers>(
 /// The life of a managed member.
 pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
-    policy: &mut ErrorPolicy<E>,
+    policy: &mut MemberErrorPolicy<E>,
     handler: &mut impl FnMut(&E, At) -> Result<(), X>,
     run: &GroupRun,
 ) -> MemberEnd {

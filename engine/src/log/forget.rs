@@ -7,11 +7,16 @@ use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose a value is: a topic's, by its number; or nobody's, where it is a part of a queue that was deleted.
-type Owner = Option<u32>;
+type TopicOwner = Option<u32>;
 
 /// Frames that delete all that `state` has of these owners, each of about `limit` bytes. The first one ends the topics: what a
 /// crash leaves of the others is [nobody's](orphans).
-pub(crate) fn forget(state: &State, owners: &BTreeSet<Owner>, name: Option<&str>, limit: usize) -> Vec<FrameBuilder> {
+pub(crate) fn forget(
+    state: &State,
+    owners: &BTreeSet<TopicOwner>,
+    name: Option<&str>,
+    limit: usize,
+) -> Vec<FrameBuilder> {
     let mut frames = Vec::new();
     let mut frame = FrameBuilder::new();
     if let Some(name) = name {
@@ -31,7 +36,7 @@ pub(crate) fn forget(state: &State, owners: &BTreeSet<Owner>, name: Option<&str>
 }
 
 /// Owners that are no more: numbers that were given to topics which the catalogue has no more. Elder programs left them.
-pub(crate) fn orphans(state: &State) -> BTreeSet<Owner> {
+pub(crate) fn orphans(state: &State) -> BTreeSet<TopicOwner> {
     let topics: BTreeSet<u32> = CatalogEntry::all(state).into_iter().map(|(_, topic)| topic.number).collect();
     // A line of the catalogue that this program does not understand may be anybody's: then nothing is nobody's.
     if topics.len() != state.values(state_kind::TOPICS).filter(|(name, _)| !name.is_empty()).count() {
@@ -44,7 +49,7 @@ pub(crate) fn orphans(state: &State) -> BTreeSet<Owner> {
 }
 
 /// All values that are a topic's, with whose they are. A kind of state that is not named here is never forgotten.
-fn owned(state: &State) -> Vec<(u16, &[u8], Owner)> {
+fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
     let of_queues: BTreeMap<u32, u32> = queues::numbers(state);
     let of = |kind: u16| state.values(kind).map(move |(key, _)| (kind, key));
     let groups =

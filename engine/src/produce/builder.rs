@@ -75,7 +75,7 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
             topic.start_timer()?;
         }
         let first = Appender::lend(&topic.partitions()[0], &wait);
-        let first = first.ok_or_else(|| ProducerError::TurnGuard { topic: name() })?;
+        let first = first.ok_or_else(|| ProducerError::Taken { topic: name() })?;
         topic.lent.fetch_add(1, Ordering::AcqRel);
         let limiter = rate_limit.map(|limit| Arc::new(Limiter::new(limit, topic.host.clock.now())));
         let is_limited = limiter.is_some() || topic.limiter.is_some();

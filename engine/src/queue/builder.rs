@@ -1,13 +1,13 @@
 //! Settings of a queue, and its making: from nothing, or from what the journal remembers of it.
 
-use super::book::{Book, Nudge};
-use super::changes::{Cursor, Part};
-use super::desk::{self, Desk, Parts};
+use super::changes::{Cursor, StatePart};
+use super::codec::{self, ClockShift, RecoveredQueue};
+use super::core::{self, QueueCore, QueueParts};
+use super::dead_letter_reader::{self, DeadLetterReader};
 use super::input::Input;
-use super::keeper::{self, Keeper};
 use super::lease::{Leases, Phase, Terms};
-use super::ledger::{self, Remembered, Shift};
-use super::stock::{Body, Stock};
+use super::log::{JournalWaker, QueueLog};
+use super::state::{Body, QueueState};
 use super::{Backoff, Job, Order, Queue, QueueError, Worker};
 use crate::base::kind::Producers;
 use crate::base::level::Level;
@@ -15,7 +15,7 @@ use crate::base::trace::lifecycle;
 use crate::event::dead_letter;
 use crate::event::message::Message;
 use crate::log::queues::QueueEntry;
-use crate::queue::dead_letters::DeadLetterWriter;
+use crate::queue::dead_letter_writer::DeadLetterWriter;
 use crate::read::replay::{ReplayBuilder, ReplayError};
 use crate::read::{StartAt, SubscriberBuilder};
 use crate::topic::attached::Attached;
@@ -170,7 +170,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// The name is no name, or a consumer has it; the queue is there with other settings (the error shows both); the dead
     /// letters' topic is refused; or the topic is closed.
     pub fn join(self) -> Result<Worker<E, K>, QueueError> {
-        Ok(Worker::new(self.open()?.desk))
+        Ok(Worker::new(self.open()?.core))
     }
 
     /// The queue itself, to look at it and to mend it; it is made if it is not there yet.
@@ -187,27 +187,27 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let _turn = topic.take_queues_turn(&self.name)?;
         let found = topic.queues().iter().find(|queue| queue.name() == self.name).cloned();
         let Some(found) = found else {
-            let desk = self.make()?;
-            topic.queues().push(Arc::clone(&desk) as Arc<dyn Attached>);
-            return Ok(Queue { desk });
+            let core = self.make()?;
+            topic.queues().push(Arc::clone(&core) as Arc<dyn Attached>);
+            return Ok(Queue { core });
         };
-        let desk = found.into_any().downcast::<Desk<E, K>>();
-        let desk =
-            desk.unwrap_or_else(|_| unreachable!("all queues of a topic have its events and its kind of producers"));
-        let there = Settings(&desk.terms, &desk.dead_topic).to_string();
-        let asked = Settings(&self.terms, &self.dead_topic()).to_string();
+        let core = found.into_any().downcast::<QueueCore<E, K>>();
+        let core =
+            core.unwrap_or_else(|_| unreachable!("all queues of a topic have its events and its kind of producers"));
+        let there = QueueSettings(&core.terms, &core.dead_topic).to_string();
+        let asked = QueueSettings(&self.terms, &self.dead_topic()).to_string();
         if there != asked {
             let (topic, queue) = (self.topic.name.clone(), self.name);
             return Err(QueueError::OtherTerms { topic, queue, there, asked });
         }
-        Ok(Queue { desk })
+        Ok(Queue { core })
     }
 
     fn dead_topic(&self) -> String {
         self.dead.clone().unwrap_or_else(|| format!("{}.{}.dead", self.topic.name, self.name))
     }
 
-    fn make(self) -> Result<Arc<Desk<E, K>>, QueueError> {
+    fn make(self) -> Result<Arc<QueueCore<E, K>>, QueueError> {
         let (topic, dead_topic) = (Arc::clone(&self.topic), self.dead_topic());
         let durable = topic.durable.clone();
         if let Some(reason) = self.level.unsupported(durable.as_ref().map(|durable| durable.committer.syncs)) {
@@ -224,33 +224,33 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             let (topic, consumer) = (topic.name.clone(), self.name.clone());
             QueueError::Subscribe(SubscribeError::Thread { topic, consumer, cause })
         })?;
-        let shift = Stock::<E, K>::shift(&*topic.host.clock);
+        let shift = QueueState::<E, K>::shift(&*topic.host.clock);
         let mut readers = topic.readers();
         let builder = SubscriberBuilder::new(Arc::clone(&topic), self.name.clone()).start(self.start.clone());
         let stage = builder.stage();
         let waiter = Arc::new(Waiter::new());
-        let desk = match &durable {
+        let core = match &durable {
             None => {
-                let mut leases = desk::leases(self.terms);
+                let mut leases = core::leases(self.terms);
                 leases.number_from(topic.host.lease_numbers.load(Ordering::Acquire));
-                let stock = Stock::new(leases, Input::Rings(builder.join_all()?), dead_letter_writer);
-                let keeper = Keeper::new(&dead, &topic.name, &self.name, BTreeMap::new())?;
-                let dead = (dead_topic, 0, keeper);
-                Desk::new(&topic, Parts { name: self.name, stage, dead, stock, book: None, waiter })
+                let state = QueueState::new(leases, Input::Rings(builder.join_all()?), dead_letter_writer);
+                let dead_letter_reader = DeadLetterReader::new(&dead, &topic.name, &self.name, BTreeMap::new())?;
+                let dead = (dead_topic, 0, dead_letter_reader);
+                QueueCore::new(&topic, QueueParts { name: self.name, stage, dead, state, log: None, waiter })
             }
             Some(durable) => self.recall(durable, &dead, dead_letter_writer, waiter, shift)?,
         };
-        let reader: Arc<dyn TopicReader<E, K>> = Arc::clone(&desk) as _;
+        let reader: Arc<dyn TopicReader<E, K>> = Arc::clone(&core) as _;
         readers.add(Arc::downgrade(&reader) as Weak<_>);
         drop(readers);
-        if let Some(book) = &desk.book {
-            book.committer.add_state_source(Arc::downgrade(&desk) as Weak<_>);
+        if let Some(log) = &core.log {
+            log.committer.add_state_source(Arc::downgrade(&core) as Weak<_>);
             // What ran out meanwhile is due.
-            let now = desk.now();
-            desk.settle(&mut desk.lock(), now);
+            let now = core.now();
+            core.settle(&mut core.lock(), now);
         }
-        lifecycle!(info, "queue opened", topic = topic.name, queue = desk.name);
-        Ok(desk)
+        lifecycle!(info, "queue opened", topic = topic.name, queue = core.name);
+        Ok(core)
     }
 
     /// The queue of a durable topic, as the journal remembers it.
@@ -260,8 +260,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         dead: &Topic<Message>,
         dead_letter_writer: DeadLetterWriter,
         waiter: Arc<Waiter>,
-        shift: Shift,
-    ) -> Result<Arc<Desk<E, K>>, QueueError> {
+        shift: ClockShift,
+    ) -> Result<Arc<QueueCore<E, K>>, QueueError> {
         let Self { topic, name, start, terms, level, .. } = self;
         let refused = |cause: String| QueueError::Journal { topic: topic.name.clone(), queue: name.clone(), cause };
         let journal = durable.journal();
@@ -274,28 +274,28 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             return Err(SubscribeError::NameTaken { topic: topic.name.clone(), consumer: name }.into());
         }
         let topic_number = durable.id(0).topic;
-        let mut state = durable.committer.recovered_state();
-        let known = ledger::find(&state, topic_number, &name);
-        let number = known.as_ref().map_or_else(|| ledger::next_number(&state), |known| known.number);
+        let mut recovered = durable.committer.recovered_state();
+        let known = codec::find(&recovered, topic_number, &name);
+        let number = known.as_ref().map_or_else(|| codec::next_number(&recovered), |known| known.number);
         let opened = QueueEntry::new(number, &terms, dead.name());
-        let mut remembered = Remembered::read(&state, number, shift);
-        if remembered.unreadable > 0 {
-            let values = remembered.unreadable;
+        let mut recovered_queue = RecoveredQueue::read(&recovered, number, shift);
+        if recovered_queue.unreadable > 0 {
+            let values = recovered_queue.unreadable;
             return Err(refused(format!("{values} values of its state cannot be read: a newer program wrote them")));
         }
         let has_other_order = known.as_ref().is_some_and(|known| known.strict != opened.strict);
-        if has_other_order && !remembered.messages.is_empty() {
-            let (out, queue) = (remembered.messages.len(), name);
+        if has_other_order && !recovered_queue.messages.is_empty() {
+            let (out, queue) = (recovered_queue.messages.len(), name);
             return Err(QueueError::OtherOrder { topic: topic.name.clone(), queue, out });
         }
         let mut frame = FrameBuilder::new();
         if known.as_ref() != Some(&opened) {
-            ledger::put_queue(&mut frame, topic_number, &name, &opened, known.is_none());
+            codec::put_queue(&mut frame, topic_number, &name, &opened, known.is_none());
         }
         // The dead letters' topic may be another one by now.
         let letters = match (&dead.inner.durable, &known) {
-            (Some(_), Some(known)) if known.dead_topic == opened.dead_topic => remembered.letters(),
-            (Some(letters), _) => keeper::ends(letters),
+            (Some(_), Some(known)) if known.dead_topic == opened.dead_topic => recovered_queue.letters(),
+            (Some(letters), _) => dead_letter_reader::ends(letters),
             (None, _) => BTreeMap::new(),
         };
         // Where it goes on; what retention has taken meanwhile is lost.
@@ -304,7 +304,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let published = |partition: u32| partitions[partition as usize].ring.positions().published.0;
         for partition in 0..partitions.len() as u32 {
             let extent = journal.extent(durable.id(partition)).unwrap_or_default();
-            let next = match remembered.cursors.get(&Cursor::Partition(partition)) {
+            let next = match recovered_queue.cursors.get(&Cursor::Partition(partition)) {
                 Some(next) => *next,
                 None if known.is_some() => extent.start,
                 None => begin(durable, partition, published(partition), &start).map_err(&refused)?,
@@ -312,24 +312,24 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             lost += extent.start.saturating_sub(next);
             from.push(next.clamp(extent.start, published(partition).max(extent.start)));
             if known.is_none() {
-                ledger::put_cursor(&mut frame, number, Cursor::Partition(partition), next);
+                codec::put_cursor(&mut frame, number, Cursor::Partition(partition), next);
             }
         }
         if known.as_ref().is_none_or(|known| known.dead_topic != opened.dead_topic) {
             letters.iter().for_each(|(partition, next)| {
-                ledger::put_cursor(&mut frame, number, Cursor::Letters(*partition), *next);
+                codec::put_cursor(&mut frame, number, Cursor::DeadLetters(*partition), *next);
             });
         }
         let replay = ReplayBuilder::new(Arc::clone(&topic), name.clone()).visible(Visible::Written);
         let replay = replay.start(StartAt::Offsets(from)).open();
         let replay = replay.map_err(|cause: ReplayError| refused(cause.to_string()))?.of_topic();
         if !frame.is_empty() {
-            state.take(&mut frame);
-            drop(state);
+            recovered.take(&mut frame);
+            drop(recovered);
             durable.committer.commit(frame).map_err(&refused)?;
-            state = durable.committer.recovered_state();
+            recovered = durable.committer.recovered_state();
         }
-        let mut leases: Leases<Body<E>> = desk::leases(terms);
+        let mut leases: Leases<Body<E>> = core::leases(terms);
         #[cfg(test)]
         {
             leases.accept_late_acks = journal.sabotage().accept_late_acks;
@@ -338,12 +338,12 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         // No number is given twice, in whatever process.
         leases.note_changes();
         leases.number_from((incarnation << 40).max(topic.host.lease_numbers.load(Ordering::Acquire)));
-        let messages = std::mem::take(&mut remembered.messages);
+        let messages = std::mem::take(&mut recovered_queue.messages);
         // A partition in strict order goes on behind what is out.
         let (waiting, out): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|(_, known)| matches!(known.phase, Phase::Waiting(_)));
-        let deleted = remembered.deleted.iter().map(|&(partition, offset)| Part::Deleted(partition, offset));
-        let parts: Vec<_> = deleted.chain(out.iter().chain(&waiting).map(|(at, _)| Part::of(*at))).collect();
+        let deleted = recovered_queue.deleted.iter().map(|&(partition, offset)| StatePart::Deleted(partition, offset));
+        let parts: Vec<_> = deleted.chain(out.iter().chain(&waiting).map(|(at, _)| StatePart::of(*at))).collect();
         for ((partition, offset), known) in out.into_iter().chain(waiting) {
             leases.recall(partition, offset, None, known);
         }
@@ -351,19 +351,19 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             parts.into_iter().for_each(|part| _ = changes.write(part, true));
         }
         let notifier = Arc::clone(&durable.committer.notifier);
-        let input = Input::Journal(Box::new(replay), notifier, Nudge::waker(&waiter));
-        let mut stock = Stock::new(leases, input, dead_letter_writer);
-        stock.deleted.extend(remembered.deleted);
-        stock.counters.lost = lost;
-        let keeper = Keeper::new(dead, &topic.name, &name, letters)?;
+        let input = Input::Journal(Box::new(replay), notifier, JournalWaker::waker(&waiter));
+        let mut state = QueueState::new(leases, input, dead_letter_writer);
+        state.deleted.extend(recovered_queue.deleted);
+        state.counters.lost = lost;
+        let dead_letter_reader = DeadLetterReader::new(dead, &topic.name, &name, letters)?;
         // From here on the queue itself knows.
-        ledger::forget(&mut state, number);
-        drop(state);
+        codec::forget(&mut recovered, number);
+        drop(recovered);
         let dead_number = dead.inner.durable.as_ref().map_or(0, |durable| durable.id(0).topic);
-        let book = Some(Book::new(durable, &name, number, level));
+        let log = Some(QueueLog::new(durable, &name, number, level));
         let stage = SubscriberBuilder::new(Arc::clone(&topic), name.clone()).stage();
-        let dead = (dead.name().to_owned(), dead_number, keeper);
-        Ok(Desk::new(&topic, Parts { name, stage, dead, stock, book, waiter }))
+        let dead = (dead.name().to_owned(), dead_number, dead_letter_reader);
+        Ok(QueueCore::new(&topic, QueueParts { name, stage, dead, state, log, waiter }))
     }
 }
 
@@ -409,9 +409,9 @@ fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<T
 }
 
 /// What two who open one queue must agree on.
-struct Settings<'a>(&'a Terms, &'a str);
+struct QueueSettings<'a>(&'a Terms, &'a str);
 
-impl fmt::Display for Settings<'_> {
+impl fmt::Display for QueueSettings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Terms { visibility, max_attempts, order, max_messages, max_bytes, backoff } = self.0;
         let order = if *order == Order::Strict { "strict" } else { "relaxed" };

@@ -14,14 +14,14 @@ pub(crate) const BLOCK: u64 = 16;
 
 /// A part of the state that is written as one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Part {
+pub(super) enum StatePart {
     /// The messages of a block, by partition and number of the block.
     Block(u32, u64),
     /// Whether a message was deleted before it was read, by partition and offset.
     Deleted(u32, u64),
 }
 
-impl Part {
+impl StatePart {
     /// The block of a message.
     pub(super) fn of((partition, offset): (u32, u64)) -> Self {
         Self::Block(partition, offset / BLOCK)
@@ -34,19 +34,19 @@ pub(super) enum Cursor {
     /// A partition of the topic.
     Partition(u32),
     /// A partition of the dead letters' topic.
-    Letters(u32),
+    DeadLetters(u32),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// In the order of their first change since they were written.
-    queue: VecDeque<Part>,
-    known: HashSet<Part>,
+    queue: VecDeque<StatePart>,
+    known: HashSet<StatePart>,
     cursors: BTreeMap<Cursor, u64>,
     /// Gaps that the queue has passed over, in the order of each partition.
     gaps: VecDeque<GapReport>,
     /// Parts that the journal has.
-    written: HashSet<Part>,
+    written: HashSet<StatePart>,
     /// Changes so far.
     count: u64,
     round: Option<Round>,
@@ -64,8 +64,8 @@ struct Round {
 
 /// What is to be written next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    Part(Part),
+pub(super) enum NextWrite {
+    Part(StatePart),
     /// The partition was read up to its end.
     Gap(GapReport),
     Cursor(Cursor, u64),
@@ -75,10 +75,10 @@ pub(super) enum Next {
 
 impl Changes {
     pub(super) fn message(&mut self, partition: u16, offset: u64) {
-        self.part(Part::of((u32::from(partition), offset)));
+        self.part(StatePart::of((u32::from(partition), offset)));
     }
 
-    pub(super) fn part(&mut self, part: Part) {
+    pub(super) fn part(&mut self, part: StatePart) {
         self.count += 1;
         if self.known.insert(part) {
             self.queue.push_back(part);
@@ -97,7 +97,7 @@ impl Changes {
     }
 
     /// The journal has this part from its next frame on, or has it no more. Whether that is to be written.
-    pub(super) fn write(&mut self, part: Part, is_there: bool) -> bool {
+    pub(super) fn write(&mut self, part: StatePart, is_there: bool) -> bool {
         if is_there {
             self.written.insert(part);
             return true;
@@ -111,7 +111,7 @@ impl Changes {
     }
 
     /// Those that wait.
-    pub(super) fn parts(&self) -> impl Iterator<Item = Part> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = StatePart> {
         self.queue.iter().copied()
     }
 
@@ -125,7 +125,7 @@ impl Changes {
     }
 
     /// What is to be written next; none if nothing is. A part that changes after it was given comes again.
-    pub(super) fn next(&mut self) -> Option<Next> {
+    pub(super) fn next(&mut self) -> Option<NextWrite> {
         if self.is_empty() {
             return None;
         }
@@ -139,17 +139,17 @@ impl Changes {
             current.left -= 1;
             let part = queue.pop_front()?;
             known.remove(&part);
-            return Some(Next::Part(part));
+            return Some(NextWrite::Part(part));
         }
         if let Some(told) = current.gaps.pop_front() {
-            return Some(Next::Gap(told));
+            return Some(NextWrite::Gap(told));
         }
         if let Some((cursor, next)) = current.cursors.pop_first() {
-            return Some(Next::Cursor(cursor, next));
+            return Some(NextWrite::Cursor(cursor, next));
         }
         let count = current.count;
         *round = None;
-        Some(Next::End(count))
+        Some(NextWrite::End(count))
     }
 }
 
@@ -165,20 +165,20 @@ mod tests {
             changes.message(3, offset);
             changes.cursor(Cursor::Partition(3), offset + 1);
         }
-        assert_eq!(changes.next(), Some(Next::Part(Part::Block(3, 0))));
+        assert_eq!(changes.next(), Some(NextWrite::Part(StatePart::Block(3, 0))));
         // Meanwhile: what was given comes again, but in the next round, and so does how far was read.
         changes.message(3, 2);
         changes.message(3, 41);
         changes.cursor(Cursor::Partition(3), 42);
         let round: Vec<_> = std::iter::from_fn(|| changes.next()).collect();
         let expected = [
-            Next::Part(Part::Block(3, 1)),
-            Next::Part(Part::Block(3, 2)),
-            Next::Cursor(Cursor::Partition(3), 41),
-            Next::End(10),
-            Next::Part(Part::Block(3, 0)),
-            Next::Cursor(Cursor::Partition(3), 42),
-            Next::End(13),
+            NextWrite::Part(StatePart::Block(3, 1)),
+            NextWrite::Part(StatePart::Block(3, 2)),
+            NextWrite::Cursor(Cursor::Partition(3), 41),
+            NextWrite::End(10),
+            NextWrite::Part(StatePart::Block(3, 0)),
+            NextWrite::Cursor(Cursor::Partition(3), 42),
+            NextWrite::End(13),
         ];
         assert_eq!(round, expected);
         assert!(changes.is_empty() && changes.count() == 13);

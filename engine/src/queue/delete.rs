@@ -1,10 +1,10 @@
 //! A queue's end before its topic's.
 
-use super::changes::{Cursor, Part};
-use super::desk::Desk;
+use super::changes::{Cursor, StatePart};
+use super::core::QueueCore;
 use super::input::Input;
 use super::job::Job;
-use super::{QueueError, ledger};
+use super::{QueueError, codec};
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
@@ -63,8 +63,8 @@ impl<E: Job, K: Producers> Topic<E, K> {
             None => {
                 let known = topic.durable.as_ref().and_then(|durable| {
                     let state = durable.committer.recovered_state();
-                    let known = ledger::find(&state, durable.id(0).topic, name)?;
-                    Some(ledger::keys(&state, known.number))
+                    let known = codec::find(&state, durable.id(0).topic, name)?;
+                    Some(codec::keys(&state, known.number))
                 });
                 let unknown = || QueueError::Unknown { topic: topic.name.clone(), queue: name.to_owned() };
                 let report = QueueReport { name: name.to_owned(), ..QueueReport::default() };
@@ -72,7 +72,7 @@ impl<E: Job, K: Producers> Topic<E, K> {
             }
         };
         if let Some(durable) = &topic.durable {
-            let registered = ledger::queue_key(durable.id(0).topic, name);
+            let registered = codec::queue_key(durable.id(0).topic, name);
             erase(durable, std::iter::once(registered).chain(keys)).map_err(refused)?;
         }
         lifecycle!(info, "queue deleted", topic = topic.name, queue = name);
@@ -97,48 +97,48 @@ fn erase<E>(durable: &DurableTopic<E>, keys: impl Iterator<Item = Vec<u8>>) -> R
     commit(&mut frame)
 }
 
-impl<E: Job, K: Producers> Desk<E, K> {
+impl<E: Job, K: Producers> QueueCore<E, K> {
     /// Ends it for everybody, unless it is in use: by so many workers, with so many messages leased.
     pub(super) fn finish(&self, forced: bool) -> Result<QueueReport, (usize, u64)> {
-        let mut stock = self.lock();
+        let mut state = self.lock();
         let workers = self.workers.load(Ordering::Acquire);
-        let leased = stock.leases.counts().leased as u64;
+        let leased = state.leases.counts().leased as u64;
         if !forced && (workers > 0 || leased > 0) {
             return Err((workers, leased));
         }
-        let report = self.report_of(&stock);
+        let report = self.report_of(&state);
         let cause = "the queue was deleted".to_owned();
-        stock.refused = Some(Closed::Failed { consumer: self.name.clone(), cause });
-        self.note_keys(&mut stock);
+        state.refused = Some(Closed::Failed { consumer: self.name.clone(), cause });
+        self.note_keys(&mut state);
         // Its gates go, and nothing of it is written any more. What is the user's goes after the lock.
-        let input = std::mem::replace(&mut stock.input, Input::Rings(Vec::new()));
-        (stock.places, stock.ready) = (Vec::new(), Vec::new());
-        self.note_numbers(&stock);
-        let leases = std::mem::replace(&mut stock.leases, super::desk::leases(self.terms));
-        stock.burials.clear();
-        stock.deleted.clear();
-        if let Some((_, due)) = stock.alarm.take() {
+        let input = std::mem::replace(&mut state.input, Input::Rings(Vec::new()));
+        (state.partitions, state.ready) = (Vec::new(), Vec::new());
+        self.note_numbers(&state);
+        let leases = std::mem::replace(&mut state.leases, super::core::leases(self.terms));
+        state.pending_dead_letters.clear();
+        state.deleted.clear();
+        if let Some((_, due)) = state.alarm.take() {
             self.cancel(due);
         }
-        self.wake_all(&mut stock);
-        drop(stock);
+        self.wake_all(&mut state);
+        drop(state);
         drop((input, leases));
-        self.close_keeper();
+        self.close_dead_letters();
         Ok(report)
     }
 
     /// What the journal has of it, or is about to have.
-    fn note_keys(&self, stock: &mut super::stock::Stock<E, K>) {
-        let Some(book) = &self.book else { return };
-        let number = book.number;
-        let mut parts: std::collections::BTreeSet<_> = stock.leases.places().map(Part::of).collect();
-        parts.extend(stock.deleted.iter().map(|(partition, offset)| Part::Deleted(*partition, *offset)));
-        parts.extend(stock.leases.changes().into_iter().flat_map(|changes| changes.parts()));
-        let mut keys: Vec<_> = parts.into_iter().map(|part| ledger::part_key(number, part)).collect();
-        for index in 0..stock.input.len().max(crate::base::ids::MAX_PARTITIONS) as u32 {
-            keys.push(ledger::cursor_key(number, Cursor::Partition(index)));
-            keys.push(ledger::cursor_key(number, Cursor::Letters(index)));
+    fn note_keys(&self, state: &mut super::state::QueueState<E, K>) {
+        let Some(log) = &self.log else { return };
+        let number = log.number;
+        let mut parts: std::collections::BTreeSet<_> = state.leases.places().map(StatePart::of).collect();
+        parts.extend(state.deleted.iter().map(|(partition, offset)| StatePart::Deleted(*partition, *offset)));
+        parts.extend(state.leases.changes().into_iter().flat_map(|changes| changes.parts()));
+        let mut keys: Vec<_> = parts.into_iter().map(|part| codec::part_key(number, part)).collect();
+        for index in 0..state.input.len().max(crate::base::ids::MAX_PARTITIONS) as u32 {
+            keys.push(codec::cursor_key(number, Cursor::Partition(index)));
+            keys.push(codec::cursor_key(number, Cursor::DeadLetters(index)));
         }
-        stock.erased = keys;
+        state.erased = keys;
     }
 }

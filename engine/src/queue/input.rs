@@ -21,7 +21,7 @@ pub(super) enum Input<E, K: Producers> {
 }
 
 /// What a look at a partition found.
-pub(super) enum Found<T> {
+pub(super) enum InputOutcome<T> {
     Event(u64, T),
     Nothing,
     /// It was read to its end.
@@ -55,30 +55,30 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         &mut self,
         index: usize,
         copy: impl FnOnce(u64, &E) -> Result<T, Panic>,
-    ) -> Result<Found<T>, Closed> {
+    ) -> Result<InputOutcome<T>, Closed> {
         match self {
             Self::Rings(parts) => match parts[index].consumer.poll(1) {
                 Ok(mut batch) => Ok(match (&mut batch).into_iter().next() {
                     Some((offset, event)) => match copy(offset.0, event) {
-                        Ok(copied) => Found::Event(offset.0, copied),
+                        Ok(copied) => InputOutcome::Event(offset.0, copied),
                         Err(panic) => {
                             batch.put_back(offset);
-                            Found::Panicked(panic)
+                            InputOutcome::Panicked(panic)
                         }
                     },
-                    None => Found::Nothing,
+                    None => InputOutcome::Nothing,
                 }),
-                Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) => Ok(Found::Over),
+                Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) => Ok(InputOutcome::Over),
                 Err(reason) => Err(reason.into()),
             },
             Self::Journal(replay, ..) => {
-                let (mut copy, mut found) = (Some(copy), Found::Nothing);
+                let (mut copy, mut found) = (Some(copy), InputOutcome::Nothing);
                 let read = replay.part(index, 1, &mut |event, at| {
                     if let Some(copy) = copy.take() {
                         found = match copy(at.offset, event) {
-                            Ok(copied) => Found::Event(at.offset, copied),
+                            Ok(copied) => InputOutcome::Event(at.offset, copied),
                             // How far was read is written with what was copied: the next opening begins here.
-                            Err(panic) => Found::Panicked(panic),
+                            Err(panic) => InputOutcome::Panicked(panic),
                         };
                     }
                 });
@@ -87,14 +87,14 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                     // Retention has taken it, as for who opens the queue later.
                     Err(ReplayError::Journal { cause: journal::ReplayError::OutOfRange { earliest, .. }, .. }) => {
                         let passed = replay.pass_over_to(index, earliest);
-                        return passed.map(Found::Lost).map_err(|refused| closed(refused, replay.name()));
+                        return passed.map(InputOutcome::Lost).map_err(|refused| closed(refused, replay.name()));
                     }
                     // Counted, and written down as told; the next look is behind it.
-                    Err(ReplayError::Gap(gap)) => return Ok(Found::Gap(gap.offsets)),
+                    Err(ReplayError::Gap(gap)) => return Ok(InputOutcome::Gap(gap.offsets)),
                     Err(refused) => return Err(closed(refused, replay.name())),
                 }
-                if matches!(found, Found::Nothing) && replay.is_over(index) {
-                    return Ok(Found::Over);
+                if matches!(found, InputOutcome::Nothing) && replay.is_over(index) {
+                    return Ok(InputOutcome::Over);
                 }
                 Ok(found)
             }

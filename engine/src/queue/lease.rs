@@ -21,8 +21,8 @@
 //! - No call looks through the messages: what is due first, and a message by its offset, are found by an index.
 
 use super::backoff::Backoff;
-use super::calendar::{Calendar, Link, Links, moment_after, moment_before, time_of};
 use super::changes::Changes;
+use super::deadlines::{Deadlines, SlotLink, SlotLinks, moment_after, moment_before, time_of};
 use hashbrown::HashTable;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub struct LeaseId {
 
 /// What is to be known of a message to go on with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownMessage {
     /// Of its present or last lease; 0 if it had none.
     pub number: u64,
     /// How often it was given out.
@@ -82,7 +82,7 @@ pub enum Phase {
     /// It may be given out from then on.
     Waiting(Duration),
     /// It was given out as often as it may be.
-    Dying(Cause),
+    Dying(DeathCause),
 }
 
 /// What a holder gets.
@@ -108,7 +108,7 @@ pub struct Lost;
 
 /// Why a message is moved to the dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum DeathCause {
     /// The holder of the last attempt gave it back, and said this.
     Refused(Box<str>),
     /// The lease of the last attempt ran out.
@@ -117,7 +117,7 @@ pub enum Cause {
 
 /// A message that was given out as often as it may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dead<'l, M> {
+pub struct DeadMessage<'l, M> {
     /// The message's partition.
     pub partition: u32,
     /// Its offset there.
@@ -125,7 +125,7 @@ pub struct Dead<'l, M> {
     /// How often it was given out.
     pub attempts: u32,
     /// What ended the last attempt.
-    pub cause: &'l Cause,
+    pub cause: &'l DeathCause,
     /// The message.
     pub message: &'l M,
 }
@@ -133,7 +133,7 @@ pub struct Dead<'l, M> {
 /// How many messages are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Counts {
+pub struct LeaseCounts {
     /// Somebody has a lease.
     pub leased: usize,
     /// Come again, now or later.
@@ -147,7 +147,7 @@ pub struct Counts {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum EntryState {
     /// `at`: when its lease ends.
     Leased,
     /// `at`: from when on it may be given out.
@@ -155,11 +155,11 @@ enum State {
     /// The same, once it is the first of its partition.
     Parked,
     Dying,
-    /// Its letter is written, and that is not yet safe.
-    Interred,
+    /// Its dead letter is written, and that is not yet safe.
+    Written,
 }
 
-struct Entry<M> {
+struct MessageEntry<M> {
     message: M,
     offset: u64,
     at: u64,
@@ -167,26 +167,26 @@ struct Entry<M> {
     number: u64,
     attempts: u32,
     partition: u16,
-    state: State,
+    state: EntryState,
 }
 
 /// The messages of a queue that are out of the ring.
 pub struct Leases<M> {
     terms: Terms,
     weigh: fn(&M) -> usize,
-    entries: Vec<Option<Entry<M>>>,
+    entries: Vec<Option<MessageEntry<M>>>,
     free: Vec<u32>,
     /// By partition and offset, for those who come with a receipt.
     index: HashTable<u32>,
     /// By deadline.
-    leased: Calendar,
+    leased: Deadlines,
     /// By when they may be given out, whether that is past or to come.
-    waiting: Calendar,
-    links: Links,
+    waiting: Deadlines,
+    links: SlotLinks,
     dying: VecDeque<u32>,
-    /// Of the dying and the interred.
-    causes: HashMap<u32, Cause>,
-    interred: usize,
+    /// Of the dying, and of those whose dead letter is written.
+    causes: HashMap<u32, DeathCause>,
+    written: usize,
     /// Strict order only: all of a partition, by offset. Only the first may be leased or waiting.
     lines: BTreeMap<(u16, u64), u32>,
     /// Strict order only: the one of each partition that is not parked.
@@ -217,12 +217,12 @@ impl<M: Clone> Leases<M> {
             entries: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
-            leased: Calendar::default(),
-            waiting: Calendar::default(),
-            links: Links::new(),
+            leased: Deadlines::default(),
+            waiting: Deadlines::default(),
+            links: SlotLinks::new(),
             dying: VecDeque::new(),
             causes: HashMap::new(),
-            interred: 0,
+            written: 0,
             lines: BTreeMap::new(),
             out: BTreeMap::new(),
             bytes: 0,
@@ -276,10 +276,10 @@ impl<M: Clone> Leases<M> {
     }
 
     /// How many are in each state.
-    pub fn counts(&self) -> Counts {
-        let (leased, dying) = (self.leased.len(), self.dying.len() + self.interred);
+    pub fn counts(&self) -> LeaseCounts {
+        let (leased, dying) = (self.leased.len(), self.dying.len() + self.written);
         let waiting = self.len() - leased - dying;
-        Counts { leased, dying, waiting, bytes: self.bytes, expired: self.expired }
+        LeaseCounts { leased, dying, waiting, bytes: self.bytes, expired: self.expired }
     }
 
     /// Whether one more message may come from the ring. The last one to come may go beyond the limit of bytes.
@@ -308,18 +308,18 @@ impl<M: Clone> Leases<M> {
     }
 
     /// Takes a message in as it was known before. False if it is here already.
-    pub(super) fn recall(&mut self, partition: u32, offset: u64, message: M, known: Known) -> bool {
+    pub(super) fn recall(&mut self, partition: u32, offset: u64, message: M, known: KnownMessage) -> bool {
         if self.find(partition, offset).is_some() {
             return false;
         }
         let slot = self.add(line(partition), offset, message);
-        let Known { number, attempts, phase } = known;
+        let KnownMessage { number, attempts, phase } = known;
         let entry = self.entry(slot);
         (entry.number, entry.attempts) = (number, attempts);
         match phase {
             Phase::Leased(until) => {
                 let at = moment_after(until);
-                (entry.at, entry.state) = (at, State::Leased);
+                (entry.at, entry.state) = (at, EntryState::Leased);
                 self.leased.insert(&mut self.links, at, slot);
                 if self.terms.order == Order::Strict {
                     self.out.insert(line(partition), slot);
@@ -330,7 +330,7 @@ impl<M: Clone> Leases<M> {
                 self.line_up(slot);
             }
             Phase::Dying(cause) => {
-                entry.state = State::Dying;
+                entry.state = EntryState::Dying;
                 self.dying.push_back(slot);
                 self.causes.insert(slot, cause);
                 if self.terms.order == Order::Strict {
@@ -342,16 +342,18 @@ impl<M: Clone> Leases<M> {
     }
 
     /// What is to be known of a message; none if it is not here.
-    pub(super) fn known(&self, partition: u32, offset: u64) -> Option<Known> {
+    pub(super) fn known(&self, partition: u32, offset: u64) -> Option<KnownMessage> {
         let slot = self.find(partition, offset)?;
         let entry = self.entries[slot as usize].as_ref()?;
         let at = time_of(entry.at);
         let phase = match entry.state {
-            State::Leased => Phase::Leased(at),
-            State::Waiting | State::Parked => Phase::Waiting(at),
-            State::Dying | State::Interred => Phase::Dying(self.causes.get(&slot).cloned().unwrap_or(Cause::Expired)),
+            EntryState::Leased => Phase::Leased(at),
+            EntryState::Waiting | EntryState::Parked => Phase::Waiting(at),
+            EntryState::Dying | EntryState::Written => {
+                Phase::Dying(self.causes.get(&slot).cloned().unwrap_or(DeathCause::Expired))
+            }
         };
-        Some(Known { number: entry.number, attempts: entry.attempts, phase })
+        Some(KnownMessage { number: entry.number, attempts: entry.attempts, phase })
     }
 
     /// The lease of this number, if it still lasts.
@@ -423,7 +425,7 @@ impl<M: Clone> Leases<M> {
     pub fn nack(&mut self, id: LeaseId, now: Duration, delay: Duration, reason: &str) -> Result<bool, Lost> {
         let at = self.held(id, now)?.at;
         self.leased.remove(&mut self.links, at, id.slot);
-        Ok(self.take_back(id.slot, due(now, delay), || Cause::Refused(reason.into())))
+        Ok(self.take_back(id.slot, due(now, delay), || DeathCause::Refused(reason.into())))
     }
 
     /// Takes back what was given out and nobody has seen: it may be given out at once, and that attempt does not count.
@@ -433,7 +435,7 @@ impl<M: Clone> Leases<M> {
         self.leased.remove(&mut self.links, at, id.slot);
         let entry = self.entry(id.slot);
         entry.attempts -= 1;
-        (entry.at, entry.state) = (moment_before(now), State::Parked);
+        (entry.at, entry.state) = (moment_before(now), EntryState::Parked);
         let (partition, offset) = (entry.partition, entry.offset);
         self.line_up(id.slot);
         self.note(partition, offset);
@@ -459,7 +461,7 @@ impl<M: Clone> Leases<M> {
 
     /// Deletes a message, whoever has it. False if it is not here, or is a letter by now.
     pub fn delete(&mut self, partition: u32, offset: u64) -> bool {
-        let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state != State::Interred);
+        let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state != EntryState::Written);
         found.inspect(|&slot| self.let_go(slot)).is_some()
     }
 
@@ -471,7 +473,7 @@ impl<M: Clone> Leases<M> {
     /// Deletes all messages that nobody has a lease on. How many.
     pub fn purge(&mut self) -> usize {
         // What is a letter by now is purged with the letters.
-        let idle = |entry: &Entry<M>| !matches!(entry.state, State::Leased | State::Interred);
+        let idle = |entry: &MessageEntry<M>| !matches!(entry.state, EntryState::Leased | EntryState::Written);
         let slots = self.entries.iter().enumerate().filter(|(_, entry)| entry.as_ref().is_some_and(idle));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
         slots.iter().for_each(|&slot| self.let_go(slot));
@@ -487,32 +489,32 @@ impl<M: Clone> Leases<M> {
     }
 
     /// The message that has been on its way to the dead letters for the longest time.
-    pub fn dying(&self) -> Option<Dead<'_, M>> {
+    pub fn dying(&self) -> Option<DeadMessage<'_, M>> {
         let slot = self.dying.front()?;
         let entry = self.entries[*slot as usize].as_ref()?;
         let cause = self.causes.get(slot)?;
-        let Entry { message, offset, attempts, partition, .. } = entry;
-        Some(Dead { partition: u32::from(*partition), offset: *offset, attempts: *attempts, cause, message })
+        let MessageEntry { message, offset, attempts, partition, .. } = entry;
+        Some(DeadMessage { partition: u32::from(*partition), offset: *offset, attempts: *attempts, cause, message })
     }
 
     /// That message has arrived there.
-    pub fn buried(&mut self) {
+    pub fn dead_letter_done(&mut self) {
         if let Some(&slot) = self.dying.front() {
             self.let_go(slot);
         }
     }
 
     /// That message is on its way there, and is not forgotten before that is safe.
-    pub(super) fn interred(&mut self) {
+    pub(super) fn dead_letter_written(&mut self) {
         if let Some(slot) = self.dying.pop_front() {
-            self.entry(slot).state = State::Interred;
-            self.interred += 1;
+            self.entry(slot).state = EntryState::Written;
+            self.written += 1;
         }
     }
 
     /// It is safe there. False if it was deleted, and perhaps is here once more.
-    pub(super) fn settle_interred(&mut self, partition: u32, offset: u64) -> bool {
-        let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state == State::Interred);
+    pub(super) fn settle_dead_letter(&mut self, partition: u32, offset: u64) -> bool {
+        let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state == EntryState::Written);
         found.inspect(|&slot| self.let_go(slot)).is_some()
     }
 
@@ -529,12 +531,13 @@ impl<M: Clone> Leases<M> {
 
     fn add(&mut self, partition: u16, offset: u64, message: M) -> u32 {
         self.bytes = self.bytes.saturating_add((self.weigh)(&message));
-        let entry = Entry { message, offset, at: 0, number: 0, attempts: 0, partition, state: State::Parked };
+        let entry =
+            MessageEntry { message, offset, at: 0, number: 0, attempts: 0, partition, state: EntryState::Parked };
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
                 self.entries.push(None);
-                self.links.push(Link::FREE);
+                self.links.push(SlotLink::FREE);
                 (self.entries.len() - 1) as u32
             }
         };
@@ -557,14 +560,14 @@ impl<M: Clone> Leases<M> {
             found.remove();
         }
         match entry.state {
-            State::Leased => self.leased.remove(&mut self.links, entry.at, slot),
-            State::Waiting => self.waiting.remove(&mut self.links, entry.at, slot),
-            State::Dying if self.dying.front() == Some(&slot) => _ = self.dying.pop_front(),
-            State::Dying => self.dying.retain(|dying| *dying != slot),
-            State::Interred => self.interred -= 1,
-            State::Parked => {}
+            EntryState::Leased => self.leased.remove(&mut self.links, entry.at, slot),
+            EntryState::Waiting => self.waiting.remove(&mut self.links, entry.at, slot),
+            EntryState::Dying if self.dying.front() == Some(&slot) => _ = self.dying.pop_front(),
+            EntryState::Dying => self.dying.retain(|dying| *dying != slot),
+            EntryState::Written => self.written -= 1,
+            EntryState::Parked => {}
         }
-        if matches!(entry.state, State::Dying | State::Interred) {
+        if matches!(entry.state, EntryState::Dying | EntryState::Written) {
             self.causes.remove(&slot);
         }
         self.note(entry.partition, entry.offset);
@@ -588,19 +591,19 @@ impl<M: Clone> Leases<M> {
         self.index.find(hash(partition, offset), is_it).copied()
     }
 
-    fn entry(&mut self, slot: u32) -> &mut Entry<M> {
+    fn entry(&mut self, slot: u32) -> &mut MessageEntry<M> {
         self.entries[slot as usize].as_mut().expect("a slot in a set or in the index is in use")
     }
 
-    fn held(&mut self, id: LeaseId, now: Duration) -> Result<&Entry<M>, Lost> {
+    fn held(&mut self, id: LeaseId, now: Duration) -> Result<&MessageEntry<M>, Lost> {
         let entry = self.entries.get(id.slot as usize).and_then(Option::as_ref);
         #[cfg(test)]
         let sabotaged = self.accept_late_acks;
         #[cfg(not(test))]
         let sabotaged = false;
-        let is_held = |entry: &&Entry<M>| {
+        let is_held = |entry: &&MessageEntry<M>| {
             let lasts = entry.at > moment_before(now) || sabotaged;
-            entry.number == id.number && entry.state == State::Leased && lasts
+            entry.number == id.number && entry.state == EntryState::Leased && lasts
         };
         entry.filter(is_held).ok_or(Lost)
     }
@@ -610,7 +613,7 @@ impl<M: Clone> Leases<M> {
         let number = self.last_number;
         let deadline = moment_after(now.saturating_add(self.terms.visibility));
         let entry = self.entry(slot);
-        entry.state = State::Leased;
+        entry.state = EntryState::Leased;
         entry.number = number;
         entry.attempts = entry.attempts.saturating_add(1);
         entry.at = deadline;
@@ -640,7 +643,7 @@ impl<M: Clone> Leases<M> {
                     Duration::ZERO => at,
                     delay => moment_after(time_of(at).saturating_add(delay)),
                 };
-                self.take_back(slot, due, || Cause::Expired);
+                self.take_back(slot, due, || DeathCause::Expired);
                 true
             }
             _ => false,
@@ -648,20 +651,20 @@ impl<M: Clone> Leases<M> {
     }
 
     /// Its lease has been taken out of the set.
-    fn take_back(&mut self, slot: u32, due: u64, cause: impl FnOnce() -> Cause) -> bool {
+    fn take_back(&mut self, slot: u32, due: u64, cause: impl FnOnce() -> DeathCause) -> bool {
         let max = self.terms.max_attempts;
         let entry = self.entry(slot);
         let (partition, offset) = (entry.partition, entry.offset);
         self.note(partition, offset);
         let entry = self.entry(slot);
         if max.is_some_and(|max| entry.attempts >= max) {
-            entry.state = State::Dying;
+            entry.state = EntryState::Dying;
             self.dying.push_back(slot);
             self.causes.insert(slot, cause());
             return true;
         }
         entry.at = due;
-        entry.state = State::Parked;
+        entry.state = EntryState::Parked;
         self.line_up(slot);
         false
     }
@@ -674,7 +677,7 @@ impl<M: Clone> Leases<M> {
             let partition = entry.partition;
             self.first_of_line(partition);
         } else {
-            entry.state = State::Waiting;
+            entry.state = EntryState::Waiting;
             let at = entry.at;
             self.waiting.insert(&mut self.links, at, slot);
         }
@@ -685,12 +688,12 @@ impl<M: Clone> Leases<M> {
         let first = self.lines.range((partition, 0)..=(partition, u64::MAX)).next().map(|(_, &slot)| slot);
         let out = self.out.get(&partition).copied();
         match out.map(|slot| (slot, self.entry(slot).state)) {
-            Some((_, State::Leased | State::Dying | State::Interred)) => return,
+            Some((_, EntryState::Leased | EntryState::Dying | EntryState::Written)) => return,
             // It waits already: putting it there once more would give it out twice.
-            Some((slot, State::Waiting)) if first == Some(slot) => return,
-            Some((slot, State::Waiting)) => {
+            Some((slot, EntryState::Waiting)) if first == Some(slot) => return,
+            Some((slot, EntryState::Waiting)) => {
                 let entry = self.entry(slot);
-                entry.state = State::Parked;
+                entry.state = EntryState::Parked;
                 let at = entry.at;
                 self.waiting.remove(&mut self.links, at, slot);
             }
@@ -702,7 +705,7 @@ impl<M: Clone> Leases<M> {
         };
         self.out.insert(partition, slot);
         let entry = self.entry(slot);
-        entry.state = State::Waiting;
+        entry.state = EntryState::Waiting;
         let at = entry.at;
         self.waiting.insert(&mut self.links, at, slot);
     }

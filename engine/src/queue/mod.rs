@@ -54,32 +54,32 @@
 //! Kafka's share groups are, with delays and dead letters, and what people use SQS for.
 
 mod backoff;
-mod book;
 mod builder;
-mod calendar;
 mod changes;
-pub(crate) mod dead_letters;
+mod codec;
+mod core;
+mod dead_letter_reader;
+pub(crate) mod dead_letter_writer;
+mod deadlines;
 mod delete;
-mod desk;
+mod futures;
 mod input;
 mod job;
-mod keeper;
 #[doc(hidden)]
 pub mod lease;
-mod ledger;
+mod log;
 pub mod recorded;
-mod stock;
-mod watch;
+mod state;
 mod worker;
 
 pub use backoff::Backoff;
 pub use builder::QueueBuilder;
-pub use job::Job;
-pub use lease::Order;
-pub use stock::Waiting;
 #[cfg(feature = "async")]
 #[doc(no_inline)]
-pub use watch::NextLease;
+pub use futures::NextLease;
+pub use job::Job;
+pub use lease::Order;
+pub use state::Waiting;
 pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
 
 use crate::base::kind::Producers;
@@ -95,8 +95,8 @@ use crate::topic::error::DeadLetterError;
 use crate::topic::error::{Contradiction, SubscribeError};
 use crate::topic::metrics::QueueMetrics;
 use crate::topic::report::QueueReport;
-use desk::Desk;
-use keeper::Verdict;
+use core::QueueCore;
+use dead_letter_reader::Verdict;
 use slipring_ring::Multi;
 use std::any::Any;
 use std::fmt;
@@ -105,30 +105,30 @@ use std::sync::atomic::Ordering;
 
 /// A queue, to look at it and to mend it. Cloning gives another handle of the same queue.
 pub struct Queue<E = Message, K: Producers = Multi> {
-    desk: Arc<Desk<E, K>>,
+    core: Arc<QueueCore<E, K>>,
 }
 
 impl<E, K: Producers> Clone for Queue<E, K> {
     fn clone(&self) -> Self {
-        Self { desk: Arc::clone(&self.desk) }
+        Self { core: Arc::clone(&self.core) }
     }
 }
 
 impl<E, K: Producers> fmt::Debug for Queue<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Queue {:?} of {:?}", self.desk.name, self.desk.topic)
+        write!(f, "Queue {:?} of {:?}", self.core.name, self.core.topic)
     }
 }
 
 impl<E: Job, K: Producers> Queue<E, K> {
     /// The queue's name.
     pub fn name(&self) -> &str {
-        &self.desk.name
+        &self.core.name
     }
 
     /// How many messages are in which state, and what has happened so far.
     pub fn metrics(&self) -> QueueMetrics {
-        self.desk.metrics()
+        self.core.metrics()
     }
 
     /// Deletes a single message from this queue, also one that is leased: its holder is told at the ack. Other consumers
@@ -137,11 +137,11 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// # Errors
     /// The receipt is of another topic.
     pub fn delete(&self, receipt: &Receipt) -> Result<bool, QueueError> {
-        if receipt.topic != self.desk.topic_id {
-            let (topic, queue) = (self.desk.topic.clone(), self.desk.name.clone());
+        if receipt.topic != self.core.topic_id {
+            let (topic, queue) = (self.core.topic.clone(), self.core.name.clone());
             return Err(QueueError::ForeignReceipt { topic, queue });
         }
-        Ok(self.desk.delete(receipt.partition, receipt.offset))
+        Ok(self.core.delete(receipt.partition, receipt.offset))
     }
 
     /// The next `limit` messages that nobody has: first those that come again, the longest due first, then new ones,
@@ -150,12 +150,12 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// # Panics
     /// The `Clone` or `Persist` of the event's type panicked.
     pub fn peek(&self, limit: usize) -> Vec<Waiting<E>> {
-        self.desk.peek(limit)
+        self.core.peek(limit)
     }
 
     /// Deletes every message that nobody has a lease on, here and in the topic for this queue. How many.
     pub fn purge(&self) -> u64 {
-        self.desk.purge()
+        self.core.purge()
     }
 
     /// The first `limit` dead letters of this queue that were neither purged nor sent back, oldest first.
@@ -163,7 +163,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// They are kept by a consumer of their topic that the queue has for that; those of a durable topic, by the journal.
     pub fn dead_letters(&self, limit: usize) -> Vec<DeadLetter> {
         let mut found = Vec::new();
-        self.desk.each_letter(|letter, _| {
+        self.core.each_dead_letter(|letter, _| {
             if found.len() == limit {
                 return Verdict::Enough;
             }
@@ -176,7 +176,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// Forgets this queue's dead letters. How many.
     pub fn purge_dead_letters(&self) -> u64 {
         let mut purged = 0;
-        self.desk.each_letter(|_, _| {
+        self.core.each_dead_letter(|_, _| {
             purged += 1;
             Verdict::Out
         });
@@ -188,8 +188,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// there are if the side store is full, or if the event's type cannot read one: that one stays, and those behind it.
     pub fn redrive(&self, limit: u64) -> u64 {
         let mut sent = 0;
-        self.desk.each_letter(|letter, next| {
-            if sent == limit || !self.desk.restore(letter, next) {
+        self.core.each_dead_letter(|letter, next| {
+            if sent == limit || !self.core.restore(letter, next) {
                 return Verdict::Enough;
             }
             sent += 1;
@@ -206,7 +206,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// # Errors
     /// It ran out, or the message was deleted or done with.
     pub fn resume(&self, ticket: &Ticket) -> Result<Lease<E, K>, LeaseError> {
-        worker::resume(&self.desk, ticket)
+        worker::resume(&self.core, ticket)
     }
 }
 
@@ -223,13 +223,13 @@ impl<E, K: Producers> TopicCore<E, K> {
     }
 }
 
-impl<E: Job, K: Producers> Attached for Desk<E, K> {
+impl<E: Job, K: Producers> Attached for QueueCore<E, K> {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn metrics(&self) -> QueueMetrics {
-        Desk::metrics(self)
+        QueueCore::metrics(self)
     }
 
     fn report(&self) -> QueueReport {
@@ -246,7 +246,7 @@ impl<E: Job, K: Producers> Attached for Desk<E, K> {
     }
 
     fn note_numbers(&self) {
-        Desk::note_numbers(self, &self.lock());
+        QueueCore::note_numbers(self, &self.lock());
     }
 
     fn keys(&self) -> Vec<Vec<u8>> {
@@ -365,8 +365,8 @@ mod tests {
         static AT_LETTER: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     }
 
-    /// A letter was published, and its message is not noted as interred yet.
-    pub(super) fn letter_is_out() {
+    /// A dead letter was published, and its message is not noted as written there yet.
+    pub(super) fn dead_letter_is_out() {
         if let Some(then) = AT_LETTER.take() {
             then();
         }
@@ -432,11 +432,11 @@ mod tests {
         let queue = worker.queue();
         assert_eq!(queue.dead_letters(9).len(), 3);
         let mut after = None;
-        queue.desk.each_letter(|letter, next| {
+        queue.core.each_dead_letter(|letter, next| {
             if after.is_some() {
                 return Verdict::Enough;
             }
-            assert!(queue.desk.restore(letter, next));
+            assert!(queue.core.restore(letter, next));
             worker.receive(Duration::MAX).unwrap().unwrap().ack().unwrap();
             after = Some(disk.crash(3));
             Verdict::Out

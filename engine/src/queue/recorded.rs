@@ -1,9 +1,9 @@
 //! Queues as a journal has them, without a program that has them open: what `slipring queue` shows and changes.
 
-use super::changes::{Cursor, Part};
-use super::keeper::{Verdict, each_in_journal};
-use super::lease::{Cause, Known, Phase};
-use super::ledger::{self, Remembered, Shift};
+use super::changes::{Cursor, StatePart};
+use super::codec::{self, ClockShift, RecoveredQueue};
+use super::dead_letter_reader::{Verdict, each_in_journal};
+use super::lease::{DeathCause, KnownMessage, Phase};
 use crate::base::clock::Timestamp;
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
@@ -60,7 +60,7 @@ pub struct RecordedQueue {
     pub deleted: Vec<(u32, u64)>,
     number: u32,
     dead: Option<RecordedTopic>,
-    remembered: Remembered,
+    recovered_queue: RecoveredQueue,
 }
 
 /// A message of a queue that is not done with.
@@ -74,13 +74,13 @@ pub struct RecordedMessage {
     /// How often it was given out.
     pub attempts: u32,
     /// What it waits for.
-    pub standing: Standing,
+    pub state: MessageState,
 }
 
 /// What a message that is not done with waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Standing {
+pub enum MessageState {
     /// Somebody has it, or had it, until then.
     Leased(Timestamp),
     /// It may be given out from then on.
@@ -122,27 +122,28 @@ pub fn queues(state: &State) -> Vec<RecordedQueue> {
 pub fn find(state: &State, topic: &str, queue: &str) -> Option<RecordedQueue> {
     let topics = recorded_topics(state);
     let number = topics.iter().find(|known| known.name == topic)?.number;
-    RecordedQueue::new(state, &topics, number, queue.to_owned(), ledger::find(state, number, queue)?)
+    RecordedQueue::new(state, &topics, number, queue.to_owned(), codec::find(state, number, queue)?)
 }
 
 impl RecordedQueue {
     fn new(state: &State, topics: &[RecordedTopic], number: u32, name: String, opened: QueueEntry) -> Option<Self> {
         let topic = topics.iter().find(|topic| topic.number == number)?.clone();
-        let remembered = Remembered::read(state, opened.number, Shift::NONE);
+        let recovered_queue = RecoveredQueue::read(state, opened.number, ClockShift::NONE);
         let at = |time: Duration| Timestamp::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let messages = remembered.messages.iter().map(|((partition, offset), known)| RecordedMessage {
+        let messages = recovered_queue.messages.iter().map(|((partition, offset), known)| RecordedMessage {
             partition: *partition,
             offset: *offset,
             attempts: known.attempts,
-            standing: match &known.phase {
-                Phase::Leased(until) => Standing::Leased(at(*until)),
-                Phase::Waiting(due) => Standing::Waiting(at(*due)),
-                Phase::Dying(Cause::Refused(reason)) => Standing::Dying(reason.to_string()),
-                Phase::Dying(Cause::Expired) => Standing::Dying("the lease ran out".to_owned()),
+            state: match &known.phase {
+                Phase::Leased(until) => MessageState::Leased(at(*until)),
+                Phase::Waiting(due) => MessageState::Waiting(at(*due)),
+                Phase::Dying(DeathCause::Refused(reason)) => MessageState::Dying(reason.to_string()),
+                Phase::Dying(DeathCause::Expired) => MessageState::Dying("the lease ran out".to_owned()),
             },
         });
         let messages = messages.collect();
-        let next = (0..topic.partitions).map(|it| remembered.cursors.get(&Cursor::Partition(it)).copied()).collect();
+        let next =
+            (0..topic.partitions).map(|it| recovered_queue.cursors.get(&Cursor::Partition(it)).copied()).collect();
         Some(Self {
             name,
             visibility: opened.visibility,
@@ -153,30 +154,30 @@ impl RecordedQueue {
             dead_topic: opened.dead_topic,
             next,
             messages,
-            deleted: remembered.deleted.clone(),
+            deleted: recovered_queue.deleted.clone(),
             number: opened.number,
             topic,
-            remembered,
+            recovered_queue,
         })
     }
 
-    fn count(&self, is_it: impl Fn(&Standing) -> bool) -> usize {
-        self.messages.iter().filter(|message| is_it(&message.standing)).count()
+    fn count(&self, is_it: impl Fn(&MessageState) -> bool) -> usize {
+        self.messages.iter().filter(|message| is_it(&message.state)).count()
     }
 
     /// How many messages somebody has a lease on, or had until it ran out.
     pub fn leased(&self) -> usize {
-        self.count(|it| matches!(it, Standing::Leased(_)))
+        self.count(|it| matches!(it, MessageState::Leased(_)))
     }
 
     /// How many messages come again.
     pub fn waiting(&self) -> usize {
-        self.count(|it| matches!(it, Standing::Waiting(_)))
+        self.count(|it| matches!(it, MessageState::Waiting(_)))
     }
 
     /// How many messages are on their way to the dead letters.
     pub fn dying(&self) -> usize {
-        self.count(|it| matches!(it, Standing::Dying(_)))
+        self.count(|it| matches!(it, MessageState::Dying(_)))
     }
 
     fn id(&self, partition: u32) -> PartitionId {
@@ -206,7 +207,7 @@ impl RecordedQueue {
         journal: &Journal,
         mut each: impl FnMut(&RecordedMessage, &[u8]) -> bool,
     ) -> Result<(), ReplayError> {
-        for message in self.messages.iter().filter(|it| !matches!(it.standing, Standing::Leased(_))) {
+        for message in self.messages.iter().filter(|it| !matches!(it.state, MessageState::Leased(_))) {
             let start = Start::Offset(message.offset);
             let mut reader = match journal.reader(self.id(message.partition), start, Visible::Written) {
                 Err(ReplayError::OutOfRange { .. }) => continue,
@@ -221,7 +222,7 @@ impl RecordedQueue {
         for partition in 0..self.topic.partitions {
             let mut wants_more = true;
             self.each_unread(journal, partition, |offset, bytes| {
-                let unread = RecordedMessage { partition, offset, attempts: 0, standing: Standing::Unread };
+                let unread = RecordedMessage { partition, offset, attempts: 0, state: MessageState::Unread };
                 wants_more = each(&unread, bytes);
                 wants_more
             })?;
@@ -245,7 +246,7 @@ impl RecordedQueue {
         let mut reader = journal.reader(self.id(partition), Start::Offset(next), Visible::Written)?;
         while let Some(record) = reader.next()? {
             let at = (partition, record.offset);
-            let is_known = self.deleted.contains(&at) || self.remembered.messages.contains_key(&at);
+            let is_known = self.deleted.contains(&at) || self.recovered_queue.messages.contains_key(&at);
             if !is_known && !each(record.offset, record.bytes) {
                 break;
             }
@@ -267,7 +268,7 @@ impl RecordedQueue {
             DeadLetter::read(message).filter(is_ours).map(&mut each)
         };
         for partition in 0..dead.partitions {
-            let from = self.remembered.cursors.get(&Cursor::Letters(partition)).copied().unwrap_or(0);
+            let from = self.recovered_queue.cursors.get(&Cursor::DeadLetters(partition)).copied().unwrap_or(0);
             let id = PartitionId { topic: dead.number, partition };
             let (to, enough) = each_in_journal(journal, id, from, &mut each);
             if to > from {
@@ -312,16 +313,16 @@ impl RecordedQueue {
             })?;
             change.cursors.push((Cursor::Partition(partition), self.unread(&journal, partition).1));
         }
-        let mut messages = self.remembered.messages.clone();
+        let mut messages = self.recovered_queue.messages.clone();
         messages.retain(|at, known| {
             let stays = matches!(known.phase, Phase::Leased(_));
             if !stays {
                 purged += 1;
-                change.blocks.insert(Part::of(*at));
+                change.blocks.insert(StatePart::of(*at));
             }
             stays
         });
-        change.blocks.extend(self.deleted.iter().map(|(partition, offset)| Part::Deleted(*partition, *offset)));
+        change.blocks.extend(self.deleted.iter().map(|(partition, offset)| StatePart::Deleted(*partition, *offset)));
         change.write(writer, &messages, time)?;
         Ok(purged)
     }
@@ -336,7 +337,7 @@ impl RecordedQueue {
             purged += 1;
             Verdict::Out
         })?;
-        self.deal_with(moved).write(writer, &self.remembered.messages, time)?;
+        self.deal_with(moved).write(writer, &self.recovered_queue.messages, time)?;
         Ok(purged)
     }
 
@@ -347,7 +348,7 @@ impl RecordedQueue {
     /// Their topic is not in this journal, or the journal fails, or its state has no room for so many.
     pub fn redrive(&self, writer: &mut Writer, limit: u64, time: u64) -> Result<u64, ChangeError> {
         let journal = writer.journal();
-        let (mut sent, mut messages, mut blocks) = (0, self.remembered.messages.clone(), BTreeSet::new());
+        let (mut sent, mut messages, mut blocks) = (0, self.recovered_queue.messages.clone(), BTreeSet::new());
         let moved = self.letters(&journal, |letter| {
             let at = (letter.partition, letter.offset);
             let start = journal.extent(self.id(letter.partition)).map_or(0, |extent| extent.start);
@@ -355,9 +356,9 @@ impl RecordedQueue {
                 return Verdict::Enough;
             }
             sent += 1;
-            let anew = Known { number: 0, attempts: 0, phase: Phase::Waiting(Duration::ZERO) };
+            let anew = KnownMessage { number: 0, attempts: 0, phase: Phase::Waiting(Duration::ZERO) };
             messages.entry(at).or_insert(anew);
-            blocks.insert(Part::of(at));
+            blocks.insert(StatePart::of(at));
             Verdict::Out
         })?;
         let mut change = self.deal_with(moved);
@@ -368,7 +369,7 @@ impl RecordedQueue {
 
     fn deal_with(&self, moved: Vec<(u32, u64)>) -> Change {
         let mut change = Change::new(self.number);
-        change.cursors.extend(moved.into_iter().map(|(partition, next)| (Cursor::Letters(partition), next)));
+        change.cursors.extend(moved.into_iter().map(|(partition, next)| (Cursor::DeadLetters(partition), next)));
         change
     }
 }
@@ -376,7 +377,7 @@ impl RecordedQueue {
 /// What is to be written of a queue: parts first, then cursors, so that a crash between frames loses nothing.
 struct Change {
     queue: u32,
-    blocks: BTreeSet<Part>,
+    blocks: BTreeSet<StatePart>,
     cursors: Vec<(Cursor, u64)>,
 }
 
@@ -385,24 +386,29 @@ impl Change {
         Self { queue, blocks: BTreeSet::new(), cursors: Vec::new() }
     }
 
-    fn write(self, writer: &mut Writer, messages: &BTreeMap<(u32, u64), Known>, time: u64) -> Result<(), WriteError> {
+    fn write(
+        self,
+        writer: &mut Writer,
+        messages: &BTreeMap<(u32, u64), KnownMessage>,
+        time: u64,
+    ) -> Result<(), WriteError> {
         let limit = writer.frame_limit() / 2;
         let mut frame = FrameBuilder::new();
         for part in self.blocks {
             match part {
-                Part::Block(partition, block) => {
+                StatePart::Block(partition, block) => {
                     let known = |offset| messages.get(&(partition, offset)).cloned();
-                    let shift = Shift::none_at(Timestamp::from_nanos(time));
-                    ledger::put_block(&mut frame, self.queue, partition, block, shift, known);
+                    let shift = ClockShift::none_at(Timestamp::from_nanos(time));
+                    codec::put_block(&mut frame, self.queue, partition, block, shift, known);
                 }
-                Part::Deleted(..) => frame.delete(state_kind::QUEUES, &ledger::part_key(self.queue, part)),
+                StatePart::Deleted(..) => frame.delete(state_kind::QUEUES, &codec::part_key(self.queue, part)),
             }
             if frame.len() > limit {
                 writer.append(&mut frame, time)?;
             }
         }
         for (cursor, next) in self.cursors {
-            ledger::put_cursor(&mut frame, self.queue, cursor, next);
+            codec::put_cursor(&mut frame, self.queue, cursor, next);
         }
         if !frame.is_empty() {
             writer.append(&mut frame, time)?;

@@ -1,6 +1,6 @@
 //! A worker takes messages of a queue, one at a time, each under a lease.
 
-use super::desk::{Desk, End, Given};
+use super::core::{Granted, LeaseEnd, QueueCore};
 use super::job::Job;
 use super::lease::Grant;
 use crate::base::kind::Producers;
@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 /// Joined with [`QueueBuilder::join`](crate::queue::QueueBuilder::join). Dropping it leaves its leases as they are: they belong to
 /// their [`Lease`]s.
 pub struct Worker<E: Job = Message, K: Producers = Multi> {
-    pub(super) desk: Arc<Desk<E, K>>,
+    pub(super) core: Arc<QueueCore<E, K>>,
     /// Given out to it, or refused, and not yet handed to the user.
-    pub(super) found: Option<Result<Given<E>, ReadError>>,
+    pub(super) found: Option<Result<Granted<E>, ReadError>>,
     /// Whether it watches the bells with a waker.
     pub(super) watching: bool,
     /// Of a selector that waits for it among others.
@@ -32,28 +32,28 @@ pub struct Worker<E: Job = Message, K: Producers = Multi> {
 
 impl<E: Job, K: Producers> fmt::Debug for Worker<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Worker of queue {:?} of {:?}", self.desk.name, self.desk.topic)
+        write!(f, "Worker of queue {:?} of {:?}", self.core.name, self.core.topic)
     }
 }
 
 impl<E: Job, K: Producers> Drop for Worker<E, K> {
     fn drop(&mut self) {
         self.give_up();
-        lifecycle!(info, "worker left", topic = self.desk.topic, queue = self.desk.name);
-        self.desk.workers.fetch_sub(1, Ordering::AcqRel);
+        lifecycle!(info, "worker left", topic = self.core.topic, queue = self.core.name);
+        self.core.workers.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl<E: Job, K: Producers> Worker<E, K> {
-    pub(super) fn new(desk: Arc<Desk<E, K>>) -> Self {
-        desk.workers.fetch_add(1, Ordering::AcqRel);
-        lifecycle!(info, "worker joined", topic = desk.topic, queue = desk.name);
-        Self { desk, found: None, watching: false, selector: None }
+    pub(super) fn new(core: Arc<QueueCore<E, K>>) -> Self {
+        core.workers.fetch_add(1, Ordering::AcqRel);
+        lifecycle!(info, "worker joined", topic = core.topic, queue = core.name);
+        Self { core, found: None, watching: false, selector: None }
     }
 
     /// Whether something was found for it that is still good.
     pub(super) fn has_found(&mut self) -> bool {
-        let now = self.desk.now();
+        let now = self.core.now();
         if matches!(&self.found, Some(Ok((grant, _))) if grant.deadline <= now) {
             self.found = None;
         }
@@ -64,15 +64,15 @@ impl<E: Job, K: Producers> Worker<E, K> {
     pub(super) fn take_found(&mut self) -> Result<Option<Lease<E, K>>, ReadError> {
         let Some(found) = self.found.take() else { return Ok(None) };
         let (grant, change) = found?;
-        let grant = self.desk.complete(grant, change)?;
-        Ok(grant.map(|grant| Lease { desk: Arc::clone(&self.desk), grant, over: false }))
+        let grant = self.core.complete(grant, change)?;
+        Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))
     }
 
     /// Whoever waited with this worker has gone: what was on its way to it goes to others.
     pub(super) fn give_up(&mut self) {
-        self.desk.leave_watch(&mut self.watching);
+        self.core.leave_watch(&mut self.watching);
         if let Some(Ok(given)) = self.found.take() {
-            self.desk.put_back(given);
+            self.core.put_back(given);
         }
     }
 
@@ -93,15 +93,15 @@ impl<E: Job, K: Producers> Worker<E, K> {
         {
             return Ok(Some(lease));
         }
-        self.desk.leave_watch(&mut self.watching);
+        self.core.leave_watch(&mut self.watching);
         let deadline = Instant::now().checked_add(limit);
-        let grant = self.desk.receive(!limit.is_zero(), deadline)?;
-        Ok(grant.map(|grant| Lease { desk: Arc::clone(&self.desk), grant, over: false }))
+        let grant = self.core.receive(!limit.is_zero(), deadline)?;
+        Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))
     }
 
     /// The queue that it works for.
     pub fn queue(&self) -> super::Queue<E, K> {
-        super::Queue { desk: Arc::clone(&self.desk) }
+        super::Queue { core: Arc::clone(&self.core) }
     }
 }
 
@@ -110,7 +110,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
 /// [`ack`](Self::ack) it when the work is done. Dropped without, it is given back at once, with the reason "dropped": a
 /// worker that panics delays nobody. One that hangs loses it when the lease runs out.
 pub struct Lease<E: Job = Message, K: Producers = Multi> {
-    desk: Arc<Desk<E, K>>,
+    core: Arc<QueueCore<E, K>>,
     grant: Grant<Arc<E>>,
     /// Said what becomes of the message.
     over: bool,
@@ -119,7 +119,7 @@ pub struct Lease<E: Job = Message, K: Producers = Multi> {
 impl<E: Job, K: Producers> fmt::Debug for Lease<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Grant { partition, offset, attempt, .. } = self.grant;
-        write!(f, "Lease of {}/{partition}@{offset}, attempt {attempt}", self.desk.topic)
+        write!(f, "Lease of {}/{partition}@{offset}, attempt {attempt}", self.core.topic)
     }
 }
 
@@ -146,7 +146,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
 
     /// How much time is left by the engine's clock; zero if it ran out.
     pub fn left(&self) -> Duration {
-        self.grant.deadline.saturating_sub(self.desk.now())
+        self.grant.deadline.saturating_sub(self.core.now())
     }
 
     /// The work is done: the message never comes again.
@@ -154,7 +154,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
     /// # Errors
     /// The lease ran out, so that somebody else may be at it; or the message was deleted.
     pub fn ack(mut self) -> Result<(), LeaseError> {
-        self.end(End::Ack)
+        self.end(LeaseEnd::Ack)
     }
 
     /// The work failed: the message comes again after `delay`, to any worker. If this was the last attempt, it is moved
@@ -163,7 +163,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack(mut self, delay: Duration, reason: &str) -> Result<(), LeaseError> {
-        self.end(End::Nack(delay, reason))
+        self.end(LeaseEnd::Nack(delay, reason))
     }
 
     /// The work failed: the message comes again after the delay that the queue's
@@ -172,7 +172,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn retry(mut self, reason: &str) -> Result<(), LeaseError> {
-        self.end(End::Retry(reason))
+        self.end(LeaseEnd::Retry(reason))
     }
 
     /// What [`Queue::resume`](crate::queue::Queue::resume) gives the lease back for.
@@ -193,7 +193,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn renew(&mut self, visibility: Duration) -> Result<(), LeaseError> {
-        match self.desk.renew(self.grant.id, visibility) {
+        match self.core.renew(self.grant.id, visibility) {
             Some((deadline, change)) => {
                 self.grant.deadline = deadline;
                 self.safe(change)
@@ -205,25 +205,25 @@ impl<E: Job, K: Producers> Lease<E, K> {
         }
     }
 
-    fn end(&mut self, how: End<'_>) -> Result<(), LeaseError> {
+    fn end(&mut self, how: LeaseEnd<'_>) -> Result<(), LeaseError> {
         if std::mem::replace(&mut self.over, true) {
             return Err(self.lost());
         }
-        let change = self.desk.end(self.grant.id, self.grant.attempt, how).ok_or_else(|| self.lost())?;
+        let change = self.core.end(self.grant.id, self.grant.attempt, how).ok_or_else(|| self.lost())?;
         self.safe(change)
     }
 
     fn safe(&self, change: u64) -> Result<(), LeaseError> {
         let Grant { partition, offset, .. } = self.grant;
-        let queue = || self.desk.name.clone();
-        self.desk.safe(change).map_err(|cause| LeaseError::Unknown { queue: queue(), partition, offset, cause })
+        let queue = || self.core.name.clone();
+        self.core.safe(change).map_err(|cause| LeaseError::Unknown { queue: queue(), partition, offset, cause })
     }
 
     fn lost(&self) -> LeaseError {
         let Grant { partition, offset, attempt, deadline, .. } = self.grant;
-        let queue = self.desk.name.clone();
-        let late = self.desk.now().saturating_sub(deadline);
-        match self.desk.now() >= deadline {
+        let queue = self.core.name.clone();
+        let late = self.core.now().saturating_sub(deadline);
+        match self.core.now() >= deadline {
             true => LeaseError::Expired { queue, partition, offset, attempt, late },
             false => LeaseError::Deleted { queue, partition, offset },
         }
@@ -234,7 +234,7 @@ impl<E: Job, K: Producers> Drop for Lease<E, K> {
     fn drop(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             // Waits for nothing.
-            let _ = self.desk.end(self.grant.id, self.grant.attempt, End::Retry("dropped"));
+            let _ = self.core.end(self.grant.id, self.grant.attempt, LeaseEnd::Retry("dropped"));
         }
     }
 }
@@ -278,13 +278,16 @@ impl FromStr for Ticket {
 }
 
 /// The lease that a ticket stands for.
-pub(super) fn resume<E: Job, K: Producers>(desk: &Arc<Desk<E, K>>, ticket: &Ticket) -> Result<Lease<E, K>, LeaseError> {
+pub(super) fn resume<E: Job, K: Producers>(
+    core: &Arc<QueueCore<E, K>>,
+    ticket: &Ticket,
+) -> Result<Lease<E, K>, LeaseError> {
     let Ticket { partition, offset, number } = *ticket;
-    let over = || LeaseError::Over { queue: desk.name.clone(), partition, offset };
-    let (grant, change) = desk.resume(partition, offset, number).ok_or_else(over)?;
-    let unknown = |cause: String| LeaseError::Unknown { queue: desk.name.clone(), partition, offset, cause };
-    let grant = desk.complete(grant, change).map_err(|refused| unknown(refused.to_string()))?.ok_or_else(over)?;
-    Ok(Lease { desk: Arc::clone(desk), grant, over: false })
+    let over = || LeaseError::Over { queue: core.name.clone(), partition, offset };
+    let (grant, change) = core.resume(partition, offset, number).ok_or_else(over)?;
+    let unknown = |cause: String| LeaseError::Unknown { queue: core.name.clone(), partition, offset, cause };
+    let grant = core.complete(grant, change).map_err(|refused| unknown(refused.to_string()))?.ok_or_else(over)?;
+    Ok(Lease { core: Arc::clone(core), grant, over: false })
 }
 
 /// A lease was no longer its holder's.

@@ -27,7 +27,7 @@ pub(crate) struct CatchUp<E, K: Producers> {
 
 /// What a turn of reading goes by. All of it was looked at before the journal is read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Turn {
+pub(crate) struct ReadTurn {
     /// Records below this offset are to be read.
     pub(crate) before: u64,
     /// All below this offset can be seen: what is not found is an offset without a record.
@@ -93,7 +93,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         visible: Visible,
         bounded: bool,
         join: impl FnOnce() -> Result<Consumer<E, K>, BuildError>,
-    ) -> Turn {
+    ) -> ReadTurn {
         let ring = &self.partition.ring;
         let mut published = ring.published().0;
         if self.gate.is_none() && published.saturating_sub(self.position()) <= self.capacity / 4 {
@@ -106,7 +106,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         let end = self.progress.end(visible);
         let visible = if bounded { end.min(published) } else { end };
         let bound = if bounded { visible } else { u64::MAX };
-        Turn { before: self.seam().map_or(bound, |seam| seam.min(bound)), visible, end }
+        ReadTurn { before: self.seam().map_or(bound, |seam| seam.min(bound)), visible, end }
     }
 
     /// What is read in a turn.
@@ -119,7 +119,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
     pub(crate) fn end(
         &mut self,
         scan: &mut SharedScan,
-        turn: Turn,
+        turn: ReadTurn,
         (read, at_end): (bool, bool),
         next: u64,
         join: impl FnOnce() -> Result<Consumer<E, K>, BuildError>,

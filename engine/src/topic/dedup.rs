@@ -60,7 +60,7 @@ struct KnownIds {
 
 enum IdState {
     /// Somebody publishes it at this moment.
-    ClaimedId,
+    Claimed,
     At(u32, u64),
 }
 
@@ -150,7 +150,7 @@ impl DedupIndex {
             known.expire(self.window, now);
             match known.ids.entry(id) {
                 Entry::Vacant(free) => {
-                    free.insert(IdState::ClaimedId);
+                    free.insert(IdState::Claimed);
                     return Ok(IdOutcome::First(ClaimedId { ids: Arc::clone(self), id, settled: false }));
                 }
                 Entry::Occupied(there) => {
@@ -382,7 +382,7 @@ mod tests {
     fn who_has_settled_takes_no_other_claim_away() {
         let ids = Arc::new(DedupIndex::new(Deduplication::last(1)));
         let claim = |id: u128| {
-            let free = ids.known().ids.insert(id, IdState::ClaimedId).is_none();
+            let free = ids.known().ids.insert(id, IdState::Claimed).is_none();
             assert!(free, "{id} is claimed or known");
             ClaimedId { ids: Arc::clone(&ids), id, settled: false }
         };
@@ -392,7 +392,7 @@ mod tests {
         other.settle(0, 1, Duration::ZERO);
         let again = claim(7);
         drop(first);
-        assert!(matches!(ids.known().ids.get(&7), Some(IdState::ClaimedId)));
+        assert!(matches!(ids.known().ids.get(&7), Some(IdState::Claimed)));
         drop(again);
         assert!(!ids.known().ids.contains_key(&7));
         assert!(matches!(ids.known().ids.get(&8), Some(IdState::At(0, 1))));

@@ -209,7 +209,7 @@ pub enum ProducerError {
     #[error(
         "topic {topic:?} has a single producer, and it is taken: drop that one, or create the topic without `single_producer`"
     )]
-    TurnGuard {
+    Taken {
         /// The topic.
         topic: String,
     },
@@ -668,7 +668,7 @@ pub enum DeadLetterError {
     },
     /// Its letters could not be kept.
     #[error("the dead letters of topic {topic:?} cannot be kept: {cause}")]
-    Keeper {
+    Reader {
         /// The topic.
         topic: String,
         /// Why.

@@ -1,6 +1,6 @@
 //! A transform's settings, and its opening.
 
-use super::{Holder, Input, Transform, TransformError, reader_name};
+use super::{Transform, TransformError, TransformHolder, TransformInput, reader_name};
 use crate::base::kind::Producers;
 use crate::log::gap::OnGap;
 use crate::log::offsets::recorded::transform_offsets;
@@ -90,8 +90,8 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
         }
         let mut transaction = Transaction::new(Arc::clone(committer));
         transaction.patience(patience);
-        let holder = Holder { committer: Arc::clone(committer), topic: topic.name.clone(), at, epoch };
-        let input = Input { topic, name, offsets, batch, on_gap, replay: None };
+        let holder = TransformHolder { committer: Arc::clone(committer), topic: topic.name.clone(), at, epoch };
+        let input = TransformInput { topic, name, offsets, batch, on_gap, replay: None };
         Ok(Transform { input, holder, transaction })
     }
 }

@@ -139,24 +139,24 @@ pub enum TransformError {
 /// # What does not count
 /// What the handler does besides publishing is done again when a batch is read again.
 pub struct Transform<E: Send + Sync + 'static, K: Producers = Multi> {
-    input: Input<E, K>,
-    holder: Holder,
+    input: TransformInput<E, K>,
+    holder: TransformHolder,
     transaction: Transaction,
 }
 
 /// Offsets that come next, by partition.
-type Nexts = BTreeMap<u32, u64>;
+type NextOffsets = BTreeMap<u32, u64>;
 
 /// Who may commit, and under which name.
 #[derive(Clone)]
-struct Holder {
+struct TransformHolder {
     committer: Arc<Committer>,
     topic: String,
     at: (String, u32),
     epoch: u64,
 }
 
-impl Holder {
+impl TransformHolder {
     fn fenced(&self) -> TransactionError {
         TransactionError::Fenced { name: self.at.0.clone(), topic: self.topic.clone() }
     }
@@ -166,7 +166,7 @@ impl Holder {
     }
 
     /// Writes down that the transform was told of a gap, with the offset behind it as its next one.
-    fn pass_gap(&self, offsets: &mut Nexts, gap: &Gap, now: Timestamp) -> Result<(), TransformError> {
+    fn pass_gap(&self, offsets: &mut NextOffsets, gap: &Gap, now: Timestamp) -> Result<(), TransformError> {
         let (partition, end) = (gap.partition, gap.offsets.end);
         let of = PartitionId { topic: self.at.1, partition };
         let (kind, reader, time) = (ReaderKind::Transform, self.at.0.clone(), now.as_nanos());
@@ -174,7 +174,7 @@ impl Holder {
         let key = key(&self.at.0, self.at.1, partition);
         let (committer, at, epoch) = (Arc::downgrade(&self.committer), self.at.clone(), self.epoch);
         let decide = move || {
-            let next = Nexts::from([(partition, end)]);
+            let next = NextOffsets::from([(partition, end)]);
             committer.upgrade().is_some_and(|it| it.transform_offsets.move_on(&at, epoch, next))
         };
         let put = |frame: &mut FrameBuilder| frame.put(state_kind::TRANSFORM_OFFSETS, &key, &end.to_le_bytes());
@@ -189,7 +189,7 @@ impl Holder {
     }
 
     /// Publishes what the transaction has, together with how far was read.
-    fn commit(&self, transaction: &mut Transaction, read: &Nexts) -> Result<(), TransactionError> {
+    fn commit(&self, transaction: &mut Transaction, read: &NextOffsets) -> Result<(), TransactionError> {
         let put = |frame: &mut FrameBuilder| {
             for (partition, next) in read {
                 frame.put(state_kind::TRANSFORM_OFFSETS, &key(&self.at.0, self.at.1, *partition), &next.to_le_bytes());
@@ -209,11 +209,11 @@ impl Holder {
 }
 
 /// Reads batches, on from what is committed.
-struct Input<E: Send + Sync + 'static, K: Producers> {
+struct TransformInput<E: Send + Sync + 'static, K: Producers> {
     topic: Arc<TopicCore<E, K>>,
     name: String,
     /// The next offset of each partition that is not committed.
-    offsets: Nexts,
+    offsets: NextOffsets,
     batch: usize,
     on_gap: OnGap,
     /// For how many partitions it was opened; none after a failure.
@@ -221,9 +221,9 @@ struct Input<E: Send + Sync + 'static, K: Producers> {
 }
 
 /// A batch that was read: how many events, and what comes next in which partition.
-type Read = (usize, Option<(u32, u64)>);
+type ReadOutcome = (usize, Option<(u32, u64)>);
 
-impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
+impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
     fn open(&self) -> Result<(usize, Replay<E, K>), TransformError> {
         let journal = self.topic.durable.as_ref().map(|durable| (durable, durable.journal()));
         let partitions = self.topic.partitions().len();
@@ -249,7 +249,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         limit: Duration,
         transaction: &mut Transaction,
         mut f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
-    ) -> Result<Option<Read>, TransformError> {
+    ) -> Result<Option<ReadOutcome>, TransformError> {
         let goes_on = self.goes_on();
         // Taken out: what fails or panics begins anew, at what is committed.
         let (partitions, mut replay) = match self.replay.take() {
@@ -320,7 +320,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         let Some((read, last)) = read else { return Ok(None) };
         if let Some(last) = last {
             let replay = input.replay.take();
-            holder.commit(transaction, &Nexts::from([last]))?;
+            holder.commit(transaction, &NextOffsets::from([last]))?;
             input.offsets.insert(last.0, last.1);
             input.replay = replay;
         }

@@ -3,7 +3,7 @@
 //! While a transaction is on its way to the disk the next one is filled, with as many batches as there are by then: so a
 //! sync is shared by many batches, and the reader does not wait for it.
 
-use super::{Holder, Input, Nexts, Transform, TransformError};
+use super::{NextOffsets, Transform, TransformError, TransformHolder, TransformInput};
 use crate::base::clock::Clock;
 use crate::base::kind::Producers;
 use crate::base::threads::{Panic, StartError, caught};
@@ -70,28 +70,33 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
     }
 }
 /// Batches, and how far was read with them.
-struct Job {
+struct CommitJob {
     transaction: Transaction,
-    read: Nexts,
+    read: NextOffsets,
     batches: usize,
 }
 
-impl Job {
+impl CommitJob {
     fn of(mut transaction: Transaction) -> Self {
         transaction.clear();
-        Self { transaction, read: Nexts::new(), batches: 0 }
+        Self { transaction, read: NextOffsets::new(), batches: 0 }
     }
 }
 
 /// What became of a job.
-type Committed = Result<(Job, Result<(), TransactionError>), Panic>;
+type Committed = Result<(CommitJob, Result<(), TransactionError>), Panic>;
 
 fn panicked(name: String, panic: &Panic) -> TransformEnd {
     TransformEnd::Failed(Arc::new(TransformError::Panicked { name, cause: panic.said() }))
 }
 
 /// Commits one job after the other.
-fn commit_all(holder: &Holder, jobs: &Receiver<Job>, tell: &SyncSender<Committed>, gives_up: &dyn Fn() -> bool) {
+fn commit_all(
+    holder: &TransformHolder,
+    jobs: &Receiver<CommitJob>,
+    tell: &SyncSender<Committed>,
+    gives_up: &dyn Fn() -> bool,
+) {
     while let Ok(mut job) = jobs.recv() {
         // An event's `Persist`, a waiting strategy or the clock may panic.
         let outcome = caught(|| {
@@ -109,13 +114,13 @@ fn commit_all(holder: &Holder, jobs: &Receiver<Job>, tell: &SyncSender<Committed
 }
 
 /// The one that reads.
-struct Reader<'t, E: Send + Sync + 'static, K: Producers> {
-    input: &'t mut Input<E, K>,
-    holder: &'t Holder,
-    work: SyncSender<Job>,
+struct InputReader<'t, E: Send + Sync + 'static, K: Producers> {
+    input: &'t mut TransformInput<E, K>,
+    holder: &'t TransformHolder,
+    work: SyncSender<CommitJob>,
     done: Receiver<Committed>,
     /// Is filled.
-    job: Job,
+    job: CommitJob,
     /// None while it is on its way to the disk.
     spare: Option<Transaction>,
     /// So many batches are to be committed each by itself.
@@ -124,7 +129,7 @@ struct Reader<'t, E: Send + Sync + 'static, K: Producers> {
     over: &'t AtomicBool,
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Drop for Reader<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> Drop for InputReader<'_, E, K> {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
     }
@@ -141,11 +146,11 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         let Self { input, holder, transaction } = self;
         let (holder, over) = (&*holder, AtomicBool::new(false));
         let fresh = || Transaction::like(transaction);
-        let (job, spare) = (Job::of(fresh()), Some(fresh()));
+        let (job, spare) = (CommitJob::of(fresh()), Some(fresh()));
         std::thread::scope(|scope| {
             let (work, jobs) = sync_channel(1);
             let (tell, done) = sync_channel(1);
-            let reader = Reader { input, holder, work, done, job, spare, careful: 0, reads_ahead, over: &over };
+            let reader = InputReader { input, holder, work, done, job, spare, careful: 0, reads_ahead, over: &over };
             let over = &over;
             let gives_up = move || stopped.load(Ordering::Acquire) || over.load(Ordering::Acquire);
             let thread = std::thread::Builder::new().name("slipring-commit".to_owned());
@@ -159,7 +164,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> Reader<'_, E, K> {
+impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
     fn read_on<X: Display>(
         mut self,
         stopped: &AtomicBool,
@@ -220,13 +225,13 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<'_, E, K> {
         self.careful += self.job.batches + more;
         self.input.replay = None;
         let fresh = Transaction::like(&self.job.transaction);
-        let given_up = std::mem::replace(&mut self.job, Job::of(fresh));
+        let given_up = std::mem::replace(&mut self.job, CommitJob::of(fresh));
         if self.spare.is_none() {
             self.settle(true)?;
         }
         // It has its producers.
         if let Some(first) = self.spare.replace(given_up.transaction) {
-            self.job = Job::of(first);
+            self.job = CommitJob::of(first);
         }
         Ok(())
     }
@@ -249,7 +254,7 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<'_, E, K> {
             }
             None => return Ok(()),
         };
-        self.spare = Some(Job::of(job.transaction).transaction);
+        self.spare = Some(CommitJob::of(job.transaction).transaction);
         match outcome {
             Ok(()) => self.input.offsets.extend(job.read),
             Err(refused) if job.batches > 1 && refused.is_too_much() => self.read_again(job.batches)?,
@@ -260,7 +265,7 @@ impl<E: Send + Sync + 'static, K: Producers> Reader<'_, E, K> {
 
     fn hand_over(&mut self) {
         if let Some(spare) = self.spare.take() {
-            let job = std::mem::replace(&mut self.job, Job::of(spare));
+            let job = std::mem::replace(&mut self.job, CommitJob::of(spare));
             // Refused when the other thread has panicked: `settle` says so.
             let _ = self.work.send(job);
         }

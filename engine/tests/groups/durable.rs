@@ -124,7 +124,7 @@ fn what_is_only_in_the_journal_is_read_up_to_the_ring_without_gap_or_repetition(
     let topic = numbers(&engine, 1);
     let mut member = topic.group("sums").start(StartAt::Committed).join().unwrap();
     let described = &engine.groups()[0].partitions[0];
-    assert!(described.behind && !described.gates, "{described:?}");
+    assert!(described.catching_up && !described.gates, "{described:?}");
     assert_eq!((described.committed, described.earliest), (Some(0), 0));
     let publisher = std::thread::spawn({
         let mut producer = topic.producer().create().unwrap();
@@ -149,7 +149,7 @@ fn what_is_only_in_the_journal_is_read_up_to_the_ring_without_gap_or_repetition(
     // if that is quicker than this thread.
     let mut producer = topic.producer().create().unwrap();
     let (until, mut next) = (Instant::now() + LONG, 3000);
-    while next == 3000 || engine.groups()[0].partitions[0].behind {
+    while next == 3000 || engine.groups()[0].partitions[0].catching_up {
         publish(&mut producer, 0, next..next + 1);
         assert_eq!(read(&mut member, 1), [(0, next)]);
         next += 1;
@@ -584,7 +584,7 @@ fn who_pauses_what_is_in_the_journal_sleeps_until_the_end() {
     let mut member = topic.group("sums").wait(wait).join().unwrap();
     drop(member.poll(LONG).unwrap());
     member.pause(&partition(0)).unwrap();
-    assert!(engine.groups()[0].partition("numbers", 0).unwrap().behind, "it reads the journal");
+    assert!(engine.groups()[0].partition("numbers", 0).unwrap().catching_up, "it reads the journal");
     let (told, waits) = std::sync::mpsc::channel();
     let reading = std::thread::spawn(move || {
         let before = sleeps();

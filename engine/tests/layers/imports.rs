@@ -134,23 +134,23 @@ struct Found {
     words: BTreeSet<String>,
 }
 
-fn word(token: Option<&TokenTree>) -> Option<String> {
+pub fn word(token: Option<&TokenTree>) -> Option<String> {
     match token {
         Some(TokenTree::Ident(word)) => Some(word.to_string()),
         _ => None,
     }
 }
 
-fn is(token: Option<&TokenTree>, mark: char) -> bool {
+pub fn is(token: Option<&TokenTree>, mark: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == mark)
 }
 
-fn is_group(token: &TokenTree, delimiter: Delimiter) -> bool {
+pub fn is_group(token: &TokenTree, delimiter: Delimiter) -> bool {
     matches!(token, TokenTree::Group(group) if group.delimiter() == delimiter)
 }
 
 /// True for `cfg(test)`, alone or as one of several conditions that must all hold.
-fn is_for_tests(attribute: TokenStream) -> bool {
+pub fn is_for_tests(attribute: TokenStream) -> bool {
     let text = attribute.to_string().replace(' ', "");
     text.starts_with("cfg(test") || text.starts_with("cfg(all(test")
 }
@@ -252,7 +252,7 @@ impl Found {
 }
 
 /// Where what comes next ends: an item with its attributes, a field, or a statement.
-fn behind_item(tokens: &[TokenTree], mut at: usize) -> usize {
+pub fn behind_item(tokens: &[TokenTree], mut at: usize) -> usize {
     const ITEMS: [&str; 13] = [
         "pub",
         "mod",

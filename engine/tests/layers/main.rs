@@ -1,10 +1,13 @@
 //! The layers of engine: what a file may import, and what it must not.
 //!
+//! Also that one name means one thing, and that no file is too long to be read at once.
+//!
 //! Reads `engine/src` as tokens, follows each path that begins with `crate`, `self`, `super` or a name that a `use` has
 //! brought in to the file that defines what it names, and compares the layers of the two files. Tests inside of the library
 //! may import anything.
 
 mod imports;
+mod names;
 
 use imports::{Import, Library};
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,4 +138,27 @@ fn circles_are_small() {
             "the circle of {layer} is smaller now: say so in LARGER_CIRCLES (from {CIRCLE} on take it out)"
         );
     }
+}
+
+/// Types of one name that mean two things, each with the reason. None.
+const TWICE: [&str; 0] = [];
+
+#[test]
+fn a_type_name_has_one_meaning() {
+    let library = Library::read("src");
+    let mut places: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let mut twice = String::new();
+    for file in &library.files {
+        let text = std::fs::read_to_string(format!("{}/src/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        for name in names::defined(&text) {
+            if !places.entry(name.clone()).or_default().insert(file) {
+                writeln!(twice, "{name}: twice in {file}").unwrap();
+            }
+        }
+    }
+    assert!(places.len() > 300, "the types are read: {}", places.len());
+    for (name, files) in places.iter().filter(|(name, files)| files.len() > 1 && !TWICE.contains(&name.as_str())) {
+        writeln!(twice, "{name}: {files:?}").unwrap();
+    }
+    assert!(twice.is_empty(), "one name with two meanings; let each carry its owner:\n{twice}");
 }

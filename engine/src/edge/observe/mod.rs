@@ -15,15 +15,17 @@ use crate::engine::ObserveError;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(not(unix))]
+use NoSocket as Observer;
 #[cfg(unix)]
 pub(crate) use serve::Observer;
 
 /// Where there is no socket to observe an engine at.
 #[cfg(not(unix))]
-pub(crate) enum Observer {}
+pub(crate) enum NoSocket {}
 
 #[cfg(not(unix))]
-impl Observer {
+impl NoSocket {
     pub(crate) fn start(
         _: &std::path::Path,
         _: std::sync::Weak<crate::topic::registry::Registry>,

@@ -6,19 +6,19 @@ use proptest::prelude::*;
 /// The same promises, told with a plain list that is searched from end to end.
 struct Naive {
     terms: Terms,
-    all: Vec<Known>,
+    all: Vec<KnownMessage>,
     given: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownMessage {
     partition: u32,
     offset: u64,
     attempts: u32,
     /// The number of its holder, and until when; or from when on it may be given out.
     holder: Option<u64>,
     at: Duration,
-    dead: Option<Cause>,
+    dead: Option<DeathCause>,
 }
 
 impl Naive {
@@ -27,21 +27,23 @@ impl Naive {
             if known.holder.is_some() && known.at <= now {
                 known.holder = None;
                 if self.terms.max_attempts.is_some_and(|max| known.attempts >= max) {
-                    known.dead = Some(Cause::Expired);
+                    known.dead = Some(DeathCause::Expired);
                 }
             }
         }
     }
 
-    fn is_blocked(&self, it: &Known) -> bool {
+    fn is_blocked(&self, it: &KnownMessage) -> bool {
         let others = self.all.iter().filter(|other| other.partition == it.partition && other.offset != it.offset);
-        let in_the_way = |other: &Known| other.holder.is_some() || other.dead.is_some() || other.offset < it.offset;
+        let in_the_way =
+            |other: &KnownMessage| other.holder.is_some() || other.dead.is_some() || other.offset < it.offset;
         self.terms.order == Order::Strict && others.into_iter().any(in_the_way)
     }
 
     /// When the one that is due for the longest time was due.
     fn due(&self, now: Duration) -> Option<Duration> {
-        let free = |it: &&Known| it.holder.is_none() && it.dead.is_none() && it.at <= now && !self.is_blocked(it);
+        let free =
+            |it: &&KnownMessage| it.holder.is_none() && it.dead.is_none() && it.at <= now && !self.is_blocked(it);
         self.all.iter().filter(free).map(|it| it.at).min()
     }
 
@@ -116,7 +118,14 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
                     assert_eq!((grant.attempt, grant.deadline, grant.message), (1, now + MS(10), offset));
                     tokens.push((grant.id, naive.given));
                     let holder = Some(naive.given);
-                    naive.all.push(Known { partition, offset, attempts: 1, holder, at: now + MS(10), dead: None });
+                    naive.all.push(KnownMessage {
+                        partition,
+                        offset,
+                        attempts: 1,
+                        holder,
+                        at: now + MS(10),
+                        dead: None,
+                    });
                 }
             }
             Step::Grant => {
@@ -125,7 +134,7 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
                 assert_eq!(grant.is_some(), due.is_some(), "{grant:?} {:?}", naive.all);
                 if let Some(grant) = grant {
                     naive.given += 1;
-                    let known = |it: &Known| (it.partition, it.offset) == (grant.partition, grant.offset);
+                    let known = |it: &KnownMessage| (it.partition, it.offset) == (grant.partition, grant.offset);
                     let at = naive.all.iter().position(known).expect("what was granted is known");
                     assert!(!naive.is_blocked(&naive.all[at]));
                     let it = &mut naive.all[at];
@@ -160,7 +169,7 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
                     let it = &mut naive.all[held];
                     it.holder = None;
                     it.at = now + MS(delay);
-                    it.dead = (it.attempts == 3).then(|| Cause::Refused("no".into()));
+                    it.dead = (it.attempts == 3).then(|| DeathCause::Refused("no".into()));
                     assert_eq!(answer, Ok(it.dead.is_some()));
                 }
             }
@@ -188,7 +197,7 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
                     assert_eq!((it.dead.as_ref(), it.attempts), (Some(dead.cause), dead.attempts));
                     assert_eq!(dead.attempts, 3);
                     gone.push((it.partition, it.offset));
-                    leases.buried();
+                    leases.dead_letter_done();
                 } else {
                     assert!(naive.all.iter().all(|it| it.dead.is_none()));
                 }
@@ -198,7 +207,7 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
                 assert!(leases.restore(partition, offset, offset, now, MS(due)));
                 assert!(!leases.restore(partition, offset, offset, now, MS(0)));
                 let at = now + MS(due);
-                naive.all.push(Known { partition, offset, attempts: 0, holder: None, at, dead: None });
+                naive.all.push(KnownMessage { partition, offset, attempts: 0, holder: None, at, dead: None });
             }
             Step::Purge => {
                 naive.expire(now);
@@ -323,9 +332,9 @@ fn what_is_a_letter_by_now_is_not_deleted_or_purged() {
         assert_eq!(leases.nack(grant.id, MS(0), MS(0), "no"), Ok(grant.attempt == 2));
     }
     assert_eq!(leases.counts().dying, 2);
-    leases.interred();
+    leases.dead_letter_written();
     assert!(!leases.delete(0, 0), "a letter");
     assert_eq!(leases.purge(), 1, "the other one is dying still");
-    assert!(leases.settle_interred(0, 0));
+    assert!(leases.settle_dead_letter(0, 0));
     assert!(leases.is_empty());
 }

@@ -10,14 +10,14 @@ const NONE: u32 = u32::MAX;
 
 /// A slot's neighbours in the list of its moment. A slot is in one calendar at most, so calendars share these.
 #[derive(Clone, Copy)]
-pub(super) struct Link {
+pub(super) struct SlotLink {
     before: u32,
     after: u32,
 }
 
-pub(super) type Links = Vec<Link>;
+pub(super) type SlotLinks = Vec<SlotLink>;
 
-impl Link {
+impl SlotLink {
     pub(super) const FREE: Self = Self { before: NONE, after: NONE };
 }
 
@@ -36,13 +36,13 @@ pub(super) fn time_of(moment: u64) -> Duration {
 }
 
 #[derive(Default)]
-pub(super) struct Calendar {
+pub(super) struct Deadlines {
     /// The first and the last slot of each moment that has one.
     moments: BTreeMap<u64, (u32, u32)>,
     len: usize,
 }
 
-impl Calendar {
+impl Deadlines {
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -58,9 +58,9 @@ impl Calendar {
     }
 
     /// Puts a slot at the end of a moment's list.
-    pub(super) fn insert(&mut self, links: &mut Links, moment: u64, slot: u32) {
+    pub(super) fn insert(&mut self, links: &mut SlotLinks, moment: u64, slot: u32) {
         self.len += 1;
-        links[slot as usize] = Link::FREE;
+        links[slot as usize] = SlotLink::FREE;
         let list = self.moments.entry(moment).or_insert((slot, slot));
         let last = std::mem::replace(&mut list.1, slot);
         if last != slot {
@@ -70,9 +70,9 @@ impl Calendar {
     }
 
     /// Takes a slot out that is there, at this moment.
-    pub(super) fn remove(&mut self, links: &mut Links, moment: u64, slot: u32) {
+    pub(super) fn remove(&mut self, links: &mut SlotLinks, moment: u64, slot: u32) {
         self.len -= 1;
-        let Link { before, after } = std::mem::replace(&mut links[slot as usize], Link::FREE);
+        let SlotLink { before, after } = std::mem::replace(&mut links[slot as usize], SlotLink::FREE);
         if before != NONE {
             links[before as usize].after = after;
         }
@@ -88,7 +88,7 @@ impl Calendar {
     }
 
     /// All slots with their moments, in order.
-    pub(super) fn iter<'c>(&'c self, links: &'c Links) -> impl Iterator<Item = (u64, u32)> + 'c {
+    pub(super) fn iter<'c>(&'c self, links: &'c SlotLinks) -> impl Iterator<Item = (u64, u32)> + 'c {
         self.moments.iter().flat_map(move |(&moment, &(first, _))| {
             let next = |slot: &u32| Some(links[*slot as usize].after).filter(|&slot| slot != NONE);
             std::iter::successors(Some(first), next).map(move |slot| (moment, slot))

@@ -21,7 +21,7 @@ use std::task::{Wake, Waker};
 /// The watcher's token for a wake-up that no partition caused.
 pub(super) const WAKE: usize = usize::MAX;
 
-pub(super) struct Book<E> {
+pub(super) struct QueueLog<E> {
     pub(super) committer: Arc<Committer>,
     name: String,
     /// The queue's number in the journal.
@@ -33,15 +33,15 @@ pub(super) struct Book<E> {
     /// The last change that somebody waits for to be durable.
     wanted: AtomicU64,
     /// The most letters that are on their way at a time, so that what they take away fits into the frame they are in.
-    pub(super) letters: usize,
-    on_the_way: AtomicUsize,
+    pub(super) max_pending: usize,
+    pending: AtomicUsize,
     bodies: Bodies<E>,
 }
 
-impl<E: Job> Book<E> {
+impl<E: Job> QueueLog<E> {
     pub(super) fn new(durable: &DurableTopic<E>, name: &str, number: u32, level: Level) -> Self {
         let journal = durable.journal().clone();
-        let letters = (journal.frame_limit() / 8 / super::ledger::BLOCK_BYTES).clamp(1, 256);
+        let max_pending = (journal.frame_limit() / 8 / super::codec::BLOCK_BYTES).clamp(1, 256);
         Self {
             committer: Arc::clone(&durable.committer),
             name: name.to_owned(),
@@ -49,8 +49,8 @@ impl<E: Job> Book<E> {
             level,
             progress: Arc::default(),
             wanted: AtomicU64::new(0),
-            letters,
-            on_the_way: AtomicUsize::new(0),
+            max_pending,
+            pending: AtomicUsize::new(0),
             bodies: Bodies { journal, topic: durable.id(0).topic, readers: Mutex::default(), event: PhantomData },
         }
     }
@@ -74,12 +74,12 @@ impl<E: Job> Book<E> {
         self.committer.notify_state_urgent();
     }
 
-    pub(super) fn set_letters_on_the_way(&self, letters: usize) {
-        self.on_the_way.store(letters, Ordering::Release);
+    pub(super) fn set_pending_dead_letters(&self, pending: usize) {
+        self.pending.store(pending, Ordering::Release);
     }
 
-    pub(super) fn letters_on_the_way(&self) -> usize {
-        self.on_the_way.load(Ordering::Acquire)
+    pub(super) fn pending_dead_letters(&self) -> usize {
+        self.pending.load(Ordering::Acquire)
     }
 
     pub(super) fn is_urgent(&self) -> bool {
@@ -134,7 +134,7 @@ impl<E: Job> Book<E> {
 
     /// Room for one more message in the journal's state, if `unwritten` blocks are still to come.
     pub(super) fn has_room(&self, unwritten: usize) -> bool {
-        self.committer.state_to_spare() > (unwritten + 1) * super::ledger::BLOCK_BYTES
+        self.committer.state_to_spare() > (unwritten + 1) * super::codec::BLOCK_BYTES
     }
 }
 
@@ -185,15 +185,15 @@ impl<E: Job> Bodies<E> {
 }
 
 /// Wakes whoever watches a queue when the journal has moved.
-pub(super) struct Nudge(pub(super) Arc<Waiter>);
+pub(super) struct JournalWaker(pub(super) Arc<Waiter>);
 
-impl Nudge {
+impl JournalWaker {
     pub(super) fn waker(waiter: &Arc<Waiter>) -> Waker {
         Waker::from(Arc::new(Self(Arc::clone(waiter))))
     }
 }
 
-impl Wake for Nudge {
+impl Wake for JournalWaker {
     fn wake(self: Arc<Self>) {
         self.0.wake(WAKE);
     }

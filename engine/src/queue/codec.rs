@@ -12,8 +12,8 @@
 //! A message that was read and is in no block is done with. Times are the world's, in whole milliseconds. The bytes are
 //! in `docs/JOURNAL_FORMAT.md`.
 
-use super::changes::{BLOCK, Cursor, Part};
-use super::lease::{Cause, Known, Order, Phase, Terms};
+use super::changes::{BLOCK, Cursor, StatePart};
+use super::lease::{DeathCause, KnownMessage, Order, Phase, Terms};
 use crate::base::clock::Timestamp;
 use crate::base::varint;
 use crate::log::catalog::state_kind;
@@ -38,14 +38,14 @@ const OPENING: u32 = 40;
 
 /// Between the queue's clock and the world's.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shift {
+pub(super) struct ClockShift {
     /// In milliseconds: added to the queue's time it is the world's.
     between: i64,
     /// The world's time now, in milliseconds.
     wall: u64,
 }
 
-impl Shift {
+impl ClockShift {
     /// Times stay the world's, as they were written.
     pub(super) const NONE: Self = Self { between: 0, wall: u64::MAX };
 
@@ -126,10 +126,10 @@ fn is_of(key: &[u8], queue: u32) -> bool {
     matches!(key, [b'p' | b'b' | b'l' | b'd', rest @ ..] if rest.starts_with(&queue.to_le_bytes()))
 }
 
-pub(super) fn part_key(queue: u32, part: Part) -> Vec<u8> {
+pub(super) fn part_key(queue: u32, part: StatePart) -> Vec<u8> {
     let (kind, partition, number) = match part {
-        Part::Block(partition, block) => (b'b', partition, block),
-        Part::Deleted(partition, offset) => (b'd', partition, offset),
+        StatePart::Block(partition, block) => (b'b', partition, block),
+        StatePart::Deleted(partition, offset) => (b'd', partition, offset),
     };
     // So that keys are in the order of offsets.
     key(kind, &[&queue.to_le_bytes(), &partition.to_be_bytes(), &number.to_be_bytes()])
@@ -138,7 +138,7 @@ pub(super) fn part_key(queue: u32, part: Part) -> Vec<u8> {
 pub(super) fn cursor_key(queue: u32, cursor: Cursor) -> Vec<u8> {
     let (kind, partition) = match cursor {
         Cursor::Partition(partition) => (b'p', partition),
-        Cursor::Letters(partition) => (b'l', partition),
+        Cursor::DeadLetters(partition) => (b'l', partition),
     };
     key(kind, &[&queue.to_le_bytes(), &partition.to_be_bytes()])
 }
@@ -164,10 +164,10 @@ pub(super) fn put_block(
     queue: u32,
     partition: u32,
     block: u64,
-    shift: Shift,
-    known: impl Fn(u64) -> Option<Known>,
+    shift: ClockShift,
+    known: impl Fn(u64) -> Option<KnownMessage>,
 ) -> bool {
-    let key = part_key(queue, Part::Block(partition, block));
+    let key = part_key(queue, StatePart::Block(partition, block));
     let messages: Vec<_> = (0..BLOCK).filter_map(|index| Some((index, known(block * BLOCK + index)?))).collect();
     if messages.is_empty() {
         frame.delete(state_kind::QUEUES, &key);
@@ -177,8 +177,8 @@ pub(super) fn put_block(
     !messages.is_empty()
 }
 
-fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
-    let at = |known: &Known| match known.phase {
+fn encode(messages: &[(u64, KnownMessage)], shift: ClockShift) -> Vec<u8> {
+    let at = |known: &KnownMessage| match known.phase {
         Phase::Leased(at) | Phase::Waiting(at) => Some(shift.to_wall(at)),
         Phase::Dying(_) => None,
     };
@@ -193,16 +193,16 @@ fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
         let phase = match &known.phase {
             Phase::Leased(_) => 0,
             Phase::Waiting(_) => 1,
-            Phase::Dying(Cause::Expired) => 2,
-            Phase::Dying(Cause::Refused(_)) => 3,
+            Phase::Dying(DeathCause::Expired) => 2,
+            Phase::Dying(DeathCause::Refused(_)) => 3,
         };
         out.push(*index as u8 | phase << 4);
         varint::put(&mut out, u64::from(known.attempts));
         varint::put(&mut out, known.number - first);
         match &known.phase {
             Phase::Leased(_) | Phase::Waiting(_) => varint::put(&mut out, at(known).unwrap_or(base) - base),
-            Phase::Dying(Cause::Expired) => {}
-            Phase::Dying(Cause::Refused(reason)) => {
+            Phase::Dying(DeathCause::Expired) => {}
+            Phase::Dying(DeathCause::Refused(reason)) => {
                 let mut cut = reason.len().min(LONGEST_REASON);
                 while !reason.is_char_boundary(cut) {
                     cut -= 1;
@@ -215,7 +215,7 @@ fn encode(messages: &[(u64, Known)], shift: Shift) -> Vec<u8> {
     out
 }
 
-fn decode(mut bytes: &[u8], shift: Shift) -> Option<Vec<(u64, Known)>> {
+fn decode(mut bytes: &[u8], shift: ClockShift) -> Option<Vec<(u64, KnownMessage)>> {
     let (&format, rest) = bytes.split_first()?;
     bytes = rest;
     let written = match format {
@@ -238,26 +238,26 @@ fn decode(mut bytes: &[u8], shift: Shift) -> Option<Vec<(u64, Known)>> {
         let phase = match head >> 4 {
             0 => Phase::Leased(at(&mut bytes)?),
             1 => Phase::Waiting(at(&mut bytes)?),
-            2 => Phase::Dying(Cause::Expired),
+            2 => Phase::Dying(DeathCause::Expired),
             3 => {
                 let (&len, rest) = bytes.split_first()?;
                 let (reason, rest) = rest.split_at_checked(usize::from(len))?;
                 bytes = rest;
-                Phase::Dying(Cause::Refused(String::from_utf8_lossy(reason).into()))
+                Phase::Dying(DeathCause::Refused(String::from_utf8_lossy(reason).into()))
             }
             _ => return None,
         };
-        messages.push((u64::from(head & 0xf), Known { number, attempts, phase }));
+        messages.push((u64::from(head & 0xf), KnownMessage { number, attempts, phase }));
     }
     Some(messages)
 }
 
 /// What the journal knows of one queue's messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Remembered {
+pub(super) struct RecoveredQueue {
     pub(super) cursors: BTreeMap<Cursor, u64>,
     /// By partition and offset.
-    pub(super) messages: BTreeMap<(u32, u64), Known>,
+    pub(super) messages: BTreeMap<(u32, u64), KnownMessage>,
     pub(super) deleted: Vec<(u32, u64)>,
     /// Keys whose values nobody can read.
     pub(super) unreadable: usize,
@@ -270,18 +270,18 @@ pub(super) fn forget(state: &mut State, queue: u32) {
     state.take(&mut frame);
 }
 
-impl Remembered {
+impl RecoveredQueue {
     /// How far the dead letters were dealt with, by partition.
     pub(super) fn letters(&self) -> BTreeMap<u32, u64> {
         let letters = self.cursors.iter().filter_map(|(cursor, next)| match cursor {
-            Cursor::Letters(partition) => Some((*partition, *next)),
+            Cursor::DeadLetters(partition) => Some((*partition, *next)),
             Cursor::Partition(_) => None,
         });
         letters.collect()
     }
 
     /// All that there is of a queue; its times on the clock that `shift` tells of.
-    pub(super) fn read(state: &State, queue: u32, shift: Shift) -> Self {
+    pub(super) fn read(state: &State, queue: u32, shift: ClockShift) -> Self {
         let mut found = Self::default();
         for (key, value) in state.values(state_kind::QUEUES).filter(|(key, _)| is_of(key, queue)) {
             if found.take(key[0], &key[5..], value, shift).is_none() {
@@ -291,13 +291,13 @@ impl Remembered {
         found
     }
 
-    fn take(&mut self, kind: u8, key: &[u8], value: &[u8], shift: Shift) -> Option<()> {
+    fn take(&mut self, kind: u8, key: &[u8], value: &[u8], shift: ClockShift) -> Option<()> {
         let (partition, rest) = key.split_first_chunk()?;
         let partition = u32::from_be_bytes(*partition);
         let number = || Some(u64::from_be_bytes(rest.try_into().ok()?));
         match kind {
             b'p' | b'l' => {
-                let cursor = if kind == b'p' { Cursor::Partition(partition) } else { Cursor::Letters(partition) };
+                let cursor = if kind == b'p' { Cursor::Partition(partition) } else { Cursor::DeadLetters(partition) };
                 self.cursors.insert(cursor, cursor_value(value)?);
             }
             b'd' => self.deleted.push((partition, number()?)),
@@ -316,15 +316,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn known() -> impl Strategy<Value = Known> {
+    fn known() -> impl Strategy<Value = KnownMessage> {
         let millis = || prop_oneof![0..100_000_u64, Just(u64::MAX)].prop_map(Duration::from_millis);
         let phase = prop_oneof![
             millis().prop_map(Phase::Leased),
             millis().prop_map(Phase::Waiting),
-            Just(Phase::Dying(Cause::Expired)),
-            "\\PC{0,25}".prop_map(|reason| Phase::Dying(Cause::Refused(reason.into()))),
+            Just(Phase::Dying(DeathCause::Expired)),
+            "\\PC{0,25}".prop_map(|reason| Phase::Dying(DeathCause::Refused(reason.into()))),
         ];
-        (any::<u64>(), any::<u32>(), phase).prop_map(|(number, attempts, phase)| Known { number, attempts, phase })
+        (any::<u64>(), any::<u32>(), phase).prop_map(|(number, attempts, phase)| KnownMessage {
+            number,
+            attempts,
+            phase,
+        })
     }
 
     fn applied(frame: &mut FrameBuilder) -> State {
@@ -336,7 +340,7 @@ mod tests {
     proptest! {
         #[test]
         fn blocks_come_back_as_they_were(messages in prop::collection::btree_map(0..64_u64, known(), 0..40)) {
-            let shift = Shift::new(Duration::from_secs(7), Timestamp::from_millis(1_700_000_000_000));
+            let shift = ClockShift::new(Duration::from_secs(7), Timestamp::from_millis(1_700_000_000_000));
             let mut frame = FrameBuilder::new();
             for block in 0..4 {
                 put_block(&mut frame, 5, 2, block, shift, |offset| messages.get(&offset).cloned());
@@ -345,7 +349,7 @@ mod tests {
             }
             put_cursor(&mut frame, 5, Cursor::Partition(2), 64);
             put_cursor(&mut frame, 6, Cursor::Partition(2), 9);
-            let found = Remembered::read(&applied(&mut frame), 5, shift);
+            let found = RecoveredQueue::read(&applied(&mut frame), 5, shift);
             let expected = messages.iter().map(|(offset, known)| ((2, *offset), known.clone()));
             prop_assert_eq!(found.messages, expected.collect::<BTreeMap<_, _>>());
             prop_assert_eq!(found.cursors, BTreeMap::from([(Cursor::Partition(2), 64)]));
@@ -354,15 +358,15 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let shift = Shift::new(Duration::ZERO, Timestamp::from_millis(0));
+            let shift = ClockShift::new(Duration::ZERO, Timestamp::from_millis(0));
             let _ = (decode(&bytes, shift), QueueEntry::decode(&bytes));
         }
     }
 
     #[test]
     fn a_deadline_moves_to_the_clock_of_the_next_process() {
-        let before = Shift::new(Duration::from_secs(100), Timestamp::from_millis(1_000_000));
-        let after = Shift::new(Duration::from_secs(1), Timestamp::from_millis(1_004_000));
+        let before = ClockShift::new(Duration::from_secs(100), Timestamp::from_millis(1_000_000));
+        let after = ClockShift::new(Duration::from_secs(1), Timestamp::from_millis(1_004_000));
         // Due in ten seconds, four of which have passed.
         let of_wall = |at| after.of_wall(before.to_wall(at), before.wall);
         assert_eq!(of_wall(Duration::from_secs(110)), Duration::from_secs(7));
@@ -373,17 +377,17 @@ mod tests {
     /// A nack of five seconds became one of ten years.
     #[test]
     fn no_deadline_grows_when_the_worlds_clock_is_set_back() {
-        let known = |at| Known { number: 1, attempts: 1, phase: Phase::Waiting(Duration::from_secs(at)) };
-        let before = Shift::new(Duration::from_secs(100), Timestamp::from_millis(1_700_000_000_000));
+        let known = |at| KnownMessage { number: 1, attempts: 1, phase: Phase::Waiting(Duration::from_secs(at)) };
+        let before = ClockShift::new(Duration::from_secs(100), Timestamp::from_millis(1_700_000_000_000));
         let block = encode(&[(0, known(105))], before);
-        let set_back = Shift::new(Duration::from_secs(1), Timestamp::from_millis(1_384_640_000_000));
+        let set_back = ClockShift::new(Duration::from_secs(1), Timestamp::from_millis(1_384_640_000_000));
         assert_eq!(decode(&block, set_back), Some(vec![(0, known(6))]));
-        let set_forward = Shift::new(Duration::from_secs(1), Timestamp::from_millis(1_700_000_003_000));
+        let set_forward = ClockShift::new(Duration::from_secs(1), Timestamp::from_millis(1_700_000_003_000));
         assert_eq!(decode(&block, set_forward), Some(vec![(0, known(3))]));
         // As it is shown and changed by the tools.
-        let shown = decode(&block, Shift::NONE).unwrap();
+        let shown = decode(&block, ClockShift::NONE).unwrap();
         assert_eq!(shown, [(0, known(1_700_000_005))]);
-        let again = encode(&shown, Shift::none_at(Timestamp::from_millis(1_700_000_001_000)));
+        let again = encode(&shown, ClockShift::none_at(Timestamp::from_millis(1_700_000_001_000)));
         assert_eq!(decode(&again, set_back), Some(vec![(0, known(5))]));
     }
 
@@ -401,22 +405,22 @@ mod tests {
         put_queue(&mut frame, 1, "resize", &opened, true);
         put_queue(&mut frame, 2, "resize", &QueueEntry { number: 4, ..opened.clone() }, true);
         for queue in [3, 4] {
-            put_cursor(&mut frame, queue, Cursor::Letters(0), 1);
-            let known = Known { number: 1, attempts: 1, phase: Phase::Waiting(Duration::ZERO) };
-            put_block(&mut frame, queue, 0, 9, Shift::NONE, |_| Some(known.clone()));
-            frame.put(state_kind::QUEUES, &part_key(queue, Part::Deleted(1, 77)), &[]);
+            put_cursor(&mut frame, queue, Cursor::DeadLetters(0), 1);
+            let known = KnownMessage { number: 1, attempts: 1, phase: Phase::Waiting(Duration::ZERO) };
+            put_block(&mut frame, queue, 0, 9, ClockShift::NONE, |_| Some(known.clone()));
+            frame.put(state_kind::QUEUES, &part_key(queue, StatePart::Deleted(1, 77)), &[]);
         }
         let state = applied(&mut frame);
         assert_eq!(find(&state, 1, "resize"), Some(opened));
         assert_eq!((crate::log::queues::all(&state).len(), next_number(&state)), (2, 5));
-        assert_eq!(Remembered::read(&state, 4, Shift::NONE).deleted, [(1, 77)]);
+        assert_eq!(RecoveredQueue::read(&state, 4, ClockShift::NONE).deleted, [(1, 77)]);
         let mut frame = FrameBuilder::new();
         frame.delete(state_kind::QUEUES, &queue_key(1, "resize"));
         keys(&state, 3).iter().for_each(|key| frame.delete(state_kind::QUEUES, key));
         let mut left = state.clone();
         left.take(&mut frame);
         assert_eq!(find(&left, 1, "resize"), None);
-        assert_eq!(Remembered::read(&left, 3, Shift::NONE), Remembered::default());
-        assert_eq!(Remembered::read(&left, 4, Shift::NONE).messages.len(), 16);
+        assert_eq!(RecoveredQueue::read(&left, 3, ClockShift::NONE), RecoveredQueue::default());
+        assert_eq!(RecoveredQueue::read(&left, 4, ClockShift::NONE).messages.len(), 16);
     }
 }

@@ -1,11 +1,11 @@
 //! What lies under a queue's lock: the messages that are out, and where new ones come from.
 
-use super::book::Book;
-use super::changes::{Cursor, Part};
-use super::input::{Found, Input};
+use super::changes::{Cursor, StatePart};
+use super::codec::ClockShift;
+use super::input::{Input, InputOutcome};
 use super::job::Job;
-use super::lease::{Cause, Grant, Leases, Order};
-use super::ledger::Shift;
+use super::lease::{DeathCause, Grant, Leases, Order};
+use super::log::QueueLog;
 use crate::base::clock::Clock;
 use crate::base::clock::Timestamp;
 use crate::base::closed::Closed;
@@ -14,7 +14,7 @@ use crate::base::kind::Producers;
 use crate::base::threads::Panic;
 use crate::base::timer::TimerId;
 use crate::event::message::Message;
-use crate::queue::dead_letters::DeadLetterWriter;
+use crate::queue::dead_letter_writer::DeadLetterWriter;
 use slipring_journal::PartitionId;
 use slipring_ring::Waiter;
 use std::collections::{HashSet, VecDeque};
@@ -44,37 +44,37 @@ pub(super) const BESIDE: usize = 160;
 /// A message that is out, or none where the journal has it and the side store no room.
 pub(super) type Body<E> = Option<Arc<E>>;
 
-pub(super) struct Stock<E, K: Producers> {
+pub(super) struct QueueState<E, K: Producers> {
     pub(super) leases: Leases<Body<E>>,
     pub(super) input: Input<E, K>,
     pub(super) dead_letter_writer: DeadLetterWriter,
-    pub(super) counters: Counters,
+    pub(super) counters: QueueCounters,
     /// Deleted before they were read.
     pub(super) deleted: HashSet<(u32, u64)>,
     /// By the number of the partition.
-    pub(super) places: Vec<Place>,
+    pub(super) partitions: Vec<PartitionState>,
     /// Those whose place is `Ready`, in turns.
     pub(super) ready: Vec<usize>,
     pub(super) turn: usize,
     /// Somebody sleeps at the bells.
     pub(super) watched: bool,
-    pub(super) at_the_door: usize,
+    pub(super) idle_workers: usize,
     /// Tasks that want to be woken as those at the door.
     pub(super) tasks: Vec<Waker>,
     pub(super) alarm: Option<(Duration, TimerId)>,
     /// Halted, failed, evicted or deleted.
     pub(super) refused: Option<Closed>,
     /// Letters that are published and not yet written with what they take away.
-    pub(super) burials: VecDeque<Burial>,
+    pub(super) pending_dead_letters: VecDeque<PendingDeadLetter>,
     /// What writes a letter has panicked: it is not asked again.
-    cannot_bury: bool,
+    cannot_write_dead_letters: bool,
     /// Once it is deleted: what is to be taken out of the journal.
     pub(super) erased: Vec<Vec<u8>>,
 }
 
 /// What the clocks showed before the lock was taken.
 #[derive(Clone, Copy)]
-pub(super) struct Times {
+pub(super) struct ClockTimes {
     pub(super) now: Duration,
     pub(super) wall: Timestamp,
 }
@@ -89,7 +89,7 @@ pub(super) struct Peeked<E> {
 }
 
 /// A letter on its way.
-pub(super) struct Burial {
+pub(super) struct PendingDeadLetter {
     partition: u32,
     offset: u64,
     letter: (u32, u64),
@@ -97,7 +97,7 @@ pub(super) struct Burial {
 
 /// Where a partition stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum PartitionState {
     /// To be looked at.
     Ready,
     /// Rings when there is something to look at.
@@ -108,7 +108,7 @@ pub(super) enum Place {
 
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct QueueCounters {
     pub(super) delivered: u64,
     pub(super) redelivered: u64,
     pub(super) acked: u64,
@@ -119,25 +119,25 @@ pub(super) struct Counters {
     pub(super) high_water: usize,
 }
 
-impl<E: Job, K: Producers> Stock<E, K> {
+impl<E: Job, K: Producers> QueueState<E, K> {
     pub(super) fn new(leases: Leases<Body<E>>, input: Input<E, K>, dead_letter_writer: DeadLetterWriter) -> Self {
         let partitions = input.len();
         Self {
             leases,
             input,
             dead_letter_writer,
-            counters: Counters::default(),
+            counters: QueueCounters::default(),
             deleted: HashSet::new(),
-            places: vec![Place::Ready; partitions],
+            partitions: vec![PartitionState::Ready; partitions],
             ready: (0..partitions).collect(),
             turn: 0,
             watched: false,
-            at_the_door: 0,
+            idle_workers: 0,
             tasks: Vec::new(),
             alarm: None,
             refused: None,
-            burials: VecDeque::new(),
-            cannot_bury: false,
+            pending_dead_letters: VecDeque::new(),
+            cannot_write_dead_letters: false,
             erased: Vec::new(),
         }
     }
@@ -155,26 +155,26 @@ impl<E: Job, K: Producers> Stock<E, K> {
         self.leases.changes().map_or(0, |changes| changes.count())
     }
 
-    pub(super) fn has_room(&mut self, book: Option<&Book<E>>) -> bool {
+    pub(super) fn has_room(&mut self, log: Option<&QueueLog<E>>) -> bool {
         let unwritten = self.leases.changes().map_or(0, |changes| changes.len());
-        self.leases.has_room() && book.is_none_or(|book| book.has_room(unwritten))
+        self.leases.has_room() && log.is_none_or(|log| log.has_room(unwritten))
     }
 
-    pub(super) fn next(&mut self, times: Times, book: Option<&Book<E>>) -> Option<Grant<Body<E>>> {
+    pub(super) fn next(&mut self, times: ClockTimes, log: Option<&QueueLog<E>>) -> Option<Grant<Body<E>>> {
         let grant = match self.leases.grant(times.now) {
             Some(grant) => {
                 self.counters.redelivered += u64::from(grant.attempt > 1);
                 grant
             }
-            None => self.next_from_the_input(times, book)?,
+            None => self.next_from_the_input(times, log)?,
         };
         self.counters.delivered += 1;
         Some(grant)
     }
 
-    fn next_from_the_input(&mut self, times: Times, book: Option<&Book<E>>) -> Option<Grant<Body<E>>> {
+    fn next_from_the_input(&mut self, times: ClockTimes, log: Option<&QueueLog<E>>) -> Option<Grant<Body<E>>> {
         let mut fruitless = 0;
-        while fruitless < self.ready.len() && self.refused.is_none() && self.has_room(book) {
+        while fruitless < self.ready.len() && self.refused.is_none() && self.has_room(log) {
             if self.turn >= self.ready.len() {
                 self.turn = 0;
             }
@@ -186,7 +186,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 continue;
             }
             // What is beyond the side store's limit is read from the journal when it comes again.
-            let spare = book.map(|_| self.leases.terms().max_bytes.saturating_sub(self.leases.counts().bytes));
+            let spare = log.map(|_| self.leases.terms().max_bytes.saturating_sub(self.leases.counts().bytes));
             let deleted = &mut self.deleted;
             let copy = |offset: u64, event: &E| {
                 if !deleted.is_empty() && deleted.remove(&(partition, offset)) {
@@ -196,29 +196,29 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 Ok(Some((is_kept, event.waits(times.wall), Arc::new(event.aside()?))))
             };
             let (offset, event) = match self.input.take(index, copy) {
-                Ok(Found::Event(offset, event)) => (offset, event),
-                Ok(Found::Nothing) => {
+                Ok(InputOutcome::Event(offset, event)) => (offset, event),
+                Ok(InputOutcome::Nothing) => {
                     self.turn += 1;
                     fruitless += 1;
                     continue;
                 }
-                Ok(Found::Lost(passed)) => {
+                Ok(InputOutcome::Lost(passed)) => {
                     self.counters.lost += passed;
                     continue;
                 }
-                Ok(Found::Gap(offsets)) => {
+                Ok(InputOutcome::Gap(offsets)) => {
                     self.counters.lost += offsets.end.saturating_sub(offsets.start);
-                    if let (Some(book), Some(changes)) = (book, self.leases.changes()) {
-                        changes.gap(book.told_of(partition, offsets, times.wall));
+                    if let (Some(log), Some(changes)) = (log, self.leases.changes()) {
+                        changes.gap(log.told_of(partition, offsets, times.wall));
                     }
                     continue;
                 }
-                Ok(Found::Over) => {
+                Ok(InputOutcome::Over) => {
                     let source = self.ready.swap_remove(self.turn);
-                    self.places[source] = Place::Over;
+                    self.partitions[source] = PartitionState::Over;
                     continue;
                 }
-                Ok(Found::Panicked(panic)) => {
+                Ok(InputOutcome::Panicked(panic)) => {
                     self.fail(&panic);
                     return None;
                 }
@@ -234,7 +234,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
                 self.forget_deleted(partition, offset);
                 continue;
             };
-            if book.is_some() && self.leases.contains(partition, offset) {
+            if log.is_some() && self.leases.contains(partition, offset) {
                 // It was sent back from the dead letters, or the crash came before how far was read was written.
                 continue;
             }
@@ -260,7 +260,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
 
     fn forget_deleted(&mut self, partition: u32, offset: u64) {
         if let Some(changes) = self.leases.changes() {
-            changes.part(Part::Deleted(partition, offset));
+            changes.part(StatePart::Deleted(partition, offset));
         }
     }
 
@@ -270,17 +270,18 @@ impl<E: Job, K: Producers> Stock<E, K> {
             return Some(reason.clone());
         }
         let counts = self.leases.counts();
-        let drained = self.places.iter().all(|&place| place == Place::Over) && counts.leased + counts.waiting == 0;
+        let drained =
+            self.partitions.iter().all(|&place| place == PartitionState::Over) && counts.leased + counts.waiting == 0;
         drained.then_some(Closed::Closed)
     }
 
     /// False if there is something after all.
-    pub(super) fn arm(&mut self, waiter: &Waiter, book: Option<&Book<E>>) -> bool {
-        if !self.has_room(book) {
+    pub(super) fn arm(&mut self, waiter: &Waiter, log: Option<&QueueLog<E>>) -> bool {
+        if !self.has_room(log) {
             // There may be room when changes are written.
             self.input.arm_journal();
-            if let Some(book) = book {
-                book.tell_now();
+            if let Some(log) = log {
+                log.tell_now();
             }
             return true;
         }
@@ -289,13 +290,13 @@ impl<E: Job, K: Producers> Stock<E, K> {
             if !self.leases.may_follow(source as u32) {
                 index += 1;
             } else if self.input.arm(source, waiter) {
-                if book.is_some() {
+                if log.is_some() {
                     // It is looked at again whenever the journal moves.
                     index += 1;
                     continue;
                 }
                 self.ready.swap_remove(index);
-                self.places[source] = Place::Armed;
+                self.partitions[source] = PartitionState::Armed;
             } else {
                 return false;
             }
@@ -305,8 +306,8 @@ impl<E: Job, K: Producers> Stock<E, K> {
 
     pub(super) fn rang(&mut self, tokens: Vec<usize>) {
         for source in tokens {
-            if self.places.get(source) == Some(&Place::Armed) {
-                self.places[source] = Place::Ready;
+            if self.partitions.get(source) == Some(&PartitionState::Armed) {
+                self.partitions[source] = PartitionState::Ready;
                 self.ready.push(source);
             }
         }
@@ -314,27 +315,27 @@ impl<E: Job, K: Producers> Stock<E, K> {
 
     /// Moves to the dead letters what has had its attempts; what does not fit there stays, and is tried again at the
     /// next call.
-    pub(super) fn bury(&mut self, book: Option<&Book<E>>) {
-        let most = book.map_or(usize::MAX, |book| book.letters);
-        while self.burials.len() < most
-            && !self.cannot_bury
+    pub(super) fn write_dead_letters(&mut self, log: Option<&QueueLog<E>>) {
+        let most = log.map_or(usize::MAX, |log| log.max_pending);
+        while self.pending_dead_letters.len() < most
+            && !self.cannot_write_dead_letters
             && let Some(dead) = self.leases.dying()
         {
             let (partition, offset) = (dead.partition, dead.offset);
             let reason = match dead.cause {
-                Cause::Refused(reason) => reason,
-                Cause::Expired => "the lease ran out",
+                DeathCause::Refused(reason) => reason,
+                DeathCause::Expired => "the lease ran out",
             };
             // The committer takes what state sources have with the frame that a letter is in, so it must have heard of it before
             // it can see the letter. It waits for this lock before it takes anything.
-            if let Some(book) = book {
-                book.tell();
+            if let Some(log) = log {
+                log.tell();
             }
             let dead_letter_writer = &mut self.dead_letter_writer;
             let letter = held::inside(|| {
-                let body = match (dead.message, book) {
+                let body = match (dead.message, log) {
                     (Some(body), _) => Some(Arc::clone(body)),
-                    (None, Some(book)) => book.load(partition, offset)?,
+                    (None, Some(log)) => log.load(partition, offset)?,
                     (None, None) => None,
                 };
                 Ok::<_, String>(
@@ -344,50 +345,50 @@ impl<E: Job, K: Producers> Stock<E, K> {
             let letter = match letter {
                 Ok(Ok(Some(letter))) => letter,
                 Ok(Ok(None)) => {
-                    self.leases.buried();
+                    self.leases.dead_letter_done();
                     self.counters.lost += 1;
                     continue;
                 }
                 Ok(Err(_)) => return,
                 // The message stays where it is, and is in the report.
                 Err(panic) => {
-                    self.cannot_bury = true;
+                    self.cannot_write_dead_letters = true;
                     return self.fail(&panic);
                 }
             };
             let Ok(letter) = letter else { return };
             #[cfg(test)]
-            super::tests::letter_is_out();
-            if let Some(book) = book {
-                self.leases.interred();
+            super::tests::dead_letter_is_out();
+            if let Some(log) = log {
+                self.leases.dead_letter_written();
                 let letter = (letter.partition, letter.offset);
-                self.burials.push_back(Burial { partition, offset, letter });
-                book.set_letters_on_the_way(self.burials.len());
+                self.pending_dead_letters.push_back(PendingDeadLetter { partition, offset, letter });
+                log.set_pending_dead_letters(self.pending_dead_letters.len());
             } else {
-                self.leases.buried();
+                self.leases.dead_letter_done();
             }
             self.counters.dead += 1;
         }
     }
 
     /// Takes the messages away whose letters are in a frame by now. Which those are.
-    pub(super) fn settle_burials(
+    pub(super) fn settle_dead_letters(
         &mut self,
-        book: &Book<E>,
+        log: &QueueLog<E>,
         topic: u32,
         drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
     ) -> Vec<(u32, u64)> {
         let mut settled = Vec::new();
         let leases = &mut self.leases;
-        self.burials.retain(|burial| {
-            let (partition, letter) = burial.letter;
+        self.pending_dead_letters.retain(|pending| {
+            let (partition, letter) = pending.letter;
             let is_in = drained(PartitionId { topic, partition }).is_some_and(|end| letter < end);
-            if is_in && leases.settle_interred(burial.partition, burial.offset) {
-                settled.push((burial.partition, burial.offset));
+            if is_in && leases.settle_dead_letter(pending.partition, pending.offset) {
+                settled.push((pending.partition, pending.offset));
             }
             !is_in
         });
-        book.set_letters_on_the_way(self.burials.len());
+        log.set_pending_dead_letters(self.pending_dead_letters.len());
         settled
     }
 
@@ -467,7 +468,7 @@ impl<E: Job, K: Producers> Stock<E, K> {
     }
 
     /// Between the queue's clock and the world's.
-    pub(super) fn shift(clock: &dyn Clock) -> Shift {
-        Shift::new(clock.now(), clock.wall())
+    pub(super) fn shift(clock: &dyn Clock) -> ClockShift {
+        ClockShift::new(clock.now(), clock.wall())
     }
 }

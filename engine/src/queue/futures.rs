@@ -2,9 +2,9 @@
 //!
 //! Whoever comes first watches the bells with a waker, as a thread would asleep; the others leave theirs at the door.
 
-use super::desk::{Desk, Given};
+use super::core::{Granted, QueueCore};
 use super::job::Job;
-use super::stock::Stock;
+use super::state::QueueState;
 use super::worker::Worker;
 use crate::base::kind::Producers;
 use crate::read::error::ReadError;
@@ -13,30 +13,30 @@ use slipring_ring::Waiter;
 use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
-impl<E: Job, K: Producers> Desk<E, K> {
+impl<E: Job, K: Producers> QueueCore<E, K> {
     /// The next message, or `waker` is woken when it is worth to ask again. `watching`: whether the caller is who watches.
-    pub(super) fn poll(&self, watching: &mut bool, waker: &Waker) -> Poll<Result<Given<E>, ReadError>> {
+    pub(super) fn poll(&self, watching: &mut bool, waker: &Waker) -> Poll<Result<Granted<E>, ReadError>> {
         // The waker's own code runs outside of the lock, as the clock's.
         let mut own = Some(waker.clone());
         loop {
             let times = self.times();
-            let mut stock = self.lock();
-            self.look_up(&mut stock, watching);
-            if let Some(found) = self.look(&mut stock, times) {
+            let mut state = self.lock();
+            self.look_up(&mut state, watching);
+            if let Some(found) = self.look(&mut state, times) {
                 return Poll::Ready(found);
             }
-            if stock.watched {
-                if !stock.tasks.iter().any(|task| task.will_wake(waker)) {
-                    stock.tasks.extend(own.take());
+            if state.watched {
+                if !state.tasks.iter().any(|task| task.will_wake(waker)) {
+                    state.tasks.extend(own.take());
                 }
                 return Poll::Pending;
             }
-            if !self.arm(&mut stock) {
+            if !self.arm(&mut state) {
                 continue;
             }
             // Whoever rings from now on is heard here, or wakes the task.
-            (stock.watched, *watching) = (true, true);
-            drop(stock);
+            (state.watched, *watching) = (true, true);
+            drop(state);
             let mut rang = Vec::new();
             if !self.waiter().take_or_wake(waker, |token| rang.push(token)) {
                 return Poll::Pending;
@@ -46,32 +46,32 @@ impl<E: Job, K: Producers> Desk<E, K> {
     }
 
     /// Ends the caller's watch, and hears what rang meanwhile.
-    fn look_up(&self, stock: &mut Stock<E, K>, watching: &mut bool) {
+    fn look_up(&self, state: &mut QueueState<E, K>, watching: &mut bool) {
         if std::mem::take(watching) {
-            stock.watched = false;
+            state.watched = false;
             let mut rang = Vec::new();
             self.waiter().take(|token| rang.push(token));
-            stock.rang(rang);
+            state.rang(rang);
         }
     }
 
     /// The caller does not wait any more: somebody else watches.
     pub(super) fn leave_watch(&self, watching: &mut bool) {
         if *watching {
-            let mut stock = self.lock();
-            self.look_up(&mut stock, watching);
-            self.leave(&mut stock);
+            let mut state = self.lock();
+            self.look_up(&mut state, watching);
+            self.leave(&mut state);
         }
     }
 
     /// Takes back what was given out and nobody has seen.
-    pub(super) fn put_back(&self, given: Given<E>) {
+    pub(super) fn put_back(&self, given: Granted<E>) {
         let now = self.now();
-        let mut stock = self.lock();
-        if stock.leases.put_back(given.0.id, now) {
-            stock.counters.delivered -= 1;
-            self.settle(&mut stock, now);
-            self.wake(&mut stock);
+        let mut state = self.lock();
+        if state.leases.put_back(given.0.id, now) {
+            state.counters.delivered -= 1;
+            self.settle(&mut state, now);
+            self.wake(&mut state);
         }
     }
 }
@@ -88,8 +88,8 @@ impl Wake for Token {
 impl<E: Job, K: Producers> Selectable for Worker<E, K> {
     fn is_ready(&mut self) -> bool {
         if !self.has_found() {
-            self.desk.leave_watch(&mut self.watching);
-            match self.desk.claim(false, None) {
+            self.core.leave_watch(&mut self.watching);
+            match self.core.claim(false, None) {
                 Ok(found) => self.found = found.map(Ok),
                 Err(refused) => self.found = Some(Err(refused)),
             }
@@ -102,7 +102,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
             return false;
         }
         let waker = Waker::from(Arc::new(Token(Arc::clone(waiter), token)));
-        match self.desk.poll(&mut self.watching, &waker) {
+        match self.core.poll(&mut self.watching, &waker) {
             Poll::Ready(found) => {
                 self.found = Some(found);
                 false
@@ -118,7 +118,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
     fn awake(&mut self) {
         let selector = self.selector.take();
         if self.watching {
-            self.desk.leave_watch(&mut self.watching);
+            self.core.leave_watch(&mut self.watching);
             selector.inspect(Waker::wake_by_ref);
         }
     }
@@ -183,7 +183,7 @@ mod task {
             let worker = &mut *self.worker;
             loop {
                 if !worker.has_found() {
-                    match worker.desk.poll(&mut worker.watching, context.waker()) {
+                    match worker.core.poll(&mut worker.watching, context.waker()) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(found) => worker.found = Some(found),
                     }
@@ -193,7 +193,7 @@ mod task {
                     _ => 0,
                 };
                 // A lease is handed out when that it was given is as safe as was asked for.
-                if !worker.desk.is_safe(change, context.waker()) {
+                if !worker.core.is_safe(change, context.waker()) {
                     return Poll::Pending;
                 }
                 if let Some(lease) = worker.take_found().transpose() {

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The letters of one consumer in their topic.
-pub(super) struct Keeper {
-    letters: Letters,
+pub(super) struct DeadLetterReader {
+    letters: LetterSource,
     origin: String,
     consumer: String,
 }
 
-enum Letters {
+enum LetterSource {
     /// It holds their slots.
     Ring(Box<Subscriber<Message, Multi>>),
     /// They are in the journal: the next one of each partition that nobody has dealt with.
@@ -43,7 +43,7 @@ pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
     partitions.map(|partition| (partition, end(partition))).collect()
 }
 
-impl Keeper {
+impl DeadLetterReader {
     /// `next`: on a durable topic, the letters that nobody has dealt with.
     pub(super) fn new(
         dead: &Topic<Message, Multi>,
@@ -52,12 +52,12 @@ impl Keeper {
         next: BTreeMap<u32, u64>,
     ) -> Result<Self, DeadLetterError> {
         let letters = match &dead.inner.durable {
-            Some(durable) => Letters::Journal { durable: Arc::clone(durable), next },
+            Some(durable) => LetterSource::Journal { durable: Arc::clone(durable), next },
             None => {
                 let letters = dead.subscribe(format!("dead.{origin}.{consumer}")).poll();
-                Letters::Ring(Box::new(letters.map_err(|cause| {
+                LetterSource::Ring(Box::new(letters.map_err(|cause| {
                     let (topic, cause) = (dead.name().to_owned(), Box::new(cause));
-                    DeadLetterError::Keeper { topic, cause }
+                    DeadLetterError::Reader { topic, cause }
                 })?))
             }
         };
@@ -66,7 +66,7 @@ impl Keeper {
 
     /// Lets go of them.
     pub(super) fn close(&mut self) {
-        self.letters = Letters::None;
+        self.letters = LetterSource::None;
     }
 
     /// Hands over the letters, the oldest of each partition first, until `each` says that it has enough. Once one stays,
@@ -79,12 +79,12 @@ impl Keeper {
             DeadLetter::read(message).filter(is_ours).map(|letter| each(letter, next))
         };
         match letters {
-            Letters::None => Vec::new(),
-            Letters::Ring(letters) => {
+            LetterSource::None => Vec::new(),
+            LetterSource::Ring(letters) => {
                 each_in_ring(letters, |message| each(message, None));
                 Vec::new()
             }
-            Letters::Journal { durable, next } => {
+            LetterSource::Journal { durable, next } => {
                 let mut moved = Vec::new();
                 for partition in 0..durable.partitions() as u32 {
                     let id = durable.id(partition);
