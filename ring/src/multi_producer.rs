@@ -232,6 +232,7 @@ impl Mechanics for Multi {
         // Among several, what this one claimed last is guessed to be the latest still: a load would have to wait for the
         // last claim's exchange, and a wrong guess is corrected by the exchange itself.
         let mut claimed = if alone { producer.core.positions.claimed.read(&READ_CLAIMED) } else { producer.next };
+        let mut lost = false;
         loop {
             if ahead(producer.limit, claimed) < len as i64 {
                 refresh(producer);
@@ -254,6 +255,9 @@ impl Mechanics for Multi {
                     break;
                 }
                 Err(now) if now == claimed => {}
+                // The guess was old: another one has claimed since, and may be long done.
+                Err(now) if !lost => (claimed, lost) = (now, true),
+                // Another one claimed within these few instructions.
                 Err(_) => {
                     producer.make_way();
                     claimed = producer.core.positions.claimed.read(&READ_CLAIMED);

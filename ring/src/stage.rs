@@ -15,6 +15,7 @@ use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, lock};
 use crate::wait::Wait;
 use crate::workers::Workers;
 use crossbeam_utils::CachePadded;
+use std::collections::BTreeSet;
 
 /// Where a stage begins to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,6 +181,9 @@ pub struct StageState {
     pub(crate) exclusive: bool,
     pub(crate) journaler: bool,
     pub(crate) after: Vec<Arc<StageState>>,
+    /// The addresses of all stages that this one stands behind, however far, in order. `after` keeps them alive, so that no
+    /// other stage comes to have one of these addresses.
+    ancestors: Box<[usize]>,
     /// What this stage lets through: those behind it read below this, and producers overwrite below it less the capacity.
     /// It is never beyond what those before it have let through, and may lie behind where the stage reads. Workers: a
     /// lower bound that only grows; see [`Workers`].
@@ -235,11 +239,14 @@ impl StageState {
         at: u64,
         workers: Option<Workers>,
     ) -> Self {
+        let further = after.iter().flat_map(|before| before.ancestors.iter().copied());
+        let ancestors: BTreeSet<usize> = after.iter().map(|before| before.address()).chain(further).collect();
         Self {
             name: declared.name.clone(),
             exclusive,
             journaler: declared.journaler,
             after,
+            ancestors: ancestors.into_iter().collect(),
             consumed: Position::new(at),
             workers,
             bell: Arc::new(Bell::new()),
@@ -258,6 +265,7 @@ impl StageState {
             exclusive: self.exclusive,
             journaler: self.journaler,
             after: self.after.clone(),
+            ancestors: self.ancestors.clone(),
             consumed: Position::new(at),
             workers: None,
             bell: Arc::new(Bell::new()),
@@ -365,6 +373,10 @@ impl StageState {
 
     /// Whether this stage stands behind `other`, however far.
     pub(crate) fn is_behind(&self, other: &StageState) -> bool {
-        self.after.iter().any(|stage| std::ptr::eq(&**stage, other) || stage.is_behind(other))
+        self.ancestors.binary_search(&other.address()).is_ok()
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 }

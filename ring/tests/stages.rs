@@ -631,3 +631,26 @@ fn positions_under_load_are_never_negative_torn_or_beyond_the_capacity() {
     let now = ring.positions();
     assert!(now.stages.is_empty() && now.claimed == now.published && now.oldest_unpublished.is_none());
 }
+
+/// Two stages a layer, each behind both of the layer before: there are 2^39 ways from the last layer to the first. Each was
+/// walked when a consumer left, and when a mutable stage was built.
+#[test]
+fn a_graph_of_many_layers_is_built_and_left_at_once() {
+    let mut builder = Builder::single(4, || 0_u64);
+    builder.poll_mut("first");
+    let mut before = vec!["first".to_owned()];
+    for layer in 0..40 {
+        let names = ["left", "right"].map(|side| format!("{side} {layer}"));
+        for name in &names {
+            builder.poll(Stage::new(name.as_str()).after(before.iter().map(String::as_str)));
+        }
+        before = names.to_vec();
+    }
+    let (_producer, ring) = builder.build().unwrap();
+    let refused = ring.evict("left 0").unwrap_err();
+    assert!(matches!(&refused, StageError::StoodBehind { name, .. } if name == "left 0"), "{refused}");
+    drop(ring.consumer("left 39").unwrap());
+    assert!(ring.closed().is_none(), "nobody stands behind a stage of the last layer");
+    drop(ring.consumer("left 3").unwrap());
+    assert!(matches!(ring.closed(), Some(Closed::Failed { .. })), "others stand behind this one");
+}
