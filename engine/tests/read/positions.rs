@@ -10,10 +10,7 @@ use slipring::{
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
-#[path = "common/sleeps.rs"]
-mod sleeps;
-#[cfg(target_os = "linux")]
-use sleeps::sleeps;
+use crate::sleeps::sleeps;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);

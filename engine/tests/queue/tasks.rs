@@ -14,12 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-#[path = "common/bell.rs"]
-mod bell;
-use bell::bell;
-#[path = "common/sleeps.rs"]
-mod sleeps;
-use sleeps::asleep;
+use crate::bell::bell;
+use crate::sleeps::asleep;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);

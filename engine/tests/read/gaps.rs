@@ -14,9 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-#[path = "common/damage.rs"]
-mod damage;
-use damage::{EACH, LONG, damaged, engine, ticks};
+use crate::lost::{self, EACH, LONG, damaged, engine, ticks};
 
 /// What was read of each partition, in order: numbers, and gaps.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -161,7 +159,7 @@ fn a_plain_program_goes_on_behind_a_gap_when_it_is_started_again() {
     assert_eq!(engine.acknowledge_gaps(ReaderKind::Group, "billing").unwrap(), 3);
     assert_eq!((engine.gaps(), engine.metrics().gaps), (Vec::new(), Vec::new()));
     engine.shutdown(LONG);
-    let engine = damage::engine(&disk);
+    let engine = lost::engine(&disk);
     assert_eq!(engine.gaps(), []);
     // Another group has not been told.
     let mut other = Read::default();

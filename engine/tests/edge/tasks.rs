@@ -14,9 +14,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-#[path = "common/bell.rs"]
-mod bell;
-use bell::bell;
+use crate::bell::bell;
 
 fn once<F: Future + Unpin>(mut future: F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(&mut future).poll(&mut Context::from_waker(waker))

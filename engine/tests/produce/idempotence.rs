@@ -10,9 +10,7 @@ use slipring::{
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-#[path = "common/crash.rs"]
-mod crash;
-use crash::at_each_call;
+use crate::crash::at_each_call;
 
 const LONG: Duration = Duration::from_secs(60);
 /// The journal takes six names.

@@ -1,9 +1,6 @@
 //! What can be seen of an engine: the snapshot, its formats and the socket.
 
-#[path = "common/busy.rs"]
-mod busy;
-
-use busy::busy;
+use crate::busy::busy;
 use slipring::{
     Engine, EngineError,
     clock::{Clock, ManualClock, Tick, Timestamp},

@@ -1,9 +1,6 @@
 //! What it costs to catch up: bytes that are read of the journal, by replays and by groups that are behind.
 
-#[path = "common/counting.rs"]
-mod counting;
-
-use counting::{segments, take, take_sum};
+use crate::counting::{segments, take, take_sum};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Visible};
 use slipring::{
@@ -234,7 +231,7 @@ fn on_a_core() -> u64 {
     said.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// `cargo test --release -p slipring --test catch_up rate -- --ignored --nocapture`
+/// `cargo test --release -p slipring --test read rate -- --ignored --nocapture`
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "measures the time of its thread, which other load makes longer"]

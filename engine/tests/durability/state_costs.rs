@@ -1,9 +1,6 @@
 //! What state costs that rides in the frames of events: bytes that are written, beside the same events without it.
 
-#[path = "common/counting.rs"]
-mod counting;
-
-use counting::{take, take_sum};
+use crate::counting::{take, take_sum};
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{

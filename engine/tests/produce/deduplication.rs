@@ -14,9 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::time::Duration;
 
-#[path = "common/crash.rs"]
-mod crash;
-use crash::at_each_call;
+use crate::crash::at_each_call;
 
 const LONG: Duration = Duration::from_secs(60);
 

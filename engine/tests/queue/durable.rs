@@ -14,13 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-#[path = "common/sleeps.rs"]
-mod sleeps;
-use sleeps::asleep;
+use crate::sleeps::asleep;
 
-#[path = "common/crash.rs"]
-mod crash;
-use crash::at_each_call;
+use crate::crash::at_each_call;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);

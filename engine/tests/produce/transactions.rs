@@ -12,9 +12,7 @@ use slipring::{
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-#[path = "common/crash.rs"]
-mod crash;
-use crash::at_each_call;
+use crate::crash::at_each_call;
 
 const LONG: Duration = Duration::from_secs(60);
 const SEGMENT: u64 = 1 << 18;

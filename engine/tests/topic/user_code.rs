@@ -1,9 +1,7 @@
 //! Code of the user's that is no handler, on the engine's threads and inside of its calls: waiting strategies, clocks,
 //! listeners, partitioners, factories, `Persist`, wakers. It may panic, be slow, and call the engine.
 
-#[path = "common/soon.rs"]
-mod soon;
-
+use crate::soon::{LONG, soon};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     Engine, Idle, Persist, Topic, Wait, WaitStrategy,
@@ -13,7 +11,6 @@ use slipring::{
     subscriber::{At, OnError},
     topic::{Closed, TopicError, Unreadable},
 };
-use soon::{LONG, soon};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc;

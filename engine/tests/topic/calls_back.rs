@@ -1,9 +1,7 @@
 //! Code of the user's that calls the engine which runs it: clocks, wakers, callbacks, partitioners, subscribers of
 //! `tracing`, and the drop of an event. No lock of the engine's is held meanwhile, so nothing here waits for itself.
 
-#[path = "common/soon.rs"]
-mod soon;
-
+use crate::soon::{LONG, soon};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     Engine, Message, Persist, Record, Topic,
@@ -14,7 +12,6 @@ use slipring::{
     subscriber::StartAt,
     topic::{Deduplication, Unreadable},
 };
-use soon::{LONG, soon};
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;

@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-#[path = "common/sleeps.rs"]
-mod sleeps;
-use sleeps::asleep;
+use crate::sleeps::asleep;
 
 const LONG: Duration = Duration::from_secs(120);
 

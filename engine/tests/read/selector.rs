@@ -10,9 +10,7 @@ use slipring_ring::Waiter;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[path = "common/sleeps.rs"]
-mod sleeps;
-use sleeps::asleep;
+use crate::sleeps::asleep;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);

@@ -16,9 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-#[path = "common/damage.rs"]
-mod damage;
-use damage::{MARK, lose};
+use crate::damage::{MARK, lose};
 
 const LONG: Duration = Duration::from_secs(60);
 /// The version that is written now.
@@ -306,7 +304,7 @@ fn folder(version: u32) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/engine-journal-{version}"))
 }
 
-/// `cargo test -p slipring --test upgrade -- --ignored` made the files of each version, once.
+/// `cargo test -p slipring --test durability upgrade -- --ignored` made the files of each version, once.
 #[test]
 #[ignore = "writes the golden files: for a new version of the format only"]
 fn write_golden_files() {

@@ -1,0 +1,75 @@
+//! What the documents say of the code: that it is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The README's first code is the example `quickstart`, so that it is compiled and run.
+#[test]
+fn the_readme_shows_the_quickstart() {
+    let readme = include_str!("../../README.md");
+    let (_, code) = readme.split_once("```rust\n").expect("the README has code");
+    let (code, _) = code.split_once("```").expect("the code ends");
+    let example = include_str!("../examples/quickstart.rs");
+    assert_eq!(code, example);
+    assert!(example.lines().count() <= 25);
+}
+
+fn source(at: &Path, into: &mut String) {
+    if at.is_dir() {
+        let mut entries: Vec<PathBuf> = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        entries.iter().for_each(|entry| source(entry, into));
+    } else if at.extension().is_some_and(|it| it == "rs") {
+        into.push_str(&fs::read_to_string(at).unwrap());
+    }
+}
+
+/// The code where GUARANTEES says that a test stands: `place: ` for files of tests, or the quoted path of a library's file.
+fn code_at(place: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let at = match (place.strip_suffix(".rs"), place.split_once('/')) {
+        (Some(path), Some(("journal", _))) => root.join("journal/src").join(&path["journal/".len()..]),
+        (Some(path), _) => root.join("src").join(path),
+        (None, Some(("cli", file))) => root.join("cli/tests").join(file),
+        (None, Some(("ring", file))) => root.join("../ring/tests").join(file),
+        (None, _) => root.join("tests").join(place),
+    };
+    let mut text = String::new();
+    [at.with_extension("rs"), at].iter().filter(|at| at.exists()).for_each(|at| source(at, &mut text));
+    text
+}
+
+#[test]
+fn guarantees_names_tests_that_are_there() {
+    let page = include_str!("../../docs/GUARANTEES.md");
+    let (mut named, mut wrong) = (0, Vec::new());
+    for row in page.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() >= 3) {
+        let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        // Pieces within and without backticks take turns.
+        let mut place = None;
+        for (index, piece) in shown_by.split('`').enumerate() {
+            let is_quoted = index % 2 == 1;
+            if is_quoted && piece.ends_with(".rs") {
+                place = Some(piece.to_owned());
+            } else if is_quoted
+                && piece.contains('_')
+                && piece.chars().all(|it| it.is_ascii_lowercase() || "_0123456789".contains(it))
+            {
+                let Some(place) = &place else { continue };
+                named += 1;
+                if !code_at(place).contains(&format!("fn {piece}(")) {
+                    wrong.push(format!("{place}: {piece}"));
+                }
+            } else if let Some(before) = piece.trim_end().strip_suffix(':').filter(|_| !is_quoted) {
+                let word = before.rsplit([' ', ';', ',']).next().unwrap();
+                if !word.is_empty() {
+                    place = Some(word.to_owned());
+                }
+            } else if piece.contains("model") {
+                place = None;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not there:\n{}", wrong.join("\n"));
+    assert!(named > 150, "only {named} are read");
+}

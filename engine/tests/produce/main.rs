@@ -1,0 +1,9 @@
+//! What producers promise: order, keys, names, ids, transactions.
+
+#[path = "../common/crash.rs"]
+mod crash;
+mod deduplication;
+mod idempotence;
+mod messages;
+mod producers;
+mod transactions;

@@ -1,0 +1,11 @@
+//! What a queue promises: leases, delays, dead letters, in memory and durable.
+
+#[path = "../common/bell.rs"]
+mod bell;
+#[path = "../common/crash.rs"]
+mod crash;
+mod durable;
+mod leases;
+#[path = "../common/sleeps.rs"]
+mod sleeps;
+mod tasks;
