@@ -3,7 +3,7 @@
 // Each of the binaries needs one of both.
 #![allow(dead_code)]
 
-use slipring::journal::format::{Entry, FrameHeader, SegmentHeader, aligned, entries, unpack};
+use slipring::journal::format::{Entry, FrameHeader, SegmentHeader, aligned, decompress, entries};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::storage::Storage;
 use slipring::journal::{
@@ -33,7 +33,7 @@ pub fn decode(bytes: &[u8]) {
     }
     for codec in [Codec::Plain, Codec::Lz4, Codec::Zstd] {
         for raw in [0, 1, bytes.len(), 4096] {
-            let plain = unpack(codec, bytes, raw);
+            let plain = decompress(codec, bytes, raw);
             assert!(plain.is_err() || plain.is_ok_and(|plain| plain.len() == raw));
         }
     }

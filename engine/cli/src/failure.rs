@@ -65,7 +65,7 @@ impl From<RepairError> for Failure {
         match cause {
             RepairError::Open(cause) => cause.into(),
             RepairError::Replay(cause) => cause.into(),
-            RepairError::Hopeless { .. } => Self::new(DAMAGED, cause),
+            RepairError::Irreparable { .. } => Self::new(DAMAGED, cause),
             cause => Self::new(FAILED, cause),
         }
     }

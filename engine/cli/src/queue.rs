@@ -63,9 +63,9 @@ enum Command {
 struct Named {
     #[command(flatten)]
     directory: Directory,
-    /// Its topic
+    /// The queue's topic
     topic: String,
-    /// Its name
+    /// The queue's name
     queue: String,
     /// Print JSON
     #[arg(long)]
@@ -133,7 +133,7 @@ impl Named {
         })
     }
 
-    /// Changes the queue in a journal that no program has open, and prints the count that `change` returns as `what`.
+    /// Changes the queue in a journal that no program has open. Prints `what` with the count that `change` returns.
     fn change(
         &self,
         what: &str,
@@ -275,7 +275,7 @@ fn describe(arguments: &Describe) -> Done {
     inspected.end()
 }
 
-/// The key and the value of a message; of another event all bytes as the value.
+/// The key and the value of a message; of any other event all bytes as the value.
 fn parts(is_message: bool, bytes: &[u8]) -> (Option<Vec<u8>>, Vec<u8>) {
     match Message::decode(bytes).filter(|_| is_message) {
         Some(message) => (message.key().map(<[u8]>::to_vec), message.value().to_vec()),

@@ -23,16 +23,16 @@ pub(crate) struct Arguments {
     /// The engine's socket
     #[arg(long, env = "SLIPRING_SOCKET")]
     socket: PathBuf,
-    /// Seconds between two looks
+    /// Seconds between two snapshots
     #[arg(long, default_value_t = 1.0, value_parser = interval)]
     interval: f64,
-    /// Look once, print, and end: what happens anyway if the output is no terminal
+    /// Print one snapshot as text, and end: the default if the output is no terminal
     #[arg(long)]
     once: bool,
     /// Print one snapshot as JSON, and end
     #[arg(long, conflicts_with = "once")]
     json: bool,
-    /// Print one snapshot as Prometheus reads it, and end
+    /// Print one snapshot as Prometheus text, and end
     #[arg(long, conflicts_with_all = ["once", "json"])]
     prometheus: bool,
 }
@@ -74,10 +74,10 @@ fn print(text: &str) -> Done {
     Ok(out.flush()?)
 }
 
-/// How long an answer may take as a whole.
+/// The most time that a whole answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most bytes of an answer. An engine with 10,000 consumers says about 4 MB.
+/// The most bytes of an answer. An engine with 10,000 consumers sends about 4 MB.
 const LARGEST: usize = 64 << 20;
 
 fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
@@ -92,7 +92,7 @@ fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
     let mut answer = Vec::new();
     let (begun, mut part) = (Instant::now(), vec![0; 1 << 16]);
     loop {
-        // Zero would be no limit of time at all.
+        // A timeout of zero would mean none.
         let left = PATIENCE.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
         connection.set_read_timeout(Some(left))?;
         let len = connection.read(&mut part).map_err(no_engine)?;
@@ -109,7 +109,7 @@ fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
     }
 }
 
-/// A snapshot and when it was taken.
+/// A snapshot, and when it was taken.
 struct Look {
     metrics: Metrics,
     at: Instant,
@@ -158,7 +158,7 @@ fn rate(now: u64, before: Option<u64>, seconds: f64) -> String {
     }
 }
 
-/// 4 or 5 digits, then thousands, millions.
+/// Up to 5 digits, then thousands or millions with a unit.
 fn human(number: u64) -> String {
     match number {
         0..100_000 => number.to_string(),
@@ -222,7 +222,7 @@ fn heads() -> [&'static [&'static str]; 3] {
     [&TOPICS, &CONSUMERS, &QUEUES]
 }
 
-/// How many columns of a table are names.
+/// How many columns at the left of a table are names.
 const NAMES: [usize; 3] = [1, 2, 2];
 
 fn widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {

@@ -22,7 +22,7 @@ fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|cause| panic!("{cause}: {text}"))
 }
 
-/// Two topics, of which `billing` has read a part of one, and `audit` all of both.
+/// Two topics. `billing` has read a part of one, `audit` all of both.
 fn written(dir: &Path) {
     let engine = Engine::open(dir).unwrap();
     let orders = engine.topic::<u64>("orders").partitions(2).durable().create().unwrap();
@@ -77,7 +77,7 @@ fn groups_are_listed_described_and_moved() {
     assert_eq!(out.lines().count(), 3, "{out}");
     assert_eq!(committed(&dir, "billing").iter().map(|(.., at)| at).sum::<u64>(), 4);
 
-    // Only told.
+    // A dry run.
     let (code, out, _) = run("reset", &dir, &["billing", "--to", "latest", "--dry-run"]);
     assert!(code == 0 && out.contains("nothing was changed"), "{out}");
     assert_eq!(committed(&dir, "billing").iter().map(|(.., at)| at).sum::<u64>(), 4);
@@ -87,7 +87,7 @@ fn groups_are_listed_described_and_moved() {
     assert_eq!((code, &*err), (0, ""));
     assert_eq!(json(&out)["partitions"][0]["to"], 7);
     assert_eq!(committed(&dir, "billing")[1], ("orders".to_owned(), 1, 7));
-    // A topic that it never read is begun.
+    // The group gets a committed offset in a topic that it has never read.
     run("reset", &dir, &["billing", "--to", "latest", "--topic", "returns"]);
     assert_eq!(committed(&dir, "billing")[2], ("returns".to_owned(), 0, 10));
     run("reset", &dir, &["audit", "--to", "earliest"]);
@@ -97,7 +97,7 @@ fn groups_are_listed_described_and_moved() {
     run("reset", &dir, &["audit", "--to", "2200-01-01T00:00:00Z", "--topic", "orders"]);
     assert_eq!(committed(&dir, "audit")[0].2, 10);
 
-    // An engine goes on there; its epochs are higher than what the tool wrote.
+    // An engine goes on there. Its epochs are higher than the one that the tool wrote.
     let engine = Engine::open(&dir).unwrap();
     let groups = engine.groups();
     let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
@@ -210,12 +210,12 @@ fn transforms_are_listed_described_and_moved() {
     engine.shutdown(LONG);
 }
 
-/// It failed with "read on", at a gap of another partition.
+/// The reset once failed at a gap of another partition.
 #[test]
 fn a_group_is_moved_by_time_over_gaps_and_what_it_was_told_is_listed_until_it_is_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("journal");
-    // Partition 1 has lost its first one, which stood before everything else.
+    // Partition 1 has lost its first record, before which it had none.
     let disk = damage::damaged(&[(1, 0), (1, 5)]);
     std::fs::create_dir(&dir).unwrap();
     for name in disk.list().unwrap() {

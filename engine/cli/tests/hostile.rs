@@ -1,4 +1,4 @@
-//! Directories that are not ours, through the command `slipring`.
+//! Directories that hold files of other programs, through the command `slipring`.
 #![cfg(unix)]
 
 #[path = "../../tests/common/hostile.rs"]
@@ -42,14 +42,14 @@ fn a_file_of_a_tebibyte_that_is_a_hole_costs_neither_memory_nor_time() {
                 assert_eq!(out.lines().count(), 80, "{verb} with {name}: {err}");
             }
         }
-        // Mended and written on as any other.
+        // It is repaired and written on as any other journal.
         let opened = open(Arc::new(Disk::new(&place.dir)), Options { segment_size: 4096, ..Options::default() });
         let (writer, recovered) = opened.unwrap_or_else(|refused| panic!("{name}: {refused}"));
         assert_eq!(recovered.state.extents().map(|(_, extent)| extent.end).collect::<Vec<_>>(), [40, 40], "{name}");
         writer.close(1).unwrap();
         assert_eq!(tool("verify", &place.dir, &[]).0, Some(0), "{name}");
     }
-    // Nothing but holes.
+    // A file of nothing but holes.
     let place = Hostile::new();
     for name in names {
         place.grow(name, TIB);
@@ -90,7 +90,7 @@ fn a_partition_that_is_not_there_is_an_error_that_says_which_are() {
 fn stat_says_where_the_lock_is_weak() {
     let place = Hostile::with_a_journal();
     assert!(!tool("stat", &place.dir, &[]).1.contains("lock "));
-    // As a file system leaves it that locks no directories: EBADF.
+    // What the lock file says on a file system that locks no directories: EBADF.
     place.put("lock", 0, b"process 12\ndirectory not locked: error 9\n");
     let (code, out, err) = tool("stat", &place.dir, &[]);
     assert_eq!(code, Some(0), "{err}");

@@ -99,7 +99,7 @@ fn records_are_chosen_by_topic_partition_offset_and_time() {
     assert_eq!(count(&["--partition", "1", "--offsets", "10..15"]), 5);
     assert_eq!(count(&["--offsets", "35.."]), 10);
     assert_eq!(count(&["-n", "3"]), 3);
-    // The times of the golden records are a few nanoseconds after the epoch.
+    // The times of the golden records are a few microseconds after the epoch.
     assert_eq!(count(&["--since", "1970-01-01T00:00:01Z"]), 0);
     assert_eq!(count(&["--partition", "0", "--until", "1970-01-01T00:00:00.000001010Z"]), 10);
     let (_, out, _) = run("cat", &dir, &["--partition", "1", "--offsets", "7..8", "--json"]);
@@ -177,12 +177,12 @@ fn damage_and_a_torn_end_have_codes_of_their_own_and_the_place_is_named() {
 #[test]
 fn what_belongs_to_no_record_is_told_apart_from_damage_and_put_right() {
     let (_folder, dir) = golden();
-    // In the head's sector, and an index whose checksum matches and that is wrong.
+    // A byte in the sector of the header, and an index that is wrong although its checksum matches.
     flip(&segment(&dir, 2), 100);
     let index = segment(&dir, 1).with_extension("index");
     let mut bytes = fs::read(&index).unwrap();
     let end = bytes.len() - 4;
-    // One record less of the first partition.
+    // One record less in the first partition.
     bytes[92] -= 1;
     let checksum = crc32c::crc32c(&bytes[..end]);
     bytes[end..].copy_from_slice(&checksum.to_le_bytes());
@@ -332,7 +332,7 @@ fn a_journal_that_is_being_written_is_followed_and_not_repaired() {
     let mut tail = slipring(&["tail", "-f"]).arg(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().ends_with("first"));
-    // Over several segments.
+    // The records fill several segments.
     for offset in 1..200 {
         append(&mut writer, offset, &format!("record {offset} {}", "x".repeat(200)));
         let line = lines.next().unwrap().unwrap();

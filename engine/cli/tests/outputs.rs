@@ -1,4 +1,4 @@
-//! The command `slipring` with an output that takes nothing: a full device, or a pipe whose reader has gone.
+//! The command `slipring` with an output that accepts nothing: a full device, or a pipe whose reader has gone.
 #![cfg(target_os = "linux")]
 
 use slipring::journal::Options;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// What takes nothing.
+/// An output that accepts nothing.
 fn output(full: bool) -> Stdio {
     match full {
         true => OpenOptions::new().write(true).open("/dev/full").unwrap().into(),
@@ -63,7 +63,7 @@ fn no_command_panics_whatever_its_output_is() {
             let ended = command.spawn().unwrap().wait_with_output().unwrap();
             let told = format!("{words:?}, full {full}: {:?} {}", ended.status, String::from_utf8_lossy(&ended.stderr));
             assert!(!told.contains("panicked"), "{told}");
-            // The reader of a pipe that has gone has what it wanted; a full device does not.
+            // A reader that has closed the pipe has what it wanted; a full device is an error.
             let wanted = if fails || (full && words[0] != "--help") { 1 } else { 0 };
             assert_eq!(ended.status.code(), Some(wanted), "{told}");
         }

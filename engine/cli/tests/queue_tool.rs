@@ -55,7 +55,8 @@ fn a_queue_is_listed_described_peeked_at_sent_back_and_purged() {
     take(&mut worker).ack().unwrap();
     assert_eq!(worker.queue().dead_letters(9).len(), 2);
 
-    // While a program has it, it can be looked at and not changed.
+    // A journal whose topic, queue, group, key, header, value and reasons are hostile. With `named`, topic, queue and group
+    // have plain names.
     let list = json("ls", &dir, &[]);
     let queue = &list["queues"][0];
     assert_eq!(
@@ -87,7 +88,7 @@ fn a_queue_is_listed_described_peeked_at_sent_back_and_purged() {
     assert_eq!(json("describe", &dir, &OF)["waiting"], 1);
     assert_eq!(json("purge", &dir, &[&OF[..], &["--dead"]].concat())["purged"], 1);
     {
-        // The program finds what was done.
+        // The program finds the changes.
         let (engine, mut worker) = open(&dir);
         let again = take(&mut worker);
         assert_eq!((again.message().value(), again.attempt()), (&b"cat.png"[..], 1));
@@ -97,7 +98,7 @@ fn a_queue_is_listed_described_peeked_at_sent_back_and_purged() {
         engine.shutdown(LONG);
     }
     assert_eq!(json("redrive", &dir, &OF)["sent_back"], 1);
-    // The one sent back and the two that were not read; the leased one stays.
+    // The message that was sent back and the two that were not read are deleted; the leased one stays.
     assert_eq!(done("purge", &dir, &OF), "purged: 3\n");
     let (engine, mut worker) = open(&dir);
     assert!(worker.receive(Duration::ZERO).unwrap().is_none());

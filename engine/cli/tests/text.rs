@@ -1,5 +1,5 @@
-//! Text that is not the program's own: names, reasons and values of a journal that somebody else wrote, causes of a
-//! user's handler, the answer of a socket. None of it may reach a terminal or a log as more than text.
+//! Text that is not the program's own: names, reasons and values in a journal that another program wrote, causes from a
+//! user's handler, the answer of a socket. None of it may be more than text on a terminal or in a log.
 
 use slipring::journal::storage::Disk;
 use slipring::journal::{FrameBuilder, Options, open};
@@ -13,13 +13,14 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Clears the screen, by C0 and by C1; forges a line; writes from right to left; forges a line for who reads Unicode.
+/// Clears the screen, by C0 and by C1; forges a line; writes from right to left; forges a line for a reader that knows
+/// Unicode line ends.
 const HOSTILE: &str = "\u{1b}[2J\u{9b}2J\nFORGED\u{202e}gpj\u{2028}FORGED";
 
-/// Text all the same.
+/// Text that can be shown, with escapes.
 const OVERRIDE: &str = "a\\b\nFORGED\u{202e}gpj";
 
-/// A name as long as the hostile one, that stands in for it until the journal is written.
+/// A name as long as the hostile one. It stands in for that until the journal is written.
 fn stand_in(letter: char) -> String {
     letter.to_string().repeat(HOSTILE.len() + 1)
 }
@@ -28,7 +29,7 @@ fn hostile(letter: char) -> String {
     format!("{HOSTILE}{letter}")
 }
 
-/// Fails if `shown` has anything but text and line ends, or a line that none of ours begins.
+/// Fails if `shown` has anything but text and line ends, or a line that does not begin as one of the program's own.
 fn check(shown: &str, of: &str) {
     assert!(!shown.chars().any(|c| c != '\n' && text::is_hidden(c)), "{of}: {shown:?}");
     assert!(!shown.lines().any(|line| line.starts_with("FORGED")), "{of}: {shown:?}");
@@ -55,8 +56,8 @@ fn replaced(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A journal whose topic, queue, group, key, header, value and reasons are hostile; unless `named`, where topic, queue and
-/// group have plain names.
+/// A journal whose topic, queue, group, key, header, value and reasons are hostile. With `named`, topic, queue and group have
+/// plain names.
 fn journal(folder: &Path, named: bool) -> PathBuf {
     let dir = folder.join("journal");
     let engine = Engine::open(&dir).unwrap();
@@ -128,13 +129,13 @@ fn nothing_in_a_journal_reaches_the_terminal_as_more_than_text() {
         let json = run(&[&call[..], &["--json"]].concat()).1;
         assert!(json.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{verb:?}: {json}");
     }
-    // The names are in there, whole.
+    // JSON has the whole names.
     let json = |call: &[&str]| serde_json::from_str::<serde_json::Value>(&run(call).1).unwrap();
     assert_eq!(json(&["queue", "ls", dir, "--json"])["queues"][0]["queue"], queue);
     assert_eq!(json(&["group", "ls", dir, "--json"])["groups"][0]["group"], group);
     assert_eq!(json(&["journal", "stat", dir, "--json"])["partitions"][0]["topic"], topic);
     let shown = text::line(HOSTILE).to_string();
-    // Errors name what is there.
+    // Errors list the names that the journal has.
     for call in [&["group", "describe", dir, HOSTILE][..], &["queue", "describe", dir, &topic, HOSTILE]] {
         let (code, out, err) = run(call);
         assert_eq!((code, &*out, err.contains(&shown)), (1, "", true), "{err}");

@@ -28,7 +28,7 @@ fn slipring_top_prints_tables_json_and_prometheus_text_for_scripts() {
     );
     assert!(rows.contains(&vec!["jobs", "resize", "1", "1", "0", "0", "-", "0", "1"]), "{shown}");
     assert!(rows.contains(&vec!["ticks", "slow", "3", "-", "3", "1.000", "1", "0", "0"]), "{shown}");
-    // No terminal is as good as `--once`.
+    // Without a terminal the output is that of `--once`.
     assert_eq!(slipring(&["top", "--socket", socket]).1, shown);
     let (_, json, _) = slipring(&["top", "--socket", socket, "--json"]);
     assert_eq!(serde_json::from_str::<Metrics>(&json).unwrap(), engine.metrics());

@@ -1,23 +1,25 @@
-//! Files that are there whole or not at all.
+//! Files that a crash leaves either whole or absent.
 
-use super::copy::{COPY, last_set};
+use super::copy::{for_each_chunk, last_nonzero};
 use super::file_names::{UNFINISHED, segment_number};
-use super::format::{MAX_SEGMENT, SegmentHeader};
+use super::format::MAX_SEGMENT;
+use super::read_ahead::ReadAhead;
+use super::read_header::segment_header;
 use super::storage::{File, Storage};
-use super::window::Window;
 use std::io;
 use std::sync::Arc;
 
-/// Makes a file under another name, and gives it its own when it is whole and durable. A segment replaces nothing.
-pub(crate) fn finish(
+/// Creates a file: fills it under a temporary name, syncs it, and then renames it to `name`. A segment never replaces a file
+/// of its name; any other file does.
+pub(crate) fn create_whole(
     storage: &dyn Storage,
     name: &str,
     fill: impl FnOnce(&dyn File) -> io::Result<()>,
 ) -> io::Result<Arc<dyn File>> {
-    finish_as(storage, name, segment_number(name).is_none(), fill)
+    create_whole_as(storage, name, segment_number(name).is_none(), fill)
 }
 
-fn finish_as(
+fn create_whole_as(
     storage: &dyn Storage,
     name: &str,
     replace: bool,
@@ -35,7 +37,7 @@ fn finish_as(
     file.sync()?;
     if replace { storage.rename(&unfinished, name) } else { storage.rename_new(&unfinished, name) }?;
     if let Err(cause) = storage.sync_dir() {
-        // It can be tried again.
+        // The caller can try again under the same name.
         if !replace {
             let _ = storage.remove(name);
         }
@@ -44,37 +46,26 @@ fn finish_as(
     Ok(file)
 }
 
-/// Opens a segment's file to be written. One that has other names is copied first, and the copy takes its place: what a copy
-/// of the directory by links has of it stays as it is.
-pub(crate) fn open_own(storage: &dyn Storage, name: &str) -> io::Result<Arc<dyn File>> {
+/// Opens a segment's file to be written. A file with other names (hard links) is copied first, and the copy takes its place:
+/// a copy of the directory that was made by hard links stays as it is.
+pub(crate) fn open_unshared(storage: &dyn Storage, name: &str) -> io::Result<Arc<dyn File>> {
     let shared = storage.open(name, false)?;
     if shared.links()? <= 1 {
         return storage.open(name, true);
     }
-    let mut head = [0; 64];
-    let read = shared.read_at(&mut head, 0)?;
-    // No byte behind that is the segment's.
-    let most = SegmentHeader::decode(&head[..read]).map_or(MAX_SEGMENT, |header| header.size);
+    // Bytes of the file behind the segment's size do not belong to the segment.
+    let most = segment_header(&*shared)?.map_or(MAX_SEGMENT, |header| header.size);
     let size = shared.size()?.min(most);
-    finish_as(storage, name, true, |own| {
+    create_whole_as(storage, name, true, |own| {
         own.truncate(size)?;
-        let mut window = Window::default();
-        let mut at = 0;
-        while at < size {
-            let bytes = window.bytes(&*shared, at, COPY, size)?;
-            if bytes.is_empty() {
-                break;
-            }
-            if last_set(bytes).is_some() {
-                own.write_at(bytes, at)?;
-            }
-            at += bytes.len() as u64;
-        }
-        Ok(())
+        for_each_chunk(&mut ReadAhead::default(), &*shared, 0, size, |at, bytes| match last_nonzero(bytes) {
+            Some(_) => own.write_at(bytes, at),
+            None => Ok(()),
+        })
     })
 }
 
-pub(crate) fn take_away(storage: &dyn Storage, name: &str) -> io::Result<()> {
+pub(crate) fn remove_if_exists(storage: &dyn Storage, name: &str) -> io::Result<()> {
     match storage.remove(name) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,

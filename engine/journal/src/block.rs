@@ -1,48 +1,48 @@
-//! Whole frames of a segment in memory, and where in them the records of which partitions stand.
+//! A block: valid frames of one segment in memory, and where in it the records of each partition stand.
 
 use super::error::{DiskError, ReplayError};
-use super::format::{Entry, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, PartitionId, known_entries};
+use super::format::{Entry, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, PartitionId, trusted_entries};
+use super::read_ahead::decompress_frame;
 use super::segment::Segment;
 use super::shared::Shared;
 use super::storage::File;
-use super::window::unpack_frame;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What is read at once, unless one frame is larger. All of it stays in a core's own cache.
-pub(super) const CHUNK: u64 = 256 << 10;
+/// The most bytes that are read at once, unless one frame is larger. A block of this size fits into a core's own cache.
+pub(super) const MAX_READ: u64 = 256 << 10;
 
-/// What is read at least where several partitions are: the next one's records may stand close by.
-const NEARBY: u64 = 32 << 10;
+/// The fewest bytes that are read at once for several partitions: records of the next partition may stand close by.
+const MIN_SHARED_READ: u64 = 32 << 10;
 
-/// No more than this stays taken for a block whose frames were larger.
-const KEPT: usize = 4 << 20;
+/// The most bytes of memory that a block keeps after it held larger frames.
+const MAX_KEPT: usize = 4 << 20;
 
-/// Frames that follow one another, all read by one call and each checked once.
+/// Consecutive frames, read with one call and each checked once.
 #[derive(Default)]
 pub(super) struct Block {
     segment: Option<Arc<Segment>>,
-    /// Where in the file its first frame stands, and where its last one ends.
+    /// Where the first frame begins in the file, and where the last one ends.
     begin: u64,
     end: u64,
-    /// The checksum of the last frame, where the next one must know it.
+    /// The checksum of the last frame, which the next frame must state; none behind a gap.
     last: Option<u32>,
-    /// The file from `begin` on, `read` bytes of it, and behind that the payloads that were packed.
+    /// The bytes of the file from `begin` on, `read` of them, and behind them the payloads that were decompressed.
     bytes: Vec<u8>,
     read: usize,
-    /// By partition, and in order.
-    runs: Vec<(PartitionId, Pending)>,
-    /// The number of its loading; none before it, and no two the same.
+    /// Ordered by partition, and within a partition by offset.
+    runs: Vec<(PartitionId, PendingRun)>,
+    /// The number of the load that filled the block; 0 if it is empty. No two loads have the same number.
     pub made: u64,
-    /// Cursors that are taking records out of it, and are waited for.
+    /// Count of cursors that take records out of the block and are waited for.
     pub readers: usize,
 }
 
-/// Records that are still to be given: where they stand, and what is known of them.
+/// The records of a run that a cursor has not taken yet.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pending {
-    /// Where its frame stands in the segment.
+pub(super) struct PendingRun {
+    /// Where the run's frame begins in the segment file.
     pub frame: u64,
     pub at: usize,
     pub end: usize,
@@ -50,38 +50,38 @@ pub(super) struct Pending {
     pub timed: bool,
     pub next: u64,
     pub count: u32,
-    /// The frame's.
+    /// The time of the frame, in nanoseconds since the epoch.
     pub time: u64,
 }
 
-/// A record in what is held.
+/// Where a record's bytes stand in the block's memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
+pub(super) struct RecordSpan {
     pub begin: usize,
     pub end: usize,
-    /// Its own time, or that of the frame.
+    /// The record's own time, or that of its frame: nanoseconds since the epoch.
     pub time: u64,
 }
 
 /// What is to be read of a segment.
-pub(super) struct Wanted<'w> {
+pub(super) struct LoadRequest<'w> {
     pub segment: &'w Arc<Segment>,
     pub at: u64,
-    /// The one that asks needs nothing behind it.
+    /// The end of the stretch that the cursor needs: it needs nothing behind it.
     pub until: u64,
-    /// Nothing behind it may be seen yet.
+    /// The end of what may be read: frames behind it are not visible yet.
     pub limit: u64,
-    /// In order.
+    /// The partitions whose runs are noted, in ascending order.
     pub partitions: &'w [PartitionId],
 }
 
 impl Block {
-    /// Whether the frame at `at` of a segment is among its own.
+    /// True if the block holds the frame at byte `at` of a segment.
     pub fn covers(&self, segment: u64, at: u64) -> bool {
         (self.begin..self.end).contains(&at) && self.number() == Some(segment)
     }
 
-    /// Whether what it has read goes on with the frame at `at`.
+    /// True if the frame at byte `at` of a segment follows the last frame of the block.
     pub fn leads_to(&self, segment: u64, at: u64) -> bool {
         self.end == at && self.number() == Some(segment)
     }
@@ -90,56 +90,56 @@ impl Block {
         self.segment.as_ref().map(|segment| segment.header.number)
     }
 
-    /// The journal's position of its first frame.
+    /// The journal position of the first frame.
     pub fn position(&self) -> u64 {
         self.segment.as_ref().map_or(0, |segment| segment.position(self.begin))
     }
 
-    /// The segment, and where in it the next block begins.
+    /// The segment, and the byte in it at which the next block begins.
     pub fn after(&self) -> Option<(u64, u64)> {
         Some((self.number()?, self.end))
     }
 
-    /// What runs lie in.
+    /// The memory that runs and records refer to.
     #[inline(always)]
     pub fn held(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// A partition's runs.
+    /// The indexes of a partition's runs.
     pub fn runs_of(&self, partition: PartitionId) -> Range<usize> {
         let begin = self.runs.partition_point(|(of, _)| *of < partition);
         let end = self.runs.partition_point(|(of, _)| *of <= partition);
         begin..end
     }
 
-    pub fn run(&self, index: usize) -> Pending {
+    pub fn run(&self, index: usize) -> PendingRun {
         self.runs[index].1
     }
 
-    /// What was read of the frame behind its last one, and the checksum that that one must know.
+    /// The bytes that were read behind the last frame, and the checksum that the next frame must state.
     pub fn rest(&self) -> (&[u8], Option<u32>) {
         let end = usize::try_from(self.end - self.begin).unwrap_or(usize::MAX);
         (self.bytes.get(end..self.read).unwrap_or(&[]), self.last)
     }
 
-    /// Gives its memory back.
+    /// Frees the memory.
     pub fn clear(&mut self) {
         *self = Self { made: self.made, ..Self::default() };
     }
 
-    /// Reads anew: at least the frame at `wanted.at`. `rest` is what another block has read of that; none if this one
-    /// leads there. After an error it is empty.
+    /// Fills the block with frames from `wanted.at` on, one at least. `rest` is what another block has read of them already;
+    /// none if this block has. After an error the block must be cleared.
     ///
     /// # Errors
-    /// That frame is damaged, or the disk fails.
+    /// The first frame is damaged, or the disk fails.
     pub fn load(
         &mut self,
         shared: &Shared,
-        wanted: &Wanted<'_>,
+        wanted: &LoadRequest<'_>,
         rest: Option<(&[u8], Option<u32>)>,
     ) -> Result<(), ReplayError> {
-        let Wanted { segment, at, until, limit, partitions } = *wanted;
+        let LoadRequest { segment, at, until, limit, partitions } = *wanted;
         let number = segment.header.number;
         let (kept, previous) = match rest {
             Some((rest, previous)) => {
@@ -161,10 +161,11 @@ impl Block {
         };
         (self.segment, self.begin, self.end, self.last, self.read) = (None, at, at, None, kept);
         self.runs.clear();
-        let least = if partitions.len() > 1 { NEARBY } else { FRAME_HEADER as u64 };
-        self.fill((until.min(limit) - at).clamp(least.min(limit - at), CHUNK) as usize, segment)?;
+        let least = if partitions.len() > 1 { MIN_SHARED_READ } else { FRAME_HEADER as u64 };
+        self.fill((until.min(limit) - at).clamp(least.min(limit - at), MAX_READ) as usize, segment)?;
         let sabotage = shared.options.sabotage();
-        let mut frames = Frames { id: &shared.id, segment, limit, previous, lenient: sabotage.accept_bad_checksums };
+        let mut frames =
+            FrameParser { id: &shared.id, segment, limit, previous, lenient: sabotage.accept_bad_checksums };
         let mut unpacked = 0;
         while let Some((header, checksum)) = frames.next(self)? {
             let place = self.end;
@@ -178,20 +179,20 @@ impl Block {
             }
             self.end += header.span();
             frames.previous = (header.kind != FrameKind::Gap).then_some(checksum);
-            if unpacked as u64 >= CHUNK {
+            if unpacked as u64 >= MAX_READ {
                 break;
             }
         }
         self.last = frames.previous;
         self.segment = Some(Arc::clone(segment));
-        // Frames may have several runs of a partition: their order stays.
+        // The sort is stable: a frame may have several runs of a partition, and their order stays.
         if partitions.len() > 1 {
             self.runs.sort_by_key(|(partition, _)| *partition);
         }
         Ok(())
     }
 
-    /// Notes where in the frame at `end` the records of `partitions` stand.
+    /// Notes the runs of `partitions` in the frame that begins at `self.end`.
     fn note(
         &mut self,
         header: &FrameHeader,
@@ -199,10 +200,10 @@ impl Block {
         partitions: &[PartitionId],
     ) -> Result<(), Malformed> {
         let body = (self.end - self.begin) as usize + FRAME_HEADER;
-        let plain = unpack_frame(header, &self.bytes[body..body + header.stored as usize])?;
+        let plain = decompress_frame(header, &self.bytes[body..body + header.stored as usize])?;
         let base = if matches!(plain, Cow::Owned(_)) { self.read + *unpacked } else { body };
         let before = self.runs.len();
-        for entry in known_entries(&plain) {
+        for entry in trusted_entries(&plain) {
             let run = match entry {
                 Ok(Entry::Run(run)) => run,
                 Ok(_) => continue,
@@ -220,7 +221,8 @@ impl Block {
                 let at = base + (bytes.as_ptr() as usize - plain.as_ptr() as usize);
                 let (next, count, time) = (run.first, run.count, header.time);
                 let end = at + bytes.len();
-                self.runs.push((run.partition, Pending { frame: self.end, at, end, fixed, timed, next, count, time }));
+                self.runs
+                    .push((run.partition, PendingRun { frame: self.end, at, end, fixed, timed, next, count, time }));
             }
         }
         if let Cow::Owned(plain) = plain {
@@ -231,10 +233,10 @@ impl Block {
         Ok(())
     }
 
-    /// Has at least so many bytes from its beginning on, as far as the file has them.
+    /// Reads until the block has `want` bytes, or the file ends.
     fn fill(&mut self, want: usize, segment: &Segment) -> Result<(), DiskError> {
-        if self.bytes.len() > KEPT && want <= KEPT {
-            self.bytes.truncate(KEPT.max(self.read));
+        if self.bytes.len() > MAX_KEPT && want <= MAX_KEPT {
+            self.bytes.truncate(MAX_KEPT.max(self.read));
             self.bytes.shrink_to_fit();
         }
         if self.bytes.len() < want {
@@ -248,19 +250,19 @@ impl Block {
     }
 }
 
-/// Goes from frame to frame of a block that is being loaded.
-struct Frames<'f> {
+/// Parses the frames of a block that is being filled.
+struct FrameParser<'f> {
     id: &'f JournalId,
     segment: &'f Segment,
     limit: u64,
     previous: Option<u32>,
-    /// A fault for tests: payloads pass whatever their checksum says.
+    /// True under the fault `accept_bad_checksums`: a payload passes whatever its checksum is.
     lenient: bool,
 }
 
-impl Frames<'_> {
-    /// The frame at the end of `block`, if it is whole there; the first one is read whole. What is wrong with a later one is
-    /// told by the block that begins with it.
+impl FrameParser<'_> {
+    /// The frame at the end of `block`. The first frame of the block is read whole and its damage is an error. Of a later
+    /// frame that is not whole or is damaged it returns none: the block that begins with that frame reports the damage.
     fn next(&mut self, block: &mut Block) -> Result<Option<(FrameHeader, u32)>, ReplayError> {
         let (at, is_first) = (block.end, block.end == block.begin);
         if at >= self.limit {
@@ -279,11 +281,11 @@ impl Frames<'_> {
             }
             let before = block.read;
             if self.limit - at < needed as u64 {
-                break Err(if before < FRAME_HEADER { Malformed::Short } else { Malformed::Length });
+                break Err(if before < FRAME_HEADER { Malformed::Truncated } else { Malformed::Length });
             }
             block.fill(needed, self.segment)?;
             if block.read < needed {
-                break Err(if block.read < FRAME_HEADER { Malformed::Short } else { Malformed::Length });
+                break Err(if block.read < FRAME_HEADER { Malformed::Truncated } else { Malformed::Length });
             }
         };
         match outcome {
@@ -293,7 +295,7 @@ impl Frames<'_> {
         }
     }
 
-    /// The frame that these bytes begin with, or how many are needed of it.
+    /// The frame that `bytes` begin with. The inner error: how many bytes of it are needed.
     fn check(&self, bytes: &[u8], at: u64) -> Result<Result<(FrameHeader, u32), usize>, Malformed> {
         let Some(head) = bytes.get(..FRAME_HEADER) else { return Ok(Err(FRAME_HEADER)) };
         let (header, checksum) = FrameHeader::decode(self.id, self.segment.position(at), head)?;
@@ -312,10 +314,10 @@ impl Frames<'_> {
     }
 }
 
-impl Pending {
-    /// Where in `held` the next record's bytes stand; none if the run is not as long as it says.
+impl PendingRun {
+    /// Where the next record's bytes stand in `held`; none if the run is shorter than it states.
     #[inline(always)]
-    pub fn place(&self, held: &[u8]) -> Option<Found> {
+    pub fn place(&self, held: &[u8]) -> Option<RecordSpan> {
         let mut left = held.get(self.at..self.end)?;
         let mut time = self.time;
         if self.timed {
@@ -332,16 +334,16 @@ impl Pending {
         };
         let begin = self.end - left.len();
         let end = begin.checked_add(len as usize).filter(|end| *end <= self.end)?;
-        Some(Found { begin, end, time })
+        Some(RecordSpan { begin, end, time })
     }
 
-    /// Goes on behind a record.
+    /// Removes the first record, which stands at `found`.
     #[inline(always)]
-    pub fn pass(&mut self, found: Found) {
+    pub fn pass(&mut self, found: RecordSpan) {
         (self.at, self.next, self.count) = (found.end, self.next + 1, self.count - 1);
     }
 
-    /// The offset after its last record.
+    /// The offset after the last record.
     pub fn last(&self) -> u64 {
         self.next + u64::from(self.count)
     }

@@ -3,8 +3,9 @@
 use super::error::{DiskError, OpenError};
 use super::file_names::{index_name, segment_name};
 use super::files::{Files, SegmentFile};
-use super::format::{FrameHeader, FrameKind, JournalId, Malformed, SegmentHeader};
+use super::format::{FrameKind, JournalId, Malformed, SegmentHeader};
 use super::index::Index;
+use super::read_header::{frame_header, segment_header};
 use super::storage::{File, NotOurs, Storage};
 use std::sync::Arc;
 
@@ -29,9 +30,8 @@ impl Candidate {
     pub fn read(files: &Arc<Files>, number: u64, strict: bool) -> Result<Self, OpenError> {
         let name = segment_name(number);
         let file = files.file(number);
-        let mut head = [0; 64];
-        let read = file.read_at(&mut head, 0).map_err(|cause| DiskError::new("read", &name, &cause))?;
-        let header = match SegmentHeader::decode(&head[..read]) {
+        let header = segment_header(&file).map_err(|cause| DiskError::new("read", &name, &cause))?;
+        let header = match header {
             Err(Malformed::Version(found)) => return Err(OpenError::Newer { file: name, found }),
             Ok(header) if header.number != number => Err(Malformed::Misnamed(header.number)),
             decoded => decoded,
@@ -47,7 +47,7 @@ impl Candidate {
     /// Rejects the segment if its header names another journal than `id`.
     pub fn require_journal(&mut self, id: &JournalId) {
         if self.header.as_ref().is_ok_and(|header| header.id != *id) {
-            (self.header, self.index) = (Err(Malformed::Stranger), None);
+            (self.header, self.index) = (Err(Malformed::OtherJournal), None);
         }
     }
 }
@@ -78,10 +78,8 @@ fn read_tied_index(header: &SegmentHeader, segment: &dyn File, index: &dyn File)
     let mut bytes = vec![0; usize::try_from(size).ok()?];
     let read = index.read_at(&mut bytes, 0).ok()?;
     let index = Index::decode(&bytes[..read], &header.id, header.number, header.checksum()).ok()?;
-    let mut last = [0; 64];
     let (at, checksum) = index.last;
-    let read = segment.read_at(&mut last, at).ok()?;
-    let (frame, found) = FrameHeader::decode(&header.id, header.first + at, &last[..read]).ok()?;
+    let (frame, found) = frame_header(segment, &header.id, header.first, at).ok()?.ok()?;
     let tied = found == checksum
         && at + frame.span() == index.end
         && segment_size.min(header.size) >= index.end

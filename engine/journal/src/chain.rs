@@ -2,16 +2,18 @@
 
 use super::candidate::Candidate;
 use super::checker::Checker;
-use super::copy::COPY;
+use super::copy::CHUNK;
 use super::error::OpenError;
 use super::files::Files;
-use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD, entries, known_entries};
+use super::format::{
+    FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD, entries, trusted_entries,
+};
 use super::index::Index;
+use super::read_ahead::decompress_frame;
 use super::segment::Segment;
-use super::snapshot::State;
+use super::state::State;
 use super::storage::File;
-use super::survey::SeenGap;
-use super::window::unpack_frame;
+use super::survey::SurveyedGap;
 use std::sync::Arc;
 
 /// How far the chain of frames was followed, and what the frames up to there say.
@@ -26,7 +28,7 @@ pub(super) struct Chain {
     pub durable: u64,
     /// Bytes of the segments whose frames were read.
     pub scanned: u64,
-    pub gaps: Vec<SeenGap>,
+    pub gaps: Vec<SurveyedGap>,
     /// Segments whose index has valid checksums and contradicts the frames.
     pub stale: Vec<u64>,
 }
@@ -80,7 +82,7 @@ impl Chain {
             self.incarnation = self.incarnation.max(header.incarnation);
             // A repair has already given up what the segment held: that is no damage any more.
             segment.set_end(header.size);
-            self.gaps.push(SeenGap { position: header.first, segment: header.number, bytes: header.size });
+            self.gaps.push(SurveyedGap { position: header.first, segment: header.number, bytes: header.size });
             return Ok(ChainStep::Whole { segment, unindexed: false });
         }
         if let Some(index) = candidate.index.as_ref().filter(|_| believe) {
@@ -96,7 +98,7 @@ impl Chain {
             self.durable = self.durable.max(segment.position(index.end));
         }
         if checker.reads_all {
-            checker.window.reset();
+            checker.read_ahead.reset();
             checker.note_stray(&segment, 64, SEGMENT_HEAD)?;
         }
         let mut index = Index::default();
@@ -115,7 +117,7 @@ impl Chain {
         if tail.until == 0 {
             return Ok(ChainStep::Whole { segment, unindexed: candidate.index.is_none() });
         }
-        let what = if what == Malformed::Magic { Malformed::Slack } else { what };
+        let what = if what == Malformed::Magic { Malformed::TrailingBytes } else { what };
         Ok(ChainStep::Ends { segment: Some(segment), what })
     }
 
@@ -135,13 +137,13 @@ impl Chain {
         let (mut at, mut previous, mut incarnation) = (SEGMENT_HEAD, self.previous, self.incarnation);
         let mut durable = self.durable;
         let mut counted = at;
-        checker.window.reset();
+        checker.read_ahead.reset();
         loop {
-            if at - counted >= COPY as u64 {
+            if at - counted >= CHUNK as u64 {
                 checker.count(at - counted);
                 counted = at;
             }
-            let found = checker.window.frame(id, segment.header.first, &segment.file, at, limit);
+            let found = checker.read_ahead.frame(id, segment.header.first, &segment.file, at, limit);
             let frame = match found.map_err(|cause| segment.disk_error("read", &cause))? {
                 Ok(frame) => frame,
                 Err(Malformed::Version(found)) => return Err(OpenError::Newer { file: segment.name.clone(), found }),
@@ -151,7 +153,7 @@ impl Chain {
             if let Some(what) = breaks_chain(&header, previous, incarnation, segment.header.incarnation) {
                 return Ok(what);
             }
-            let plain = match unpack_frame(&header, frame.stored) {
+            let plain = match decompress_frame(&header, frame.stored) {
                 Ok(plain) => plain,
                 Err(Malformed::NoZstd) => {
                     return Err(OpenError::Setting(format!("{}: {}", segment.name, Malformed::NoZstd)));
@@ -176,7 +178,7 @@ impl Chain {
                     if self.state.check(entries(&plain)).is_err() {
                         return Ok(Malformed::Entry);
                     }
-                    for entry in known_entries(&plain).flatten() {
+                    for entry in trusted_entries(&plain).flatten() {
                         index.entry(at, at + header.span(), header.time, &entry);
                         let _ = self.state.apply(&entry);
                     }
@@ -184,7 +186,7 @@ impl Chain {
                 (FrameKind::Mark, None) => {}
                 (FrameKind::Gap, _) => {
                     let (position, bytes) = (header.position, header.span());
-                    self.gaps.push(SeenGap { position, segment: segment.header.number, bytes });
+                    self.gaps.push(SurveyedGap { position, segment: segment.header.number, bytes });
                     if snapshot.take().is_some() {
                         segment.set_headless();
                     }

@@ -1,17 +1,17 @@
 //! Reading the segment files of a survey: progress, bytes that should be zero, and durable marks behind the end.
 
-use super::copy::{COPY, last_set};
+use super::copy::{CHUNK, last_nonzero};
 use super::error::OpenError;
 use super::format::{ALIGN, FrameHeader, JournalId};
 use super::options::Options;
+use super::read_ahead::ReadAhead;
 use super::segment::Segment;
 use super::storage::File;
 use super::survey::Progress;
-use super::window::Window;
 
 /// Reads segment files, and reports how many bytes it has read.
 pub(super) struct Checker<'s> {
-    pub window: Window,
+    pub read_ahead: ReadAhead,
     /// Called about once for each MiB read.
     pub progress: Option<&'s mut dyn FnMut(Progress)>,
     /// Bytes read so far.
@@ -36,7 +36,7 @@ pub(super) struct Tail {
 
 impl<'s> Checker<'s> {
     pub fn new(options: &Options, reads_all: bool, progress: Option<&'s mut dyn FnMut(Progress)>) -> Self {
-        Self { window: Window::new(options), progress, read: 0, total: 0, reads_all, stray: Vec::new() }
+        Self { read_ahead: ReadAhead::new(options), progress, read: 0, total: 0, reads_all, stray: Vec::new() }
     }
 
     /// Counts `bytes` more as read, and reports the progress.
@@ -50,7 +50,7 @@ impl<'s> Checker<'s> {
 
     /// Notes the first byte of `from..to` that is not zero, in a part of the file that no checksum covers.
     pub fn note_stray(&mut self, segment: &Segment, from: u64, to: u64) -> Result<(), OpenError> {
-        let bytes = self.window.bytes(&segment.file, from, (to - from) as usize, to);
+        let bytes = self.read_ahead.bytes(&segment.file, from, (to - from) as usize, to);
         let bytes = bytes.map_err(|cause| segment.disk_error("read", &cause))?;
         if let Some(stray) = bytes.iter().position(|byte| *byte != 0) {
             let place = (segment.header.number, from + stray as u64);
@@ -65,14 +65,14 @@ impl<'s> Checker<'s> {
         let size = segment.file.size().map_err(|cause| segment.disk_error("read", &cause))?.min(segment.header.size);
         let mut tail = Tail { until: 0, durable: 0, incarnation: segment.header.incarnation };
         let mut at = from;
-        self.window.reset();
+        self.read_ahead.reset();
         while at < size {
-            let bytes = self.window.bytes(&segment.file, at, COPY, size);
+            let bytes = self.read_ahead.bytes(&segment.file, at, CHUNK, size);
             let bytes = bytes.map_err(|cause| segment.disk_error("read", &cause))?;
             if bytes.is_empty() {
                 break;
             }
-            if let Some(last) = last_set(bytes) {
+            if let Some(last) = last_nonzero(bytes) {
                 tail.until = at + last as u64 + 1;
                 for (step, piece) in bytes.chunks(ALIGN as usize).enumerate() {
                     let position = segment.position(at + step as u64 * ALIGN);

@@ -1,6 +1,6 @@
 //! The checkpoint: a durable mark in a file of its own, which is still there when segments are missing or damaged.
 
-use super::atomic_file::finish;
+use super::atomic_file::create_whole;
 use super::error::{DiskError, OpenError};
 use super::file_names::CHECKPOINT;
 use super::format::{JournalId, MAJOR, MAX_POSITION, Malformed};
@@ -45,11 +45,11 @@ impl Checkpoint {
             checksum: U32::new(0),
         };
         raw.checksum = U32::new(crc32c::crc32c(&raw.as_bytes()[..CHECKSUM]));
-        finish(storage, CHECKPOINT, |file| file.write_at(raw.as_bytes(), 0)).map(drop)
+        create_whole(storage, CHECKPOINT, |file| file.write_at(raw.as_bytes(), 0)).map(drop)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let raw = RawCheckpoint::read_from_bytes(bytes).map_err(|_| Malformed::Short)?;
+        let raw = RawCheckpoint::read_from_bytes(bytes).map_err(|_| Malformed::Truncated)?;
         if raw.magic != MAGIC {
             return Err(Malformed::Magic);
         }

@@ -1,57 +1,58 @@
-//! Long ranges of bytes in files: copied, cleared, searched.
+//! Long ranges of bytes in files: copied, searched, overwritten with zeros.
 
+use super::read_ahead::ReadAhead;
 use super::storage::File;
-use super::window::Window;
 use std::io;
 
-pub(crate) const COPY: usize = 1 << 20;
+/// The most bytes of a range that are handled at once.
+pub(crate) const CHUNK: usize = 1 << 20;
 
+/// Reads `begin..end` of a file, or up to the file's end, and hands it to `each` in chunks, with the byte that each begins at.
+pub(crate) fn for_each_chunk(
+    read_ahead: &mut ReadAhead,
+    file: &dyn File,
+    begin: u64,
+    end: u64,
+    mut each: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    read_ahead.reset();
+    let mut at = begin;
+    while at < end {
+        let bytes = read_ahead.bytes(file, at, CHUNK, end)?;
+        if bytes.is_empty() {
+            break;
+        }
+        let len = bytes.len() as u64;
+        each(at, bytes)?;
+        at += len;
+    }
+    Ok(())
+}
+
+/// Copies `begin..end` of `from` to the beginning of `into`.
 pub(crate) fn copy_range(
-    window: &mut Window,
+    read_ahead: &mut ReadAhead,
     from: &dyn File,
     begin: u64,
     end: u64,
     into: &dyn File,
 ) -> io::Result<()> {
-    window.reset();
-    let mut at = begin;
-    while at < end {
-        let bytes = window.bytes(from, at, COPY.min((end - at) as usize), end)?;
-        if bytes.is_empty() {
-            break;
-        }
-        into.write_at(bytes, at - begin)?;
-        at += bytes.len() as u64;
-    }
-    Ok(())
+    for_each_chunk(read_ahead, from, begin, end, |at, bytes| into.write_at(bytes, at - begin))
 }
 
-pub(crate) fn copy_range_within(window: &mut Window, file: &dyn File, begin: u64, end: u64) -> io::Result<()> {
-    let mut at = begin;
-    while at < end {
-        let bytes = window.bytes(file, at, COPY.min((end - at) as usize), end)?;
-        if bytes.is_empty() {
-            break;
-        }
-        file.write_at(bytes, at)?;
-        at += bytes.len() as u64;
-    }
-    Ok(())
-}
-
-/// Writes zeros.
-pub(crate) fn clear(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+/// Writes zeros over `from..to`.
+pub(crate) fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     while at < to {
-        let len = ((to - at) as usize).min(COPY);
+        let len = ((to - at) as usize).min(CHUNK);
         file.write_at(&vec![0; len], at)?;
         at += len as u64;
     }
     Ok(())
 }
 
-/// The last byte that is not zero. Most of what it looks at is, so it goes by whole lines.
-pub(crate) fn last_set(bytes: &[u8]) -> Option<usize> {
+/// The index of the last byte that is not zero. It looks at whole lines first, since most bytes that it is given are zero.
+pub(crate) fn last_nonzero(bytes: &[u8]) -> Option<usize> {
     const LINE: usize = 256;
     let lines = bytes.len().div_ceil(LINE);
     let line = (0..lines).rev().find(|line| {
@@ -62,19 +63,14 @@ pub(crate) fn last_set(bytes: &[u8]) -> Option<usize> {
     bytes[..end].iter().rposition(|byte| *byte != 0)
 }
 
-/// Where the last byte that is not zero ends; `from` if there is none.
-pub(crate) fn last_byte(window: &mut Window, file: &dyn File, from: u64, to: u64) -> io::Result<u64> {
-    let (mut at, mut until) = (from, from);
-    window.reset();
-    while at < to {
-        let bytes = window.bytes(file, at, 1 << 20, to)?;
-        if bytes.is_empty() {
-            break;
+/// The end of the last byte in `from..to` of a file that is not zero; `from` if all are zero.
+pub(crate) fn nonzero_end(read_ahead: &mut ReadAhead, file: &dyn File, from: u64, to: u64) -> io::Result<u64> {
+    let mut end = from;
+    for_each_chunk(read_ahead, file, from, to, |at, bytes| {
+        if let Some(last) = last_nonzero(bytes) {
+            end = at + last as u64 + 1;
         }
-        if let Some(last) = last_set(bytes) {
-            until = at + last as u64 + 1;
-        }
-        at += bytes.len() as u64;
-    }
-    Ok(until)
+        Ok(())
+    })?;
+    Ok(end)
 }

@@ -1,10 +1,10 @@
-//! Where a reader stands in one partition: what it takes out of the blocks of a [`SharedScan`].
+//! A cursor: the place of a reader in one partition. It takes records out of the blocks of a [`SharedScan`].
 
-use super::block::{Found, Pending};
+use super::block::{PendingRun, RecordSpan};
 use super::error::ReplayError;
 use super::format::{Malformed, PartitionId};
-use super::gaps::Untold;
-use super::index::Mark;
+use super::gaps::GapCursor;
+use super::index::IndexEntry;
 use super::record::{Record, Start};
 use super::scan::SharedScan;
 use super::segment::Segment;
@@ -12,43 +12,43 @@ use super::shared::Shared;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A place in a partition. It costs an offset and a few words; what it reads is in the scan.
+/// The place of a reader in one partition. It holds an offset and a few words; the frames are in the scan.
 #[doc(hidden)]
 pub struct Cursor {
     partition: PartitionId,
-    /// The next offset that may be given.
+    /// The next offset that may be returned.
     next: u64,
-    /// Nothing earlier than this is given.
+    /// Records with a time before this are skipped: nanoseconds since the epoch.
     from: u64,
-    /// From this offset on times do not count any more.
+    /// From this offset on records are returned whatever their time is.
     until: u64,
-    /// What it is to be told of.
-    untold: Untold,
-    /// The offset after the last record that it has looked at, given or not.
+    /// The gaps that are to be reported.
+    gap_cursor: GapCursor,
+    /// The offset after the last record that was looked at, whether or not it was returned.
     looked: u64,
-    /// The scan that knows it, and its place there; none while it has not begun.
+    /// The number of the scan that knows the cursor, and the cursor's slot there; 0 before the first read.
     scan: u64,
     place: usize,
     _alive: Arc<()>,
-    /// No block that was made before has something for it.
+    /// A block that was loaded before this load has nothing for the cursor.
     since: u64,
-    /// A segment, and a place in it: all frames before are done with. None where that is to be looked up.
+    /// The segment and the byte in it before which all frames are done with; none if that must be looked up.
     after: Option<(u64, u64)>,
-    /// The block that it is in.
+    /// The block that records are taken from, and its load.
     block: usize,
     made: u64,
-    /// The part of the block that is being given, and the numbers of those that come then.
-    run: Pending,
+    /// The run that records are taken from, and the indexes of the runs after it.
+    run: PendingRun,
     runs: Range<usize>,
-    /// Whether the last call gave nothing because others are to be waited for.
+    /// True if the last call returned nothing because other cursors must read first.
     waits: bool,
-    /// It holds a place in a ring.
+    /// True if the reader also holds a gate in a ring, so that a producer may wait for it.
     has_gate: bool,
 }
 
 impl Cursor {
     /// # Errors
-    /// There is no such partition, or the start is out of the range that is kept.
+    /// There is no such partition, or the start is not among the offsets that are kept.
     pub(crate) fn new(shared: &Shared, partition: PartitionId, start: Start) -> Result<Self, ReplayError> {
         let extent = shared.extents().get(&partition).copied().ok_or(ReplayError::Unknown(partition))?;
         let (next, from) = match start {
@@ -65,7 +65,7 @@ impl Cursor {
             next,
             from,
             until: u64::MAX,
-            untold: shared.gaps.untold(partition),
+            gap_cursor: shared.gaps.gap_cursor(partition),
             looked: next,
             scan: 0,
             place: 0,
@@ -74,7 +74,7 @@ impl Cursor {
             after: None,
             block: 0,
             made: 0,
-            run: Pending::default(),
+            run: PendingRun::default(),
             runs: 0..0,
             waits: false,
             has_gate: false,
@@ -88,7 +88,7 @@ impl Cursor {
         Ok(cursor)
     }
 
-    /// The next offset that may be given: one after the last.
+    /// The next offset that may be returned: the one after the last record.
     pub fn position(&self) -> u64 {
         self.next
     }
@@ -97,41 +97,41 @@ impl Cursor {
         self.partition
     }
 
-    /// Looks for the time it was opened for among the offsets below `until` only.
+    /// Searches for the start time among the offsets below `until` only.
     pub fn set_until(&mut self, until: u64) {
         self.until = until;
     }
 
-    /// Goes on behind gaps without a word.
+    /// Passes over gaps without an error.
     pub fn pass_gaps(&mut self) {
-        self.untold = Untold::default();
+        self.gap_cursor = GapCursor::default();
     }
 
-    /// Whether the last call that gave nothing did so only because others are to be waited for: more may be there.
+    /// True if the last call returned nothing because other cursors must read first: there may be more records.
     pub fn waits(&self) -> bool {
         self.waits
     }
 
-    /// Whether it holds a place in a ring, so that a producer may wait for it.
+    /// Sets whether the reader holds a gate in a ring, so that a producer may wait for it.
     pub fn set_gate(&mut self, yes: bool) {
         self.has_gate = yes;
     }
 
-    /// Goes to another offset. Whether that is there is found out by the next read.
+    /// Goes to another offset. The next read finds out whether that is kept.
     pub fn seek(&mut self, next: u64) {
         (self.next, self.from, self.looked) = (next, 0, next);
-        self.untold.begin_again();
+        self.gap_cursor.begin_again();
         self.after = None;
         self.forget();
     }
 
-    /// To be called before others are, if another cursor of the scan may have been read since the last call.
+    /// Must be called before [`next`](Self::next) if another cursor of the scan may have been read since the last call.
     pub fn begin(&mut self, scan: &mut SharedScan) {
         if self.scan != scan.number() {
             (self.place, self._alive, self.since) = scan.join(self.partition);
             self.scan = scan.number();
             self.made = 0;
-            // Others wait for it from now on, whether or not it is read first.
+            // The scan waits for the cursor from now on, whether or not it is the first to be read.
             if let Some((segment, at, _)) = self.find(&scan.shared) {
                 scan.expect(self.place, segment.position(at));
             }
@@ -142,23 +142,24 @@ impl Cursor {
         if self.made == scan.blocks[self.block].made && self.made > 0 {
             scan.enter(self.place, self.block);
         } else {
-            // Others did not wait for it any longer, and its block has gone.
+            // The scan has stopped waiting for the cursor and has loaded another block.
             self.after = None;
             self.forget();
         }
     }
 
-    /// Has nobody wait for it.
+    /// Tells the scan not to wait for the cursor.
     pub fn rest(&mut self, scan: &mut SharedScan) {
         if self.scan == scan.number() {
             scan.leave(self.place);
         }
     }
 
-    /// The next record below `before`; none if there is none that is visible yet, or it [waits](Self::waits).
+    /// The next record below the offset `before`. None if no visible record is left there, or if the cursor
+    /// [waits](Self::waits).
     ///
     /// # Errors
-    /// Retention has taken the position away, a frame is damaged, or the disk fails.
+    /// Retention has taken the offset away, a frame is damaged, a gap stands here, or the disk fails.
     #[inline(always)]
     pub fn next<'s>(&mut self, scan: &'s mut SharedScan, before: u64) -> Result<Option<Record<'s>>, ReplayError> {
         let found = match self.step(scan, before) {
@@ -174,9 +175,9 @@ impl Cursor {
         Ok(Some(Record { offset, time: found.time, written, bytes }))
     }
 
-    /// Takes the next record of the run, if it has one that is to be given.
+    /// The next record of the run, if it is to be returned.
     #[inline(always)]
-    fn step(&mut self, scan: &SharedScan, before: u64) -> Option<Found> {
+    fn step(&mut self, scan: &SharedScan, before: u64) -> Option<RecordSpan> {
         if self.run.count == 0 {
             return None;
         }
@@ -188,9 +189,9 @@ impl Cursor {
         Some(found)
     }
 
-    /// The next record that is to be given, wherever it stands: of this run, of another one, in a later block.
+    /// The next record that is to be returned, in this run, another one, or a later block.
     #[inline(never)]
-    fn look(&mut self, scan: &mut SharedScan, before: u64) -> Result<Option<Found>, ReplayError> {
+    fn look(&mut self, scan: &mut SharedScan, before: u64) -> Result<Option<RecordSpan>, ReplayError> {
         loop {
             while self.run.count > 0 {
                 let offset = self.run.next;
@@ -203,7 +204,7 @@ impl Cursor {
                     return Err(self.broken());
                 };
                 let is_wanted = offset >= self.next && (found.time >= self.from || offset >= self.until);
-                if is_wanted && self.untold.begins_below(offset) {
+                if is_wanted && self.gap_cursor.begins_below(offset) {
                     self.tell(offset)?;
                 }
                 self.run.pass(found);
@@ -214,7 +215,7 @@ impl Cursor {
             }
             if !self.next_run(scan)? {
                 if !self.waits {
-                    // Behind the last record: every gap stands below what was written since the journal was opened.
+                    // No record is left: the gaps that are left stand behind the last one.
                     self.tell(u64::MAX)?;
                 }
                 return Ok(None);
@@ -222,16 +223,16 @@ impl Cursor {
         }
     }
 
-    /// Tells of the next gap below `offset`, that of the record which comes next.
+    /// Reports the next gap below `offset`, which is that of the next record.
     fn tell(&mut self, offset: u64) -> Result<(), ReplayError> {
-        let Some(offsets) = self.untold.before(self.looked.max(self.next), offset) else { return Ok(()) };
+        let Some(offsets) = self.gap_cursor.before(self.looked.max(self.next), offset) else { return Ok(()) };
         self.next = self.next.max(offsets.end);
         self.looked = self.looked.max(offsets.end);
         Err(ReplayError::Gap { partition: self.partition, offsets })
     }
 
-    /// The records that come next, at most so many and all below `before`, if each has `size` bytes and no time: the
-    /// first one's offset, and all bytes. None where [`next`](Self::next) must be asked.
+    /// The next records at once, if each has `size` bytes and no time of its own: the first offset, and the bytes of all. At
+    /// most `most` records, all below the offset `before`. None if [`next`](Self::next) must be called.
     ///
     /// # Errors
     /// As [`next`](Self::next).
@@ -245,10 +246,10 @@ impl Cursor {
         if self.run.count == 0 && !self.next_run(scan)? {
             return Ok(None);
         }
-        if self.untold.begins_below(self.run.next) {
-            // Looked at by the other way, which tells.
+        if self.gap_cursor.begins_below(self.run.next) {
+            // `next` reports the gap.
             self.runs.start -= 1;
-            self.run = Pending::default();
+            self.run = PendingRun::default();
             return Ok(None);
         }
         let run = self.run;
@@ -265,7 +266,7 @@ impl Cursor {
         Ok(Some((run.next, &held[run.at..end])))
     }
 
-    /// What is left of a run that is not as long as it says.
+    /// The error of a run that is shorter than it states.
     #[cold]
     fn broken(&mut self) -> ReplayError {
         let (segment, at) = (self.after.map_or(0, |(segment, _)| segment), self.run.frame);
@@ -273,13 +274,13 @@ impl Cursor {
         ReplayError::Damaged { segment, at, what: Malformed::Entry }
     }
 
-    /// Nothing more is given of the block that it is in.
+    /// Drops the records that are left of the block.
     fn forget(&mut self) {
         self.run.count = 0;
         self.runs = 0..0;
     }
 
-    /// Begins the next run; false if there is none that is visible yet, or it waits.
+    /// Goes to the next run. False if no visible one is left, or if the cursor waits.
     fn next_run(&mut self, scan: &mut SharedScan) -> Result<bool, ReplayError> {
         loop {
             while let Some(run) = self.runs.next().map(|run| scan.blocks[self.block].run(run)) {
@@ -294,16 +295,16 @@ impl Cursor {
         }
     }
 
-    /// Goes to the next block that has records of the partition.
+    /// Goes to the next block with records of the partition. False if there is none yet, or if the cursor waits.
     fn advance(&mut self, scan: &mut SharedScan) -> Result<bool, ReplayError> {
         self.waits = false;
-        // A topic that was deleted since is not known any more.
+        // A topic that was deleted meanwhile is unknown.
         let extent = scan.shared.extents().get(&self.partition).copied();
         let extent = extent.ok_or(ReplayError::Unknown(self.partition))?;
         if self.next < extent.start {
             scan.leave(self.place);
             let (asked, earliest, latest) = (self.next, extent.start, extent.end);
-            // One that began at the earliest goes on with it only when told to.
+            // A reader that began at the earliest offset must be told to go on with the one that is the earliest now.
             return Err(ReplayError::OutOfRange { asked, earliest, latest });
         }
         let Some((segment, at, until)) = self.find(&scan.shared) else {
@@ -330,12 +331,12 @@ impl Cursor {
         Ok(true)
     }
 
-    /// Where the next frames stand that have records of the partition, and where a stretch of them ends.
+    /// The segment with the next frames of the partition, the byte to read from, and the byte at which that stretch ends.
     fn find(&mut self, shared: &Shared) -> Option<(Arc<Segment>, u64, u64)> {
         let segments = shared.segments();
         let first = segments.first()?.header.number;
         let (number, from) = self.after.unwrap_or((first, 0));
-        // What comes later stands behind that.
+        // Frames that are written later stand behind the end of the last segment.
         let last = segments.last().map(|last| (last.header.number, last.end()));
         let begin = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
         for segment in segments.get(begin..).unwrap_or(&[]) {
@@ -349,25 +350,26 @@ impl Cursor {
     }
 }
 
-/// Where to begin to look for the first record at or after `time`, and an offset that no record before has reached. A record
-/// that stands before a gap is looked at too: so it is seen whether the gap lies right before the one that is found.
+/// Where to begin the search for the first record of `time` or later, and an offset below which no record has such a time. If
+/// a gap stands right before the record that will be found, the search begins at a record before the gap, so that the gap is
+/// noticed.
 fn find_time(
     segments: &[Arc<Segment>],
     partition: PartitionId,
     time: u64,
     gaps: &[Range<u64>],
 ) -> (Option<(u64, u64)>, u64) {
-    let mut before: Option<(u64, Mark)> = None;
+    let mut before: Option<(u64, IndexEntry)> = None;
     let mut end = 0;
     for segment in segments {
         let (index, number) = (segment.index(), segment.header.number);
         let Some(place) = index.partitions.get(&partition) else { continue };
         end = place.end;
         let Some(mark) = (place.latest >= time).then(|| index.seek_time(partition, time)).flatten() else {
-            before = place.marks.last().map(|mark| (number, *mark));
+            before = place.entries.last().map(|mark| (number, *mark));
             continue;
         };
-        let earlier = place.marks.iter().rfind(|it| it.at < mark.at).map(|mark| (number, *mark));
+        let earlier = place.entries.iter().rfind(|it| it.at < mark.at).map(|mark| (number, *mark));
         let earlier = earlier.or(before);
         let from = earlier.as_ref().map_or(0, |(_, mark)| mark.offset);
         return match earlier {

@@ -1,19 +1,19 @@
-//! What can go wrong with a journal, each with where and what to do.
+//! The errors of a journal. Each says what was refused, and what to do.
 
 use super::format::{MAJOR, Malformed, PartitionId};
 use std::io;
 use std::ops::Range;
 
-/// A call to the disk failed. Kept as text, so that it can be told to many.
+/// A call to the disk failed. The system's error is kept as text, so that the error can be cloned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskError {
-    /// What was tried.
+    /// What was tried, as a verb.
     pub doing: &'static str,
-    /// On which file.
+    /// The file, or the directory.
     pub file: String,
     /// The system's kind of error.
     pub kind: io::ErrorKind,
-    /// The system's words.
+    /// The system's message.
     pub cause: String,
 }
 
@@ -45,7 +45,7 @@ impl std::fmt::Display for DiskError {
 
 impl std::error::Error for DiskError {}
 
-/// The limit of this process that an error speaks of, if it is one.
+/// The limit of this process that a system error is about, as text; empty for any other error.
 fn limit(cause: &io::Error) -> String {
     #[cfg(unix)]
     if cause.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) {
@@ -56,30 +56,30 @@ fn limit(cause: &io::Error) -> String {
     String::new()
 }
 
-/// A journal was not opened.
+/// Why a journal was not opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// A call to the disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// Somebody has it open.
+    /// A program has the journal open.
     #[error("the journal {journal:?} is open in {}: end that first, or take another directory", .holder.escape_debug())]
     Locked {
-        /// The directory.
+        /// The journal's directory.
         journal: String,
-        /// Who has it.
+        /// The process that has it open.
         holder: String,
     },
-    /// Written by a newer program.
+    /// A newer program wrote the journal.
     #[error("{file:?} of the journal has the format version {found}, and this program reads {MAJOR}: take a newer one")]
     Newer {
         /// The file.
         file: String,
-        /// Its version.
+        /// The file's format version.
         found: u16,
     },
-    /// What was acknowledged as durable is damaged. Nothing was changed.
+    /// Data that was acknowledged as durable is damaged. Nothing was changed.
     #[error(
         "segment {segment} is damaged at byte {at} (position {position}): {what}. What is there was durable (all below \
          {durable} was), so this is no torn end: restore the file, or see what `slipring journal repair` would give up"
@@ -87,77 +87,77 @@ pub enum OpenError {
     Damaged {
         /// The segment's number.
         segment: u64,
-        /// The byte in its file.
+        /// The byte in the segment's file.
         at: u64,
-        /// The same as a position of the journal.
+        /// That byte as a position of the journal.
         position: u64,
-        /// The highest durable mark that was found.
+        /// The highest durable mark that was found, as a position.
         durable: u64,
-        /// What is wrong.
+        /// What is wrong there.
         what: Malformed,
     },
-    /// It was opened as often as can be counted, or so its files say. No journal gets there by being used.
+    /// The count of openings is at its limit, or the files say so. No journal gets there by being used.
     #[error("the journal's count of openings is as high as it can be: it can be read, and not be opened to be written")]
     Exhausted,
-    /// A setting that cannot be.
+    /// A setting is out of range, or does not fit the journal.
     #[error("{0}")]
     Setting(String),
 }
 
-/// A frame was not written, or not made durable.
+/// Why a frame was not written or not made durable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// A write or a sync failed, now or before: the journal takes nothing more, and what was not yet acknowledged may or
-    /// may not be there when it is opened again.
+    /// A write or a sync failed, in this call or before. The journal takes nothing more. Frames that were not acknowledged
+    /// yet may or may not be there when it is opened again.
     #[error("the journal takes nothing more: {0}")]
     Poisoned(DiskError),
-    /// A frame that no segment can hold.
+    /// The frame does not fit into a segment.
     #[error("{len} bytes in one frame are too many, {limit} are possible: take less at once or larger segments")]
     TooLarge {
-        /// Its bytes.
+        /// Bytes of its payload.
         len: usize,
-        /// The most that can be.
+        /// The most bytes that are possible.
         limit: usize,
     },
-    /// What must stand at each segment's head is too much for it.
+    /// The state does not fit into the snapshot that each segment begins with.
     #[error("state of {len} bytes is too much for each segment's head, {limit} are possible: take larger segments")]
     StateTooLarge {
-        /// Its bytes.
+        /// Bytes of the state.
         len: usize,
-        /// The most that can be.
+        /// The most bytes that are possible.
         limit: usize,
     },
-    /// Offsets of a partition must go up.
+    /// The offsets of a partition must ascend.
     #[error("offset {offset} of {partition:?} was given after {end} had been reached")]
     OffsetGoesBack {
         /// The partition.
         partition: PartitionId,
-        /// The offset.
+        /// The offset that was given.
         offset: u64,
-        /// The end before it.
+        /// The offset after the partition's last record.
         end: u64,
     },
-    /// An entry that was not built by [`FrameBuilder`](super::format::FrameBuilder).
+    /// The payload was not built by [`FrameBuilder`](super::format::FrameBuilder).
     #[error("the frame cannot be read back: {0}")]
     Malformed(Malformed),
 }
 
-/// A reader cannot go on.
+/// Why a reader cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
     /// The journal has no such partition.
     #[error("the journal has no partition {} of topic {}", .0.partition, .0.topic)]
     Unknown(PartitionId),
-    /// The offset is not kept, or not there yet.
+    /// The offset is not kept any more, or not written yet.
     #[error("offset {asked} is not in the journal: the earliest is {earliest}, the next one will be {latest}")]
     OutOfRange {
-        /// The offset asked for.
+        /// The offset that was asked for.
         asked: u64,
-        /// The first that is kept.
+        /// The first offset that is kept.
         earliest: u64,
-        /// The next after the last.
+        /// The offset after the last record.
         latest: u64,
     },
     /// A segment is damaged.
@@ -165,13 +165,13 @@ pub enum ReplayError {
     Damaged {
         /// The segment's number.
         segment: u64,
-        /// The byte in its file.
+        /// The byte in the segment's file.
         at: u64,
-        /// What is wrong.
+        /// What is wrong there.
         what: Malformed,
     },
-    /// Records of this partition were lost to damage that a repair could not undo. Told once, where they would have come: the
-    /// next call goes on behind them.
+    /// Records of the partition were lost to damage, and a repair could not save them. Reported once, at the offset where
+    /// they would have come; the next call goes on behind them.
     #[error(
         "partition {} of topic {}: the records at offsets {} up to, not including, {} were lost to damage and could not be \
          repaired; reading on goes on behind them", .partition.partition, .partition.topic, .offsets.start, .offsets.end
@@ -179,7 +179,7 @@ pub enum ReplayError {
     Gap {
         /// The partition.
         partition: PartitionId,
-        /// The offsets: at least those of all lost records.
+        /// The offsets: those of all lost records, and perhaps some that no record had.
         offsets: Range<u64>,
     },
     /// A call to the disk failed.

@@ -2,18 +2,18 @@
 
 use super::format::MAX_POSITION;
 
-/// The file with the checkpoint.
+/// The file of the checkpoint.
 pub(crate) const CHECKPOINT: &str = "checkpoint";
 
-/// The file that is locked, and says by whom.
+/// The file that is locked while a program has the journal open. Its text names the process.
 pub(crate) const LOCK: &str = "lock";
 
-/// The name of a segment's file. As wide as the largest number, so that names sort.
+/// The name of a segment's file. All names have the same length, so they sort by number.
 pub fn segment_name(number: u64) -> String {
     format!("{number:020}.segment")
 }
 
-/// The number in the name of a segment.
+/// The segment number in a file's name; none for a file of another kind.
 pub fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".segment")?;
     let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -25,10 +25,10 @@ pub(crate) fn index_name(number: u64) -> String {
     format!("{number:020}.index")
 }
 
-/// The ending of files that are being made; they are nobody's until they are renamed.
+/// The suffix of files that are still being created.
 pub(crate) const UNFINISHED: &str = ".new";
 
-/// Whether a file of this name is the journal's: what else lies in the directory is left alone.
+/// True if a file of this name belongs to a journal. Any other file in the directory is left alone.
 pub(crate) fn is_ours(name: &str) -> bool {
     let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
     let put_aside = |name: &str| {

@@ -1,21 +1,22 @@
-//! Descriptors of segment files: a journal may have any number of segments, and keeps few of them open.
+//! Descriptors of segment files: a journal may have any number of segments, and keeps few of their files open.
 //!
-//! A segment that is being written holds its descriptor until a sync has covered all of it: the system tells a failed write
-//! only to descriptors that were open at the time. All others are opened when they are read, and the last few stay open.
+//! The segment that is being written holds its descriptor until a sync has covered all of it, because the system reports a
+//! failed write only to descriptors that were open at the time. Any other segment's file is opened when it is read, and the
+//! files that were read last stay open.
 
-use super::atomic_file::open_own;
+use super::atomic_file::open_unshared;
 use super::file_names::segment_name;
 use super::storage::{File, Storage};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// So many files stay open besides those that are written.
-const KEPT: usize = 32;
+/// How many files stay open to be read.
+const MAX_OPEN: usize = 32;
 
 /// The segment files of a journal that are open to be read.
 pub(crate) struct Files {
     storage: Arc<dyn Storage>,
-    /// By segment number; the one that was used last is last.
+    /// Segment number and file, the most recently used one last.
     open: Mutex<Vec<(u64, Arc<dyn File>)>>,
 }
 
@@ -32,14 +33,14 @@ impl Files {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file of segment `number`, opened if it is not open.
+    /// The file of segment `number`; opens it if it is not open.
     fn get(&self, number: u64) -> io::Result<Arc<dyn File>> {
         if let Some(known) = self.known(number) {
             return Ok(known);
         }
         let file = self.with_room(|| self.storage.open(&segment_name(number), false))?;
         let mut open = self.open();
-        if open.len() >= KEPT {
+        if open.len() >= MAX_OPEN {
             open.remove(0);
         }
         open.push((number, Arc::clone(&file)));
@@ -55,10 +56,10 @@ impl Files {
         Some(file)
     }
 
-    /// Opens a file. If too many are open, closes those that are kept here and opens it then.
+    /// Opens a file. If too many files are open, closes the files that are kept here, and tries again.
     pub fn with_room<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match open() {
-            // ENFILE and EMFILE: too many open files of the system, of the process.
+            // ENFILE and EMFILE: the system, or the process, has too many open files.
             Err(cause) if matches!(cause.raw_os_error(), Some(23 | 24)) => {
                 self.open().clear();
                 open()
@@ -67,18 +68,18 @@ impl Files {
         }
     }
 
-    /// The name belongs to no file any more, or to another one.
+    /// Closes the kept file of a segment, because its name was removed or given to another file.
     pub fn forget(&self, number: u64) {
         self.open().retain(|(known, _)| *known != number);
     }
 
-    /// The file of segment `number`, to be opened when it is used.
+    /// A handle of segment `number`. Its file is opened at the first use.
     pub fn file(self: &Arc<Self>, number: u64) -> SegmentFile {
         SegmentFile { files: Arc::clone(self), number, held: Mutex::new(None) }
     }
 }
 
-/// A segment's file, which is opened when it is used.
+/// The file of a segment, opened at the first use.
 pub(crate) struct SegmentFile {
     files: Arc<Files>,
     number: u64,
@@ -97,7 +98,7 @@ impl SegmentFile {
         }
     }
 
-    /// Keeps the file open until [`release`](Self::release), and gives it.
+    /// Keeps the file open to be read until [`release`](Self::release), and returns it.
     pub fn hold(&self) -> io::Result<Arc<dyn File>> {
         let mut held = self.held();
         if let Some(file) = &*held {
@@ -108,23 +109,24 @@ impl SegmentFile {
         Ok(Arc::clone(held.insert(file)))
     }
 
-    /// Keeps the file open to be written, until [`release`](Self::release): one that has no other name.
-    pub fn hold_own(&self) -> io::Result<Arc<dyn File>> {
+    /// Keeps the file open to be written until [`release`](Self::release), and returns it. A file with other names is
+    /// replaced by a copy first.
+    pub fn hold_unshared(&self) -> io::Result<Arc<dyn File>> {
         let mut held = self.held();
         if let Some(file) = &*held {
             return Ok(Arc::clone(file));
         }
-        let file = self.files.with_room(|| open_own(&**self.files.storage(), &segment_name(self.number)))?;
+        let file = self.files.with_room(|| open_unshared(&**self.files.storage(), &segment_name(self.number)))?;
         self.files.forget(self.number);
         Ok(Arc::clone(held.insert(file)))
     }
 
-    /// Keeps this descriptor of the file, which was just made.
+    /// Keeps this descriptor of the file, which was just created.
     pub fn hold_this(&self, file: Arc<dyn File>) {
         *self.held() = Some(file);
     }
 
-    /// The file may be closed when nobody uses it.
+    /// Lets the file be closed when it is not used any more.
     pub fn release(&self) {
         *self.held() = None;
     }

@@ -1,20 +1,31 @@
-//! Gaps: offsets whose records a repair could not save. The journal's state lists them by partition, so that a reader of a
-//! partition is told of its own gaps, at the offset where they stand, and of no other partition's.
+//! Gaps: offsets whose records a repair could not save. The journal's state lists them by partition, so a reader meets the
+//! gaps of its own partition at the offsets where they stand, and no others.
 //!
 //! A repair puts a gap frame over damaged bytes, or a segment without frames in the place of a lost one. Neither says whose
-//! records stood there: that is found out by the next opening, from the offsets of the records around, and becomes state in
-//! the snapshot that this opening writes. An opening that is cut off before leaves the segment without an index, so that the
-//! next one reads it whole, finds the frame again, and finds the same offsets.
+//! records stood there: the next opening finds that out from the offsets of the records around it ([`loss`](super::loss)),
+//! and writes it as state with its snapshot. An opening that is cut off before that leaves the segment without an index; so
+//! the next opening reads the segment, finds the gap frame again, and finds the same offsets.
 
 use super::format::{MAX_POSITION, PartitionId};
-use super::snapshot::State;
+use super::state::State;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The kind of state. Key: the position of the gap frame or of the lost segment (8). Value: when it was found (8), then
-/// topic 4, partition 4, first offset 8, end 8, of each partition that lost something there.
-pub(crate) const WHAT: u16 = 6;
+/// The kind of state that holds gaps. Key: the position of the gap frame or of the lost segment, 8 bytes. Value: the time at
+/// which it was found, 8 bytes, then a [`RawGap`] for each partition that lost records there.
+pub(crate) const GAPS_KIND: u16 = 6;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawGap {
+    topic: U32,
+    partition: U32,
+    first: U64,
+    end: U64,
+}
 
 /// Offsets of one partition whose records a repair could not save.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,29 +33,26 @@ pub(crate) const WHAT: u16 = 6;
 pub struct Gap {
     /// The partition.
     pub partition: PartitionId,
-    /// The offsets: at least those of all records that are lost. Some may never have been a record's.
+    /// The offsets: those of all lost records, and perhaps some that no record had.
     pub offsets: Range<u64>,
-    /// The journal's position where the records stood.
+    /// The journal position at which the records stood.
     pub position: u64,
     /// When the gap was found: nanoseconds since the epoch.
     pub time: u64,
 }
 
-/// The gaps that a journal's state lists, by partition and offset. A topic that was deleted has some until retention frees
-/// their segments.
+/// The gaps that a journal's state lists, ordered by partition and offset. The gaps of a deleted topic stay listed until
+/// retention frees their segments.
 pub fn gaps(state: &State) -> Vec<Gap> {
     let mut all = Vec::new();
-    for (key, value) in state.values(WHAT) {
+    for (key, value) in state.values(GAPS_KIND) {
         let (Ok(key), Some((time, places))) = (key.try_into(), value.split_first_chunk()) else { continue };
         let (position, time) = (u64::from_le_bytes(key), u64::from_le_bytes(*time));
-        all.extend(places.chunks_exact(24).filter_map(|place| {
-            let (topic, rest) = place.split_first_chunk()?;
-            let (partition, rest) = rest.split_first_chunk()?;
-            let (first, rest) = rest.split_first_chunk()?;
-            let partition =
-                PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) };
-            let offsets = u64::from_le_bytes(*first)..u64::from_le_bytes(*rest.first_chunk()?);
-            // No checksum says that these are offsets.
+        let raw = places.chunks_exact(size_of::<RawGap>()).filter_map(|raw| RawGap::read_from_bytes(raw).ok());
+        all.extend(raw.filter_map(|RawGap { topic, partition, first, end }| {
+            let partition = PartitionId { topic: topic.get(), partition: partition.get() };
+            let offsets = first.get()..end.get();
+            // The checksum does not say that the numbers are offsets: another program may have computed it.
             let is_sane = offsets.start <= offsets.end && offsets.end.max(position) <= MAX_POSITION;
             is_sane.then_some(Gap { partition, offsets, position, time })
         }));
@@ -53,13 +61,28 @@ pub fn gaps(state: &State) -> Vec<Gap> {
     all
 }
 
-/// Keys of the gaps that stand below a position.
+/// The value of a gap's state: found at `time`, with these offsets lost there.
+pub(super) fn encode(time: u64, lost: &[(PartitionId, Range<u64>)]) -> Vec<u8> {
+    let mut value = time.to_le_bytes().to_vec();
+    for (PartitionId { topic, partition }, offsets) in lost {
+        let raw = RawGap {
+            topic: U32::new(*topic),
+            partition: U32::new(*partition),
+            first: U64::new(offsets.start),
+            end: U64::new(offsets.end),
+        };
+        value.extend_from_slice(raw.as_bytes());
+    }
+    value
+}
+
+/// The state keys of the gaps below a position.
 pub(super) fn keys_below(state: &State, position: u64) -> Vec<[u8; 8]> {
-    let keys = state.values(WHAT).filter_map(|(key, _)| key.try_into().ok());
+    let keys = state.values(GAPS_KIND).filter_map(|(key, _)| key.try_into().ok());
     keys.filter(|key| u64::from_le_bytes(*key) < position).collect()
 }
 
-/// The gaps of an open journal: none comes while it is open.
+/// The gaps of an open journal, by partition. They do not change while the journal is open.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps(BTreeMap<PartitionId, Arc<[Range<u64>]>>);
 
@@ -76,26 +99,26 @@ impl Gaps {
         Self(by_partition.into_iter().map(|(partition, ranges)| (partition, ranges.into())).collect())
     }
 
-    /// In order, none touching another.
+    /// The gaps of a partition in ascending order; no two of them touch.
     pub fn of_partition(&self, partition: PartitionId) -> &[Range<u64>] {
         self.0.get(&partition).map_or(&[], |ranges| ranges)
     }
 
-    /// What a reader of this partition is to be told, from the offset on where it begins.
-    pub fn untold(&self, partition: PartitionId) -> Untold {
-        Untold { ranges: self.0.get(&partition).cloned(), next: 0 }
+    /// A cursor over the gaps of a partition, from the first one on.
+    pub fn gap_cursor(&self, partition: PartitionId) -> GapCursor {
+        GapCursor { ranges: self.0.get(&partition).cloned(), next: 0 }
     }
 }
 
-/// The gaps of one partition that a reader has not been told of.
+/// The gaps of one partition that a reader has not reported yet.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Untold {
+pub(crate) struct GapCursor {
     ranges: Option<Arc<[Range<u64>]>>,
     next: usize,
 }
 
-impl Untold {
-    /// Whether a gap begins below `offset`. Cheap where there is none: to be asked before a record at `offset` is given.
+impl GapCursor {
+    /// True if an unreported gap begins below `offset`. Called before each record is returned, so it is cheap without gaps.
     #[inline]
     pub fn begins_below(&self, offset: u64) -> bool {
         match &self.ranges {
@@ -104,13 +127,13 @@ impl Untold {
         }
     }
 
-    /// Its reader goes elsewhere.
+    /// Goes back to the first gap, because the reader seeks.
     pub fn begin_again(&mut self) {
         self.next = 0;
     }
 
-    /// The next gap between `next`, the first offset that the reader has not been given, and `offset`, that of the record
-    /// which it is about to be given. With `u64::MAX`, where no record comes any more: any that is left. It counts as told.
+    /// Takes the next gap between `next`, the first offset that the reader has not returned, and `offset`, that of the record
+    /// which it returns next; `u64::MAX` if no record is left. The gap is cut to that range, and counts as reported.
     pub fn before(&mut self, next: u64, offset: u64) -> Option<Range<u64>> {
         let ranges = self.ranges.as_ref()?;
         while let Some(range) = ranges.get(self.next).filter(|range| range.start < offset) {
@@ -130,8 +153,8 @@ mod tests {
     #[test]
     fn a_gap_is_told_once_to_who_stands_before_it_and_only_what_lies_ahead() {
         let ranges: Arc<[Range<u64>]> = [5..9, 20..21, 30..40].into();
-        let untold = |next| Untold { ranges: Some(Arc::clone(&ranges)), next };
-        let mut from_the_start = untold(0);
+        let gap_cursor = |next| GapCursor { ranges: Some(Arc::clone(&ranges)), next };
+        let mut from_the_start = gap_cursor(0);
         assert!(!from_the_start.begins_below(5) && from_the_start.begins_below(9));
         assert_eq!(from_the_start.before(0, 5), None);
         assert_eq!(from_the_start.before(5, 9), Some(5..9));
@@ -140,11 +163,11 @@ mod tests {
         assert_eq!(from_the_start.before(22, 23), None);
         assert_eq!(from_the_start.before(23, u64::MAX), Some(30..40));
         assert_eq!(from_the_start.before(40, u64::MAX), None);
-        let mut from_the_middle = untold(0);
+        let mut from_the_middle = gap_cursor(0);
         assert_eq!(from_the_middle.before(7, 9), Some(7..9));
-        let mut from_behind = untold(0);
+        let mut from_behind = gap_cursor(0);
         assert_eq!(from_behind.before(9, 19), None);
         assert_eq!(from_behind.before(35, u64::MAX), Some(35..40));
-        assert_eq!(Untold::default().before(0, u64::MAX), None);
+        assert_eq!(GapCursor::default().before(0, u64::MAX), None);
     }
 }

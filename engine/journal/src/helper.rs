@@ -1,4 +1,5 @@
-//! What the writer does not wait for: the next segment, indexes of sealed ones, the checkpoint, deleting.
+//! The helper thread: it creates the next segment, writes indexes and the checkpoint, and deletes segments, so that the
+//! writer does not wait for that.
 
 use super::checkpoint::Checkpoint;
 use super::error::{DiskError, OpenError};
@@ -13,108 +14,108 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub(crate) enum Task {
-    Make(SegmentHeader),
+    Create(SegmentHeader),
     Seal(Arc<Segment>),
     Remove(Vec<Arc<Segment>>),
 }
 
-/// How long after a segment could not be made it is tried again, if nothing was deleted meanwhile.
-const AGAIN: Duration = Duration::from_millis(100);
+/// How long after a failed attempt the thread tries again to create a segment.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Does tasks in order, on a thread of its own or at once.
+/// Does tasks in order: on its thread, or at once if the journal has none.
 pub(crate) struct Helper {
     shared: Arc<Shared>,
-    thread: Option<Thread>,
-    next: Arc<Next>,
-    /// Held as long as anybody may still touch the files.
+    thread: Option<HelperThread>,
+    next: Arc<NextSegment>,
+    /// Held as long as the thread may touch the files.
     lock: Arc<Lock>,
-    /// The one that has the thread.
+    /// The process in which the thread runs.
     process: Process,
 }
 
-struct Thread {
+struct HelperThread {
     tasks: Mutex<Sender<Task>>,
     handle: JoinHandle<()>,
 }
 
-/// The segment that will be written next.
+/// The segment that the writer will write next.
 #[derive(Default)]
-struct Next {
-    made: Mutex<Made>,
+struct NextSegment {
+    made: Mutex<NextState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-enum Made {
-    /// Nobody makes it.
+enum NextState {
+    /// The thread has no order for it.
     #[default]
-    No,
-    /// The thread makes it, now or when it comes to that.
-    Soon,
-    /// It could not be made. The thread tries again unless the writer has done so itself.
+    Absent,
+    /// The thread creates it, now or after the tasks before it.
+    Ordered,
+    /// It could not be created. The thread tries again until the writer takes that over.
     Failed,
     Ready(Box<Segment>),
 }
 
-impl Next {
-    fn made(&self) -> MutexGuard<'_, Made> {
+impl NextSegment {
+    fn made(&self) -> MutexGuard<'_, NextState> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, made: Made) {
+    fn set(&self, made: NextState) {
         *self.made() = made;
         self.changed.notify_all();
     }
 
-    /// Makes the segment, unless the writer does not wait for it any more; true if that must be tried again.
+    /// Creates the segment if the writer still waits for it. True if that failed and must be tried again.
     fn make(&self, shared: &Shared, header: SegmentHeader) -> bool {
         match &mut *self.made() {
-            Made::No | Made::Ready(_) => return false,
-            made => *made = Made::Soon,
+            NextState::Absent | NextState::Ready(_) => return false,
+            made => *made = NextState::Ordered,
         }
         let made = Segment::make(&shared.files, header);
         let failed = made.is_err();
-        self.set(made.map_or(Made::Failed, |made| Made::Ready(Box::new(made))));
+        self.set(made.map_or(NextState::Failed, |made| NextState::Ready(Box::new(made))));
         failed
     }
 }
 
-/// Tells the writer that nobody makes segments any more.
-struct Ends(Arc<Next>);
+/// Tells the writer at the end of the thread that it creates no more segments.
+struct ThreadEnd(Arc<NextSegment>);
 
-impl Drop for Ends {
+impl Drop for ThreadEnd {
     fn drop(&mut self) {
         let mut made = self.0.made();
-        if matches!(*made, Made::Soon) {
-            *made = Made::Failed;
+        if matches!(*made, NextState::Ordered) {
+            *made = NextState::Failed;
         }
         self.0.changed.notify_all();
     }
 }
 
 impl Helper {
-    /// `spare`: the next segment, if it is there already.
+    /// `spare`: the next segment, if the survey has found it.
     pub fn new(shared: Arc<Shared>, lock: Lock, spare: Option<Segment>) -> Result<Self, OpenError> {
-        let (lock, next) = (Arc::new(lock), Arc::new(Next::default()));
-        next.set(spare.map_or(Made::No, |spare| Made::Ready(Box::new(spare))));
+        let (lock, next) = (Arc::new(lock), Arc::new(NextSegment::default()));
+        next.set(spare.map_or(NextState::Absent, |spare| NextState::Ready(Box::new(spare))));
         let thread = if shared.options.helper { Some(Self::start(&shared, &lock, &next)?) } else { None };
         Ok(Self { shared, thread, next, lock, process: Process::default() })
     }
 
-    fn start(shared: &Arc<Shared>, lock: &Arc<Lock>, next: &Arc<Next>) -> Result<Thread, OpenError> {
+    fn start(shared: &Arc<Shared>, lock: &Arc<Lock>, next: &Arc<NextSegment>) -> Result<HelperThread, OpenError> {
         let (tasks, todo) = channel::<Task>();
-        let (shared, lock, next) = (Arc::clone(shared), Arc::clone(lock), Ends(Arc::clone(next)));
+        let (shared, lock, next) = (Arc::clone(shared), Arc::clone(lock), ThreadEnd(Arc::clone(next)));
         let work = move || {
             let _lock = lock;
-            // What could not be made yet: the disk is full, or there are too many open files.
+            // A segment that could not be created yet: the disk is full, or too many files are open.
             let mut wanted: Option<SegmentHeader> = None;
             loop {
                 let task = match wanted {
                     None => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                    Some(_) => todo.recv_timeout(AGAIN),
+                    Some(_) => todo.recv_timeout(RETRY_AFTER),
                 };
                 match task {
-                    Ok(Task::Make(header)) => wanted = Some(header),
+                    Ok(Task::Create(header)) => wanted = Some(header),
                     Ok(task) => run(&shared, task),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -124,49 +125,49 @@ impl Helper {
         };
         let handle = std::thread::Builder::new().name("slipring-files".to_owned()).spawn(work);
         let handle = handle.map_err(|cause| DiskError::new("start a thread for", "segments", &cause))?;
-        Ok(Thread { tasks: Mutex::new(tasks), handle })
+        Ok(HelperThread { tasks: Mutex::new(tasks), handle })
     }
 
-    /// Hands a task over.
+    /// Hands over a task.
     pub fn hand(&self, task: Task) {
         match (&self.thread, task) {
             (Some(thread), task) => {
-                if let Task::Make(_) = task {
-                    if let Made::Ready(_) = *self.next.made() {
+                if let Task::Create(_) = task {
+                    if let NextState::Ready(_) = *self.next.made() {
                         return;
                     }
-                    self.next.set(Made::Soon);
+                    self.next.set(NextState::Ordered);
                 }
                 let sent = thread.tasks.lock().unwrap_or_else(PoisonError::into_inner).send(task);
-                // A thread that is gone has met a panic; the writer makes its segments itself then.
+                // The thread has ended with a panic. From now on the writer creates the segments itself.
                 if sent.is_err() {
-                    self.next.set(Made::No);
+                    self.next.set(NextState::Absent);
                 }
             }
-            // It is made when it is needed.
-            (None, Task::Make(_)) => {}
+            // Without a thread the writer creates the segment when it needs it.
+            (None, Task::Create(_)) => {}
             (None, task) => run(&self.shared, task),
         }
     }
 
-    /// Whether the next segment could not be made. Waits while it is being made.
+    /// True if the next segment could not be created. Waits while it is being created.
     pub fn lacks_next(&self) -> bool {
-        matches!(*self.settled(), Made::Failed)
+        matches!(*self.settled(), NextState::Failed)
     }
 
-    /// The next segment, if it was made; waits for it while it is being made. None if it could not be made, and from then on
-    /// it is the caller's to do so.
+    /// Takes the next segment; waits while it is being created. None if it could not be created: from then on the caller must
+    /// do so.
     pub fn made(&self) -> Option<Segment> {
         match std::mem::take(&mut *self.settled()) {
-            Made::Ready(segment) => Some(*segment),
+            NextState::Ready(segment) => Some(*segment),
             _ => None,
         }
     }
 
-    fn settled(&self) -> MutexGuard<'_, Made> {
+    fn settled(&self) -> MutexGuard<'_, NextState> {
         let mut made = self.next.made();
-        while matches!(*made, Made::Soon) {
-            // A fork has none of its parent's threads.
+        while matches!(*made, NextState::Ordered) {
+            // A forked child has none of its parent's threads.
             let is_gone = self.process.check().is_err();
             if is_gone || self.thread.as_ref().is_none_or(|thread| thread.handle.is_finished()) {
                 break;
@@ -176,16 +177,17 @@ impl Helper {
         made
     }
 
-    /// Waits until all tasks are done, and ends the thread. The lock is given up when both are dropped.
+    /// Waits until all tasks are done, and ends the thread. The lock is released when the returned handle and this helper are
+    /// dropped.
     pub fn finish(mut self) -> Arc<Lock> {
         self.end();
         Arc::clone(&self.lock)
     }
 
     fn end(&mut self) {
-        if let Some(Thread { tasks, handle, .. }) = self.thread.take() {
+        if let Some(HelperThread { tasks, handle, .. }) = self.thread.take() {
             drop(tasks);
-            // A fork has the handle, and would wait for a thread that is the parent's.
+            // A forked child has the handle, and would wait for a thread of its parent.
             if self.process.check().is_ok() {
                 let _ = handle.join();
             }
@@ -194,7 +196,7 @@ impl Helper {
 }
 
 impl Drop for Helper {
-    /// The thread has the lock, too: who drops a writer can open the journal again at once.
+    /// The thread holds the lock as well: when a writer was dropped, the journal can be opened again at once.
     fn drop(&mut self) {
         self.end();
     }
@@ -202,11 +204,11 @@ impl Drop for Helper {
 
 fn run(shared: &Shared, task: Task) {
     match task {
-        Task::Make(_) => {}
+        Task::Create(_) => {}
         Task::Seal(segment) => {
-            // An index that was not written is made again at the next opening: nothing is lost.
+            // The next opening makes an index that is missing.
             let _ = segment.seal(&*shared.storage);
-            // Durable to its end.
+            // A sync has covered the whole file.
             segment.file.release();
             let checkpoint = Checkpoint {
                 id: shared.id,
@@ -217,8 +219,8 @@ fn run(shared: &Shared, task: Task) {
         }
         Task::Remove(segments) => {
             for segment in segments {
-                // Who reads it goes on reading it. What is left of files is taken away at the next opening: the floor says
-                // that it is not needed.
+                // A reader of the segment goes on reading it. The next opening removes files that are left: the floor says
+                // that they are not needed.
                 if Arc::strong_count(&segment) > 1 && segment.file.hold().is_err() {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! An open journal as its readers see it.
+//! The handle of an open journal.
 
 use super::cursor::Cursor;
 use super::error::{DiskError, ReplayError};
@@ -8,13 +8,13 @@ use super::options::Sabotage;
 use super::reader::Reader;
 use super::record::{Start, Visible};
 use super::scan::SharedScan;
-use super::shared::{Shared, Syncs};
+use super::shared::{Shared, SyncStats};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What writer, readers and helper share. Cheap to clone.
+/// A handle of an open journal, for its readers. Clones are handles of the journal as well.
 #[derive(Clone)]
 pub struct Journal {
     pub(crate) shared: Arc<Shared>,
@@ -28,49 +28,51 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// The faults that are turned on.
+    /// The faults that are turned on for tests.
     #[doc(hidden)]
     pub fn sabotage(&self) -> Sabotage {
         self.shared.options.sabotage()
     }
 
-    /// Bytes written so far, as a position: it only grows.
+    /// The position behind the last written frame. It only grows.
     pub fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Acquire)
     }
 
-    /// The position below which all is durable.
+    /// The position below which all frames are durable. It only grows.
     pub fn durable(&self) -> u64 {
         self.shared.durable.load(Ordering::Acquire)
     }
 
-    /// How often it was synced since it was opened, and what that took. Counted one after the other while syncs go on.
-    pub fn syncs(&self) -> Syncs {
+    /// Count and times of the syncs since the journal was opened. Each value is read by itself, so a sync that ends meanwhile
+    /// may be in one and not in another.
+    pub fn syncs(&self) -> SyncStats {
         self.shared.synced.report()
     }
 
-    /// Why the journal takes nothing more; none while it does.
+    /// The disk error that has poisoned the journal; none if it can be written.
     pub fn poisoned(&self) -> Option<&DiskError> {
         self.shared.poison.get()
     }
 
-    /// Where a partition stands.
+    /// The offsets that a partition has; none if the journal does not know the partition.
     pub fn extent(&self, partition: PartitionId) -> Option<Extent> {
         self.shared.extents().get(&partition).copied()
     }
 
-    /// All partitions, and where they stand.
+    /// All partitions with the offsets that they have.
     pub fn extents(&self) -> Vec<(PartitionId, Extent)> {
         self.shared.extents().iter().map(|(partition, extent)| (*partition, *extent)).collect()
     }
 
-    /// Offsets of a partition whose records a repair could not save, in order. None comes while the journal is open.
+    /// Offsets of a partition whose records a repair could not save, in ascending order. They do not change while the journal
+    /// is open.
     pub fn gaps(&self, partition: PartitionId) -> &[Range<u64>] {
         self.shared.gaps.of_partition(partition)
     }
 
-    /// How many records of a partition have these offsets. Looked up, not read: where a segment leaves out a few
-    /// offsets and begins before or ends after them, it may count some more, never fewer.
+    /// Count of a partition's records with these offsets. It is looked up in indexes: it may be too high, never too low,
+    /// where a segment leaves out a few offsets.
     pub fn records_in(&self, partition: PartitionId, offsets: Range<u64>) -> u64 {
         let start = self.extent(partition).map_or(offsets.end, |extent| extent.start.max(offsets.start));
         let (mut count, segments) = (0, self.shared.segments());
@@ -85,8 +87,9 @@ impl Journal {
         count
     }
 
-    /// The offset of a partition's first record whose time is `time` (nanoseconds since the epoch) or later, or of the gap
-    /// before it, which may have had an earlier one. None if there is neither.
+    /// The offset of a partition's first record with a time of `time` (nanoseconds since the epoch) or later. If a gap stands
+    /// before that record, the first offset of the gap: one of its lost records may have had such a time. None if there is
+    /// neither.
     ///
     /// # Errors
     /// There is no such partition, a frame is damaged, or the disk fails.
@@ -99,7 +102,7 @@ impl Journal {
         }
     }
 
-    /// The first offset of a partition in the eldest segment that has a record of `time` (nanoseconds since the epoch) or
+    /// The first offset of a partition in the oldest segment that has a record of `time` (nanoseconds since the epoch) or
     /// later. None if no segment has one.
     #[doc(hidden)]
     pub fn reaches(&self, partition: PartitionId, time: u64) -> Option<u64> {
@@ -110,36 +113,36 @@ impl Journal {
         })
     }
 
-    /// The largest payload of one frame.
+    /// The most bytes of a frame's payload.
     pub fn frame_limit(&self) -> usize {
         frame_limit(self.shared.options.segment_size)
     }
 
-    /// The journal's own number, random at its creation.
+    /// The journal's id, random at its creation.
     pub fn id(&self) -> JournalId {
         self.shared.id
     }
 
-    /// Raised at each opening.
+    /// The number of this opening: each opening has a higher one.
     pub fn incarnation(&self) -> u32 {
         self.shared.incarnation
     }
 
-    /// Reads the records of a partition.
+    /// A reader of a partition's records.
     ///
     /// # Errors
-    /// There is no such partition, or the start is out of the range that is kept.
+    /// There is no such partition, or the start is not among the offsets that are kept.
     pub fn reader(&self, partition: PartitionId, start: Start, visible: Visible) -> Result<Reader, ReplayError> {
         Reader::new(Arc::clone(&self.shared), partition, start, visible)
     }
 
-    /// Where a reader of many partitions stands in one of them.
+    /// A cursor in a partition, for a reader of many partitions.
     #[doc(hidden)]
     pub fn cursor(&self, partition: PartitionId, start: Start) -> Result<Cursor, ReplayError> {
         Cursor::new(&self.shared, partition, start)
     }
 
-    /// What cursors read through.
+    /// The scan that the cursors of a reader share.
     #[doc(hidden)]
     pub fn scan(&self, visible: Visible) -> SharedScan {
         SharedScan::new(Arc::clone(&self.shared), visible)

@@ -1,9 +1,9 @@
-//! The journal: durable records, and what must be known about them after a crash.
+//! The journal of slipring: durable records in segment files, and their recovery after a crash.
 //!
-//! One journal holds the records of all partitions, interleaved in the order in which they were written, in segment
-//! files of a fixed size. A [`Writer`] appends frames, each all or nothing; [`sync`](Writer::sync)
-//! makes them durable; a [`Reader`] gives the records of one partition back. It knows no rings and no topics:
-//! a partition is a pair of numbers, a record is bytes.
+//! One journal holds the records of all partitions, interleaved in the order in which they were written. Its segment files
+//! have a fixed size. A [`Writer`] appends frames: a frame is written whole or not at all. [`sync`](Writer::sync) makes them
+//! durable. A [`Reader`] reads the records of one partition. The journal knows no rings and no topics: a partition is a pair
+//! of numbers, a record is bytes.
 //!
 //! ```
 //! use slipring_journal::{FrameBuilder, Options, PartitionId, Start, Visible, open, simulated::SimulatedDisk};
@@ -30,37 +30,38 @@
 //! ```
 //!
 //! # What survives
-//! What was synced, whatever happens to the power. What was written and not synced: a process's death, and of a power
-//! cut a prefix. Never a frame without all frames before it, never half of one. The bytes are in
+//! Synced frames survive a power cut. Frames that were written and not synced survive the death of the process; a power cut
+//! leaves the first ones of them, or none. No frame survives without all frames before it, and none in half. The bytes are in
 //! `docs/JOURNAL_FORMAT.md`.
 //!
 //! # Failure
-//! The first failed write or sync poisons the journal: it takes nothing more, and what was not acknowledged before is
-//! unknown until it is opened again. A failed sync is never tried again: Linux forgets what it could not write.
+//! The first failed write or sync poisons the journal: it takes nothing more. Whether frames survive that were not
+//! acknowledged before is unknown until the journal is opened again. A failed sync is never repeated: Linux drops the pages
+//! that it could not write.
 //!
 //! # Damage
-//! Each frame says up to where the journal was durable when it was written. Let D be the highest such mark that can be
-//! found, beyond damage too. Damage at or above D is the torn end of the last moments: it is copied aside and cut.
-//! Damage below D was acknowledged once: opening is an error, and nothing is changed.
+//! Each frame states the position below which the journal was durable when the frame was written: its durable mark. Let D be
+//! the highest mark that can be found, also behind damage. Damage at or above D is a torn tail, which an opening copies aside
+//! and cuts. Data below D was acknowledged: if it is damaged, opening is an error, and nothing is changed.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
-mod aged;
 mod atomic_file;
 mod block;
 mod candidate;
 mod chain;
 mod checker;
 mod checkpoint;
-mod clear;
 mod copy;
 mod cursor;
 pub mod error;
+mod expiry;
 mod file_names;
 mod files;
 pub mod format;
+mod frames;
 mod gaps;
 mod helper;
 mod index;
@@ -69,32 +70,33 @@ mod journal;
 mod limits;
 mod loss;
 mod options;
+mod read_ahead;
+mod read_header;
 mod reader;
 mod record;
 mod recovery;
 pub mod repair;
 mod retention;
 mod scan;
+mod scrub;
 mod segment;
 mod shared;
 pub mod simulated;
-mod snapshot;
+mod state;
 pub mod storage;
 mod survey;
 mod surveyor;
 mod sync;
-mod walk;
-mod window;
 pub mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use clear::clear;
 #[doc(hidden)]
 pub use cursor::Cursor;
 pub use error::{DiskError, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, Malformed, PartitionId};
+pub use frames::{Frames, UnpackedFrame};
 pub use gaps::{Gap, gaps};
 pub use inspect::{inspect, inspect_to_damage};
 pub use journal::Journal;
@@ -107,10 +109,10 @@ pub use recovery::{Recovered, open, open_with};
 pub use retention::{Freed, Retention};
 #[doc(hidden)]
 pub use scan::SharedScan;
-pub use segment::{PlaceReport, SegmentReport};
-pub use shared::Syncs;
-pub use snapshot::State;
-pub use survey::{Progress, Survey, Torn};
+pub use scrub::scrub;
+pub use segment::{PartitionReport, SegmentReport};
+pub use shared::SyncStats;
+pub use state::State;
+pub use survey::{Progress, Survey, TornTail};
 pub use sync::SyncJob;
-pub use walk::{Frames, Payload};
 pub use writer::Writer;

@@ -1,4 +1,4 @@
-//! What a segment of a size has room for.
+//! What fits into a segment of `segment` bytes.
 
 use super::format::{ALIGN, MAX_PAYLOAD, SEGMENT_HEAD};
 
@@ -7,12 +7,12 @@ pub(super) fn frame_limit(segment: u64) -> usize {
 }
 
 pub(super) fn state_limit(segment: u64) -> usize {
-    // Half of the segment, less what the parts' heads and their padding cost.
+    // Half of the segment, less the headers and the padding of the snapshot's frames.
     usize::try_from((segment - SEGMENT_HEAD) * 2 / 5).unwrap_or(usize::MAX)
 }
 
-/// Bytes at the end of a segment that nothing but state is written into, and that only while there is no next segment:
-/// enough for an opening and a retention on a full disk.
+/// Bytes at the end of a segment that records never take. While there is no next segment because the disk is full, the state
+/// of an opening or of a retention is written there.
 pub(super) fn reserve(segment: u64) -> u64 {
     (segment / 8).min(64 << 10) / ALIGN * ALIGN
 }

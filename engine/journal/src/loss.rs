@@ -1,35 +1,36 @@
-//! Finding out which offsets are lost in a gap.
+//! Finding out which offsets are lost in the gaps of a repair.
 
 use super::error::ReplayError;
 use super::file_names::index_name;
 use super::format::{Entry, Extent, JournalId, MAX_POSITION, PartitionId, SEGMENT_HEAD, entries};
-use super::gaps::WHAT;
+use super::gaps::{self, GAPS_KIND};
 use super::index::Index;
-use super::snapshot::State;
+use super::state::State;
 use super::storage::Storage;
 use super::survey::Survey;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// No reservation that may be lost goes further beyond the last record.
+/// The most offsets beyond the last record that a lost reservation can have covered.
 const RESERVED: u64 = 1 << 30;
 
-/// The largest index file that is looked at.
+/// The most bytes of an index file that is read.
 const MOST: u64 = 64 << 20;
 
-/// What a search for lost offsets goes by, besides the frames.
+/// What is known about lost records besides the frames.
 #[derive(Debug, Default)]
-pub(super) struct Evidence {
-    /// Indexes of damaged or lost segments, by number: what they had before. Nothing but how much is missing is believed.
+pub(super) struct KnownIndexes {
+    /// The indexes of damaged or lost segments, by segment number. Only the offsets and counts that they state for a
+    /// partition are used.
     pub indexes: BTreeMap<u64, Index>,
 }
 
-impl Evidence {
-    /// Keeps the index of a segment that is about to be mended, if there is one.
+impl KnownIndexes {
+    /// Keeps the index of a segment that is about to be repaired, if there is one.
     pub fn keep(&mut self, disk: &dyn Storage, segment: u64, id: &JournalId) {
         let Ok(file) = disk.open(&index_name(segment), false) else { return };
-        // Larger than any index of a segment of its size is none.
+        // No segment has a larger index.
         let Some(size) = file.size().ok().filter(|size| *size <= MOST) else { return };
         let mut bytes = vec![0; size as usize];
         let Ok(read) = file.read_at(&mut bytes, 0) else { return };
@@ -39,30 +40,30 @@ impl Evidence {
     }
 }
 
-/// What the gaps that the state does not know yet have cost.
+/// The offsets that are lost in the gaps that the state does not list yet.
 #[derive(Debug, Default)]
-pub(super) struct Account {
-    /// Each gap frame and lost segment: its position, and what is lost there.
+pub(super) struct Losses {
+    /// The position of each gap frame and lost segment, with the offsets that are lost there.
     places: BTreeMap<u64, Vec<(PartitionId, Range<u64>)>>,
-    /// Partitions of which nothing stands before the gap: they begin with it.
+    /// Partitions without a record before the gap, and the offset at which they now begin.
     heads: Vec<(PartitionId, u64)>,
-    /// Partitions that may have lost their last records: from here on.
+    /// Partitions that may have lost their last records: the first offset that may be lost, and the gap's position.
     tails: Vec<(PartitionId, u64, u64)>,
-    /// It is not known how far offsets had been issued.
+    /// True if the offsets that had been issued last are not known, because the end of the journal is lost.
     pub skips_offsets: bool,
     bytes: u64,
 }
 
-/// A partition while the frames are gone through.
+/// What the pass over the frames has seen of a partition.
 #[derive(Default)]
-struct Seen {
-    /// The offset after the last record or extent that was seen.
+struct PartitionScan {
+    /// The offset after the last record or extent.
     end: u64,
-    /// The gaps since: position and segment.
+    /// The gaps since that record: position and segment.
     suspects: Vec<(u64, u64)>,
 }
 
-struct Suspicion {
+struct PossibleLoss {
     partition: PartitionId,
     offsets: Range<u64>,
     suspects: Vec<(u64, u64)>,
@@ -70,23 +71,23 @@ struct Suspicion {
     is_tail: bool,
 }
 
-/// Finds out what is lost in gaps that the state does not know yet. None if it knows all that were seen.
-pub(super) fn account(
+/// Finds the offsets that are lost in gaps that the state does not list yet. None if it lists all gaps of the survey.
+pub(super) fn find_losses(
     survey: &Survey,
     storage: &Arc<dyn Storage>,
-    mut evidence: Evidence,
-) -> Result<Option<Account>, ReplayError> {
-    let fresh: Vec<_> = survey.unknown_gaps().collect();
+    mut known: KnownIndexes,
+) -> Result<Option<Losses>, ReplayError> {
+    let fresh: Vec<_> = survey.unrecorded_gaps().collect();
     let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { return Ok(None) };
-    // Of a segment that is lost as a whole the index may be there all the same.
-    fresh.iter().for_each(|gap| evidence.keep(&**storage, gap.segment, &survey.id));
-    // A segment whose snapshot is whole says where each partition stood.
-    let begins = |number: &u64| survey.segments.iter().any(|it| it.header.number == *number && it.knows_its_head());
+    // A segment that is lost as a whole may have left its index.
+    fresh.iter().for_each(|gap| known.keep(&**storage, gap.segment, &survey.id));
+    // The pass begins at the last segment before the gap with a whole snapshot: that has the extent of each partition.
+    let begins = |number: &u64| survey.segments.iter().any(|it| it.header.number == *number && it.has_snapshot());
     let from = (1..=first.segment).rev().find(begins).unwrap_or(0);
     let mut frames = survey.frames(Arc::clone(storage)).only(|segment| segment.header.number >= from);
-    let mut seen: BTreeMap<PartitionId, Seen> = BTreeMap::new();
+    let mut seen: BTreeMap<PartitionId, PartitionScan> = BTreeMap::new();
     let mut records: BTreeMap<(u64, PartitionId), u64> = BTreeMap::new();
-    let mut suspicions: Vec<Suspicion> = Vec::new();
+    let mut suspicions: Vec<PossibleLoss> = Vec::new();
     let mut passed: Vec<(u64, u64)> = Vec::new();
     loop {
         let frame = frames.next()?;
@@ -102,21 +103,21 @@ pub(super) fn account(
                     *records.entry((segment, run.partition)).or_default() += u64::from(run.count);
                     (run.partition, 0, run.first, run.end())
                 }
-                // A snapshot says how far records had come that are lost.
+                // The extent in a snapshot says how far the lost records had come.
                 Entry::Extent(partition, extent) => (partition, extent.start, extent.end, extent.end),
                 _ => continue,
             };
             let is_head = !seen.contains_key(&partition) && !passed.is_empty();
             let it = seen.entry(partition).or_insert_with(|| {
                 if passed.is_empty() {
-                    Seen { end: first, suspects: Vec::new() }
+                    PartitionScan { end: first, suspects: Vec::new() }
                 } else {
-                    Seen { end: start, suspects: passed.clone() }
+                    PartitionScan { end: start, suspects: passed.clone() }
                 }
             });
             let suspects = std::mem::take(&mut it.suspects);
             if !suspects.is_empty() && first > it.end {
-                suspicions.push(Suspicion { partition, offsets: it.end..first, suspects, is_head, is_tail: false });
+                suspicions.push(PossibleLoss { partition, offsets: it.end..first, suspects, is_head, is_tail: false });
             }
             it.end = it.end.max(end);
         }
@@ -126,27 +127,27 @@ pub(super) fn account(
         .iter()
         .any(|segment| segment.header.number > last.segment && !segment.header.lost && segment.end() > SEGMENT_HEAD);
     let bytes = fresh.iter().map(|gap| gap.bytes).sum();
-    let mut account = Account { skips_offsets: !is_known_behind, bytes, ..Account::default() };
-    for (partition, Seen { end, suspects }) in seen {
+    let mut losses = Losses { skips_offsets: !is_known_behind, bytes, ..Losses::default() };
+    for (partition, PartitionScan { end, suspects }) in seen {
         if !suspects.is_empty() && !is_known_behind {
             let offsets = end..u64::MAX;
-            suspicions.push(Suspicion { partition, offsets, suspects, is_head: false, is_tail: true });
+            suspicions.push(PossibleLoss { partition, offsets, suspects, is_head: false, is_tail: true });
         }
     }
-    account.places.extend(fresh.iter().map(|gap| (gap.position, Vec::new())));
-    suspicions.into_iter().for_each(|it| account.judge(it, &evidence, &records));
-    Ok(Some(account))
+    losses.places.extend(fresh.iter().map(|gap| (gap.position, Vec::new())));
+    suspicions.into_iter().for_each(|it| losses.add(it, &known, &records));
+    Ok(Some(losses))
 }
 
-impl Account {
-    /// Takes down what is lost, if it may be: the index of a damaged segment can tell that nothing of the partition is, or
-    /// that less is.
-    fn judge(&mut self, it: Suspicion, evidence: &Evidence, records: &BTreeMap<(u64, PartitionId), u64>) {
-        let Suspicion { partition, mut offsets, suspects, is_head, is_tail } = it;
+impl Losses {
+    /// Adds a possible loss, unless the index of a damaged segment says that nothing of the partition is lost there; cuts it
+    /// to the offsets that the index states.
+    fn add(&mut self, it: PossibleLoss, known: &KnownIndexes, records: &BTreeMap<(u64, PartitionId), u64>) {
+        let PossibleLoss { partition, mut offsets, suspects, is_head, is_tail } = it;
         let mut within: Option<Range<u64>> = None;
         let mut is_clear = true;
         for (_, segment) in &suspects {
-            let Some(index) = evidence.indexes.get(segment) else {
+            let Some(index) = known.indexes.get(segment) else {
                 (within, is_clear) = (None, false);
                 break;
             };
@@ -176,14 +177,15 @@ impl Account {
         self.places.entry(*position).or_default().push((partition, offsets));
     }
 
-    /// Writes it down in the state, which the next snapshot begins with. What is lost, by partition.
-    pub fn settle(mut self, state: &mut State, time: u64) -> Vec<(PartitionId, Range<u64>)> {
+    /// Writes the gaps into the state, and so into the next snapshot. Returns the lost offsets by partition.
+    pub fn record(mut self, state: &mut State, time: u64) -> Vec<(PartitionId, Range<u64>)> {
         for (partition, start) in std::mem::take(&mut self.heads) {
-            state.reach_back(partition, start);
+            state.extend_back(partition, start);
         }
         if self.skips_offsets {
             for (partition, extent) in state.extents().collect::<Vec<_>>() {
-                // As many records may be lost as there are bytes, and a reservation that readers of published data saw.
+                // At most one record can be lost for each lost byte. A reader of published events may also have seen offsets
+                // of a lost reservation.
                 let next = extent
                     .end
                     .max(extent.reserved)
@@ -199,14 +201,8 @@ impl Account {
             }
         }
         for (position, lost) in &self.places {
-            let mut value = time.to_le_bytes().to_vec();
-            for (partition, offsets) in lost {
-                value.extend(partition.topic.to_le_bytes());
-                value.extend(partition.partition.to_le_bytes());
-                value.extend(offsets.start.to_le_bytes());
-                value.extend(offsets.end.to_le_bytes());
-            }
-            let _ = state.apply(&Entry::Put { what: WHAT, key: &position.to_le_bytes(), value: &value });
+            let value = gaps::encode(time, lost);
+            let _ = state.apply(&Entry::Put { state_kind: GAPS_KIND, key: &position.to_le_bytes(), value: &value });
         }
         self.places.into_values().flatten().collect()
     }

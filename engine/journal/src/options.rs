@@ -5,14 +5,14 @@ use super::format::Codec;
 /// Settings of a journal.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Bytes of a segment, 64 MiB unless told: from 4 KiB to 2 GiB, a multiple of 64.
+    /// Bytes of a segment: from 4 KiB to 2 GiB, a multiple of 64. Default: 64 MiB.
     pub segment_size: u64,
-    /// How payloads are packed; not at all unless told.
+    /// How payloads are compressed. Default: not at all.
     pub codec: Codec,
-    /// Whether a thread makes segments ahead, writes indexes and deletes what retention frees. Without it all that
-    /// happens on the writer's thread, at moments that depend on nothing but its calls. True unless told.
+    /// If true, the helper thread creates segments ahead of need, writes indexes and deletes segments that retention frees.
+    /// If false, the writer's calls do all that, and nothing happens at other times. Default: true.
     pub helper: bool,
-    /// Faults for tests.
+    /// Faults that are turned on for tests.
     #[cfg(feature = "faults")]
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -30,7 +30,8 @@ impl Default for Options {
     }
 }
 
-/// Faults for tests to find, of the journal and of the engine on it. None of this can be turned on without the feature `faults`.
+/// Faults of the journal and of the engine, which tests turn on to show that others find them. Only the feature `faults` can
+/// turn one on.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]

@@ -8,7 +8,7 @@ use super::scan::SharedScan;
 use super::shared::Shared;
 use std::sync::Arc;
 
-/// Reads one partition. It needs the memory of one block of frames, however far it is behind.
+/// Reads the records of one partition. It holds one block of frames, however far behind it is.
 pub struct Reader {
     cursor: Cursor,
     scan: SharedScan,
@@ -33,35 +33,36 @@ impl Reader {
         Ok(Self { cursor, scan })
     }
 
-    /// Looks for the [time](Start::Time) it was opened for among the offsets below `until` only: what stands there or behind is
-    /// given whatever its time.
+    /// Searches for the start [time](Start::Time) among the offsets below `until` only: the record at `until` is returned
+    /// whatever its time is.
     pub fn until(mut self, until: u64) -> Self {
         self.cursor.set_until(until);
         self
     }
 
-    /// Goes on behind gaps without a word.
+    /// Passes over gaps without an error.
     pub fn pass_gaps(mut self) -> Self {
         self.cursor.pass_gaps();
         self
     }
 
-    /// The next offset that this reader may give: one after the last.
+    /// The next offset that may be returned: the one after the last record.
     pub fn position(&self) -> u64 {
         self.cursor.position()
     }
 
-    /// The partition that it reads.
+    /// The partition that is read.
     pub fn partition(&self) -> PartitionId {
         self.cursor.partition()
     }
 
-    /// The next record; none if there is none that is visible yet.
+    /// The next record; none if no visible one is left.
     ///
     /// # Errors
-    /// Retention has taken the position away, a frame is damaged, records were lost to damage here
-    /// ([`Gap`](ReplayError::Gap), once: the next call goes on behind it), or the disk fails.
-    // Called, it would hand the record over in memory, and a caller that maps the error would wait for it there.
+    /// Retention has taken the offset away, a frame is damaged, records were lost to damage here ([`Gap`](ReplayError::Gap),
+    /// once: the next call goes on behind it), or the disk fails.
+    // Inlined, because a call would return the record through memory, and a caller that maps the error would wait for it
+    // there.
     #[expect(clippy::should_implement_trait, reason = "lends: the record borrows from the reader")]
     #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, ReplayError> {

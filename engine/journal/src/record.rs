@@ -1,25 +1,25 @@
-//! A record as it is read, and which ones are.
+//! A record as it is read, and where reading begins and ends.
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// The earliest record that is kept.
+    /// At the first record that is kept.
     Earliest,
-    /// What comes next.
+    /// Behind the last record.
     Latest,
-    /// This offset, or the first after it if it is none of a record.
+    /// At this offset, or at the first record after it if no record has it.
     Offset(u64),
-    /// The first record whose time is this or later: nanoseconds since the epoch.
+    /// At the first record with this time or a later one: nanoseconds since the epoch.
     Time(u64),
 }
 
-/// How far a reader sees.
+/// Up to where a reader reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Visible {
-    /// What a power cut may take back, too.
+    /// Up to the last written frame, which a power cut may take back.
     Written,
-    /// What survives a power cut.
+    /// Up to the last durable frame, which survives a power cut.
     #[default]
     Durable,
 }
@@ -28,12 +28,12 @@ pub enum Visible {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record<'r> {
-    /// Its offset in the partition.
+    /// The offset in the partition.
     pub offset: u64,
-    /// Its own time, or that of the frame: nanoseconds since the epoch.
+    /// The record's own time, or that of its frame: nanoseconds since the epoch.
     pub time: u64,
-    /// When it was written, whatever its own time: nanoseconds since the epoch.
+    /// When the record's frame was written, whatever the record's own time is: nanoseconds since the epoch.
     pub written: u64,
-    /// Its bytes.
+    /// The record's bytes.
     pub bytes: &'r [u8],
 }

@@ -1,10 +1,10 @@
-//! Forgetting by age and size: the start of a partition moves exactly, space is freed in whole segments.
+//! Retention by age and by size: the start of a partition moves exactly, and space is freed in whole segments.
 //!
-//! The age of a record is the age of its frame, whatever time the record bears itself: a time of the user's may be wrong or in
-//! the future, and would keep all that comes behind it. Clocks are set back, too: a frame is at least as old as the ones behind it.
+//! A record's age is that of its frame, whatever time the record bears: a user's time may be wrong or in the future, and
+//! would keep all records behind it. Clocks may be set back, so a frame counts as at least as old as the frames behind it.
 
-use super::aged::Aged;
 use super::error::{ReplayError, WriteError};
+use super::expiry::ExpiryPoint;
 use super::format::{Extent, FrameBuilder, PartitionId};
 use super::gaps;
 use super::record::{Start, Visible};
@@ -15,49 +15,49 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a partition keeps; everything unless told.
+/// What a partition keeps. Default: everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Records that were written longer ago than this go, whatever time they bear.
+    /// The oldest age of a kept record, counted from the time at which it was written.
     pub age: Option<Duration>,
-    /// Of the newest records, no more bytes than this stay.
+    /// The most bytes of kept records; the newest ones are kept.
     pub bytes: Option<u64>,
 }
 
-/// What was freed.
+/// What a retention has freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Freed {
-    /// Records that can't be read any more.
+    /// Count of records that cannot be read any more.
     pub records: u64,
-    /// Segments that will be deleted once that is durable.
+    /// Count of segments that will be deleted once that is durable.
     pub segments: usize,
 }
 
 impl Writer {
-    /// Moves the starts of partitions up, as `of` says for each at `now` (nanoseconds since the epoch), and gives up
-    /// segments that no partition needs. They are deleted by [`collect`](Writer::collect) after the next sync.
+    /// Moves the starts of partitions up, to what `of` says for each partition at `now` (nanoseconds since the epoch), and
+    /// gives up segments that no partition needs. [`collect`](Writer::collect) deletes these after the next sync.
     ///
     /// # Errors
-    /// The journal is poisoned. A segment that can't be read stays, and so does what it has.
+    /// The journal is poisoned. A segment that cannot be read is no error: its records stay.
     pub fn retain(&mut self, now: u64, of: impl Fn(PartitionId) -> Retention) -> Result<Freed, WriteError> {
         let mut freed = Freed::default();
         let mut frame = FrameBuilder::new();
-        // One look for each age, however many partitions have it.
-        let mut known = std::mem::take(&mut self.aged);
-        let mut aged = BTreeMap::new();
+        // Partitions with the same age share one search.
+        let mut known = std::mem::take(&mut self.expiry);
+        let mut expiry = BTreeMap::new();
         for (partition, extent) in self.state().extents().collect::<Vec<_>>() {
             let keep = of(partition);
             if let Some(age) = keep.age
-                && !aged.contains_key(&age)
+                && !expiry.contains_key(&age)
             {
                 let oldest = now.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
                 let before = known.remove(&age).unwrap_or_default();
-                // A segment that can't be read stays.
-                aged.insert(age, before.go_on(self.shared(), oldest).unwrap_or_default());
+                // A segment that cannot be read stays.
+                expiry.insert(age, before.advance(self.shared(), oldest).unwrap_or_default());
             }
-            let aged = keep.age.and_then(|age| aged.get(&age));
-            let start = self.new_start(partition, extent, keep, aged);
+            let expiry = keep.age.and_then(|age| expiry.get(&age));
+            let start = self.new_start(partition, extent, keep, expiry);
             if start > extent.start {
                 freed.records += start - extent.start;
                 frame.extent(partition, Extent { start, ..extent });
@@ -69,23 +69,23 @@ impl Writer {
         if !frame.is_empty() {
             self.append(&mut frame, now)?;
         }
-        self.aged = aged;
+        self.expiry = expiry;
         let needless = self.needless();
         if let Some(last) = needless.last() {
             freed.segments = needless.len();
             frame.clear();
             frame.floor(last.header.number + 1);
             for key in gaps::keys_below(self.state(), last.header.first + last.header.size) {
-                frame.delete(gaps::WHAT, &key);
+                frame.delete(gaps::GAPS_KIND, &key);
             }
             let position = self.append(&mut frame, now)?;
             self.shared().segments_mut().drain(..needless.len());
-            self.condemned.push((position, needless));
+            self.pending_removal.push((position, needless));
         }
         Ok(freed)
     }
 
-    /// The eldest segments of which no partition keeps a record; never the one that is written.
+    /// The oldest segments of which no partition keeps a record; never the one that is being written.
     fn needless(&self) -> Vec<Arc<Segment>> {
         let segments = self.shared().segments();
         let elder = &segments[..segments.len().saturating_sub(1)];
@@ -98,10 +98,10 @@ impl Writer {
         needless.cloned().collect()
     }
 
-    fn new_start(&self, partition: PartitionId, extent: Extent, keep: Retention, aged: Option<&Aged>) -> u64 {
+    fn new_start(&self, partition: PartitionId, extent: Extent, keep: Retention, expiry: Option<&ExpiryPoint>) -> u64 {
         let mut start = extent.start;
-        if let Some(aged) = aged {
-            start = start.max(aged.end(self.shared(), partition));
+        if let Some(expiry) = expiry {
+            start = start.max(expiry.end(self.shared(), partition));
         }
         if let Some(bytes) = keep.bytes {
             start = start.max(self.first_within(partition, extent, bytes).unwrap_or(start));
@@ -109,7 +109,7 @@ impl Writer {
         start.min(extent.end)
     }
 
-    /// The first record of the newest that have no more than `bytes` together.
+    /// The offset of the first record such that the records from there on have at most `bytes` bytes.
     fn first_within(&self, partition: PartitionId, extent: Extent, bytes: u64) -> Result<u64, ReplayError> {
         let mut left = bytes;
         let mut within = None;
@@ -125,7 +125,7 @@ impl Writer {
             left -= place.bytes;
         }
         let Some((place, keep)) = within else { return Ok(extent.start) };
-        // In this segment the boundary is found record by record, among those that an earlier call has left.
+        // Within this segment the offset is found record by record, among the records that an earlier retention has left.
         let first = place.first.max(extent.start);
         let mut there = 0;
         self.each(partition, first..place.end, |_, cost| {
@@ -144,7 +144,7 @@ impl Writer {
         Ok(start)
     }
 
-    /// Offset and bytes of each record of a range, until `goes_on` says no.
+    /// Calls `goes_on` with the offset and the bytes of each record of a range, until it returns false.
     fn each(
         &self,
         partition: PartitionId,

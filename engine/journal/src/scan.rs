@@ -1,22 +1,22 @@
-//! One reading of the journal for all partitions of a reader.
+//! One scan of the journal for all partitions of a reader.
 //!
-//! Frames hold records of many partitions, so who reads some of these one after the other would read every frame for each.
-//! Instead their [cursors](super::cursor::Cursor) share a scan, which holds a block of frames until everybody has taken
-//! out of it what is his, and only then reads the next one.
+//! A frame holds records of many partitions. If each partition were read by itself, every frame would be read once for each.
+//! Instead the [cursors](super::cursor::Cursor) of a reader share a scan. It holds a block of frames until all cursors have
+//! taken their records out of it, and only then reads the next block.
 //!
-//! # Who waits for whom
-//! The next block is read for the cursor that is furthest behind; the others wait until that one has come to where they
-//! are, or to its end. So what several of them need is read once. Nobody waits for a cursor that does not take what is
-//! there: when a whole round has passed in which nobody took anything, those that are behind are passed over. Each reads
-//! on from where it was when it asks again. And of [`SHARE`] blocks at least one is for somebody who is far ahead of the last one,
-//! so that a long way to catch up in one partition does not stop the others.
+//! # Which cursor waits for which
+//! The next block is read for the cursor that is furthest behind. The others wait until that cursor has come to where they
+//! are, or to its end. So a block that several cursors need is read once. No cursor waits for one that does not take its
+//! records: when a round has passed in which no cursor took a record, the scan stops waiting for the cursors that are behind;
+//! each of them reads on from its own offset when it is called again. And of [`TURNS`] blocks at least one is for a cursor
+//! that is far ahead of the last one, so that a partition with a long backlog does not stop the others.
 //!
 //! # Memory
-//! Two blocks, whatever the number of partitions and however far they are apart: a cursor that is left behind keeps an
-//! offset, not what it has not taken. The second block is for a cursor that was passed over and reads on, so that
-//! the two do not take each other's away.
+//! Two blocks, whatever the number of partitions and the distance between their cursors: a cursor that is left behind keeps
+//! an offset, not its records. The second block is for a cursor that is not waited for and reads on, so that the two cursors
+//! do not overwrite each other's block.
 
-use super::block::{Block, Wanted};
+use super::block::{Block, LoadRequest};
 use super::error::ReplayError;
 use super::format::PartitionId;
 use super::record::Visible;
@@ -26,47 +26,48 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Of so many blocks one may be for who is far ahead.
-const SHARE: u32 = 8;
+/// Of this many blocks one may be for a cursor that is far ahead.
+const TURNS: u32 = 8;
 
-/// Bytes of the journal between two cursors that are not far apart.
-const FAR: u64 = 4 << 20;
+/// Bytes of the journal from which on one cursor is far ahead of another.
+const FAR_APART: u64 = 4 << 20;
 
-/// Reads blocks for cursors.
+/// Reads blocks of frames for the cursors of a reader.
 #[doc(hidden)]
 pub struct SharedScan {
     pub(super) shared: Arc<Shared>,
     visible: Visible,
     pub(super) blocks: [Block; 2],
-    places: Vec<Place>,
-    /// The partitions of the places, in order.
+    slots: Vec<CursorSlot>,
+    /// The partitions of the slots in ascending order, each once.
     partitions: Vec<PartitionId>,
-    /// Cursors that wait for a block: its position, and the number of the cursor's place.
+    /// The cursors that wait for a block: the block's position, and the cursor's slot.
     waiting: BTreeSet<(u64, usize)>,
     number: u64,
-    /// Raised when a cursor comes, and when a block is read: a block has nothing for who came after it.
+    /// Raised when a cursor joins and when a block is read. So a block that was read before a cursor joined is known to have
+    /// nothing for it.
     count: u64,
-    /// Raised when something was taken.
+    /// Raised when a record was taken or a block was read.
     progress: u64,
-    /// Blocks since one was read for who is far ahead.
+    /// Count of blocks since one was read for a cursor far ahead; at most [`TURNS`].
     credit: u32,
 }
 
-/// A cursor, as its scan knows it.
-struct Place {
+/// What the scan knows of a cursor.
+struct CursorSlot {
     partition: PartitionId,
-    /// Its other half is the cursor's: alone, the place is free.
+    /// The cursor holds the other reference. Once this is the only one, the slot is free.
     alive: Arc<()>,
-    state: State,
-    /// The progress when it was told to wait last.
+    state: CursorState,
+    /// The value of `progress` when the cursor was told to wait last.
     refused: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nobody waits for it.
-    Away,
-    /// It takes records out of a block, of this number.
+enum CursorState {
+    /// No cursor waits for it.
+    Absent,
+    /// It takes records out of the block of this index and load.
     In(usize, u64),
     /// It waits for the block at this position.
     Waits(u64),
@@ -80,7 +81,7 @@ impl SharedScan {
             shared,
             visible,
             blocks: Default::default(),
-            places: Vec::new(),
+            slots: Vec::new(),
             partitions: Vec::new(),
             waiting: BTreeSet::new(),
             number: SCANS.fetch_add(1, Ordering::Relaxed),
@@ -90,12 +91,12 @@ impl SharedScan {
         }
     }
 
-    /// No other scan of the process has the same.
+    /// The scan's number, which no other scan of the process has.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Up to where frames of a segment may be seen.
+    /// The byte up to which frames of a segment may be read.
     pub(crate) fn limit(&self, segment: &Segment) -> u64 {
         let visible = match self.visible {
             Visible::Written => &self.shared.written,
@@ -104,123 +105,124 @@ impl SharedScan {
         visible.load(Ordering::Acquire).saturating_sub(segment.header.first).min(segment.end())
     }
 
-    /// Takes a cursor. The number of its place, and of the first block that may have something for it.
+    /// Adds a cursor. Returns its slot, a reference that it must hold, and the number before which no block has records for
+    /// it.
     pub fn join(&mut self, partition: PartitionId) -> (usize, Arc<()>, u64) {
         let alive = Arc::new(());
-        let place = Place { partition, alive: Arc::clone(&alive), state: State::Away, refused: None };
-        let free = self.places.iter().position(|place| Arc::strong_count(&place.alive) == 1);
+        let slot = CursorSlot { partition, alive: Arc::clone(&alive), state: CursorState::Absent, refused: None };
+        let free = self.slots.iter().position(|slot| Arc::strong_count(&slot.alive) == 1);
         let number = match free {
             Some(free) => {
                 self.leave(free);
-                self.places[free] = place;
+                self.slots[free] = slot;
                 free
             }
             None => {
-                self.places.push(place);
-                self.places.len() - 1
+                self.slots.push(slot);
+                self.slots.len() - 1
             }
         };
         self.partitions.clear();
-        self.partitions.extend(self.places.iter().map(|place| place.partition));
+        self.partitions.extend(self.slots.iter().map(|slot| slot.partition));
         self.partitions.sort_unstable();
         self.partitions.dedup();
         self.count += 1;
         (number, alive, self.count)
     }
 
-    /// A cursor needs nothing for now: nobody waits for it.
-    pub fn leave(&mut self, place: usize) {
-        match std::mem::replace(&mut self.places[place].state, State::Away) {
-            State::In(block, made) if self.blocks[block].made == made => self.blocks[block].readers -= 1,
-            State::In(..) | State::Away => {}
-            State::Waits(position) => _ = self.waiting.remove(&(position, place)),
+    /// The cursor needs no block for now, so no cursor waits for it.
+    pub fn leave(&mut self, slot: usize) {
+        match std::mem::replace(&mut self.slots[slot].state, CursorState::Absent) {
+            CursorState::In(block, made) if self.blocks[block].made == made => self.blocks[block].readers -= 1,
+            CursorState::In(..) | CursorState::Absent => {}
+            CursorState::Waits(position) => _ = self.waiting.remove(&(position, slot)),
         }
     }
 
-    /// A cursor that has come reads on from this position.
-    pub fn expect(&mut self, place: usize, position: u64) {
-        self.leave(place);
-        self.places[place].state = State::Waits(position);
-        self.waiting.insert((position, place));
+    /// The cursor reads on from this position.
+    pub fn expect(&mut self, slot: usize, position: u64) {
+        self.leave(slot);
+        self.slots[slot].state = CursorState::Waits(position);
+        self.waiting.insert((position, slot));
     }
 
-    /// A cursor takes records out of a block.
-    pub fn enter(&mut self, place: usize, block: usize) {
+    /// The cursor takes records out of a block.
+    pub fn enter(&mut self, slot: usize, block: usize) {
         let made = self.blocks[block].made;
-        if self.places[place].state != State::In(block, made) {
-            self.leave(place);
-            self.places[place].state = State::In(block, made);
-            self.places[place].refused = None;
+        if self.slots[slot].state != CursorState::In(block, made) {
+            self.leave(slot);
+            self.slots[slot].state = CursorState::In(block, made);
+            self.slots[slot].refused = None;
             self.blocks[block].readers += 1;
         }
     }
 
-    /// Somebody has taken something.
+    /// A cursor has taken a record.
     pub fn took(&mut self) {
         self.progress += 1;
     }
 
-    /// Once no cursor is left, the memory goes.
+    /// Frees the memory once no cursor is left.
     pub fn rest(&mut self) {
-        if self.places.iter().all(|place| Arc::strong_count(&place.alive) == 1) {
-            self.places.clear();
+        if self.slots.iter().all(|slot| Arc::strong_count(&slot.alive) == 1) {
+            self.slots.clear();
             self.waiting.clear();
             self.blocks.iter_mut().for_each(Block::clear);
         }
     }
 
-    /// The block that has the frame at `at`, if it was read since `since`.
+    /// The index of the block with the frame at byte `at`, if it was read after `since`.
     pub fn find(&self, segment: u64, at: u64, since: u64) -> Option<usize> {
         self.blocks.iter().position(|block| block.covers(segment, at) && block.made > since)
     }
 
-    /// Whether the block at `position` may be read now for a cursor; if not, it waits. One whose gate is in a ring waits only
-    /// for those nearby: a producer may wait for it.
-    pub fn may_load(&mut self, place: usize, position: u64, has_gate: bool) -> bool {
-        self.leave(place);
+    /// True if the block at `position` may be read now for a cursor. If false, the cursor waits. A cursor with a gate in a
+    /// ring waits only for cursors nearby, because a producer may wait for it.
+    pub fn may_load(&mut self, slot: usize, position: u64, has_gate: bool) -> bool {
+        self.leave(slot);
         let in_blocks = self.blocks.iter().filter(|block| block.readers > 0).map(Block::position);
         let waits = self.waiting.first().map(|(position, _)| *position);
         let Some(last) = in_blocks.chain(waits).min().filter(|last| *last < position) else {
-            self.credit = (self.credit + 1).min(SHARE);
+            self.credit = (self.credit + 1).min(TURNS);
             return true;
         };
-        if position - last > FAR {
+        if position - last > FAR_APART {
             if has_gate {
                 return true;
             }
-            if self.credit >= SHARE {
+            if self.credit >= TURNS {
                 self.credit = 0;
                 return true;
             }
         }
-        if self.places[place].refused == Some(self.progress) {
-            self.pass_over(position);
+        if self.slots[slot].refused == Some(self.progress) {
+            self.stop_waiting_for_those_before(position);
             return true;
         }
-        self.places[place].refused = Some(self.progress);
-        self.expect(place, position);
+        self.slots[slot].refused = Some(self.progress);
+        self.expect(slot, position);
         false
     }
 
-    /// Nobody waits any more for who is before `position`.
+    /// Stops waiting for the cursors before `position`.
     #[cold]
-    fn pass_over(&mut self, position: u64) {
-        for place in 0..self.places.len() {
-            let is_before = match self.places[place].state {
-                State::In(block, _) => self.blocks[block].position() < position,
-                State::Waits(at) => at < position,
-                State::Away => false,
+    fn stop_waiting_for_those_before(&mut self, position: u64) {
+        for slot in 0..self.slots.len() {
+            let is_before = match self.slots[slot].state {
+                CursorState::In(block, _) => self.blocks[block].position() < position,
+                CursorState::Waits(at) => at < position,
+                CursorState::Absent => false,
             };
             if is_before {
-                self.leave(place);
+                self.leave(slot);
             }
         }
     }
 
-    /// Reads the block at `at` of a segment. Its number.
+    /// Reads the block at byte `at` of a segment, and returns its index.
     ///
     /// # Errors
-    /// Its first frame is damaged, or the disk fails.
+    /// The first frame is damaged, or the disk fails.
     pub(crate) fn load(
         &mut self,
         segment: &Arc<Segment>,
@@ -231,7 +233,8 @@ impl SharedScan {
         let number = segment.header.number;
         let [first, second] = &self.blocks;
         let leads = [first.leads_to(number, at), second.leads_to(number, at)];
-        // The elder one, unless it alone is in use: who was passed over may go on with the younger one. One cursor needs one.
+        // The block that was read earlier is replaced, unless it alone is in use: a cursor that was not waited for may read
+        // on in the other one. A single cursor needs one block.
         let is_alone = self.partitions.len() == 1;
         let into = match (first.readers, second.readers) {
             (0, 1..) => 0,
@@ -244,7 +247,7 @@ impl SharedScan {
         let (block, other) = if into == 0 { (&mut left[0], &right[0]) } else { (&mut right[0], &left[0]) };
         let rest = (leads[1 - into] && !leads[into]).then(|| other.rest());
         (block.made, block.readers) = (self.count, 0);
-        let wanted = Wanted { segment, at, until, limit, partitions: &self.partitions };
+        let wanted = LoadRequest { segment, at, until, limit, partitions: &self.partitions };
         let loaded = block.load(&self.shared, &wanted, rest);
         if loaded.is_err() {
             block.clear();

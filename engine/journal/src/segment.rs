@@ -1,6 +1,6 @@
-//! One file of the journal: making it, and reading its frames through a window.
+//! A segment: one file of frames.
 
-use super::atomic_file::finish;
+use super::atomic_file::create_whole;
 use super::error::DiskError;
 use super::file_names::{index_name, segment_name};
 use super::files::{Files, SegmentFile};
@@ -11,14 +11,14 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A segment that is open.
+/// A segment of the journal.
 pub(crate) struct Segment {
     pub header: SegmentHeader,
     pub name: String,
     pub file: SegmentFile,
-    /// Where its frames end; grows while it is written.
+    /// The byte at which the last frame ends. It grows while the segment is written.
     end: AtomicU64,
-    /// A repair took its snapshot away: it can't be the first one that an opening reads, so it gets no index.
+    /// True if a repair took the segment's snapshot away. An opening cannot begin to read here, so the segment gets no index.
     headless: AtomicBool,
     index: Mutex<Index>,
 }
@@ -27,29 +27,29 @@ pub(crate) struct Segment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentReport {
-    /// Its header.
+    /// The header.
     pub header: SegmentHeader,
-    /// Where its frames end in the file.
+    /// The byte at which the last frame ends.
     pub end: u64,
     /// Bytes of the file.
     pub file: u64,
-    /// It is complete, and its index is tied to it.
+    /// True if the segment is complete and its index is tied to it.
     pub sealed: bool,
-    /// What it has of each partition.
-    pub places: Vec<PlaceReport>,
+    /// The records of each partition.
+    pub partitions: Vec<PartitionReport>,
 }
 
-/// What a segment has of a partition.
+/// The records of a partition in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PlaceReport {
+pub struct PartitionReport {
     /// The partition.
     pub partition: PartitionId,
     /// The first offset.
     pub first: u64,
-    /// The offset after the last one.
+    /// The offset after the last record.
     pub end: u64,
-    /// How many records.
+    /// Count of the records.
     pub records: u64,
     /// Bytes of the records, with their lengths and times.
     pub bytes: u64,
@@ -71,14 +71,14 @@ impl Segment {
         self.headless.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it begins with a whole snapshot.
-    pub fn knows_its_head(&self) -> bool {
+    /// True if the segment begins with a whole snapshot.
+    pub fn has_snapshot(&self) -> bool {
         !self.header.lost && !self.headless() && self.end() > SEGMENT_HEAD
     }
 
     pub fn report(&self, sealed: bool) -> SegmentReport {
         let index = self.index();
-        let places = index.partitions.iter().map(|(partition, place)| PlaceReport {
+        let partitions = index.partitions.iter().map(|(partition, place)| PartitionReport {
             partition: *partition,
             first: place.first,
             end: place.end,
@@ -86,13 +86,12 @@ impl Segment {
             bytes: place.bytes,
             latest: place.latest,
         });
-        let places = places.collect();
+        let partitions = partitions.collect();
         let file = self.file.size().unwrap_or(0);
-        SegmentReport { header: self.header, end: self.end(), file, sealed: sealed && !self.header.lost, places }
+        SegmentReport { header: self.header, end: self.end(), file, sealed: sealed && !self.header.lost, partitions }
     }
 
-    /// Makes a segment: nobody sees it before it is whole and durable.
-    /// Its file is held.
+    /// Creates a segment file, which gets its name when it is allocated and durable. The file is held open.
     pub fn make(files: &Arc<Files>, header: SegmentHeader) -> Result<Self, DiskError> {
         let name = segment_name(header.number);
         if !header.is_sane() {
@@ -104,13 +103,13 @@ impl Segment {
             file.allocate(header.size)?;
             file.write_at(&header.encode(), 0)
         };
-        let made = files.with_room(|| finish(&**files.storage(), &name, made));
+        let made = files.with_room(|| create_whole(&**files.storage(), &name, made));
         let segment = Self::new(header, files.file(header.number));
         segment.file.hold_this(made.map_err(|cause| segment.disk_error("make", &cause))?);
         Ok(segment)
     }
 
-    /// Where its frames end.
+    /// The byte at which the last frame ends.
     pub fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
@@ -119,7 +118,7 @@ impl Segment {
         self.end.store(end, Ordering::Release);
     }
 
-    /// The journal's position of a byte of the file.
+    /// The journal position of a byte of the file.
     pub fn position(&self, at: u64) -> u64 {
         self.header.first + at
     }
@@ -128,7 +127,7 @@ impl Segment {
     pub fn seal(&self, storage: &dyn Storage) -> io::Result<()> {
         let SegmentHeader { id, number, .. } = &self.header;
         let bytes = self.index().encode(id, *number, self.header.checksum());
-        finish(storage, &index_name(*number), |file| file.write_at(&bytes, 0)).map(drop)
+        create_whole(storage, &index_name(*number), |file| file.write_at(&bytes, 0)).map(drop)
     }
 
     pub fn index(&self) -> MutexGuard<'_, Index> {

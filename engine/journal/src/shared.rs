@@ -1,4 +1,4 @@
-//! What the writer of a journal, its readers and its helper share.
+//! The state of an open journal that the writer, the readers and the helper thread share.
 
 use super::error::{DiskError, WriteError};
 use super::files::Files;
@@ -6,7 +6,7 @@ use super::format::{Extent, JournalId, PartitionId};
 use super::gaps::Gaps;
 use super::options::Options;
 use super::segment::Segment;
-use super::snapshot::State;
+use super::state::State;
 use super::storage::Storage;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,32 +19,32 @@ pub(crate) struct Shared {
     pub id: JournalId,
     pub incarnation: u32,
     pub options: Options,
-    /// In order; the last one is being written.
+    /// In ascending order; the last one is being written.
     segments: RwLock<Vec<Arc<Segment>>>,
     extents: RwLock<BTreeMap<PartitionId, Extent>>,
-    /// None comes while the journal is open.
+    /// Fixed while the journal is open.
     pub gaps: Gaps,
     pub written: AtomicU64,
     pub durable: AtomicU64,
     pub poison: OnceLock<DiskError>,
     pub syncing: AtomicBool,
-    pub synced: Synced,
+    pub synced: SyncCounters,
 }
 
-/// Only the job in flight counts here.
+/// Counters of the syncs. Only the one sync job that is in flight adds to them.
 #[derive(Default)]
-pub(crate) struct Synced {
+pub(crate) struct SyncCounters {
     count: AtomicU64,
     nanos: AtomicU64,
     longest: AtomicU64,
 }
 
-impl Synced {
-    /// Counted one after the other while syncs go on.
-    pub fn report(&self) -> Syncs {
+impl SyncCounters {
+    /// Each counter is read by itself, while a sync may add to them.
+    pub fn report(&self) -> SyncStats {
         let Self { count, nanos, longest } = self;
         let time = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed));
-        Syncs { count: count.load(Ordering::Relaxed), total: time(nanos), longest: time(longest) }
+        SyncStats { count: count.load(Ordering::Relaxed), total: time(nanos), longest: time(longest) }
     }
 
     pub fn add(&self, took: Duration) {
@@ -78,7 +78,7 @@ impl Shared {
             durable: AtomicU64::new(end),
             poison: OnceLock::new(),
             syncing: AtomicBool::new(false),
-            synced: Synced::default(),
+            synced: SyncCounters::default(),
         }
     }
 
@@ -98,13 +98,13 @@ impl Shared {
         self.extents.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first failure counts; it is for good.
+    /// Poisons the journal. The first cause stays.
     #[cold]
     pub fn fail(&self, cause: DiskError) -> WriteError {
         WriteError::Poisoned(self.poison.get_or_init(|| cause).clone())
     }
 
-    pub fn sound(&self) -> Result<(), WriteError> {
+    pub fn check_poisoned(&self) -> Result<(), WriteError> {
         match self.poison.get() {
             None => Ok(()),
             Some(cause) => Err(WriteError::Poisoned(cause.clone())),
@@ -112,14 +112,14 @@ impl Shared {
     }
 }
 
-/// How often a journal was synced since it was opened, and what that took.
+/// Count and times of a journal's syncs since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Syncs {
-    /// How many there were.
+pub struct SyncStats {
+    /// Count of the syncs.
     pub count: u64,
-    /// All of their time.
+    /// The sum of their times.
     pub total: Duration,
-    /// The longest one.
+    /// The longest time.
     pub longest: Duration,
 }

@@ -1,55 +1,55 @@
-//! What a journal's directory holds, as it is found, before anything is changed.
+//! What a journal's directory holds, before anything in it is changed.
 
 use super::error::DiskError;
 use super::files::Files;
 use super::format::{FrameKind, JournalId, MAJOR, Malformed, SEGMENT_HEAD};
-use super::gaps::WHAT;
+use super::gaps::GAPS_KIND;
 use super::journal::Journal;
 use super::options::Options;
+use super::read_ahead::ReadAhead;
 use super::segment::{Segment, SegmentReport};
 use super::shared::Shared;
-use super::snapshot::State;
+use super::state::State;
 use super::storage::Storage;
-use super::window::Window;
 use std::sync::Arc;
 
-/// What a journal's directory holds, as [`inspect`] saw it.
+/// What a journal's directory holds, as [`inspect`](super::inspect()) has found it.
 pub struct Survey {
     pub(super) files: Arc<Files>,
     pub(crate) id: JournalId,
     pub(crate) incarnation: u32,
-    /// Those that count, in order; the frames end in the last one.
+    /// The segments of the journal, in ascending order. The last frame is in the last one.
     pub(crate) segments: Vec<Arc<Segment>>,
-    /// Those that count and have no index.
+    /// The segments of the journal without an index that is tied to them.
     pub(super) unsealed: Vec<Arc<Segment>>,
-    /// Files behind the end: name, and the bytes in it that are not zero.
+    /// The segments at and behind the end, and the byte up to which each is not zero.
     pub(super) beyond: Vec<(Arc<Segment>, u64)>,
-    /// The segment behind the end, made ahead and not written.
+    /// The segment after the last one, if it was created ahead of need.
     pub(super) spare: Option<Segment>,
-    /// Files of segments before the first that is needed.
+    /// The numbers of segment files before the first one that is needed.
     pub(super) leftover: Vec<u64>,
     pub(super) unfinished: Vec<String>,
-    /// Gap frames and lost segments that were seen. A segment that is believed for its index shows none: the state knows
-    /// them by then.
-    pub(super) gaps: Vec<SeenGap>,
+    /// The gap frames and lost segments that were read. A segment whose index was believed shows none: the state lists its
+    /// gaps already.
+    pub(super) gaps: Vec<SurveyedGap>,
     pub(crate) state: State,
     pub(crate) previous: u32,
-    /// The incarnation of the last frame that counts.
+    /// The incarnation of the last frame.
     pub(crate) chain_incarnation: u32,
     pub(super) durable: u64,
     pub(super) end: u64,
-    pub(super) torn: Option<Torn>,
+    pub(super) torn: Option<TornTail>,
     pub(super) scanned: u64,
     pub(super) created: bool,
-    /// Files that were named, by what stands in them.
+    /// The names of files that are not part of the journal, or were put aside.
     pub(super) others: Vec<String>,
     pub(super) stale: Vec<u64>,
     pub(super) stray: Vec<(u64, u64)>,
 }
 
-/// A gap frame, or a segment that stands in the place of a lost one.
+/// A gap frame, or a segment in the place of a lost one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SeenGap {
+pub(super) struct SurveyedGap {
     pub position: u64,
     pub segment: u64,
     pub bytes: u64,
@@ -63,21 +63,21 @@ impl std::fmt::Debug for Survey {
 }
 
 impl Survey {
-    /// Gaps of which the state does not say yet what is lost there.
-    pub(super) fn unknown_gaps(&self) -> impl Iterator<Item = &SeenGap> {
-        self.gaps.iter().filter(|gap| self.state.get(WHAT, &gap.position.to_le_bytes()).is_none())
+    /// The gaps that the state does not list yet.
+    pub(super) fn unrecorded_gaps(&self) -> impl Iterator<Item = &SurveyedGap> {
+        self.gaps.iter().filter(|gap| self.state.get(GAPS_KIND, &gap.position.to_le_bytes()).is_none())
     }
 
-    /// Whether segments that were believed because of their index have gaps that this survey has not seen.
-    pub(super) fn hides_gaps(&self) -> Result<bool, DiskError> {
-        let mut window = Window::default();
+    /// True if a segment whose index was believed has a gap that this survey has not seen.
+    pub(super) fn has_unread_gaps(&self) -> Result<bool, DiskError> {
+        let mut read_ahead = ReadAhead::default();
         let unsealed = |number| self.unsealed.iter().any(|segment| segment.header.number == number);
         for segment in self.segments.iter().filter(|it| !it.header.lost && !unsealed(it.header.number)) {
             let (mut at, end) = (SEGMENT_HEAD, segment.end());
-            window.reset();
+            read_ahead.reset();
             while at < end {
-                let found = window.frame(&self.id, segment.header.first, &segment.file, at, end);
-                // One that is damaged is found by who reads it.
+                let found = read_ahead.frame(&self.id, segment.header.first, &segment.file, at, end);
+                // Whoever reads the frame finds the damage.
                 let Ok(frame) = found.map_err(|cause| segment.disk_error("read", &cause))? else { break };
                 let seen = self.gaps.iter().any(|gap| gap.position == frame.header.position);
                 if frame.header.kind == FrameKind::Gap && !seen {
@@ -89,38 +89,39 @@ impl Survey {
         Ok(false)
     }
 
-    /// Whether an opening can write on in the last segment. Behind a damaged head it does not: such a segment gets no index.
-    pub(super) fn goes_on(&self) -> bool {
+    /// True if an opening can go on writing in the last segment. It cannot if the segment has no snapshot: such a segment
+    /// gets no index.
+    pub(super) fn can_append(&self) -> bool {
         let last = self.segments.last();
         last.is_some_and(|last| last.header.version == MAJOR && !last.header.lost && !last.headless())
     }
 
-    /// The journal's state at its end.
+    /// The journal's state after the last frame.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// What would be cut.
-    pub fn torn(&self) -> Option<&Torn> {
+    /// The torn tail that an opening would cut.
+    pub fn torn(&self) -> Option<&TornTail> {
         self.torn.as_ref()
     }
 
-    /// The highest durable mark that was found.
+    /// The highest durable mark that was found, as a position.
     pub fn durable(&self) -> u64 {
         self.durable
     }
 
-    /// Where the whole frames end, as a position of the journal.
+    /// The position behind the last valid frame.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// How often the journal was opened.
+    /// The highest incarnation: how often the journal was opened.
     pub fn incarnation(&self) -> u32 {
         self.incarnation
     }
 
-    /// The journal's own number; none where there is no journal.
+    /// The journal's id; none if there is no journal.
     pub fn id(&self) -> Option<JournalId> {
         (!self.created).then_some(self.id)
     }
@@ -130,29 +131,29 @@ impl Survey {
         self.scanned
     }
 
-    /// The segments that count, in order.
+    /// The segments of the journal, in ascending order.
     pub fn segments(&self) -> Vec<SegmentReport> {
         let unsealed = |number| self.unsealed.iter().any(|segment| segment.header.number == number);
         self.segments.iter().map(|segment| segment.report(!unsealed(segment.header.number))).collect()
     }
 
-    /// Files of the directory that are no segments: those that a recovery or a repair put aside, and what is not a journal's.
+    /// The files of the directory that are not part of the journal, and those that a recovery or a repair has put aside.
     pub fn others(&self) -> &[String] {
         &self.others
     }
 
-    /// Segments whose index is not what their frames say, though its checksums match. Found where all of them were read.
+    /// The segments whose index has valid checksums and contradicts the frames. Found if all segments were read.
     pub fn stale_indexes(&self) -> &[u64] {
         &self.stale
     }
 
-    /// Segments, and bytes in their files, that should be zero and are not: no checksum covers them, and no record is made of
-    /// them. Found where all was read.
+    /// Segment number and byte of bytes that should be zero and are not. No checksum covers them, and no record is made of
+    /// them. Found if all segments were read.
     pub fn stray_bytes(&self) -> &[(u64, u64)] {
         &self.stray
     }
 
-    /// The journal as it is, to be read and not written.
+    /// The journal, to be read.
     pub fn journal(&self, storage: Arc<dyn Storage>) -> Journal {
         let segments = self.segments.clone();
         let shared = Shared::new(
@@ -168,17 +169,17 @@ impl Survey {
     }
 }
 
-/// The end of a journal that was being written when the power went.
+/// The end of a journal that was being written when the power went: bytes that are no valid frames, and were never durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Torn {
-    /// Where the whole frames end.
+pub struct TornTail {
+    /// The position at which the valid frames end.
     pub position: u64,
-    /// Bytes that were no frames, up to the last that is not zero.
+    /// Bytes from there up to the last one that is not zero.
     pub bytes: u64,
-    /// What was wrong with the first of them.
+    /// What is wrong with the first of these bytes.
     pub what: Malformed,
-    /// The files that have them now; on a disk that is full they may be missing.
+    /// The files that these bytes are copied to. On a full disk they may be missing.
     pub copies: Vec<String>,
 }
 
@@ -188,6 +189,6 @@ pub struct Torn {
 pub struct Progress {
     /// Bytes that were read and checked so far.
     pub read: u64,
-    /// Bytes that are to be read, as far as is known: more where damage has to be looked behind.
+    /// Bytes to be read in all, as far as is known. It grows if bytes behind damage must be read.
     pub total: u64,
 }

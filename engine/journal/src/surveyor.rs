@@ -10,9 +10,9 @@ use super::files::Files;
 use super::format::{JournalId, MAJOR, MAX_POSITION, MAX_SEGMENT, Malformed, SEGMENT_HEAD, SegmentHeader};
 use super::options::Options;
 use super::segment::Segment;
-use super::snapshot::State;
+use super::state::State;
 use super::storage::{File, Storage};
-use super::survey::{Progress, Survey, Torn};
+use super::survey::{Progress, Survey, TornTail};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -210,7 +210,7 @@ impl<'s> Surveyor<'s> {
             survey.beyond.push((segment, tail.until));
         }
         if bytes > 0 {
-            survey.torn = Some(Torn { position: survey.end, bytes, what, copies });
+            survey.torn = Some(TornTail { position: survey.end, bytes, what, copies });
         }
         Ok(())
     }

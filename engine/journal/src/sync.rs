@@ -1,4 +1,4 @@
-//! Making durable what was written.
+//! Making written frames durable.
 
 use super::error::{DiskError, WriteError};
 use super::helper::{Helper, Task};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Syncs what was written when it began.
+/// Syncs the frames that were written when it was created.
 pub struct SyncJob {
     shared: Arc<Shared>,
     helper: Option<Arc<Helper>>,
@@ -39,7 +39,7 @@ impl SyncJob {
         self.position
     }
 
-    /// Syncs, and moves the durable position. Takes as long as the disk takes.
+    /// Syncs, and moves the durable position. It takes as long as the disk takes.
     ///
     /// # Errors
     /// The sync failed: the journal is poisoned.
@@ -54,7 +54,7 @@ impl SyncJob {
         self.shared.synced.add(begun.elapsed());
         self.shared.durable.store(self.position, Ordering::Release);
         self.shared.syncing.store(false, Ordering::Release);
-        // All but the last were left before this sync began.
+        // All segments but the last one were complete before this sync began.
         let (_, left) = self.segments.split_last().map_or((None, &[][..]), |(last, left)| (Some(last), left));
         if let Some(helper) = &self.helper {
             left.iter().for_each(|segment| helper.hand(Task::Seal(Arc::clone(segment))));
@@ -64,7 +64,7 @@ impl SyncJob {
 }
 
 impl Drop for SyncJob {
-    /// A job that is not run can't be taken back: what it stood for would never be durable.
+    /// A job that is dropped without being run poisons the journal: its frames would never be durable.
     fn drop(&mut self) {
         if !self.done {
             let cause = std::io::Error::new(std::io::ErrorKind::Interrupted, "the sync was dropped");

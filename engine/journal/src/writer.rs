@@ -1,4 +1,4 @@
-//! Appending frames, and making them durable.
+//! The writer: appending frames, and making them durable.
 //!
 //! ```text
 //!   append, append, append ...          written   (page cache: survives the process)
@@ -6,23 +6,24 @@
 //!                 append, append ...              meanwhile: the next sync takes them all
 //! ```
 //!
-//! One sync is in flight at a time; what is appended while it runs is the next one's group. A segment is left only when
-//! the next frame does not fit, and its sync is part of the same job, so nothing behind it is acknowledged before it.
+//! One sync is in flight at a time. The frames that are appended meanwhile are made durable by the next sync. A segment is left
+//! only when the next frame does not fit, and the job that syncs that frame syncs the left segment first. So no frame is
+//! acknowledged before the frames in front of it.
 
-use super::aged::Aged;
 use super::checkpoint::Checkpoint;
 use super::error::{DiskError, OpenError, WriteError};
+use super::expiry::ExpiryPoint;
 use super::file_names::segment_name;
 use super::format::{
     ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, MAJOR, PartitionId, Run,
-    SEGMENT_HEAD, SegmentHeader, aligned, entries, known_entries, pack,
+    SEGMENT_HEAD, SegmentHeader, aligned, compress, entries, trusted_entries,
 };
 use super::helper::{Helper, Task};
 use super::journal::Journal;
 use super::limits::{frame_limit, reserve, state_limit};
 use super::segment::Segment;
 use super::shared::Shared;
-use super::snapshot::State;
+use super::state::State;
 use super::storage::{File, Lock};
 use super::sync::SyncJob;
 use std::collections::BTreeMap;
@@ -30,24 +31,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The one that appends. There is one for a journal.
+/// Appends frames to a journal. A journal has one writer.
 pub struct Writer {
     shared: Arc<Shared>,
     state: State,
     active: Arc<Segment>,
-    /// Of the segment that is written.
+    /// The file of the segment that is being written.
     file: Arc<dyn File>,
     /// The checksum of the last frame.
     previous: u32,
-    /// Written since the last sync began; the last one may be written further.
+    /// The segments that were written since the last sync began. The last one may be written further.
     dirty: Vec<Arc<Segment>>,
-    /// The highest durable mark that stands in a frame.
+    /// The highest durable mark that a frame states.
     marked: u64,
     helper: Option<Arc<Helper>>,
-    /// Segments that may be deleted once this position is durable.
-    pub(super) condemned: Vec<(u64, Vec<Arc<Segment>>)>,
-    /// What the last retention has found too old, by age.
-    pub(super) aged: BTreeMap<Duration, Aged>,
+    /// Segments that may be deleted once the position before them is durable.
+    pub(super) pending_removal: Vec<(u64, Vec<Arc<Segment>>)>,
+    /// The expiry point of the last retention, by age.
+    pub(super) expiry: BTreeMap<Duration, ExpiryPoint>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -56,11 +57,11 @@ impl std::fmt::Debug for Writer {
     }
 }
 
-/// Bytes of snapshot in one frame.
-const PART: usize = 256 << 10;
+/// The most bytes of a snapshot in one frame.
+const SNAPSHOT_FRAME: usize = 256 << 10;
 
 impl Writer {
-    /// Begins to write at the end of `active`: with a snapshot where it was just made, with a mark where it has frames.
+    /// Begins to write at the end of `active`: with a snapshot if the segment is new, with a mark if it has frames.
     pub(super) fn begin(
         shared: Arc<Shared>,
         state: State,
@@ -70,7 +71,7 @@ impl Writer {
         spare: Option<Segment>,
         time: u64,
     ) -> Result<Self, OpenError> {
-        let file = active.file.hold_own().map_err(|cause| active.disk_error("open", &cause))?;
+        let file = active.file.hold_unshared().map_err(|cause| active.disk_error("open", &cause))?;
         let is_new = active.end() == SEGMENT_HEAD;
         let helper = Arc::new(Helper::new(Arc::clone(&shared), lock, spare)?);
         let mut writer = Self {
@@ -82,10 +83,10 @@ impl Writer {
             dirty: Vec::new(),
             marked: 0,
             helper: Some(helper),
-            condemned: Vec::new(),
-            aged: BTreeMap::new(),
+            pending_removal: Vec::new(),
+            expiry: BTreeMap::new(),
         };
-        // Whatever is written from now on can be told from what elder openings have written.
+        // The first frame of an opening has a new incarnation, which tells later frames from those of earlier openings.
         let begun = if is_new { writer.snapshot(time) } else { writer.mark(time) };
         let serve_before_sync = writer.shared.options.sabotage().serve_before_sync;
         let begun = begun.and_then(|()| if serve_before_sync { Ok(0) } else { writer.sync() });
@@ -97,17 +98,17 @@ impl Writer {
         Ok(writer)
     }
 
-    /// What readers need.
+    /// The handle for readers.
     pub fn journal(&self) -> Journal {
         Journal { shared: Arc::clone(&self.shared) }
     }
 
-    /// What each segment begins with, as of now.
+    /// The journal's state after the last frame.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// The largest payload of one frame.
+    /// The most bytes of a frame's payload.
     pub fn frame_limit(&self) -> usize {
         frame_limit(self.shared.options.segment_size)
     }
@@ -118,7 +119,7 @@ impl Writer {
         self.state_limit().saturating_sub(self.state.size())
     }
 
-    /// Bytes that the state may have.
+    /// The most bytes of the state.
     #[doc(hidden)]
     pub fn state_limit(&self) -> usize {
         state_limit(self.shared.options.segment_size)
@@ -129,19 +130,19 @@ impl Writer {
         self.helper.as_deref().ok_or_else(|| self.shared.fail(gone()))
     }
 
-    /// Writes what `frame` has collected, all or none of it, and empties it. Returns the journal's position behind it:
-    /// it is durable once [`Journal::durable`] has reached that. `time` is in nanoseconds since the epoch.
+    /// Writes the entries of `frame`, all or none, and empties it. Returns the position behind the frame: it is durable once
+    /// [`Journal::durable`] has reached that position. `time` is in nanoseconds since the epoch.
     ///
     /// # Errors
-    /// The frame or the state is too large or an offset goes back: nothing was written, and `frame` is as it was. Or the
-    /// journal is poisoned, now or before: it is unknown whether the frame is there.
+    /// The frame or the state is too large, or an offset goes back: then nothing was written, and `frame` is unchanged. Or
+    /// the journal is poisoned, now or before: then it is unknown whether the frame was written.
     pub fn append(&mut self, frame: &mut FrameBuilder, time: u64) -> Result<u64, WriteError> {
         self.append_if(frame, time, || true)?;
         Ok(self.shared.written.load(Ordering::Relaxed))
     }
 
-    /// The same, if `decide` says so: it is asked when nothing but the disk can refuse the frame any more. False, and
-    /// nothing was written, if it does not.
+    /// Writes the frame as [`append`](Self::append) does, if `decide` returns true. It is called when only the disk can still
+    /// refuse the frame. Returns false, and writes nothing, if it returns false.
     #[doc(hidden)]
     pub fn append_if(
         &mut self,
@@ -149,14 +150,14 @@ impl Writer {
         time: u64,
         decide: impl FnOnce() -> bool,
     ) -> Result<bool, WriteError> {
-        self.shared.sound()?;
+        self.shared.check_poisoned()?;
         let limit = self.frame_limit();
         if frame.payload().len() > limit {
             return Err(WriteError::TooLarge { len: frame.len(), limit });
         }
         let is_sure = frame.is_sure();
         let payload = frame.payload();
-        let found = if is_sure { known_entries(payload) } else { entries(payload) };
+        let found = if is_sure { trusted_entries(payload) } else { entries(payload) };
         let grown = self.state.check(found).map_err(|refused| match refused {
             Ok(back) => WriteError::OffsetGoesBack { partition: back.partition, offset: back.offset, end: back.end },
             Err(what) => WriteError::Malformed(what),
@@ -177,7 +178,7 @@ impl Writer {
     fn write(&mut self, kind: FrameKind, frame: &mut FrameBuilder, time: u64) -> Result<(), WriteError> {
         let count = frame.entries();
         let plain = frame.payload();
-        let packed = if kind == FrameKind::Data { pack(self.shared.options.codec, plain) } else { None };
+        let packed = if kind == FrameKind::Data { compress(self.shared.options.codec, plain) } else { None };
         let (codec, stored) = match &packed {
             Some(packed) => (self.shared.options.codec, packed.as_slice()),
             None => (Codec::Plain, plain),
@@ -187,7 +188,8 @@ impl Writer {
         if self.active.end() + len > size - reserve(size) {
             match self.next_segment() {
                 Ok(next) => self.roll(next, time)?,
-                // What frees space, and what an opening says, has room of its own.
+                // A frame without records may use the reserve at the end of the segment: it frees space, or belongs to an
+                // opening.
                 Err(_) if self.active.end() + len <= size && !has_records(plain) => {}
                 Err(WriteError::Poisoned(cause)) => return Err(self.shared.fail(cause)),
                 Err(refused) => return Err(refused),
@@ -227,7 +229,7 @@ impl Writer {
         }
     }
 
-    /// Readers find what is noted here once the position has moved.
+    /// Updates index and state. Readers see that once the written position has moved.
     fn note(&mut self, kind: FrameKind, plain: &[u8], at: u64, end: u64, checksum: u32, time: u64) {
         let mut index = self.active.index();
         index.frame(at, end, checksum, time);
@@ -235,9 +237,9 @@ impl Writer {
             return;
         }
         let mut extents = self.shared.extents_mut();
-        for entry in known_entries(plain).flatten() {
+        for entry in trusted_entries(plain).flatten() {
             index.entry(at, end, time, &entry);
-            // Was checked before it was written.
+            // The payload was checked before it was written.
             let _ = self.state.apply(&entry);
             match entry {
                 Entry::Run(Run { partition, .. }) | Entry::Extent(partition, _) => {
@@ -249,7 +251,7 @@ impl Writer {
         }
     }
 
-    /// The next segment, made. Nothing has changed if it is not there.
+    /// The next segment. If it cannot be created, nothing has changed.
     fn next_segment(&mut self) -> Result<Segment, WriteError> {
         if let Some(made) = self.helper()?.made() {
             return Ok(made);
@@ -265,8 +267,9 @@ impl Writer {
     /// Goes on in the next segment, which begins with a snapshot.
     fn roll(&mut self, segment: Segment, time: u64) -> Result<(), WriteError> {
         let segment = Arc::new(segment);
-        self.file = segment.file.hold_own().map_err(|cause| self.shared.fail(segment.disk_error("open", &cause)))?;
-        // In the next sync at any rate, which has it indexed.
+        self.file =
+            segment.file.hold_unshared().map_err(|cause| self.shared.fail(segment.disk_error("open", &cause)))?;
+        // The next sync covers the segment in any case, and then has its index written.
         self.dirty(&Arc::clone(&self.active));
         self.shared.segments_mut().push(Arc::clone(&segment));
         self.active = segment;
@@ -287,16 +290,16 @@ impl Writer {
         }
     }
 
-    /// Has the next segment made while this one is written. Without a thread it is made when it is needed.
+    /// Orders the next segment from the helper thread. Without a thread it is created when it is needed.
     #[doc(hidden)]
     pub fn order_segment(&self) {
         if let Some(helper) = &self.helper {
-            helper.hand(Task::Make(self.next_header()));
+            helper.hand(Task::Create(self.next_header()));
         }
     }
 
     fn snapshot(&mut self, time: u64) -> Result<(), WriteError> {
-        let part = PART.min(self.frame_limit());
+        let part = SNAPSHOT_FRAME.min(self.frame_limit());
         let mut parts = self.state.snapshot(part);
         let count = parts.len();
         for (index, frame) in parts.iter_mut().enumerate() {
@@ -305,7 +308,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes all that was written and is not durable yet into a sync, to be run on any thread. None if all is durable
+    /// Takes all frames that are written and not durable into a sync job, which any thread may run. None if all are durable
     /// or a sync is in flight.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
         if self.dirty.is_empty()
@@ -322,38 +325,38 @@ impl Writer {
         Some(SyncJob::new(Arc::clone(&self.shared), self.helper.clone(), segments, position))
     }
 
-    /// Makes all that was written durable, on this thread; returns the durable position.
+    /// Makes all written frames durable, on this thread, and returns the durable position.
     ///
     /// # Errors
     /// The journal is poisoned, now or before.
     pub fn sync(&mut self) -> Result<u64, WriteError> {
-        self.shared.sound()?;
+        self.shared.check_poisoned()?;
         match self.begin_sync() {
             Some(job) => job.run(),
             None => Ok(self.shared.durable.load(Ordering::Acquire)),
         }
     }
 
-    /// Whether a frame should be written to say that all before it is durable: nobody said so yet, and all is.
+    /// True if a mark should be written: all frames are durable, and none says so yet.
     pub fn wants_mark(&self) -> bool {
         let durable = self.shared.durable.load(Ordering::Acquire);
         self.dirty.is_empty() && durable == self.shared.written.load(Ordering::Relaxed) && {
-            // The mark itself is not worth another one.
+            // A mark needs no mark of its own.
             self.marked + (FRAME_HEADER as u64) < durable
         }
     }
 
-    /// Writes the mark that says so. It must be synced to count.
+    /// Writes a mark: a frame that says that all frames before it are durable. It counts once it is durable itself.
     ///
     /// # Errors
     /// The journal is poisoned, now or before.
     pub fn mark(&mut self, time: u64) -> Result<(), WriteError> {
-        self.shared.sound()?;
+        self.shared.check_poisoned()?;
         self.write(FrameKind::Mark, &mut FrameBuilder::new(), time)
     }
 
-    /// Whether a frame with a payload of `len` bytes needs the next segment, and that could not be made: the disk is full, or
-    /// too many files are open.
+    /// True if a frame with a payload of `len` bytes needs the next segment and that could not be created: the disk is full,
+    /// or too many files are open.
     #[doc(hidden)]
     pub fn lacks_room(&self, len: usize) -> bool {
         let size = self.active.header.size;
@@ -361,11 +364,11 @@ impl Writer {
         end > size - reserve(size) && self.helper.as_ref().is_some_and(|helper| helper.lacks_next())
     }
 
-    /// Deletes the segments that retention has freed, once that they are free is durable.
+    /// Deletes the segments that retention has given up, if that is durable.
     pub fn collect(&mut self) {
         let durable = self.shared.durable.load(Ordering::Acquire);
         let Some(helper) = &self.helper else { return };
-        self.condemned.retain_mut(|(position, segments)| {
+        self.pending_removal.retain_mut(|(position, segments)| {
             let free = *position <= durable;
             if free {
                 helper.hand(Task::Remove(std::mem::take(segments)));
@@ -378,11 +381,11 @@ impl Writer {
         &self.shared
     }
 
-    /// Ends the journal in good order: all is made durable and marked so, offsets that were only reserved are given
-    /// back, and the last segment is cut to what it has and what the next opening writes before all else.
+    /// Closes the journal: makes all frames durable and marks them so, returns the offsets that were reserved and not used,
+    /// and cuts the last segment to its frames and the room that the next opening needs.
     ///
     /// # Errors
-    /// The journal is poisoned, now or before; what is durable stays so.
+    /// The journal is poisoned, now or before. Durable frames stay durable.
     pub fn close(mut self, time: u64) -> Result<(), WriteError> {
         let mut frame = FrameBuilder::new();
         for (partition, extent) in self.state.extents().collect::<Vec<_>>() {
@@ -397,14 +400,14 @@ impl Writer {
         if !frame.is_empty() {
             self.append_part(&mut frame, time)?;
         }
-        // A job on another thread ends before its thread can be joined; whoever closes has done that.
+        // The caller has waited for a sync job on another thread.
         self.sync()?;
         self.mark(time)?;
         self.sync()?;
         self.collect();
         let shared = Arc::clone(&self.shared);
         let cannot = |cause: &std::io::Error| shared.fail(self.active.disk_error("close", cause));
-        // One with other names keeps its length: a snapshot by links has the same file.
+        // A file with other names keeps its length: a copy by hard links is the same file.
         if self.file.links().map_err(|cause| cannot(&cause))? <= 1 {
             let size = self.active.header.size.min(self.active.end() + reserve(self.active.header.size));
             self.file.truncate(size).map_err(|cause| cannot(&cause))?;
@@ -413,14 +416,14 @@ impl Writer {
         let next = self.next_header().number;
         let lock = match self.helper.take().map(Arc::try_unwrap) {
             Some(Ok(helper)) => Some(helper.finish()),
-            // A sync job that somebody keeps has it: the thread ends with that.
+            // A sync job that was not dropped holds the helper: the thread ends with the job.
             Some(Err(_)) | None => None,
         };
         let storage = &*shared.storage;
-        // Made ahead, and not needed any more.
+        // The segment that was created ahead is not needed.
         let _ = storage.remove(&segment_name(next));
         let durable = shared.durable.load(Ordering::Acquire);
-        // Derived, as indexes are: all is durable without it.
+        // The checkpoint is derived: all frames are durable without it.
         let _ = Checkpoint { id: shared.id, durable, incarnation: shared.incarnation }.write(storage);
         self.active.file.release();
         drop(lock);
@@ -428,19 +431,19 @@ impl Writer {
     }
 
     fn append_part(&mut self, frame: &mut FrameBuilder, time: u64) -> Result<(), WriteError> {
-        self.shared.sound()?;
+        self.shared.check_poisoned()?;
         self.write(FrameKind::Data, frame, time)
     }
 
-    /// Says in `frame` that offsets of a partition below `reserved` may be issued: to be synced before one is. After a
-    /// crash the partition goes on there, so that no offset ever names two records.
+    /// Adds to `frame` that offsets of a partition below `reserved` may be issued. It must be durable before one is. After a
+    /// crash the partition goes on at `reserved`, so that no offset is issued twice.
     pub fn reserve(&self, frame: &mut FrameBuilder, partition: PartitionId, reserved: u64) {
         let extent = self.state.extent(partition).unwrap_or_default();
         frame.extent(partition, Extent { reserved: reserved.max(extent.reserved), ..extent });
     }
 }
 
-/// Whether a payload has records; a damaged one has none.
+/// True if a payload has records; a damaged one has none.
 fn has_records(payload: &[u8]) -> bool {
-    known_entries(payload).any(|entry| matches!(entry, Ok(Entry::Run(_))))
+    trusted_entries(payload).any(|entry| matches!(entry, Ok(Entry::Run(_))))
 }

@@ -547,13 +547,13 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
         let (begun, number) = (frame.len(), log.number);
         let has_room = |frame: &FrameBuilder| frame.len() - begun + PART_BYTES <= room;
         let put = |state: &mut QueueState<E, K>, frame: &mut FrameBuilder, partition, block| {
-            let mark = frame.mark();
+            let savepoint = frame.savepoint();
             let known = |offset| state.leases.known(partition, offset);
             let is_there = codec::put_block(frame, number, partition, block, shift, known);
             let part = StatePart::Block(partition, block);
             if !state.leases.changes().is_none_or(|changes| changes.write(part, is_there)) {
                 // It came and went between two frames.
-                frame.rewind(mark);
+                frame.rewind(savepoint);
             }
         };
         // A letter and the end of its message are in one frame.

@@ -91,16 +91,16 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                     budget,
                     frame_limit: writer.frame_limit(),
                 };
-                let mark = frame.mark();
+                let savepoint = frame.savepoint();
                 let gathered = caught(|| of.gather(&mut batch, u64::MAX, &mut end, frame, touched));
                 if let Err(panic) = gathered {
                     // It may have stopped in the middle of a record. All whole ones before it are gathered once more.
                     self.failed = Some(format!("the event at {end} of partition {}: {panic}", self.id.partition));
                     let culprit = std::mem::replace(&mut end, from.0);
-                    frame.rewind(mark);
+                    frame.rewind(savepoint);
                     batch.put_back(from);
                     if caught(|| of.gather(&mut batch, culprit, &mut end, frame, touched)).is_err() {
-                        frame.rewind(mark);
+                        frame.rewind(savepoint);
                         end = from.0;
                         batch.put_back(from);
                     }

@@ -55,5 +55,5 @@ pub fn lose(disk: &SimulatedDisk) {
         });
     }
     let repaired = repair(Arc::new(disk.clone()), 7, &mut |_| {}).unwrap();
-    assert!(!repaired.mended.is_empty());
+    assert!(!repaired.places.is_empty());
 }

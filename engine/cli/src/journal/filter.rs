@@ -2,7 +2,7 @@
 
 use crate::failure::{FAILED, Failure};
 use crate::inspected::{Inspected, Topics};
-use slipring::journal::{Gap, PartitionId, PlaceReport};
+use slipring::journal::{Gap, PartitionId, PartitionReport};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -96,7 +96,7 @@ impl<'f> Selection<'f> {
     }
 
     /// True if a segment may have selected records of this partition.
-    pub(super) fn may_have(&self, of: &PlaceReport) -> bool {
+    pub(super) fn may_have(&self, of: &PartitionReport) -> bool {
         self.has_partition(of.partition)
             && self.filter.offsets.is_none_or(|(from, to)| of.end > from && of.first < to)
             && self.filter.since.is_none_or(|since| of.latest >= since)

@@ -108,7 +108,7 @@ impl<'s> Scan<'s> {
     /// Leaves out segments without selected records.
     fn only_selected_segments(mut self) -> Self {
         let selection = self.selection;
-        self.frames = self.frames.only(|segment| segment.places.iter().any(|place| selection.may_have(place)));
+        self.frames = self.frames.only(|segment| segment.partitions.iter().any(|place| selection.may_have(place)));
         self
     }
 
@@ -180,7 +180,7 @@ pub(super) fn tail(arguments: &Tail) -> Done {
     for segment in inspected.survey.segments().iter().rev() {
         from = segment.header.number;
         found +=
-            segment.places.iter().filter(|place| selection.may_have(place)).map(|place| place.records).sum::<u64>();
+            segment.partitions.iter().filter(|place| selection.may_have(place)).map(|place| place.records).sum::<u64>();
         if selection.takes_all_of_a_partition() && found >= arguments.lines as u64 {
             break;
         }

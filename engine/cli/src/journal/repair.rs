@@ -4,8 +4,8 @@ use crate::failure::{DAMAGED, Done, Failure, STRAY};
 use crate::inspected::{Directory, Topics};
 use crate::output::{now, plain, print_json, progress_bar};
 use serde_json::json;
-use slipring::journal::repair::{How, Mended, Repaired, rehearse, repair};
-use slipring::journal::{clear, inspect_to_damage, recorded_topics};
+use slipring::journal::repair::{RepairAction, RepairReport, RepairedPlace, rehearse, repair};
+use slipring::journal::{inspect_to_damage, recorded_topics, scrub};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     };
     drop(inspected);
     if stray > 0 && !arguments.dry_run {
-        clear(Arc::new(disk.clone()), &mut |read| bar.set_position(read))?;
+        scrub(Arc::new(disk.clone()), &mut |read| bar.set_position(read))?;
     }
     let work = if arguments.dry_run { rehearse } else { repair };
     let repaired = work(Arc::new(disk.clone()), now().as_nanos(), &mut |read| bar.set_position(read));
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     } else {
         write_report(&repaired, &topics, stray, arguments.dry_run)?;
     }
-    match repaired.mended.len() {
+    match repaired.places.len() {
         _ if !arguments.dry_run => Ok(()),
         0 if stray > 0 => {
             let cause =
@@ -62,17 +62,17 @@ pub(super) fn run(arguments: &Arguments) -> Done {
 }
 
 /// Prints the report as JSON. `stray` is the count of places that belong to no record and have changed.
-fn print_report(repaired: &Repaired, topics: &Topics, stray: usize, dry_run: bool) -> Done {
-    let mended = repaired.mended.iter().map(|mended| {
-        let (how, bytes) = match mended.how {
-            How::Gap(bytes) => ("gap", bytes),
-            How::Lost(bytes) => ("lost", bytes),
-            How::Head => ("head", 0),
-            How::Name => ("name", 0),
-            How::Cut(bytes) => ("cut", bytes),
+fn print_report(repaired: &RepairReport, topics: &Topics, stray: usize, dry_run: bool) -> Done {
+    let mended = repaired.places.iter().map(|mended| {
+        let (how, bytes) = match mended.action {
+            RepairAction::Gap(bytes) => ("gap", bytes),
+            RepairAction::Lost(bytes) => ("lost", bytes),
+            RepairAction::Head => ("head", 0),
+            RepairAction::Name => ("name", 0),
+            RepairAction::Cut(bytes) => ("cut", bytes),
             _ => ("other", 0),
         };
-        let Mended { segment, at, what, copy, .. } = mended;
+        let RepairedPlace { segment, at, what, copy, .. } = mended;
         json!({ "segment": segment, "byte": at, "what": what.to_string(), "how": how, "bytes": bytes, "copy": copy })
     });
     let lost = repaired.lost.iter().map(|(partition, range)| {
@@ -88,9 +88,9 @@ fn print_report(repaired: &Repaired, topics: &Topics, stray: usize, dry_run: boo
     print_json(&mut std::io::stdout().lock(), &document)
 }
 
-fn write_report(repaired: &Repaired, topics: &Topics, stray: usize, dry_run: bool) -> Done {
+fn write_report(repaired: &RepairReport, topics: &Topics, stray: usize, dry_run: bool) -> Done {
     let mut out = std::io::stdout().lock();
-    if repaired.mended.is_empty() {
+    if repaired.places.is_empty() {
         match (stray, dry_run) {
             (0, _) => writeln!(out, "nothing was damaged, and nothing was changed")?,
             (_, true) => writeln!(out, "nothing was damaged")?,
@@ -98,14 +98,18 @@ fn write_report(repaired: &Repaired, topics: &Topics, stray: usize, dry_run: boo
         }
         return Ok(());
     }
-    for mended in &repaired.mended {
-        let did = match mended.how {
-            How::Gap(bytes) => format!("{bytes} bytes were given up, and a gap stands there"),
-            How::Lost(bytes) => format!("{bytes} bytes of segments are lost, and empty ones stand in their place"),
-            How::Head if mended.copy.is_some() && mended.at == 0 => "the head of the file was taken out".to_owned(),
-            How::Head => "the head of the file was made again".to_owned(),
-            How::Name => "the file got its own name back; no frame was lost".to_owned(),
-            How::Cut(bytes) => format!("{bytes} bytes behind the last frame were cut; no frame was lost"),
+    for mended in &repaired.places {
+        let did = match mended.action {
+            RepairAction::Gap(bytes) => format!("{bytes} bytes were given up, and a gap stands there"),
+            RepairAction::Lost(bytes) => {
+                format!("{bytes} bytes of segments are lost, and empty ones stand in their place")
+            }
+            RepairAction::Head if mended.copy.is_some() && mended.at == 0 => {
+                "the head of the file was taken out".to_owned()
+            }
+            RepairAction::Head => "the head of the file was made again".to_owned(),
+            RepairAction::Name => "the file got its own name back; no frame was lost".to_owned(),
+            RepairAction::Cut(bytes) => format!("{bytes} bytes behind the last frame were cut; no frame was lost"),
             _ => "repaired".to_owned(),
         };
         let copy =

@@ -1,4 +1,4 @@
-//! What stands in a frame's payload: records of partitions, and changes of state.
+//! The entries in a frame's payload: records of partitions, and changes of the state.
 
 use super::ids::PartitionId;
 use super::layout::MAX_POSITION;
@@ -6,15 +6,15 @@ use super::malformed::Malformed;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Where a partition stands: all of its offsets are below `end`, those below `start` are no more, and none at or above
-/// `reserved` was ever issued.
+/// The offsets of a partition: records have offsets from `start` to below `end`, and no offset from `reserved` on was ever
+/// issued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// The earliest offset that is kept.
+    /// The first offset that is kept.
     pub start: u64,
-    /// The next offset after the last record.
+    /// The offset after the last record.
     pub end: u64,
-    /// No offset at or above it was issued.
+    /// The first offset that was never issued.
     pub reserved: u64,
 }
 
@@ -23,7 +23,7 @@ pub struct Extent {
 pub(super) struct RawEntry {
     pub(super) kind: u8,
     pub(super) flags: u8,
-    pub(super) what: U16,
+    pub(super) state_kind: U16,
     pub(super) len: U32,
 }
 
@@ -56,53 +56,53 @@ pub(super) const TIMED: u8 = 2;
 /// Records of one partition with consecutive offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run<'p> {
-    /// Whose they are.
+    /// The partition.
     pub partition: PartitionId,
     /// The first record's offset.
     pub first: u64,
-    /// How many.
+    /// Count of the records.
     pub count: u32,
-    /// All are of this size; none if each says its own.
+    /// The size of every record; none if each record states its own.
     fixed: Option<u32>,
     timed: bool,
     body: &'p [u8],
 }
 
-/// A part of a frame's payload.
+/// An entry of a frame's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry<'p> {
-    /// Records.
+    /// Records of a partition.
     Run(Run<'p>),
-    /// A value of state is set.
+    /// Sets a value of the state.
     Put {
-        /// What kind of state: the engine's business.
-        what: u16,
-        /// Its key.
+        /// The kind of state, which is the engine's to choose.
+        state_kind: u16,
+        /// The key.
         key: &'p [u8],
-        /// Its value.
+        /// The value.
         value: &'p [u8],
     },
-    /// A value of state is no more.
+    /// Deletes a value of the state.
     Delete {
-        /// What kind of state.
-        what: u16,
-        /// Its key.
+        /// The kind of state.
+        state_kind: u16,
+        /// The key.
         key: &'p [u8],
     },
-    /// A partition's extent is set.
+    /// Sets the extent of a partition.
     Extent(PartitionId, Extent),
-    /// Segments below this number are no more.
+    /// Segments below this number are not needed any more.
     Floor(u64),
-    /// A value of state gets these bytes at its end; one that is none begins with them. Format 2.
+    /// Appends bytes to a value of the state, or creates the value. Since format 2.
     Append {
-        /// What kind of state.
-        what: u16,
-        /// Its key.
+        /// The kind of state.
+        state_kind: u16,
+        /// The key.
         key: &'p [u8],
-        /// The bytes.
+        /// The bytes to append.
         bytes: &'p [u8],
     },
-    /// The topic of this number is no more: its partitions are forgotten. Format 2.
+    /// The topic of this number was deleted: the extents of its partitions are forgotten. Since format 2.
     TopicGone(u32),
 }
 
@@ -112,7 +112,7 @@ impl<'p> Run<'p> {
         self.first.saturating_add(u64::from(self.count))
     }
 
-    /// Where its records lie, whether all have one size, and whether each has a time.
+    /// The bytes of the records, the size of each if all have one, and whether each has a time.
     pub(crate) fn shape(&self) -> (&'p [u8], (Option<u32>, bool)) {
         (self.body, (self.fixed, self.timed))
     }
@@ -122,18 +122,18 @@ impl<'p> Run<'p> {
         self.body.len() as u64
     }
 
-    /// Whether each record has a time of its own.
+    /// True if each record has a time of its own.
     pub fn timed(&self) -> bool {
         self.timed
     }
 
-    /// Its records: offset, time, bytes.
+    /// Iterates over the records.
     pub fn records(&self) -> Records<'p> {
         Records { left: self.body, next: self.first, count: self.count, fixed: self.fixed, timed: self.timed }
     }
 }
 
-/// The records of a [`Run`].
+/// Iterates over the records of a [`Run`].
 #[derive(Clone, Debug)]
 pub struct Records<'p> {
     left: &'p [u8],
@@ -145,12 +145,12 @@ pub struct Records<'p> {
 
 /// A record as it stands in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored<'p> {
-    /// Its offset.
+pub struct StoredRecord<'p> {
+    /// The offset.
     pub offset: u64,
-    /// Its own time, if it has one.
+    /// The record's own time in nanoseconds since the epoch, if it has one.
     pub time: Option<u64>,
-    /// Its bytes.
+    /// The record's bytes.
     pub bytes: &'p [u8],
 }
 
@@ -169,10 +169,10 @@ fn split_u32(left: &mut &[u8]) -> Option<u32> {
 }
 
 impl<'p> Iterator for Records<'p> {
-    type Item = Stored<'p>;
+    type Item = StoredRecord<'p>;
 
-    /// Ends early where the body is too short; [`entries`] has made sure that it is not.
-    fn next(&mut self) -> Option<Stored<'p>> {
+    /// Ends early if the run is too short; [`entries`] has made sure that it is not.
+    fn next(&mut self) -> Option<StoredRecord<'p>> {
         self.count = self.count.checked_sub(1)?;
         let time = if self.timed { Some(split_u64(&mut self.left)?) } else { None };
         let len = match self.fixed {
@@ -182,24 +182,25 @@ impl<'p> Iterator for Records<'p> {
         let bytes = split(&mut self.left, len as usize)?;
         let offset = self.next;
         self.next += 1;
-        Some(Stored { offset, time, bytes })
+        Some(StoredRecord { offset, time, bytes })
     }
 }
 
-/// The entries of a payload whose checksum was seen to match.
+/// Iterates over the entries of a payload whose checksum matched.
 ///
 /// # Errors
-/// Each item: a length that leads out of the payload, a kind that nobody knows, a run that is not as long as it says.
+/// Each item may be an error: an entry that leads out of the payload, an unknown kind, or a run that is not as long as it
+/// states.
 pub fn entries(payload: &[u8]) -> Entries<'_> {
     Entries { left: payload, known: false }
 }
 
-/// The entries of a payload that a builder has made, or that was looked at before: records are not counted again.
-pub(crate) fn known_entries(payload: &[u8]) -> Entries<'_> {
+/// Iterates over the entries of a payload that a builder has made, or that was checked before: records are not counted again.
+pub(crate) fn trusted_entries(payload: &[u8]) -> Entries<'_> {
     Entries { left: payload, known: true }
 }
 
-/// See [`entries`].
+/// Iterates over the entries of a payload: see [`entries`].
 #[derive(Clone, Debug)]
 pub struct Entries<'p> {
     left: &'p [u8],
@@ -226,15 +227,15 @@ impl<'p> Entries<'p> {
         let head = split(&mut self.left, ENTRY).ok_or(Malformed::Entry)?;
         let head = RawEntry::read_from_bytes(head).map_err(|_| Malformed::Entry)?;
         let mut body = split(&mut self.left, head.len.get() as usize).ok_or(Malformed::Entry)?;
-        let what = head.what.get();
+        let state_kind = head.state_kind.get();
         match head.kind {
             1 => run(head.flags, body, self.known),
             2 => {
                 let len = split_u32(&mut body).ok_or(Malformed::Entry)?;
                 let key = split(&mut body, len as usize).ok_or(Malformed::Entry)?;
-                Ok(Entry::Put { what, key, value: body })
+                Ok(Entry::Put { state_kind, key, value: body })
             }
-            3 => Ok(Entry::Delete { what, key: body }),
+            3 => Ok(Entry::Delete { state_kind, key: body }),
             4 => {
                 let raw = RawExtent::read_from_bytes(body).map_err(|_| Malformed::Entry)?;
                 let partition = PartitionId { topic: raw.topic.get(), partition: raw.partition.get() };
@@ -248,11 +249,11 @@ impl<'p> Entries<'p> {
             },
             6 => {
                 let key = split(&mut body, usize::from(head.flags)).ok_or(Malformed::Entry)?;
-                Ok(Entry::Append { what, key, bytes: body })
+                Ok(Entry::Append { state_kind, key, bytes: body })
             }
             8 => {
                 let key = split(&mut body, usize::from(head.flags)).ok_or(Malformed::Entry)?;
-                Ok(Entry::Put { what, key, value: body })
+                Ok(Entry::Put { state_kind, key, value: body })
             }
             7 => Ok(Entry::TopicGone(split_u32(&mut body).ok_or(Malformed::Entry)?)),
             _ => Err(Malformed::Entry),
@@ -271,7 +272,7 @@ fn run(flags: u8, body: &[u8], known: bool) -> Result<Entry<'_>, Malformed> {
         timed: flags & TIMED != 0,
         body,
     };
-    // Before anything is counted.
+    // A sane count is needed before the records are counted.
     if run.count == 0 || run.end() > MAX_POSITION {
         return Err(Malformed::Entry);
     }

@@ -1,13 +1,14 @@
-//! What journals and partitions are called by.
+//! The ids of journals and partitions.
 
-/// Sixteen random bytes that every checksum of a journal begins with, so that a stranger's bytes never pass.
+/// Sixteen random bytes. Every checksum of a journal's frames begins with them, so that no other journal's frame passes for
+/// one of this journal's.
 pub type JournalId = [u8; 16];
 
-/// A partition of a topic, by the topic's number in the catalogue.
+/// A partition of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartitionId {
-    /// The topic.
+    /// The topic's number in the catalogue.
     pub topic: u32,
-    /// The partition in it.
+    /// The partition's number in the topic.
     pub partition: u32,
 }

@@ -1,75 +1,75 @@
-//! What is wrong with bytes that are no journal's.
+//! What can be wrong with the bytes of a journal.
 
 use super::layout::MAJOR;
 
-/// Bytes that are not what a journal writes.
+/// What is wrong with bytes that should be a journal's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// Fewer bytes than a header has.
+    /// There are fewer bytes than a header has.
     #[error("it ends in the middle of a header")]
-    Short,
-    /// Nothing begins here.
+    Truncated,
+    /// The bytes do not begin as a header does.
     #[error("nothing of a journal begins there")]
     Magic,
-    /// A checksum does not match.
+    /// A header's checksum does not match.
     #[error("the checksum of the header does not match")]
     Checksum,
     /// A payload's checksum does not match.
     #[error("the checksum of the payload does not match")]
     PayloadChecksum,
-    /// Written by a newer program.
+    /// A newer program wrote it.
     #[error("it has the format version {0}, and this program reads {MAJOR}: take a newer one")]
     Version(u16),
-    /// A frame that belongs elsewhere.
+    /// The frame states another position.
     #[error("the frame belongs at position {0}")]
     Position(u64),
-    /// A frame of an unknown kind.
+    /// The frame has an unknown kind.
     #[error("frames of kind {0} are unknown: take a newer program")]
     Kind(u8),
-    /// A payload packed in an unknown way.
+    /// The payload is compressed by an unknown codec.
     #[error("payloads packed by codec {0} are unknown: take a newer program")]
     Codec(u8),
-    /// A part of a header that every program of this version writes as zero.
+    /// A field of a header that this format version leaves at zero is not zero.
     #[error("a header has {0:#x} where this program's journals have 0: take a newer one")]
     Reserved(u32),
-    /// A length that nothing has.
+    /// A length or a number is impossible.
     #[error("a length leads out of the segment")]
     Length,
-    /// A frame that does not follow the one before.
+    /// The frame does not state the checksum of the frame before it.
     #[error("the frame does not follow the one before it")]
     Chain,
-    /// A frame of an elder opening behind one of a younger.
+    /// The frame is of an earlier opening than the frame before it.
     #[error("the frame is older than the one before it")]
     Incarnation,
-    /// A segment's head of a younger opening than its first frame.
+    /// The segment's header is of a later opening than its first frame.
     #[error("the head of the segment is younger than the frame in it")]
     Opening,
-    /// A payload that does not unpack.
-    #[error("the payload does not unpack to the length that it states")]
-    Packed,
-    /// Packed with zstd, which this build has not.
+    /// The payload does not decompress to the length that its header states.
+    #[error("the payload does not decompress to the length that it states")]
+    Compression,
+    /// The payload is compressed with zstd, which this build lacks.
     #[error("the payload is packed with zstd: build with the feature `zstd`")]
     NoZstd,
-    /// An entry that is not what it says.
+    /// An entry is not what its header states.
     #[error("an entry of the payload is not what it says")]
     Entry,
-    /// A state that says that nothing is needed before a segment which is not there yet.
+    /// The state says that no segment before this number is needed, and there is no segment of this number.
     #[error("its state begins at segment {0}, which is behind the end")]
     Floor(u64),
-    /// A segment under the name of another one.
+    /// The segment file has the name of another segment.
     #[error("its head says that it is segment {0}: `slipring journal repair` gives it back its name")]
     Misnamed(u64),
-    /// Of another journal.
+    /// It belongs to another journal.
     #[error("it belongs to another journal")]
-    Stranger,
-    /// The head of the segment lacks its snapshot.
+    OtherJournal,
+    /// The snapshot at the head of the segment is incomplete.
     #[error("the snapshot at the segment's head is not whole")]
     Snapshot,
-    /// Bytes where there should be none.
+    /// There are bytes behind the last frame.
     #[error("there are bytes behind the last frame")]
-    Slack,
-    /// A file that is not there.
+    TrailingBytes,
+    /// The file is missing.
     #[error("the segment is missing")]
     Missing,
 }

@@ -1,18 +1,18 @@
-//! The bytes: segment headers, frames, and the entries in a frame. `docs/JOURNAL_FORMAT.md` draws them to scale.
+//! The bytes of a journal: segment headers, frames, and the entries in a frame. `docs/JOURNAL_FORMAT.md` draws them to scale.
 //!
-//! A length is believed only after the checksum that covers it. All numbers are little-endian.
+//! A length is used only after the checksum that covers it has matched. All numbers are little-endian.
 
-mod build;
+mod builder;
 mod entry;
-mod head;
+mod header;
 mod ids;
 mod layout;
 mod malformed;
 
-pub use build::FrameBuilder;
-pub(crate) use entry::known_entries;
-pub use entry::{Entries, Entry, Extent, Records, Run, Stored, entries};
-pub use head::{Codec, FrameHeader, FrameKind, SegmentHeader, pack, unpack};
+pub use builder::FrameBuilder;
+pub(crate) use entry::trusted_entries;
+pub use entry::{Entries, Entry, Extent, Records, Run, StoredRecord, entries};
+pub use header::{Codec, FrameHeader, FrameKind, SegmentHeader, compress, decompress};
 pub use ids::{JournalId, PartitionId};
 pub use layout::{ALIGN, FRAME_HEADER, MAJOR, MAX_PAYLOAD, MAX_POSITION, MAX_SEGMENT, SEGMENT_HEAD, aligned};
 pub use malformed::Malformed;
@@ -53,8 +53,8 @@ mod tests {
                 vec![(9, Some(77), b"four"), (10, Some(78), b"size")]
             ]
         );
-        assert_eq!(parsed[3], Entry::Put { what: 9, key: b"key", value: b"value" });
-        assert_eq!(parsed[4], Entry::Delete { what: 9, key: b"key" });
+        assert_eq!(parsed[3], Entry::Put { state_kind: 9, key: b"key", value: b"value" });
+        assert_eq!(parsed[4], Entry::Delete { state_kind: 9, key: b"key" });
         assert_eq!(parsed[5], Entry::Extent(P, Extent { start: 1, end: 11, reserved: 100 }));
         assert_eq!(parsed[6], Entry::Floor(4));
         assert_eq!(parsed[7], Entry::TopicGone(7));
@@ -125,7 +125,7 @@ mod tests {
         };
         let (mut frame, _) = header.encode(&id);
         frame[56] = 9;
-        let checksum = head::frame_checksum(&id, &frame);
+        let checksum = header::frame_checksum(&id, &frame);
         frame[60..].copy_from_slice(&checksum.to_le_bytes());
         assert_eq!(FrameHeader::decode(&id, 640, &frame), Err(Malformed::Reserved(9)));
         let segment = SegmentHeader { version: 1, id, number: 3, first: 8192, size: 4096, incarnation: 2, lost: false };
@@ -140,17 +140,17 @@ mod tests {
     fn packed_payloads_come_back() {
         let plain = b"to be or not to be, or not to be, or to be".repeat(9);
         for codec in [Codec::Lz4, Codec::Zstd] {
-            let Some(packed) = pack(codec, &plain) else {
+            let Some(packed) = compress(codec, &plain) else {
                 assert!(codec == Codec::Zstd && !cfg!(feature = "zstd"));
-                assert_eq!(unpack(codec, &plain, plain.len()), Err(Malformed::NoZstd));
+                assert_eq!(decompress(codec, &plain, plain.len()), Err(Malformed::NoZstd));
                 continue;
             };
             assert!(packed.len() < plain.len());
-            assert_eq!(unpack(codec, &packed, plain.len()).unwrap(), plain);
-            assert!(unpack(codec, &packed, plain.len() + 1).is_err());
-            assert!(unpack(codec, &packed[..packed.len() - 1], plain.len()).is_err());
-            assert_eq!(pack(codec, b"x"), None, "would be larger");
+            assert_eq!(decompress(codec, &packed, plain.len()).unwrap(), plain);
+            assert!(decompress(codec, &packed, plain.len() + 1).is_err());
+            assert!(decompress(codec, &packed[..packed.len() - 1], plain.len()).is_err());
+            assert_eq!(compress(codec, b"x"), None, "would be larger");
         }
-        assert_eq!(pack(Codec::Plain, &plain), None);
+        assert_eq!(compress(Codec::Plain, &plain), None);
     }
 }

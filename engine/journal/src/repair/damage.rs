@@ -1,26 +1,27 @@
 //! The first damage of a journal, and repairing it.
 
-use super::super::atomic_file::{finish, open_own, take_away};
-use super::super::copy::{copy_range, last_byte};
+use super::super::atomic_file::{create_whole, open_unshared, remove_if_exists};
+use super::super::copy::{copy_range, nonzero_end};
 use super::super::error::DiskError;
 use super::super::file_names::{index_name, segment_name, segment_number};
 use super::super::format::{
     ALIGN, Codec, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAJOR, MAX_SEGMENT, Malformed,
     SEGMENT_HEAD, SegmentHeader, aligned,
 };
+use super::super::read_ahead::ReadAhead;
+use super::super::read_header::{frame_header, segment_header};
 use super::super::storage::{File, Storage};
 use super::super::survey::Survey;
-use super::super::window::Window;
-use super::report::{How, Mended, RepairError};
+use super::report::{RepairAction, RepairError, RepairedPlace};
 use std::io;
 
-/// No more segments than these are put in the place of lost ones.
+/// The most segments that are put in the place of lost ones.
 const MOST_LOST: u64 = 1 << 16;
 
 /// The first damage of a journal.
-pub(super) struct Place<'r> {
+pub(super) struct Damage<'r> {
     pub disk: &'r dyn Storage,
-    /// What stands before it.
+    /// The survey of what stands before the damage.
     pub survey: &'r Survey,
     pub segment: u64,
     pub at: u64,
@@ -29,36 +30,36 @@ pub(super) struct Place<'r> {
     pub time: u64,
 }
 
-impl Place<'_> {
-    fn hopeless<T>(&self, why: &'static str) -> Result<T, RepairError> {
-        Err(RepairError::Hopeless { segment: self.segment, at: self.at, why })
+impl Damage<'_> {
+    fn irreparable<T>(&self, why: &'static str) -> Result<T, RepairError> {
+        Err(RepairError::Irreparable { segment: self.segment, at: self.at, why })
     }
 
     fn failed(&self, doing: &'static str) -> impl Fn(io::Error) -> DiskError + use<'_> {
         move |cause| DiskError::new(doing, segment_name(self.segment), &cause)
     }
 
-    fn done(&self, how: How, copy: Option<String>) -> Mended {
-        Mended { segment: self.segment, at: self.at, what: self.what, how, copy }
+    fn done(&self, how: RepairAction, copy: Option<String>) -> RepairedPlace {
+        RepairedPlace { segment: self.segment, at: self.at, what: self.what, action: how, copy }
     }
 
-    pub fn mend(&self) -> Result<Mended, RepairError> {
+    pub fn repair(&self) -> Result<RepairedPlace, RepairError> {
         match (self.what, self.at) {
             (Malformed::Missing, _) => self.replace(),
-            // Its checksums match: whatever is put in its place would be as wrong.
-            (Malformed::Floor(_), _) => self.hopeless("its state says that it is not needed itself"),
-            (_, 0) => self.behead(),
+            // The checksums match, so any other frame in its place would be as wrong.
+            (Malformed::Floor(_), _) => self.irreparable("its state says that it is not needed itself"),
+            (_, 0) => self.rebuild_header(),
             _ => self.gap(),
         }
     }
 
-    /// The segments that count up to here; the last of them, if it stands right before this one.
+    /// The header of the last valid segment before this one.
     fn before(&self) -> Option<SegmentHeader> {
         let last = self.survey.segments.iter().rfind(|last| last.header.number < self.segment)?;
         Some(last.header)
     }
 
-    /// The next segment whose header can be read, from this number on.
+    /// The header of the first segment from `number` on whose header can be read.
     fn next_from(&self, number: u64) -> Result<Option<SegmentHeader>, RepairError> {
         let names = self.disk.list().map_err(self.failed("list the files beside"))?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
@@ -71,16 +72,16 @@ impl Place<'_> {
         Ok(None)
     }
 
-    /// Puts segments without frames in the place of this one, and of others that are missing behind it.
-    fn replace(&self) -> Result<Mended, RepairError> {
+    /// Puts segments without frames in the place of this segment and of the missing ones after it.
+    fn replace(&self) -> Result<RepairedPlace, RepairError> {
         let (before, next) = (self.before(), self.next_from(self.segment)?);
         let names = self.disk.list().map_err(self.failed("list the files beside"))?;
         let there = names.iter().filter_map(|name| segment_number(name)).filter(|number| *number >= self.segment).min();
         let size = before.or(next).map_or(0, |neighbour| neighbour.size);
         if size == 0 {
-            return self.hopeless("no segment is left");
+            return self.irreparable("no segment is left");
         }
-        // One whose head can't be read gets that first.
+        // A segment whose header is damaged gets its header back in a later round.
         let (count, begin, end) = match (before, next) {
             (Some(before), Some(next)) => {
                 let count = there.unwrap_or(next.number) - self.segment;
@@ -100,18 +101,19 @@ impl Place<'_> {
                     .map_or_else(|| self.durable.saturating_sub(begin).div_ceil(size), |there| there - self.segment);
                 (count, begin, begin.saturating_add(count.saturating_mul(size)))
             }
-            (None, None) => return self.hopeless("no segment is left"),
+            (None, None) => return self.irreparable("no segment is left"),
         };
         if count > MOST_LOST {
-            return self
-                .hopeless("the durable mark is further than any journal goes: a checksum matches what nobody wrote");
+            return self.irreparable(
+                "the durable mark is further than any journal goes: a checksum matches what nobody wrote",
+            );
         }
         let each = end.saturating_sub(begin) / count.max(1) / ALIGN * ALIGN;
         if count == 0 || each < ALIGN {
-            return self.hopeless("the segments around it leave no room for it");
+            return self.irreparable("the segments around it leave no room for it");
         }
         let incarnation = before.map_or_else(|| next.map_or(0, |next| next.incarnation), |before| before.incarnation);
-        // The last one first: whatever a crash leaves, the first that is missing is where the next repair begins.
+        // The last segment is created first. After a crash the next repair begins at the first one that is missing.
         for turn in (0..count).rev() {
             let (number, first) = (self.segment + turn, begin + turn * each);
             let size = if turn + 1 == count { end - first } else { each };
@@ -119,25 +121,25 @@ impl Place<'_> {
                 SegmentHeader { version: MAJOR, id: self.survey.id, number, first, size, incarnation, lost: true };
             self.put_head(&header)?;
         }
-        Ok(self.done(How::Lost(end - begin), None))
+        Ok(self.done(RepairAction::Lost(end - begin), None))
     }
 
     fn put_head(&self, header: &SegmentHeader) -> Result<(), RepairError> {
         if !header.is_sane() {
-            return self.hopeless("the segments around it say positions that no journal has");
+            return self.irreparable("the segments around it say positions that no journal has");
         }
         let filled = |file: &dyn File| {
             file.truncate(SEGMENT_HEAD)?;
             file.write_at(&header.encode(), 0)
         };
-        finish(self.disk, &segment_name(header.number), filled).map_err(self.failed("make"))?;
+        create_whole(self.disk, &segment_name(header.number), filled).map_err(self.failed("make"))?;
         Ok(())
     }
 
-    /// Makes the head of the file again, if there are frames behind it; otherwise puts the file aside as it is.
-    fn behead(&self) -> Result<Mended, RepairError> {
+    /// Writes a new header if the file has frames; otherwise puts the file aside.
+    fn rebuild_header(&self) -> Result<RepairedPlace, RepairError> {
         let name = segment_name(self.segment);
-        let file = open_own(self.disk, &name).map_err(self.failed("open"))?;
+        let file = open_unshared(self.disk, &name).map_err(self.failed("open"))?;
         let len = file.size().map_err(self.failed("read"))?;
         let (before, next) = (self.before(), self.next_from(self.segment + 1)?);
         let next = next.filter(|next| next.number == self.segment + 1);
@@ -146,20 +148,20 @@ impl Place<'_> {
             (Some(before), _) => before.first + before.size,
             (None, _) if self.segment == 1 => 0,
             (None, Some(next)) => next.first.saturating_sub(size),
-            (None, None) => return self.hopeless("no other segment says where it stood"),
+            (None, None) => return self.irreparable("no other segment says where it stood"),
         };
         let size = next.map_or(size.max(aligned(len)).min(MAX_SEGMENT), |next| next.first.saturating_sub(first));
-        let mut window = Window::default();
+        let mut read_ahead = ReadAhead::default();
         let limit = len.min(size);
-        let found = find(&mut window, &*file, &self.survey.id, first, SEGMENT_HEAD, limit, 0, true);
+        let found = find(&mut read_ahead, &*file, &self.survey.id, first, SEGMENT_HEAD, limit, 0, true);
         let found = found.map_err(self.failed("read"))?;
         let Some((_, frame)) = found.filter(|_| (SEGMENT_HEAD + ALIGN..=MAX_SEGMENT).contains(&size)) else {
-            let copy = free_name(self.disk, first)?;
-            take_away(self.disk, &index_name(self.segment)).map_err(self.failed("take away the index of"))?;
+            let copy = unused_name(self.disk, first)?;
+            remove_if_exists(self.disk, &index_name(self.segment)).map_err(self.failed("remove the index of"))?;
             self.disk.rename(&name, &copy).map_err(self.failed("rename"))?;
             self.disk.sync_dir().map_err(self.failed("sync the directory of"))?;
-            // It is missing now: the next round puts another one there.
-            return Ok(self.done(How::Head, Some(copy)));
+            // The segment is missing now: the next round puts another one in its place.
+            return Ok(self.done(RepairAction::Head, Some(copy)));
         };
         let copy = self.keep(&*file, 0, SEGMENT_HEAD.min(len), first)?;
         let incarnation = frame.incarnation;
@@ -169,28 +171,28 @@ impl Place<'_> {
         sector.resize(SEGMENT_HEAD as usize, 0);
         file.write_at(&sector, 0).map_err(self.failed("write to"))?;
         file.sync().map_err(self.failed("sync"))?;
-        Ok(self.done(How::Head, copy))
+        Ok(self.done(RepairAction::Head, copy))
     }
 
-    /// Copies a part aside; nothing if it is zeros.
+    /// Copies a part of a file aside. None if all of its bytes are zero.
     fn keep(&self, file: &dyn File, from: u64, to: u64, position: u64) -> Result<Option<String>, RepairError> {
-        let mut window = Window::default();
-        let until = last_byte(&mut window, file, from, to).map_err(self.failed("read"))?;
+        let mut read_ahead = ReadAhead::default();
+        let until = nonzero_end(&mut read_ahead, file, from, to).map_err(self.failed("read"))?;
         if until <= from {
             return Ok(None);
         }
-        let copy = free_name(self.disk, position)?;
-        let kept = finish(self.disk, &copy, |into| copy_range(&mut window, file, from, until, into));
+        let copy = unused_name(self.disk, position)?;
+        let kept = create_whole(self.disk, &copy, |into| copy_range(&mut read_ahead, file, from, until, into));
         kept.map_err(self.failed("copy a part of"))?;
         Ok(Some(copy))
     }
 
-    /// Puts a gap over what is damaged, up to the next whole frame.
-    fn gap(&self) -> Result<Mended, RepairError> {
+    /// Puts a gap frame over the damage, up to the next valid frame.
+    fn gap(&self) -> Result<RepairedPlace, RepairError> {
         let id = self.survey.id;
-        let Some(own) = header(self.disk, self.segment, &id)? else { return self.hopeless("its head is gone") };
+        let Some(own) = header(self.disk, self.segment, &id)? else { return self.irreparable("its head is gone") };
         let last = self.survey.segments.iter().rfind(|last| last.header.number + 1 == self.segment);
-        // Whole by itself and no successor of what there is: the end of the segment before is gone.
+        // This frame is valid and does not follow the last one: the end of the segment before is missing.
         if self.at == SEGMENT_HEAD
             && self.what == Malformed::Chain
             && let Some(before) = last.filter(|before| before.end() + ALIGN <= before.header.size)
@@ -201,23 +203,24 @@ impl Place<'_> {
         let name = segment_name(self.segment);
         let file = self.disk.open(&name, false).map_err(self.failed("open"))?;
         let len = file.size().map_err(self.failed("read"))?;
-        let mut window = Window::default();
-        // The first segment's head says what no other place does: it is made anew, with what is left of it.
+        let mut read_ahead = ReadAhead::default();
+        // The snapshot at the head of the first segment has state that is nowhere else. A snapshot with what is left is put
+        // there.
         let headless = self.at == SEGMENT_HEAD && last.is_none();
         let from = self.at + if headless { 3 * ALIGN } else { ALIGN };
         let since = self.survey.chain_incarnation;
-        let found = find(&mut window, &*file, &id, own.first, from, len.min(own.size), since, false);
+        let found = find(&mut read_ahead, &*file, &id, own.first, from, len.min(own.size), since, false);
         if let Some((to, _)) = found.map_err(self.failed("read"))? {
             return self.span(&own, self.at, to, headless);
         }
-        let until = last_byte(&mut window, &*file, self.at, len.min(own.size)).map_err(self.failed("read"))?;
+        let until = nonzero_end(&mut read_ahead, &*file, self.at, len.min(own.size)).map_err(self.failed("read"))?;
         if let Some(next) = self.next_from(self.segment + 1)? {
             if next.number == self.segment + 1 && !headless && self.goes_on_at(&next)? {
                 let copy = self.keep(&*file, self.at, until, own.first + self.at)?;
-                let file = open_own(self.disk, &name).map_err(self.failed("open"))?;
+                let file = open_unshared(self.disk, &name).map_err(self.failed("open"))?;
                 file.truncate(self.at).map_err(self.failed("cut"))?;
                 file.sync().map_err(self.failed("sync"))?;
-                return Ok(self.done(How::Cut(until.saturating_sub(self.at)), copy));
+                return Ok(self.done(RepairAction::Cut(until.saturating_sub(self.at)), copy));
             }
             return self.span(&own, self.at, own.size, headless);
         }
@@ -226,26 +229,25 @@ impl Place<'_> {
         self.span(&own, self.at, to, headless)
     }
 
-    /// Whether the first frame of the next segment follows the last one that is whole here.
+    /// True if the first frame of the next segment follows the last valid frame of this one.
     fn goes_on_at(&self, next: &SegmentHeader) -> Result<bool, RepairError> {
         let file = self.disk.open(&segment_name(next.number), false).map_err(self.failed("open the one behind"))?;
-        let mut head = [0; 64];
-        let read = file.read_at(&mut head, SEGMENT_HEAD).map_err(self.failed("read the one behind"))?;
-        let frame = FrameHeader::decode(&self.survey.id, next.first + SEGMENT_HEAD, &head[..read]);
+        let frame = frame_header(&*file, &self.survey.id, next.first, SEGMENT_HEAD);
+        let frame = frame.map_err(self.failed("read the one behind"))?;
         Ok(frame.is_ok_and(|(frame, _)| frame.previous == self.survey.previous && self.at > SEGMENT_HEAD))
     }
 
-    fn span(&self, own: &SegmentHeader, at: u64, to: u64, headless: bool) -> Result<Mended, RepairError> {
+    fn span(&self, own: &SegmentHeader, at: u64, to: u64, headless: bool) -> Result<RepairedPlace, RepairError> {
         let number = own.number;
         let head = if headless { 2 * ALIGN } else { 0 };
         if to < at + head + ALIGN {
-            return self.hopeless("there is no room for a gap");
+            return self.irreparable("there is no room for a gap");
         }
-        let file = open_own(self.disk, &segment_name(number)).map_err(self.failed("open"))?;
+        let file = open_unshared(self.disk, &segment_name(number)).map_err(self.failed("open"))?;
         let len = file.size().map_err(self.failed("read"))?;
         let copy = self.keep(&*file, at, to.min(len), own.first + at)?;
-        // It would lead readers into the gap.
-        take_away(self.disk, &index_name(number)).map_err(self.failed("take away the index of"))?;
+        // The index would lead readers into the gap.
+        remove_if_exists(self.disk, &index_name(number)).map_err(self.failed("remove the index of"))?;
         self.disk.sync_dir().map_err(self.failed("sync the directory of"))?;
         let incarnation = self.survey.chain_incarnation.max(own.incarnation);
         let mut previous = self.survey.previous;
@@ -282,14 +284,15 @@ impl Place<'_> {
         if len < to {
             file.truncate(to).map_err(self.failed("make longer"))?;
         }
-        // In one sector, as frames at the head of a segment and single ones are: a crash leaves all of it or nothing.
+        // The bytes are within one sector: one header at a multiple of 64, or three behind the head of the segment. So a crash
+        // leaves all of them or none.
         file.write_at(&bytes, at).map_err(self.failed("write to"))?;
         file.sync().map_err(self.failed("sync"))?;
-        Ok(self.done(How::Gap(to - at), copy))
+        Ok(self.done(RepairAction::Gap(to - at), copy))
     }
 }
 
-/// The head of a segment's file, if it is one of this journal.
+/// The header of a segment file; none if it is damaged or of another journal.
 fn header(disk: &dyn Storage, number: u64, id: &JournalId) -> Result<Option<SegmentHeader>, DiskError> {
     let name = segment_name(number);
     let read = |cause: io::Error| DiskError::new("read", &name, &cause);
@@ -297,16 +300,14 @@ fn header(disk: &dyn Storage, number: u64, id: &JournalId) -> Result<Option<Segm
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(read)?,
     };
-    let mut head = [0; 64];
-    let len = file.read_at(&mut head, 0).map_err(read)?;
-    let header = SegmentHeader::decode(&head[..len]).ok();
+    let header = segment_header(&*file).map_err(read)?.ok();
     Ok(header.filter(|header| header.number == number && header.id == *id))
 }
 
-/// The next whole frame at or behind `from` that a gap may end at; with `any`, a snapshot too.
+/// The next valid frame from byte `from` on at which a gap may end. With `any`, that may be a snapshot.
 #[expect(clippy::too_many_arguments, reason = "where, of what, and which")]
 fn find(
-    window: &mut Window,
+    read_ahead: &mut ReadAhead,
     file: &dyn File,
     id: &JournalId,
     first: u64,
@@ -316,9 +317,9 @@ fn find(
     any: bool,
 ) -> io::Result<Option<(u64, FrameHeader)>> {
     let mut at = from;
-    window.reset();
+    read_ahead.reset();
     while at + FRAME_HEADER as u64 <= limit {
-        if let Ok(frame) = window.frame(id, first, file, at, limit)? {
+        if let Ok(frame) = read_ahead.frame(id, first, file, at, limit)? {
             let wanted = any || !matches!(frame.header.kind, FrameKind::Snapshot { .. });
             if wanted && frame.header.incarnation >= since {
                 return Ok(Some((at, frame.header)));
@@ -329,8 +330,8 @@ fn find(
     Ok(None)
 }
 
-/// A name that nothing has, for what is put aside.
-pub(super) fn free_name(disk: &dyn Storage, position: u64) -> Result<String, DiskError> {
+/// A name for a copy that no file has yet.
+pub(super) fn unused_name(disk: &dyn Storage, position: u64) -> Result<String, DiskError> {
     let names = disk.list().map_err(|cause| DiskError::new("list", disk.name(), &cause))?;
     let name = |turn: u32| format!("damaged-{position:020}-{turn}.bin");
     let turn = (1..).find(|turn| !names.contains(&name(*turn))).unwrap_or(0);

@@ -2,57 +2,57 @@
 
 use super::super::error::{DiskError, OpenError, ReplayError, WriteError};
 use super::super::format::{Malformed, PartitionId};
-use super::super::survey::Torn;
+use super::super::survey::TornTail;
 use std::ops::Range;
 
 /// What a repair did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Repaired {
-    /// Each place, in the order of positions. None: the journal was not damaged.
-    pub mended: Vec<Mended>,
-    /// Offsets that are missing now, by partition: their readers are told.
+pub struct RepairReport {
+    /// The repaired places in the order of positions. Empty if the journal was not damaged.
+    pub places: Vec<RepairedPlace>,
+    /// The offsets that are lost, by partition. Readers of the partition are told of them.
     pub lost: Vec<(PartitionId, Range<u64>)>,
-    /// The torn end that the opening behind the repair has cut.
-    pub torn: Option<Torn>,
-    /// Where partitions stood at the end of the journal is not known exactly: they go on at offsets that no record that was
-    /// lost can have had.
+    /// The torn tail that the opening after the repair has cut.
+    pub torn: Option<TornTail>,
+    /// True if it is unknown which offsets had been issued last. The partitions go on at offsets that no lost record can have
+    /// had.
     pub skipped_offsets: bool,
 }
 
-/// One place that was mended.
+/// A place that was repaired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Mended {
+pub struct RepairedPlace {
     /// The segment's number.
     pub segment: u64,
-    /// The byte in its file.
+    /// The byte in the segment's file.
     pub at: u64,
     /// What was wrong.
     pub what: Malformed,
     /// What was done.
-    pub how: How,
-    /// The file that has what was taken out; none if there was nothing but zeros.
+    pub action: RepairAction,
+    /// The file with the bytes that were taken out; none if all of them were zero.
     pub copy: Option<String>,
 }
 
-/// What a repair did at one place.
+/// What a repair did at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum How {
-    /// So many bytes were given up: a gap stands there.
+pub enum RepairAction {
+    /// This many bytes were given up: a gap stands there.
     Gap(u64),
-    /// The segment is lost: one without frames stands in its place.
+    /// A segment of this many bytes is lost: one without frames stands in its place.
     Lost(u64),
-    /// The head of the file was made again. No frame was lost by that.
+    /// The header of the file was written anew. No frame was lost by that.
     Head,
-    /// The segment's file had the name of another one, and got its own back. Nothing was lost.
+    /// The segment's file had the name of another segment, and got its own back. Nothing was lost.
     Name,
-    /// So many bytes behind the last frame were cut, which no frame was made of.
+    /// This many bytes behind the last frame were cut. No frame was lost.
     Cut(u64),
 }
 
-impl How {
+impl RepairAction {
     /// Bytes that were given up.
     pub fn bytes(self) -> u64 {
         match self {
@@ -62,28 +62,28 @@ impl How {
     }
 }
 
-/// A repair was not made.
+/// Why a repair was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepairError {
-    /// The journal can't be looked at or opened, for another reason than damage.
+    /// The journal cannot be inspected or opened, for another reason than damage.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The disk fails. What can be read should be copied to another one first.
+    /// The disk fails. Copy what can be read to another disk first.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// Reading it again failed.
+    /// The repaired journal cannot be read.
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    /// The new end was not written.
+    /// The new end of the journal cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// There is nothing to go on with.
+    /// Nothing can be put in the place of the damage.
     #[error("segment {segment} of the journal cannot be repaired at byte {at}: {why}")]
-    Hopeless {
+    Irreparable {
         /// The segment's number.
         segment: u64,
-        /// The byte in its file.
+        /// The byte in the segment's file.
         at: u64,
         /// Why not.
         why: &'static str,

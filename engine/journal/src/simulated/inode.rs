@@ -1,19 +1,19 @@
-//! A file's bytes: as they are read, as a sync left them, and what a loss of power may leave.
+//! A file's bytes: those that are read, the durable ones, and those that a loss of power leaves.
 
-/// The grain at which a loss of power keeps or forgets what was written.
+/// Bytes of a sector. A loss of power keeps or loses each sector by itself.
 const SECTOR: usize = 512;
 
-/// What was done to a file.
+/// Counters of the calls on a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
     /// Bytes that were read.
     pub read: u64,
-    /// Calls that read.
+    /// Count of the read calls.
     pub reads: u64,
     /// Bytes that were written.
     pub written: u64,
-    /// Calls that synced.
+    /// Count of the syncs.
     pub syncs: u64,
 }
 
@@ -21,18 +21,18 @@ pub struct Traffic {
 pub(super) struct Inode {
     pub(super) now: Vec<u8>,
     pub(super) durable: Vec<u8>,
-    /// Since the last sync.
-    pub(super) pending: Vec<Pending>,
+    /// The changes since the last sync.
+    pub(super) pending: Vec<FileChange>,
     pub(super) traffic: Traffic,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Pending {
+pub(super) enum FileChange {
     Write { at: usize, bytes: Vec<u8> },
     Size(usize),
 }
 
-/// A small generator: the same seed, the same crash.
+/// A random number generator: the same seed gives the same crash.
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
@@ -47,7 +47,7 @@ impl Dice {
 }
 
 impl Inode {
-    /// Whose bytes are all durable.
+    /// A file whose bytes are all durable.
     pub(super) fn synced(bytes: Vec<u8>) -> Self {
         Self { now: bytes.clone(), durable: bytes, ..Self::default() }
     }
@@ -56,19 +56,19 @@ impl Inode {
         bytes.resize(size, 0);
     }
 
-    pub(super) fn apply(bytes: &mut Vec<u8>, change: &Pending) {
+    pub(super) fn apply(bytes: &mut Vec<u8>, change: &FileChange) {
         match change {
-            Pending::Write { at, bytes: written } => {
+            FileChange::Write { at, bytes: written } => {
                 if bytes.len() < at + written.len() {
                     Self::resize(bytes, at + written.len());
                 }
                 bytes[*at..at + written.len()].copy_from_slice(written);
             }
-            Pending::Size(size) => Self::resize(bytes, *size),
+            FileChange::Size(size) => Self::resize(bytes, *size),
         }
     }
 
-    /// What a loss of power leaves.
+    /// The bytes that a loss of power leaves.
     pub(super) fn crashed(&self, dice: &mut Dice) -> Vec<u8> {
         if self.pending.is_empty() {
             return self.durable.clone();
@@ -79,7 +79,8 @@ impl Inode {
             Self::apply(&mut next, change);
             versions.push(next);
         }
-        // All, nothing, or each sector by itself: the first two are the likely ones and should not be rare.
+        // All changes, none, or each sector by itself. The first two are the most likely in reality, so they are not left to
+        // chance.
         match dice.roll(8) {
             0 => return versions.swap_remove(0),
             1 => return versions.swap_remove(versions.len() - 1),

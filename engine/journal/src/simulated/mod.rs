@@ -1,4 +1,5 @@
-//! A disk in memory that loses power when told: what the journal's own tests run on, and those of programs that use it.
+//! A directory in memory that loses power when a test tells it to. The journal's own tests run on it, and those of programs
+//! that use a journal.
 //!
 //! ```
 //! use slipring_journal::{simulated::SimulatedDisk, storage::Storage};
@@ -9,91 +10,91 @@
 //! file.sync().unwrap();
 //! disk.sync_dir().unwrap();
 //! file.write_at(b"perhaps", 4).unwrap();
-//! let after = disk.crash(7);                                  // any subset of what was not synced, by this seed
+//! let after = disk.crash(7);                                  // the seed decides what is kept of the unsynced bytes
 //! assert!(after.contents("a").unwrap().starts_with(b"kept"));
 //! ```
 //!
 //! # What a crash keeps
-//! Everything synced. Of the rest: each sector of 512 bytes stands as it was after any one of the writes that touched
-//! it, whatever became of its neighbours; a file's size likewise; each change of the directory by itself is there or is
-//! not. That is more than a real disk does, and less than a broken one: bits that turn are [`SimulatedDisk::edit`].
+//! All synced bytes and names. Of the rest, each sector of 512 bytes is as it was before or after any of the writes that
+//! touched it, independently of other sectors; so is the size of a file; and each change of a name is kept or lost by itself.
+//! A real disk loses less. A failing disk does worse: [`SimulatedDisk::edit`] flips bits.
 
+mod file;
 mod inode;
-mod open;
 
 pub use inode::Traffic;
 
 use super::storage::{File, Lock, NotOurs, Storage};
+use file::SimulatedFile;
 use inode::{Dice, Inode};
-use open::Open;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What happens to a call that changes something.
+/// What a fault does to a call that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// An error of the device.
+    /// The device reports an error.
     Io,
-    /// No room.
+    /// The disk is full.
     Full,
-    /// Half of a write arrives, and then there is no room. As [`Full`](Self::Full) for calls that do not write.
+    /// Half of a write is done, and then the disk is full. As [`Full`](Self::Full) for calls that do not write.
     Short,
     /// The power goes: this call and all later ones are errors and do nothing.
     PowerCut,
 }
 
-/// A directory in memory. Clones are the same disk.
+/// A directory in memory. Clones are the same directory.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedDisk {
-    shared: Arc<Shared>,
+    shared: Arc<SharedDisk>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    inner: Mutex<Inner>,
-    /// Syncs are held no longer.
+struct SharedDisk {
+    inner: Mutex<DiskState>,
+    /// Signalled when syncs are held no longer.
     released: Condvar,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Inner {
+struct DiskState {
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    /// Since the last sync of the directory.
-    changes: Vec<Change>,
-    /// Calls that changed or synced something.
+    /// Changes of names since the last sync of the directory.
+    changes: Vec<NameChange>,
+    /// Count of the calls that change or sync something.
     calls: u64,
-    /// Calls that synced a file.
+    /// Count of the syncs of files.
     syncs: u64,
     fault: Option<(u64, Fault)>,
     off: bool,
     locked: bool,
     ignore_sync: bool,
     ignore_sync_dir: bool,
-    /// Bytes that files may still grow by; without a limit if there is none.
+    /// Bytes that files may still grow by; none for no limit.
     room: Option<u64>,
-    /// Files that are open.
+    /// Count of the open files.
     open: usize,
-    /// How many may be; without a limit if there is none.
+    /// The most files that may be open; none for no limit.
     most_open: Option<usize>,
-    /// Syncs wait.
+    /// True while syncs of files wait.
     hold_syncs: bool,
-    /// How many do.
+    /// Count of the syncs that wait.
     syncs_held: usize,
 }
 
 #[derive(Clone, Debug)]
-struct Change {
+struct NameChange {
     clear: Option<String>,
     set: Option<(String, usize)>,
 }
 
-impl Inner {
-    /// Counts a call, and says how it ends.
+impl DiskState {
+    /// Counts a call, and returns its fault.
     fn call(&mut self) -> Result<(), Fault> {
         if self.off {
             return Err(Fault::PowerCut);
@@ -115,8 +116,10 @@ impl Inner {
         if let Some((name, inode)) = set {
             self.names.insert(name.to_owned(), inode);
         }
-        self.changes
-            .push(Change { clear: clear.map(str::to_owned), set: set.map(|(name, inode)| (name.to_owned(), inode)) });
+        self.changes.push(NameChange {
+            clear: clear.map(str::to_owned),
+            set: set.map(|(name, inode)| (name.to_owned(), inode)),
+        });
     }
 
     fn find(&self, name: &str) -> io::Result<usize> {
@@ -126,12 +129,12 @@ impl Inner {
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// How many names a file has.
+    /// Count of a file's names.
     fn links(&self, inode: usize) -> u64 {
         self.names.values().filter(|named| **named == inode).count() as u64
     }
 
-    /// Takes the room that a file needs which is to have `size` bytes, or gives back what it needs no more.
+    /// Takes the room that a file needs to have `size` bytes, or returns the room that it needs no more.
     fn resize(&mut self, inode: usize, size: usize) -> io::Result<()> {
         let (now, size) = (self.inodes[inode].now.len() as u64, size as u64);
         if let Some(room) = &mut self.room {
@@ -140,8 +143,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Gives back the room of a file that has no name any more.
-    fn give_back(&mut self, inode: usize) {
+    /// Returns the room of a file without a name.
+    fn return_room(&mut self, inode: usize) {
         if self.links(inode) == 0
             && let Some(room) = &mut self.room
         {
@@ -159,7 +162,7 @@ impl Inner {
     }
 }
 
-/// `EMFILE`.
+/// `EMFILE`: too many open files.
 const TOO_MANY_OPEN: i32 = 24;
 
 fn error(fault: Fault) -> io::Error {
@@ -176,26 +179,26 @@ impl SimulatedDisk {
         Self::default()
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, DiskState> {
         self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many times a file was synced.
+    /// Count of the syncs of files.
     pub fn syncs(&self) -> u64 {
         self.inner().syncs
     }
 
-    /// How many calls have changed or synced something.
+    /// Count of the calls that change or sync something.
     pub fn calls(&self) -> u64 {
         self.inner().calls
     }
 
-    /// Lets the `nth` of those calls end in `fault`, counted from the beginning of the disk, the first being 1.
+    /// Lets the `nth` of those calls end in `fault`, counted from 1 since the disk was created.
     pub fn fail_at(&self, nth: u64, fault: Fault) {
         self.inner().fault = Some((nth, fault));
     }
 
-    /// The disk after the power was lost now: a new one, that has what a crash keeps. The same seed, the same crash.
+    /// A disk with what a loss of power leaves now. The seed decides which changes are kept.
     pub fn crash(&self, seed: u64) -> Self {
         let inner = self.inner();
         let mut dice = Dice(seed);
@@ -216,15 +219,15 @@ impl SimulatedDisk {
         Self::with(inodes, names)
     }
 
-    /// Another disk with the same contents, all of it durable: what the next process finds after a mere `kill -9`.
+    /// A disk with the same contents, all of them durable: what the next process finds after `kill -9`.
     pub fn copy(&self) -> Self {
         let inner = self.inner();
         Self::with(inner.inodes.iter().map(|inode| Inode::synced(inode.now.clone())).collect(), inner.names.clone())
     }
 
     fn with(inodes: Vec<Inode>, names: BTreeMap<String, usize>) -> Self {
-        let inner = Inner { inodes, durable_names: names.clone(), names, ..Inner::default() };
-        Self { shared: Arc::new(Shared { inner: Mutex::new(inner), ..Shared::default() }) }
+        let inner = DiskState { inodes, durable_names: names.clone(), names, ..DiskState::default() };
+        Self { shared: Arc::new(SharedDisk { inner: Mutex::new(inner), ..SharedDisk::default() }) }
     }
 
     /// The bytes of a file.
@@ -233,7 +236,7 @@ impl SimulatedDisk {
         Some(inner.inodes[*inner.names.get(name)?].now.clone())
     }
 
-    /// Changes a file behind everybody's back, as a bad disk does.
+    /// Changes the bytes of a file, both those that are read and the durable ones, as a failing disk does.
     pub fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.inner();
         if let Some(&inode) = inner.names.get(name) {
@@ -243,7 +246,7 @@ impl SimulatedDisk {
         }
     }
 
-    /// Gives a file one more name, as `cp -l` does; at once durable.
+    /// Gives a file another name, as `cp -l` does. The name is durable at once.
     pub fn link(&self, name: &str, other: &str) {
         let mut inner = self.inner();
         if let Some(&inode) = inner.names.get(name) {
@@ -252,41 +255,41 @@ impl SimulatedDisk {
         }
     }
 
-    /// A disk that lies: syncs of files, or of the directory, return and do nothing.
+    /// Lets syncs of files, or of the directory, succeed without doing anything.
     pub fn ignore_syncs(&self, files: bool, directory: bool) {
         let mut inner = self.inner();
         (inner.ignore_sync, inner.ignore_sync_dir) = (files, directory);
     }
 
-    /// From now on files may grow by `bytes` in all; what would need more is an error of no room, and changes nothing. Files
-    /// that are cut or removed give room back. `None`: there is always room.
+    /// Lets files grow by `bytes` in all from now on. A call that needs more is an error and changes nothing. Cut and removed
+    /// files return room. `None`: no limit.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.inner().room = bytes;
     }
 
-    /// How many files may be open at a time; one more is `EMFILE`, as where a process has reached its limit. `None`: any
-    /// number.
+    /// The most files that may be open at a time. Opening one more is `EMFILE`, as in a process at its limit. `None`: no
+    /// limit.
     pub fn set_most_open(&self, files: Option<usize>) {
         self.inner().most_open = files;
     }
 
-    /// How many files are open.
+    /// Count of the open files.
     pub fn open_files(&self) -> usize {
         self.inner().open
     }
 
-    /// While `held`, syncs of files wait.
+    /// While `held` is true, syncs of files wait.
     pub fn hold_syncs(&self, held: bool) {
         self.inner().hold_syncs = held;
         self.shared.released.notify_all();
     }
 
-    /// How many syncs wait because they are held.
+    /// Count of the syncs that wait.
     pub fn syncs_held(&self) -> usize {
         self.inner().syncs_held
     }
 
-    /// The names of all files that have bytes which no sync has covered.
+    /// The names of the files with bytes that no sync has covered.
     pub fn unsynced(&self) -> BTreeSet<String> {
         let inner = self.inner();
         let named = inner.names.iter();
@@ -296,7 +299,7 @@ impl SimulatedDisk {
     /// A disk with the files of a directory of the file system, all of them durable.
     ///
     /// # Errors
-    /// A file cannot be read, or has a name that is no text.
+    /// A file cannot be read, or its name is not UTF-8.
     pub fn load(directory: &Path) -> io::Result<Self> {
         let (mut inodes, mut names) = (Vec::new(), BTreeMap::new());
         for entry in std::fs::read_dir(directory)? {
@@ -308,8 +311,8 @@ impl SimulatedDisk {
         Ok(Self::with(inodes, names))
     }
 
-    /// Writes the files, as they are read now, into a directory of the file system, which is made. Of the zeros at the end of
-    /// a file, which stand where a segment was not written yet, few are written.
+    /// Writes the files as they are read now into a directory of the file system, which is created. Few of the zeros at the
+    /// end of a file are written: they stand where a segment was not written yet.
     ///
     /// # Errors
     /// The file system refuses it.
@@ -323,19 +326,19 @@ impl SimulatedDisk {
         })
     }
 
-    /// What was done to each file since the last call, by the names that they have now.
+    /// Takes the counters of each file since the last call, by the file's present name.
     pub fn take_traffic(&self) -> BTreeMap<String, Traffic> {
         let mut inner = self.inner();
-        let Inner { inodes, names, .. } = &mut *inner;
+        let DiskState { inodes, names, .. } = &mut *inner;
         let done = names.iter().map(|(name, inode)| (name.clone(), inodes[*inode].traffic)).collect();
         inodes.iter_mut().for_each(|inode| inode.traffic = Traffic::default());
         done
     }
 }
 
-struct Unlock(SimulatedDisk);
+struct SimulatedLock(SimulatedDisk);
 
-impl Drop for Unlock {
+impl Drop for SimulatedLock {
     fn drop(&mut self) {
         self.0.inner().locked = false;
     }
@@ -355,7 +358,7 @@ impl Storage for SimulatedDisk {
         if std::mem::replace(&mut inner.locked, true) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(Unlock(self.clone())))
+        Ok(Box::new(SimulatedLock(self.clone())))
     }
 
     fn lock_holder(&self) -> String {
@@ -376,7 +379,7 @@ impl Storage for SimulatedDisk {
         let inode = inner.inodes.len();
         inner.inodes.push(Inode::default());
         inner.change(None, Some((name, inode)));
-        Ok(Arc::new(Open { disk: self.clone(), inode }))
+        Ok(Arc::new(SimulatedFile { disk: self.clone(), inode }))
     }
 
     fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>> {
@@ -387,7 +390,7 @@ impl Storage for SimulatedDisk {
             return Err(NotOurs::Linked { name: name.to_owned(), links }.into());
         }
         inner.opened()?;
-        Ok(Arc::new(Open { disk: self.clone(), inode }))
+        Ok(Arc::new(SimulatedFile { disk: self.clone(), inode }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -397,7 +400,7 @@ impl Storage for SimulatedDisk {
         let replaced = inner.names.get(to).copied();
         inner.change(Some(from), Some((to, inode)));
         if let Some(replaced) = replaced {
-            inner.give_back(replaced);
+            inner.return_room(replaced);
         }
         Ok(())
     }
@@ -418,7 +421,7 @@ impl Storage for SimulatedDisk {
         inner.call().map_err(error)?;
         let inode = inner.find(name)?;
         inner.change(Some(name), None);
-        inner.give_back(inode);
+        inner.return_room(inode);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
-//! A directory of the file system where there are no descriptors of directories: each file is reached by its path.
+//! A directory of the file system on systems without descriptors of directories: each file is opened by its path.
 //!
-//! Weaker than on Unix: somebody who gives the directory another name while it is open leads later calls astray, names are
-//! not made durable by themselves, and other names of a file are not seen.
+//! This is weaker than on Unix. If the directory gets another name while it is open, later calls miss it; names are not made
+//! durable by themselves; and other names of a file are not noticed.
 
 use super::super::file_names::LOCK;
 use super::{File, Lock, NotOurs, Storage, lock_file, read_fully};
@@ -17,13 +17,13 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The directory `path`; a relative one is looked up from where the process is now. Nothing is touched yet.
+    /// The directory `path`. A relative path is resolved now. Nothing is opened yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self { path: std::path::absolute(&path).unwrap_or(path) }
     }
 
-    /// The path of a name, if that is a regular file's.
+    /// The path of a regular file; an error if the name belongs to something else.
     fn look(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         let kind = fs::symlink_metadata(&path)?.file_type();
@@ -36,7 +36,7 @@ impl Disk {
         Err(NotOurs::Kind { name: name.to_owned(), what }.into())
     }
 
-    /// The path of a name that is a regular file's or nobody's.
+    /// The path of a name that belongs to a regular file or to nothing.
     fn free(&self, name: &str) -> io::Result<PathBuf> {
         match self.look(name) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(self.path.join(name)),
@@ -45,10 +45,10 @@ impl Disk {
     }
 }
 
-/// Another handle of the file would keep the lock.
-struct Locked(fs::File);
+/// The lock is released by itself: another handle of the file would keep it.
+struct FileLock(fs::File);
 
-impl Drop for Locked {
+impl Drop for FileLock {
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
@@ -65,7 +65,7 @@ impl Storage for Disk {
 
     fn lock(&self) -> io::Result<Lock> {
         let mut options = fs::OpenOptions::new();
-        // Not truncated: it names the holder until the lock is ours.
+        // The file is truncated after it is locked: until then it names the process that holds the lock.
         let file = options.read(true).write(true).create(true).truncate(false).open(self.free(LOCK)?)?;
         file.try_lock().map_err(|refused| match refused {
             fs::TryLockError::WouldBlock => io::Error::from(io::ErrorKind::WouldBlock),
@@ -73,7 +73,7 @@ impl Storage for Disk {
         })?;
         file.set_len(0)?;
         (&file).write_all(lock_file::text("").as_bytes())?;
-        Ok(Box::new(Locked(file)))
+        Ok(Box::new(FileLock(file)))
     }
 
     fn lock_holder(&self) -> String {
@@ -85,7 +85,7 @@ impl Storage for Disk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
-            // A name that is no text is none of ours.
+            // The journal's own names are UTF-8.
             names.extend(entry?.file_name().into_string());
         }
         Ok(names)
@@ -93,12 +93,12 @@ impl Storage for Disk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))?;
-        Ok(Arc::new(Opened(file)))
+        Ok(Arc::new(DiskFile(file)))
     }
 
     fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(write).open(self.look(name)?)?;
-        Ok(Arc::new(Opened(file)))
+        Ok(Arc::new(DiskFile(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -107,7 +107,7 @@ impl Storage for Disk {
 
     fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         let from = self.look(from)?;
-        // A link replaces nothing.
+        // A hard link replaces no file.
         fs::hard_link(&from, self.path.join(to))?;
         fs::remove_file(from)
     }
@@ -121,7 +121,7 @@ impl Storage for Disk {
     }
 }
 
-struct Opened(fs::File);
+struct DiskFile(fs::File);
 
 #[cfg(windows)]
 fn read_once(file: &fs::File, into: &mut [u8], at: u64) -> io::Result<usize> {
@@ -143,7 +143,7 @@ fn write_once(_: &fs::File, _: &[u8], _: u64) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-impl File for Opened {
+impl File for DiskFile {
     fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

@@ -1,12 +1,11 @@
-//! The one door to files: everything the journal does to a disk goes through [`Storage`] and [`File`].
+//! Access to files: everything that the journal does to a disk goes through [`Storage`] and [`File`].
 //!
-//! [`Disk`] is a directory of the file system; [`simulated::SimulatedDisk`](super::simulated::SimulatedDisk) is one
-//! whose crashes and errors are decided by a test. The contract, which is POSIX's at its worst: what was written is
-//! durable once [`File::sync`] returned, a name once [`Storage::sync_dir`] returned, and nothing before.
+//! [`Disk`] is a directory of the file system. [`simulated::SimulatedDisk`](super::simulated::SimulatedDisk) is one whose
+//! crashes and errors are decided by a test. The contract is the weakest that POSIX allows: written bytes are durable once
+//! [`File::sync`] has returned, a name once [`Storage::sync_dir`] has returned, and nothing before.
 //!
-//! What stands in the directory may be anybody's. So nothing but a regular file is opened, replaced or removed, no link is
-//! followed, and a file that other names share is not opened to be written: each of these is an error that carries a
-//! [`NotOurs`].
+//! The directory may hold files of other programs. So nothing but a regular file is opened, replaced or removed, no link is
+//! followed, and a file with several names is not opened to be written. Each of these is an error that carries a [`NotOurs`].
 
 #[cfg(unix)]
 mod disk;
@@ -26,38 +25,39 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
-/// A flat directory of files. Names are made by the journal from numbers, never from what a user said.
+/// A flat directory of files. The journal makes the names from numbers, never from a user's text.
 pub trait Storage: Send + Sync + 'static {
-    /// How messages call it: a path.
+    /// The name in messages: a path.
     fn name(&self) -> String;
-    /// Creates the directory if there is none, for its owner alone, and makes its name durable. From then on all calls go to
-    /// this directory, whatever becomes of its name.
+    /// Creates the directory, for its owner alone, if there is none, and makes its name durable. From then on all calls use
+    /// this directory, even if it gets another name.
     fn create_dir(&self) -> io::Result<()>;
-    /// Takes the lock of the directory for as long as the value lives. `WouldBlock` if somebody has it.
+    /// Locks the directory for as long as the returned value lives. `WouldBlock` if it is locked.
     fn lock(&self) -> io::Result<Lock>;
-    /// What is known of the holder of the lock.
+    /// The process that holds the lock, as text.
     fn lock_holder(&self) -> String;
-    /// Why the lock of whoever holds it is weaker than it should be; none if it is not, or nobody knows.
+    /// Why the lock that is held now is weaker than usual; none if it is not, or if that is unknown.
     fn lock_weakness(&self) -> Option<String> {
         None
     }
     /// The names of all files, also of those that are not the journal's.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// A new file, for its owner alone; `AlreadyExists` if there is one.
+    /// Creates a file, for its owner alone. `AlreadyExists` if there is one of this name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
-    /// A file that is there, to be read, and written if `write`. Written only if it has no other name.
+    /// Opens an existing file, to be read, and if `write` also to be written. A file with several names is not opened to be
+    /// written.
     fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>>;
-    /// Gives a file another name, in place of the file that had that one.
+    /// Renames a file, and replaces the file that has the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Gives a file a name that no file has; `AlreadyExists` if one has it. After a crash it may have both names.
+    /// Renames a file to a name that no file has; `AlreadyExists` if one has it. After a crash the file may have both names.
     fn rename_new(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Takes a name away; who has the file open goes on reading it.
+    /// Removes a name. Whoever has the file open can still read it.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes all names durable as they are.
+    /// Makes all names durable.
     fn sync_dir(&self) -> io::Result<()>;
 }
 
-/// Takes the lock of a journal's directory; an error that names its holder if somebody has it.
+/// Locks a journal's directory. The error names the process that holds the lock.
 pub(crate) fn take_lock(storage: &dyn Storage) -> Result<Lock, OpenError> {
     storage.lock().map_err(|cause| match cause.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked { journal: storage.name(), holder: storage.lock_holder() },
@@ -65,14 +65,14 @@ pub(crate) fn take_lock(storage: &dyn Storage) -> Result<Lock, OpenError> {
     })
 }
 
-/// Holds the lock of a directory until it is dropped.
+/// The lock of a directory, held until this is dropped.
 pub type Lock = Box<dyn Any + Send + Sync>;
 
-/// Why something in a directory is left alone. The inner error of the [`io::Error`] that tells of it.
+/// Why the journal leaves a file or a directory alone. It is the inner error of an [`io::Error`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotOurs {
-    /// No regular file.
+    /// The name belongs to something else than a regular file.
     #[error("{name:?} is {what}, not a regular file: it is neither opened nor replaced. Move it away")]
     Kind {
         /// The name in the directory.
@@ -80,15 +80,15 @@ pub enum NotOurs {
         /// What it is.
         what: &'static str,
     },
-    /// A file that other names share, and so it would change under those, too.
+    /// The file has several names, and would change under all of them.
     #[error("{name:?} has {links} names (hard links): it is not written, since it would change under all of them")]
     Linked {
         /// The name in the directory.
         name: String,
-        /// How many names it has.
+        /// Count of its names.
         links: u64,
     },
-    /// Another process than the one that opened the directory: a child that was forked.
+    /// This process is a fork of the one that opened the directory.
     #[error(
         "this is process {now}, a fork of process {opened}, which opened the journal: only that one may write to it. Open \
          it after forking, or start another program"
@@ -101,7 +101,8 @@ pub enum NotOurs {
     },
 }
 
-/// The process that opened something which its forks must leave alone: they have its files and locks, and none of its threads.
+/// The process that opened a file or a lock. A forked child has the same files and locks, must leave them alone, and has none
+/// of the threads.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct Process(u32);
@@ -113,14 +114,14 @@ impl Default for Process {
 }
 
 impl Process {
-    /// An error in a fork of it.
+    /// An error in a forked child of the process.
     #[doc(hidden)]
     pub fn check(self) -> Result<(), NotOurs> {
         let (opened, now) = (self.0, std::process::id());
         if now == opened { Ok(()) } else { Err(NotOurs::Forked { opened, now }) }
     }
 
-    /// As a fork sees it.
+    /// The process as seen by a forked child.
     #[cfg(test)]
     #[doc(hidden)]
     pub fn of_a_parent() -> Self {
@@ -135,37 +136,37 @@ impl From<NotOurs> for io::Error {
 }
 
 impl NotOurs {
-    /// What an error says of it; none if the error is about something else.
+    /// The reason that an error carries; none if the error has another cause.
     pub fn of(cause: &io::Error) -> Option<&Self> {
         cause.get_ref()?.downcast_ref()
     }
 }
 
-/// An open file. All calls name their place, so that one thread may write while another one syncs.
+/// An open file. Each call names the byte that it begins at, so that one thread may write while another one syncs.
 pub trait File: Send + Sync {
-    /// Bytes it has.
+    /// Bytes of the file.
     fn size(&self) -> io::Result<u64>;
-    /// How many names it has; 1 where there are no others.
+    /// Count of the file's names; 1 where the file system has no hard links.
     fn links(&self) -> io::Result<u64> {
         Ok(1)
     }
-    /// Reads what there is at `at`; fewer bytes at the end only.
+    /// Reads from byte `at` on until `into` is full or the file ends. Returns the bytes that were read.
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
-    /// Writes all of `bytes`, or is an error: a short write is one.
+    /// Writes all of `bytes` from byte `at` on. A short write is an error.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
-    /// Writes all of these parts, one behind the other, or is an error.
+    /// Writes all of these parts one after the other, from byte `at` on. A short write is an error.
     fn write_parts_at(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
         self.write_at(&parts.concat(), at)
     }
-    /// Makes room for `size` bytes, which read as zero, so that later writes need no more of the disk.
+    /// Reserves disk space for `size` bytes, which read as zero, so that later writes need no more space.
     fn allocate(&self, size: u64) -> io::Result<()>;
-    /// Cuts or grows it to `size` bytes.
+    /// Cuts or extends the file to `size` bytes.
     fn truncate(&self, size: u64) -> io::Result<()>;
     /// Makes the contents and the size durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Reads until `into` is full or the file ends. `read` is one read of the file, which may return fewer bytes than asked for.
+/// Reads until `into` is full or the file ends. `read` may return fewer bytes than asked for.
 fn read_fully(into: &mut [u8], at: u64, read: impl Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
     let mut done = 0;
     while done < into.len() {

@@ -1,5 +1,4 @@
-//! A disk that keeps what is written to it in memory, over another one that is only read: what a repair would do is seen
-//! without doing it.
+//! A directory whose changes stay in memory, over another one that is only read. It shows what a repair would do.
 
 use super::{File, Lock, Storage};
 use std::collections::btree_map::Entry;
@@ -9,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const PAGE: u64 = 4096;
 
-/// Forgotten when it is dropped.
+/// The changes are lost when it is dropped.
 pub(crate) struct Overlay {
     below: Arc<dyn Storage>,
-    /// What has changed: another file, or none.
-    names: Mutex<HashMap<String, Option<Arc<Sheet>>>>,
+    /// The names that have changed: with their new file, or none if the name was removed.
+    names: Mutex<HashMap<String, Option<Arc<OverlayFile>>>>,
 }
 
 impl Overlay {
@@ -21,21 +20,21 @@ impl Overlay {
         Self { below, names: Mutex::default() }
     }
 
-    fn names(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Sheet>>>> {
+    fn names(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<OverlayFile>>>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sheet(&self, name: &str) -> io::Result<Arc<Sheet>> {
+    fn file(&self, name: &str) -> io::Result<Arc<OverlayFile>> {
         let mut names = self.names();
         if let Some(known) = names.get(name) {
             return known.clone().ok_or_else(|| io::ErrorKind::NotFound.into());
         }
         let size = self.below.open(name, false)?.size()?;
         let below = (Arc::clone(&self.below), name.to_owned());
-        let inner = Inner { pages: BTreeMap::new(), size, visible: size };
-        let sheet = Arc::new(Sheet { below: Some(below), inner: Mutex::new(inner) });
-        names.insert(name.to_owned(), Some(Arc::clone(&sheet)));
-        Ok(sheet)
+        let inner = OverlayPages { pages: BTreeMap::new(), size, visible: size };
+        let file = Arc::new(OverlayFile { below: Some(below), inner: Mutex::new(inner) });
+        names.insert(name.to_owned(), Some(Arc::clone(&file)));
+        Ok(file)
     }
 }
 
@@ -60,40 +59,40 @@ impl Storage for Overlay {
         let mut all = self.below.list()?;
         let names = self.names();
         all.retain(|name| !names.contains_key(name));
-        all.extend(names.iter().filter(|(_, sheet)| sheet.is_some()).map(|(name, _)| name.clone()));
+        all.extend(names.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| name.clone()));
         Ok(all)
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        match self.sheet(name) {
+        match self.file(name) {
             Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
             Err(cause) => return Err(cause),
         }
-        let sheet = Arc::new(Sheet { below: None, inner: Mutex::default() });
-        self.names().insert(name.to_owned(), Some(Arc::clone(&sheet)));
-        Ok(sheet)
+        let file = Arc::new(OverlayFile { below: None, inner: Mutex::default() });
+        self.names().insert(name.to_owned(), Some(Arc::clone(&file)));
+        Ok(file)
     }
 
     fn open(&self, name: &str, _write: bool) -> io::Result<Arc<dyn File>> {
-        Ok(self.sheet(name)?)
+        Ok(self.file(name)?)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let sheet = self.sheet(from)?;
-        match self.sheet(to) {
+        let file = self.file(from)?;
+        match self.file(to) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
             _ => {}
         }
         let mut names = self.names();
         names.insert(from.to_owned(), None);
-        names.insert(to.to_owned(), Some(sheet));
+        names.insert(to.to_owned(), Some(file));
         Ok(())
     }
 
     fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
-        self.sheet(from)?;
-        match self.sheet(to) {
+        self.file(from)?;
+        match self.file(to) {
             Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => self.rename(from, to),
             Err(cause) => Err(cause),
@@ -101,7 +100,7 @@ impl Storage for Overlay {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.sheet(name)?;
+        self.file(name)?;
         self.names().insert(name.to_owned(), None);
         Ok(())
     }
@@ -111,27 +110,27 @@ impl Storage for Overlay {
     }
 }
 
-/// A file: pages that were written, over one that is read.
-struct Sheet {
-    /// Opened when it is read: there may be more files than a process may have open.
+/// A file: written pages in memory over a file that is only read.
+struct OverlayFile {
+    /// Opened for each read, because a journal may have more files than a process may have open.
     below: Option<(Arc<dyn Storage>, String)>,
-    inner: Mutex<Inner>,
+    inner: Mutex<OverlayPages>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct OverlayPages {
     pages: BTreeMap<u64, Box<[u8; PAGE as usize]>>,
     size: u64,
-    /// Of the file below nothing is seen from here on: it was cut.
+    /// The byte from which on the file below is hidden, because the file was cut there.
     visible: u64,
 }
 
-impl Sheet {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+impl OverlayFile {
+    fn inner(&self) -> MutexGuard<'_, OverlayPages> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the file below has there, zeros where it has nothing.
+    /// Reads the file below; zeros where it has no bytes or is hidden.
     fn read_below(&self, visible: u64, into: &mut [u8], at: u64) -> io::Result<()> {
         into.fill(0);
         let len = usize::try_from(visible.saturating_sub(at)).unwrap_or(usize::MAX).min(into.len());
@@ -142,7 +141,7 @@ impl Sheet {
     }
 }
 
-impl File for Sheet {
+impl File for OverlayFile {
     fn size(&self) -> io::Result<u64> {
         Ok(self.inner().size)
     }
@@ -216,7 +215,7 @@ mod tests {
     use super::super::super::simulated::SimulatedDisk;
     use super::*;
 
-    /// Every file, as it reads.
+    /// Name and bytes of every file.
     fn contents(storage: &dyn Storage) -> BTreeMap<String, Vec<u8>> {
         let read = |name: String| {
             let file = storage.open(&name, false).unwrap();

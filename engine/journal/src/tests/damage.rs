@@ -1,5 +1,4 @@
-//! Bits turn and files are cut short, behind everybody's back: never a wrong payload, and always an error where what
-//! was marked as durable is gone.
+//! Flipped bits and cut files: no wrong payload is ever returned, and the loss of durable data is always an error.
 
 use super::super::file_names::{segment_name, segment_number};
 use super::super::format::{FrameHeader, SEGMENT_HEAD, SegmentHeader};
@@ -10,7 +9,7 @@ use std::sync::Arc;
 
 type Damage = Box<dyn Fn(&mut Vec<u8>)>;
 
-/// A journal of several segments and openings; the last one was closed, or its process killed.
+/// A journal of several segments and openings. The last opening was closed, or its process was killed.
 fn journal(closed: bool) -> (SimulatedDisk, Story) {
     let disk = SimulatedDisk::new();
     let mut story = Story::default();
@@ -26,7 +25,7 @@ fn journal(closed: bool) -> (SimulatedDisk, Story) {
     (disk.copy(), story)
 }
 
-/// The position of each frame of the story, in order, and the marks of all frames.
+/// The position of each frame of the story in order, and the durable marks of all frames.
 fn frames(disk: &SimulatedDisk) -> Vec<(u64, u64, FrameHeader)> {
     let mut frames = Vec::new();
     for name in disk.list().unwrap() {
@@ -45,7 +44,7 @@ fn frames(disk: &SimulatedDisk) -> Vec<(u64, u64, FrameHeader)> {
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Refused,
-    /// So many frames of the story, and no error.
+    /// The first frames of the story, this many, and no error.
     Prefix(usize),
 }
 
@@ -64,14 +63,14 @@ fn outcome_with(disk: &SimulatedDisk, story: &Story, options: Options) -> Result
     }
 }
 
-/// How many frames of the story end at or below the highest mark that is left.
+/// Count of the frames of the story that end at or below the highest durable mark that is left.
 fn must_have(before: &[(u64, u64, FrameHeader)], disk: &SimulatedDisk, checkpoint: bool) -> usize {
     let mut durable = 0;
     let mut data = Vec::new();
     for (number, at, frame) in before {
         let bytes = disk.contents(&segment_name(*number)).unwrap_or_default();
         let there = bytes.get(*at as usize..).unwrap_or(&[]);
-        // A head may be left of a frame whose payload is gone: its mark counts.
+        // The header of a frame whose payload is gone may be left: its durable mark counts.
         let id = before_id(disk);
         if FrameHeader::decode(&id, frame.position, there).is_ok() {
             durable = durable.max(frame.durable);
@@ -97,12 +96,12 @@ fn before_id(disk: &SimulatedDisk) -> JournalId {
         .unwrap_or_default()
 }
 
-/// Damages the journal in each way that `damages` lists for a file of so many bytes.
+/// Damages the journal in each way that `damages` lists for a file of a size.
 fn every(closed: bool, damages: impl Fn(usize) -> Vec<Damage>) -> u64 {
     let (disk, story) = journal(closed);
     let before = frames(&disk);
-    // Reserving frames at the end of a work are part of the story too, so the frames of data are its frames, but for
-    // those that a close writes to give reservations back.
+    // A frame that reserves offsets at the end of a workload is part of the story. So all data frames are, but for those of a
+    // close, which return reservations.
     let closing =
         before.iter().filter(|(_, _, frame)| frame.kind == format::FrameKind::Data).count() - story.frames.len();
     assert!(before.iter().map(|(number, _, _)| *number).max() >= Some(5), "several segments");
@@ -223,7 +222,8 @@ fn a_torn_end_is_kept_aside_and_reported() {
 
 #[test]
 fn arbitrary_bytes_never_panic() {
-    // What fuzzing would begin with: nothing, heads with bad lengths, frames of other journals, and noise in good files.
+    // Input such as a fuzzer begins with: nothing, headers with wrong lengths, frames of other journals, and noise in good
+    // files.
     let mut dice = Dice(4711);
     let (good, story) = journal(false);
     for round in 0..400 {
@@ -254,12 +254,12 @@ fn arbitrary_bytes_never_panic() {
             let _ = FrameHeader::decode(&[0; 16], 0, &noise);
             let _ = SegmentHeader::decode(&noise);
             let _ = index::Index::decode(&noise, &[0; 16], 1, 1);
-            let _ = format::unpack(Codec::Lz4, &noise, 300);
+            let _ = format::decompress(Codec::Lz4, &noise, 300);
         }
     }
 }
 
-/// The tests above have teeth.
+/// The fault is found by the tests above.
 #[test]
 fn a_reader_that_accepts_bad_checksums_is_found() {
     let (disk, story) = journal(false);

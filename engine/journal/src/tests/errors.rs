@@ -1,4 +1,4 @@
-//! The disk refuses: nothing is acknowledged that is not there, the journal takes nothing more, and nobody panics.
+//! The disk fails: no frame is acknowledged that is not there, the journal takes nothing more, and nothing panics.
 
 use super::super::simulated::{Fault, SimulatedDisk};
 use super::super::storage::{Disk, Storage};
@@ -57,7 +57,7 @@ fn too_much_is_refused_before_anything_is_written() {
     assert!(matches!(refused, WriteError::TooLarge { len, limit } if len > 2000 && limit < 2000), "{refused}");
     frame.clear();
     for key in 0_u8.. {
-        frame.put(WHAT, &[key], &[1; 400]);
+        frame.put(STATE_KIND, &[key], &[1; 400]);
         match writer.append(&mut frame, 1) {
             Ok(_) => assert!(key < 10, "the state must be bounded"),
             Err(refused) => {
@@ -130,7 +130,7 @@ fn a_real_directory_with_its_helper_gives_everything_back() {
                 offset += 1;
             }
             writer.append(&mut frame, 1).unwrap();
-            // The sync on another thread, as the engine has it.
+            // The engine runs the sync on another thread as well.
             if let Some(job) = writer.begin_sync() {
                 std::thread::spawn(move || job.run()).join().unwrap().unwrap();
             }
@@ -140,7 +140,7 @@ fn a_real_directory_with_its_helper_gives_everything_back() {
         } else {
             writer.close(9).unwrap();
         }
-        // The helper of a dropped writer may hold the lock for a moment.
+        // The helper thread of a dropped writer may hold the lock for a moment.
         while Disk::new(dir.path()).lock().is_err() {
             std::thread::yield_now();
         }

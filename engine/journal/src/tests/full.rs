@@ -1,4 +1,4 @@
-//! A disk without room: what is there can be opened, and retention makes room.
+//! A full disk: the journal can be opened and read, and retention makes room.
 
 use super::super::simulated::SimulatedDisk;
 use super::*;
@@ -29,7 +29,7 @@ fn a_full_disk_is_left_by_retention_however_the_journal_ended() {
             disk.set_room(Some(0));
         } else {
             disk.set_room(Some(0));
-            // Until nothing more goes in.
+            // Appends until the disk is full.
             while append(&mut writer, next).is_ok() {
                 next += 1;
             }
@@ -44,7 +44,7 @@ fn a_full_disk_is_left_by_retention_however_the_journal_ended() {
         writer.sync().unwrap();
         writer.collect();
         for round in 0..30 {
-            // The first ones in the room of what was freed.
+            // The first records behind the room that was freed.
             if round == 4 {
                 disk.set_room(None);
             }
@@ -71,7 +71,7 @@ fn a_segment_that_cannot_be_made_is_tried_again_while_there_is_room() {
     let mut next = 0;
     for number in 2..6 {
         wait_for(number);
-        // Whatever comes behind that one is asked for on a full disk.
+        // The segment after that one is ordered on a full disk.
         disk.set_room(Some(0));
         let end = writer.journal().written() + (1 << 16);
         while writer.journal().written() < end {

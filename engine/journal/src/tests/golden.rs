@@ -10,7 +10,7 @@ fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/journal-1")
 }
 
-/// Three segments, two openings, a packed payload, a state, fixed and timed records.
+/// Three segments, two openings, a compressed payload, a state, records of one size and with times.
 fn write(disk: &SimulatedDisk) {
     for opening in 0..2_u64 {
         let codec = if opening == 0 { Codec::Plain } else { Codec::Lz4 };
@@ -20,7 +20,7 @@ fn write(disk: &SimulatedDisk) {
             let mut frame = FrameBuilder::new();
             frame.record(part(0), offset, Some(1000 + offset), &body(part(0), offset, opening));
             frame.fixed(part(1), offset, None, &offset.to_le_bytes());
-            frame.put(WHAT, b"last", &offset.to_le_bytes());
+            frame.put(STATE_KIND, b"last", &offset.to_le_bytes());
             writer.append(&mut frame, 5000 + offset).unwrap();
         }
         writer.sync().unwrap();
@@ -45,7 +45,7 @@ fn version_1_is_read_for_ever() {
     let disk = SimulatedDisk::load(&folder()).unwrap();
     let (writer, recovered) = open(Arc::new(disk), small()).unwrap();
     assert_eq!((recovered.incarnation, recovered.torn), (3, None));
-    assert_eq!(recovered.state.get(WHAT, b"last"), Some(&39_u64.to_le_bytes()[..]));
+    assert_eq!(recovered.state.get(STATE_KIND, b"last"), Some(&39_u64.to_le_bytes()[..]));
     let journal = writer.journal();
     let mut words = journal.reader(part(0), Start::Earliest, Visible::Durable).unwrap();
     let mut numbers = journal.reader(part(1), Start::Earliest, Visible::Durable).unwrap();

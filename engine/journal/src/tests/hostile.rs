@@ -1,5 +1,5 @@
-//! A directory that somebody else has prepared, or touches meanwhile: nothing of it is followed or believed, nothing outside
-//! of the journal's own files changes, and each refusal names the file and says what it is.
+//! A directory that another program has prepared, or changes meanwhile: no link is followed, no file of it is believed,
+//! nothing but the journal's own files changes, and each refusal names the file and says what it is.
 
 use super::super::repair::{RepairError, rehearse, repair};
 use super::super::simulated::SimulatedDisk;
@@ -49,7 +49,7 @@ fn a_directory_that_gets_another_name_stays_the_journals() {
     let (mut second, recovered) = open_at(&dir).unwrap();
     assert!(recovered.created, "another directory of that name is another journal");
     append(&mut second, 0..40);
-    // Through several segments, each of which the other one has by the same name.
+    // Several segments, which the other journal has under the same names.
     append(&mut first, 10..60);
     second.close(1).unwrap();
     first.close(1).unwrap();
@@ -79,7 +79,7 @@ fn two_handles_of_one_directory_are_two_openers() {
     assert!(matches!(open(Arc::new(disk), small()).unwrap_err(), OpenError::Locked { .. }));
 }
 
-/// What a name is, and how a message calls that.
+/// Makes a file of some kind under a name; the text is what a message calls it.
 type Prepare = fn(&Hostile, &str);
 const KINDS: [(Prepare, &str); 3] =
     [(Hostile::symlink, "a symbolic link"), (Hostile::pipe, "a named pipe"), (Hostile::directory, "a directory")];
@@ -105,7 +105,7 @@ fn what_is_no_file_is_named_and_neither_followed_nor_changed() {
             let before = (place.contents(), place.others());
             let refused = open_at(&place.dir).unwrap_err().to_string();
             assert!(refused.contains(name) && refused.contains(what), "{name}: {refused}");
-            // To be read, a derived one is not needed, and one that is being made is nothing.
+            // For reading, a derived file and an unfinished one are not needed.
             let disk: Arc<dyn Storage> = Arc::new(Disk::new(&place.dir));
             let read = inspect(Arc::clone(&disk), true);
             let is_needed = name.ends_with(".segment");
@@ -113,7 +113,7 @@ fn what_is_no_file_is_named_and_neither_followed_nor_changed() {
             if let Err(refused) = read.map_err(|refused| refused.to_string()) {
                 assert!(refused.contains(name) && refused.contains(what), "{name}: {refused}");
             }
-            // Neither with damage to be mended beside it.
+            // Nor with damage beside it that a repair would touch.
             std::fs::write(place.path(&lost), b"").unwrap();
             let _ = rehearse(Arc::clone(&disk), 1, &mut |_| {});
             let _ = repair(disk, 1, &mut |_| {});
@@ -162,7 +162,7 @@ fn a_segment_is_made_in_place_of_nothing() {
     std::fs::write(place.path(&segment_name(2)), b"somebody else's").unwrap();
     let refused = loop {
         let mut frame = FrameBuilder::new();
-        frame.put(WHAT, b"key", &[1; 100]);
+        frame.put(STATE_KIND, b"key", &[1; 100]);
         if let Err(refused) = writer.append(&mut frame, 1) {
             break refused;
         }
@@ -173,7 +173,7 @@ fn a_segment_is_made_in_place_of_nothing() {
 
 #[test]
 fn a_snapshot_by_links_and_its_original_leave_each_other_alone() {
-    // As it was closed, and torn: cut at its opening. And damaged: a gap is put into it.
+    // A closed journal; one with a torn tail, which the opening cuts; and a damaged one, which gets a gap.
     for damage in [None, Some((4, 3000_u64)), Some((2, 700))] {
         let place = Hostile::with_a_journal();
         let (mut writer, _) = open_at(&place.dir).unwrap();

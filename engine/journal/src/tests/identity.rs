@@ -1,13 +1,14 @@
-//! Whose a journal is: its segments say so, and a file beside them; names and derived files never count for more.
+//! The identity of a journal: its segments and its checkpoint state it. The names of files and derived files never count for
+//! more.
 
 use super::super::file_names::segment_name;
-use super::super::repair::{How, RepairError, repair};
+use super::super::repair::{RepairAction, RepairError, repair};
 use super::super::simulated::{Fault, SimulatedDisk};
 use super::super::storage::Storage;
 use super::*;
 use std::sync::Arc;
 
-/// A journal of so many records, whose process was killed.
+/// A journal of `records` records, whose process was killed.
 fn journal(records: u64) -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let (mut writer, _) = open(Arc::new(disk.clone()), small()).unwrap();
@@ -51,22 +52,25 @@ fn the_head_of_the_only_segment_is_not_all_that_knows_whose_it_is() {
         assert_eq!(contents(&disk), before, "nothing was changed");
         if let OpenError::Damaged { .. } = refused {
             let repaired = repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
-            assert_eq!(repaired.mended[0].how, How::Head);
+            assert_eq!(repaired.places[0].action, RepairAction::Head);
             assert_eq!(count(&disk), Ok(5));
         }
 
-        // Where nothing says whose it is, it is no empty journal either.
+        // A directory in which no file states an identity is no empty journal.
         disk.edit(&segment_name(1), |bytes| bytes[at] ^= 1);
         disk.remove("checkpoint").unwrap();
         let before = contents(&disk);
         assert!(count(&disk).is_err());
         let refused = repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap_err();
-        assert!(matches!(refused, RepairError::Hopeless { segment: 1, at: 0, .. } | RepairError::Open(_)), "{refused}");
+        assert!(
+            matches!(refused, RepairError::Irreparable { segment: 1, at: 0, .. } | RepairError::Open(_)),
+            "{refused}"
+        );
         assert_eq!(contents(&disk), before, "a repair that is of no use touches nothing");
     }
 }
 
-/// Two files that somebody has exchanged, or one that has the name of a segment which is not there.
+/// Two segment files with each other's name, or one with the name of a missing segment.
 fn exchanged(names: (u64, u64)) -> SimulatedDisk {
     let disk = journal(40);
     let (one, other) = (segment_name(names.0), segment_name(names.1));
@@ -90,7 +94,7 @@ fn segments_under_one_another_s_names_get_their_own_back() {
         assert!(matches!(refused, OpenError::Damaged { .. }), "{names:?}: {refused}");
         assert_eq!(contents(&disk), before, "{names:?}");
         let repaired = repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
-        assert!(repaired.mended.iter().all(|mended| mended.how == How::Name), "{names:?}: {repaired:?}");
+        assert!(repaired.places.iter().all(|mended| mended.action == RepairAction::Name), "{names:?}: {repaired:?}");
         assert!(repaired.lost.is_empty() && !repaired.skipped_offsets, "{names:?}: {repaired:?}");
         assert_eq!(count(&disk), Ok(40), "{names:?}");
         for nth in 1.. {

@@ -1,6 +1,6 @@
-//! The proofs: what a journal promises, against every crash, error and damage that a simulated disk can make.
+//! Proofs of what a journal promises: crashes, errors and damage of every kind that a simulated disk can make.
 //!
-//! They live inside the crate because they turn faults on that nobody else should be able to.
+//! They are part of the library because they turn on its faults.
 
 mod crash;
 mod damage;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Segments of the smallest size, nothing on other threads: a run is decided by its calls.
+/// Segments of the smallest size and no helper thread: a run depends on its calls only.
 pub(super) fn small() -> Options {
     Options { segment_size: 4096, helper: false, ..Options::default() }
 }
@@ -30,7 +30,7 @@ pub(super) fn part(number: u32) -> PartitionId {
     PartitionId { topic: 1 + number / 2, partition: number % 2 }
 }
 
-/// What a record says depends on whose it is and where, so that no other can stand for it.
+/// A record's bytes depend on its partition, offset and generation, so that no other record can stand for it.
 pub(super) fn body(partition: PartitionId, offset: u64, generation: u64) -> Vec<u8> {
     let mut bytes = format!("{}/{}@{offset}#{generation}:", partition.topic, partition.partition).into_bytes();
     let filler = (offset * 7 + generation) % 90;
@@ -38,7 +38,7 @@ pub(super) fn body(partition: PartitionId, offset: u64, generation: u64) -> Vec<
     bytes
 }
 
-/// A small generator.
+/// A random number generator.
 #[derive(Clone, Debug)]
 pub(super) struct Dice(pub u64);
 
@@ -51,7 +51,7 @@ impl Dice {
     }
 }
 
-/// One frame as it was handed to the writer.
+/// A frame as it was handed to the writer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
     pub records: Vec<(PartitionId, u64, Vec<u8>)>,
@@ -59,28 +59,28 @@ pub(super) struct Said {
     pub reserved: Vec<(PartitionId, u64)>,
 }
 
-/// What was said in what order, and how much of it was acknowledged.
+/// The frames in the order in which they were handed over, and how many of them were acknowledged.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Story {
     pub frames: Vec<Said>,
-    /// So many frames were acknowledged as durable.
+    /// Count of the frames that were acknowledged as durable.
     pub acknowledged: usize,
-    /// Offsets that were issued, acknowledged or not: none may ever be issued again.
+    /// The offset after the last one that was issued, acknowledged or not: none below it may be issued again.
     pub issued: BTreeMap<PartitionId, u64>,
     pub generation: u64,
 }
 
-/// What a journal gives back.
+/// The records and the state that a journal has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
     pub records: BTreeMap<PartitionId, Vec<(u64, Vec<u8>)>>,
     pub values: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-pub(super) const WHAT: u16 = 9;
+pub(super) const STATE_KIND: u16 = 9;
 
 impl Story {
-    /// What is there after the first `frames` frames.
+    /// The content after the first `frames` frames.
     pub fn content(&self, frames: usize) -> Content {
         let mut content = Content::default();
         for said in &self.frames[..frames] {
@@ -97,19 +97,19 @@ impl Story {
         content
     }
 
-    /// How many frames `content` is, if it is a beginning of the story.
+    /// Count of the first frames whose content is `content`; none if it is no prefix of the story.
     pub fn prefix(&self, content: &Content) -> Option<usize> {
         (0..=self.frames.len()).rev().find(|frames| self.content(*frames) == *content)
     }
 
-    /// Goes on at what was found: what came after is forgotten, but for the offsets.
+    /// Forgets all but the first `frames` frames, as a crash has done. Issued offsets stay issued.
     pub fn cut(&mut self, frames: usize) {
         self.frames.truncate(frames);
         self.acknowledged = frames;
         self.generation += 1;
     }
 
-    /// Runs a workload until it is over or the disk refuses. Offsets are only issued below a durable reservation.
+    /// Runs a workload of `steps` steps, or until the disk refuses. Offsets are issued below a durable reservation only.
     pub fn work(&mut self, writer: &mut Writer, dice: &mut Dice, steps: u64) -> Result<(), WriteError> {
         let mut next: BTreeMap<PartitionId, u64> = BTreeMap::new();
         let mut reserved: BTreeMap<PartitionId, u64> = BTreeMap::new();
@@ -140,11 +140,11 @@ impl Story {
             if dice.roll(3) == 0 {
                 let key = vec![b'k', dice.roll(5) as u8];
                 if dice.roll(4) == 0 {
-                    frame.delete(WHAT, &key);
+                    frame.delete(STATE_KIND, &key);
                     said.puts.push((key, None));
                 } else {
                     let value = format!("value {step} of {}", self.generation).into_bytes();
-                    frame.put(WHAT, &key, &value);
+                    frame.put(STATE_KIND, &key, &value);
                     said.puts.push((key, Some(value)));
                 }
             }
@@ -155,7 +155,7 @@ impl Story {
             if frame.is_empty() {
                 continue;
             }
-            // In the story before it is tried: a write that fails may have arrived.
+            // The frame is noted before it is written: a write that fails may have reached the disk.
             self.frames.push(said);
             let position = writer.append(&mut frame, 1000 + step)?;
             positions.push((position, self.frames.len()));
@@ -182,7 +182,7 @@ impl Story {
     }
 }
 
-/// Everything a journal has, or what refuses to give it.
+/// All records and the state of a journal, or why they cannot be read.
 pub(super) fn content(journal: &Journal, state: &State) -> Result<Content, ReplayError> {
     let mut content = Content::default();
     for (partition, _) in state.extents() {
@@ -191,12 +191,12 @@ pub(super) fn content(journal: &Journal, state: &State) -> Result<Content, Repla
             content.records.entry(partition).or_default().push((record.offset, record.bytes.to_vec()));
         }
     }
-    content.values = state.values(WHAT).map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    content.values = state.values(STATE_KIND).map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
     Ok(content)
 }
 
-/// Opens what a crash left, and holds it against the story: all that was acknowledged is there, what is there is a
-/// beginning of the story, and no offset will be issued again.
+/// Opens the journal after a crash and compares it with the story: all acknowledged frames are there, the content is a prefix
+/// of the story, and no issued offset will be issued again.
 pub(super) fn reopen(disk: &SimulatedDisk, options: &Options, story: &mut Story) -> Result<Writer, String> {
     let (writer, recovered) = open(Arc::new(disk.clone()), options.clone()).map_err(|refused| refused.to_string())?;
     let found = content(&writer.journal(), &recovered.state).map_err(|refused| refused.to_string())?;

@@ -1,4 +1,4 @@
-//! A state machine against a model: any order of appending, syncing, crashing, closing, and reading.
+//! A state machine against a model: appending, syncing, crashing, closing and reading in any order.
 
 use super::super::simulated::SimulatedDisk;
 use super::*;
@@ -79,7 +79,7 @@ proptest! {
                 Step::Close => {
                     let frames = story.frames.len();
                     writer.close(3).unwrap();
-                    // What was closed needs no luck.
+                    // A closed journal loses nothing in a crash.
                     disk = disk.crash(1);
                     let (reopened, recovered) = open(Arc::new(disk.clone()), options.clone()).unwrap();
                     drop(reopened);

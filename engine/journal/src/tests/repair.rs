@@ -1,11 +1,11 @@
-//! After a repair the journal opens, nothing that it gives is wrong, and what was lost was named: for each byte turned, each
-//! file cut or taken away, and each crash in between.
+//! After a repair the journal opens, returns nothing wrong, and has named what is lost: for each flipped byte, each cut or
+//! missing file, and each crash in between.
 
 #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges of lost offsets, some of which have one")]
 
 use super::super::file_names::{segment_name, segment_number};
 use super::super::format::SegmentHeader;
-use super::super::repair::{How, Mended, RepairError, repair};
+use super::super::repair::{RepairAction, RepairError, RepairedPlace, repair};
 use super::super::simulated::{Fault, SimulatedDisk};
 use super::super::storage::Storage;
 use super::*;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 type Contents = BTreeMap<(PartitionId, u64), Vec<u8>>;
 
-/// Four segments and more, two partitions, a state, two openings; the last one closed, or its process killed.
+/// At least four segments, two partitions, a state, two openings. The last opening was closed, or its process was killed.
 fn journal(closed: bool) -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     for opening in 0..2_u64 {
@@ -41,7 +41,7 @@ fn journal(closed: bool) -> SimulatedDisk {
     disk.copy()
 }
 
-/// All records, read by partition and by frame alike; gaps are passed.
+/// All records, read both by partition and by frame. Gaps are passed over.
 fn contents(disk: &SimulatedDisk) -> Contents {
     let survey = inspect(Arc::new(disk.clone()), true).unwrap();
     let journal = survey.journal(Arc::new(disk.clone()));
@@ -70,7 +70,7 @@ fn contents(disk: &SimulatedDisk) -> Contents {
     found
 }
 
-/// What a reader of each partition is told, and that it is told in place and once.
+/// The gaps that a reader of each partition is told of, each once and at its offset.
 fn told(journal: &Journal) -> BTreeMap<PartitionId, Vec<Range<u64>>> {
     let mut told: BTreeMap<PartitionId, Vec<Range<u64>>> = BTreeMap::new();
     for (partition, _) in journal.extents() {
@@ -101,7 +101,7 @@ fn kept_aside(disk: &SimulatedDisk) -> BTreeSet<Vec<u8>> {
     names.map(|name| disk.contents(&name).unwrap()).collect()
 }
 
-/// Repairs, and checks everything that must hold afterwards. Returns how many records are gone.
+/// Repairs, and checks everything that must hold afterwards. Returns the count of lost records.
 fn mend(disk: &SimulatedDisk, all: &Contents, highest: u64) -> usize {
     let repaired = repair(Arc::new(disk.clone()), 999, &mut |_| {}).unwrap();
     let left = contents(disk);
@@ -114,15 +114,16 @@ fn mend(disk: &SimulatedDisk, all: &Contents, highest: u64) -> usize {
         assert!(named || repaired.skipped_offsets || torn, "{place:?} is gone and was not named: {repaired:?}");
     }
     let gone = all.len() - left.len();
-    let turned = |mended: &Mended| matches!(mended.what, Malformed::PayloadChecksum | Malformed::Checksum);
-    if repaired.mended.iter().any(|mended| matches!(mended.how, How::Gap(_)) && turned(mended)) && gone > 0 {
+    let turned = |mended: &RepairedPlace| matches!(mended.what, Malformed::PayloadChecksum | Malformed::Checksum);
+    if repaired.places.iter().any(|mended| matches!(mended.action, RepairAction::Gap(_)) && turned(mended)) && gone > 0
+    {
         assert!(!kept_aside(disk).is_empty(), "copied aside: {repaired:?}");
     }
-    // It is an ordinary journal again, and no offset is given twice.
+    // It can be written again, and no offset is issued twice.
     let opened = open(Arc::new(disk.clone()), small());
     let (mut writer, recovered) = opened.unwrap_or_else(|cause| panic!("{cause}, after {repaired:?}"));
     assert_eq!(recovered.lost, [], "the repair has found it out");
-    // Each reader is told of what its partition has lost, and of nothing else where that can be known.
+    // Each reader is told of the losses of its partition, and of no other where that can be known.
     let told = told(&writer.journal());
     let is_told = |(of, offset): &(PartitionId, u64)| {
         told.get(of).is_some_and(|gaps| gaps.iter().any(|gap| gap.contains(offset)))
@@ -133,7 +134,7 @@ fn mend(disk: &SimulatedDisk, all: &Contents, highest: u64) -> usize {
     for (partition, gaps) in &told {
         for gap in gaps {
             let lost = all.keys().any(|(of, offset)| of == partition && gap.contains(offset));
-            // The offsets of the other one have holes, as skipped slots leave them.
+            // The offsets of the other partition have holes, as skipped slots leave them.
             assert!(lost || *partition != part(0) || repaired.skipped_offsets, "{gap:?} lost nothing: {repaired:?}");
         }
     }
@@ -155,7 +156,7 @@ fn a_sound_journal_is_left_alone() {
         let disk = journal(closed);
         let calls = disk.calls();
         let repaired = repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
-        assert!(repaired.mended.is_empty() && repaired.torn.is_none());
+        assert!(repaired.places.is_empty() && repaired.torn.is_none());
         assert_eq!(disk.calls(), calls);
     }
 }
@@ -169,7 +170,7 @@ fn each_turned_byte_can_be_repaired() {
         let names = disk.list().unwrap().into_iter().filter(|name| segment_number(name).is_some());
         for name in names {
             let bytes = disk.contents(&name).unwrap();
-            // One in each word, and all of the heads.
+            // A byte of each word, and all bytes of the headers.
             let places = (0..bytes.len()).filter(|at| at % 24 == 3 || (*at < 60 && at % 2 == 0));
             for at in places.filter(|at| bytes[at / 64 * 64..].iter().take(64).any(|byte| *byte != 0)) {
                 let bad = disk.copy();
@@ -197,13 +198,13 @@ fn each_cut_and_each_missing_segment_can_be_repaired() {
         bad.remove(name).unwrap();
         mend(&bad, &all, 0);
     }
-    // All but one, whichever that is.
+    // All segments but one, for each one.
     for stays in &names {
         let bad = disk.copy();
         names.iter().filter(|name| *name != stays).for_each(|name| bad.remove(name).unwrap());
         let number = segment_number(stays).unwrap();
         let repaired = repair(Arc::new(bad.clone()), 1, &mut |_| {}).unwrap();
-        assert!(!repaired.mended.is_empty());
+        assert!(!repaired.places.is_empty());
         assert!(
             inspect(Arc::new(bad), true)
                 .unwrap()
@@ -214,7 +215,7 @@ fn each_cut_and_each_missing_segment_can_be_repaired() {
     }
     let bad = disk.copy();
     names.iter().for_each(|name| bad.remove(name).unwrap());
-    assert!(matches!(repair(Arc::new(bad), 1, &mut |_| {}), Err(RepairError::Hopeless { .. })));
+    assert!(matches!(repair(Arc::new(bad), 1, &mut |_| {}), Err(RepairError::Irreparable { .. })));
 }
 
 #[test]
@@ -231,7 +232,7 @@ fn a_repair_that_is_cut_off_anywhere_is_run_again() {
             let cut = repair(Arc::new(now.clone()), 1, &mut |_| {}).is_err();
             for seed in 0..6 {
                 let after = now.crash(seed);
-                // Run again, or only opened, where there is no damage any more.
+                // The repair is run again; where no damage is left, the journal may only be opened.
                 if seed % 2 == 1 && inspect(Arc::new(after.clone()), true).is_ok() {
                     open(Arc::new(after.clone()), small()).unwrap();
                 } else {
@@ -256,7 +257,7 @@ fn a_repair_that_is_cut_off_anywhere_is_run_again() {
     assert!(states > 200, "{states}");
 }
 
-/// Four partitions, sixty records each, of which `at` finds the bytes to turn: by partition and offset.
+/// Four partitions with sixty records each. `marks` chooses the records whose bytes are flipped, by partition and offset.
 fn four_partitions(closed: bool, marks: impl Fn(u64, u64) -> bool) -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let (mut writer, _) = open(Arc::new(disk.clone()), small()).unwrap();
@@ -289,7 +290,7 @@ fn a_gap_is_told_to_who_reads_there_and_to_nobody_else() {
         let turned = |partition, offset| partition == 1 && matches!(offset, 7 | 8 | 30);
         let disk = four_partitions(closed, turned);
         repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
-        // Through openings as a rule, and in snapshots.
+        // The gaps stay known over openings, and in snapshots.
         for _ in 0..3 {
             let (writer, _) = open(Arc::new(disk.clone()), small()).unwrap();
             let journal = writer.journal();
@@ -309,7 +310,7 @@ fn a_gap_is_told_to_who_reads_there_and_to_nobody_else() {
             assert_eq!(told_from(Start::Offset(8), 1), [8..9, 30..31]);
             assert_eq!(told_from(Start::Offset(9), 1), [30..31]);
             assert_eq!(told_from(Start::Latest, 1), []);
-            // Times are offsets and a hundred.
+            // The time of a record is its offset plus 100.
             assert_eq!(told_from(Start::Time(100), 1), [7..9, 30..31]);
             assert_eq!(told_from(Start::Time(107), 1), [7..9, 30..31], "one that is lost may have been the first");
             assert_eq!(told_from(Start::Time(110), 1), [30..31]);
@@ -326,7 +327,8 @@ fn a_gap_is_told_to_who_reads_there_and_to_nobody_else() {
 
 #[test]
 fn what_is_lost_at_the_ends_of_a_partition_is_told_too() {
-    // The last one of partition 2, with others behind it; the first one of partition 3, before which nothing is known.
+    // The last record of partition 2, which has records of others behind it; and the first record of partition 3, before
+    // which nothing is known.
     let disk =
         four_partitions(true, |partition, offset| (partition, offset) == (2, 59) || (partition, offset) == (3, 0));
     repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
@@ -365,7 +367,7 @@ fn damage_in_many_places_is_mended_in_one_run() {
     assert!((5..40).contains(&gone), "{gone}");
 }
 
-/// It was once put aside, given its name back, and put aside again, without end.
+/// Such a segment was once put aside, given its name back, and put aside again without end.
 #[test]
 fn a_segment_without_frames_that_belongs_elsewhere_is_put_aside_once() {
     let mut times = 0;
@@ -379,9 +381,9 @@ fn a_segment_without_frames_that_belongs_elsewhere_is_put_aside_once() {
         });
         match repair(Arc::new(disk.clone()), 1, &mut |_| {}) {
             Ok(repaired) => {
-                let aside = repaired.mended.iter().filter(|mended| mended.at == 0 && mended.copy.is_some());
-                assert!(aside.count() <= 1, "{name}: {:?}", repaired.mended);
-                times += usize::from(!repaired.mended.is_empty());
+                let aside = repaired.places.iter().filter(|mended| mended.at == 0 && mended.copy.is_some());
+                assert!(aside.count() <= 1, "{name}: {:?}", repaired.places);
+                times += usize::from(!repaired.places.is_empty());
             }
             Err(refused) => panic!("{name}: {refused}"),
         }

@@ -1,10 +1,10 @@
-//! Many cursors over one scan: what they get, and what it holds.
+//! Several cursors over one scan: what they return, and how much memory the scan holds.
 
 use super::super::scan::SharedScan;
 use super::*;
 use std::sync::Arc;
 
-/// A journal of so many frames, each with records of some of `partitions`.
+/// A journal of `frames` frames, each with records of some of `partitions`.
 fn journal(dice: &mut Dice, options: Options, frames: u64, partitions: u32) -> (Writer, BTreeMap<PartitionId, u64>) {
     let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), options).unwrap();
     let mut ends = BTreeMap::new();
@@ -17,7 +17,7 @@ fn journal(dice: &mut Dice, options: Options, frames: u64, partitions: u32) -> (
 fn grow(dice: &mut Dice, writer: &mut Writer, ends: &mut BTreeMap<PartitionId, u64>, partitions: u32) {
     let mut frame = FrameBuilder::new();
     for _ in 0..=dice.roll(4) {
-        // Some come often, some seldom.
+        // Some partitions have records in many frames, some in few.
         let most = 1 + dice.roll(u64::from(partitions));
         let partition = part(dice.roll(most) as u32);
         let end = ends.entry(partition).or_insert(0);
@@ -37,7 +37,7 @@ fn alone(journal: &Journal, partition: PartitionId, from: u64) -> Vec<(u64, Vec<
     found
 }
 
-/// Takes at most so many records. How many it were.
+/// Takes at most `most` records, and returns how many it took.
 fn take(scan: &mut SharedScan, cursor: &mut Cursor, most: u64, found: &mut Vec<(u64, Vec<u8>)>) -> u64 {
     cursor.begin(scan);
     let mut taken = 0;
@@ -53,7 +53,7 @@ fn take(scan: &mut SharedScan, cursor: &mut Cursor, most: u64, found: &mut Vec<(
     taken
 }
 
-/// Some are asked seldom, or not at all for a while; some come later; the journal grows meanwhile.
+/// Some cursors are called seldom, or not at all for a while; some join later; and the journal grows meanwhile.
 #[test]
 fn cursors_in_any_order_give_what_each_alone_would() {
     for seed in 1..60 {
@@ -63,7 +63,7 @@ fn cursors_in_any_order_give_what_each_alone_would() {
         let (mut writer, mut ends) = journal(&mut dice, Options { codec, ..small() }, 150, partitions);
         let journal = writer.journal();
         let mut scan = journal.scan(Visible::Written);
-        /// Offset and bytes.
+        /// Offset and bytes of each record.
         type Found = Vec<(u64, Vec<u8>)>;
         let mut cursors: Vec<(u64, Cursor, Found)> = Vec::new();
         for (partition, end) in ends.clone() {
@@ -83,14 +83,14 @@ fn cursors_in_any_order_give_what_each_alone_would() {
                 grow(&mut dice, &mut writer, &mut ends, partitions);
             }
             if dice.roll(40) == 0 {
-                // Back to something that it had.
+                // Seeks back to a record that the cursor has returned.
                 if let Some((offset, _)) = found.last().cloned() {
                     cursor.seek(offset);
                     found.pop();
                 }
             }
         }
-        // Whoever asks again and again is given all, whatever the others do.
+        // A cursor that is called again and again returns all records, whatever the others do.
         for (from, cursor, found) in &mut cursors {
             let mut fruitless = 0;
             while fruitless < 3 {
@@ -123,7 +123,7 @@ fn two_blocks_are_all_that_is_held_however_far_cursors_are_apart() {
     cursors.iter_mut().for_each(|cursor| cursor.begin(&mut scan));
     let (mut dice, mut found, mut left) = (Dice(5), Vec::new(), each * u64::from(partitions));
     while left > 0 {
-        // Half of them are slow.
+        // Half of the cursors are slow.
         let slow = cursors.len() / 2;
         let which = if dice.roll(50) == 0 { 0..slow } else { slow..cursors.len() };
         left = 0;

@@ -8,23 +8,23 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A file of the directory.
-pub(super) struct Opened {
+/// An open file of the directory.
+pub(super) struct DiskFile {
     file: fs::File,
-    /// The one that opened it.
+    /// The process that opened it.
     pub(super) process: Process,
-    /// Bytes that a file of this process may have. Beyond it the system would not only refuse: its signal, SIGXFSZ, ends
-    /// the program.
+    /// The most bytes of a file that this process may write. Beyond them the system does not only refuse the write: its
+    /// signal SIGXFSZ ends the program.
     limit: u64,
 }
 
-impl Opened {
+impl DiskFile {
     pub fn new(file: fs::File) -> Self {
         let limit = rustix::process::getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
         Self { file, process: Process::default(), limit }
     }
 
-    /// Whether this process may have the file so long.
+    /// An error if this process may not write a file of `size` bytes.
     fn may_have(&self, size: u64) -> io::Result<()> {
         self.process.check()?;
         if size > self.limit {
@@ -36,7 +36,7 @@ impl Opened {
     }
 }
 
-impl File for Opened {
+impl File for DiskFile {
     fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
@@ -66,7 +66,7 @@ impl File for Opened {
                 done => break done?,
             }
         };
-        // A short one is rare: what is left goes part by part, and names its cause.
+        // A short write is rare: the rest is written part by part, and an error then names its cause.
         if written == len {
             return Ok(());
         }
@@ -84,7 +84,7 @@ impl File for Opened {
         #[cfg(target_os = "linux")]
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, size) {
             Ok(()) => return Ok(()),
-            // A file system without it: the size alone, and a full disk shows at the write.
+            // The file system has no such call. Only the size is set, and a full disk shows at the write.
             Err(Errno::OPNOTSUPP) => {}
             Err(cause) => return Err(cause.into()),
         }

@@ -5,15 +5,15 @@ use rustix::fs::FlockOperation;
 use std::fs;
 use std::os::fd::OwnedFd;
 
-/// Closing the files would leave the locks to a child that the program is about to start, until that runs its own program.
-/// A child that runs on as a fork has the same locks, and must leave them alone.
-pub(super) struct Locked {
+/// The locks are released by themselves: closing the files would leave the locks to a child process that was forked and has
+/// not executed its own program yet. A child that goes on as a fork shares the locks, and must not release them.
+pub(super) struct DirectoryLock {
     pub directory: Option<OwnedFd>,
     pub file: fs::File,
     pub process: Process,
 }
 
-impl Drop for Locked {
+impl Drop for DirectoryLock {
     fn drop(&mut self) {
         if self.process.check().is_ok() {
             let _ = self.file.unlock();

@@ -1,18 +1,18 @@
 //! A directory of the file system, held by its descriptor.
 //!
-//! It is opened once, and each file is reached from there: a program that changes its own directory, or somebody who gives
-//! this one another name, changes nothing of where the journal is. In it, nothing is followed, and nothing is opened that is no
-//! regular file: a pipe would hold the caller up for ever, a link leads to somebody else's file.
+//! The directory is opened once, and each file is opened relative to it. So the journal stays in this directory if the
+//! program changes its working directory or the directory gets another name. No link is followed, and nothing but a regular
+//! file is opened: a pipe would block the caller for ever, and a link leads to a file of another program.
 //!
 //! # Locks
-//! The directory itself is locked, which no other file can stand for, and the file `lock` as well: for file systems that
-//! lock no directories, and to say who has it. Locks belong to descriptors that a forked child shares: only the process that
-//! took them gives them up.
+//! The directory itself is locked, which no file can replace. The file `lock` is locked as well: for file systems that lock
+//! no directories, and to name the process that holds the lock. A forked child shares the locks with its parent, so only the
+//! process that took them releases them.
 
 use super::super::file_names::{LOCK, UNFINISHED};
 use super::{File, Lock, NotOurs, Process, Storage, lock_file};
-use file::Opened;
-use lock::Locked;
+use file::DiskFile;
+use lock::DirectoryLock;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs;
@@ -25,73 +25,74 @@ use std::sync::{Arc, OnceLock};
 mod file;
 mod lock;
 
-/// A directory of the file system: mode 0700, its files 0600. Clones are the same directory.
+/// A directory of the file system with mode 0700; its files have mode 0600. Clones are the same directory.
 #[derive(Clone, Debug)]
 pub struct Disk {
     path: PathBuf,
-    held: Arc<OnceLock<Held>>,
+    held: Arc<OnceLock<OpenDirectory>>,
     #[cfg(test)]
-    refuse: Refuse,
+    refuse: RefusedCalls,
 }
 
-/// What a file system may refuse to do, for tests.
+/// The calls that a test has the file system refuse.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Refuse {
+struct RefusedCalls {
     directory_locks: bool,
     renaming_without_replacing: bool,
 }
 
 /// The directory, and the process that opened it.
 #[derive(Debug)]
-struct Held {
+struct OpenDirectory {
     directory: OwnedFd,
     process: Process,
 }
 
-/// Begins the line of `lock` that says why the directory itself is not locked; the number of the system's error follows.
-const UNLOCKED: &str = "directory not locked: error ";
+/// The prefix of the line in `lock` that says why the directory itself is not locked. The number of the system's error
+/// follows.
+const UNLOCKED_PREFIX: &str = "directory not locked: error ";
 
-/// Of a file: nothing else is opened by these names, and opening waits for nobody.
-const PLAINLY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Flags for opening a file: no link is followed, and opening does not block.
+const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Disk {
-    /// The directory `path`; a relative one is looked up from where the process is now. Nothing is touched yet.
+    /// The directory `path`. A relative path is resolved now. Nothing is opened yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self {
             path: std::path::absolute(&path).unwrap_or(path),
             held: Arc::default(),
             #[cfg(test)]
-            refuse: Refuse::default(),
+            refuse: RefusedCalls::default(),
         }
     }
 
-    /// The directory: opened at the first call, and the same one from then on.
-    fn held(&self) -> io::Result<&Held> {
+    /// The directory. The first call opens it.
+    fn held(&self) -> io::Result<&OpenDirectory> {
         if let Some(held) = self.held.get() {
             return Ok(held);
         }
-        let directory = rustix::fs::open(&self.path, DIRECTORY, Mode::empty())?;
-        Ok(self.held.get_or_init(|| Held { directory, process: Process::default() }))
+        let directory = rustix::fs::open(&self.path, DIRECTORY_FLAGS, Mode::empty())?;
+        Ok(self.held.get_or_init(|| OpenDirectory { directory, process: Process::default() }))
     }
 
-    /// The directory, to change something in it.
+    /// The directory, for a change; an error in a forked child.
     fn to_change(&self) -> io::Result<&OwnedFd> {
         let held = self.held()?;
         held.process.check()?;
         Ok(&held.directory)
     }
 
-    /// The file `lock`, open and locked. Without a lock on the directory it is all there is, and so it stays what it is.
+    /// Opens and locks the file `lock`. With `alone` it is the only lock, and so it is never replaced.
     fn lock_file(&self, directory: &OwnedFd, alone: bool) -> io::Result<fs::File> {
         let found = match look(directory, LOCK) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
             found => Some(names(&found?)),
         };
         let lock = |name: &str, how: OFlags| {
-            let flags = OFlags::RDWR | PLAINLY | how;
+            let flags = OFlags::RDWR | FILE_FLAGS | how;
             let file = fs::File::from(rustix::fs::openat(directory, name, flags, Mode::from_bits_retain(0o600))?);
             regular(name, &rustix::fs::fstat(&file)?)?;
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
@@ -99,7 +100,7 @@ impl Disk {
         };
         match found {
             Some(links) if links > 1 && alone => Err(NotOurs::Linked { name: LOCK.to_owned(), links }.into()),
-            // Of a copy of the directory by links: what is written in it would stand in both.
+            // The directory was copied by hard links: the text would be written into both copies.
             Some(links) if links > 1 => {
                 let unfinished = format!("{LOCK}{}", UNFINISHED);
                 match self.remove(&unfinished) {
@@ -117,7 +118,7 @@ impl Disk {
     fn lock_text(&self) -> io::Result<String> {
         let directory = &self.held()?.directory;
         look(directory, LOCK)?;
-        let file = fs::File::from(rustix::fs::openat(directory, LOCK, OFlags::RDONLY | PLAINLY, Mode::empty())?);
+        let file = fs::File::from(rustix::fs::openat(directory, LOCK, OFlags::RDONLY | FILE_FLAGS, Mode::empty())?);
         regular(LOCK, &rustix::fs::fstat(&file)?)?;
         let mut text = String::new();
         file.take(200).read_to_string(&mut text)?;
@@ -125,7 +126,7 @@ impl Disk {
     }
 }
 
-/// What stands under a name, if it is a regular file.
+/// The metadata of a regular file; an error if the name belongs to something else.
 fn look(directory: &OwnedFd, name: &str) -> io::Result<rustix::fs::Stat> {
     let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     regular(name, &found)?;
@@ -145,18 +146,18 @@ fn regular(name: &str, found: &rustix::fs::Stat) -> io::Result<()> {
     Err(NotOurs::Kind { name: name.to_owned(), what }.into())
 }
 
-/// How many names a file has.
+/// Count of a file's names.
 #[allow(clippy::unnecessary_cast, reason = "the type of the number differs between systems")]
 fn names(found: &rustix::fs::Stat) -> u64 {
     found.st_nlink as u64
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
-    rustix::fs::fsync(rustix::fs::open(path, DIRECTORY, Mode::empty())?)?;
+    rustix::fs::fsync(rustix::fs::open(path, DIRECTORY_FLAGS, Mode::empty())?)?;
     Ok(())
 }
 
-/// Makes a directory and those above it, each name durable before the next one is made.
+/// Creates a directory and its missing parents. Each name is made durable before the next one is created.
 fn make(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.is_dir()).collect();
     for path in missing.into_iter().rev() {
@@ -184,8 +185,8 @@ impl Storage for Disk {
 
     fn lock(&self) -> io::Result<Lock> {
         let held = self.to_change()?;
-        // Locks belong to the open description, and the one that is held is everybody's.
-        let directory = rustix::fs::openat(held, ".", DIRECTORY, Mode::empty())?;
+        // A lock belongs to an open file description, and clones share the one that is held: so another one is opened.
+        let directory = rustix::fs::openat(held, ".", DIRECTORY_FLAGS, Mode::empty())?;
         #[cfg(not(test))]
         let refuses = false;
         #[cfg(test)]
@@ -197,11 +198,11 @@ impl Storage for Disk {
             Err(cause) => Some(cause.raw_os_error()),
         };
         let file = self.lock_file(held, refused.is_some())?;
-        let weakness = refused.map_or_else(String::new, |number| format!("{UNLOCKED}{number}\n"));
+        let weakness = refused.map_or_else(String::new, |number| format!("{UNLOCKED_PREFIX}{number}\n"));
         file.set_len(0)?;
         (&file).write_all(lock_file::text(&weakness).as_bytes())?;
         let directory = refused.is_none().then_some(directory);
-        Ok(Box::new(Locked { directory, file, process: Process::default() }))
+        Ok(Box::new(DirectoryLock { directory, file, process: Process::default() }))
     }
 
     fn lock_holder(&self) -> String {
@@ -211,7 +212,7 @@ impl Storage for Disk {
 
     fn lock_weakness(&self) -> Option<String> {
         let text = self.lock_text().ok()?;
-        let number = text.lines().find_map(|line| line.strip_prefix(UNLOCKED)?.parse().ok())?;
+        let number = text.lines().find_map(|line| line.strip_prefix(UNLOCKED_PREFIX)?.parse().ok())?;
         let cause = io::Error::from_raw_os_error(number);
         Some(format!(
             "the file system refuses to lock the directory ({cause}): the file `{LOCK}` alone keeps others out, so it must stay"
@@ -221,7 +222,7 @@ impl Storage for Disk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.held()?.directory)? {
-            // A name that is no text is none of ours.
+            // The journal's own names are UTF-8.
             let entry = entry?;
             let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."));
             names.extend(name.map(str::to_owned));
@@ -230,24 +231,24 @@ impl Storage for Disk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | PLAINLY;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | FILE_FLAGS;
         let file = rustix::fs::openat(self.to_change()?, name, flags, Mode::from_bits_retain(0o600))?;
-        Ok(Arc::new(Opened::new(file.into())))
+        Ok(Arc::new(DiskFile::new(file.into())))
     }
 
     fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>> {
         let directory = if write { self.to_change()? } else { &self.held()?.directory };
         look(directory, name)?;
         let flags = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        let file = rustix::fs::openat(directory, name, flags | PLAINLY, Mode::empty())?;
-        // It may be another one by now.
+        let file = rustix::fs::openat(directory, name, flags | FILE_FLAGS, Mode::empty())?;
+        // The name may belong to another file meanwhile.
         let found = rustix::fs::fstat(&file)?;
         regular(name, &found)?;
         let links = names(&found);
         if write && links > 1 {
             return Err(NotOurs::Linked { name: name.to_owned(), links }.into());
         }
-        Ok(Arc::new(Opened::new(file.into())))
+        Ok(Arc::new(DiskFile::new(file.into())))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -271,10 +272,10 @@ impl Storage for Disk {
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
             renamed => return Ok(renamed?),
         }
-        // A link replaces nothing either. With both names the file is still whole.
+        // A hard link replaces no file either. If the removal fails, the file has both names and is whole.
         match rustix::fs::linkat(directory, from, directory, to, AtFlags::empty()) {
             Ok(()) => return Ok(rustix::fs::unlinkat(directory, from, AtFlags::empty())?),
-            // A file system that knows no links. Whoever has the lock is alone here.
+            // The file system has no hard links. The lock keeps other processes away meanwhile.
             Err(Errno::PERM | Errno::NOSYS | Errno::NOTSUP) => {}
             Err(cause) => return Err(cause.into()),
         }
@@ -310,7 +311,7 @@ fn rename_without_replacing(_: &OwnedFd, _: &str, _: &str) -> rustix::io::Result
 mod tests {
     use super::*;
 
-    fn refusing(path: &Path, refuse: Refuse) -> Disk {
+    fn refusing(path: &Path, refuse: RefusedCalls) -> Disk {
         Disk { refuse, ..Disk::new(path) }
     }
 
@@ -320,7 +321,7 @@ mod tests {
         let disk = Disk::new(folder.path());
         let lock = disk.lock().unwrap();
         assert_eq!(disk.lock().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        let locked = lock.downcast_ref::<Locked>().unwrap();
+        let locked = lock.downcast_ref::<DirectoryLock>().unwrap();
         let _as_a_child_has_them = (locked.file.try_clone().unwrap(), locked.directory.as_ref().unwrap().try_clone());
         drop(lock);
         assert!(disk.lock().is_ok());
@@ -332,20 +333,22 @@ mod tests {
         let disk = Disk::new(folder.path());
         disk.create("a").unwrap().write_at(b"kept", 0).unwrap();
         let lock = disk.lock().unwrap();
-        let locked = lock.downcast_ref::<Locked>().unwrap();
-        // The same open descriptions, in a process that did not open them.
-        let child = Locked {
+        let locked = lock.downcast_ref::<DirectoryLock>().unwrap();
+        // The open file descriptions of the parent, in a process that did not open them.
+        let child = DirectoryLock {
             directory: locked.directory.as_ref().map(|directory| directory.try_clone().unwrap()),
             file: locked.file.try_clone().unwrap(),
             process: Process::of_a_parent(),
         };
         drop(child);
         assert_eq!(disk.lock().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        let held =
-            Held { directory: disk.held().unwrap().directory.try_clone().unwrap(), process: Process::of_a_parent() };
+        let held = OpenDirectory {
+            directory: disk.held().unwrap().directory.try_clone().unwrap(),
+            process: Process::of_a_parent(),
+        };
         let child = Disk::new(folder.path());
         child.held.set(held).unwrap();
-        let mut file = Opened::new(fs::File::options().read(true).write(true).open(folder.path().join("a")).unwrap());
+        let mut file = DiskFile::new(fs::File::options().read(true).write(true).open(folder.path().join("a")).unwrap());
         file.process = Process::of_a_parent();
         let attempts: [(&str, io::Result<()>); 10] = [
             ("create", child.create("b").map(drop)),
@@ -370,27 +373,27 @@ mod tests {
     #[test]
     fn where_directories_are_not_locked_the_file_keeps_others_out_and_it_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = refusing(folder.path(), Refuse { directory_locks: true, ..Refuse::default() });
+        let disk = refusing(folder.path(), RefusedCalls { directory_locks: true, ..RefusedCalls::default() });
         let lock = disk.lock().unwrap();
         assert_eq!(disk.lock().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(disk.lock_holder(), format!("process {}", std::process::id()));
         let weakness = Disk::new(folder.path()).lock_weakness().unwrap();
         assert!(weakness.contains("`lock` alone"), "{weakness}");
         drop(lock);
-        // Its other name would be written, too.
+        // Writing the file would change it under its other name.
         fs::hard_link(folder.path().join(LOCK), folder.path().join("other")).unwrap();
         let refused = disk.lock().map(drop).unwrap_err();
         assert!(matches!(NotOurs::of(&refused), Some(NotOurs::Linked { .. })), "{refused}");
         drop(Disk::new(folder.path()).lock().unwrap());
         assert_eq!(Disk::new(folder.path()).lock_weakness(), None, "locked since, in a file of its own");
-        assert!(fs::read_to_string(folder.path().join("other")).unwrap().contains(UNLOCKED));
+        assert!(fs::read_to_string(folder.path().join("other")).unwrap().contains(UNLOCKED_PREFIX));
     }
 
     #[test]
     fn nothing_is_replaced_with_or_without_the_call_for_it() {
         for renaming_without_replacing in [false, true] {
             let folder = tempfile::tempdir().unwrap();
-            let disk = refusing(folder.path(), Refuse { renaming_without_replacing, ..Refuse::default() });
+            let disk = refusing(folder.path(), RefusedCalls { renaming_without_replacing, ..RefusedCalls::default() });
             for name in ["a", "b"] {
                 disk.create(name).unwrap().write_at(name.as_bytes(), 0).unwrap();
             }

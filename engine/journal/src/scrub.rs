@@ -1,7 +1,7 @@
-//! Putting right what has changed in a journal's files and belongs to no record: bytes that no checksum covers, and indexes
-//! that do not say what their segment has.
+//! Scrubbing a journal: restoring bytes of its files that belong to no record. These are bytes that no checksum covers, and
+//! indexes that contradict their segment.
 
-use super::atomic_file::{open_own, take_away};
+use super::atomic_file::{open_unshared, remove_if_exists};
 use super::error::DiskError;
 use super::file_names::{index_name, segment_name};
 use super::format::{ALIGN, SEGMENT_HEAD};
@@ -11,12 +11,12 @@ use super::storage::{Storage, take_lock};
 use std::sync::Arc;
 
 /// Sets the [stray bytes](super::Survey::stray_bytes) of a journal to zero, as they were written, and removes its [stale
-/// indexes](super::Survey::stale_indexes), which the next opening makes again. Every record is as it was. `progress` hears now and
-/// then how many bytes were read.
+/// indexes](super::Survey::stale_indexes), which the next opening makes again. No record changes. `progress` is called about
+/// once for each MiB with the bytes read so far.
 ///
 /// # Errors
-/// Somebody has it open, it is damaged, or the disk fails.
-pub fn clear(storage: Arc<dyn Storage>, progress: &mut dyn FnMut(u64)) -> Result<(), RepairError> {
+/// A program has the journal open, it is damaged, or the disk fails.
+pub fn scrub(storage: Arc<dyn Storage>, progress: &mut dyn FnMut(u64)) -> Result<(), RepairError> {
     let disk = &*storage;
     let _lock = take_lock(disk)?;
     let (survey, damage) = inspect_to_damage(Arc::clone(&storage), true, progress)?;
@@ -24,11 +24,11 @@ pub fn clear(storage: Arc<dyn Storage>, progress: &mut dyn FnMut(u64)) -> Result
         return Err(damage.into());
     }
     for &(number, at) in survey.stray_bytes() {
-        // Of the head's sector, or of the padding behind a frame: both are zero up to there.
+        // The rest of the header's sector, or of the padding behind a frame, is zero.
         let end = if at < SEGMENT_HEAD { SEGMENT_HEAD } else { (at + 1).next_multiple_of(ALIGN) };
         let name = segment_name(number);
         let put_right = || {
-            let file = open_own(disk, &name)?;
+            let file = open_unshared(disk, &name)?;
             file.write_at(&vec![0; (end - at) as usize], at)?;
             file.sync()
         };
@@ -36,7 +36,7 @@ pub fn clear(storage: Arc<dyn Storage>, progress: &mut dyn FnMut(u64)) -> Result
     }
     for number in survey.stale_indexes() {
         let name = index_name(*number);
-        take_away(disk, &name).map_err(|cause| DiskError::new("remove", &name, &cause))?;
+        remove_if_exists(disk, &name).map_err(|cause| DiskError::new("remove", &name, &cause))?;
     }
     disk.sync_dir().map_err(|cause| DiskError::new("sync", disk.name(), &cause))?;
     Ok(())

@@ -1,24 +1,24 @@
-//! A file that is open.
+//! An open file.
 
 use super::super::storage::File;
-use super::inode::{Inode, Pending};
+use super::inode::{FileChange, Inode};
 use super::{Fault, SimulatedDisk, error};
 use std::io;
 use std::sync::PoisonError;
 
-pub(super) struct Open {
+pub(super) struct SimulatedFile {
     pub(super) disk: SimulatedDisk,
     pub(super) inode: usize,
 }
 
-impl Drop for Open {
+impl Drop for SimulatedFile {
     fn drop(&mut self) {
         self.disk.inner().open -= 1;
     }
 }
 
-impl Open {
-    fn change(&self, change: Pending) -> io::Result<()> {
+impl SimulatedFile {
+    fn change(&self, change: FileChange) -> io::Result<()> {
         let mut inner = self.disk.inner();
         if inner.off {
             return Err(error(Fault::PowerCut));
@@ -27,23 +27,23 @@ impl Open {
         let inode = &mut inner.inodes[self.inode];
         let change = match (outcome, change) {
             (Ok(()), change) => change,
-            (Err(Fault::Short), Pending::Write { at, bytes }) => {
-                Pending::Write { at, bytes: bytes[..bytes.len() / 2].to_vec() }
+            (Err(Fault::Short), FileChange::Write { at, bytes }) => {
+                FileChange::Write { at, bytes: bytes[..bytes.len() / 2].to_vec() }
             }
-            // A write that the power cut off may have arrived all the same.
-            (Err(Fault::PowerCut), change @ Pending::Write { .. }) => {
+            // A write that the power cut off may have reached the disk.
+            (Err(Fault::PowerCut), change @ FileChange::Write { .. }) => {
                 inode.pending.push(change);
                 return Err(error(Fault::PowerCut));
             }
             (Err(fault), _) => return Err(error(fault)),
         };
         let size = match &change {
-            Pending::Write { at, bytes } => inode.now.len().max(at + bytes.len()),
-            Pending::Size(size) => *size,
+            FileChange::Write { at, bytes } => inode.now.len().max(at + bytes.len()),
+            FileChange::Size(size) => *size,
         };
         inner.resize(self.inode, size)?;
         let inode = &mut inner.inodes[self.inode];
-        if let Pending::Write { bytes, .. } = &change {
+        if let FileChange::Write { bytes, .. } = &change {
             inode.traffic.written += bytes.len() as u64;
         }
         Inode::apply(&mut inode.now, &change);
@@ -52,7 +52,7 @@ impl Open {
     }
 }
 
-impl File for Open {
+impl File for SimulatedFile {
     fn size(&self) -> io::Result<u64> {
         Ok(self.disk.inner().inodes[self.inode].now.len() as u64)
     }
@@ -75,16 +75,16 @@ impl File for Open {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.change(Pending::Write { at: at as usize, bytes: bytes.to_vec() })
+        self.change(FileChange::Write { at: at as usize, bytes: bytes.to_vec() })
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
         let now = self.size()?;
-        self.change(Pending::Size(size.max(now) as usize))
+        self.change(FileChange::Size(size.max(now) as usize))
     }
 
     fn truncate(&self, size: u64) -> io::Result<()> {
-        self.change(Pending::Size(size as usize))
+        self.change(FileChange::Size(size as usize))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -93,7 +93,7 @@ impl File for Open {
         let released = &self.disk.shared.released;
         inner = released.wait_while(inner, |inner| inner.hold_syncs).unwrap_or_else(PoisonError::into_inner);
         inner.syncs_held -= 1;
-        // A failed sync throws away what it did not write, as Linux does: the next one would succeed and lie.
+        // A failed sync drops the bytes that it did not write, as Linux does: the next sync would succeed without them.
         let outcome = inner.call();
         inner.syncs += 1;
         let ignore = inner.ignore_sync;

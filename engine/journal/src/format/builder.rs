@@ -1,24 +1,25 @@
-//! Putting a frame's payload together.
+//! Building the payload of a frame.
 
 use super::entry::{ENTRY, Extent, FIXED, RUN, RawEntry, RawExtent, RawRun, TIMED};
 use super::ids::PartitionId;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-/// Collects what goes into one frame, all or none.
+/// Collects the records and the changes of state of one frame. A frame is written whole or not at all.
 #[derive(Debug, Default)]
 pub struct FrameBuilder {
     payload: Vec<u8>,
     entries: u32,
     open: Option<OpenRun>,
-    /// What was to append a record's bytes has panicked, or has done something else.
+    /// True if a record's bytes may be incomplete or wrong: the caller's code that appends them has panicked, or has done
+    /// more than append.
     unsure: bool,
 }
 
-/// A state of a builder, to go back to.
+/// A state of a builder, to be restored by [`rewind`](FrameBuilder::rewind).
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
-pub struct Mark {
+pub struct Savepoint {
     len: usize,
     entries: u32,
     open: Option<OpenRun>,
@@ -36,32 +37,32 @@ struct OpenRun {
 }
 
 impl FrameBuilder {
-    /// Nothing yet.
+    /// An empty builder.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether nothing was added.
+    /// True if nothing was added.
     pub fn is_empty(&self) -> bool {
         self.payload.is_empty()
     }
 
-    /// Bytes that the payload has so far.
+    /// Bytes of the payload so far.
     pub fn len(&self) -> usize {
         self.payload.len()
     }
 
-    /// Whether its records need not be counted again.
+    /// True if the records are known to be whole, so that they need not be counted again.
     pub(crate) fn is_sure(&self) -> bool {
         !self.unsure
     }
 
-    /// How many entries it has.
+    /// Count of the entries.
     pub fn entries(&self) -> u32 {
         self.entries
     }
 
-    /// Forgets all, and keeps the memory.
+    /// Removes all entries, and keeps the memory.
     pub fn clear(&mut self) {
         self.payload.clear();
         self.entries = 0;
@@ -69,17 +70,17 @@ impl FrameBuilder {
         self.unsure = false;
     }
 
-    /// Where it stands: what is added from here on can be taken back by [`rewind`](Self::rewind).
+    /// The present state. What is added later can be removed by [`rewind`](Self::rewind).
     #[doc(hidden)]
-    pub fn mark(&self) -> Mark {
-        Mark { len: self.payload.len(), entries: self.entries, open: self.open, unsure: self.unsure }
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint { len: self.payload.len(), entries: self.entries, open: self.open, unsure: self.unsure }
     }
 
-    /// Takes back what was added since `mark`, also where that was left in the middle of a record.
+    /// Removes state_kind was added after `savepoint`, also an incomplete record.
     #[doc(hidden)]
-    pub fn rewind(&mut self, mark: Mark) {
-        self.payload.truncate(mark.len);
-        (self.entries, self.open, self.unsure) = (mark.entries, mark.open, mark.unsure);
+    pub fn rewind(&mut self, savepoint: Savepoint) {
+        self.payload.truncate(savepoint.len);
+        (self.entries, self.open, self.unsure) = (savepoint.entries, savepoint.open, savepoint.unsure);
     }
 
     /// The finished payload.
@@ -88,7 +89,7 @@ impl FrameBuilder {
         &self.payload
     }
 
-    /// A record; consecutive ones of a partition share a head.
+    /// Adds a record. Consecutive records of a partition share the header of their run.
     #[inline]
     pub fn record(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, bytes: &[u8]) {
         self.begin(partition, offset, time, None);
@@ -97,7 +98,7 @@ impl FrameBuilder {
         self.payload.extend_from_slice(bytes);
     }
 
-    /// A record whose bytes are appended by `fill`, which must only append.
+    /// Adds a record whose bytes are appended by `fill`, which must do nothing but append.
     pub fn record_with(
         &mut self,
         partition: PartitionId,
@@ -115,14 +116,14 @@ impl FrameBuilder {
         self.unsure = unsure;
     }
 
-    /// A record of a partition whose records are all of one size, which is then written once a run.
+    /// Adds a record of a partition whose records all have one size. The size is written once for each run.
     #[inline]
     pub fn fixed(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, bytes: &[u8]) {
         self.begin(partition, offset, time, Some(bytes.len() as u32));
         self.payload.extend_from_slice(bytes);
     }
 
-    /// The same, its `size` bytes appended by `fill`.
+    /// Adds a record as [`fixed`](Self::fixed) does; its `size` bytes are appended by `fill`.
     #[doc(hidden)]
     pub fn fixed_with(
         &mut self,
@@ -136,7 +137,7 @@ impl FrameBuilder {
         fill(&mut self.payload);
     }
 
-    /// So many records without times, from `offset` on: their bytes, one behind the other, are appended by `fill`.
+    /// Adds `count` records of `size` bytes each without times, from `offset` on. `fill` appends all of their bytes.
     #[doc(hidden)]
     pub fn fixed_run(
         &mut self,
@@ -160,7 +161,7 @@ impl FrameBuilder {
         }
     }
 
-    /// Goes on with the open run, if these records do, or begins one.
+    /// Adds these records to the open run if they continue it, or begins a new run.
     #[inline]
     fn run(&mut self, partition: PartitionId, offset: u64, count: u32, fixed: Option<u32>, timed: bool) {
         match &mut self.open {
@@ -189,7 +190,7 @@ impl FrameBuilder {
         let Some(open) = self.open.take() else { return };
         let flags = if open.fixed.is_some() { FIXED } else { 0 } | if open.timed { TIMED } else { 0 };
         let len = self.payload.len() - open.at - ENTRY;
-        let head = RawEntry { kind: 1, flags, what: U16::new(0), len: U32::new(len as u32) };
+        let head = RawEntry { kind: 1, flags, state_kind: U16::new(0), len: U32::new(len as u32) };
         let run = RawRun {
             topic: U32::new(open.partition.topic),
             partition: U32::new(open.partition.partition),
@@ -201,43 +202,43 @@ impl FrameBuilder {
         self.payload[open.at + ENTRY..open.at + RUN].copy_from_slice(run.as_bytes());
     }
 
-    fn entry(&mut self, kind: u8, what: u16, parts: &[&[u8]]) {
-        self.flagged(kind, 0, what, parts);
+    fn entry(&mut self, kind: u8, state_kind: u16, parts: &[&[u8]]) {
+        self.flagged(kind, 0, state_kind, parts);
     }
 
-    fn flagged(&mut self, kind: u8, flags: u8, what: u16, parts: &[&[u8]]) {
+    fn flagged(&mut self, kind: u8, flags: u8, state_kind: u16, parts: &[&[u8]]) {
         self.close();
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        let head = RawEntry { kind, flags, what: U16::new(what), len: U32::new(len as u32) };
+        let head = RawEntry { kind, flags, state_kind: U16::new(state_kind), len: U32::new(len as u32) };
         self.payload.extend_from_slice(head.as_bytes());
         parts.iter().for_each(|part| self.payload.extend_from_slice(part));
         self.entries += 1;
     }
 
-    /// Sets a value of state.
-    pub fn put(&mut self, what: u16, key: &[u8], value: &[u8]) {
+    /// Sets a value of the state.
+    pub fn put(&mut self, state_kind: u16, key: &[u8], value: &[u8]) {
         match u8::try_from(key.len()) {
-            Ok(len) => self.flagged(8, len, what, &[key, value]),
-            Err(_) => self.entry(2, what, &[&(key.len() as u32).to_le_bytes(), key, value]),
+            Ok(len) => self.flagged(8, len, state_kind, &[key, value]),
+            Err(_) => self.entry(2, state_kind, &[&(key.len() as u32).to_le_bytes(), key, value]),
         }
     }
 
-    /// Puts bytes at the end of a value of state, or begins it with them. For who writes a value often and changes little
-    /// of it: a snapshot has all of the value, so it has to be set anew before it is long.
+    /// Appends bytes to a value of the state, or creates the value. For a value that is written often and changes little. A
+    /// snapshot holds the whole value, so the caller must set it anew before it gets long.
     ///
     /// # Panics
     /// The key has more than 255 bytes.
-    pub fn append_to(&mut self, what: u16, key: &[u8], bytes: &[u8]) {
+    pub fn append_to(&mut self, state_kind: u16, key: &[u8], bytes: &[u8]) {
         let len = u8::try_from(key.len()).expect("keys of values that are appended to are short");
-        self.flagged(6, len, what, &[key, bytes]);
+        self.flagged(6, len, state_kind, &[key, bytes]);
     }
 
-    /// Takes a value of state away.
-    pub fn delete(&mut self, what: u16, key: &[u8]) {
-        self.entry(3, what, &[key]);
+    /// Deletes a value of the state.
+    pub fn delete(&mut self, state_kind: u16, key: &[u8]) {
+        self.entry(3, state_kind, &[key]);
     }
 
-    /// Sets where a partition stands.
+    /// Sets the extent of a partition.
     pub fn extent(&mut self, partition: PartitionId, extent: Extent) {
         let raw = RawExtent {
             topic: U32::new(partition.topic),
@@ -249,12 +250,12 @@ impl FrameBuilder {
         self.entry(4, 0, &[raw.as_bytes()]);
     }
 
-    /// Says that segments below `number` are no more.
+    /// Says that segments below `number` are not needed any more.
     pub fn floor(&mut self, number: u64) {
         self.entry(5, 0, &[&number.to_le_bytes()]);
     }
 
-    /// Says that a topic is no more, and none of its records: where its partitions stood is forgotten.
+    /// Says that a topic was deleted: the extents of its partitions are forgotten.
     pub fn forget_topic(&mut self, topic: u32) {
         self.entry(7, 0, &[&topic.to_le_bytes()]);
     }

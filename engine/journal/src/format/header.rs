@@ -1,4 +1,4 @@
-//! Heads of segments and frames, and how payloads are packed.
+//! The headers of segments and frames, and the compression of payloads.
 
 use super::ids::JournalId;
 use super::layout::{ALIGN, FRAME_HEADER, MAJOR, MAX_PAYLOAD, MAX_POSITION, MAX_SEGMENT, aligned};
@@ -24,22 +24,22 @@ struct RawSegment {
     checksum: U32,
 }
 
-/// The head of a segment file.
+/// The header of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
-    /// The version of the format: of what may stand in the segment.
+    /// The format version of the segment.
     pub version: u16,
-    /// The journal that it belongs to.
+    /// The id of the journal.
     pub id: JournalId,
-    /// Counted from 1; the file's name.
+    /// The segment's number, which the file is named by. The first is 1.
     pub number: u64,
     /// The position of the file's first byte.
     pub first: u64,
-    /// Bytes that the file may have: the next segment's first position is `first + size`.
+    /// The most bytes of the file. The next segment's first position is `first + size`.
     pub size: u64,
-    /// Of the opening that made it.
+    /// The incarnation of the opening that created the segment.
     pub incarnation: u32,
-    /// A repair put it in the place of a segment that was lost: it has no frames.
+    /// True for a segment without frames that a repair has put in the place of a lost one.
     pub lost: bool,
 }
 
@@ -66,12 +66,12 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Reads a header.
+    /// Decodes a header.
     ///
     /// # Errors
-    /// Not a segment, a checksum that does not match, or a newer version.
+    /// The bytes are no segment header, the checksum does not match, or a newer program wrote it.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let (raw, _) = RawSegment::read_from_prefix(bytes).map_err(|_| Malformed::Short)?;
+        let (raw, _) = RawSegment::read_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
         if raw.magic != SEGMENT_MAGIC {
             return Err(Malformed::Magic);
         }
@@ -98,7 +98,7 @@ impl SegmentHeader {
         if header.is_sane() { Ok(header) } else { Err(Malformed::Length) }
     }
 
-    /// Whether its numbers are such as a journal has, which no checksum says.
+    /// True if a journal can have these numbers. The checksum does not say that: another program may have computed it.
     pub(crate) fn is_sane(&self) -> bool {
         let most = if self.lost { MAX_POSITION } else { MAX_SEGMENT };
         self.size.is_multiple_of(ALIGN)
@@ -107,40 +107,40 @@ impl SegmentHeader {
             && (1..MAX_POSITION).contains(&self.number)
     }
 
-    /// The checksum that the header carries.
+    /// The checksum of the header.
     pub fn checksum(&self) -> u32 {
         crc32c::crc32c(&self.encode()[..60])
     }
 }
 
-/// What a frame is for.
+/// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
-    /// Records and changes of state, all or none.
+    /// Records and changes of the state.
     Data,
-    /// A part of what must outlive elder segments.
+    /// A part of the snapshot at the head of a segment: the state that must outlive older segments.
     Snapshot {
-        /// The first part.
+        /// True for the first part.
         first: bool,
-        /// The last part.
+        /// True for the last part.
         last: bool,
     },
-    /// Nothing but the durable mark.
+    /// Nothing: only its header's durable mark counts.
     Mark,
-    /// A repair put it where damage was. The chain of checksums begins anew behind it.
+    /// Nothing: a repair has put it over damage. The chain of checksums begins anew behind it.
     Gap,
 }
 
-/// How the payload is packed.
+/// How a payload is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Codec {
     /// Not at all.
     #[default]
     Plain,
-    /// LZ4, fast.
+    /// LZ4: fast.
     Lz4,
-    /// Zstandard, small; behind the feature `zstd`.
+    /// Zstandard: small. Needs the feature `zstd`.
     Zstd,
 }
 
@@ -165,35 +165,35 @@ struct RawFrame {
     checksum: U32,
 }
 
-/// The head of a frame.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What it is for.
+    /// What the frame holds.
     pub kind: FrameKind,
-    /// How the payload is packed.
+    /// How the payload is compressed.
     pub codec: Codec,
-    /// Bytes of the payload as it is stored.
+    /// Bytes of the payload as stored.
     pub stored: u32,
-    /// Bytes of the payload when unpacked.
+    /// Bytes of the payload when decompressed.
     pub raw: u32,
-    /// The position of its first byte.
+    /// The position of the frame's first byte.
     pub position: u64,
-    /// All below was durable when this was written.
+    /// The durable mark: all frames below this position were durable when the frame was written.
     pub durable: u64,
-    /// When it was written: nanoseconds since the epoch.
+    /// When the frame was written: nanoseconds since the epoch.
     pub time: u64,
-    /// Of the opening that wrote it.
+    /// The incarnation of the opening that wrote the frame.
     pub incarnation: u32,
-    /// How many entries the payload has.
+    /// Count of the entries in the payload.
     pub entries: u32,
-    /// The checksum of the frame before.
+    /// The checksum of the frame before it.
     pub previous: u32,
-    /// The checksum of the payload as it is stored.
+    /// The checksum of the payload as stored.
     pub payload: u32,
 }
 
 impl FrameHeader {
-    /// The bytes of the header, with its checksum; that again, for the next frame.
+    /// The bytes of the header with its checksum, and that checksum again, which the next frame states.
     pub fn encode(&self, id: &JournalId) -> ([u8; FRAME_HEADER], u32) {
         let (kind, flags) = match self.kind {
             FrameKind::Data => (1, 0),
@@ -231,12 +231,13 @@ impl FrameHeader {
         (bytes, checksum)
     }
 
-    /// Reads a header of journal `id` that must stand at `position`; its checksum comes with it.
+    /// Decodes a header of journal `id` that must stand at `position`, and returns it with its checksum.
     ///
     /// # Errors
-    /// No frame, a checksum that does not match, another place or version, or lengths that no frame has.
+    /// The bytes are no frame header, the checksum does not match, the frame belongs elsewhere, a newer program wrote it, or
+    /// no frame has such lengths.
     pub fn decode(id: &JournalId, position: u64, bytes: &[u8]) -> Result<(Self, u32), Malformed> {
-        let (raw, _) = RawFrame::read_from_prefix(bytes).map_err(|_| Malformed::Short)?;
+        let (raw, _) = RawFrame::read_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
         if raw.magic != FRAME_MAGIC {
             return Err(Malformed::Magic);
         }
@@ -267,7 +268,7 @@ impl FrameHeader {
             codec => return Err(Malformed::Codec(codec)),
         };
         let (stored, unpacked) = (raw.stored.get(), raw.raw.get());
-        // A gap spans what was damaged, which may be more than any frame.
+        // A gap covers damage, which may be longer than any frame.
         let gap = kind == FrameKind::Gap;
         if !gap && (stored as usize > MAX_PAYLOAD || unpacked as usize > MAX_PAYLOAD) {
             return Err(Malformed::Length);
@@ -291,12 +292,12 @@ impl FrameHeader {
         Ok((header, checksum))
     }
 
-    /// Whether `stored` is the payload that the header was written for.
+    /// True if `stored` is the payload that the header was written for.
     pub fn payload_matches(&self, stored: &[u8]) -> bool {
         stored.len() == self.stored as usize && crc32c::crc32c(stored) == self.payload
     }
 
-    /// Bytes from this frame's beginning to the next one's.
+    /// Bytes from the beginning of the frame to that of the next one.
     pub fn span(&self) -> u64 {
         aligned(FRAME_HEADER as u64 + u64::from(self.stored))
     }
@@ -306,8 +307,8 @@ pub(super) fn frame_checksum(id: &JournalId, header: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(id), &header[..60])
 }
 
-/// Packs a payload; none if that makes it no smaller.
-pub fn pack(codec: Codec, plain: &[u8]) -> Option<Vec<u8>> {
+/// Compresses a payload; none if that does not make it smaller.
+pub fn compress(codec: Codec, plain: &[u8]) -> Option<Vec<u8>> {
     let packed = match codec {
         Codec::Plain => return None,
         Codec::Lz4 => lz4_flex::block::compress(plain),
@@ -319,20 +320,20 @@ pub fn pack(codec: Codec, plain: &[u8]) -> Option<Vec<u8>> {
     (packed.len() < plain.len()).then_some(packed)
 }
 
-/// Unpacks a payload whose checksum was seen to match.
+/// Decompresses a payload whose checksum matched.
 ///
 /// # Errors
-/// It is not what its header says, or this build has not the codec.
-pub fn unpack(codec: Codec, stored: &[u8], raw: usize) -> Result<Vec<u8>, Malformed> {
+/// The result is not `raw` bytes long, or the build lacks the codec.
+pub fn decompress(codec: Codec, stored: &[u8], raw: usize) -> Result<Vec<u8>, Malformed> {
     let plain = match codec {
         Codec::Plain => stored.to_vec(),
-        Codec::Lz4 => lz4_flex::block::decompress(stored, raw).map_err(|_| Malformed::Packed)?,
+        Codec::Lz4 => lz4_flex::block::decompress(stored, raw).map_err(|_| Malformed::Compression)?,
         #[cfg(feature = "zstd")]
-        Codec::Zstd => zstd::bulk::decompress(stored, raw).map_err(|_| Malformed::Packed)?,
+        Codec::Zstd => zstd::bulk::decompress(stored, raw).map_err(|_| Malformed::Compression)?,
         #[cfg(not(feature = "zstd"))]
         Codec::Zstd => return Err(Malformed::NoZstd),
     };
-    if plain.len() == raw { Ok(plain) } else { Err(Malformed::Packed) }
+    if plain.len() == raw { Ok(plain) } else { Err(Malformed::Compression) }
 }
 
 const _: () = {

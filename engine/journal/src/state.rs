@@ -1,10 +1,11 @@
-//! What must outlive elder segments: each segment begins with all of it, so that elders can go.
+//! The state of a journal: state_kind must outlive old segments. Each segment begins with a snapshot of it, so that older segments
+//! can be deleted.
 
-use super::format::{Entries, Entry, Extent, FrameBuilder, Malformed, PartitionId, known_entries};
+use super::format::{Entries, Entry, Extent, FrameBuilder, Malformed, PartitionId, trusted_entries};
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 
-/// Where the partitions stand, and values that the engine keeps: catalogue, committed offsets, producers, leases.
+/// The extents of the partitions, and the values that the engine keeps: catalogue, committed offsets, producers, leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     extents: BTreeMap<PartitionId, Extent>,
@@ -18,25 +19,25 @@ const FLOOR: usize = 16;
 
 /// Bytes of a value's entry before the value.
 fn head(key: &[u8]) -> usize {
-    // A longer key has a length of its own.
+    // An entry with a longer key states the key's length in four more bytes.
     key.len() + if key.len() <= usize::from(u8::MAX) { 8 } else { 12 }
 }
 
-/// Offsets of a partition would go back.
+/// An offset of a partition is below the end of the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GoesBack {
+pub(crate) struct OffsetGoesBack {
     pub partition: PartitionId,
     pub offset: u64,
     pub end: u64,
 }
 
 impl State {
-    /// Where a partition stands, if the journal knows it.
+    /// The extent of a partition; none if the journal does not know the partition.
     pub fn extent(&self, partition: PartitionId) -> Option<Extent> {
         self.extents.get(&partition).copied()
     }
 
-    /// All partitions.
+    /// All partitions with their extents.
     pub fn extents(&self) -> impl ExactSizeIterator<Item = (PartitionId, Extent)> {
         self.extents.iter().map(|(partition, extent)| (*partition, *extent))
     }
@@ -48,36 +49,38 @@ impl State {
         self.extents.range(from..=to).map(|(partition, _)| *partition).collect()
     }
 
-    /// A value.
-    pub fn get(&self, what: u16, key: &[u8]) -> Option<&[u8]> {
-        self.values.get(&(what, key.to_vec())).map(Vec::as_slice)
+    /// The value of a key.
+    pub fn get(&self, state_kind: u16, key: &[u8]) -> Option<&[u8]> {
+        self.values.get(&(state_kind, key.to_vec())).map(Vec::as_slice)
     }
 
-    /// All values of a kind, in the order of their keys.
-    pub fn values(&self, what: u16) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let of_kind = self.values.range((what, Vec::new())..).take_while(move |((kind, _), _)| *kind == what);
+    /// Keys and values of a kind, in the order of the keys.
+    pub fn values(&self, state_kind: u16) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let of_kind =
+            self.values.range((state_kind, Vec::new())..).take_while(move |((kind, _), _)| *kind == state_kind);
         of_kind.map(|((_, key), value)| (key.as_slice(), value.as_slice()))
     }
 
-    /// The kinds of values there are, and how many of each.
+    /// The kinds of values, and the count of each.
     pub fn kinds(&self) -> impl Iterator<Item = (u16, usize)> {
         let mut kinds = BTreeMap::new();
-        self.values.keys().for_each(|(what, _)| *kinds.entry(*what).or_insert(0) += 1);
+        self.values.keys().for_each(|(state_kind, _)| *kinds.entry(*state_kind).or_insert(0) += 1);
         kinds.into_iter()
     }
 
-    /// The first segment that is needed.
+    /// The number of the first segment that is needed.
     pub fn floor(&self) -> u64 {
         self.floor.max(1)
     }
 
-    /// Bytes of a snapshot.
+    /// Bytes of a snapshot's payloads.
     pub fn size(&self) -> usize {
         self.bytes + FLOOR
     }
 
-    /// What a payload would do, without doing it: the offsets that go back, if any, and the bytes that it adds.
-    pub(crate) fn check(&self, entries: Entries<'_>) -> Result<isize, Result<GoesBack, Malformed>> {
+    /// Checks state_kind a payload would do to the state. Returns by how many bytes the state would grow at most; the error is an
+    /// offset that goes back, or a malformed entry.
+    pub(crate) fn check(&self, entries: Entries<'_>) -> Result<isize, Result<OffsetGoesBack, Malformed>> {
         let mut ends = BTreeMap::new();
         let mut grown = 0;
         for entry in entries {
@@ -86,7 +89,7 @@ impl State {
                     let known = self.extents.get(&run.partition);
                     let end = ends.entry(run.partition).or_insert_with(|| known.map_or(0, |extent| extent.end));
                     if run.first < *end {
-                        return Err(Ok(GoesBack { partition: run.partition, offset: run.first, end: *end }));
+                        return Err(Ok(OffsetGoesBack { partition: run.partition, offset: run.first, end: *end }));
                     }
                     *end = run.end();
                     grown += if known.is_none() { EXTENT as isize } else { 0 };
@@ -97,12 +100,12 @@ impl State {
                     *end = extent.end.max(*end);
                     grown += if known.is_none() { EXTENT as isize } else { 0 };
                 }
-                Entry::Put { what, key, value } => {
-                    let old = self.get(what, key).map_or(0, |old| head(key) + old.len());
+                Entry::Put { state_kind, key, value } => {
+                    let old = self.get(state_kind, key).map_or(0, |old| head(key) + old.len());
                     grown += (head(key) + value.len()) as isize - old as isize;
                 }
-                Entry::Append { what, key, bytes } => {
-                    let begun = if self.get(what, key).is_none() { head(key) } else { 0 };
+                Entry::Append { state_kind, key, bytes } => {
+                    let begun = if self.get(state_kind, key).is_none() { head(key) } else { 0 };
                     grown += (begun + bytes.len()) as isize;
                 }
                 Entry::Delete { .. } | Entry::Floor(_) | Entry::TopicGone(_) => {}
@@ -111,51 +114,52 @@ impl State {
         Ok(grown)
     }
 
-    /// After a crash: offsets that were reserved may have been issued, so partitions go on behind them.
-    pub(crate) fn go_on(&mut self) {
+    /// Moves the end of each partition to its reservation. After a crash a reserved offset may have been issued, so it is not
+    /// used again.
+    pub(crate) fn skip_reserved(&mut self) {
         for extent in self.extents.values_mut() {
             extent.end = extent.end.max(extent.reserved);
         }
     }
 
-    /// A partition of which no record stands before a gap begins with that gap, so that its readers are told of it.
-    pub(crate) fn reach_back(&mut self, partition: PartitionId, start: u64) {
+    /// Moves a partition's start back to a gap before its first record, so that its readers are told of the gap.
+    pub(crate) fn extend_back(&mut self, partition: PartitionId, start: u64) {
         if let Some(extent) = self.extents.get_mut(&partition) {
             extent.start = extent.start.min(start);
         }
     }
 
-    /// Takes what a frame says, before it is written or after.
+    /// Applies the entries of a frame.
     #[doc(hidden)]
     pub fn take(&mut self, frame: &mut FrameBuilder) {
-        for entry in known_entries(frame.payload()).flatten() {
+        for entry in trusted_entries(frame.payload()).flatten() {
             let _ = self.apply(&entry);
         }
     }
 
-    /// Takes what an entry says.
-    pub(crate) fn apply(&mut self, entry: &Entry<'_>) -> Result<(), GoesBack> {
+    /// Applies an entry.
+    pub(crate) fn apply(&mut self, entry: &Entry<'_>) -> Result<(), OffsetGoesBack> {
         match *entry {
             Entry::Run(run) => {
                 let extent = self.known(run.partition, run.first);
                 if run.first < extent.end {
-                    return Err(GoesBack { partition: run.partition, offset: run.first, end: extent.end });
+                    return Err(OffsetGoesBack { partition: run.partition, offset: run.first, end: extent.end });
                 }
                 extent.end = run.end();
             }
             Entry::Extent(partition, extent) => {
                 let known = self.known(partition, extent.start);
-                // Start and end never go back, wherever in the frame they are set.
+                // Start and end never go back, even if a frame sets them in another order.
                 let (start, end) = (known.start.max(extent.start), known.end.max(extent.end));
                 *known = Extent { start, end, reserved: extent.reserved };
             }
-            Entry::Put { what, key, value } => {
+            Entry::Put { state_kind, key, value } => {
                 self.bytes += head(key) + value.len();
-                if let Some(old) = self.values.insert((what, key.to_vec()), value.to_vec()) {
+                if let Some(old) = self.values.insert((state_kind, key.to_vec()), value.to_vec()) {
                     self.bytes -= head(key) + old.len();
                 }
             }
-            Entry::Append { what, key, bytes } => match self.values.entry((what, key.to_vec())) {
+            Entry::Append { state_kind, key, bytes } => match self.values.entry((state_kind, key.to_vec())) {
                 btree_map::Entry::Occupied(mut there) => {
                     self.bytes += bytes.len();
                     there.get_mut().extend_from_slice(bytes);
@@ -165,8 +169,8 @@ impl State {
                     free.insert(bytes.to_vec());
                 }
             },
-            Entry::Delete { what, key } => {
-                if let Some(old) = self.values.remove(&(what, key.to_vec())) {
+            Entry::Delete { state_kind, key } => {
+                if let Some(old) = self.values.remove(&(state_kind, key.to_vec())) {
                     self.bytes -= head(key) + old.len();
                 }
             }
@@ -190,7 +194,7 @@ impl State {
         }
     }
 
-    /// The frames of a snapshot, none much larger than `part`.
+    /// The frames of a snapshot, each with a payload of about `part` bytes at most.
     #[doc(hidden)]
     pub fn snapshot(&self, part: usize) -> Vec<FrameBuilder> {
         let mut done = Vec::new();
@@ -205,9 +209,9 @@ impl State {
             room(&mut frame, EXTENT);
             frame.extent(partition, extent);
         }
-        for ((what, key), value) in &self.values {
+        for ((state_kind, key), value) in &self.values {
             room(&mut frame, head(key) + value.len());
-            frame.put(*what, key, value);
+            frame.put(*state_kind, key, value);
         }
         done.push(frame);
         done
@@ -257,6 +261,9 @@ mod tests {
         let back = PartitionId { topic: 1, partition: 1 };
         frame.clear();
         frame.record(back, 11, None, b"again");
-        assert_eq!(state.check(entries(frame.payload())), Err(Ok(GoesBack { partition: back, offset: 11, end: 12 })));
+        assert_eq!(
+            state.check(entries(frame.payload())),
+            Err(Ok(OffsetGoesBack { partition: back, offset: 11, end: 12 }))
+        );
     }
 }

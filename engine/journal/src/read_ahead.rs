@@ -1,47 +1,47 @@
-//! Reading the frames of a segment's file one after the other.
+//! Reading frames of a file with read-ahead.
 
-use super::format::{Codec, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, unpack};
+use super::format::{Codec, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, decompress};
 use super::options::Options;
 use super::storage::File;
 use std::borrow::Cow;
 use std::io;
 
-/// Reads ahead in a file, so that many small frames cost one call.
+/// A buffer over a file that is read ahead, so that many small frames cost one read call.
 #[derive(Debug, Default)]
-pub(crate) struct Window {
-    /// A fault for tests: payloads pass whatever their checksum says.
+pub(crate) struct ReadAhead {
+    /// True under the fault `accept_bad_checksums`: a payload passes whatever its checksum is.
     lenient: bool,
     bytes: Vec<u8>,
     at: u64,
     len: usize,
 }
 
-/// What is read at once, unless one frame is larger. All of the window stays in a core's own cache.
+/// The most bytes that are read at once, unless one frame is larger. A buffer of this size fits into a core's own cache.
 const CHUNK: usize = 256 << 10;
 
-/// What it may hold before what was read is overwritten.
+/// The most bytes that the buffer holds before it drops those that were read already.
 const HELD: usize = 1 << 20;
 
-/// A frame that was found to be whole.
+/// A frame with valid checksums.
 #[derive(Debug)]
 pub(crate) struct Frame<'w> {
     pub header: FrameHeader,
     pub checksum: u32,
-    /// As it is stored; empty for a gap.
+    /// The payload as stored; empty for a gap.
     pub stored: &'w [u8],
 }
 
-impl Window {
+impl ReadAhead {
     pub fn new(options: &Options) -> Self {
         Self { lenient: options.sabotage().accept_bad_checksums, ..Self::default() }
     }
 
-    /// Forgets what it has: the file is another one, or has changed.
+    /// Empties the buffer, because the file is another one or has changed.
     pub fn reset(&mut self) {
         self.len = 0;
     }
 
-    /// `len` bytes at `at`, fewer if `limit` is nearer or the file ends.
+    /// The `len` bytes from byte `at` on; fewer if `limit` or the end of the file comes first.
     pub fn bytes(&mut self, file: &dyn File, at: u64, len: usize, limit: u64) -> io::Result<&[u8]> {
         let Some(left) = limit.checked_sub(at) else { return Ok(&[]) };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
@@ -50,7 +50,8 @@ impl Window {
         if !within {
             let want = CHUNK.max(len).min(left);
             let begin = at.checked_sub(self.at).and_then(|begin| usize::try_from(begin).ok());
-            // What it has of that already is not read again, and moved only where it would be too much otherwise.
+            // Bytes that the buffer has are not read again. They are moved to its beginning only if it would grow too large
+            // otherwise.
             let begin = match begin.filter(|begin| *begin < self.len) {
                 Some(begin) if begin + want <= HELD => begin,
                 Some(begin) => {
@@ -68,7 +69,7 @@ impl Window {
             }
             let (have, place) = (self.len, self.at + self.len as u64);
             if have < begin + want {
-                // An error leaves what was there before.
+                // If the read fails, the buffer keeps the bytes that it had.
                 self.len += file.read_at(&mut self.bytes[have..begin + want], place)?;
             }
         }
@@ -76,7 +77,7 @@ impl Window {
         Ok(&self.bytes[from.min(self.len)..(from + len).min(self.len)])
     }
 
-    /// The frame at `at`, if there is a whole one below `limit`.
+    /// The frame at byte `at`, which must end below `limit`.
     pub fn frame(
         &mut self,
         id: &JournalId,
@@ -109,10 +110,10 @@ impl Window {
     }
 }
 
-pub(crate) fn unpack_frame<'b>(header: &FrameHeader, stored: &'b [u8]) -> Result<Cow<'b, [u8]>, Malformed> {
+pub(crate) fn decompress_frame<'b>(header: &FrameHeader, stored: &'b [u8]) -> Result<Cow<'b, [u8]>, Malformed> {
     match header.codec {
         Codec::Plain if header.raw == header.stored || header.kind == FrameKind::Gap => Ok(Cow::Borrowed(stored)),
         Codec::Plain => Err(Malformed::Length),
-        codec => unpack(codec, stored, header.raw as usize).map(Cow::Owned),
+        codec => decompress(codec, stored, header.raw as usize).map(Cow::Owned),
     }
 }

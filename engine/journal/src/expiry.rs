@@ -1,28 +1,28 @@
-//! Which records are older than an age: all up to the last frame that was written before a time.
+//! Which records are older than an age: all records up to the last frame that was written before a point in time.
 
 use super::error::{DiskError, ReplayError};
-use super::format::{Entry, FrameHeader, FrameKind, PartitionId, SEGMENT_HEAD, known_entries};
-use super::index::{Index, Written};
+use super::format::{Entry, FrameHeader, FrameKind, PartitionId, SEGMENT_HEAD, trusted_entries};
+use super::index::{Index, TimeEntry};
+use super::read_ahead::{ReadAhead, decompress_frame};
 use super::segment::Segment;
 use super::shared::Shared;
-use super::window::{Window, unpack_frame};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Where the last frame ends that was written before a time, and what stands before it. It only moves up.
+/// The end of the last frame that is too old. It only moves up.
 #[derive(Debug, Default)]
-pub(super) struct Aged {
-    /// The segment's number; 0 while no frame is that old.
+pub(super) struct ExpiryPoint {
+    /// The segment's number; 0 while no frame is too old.
     segment: u64,
     at: u64,
-    /// By partition, the offset after its last record in the segment before `at`.
+    /// For each partition, the offset after its last record in the segment before byte `at`.
     ends: BTreeMap<PartitionId, u64>,
 }
 
-impl Aged {
-    /// Moves up to the last frame that was written before `oldest`. What is read is what it passes over, and the megabyte in
-    /// which it ends.
-    pub fn go_on(self, shared: &Shared, oldest: u64) -> Result<Self, ReplayError> {
+impl ExpiryPoint {
+    /// Moves up to the last frame that was written before `oldest` (nanoseconds since the epoch). It reads the frames that it
+    /// passes, and the stretch of the time index in which it ends.
+    pub fn advance(self, shared: &Shared, oldest: u64) -> Result<Self, ReplayError> {
         let Some((segment, at)) = last_before(shared, oldest)? else { return Ok(self) };
         let number = segment.header.number;
         if (number, at) <= (self.segment, self.at) {
@@ -32,7 +32,7 @@ impl Aged {
             if number == self.segment { (self.at, self.ends) } else { (SEGMENT_HEAD, BTreeMap::new()) };
         frames(shared, &segment, from, at, |_, header, plain| {
             if header.kind == FrameKind::Data {
-                for entry in known_entries(plain).flatten() {
+                for entry in trusted_entries(plain).flatten() {
                     if let Entry::Run(run) = entry {
                         ends.insert(run.partition, run.end());
                     }
@@ -54,7 +54,7 @@ impl Aged {
     }
 }
 
-/// The segment, and where in it the last frame ends that was written before `oldest`.
+/// The segment of the last frame that was written before `oldest`, and the byte at which that frame ends.
 fn last_before(shared: &Shared, oldest: u64) -> Result<Option<(Arc<Segment>, u64)>, ReplayError> {
     let segments: Vec<Arc<Segment>> = shared.segments().iter().filter(|s| !s.header.lost).cloned().collect();
     let mut found = None;
@@ -67,7 +67,8 @@ fn last_before(shared: &Shared, oldest: u64) -> Result<Option<(Arc<Segment>, u64
             break;
         }
     }
-    // Of elder versions it is not known when they were written: the eldest first, up to one that is young.
+    // A segment whose index is of version 1 has no time index. It is made here, from the oldest segment on up to one that is
+    // young enough.
     for segment in unknown.into_iter().rev() {
         let mut times = Index::default();
         frames(shared, segment, SEGMENT_HEAD, segment.end(), |at, header, _| {
@@ -87,16 +88,17 @@ fn last_before(shared: &Shared, oldest: u64) -> Result<Option<(Arc<Segment>, u64
     Ok(Some((Arc::clone(segment), end)))
 }
 
-/// The last part of a segment that has a frame from before `oldest`: where it begins and ends.
+/// The last stretch of a segment with a frame from before `oldest`: where it begins and ends.
 fn last_part(segment: &Segment, oldest: u64) -> Option<(u64, u64)> {
     let index = segment.index();
     let last = index.times.iter().rposition(|part| part.earliest < oldest)?;
     let to = index.times.get(last + 1).map_or(segment.end(), |next| next.at);
-    let Written { at, .. } = index.times[last];
+    let TimeEntry { at, .. } = index.times[last];
     Some((at, to))
 }
 
-/// Shows the frames of a part of a segment: where each stands, its header, and its payload; of a gap that is nothing.
+/// Calls `each` for the frames of a part of a segment: with the byte at which the frame begins, its header, and its
+/// decompressed payload, which is empty for a gap.
 fn frames(
     shared: &Shared,
     segment: &Segment,
@@ -104,13 +106,13 @@ fn frames(
     to: u64,
     mut each: impl FnMut(u64, &FrameHeader, &[u8]),
 ) -> Result<(), ReplayError> {
-    let mut window = Window::new(&shared.options);
+    let mut read_ahead = ReadAhead::new(&shared.options);
     let mut at = from;
     while at < to {
         let damaged = |what| ReplayError::Damaged { segment: segment.header.number, at, what };
-        let found = window.frame(&shared.id, segment.header.first, &segment.file, at, to);
+        let found = read_ahead.frame(&shared.id, segment.header.first, &segment.file, at, to);
         let frame = found.map_err(|cause| DiskError::new("read", &segment.name, &cause))?.map_err(damaged)?;
-        let plain = unpack_frame(&frame.header, frame.stored).map_err(damaged)?;
+        let plain = decompress_frame(&frame.header, frame.stored).map_err(damaged)?;
         each(at, &frame.header, &plain);
         at += frame.header.span();
     }

@@ -1,19 +1,20 @@
-//! All frames of a journal in the order in which they were written, whoever has it open. What the tools are built on.
+//! All frames of a journal in the order in which they were written. The tools are built on this.
 
 use super::error::{DiskError, ReplayError};
 use super::file_names::segment_name;
 use super::files::Files;
-use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD, SegmentHeader};
+use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD};
 use super::options::Options;
+use super::read_ahead::{ReadAhead, decompress_frame};
+use super::read_header::{frame_header, segment_header};
 use super::segment::{Segment, SegmentReport};
 use super::storage::{File, Storage};
 use super::survey::Survey;
-use super::window::{Window, unpack_frame};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Goes from frame to frame; writes nothing and takes no lock.
+/// Iterates over the frames of a journal. It writes nothing and takes no lock.
 ///
 /// ```
 /// use slipring_journal::format::{Entry, entries};
@@ -38,29 +39,29 @@ use std::sync::Arc;
 pub struct Frames {
     files: Arc<Files>,
     id: JournalId,
-    /// Those that are still to come.
+    /// The segments that are still to be read.
     left: VecDeque<Arc<Segment>>,
     now: Option<Arc<Segment>>,
     at: u64,
-    /// The checksum of the frame before, where it is known.
+    /// The checksum of the last frame; none at a place where the chain begins anew.
     previous: Option<u32>,
-    window: Window,
+    read_ahead: ReadAhead,
     follow: bool,
-    /// Gap frames and lost segments that were passed over: position, segment.
+    /// Position and segment of each gap frame and lost segment since the last call of `take_passed`.
     passed: Vec<(u64, u64)>,
 }
 
-/// A frame, and what it carries.
+/// A frame and its payload.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Payload<'f> {
-    /// The head.
+pub struct UnpackedFrame<'f> {
+    /// The frame's header.
     pub header: FrameHeader,
-    /// The segment's number.
+    /// The number of the segment.
     pub segment: u64,
-    /// The place in its file.
+    /// The byte in the segment file at which the frame begins.
     pub at: u64,
-    /// The entries, unpacked: see [`entries`](super::format::entries).
+    /// The entries, decompressed: see [`entries`](super::format::entries).
     pub plain: Cow<'f, [u8]>,
 }
 
@@ -77,7 +78,7 @@ impl std::fmt::Debug for Frames {
 }
 
 impl Survey {
-    /// All frames that were found.
+    /// Iterates over all frames that the survey has found.
     pub fn frames(&self, storage: Arc<dyn Storage>) -> Frames {
         Frames {
             files: Files::new(storage),
@@ -86,7 +87,7 @@ impl Survey {
             now: None,
             at: 0,
             previous: None,
-            window: Window::new(&Options::default()),
+            read_ahead: ReadAhead::new(&Options::default()),
             follow: false,
             passed: Vec::new(),
         }
@@ -94,37 +95,36 @@ impl Survey {
 }
 
 impl Frames {
-    /// Leaves segments out, and begins anew behind them.
+    /// Leaves out the segments for which `wanted` is false.
     pub fn only(mut self, wanted: impl Fn(&SegmentReport) -> bool) -> Self {
         self.left.retain(|segment| segment.header.lost || wanted(&segment.report(false)));
         self
     }
 
-    /// Goes on with what is written after the journal was looked at, too: [`next`](Self::next) gives none while there is
-    /// nothing, and may be called again.
+    /// Goes on with frames that are written after the survey: [`next`](Self::next) returns none while there is no new one,
+    /// and may be called again.
     pub fn follow(mut self) -> Self {
         self.follow = true;
         self
     }
 
-    /// Bytes of segments that are still to be read, as far as they are known.
+    /// Bytes of frames that are still to be read, as far as their segments are known.
     pub fn left(&self) -> u64 {
         let now = self.now.as_ref().map_or(0, |now| now.end().saturating_sub(self.at));
         now + self.left.iter().map(|segment| segment.end() - SEGMENT_HEAD).sum::<u64>()
     }
 
-    /// Gap frames and lost segments that were passed over since the last call: position and segment of each.
+    /// Takes the gap frames and lost segments that were passed over since the last call: position and segment of each.
     pub(super) fn take_passed(&mut self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.passed)
     }
 
-    /// The next frame. Where a repair left a gap the next one behind it: which records are missing there, the journal's state
-    /// says, see [`gaps`](super::gaps()).
+    /// The next frame. Passes over the gaps of a repair: [`gaps`](super::gaps()) lists the records that are missing there.
     ///
     /// # Errors
     /// A frame is damaged, or the disk fails.
-    #[expect(clippy::should_implement_trait, reason = "lends: the payload borrows from the window")]
-    pub fn next(&mut self) -> Result<Option<Payload<'_>>, ReplayError> {
+    #[expect(clippy::should_implement_trait, reason = "lends: the payload borrows from the read_ahead")]
+    pub fn next(&mut self) -> Result<Option<UnpackedFrame<'_>>, ReplayError> {
         let segment = loop {
             if let Some(now) = self.now.clone()
                 && (self.at < now.end() || (self.follow && self.left.is_empty() && self.grown(&now)?))
@@ -139,7 +139,7 @@ impl Frames {
         let damaged = |at, what| ReplayError::Damaged { segment: segment.header.number, at, what };
         let at = self.at;
         let limit = segment.end();
-        let found = self.window.frame(&self.id, segment.header.first, &segment.file, at, limit);
+        let found = self.read_ahead.frame(&self.id, segment.header.first, &segment.file, at, limit);
         let frame = found.map_err(|cause| segment.disk_error("read", &cause))?.map_err(|what| damaged(at, what))?;
         let header = frame.header;
         if self.previous.is_some_and(|previous| previous != header.previous) {
@@ -147,11 +147,11 @@ impl Frames {
         }
         self.at += header.span();
         self.previous = Some(frame.checksum);
-        let plain = unpack_frame(&header, frame.stored).map_err(|what| damaged(at, what))?;
-        Ok(Some(Payload { header, segment: segment.header.number, at, plain }))
+        let plain = decompress_frame(&header, frame.stored).map_err(|what| damaged(at, what))?;
+        Ok(Some(UnpackedFrame { header, segment: segment.header.number, at, plain }))
     }
 
-    /// Goes to the next segment.
+    /// Goes to the next segment; false if there is none.
     fn step(&mut self) -> Result<bool, ReplayError> {
         let next = match self.left.pop_front() {
             Some(next) => next,
@@ -165,7 +165,7 @@ impl Frames {
         if before.is_some_and(|before| before + 1 != next.header.number) {
             self.previous = None;
         }
-        self.window.reset();
+        self.read_ahead.reset();
         self.at = SEGMENT_HEAD;
         if next.header.lost {
             (self.at, self.previous) = (next.end(), None);
@@ -175,10 +175,10 @@ impl Frames {
         Ok(true)
     }
 
-    /// Goes on behind a gap frame, if one stands here.
+    /// Passes over the gap frame that stands here; false if another frame does.
     fn pass_gap(&mut self, now: &Segment) -> Result<bool, ReplayError> {
         let (at, limit) = (self.at, now.end());
-        let head = self.window.bytes(&now.file, at, FRAME_HEADER, limit);
+        let head = self.read_ahead.bytes(&now.file, at, FRAME_HEADER, limit);
         let head = head.map_err(|cause| now.disk_error("read", &cause))?;
         let Ok((header, _)) = FrameHeader::decode(&self.id, now.header.first + at, head) else { return Ok(false) };
         let follows = self.previous.is_none_or(|previous| previous == header.previous);
@@ -191,12 +191,12 @@ impl Frames {
         Ok(true)
     }
 
-    /// Whether the last segment has another frame by now.
+    /// True if another frame was written to the last segment meanwhile.
     fn grown(&mut self, now: &Segment) -> Result<bool, ReplayError> {
         let failed = |cause| now.disk_error("read", &cause);
         let limit = now.file.size().map_err(failed)?.min(now.header.size);
-        self.window.reset();
-        let found = self.window.frame(&self.id, now.header.first, &now.file, self.at, limit).map_err(failed)?;
+        self.read_ahead.reset();
+        let found = self.read_ahead.frame(&self.id, now.header.first, &now.file, self.at, limit).map_err(failed)?;
         let Ok(frame) = found else { return Ok(false) };
         if self.previous.is_some_and(|previous| previous != frame.header.previous) {
             return Ok(false);
@@ -205,7 +205,7 @@ impl Frames {
         Ok(true)
     }
 
-    /// The segment behind the last one, once its first frame stands in it.
+    /// The segment after the last one, if it has a frame already.
     fn new_segment(&mut self) -> Result<Option<Arc<Segment>>, ReplayError> {
         let Some(now) = self.now.clone() else { return Ok(None) };
         let name = segment_name(now.header.number + 1);
@@ -213,19 +213,15 @@ impl Frames {
         if file.hold().is_err() {
             return Ok(None);
         }
-        let mut head = [0; 64];
-        let read = file.read_at(&mut head, 0).map_err(|cause| DiskError::new("read", &name, &cause))?;
-        let Ok(header) = SegmentHeader::decode(&head[..read]) else { return Ok(None) };
+        let failed = |cause| DiskError::new("read", &name, &cause);
+        let Ok(header) = segment_header(&file).map_err(failed)? else { return Ok(None) };
         if header.id != self.id || header.number != now.header.number + 1 {
             return Ok(None);
         }
-        // Made ahead, it has no frames. When it has one, the segment before is final; the caller has read that to its end
-        // before this frame was there, or finds more at its next look.
-        let mut first = [0; 64];
-        let read = file.read_at(&mut first, SEGMENT_HEAD).map_err(|cause| DiskError::new("read", &name, &cause))?;
-        let Ok((frame, _)) = FrameHeader::decode(&self.id, header.first + SEGMENT_HEAD, &first[..read]) else {
-            return Ok(None);
-        };
+        // A segment that was made ahead has no frames. Once it has one, the segment before it is final. The caller has read
+        // that segment to its end, or reads the rest of it at its next look.
+        let first = frame_header(&file, &self.id, header.first, SEGMENT_HEAD).map_err(failed)?;
+        let Ok((frame, _)) = first else { return Ok(None) };
         let follows = self.previous.is_none_or(|previous| previous == frame.previous);
         file.release();
         Ok(follows.then(|| Arc::new(Segment::new(header, file))))

@@ -1,0 +1,25 @@
+//! Reading a single header from a file.
+
+use super::format::{FRAME_HEADER, FrameHeader, JournalId, Malformed, SegmentHeader};
+use super::storage::File;
+use std::io;
+
+/// Reads the header of a segment file. The inner error: the file does not begin with a valid one.
+pub(crate) fn segment_header(file: &dyn File) -> io::Result<Result<SegmentHeader, Malformed>> {
+    let mut head = [0; 64];
+    let read = file.read_at(&mut head, 0)?;
+    Ok(SegmentHeader::decode(&head[..read]))
+}
+
+/// Reads the header of the frame at byte `at` of a segment file whose first byte has the position `first`, and returns it
+/// with its checksum. The inner error: no valid header of journal `id` stands there.
+pub(crate) fn frame_header(
+    file: &dyn File,
+    id: &JournalId,
+    first: u64,
+    at: u64,
+) -> io::Result<Result<(FrameHeader, u32), Malformed>> {
+    let mut head = [0; FRAME_HEADER];
+    let read = file.read_at(&mut head, at)?;
+    Ok(FrameHeader::decode(id, first + at, &head[..read]))
+}
