@@ -1,6 +1,6 @@
 //! `slipring top`: topics, consumers and queues of a running engine, as they change.
 
-use crate::failure::{self, FAILED, Failure};
+use crate::failure::{Done, FAILED, Failure};
 use crate::output::{Table, plain};
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
@@ -44,13 +44,11 @@ fn interval(text: &str) -> Result<f64, String> {
     }
 }
 
-type Done = Result<(), Box<dyn Error>>;
-
-pub(crate) fn run(arguments: &Arguments) -> failure::Done {
+pub(crate) fn run(arguments: &Arguments) -> Done {
     show(arguments).map_err(|cause| Failure::new(FAILED, cause))
 }
 
-fn show(arguments: &Arguments) -> Done {
+fn show(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.prometheus {
         let lines = ask(arguments, "prometheus\n")?;
         return print(&lines.lines().map(|line| format!("{}\n", text::line(line))).collect::<String>());
@@ -68,7 +66,7 @@ fn show(arguments: &Arguments) -> Done {
     done
 }
 
-fn print(text: &str) -> Done {
+fn print(text: &str) -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
@@ -121,7 +119,7 @@ fn look(arguments: &Arguments) -> Result<Look, Box<dyn Error>> {
     Ok(Look { metrics, at: Instant::now() })
 }
 
-fn watch(terminal: &mut ratatui::DefaultTerminal, arguments: &Arguments, first: Look) -> Done {
+fn watch(terminal: &mut ratatui::DefaultTerminal, arguments: &Arguments, first: Look) -> Result<(), Box<dyn Error>> {
     let interval = Duration::from_secs_f64(arguments.interval);
     let (mut before, mut now) = (None, first);
     loop {

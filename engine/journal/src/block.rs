@@ -317,7 +317,7 @@ impl FrameParser<'_> {
 impl PendingRun {
     /// Where the next record's bytes stand in `held`; none if the run is shorter than it states.
     #[inline(always)]
-    pub fn place(&self, held: &[u8]) -> Option<RecordSpan> {
+    pub fn next_record(&self, held: &[u8]) -> Option<RecordSpan> {
         let mut left = held.get(self.at..self.end)?;
         let mut time = self.time;
         if self.timed {

@@ -2,7 +2,7 @@
 
 use super::candidate::Candidate;
 use super::checker::Checker;
-use super::copy::CHUNK;
+use super::copy::COPY_CHUNK;
 use super::error::OpenError;
 use super::files::Files;
 use super::format::{
@@ -139,7 +139,7 @@ impl Chain {
         let mut counted = at;
         checker.read_ahead.reset();
         loop {
-            if at - counted >= CHUNK as u64 {
+            if at - counted >= COPY_CHUNK as u64 {
                 checker.count(at - counted);
                 counted = at;
             }

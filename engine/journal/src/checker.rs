@@ -1,6 +1,6 @@
 //! Reading the segment files of a survey: progress, bytes that should be zero, and durable marks behind the end.
 
-use super::copy::{CHUNK, last_nonzero};
+use super::copy::{COPY_CHUNK, last_nonzero};
 use super::error::OpenError;
 use super::format::{ALIGN, FrameHeader, JournalId};
 use super::options::Options;
@@ -67,7 +67,7 @@ impl<'s> Checker<'s> {
         let mut at = from;
         self.read_ahead.reset();
         while at < size {
-            let bytes = self.read_ahead.bytes(&segment.file, at, CHUNK, size);
+            let bytes = self.read_ahead.bytes(&segment.file, at, COPY_CHUNK, size);
             let bytes = bytes.map_err(|cause| segment.disk_error("read", &cause))?;
             if bytes.is_empty() {
                 break;

@@ -5,7 +5,7 @@ use super::storage::File;
 use std::io;
 
 /// The most bytes of a range that are handled at once.
-pub(crate) const CHUNK: usize = 1 << 20;
+pub(crate) const COPY_CHUNK: usize = 1 << 20;
 
 /// Reads `begin..end` of a file, or up to the file's end, and hands it to `each` in chunks, with the byte that each begins at.
 pub(crate) fn for_each_chunk(
@@ -18,7 +18,7 @@ pub(crate) fn for_each_chunk(
     read_ahead.reset();
     let mut at = begin;
     while at < end {
-        let bytes = read_ahead.bytes(file, at, CHUNK, end)?;
+        let bytes = read_ahead.bytes(file, at, COPY_CHUNK, end)?;
         if bytes.is_empty() {
             break;
         }
@@ -44,7 +44,7 @@ pub(crate) fn copy_range(
 pub(crate) fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     while at < to {
-        let len = ((to - at) as usize).min(CHUNK);
+        let len = ((to - at) as usize).min(COPY_CHUNK);
         file.write_at(&vec![0; len], at)?;
         at += len as u64;
     }

@@ -28,7 +28,7 @@ pub struct Cursor {
     looked: u64,
     /// The number of the scan that knows the cursor, and the cursor's slot there; 0 before the first read.
     scan: u64,
-    place: usize,
+    slot: usize,
     _alive: Arc<()>,
     /// A block that was loaded before this load has nothing for the cursor.
     since: u64,
@@ -68,7 +68,7 @@ impl Cursor {
             gap_cursor: shared.gaps.gap_cursor(partition),
             looked: next,
             scan: 0,
-            place: 0,
+            slot: 0,
             _alive: Arc::default(),
             since: 0,
             after: None,
@@ -128,19 +128,19 @@ impl Cursor {
     /// Must be called before [`next`](Self::next) if another cursor of the scan may have been read since the last call.
     pub fn begin(&mut self, scan: &mut SharedScan) {
         if self.scan != scan.number() {
-            (self.place, self._alive, self.since) = scan.join(self.partition);
+            (self.slot, self._alive, self.since) = scan.join(self.partition);
             self.scan = scan.number();
             self.made = 0;
             // The scan waits for the cursor from now on, whether or not it is the first to be read.
             if let Some((segment, at, _)) = self.find(&scan.shared) {
-                scan.expect(self.place, segment.position(at));
+                scan.expect(self.slot, segment.position(at));
             }
         }
         if self.run.count == 0 && self.runs.is_empty() {
             return;
         }
         if self.made == scan.blocks[self.block].made && self.made > 0 {
-            scan.enter(self.place, self.block);
+            scan.enter(self.slot, self.block);
         } else {
             // The scan has stopped waiting for the cursor and has loaded another block.
             self.after = None;
@@ -151,7 +151,7 @@ impl Cursor {
     /// Tells the scan not to wait for the cursor.
     pub fn rest(&mut self, scan: &mut SharedScan) {
         if self.scan == scan.number() {
-            scan.leave(self.place);
+            scan.leave(self.slot);
         }
     }
 
@@ -181,7 +181,7 @@ impl Cursor {
         if self.run.count == 0 {
             return None;
         }
-        let found = self.run.place(scan.blocks[self.block].held())?;
+        let found = self.run.next_record(scan.blocks[self.block].held())?;
         if self.run.next < self.next || self.run.next >= before || found.time < self.from {
             return None;
         }
@@ -200,7 +200,7 @@ impl Cursor {
                     self.tell(before)?;
                     return Ok(None);
                 }
-                let Some(found) = self.run.place(scan.blocks[self.block].held()) else {
+                let Some(found) = self.run.next_record(scan.blocks[self.block].held()) else {
                     return Err(self.broken());
                 };
                 let is_wanted = offset >= self.next && (found.time >= self.from || offset >= self.until);
@@ -302,23 +302,23 @@ impl Cursor {
         let extent = scan.shared.extents().get(&self.partition).copied();
         let extent = extent.ok_or(ReplayError::Unknown(self.partition))?;
         if self.next < extent.start {
-            scan.leave(self.place);
+            scan.leave(self.slot);
             let (asked, earliest, latest) = (self.next, extent.start, extent.end);
             // A reader that began at the earliest offset must be told to go on with the one that is the earliest now.
             return Err(ReplayError::OutOfRange { asked, earliest, latest });
         }
         let Some((segment, at, until)) = self.find(&scan.shared) else {
-            scan.leave(self.place);
+            scan.leave(self.slot);
             return Ok(false);
         };
         let (number, limit) = (segment.header.number, scan.limit(&segment));
         let block = match scan.find(number, at, self.since) {
             Some(block) => block,
             None if at >= limit => {
-                scan.leave(self.place);
+                scan.leave(self.slot);
                 return Ok(false);
             }
-            None if !scan.may_load(self.place, segment.position(at), self.has_gate) => {
+            None if !scan.may_load(self.slot, segment.position(at), self.has_gate) => {
                 self.waits = true;
                 return Ok(false);
             }
@@ -327,7 +327,7 @@ impl Cursor {
         let there = &scan.blocks[block];
         (self.block, self.made, self.after) = (block, there.made, there.after());
         self.runs = there.runs_of(self.partition);
-        scan.enter(self.place, block);
+        scan.enter(self.slot, block);
         Ok(true)
     }
 
@@ -363,21 +363,21 @@ fn find_time(
     let mut end = 0;
     for segment in segments {
         let (index, number) = (segment.index(), segment.header.number);
-        let Some(place) = index.partitions.get(&partition) else { continue };
-        end = place.end;
-        let Some(mark) = (place.latest >= time).then(|| index.seek_time(partition, time)).flatten() else {
-            before = place.entries.last().map(|mark| (number, *mark));
+        let Some(indexed) = index.partitions.get(&partition) else { continue };
+        end = indexed.end;
+        let Some(entry) = (indexed.latest >= time).then(|| index.seek_time(partition, time)).flatten() else {
+            before = indexed.entries.last().map(|entry| (number, *entry));
             continue;
         };
-        let earlier = place.entries.iter().rfind(|it| it.at < mark.at).map(|mark| (number, *mark));
+        let earlier = indexed.entries.iter().rfind(|it| it.at < entry.at).map(|entry| (number, *entry));
         let earlier = earlier.or(before);
-        let from = earlier.as_ref().map_or(0, |(_, mark)| mark.offset);
+        let from = earlier.as_ref().map_or(0, |(_, entry)| entry.offset);
         return match earlier {
-            _ if !gaps.iter().any(|gap| gap.end > from && gap.end <= mark.offset) => {
-                (Some((number, mark.at)), mark.offset)
+            _ if !gaps.iter().any(|gap| gap.end > from && gap.end <= entry.offset) => {
+                (Some((number, entry.at)), entry.offset)
             }
-            Some((number, mark)) => (Some((number, mark.at)), mark.offset),
-            None => (Some((number, mark.at)), 0),
+            Some((number, entry)) => (Some((number, entry.at)), entry.offset),
+            None => (Some((number, entry.at)), 0),
         };
     }
     (None, end)

@@ -81,8 +81,9 @@ pub enum OpenError {
     },
     /// Data that was acknowledged as durable is damaged. Nothing was changed.
     #[error(
-        "segment {segment} is damaged at byte {at} (position {position}): {what}. What is there was durable (all below \
-         {durable} was), so this is no torn end: restore the file, or see what `slipring journal repair` would give up"
+        "segment {segment} is damaged at byte {at} (position {position}): {what}. It was durable, as all data below \
+         position {durable} was, so this is no torn end: restore the file, or see what `slipring journal repair --dry-run` would \
+         give up"
     )]
     Damaged {
         /// The segment's number.
@@ -97,7 +98,7 @@ pub enum OpenError {
         what: Malformed,
     },
     /// The count of openings is at its limit, or the files say so. No journal gets there by being used.
-    #[error("the journal's count of openings is as high as it can be: it can be read, and not be opened to be written")]
+    #[error("the journal's count of openings has reached its limit: it can be read, and not be opened for writing")]
     Exhausted,
     /// A setting is out of range, or does not fit the journal.
     #[error("{0}")]
@@ -121,7 +122,9 @@ pub enum WriteError {
         limit: usize,
     },
     /// The state does not fit into the snapshot that each segment begins with.
-    #[error("state of {len} bytes is too much for each segment's head, {limit} are possible: take larger segments")]
+    #[error(
+        "a state of {len} bytes does not fit into the snapshot at each segment's head, {limit} do: take larger segments"
+    )]
     StateTooLarge {
         /// Bytes of the state.
         len: usize,
@@ -129,7 +132,7 @@ pub enum WriteError {
         limit: usize,
     },
     /// The offsets of a partition must ascend.
-    #[error("offset {offset} of {partition:?} was given after {end} had been reached")]
+    #[error("offset {offset} of {partition:?} is below {end}, the one after the last record")]
     OffsetGoesBack {
         /// The partition.
         partition: PartitionId,

@@ -49,7 +49,8 @@ impl ExpiryPoint {
         }
         let segments = shared.segments();
         let elder = segments.iter().rev().filter(|segment| segment.header.number < self.segment);
-        let mut ends = elder.filter_map(|segment| segment.index().partitions.get(&partition).map(|place| place.end));
+        let mut ends =
+            elder.filter_map(|segment| segment.index().partitions.get(&partition).map(|indexed| indexed.end));
         ends.next().unwrap_or(0)
     }
 }

@@ -46,9 +46,9 @@ pub struct Gap {
 pub fn gaps(state: &State) -> Vec<Gap> {
     let mut all = Vec::new();
     for (key, value) in state.values(GAPS_KIND) {
-        let (Ok(key), Some((time, places))) = (key.try_into(), value.split_first_chunk()) else { continue };
+        let (Ok(key), Some((time, raw))) = (key.try_into(), value.split_first_chunk()) else { continue };
         let (position, time) = (u64::from_le_bytes(key), u64::from_le_bytes(*time));
-        let raw = places.chunks_exact(size_of::<RawGap>()).filter_map(|raw| RawGap::read_from_bytes(raw).ok());
+        let raw = raw.chunks_exact(size_of::<RawGap>()).filter_map(|raw| RawGap::read_from_bytes(raw).ok());
         all.extend(raw.filter_map(|RawGap { topic, partition, first, end }| {
             let partition = PartitionId { topic: topic.get(), partition: partition.get() };
             let offsets = first.get()..end.get();

@@ -78,9 +78,9 @@ impl Journal {
         let (mut count, segments) = (0, self.shared.segments());
         for segment in segments.iter().rev() {
             let index = segment.index();
-            let Some(place) = index.partitions.get(&partition) else { continue };
-            count += place.records_in(&(start..offsets.end));
-            if place.first <= start {
+            let Some(indexed) = index.partitions.get(&partition) else { continue };
+            count += indexed.records_in(&(start..offsets.end));
+            if indexed.first <= start {
                 break;
             }
         }
@@ -109,7 +109,7 @@ impl Journal {
         let segments = self.shared.segments();
         segments.iter().find_map(|segment| {
             let index = segment.index();
-            index.partitions.get(&partition).filter(|place| place.latest >= time).map(|place| place.first)
+            index.partitions.get(&partition).filter(|indexed| indexed.latest >= time).map(|indexed| indexed.first)
         })
     }
 

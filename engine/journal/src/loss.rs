@@ -13,10 +13,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// The most offsets beyond the last record that a lost reservation can have covered.
-const RESERVED: u64 = 1 << 30;
+const MAX_RESERVATION: u64 = 1 << 30;
 
 /// The most bytes of an index file that is read.
-const MOST: u64 = 64 << 20;
+const MAX_INDEX_SIZE: u64 = 64 << 20;
 
 /// What is known about lost records besides the frames.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl KnownIndexes {
     pub fn keep(&mut self, disk: &dyn Storage, segment: u64, id: &JournalId) {
         let Ok(file) = disk.open(&index_name(segment), false) else { return };
         // No segment has a larger index.
-        let Some(size) = file.size().ok().filter(|size| *size <= MOST) else { return };
+        let Some(size) = file.size().ok().filter(|size| *size <= MAX_INDEX_SIZE) else { return };
         let mut bytes = vec![0; size as usize];
         let Ok(read) = file.read_at(&mut bytes, 0) else { return };
         if let Ok(index) = Index::decode_untied(&bytes[..read], id, segment) {
@@ -44,7 +44,7 @@ impl KnownIndexes {
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     /// The position of each gap frame and lost segment, with the offsets that are lost there.
-    places: BTreeMap<u64, Vec<(PartitionId, Range<u64>)>>,
+    gaps: BTreeMap<u64, Vec<(PartitionId, Range<u64>)>>,
     /// Partitions without a record before the gap, and the offset at which they now begin.
     heads: Vec<(PartitionId, u64)>,
     /// Partitions that may have lost their last records: the first offset that may be lost, and the gap's position.
@@ -134,7 +134,7 @@ pub(super) fn find_losses(
             suspicions.push(PossibleLoss { partition, offsets, suspects, is_head: false, is_tail: true });
         }
     }
-    losses.places.extend(fresh.iter().map(|gap| (gap.position, Vec::new())));
+    losses.gaps.extend(fresh.iter().map(|gap| (gap.position, Vec::new())));
     suspicions.into_iter().for_each(|it| losses.add(it, &known, &records));
     Ok(Some(losses))
 }
@@ -174,7 +174,7 @@ impl Losses {
             self.tails.push((partition, offsets.start, *position));
             return;
         }
-        self.places.entry(*position).or_default().push((partition, offsets));
+        self.gaps.entry(*position).or_default().push((partition, offsets));
     }
 
     /// Writes the gaps into the state, and so into the next snapshot. Returns the lost offsets by partition.
@@ -189,7 +189,7 @@ impl Losses {
                 let next = extent
                     .end
                     .max(extent.reserved)
-                    .saturating_add(self.bytes.saturating_add(RESERVED))
+                    .saturating_add(self.bytes.saturating_add(MAX_RESERVATION))
                     .min(MAX_POSITION);
                 let _ = state.apply(&Entry::Extent(partition, Extent { end: next, reserved: next, ..extent }));
             }
@@ -197,13 +197,13 @@ impl Losses {
         for (partition, first, position) in std::mem::take(&mut self.tails) {
             let end = state.extent(partition).map_or(first, |extent| extent.end);
             if end > first {
-                self.places.entry(position).or_default().push((partition, first..end));
+                self.gaps.entry(position).or_default().push((partition, first..end));
             }
         }
-        for (position, lost) in &self.places {
+        for (position, lost) in &self.gaps {
             let value = gaps::encode(time, lost);
             let _ = state.apply(&Entry::Put { state_kind: GAPS_KIND, key: &position.to_le_bytes(), value: &value });
         }
-        self.places.into_values().flatten().collect()
+        self.gaps.into_values().flatten().collect()
     }
 }

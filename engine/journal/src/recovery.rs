@@ -121,7 +121,7 @@ pub(super) fn open_behind(
     }
     let losses = loss::find_losses(&survey, &storage, known).map_err(|cause| match cause {
         ReplayError::Disk(cause) => OpenError::Disk(cause),
-        cause => OpenError::Setting(format!("what a repair could not save was not found out: {cause}")),
+        cause => OpenError::Setting(format!("the records that are lost to damage cannot be determined: {cause}")),
     })?;
     // Losses that the state does not list yet are written with the snapshot of a new segment.
     let can_append = losses.is_none() && survey.can_append();

@@ -91,8 +91,8 @@ impl Writer {
         let elder = &segments[..segments.len().saturating_sub(1)];
         let needless = elder.iter().take_while(|segment| {
             let index = segment.index();
-            index.partitions.iter().all(|(partition, place)| {
-                self.state().extent(*partition).is_none_or(|extent| place.end <= extent.start)
+            index.partitions.iter().all(|(partition, indexed)| {
+                self.state().extent(*partition).is_none_or(|extent| indexed.end <= extent.start)
             })
         });
         needless.cloned().collect()
@@ -114,26 +114,26 @@ impl Writer {
         let mut left = bytes;
         let mut within = None;
         for segment in self.shared().segments().iter().rev() {
-            let Some(place) = segment.index().partitions.get(&partition).cloned() else { continue };
-            if place.end <= extent.start {
+            let Some(indexed) = segment.index().partitions.get(&partition).cloned() else { continue };
+            if indexed.end <= extent.start {
                 break;
             }
-            if place.bytes > left {
-                within = Some((place, left));
+            if indexed.bytes > left {
+                within = Some((indexed, left));
                 break;
             }
-            left -= place.bytes;
+            left -= indexed.bytes;
         }
-        let Some((place, keep)) = within else { return Ok(extent.start) };
+        let Some((indexed, keep)) = within else { return Ok(extent.start) };
         // Within this segment the offset is found record by record, among the records that an earlier retention has left.
-        let first = place.first.max(extent.start);
+        let first = indexed.first.max(extent.start);
         let mut there = 0;
-        self.each(partition, first..place.end, |_, cost| {
+        self.each(partition, first..indexed.end, |_, cost| {
             there += cost;
             true
         })?;
-        let (mut give_up, mut start) = (there.saturating_sub(keep), place.end);
-        self.each(partition, first..place.end, |offset, cost| {
+        let (mut give_up, mut start) = (there.saturating_sub(keep), indexed.end);
+        self.each(partition, first..indexed.end, |offset, cost| {
             if give_up == 0 {
                 start = offset;
                 return false;

@@ -78,13 +78,13 @@ impl Segment {
 
     pub fn report(&self, sealed: bool) -> SegmentReport {
         let index = self.index();
-        let partitions = index.partitions.iter().map(|(partition, place)| PartitionReport {
+        let partitions = index.partitions.iter().map(|(partition, indexed)| PartitionReport {
             partition: *partition,
-            first: place.first,
-            end: place.end,
-            records: place.records,
-            bytes: place.bytes,
-            latest: place.latest,
+            first: indexed.first,
+            end: indexed.end,
+            records: indexed.records,
+            bytes: indexed.bytes,
+            latest: indexed.latest,
         });
         let partitions = partitions.collect();
         let file = self.file.size().unwrap_or(0);
@@ -95,7 +95,7 @@ impl Segment {
     pub fn make(files: &Arc<Files>, header: SegmentHeader) -> Result<Self, DiskError> {
         let name = segment_name(header.number);
         if !header.is_sane() {
-            let cause = io::Error::other("the journal's numbers are as high as they can be");
+            let cause = io::Error::other("the journal's positions and segment numbers have reached their limit");
             return Err(DiskError::new("make", &name, &cause));
         }
         files.forget(header.number);

@@ -108,7 +108,7 @@ impl<'s> Scan<'s> {
     /// Leaves out segments without selected records.
     fn only_selected_segments(mut self) -> Self {
         let selection = self.selection;
-        self.frames = self.frames.only(|segment| segment.partitions.iter().any(|place| selection.may_have(place)));
+        self.frames = self.frames.only(|segment| segment.partitions.iter().any(|of| selection.may_have(of)));
         self
     }
 
@@ -179,8 +179,7 @@ pub(super) fn tail(arguments: &Tail) -> Done {
     let mut found = 0;
     for segment in inspected.survey.segments().iter().rev() {
         from = segment.header.number;
-        found +=
-            segment.partitions.iter().filter(|place| selection.may_have(place)).map(|place| place.records).sum::<u64>();
+        found += segment.partitions.iter().filter(|of| selection.may_have(of)).map(|of| of.records).sum::<u64>();
         if selection.takes_all_of_a_partition() && found >= arguments.lines as u64 {
             break;
         }

@@ -22,8 +22,8 @@ pub(super) fn ls(arguments: &Listing) -> Done {
     let segments = inspected.survey.segments();
     let last = segments.last().map_or(0, |last| last.header.number);
     let mut out = std::io::stdout().lock();
-    let records = |segment: &SegmentReport| segment.partitions.iter().map(|place| place.records).sum::<u64>();
-    let latest = |segment: &SegmentReport| segment.partitions.iter().map(|place| place.latest).max();
+    let records = |segment: &SegmentReport| segment.partitions.iter().map(|of| of.records).sum::<u64>();
+    let latest = |segment: &SegmentReport| segment.partitions.iter().map(|of| of.latest).max();
     if arguments.json {
         let listed = segments.iter().map(|segment| {
             let header = &segment.header;
@@ -60,11 +60,11 @@ pub(super) fn stat(arguments: &Listing) -> Done {
     let (survey, topics) = (&inspected.survey, inspected.topics());
     let segments = survey.segments();
     let mut kept: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
-    for place in segments.iter().flat_map(|segment| &segment.partitions) {
-        let (records, bytes, latest) = kept.entry(place.partition).or_default();
-        *records += place.records;
-        *bytes += place.bytes;
-        *latest = place.latest.max(*latest);
+    for of in segments.iter().flat_map(|segment| &segment.partitions) {
+        let (records, bytes, latest) = kept.entry(of.partition).or_default();
+        *records += of.records;
+        *bytes += of.bytes;
+        *latest = of.latest.max(*latest);
     }
     let used: u64 = segments.iter().map(|segment| segment.end).sum();
     let files: u64 = segments.iter().map(|segment| segment.file).sum();

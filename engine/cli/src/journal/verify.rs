@@ -17,7 +17,7 @@ pub(super) fn run(arguments: &Listing) -> Done {
     let seconds = begun.elapsed().as_secs_f64();
     let survey = &inspected.survey;
     let segments = survey.segments();
-    let records: u64 = segments.iter().flat_map(|segment| &segment.partitions).map(|place| place.records).sum();
+    let records: u64 = segments.iter().flat_map(|segment| &segment.partitions).map(|of| of.records).sum();
     let (stale, stray) = (survey.stale_indexes(), survey.stray_bytes());
     let state = match (&inspected.damage, survey.torn()) {
         (Some(_), _) => "damaged",

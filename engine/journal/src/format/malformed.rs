@@ -10,7 +10,7 @@ pub enum Malformed {
     #[error("it ends in the middle of a header")]
     Truncated,
     /// The bytes do not begin as a header does.
-    #[error("nothing of a journal begins there")]
+    #[error("no header of a journal begins there")]
     Magic,
     /// A header's checksum does not match.
     #[error("the checksum of the header does not match")]
@@ -52,10 +52,10 @@ pub enum Malformed {
     #[error("the payload is packed with zstd: build with the feature `zstd`")]
     NoZstd,
     /// An entry is not what its header states.
-    #[error("an entry of the payload is not what it says")]
+    #[error("an entry of the payload is malformed")]
     Entry,
     /// The state says that no segment before this number is needed, and there is no segment of this number.
-    #[error("its state begins at segment {0}, which is behind the end")]
+    #[error("its state says that segment {0} is the first one that is needed, and the journal ends before that")]
     Floor(u64),
     /// The segment file has the name of another segment.
     #[error("its head says that it is segment {0}: `slipring journal repair` gives it back its name")]

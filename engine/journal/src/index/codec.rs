@@ -12,7 +12,7 @@ const MAGIC: [u8; 8] = *b"SLIPINDX";
 const VERSION: u32 = 2;
 
 /// More records, or bytes of records, than any segment has, however well they are compressed.
-const MOST: u64 = 1 << 44;
+const MAX_COUNT: u64 = 1 << 44;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -204,8 +204,8 @@ impl Index {
             let stretch = |entry: &IndexEntry| within(entry.at) && entry.at < entry.until && entry.until <= self.end;
             first <= end
                 && *end <= MAX_POSITION
-                && *records <= MOST.min(end - first)
-                && *bytes <= MOST
+                && *records <= MAX_COUNT.min(end - first)
+                && *bytes <= MAX_COUNT
                 && !entries.is_empty()
                 && entries.iter().all(stretch)
                 && entries.is_sorted_by_key(|entry| entry.offset)

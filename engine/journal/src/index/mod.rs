@@ -126,7 +126,7 @@ impl Index {
     }
 
     fn run(&mut self, at: u64, end: u64, time: u64, run: &Run<'_>) {
-        let place = self.partitions.entry(run.partition).or_insert_with(|| PartitionIndex {
+        let indexed = self.partitions.entry(run.partition).or_insert_with(|| PartitionIndex {
             first: run.first,
             end: run.first,
             records: 0,
@@ -137,47 +137,50 @@ impl Index {
             since: STRIDE,
         });
         let absence = ABSENCE.saturating_mul(1 << (self.absences / ABSENCES).min(32));
-        let was_absent = place.entries.last().is_some_and(|last| at > last.until && at - last.until >= absence);
-        if place.since >= STRIDE || was_absent {
+        let was_absent = indexed.entries.last().is_some_and(|last| at > last.until && at - last.until >= absence);
+        if indexed.since >= STRIDE || was_absent {
             self.absences += u32::from(was_absent);
-            place.entries.push(IndexEntry { offset: run.first, at, until: end, latest_before: place.latest });
-            place.since = 0;
+            indexed.entries.push(IndexEntry { offset: run.first, at, until: end, latest_before: indexed.latest });
+            indexed.since = 0;
         }
-        if let Some(last) = place.entries.last_mut() {
+        if let Some(last) = indexed.entries.last_mut() {
             last.until = end;
         }
-        place.since += run.bytes();
-        if run.first >= place.end + WIDE && place.jumps.len() < MOST_JUMPS {
-            place.jumps.push(Jump { from: place.end, to: run.first, records: place.records });
+        indexed.since += run.bytes();
+        if run.first >= indexed.end + WIDE && indexed.jumps.len() < MOST_JUMPS {
+            indexed.jumps.push(Jump { from: indexed.end, to: run.first, records: indexed.records });
         }
-        place.end = run.end();
-        place.records += u64::from(run.count);
-        place.bytes += run.bytes();
+        indexed.end = run.end();
+        indexed.records += u64::from(run.count);
+        indexed.bytes += run.bytes();
         let latest = if run.timed() { run.records().filter_map(|record| record.time).max() } else { Some(time) };
-        place.latest = place.latest.max(latest.unwrap_or(0));
+        indexed.latest = indexed.latest.max(latest.unwrap_or(0));
     }
 
     /// Where records of a partition from `offset` on stand, in frames from byte `from` on: the byte to read from, and the
     /// byte at which that stretch ends. None if the segment has none.
     pub fn seek(&self, partition: PartitionId, offset: u64, from: u64) -> Option<(u64, u64)> {
-        let place = self.partitions.get(&partition).filter(|place| place.end > offset)?;
-        let after = place.entries.partition_point(|mark| mark.offset <= offset);
-        let mut left = place.entries[after.saturating_sub(1)..].iter();
-        left.find(|mark| mark.until > from).map(|mark| (mark.at.max(from), mark.until))
+        let indexed = self.partitions.get(&partition).filter(|indexed| indexed.end > offset)?;
+        let after = indexed.entries.partition_point(|entry| entry.offset <= offset);
+        let mut left = indexed.entries[after.saturating_sub(1)..].iter();
+        left.find(|entry| entry.until > from).map(|entry| (entry.at.max(from), entry.until))
     }
 
     /// The entry from which on to search for the first record of `time` or later.
     pub fn seek_time(&self, partition: PartitionId, time: u64) -> Option<IndexEntry> {
-        let place = self.partitions.get(&partition)?;
-        let after = place.entries.partition_point(|mark| mark.latest_before < time);
-        place.entries.get(after.saturating_sub(1)).copied()
+        let indexed = self.partitions.get(&partition)?;
+        let after = indexed.entries.partition_point(|entry| entry.latest_before < time);
+        indexed.entries.get(after.saturating_sub(1)).copied()
     }
 
     /// True if this index contradicts `rebuilt`, which was made from the frames.
     pub fn is_stale(&self, rebuilt: &Self, id: &JournalId, number: u64) -> bool {
         let as_old = |rebuilt: &Self| {
             let mut rebuilt = rebuilt.clone();
-            rebuilt.partitions.values_mut().for_each(|place| (place.entries, place.jumps) = (Vec::new(), Vec::new()));
+            rebuilt
+                .partitions
+                .values_mut()
+                .for_each(|indexed| (indexed.entries, indexed.jumps) = (Vec::new(), Vec::new()));
             rebuilt.times.clear();
             rebuilt
         };
