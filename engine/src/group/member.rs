@@ -1,10 +1,14 @@
 //! A member of a group, and the batches it reads.
 
+mod changes;
+mod sources;
+
+use sources::AssignedSources;
+
 use super::Group;
-use super::assigned_partition::{AssignedPartition, Feed, LookContext, NoEvent};
+use super::assigned_partition::{AssignedPartition, Feed, NoEvent};
 use super::assignment::MemberId;
 use super::batch::{BatchEvents, GroupBatch, HeldBatch};
-use super::coordinator::Stale;
 use super::error::GroupError;
 use super::listener::listed;
 use super::listener::{Listener, Rebalance};
@@ -13,12 +17,9 @@ use super::signal::{MemberSignal, NEVER, nanos};
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
-use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
+use crate::base::multi_wait::{MultiWait, Wakeup};
 use crate::base::overload::{ConsumerStats, Slow};
-use crate::base::threads::blaming;
-use crate::base::trace::lifecycle;
 use crate::log::gap::Gap;
-use crate::log::offsets::commit_right::Fenced;
 use crate::read::selector::Selectable;
 use crate::topic::TopicCore;
 use crate::topic::consumers::ConsumerRun;
@@ -347,112 +348,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// The topic of this source was halted or has failed. If others can still be read, the member lets go of all that it has
-    /// of that topic, so that it is told once.
-    #[cold]
-    fn tell_of_end(&mut self, source: usize, reason: Closed) -> GroupError {
-        let Some((id, topic)) =
-            self.partitions[source].as_ref().map(|assigned| (assigned.topic.id, assigned.name.topic.to_string()))
-        else {
-            return GroupError::Closed { group: self.group.name.clone(), topic: String::new(), reason: reason.into() };
-        };
-        if self.has_live_topics() {
-            let is_its =
-                |source: &usize| self.partitions[*source].as_ref().is_some_and(|assigned| assigned.topic.id == id);
-            let its: Vec<usize> = (0..self.partitions.len()).filter(is_its).collect();
-            let mut names = Vec::new();
-            for source in its {
-                self.watch.remove(source);
-                if let Some(assigned) = self.partitions[source].take() {
-                    // Nothing more can come of it, so it keeps nobody from an end.
-                    self.group.end(&assigned);
-                    names.push(assigned.name.clone());
-                }
-            }
-            names.sort();
-            self.tell(&Rebalance::Lost(names));
-        }
-        GroupError::Closed { group: self.group.name.clone(), topic, reason: reason.into() }
-    }
-
     /// Whether there is a topic of its own that was neither halted nor has failed.
     pub(super) fn has_live_topics(&self) -> bool {
         self.settings.joining.topics.iter().any(|topic| !is_gone(topic))
-    }
-
-    /// Looks what changed: gives back what was revoked, takes what was given.
-    fn take_update(&mut self) -> Result<(), GroupError> {
-        // If a listener panics in the middle, the next poll does the rest.
-        self.unsettled = true;
-        self.signal.news.store(false, Ordering::SeqCst);
-        let update = match self.group.take_update(self.id) {
-            Ok(update) => update,
-            Err(stale) => return Err(self.lose(stale).into()),
-        };
-        (self.epoch, self.over) = (update.epoch, update.over);
-        let mut given = Vec::new();
-        for mut assigned in update.given {
-            given.push(assigned.name.clone());
-            match &mut assigned.feed {
-                Feed::Ring(consumer) => consumer.set_wait(self.settings.wait.clone()),
-                Feed::Journal(reader) => {
-                    reader.set_wait(self.settings.wait.clone());
-                    // What is refused is told by the first look.
-                    let _ = reader.open(&mut self.scan);
-                }
-            }
-            let free = self.partitions.iter().position(Option::is_none).unwrap_or(self.partitions.len());
-            if free == self.partitions.len() {
-                self.partitions.push(None);
-            }
-            self.partitions[free] = Some(assigned);
-            self.watch.add(free);
-        }
-        let revoked: Vec<usize> = (0..self.partitions.len())
-            .filter(|&source| {
-                self.partitions[source].as_ref().is_some_and(|assigned| update.revoked.contains(&assigned.id))
-            })
-            .collect();
-        if !update.revoked.is_empty() {
-            let names = revoked.iter().filter_map(|&source| Some(self.partitions[source].as_ref()?.name.clone()));
-            let names: Vec<_> = names.collect();
-            if !names.is_empty() {
-                let (_group, _id) = (&self.group.name, self.id);
-                lifecycle!(info, "partitions revoked", group = _group, member = _id, partitions = listed(&names));
-                self.tell(&Rebalance::Revoked(names));
-            }
-            let partitions = revoked.into_iter().filter_map(|source| {
-                self.watch.remove(source);
-                self.partitions[source].take()
-            });
-            let partitions = partitions.collect();
-            self.group.release(self.id, &update.revoked, partitions);
-        }
-        self.unsettled = false;
-        if !given.is_empty() {
-            let (_group, _id) = (&self.group.name, self.id);
-            lifecycle!(info, "partitions assigned", group = _group, member = _id, partitions = listed(&given));
-            self.tell(&Rebalance::Assigned(given));
-        }
-        update.refused.map_or(Ok(()), Err)
-    }
-
-    /// This member is none any more.
-    fn lose(&mut self, _: Stale) -> Fenced {
-        let names = self.assignment();
-        // Nobody waits for these; each consumer leaves as it is dropped.
-        self.partitions.clear();
-        self.scan = None;
-        if !names.is_empty() {
-            self.tell(&Rebalance::Lost(names));
-        }
-        self.group.fenced(self.epoch)
-    }
-
-    fn tell(&mut self, rebalance: &Rebalance) {
-        if let Some(listener) = &mut self.listener {
-            blaming("the listener", || listener(rebalance));
-        }
     }
 
     #[inline]
@@ -582,44 +480,5 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Member<E, K> {
 impl<E: Send + Sync + 'static, K: Producers> Drop for Member<E, K> {
     fn drop(&mut self) {
         self.go(false);
-    }
-}
-
-impl<E, K: Producers> GroupSettings<E, K> {
-    fn looking<'m>(&'m self, group: &'m Group<E, K>, scan: &'m mut Option<Box<SharedScan>>) -> LookContext<'m> {
-        LookContext { group: &group.name, clock: &*group.clock, limit: self.limit, wait: &self.wait, scan }
-    }
-}
-
-/// A member's partitions while it waits for one of them.
-struct AssignedSources<'m, E, K: Producers> {
-    partitions: &'m mut [Option<AssignedPartition<E, K>>],
-    signal: &'m MemberSignal,
-    by: LookContext<'m>,
-    /// The last one looked at has this to tell.
-    told: Option<NoEvent>,
-}
-
-impl<E: Send + Sync + 'static, K: Producers> WaitSources for AssignedSources<'_, E, K> {
-    #[inline]
-    fn look(&mut self, source: usize, looks: u32) -> bool {
-        let Some(assigned) = &mut self.partitions[source] else { return false };
-        assigned.look(&mut self.by, looks).unwrap_or_else(|told| {
-            self.told = Some(told);
-            true
-        })
-    }
-
-    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
-        match &mut self.partitions[source] {
-            Some(AssignedPartition { feed: Feed::Ring(consumer), .. }) => consumer.arm(waiter, source),
-            // On its way to the ring, or to the end: soon there.
-            Some(_) => false,
-            None => true,
-        }
-    }
-
-    fn is_interrupted(&self) -> bool {
-        self.signal.has_news()
     }
 }

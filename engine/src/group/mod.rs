@@ -44,6 +44,7 @@
 //
 // Locks are taken in this order: the readers of topics (by the topics' ids), the group, the timer or a ring.
 
+mod any;
 mod assigned_partition;
 pub(crate) mod assignment;
 mod batch;
@@ -57,6 +58,7 @@ mod gates;
 mod listener;
 mod managed;
 mod member;
+mod members;
 mod position;
 mod registry;
 mod settings;
@@ -77,6 +79,7 @@ pub use settings::Commit;
 
 pub use crate::log::offsets::commit_right::Fenced;
 
+pub(crate) use any::AnyGroup;
 pub(crate) use describe::add_recorded;
 pub(crate) use registry::Groups;
 
@@ -86,19 +89,14 @@ use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::threads::Threads;
 use crate::base::trace::lifecycle;
-use crate::log::offsets::commit_right::CommitRight;
+use crate::topic::TopicCore;
 use crate::topic::registry::Host;
-use crate::topic::stage_name::stage_name;
-use crate::topic::{TopicCore, TopicReader};
-use assigned_partition::{AssignedPartition, Feed, JoinRequest, MemberUpdate};
-use assignment::{MemberId, PartitionKey};
-use catch_up::CatchUpReader;
-use coordinator::{Coordinator, Stale};
-use signal::{MemberSignal, NEVER, nanos};
-use slipring_ring::Wait;
-use state::{NewPartitions, PartitionEntry, SharedState};
-use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use assigned_partition::AssignedPartition;
+use assignment::PartitionKey;
+use coordinator::Coordinator;
+use signal::{NEVER, nanos};
+use state::{PartitionEntry, SharedState};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -163,86 +161,6 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
 
     fn fenced(&self, member_epoch: u64) -> Fenced {
         Fenced { group: self.name.clone(), member_epoch, group_epoch: self.epoch() }
-    }
-
-    fn join(&self, asked: &JoinRequest<E, K>) -> Result<(MemberId, Arc<MemberSignal>), GroupError> {
-        if let Some(host) = self.host.upgrade() {
-            let refused =
-                |cause: std::io::Error| GroupError::Thread { group: self.name.clone(), cause: cause.to_string() };
-            host.timer.start().map_err(refused)?;
-        }
-        let mut topics: Vec<&Arc<TopicCore<E, K>>> = asked.topics.iter().collect();
-        topics.sort_by_key(|topic| topic.id);
-        topics.dedup_by_key(|topic| topic.id);
-        if topics.is_empty() {
-            return Err(GroupError::NoTopics { group: self.name.clone() });
-        }
-        if let Some(topic) = topics.iter().find(|topic| asked.spill == Some(true) && topic.durable.is_none()) {
-            return Err(GroupError::NoJournal { group: self.name.clone(), topic: topic.name.clone() });
-        }
-        let now = self.now();
-        // No partition comes while all are joined.
-        let mut readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
-        let mut state = self.state();
-        self.expire(&mut state, now);
-        if let Some(assignor) = asked.assignor {
-            let there = state.coordinator.assignor();
-            if assignor != there && state.coordinator.has_members() {
-                return Err(GroupError::Assignor { group: self.name.clone(), there, asked: assignor });
-            }
-            state.coordinator.set_assignor(assignor);
-        }
-        let numbered: NumberedTopics<'_, E, K> =
-            topics.iter().map(|&topic| (state.number_of(&self.name, topic), topic)).collect();
-        let numbers: BTreeSet<u32> = numbered.keys().copied().collect();
-        let joined = self.open_gates(&mut state, &numbered, &asked.start).and_then(|begun| {
-            let name = asked.name.as_deref();
-            let joined = state.coordinator.join(name, numbers.clone(), asked.deadline, now);
-            let member = || name.unwrap_or_default().to_owned();
-            let joined = joined.map_err(|_| GroupError::NameTaken { group: self.name.clone(), member: member() });
-            Ok((joined?, begun))
-        });
-        match &joined {
-            Ok(_) => {
-                state.hold = asked.hold.unwrap_or(state.hold);
-                if let Some(spill) = asked.spill {
-                    for (number, topic) in &numbered {
-                        if let Some(source) = state.topics.get(number) {
-                            source.stats.set_spills(spill);
-                        }
-                        topic.expect_evictions();
-                    }
-                }
-                for (topic, readers) in topics.iter().zip(&mut readers) {
-                    let number = &state.number_of(&self.name, topic);
-                    let Some(source) = state.topics.get_mut(number) else { continue };
-                    if source.reader.is_none() {
-                        let reader = Arc::new(NewPartitions {
-                            group: Weak::clone(&self.this),
-                            stage: stage_name(&self.name, 0),
-                            topic: *number,
-                        });
-                        readers.add(Arc::downgrade(&reader) as Weak<dyn TopicReader<E, K>>);
-                        source.reader = Some(reader);
-                    }
-                }
-            }
-            Err(_) => state.close_gates(),
-        }
-        let signal = Arc::new(MemberSignal::new(now));
-        if let Ok((member, _)) = joined {
-            state.signals.insert(member, Arc::clone(&signal));
-            lifecycle!(info, "member joined", group = self.name, member = member);
-        }
-        self.settle(&mut state);
-        drop(state);
-        drop(readers);
-        let (member, begun) = joined?;
-        if begun && let Err(refused) = self.write_down(&asked.topics) {
-            self.leave(member, Vec::new(), true);
-            return Err(refused);
-        }
-        Ok((member, signal))
     }
 
     /// Fences whoever is late at `now`.
@@ -336,98 +254,6 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// What changed for a member.
-    fn take_update(&self, member: MemberId) -> Result<MemberUpdate<E, K>, Stale> {
-        let now = self.now();
-        let mut state = self.state();
-        self.expire(&mut state, now);
-        let changes = state.coordinator.sync(member);
-        self.settle(&mut state);
-        let changes = changes?;
-        let mut update = MemberUpdate {
-            epoch: changes.epoch,
-            revoked: changes.revoked,
-            given: Vec::new(),
-            over: state.is_over(member),
-            refused: None,
-        };
-        for id in changes.given {
-            let Some(source) = state.topics.get(&id.topic) else { continue };
-            let (topic, stats) = (source.topic.upgrade(), Arc::clone(&source.stats));
-            let Some(entry) = state.entries.get_mut(&id) else { continue };
-            let consumer = entry.consumer.take();
-            let catching_up = std::mem::take(&mut entry.catching_up);
-            match (topic, entry.committed) {
-                (Some(topic), Some(committed)) if consumer.is_some() || catching_up => {
-                    let epoch = changes.epoch;
-                    let committed_offset =
-                        entry.committed_offset.as_ref().map(|committed_offset| (Arc::clone(committed_offset), epoch));
-                    let right = Arc::new(CommitRight::new(committed, committed_offset));
-                    entry.right = Some(Arc::clone(&right));
-                    let (name, partition) = (entry.name.clone(), Arc::clone(&entry.partition));
-                    let part = (topic.settings.capacity / 4).max(1);
-                    let (paused, ended) = (false, false);
-                    let feed = match consumer {
-                        Some(consumer) => Feed::Ring(consumer),
-                        None => {
-                            right.set_catching_up(true);
-                            let (topic, partition) = (Arc::clone(&topic), Arc::clone(&partition));
-                            let reader = CatchUpReader::new(topic, partition, &self.name, committed, Wait::default());
-                            Feed::Journal(Box::new(reader))
-                        }
-                    };
-                    update.given.push(AssignedPartition {
-                        id,
-                        name,
-                        topic,
-                        partition,
-                        feed,
-                        right,
-                        stats,
-                        part,
-                        paused,
-                        ended,
-                    });
-                }
-                _ => {
-                    let reason = entry.partition.ring.closed().unwrap_or(slipring_ring::Closed::Closed).into();
-                    let (group, topic) = (self.name.clone(), entry.name.topic.to_string());
-                    update.refused = Some(GroupError::Closed { group, topic, reason });
-                }
-            }
-        }
-        Ok(update)
-    }
-
-    /// A member gives partitions back that were revoked.
-    fn release(&self, member: MemberId, revoked: &[PartitionKey], partitions: Vec<AssignedPartition<E, K>>) {
-        let mut state = self.state();
-        let late = state.park(partitions);
-        // Fenced meanwhile: then its partitions have gone already.
-        let _ = state.coordinator.release(member, revoked);
-        state.close_gates();
-        self.settle(&mut state);
-        drop(state);
-        drop(late);
-    }
-
-    /// A member goes, and gives back what it has.
-    fn leave(&self, member: MemberId, partitions: Vec<AssignedPartition<E, K>>, for_good: bool) {
-        let now = self.now();
-        let mut state = self.state();
-        let late = state.park(partitions);
-        if state.signals.remove(&member).is_some() {
-            lifecycle!(info, "member left", group = self.name, member = member);
-            state.coordinator.leave(member, for_good, now);
-            self.expire(&mut state, now);
-            state.close_gates();
-            self.settle(&mut state);
-        }
-        drop(state);
-        self.drained.notify_all();
-        drop(late);
-    }
-
     /// A member has read and committed a closed partition to its end.
     fn end(&self, assigned: &AssignedPartition<E, K>) {
         let mut state = self.state();
@@ -489,37 +315,5 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             }
             state = state.wait(&self.state, &self.drained, Some(left));
         }
-    }
-}
-
-/// What the engine needs of a group, whatever its events.
-pub(crate) trait AnyGroup: Send + Sync {
-    fn describe(&self) -> GroupDescription;
-    fn forget(&self, topic: TopicId);
-    /// Whether it has nobody, and knows of nothing that is still there.
-    fn is_idle(&self) -> bool;
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
-}
-
-impl<E: Send + Sync + 'static, K: Producers> AnyGroup for Group<E, K> {
-    fn describe(&self) -> GroupDescription {
-        let now = self.now();
-        let mut state = self.state();
-        self.expire(&mut state, now);
-        self.settle(&mut state);
-        describe::describe(&self.name, &state)
-    }
-
-    fn forget(&self, topic: TopicId) {
-        Group::forget(self, topic);
-    }
-
-    fn is_idle(&self) -> bool {
-        let state = self.state();
-        state.topics.is_empty() && state.signals.is_empty()
-    }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
     }
 }

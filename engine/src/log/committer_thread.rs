@@ -1,53 +1,26 @@
 //! The committer itself: what it does, turn by turn.
 
+mod commands;
+mod sync;
+mod sync_thread;
+
+use sync_thread::{PendingProgress, Replies, Reply, SyncDone, SyncRequest, start_syncs};
+
 use super::committer::{ClaimedRun, Command, Committer, Pace, TransactionFrame};
 use super::source::{FrameContext, Source, StateSource};
 use crate::base::clock::Clock;
 use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
 use crate::base::threads::caught;
 use crate::log::catalog::state_kind;
-use crate::log::forget::forget;
 use crate::log::producers::TouchedProducers;
 use crate::log::progress::Progress;
-use slipring_journal::{FrameBuilder, Freed, PartitionId, Retention, SyncJob, WriteError, Writer};
+use slipring_journal::{FrameBuilder, PartitionId, Retention, WriteError, Writer};
 use slipring_ring::{Wait, Waiter};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
-
-/// What becomes true when a sync is done.
-struct PendingProgress {
-    progress: Arc<Progress>,
-    durable: Option<u64>,
-    reserved: Option<u64>,
-}
-
-impl PendingProgress {
-    fn apply(&self) {
-        if let Some(reserved) = self.reserved {
-            self.progress.reserved.fetch_max(reserved, Ordering::Release);
-        }
-        if let Some(durable) = self.durable {
-            // Readers of what is written see a transaction when it is durable.
-            self.progress.written.fetch_max(durable, Ordering::Release);
-            self.progress.durable.fetch_max(durable, Ordering::Release);
-        }
-    }
-}
-
-type Reply = SyncSender<Result<(), WriteError>>;
-type Replies = Vec<Reply>;
-
-/// What became of a sync; of one that failed, with whom that is still to be told: when the rings have ended.
-type SyncDone = (Result<(), WriteError>, Replies);
-
-struct SyncRequest {
-    job: SyncJob,
-    pending: Vec<PendingProgress>,
-    replies: Replies,
-}
 
 /// The rings of all partitions, as the committer waits for them.
 struct Sources {
@@ -136,27 +109,7 @@ impl CommitterThread {
         clock: Arc<dyn Clock>,
         pace: Pace,
     ) -> Result<Self, std::io::Error> {
-        let (syncs, jobs) = channel::<SyncRequest>();
-        let (told, done) = channel();
-        let (notifier, waiter) = (Arc::clone(&shared.notifier), Arc::clone(&shared.waiter));
-        std::thread::Builder::new().name("slipring-sync".to_owned()).spawn(move || {
-            notifier.enter();
-            for SyncRequest { job, pending, replies } in jobs {
-                let outcome = job.run().map(drop);
-                let unanswered = if outcome.is_ok() {
-                    pending.iter().for_each(PendingProgress::apply);
-                    replies.into_iter().for_each(|reply| _ = reply.send(Ok(())));
-                    Replies::new()
-                } else {
-                    replies
-                };
-                notifier.notify();
-                if told.send((outcome, unanswered)).is_err() {
-                    break;
-                }
-                waiter.wake(MultiWait::WAKE);
-            }
-        })?;
+        let (syncs, done) = start_syncs(Arc::clone(&shared.notifier), Arc::clone(&shared.waiter))?;
         Ok(Self {
             watch: MultiWait::new(Wait::default(), Arc::clone(&shared.waiter)),
             sources: Sources { list: Vec::new(), interrupted: Arc::clone(&shared) },
@@ -487,171 +440,6 @@ impl CommitterThread {
             self.shared.notify_state_urgent();
         }
         (urgent, state_written)
-    }
-
-    /// Takes in what a sync has done, and hands the next one over if it is time.
-    fn sync(&mut self, now: bool) -> Result<(), WriteError> {
-        if self.in_flight {
-            match self.done.try_recv() {
-                Ok(told) => self.synced(told)?,
-                Err(_) if now => self.sync_wait()?,
-                Err(_) => return Ok(()),
-            }
-        }
-        if self.dirty_since.is_none() && self.lazy_since.is_none() && !self.pending.is_empty() {
-            // Of slots without an event nothing is written, so there is nothing to be synced.
-            self.pending.drain(..).for_each(|pending| pending.apply());
-            self.shared.notifier.notify();
-        }
-        let lingered = self.dirty_since.is_some_and(|since| since.elapsed() >= self.pace.linger);
-        let lazy = self.lazy_since.is_some_and(|since| since.elapsed() >= LAZY);
-        let due = self.pace.sync && (lingered || lazy);
-        let wanted = now || !self.replies.is_empty() || due || self.pending_reserves();
-        if !wanted {
-            return Ok(());
-        }
-        let Some(job) = self.writer().begin_sync() else {
-            // All is durable already.
-            if self.writer().journal().poisoned().is_none() {
-                self.replies.drain(..).for_each(|reply| _ = reply.send(Ok(())));
-            }
-            return Ok(());
-        };
-        (self.dirty_since, self.lazy_since) = (None, None);
-        let (pending, replies) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.replies));
-        self.in_flight = self.syncs.send(SyncRequest { job, pending, replies }).is_ok();
-        if now {
-            return self.sync_wait();
-        }
-        Ok(())
-    }
-
-    fn pending_reserves(&self) -> bool {
-        self.pending.iter().any(|pending| pending.reserved.is_some())
-    }
-
-    fn sync_wait(&mut self) -> Result<(), WriteError> {
-        let told = self.done.recv().map_err(|_| self.gone())?;
-        self.synced(told)
-    }
-
-    fn gone(&self) -> WriteError {
-        let cause = std::io::Error::other("the thread that syncs has ended");
-        WriteError::Poisoned(slipring_journal::DiskError::new("sync", "the journal", &cause))
-    }
-
-    fn synced(&mut self, (outcome, unanswered): SyncDone) -> Result<(), WriteError> {
-        self.in_flight = false;
-        self.replies.extend(unanswered);
-        outcome?;
-        for (number, source) in self.sources.list.iter_mut().enumerate() {
-            if source.as_mut().is_some_and(|source| source.was_blocked()) {
-                self.watch.add(number);
-            }
-        }
-        self.writer().collect();
-        Ok(())
-    }
-
-    fn take_commands(&mut self) -> Result<(), WriteError> {
-        if !self.shared.has_commands.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let commands = self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take);
-        for command in commands.into_iter().flatten() {
-            match command {
-                Command::Source(source) => {
-                    // In the place of one that has gone, if there is one.
-                    let list = &mut self.sources.list;
-                    let place = list.iter().position(Option::is_none).unwrap_or(list.len());
-                    if place == list.len() {
-                        list.push(None);
-                    }
-                    list[place] = Some(source);
-                    self.watch.add(place);
-                }
-                Command::StateSource(source) => {
-                    self.state_sources.push(source);
-                    // What it had to say may have found nobody to take it.
-                    self.shared.notify_state_urgent();
-                }
-                Command::Commit(frame, reply) => self.commit([frame], reply)?,
-                Command::Forget(topic, name, reply) => {
-                    self.keeps.remove(&topic);
-                    let writer = self.writer();
-                    let limit = writer.frame_limit() / 2;
-                    let frames = forget(writer.state(), &[Some(topic)].into(), Some(&name), limit);
-                    self.commit(frames, reply)?;
-                }
-                Command::Keep(topic, retention) => {
-                    if retention == Retention::default() {
-                        self.keeps.remove(&topic);
-                    } else {
-                        self.keeps.insert(topic, retention);
-                    }
-                }
-                Command::Retain(reply) => {
-                    let freed = self.retain();
-                    let outcome = freed.as_ref().map(|_| ()).map_err(WriteError::clone);
-                    let _ = reply.send(freed);
-                    outcome?;
-                }
-                Command::CommittedOffsets(reply) => match self.write_committed_offsets() {
-                    Ok(Ok(())) => self.replies.push(reply),
-                    Ok(Err(refused)) => _ = reply.send(Err(refused)),
-                    Err(poisoned) => {
-                        let _ = reply.send(Err(poisoned.clone()));
-                        return Err(poisoned);
-                    }
-                },
-                Command::Transaction(transaction, reply) => self.transactions.push_back((transaction, reply)),
-                Command::Close(reply, until) => _ = self.closing.get_or_insert((reply, until)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives up what topics do not keep. The files go when that is durable.
-    fn retain(&mut self) -> Result<Freed, WriteError> {
-        let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));
-        let freed = self.writer().retain(now, |of| keeps.get(&of.topic).copied().unwrap_or_default());
-        self.keeps = keeps;
-        self.dirty_since.get_or_insert_with(Instant::now);
-        freed
-    }
-
-    /// Before a frame that needs the next segment, which could not be made: gives up what topics do not keep now, and has the
-    /// segment made in the room of that.
-    fn free_first(&mut self, len: usize) -> Result<(), WriteError> {
-        if self.keeps.is_empty() || !self.writer().lacks_room(len) {
-            return Ok(());
-        }
-        if self.retain()?.segments > 0 {
-            self.sync(true)?;
-            self.writer().order_segment();
-        }
-        Ok(())
-    }
-
-    /// Writes frames, and answers when they are durable.
-    fn commit(&mut self, frames: impl IntoIterator<Item = FrameBuilder>, reply: Reply) -> Result<(), WriteError> {
-        let now = self.now();
-        for mut frame in frames {
-            self.free_first(frame.len())?;
-            match self.writer().append(&mut frame, now) {
-                Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
-                Err(poisoned @ WriteError::Poisoned(_)) => {
-                    let _ = reply.send(Err(poisoned.clone()));
-                    return Err(poisoned);
-                }
-                Err(refused) => {
-                    let _ = reply.send(Err(refused));
-                    return Ok(());
-                }
-            }
-        }
-        self.replies.push(reply);
-        Ok(())
     }
 
     /// Writes what there still is, and closes: when every topic has come to its end, or at `until`. Without that nobody can

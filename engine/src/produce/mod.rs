@@ -1,9 +1,11 @@
 //! Publishing into a topic.
 
+mod admission;
 pub(crate) mod append;
 mod builder;
 pub(crate) mod idempotent;
 pub(crate) mod linger;
+mod messages;
 pub(crate) mod partitioner;
 pub(crate) mod transaction;
 
@@ -12,20 +14,15 @@ pub use builder::ProducerBuilder;
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::base::level::Level;
-use crate::base::overload::TopicCounters;
 use crate::base::rate::Limiter;
-use crate::base::when_full::{WhenFull, nap};
-use crate::event::message::Message;
-use crate::event::record::Record;
+use crate::base::when_full::WhenFull;
 use crate::log::producers::ProducerStamp;
 use crate::log::receipt::{BatchReceipt, Receipt};
 use crate::produce::append::{Appender, Route, SlotMeta};
 use crate::produce::partitioner::PartitionPicker;
 use crate::topic::TopicCore;
-use crate::topic::dedup::{DedupIndex, IdOutcome};
 use crate::topic::error::{PublishError, Rejected};
 use slipring_ring::{Claim, Multi, Wait};
-use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -234,58 +231,6 @@ impl<E, K: Producers> Producer<E, K> {
             offset: receipt.offset,
             cause: cause.to_string(),
         })
-    }
-
-    /// Waits for the rate limits, or is refused by one.
-    #[cold]
-    fn admit(&self, full: WhenFull<'_>, events: u64, bytes: u64) -> Result<(), PublishError> {
-        let own = self.limiter.as_deref();
-        let mut delayed = false;
-        loop {
-            let now = self.topic.host.clock.now();
-            let own_taken = own.map_or(Ok(()), |own| own.take(now, events, bytes));
-            let taken = match (own_taken, &self.topic.limiter) {
-                (Err(wait), _) => Err((wait, false)),
-                (Ok(()), None) => return Ok(()),
-                (Ok(()), Some(topic)) => topic.take(now, events, bytes).map_err(|wait| (wait, true)),
-            };
-            let Err((wait, of_topic)) = taken else { return Ok(()) };
-            if of_topic && let Some(own) = own {
-                own.give_back(events, bytes);
-            }
-            let limiter = if of_topic { self.topic.limiter.as_ref() } else { own };
-            let refuse = limiter.is_some_and(|limiter| limiter.limit.refuse);
-            let too_late = match full {
-                WhenFull::Policy => false,
-                WhenFull::Refuse | WhenFull::Later => true,
-                WhenFull::Until(deadline) => deadline.saturating_duration_since(Instant::now()) < wait,
-                WhenFull::Arm(task) => {
-                    if !refuse {
-                        task.wake_after(&self.topic.host.timer, wait);
-                    }
-                    true
-                }
-            };
-            if refuse || too_late {
-                if !matches!(full, WhenFull::Later) {
-                    TopicCounters::add(&self.topic.counts.limited, events as usize);
-                }
-                return Err(PublishError::RateLimited { topic: self.topic.name.clone(), of_topic, wait });
-            }
-            if !std::mem::replace(&mut delayed, true) {
-                TopicCounters::add(&self.topic.counts.delayed, events as usize);
-            }
-            if let Some(reason) = self.topic.closed() {
-                return Err(PublishError::Closed { topic: self.topic.name.clone(), reason });
-            }
-            nap(wait);
-        }
-    }
-
-    #[cold]
-    fn give_back(&self, events: u64, bytes: u64) {
-        let limiters = [self.limiter.as_deref(), self.topic.limiter.as_ref()];
-        limiters.into_iter().flatten().for_each(|limiter| limiter.give_back(events, bytes));
     }
 
     /// How this producer waits while the topic is full.
@@ -497,130 +442,6 @@ impl<E, K: Producers> Producer<E, K> {
             self.acknowledged(Receipt::new(self.topic.id, partition, first + len as u64 - 1))?;
         }
         Ok(BatchReceipt { topic: self.topic.id, partition, first: first.unwrap_or(u64::MAX), len })
-    }
-}
-
-impl<K: Producers> Producer<Message, K> {
-    /// Copies a record into the next slot of its partition and publishes it. It goes to the
-    /// [partition that it names](Record::partition), else where the partitioner says for its key.
-    ///
-    /// ```
-    /// use slipring::{Engine, Message, Record, producer::{Partitioner, PublishError}};
-    /// # let engine = Engine::builder().build()?;
-    /// let orders = engine.topic::<Message>("orders").partitions(4).max_message(64).create()?;
-    /// let mut producer = orders.producer().partitioner(Partitioner::KeyHash).create()?;
-    /// let receipt = producer.send(Record::new("buy 3").key("account-7"))?;
-    /// assert_eq!((receipt.partition, receipt.offset), (Partitioner::of_key(b"account-7", 4), 0));
-    /// let refused = producer.send(Record::new(&[0; 65])).unwrap_err();
-    /// assert!(matches!(refused, PublishError::MessageTooLarge { size: 65, largest: 64, .. }));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// The record is larger than [`max_message`](crate::TopicBuilder::max_message), no partition is named or there is no
-    /// such one, the topic is closed, or what its policies refuse. The record was only borrowed.
-    #[inline]
-    pub fn send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<Receipt, PublishError> {
-        self.deliver(record.borrow(), WhenFull::Policy)
-    }
-
-    /// The same, but an error if the partition is full.
-    ///
-    /// # Errors
-    /// The partition is full, or as [`send`](Self::send).
-    #[inline]
-    pub fn try_send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<Receipt, PublishError> {
-        self.deliver(record.borrow(), WhenFull::Refuse)
-    }
-
-    /// The same, but waits no longer than until `deadline`.
-    ///
-    /// # Errors
-    /// The partition was full until then, or as [`send`](Self::send).
-    pub fn send_until<'r>(
-        &mut self,
-        deadline: Instant,
-        record: impl Borrow<Record<'r>>,
-    ) -> Result<Receipt, PublishError> {
-        self.deliver(record.borrow(), WhenFull::Until(deadline))
-    }
-
-    /// The partition that a record would go to, if it fits.
-    pub(crate) fn destination(&mut self, record: &Record<'_>) -> Result<u32, PublishError> {
-        if Message::check(record, self.topic.settings.max_message).is_err() {
-            return Err(self.unfit(record));
-        }
-        self.refuse_id(record)?;
-        self.route(Route::of(record), false)
-    }
-
-    /// Publishes what was gathered for a partition; the first offset, if it was not dropped.
-    pub(crate) fn place_gathered(
-        &mut self,
-        partition: u32,
-        full: WhenFull,
-        len: usize,
-        bytes: u64,
-        fill: &mut impl FnMut(usize, &mut Message, Option<Timestamp>),
-    ) -> Result<Option<u64>, PublishError> {
-        self.place(Route::To(partition), full, len, bytes, fill).map(|(_, first)| first)
-    }
-
-    #[inline]
-    pub(crate) fn deliver(&mut self, record: &Record<'_>, full: WhenFull<'_>) -> Result<Receipt, PublishError> {
-        if Message::check(record, self.topic.settings.max_message).is_err() {
-            return Err(self.unfit(record));
-        }
-        if let Some(delayed) = record.at(|| self.topic.host.clock.wall()) {
-            return self.deliver(&delayed, full);
-        }
-        if let (Some(ids), Some(id)) = (&self.topic.ids, record.id_bytes()) {
-            return self.deliver_once(&Arc::clone(ids), id, record, full);
-        }
-        self.place_one(Route::of(record), full, record.size(), |message, now| message.fill(record, now))
-    }
-
-    /// Publishes a message with an id, if that was not done before.
-    fn deliver_once(
-        &mut self,
-        ids: &Arc<DedupIndex>,
-        id: &[u8],
-        record: &Record<'_>,
-        full: WhenFull<'_>,
-    ) -> Result<Receipt, PublishError> {
-        let mut claimed = match ids.begin(&self.topic, id, full)? {
-            IdOutcome::First(claimed) => claimed,
-            IdOutcome::Duplicate(partition, offset) => {
-                TopicCounters::add(&self.topic.counts.duplicates, 1);
-                let receipt = Receipt::new(self.topic.id, partition, offset);
-                return if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) };
-            }
-        };
-        let placed = self.place_one(Route::of(record), full, record.size(), |message, now| message.fill(record, now));
-        let now = self.topic.host.clock.now();
-        match &placed {
-            Ok(receipt) if !receipt.is_dropped() => claimed.settle(receipt.partition, receipt.offset, now),
-            Err(PublishError::Unknown { partition, offset, .. }) => claimed.settle(*partition, *offset, now),
-            _ => {}
-        }
-        placed
-    }
-
-    /// For those who publish without looking at ids.
-    pub(crate) fn refuse_id(&self, record: &Record<'_>) -> Result<(), PublishError> {
-        match (&self.topic.ids, record.id_bytes()) {
-            (Some(_), Some(_)) => Err(PublishError::IdNotLookedAt { topic: self.topic.name.clone() }),
-            _ => Ok(()),
-        }
-    }
-
-    #[cold]
-    fn unfit(&self, record: &Record<'_>) -> PublishError {
-        let (topic, size, largest) = (self.topic.name.clone(), record.size(), self.topic.settings.max_message);
-        match record.headers.iter().map(|(name, _)| name.len()).max() {
-            Some(len) if len > Record::MAX_HEADER_NAME => PublishError::HeaderName { topic, len },
-            _ => PublishError::MessageTooLarge { topic, size, largest },
-        }
     }
 }
 

@@ -3,23 +3,23 @@
 //! What is given to a transaction is written into buffers. The commit takes claims in all partitions, by trying: nobody
 //! waits while holding one. Then the journal writes all of it in one frame; see the committer for the order of things.
 
-use crate::base::ids::TopicId;
+mod output;
+
+use output::{Claims, Output, TypedOutput};
+
 use crate::base::kind::Producers;
 use crate::base::when_full::nap;
 use crate::event::codec::Unreadable;
 use crate::event::message::Message;
 use crate::event::record::Record;
-use crate::log::committer::{ClaimedRun, Committer, TransactionFrame, TransactionOutcome};
+use crate::log::committer::{Committer, TransactionFrame, TransactionOutcome};
 use crate::log::offsets::commit_right::Fenced;
 use crate::log::receipt::BatchReceipt;
-use crate::produce::Producer;
-use crate::produce::append::{Appender, Route};
+use crate::produce::append::Route;
 use crate::text;
+use crate::topic::Topic;
 use crate::topic::error::{ProducerError, PublishError};
-use crate::topic::{Topic, TopicCore};
-use slipring_journal::{FrameBuilder, PartitionId, WriteError};
-use slipring_ring::{Claim, ClaimError};
-use std::any::Any;
+use slipring_journal::{FrameBuilder, WriteError};
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -143,9 +143,6 @@ impl fmt::Debug for Transaction {
     }
 }
 
-/// What a run of records, and a record, may cost in a frame beside the event's bytes.
-const RUN: usize = 48;
-const RECORD: usize = 16;
 /// For the offset of the input.
 const SPARE: usize = 1024;
 
@@ -404,174 +401,3 @@ impl Transaction {
 
 /// Why a transaction is refused that is committed in the middle of another one's commit.
 const NESTED: &str = "this thread is committing another transaction, and code that runs meanwhile, such as the clock or the event's `Persist`, commits one: commit it afterwards";
-
-/// What a commit holds in its hands. Dropped, it lets all of it go.
-#[derive(Default)]
-struct Claims<'t> {
-    frame: FrameBuilder,
-    held: Vec<Box<dyn ErasedClaim + 't>>,
-    parts: Vec<ClaimedRun>,
-    receipts: Vec<BatchReceipt>,
-}
-
-trait ErasedClaim {
-    fn publish(self: Box<Self>);
-}
-
-struct TypedClaim<'t, E: Send + Sync + 'static, K: Producers> {
-    claim: Claim<'t, E, K>,
-}
-
-impl<E: Send + Sync + 'static, K: Producers> ErasedClaim for TypedClaim<'_, E, K> {
-    fn publish(self: Box<Self>) {
-        // If it was cut, those who read the topic pass over what the journal has.
-        let _ = self.claim.commit();
-    }
-}
-
-/// Events for one topic, whatever they are.
-trait Output: Send {
-    fn topic(&self) -> TopicId;
-    fn as_any(&mut self) -> &mut dyn Any;
-    fn clear(&mut self);
-    /// Forgets the last event of this partition. The bytes that it took.
-    fn take_back(&mut self, partition: usize) -> usize;
-    /// Whether no partition's events fill half of its ring.
-    fn is_ample(&self) -> bool;
-    /// Whether this partition's events are more than its ring ever holds.
-    fn outgrown(&self, partition: usize) -> Option<PublishError>;
-    /// Whether a claim in each partition would be likely to find room.
-    fn has_room(&self) -> bool;
-    /// Claims what it needs, and fills that.
-    fn claim<'t>(&'t mut self, claims: &mut Claims<'t>) -> Result<(), TransactionError>;
-}
-
-struct TypedOutput<E: Send + Sync + 'static, K: Producers> {
-    topic: Arc<TopicCore<E, K>>,
-    producer: Producer<E, K>,
-    /// Events are filled here, and written into the buffers.
-    scratch: E,
-    parts: Vec<PartitionBuffer>,
-}
-
-/// Events for one partition, as they are in the journal.
-#[derive(Default)]
-struct PartitionBuffer {
-    bytes: Vec<u8>,
-    /// Where each ends.
-    ends: Vec<usize>,
-}
-
-impl<E: Send + Sync + 'static, K: Producers> TypedOutput<E, K> {
-    /// Its partition, and the bytes that it adds to the frame; or that it would, if these are more than `room`.
-    fn take(
-        &mut self,
-        route: Route<'_>,
-        fill: impl FnOnce(&mut E),
-        room: usize,
-    ) -> Result<Result<(usize, usize), usize>, TransactionError> {
-        let to = self.producer.route(route, false)? as usize;
-        if self.parts.len() <= to {
-            self.parts.resize_with(to + 1, PartitionBuffer::default);
-        }
-        fill(&mut self.scratch);
-        let Some(durable) = &self.topic.durable else { return Ok(Ok((to, 0))) };
-        let PartitionBuffer { bytes, ends } = &mut self.parts[to];
-        let before = ends.last().copied().unwrap_or(0);
-        // A panic may have left something behind.
-        bytes.truncate(before);
-        (durable.persistence.write)(&self.scratch, bytes);
-        let added = bytes.len() - before + RECORD + if ends.is_empty() { RUN } else { 0 };
-        if added > room {
-            bytes.truncate(before);
-            return Ok(Err(added));
-        }
-        ends.push(bytes.len());
-        Ok(Ok((to, added)))
-    }
-}
-
-impl<E: Send + Sync + 'static, K: Producers> Output for TypedOutput<E, K> {
-    fn topic(&self) -> TopicId {
-        self.topic.id
-    }
-
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
-
-    fn clear(&mut self) {
-        for PartitionBuffer { bytes, ends } in &mut self.parts {
-            bytes.clear();
-            ends.clear();
-        }
-    }
-
-    fn take_back(&mut self, partition: usize) -> usize {
-        let Some(PartitionBuffer { bytes, ends }) = self.parts.get_mut(partition) else { return 0 };
-        let end = ends.pop().unwrap_or(0);
-        let before = ends.last().copied().unwrap_or(0);
-        bytes.truncate(before);
-        end - before + RECORD + if ends.is_empty() { RUN } else { 0 }
-    }
-
-    fn is_ample(&self) -> bool {
-        let half = self.producer.largest_batch() / 2;
-        self.parts.iter().all(|buffer| buffer.ends.len() <= half)
-    }
-
-    fn outgrown(&self, partition: usize) -> Option<PublishError> {
-        let (asked, largest) = (self.parts.get(partition)?.ends.len(), self.producer.largest_batch());
-        let topic = || self.topic.name.clone();
-        (asked > largest).then(|| PublishError::BatchTooLarge { topic: topic(), asked, largest })
-    }
-
-    fn has_room(&self) -> bool {
-        let partitions = self.topic.partitions();
-        let mut parts = self.parts.iter().zip(partitions.iter()).filter(|(buffer, _)| !buffer.ends.is_empty());
-        parts.all(|(buffer, partition)| {
-            partition.ring.closed().is_some() || partition.ring.positions().free >= buffer.ends.len() as u64
-        })
-    }
-
-    fn claim<'t>(&'t mut self, claims: &mut Claims<'t>) -> Result<(), TransactionError> {
-        let Self { topic, producer, parts, .. } = self;
-        let Some(durable) = &topic.durable else { return Ok(()) };
-        let persistence = durable.persistence;
-        for (Appender { ring, partition }, buffer) in producer.appenders().zip(parts) {
-            let len = buffer.ends.len();
-            if len == 0 {
-                continue;
-            }
-            let index = partition.index;
-            let refused = |refused: ClaimError| {
-                let by =
-                    || partition.ring.positions().stages.iter().max_by_key(|stage| stage.lag).map(|it| it.name.clone());
-                TransactionError::Publish(PublishError::new(&topic.name, index, refused, by))
-            };
-            let mut claim = ring.try_claim(len).map_err(refused)?;
-            let now = partition.times.as_ref().map(|times| (times, topic.host.clock.wall()));
-            let id: PartitionId = durable.id(index);
-            let first = claim.sequences().first.0;
-            let mut from = 0;
-            for ((offset, event), end) in claim.iter_mut().zip(&buffer.ends) {
-                let bytes = &buffer.bytes[from..*end];
-                from = *end;
-                if let Some((times, now)) = now {
-                    times.set(offset.0, now);
-                }
-                let unreadable = |cause| TransactionError::Event { topic: topic.name.clone(), cause };
-                (persistence.read)(event, bytes).map_err(unreadable)?;
-                let at = (persistence.time)(event).or(now.map(|(_, now)| now)).map(|at| at.as_nanos());
-                match persistence.size {
-                    Some(_) => claims.frame.fixed(id, offset.0, at, bytes),
-                    None => claims.frame.record(id, offset.0, at, bytes),
-                }
-            }
-            claims.parts.push(ClaimedRun { id, first, end: first + len as u64 });
-            claims.receipts.push(BatchReceipt { topic: topic.id, partition: index, first, len });
-            claims.held.push(Box::new(TypedClaim { claim }));
-        }
-        Ok(())
-    }
-}

@@ -7,31 +7,25 @@
 //! Invariant: while somebody watches, every partition is armed, or held up by the order, or there is no room; and
 //! nothing is due. Whoever changes that wakes whoever watches.
 
-use super::changes::{Cursor, NextWrite, StatePart};
-use super::codec::{self, BLOCK_BYTES};
+mod dead_letters;
+mod show;
+mod state_source;
+
 use super::dead_letter_reader::DeadLetterReader;
 use super::job::Job;
 use super::lease::{Grant, LeaseId, Leases, Terms};
 use super::log::{QueueLog, WAKE};
-use super::state::{BESIDE, Body, ClockTimes, QueueCounters, QueueState, Waiting};
+use super::state::{BESIDE, Body, ClockTimes, QueueState};
 use crate::base::closed::Closed;
 use crate::base::held::{self, Locked};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
-use crate::base::level::Level;
 use crate::base::timer::TimerId;
-use crate::event::dead_letter::DeadLetter;
-use crate::log::catalog::state_kind;
-use crate::log::progress::Progress;
-use crate::log::source::{DrainedState, StateSource};
 use crate::read::error::ReadError;
 use crate::topic::error::SubscribeError;
-use crate::topic::metrics::QueueMetrics;
 use crate::topic::partition::Partition;
 use crate::topic::registry::Host;
-use crate::topic::report::QueueReport;
 use crate::topic::{Preparation, TopicCore, TopicReader};
-use slipring_journal::{FrameBuilder, PartitionId};
 use slipring_ring::{Consumer, Stage, Waiter};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -410,39 +404,6 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         purged
     }
 
-    /// Hands over the dead letters: see [`DeadLetterReader::each`].
-    pub(super) fn each_dead_letter(
-        &self,
-        each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> super::dead_letter_reader::Verdict,
-    ) {
-        held::refuse_inside();
-        self.wait_for_dead_letters();
-        let mut dead_letter_reader = held::lock(&self.dead_letter_reader);
-        let moved = dead_letter_reader.each(each);
-        drop(dead_letter_reader);
-        let now = self.now();
-        let mut state = self.lock();
-        if let Some(changes) = state.leases.changes() {
-            moved.into_iter().for_each(|(partition, next)| changes.cursor(Cursor::DeadLetters(partition), next));
-        }
-        // There may be room among the dead letters, or some have come back.
-        self.settle(&mut state, now);
-        self.wake(&mut state);
-    }
-
-    /// What is left at this moment.
-    pub(super) fn report_of(&self, state: &QueueState<E, K>) -> QueueReport {
-        let counts = state.leases.counts();
-        QueueReport {
-            name: self.name.clone(),
-            unread: state.input.lag(),
-            leased: counts.leased as u64,
-            waiting: counts.waiting as u64,
-            dying: counts.dying as u64,
-            durable: self.log.is_some(),
-        }
-    }
-
     /// The next queue of this name numbers its leases from there on: a ticket of this one is none of that.
     pub(super) fn note_numbers(&self, state: &QueueState<E, K>) {
         self.host.lease_numbers.fetch_max(state.leases.last_number(), Ordering::AcqRel);
@@ -450,158 +411,6 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
 
     pub(super) fn cancel(&self, due: TimerId) {
         self.host.timer.cancel(due);
-    }
-
-    /// Lets go of the dead letters.
-    pub(super) fn close_dead_letters(&self) {
-        held::lock(&self.dead_letter_reader).close();
-    }
-
-    /// Waits until the letters that were published before are in the journal, where they are read.
-    fn wait_for_dead_letters(&self) {
-        const LIMIT: Duration = Duration::from_secs(10);
-        let Some(log) = &self.log else { return };
-        let deadline = Instant::now() + LIMIT;
-        let notifier = &log.committer.notifier;
-        let settled = || (log.pending_dead_letters() == 0 || notifier.end_cause().is_some()).then_some(());
-        let _ = notifier.wait(Some(deadline), settled);
-        let change = self.lock().change();
-        let _ = log.wait(change, Level::Written);
-    }
-
-    /// A dead letter becomes a message again, and all up to it in its partition of the letters are dealt with. False if
-    /// there is no room, or if the event's type cannot read it.
-    pub(super) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
-        let DeadLetter { partition, offset, message, .. } = letter;
-        // Under the lock of the dead letters' reader.
-        let Ok(Some(body)) = held::inside(|| E::of_dead_letter(message)) else { return false };
-        let now = self.now();
-        let mut state = self.lock();
-        let has_room = state.has_room(self.log.as_ref());
-        if has_room {
-            state.leases.restore(partition, offset, Some(Arc::new(body)), now, Duration::ZERO);
-            // At once: who is given the message may be done with it before all letters are sent back, and after a crash it
-            // would be a letter again.
-            if let (Some((partition, next)), Some(changes)) = (next, state.leases.changes()) {
-                changes.cursor(Cursor::DeadLetters(partition), next);
-            }
-        }
-        has_room
-    }
-
-    pub(super) fn peek(&self, limit: usize) -> Vec<Waiting<E>> {
-        let now = self.now();
-        let mut state = self.lock();
-        state.leases.expire(now, usize::MAX);
-        self.settle(&mut state, now);
-        let peeked = state.peek(limit, now);
-        drop(state);
-        let peeked = peeked.unwrap_or_else(|panic| panic!("{panic}"));
-        let load = |partition, offset| self.log.as_ref()?.load(partition, offset).ok()?;
-        let shown = peeked.into_iter().filter_map(|it| {
-            let message = it.body.or_else(|| load(it.partition, it.offset))?;
-            let (partition, offset, attempts, delay) = (it.partition, it.offset, it.attempts, it.delay);
-            Some(Waiting { partition, offset, attempts, delay, message })
-        });
-        shown.collect()
-    }
-
-    pub(super) fn metrics(&self) -> QueueMetrics {
-        let mut state = self.lock();
-        let counts = state.leases.counts();
-        let QueueCounters { delivered, redelivered, acked, nacked, deleted, dead, lost, high_water } = state.counters;
-        QueueMetrics {
-            name: self.name.clone(),
-            unread: state.input.lag(),
-            leased: counts.leased as u64,
-            waiting: counts.waiting as u64,
-            dying: counts.dying as u64,
-            bytes: counts.bytes as u64,
-            full: !state.has_room(self.log.as_ref()),
-            delivered,
-            redelivered,
-            acked,
-            nacked,
-            expired: counts.expired,
-            deleted,
-            dead,
-            lost,
-            high_water: high_water as u64,
-        }
-    }
-}
-
-/// What a frame must have room for before one more part is put into it.
-const PART_BYTES: usize = BLOCK_BYTES + 16 * 110;
-
-impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
-    fn drain(
-        &self,
-        frame: &mut FrameBuilder,
-        room: usize,
-        drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
-    ) -> DrainedState {
-        let Some(log) = &self.log else { return DrainedState::default() };
-        let shift = QueueState::<E, K>::shift(&*self.host.clock);
-        let mut state = self.lock();
-        let (begun, number) = (frame.len(), log.number);
-        let has_room = |frame: &FrameBuilder| frame.len() - begun + PART_BYTES <= room;
-        let put = |state: &mut QueueState<E, K>, frame: &mut FrameBuilder, partition, block| {
-            let savepoint = frame.savepoint();
-            let known = |offset| state.leases.known(partition, offset);
-            let is_there = codec::put_block(frame, number, partition, block, shift, known);
-            let part = StatePart::Block(partition, block);
-            if !state.leases.changes().is_none_or(|changes| changes.write(part, is_there)) {
-                // It came and went between two frames.
-                frame.rewind(savepoint);
-            }
-        };
-        // A letter and the end of its message are in one frame.
-        for (partition, offset) in state.settle_dead_letters(log, self.dead_number, drained) {
-            if has_room(frame) {
-                put(&mut state, frame, partition, offset / super::changes::BLOCK);
-            }
-        }
-        state.write_dead_letters(self.log.as_ref());
-        let mut drained_state = DrainedState {
-            urgent: log.is_urgent(),
-            awaits_events: !state.pending_dead_letters.is_empty(),
-            ..DrainedState::default()
-        };
-        loop {
-            if !has_room(frame) {
-                drained_state.more = true;
-                return drained_state;
-            }
-            let next = state.leases.changes().and_then(|changes| changes.next());
-            match next {
-                None => return drained_state,
-                Some(NextWrite::Part(StatePart::Block(partition, block))) => put(&mut state, frame, partition, block),
-                Some(NextWrite::Part(part @ StatePart::Deleted(partition, offset))) => {
-                    let key = codec::part_key(number, part);
-                    let is_there = state.deleted.contains(&(partition, offset));
-                    let is_news = state.leases.changes().is_none_or(|changes| changes.write(part, is_there));
-                    match is_there {
-                        true => frame.put(state_kind::QUEUES, &key, &[]),
-                        false if is_news => frame.delete(state_kind::QUEUES, &key),
-                        false => {}
-                    }
-                }
-                // One frame for both: a crash between the two would tell of the gap twice.
-                Some(NextWrite::Gap(told)) => {
-                    told.put(frame);
-                    codec::put_cursor(frame, number, Cursor::Partition(told.of.partition), told.offsets.end);
-                }
-                Some(NextWrite::Cursor(cursor, next)) => codec::put_cursor(frame, number, cursor, next),
-                Some(NextWrite::End(count)) => drained_state.changes = Some(count),
-            }
-        }
-    }
-
-    fn progress(&self) -> &Arc<Progress> {
-        // Asked only after it was drained.
-        static NONE: std::sync::OnceLock<Arc<Progress>> = std::sync::OnceLock::new();
-        self.log.as_ref().map_or_else(|| NONE.get_or_init(Arc::default), |log| &log.progress)
     }
 }
 

@@ -20,155 +20,17 @@
 //!   milliseconds, never earlier than asked for.
 //! - No call looks through the messages: what is due first, and a message by its offset, are found by an index.
 
-use super::backoff::Backoff;
+mod entries;
+mod terms;
+
+use entries::{EntryState, MessageEntry};
+pub use terms::{DeadMessage, DeathCause, Grant, KnownMessage, LeaseCounts, LeaseId, Lost, Order, Phase, Terms};
+
 use super::changes::Changes;
-use super::deadlines::{Deadlines, SlotLink, SlotLinks, moment_after, moment_before, time_of};
+use super::deadlines::{Deadlines, SlotLinks, moment_after, moment_before, time_of};
 use hashbrown::HashTable;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
-
-/// Which messages of a partition may be out at the same time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Order {
-    /// Any. A message that comes again comes before new ones, and after later ones that were done meanwhile.
-    #[default]
-    Relaxed,
-    /// One of each partition: the next is given out when the one before it was acked, deleted, or moved to the dead
-    /// letters. A delay holds up its partition, and no other one.
-    Strict,
-}
-
-/// What a queue promises about its leases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// How long a lease lasts unless renewed.
-    pub visibility: Duration,
-    /// How often a message is given out before it is a dead letter; none: for ever.
-    pub max_attempts: Option<u32>,
-    /// What may be out at the same time.
-    pub order: Order,
-    /// The most messages that are leased, delayed or come again.
-    pub max_messages: usize,
-    /// The most bytes that these hold.
-    pub max_bytes: usize,
-    /// How long a message is held back that comes again by itself.
-    pub backoff: Backoff,
-}
-
-/// A lease, as its holder knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeaseId {
-    slot: u32,
-    pub(super) number: u64,
-}
-
-/// What is to be known of a message to go on with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownMessage {
-    /// Of its present or last lease; 0 if it had none.
-    pub number: u64,
-    /// How often it was given out.
-    pub attempts: u32,
-    /// Its state.
-    pub phase: Phase,
-}
-
-/// The state of a message that is out of the ring.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Somebody has it until then.
-    Leased(Duration),
-    /// It may be given out from then on.
-    Waiting(Duration),
-    /// It was given out as often as it may be.
-    Dying(DeathCause),
-}
-
-/// What a holder gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant<M> {
-    /// To ack, nack or renew.
-    pub id: LeaseId,
-    /// The message's partition.
-    pub partition: u32,
-    /// Its offset there.
-    pub offset: u64,
-    /// Which attempt this is, from 1.
-    pub attempt: u32,
-    /// When the lease ends.
-    pub deadline: Duration,
-    /// The message.
-    pub message: M,
-}
-
-/// The lease is no longer the caller's: it ran out, or the message was deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost;
-
-/// Why a message is moved to the dead letters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeathCause {
-    /// The holder of the last attempt gave it back, and said this.
-    Refused(Box<str>),
-    /// The lease of the last attempt ran out.
-    Expired,
-}
-
-/// A message that was given out as often as it may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadMessage<'l, M> {
-    /// The message's partition.
-    pub partition: u32,
-    /// Its offset there.
-    pub offset: u64,
-    /// How often it was given out.
-    pub attempts: u32,
-    /// What ended the last attempt.
-    pub cause: &'l DeathCause,
-    /// The message.
-    pub message: &'l M,
-}
-
-/// How many messages are in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LeaseCounts {
-    /// Somebody has a lease.
-    pub leased: usize,
-    /// Come again, now or later.
-    pub waiting: usize,
-    /// On their way to the dead letters.
-    pub dying: usize,
-    /// What all of them hold.
-    pub bytes: usize,
-    /// Leases that have run out so far.
-    pub expired: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EntryState {
-    /// `at`: when its lease ends.
-    Leased,
-    /// `at`: from when on it may be given out.
-    Waiting,
-    /// The same, once it is the first of its partition.
-    Parked,
-    Dying,
-    /// Its dead letter is written, and that is not yet safe.
-    Written,
-}
-
-struct MessageEntry<M> {
-    message: M,
-    offset: u64,
-    at: u64,
-    /// Of its present or last lease.
-    number: u64,
-    attempts: u32,
-    partition: u16,
-    state: EntryState,
-}
 
 /// The messages of a queue that are out of the ring.
 pub struct Leases<M> {
@@ -200,12 +62,6 @@ pub struct Leases<M> {
     changes: Option<Changes>,
     #[cfg(test)]
     pub(super) accept_late_acks: bool,
-}
-
-fn hash(partition: u16, offset: u64) -> u64 {
-    // Offsets of a partition follow one another: a multiplication spreads them, and the table looks at both ends.
-    let mixed = (offset ^ u64::from(partition).rotate_right(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^ (mixed >> 32)
 }
 
 impl<M: Clone> Leases<M> {
@@ -523,78 +379,6 @@ impl<M: Clone> Leases<M> {
         std::mem::take(&mut self.gone)
     }
 
-    /// Nobody else may have the message.
-    fn let_go(&mut self, slot: u32) {
-        let message = self.remove(slot);
-        self.gone.extend(message);
-    }
-
-    fn add(&mut self, partition: u16, offset: u64, message: M) -> u32 {
-        self.bytes = self.bytes.saturating_add((self.weigh)(&message));
-        let entry =
-            MessageEntry { message, offset, at: 0, number: 0, attempts: 0, partition, state: EntryState::Parked };
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.entries.push(None);
-                self.links.push(SlotLink::FREE);
-                (self.entries.len() - 1) as u32
-            }
-        };
-        self.entries[slot as usize] = Some(entry);
-        let entries = &self.entries;
-        self.index.insert_unique(hash(partition, offset), slot, |&slot| {
-            entries[slot as usize].as_ref().map_or(0, |entry| hash(entry.partition, entry.offset))
-        });
-        if self.terms.order == Order::Strict {
-            self.lines.insert((partition, offset), slot);
-        }
-        self.note(partition, offset);
-        slot
-    }
-
-    fn remove(&mut self, slot: u32) -> Option<M> {
-        let entry = self.entries[slot as usize].take()?;
-        let found = self.index.find_entry(hash(entry.partition, entry.offset), |&other| other == slot);
-        if let Ok(found) = found {
-            found.remove();
-        }
-        match entry.state {
-            EntryState::Leased => self.leased.remove(&mut self.links, entry.at, slot),
-            EntryState::Waiting => self.waiting.remove(&mut self.links, entry.at, slot),
-            EntryState::Dying if self.dying.front() == Some(&slot) => _ = self.dying.pop_front(),
-            EntryState::Dying => self.dying.retain(|dying| *dying != slot),
-            EntryState::Written => self.written -= 1,
-            EntryState::Parked => {}
-        }
-        if matches!(entry.state, EntryState::Dying | EntryState::Written) {
-            self.causes.remove(&slot);
-        }
-        self.note(entry.partition, entry.offset);
-        self.free.push(slot);
-        self.bytes -= (self.weigh)(&entry.message);
-        if self.lines.remove(&(entry.partition, entry.offset)).is_some() {
-            if self.out.get(&entry.partition) == Some(&slot) {
-                self.out.remove(&entry.partition);
-            }
-            self.first_of_line(entry.partition);
-        }
-        Some(entry.message)
-    }
-
-    fn find(&self, partition: u32, offset: u64) -> Option<u32> {
-        let partition = line(partition);
-        let is_it = |&slot: &u32| {
-            let entry = self.entries[slot as usize].as_ref();
-            entry.is_some_and(|entry| (entry.partition, entry.offset) == (partition, offset))
-        };
-        self.index.find(hash(partition, offset), is_it).copied()
-    }
-
-    fn entry(&mut self, slot: u32) -> &mut MessageEntry<M> {
-        self.entries[slot as usize].as_mut().expect("a slot in a set or in the index is in use")
-    }
-
     fn held(&mut self, id: LeaseId, now: Duration) -> Result<&MessageEntry<M>, Lost> {
         let entry = self.entries.get(id.slot as usize).and_then(Option::as_ref);
         #[cfg(test)]
@@ -667,47 +451,6 @@ impl<M: Clone> Leases<M> {
         entry.state = EntryState::Parked;
         self.line_up(slot);
         false
-    }
-
-    /// A parked message waits, or stays parked behind another one.
-    fn line_up(&mut self, slot: u32) {
-        let order = self.terms.order;
-        let entry = self.entry(slot);
-        if order == Order::Strict {
-            let partition = entry.partition;
-            self.first_of_line(partition);
-        } else {
-            entry.state = EntryState::Waiting;
-            let at = entry.at;
-            self.waiting.insert(&mut self.links, at, slot);
-        }
-    }
-
-    /// Strict order: lets the first message of the partition wait, and parks one that an earlier one came before.
-    fn first_of_line(&mut self, partition: u16) {
-        let first = self.lines.range((partition, 0)..=(partition, u64::MAX)).next().map(|(_, &slot)| slot);
-        let out = self.out.get(&partition).copied();
-        match out.map(|slot| (slot, self.entry(slot).state)) {
-            Some((_, EntryState::Leased | EntryState::Dying | EntryState::Written)) => return,
-            // It waits already: putting it there once more would give it out twice.
-            Some((slot, EntryState::Waiting)) if first == Some(slot) => return,
-            Some((slot, EntryState::Waiting)) => {
-                let entry = self.entry(slot);
-                entry.state = EntryState::Parked;
-                let at = entry.at;
-                self.waiting.remove(&mut self.links, at, slot);
-            }
-            _ => {}
-        }
-        let Some(slot) = first else {
-            self.out.remove(&partition);
-            return;
-        };
-        self.out.insert(partition, slot);
-        let entry = self.entry(slot);
-        entry.state = EntryState::Waiting;
-        let at = entry.at;
-        self.waiting.insert(&mut self.links, at, slot);
     }
 }
 

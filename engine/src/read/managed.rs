@@ -1,19 +1,21 @@
 //! A subscriber that runs on threads of its own: what it does with each event, and how it ends.
 
+mod each;
+
+use each::start_each;
+
 use crate::base::cores::CoresError;
 use crate::base::handler_thread;
 use crate::base::kind::Producers;
 use crate::base::threads::{StartError, caught};
 use crate::base::trace::lifecycle;
-use crate::base::turn::Turn;
 use crate::event::dead_letter::Origin;
 use crate::read::error::CancelError;
 use crate::read::{At, Batch, PartitionConsumer, SharedForwarder, Subscriber, SubscriberBuilder};
+use crate::topic::TopicCore;
 use crate::topic::consumers::{ConsumerRun, SetWait};
 use crate::topic::error::SubscribeError;
-use crate::topic::partition::Partition;
-use crate::topic::{Preparation, TopicCore, TopicReader};
-use slipring_ring::{Consumer, Ending, Multi, OnError, Sequence, Wait};
+use slipring_ring::{Ending, Multi, OnError, Sequence, Wait};
 use std::fmt::{self, Display};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -412,132 +414,4 @@ fn work<E, K: Producers, X: Display>(
             return Ok(());
         }
     }
-}
-
-/// What is needed to start a thread for one more partition. Its threads own it.
-struct PartitionThreads<E, K: Producers, M> {
-    builder: SubscriberBuilder<E, K>,
-    run: Arc<ConsumerRun>,
-    make: Arc<Turn<M>>,
-    forwarder: Option<SharedForwarder<E>>,
-}
-
-impl<E, K, X, H, M> PartitionThreads<E, K, M>
-where
-    E: Send + Sync + 'static,
-    K: Producers,
-    X: Display + 'static,
-    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
-    M: FnMut(u32) -> H + Send + 'static,
-{
-    /// The handler of a partition.
-    fn make(&self, partition: u32) -> Result<H, SubscribeError> {
-        let (topic, consumer) = (self.builder.topic.name.clone(), self.run.stats.name.clone());
-        let Some(mut make) = self.make.take() else {
-            let cause = "it was asked for by itself".to_owned();
-            return Err(SubscribeError::Handler { topic, consumer, cause });
-        };
-        let made = caught(|| make(partition));
-        made.map_err(|panic| SubscribeError::Handler { topic, consumer, cause: panic.said() })
-    }
-
-    fn start(self: &Arc<Self>, part: PartitionConsumer<E, K>, mut handler: H) -> Result<(), SubscribeError> {
-        let index = part.partition.index;
-        let subscriber = self.builder.of_one(part, &self.run.stats);
-        let thread = format!("{}-{index}", self.run.stats.name);
-        let policy = ErrorPolicy { on_error: self.builder.on_error, forwarder: self.forwarder.clone() };
-        let wait = self.builder.wait.clone();
-        let setting = ThreadSettings { thread, partition: Some(index), core: self.builder.core, wait, policy };
-        let threads = Arc::clone(self);
-        launch(
-            subscriber,
-            &self.run,
-            setting,
-            || (),
-            move |(), event: &E, at| {
-                let _ = &threads;
-                handler(event, at)
-            },
-        )
-    }
-}
-
-impl<E, K, X, H, M> TopicReader<E, K> for PartitionThreads<E, K, M>
-where
-    E: Send + Sync + 'static,
-    K: Producers,
-    X: Display + 'static,
-    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
-    M: FnMut(u32) -> H + Send + 'static,
-{
-    fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
-        let joined = partition.ring.join(self.builder.stage());
-        joined.map_err(|cause| SubscribeError::new(&self.builder.topic.name, partition.index, cause))
-    }
-
-    fn prepare(&self, partition: u32) -> Result<Preparation, SubscribeError> {
-        Ok(Box::new(self.make(partition)?))
-    }
-
-    fn take(
-        self: Arc<Self>,
-        partition: &Arc<Partition<E, K>>,
-        consumer: Consumer<E, K>,
-        prepared: Preparation,
-    ) -> Box<dyn FnOnce()> {
-        let part = PartitionConsumer { partition: Arc::clone(partition), consumer };
-        Box::new(move || {
-            let Ok(handler) = prepared.downcast::<H>() else { return };
-            if let Err(refused) = self.start(part, *handler) {
-                // Nobody would ever read the partition: not in silence.
-                self.builder.topic.fail(&self.run.stats.name, &refused.to_string());
-            }
-        })
-    }
-}
-
-/// Starts one thread for each partition.
-pub(crate) fn start_each<E, K, X, H>(
-    mut builder: SubscriberBuilder<E, K>,
-    make: impl FnMut(u32) -> H + Send + 'static,
-) -> Result<Subscription<E, K>, SubscribeError>
-where
-    E: Send + Sync + 'static,
-    K: Producers,
-    X: Display + 'static,
-    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
-{
-    let forwarder = builder.forwarder()?;
-    let topic = Arc::clone(&builder.topic);
-    let name = builder.name.clone();
-    let stats = builder.stats();
-    topic.register(&stats);
-    let run = ConsumerRun::new(stats);
-    let threads = Arc::new(PartitionThreads { builder, run: Arc::clone(&run), make: Turn::new(make), forwarder });
-    // What makes them is the user's, and may have to do with this topic: not while others are kept from it.
-    let mut handlers = Vec::new();
-    let mut readers = loop {
-        for partition in handlers.len()..topic.partitions().len() {
-            handlers.push(threads.make(partition as u32)?);
-        }
-        let readers = topic.readers();
-        if topic.partitions().len() == handlers.len() {
-            break readers;
-        }
-    };
-    let parts = threads.builder.join_all()?;
-    let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
-    for (part, handler) in parts.into_iter().zip(handlers) {
-        if let Err(refused) = threads.start(part, handler) {
-            // Those that started have nobody to read for: they end as if cancelled, without harm to the topic.
-            for partition in topic.partitions().iter() {
-                let _ = partition.ring.evict(&name);
-            }
-            return Err(refused);
-        }
-    }
-    readers.add(Arc::downgrade(&threads) as Weak<dyn TopicReader<E, K>>);
-    drop(readers);
-    topic.keep(Arc::clone(&run));
-    Ok(Subscription { topic, name, first, run })
 }

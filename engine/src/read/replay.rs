@@ -1,22 +1,25 @@
 //! Reading a durable topic from any point of its past, and on with what is published.
 
+mod builder;
+mod partition;
+
+pub use builder::ReplayBuilder;
+use partition::{ReplayMode, ReplayPartition};
+
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
-use crate::base::overload::{ConsumerStats, Slow};
+use crate::base::overload::ConsumerStats;
 use crate::event::codec::Unreadable;
 use crate::log::gap::{Gap, OnGap};
-use crate::log::progress::Progress;
+use crate::read::At;
 use crate::read::catch_up::{CatchUp, Step};
-use crate::read::{At, StartAt};
 use crate::text;
+use crate::topic::TopicCore;
 use crate::topic::durable::DurableTopic;
-use crate::topic::error::{SubscribeError, check_name};
 use crate::topic::partition::Partition;
-use crate::topic::{Topic, TopicCore};
 use slipring_journal::{self as journal, Reader, SharedScan, Start as From, Visible};
 use slipring_ring::{BuildError, Consumer, Multi, Stage};
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -75,107 +78,6 @@ pub enum ReplayError {
     },
 }
 
-/// Settings of a [`Replay`].
-pub struct ReplayBuilder<E, K: Producers = Multi> {
-    topic: Arc<TopicCore<E, K>>,
-    name: String,
-    start: StartAt,
-    visible: Visible,
-    spill: bool,
-    on_gap: OnGap,
-}
-
-impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
-    /// A reader of a [durable](crate::TopicBuilder::durable) topic that begins in the journal, however far back, and goes on with
-    /// what is published. Its settings, then [`open`](ReplayBuilder::open).
-    pub fn replay(&self, name: impl Into<String>) -> ReplayBuilder<E, K> {
-        ReplayBuilder::new(Arc::clone(&self.inner), name.into())
-    }
-}
-
-impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
-    pub(crate) fn new(topic: Arc<TopicCore<E, K>>, name: String) -> Self {
-        Self { topic, name, start: StartAt::Earliest, visible: Visible::Durable, spill: true, on_gap: OnGap::Fail }
-    }
-
-    /// Where it begins: with the earliest record that the journal keeps, unless told. An offset may be up to the next one
-    /// to be published. A time counts among what was published before it is opened; all that comes later is given.
-    pub fn start(mut self, start: StartAt) -> Self {
-        self.start = start;
-        self
-    }
-
-    /// Whether it may see what a power cut can take back: durable records only, unless told.
-    pub fn visible(mut self, visible: Visible) -> Self {
-        self.visible = visible;
-        self
-    }
-
-    /// Whether it leaves the ring and goes on from the journal when producers would have to wait for it: yes, unless told.
-    pub fn spill(mut self, yes: bool) -> Self {
-        self.spill = yes;
-        self
-    }
-
-    /// What it does where events were lost to damage: an error at that offset, unless told.
-    ///
-    /// ```
-    /// # use slipring::{Engine, journal::simulated::SimulatedDisk, replay::OnGap};
-    /// # let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
-    /// # let ticks = engine.topic::<u64>("ticks").durable().create()?;
-    /// let replay = ticks.replay("tape").on_gap(OnGap::call(|gap| eprintln!("{gap}"))).open()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn on_gap(mut self, policy: OnGap) -> Self {
-        self.on_gap = policy;
-        self
-    }
-
-    /// Opens it. Partitions that are added later are read from their first offset.
-    ///
-    /// # Errors
-    /// The topic has no journal, the name is no name, or the start is out of the range that the journal keeps.
-    pub fn open(self) -> Result<Replay<E, K>, ReplayError> {
-        let Self { topic, name, start, visible, spill, on_gap } = self;
-        let topic_name = || topic.name.clone();
-        let Some(durable) = &topic.durable else { return Err(ReplayError::NotDurable { topic: topic_name() }) };
-        let durable = Arc::clone(durable);
-        let refused = |cause: String| ReplayError::Refused { topic: topic.name.clone(), cause };
-        check_name(&name).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
-        let mut parts = Vec::new();
-        for partition in topic.partitions().iter() {
-            let published = partition.ring.positions().published.0;
-            if let Some(asked) = start.offset(partition.index).filter(|asked| *asked > published) {
-                // Offsets that are only reserved are the journal's own business.
-                let earliest = durable.journal().extent(durable.id(partition.index)).map_or(0, |extent| extent.start);
-                let cause = journal::ReplayError::OutOfRange { asked, earliest, latest: published };
-                return Err(ReplayError::Journal { topic: topic_name(), partition: partition.index, cause });
-            }
-            let from = match &start {
-                StartAt::Earliest => From::Earliest,
-                // What is not written yet is passed over, too.
-                StartAt::Latest => From::Offset(published),
-                StartAt::Offset(offset) => From::Offset(*offset),
-                StartAt::Offsets(offsets) => {
-                    offsets.get(partition.index as usize).map_or(From::Earliest, |offset| From::Offset(*offset))
-                }
-                StartAt::Timestamp(time) => From::Time(time.as_nanos()),
-                StartAt::Committed => return Err(refused("only groups have committed offsets".to_owned())),
-            };
-            parts.push(ReplayPartition::open(&topic, &durable, partition, from)?);
-        }
-        let mut make = (topic.slots)(1).map_err(|cause| refused(cause.to_string()))?;
-        let event = make();
-        drop(make);
-        let slow = if spill { Slow::EVICT } else { Slow::Gate };
-        let stats = Arc::new(ConsumerStats::new(&name, slow));
-        topic.register(&stats);
-        let (name, mut scan) = (topic.name.clone(), durable.journal().scan(visible));
-        parts.iter_mut().for_each(|part| part.expect(&mut scan));
-        Ok(Replay { topic: Some(topic), name, durable, stats, parts, scan, visible, on_gap, event, turn: 0 })
-    }
-}
-
 /// Reads a durable topic: its past from the journal, its present from the rings, each event once and in order.
 ///
 /// It waits on the journal, so an event is seen when it is written, or durable, as
@@ -194,25 +96,6 @@ pub struct Replay<E, K: Producers = Multi> {
     /// What records are read into.
     event: E,
     turn: usize,
-}
-
-struct ReplayPartition<E, K: Producers> {
-    partition: Arc<Partition<E, K>>,
-    progress: Arc<Progress>,
-    next: u64,
-    /// It stands before `next`, and is to be told of.
-    gap: Option<Range<u64>>,
-    /// It looks for the first event of a time among those below this offset, which were published when it was opened: in the
-    /// journal, which knows their times, also where the ring still has them.
-    seeks: Option<u64>,
-    mode: ReplayMode<E, K>,
-}
-
-#[expect(clippy::large_enum_variant, reason = "one for each partition that is read")]
-enum ReplayMode<E, K: Producers> {
-    Journal(CatchUp<E, K>),
-    Ring(Consumer<E, K>),
-    Over,
 }
 
 /// Events of one partition before another one has its turn.
@@ -536,117 +419,5 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     }
 }
 
-impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
-    fn open(
-        topic: &TopicCore<E, K>,
-        durable: &DurableTopic<E>,
-        partition: &Arc<Partition<E, K>>,
-        from: From,
-    ) -> Result<Self, ReplayError> {
-        let gone = || ReplayError::Refused { topic: topic.name.clone(), cause: "it is gone".to_owned() };
-        let progress = durable.acks.progress(partition.index).ok_or_else(gone)?;
-        let opened = CatchUp::open(durable, partition, &progress, from);
-        let from_journal =
-            |cause| ReplayError::Journal { topic: topic.name.clone(), partition: partition.index, cause };
-        let mut catch_up = opened.map_err(from_journal)?;
-        let next = catch_up.position();
-        // What comes from now on is given whatever its time.
-        let seeks = matches!(from, From::Time(_)).then(|| partition.ring.published().0);
-        catch_up.cursor().set_until(seeks.unwrap_or(u64::MAX));
-        let (partition, mode) = (Arc::clone(partition), ReplayMode::Journal(catch_up));
-        Ok(Self { partition, progress, next, gap: None, seeks, mode })
-    }
-
-    /// Has others wait for it where the journal is read together.
-    fn expect(&mut self, scan: &mut SharedScan) {
-        if let ReplayMode::Journal(catch_up) = &mut self.mode {
-            catch_up.cursor().begin(scan);
-        }
-    }
-
-    fn has_more(&self, visible: Visible) -> bool {
-        let position = match &self.mode {
-            ReplayMode::Journal(catch_up) => catch_up.position().max(self.next),
-            // A transaction's events are durable before they are published: they are not there yet.
-            ReplayMode::Ring(consumer) if consumer.lag() == 0 => return self.gap.is_some(),
-            ReplayMode::Ring(consumer) => consumer.consumed().0,
-            ReplayMode::Over => return self.gap.is_some(),
-        };
-        self.gap.is_some() || self.progress.end(visible) > position
-    }
-
-    /// Whether a look brings it to its end. `over`: nothing more is written, whatever the topic.
-    fn can_end(&self, visible: Visible, over: bool) -> bool {
-        !matches!(self.mode, ReplayMode::Over) && (over || self.progress.is_over(visible))
-    }
-
-    fn is_ending(&self) -> bool {
-        !matches!(self.mode, ReplayMode::Over) && self.partition.ring.closed().is_some()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Engine;
-    use slipring_journal::Options;
-    use slipring_journal::simulated::SimulatedDisk;
-
-    /// What a replay gives of 200 events, one a look, and of 50 that come when it is live.
-    fn over_the_seam(past: bool) -> Vec<(u64, u64)> {
-        let mut options = Options { segment_size: 1 << 18, ..Options::default() };
-        options.sabotage.join_at_a_past_slot = past;
-        let engine = Engine::builder().journal_in(SimulatedDisk::new()).journal_options(options).build().unwrap();
-        let ticks = engine.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
-        let mut producer = ticks.producer().acknowledge(crate::Level::Durable).create().unwrap();
-        producer.publish_batch(40, |index, tick| *tick = index as u64).unwrap();
-        for number in 40..200 {
-            producer.publish(|tick| *tick = number).unwrap();
-        }
-        let mut replay = ticks.replay("tape").open().unwrap();
-        let mut seen = Vec::new();
-        let until = Instant::now() + Duration::from_secs(60);
-        while !replay.is_live() && Instant::now() < until {
-            replay.read_part(Duration::from_millis(1), Some(1), |tick, at| seen.push((at.offset, *tick))).unwrap();
-        }
-        for number in 200..250 {
-            producer.publish(|tick| *tick = number).unwrap();
-        }
-        while seen.last() != Some(&(249, 249)) && Instant::now() < until {
-            replay.read(Duration::from_millis(100), |tick, at| seen.push((at.offset, *tick))).unwrap();
-        }
-        seen
-    }
-
-    #[test]
-    fn what_a_panic_has_kept_from_the_reader_comes_again() {
-        let engine = Engine::builder().journal_in(SimulatedDisk::new()).build().unwrap();
-        let ticks = engine.topic::<u64>("ticks").single_producer().capacity(256).durable().create().unwrap();
-        let mut producer = ticks.producer().acknowledge(crate::Level::Durable).create().unwrap();
-        let mut replay = ticks.replay("tape").open().unwrap();
-        producer.publish_batch(100, |index, tick| *tick = index as u64).unwrap();
-        // Further behind than a quarter of the ring, so from the journal.
-        let mut seen = Vec::new();
-        let mut read = |panic_at: Option<u64>, seen: &mut Vec<(u64, u64)>| {
-            let each = |tick: &u64, at: At| {
-                seen.push((at.offset, *tick));
-                assert!(panic_at != Some(*tick), "told to");
-            };
-            let reading = std::panic::AssertUnwindSafe(|| replay.read(Duration::from_secs(30), each));
-            std::panic::catch_unwind(reading).is_err()
-        };
-        assert!(read(Some(3), &mut seen) && read(Some(4), &mut seen));
-        let until = Instant::now() + Duration::from_secs(30);
-        while seen.len() < 100 && Instant::now() < until {
-            assert!(!read(None, &mut seen));
-        }
-        assert_eq!(seen, (0..100).map(|number| (number, number)).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_replay_that_joins_at_a_past_slot_is_found() {
-        let all: Vec<_> = (0..250).map(|number| (number, number)).collect();
-        assert_eq!(over_the_seam(false), all);
-        assert_ne!(over_the_seam(true), all, "the fault went unnoticed");
-    }
-}
+mod tests;

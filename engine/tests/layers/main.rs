@@ -12,6 +12,7 @@ mod names;
 use imports::{Import, Library};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 /// The layers from the top down. A file imports from its own layer and from the floors below; layers that stand on one floor
 /// do not import one another.
@@ -161,4 +162,51 @@ fn a_type_name_has_one_meaning() {
         writeln!(twice, "{name}: {files:?}").unwrap();
     }
     assert!(twice.is_empty(), "one name with two meanings; let each carry its owner:\n{twice}");
+}
+
+/// The most lines of a file that is not for tests alone.
+const LINES: usize = 500;
+
+/// Files that may be longer, five at most, each with the reason.
+const LONGER: [(&str, &str); 1] =
+    [("bench-harness/src/cli.rs", "all arguments of the program with their help, which users read as one page")];
+
+/// The Rust files below a folder, but for those of tests alone.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap_or_else(|cause| panic!("{}: {cause}", folder.display())) {
+        let path = entry.unwrap().path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        match path.is_dir() {
+            _ if ["tests", "tests.rs"].contains(&name) => {}
+            true => sources(&path, found),
+            false if name.ends_with(".rs") => found.push(path),
+            false => {}
+        }
+    }
+}
+
+#[test]
+fn no_file_is_too_long_to_be_read_at_once() {
+    const { assert!(LONGER.len() <= 5) };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    for folder in ["engine/src", "engine/journal/src", "engine/cli/src", "bench-harness/src"] {
+        sources(&root.join(folder), &mut files);
+    }
+    assert!(files.len() > 200, "the files are found: {}", files.len());
+    let mut longer = BTreeMap::new();
+    for file in &files {
+        let lines = std::fs::read_to_string(file).unwrap().lines().count();
+        if lines > LINES {
+            longer.insert(file.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/"), lines);
+        }
+    }
+    let known = |file: &str| LONGER.iter().any(|(known, _)| *known == file);
+    let told: Vec<_> = longer.iter().filter(|(file, _)| !known(file)).collect();
+    assert!(
+        told.is_empty(),
+        "longer than {LINES} lines: split them by what they hold, tests into files of their own: {told:#?}"
+    );
+    let gone: Vec<_> = LONGER.iter().filter(|(file, _)| !longer.contains_key(*file)).collect();
+    assert!(gone.is_empty(), "short enough by now, take them from LONGER: {gone:#?}");
 }

@@ -1,6 +1,7 @@
 //! The leases against a plain list that promises the same, and at their edges.
 
 use super::*;
+use crate::queue::backoff::Backoff;
 use proptest::prelude::*;
 
 /// The same promises, told with a plain list that is searched from end to end.

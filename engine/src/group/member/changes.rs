@@ -1,0 +1,119 @@
+//! What a member learns of its partitions: which it gets, which it gives back, and which have ended.
+
+use super::Member;
+use crate::base::kind::Producers;
+use crate::base::threads::blaming;
+use crate::base::trace::lifecycle;
+use crate::group::assigned_partition::Feed;
+use crate::group::coordinator::Stale;
+use crate::group::error::GroupError;
+use crate::group::listener::Rebalance;
+use crate::group::listener::listed;
+use crate::log::offsets::commit_right::Fenced;
+use slipring_ring::Closed;
+use std::sync::atomic::Ordering;
+
+impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
+    /// The topic of this source was halted or has failed. If others can still be read, the member lets go of all that it has
+    /// of that topic, so that it is told once.
+    #[cold]
+    pub(super) fn tell_of_end(&mut self, source: usize, reason: Closed) -> GroupError {
+        let Some((id, topic)) =
+            self.partitions[source].as_ref().map(|assigned| (assigned.topic.id, assigned.name.topic.to_string()))
+        else {
+            return GroupError::Closed { group: self.group.name.clone(), topic: String::new(), reason: reason.into() };
+        };
+        if self.has_live_topics() {
+            let is_its =
+                |source: &usize| self.partitions[*source].as_ref().is_some_and(|assigned| assigned.topic.id == id);
+            let its: Vec<usize> = (0..self.partitions.len()).filter(is_its).collect();
+            let mut names = Vec::new();
+            for source in its {
+                self.watch.remove(source);
+                if let Some(assigned) = self.partitions[source].take() {
+                    // Nothing more can come of it, so it keeps nobody from an end.
+                    self.group.end(&assigned);
+                    names.push(assigned.name.clone());
+                }
+            }
+            names.sort();
+            self.tell(&Rebalance::Lost(names));
+        }
+        GroupError::Closed { group: self.group.name.clone(), topic, reason: reason.into() }
+    }
+
+    /// Looks what changed: gives back what was revoked, takes what was given.
+    pub(super) fn take_update(&mut self) -> Result<(), GroupError> {
+        // If a listener panics in the middle, the next poll does the rest.
+        self.unsettled = true;
+        self.signal.news.store(false, Ordering::SeqCst);
+        let update = match self.group.take_update(self.id) {
+            Ok(update) => update,
+            Err(stale) => return Err(self.lose(stale).into()),
+        };
+        (self.epoch, self.over) = (update.epoch, update.over);
+        let mut given = Vec::new();
+        for mut assigned in update.given {
+            given.push(assigned.name.clone());
+            match &mut assigned.feed {
+                Feed::Ring(consumer) => consumer.set_wait(self.settings.wait.clone()),
+                Feed::Journal(reader) => {
+                    reader.set_wait(self.settings.wait.clone());
+                    // What is refused is told by the first look.
+                    let _ = reader.open(&mut self.scan);
+                }
+            }
+            let free = self.partitions.iter().position(Option::is_none).unwrap_or(self.partitions.len());
+            if free == self.partitions.len() {
+                self.partitions.push(None);
+            }
+            self.partitions[free] = Some(assigned);
+            self.watch.add(free);
+        }
+        let revoked: Vec<usize> = (0..self.partitions.len())
+            .filter(|&source| {
+                self.partitions[source].as_ref().is_some_and(|assigned| update.revoked.contains(&assigned.id))
+            })
+            .collect();
+        if !update.revoked.is_empty() {
+            let names = revoked.iter().filter_map(|&source| Some(self.partitions[source].as_ref()?.name.clone()));
+            let names: Vec<_> = names.collect();
+            if !names.is_empty() {
+                let (_group, _id) = (&self.group.name, self.id);
+                lifecycle!(info, "partitions revoked", group = _group, member = _id, partitions = listed(&names));
+                self.tell(&Rebalance::Revoked(names));
+            }
+            let partitions = revoked.into_iter().filter_map(|source| {
+                self.watch.remove(source);
+                self.partitions[source].take()
+            });
+            let partitions = partitions.collect();
+            self.group.release(self.id, &update.revoked, partitions);
+        }
+        self.unsettled = false;
+        if !given.is_empty() {
+            let (_group, _id) = (&self.group.name, self.id);
+            lifecycle!(info, "partitions assigned", group = _group, member = _id, partitions = listed(&given));
+            self.tell(&Rebalance::Assigned(given));
+        }
+        update.refused.map_or(Ok(()), Err)
+    }
+
+    /// This member is none any more.
+    fn lose(&mut self, _: Stale) -> Fenced {
+        let names = self.assignment();
+        // Nobody waits for these; each consumer leaves as it is dropped.
+        self.partitions.clear();
+        self.scan = None;
+        if !names.is_empty() {
+            self.tell(&Rebalance::Lost(names));
+        }
+        self.group.fenced(self.epoch)
+    }
+
+    pub(super) fn tell(&mut self, rebalance: &Rebalance) {
+        if let Some(listener) = &mut self.listener {
+            blaming("the listener", || listener(rebalance));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! A member's partitions as the sources that it waits for.
+
+use crate::base::kind::Producers;
+use crate::base::multi_wait::WaitSources;
+use crate::group::Group;
+use crate::group::assigned_partition::{AssignedPartition, Feed, LookContext, NoEvent};
+use crate::group::settings::GroupSettings;
+use crate::group::signal::MemberSignal;
+use slipring_journal::SharedScan;
+use slipring_ring::Waiter;
+
+impl<E, K: Producers> GroupSettings<E, K> {
+    pub(super) fn looking<'m>(
+        &'m self,
+        group: &'m Group<E, K>,
+        scan: &'m mut Option<Box<SharedScan>>,
+    ) -> LookContext<'m> {
+        LookContext { group: &group.name, clock: &*group.clock, limit: self.limit, wait: &self.wait, scan }
+    }
+}
+
+/// A member's partitions while it waits for one of them.
+pub(super) struct AssignedSources<'m, E, K: Producers> {
+    pub(super) partitions: &'m mut [Option<AssignedPartition<E, K>>],
+    pub(super) signal: &'m MemberSignal,
+    pub(super) by: LookContext<'m>,
+    /// The last one looked at has this to tell.
+    pub(super) told: Option<NoEvent>,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> WaitSources for AssignedSources<'_, E, K> {
+    #[inline]
+    fn look(&mut self, source: usize, looks: u32) -> bool {
+        let Some(assigned) = &mut self.partitions[source] else { return false };
+        assigned.look(&mut self.by, looks).unwrap_or_else(|told| {
+            self.told = Some(told);
+            true
+        })
+    }
+
+    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
+        match &mut self.partitions[source] {
+            Some(AssignedPartition { feed: Feed::Ring(consumer), .. }) => consumer.arm(waiter, source),
+            // On its way to the ring, or to the end: soon there.
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.signal.has_news()
+    }
+}

@@ -1,0 +1,112 @@
+//! What a committer is told to do: the commands that its engine sends.
+
+use super::{CommitterThread, Reply};
+use crate::log::committer::Command;
+use crate::log::forget::forget;
+use slipring_journal::{FrameBuilder, Freed, Retention, WriteError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl CommitterThread {
+    pub(super) fn take_commands(&mut self) -> Result<(), WriteError> {
+        if !self.shared.has_commands.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let commands = self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take);
+        for command in commands.into_iter().flatten() {
+            match command {
+                Command::Source(source) => {
+                    // In the place of one that has gone, if there is one.
+                    let list = &mut self.sources.list;
+                    let place = list.iter().position(Option::is_none).unwrap_or(list.len());
+                    if place == list.len() {
+                        list.push(None);
+                    }
+                    list[place] = Some(source);
+                    self.watch.add(place);
+                }
+                Command::StateSource(source) => {
+                    self.state_sources.push(source);
+                    // What it had to say may have found nobody to take it.
+                    self.shared.notify_state_urgent();
+                }
+                Command::Commit(frame, reply) => self.commit([frame], reply)?,
+                Command::Forget(topic, name, reply) => {
+                    self.keeps.remove(&topic);
+                    let writer = self.writer();
+                    let limit = writer.frame_limit() / 2;
+                    let frames = forget(writer.state(), &[Some(topic)].into(), Some(&name), limit);
+                    self.commit(frames, reply)?;
+                }
+                Command::Keep(topic, retention) => {
+                    if retention == Retention::default() {
+                        self.keeps.remove(&topic);
+                    } else {
+                        self.keeps.insert(topic, retention);
+                    }
+                }
+                Command::Retain(reply) => {
+                    let freed = self.retain();
+                    let outcome = freed.as_ref().map(|_| ()).map_err(WriteError::clone);
+                    let _ = reply.send(freed);
+                    outcome?;
+                }
+                Command::CommittedOffsets(reply) => match self.write_committed_offsets() {
+                    Ok(Ok(())) => self.replies.push(reply),
+                    Ok(Err(refused)) => _ = reply.send(Err(refused)),
+                    Err(poisoned) => {
+                        let _ = reply.send(Err(poisoned.clone()));
+                        return Err(poisoned);
+                    }
+                },
+                Command::Transaction(transaction, reply) => self.transactions.push_back((transaction, reply)),
+                Command::Close(reply, until) => _ = self.closing.get_or_insert((reply, until)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up what topics do not keep. The files go when that is durable.
+    fn retain(&mut self) -> Result<Freed, WriteError> {
+        let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));
+        let freed = self.writer().retain(now, |of| keeps.get(&of.topic).copied().unwrap_or_default());
+        self.keeps = keeps;
+        self.dirty_since.get_or_insert_with(Instant::now);
+        freed
+    }
+
+    /// Before a frame that needs the next segment, which could not be made: gives up what topics do not keep now, and has the
+    /// segment made in the room of that.
+    pub(super) fn free_first(&mut self, len: usize) -> Result<(), WriteError> {
+        if self.keeps.is_empty() || !self.writer().lacks_room(len) {
+            return Ok(());
+        }
+        if self.retain()?.segments > 0 {
+            self.sync(true)?;
+            self.writer().order_segment();
+        }
+        Ok(())
+    }
+
+    /// Writes frames, and answers when they are durable.
+    fn commit(&mut self, frames: impl IntoIterator<Item = FrameBuilder>, reply: Reply) -> Result<(), WriteError> {
+        let now = self.now();
+        for mut frame in frames {
+            self.free_first(frame.len())?;
+            match self.writer().append(&mut frame, now) {
+                Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
+                Err(poisoned @ WriteError::Poisoned(_)) => {
+                    let _ = reply.send(Err(poisoned.clone()));
+                    return Err(poisoned);
+                }
+                Err(refused) => {
+                    let _ = reply.send(Err(refused));
+                    return Ok(());
+                }
+            }
+        }
+        self.replies.push(reply);
+        Ok(())
+    }
+}

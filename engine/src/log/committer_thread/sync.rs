@@ -1,0 +1,71 @@
+//! Making what was written durable: one sync at a time, on a thread of its own.
+
+use super::sync_thread::{SyncDone, SyncRequest};
+use super::{CommitterThread, LAZY};
+use slipring_journal::WriteError;
+
+impl CommitterThread {
+    /// Takes in what a sync has done, and hands the next one over if it is time.
+    pub(super) fn sync(&mut self, now: bool) -> Result<(), WriteError> {
+        if self.in_flight {
+            match self.done.try_recv() {
+                Ok(told) => self.synced(told)?,
+                Err(_) if now => self.sync_wait()?,
+                Err(_) => return Ok(()),
+            }
+        }
+        if self.dirty_since.is_none() && self.lazy_since.is_none() && !self.pending.is_empty() {
+            // Of slots without an event nothing is written, so there is nothing to be synced.
+            self.pending.drain(..).for_each(|pending| pending.apply());
+            self.shared.notifier.notify();
+        }
+        let lingered = self.dirty_since.is_some_and(|since| since.elapsed() >= self.pace.linger);
+        let lazy = self.lazy_since.is_some_and(|since| since.elapsed() >= LAZY);
+        let due = self.pace.sync && (lingered || lazy);
+        let wanted = now || !self.replies.is_empty() || due || self.pending_reserves();
+        if !wanted {
+            return Ok(());
+        }
+        let Some(job) = self.writer().begin_sync() else {
+            // All is durable already.
+            if self.writer().journal().poisoned().is_none() {
+                self.replies.drain(..).for_each(|reply| _ = reply.send(Ok(())));
+            }
+            return Ok(());
+        };
+        (self.dirty_since, self.lazy_since) = (None, None);
+        let (pending, replies) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.replies));
+        self.in_flight = self.syncs.send(SyncRequest { job, pending, replies }).is_ok();
+        if now {
+            return self.sync_wait();
+        }
+        Ok(())
+    }
+
+    fn pending_reserves(&self) -> bool {
+        self.pending.iter().any(|pending| pending.reserved.is_some())
+    }
+
+    fn sync_wait(&mut self) -> Result<(), WriteError> {
+        let told = self.done.recv().map_err(|_| self.gone())?;
+        self.synced(told)
+    }
+
+    fn gone(&self) -> WriteError {
+        let cause = std::io::Error::other("the thread that syncs has ended");
+        WriteError::Poisoned(slipring_journal::DiskError::new("sync", "the journal", &cause))
+    }
+
+    fn synced(&mut self, (outcome, unanswered): SyncDone) -> Result<(), WriteError> {
+        self.in_flight = false;
+        self.replies.extend(unanswered);
+        outcome?;
+        for (number, source) in self.sources.list.iter_mut().enumerate() {
+            if source.as_mut().is_some_and(|source| source.was_blocked()) {
+                self.watch.add(number);
+            }
+        }
+        self.writer().collect();
+        Ok(())
+    }
+}

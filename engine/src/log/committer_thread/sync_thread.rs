@@ -1,0 +1,71 @@
+//! The thread that makes durable what the committer has written: one sync at a time.
+
+use crate::base::multi_wait::MultiWait;
+use crate::log::progress::Notifier;
+use crate::log::progress::Progress;
+use slipring_journal::{SyncJob, WriteError};
+use slipring_ring::Waiter;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+pub(super) type Reply = SyncSender<Result<(), WriteError>>;
+pub(super) type Replies = Vec<Reply>;
+
+/// What becomes true when a sync is done.
+pub(super) struct PendingProgress {
+    pub(super) progress: Arc<Progress>,
+    pub(super) durable: Option<u64>,
+    pub(super) reserved: Option<u64>,
+}
+
+impl PendingProgress {
+    pub(super) fn apply(&self) {
+        if let Some(reserved) = self.reserved {
+            self.progress.reserved.fetch_max(reserved, Ordering::Release);
+        }
+        if let Some(durable) = self.durable {
+            // Readers of what is written see a transaction when it is durable.
+            self.progress.written.fetch_max(durable, Ordering::Release);
+            self.progress.durable.fetch_max(durable, Ordering::Release);
+        }
+    }
+}
+
+/// What became of a sync; of one that failed, with whom that is still to be told: when the rings have ended.
+pub(super) type SyncDone = (Result<(), WriteError>, Replies);
+
+pub(super) struct SyncRequest {
+    pub(super) job: SyncJob,
+    pub(super) pending: Vec<PendingProgress>,
+    pub(super) replies: Replies,
+}
+
+/// Starts the thread that syncs: it takes a request at a time, and tells what became of it.
+pub(super) fn start_syncs(
+    notifier: Arc<Notifier>,
+    waiter: Arc<Waiter>,
+) -> Result<(Sender<SyncRequest>, Receiver<SyncDone>), std::io::Error> {
+    let (syncs, jobs) = channel::<SyncRequest>();
+    let (told, done) = channel();
+    std::thread::Builder::new().name("slipring-sync".to_owned()).spawn(move || {
+        notifier.enter();
+        for SyncRequest { job, pending, replies } in jobs {
+            let outcome = job.run().map(drop);
+            let unanswered = if outcome.is_ok() {
+                pending.iter().for_each(PendingProgress::apply);
+                replies.into_iter().for_each(|reply| _ = reply.send(Ok(())));
+                Replies::new()
+            } else {
+                replies
+            };
+            notifier.notify();
+            if told.send((outcome, unanswered)).is_err() {
+                break;
+            }
+            waiter.wake(MultiWait::WAKE);
+        }
+    })?;
+    Ok((syncs, done))
+}

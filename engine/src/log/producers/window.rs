@@ -1,0 +1,183 @@
+//! Which sequences of a producer the journal has, and how a value of its state says so.
+
+use super::WINDOW;
+use crate::base::clock::Timestamp;
+use crate::base::varint;
+use std::collections::BTreeMap;
+
+/// The first byte of a base; of notes it says how many runs they have.
+const BASE: u8 = 0;
+
+/// Sequences that follow one another, at offsets that do so too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SequenceRun {
+    pub(super) sequence: u64,
+    pub(super) len: u64,
+    pub(super) partition: u32,
+    pub(super) first: u64,
+}
+
+/// Which sequences of a name the journal has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SequenceWindow {
+    /// All before it are there; none before the first was published.
+    pub(crate) next: Option<u64>,
+    /// In order: the last ones before `next`, and those that are apart behind it.
+    pub(super) runs: Vec<SequenceRun>,
+    pub(crate) used: Timestamp,
+}
+
+impl SequenceWindow {
+    /// False if the sequence is known already.
+    pub(super) fn note(&mut self, sequence: u64, partition: u32, offset: u64) -> bool {
+        let place = self.runs.partition_point(|run| run.sequence <= sequence);
+        let before = place.checked_sub(1).and_then(|before| self.runs.get_mut(before));
+        match before {
+            Some(run) if sequence < run.sequence + run.len => return false,
+            Some(run)
+                if (run.sequence + run.len, run.partition, run.first + run.len) == (sequence, partition, offset) =>
+            {
+                run.len += 1;
+            }
+            _ => self.runs.insert(place, SequenceRun { sequence, len: 1, partition, first: offset }),
+        }
+        let mut next = self.next.unwrap_or(sequence);
+        let from = self.runs.partition_point(|run| run.sequence + run.len <= next);
+        for run in &self.runs[from..] {
+            if run.sequence > next {
+                break;
+            }
+            next = run.sequence + run.len;
+        }
+        self.next = Some(next);
+        let kept = next.saturating_sub(WINDOW);
+        let old = self.runs.partition_point(|run| run.sequence + run.len <= kept);
+        self.runs.drain(..old);
+        true
+    }
+
+    /// The receipts that are kept: partition and offset by sequence.
+    pub(crate) fn receipts(&self) -> BTreeMap<u64, (u32, u64)> {
+        let kept = self.next.unwrap_or(0).saturating_sub(WINDOW);
+        // Of a run nothing is kept that is further from its end: nobody publishes further ahead.
+        let kept_of = |run: &SequenceRun| run.len.saturating_sub(2 * WINDOW)..run.len;
+        let each = self.runs.iter().flat_map(|run| kept_of(run).map(move |at| (run, at)));
+        let each = each.map(|(run, at)| (run.sequence + at, (run.partition, run.first + at)));
+        each.filter(|(sequence, _)| *sequence >= kept).collect()
+    }
+
+    /// The last receipt; none if nothing was published.
+    pub(crate) fn last(&self) -> Option<(u32, u64)> {
+        let run = self.runs.last()?;
+        Some((run.partition, run.first + run.len - 1))
+    }
+
+    /// A base: 0, the time, then the next sequence and one more, how many runs, and these.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![BASE];
+        out.extend_from_slice(&self.used.as_nanos().to_le_bytes());
+        let Some(next) = self.next else {
+            out.push(0);
+            return out;
+        };
+        // The highest number is no sequence.
+        varint::put(&mut out, next.saturating_add(1));
+        varint::put(&mut out, self.runs.len() as u64);
+        let mut before = next;
+        for run in &self.runs {
+            // Of a long run only what is near the end can be asked for.
+            let cut = next.saturating_sub(WINDOW).saturating_sub(run.sequence).min(run.len - 1);
+            let run = SequenceRun { sequence: run.sequence + cut, len: run.len - cut, first: run.first + cut, ..*run };
+            let ahead = run.sequence.wrapping_sub(before) as i64;
+            varint::put(&mut out, (ahead << 1 ^ ahead >> 63) as u64);
+            run.put(&mut out);
+            before = run.sequence + run.len;
+        }
+        out
+    }
+
+    /// A base and the notes behind it; what is known by all of that, and how many bytes the notes have.
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<(Self, usize)> {
+        let (mut window, mut notes) = (Self::default(), 0);
+        while let Some((&kind, rest)) = bytes.split_first() {
+            let before = bytes.len();
+            bytes = rest;
+            if kind == BASE {
+                let (used, rest) = bytes.split_first_chunk()?;
+                bytes = rest;
+                window = Self { used: Timestamp::from_nanos(u64::from_le_bytes(*used)), ..Self::default() };
+                window.next = varint::take(&mut bytes)?.checked_sub(1);
+                let Some(mut before) = window.next else { continue };
+                for _ in 0..varint::take(&mut bytes)? {
+                    let ahead = varint::take(&mut bytes)?;
+                    let sequence = before.wrapping_add((ahead >> 1) ^ (ahead & 1).wrapping_neg());
+                    let run = SequenceRun::take(sequence, &mut bytes)?;
+                    before = sequence.checked_add(run.len)?;
+                    window.runs.push(run);
+                }
+                continue;
+            }
+            for _ in 0..kind {
+                let sequence = varint::take(&mut bytes)?;
+                let run = SequenceRun::take(sequence, &mut bytes)?;
+                sequence.checked_add(run.len)?;
+                // What is so long is not apart, and of that only the end can be asked for.
+                let skipped = run.len.saturating_sub(2 * WINDOW);
+                if skipped > 0 {
+                    window.next = window.next.max(Some(sequence + skipped));
+                }
+                for at in skipped..run.len {
+                    window.note(sequence + at, run.partition, run.first + at);
+                }
+            }
+            notes += before - bytes.len();
+        }
+        Some((window, notes))
+    }
+
+    /// What the first version of the format wrote: numbers of a fixed size, and all of the window.
+    pub(super) fn decode_old(bytes: &[u8]) -> Option<Self> {
+        let (used, rest) = bytes.split_first_chunk()?;
+        let used = Timestamp::from_nanos(u64::from_le_bytes(*used));
+        if rest.is_empty() {
+            return Some(Self { used, ..Self::default() });
+        }
+        let (next, rest) = rest.split_first_chunk()?;
+        let (runs, rest) = rest.as_chunks::<24>();
+        let run = |run: &[u8; 24]| {
+            let (sequence, run) = run.split_first_chunk()?;
+            let (len, run) = run.split_first_chunk()?;
+            let (partition, first) = run.split_first_chunk()?;
+            Some(SequenceRun {
+                sequence: u64::from_le_bytes(*sequence),
+                len: u32::from_le_bytes(*len).into(),
+                partition: u32::from_le_bytes(*partition),
+                first: u64::from_le_bytes(first.try_into().ok()?),
+            })
+        };
+        let runs: Vec<SequenceRun> = runs.iter().map(run).collect::<Option<_>>()?;
+        // Numbers that somebody forged: those that are added to one another must have a sum.
+        let is_sane = |run: &SequenceRun| {
+            let ends = run.sequence.checked_add(run.len).zip(run.first.checked_add(run.len));
+            run.len > 0 && ends.is_some()
+        };
+        if !runs.iter().all(is_sane) {
+            return None;
+        }
+        rest.is_empty().then_some(Self { next: Some(u64::from_le_bytes(*next)), runs, used })
+    }
+}
+
+impl SequenceRun {
+    /// All but its sequence.
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        [self.len, u64::from(self.partition), self.first].iter().for_each(|number| varint::put(out, *number));
+    }
+
+    fn take(sequence: u64, bytes: &mut &[u8]) -> Option<Self> {
+        let (len, partition, first) = (varint::take(bytes)?, varint::take(bytes)?, varint::take(bytes)?);
+        // As many as a frame has at most; and offsets end where numbers do.
+        let is_sound = (1..=u64::from(u32::MAX)).contains(&len) && first.checked_add(len).is_some();
+        is_sound.then_some(Self { sequence, len, partition: u32::try_from(partition).ok()?, first })
+    }
+}

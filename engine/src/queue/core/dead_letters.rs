@@ -1,0 +1,70 @@
+//! A queue's dead letters: showing them, and sending them back.
+
+use super::QueueCore;
+use crate::base::held::{self};
+use crate::base::kind::Producers;
+use crate::base::level::Level;
+use crate::event::dead_letter::DeadLetter;
+use crate::queue::changes::Cursor;
+use crate::queue::job::Job;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+impl<E: Job, K: Producers> QueueCore<E, K> {
+    /// Hands over the dead letters: see [`DeadLetterReader::each`].
+    pub(in crate::queue) fn each_dead_letter(
+        &self,
+        each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> crate::queue::dead_letter_reader::Verdict,
+    ) {
+        held::refuse_inside();
+        self.wait_for_dead_letters();
+        let mut dead_letter_reader = held::lock(&self.dead_letter_reader);
+        let moved = dead_letter_reader.each(each);
+        drop(dead_letter_reader);
+        let now = self.now();
+        let mut state = self.lock();
+        if let Some(changes) = state.leases.changes() {
+            moved.into_iter().for_each(|(partition, next)| changes.cursor(Cursor::DeadLetters(partition), next));
+        }
+        // There may be room among the dead letters, or some have come back.
+        self.settle(&mut state, now);
+        self.wake(&mut state);
+    }
+
+    /// Lets go of the dead letters.
+    pub(in crate::queue) fn close_dead_letters(&self) {
+        held::lock(&self.dead_letter_reader).close();
+    }
+
+    /// Waits until the letters that were published before are in the journal, where they are read.
+    fn wait_for_dead_letters(&self) {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let Some(log) = &self.log else { return };
+        let deadline = Instant::now() + LIMIT;
+        let notifier = &log.committer.notifier;
+        let settled = || (log.pending_dead_letters() == 0 || notifier.end_cause().is_some()).then_some(());
+        let _ = notifier.wait(Some(deadline), settled);
+        let change = self.lock().change();
+        let _ = log.wait(change, Level::Written);
+    }
+
+    /// A dead letter becomes a message again, and all up to it in its partition of the letters are dealt with. False if
+    /// there is no room, or if the event's type cannot read it.
+    pub(in crate::queue) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
+        let DeadLetter { partition, offset, message, .. } = letter;
+        // Under the lock of the dead letters' reader.
+        let Ok(Some(body)) = held::inside(|| E::of_dead_letter(message)) else { return false };
+        let now = self.now();
+        let mut state = self.lock();
+        let has_room = state.has_room(self.log.as_ref());
+        if has_room {
+            state.leases.restore(partition, offset, Some(Arc::new(body)), now, Duration::ZERO);
+            // At once: who is given the message may be done with it before all letters are sent back, and after a crash it
+            // would be a letter again.
+            if let (Some((partition, next)), Some(changes)) = (next, state.leases.changes()) {
+                changes.cursor(Cursor::DeadLetters(partition), next);
+            }
+        }
+        has_room
+    }
+}

@@ -1,0 +1,87 @@
+//! A queue's state as the committer writes it.
+
+use super::QueueCore;
+use crate::base::kind::Producers;
+use crate::log::catalog::state_kind;
+use crate::log::progress::Progress;
+use crate::log::source::{DrainedState, StateSource};
+use crate::queue::changes::{Cursor, NextWrite, StatePart};
+use crate::queue::codec::{self, BLOCK_BYTES};
+use crate::queue::job::Job;
+use crate::queue::state::QueueState;
+use slipring_journal::{FrameBuilder, PartitionId};
+use std::sync::Arc;
+
+/// What a frame must have room for before one more part is put into it.
+const PART_BYTES: usize = BLOCK_BYTES + 16 * 110;
+
+impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
+    fn drain(
+        &self,
+        frame: &mut FrameBuilder,
+        room: usize,
+        drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
+    ) -> DrainedState {
+        let Some(log) = &self.log else { return DrainedState::default() };
+        let shift = QueueState::<E, K>::shift(&*self.host.clock);
+        let mut state = self.lock();
+        let (begun, number) = (frame.len(), log.number);
+        let has_room = |frame: &FrameBuilder| frame.len() - begun + PART_BYTES <= room;
+        let put = |state: &mut QueueState<E, K>, frame: &mut FrameBuilder, partition, block| {
+            let savepoint = frame.savepoint();
+            let known = |offset| state.leases.known(partition, offset);
+            let is_there = codec::put_block(frame, number, partition, block, shift, known);
+            let part = StatePart::Block(partition, block);
+            if !state.leases.changes().is_none_or(|changes| changes.write(part, is_there)) {
+                // It came and went between two frames.
+                frame.rewind(savepoint);
+            }
+        };
+        // A letter and the end of its message are in one frame.
+        for (partition, offset) in state.settle_dead_letters(log, self.dead_number, drained) {
+            if has_room(frame) {
+                put(&mut state, frame, partition, offset / crate::queue::changes::BLOCK);
+            }
+        }
+        state.write_dead_letters(self.log.as_ref());
+        let mut drained_state = DrainedState {
+            urgent: log.is_urgent(),
+            awaits_events: !state.pending_dead_letters.is_empty(),
+            ..DrainedState::default()
+        };
+        loop {
+            if !has_room(frame) {
+                drained_state.more = true;
+                return drained_state;
+            }
+            let next = state.leases.changes().and_then(|changes| changes.next());
+            match next {
+                None => return drained_state,
+                Some(NextWrite::Part(StatePart::Block(partition, block))) => put(&mut state, frame, partition, block),
+                Some(NextWrite::Part(part @ StatePart::Deleted(partition, offset))) => {
+                    let key = codec::part_key(number, part);
+                    let is_there = state.deleted.contains(&(partition, offset));
+                    let is_news = state.leases.changes().is_none_or(|changes| changes.write(part, is_there));
+                    match is_there {
+                        true => frame.put(state_kind::QUEUES, &key, &[]),
+                        false if is_news => frame.delete(state_kind::QUEUES, &key),
+                        false => {}
+                    }
+                }
+                // One frame for both: a crash between the two would tell of the gap twice.
+                Some(NextWrite::Gap(told)) => {
+                    told.put(frame);
+                    codec::put_cursor(frame, number, Cursor::Partition(told.of.partition), told.offsets.end);
+                }
+                Some(NextWrite::Cursor(cursor, next)) => codec::put_cursor(frame, number, cursor, next),
+                Some(NextWrite::End(count)) => drained_state.changes = Some(count),
+            }
+        }
+    }
+
+    fn progress(&self) -> &Arc<Progress> {
+        // Asked only after it was drained.
+        static NONE: std::sync::OnceLock<Arc<Progress>> = std::sync::OnceLock::new();
+        self.log.as_ref().map_or_else(|| NONE.get_or_init(Arc::default), |log| &log.progress)
+    }
+}

@@ -1,0 +1,150 @@
+//! The messages that are out, found by partition and offset, and in strict order those of a partition in a line.
+
+use super::line;
+use super::{Leases, Order};
+use crate::queue::deadlines::SlotLink;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EntryState {
+    /// `at`: when its lease ends.
+    Leased,
+    /// `at`: from when on it may be given out.
+    Waiting,
+    /// The same, once it is the first of its partition.
+    Parked,
+    Dying,
+    /// Its dead letter is written, and that is not yet safe.
+    Written,
+}
+
+pub(super) struct MessageEntry<M> {
+    pub(super) message: M,
+    pub(super) offset: u64,
+    pub(super) at: u64,
+    /// Of its present or last lease.
+    pub(super) number: u64,
+    pub(super) attempts: u32,
+    pub(super) partition: u16,
+    pub(super) state: EntryState,
+}
+
+fn hash(partition: u16, offset: u64) -> u64 {
+    // Offsets of a partition follow one another: a multiplication spreads them, and the table looks at both ends.
+    let mixed = (offset ^ u64::from(partition).rotate_right(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 32)
+}
+
+impl<M: Clone> Leases<M> {
+    /// Nobody else may have the message.
+    pub(super) fn let_go(&mut self, slot: u32) {
+        let message = self.remove(slot);
+        self.gone.extend(message);
+    }
+
+    pub(super) fn add(&mut self, partition: u16, offset: u64, message: M) -> u32 {
+        self.bytes = self.bytes.saturating_add((self.weigh)(&message));
+        let entry =
+            MessageEntry { message, offset, at: 0, number: 0, attempts: 0, partition, state: EntryState::Parked };
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.entries.push(None);
+                self.links.push(SlotLink::FREE);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        self.entries[slot as usize] = Some(entry);
+        let entries = &self.entries;
+        self.index.insert_unique(hash(partition, offset), slot, |&slot| {
+            entries[slot as usize].as_ref().map_or(0, |entry| hash(entry.partition, entry.offset))
+        });
+        if self.terms.order == Order::Strict {
+            self.lines.insert((partition, offset), slot);
+        }
+        self.note(partition, offset);
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) -> Option<M> {
+        let entry = self.entries[slot as usize].take()?;
+        let found = self.index.find_entry(hash(entry.partition, entry.offset), |&other| other == slot);
+        if let Ok(found) = found {
+            found.remove();
+        }
+        match entry.state {
+            EntryState::Leased => self.leased.remove(&mut self.links, entry.at, slot),
+            EntryState::Waiting => self.waiting.remove(&mut self.links, entry.at, slot),
+            EntryState::Dying if self.dying.front() == Some(&slot) => _ = self.dying.pop_front(),
+            EntryState::Dying => self.dying.retain(|dying| *dying != slot),
+            EntryState::Written => self.written -= 1,
+            EntryState::Parked => {}
+        }
+        if matches!(entry.state, EntryState::Dying | EntryState::Written) {
+            self.causes.remove(&slot);
+        }
+        self.note(entry.partition, entry.offset);
+        self.free.push(slot);
+        self.bytes -= (self.weigh)(&entry.message);
+        if self.lines.remove(&(entry.partition, entry.offset)).is_some() {
+            if self.out.get(&entry.partition) == Some(&slot) {
+                self.out.remove(&entry.partition);
+            }
+            self.first_of_line(entry.partition);
+        }
+        Some(entry.message)
+    }
+
+    pub(super) fn find(&self, partition: u32, offset: u64) -> Option<u32> {
+        let partition = line(partition);
+        let is_it = |&slot: &u32| {
+            let entry = self.entries[slot as usize].as_ref();
+            entry.is_some_and(|entry| (entry.partition, entry.offset) == (partition, offset))
+        };
+        self.index.find(hash(partition, offset), is_it).copied()
+    }
+
+    pub(super) fn entry(&mut self, slot: u32) -> &mut MessageEntry<M> {
+        self.entries[slot as usize].as_mut().expect("a slot in a set or in the index is in use")
+    }
+
+    /// A parked message waits, or stays parked behind another one.
+    pub(super) fn line_up(&mut self, slot: u32) {
+        let order = self.terms.order;
+        let entry = self.entry(slot);
+        if order == Order::Strict {
+            let partition = entry.partition;
+            self.first_of_line(partition);
+        } else {
+            entry.state = EntryState::Waiting;
+            let at = entry.at;
+            self.waiting.insert(&mut self.links, at, slot);
+        }
+    }
+
+    /// Strict order: lets the first message of the partition wait, and parks one that an earlier one came before.
+    fn first_of_line(&mut self, partition: u16) {
+        let first = self.lines.range((partition, 0)..=(partition, u64::MAX)).next().map(|(_, &slot)| slot);
+        let out = self.out.get(&partition).copied();
+        match out.map(|slot| (slot, self.entry(slot).state)) {
+            Some((_, EntryState::Leased | EntryState::Dying | EntryState::Written)) => return,
+            // It waits already: putting it there once more would give it out twice.
+            Some((slot, EntryState::Waiting)) if first == Some(slot) => return,
+            Some((slot, EntryState::Waiting)) => {
+                let entry = self.entry(slot);
+                entry.state = EntryState::Parked;
+                let at = entry.at;
+                self.waiting.remove(&mut self.links, at, slot);
+            }
+            _ => {}
+        }
+        let Some(slot) = first else {
+            self.out.remove(&partition);
+            return;
+        };
+        self.out.insert(partition, slot);
+        let entry = self.entry(slot);
+        entry.state = EntryState::Waiting;
+        let at = entry.at;
+        self.waiting.insert(&mut self.links, at, slot);
+    }
+}

@@ -1,0 +1,81 @@
+//! One partition of a replay: in the journal, in the ring, or read to its end.
+
+use super::ReplayError;
+use crate::base::kind::Producers;
+use crate::log::progress::Progress;
+use crate::read::catch_up::CatchUp;
+use crate::topic::TopicCore;
+use crate::topic::durable::DurableTopic;
+use crate::topic::partition::Partition;
+use slipring_journal::{SharedScan, Start as From, Visible};
+use slipring_ring::Consumer;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub(super) struct ReplayPartition<E, K: Producers> {
+    pub(super) partition: Arc<Partition<E, K>>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) next: u64,
+    /// It stands before `next`, and is to be told of.
+    pub(super) gap: Option<Range<u64>>,
+    /// It looks for the first event of a time among those below this offset, which were published when it was opened: in the
+    /// journal, which knows their times, also where the ring still has them.
+    pub(super) seeks: Option<u64>,
+    pub(super) mode: ReplayMode<E, K>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one for each partition that is read")]
+pub(super) enum ReplayMode<E, K: Producers> {
+    Journal(CatchUp<E, K>),
+    Ring(Consumer<E, K>),
+    Over,
+}
+
+impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
+    pub(super) fn open(
+        topic: &TopicCore<E, K>,
+        durable: &DurableTopic<E>,
+        partition: &Arc<Partition<E, K>>,
+        from: From,
+    ) -> Result<Self, ReplayError> {
+        let gone = || ReplayError::Refused { topic: topic.name.clone(), cause: "it is gone".to_owned() };
+        let progress = durable.acks.progress(partition.index).ok_or_else(gone)?;
+        let opened = CatchUp::open(durable, partition, &progress, from);
+        let from_journal =
+            |cause| ReplayError::Journal { topic: topic.name.clone(), partition: partition.index, cause };
+        let mut catch_up = opened.map_err(from_journal)?;
+        let next = catch_up.position();
+        // What comes from now on is given whatever its time.
+        let seeks = matches!(from, From::Time(_)).then(|| partition.ring.published().0);
+        catch_up.cursor().set_until(seeks.unwrap_or(u64::MAX));
+        let (partition, mode) = (Arc::clone(partition), ReplayMode::Journal(catch_up));
+        Ok(Self { partition, progress, next, gap: None, seeks, mode })
+    }
+
+    /// Has others wait for it where the journal is read together.
+    pub(super) fn expect(&mut self, scan: &mut SharedScan) {
+        if let ReplayMode::Journal(catch_up) = &mut self.mode {
+            catch_up.cursor().begin(scan);
+        }
+    }
+
+    pub(super) fn has_more(&self, visible: Visible) -> bool {
+        let position = match &self.mode {
+            ReplayMode::Journal(catch_up) => catch_up.position().max(self.next),
+            // A transaction's events are durable before they are published: they are not there yet.
+            ReplayMode::Ring(consumer) if consumer.lag() == 0 => return self.gap.is_some(),
+            ReplayMode::Ring(consumer) => consumer.consumed().0,
+            ReplayMode::Over => return self.gap.is_some(),
+        };
+        self.gap.is_some() || self.progress.end(visible) > position
+    }
+
+    /// Whether a look brings it to its end. `over`: nothing more is written, whatever the topic.
+    pub(super) fn can_end(&self, visible: Visible, over: bool) -> bool {
+        !matches!(self.mode, ReplayMode::Over) && (over || self.progress.is_over(visible))
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        !matches!(self.mode, ReplayMode::Over) && self.partition.ring.closed().is_some()
+    }
+}

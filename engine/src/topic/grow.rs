@@ -1,0 +1,129 @@
+//! Making the partitions of a topic: their slots, their memory, and who joins them.
+
+use super::reader::{Prepared, TopicReader};
+use super::{SlotFactoryError, TopicCore};
+use crate::base::closed::Closed;
+use crate::base::ids::MAX_PARTITIONS;
+use crate::base::kind::Producers;
+use crate::topic::error::TopicError;
+use crate::topic::partition::Partition;
+use crate::topic::settings::TopicSettings;
+use slipring_ring::BuildError;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
+    /// Adds partitions; `total` says how many there shall be, given how many there are. Every reader has joined them before a
+    /// producer sees them.
+    pub(super) fn grow(&self, total: impl FnOnce(usize) -> usize) -> Result<(), TopicError> {
+        let name = || self.name.clone();
+        // One at a time. No lock is held while the factory runs, and what makes handlers.
+        self.may_wait().map_err(|cause| TopicError::Journal { name: name(), cause })?;
+        let _growing = self.growing.take().ok_or_else(|| TopicError::Growing { name: name() })?;
+        let mut partitions = self.partitions().to_vec();
+        let begun = partitions.len();
+        let total = total(begun);
+        if !(1..=MAX_PARTITIONS).contains(&total) {
+            return Err(TopicError::Partitions { name: name(), asked: total });
+        }
+        if let Some(reason) = self.closed() {
+            return Err(TopicError::Closed { name: name(), reason });
+        }
+        self.check_memory(total)?;
+        let mut sources = Vec::new();
+        let starts = match &self.durable {
+            Some(durable) => durable.begin(begun as u32..total as u32)?,
+            None => Vec::new(),
+        };
+        for index in begun..total {
+            let TopicSettings { capacity, retain, timestamps, .. } = self.settings;
+            let slots = (self.slots)(capacity).map_err(|refused| match refused {
+                SlotFactoryError::Memory => {
+                    let bytes = self.slot_bytes().saturating_mul(capacity as u64) as usize;
+                    TopicError::Ring { name: name(), cause: BuildError::Memory { bytes } }
+                }
+                SlotFactoryError::Busy => TopicError::Growing { name: name() },
+            })?;
+            let first = starts.get(index - begun).copied().unwrap_or(0);
+            let partition = Partition::new(index as u32, capacity, retain, timestamps, first, slots);
+            let partition = Arc::new(partition.map_err(|cause| TopicError::Ring { name: name(), cause })?);
+            if let Some(durable) = &self.durable {
+                let source = durable.join(&partition, first);
+                sources.push(source.map_err(|cause| TopicError::Ring { name: name(), cause })?);
+            }
+            partitions.push(partition);
+        }
+        let refused = |cause| TopicError::Consumer { name: name(), cause: Box::new(cause) };
+        let mut prepared: Vec<Prepared<E, K>> = Vec::new();
+        let (readers, mut prepared) = loop {
+            let readers = self.readers();
+            let all = readers.all();
+            // Who came meanwhile is prepared as well, outside of the lock.
+            let is_known =
+                |reader: &Arc<dyn TopicReader<E, K>>| prepared.iter().any(|(known, _)| Arc::ptr_eq(known, reader));
+            let strangers: Vec<_> = all.iter().filter(|reader| !is_known(reader)).cloned().collect();
+            if strangers.is_empty() {
+                prepared.retain(|(known, _)| all.iter().any(|reader| Arc::ptr_eq(known, reader)));
+                break (readers, prepared);
+            }
+            drop(readers);
+            for reader in strangers {
+                let made: Result<Vec<_>, _> = (begun..total).map(|index| reader.prepare(index as u32)).collect();
+                prepared.push((reader, made.map_err(refused)?));
+            }
+        };
+        if self.has_ended() {
+            return Err(TopicError::Closed { name: name(), reason: self.closed().unwrap_or(Closed::Closed) });
+        }
+        let mut joined = Vec::new();
+        for (reader, made) in &mut prepared {
+            for (partition, preparation) in partitions[begun..].iter().zip(made.drain(..)) {
+                let consumer = reader.join(partition).map_err(refused)?;
+                joined.push((Arc::clone(reader), Arc::clone(partition), consumer, preparation));
+            }
+        }
+        for source in sources {
+            if let Some(durable) = &self.durable {
+                durable.take(source);
+            }
+        }
+        *self.partitions.write().unwrap_or_else(PoisonError::into_inner) = partitions.into();
+        let told: Vec<_> = joined
+            .into_iter()
+            .map(|(reader, partition, consumer, preparation)| reader.take(&partition, consumer, preparation))
+            .collect();
+        // Producers look for the new list when they see this.
+        self.count.store(total, Ordering::Release);
+        drop(readers);
+        // Who is woken may run at once, and must not meet our lock.
+        told.into_iter().for_each(|tell| tell());
+        Ok(())
+    }
+
+    /// What one slot takes: the event and its cell, the stamp beside it where there are many producers, and its time.
+    pub(crate) fn slot_bytes(&self) -> u64 {
+        let stamp = if K::SINGLE { 0 } else { 8 };
+        let event = (std::mem::size_of::<E>() + stamp).next_multiple_of(std::mem::align_of::<E>());
+        (event + self.cell + if self.settings.timestamps { 8 } else { 0 }) as u64
+    }
+
+    /// What all slots take by now, as it was taken from the system.
+    pub(crate) fn memory(&self) -> u64 {
+        let partitions = self.partitions();
+        let beside = self.cell + if self.settings.timestamps { 8 } else { 0 };
+        let slots = |partition: &Partition<E, K>| partition.ring.memory().bytes + beside * self.settings.capacity;
+        partitions.iter().map(|partition| slots(partition) as u64).sum()
+    }
+
+    fn check_memory(&self, partitions: usize) -> Result<(), TopicError> {
+        let TopicSettings { capacity, memory_limit, .. } = self.settings;
+        let slot = self.slot_bytes();
+        let asked = slot.saturating_mul(capacity as u64).saturating_mul(partitions as u64);
+        // What is no capacity at all is refused by the ring, with its own words.
+        if capacity.is_power_of_two() && asked > memory_limit {
+            let (name, limit) = (self.name.clone(), memory_limit);
+            return Err(TopicError::Memory { name, asked, limit, partitions, capacity, slot });
+        }
+        Ok(())
+    }
+}
