@@ -74,6 +74,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                             group: Weak::clone(&self.this),
                             stage: stage_name(&self.name, 0),
                             topic: *number,
+                            topic_name: topic.name.clone(),
                         });
                         readers.add(Arc::downgrade(&reader) as Weak<dyn TopicReader<E, K>>);
                         source.reader = Some(reader);

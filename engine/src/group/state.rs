@@ -192,12 +192,13 @@ pub(super) struct NewPartitions<E, K: Producers> {
     pub(super) group: Weak<Group<E, K>>,
     pub(super) stage: String,
     pub(super) topic: u32,
+    /// For errors.
+    pub(super) topic_name: String,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for NewPartitions<E, K> {
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
-        let joined = partition.ring.join(Stage::new(self.stage.clone()));
-        joined.map_err(|cause| SubscribeError::new(&self.stage, partition.index, cause))
+        partition.join(&self.topic_name, Stage::new(self.stage.clone()))
     }
 
     fn take(

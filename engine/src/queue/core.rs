@@ -416,8 +416,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
 
 impl<E: Job, K: Producers> TopicReader<E, K> for QueueCore<E, K> {
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
-        let joined = partition.ring.join(self.stage.clone());
-        joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
+        partition.join(&self.topic, self.stage.clone())
     }
 
     fn take(

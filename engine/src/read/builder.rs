@@ -204,8 +204,8 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
             return Err(SubscribeError::new(&self.topic.name, 0, reason.into()));
         }
         let joined = partitions.iter().map(|partition| {
-            let joined = partition.ring.join(self.stage().start(self.start.in_ring(partition.index)));
-            let consumer = joined.map_err(|cause| SubscribeError::new(&self.topic.name, partition.index, cause))?;
+            let start = self.start.in_ring(partition.index);
+            let consumer = partition.join(&self.topic.name, self.stage().start(start))?;
             let mut part = PartitionConsumer { partition: Arc::clone(partition), consumer };
             part.move_to_start(&self.start, &self.topic).map_err(|TooOld { asked, earliest, latest }| {
                 let (topic, consumer) = (self.topic.name.clone(), self.name.clone());

@@ -263,30 +263,19 @@ fn attend<E, K: Producers, S, X: Display>(
 ) where
     E: Send + Sync + 'static,
 {
-    lifecycle!(info, "consumer started", topic = subscriber.topic.name, consumer = run.stats.name);
+    let (_topic, _consumer) = (subscriber.topic.name.clone(), &run.stats.name);
+    lifecycle!(info, "consumer started", topic = _topic, consumer = _consumer);
     let read = caught(|| read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run));
     // What panics outside of the handler, such as a waiting strategy or the clock, fails the topic as the handler does.
     let ending = read.unwrap_or_else(|panic| Ending::Failed(panic.to_string()));
     match &ending {
         Ending::Failed(_cause) => {
-            lifecycle!(
-                error,
-                "consumer failed",
-                topic = subscriber.topic.name,
-                consumer = run.stats.name,
-                cause = _cause
-            );
+            lifecycle!(error, "consumer failed", topic = _topic, consumer = _consumer, cause = _cause);
         }
         Ending::Stopped(_cause) => {
-            lifecycle!(
-                info,
-                "consumer stopped",
-                topic = subscriber.topic.name,
-                consumer = run.stats.name,
-                cause = _cause
-            );
+            lifecycle!(info, "consumer stopped", topic = _topic, consumer = _consumer, cause = _cause);
         }
-        _ => lifecycle!(info, "consumer has read all", topic = subscriber.topic.name, consumer = run.stats.name),
+        _ => lifecycle!(info, "consumer has read all", topic = _topic, consumer = _consumer),
     }
     drop(policy);
     if let Ending::Failed(cause) = &ending {

@@ -65,8 +65,7 @@ impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::SetWait fo
 
 impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Membership<E, K> {
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
-        let joined = partition.ring.join(self.stage.clone());
-        joined.map_err(|cause| SubscribeError::new(&self.topic, partition.index, cause))
+        partition.join(&self.topic, self.stage.clone())
     }
 
     fn take(

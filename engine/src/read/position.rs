@@ -6,7 +6,7 @@ use crate::base::kind::Producers;
 use crate::read::error::PositionError;
 use crate::topic::TopicCore;
 use crate::topic::partition::PublishTimes;
-use slipring_ring::Sequence;
+use slipring_ring::{SeekError, Sequence};
 use std::time::Duration;
 
 impl<E, K: Producers> Subscriber<E, K> {
@@ -85,20 +85,20 @@ impl<E, K: Producers> Subscriber<E, K> {
         let refused = |cause| PositionError::new(&topic.name, &membership.stats.name, partition, cause);
         let latest = part.consumer.consumed().plus(part.consumer.lag()).0;
         let before = part.consumer.consumed();
-        part.consumer.seek(Sequence(offset)).map_err(|cause| match refused(cause) {
+        let out_of_range = |earliest| {
+            let (topic, consumer) = (topic.name.clone(), membership.stats.name.clone());
+            PositionError::OutOfRange { topic, consumer, partition, asked: offset, earliest, latest }
+        };
+        part.consumer.seek(Sequence(offset)).map_err(|cause| match cause {
             // The ring knows the range behind the consumer only.
-            PositionError::OutOfRange { topic, consumer, partition, asked, earliest, .. } => {
-                let earliest = earliest.min(before.0);
-                PositionError::OutOfRange { topic, consumer, partition, asked, earliest, latest }
-            }
-            other => other,
+            SeekError::OutOfRange { earliest, .. } => out_of_range(earliest.0.min(before.0)),
+            other => refused(other),
         })?;
         let earliest = part.oldest_kept(topic);
         if offset < before.0 && offset < earliest {
             // Gone for its age: forward again, which is always allowed.
             let _ = part.consumer.seek(before);
-            let (topic, consumer) = (topic.name.clone(), membership.stats.name.clone());
-            return Err(PositionError::OutOfRange { topic, consumer, partition, asked: offset, earliest, latest });
+            return Err(out_of_range(earliest));
         }
         // It may be armed at a bell that is not in its way any more, and what it had read to the end has a rest again.
         if !self.paused.contains(&partition) {

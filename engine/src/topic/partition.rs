@@ -3,7 +3,8 @@
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::log::producers::ProducerStamps;
-use slipring_ring::{BuildError, Ring, Sequence};
+use crate::topic::error::SubscribeError;
+use slipring_ring::{BuildError, Consumer, Ring, Sequence, Stage};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -62,6 +63,11 @@ impl<E, K: Producers> Partition<E, K> {
             if times.get(middle) < at { low = middle + 1 } else { high = middle }
         }
         low
+    }
+
+    /// Joins a consumer's stage to the ring. `topic` is the topic's name, for the error.
+    pub(crate) fn join(&self, topic: &str, stage: Stage) -> Result<Consumer<E, K>, SubscribeError> {
+        self.ring.join(stage).map_err(|cause| SubscribeError::new(topic, self.index, cause))
     }
 
     /// A producer of the ring; none if there is only one and somebody has it.

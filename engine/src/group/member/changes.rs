@@ -8,7 +8,6 @@ use crate::group::assigned_partition::Feed;
 use crate::group::coordinator::Stale;
 use crate::group::error::GroupError;
 use crate::group::listener::Rebalance;
-use crate::group::listener::listed;
 use crate::log::offsets::commit_right::Fenced;
 use slipring_ring::Closed;
 use std::sync::atomic::Ordering;
@@ -80,7 +79,13 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             let names: Vec<_> = names.collect();
             if !names.is_empty() {
                 let (_group, _id) = (&self.group.name, self.id);
-                lifecycle!(info, "partitions revoked", group = _group, member = _id, partitions = listed(&names));
+                lifecycle!(
+                    info,
+                    "partitions revoked",
+                    group = _group,
+                    member = _id,
+                    partitions = crate::group::listener::listed(&names)
+                );
                 self.tell(&Rebalance::Revoked(names));
             }
             let partitions = revoked.into_iter().filter_map(|source| {
@@ -93,7 +98,13 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.unsettled = false;
         if !given.is_empty() {
             let (_group, _id) = (&self.group.name, self.id);
-            lifecycle!(info, "partitions assigned", group = _group, member = _id, partitions = listed(&given));
+            lifecycle!(
+                info,
+                "partitions assigned",
+                group = _group,
+                member = _id,
+                partitions = crate::group::listener::listed(&given)
+            );
             self.tell(&Rebalance::Assigned(given));
         }
         update.refused.map_or(Ok(()), Err)

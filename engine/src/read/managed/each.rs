@@ -70,8 +70,7 @@ where
     M: FnMut(u32) -> H + Send + 'static,
 {
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
-        let joined = partition.ring.join(self.builder.stage());
-        joined.map_err(|cause| SubscribeError::new(&self.builder.topic.name, partition.index, cause))
+        partition.join(&self.builder.topic.name, self.builder.stage())
     }
 
     fn prepare(&self, partition: u32) -> Result<Preparation, SubscribeError> {
