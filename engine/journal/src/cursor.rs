@@ -81,7 +81,7 @@ impl Cursor {
         };
         if matches!(start, Start::Time(_)) {
             let segments = shared.segments();
-            let (found, offset) = find_time(&segments, partition, from, shared.gaps.of_partition(partition));
+            let (found, offset) = find_start(&segments, partition, from, shared.gaps.of_partition(partition));
             cursor.looked = next.max(offset);
             cursor.after = found.or_else(|| segments.last().map(|last| (last.header.number, last.end())));
         }
@@ -122,17 +122,17 @@ impl Cursor {
         (self.next, self.from, self.looked) = (next, 0, next);
         self.gap_cursor.begin_again();
         self.after = None;
-        self.forget();
+        self.leave_block();
     }
 
     /// Must be called before [`next`](Self::next) if another cursor of the scan may have been read since the last call.
-    pub fn begin(&mut self, scan: &mut SharedScan) {
+    pub fn resume(&mut self, scan: &mut SharedScan) {
         if self.scan != scan.number() {
             (self.slot, self._alive, self.since) = scan.join(self.partition);
             self.scan = scan.number();
             self.made = 0;
             // The scan waits for the cursor from now on, whether or not it is the first to be read.
-            if let Some((segment, at, _)) = self.find(&scan.shared) {
+            if let Some((segment, at, _)) = self.find_stretch(&scan.shared) {
                 scan.expect(self.slot, segment.position(at));
             }
         }
@@ -144,12 +144,12 @@ impl Cursor {
         } else {
             // The scan has stopped waiting for the cursor and has loaded another block.
             self.after = None;
-            self.forget();
+            self.leave_block();
         }
     }
 
     /// Tells the scan not to wait for the cursor.
-    pub fn rest(&mut self, scan: &mut SharedScan) {
+    pub fn pause(&mut self, scan: &mut SharedScan) {
         if self.scan == scan.number() {
             scan.leave(self.slot);
         }
@@ -162,9 +162,9 @@ impl Cursor {
     /// Retention has taken the offset away, a frame is damaged, a gap stands here, or the disk fails.
     #[inline(always)]
     pub fn next<'s>(&mut self, scan: &'s mut SharedScan, before: u64) -> Result<Option<Record<'s>>, ReplayError> {
-        let found = match self.step(scan, before) {
+        let found = match self.next_in_run(scan, before) {
             Some(found) => found,
-            None => match self.look(scan, before)? {
+            None => match self.find_next(scan, before)? {
                 Some(found) => found,
                 None => return Ok(None),
             },
@@ -177,7 +177,7 @@ impl Cursor {
 
     /// The next record of the run, if it is to be returned.
     #[inline(always)]
-    fn step(&mut self, scan: &SharedScan, before: u64) -> Option<RecordSpan> {
+    fn next_in_run(&mut self, scan: &SharedScan, before: u64) -> Option<RecordSpan> {
         if self.run.count == 0 {
             return None;
         }
@@ -191,21 +191,21 @@ impl Cursor {
 
     /// The next record that is to be returned, in this run, another one, or a later block.
     #[inline(never)]
-    fn look(&mut self, scan: &mut SharedScan, before: u64) -> Result<Option<RecordSpan>, ReplayError> {
+    fn find_next(&mut self, scan: &mut SharedScan, before: u64) -> Result<Option<RecordSpan>, ReplayError> {
         loop {
             while self.run.count > 0 {
                 let offset = self.run.next;
                 if offset >= before {
                     self.waits = false;
-                    self.tell(before)?;
+                    self.report_gap(before)?;
                     return Ok(None);
                 }
                 let Some(found) = self.run.next_record(scan.blocks[self.block].held()) else {
-                    return Err(self.broken());
+                    return Err(self.short_run());
                 };
                 let is_wanted = offset >= self.next && (found.time >= self.from || offset >= self.until);
                 if is_wanted && self.gap_cursor.begins_below(offset) {
-                    self.tell(offset)?;
+                    self.report_gap(offset)?;
                 }
                 self.run.pass(found);
                 self.looked = self.looked.max(offset + 1);
@@ -216,7 +216,7 @@ impl Cursor {
             if !self.next_run(scan)? {
                 if !self.waits {
                     // No record is left: the gaps that are left stand behind the last one.
-                    self.tell(u64::MAX)?;
+                    self.report_gap(u64::MAX)?;
                 }
                 return Ok(None);
             }
@@ -224,7 +224,7 @@ impl Cursor {
     }
 
     /// Reports the next gap below `offset`, which is that of the next record.
-    fn tell(&mut self, offset: u64) -> Result<(), ReplayError> {
+    fn report_gap(&mut self, offset: u64) -> Result<(), ReplayError> {
         let Some(offsets) = self.gap_cursor.before(self.looked.max(self.next), offset) else { return Ok(()) };
         self.next = self.next.max(offsets.end);
         self.looked = self.looked.max(offsets.end);
@@ -236,7 +236,7 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`next`](Self::next).
-    pub fn alike<'s>(
+    pub fn next_of_size<'s>(
         &mut self,
         scan: &'s mut SharedScan,
         size: usize,
@@ -268,14 +268,14 @@ impl Cursor {
 
     /// The error of a run that is shorter than it states.
     #[cold]
-    fn broken(&mut self) -> ReplayError {
+    fn short_run(&mut self) -> ReplayError {
         let (segment, at) = (self.after.map_or(0, |(segment, _)| segment), self.run.frame);
-        self.forget();
+        self.leave_block();
         ReplayError::Damaged { segment, at, what: Malformed::Entry }
     }
 
     /// Drops the records that are left of the block.
-    fn forget(&mut self) {
+    fn leave_block(&mut self) {
         self.run.count = 0;
         self.runs = 0..0;
     }
@@ -307,7 +307,7 @@ impl Cursor {
             // A reader that began at the earliest offset must be told to go on with the one that is the earliest now.
             return Err(ReplayError::OutOfRange { asked, earliest, latest });
         }
-        let Some((segment, at, until)) = self.find(&scan.shared) else {
+        let Some((segment, at, until)) = self.find_stretch(&scan.shared) else {
             scan.leave(self.slot);
             return Ok(false);
         };
@@ -332,7 +332,7 @@ impl Cursor {
     }
 
     /// The segment with the next frames of the partition, the byte to read from, and the byte at which that stretch ends.
-    fn find(&mut self, shared: &Shared) -> Option<(Arc<Segment>, u64, u64)> {
+    fn find_stretch(&mut self, shared: &Shared) -> Option<(Arc<Segment>, u64, u64)> {
         let segments = shared.segments();
         let first = segments.first()?.header.number;
         let (number, from) = self.after.unwrap_or((first, 0));
@@ -353,7 +353,7 @@ impl Cursor {
 /// Where to begin the search for the first record of `time` or later, and an offset below which no record has such a time. If
 /// a gap stands right before the record that will be found, the search begins at a record before the gap, so that the gap is
 /// noticed.
-fn find_time(
+fn find_start(
     segments: &[Arc<Segment>],
     partition: PartitionId,
     time: u64,

@@ -41,7 +41,7 @@ struct HelperThread {
 /// The segment that the writer will write next.
 #[derive(Default)]
 struct NextSegment {
-    made: Mutex<NextState>,
+    state: Mutex<NextState>,
     changed: Condvar,
 }
 
@@ -58,18 +58,18 @@ enum NextState {
 }
 
 impl NextSegment {
-    fn made(&self) -> MutexGuard<'_, NextState> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, NextState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, made: NextState) {
-        *self.made() = made;
+    fn set(&self, state: NextState) {
+        *self.state() = state;
         self.changed.notify_all();
     }
 
     /// Creates the segment if the writer still waits for it. True if that failed and must be tried again.
     fn make(&self, shared: &Shared, header: SegmentHeader) -> bool {
-        match &mut *self.made() {
+        match &mut *self.state() {
             NextState::Absent | NextState::Ready(_) => return false,
             made => *made = NextState::Ordered,
         }
@@ -85,9 +85,9 @@ struct ThreadEnd(Arc<NextSegment>);
 
 impl Drop for ThreadEnd {
     fn drop(&mut self) {
-        let mut made = self.0.made();
-        if matches!(*made, NextState::Ordered) {
-            *made = NextState::Failed;
+        let mut state = self.0.state();
+        if matches!(*state, NextState::Ordered) {
+            *state = NextState::Failed;
         }
         self.0.changed.notify_all();
     }
@@ -129,11 +129,11 @@ impl Helper {
     }
 
     /// Hands over a task.
-    pub fn hand(&self, task: Task) {
+    pub fn submit(&self, task: Task) {
         match (&self.thread, task) {
             (Some(thread), task) => {
                 if let Task::Create(_) = task {
-                    if let NextState::Ready(_) = *self.next.made() {
+                    if let NextState::Ready(_) = *self.next.state() {
                         return;
                     }
                     self.next.set(NextState::Ordered);
@@ -152,29 +152,29 @@ impl Helper {
 
     /// True if the next segment could not be created. Waits while it is being created.
     pub fn lacks_next(&self) -> bool {
-        matches!(*self.settled(), NextState::Failed)
+        matches!(*self.wait_for_next(), NextState::Failed)
     }
 
     /// Takes the next segment; waits while it is being created. None if it could not be created: from then on the caller must
     /// do so.
-    pub fn made(&self) -> Option<Segment> {
-        match std::mem::take(&mut *self.settled()) {
+    pub fn take_next(&self) -> Option<Segment> {
+        match std::mem::take(&mut *self.wait_for_next()) {
             NextState::Ready(segment) => Some(*segment),
             _ => None,
         }
     }
 
-    fn settled(&self) -> MutexGuard<'_, NextState> {
-        let mut made = self.next.made();
-        while matches!(*made, NextState::Ordered) {
+    fn wait_for_next(&self) -> MutexGuard<'_, NextState> {
+        let mut state = self.next.state();
+        while matches!(*state, NextState::Ordered) {
             // A forked child has none of its parent's threads.
             let is_gone = self.process.check().is_err();
             if is_gone || self.thread.as_ref().is_none_or(|thread| thread.handle.is_finished()) {
                 break;
             }
-            made = self.next.changed.wait(made).unwrap_or_else(PoisonError::into_inner);
+            state = self.next.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        made
+        state
     }
 
     /// Waits until all tasks are done, and ends the thread. The lock is released when the returned handle and this helper are

@@ -105,7 +105,7 @@ impl Journal {
     /// The first offset of a partition in the oldest segment that has a record of `time` (nanoseconds since the epoch) or
     /// later. None if no segment has one.
     #[doc(hidden)]
-    pub fn reaches(&self, partition: PartitionId, time: u64) -> Option<u64> {
+    pub fn first_since_by_index(&self, partition: PartitionId, time: u64) -> Option<u64> {
         let segments = self.shared.segments();
         segments.iter().find_map(|segment| {
             let index = segment.index();

@@ -29,7 +29,7 @@ impl Reader {
     ) -> Result<Self, ReplayError> {
         let mut cursor = Cursor::new(&shared, partition, start)?;
         let mut scan = SharedScan::new(shared, visible);
-        cursor.begin(&mut scan);
+        cursor.resume(&mut scan);
         Ok(Self { cursor, scan })
     }
 

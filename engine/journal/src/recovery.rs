@@ -86,11 +86,11 @@ pub fn open_with(
     options: Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Writer, Recovered), OpenError> {
-    open_behind(storage, options, progress, KnownIndexes::default())
+    open_after_repair(storage, options, progress, KnownIndexes::default())
 }
 
 /// Opens a journal as [`open_with`] does, behind a repair that knows indexes of the segments that it has changed.
-pub(super) fn open_behind(
+pub(super) fn open_after_repair(
     storage: Arc<dyn Storage>,
     options: Options,
     progress: &mut dyn FnMut(Progress),

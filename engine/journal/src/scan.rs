@@ -158,12 +158,12 @@ impl SharedScan {
     }
 
     /// A cursor has taken a record.
-    pub fn took(&mut self) {
+    pub fn record_taken(&mut self) {
         self.progress += 1;
     }
 
     /// Frees the memory once no cursor is left.
-    pub fn rest(&mut self) {
+    pub fn free_if_unused(&mut self) {
         if self.slots.iter().all(|slot| Arc::strong_count(&slot.alive) == 1) {
             self.slots.clear();
             self.waiting.clear();

@@ -57,7 +57,7 @@ impl SyncJob {
         // All segments but the last one were complete before this sync began.
         let (_, left) = self.segments.split_last().map_or((None, &[][..]), |(last, left)| (Some(last), left));
         if let Some(helper) = &self.helper {
-            left.iter().for_each(|segment| helper.hand(Task::Seal(Arc::clone(segment))));
+            left.iter().for_each(|segment| helper.submit(Task::Seal(Arc::clone(segment))));
         }
         Ok(self.position)
     }

@@ -253,7 +253,7 @@ impl Writer {
 
     /// The next segment. If it cannot be created, nothing has changed.
     fn next_segment(&mut self) -> Result<Segment, WriteError> {
-        if let Some(made) = self.helper()?.made() {
+        if let Some(made) = self.helper()?.take_next() {
             return Ok(made);
         }
         // There may be room by now.
@@ -294,7 +294,7 @@ impl Writer {
     #[doc(hidden)]
     pub fn order_segment(&self) {
         if let Some(helper) = &self.helper {
-            helper.hand(Task::Create(self.next_header()));
+            helper.submit(Task::Create(self.next_header()));
         }
     }
 
@@ -371,7 +371,7 @@ impl Writer {
         self.pending_removal.retain_mut(|(position, segments)| {
             let free = *position <= durable;
             if free {
-                helper.hand(Task::Remove(std::mem::take(segments)));
+                helper.submit(Task::Remove(std::mem::take(segments)));
             }
             !free
         });

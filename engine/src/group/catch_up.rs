@@ -136,7 +136,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
             let turn = catch_up.begin(scan, Visible::Written, true, || join(&partition.ring, group, right));
             let at_end = self.fill(durable, scan, turn, oldest)?;
             if self.buffered.len() > 0 {
-                scan.took();
+                scan.record_taken();
                 return Ok(CatchUpOutcome::Events);
             }
             if let Some(gap) = &self.gap {
@@ -151,7 +151,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                 Step::Caught(mut consumer) => {
                     consumer.set_wait(self.wait.clone());
                     self.catch_up = None;
-                    scan.rest();
+                    scan.free_if_unused();
                     return Ok(CatchUpOutcome::Caught(consumer));
                 }
                 Step::Refused(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
@@ -182,7 +182,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         let opened = CatchUp::open(durable, &self.partition, &progress, From::Offset(self.next));
         let mut opened = opened.map_err(|cause| self.failed(cause))?;
         let scan = scan.get_or_insert_with(|| Box::new(durable.journal().scan(Visible::Written)));
-        opened.cursor().begin(scan);
+        opened.cursor().resume(scan);
         self.catch_up = Some(opened);
         Ok(true)
     }

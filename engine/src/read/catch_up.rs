@@ -102,7 +102,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
             published = self.partition.ring.published().0;
         }
         self.cursor.set_gate(self.gate.is_some());
-        self.cursor.begin(scan);
+        self.cursor.resume(scan);
         let end = self.progress.end(visible);
         let visible = if bounded { end.min(published) } else { end };
         let bound = if bounded { visible } else { u64::MAX };
@@ -125,12 +125,12 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         join: impl FnOnce() -> Result<Consumer<E, K>, BuildError>,
     ) -> Step<E, K> {
         if read {
-            scan.took();
+            scan.record_taken();
         }
         let at_end = at_end && !self.cursor.waits();
         if at_end {
             // Nobody waits for what it has no right to yet.
-            self.cursor.rest(scan);
+            self.cursor.pause(scan);
         }
         let mut refused = None;
         if at_end && self.gate.is_none() {
@@ -145,7 +145,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         match self.gate.take_if(|_| is_there) {
             Some(mut gate) => {
                 let to = position.max(next).max(gate.first().0);
-                self.cursor.rest(scan);
+                self.cursor.pause(scan);
                 // It was in the way, and evicted: then there is more to read here.
                 match gate.seek(Sequence(to)) {
                     Ok(()) => Step::Caught(gate),

@@ -316,7 +316,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     let cursor = catch_up.cursor();
                     if let Some(plain) = durable.persistence.plain
                         && let Some((first, bytes)) =
-                            cursor.alike(scan, size_of::<E>(), most - read, turn.before).map_err(from_journal)?
+                            cursor.next_of_size(scan, size_of::<E>(), most - read, turn.before).map_err(from_journal)?
                     {
                         let mut offset = first;
                         let mut give = |event: &E| {
@@ -413,7 +413,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         }
         if let Some(mode) = turned {
             part.mode = mode;
-            scan.rest();
+            scan.free_if_unused();
         }
         Ok(read)
     }

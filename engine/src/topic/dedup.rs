@@ -282,7 +282,7 @@ impl BackwardScan {
         let extent = journal.extent(id)?;
         let age = window.age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let oldest_known = age.map(|age| wall.saturating_sub(age));
-        let young = oldest_known.and_then(|time| journal.reaches(id, time)).unwrap_or(extent.end);
+        let young = oldest_known.and_then(|time| journal.first_since_by_index(id, time)).unwrap_or(extent.end);
         let (from, most) = (extent.end, window.ids);
         let found = VecDeque::new();
         Some(Self { partition, extent, from, span: 4096, young, oldest_known, most, is_done: false, found })
@@ -335,12 +335,12 @@ fn read_back<E>(
         let mut cursor = journal.cursor(durable.id(back.partition), Start::Offset(from))?;
         // The ids of what is lost are lost.
         cursor.pass_gaps();
-        cursor.begin(&mut scan);
+        cursor.resume(&mut scan);
         looks.push(Look { back, cursor, from, found: VecDeque::new(), oldest: None, is_over: false });
     }
     while looks.iter().any(|look| !look.is_over) {
         for look in looks.iter_mut().filter(|look| !look.is_over) {
-            look.cursor.begin(&mut scan);
+            look.cursor.resume(&mut scan);
             let mut read = false;
             while let Some(record) = look.cursor.next(&mut scan, look.back.from)? {
                 read = true;
@@ -358,10 +358,10 @@ fn read_back<E>(
                 }
             }
             if read {
-                scan.took();
+                scan.record_taken();
             }
             if !look.cursor.waits() {
-                look.cursor.rest(&mut scan);
+                look.cursor.pause(&mut scan);
                 look.is_over = true;
             }
         }

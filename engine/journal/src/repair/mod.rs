@@ -12,7 +12,7 @@ use super::format::{MAX_SEGMENT, Malformed};
 use super::inspect::inspect_to_damage;
 use super::loss::KnownIndexes;
 use super::options::Options;
-use super::recovery::{Recovered, open_behind};
+use super::recovery::{Recovered, open_after_repair};
 use super::storage::{Lock, Overlay, Storage, take_lock};
 use damage::Damage;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ fn repair_all(
     let size = survey.segments().last().map_or(64 << 20, |last| last.header.size).clamp(4096, MAX_SEGMENT);
     drop(survey);
     let options = Options { segment_size: size, helper: false, ..Options::default() };
-    let (mut writer, recovered) = open_behind(storage, options, &mut |_| {}, known)?;
+    let (mut writer, recovered) = open_after_repair(storage, options, &mut |_| {}, known)?;
     // The journal is left as after a crash. A close would return reserved offsets, which may have been issued.
     writer.sync()?;
     writer.mark(time)?;

@@ -39,7 +39,7 @@ fn alone(journal: &Journal, partition: PartitionId, from: u64) -> Vec<(u64, Vec<
 
 /// Takes at most `most` records, and returns how many it took.
 fn take(scan: &mut SharedScan, cursor: &mut Cursor, most: u64, found: &mut Vec<(u64, Vec<u8>)>) -> u64 {
-    cursor.begin(scan);
+    cursor.resume(scan);
     let mut taken = 0;
     while taken < most
         && let Some(record) = cursor.next(scan, u64::MAX).unwrap()
@@ -48,7 +48,7 @@ fn take(scan: &mut SharedScan, cursor: &mut Cursor, most: u64, found: &mut Vec<(
         taken += 1;
     }
     if taken > 0 {
-        scan.took();
+        scan.record_taken();
     }
     taken
 }
@@ -71,7 +71,7 @@ fn cursors_in_any_order_give_what_each_alone_would() {
             let from = start + dice.roll(end - start + 1);
             let mut cursor = journal.cursor(partition, Start::Offset(from)).unwrap();
             if dice.roll(3) > 0 {
-                cursor.begin(&mut scan);
+                cursor.resume(&mut scan);
             }
             cursors.push((from, cursor, Vec::new()));
         }
@@ -120,7 +120,7 @@ fn two_blocks_are_all_that_is_held_however_far_cursors_are_apart() {
         journal.cursor(PartitionId { topic: 1, partition }, Start::Offset(from)).unwrap()
     };
     let mut cursors: Vec<_> = (0..partitions).map(cursor).collect();
-    cursors.iter_mut().for_each(|cursor| cursor.begin(&mut scan));
+    cursors.iter_mut().for_each(|cursor| cursor.resume(&mut scan));
     let (mut dice, mut found, mut left) = (Dice(5), Vec::new(), each * u64::from(partitions));
     while left > 0 {
         // Half of the cursors are slow.

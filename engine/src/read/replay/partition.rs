@@ -55,7 +55,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
     /// Has others wait for it where the journal is read together.
     pub(super) fn expect(&mut self, scan: &mut SharedScan) {
         if let ReplayMode::Journal(catch_up) = &mut self.mode {
-            catch_up.cursor().begin(scan);
+            catch_up.cursor().resume(scan);
         }
     }
 
