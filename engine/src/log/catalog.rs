@@ -1,23 +1,23 @@
-//! What the journal knows of topics, and the kinds of state that it keeps.
+//! The topics that the journal knows, and the kinds of state that it keeps.
 
 use crate::base::ids::MAX_PARTITIONS;
 use slipring_journal::State;
 use slipring_ring::text;
 
-/// Kinds of state in the journal.
+/// The kinds of state in the journal: the numbers that [`FrameBuilder::put`](slipring_journal::FrameBuilder::put) takes.
 pub(crate) mod state_kind {
-    /// Topics, by name. The name that is none has the next number.
+    /// Topics by name. The empty name has the number that the next topic gets.
     pub(crate) const TOPICS: u16 = 1;
-    /// Where groups stand: see [`CommittedOffsets`](crate::log::offsets::group::CommittedOffsets).
+    /// Offsets that groups have committed: see [`CommittedOffsets`](crate::log::offsets::group::CommittedOffsets).
     pub(crate) const GROUP_OFFSETS: u16 = 2;
-    /// Producers with names: how often each was opened, and which of its sequences are there.
+    /// Producers with names: how often each was opened, and which of its sequences the journal has.
     pub(crate) const PRODUCERS: u16 = 3;
-    /// Queues: which messages are out, and how far was read.
+    /// Queues: which messages are leased, waiting or deleted, and up to which offset each partition was read.
     pub(crate) const QUEUES: u16 = 4;
-    /// Where transforms stand in their inputs.
+    /// Offsets that transforms have committed in their inputs.
     pub(crate) const TRANSFORM_OFFSETS: u16 = 5;
     // Kind 6 is the journal's own: offsets that a repair could not save.
-    /// Who was told of these: see [`crate::log::gap`].
+    /// Gaps that readers were told of: see [`crate::log::gap`].
     pub(crate) const REPORTED_GAPS: u16 = 7;
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct CatalogEntry {
     pub(crate) partitions: u32,
     pub(crate) max_message: u64,
     pub(crate) layout: String,
-    /// The layout is what format 1 wrote: perhaps the path of a Rust type, which says nothing once that has moved.
+    /// True if format 1 wrote the layout. It may be the path of a Rust type, which means nothing once the type has moved.
     pub(crate) is_old: bool,
 }
 
@@ -48,12 +48,12 @@ impl CatalogEntry {
         out
     }
 
-    /// Whether events that are `asked` for can be those that are recorded.
+    /// True if events of the layout that is `asked` for can be those that were recorded.
     pub(crate) fn has_layout(&self, asked: &Self, size: Option<usize>) -> bool {
         if self.layout == asked.layout {
             return true;
         }
-        // Format 1 named types by their paths: plain data with its size, any other type without.
+        // Format 1 named a type by its path: plain data with its size, any other type without.
         let path = match (self.layout.rsplit_once(" of "), size) {
             (Some((path, bytes)), Some(size)) if bytes == format!("{size} bytes") => Some(path),
             (None, None) => Some(&*self.layout),
@@ -67,7 +67,7 @@ impl CatalogEntry {
         let (partitions, rest) = rest.split_first_chunk()?;
         let (max_message, layout) = rest.split_first_chunk()?;
         let partitions = u32::from_le_bytes(*partitions);
-        // Memory is asked for by this number.
+        // A line with more partitions is refused, because memory is allocated by this number.
         if partitions as usize > MAX_PARTITIONS {
             return None;
         }
@@ -119,7 +119,7 @@ pub struct RecordedTopic {
     pub layout: String,
 }
 
-/// The topics that an engine has written down, by name.
+/// The topics in a journal's catalogue, by name.
 pub fn recorded_topics(state: &State) -> Vec<RecordedTopic> {
     let topics = CatalogEntry::all(state);
     let shown = topics.into_iter().map(|(name, topic)| {

@@ -1,4 +1,5 @@
-//! The thread that writes durable topics down: a gating stage of each of their rings, and one journal for all.
+//! The committer: a stage in the ring of each partition of each durable topic, whose thread writes the events into the one
+//! journal of the engine. Producers cannot overwrite a slot before the committer has written it.
 //!
 //! ```text
 //!   rings --> gather a group --> append --> move the gates, `written` --> hand a sync over --> `durable`
@@ -7,22 +8,25 @@
 //! ```
 //!
 //! # Offsets are never issued twice
-//! A ring's producers can claim no further than the committer's gate and the capacity. So the gate is never moved to where
-//! that would reach beyond the durable reservation; reservations are asked for long before.
+//! A ring's producers can claim slots up to the committer's gate plus the capacity. So the committer never moves its gate so
+//! far that this would pass the durable reservation of offsets. It asks for the next reservation long before that.
 //!
 //! # Committed offsets
-//! Where groups stand is written with whatever is written next, in the same frame, and so without a sync of its own. If
-//! nothing comes, it is written when the journal has been idle for a moment.
+//! The committed offsets of groups are written into the next frame, whatever it holds, so they need no sync of their own. If
+//! no frame follows, they are written alone when the journal has been idle for 20 ms.
 //!
 //! # State sources
-//! State of others rides in the frames of events. Where no event comes it is written when the journal has been idle for a
-//! moment, and synced a moment later; what somebody waits for is written at once. State sources are asked when the group is gathered, so they know which events are in the same frame.
+//! A state source has state of its own that must be written together with events: a queue is one. Its state goes into the
+//! next frame of events. If no events follow, it is written when the journal has been idle for 20 ms and synced 50 ms later;
+//! if somebody waits for it, it is written at once. The committer asks the state sources after it has gathered the events of
+//! a frame, so a state source knows which events are in the same frame.
 //!
 //! # Transactions
-//! Whoever commits one holds claims in all its partitions, filled and not published, while the committer writes: first
-//! everything below the claims, then the frame with their events. When that is durable, the claims are published, and the
-//! committer passes over what it has written. One thread at a time takes claims and hands them over, so transactions come in one
-//! order in all partitions, and none waits for one behind it.
+//! A thread that commits a transaction first claims slots in all its partitions and fills them, but does not publish them.
+//! Then the committer writes everything below these claims, and then one frame with the transaction's events. When that
+//! frame is durable, the thread publishes the claims, and the committer passes over these slots. Only one thread at a time
+//! takes claims and hands a transaction over, so transactions have the same order in all partitions and none waits for a
+//! later one.
 
 use super::committer_thread::CommitterThread;
 use super::source::{Source, StateSource};
@@ -49,14 +53,15 @@ pub(crate) const STAGE: &str = "journal";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pace {
-    /// A group is written when it has so many bytes, or when nothing more is there. 1 MiB unless told.
+    /// The size in bytes at which a group of events is written; it is written earlier if no more events are there. 1 MiB
+    /// unless told.
     pub group: usize,
-    /// How long a sync may be put off for more events to share it; not at all unless told. A sync that takes its time
-    /// gathers a group anyway.
+    /// How long a sync may wait for more events to share it. Zero unless told. While a sync runs, the next group gathers
+    /// anyway.
     pub linger: Duration,
-    /// Whether groups are synced at all before the journal is closed. Yes unless told. If not, `durable` moves then, and
-    /// with each reservation of offsets: 16,777,216 at once, or eight times the capacity, and as far a partition's offsets
-    /// may go on further after a crash.
+    /// Whether groups are synced before the journal is closed. Yes unless told. If not, `durable` moves only when the
+    /// journal is closed and with each reservation of offsets. A reservation is then 16,777,216 offsets, or eight times the
+    /// capacity if that is more, and a crash may leave out as many offsets of each partition.
     pub sync: bool,
 }
 
@@ -66,48 +71,49 @@ impl Default for Pace {
     }
 }
 
-/// An engine's journal, as its topics see it.
+/// The engine's side of the committer: its journal, the commands for its thread, and the state that topics share with it.
 pub(crate) struct Committer {
     pub(crate) journal: Journal,
     pub(crate) notifier: Arc<Notifier>,
-    /// What was found at the opening, and the catalogue since.
+    /// The state that was found when the journal was opened, with the topics that were created and deleted since.
     pub(crate) recovered_state: Mutex<State>,
-    /// None once the thread has ended: what is sent then is dropped, and with it whom to tell.
+    /// Commands for the thread. `None` once the thread has ended: then a command is dropped, and its sender gets no reply.
     pub(super) commands: Mutex<Option<Vec<Command>>>,
     pub(super) has_commands: AtomicBool,
-    /// Whether a state source has something.
+    /// True if a state source has state to write.
     pub(super) state_pending: AtomicBool,
-    /// The committer is to hear of that.
+    /// True until the thread has seen that `state_pending` was set.
     pub(super) state_signalled: AtomicBool,
-    /// Somebody waits for it.
+    /// True if somebody waits for that state, so that it must be written at once.
     pub(super) state_urgent: AtomicBool,
-    /// Bytes that the state may still grow by, as of the last frame, and all that it may have.
+    /// `state_room`: the bytes by which the state may still grow, as of the last frame. `state_limit`: the bytes it may have
+    /// in all.
     pub(super) state_room: AtomicUsize,
     pub(super) state_limit: usize,
     pub(super) waiter: Arc<Waiter>,
     pub(super) closed: Arc<Notifier>,
-    /// Whoever has it takes a transaction's claims and hands it over. Reading the clock and `Persist` are the user's code: so it
-    /// is no lock.
+    /// The thread that has this turn takes a transaction's claims and hands the transaction over. It is no lock, because the
+    /// clock and `Persist`, which run meanwhile, are the user's code.
     pub(super) transaction_turn: Arc<Turn<()>>,
-    /// Whether groups are synced.
+    /// True if groups are synced: [`Pace::sync`].
     pub(crate) syncs: bool,
     pub(crate) transform_offsets: TransformOffsets,
     pub(crate) producer_states: ProducerStates,
     pub(crate) committed_offsets: CommittedOffsets,
 }
 
-/// How long a journal that has stopped waiting for claims may take to close.
+/// How long a closing journal may take after it has stopped waiting for claims.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// A transaction, handed over: its claims are held until the reply.
+/// A transaction that was handed to the committer. Its claims are held until the committer replies.
 pub(crate) struct TransactionFrame {
     pub(crate) parts: Vec<ClaimedRun>,
     pub(crate) frame: FrameBuilder,
-    /// The last word, when nothing but the disk can refuse the frame any more.
+    /// Asked last, when only the disk can still refuse the frame. False: the frame is not written.
     pub(crate) decide: Box<dyn FnOnce() -> bool + Send>,
 }
 
-/// Offsets of a partition, claimed and not published.
+/// Offsets `first..end` of a partition: claimed, filled, and not published.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClaimedRun {
     pub(crate) id: PartitionId,
@@ -118,31 +124,31 @@ pub(crate) struct ClaimedRun {
 /// What became of a transaction.
 pub(crate) enum TransactionOutcome {
     Durable,
-    /// Nothing was written.
+    /// The journal refused the frame. Nothing was written.
     Refused(WriteError),
-    /// `decide` said no: nothing was written.
+    /// `decide` returned false. Nothing was written.
     Denied,
     /// The journal ended before it wrote anything.
     Ended(String),
-    /// The disk failed on it.
+    /// The disk failed while the frame was written: it may be in the journal or not.
     Unknown(String),
 }
 
 pub(super) enum Command {
     Source(Box<dyn Source>),
     StateSource(Weak<dyn StateSource>),
-    /// A frame of its own, and who waits for it to be durable.
+    /// Writes this frame, and replies when it is durable.
     Commit(FrameBuilder, SyncSender<Result<(), WriteError>>),
-    /// What a topic keeps, by its number.
+    /// Sets the retention of the topic with this number.
     Keep(u32, Retention),
-    /// Forgets what no topic keeps.
+    /// Deletes the records that no topic's retention keeps.
     Retain(SyncSender<Result<Freed, WriteError>>),
     Transaction(Box<TransactionFrame>, SyncSender<Result<(), WriteError>>),
-    /// The number and name of a topic that is no more, and who waits for that to be durable.
+    /// Deletes the state and the records of the topic with this number and name, and replies when that is durable.
     Forget(u32, String, SyncSender<Result<(), WriteError>>),
-    /// Where groups stand by now, and who waits for that to be durable.
+    /// Writes the committed offsets of all groups, and replies when they are durable.
     CommittedOffsets(SyncSender<Result<(), WriteError>>),
-    /// All that is there, then the end.
+    /// Writes everything that is there, and ends. The time is until when it waits for topics to end.
     Close(SyncSender<Result<(), WriteError>>, Option<Instant>),
 }
 
@@ -158,7 +164,7 @@ impl Committer {
         if !gone.is_empty() {
             for mut frame in forget(&state, &gone, None, writer.frame_limit() / 2) {
                 state.take(&mut frame);
-                // If that fails, so does what is written next.
+                // If this fails, the next write fails too, and that one is reported.
                 let _ = writer.append(&mut frame, clock.wall().as_nanos());
             }
         }
@@ -190,14 +196,14 @@ impl Committer {
         Ok(shared)
     }
 
-    /// The journal's own threads would wait for themselves.
+    /// An error on the journal's own threads, which would wait for themselves.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
         if self.notifier.is_own_thread() { Err(OWN_THREAD.to_owned()) } else { Ok(()) }
     }
 
     fn send(&self, command: Command) {
         if self.notifier.is_forked() {
-            // Nobody would read it, and whoever waits for an answer gets none.
+            // The parent's thread would never read it, and whoever waits for a reply gets none.
             if let Command::Source(source) = command {
                 source.fail(self.notifier.end_cause().unwrap_or_default());
             }
@@ -221,18 +227,18 @@ impl Committer {
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
-    /// Writes where groups stand by now, and waits until it is durable.
+    /// Writes the committed offsets of all groups, and waits until they are durable.
     pub(crate) fn commit_offsets(&self) -> Result<(), String> {
         self.may_wait()?;
         let (told, hears) = sync_channel(1);
-        // Who was fenced in the middle of a commit may have moved the committed offset that the caller moved since.
+        // A member that was fenced in the middle of a commit may have marked an offset as moved without a signal.
         self.committed_offsets.look_at_all();
         self.send(Command::CommittedOffsets(told));
         let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
-    /// Forgets all that the journal has of a topic, and waits until that is durable.
+    /// Deletes everything that the journal has of a topic, and waits until that is durable.
     pub(crate) fn forget(&self, topic: u32, name: &str) -> Result<(), String> {
         self.may_wait()?;
         let (told, hears) = sync_channel(1);
@@ -241,24 +247,25 @@ impl Committer {
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
-    /// What a topic keeps from now on.
+    /// Sets a topic's retention.
     pub(crate) fn keep(&self, topic: u32, retention: Retention) {
         self.send(Command::Keep(topic, retention));
     }
 
-    /// Has what is too old or too much forgotten, soon.
+    /// Has the thread delete the records that no topic's retention keeps. The receiver gets the outcome.
     pub(crate) fn retain_soon(&self) -> Receiver<Result<Freed, WriteError>> {
         let (told, hears) = sync_channel(1);
         self.send(Command::Retain(told));
         hears
     }
 
-    /// Waits for its turn. None if the calling thread is taking claims: the code that runs meanwhile asks.
+    /// Waits for the turn to hand a transaction over. None if the calling thread has the turn already: code that runs during
+    /// a commit has called this.
     pub(crate) fn transaction_turn(&self) -> Option<TurnGuard<()>> {
         self.transaction_turn.take()
     }
 
-    /// Hands a transaction over, which `order` is then dropped for, and waits until it is durable or nothing.
+    /// Hands a transaction over, ends the turn `order`, and waits until the transaction is durable or refused.
     pub(crate) fn transact(&self, order: TurnGuard<()>, mut transaction: TransactionFrame) -> TransactionOutcome {
         const OPEN: u8 = 0;
         const DENIED: u8 = 1;
@@ -289,17 +296,17 @@ impl Committer {
         }
     }
 
-    /// Takes a new partition, whose gate has joined.
+    /// Gives the thread a new partition, whose gate has joined the ring.
     pub(crate) fn add(&self, source: Box<dyn Source>) {
         self.send(Command::Source(source));
     }
 
-    /// Takes somebody whose state rides with groups.
+    /// Gives the thread a state source.
     pub(crate) fn add_state_source(&self, source: Weak<dyn StateSource>) {
         self.send(Command::StateSource(source));
     }
 
-    /// A state source has something that is to be written with the next events, or in a moment.
+    /// A state source has state that is to be written with the next events, or after 20 ms.
     pub(crate) fn notify_state(&self) {
         if !self.state_pending.swap(true, Ordering::AcqRel) {
             self.state_signalled.store(true, Ordering::Release);
@@ -307,7 +314,7 @@ impl Committer {
         }
     }
 
-    /// A state source has something that somebody waits for.
+    /// A state source has state that somebody waits for: it is to be written at once.
     pub(crate) fn notify_state_urgent(&self) {
         self.state_pending.store(true, Ordering::Release);
         if !self.state_urgent.swap(true, Ordering::AcqRel) {
@@ -315,22 +322,22 @@ impl Committer {
         }
     }
 
-    /// Bytes that the state may have.
+    /// The most bytes that the journal's state may have.
     pub(crate) fn state_limit(&self) -> usize {
         self.state_limit
     }
 
-    /// Bytes by which the state may grow before half of what it may have is taken, so that the rest is left to what must
+    /// The bytes by which the state may grow until half of its limit is used. The other half is kept for writes that must
     /// not fail.
     pub(crate) fn state_to_spare(&self) -> usize {
         self.state_room.load(Ordering::Acquire).saturating_sub(self.state_limit / 2)
     }
 
-    /// Writes what is there, closes the journal in good order, and ends the thread; an error says why it could not.
+    /// Writes everything that is there, closes the journal, and ends the thread. An error says why it could not.
     pub(crate) fn close(&self, deadline: Option<Instant>) -> Result<(), String> {
         self.may_wait()?;
         let (told, hears) = sync_channel(1);
-        // Waited for a little longer than it waits itself.
+        // This waits one second longer than the thread itself does.
         let far = || slipring_ring::internal::deadline(Duration::MAX);
         self.send(Command::Close(told, Some(deadline.unwrap_or_else(far))));
         let deadline = deadline.and_then(|deadline| deadline.checked_add(CLOSE_GRACE));
@@ -344,7 +351,7 @@ impl Committer {
         outcome.unwrap_or_else(|| Err("the journal did not end within the limit".to_owned()))
     }
 
-    /// What is there is written and closed, and nobody waits for it.
+    /// Has the thread write everything, close the journal and end, and does not wait for that.
     pub(crate) fn leave(&self) {
         let (told, _) = sync_channel(1);
         self.send(Command::Close(told, None));

@@ -1,4 +1,4 @@
-//! The committer itself: what it does, turn by turn.
+//! The committer's thread: what it does in each turn.
 
 mod commands;
 mod sync;
@@ -50,7 +50,7 @@ impl WaitSources for Sources {
     }
 }
 
-/// The thread, and what it knows.
+/// The state of the committer's thread.
 pub(super) struct CommitterThread {
     shared: Arc<Committer>,
     writer: Option<Writer>,
@@ -60,46 +60,46 @@ pub(super) struct CommitterThread {
     watch: MultiWait,
     frame: FrameBuilder,
     touched: TouchedProducers,
-    /// Of what was written since the last sync was handed over.
+    /// What becomes visible when the next sync is done: of everything that was written since the last one was handed over.
     pending: Vec<PendingProgress>,
     replies: Replies,
     syncs: Sender<SyncRequest>,
     done: Receiver<SyncDone>,
     in_flight: bool,
     dirty_since: Option<Instant>,
-    /// When it was first seen that a group had moved which is not written yet.
+    /// When the thread first saw a committed offset that it has not written yet.
     moved_since: Option<Instant>,
-    /// The same of what nobody waits for.
+    /// When the oldest write that nobody waits for was made, if it is not synced yet.
     lazy_since: Option<Instant>,
-    /// When it was first heard that a state source has something which is not written yet.
+    /// When the thread first saw that a state source has state which it has not written yet.
     state_since: Option<Instant>,
-    /// What state sources have is written with the next frame, whether events come or not.
+    /// True if the next `gather` writes the state of the state sources, also without events.
     drains_state: bool,
     state_sources: Vec<Weak<dyn StateSource>>,
-    /// Whether a state source waits for events to be drained.
+    /// True if a state source waits for events to be drained.
     state_awaits_events: bool,
-    /// What topics keep, by their numbers.
+    /// The retention of each topic, by the topic's number.
     keeps: HashMap<u32, Retention>,
-    /// In the order of their claims.
+    /// Transactions in the order of their claims.
     transactions: VecDeque<(Box<TransactionFrame>, Reply)>,
-    /// Who closes the journal, and until when it waits for topics to end.
+    /// Whom to tell that the journal is closed, and until when it waits for topics to end.
     closing: Option<(Reply, Option<Instant>)>,
 }
 
-/// How long the journal is idle before it writes by itself where groups have moved to, and what state sources have.
+/// How long the journal is idle before it writes committed offsets and the state of state sources without events.
 const IDLE: Duration = Duration::from_millis(20);
 
-/// How long it is idle before a mark says that all is durable. The next frame says so, too: a topic with some events a
-/// second does not sync twice for each.
+/// How long the journal is idle before it writes a mark that says that everything is durable. The next frame says that too,
+/// so a topic with some events a second does not sync twice for each.
 const MARK: Duration = Duration::from_secs(1);
 
-/// How long what nobody waits for stays written and not synced, if no sync comes by.
+/// How long a write that nobody waits for may stay unsynced.
 const LAZY: Duration = Duration::from_millis(50);
 
-/// How often a journal that closes looks whether claims that are out were published.
+/// How often a closing journal looks whether claims that are still out were published.
 const CLAIMS_OUT: Duration = Duration::from_millis(10);
 
-/// How often it is looked whether what lies below a transaction's claims was published.
+/// How often the thread looks whether everything below a transaction's claims was published.
 const BELOW_CLAIMS: Duration = Duration::from_millis(1);
 
 impl CommitterThread {
@@ -139,7 +139,7 @@ impl CommitterThread {
 
     pub(super) fn run(mut self) {
         self.shared.notifier.enter();
-        // The clock may panic, as may a task's waker.
+        // The clock and the wakers of tasks are the user's code, which may panic.
         let outcome = caught(|| self.work()).unwrap_or_else(|panic| {
             let cause = std::io::Error::other(panic.to_string());
             Err(WriteError::Poisoned(slipring_journal::DiskError::new("write", "an event", &cause)))
@@ -148,17 +148,17 @@ impl CommitterThread {
             Ok(()) => "the journal was closed".to_owned(),
             Err(refused) => refused.to_string(),
         };
-        // Rings first: who has heard that a receipt is unknown has nothing more taken by that topic.
+        // The rings fail first: once somebody has heard that a receipt is unknown, its topic takes nothing more.
         let open = self.sources.list.iter().flatten().filter(|source| outcome.is_err() || !source.is_closed());
         open.for_each(|source| source.fail(&cause));
-        // Whoever waits learns why nothing more comes.
+        // Then everybody who waits learns why nothing more becomes durable.
         self.shared.notifier.end(cause.clone());
         if let Err(refused) = &outcome {
             for reply in self.replies.drain(..) {
                 let _ = reply.send(Err(refused.clone()));
             }
         }
-        // Who has heard that the journal is over may open it again at once.
+        // Whoever hears that the journal is over may open it again at once, so the sync must have ended.
         if self.in_flight {
             let _ = self.done.recv();
         }
@@ -194,7 +194,7 @@ impl CommitterThread {
         self.clock.wall().as_nanos()
     }
 
-    /// Until somebody closes.
+    /// Works until the journal is closed.
     fn work(&mut self) -> Result<(), WriteError> {
         loop {
             self.take_commands()?;
@@ -206,18 +206,19 @@ impl CommitterThread {
             }
             let waits = !self.transactions.is_empty();
             let idle = self.writer().wants_mark() && !self.in_flight && !waits;
-            // A pace beyond what the clock can tell is none at all: what asks for a sync, or the end, writes.
+            // A linger that is longer than the clock can tell never ends: then a waiting reply, or the close, starts the
+            // sync.
             let linger = self.dirty_since.and_then(|since| since.checked_add(self.pace.linger));
             let lazy = self.lazy_since.map(|since| since + LAZY).filter(|_| self.pace.sync);
             let linger = linger.into_iter().chain(lazy).min().filter(|_| !self.in_flight);
             let mark = idle.then(|| Instant::now() + MARK);
             let deadline = linger.or(mark);
-            // A slot below its claims that is published without an event wakes nobody here.
+            // A slot below the claims that is published without an event does not wake this thread.
             let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
             let moved = self.shared.committed_offsets.hear();
             self.moved_since = moved.then(|| self.moved_since.unwrap_or_else(Instant::now));
             let alone = self.moved_since.map(|since| since + IDLE);
-            // Who says that it has something has changed it before.
+            // A state source changes its state before it signals, so the flag is cleared before the state is looked at.
             self.shared.state_signalled.store(false, Ordering::Release);
             let state_pending = self.shared.state_pending.load(Ordering::Acquire);
             self.state_since = state_pending.then(|| self.state_since.unwrap_or_else(Instant::now));
@@ -249,7 +250,7 @@ impl CommitterThread {
         }
     }
 
-    /// Writes the transactions whose turn it is.
+    /// Writes the transactions that are first in line, as long as everything below their claims is written.
     fn transact(&mut self) -> Result<(), WriteError> {
         while let Some((transaction, _)) = self.transactions.front() {
             let mut is_turn = true;
@@ -265,7 +266,7 @@ impl CommitterThread {
             }
             let Some((transaction, reply)) = self.transactions.pop_front() else { return Ok(()) };
             if is_gone {
-                // The topic was halted or has failed: without a reply, nothing was written.
+                // The topic was halted or has failed. The sender gets no reply, which means that nothing was written.
                 continue;
             }
             let TransactionFrame { parts, mut frame, decide } = *transaction;
@@ -295,10 +296,11 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// One group: what all sources have, up to its size.
+    /// Gathers one group, which is what all sources have up to the group's size, and writes it as one frame.
     fn gather(&mut self, first: Option<usize>) -> Result<(), WriteError> {
         let writer = self.writer.as_ref().expect("taken when the journal is closed only");
-        // One more event must fit, of up to half of it, and what is to be noted of producers.
+        // The budget is a quarter of a frame: beside it there must be room for one more event of up to half a frame, and for
+        // the producers' states.
         let budget = self.pace.group.min(writer.frame_limit() / 4).max(1);
         let mut drained = Vec::new();
         let mut next = first;
@@ -355,7 +357,7 @@ impl CommitterThread {
                 self.pending.push(PendingProgress { progress, durable, reserved });
             }
             if rings.is_over() {
-                // Its last events are still to be synced: the promises know them.
+                // Its last events are not synced yet, and `pending` holds what that sync makes visible.
                 self.watch.remove(source);
                 self.sources.list[source] = None;
             }
@@ -364,8 +366,8 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Puts into the frame where groups have moved to. What it has no room for, or what may be refused, is written by
-    /// itself: events must not fail for it. The first refusal.
+    /// Puts the committed offsets that have moved into the frame. One that does not fit, or that the journal may refuse,
+    /// gets a frame of its own, so that events never fail because of it. Returns the first refusal.
     fn put_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let mut outcome = Ok(());
         let moved = self.shared.committed_offsets.take_moved();
@@ -380,7 +382,7 @@ impl CommitterThread {
             if known == Some(&value[..]) {
                 continue;
             }
-            // One that is known takes no more room at each segment's head than it did.
+            // An offset that the journal has already takes no more room in each segment's head than before.
             if known.is_some() && self.frame.len() + key.len() + 64 <= writer.frame_limit() {
                 self.frame.put(state_kind::GROUP_OFFSETS, key, &value);
                 continue;
@@ -396,7 +398,7 @@ impl CommitterThread {
         Ok(outcome)
     }
 
-    /// Writes where groups have moved to, in a frame of its own.
+    /// Writes the committed offsets that have moved in a frame of their own.
     fn write_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let outcome = self.put_committed_offsets()?;
         if !self.frame.is_empty() {
@@ -408,12 +410,12 @@ impl CommitterThread {
         Ok(outcome)
     }
 
-    /// Has state sources put into the frame what they have. Whether somebody waits for it to be durable, and which changes are
-    /// written with the frame.
+    /// Has the state sources put their state into the frame. Returns whether somebody waits until it is durable, and for
+    /// each state source up to which change it is in the frame.
     fn drain_state_sources(&mut self, drained: bool, has_events: bool) -> (bool, Vec<(Arc<Progress>, u64)>) {
         let (mut urgent, mut state_written) = (false, Vec::new());
         let expected = drained && self.state_awaits_events;
-        // Who waits has said before that there is something.
+        // Whoever waits has set the flag before.
         let now = self.shared.state_urgent.swap(false, Ordering::AcqRel) || std::mem::take(&mut self.drains_state);
         let takes = (has_events || now) && self.shared.state_pending.swap(false, Ordering::AcqRel);
         if !takes && !expected {
@@ -442,15 +444,15 @@ impl CommitterThread {
         (urgent, state_written)
     }
 
-    /// Writes what there still is, and closes: when every topic has come to its end, or at `until`. Without that nobody can
-    /// publish any more.
+    /// Writes everything that is left, and closes the journal: when every topic has ended, or at `until`. Without `until`,
+    /// nobody can publish any more, and all sources are cut off.
     fn close(&mut self, until: Option<Instant>) -> Result<(), WriteError> {
         if until.is_none() {
             self.sources.list.iter().flatten().for_each(|source| source.close());
         }
         loop {
             let before = self.writer().journal().written();
-            // What was handed over before is written as well. Who closes once more is told with the first.
+            // What was handed over before the close is written too. A second close gets the same answer as the first.
             self.take_commands()?;
             self.drains_state = true;
             self.gather(None)?;
@@ -460,7 +462,7 @@ impl CommitterThread {
             if self.writer().journal().written() != before {
                 continue;
             }
-            // A pass that wrote nothing is no end: a claim may be out, or a transaction not yet published.
+            // A turn that wrote nothing is not the end: a claim may still be out, or a transaction may not be published yet.
             let is_over =
                 self.transactions.is_empty() && self.sources.list.iter().flatten().all(|source| source.is_over());
             let Some(until) = until.filter(|until| !is_over && *until > Instant::now()) else { break };

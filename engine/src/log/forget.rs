@@ -1,4 +1,5 @@
-//! Forgetting a topic: the one place that knows every kind of state which a topic and its consumers leave in a journal.
+//! Forgetting a topic. This is the one place that knows every kind of state that a topic and its consumers leave in a
+//! journal.
 
 use super::{gap, producers, queues};
 use crate::log::catalog::{CatalogEntry, state_kind};
@@ -6,11 +7,11 @@ use crate::log::offsets::{group, transform};
 use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whose a value is: a topic's, by its number; or nobody's, where it is a part of a queue that was deleted.
+/// The number of the topic that a value belongs to; none for a part of a queue that was deleted.
 type TopicOwner = Option<u32>;
 
-/// Frames that delete all that `state` has of these owners, each of about `limit` bytes. The first one ends the topics: what a
-/// crash leaves of the others is [nobody's](orphans).
+/// Frames that delete everything that `state` has of these owners, each frame of about `limit` bytes. The first frame
+/// deletes the topics; if a crash comes before the others, what they would have deleted is [orphaned](orphans).
 pub(crate) fn forget(
     state: &State,
     owners: &BTreeSet<TopicOwner>,
@@ -35,10 +36,10 @@ pub(crate) fn forget(
     frames
 }
 
-/// Owners that are no more: numbers that were given to topics which the catalogue has no more. Elder programs left them.
+/// Owners that do not exist any more: numbers of topics that the catalogue does not have. Older programs left such state.
 pub(crate) fn orphans(state: &State) -> BTreeSet<TopicOwner> {
     let topics: BTreeSet<u32> = CatalogEntry::all(state).into_iter().map(|(_, topic)| topic.number).collect();
-    // A line of the catalogue that this program does not understand may be anybody's: then nothing is nobody's.
+    // A line of the catalogue that this program does not understand may own any of it. Then nothing is an orphan.
     if topics.len() != state.values(state_kind::TOPICS).filter(|(name, _)| !name.is_empty()).count() {
         return BTreeSet::new();
     }
@@ -48,7 +49,7 @@ pub(crate) fn orphans(state: &State) -> BTreeSet<TopicOwner> {
     owners.filter(|owner| owner.is_none_or(|topic| topic < next && !topics.contains(&topic))).collect()
 }
 
-/// All values that are a topic's, with whose they are. A kind of state that is not named here is never forgotten.
+/// All values that belong to a topic, with their owners. A kind of state that is missing here is never forgotten.
 fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
     let of_queues: BTreeMap<u32, u32> = queues::numbers(state);
     let of = |kind: u16| state.values(kind).map(move |(key, _)| (kind, key));

@@ -1,4 +1,4 @@
-//! Gaps as readers of a durable topic meet them, and what is remembered of who was told.
+//! Gaps: offsets that were lost to damage, and the record of which readers were told of them.
 
 use crate::base::clock::Timestamp;
 use crate::base::overload::ConsumerStats;
@@ -27,7 +27,7 @@ pub struct Gap {
     pub topic: String,
     /// The partition.
     pub partition: u32,
-    /// The offsets: at least those of all lost events. Some may never have been an event's.
+    /// The offsets. They contain those of all lost events; some of them may never have had an event.
     pub offsets: Range<u64>,
 }
 
@@ -121,7 +121,7 @@ impl fmt::Display for ReaderKind {
     }
 }
 
-/// A reader with a name that was told of a gap, and nobody has acknowledged it.
+/// A gap that a reader with a name was told of, and that nobody has acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReportedGap {
@@ -141,8 +141,10 @@ impl fmt::Display for ReportedGap {
     }
 }
 
-/// As the journal has it, with the topic's number in the place of its name. State of kind [`state_kind::REPORTED_GAPS`]: key: 1 for a group,
-/// 2 for a transform, 3 for a queue (1), topic 4, partition 4, first offset 8, name; value: end 8, when it was told 8.
+/// A reported gap as the journal has it, with the topic's number instead of its name: state of the kind
+/// [`state_kind::REPORTED_GAPS`]. Key: the kind of reader (1 byte: 1 for a group, 2 for a transform, 3 for a queue), topic
+/// (4), partition (4), first offset (8), the reader's name. Value: the end of the gap (8), and the time when the reader was
+/// told, in nanoseconds (8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GapReport {
     pub(crate) kind: ReaderKind,
@@ -152,7 +154,7 @@ pub(crate) struct GapReport {
     pub(crate) time: u64,
 }
 
-/// The topic that a key is of.
+/// The number of the topic that a key is of.
 pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?))
 }
@@ -206,7 +208,7 @@ impl GapReport {
         })
     }
 
-    /// All that the state has, by reader, partition and offset.
+    /// All reported gaps of a state, by reader, partition and offset.
     pub(crate) fn all(state: &State) -> Vec<Self> {
         let known = state.values(state_kind::REPORTED_GAPS).filter_map(|(key, value)| Self::decode(key, value));
         let mut known: Vec<_> = known.collect();
@@ -216,7 +218,8 @@ impl GapReport {
         known
     }
 
-    /// Writes down that the reader was told, together with what `put` says of its offset, if `decide` does not refuse it.
+    /// Records in one frame that the reader was told, and what `put` adds, which is the reader's new offset. Nothing is
+    /// written if `decide` returns false.
     pub(crate) fn record(
         &self,
         committer: &Committer,
@@ -241,7 +244,7 @@ impl GapReport {
         }
     }
 
-    /// The engine lists it from now on.
+    /// Lists the gap in the engine's own copy of the state.
     pub(crate) fn note(&self, committer: &Committer) {
         let mut known = FrameBuilder::new();
         self.put(&mut known);
@@ -249,16 +252,16 @@ impl GapReport {
     }
 }
 
-/// What came of recording that a reader was told.
+/// What came of recording that a reader was told of a gap.
 pub(crate) enum GapReportOutcome {
     Yes,
-    /// The reader may not move its offset any more.
+    /// `decide` returned false: the reader may not move its offset any more.
     Denied,
-    /// The journal has not taken it.
+    /// The journal did not take it. The text says why.
     Not(String),
 }
 
-/// Gaps that readers with a name were told of and nobody has acknowledged, in a journal.
+/// The gaps that readers with a name were told of and that nobody has acknowledged.
 pub fn reported_gaps(state: &State) -> Vec<ReportedGap> {
     let topics = recorded_topics(state);
     let told = GapReport::all(state).into_iter().filter_map(|GapReport { kind, reader, of, offsets, time }| {
@@ -269,7 +272,7 @@ pub fn reported_gaps(state: &State) -> Vec<ReportedGap> {
     told.collect()
 }
 
-/// Has `frame` forget the gaps that this reader was told of. How many these are. For journals that no engine has open.
+/// Has `frame` delete the reported gaps of this reader. Returns how many. For journals that no engine has open.
 pub fn acknowledge_gaps(state: &State, kind: ReaderKind, reader: &str, frame: &mut FrameBuilder) -> usize {
     let told: Vec<_> =
         GapReport::all(state).into_iter().filter(|told| told.kind == kind && told.reader == reader).collect();

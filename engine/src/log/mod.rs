@@ -1,4 +1,5 @@
-//! What the journal's one writing thread is handed, and which state of the engine is kept beside the events.
+//! The committer, which is the one thread that writes the journal, and the state that is kept in the journal beside the
+//! events.
 
 pub(crate) mod catalog;
 pub(crate) mod committer;

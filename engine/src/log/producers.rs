@@ -1,15 +1,16 @@
-//! What a journal knows of producers with names: which of their sequences it has, and where.
+//! What the journal knows of producers with names: which of their sequences it has, and at which offsets.
 //!
-//! A stamp beside a slot says whose event it is, and which. The committer takes the stamps up with the events, and notes
-//! them in the same frame: so after a crash the journal knows of exactly the sequences that it has. Frames
-//! take several partitions in any order, so a sequence may be there before an earlier one: that is kept apart until the
-//! gap is filled. It is bounded, because nobody publishes further than [`WINDOW`] ahead of what was taken up.
+//! A stamp beside a slot says which producer published the event and with which sequence. The committer reads the stamps
+//! with the events and notes them in the same frame, so after a crash the journal knows exactly the sequences whose events
+//! it has. A frame takes several partitions in any order, so a sequence may be written before an earlier one. Such a
+//! sequence is kept apart until the gap before it is filled. There are few of them, because a producer publishes no further
+//! than [`WINDOW`] sequences ahead of what is written.
 //!
 //! # What a frame says
-//! A note: the sequences of its own events and where they are, some ten bytes. Notes are appended to the name's value, which
-//! begins with a *base*: all that is known of the name, some kilobytes where it has several partitions. The base is
-//! written anew when its notes have become [`NOTES`] bytes, when there is more to note than a base has, and when it is so
-//! old that the name would seem unused.
+//! A note: the sequences of the frame's own events and their offsets, some ten bytes. Notes are appended to the value of the
+//! producer's name. The value begins with a *base*, which is everything that is known of the name: some kilobytes where it
+//! has several partitions. The base is written anew when the notes behind it have [`NOTES`] bytes, when there is more to
+//! note than a base has, and when the base is so old that the name would seem unused.
 
 mod stamps;
 mod window;
@@ -27,50 +28,51 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How far a producer with a name is ahead of what the journal has taken up, where there are several partitions. As many
-/// receipts outlive the process.
+/// How many sequences a producer with a name may be ahead of what is written, where the topic has several partitions. As
+/// many receipts outlive the process.
 pub(crate) const WINDOW: u64 = 128;
 
-/// Bytes of notes behind a base.
+/// The most bytes of notes behind a base.
 const NOTES: usize = 512;
 
-/// Runs that a frame notes one by one.
+/// The most runs that a frame notes one by one. With more runs it writes a base.
 const MOST_RUNS: usize = 64;
 
-/// The largest base, and the largest run in it: a sequence near the one before, a length within the window, a partition,
-/// an offset.
+/// The largest base in bytes. Its largest run is a sequence near the one before (2 bytes), a length within the window (2), a
+/// partition (2) and an offset (9).
 const LARGEST_BASE: usize = 64 + 2 * WINDOW as usize * (2 + 2 + 2 + 9);
 
-/// What a name may take of the journal's state, in bytes.
+/// The most bytes that a name may take of the journal's state.
 const LARGEST: usize = LARGEST_BASE + NOTES + 640;
 
 /// How long a name is known after its last publish, at least.
 pub const PRODUCER_NAME_EXPIRY: Duration = Duration::from_secs(60 * 60);
 
-/// How much older the time of a base may be than the name's last event.
+/// How much older than the name's last event the time of its base may be.
 const STALE: Duration = Duration::from_secs(PRODUCER_NAME_EXPIRY.as_secs() / 64);
 
-/// A name's place in the journal.
+/// What the journal has of a producer's name, and what is still to be written of it.
 pub(crate) struct ProducerState {
-    /// What stands for the name where it is written often.
+    /// The name's number, which stands for it in stamps and keys.
     pub(crate) number: u64,
     topic: u32,
     name: String,
     window: Mutex<SequenceWindow>,
-    /// Of the base that the journal has; none if it has none.
+    /// The base that the journal has; none if it has none.
     base: Mutex<Option<WindowBase>>,
-    /// It has a value as the first version of the format wrote it.
+    /// True if the journal has a value that the first version of the format wrote.
     is_old: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct WindowBase {
     used: Timestamp,
-    /// Bytes of the notes behind it.
+    /// The bytes of the notes behind the base.
     notes: usize,
 }
 
-/// The first byte of a key. What is known of a name stands under its number; in the first version under the name.
+/// The first byte of a key. What is known of a name has the name's number in its key; in the first version of the format the
+/// name itself.
 const EPOCH_KEY: u8 = 0;
 const OLD_WINDOW_KEY: u8 = 1;
 const WINDOW_KEY: u8 = 2;
@@ -84,7 +86,7 @@ fn window_key(number: u64) -> [u8; 5] {
     [WINDOW_KEY, a, b, c, d]
 }
 
-/// All keys, each with the topic that it is of; none for what a name has left that is no more.
+/// All keys, each with its topic; none where the name is gone and something of it was left.
 pub(crate) fn owners(state: &State) -> Vec<(&[u8], Option<u32>)> {
     let word = |key: &[u8]| Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?));
     let names = state.values(state_kind::PRODUCERS).filter(|(key, _)| key.first() == Some(&EPOCH_KEY));
@@ -103,18 +105,19 @@ impl ProducerState {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first sequence is about to be published.
+    /// Notes the first sequence, which is about to be published.
     pub(crate) fn begin(&self, sequence: u64) {
         self.window().next = Some(sequence);
     }
 
-    /// That the name was opened so often, and its number.
+    /// Writes the epoch, which is how often the name was opened, and the name's number.
     pub(crate) fn put_epoch(&self, frame: &mut FrameBuilder, epoch: u64) {
         let value = [epoch.to_le_bytes(), self.number.to_le_bytes()].concat();
         frame.put(state_kind::PRODUCERS, &key(EPOCH_KEY, self.topic, &self.name), &value);
     }
 
-    /// Notes these runs, which are taken up by now, or more than that many if there are none.
+    /// Writes these runs as a note, or a base if there is no base yet, it is old, or `runs` is none because there are too
+    /// many.
     fn put_window(&self, frame: &mut FrameBuilder, runs: Option<&[SequenceRun]>, now: Timestamp) {
         if runs.is_some_and(<[SequenceRun]>::is_empty) {
             return;
@@ -151,10 +154,10 @@ impl ProducerState {
     }
 }
 
-/// All names of a journal.
+/// The names of all producers of a journal.
 #[derive(Default)]
 pub(crate) struct ProducerStates {
-    /// By number, which is never given again.
+    /// The last number, and the names by number. A number is never given twice.
     known: Mutex<(u64, HashMap<u64, Arc<ProducerState>>)>,
 }
 
@@ -163,12 +166,12 @@ pub(crate) struct RecordedProducer {
     pub(crate) name: String,
     pub(crate) epoch: u64,
     pub(crate) window: SequenceWindow,
-    /// None of a name that only the first version of the format has written.
+    /// None if only the first version of the format has written the name.
     number: Option<u64>,
     base: Option<WindowBase>,
 }
 
-/// The number that stands behind an epoch, if there is one.
+/// The number that stands behind an epoch in a value; the first version of the format wrote none.
 fn number_of(value: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*value.get(8..)?.first_chunk()?))
 }
@@ -185,7 +188,7 @@ impl ProducerStates {
         Self { known: Mutex::new((last, HashMap::new())) }
     }
 
-    /// The names that a topic had.
+    /// The names that the journal has of a topic.
     pub(crate) fn recorded(state: &State, topic: u32) -> Vec<RecordedProducer> {
         let names = state.values(state_kind::PRODUCERS).filter_map(|(at, value)| {
             let name = std::str::from_utf8(at.strip_prefix(&key(EPOCH_KEY, topic, "")[..])?).ok()?.to_owned();
@@ -201,18 +204,18 @@ impl ProducerStates {
         names.collect()
     }
 
-    /// Nothing more is written of a topic's names.
+    /// Nothing more is written of the names of this topic.
     pub(crate) fn forget_topic(&self, topic: u32) {
         self.known().1.retain(|_, producer_state| producer_state.topic != topic);
     }
 
-    /// A new name.
+    /// Adds a new name.
     pub(crate) fn add(&self, topic: u32, name: &str) -> Arc<ProducerState> {
         let known = &mut *self.known();
         Self::insert(known, (topic, name), None, (SequenceWindow::default(), None), false)
     }
 
-    /// One that the journal had.
+    /// Adds a name that the journal had.
     pub(crate) fn restore(&self, topic: u32, recorded: RecordedProducer) -> Arc<ProducerState> {
         let RecordedProducer { name, window, number, base, .. } = recorded;
         let is_old = base.is_none();
@@ -247,8 +250,8 @@ impl ProducerStates {
         self.known().1.len()
     }
 
-    /// How many names a journal takes whose state may have so many bytes, and its frames: they fill no more than half of
-    /// the state, and the largest one fits beside the events of a frame.
+    /// How many names a journal takes whose state may have `state` bytes and whose frames `frame` bytes: the names fill at
+    /// most half of the state, and the largest base fits into a frame beside the events. 0 if that is impossible.
     pub(crate) fn limit(state: usize, frame: usize) -> usize {
         if frame / 4 < LARGEST_BASE { 0 } else { state / 2 / LARGEST }
     }
@@ -258,7 +261,7 @@ impl ProducerStates {
     }
 }
 
-/// The names of which there is something in the frame that is being gathered.
+/// The names that have events in the frame that is being gathered.
 #[derive(Default)]
 pub(crate) struct TouchedProducers {
     list: Vec<TouchedProducer>,
@@ -267,18 +270,18 @@ pub(crate) struct TouchedProducers {
 
 struct TouchedProducer {
     producer_state: Arc<ProducerState>,
-    /// What is noted; none if it is too much.
+    /// The runs to note; none if there are too many.
     runs: Option<Vec<SequenceRun>>,
 }
 
 impl TouchedProducers {
-    /// An event with this stamp is in the frame.
+    /// Notes that an event with this stamp is in the frame.
     pub(crate) fn note(&mut self, producer_states: &ProducerStates, stamp: ProducerStamp, partition: u32, offset: u64) {
         if self.list.get(self.last).is_none_or(|touch| touch.producer_state.number != stamp.producer) {
             let known = self.list.iter().position(|touch| touch.producer_state.number == stamp.producer);
             self.last = known.unwrap_or(self.list.len());
             if known.is_none() {
-                // One that is gone was forgotten with its topic.
+                // The name of a producer that is not known was forgotten with its topic.
                 let Some(producer_state) = producer_states.get(stamp.producer) else { return };
                 self.list.push(TouchedProducer { producer_state, runs: Some(Vec::new()) });
             }
@@ -300,12 +303,12 @@ impl TouchedProducers {
         }
     }
 
-    /// Whether what is to be put for one more name may take more than a quarter of a frame of so many bytes.
+    /// True if what one more name writes may take more than a quarter of a frame of so many bytes.
     pub(crate) fn is_full(&self, frame: usize) -> bool {
         !self.list.is_empty() && (self.list.len() + 1) * LARGEST_BASE > frame / 4
     }
 
-    /// Puts what is known now into the frame.
+    /// Writes what was noted into the frame.
     pub(crate) fn put(&mut self, frame: &mut FrameBuilder, now: Timestamp) {
         self.list.drain(..).for_each(|TouchedProducer { producer_state, runs }| {
             producer_state.put_window(frame, runs.as_deref(), now)

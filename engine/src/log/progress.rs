@@ -1,4 +1,4 @@
-//! How far each partition of a durable topic is written and durable, and waiting for that.
+//! How far each partition of a durable topic is written and durable, and how to wait for that.
 
 use crate::base::ids::TopicId;
 use crate::base::level::{Level, WaitError};
@@ -13,14 +13,14 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
-/// Positions of one partition: the next offset that is not yet written, and not yet durable.
+/// The progress of one partition: the next offset that is not written yet, and the next one that is not durable yet.
 #[derive(Default)]
 pub(crate) struct Progress {
     pub(crate) written: AtomicU64,
     pub(crate) durable: AtomicU64,
-    /// No offset at or above it may be claimed.
+    /// The reservation: no offset at or above it may be claimed.
     pub(crate) reserved: AtomicU64,
-    /// From this offset on nothing will be written any more, and why.
+    /// The offset from which on nothing will be written any more, and why.
     lost: OnceLock<(u64, String)>,
 }
 
@@ -29,7 +29,7 @@ impl Progress {
         Self { written: next.into(), durable: next.into(), reserved: next.into(), lost: OnceLock::new() }
     }
 
-    /// All below it can be seen.
+    /// The offset below which everything can be seen.
     pub(crate) fn end(&self, visible: Visible) -> u64 {
         match visible {
             Visible::Written => self.written.load(Ordering::Acquire),
@@ -37,17 +37,17 @@ impl Progress {
         }
     }
 
-    /// The journal is done with the partition: from `offset` on nothing will be written.
+    /// The committer is done with the partition: nothing from `offset` on will be written.
     pub(crate) fn end_at(&self, offset: u64, why: String) {
         let _ = self.lost.set((offset, why));
     }
 
-    /// Whether all below where the journal was done with the partition can be seen, so that nothing more ever will be.
+    /// True if everything that will ever be written can be seen.
     pub(crate) fn is_over(&self, visible: Visible) -> bool {
         self.lost.get().is_some_and(|(end, _)| self.end(visible) >= *end)
     }
 
-    /// Why an offset will never be written.
+    /// Why this offset will never be written, if that is so.
     fn lost(&self, offset: u64) -> Option<&str> {
         self.lost.get().filter(|(from, _)| *from <= offset).map(|(_, why)| &**why)
     }
@@ -64,14 +64,15 @@ impl Progress {
 }
 
 thread_local! {
-    /// Where the notifier stands whose journal this thread writes or syncs.
+    /// The address of the notifier whose journal this thread writes or syncs. 0 for other threads.
     static OWN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Why code that runs on a journal's own thread, such as the clock or a task's waker, is not waited with.
+/// The error for code that runs on a journal's own thread, such as the clock or a task's waker, and wants to wait for the
+/// journal.
 pub(crate) const OWN_THREAD: &str = "code that runs on the journal's own thread, such as the clock, a task's waker or `Persist`, cannot wait for the journal: do this on another thread";
 
-/// Where everybody sleeps who waits for an engine's journal.
+/// Where threads and tasks wait for the progress of an engine's journal.
 #[derive(Default)]
 pub(crate) struct Notifier {
     sleepers: AtomicUsize,
@@ -79,14 +80,14 @@ pub(crate) struct Notifier {
     notified: Condvar,
     /// Why nothing more becomes durable.
     over: OnceLock<String>,
-    /// The one that has the journal's threads.
+    /// The process that has the journal's threads.
     process: Process,
 }
 
 impl Notifier {
-    /// After positions have moved.
+    /// Wakes everybody who waits. Called after progress has moved.
     pub(crate) fn notify(&self) {
-        // Positions move before it is looked for sleepers; who wants to sleep says so before looking at positions.
+        // Progress moves before this looks for sleepers, and a sleeper counts itself before it looks at the progress.
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             let woken = {
@@ -95,8 +96,8 @@ impl Notifier {
                 self.sleepers.fetch_sub(wakers.len(), Ordering::Relaxed);
                 std::mem::take(&mut *wakers)
             };
-            // Outside of the lock: a task may run at once, and wait here again. The journal's own threads ring: what one
-            // task's waker panics with must neither stop them nor keep the others asleep.
+            // Outside of the lock, because a task may run at once and wait here again. A waker that panics must neither stop
+            // the journal's thread nor keep the other tasks asleep.
             for waker in woken {
                 if let Err(_panic) = caught(|| waker.wake()) {
                     lifecycle!(error, "a task's waker panicked", cause = _panic);
@@ -105,17 +106,17 @@ impl Notifier {
         }
     }
 
-    /// Nothing more becomes durable.
+    /// Nothing more becomes durable. Wakes everybody.
     pub(crate) fn end(&self, why: String) {
         let _ = self.over.set(why);
         self.notify();
     }
 
-    /// True in a fork of the process that has the journal's threads. For that one it is over, and whoever asks is told why.
+    /// True in a fork of the process that has the journal's threads. There the journal is over, and `end_cause` says so.
     pub(crate) fn is_forked(&self) -> bool {
         let checked = self.process.check();
         if let Err(forked) = &checked {
-            // Nobody sleeps here yet: the threads that do are the parent's.
+            // Nobody sleeps here yet: the sleeping threads are the parent's.
             let _ = self.over.set(forked.to_string());
         }
         checked.is_err()
@@ -125,17 +126,17 @@ impl Notifier {
         self.over.get().map(String::as_str)
     }
 
-    /// The calling thread writes or syncs the journal from now on: it must not wait for itself.
+    /// The calling thread writes or syncs the journal from now on, so it must not wait for it.
     pub(crate) fn enter(&self) {
         OWN.set(std::ptr::from_ref(self).addr());
     }
 
-    /// Whether the calling thread is one that everybody else waits for.
+    /// True if the calling thread writes or syncs this journal.
     pub(crate) fn is_own_thread(&self) -> bool {
         OWN.try_with(Cell::get).is_ok_and(|own| own == std::ptr::from_ref(self).addr())
     }
 
-    /// Sleeps until `done` says something, or `deadline` comes. On the journal's own threads it never sleeps.
+    /// Sleeps until `done` returns something, or until `deadline`. On the journal's own threads it never sleeps.
     pub(crate) fn wait<T>(&self, deadline: Option<Instant>, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
@@ -165,7 +166,7 @@ impl Notifier {
         outcome
     }
 
-    /// Has `waker` woken at the next ring, unless `done` says something already.
+    /// Has `waker` woken at the next notification. If `done` returns something now, returns that.
     pub(crate) fn watch<T>(&self, waker: &Waker, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
@@ -173,7 +174,7 @@ impl Notifier {
         if self.is_forked() {
             return done();
         }
-        // The waker's own code runs outside of the lock.
+        // Cloning a waker is the user's code, so no lock is held.
         let fresh = waker.clone();
         let unused = {
             let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,13 +192,13 @@ impl Notifier {
     }
 }
 
-/// What receipts of a durable topic ask.
+/// The progress of all partitions of a durable topic, for receipts to ask.
 pub(crate) struct Acks {
     pub(crate) notifier: Arc<Notifier>,
     partitions: RwLock<Vec<Arc<Progress>>>,
 }
 
-/// Receipts are copied a million times a second, so they carry the topic's number alone.
+/// Receipts are copied a million times a second, so they hold the topic's number alone, and find the topic here.
 static TOPICS: RwLock<BTreeMap<TopicId, Weak<Acks>>> = RwLock::new(BTreeMap::new());
 
 impl Acks {
@@ -231,7 +232,7 @@ impl Acks {
             return Some(Ok(has));
         }
         progress.lost(offset).or(self.notifier.end_cause()).map(|cause| {
-            // What became durable just before the end counts.
+            // What became durable just before the end counts as durable.
             let has = progress.level(offset);
             if has >= level { Ok(has) } else { Err(WaitError::Unknown { cause: cause.to_owned() }) }
         })

@@ -1,4 +1,4 @@
-//! Queues, as the journal knows them: how each was opened, and whose each of their keys is.
+//! What the journal knows of queues: how each was opened last, and which topic or queue a key belongs to.
 
 use super::catalog::state_kind;
 use slipring_journal::State;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const FORMAT: u8 = 1;
 
-/// A queue as it was opened last.
+/// A queue's line in the journal: how it was opened last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueueEntry {
     pub(crate) number: u32,
@@ -53,7 +53,7 @@ impl QueueEntry {
     }
 }
 
-/// All queues: the number of the topic, the name, and how it was opened.
+/// All queues: the topic's number, the queue's name, and how it was opened.
 pub(crate) fn all(state: &State) -> Vec<(u32, String, QueueEntry)> {
     let queues = state.values(state_kind::QUEUES).filter_map(|(key, value)| {
         let (topic, name) = key.strip_prefix(b"q")?.split_first_chunk()?;
@@ -62,15 +62,15 @@ pub(crate) fn all(state: &State) -> Vec<(u32, String, QueueEntry)> {
     queues.collect()
 }
 
-/// Whose a key is.
+/// What a key belongs to.
 pub(crate) enum KeyOwner {
-    /// A queue's own line: this topic's.
+    /// To the topic with this number: the key is a queue's own line.
     Topic(u32),
-    /// A part of the queue of this number.
+    /// To the queue with this number: the key is a part of its state.
     Queue(u32),
 }
 
-/// Whose a key is; none of the number that the next queue gets.
+/// What a key belongs to; none for the key that holds the number of the next queue.
 pub(crate) fn key_owner(key: &[u8]) -> Option<KeyOwner> {
     let (kind, rest) = key.split_first()?;
     let number = u32::from_le_bytes(*rest.first_chunk()?);
@@ -81,7 +81,7 @@ pub(crate) fn key_owner(key: &[u8]) -> Option<KeyOwner> {
     }
 }
 
-/// The topic of each queue, by the queue's number.
+/// The number of each queue's topic, by the queue's number.
 pub(crate) fn numbers(state: &State) -> BTreeMap<u32, u32> {
     all(state).into_iter().map(|(topic, _, opened)| (opened.number, topic)).collect()
 }

@@ -1,4 +1,4 @@
-//! What a publish returns.
+//! Receipts: what a publish returns.
 
 use crate::base::ids::TopicId;
 use crate::base::level::{Level, NO_JOURNAL, Unsupported, WaitError};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// Where an event was published, and how safe it is.
+/// Where an event was published, and the level it has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -45,7 +45,7 @@ impl Receipt {
         self.level == Level::None
     }
 
-    /// The level that it has by now.
+    /// The level that the event has reached by now.
     pub fn reached(&self) -> Level {
         match self.level {
             level @ (Level::Published | Level::Written) => {
@@ -73,7 +73,8 @@ impl Receipt {
         self.wait_until(level, None)
     }
 
-    /// The same, but no longer than until `deadline`; none is none.
+    /// Waits until the event has reached `level`, but no longer than until `deadline`. Returns none if the deadline came
+    /// first.
     ///
     /// # Errors
     /// As [`wait`](Self::wait), or the deadline came first.
@@ -84,12 +85,12 @@ impl Receipt {
         }
     }
 
-    /// The same, to be awaited on any runtime. Dropping the future loses nothing.
+    /// The same as a future, for any runtime. Dropping the future loses nothing.
     pub fn reach(self, level: Level) -> Reach {
         Reach { receipt: self, level }
     }
 
-    /// Whom to ask; nobody if the level is there.
+    /// The topic's progress, or none if the receipt has this level already.
     fn acks(&self, level: Level) -> Result<Option<Arc<Acks>>, WaitError> {
         if level <= self.level {
             return Ok(None);

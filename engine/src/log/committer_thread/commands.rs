@@ -17,7 +17,7 @@ impl CommitterThread {
         for command in commands.into_iter().flatten() {
             match command {
                 Command::Source(source) => {
-                    // In the place of one that has gone, if there is one.
+                    // A new source takes the place of one that has ended, if there is one.
                     let list = &mut self.sources.list;
                     let place = list.iter().position(Option::is_none).unwrap_or(list.len());
                     if place == list.len() {
@@ -28,7 +28,7 @@ impl CommitterThread {
                 }
                 Command::StateSource(source) => {
                     self.state_sources.push(source);
-                    // What it had to say may have found nobody to take it.
+                    // It may have signalled before the thread knew it.
                     self.shared.notify_state_urgent();
                 }
                 Command::Commit(frame, reply) => self.commit([frame], reply)?,
@@ -67,7 +67,7 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Gives up what topics do not keep. The files go when that is durable.
+    /// Deletes the records that no topic's retention keeps. The files go when that is durable.
     fn retain(&mut self) -> Result<Freed, WriteError> {
         let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));
         let freed = self.writer().retain(now, |of| keeps.get(&of.topic).copied().unwrap_or_default());
@@ -76,8 +76,8 @@ impl CommitterThread {
         freed
     }
 
-    /// Before a frame that needs the next segment, which could not be made: gives up what topics do not keep now, and has the
-    /// segment made in the room of that.
+    /// If the next frame needs a new segment and there was no room to make one: deletes the records that no topic's
+    /// retention keeps, and has the segment made in the room of that.
     pub(super) fn free_first(&mut self, len: usize) -> Result<(), WriteError> {
         if self.keeps.is_empty() || !self.writer().lacks_room(len) {
             return Ok(());
@@ -89,7 +89,7 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Writes frames, and answers when they are durable.
+    /// Writes frames, and replies when they are durable.
     fn commit(&mut self, frames: impl IntoIterator<Item = FrameBuilder>, reply: Reply) -> Result<(), WriteError> {
         let now = self.now();
         for mut frame in frames {

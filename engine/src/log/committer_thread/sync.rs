@@ -5,7 +5,8 @@ use super::{CommitterThread, LAZY};
 use slipring_journal::WriteError;
 
 impl CommitterThread {
-    /// Takes in what a sync has done, and hands the next one over if it is time.
+    /// Takes in the outcome of the last sync, and hands the next one over if it is due. With `now`, waits until everything
+    /// is synced.
     pub(super) fn sync(&mut self, now: bool) -> Result<(), WriteError> {
         if self.in_flight {
             match self.done.try_recv() {
@@ -15,7 +16,7 @@ impl CommitterThread {
             }
         }
         if self.dirty_since.is_none() && self.lazy_since.is_none() && !self.pending.is_empty() {
-            // Of slots without an event nothing is written, so there is nothing to be synced.
+            // Slots without an event are not written, so there is nothing to sync for them.
             self.pending.drain(..).for_each(|pending| pending.apply());
             self.shared.notifier.notify();
         }
@@ -27,7 +28,7 @@ impl CommitterThread {
             return Ok(());
         }
         let Some(job) = self.writer().begin_sync() else {
-            // All is durable already.
+            // Everything is durable already.
             if self.writer().journal().poisoned().is_none() {
                 self.replies.drain(..).for_each(|reply| _ = reply.send(Ok(())));
             }

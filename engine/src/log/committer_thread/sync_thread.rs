@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub(super) type Reply = SyncSender<Result<(), WriteError>>;
 pub(super) type Replies = Vec<Reply>;
 
-/// What becomes true when a sync is done.
+/// How far a partition's progress moves when a sync is done.
 pub(super) struct PendingProgress {
     pub(super) progress: Arc<Progress>,
     pub(super) durable: Option<u64>,
@@ -26,14 +26,14 @@ impl PendingProgress {
             self.progress.reserved.fetch_max(reserved, Ordering::Release);
         }
         if let Some(durable) = self.durable {
-            // Readers of what is written see a transaction when it is durable.
+            // A reader of what is written sees a transaction's events when they are durable.
             self.progress.written.fetch_max(durable, Ordering::Release);
             self.progress.durable.fetch_max(durable, Ordering::Release);
         }
     }
 }
 
-/// What became of a sync; of one that failed, with whom that is still to be told: when the rings have ended.
+/// The outcome of a sync. If it failed, also the replies that are still to be sent, after the rings have failed.
 pub(super) type SyncDone = (Result<(), WriteError>, Replies);
 
 pub(super) struct SyncRequest {
@@ -42,7 +42,7 @@ pub(super) struct SyncRequest {
     pub(super) replies: Replies,
 }
 
-/// Starts the thread that syncs: it takes a request at a time, and tells what became of it.
+/// Starts the thread that syncs. It takes one request at a time, and sends back what became of it.
 pub(super) fn start_syncs(
     notifier: Arc<Notifier>,
     waiter: Arc<Waiter>,

@@ -1,4 +1,4 @@
-//! A member's right to move a partition's committed offset.
+//! A member's right to commit in a partition.
 
 use super::group::{CommittedOffset, FENCED, offset_of};
 use std::sync::Arc;
@@ -19,23 +19,24 @@ pub struct Fenced {
     pub group_epoch: u64,
 }
 
-/// The committed offset, and in its highest bit whether the right has ended, in one word: so a commit and a fence that
-/// meet are one before the other, and no member commits anything once it is fenced. Neither ever waits.
+/// One word holds the committed offset, and in its highest bit whether the right has ended. So of a commit and a fence that
+/// meet, one comes before the other, and nothing is committed after the fence. Neither ever waits.
 ///
-/// One thread commits: the member's, or the committer's while the member waits for it. Anybody may fence, or look.
+/// Only one thread commits: the member's, or the committer's while the member waits for it. Any thread may fence or look.
 #[derive(Debug)]
 pub(crate) struct CommitRight {
     word: Arc<AtomicU64>,
-    /// Of a durable topic: has the journal told.
+    /// Of a durable topic: what the committer writes.
     committed_offset: Option<Arc<CommittedOffset>>,
-    /// Its member reads the journal, and gates nobody.
+    /// True while its member reads the journal and has no gate in the ring.
     catching_up: AtomicBool,
     #[cfg(test)]
     no_epoch_check: bool,
 }
 
 impl CommitRight {
-    /// The right to go on from `committed`. What it commits is written down where `committed_offset` says, in this epoch.
+    /// A right that begins at `committed`. Of a durable topic, the committer writes what it commits as the committed offset
+    /// of this epoch.
     pub(crate) fn new(committed: u64, committed_offset: Option<(Arc<CommittedOffset>, u64)>) -> Self {
         let word = Arc::new(AtomicU64::new(committed & !FENCED));
         let committed_offset = committed_offset.map(|(committed_offset, epoch)| {
@@ -51,7 +52,7 @@ impl CommitRight {
         }
     }
 
-    /// The next offset that whoever has the partition will read.
+    /// The next offset to be read by whoever has the partition.
     pub(crate) fn committed(&self) -> u64 {
         offset_of(&self.word)
     }
@@ -66,7 +67,8 @@ impl CommitRight {
         moved
     }
 
-    /// The same, where the journal has it already, or is about to, in a frame that is written if this is true.
+    /// Moves the committed offset without a signal to the committer: the journal has it already, or gets it in a frame that
+    /// is written only if this returns true.
     #[inline]
     pub(crate) fn commit_recorded(&self, to: u64) -> bool {
         #[cfg(test)]
@@ -74,14 +76,15 @@ impl CommitRight {
             return true;
         }
         let known = self.word.load(Ordering::Relaxed);
-        // Nobody else moves it: if the word is another one, it was fenced.
+        // Only this thread commits, so if the word is another one, the right was fenced.
         known & FENCED == 0 && self.word.compare_exchange(known, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Ends the right, and tells the last offset that was committed.
+    /// Ends the right. Returns the last offset that was committed.
     pub(crate) fn fence(&self) -> u64 {
         let committed = self.word.fetch_or(FENCED, Ordering::AcqRel) & !FENCED;
-        // Who joins a ring looks for the fence afterwards; who fences looks at the ring afterwards.
+        // Whoever joins a ring looks for the fence afterwards, and whoever fences looks at the ring afterwards: one sees the
+        // other.
         fence(Ordering::SeqCst);
         committed
     }

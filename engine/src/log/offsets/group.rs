@@ -1,8 +1,9 @@
-//! Where groups stand, in the journal: kind of state [`state_kind::GROUP_OFFSETS`](crate::log::catalog::state_kind::GROUP_OFFSETS).
+//! Offsets that groups have committed, as state of the kind
+//! [`state_kind::GROUP_OFFSETS`](crate::log::catalog::state_kind::GROUP_OFFSETS) in the journal.
 //!
-//! Nobody sends an offset to the committer: whenever it writes a frame, it asks the committed offsets that have moved where they
-//! are. So a commit costs a member two words, many commits are one entry, what is written never goes back behind what
-//! was written before, and who was fenced can move nothing.
+//! Nobody sends an offset to the committer. Whenever the committer writes a frame, it reads the committed offsets that have
+//! moved. So a commit writes two words, many commits become one entry, what is written never goes back behind what was
+//! written before, and a fenced member can move nothing.
 
 use crate::base::multi_wait::MultiWait;
 use slipring_journal::format::MAX_POSITION;
@@ -11,17 +12,17 @@ use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What the journal is to know of a group's place in a partition.
+/// The offset that a group has committed in a partition, as the committer reads it.
 #[derive(Debug)]
 pub(crate) struct CommittedOffset {
     key: Vec<u8>,
     topic: u32,
     signal: Arc<Signal>,
-    /// Of the present commit right, or of the last one.
+    /// The word of the present [commit right](super::commit_right), or of the last one.
     word: Mutex<Arc<AtomicU64>>,
     epoch: AtomicU64,
     moved: AtomicBool,
-    /// Its topic was deleted.
+    /// True once its topic was deleted.
     retired: AtomicBool,
 }
 
@@ -33,7 +34,7 @@ pub(super) fn offset_of(word: &AtomicU64) -> u64 {
     word.load(Ordering::Acquire) & !FENCED
 }
 
-/// Keys: the topic's number and the partition, 4 bytes each, little endian, then the group's name.
+/// The bytes of a key: the topic's number and the partition, 4 bytes each, little endian, then the group's name.
 pub(crate) fn key(group: &str, of: PartitionId) -> Vec<u8> {
     [&of.topic.to_le_bytes()[..], &of.partition.to_le_bytes(), group.as_bytes()].concat()
 }
@@ -45,7 +46,7 @@ pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
     Some((std::str::from_utf8(name).ok()?, of))
 }
 
-/// Values: the next offset and the group's epoch, 8 bytes each, little endian.
+/// The bytes of a value: the next offset and the group's epoch, 8 bytes each, little endian.
 pub(crate) fn value(offset: u64, epoch: u64) -> [u8; 16] {
     let mut value = [0; 16];
     value[..8].copy_from_slice(&offset.to_le_bytes());
@@ -56,7 +57,7 @@ pub(crate) fn value(offset: u64, epoch: u64) -> [u8; 16] {
 pub(crate) fn value_parts(value: &[u8]) -> Option<(u64, u64)> {
     let (offset, epoch) = value.split_first_chunk()?;
     let parts = (u64::from_le_bytes(*offset), u64::from_le_bytes(*epoch.first_chunk()?));
-    // Both are counted on from.
+    // Both are counted on from, so neither may be near the highest number.
     (parts.0.max(parts.1) <= MAX_POSITION).then_some(parts)
 }
 
@@ -69,35 +70,35 @@ impl CommittedOffset {
         self.word.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on this commit right's word counts. It stands where the one before was fenced.
+    /// From now on the word of this commit right counts. It begins at the offset where the one before was fenced.
     pub(crate) fn follow(&self, word: &Arc<AtomicU64>, epoch: u64) {
         *self.word() = Arc::clone(word);
         self.epoch.store(epoch, Ordering::Relaxed);
     }
 
-    /// Nobody has the partition: the group stands here.
+    /// Sets the offset while no member has the partition.
     pub(crate) fn set(&self, offset: u64, epoch: u64) {
         self.follow(&Arc::new(AtomicU64::new(offset)), epoch);
         self.moved();
     }
 
-    /// The committed offset has changed.
+    /// The committed offset has changed: signals the committer.
     #[inline]
     pub(crate) fn moved(&self) {
-        // Always a swap, also where it is set already: the committer's swap comes before or after, and if after, it sees
-        // what was committed before.
+        // Always a swap, even if the flag is set already. Either the committer's swap comes later and sees the new offset,
+        // or it came before, and then this swap finds the flag cleared and signals.
         if !self.moved.swap(true, Ordering::AcqRel) {
             self.signal.moved();
         }
     }
 
-    /// Where it stands, as it is written.
+    /// The value to be written now.
     pub(crate) fn value(&self) -> [u8; 16] {
         let word = self.word();
         value(offset_of(&word), self.epoch.load(Ordering::Relaxed))
     }
 
-    /// What a frame is to say that moves it to `offset`.
+    /// The value of a frame that moves the offset to `offset`.
     pub(crate) fn value_at(&self, offset: u64) -> [u8; 16] {
         value(offset, self.epoch.load(Ordering::Relaxed))
     }
@@ -109,13 +110,13 @@ impl CommittedOffset {
     }
 }
 
-/// Tells the committer that a committed offset has changed. All that a committed offset knows of the committer.
+/// Tells the committer that a committed offset has changed. This is all that a committed offset knows of the committer.
 struct Signal {
-    /// An offset has changed since the committer took the changed ones.
+    /// True if an offset has changed since the committer took the changed ones.
     moved: AtomicBool,
-    /// `moved` was set since the committer last looked before it went to sleep.
+    /// True if `moved` was set since the committer last looked before it went to sleep.
     told: AtomicBool,
-    /// Wakes the committer.
+    /// What the committer sleeps on.
     waiter: Arc<Waiter>,
     #[cfg(test)]
     no_epoch_check: bool,
@@ -136,7 +137,7 @@ impl Signal {
     }
 }
 
-/// All committed offsets of a journal's groups.
+/// The committed offsets of all groups of a journal.
 #[derive(Debug)]
 pub(crate) struct CommittedOffsets {
     list: Mutex<Vec<Arc<CommittedOffset>>>,
@@ -148,7 +149,7 @@ impl CommittedOffsets {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `waiter` is what the committer sleeps on. `no_epoch_check` is a fault for tests: a fenced member may commit.
+    /// `waiter` is what the committer sleeps on. `no_epoch_check` turns on a fault for tests: a fenced member may commit.
     pub(crate) fn new(waiter: Arc<Waiter>, no_epoch_check: bool) -> Self {
         let _ = no_epoch_check;
         let signal = Signal {
@@ -161,7 +162,8 @@ impl CommittedOffsets {
         Self { list: Mutex::default(), signal: Arc::new(signal) }
     }
 
-    /// Has the next call look at all of them: somebody may have moved one, and not come to say so yet.
+    /// Has the next [`take_moved`](Self::take_moved) look at all offsets: one may have moved whose member has not signalled
+    /// yet.
     pub(crate) fn look_at_all(&self) {
         self.signal.moved.store(true, Ordering::Release);
     }
@@ -170,14 +172,14 @@ impl CommittedOffsets {
         self.signal.told.load(Ordering::Acquire)
     }
 
-    /// Whether any has moved.
+    /// True if an offset has moved. Clears the signal.
     pub(crate) fn hear(&self) -> bool {
-        // Who tells has moved before.
+        // Whoever signals has set `moved` before.
         self.signal.told.swap(false, Ordering::AcqRel);
         self.signal.moved.load(Ordering::Acquire)
     }
 
-    /// Those that have moved since the last call.
+    /// The offsets that have moved since the last call.
     pub(crate) fn take_moved(&self) -> Vec<Arc<CommittedOffset>> {
         if !self.signal.moved.swap(false, Ordering::AcqRel) {
             return Vec::new();
@@ -188,7 +190,7 @@ impl CommittedOffsets {
         self.list().iter().filter(moved).cloned().collect()
     }
 
-    /// A new one, which has no offset yet.
+    /// Adds a partition of a group. It has no offset yet.
     pub(crate) fn add(&self, group: &str, of: PartitionId) -> Arc<CommittedOffset> {
         let committed_offset = Arc::new(CommittedOffset {
             key: key(group, of),
@@ -205,7 +207,7 @@ impl CommittedOffsets {
         committed_offset
     }
 
-    /// The topic is deleted: nothing more is written of it.
+    /// The topic was deleted: nothing more is written of its offsets.
     pub(crate) fn retire(&self, topic: u32) {
         self.list().retain(|committed_offset| {
             if committed_offset.topic == topic {
@@ -216,12 +218,12 @@ impl CommittedOffsets {
     }
 }
 
-/// What the journal had of a group's place when it was opened: offset and epoch.
+/// What the journal had of a group in a partition when it was opened: offset and epoch.
 pub(crate) fn recorded(state: &State, group: &str, of: PartitionId) -> Option<(u64, u64)> {
     value_parts(state.get(crate::log::catalog::state_kind::GROUP_OFFSETS, &key(group, of))?)
 }
 
-/// The topic that a key is of.
+/// The number of the topic that a key is of.
 pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*key.first_chunk()?))
 }

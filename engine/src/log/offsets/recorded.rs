@@ -1,11 +1,11 @@
-//! Where groups stand, as a journal has it: for those who look at it without the groups.
+//! Committed offsets as a journal has them, for programs that look at a journal without an engine.
 
 use super::group::{key, key_parts, value, value_parts};
 use super::transform;
 use crate::log::catalog::state_kind;
 use slipring_journal::{FrameBuilder, PartitionId, State};
 
-/// Who stands in a partition: names of the one have nothing to do with names of the other.
+/// What commits in a partition. Names of groups have nothing to do with names of transforms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum GroupKind {
@@ -15,34 +15,35 @@ pub enum GroupKind {
     Transform,
 }
 
-/// Where a group or a transform stands in a partition, in a journal: see [`group_offsets`] and [`transform_offsets`].
+/// The committed offset of a group or a transform in a partition, as a journal has it: see [`group_offsets`] and
+/// [`transform_offsets`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupOffset {
-    /// Which of them.
+    /// Whether it is a group's or a transform's.
     pub kind: GroupKind,
-    /// The name.
+    /// The name of the group or transform.
     pub group: String,
     /// The partition.
     pub of: PartitionId,
-    /// The next offset that the group reads.
+    /// The next offset to be read.
     pub offset: u64,
     /// The group's epoch when it was committed; 0 for a transform.
     pub epoch: u64,
 }
 
 impl GroupOffset {
-    /// Of this group, this partition, this offset.
+    /// The offset of a group.
     pub fn new(group: impl Into<String>, of: PartitionId, offset: u64, epoch: u64) -> Self {
         Self { kind: GroupKind::Group, group: group.into(), of, offset, epoch }
     }
 
-    /// Of this transform, this partition of its input, this offset.
+    /// The offset of a transform in a partition of its input.
     pub fn of_transform(name: impl Into<String>, of: PartitionId, offset: u64) -> Self {
         Self { kind: GroupKind::Transform, group: name.into(), of, offset, epoch: 0 }
     }
 
-    /// Has `frame` say so. For journals that no engine has open: an engine would not notice.
+    /// Writes the offset into `frame`. For journals that no engine has open: an engine would not notice.
     pub fn put(&self, frame: &mut FrameBuilder) {
         match self.kind {
             GroupKind::Group => frame.put(state_kind::GROUP_OFFSETS, &self.key(), &value(self.offset, self.epoch)),
@@ -50,7 +51,7 @@ impl GroupOffset {
         }
     }
 
-    /// Has `frame` forget it: this partition was never read then.
+    /// Deletes the offset in `frame`, as if the partition had never been read.
     pub fn delete(&self, frame: &mut FrameBuilder) {
         match self.kind {
             GroupKind::Group => frame.delete(state_kind::GROUP_OFFSETS, &self.key()),
@@ -66,7 +67,7 @@ impl GroupOffset {
     }
 }
 
-/// Where transforms stand in a journal, by name, topic and partition.
+/// The committed offsets of all transforms in a journal, by name, topic and partition.
 pub fn transform_offsets(state: &State) -> Vec<GroupOffset> {
     let known = state.values(state_kind::TRANSFORM_OFFSETS).filter_map(|(key, value)| {
         let (name, of) = transform::key_parts(key)?;
@@ -77,7 +78,7 @@ pub fn transform_offsets(state: &State) -> Vec<GroupOffset> {
     known
 }
 
-/// Where groups stand in a journal, by group, topic and partition.
+/// The committed offsets of all groups in a journal, by name, topic and partition.
 pub fn group_offsets(state: &State) -> Vec<GroupOffset> {
     let known = state.values(state_kind::GROUP_OFFSETS).filter_map(|(key, value)| {
         let ((group, of), (offset, epoch)) = (key_parts(key)?, value_parts(value)?);

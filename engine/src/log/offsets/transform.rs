@@ -1,4 +1,4 @@
-//! How far each transform has come, and who may move it on.
+//! Offsets that transforms have committed in their inputs, and which handle of a transform may commit.
 
 use super::recorded::transform_offsets;
 use crate::base::ids::TopicPartition;
@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Keys of [`TRANSFORM_OFFSETS`](crate::log::catalog::state_kind::TRANSFORM_OFFSETS); a value is the next offset.
+/// The bytes of a key of [`TRANSFORM_OFFSETS`](crate::log::catalog::state_kind::TRANSFORM_OFFSETS). The value is the next
+/// offset, 8 bytes, little endian.
 pub(crate) fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
     [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
 }
 
-/// What a key says: the name, and a partition of the input.
+/// What a key says: the transform's name, and a partition of its input.
 pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
     let (topic, rest) = key.split_first_chunk()?;
     let (partition, name) = rest.split_first_chunk()?;
@@ -60,19 +61,20 @@ impl fmt::Display for TransformDescription {
     }
 }
 
-/// Where the transforms of an engine stand, and who may move them on. Never held while anybody waits for the journal.
+/// The committed offsets of an engine's transforms, and which handle may move them. Its lock is never held while somebody
+/// waits for the journal.
 #[derive(Default)]
 pub(crate) struct TransformOffsets {
-    /// By name and the topic's number in the journal.
+    /// By the transform's name and the topic's number in the journal.
     list: Mutex<BTreeMap<(String, u32), TransformOffset>>,
-    /// A fault for tests.
+    /// A fault for tests: a handle that was taken over may commit.
     no_epoch_check: bool,
 }
 
 struct TransformOffset {
-    /// Of whoever opened it last.
+    /// The epoch of the handle that was opened last.
     epoch: u64,
-    /// By partition.
+    /// The next offset, by partition.
     offsets: BTreeMap<u32, u64>,
 }
 
@@ -85,7 +87,8 @@ impl TransformOffsets {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fences whoever had it before. `recorded` is what the journal had when it was opened.
+    /// Opens a transform, and fences the handle that had it before. `recorded` is what the journal had when it was opened.
+    /// Returns the new epoch, and the offsets.
     pub(crate) fn take_over(&self, at: (String, u32), recorded: BTreeMap<u32, u64>) -> (u64, BTreeMap<u32, u64>) {
         let mut list = self.list();
         let offset = list.entry(at).or_insert(TransformOffset { epoch: 0, offsets: recorded });
@@ -93,7 +96,7 @@ impl TransformOffsets {
         (offset.epoch, offset.offsets.clone())
     }
 
-    /// False, and nothing moves, if another one has taken over.
+    /// Moves the offsets. False, and nothing moves, if another handle has taken over.
     pub(crate) fn move_on(&self, at: &(String, u32), epoch: u64, to: BTreeMap<u32, u64>) -> bool {
         match self.list().get_mut(at) {
             Some(offset) if offset.epoch == epoch || self.no_epoch_check => {
@@ -104,7 +107,7 @@ impl TransformOffsets {
         }
     }
 
-    /// All transforms: those that were opened, and those that the journal knew before, as `state` has them.
+    /// All transforms: those that were opened, and those that `state` has from before.
     pub(crate) fn describe(&self, state: &State, journal: &Journal) -> Vec<TransformDescription> {
         let topics: BTreeMap<u32, String> = recorded_topics(state).into_iter().map(|it| (it.number, it.name)).collect();
         let recorded = transform_offsets(state).into_iter().map(|it| ((it.group, it.of), it.offset));
@@ -116,7 +119,7 @@ impl TransformOffsets {
         }
         let mut described: Vec<TransformDescription> = Vec::new();
         for ((name, of), committed) in all {
-            // A topic that was deleted since.
+            // The topic was deleted since.
             let (Some(topic), Some(extent)) = (topics.get(&of.topic), journal.extent(of)) else { continue };
             let lag = journal.records_in(of, committed..extent.end);
             let partition = TopicPartition::new(topic.as_str(), of.partition);
@@ -130,7 +133,7 @@ impl TransformOffsets {
         described
     }
 
-    /// The topic is no more: nobody moves on in it.
+    /// The topic was deleted: nobody commits in it any more.
     pub(crate) fn forget_topic(&self, topic: u32) {
         self.list().retain(|(_, of), _| *of != topic);
     }

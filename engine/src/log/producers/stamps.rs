@@ -1,22 +1,22 @@
-//! The stamps of the events in a ring's slots: which producer published each, with which sequence.
+//! Stamps: which producer published the event in a slot, and with which sequence.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Whose event it is, and which.
+/// Which producer published an event, by its number, and with which sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProducerStamp {
     pub(crate) producer: u64,
     pub(crate) sequence: u64,
 }
 
-/// The stamps of the events in a ring's slots.
+/// The stamps of the events in a ring's slots, one for each slot.
 pub(crate) struct ProducerStamps {
     slots: Box<[StampSlot]>,
 }
 
 #[derive(Default)]
 struct StampSlot {
-    /// The offset that it is of, and one more: what is left of an earlier lap says nothing.
+    /// The event's offset plus one. A stamp that an earlier event of the slot has left has another offset.
     of: AtomicU64,
     producer: AtomicU64,
     sequence: AtomicU64,
@@ -32,7 +32,7 @@ impl ProducerStamps {
         &self.slots[offset as usize & (self.slots.len() - 1)]
     }
 
-    /// Between claim and publish, which releases it.
+    /// Sets the stamp of a claimed slot. The publish that follows releases it.
     pub(crate) fn set(&self, offset: u64, stamp: ProducerStamp) {
         let slot = self.slot(offset);
         slot.producer.store(stamp.producer, Ordering::Relaxed);
@@ -40,7 +40,7 @@ impl ProducerStamps {
         slot.of.store(offset + 1, Ordering::Relaxed);
     }
 
-    /// Of an event that the caller's gate keeps.
+    /// The stamp of an event that the caller's gate keeps; none if it has none.
     pub(crate) fn get(&self, offset: u64) -> Option<ProducerStamp> {
         let slot = self.slot(offset);
         (slot.of.load(Ordering::Relaxed) == offset + 1).then(|| ProducerStamp {

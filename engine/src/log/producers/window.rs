@@ -1,14 +1,14 @@
-//! Which sequences of a producer the journal has, and how a value of its state says so.
+//! The sequences of a producer that the journal has, and their encoding.
 
 use super::WINDOW;
 use crate::base::clock::Timestamp;
 use crate::base::varint;
 use std::collections::BTreeMap;
 
-/// The first byte of a base; of notes it says how many runs they have.
+/// The first byte of a base. The first byte of a note is the number of its runs, which is never 0.
 const BASE: u8 = 0;
 
-/// Sequences that follow one another, at offsets that do so too.
+/// Sequences that follow one another, at offsets that follow one another in one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SequenceRun {
     pub(super) sequence: u64,
@@ -17,18 +17,18 @@ pub(super) struct SequenceRun {
     pub(super) first: u64,
 }
 
-/// Which sequences of a name the journal has.
+/// The sequences of a name that the journal has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SequenceWindow {
-    /// All before it are there; none before the first was published.
+    /// All sequences before it are there. None before the first publish.
     pub(crate) next: Option<u64>,
-    /// In order: the last ones before `next`, and those that are apart behind it.
+    /// In the order of sequences: the last ones before `next`, and behind it those that are apart.
     pub(super) runs: Vec<SequenceRun>,
     pub(crate) used: Timestamp,
 }
 
 impl SequenceWindow {
-    /// False if the sequence is known already.
+    /// Notes a sequence. False if it is known already.
     pub(super) fn note(&mut self, sequence: u64, partition: u32, offset: u64) -> bool {
         let place = self.runs.partition_point(|run| run.sequence <= sequence);
         let before = place.checked_sub(1).and_then(|before| self.runs.get_mut(before));
@@ -56,23 +56,23 @@ impl SequenceWindow {
         true
     }
 
-    /// The receipts that are kept: partition and offset by sequence.
+    /// The receipts that are kept, by sequence: partition and offset.
     pub(crate) fn receipts(&self) -> BTreeMap<u64, (u32, u64)> {
         let kept = self.next.unwrap_or(0).saturating_sub(WINDOW);
-        // Of a run nothing is kept that is further from its end: nobody publishes further ahead.
+        // Only the last sequences of a run are kept, because nobody publishes further ahead than the window.
         let kept_of = |run: &SequenceRun| run.len.saturating_sub(2 * WINDOW)..run.len;
         let each = self.runs.iter().flat_map(|run| kept_of(run).map(move |at| (run, at)));
         let each = each.map(|(run, at)| (run.sequence + at, (run.partition, run.first + at)));
         each.filter(|(sequence, _)| *sequence >= kept).collect()
     }
 
-    /// The last receipt; none if nothing was published.
+    /// The receipt of the last sequence; none if nothing was published.
     pub(crate) fn last(&self) -> Option<(u32, u64)> {
         let run = self.runs.last()?;
         Some((run.partition, run.first + run.len - 1))
     }
 
-    /// A base: 0, the time, then the next sequence and one more, how many runs, and these.
+    /// The bytes of a base: 0, the time, the next sequence plus one, the number of runs, and the runs.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![BASE];
         out.extend_from_slice(&self.used.as_nanos().to_le_bytes());
@@ -80,12 +80,12 @@ impl SequenceWindow {
             out.push(0);
             return out;
         };
-        // The highest number is no sequence.
+        // No sequence is the highest number, so this does not overflow.
         varint::put(&mut out, next.saturating_add(1));
         varint::put(&mut out, self.runs.len() as u64);
         let mut before = next;
         for run in &self.runs {
-            // Of a long run only what is near the end can be asked for.
+            // Only the last sequences of a long run can be asked for.
             let cut = next.saturating_sub(WINDOW).saturating_sub(run.sequence).min(run.len - 1);
             let run = SequenceRun { sequence: run.sequence + cut, len: run.len - cut, first: run.first + cut, ..*run };
             let ahead = run.sequence.wrapping_sub(before) as i64;
@@ -96,7 +96,7 @@ impl SequenceWindow {
         out
     }
 
-    /// A base and the notes behind it; what is known by all of that, and how many bytes the notes have.
+    /// Decodes a base and the notes behind it. Returns what all of that says, and how many bytes the notes have.
     pub(super) fn decode(mut bytes: &[u8]) -> Option<(Self, usize)> {
         let (mut window, mut notes) = (Self::default(), 0);
         while let Some((&kind, rest)) = bytes.split_first() {
@@ -121,7 +121,7 @@ impl SequenceWindow {
                 let sequence = varint::take(&mut bytes)?;
                 let run = SequenceRun::take(sequence, &mut bytes)?;
                 sequence.checked_add(run.len)?;
-                // What is so long is not apart, and of that only the end can be asked for.
+                // A run that is so long cannot stand apart, and only its last sequences can be asked for.
                 let skipped = run.len.saturating_sub(2 * WINDOW);
                 if skipped > 0 {
                     window.next = window.next.max(Some(sequence + skipped));
@@ -135,7 +135,7 @@ impl SequenceWindow {
         Some((window, notes))
     }
 
-    /// What the first version of the format wrote: numbers of a fixed size, and all of the window.
+    /// Decodes what the first version of the format wrote: numbers of a fixed size, and the whole window.
     pub(super) fn decode_old(bytes: &[u8]) -> Option<Self> {
         let (used, rest) = bytes.split_first_chunk()?;
         let used = Timestamp::from_nanos(u64::from_le_bytes(*used));
@@ -156,7 +156,7 @@ impl SequenceWindow {
             })
         };
         let runs: Vec<SequenceRun> = runs.iter().map(run).collect::<Option<_>>()?;
-        // Numbers that somebody forged: those that are added to one another must have a sum.
+        // Forged numbers are refused: sums of them must not overflow.
         let is_sane = |run: &SequenceRun| {
             let ends = run.sequence.checked_add(run.len).zip(run.first.checked_add(run.len));
             run.len > 0 && ends.is_some()
@@ -169,14 +169,14 @@ impl SequenceWindow {
 }
 
 impl SequenceRun {
-    /// All but its sequence.
+    /// Encodes everything but the sequence.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         [self.len, u64::from(self.partition), self.first].iter().for_each(|number| varint::put(out, *number));
     }
 
     fn take(sequence: u64, bytes: &mut &[u8]) -> Option<Self> {
         let (len, partition, first) = (varint::take(bytes)?, varint::take(bytes)?, varint::take(bytes)?);
-        // As many as a frame has at most; and offsets end where numbers do.
+        // A run has at most as many sequences as a frame has events, and its last offset must be a number.
         let is_sound = (1..=u64::from(u32::MAX)).contains(&len) && first.checked_add(len).is_some();
         is_sound.then_some(Self { sequence, len, partition: u32::try_from(partition).ok()?, first })
     }
