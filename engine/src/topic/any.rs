@@ -1,4 +1,4 @@
-//! What the engine needs of a topic, whatever its events.
+//! A topic whatever the type of its events, as the engine uses it.
 
 use super::attached::end_all;
 use super::{Shape, TopicCore, TopicSettings};
@@ -17,38 +17,38 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// What the engine needs of a topic, whatever its events.
+/// A topic whatever the type of its events, as the engine uses it.
 pub(crate) trait AnyTopic: Send + Sync {
     fn id(&self) -> TopicId;
     fn name(&self) -> &str;
     fn shape(&self) -> &Shape;
     fn metrics(&self) -> TopicMetrics;
     fn describe(&self) -> Description;
-    /// Closes the topic if nobody reads it; else the names of those who do.
+    /// Closes the topic if nobody reads it. If somebody does: the names of these consumers.
     fn close_unread(&self) -> Result<(), Vec<String>>;
     fn closed(&self) -> Option<Closed>;
     fn producers(&self) -> usize;
-    /// Stops everyone at once.
+    /// Halts the topic: all its producers and consumers get an error at once.
     fn halt(&self);
-    /// `journal_until`: how long what was published is waited for to be written, at least.
+    /// Closes the topic and waits for its consumers. Also waits for the journal: at least until `journal_until`.
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
-    /// By partition, up to where it is written and how many published events lie behind that. Empty for a topic without a
-    /// journal.
+    /// For each partition, the offset up to which it is written, and how many published events lie behind that. Empty for a
+    /// topic without a journal.
     fn written(&self) -> Vec<(u32, u64, u64)>;
-    /// Takes it out of the journal, if it is there.
+    /// Deletes the topic from the journal, if it is there.
     fn forget(&self) -> Result<(), TopicError>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-/// How long a polled consumer of a closed topic may stand still, with something to read and no batch in hand, before a
-/// shutdown takes it for one that reads no more: where the thread that shuts down read last, or nobody.
+/// How long a polled consumer of a closed topic may stand still, with events to read and no batch in hand, before a shutdown
+/// gives it up. This holds for consumers that were last read by the thread that shuts down, or by no thread.
 const STANDS_STILL: Duration = Duration::from_millis(500);
 
 /// How often a shutdown looks where polled consumers stand.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
-    /// Whether somebody on another thread may come for what is left to a consumer.
+    /// True if a thread other than the calling one may still read what is left to a consumer.
     fn is_read_elsewhere(&self, name: &str) -> bool {
         let queues = self.queues().clone();
         match queues.iter().find(|queue| queue.name() == name) {
@@ -74,7 +74,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
             if now != before || now.iter().any(|(_, _, holds_a_batch)| *holds_a_batch) {
                 moved = Instant::now();
             }
-            // What it does between two batches may take as long as it likes.
+            // Between two batches such a thread may take as long as it likes.
             let is_awaited = now.iter().any(|(name, ..)| self.is_read_elsewhere(name));
             let until = if is_awaited { deadline } else { deadline.min(moved + STANDS_STILL) };
             if until <= Instant::now() {
@@ -141,7 +141,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     }
 
     fn close_unread(&self) -> Result<(), Vec<String>> {
-        // Whoever joins after this finds it closed.
+        // A consumer that joins after this finds the topic closed.
         let readers = self.readers();
         let mut names = Vec::new();
         for stage in self.partitions().iter().flat_map(|partition| partition.ring.positions().stages) {
@@ -191,14 +191,14 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         let partitions = self.partitions();
         let readers = self.readers().all();
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
-        // For threads that are about to end, or have something to read behind a claim that was cut.
+        // For threads that are about to end, or that have events to read behind a claim that was cut.
         let a_moment = || Instant::now() + Duration::from_millis(100);
-        // What is being published may be, until the limit has passed.
+        // Claims that are being published get until the limit to be published.
         let is_settled = partitions.iter().all(|partition| partition.ring.settle(deadline));
         partitions.iter().for_each(|partition| drop(partition.ring.cut()));
         if !drained(if is_settled { deadline } else { deadline.max(a_moment()) }) {
             if let Some(durable) = &self.durable {
-                // A ring that is halted gives the journal nothing more. What was accepted is to be written all the same.
+                // A halted ring gives the committer nothing more, so what was accepted is written first.
                 durable.drained(&partitions, deadline.max(journal_until));
             }
             self.halt();

@@ -1,4 +1,4 @@
-//! Consumers of a topic that have threads of their own: what is known of each, also when it has ended.
+//! Consumers of a topic that have threads of their own, running or ended.
 
 use crate::base::overload::ConsumerStats;
 use slipring_ring::{Ending, Wait};
@@ -6,25 +6,25 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// What is known of a consumer with threads of its own, also when they have ended.
+/// A consumer with threads of its own, running or ended.
 pub(crate) struct ConsumerRun {
     pub(crate) stats: Arc<ConsumerStats>,
-    /// It was told to end: what it has not read is nobody's loss.
+    /// True once it was told to end. Then events that it has not read do not count as lost.
     pub(crate) cancelled: AtomicBool,
     state: Mutex<ConsumerRunState>,
 }
 
 #[derive(Default)]
 pub(crate) struct ConsumerRunState {
-    /// Where it stood at its end, by partition. What is missing runs still.
+    /// The next offset that it had not read when it ended, by partition. A partition that is missing is still being read.
     pub(crate) consumed: BTreeMap<u32, u64>,
-    /// The worst of its threads.
+    /// How it ended: the worst of its threads' endings.
     pub(crate) ending: Option<Ending>,
     pub(crate) threads: usize,
     pub(crate) memberships: Vec<Weak<dyn SetWait>>,
 }
 
-/// A thread's way of waiting, for others to change.
+/// Something whose way of waiting can be changed while it waits.
 pub(crate) trait SetWait: Send + Sync {
     fn set_wait(&self, wait: Wait);
 }
@@ -38,7 +38,7 @@ impl ConsumerRun {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it was cancelled and all its threads have ended without a failure, so that nothing is to be told of it.
+    /// True if it was cancelled and all its threads have ended without a failure, so that it need not be reported.
     pub(crate) fn is_forgotten(&self) -> bool {
         let state = self.state();
         let failed = matches!(state.ending, Some(Ending::Failed(_)));

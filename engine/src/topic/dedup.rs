@@ -1,4 +1,4 @@
-//! Messages with an id, of which each is published once within a window.
+//! Deduplication: a message with an id is published once within a window.
 
 use crate::base::kind::Producers;
 use crate::base::when_full::WhenFull;
@@ -44,27 +44,27 @@ pub(crate) type IdOf<E> = fn(&E) -> Option<&[u8]>;
 /// The ids that a topic remembers.
 pub(crate) struct DedupIndex {
     window: Deduplication,
-    /// Two keyed hashes of 64 bits stand for an id.
+    /// An id is kept as two keyed hashes of 64 bits.
     hashers: [RandomState; 2],
     known: Mutex<KnownIds>,
-    /// A claimed id was published, or not.
+    /// Signals that a claimed id was published, or was not.
     settled: Condvar,
 }
 
 #[derive(Default)]
 struct KnownIds {
     ids: HashMap<u128, IdState, BuildHasherDefault<IdHasher>>,
-    /// In the order of publishing, and when it expires.
+    /// The ids in the order of publishing, each with the time when it expires.
     order: VecDeque<(u128, Duration)>,
 }
 
 enum IdState {
-    /// Somebody publishes it at this moment.
+    /// A producer is publishing a message with this id.
     Claimed,
     At(u32, u64),
 }
 
-/// A hash is one already.
+/// The hasher of keys that are hashes already: takes the low 64 bits.
 #[derive(Default)]
 struct IdHasher(u64);
 
@@ -93,25 +93,25 @@ impl KnownIds {
     }
 }
 
-/// An id that its holder is to publish. Dropped, it may be published by somebody else.
+/// A claimed id: its holder is to publish the message. If it is dropped before, another producer may claim the id.
 pub(crate) struct ClaimedId {
     ids: Arc<DedupIndex>,
     id: u128,
-    /// It was published: from then on the id may be forgotten, and claimed by somebody else.
+    /// True once the message was published. From then on the id may expire, and another producer may claim it.
     settled: bool,
 }
 
-/// What became of an id.
+/// What a producer is to do with a message with an id.
 pub(crate) enum IdOutcome {
     First(ClaimedId),
-    /// Published there before.
+    /// Nothing: a message with this id was published at this partition and offset.
     Duplicate(u32, u64),
 }
 
 impl DedupIndex {
     pub(crate) fn new(window: Deduplication) -> Self {
         let mut known = KnownIds::default();
-        // Room ahead of need: without it, they grow.
+        // Memory is reserved ahead. Where that fails, the maps grow as they are filled.
         let _ = known.ids.try_reserve(window.ids.min(1 << 16));
         let _ = known.order.try_reserve(window.ids.min(1 << 16) + 1);
         Self {
@@ -135,7 +135,7 @@ impl DedupIndex {
         self.window.age.map_or(Duration::MAX, |age| published.saturating_add(age))
     }
 
-    /// Claims an id, or tells where it was published. While somebody else publishes it, this waits as `full` says.
+    /// Claims an id, or returns where it was published. While another producer publishes it, waits as `full` says.
     pub(crate) fn begin<E, K: Producers>(
         self: &Arc<Self>,
         topic: &TopicCore<E, K>,
@@ -144,7 +144,7 @@ impl DedupIndex {
     ) -> Result<IdOutcome, PublishError> {
         let id = self.hash(id);
         loop {
-            // Before the lock: the clock is the user's code.
+            // The clock is the user's code, so it is read before the lock is taken.
             let now = topic.host.clock.now();
             let mut known = self.known();
             known.expire(self.window, now);
@@ -184,7 +184,7 @@ impl DedupIndex {
 }
 
 impl ClaimedId {
-    /// It was published there.
+    /// Notes where the message was published.
     pub(crate) fn settle(&mut self, partition: u32, offset: u64, now: Duration) {
         self.settled = true;
         let mut known = self.ids.known();
@@ -206,7 +206,7 @@ impl Drop for ClaimedId {
     }
 }
 
-/// Remembers what the journal has of the window.
+/// Restores the ids of the window from the journal.
 pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     topic: &TopicCore<E, K>,
     id_of: IdOf<E>,
@@ -231,10 +231,10 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
         read_back(durable, &mut back, ids, id_of, &mut event).map_err(|cause| refused(cause.to_string()))?;
     }
     let mut found: Vec<FoundId> = back.into_iter().flat_map(|back| back.found(wall)).collect();
-    // All were published before now, whatever the clock began with.
+    // All of them were published before now, whatever time the clock began with.
     found.sort_unstable_by_key(|found| (found.written, found.offset));
     let mut known = ids.known();
-    // An id that came again after it had been forgotten is known by its last place.
+    // An id that was published again after it had expired is restored with its last offset.
     for FoundId { written, id, partition, offset } in found.into_iter().rev() {
         let until = match ids.window.age {
             Some(limit) => now.saturating_add(limit.saturating_sub(age(written))),
@@ -256,27 +256,26 @@ struct FoundId {
     offset: u64,
 }
 
-/// A partition that is looked at from its end backwards, further and further, until the window is full or the beginning is
-/// reached. Records that look old do not end it where younger ones stand before them: the world's clock was behind then,
-/// and is right again.
+/// A partition that is read backwards from its end, in growing steps, until the window is full or the beginning is reached.
+/// A record that looks old does not end the search if younger records stand before it: the system's clock was behind then.
 struct BackwardScan {
     partition: u32,
     extent: Extent,
-    /// From here on it was read.
+    /// The offset from which on the partition was read.
     from: u64,
-    /// How far from its end the next look begins.
+    /// How many offsets before the end the next step begins.
     span: u64,
-    /// A record at or behind this offset may be young enough.
+    /// The first offset whose record may be young enough for the window.
     young: u64,
     oldest_known: Option<u64>,
     most: usize,
     is_done: bool,
-    /// When each record with an id was written, by the world's clock as it was then.
+    /// For each record with an id, the time when it was written, by the system's clock of that time.
     found: VecDeque<FoundId>,
 }
 
 impl BackwardScan {
-    /// None if the journal has nothing of the partition.
+    /// None if the journal has no record of the partition.
     fn new<E>(durable: &DurableTopic<E>, partition: u32, window: Deduplication, wall: u64) -> Option<Self> {
         let (id, journal) = (durable.id(partition), durable.journal());
         let extent = journal.extent(id)?;
@@ -288,7 +287,7 @@ impl BackwardScan {
         Some(Self { partition, extent, from, span: 4096, young, oldest_known, most, is_done: false, found })
     }
 
-    /// What stands before that was read, as a look has found it; `oldest` is when its first record was written.
+    /// Adds the ids of a step, which stand before all others. `oldest` is the time of the step's first record.
     fn add(&mut self, from: u64, mut before: VecDeque<FoundId>, oldest: Option<u64>) {
         before.append(&mut self.found);
         self.found = before;
@@ -300,8 +299,8 @@ impl BackwardScan {
         self.is_done = from == self.extent.start || self.found.len() >= self.most || is_old;
     }
 
-    /// A record is at least as young as every one before it, whatever the world's clock showed meanwhile; one of the future
-    /// is of now.
+    /// Corrects the times: no record is older than the ones before it, and none is of the future, whatever the system's
+    /// clock showed.
     fn found(self, wall: u64) -> impl Iterator<Item = FoundId> {
         self.found.into_iter().scan(0, move |latest, found| {
             *latest = found.written.min(wall).max(*latest);
@@ -310,7 +309,7 @@ impl BackwardScan {
     }
 }
 
-/// One look further back in each partition that is not done: one reading of the journal for all of them.
+/// Takes one step back in each partition that is not done, with one reading of the journal for all of them.
 fn read_back<E>(
     durable: &DurableTopic<E>,
     back: &mut [BackwardScan],
@@ -333,7 +332,7 @@ fn read_back<E>(
         let BackwardScan { extent, span, young, .. } = *back;
         let from = extent.end.saturating_sub(span).min(young).min(back.from).max(extent.start);
         let mut cursor = journal.cursor(durable.id(back.partition), Start::Offset(from))?;
-        // The ids of what is lost are lost.
+        // The ids of lost records are lost.
         cursor.pass_gaps();
         cursor.resume(&mut scan);
         looks.push(Look { back, cursor, from, found: VecDeque::new(), oldest: None, is_over: false });
@@ -346,7 +345,7 @@ fn read_back<E>(
                 read = true;
                 let (written, offset) = (record.written, record.offset);
                 look.oldest.get_or_insert(written);
-                // What is no event has no id; whoever reads it is told.
+                // A record that is no event has no id. Its readers are told.
                 if (durable.persistence.read)(event, record.bytes).is_ok()
                     && let Some(id) = id_of(event)
                 {
@@ -376,8 +375,8 @@ fn read_back<E>(
 mod tests {
     use super::*;
 
-    /// Between telling where it was published and letting go, a claim may have been forgotten and taken by somebody else:
-    /// letting go took that one away, and a third could publish the same id.
+    /// After a claim was settled and before it was dropped, its id may have expired and been claimed by another producer.
+    /// The drop removed that claim, and a third producer could publish the id again.
     #[test]
     fn who_has_settled_takes_no_other_claim_away() {
         let ids = Arc::new(DedupIndex::new(Deduplication::last(1)));

@@ -1,4 +1,4 @@
-//! What a topic has of the journal: its number in the catalogue, and where its partitions go on.
+//! What a durable topic has in the journal: its line in the catalogue, and the offsets at which its partitions go on.
 
 use super::ring_source::{RingSource, reservation};
 use crate::base::ids::TopicId;
@@ -30,15 +30,15 @@ fn refused(name: &str, cause: String) -> TopicError {
 }
 
 impl<E> DurableTopic<E> {
-    /// How many events of a partition there are from `next` on, where `published` is the next offset: what is written, and
-    /// what is not yet. The offsets that a crash left out stand below what is written.
+    /// How many events of a partition stand at or behind `next`. `published` is the next offset to be published. Offsets
+    /// that a crash left out have no event, and are all below what is written.
     pub(crate) fn unread(&self, partition: u32, next: u64, published: u64) -> u64 {
         let id = self.id(partition);
         let written = self.journal().extent(id).map_or(next, |extent| extent.end.max(next));
         self.journal().records_in(id, next..written) + published.saturating_sub(written)
     }
 
-    /// Finds the topic in the catalogue, or writes it down there.
+    /// Finds the topic in the catalogue, or adds it there.
     pub(crate) fn open(
         committer: &Arc<Committer>,
         id: TopicId,
@@ -69,7 +69,7 @@ impl<E> DurableTopic<E> {
                 let (there, asked) = (there.to_string(), asked.to_string());
                 return Err(TopicError::Recorded { name: name.to_owned(), there, asked });
             }
-            // Written down again with the first partitions.
+            // It is written again with the first partitions.
             Some(there) => {
                 drop(recovered);
                 Self::named(there, asked)
@@ -83,7 +83,7 @@ impl<E> DurableTopic<E> {
                 frame.put(state_kind::TOPICS, b"", &after.to_le_bytes());
                 frame.put(state_kind::TOPICS, name.as_bytes(), &recorded.encode());
                 recovered.take(&mut frame);
-                // The journal's thread, which is waited for, runs the user's code.
+                // The commit waits for the committer's thread, which runs the user's code, so no lock is held.
                 drop(recovered);
                 committer.commit(frame).map_err(|cause| refused(name, cause))?;
                 recorded
@@ -99,7 +99,7 @@ impl<E> DurableTopic<E> {
         })
     }
 
-    /// What was recorded, by the name that its layout has now.
+    /// The recorded line with the name that the layout has now.
     fn named(there: CatalogEntry, asked: CatalogEntry) -> CatalogEntry {
         CatalogEntry { layout: asked.layout, is_old: false, ..there }
     }
@@ -125,15 +125,15 @@ impl<E> DurableTopic<E> {
         self.recorded().partitions as usize
     }
 
-    /// Reserves the first offsets of partitions that are about to be made, and writes down that there are so many. Where
-    /// each begins.
+    /// Reserves the first offsets of partitions that are about to be made, and records their number. Returns the offset at
+    /// which each partition begins.
     pub(crate) fn begin(&self, partitions: std::ops::Range<u32>) -> Result<Vec<u64>, TopicError> {
         let mut frame = FrameBuilder::new();
         let mut starts = Vec::new();
         for partition in partitions.clone() {
             let id = self.id(partition);
             let extent = self.journal().extent(id).unwrap_or_default();
-            // What was reserved before a crash may have been issued.
+            // Offsets that were reserved before a crash may have been issued.
             let next = extent.end.max(extent.reserved);
             let reserved = next.saturating_add(self.reserves_at_once());
             frame.extent(id, slipring_journal::Extent { reserved, ..extent });
@@ -150,15 +150,15 @@ impl<E> DurableTopic<E> {
         Ok(starts)
     }
 
-    /// Forgets the topic and all its records.
+    /// Deletes the topic and all its records from the journal.
     pub(crate) fn forget(&self) -> Result<(), TopicError> {
         let number = self.recorded().number;
-        // Nothing more is written of it from here on.
+        // From here on nothing more of the topic is written.
         self.committer.producer_states.forget_topic(number);
         self.committer.committed_offsets.retire(number);
         self.committer.transform_offsets.forget_topic(number);
         self.committer.forget(number, &self.name).map_err(|cause| refused(&self.name, cause))?;
-        // The same of what was there at the opening.
+        // Deletes the same from the engine's copy of the state.
         let mut state = self.committer.recovered_state();
         let frames = forget(&state, &[Some(number)].into(), Some(&self.name), usize::MAX);
         frames.into_iter().for_each(|mut frame| state.take(&mut frame));
@@ -196,13 +196,13 @@ impl<E: Send + Sync + 'static> DurableTopic<E> {
         })
     }
 
-    /// All have joined: hands the partition to the committer.
+    /// Hands the partition to the committer. All readers have joined.
     pub(crate) fn take<K: Producers>(&self, source: RingSource<E, K>) {
         self.acks.add(Arc::clone(&source.progress));
         self.committer.add(Box::new(source));
     }
 
-    /// Waits until all that was published is written, or until `deadline`.
+    /// Waits until everything that was published is written, or until `deadline`.
     pub(crate) fn drained<K: Producers>(&self, partitions: &[Arc<Partition<E, K>>], deadline: Instant) {
         let is_drained = |partition: &Arc<Partition<E, K>>| {
             !partition.ring.positions().stages.iter().any(|stage| stage.name == STAGE && stage.lag > 0)

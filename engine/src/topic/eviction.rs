@@ -8,17 +8,17 @@ use crate::base::trace::lifecycle;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
-/// What became of an eviction.
+/// What came of an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
-    /// It holds nobody up any more.
+    /// The consumer has left, and holds nobody up.
     Gone,
-    /// It goes when the batch that it is in ends.
+    /// The consumer leaves when its batch ends.
     Leaves,
 }
 
 impl<E, K: Producers> TopicCore<E, K> {
-    /// Has a subscriber's counters shown, and its policy kept.
+    /// Adds the counters of a consumer, and with them its policy for when it is slow.
     pub(crate) fn register(&self, stats: &Arc<ConsumerStats>) {
         let mut consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
         consumer_stats.retain(|stats| stats.strong_count() > 0);
@@ -28,12 +28,12 @@ impl<E, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// There is somebody who must not hold producers up.
+    /// From now on producers that find a partition full look for consumers to evict.
     pub(crate) fn expect_evictions(&self) {
         self.evicts.store(true, Ordering::Relaxed);
     }
 
-    /// The subscriber of this name; of several one after the other, the last.
+    /// The counters of the consumer with this name. Of several with one name the last.
     pub(crate) fn stats(&self, name: &str) -> Option<Arc<ConsumerStats>> {
         let consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
         consumer_stats
@@ -47,14 +47,13 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.evicts.load(Ordering::Relaxed)
     }
 
-    /// How a consumer that is in the way is to be treated: itself, or who stands behind it at the same place. None if it
-    /// is no subscriber.
+    /// How a consumer that holds producers up is to be treated, by its policy. None if it is no subscriber or group.
     pub(crate) fn slow(&self, name: String) -> Option<(String, Slow)> {
         let slow = self.stats(&name)?.slow();
         Some((name, slow))
     }
 
-    /// Evicts a subscriber that is in the way.
+    /// Evicts a consumer that holds producers up.
     pub(crate) fn evict_slow(&self, name: &str) -> Evicted {
         use slipring_ring::StageError::StoodBehind;
         let stats = self.stats(name);
@@ -66,7 +65,7 @@ impl<E, K: Producers> TopicCore<E, K> {
                 }
                 if at_once { Evicted::Gone } else { Evicted::Leaves }
             }
-            // Whoever stands behind it is no further than it is.
+            // A consumer behind it is no further than it is, so that one is evicted instead.
             Err(StoodBehind { behind, .. }) => match self.slow(behind) {
                 Some((behind, Slow::EvictAfter(_))) => self.evict_slow(&behind),
                 _ => Evicted::Leaves,
@@ -75,7 +74,7 @@ impl<E, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// Takes a consumer's gates away, in all partitions. False if some go only when a batch ends.
+    /// Removes a consumer's gates from all partitions. False if some go only when its batch ends.
     pub(crate) fn evict(&self, consumer: &str) -> Result<bool, slipring_ring::StageError> {
         use slipring_ring::StageError::{Fence, InBatch, Unknown};
         let (mut unknown, mut found, mut at_once) = (None, false, true);

@@ -1,4 +1,4 @@
-//! Making the partitions of a topic: their slots, their memory, and who joins them.
+//! Making the partitions of a topic: their slots, their memory, and joining the topic's readers to them.
 
 use super::reader::{Prepared, TopicReader};
 use super::{SlotFactoryError, TopicCore};
@@ -13,11 +13,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
-    /// Adds partitions; `total` says how many there shall be, given how many there are. Every reader has joined them before a
-    /// producer sees them.
+    /// Adds partitions. `total` returns how many there are to be, given how many there are. Every reader has joined the new
+    /// partitions before a producer sees them.
     pub(super) fn grow(&self, total: impl FnOnce(usize) -> usize) -> Result<(), TopicError> {
         let name = || self.name.clone();
-        // One at a time. No lock is held while the factory runs, and what makes handlers.
+        // One thread at a time adds partitions. No lock is held while the user's code runs: the factory of events, and what
+        // makes handlers.
         self.may_wait().map_err(|cause| TopicError::Journal { name: name(), cause })?;
         let _growing = self.growing.take().ok_or_else(|| TopicError::Growing { name: name() })?;
         let mut partitions = self.partitions().to_vec();
@@ -58,7 +59,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         let (readers, mut prepared) = loop {
             let readers = self.readers();
             let all = readers.all();
-            // Who came meanwhile is prepared as well, outside of the lock.
+            // A reader that came meanwhile prepares as well, outside of the lock.
             let is_known =
                 |reader: &Arc<dyn TopicReader<E, K>>| prepared.iter().any(|(known, _)| Arc::ptr_eq(known, reader));
             let strangers: Vec<_> = all.iter().filter(|reader| !is_known(reader)).cloned().collect();
@@ -92,22 +93,22 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
             .into_iter()
             .map(|(reader, partition, consumer, preparation)| reader.take(&partition, consumer, preparation))
             .collect();
-        // Producers look for the new list when they see this.
+        // A producer that sees this number takes the new list of partitions.
         self.count.store(total, Ordering::Release);
         drop(readers);
-        // Who is woken may run at once, and must not meet our lock.
+        // A reader that is woken may run at once, and must not meet the lock.
         told.into_iter().for_each(|tell| tell());
         Ok(())
     }
 
-    /// What one slot takes: the event and its cell, the stamp beside it where there are many producers, and its time.
+    /// The bytes that one slot takes: the event, its cell, the ring's stamp where there are several producers, and its time.
     pub(crate) fn slot_bytes(&self) -> u64 {
         let stamp = if K::SINGLE { 0 } else { 8 };
         let event = (std::mem::size_of::<E>() + stamp).next_multiple_of(std::mem::align_of::<E>());
         (event + self.cell + if self.settings.timestamps { 8 } else { 0 }) as u64
     }
 
-    /// What all slots take by now, as it was taken from the system.
+    /// The bytes that all slots have taken from the system.
     pub(crate) fn memory(&self) -> u64 {
         let partitions = self.partitions();
         let beside = self.cell + if self.settings.timestamps { 8 } else { 0 };
@@ -119,7 +120,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         let TopicSettings { capacity, memory_limit, .. } = self.settings;
         let slot = self.slot_bytes();
         let asked = slot.saturating_mul(capacity as u64).saturating_mul(partitions as u64);
-        // What is no capacity at all is refused by the ring, with its own words.
+        // A capacity that is no power of two is refused by the ring, which says why.
         if capacity.is_power_of_two() && asked > memory_limit {
             let (name, limit) = (self.name.clone(), memory_limit);
             return Err(TopicError::Memory { name, asked, limit, partitions, capacity, slot });

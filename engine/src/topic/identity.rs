@@ -1,4 +1,4 @@
-//! What a topic knows of producers with names.
+//! Producers with names, as a topic knows them.
 
 use crate::base::turn::{Turn, TurnGuard};
 use crate::log::producers::{ProducerState, SequenceWindow};
@@ -7,31 +7,33 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How many receipts are kept for each name, to answer duplicates with.
+/// How many receipts are kept for each name. They answer publishes of a sequence that was published before.
 pub const KEPT_RECEIPTS: usize = 1024;
 
-/// What a topic knows of a name.
+/// A producer's name, as its topic knows it.
 pub(crate) struct ProducerIdentity {
     pub(crate) name: String,
-    /// Of whoever opened the name last. Beside the history: a newcomer need not wait for one that waits for room.
+    /// The epoch of the producer that was opened last. It is not part of the history, so opening a producer never waits for
+    /// one that waits for room.
     pub(crate) epoch: AtomicU64,
-    /// Whoever publishes under the name has it, and runs the user's code meanwhile: so it is no lock.
+    /// The producer that publishes has this turn. It is no lock, because the user's code runs meanwhile.
     pub(crate) history: Arc<Turn<SequenceHistory>>,
-    /// Of the history, beside it: whether there is a next sequence, and which.
+    /// Copies of the history's next sequence: whether there is one, and which. They can be read while somebody has the
+    /// history's turn.
     pub(crate) has_next: AtomicBool,
     pub(crate) next: AtomicU64,
-    /// Of a durable topic.
+    /// On a durable topic: what the journal has of the name.
     pub(crate) producer_state: Option<Arc<ProducerState>>,
 }
 
-/// Sequences of a name that were published, with their receipts.
+/// The sequences of a name that were published, with their receipts.
 #[derive(Default)]
 pub(crate) struct SequenceHistory {
-    /// None before the first.
+    /// The next sequence; none before the first publish.
     pub(crate) next: Option<u64>,
-    /// The receipts of the last sequences, up to `next`.
+    /// Partition and offset of the last sequences before `next`.
     pub(crate) receipts: VecDeque<(u32, u64)>,
-    /// Of sequences behind `next`, which an earlier process published.
+    /// Partition and offset of sequences behind `next`, which an earlier process has published.
     pub(crate) apart: BTreeMap<u64, (u32, u64)>,
     pub(crate) used: Duration,
 }
@@ -45,11 +47,11 @@ impl SequenceHistory {
         self.receipts.push_back(receipt);
     }
 
-    /// As the journal has it.
+    /// The history as the journal has it.
     pub(crate) fn restored(window: &SequenceWindow, used: Duration) -> Self {
         let mut receipts = window.receipts();
         let apart = receipts.split_off(&window.next.unwrap_or(0));
-        // Only what leads up to `next` without a gap can be found by its place.
+        // Receipts are found by counting back from `next`, so only those without a gap before `next` are kept here.
         let mut kept = VecDeque::new();
         let mut sequence = window.next.unwrap_or(0);
         while let Some(before) = sequence.checked_sub(1)
@@ -77,24 +79,25 @@ impl ProducerIdentity {
         Arc::new(Self { name, epoch, history: Turn::new(history), has_next, next, producer_state })
     }
 
-    /// None if the calling thread is publishing under this name.
+    /// The turn. None if the calling thread is publishing under this name.
     pub(crate) fn history(&self) -> Option<TurnGuard<SequenceHistory>> {
         self.history.take()
     }
 
     /// The next sequence; none before the first.
     pub(crate) fn next(&self) -> Option<u64> {
-        // Waits for who publishes. Whoever asks in the middle of its own publish gets what was before it.
+        // Waits for a publish on another thread. In the middle of its own publish, a thread gets the sequence from before
+        // it.
         match self.history() {
             Some(history) => history.next,
             None => self.has_next.load(Ordering::Acquire).then(|| self.next.load(Ordering::Acquire)),
         }
     }
 
-    /// The last event's place; none if nothing was published.
+    /// Partition and offset of the last event; none if nothing was published.
     pub(crate) fn last(&self) -> Option<(u32, u64)> {
         match &self.producer_state {
-            // Of an earlier process there may be events behind the last that was told.
+            // An earlier process may have published more than the last receipt that it has given out.
             Some(producer_state) => producer_state.window().last(),
             None => self.history()?.receipts.back().copied(),
         }

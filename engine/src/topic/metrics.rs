@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// All topics. [`Engine::metrics`](crate::Engine::metrics) reads it from the positions themselves: nothing is counted
-/// for it while events flow, but one number a batch of a subscriber.
+/// The metrics of all topics. [`Engine::metrics`](crate::Engine::metrics) computes them from the positions. While events
+/// flow, one number is counted for each batch of a subscriber, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -55,7 +55,7 @@ impl Metrics {
     }
 }
 
-/// One topic.
+/// The metrics of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -97,7 +97,7 @@ pub struct TopicMetrics {
     pub queues: Vec<QueueMetrics>,
 }
 
-/// One partition.
+/// The metrics of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -120,7 +120,7 @@ pub struct PartitionMetrics {
 }
 
 impl TopicMetrics {
-    /// `partitions` without any sum, and what is counted for the whole topic.
+    /// The sums of `partitions`, and what is counted for the whole topic.
     pub(crate) fn new(
         name: String,
         age: Duration,
@@ -154,7 +154,7 @@ impl TopicMetrics {
         }
         let sum = |of: fn(&PartitionMetrics) -> u64| partitions.iter().map(of).sum::<u64>();
         let (capacity, fill) = (sum(|partition| partition.capacity), sum(|partition| partition.fill));
-        // Nothing is counted while there is room; whoever finds none counts that.
+        // Nothing is counted while there is room. A producer that finds a partition full counts that.
         let was_full =
             [&counts.refused, &counts.timed_out, &counts.dropped].into_iter().any(|it| TopicCounters::read(it) > 0)
                 || consumers.iter().any(|consumer| consumer.stalls > 0);
@@ -192,7 +192,7 @@ impl TopicMetrics {
 }
 
 impl PartitionMetrics {
-    /// `lag_time` is told where a consumer stands that has not read everything.
+    /// `lag_time` is called with the next offset of a consumer that has not read everything.
     pub(crate) fn new(partition: u32, at: Positions, lag_time: impl Fn(Option<u64>) -> Option<Duration>) -> Self {
         let consumers = at.stages.into_iter().map(|stage| ConsumerMetrics {
             name: stage.name,
@@ -220,14 +220,14 @@ impl PartitionMetrics {
     }
 }
 
-/// One consumer, in one partition or over all.
+/// The metrics of one consumer, in one partition or over all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ConsumerMetrics {
     /// Its name.
     pub name: String,
-    /// The consumers that it stands behind.
+    /// The consumers that must read an event before it.
     pub after: Vec<String>,
     /// The next offset that it will read; over all partitions, the sum of them.
     pub consumed: u64,
@@ -255,7 +255,7 @@ pub struct ConsumerMetrics {
     pub gaps: u64,
 }
 
-/// One queue.
+/// The metrics of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -264,7 +264,7 @@ pub struct QueueMetrics {
     pub name: String,
     /// Published messages that were not given out yet.
     pub unread: u64,
-    /// Messages that a worker has a lease on. One that ran out counts until a worker asks for messages.
+    /// Messages that a worker has a lease on. A lease that ran out counts until a worker asks for messages.
     pub leased: u64,
     /// Messages that come again, now or after a delay.
     pub waiting: u64,
@@ -276,11 +276,11 @@ pub struct QueueMetrics {
     pub full: bool,
     /// Leases given so far.
     pub delivered: u64,
-    /// Those of them that were not a message's first.
+    /// Leases given so far for messages that had been given out before.
     pub redelivered: u64,
-    /// Messages that were done with.
+    /// Messages that were acknowledged.
     pub acked: u64,
-    /// Messages that were given back.
+    /// Messages that a worker gave back.
     pub nacked: u64,
     /// Leases that ran out.
     pub expired: u64,

@@ -104,7 +104,7 @@ pub struct Topic<E, K: Producers = Multi> {
 /// The partitions of a topic at a moment.
 pub(crate) type Partitions<E, K> = Arc<[Arc<Partition<E, K>>]>;
 
-/// How far a partition of a durable topic is safe.
+/// How far the events of a partition of a durable topic are safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SafeOffsets {
@@ -114,7 +114,7 @@ pub struct SafeOffsets {
     pub durable: u64,
 }
 
-/// What everybody who has to do with a topic shares.
+/// The state of a topic, which its handles, producers and consumers share.
 pub(crate) struct TopicCore<E, K: Producers> {
     pub(crate) id: TopicId,
     pub(crate) name: String,
@@ -122,43 +122,44 @@ pub(crate) struct TopicCore<E, K: Producers> {
     pub(crate) host: Arc<Host>,
     /// When it was created, by the engine's clock.
     since: Duration,
-    /// Of a topic that is written down.
+    /// What a durable topic has in the journal; none if the topic is in memory.
     pub(crate) durable: Option<Arc<DurableTopic<E>>>,
     pub(crate) settings: TopicSettings,
-    /// Bytes that a slot needs beside itself.
+    /// The bytes that a slot takes beside the event.
     cell: usize,
     pub(crate) slots: SlotFactory<E>,
-    /// Held by whoever adds partitions, which runs the user's code.
+    /// The thread that has this turn adds partitions. It is no lock, because the user's code runs meanwhile.
     growing: Arc<Turn<()>>,
-    /// It was closed, halted or has failed, or is about to: nobody adds a partition any more. Set under the readers' lock.
+    /// True once the topic was closed, halted or has failed, or is about to. No partition is added then. Set under the
+    /// readers' lock.
     ended: AtomicBool,
     partitions: RwLock<Partitions<E, K>>,
-    /// How many partitions, for producers that look at each publish whether there are more.
+    /// The number of partitions. Producers compare it at each publish with the number they know.
     pub(crate) count: AtomicUsize,
-    /// Those who read every partition, and must have joined a new one before anybody publishes there. The lock is held
-    /// by whoever adds partitions or joins them all.
+    /// The readers of all partitions, which must join a new partition before anybody publishes into it. The lock is held
+    /// while partitions are added, and while a reader joins them all.
     readers: Mutex<Vec<Weak<dyn TopicReader<E, K>>>>,
     /// How many producers the users hold.
     pub(crate) lent: AtomicUsize,
     pub(crate) threads: Threads,
     /// The consumers that run or ran on threads of their own.
     runs: Mutex<Vec<Arc<ConsumerRun>>>,
-    /// Of a topic of messages. They last as long as the topic.
+    /// The queues of the topic. They last as long as the topic, unless they are deleted.
     queues: Mutex<Vec<Arc<dyn Attached>>>,
-    /// Held by whoever opens or deletes a queue.
+    /// The thread that has this turn opens or deletes a queue.
     pub(crate) queues_turn: Arc<Turn<()>>,
     pub(crate) counts: TopicCounters,
-    /// Of the subscribers: what is no position.
+    /// The counters of the topic's consumers.
     consumer_stats: Mutex<Vec<Weak<ConsumerStats>>>,
-    /// Whether any subscriber may be evicted for being slow.
+    /// True if a consumer may be evicted for being slow.
     evicts: AtomicBool,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) identities: ProducerIdentities,
-    /// Where ids of messages are looked at.
+    /// The ids of messages that were published, if the topic deduplicates.
     pub(crate) ids: Option<Arc<DedupIndex>>,
 }
 
-/// The readers of a topic while nobody else can join or add partitions.
+/// The readers of a topic. While this is held, nobody joins all partitions or adds one.
 pub(crate) struct TopicReaders<'t, E, K: Producers> {
     pub(super) topic: &'t TopicCore<E, K>,
     pub(super) list: Locked<'t, Vec<Weak<dyn TopicReader<E, K>>>>,
@@ -174,7 +175,7 @@ impl<E, K: Producers> TopicReaders<'_, E, K> {
         self.list.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// No partition is added from now on.
+    /// From now on no partition is added.
     pub(super) fn end(self) {
         self.topic.ended.store(true, Ordering::Release);
     }
@@ -186,7 +187,7 @@ impl<E, K: Producers> TopicCore<E, K> {
         Arc::clone(&self.partitions.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps partitions from being added until it is dropped.
+    /// Locks the readers: no partition is added until the returned value is dropped.
     pub(crate) fn readers(&self) -> TopicReaders<'_, E, K> {
         TopicReaders { topic: self, list: held::lock(&self.readers) }
     }
@@ -195,7 +196,8 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever waits for the journal may have what the calling thread would wait for, if that is the journal's own.
+    /// An error if the calling thread is one of the journal's own. A thread that waits for the journal may hold what the
+    /// caller is about to wait for.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
         self.durable.as_ref().map_or(Ok(()), |durable| durable.committer.may_wait())
     }
@@ -204,7 +206,8 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a consumer with threads of its own in the report. Of those that have ended, the last few hundred.
+    /// Lists a consumer with threads of its own in the topic's report. Of the consumers that have ended, the last 256 are
+    /// kept.
     pub(crate) fn keep(&self, run: Arc<ConsumerRun>) {
         const MOST: usize = 256;
         let mut runs = self.runs();
@@ -228,36 +231,37 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.partitions().iter().find_map(|partition| partition.ring.closed()).map(Closed::from)
     }
 
-    /// Takes nothing more.
+    /// Closes the topic: it takes nothing more.
     pub(crate) fn close(&self) {
         self.readers().end();
         self.close_all();
     }
 
-    /// Whether it takes no partitions and readers any more.
+    /// True if the topic takes no more partitions and readers.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Sees to it that what the caller needs the timer for will be done.
+    /// Starts the engine's timer, if it does not run yet.
     pub(crate) fn start_timer(&self) -> Result<(), ProducerError> {
         let refused =
             |cause: std::io::Error| ProducerError::Timer { topic: self.name.clone(), cause: cause.to_string() };
         self.host.timer.start().map_err(refused)
     }
 
-    /// After [`TopicReaders::end`], and outside of its lock: who is woken may run at once.
+    /// Closes all rings. After [`TopicReaders::end`] and outside of its lock, because a reader that is woken may run at
+    /// once.
     fn close_all(&self) {
         self.partitions().iter().for_each(|partition| partition.ring.close());
     }
 
-    /// Ends the topic with a consumer's name and cause.
+    /// Fails the topic. The error that everybody gets has this consumer's name and this cause.
     pub(crate) fn fail(&self, consumer: &str, cause: &str) {
         self.readers().end();
         self.fail_all(consumer, cause);
     }
 
-    /// The same without the readers' lock, which a forked child may find held for ever: for that, and after
+    /// The same without the readers' lock: for a forked child, which may find the lock held for ever, and after
     /// [`TopicReaders::end`].
     pub(crate) fn fail_all(&self, consumer: &str, cause: &str) {
         self.partitions().iter().for_each(|partition| partition.ring.fail(consumer, cause));
@@ -332,8 +336,8 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         AnyTopic::describe(&*self.inner)
     }
 
-    /// The next offset of a partition that is not yet written, and not yet durable; none if the topic has no journal or
-    /// no such partition.
+    /// How far a partition is safe: the next offset that is not written yet, and the next one that is not durable yet. None
+    /// if the topic has no journal or no such partition.
     pub fn safe(&self, partition: u32) -> Option<SafeOffsets> {
         let progress = self.inner.durable.as_ref()?.acks.progress(partition)?;
         let (written, durable) = (progress.written.load(Ordering::Acquire), progress.durable.load(Ordering::Acquire));
@@ -350,7 +354,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         self.inner.closed()
     }
 
-    /// Takes nothing more. Consumers read what is there, and are told then.
+    /// Closes the topic: it takes nothing more. Consumers read what is there, and are told then.
     pub fn close(&self) {
         self.inner.close();
     }

@@ -1,4 +1,4 @@
-//! One partition: a ring, and what the topic keeps beside its slots.
+//! One partition: a ring, and what the topic keeps for each of its slots.
 
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
@@ -12,11 +12,11 @@ pub(crate) struct Partition<E, K: Producers> {
     pub(crate) index: u32,
     capacity: usize,
     pub(crate) ring: Ring<E, K>,
-    /// The ring's own producer: to be cloned, or lent and given back. While the topic has it, the ring stays open.
+    /// The ring's own producer, which is cloned, or lent and given back. While the partition has it, the ring stays open.
     spare: Mutex<Option<slipring_ring::Producer<E, K>>>,
-    /// Where the topic was created with `timestamps()`.
+    /// The times of publishing, if the topic was created with `timestamps()`.
     pub(crate) times: Option<PublishTimes>,
-    /// Who published what, where the topic is durable and there are producers with names.
+    /// Which producer published each event, if the topic is durable and has had producers with names.
     stamps: OnceLock<ProducerStamps>,
 }
 
@@ -42,19 +42,20 @@ impl<E, K: Producers> Partition<E, K> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Made at their first use.
+    /// The stamps. The first use makes them.
     pub(crate) fn stamps(&self) -> &ProducerStamps {
         self.stamps.get_or_init(|| ProducerStamps::new(self.capacity))
     }
 
-    /// For whoever reads them behind published events: who publishes one with a stamp has made them.
+    /// The stamps for whoever reads published events; none if no event has one. Whoever publishes an event with a stamp has
+    /// made them before.
     pub(crate) fn stamps_if_any(&self) -> Option<&ProducerStamps> {
         self.stamps.get()
     }
 
-    /// The first offset from `from` on, which the caller's gate keeps, that was published at `at` or later; else the
-    /// next one to be published. Times grow with the offsets, but for the moment between a producer's look at the clock
-    /// and its claim.
+    /// The first offset from `from` on whose event was published at `at` or later; if there is none, the next offset to be
+    /// published. The caller's gate keeps the events from `from` on. Times grow with the offsets, but for the moment between
+    /// a producer's look at the clock and its claim.
     pub(crate) fn first_since(&self, at: Timestamp, from: u64) -> u64 {
         let mut low = from;
         let mut high = self.ring.positions().published.0.max(from);
@@ -70,12 +71,12 @@ impl<E, K: Producers> Partition<E, K> {
         self.ring.join(stage).map_err(|cause| SubscribeError::new(topic, self.index, cause))
     }
 
-    /// A producer of the ring; none if there is only one and somebody has it.
+    /// A producer of the ring. None if there is only one and it is lent.
     pub(crate) fn lend(&self) -> Option<slipring_ring::Producer<E, K>> {
         K::take(&mut self.spare())
     }
 
-    /// Takes the only producer back; one of several is simply dropped.
+    /// Takes the only producer back. One of several is dropped.
     pub(crate) fn give_back(&self, producer: slipring_ring::Producer<E, K>) {
         if K::SINGLE {
             *self.spare() = Some(producer);
@@ -83,7 +84,7 @@ impl<E, K: Producers> Partition<E, K> {
     }
 }
 
-/// When each slot's event was published: one word a slot, beside the ring.
+/// When the event in each slot was published: one word for each slot, in nanoseconds.
 pub(crate) struct PublishTimes {
     nanos: Box<[AtomicU64]>,
 }
@@ -101,13 +102,13 @@ impl PublishTimes {
         &self.nanos[offset as usize & (self.nanos.len() - 1)]
     }
 
-    /// Between claim and publish, which releases it.
+    /// Sets the time of a claimed slot. The publish that follows releases it.
     #[inline]
     pub(crate) fn set(&self, offset: u64, at: Timestamp) {
         self.slot(offset).store(at.as_nanos(), Ordering::Relaxed);
     }
 
-    /// Of an event that the caller's gate keeps. For any other it may be that of a later lap.
+    /// The time of an event that the caller's gate keeps. Of any other event it may be the time of a later lap.
     #[inline]
     pub(crate) fn get(&self, offset: u64) -> Timestamp {
         Timestamp::from_nanos(self.slot(offset).load(Ordering::Relaxed))

@@ -8,24 +8,26 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a reader has made for a partition before it takes it.
+/// What a reader has made for a new partition before it takes it, such as a handler.
 pub(crate) type Preparation = Box<dyn Any>;
 
 /// A reader, and what it has made for each new partition.
 pub(super) type Prepared<E, K> = (Arc<dyn TopicReader<E, K>>, Vec<Preparation>);
 
-/// Somebody who reads all partitions of a topic, also those that are added.
+/// A reader of all partitions of a topic, also of those that are added later.
 pub(crate) trait TopicReader<E, K: Producers>: Send + Sync {
-    /// Joins a partition that nobody publishes into yet. Dropping what is returned leaves it again.
+    /// Joins a partition that nobody publishes into yet. Dropping the returned consumer leaves it again.
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError>;
 
-    /// Makes what it needs for the partition of this number, which is about to be made. Runs the user's code: no lock is held.
+    /// Makes what the reader needs for the partition of this number, which is about to be made. This runs the user's code,
+    /// so no lock is held.
     fn prepare(&self, partition: u32) -> Result<Preparation, SubscribeError> {
         let _ = partition;
         Ok(Box::new(()))
     }
 
-    /// All readers have joined: reads it from now on. What is returned is called when no lock is held: it tells the reader.
+    /// Takes the partition: all readers have joined it. The returned function wakes the reader, and is called when no lock
+    /// is held.
     fn take(
         self: Arc<Self>,
         partition: &Arc<Partition<E, K>>,
@@ -33,8 +35,8 @@ pub(crate) trait TopicReader<E, K: Producers>: Send + Sync {
         prepared: Preparation,
     ) -> Box<dyn FnOnce()>;
 
-    /// Waits until its threads, which are not the topic's, have read the closed topic to its end. False if `deadline`
-    /// comes first.
+    /// Waits until the reader's threads, if they are not the topic's, have read the closed topic to its end. False if
+    /// `deadline` comes first.
     fn drain(&self, deadline: Instant) -> bool {
         let _ = deadline;
         true

@@ -19,13 +19,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-/// The topics of an engine, and what they need of it.
+/// The topics of an engine, and what they need of the engine.
 pub(crate) struct Registry {
     topics: Mutex<Topics>,
-    /// A topic was made or deleted, or is not made after all.
+    /// Signals that a topic was made or deleted, or could not be made.
     pub(crate) settled: Condvar,
     pub(crate) host: Arc<Host>,
-    /// Shows the engine to other processes until its last handle goes.
+    /// Shows the engine to other processes until the engine's last handle is dropped.
     #[cfg(feature = "observe")]
     pub(crate) observer: OnceLock<Box<dyn Any + Send + Sync>>,
     pub(crate) recovered: Option<Arc<Recovered>>,
@@ -33,25 +33,25 @@ pub(crate) struct Registry {
 
 /// What topics need of their engine.
 pub(crate) struct Host {
-    /// For topics that need another one.
+    /// The engine itself, for topics that need another topic.
     engine: Weak<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Timer,
     pub(crate) cores: Arc<Cores>,
-    /// Made by the first member of a group.
+    /// All groups. The first member of a group makes them.
     pub(crate) groups: OnceLock<Box<dyn AttachedGroups>>,
     pub(crate) committer: Option<Arc<Committer>>,
-    /// Whether somebody looks for what is too old.
+    /// True if the timer deletes what topics do not keep.
     retains: AtomicBool,
-    /// The highest number that a queue which was deleted has given a lease.
+    /// The highest number of a lease that a deleted queue has given.
     pub(crate) lease_numbers: AtomicU64,
 }
 
-/// How often it is looked whether topics keep too much.
+/// How often records that no topic keeps are deleted.
 const RETAIN: Duration = Duration::from_secs(60);
 
 impl Host {
-    /// Looks once a minute, from the first topic on that wants it.
+    /// Starts deleting once a minute what topics do not keep. The first topic that needs it calls this.
     pub(crate) fn retain_by_and_by(self: &Arc<Self>) {
         if !self.retains.swap(true, Ordering::Relaxed) {
             self.retain_later();
@@ -69,7 +69,7 @@ impl Host {
         });
     }
 
-    /// What the journal knows of a topic of this name.
+    /// What the journal's catalogue has of a topic of this name.
     pub(crate) fn recorded(&self, name: &str) -> Option<CatalogEntry> {
         let committer = self.committer.as_ref()?;
         committer.recovered_state().get(state_kind::TOPICS, name.as_bytes()).and_then(CatalogEntry::decode)
@@ -83,7 +83,7 @@ impl Host {
         self.engine.upgrade().ok_or(TopicError::ShutDown)
     }
 
-    /// A topic was deleted.
+    /// Forgets a topic that was deleted.
     pub(crate) fn forget(&self, topic: TopicId) {
         if let Some(groups) = self.groups.get() {
             groups.forget(topic);
@@ -92,7 +92,7 @@ impl Host {
 }
 
 impl Drop for Host {
-    /// Nobody can publish any more: what is there is written and the journal closed, by its own thread.
+    /// Nobody can publish any more: the committer's thread writes what is there, and closes the journal.
     fn drop(&mut self) {
         if let Some(committer) = &self.committer {
             committer.leave();
@@ -102,21 +102,21 @@ impl Drop for Host {
 
 #[derive(Default)]
 pub(crate) struct Topics {
-    /// In the order of creation.
+    /// In the order of their creation.
     pub(crate) open: Vec<Arc<dyn AnyTopic>>,
-    /// Names that are taken while their topics are made or deleted.
+    /// Names whose topics are being made or deleted.
     busy: Vec<BusyName>,
     pub(crate) shut_down: bool,
 }
 
-/// A topic that is being made, which runs the user's code, or deleted. No lock is held meanwhile.
+/// A name whose topic is being made, which runs the user's code, or deleted. No lock is held meanwhile.
 struct BusyName {
     name: String,
     shape: String,
     by: ThreadId,
 }
 
-/// Keeps a name from others until it is dropped.
+/// Reserves a name until it is dropped.
 pub(crate) struct ReservedName<'s> {
     shared: &'s Registry,
     name: &'s str,
@@ -168,7 +168,7 @@ impl Registry {
         }
     }
 
-    /// The topic of this name, of events `E`.
+    /// The topic of this name, if its events are of type `E`.
     pub(crate) fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
         let found = self.find(name)?;
         Topic::of(Arc::clone(&found)).ok_or_else(|| {
@@ -179,7 +179,8 @@ impl Registry {
         })
     }
 
-    /// Takes a topic out. Its name is free when what is returned is dropped: when the journal has forgotten it.
+    /// Removes a topic. Its name is free when the returned reservation is dropped, after the journal has forgotten the
+    /// topic.
     pub(crate) fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> ReservedName<'s> {
         let mut topics = self.topics();
         topics.open.retain(|topic| !Arc::ptr_eq(topic, gone));
@@ -189,7 +190,7 @@ impl Registry {
         ReservedName { shared: self, name: gone.name() }
     }
 
-    /// Takes a name for a new topic. Waits while another thread makes or deletes one of this name.
+    /// Reserves a name for a new topic. Waits while another thread makes or deletes a topic of this name.
     fn reserve<'s>(&'s self, name: &'s str, asked: &Shape) -> Result<ReservedName<'s>, TopicError> {
         let own = std::thread::current().id();
         let exists = |there: String| TopicError::Exists { name: name.to_owned(), there, asked: asked.to_string() };
@@ -203,7 +204,7 @@ impl Registry {
             }
             match topics.busy.iter().find(|busy| busy.name == name) {
                 None => break,
-                // Its own factory asks.
+                // The topic's own factory of events has called this.
                 Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
                 Some(_) if self.host.committer.as_ref().is_some_and(|committer| committer.may_wait().is_err()) => {
                     let cause = crate::log::progress::OWN_THREAD.to_owned();

@@ -1,4 +1,4 @@
-//! What became of everything at a shutdown.
+//! Reports: what was consumed and what was not, at a shutdown.
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
@@ -17,9 +17,10 @@ use std::sync::atomic::Ordering;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// In the order in which they were closed.
+    /// The topics in the order in which they were closed.
     pub topics: Vec<TopicReport>,
-    /// Whether the journal was closed with all that was published; if not, why. None without a journal.
+    /// `Ok` if the journal was closed with everything that was published; otherwise the reason why not. None without a
+    /// journal.
     pub journal: Option<Result<(), String>>,
     /// Events that were lost to damage, of which a reader with a name was told, and that nobody has acknowledged.
     pub gaps: Vec<ReportedGap>,
@@ -33,9 +34,9 @@ pub struct TopicReport {
     pub name: String,
     /// The next offset that would have been published, by partition.
     pub published: Vec<u64>,
-    /// Why it ended: closed in good order, halted, or failed by a consumer of that name.
+    /// Why it ended: it was closed, halted, or failed by a consumer of that name.
     pub closed: Option<Closed>,
-    /// Claims that were still out when the shutdown's limit had passed: their commits were refused, nobody reads them.
+    /// Claims that were still out when the shutdown's limit had passed. Their commits were refused, and nobody reads them.
     pub cut: Vec<CutClaim>,
     /// Each consumer in each partition.
     pub consumers: Vec<ConsumerReport>,
@@ -43,7 +44,7 @@ pub struct TopicReport {
     pub queues: Vec<QueueReport>,
 }
 
-/// A claim that was given up at a shutdown, since its holder had neither committed nor dropped it.
+/// A claim that a shutdown gave up, because its holder had neither committed nor dropped it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CutClaim {
@@ -53,7 +54,7 @@ pub struct CutClaim {
     pub offsets: Range<u64>,
 }
 
-/// What became of one consumer in one partition.
+/// What one consumer did in one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerReport {
@@ -120,7 +121,7 @@ impl TopicReport {
                 consumed: stage.consumed.0,
                 left: left(stage.consumed.0),
                 skipped: 0,
-                // It may read on; what it holds in a batch counts as unread.
+                // It may read on. What it holds in a batch counts as unread.
                 ending: told_of(&stage.name).filter(|told| told.left > 0).and_then(|told| told.ending.clone()),
                 running: told_of(&stage.name).is_some_and(|told| told.left > 0 && told.running),
             }));
@@ -139,8 +140,8 @@ impl TopicReport {
         read && self.queues.iter().all(QueueReport::is_complete)
     }
 
-    /// Notes what the journal has written by its end, by partition: up to where, and how many published events lie behind
-    /// that. Returns how many events it has not.
+    /// Notes for each partition the offset up to which the journal has it, and how many published events lie behind that.
+    /// Returns how many events the journal has not.
     pub(crate) fn note_written(&mut self, partitions: &[(u32, u64, u64)]) -> u64 {
         let mut unwritten = 0;
         for &(partition, consumed, left) in partitions {
@@ -221,12 +222,12 @@ impl Report {
         closed && self.topics.iter().all(TopicReport::is_complete) && self.failures().next().is_none()
     }
 
-    /// Topic, consumer and cause of each consumer whose handler failed or panicked.
+    /// Topic, consumer and cause, for each consumer whose handler failed or panicked.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.topics.iter().flat_map(|topic| {
             let of_consumers =
                 topic.consumers.iter().enumerate().filter_map(|(index, consumer)| match &consumer.ending {
-                    // Once, however many partitions it had.
+                    // A consumer is named once, however many partitions it had.
                     Some(_) if topic.consumers[..index].iter().any(|before| before.name == consumer.name) => None,
                     Some(Ending::Failed(cause)) => Some((&*topic.name, &*consumer.name, &**cause)),
                     _ => None,

@@ -1,4 +1,4 @@
-//! Names of producers, as the journal has them when a topic is opened, and which of them are forgotten.
+//! Restoring the names of producers when a topic is opened, and forgetting those that have expired.
 
 use super::TopicCore;
 use super::identity::{ProducerIdentity, SequenceHistory};
@@ -26,7 +26,7 @@ pub(crate) fn restore<E, K: Producers>(topic: &TopicCore<E, K>) {
     }
 }
 
-/// Whether nothing of a name can matter to anybody.
+/// True if the name has expired, and nothing is left to be done for it.
 pub(crate) fn is_forgotten<E, K: Producers>(
     identity: &Arc<ProducerIdentity>,
     topic: &TopicCore<E, K>,

@@ -1,4 +1,4 @@
-//! The ring of one partition, as the committer reads it.
+//! The ring of one partition as the committer reads it.
 
 use super::partition::Partition;
 use crate::base::kind::Producers;
@@ -21,30 +21,30 @@ pub(crate) struct RingSource<E, K: Producers> {
     pub(crate) consumer: Option<Consumer<E, K>>,
     pub(crate) persistence: Persistence<E>,
     pub(crate) progress: Arc<Progress>,
-    /// Asked for, durable or not.
+    /// The reservation that was asked for last, durable or not.
     pub(crate) reserving: u64,
     pub(crate) reserves: Option<u64>,
     pub(crate) reserves_at_once: u64,
     pub(crate) capacity: u64,
-    /// Up to where it was read and not written yet.
+    /// The offset up to which events were read that are not written yet. None if there are none.
     pub(crate) drained: Option<u64>,
-    /// What was told as written last.
+    /// The offset up to which writing was reported last.
     pub(crate) noted: u64,
     pub(crate) blocked: bool,
-    /// An event of it panicked when it was to be written.
+    /// Why an event could not be written: its `Persist` panicked.
     pub(crate) failed: Option<String>,
-    /// What transactions have written at or above the gate, in order.
+    /// Offsets that transactions have written at or above the gate, in order: first and end.
     pub(crate) ahead: VecDeque<(u64, u64)>,
 }
 
-/// How many offsets are reserved at once. Each reservation needs a sync: where there are no others it would make who only
-/// writes wait for the disk, so those are rare.
+/// How many offsets are reserved at once. Each reservation needs a sync. Where groups are not synced, that sync would make
+/// producers wait for the disk, so reservations are larger and rarer there.
 pub(crate) fn reservation(capacity: u64, syncs: bool) -> u64 {
     (capacity * 8).max(if syncs { 1 << 16 } else { 1 << 24 })
 }
 
 impl<E, K: Producers> RingSource<E, K> {
-    /// How many events may be taken before offsets run out.
+    /// How many events may be taken before the reserved offsets run out.
     fn room(&mut self) -> usize {
         let Some(consumer) = &self.consumer else { return usize::MAX };
         let limit = self.progress.reserved.load(Ordering::Acquire).saturating_sub(self.capacity);
@@ -61,13 +61,13 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         }
         let Some(consumer) = &mut self.consumer else { return false };
         let found = consumer.poll_paced(usize::MAX, looks).map_or(true, |batch| !batch.is_empty());
-        // A look passes over slots without an event: they are to be told as written, too.
+        // A look passes over slots without an event. These count as written too, and that has to be reported.
         found || consumer.consumed().0 != self.noted
     }
 
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         if self.room() == 0 {
-            // The sync that makes the reservation durable wakes the committer.
+            // When the sync of the reservation is done, it wakes the committer.
             return true;
         }
         self.consumer.as_mut().is_none_or(|consumer| consumer.arm(waiter, token))
@@ -94,7 +94,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                 let savepoint = frame.savepoint();
                 let gathered = caught(|| of.gather(&mut batch, u64::MAX, &mut end, frame, touched));
                 if let Err(panic) = gathered {
-                    // It may have stopped in the middle of a record. All whole ones before it are gathered once more.
+                    // The panic may have left a part of a record. All whole records before it are gathered once more.
                     self.failed = Some(format!("the event at {end} of partition {}: {panic}", self.id.partition));
                     let culprit = std::mem::replace(&mut end, from.0);
                     frame.rewind(savepoint);
@@ -106,22 +106,23 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                     }
                 }
                 let read = if self.failed.is_some() { Sequence(end) } else { batch.position() };
-                // The slots stay as they are until this is written.
+                // The slots stay as they are until the frame is written.
                 batch.put_back(from);
                 if read.0 != self.noted {
                     self.drained = Some(read.0);
                 }
             }
-            // All was read; or the topic was halted, and what was not read is nobody's.
+            // Everything was read; or the topic was halted, and what was not read is not written.
             Err(closed) => over = Some(closed),
         }
         if let Some(closed) = over {
-            // A look may have passed over a gap at the very end: all below `from` is written, or holds no event.
+            // The last look may have passed over slots without an event at the very end: everything below `from` is written
+            // or holds no event.
             if from.0 != self.noted && self.drained.is_none() {
                 self.drained = Some(from.0);
             }
-            // What was not drained by now has nobody who would write it.
-            // Transactions may have written what was never published.
+            // Nothing will be written of what was not drained by now. But transactions may have written offsets that were
+            // never published.
             let written = self.ahead.back().map_or(0, |(_, end)| *end);
             self.progress.end_at(self.drained().max(written), closed.to_string());
             self.consumer = None;
@@ -137,7 +138,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     fn written(&mut self) -> Option<u64> {
         let read = self.drained.take()?;
         self.noted = read;
-        // A transaction may be ahead.
+        // A transaction may have written further.
         self.progress.written.fetch_max(read, Ordering::Release);
         while self.ahead.front().is_some_and(|(_, end)| *end <= read) {
             self.ahead.pop_front();
@@ -160,7 +161,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         let has_room = self.room() > 0;
         let Some(consumer) = &mut self.consumer else { return false };
         if consumer.consumed().0 < offset && has_room {
-            // Slots without an event are passed over by a look.
+            // A look passes over slots without an event.
             let _ = consumer.poll(1).map(drop);
         }
         let mut at = consumer.consumed().0;
@@ -209,7 +210,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     }
 }
 
-/// What a group is gathered of: one partition, and what is known of its events.
+/// The events of one partition that go into a frame, and what is known of them.
 struct PartitionEvents<'g, E, K: Producers> {
     id: PartitionId,
     persistence: Persistence<E>,
@@ -221,7 +222,8 @@ struct PartitionEvents<'g, E, K: Producers> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
-    /// Puts events below `until` into the frame. `end` is the offset after the last whole one, also if an event panics.
+    /// Puts the events below `until` into the frame. `end` is set to the offset after the last whole one, also if an event
+    /// panics.
     fn gather(
         &self,
         batch: &mut Batch<'_, E, K>,
@@ -255,7 +257,7 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
                 *end = offset.0 + 1;
                 continue;
             }
-            // For the message, should the event panic.
+            // So that the message names this offset, should the event panic.
             *end = offset.0;
             let at = blaming(PERSIST, || time(event)).map(|at| at.as_nanos());
             let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
@@ -275,5 +277,5 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
     }
 }
 
-/// Whom a panic is blamed on.
+/// What a panic is blamed on.
 const PERSIST: &str = "the event's Persist";

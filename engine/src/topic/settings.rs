@@ -1,4 +1,4 @@
-//! What a topic was told when it was created.
+//! The settings of a topic.
 
 use crate::base::overload::{Overflow, Slow};
 use crate::base::rate::RateLimit;
@@ -35,7 +35,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// What a topic was told when it was created.
+/// The settings of a topic, as its builder was given them.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicSettings {
     pub(crate) capacity: usize,

@@ -1,4 +1,4 @@
-//! What makes the events that stand in the slots of a topic.
+//! The constructor of the events that stand in the slots of a topic.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub(crate) type SlotFactory<E> =
 pub(crate) enum SlotFactoryError {
     /// The system gives no memory.
     Memory,
-    /// The user's factory asks, while it is called.
+    /// The user's factory has called what needs the factory.
     Busy,
 }
 

@@ -1,8 +1,9 @@
-//! What the stages of groups are called in a ring.
+//! The names of groups' stages in a ring.
 
 use slipring_ring::{BuildError, Stage, Start};
 
-/// A consumer of a group. Those of fenced members may be there still: stages need names of their own.
+/// The stage name of a group's consumer. The stages of fenced members may still be there, so each generation has a name of
+/// its own.
 pub(crate) fn join_stage<C>(
     group: &str,
     start: Start,
@@ -17,7 +18,7 @@ pub(crate) fn join_stage<C>(
     }
 }
 
-/// What all stages of a group have in common; any other name as it is.
+/// A stage's name without the generation, if it is a group's; any other name unchanged.
 pub(crate) fn without_generation(stage: &str) -> &str {
     match stage.split_once('#') {
         Some((group, _)) if group.starts_with("group:") => group,
@@ -25,7 +26,7 @@ pub(crate) fn without_generation(stage: &str) -> &str {
     }
 }
 
-/// No subscriber can be called that, or stand behind it by accident.
+/// The mark before the generation. No subscriber's name can contain it.
 pub(crate) fn stage_name(group: &str, generation: u32) -> String {
     match generation {
         0 => format!("group:{group}"),
