@@ -1,4 +1,4 @@
-//! How long a message is held back before it comes again.
+//! Backoff: how long a message is held back before it comes again.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// At once.
+    /// No delay.
     pub const NONE: Self = Self { first: Duration::ZERO, longest: Duration::ZERO };
 
     /// The same delay after each attempt.

@@ -1,34 +1,34 @@
-//! What of a queue's state is not written down yet.
+//! The changes of a queue's state that are not written yet.
 //!
-//! Messages are written in blocks of [`BLOCK`] offsets, so a change costs the bytes of its block, however many messages
-//! are out. A *round* writes every block that had changed when it began, and then, in the last of its frames, how far
-//! each partition and the dead letters were read by then. So at no moment does the journal say that a message was read
-//! whose block it has not: what was read and is in no block was done with. That a reader was told of a gap and where it
-//! stands behind that are in one frame: a crash tells it of a gap once.
+//! Messages are written in blocks of [`BLOCK`] offsets, so a change costs the bytes of one block, however many messages are
+//! out. A *round* writes every block that had changed when the round began; the last frame of the round also writes up to
+//! which offset each partition and each partition of the dead letters was read by then. So the journal never says that a
+//! message was read whose block it does not have: a message that was read and is in no block is done. A reported gap and the
+//! offset behind it are in one frame, so a crash cannot report the gap twice.
 
 use crate::log::gap::GapReport;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-/// Offsets in a block.
+/// The number of offsets in a block.
 pub(crate) const BLOCK: u64 = 16;
 
 /// A part of the state that is written as one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum StatePart {
-    /// The messages of a block, by partition and number of the block.
+    /// The messages of a block: the partition, and the number of the block.
     Block(u32, u64),
-    /// Whether a message was deleted before it was read, by partition and offset.
+    /// A message that was deleted before it was read: partition and offset.
     Deleted(u32, u64),
 }
 
 impl StatePart {
-    /// The block of a message.
+    /// The block that a message belongs to.
     pub(super) fn of((partition, offset): (u32, u64)) -> Self {
         Self::Block(partition, offset / BLOCK)
     }
 }
 
-/// How far something was read.
+/// What an offset to read from belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cursor {
     /// A partition of the topic.
@@ -39,7 +39,7 @@ pub(super) enum Cursor {
 
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// In the order of their first change since they were written.
+    /// Parts that have changed, in the order of their first change since they were last written.
     queue: VecDeque<StatePart>,
     known: HashSet<StatePart>,
     cursors: BTreeMap<Cursor, u64>,
@@ -47,18 +47,18 @@ pub(super) struct Changes {
     gaps: VecDeque<GapReport>,
     /// Parts that the journal has.
     written: HashSet<StatePart>,
-    /// Changes so far.
+    /// How many changes there were so far.
     count: u64,
     round: Option<Round>,
 }
 
 #[derive(Debug)]
 struct Round {
-    /// Parts of the queue that are its own.
+    /// How many parts of the queue this round has still to write.
     left: usize,
     gaps: VecDeque<GapReport>,
     cursors: BTreeMap<Cursor, u64>,
-    /// Changes that are written with its end.
+    /// The number of the last change that the round writes.
     count: u64,
 }
 
@@ -66,10 +66,10 @@ struct Round {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NextWrite {
     Part(StatePart),
-    /// The partition was read up to its end.
+    /// A gap. The partition was read up to its end.
     Gap(GapReport),
     Cursor(Cursor, u64),
-    /// The round ends: all changes up to this number are in its frames.
+    /// The round ends. All changes up to this number are in its frames.
     End(u64),
 }
 
@@ -96,7 +96,8 @@ impl Changes {
         self.gaps.push_back(told);
     }
 
-    /// The journal has this part from its next frame on, or has it no more. Whether that is to be written.
+    /// Notes that the next frame writes this part, or deletes it. False if it is to be deleted and the journal does not have
+    /// it.
     pub(super) fn write(&mut self, part: StatePart, is_there: bool) -> bool {
         if is_there {
             self.written.insert(part);
@@ -110,12 +111,12 @@ impl Changes {
         self.count
     }
 
-    /// Those that wait.
+    /// The parts that have changed and are not written yet.
     pub(super) fn parts(&self) -> impl Iterator<Item = StatePart> {
         self.queue.iter().copied()
     }
 
-    /// How many parts wait.
+    /// How many parts have changed and are not written yet.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -124,7 +125,8 @@ impl Changes {
         self.queue.is_empty() && self.cursors.is_empty() && self.gaps.is_empty() && self.round.is_none()
     }
 
-    /// What is to be written next; none if nothing is. A part that changes after it was given comes again.
+    /// What is to be written next; none if nothing is. A part that changes after it was returned is returned again in the
+    /// next round.
     pub(super) fn next(&mut self) -> Option<NextWrite> {
         if self.is_empty() {
             return None;

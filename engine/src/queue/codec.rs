@@ -1,4 +1,4 @@
-//! What the journal knows of queues: keys and values of the state [`state_kind::QUEUES`].
+//! The encoding of queues in the journal: keys and values of the state [`state_kind::QUEUES`].
 //!
 //! ```text
 //!   n                                   the next number of a queue
@@ -9,8 +9,8 @@
 //!   d queue partition offset            deleted before it was read
 //! ```
 //!
-//! A message that was read and is in no block is done with. Times are the world's, in whole milliseconds. The bytes are
-//! in `docs/JOURNAL_FORMAT.md`.
+//! A message that was read and is in no block is done. Times are those of the system's clock, in whole milliseconds. The
+//! bytes are described in `docs/JOURNAL_FORMAT.md`.
 
 use super::changes::{BLOCK, Cursor, StatePart};
 use super::lease::{DeathCause, KnownMessage, Order, Phase, Terms};
@@ -22,31 +22,31 @@ use slipring_journal::{FrameBuilder, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The longest reason that is written with a message which is on its way to the dead letters, in bytes.
+/// The longest reason of a dying message that is written, in bytes.
 const LONGEST_REASON: usize = 100;
 /// The most bytes that a block takes in a frame, when none of its messages is dying.
 pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 4 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
 const VARINT: usize = varint::LONGEST;
 const KEY_BLOCK: usize = 17;
 const FORMAT: u8 = 1;
-/// Blocks say when they were written.
+/// The first byte of a block that begins with the time when it was written.
 const DATED_FORMAT: u8 = 2;
-/// Times are said by their distance from that, and numbers by the opening that gave them.
+/// As [`DATED_FORMAT`], with times as distances from that time, and the numbers of leases by the opening that gave them.
 const BLOCK_FORMAT: u8 = 3;
-/// Where the opening's number begins in a lease's.
+/// The bit at which the number of the opening begins in the number of a lease.
 const OPENING: u32 = 40;
 
-/// Between the queue's clock and the world's.
+/// Converts between the engine's clock and the system's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClockShift {
-    /// In milliseconds: added to the queue's time it is the world's.
+    /// Added to a time of the engine's clock, in milliseconds, this gives the time of the system's clock.
     between: i64,
-    /// The world's time now, in milliseconds.
+    /// The present time of the system's clock, in milliseconds.
     wall: u64,
 }
 
 impl ClockShift {
-    /// Times stay the world's, as they were written.
+    /// Converts nothing: times stay those of the system's clock.
     pub(super) const NONE: Self = Self { between: 0, wall: u64::MAX };
 
     pub(super) fn new(now: Duration, wall: Timestamp) -> Self {
@@ -55,19 +55,19 @@ impl ClockShift {
         Self { between, wall: wall.as_millis() }
     }
 
-    /// Times stay the world's, and are written at this time.
+    /// Converts nothing, and writes at this time.
     pub(super) fn none_at(wall: Timestamp) -> Self {
         Self { between: 0, wall: wall.as_millis() }
     }
 
     fn to_wall(self, at: Duration) -> u64 {
-        // For ever stays for ever.
+        // A time without end stays one.
         let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         if millis > u64::MAX >> 1 { millis } else { millis.saturating_add_signed(self.between) }
     }
 
-    /// What was written at the world's time `written`. Where the world's clock was set back since, no more is left than was
-    /// left then, which is no more than was asked for.
+    /// Reads a time that was written at `written`. If the system's clock was set back since, no more time is left than was
+    /// left then.
     fn of_wall(self, at: u64, written: u64) -> Duration {
         let set_back = written.saturating_sub(self.wall);
         let at = if at > u64::MAX >> 1 { at } else { at.saturating_sub(set_back).saturating_add_signed(-self.between) };
@@ -94,7 +94,7 @@ impl QueueEntry {
     }
 }
 
-/// Finds a queue.
+/// A queue's line, by the topic's number and the queue's name.
 pub(super) fn find(state: &State, topic: u32, name: &str) -> Option<QueueEntry> {
     QueueEntry::decode(state.get(state_kind::QUEUES, &queue_key(topic, name))?)
 }
@@ -105,7 +105,7 @@ pub(super) fn next_number(state: &State) -> u32 {
     bytes.map_or(1, u32::from_le_bytes)
 }
 
-/// Writes down that there is this queue.
+/// Writes a queue's line.
 pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened: &QueueEntry, is_new: bool) {
     if is_new {
         frame.put(state_kind::QUEUES, b"n", &opened.number.saturating_add(1).to_le_bytes());
@@ -113,7 +113,7 @@ pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened
     frame.put(state_kind::QUEUES, &queue_key(topic, name), &opened.encode());
 }
 
-/// The keys of all that there is of a queue but itself.
+/// The keys of all values of a queue but its own line.
 pub(super) fn keys(state: &State, number: u32) -> Vec<Vec<u8>> {
     state.values(state_kind::QUEUES).filter(|(key, _)| is_of(key, number)).map(|(key, _)| key.to_vec()).collect()
 }
@@ -131,7 +131,7 @@ pub(super) fn part_key(queue: u32, part: StatePart) -> Vec<u8> {
         StatePart::Block(partition, block) => (b'b', partition, block),
         StatePart::Deleted(partition, offset) => (b'd', partition, offset),
     };
-    // So that keys are in the order of offsets.
+    // Big-endian, so that keys are in the order of offsets.
     key(kind, &[&queue.to_le_bytes(), &partition.to_be_bytes(), &number.to_be_bytes()])
 }
 
@@ -146,7 +146,7 @@ pub(super) fn cursor_key(queue: u32, cursor: Cursor) -> Vec<u8> {
 pub(super) fn put_cursor(frame: &mut FrameBuilder, queue: u32, cursor: Cursor, next: u64) {
     let mut value = Vec::new();
     varint::put(&mut value, next);
-    // Eight bytes are the number itself.
+    // A value of eight bytes is the number itself.
     let value = if value.len() < 8 { value } else { next.to_le_bytes().to_vec() };
     frame.put(state_kind::QUEUES, &cursor_key(queue, cursor), &value);
 }
@@ -158,7 +158,7 @@ fn cursor_value(mut bytes: &[u8]) -> Option<u64> {
     varint::take(&mut bytes).filter(|_| bytes.is_empty())
 }
 
-/// Puts a block, or takes it away if it has no message. Whether it has one.
+/// Writes a block, or deletes it if it has no message. True if it has one.
 pub(super) fn put_block(
     frame: &mut FrameBuilder,
     queue: u32,
@@ -252,18 +252,18 @@ fn decode(mut bytes: &[u8], shift: ClockShift) -> Option<Vec<(u64, KnownMessage)
     Some(messages)
 }
 
-/// What the journal knows of one queue's messages.
+/// A queue as the journal has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecoveredQueue {
     pub(super) cursors: BTreeMap<Cursor, u64>,
-    /// By partition and offset.
+    /// The messages by partition and offset.
     pub(super) messages: BTreeMap<(u32, u64), KnownMessage>,
     pub(super) deleted: Vec<(u32, u64)>,
-    /// Keys whose values nobody can read.
+    /// How many keys have values that cannot be read.
     pub(super) unreadable: usize,
 }
 
-/// Takes a queue's messages out of a copy of the state that is not needed any more.
+/// Removes all values of a queue from a copy of the state that is not needed any more.
 pub(super) fn forget(state: &mut State, queue: u32) {
     let mut frame = FrameBuilder::new();
     keys(state, queue).iter().for_each(|key| frame.delete(state_kind::QUEUES, key));
@@ -271,7 +271,7 @@ pub(super) fn forget(state: &mut State, queue: u32) {
 }
 
 impl RecoveredQueue {
-    /// How far the dead letters were dealt with, by partition.
+    /// For each partition of the dead letters' topic, the offset up to which they are dealt with.
     pub(super) fn letters(&self) -> BTreeMap<u32, u64> {
         let letters = self.cursors.iter().filter_map(|(cursor, next)| match cursor {
             Cursor::DeadLetters(partition) => Some((*partition, *next)),
@@ -280,7 +280,7 @@ impl RecoveredQueue {
         letters.collect()
     }
 
-    /// All that there is of a queue; its times on the clock that `shift` tells of.
+    /// Reads everything that the state has of a queue. Times are converted by `shift`.
     pub(super) fn read(state: &State, queue: u32, shift: ClockShift) -> Self {
         let mut found = Self::default();
         for (key, value) in state.values(state_kind::QUEUES).filter(|(key, _)| is_of(key, queue)) {

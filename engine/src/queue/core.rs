@@ -1,11 +1,11 @@
-//! What the workers of a queue share, and how they wait.
+//! The shared state of a queue's workers, and how they wait.
 //!
-//! One lock for all of it. While nothing is there, one of the idle workers sleeps at the bells of all partitions (it
-//! *watches*), and the others at the door, so that a message wakes one thread and not all. Whoever leaves while nobody
-//! watches calls the next one in.
+//! One lock protects all of it. While no message is there, one of the idle workers sleeps until any partition has something
+//! (it *watches*), and the others sleep on a condition variable, so that a message wakes one thread and not all. A worker
+//! that stops watching and goes back to work wakes the next one.
 //!
-//! Invariant: while somebody watches, every partition is armed, or held up by the order, or there is no room; and
-//! nothing is due. Whoever changes that wakes whoever watches.
+//! Invariant: while a worker watches, every partition is armed, or its order holds it up, or there is no room for a new
+//! message; and nothing is due. Whoever changes that wakes the worker that watches.
 
 mod dead_letters;
 mod show;
@@ -31,9 +31,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-/// Leases that are ended at once under the lock.
+/// How many leases are ended at most while the lock is held once.
 const AT_ONCE: usize = 256;
-/// How often it is looked whether a partition that was closed is read to its end.
+/// How often a worker looks whether a partition that was closed is read to its end.
 const ENDING: Duration = Duration::from_millis(20);
 
 pub(super) struct QueueCore<E, K: Producers> {
@@ -42,7 +42,7 @@ pub(super) struct QueueCore<E, K: Producers> {
     pub(super) name: String,
     pub(super) terms: Terms,
     pub(super) dead_topic: String,
-    /// The number of the dead letters' topic in the journal.
+    /// The number that the dead letters' topic has in the journal.
     dead_number: u32,
     pub(super) workers: AtomicUsize,
     /// The [thread](crate::base::threads::token) that was given a message last; 0 before the first.
@@ -50,28 +50,28 @@ pub(super) struct QueueCore<E, K: Producers> {
     stage: Stage,
     host: Arc<Host>,
     this: Weak<Self>,
-    /// Of a durable topic.
+    /// What the queue of a durable topic has of the journal; none in memory.
     pub(super) log: Option<QueueLog<E>>,
-    /// Never taken while the state is locked.
+    /// Never locked while the state is locked.
     dead_letter_reader: Mutex<DeadLetterReader>,
     waiter: Arc<Waiter>,
     idle: Condvar,
     state: Mutex<QueueState<E, K>>,
 }
 
-/// A message for a worker, and the change that gave it out.
+/// A message for a worker, and the number of the change that leased it.
 pub(super) type Granted<E> = (Grant<Body<E>>, u64);
 
-/// How a lease ends.
+/// How a worker ends a lease.
 #[derive(Clone, Copy)]
 pub(super) enum LeaseEnd<'r> {
     Ack,
     Nack(Duration, &'r str),
-    /// After the delay that the queue has for it.
+    /// As `Nack`, after the delay that the queue's backoff has for the attempt.
     Retry(&'r str),
 }
 
-/// What a core is made of.
+/// The parts that a queue is made of.
 pub(super) struct QueueParts<E, K: Producers> {
     pub(super) name: String,
     pub(super) stage: Stage,
@@ -109,7 +109,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         held::lock(&self.state)
     }
 
-    /// Never read under the lock: the clock is the user's code.
+    /// The clock is the user's code, so it is never read under the lock.
     pub(super) fn now(&self) -> Duration {
         self.host.clock.now()
     }
@@ -122,7 +122,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         ReadError { topic: self.topic.clone(), consumer: self.name.clone(), reason }
     }
 
-    /// The next message for a worker; none if there is none until `deadline`.
+    /// The next message for a worker. None if no message comes until `deadline`.
     pub(super) fn receive(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Grant<Arc<E>>>, ReadError> {
         loop {
             let Some((grant, change)) = self.claim(wait, deadline)? else { return Ok(None) };
@@ -132,8 +132,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Finds the body of what was given out, and waits until that it was is as safe as was asked for. None if the body is
-    /// no more.
+    /// Loads the body of a leased message, and waits until the lease is as safe as the queue acknowledges. None if the
+    /// journal has the body no more.
     pub(super) fn complete(&self, grant: Grant<Body<E>>, change: u64) -> Result<Option<Grant<Arc<E>>>, ReadError> {
         let Grant { id, partition, offset, attempt, deadline, message } = grant;
         let failed = |cause: String| self.read_error(Closed::Failed { consumer: self.name.clone(), cause });
@@ -154,7 +154,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Ok(Some(Grant { id, partition, offset, attempt, deadline, message }))
     }
 
-    /// The same, without its body.
+    /// As [`receive`](Self::receive), but without loading the body and without waiting for the journal.
     pub(super) fn claim(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Granted<E>>, ReadError> {
         let mut times = self.times();
         let mut state = self.lock();
@@ -174,7 +174,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// What there is now: a message, or the end.
+    /// What there is for a worker now: a message, or the end. None if there is nothing yet.
     pub(super) fn look(
         &self,
         state: &mut QueueState<E, K>,
@@ -188,16 +188,16 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             return Some(Ok((grant, state.change())));
         }
         if let Some(reason) = state.ended() {
-            // The others are told too.
+            // The other workers are to see the end too.
             self.wake_all(state);
             return Some(Err(self.read_error(reason)));
         }
-        // What is delayed has come in meanwhile.
+        // Messages that are delayed may have come in meanwhile.
         self.settle(state, times.now);
         None
     }
 
-    /// False if there is something after all.
+    /// Arms the partitions. False if there is something to look at after all.
     pub(super) fn arm(&self, state: &mut QueueState<E, K>) -> bool {
         state.arm(&self.waiter, self.log.as_ref())
     }
@@ -206,7 +206,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         &self.waiter
     }
 
-    /// What rang while nobody watched.
+    /// Takes the partitions that have signalled while no worker watched.
     fn hear(&self, state: &mut QueueState<E, K>) {
         if !state.watched && state.ready.len() < state.partitions.len() {
             let mut rang = Vec::new();
@@ -215,7 +215,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Sleeps at the bells, or at the door if somebody is there already. Whether the deadline has come, and the time then.
+    /// Watches, or sleeps on the condition variable if another worker watches. Returns whether the deadline has passed, and
+    /// the time.
     fn sleep<'d>(
         &'d self,
         mut state: Locked<'d, QueueState<E, K>>,
@@ -246,7 +247,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         (state, is_late(), times)
     }
 
-    /// Whoever goes back to work lets the next one watch.
+    /// A worker that goes back to work has the next idle one watch.
     pub(super) fn leave(&self, state: &mut QueueState<E, K>) {
         if !state.watched {
             self.call_in(state);
@@ -260,7 +261,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.tasks.drain(..).for_each(held::wake);
     }
 
-    /// There may be something for an idle worker.
+    /// Wakes an idle worker, because there may be something for it.
     pub(super) fn wake(&self, state: &mut QueueState<E, K>) {
         if state.watched {
             self.waiter.wake(WAKE);
@@ -275,7 +276,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.tasks.drain(..).for_each(held::wake);
     }
 
-    /// After a change: moves the dead on, sees to it that what is due after `now` is not missed, and tells the journal.
+    /// After a change: moves messages to the dead letters, sets the timer for what is due after `now`, and signals the
+    /// committer.
     pub(super) fn settle(&self, state: &mut QueueState<E, K>, now: Duration) {
         state.write_dead_letters(self.log.as_ref());
         state.drop_gone();
@@ -301,7 +303,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.alarm = Some((next, due));
     }
 
-    /// What was due is due now.
+    /// The timer's task: ends the leases that have run out, and wakes a worker if messages are due.
     fn tick(&self) {
         self.lock().alarm = None;
         loop {
@@ -319,8 +321,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// A holder is done with its lease, or gives it back. `None`: the lease was not the holder's any more. Else the number
-    /// of the change.
+    /// Ends a lease, with how the worker is done with it. Returns the number of the change, or none if the lease was not the
+    /// worker's any more.
     pub(super) fn end(&self, grant: LeaseId, attempt: u32, how: LeaseEnd<'_>) -> Option<u64> {
         let now = self.now();
         let mut state = self.lock();
@@ -353,7 +355,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Some((deadline, state.change()))
     }
 
-    /// The lease of this number, if it still lasts.
+    /// Takes up the lease with this number, if it has not run out.
     pub(super) fn resume(&self, partition: u32, offset: u64, number: u64) -> Option<Granted<E>> {
         let now = self.now();
         let mut state = self.lock();
@@ -361,18 +363,19 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Some((grant, state.change()))
     }
 
-    /// Waits until a change is as safe as was asked for.
+    /// Waits until a change is as safe as the queue acknowledges.
     pub(super) fn safe(&self, change: u64) -> Result<(), String> {
         self.log.as_ref().map_or(Ok(()), |log| log.wait(change, log.level))
     }
 
-    /// Whether a change is as safe as was asked for, or never will be; else the task is woken.
+    /// True if a change is as safe as the queue acknowledges, or never will be. Otherwise the task is woken when that may
+    /// have changed.
     #[cfg(feature = "async")]
     pub(super) fn is_safe(&self, change: u64, waker: &std::task::Waker) -> bool {
         self.log.as_ref().is_none_or(|log| log.is_safe(change, waker))
     }
 
-    /// A message's body is no more.
+    /// Removes a message whose body the journal has no more.
     fn lose(&self, partition: u32, offset: u64) {
         let now = self.now();
         let mut state = self.lock();
@@ -382,7 +385,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         self.settle(&mut state, now);
     }
 
-    /// Deletes a message that nobody was done with. False if there is none at this offset.
+    /// Deletes a message that is not done. False if there is none at this offset.
     pub(super) fn delete(&self, partition: u32, offset: u64) -> bool {
         let now = self.now();
         let mut state = self.lock();
@@ -404,7 +407,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         purged
     }
 
-    /// The next queue of this name numbers its leases from there on: a ticket of this one is none of that.
+    /// Keeps the number of the last lease: a later queue of this name gives higher numbers, so a ticket of this queue is
+    /// never valid there.
     pub(super) fn note_numbers(&self, state: &QueueState<E, K>) {
         self.host.lease_numbers.fetch_max(state.leases.last_number(), Ordering::AcqRel);
     }
@@ -435,7 +439,7 @@ impl<E: Job, K: Producers> TopicReader<E, K> for QueueCore<E, K> {
     }
 }
 
-/// Leases of a queue that begins.
+/// The leases of a new queue.
 pub(super) fn leases<E: Job>(terms: Terms) -> Leases<Body<E>> {
     Leases::new(terms, |body: &Body<E>| body.as_ref().map_or(0, |body| body.weight() + BESIDE))
 }

@@ -1,4 +1,4 @@
-//! Who keeps a queue's dead letters until somebody has dealt with them.
+//! Keeping and reading the dead letters of a queue.
 
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The letters of one consumer in their topic.
+/// The dead letters of one queue in their topic.
 pub(super) struct DeadLetterReader {
     letters: LetterSource,
     origin: String,
@@ -20,23 +20,23 @@ pub(super) struct DeadLetterReader {
 }
 
 enum LetterSource {
-    /// It holds their slots.
+    /// A subscriber that holds their slots.
     Ring(Box<Subscriber<Message, Multi>>),
-    /// They are in the journal: the next one of each partition that nobody has dealt with.
+    /// They are in the journal. `next` is, for each partition, the offset of the first one that is not dealt with.
     Journal { durable: Arc<DurableTopic<Message>>, next: BTreeMap<u32, u64> },
-    /// Nobody's any more.
+    /// The queue was deleted: its dead letters are not kept any more.
     None,
 }
 
-/// What becomes of a letter.
+/// What is to be done with a dead letter.
 pub(super) enum Verdict {
     Out,
     Stays,
-    /// It stays, and so do all that follow.
+    /// It stays, and so do all behind it.
     Enough,
 }
 
-/// Where the letters of a journal begin for somebody who comes now: behind all that are there.
+/// The ends of the journal's partitions: where the dead letters of a new queue begin.
 pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
     let partitions = 0..durable.partitions() as u32;
     let end = |partition| durable.journal().extent(durable.id(partition)).map_or(0, |extent| extent.end);
@@ -44,7 +44,7 @@ pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
 }
 
 impl DeadLetterReader {
-    /// `next`: on a durable topic, the letters that nobody has dealt with.
+    /// `next`: on a durable topic, for each partition the offset of the first dead letter that is not dealt with.
     pub(super) fn new(
         dead: &Topic<Message, Multi>,
         origin: &str,
@@ -64,14 +64,15 @@ impl DeadLetterReader {
         Ok(Self { letters, origin: origin.to_owned(), consumer: consumer.to_owned() })
     }
 
-    /// Lets go of them.
+    /// Stops keeping the dead letters.
     pub(super) fn close(&mut self) {
         self.letters = LetterSource::None;
     }
 
-    /// Hands over the letters, the oldest of each partition first, until `each` says that it has enough. Once one stays,
-    /// none behind it may go. Of a durable topic's letter `each` gets its partition and the offset behind it, too. Returns how
-    /// far the partitions of a durable topic were dealt with, where that moved.
+    /// Passes the dead letters to `each`, the oldest of each partition first, until it returns `Enough`. Once one stays,
+    /// none behind it in its partition may go. On a durable topic `each` also gets the letter's partition and the offset
+    /// behind it. Returns for each partition of a durable topic the offset up to which the letters are dealt with, where
+    /// that has moved.
     pub(super) fn each(&mut self, mut each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> Verdict) -> Vec<(u32, u64)> {
         let Self { letters, origin, consumer } = self;
         let mut each = |message: &Message, next: Option<(u32, u64)>| {
@@ -106,7 +107,7 @@ impl DeadLetterReader {
 }
 
 fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&Message) -> Option<Verdict>) {
-    // There may be partitions that it has not heard of.
+    // The poll takes partitions that were added.
     let _ = letters.poll(Duration::ZERO).map(drop);
     for part in &mut letters.parts {
         let end = part.consumer.consumed().plus(part.consumer.lag());
@@ -114,7 +115,7 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
             part.consumer.look_anew();
             let Ok(mut batch) = part.consumer.poll(usize::MAX) else { break };
             let from = batch.position();
-            // Only what stands before the first that stays can leave.
+            // Only what stands before the first letter that stays can go.
             let mut stays = None;
             while batch.position().since(end) < 0 {
                 let Some((at, message)) = (&mut batch).into_iter().next() else { break };
@@ -141,7 +142,8 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
     }
 }
 
-/// Shows the letters of a partition from an offset on. How far it was dealt with, and whether `each` has enough.
+/// Passes the dead letters of a partition to `each`, from an offset on. Returns the offset up to which they are dealt with,
+/// and whether `each` has returned `Enough`.
 pub(super) fn each_in_journal(
     journal: &Journal,
     id: PartitionId,
@@ -149,7 +151,7 @@ pub(super) fn each_in_journal(
     each: &mut impl FnMut(&Message, u64) -> Option<Verdict>,
 ) -> (u64, bool) {
     let Some(extent) = journal.extent(id) else { return (from, false) };
-    // What retention has taken is nobody's any more.
+    // Letters that retention has deleted are gone.
     let begin = from.max(extent.start).min(extent.end);
     let Ok(mut reader) = journal.reader(id, Start::Offset(begin), Visible::Written) else { return (from, false) };
     let (mut to, mut stays) = (from, false);

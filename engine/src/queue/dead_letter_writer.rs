@@ -1,4 +1,4 @@
-//! The way into a topic of dead letters.
+//! Writing dead letters into their topic.
 
 use crate::event::dead_letter::{self, Origin};
 use crate::event::message::Message;
@@ -10,7 +10,7 @@ use crate::topic::Topic;
 use crate::topic::error::{DeadLetterError, PublishError};
 use slipring_ring::Multi;
 
-/// Writes dead letters, without ever waiting for room.
+/// Writes dead letters. It never waits for room.
 pub(crate) struct DeadLetterWriter {
     producer: Producer<Message, Multi>,
     origin: String,
@@ -18,10 +18,11 @@ pub(crate) struct DeadLetterWriter {
 }
 
 impl DeadLetterWriter {
-    /// For the messages of topic `origin` that `consumer` cannot handle. They are up to `largest` bytes.
+    /// Opens the topic `dead` for the messages of the topic `origin` that `consumer` cannot handle. The messages have up to
+    /// `largest` bytes.
     ///
     /// # Errors
-    /// It is the same topic, its messages are too small, or it is closed.
+    /// The two topics are the same, the messages of `dead` are too small, or it is closed.
     pub(crate) fn open(
         dead: &Topic<Message, Multi>,
         origin: &str,
@@ -41,12 +42,12 @@ impl DeadLetterWriter {
         Ok(Self { producer, origin, consumer })
     }
 
-    /// Whose dead letters they are.
+    /// The name of the queue whose dead letters these are.
     pub(crate) fn consumer(&self) -> &str {
         &self.consumer
     }
 
-    /// Moves a message there. A refusal leaves it where it is.
+    /// Publishes a message as a dead letter. If that is refused, the message stays where it is.
     pub(crate) fn take<E: Job>(
         &mut self,
         partition: u32,

@@ -1,14 +1,14 @@
-//! Which slots are due when: a list of slots for each moment, the moments in order.
+//! Deadlines: an index of slots by time, which is a list of slots for each moment, and the moments in order.
 //!
-//! Moments are whole milliseconds. So however many slots there are, there are only as many moments as milliseconds lie
-//! ahead, and taking a slot out from anywhere touches its two neighbours and no tree of a million entries.
+//! A moment is a whole millisecond. So there are only as many moments as milliseconds lie ahead, however many slots there
+//! are, and removing a slot touches its two neighbours, not a tree of a million entries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 const NONE: u32 = u32::MAX;
 
-/// A slot's neighbours in the list of its moment. A slot is in one calendar at most, so calendars share these.
+/// The neighbours of a slot in the list of its moment. A slot is in one index at most, so the indexes share these links.
 #[derive(Clone, Copy)]
 pub(super) struct SlotLink {
     before: u32,
@@ -21,7 +21,7 @@ impl SlotLink {
     pub(super) const FREE: Self = Self { before: NONE, after: NONE };
 }
 
-/// The next whole millisecond that is not before `time`.
+/// The first whole millisecond that is not before `time`.
 pub(super) fn moment_after(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
@@ -37,7 +37,7 @@ pub(super) fn time_of(moment: u64) -> Duration {
 
 #[derive(Default)]
 pub(super) struct Deadlines {
-    /// The first and the last slot of each moment that has one.
+    /// The first and the last slot of each moment that has a slot.
     moments: BTreeMap<u64, (u32, u32)>,
     len: usize,
 }
@@ -47,7 +47,7 @@ impl Deadlines {
         self.len
     }
 
-    /// The first moment, and the slot that was put there first.
+    /// The first moment, and the slot that was inserted there first.
     pub(super) fn first(&self) -> Option<(u64, u32)> {
         self.moments.first_key_value().map(|(&moment, &(first, _))| (moment, first))
     }
@@ -57,7 +57,7 @@ impl Deadlines {
         self.moments.range(moment.saturating_add(1)..).next().map(|(&moment, _)| moment)
     }
 
-    /// Puts a slot at the end of a moment's list.
+    /// Adds a slot to the end of a moment's list.
     pub(super) fn insert(&mut self, links: &mut SlotLinks, moment: u64, slot: u32) {
         self.len += 1;
         links[slot as usize] = SlotLink::FREE;
@@ -69,7 +69,7 @@ impl Deadlines {
         }
     }
 
-    /// Takes a slot out that is there, at this moment.
+    /// Removes a slot, which must be at this moment.
     pub(super) fn remove(&mut self, links: &mut SlotLinks, moment: u64, slot: u32) {
         self.len -= 1;
         let SlotLink { before, after } = std::mem::replace(&mut links[slot as usize], SlotLink::FREE);

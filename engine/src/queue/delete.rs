@@ -1,4 +1,4 @@
-//! A queue's end before its topic's.
+//! Deleting a queue before its topic.
 
 use super::changes::{Cursor, StatePart};
 use super::core::QueueCore;
@@ -38,7 +38,8 @@ impl<E: Job, K: Producers> Topic<E, K> {
         self.end_queue(name, false)
     }
 
-    /// The same, whoever uses it: workers get an error from then on, and a lease is refused as one of a deleted message.
+    /// As [`delete_queue`](Self::delete_queue), even if the queue is in use: workers get an error from then on, and their
+    /// leases are refused as those of deleted messages.
     ///
     /// # Errors
     /// There is no such queue, or the journal did not take it.
@@ -80,7 +81,7 @@ impl<E: Job, K: Producers> Topic<E, K> {
     }
 }
 
-/// Takes keys out of the journal, in as many frames as that needs. The first one ends the queue.
+/// Deletes keys from the journal, in as many frames as that needs. The first frame ends the queue.
 fn erase<E>(durable: &DurableTopic<E>, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), String> {
     let limit = durable.journal().frame_limit() / 2;
     let mut frame = FrameBuilder::new();
@@ -98,7 +99,8 @@ fn erase<E>(durable: &DurableTopic<E>, keys: impl Iterator<Item = Vec<u8>>) -> R
 }
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// Ends it for everybody, unless it is in use: by so many workers, with so many messages leased.
+    /// Ends the queue for everybody. If it is in use and not `forced`: an error with the numbers of its workers and of its
+    /// leased messages.
     pub(super) fn finish(&self, forced: bool) -> Result<QueueReport, (usize, u64)> {
         let mut state = self.lock();
         let workers = self.workers.load(Ordering::Acquire);
@@ -110,7 +112,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let cause = "the queue was deleted".to_owned();
         state.refused = Some(Closed::Failed { consumer: self.name.clone(), cause });
         self.note_keys(&mut state);
-        // Its gates go, and nothing of it is written any more. What is the user's goes after the lock.
+        // Its gates leave the rings, and nothing of it is written any more. Bodies and events are the user's, so they are
+        // dropped after the lock.
         let input = std::mem::replace(&mut state.input, Input::Rings(Vec::new()));
         (state.partitions, state.ready) = (Vec::new(), Vec::new());
         self.note_numbers(&state);
@@ -127,7 +130,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Ok(report)
     }
 
-    /// What the journal has of it, or is about to have.
+    /// Collects the keys that the journal has of the queue, or is about to have.
     fn note_keys(&self, state: &mut super::state::QueueState<E, K>) {
         let Some(log) = &self.log else { return };
         let number = log.number;

@@ -1,6 +1,7 @@
-//! Waiting for a queue without a thread: as a task, or in a selector among other readers.
+//! Waiting for messages without a thread: in a task, or in a selector.
 //!
-//! Whoever comes first watches the bells with a waker, as a thread would asleep; the others leave theirs at the door.
+//! The first that comes watches the partitions with its waker, as a sleeping thread would. The others leave their wakers
+//! with the queue.
 
 use super::core::{Granted, QueueCore};
 use super::job::Job;
@@ -14,9 +15,10 @@ use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// The next message, or `waker` is woken when it is worth to ask again. `watching`: whether the caller is who watches.
+    /// The next message; or `waker` is woken when a message may be there. `watching`: true if the caller is the one that
+    /// watches.
     pub(super) fn poll(&self, watching: &mut bool, waker: &Waker) -> Poll<Result<Granted<E>, ReadError>> {
-        // The waker's own code runs outside of the lock, as the clock's.
+        // Cloning a waker and reading the clock are the user's code, so no lock is held.
         let mut own = Some(waker.clone());
         loop {
             let times = self.times();
@@ -34,7 +36,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             if !self.arm(&mut state) {
                 continue;
             }
-            // Whoever rings from now on is heard here, or wakes the task.
+            // A signal from now on is taken here, or wakes the task.
             (state.watched, *watching) = (true, true);
             drop(state);
             let mut rang = Vec::new();
@@ -45,7 +47,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Ends the caller's watch, and hears what rang meanwhile.
+    /// Ends the caller's watch, and takes the partitions that have signalled meanwhile.
     fn look_up(&self, state: &mut QueueState<E, K>, watching: &mut bool) {
         if std::mem::take(watching) {
             state.watched = false;
@@ -55,7 +57,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// The caller does not wait any more: somebody else watches.
+    /// The caller waits no more, so another one watches.
     pub(super) fn leave_watch(&self, watching: &mut bool) {
         if *watching {
             let mut state = self.lock();
@@ -64,7 +66,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Takes back what was given out and nobody has seen.
+    /// Takes back a leased message that nobody has seen.
     pub(super) fn put_back(&self, given: Granted<E>) {
         let now = self.now();
         let mut state = self.lock();
@@ -76,7 +78,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     }
 }
 
-/// Wakes a selector, with the worker's place in it.
+/// Wakes a selector with the worker's token.
 struct Token(Arc<Waiter>, usize);
 
 impl Wake for Token {
@@ -114,7 +116,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
         }
     }
 
-    /// Whoever does not wait must not watch for others: it is looked at anew at the next call.
+    /// A selector that does not wait must not watch for others. The next call looks anew.
     fn awake(&mut self) {
         let selector = self.selector.take();
         if self.watching {
@@ -192,7 +194,7 @@ mod task {
                     Some(Ok((_, change))) => *change,
                     _ => 0,
                 };
-                // A lease is handed out when that it was given is as safe as was asked for.
+                // A lease is returned when it is as safe as the queue acknowledges.
                 if !worker.core.is_safe(change, context.waker()) {
                     return Poll::Pending;
                 }

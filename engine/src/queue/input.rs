@@ -1,4 +1,4 @@
-//! Where a queue's new messages come from: the rings, or, on a durable topic, the journal and the rings.
+//! The input of a queue: the rings, or on a durable topic the journal and then the rings.
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
@@ -14,23 +14,23 @@ use std::sync::Arc;
 use std::task::Waker;
 
 pub(super) enum Input<E, K: Producers> {
-    /// By the number of the partition. What was not read holds its slot.
+    /// By the number of the partition. An event that was not read holds its slot.
     Rings(Vec<PartitionConsumer<E, K>>),
-    /// What was not read is in the journal; producers wait for nobody.
+    /// An event that was not read is in the journal, so producers do not wait for the queue.
     Journal(Box<Replay<E, K>>, Arc<Notifier>, Waker),
 }
 
-/// What a look at a partition found.
+/// What a look at a partition has found.
 pub(super) enum InputOutcome<T> {
     Event(u64, T),
     Nothing,
-    /// It was read to its end.
+    /// The partition is closed, and read to its end.
     Over,
-    /// So many offsets are in the journal no more: reading goes on behind them.
+    /// The journal does not keep so many offsets any more. Reading goes on behind them.
     Lost(u64),
-    /// These were lost to damage: reading goes on behind them.
+    /// These offsets were lost to damage. Reading goes on behind them.
     Gap(Range<u64>),
-    /// The copy panicked: the event stays unread.
+    /// Copying the event has panicked. The event stays unread.
     Panicked(Panic),
 }
 
@@ -42,7 +42,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// A new partition, with a gate at its beginning.
+    /// Adds a new partition. Its gate is at its beginning.
     pub(super) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         match self {
             Self::Rings(parts) => parts.push(PartitionConsumer { partition: Arc::clone(partition), consumer }),
@@ -50,7 +50,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// The next event of a partition, which is read with that.
+    /// Reads the next event of a partition.
     pub(super) fn take<T>(
         &mut self,
         index: usize,
@@ -77,19 +77,20 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                     if let Some(copy) = copy.take() {
                         found = match copy(at.offset, event) {
                             Ok(copied) => InputOutcome::Event(at.offset, copied),
-                            // How far was read is written with what was copied: the next opening begins here.
+                            // The offset is written together with the copied message, so the next opening begins with this
+                            // event.
                             Err(panic) => InputOutcome::Panicked(panic),
                         };
                     }
                 });
                 match read {
                     Ok(_) => {}
-                    // Retention has taken it, as for who opens the queue later.
+                    // Retention has deleted them, as for a queue that is opened later.
                     Err(ReplayError::Journal { cause: journal::ReplayError::OutOfRange { earliest, .. }, .. }) => {
                         let passed = replay.pass_over_to(index, earliest);
                         return passed.map(InputOutcome::Lost).map_err(|refused| closed(refused, replay.name()));
                     }
-                    // Counted, and written down as told; the next look is behind it.
+                    // The gap is counted, and recorded as reported. The next look is behind it.
                     Err(ReplayError::Gap(gap)) => return Ok(InputOutcome::Gap(gap.offsets)),
                     Err(refused) => return Err(closed(refused, replay.name())),
                 }
@@ -101,7 +102,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Has the waiter woken when there is something; false if there is something now.
+    /// Has the waiter woken when the partition has an event. False if it has one now.
     pub(super) fn arm(&mut self, index: usize, waiter: &Waiter) -> bool {
         match self {
             Self::Rings(parts) => parts[index].consumer.arm(waiter, index),
@@ -118,7 +119,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Whether some partition is about to end, which makes no sound.
+    /// True if some partition is about to end. Nothing signals that.
     pub(super) fn is_ending(&self) -> bool {
         match self {
             Self::Rings(_) => false,
@@ -134,7 +135,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Whether this event was published and not read.
+    /// True if this event was published and not read.
     pub(super) fn is_unread(&self, partition: usize, offset: u64) -> bool {
         let (next, end) = match self {
             _ if partition >= self.len() => return false,
@@ -150,12 +151,12 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         Sequence(offset).since(next) >= 0 && Sequence(offset).since(end) < 0
     }
 
-    /// Reads all that is published by now, and shows each offset. Where that ends.
+    /// Reads everything that is published by now, and passes each offset to `each`. Returns the next offset.
     pub(super) fn skip(&mut self, index: usize, mut each: impl FnMut(u64)) -> Result<u64, Closed> {
         match self {
             Self::Rings(parts) => {
                 let part = &mut parts[index];
-                // What is published meanwhile is left alone.
+                // What is published meanwhile is left unread.
                 let end = part.consumer.consumed().plus(part.consumer.lag());
                 while let Ok(mut batch) = part.consumer.poll(usize::MAX) {
                     let mut read = 0;
@@ -171,12 +172,12 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                 Ok(end.0)
             }
             Self::Journal(replay, ..) => {
-                // What is published and not written yet is left alone, too.
+                // What is published and not written yet is left unread, too.
                 let end = replay.visible_end(index);
                 let mut fruitless = 0;
                 loop {
                     let next = replay.position(index as u32).unwrap_or(end);
-                    // The change from journal to ring reads nothing, and so do slots without an event.
+                    // The change from the journal to the ring reads nothing, and slots without an event give nothing.
                     if next >= end || fruitless > 3 {
                         return Ok(next.max(end));
                     }
@@ -190,7 +191,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                             let passed = replay.pass_over_to(index, earliest);
                             passed.map_err(|refused| closed(refused, replay.name()))?;
                         }
-                        // What is passed over as a whole need not be told of.
+                        // All of it is passed over, so a gap need not be reported.
                         Err(ReplayError::Gap(_)) => {}
                         Err(refused) => return Err(closed(refused, replay.name())),
                     }
@@ -199,7 +200,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Shows the next events of a partition without reading them, as long as `each` wants more.
+    /// Passes the next events of a partition to `each` without reading them, as long as `each` returns true.
     pub(super) fn peek(&mut self, index: usize, most: usize, mut each: impl FnMut(u64, &E) -> bool) {
         match self {
             Self::Rings(parts) => {

@@ -1,4 +1,4 @@
-//! What a queue can carry.
+//! The events that a queue can give out.
 
 use crate::base::clock::Timestamp;
 use crate::base::held;
@@ -13,36 +13,36 @@ use std::time::Duration;
 /// `Clone` and `Default`. A worker gets a copy, and a dead letter carries the bytes that `Persist` writes. Both run under the
 /// queue's lock: one that panics, or that calls a queue, fails the queue with an error that says so. The event stays unread.
 pub trait Job: Send + Sync + Sized + 'static {
-    /// A copy outside of any ring.
+    /// A copy of the event outside of any ring.
     #[doc(hidden)]
     fn aside(&self) -> Result<Self, Panic>;
 
-    /// Bytes of such a copy.
+    /// The bytes of such a copy.
     #[doc(hidden)]
     fn weight(&self) -> usize;
 
-    /// How long it may not be given out, at `now`.
+    /// How long it may not be given out yet, at `now`.
     #[doc(hidden)]
     fn waits(&self, now: Timestamp) -> Duration;
 
-    /// What the journal has of it.
+    /// Decodes what the journal has of it. None if it is no event.
     #[doc(hidden)]
     fn of_bytes(bytes: &[u8]) -> Option<Self>;
 
-    /// Writes a dead letter: `send` gets the record.
+    /// Makes the record of a dead letter, and passes it to `send`.
     #[doc(hidden)]
     fn to_dead_letter<R>(&self, origin: &DeadLetterOrigin<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R;
 
-    /// What a dead letter's message was.
+    /// The event of a dead letter.
     #[doc(hidden)]
     fn of_dead_letter(message: Message) -> Option<Self>;
 
-    /// The most bytes of a letter's message, where the topic takes messages of up to `max_message`.
+    /// The most bytes that the message of a dead letter may have, if the topic's messages have up to `max_message`.
     #[doc(hidden)]
     fn largest(max_message: usize) -> usize;
 }
 
-/// Of events that may have any size: larger ones find no place among the dead letters.
+/// The limit for events of any size: larger ones find no place among the dead letters.
 const LARGEST: usize = 4096;
 
 impl<E: Persist + Clone + Default> Job for E {

@@ -1,5 +1,5 @@
-//! Who has which message of a queue, until when, and which come again: a pure data structure. Time is handed in, the
-//! bodies of messages are the caller's business, and nothing here waits, reads a clock or knows a ring.
+//! The leases of a queue: which worker has which message until when, and which messages come again. A pure data structure:
+//! the time is an argument, the bodies are the caller's, and nothing here waits, reads a clock or knows a ring.
 //!
 //! ```text
 //!            admit                 ack, delete
@@ -38,34 +38,34 @@ pub struct Leases<M> {
     weigh: fn(&M) -> usize,
     entries: Vec<Option<MessageEntry<M>>>,
     free: Vec<u32>,
-    /// By partition and offset, for those who come with a receipt.
+    /// The entries by partition and offset, for callers that have a receipt.
     index: HashTable<u32>,
-    /// By deadline.
+    /// The leased messages by deadline.
     leased: Deadlines,
-    /// By when they may be given out, whether that is past or to come.
+    /// The waiting messages by the time from which they may be given out, which may have passed.
     waiting: Deadlines,
     links: SlotLinks,
     dying: VecDeque<u32>,
-    /// Of the dying, and of those whose dead letter is written.
+    /// Why messages are dying, by their entry. Also of those whose dead letter is written.
     causes: HashMap<u32, DeathCause>,
     written: usize,
-    /// Strict order only: all of a partition, by offset. Only the first may be leased or waiting.
+    /// Strict order only: all messages of a partition, by offset. Only the first may be leased or waiting.
     lines: BTreeMap<(u16, u64), u32>,
-    /// Strict order only: the one of each partition that is not parked.
+    /// Strict order only: the message of each partition that is not parked.
     out: BTreeMap<u16, u32>,
     bytes: usize,
     expired: u64,
     last_number: u64,
-    /// Deleted or moved away, for the caller to drop.
+    /// Bodies of messages that have left, for the caller to drop.
     gone: Vec<M>,
-    /// What is to be written down, where that is done.
+    /// What has changed and is not written yet; none if the queue is in memory.
     changes: Option<Changes>,
     #[cfg(test)]
     pub(super) accept_late_acks: bool,
 }
 
 impl<M: Clone> Leases<M> {
-    /// None out. `weigh` tells the bytes that a message holds.
+    /// No messages. `weigh` returns the bytes of a message.
     pub fn new(terms: Terms, weigh: fn(&M) -> usize) -> Self {
         Self {
             terms,
@@ -91,12 +91,12 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Notes which messages have changed.
+    /// From now on notes which messages have changed.
     pub(super) fn note_changes(&mut self) {
         self.changes = Some(Changes::default());
     }
 
-    /// Numbers leases from behind `last` on.
+    /// The next lease gets the number after `last`.
     pub(super) fn number_from(&mut self, last: u64) {
         self.last_number = last;
     }
@@ -116,7 +116,7 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// What was agreed.
+    /// The queue's terms.
     pub fn terms(&self) -> &Terms {
         &self.terms
     }
@@ -126,24 +126,24 @@ impl<M: Clone> Leases<M> {
         self.entries.len() - self.free.len()
     }
 
-    /// Whether there is none.
+    /// True if there is no message, in any state.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many are in each state.
+    /// How many messages are in each state.
     pub fn counts(&self) -> LeaseCounts {
         let (leased, dying) = (self.leased.len(), self.dying.len() + self.written);
         let waiting = self.len() - leased - dying;
         LeaseCounts { leased, dying, waiting, bytes: self.bytes, expired: self.expired }
     }
 
-    /// Whether one more message may come from the ring. The last one to come may go beyond the limit of bytes.
+    /// True if one more message may come from the ring. The last one may exceed the limit of bytes.
     pub fn has_room(&self) -> bool {
         self.bytes < self.terms.max_bytes && self.len() < self.terms.max_messages.min(u32::MAX as usize)
     }
 
-    /// Whether the order lets the ring's next message of this partition out now.
+    /// True if the order allows the next message of this partition to be given out now.
     pub fn may_follow(&self, partition: u32) -> bool {
         let partition = line(partition);
         self.terms.order == Order::Relaxed || self.lines.range((partition, 0)..=(partition, u64::MAX)).next().is_none()
@@ -156,14 +156,14 @@ impl<M: Clone> Leases<M> {
         self.give_out(slot, now)
     }
 
-    /// Takes a message from the ring that is not to be given out before `due`.
+    /// Takes a message from the ring that may not be given out before `due`.
     pub fn admit_later(&mut self, partition: u32, offset: u64, message: M, due: Duration) {
         let slot = self.add(line(partition), offset, message);
         self.entry(slot).at = moment_after(due);
         self.line_up(slot);
     }
 
-    /// Takes a message in as it was known before. False if it is here already.
+    /// Takes in a message that was known before, with its state. False if it is here already.
     pub(super) fn recall(&mut self, partition: u32, offset: u64, message: M, known: KnownMessage) -> bool {
         if self.find(partition, offset).is_some() {
             return false;
@@ -197,7 +197,7 @@ impl<M: Clone> Leases<M> {
         true
     }
 
-    /// What is to be known of a message; none if it is not here.
+    /// The state of a message; none if it is not here.
     pub(super) fn known(&self, partition: u32, offset: u64) -> Option<KnownMessage> {
         let slot = self.find(partition, offset)?;
         let entry = self.entries[slot as usize].as_ref()?;
@@ -212,7 +212,7 @@ impl<M: Clone> Leases<M> {
         Some(KnownMessage { number: entry.number, attempts: entry.attempts, phase })
     }
 
-    /// The lease of this number, if it still lasts.
+    /// Takes up the lease with this number, if it has not run out.
     pub(super) fn resume(&mut self, partition: u32, offset: u64, number: u64, now: Duration) -> Option<Grant<M>> {
         let id = LeaseId { slot: self.find(partition, offset)?, number };
         let entry = self.held(id, now).ok()?;
@@ -220,12 +220,12 @@ impl<M: Clone> Leases<M> {
         Some(Grant { id, partition, offset, attempt, deadline, message: entry.message.clone() })
     }
 
-    /// All messages, in no order: partition and offset.
+    /// Partition and offset of all messages, in no order.
     pub(super) fn places(&self) -> impl Iterator<Item = (u32, u64)> {
         self.entries.iter().flatten().map(|entry| (u32::from(entry.partition), entry.offset))
     }
 
-    /// Takes a message back in, to be given out after `delay`, its attempts counted anew. False if it is here already.
+    /// Takes a message back in, to be given out after `delay`. Its attempts are counted anew. False if it is here already.
     pub fn restore(&mut self, partition: u32, offset: u64, message: M, now: Duration, delay: Duration) -> bool {
         if self.find(partition, offset).is_some() {
             return false;
@@ -236,9 +236,9 @@ impl<M: Clone> Leases<M> {
         true
     }
 
-    /// Gives out the message that has been due for the longest time, if there is one.
+    /// Leases the message that has been due for the longest time, if one is due.
     pub fn grant(&mut self, now: Duration) -> Option<Grant<M>> {
-        // What ran out before the first one became due comes before it.
+        // A lease that ran out before the first message became due comes before that message.
         let is_later = |leases: &Self| {
             leases.leased.first().is_some_and(|ended| leases.waiting.first().is_none_or(|first| ended.0 < first.0))
         };
@@ -248,7 +248,7 @@ impl<M: Clone> Leases<M> {
         Some(self.give_out(slot, now))
     }
 
-    /// Makes the lease last until `visibility` from now. The new deadline.
+    /// Makes the lease last until `visibility` from now. Returns the new deadline.
     pub fn renew(&mut self, id: LeaseId, now: Duration, visibility: Duration) -> Result<Duration, Lost> {
         let before = self.held(id, now)?.at;
         let deadline = moment_after(now.saturating_add(visibility));
@@ -261,7 +261,7 @@ impl<M: Clone> Leases<M> {
         Ok(time_of(deadline))
     }
 
-    /// The message is done with: it never comes again.
+    /// Acknowledges the message: it never comes again.
     pub fn ack(&mut self, id: LeaseId, now: Duration) -> Result<(), Lost> {
         #[cfg(test)]
         if self.accept_late_acks
@@ -271,21 +271,21 @@ impl<M: Clone> Leases<M> {
             return Ok(());
         }
         self.held(id, now)?;
-        // Its holder has it as well.
+        // The worker has the body as well, so it is dropped there.
         let _ = self.remove(id.slot);
         Ok(())
     }
 
-    /// Gives the message back: to come again after `delay`, or, if this was the last attempt, to be a dead letter for
-    /// this reason. True if it is one.
+    /// Gives the message back. It comes again after `delay`, or is a dead letter with this reason if this was the last
+    /// attempt. True if it is a dead letter.
     pub fn nack(&mut self, id: LeaseId, now: Duration, delay: Duration, reason: &str) -> Result<bool, Lost> {
         let at = self.held(id, now)?.at;
         self.leased.remove(&mut self.links, at, id.slot);
         Ok(self.take_back(id.slot, due(now, delay), || DeathCause::Refused(reason.into())))
     }
 
-    /// Takes back what was given out and nobody has seen: it may be given out at once, and that attempt does not count.
-    /// False if the lease is over.
+    /// Takes back a leased message that no worker has seen. It may be given out at once, and the attempt does not count.
+    /// False if the lease has run out.
     pub(super) fn put_back(&mut self, id: LeaseId, now: Duration) -> bool {
         let Ok(at) = self.held(id, now).map(|entry| entry.at) else { return false };
         self.leased.remove(&mut self.links, at, id.slot);
@@ -303,19 +303,19 @@ impl<M: Clone> Leases<M> {
         (0..limit).all(|_| self.expire_one(now))
     }
 
-    /// The next moment at which something happens by itself: a lease ends, or a delay that is not over yet.
+    /// The next time at which a lease runs out or a delay ends, after `now`.
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let lease = self.leased.first().map(|first| first.0);
         let delay = self.waiting.next_after(moment_before(now));
         lease.into_iter().chain(delay).min().map(time_of)
     }
 
-    /// Whether a message that nobody has could be given out now.
+    /// True if a message that no worker has could be given out now.
     pub fn is_due(&self, now: Duration) -> bool {
         self.waiting.first().is_some_and(|first| first.0 <= moment_before(now))
     }
 
-    /// Deletes a message, whoever has it. False if it is not here, or is a letter by now.
+    /// Deletes a message, also a leased one. False if it is not here, or its dead letter is written.
     pub fn delete(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state != EntryState::Written);
         found.inspect(|&slot| self.let_go(slot)).is_some()
@@ -326,9 +326,9 @@ impl<M: Clone> Leases<M> {
         self.find(partition, offset).is_some()
     }
 
-    /// Deletes all messages that nobody has a lease on. How many.
+    /// Deletes all messages that no worker has a lease on. Returns how many.
     pub fn purge(&mut self) -> usize {
-        // What is a letter by now is purged with the letters.
+        // A message whose dead letter is written is purged with the dead letters.
         let idle = |entry: &MessageEntry<M>| !matches!(entry.state, EntryState::Leased | EntryState::Written);
         let slots = self.entries.iter().enumerate().filter(|(_, entry)| entry.as_ref().is_some_and(idle));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
@@ -336,7 +336,7 @@ impl<M: Clone> Leases<M> {
         slots.len()
     }
 
-    /// The messages that nobody has a lease on, the longest due first, and when each may be given out.
+    /// The messages that no worker has a lease on, the longest due first, each with the time from which it may be given out.
     pub fn idle(&self) -> impl Iterator<Item = (u32, u64, u32, Duration, &M)> {
         self.waiting.iter(&self.links).filter_map(|(at, slot)| {
             let entry = self.entries[slot as usize].as_ref()?;
@@ -344,7 +344,7 @@ impl<M: Clone> Leases<M> {
         })
     }
 
-    /// The message that has been on its way to the dead letters for the longest time.
+    /// The message that has been dying for the longest time.
     pub fn dying(&self) -> Option<DeadMessage<'_, M>> {
         let slot = self.dying.front()?;
         let entry = self.entries[*slot as usize].as_ref()?;
@@ -353,14 +353,14 @@ impl<M: Clone> Leases<M> {
         Some(DeadMessage { partition: u32::from(*partition), offset: *offset, attempts: *attempts, cause, message })
     }
 
-    /// That message has arrived there.
+    /// That message has become a dead letter.
     pub fn dead_letter_done(&mut self) {
         if let Some(&slot) = self.dying.front() {
             self.let_go(slot);
         }
     }
 
-    /// That message is on its way there, and is not forgotten before that is safe.
+    /// The dead letter of that message is written, and the message stays known until that is safe.
     pub(super) fn dead_letter_written(&mut self) {
         if let Some(slot) = self.dying.pop_front() {
             self.entry(slot).state = EntryState::Written;
@@ -368,13 +368,13 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// It is safe there. False if it was deleted, and perhaps is here once more.
+    /// The dead letter is safe. False if the message was deleted meanwhile.
     pub(super) fn settle_dead_letter(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state == EntryState::Written);
         found.inspect(|&slot| self.let_go(slot)).is_some()
     }
 
-    /// Messages that were deleted or moved away since the last call. Whoever holds a lock drops them after it.
+    /// Bodies of messages that have left since the last call. The caller drops them after it has released its lock.
     pub(super) fn take_gone(&mut self) -> Vec<M> {
         std::mem::take(&mut self.gone)
     }
@@ -434,7 +434,7 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Its lease has been taken out of the set.
+    /// Puts a message back whose lease was removed. True if it had its last attempt and is dying now.
     fn take_back(&mut self, slot: u32, due: u64, cause: impl FnOnce() -> DeathCause) -> bool {
         let max = self.terms.max_attempts;
         let entry = self.entry(slot);
@@ -454,12 +454,12 @@ impl<M: Clone> Leases<M> {
     }
 }
 
-/// A delay of nothing is over at once.
+/// When a delay is over. A delay of zero is over at once.
 fn due(now: Duration, delay: Duration) -> u64 {
     if delay.is_zero() { moment_before(now) } else { moment_after(now.saturating_add(delay)) }
 }
 
-/// A topic has no more than 1,024 partitions.
+/// A partition's number in 16 bits: a topic has no more than 1,024 partitions.
 fn line(partition: u32) -> u16 {
     u16::try_from(partition).unwrap_or(u16::MAX)
 }

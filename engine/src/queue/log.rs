@@ -1,5 +1,5 @@
-//! What a queue of a durable topic has of the journal: its own name there, the bodies of its messages, and how far its
-//! changes are safe.
+//! What the queue of a durable topic needs of the journal: the bodies of its messages, and how far its changes are written
+//! and durable.
 
 use super::job::Job;
 use crate::base::clock::Timestamp;
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
-/// The watcher's token for a wake-up that no partition caused.
+/// The token of a wake-up that is not for a partition.
 pub(super) const WAKE: usize = usize::MAX;
 
 pub(super) struct QueueLog<E> {
@@ -26,13 +26,13 @@ pub(super) struct QueueLog<E> {
     name: String,
     /// The queue's number in the journal.
     pub(super) number: u32,
-    /// How safe a change is when a call returns.
+    /// The level that a change has reached when its call returns.
     pub(super) level: Level,
-    /// Of changes.
+    /// How many changes are written, and how many durable.
     pub(super) progress: Arc<Progress>,
-    /// The last change that somebody waits for to be durable.
+    /// The number of the last change that somebody waits for to be durable.
     wanted: AtomicU64,
-    /// The most letters that are on their way at a time, so that what they take away fits into the frame they are in.
+    /// The most dead letters that are published and not yet in a frame: the ends of their messages must fit into that frame.
     pub(super) max_pending: usize,
     pending: AtomicUsize,
     bodies: Bodies<E>,
@@ -55,7 +55,7 @@ impl<E: Job> QueueLog<E> {
         }
     }
 
-    /// The queue has come to a gap of its topic: it is listed as told. What the journal is to know of it.
+    /// Lists a gap that the queue has come to as reported. Returns what is to be written of it.
     pub(super) fn told_of(&self, partition: u32, offsets: Range<u64>, now: Timestamp) -> GapReport {
         let of = PartitionId { topic: self.bodies.topic, partition };
         let (kind, reader, time) = (ReaderKind::Queue, self.name.clone(), now.as_nanos());
@@ -64,12 +64,12 @@ impl<E: Job> QueueLog<E> {
         told
     }
 
-    /// Has the journal take what has changed, with its next frame.
+    /// Signals the committer that there are changes for its next frame.
     pub(super) fn tell(&self) {
         self.committer.notify_state();
     }
 
-    /// The same, at once: somebody waits for it.
+    /// Signals the committer that somebody waits for the changes.
     pub(super) fn tell_now(&self) {
         self.committer.notify_state_urgent();
     }
@@ -86,7 +86,7 @@ impl<E: Job> QueueLog<E> {
         self.wanted.load(Ordering::Acquire) > self.progress.durable.load(Ordering::Acquire)
     }
 
-    /// Waits until this change is as safe as was asked for. An error if the journal ends before.
+    /// Waits until this change has reached `level`. An error if the journal ends before.
     pub(super) fn wait(&self, change: u64, level: Level) -> Result<(), String> {
         let reached = || self.has_reached(change, level).then_some(Ok(()));
         if reached().is_some() {
@@ -115,7 +115,8 @@ impl<E: Job> QueueLog<E> {
         self.tell_now();
     }
 
-    /// Whether this change is as safe as was asked for, or the journal has ended; else the task is woken when it may be.
+    /// True if this change has reached the queue's level, or the journal has ended. Otherwise the task is woken when that
+    /// may be so.
     #[cfg(feature = "async")]
     pub(super) fn is_safe(&self, change: u64, waker: &Waker) -> bool {
         let notifier = &self.committer.notifier;
@@ -127,18 +128,18 @@ impl<E: Job> QueueLog<E> {
         notifier.watch(waker, done).is_some()
     }
 
-    /// The body of a message that was given out before; none if the journal does not keep it any more.
+    /// The body of a message. None if the journal does not keep it any more.
     pub(super) fn load(&self, partition: u32, offset: u64) -> Result<Option<Arc<E>>, String> {
         self.bodies.load(partition, offset).map(|body| body.map(Arc::new))
     }
 
-    /// Room for one more message in the journal's state, if `unwritten` blocks are still to come.
+    /// True if the journal's state has room for one more message, with `unwritten` blocks still to be written.
     pub(super) fn has_room(&self, unwritten: usize) -> bool {
         self.committer.state_to_spare() > (unwritten + 1) * super::codec::BLOCK_BYTES
     }
 }
 
-/// Reads single messages. Those that follow one another cost no search.
+/// Reads single messages. Messages that follow one another cost no search.
 struct Bodies<E> {
     journal: Journal,
     topic: u32,
@@ -146,12 +147,12 @@ struct Bodies<E> {
     event: PhantomData<fn() -> E>,
 }
 
-/// How far ahead a reader goes on reading rather than begin anew.
+/// The distance in offsets up to which a reader reads on instead of searching.
 const AHEAD: u64 = 4096;
 
 impl<E: Job> Bodies<E> {
     fn load(&self, partition: u32, offset: u64) -> Result<Option<E>, String> {
-        // Not locked while the event's type reads: two that read one partition at a time have a reader each.
+        // No lock is held while the event's type reads the bytes. Two threads that read one partition have a reader each.
         let readers = || self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let known = readers().remove(&partition).filter(|reader| {
             let next = reader.position();
@@ -184,7 +185,7 @@ impl<E: Job> Bodies<E> {
     }
 }
 
-/// Wakes whoever watches a queue when the journal has moved.
+/// Wakes the worker that watches a queue when the journal has moved.
 pub(super) struct JournalWaker(pub(super) Arc<Waiter>);
 
 impl JournalWaker {

@@ -1,4 +1,4 @@
-//! Queues as a journal has them, without a program that has them open: what `slipring queue` shows and changes.
+//! Queues as a journal has them, for programs without the engine: what `slipring queue` shows and changes.
 
 use super::changes::{Cursor, StatePart};
 use super::codec::{self, ClockShift, RecoveredQueue};
@@ -38,32 +38,32 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecordedQueue {
-    /// Its topic.
+    /// The topic's name.
     pub topic: RecordedTopic,
-    /// Its name.
+    /// The queue's name.
     pub name: String,
-    /// How long a lease lasts, as it was opened last.
+    /// How long a lease lasts.
     pub visibility: Duration,
-    /// How often a message is given out; none: for ever.
+    /// How often a message is given out before it becomes a dead letter. None: without end.
     pub max_attempts: Option<u32>,
-    /// Whether one message of a partition is out at a time.
+    /// True if one message of a partition is out at a time.
     pub strict: bool,
-    /// The most messages that are out.
+    /// The most messages that may be out.
     pub max_outstanding: u64,
-    /// Its dead letters' topic.
+    /// The name of the dead letters' topic.
     pub dead_topic: String,
-    /// The next offset that is read, by partition; none where it has read nothing.
+    /// The next offset to be read, by partition. None where nothing was read.
     pub next: Vec<Option<u64>>,
-    /// The messages that were read and are not done with, by partition and offset.
+    /// The messages that were read and are not done, by partition and offset.
     pub messages: Vec<RecordedMessage>,
-    /// Messages that were deleted before they were read: partition and offset.
+    /// Partition and offset of messages that were deleted before they were read.
     pub deleted: Vec<(u32, u64)>,
     number: u32,
     dead: Option<RecordedTopic>,
     recovered_queue: RecoveredQueue,
 }
 
-/// A message of a queue that is not done with.
+/// A message of a queue that is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedMessage {
@@ -73,32 +73,32 @@ pub struct RecordedMessage {
     pub offset: u64,
     /// How often it was given out.
     pub attempts: u32,
-    /// What it waits for.
+    /// Its state.
     pub state: MessageState,
 }
 
-/// What a message that is not done with waits for.
+/// The state of a message that is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MessageState {
-    /// Somebody has it, or had it, until then.
+    /// A worker has, or had, a lease on it until this time.
     Leased(Timestamp),
-    /// It may be given out from then on.
+    /// It may be given out from this time on.
     Waiting(Timestamp),
-    /// It is to be moved to the dead letters for this reason.
+    /// It is to become a dead letter for this reason.
     Dying(String),
-    /// It was not given out yet.
+    /// It was not read yet.
     Unread,
 }
 
-/// A queue cannot be changed.
+/// Why a queue cannot be changed or shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// The journal does not take it.
+    /// The journal does not take the change.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The journal does not give its messages.
+    /// The journal does not give the queue's messages.
     #[error(transparent)]
     Read(#[from] ReplayError),
     /// Its dead letters are of another journal, or their topic is gone.
@@ -111,14 +111,14 @@ pub enum ChangeError {
     },
 }
 
-/// All queues of a journal.
+/// All queues in a journal.
 pub fn queues(state: &State) -> Vec<RecordedQueue> {
     let topics = recorded_topics(state);
     let known = all(state).into_iter();
     known.filter_map(|(topic, name, opened)| RecordedQueue::new(state, &topics, topic, name, opened)).collect()
 }
 
-/// The queue of this name of this topic.
+/// The queue of this name on this topic.
 pub fn find(state: &State, topic: &str, queue: &str) -> Option<RecordedQueue> {
     let topics = recorded_topics(state);
     let number = topics.iter().find(|known| known.name == topic)?.number;
@@ -165,7 +165,7 @@ impl RecordedQueue {
         self.messages.iter().filter(|message| is_it(&message.state)).count()
     }
 
-    /// How many messages somebody has a lease on, or had until it ran out.
+    /// How many messages have a lease, which may have run out since.
     pub fn leased(&self) -> usize {
         self.count(|it| matches!(it, MessageState::Leased(_)))
     }
@@ -175,7 +175,7 @@ impl RecordedQueue {
         self.count(|it| matches!(it, MessageState::Waiting(_)))
     }
 
-    /// How many messages are on their way to the dead letters.
+    /// How many messages are to become dead letters.
     pub fn dying(&self) -> usize {
         self.count(|it| matches!(it, MessageState::Dying(_)))
     }
@@ -184,14 +184,14 @@ impl RecordedQueue {
         PartitionId { topic: self.topic.number, partition }
     }
 
-    /// Where reading goes on in a partition, and where the partition ends.
+    /// The offset at which reading goes on in a partition, and the partition's end.
     pub fn unread(&self, journal: &Journal, partition: u32) -> (u64, u64) {
         let extent = journal.extent(self.id(partition)).unwrap_or_default();
         let next = self.next.get(partition as usize).copied().flatten();
         (next.unwrap_or(extent.start).max(extent.start), extent.end)
     }
 
-    /// How many messages of a partition were not given out yet.
+    /// How many messages of a partition were not read yet.
     pub fn unread_messages(&self, journal: &Journal, partition: u32) -> u64 {
         let (next, end) = self.unread(journal, partition);
         journal.records_in(self.id(partition), next..end)
@@ -374,7 +374,7 @@ impl RecordedQueue {
     }
 }
 
-/// What is to be written of a queue: parts first, then cursors, so that a crash between frames loses nothing.
+/// What is to be written of a queue. Parts are written first, then cursors, so that a crash between frames loses nothing.
 struct Change {
     queue: u32,
     blocks: BTreeSet<StatePart>,

@@ -1,4 +1,4 @@
-//! What lies under a queue's lock: the messages that are out, and where new ones come from.
+//! The state under a queue's lock: the messages that are out of the ring, and the input of new ones.
 
 use super::changes::{Cursor, StatePart};
 use super::codec::ClockShift;
@@ -38,10 +38,10 @@ pub struct Waiting<E = Message> {
     pub message: Arc<E>,
 }
 
-/// Bytes that a message in the side store takes beside key, value and headers.
+/// The bytes that a message takes in the side store beside its key, value and headers.
 pub(super) const BESIDE: usize = 160;
 
-/// A message that is out, or none where the journal has it and the side store no room.
+/// The body of a message in the side store. None if it is only in the journal, because the side store had no room.
 pub(super) type Body<E> = Option<Arc<E>>;
 
 pub(super) struct QueueState<E, K: Producers> {
@@ -49,37 +49,37 @@ pub(super) struct QueueState<E, K: Producers> {
     pub(super) input: Input<E, K>,
     pub(super) dead_letter_writer: DeadLetterWriter,
     pub(super) counters: QueueCounters,
-    /// Deleted before they were read.
+    /// Partition and offset of messages that were deleted before they were read.
     pub(super) deleted: HashSet<(u32, u64)>,
-    /// By the number of the partition.
+    /// What is known of each partition, by its number.
     pub(super) partitions: Vec<PartitionState>,
-    /// Those whose place is `Ready`, in turns.
+    /// The partitions that are `Ready`. They are looked at in turns.
     pub(super) ready: Vec<usize>,
     pub(super) turn: usize,
-    /// Somebody sleeps at the bells.
+    /// True while a worker watches the partitions.
     pub(super) watched: bool,
     pub(super) idle_workers: usize,
-    /// Tasks that want to be woken as those at the door.
+    /// Tasks that are woken together with the idle workers.
     pub(super) tasks: Vec<Waker>,
     pub(super) alarm: Option<(Duration, TimerId)>,
-    /// Halted, failed, evicted or deleted.
+    /// Why nothing more is given out: the topic was halted or has failed, or the queue was evicted or deleted.
     pub(super) refused: Option<Closed>,
-    /// Letters that are published and not yet written with what they take away.
+    /// Dead letters that were published, and are not yet in a frame with the ends of their messages.
     pub(super) pending_dead_letters: VecDeque<PendingDeadLetter>,
-    /// What writes a letter has panicked: it is not asked again.
+    /// True once writing a dead letter has panicked. Then no other one is written.
     cannot_write_dead_letters: bool,
-    /// Once it is deleted: what is to be taken out of the journal.
+    /// Once the queue is deleted: the keys that are to be deleted from the journal.
     pub(super) erased: Vec<Vec<u8>>,
 }
 
-/// What the clocks showed before the lock was taken.
+/// The times of the clocks, read before the lock was taken.
 #[derive(Clone, Copy)]
 pub(super) struct ClockTimes {
     pub(super) now: Duration,
     pub(super) wall: Timestamp,
 }
 
-/// A message that nobody has.
+/// A message that no worker has.
 pub(super) struct Peeked<E> {
     pub(super) partition: u32,
     pub(super) offset: u64,
@@ -88,25 +88,25 @@ pub(super) struct Peeked<E> {
     pub(super) body: Body<E>,
 }
 
-/// A letter on its way.
+/// A dead letter that was published and is not yet in a frame.
 pub(super) struct PendingDeadLetter {
     partition: u32,
     offset: u64,
     letter: (u32, u64),
 }
 
-/// Where a partition stands.
+/// What is known of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PartitionState {
-    /// To be looked at.
+    /// It must be looked at.
     Ready,
-    /// Rings when there is something to look at.
+    /// It signals when there is something to look at.
     Armed,
-    /// Was read to its end.
+    /// It was closed, and read to its end.
     Over,
 }
 
-/// What has happened so far.
+/// What the queue has counted so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct QueueCounters {
     pub(super) delivered: u64,
@@ -142,7 +142,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Drops what is here no more, when the lock is let go: it is the user's, and its drop the user's code.
+    /// Drops messages that have left, when the lock is released: their drop is the user's code.
     pub(super) fn drop_gone(&mut self) {
         let gone = self.leases.take_gone();
         if !gone.is_empty() {
@@ -185,7 +185,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 fruitless += 1;
                 continue;
             }
-            // What is beyond the side store's limit is read from the journal when it comes again.
+            // A body beyond the side store's limit is read from the journal when its message comes again.
             let spare = log.map(|_| self.leases.terms().max_bytes.saturating_sub(self.leases.counts().bytes));
             let deleted = &mut self.deleted;
             let copy = |offset: u64, event: &E| {
@@ -235,7 +235,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 continue;
             };
             if log.is_some() && self.leases.contains(partition, offset) {
-                // It was sent back from the dead letters, or the crash came before how far was read was written.
+                // It was sent back from the dead letters; or a crash came after its state and before the offset behind it
+                // was written.
                 continue;
             }
             self.turn += 1;
@@ -252,7 +253,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         None
     }
 
-    /// The code of the event's type panicked: nothing is given out any more.
+    /// The code of the event's type has panicked: nothing more is given out.
     fn fail(&mut self, panic: &Panic) {
         self.refused =
             Some(Closed::Failed { consumer: self.dead_letter_writer.consumer().to_owned(), cause: panic.to_string() });
@@ -264,7 +265,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Why nothing will ever come again.
+    /// Why no message will ever come again; none while some may.
     pub(super) fn ended(&self) -> Option<Closed> {
         if let Some(reason) = &self.refused {
             return Some(reason.clone());
@@ -275,7 +276,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         drained.then_some(Closed::Closed)
     }
 
-    /// False if there is something after all.
+    /// Arms the partitions. False if there is something to look at after all.
     pub(super) fn arm(&mut self, waiter: &Waiter, log: Option<&QueueLog<E>>) -> bool {
         if !self.has_room(log) {
             // There may be room when changes are written.
@@ -291,7 +292,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 index += 1;
             } else if self.input.arm(source, waiter) {
                 if log.is_some() {
-                    // It is looked at again whenever the journal moves.
+                    // It is looked at again whenever the journal has moved.
                     index += 1;
                     continue;
                 }
@@ -313,8 +314,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Moves to the dead letters what has had its attempts; what does not fit there stays, and is tried again at the
-    /// next call.
+    /// Moves messages that have had their last attempt to the dead letters. What finds no room there stays, and the next
+    /// call tries again.
     pub(super) fn write_dead_letters(&mut self, log: Option<&QueueLog<E>>) {
         let most = log.map_or(usize::MAX, |log| log.max_pending);
         while self.pending_dead_letters.len() < most
@@ -326,8 +327,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 DeathCause::Refused(reason) => reason,
                 DeathCause::Expired => "the lease ran out",
             };
-            // The committer takes what state sources have with the frame that a letter is in, so it must have heard of it before
-            // it can see the letter. It waits for this lock before it takes anything.
+            // The committer writes the states of state sources in the same frame that a dead letter is in, so it must be
+            // signalled before the letter is published. It waits for this lock before it takes the state.
             if let Some(log) = log {
                 log.tell();
             }
@@ -350,7 +351,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                     continue;
                 }
                 Ok(Err(_)) => return,
-                // The message stays where it is, and is in the report.
+                // The message stays, and the report counts it.
                 Err(panic) => {
                     self.cannot_write_dead_letters = true;
                     return self.fail(&panic);
@@ -371,7 +372,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Takes the messages away whose letters are in a frame by now. Which those are.
+    /// Ends the messages whose dead letters are in a frame by now. Returns their partitions and offsets.
     pub(super) fn settle_dead_letters(
         &mut self,
         log: &QueueLog<E>,
@@ -400,7 +401,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         found
     }
 
-    /// Deletes everything that nobody has a lease on. How many messages.
+    /// Deletes every message that no worker has a lease on. Returns how many.
     pub(super) fn purge(&mut self) -> u64 {
         let mut purged = self.leases.purge() as u64;
         for index in 0..self.input.len() {
@@ -422,7 +423,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         purged
     }
 
-    /// Those that nobody has; their bodies, where they are at hand.
+    /// Messages that no worker has, with their bodies where the side store has them.
     ///
     /// # Errors
     /// The copy of one panicked.
@@ -461,13 +462,13 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         Ok(peeked)
     }
 
-    /// Whether an idle worker should look after a lease has ended: a message comes again, a partition goes on, or
-    /// nothing will ever come.
+    /// True if an idle worker should look after a lease has ended: a message is due, a partition may go on, or no message
+    /// will ever come.
     pub(super) fn has_news(&self, now: Duration) -> bool {
         self.leases.is_due(now) || self.leases.terms().order == Order::Strict || self.ended().is_some()
     }
 
-    /// Between the queue's clock and the world's.
+    /// The difference between the engine's clock and the system's clock.
     pub(super) fn shift(clock: &dyn Clock) -> ClockShift {
         ClockShift::new(clock.now(), clock.wall())
     }

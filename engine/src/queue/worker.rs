@@ -1,4 +1,4 @@
-//! A worker takes messages of a queue, one at a time, each under a lease.
+//! Workers: each takes messages of a queue, one at a time, with a lease.
 
 use super::core::{Granted, LeaseEnd, QueueCore};
 use super::job::Job;
@@ -16,17 +16,17 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// One of the many that share the messages of a queue: each message goes to one of them.
+/// One of the workers that share the messages of a queue: each message goes to one of them.
 ///
 /// Joined with [`QueueBuilder::join`](crate::queue::QueueBuilder::join). Dropping it leaves its leases as they are: they belong to
 /// their [`Lease`]s.
 pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) core: Arc<QueueCore<E, K>>,
-    /// Given out to it, or refused, and not yet handed to the user.
+    /// What was leased for this worker, or refused, and not returned to the user yet.
     pub(super) found: Option<Result<Granted<E>, ReadError>>,
-    /// Whether it watches the bells with a waker.
+    /// True if this worker watches the partitions with a waker.
     pub(super) watching: bool,
-    /// Of a selector that waits for it among others.
+    /// The waiter and token of a selector that waits for this worker.
     pub(super) selector: Option<Waker>,
 }
 
@@ -51,7 +51,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         Self { core, found: None, watching: false, selector: None }
     }
 
-    /// Whether something was found for it that is still good.
+    /// True if something was found for this worker and is still valid.
     pub(super) fn has_found(&mut self) -> bool {
         let now = self.core.now();
         if matches!(&self.found, Some(Ok((grant, _))) if grant.deadline <= now) {
@@ -60,7 +60,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         self.found.is_some()
     }
 
-    /// Hands out what was found for it; none if that is nothing, or no more.
+    /// Returns what was found for this worker; none if nothing was, or it is not valid any more.
     pub(super) fn take_found(&mut self) -> Result<Option<Lease<E, K>>, ReadError> {
         let Some(found) = self.found.take() else { return Ok(None) };
         let (grant, change) = found?;
@@ -68,7 +68,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))
     }
 
-    /// Whoever waited with this worker has gone: what was on its way to it goes to others.
+    /// The user has stopped waiting: a message that was leased for this worker goes to another one.
     pub(super) fn give_up(&mut self) {
         self.core.leave_watch(&mut self.watching);
         if let Some(Ok(given)) = self.found.take() {
@@ -99,7 +99,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))
     }
 
-    /// The queue that it works for.
+    /// The queue's name.
     pub fn queue(&self) -> super::Queue<E, K> {
         super::Queue { core: Arc::clone(&self.core) }
     }
@@ -112,7 +112,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
 pub struct Lease<E: Job = Message, K: Producers = Multi> {
     core: Arc<QueueCore<E, K>>,
     grant: Grant<Arc<E>>,
-    /// Said what becomes of the message.
+    /// True once it was said what becomes of the message.
     over: bool,
 }
 
@@ -233,14 +233,14 @@ impl<E: Job, K: Producers> Lease<E, K> {
 impl<E: Job, K: Producers> Drop for Lease<E, K> {
     fn drop(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
-            // Waits for nothing.
+            // The drop does not wait for the journal.
             let _ = self.core.end(self.grant.id, self.grant.attempt, LeaseEnd::Retry("dropped"));
         }
     }
 }
 
-/// Stands for a lease: what to keep of it in a database, or to give to another process's next life. It is text, too:
-/// `"0@17#4294967297".parse()`.
+/// The identity of a lease, to be kept in a database or given to a later life of the process. It can be written as text and
+/// read again: `"0@17#4294967297".parse()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     partition: u32,
@@ -255,7 +255,7 @@ impl fmt::Display for Ticket {
     }
 }
 
-/// A text is no ticket of a lease.
+/// A text that is no ticket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no ticket of a lease: it looks like 0@17#4294967297")]
 pub struct NoTicket {
@@ -277,7 +277,7 @@ impl FromStr for Ticket {
     }
 }
 
-/// The lease that a ticket stands for.
+/// The lease of a ticket.
 pub(super) fn resume<E: Job, K: Producers>(
     core: &Arc<QueueCore<E, K>>,
     ticket: &Ticket,
@@ -290,7 +290,7 @@ pub(super) fn resume<E: Job, K: Producers>(
     Ok(Lease { core: Arc::clone(core), grant, over: false })
 }
 
-/// A lease was no longer its holder's.
+/// A lease was not the holder's any more, or it is unknown whether its end is safe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {

@@ -26,7 +26,7 @@ pub(crate) fn restore<E, K: Producers>(topic: &TopicCore<E, K>) {
     }
 }
 
-/// True if the name has expired, and nothing is left to be done for it.
+/// True if the name may be forgotten.
 pub(crate) fn is_forgotten<E, K: Producers>(
     identity: &Arc<ProducerIdentity>,
     topic: &TopicCore<E, K>,

@@ -26,7 +26,7 @@ pub(crate) fn without_generation(stage: &str) -> &str {
     }
 }
 
-/// The mark before the generation. No subscriber's name can contain it.
+/// The name of a group's stage. It contains a colon, so no subscriber can have it or stand behind it by accident.
 pub(crate) fn stage_name(group: &str, generation: u32) -> String {
     match generation {
         0 => format!("group:{group}"),

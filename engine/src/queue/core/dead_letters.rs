@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// Hands over the dead letters: see [`DeadLetterReader::each`].
+    /// Passes the dead letters to `each`: see [`DeadLetterReader::each`].
     pub(in crate::queue) fn each_dead_letter(
         &self,
         each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> crate::queue::dead_letter_reader::Verdict,
@@ -26,17 +26,17 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         if let Some(changes) = state.leases.changes() {
             moved.into_iter().for_each(|(partition, next)| changes.cursor(Cursor::DeadLetters(partition), next));
         }
-        // There may be room among the dead letters, or some have come back.
+        // There may be room among the dead letters, or some have become messages again.
         self.settle(&mut state, now);
         self.wake(&mut state);
     }
 
-    /// Lets go of the dead letters.
+    /// Stops keeping the dead letters.
     pub(in crate::queue) fn close_dead_letters(&self) {
         held::lock(&self.dead_letter_reader).close();
     }
 
-    /// Waits until the letters that were published before are in the journal, where they are read.
+    /// Waits until the dead letters that were published before are in the journal, where they are read.
     fn wait_for_dead_letters(&self) {
         const LIMIT: Duration = Duration::from_secs(10);
         let Some(log) = &self.log else { return };
@@ -48,8 +48,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let _ = log.wait(change, Level::Written);
     }
 
-    /// A dead letter becomes a message again, and all up to it in its partition of the letters are dealt with. False if
-    /// there is no room, or if the event's type cannot read it.
+    /// Makes a dead letter a message again. `next` is the offset behind the letter: all letters before it in its partition
+    /// are dealt with. False if there is no room, or if the event's type cannot read the letter.
     pub(in crate::queue) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
         let DeadLetter { partition, offset, message, .. } = letter;
         // Under the lock of the dead letters' reader.
@@ -59,8 +59,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let has_room = state.has_room(self.log.as_ref());
         if has_room {
             state.leases.restore(partition, offset, Some(Arc::new(body)), now, Duration::ZERO);
-            // At once: who is given the message may be done with it before all letters are sent back, and after a crash it
-            // would be a letter again.
+            // Noted now, not after the last letter: a worker may be done with the message before all letters are sent back,
+            // and after a crash the message would be a dead letter again.
             if let (Some((partition, next)), Some(changes)) = (next, state.leases.changes()) {
                 changes.cursor(Cursor::DeadLetters(partition), next);
             }

@@ -12,7 +12,7 @@ use crate::queue::state::QueueState;
 use slipring_journal::{FrameBuilder, PartitionId};
 use std::sync::Arc;
 
-/// What a frame must have room for before one more part is put into it.
+/// The room that a frame must have for one more part.
 const PART_BYTES: usize = BLOCK_BYTES + 16 * 110;
 
 impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
@@ -33,11 +33,11 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
             let is_there = codec::put_block(frame, number, partition, block, shift, known);
             let part = StatePart::Block(partition, block);
             if !state.leases.changes().is_none_or(|changes| changes.write(part, is_there)) {
-                // It came and went between two frames.
+                // The message came and went between two frames.
                 frame.rewind(savepoint);
             }
         };
-        // A letter and the end of its message are in one frame.
+        // A dead letter and the end of its message must be in the same frame.
         for (partition, offset) in state.settle_dead_letters(log, self.dead_number, drained) {
             if has_room(frame) {
                 put(&mut state, frame, partition, offset / crate::queue::changes::BLOCK);
@@ -68,7 +68,7 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
                         false => {}
                     }
                 }
-                // One frame for both: a crash between the two would tell of the gap twice.
+                // The gap and the offset behind it are in one frame: a crash between two frames would report the gap twice.
                 Some(NextWrite::Gap(told)) => {
                     told.put(frame);
                     codec::put_cursor(frame, number, Cursor::Partition(told.of.partition), told.offsets.end);
@@ -80,7 +80,7 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
     }
 
     fn progress(&self) -> &Arc<Progress> {
-        // Asked only after it was drained.
+        // The committer asks this only after it has drained changes, which a queue in memory never has.
         static NONE: std::sync::OnceLock<Arc<Progress>> = std::sync::OnceLock::new();
         self.log.as_ref().map_or_else(|| NONE.get_or_init(Arc::default), |log| &log.progress)
     }

@@ -1,4 +1,4 @@
-//! The messages that are out, found by partition and offset, and in strict order those of a partition in a line.
+//! The messages that are out, found by partition and offset; and the line of each partition, for strict order.
 
 use super::line;
 use super::{Leases, Order};
@@ -6,14 +6,14 @@ use crate::queue::deadlines::SlotLink;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EntryState {
-    /// `at`: when its lease ends.
+    /// A worker has it. `at` is the lease's deadline.
     Leased,
-    /// `at`: from when on it may be given out.
+    /// It may be given out from `at` on.
     Waiting,
-    /// The same, once it is the first of its partition.
+    /// As `Waiting`, once it is the first of its partition.
     Parked,
     Dying,
-    /// Its dead letter is written, and that is not yet safe.
+    /// Its dead letter is written, and that is not safe yet.
     Written,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct MessageEntry<M> {
     pub(super) message: M,
     pub(super) offset: u64,
     pub(super) at: u64,
-    /// Of its present or last lease.
+    /// The number of its present or last lease.
     pub(super) number: u64,
     pub(super) attempts: u32,
     pub(super) partition: u16,
@@ -29,13 +29,13 @@ pub(super) struct MessageEntry<M> {
 }
 
 fn hash(partition: u16, offset: u64) -> u64 {
-    // Offsets of a partition follow one another: a multiplication spreads them, and the table looks at both ends.
+    // Offsets of a partition follow one another. A multiplication spreads them, and the table uses both ends of the hash.
     let mixed = (offset ^ u64::from(partition).rotate_right(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ (mixed >> 32)
 }
 
 impl<M: Clone> Leases<M> {
-    /// Nobody else may have the message.
+    /// Removes a message that no worker may have any more.
     pub(super) fn let_go(&mut self, slot: u32) {
         let message = self.remove(slot);
         self.gone.extend(message);
@@ -107,7 +107,7 @@ impl<M: Clone> Leases<M> {
         self.entries[slot as usize].as_mut().expect("a slot in a set or in the index is in use")
     }
 
-    /// A parked message waits, or stays parked behind another one.
+    /// Lets a parked message wait, or keeps it parked behind an earlier one.
     pub(super) fn line_up(&mut self, slot: u32) {
         let order = self.terms.order;
         let entry = self.entry(slot);
@@ -121,13 +121,13 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Strict order: lets the first message of the partition wait, and parks one that an earlier one came before.
+    /// Strict order: lets the first message of a partition wait, and parks a waiting one that is not the first.
     fn first_of_line(&mut self, partition: u16) {
         let first = self.lines.range((partition, 0)..=(partition, u64::MAX)).next().map(|(_, &slot)| slot);
         let out = self.out.get(&partition).copied();
         match out.map(|slot| (slot, self.entry(slot).state)) {
             Some((_, EntryState::Leased | EntryState::Dying | EntryState::Written)) => return,
-            // It waits already: putting it there once more would give it out twice.
+            // It waits already. Adding it again would give it out twice.
             Some((slot, EntryState::Waiting)) if first == Some(slot) => return,
             Some((slot, EntryState::Waiting)) => {
                 let entry = self.entry(slot);

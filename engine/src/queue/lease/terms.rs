@@ -1,4 +1,4 @@
-//! What a queue promises about its leases, and what it says of a message.
+//! What a queue guarantees of its leases, and the states of a message.
 
 use crate::queue::backoff::Backoff;
 use std::time::Duration;
@@ -7,72 +7,72 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// Any. A message that comes again comes before new ones, and after later ones that were done meanwhile.
+    /// Any of them. A message that comes again is given out before new ones, and perhaps after later ones.
     #[default]
     Relaxed,
-    /// One of each partition: the next is given out when the one before it was acked, deleted, or moved to the dead
-    /// letters. A delay holds up its partition, and no other one.
+    /// One at a time: the next is given out when the one before it was acked, deleted, or moved to the dead letters. A delay
+    /// holds up its own partition only.
     Strict,
 }
 
-/// What a queue promises about its leases.
+/// The terms of a queue's leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// How long a lease lasts unless renewed.
     pub visibility: Duration,
-    /// How often a message is given out before it is a dead letter; none: for ever.
+    /// How often a message is given out before it becomes a dead letter. None: without end.
     pub max_attempts: Option<u32>,
-    /// What may be out at the same time.
+    /// Which messages may be out at the same time.
     pub order: Order,
-    /// The most messages that are leased, delayed or come again.
+    /// The most messages that are leased, delayed, or waiting to be given out again.
     pub max_messages: usize,
-    /// The most bytes that these hold.
+    /// The most bytes that these messages take.
     pub max_bytes: usize,
-    /// How long a message is held back that comes again by itself.
+    /// How long a message is held back after an expired lease, or a retry.
     pub backoff: Backoff,
 }
 
-/// A lease, as its holder knows it.
+/// The identity of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseId {
     pub(super) slot: u32,
     pub(in crate::queue) number: u64,
 }
 
-/// What is to be known of a message to go on with it.
+/// The recorded state of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownMessage {
-    /// Of its present or last lease; 0 if it had none.
+    /// The number of its present or last lease; 0 if it had none.
     pub number: u64,
     /// How often it was given out.
     pub attempts: u32,
-    /// Its state.
+    /// Its phase.
     pub phase: Phase,
 }
 
-/// The state of a message that is out of the ring.
+/// The phase of a message that is out of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Somebody has it until then.
+    /// A worker has it until this time.
     Leased(Duration),
-    /// It may be given out from then on.
+    /// It may be given out from this time on.
     Waiting(Duration),
-    /// It was given out as often as it may be.
+    /// It has had its last attempt.
     Dying(DeathCause),
 }
 
-/// What a holder gets.
+/// A lease of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant<M> {
-    /// To ack, nack or renew.
+    /// What the worker acks, nacks or renews with.
     pub id: LeaseId,
     /// The message's partition.
     pub partition: u32,
     /// Its offset there.
     pub offset: u64,
-    /// Which attempt this is, from 1.
+    /// Which attempt this is, counted from 1.
     pub attempt: u32,
-    /// When the lease ends.
+    /// When the lease runs out.
     pub deadline: Duration,
     /// The message.
     pub message: M,
@@ -82,16 +82,16 @@ pub struct Grant<M> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
-/// Why a message is moved to the dead letters.
+/// Why a message became a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeathCause {
-    /// The holder of the last attempt gave it back, and said this.
+    /// The worker of the last attempt gave it back with this reason.
     Refused(Box<str>),
     /// The lease of the last attempt ran out.
     Expired,
 }
 
-/// A message that was given out as often as it may be.
+/// A message that has had its last attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadMessage<'l, M> {
     /// The message's partition.
@@ -100,7 +100,7 @@ pub struct DeadMessage<'l, M> {
     pub offset: u64,
     /// How often it was given out.
     pub attempts: u32,
-    /// What ended the last attempt.
+    /// Why it is dying.
     pub cause: &'l DeathCause,
     /// The message.
     pub message: &'l M,
@@ -110,13 +110,13 @@ pub struct DeadMessage<'l, M> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseCounts {
-    /// Somebody has a lease.
+    /// Messages that a worker has a lease on.
     pub leased: usize,
-    /// Come again, now or later.
+    /// Messages that come again, now or later.
     pub waiting: usize,
-    /// On their way to the dead letters.
+    /// Messages on their way to the dead letters.
     pub dying: usize,
-    /// What all of them hold.
+    /// The bytes of all of them.
     pub bytes: usize,
     /// Leases that have run out so far.
     pub expired: u64,
