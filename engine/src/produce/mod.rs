@@ -39,8 +39,8 @@ use std::time::Instant;
 /// The errors name the slowest consumer. Each form is an error once the topic is closed or a consumer failed. A slot holds
 /// the event that was there one capacity ago: overwrite all that matters.
 ///
-/// A topic of [`Message`]s has [`send`](Self::send), [`try_send`](Self::try_send) and
-/// [`send_until`](Self::send_until) for [`Record`]s.
+/// A topic of [`Message`](crate::Message)s has [`send`](Self::send), [`try_send`](Self::try_send) and
+/// [`send_until`](Self::send_until) for [`Record`](crate::Record)s.
 pub struct Producer<E, K: Producers = Multi> {
     topic: Arc<TopicCore<E, K>>,
     /// Fast-path switch: 1 if a publish may go straight into the only ring, 0 if it must take the general path. It is
