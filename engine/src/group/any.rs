@@ -8,11 +8,11 @@ use crate::group::describe::GroupDescription;
 use std::any::Any;
 use std::sync::Arc;
 
-/// What the engine needs of a group, whatever its events.
+/// What the engine needs of a group.
 pub(crate) trait AnyGroup: Send + Sync {
     fn describe(&self) -> GroupDescription;
     fn forget(&self, topic: TopicId);
-    /// Whether it has nobody, and knows of nothing that is still there.
+    /// True if it has no member, and all its topics are gone.
     fn is_idle(&self) -> bool;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }

@@ -1,4 +1,4 @@
-//! What passes between a group and its members.
+//! A partition that is assigned to a member: reading it, going to another offset, and gaps.
 
 use super::GroupError;
 use super::assignment::{Assignor, PartitionKey};
@@ -22,13 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Where a member reads a partition.
+/// Where the events of a partition come from.
 pub(super) enum Feed<E, K: Producers> {
     Ring(Consumer<E, K>),
     Journal(Box<CatchUpReader<E, K>>),
 }
 
-/// A partition in a member's hands.
+/// A partition that is assigned to a member.
 pub(super) struct AssignedPartition<E, K: Producers> {
     pub(super) id: PartitionKey,
     pub(super) name: TopicPartition,
@@ -37,22 +37,23 @@ pub(super) struct AssignedPartition<E, K: Producers> {
     pub(super) feed: Feed<E, K>,
     pub(super) right: Arc<CommitRight>,
     pub(super) stats: Arc<ConsumerStats>,
-    /// A managed member commits so many at a time, so that producers need not wait for the end of a long batch.
+    /// After so many events of a batch a managed member commits, so that producers need not wait for the end of a long
+    /// batch.
     pub(super) part: usize,
     pub(super) paused: bool,
     pub(super) ended: bool,
 }
 
-/// What a look at a partition tells, if it is no event.
+/// Why a look at a partition found no event and the member must act.
 pub(super) enum NoEvent {
     Closed(Closed),
-    /// These offsets were lost.
+    /// These offsets were lost to damage.
     Gap(Range<u64>),
     Failed(GroupError),
 }
 
 impl<E, K: Producers> AssignedPartition<E, K> {
-    /// The next offset that is read.
+    /// The next offset to be read.
     pub(super) fn position(&self) -> u64 {
         match &self.feed {
             Feed::Ring(consumer) => consumer.consumed().0,
@@ -71,8 +72,8 @@ impl<E, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// The first offset that the topic's retention by age leaves to who goes back to where the consumer stands. Of a
-    /// durable topic the journal has its own.
+    /// The first offset, from the consumer's on, that the topic's retention by age leaves to a consumer that goes back. A
+    /// durable topic has the journal's retention instead.
     fn oldest_kept(&self, from: Sequence, clock: &dyn Clock) -> Sequence {
         match self.topic.settings.retain_for.filter(|_| self.topic.durable.is_none()) {
             Some(age) => Sequence(self.partition.first_since(clock.wall().minus(age), from.0)),
@@ -80,27 +81,27 @@ impl<E, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// Outside of a batch: commits what the consumer passed over because it holds no event.
+    /// Commits slots without an event that the consumer passed over. Not to be called within a batch.
     pub(super) fn commit_skipped(&self) {
         let Feed::Ring(consumer) = &self.feed else { return };
         let at = consumer.consumed().0;
         if at != self.right.committed() {
-            // If it was fenced, its successor finds out.
+            // If the member was fenced, its successor passes over them too.
             let _ = self.right.commit(at);
         }
     }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
-    /// Reads on from the journal, at `from`.
+    /// From now on reads the journal, beginning at `from`.
     pub(super) fn start_catch_up(&mut self, group: &str, from: u64, wait: Wait) {
         let (topic, partition) = (Arc::clone(&self.topic), Arc::clone(&self.partition));
         self.right.set_catching_up(true);
         self.feed = Feed::Journal(Box::new(CatchUpReader::new(topic, partition, group, from, wait)));
     }
 
-    /// Its member meets a gap: writes that down, with the offset behind it as the group's, before anybody is told. False if
-    /// the member was fenced.
+    /// The member has come to a gap: records that the group was told of it, and commits the offset behind it, before the
+    /// member is told. False if the member was fenced.
     pub(super) fn pass_gap(
         &mut self,
         group: &str,
@@ -129,14 +130,14 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         Ok(true)
     }
 
-    /// Whether there is something for its member.
+    /// Looks for events. True if there are any.
     #[inline]
     pub(super) fn look(&mut self, look: &mut LookContext<'_>, looks: u32) -> Result<bool, NoEvent> {
         let Feed::Ring(consumer) = &mut self.feed else { return self.look_in_journal(look, looks) };
         let closed = match consumer.poll_paced(look.limit, looks) {
             Ok(mut batch) => {
                 if let Some(limit) = self.topic.settings.time_to_live.filter(|_| !batch.is_empty()) {
-                    // Passed over like slots without an event: who has the partition next misses nothing.
+                    // Expired events are passed over like slots without an event, so a successor misses nothing.
                     let expired = expire(&mut batch, &self.partition, look.clock.wall().minus(limit));
                     self.stats.expired.fetch_add(expired, Ordering::Relaxed);
                 }
@@ -145,7 +146,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             Err(closed) => closed,
         };
         if matches!(closed, Closed::Evicted { .. }) && self.topic.durable.is_some() && !self.right.is_fenced() {
-            // It was in the way: the journal has what it has not read.
+            // It was evicted because it held producers up. The journal has what it has not read.
             self.start_catch_up(look.group, self.right.committed(), look.wait.clone());
             return self.look_in_journal(look, looks);
         }
@@ -173,8 +174,8 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// Where a seek goes. To look at times behind it, the consumer goes back as far as it may: its own gate keeps what
-    /// is looked at. Nothing is committed by that.
+    /// The offset that a seek goes to. To find a time, the consumer goes back as far as it may, so that its own gate keeps
+    /// the events that are looked at. That commits nothing.
     fn find(&mut self, to: &StartAt, clock: &dyn Clock) -> Result<Result<Sequence, SeekError>, PositionError> {
         let Feed::Ring(consumer) = &mut self.feed else { return Ok(Ok(Sequence(self.right.committed()))) };
         let before = consumer.consumed();
@@ -198,7 +199,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             let earliest = self.partition.ring.positions().earliest;
             match consumer.seek(earliest) {
                 Ok(()) => break,
-                // It has moved on meanwhile.
+                // The earliest offset has moved meanwhile.
                 Err(SeekError::OutOfRange { earliest: now, .. }) if now.since(earliest) > 0 => {}
                 Err(refused) => return Ok(Err(refused)),
             }
@@ -208,7 +209,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         Ok(Ok(since.map_or(oldest, |at| Sequence(self.partition.first_since(at, from.0).max(oldest.0)))))
     }
 
-    /// Goes to another place, and commits that. False if the member was fenced.
+    /// Goes to another offset, and commits it. False if the member was fenced.
     pub(super) fn seek(
         &mut self,
         to: &StartAt,
@@ -246,7 +247,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             if to.since(latest) > 0 {
                 return Err(out_of_range(earliest));
             }
-            // Committed first: what is passed over is not kept for a successor who would have to read it.
+            // The commit comes first: events that are passed over are not kept, and a successor would have to read them.
             if !self.right.commit(to.0) {
                 return Ok(false);
             }
@@ -258,14 +259,14 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         match consumer.seek(to) {
             Ok(()) => {}
             Err(SeekError::Closed(Closed::Evicted { .. })) => return Ok(false),
-            // The ring knows the range behind the consumer only.
+            // The ring knows only the range behind the consumer.
             Err(SeekError::OutOfRange { earliest, .. }) => return Err(out_of_range(earliest)),
             Err(cause) => return Err(refused(cause)),
         }
         let earliest = self.oldest_kept(to, clock);
         let Feed::Ring(consumer) = &mut self.feed else { return Ok(false) };
         if to.since(earliest) < 0 {
-            // Gone for its age: forward again, which is always allowed.
+            // The event is older than the topic's retention: the consumer goes forward again, which it always may.
             let _ = consumer.seek(before);
             return Err(out_of_range(earliest));
         }
@@ -273,18 +274,18 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
     }
 }
 
-/// What a look goes by.
+/// What a look at a partition needs.
 pub(super) struct LookContext<'m> {
     pub(super) group: &'m str,
     pub(super) clock: &'m dyn Clock,
     pub(super) limit: usize,
     pub(super) wait: &'m Wait,
-    /// What partitions that are behind read through; none before the first one does.
+    /// The scan of the journal that all catching-up partitions of a member share. None before the first one needs it.
     pub(super) scan: &'m mut Option<Box<SharedScan>>,
 }
 
-/// Where a start is in a partition of a durable topic: everything that the journal keeps can be read. `committed` is
-/// what [`StartAt::Committed`] means.
+/// The offset of a start in a partition of a durable topic, where everything that the journal keeps can be read. `committed`
+/// is the offset of [`StartAt::Committed`].
 pub(super) fn locate<E, K: Producers>(
     group: &str,
     topic: &TopicCore<E, K>,
@@ -309,7 +310,7 @@ pub(super) fn locate<E, K: Producers>(
                 group: group.to_owned(),
                 cause: Box::new(ReplayError::Journal { topic: topic.name.clone(), partition: index, cause }),
             };
-            // What is not written yet is younger than what is.
+            // What is not written yet is younger than everything that is written.
             let written = durable.acks.progress(index).map_or(latest, |progress| progress.end(Visible::Written));
             let first = durable.journal().first_since(durable.id(index), at.as_nanos()).map_err(failed)?;
             return Ok(first.unwrap_or(written).min(latest));
@@ -319,7 +320,7 @@ pub(super) fn locate<E, K: Producers>(
     if (earliest..=latest).contains(&asked) { Ok(asked) } else { Err(out_of_range(asked, earliest)) }
 }
 
-/// What somebody asks for who joins.
+/// What a member asks for when it joins.
 pub(super) struct JoinRequest<E, K: Producers> {
     pub(super) topics: Vec<Arc<TopicCore<E, K>>>,
     pub(super) name: Option<String>,
@@ -338,12 +339,12 @@ impl<E, K: Producers> Clone for JoinRequest<E, K> {
     }
 }
 
-/// What a member learns when it looks.
+/// What has changed for a member.
 pub(super) struct MemberUpdate<E, K: Producers> {
     pub(super) epoch: u64,
     pub(super) revoked: Vec<PartitionKey>,
     pub(super) given: Vec<AssignedPartition<E, K>>,
-    /// All that this member may ever read was read.
+    /// True if everything that this member may ever read was read.
     pub(super) over: bool,
     pub(super) refused: Option<GroupError>,
 }

@@ -1,6 +1,6 @@
-//! A partition of a durable topic that a member reads from the journal, because the ring has not, or no longer, what
-//! comes next: after a restart, after the group was away, or when it was too slow and left the ring.
-//! [`CatchUp`] is the way back to the ring. All partitions of a member that are on it share one scan of the journal.
+//! Reading a partition of a durable topic from the journal, because the ring does not have the next events: after a restart,
+//! after the group was away, or after the group was too slow and left the ring. [`CatchUp`] brings the partition back to the
+//! ring. All catching-up partitions of a member share one scan of the journal.
 
 use super::error::GroupError;
 use crate::base::clock::Timestamp;
@@ -22,22 +22,22 @@ pub(super) struct CatchUpReader<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
     group: String,
     wait: Wait,
-    /// Where it begins; then what reads from there.
+    /// The offset to begin at. Once the journal is open, `catch_up` knows the offset.
     next: u64,
     catch_up: Option<CatchUp<E, K>>,
     pub(super) buffered: BufferedEvents<E>,
-    /// Offsets that were lost to damage, right behind what was kept. Told of until it is passed.
+    /// Offsets that were lost to damage, right behind the buffered events. Returned by each look until they are passed.
     gap: Option<Range<u64>>,
-    /// Those that were too old.
+    /// How many events were older than the topic's time to live.
     pub(super) expired: u64,
 }
 
 /// Events that were read and are not committed, in slots of their own.
 pub(super) struct BufferedEvents<E> {
     slots: Vec<E>,
-    /// Of the slots in use.
+    /// The offsets of the slots in use.
     offsets: Vec<u64>,
-    /// The first that is not committed.
+    /// The first slot that is not committed.
     from: usize,
 }
 
@@ -46,18 +46,18 @@ impl<E> BufferedEvents<E> {
         self.offsets.len() - self.from
     }
 
-    /// The offset of the first one.
+    /// The offset of the first event.
     pub(super) fn first(&self) -> Option<u64> {
         self.offsets.get(self.from).copied()
     }
 
-    /// At most `limit`: offsets and events.
+    /// The offsets and events of a batch, at most `limit`.
     pub(super) fn batch(&self, limit: usize) -> (&[u64], &[E]) {
         let to = self.from + limit.min(self.len());
         (&self.offsets[self.from..to], &self.slots[self.from..to])
     }
 
-    /// All below `to` is committed. How many these were.
+    /// Removes the events below `to`, which are committed. Returns how many.
     pub(super) fn commit(&mut self, to: u64) -> usize {
         let before = self.from;
         while self.first().is_some_and(|first| first < to) {
@@ -72,24 +72,24 @@ impl<E> BufferedEvents<E> {
     }
 }
 
-/// What a look finds.
+/// What a look has found.
 pub(super) enum CatchUpOutcome<E, K: Producers> {
     Events,
     Nothing,
-    /// These were lost.
+    /// These offsets were lost to damage.
     Gap(Range<u64>),
-    /// It is read to where this one stands.
+    /// Everything before this consumer's offset is read: the ring takes over.
     Caught(Consumer<E, K>),
-    /// The topic was closed, and all is read.
+    /// The topic was closed, and everything was read.
     Over(Closed),
 }
 
-/// Slots for events: no more than so many, and than so many bytes.
+/// The most slots of the buffer, and the most bytes of them.
 const SLOTS: usize = 1024;
 const BYTES: usize = 1 << 20;
 
 impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
-    /// From `next` on. Whether the journal has that is found out by the first look.
+    /// A reader that begins at `next`. The first look finds out whether the journal has that.
     pub(super) fn new(
         topic: Arc<TopicCore<E, K>>,
         partition: Arc<Partition<E, K>>,
@@ -106,7 +106,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         self.wait = wait;
     }
 
-    /// What is there for a batch of `limit` events; what is older than `oldest` is passed over.
+    /// Fills the buffer for a batch of `limit` events. Events older than `oldest` are passed over.
     pub(super) fn look(
         &mut self,
         limit: usize,
@@ -131,8 +131,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
             let Self { partition, group, catch_up: Some(catch_up), .. } = self else {
                 return Ok(CatchUpOutcome::Nothing);
             };
-            // What a transaction wrote is there before it is published, and before it is durable: only what is published is
-            // read.
+            // The events of a transaction are written before they are durable and before they are published. Only published
+            // events are read.
             let turn = catch_up.begin(scan, Visible::Written, true, || join(&partition.ring, group, right));
             let at_end = self.fill(durable, scan, turn, oldest)?;
             if self.buffered.len() > 0 {
@@ -155,7 +155,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     return Ok(CatchUpOutcome::Caught(consumer));
                 }
                 Step::Refused(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
-                    // Everybody has read all, and so the committer has.
+                    // All consumers have read everything, so the committer has too.
                     let over = turn.end >= partition.ring.published().0
                         || catch_up.is_over(Visible::Written)
                         || durable.acks.notifier.end_cause().is_some();
@@ -165,14 +165,14 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     let (group, topic) = (group.clone(), self.topic.name.clone());
                     return Err(GroupError::Closed { group, topic, reason: reason.into() });
                 }
-                // Others are waited for; or it is fenced, and the next look of its member tells.
+                // Either others are waited for, or the member was fenced, which its next look finds.
                 Step::More | Step::Nothing | Step::Refused(_) => return Ok(CatchUpOutcome::Nothing),
             }
         }
     }
 
-    /// Takes its place in what all partitions of a member are read through, before the first of them is read. False if the
-    /// topic is gone.
+    /// Registers with the scan that all partitions of a member share, before the first of them is read. False if the topic
+    /// is gone.
     pub(super) fn open(&mut self, scan: &mut Option<Box<SharedScan>>) -> Result<bool, GroupError> {
         if self.catch_up.is_some() {
             return Ok(true);
@@ -187,7 +187,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         Ok(true)
     }
 
-    /// Reads what is there into free slots, up to the gate. Whether nothing more is there.
+    /// Reads into free slots what is there, up to the gate. True if nothing more is there.
     fn fill(
         &mut self,
         durable: &DurableTopic<E>,
@@ -233,7 +233,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         }
     }
 
-    /// Its member was told of the gap.
+    /// Removes the gap, of which the member was told.
     pub(super) fn pass_gap(&mut self) {
         self.gap = None;
     }
@@ -264,11 +264,11 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
     }
 }
 
-/// Puts the gate into the ring, as low as possible.
+/// Joins the ring at the lowest offset that it has.
 fn join<E, K: Producers>(ring: &Ring<E, K>, group: &str, right: &CommitRight) -> Result<Consumer<E, K>, BuildError> {
-    // Also while the topic ends: what it still holds is to be read.
+    // The ring may be closed: what it still holds is to be read.
     let consumer = join_stage(group, Start::Earliest, |stage| ring.take_over("", stage))?;
-    // Whoever fences looks for stages of the group after the fence: one of the two sees the other.
+    // Whoever fences looks for the stages of the group after the fence: one of the two sees the other.
     if right.is_fenced() {
         return Err(BuildError::NameTaken { name: group.to_owned() });
     }

@@ -1,4 +1,4 @@
-//! Where a group's gates stand: begun, gone on with, taken over from who was fenced, and moved while nobody is there.
+//! The gates of a group: joining them, taking over those of fenced members, and moving them while the group has no member.
 
 use super::assigned_partition::locate;
 use super::state::{PartitionEntry, SharedState};
@@ -14,15 +14,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
-    /// Has the journal say where the group stands, and waits until that is durable.
+    /// Writes the group's committed offsets, and waits until that is durable.
     pub(super) fn write_down(&self, topics: &[Arc<TopicCore<E, K>>]) -> Result<(), GroupError> {
         let Some(durable) = topics.iter().find_map(|topic| topic.durable.as_ref()) else { return Ok(()) };
         let refused = |cause| GroupError::NotWritten { group: self.name.clone(), cause };
         durable.committer.commit_offsets().map_err(refused)
     }
 
-    /// Joins the partitions of these topics that the group does not read. Whether it begins any that is to be written
-    /// down.
+    /// Joins the partitions of these topics that the group does not read. Returns whether it begins in any at an offset that
+    /// is to be written.
     pub(super) fn open_gates(
         &self,
         state: &mut SharedState<E, K>,
@@ -69,8 +69,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         GroupError::NothingCommitted { group, topic: topic.to_string(), partition }
     }
 
-    /// A partition of a durable topic is read on from `at`: in the ring, or in the journal if the ring has not that, or is
-    /// closed and the group goes on where it was.
+    /// Goes on at `at` in a partition of a durable topic: in the ring, or in the journal if the ring does not have that
+    /// offset, or if the ring is closed and the group has read the partition before.
     fn open_durable(
         &self,
         entry: &mut PartitionEntry<E, K>,
@@ -82,7 +82,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         match join_stage(&self.name, Start::At(Sequence(at)), |stage| ring.join(stage)) {
             Ok(consumer) => entry.consumer = Some(consumer),
             Err(BuildError::OutOfRange { .. }) => {
-                // Whether the journal has it, or where it begins.
+                // An error if the journal does not have the offset.
                 locate(&self.name, topic, &entry.partition, &StartAt::Offset(at), at)?;
                 entry.catching_up = true;
             }
@@ -92,7 +92,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(())
     }
 
-    /// A consumer of a partition in which nothing is committed.
+    /// The consumer of a partition in which nothing is committed.
     fn begin(
         &self,
         entry: &PartitionEntry<E, K>,
@@ -113,28 +113,28 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(part.consumer)
     }
 
-    /// Puts a successor's consumer in the place of one that is in a fenced member's hands.
+    /// Replaces the consumer that a fenced member holds by one for its successor.
     pub(super) fn take_from_fenced(&self, entry: &mut PartitionEntry<E, K>) {
         let Some(right) = entry.right.take() else { return };
         let committed = right.fence();
         entry.committed = Some(committed);
         entry.ended = false;
         let ring = &entry.partition.ring;
-        // After the fence: a consumer that the member joins from now on is dropped by itself.
+        // Looked at after the fence: a consumer that the member joins from now on is dropped by itself.
         let old: Vec<_> = ring.positions().stages.into_iter().map(|stage| stage.name).collect();
         let mut at = Sequence(committed);
         entry.consumer = loop {
-            // A closed ring takes successors, too.
+            // A closed ring takes successors too.
             match join_stage(&self.name, Start::At(at), |stage| ring.take_over("", stage)) {
                 Ok(consumer) => break Some(consumer),
                 Err(BuildError::OutOfRange { .. } | BuildError::Closed(_)) if entry.committed_offset.is_some() => {
                     entry.catching_up = true;
                     break None;
                 }
-                // The fenced member's gate stands beyond what it committed only where it passed over slots that hold
-                // no event.
+                // The gate of the fenced member stands beyond its committed offset only where it passed over slots without
+                // an event.
                 Err(BuildError::OutOfRange { earliest, .. }) if earliest.since(at) > 0 => at = earliest,
-                // The topic has failed or was halted. The successor will be told when it asks for the partition.
+                // The topic was halted or has failed. The successor gets that error when it asks for the partition.
                 Err(_) => break None,
             }
         };
@@ -143,7 +143,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// Forgets what is committed: the group is to begin the partitions of these topics at `start`.
+    /// Moves the committed offsets of these topics to `start`, while the group has no member.
     pub(super) fn reset(&self, topics: &[Arc<TopicCore<E, K>>], start: &StartAt) -> Result<(), GroupError> {
         let now = self.now();
         let readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
@@ -155,7 +155,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         let numbered: NumberedTopics<'_, E, K> =
             topics.iter().map(|topic| (state.number_of(&self.name, topic), topic)).collect();
-        // All or nothing: first somebody stands where the group is to stand.
+        // All partitions or none: first a consumer joins wherever the group is to begin.
         let (mut probes, mut entries) = (BTreeMap::new(), BTreeMap::new());
         for (&id, entry) in &state.entries {
             let Some(topic) = numbered.get(&id.topic) else { continue };
@@ -187,7 +187,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             if hold {
                 (entry.committed, entry.reset, entry.consumer) = (Some(probe.consumed().0), None, Some(probe));
             } else {
-                // What is earliest or latest is found out anew by the one who joins.
+                // The member that joins looks for the earliest or latest offset anew.
                 (entry.committed, entry.reset, entry.consumer) = (None, Some(start.clone()), None);
             }
         }

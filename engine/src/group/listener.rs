@@ -1,4 +1,4 @@
-//! Telling a member's owner what it was given and what was taken away.
+//! Telling a member which partitions it got and lost.
 
 use crate::base::ids::TopicPartition;
 
@@ -15,7 +15,7 @@ pub enum Rebalance {
     Lost(Vec<TopicPartition>),
 }
 
-/// A member's listener.
+/// What a member's owner has called.
 pub(crate) type Listener = Box<dyn FnMut(&Rebalance) + Send>;
 
 /// The partitions as text, with commas in between.

@@ -75,14 +75,14 @@ where
     pub(super) signal: Arc<MemberSignal>,
     pub(super) settings: GroupSettings<E, K>,
     listener: Option<Listener>,
-    /// By the number under which they are watched.
+    /// Each under the number that it has as a source of `watch`.
     pub(super) partitions: Vec<Option<AssignedPartition<E, K>>>,
     pub(super) watch: MultiWait,
-    /// What partitions that the ring has left behind are read through.
+    /// The scan of the journal that catching-up partitions share.
     scan: Option<Box<SharedScan>>,
-    /// There is something to learn, as far as this member knows itself.
+    /// True if the member must look for changes, whatever its signal says.
     unsettled: bool,
-    /// A gap that is to be told by the next poll.
+    /// A gap that the next poll returns.
     gap: Option<GroupError>,
     over: bool,
 }
@@ -93,13 +93,13 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Member<E, K> {
     }
 }
 
-/// Whether a topic was halted, as when it is deleted by force, or has failed.
+/// True if a topic was halted, as by a forced deletion, or has failed.
 fn is_gone<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
     use crate::base::closed::Closed::{Failed, Halted};
     matches!(topic.closed(), Some(Halted | Failed { .. }))
 }
 
-/// What a poll comes to.
+/// What a poll has found.
 pub(super) enum PollOutcome {
     Source(usize),
     Nothing,
@@ -140,7 +140,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             self.settings.joining.topics.retain(|topic| !is_gone(topic));
         }
         let (id, signal) = self.group.join(&self.settings.joining)?;
-        // If it was none after all, it leaves now.
+        // If the old member was still in the group, it leaves now.
         self.group.leave(self.id, self.partitions.drain(..).flatten().collect(), true);
         self.watch = MultiWait::new(self.settings.wait.clone(), Arc::clone(&signal.waiter));
         (self.id, self.signal, self.epoch, self.unsettled, self.over) = (id, signal, 0, true, false);
@@ -207,7 +207,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         next
     }
 
-    /// Whoever waits makes progress.
+    /// While a member waits it counts as making progress.
     pub(super) fn begin_to_wait(&self) {
         self.signal.seen.store(NEVER, Ordering::SeqCst);
     }
@@ -228,7 +228,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             if self.unsettled || self.signal.has_news() {
                 self.take_update()?;
             }
-            // A topic that was deleted has more to tell than its end.
+            // A topic that was deleted still has an error to return.
             let is_read = self.over && self.partitions.iter().flatten().all(|assigned| assigned.ended);
             if is_read || self.signal.stopped.load(Ordering::Acquire) {
                 return Ok(PollOutcome::Over);
@@ -248,7 +248,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             match (found, look.told) {
                 (Wakeup::Source(source), None) => return Ok(PollOutcome::Source(source)),
                 (Wakeup::Source(source), Some(NoEvent::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
-                // The group is about to tell.
+                // The group is about to signal why.
                 (Wakeup::Source(_), Some(NoEvent::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
                 (Wakeup::Source(source), Some(NoEvent::Closed(reason))) => return Err(self.tell_of_end(source, reason)),
                 (Wakeup::Source(source), Some(NoEvent::Gap(offsets))) => self.meet_gap(source, offsets)?,
@@ -262,12 +262,12 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// The journal knows of it before anybody is told.
+    /// The journal records that the group was told of the gap before the member is told.
     #[cold]
     fn meet_gap(&mut self, source: usize, offsets: Range<u64>) -> Result<(), GroupError> {
         let Some(assigned) = &mut self.partitions[source] else { return Ok(()) };
         if !assigned.pass_gap(&self.group.name, &offsets, &*self.group.clock)? {
-            // The group is about to tell.
+            // The group is about to signal why.
             self.unsettled = true;
             return Ok(());
         }
@@ -276,21 +276,21 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         met.map_err(|gap| GroupError::Gap { group: self.group.name.clone(), gap })
     }
 
-    /// Nobody rings for the events of what is paused, only for its end.
+    /// Nothing signals the events of paused partitions, only their end.
     fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
         for assigned in self.partitions.iter_mut().flatten().filter(|assigned| assigned.paused) {
             let hears = match &mut assigned.feed {
                 Feed::Ring(consumer) => consumer.arm_for_end(waiter, token),
                 Feed::Journal(_) => false,
             };
-            // It has no place in the ring, or was evicted from it.
+            // It has no consumer in the ring, or the consumer was evicted.
             if !hears {
                 assigned.partition.ring.arm_for_end(waiter, token);
             }
         }
     }
 
-    /// Whether there will be nothing more unless a partition is resumed, or given to this member.
+    /// True if nothing more comes unless a partition is resumed, or given to this member.
     fn is_over_but_for_pauses(&self) -> Result<bool, (usize, Closed)> {
         let mut some = false;
         for (source, assigned) in self.partitions.iter().enumerate() {
@@ -304,11 +304,11 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         Ok(some && !self.over)
     }
 
-    /// Looks without waiting and takes nothing. False if there is nothing so far.
+    /// Looks without waiting, and takes nothing. False if there is nothing yet.
     pub(crate) fn is_ready(&mut self) -> bool {
         match self.next(Duration::ZERO) {
             Ok(PollOutcome::Nothing) => self.has_ended_meanwhile(),
-            // Told once: not to whoever only asks.
+            // A gap is returned once, by the next poll, and not by this look.
             Err(gap @ GroupError::Gap { .. }) => {
                 (self.gap, self.unsettled) = (Some(gap), true);
                 true
@@ -317,7 +317,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// Has a task woken that has just found nothing, and waits from now on. False if there is something after all.
+    /// Has a task woken after a look has found nothing. False if there is something after all.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if self.unsettled || self.signal.has_news() {
@@ -334,12 +334,12 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         waits
     }
 
-    /// Nothing can come any more, or what is paused failed.
+    /// True if nothing more can come, or a paused partition has failed.
     fn has_ended_meanwhile(&self) -> bool {
         !matches!(self.is_over_but_for_pauses(), Ok(false))
     }
 
-    /// A partition was closed and is read to its end.
+    /// A partition was closed, and is read to its end.
     fn end(&mut self, source: usize) {
         self.watch.remove(source);
         if let Some(assigned) = &mut self.partitions[source] {
@@ -348,7 +348,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// Whether there is a topic of its own that was neither halted nor has failed.
+    /// True if one of its topics was neither halted nor has failed.
     pub(super) fn has_live_topics(&self) -> bool {
         self.settings.joining.topics.iter().any(|topic| !is_gone(topic))
     }
@@ -360,7 +360,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let AssignedPartition { feed, topic, partition, right, name, stats, .. } = assigned;
         let (events, end) = match feed {
             Feed::Ring(consumer) => {
-                // What went wrong since the look is told by the next one.
+                // An error since the look is returned by the next look.
                 let Ok(batch) = consumer.poll(settings.limit) else { return Ok(GroupBatch { held: None }) };
                 let end = batch.position().0.wrapping_add(batch.len() as u64);
                 (BatchEvents::Ring(batch), end)
@@ -374,7 +374,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         };
         let first = events.position();
         if first != right.committed() && !right.commit(first) {
-            // Slots without an event stand in between.
+            // There are slots without an event in between.
             return Err(group.fenced(*epoch).into());
         }
         if settings.commit == Commit::AtMostOnce {
@@ -382,7 +382,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 return Err(group.fenced(*epoch).into());
             }
             if let Some(durable) = &topic.durable {
-                // Before anybody sees an event: what is not known to be durable may be handed out again.
+                // Before the user sees an event: an event whose commit is not durable may be given out again.
                 let refused = |cause| GroupError::NotWritten { group: group.name.clone(), cause };
                 durable.committer.commit_offsets().map_err(refused)?;
             }
@@ -416,7 +416,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.go(true);
     }
 
-    /// For the report of the topic at its end.
+    /// Notes a failure for the topic's report.
     pub(super) fn note_failure(&self, partition: &TopicPartition, cause: &str) {
         let Some(topic) = self.settings.joining.topics.iter().find(|topic| topic.name == *partition.topic) else {
             return;
@@ -424,7 +424,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.note_failure_in(topic, cause);
     }
 
-    /// The same of all its topics, where it failed outside of the handler.
+    /// Notes a failure outside of the handler, for the reports of all its topics.
     pub(super) fn note_end(&self, cause: &str) {
         self.settings.joining.topics.iter().for_each(|topic| self.note_failure_in(topic, cause));
     }
@@ -438,7 +438,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let mut state = run.state();
         state.consumed.extend(partitions.map(|assigned| (assigned.name.partition, assigned.right.committed())));
         if state.consumed.is_empty() {
-            // It had none of them: what others have not read is told of those.
+            // It had no partition of this topic: the report of its other members says what is unread.
             state.consumed.insert(0, topic.partitions()[0].ring.positions().published.0);
         }
         state.ending = Some(Ending::Failed(cause.to_owned()));

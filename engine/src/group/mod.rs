@@ -33,16 +33,16 @@
 //! Members are handles in this process, so there are no heartbeats: a member shows that it lives by polling. Rebalancing is
 //! incremental, as in KIP-848: partitions that do not move are read on. A commit is one atomic exchange; no request is sent.
 
-// A group has one ring consumer a partition. It belongs to the group: the member that has the partition holds it, and
-// hands it back when the partition is revoked, or when it leaves. Its gate is the committed offset, because a batch
-// that is not committed leaves the consumer where it was. A member that is fenced cannot hand anything back: its
-// `CommitRight` ends first, so that it commits nothing more, then a successor's consumer joins where it had committed, and
-// only then its own consumer is evicted.
+// A group has one ring consumer for each partition. The consumer belongs to the group: the member that has the partition
+// holds it, and hands it back when the partition is revoked or when the member leaves. Its gate is the committed offset,
+// because a batch that is not committed leaves the consumer where it was. A fenced member cannot hand anything back. So its
+// `CommitRight` ends first, and it commits nothing more; then a successor's consumer joins at the committed offset; and only
+// then the old consumer is evicted.
 //
-// The lock is for joining, leaving and rebalancing. Reading and committing take none: a member looks at one word of
-// its `MemberSignal` in each poll.
+// The lock is for joining, leaving and rebalancing. Reading and committing take no lock: a member reads one word of its
+// `MemberSignal` in each poll.
 //
-// Locks are taken in this order: the readers of topics (by the topics' ids), the group, the timer or a ring.
+// Locks are taken in this order: the readers of topics (by the topics' ids), the group, then the timer or a ring.
 
 mod any;
 mod assigned_partition;
@@ -101,24 +101,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-/// A group of one name over topics of one type of events.
+/// A group: one name, and topics of one type of events.
 pub(crate) struct Group<E, K: Producers> {
     pub(crate) name: String,
     clock: Arc<dyn Clock>,
-    /// The timer's owner, which owns this group too.
+    /// The owner of the timer, which owns this group as well.
     host: Weak<Host>,
     pub(crate) threads: Threads,
     this: Weak<Self>,
     state: Mutex<SharedState<E, K>>,
-    /// The coordinator's, for messages of who must not take the lock.
+    /// A copy of the coordinator's epoch, for messages of threads that must not take the lock.
     epoch: AtomicU64,
     /// When the timer looks for late members, in nanoseconds of the engine's clock; `NEVER` if it does not.
     looks_at: AtomicU64,
-    /// A partition was read to its end, or a member left.
+    /// Signals that a partition was read to its end, or that a member left.
     drained: Condvar,
 }
 
-/// Topics by the numbers that the group has for them.
+/// Topics by the numbers that the group has given them.
 type NumberedTopics<'t, E, K> = BTreeMap<u32, &'t Arc<TopicCore<E, K>>>;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
@@ -150,7 +150,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         held::lock(&self.state)
     }
 
-    /// Never read under the lock: the clock is the user's code.
+    /// The clock is the user's code, so it is never read under the lock.
     fn now(&self) -> Duration {
         self.clock.now()
     }
@@ -163,7 +163,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Fenced { group: self.name.clone(), member_epoch, group_epoch: self.epoch() }
     }
 
-    /// Fences whoever is late at `now`.
+    /// Fences the members whose deadline has passed at `now`.
     fn expire(&self, state: &mut SharedState<E, K>, now: Duration) {
         for (&member, signal) in &state.signals {
             state.coordinator.seen(member, signal.activity());
@@ -186,7 +186,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// After every change: tells whom it concerns, and sets the timer.
+    /// To be called after every change: signals the members that it concerns, and sets the timer.
     fn settle(&self, state: &mut SharedState<E, K>) {
         self.epoch.store(state.coordinator.epoch(), Ordering::Release);
         for (&number, source) in &state.topics {
@@ -200,12 +200,12 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         self.schedule(state);
     }
 
-    /// Sets the timer to the next deadline.
+    /// Sets the timer to the next deadline of a member.
     fn schedule(&self, state: &mut SharedState<E, K>) {
         loop {
             let next = state.coordinator.next_deadline();
             match (next, &state.due) {
-                // It comes before, and looks again then.
+                // The timer's present task comes before that, and sets the next one.
                 (Some(next), Some((at, _))) if *at <= next => {}
                 _ => {
                     let host = self.host.upgrade();
@@ -225,7 +225,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             }
             let at = state.due.as_ref().map_or(NEVER, |(at, _)| nanos(*at));
             self.looks_at.store(at, Ordering::SeqCst);
-            // A member that stops waiting says so, and looks at the time that was just stored; see `Member`.
+            // A member that stops waiting stores that, and then reads the time that was just stored here; see `Member`.
             for (&member, signal) in &state.signals {
                 state.coordinator.seen(member, signal.activity());
             }
@@ -235,7 +235,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// The timer's task.
+    /// The timer's task: fences late members.
     fn look(&self) {
         let now = self.now();
         let mut state = self.state();
@@ -244,7 +244,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         self.settle(&mut state);
     }
 
-    /// A member has something to do after it waited: sees to it that the timer minds its deadline.
+    /// A member that has waited is to work now: sets the timer if it looks only after the member's deadline.
     fn mind(&self, now: Duration, deadline: Duration) {
         let at = now.checked_add(deadline).map_or(NEVER, nanos);
         if self.looks_at.load(Ordering::SeqCst) > at {
@@ -254,30 +254,30 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// A member has read and committed a closed partition to its end.
+    /// A member has read a closed partition to its end, and committed that.
     fn end(&self, assigned: &AssignedPartition<E, K>) {
         let mut state = self.state();
         match state.entries.get_mut(&assigned.id) {
             Some(entry) if entry.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &assigned.right)) => {
                 entry.ended = true;
             }
-            // It was fenced meanwhile: what its successor does there is not its business.
+            // It was fenced meanwhile, and a successor has the partition.
             _ => return,
         }
-        // Who waits for more of the same topics may be at the end as well.
+        // Other members that wait for these topics may be at their end as well.
         let over = state.signals.iter().filter(|(member, _)| state.is_over(**member));
         over.for_each(|(_, signal)| signal.tell());
         self.drained.notify_all();
     }
 
-    /// A member went back in a partition that was read to its end.
+    /// A member has gone back in a partition that was read to its end.
     fn reopen(&self, id: PartitionKey) {
         if let Some(entry) = self.state().entries.get_mut(&id) {
             entry.ended = false;
         }
     }
 
-    /// A topic was deleted.
+    /// Forgets a topic that was deleted.
     fn forget(&self, id: TopicId) {
         let mut state = self.state();
         let Some(number) = state.number_of_id(id) else { return };
@@ -286,14 +286,14 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         state.entries.retain(|partition, _| partition.topic != number);
         state.coordinator.forget(number);
-        // Whoever waits for that topic alone has come to its end.
+        // A member that waits for that topic alone has come to its end.
         state.signals.values().for_each(|signal| signal.tell());
         self.settle(&mut state);
     }
 
-    /// Waits until managed members have read a closed topic to its end, or have gone. False if `deadline` comes first.
+    /// Waits until managed members have read a closed topic to its end, or have left. False if `deadline` comes first.
     fn drain(&self, topic: u32, deadline: Instant) -> bool {
-        // A handler that shuts down does not wait for itself.
+        // A handler that shuts the engine down does not wait for itself.
         if self.threads.is_own() {
             return true;
         }
@@ -303,7 +303,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             let is_read = |(_, entry): (_, &PartitionEntry<E, K>)| entry.ended || !entry.is_open();
             if !managed || state.entries.iter().all(is_read) {
                 drop(state);
-                // All topics are read: they are about to end.
+                // These members have read all their topics, and are about to end.
                 return self.threads.wait(deadline);
             }
             if state.entries.iter().filter(|(id, _)| id.topic == topic).all(is_read) {

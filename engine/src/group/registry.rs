@@ -9,18 +9,18 @@ use crate::topic::registry::Host;
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A group by its name. Two of one name read events of different types.
+/// A group with its name. Two groups of one name read events of different types.
 type Named = (String, Arc<dyn AnyGroup>);
 
-/// The groups of an engine. Each lives as long as the topics that it has read: it knows what is committed.
+/// The groups of an engine. A group lives as long as the topics that it has read, because it knows their committed offsets.
 #[derive(Default)]
 pub(crate) struct Groups {
-    /// In the order of their first member.
+    /// In the order in which their first members joined.
     list: Mutex<Vec<Named>>,
 }
 
 impl Groups {
-    /// Those of this engine.
+    /// The groups of this engine.
     pub(crate) fn of(host: &Host) -> &Self {
         let groups: &dyn Any = &**host.groups.get_or_init(|| Box::<Self>::default());
         groups.downcast_ref().expect("made here alone")
@@ -43,7 +43,7 @@ impl Groups {
         })
     }
 
-    /// Where each group stands at this moment.
+    /// The descriptions of all groups.
     pub(crate) fn describe(&self) -> Vec<GroupDescription> {
         let groups = self.list().clone();
         groups.iter().map(|(_, group)| group.describe()).collect()
@@ -55,7 +55,7 @@ impl AttachedGroups for Groups {
         let groups = self.list().clone();
         groups.iter().for_each(|(_, group)| group.forget(topic));
         drop(groups);
-        // Whoever is about to join a group has it already.
+        // A thread that is about to join a group holds it already.
         let is_needed = |group: &Arc<dyn AnyGroup>| Arc::strong_count(group) > 1 || !group.is_idle();
         let mut groups = self.list();
         let gone: Vec<_> = groups.extract_if(.., |(_, group)| !is_needed(group)).collect();

@@ -26,7 +26,7 @@ pub enum Commit {
     AtMostOnce,
 }
 
-/// What a member reads and how.
+/// What a member reads, and how it commits.
 pub(crate) struct GroupSettings<E, K: Producers> {
     pub(crate) joining: JoinRequest<E, K>,
     pub(crate) limit: usize,

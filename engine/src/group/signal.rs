@@ -1,4 +1,4 @@
-//! What a member and its group tell one another without a lock.
+//! The signals between a member and its group, without a lock.
 
 use super::coordinator::Activity;
 use crate::base::multi_wait::MultiWait;
@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// No time at all.
+/// Instead of a time: never.
 pub(super) const NEVER: u64 = u64::MAX;
 
 /// What a member and its group share.
 pub(super) struct MemberSignal {
-    /// The member is to look what changed for it.
+    /// True if something has changed for the member.
     pub(super) news: AtomicBool,
-    /// It is to end.
+    /// True if the member is to end.
     pub(super) stopped: AtomicBool,
-    /// It runs on a thread of its own.
+    /// True if the member runs on a thread of its own.
     pub(super) managed: AtomicBool,
-    /// When it was last seen, in nanoseconds of the engine's clock; `NEVER` while it waits for events.
+    /// When the member was last seen, in nanoseconds of the engine's clock; `NEVER` while it waits for events.
     pub(super) seen: AtomicU64,
     pub(super) waiter: Arc<Waiter>,
-    /// Somebody else's, who watches this member among others.
+    /// The waiter and token of a selector that waits for this member.
     watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
 }
 
@@ -46,7 +46,7 @@ impl MemberSignal {
         }
     }
 
-    /// Has the waiter of whoever watches this member woken as well, from the next news on.
+    /// From now on wakes this waiter too when something changes for the member.
     pub(super) fn watch(&self, waiter: &Arc<Waiter>, token: usize) {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
@@ -71,7 +71,7 @@ impl MemberSignal {
     /// The member makes progress.
     #[inline]
     pub(super) fn see(&self, now: Duration) {
-        // Seen a little late by the timer: no matter.
+        // It does not matter if the timer sees this a little late.
         self.seen.store(nanos(now), Ordering::Relaxed);
     }
 
@@ -84,6 +84,6 @@ impl MemberSignal {
 }
 
 pub(super) fn nanos(time: Duration) -> u64 {
-    // 584 years at most.
+    // The highest time is 584 years.
     time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into()).min(NEVER - 1)
 }

@@ -1,4 +1,4 @@
-//! What a group knows: its topics, where it stands in each partition, and who has the consumers.
+//! The state of a group: its topics, its committed offsets, and the consumers that no member holds.
 
 use super::Group;
 use super::assigned_partition::{AssignedPartition, Feed};
@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 
 pub(super) struct SharedState<E, K: Producers> {
     pub(super) coordinator: Coordinator,
-    /// By the number that the coordinator knows them by, which is never given twice.
+    /// By the number that the coordinator knows them by. A number is never given twice.
     pub(super) topics: BTreeMap<u32, GroupTopic<E, K>>,
     pub(super) next_topic: u32,
-    /// Events passed over in topics that are no more.
+    /// How many events were passed over in topics that were deleted.
     pub(super) skipped_before: u64,
     pub(super) entries: BTreeMap<PartitionKey, PartitionEntry<E, K>>,
     pub(super) signals: BTreeMap<MemberId, Arc<MemberSignal>>,
@@ -39,31 +39,31 @@ pub(super) struct SharedState<E, K: Producers> {
 pub(super) struct GroupTopic<E, K: Producers> {
     pub(super) id: TopicId,
     pub(super) name: Arc<str>,
-    /// What is counted of this group in the topic.
+    /// The counters of this group in the topic.
     pub(super) stats: Arc<ConsumerStats>,
-    /// Its members have it: the group must not keep the engine, which has the group.
+    /// The members hold the topic. The group must not, because a topic holds the engine, which holds the group.
     pub(super) topic: Weak<TopicCore<E, K>>,
-    /// There while the group gates this topic: partitions that are added are joined through it.
+    /// Joins partitions that are added. There while the group has gates in this topic.
     pub(super) reader: Option<Arc<NewPartitions<E, K>>>,
 }
 
-/// A partition in the group's view.
+/// A partition of a topic that the group reads, or has read.
 pub(super) struct PartitionEntry<E, K: Producers> {
     pub(super) name: TopicPartition,
     pub(super) partition: Arc<Partition<E, K>>,
-    /// Where the group stands while no member has the partition; none if it never read it.
+    /// The committed offset while no member has the partition. None if nothing was ever committed.
     pub(super) committed: Option<u64>,
-    /// Where it is to begin instead.
+    /// Where the group is to begin instead of the committed offset.
     pub(super) reset: Option<StartAt>,
     /// The consumer, while no member has the partition.
     pub(super) consumer: Option<Consumer<E, K>>,
-    /// Instead of a consumer: the group reads on from the journal.
+    /// True if the group reads on from the journal, and has no consumer.
     pub(super) catching_up: bool,
-    /// Of a durable topic: where the journal has it.
+    /// On a durable topic: what the committer writes.
     pub(super) committed_offset: Option<Arc<CommittedOffset>>,
-    /// The right of the member that has it.
+    /// The right of the member that has the partition.
     pub(super) right: Option<Arc<CommitRight>>,
-    /// It was closed, and read and committed to its end.
+    /// True if it was closed, and was read and committed to its end.
     pub(super) ended: bool,
 }
 
@@ -72,7 +72,7 @@ impl<E, K: Producers> PartitionEntry<E, K> {
         self.right.as_ref().map(|right| right.committed()).or(self.committed)
     }
 
-    /// Whether the group reads it at present.
+    /// True if the group reads it at present.
     pub(super) fn is_open(&self) -> bool {
         self.consumer.is_some() || self.catching_up || self.right.is_some()
     }
@@ -88,7 +88,7 @@ impl<E, K: Producers> SharedState<E, K> {
         self.topics.iter().find_map(|(number, source)| (source.id == id).then_some(*number))
     }
 
-    /// The number of a topic, whose present partitions are the group's then.
+    /// The number of a topic, which is new if the group did not know it. The topic's present partitions become the group's.
     pub(super) fn number_of(&mut self, group: &str, topic: &Arc<TopicCore<E, K>>) -> u32 {
         let known = self.number_of_id(topic.id);
         let number = known.unwrap_or(self.next_topic);
@@ -139,13 +139,14 @@ impl<E, K: Producers> SharedState<E, K> {
         })
     }
 
-    /// Takes what a member gives back. Returns what was not the member's any more, to be dropped without the lock.
+    /// Takes back what a member hands back. Returns the partitions that were not the member's any more, which are to be
+    /// dropped without the lock.
     pub(super) fn park(&mut self, partitions: Vec<AssignedPartition<E, K>>) -> Vec<AssignedPartition<E, K>> {
         let mut late = Vec::new();
         for assigned in partitions {
             match self.entries.get_mut(&assigned.id) {
                 Some(entry) if entry.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &assigned.right)) => {
-                    // Slots without an event were passed over, not committed.
+                    // Slots without an event were passed over, and not committed.
                     assigned.commit_skipped();
                     entry.committed = Some(assigned.right.fence());
                     entry.right = None;
@@ -160,8 +161,8 @@ impl<E, K: Producers> SharedState<E, K> {
         late
     }
 
-    /// Topics that no member reads are gated no more, unless the group holds them. One that is read to its end stays as
-    /// it is: nobody can be waiting for it.
+    /// Drops the consumers of topics that no member reads, unless the group holds them. The consumer of a partition that was
+    /// read to its end stays, because no producer can wait for it.
     pub(super) fn close_gates(&mut self) {
         if self.hold {
             return;
@@ -179,7 +180,7 @@ impl<E, K: Producers> SharedState<E, K> {
         }
     }
 
-    /// Whether all that this member may ever be given was read to its end.
+    /// True if all partitions that this member may ever get were read to their end.
     pub(super) fn is_over(&self, member: MemberId) -> bool {
         let topics = self.coordinator.topics_of(member);
         let mut entries = self.entries.iter().filter(|(id, _)| topics.is_some_and(|topics| topics.contains(&id.topic)));
@@ -187,7 +188,7 @@ impl<E, K: Producers> SharedState<E, K> {
     }
 }
 
-/// Joins partitions that are added to a topic for a group.
+/// Joins the partitions that are added to a topic, for a group.
 pub(super) struct NewPartitions<E, K: Producers> {
     pub(super) group: Weak<Group<E, K>>,
     pub(super) stage: String,
@@ -221,7 +222,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for NewPartitions
         if let Some(committed_offset) = &entry.committed_offset {
             committed_offset.set(first, epoch);
         }
-        // It may be that the last member left while the partition was made.
+        // The last member may have left while the partition was made.
         state.close_gates();
         group.settle(&mut state);
         nothing

@@ -1,4 +1,4 @@
-//! What a member learns of its partitions: which it gets, which it gives back, and which have ended.
+//! What changes for a member: partitions that it gets, that it hands back, and that have ended.
 
 use super::Member;
 use crate::base::kind::Producers;
@@ -13,8 +13,8 @@ use slipring_ring::Closed;
 use std::sync::atomic::Ordering;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
-    /// The topic of this source was halted or has failed. If others can still be read, the member lets go of all that it has
-    /// of that topic, so that it is told once.
+    /// The topic of this source was halted or has failed. If others can still be read, the member drops all partitions of
+    /// that topic, so that it gets the error once.
     #[cold]
     pub(super) fn tell_of_end(&mut self, source: usize, reason: Closed) -> GroupError {
         let Some((id, topic)) =
@@ -30,7 +30,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             for source in its {
                 self.watch.remove(source);
                 if let Some(assigned) = self.partitions[source].take() {
-                    // Nothing more can come of it, so it keeps nobody from an end.
+                    // Nothing more can come from it, so it must not keep others from their end.
                     self.group.end(&assigned);
                     names.push(assigned.name.clone());
                 }
@@ -41,7 +41,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         GroupError::Closed { group: self.group.name.clone(), topic, reason: reason.into() }
     }
 
-    /// Looks what changed: gives back what was revoked, takes what was given.
+    /// Takes the changes: hands back what was revoked, and takes what was given.
     pub(super) fn take_update(&mut self) -> Result<(), GroupError> {
         // If a listener panics in the middle, the next poll does the rest.
         self.unsettled = true;
@@ -58,7 +58,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 Feed::Ring(consumer) => consumer.set_wait(self.settings.wait.clone()),
                 Feed::Journal(reader) => {
                     reader.set_wait(self.settings.wait.clone());
-                    // What is refused is told by the first look.
+                    // An error here is returned by the first look.
                     let _ = reader.open(&mut self.scan);
                 }
             }
@@ -110,10 +110,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         update.refused.map_or(Ok(()), Err)
     }
 
-    /// This member is none any more.
+    /// The member was fenced.
     fn lose(&mut self, _: Stale) -> Fenced {
         let names = self.assignment();
-        // Nobody waits for these; each consumer leaves as it is dropped.
+        // Nobody waits for these. Each consumer leaves the ring when it is dropped.
         self.partitions.clear();
         self.scan = None;
         if !names.is_empty() {

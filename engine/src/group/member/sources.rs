@@ -24,7 +24,7 @@ pub(super) struct AssignedSources<'m, E, K: Producers> {
     pub(super) partitions: &'m mut [Option<AssignedPartition<E, K>>],
     pub(super) signal: &'m MemberSignal,
     pub(super) by: LookContext<'m>,
-    /// The last one looked at has this to tell.
+    /// Why the partition that was looked at last gave no event.
     pub(super) told: Option<NoEvent>,
 }
 
@@ -41,7 +41,7 @@ impl<E: Send + Sync + 'static, K: Producers> WaitSources for AssignedSources<'_,
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
         match &mut self.partitions[source] {
             Some(AssignedPartition { feed: Feed::Ring(consumer), .. }) => consumer.arm(waiter, source),
-            // On its way to the ring, or to the end: soon there.
+            // A partition that comes back to the ring, or to its end, soon has something.
             Some(_) => false,
             None => true,
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// Passes the dead letters to `each`: see [`DeadLetterReader::each`].
+    /// Passes the dead letters to `each`: see [`DeadLetterReader::each`](crate::queue::dead_letter_reader::DeadLetterReader::each).
     pub(in crate::queue) fn each_dead_letter(
         &self,
         each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> crate::queue::dead_letter_reader::Verdict,
