@@ -1,7 +1,8 @@
-//! Events for several topics and partitions that are published all or none.
+//! Transactions: events for several topics and partitions that are published all or none.
 //!
-//! What is given to a transaction is written into buffers. The commit takes claims in all partitions, by trying: nobody
-//! waits while holding one. Then the journal writes all of it in one frame; see the committer for the order of things.
+//! The events of a transaction are kept in buffers. The commit claims slots in all partitions without waiting, because
+//! nobody may wait while it holds a claim. Then the committer writes everything as one frame; `log/committer.rs` has the
+//! order of steps.
 
 mod output;
 
@@ -54,9 +55,9 @@ pub struct Transaction {
     outputs: Vec<Box<dyn Output>>,
     bytes: usize,
     len: usize,
-    /// Of each event, which output and which partition.
+    /// For each event, the index of its output and its partition.
     order: Vec<(u32, u32)>,
-    /// An event was not taken for its size.
+    /// True if an event was refused for its size.
     overfull: bool,
     patience: Duration,
 }
@@ -126,12 +127,12 @@ pub enum TransactionError {
 }
 
 impl TransactionError {
-    /// Whether less at once may go through.
+    /// True if fewer events at once may be accepted.
     pub(crate) fn is_too_much(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::Publish(PublishError::BatchTooLarge { .. }))
     }
 
-    /// Whether a partition had no room: the same may go through later.
+    /// Whether a partition had no room. The same may succeed later.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Publish(refused) if refused.is_full())
     }
@@ -143,10 +144,10 @@ impl fmt::Debug for Transaction {
     }
 }
 
-/// For the offset of the input.
+/// Bytes for the offsets of the input, which the same frame commits.
 const SPARE: usize = 1024;
 
-/// What else is to be in the frame, and who has the last word.
+/// What else the frame is to hold, and who decides at the end whether it is written.
 pub(crate) struct FrameExtras<'a> {
     pub(crate) put: &'a dyn Fn(&mut FrameBuilder),
     pub(crate) decide: &'a dyn Fn() -> Box<dyn FnOnce() -> bool + Send>,
@@ -165,12 +166,12 @@ impl Transaction {
         }
     }
 
-    /// An empty one of the same engine, with the same patience.
+    /// An empty transaction of the same engine, with the same patience.
     pub(crate) fn like(other: &Self) -> Self {
         Self { patience: other.patience, ..Self::new(Arc::clone(&other.committer)) }
     }
 
-    /// Whether as much again as it has is likely to fit.
+    /// True if twice the present events are likely to fit.
     pub(crate) fn is_ample(&self) -> bool {
         self.bytes <= self.committer.journal.frame_limit() / 2 && self.outputs.iter().all(|output| output.is_ample())
     }
@@ -247,7 +248,7 @@ impl Transaction {
         self.take(topic, Route::To(to), |message| message.fill(record, now))
     }
 
-    /// Has the topic's producer from now on.
+    /// Creates the topic's producer now.
     pub(crate) fn open<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         topic: &Topic<E, K>,
@@ -298,14 +299,14 @@ impl Transaction {
         Ok(())
     }
 
-    /// Forgets all events.
+    /// Removes all events.
     pub(crate) fn clear(&mut self) {
         self.outputs.iter_mut().for_each(|output| output.clear());
         (self.bytes, self.len, self.overfull) = (SPARE, 0, false);
         self.order.clear();
     }
 
-    /// Forgets the last events, until there are `len`. Whether one was refused for its size since the last call.
+    /// Removes the last events, until there are `len`. Returns whether one was refused for its size since the last call.
     pub(crate) fn rewind(&mut self, len: usize) -> bool {
         for (output, partition) in self.order.drain(len..).rev() {
             self.bytes -= self.outputs[output as usize].take_back(partition as usize);
@@ -314,8 +315,8 @@ impl Transaction {
         std::mem::take(&mut self.overfull)
     }
 
-    /// Whether a partition that got an event behind the first `len` has more than its ring ever holds: why that is refused.
-    /// Such an event is as one that was refused for its size.
+    /// Why the transaction is refused, if a partition of an event behind the first `len` has more events than its ring can
+    /// hold. Such an event counts as refused for its size.
     pub(crate) fn outgrown(&mut self, len: usize) -> Option<PublishError> {
         let mut later = self.order[len..].iter();
         let refused =
@@ -352,7 +353,7 @@ impl Transaction {
                 Err(refused) if refused.is_full() => refused,
                 outcome => return outcome,
             };
-            // The claims that were let go are slots without an event: no more of them until there is room.
+            // Claims that were let go are slots without an event. So no more claims are taken until there is room.
             loop {
                 let left =
                     deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -399,5 +400,5 @@ impl Transaction {
     }
 }
 
-/// Why a transaction is refused that is committed in the middle of another one's commit.
+/// Why a transaction is refused that is committed during another commit of the same thread.
 const NESTED: &str = "this thread is committing another transaction, and code that runs meanwhile, such as the clock or the event's `Persist`, commits one: commit it afterwards";

@@ -1,9 +1,9 @@
-//! The change from journal to ring, of one partition: for replays, and for groups that the ring has left behind.
+//! Catching up: the change of one partition from the journal to the ring, for replays and for groups.
 //!
-//! When the backlog is under a quarter of the ring, the reader's gate joins the ring, at or above the lowest gate: nothing
-//! from there on is overwritten, and producers wait for a quarter at most. All below that gate is written, because the
-//! journal's own stage is one of the gates. So the journal is read up to the gate, or a little further, and the ring from
-//! exactly there.
+//! When the backlog is less than a quarter of the ring, the reader's gate joins the ring, at or above the lowest gate.
+//! Nothing from there on is overwritten, and producers wait for a quarter of the ring at most. Everything below that gate is
+//! written, because the committer's own stage is one of the gates. So the journal is read up to the gate, or a little
+//! further, and then the ring from exactly there.
 
 use crate::base::kind::Producers;
 use crate::log::progress::Progress;
@@ -13,44 +13,44 @@ use slipring_journal::{Cursor, ReplayError, SharedScan, Start, Visible};
 use slipring_ring::{BuildError, Consumer, Sequence};
 use std::sync::Arc;
 
-/// A partition that is read from the journal, on the way to its ring.
+/// A partition that is read from the journal until its ring takes over.
 pub(crate) struct CatchUp<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
     progress: Arc<Progress>,
     cursor: Cursor,
-    /// The gate, once it has joined the ring.
+    /// The reader's consumer, once it has joined the ring.
     gate: Option<Consumer<E, K>>,
     capacity: u64,
     /// A fault for tests: the ring takes over so many events too early.
     seam_off: u64,
 }
 
-/// What a turn of reading goes by. All of it was looked at before the journal is read.
+/// The limits of one turn of reading. All of them are read before the journal is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadTurn {
     /// Records below this offset are to be read.
     pub(crate) before: u64,
-    /// All below this offset can be seen: what is not found is an offset without a record.
+    /// Everything below this offset can be seen, so an offset that is not found has no record.
     pub(crate) visible: u64,
-    /// All below this offset is in the journal as far as that can be seen, published or not.
+    /// Everything below this offset is in the journal and may be seen, published or not.
     pub(crate) end: u64,
 }
 
-/// What a turn of reading comes to.
+/// What one turn of reading came to.
 pub(crate) enum Step<E, K: Producers> {
-    /// There may be more at once.
+    /// There may be more to read at once.
     More,
-    /// There is nothing more to be seen.
+    /// There is nothing more to be seen now.
     Nothing,
-    /// It is read to where this one stands.
+    /// Everything before this consumer's offset is read: the ring takes over.
     Caught(Consumer<E, K>),
-    /// There is nothing more to be seen, and the ring takes nobody.
+    /// There is nothing more to be seen now, and joining the ring was refused.
     Refused(BuildError),
 }
 
 impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
     /// # Errors
-    /// The journal has not what was asked for.
+    /// The journal does not have the start.
     pub(crate) fn open(
         durable: &DurableTopic<E>,
         partition: &Arc<Partition<E, K>>,
@@ -65,27 +65,27 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         Ok(Self { partition, progress, cursor, gate: None, capacity, seam_off })
     }
 
-    /// The next offset that it may give.
+    /// The next offset that it may return.
     pub(crate) fn position(&self) -> u64 {
         self.cursor.position()
     }
 
-    /// Goes to another offset, as far as the journal has it.
+    /// Goes to another offset that the journal has.
     pub(crate) fn seek(&mut self, offset: u64) {
         self.cursor.seek(offset);
     }
 
-    /// Whether nothing more will be seen than is seen by now.
+    /// True if nothing more will be seen than can be seen now.
     pub(crate) fn is_over(&self, visible: Visible) -> bool {
         self.progress.is_over(visible)
     }
 
-    /// Where the ring takes over.
+    /// The offset at which the ring takes over.
     fn seam(&self) -> Option<u64> {
         self.gate.as_ref().map(|gate| gate.first().0.saturating_sub(self.seam_off))
     }
 
-    /// Before a turn of reading: `join` puts the gate into the ring, as low as possible. `bounded`: what is written and not
+    /// Begins a turn of reading. `join` joins the ring at the lowest possible offset. If `bounded`, what is written and not
     /// published is not to be read.
     pub(crate) fn begin(
         &mut self,
@@ -97,7 +97,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         let ring = &self.partition.ring;
         let mut published = ring.published().0;
         if self.gate.is_none() && published.saturating_sub(self.position()) <= self.capacity / 4 {
-            // Refused when the ring has ended: the journal has all of it.
+            // A ring that has ended refuses this. The journal has all its events.
             self.gate = join().ok();
             published = self.partition.ring.published().0;
         }
@@ -109,13 +109,13 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         ReadTurn { before: self.seam().map_or(bound, |seam| seam.min(bound)), visible, end }
     }
 
-    /// What is read in a turn.
+    /// The cursor that a turn reads with.
     #[inline(always)]
     pub(crate) fn cursor(&mut self) -> &mut Cursor {
         &mut self.cursor
     }
 
-    /// After a turn of reading, in which something was `read`, or everything (`at_end`). Nothing below `next` is wanted.
+    /// Ends a turn of reading, in which something was `read`, or everything was (`at_end`). Nothing below `next` is wanted.
     pub(crate) fn end(
         &mut self,
         scan: &mut SharedScan,
@@ -129,12 +129,12 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         }
         let at_end = at_end && !self.cursor.waits();
         if at_end {
-            // Nobody waits for what it has no right to yet.
+            // Others that read the same scan need not wait for it.
             self.cursor.pause(scan);
         }
         let mut refused = None;
         if at_end && self.gate.is_none() {
-            // Offsets that were only reserved are no backlog.
+            // Offsets that were reserved and never published are no backlog.
             match join() {
                 Ok(gate) => self.gate = Some(gate),
                 Err(cause) => refused = Some(cause),
@@ -146,7 +146,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
             Some(mut gate) => {
                 let to = position.max(next).max(gate.first().0);
                 self.cursor.pause(scan);
-                // It was in the way, and evicted: then there is more to read here.
+                // The consumer was evicted because it held producers up. Then there is more to read from the journal.
                 match gate.seek(Sequence(to)) {
                     Ok(()) => Step::Caught(gate),
                     Err(_) => {

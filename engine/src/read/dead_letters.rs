@@ -1,4 +1,4 @@
-//! Moving aside what a handler cannot handle: into a topic of the same type.
+//! Forwarding events that a handler cannot handle into a topic of dead letters, of the same type.
 
 use crate::base::kind::Producers;
 use crate::base::level::Level;
@@ -10,17 +10,17 @@ use crate::produce::transaction::{Transaction, TransactionError};
 use crate::topic::Topic;
 use crate::topic::error::PublishError;
 
-/// Events that can be copied into a topic of dead letters: everything that is `Clone`, and
-/// [`Message`](crate::Message)s, which then say where they come from: see [`DeadLetter`](crate::dead_letter::DeadLetter).
+/// Events that can be copied into a topic of dead letters: every type that is `Clone`, and [`Message`](crate::Message). A
+/// message says where it comes from: see [`DeadLetter`](crate::dead_letter::DeadLetter).
 pub trait ToDeadLetter: Send + Sync + Sized + 'static {
-    /// Publishes a copy. Never waits for room.
+    /// Publishes a copy as a dead letter. Never waits for room.
     #[doc(hidden)]
     fn publish_dead_letter<K: Producers>(
         &self,
         producer: &mut Producer<Self, K>,
         origin: &DeadLetterOrigin<'_>,
     ) -> Result<Receipt, PublishError>;
-    /// Has a transaction publish a copy.
+    /// Has a transaction publish a copy as a dead letter.
     #[doc(hidden)]
     fn publish_dead_letter_into<K: Producers>(
         &self,
@@ -30,7 +30,7 @@ pub trait ToDeadLetter: Send + Sync + Sized + 'static {
     ) -> Result<(), TransactionError>;
 }
 
-/// Where an event stood and why it is moved aside.
+/// Where an event comes from, and why it is a dead letter.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct DeadLetterOrigin<'a>(pub(crate) Origin<'a>);
@@ -77,11 +77,11 @@ type Put<E> = Box<dyn FnMut(&E, &DeadLetterOrigin<'_>) -> Result<Receipt, Publis
 type Letter<'l, E> = (&'l E, &'l DeadLetterOrigin<'l>);
 type PutInto<E> = Box<dyn Fn(Option<Letter<'_, E>>, &mut Transaction) -> Result<(), TransactionError> + Send>;
 
-/// A topic for dead letters, whatever its producers.
+/// Forwards events to a topic of dead letters, whatever the kind of its producers.
 pub(crate) struct DeadLetterForwarder<E> {
     topic: String,
     is_durable: bool,
-    /// None if letters are for transactions only: the topic may have a single producer.
+    /// Publishes a dead letter. None if only transactions may: the topic may have a single producer.
     put: Option<Put<E>>,
     put_into: PutInto<E>,
 }
@@ -110,7 +110,7 @@ impl<E> DeadLetterForwarder<E> {
         self.is_durable
     }
 
-    /// Letters are for transactions from now on, of which `out` is the first: it has the topic's producer at once.
+    /// From now on only transactions publish dead letters. `out` is the first of them, and gets the topic's producer now.
     pub(crate) fn set_transactions_only(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
         self.put = None;
         (self.put_into)(None, out)
@@ -124,7 +124,8 @@ impl<E> DeadLetterForwarder<E> {
         self.send(event, origin).map(drop)
     }
 
-    /// The same, and waits until it is written, if it is durable: what is committed afterwards never outlives it.
+    /// Publishes a dead letter, and waits until it is written if the topic is durable: a commit that follows never survives
+    /// without it.
     pub(crate) fn put_written(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
         let receipt = self.send(event, origin).map_err(|refused| refused.to_string())?;
         let Some(receipt) = receipt.filter(|_| self.is_durable) else { return Ok(()) };

@@ -169,24 +169,24 @@ impl<E, K: Producers> Subscription<E, K> {
     }
 }
 
-/// How a thread is to be.
+/// The settings of a subscriber's thread.
 struct ThreadSettings<E> {
     thread: String,
-    /// The only one that it ever reads, if that is so.
+    /// The only partition that the thread reads, if it has only one.
     partition: Option<u32>,
     core: Option<usize>,
     wait: Wait,
     policy: ErrorPolicy<E>,
 }
 
-/// What follows when a handler fails.
+/// What to do when a handler fails.
 pub(crate) struct ErrorPolicy<E> {
     pub(crate) on_error: OnError,
-    /// Where what is passed over goes first.
+    /// Forwards events that are passed over to the dead letters.
     pub(crate) forwarder: Option<SharedForwarder<E>>,
 }
 
-/// Starts one thread for all partitions.
+/// Starts one thread that reads all partitions.
 pub(crate) fn start<E, K, S, X>(
     subscriber: Subscriber<E, K>,
     core: Option<usize>,
@@ -253,7 +253,7 @@ where
     })
 }
 
-/// The life of a thread.
+/// Runs a subscriber's thread from its start to its end.
 fn attend<E, K: Producers, S, X: Display>(
     mut subscriber: Subscriber<E, K>,
     mut state: S,
@@ -266,7 +266,8 @@ fn attend<E, K: Producers, S, X: Display>(
     let (_topic, _consumer) = (subscriber.topic.name.clone(), &run.stats.name);
     lifecycle!(info, "consumer started", topic = _topic, consumer = _consumer);
     let read = caught(|| read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run));
-    // What panics outside of the handler, such as a waiting strategy or the clock, fails the topic as the handler does.
+    // A panic outside of the handler, such as of a waiting strategy or the clock, fails the topic as a panic of the handler
+    // does.
     let ending = read.unwrap_or_else(|panic| Ending::Failed(panic.to_string()));
     match &ending {
         Ending::Failed(_cause) => {
@@ -281,7 +282,7 @@ fn attend<E, K: Producers, S, X: Display>(
     if let Ending::Failed(cause) = &ending {
         subscriber.topic.fail(&run.stats.name, cause);
     }
-    // Their own clean-up may panic as well: the consumer has ended all the same.
+    // The drops of the handler and its state may panic as well. The consumer ends all the same.
     let _ = caught(move || drop(handler));
     let _ = caught(move || drop(state));
     let at = |part: &PartitionConsumer<E, K>| (part.partition.index, part.consumer.consumed().0);
@@ -306,7 +307,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     };
     let then_skip = then_skip || policy.forwarder.is_some();
     let topic = subscriber.topic.name.clone();
-    // A long batch gives its slots back in parts, so that producers need not wait for its end.
+    // The slots of a long batch are released in parts, so that producers need not wait for the batch's end.
     let part = subscriber.topic.settings.capacity / 4;
     let mut retried: Option<(u32, u64, u32)> = None;
     loop {
@@ -327,7 +328,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 Some((partition, offset, tries)) if (partition, offset) == (batch.partition, culprit.0) => tries,
                 _ => 0,
             };
-            // Nobody needs a retry in a topic that was halted.
+            // In a topic that was halted, a retry is of no use.
             let moot = (retries > 0 || then_skip) && batch.batch.ends_at_once();
             if moot {
                 batch.batch.put_back(culprit);
@@ -352,7 +353,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     }
 }
 
-/// Moves the event at `culprit` aside; it stays unread if it cannot be.
+/// Forwards the event at `culprit` to the dead letters. If that fails, the event stays unread.
 fn forward<E: Send + Sync + 'static, K: Producers>(
     batch: &mut Batch<'_, E, K>,
     forwarder: &SharedForwarder<E>,
@@ -362,7 +363,7 @@ fn forward<E: Send + Sync + 'static, K: Producers>(
 ) -> Result<(), String> {
     batch.batch.put_back(culprit);
     let partition = batch.partition;
-    // No lock: copying the event is the user's code.
+    // Copying the event is the user's code, so no lock is held.
     let Some(mut forwarder) = forwarder.take() else { return Err("another letter is being written".to_owned()) };
     let moved = caught(|| match (&mut batch.batch).into_iter().next() {
         Some((Sequence(offset), event)) => {
@@ -377,10 +378,10 @@ fn forward<E: Send + Sync + 'static, K: Producers>(
     moved
 }
 
-/// A halted topic's handler gets at most so many more events of the batch that it is in.
+/// After so many events the thread looks whether the topic was halted.
 const HALT_EVERY: usize = 16;
 
-/// Hands over what is in the batch. On an error or a panic `culprit` is the event's offset.
+/// Passes the events of the batch to the handler. On an error or a panic `culprit` is the event's offset.
 #[inline]
 fn work<E, K: Producers, X: Display>(
     batch: &mut Batch<'_, E, K>,

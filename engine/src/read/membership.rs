@@ -1,4 +1,4 @@
-//! A subscriber's places, and how it is given new ones.
+//! A subscriber's membership of its topic: how other threads give it new partitions and another way of waiting.
 
 use super::StartAt;
 use super::SubscriberBuilder;
@@ -13,16 +13,16 @@ use slipring_ring::{Consumer, Sequence, Stage, Wait, Waiter};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What others need to know of a subscriber, and where they leave the consumers of new partitions for it.
+/// What other threads know of a subscriber, and where they leave new partitions for it.
 pub(crate) struct Membership<E, K: Producers> {
     topic: String,
     pub(crate) stats: Arc<ConsumerStats>,
     pub(super) stage: Stage,
     pub(super) waiter: Arc<Waiter>,
     pub(super) wait: Wait,
-    /// Somebody else's, who watches this subscriber among others.
+    /// The waiter and token of a selector that waits for this subscriber.
     watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
-    /// Another way of waiting, from the next look on.
+    /// Another way of waiting, to be used from the next look on.
     pub(super) other_wait: Mutex<Option<Wait>>,
     pub(super) has_changes: AtomicBool,
     pub(super) added: Mutex<Vec<PartitionConsumer<E, K>>>,
@@ -45,7 +45,7 @@ impl<E: Send + Sync + 'static, K: Producers> Membership<E, K> {
 }
 
 impl<E, K: Producers> Membership<E, K> {
-    /// Whoever watches this subscriber among others is woken for its new partitions, too.
+    /// From now on wakes this waiter too when there are new partitions.
     pub(super) fn tell(&self, waiter: &Arc<Waiter>, token: usize) {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
@@ -87,13 +87,13 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Membership<E,
     }
 }
 
-/// A consumer's place in one partition.
+/// A subscriber's consumer in one partition.
 pub(crate) struct PartitionConsumer<E, K: Producers> {
     pub(crate) partition: Arc<Partition<E, K>>,
     pub(crate) consumer: Consumer<E, K>,
 }
 
-/// An offset that was asked for is kept by the ring and older than the topic retains.
+/// The offset that was asked for is in the ring, and older than the topic retains.
 pub(crate) struct TooOld {
     pub(crate) asked: u64,
     pub(crate) earliest: u64,
@@ -101,7 +101,8 @@ pub(crate) struct TooOld {
 }
 
 impl<E, K: Producers> PartitionConsumer<E, K> {
-    /// Where the time says more than the ring knows: the gate stands at or before the start by now.
+    /// Goes to the start, where that is a time or is limited by the retention by age. The gate stands at or before it by
+    /// now.
     pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &TopicCore<E, K>) -> Result<(), TooOld> {
         let from = self.consumer.consumed().0;
         let oldest = self.oldest_kept(topic);
@@ -114,7 +115,8 @@ impl<E, K: Producers> PartitionConsumer<E, K> {
             (None, StartAt::Earliest | StartAt::Offsets(_)) => oldest,
             _ => return Ok(()),
         };
-        // It is published, and behind nobody: else it stays where it is, and reads what is too old.
+        // The offset is published. If others stand behind this consumer it stays where it is, and reads events that are too
+        // old.
         let _ = self.consumer.seek(Sequence(to.max(from)));
         Ok(())
     }
@@ -123,8 +125,8 @@ impl<E, K: Producers> PartitionConsumer<E, K> {
         self.partition.first_since(at, from)
     }
 
-    /// The first offset that the topic's retention by age leaves to whoever comes or goes back, if this part's gate
-    /// keeps it.
+    /// The first offset that the topic's retention by age leaves to a consumer that comes or goes back, among those that
+    /// this gate keeps.
     pub(super) fn oldest_kept(&self, topic: &TopicCore<E, K>) -> u64 {
         let from = self.consumer.consumed().0;
         match topic.settings.retain_for {

@@ -53,7 +53,7 @@ use visibility::VisibilityLimit;
 pub struct Subscriber<E, K: Producers = Multi> {
     pub(crate) topic: Arc<TopicCore<E, K>>,
     pub(crate) membership: Arc<Membership<E, K>>,
-    /// By the number of the partition.
+    /// Its consumer in each partition, by the partition's number.
     pub(crate) parts: Vec<PartitionConsumer<E, K>>,
     first: Vec<u64>,
     watch: MultiWait,
@@ -61,7 +61,7 @@ pub struct Subscriber<E, K: Producers = Multi> {
     over: Vec<u32>,
     paused: Vec<u32>,
     limit: usize,
-    /// None if it sees all that is published.
+    /// How far it may see, if it waits for the journal. None if it sees everything that is published.
     visibility: Option<VisibilityLimit>,
 }
 
@@ -136,7 +136,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         Ok(Some(Batch { batch, partition }))
     }
 
-    /// Looks for events and takes none: whoever looks again finds the same.
+    /// Looks for events without taking any: the next look finds the same.
     #[inline]
     pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         match self.paused.is_empty() {
@@ -163,21 +163,21 @@ impl<E, K: Producers> Subscriber<E, K> {
                 return Ok(FindOutcome::Nothing);
             }
             match self.find_unpaused(false, deadline)? {
-                // Woken, for changes or for the end of what is paused.
+                // It was woken by changes, or by the end of a paused partition.
                 FindOutcome::Nothing if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
                 found => return Ok(found),
             }
         }
     }
 
-    /// Nobody rings for the events of what is paused, only for its end.
+    /// Nothing signals the events of paused partitions, only their end.
     fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
         for &index in &self.paused {
             self.parts[index as usize].consumer.arm_for_end(waiter, token);
         }
     }
 
-    /// Whether there will be nothing more unless a partition is resumed.
+    /// True if nothing more comes unless a partition is resumed.
     fn is_over_but_for_pauses(&mut self) -> Result<bool, ReadError> {
         let mut is_over = true;
         for index in 0..self.parts.len() {
@@ -201,7 +201,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         loop {
             if !self.over.is_empty() && self.over.len() == self.parts.len() {
-                // A partition that was added just before the topic was closed is left here by then.
+                // A partition that was added just before the topic was closed has arrived by then.
                 if !self.membership.has_changes.load(Ordering::Acquire) {
                     return Ok(FindOutcome::End);
                 }
@@ -229,7 +229,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         }
     }
 
-    /// Has a task woken that has just found nothing. False if there is something after all.
+    /// Has a task woken after a look has found nothing. False if there is something after all.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if !self.paused.is_empty() {
@@ -243,7 +243,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         watch.wake(&mut SubscriberSources { parts, membership, topic, limit: *limit, visibility, over: None }, task)
     }
 
-    /// Has somebody else's waiter woken who has just found nothing. False if there is something after all.
+    /// Has another waiter woken after a look has found nothing. False if there is something after all.
     pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
         self.membership.tell(waiter, token);
         self.arm_paused(waiter, token);
@@ -263,11 +263,11 @@ impl<E, K: Producers> Subscriber<E, K> {
         ReadError { topic: self.topic.name.clone(), consumer: self.membership.stats.name.clone(), reason }
     }
 
-    /// Takes what was left here by whoever added partitions.
+    /// Takes the changes that other threads have left: new partitions, and another way of waiting.
     #[cold]
     fn take_changes(&mut self) {
         self.membership.has_changes.store(false, Ordering::Relaxed);
-        // A strategy's drop is the user's code: no lock.
+        // The drop of a waiting strategy is the user's code, so no lock is held.
         let wait = self.membership.other_wait.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(wait) = wait {
             self.parts.iter_mut().for_each(|part| part.consumer.set_wait(wait.clone()));
@@ -281,7 +281,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     }
 }
 
-/// Has the waiter woken when the part has something to read; false if it has already.
+/// Has the waiter woken when the partition has something to read. False if it has something already.
 fn arm_part<E, K: Producers>(
     visibility: &mut Option<VisibilityLimit>,
     source: usize,
@@ -293,7 +293,7 @@ fn arm_part<E, K: Producers>(
         && part.consumer.lag() > 0
         && visibility.room(source, part) == 0
     {
-        // The ring has something: only the journal is in the way.
+        // The ring has events, and only the journal is not ready.
         return visibility.arm(source, part, waiter, token);
     }
     part.consumer.arm(waiter, token)
@@ -304,12 +304,12 @@ fn arm_part<E, K: Producers>(
 pub(crate) enum FindOutcome {
     Source(usize),
     Nothing,
-    /// The topic was closed, and all was read but for what is paused.
+    /// The topic was closed, and everything was read but the paused partitions.
     Paused,
     End,
 }
 
-/// The parts of a subscriber while it looks for events.
+/// A subscriber's partitions while it waits for one of them.
 struct SubscriberSources<'s, E, K: Producers> {
     parts: &'s mut [PartitionConsumer<E, K>],
     membership: &'s Membership<E, K>,
@@ -323,7 +323,7 @@ struct SubscriberSources<'s, E, K: Producers> {
 impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
-        // Looked at first: all that ever can be seen is seen then.
+        // Looked at before the events, so that everything that ever can be seen is seen by then.
         let is_over = self.visibility.as_ref().is_some_and(|visibility| visibility.is_over(source));
         let seen =
             self.visibility.as_mut().map_or(usize::MAX, |visibility| visibility.room(source, &self.parts[source]));
@@ -333,7 +333,7 @@ impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
                 let is_lost = is_over && !batch.is_empty();
                 drop(batch);
                 if is_lost {
-                    // What was published and never written is nobody's to see.
+                    // What was published and will never be written is not shown to this subscriber.
                     self.over = partition.ring.closed();
                 }
                 self.over.is_some()

@@ -96,11 +96,11 @@ impl<E, K: Producers> Subscriber<E, K> {
         })?;
         let earliest = part.oldest_kept(topic);
         if offset < before.0 && offset < earliest {
-            // Gone for its age: forward again, which is always allowed.
+            // The event is older than the topic's retention: the consumer goes forward again, which it always may.
             let _ = part.consumer.seek(before);
             return Err(out_of_range(earliest));
         }
-        // It may be armed at a bell that is not in its way any more, and what it had read to the end has a rest again.
+        // It may be armed elsewhere, and a partition that was read to its end has events again.
         if !self.paused.contains(&partition) {
             watch.add(partition as usize);
         }
@@ -123,10 +123,11 @@ impl<E, K: Producers> Subscriber<E, K> {
         for index in 0..self.parts.len() {
             let part = &self.parts[index];
             let before = part.consumer.consumed().0;
-            // Of an event that is not kept any more this may be the time of a later one: then it is asked for, and refused.
+            // If the event is not kept any more, this may be the time of a later event of its slot. Then the seek is
+            // refused.
             let is_behind = |times: &PublishTimes| before > 0 && times.get(before - 1) >= at;
             if part.partition.times.as_ref().is_some_and(is_behind) {
-                // As far back as it may, which the refusal tells; from there on its own gate keeps what is looked at.
+                // It goes back as far as it may, which the refusal says. From there on its own gate keeps what is looked at.
                 let earliest = match self.seek(index as u32, 0) {
                     Err(PositionError::OutOfRange { earliest, .. }) => earliest,
                     Err(refused) => return Err(refused),

@@ -1,4 +1,4 @@
-//! How far a subscriber sees, if it is not all that is published.
+//! How far a subscriber sees that waits for the journal before it reads.
 
 use super::PartitionConsumer;
 use crate::base::kind::Producers;
@@ -8,13 +8,13 @@ use slipring_ring::Waiter;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-/// Of a subscriber that waits for the journal before it reads.
+/// The limit of a subscriber that waits for the journal before it reads.
 pub(super) struct VisibilityLimit {
     visible: Visible,
     acks: Arc<Acks>,
-    /// By the number of the source, as they were first looked at.
+    /// The progress of each partition, by its number. None before the first look.
     progress: Vec<Option<Arc<Progress>>>,
-    /// Those that were last asked for, so that the notifier knows them again.
+    /// One waker for each waiter and token, so that the notifier knows a waker again.
     wakers: Vec<(Arc<NotifyWaker>, Waker)>,
 }
 
@@ -23,7 +23,7 @@ impl VisibilityLimit {
         Self { visible, acks, progress: Vec::new(), wakers: Vec::new() }
     }
 
-    /// How many slots from where the source stands may be seen.
+    /// How many slots from the consumer's position on may be read.
     pub(super) fn room<E, K: Producers>(&mut self, source: usize, part: &PartitionConsumer<E, K>) -> usize {
         if self.progress.len() <= source {
             self.progress.resize(source + 1, None);
@@ -36,13 +36,13 @@ impl VisibilityLimit {
         usize::try_from(end.saturating_sub(part.consumer.consumed().0)).unwrap_or(usize::MAX)
     }
 
-    /// Whether the source never sees more: the journal is done with it, or has ended.
+    /// True if nothing more of this partition can be read: the committer is done with it, or the journal has ended.
     pub(super) fn is_over(&self, source: usize) -> bool {
         let known = self.progress.get(source).and_then(Option::as_ref);
         self.acks.notifier.end_cause().is_some() || known.is_some_and(|progress| progress.is_over(self.visible))
     }
 
-    /// Has the waiter woken when the source may see more than nothing, or never will. False if that is so already.
+    /// Has the waiter woken when something may be read, or never will be. False if that is so already.
     pub(super) fn arm<E, K: Producers>(
         &mut self,
         source: usize,

@@ -1,4 +1,4 @@
-//! The events of a transaction for one topic: how they are kept until the commit, and how they are claimed then.
+//! One output of a transaction: the events for one topic, how they are kept, and how the commit claims slots for them.
 
 use super::TransactionError;
 use crate::base::ids::TopicId;
@@ -14,11 +14,11 @@ use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
 use std::sync::Arc;
 
-/// What a run of records, and a record, may cost in a frame beside the event's bytes.
+/// The bytes that a run of records, and a record, may take in a frame beside the event's own.
 const RUN: usize = 48;
 const RECORD: usize = 16;
 
-/// What a commit holds in its hands. Dropped, it lets all of it go.
+/// The claims of a commit. If this is dropped before they are published, all of them are let go.
 #[derive(Default)]
 pub(super) struct Claims<'t> {
     pub(super) frame: FrameBuilder,
@@ -37,46 +37,47 @@ struct TypedClaim<'t, E: Send + Sync + 'static, K: Producers> {
 
 impl<E: Send + Sync + 'static, K: Producers> ErasedClaim for TypedClaim<'_, E, K> {
     fn publish(self: Box<Self>) {
-        // If it was cut, those who read the topic pass over what the journal has.
+        // If the claim was cut, the readers of the topic pass over what the journal has.
         let _ = self.claim.commit();
     }
 }
 
-/// Events for one topic, whatever they are.
+/// The events for one topic, whatever their type.
 pub(super) trait Output: Send {
     fn topic(&self) -> TopicId;
     fn as_any(&mut self) -> &mut dyn Any;
     fn clear(&mut self);
-    /// Forgets the last event of this partition. The bytes that it took.
+    /// Removes the last event of this partition. Returns the bytes that it took.
     fn take_back(&mut self, partition: usize) -> usize;
-    /// Whether no partition's events fill half of its ring.
+    /// True if no partition's events fill more than half of its ring.
     fn is_ample(&self) -> bool;
-    /// Whether this partition's events are more than its ring ever holds.
+    /// Why the transaction is refused, if this partition has more events than its ring can hold.
     fn outgrown(&self, partition: usize) -> Option<PublishError>;
-    /// Whether a claim in each partition would be likely to find room.
+    /// True if a claim in each partition is likely to find room.
     fn has_room(&self) -> bool;
-    /// Claims what it needs, and fills that.
+    /// Claims the slots, and fills them.
     fn claim<'t>(&'t mut self, claims: &mut Claims<'t>) -> Result<(), TransactionError>;
 }
 
 pub(super) struct TypedOutput<E: Send + Sync + 'static, K: Producers> {
     pub(super) topic: Arc<TopicCore<E, K>>,
     pub(super) producer: Producer<E, K>,
-    /// Events are filled here, and written into the buffers.
+    /// The slot that an event is filled in before it is written into the buffer.
     pub(super) scratch: E,
     pub(super) parts: Vec<PartitionBuffer>,
 }
 
-/// Events for one partition, as they are in the journal.
+/// The events for one partition, as they are written to the journal.
 #[derive(Default)]
 pub(super) struct PartitionBuffer {
     bytes: Vec<u8>,
-    /// Where each ends.
+    /// Where each event ends in `bytes`.
     ends: Vec<usize>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TypedOutput<E, K> {
-    /// Its partition, and the bytes that it adds to the frame; or that it would, if these are more than `room`.
+    /// The event's partition, and the bytes that it adds to the frame. If these are more than `room`, the bytes alone, and
+    /// the event is not taken.
     pub(super) fn take(
         &mut self,
         route: Route<'_>,
@@ -91,7 +92,7 @@ impl<E: Send + Sync + 'static, K: Producers> TypedOutput<E, K> {
         let Some(durable) = &self.topic.durable else { return Ok(Ok((to, 0))) };
         let PartitionBuffer { bytes, ends } = &mut self.parts[to];
         let before = ends.last().copied().unwrap_or(0);
-        // A panic may have left something behind.
+        // An event that panicked may have left something behind.
         bytes.truncate(before);
         (durable.persistence.write)(&self.scratch, bytes);
         let added = bytes.len() - before + RECORD + if ends.is_empty() { RUN } else { 0 };

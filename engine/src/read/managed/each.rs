@@ -13,7 +13,7 @@ use slipring_ring::Consumer;
 use std::fmt::Display;
 use std::sync::{Arc, Weak};
 
-/// What is needed to start a thread for one more partition. Its threads own it.
+/// What is needed to start a thread for one more partition. The threads own it.
 struct PartitionThreads<E, K: Producers, M> {
     builder: SubscriberBuilder<E, K>,
     run: Arc<ConsumerRun>,
@@ -29,7 +29,7 @@ where
     H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
     M: FnMut(u32) -> H + Send + 'static,
 {
-    /// The handler of a partition.
+    /// Makes the handler of a partition.
     fn make(&self, partition: u32) -> Result<H, SubscribeError> {
         let (topic, consumer) = (self.builder.topic.name.clone(), self.run.stats.name.clone());
         let Some(mut make) = self.make.take() else {
@@ -87,7 +87,7 @@ where
         Box::new(move || {
             let Ok(handler) = prepared.downcast::<H>() else { return };
             if let Err(refused) = self.start(part, *handler) {
-                // Nobody would ever read the partition: not in silence.
+                // The partition would never be read, so the topic fails.
                 self.builder.topic.fail(&self.run.stats.name, &refused.to_string());
             }
         })
@@ -112,7 +112,7 @@ where
     topic.register(&stats);
     let run = ConsumerRun::new(stats);
     let threads = Arc::new(PartitionThreads { builder, run: Arc::clone(&run), make: Turn::new(make), forwarder });
-    // What makes them is the user's, and may have to do with this topic: not while others are kept from it.
+    // Making handlers is the user's code, which may use this topic: so the readers are not locked meanwhile.
     let mut handlers = Vec::new();
     let mut readers = loop {
         for partition in handlers.len()..topic.partitions().len() {
@@ -127,7 +127,7 @@ where
     let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
     for (part, handler) in parts.into_iter().zip(handlers) {
         if let Err(refused) = threads.start(part, handler) {
-            // Those that started have nobody to read for: they end as if cancelled, without harm to the topic.
+            // The threads that have started end as if they were cancelled, without harm to the topic.
             for partition in topic.partitions().iter() {
                 let _ = partition.ring.evict(&name);
             }
