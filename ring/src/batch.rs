@@ -225,7 +225,7 @@ impl<E> Batch<'_, E, crate::kind::Single> {
         // producer. A single producer skips nothing. The position moves only through the batch, which this borrows. A stage
         // that changes events is ordered against this one.
         let head = unsafe { std::slice::from_raw_parts(head.0.cast_const(), head.1) };
-        // SAFETY: the same holds for the events behind the end of the buffer.
+        // SAFETY: these events go on where the buffer begins again: published and gated as those above.
         let tail = unsafe { std::slice::from_raw_parts(tail.0.cast_const(), tail.1) };
         (head, tail)
     }

@@ -139,7 +139,7 @@ impl<E> Claim<'_, E, crate::kind::Single> {
         // SAFETY: the sequences are claimed and not published, so no stage uses their slots, and there is no other producer.
         // The claim is borrowed mutably. The two parts do not overlap, because the claim is no longer than the buffer.
         let head = unsafe { std::slice::from_raw_parts_mut(head.0, head.1) };
-        // SAFETY: the same holds for the part behind the end of the buffer.
+        // SAFETY: these slots go on where the buffer begins again: claimed and not published, as those above.
         let tail = unsafe { std::slice::from_raw_parts_mut(tail.0, tail.1) };
         (head, tail)
     }

@@ -5,9 +5,9 @@ mod common;
 
 use common::{at_once, soon, waits};
 use slipring_ring::fence::{self, Fences};
-use slipring_ring::{Builder, Closed, Idle, Kind, Producer, Ring, Stage, Wait, WaitStrategy, Waiter};
+use slipring_ring::{Builder, Closed, Idle, Kind, Producer, Ring, SingleProducer, Stage, Wait, WaitStrategy, Waiter};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, compiler_fence};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 /// A ping-pong over two rings of one slot: at each turn somebody may be about to sleep. A signal left out because a flag
@@ -406,4 +406,30 @@ fn the_same_holds_with_full_fences_on_both_sides() {
 #[test]
 fn the_kind_of_fences_is_told() {
     assert!(matches!(fence::kind(), Fences::Membarrier | Fences::SeqCst));
+}
+
+/// A strategy is told how many looks were empty, one by one, and from the first again at each wait.
+#[test]
+fn a_strategy_is_told_each_empty_look() {
+    struct Told {
+        looks: Arc<Mutex<Vec<u32>>>,
+        producer: Mutex<SingleProducer<u64>>,
+    }
+    impl WaitStrategy for Told {
+        fn idle(&self, looks: u32) -> Idle {
+            self.looks.lock().unwrap().push(looks);
+            if looks == 4 {
+                self.producer.lock().unwrap().publish(|event| *event = 7).unwrap();
+            }
+            Idle::Look
+        }
+    }
+    let (producer, ring) = Builder::single(4, || 0u64).build().unwrap();
+    let looks = Arc::new(Mutex::new(Vec::new()));
+    let told = Told { looks: Arc::clone(&looks), producer: Mutex::new(producer) };
+    let mut reader = ring.join(Stage::new("reader").wait(Wait::custom(told))).unwrap();
+    for _ in 0..2 {
+        assert_eq!((&mut reader.poll_wait(1).unwrap()).into_iter().count(), 1);
+    }
+    assert_eq!(*looks.lock().unwrap(), [1, 2, 3, 4, 1, 2, 3, 4]);
 }
