@@ -116,6 +116,24 @@ impl ConsumerStats {
         self.lost.fetch_add(offsets.end.saturating_sub(offsets.start), Ordering::Relaxed);
     }
 
+    /// The calling thread has a batch in hand, until what is returned is dropped.
+    pub(crate) fn hold(&self) -> impl Drop + use<'_> {
+        struct Held<'s>(&'s ConsumerStats);
+        impl Drop for Held<'_> {
+            fn drop(&mut self) {
+                self.0.reader.store(0, Ordering::Relaxed);
+            }
+        }
+        self.reader.store(crate::base::threads::token(), Ordering::Relaxed);
+        Held(self)
+    }
+
+    /// Whether what is in hand is in the calling thread's, or in that of one which waits for the calling thread to return.
+    pub(crate) fn is_held_here(&self) -> bool {
+        let reader = self.reader.load(Ordering::Relaxed);
+        reader == crate::base::threads::token() || crate::base::threads::waits_for_this_thread(reader)
+    }
+
     /// Whether another thread than the calling one was given a batch last, and may come for more.
     pub(crate) fn is_read_elsewhere(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);

@@ -11,6 +11,7 @@ pub use error::ObserveError;
 use crate::base::closed::Closed;
 use crate::base::cores::CoresReport;
 use crate::base::kind::Producers;
+use crate::base::threads::ShutdownCaller;
 use crate::base::trace::lifecycle;
 use crate::group::{GroupDescription, GroupName, Groups, add_recorded};
 use crate::log::committer::Committer;
@@ -355,7 +356,8 @@ impl Engine {
     ///
     /// Subscribers often publish into other topics. So topics without a living producer are closed first, one after
     /// the other, each when it has drained: a subscriber's own producers go when it ends. Among topics whose producers
-    /// are still held by somebody, the order is that of creation. Never waits for the thread that calls it. After the
+    /// are still held by somebody, the order is that of creation. Never waits for the thread that calls it, be it in a handler or
+    /// with a batch in hand, and of two handlers that shut down neither waits for the other. After the
     /// limit each topic's threads get a tenth of a second to end; one whose handler does not return is reported so. The journal
     /// gets two seconds at least to write what it has, so that a program that had too much left to read ends in good order all the
     /// same: offsets have no gap then, and where groups stand is kept.
@@ -369,6 +371,7 @@ impl Engine {
         };
         // Whoever waits for a name is told.
         self.shared.settled.notify_all();
+        let _caller = ShutdownCaller::enter(left.iter().any(|topic| topic.is_held_here()));
         let mut reports = Vec::new();
         let mut topics = Vec::new();
         let journal_until = deadline.unwrap_or_else(Instant::now).max(Instant::now() + LAST_WORDS);

@@ -196,7 +196,6 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         oldest: Option<Timestamp>,
     ) -> Result<bool, GroupError> {
         let Self { catch_up: Some(catch_up), buffered, gap, expired, .. } = self else { return Ok(true) };
-        let mut refused = None;
         while buffered.offsets.len() < buffered.slots.len() {
             let cursor = catch_up.cursor();
             let record = match cursor.next(scan, turn.before) {
@@ -206,10 +205,9 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     *gap = Some(offsets);
                     break;
                 }
-                Err(cause) => {
-                    refused = Some(Err(cause));
-                    break;
-                }
+                // The cursor stays in front of what it cannot read. What was read before comes first.
+                Err(_) if !buffered.offsets.is_empty() => break,
+                Err(cause) => return Err(self.failed(cause)),
             };
             if oldest.is_some_and(|oldest| record.time < oldest.as_nanos()) {
                 *expired += 1;
@@ -217,20 +215,18 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
             }
             let offset = record.offset;
             if let Err(cause) = (durable.persistence.read)(&mut buffered.slots[buffered.offsets.len()], record.bytes) {
-                refused = Some(Ok((offset, cause)));
-                break;
+                // Nobody passes over it: what was read before is handed out, and then each look tells of it.
+                catch_up.seek(offset);
+                if !buffered.offsets.is_empty() {
+                    break;
+                }
+                let (topic, partition) = (self.topic.name.clone(), self.partition.index);
+                let cause = Box::new(ReplayError::Event { topic, partition, offset, cause });
+                return Err(GroupError::Replay { group: self.group.clone(), cause });
             }
             buffered.offsets.push(offset);
         }
-        match refused {
-            None => Ok(false),
-            Some(Err(cause)) => Err(self.failed(cause)),
-            Some(Ok((offset, cause))) => {
-                let (topic, partition) = (self.topic.name.clone(), self.partition.index);
-                let cause = Box::new(ReplayError::Event { topic, partition, offset, cause });
-                Err(GroupError::Replay { group: self.group.clone(), cause })
-            }
-        }
+        Ok(false)
     }
 
     /// Removes the gap, of which the member was told.

@@ -87,7 +87,7 @@ use crate::base::clock::Clock;
 use crate::base::held::{self, Locked};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
-use crate::base::threads::Threads;
+use crate::base::threads::{self, Threads};
 use crate::base::trace::lifecycle;
 use crate::topic::TopicCore;
 use crate::topic::registry::Host;
@@ -299,6 +299,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         let mut state = self.state();
         loop {
+            if self.threads.wait_for_this_thread() {
+                return true;
+            }
             let managed = state.signals.values().any(|signal| signal.managed.load(Ordering::Acquire));
             let is_read = |(_, entry): (_, &PartitionEntry<E, K>)| entry.ended || !entry.is_open();
             if !managed || state.entries.iter().all(is_read) {
@@ -313,7 +316,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             if left.is_zero() {
                 return false;
             }
-            state = state.wait(&self.state, &self.drained, Some(left));
+            state = state.wait(&self.state, &self.drained, Some(left.min(threads::LOOK)));
         }
     }
 }

@@ -219,7 +219,11 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     // What was handed over is counted before a gap is told of.
                     continue;
                 }
-                read += self.part(self.turn, most.unwrap_or(TURN), &mut each)?;
+                read += match self.part(self.turn, most.unwrap_or(TURN), &mut each) {
+                    // What fails fails again at the next call; what was handed over is counted now.
+                    Err(_) if read > 0 => break,
+                    outcome => outcome?,
+                };
                 if most.is_some() && read > 0 {
                     break;
                 }
@@ -347,15 +351,19 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                             part.gap = Some(offsets);
                             break;
                         }
+                        // What was handed over is counted first; the cursor stays in front of what it cannot read.
+                        Err(_) if read > 0 => break,
                         Err(cause) => return Err(from_journal(cause)),
                     };
                     let offset = record.offset;
-                    (durable.persistence.read)(event, record.bytes).map_err(|cause| ReplayError::Event {
-                        topic: name.clone(),
-                        partition: number,
-                        offset,
-                        cause,
-                    })?;
+                    if let Err(cause) = (durable.persistence.read)(event, record.bytes) {
+                        // It is in front of the next call, which fails with it.
+                        catch_up.seek(offset);
+                        if read > 0 {
+                            break;
+                        }
+                        return Err(ReplayError::Event { topic: name.clone(), partition: number, offset, cause });
+                    }
                     part.next = offset + 1;
                     each(event, At::new(number, offset, false));
                     read += 1;
@@ -382,6 +390,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 let room = usize::try_from(ends).unwrap_or(usize::MAX).min(most);
                 match consumer.poll(room.max(1)) {
                     Ok(mut batch) if room > 0 => {
+                        let _held = stats.hold();
                         for (offset, event) in &mut batch {
                             part.next = offset.0 + 1;
                             each(event, At::new(number, offset.0, false));

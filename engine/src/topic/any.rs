@@ -28,6 +28,8 @@ pub(crate) trait AnyTopic: Send + Sync {
     fn close_unread(&self) -> Result<(), Vec<String>>;
     fn closed(&self) -> Option<Closed>;
     fn producers(&self) -> usize;
+    /// Whether the calling thread holds a batch of it.
+    fn is_held_here(&self) -> bool;
     /// Halts the topic: all its producers and consumers get an error at once.
     fn halt(&self);
     /// Closes the topic and waits for its consumers. Also waits for the journal: at least until `journal_until`.
@@ -63,8 +65,11 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         let mut moved = Instant::now();
         loop {
             let stands = partitions.iter().flat_map(|partition| partition.ring.report().stages);
+            // What this thread holds itself is not waited for.
+            let is_held_here = |name: &str| self.stats(name).is_some_and(|stats| stats.is_held_here());
             let unread = stands.filter(|stage| {
-                stage.name != STAGE && stage.left > 0 && stage.ending == Some(slipring_ring::Ending::Unread)
+                let is_unread = stage.left > 0 && stage.ending == Some(slipring_ring::Ending::Unread);
+                stage.name != STAGE && is_unread && !(stage.running && is_held_here(&stage.name))
             });
             let now: Vec<_> = unread.map(|stage| (stage.name, stage.consumed, stage.running)).collect();
             let is_over = self.partitions().iter().any(|partition| partition.ring.closed().is_some_and(is_at_once));
@@ -166,6 +171,11 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
 
     fn producers(&self) -> usize {
         self.lent.load(Ordering::Acquire)
+    }
+
+    fn is_held_here(&self) -> bool {
+        let stages = self.partitions().iter().flat_map(|partition| partition.ring.report().stages).collect::<Vec<_>>();
+        stages.iter().any(|stage| stage.running && self.stats(&stage.name).is_some_and(|stats| stats.is_held_here()))
     }
 
     fn halt(&self) {

@@ -72,7 +72,7 @@ impl<E> DurableTopic<E> {
             // It is written again with the first partitions.
             Some(there) => {
                 drop(recovered);
-                Self::named(there, asked)
+                Self::renewed(there, asked)
             }
             None => {
                 let number = CatalogEntry::next_number(&recovered);
@@ -99,9 +99,10 @@ impl<E> DurableTopic<E> {
         })
     }
 
-    /// The recorded line with the name that the layout has now.
-    fn named(there: CatalogEntry, asked: CatalogEntry) -> CatalogEntry {
-        CatalogEntry { layout: asked.layout, is_old: false, ..there }
+    /// What was recorded, with the name that its layout has now and the largest message that is allowed from now on: a program
+    /// that allows less would not read those that are written until then.
+    fn renewed(there: CatalogEntry, asked: CatalogEntry) -> CatalogEntry {
+        CatalogEntry { layout: asked.layout, max_message: asked.max_message, is_old: false, ..there }
     }
 
     fn recorded(&self) -> std::sync::MutexGuard<'_, CatalogEntry> {

@@ -639,3 +639,24 @@ fn the_journal_ends_in_good_order_although_the_limit_has_passed() {
     assert_eq!(ticks.producer().create().unwrap().publish(|event| *event = 9).unwrap().offset, 9);
     engine.shutdown(LONG);
 }
+
+/// What a program allows is written down: one that allows less would not read what was sent meanwhile.
+#[test]
+fn a_largest_message_that_has_grown_does_not_shrink() {
+    let disk = SimulatedDisk::new();
+    let open = |engine: &Engine, max| engine.topic::<Message>("m").max_message(max).durable().create();
+    for max in [200, 400] {
+        let engine = engine(&disk);
+        let topic = open(&engine, max).unwrap();
+        topic.producer().create().unwrap().send(Record::new(&vec![7; max - 50][..])).unwrap();
+        assert!(engine.shutdown(LONG).is_complete());
+    }
+    let engine = engine(&disk);
+    let refused = open(&engine, 200).err().unwrap().to_string();
+    assert!(refused.contains("400") && refused.contains("200"), "{refused}");
+    let topic = open(&engine, 400).unwrap();
+    let (mut replay, mut read) = (topic.replay("r").open().unwrap(), 0);
+    while read < 2 {
+        read += replay.read(LONG, |_, _| ()).unwrap().unwrap();
+    }
+}

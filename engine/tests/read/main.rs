@@ -13,3 +13,4 @@ mod selector;
 #[path = "../common/sleeps.rs"]
 mod sleeps;
 mod starts;
+mod unreadable;

@@ -5,8 +5,9 @@ use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{Engine, Topic, metrics::Report, subscriber::At};
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -169,4 +170,92 @@ fn a_replay_of_an_idle_or_an_ending_topic_sleeps() {
     while replay.read(LONG, |_, _| read += 1).unwrap().is_some() {}
     assert!(published && read == 1, "{published}, {read}");
     engine.shutdown(LONG);
+}
+
+/// Says when a shutdown without a limit has come back, on whatever thread it was called.
+type Told = std::sync::mpsc::Sender<()>;
+
+fn numbers(engine: &Engine, name: &str) -> Topic<u64> {
+    engine.topic(name).capacity(8).durable().create().unwrap()
+}
+
+fn publish_three(topic: &Topic<u64>) {
+    topic.producer().create().unwrap().publish_batch(3, |index, event| *event = index as u64).unwrap();
+}
+
+/// A handler's body: shuts down without a limit, and tells.
+fn shuts_down(engine: &Arc<Engine>, told: &Told) -> impl FnMut() + Send + 'static {
+    let (engine, told) = (Arc::clone(engine), told.clone());
+    move || {
+        engine.shutdown(Duration::MAX);
+        let _ = told.send(());
+    }
+}
+
+fn in_a_subscriber(engine: &Arc<Engine>, told: &Told) {
+    let (topic, mut shut) = (numbers(engine, "t"), shuts_down(engine, told));
+    topic.subscribe("s").run(move |_, _| Ok::<_, Infallible>(shut())).unwrap();
+    publish_three(&topic);
+}
+
+fn in_a_member(engine: &Arc<Engine>, told: &Told) {
+    let (topic, mut shut) = (numbers(engine, "t"), shuts_down(engine, told));
+    topic.group("g").run(move |_, _| Ok::<_, Infallible>(shut())).unwrap();
+    publish_three(&topic);
+}
+
+fn in_a_transform(engine: &Arc<Engine>, told: &Told) {
+    let (topic, output, mut shut) = (numbers(engine, "t"), numbers(engine, "out"), shuts_down(engine, told));
+    publish_three(&topic);
+    topic.transform("f").open().unwrap().run(output, move |_, _, _| Ok::<_, Infallible>(shut())).unwrap();
+}
+
+fn with_a_batch(engine: &Arc<Engine>, told: &Told) {
+    let (topic, mut shut) = (numbers(engine, "t"), shuts_down(engine, told));
+    let mut reader = topic.subscribe("s").limit(1).poll().unwrap();
+    publish_three(&topic);
+    std::thread::spawn(move || {
+        let batch = reader.poll(LONG).unwrap().unwrap();
+        shut();
+        drop(batch);
+    });
+}
+
+/// Each is in its handler when both shut down.
+fn in_two_handlers(engine: &Arc<Engine>, told: &Told) {
+    let both = Arc::new(Barrier::new(2));
+    for name in ["a", "b"] {
+        let (topic, mut shut, both) = (numbers(engine, name), shuts_down(engine, told), Arc::clone(&both));
+        let mut first = true;
+        let handle = move |_: &u64, _| {
+            if std::mem::take(&mut first) {
+                both.wait();
+                shut();
+            }
+            Ok::<_, Infallible>(())
+        };
+        topic.subscribe("s").run(handle).unwrap();
+        publish_three(&topic);
+    }
+}
+
+/// It waited for the batch that its own caller had in hand: until the limit had passed, and without a limit for ever.
+#[test]
+fn a_shutdown_in_a_handler_or_with_a_batch_in_hand_waits_for_nobody_who_waits_for_it() {
+    type Case = fn(&Arc<Engine>, &Told);
+    let cases: [(&str, Case, usize); 5] = [
+        ("subscriber", in_a_subscriber, 1),
+        ("member", in_a_member, 1),
+        ("transform", in_a_transform, 1),
+        ("batch", with_a_batch, 1),
+        ("two handlers", in_two_handlers, 2),
+    ];
+    for (name, case, ends) in cases {
+        let engine = Arc::new(Engine::builder().journal_in(SimulatedDisk::new()).build().unwrap());
+        let (told, hears) = std::sync::mpsc::channel();
+        case(&engine, &told);
+        for _ in 0..ends {
+            hears.recv_timeout(LONG).unwrap_or_else(|_| panic!("{name}: a shutdown does not come back"));
+        }
+    }
 }
