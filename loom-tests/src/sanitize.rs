@@ -75,7 +75,7 @@ impl Tool {
     /// are smaller.
     fn tests(self) -> &'static [&'static str] {
         match self {
-            Self::Miri => &["claims", "events", "ending"],
+            Self::Miri => &["claims", "events", "ending", "order", "wakers"],
             Self::ThreadSanitizer => &["claims", "stages", "ending"],
         }
     }
