@@ -236,6 +236,19 @@ fn repair_keeps_what_it_takes_out_and_leaves_a_gap_that_readers_are_told_of() {
     open(Arc::new(Disk::new(&dir)), Options::default()).unwrap();
 }
 
+/// What belongs to no record beside the damage was left for a second repair.
+#[test]
+fn one_repair_puts_everything_right() {
+    let (_folder, dir) = golden();
+    flip(&segment(&dir, 2), 640);
+    flip(&segment(&dir, 1), 603);
+    let (code, out, err) = run("repair", &dir, &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("1 places that belong to no record were put right, too"), "{out}");
+    let (code, out, err) = run("verify", &dir, &[]);
+    assert_eq!(code, 0, "{out}{err}");
+}
+
 #[test]
 fn what_topics_of_an_engine_have_written_is_shown_by_their_names() {
     let folder = tempfile::tempdir().unwrap();

@@ -54,7 +54,7 @@ fn shutting_down() -> MutexGuard<'static, Vec<(usize, bool)>> {
 /// other.
 pub(crate) fn waits_for_this_thread(thread: usize) -> bool {
     let (own, callers) = (token(), shutting_down());
-    thread != own && callers.iter().any(|it| it.0 == thread) && callers.iter().any(|it| *it == (own, true))
+    thread != own && callers.iter().any(|it| it.0 == thread) && callers.contains(&(own, true))
 }
 
 #[derive(Clone, Default)]

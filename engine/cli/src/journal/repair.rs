@@ -5,7 +5,7 @@ use crate::inspected::{Directory, Topics};
 use crate::output::{now, plain, print_json, progress_bar};
 use serde_json::json;
 use slipring::journal::repair::{RepairAction, RepairReport, RepairedPlace, rehearse, repair};
-use slipring::journal::{inspect_to_damage, recorded_topics, scrub};
+use slipring::journal::{Survey, inspect_to_damage, recorded_topics, scrub};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -26,25 +26,33 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let disk = arguments.directory.disk();
     // A directory without a journal is refused before any of its files is touched.
     let inspected = arguments.directory.inspect_with(true, &mut |read| bar.set_position(read))?;
-    let stray = match inspected.damage {
-        None => inspected.survey.stray_bytes().len() + inspected.survey.stale_indexes().len(),
-        // Damage is repaired first.
-        Some(_) => 0,
-    };
+    let count = |survey: &Survey| survey.stray_bytes().len() + survey.stale_indexes().len();
+    let is_damaged = inspected.damage.is_some();
+    // Damage is repaired first.
+    let mut stray = if is_damaged { 0 } else { count(&inspected.survey) };
     drop(inspected);
     if stray > 0 && !arguments.dry_run {
         scrub(Arc::new(disk.clone()), &mut |read| bar.set_position(read))?;
     }
     let work = if arguments.dry_run { rehearse } else { repair };
     let repaired = work(Arc::new(disk.clone()), now().as_nanos(), &mut |read| bar.set_position(read));
+    let repaired = repaired.inspect_err(|_| bar.finish_and_clear())?;
+    let left = inspect_to_damage(Arc::new(disk.clone()), is_damaged, &mut |read| bar.set_position(read));
+    let left = left.map(|(survey, _)| survey).ok();
+    if is_damaged && !arguments.dry_run {
+        // Beside the damage, bytes of no record may have changed as well.
+        stray = left.as_ref().map_or(0, count);
+        if stray > 0 {
+            scrub(Arc::new(disk), &mut |read| bar.set_position(read))?;
+        }
+    }
     bar.finish_and_clear();
-    let repaired = repaired?;
-    let recorded = inspect_to_damage(Arc::new(disk), false, &mut |_| {});
-    let topics = Topics(recorded.map(|(survey, _)| recorded_topics(survey.state())).unwrap_or_default());
+    let topics = Topics(left.as_ref().map(|survey| recorded_topics(survey.state())).unwrap_or_default());
+    let torn = left.as_ref().and_then(|survey| survey.torn()).map_or(0, |torn| torn.bytes);
     if arguments.json {
         print_report(&repaired, &topics, stray, arguments.dry_run)?;
     } else {
-        write_report(&repaired, &topics, stray, arguments.dry_run)?;
+        write_report(&repaired, &topics, (stray, torn), arguments.dry_run)?;
     }
     match repaired.places.len() {
         _ if !arguments.dry_run => Ok(()),
@@ -88,8 +96,13 @@ fn print_report(repaired: &RepairReport, topics: &Topics, stray: usize, dry_run:
     print_json(&mut std::io::stdout().lock(), &document)
 }
 
-fn write_report(repaired: &RepairReport, topics: &Topics, stray: usize, dry_run: bool) -> Done {
+/// Prints the report for people. `stray` is the count of places that belong to no record and have changed, `torn` the bytes of
+/// the torn end.
+fn write_report(repaired: &RepairReport, topics: &Topics, (stray, torn): (usize, u64), dry_run: bool) -> Done {
     let mut out = std::io::stdout().lock();
+    if torn > 0 && repaired.places.is_empty() {
+        writeln!(out, "the end is torn: {torn} bytes are no whole frames, and the next opening puts them aside")?;
+    }
     if repaired.places.is_empty() {
         match (stray, dry_run) {
             (0, _) => writeln!(out, "nothing was damaged, and nothing was changed")?,
@@ -119,6 +132,9 @@ fn write_report(repaired: &RepairReport, topics: &Topics, stray: usize, dry_run:
     for (partition, range) in &repaired.lost {
         let topic = plain(&topics.name(partition.topic));
         writeln!(out, "lost: {topic} partition {}, offsets {}..{}", partition.partition, range.start, range.end)?;
+    }
+    if stray > 0 {
+        writeln!(out, "{stray} places that belong to no record were put right, too")?;
     }
     if repaired.skipped_offsets {
         writeln!(
