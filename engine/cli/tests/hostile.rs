@@ -99,3 +99,30 @@ fn stat_says_where_the_lock_is_weak() {
     let stat: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(stat["lock"].as_str().unwrap().contains("refuses to lock"), "{out}");
 }
+
+/// `verify` and the rehearsal of a repair called sound what the next opening refused.
+#[test]
+fn what_refuses_an_opening_is_told_beforehand() {
+    let names = [
+        "checkpoint",
+        "checkpoint.new",
+        "lock",
+        "00000000000000000001.index",
+        "00000000000000000004.index.new",
+        "00000000000000000005.segment",
+        "00000000000000000005.segment.new",
+    ];
+    let ways: [fn(&Hostile, &str); 3] = [Hostile::pipe, Hostile::symlink, Hostile::directory];
+    for name in names {
+        for make in ways {
+            let place = Hostile::with_a_journal();
+            make(&place, name);
+            for more in [&["verify"][..], &["repair", "--dry-run"], &["repair"]] {
+                let (code, out, err) = tool(more[0], &place.dir, &more[1..]);
+                assert!(code == Some(1) && err.contains(name), "{more:?} with {name}: {code:?} {out}{err}");
+            }
+            let opened = open(Arc::new(Disk::new(&place.dir)), Options { segment_size: 4096, ..Options::default() });
+            assert!(opened.err().unwrap().to_string().contains(name), "{name}");
+        }
+    }
+}

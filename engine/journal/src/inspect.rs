@@ -1,8 +1,9 @@
 //! Looking at a journal without changing it and without its lock, whether or not a program has it open.
 
-use super::error::OpenError;
+use super::error::{DiskError, OpenError};
+use super::file_names::is_ours;
 use super::options::Options;
-use super::storage::Storage;
+use super::storage::{NotOurs, Storage};
 use super::survey::{Progress, Survey};
 use super::surveyor::Surveyor;
 use std::io;
@@ -36,7 +37,12 @@ pub fn inspect_to_damage(
         let mut report = |now: Progress| progress(now.read);
         let mut surveyor = Surveyor::new(&storage, &options, false, whole, Some(&mut report))?;
         let refused = match surveyor.survey() {
-            Ok(survey) => return Ok((survey, None)),
+            Ok(survey) => {
+                if whole {
+                    refuse_what_is_no_file(&*storage)?;
+                }
+                return Ok((survey, None));
+            }
             Err(refused) => refused,
         };
         // A writer may go on meanwhile: a durable mark may be seen of a frame that was not there when the chain was followed,
@@ -55,4 +61,17 @@ pub fn inspect_to_damage(
             _ => Err(refused),
         };
     }
+}
+
+/// A link, pipe or directory under a name of the journal's, also that of a derived file, refuses the next opening.
+fn refuse_what_is_no_file(storage: &dyn Storage) -> Result<(), OpenError> {
+    let names = storage.list().map_err(|cause| DiskError::new("list", storage.name(), &cause))?;
+    for name in names.iter().filter(|name| is_ours(name)) {
+        if let Err(cause) = storage.open(name, false)
+            && NotOurs::of(&cause).is_some()
+        {
+            return Err(DiskError::new("open", name, &cause).into());
+        }
+    }
+    Ok(())
 }

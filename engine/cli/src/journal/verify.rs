@@ -47,7 +47,8 @@ pub(super) fn run(arguments: &Listing) -> Done {
         let (bytes, count) = (size(survey.scanned()), segments.len());
         let rate = survey.scanned() as f64 / 1e6 / seconds;
         writeln!(out, "{count} segments, {records} records, {bytes} checked in {seconds:.3} s ({rate:.0} MB/s)")?;
-        for number in stale {
+        // Of a damaged segment the index may be right.
+        for number in stale.iter().filter(|_| inspected.damage.is_none()) {
             writeln!(
                 out,
                 "the index of segment {number} contradicts the segment's frames: delete that file, and the next opening makes \
