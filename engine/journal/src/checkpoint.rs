@@ -1,10 +1,10 @@
 //! The checkpoint: a durable mark in a file of its own, which is still there when segments are missing or damaged.
 
-use super::atomic_file::create_whole;
-use super::error::{DiskError, OpenError};
-use super::file_names::CHECKPOINT;
-use super::format::{JournalId, MAJOR, MAX_POSITION, Malformed};
-use super::storage::{NotOurs, Storage};
+use crate::error::{DiskError, OpenError};
+use crate::files::atomic_file::create_whole;
+use crate::files::names::CHECKPOINT;
+use crate::format::{JournalId, MAJOR, MAX_POSITION, Malformed};
+use crate::storage::{NotOurs, Storage};
 use std::io;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

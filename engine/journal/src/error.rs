@@ -1,6 +1,6 @@
 //! The errors of a journal. Each says what was refused, and what to do.
 
-use super::format::{MAJOR, Malformed, PartitionId};
+use crate::format::{MAJOR, Malformed, PartitionId};
 use std::io;
 use std::ops::Range;
 
@@ -141,7 +141,7 @@ pub enum WriteError {
         /// The offset after the partition's last record.
         end: u64,
     },
-    /// The payload was not built by [`FrameBuilder`](super::format::FrameBuilder).
+    /// The payload was not built by [`FrameBuilder`](crate::format::FrameBuilder).
     #[error("the frame cannot be read back: {0}")]
     Malformed(Malformed),
 }

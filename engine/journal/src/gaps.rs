@@ -2,12 +2,12 @@
 //! gaps of its own partition at the offsets where they stand, and no others.
 //!
 //! A repair puts a gap frame over damaged bytes, or a segment without frames in the place of a lost one. Neither says whose
-//! records stood there: the next opening finds that out from the offsets of the records around it ([`loss`](super::loss)),
+//! records stood there: the next opening finds that out from the offsets of the records around it ([`loss`](crate::survey::loss)),
 //! and writes it as state with its snapshot. An opening that is cut off before that leaves the segment without an index; so
 //! the next opening reads the segment, finds the gap frame again, and finds the same offsets.
 
-use super::format::{MAX_POSITION, PartitionId};
-use super::state::State;
+use crate::format::{MAX_POSITION, PartitionId};
+use crate::state::State;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;

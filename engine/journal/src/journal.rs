@@ -1,14 +1,14 @@
 //! The handle of an open journal.
 
-use super::cursor::Cursor;
-use super::error::{DiskError, ReplayError};
-use super::format::{Extent, JournalId, PartitionId};
-use super::limits::frame_limit;
-use super::options::Sabotage;
-use super::reader::Reader;
-use super::record::{Start, Visible};
-use super::scan::SharedScan;
-use super::shared::{Shared, SyncStats};
+use crate::error::{DiskError, ReplayError};
+use crate::format::{Extent, JournalId, PartitionId};
+use crate::limits::frame_limit;
+use crate::options::Sabotage;
+use crate::read::cursor::Cursor;
+use crate::read::reader::Reader;
+use crate::read::record::{Start, Visible};
+use crate::read::scan::SharedScan;
+use crate::shared::{Shared, SyncStats};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;

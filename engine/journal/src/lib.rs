@@ -48,71 +48,50 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
-mod atomic_file;
-mod block;
-mod candidate;
-mod chain;
-mod checker;
 mod checkpoint;
-mod copy;
-mod cursor;
 pub mod error;
-mod expiry;
-mod file_names;
 mod files;
 pub mod format;
-mod frames;
 mod gaps;
-mod helper;
 mod index;
-mod inspect;
 mod journal;
 mod limits;
-mod loss;
 mod options;
-mod read_ahead;
-mod read_header;
-mod reader;
-mod record;
+mod read;
 mod recovery;
 pub mod repair;
-mod retention;
-mod scan;
-mod scrub;
 mod segment;
 mod shared;
 pub mod simulated;
 mod state;
 pub mod storage;
 mod survey;
-mod surveyor;
-mod sync;
-pub mod writer;
+mod write;
 
 #[cfg(test)]
 mod tests;
 
-#[doc(hidden)]
-pub use cursor::Cursor;
 pub use error::{DiskError, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, Malformed, PartitionId};
-pub use frames::{Frames, UnpackedFrame};
 pub use gaps::{Gap, gaps};
-pub use inspect::{inspect, inspect_to_damage};
 pub use journal::Journal;
 pub use options::Options;
 #[doc(hidden)]
 pub use options::Sabotage;
-pub use reader::Reader;
-pub use record::{Record, Start, Visible};
-pub use recovery::{Recovered, open, open_with};
-pub use retention::{Freed, Retention};
 #[doc(hidden)]
-pub use scan::SharedScan;
-pub use scrub::scrub;
+pub use read::cursor::Cursor;
+pub use read::reader::Reader;
+pub use read::record::{Record, Start, Visible};
+#[doc(hidden)]
+pub use read::scan::SharedScan;
+pub use recovery::{Recovered, open, open_with};
+pub use repair::scrub;
 pub use segment::{PartitionReport, SegmentReport};
 pub use shared::SyncStats;
 pub use state::State;
+pub use survey::frames::{Frames, UnpackedFrame};
+pub use survey::inspect::{inspect, inspect_to_damage};
 pub use survey::{Progress, Survey, TornTail};
-pub use sync::SyncJob;
-pub use writer::Writer;
+pub use write::retention::{Freed, Retention};
+pub use write::sync::SyncJob;
+pub use write::writer::Writer;

@@ -1,6 +1,6 @@
 //! What fits into a segment of `segment` bytes.
 
-use super::format::{ALIGN, MAX_PAYLOAD, SEGMENT_HEAD};
+use crate::format::{ALIGN, MAX_PAYLOAD, SEGMENT_HEAD};
 
 pub(super) fn frame_limit(segment: u64) -> usize {
     usize::try_from((segment - SEGMENT_HEAD) / 4).unwrap_or(MAX_PAYLOAD).min(MAX_PAYLOAD)

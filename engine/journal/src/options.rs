@@ -1,6 +1,6 @@
 //! Settings of a journal.
 
-use super::format::Codec;
+use crate::format::Codec;
 
 /// Settings of a journal.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! Opening a journal: finding its end, cutting a torn tail, and making what is left durable before a writer builds on it.
 //!
-//! [`inspect`](super::inspect()) changes nothing. [`open`] does this, in steps each of which may be the last one before a crash:
+//! [`inspect`](crate::inspect()) changes nothing. [`open`] does this, in steps each of which may be the last one before a crash:
 //!
 //! 1. Follow the chain of frames to its end E. The index of a segment stands for its frames, but for the last segments, which
 //!    are read. D is the highest durable mark in all of these frames and in the bytes behind E.
@@ -12,23 +12,23 @@
 //! 5. Go on at E under the next incarnation, with a mark. If the last segment has an older format version, or cannot be written
 //!    on, go on in a new segment that begins with the state. A segment that was left is never written again.
 
-use super::atomic_file::{create_whole, remove_if_exists};
-use super::checkpoint::Checkpoint;
-use super::copy::{copy_range, for_each_chunk, write_zeros};
-use super::error::{DiskError, OpenError, ReplayError};
-use super::file_names::{UNFINISHED, index_name, segment_name};
-use super::format::{ALIGN, MAJOR, MAX_SEGMENT, PartitionId, SEGMENT_HEAD, SegmentHeader};
-use super::limits::state_limit;
-use super::loss::{self, KnownIndexes};
-use super::options::Options;
-use super::read_ahead::ReadAhead;
-use super::segment::Segment;
-use super::shared::Shared;
-use super::state::State;
-use super::storage::{File, Storage, take_lock};
-use super::survey::{Progress, Survey, TornTail};
-use super::surveyor::Surveyor;
-use super::writer::Writer;
+use crate::checkpoint::Checkpoint;
+use crate::error::{DiskError, OpenError, ReplayError};
+use crate::files::atomic_file::{create_whole, remove_if_exists};
+use crate::files::copy::{copy_range, for_each_chunk, write_zeros};
+use crate::files::names::{UNFINISHED, index_name, segment_name};
+use crate::files::read_ahead::ReadAhead;
+use crate::format::{ALIGN, MAJOR, MAX_SEGMENT, PartitionId, SEGMENT_HEAD, SegmentHeader};
+use crate::limits::state_limit;
+use crate::options::Options;
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::state::State;
+use crate::storage::{File, Storage, take_lock};
+use crate::survey::loss::{self, KnownIndexes};
+use crate::survey::surveyor::Surveyor;
+use crate::survey::{Progress, Survey, TornTail};
+use crate::write::writer::Writer;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub struct Recovered {
     /// How long the opening took.
     pub took: Duration,
     /// Offsets whose records a repair before this opening could not save, and which no opening has reported yet.
-    /// [`gaps`](super::gaps()) lists all of them.
+    /// [`gaps`](crate::gaps()) lists all of them.
     pub lost: Vec<(PartitionId, Range<u64>)>,
     /// True if that repair left unknown which offsets had been issued last. The partitions go on at offsets that no lost
     /// record can have had.

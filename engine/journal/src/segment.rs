@@ -1,12 +1,12 @@
 //! A segment: one file of frames.
 
-use super::atomic_file::create_whole;
-use super::error::DiskError;
-use super::file_names::{index_name, segment_name};
-use super::files::{Files, SegmentFile};
-use super::format::{PartitionId, SEGMENT_HEAD, SegmentHeader};
-use super::index::Index;
-use super::storage::{File, Storage};
+use crate::error::DiskError;
+use crate::files::atomic_file::create_whole;
+use crate::files::descriptors::{Files, SegmentFile};
+use crate::files::names::{index_name, segment_name};
+use crate::format::{PartitionId, SEGMENT_HEAD, SegmentHeader};
+use crate::index::Index;
+use crate::storage::{File, Storage};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

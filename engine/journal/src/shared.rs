@@ -1,13 +1,13 @@
 //! The state of an open journal that the writer, the readers and the helper thread share.
 
-use super::error::{DiskError, WriteError};
-use super::files::Files;
-use super::format::{Extent, JournalId, PartitionId};
-use super::gaps::Gaps;
-use super::options::Options;
-use super::segment::Segment;
-use super::state::State;
-use super::storage::Storage;
+use crate::error::{DiskError, WriteError};
+use crate::files::descriptors::Files;
+use crate::format::{Extent, JournalId, PartitionId};
+use crate::gaps::Gaps;
+use crate::options::Options;
+use crate::segment::Segment;
+use crate::state::State;
+use crate::storage::Storage;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

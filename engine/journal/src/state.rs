@@ -1,7 +1,7 @@
 //! The state of a journal: state_kind must outlive old segments. Each segment begins with a snapshot of it, so that older segments
 //! can be deleted.
 
-use super::format::{Entries, Entry, Extent, FrameBuilder, Malformed, PartitionId, trusted_entries};
+use crate::format::{Entries, Entry, Extent, FrameBuilder, Malformed, PartitionId, trusted_entries};
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 
@@ -220,8 +220,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::format::entries;
     use super::*;
+    use crate::format::entries;
 
     #[test]
     fn a_snapshot_in_parts_gives_the_state_back_and_its_size_is_known() {

@@ -1,7 +1,7 @@
 //! The bytes of an index file. `docs/JOURNAL_FORMAT.md` draws them.
 
-use super::super::format::{JournalId, MAX_POSITION, MAX_SEGMENT, Malformed, PartitionId, SEGMENT_HEAD};
 use super::{Index, IndexEntry, Jump, PartitionIndex, TimeEntry};
+use crate::format::{JournalId, MAX_POSITION, MAX_SEGMENT, Malformed, PartitionId, SEGMENT_HEAD};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 

@@ -3,7 +3,7 @@
 
 mod codec;
 
-use super::format::{Entry, JournalId, PartitionId, Run};
+use crate::format::{Entry, JournalId, PartitionId, Run};
 use std::collections::BTreeMap;
 use std::ops::Range;
 

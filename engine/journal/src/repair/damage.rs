@@ -1,18 +1,18 @@
 //! The first damage of a journal, and repairing it.
 
-use super::super::atomic_file::{create_whole, open_unshared, remove_if_exists};
-use super::super::copy::{copy_range, nonzero_end};
-use super::super::error::DiskError;
-use super::super::file_names::{index_name, segment_name, segment_number};
-use super::super::format::{
+use super::report::{RepairAction, RepairError, RepairedPlace};
+use crate::error::DiskError;
+use crate::files::atomic_file::{create_whole, open_unshared, remove_if_exists};
+use crate::files::copy::{copy_range, nonzero_end};
+use crate::files::names::{index_name, segment_name, segment_number};
+use crate::files::read_ahead::ReadAhead;
+use crate::files::read_header::{frame_header, segment_header};
+use crate::format::{
     ALIGN, Codec, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, JournalId, MAJOR, MAX_SEGMENT, Malformed,
     SEGMENT_HEAD, SegmentHeader, aligned,
 };
-use super::super::read_ahead::ReadAhead;
-use super::super::read_header::{frame_header, segment_header};
-use super::super::storage::{File, Storage};
-use super::super::survey::Survey;
-use super::report::{RepairAction, RepairError, RepairedPlace};
+use crate::storage::{File, Storage};
+use crate::survey::Survey;
 use std::io;
 
 /// The most segments that are put in the place of lost ones.

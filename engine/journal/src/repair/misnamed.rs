@@ -1,12 +1,12 @@
 //! Segment files that have the name of another segment. Their headers say which name is theirs.
 
-use super::super::error::DiskError;
-use super::super::file_names::{is_ours, segment_name, segment_number};
-use super::super::format::{JournalId, SegmentHeader};
-use super::super::read_header::segment_header;
-use super::super::storage::Storage;
 use super::damage::unused_name;
 use super::report::RepairedPlace;
+use crate::error::DiskError;
+use crate::files::names::{is_ours, segment_name, segment_number};
+use crate::files::read_header::segment_header;
+use crate::format::{JournalId, SegmentHeader};
+use crate::storage::Storage;
 use std::io;
 
 /// A file with a valid segment header.

@@ -7,21 +7,23 @@
 //! the last one before a crash; a repair that was cut off is run again. The last step is an opening, which cuts the torn tail
 //! and begins a new segment.
 
-use super::error::OpenError;
-use super::format::{MAX_SEGMENT, Malformed};
-use super::inspect::inspect_to_damage;
-use super::loss::KnownIndexes;
-use super::options::Options;
-use super::recovery::{Recovered, open_after_repair};
-use super::storage::{Lock, Overlay, Storage, take_lock};
+use crate::error::OpenError;
+use crate::format::{MAX_SEGMENT, Malformed};
+use crate::options::Options;
+use crate::recovery::{Recovered, open_after_repair};
+use crate::storage::{Lock, Overlay, Storage, take_lock};
+use crate::survey::inspect::inspect_to_damage;
+use crate::survey::loss::KnownIndexes;
 use damage::Damage;
 use std::sync::Arc;
 
 mod damage;
 mod misnamed;
 mod report;
+mod scrub;
 
 pub use report::{RepairAction, RepairError, RepairReport, RepairedPlace};
+pub use scrub::scrub;
 
 /// Repairs the journal in `storage`: copies damaged parts aside and leaves gaps. A journal without damage is left as it is,
 /// and so is one that a [rehearsal](rehearse) cannot repair. `progress` is called about once for each MiB with the bytes that

@@ -1,8 +1,8 @@
 //! What a repair did, and why one was refused.
 
-use super::super::error::{DiskError, OpenError, ReplayError, WriteError};
-use super::super::format::{Malformed, PartitionId};
-use super::super::survey::TornTail;
+use crate::error::{DiskError, OpenError, ReplayError, WriteError};
+use crate::format::{Malformed, PartitionId};
+use crate::survey::TornTail;
 use std::ops::Range;
 
 /// What a repair did.

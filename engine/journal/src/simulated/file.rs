@@ -1,8 +1,8 @@
 //! An open file.
 
-use super::super::storage::File;
 use super::inode::{FileChange, Inode};
 use super::{Fault, SimulatedDisk, error};
+use crate::storage::File;
 use std::io;
 use std::sync::PoisonError;
 

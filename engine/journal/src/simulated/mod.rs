@@ -24,7 +24,7 @@ mod inode;
 
 pub use inode::Traffic;
 
-use super::storage::{File, Lock, NotOurs, Storage};
+use crate::storage::{File, Lock, NotOurs, Storage};
 use file::SimulatedFile;
 use inode::{Dice, Inode};
 use std::collections::{BTreeMap, BTreeSet};

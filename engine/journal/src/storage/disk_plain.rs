@@ -3,8 +3,8 @@
 //! This is weaker than on Unix. If the directory gets another name while it is open, later calls miss it; names are not made
 //! durable by themselves; and other names of a file are not noticed.
 
-use super::super::file_names::LOCK;
 use super::{File, Lock, NotOurs, Storage, lock_file, read_fully};
+use crate::files::names::LOCK;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! Access to files: everything that the journal does to a disk goes through [`Storage`] and [`File`].
 //!
-//! [`Disk`] is a directory of the file system. [`simulated::SimulatedDisk`](super::simulated::SimulatedDisk) is one whose
+//! [`Disk`] is a directory of the file system. [`simulated::SimulatedDisk`](crate::simulated::SimulatedDisk) is one whose
 //! crashes and errors are decided by a test. The contract is the weakest that POSIX allows: written bytes are durable once
 //! [`File::sync`] has returned, a name once [`Storage::sync_dir`] has returned, and nothing before.
 //!
@@ -20,7 +20,7 @@ pub use disk::Disk;
 pub use disk_plain::Disk;
 pub(crate) use overlay::Overlay;
 
-use super::error::{DiskError, OpenError};
+use crate::error::{DiskError, OpenError};
 use std::any::Any;
 use std::io;
 use std::sync::Arc;

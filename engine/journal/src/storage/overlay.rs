@@ -212,8 +212,8 @@ impl File for OverlayFile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::simulated::SimulatedDisk;
     use super::*;
+    use crate::simulated::SimulatedDisk;
 
     /// Name and bytes of every file.
     fn contents(storage: &dyn Storage) -> BTreeMap<String, Vec<u8>> {
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn it_reads_as_what_was_done_to_it_and_leaves_the_disk_below_as_it_was() {
-        let mut dice = super::super::super::tests::Dice(77);
+        let mut dice = crate::tests::Dice(77);
         for _ in 0..20 {
             let model = SimulatedDisk::new();
             for name in ["a", "b"] {

@@ -1,7 +1,7 @@
 //! The power goes after each call to the disk, and any subset of the unsynced changes is kept.
 
-use super::super::simulated::{Fault, SimulatedDisk};
 use super::*;
+use crate::simulated::{Fault, SimulatedDisk};
 use std::sync::Arc;
 
 const STEPS: u64 = 22;

@@ -1,10 +1,10 @@
 //! Flipped bits and cut files: no wrong payload is ever returned, and the loss of durable data is always an error.
 
-use super::super::file_names::{segment_name, segment_number};
-use super::super::format::{FrameHeader, SEGMENT_HEAD, SegmentHeader};
-use super::super::simulated::SimulatedDisk;
-use super::super::storage::Storage;
 use super::*;
+use crate::files::names::{segment_name, segment_number};
+use crate::format::{FrameHeader, SEGMENT_HEAD, SegmentHeader};
+use crate::simulated::SimulatedDisk;
+use crate::storage::Storage;
 use std::sync::Arc;
 
 type Damage = Box<dyn Fn(&mut Vec<u8>)>;

@@ -1,8 +1,8 @@
 //! The disk fails: no frame is acknowledged that is not there, the journal takes nothing more, and nothing panics.
 
-use super::super::simulated::{Fault, SimulatedDisk};
-use super::super::storage::{Disk, Storage};
 use super::*;
+use crate::simulated::{Fault, SimulatedDisk};
+use crate::storage::{Disk, Storage};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 

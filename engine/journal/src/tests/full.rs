@@ -1,7 +1,7 @@
 //! A full disk: the journal can be opened and read, and retention makes room.
 
-use super::super::simulated::SimulatedDisk;
 use super::*;
+use crate::simulated::SimulatedDisk;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ fn a_segment_that_cannot_be_made_is_tried_again_while_there_is_room() {
     let disk = SimulatedDisk::new();
     let options = Options { segment_size: 1 << 16, ..Options::default() };
     let (mut writer, _) = open(Arc::new(disk.clone()), options).unwrap();
-    let is_made = |number| disk.contents(&file_names::segment_name(number)).is_some();
+    let is_made = |number| disk.contents(&files::names::segment_name(number)).is_some();
     let wait_for = |number| {
         let until = Instant::now() + Duration::from_secs(60);
         while !is_made(number) {

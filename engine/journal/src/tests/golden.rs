@@ -1,8 +1,8 @@
 //! Golden files: a journal that format version 1 wrote, in `engine/tests/data/journal-1`. They are never made again: a
 //! change that can't read them needs a new major version.
 
-use super::super::simulated::SimulatedDisk;
 use super::*;
+use crate::simulated::SimulatedDisk;
 use std::path::Path;
 use std::sync::Arc;
 

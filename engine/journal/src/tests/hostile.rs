@@ -1,11 +1,11 @@
 //! A directory that another program has prepared, or changes meanwhile: no link is followed, no file of it is believed,
 //! nothing but the journal's own files changes, and each refusal names the file and says what it is.
 
-use super::super::repair::{RepairError, rehearse, repair};
-use super::super::simulated::SimulatedDisk;
-use super::super::storage::{Disk, NotOurs, Storage};
 use super::*;
-use crate::file_names::{is_ours, segment_name};
+use crate::files::names::{is_ours, segment_name};
+use crate::repair::{RepairError, rehearse, repair};
+use crate::simulated::SimulatedDisk;
+use crate::storage::{Disk, NotOurs, Storage};
 use std::path::Path;
 
 #[path = "../../../tests/common/hostile.rs"]

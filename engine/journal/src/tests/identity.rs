@@ -1,11 +1,11 @@
 //! The identity of a journal: its segments and its checkpoint state it. The names of files and derived files never count for
 //! more.
 
-use super::super::file_names::segment_name;
-use super::super::repair::{RepairAction, RepairError, repair};
-use super::super::simulated::{Fault, SimulatedDisk};
-use super::super::storage::Storage;
 use super::*;
+use crate::files::names::segment_name;
+use crate::repair::{RepairAction, RepairError, repair};
+use crate::simulated::{Fault, SimulatedDisk};
+use crate::storage::Storage;
 use std::sync::Arc;
 
 /// A journal of `records` records, whose process was killed.
@@ -85,7 +85,7 @@ fn exchanged(names: (u64, u64)) -> SimulatedDisk {
 
 #[test]
 fn segments_under_one_another_s_names_get_their_own_back() {
-    let last = journal(40).list().unwrap().iter().filter_map(|name| file_names::segment_number(name)).max().unwrap();
+    let last = journal(40).list().unwrap().iter().filter_map(|name| files::names::segment_number(name)).max().unwrap();
     assert!(last > 4);
     for names in [(2, 3), (1, 2), (last - 1, last), (1, last), (2, last + 1), (last, last + 1), (last, last + 7)] {
         let disk = exchanged(names);

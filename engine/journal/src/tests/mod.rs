@@ -15,8 +15,8 @@ mod repair;
 mod retention;
 mod scan;
 
-use super::simulated::SimulatedDisk;
 use super::*;
+use crate::simulated::SimulatedDisk;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;

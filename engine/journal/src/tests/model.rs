@@ -1,7 +1,7 @@
 //! A state machine against a model: appending, syncing, crashing, closing and reading in any order.
 
-use super::super::simulated::SimulatedDisk;
 use super::*;
+use crate::simulated::SimulatedDisk;
 use proptest::prelude::*;
 use std::sync::Arc;
 

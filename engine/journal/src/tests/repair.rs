@@ -3,12 +3,12 @@
 
 #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges of lost offsets, some of which have one")]
 
-use super::super::file_names::{segment_name, segment_number};
-use super::super::format::SegmentHeader;
-use super::super::repair::{RepairAction, RepairError, RepairedPlace, repair};
-use super::super::simulated::{Fault, SimulatedDisk};
-use super::super::storage::Storage;
 use super::*;
+use crate::files::names::{segment_name, segment_number};
+use crate::format::SegmentHeader;
+use crate::repair::{RepairAction, RepairError, RepairedPlace, repair};
+use crate::simulated::{Fault, SimulatedDisk};
+use crate::storage::Storage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Retention: exact starts, whole segments, and readers that are told.
 
-use super::super::simulated::SimulatedDisk;
 use super::*;
+use crate::simulated::SimulatedDisk;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn two_weeks_are_kept_and_the_start_is_exact() {
     month(&mut writer);
     let mut behind = writer.journal().reader(part(0), Start::Earliest, Visible::Durable).unwrap();
     assert_eq!(behind.next().unwrap().unwrap().offset, 0);
-    let files = disk.contents(&file_names::segment_name(1)).is_some();
+    let files = disk.contents(&files::names::segment_name(1)).is_some();
     assert!(files);
 
     let weeks = Retention { age: Some(Duration::from_secs(14 * 86_400)), bytes: None };
@@ -55,10 +55,10 @@ fn two_weeks_are_kept_and_the_start_is_exact() {
     let freed = writer.retain(30 * DAY, |_| weeks).unwrap();
     assert!(freed.segments > 3, "{freed:?}");
     writer.collect();
-    assert!(disk.contents(&file_names::segment_name(1)).is_some(), "not before that is durable");
+    assert!(disk.contents(&files::names::segment_name(1)).is_some(), "not before that is durable");
     writer.sync().unwrap();
     writer.collect();
-    assert!(disk.contents(&file_names::segment_name(1)).is_none());
+    assert!(disk.contents(&files::names::segment_name(1)).is_none());
     for left in [disk.copy(), disk.crash(3), disk.crash(4)] {
         let (writer, recovered) = open(Arc::new(left), small()).unwrap();
         assert_eq!(recovered.state.extent(part(0)).unwrap().start, 64);

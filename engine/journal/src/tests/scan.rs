@@ -1,7 +1,7 @@
 //! Several cursors over one scan: what they return, and how much memory the scan holds.
 
-use super::super::scan::SharedScan;
 use super::*;
+use crate::read::scan::SharedScan;
 use std::sync::Arc;
 
 /// A journal of `frames` frames, each with records of some of `partitions`.

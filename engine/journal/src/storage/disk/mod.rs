@@ -9,8 +9,8 @@
 //! no directories, and to name the process that holds the lock. A forked child shares the locks with its parent, so only the
 //! process that took them releases them.
 
-use super::super::file_names::{LOCK, UNFINISHED};
 use super::{File, Lock, NotOurs, Process, Storage, lock_file};
+use crate::files::names::{LOCK, UNFINISHED};
 use file::DiskFile;
 use lock::DirectoryLock;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};

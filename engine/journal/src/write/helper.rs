@@ -1,13 +1,13 @@
 //! The helper thread: it creates the next segment, writes indexes and the checkpoint, and deletes segments, so that the
 //! writer does not wait for that.
 
-use super::checkpoint::Checkpoint;
-use super::error::{DiskError, OpenError};
-use super::file_names::index_name;
-use super::format::SegmentHeader;
-use super::segment::Segment;
-use super::shared::Shared;
-use super::storage::{Lock, Process};
+use crate::checkpoint::Checkpoint;
+use crate::error::{DiskError, OpenError};
+use crate::files::names::index_name;
+use crate::format::SegmentHeader;
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::storage::{Lock, Process};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

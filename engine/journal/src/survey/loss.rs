@@ -1,13 +1,13 @@
 //! Finding out which offsets are lost in the gaps of a repair.
 
-use super::error::ReplayError;
-use super::file_names::index_name;
-use super::format::{Entry, Extent, JournalId, MAX_POSITION, PartitionId, SEGMENT_HEAD, entries};
-use super::gaps::{self, GAPS_KIND};
-use super::index::Index;
-use super::state::State;
-use super::storage::Storage;
-use super::survey::Survey;
+use crate::error::ReplayError;
+use crate::files::names::index_name;
+use crate::format::{Entry, Extent, JournalId, MAX_POSITION, PartitionId, SEGMENT_HEAD, entries};
+use crate::gaps::{self, GAPS_KIND};
+use crate::index::Index;
+use crate::state::State;
+use crate::storage::Storage;
+use crate::survey::Survey;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const MAX_INDEX_SIZE: u64 = 64 << 20;
 
 /// What is known about lost records besides the frames.
 #[derive(Debug, Default)]
-pub(super) struct KnownIndexes {
+pub(crate) struct KnownIndexes {
     /// The indexes of damaged or lost segments, by segment number. Only the offsets and counts that they state for a
     /// partition are used.
     pub indexes: BTreeMap<u64, Index>,
@@ -42,7 +42,7 @@ impl KnownIndexes {
 
 /// The offsets that are lost in the gaps that the state does not list yet.
 #[derive(Debug, Default)]
-pub(super) struct Losses {
+pub(crate) struct Losses {
     /// The position of each gap frame and lost segment, with the offsets that are lost there.
     gaps: BTreeMap<u64, Vec<(PartitionId, Range<u64>)>>,
     /// Partitions without a record before the gap, and the offset at which they now begin.
@@ -72,7 +72,7 @@ struct PossibleLoss {
 }
 
 /// Finds the offsets that are lost in gaps that the state does not list yet. None if it lists all gaps of the survey.
-pub(super) fn find_losses(
+pub(crate) fn find_losses(
     survey: &Survey,
     storage: &Arc<dyn Storage>,
     mut known: KnownIndexes,

@@ -1,55 +1,63 @@
 //! What a journal's directory holds, before anything in it is changed.
 
-use super::error::DiskError;
-use super::files::Files;
-use super::format::{FrameKind, JournalId, MAJOR, Malformed, SEGMENT_HEAD};
-use super::gaps::GAPS_KIND;
-use super::journal::Journal;
-use super::options::Options;
-use super::read_ahead::ReadAhead;
-use super::segment::{Segment, SegmentReport};
-use super::shared::Shared;
-use super::state::State;
-use super::storage::Storage;
+mod candidate;
+mod chain;
+mod checker;
+pub(crate) mod frames;
+pub(crate) mod inspect;
+pub(crate) mod loss;
+pub(crate) mod surveyor;
+
+use crate::error::DiskError;
+use crate::files::descriptors::Files;
+use crate::files::read_ahead::ReadAhead;
+use crate::format::{FrameKind, JournalId, MAJOR, Malformed, SEGMENT_HEAD};
+use crate::gaps::GAPS_KIND;
+use crate::journal::Journal;
+use crate::options::Options;
+use crate::segment::{Segment, SegmentReport};
+use crate::shared::Shared;
+use crate::state::State;
+use crate::storage::Storage;
 use std::sync::Arc;
 
-/// What a journal's directory holds, as [`inspect`](super::inspect()) has found it.
+/// What a journal's directory holds, as [`inspect`](crate::inspect()) has found it.
 pub struct Survey {
-    pub(super) files: Arc<Files>,
+    pub(crate) files: Arc<Files>,
     pub(crate) id: JournalId,
     pub(crate) incarnation: u32,
     /// The segments of the journal, in ascending order. The last frame is in the last one.
     pub(crate) segments: Vec<Arc<Segment>>,
     /// The segments of the journal without an index that is tied to them.
-    pub(super) unsealed: Vec<Arc<Segment>>,
+    pub(crate) unsealed: Vec<Arc<Segment>>,
     /// The segments at and behind the end, and the byte up to which each is not zero.
-    pub(super) beyond: Vec<(Arc<Segment>, u64)>,
+    pub(crate) beyond: Vec<(Arc<Segment>, u64)>,
     /// The segment after the last one, if it was created ahead of need.
-    pub(super) spare: Option<Segment>,
+    pub(crate) spare: Option<Segment>,
     /// The numbers of segment files before the first one that is needed.
-    pub(super) leftover: Vec<u64>,
-    pub(super) unfinished: Vec<String>,
+    pub(crate) leftover: Vec<u64>,
+    pub(crate) unfinished: Vec<String>,
     /// The gap frames and lost segments that were read. A segment whose index was believed shows none: the state lists its
     /// gaps already.
-    pub(super) gaps: Vec<SurveyedGap>,
+    pub(crate) gaps: Vec<SurveyedGap>,
     pub(crate) state: State,
     pub(crate) previous: u32,
     /// The incarnation of the last frame.
     pub(crate) chain_incarnation: u32,
-    pub(super) durable: u64,
-    pub(super) end: u64,
-    pub(super) torn: Option<TornTail>,
-    pub(super) scanned: u64,
-    pub(super) created: bool,
+    pub(crate) durable: u64,
+    pub(crate) end: u64,
+    pub(crate) torn: Option<TornTail>,
+    pub(crate) scanned: u64,
+    pub(crate) created: bool,
     /// The names of files that are not part of the journal, or were put aside.
-    pub(super) others: Vec<String>,
-    pub(super) stale: Vec<u64>,
-    pub(super) stray: Vec<(u64, u64)>,
+    pub(crate) others: Vec<String>,
+    pub(crate) stale: Vec<u64>,
+    pub(crate) stray: Vec<(u64, u64)>,
 }
 
 /// A gap frame, or a segment in the place of a lost one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SurveyedGap {
+pub(crate) struct SurveyedGap {
     pub position: u64,
     pub segment: u64,
     pub bytes: u64,
@@ -64,12 +72,12 @@ impl std::fmt::Debug for Survey {
 
 impl Survey {
     /// The gaps that the state does not list yet.
-    pub(super) fn unrecorded_gaps(&self) -> impl Iterator<Item = &SurveyedGap> {
+    pub(crate) fn unrecorded_gaps(&self) -> impl Iterator<Item = &SurveyedGap> {
         self.gaps.iter().filter(|gap| self.state.get(GAPS_KIND, &gap.position.to_le_bytes()).is_none())
     }
 
     /// True if a segment whose index was believed has a gap that this survey has not seen.
-    pub(super) fn has_unread_gaps(&self) -> Result<bool, DiskError> {
+    pub(crate) fn has_unread_gaps(&self) -> Result<bool, DiskError> {
         let mut read_ahead = ReadAhead::default();
         let unsealed = |number| self.unsealed.iter().any(|segment| segment.header.number == number);
         for segment in self.segments.iter().filter(|it| !it.header.lost && !unsealed(it.header.number)) {
@@ -91,7 +99,7 @@ impl Survey {
 
     /// True if an opening can go on writing in the last segment. It cannot if the segment has no snapshot: such a segment
     /// gets no index.
-    pub(super) fn can_append(&self) -> bool {
+    pub(crate) fn can_append(&self) -> bool {
         let last = self.segments.last();
         last.is_some_and(|last| last.header.version == MAJOR && !last.header.lost && !last.headless())
     }

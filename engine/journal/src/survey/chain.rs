@@ -1,23 +1,23 @@
 //! The chain of frames: each frame states the checksum of the frame before it, so the journal ends where the chain breaks.
 
-use super::candidate::Candidate;
-use super::checker::Checker;
-use super::copy::COPY_CHUNK;
-use super::error::OpenError;
-use super::files::Files;
-use super::format::{
+use crate::error::OpenError;
+use crate::files::copy::COPY_CHUNK;
+use crate::files::descriptors::Files;
+use crate::files::read_ahead::decompress_frame;
+use crate::format::{
     FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD, entries, trusted_entries,
 };
-use super::index::Index;
-use super::read_ahead::decompress_frame;
-use super::segment::Segment;
-use super::state::State;
-use super::storage::File;
-use super::survey::SurveyedGap;
+use crate::index::Index;
+use crate::segment::Segment;
+use crate::state::State;
+use crate::storage::File;
+use crate::survey::SurveyedGap;
+use crate::survey::candidate::Candidate;
+use crate::survey::checker::Checker;
 use std::sync::Arc;
 
 /// How far the chain of frames was followed, and what the frames up to there say.
-pub(super) struct Chain {
+pub(crate) struct Chain {
     /// The journal's state after the last frame.
     pub state: State,
     /// The checksum of the last frame; none behind a gap of a repair, where the chain begins anew.
@@ -34,7 +34,7 @@ pub(super) struct Chain {
 }
 
 /// What following the chain through one segment has found.
-pub(super) enum ChainStep {
+pub(crate) enum ChainStep {
     /// The chain goes through the segment and on. `unindexed`: the frames were read and no index is tied to the segment.
     Whole { segment: Arc<Segment>, unindexed: bool },
     /// The chain ends: in `segment`, or before it if that is none.

@@ -1,7 +1,7 @@
 //! Reading a single header from a file.
 
-use super::format::{FRAME_HEADER, FrameHeader, JournalId, Malformed, SegmentHeader};
-use super::storage::File;
+use crate::format::{FRAME_HEADER, FrameHeader, JournalId, Malformed, SegmentHeader};
+use crate::storage::File;
 use std::io;
 
 /// Reads the header of a segment file. The inner error: the file does not begin with a valid one.

@@ -1,11 +1,11 @@
 //! Looking at a journal without changing it and without its lock, whether or not a program has it open.
 
-use super::error::{DiskError, OpenError};
-use super::file_names::is_ours;
-use super::options::Options;
-use super::storage::{NotOurs, Storage};
-use super::survey::{Progress, Survey};
-use super::surveyor::Surveyor;
+use crate::error::{DiskError, OpenError};
+use crate::files::names::is_ours;
+use crate::options::Options;
+use crate::storage::{NotOurs, Storage};
+use crate::survey::surveyor::Surveyor;
+use crate::survey::{Progress, Survey};
 use std::io;
 use std::sync::Arc;
 

@@ -1,16 +1,16 @@
 //! Reading the segment files of a survey: progress, bytes that should be zero, and durable marks behind the end.
 
-use super::copy::{COPY_CHUNK, last_nonzero};
-use super::error::OpenError;
-use super::format::{ALIGN, FrameHeader, JournalId};
-use super::options::Options;
-use super::read_ahead::ReadAhead;
-use super::segment::Segment;
-use super::storage::File;
-use super::survey::Progress;
+use crate::error::OpenError;
+use crate::files::copy::{COPY_CHUNK, last_nonzero};
+use crate::files::read_ahead::ReadAhead;
+use crate::format::{ALIGN, FrameHeader, JournalId};
+use crate::options::Options;
+use crate::segment::Segment;
+use crate::storage::File;
+use crate::survey::Progress;
 
 /// Reads segment files, and reports how many bytes it has read.
-pub(super) struct Checker<'s> {
+pub(crate) struct Checker<'s> {
     pub read_ahead: ReadAhead,
     /// Called about once for each MiB read.
     pub progress: Option<&'s mut dyn FnMut(Progress)>,
@@ -25,7 +25,7 @@ pub(super) struct Checker<'s> {
 }
 
 /// What stands in a segment file behind the last valid frame.
-pub(super) struct Tail {
+pub(crate) struct Tail {
     /// Where the last byte that is not zero ends in the file; 0 if all bytes are zero.
     pub until: u64,
     /// The highest durable mark in a valid frame header; 0 if there is none.

@@ -10,22 +10,22 @@
 //! only when the next frame does not fit, and the job that syncs that frame syncs the left segment first. So no frame is
 //! acknowledged before the frames in front of it.
 
-use super::checkpoint::Checkpoint;
-use super::error::{DiskError, OpenError, WriteError};
-use super::expiry::ExpiryPoint;
-use super::file_names::segment_name;
-use super::format::{
+use crate::checkpoint::Checkpoint;
+use crate::error::{DiskError, OpenError, WriteError};
+use crate::files::names::segment_name;
+use crate::format::{
     ALIGN, Codec, Entry, Extent, FRAME_HEADER, FrameBuilder, FrameHeader, FrameKind, MAJOR, PartitionId, Run,
     SEGMENT_HEAD, SegmentHeader, aligned, compress, entries, trusted_entries,
 };
-use super::helper::{Helper, Task};
-use super::journal::Journal;
-use super::limits::{frame_limit, reserve, state_limit};
-use super::segment::Segment;
-use super::shared::Shared;
-use super::state::State;
-use super::storage::{File, Lock};
-use super::sync::SyncJob;
+use crate::journal::Journal;
+use crate::limits::{frame_limit, reserve, state_limit};
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::state::State;
+use crate::storage::{File, Lock};
+use crate::write::expiry::ExpiryPoint;
+use crate::write::helper::{Helper, Task};
+use crate::write::sync::SyncJob;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,9 +46,9 @@ pub struct Writer {
     marked: u64,
     helper: Option<Arc<Helper>>,
     /// Segments that may be deleted once the position before them is durable.
-    pub(super) pending_removal: Vec<(u64, Vec<Arc<Segment>>)>,
+    pub(crate) pending_removal: Vec<(u64, Vec<Arc<Segment>>)>,
     /// The expiry point of the last retention, by age.
-    pub(super) expiry: BTreeMap<Duration, ExpiryPoint>,
+    pub(crate) expiry: BTreeMap<Duration, ExpiryPoint>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -62,7 +62,7 @@ const SNAPSHOT_FRAME: usize = 256 << 10;
 
 impl Writer {
     /// Begins to write at the end of `active`: with a snapshot if the segment is new, with a mark if it has frames.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         shared: Arc<Shared>,
         state: State,
         active: Arc<Segment>,
@@ -377,7 +377,7 @@ impl Writer {
         });
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 

@@ -1,6 +1,6 @@
 //! The names of a journal's files.
 
-use super::format::MAX_POSITION;
+use crate::format::MAX_POSITION;
 
 /// The file of the checkpoint.
 pub(crate) const CHECKPOINT: &str = "checkpoint";

@@ -1,11 +1,11 @@
 //! Files that a crash leaves either whole or absent.
 
-use super::copy::{for_each_chunk, last_nonzero};
-use super::file_names::{UNFINISHED, segment_number};
-use super::format::MAX_SEGMENT;
-use super::read_ahead::ReadAhead;
-use super::read_header::segment_header;
-use super::storage::{File, Storage};
+use crate::files::copy::{for_each_chunk, last_nonzero};
+use crate::files::names::{UNFINISHED, segment_number};
+use crate::files::read_ahead::ReadAhead;
+use crate::files::read_header::segment_header;
+use crate::format::MAX_SEGMENT;
+use crate::storage::{File, Storage};
 use std::io;
 use std::sync::Arc;
 

@@ -1,16 +1,16 @@
 //! A segment file of the directory, before the survey knows whether it belongs to the journal.
 
-use super::error::{DiskError, OpenError};
-use super::file_names::{index_name, segment_name};
-use super::files::{Files, SegmentFile};
-use super::format::{FrameKind, JournalId, Malformed, SegmentHeader};
-use super::index::Index;
-use super::read_header::{frame_header, segment_header};
-use super::storage::{File, NotOurs, Storage};
+use crate::error::{DiskError, OpenError};
+use crate::files::descriptors::{Files, SegmentFile};
+use crate::files::names::{index_name, segment_name};
+use crate::files::read_header::{frame_header, segment_header};
+use crate::format::{FrameKind, JournalId, Malformed, SegmentHeader};
+use crate::index::Index;
+use crate::storage::{File, NotOurs, Storage};
 use std::sync::Arc;
 
 /// A segment file by its name, with its header and its index as far as these are valid.
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     /// The number in the file's name.
     pub number: u64,
     pub header: Result<SegmentHeader, Malformed>,

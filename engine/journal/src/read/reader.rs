@@ -1,11 +1,11 @@
 //! Reading the records of one partition, from any offset or time, in bounded memory.
 
-use super::cursor::Cursor;
-use super::error::ReplayError;
-use super::format::PartitionId;
-use super::record::{Record, Start, Visible};
-use super::scan::SharedScan;
-use super::shared::Shared;
+use crate::error::ReplayError;
+use crate::format::PartitionId;
+use crate::read::cursor::Cursor;
+use crate::read::record::{Record, Start, Visible};
+use crate::read::scan::SharedScan;
+use crate::shared::Shared;
 use std::sync::Arc;
 
 /// Reads the records of one partition. It holds one block of frames, however far behind it is.
@@ -21,7 +21,7 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    pub(super) fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         partition: PartitionId,
         start: Start,

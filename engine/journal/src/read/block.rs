@@ -1,17 +1,17 @@
 //! A block: valid frames of one segment in memory, and where in it the records of each partition stand.
 
-use super::error::{DiskError, ReplayError};
-use super::format::{Entry, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, PartitionId, trusted_entries};
-use super::read_ahead::decompress_frame;
-use super::segment::Segment;
-use super::shared::Shared;
-use super::storage::File;
+use crate::error::{DiskError, ReplayError};
+use crate::files::read_ahead::decompress_frame;
+use crate::format::{Entry, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, PartitionId, trusted_entries};
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::storage::File;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// The most bytes that are read at once, unless one frame is larger. A block of this size fits into a core's own cache.
-pub(super) const MAX_READ: u64 = 256 << 10;
+pub(crate) const MAX_READ: u64 = 256 << 10;
 
 /// The fewest bytes that are read at once for several partitions: records of the next partition may stand close by.
 const MIN_SHARED_READ: u64 = 32 << 10;
@@ -21,7 +21,7 @@ const MAX_KEPT: usize = 4 << 20;
 
 /// Consecutive frames, read with one call and each checked once.
 #[derive(Default)]
-pub(super) struct Block {
+pub(crate) struct Block {
     segment: Option<Arc<Segment>>,
     /// Where the first frame begins in the file, and where the last one ends.
     begin: u64,
@@ -41,7 +41,7 @@ pub(super) struct Block {
 
 /// The records of a run that a cursor has not taken yet.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct PendingRun {
+pub(crate) struct PendingRun {
     /// Where the run's frame begins in the segment file.
     pub frame: u64,
     pub at: usize,
@@ -56,7 +56,7 @@ pub(super) struct PendingRun {
 
 /// Where a record's bytes stand in the block's memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RecordSpan {
+pub(crate) struct RecordSpan {
     pub begin: usize,
     pub end: usize,
     /// The record's own time, or that of its frame: nanoseconds since the epoch.
@@ -64,7 +64,7 @@ pub(super) struct RecordSpan {
 }
 
 /// What is to be read of a segment.
-pub(super) struct LoadRequest<'w> {
+pub(crate) struct LoadRequest<'w> {
     pub segment: &'w Arc<Segment>,
     pub at: u64,
     /// The end of the stretch that the cursor needs: it needs nothing behind it.

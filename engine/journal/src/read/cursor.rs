@@ -1,14 +1,14 @@
 //! A cursor: the place of a reader in one partition. It takes records out of the blocks of a [`SharedScan`].
 
-use super::block::{PendingRun, RecordSpan};
-use super::error::ReplayError;
-use super::format::{Malformed, PartitionId};
-use super::gaps::GapCursor;
-use super::index::IndexEntry;
-use super::record::{Record, Start};
-use super::scan::SharedScan;
-use super::segment::Segment;
-use super::shared::Shared;
+use crate::error::ReplayError;
+use crate::format::{Malformed, PartitionId};
+use crate::gaps::GapCursor;
+use crate::index::IndexEntry;
+use crate::read::block::{PendingRun, RecordSpan};
+use crate::read::record::{Record, Start};
+use crate::read::scan::SharedScan;
+use crate::segment::Segment;
+use crate::shared::Shared;
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -3,13 +3,13 @@
 //! A record's age is that of its frame, whatever time the record bears: a user's time may be wrong or in the future, and
 //! would keep all records behind it. Clocks may be set back, so a frame counts as at least as old as the frames behind it.
 
-use super::error::{ReplayError, WriteError};
-use super::expiry::ExpiryPoint;
-use super::format::{Extent, FrameBuilder, PartitionId};
-use super::gaps;
-use super::record::{Start, Visible};
-use super::segment::Segment;
-use super::writer::Writer;
+use crate::error::{ReplayError, WriteError};
+use crate::format::{Extent, FrameBuilder, PartitionId};
+use crate::gaps;
+use crate::read::record::{Start, Visible};
+use crate::segment::Segment;
+use crate::write::expiry::ExpiryPoint;
+use crate::write::writer::Writer;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,15 +1,15 @@
 //! All frames of a journal in the order in which they were written. The tools are built on this.
 
-use super::error::{DiskError, ReplayError};
-use super::file_names::segment_name;
-use super::files::Files;
-use super::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD};
-use super::options::Options;
-use super::read_ahead::{ReadAhead, decompress_frame};
-use super::read_header::{frame_header, segment_header};
-use super::segment::{Segment, SegmentReport};
-use super::storage::{File, Storage};
-use super::survey::Survey;
+use crate::error::{DiskError, ReplayError};
+use crate::files::descriptors::Files;
+use crate::files::names::segment_name;
+use crate::files::read_ahead::{ReadAhead, decompress_frame};
+use crate::files::read_header::{frame_header, segment_header};
+use crate::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD};
+use crate::options::Options;
+use crate::segment::{Segment, SegmentReport};
+use crate::storage::{File, Storage};
+use crate::survey::Survey;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub struct UnpackedFrame<'f> {
     pub segment: u64,
     /// The byte in the segment file at which the frame begins.
     pub at: u64,
-    /// The entries, decompressed: see [`entries`](super::format::entries).
+    /// The entries, decompressed: see [`entries`](crate::format::entries).
     pub plain: Cow<'f, [u8]>,
 }
 
@@ -115,11 +115,11 @@ impl Frames {
     }
 
     /// Takes the gap frames and lost segments that were passed over since the last call: position and segment of each.
-    pub(super) fn take_passed(&mut self) -> Vec<(u64, u64)> {
+    pub(crate) fn take_passed(&mut self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.passed)
     }
 
-    /// The next frame. Passes over the gaps of a repair: [`gaps`](super::gaps()) lists the records that are missing there.
+    /// The next frame. Passes over the gaps of a repair: [`gaps`](crate::gaps()) lists the records that are missing there.
     ///
     /// # Errors
     /// A frame is damaged, or the disk fails.

@@ -4,9 +4,9 @@
 //! failed write only to descriptors that were open at the time. Any other segment's file is opened when it is read, and the
 //! files that were read last stay open.
 
-use super::atomic_file::open_unshared;
-use super::file_names::segment_name;
-use super::storage::{File, Storage};
+use crate::files::atomic_file::open_unshared;
+use crate::files::names::segment_name;
+use crate::storage::{File, Storage};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,8 +1,8 @@
 //! Reading frames of a file with read-ahead.
 
-use super::format::{Codec, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, decompress};
-use super::options::Options;
-use super::storage::File;
+use crate::format::{Codec, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, decompress};
+use crate::options::Options;
+use crate::storage::File;
 use std::borrow::Cow;
 use std::io;
 

@@ -1,18 +1,18 @@
 //! Making a survey: which segment files belong to the journal, where its chain of frames ends, and what stands behind the end.
 
-use super::candidate::Candidate;
-use super::chain::{Chain, ChainStep};
-use super::checker::Checker;
-use super::checkpoint::Checkpoint;
-use super::error::{DiskError, OpenError};
-use super::file_names::{CHECKPOINT, UNFINISHED, is_ours, segment_number};
-use super::files::Files;
-use super::format::{JournalId, MAJOR, MAX_POSITION, MAX_SEGMENT, Malformed, SEGMENT_HEAD, SegmentHeader};
-use super::options::Options;
-use super::segment::Segment;
-use super::state::State;
-use super::storage::{File, Storage};
-use super::survey::{Progress, Survey, TornTail};
+use crate::checkpoint::Checkpoint;
+use crate::error::{DiskError, OpenError};
+use crate::files::descriptors::Files;
+use crate::files::names::{CHECKPOINT, UNFINISHED, is_ours, segment_number};
+use crate::format::{JournalId, MAJOR, MAX_POSITION, MAX_SEGMENT, Malformed, SEGMENT_HEAD, SegmentHeader};
+use crate::options::Options;
+use crate::segment::Segment;
+use crate::state::State;
+use crate::storage::{File, Storage};
+use crate::survey::candidate::Candidate;
+use crate::survey::chain::{Chain, ChainStep};
+use crate::survey::checker::Checker;
+use crate::survey::{Progress, Survey, TornTail};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// candidate that it stands in.
 type Broken = (Malformed, bool, usize);
 
-pub(super) struct Surveyor<'s> {
+pub(crate) struct Surveyor<'s> {
     files: Arc<Files>,
     options: &'s Options,
     checker: Checker<'s>,

@@ -1,10 +1,10 @@
 //! Making written frames durable.
 
-use super::error::{DiskError, WriteError};
-use super::helper::{Helper, Task};
-use super::segment::Segment;
-use super::shared::Shared;
-use super::storage::File;
+use crate::error::{DiskError, WriteError};
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::storage::File;
+use crate::write::helper::{Helper, Task};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -25,7 +25,7 @@ impl std::fmt::Debug for SyncJob {
 }
 
 impl SyncJob {
-    pub(super) fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         helper: Option<Arc<Helper>>,
         segments: Vec<Arc<Segment>>,

@@ -1,17 +1,17 @@
 //! Scrubbing a journal: restoring bytes of its files that belong to no record. These are bytes that no checksum covers, and
 //! indexes that contradict their segment.
 
-use super::atomic_file::{open_unshared, remove_if_exists};
-use super::error::DiskError;
-use super::file_names::{index_name, segment_name};
-use super::format::{ALIGN, SEGMENT_HEAD};
-use super::inspect::inspect_to_damage;
-use super::repair::RepairError;
-use super::storage::{Storage, take_lock};
+use crate::error::DiskError;
+use crate::files::atomic_file::{open_unshared, remove_if_exists};
+use crate::files::names::{index_name, segment_name};
+use crate::format::{ALIGN, SEGMENT_HEAD};
+use crate::repair::RepairError;
+use crate::storage::{Storage, take_lock};
+use crate::survey::inspect::inspect_to_damage;
 use std::sync::Arc;
 
-/// Sets the [stray bytes](super::Survey::stray_bytes) of a journal to zero, as they were written, and removes its [stale
-/// indexes](super::Survey::stale_indexes), which the next opening makes again. No record changes. `progress` is called about
+/// Sets the [stray bytes](crate::Survey::stray_bytes) of a journal to zero, as they were written, and removes its [stale
+/// indexes](crate::Survey::stale_indexes), which the next opening makes again. No record changes. `progress` is called about
 /// once for each MiB with the bytes read so far.
 ///
 /// # Errors

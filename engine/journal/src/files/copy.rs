@@ -1,7 +1,7 @@
 //! Long ranges of bytes in files: copied, searched, overwritten with zeros.
 
-use super::read_ahead::ReadAhead;
-use super::storage::File;
+use crate::files::read_ahead::ReadAhead;
+use crate::storage::File;
 use std::io;
 
 /// The most bytes of a range that are handled at once.

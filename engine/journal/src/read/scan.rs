@@ -1,7 +1,7 @@
 //! One scan of the journal for all partitions of a reader.
 //!
 //! A frame holds records of many partitions. If each partition were read by itself, every frame would be read once for each.
-//! Instead the [cursors](super::cursor::Cursor) of a reader share a scan. It holds a block of frames until all cursors have
+//! Instead the [cursors](crate::read::cursor::Cursor) of a reader share a scan. It holds a block of frames until all cursors have
 //! taken their records out of it, and only then reads the next block.
 //!
 //! # Which cursor waits for which
@@ -16,12 +16,12 @@
 //! an offset, not its records. The second block is for a cursor that is not waited for and reads on, so that the two cursors
 //! do not overwrite each other's block.
 
-use super::block::{Block, LoadRequest};
-use super::error::ReplayError;
-use super::format::PartitionId;
-use super::record::Visible;
-use super::segment::Segment;
-use super::shared::Shared;
+use crate::error::ReplayError;
+use crate::format::PartitionId;
+use crate::read::block::{Block, LoadRequest};
+use crate::read::record::Visible;
+use crate::segment::Segment;
+use crate::shared::Shared;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,9 +35,9 @@ const FAR_APART: u64 = 4 << 20;
 /// Reads blocks of frames for the cursors of a reader.
 #[doc(hidden)]
 pub struct SharedScan {
-    pub(super) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     visible: Visible,
-    pub(super) blocks: [Block; 2],
+    pub(crate) blocks: [Block; 2],
     slots: Vec<CursorSlot>,
     /// The partitions of the slots in ascending order, each once.
     partitions: Vec<PartitionId>,

@@ -1,17 +1,17 @@
 //! Which records are older than an age: all records up to the last frame that was written before a point in time.
 
-use super::error::{DiskError, ReplayError};
-use super::format::{Entry, FrameHeader, FrameKind, PartitionId, SEGMENT_HEAD, trusted_entries};
-use super::index::{Index, TimeEntry};
-use super::read_ahead::{ReadAhead, decompress_frame};
-use super::segment::Segment;
-use super::shared::Shared;
+use crate::error::{DiskError, ReplayError};
+use crate::files::read_ahead::{ReadAhead, decompress_frame};
+use crate::format::{Entry, FrameHeader, FrameKind, PartitionId, SEGMENT_HEAD, trusted_entries};
+use crate::index::{Index, TimeEntry};
+use crate::segment::Segment;
+use crate::shared::Shared;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The end of the last frame that is too old. It only moves up.
 #[derive(Debug, Default)]
-pub(super) struct ExpiryPoint {
+pub(crate) struct ExpiryPoint {
     /// The segment's number; 0 while no frame is too old.
     segment: u64,
     at: u64,

@@ -1,0 +1,7 @@
+//! Writing: appending frames, syncing them, and deleting segments by age and size.
+
+mod expiry;
+pub(crate) mod helper;
+pub(crate) mod retention;
+pub(crate) mod sync;
+pub(crate) mod writer;
