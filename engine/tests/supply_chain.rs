@@ -15,7 +15,7 @@ const BUILD_SCRIPTS: [&str; 9] =
     ["crc32c", "crossbeam-epoch", "crossbeam-utils", "libc", "proc-macro2", "quote", "rustix", "thiserror", "zerocopy"];
 
 /// Packages that run inside of the compiler, without features.
-const PROC_MACROS: [&str; 3] = ["bytemuck_derive", "thiserror-impl", "zerocopy-derive"];
+const PROC_MACROS: [&str; 2] = ["thiserror-impl", "zerocopy-derive"];
 
 /// Packages that are there in two versions, without features: two derive macros have not moved to the same `syn` yet.
 const TWICE: [&str; 1] = ["syn"];

@@ -17,7 +17,7 @@ const CAPACITY: usize = 1024;
 const MANY: usize = 256;
 
 /// Two cache lines with the stamp.
-#[derive(Clone, Copy, Default, bytemuck::NoUninit, bytemuck::AnyBitPattern)]
+#[derive(Clone, Copy, Default, zerocopy::IntoBytes, zerocopy::FromBytes, zerocopy::Immutable)]
 #[repr(C)]
 struct Event {
     price: u64,

@@ -33,6 +33,7 @@ use crate::sync::{self, Arc, AtomicU64, Instant};
 use crate::wait::{Idle, Wait};
 use crossbeam_utils::CachePadded;
 use std::marker::PhantomData;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const DONE: u64 = 0;
 const BUSY: u64 = 1;
@@ -45,10 +46,10 @@ const fn stamp_of(sequence: u64, state: u64) -> u64 {
     sequence << 2 | state
 }
 
-/// Plain data: every byte is part of a value, and every pattern of bytes is a value. Derive `bytemuck::Pod`, or
-/// `NoUninit` and `AnyBitPattern`.
-pub trait Plain: bytemuck::NoUninit + bytemuck::AnyBitPattern + Send {}
-impl<T: bytemuck::NoUninit + bytemuck::AnyBitPattern + Send> Plain for T {}
+/// Plain data: every byte is part of a value, and every pattern of bytes is a value. Derive zerocopy's `IntoBytes`, `FromBytes`
+/// and `Immutable`, and `Copy`, as for the plain events of a durable topic.
+pub trait Plain: IntoBytes + FromBytes + Immutable + Copy + Send {}
+impl<T: IntoBytes + FromBytes + Immutable + Copy + Send> Plain for T {}
 
 /// A ring whose readers may lose events, and know exactly how many.
 ///
@@ -63,7 +64,7 @@ impl<T: bytemuck::NoUninit + bytemuck::AnyBitPattern + Send> Plain for T {}
 ///
 /// ```
 /// use slipring_ring::{LossyRing, Start};
-/// #[derive(Clone, Copy, bytemuck::NoUninit, bytemuck::AnyBitPattern)]
+/// #[derive(Clone, Copy, zerocopy::IntoBytes, zerocopy::FromBytes, zerocopy::Immutable)]
 /// #[repr(C)]
 /// struct Quote { bid: i64, ask: i64 }
 ///
@@ -283,7 +284,7 @@ fn leave(stamp: &AtomicU64, sequence: u64) {
 #[inline(always)]
 fn fill<T: Plain>(words: &[AtomicU64], event: &T) {
     LOSSY_WRITE_FENCE.fence();
-    for (word, bytes) in words.iter().zip(bytemuck::bytes_of(event).chunks(8)) {
+    for (word, bytes) in words.iter().zip(event.as_bytes().chunks(8)) {
         let mut whole = [0; 8];
         whole[..bytes.len()].copy_from_slice(bytes);
         word.store(u64::from_ne_bytes(whole), LOSSY_WORD.get());
@@ -410,8 +411,8 @@ impl<T: Plain> LossyReader<T> {
                     continue;
                 }
             }
-            let mut event = T::zeroed();
-            for (word, bytes) in words.iter().zip(bytemuck::bytes_of_mut(&mut event).chunks_mut(8)) {
+            let mut event = T::new_zeroed();
+            for (word, bytes) in words.iter().zip(event.as_mut_bytes().chunks_mut(8)) {
                 let whole = word.load(LOSSY_WORD.get()).to_ne_bytes();
                 bytes.copy_from_slice(&whole[..bytes.len()]);
             }

@@ -5,7 +5,7 @@ use slipring_ring::{BuildError, Closed, LossyRing, LossyWriter, Multi, Sequence,
 use std::time::{Duration, Instant};
 
 /// Not a multiple of a word, so that the last word is a part of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::NoUninit, bytemuck::AnyBitPattern)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, zerocopy::IntoBytes, zerocopy::FromBytes, zerocopy::Immutable)]
 #[repr(C)]
 struct Quote {
     bid: u32,
