@@ -244,7 +244,7 @@ impl Engine {
         };
         if count > 0 {
             let refused = |cause| TopicError::Journal { name: reader.to_owned(), cause };
-            committer.commit(frame).map_err(refused)?;
+            committer.commit([frame]).map_err(refused)?;
         }
         Ok(count)
     }

@@ -11,7 +11,7 @@ use crate::base::handler_thread;
 use crate::base::kind::Producers;
 use crate::base::threads::caught;
 use crate::event::dead_letter::Origin;
-use crate::produce::transaction::{Transaction, TransactionError};
+use crate::produce::transaction::{InputFailure, Transaction, TransactionError};
 use crate::read::At;
 use std::fmt::Display;
 use std::ops::ControlFlow;
@@ -55,7 +55,7 @@ impl Delivery {
 struct Handled {
     /// All below was handled, and what came of it is in the transaction.
     done: u64,
-    /// The event that the handler failed on, its error, and whether it was for the transaction's size.
+    /// The event that the handler failed on, its error, and whether that event was too much beside others.
     failed: Option<(u64, String, bool)>,
 }
 
@@ -103,17 +103,17 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
         let Some(held) = &self.held else { return Handled { done: 0, failed: None } };
         let mut done = held.first();
         for (event, at) in self {
-            let before = out.len();
-            let handled = caught(|| handler(event, at, out).map_err(|error| error.to_string()));
-            let failed = match handled {
-                // More than its ring ever holds may go through in two.
-                Ok(Ok(())) => out.outgrown(before).map(|refused| refused.to_string()),
-                Ok(Err(cause)) => Some(cause),
-                Err(panic) => Some(panic.to_string()),
-            };
-            if let Some(cause) = failed {
-                let overfull = out.rewind(before);
-                return Handled { done, failed: Some((at.offset, cause, overfull)) };
+            // The panic is caught where what it published is forgotten.
+            let handled = out.take_in(|out| {
+                let handled = caught(|| handler(event, at, out).map_err(|error| error.to_string()));
+                handled.unwrap_or_else(|panic| Err(panic.to_string()))
+            });
+            match handled {
+                Ok(()) => {}
+                Err(InputFailure::Failed(cause)) => return Handled { done, failed: Some((at.offset, cause, false)) },
+                Err(InputFailure::TooMuch { cause, alone }) => {
+                    return Handled { done, failed: Some((at.offset, cause.to_string(), !alone)) };
+                }
             }
             done = at.offset + 1;
             if held.signal.stopped.load(Ordering::Relaxed) {

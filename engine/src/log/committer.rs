@@ -43,7 +43,7 @@ use slipring_journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, Sta
 use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// The name of the committer's stage in each ring.
@@ -92,6 +92,8 @@ pub(crate) struct Committer {
     pub(super) state_limit: usize,
     pub(super) waiter: Arc<Waiter>,
     pub(super) closed: Arc<Notifier>,
+    /// How the journal ended, for whoever closes it. Set before `closed` is notified.
+    pub(super) outcome: OnceLock<Result<(), String>>,
     /// The thread that has this turn takes a transaction's claims and hands the transaction over. It is no lock, because the
     /// clock and `Persist`, which run meanwhile, are the user's code.
     pub(super) transaction_turn: Arc<Turn<()>>,
@@ -137,8 +139,8 @@ pub(crate) enum TransactionOutcome {
 pub(super) enum Command {
     Source(Box<dyn Source>),
     StateSource(Weak<dyn StateSource>),
-    /// Writes this frame, and replies when it is durable.
-    Commit(FrameBuilder, SyncSender<Result<(), WriteError>>),
+    /// Writes these frames, one after the other, and replies when they are durable.
+    Commit(Vec<FrameBuilder>, SyncSender<Result<(), WriteError>>),
     /// Sets the retention of the topic with this number.
     Keep(u32, Retention),
     /// Deletes the records that no topic's retention keeps.
@@ -149,7 +151,7 @@ pub(super) enum Command {
     /// Writes the committed offsets of all groups, and replies when they are durable.
     CommittedOffsets(SyncSender<Result<(), WriteError>>),
     /// Writes everything that is there, and ends. The time is until when it waits for topics to end.
-    Close(SyncSender<Result<(), WriteError>>, Option<Instant>),
+    Close(Option<Instant>),
 }
 
 impl Committer {
@@ -185,6 +187,7 @@ impl Committer {
             state_limit: writer.state_limit(),
             waiter,
             closed: Arc::default(),
+            outcome: OnceLock::new(),
             transaction_turn: Turn::new(()),
             syncs: pace.sync,
             transform_offsets,
@@ -218,11 +221,11 @@ impl Committer {
         self.waiter.wake(MultiWait::WAKE);
     }
 
-    /// Writes a frame and waits until it is durable.
-    pub(crate) fn commit(&self, frame: FrameBuilder) -> Result<(), String> {
+    /// Writes frames, one after the other, and waits until they are durable. If one is refused, so are those behind it.
+    pub(crate) fn commit(&self, frames: impl Into<Vec<FrameBuilder>>) -> Result<(), String> {
         self.may_wait()?;
         let (told, hears) = sync_channel(1);
-        self.send(Command::Commit(frame, told));
+        self.send(Command::Commit(frames.into(), told));
         let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
         hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
@@ -333,28 +336,22 @@ impl Committer {
         self.state_room.load(Ordering::Acquire).saturating_sub(self.state_limit / 2)
     }
 
-    /// Writes everything that is there, closes the journal, and ends the thread. An error says why it could not.
+    /// Writes everything that is there, closes the journal, and ends the thread. An error says why it could not. Each caller
+    /// gets the same, also one that calls later or at the same time.
     pub(crate) fn close(&self, deadline: Option<Instant>) -> Result<(), String> {
         self.may_wait()?;
-        let (told, hears) = sync_channel(1);
         // This waits one second longer than the thread itself does.
         let far = || slipring_ring::internal::deadline(Duration::MAX);
-        self.send(Command::Close(told, Some(deadline.unwrap_or_else(far))));
+        self.send(Command::Close(Some(deadline.unwrap_or_else(far))));
         let deadline = deadline.and_then(|deadline| deadline.checked_add(CLOSE_GRACE));
-        let outcome = self.closed.wait(deadline, || match hears.try_recv() {
-            Ok(outcome) => Some(outcome.map_err(|refused| refused.to_string())),
-            Err(std::sync::mpsc::TryRecvError::Disconnected) => {
-                Some(Err(self.notifier.end_cause().unwrap_or("the journal was closed before").to_owned()))
-            }
-            Err(std::sync::mpsc::TryRecvError::Empty) => None,
-        });
-        outcome.unwrap_or_else(|| Err("the journal did not end within the limit".to_owned()))
+        let outcome = self.closed.wait(deadline, || self.outcome.get().cloned());
+        let forked = || self.notifier.is_forked().then(|| self.notifier.end_cause()).flatten();
+        outcome.unwrap_or_else(|| Err(forked().unwrap_or("the journal did not end within the limit").to_owned()))
     }
 
     /// Has the thread write everything, close the journal and end, and does not wait for that.
     pub(crate) fn leave(&self) {
-        let (told, _) = sync_channel(1);
-        self.send(Command::Close(told, None));
+        self.send(Command::Close(None));
     }
 
     pub(crate) fn recovered_state(&self) -> MutexGuard<'_, State> {

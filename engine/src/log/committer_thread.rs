@@ -82,8 +82,8 @@ pub(super) struct CommitterThread {
     keeps: HashMap<u32, Retention>,
     /// Transactions in the order of their claims.
     transactions: VecDeque<(Box<TransactionFrame>, Reply)>,
-    /// Whom to tell that the journal is closed, and until when it waits for topics to end.
-    closing: Option<(Reply, Option<Instant>)>,
+    /// Until when the journal waits for topics to end, once somebody closes it.
+    closing: Option<Option<Instant>>,
 }
 
 /// How long the journal is idle before it writes committed offsets and the state of state sources without events.
@@ -171,8 +171,7 @@ impl CommitterThread {
                     Command::Commit(_, reply)
                     | Command::Forget(_, _, reply)
                     | Command::Transaction(_, reply)
-                    | Command::CommittedOffsets(reply)
-                    | Command::Close(reply, _),
+                    | Command::CommittedOffsets(reply),
                     Err(refused),
                 ) => {
                     let _ = reply.send(Err(refused.clone()));
@@ -180,9 +179,7 @@ impl CommitterThread {
                 _ => {}
             }
         }
-        if let Some((reply, _)) = self.closing.take() {
-            let _ = reply.send(outcome);
-        }
+        let _ = self.shared.outcome.set(outcome.map_err(|refused| refused.to_string()));
         self.shared.closed.notify();
     }
 
@@ -201,7 +198,7 @@ impl CommitterThread {
             self.gather(None)?;
             self.transact()?;
             self.sync(false)?;
-            if let Some((_, until)) = self.closing {
+            if let Some(until) = self.closing {
                 return self.close(until);
             }
             let waits = !self.transactions.is_empty();

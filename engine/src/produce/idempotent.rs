@@ -200,7 +200,7 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
                 durable.committer.producer_states.remove(producer_state);
             }
             producer_state.put_epoch(&mut frame, epoch);
-            let committed = durable.committer.commit(frame);
+            let committed = durable.committer.commit([frame]);
             committed.map_err(|cause| ProducerError::Journal { topic: topic.name.clone(), name, cause })?;
             producer.note();
         }

@@ -57,8 +57,8 @@ pub struct Transaction {
     len: usize,
     /// For each event, the index of its output and its partition.
     order: Vec<(u32, u32)>,
-    /// True if an event was refused for its size.
-    overfull: bool,
+    /// The bytes with an event that was refused for its size, and the limit.
+    overfull: Option<(usize, usize)>,
     patience: Duration,
 }
 
@@ -147,6 +147,14 @@ impl fmt::Debug for Transaction {
 /// Bytes for the offsets of the input, which the same frame commits.
 const SPARE: usize = 1024;
 
+/// What came of an input was not taken into a transaction.
+pub(crate) enum InputFailure<X> {
+    /// Its handler failed.
+    Failed(X),
+    /// It is more than fits: beside what was there before, or alone.
+    TooMuch { cause: TransactionError, alone: bool },
+}
+
 /// What else the frame is to hold, and who decides at the end whether it is written.
 pub(crate) struct FrameExtras<'a> {
     pub(crate) put: &'a dyn Fn(&mut FrameBuilder),
@@ -161,7 +169,7 @@ impl Transaction {
             bytes: SPARE,
             len: 0,
             order: Vec::new(),
-            overfull: false,
+            overfull: None,
             patience: Duration::from_secs(30),
         }
     }
@@ -289,8 +297,9 @@ impl Transaction {
         let (limit, before) = (self.committer.journal.frame_limit(), self.bytes);
         let taken = self.output(topic)?.take(route, fill, limit.saturating_sub(before));
         let (partition, added) = taken?.map_err(|added| {
-            self.overfull = true;
-            TransactionError::TooLarge { size: before + added, limit }
+            let size = before + added;
+            self.overfull = Some((size, limit));
+            TransactionError::TooLarge { size, limit }
         })?;
         let output = self.outputs.iter().position(|output| output.topic() == topic.id());
         self.order.push((output.unwrap_or_default() as u32, partition as u32));
@@ -302,27 +311,46 @@ impl Transaction {
     /// Removes all events.
     pub(crate) fn clear(&mut self) {
         self.outputs.iter_mut().for_each(|output| output.clear());
-        (self.bytes, self.len, self.overfull) = (SPARE, 0, false);
+        (self.bytes, self.len, self.overfull) = (SPARE, 0, None);
         self.order.clear();
     }
 
-    /// Removes the last events, until there are `len`. Returns whether one was refused for its size since the last call.
-    pub(crate) fn rewind(&mut self, len: usize) -> bool {
+    /// Has `handler` publish what comes of one input. Where that fails, or is too much beside what is there already, nothing
+    /// that came of this input stays.
+    pub(crate) fn take_in<X>(
+        &mut self,
+        handler: impl FnOnce(&mut Self) -> Result<(), X>,
+    ) -> Result<(), InputFailure<X>> {
+        let before = self.len;
+        self.overfull = None;
+        let handled = handler(self);
+        let too_large = self.overfull.take().map(|(size, limit)| TransactionError::TooLarge { size, limit });
+        let failure = match (handled, too_large) {
+            (Err(cause), None) => InputFailure::Failed(cause),
+            (Err(_), Some(cause)) => InputFailure::TooMuch { cause, alone: before == 0 },
+            // Who says nothing of a refusal is asked once more where there is all the room.
+            (Ok(()), Some(cause)) if before > 0 => InputFailure::TooMuch { cause, alone: false },
+            (Ok(()), _) => match self.outgrown(before) {
+                Some(refused) => InputFailure::TooMuch { cause: refused.into(), alone: before == 0 },
+                None => return Ok(()),
+            },
+        };
+        self.rewind(before);
+        Err(failure)
+    }
+
+    /// Forgets the last events, until there are `len`.
+    fn rewind(&mut self, len: usize) {
         for (output, partition) in self.order.drain(len..).rev() {
             self.bytes -= self.outputs[output as usize].take_back(partition as usize);
         }
         self.len = len;
-        std::mem::take(&mut self.overfull)
     }
 
-    /// Why the transaction is refused, if a partition of an event behind the first `len` has more events than its ring can
-    /// hold. Such an event counts as refused for its size.
-    pub(crate) fn outgrown(&mut self, len: usize) -> Option<PublishError> {
+    /// Why a partition that got an event behind the first `len` has more than its ring ever holds, if one has.
+    fn outgrown(&self, len: usize) -> Option<PublishError> {
         let mut later = self.order[len..].iter();
-        let refused =
-            later.find_map(|(output, partition)| self.outputs[*output as usize].outgrown(*partition as usize));
-        self.overfull |= refused.is_some();
-        refused
+        later.find_map(|(output, partition)| self.outputs[*output as usize].outgrown(*partition as usize))
     }
 
     /// Publishes all events, and waits until they are durable: a receipt for each partition. One without events does
@@ -379,7 +407,7 @@ impl Transaction {
         if self.committer.journal.sabotage().commit_before_frame {
             let mut early = FrameBuilder::new();
             (extras.put)(&mut early);
-            let committed = self.committer.commit(early);
+            let committed = self.committer.commit([early]);
             committed.map_err(|cause| TransactionError::Refused { cause })?;
         } else {
             (extras.put)(&mut frame);

@@ -326,7 +326,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         if !frame.is_empty() {
             recovered.take(&mut frame);
             drop(recovered);
-            durable.committer.commit(frame).map_err(&refused)?;
+            durable.committer.commit([frame]).map_err(&refused)?;
             recovered = durable.committer.recovered_state();
         }
         let mut leases: Leases<Body<E>> = core::leases(terms);

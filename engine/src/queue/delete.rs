@@ -87,7 +87,7 @@ fn erase<E>(durable: &DurableTopic<E>, keys: impl Iterator<Item = Vec<u8>>) -> R
     let mut frame = FrameBuilder::new();
     let commit = |frame: &mut FrameBuilder| {
         durable.committer.recovered_state().take(frame);
-        durable.committer.commit(std::mem::take(frame))
+        durable.committer.commit([std::mem::take(frame)])
     };
     for key in keys {
         frame.delete(state_kind::QUEUES, &key);

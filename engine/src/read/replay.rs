@@ -270,16 +270,21 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
 
     /// Goes on with what the journal has of a partition from `offset` on. How many offsets that passes over.
     pub(crate) fn pass_over_to(&mut self, index: usize, offset: u64) -> Result<u64, ReplayError> {
+        let next = self.parts[index].next;
+        self.go_on_at(index, offset.max(next))?;
+        Ok(offset.saturating_sub(next))
+    }
+
+    /// Goes on with what the journal has of a partition from `offset` on, which may have been read before.
+    pub(crate) fn go_on_at(&mut self, index: usize, offset: u64) -> Result<(), ReplayError> {
         let Self { name, durable, parts, .. } = self;
         let part = &mut parts[index];
         let opened = CatchUp::open(durable, &part.partition, &part.progress, From::Offset(offset));
         let (topic, partition) = (name.clone(), part.partition.index);
         let catch_up = opened.map_err(|cause| ReplayError::Journal { topic, partition, cause })?;
-        let passed = offset.saturating_sub(part.next);
-        part.next = part.next.max(offset);
-        (part.gap, part.seeks) = (None, None);
+        (part.next, part.gap, part.seeks) = (offset, None, None);
         part.mode = ReplayMode::Journal(catch_up);
-        Ok(passed)
+        Ok(())
     }
 
     /// Hands what there is of one partition to `each`, at most so many events. Never waits.

@@ -287,7 +287,10 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 identities: ProducerIdentities::default(),
                 ids: deduplication.map(|(window, _)| Arc::new(DedupIndex::new(window))),
             };
-            inner.grow(|_| partitions)?;
+            if let Err(refused) = inner.grow(|_| partitions) {
+                inner.durable.iter().for_each(|durable| durable.take_back());
+                return Err(refused);
+            }
             restore_names::restore(&inner);
             if let Some((_, id_of)) = deduplication {
                 dedup::restore(&inner, id_of)?;

@@ -23,6 +23,8 @@ pub(crate) struct DurableTopic<E> {
     pub(crate) committer: Arc<Committer>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) capacity: u64,
+    /// True if the journal did not know the topic before this opening.
+    is_new: bool,
 }
 
 fn refused(name: &str, cause: String) -> TopicError {
@@ -60,6 +62,7 @@ impl<E> DurableTopic<E> {
         }
         let mut recovered = committer.recovered_state();
         let known = recovered.get(state_kind::TOPICS, name.as_bytes()).and_then(CatalogEntry::decode);
+        let is_new = known.is_none();
         let recorded = match known {
             Some(there)
                 if !there.has_layout(&asked, persistence.size)
@@ -85,7 +88,7 @@ impl<E> DurableTopic<E> {
                 recovered.take(&mut frame);
                 // The commit waits for the committer's thread, which runs the user's code, so no lock is held.
                 drop(recovered);
-                committer.commit(frame).map_err(|cause| refused(name, cause))?;
+                committer.commit([frame]).map_err(|cause| refused(name, cause))?;
                 recorded
             }
         };
@@ -96,6 +99,7 @@ impl<E> DurableTopic<E> {
             committer: Arc::clone(committer),
             acks: Acks::new(id, Arc::clone(&committer.notifier)),
             capacity: capacity as u64,
+            is_new,
         })
     }
 
@@ -127,11 +131,16 @@ impl<E> DurableTopic<E> {
     }
 
     /// Reserves the first offsets of partitions that are about to be made, and records their number. Returns the offset at
-    /// which each partition begins.
+    /// which each partition begins. The number is in the last frame: a crash before it leaves reserved offsets alone, which
+    /// nobody was given.
     pub(crate) fn begin(&self, partitions: std::ops::Range<u32>) -> Result<Vec<u64>, TopicError> {
-        let mut frame = FrameBuilder::new();
+        let limit = self.journal().frame_limit() / 2;
+        let (mut frames, mut frame) = (Vec::new(), FrameBuilder::new());
         let mut starts = Vec::new();
         for partition in partitions.clone() {
+            if frame.len() > limit {
+                frames.push(std::mem::take(&mut frame));
+            }
             let id = self.id(partition);
             let extent = self.journal().extent(id).unwrap_or_default();
             // Offsets that were reserved before a crash may have been issued.
@@ -141,14 +150,26 @@ impl<E> DurableTopic<E> {
             starts.push(next);
         }
         let recorded = {
-            let mut recorded = self.recorded();
-            recorded.partitions = recorded.partitions.max(partitions.end);
-            recorded.clone()
+            let recorded = self.recorded();
+            CatalogEntry { partitions: recorded.partitions.max(partitions.end), ..recorded.clone() }
         };
         frame.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
-        self.committer.recovered_state().take(&mut frame);
-        self.committer.commit(frame).map_err(|cause| refused(&self.name, cause))?;
+        frames.push(frame);
+        self.committer.commit(frames).map_err(|cause| refused(&self.name, cause))?;
+        // Who opens the topic again in this engine goes by it; where it was refused there are as many as before.
+        let mut counted = FrameBuilder::new();
+        counted.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
+        self.committer.recovered_state().take(&mut counted);
+        *self.recorded() = recorded;
         Ok(starts)
+    }
+
+    /// Deletes the topic from the journal if it was recorded with this opening, because its partitions could not be made.
+    pub(crate) fn take_back(&self) {
+        if self.is_new {
+            // Only a journal that has ended refuses this.
+            let _ = self.forget();
+        }
     }
 
     /// Deletes the topic and all its records from the journal.

@@ -1,6 +1,6 @@
 //! A transform's settings, and its opening.
 
-use super::{Transform, TransformError, TransformHolder, TransformInput, reader_name};
+use super::{Transform, TransformError, TransformHolder, TransformInput};
 use crate::base::kind::Producers;
 use crate::log::gap::OnGap;
 use crate::log::offsets::recorded::transform_offsets;
@@ -72,8 +72,7 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
             return Err(ReplayError::NotDurable { topic: topic.name.clone() }.into());
         };
         let refused = |cause: String| TransformError::Refused { name: name.clone(), cause };
-        let named = check_name(&name).and_then(|()| check_name(&reader_name(&name)));
-        named.map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
+        check_name(&name).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
         let committer = &durable.committer;
         let at = (name.clone(), durable.id(0).topic);
         let recorded = {

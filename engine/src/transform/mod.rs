@@ -44,8 +44,8 @@ use crate::base::kind::Producers;
 use crate::log::catalog::state_kind;
 use crate::log::committer::Committer;
 use crate::log::gap::{Gap, GapReport, GapReportOutcome, OnGap, ReaderKind};
-use crate::log::offsets::transform::key;
-use crate::produce::transaction::{FrameExtras, Transaction, TransactionError};
+use crate::log::offsets::transform::{key, reader_name};
+use crate::produce::transaction::{FrameExtras, InputFailure, Transaction, TransactionError};
 use crate::read::replay::{Replay, ReplayBuilder, ReplayError};
 use crate::read::{At, StartAt};
 use crate::text;
@@ -58,11 +58,6 @@ use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-/// What it is called among the consumers of its input.
-fn reader_name(name: &str) -> String {
-    format!("transform.{name}")
-}
 
 /// A transform cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +88,22 @@ pub enum TransformError {
         offset: u64,
         /// What the handler said.
         cause: String,
+    },
+    /// What the handler published for this event alone is more than one transaction takes. Nothing of it was published or
+    /// committed.
+    #[error(
+        "transform {name:?} at {offset} of partition {partition}: what comes of this event alone is too much: {cause}"
+    )]
+    TooMuch {
+        /// The name.
+        name: String,
+        /// The input's partition.
+        partition: u32,
+        /// The event's offset.
+        offset: u64,
+        /// How much it is, and how much is possible: in a partition of an output, or in a frame of the journal.
+        #[source]
+        cause: Box<TransactionError>,
     },
     /// The handler panicked. Nothing of its batch was published or committed.
     #[error("transform {name:?} panicked: {}", text::line(.cause))]
@@ -220,8 +231,15 @@ struct TransformInput<E: Send + Sync + 'static, K: Producers> {
     replay: Option<(usize, Replay<E, K>)>,
 }
 
-/// A batch that was read: how many events, and what comes next in which partition.
-type ReadOutcome = (usize, Option<(u32, u64)>);
+/// A batch that was read.
+struct BatchRead {
+    /// How many events were handled.
+    handled: usize,
+    /// What comes next in which partition; none if nothing was handled.
+    next: Option<(u32, u64)>,
+    /// The transaction had no room for what comes of the next event: that one is read again.
+    is_cut: bool,
+}
 
 impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
     fn open(&self) -> Result<(usize, Replay<E, K>), TransformError> {
@@ -233,7 +251,7 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
         });
         // One journal: what is written before a frame survives whatever that survives.
         let replay = ReplayBuilder::new(Arc::clone(&self.topic), reader_name(&self.name));
-        let replay = replay.start(StartAt::Offsets(from.collect())).visible(Visible::Written).open()?;
+        let replay = replay.start(StartAt::Offsets(from.collect())).visible(Visible::Written).open_as_named()?;
         Ok((partitions, replay))
     }
 
@@ -249,26 +267,41 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
         limit: Duration,
         transaction: &mut Transaction,
         mut f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
-    ) -> Result<Option<ReadOutcome>, TransformError> {
+    ) -> Result<Option<BatchRead>, TransformError> {
         let goes_on = self.goes_on();
         // Taken out: what fails or panics begins anew, at what is committed.
         let (partitions, mut replay) = match self.replay.take() {
             Some(replay) if goes_on => replay,
             _ => self.open()?,
         };
-        let (mut failed, mut last) = (None, None);
+        let (mut failed, mut handled, mut next) = (None, 0, None);
         let read = replay.read_part(limit, Some(self.batch), |event, at| {
-            if failed.is_none() {
-                failed = f(event, at, transaction).err().map(|cause| (at, cause.to_string()));
-                last = Some((at.partition, at.offset + 1));
+            if failed.is_some() {
+                return;
+            }
+            match transaction.take_in(|transaction| f(event, at, transaction)) {
+                Ok(()) => (handled, next) = (handled + 1, Some((at.partition, at.offset + 1))),
+                Err(failure) => failed = Some((at, failure)),
             }
         })?;
-        if let Some((at, cause)) = failed {
-            let name = self.name.clone();
-            return Err(TransformError::Handler { name, partition: at.partition, offset: at.offset, cause });
+        let Some((at, failure)) = failed else {
+            self.replay = Some((partitions, replay));
+            return Ok(read.map(|_| BatchRead { handled, next, is_cut: false }));
+        };
+        let (name, partition, offset) = (self.name.clone(), at.partition, at.offset);
+        match failure {
+            InputFailure::Failed(cause) => {
+                Err(TransformError::Handler { name, partition, offset, cause: cause.to_string() })
+            }
+            InputFailure::TooMuch { cause, alone: true } => {
+                Err(TransformError::TooMuch { name, partition, offset, cause: Box::new(cause) })
+            }
+            InputFailure::TooMuch { .. } => {
+                replay.go_on_at(partition as usize, offset)?;
+                self.replay = Some((partitions, replay));
+                Ok(Some(BatchRead { handled, next, is_cut: true }))
+            }
         }
-        self.replay = Some((partitions, replay));
-        Ok(read.map(|read| (read, last)))
     }
 }
 
@@ -290,10 +323,14 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
     ///
     /// It returns when the batch is durable. [`run`](Self::run) reads on meanwhile, so that batches share a sync.
     ///
+    /// Where more comes of the batch than one transaction takes, it is committed as far as it fits, and the next call goes on
+    /// with the event behind that.
+    ///
     /// If it fails or panics nothing is published or committed, and the next call reads the same events again.
     ///
     /// # Errors
-    /// `f` failed, the input cannot be read, or the transaction was not committed. Where events of the input were lost to
+    /// `f` failed, more comes of one event than a transaction takes, the input cannot be read, or the transaction was not
+    /// committed. Where events of the input were lost to
     /// damage, [`ReplayError::Gap`] names them, once for the transform's name: by then the journal says that it was told and
     /// goes on behind them. With another [policy](TransformBuilder::on_gap) that is no error.
     pub fn step<X: Display>(
@@ -317,13 +354,13 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
                 read => break read?,
             }
         };
-        let Some((read, last)) = read else { return Ok(None) };
-        if let Some(last) = last {
+        let Some(BatchRead { handled, next, .. }) = read else { return Ok(None) };
+        if let Some(next) = next {
             let replay = input.replay.take();
-            holder.commit(transaction, &NextOffsets::from([last]))?;
-            input.offsets.insert(last.0, last.1);
+            holder.commit(transaction, &NextOffsets::from([next]))?;
+            input.offsets.insert(next.0, next.1);
             input.replay = replay;
         }
-        Ok(Some(read))
+        Ok(Some(handled))
     }
 }

@@ -3,7 +3,7 @@
 //! While a transaction is on its way to the disk the next one is filled, with as many batches as there are by then: so a
 //! sync is shared by many batches, and the reader does not wait for it.
 
-use super::{NextOffsets, Transform, TransformError, TransformHolder, TransformInput};
+use super::{BatchRead, NextOffsets, Transform, TransformError, TransformHolder, TransformInput};
 use crate::base::clock::Clock;
 use crate::base::kind::Producers;
 use crate::base::threads::{Panic, StartError, caught};
@@ -30,7 +30,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
     ///
     /// While a commit is on its way to the disk the next batches are read, and committed together: each with its input, all
     /// of them or none. Where `f` fails on a batch that was read ahead, those before it are committed, and it is read and
-    /// handed to `f` once more by itself.
+    /// handed to `f` once more by itself. Where more comes of a batch than one transaction takes, it is committed in parts.
     ///
     /// # Errors
     /// `output` is not in the same journal, or the system gives no thread.
@@ -194,13 +194,20 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                     self.flush()?;
                     return Ok(TransformEnd::Finished);
                 }
-                Ok(Some((_, Some((partition, next))))) => {
-                    self.job.read.insert(partition, next);
-                    self.job.batches += 1;
-                    self.careful = self.careful.saturating_sub(1);
+                Ok(Some(BatchRead { next, is_cut, .. })) => {
+                    if let Some((partition, next)) = next {
+                        self.job.read.insert(partition, next);
+                        self.job.batches += 1;
+                        self.careful = self.careful.saturating_sub(1);
+                    }
+                    if self.job.batches > 0 && (is_cut || next.is_none()) {
+                        self.settle(true)?;
+                    }
+                    // It may have been given up with what was on its way.
+                    if self.job.batches > 0 && is_cut {
+                        self.hand_over();
+                    }
                 }
-                Ok(Some((_, None))) if self.job.batches > 0 => self.settle(true)?,
-                Ok(Some((_, None))) => {}
                 Err(TransformError::Input(ReplayError::Gap(gap))) => {
                     // What was read before it is committed first. If that is read again, so is the gap.
                     let careful = self.careful;
@@ -210,7 +217,7 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                         self.input.on_gap.answer(gap).map_err(ReplayError::Gap)?;
                     }
                 }
-                Err(TransformError::Handler { .. }) if !alone => {
+                Err(TransformError::Handler { .. } | TransformError::TooMuch { .. }) if !alone => {
                     // Perhaps there was too much in one transaction, or it had not what the other one has.
                     self.reads_ahead &= self.job.batches > 0;
                     self.read_again(1)?;

@@ -570,7 +570,33 @@ fn a_shutdown_in_good_order_is_no_failure_of_the_journal() {
     }
 }
 
-/// Too much left to read is no reason not to write down what there is.
+/// Whoever shuts down once more, or at the same time, is told how the journal ended, too.
+#[test]
+fn a_second_shutdown_and_one_at_the_same_time_say_what_the_first_one_says() {
+    let disk = SimulatedDisk::new();
+    let engine = engine(&disk);
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    ticks.producer().create().unwrap().publish(|tick| *tick = 1).unwrap();
+    let at_once: Vec<_> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..8).map(|_| scope.spawn(|| engine.shutdown(LONG))).collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    for report in at_once.into_iter().chain([engine.shutdown(LONG), engine.shutdown(Duration::ZERO)]) {
+        assert_eq!(report.journal, Some(Ok(())), "{report}");
+        assert!(report.is_complete(), "{report}");
+    }
+
+    // So is it where it could not be closed with all that was there.
+    let disk = SimulatedDisk::new();
+    let engine = self::engine(&disk);
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    disk.fail_at(disk.calls() + 1, Fault::Io);
+    let _ = ticks.producer().create().unwrap().publish(|tick| *tick = 1);
+    let [first, second] = [(); 2].map(|()| engine.shutdown(LONG).journal);
+    assert!(first.as_ref().is_some_and(Result::is_err), "{first:?}");
+    assert_eq!(first, second);
+}
+
 /// Who is in the middle of something when everything ends at once is there again afterwards.
 #[test]
 fn an_end_at_once_loses_no_place_of_a_group_or_a_queue() {
@@ -659,4 +685,55 @@ fn a_largest_message_that_has_grown_does_not_shrink() {
     while read < 2 {
         read += replay.read(LONG, |_, _| ()).unwrap().unwrap();
     }
+}
+
+/// All reservations of a topic were one frame, and a topic that had grown one by one could not be opened again.
+#[test]
+fn a_topic_of_as_many_partitions_as_it_has_grown_to_is_opened_again_also_after_a_crash() {
+    let options = || Options { segment_size: 1 << 14, ..Options::default() };
+    let engine = |disk: &SimulatedDisk| Engine::builder().journal_in(disk.clone()).journal_options(options()).build();
+    let open = |engine: &Engine| engine.topic::<u64>("ticks").capacity(2).durable().create();
+    let disk = SimulatedDisk::new();
+    {
+        let engine = engine(&disk).unwrap();
+        let ticks = open(&engine).unwrap();
+        (0..129).for_each(|_| ticks.add_partitions(1).unwrap());
+        ticks.producer().create().unwrap().publish_to(129, |tick| *tick = 7).unwrap();
+        let report = engine.shutdown(LONG);
+        assert!(report.is_complete(), "{report}");
+    }
+    // A power cut between two frames, too, and at each other call.
+    for nth in 1.. {
+        let cut = disk.copy();
+        cut.fail_at(cut.calls() + nth, Fault::PowerCut);
+        let opened = engine(&cut).is_ok_and(|engine| {
+            let opened = open(&engine).is_ok();
+            engine.shutdown(LONG);
+            opened
+        });
+        let rest = cut.crash(nth);
+        let after = engine(&rest).unwrap();
+        let ticks = open(&after).unwrap();
+        assert_eq!(ticks.partitions(), 130, "call {nth}");
+        assert_eq!(ticks.producer().create().unwrap().publish_to(3, |tick| *tick = 7).unwrap().partition, 3);
+        after.shutdown(LONG);
+        if opened && cut.calls() < disk.calls() + nth {
+            assert!(nth > 5, "{nth}");
+            break;
+        }
+    }
+    // As many at once.
+    let disk = SimulatedDisk::new();
+    let at_once = engine(&disk).unwrap();
+    let ticks = open(&at_once).unwrap();
+    ticks.add_partitions(129).unwrap();
+    assert_eq!(ticks.partitions(), 130);
+    // And more than the state has room for leave what there was: also of a topic that was to be made with them.
+    ticks.add_partitions(130).unwrap_err();
+    let tocks = |partitions| at_once.topic::<u64>("tocks").capacity(2).partitions(partitions).durable().create();
+    assert!(matches!(tocks(130), Err(TopicError::Journal { .. })));
+    assert_eq!((ticks.partitions(), tocks(2).unwrap().partitions()), (130, 2));
+    at_once.shutdown(LONG);
+    let again = engine(&disk).unwrap();
+    assert_eq!(open(&again).unwrap().partitions(), 130);
 }

@@ -7,3 +7,4 @@ mod idempotence;
 mod messages;
 mod producers;
 mod transactions;
+mod transforms;

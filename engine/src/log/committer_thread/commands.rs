@@ -31,7 +31,7 @@ impl CommitterThread {
                     // It may have signalled before the thread knew it.
                     self.shared.notify_state_urgent();
                 }
-                Command::Commit(frame, reply) => self.commit([frame], reply)?,
+                Command::Commit(frames, reply) => self.commit(frames, reply)?,
                 Command::Forget(topic, name, reply) => {
                     self.keeps.remove(&topic);
                     let writer = self.writer();
@@ -61,7 +61,7 @@ impl CommitterThread {
                     }
                 },
                 Command::Transaction(transaction, reply) => self.transactions.push_back((transaction, reply)),
-                Command::Close(reply, until) => _ = self.closing.get_or_insert((reply, until)),
+                Command::Close(until) => _ = self.closing.get_or_insert(until),
             }
         }
         Ok(())

@@ -22,6 +22,11 @@ pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
     Some((std::str::from_utf8(name).ok()?, of))
 }
 
+/// What a transform is called among the consumers of its input. No user's consumer may have such a name.
+pub(crate) fn reader_name(name: &str) -> String {
+    format!("transform:{name}")
+}
+
 /// How far a transform has come, at a moment. Its `Display` is for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

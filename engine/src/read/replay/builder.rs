@@ -72,12 +72,18 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
     /// # Errors
     /// The topic has no journal, the name is no name, or the start is out of the range that the journal keeps.
     pub fn open(self) -> Result<Replay<E, K>, ReplayError> {
+        let refused = |cause| ReplayError::Refused { topic: self.topic.name.clone(), cause };
+        check_name(&self.name).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
+        self.open_as_named()
+    }
+
+    /// The same under a name that is the engine's own, as no user's may be.
+    pub(crate) fn open_as_named(self) -> Result<Replay<E, K>, ReplayError> {
         let Self { topic, name, start, visible, spill, on_gap } = self;
         let topic_name = || topic.name.clone();
         let Some(durable) = &topic.durable else { return Err(ReplayError::NotDurable { topic: topic_name() }) };
         let durable = Arc::clone(durable);
         let refused = |cause: String| ReplayError::Refused { topic: topic.name.clone(), cause };
-        check_name(&name).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
         let mut parts = Vec::new();
         for partition in topic.partitions().iter() {
             let published = partition.ring.positions().published.0;

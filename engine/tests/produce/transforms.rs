@@ -1,0 +1,200 @@
+//! Transforms: what is too much for one transaction goes in several, and what one has left is told.
+
+use slipring::journal::Options;
+use slipring::journal::simulated::SimulatedDisk;
+use slipring::{
+    Engine, EngineError, Topic,
+    group::{Delivery, MemberEnd},
+    subscriber::At,
+    topic::MAX_NAME,
+    transaction::TransactionError,
+    transform::{Outputs, TransformEnd, TransformRun},
+};
+use std::time::Duration;
+
+use crate::crash::at_each_call;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn try_engine(disk: &SimulatedDisk) -> Result<Engine, EngineError> {
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
+    Engine::builder().journal_in(disk.clone()).journal_options(options).build()
+}
+
+fn engine(disk: &SimulatedDisk) -> Engine {
+    try_engine(disk).unwrap()
+}
+
+fn topic(engine: &Engine, name: &str, capacity: usize) -> Topic<u64> {
+    engine.topic::<u64>(name).capacity(capacity).durable().create().unwrap()
+}
+
+fn publish(topic: &Topic<u64>, numbers: std::ops::Range<u64>) {
+    let mut producer = topic.producer().create().unwrap();
+    numbers.for_each(|number| _ = producer.publish(|event| *event = number).unwrap());
+}
+
+/// 1,024 bytes.
+type Page = [[u64; 32]; 4];
+
+/// All that is there.
+fn all(topic: &Topic<u64>) -> Option<Vec<u64>> {
+    let (mut replay, mut seen) = (topic.replay("auditor").open().ok()?, Vec::new());
+    loop {
+        // The change from journal to ring reads nothing.
+        let live = replay.is_live();
+        match replay.read(Duration::ZERO, |event, _| seen.push(*event)).ok()? {
+            None => return Some(seen),
+            Some(0) if live => return Some(seen),
+            Some(_) => {}
+        }
+    }
+}
+
+/// So many numbers for each that is read.
+fn fan_out(by: u64) -> impl FnMut(&u64, At, &mut Outputs<'_, u64>) -> Result<(), TransactionError> + Send + 'static {
+    move |number, _, out| (0..by).try_for_each(|nth| out.publish(|event| *event = number * by + nth))
+}
+
+fn failed(run: &TransformRun) -> String {
+    match run.wait() {
+        TransformEnd::Failed(cause) => cause.to_string(),
+        end => panic!("{end:?}"),
+    }
+}
+
+/// It ended for good, and again at each start: a batch of 256 inputs was one transaction, whatever came of it.
+#[test]
+fn a_backlog_of_which_more_comes_than_a_ring_holds_is_passed_on_in_parts() {
+    // All defaults, and a small output.
+    for (capacity, by) in [(1024, 5), (128, 1), (4, 3)] {
+        let engine = engine(&SimulatedDisk::new());
+        let (input, output, stepped) =
+            (topic(&engine, "in", 1024), topic(&engine, "out", capacity), topic(&engine, "stepped", capacity));
+        publish(&input, 0..1000);
+        let run = engine.transform("in", "out", "split", fan_out(by)).unwrap();
+        let mut steps = input.transform("steps").open().unwrap();
+        let mut read = 0;
+        while read < 1000 {
+            let step = steps.step(LONG, |number, _, out| {
+                (0..by).try_for_each(|nth| out.publish(&stepped, |event| *event = number * by + nth))
+            });
+            read += step.unwrap().unwrap();
+            assert_eq!(steps.committed(0), Some(read as u64), "all that was read, and no more");
+        }
+        input.close();
+        assert!(matches!(run.wait(), TransformEnd::Finished), "{run:?}");
+        for output in [&output, &stepped] {
+            let seen = all(output).unwrap();
+            assert!(seen.iter().copied().eq(0..1000 * by), "{} of {}", seen.len(), 1000 * by);
+        }
+        drop(steps);
+        let report = engine.shutdown(LONG);
+        assert!(report.is_complete(), "{report}");
+    }
+}
+
+/// Numbers are passed on until something fails.
+fn pass_on(disk: &SimulatedDisk, total: u64) -> Option<Vec<u64>> {
+    let engine = try_engine(disk).ok()?;
+    let there = (|| {
+        let topic = |name, capacity| engine.topic::<u64>(name).capacity(capacity).durable().create().ok();
+        let (input, output) = (topic("in", 64)?, topic("out", 4)?);
+        let known = all(&input)?.len() as u64;
+        let mut producer = input.producer().create().ok()?;
+        for number in known..total {
+            producer.publish(|event| *event = number).ok()?;
+        }
+        drop(producer);
+        let run = engine.transform("in", "out", "split", fan_out(3)).ok()?;
+        input.close();
+        matches!(run.wait(), TransformEnd::Finished).then(|| all(&output)).flatten()
+    })();
+    engine.shutdown(Duration::from_secs(5));
+    there
+}
+
+#[test]
+fn each_part_is_there_with_how_far_was_read_through_a_crash_after_each_call_to_the_disk() {
+    const TOTAL: u64 = 9;
+    let crashes = at_each_call(
+        |disk, _| drop(pass_on(disk, TOTAL)),
+        |(), nth, disk| {
+            let disk = disk.crash(nth);
+            let seen = pass_on(&disk, TOTAL).unwrap_or_else(|| panic!("call {nth}"));
+            assert!(seen.iter().copied().eq(0..TOTAL * 3), "call {nth}: {seen:?}");
+        },
+    );
+    assert!(crashes > 20, "{crashes}");
+}
+
+#[test]
+fn an_event_of_which_too_much_comes_ends_it_by_its_offset_and_both_sizes() {
+    let engine = engine(&SimulatedDisk::new());
+    let (input, output) = (topic(&engine, "in", 64), topic(&engine, "out", 8));
+    let pages = engine.topic::<Page>("pages").durable().create().unwrap();
+    publish(&input, 0..6);
+    // More than the ring holds, and more than a frame does: a quarter of a segment.
+    let run = engine.transform("in", "out", "ring", |number: &u64, _, out| {
+        (0..if *number == 3 { 9 } else { 2 }).try_for_each(|_| out.publish(|event: &mut u64| *event = *number))
+    });
+    let told = failed(&run.unwrap());
+    assert!(told.contains("at 3 of partition 0") && told.contains('9') && told.contains('8'), "{told}");
+    assert_eq!(all(&output).unwrap(), [0, 0, 1, 1, 2, 2], "what came before is passed on");
+    let run = engine.transform("in", "pages", "frame", |number: &u64, _, out| {
+        (0..if *number == 3 { 100 } else { 2 }).try_for_each(|_| out.publish(|page: &mut Page| page[0][0] = 1))
+    });
+    let told = failed(&run.unwrap());
+    assert!(told.contains("at 3 of partition 0") && told.contains(" bytes is larger than the 6"), "{told}");
+    assert_eq!(pages.safe(0).unwrap().durable, 6);
+
+    let mut steps = input.transform("steps").open().unwrap();
+    let mut step = || {
+        steps.step(LONG, |number, _, out| {
+            (0..if *number == 3 { 9 } else { 2 }).try_for_each(|_| out.publish(&output, |event| *event = *number))
+        })
+    };
+    assert_eq!(step().unwrap(), Some(3));
+    let told = step().unwrap_err().to_string();
+    assert!(told.contains("at 3 of partition 0") && told.contains('9') && told.contains('8'), "{told}");
+    assert_eq!(steps.committed(0), Some(3));
+
+    let out = output.clone();
+    let run = input.group("group").delivery(Delivery::ExactlyOnce).run_into(move |number, _, transaction| {
+        (0..if *number == 3 { 9 } else { 2 }).try_for_each(|_| transaction.publish(&out, |event| *event = *number))
+    });
+    let MemberEnd::Failed { offset: 3, cause, .. } = run.unwrap().wait() else { panic!("it ends at that event") };
+    assert!(cause.contains('9') && cause.contains('8'), "{cause}");
+}
+
+/// A refusal that the handler passes over was lost with what it refused, if others were in the same transaction.
+#[test]
+fn what_has_no_room_beside_others_is_handled_again_also_if_the_handler_says_nothing() {
+    let engine = engine(&SimulatedDisk::new());
+    let input = topic(&engine, "in", 64);
+    let pages = engine.topic::<Page>("pages").durable().create().unwrap();
+    publish(&input, 0..6);
+    let run = engine.transform("in", "pages", "silent", |_: &u64, _, out| {
+        (0..40).for_each(|_| _ = out.publish(|page: &mut Page| page[0][0] = 1));
+        Ok::<_, TransactionError>(())
+    });
+    let run = run.unwrap();
+    input.close();
+    assert!(matches!(run.wait(), TransformEnd::Finished), "{run:?}");
+    assert_eq!(pages.safe(0).unwrap().durable, 240);
+}
+
+#[test]
+fn a_name_as_long_as_names_may_be_is_a_transforms() {
+    let engine = engine(&SimulatedDisk::new());
+    let input = topic(&engine, "in", 64);
+    publish(&input, 0..3);
+    let name = "x".repeat(MAX_NAME);
+    let mut transform = input.transform(name.as_str()).open().unwrap();
+    let mut read = 0;
+    while read < 3 {
+        read += transform.step(LONG, |_, _, _| Ok::<_, String>(())).unwrap().unwrap();
+    }
+    assert_eq!(engine.transforms()[0].name, name);
+    assert!(input.transform(format!("{name}x")).open().is_err());
+}
