@@ -1,4 +1,4 @@
-//! `slipring top`: topics, consumers and queues of a running engine, as they change.
+//! `slipring top`: topics, consumers, queues and transforms of a running engine, as they change.
 
 use crate::failure::{Done, FAILED, Failure};
 use crate::output::{Table, plain};
@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Shows topics, consumers and queues of a running engine, as they change.
+/// Shows topics, consumers, queues and transforms of a running engine, as they change.
 ///
 /// The engine must have been built with `Engine::builder().observe(PATH)`.
 #[derive(clap::Args)]
@@ -148,6 +148,7 @@ fn watch(terminal: &mut ratatui::DefaultTerminal, arguments: &Arguments, first: 
 const TOPICS: [&str; 8] = ["TOPIC", "PARTITIONS", "PUBLISHED", "PER S", "FILL", "HIGH", "REFUSED", "DROPPED"];
 const CONSUMERS: [&str; 9] = ["TOPIC", "CONSUMER", "CONSUMED", "PER S", "LAG", "LAG S", "BATCH", "STALLS", "SKIPPED"];
 const QUEUES: [&str; 9] = ["TOPIC", "QUEUE", "UNREAD", "LEASED", "WAITING", "ACKED", "PER S", "EXPIRED", "DEAD"];
+const TRANSFORMS: [&str; 5] = ["TOPIC", "TRANSFORM", "STATE", "CAUSE", "LAG"];
 
 fn rate(now: u64, before: Option<u64>, seconds: f64) -> String {
     match before {
@@ -166,10 +167,10 @@ fn human(number: u64) -> String {
     }
 }
 
-/// The three tables: topics, consumers, queues.
-fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 3] {
+/// The four tables: topics, consumers, queues, transforms.
+fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 4] {
     let seconds = before.map_or(0.0, |before| (now.at - before.at).as_secs_f64());
-    let mut tables = [Vec::new(), Vec::new(), Vec::new()];
+    let mut tables = [const { Vec::new() }; 4];
     for topic in &now.metrics.topics {
         let old = before.and_then(|before| before.metrics.topic(&topic.name));
         let percent = topic.fill * 100 / topic.capacity.max(1);
@@ -213,15 +214,19 @@ fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 3] {
             ]);
         }
     }
+    tables[3].extend(now.metrics.transforms.iter().map(|it| {
+        let cause = it.cause.as_ref().map_or_else(|| "-".to_owned(), |cause| plain(cause));
+        vec![plain(&it.topic), plain(&it.name), plain(&it.state), cause, human(it.lag)]
+    }));
     tables
 }
 
-fn heads() -> [&'static [&'static str]; 3] {
-    [&TOPICS, &CONSUMERS, &QUEUES]
+fn heads() -> [&'static [&'static str]; 4] {
+    [&TOPICS, &CONSUMERS, &QUEUES, &TRANSFORMS]
 }
 
 /// How many columns at the left of a table are names.
-const NAMES: [usize; 3] = [1, 2, 2];
+const NAMES: [usize; 4] = [1, 2, 2, 4];
 
 fn widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     let column = |index: usize| rows.iter().map(|row| row[index].len()).chain([head[index].len()]).max().unwrap_or(0);
@@ -231,7 +236,7 @@ fn widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
 fn as_text(now: &Look) -> String {
     let tables = heads().into_iter().zip(tables(now, None)).zip(NAMES).filter(|((_, rows), _)| !rows.is_empty());
     let texts = tables.map(|((head, rows), names)| {
-        let mut table = Table::new(head, &[0, 1][..names]);
+        let mut table = Table::new(head, &[0, 1, 2, 3][..names]);
         rows.into_iter().for_each(|row| table.row(row));
         table.to_string()
     });

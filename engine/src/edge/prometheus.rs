@@ -1,6 +1,9 @@
 //! The snapshot as Prometheus reads it: text exposition format 0.0.4.
 
-use crate::topic::metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
+use crate::log::offsets::transform::FAILED;
+use crate::topic::metrics::{
+    ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics, TransformMetrics,
+};
 use std::fmt::Write;
 
 /// What a number means.
@@ -96,6 +99,13 @@ const GAP: &[Row<GapMetrics>] = &[(
     |it| Some(Value::Whole(it.end.saturating_sub(it.first))),
 )];
 
+const TRANSFORM: &[Row<TransformMetrics>] = &[
+    ("transform_lag", Kind::Gauge, "Events of its input that a transform has not committed.", whole!(lag)),
+    ("transform_failed", Kind::Gauge, "1 if it has failed, and reads nothing more.", |it| {
+        Some(Value::Whole(u64::from(it.state == FAILED)))
+    }),
+];
+
 const QUEUE: &[Row<QueueMetrics>] = &[
     ("queue_unread", Kind::Gauge, "Messages not given out yet.", whole!(unread)),
     ("queue_leased", Kind::Gauge, "Messages that a worker has.", whole!(leased)),
@@ -152,6 +162,8 @@ impl Metrics {
             let labels = and(and(labels, "kind", it.kind.clone()), "reader", it.reader.clone());
             (and(labels, "first", it.first.to_string()), it)
         });
+        let transforms = self.transforms.iter().map(|it| (and(topic(&it.topic), "transform", it.name.clone()), it));
+        let all = all.chain(families(TRANSFORM, transforms));
         let all = all.chain(families(CONSUMER, consumers)).chain(families(QUEUE, queues)).chain(families(GAP, gaps));
         all.filter(|family| !family.samples.is_empty()).collect()
     }

@@ -16,7 +16,7 @@ use crate::base::trace::lifecycle;
 use crate::group::{GroupDescription, GroupName, Groups, add_recorded};
 use crate::log::committer::Committer;
 use crate::log::gap::{ReaderKind, ReportedGap, acknowledge_gaps, reported_gaps};
-use crate::log::offsets::transform::TransformDescription;
+use crate::log::offsets::transform::{TransformDescription, TransformState, reader_name};
 use crate::produce::transaction::{Transaction, TransactionError};
 use crate::read::At;
 use crate::topic::description::Description;
@@ -249,8 +249,8 @@ impl Engine {
         Ok(count)
     }
 
-    /// All transforms at this moment: how far each has come, and its lag; also those that the journal knows and nobody has
-    /// opened yet. Empty without a journal.
+    /// All transforms at this moment: whether each goes on, how far it has come, and its lag; also those that the journal knows
+    /// and nobody has opened yet. Empty without a journal.
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -338,21 +338,32 @@ impl Engine {
     pub fn metrics(&self) -> Metrics {
         let topics = self.shared.topics().open.clone();
         let gaps = self.gaps().into_iter().map(Into::into).collect();
-        Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect(), gaps }
+        let transforms = self.transforms().into_iter().filter(|it| it.state != TransformState::Recorded);
+        let transforms = transforms.map(Into::into).collect();
+        Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect(), gaps, transforms }
     }
 
-    /// The topics that a failed subscriber closed: each with its name and the reason.
+    /// The topics that a failed subscriber closed: each with its name and the reason. And the inputs of
+    /// [managed transforms](Self::transform) that failed, with the same: these topics stay open, and are read no further.
     pub fn failures(&self) -> Vec<(String, Closed)> {
         let topics = self.shared.topics().open.clone();
         let failed = topics.iter().filter_map(|topic| Some((topic.name().to_owned(), topic.closed()?)));
-        failed.filter(|(_, why)| matches!(why, Closed::Failed { .. })).collect()
+        let failed = failed.filter(|(_, why)| matches!(why, Closed::Failed { .. }));
+        let of_transform = |it: TransformDescription| match it.state {
+            TransformState::Failed(cause) => {
+                Some((it.topic, Closed::Failed { consumer: reader_name(&it.name), cause }))
+            }
+            _ => None,
+        };
+        failed.chain(self.transforms().into_iter().filter_map(of_transform)).collect()
     }
 
     /// Closes all topics, lets subscribers read what was published, until `limit` has passed, and halts what is left. Reports
     /// what was read and what was not. Polled subscribers, members and workers of queues that have something to read are waited
     /// for up to the limit, whatever they do between two batches: drop those that you read no more. One that the calling
     /// thread read last, or that nobody has read yet, is waited for until it has stood still for half a second with no batch in
-    /// hand. What it left is in the report, under [`Ending::Unread`](crate::metrics::Ending::Unread).
+    /// hand. What it left is in the report, under [`Ending::Unread`](crate::metrics::Ending::Unread). A transform is in the report of its input, as the
+    /// consumer `transform:NAME`, unless it was stopped or dropped before.
     ///
     /// Subscribers often publish into other topics. So topics without a living producer are closed first, one after
     /// the other, each when it has drained: a subscriber's own producers go when it ends. Among topics whose producers
@@ -385,7 +396,9 @@ impl Engine {
         }
         let deadline = deadline.map(|deadline| deadline.max(Instant::now() + LAST_WORDS));
         let mut journal = self.shared.host.committer.as_ref().map(|committer| committer.close(deadline));
+        let transforms = self.transforms();
         for (topic, report) in topics.iter().zip(&mut reports) {
+            report.note_transforms(&transforms);
             let count = report.note_written(&topic.written());
             if count > 0 && matches!(journal, Some(Ok(()))) {
                 let why = format!("{count} events of topic {:?} were published and not written", topic.name());

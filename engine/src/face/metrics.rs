@@ -1,7 +1,7 @@
 //! What an engine says of itself: a snapshot while it runs, and a report when it ends.
 //!
 //! [`Engine::metrics`](crate::Engine::metrics) gives a [`Metrics`]: fill and counts of each topic, the lag of each consumer,
-//! queues, gaps, the journal's syncs. It is computed from positions that exist anyway, so it costs nothing while nobody asks. It
+//! queues, transforms, gaps, the journal's syncs. It is computed from positions that exist anyway, so it costs nothing while nobody asks. It
 //! prints as Prometheus text ([`Metrics::to_prometheus`]); the feature `metrics` adds a way to the `metrics` crate, the feature
 //! `observe` JSON and a socket for the command `slipring top`. [`Engine::shutdown`](crate::Engine::shutdown) returns a [`Report`].
 //!
@@ -36,6 +36,8 @@
 
 #[cfg(feature = "observe")]
 pub use crate::engine::ObserveError;
-pub use crate::topic::metrics::{ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics};
+pub use crate::topic::metrics::{
+    ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics, TransformMetrics,
+};
 pub use crate::topic::report::{ConsumerReport, CutClaim, QueueReport, Report, TopicReport};
 pub use slipring_ring::Ending;

@@ -2,6 +2,8 @@
 
 use crate::base::overload::{ConsumerStats, TopicCounters};
 use crate::log::gap::{Gap, ReportedGap};
+use crate::log::offsets::transform::TransformDescription;
+use crate::text;
 use slipring_ring::Positions;
 use std::fmt;
 use std::ops::Range;
@@ -20,6 +22,33 @@ pub struct Metrics {
     /// Gaps of which a reader with a name was told, and that nobody has acknowledged.
     #[cfg_attr(feature = "observe", serde(default))]
     pub gaps: Vec<GapMetrics>,
+    /// The transforms that were opened, by name.
+    #[cfg_attr(feature = "observe", serde(default))]
+    pub transforms: Vec<TransformMetrics>,
+}
+
+/// A transform that was opened: see [`TransformDescription`](crate::transform::TransformDescription).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct TransformMetrics {
+    /// Its name.
+    pub name: String,
+    /// Its input.
+    pub topic: String,
+    /// Whether it goes on, in [one word](crate::transform::TransformState::word).
+    pub state: String,
+    /// Why it does not go on, where it failed, or a topic of it was halted.
+    pub cause: Option<String>,
+    /// How many events of its input are in the journal that it has not committed.
+    pub lag: u64,
+}
+
+impl From<TransformDescription> for TransformMetrics {
+    fn from(it: TransformDescription) -> Self {
+        let (lag, state, cause) = (it.lag(), it.state.word().to_owned(), it.state.cause().map(str::to_owned));
+        Self { name: it.name, topic: it.topic, state, cause, lag }
+    }
 }
 
 /// A gap of which a reader with a name was told: see [`ReportedGap`].
@@ -338,6 +367,10 @@ impl fmt::Display for Metrics {
                     "  queue {name}: unread {unread}, leased {leased}, waiting {waiting}, acked {acked}, dead {dead}"
                 )?;
             }
+        }
+        for TransformMetrics { name, topic, state, cause, lag } in &self.transforms {
+            let cause = cause.as_ref().map_or_else(String::new, |cause| format!(" ({})", text::line(cause)));
+            writeln!(f, "transform {name} of {topic}: {state}{cause}, lag {lag}")?;
         }
         Ok(())
     }

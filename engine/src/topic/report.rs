@@ -4,6 +4,7 @@ use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::log::committer::STAGE;
 use crate::log::gap::ReportedGap;
+use crate::log::offsets::transform::{TransformDescription, TransformPartition, TransformState, reader_name};
 use crate::text;
 use crate::topic::consumers::ConsumerRun;
 use crate::topic::partition::Partition;
@@ -163,6 +164,35 @@ impl TopicReport {
             }
         }
         unwritten
+    }
+
+    /// Adds the transforms of this topic, except those that were stopped or dropped. They read the journal, so the rings do not
+    /// show them.
+    pub(crate) fn note_transforms(&mut self, transforms: &[TransformDescription]) {
+        for TransformDescription { name, state, partitions, .. } in transforms.iter().filter(|it| it.topic == self.name)
+        {
+            let name = reader_name(name);
+            self.consumers.retain(|known| known.name != name);
+            for TransformPartition { partition, committed, lag } in partitions {
+                let ending = match state {
+                    TransformState::Recorded | TransformState::Dropped | TransformState::Stopped => continue,
+                    TransformState::Open => (*lag > 0).then_some(Ending::Unread),
+                    TransformState::Running => None,
+                    TransformState::Finished => Some(Ending::Drained),
+                    TransformState::Halted(cause) => Some(Ending::Stopped(cause.clone())),
+                    TransformState::Failed(cause) => Some(Ending::Failed(cause.clone())),
+                };
+                self.consumers.push(ConsumerReport {
+                    name: name.clone(),
+                    partition: partition.partition,
+                    consumed: *committed,
+                    left: *lag,
+                    skipped: 0,
+                    ending,
+                    running: *state == TransformState::Running,
+                });
+            }
+        }
     }
 
     /// The failure that ended the topic, if that is none of a consumer in the report: one of the journal, or of a producer

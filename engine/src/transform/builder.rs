@@ -1,6 +1,6 @@
 //! A transform's settings, and its opening.
 
-use super::{Transform, TransformError, TransformHolder, TransformInput};
+use super::{OpenTransform, Transform, TransformError, TransformHolder, TransformInput};
 use crate::base::kind::Producers;
 use crate::log::gap::OnGap;
 use crate::log::offsets::recorded::transform_offsets;
@@ -86,11 +86,13 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
                 let next = partition.ring.positions().published.0;
                 offsets.entry(partition.index).or_insert(next);
             }
+            committer.transform_offsets.note_starts(&at, epoch, offsets.clone());
         }
         let mut transaction = Transaction::new(Arc::clone(committer));
         transaction.patience(patience);
         let holder = TransformHolder { committer: Arc::clone(committer), topic: topic.name.clone(), at, epoch };
+        let opened = OpenTransform(holder.clone());
         let input = TransformInput { topic, name, offsets, batch, on_gap, replay: None };
-        Ok(Transform { input, holder, transaction })
+        Ok(Transform { input, holder, transaction, _opened: opened })
     }
 }

@@ -35,11 +35,12 @@
 mod builder;
 mod run;
 
-pub use crate::log::offsets::transform::{TransformDescription, TransformPartition};
+pub use crate::log::offsets::transform::{TransformDescription, TransformPartition, TransformState};
 pub use builder::TransformBuilder;
 pub use run::{Outputs, TransformEnd, TransformRun};
 
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::log::catalog::state_kind;
 use crate::log::committer::Committer;
@@ -50,7 +51,7 @@ use crate::read::replay::{Replay, ReplayBuilder, ReplayError};
 use crate::read::{At, StartAt};
 use crate::text;
 use crate::topic::TopicCore;
-use crate::topic::error::TopicError;
+use crate::topic::error::{ProducerError, PublishError, TopicError};
 use slipring_journal::{FrameBuilder, PartitionId, Visible};
 use slipring_ring::Multi;
 use std::collections::BTreeMap;
@@ -118,6 +119,19 @@ pub enum TransformError {
     Transaction(#[from] TransactionError),
 }
 
+impl TransformError {
+    /// True if nothing failed, but a topic of it was closed or halted, as by a shutdown that has no more time.
+    fn is_an_end(&self) -> bool {
+        let reason = match self {
+            Self::Input(ReplayError::Closed { reason, .. })
+            | Self::Transaction(TransactionError::Publish(PublishError::Closed { reason, .. }))
+            | Self::Transaction(TransactionError::Producer(ProducerError::Closed { reason, .. })) => reason,
+            _ => return false,
+        };
+        matches!(reason, Closed::Closed | Closed::Halted | Closed::Cut)
+    }
+}
+
 /// Reads a durable topic, and publishes what comes of each batch in one frame with how far it was read: each event counts
 /// exactly once, whatever crashes between.
 ///
@@ -153,6 +167,17 @@ pub struct Transform<E: Send + Sync + 'static, K: Producers = Multi> {
     input: TransformInput<E, K>,
     holder: TransformHolder,
     transaction: Transaction,
+    _opened: OpenTransform,
+}
+
+/// Notes, when it is dropped, that the transform's handle is gone.
+struct OpenTransform(TransformHolder);
+
+impl Drop for OpenTransform {
+    fn drop(&mut self) {
+        let TransformHolder { committer, at, epoch, .. } = &self.0;
+        committer.transform_offsets.note_dropped(at, *epoch);
+    }
 }
 
 /// Offsets that come next, by partition.
@@ -170,6 +195,10 @@ struct TransformHolder {
 impl TransformHolder {
     fn fenced(&self) -> TransactionError {
         TransactionError::Fenced { name: self.at.0.clone(), topic: self.topic.clone() }
+    }
+
+    fn note(&self, state: TransformState) {
+        self.committer.transform_offsets.note_state(&self.at, self.epoch, state);
     }
 
     fn is_held(&self) -> bool {
@@ -338,7 +367,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         limit: Duration,
         mut f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
     ) -> Result<Option<usize>, TransformError> {
-        let Self { input, holder, transaction } = self;
+        let Self { input, holder, transaction, .. } = self;
         transaction.clear();
         if !holder.is_held() {
             // Its successor reads under the same name.

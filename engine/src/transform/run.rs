@@ -3,10 +3,11 @@
 //! While a transaction is on its way to the disk the next one is filled, with as many batches as there are by then: so a
 //! sync is shared by many batches, and the reader does not wait for it.
 
-use super::{BatchRead, NextOffsets, Transform, TransformError, TransformHolder, TransformInput};
+use super::{BatchRead, NextOffsets, Transform, TransformError, TransformHolder, TransformInput, TransformState};
 use crate::base::clock::Clock;
 use crate::base::kind::Producers;
 use crate::base::threads::{Panic, StartError, caught};
+use crate::base::trace::lifecycle;
 use crate::event::message::Message;
 use crate::event::record::Record;
 use crate::produce::transaction::{Transaction, TransactionError};
@@ -46,6 +47,8 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         let run = TransformRun::default();
         let (running, told) = (run.clone(), run.clone());
         let threads = self.input.topic.threads.clone();
+        let (holder, shown) = (self.holder.clone(), self.holder.clone());
+        holder.note(TransformState::Running);
         let (thread, name) = (self.input.name.clone(), self.input.name.clone());
         let life = move |()| {
             let mut life = move || {
@@ -56,15 +59,20 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
             let end = caught(&mut life).unwrap_or_else(|panic| panicked(name, &panic));
             // Its own clean-up may panic.
             let _ = caught(move || drop(life));
+            shown.note(end.state());
+            if let TransformEnd::Failed(_cause) = &end {
+                lifecycle!(error, "transform failed", transform = shown.at.0, topic = shown.topic, cause = _cause);
+            }
             running.end(end);
         };
-        threads.start(&thread, None, || (), life).map_err(|cause| TransformError::Refused {
-            name: thread.clone(),
-            cause: match cause {
+        threads.start(&thread, None, || (), life).map_err(|cause| {
+            holder.note(TransformState::Dropped);
+            let cause = match cause {
                 StartError::Pin(cause) => cause.to_string(),
                 StartError::Thread(cause) => cause.to_string(),
                 StartError::Panicked(cause) => cause,
-            },
+            };
+            TransformError::Refused { name: thread.clone(), cause }
         })?;
         Ok(run)
     }
@@ -143,7 +151,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         stopped: &AtomicBool,
         f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
     ) -> TransformEnd {
-        let Self { input, holder, transaction } = self;
+        let Self { input, holder, transaction, .. } = self;
         let (holder, over) = (&*holder, AtomicBool::new(false));
         let fresh = || Transaction::like(transaction);
         let (job, spare) = (CommitJob::of(fresh()), Some(fresh()));
@@ -349,7 +357,20 @@ pub enum TransformEnd {
     Failed(Arc<TransformError>),
 }
 
-/// A managed transform. Dropping this handle stops nothing.
+impl TransformEnd {
+    fn state(&self) -> TransformState {
+        match self {
+            Self::Finished => TransformState::Finished,
+            Self::Stopped => TransformState::Stopped,
+            Self::Failed(cause) if cause.is_an_end() => TransformState::Halted(cause.to_string()),
+            Self::Failed(cause) => TransformState::Failed(cause.to_string()),
+        }
+    }
+}
+
+/// A managed transform. Dropping this handle stops nothing: what becomes of it is also in
+/// [`Engine::transforms`](crate::Engine::transforms), in the [metrics](crate::Engine::metrics), and in the report of the
+/// [shutdown](crate::Engine::shutdown).
 #[derive(Clone, Default)]
 pub struct TransformRun {
     shared: Arc<Running>,

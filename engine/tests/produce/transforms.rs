@@ -8,7 +8,7 @@ use slipring::{
     subscriber::At,
     topic::MAX_NAME,
     transaction::TransactionError,
-    transform::{Outputs, TransformEnd, TransformRun},
+    transform::{Outputs, TransformEnd, TransformRun, TransformState},
 };
 use std::time::Duration;
 
@@ -182,6 +182,67 @@ fn what_has_no_room_beside_others_is_handled_again_also_if_the_handler_says_noth
     input.close();
     assert!(matches!(run.wait(), TransformEnd::Finished), "{run:?}");
     assert_eq!(pages.safe(0).unwrap().durable, 240);
+}
+
+/// It was seen in its handle alone.
+#[test]
+fn a_transform_that_failed_or_did_not_come_to_the_end_makes_no_complete_report() {
+    let engine = self::engine(&SimulatedDisk::new());
+    let (input, _output) = (topic(&engine, "in", 64), topic(&engine, "out", 64));
+    publish(&input, 0..10);
+    let run = engine.transform(
+        "in",
+        "out",
+        "copy",
+        |number: &u64, _, _: &mut Outputs<'_, u64>| {
+            if *number == 4 { Err("no fours") } else { Ok(()) }
+        },
+    );
+    failed(&run.unwrap());
+    let all = engine.transforms();
+    assert_eq!((all.len(), all[0].lag()), (1, 10), "{all:?}");
+    assert!(matches!(&all[0].state, TransformState::Failed(cause) if cause.contains("no fours")), "{all:?}");
+    let metrics = engine.metrics();
+    assert!(metrics.to_string().contains("transform copy of in: failed (transform \"copy\" failed at 4"), "{metrics}");
+    let text = metrics.to_prometheus();
+    assert!(text.contains("slipring_transform_failed{topic=\"in\",transform=\"copy\"} 1\n"), "{text}");
+    assert!(text.contains("slipring_transform_lag{topic=\"in\",transform=\"copy\"} 10\n"), "{text}");
+    assert_eq!(engine.failures().len(), 1, "{:?}", engine.failures());
+    let report = engine.shutdown(LONG);
+    assert!(!report.is_complete(), "{report}");
+    let failures: Vec<_> = report.failures().collect();
+    assert!(matches!(failures[..], [("in", "transform:copy", cause)] if cause.contains("no fours")), "{failures:?}");
+    let told: Vec<_> = report.topics.iter().flat_map(|topic| topic.consumer("transform:copy")).collect();
+    assert_eq!((told.len(), told[0].consumed, told[0].left), (1, 0, 10), "{report}");
+
+    // One that had more to read than there was time for.
+    let engine = self::engine(&SimulatedDisk::new());
+    let (input, _output) = (topic(&engine, "in", 64), topic(&engine, "out", 64));
+    publish(&input, 0..100);
+    let (go, may_go) = std::sync::mpsc::channel::<()>();
+    let run = engine.transform("in", "out", "slow", move |number: &u64, _, _: &mut Outputs<'_, u64>| {
+        let _ = may_go.recv();
+        if *number > 0 { Err("too late") } else { Ok(()) }
+    });
+    let report = engine.shutdown(Duration::ZERO);
+    drop(go);
+    assert!(!report.is_complete(), "{report}");
+    let told: Vec<_> = report.topics.iter().flat_map(|topic| topic.consumer("transform:slow")).collect();
+    assert!(matches!(told[..], [told] if told.left == 100 && told.running), "{report}");
+    let _ = run.unwrap().wait();
+
+    // One that has read all, one that was stopped, and one that was dropped are no reason.
+    let engine = self::engine(&SimulatedDisk::new());
+    let (input, _output) = (topic(&engine, "in", 64), topic(&engine, "out", 64));
+    publish(&input, 0..10);
+    let run = engine.transform("in", "out", "copy", fan_out(1)).unwrap();
+    let stopped = engine.transform("in", "out", "stopped", fan_out(1)).unwrap();
+    stopped.stop();
+    stopped.wait();
+    drop(input.transform("left").open().unwrap());
+    let report = engine.shutdown(LONG);
+    assert!(matches!(run.wait(), TransformEnd::Finished), "{run:?}");
+    assert!(report.is_complete(), "{report}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::recorded::transform_offsets;
 use crate::base::ids::TopicPartition;
-use crate::log::catalog::recorded_topics;
+use crate::log::catalog::{RecordedTopic, recorded_topics};
+use crate::text;
 use slipring_journal::{Journal, PartitionId, State};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,8 +34,69 @@ pub(crate) fn reader_name(name: &str) -> String {
 pub struct TransformDescription {
     /// Its name.
     pub name: String,
-    /// Each partition of its input in which it has committed something.
+    /// Its input. Two transforms of one name and two inputs have nothing in common.
+    pub topic: String,
+    /// Whether it goes on.
+    pub state: TransformState,
+    /// Each partition of its input.
     pub partitions: Vec<TransformPartition>,
+}
+
+/// The state of a transform: whether it goes on, and if not, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransformState {
+    /// The journal knows it, and nobody has opened it in this engine.
+    Recorded,
+    /// It is open, and the program calls [`step`](crate::transform::Transform::step).
+    Open,
+    /// Its handle was dropped.
+    Dropped,
+    /// It is [managed](crate::transform::Transform::run), and its threads run.
+    Running,
+    /// It has read its input to the end.
+    Finished,
+    /// It was told to stop.
+    Stopped,
+    /// A topic of it was closed or halted before it had read everything: at a shutdown there was no more time. This is the
+    /// error that it ended with.
+    Halted(String),
+    /// It failed with this error, and reads no more of its input.
+    Failed(String),
+}
+
+/// The word for a transform that has failed.
+pub(crate) const FAILED: &str = "failed";
+
+impl TransformState {
+    /// The state in one word, as metrics and tools show it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Open => "open",
+            Self::Dropped => "dropped",
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Stopped => "stopped",
+            Self::Halted(_) => "halted",
+            Self::Failed(_) => FAILED,
+        }
+    }
+
+    /// Why it does not go on, if it failed or a topic of it was halted.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Halted(cause) | Self::Failed(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for TransformState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())?;
+        self.cause().map_or(Ok(()), |cause| write!(f, ": {}", text::line(cause)))
+    }
 }
 
 /// How far a transform has come in a partition of its input.
@@ -43,7 +105,7 @@ pub struct TransformDescription {
 pub struct TransformPartition {
     /// The partition.
     pub partition: TopicPartition,
-    /// The next offset that it reads.
+    /// The next offset that it reads. Where it has committed nothing that is where it begins.
     pub committed: u64,
     /// How many events are in the journal that it has not committed.
     pub lag: u64,
@@ -59,6 +121,10 @@ impl TransformDescription {
 impl fmt::Display for TransformDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "transform {}: lag {}", self.name, self.lag())?;
+        match self.state {
+            TransformState::Recorded | TransformState::Open => {}
+            _ => write!(f, ", {}", self.state)?,
+        }
         for TransformPartition { partition, committed, lag } in &self.partitions {
             write!(f, "\n  {partition}: committed {committed}, lag {lag}")?;
         }
@@ -81,6 +147,9 @@ struct TransformOffset {
     epoch: u64,
     /// The next offset, by partition.
     offsets: BTreeMap<u32, u64>,
+    /// The offset at which it begins, by partition, where that is not the earliest record.
+    starts: BTreeMap<u32, u64>,
+    state: TransformState,
 }
 
 impl TransformOffsets {
@@ -96,8 +165,11 @@ impl TransformOffsets {
     /// Returns the new epoch, and the offsets.
     pub(crate) fn take_over(&self, at: (String, u32), recorded: BTreeMap<u32, u64>) -> (u64, BTreeMap<u32, u64>) {
         let mut list = self.list();
-        let offset = list.entry(at).or_insert(TransformOffset { epoch: 0, offsets: recorded });
+        let unknown =
+            || TransformOffset { epoch: 0, offsets: recorded, starts: BTreeMap::new(), state: TransformState::Open };
+        let offset = list.entry(at).or_insert_with(unknown);
         offset.epoch += 1;
+        (offset.state, offset.starts) = (TransformState::Open, BTreeMap::new());
         (offset.epoch, offset.offsets.clone())
     }
 
@@ -112,30 +184,58 @@ impl TransformOffsets {
         }
     }
 
+    /// Sets where the handle with this epoch begins. Does nothing if the transform was opened again since.
+    pub(crate) fn note_starts(&self, at: &(String, u32), epoch: u64, starts: BTreeMap<u32, u64>) {
+        if let Some(offset) = self.list().get_mut(at).filter(|offset| offset.epoch == epoch) {
+            offset.starts = starts;
+        }
+    }
+
+    /// Sets the state of the handle with this epoch. Does nothing if the transform was opened again since.
+    pub(crate) fn note_state(&self, at: &(String, u32), epoch: u64, state: TransformState) {
+        if let Some(offset) = self.list().get_mut(at).filter(|offset| offset.epoch == epoch) {
+            offset.state = state;
+        }
+    }
+
+    /// Notes that the handle with this epoch was dropped, unless its state says already how it ended.
+    pub(crate) fn note_dropped(&self, at: &(String, u32), epoch: u64) {
+        let is_open = |offset: &&mut TransformOffset| offset.epoch == epoch && offset.state == TransformState::Open;
+        if let Some(offset) = self.list().get_mut(at).filter(is_open) {
+            offset.state = TransformState::Dropped;
+        }
+    }
+
     /// All transforms: those that were opened, and those that `state` has from before.
     pub(crate) fn describe(&self, state: &State, journal: &Journal) -> Vec<TransformDescription> {
-        let topics: BTreeMap<u32, String> = recorded_topics(state).into_iter().map(|it| (it.number, it.name)).collect();
-        let recorded = transform_offsets(state).into_iter().map(|it| ((it.group, it.of), it.offset));
-        let mut all: BTreeMap<(String, PartitionId), u64> = recorded.collect();
-        for ((name, topic), offset) in self.list().iter() {
-            let offsets = offset.offsets.iter();
-            let of = |partition: &u32| PartitionId { topic: *topic, partition: *partition };
-            all.extend(offsets.map(|(partition, next)| ((name.clone(), of(partition)), *next)));
+        let topics: BTreeMap<u32, RecordedTopic> =
+            recorded_topics(state).into_iter().map(|it| (it.number, it)).collect();
+        let mut all: BTreeMap<(String, u32), (TransformState, BTreeMap<u32, u64>)> = BTreeMap::new();
+        for it in transform_offsets(state) {
+            let known = all.entry((it.group, it.of.topic)).or_insert((TransformState::Recorded, BTreeMap::new()));
+            known.1.insert(it.of.partition, it.offset);
         }
-        let mut described: Vec<TransformDescription> = Vec::new();
-        for ((name, of), committed) in all {
-            // The topic was deleted since.
-            let (Some(topic), Some(extent)) = (topics.get(&of.topic), journal.extent(of)) else { continue };
-            let lag = journal.records_in(of, committed..extent.end);
-            let partition = TopicPartition::new(topic.as_str(), of.partition);
-            if described.last().is_none_or(|last| last.name != name) {
-                described.push(TransformDescription { name, partitions: Vec::new() });
-            }
-            if let Some(last) = described.last_mut() {
-                last.partitions.push(TransformPartition { partition, committed, lag });
-            }
+        for (at, offset) in self.list().iter() {
+            let known = all.entry(at.clone()).or_insert((TransformState::Recorded, BTreeMap::new()));
+            known.0 = offset.state.clone();
+            let offsets = offset.starts.iter().chain(&offset.offsets);
+            known.1.extend(offsets.map(|(partition, next)| (*partition, *next)));
         }
-        described
+        let described = all.into_iter().filter_map(|((name, number), (state, offsets))| {
+            // A topic that was deleted since has none.
+            let topic = topics.get(&number)?;
+            let partitions = (0..topic.partitions).filter_map(|partition| {
+                let of = PartitionId { topic: number, partition };
+                let extent = journal.extent(of)?;
+                let committed = offsets.get(&partition).copied().unwrap_or(extent.start);
+                let lag = journal.records_in(of, committed..extent.end);
+                let partition = TopicPartition::new(topic.name.as_str(), partition);
+                Some(TransformPartition { partition, committed, lag })
+            });
+            let partitions = partitions.collect();
+            Some(TransformDescription { name, topic: topic.name.clone(), state, partitions })
+        });
+        described.collect()
     }
 
     /// The topic was deleted: nobody commits in it any more.
