@@ -164,8 +164,7 @@ fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> 
         let mut fault_at = u64::MAX;
         if !is_last {
             let fault = FAULTS[dice.roll(FAULTS.len() as u64) as usize];
-            fault_at = disk.calls() + 3 + dice.roll(60);
-            disk.fail_at(fault_at, fault);
+            fault_at = disk.fail_after(3 + dice.roll(60), fault);
         }
         let lived = live(&disk, &clock, sabotage, actors, &mut dice, is_last);
         let about = |what: &str| format!("seed {seed}, life {life}: {what}");

@@ -182,7 +182,7 @@ fn each_sequence_is_there_once_after_a_crash_at_each_call_to_the_disk() {
         let mut disk = disk.crash(nth * 31);
         audit(&disk, &acknowledged, &about);
         // It crashes again while it goes on.
-        disk.fail_at(disk.calls() + nth % 17 + 5, Fault::PowerCut);
+        disk.fail_after(nth % 17 + 5, Fault::PowerCut);
         feed(&disk, UPTO, &mut acknowledged);
         disk = disk.crash(nth);
         audit(&disk, &acknowledged, &about);
@@ -268,7 +268,7 @@ fn a_failed_disk_is_told_and_a_duplicate_is_no_better_off() {
     let engine = engine(&disk);
     let orders = topic(&engine, 2);
     let mut producer = orders.producer().acknowledge(Level::Durable).idempotent("gateway").unwrap();
-    disk.fail_at(disk.calls() + 1, Fault::Io);
+    disk.fail_after(1, Fault::Io);
     // A mark of the journal's may meet the fault first: then it is not even published.
     let refused = send(&mut producer, 0).unwrap_err();
     assert!(matches!(&refused, IdempotenceError::Refused(_)), "{refused}");

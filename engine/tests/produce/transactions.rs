@@ -376,7 +376,7 @@ fn a_failed_disk_leaves_a_transaction_unknown_and_unread() {
     let engine = engine(&disk);
     let (_, accounts) = topics(&engine).unwrap();
     let mut tape = accounts.subscribe("tape").poll().unwrap();
-    disk.fail_at(disk.calls() + 1, Fault::Io);
+    disk.fail_after(1, Fault::Io);
     let commit = || {
         let mut out = engine.transaction()?;
         (0..4).try_for_each(|account| out.publish_to(&accounts, account, |change| *change = [9, 9]))?;

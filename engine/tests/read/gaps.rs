@@ -326,7 +326,7 @@ fn what_was_told_is_known_after_a_crash_at_each_call_to_the_disk() {
         let told = (|| {
             let engine = engine(&disk);
             let mut member = ticks(&engine).group("billing").join().ok()?;
-            disk.fail_at(disk.calls() + nth, Fault::PowerCut);
+            disk.fail_after(nth, Fault::PowerCut);
             let until = Instant::now() + LONG;
             while Instant::now() < until {
                 match member.poll(Duration::from_millis(1)) {
@@ -414,7 +414,7 @@ fn a_queue_stands_behind_a_gap_if_it_was_told_of_it_after_a_crash_at_each_call_t
         let is_done = {
             let (_engine, worker) = open(&disk);
             let mut worker = worker.unwrap();
-            disk.fail_at(disk.calls() + nth, Fault::PowerCut);
+            disk.fail_after(nth, Fault::PowerCut);
             (0..9).all(|_| worker.receive(LONG).is_ok_and(|lease| lease.is_some_and(|lease| lease.ack().is_ok())))
         };
         let (engine, worker) = open(&disk.crash(nth));

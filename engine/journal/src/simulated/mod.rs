@@ -198,6 +198,15 @@ impl SimulatedDisk {
         self.inner().fault = Some((nth, fault));
     }
 
+    /// Lets the `nth` of those calls from now on end in `fault`, whoever calls meanwhile: 1 is the next one. Returns its number
+    /// since the disk was created.
+    pub fn fail_after(&self, nth: u64, fault: Fault) -> u64 {
+        let mut inner = self.inner();
+        let call = inner.calls + nth;
+        inner.fault = Some((call, fault));
+        call
+    }
+
     /// A disk with what a loss of power leaves now. The seed decides which changes are kept.
     pub fn crash(&self, seed: u64) -> Self {
         let inner = self.inner();

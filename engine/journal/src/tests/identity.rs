@@ -99,7 +99,7 @@ fn segments_under_one_another_s_names_get_their_own_back() {
         assert_eq!(count(&disk), Ok(40), "{names:?}");
         for nth in 1.. {
             let cut = exchanged(names);
-            cut.fail_at(cut.calls() + nth, Fault::PowerCut);
+            cut.fail_after(nth, Fault::PowerCut);
             let done = repair(Arc::new(cut.clone()), 1, &mut |_| {}).is_ok();
             for seed in 0..4 {
                 let left = cut.crash(seed);
