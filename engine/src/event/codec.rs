@@ -32,8 +32,8 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 /// }
 /// ```
 pub trait Persist: Send + Sync + Sized + 'static {
-    /// Appends the event to `out`, and does nothing else with that. It runs on the journal's thread: a panic here is for
-    /// every durable topic what a failed disk is.
+    /// Appends the event to `out`, and does nothing else with that. It runs on the journal's thread. If it panics,
+    /// its topic fails with that, as it does when a handler fails. Other topics go on.
     fn write(&self, out: &mut Vec<u8>);
 
     /// Becomes the event that was written so. The slot held another one before: overwrite all that matters.

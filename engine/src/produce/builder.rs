@@ -47,6 +47,10 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
     }
 
     /// How safe an event has to be when a publish returns: published, unless told.
+    ///
+    /// An event is written when all that was claimed before it in its partition is published. So a closure that fills an event
+    /// must not publish into the same partition through a producer that waits for more than that: what it waits for stands
+    /// behind its own claim, and it waits until the engine is shut down.
     pub fn acknowledge(mut self, level: Level) -> Self {
         self.level = level;
         self
