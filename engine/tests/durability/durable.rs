@@ -619,7 +619,9 @@ fn an_end_at_once_loses_no_place_of_a_group_or_a_queue() {
     let mut leases: Vec<_> = (0..3).map(|_| worker.receive(LONG).unwrap().unwrap()).collect();
     leases.remove(0).ack().unwrap();
     leases.remove(0).nack(LONG / 2, "later").unwrap();
-    let report = first.shutdown(Duration::ZERO);
+    assert!(!first.shutdown(Duration::ZERO).is_complete());
+    // On a busy machine the journal may not end in the time that it always has.
+    let report = first.shutdown(LONG);
     assert!(!report.is_complete() && report.journal == Some(Ok(())), "{report}");
     drop(batch);
     drop((leases.remove(0).leave(), member, worker, producer, ticks, first));
