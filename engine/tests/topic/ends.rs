@@ -184,30 +184,31 @@ fn publish_three(topic: &Topic<u64>) {
 }
 
 /// A handler's body: shuts down without a limit, and tells.
-fn shuts_down(engine: &Arc<Engine>, told: &Told) -> impl FnMut() + Send + 'static {
+fn shuts_down(engine: &Arc<Engine>, told: &Told) -> impl FnMut() -> Result<(), Infallible> + Send + 'static {
     let (engine, told) = (Arc::clone(engine), told.clone());
     move || {
         engine.shutdown(Duration::MAX);
         let _ = told.send(());
+        Ok(())
     }
 }
 
 fn in_a_subscriber(engine: &Arc<Engine>, told: &Told) {
     let (topic, mut shut) = (numbers(engine, "t"), shuts_down(engine, told));
-    topic.subscribe("s").run(move |_, _| Ok::<_, Infallible>(shut())).unwrap();
+    topic.subscribe("s").run(move |_, _| shut()).unwrap();
     publish_three(&topic);
 }
 
 fn in_a_member(engine: &Arc<Engine>, told: &Told) {
     let (topic, mut shut) = (numbers(engine, "t"), shuts_down(engine, told));
-    topic.group("g").run(move |_, _| Ok::<_, Infallible>(shut())).unwrap();
+    topic.group("g").run(move |_, _| shut()).unwrap();
     publish_three(&topic);
 }
 
 fn in_a_transform(engine: &Arc<Engine>, told: &Told) {
     let (topic, output, mut shut) = (numbers(engine, "t"), numbers(engine, "out"), shuts_down(engine, told));
     publish_three(&topic);
-    topic.transform("f").open().unwrap().run(output, move |_, _, _| Ok::<_, Infallible>(shut())).unwrap();
+    topic.transform("f").open().unwrap().run(output, move |_, _, _| shut()).unwrap();
 }
 
 fn with_a_batch(engine: &Arc<Engine>, told: &Told) {
@@ -216,7 +217,7 @@ fn with_a_batch(engine: &Arc<Engine>, told: &Told) {
     publish_three(&topic);
     std::thread::spawn(move || {
         let batch = reader.poll(LONG).unwrap().unwrap();
-        shut();
+        shut().unwrap();
         drop(batch);
     });
 }
@@ -230,9 +231,9 @@ fn in_two_handlers(engine: &Arc<Engine>, told: &Told) {
         let handle = move |_: &u64, _| {
             if std::mem::take(&mut first) {
                 both.wait();
-                shut();
+                return shut();
             }
-            Ok::<_, Infallible>(())
+            Ok(())
         };
         topic.subscribe("s").run(handle).unwrap();
         publish_three(&topic);
