@@ -2,6 +2,7 @@
 
 use super::super::{File, Process, read_fully};
 use super::names;
+#[cfg(target_os = "linux")]
 use rustix::io::Errno;
 use rustix::process::Resource;
 use std::fs;
