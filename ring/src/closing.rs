@@ -131,7 +131,7 @@ impl End {
         self.gaps.iter().fold(from, |from, &(first, end)| if is_in(from, first, end) { end } else { from })
     }
 
-    /// As far towards `to` as there is neither the end nor a gap. `from` lies in no gap.
+    /// The first gap or the end behind `from`, at most `to` (exclusive). `from` must not lie in a gap.
     pub(crate) fn reach(&self, from: u64, to: u64) -> u64 {
         let to = later(from, earlier(to, self.at));
         let behind = self.gaps.iter().filter(|(first, _)| ahead(*first, from) >= 0);
@@ -322,7 +322,7 @@ impl<E, K: Kind> Core<E, K> {
         }
     }
 
-    /// Where reading ends, for who stands before it: the recorded end, or while the ring is open what is published.
+    /// The sequence at which reading ends: the recorded end, or the published sequence while the ring is open.
     pub(crate) fn last(&self) -> u64 {
         match self.closing.end() {
             Some(end) => end.at,

@@ -352,8 +352,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Ok(Some(limit.min(run.end.wrapping_sub(run.start))))
     }
 
-    /// The same once the ring is not open, so that what was found may not be for anyone: looks again, with the record of the
-    /// end.
+    /// Begins a batch after the ring was closed: events that were found may lie beyond the recorded end, so this looks again with
+    /// the record of the end.
     #[cold]
     #[inline(never)]
     fn begin_at_the_end(&mut self, limit: u64) -> Result<Option<u64>, Closed> {

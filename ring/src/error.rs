@@ -16,21 +16,21 @@ pub enum BuildError {
     Fence {
         /// The stage.
         stage: String,
-        /// What it refuses.
+        /// Which fence the system refused, and why.
         cause: Refused,
     },
     /// The capacity is no power of two, or too large.
     #[error("a capacity of {asked} is refused: take a power of two from 1 to {largest}")]
     Capacity {
-        /// What was asked for.
+        /// The number that was asked for.
         asked: usize,
         /// The largest.
         largest: usize,
     },
-    /// As much as the ring holds, or more, cannot be retained.
+    /// A ring cannot retain as many events as its capacity, or more.
     #[error("retaining {asked} events in a ring of {capacity} leaves no room to publish: retain fewer")]
     Retain {
-        /// What was asked for.
+        /// The number that was asked for.
         asked: usize,
         /// The ring's capacity.
         capacity: usize,
@@ -41,7 +41,7 @@ pub enum BuildError {
         memory::limit()
     )]
     Memory {
-        /// What the slots take.
+        /// The size of the slots in bytes.
         bytes: usize,
     },
     /// A stage without a name.
@@ -104,7 +104,7 @@ pub enum BuildError {
     OutOfRange {
         /// The stage.
         stage: String,
-        /// Where it wanted to start.
+        /// The sequence at which it was to start.
         asked: Sequence,
         /// The earliest that it could have had.
         earliest: Sequence,
@@ -125,7 +125,7 @@ pub enum BuildError {
     Pin {
         /// The stage.
         stage: String,
-        /// What was refused.
+        /// Why the core was refused.
         cause: PinError,
     },
     /// The system gave no thread.
@@ -133,7 +133,7 @@ pub enum BuildError {
     Thread {
         /// The stage.
         stage: String,
-        /// What the system said.
+        /// The error of the operating system.
         cause: std::io::Error,
     },
     /// The handler of a managed stage panicked while it was made.
@@ -156,7 +156,7 @@ pub enum ClaimError {
     /// A claim that can never succeed.
     #[error("a claim of {asked} slots never fits a ring that holds {largest}: claim fewer at a time")]
     TooLarge {
-        /// What was asked for.
+        /// The number that was asked for.
         asked: usize,
         /// The most that ever fits: the capacity, less what is retained.
         largest: usize,
@@ -191,7 +191,7 @@ pub enum SeekError {
     OutOfRange {
         /// The stage.
         stage: String,
-        /// Where it was told to go.
+        /// The sequence to which it was to seek.
         asked: Sequence,
         /// The earliest that it may move to.
         earliest: Sequence,
@@ -211,7 +211,7 @@ pub enum SeekError {
     Fence {
         /// The stage.
         stage: String,
-        /// What it refuses.
+        /// Which fence the system refused, and why.
         cause: Refused,
     },
     /// The ring was halted or has failed, or this stage was evicted.
@@ -223,7 +223,7 @@ pub enum SeekError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct SendError<E> {
-    /// What was to be sent.
+    /// The value that was not sent.
     pub value: E,
     /// Why it was not.
     pub reason: ClaimError,
@@ -264,7 +264,7 @@ pub enum StageError {
     Fence {
         /// The stage.
         name: String,
-        /// What it refuses.
+        /// Which fence the system refused, and why.
         cause: Refused,
     },
     /// Workers share it: it goes when the last of them is dropped.

@@ -20,8 +20,8 @@ pub struct Positions {
     pub fill: u64,
     /// How many slots are free to be claimed.
     pub free: u64,
-    /// The oldest sequence that was claimed and is not published, if claims are on their way. If it stays the same,
-    /// its producer was stopped in the middle, or leaked its claim.
+    /// The lowest sequence that is claimed and not published; `None` if no claim is open. If the value is the same in one report
+    /// after the other, a producer is stopped between claim and publish, or has leaked its claim.
     pub oldest_unpublished: Option<Sequence>,
     /// Each stage, in the order of joining.
     pub stages: Vec<StagePosition>,
@@ -72,7 +72,7 @@ pub enum Ending {
 pub struct Report {
     /// The next sequence that would have been published.
     pub published: Sequence,
-    /// The claims that were out when the time to end was over: their commits are errors, and their slots hold no event.
+    /// The claims that were not published before the shutdown's limit: their commits are errors, and their slots hold no event.
     pub cut: Vec<Sequences>,
     /// Each stage that took part at the end.
     pub stages: Vec<StageReport>,

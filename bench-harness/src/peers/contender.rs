@@ -55,7 +55,7 @@ macro_rules! by_words {
 
 pub(crate) use by_words;
 
-/// What a scenario asks of a link, or `None` if a link has no stages to do it with.
+/// The traffic pattern of a scenario over a channel with one consumer; `None` if the scenario needs several stages.
 pub fn shape(scenario: Scenario) -> Option<Shape> {
     match scenario {
         Scenario::Spsc

@@ -7,7 +7,7 @@ use std::ops::Range;
 /// A call to the disk failed. The system's error is kept as text, so that the error can be cloned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskError {
-    /// What was tried, as a verb.
+    /// The operation that failed, as a verb.
     pub doing: &'static str,
     /// The file, or the directory.
     pub file: String,
@@ -88,9 +88,9 @@ pub enum OpenError {
     Damaged {
         /// The segment's number.
         segment: u64,
-        /// The byte in the segment's file.
+        /// The offset of the damage in the segment's file, in bytes.
         at: u64,
-        /// That byte as a position of the journal.
+        /// The position of the damage in the whole journal, in bytes.
         position: u64,
         /// The highest durable mark that was found, as a position.
         durable: u64,

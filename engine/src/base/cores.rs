@@ -141,7 +141,7 @@ pub enum CoresError {
     Core {
         /// The consumer.
         consumer: String,
-        /// What was asked, and what is allowed.
+        /// The core that was asked for, and the cores that are allowed.
         cause: PinError,
     },
     /// No thread of this consumer runs.

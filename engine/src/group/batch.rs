@@ -208,7 +208,8 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
         GroupMessages { inner: self.held.as_ref().map(|held| MessageIter::new(held)) }
     }
 
-    /// Commits the whole batch, whether or not all of it was iterated: the group goes on behind it.
+    /// Commits the whole batch, also the events that were not iterated. The group's next read starts at the offset after the
+    /// batch.
     ///
     /// # Errors
     /// The member was fenced: nothing is committed, and its successor reads these events again.

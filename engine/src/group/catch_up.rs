@@ -187,7 +187,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         Ok(true)
     }
 
-    /// Reads into free slots what is there, up to the gate. True if nothing more is there.
+    /// Reads journal records below offset `turn.before` into the free slots. True if the journal has no further such record now;
+    /// false if the slots are full, if a gap or an unreadable record comes next, or if another cursor must read first.
     fn fill(
         &mut self,
         durable: &DurableTopic<E>,

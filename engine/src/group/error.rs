@@ -97,7 +97,7 @@ pub enum GroupError {
         /// Which events.
         gap: Gap,
     },
-    /// Where the group stands could not be written down.
+    /// The group's committed offset could not be written to the journal.
     #[error("group {group:?}: where it stands is not in the journal: {}", text::line(.cause))]
     NotWritten {
         /// The group.
@@ -146,7 +146,7 @@ pub enum GroupError {
     Pin {
         /// The group.
         group: String,
-        /// What was asked, and what is allowed.
+        /// The core that was asked for, and the cores that are allowed.
         cause: PinError,
     },
     /// The system gave no thread, or what the member's thread makes panicked.
@@ -154,7 +154,7 @@ pub enum GroupError {
     Thread {
         /// The group.
         group: String,
-        /// What the system or the panic said.
+        /// The error of the operating system, or the message of the panic.
         cause: String,
     },
     /// What is not the member's handler panicked on its thread: the listener, a waiting strategy, the clock, or what reads
@@ -163,7 +163,7 @@ pub enum GroupError {
     Panicked {
         /// The group.
         group: String,
-        /// Who panicked, and what it said.
+        /// The code that panicked, and its message.
         cause: String,
     },
     /// What a handler does besides publishing into its transaction cannot be made to happen exactly once.
@@ -184,7 +184,7 @@ pub enum GroupError {
         /// The topic.
         topic: String,
     },
-    /// What came of a batch was not published.
+    /// The output of a batch was not published.
     #[error("group {group:?}: {}", text::line(.cause))]
     Transaction {
         /// The group.
@@ -195,7 +195,7 @@ pub enum GroupError {
     /// Two settings cannot both be.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
-    /// What the handler fails on would have no place.
+    /// The topic for dead letters does not fit: events that the handler fails on could not be kept.
     #[error("group {group:?}: {}", text::line(.cause))]
     DeadLetters {
         /// The group.

@@ -334,7 +334,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         waits
     }
 
-    /// True if nothing more can come, or a paused partition has failed.
+    /// True if this member gets no more events unless a partition is resumed or assigned to it, or if the ring of a paused
+    /// partition has failed.
     fn has_ended_meanwhile(&self) -> bool {
         !matches!(self.is_over_but_for_pauses(), Ok(false))
     }

@@ -21,9 +21,9 @@ fn transfer(number: u64) -> (u64, u64, i64) {
 #[derive(Default)]
 pub(super) struct Bank {
     life: Option<Life>,
-    /// So many were published and durable.
+    /// How many transfers were published and acknowledged as durable.
     published: u64,
-    /// So many bookings were acknowledged.
+    /// How many bookings were acknowledged.
     booked: u64,
 }
 

@@ -70,7 +70,7 @@ trait Actor {
     fn finish(&mut self) -> Step;
     /// Drops what it holds of the engine.
     fn end(&mut self);
-    /// What must be true of what is there, whatever happened; and if all was finished.
+    /// Checks the actor's promises against the journal. `finished`: all its work was done, so nothing may be missing.
     fn audit(&self, engine: &Engine, finished: bool) -> Step;
 }
 
@@ -219,12 +219,12 @@ fn live(
     lived
 }
 
-/// Histories until one is broken, or all have held.
+/// Runs the history of each seed. How many cuts there were in all, or the first broken promise.
 fn histories(seeds: std::ops::Range<u64>, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> {
     seeds.map(|seed| history(seed * 7919 + 1, sabotage, cast)).sum()
 }
 
-/// So many histories; `SLIPRING_HISTORIES=1000` is the soak.
+/// Runs `seeds` histories, and panics at the first broken promise. `SLIPRING_HISTORIES` replaces the number; 1,000 is the soak.
 fn hold(cast: Cast, seeds: u64) {
     let seeds = std::env::var("SLIPRING_HISTORIES").map_or(seeds, |seeds| seeds.parse().unwrap());
     let cuts = histories(0..seeds, Sabotage::default(), cast).unwrap_or_else(|broken| panic!("{broken}"));

@@ -113,7 +113,7 @@ pub struct RecordedTopic {
     pub number: u32,
     /// How many partitions it has.
     pub partitions: u32,
-    /// The largest message; 0 where the events are no messages.
+    /// The largest message in bytes; 0 if the topic's events are not messages.
     pub max_message: u64,
     /// What the events are: [`Persist::layout`](crate::Persist::layout).
     pub layout: String,

@@ -94,8 +94,8 @@ pub(crate) struct Committer {
     pub(super) closed: Arc<Notifier>,
     /// How the journal ended, for whoever closes it. Set before `closed` is notified.
     pub(super) outcome: OnceLock<Result<(), String>>,
-    /// The thread that has this turn takes a transaction's claims and hands the transaction over. It is no lock, because the
-    /// clock and `Persist`, which run meanwhile, are the user's code.
+    /// One thread at a time takes a transaction's claims and hands the transaction over. This is not a lock, because user code (the
+    /// clock and `Persist`) runs meanwhile.
     pub(super) transaction_turn: Arc<Turn<()>>,
     /// True if groups are synced: [`Pace::sync`].
     pub(crate) syncs: bool,

@@ -441,8 +441,8 @@ impl CommitterThread {
         (urgent, state_written)
     }
 
-    /// Writes everything that is left, and closes the journal: when every topic has ended, or at `until`. Without `until`,
-    /// nobody can publish any more, and all sources are cut off.
+    /// Writes all remaining events, then closes the journal. With `until`, it first waits until every topic has ended, but not
+    /// beyond that time. Without `until`, it closes all sources at once.
     fn close(&mut self, until: Option<Instant>) -> Result<(), WriteError> {
         if until.is_none() {
             self.sources.list.iter().flatten().for_each(|source| source.close());
@@ -459,7 +459,8 @@ impl CommitterThread {
             if self.writer().journal().written() != before {
                 continue;
             }
-            // A turn that wrote nothing is not the end: a claim may still be out, or a transaction may not be published yet.
+            // A pass that wrote nothing does not prove that all is written: a producer may hold a claim that it has not published,
+            // or a transaction may be unpublished.
             let is_over =
                 self.transactions.is_empty() && self.sources.list.iter().flatten().all(|source| source.is_over());
             let Some(until) = until.filter(|until| !is_over && *until > Instant::now()) else { break };

@@ -1,4 +1,5 @@
-//! What the committer reads: partitions of durable topics, and state sources.
+//! The inputs of the committer: partitions of durable topics, and state sources, such as queues, whose state is written into the
+//! same frames.
 
 use crate::log::producers::{ProducerStates, TouchedProducers};
 use crate::log::progress::Progress;

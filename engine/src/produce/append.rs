@@ -21,7 +21,7 @@ pub(crate) struct Appender<E, K: Producers> {
     pub(crate) partition: Arc<Partition<E, K>>,
 }
 
-/// Where an event is to go.
+/// The destination of an event.
 #[derive(Clone, Copy)]
 pub(crate) enum Route<'k> {
     Any,
@@ -39,7 +39,7 @@ impl<'k> Route<'k> {
     }
 }
 
-/// What is noted beside the slots that are claimed.
+/// What is recorded beside the events of claimed slots.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SlotMeta {
     pub(crate) now: Option<Timestamp>,

@@ -100,7 +100,7 @@ pub enum IdempotenceError {
         producer: String,
         /// The next sequence.
         expected: u64,
-        /// What came.
+        /// The sequence that the caller sent.
         got: u64,
     },
     /// The highest number is no sequence: none could follow it.
@@ -111,7 +111,7 @@ pub enum IdempotenceError {
         /// The name.
         producer: String,
     },
-    /// It was published, so long ago that its receipt is not kept.
+    /// The event was published so long ago that its receipt is no longer kept.
     #[error(
         "producer {producer:?} of topic {topic:?} published sequence {sequence} before, and it is there; its receipt is not kept any more, only those from {oldest} on: go on with the next"
     )]
@@ -120,7 +120,7 @@ pub enum IdempotenceError {
         topic: String,
         /// The name.
         producer: String,
-        /// What came.
+        /// The sequence that the caller sent.
         sequence: u64,
         /// The oldest sequence whose receipt is kept.
         oldest: u64,
@@ -134,7 +134,7 @@ pub enum IdempotenceError {
         topic: String,
         /// The name.
         producer: String,
-        /// What came.
+        /// The sequence that the caller sent.
         sequence: u64,
     },
     /// The topic refused it. The same sequence may be sent again.

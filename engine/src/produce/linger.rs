@@ -153,7 +153,7 @@ struct LingerBuffer<K: Producers> {
     failed: Option<PublishError>,
 }
 
-/// What is gathered for one partition.
+/// The records that are gathered for one partition.
 #[derive(Default)]
 struct PartitionBatch {
     bytes: Vec<u8>,

@@ -476,7 +476,7 @@ impl<E> Clone for Producer<E, Multi> {
 
 impl<E, K: Producers> Drop for Producer<E, K> {
     fn drop(&mut self) {
-        // The first goes home last: who has that may have all.
+        // The first partition's ring goes back last: a new producer that gets it must be able to get the others too.
         for Appender { ring, partition } in self.more.drain(..).chain(self.first.take()) {
             partition.give_back(ring);
         }

@@ -82,9 +82,9 @@ pub enum TransactionError {
         "a transaction of {size} bytes is larger than the {limit} that one frame of the journal holds: commit less at once, or take larger segments"
     )]
     TooLarge {
-        /// With the event that was refused.
+        /// The size of the transaction in bytes, with the refused event.
         size: usize,
-        /// What is possible.
+        /// The most bytes that one frame holds.
         limit: usize,
     },
     /// The topic gives no producer.
@@ -98,7 +98,7 @@ pub enum TransactionError {
     Event {
         /// The topic.
         topic: String,
-        /// What is wrong with it.
+        /// Why its bytes cannot be read.
         cause: Unreadable,
     },
     /// Another one has taken the name over. Nothing was published.
@@ -121,7 +121,7 @@ pub enum TransactionError {
     /// The disk failed while it was written. It may be there, all of it, when the journal is opened again, or not.
     #[error("it is unknown whether the transaction is in the journal: {}", text::line(.cause))]
     Unknown {
-        /// What happened.
+        /// The cause, as text.
         cause: String,
     },
 }
@@ -147,11 +147,11 @@ impl fmt::Debug for Transaction {
 /// Bytes for the offsets of the input, which the same frame commits.
 const SPARE: usize = 1024;
 
-/// What came of an input was not taken into a transaction.
+/// The output of an input event was not taken into the transaction.
 pub(crate) enum InputFailure<X> {
     /// Its handler failed.
     Failed(X),
-    /// It is more than fits: beside what was there before, or alone.
+    /// The output is larger than what fits: beside earlier output, or alone.
     TooMuch { cause: TransactionError, alone: bool },
 }
 

@@ -123,7 +123,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         self
     }
 
-    /// What may be out at the same time: anything, unless told.
+    /// Which messages of a partition may be leased at the same time: any, unless told ([`Order::Relaxed`]).
     pub fn order(mut self, order: Order) -> Self {
         self.terms.order = order;
         self

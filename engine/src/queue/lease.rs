@@ -32,7 +32,7 @@ use hashbrown::HashTable;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-/// The messages of a queue that are out of the ring.
+/// The messages of a queue that have left the ring: leased, waiting or dying.
 pub struct Leases<M> {
     terms: Terms,
     weigh: fn(&M) -> usize,

@@ -6,7 +6,7 @@ use crate::topic::partition::Partition;
 use slipring_ring::{Batch as RingBatch, Events, Multi, Shared, Single};
 use std::fmt;
 
-/// Where an event stands.
+/// The partition and the offset of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct At {

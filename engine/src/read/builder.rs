@@ -62,7 +62,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
-    /// Where it begins.
+    /// Where the subscriber begins to read.
     pub fn start(mut self, start: StartAt) -> Self {
         self.start = start;
         self
@@ -231,7 +231,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         Arc::new(ConsumerStats::new(&self.name, self.slow.unwrap_or(self.topic.settings.slow)))
     }
 
-    /// What each ring is told.
+    /// The stage that each ring is given.
     pub(crate) fn stage(&self) -> Stage {
         Stage::new(self.name.clone()).after(self.after.iter().cloned()).wait(self.wait.clone()).limit(self.limit)
     }

@@ -85,8 +85,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         self.gate.as_ref().map(|gate| gate.first().0.saturating_sub(self.seam_off))
     }
 
-    /// Begins a turn of reading. `join` joins the ring at the lowest possible offset. If `bounded`, what is written and not
-    /// published is not to be read.
+    /// Begins one pass of reading. `join` joins the ring at the lowest possible offset. If `bounded`, records that are written and
+    /// not yet published are left out.
     pub(crate) fn begin(
         &mut self,
         scan: &mut SharedScan,

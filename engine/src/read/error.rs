@@ -20,7 +20,7 @@ pub struct ReadError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CancelError {
-    /// It has gone already.
+    /// The consumer has ended already.
     #[error("topic {topic:?} has no consumer {consumer:?}: it has ended already")]
     Gone {
         /// The topic.
@@ -67,7 +67,7 @@ pub enum PositionError {
         consumer: String,
         /// The partition.
         partition: u32,
-        /// Where it was told to go.
+        /// The offset to which it was to seek.
         asked: u64,
         /// The earliest that it may move to.
         earliest: u64,
@@ -107,7 +107,7 @@ pub enum PositionError {
         topic: String,
         /// The consumer.
         consumer: String,
-        /// What it refuses.
+        /// Which fence the system refused, and why.
         cause: slipring_ring::fence::Refused,
     },
     /// The topic takes or gives nothing more.

@@ -53,7 +53,7 @@ pub enum ReplayError {
         partition: u32,
         /// Its offset.
         offset: u64,
-        /// What is wrong with it.
+        /// Why its bytes cannot be read.
         cause: Unreadable,
     },
     /// Events of a partition were lost to damage: told where they would have come, once. The next read goes on behind them.

@@ -8,7 +8,7 @@ use slipring_ring::{Sequence, Start};
 #[non_exhaustive]
 pub enum StartAt {
     /// At the earliest event that is still kept: what slower consumers have not read, and what the topic retains.
-    /// With neither, that is the next one to be published.
+    /// If no consumer and no retention keeps an event, reading starts at the next event to be published.
     #[default]
     Earliest,
     /// At what is published next.

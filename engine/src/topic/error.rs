@@ -16,7 +16,7 @@ use slipring_ring::BuildError;
 #[error("{of:?}: {one} and {other} contradict one another: say one of them")]
 #[non_exhaustive]
 pub struct Contradiction {
-    /// What was to be made: the name of the topic, group or queue.
+    /// The name of the topic, group or queue that was to be made.
     pub of: String,
     /// One setting.
     pub one: &'static str,
@@ -52,7 +52,7 @@ pub enum TopicError {
     Timer {
         /// The topic.
         name: String,
-        /// What the system said.
+        /// The error of the operating system.
         cause: String,
     },
     /// There is a topic of this name.
@@ -102,7 +102,7 @@ pub enum TopicError {
         name: String,
         /// The bytes that it would take.
         asked: u64,
-        /// What it may take.
+        /// The limit in bytes.
         limit: u64,
         /// How many partitions.
         partitions: usize,
@@ -166,7 +166,7 @@ pub enum TopicError {
     Ring {
         /// The name.
         name: String,
-        /// What was refused.
+        /// Why the ring was refused.
         cause: BuildError,
     },
     /// A consumer could not be given the new partition.
@@ -256,7 +256,7 @@ pub enum ProducerError {
     Timer {
         /// The topic.
         topic: String,
-        /// What the system said.
+        /// The error of the operating system.
         cause: String,
     },
     /// The topic cannot acknowledge so much.

@@ -56,7 +56,7 @@ fn the_head_of_the_only_segment_is_not_all_that_knows_whose_it_is() {
             assert_eq!(count(&disk), Ok(5));
         }
 
-        // A directory in which no file states an identity is no empty journal.
+        // If no file states the journal's identity, the directory must not be taken for an empty journal.
         disk.edit(&segment_name(1), |bytes| bytes[at] ^= 1);
         disk.remove("checkpoint").unwrap();
         let before = contents(&disk);

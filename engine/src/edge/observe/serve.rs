@@ -116,7 +116,7 @@ fn serve(listener: &UnixListener, over: &UnixStream, engine: &Weak<Registry>) {
     }
 }
 
-/// Lets in who waits. Some if the system refuses.
+/// Accepts the clients that wait to connect. `Some` if the system refuses to accept one.
 fn accept(listener: &UnixListener, connections: &mut Vec<Connection>, now: Instant) -> Option<()> {
     while connections.len() < SERVED {
         match listener.accept() {

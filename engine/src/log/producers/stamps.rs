@@ -16,7 +16,8 @@ pub(crate) struct ProducerStamps {
 
 #[derive(Default)]
 struct StampSlot {
-    /// The event's offset plus one. A stamp that an earlier event of the slot has left has another offset.
+    /// The offset of the stamped event, plus 1; 0 before the first. After the ring wraps, an event without a stamp may find the
+    /// stamp of an older event in its slot: that one has another offset and is ignored.
     of: AtomicU64,
     producer: AtomicU64,
     sequence: AtomicU64,

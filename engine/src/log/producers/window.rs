@@ -20,7 +20,7 @@ pub(super) struct SequenceRun {
 /// The sequences of a name that the journal has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SequenceWindow {
-    /// All sequences before it are there. None before the first publish.
+    /// The next expected sequence: the journal has all lower ones. `None` if nothing was published yet.
     pub(crate) next: Option<u64>,
     /// In the order of sequences: the last ones before `next`, and behind it those that are apart.
     pub(super) runs: Vec<SequenceRun>,

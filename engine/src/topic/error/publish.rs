@@ -19,7 +19,7 @@ pub enum PublishError {
         partition: u32,
         /// Its offset.
         offset: u64,
-        /// What happened.
+        /// The cause, as text.
         cause: String,
     },
     /// There is no room. Only from the forms that try.
@@ -71,7 +71,7 @@ pub enum PublishError {
         /// The topic.
         topic: String,
     },
-    /// It came earlier than a rate limit allows.
+    /// A rate limit is reached.
     #[error("topic {topic:?}: the rate limit of {} is reached: come again in {wait:?}", if *.of_topic { "the topic" } else { "this producer" })]
     RateLimited {
         /// The topic.
@@ -180,7 +180,7 @@ impl PublishError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Rejected<E> {
-    /// What was to be published.
+    /// The value that was not published.
     pub value: E,
     /// Why it was not.
     pub reason: PublishError,

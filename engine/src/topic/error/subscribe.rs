@@ -22,7 +22,7 @@ pub enum SubscribeError {
         /// The name.
         consumer: String,
     },
-    /// It was to stand behind one that is not there.
+    /// A consumer that is named in `after` does not exist.
     #[error(
         "consumer {consumer:?} was to stand behind {after:?}, which topic {topic:?} does not have (it has {known:?})"
     )]
@@ -47,14 +47,14 @@ pub enum SubscribeError {
         consumer: String,
         /// The partition.
         partition: u32,
-        /// Where it wanted to start.
+        /// The offset at which it was to start.
         asked: u64,
         /// The earliest offset that it could have had.
         earliest: u64,
         /// The next to be published.
         latest: u64,
     },
-    /// It was to start at a time, and the topic has none.
+    /// It was to start at a time, and the topic keeps no timestamps.
     #[error("consumer {consumer:?} cannot start at a time: topic {topic:?} keeps none; create it with `timestamps()`")]
     NoTimestamps {
         /// The topic.
@@ -62,7 +62,7 @@ pub enum SubscribeError {
         /// The consumer.
         consumer: String,
     },
-    /// It was to start where it has committed, and it is no group.
+    /// It was to start at its committed offset, and only groups commit.
     #[error(
         "consumer {consumer:?} of topic {topic:?} cannot start at a committed offset: only groups have any; use `group`"
     )]
@@ -72,7 +72,7 @@ pub enum SubscribeError {
         /// The consumer.
         consumer: String,
     },
-    /// It was to wait for the journal, and the topic has none.
+    /// It was to wait for the journal, and the topic is not durable.
     #[error("consumer {consumer:?} cannot wait for a journal: topic {topic:?} has none; create it with `durable()`")]
     NotDurable {
         /// The topic.
@@ -87,7 +87,7 @@ pub enum SubscribeError {
         topic: String,
         /// The consumer.
         consumer: String,
-        /// What was asked, and what is allowed.
+        /// The core that was asked for, and the cores that are allowed.
         cause: PinError,
     },
     /// The system gave no thread.
@@ -97,7 +97,7 @@ pub enum SubscribeError {
         topic: String,
         /// The consumer.
         consumer: String,
-        /// What the system said.
+        /// The error of the operating system.
         cause: std::io::Error,
     },
     /// Its handler or state panicked while it was made.
@@ -118,7 +118,7 @@ pub enum SubscribeError {
         /// Who, and why.
         cause: crate::base::cores::CoresError,
     },
-    /// What it cannot handle would have no place.
+    /// The topic for dead letters does not fit: events that the handler fails on could not be kept.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
     DeadLetters {
         /// The topic.
@@ -186,12 +186,12 @@ pub enum DeadLetterError {
     TooSmall {
         /// The topic of the dead letters.
         topic: String,
-        /// What a letter may need.
+        /// The most bytes that a dead letter may need.
         needed: usize,
-        /// What it takes.
+        /// The most bytes that the topic takes.
         largest: usize,
     },
-    /// It carries something else, or could not be created.
+    /// The topic for dead letters carries another type, or could not be created.
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// The messages are durable and their letters would not be.
@@ -202,7 +202,7 @@ pub enum DeadLetterError {
         /// The topic of the dead letters.
         topic: String,
     },
-    /// It gives no producer.
+    /// The topic for dead letters gives no producer.
     #[error("topic {topic:?} takes no dead letters: {cause}")]
     Producer {
         /// The topic.
