@@ -5,7 +5,8 @@ use clap::Args;
 use slipring::journal::format::MAX_SEGMENT;
 use slipring::journal::storage::{Disk, Storage};
 use slipring::journal::{
-    Journal, OpenError, Options, RecordedTopic, State, Survey, Writer, inspect_to_damage, open, recorded_topics,
+    Journal, OpenError, Options, RecordedTopic, State, Survey, Writer, check_files, inspect_to_damage, open,
+    recorded_topics,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,12 +56,16 @@ impl Directory {
         self.inspect_with(false, &mut |_| {})
     }
 
-    /// Inspects the journal; with `whole` every byte of it. `progress` is called with the bytes read so far.
+    /// Inspects the journal; with `whole` every byte of it, and whether all its names belong to regular files. `progress` is called
+    /// with the bytes read so far.
     pub(crate) fn inspect_with(&self, whole: bool, progress: &mut dyn FnMut(u64)) -> Result<Inspected, Failure> {
         let storage: Arc<dyn Storage> = Arc::new(self.disk());
         let (survey, damage) = inspect_to_damage(Arc::clone(&storage), whole, progress)?;
         if survey.id().is_none() && damage.is_none() {
             return Err(Failure::new(FAILED, format!("there is no journal in {:?}", self.dir)));
+        }
+        if whole {
+            check_files(&*storage)?;
         }
         Ok(Inspected { storage, survey, damage })
     }

@@ -90,7 +90,7 @@ pub use segment::{PartitionReport, SegmentReport};
 pub use shared::SyncStats;
 pub use state::State;
 pub use survey::frames::{Frames, UnpackedFrame};
-pub use survey::inspect::{inspect, inspect_to_damage};
+pub use survey::inspect::{check_files, inspect, inspect_to_damage};
 pub use survey::{Progress, Survey, TornTail};
 pub use write::retention::{Freed, Retention};
 pub use write::sync::SyncJob;

@@ -37,12 +37,7 @@ pub fn inspect_to_damage(
         let mut report = |now: Progress| progress(now.read);
         let mut surveyor = Surveyor::new(&storage, &options, false, whole, Some(&mut report))?;
         let refused = match surveyor.survey() {
-            Ok(survey) => {
-                if whole {
-                    refuse_what_is_no_file(&*storage)?;
-                }
-                return Ok((survey, None));
-            }
+            Ok(survey) => return Ok((survey, None)),
             Err(refused) => refused,
         };
         // A writer may go on meanwhile: a durable mark may be seen of a frame that was not there when the chain was followed,
@@ -63,8 +58,12 @@ pub fn inspect_to_damage(
     }
 }
 
-/// A link, pipe or directory under a name of the journal's, also that of a derived file, refuses the next opening.
-fn refuse_what_is_no_file(storage: &dyn Storage) -> Result<(), OpenError> {
+/// Refuses a link, pipe or directory under any name of the journal's, also that of a derived file, which is not needed for
+/// reading: the next opening would refuse it.
+///
+/// # Errors
+/// The directory cannot be listed, or a file is [not ours](NotOurs): the error names it.
+pub fn check_files(storage: &dyn Storage) -> Result<(), OpenError> {
     let names = storage.list().map_err(|cause| DiskError::new("list", storage.name(), &cause))?;
     for name in names.iter().filter(|name| is_ours(name)) {
         if let Err(cause) = storage.open(name, false)
