@@ -67,6 +67,11 @@ pub const SURVIVORS: &[Survivor] = &[
         covered_by: "the next look acquires what lies behind the gap",
     },
     Survivor {
+        mutant: "FOLLOW@worker.rs:is_something=>Relaxed",
+        reason: "it only says whether a take is worth trying, and the take follows the stages before again",
+        covered_by: "FOLLOW where a worker takes",
+    },
+    Survivor {
         mutant: "FOLLOW@worker.rs:past=>Relaxed",
         reason: "what is passed is a gap: nobody reads its slots, and nobody claims them again",
         covered_by: "the next look acquires what lies behind the gap",

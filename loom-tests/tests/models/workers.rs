@@ -42,6 +42,25 @@ fn each_event_is_taken_once() {
     });
 }
 
+/// A stage changes the event before a worker takes it.
+/// Allowed: the worker gets the changed event, or nothing. Forbidden: the unchanged one, a read beside the change.
+#[test]
+fn what_a_mutable_stage_changed_is_seen_by_workers_behind_it() {
+    model(All, "a change is seen by workers behind", || {
+        let mut builder = Builder::single(1, || 0u64);
+        builder.poll_mut("change").workers(Stage::new("pool").after(["change"]), 1);
+        let (mut producer, ring) = builder.build().unwrap();
+        producer.try_publish(|event| *event = 1).unwrap();
+        let (mut change, mut worker) = (ring.consumer_mut("change").unwrap(), ring.worker("pool").unwrap());
+        let changing = thread::spawn(move || {
+            (&mut change.poll(1).unwrap()).into_iter().for_each(|(_, event)| *event += 1);
+            change
+        });
+        worker.take(1).unwrap().for_each(|_, event| assert_eq!(*event, 2));
+        changing.join().unwrap();
+    });
+}
+
 /// One slot, two workers; the producer wants it back.
 /// Allowed: it is refused until the event is done with. Forbidden: a write beside a worker's read.
 #[test]
