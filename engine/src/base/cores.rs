@@ -249,7 +249,7 @@ impl Cores {
         self.admit_thread(topic, consumer, thread, (core, cores), wait)
     }
 
-    /// The same of a thread that may run on these cores.
+    /// Admits a thread that is pinned to `core`, or may run on `cores` if it is not pinned.
     fn admit_thread(
         &self,
         topic: &str,

@@ -106,7 +106,7 @@ impl<'a> Plan<'a> {
                 Some(to) => {
                     open.remove(&(most, from));
                     open.insert((most - 1, from));
-                    // One that is settled has too much to be given more.
+                    // `to` is still open: what was settled has at most one partition less than `from`.
                     open.remove(&(self.load[to], to));
                     open.insert((self.load[to] + 1, to));
                     search.hand_on(self, from, to);
