@@ -279,6 +279,12 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     /// After a change: moves messages to the dead letters, sets the timer for what is due after `now`, and signals the
     /// committer.
     pub(super) fn settle(&self, state: &mut QueueState<E, K>, now: Duration) {
+        if let Some(log) = self.log.as_ref().filter(|_| state.leases.dying().is_some()) {
+            // A dead letter and the end of its message must be in one frame, so the committer must be signalled before it can
+            // see the letter. It waits for this lock before it takes the queue's state. Where it writes dead letters itself,
+            // while it takes that state, it needs no signal: a message that finds no place would signal it for ever.
+            log.tell();
+        }
         state.write_dead_letters(self.log.as_ref());
         state.drop_gone();
         state.counters.high_water = state.counters.high_water.max(state.leases.len());

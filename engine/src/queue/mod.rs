@@ -355,11 +355,64 @@ pub enum QueueError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Engine, Level, clock::ManualClock};
+    use crate::base::clock::{Clock, ManualClock, Tick, Timestamp};
+    use crate::event::message::Message;
+    use crate::{Engine, Level, Topic};
     use slipring_journal::{PartitionId, simulated::SimulatedDisk};
     use std::cell::RefCell;
-    use std::sync::{Arc, Mutex};
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex, Weak};
     use std::time::{Duration, Instant};
+
+    /// A queue whose messages die of one attempt.
+    fn open(disk: &SimulatedDisk, clock: &(impl Clock + Clone)) -> (Engine, Topic<u64>, Worker<u64>) {
+        let engine = Engine::builder().journal_in(disk.clone()).clock(clock.clone()).build().unwrap();
+        let jobs = engine.topic::<u64>("jobs").durable().create().unwrap();
+        let worker = jobs.queue("q").max_attempts(1).acknowledge(Level::Durable).join().unwrap();
+        (engine, jobs, worker)
+    }
+
+    /// A clock that counts who asks it for the world's time: the committer does at each frame that it begins.
+    #[derive(Clone, Default)]
+    struct Asked(ManualClock, Arc<AtomicU64>);
+
+    impl Clock for Asked {
+        fn now(&self) -> Duration {
+            self.0.now()
+        }
+
+        fn wall(&self) -> Timestamp {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.wall()
+        }
+
+        fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+            self.0.watch(tick)
+        }
+    }
+
+    /// The committer asked a queue for its state, which tried again and signalled the committer, 50 times a second.
+    #[test]
+    fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
+        let clock = Asked::default();
+        let (engine, jobs, mut worker) = open(&SimulatedDisk::new(), &clock);
+        engine.get::<Message, Multi>("jobs.q.dead").unwrap().close();
+        jobs.producer().create().unwrap().publish(|event| *event = 7).unwrap();
+        worker.receive(Duration::MAX).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
+        assert_eq!(worker.queue().metrics().dying, 1);
+        let asked = || clock.1.load(Ordering::Relaxed);
+        let until = Instant::now() + Duration::from_secs(60);
+        // Longer than the committer is idle before it writes a mark.
+        let is_quiet = || {
+            let before = asked();
+            std::thread::sleep(Duration::from_millis(1500));
+            asked() == before
+        };
+        while !is_quiet() {
+            assert!(Instant::now() < until, "the committer does not come to rest");
+        }
+        assert_eq!(worker.queue().metrics().dying, 1);
+    }
 
     thread_local! {
         static AT_LETTER: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
@@ -377,13 +430,7 @@ mod tests {
     #[test]
     fn a_letter_is_in_no_frame_without_the_end_of_its_message() {
         let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
-        let open = |disk: &SimulatedDisk| {
-            let engine = Engine::builder().journal_in(disk.clone()).clock(clock.clone()).build().unwrap();
-            let jobs = engine.topic::<u64>("jobs").durable().create().unwrap();
-            let worker = jobs.queue("q").max_attempts(1).acknowledge(Level::Durable).join().unwrap();
-            (engine, jobs, worker)
-        };
-        let (_engine, jobs, mut worker) = open(&disk);
+        let (_engine, jobs, mut worker) = open(&disk, &clock);
         jobs.producer().create().unwrap().publish(|event| *event = 7).unwrap();
         let lease = worker.receive(Duration::MAX).unwrap().unwrap();
         let queue = worker.queue();
@@ -405,7 +452,7 @@ mod tests {
         lease.nack(Duration::ZERO, "no").unwrap();
         assert_eq!(queue.dead_letters(9).len(), 1);
         let after = after.lock().unwrap().take().unwrap();
-        let (_engine, _jobs, worker) = open(&after);
+        let (_engine, _jobs, worker) = open(&after, &clock);
         // The lease of that life runs out, and the message dies if it still lives.
         clock.advance(Duration::from_secs(3600));
         assert_eq!(worker.queue().peek(9).len(), 0);
@@ -417,13 +464,7 @@ mod tests {
     #[test]
     fn what_was_sent_back_and_acked_is_no_letter_after_a_crash() {
         let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
-        let open = |disk: &SimulatedDisk| {
-            let engine = Engine::builder().journal_in(disk.clone()).clock(clock.clone()).build().unwrap();
-            let jobs = engine.topic::<u64>("jobs").durable().create().unwrap();
-            let worker = jobs.queue("q").max_attempts(1).acknowledge(Level::Durable).join().unwrap();
-            (engine, jobs, worker)
-        };
-        let (_engine, jobs, mut worker) = open(&disk);
+        let (_engine, jobs, mut worker) = open(&disk, &clock);
         let mut producer = jobs.producer().create().unwrap();
         (0..3).for_each(|number| _ = producer.publish(|event| *event = number).unwrap());
         for _ in 0..3 {
@@ -441,7 +482,7 @@ mod tests {
             after = Some(disk.crash(3));
             Verdict::Out
         });
-        let (_engine, _, mut worker) = open(&after.unwrap());
+        let (_engine, _, mut worker) = open(&after.unwrap(), &clock);
         let left: Vec<u64> = worker.queue().dead_letters(9).iter().map(|letter| letter.offset).collect();
         assert_eq!(left, [1, 2]);
         assert_eq!(worker.queue().redrive(9), 2);

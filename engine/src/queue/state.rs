@@ -327,11 +327,6 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 DeathCause::Refused(reason) => reason,
                 DeathCause::Expired => "the lease ran out",
             };
-            // The committer writes the states of state sources in the same frame that a dead letter is in, so it must be
-            // signalled before the letter is published. It waits for this lock before it takes the state.
-            if let Some(log) = log {
-                log.tell();
-            }
             let dead_letter_writer = &mut self.dead_letter_writer;
             let letter = held::inside(|| {
                 let body = match (dead.message, log) {
