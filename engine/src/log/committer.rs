@@ -92,6 +92,9 @@ pub(crate) struct Committer {
     pub(super) state_limit: usize,
     pub(super) waiter: Arc<Waiter>,
     pub(super) closed: Arc<Notifier>,
+    /// State sources that the thread has not taken over yet. It takes them over each time before it asks for state, since a
+    /// frame with a dead letter must also have the state of the queue that published it, even if that queue was opened only now.
+    pub(super) new_state_sources: Mutex<Vec<Weak<dyn StateSource>>>,
     /// How the journal ended, for whoever closes it. Set before `closed` is notified.
     pub(super) outcome: OnceLock<Result<(), String>>,
     /// One thread at a time takes a transaction's claims and hands the transaction over. This is not a lock, because user code (the
@@ -138,7 +141,6 @@ pub(crate) enum TransactionOutcome {
 
 pub(super) enum Command {
     Source(Box<dyn Source>),
-    StateSource(Weak<dyn StateSource>),
     /// Writes these frames, one after the other, and replies when they are durable.
     Commit(Vec<FrameBuilder>, SyncSender<Result<(), WriteError>>),
     /// Sets the retention of the topic with this number.
@@ -187,6 +189,7 @@ impl Committer {
             state_limit: writer.state_limit(),
             waiter,
             closed: Arc::default(),
+            new_state_sources: Mutex::default(),
             outcome: OnceLock::new(),
             transaction_turn: Turn::new(()),
             syncs: pace.sync,
@@ -306,7 +309,9 @@ impl Committer {
 
     /// Gives the thread a state source.
     pub(crate) fn add_state_source(&self, source: Weak<dyn StateSource>) {
-        self.send(Command::StateSource(source));
+        self.new_state_sources.lock().unwrap_or_else(PoisonError::into_inner).push(source);
+        // It may have state already.
+        self.notify_state_urgent();
     }
 
     /// A state source has state that is to be written with the next events, or after 20 ms.

@@ -423,7 +423,8 @@ impl CommitterThread {
         let limit = writer.frame_limit();
         let mut more = false;
         self.state_awaits_events = false;
-        let Self { state_sources, frame, sources, state_awaits_events, .. } = self;
+        let Self { state_sources, frame, sources, state_awaits_events, shared, .. } = self;
+        state_sources.append(&mut shared.new_state_sources.lock().unwrap_or_else(PoisonError::into_inner));
         state_sources.retain(|source| {
             let Some(source) = source.upgrade() else { return false };
             let room = limit.saturating_sub(frame.len()).min(writer.state_room().saturating_sub(frame.len()));

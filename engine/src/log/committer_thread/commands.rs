@@ -26,11 +26,6 @@ impl CommitterThread {
                     list[place] = Some(source);
                     self.watch.add(place);
                 }
-                Command::StateSource(source) => {
-                    self.state_sources.push(source);
-                    // It may have signalled before the thread knew it.
-                    self.shared.notify_state_urgent();
-                }
                 Command::Commit(frames, reply) => self.commit(frames, reply)?,
                 Command::Forget(topic, name, reply) => {
                     self.keeps.remove(&topic);
