@@ -10,7 +10,7 @@ use slipring::{
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
-use crate::sleeps::sleeps;
+use crate::sleeps::{asleep, sleeps};
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);
@@ -211,38 +211,39 @@ fn who_waits_beside_paused_partitions_sleeps_until_something_comes() {
     let engine = Engine::builder().build().unwrap();
     let topic = engine.topic::<u64>("ticks").partitions(3).capacity(4).create().unwrap();
     let mut producer = topic.producer().create().unwrap();
-    let (asleep, told) = std::sync::mpsc::channel();
-    let reading = std::thread::spawn({
-        let topic = topic.clone();
-        move || {
-            let mut tape = topic.subscribe("tape").wait(Wait::spin_then_park().spins(0).yields(0)).poll().unwrap();
-            tape.pause(1).unwrap();
-            tape.pause(2).unwrap();
-            let before = sleeps();
-            assert!(tape.poll(Duration::from_millis(600)).unwrap().unwrap().is_empty());
-            assert!(sleeps() - before < 6, "{} sleeps in 600 ms", sleeps() - before);
-            asleep.send(()).unwrap();
-            assert_eq!(tape.poll(Duration::MAX).unwrap().unwrap().partition(), 0);
-            tape.pause(0).unwrap();
-            // What is published to paused partitions wakes nobody; the end does.
-            let before = sleeps();
-            asleep.send(()).unwrap();
-            assert!(tape.poll(Duration::MAX).unwrap().unwrap().is_empty());
-            assert!(sleeps() - before < 6, "{} sleeps until the end", sleeps() - before);
-            (0..3).for_each(|partition| tape.resume(partition).unwrap());
-            while let Some(mut batch) = tape.poll(LONG).unwrap() {
-                (&mut batch).into_iter().for_each(drop);
-            }
-        }
+    let mut tape = topic.subscribe("tape").wait(Wait::spin_then_park().spins(0).yields(0)).poll().unwrap();
+    tape.pause(1).unwrap();
+    tape.pause(2).unwrap();
+    let before = sleeps();
+    assert!(tape.poll(Duration::from_millis(600)).unwrap().unwrap().is_empty());
+    assert!(sleeps() - before < 6, "{} sleeps in 600 ms", sleeps() - before);
+    let sleeper = asleep(move || {
+        assert_eq!(tape.poll(Duration::MAX).unwrap().unwrap().partition(), 0);
+        tape
     });
-    told.recv().unwrap();
     producer.publish_to(0, |_| ()).unwrap();
-    told.recv().unwrap();
+    let mut tape = sleeper.join();
+
+    // What is published to paused partitions wakes nobody; the end does.
+    tape.pause(0).unwrap();
+    let sleeper = asleep(move || {
+        assert!(tape.poll(Duration::MAX).unwrap().unwrap().is_empty());
+        tape
+    });
+    let before = sleeper.sleeps();
     for partition in [1, 2] {
         (0..4).for_each(|_| _ = producer.publish_to(partition, |_| ()).unwrap());
     }
-    topic.close();
-    reading.join().unwrap();
+    std::thread::sleep(Duration::from_millis(150));
+    assert!(!sleeper.is_over() && sleeper.sleeps() == before, "{} looks", sleeper.sleeps() - before);
+    // The close waits for the reader, which has the rest to read.
+    let closing = std::thread::spawn(move || topic.close());
+    let mut tape = sleeper.join();
+    (0..3).for_each(|partition| tape.resume(partition).unwrap());
+    while let Some(mut batch) = tape.poll(LONG).unwrap() {
+        (&mut batch).into_iter().for_each(drop);
+    }
+    closing.join().unwrap();
 }
 
 #[test]
