@@ -1,9 +1,10 @@
 //! A message log for one machine, as a library: Kafka's topics and offsets on the LMAX Disruptor's mechanics.
 //!
-//! An [`Engine`] owns [`Topic`]s. A topic is a pre-allocated ring of events of one type; a [`Producer`] writes them in
-//! place, subscribers read them by reference, each at its own position, on a thread of its own or by polling. A
-//! subscriber can stand behind others. Nothing is allocated for a message. An event is written and read without a lock and a
-//! copy; a [`Message`] is copied once, into its slot, and ids, rate limits and producers that gather take a lock.
+//! An [`Engine`] owns [`Topic`]s. A topic is one ring of pre-allocated slots for each partition, for events of one
+//! type. A [`Producer`] writes events in place. Subscribers read them by reference, each at its own position, by
+//! polling or on a thread of the engine. A subscriber can be ordered after other subscribers. Publishing and reading
+//! allocate nothing, take no lock and copy nothing, with two exceptions: a [`Message`] is copied once, into its slot,
+//! and topics with ids or rate limits and producers that gather records take a lock.
 //!
 //! ```
 #![doc = include_str!("../examples/quickstart.rs")]
@@ -12,49 +13,52 @@
 //! # Which part for what
 //! | for | take |
 //! |---|---|
-//! | each reader sees all events | [`Topic::subscribe`]; from the past, of a durable topic: [`Topic::replay`] |
-//! | readers share the partitions, and go on after a restart where they committed | [`Topic::group`]; at most, at least or exactly once: [`Delivery`](group::Delivery) |
-//! | jobs: each message to one of many workers, with leases, retries, delays, dead letters | [`Topic::queue`], and the module [`queue`] |
-//! | events that outlive the process | [`Engine::open`], [`TopicBuilder::durable`]; how safe at return: [`ProducerBuilder::acknowledge`](producer::ProducerBuilder::acknowledge) |
-//! | a producer that does not know what it had sent before it died | [`ProducerBuilder::idempotent`](producer::ProducerBuilder::idempotent), which can [`resume`](producer::IdempotentProducer::resume); without sequences of its own: [`TopicBuilder::deduplicate`] |
-//! | events of several topics, all or none | [`Engine::transaction`] |
+//! | each reader sees all events | [`Topic::subscribe`]; past events of a durable topic: [`Topic::replay`] |
+//! | readers share the partitions, and continue after a restart at the committed offset | [`Topic::group`]; at most once, at least once or exactly once: [`Delivery`](group::Delivery) |
+//! | jobs: each message goes to one of many workers, with leases, retries, delays and dead letters | [`Topic::queue`], and the module [`queue`] |
+//! | events that outlive the process | [`Engine::open`], [`TopicBuilder::durable`]; the level at which a publish returns: [`ProducerBuilder::acknowledge`](producer::ProducerBuilder::acknowledge) |
+//! | a producer that after a crash does not know which events it had published | [`ProducerBuilder::idempotent`](producer::ProducerBuilder::idempotent), which can [`resume`](producer::IdempotentProducer::resume); by a message id instead of sequences: [`TopicBuilder::deduplicate`] |
+//! | events of several topics, published all or none | [`Engine::transaction`] |
 //! | reading one topic and writing others, exactly once | [`Engine::transform`], [`Topic::transform`] |
-//! | one thread over many readers; tasks | [`Selector`](subscriber::Selector); feature `async` |
-//! | what a journal's directory has in it, and mending it | the command `slipring`: `journal`, `group`, `queue` (package `slipring-cli`) |
+//! | one thread that waits for many readers; async tasks | [`Selector`](subscriber::Selector); feature `async` |
+//! | inspecting and repairing a journal's directory | the command `slipring`: `journal`, `group`, `queue` (package `slipring-cli`) |
 //!
-//! What is promised, and what a crash leaves between any two steps, is in `docs/GUARANTEES.md`, with the test for each.
+//! The guarantees, and the state that a crash leaves between any two steps, are in `docs/GUARANTEES.md`, with the test
+//! that checks each.
 //!
 //! # Features
-//! None is on unless named in `Cargo.toml`. What a feature adds is marked with its name on its own page.
+//! All features are off by default. Each item that needs a feature is marked with the feature's name.
 //!
 //! | feature | adds | brings |
 //! |---|---|---|
 //! | `async` | the module [`futures`]: futures and streams for every way to wait | `futures-core` |
-//! | `observe` | [`Engine::builder`]`().observe(path)`: a Unix socket for `slipring top`; the snapshot as JSON | `serde`, `serde_json` |
-//! | `metrics` | [`Metrics`](metrics::Metrics) to the recorder of the `metrics` crate | `metrics` |
+//! | `observe` | [`Engine::builder`]`().observe(path)`: a Unix socket for `slipring top`; metrics as JSON | `serde`, `serde_json` |
+//! | `metrics` | exports [`Metrics`](metrics::Metrics) to the recorder of the `metrics` crate | `metrics` |
 //! | `tracing` | lifecycle events of topics and consumers, never one for each message | `tracing` |
-//! | `zstd` | journals packed with zstd; lz4 is always there | `zstd`, a C library |
+//! | `zstd` | journals compressed with zstd; lz4 needs no feature | `zstd`, a C library |
 //!
 //! # Overload
-//! Nothing is overwritten before every subscriber has read it: a full topic makes its producers wait, or is an error
-//! for the forms that try or have a deadline. [`Engine::metrics`] names the subscriber that is the furthest behind.
-//! Only who has subscribed is waited for: what is published before is kept no longer than the topic's
-//! [`retain`](TopicBuilder::retain) says, which is not at all unless told. Subscribe first, then publish.
+//! No event is overwritten before every subscriber has read it. When a topic is full, publishing waits by default; the
+//! forms that try or have a deadline return an error. [`Engine::metrics`] names the subscriber that is furthest behind.
+//! Producers wait only for subscribers that exist: before anybody subscribes, the topic keeps only the last
+//! [`retain`](TopicBuilder::retain) events, by default none. So subscribe first, then publish.
 //!
 //! # Failure
-//! A handler that returns an error or panics closes its topic, unless its [`OnError`](subscriber::OnError) says otherwise: producers and
-//! other subscribers get its name and cause as an error. Nothing hangs, and the library prints nothing; a panic is
-//! still shown by the program's own panic hook.
+//! A handler that returns an error or panics closes its topic, unless its [`OnError`](subscriber::OnError) says
+//! otherwise. The topic's producers and other subscribers then get an error with the subscriber's name and the cause;
+//! none of them hangs. The library prints nothing, but the program's own panic hook still shows a panic.
 //!
 //! # Fork
-//! A child that a program forks has the memory, the files and the locks of its parent, and none of its threads. Its copy of an
-//! engine with a journal is only good to be dropped or left alone: each call that needs the journal is an error that names the
-//! parent, no file is changed and no lock is given up. Topics in memory work as far as the calling thread does everything
-//! itself; nobody makes room, and locks that another thread held at the fork stay locked. Fork first and open then, or start
-//! another program ([`std::process::Command`] does no harm). A child may open a journal of its own.
+//! A forked child process has its parent's memory, files and locks, but none of its threads. In the child, a copy of an
+//! engine with a journal can only be dropped or left alone: each call that needs the journal returns an error that
+//! names the parent; no file is changed and no file lock is released. A topic in memory works only as far as the
+//! calling thread does all the work: no other thread reads, so nothing makes room, and a lock that another thread held
+//! at the fork stays locked. Fork first and open the engine afterwards, or start another program
+//! ([`std::process::Command`] is safe). A child may open a journal of its own.
 //!
 //! # Shutdown
-//! [`Engine::shutdown`] drains up to a deadline and reports what each subscriber read and what was left.
+//! [`Engine::shutdown`] lets subscribers read the remaining events up to a deadline, and reports how far each one came
+//! and how many events it left.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]

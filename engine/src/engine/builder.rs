@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Starts what shows an engine to other processes. What it returns ends that when it is dropped.
+/// Starts the observing socket of an engine. The returned value closes the socket when it is dropped.
 #[cfg(feature = "observe")]
 pub(crate) type StartObserver =
     Box<dyn FnOnce(&Arc<Registry>) -> Result<Box<dyn Any + Send + Sync>, EngineError> + Send>;
@@ -24,11 +24,11 @@ pub(crate) type StartObserver =
 pub struct EngineBuilder {
     clock: Option<Arc<dyn Clock>>,
     cores: CorePlan,
-    /// Starts what shows the engine to other processes.
+    /// Starts the observing socket, if one was asked for.
     #[cfg(feature = "observe")]
     pub(crate) observer: Option<StartObserver>,
     storage: Option<Arc<dyn Storage>>,
-    /// A journal was named twice.
+    /// True if a journal was set twice.
     two_journals: bool,
     options: Options,
     pace: Pace,
@@ -42,57 +42,58 @@ impl fmt::Debug for EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// The clock for all that depends on a time: a [`SystemClock`] unless told. A [`ManualClock`](crate::clock::ManualClock)
-    /// puts time into a test's hands. How long a poll or a publish waits is measured by the system's clock all the
-    /// same.
+    /// Sets the clock of everything that depends on time; a [`SystemClock`] by default. Tests set a
+    /// [`ManualClock`](crate::clock::ManualClock) and move time themselves. The limits of a waiting poll or publish are
+    /// measured with the system's clock whatever is set here.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(Blamed(Arc::new(clock))));
         self
     }
 
-    /// Who runs on which core, for all consumers with threads of their own. Without a plan they say it themselves, and more
-    /// spinning threads than cores are refused all the same.
+    /// Sets the cores of all consumer threads. Without a plan each consumer's own settings apply. With or without a
+    /// plan, more spinning threads than cores are refused.
     pub fn cores(mut self, plan: CorePlan) -> Self {
         self.cores = plan;
         self
     }
 
-    /// A journal in the directory `path`, which is made if it is not there: topics can be
-    /// [durable](crate::TopicBuilder::durable) then.
+    /// Puts a journal into the directory `path`, which is created if it does not exist. Topics can then be
+    /// [durable](crate::TopicBuilder::durable).
     pub fn journal(self, path: impl Into<PathBuf>) -> Self {
         self.journal_in(Disk::new(path))
     }
 
-    /// A journal in any storage: a [`SimulatedDisk`](crate::journal::simulated::SimulatedDisk) for tests.
+    /// Puts a journal into any storage, such as a [`SimulatedDisk`](crate::journal::simulated::SimulatedDisk) in tests.
     pub fn journal_in(mut self, storage: impl Storage) -> Self {
         self.two_journals = self.storage.replace(Arc::new(storage)).is_some();
         self
     }
 
-    /// Size of the journal's segments, and how its payload is packed.
+    /// Sets the size of the journal's segments and the compression of its payload.
     pub fn journal_options(mut self, options: Options) -> Self {
         self.options = options;
         self
     }
 
-    /// How the journal groups events and syncs.
+    /// Sets how the journal groups events into frames and when it syncs.
     pub fn journal_pace(mut self, pace: Pace) -> Self {
         self.pace = pace;
         self
     }
 
-    /// Calls `hear` now and then while [`build`](Self::build) reads the journal, on the same thread: after a crash there may
-    /// be much to be read again. Not at all where nothing was.
+    /// Sets a function that [`build`](Self::build) calls with its progress, on the same thread, while it reads the
+    /// journal, about once for each MiB. After a crash that may take a while. If nothing has to be read, it is not
+    /// called.
     pub fn recovering(mut self, hear: impl FnMut(Progress) + Send + 'static) -> Self {
         self.recovering = Some(Box::new(hear));
         self
     }
 
-    /// Builds the engine. It has no topics yet, and no threads but the journal's, if it has one.
+    /// Builds the engine. It has no topics yet, and no threads except the journal's.
     ///
     /// # Errors
-    /// The journal was not opened: somebody has it, it is damaged, or the disk refuses. Or the plan of cores cannot be
-    /// kept, or the socket to observe it at could not be made.
+    /// The journal cannot be opened, because another program has it open, it is damaged, or the disk fails; the plan of
+    /// cores cannot be kept; or the observing socket cannot be created.
     pub fn build(self) -> Result<Engine, EngineError> {
         if self.two_journals {
             return Err(Contradiction::new("the engine", "one journal", "another journal").into());

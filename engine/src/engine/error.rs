@@ -1,4 +1,4 @@
-//! Why an engine is not built.
+//! Errors of building an engine.
 
 use crate::base::cores::CoresError;
 use crate::topic::error::Contradiction;
@@ -6,58 +6,58 @@ use slipring_journal::OpenError;
 #[cfg(feature = "observe")]
 use {slipring_ring::text, std::path::PathBuf};
 
-/// An engine was not built.
+/// Why an engine was not built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The journal was not opened.
+    /// The journal could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The plan of cores cannot be kept.
+    /// The core plan cannot be kept.
     #[error("the plan of cores cannot be kept: {0}")]
     Cores(CoresError),
-    /// Two settings cannot both be.
+    /// Two settings contradict each other.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
-    /// The engine cannot be observed where it was to be.
+    /// The observing socket cannot be created.
     #[cfg(feature = "observe")]
     #[error(transparent)]
     Observe(#[from] ObserveError),
 }
 
-/// The engine cannot be observed there.
+/// Why the observing socket of an engine cannot be created.
 #[cfg(feature = "observe")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObserveError {
-    /// Another process, or another engine, answers there.
+    /// Another process or engine is listening at the path.
     #[error("somebody answers at {} already: end that one, or take another path", text::line(path.display()))]
     Taken {
         /// The path.
         path: PathBuf,
     },
-    /// Something stands there that is no socket.
+    /// The path names a file that is not a socket. It is not touched.
     #[error("{} is there and is no socket: take another path", text::line(path.display()))]
     NoSocket {
         /// The path.
         path: PathBuf,
     },
-    /// A socket of another user stands there. It is not touched.
+    /// The path names a socket of another user. It is not touched.
     #[error("the socket at {} is one of user {owner}: take another path", text::line(path.display()))]
     NotOurs {
         /// The path.
         path: PathBuf,
-        /// The number of its user.
+        /// The user id of the socket's owner.
         owner: u32,
     },
-    /// The path is longer than the address of a socket can be.
+    /// The path is longer than a socket address allows.
     #[error("the path {} has {len} bytes, and a socket's can have {limit}: take a shorter one", text::line(path.display()))]
     TooLong {
         /// The path.
         path: PathBuf,
-        /// Its bytes.
+        /// Length of the path, in bytes.
         len: usize,
-        /// The most that it can have.
+        /// Greatest length, in bytes.
         limit: usize,
     },
     /// The path holds a zero byte, which ends a path for the system.
@@ -69,7 +69,7 @@ pub enum ObserveError {
     /// This system has no Unix sockets that only their user can reach.
     #[error("an engine can be observed at a socket on Unix only: read `Engine::metrics` in the program instead")]
     Unsupported,
-    /// The system refuses.
+    /// The operating system refused.
     #[error("no socket at {}: {cause}", text::line(path.display()))]
     Io {
         /// The path.

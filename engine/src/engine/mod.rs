@@ -49,9 +49,9 @@ use std::time::{Duration, Instant};
 /// ```
 ///
 /// # Dropping
-/// Dropping the last handle stops nothing that runs, and a topic stays open when its producers go: others may come.
-/// Call [`shutdown`](Self::shutdown), or [`Topic::close`](crate::Topic::close), to end subscribers, and to learn what
-/// was read.
+/// Dropping the last handle stops no thread. A topic also stays open when its last producer is dropped, because a new
+/// one may be created. Call [`shutdown`](Self::shutdown), or [`Topic::close`](crate::Topic::close), to end subscribers;
+/// [`shutdown`](Self::shutdown) also reports what was read.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) shared: Arc<Registry>,
@@ -63,16 +63,16 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What the journal gets to write what it has, at least, when everything ends.
+/// The least time that a shutdown leaves the journal to write what was published, whatever its deadline.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Engine {
-    /// Settings, then [`build`](EngineBuilder::build).
+    /// Returns an engine's settings, to be finished with [`build`](EngineBuilder::build).
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
 
-    /// An engine with a journal in the directory `path`, which is made if it is not there.
+    /// Opens an engine with a journal in the directory `path`, which is created if it does not exist.
     ///
     /// ```
     /// use slipring::{Engine, Level};
@@ -88,7 +88,7 @@ impl Engine {
     ///
     /// let engine = Engine::open(&path)?;
     /// let ticks = engine.topic::<u64>("ticks").durable().create()?;
-    /// let mut tape = ticks.replay("tape").open()?;            // from the beginning, then on with what comes
+    /// let mut tape = ticks.replay("tape").open()?;            // the past, then new events
     /// let mut seen = Vec::new();
     /// tape.read(Duration::from_secs(5), |tick, at| seen.push((*tick, at.offset)))?;
     /// assert_eq!(seen, [(42, 0)]);
@@ -101,10 +101,11 @@ impl Engine {
         Self::builder().journal(path).build()
     }
 
-    /// Forgets now what durable topics do not [keep](crate::TopicBuilder::keep), and says what that was.
+    /// Applies the retention of all durable topics now: frees the records that no [`keep`](crate::TopicBuilder::keep)
+    /// setting protects, and returns their count. Without this call the engine does so from time to time.
     ///
     /// # Errors
-    /// There is no journal, or it has ended.
+    /// The engine has no journal, or the journal has failed or ended.
     pub fn retain(&self) -> Result<Freed, TopicError> {
         let none = |cause: &str| TopicError::Journal { name: "any".to_owned(), cause: cause.to_owned() };
         let committer = self.shared.host.committer.as_ref().ok_or_else(|| none("the engine has no journal"))?;
@@ -113,22 +114,25 @@ impl Engine {
         freed.map_err(|refused| none(&refused.to_string()))
     }
 
-    /// What the opening of the journal found: what was there, what was cut, and how long it took. None without a journal.
+    /// What opening the journal has found: its state, the torn tail that was cut, the time it took. `None` without a
+    /// journal.
     pub fn recovered(&self) -> Option<Arc<Recovered>> {
         self.shared.recovered.clone()
     }
 
-    /// The engine's journal, to read its positions and records; none without one.
+    /// The engine's journal, for reading its positions and records; `None` without a journal.
     pub fn journal(&self) -> Option<Journal> {
         Some(self.shared.host.committer.as_ref()?.journal.clone())
     }
 
-    /// A new topic of events of type `E`: its settings, then [`create`](TopicBuilder::create).
+    /// Returns the settings of a new topic `name` with events of type `E`, to be finished with
+    /// [`create`](TopicBuilder::create).
     pub fn topic<E: Send + Sync + 'static>(&self, name: impl Into<String>) -> TopicBuilder<E> {
         TopicBuilder::new(Arc::clone(&self.shared), name.into())
     }
 
-    /// The topic `name`, created before, of events `E`. `K` is [`Multi`](crate::producer::Multi) unless it was created with
+    /// Returns a handle of the existing topic `name` with events of type `E`. `K` is [`Multi`](crate::producer::Multi),
+    /// or [`Single`](crate::producer::Single) if the topic was created with
     /// [`single_producer`](TopicBuilder::single_producer).
     ///
     /// ```
@@ -141,13 +145,13 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// There is none of that name, or it has another shape; the error shows both.
+    /// No topic has that name, or its types differ from `E` and `K`; the error shows both.
     pub fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
         self.shared.get(name)
     }
 
-    /// A member of a group that reads several topics of one type of events: their names, then its settings. For a single
-    /// topic there is [`Topic::group`](crate::Topic::group).
+    /// Begins the settings of a member of the group `name`, which reads several topics with one type of events: next
+    /// name the topics. For a single topic there is [`Topic::group`](crate::Topic::group).
     ///
     /// ```
     /// # use slipring::{Engine, Message};
@@ -162,7 +166,7 @@ impl Engine {
         GroupName::new(Arc::clone(&self.shared.host), name.into())
     }
 
-    /// A transaction: events for any durable topics of this engine, all published or none. See [`Transaction`].
+    /// Begins a transaction: events for any durable topics of this engine, published all or none. See [`Transaction`].
     ///
     /// # Errors
     /// The engine has no journal.
@@ -171,10 +175,10 @@ impl Engine {
         Ok(Transaction::new(Arc::clone(committer)))
     }
 
-    /// Reads the durable topic `input` under the name `group`, on a thread of its own, and has `f` publish into the durable
-    /// topic `output` what comes of each event: exactly once, whatever crashes. It ends when the input was closed and is
-    /// read, when it is stopped, or with an error. For a loop of your own see
-    /// [`Topic::transform`](crate::Topic::transform).
+    /// Starts a managed transform named `group`: a thread that reads the durable topic `input` and calls `f` with each
+    /// event; the events that `f` publishes go to the durable topic `output`. Each input takes effect exactly once,
+    /// also across crashes. The thread ends when the input was closed and all of it is read, when the transform is
+    /// stopped, or with an error. For a loop of your own see [`Topic::transform`](crate::Topic::transform).
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -190,7 +194,8 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// There are no such topics, they are not durable, or as [`TransformBuilder::open`](crate::transform::TransformBuilder::open).
+    /// A topic does not exist or is not durable, or as
+    /// [`TransformBuilder::open`](crate::transform::TransformBuilder::open).
     pub fn transform<I, O, X>(
         &self,
         input: &str,
@@ -207,8 +212,9 @@ impl Engine {
         input.transform(group).open()?.run(output, f)
     }
 
-    /// All groups at this moment: members, what each has, committed offsets and lag; also those that the journal knows and
-    /// nobody has joined yet. Two of one name read events of different types, and have nothing else in common.
+    /// Describes all groups at this moment: members, their partitions, committed offsets and lag. Groups that only the
+    /// journal knows, and that no member has joined since the engine was opened, are included. A group name may occur
+    /// twice, for two types of events: these groups share nothing.
     pub fn groups(&self) -> Vec<GroupDescription> {
         let mut groups = Groups::of(&self.shared.host).describe();
         if let Some(committer) = &self.shared.host.committer {
@@ -217,8 +223,8 @@ impl Engine {
         groups
     }
 
-    /// Gaps of durable topics of which a reader with a name was told, and that nobody has acknowledged: see
-    /// [`OnGap`](crate::replay::OnGap). Empty without a journal.
+    /// The gaps of durable topics that were reported to a named reader and are not yet
+    /// [acknowledged](Self::acknowledge_gaps): see [`OnGap`](crate::replay::OnGap). Empty without a journal.
     pub fn gaps(&self) -> Vec<ReportedGap> {
         self.shared
             .host
@@ -228,11 +234,11 @@ impl Engine {
             .unwrap_or_default()
     }
 
-    /// Takes the gaps of which this reader was told from the [list](Self::gaps): somebody knows. Returns how many they were,
-    /// when that is durable.
+    /// Removes the gaps that were reported to the reader of this kind and name from the [list](Self::gaps), as seen by
+    /// a person. Returns their count once the removal is durable; 0 without a journal.
     ///
     /// # Errors
-    /// The journal takes nothing more.
+    /// The journal has failed or ended.
     pub fn acknowledge_gaps(&self, kind: ReaderKind, reader: &str) -> Result<usize, TopicError> {
         let Some(committer) = &self.shared.host.committer else { return Ok(0) };
         let mut frame = FrameBuilder::new();
@@ -249,8 +255,8 @@ impl Engine {
         Ok(count)
     }
 
-    /// All transforms at this moment: whether each goes on, how far it has come, and its lag; also those that the journal knows
-    /// and nobody has opened yet. Empty without a journal.
+    /// Describes all transforms at this moment: state, committed offsets and lag. Transforms that only the journal
+    /// knows, and that were not opened since the engine was, are included. Empty without a journal.
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -275,25 +281,26 @@ impl Engine {
         committer.map(of).unwrap_or_default()
     }
 
-    /// The threads of all consumers: names, cores, ways of waiting.
+    /// The threads of all consumers: their names, cores and wait strategies.
     pub fn cores(&self) -> CoresReport {
         self.shared.host.cores.report()
     }
 
-    /// The names of all topics, in the order of creation.
+    /// The names of all topics, in order of creation.
     pub fn topics(&self) -> Vec<String> {
         self.shared.topics().open.iter().map(|topic| topic.name().to_owned()).collect()
     }
 
-    /// What the topic called `name` is: its shape, partitions, memory, limits and consumers.
+    /// Describes the topic `name`: its types, partitions, memory, limits and consumers.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// No topic has that name.
     pub fn describe(&self, name: &str) -> Result<Description, TopicError> {
         Ok(self.shared.find(name)?.describe())
     }
 
-    /// Closes and removes a topic that nobody reads; its name is free again. Its producers and handles find it closed.
+    /// Closes and removes a topic that has no consumers, and frees its name. Remaining producers and handles get the
+    /// error that the topic is closed.
     ///
     /// ```
     /// # use slipring::{Engine, topic::TopicError};
@@ -308,7 +315,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// There is none of that name, or it has consumers: the error names them.
+    /// No topic has that name, or it has consumers, which the error names.
     pub fn delete(&self, name: &str) -> Result<TopicReport, TopicError> {
         let topic = self.shared.find(name)?;
         let in_use = |consumers| TopicError::InUse { name: name.to_owned(), consumers };
@@ -319,11 +326,11 @@ impl Engine {
         Ok(topic.shutdown(Duration::ZERO, Instant::now()))
     }
 
-    /// Removes a topic whoever reads it: halts it, and reports what each consumer had read and what it left. Its
-    /// producers and consumers are told at their next call.
+    /// Removes a topic even if it has consumers: halts it, and reports how far each consumer had read and what it left.
+    /// The next call of each of its producers and consumers returns an error.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// No topic has that name.
     pub fn delete_forced(&self, name: &str) -> Result<TopicReport, TopicError> {
         let topic = self.shared.find(name)?;
         let _reserved = self.shared.remove(&topic);
@@ -334,7 +341,7 @@ impl Engine {
         Ok(report)
     }
 
-    /// The positions of all topics and consumers at this moment. No producer or consumer is held up by it.
+    /// A snapshot of the positions and counters of all topics and consumers. It makes no producer and no consumer wait.
     pub fn metrics(&self) -> Metrics {
         let topics = self.shared.topics().open.clone();
         let gaps = self.gaps().into_iter().map(Into::into).collect();
@@ -343,8 +350,9 @@ impl Engine {
         Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect(), gaps, transforms }
     }
 
-    /// The topics that a failed subscriber closed: each with its name and the reason. And the inputs of
-    /// [managed transforms](Self::transform) that failed, with the same: these topics stay open, and are read no further.
+    /// The failures since the engine was built: each topic that a failed subscriber closed, with the reason, and the
+    /// input topic of each [managed transform](Self::transform) that failed, with the reason. Such an input stays open,
+    /// but the transform reads it no further.
     pub fn failures(&self) -> Vec<(String, Closed)> {
         let topics = self.shared.topics().open.clone();
         let failed = topics.iter().filter_map(|topic| Some((topic.name().to_owned(), topic.closed()?)));
@@ -358,29 +366,33 @@ impl Engine {
         failed.chain(self.transforms().into_iter().filter_map(of_transform)).collect()
     }
 
-    /// Closes all topics, lets subscribers read what was published, until `limit` has passed, and halts what is left. Reports
-    /// what was read and what was not. Polled subscribers, members and workers of queues that have something to read are waited
-    /// for up to the limit, whatever they do between two batches: drop those that you read no more. One that the calling
-    /// thread read last, or that nobody has read yet, is waited for until it has stood still for half a second with no batch in
-    /// hand. What it left is in the report, under [`Ending::Unread`](crate::metrics::Ending::Unread). A transform is in the report of its input, as the
-    /// consumer `transform:NAME`, unless it was stopped or dropped before.
+    /// Closes all topics, lets consumers read what was published until `limit` has passed, then halts the topics, and
+    /// reports what was read and what was not. A transform appears in the report of its input, as the consumer
+    /// `transform:NAME`, unless it was stopped or dropped before.
     ///
-    /// Subscribers often publish into other topics. So topics without a living producer are closed first, one after
-    /// the other, each when it has drained: a subscriber's own producers go when it ends. Among topics whose producers
-    /// are still held by somebody, the order is that of creation. Never waits for the thread that calls it, be it in a handler or
-    /// with a batch in hand, and of two handlers that shut down neither waits for the other. After the
-    /// limit each topic's threads get a tenth of a second to end; one whose handler does not return is reported so. The journal
-    /// gets two seconds at least to write what it has, so that a program that had too much left to read ends in good order all the
-    /// same: offsets have no gap then, and where groups stand is kept.
+    /// Polled subscribers, group members and queue workers that have events to read are waited for up to `limit`, even
+    /// if they never poll again: drop those that you no longer read. A consumer that was last polled by the calling
+    /// thread, or never polled, is waited for only until its position has not changed for half a second while it holds
+    /// no batch. What it left is reported as [`Ending::Unread`](crate::metrics::Ending::Unread).
+    ///
+    /// Topics without a living producer are closed first, one after another, each when it has drained. So a subscriber
+    /// that publishes into another topic can finish: its own producers go when it ends. Topics that still have
+    /// producers are closed in order of creation.
+    ///
+    /// The shutdown never waits for the thread that calls it, even in a handler or with a batch in hand, and two
+    /// handlers that both shut down do not wait for each other. After `limit` the threads of each topic get a tenth of
+    /// a second to end; a thread whose handler does not return is reported. The journal gets at least two seconds to
+    /// write what was published, so that after a too short `limit` the journal is complete all the same, without a gap
+    /// in the offsets and with the groups' committed offsets.
     pub fn shutdown(&self, limit: Duration) -> Report {
-        // No end at all is as good as none.
+        // A deadline beyond the range of `Instant` is no deadline.
         let deadline = Instant::now().checked_add(limit);
         let mut left = {
             let mut topics = self.shared.topics();
             topics.shut_down = true;
             topics.open.clone()
         };
-        // Whoever waits for a name is told.
+        // Threads that wait for a topic's name return with an error.
         self.shared.settled.notify_all();
         let _caller = ShutdownCaller::enter(left.iter().any(|topic| topic.is_held_here()));
         let mut reports = Vec::new();

@@ -1,7 +1,7 @@
-//! Time: the clock that an engine goes by, and one for tests that moves only when it is told to.
+//! Time: the engine's clock, and a clock for tests that moves only when it is told to.
 //!
-//! Leases, delays, deadlines of groups, rate limits, timestamps and time to live all ask the engine's [`Clock`]. It is a
-//! [`SystemClock`] unless [`EngineBuilder::clock`](crate::EngineBuilder::clock) sets another.
+//! Leases, delays, deadlines of groups, rate limits, timestamps and times to live all read the engine's [`Clock`]. It
+//! is a [`SystemClock`] unless [`EngineBuilder::clock`](crate::EngineBuilder::clock) sets another.
 //!
 //! ```
 //! use slipring::{Engine, Message, Record, clock::ManualClock};
@@ -19,12 +19,12 @@
 //! ```
 //!
 //! # Guarantees
-//! - Waits are measured with a time that never goes back ([`Clock::now`]); only what outlives the process is measured with the
-//!   world's time ([`Clock::wall`]), which may be set in both directions.
-//! - No clock is read for an event, unless the topic has timestamps, a time to live, ids or a rate limit.
-//! - A [`Timestamp`] is nanoseconds since 1970 in UTC.
+//! - Durations are measured with a monotonic time ([`Clock::now`]). Only times that must outlive the process are
+//!   measured with the wall clock ([`Clock::wall`]), which may be set back or forward.
+//! - No clock is read per event, unless the topic has timestamps, a time to live, ids or a rate limit.
+//! - A [`Timestamp`] is a count of nanoseconds since 1970 in UTC.
 //!
 //! # Errors
-//! None. A duration that no clock reaches means never.
+//! None. A duration that ends beyond the clock's range means never.
 
 pub use crate::base::clock::{Clock, ManualClock, SystemClock, Tick, Timestamp};

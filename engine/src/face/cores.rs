@@ -1,8 +1,8 @@
-//! Processor cores: which thread runs where, and whether more threads spin than there are cores.
+//! Processor cores: which thread runs on which core, and the limit of threads that spin.
 //!
-//! A subscriber is pinned with [`SubscriberBuilder::pin`](crate::subscriber::SubscriberBuilder::pin); a [`CorePlan`] places all
-//! threads of an engine. [`Engine::cores`](crate::Engine::cores) tells where they are. [`pin`] has the cores that this process
-//! may use, and pins a thread of your own.
+//! [`SubscriberBuilder::pin`](crate::subscriber::SubscriberBuilder::pin) pins one subscriber; a [`CorePlan`] places all
+//! threads of an engine. [`Engine::cores`](crate::Engine::cores) reports where they run. The module [`pin`] lists the
+//! cores that this process may use, and pins a thread of your own.
 //!
 //! ```
 //! use slipring::{Engine, cores::{CorePlan, pin}};
@@ -18,12 +18,12 @@
 //! ```
 //!
 //! # Guarantees
-//! - A thread runs where it was pinned, or the pin is an error: never elsewhere in silence.
-//! - Threads that spin while they wait are counted; more of them than cores is refused, because they would take turns and
+//! - A thread runs on the core to which it was pinned, or starting it is an error.
+//! - Threads that spin while they wait are counted. More spinning threads than cores are refused, because they would
 //!   stall one another, unless [`CorePlan::oversubscribe`] allows it.
 //!
 //! # Errors
-//! [`CoresError`]: the core is not one of those that the process may use, or too many threads would spin.
+//! [`CoresError`]: the process may not use that core, or too many threads would spin.
 
 pub use crate::base::cores::{CorePlan, CoresError, CoresReport, ThreadReport};
 pub use slipring_ring::pin;

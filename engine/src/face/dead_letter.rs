@@ -1,10 +1,11 @@
-//! Dead letters: messages that could not be handled, moved to a topic of their own with the reason.
+//! Dead letters: copies of messages that could not be handled, in a topic of their own, with the reason.
 //!
-//! Subscribers, groups and queues take a dead-letter topic in their settings
+//! Subscribers, groups and queues name a dead-letter topic in their settings
 //! ([`SubscriberBuilder::dead_letter`](crate::subscriber::SubscriberBuilder::dead_letter),
 //! [`GroupBuilder::dead_letter`](crate::group::GroupBuilder::dead_letter),
-//! [`QueueBuilder::dead_letter`](crate::queue::QueueBuilder::dead_letter)). A message there carries, in its headers, the topic,
-//! partition and offset that it comes from, who failed on it, how often, and the last error.
+//! [`QueueBuilder::dead_letter`](crate::queue::QueueBuilder::dead_letter)). The headers of a dead letter hold the
+//! topic, partition and offset of the original message, the name of the consumer that failed, the count of attempts,
+//! and the last error.
 //!
 //! ```
 //! use slipring::{Engine, Message, Record, dead_letter::DeadLetter};
@@ -28,17 +29,19 @@
 //! ```
 //!
 //! # Guarantees
-//! - A message is moved aside before its reader goes on behind it: a crash in between may leave it in both places, but for a
-//!   queue on a durable topic and a group that delivers exactly once, which do both in one frame.
-//! - If the dead-letter topic does not take the message, its reader stops: nothing is lost in silence.
+//! - A message is copied to the dead-letter topic before its consumer continues after it. A crash in between can leave
+//!   the message in both places, except for a queue on a durable topic and a group that delivers exactly once: these do
+//!   both in one frame.
+//! - If the dead-letter topic refuses the message, the consumer stops, so no message is lost silently.
 //! - The reason is cut to 256 bytes.
 //!
 //! # Errors
-//! [`DeadLetterError`]: the topic cannot be the dead-letter topic of that reader, with the reason.
+//! [`DeadLetterError`]: the topic cannot be the dead-letter topic of that consumer, with the reason.
 //!
 //! # Unlike Kafka
-//! Kafka has no dead letters of its own; Kafka Connect and other systems add them. Somebody must read the dead-letter topic, or it
-//! must be durable or [retain](crate::TopicBuilder::retain) events: it keeps nothing for nobody, like any other.
+//! Kafka's core has no dead letters; Kafka Connect and other systems add them. A dead-letter topic is a topic like any
+//! other: it keeps messages only if a consumer reads it, or it is durable or [retains](crate::TopicBuilder::retain)
+//! events.
 
 pub use crate::event::dead_letter::DeadLetter;
 pub use crate::read::dead_letters::ToDeadLetter;

@@ -1,8 +1,8 @@
 //! Futures and streams, for programs whose tasks run on an executor.
 //!
-//! Every way to wait has a form that is awaited: `next_batch` and `stream` of a subscriber, `next_batch` of a group's member,
-//! `next_lease` of a queue's worker, `publish_async` and `send_async` of a producer. They need no particular executor: they only use
-//! the task's waker.
+//! Every blocking call has an async form: `next_batch` and `stream` of a subscriber, `next_batch` of a group's member,
+//! `next_lease` of a queue's worker, `publish_async` and `send_async` of a producer. They run on any executor, because
+//! they use only the task's waker.
 //!
 //! ```
 //! use slipring::Engine;
@@ -14,20 +14,21 @@
 //! ticks.producer().create()?.publish(|tick| *tick = 42)?;
 //!
 //! let future = async { tape.next_batch().await.map(|batch| batch.map(|mut batch| batch.into_iter().count())) };
-//! // An executor would do this.
+//! // Done by an executor in a real program.
 //! let Poll::Ready(read) = pin!(future).poll(&mut Context::from_waker(Waker::noop())) else { panic!() };
 //! assert_eq!(read?, Some(1));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Guarantees
-//! - A future that is dropped has taken nothing: what it would have returned is returned by the next one.
-//! - Nothing of slipring's is locked while a task's waker runs. A task may be woken although there is nothing: it is polled again,
-//!   and waits on.
+//! - A future that is dropped before it is ready consumes nothing: the next future returns the same batch or lease.
+//! - No lock of slipring is held while a task's waker runs. A task may be woken although nothing has come; its future
+//!   is then polled again and stays pending.
 //!
 //! # Errors
-//! Those of the forms that wait: [`ReadError`](crate::subscriber::ReadError), [`GroupError`](crate::group::GroupError),
-//! [`QueueError`](crate::queue::QueueError), [`PublishError`](crate::producer::PublishError).
+//! The errors of the blocking forms: [`ReadError`](crate::subscriber::ReadError),
+//! [`GroupError`](crate::group::GroupError), [`QueueError`](crate::queue::QueueError),
+//! [`PublishError`](crate::producer::PublishError).
 
 pub use crate::edge::futures::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
 pub use crate::queue::NextLease;

@@ -1,8 +1,8 @@
-//! The journal of durable topics: its settings, what is recorded in one, and reading a directory from outside.
+//! The journal of durable topics: its settings, its recorded state, and reading a journal's directory from outside.
 //!
-//! [`Engine::open`](crate::Engine::open) and [`EngineBuilder::journal`](crate::EngineBuilder::journal) put a journal under an
-//! engine; programs need nothing else of this module but [`Options`], [`Pace`] and [`Visible`]. The rest is the package
-//! `slipring-journal`, for tools that look at a directory or mend it, and for tests, which run on a
+//! [`Engine::open`](crate::Engine::open) and [`EngineBuilder::journal`](crate::EngineBuilder::journal) give an engine a
+//! journal. Most programs need only [`Options`], [`Pace`] and [`Visible`] of this module. The rest is the package
+//! `slipring-journal`: for tools that inspect or repair a directory, and for tests, which run on a
 //! [`SimulatedDisk`](simulated::SimulatedDisk) that can crash and fail.
 //!
 //! ```
@@ -14,7 +14,7 @@
 //! let ticks = engine.topic::<u64>("ticks").durable().create()?;
 //! ticks.producer().acknowledge(Level::Durable).create()?.publish(|tick| *tick = 42)?;
 //!
-//! let after = disk.crash(1);                                      // a power cut; 1 seeds what of the unsynced is kept
+//! let after = disk.crash(1);                                      // a power cut; 1 is the seed of what survives
 //! let (writer, recovered) = journal::open(Arc::new(after), Options::default())?;
 //! assert!(!recovered.created);
 //! assert_eq!(writer.journal().extents().len(), 1);                // one partition
@@ -22,17 +22,17 @@
 //! ```
 //!
 //! # Guarantees
-//! What was acknowledged as durable is there after a power cut, what was acknowledged as written after the death of the process.
-//! Recovery cuts only what was never acknowledged; damage below that is an error, and [`repair`] mends it and names what is
-//! lost. The bytes are described in `docs/JOURNAL_FORMAT.md`.
+//! Events that were acknowledged as durable survive a power cut; events that were acknowledged as written survive the
+//! death of the process. Recovery cuts only bytes that were never acknowledged as durable. Damage to durable bytes is
+//! an error; [`repair`] mends it and names what is lost. The bytes are described in `docs/JOURNAL_FORMAT.md`.
 //!
 //! # Errors
 //! [`OpenError`], [`WriteError`], [`ReplayError`], [`DiskError`], and [`repair::RepairError`]. The first failed write or sync
 //! ends a journal until it is opened again: a failed sync is never tried a second time.
 //!
 //! # Unlike Kafka
-//! One journal holds all partitions of an engine, interleaved, so that one sync makes all of them durable. `Durable` means that
-//! the disk has answered, not that the page cache or other machines have it.
+//! One journal holds the events of all partitions of an engine, so that one sync makes all of them durable. `Durable`
+//! means that the disk has confirmed the sync; Kafka's acknowledgement means the page cache of several machines.
 
 pub use crate::log::catalog::{RecordedTopic, recorded_topics};
 pub use crate::log::committer::Pace;

@@ -1,9 +1,10 @@
-//! What an engine says of itself: a snapshot while it runs, and a report when it ends.
+//! Metrics: a snapshot of a running engine, and the report of its shutdown.
 //!
-//! [`Engine::metrics`](crate::Engine::metrics) gives a [`Metrics`]: fill and counts of each topic, the lag of each consumer,
-//! queues, transforms, gaps, the journal's syncs. It is computed from positions that exist anyway, so it costs nothing while nobody asks. It
-//! prints as Prometheus text ([`Metrics::to_prometheus`]); the feature `metrics` adds a way to the `metrics` crate, the feature
-//! `observe` JSON and a socket for the command `slipring top`. [`Engine::shutdown`](crate::Engine::shutdown) returns a [`Report`].
+//! [`Engine::metrics`](crate::Engine::metrics) returns a [`Metrics`]: fill and counters of each topic, the lag of each
+//! consumer, queues, transforms, gaps. It is computed from positions that exist anyway, so it costs nothing until it is
+//! called. [`Metrics::to_prometheus`] prints it as Prometheus text; the feature `metrics` exports it to the `metrics`
+//! crate, the feature `observe` adds JSON and a socket for the command `slipring top`.
+//! [`Engine::shutdown`](crate::Engine::shutdown) returns a [`Report`].
 //!
 //! ```
 //! use slipring::Engine;
@@ -24,15 +25,15 @@
 //! ```
 //!
 //! # Guarantees
-//! A snapshot holds nobody up. Its numbers are read one after the other, while events flow: they agree with one another where
-//! producers and readers rest. None is an estimate unless its own page says so.
+//! A snapshot makes no thread wait. Its values are read one after another while events flow, so they agree exactly only
+//! while producers and consumers are idle. No value is an estimate unless its own page says so.
 //!
 //! # Errors
-//! A snapshot has none. The feature `observe` adds `ObserveError`: the socket could not be opened.
+//! None for a snapshot. The feature `observe` adds `ObserveError`: the socket could not be created.
 //!
 //! # Unlike Kafka
-//! Lag is counted in offsets, as Kafka does, and in time where the topic has timestamps. There is no reporter thread: whoever
-//! wants a series takes snapshots.
+//! Lag is counted in offsets, as in Kafka, and also in time where the topic has timestamps. There is no reporter
+//! thread: a program that wants a time series takes snapshots.
 
 #[cfg(feature = "observe")]
 pub use crate::engine::ObserveError;

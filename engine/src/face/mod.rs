@@ -1,4 +1,5 @@
-//! The public modules that are no layer of their own, each with a page that teaches it. They only show what the layers define.
+//! Public modules that belong to no single layer, each with a page of documentation. They only re-export items of the
+//! layers.
 
 pub mod clock;
 pub mod cores;

@@ -1,8 +1,8 @@
-//! Publishing: producers, receipts, keys and partitions, and what a refused publish says.
+//! Publishing: producers, receipts, keys and partitions, and the errors of a refused publish.
 //!
-//! [`Topic::producer`](crate::Topic::producer) gives the settings of a [`Producer`](crate::Producer). An event is written in
-//! place, into a slot of one partition's ring; a [`Record`](crate::Record) is copied there. The
-//! [`Receipt`](crate::Receipt) says where the event stands and how safe it is.
+//! [`Topic::producer`](crate::Topic::producer) returns the settings of a [`Producer`](crate::Producer). An event is
+//! written in place, into a slot of one partition's ring; a [`Record`](crate::Record) is copied into the slot. The
+//! [`Receipt`](crate::Receipt) holds the event's topic, partition and offset, and the level that it has reached.
 //!
 //! ```
 //! use slipring::{Engine, Level, Message, Record, journal::simulated::SimulatedDisk, producer::PublishError};
@@ -10,7 +10,7 @@
 //! let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
 //! let orders = engine.topic::<Message>("orders").partitions(4).max_message(64).durable().create()?;
 //! let mut producer = orders.producer().acknowledge(Level::Durable).create()?;
-//! let receipt = producer.send(Record::new("buy 3").key("account-7"))?;        // returns when the disk has it
+//! let receipt = producer.send(Record::new("buy 3").key("account-7"))?;        // returns when it is durable
 //! assert_eq!(receipt.reached(), Level::Durable);
 //! assert!(matches!(producer.send(Record::new(&[0; 65])), Err(PublishError::MessageTooLarge { .. })));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -19,26 +19,27 @@
 //! # Which producer
 //! | you want | take |
 //! |---|---|
-//! | to publish, from one thread or several | [`Producer`](crate::Producer); it is `Clone` unless the topic has a [`Single`] producer |
-//! | each event once, although it is sent again after a crash | [`IdempotentProducer`], with a name and sequences of your own |
-//! | many small records for the price of one claim | [`LingeringProducer`], which gathers them for a time |
-//! | events of several topics, all or none | the module [`transaction`](crate::transaction) |
+//! | to publish, from one thread or several | [`Producer`](crate::Producer); it is `Clone`, unless the topic's producer kind is [`Single`] |
+//! | each event once, even if it is published again after a crash | [`IdempotentProducer`], with a name and sequences of your own |
+//! | many small records for the price of one claim | [`LingeringProducer`], which gathers them for a set time |
+//! | events of several topics, published all or none | the module [`transaction`](crate::transaction) |
 //!
 //! # Guarantees
-//! - Events of one producer stand in a partition in the order in which it published them.
-//! - A publish that returns an error has published nothing, unless its error says that this is unknown.
-//! - Nothing is overwritten before every subscriber has read it; [`Overflow`](crate::topic::Overflow) says what a publish
-//!   into a full partition does.
-//! - An event is at least as safe as the asked [`Level`](crate::Level) when the publish returns.
+//! - Events of one producer have rising offsets in a partition, in the order in which it published them.
+//! - A publish that returns an error has published nothing, unless the error says that the outcome is unknown.
+//! - No event is overwritten before every subscriber has read it; [`Overflow`](crate::topic::Overflow) says what a
+//!   publish into a full partition does.
+//! - When a publish returns, its event has reached at least the requested [`Level`](crate::Level).
 //!
 //! # Errors
-//! [`PublishError`] is one refused publish, [`ProducerError`] a producer that could not be created, [`IdempotenceError`] a
-//! sequence that was refused, [`WaitError`] a receipt that does not reach a level. [`Rejected`] gives the value back.
+//! [`PublishError`]: a publish was refused; [`Rejected`] also returns the value. [`ProducerError`]: a producer could
+//! not be created. [`IdempotenceError`]: a sequence was refused. [`WaitError`]: a receipt does not reach the level.
 //!
 //! # Unlike Kafka
-//! A publish returns when the event can be read, or is as safe as asked; there is no buffer in between unless a
-//! [`LingeringProducer`] is asked for. An idempotent producer's sequences are the caller's own, so that they survive the
-//! death of the process. A key hashes to the same partition in every version, with a hash that is not Kafka's.
+//! A publish returns when the event can be read, or when it has reached the requested level. There is no buffer in
+//! between, unless you use a [`LingeringProducer`]. An idempotent producer's sequences are chosen by the caller, so
+//! that they survive the death of the process. A key has the same hash in every version of slipring, but the hash is
+//! not Kafka's.
 
 pub use crate::base::kind::Producers;
 pub use crate::base::level::{Unsupported, WaitError};

@@ -1,7 +1,8 @@
-//! Replay: reading a durable topic from its past, then going on with what is published now.
+//! Replay: reading past events of a durable topic, then continuing with new ones.
 //!
-//! [`Topic::replay`](crate::Topic::replay) reads from the journal, in batches, until it has caught up; from there it reads the
-//! ring as a subscriber does. A replay that becomes slow may leave the ring and read on from the journal.
+//! [`Topic::replay`](crate::Topic::replay) reads from the journal until it has caught up; then it reads the ring as a
+//! subscriber does. A replay that becomes too slow for the ring leaves it and continues from the journal, unless
+//! [`spill`](ReplayBuilder::spill) is off.
 //!
 //! ```
 //! use slipring::{Engine, Level, journal::simulated::SimulatedDisk, subscriber::StartAt};
@@ -23,17 +24,18 @@
 //! ```
 //!
 //! # Guarantees
-//! - Every event from its start on, once, in order, also where it changes from the journal to the ring and back.
-//! - While it reads the journal it holds no producer up.
-//! - Offsets that were lost to damage are a [`Gap`]: told, never passed over in silence, unless [`OnGap`] says so.
+//! - It gives every event from its start on, once and in order, also across the changes from the journal to the ring
+//!   and back.
+//! - While it reads the journal, no producer waits for it.
+//! - Offsets that were lost to damage are reported as a [`Gap`] and never skipped silently, unless [`OnGap`] says so.
 //!
 //! # Errors
-//! [`ReplayError`]: the topic is not durable, the start is out of the range that is kept (the error names it), a gap was met, or
-//! the journal cannot be read.
+//! [`ReplayError`]: the topic is not durable, the start is outside of the kept range (the error holds the range), a gap
+//! was met, or the journal cannot be read.
 //!
 //! # Unlike Kafka
-//! Kafka's consumers always read the log. Here the log is for the past alone: who has caught up reads events in place, in
-//! memory.
+//! Kafka's consumers always read the log. Here a reader reads the log only for past events: once it has caught up, it
+//! reads events in place, in memory.
 
 pub use crate::log::gap::{Gap, OnGap};
 pub use crate::read::replay::{Replay, ReplayBuilder, ReplayError};

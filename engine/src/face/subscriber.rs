@@ -1,8 +1,8 @@
 //! Subscribing: every subscriber of a topic reads every event, each at its own position.
 //!
-//! [`Topic::subscribe`](crate::Topic::subscribe) gives the settings. [`run`](SubscriberBuilder::run) starts a thread that
-//! calls a handler with each event; [`poll`](SubscriberBuilder::poll) gives a [`Subscriber`](crate::Subscriber) for a loop of
-//! your own. A [`Selector`] sleeps over many of them.
+//! [`Topic::subscribe`](crate::Topic::subscribe) returns the settings. [`run`](SubscriberBuilder::run) starts a thread
+//! that calls a handler with each event; [`poll`](SubscriberBuilder::poll) returns a [`Subscriber`](crate::Subscriber)
+//! for a loop of your own. A [`Selector`] waits for many readers on one thread.
 //!
 //! ```
 //! use slipring::{Engine, subscriber::{At, StartAt}};
@@ -17,7 +17,7 @@
 //!     println!("{tick} at offset {}", at.offset);
 //!     Ok::<_, Infallible>(())
 //! })?;
-//! // By polling; it reads an event only when `log` has.
+//! // By polling; reads each event after `log` has read it.
 //! let mut tape = ticks.subscribe("tape").after(["log"]).start(StartAt::Earliest).poll()?;
 //! let mut batch = tape.poll(Duration::from_secs(60))?.unwrap();
 //! assert_eq!((&mut batch).into_iter().map(|(tick, _)| *tick).next(), Some(42));
@@ -28,20 +28,22 @@
 //! ```
 //!
 //! # Guarantees
-//! - A subscriber is given every event from its start on, once, in the order of the offsets of each partition.
-//! - An event stays where it is until every subscriber has read it: a slow one makes producers wait. [`Slow`](crate::topic::Slow)
-//!   says for how long.
-//! - What was iterated of a batch is read. What was not, is given again.
+//! - A subscriber gets every event from its start on, once, in the order of the offsets of each partition.
+//! - An event stays in its slot until every subscriber has read it, so a slow subscriber makes producers wait.
+//!   [`Slow`](crate::topic::Slow) limits that wait.
+//! - The events of a batch that were iterated count as read. The others are returned again by the next poll.
 //! - A handler that returns an error or panics closes its topic with its name, unless [`OnError`] says otherwise.
 //!
 //! # Errors
-//! [`SubscribeError`]: it cannot begin. [`ReadError`]: it cannot read on. [`PositionError`]: a seek is out of the range, which
-//! the error names. [`CancelError`]: it cannot be ended.
+//! [`SubscribeError`]: the subscriber could not be started. [`ReadError`]: it cannot read on. [`PositionError`]: it
+//! could not be moved to that offset, for example because the offset is out of the range that the error names.
+//! [`CancelError`]: it could not be cancelled.
 //!
 //! # Unlike Kafka
-//! A subscriber has no committed offset and is forgotten with its process: for offsets that outlive it, take a
-//! [`group`](crate::group). Nothing is kept for who has not subscribed, unless the topic [retains](crate::TopicBuilder::retain)
-//! events or is durable; a [`replay`](crate::replay) reads the past of a durable topic.
+//! A subscriber has no committed offset and is forgotten when its process ends; for offsets that outlive the process
+//! use a [`group`](crate::group). Events are not kept for subscribers that come later, unless the topic
+//! [retains](crate::TopicBuilder::retain) them or is durable; a [`replay`](crate::replay) reads past events of a
+//! durable topic.
 
 pub use crate::read::error::{CancelError, PositionError, ReadError};
 pub use crate::read::managed::Subscription;

@@ -1,8 +1,8 @@
-//! Transactions: events of several durable topics and partitions, published together or not at all.
+//! Transactions: events of several durable topics and partitions, published all or none.
 //!
-//! [`Engine::transaction`](crate::Engine::transaction) begins one. It gathers events in memory;
-//! [`commit`](Transaction::commit) writes them as one frame of the journal, under one checksum, and publishes them when the disk
-//! has that frame. Dropped without a commit, nothing is published.
+//! [`Engine::transaction`](crate::Engine::transaction) begins a transaction, which gathers events in memory.
+//! [`commit`](Transaction::commit) writes them as one frame of the journal, under one checksum, and publishes them when
+//! that frame is durable. A transaction that is dropped without a commit publishes nothing.
 //!
 //! ```
 //! use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -18,18 +18,18 @@
 //! ```
 //!
 //! # Guarantees
-//! - After a crash at any point, all events of a transaction are there or none.
-//! - Nobody reads an event of a transaction that is not durable.
-//! - A commit that waits for room in one partition holds nothing in another.
+//! - After a crash at any point, all events of a transaction exist or none does.
+//! - No event of a transaction can be read before it is durable.
+//! - A commit that waits for room in one partition holds no slots of another.
 //!
 //! # Errors
-//! [`TransactionError`]. All but [`Unknown`](TransactionError::Unknown) say that nothing was published; `Unknown` says that the
-//! disk failed in the middle, and only opening the journal again tells.
+//! [`TransactionError`]. Each error means that nothing was published, except [`Unknown`](TransactionError::Unknown):
+//! the disk failed while the frame was written, and only opening the journal again shows whether the frame is there.
 //!
 //! # Unlike Kafka
-//! There are no markers, no coordinator and no isolation level: an aborted transaction is never written, so nobody reads around
-//! it and none can hang. All events must fit into one frame, a quarter of a segment. To commit what was *read* together with what
-//! was published, take a [`transform`](crate::transform) or a group's
+//! There are no markers, no coordinator and no isolation level: an aborted transaction is never written, so readers
+//! need not skip it and none can be left pending. All events must fit into one frame, a quarter of a segment. To commit
+//! consumed offsets together with published events, use a [`transform`](crate::transform) or a group's
 //! [`commit_with`](crate::group::GroupBatch::commit_with).
 
 pub use crate::produce::transaction::{Transaction, TransactionError};
