@@ -1,4 +1,4 @@
-//! A topic whatever the type of its events, as the engine uses it.
+//! The interface of a topic that does not depend on the type of its events. The engine uses topics through it.
 
 use super::attached::end_all;
 use super::{Shape, TopicCore, TopicSettings};
@@ -17,40 +17,43 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A topic whatever the type of its events, as the engine uses it.
+/// A topic of any event type, as the engine uses it.
 pub(crate) trait AnyTopic: Send + Sync {
     fn id(&self) -> TopicId;
     fn name(&self) -> &str;
     fn shape(&self) -> &Shape;
     fn metrics(&self) -> TopicMetrics;
     fn describe(&self) -> Description;
-    /// Closes the topic if nobody reads it. If somebody does: the names of these consumers.
+    /// Closes the topic if it has no consumers and no queues. Otherwise the topic stays open, and the error has their
+    /// names.
     fn close_unread(&self) -> Result<(), Vec<String>>;
     fn closed(&self) -> Option<Closed>;
     fn producers(&self) -> usize;
-    /// Whether the calling thread holds a batch of it.
+    /// True if the calling thread holds a batch of this topic.
     fn is_held_here(&self) -> bool;
     /// Halts the topic: all its producers and consumers get an error at once.
     fn halt(&self);
-    /// Closes the topic and waits for its consumers. Also waits for the journal: at least until `journal_until`.
+    /// Closes the topic and waits up to `limit` for its consumers. Waits for the journal at least until
+    /// `journal_until`.
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
-    /// For each partition, the offset up to which it is written, and how many published events lie behind that. Empty for a
-    /// topic without a journal.
+    /// For each partition: its number, the next offset to be written to the journal, and the count of published events
+    /// from that offset on. Empty for a topic without a journal.
     fn written(&self) -> Vec<(u32, u64, u64)>;
-    /// Deletes the topic from the journal, if it is there.
+    /// Deletes a durable topic from the journal. A topic in memory only records its queues' last lease numbers.
     fn forget(&self) -> Result<(), TopicError>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-/// How long a polled consumer of a closed topic may stand still, with events to read and no batch in hand, before a shutdown
-/// gives it up. This holds for consumers that were last read by the thread that shuts down, or by no thread.
+/// How long a shutdown waits for a polled consumer that makes no progress, has unread events and holds no batch.
+/// Applies to consumers whose last batch was given to the thread that shuts down, or to no thread; others get the
+/// shutdown's whole limit.
 const STANDS_STILL: Duration = Duration::from_millis(500);
 
-/// How often a shutdown looks where polled consumers stand.
+/// The interval at which a shutdown polls the positions of polled consumers.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
-    /// True if a thread other than the calling one may still read what is left to a consumer.
+    /// True if a thread other than the calling one may still read the remaining events of this consumer or queue.
     fn is_read_elsewhere(&self, name: &str) -> bool {
         let queues = self.queues().clone();
         match queues.iter().find(|queue| queue.name() == name) {
@@ -59,13 +62,13 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// Waits for polled consumers that still read the closed topic, until `deadline`.
+    /// Waits until the polled consumers have read the closed topic to its end, at most until `deadline`.
     fn wait_for_polled(&self, partitions: &[Arc<Partition<E, K>>], deadline: Instant) {
         let mut before = Vec::new();
         let mut moved = Instant::now();
         loop {
             let stands = partitions.iter().flat_map(|partition| partition.ring.report().stages);
-            // What this thread holds itself is not waited for.
+            // A batch that the calling thread itself holds would never end, so its consumer is not waited for.
             let is_held_here = |name: &str| self.stats(name).is_some_and(|stats| stats.is_held_here());
             let unread = stands.filter(|stage| {
                 let is_unread = stage.left > 0 && stage.ending == Some(slipring_ring::Ending::Unread);
@@ -79,7 +82,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
             if now != before || now.iter().any(|(_, _, holds_a_batch)| *holds_a_batch) {
                 moved = Instant::now();
             }
-            // Between two batches such a thread may take as long as it likes.
+            // Another thread may take any time between two polls, so it gets the whole deadline.
             let is_awaited = now.iter().any(|(name, ..)| self.is_read_elsewhere(name));
             let until = if is_awaited { deadline } else { deadline.min(moved + STANDS_STILL) };
             if until <= Instant::now() {
@@ -146,7 +149,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     }
 
     fn close_unread(&self) -> Result<(), Vec<String>> {
-        // A consumer that joins after this finds the topic closed.
+        // The lock is held from here on, so a consumer that joins later finds the topic closed.
         let readers = self.readers();
         let mut names = Vec::new();
         for stage in self.partitions().iter().flat_map(|partition| partition.ring.positions().stages) {
@@ -201,14 +204,14 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         let partitions = self.partitions();
         let readers = self.readers().all();
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
-        // For threads that are about to end, or that have events to read behind a claim that was cut.
+        // The least time for threads that are about to end, or that read events after a claim that was cut.
         let a_moment = || Instant::now() + Duration::from_millis(100);
-        // Claims that are being published get until the limit to be published.
+        // Producers have until the deadline to publish their outstanding claims. Later claims are cut.
         let is_settled = partitions.iter().all(|partition| partition.ring.settle(deadline));
         partitions.iter().for_each(|partition| drop(partition.ring.cut()));
         if !drained(if is_settled { deadline } else { deadline.max(a_moment()) }) {
             if let Some(durable) = &self.durable {
-                // A halted ring gives the committer nothing more, so what was accepted is written first.
+                // A halted ring gives the committer no more events, so accepted events are written first.
                 durable.drained(&partitions, deadline.max(journal_until));
             }
             self.halt();

@@ -1,4 +1,4 @@
-//! A topic's shape and settings, and its creation.
+//! The builder of a topic: its partitions, its settings, and its creation.
 
 use super::identity::ProducerIdentities;
 use super::registry::Registry;
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-/// Settings of a topic to be created.
+/// The settings of a topic to be created. See [`Engine::topic`](crate::Engine::topic).
 pub struct TopicBuilder<E, K = Multi> {
     engine: Arc<Registry>,
     name: String,
@@ -42,7 +42,7 @@ impl<E: Send + Sync + 'static> TopicBuilder<E> {
         Self { engine, name, partitions: 1, settings, persistence: None, deduplication: None, kind: PhantomData }
     }
 
-    /// Only one producer at a time: it publishes without any atomic read-modify-write.
+    /// Allows only one producer at a time, which then publishes without an atomic read-modify-write.
     pub fn single_producer(self) -> TopicBuilder<E, Single> {
         let Self { engine, name, partitions, settings, persistence, deduplication, .. } = self;
         TopicBuilder { engine, name, partitions, settings, persistence, deduplication, kind: PhantomData }
@@ -50,16 +50,17 @@ impl<E: Send + Sync + 'static> TopicBuilder<E> {
 }
 
 impl<K: Producers> TopicBuilder<Message, K> {
-    /// The largest message, in bytes of key, value and headers as [`Record::size`](crate::Record::size) counts them;
-    /// 1,024 unless told. Every slot has room for one of this size: see [`memory_limit`](Self::memory_limit).
+    /// The largest message in bytes: key, value and headers as [`Record::size`](crate::Record::size) counts them.
+    /// Default: 1,024. Every slot has room for a message of this size: see [`memory_limit`](Self::memory_limit).
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.settings.max_message = bytes;
         self
     }
 
-    /// Publishes a message with an [id](crate::Record::id) once, as long as the window remembers that: sent again, by
-    /// whomever, it gets the first one's receipt. Messages without an id are published always. On a durable topic the
-    /// window is restored from the journal: opening the topic reads back the messages of the window.
+    /// Publishes each message [id](crate::Record::id) once within `window`. A message whose id the window has, from any
+    /// producer, is not published again; the caller gets the receipt of the first message. Messages without an id are
+    /// always published. On a durable topic the window survives a restart: opening the topic reads its messages from
+    /// the journal.
     ///
     /// ```
     /// use slipring::{Engine, Message, Record, topic::Deduplication};
@@ -74,8 +75,8 @@ impl<K: Producers> TopicBuilder<Message, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Ids are looked at by [`send`](crate::Producer::send) and its forms. Producers that gather, producers with sequences
-    /// and transactions refuse a message with an id on such a topic. Two ids are the same if 128 bits of a keyed hash are.
+    /// [`send`](crate::Producer::send) and its variants check ids. Producers that gather, idempotent producers and
+    /// transactions refuse a message with an id on such a topic. Ids are compared by a keyed hash of 128 bits.
     pub fn deduplicate(mut self, window: Deduplication) -> Self {
         self.deduplication = Some((window, Message::id));
         self
@@ -83,49 +84,50 @@ impl<K: Producers> TopicBuilder<Message, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
-    /// How many partitions, each with a ring of its own: 1 to 1,024, one unless told.
+    /// The number of partitions, each with its own ring: 1 to 1,024. Default: 1.
     pub fn partitions(mut self, partitions: usize) -> Self {
         self.partitions = partitions;
         self
     }
 
-    /// How many events each partition's ring holds: a power of two, 1,024 unless told. All are allocated at once.
+    /// The number of slots of each partition's ring: a power of two. Default: 1,024. All slots are allocated when the
+    /// partition is made.
     pub fn capacity(mut self, events: usize) -> Self {
         self.settings.capacity = events;
         self
     }
 
-    /// Keeps the last `events` (fewer than the capacity) of each partition readable for consumers that come later; none
-    /// unless told.
+    /// Keeps the last `events` of each partition for consumers that join later. Must be less than the capacity.
+    /// Default: 0.
     pub fn retain(mut self, events: usize) -> Self {
         self.settings.retain = events;
         self
     }
 
-    /// Of what is [retained](Self::retain) or kept for a slower consumer, only what was published within `age` is for
-    /// consumers that come later or go back: for them the topic begins with the first event that is younger. What is there
-    /// for a consumer already stays. Needs [`timestamps`](Self::timestamps).
+    /// Hides events older than `age` from consumers that join later or seek back: for them the topic begins with the
+    /// first event that was published within `age`. Applies to events that are [retained](Self::retain) or kept for a
+    /// slower consumer. Consumers that have joined still read all their events. Default: no limit. Needs
+    /// [`timestamps`](Self::timestamps).
     pub fn retain_for(mut self, age: Duration) -> Self {
         self.settings.retain_for = Some(age);
         self
     }
 
-    /// Notes when each event is published: for lag in time, time to live, and starting at a time. It costs a reading of
-    /// the engine's clock an event or batch, so it is not done unless told.
+    /// Stores the time at which each event is published, as lag in time, time to live and starting at a time need it.
+    /// Each publish of an event or batch reads the engine's clock. Default: off.
     pub fn timestamps(mut self) -> Self {
         self.settings.timestamps = true;
         self
     }
 
-    /// The most memory that the slots of all partitions may take, in bytes: 1 GiB unless told. All of it is taken when
-    /// the topic is created, and nothing more later: capacity x (the event + [`max_message`](Self::max_message),
-    /// rounded up to whole cache lines) for each partition.
+    /// The limit in bytes for the slots of all partitions. Default: 1 GiB. Each partition takes capacity x (the event's
+    /// size + [`max_message`](Self::max_message), rounded up to whole cache lines) when it is made, and no more later.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = bytes;
         self
     }
 
-    /// What a publish does when its partition is full: waits, unless told.
+    /// What a publish does when its partition is full. Default: [`Overflow::Block`].
     ///
     /// ```
     /// # use slipring::{Engine, producer::PublishError, topic::Overflow};
@@ -144,30 +146,32 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
-    /// What happens to a subscriber that a full partition waits for: producers wait for it, unless told.
+    /// What happens to a slow subscriber when a partition is full. Default: [`Slow::Gate`], producers wait for it.
     pub fn slow(mut self, policy: Slow) -> Self {
         self.settings.slow = policy;
         self
     }
 
-    /// How long an event may be read after it was published. Subscribers pass over what is older, and count it. The
-    /// events of a partition expire in the order of their offsets. Needs [`timestamps`](Self::timestamps).
+    /// The longest time from an event's publication to its delivery. Subscribers skip and count expired events. The
+    /// events of a partition expire in the order of their offsets. Default: no limit. Needs
+    /// [`timestamps`](Self::timestamps).
     pub fn time_to_live(mut self, limit: Duration) -> Self {
         self.settings.time_to_live = Some(limit);
         self
     }
 
-    /// How many events and bytes may be published a second by all producers together: any number, unless told.
+    /// The limit on events and bytes per second, for all producers of the topic together. Default: no limit.
     pub fn rate_limit(mut self, limit: RateLimit) -> Self {
         self.settings.rate_limit = Some(limit);
         self
     }
 
-    /// Writes the topic into the engine's journal: events and their offsets outlive the process, and receipts can be
-    /// waited for until theirs is written or durable. If the journal has the topic already, it goes on where that ends;
-    /// events, number of partitions and the largest message must be the same or fit in.
+    /// Writes the topic into the engine's journal. Events and their offsets survive the process, and a receipt can wait
+    /// until its event is written or durable. If the journal has a topic of this name, that topic continues after its
+    /// last offset. The event type must then be the same, and neither the number of partitions nor the largest message
+    /// may be smaller than recorded.
     ///
-    /// A slot is free again when its event is written and everybody has read it.
+    /// A slot is free again when the journal has its event and all consumers have read it.
     pub fn durable(mut self) -> Self
     where
         E: Persist,
@@ -176,18 +180,19 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
-    /// What the journal keeps of each partition of a [durable](Self::durable) topic: everything, unless told. It is looked
-    /// at once a minute by the engine's clock, and by [`Engine::retain`](crate::Engine::retain). What is older or more
-    /// can't be read any more, to the record; space is freed in whole segments.
+    /// What the journal keeps of each partition of a [durable](Self::durable) topic. Default: everything. Applied once
+    /// a minute by the engine's clock, and by [`Engine::retain`](crate::Engine::retain). Records outside of the limits
+    /// can no longer be read, exactly to the record; disk space is freed in whole segments.
     pub fn keep(mut self, retention: Retention) -> Self {
         self.settings.keep = retention;
         self
     }
 
-    /// Creates the topic, its slots filled with `E::default()`, or with empty messages.
+    /// Creates the topic. Its slots hold `E::default()`, or empty messages.
     ///
     /// # Errors
-    /// The name is no name or taken (the error shows both shapes), or the size is refused.
+    /// The name is invalid or taken (the error shows both shapes), a setting is refused, two settings contradict one
+    /// another, or the journal refuses the topic.
     pub fn create(self) -> Result<Topic<E, K>, TopicError>
     where
         E: Event,
@@ -201,7 +206,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self.create_from(Box::new(slots), cell)
     }
 
-    /// Creates the topic, its slots filled by `make`.
+    /// Creates the topic. `make` is called for each slot and returns its first event.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -251,7 +256,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                     Some(Arc::new(durable))
                 }
                 None => {
-                    // Another topic under the name of a recorded one would hide it, and be gone with the process.
+                    // A topic in memory would hide the durable topic of this name, and end with the process.
                     if let Some(there) = engine.host.recorded(&name) {
                         let (there, asked) = (format!("a durable topic of {there}"), "a topic in memory".to_owned());
                         return Err(TopicError::Recorded { name: name.clone(), there, asked });

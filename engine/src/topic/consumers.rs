@@ -1,4 +1,4 @@
-//! Consumers of a topic that have threads of their own, running or ended.
+//! Managed consumers of a topic: consumers with their own threads, running or ended.
 
 use crate::base::overload::ConsumerStats;
 use slipring_ring::{Ending, Wait};
@@ -6,25 +6,26 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// A consumer with threads of its own, running or ended.
+/// A managed consumer, running or ended.
 pub(crate) struct ConsumerRun {
     pub(crate) stats: Arc<ConsumerStats>,
-    /// True once it was told to end. Then events that it has not read do not count as lost.
+    /// True once the user has cancelled the consumer. Its unread events then do not count as lost.
     pub(crate) cancelled: AtomicBool,
     state: Mutex<ConsumerRunState>,
 }
 
 #[derive(Default)]
 pub(crate) struct ConsumerRunState {
-    /// The next offset that it had not read when it ended, by partition. A partition that is missing is still being read.
+    /// For each partition that the consumer has ended: the next offset to read. A partition without an entry is still
+    /// being read.
     pub(crate) consumed: BTreeMap<u32, u64>,
-    /// How it ended: the worst of its threads' endings.
+    /// How the consumer ended: the worst ending of its threads. None while no thread has ended.
     pub(crate) ending: Option<Ending>,
     pub(crate) threads: usize,
     pub(crate) memberships: Vec<Weak<dyn SetWait>>,
 }
 
-/// Something whose way of waiting can be changed while it waits.
+/// A consumer whose wait strategy can be changed while it waits.
 pub(crate) trait SetWait: Send + Sync {
     fn set_wait(&self, wait: Wait);
 }
@@ -38,14 +39,16 @@ impl ConsumerRun {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if it was cancelled and all its threads have ended without a failure, so that it need not be reported.
+    /// True if the consumer was cancelled and all its threads have ended without a failure. Such a consumer is not
+    /// reported.
     pub(crate) fn is_forgotten(&self) -> bool {
         let state = self.state();
         let failed = matches!(state.ending, Some(Ending::Failed(_)));
         self.cancelled.load(Ordering::Acquire) && state.threads == 0 && !failed
     }
 
-    /// One of its threads has ended.
+    /// Records the end of one of the consumer's threads, with the next offset to read in each of that thread's
+    /// partitions.
     pub(crate) fn end(&self, ending: Ending, consumed: Vec<(u32, u64)>) {
         let mut state = self.state();
         state.threads -= 1;

@@ -1,4 +1,4 @@
-//! Deduplication: a message with an id is published once within a window.
+//! Deduplication: within a window of time or count, a topic publishes each message id once.
 
 use crate::base::kind::Producers;
 use crate::base::when_full::WhenFull;
@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a topic remembers the [ids](crate::Record::id) of its messages:
+/// How many [ids](crate::Record::id) a topic remembers, and for how long: see
 /// [`TopicBuilder::deduplicate`](crate::TopicBuilder::deduplicate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deduplication {
@@ -21,40 +21,41 @@ pub struct Deduplication {
 }
 
 impl Deduplication {
-    /// The last so many ids of the topic, at least one.
+    /// Remembers the last `ids` ids of the topic, whatever their age. 0 counts as 1.
     pub fn last(ids: usize) -> Self {
         Self { ids: ids.max(1), age: None }
     }
 
-    /// The ids that were published within `age`, by the engine's clock; 1,048,576 of them at most, unless told with
-    /// [`at_most`](Self::at_most).
+    /// Remembers the ids that were published within `age`, by the engine's clock, and at most 1,048,576 ids.
+    /// [`at_most`](Self::at_most) changes that number.
     pub fn within(age: Duration) -> Self {
         Self { ids: 1 << 20, age: Some(age) }
     }
 
-    /// No more than so many ids, whatever their age: beyond that the oldest are forgotten early. An id takes about 80 bytes.
+    /// Remembers at most `ids` ids, and forgets the oldest early if there are more. 0 counts as 1. An id takes about 80
+    /// bytes.
     pub fn at_most(self, ids: usize) -> Self {
         Self { ids: ids.max(1), ..self }
     }
 }
 
-/// The id of an event, if it has one.
+/// Returns an event's id; `None` if the event has no id.
 pub(crate) type IdOf<E> = fn(&E) -> Option<&[u8]>;
 
 /// The ids that a topic remembers.
 pub(crate) struct DedupIndex {
     window: Deduplication,
-    /// An id is kept as two keyed hashes of 64 bits.
+    /// An id is stored as two keyed hashes of 64 bits.
     hashers: [RandomState; 2],
     known: Mutex<KnownIds>,
-    /// Signals that a claimed id was published, or was not.
+    /// Notified when a claimed id was published, and when a claim was dropped without a publish.
     settled: Condvar,
 }
 
 #[derive(Default)]
 struct KnownIds {
     ids: HashMap<u128, IdState, BuildHasherDefault<IdHasher>>,
-    /// The ids in the order of publishing, each with the time when it expires.
+    /// The ids in the order of publishing, each with the time when it expires, by the engine's clock.
     order: VecDeque<(u128, Duration)>,
 }
 
@@ -64,7 +65,7 @@ enum IdState {
     At(u32, u64),
 }
 
-/// The hasher of keys that are hashes already: takes the low 64 bits.
+/// The hasher for keys that are hashes already: returns the low 64 bits of the key.
 #[derive(Default)]
 struct IdHasher(u64);
 
@@ -93,25 +94,27 @@ impl KnownIds {
     }
 }
 
-/// A claimed id: its holder is to publish the message. If it is dropped before, another producer may claim the id.
+/// A producer's claim of an id, whose message it is about to publish. If the claim is dropped before that, another
+/// producer may claim the id.
 pub(crate) struct ClaimedId {
     ids: Arc<DedupIndex>,
     id: u128,
-    /// True once the message was published. From then on the id may expire, and another producer may claim it.
+    /// True once the message was published. The id may expire after that and be claimed by another producer, so the
+    /// drop must not remove it.
     settled: bool,
 }
 
-/// What a producer is to do with a message with an id.
+/// The result of claiming a message's id.
 pub(crate) enum IdOutcome {
     First(ClaimedId),
-    /// Nothing: a message with this id was published at this partition and offset.
+    /// A message with this id was published already: its partition and offset. The producer publishes nothing.
     Duplicate(u32, u64),
 }
 
 impl DedupIndex {
     pub(crate) fn new(window: Deduplication) -> Self {
         let mut known = KnownIds::default();
-        // Memory is reserved ahead. Where that fails, the maps grow as they are filled.
+        // Memory is reserved ahead. If that fails, the maps grow as ids are added.
         let _ = known.ids.try_reserve(window.ids.min(1 << 16));
         let _ = known.order.try_reserve(window.ids.min(1 << 16) + 1);
         Self {
@@ -135,7 +138,8 @@ impl DedupIndex {
         self.window.age.map_or(Duration::MAX, |age| published.saturating_add(age))
     }
 
-    /// Claims an id, or returns where it was published. While another producer publishes it, waits as `full` says.
+    /// Claims an id, or returns the partition and offset of its message. While another producer has the id claimed,
+    /// this waits, or fails, as `full` says.
     pub(crate) fn begin<E, K: Producers>(
         self: &Arc<Self>,
         topic: &TopicCore<E, K>,
@@ -184,7 +188,7 @@ impl DedupIndex {
 }
 
 impl ClaimedId {
-    /// Notes where the message was published.
+    /// Records the partition, offset and publishing time of the claim's message.
     pub(crate) fn settle(&mut self, partition: u32, offset: u64, now: Duration) {
         self.settled = true;
         let mut known = self.ids.known();
@@ -206,7 +210,7 @@ impl Drop for ClaimedId {
     }
 }
 
-/// Restores the ids of the window from the journal.
+/// Restores the ids of the window from the journal. Does nothing for a topic in memory.
 pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     topic: &TopicCore<E, K>,
     id_of: IdOf<E>,
@@ -231,10 +235,10 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
         read_back(durable, &mut back, ids, id_of, &mut event).map_err(|cause| refused(cause.to_string()))?;
     }
     let mut found: Vec<FoundId> = back.into_iter().flat_map(|back| back.found(wall)).collect();
-    // All of them were published before now, whatever time the clock began with.
+    // All these events were published before this opening, so their ids are ordered by the corrected write times.
     found.sort_unstable_by_key(|found| (found.written, found.offset));
     let mut known = ids.known();
-    // An id that was published again after it had expired is restored with its last offset.
+    // Newest first: an id that was published again after it had expired is restored with its last offset.
     for FoundId { written, id, partition, offset } in found.into_iter().rev() {
         let until = match ids.window.age {
             Some(limit) => now.saturating_add(limit.saturating_sub(age(written))),
@@ -256,26 +260,28 @@ struct FoundId {
     offset: u64,
 }
 
-/// A partition that is read backwards from its end, in growing steps, until the window is full or the beginning is reached.
-/// A record that looks old does not end the search if younger records stand before it: the system's clock was behind then.
+/// The backward read of one partition, from its end in growing steps, until the window is full or the partition's first
+/// record is reached. An old record ends it only at the start of a step, because the system's clock may have been wrong
+/// for a while.
 struct BackwardScan {
     partition: u32,
     extent: Extent,
-    /// The offset from which on the partition was read.
+    /// All records from this offset up to the partition's end were read.
     from: u64,
-    /// How many offsets before the end the next step begins.
+    /// The distance in offsets from the partition's end to the start of the next step.
     span: u64,
-    /// The first offset whose record may be young enough for the window.
+    /// The first offset whose record may be young enough for the window, by the journal's index of times.
     young: u64,
     oldest_known: Option<u64>,
     most: usize,
     is_done: bool,
-    /// For each record with an id, the time when it was written, by the system's clock of that time.
+    /// The records with an id, oldest first. `written` is the time of writing by the system's clock, in nanoseconds
+    /// since the Unix epoch.
     found: VecDeque<FoundId>,
 }
 
 impl BackwardScan {
-    /// None if the journal has no record of the partition.
+    /// `None` if the journal has no record of the partition.
     fn new<E>(durable: &DurableTopic<E>, partition: u32, window: Deduplication, wall: u64) -> Option<Self> {
         let (id, journal) = (durable.id(partition), durable.journal());
         let extent = journal.extent(id)?;
@@ -287,7 +293,8 @@ impl BackwardScan {
         Some(Self { partition, extent, from, span: 4096, young, oldest_known, most, is_done: false, found })
     }
 
-    /// Adds the ids of a step, which stand before all others. `oldest` is the time of the step's first record.
+    /// Adds the ids of one step, which precede all ids found so far. `oldest` is the write time of the step's first
+    /// record; `None` if the step had no record.
     fn add(&mut self, from: u64, mut before: VecDeque<FoundId>, oldest: Option<u64>) {
         before.append(&mut self.found);
         self.found = before;
@@ -299,8 +306,8 @@ impl BackwardScan {
         self.is_done = from == self.extent.start || self.found.len() >= self.most || is_old;
     }
 
-    /// Corrects the times: no record is older than the ones before it, and none is of the future, whatever the system's
-    /// clock showed.
+    /// Returns the found ids with corrected times: no record is older than the record before it, and none is later than
+    /// `wall`, so a wrong system clock cannot reorder them.
     fn found(self, wall: u64) -> impl Iterator<Item = FoundId> {
         self.found.into_iter().scan(0, move |latest, found| {
             *latest = found.written.min(wall).max(*latest);
@@ -309,7 +316,7 @@ impl BackwardScan {
     }
 }
 
-/// Takes one step back in each partition that is not done, with one reading of the journal for all of them.
+/// Reads one step back in each unfinished partition. One scan of the journal serves all of them.
 fn read_back<E>(
     durable: &DurableTopic<E>,
     back: &mut [BackwardScan],
@@ -332,7 +339,7 @@ fn read_back<E>(
         let BackwardScan { extent, span, young, .. } = *back;
         let from = extent.end.saturating_sub(span).min(young).min(back.from).max(extent.start);
         let mut cursor = journal.cursor(durable.id(back.partition), Start::Offset(from))?;
-        // The ids of lost records are lost.
+        // Records lost to damage have no ids to restore.
         cursor.pass_gaps();
         cursor.resume(&mut scan);
         looks.push(Look { back, cursor, from, found: VecDeque::new(), oldest: None, is_over: false });
@@ -345,7 +352,7 @@ fn read_back<E>(
                 read = true;
                 let (written, offset) = (record.written, record.offset);
                 look.oldest.get_or_insert(written);
-                // A record that is no event has no id. Its readers are told.
+                // An unreadable record has no id. The topic's readers get an error for it.
                 if (durable.persistence.read)(event, record.bytes).is_ok()
                     && let Some(id) = id_of(event)
                 {
@@ -375,8 +382,8 @@ fn read_back<E>(
 mod tests {
     use super::*;
 
-    /// After a claim was settled and before it was dropped, its id may have expired and been claimed by another producer.
-    /// The drop removed that claim, and a third producer could publish the id again.
+    /// Between the settling of a claim and its drop, the id may expire and be claimed by another producer. The drop
+    /// used to remove that second claim, so a third producer could publish the id again.
     #[test]
     fn who_has_settled_takes_no_other_claim_away() {
         let ids = Arc::new(DedupIndex::new(Deduplication::last(1)));

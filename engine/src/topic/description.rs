@@ -1,4 +1,4 @@
-//! What a topic is.
+//! The description of a topic: its settings and its state at one moment.
 
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
@@ -6,7 +6,7 @@ use crate::topic::Shape;
 use crate::topic::metrics::PartitionMetrics;
 use std::fmt;
 
-/// What a topic is, and what there is in it at a moment. Its [`Display`](fmt::Display) is for people.
+/// A topic's settings and its state at one moment. [`Display`](fmt::Display) writes it as text for people.
 ///
 /// ```
 /// # use slipring::{Engine, Message};
@@ -20,32 +20,31 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Description {
-    /// Its name.
+    /// The topic's name.
     pub name: String,
-    /// What receipts call it.
+    /// The topic's id, as in its receipts.
     pub id: TopicId,
-    /// What it was created as. Partitions may have been added.
+    /// The shape with which the topic was created. Partitions may have been added since.
     pub shape: Shape,
-    /// Each partition as it is now.
+    /// The metrics of each partition, by number.
     pub partitions: Vec<PartitionMetrics>,
-    /// Slots of each partition.
+    /// The number of slots of each partition.
     pub capacity: usize,
-    /// How many events of each partition are kept for who comes late.
+    /// How many published events of each partition are kept for consumers that join later.
     pub retain: usize,
-    /// Whether it notes when each event was published.
+    /// True if the topic stores the time at which each event is published.
     pub timestamps: bool,
-    /// The bytes of one slot, with what it needs beside itself.
+    /// The size of one slot in bytes: the event, its message bytes, its stamp and its time.
     pub slot_bytes: u64,
-    /// The bytes of all slots. They were taken when the partitions were made, and are not given back before the topic
-    /// goes.
+    /// The size of all slots in bytes. Allocated when the partitions are made, and freed with the topic.
     pub memory: u64,
-    /// The most that [`memory`](Self::memory) may be.
+    /// The limit for [`memory`](Self::memory), in bytes.
     pub memory_limit: u64,
-    /// How many producers there are.
+    /// How many producers of the topic exist now.
     pub producers: usize,
-    /// The names of its consumers.
+    /// The names of the topic's consumers.
     pub consumers: Vec<String>,
-    /// Why it takes nothing more; none while it is open.
+    /// Why the topic was closed; `None` while it is open.
     pub closed: Option<Closed>,
 }
 

@@ -1,4 +1,4 @@
-//! What a durable topic has in the journal: its line in the catalogue, and the offsets at which its partitions go on.
+//! A durable topic's state in the journal: its entry in the catalogue, and the first free offset of each partition.
 
 use super::ring_source::{RingSource, reservation};
 use crate::base::ids::TopicId;
@@ -23,7 +23,7 @@ pub(crate) struct DurableTopic<E> {
     pub(crate) committer: Arc<Committer>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) capacity: u64,
-    /// True if the journal did not know the topic before this opening.
+    /// True if the journal did not have the topic before this opening.
     is_new: bool,
 }
 
@@ -32,15 +32,15 @@ fn refused(name: &str, cause: String) -> TopicError {
 }
 
 impl<E> DurableTopic<E> {
-    /// How many events of a partition stand at or behind `next`. `published` is the next offset to be published. Offsets
-    /// that a crash left out have no event, and are all below what is written.
+    /// The count of a partition's events from offset `next` on. `published` is the next offset to be published. Offsets
+    /// that a crash left unused have no event; all of them are below the end of the written records.
     pub(crate) fn unread(&self, partition: u32, next: u64, published: u64) -> u64 {
         let id = self.id(partition);
         let written = self.journal().extent(id).map_or(next, |extent| extent.end.max(next));
         self.journal().records_in(id, next..written) + published.saturating_sub(written)
     }
 
-    /// Finds the topic in the catalogue, or adds it there.
+    /// Finds the topic in the journal's catalogue, or adds it to the catalogue.
     pub(crate) fn open(
         committer: &Arc<Committer>,
         id: TopicId,
@@ -72,7 +72,7 @@ impl<E> DurableTopic<E> {
                 let (there, asked) = (there.to_string(), asked.to_string());
                 return Err(TopicError::Recorded { name: name.to_owned(), there, asked });
             }
-            // It is written again with the first partitions.
+            // The renewed entry is written with the first partitions.
             Some(there) => {
                 drop(recovered);
                 Self::renewed(there, asked)
@@ -86,7 +86,7 @@ impl<E> DurableTopic<E> {
                 frame.put(state_kind::TOPICS, b"", &after.to_le_bytes());
                 frame.put(state_kind::TOPICS, name.as_bytes(), &recorded.encode());
                 recovered.take(&mut frame);
-                // The commit waits for the committer's thread, which runs the user's code, so no lock is held.
+                // The commit waits for the committer's thread, which runs the user's code, so no lock may be held.
                 drop(recovered);
                 committer.commit([frame]).map_err(|cause| refused(name, cause))?;
                 recorded
@@ -103,8 +103,9 @@ impl<E> DurableTopic<E> {
         })
     }
 
-    /// What was recorded, with the name that its layout has now and the largest message that is allowed from now on: a program
-    /// that allows less would not read those that are written until then.
+    /// The recorded entry with the current name of its layout and the largest message allowed from now on. The caller
+    /// has checked that this is no smaller than recorded: a program that allows less could not read the recorded
+    /// messages.
     fn renewed(there: CatalogEntry, asked: CatalogEntry) -> CatalogEntry {
         CatalogEntry { layout: asked.layout, max_message: asked.max_message, is_old: false, ..there }
     }
@@ -125,14 +126,14 @@ impl<E> DurableTopic<E> {
         reservation(self.capacity, self.committer.syncs)
     }
 
-    /// How many partitions the journal knows.
+    /// How many partitions the journal has of this topic.
     pub(crate) fn partitions(&self) -> usize {
         self.recorded().partitions as usize
     }
 
-    /// Reserves the first offsets of partitions that are about to be made, and records their number. Returns the offset at
-    /// which each partition begins. The number is in the last frame: a crash before it leaves reserved offsets alone, which
-    /// nobody was given.
+    /// Reserves the first offsets of new partitions and records the topic's new number of partitions. Returns the first
+    /// offset of each new partition. The number of partitions is in the last frame: a crash before that frame leaves
+    /// only unused reservations.
     pub(crate) fn begin(&self, partitions: std::ops::Range<u32>) -> Result<Vec<u64>, TopicError> {
         let limit = self.journal().frame_limit() / 2;
         let (mut frames, mut frame) = (Vec::new(), FrameBuilder::new());
@@ -143,7 +144,7 @@ impl<E> DurableTopic<E> {
             }
             let id = self.id(partition);
             let extent = self.journal().extent(id).unwrap_or_default();
-            // Offsets that were reserved before a crash may have been issued.
+            // Offsets below the reservation may have been issued before a crash, so they are never issued again.
             let next = extent.end.max(extent.reserved);
             let reserved = next.saturating_add(self.reserves_at_once());
             frame.extent(id, slipring_journal::Extent { reserved, ..extent });
@@ -156,7 +157,8 @@ impl<E> DurableTopic<E> {
         frame.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
         frames.push(frame);
         self.committer.commit(frames).map_err(|cause| refused(&self.name, cause))?;
-        // Who opens the topic again in this engine goes by it; where it was refused there are as many as before.
+        // Updates the engine's copy of the catalogue only after the commit, so a refused commit leaves the number of
+        // partitions as it was.
         let mut counted = FrameBuilder::new();
         counted.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
         self.committer.recovered_state().take(&mut counted);
@@ -164,10 +166,11 @@ impl<E> DurableTopic<E> {
         Ok(starts)
     }
 
-    /// Deletes the topic from the journal if it was recorded with this opening, because its partitions could not be made.
+    /// Undoes this opening when the partitions could not be made: deletes the topic from the journal if this opening
+    /// added it.
     pub(crate) fn take_back(&self) {
         if self.is_new {
-            // Only a journal that has ended refuses this.
+            // Fails only if the journal has ended.
             let _ = self.forget();
         }
     }
@@ -175,12 +178,12 @@ impl<E> DurableTopic<E> {
     /// Deletes the topic and all its records from the journal.
     pub(crate) fn forget(&self) -> Result<(), TopicError> {
         let number = self.recorded().number;
-        // From here on nothing more of the topic is written.
+        // First the topic's in-memory state, so that the committer writes no more of it.
         self.committer.producer_states.forget_topic(number);
         self.committer.committed_offsets.retire(number);
         self.committer.transform_offsets.forget_topic(number);
         self.committer.forget(number, &self.name).map_err(|cause| refused(&self.name, cause))?;
-        // Deletes the same from the engine's copy of the state.
+        // Deletes the topic from the engine's copy of the recovered state as well.
         let mut state = self.committer.recovered_state();
         let frames = forget(&state, &[Some(number)].into(), Some(&self.name), usize::MAX);
         frames.into_iter().for_each(|mut frame| state.take(&mut frame));
@@ -189,7 +192,7 @@ impl<E> DurableTopic<E> {
 }
 
 impl<E: Send + Sync + 'static> DurableTopic<E> {
-    /// Joins the committer's gate to a ring that nobody publishes into yet.
+    /// Joins the committer's gate to a new ring, into which no producer publishes yet.
     pub(crate) fn join<K: Producers>(
         &self,
         partition: &Arc<Partition<E, K>>,
@@ -218,13 +221,13 @@ impl<E: Send + Sync + 'static> DurableTopic<E> {
         })
     }
 
-    /// Hands the partition to the committer. All readers have joined.
+    /// Gives the partition to the committer. Called after all readers have joined the partition.
     pub(crate) fn take<K: Producers>(&self, source: RingSource<E, K>) {
         self.acks.add(Arc::clone(&source.progress));
         self.committer.add(Box::new(source));
     }
 
-    /// Waits until everything that was published is written, or until `deadline`.
+    /// Waits until all published events are written, the journal has ended, or `deadline` has passed.
     pub(crate) fn drained<K: Producers>(&self, partitions: &[Arc<Partition<E, K>>], deadline: Instant) {
         let is_drained = |partition: &Arc<Partition<E, K>>| {
             !partition.ring.positions().stages.iter().any(|stage| stage.name == STAGE && stage.lag > 0)

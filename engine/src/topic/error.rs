@@ -1,4 +1,4 @@
-//! What can be refused, each with what was asked and what to do.
+//! The errors of topics and producers. Each says what was refused, what was asked for, and what to do.
 
 mod publish;
 mod subscribe;
@@ -11,16 +11,16 @@ use crate::base::ids::{MAX_NAME, MAX_PARTITIONS};
 use crate::text;
 use slipring_ring::BuildError;
 
-/// Two settings of one builder cannot both be. Whichever was said last does not win: it is refused.
+/// Two settings of one builder exclude one another. Neither one wins: the builder refuses both.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{of:?}: {one} and {other} contradict one another: say one of them")]
 #[non_exhaustive]
 pub struct Contradiction {
-    /// The name of the topic, group or queue that was to be made.
+    /// The name of the topic, group or queue that was to be created.
     pub of: String,
-    /// One setting.
+    /// The first of the two settings.
     pub one: &'static str,
-    /// The other one.
+    /// The second of the two settings.
     pub other: &'static str,
 }
 
@@ -30,24 +30,25 @@ impl Contradiction {
     }
 }
 
-/// A topic was not created or not found.
+/// A topic was not created, changed, deleted or found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TopicError {
-    /// The name is empty, too long, or has other characters.
+    /// The name is empty, longer than [`MAX_NAME`] bytes, `.` or `..`, or has characters other than ASCII letters,
+    /// digits, `.`, `_` and `-`.
     #[error("{name:?} is no name for a topic or consumer: take 1 to {MAX_NAME} letters, digits, '.', '_' or '-'")]
     Name {
-        /// The name.
+        /// The topic's name.
         name: String,
     },
-    /// The topic's own factory, or what makes a handler for a new partition, asked for more partitions while it was called for
-    /// that.
+    /// Partitions are being added by the calling thread already: the topic's factory of events, or a subscriber's
+    /// factory of handlers, asked for more partitions while it was called for new ones.
     #[error("topic {name:?} is being given partitions by this very thread: add others when that has returned")]
     Growing {
         /// The topic.
         name: String,
     },
-    /// What must be done at a time could not be: the engine's timer has no thread.
+    /// The engine's timer, which the setting needs, could not start its thread.
     #[error("topic {name:?}: {}", text::line(.cause))]
     Timer {
         /// The topic.
@@ -55,148 +56,149 @@ pub enum TopicError {
         /// The error of the operating system.
         cause: String,
     },
-    /// There is a topic of this name.
+    /// The engine has a topic of this name already.
     #[error(
         "there is a topic {name:?} already, as {}; asked for was {}: take it with `get`, or another name", text::line(.there), text::line(.asked)
     )]
     Exists {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// Its shape.
+        /// The existing topic's shape.
         there: String,
-        /// The shape asked for.
+        /// The shape that was asked for.
         asked: String,
     },
-    /// There is no topic of this name.
+    /// The engine has no topic of this name.
     #[error("there is no topic {name:?} (there are {known:?}): create it first")]
     Unknown {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// The topics there are.
+        /// The names of the engine's topics.
         known: Vec<String>,
     },
-    /// The topic carries other events.
+    /// The topic exists, but its events are of another type, or it has another kind of producers.
     #[error("topic {name:?} is {}; asked for was {}", text::line(.there), text::line(.asked))]
     OtherShape {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// Its shape.
+        /// The existing topic's shape.
         there: String,
-        /// The shape asked for.
+        /// The shape that was asked for.
         asked: String,
     },
-    /// No partition at all, or too many.
+    /// The number of partitions is 0 or above [`MAX_PARTITIONS`].
     #[error("topic {name:?} cannot have {asked} partitions: take 1 to {MAX_PARTITIONS}")]
     Partitions {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// How many it would have had.
+        /// The number of partitions that the topic would have had.
         asked: usize,
     },
-    /// The messages would take more memory than the topic may have.
+    /// The slots would take more memory than the topic's limit.
     #[error(
         "topic {name:?} would take {asked} bytes ({partitions} partitions of {capacity} slots of {slot} bytes), more than its limit of {limit}: take fewer or smaller slots, or raise `memory_limit`"
     )]
     Memory {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// The bytes that it would take.
+        /// The bytes that all slots would take.
         asked: u64,
-        /// The limit in bytes.
+        /// The topic's limit in bytes.
         limit: u64,
-        /// How many partitions.
+        /// The number of partitions that the topic would have had.
         partitions: usize,
-        /// Slots of each.
+        /// The number of slots of each partition.
         capacity: usize,
-        /// Bytes of each slot, with what it needs beside itself.
+        /// The size of one slot in bytes: the event, its message bytes, its stamp and its time.
         slot: u64,
     },
-    /// A largest message that is too large.
+    /// The largest message that was asked for is above [`MAX_MESSAGE`].
     #[error("topic {name:?} cannot have messages of {asked} bytes: take {MAX_MESSAGE} at most")]
     MaxMessage {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// What it would have had.
+        /// The largest message that was asked for, in bytes.
         asked: usize,
     },
-    /// A time to live or a retention by age where no times are noted.
+    /// The topic has a time to live or a retention by age, but does not store timestamps.
     #[error(
         "topic {name:?} has a time to live or a retention by age, and no times: create it with `timestamps()` as well"
     )]
     NoTimestamps {
-        /// The name.
+        /// The topic's name.
         name: String,
     },
-    /// There are consumers on it.
+    /// The topic still has consumers.
     #[error("topic {name:?} is read by {consumers:?}: cancel or drop them first, or delete it with `delete_forced`")]
     InUse {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// Its consumers.
+        /// The names of the topic's consumers.
         consumers: Vec<String>,
     },
-    /// The engine has no journal.
+    /// The topic was to be durable, but its engine has no journal.
     #[error("topic {name:?} is to be durable, and the engine has no journal: take `Engine::open`")]
     NoJournal {
-        /// The name.
+        /// The topic's name.
         name: String,
     },
-    /// The journal knows this topic as another one.
+    /// The journal has a durable topic of this name, which the requested topic does not fit.
     #[error(
         "topic {name:?} stands in the journal as {}; asked for was {}: ask for that, or take another name", text::line(.there), text::line(.asked)
     )]
     Recorded {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// Its shape in the journal.
+        /// The shape that the journal has recorded.
         there: String,
-        /// The shape asked for.
+        /// The shape that was asked for.
         asked: String,
     },
     /// The journal refused the topic.
     #[error("topic {name:?} cannot be written down: {}", text::line(.cause))]
     Journal {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// Why.
+        /// The cause.
         cause: String,
     },
-    /// The size was refused.
+    /// The ring refused the topic's capacity or retention, or the system gave no memory for it.
     #[error("topic {name:?}: {cause}")]
     Ring {
-        /// The name.
+        /// The topic's name.
         name: String,
         /// Why the ring was refused.
         cause: BuildError,
     },
-    /// A consumer could not be given the new partition.
+    /// A consumer of the topic could not join a new partition, so no partition was added.
     #[error("topic {name:?} got no new partition: {cause}")]
     Consumer {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// Which consumer, and why.
+        /// The error of the consumer.
         cause: Box<SubscribeError>,
     },
-    /// The topic takes nothing more.
+    /// The topic is closed.
     #[error("topic {name:?}: {reason}")]
     Closed {
-        /// The name.
+        /// The topic's name.
         name: String,
-        /// Why.
+        /// Why the topic is closed.
         reason: Closed,
     },
     /// The engine was shut down.
     #[error("the engine was shut down: build another one")]
     ShutDown,
-    /// Two settings cannot both be.
+    /// Two settings of the topic exclude one another.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
 }
 
-/// The largest that [`max_message`](crate::TopicBuilder::max_message) can be, in bytes: 1 GiB.
+/// The upper limit of [`max_message`](crate::TopicBuilder::max_message) in bytes: 1 GiB.
 pub const MAX_MESSAGE: usize = 1 << 30;
 
-/// Names may one day be part of a path: letters, digits, and three signs, and neither `.` nor `..`.
+/// Refuses names that would not be plain file names, since names may become part of paths: allowed are ASCII letters,
+/// digits and three signs, but neither `.` nor `..`.
 pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if plain && (1..=MAX_NAME).contains(&name.len()) && name != "." && name != ".." {
@@ -206,75 +208,75 @@ pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
     }
 }
 
-/// No producer was given.
+/// A producer was not created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProducerError {
-    /// The topic has a single producer, and somebody has it.
+    /// The topic allows a single producer, and that producer exists already.
     #[error(
         "topic {topic:?} has a single producer, and it is taken: drop that one, or create the topic without `single_producer`"
     )]
     Taken {
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
-    /// The name of an idempotent producer is no name.
+    /// The name of an idempotent producer is invalid.
     #[error(
         "topic {topic:?}: {name:?} is no name for a producer: take 1 to {MAX_NAME} letters, digits, '.', '_' or '-'"
     )]
     Name {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The name.
+        /// The refused name.
         name: String,
     },
-    /// As many names of idempotent producers as a topic knows, or as the journal's segments have room for, are in use: see
-    /// [`IdempotentProducer`](crate::producer::IdempotentProducer).
+    /// All names of idempotent producers are in use that the topic allows, or that the journal's segments have room
+    /// for: see [`IdempotentProducer`](crate::producer::IdempotentProducer).
     #[error(
         "topic {topic:?} has {limit} names of producers, which is all that it or the journal takes, so {name:?} is refused: use fewer, take larger segments, or wait until some expire"
     )]
     TooManyNames {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The name.
+        /// The refused name.
         name: String,
-        /// The most.
+        /// How many names the topic or the journal allows.
         limit: usize,
     },
     /// The journal refused the name of an idempotent producer.
     #[error("topic {topic:?}: the producer {name:?} cannot be written down: {}", text::line(.cause))]
     Journal {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The name.
+        /// The producer's name.
         name: String,
-        /// Why.
+        /// The cause.
         cause: String,
     },
-    /// What must be done at a time could not be: the engine's timer has no thread.
+    /// The engine's timer, which the producer needs, could not start its thread.
     #[error("a producer of topic {topic:?}: {}", text::line(.cause))]
     Timer {
-        /// The topic.
+        /// The topic's name.
         topic: String,
         /// The error of the operating system.
         cause: String,
     },
-    /// The topic cannot acknowledge so much.
+    /// The topic does not support the acknowledgement level.
     #[error("topic {topic:?} cannot acknowledge what is published as {level}: {reason}")]
     Unsupported {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The level asked for.
+        /// The level that was asked for.
         level: crate::base::level::Level,
-        /// Why.
+        /// The cause.
         reason: &'static str,
     },
-    /// The topic takes nothing more.
+    /// The topic is closed.
     #[error("topic {topic:?}: {reason}")]
     Closed {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Why.
+        /// Why the topic is closed.
         reason: Closed,
     },
 }

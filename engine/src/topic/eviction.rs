@@ -1,4 +1,4 @@
-//! Evicting subscribers that a full partition waits for.
+//! The eviction of subscribers that hold up the producers of a full partition.
 
 use super::{TopicCore, stage_name};
 use crate::base::kind::Producers;
@@ -8,17 +8,17 @@ use crate::base::trace::lifecycle;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
-/// What came of an eviction.
+/// The result of an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
-    /// The consumer has left, and holds nobody up.
+    /// The consumer has left all partitions and no longer holds producers up.
     Gone,
-    /// The consumer leaves when its batch ends.
+    /// The consumer leaves when its current batch ends.
     Leaves,
 }
 
 impl<E, K: Producers> TopicCore<E, K> {
-    /// Adds the counters of a consumer, and with them its policy for when it is slow.
+    /// Adds the counters of a consumer. If its policy allows eviction, producers check for slow consumers from now on.
     pub(crate) fn register(&self, stats: &Arc<ConsumerStats>) {
         let mut consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
         consumer_stats.retain(|stats| stats.strong_count() > 0);
@@ -28,12 +28,13 @@ impl<E, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// From now on producers that find a partition full look for consumers to evict.
+    /// Makes producers that find a partition full check for consumers to evict.
     pub(crate) fn expect_evictions(&self) {
         self.evicts.store(true, Ordering::Relaxed);
     }
 
-    /// The counters of the consumer with this name. Of several with one name the last.
+    /// The counters of the consumer with this stage name; the latest if several have the name. `None` if no consumer
+    /// has it.
     pub(crate) fn stats(&self, name: &str) -> Option<Arc<ConsumerStats>> {
         let consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
         consumer_stats
@@ -47,13 +48,13 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.evicts.load(Ordering::Relaxed)
     }
 
-    /// How a consumer that holds producers up is to be treated, by its policy. None if it is no subscriber or group.
+    /// The consumer's name and its policy for being slow. `None` if the stage is not a subscriber's or a group's.
     pub(crate) fn slow(&self, name: String) -> Option<(String, Slow)> {
         let slow = self.stats(&name)?.slow();
         Some((name, slow))
     }
 
-    /// Evicts a consumer that holds producers up.
+    /// Evicts a consumer that holds producers up, as its policy demands, and counts the eviction once.
     pub(crate) fn evict_slow(&self, name: &str) -> Evicted {
         use slipring_ring::StageError::StoodBehind;
         let stats = self.stats(name);
@@ -65,7 +66,7 @@ impl<E, K: Producers> TopicCore<E, K> {
                 }
                 if at_once { Evicted::Gone } else { Evicted::Leaves }
             }
-            // A consumer behind it is no further than it is, so that one is evicted instead.
+            // The consumer that stands behind this one has read no more, so that one is evicted instead.
             Err(StoodBehind { behind, .. }) => match self.slow(behind) {
                 Some((behind, Slow::EvictAfter(_))) => self.evict_slow(&behind),
                 _ => Evicted::Leaves,
@@ -74,14 +75,15 @@ impl<E, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// Removes a consumer's gates from all partitions. False if some go only when its batch ends.
+    /// Removes a consumer's gates from all partitions. Returns false if some gates stay until the consumer's batch
+    /// ends.
     pub(crate) fn evict(&self, consumer: &str) -> Result<bool, slipring_ring::StageError> {
         use slipring_ring::StageError::{Fence, InBatch, Unknown};
         let (mut unknown, mut found, mut at_once) = (None, false, true);
         for partition in self.partitions().iter() {
             match partition.ring.evict(consumer) {
                 Ok(_) => found = true,
-                // It leaves by itself: when its batch ends, or at its next poll.
+                // The consumer leaves by itself when its batch ends, or at its next poll.
                 Err(InBatch { .. } | Fence { .. }) => (found, at_once) = (true, false),
                 Err(refused @ Unknown { .. }) => unknown = Some(refused),
                 Err(refused) => return Err(refused),

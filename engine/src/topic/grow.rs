@@ -1,4 +1,4 @@
-//! Making the partitions of a topic: their slots, their memory, and joining the topic's readers to them.
+//! Adding partitions to a topic: their slots, their memory, and the topic's readers.
 
 use super::reader::{Prepared, TopicReader};
 use super::{SlotFactoryError, TopicCore};
@@ -13,12 +13,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
-    /// Adds partitions. `total` returns how many there are to be, given how many there are. Every reader has joined the new
-    /// partitions before a producer sees them.
+    /// Adds partitions. `total` returns the new number of partitions, given the present number. All readers have joined
+    /// the new partitions before a producer can publish into them.
     pub(super) fn grow(&self, total: impl FnOnce(usize) -> usize) -> Result<(), TopicError> {
         let name = || self.name.clone();
-        // One thread at a time adds partitions. No lock is held while the user's code runs: the factory of events, and what
-        // makes handlers.
+        // A `Turn` lets one thread at a time add partitions. A lock would not do: the
+        // factories of events and handlers are the user's code, and may come back here.
         self.may_wait().map_err(|cause| TopicError::Journal { name: name(), cause })?;
         let _growing = self.growing.take().ok_or_else(|| TopicError::Growing { name: name() })?;
         let mut partitions = self.partitions().to_vec();
@@ -59,7 +59,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         let (readers, mut prepared) = loop {
             let readers = self.readers();
             let all = readers.all();
-            // A reader that came meanwhile prepares as well, outside of the lock.
+            // Readers that joined since the last round prepare too. Preparing runs the user's code, so the lock is
+            // released for it.
             let is_known =
                 |reader: &Arc<dyn TopicReader<E, K>>| prepared.iter().any(|(known, _)| Arc::ptr_eq(known, reader));
             let strangers: Vec<_> = all.iter().filter(|reader| !is_known(reader)).cloned().collect();
@@ -93,22 +94,23 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
             .into_iter()
             .map(|(reader, partition, consumer, preparation)| reader.take(&partition, consumer, preparation))
             .collect();
-        // A producer that sees this number takes the new list of partitions.
+        // A producer that sees the new count also sees the new list of partitions.
         self.count.store(total, Ordering::Release);
         drop(readers);
-        // A reader that is woken may run at once, and must not meet the lock.
+        // A woken reader may run at once and lock the readers, so the lock is released before.
         told.into_iter().for_each(|tell| tell());
         Ok(())
     }
 
-    /// The bytes that one slot takes: the event, its cell, the ring's stamp where there are several producers, and its time.
+    /// The size of one slot in bytes: the event, its message bytes, the ring's stamp if several producers are allowed,
+    /// and the time of publishing if the topic has timestamps.
     pub(crate) fn slot_bytes(&self) -> u64 {
         let stamp = if K::SINGLE { 0 } else { 8 };
         let event = (std::mem::size_of::<E>() + stamp).next_multiple_of(std::mem::align_of::<E>());
         (event + self.cell + if self.settings.timestamps { 8 } else { 0 }) as u64
     }
 
-    /// The bytes that all slots have taken from the system.
+    /// The size in bytes of all slots of all partitions.
     pub(crate) fn memory(&self) -> u64 {
         let partitions = self.partitions();
         let beside = self.cell + if self.settings.timestamps { 8 } else { 0 };
@@ -120,7 +122,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         let TopicSettings { capacity, memory_limit, .. } = self.settings;
         let slot = self.slot_bytes();
         let asked = slot.saturating_mul(capacity as u64).saturating_mul(partitions as u64);
-        // A capacity that is no power of two is refused by the ring, which says why.
+        // The ring refuses a capacity that is no power of two, with an error that says so.
         if capacity.is_power_of_two() && asked > memory_limit {
             let (name, limit) = (self.name.clone(), memory_limit);
             return Err(TopicError::Memory { name, asked, limit, partitions, capacity, slot });

@@ -1,4 +1,4 @@
-//! Producers with names, as a topic knows them.
+//! The names of a topic's idempotent producers, with their published sequences and receipts.
 
 use crate::base::turn::{Turn, TurnGuard};
 use crate::log::producers::{ProducerState, SequenceWindow};
@@ -7,33 +7,36 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How many receipts are kept for each name. They answer publishes of a sequence that was published before.
+/// How many receipts a topic keeps for each producer name. A publish that repeats one of these sequences gets its
+/// receipt.
 pub const KEPT_RECEIPTS: usize = 1024;
 
-/// A producer's name, as its topic knows it.
+/// The name of an idempotent producer, and its state in the topic.
 pub(crate) struct ProducerIdentity {
     pub(crate) name: String,
-    /// The epoch of the producer that was opened last. It is not part of the history, so opening a producer never waits for
-    /// one that waits for room.
+    /// The epoch of the newest producer with this name. It stands outside of `history`, so that opening a producer
+    /// never waits for another producer that waits for room.
     pub(crate) epoch: AtomicU64,
-    /// The producer that publishes has this turn. It is no lock, because the user's code runs meanwhile.
+    /// The published sequences. [`Turn`] lends them to one publishing thread at a time; it is no lock, because
+    /// publishing runs the user's code.
     pub(crate) history: Arc<Turn<SequenceHistory>>,
-    /// Copies of the history's next sequence: whether there is one, and which. They can be read while somebody has the
-    /// history's turn.
+    /// A copy of the history's `next`, which threads can read while another thread has the history: if there is a next
+    /// sequence, and its value.
     pub(crate) has_next: AtomicBool,
     pub(crate) next: AtomicU64,
-    /// On a durable topic: what the journal has of the name.
+    /// The journal's state of this name; `None` if the topic is in memory.
     pub(crate) producer_state: Option<Arc<ProducerState>>,
 }
 
-/// The sequences of a name that were published, with their receipts.
+/// The published sequences of one producer name, with their receipts.
 #[derive(Default)]
 pub(crate) struct SequenceHistory {
-    /// The next sequence; none before the first publish.
+    /// The next sequence to be published; `None` before the first publish.
     pub(crate) next: Option<u64>,
-    /// Partition and offset of the last sequences before `next`.
+    /// Partition and offset of each of the last sequences before `next`, oldest first.
     pub(crate) receipts: VecDeque<(u32, u64)>,
-    /// Partition and offset of sequences behind `next`, which an earlier process has published.
+    /// Partition and offset of sequences after `next`, by sequence. An earlier process has published them, but lost one
+    /// before.
     pub(crate) apart: BTreeMap<u64, (u32, u64)>,
     pub(crate) used: Duration,
 }
@@ -47,11 +50,11 @@ impl SequenceHistory {
         self.receipts.push_back(receipt);
     }
 
-    /// The history as the journal has it.
+    /// The history that the journal has of a name. `used` is the time of its last publish, by the engine's clock.
     pub(crate) fn restored(window: &SequenceWindow, used: Duration) -> Self {
         let mut receipts = window.receipts();
         let apart = receipts.split_off(&window.next.unwrap_or(0));
-        // Receipts are found by counting back from `next`, so only those without a gap before `next` are kept here.
+        // A receipt is found by counting back from `next`, so only the receipts with no gap up to `next` are kept here.
         let mut kept = VecDeque::new();
         let mut sequence = window.next.unwrap_or(0);
         while let Some(before) = sequence.checked_sub(1)
@@ -64,7 +67,7 @@ impl SequenceHistory {
     }
 }
 
-/// The names that a topic knows.
+/// The idempotent producers of a topic, by name.
 pub(crate) type ProducerIdentities = Mutex<HashMap<String, Arc<ProducerIdentity>>>;
 
 impl ProducerIdentity {
@@ -79,25 +82,26 @@ impl ProducerIdentity {
         Arc::new(Self { name, epoch, history: Turn::new(history), has_next, next, producer_state })
     }
 
-    /// The turn. None if the calling thread is publishing under this name.
+    /// Waits until no other thread publishes under this name. `None` if the calling thread itself is publishing under
+    /// it.
     pub(crate) fn history(&self) -> Option<TurnGuard<SequenceHistory>> {
         self.history.take()
     }
 
-    /// The next sequence; none before the first.
+    /// The next sequence to be published; `None` before the first publish.
     pub(crate) fn next(&self) -> Option<u64> {
-        // Waits for a publish on another thread. In the middle of its own publish, a thread gets the sequence from before
-        // it.
+        // Waits for a publish on another thread. Called in the middle of the thread's own publish, this returns the
+        // sequence of that publish.
         match self.history() {
             Some(history) => history.next,
             None => self.has_next.load(Ordering::Acquire).then(|| self.next.load(Ordering::Acquire)),
         }
     }
 
-    /// Partition and offset of the last event; none if nothing was published.
+    /// Partition and offset of the last event; `None` if no event was published.
     pub(crate) fn last(&self) -> Option<(u32, u64)> {
         match &self.producer_state {
-            // An earlier process may have published more than the last receipt that it has given out.
+            // The journal's window may have events that an earlier process published without giving out their receipts.
             Some(producer_state) => producer_state.window().last(),
             None => self.history()?.receipts.back().copied(),
         }

@@ -1,4 +1,4 @@
-//! Positions of topics and consumers at a moment.
+//! Metrics of topics and consumers: their positions and counters at one moment.
 
 use crate::base::overload::{ConsumerStats, TopicCounters};
 use crate::log::gap::{Gap, ReportedGap};
@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The metrics of all topics. [`Engine::metrics`](crate::Engine::metrics) computes them from the positions. While events
-/// flow, one number is counted for each batch of a subscriber, and nothing else.
+/// The metrics of all topics at one moment, from [`Engine::metrics`](crate::Engine::metrics). Nearly all are computed
+/// from positions, so they cost the event path nothing; per batch a subscriber updates its count of batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Metrics {
-    /// In the order of creation.
+    /// The topics, in the order of creation.
     pub topics: Vec<TopicMetrics>,
-    /// Gaps of which a reader with a name was told, and that nobody has acknowledged.
+    /// Lost offsets that were reported to a group, queue or transform, and that no one has acknowledged.
     #[cfg_attr(feature = "observe", serde(default))]
     pub gaps: Vec<GapMetrics>,
     /// The transforms that were opened, by name.
@@ -27,20 +27,20 @@ pub struct Metrics {
     pub transforms: Vec<TransformMetrics>,
 }
 
-/// A transform that was opened: see [`TransformDescription`](crate::transform::TransformDescription).
+/// The metrics of a transform that was opened: see [`TransformDescription`](crate::transform::TransformDescription).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct TransformMetrics {
-    /// Its name.
+    /// The transform's name.
     pub name: String,
-    /// Its input.
+    /// The name of the transform's input topic.
     pub topic: String,
-    /// Whether it goes on, in [one word](crate::transform::TransformState::word).
+    /// The transform's state, as [one word](crate::transform::TransformState::word).
     pub state: String,
-    /// Why it does not go on, where it failed, or a topic of it was halted.
+    /// Why the transform has ended; `None` unless it failed or one of its topics was halted.
     pub cause: Option<String>,
-    /// How many events of its input are in the journal that it has not committed.
+    /// How many events of the input topic the journal has that the transform has not committed.
     pub lag: u64,
 }
 
@@ -51,22 +51,22 @@ impl From<TransformDescription> for TransformMetrics {
     }
 }
 
-/// A gap of which a reader with a name was told: see [`ReportedGap`].
+/// A range of lost offsets that was reported to a reader: see [`ReportedGap`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct GapMetrics {
-    /// What the reader is: `group`, `transform` or `queue`.
+    /// The kind of the reader: `group`, `transform` or `queue`.
     pub kind: String,
-    /// Its name.
+    /// The reader's name.
     pub reader: String,
-    /// The topic.
+    /// The topic's name.
     pub topic: String,
-    /// The partition.
+    /// The partition's number, from 0.
     pub partition: u32,
     /// The first lost offset.
     pub first: u64,
-    /// The offset after the last one.
+    /// The offset after the last lost one.
     pub end: u64,
 }
 
@@ -78,7 +78,7 @@ impl From<ReportedGap> for GapMetrics {
 }
 
 impl Metrics {
-    /// The topic called `name`.
+    /// The metrics of the topic `name`; `None` if the engine has no such topic.
     pub fn topic(&self, name: &str) -> Option<&TopicMetrics> {
         self.topics.iter().find(|topic| topic.name == name)
     }
@@ -89,40 +89,41 @@ impl Metrics {
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct TopicMetrics {
-    /// Its name.
+    /// The topic's name.
     pub name: String,
-    /// Events that the rings of all partitions hold.
+    /// The number of slots of all partitions.
     pub capacity: u64,
-    /// How many offsets were ever published or, after a crash of a durable topic, left out, in all partitions: see
-    /// [`Journal::records_in`](crate::journal::Journal::records_in). With one partition that is the next one.
+    /// How many offsets of all partitions were published or, after a crash of a durable topic, left unused: see
+    /// [`Journal::records_in`](crate::journal::Journal::records_in). With one partition this is the next offset.
     pub published: u64,
-    /// Slots of all partitions that hold what some consumer has not read, or what is retained.
+    /// How many slots of all partitions hold an event that some consumer has not read, or that is retained.
     pub fill: u64,
-    /// The most of them that a snapshot has ever seen, or all, if a producer has ever found a partition full.
+    /// The highest `fill` that a snapshot has seen; `capacity` if a producer has ever found a partition full.
     pub high_water: u64,
-    /// How long the topic has been there, by the engine's clock.
+    /// How long the topic has existed, by the engine's clock.
     #[cfg_attr(feature = "observe", serde(with = "seconds"))]
     pub age: Duration,
-    /// Events that were refused at once because there was no room.
+    /// How many events were refused at once because their partition was full.
     pub refused: u64,
-    /// Events for which there was no room until a deadline.
+    /// How many events were refused because their partition stayed full until a deadline.
     pub timed_out: u64,
-    /// Events that were dropped, as [`Overflow::DropNewest`](crate::topic::Overflow::DropNewest) says.
+    /// How many events [`Overflow::DropNewest`](crate::topic::Overflow::DropNewest) dropped.
     pub dropped: u64,
-    /// Events that a rate limit refused.
+    /// How many events a rate limit refused.
     pub limited: u64,
-    /// Events that had to wait for a rate limit.
+    /// How many events had to wait for a rate limit.
     pub delayed: u64,
-    /// Messages that were not published again, because their id was known.
+    /// How many messages were not published again because the topic remembered their id.
     pub duplicates: u64,
-    /// Subscribers that were evicted because they were slow.
+    /// How many subscribers were evicted because they were slow.
     pub evicted: u64,
-    /// Each partition, in order.
+    /// The metrics of each partition, by number.
     pub partitions: Vec<PartitionMetrics>,
-    /// The consumers over all partitions, in the order of joining. What one that ended has done is in the report of the
-    /// shutdown.
+    /// The topic's consumers, each summed over all partitions, in the order of joining. Consumers that have ended are
+    /// in the shutdown's report only.
     pub consumers: Vec<ConsumerMetrics>,
-    /// The queues, in the order of creation. Each is a consumer too: what it has not read is its lag.
+    /// The topic's queues, in the order of creation. Each queue is also in `consumers`, where its unread messages are
+    /// the lag.
     pub queues: Vec<QueueMetrics>,
 }
 
@@ -131,25 +132,25 @@ pub struct TopicMetrics {
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct PartitionMetrics {
-    /// Its number.
+    /// The partition's number, from 0.
     pub partition: u32,
-    /// Events that its ring holds.
+    /// The number of slots of the partition's ring.
     pub capacity: u64,
-    /// The earliest offset that is kept.
+    /// The earliest offset that the ring still has.
     pub earliest: u64,
     /// The next offset to be published.
     pub published: u64,
-    /// Slots that hold what some consumer has not read, or what is retained.
+    /// How many slots hold an event that some consumer has not read, or that is retained.
     pub fill: u64,
-    /// The oldest offset that a producer has claimed and not published, if there is one now.
+    /// The oldest offset that a producer has claimed but not published; `None` if there is none.
     pub oldest_unpublished: Option<u64>,
-    /// The consumers of this partition, in the order of joining. What was skipped or has expired is counted for
-    /// the topic only.
+    /// The consumers of this partition, in the order of joining. Their counts of skipped, expired and lost events and
+    /// of batches are 0 here: these are counted for the whole topic only.
     pub consumers: Vec<ConsumerMetrics>,
 }
 
 impl TopicMetrics {
-    /// The sums of `partitions`, and what is counted for the whole topic.
+    /// Sums the metrics of `partitions`, and adds the counters of the topic and of its consumers.
     pub(crate) fn new(
         name: String,
         age: Duration,
@@ -183,7 +184,7 @@ impl TopicMetrics {
         }
         let sum = |of: fn(&PartitionMetrics) -> u64| partitions.iter().map(of).sum::<u64>();
         let (capacity, fill) = (sum(|partition| partition.capacity), sum(|partition| partition.fill));
-        // Nothing is counted while there is room. A producer that finds a partition full counts that.
+        // Publishing counts nothing while the partition has room, but each way to find it full leaves a count.
         let was_full =
             [&counts.refused, &counts.timed_out, &counts.dropped].into_iter().any(|it| TopicCounters::read(it) > 0)
                 || consumers.iter().any(|consumer| consumer.stalls > 0);
@@ -209,19 +210,20 @@ impl TopicMetrics {
         }
     }
 
-    /// The consumer called `name`.
+    /// The metrics of the consumer `name`; `None` if the topic has no such consumer.
     pub fn consumer(&self, name: &str) -> Option<&ConsumerMetrics> {
         self.consumers.iter().find(|consumer| consumer.name == name)
     }
 
-    /// The queue called `name`.
+    /// The metrics of the queue `name`; `None` if the topic has no such queue.
     pub fn queue(&self, name: &str) -> Option<&QueueMetrics> {
         self.queues.iter().find(|queue| queue.name == name)
     }
 }
 
 impl PartitionMetrics {
-    /// `lag_time` is called with the next offset of a consumer that has not read everything.
+    /// `lag_time` gets the next offset of a consumer with unread events, or `None` for a consumer that has read all,
+    /// and returns the consumer's lag in time; `None` if the topic has no timestamps.
     pub(crate) fn new(partition: u32, at: Positions, lag_time: impl Fn(Option<u64>) -> Option<Duration>) -> Self {
         let consumers = at.stages.into_iter().map(|stage| ConsumerMetrics {
             name: stage.name,
@@ -249,37 +251,38 @@ impl PartitionMetrics {
     }
 }
 
-/// The metrics of one consumer, in one partition or over all.
+/// The metrics of one consumer, in one partition or summed over all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ConsumerMetrics {
-    /// Its name.
+    /// The consumer's name.
     pub name: String,
-    /// The consumers that must read an event before it.
+    /// The names of the consumers that read each event before this one.
     pub after: Vec<String>,
-    /// The next offset that it will read; over all partitions, the sum of them.
+    /// The next offset to read; over all partitions, the sum of their next offsets.
     pub consumed: u64,
-    /// How many published events it has not read, counted in offsets: see [`Subscriber::lag`](crate::Subscriber::lag).
+    /// How many published offsets the consumer has not read: see [`Subscriber::lag`](crate::Subscriber::lag).
     pub lag: u64,
-    /// How long ago the next event that it will read was published, zero if it has read everything; the longest of all
-    /// partitions. None where the topic notes no [times](crate::TopicBuilder::timestamps).
+    /// The age of the consumer's next event since it was published; zero if the consumer has read all. Over all
+    /// partitions, the longest. `None` if the topic has no [timestamps](crate::TopicBuilder::timestamps).
     #[cfg_attr(feature = "observe", serde(with = "maybe_seconds"))]
     pub lag_time: Option<Duration>,
-    /// Batches of at least one event that a subscriber was given; 0 for other consumers.
+    /// How many batches with at least one event a subscriber has got; 0 for other consumers.
     pub batches: u64,
-    /// The largest of them, in events.
+    /// The number of events in the largest of these batches.
     pub largest_batch: u64,
-    /// How often a producer had to wait because of it.
+    /// How many times a producer had to wait for this consumer.
     pub stalls: u64,
-    /// Events that its handler failed on and that were passed over, as its policy says.
+    /// How many events the consumer's [error policy](crate::subscriber::OnError) skipped after its handler failed.
     pub skipped: u64,
-    /// Events whose [time to live](crate::TopicBuilder::time_to_live) had passed when they were to be read.
+    /// How many events were not delivered because their [time to live](crate::TopicBuilder::time_to_live) had passed.
     pub expired: u64,
-    /// Offsets of events that it could not be given because they were lost to damage: see [`OnGap`](crate::replay::OnGap).
+    /// How many offsets the consumer did not get because damage had destroyed them: see
+    /// [`OnGap`](crate::replay::OnGap).
     #[cfg_attr(feature = "observe", serde(default))]
     pub lost: u64,
-    /// How many gaps of such offsets it has met.
+    /// In how many separate ranges those lost offsets were.
     #[cfg_attr(feature = "observe", serde(default))]
     pub gaps: u64,
 }
@@ -289,38 +292,38 @@ pub struct ConsumerMetrics {
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct QueueMetrics {
-    /// Its name.
+    /// The queue's name.
     pub name: String,
-    /// Published messages that were not given out yet.
+    /// How many published messages have never been leased.
     pub unread: u64,
-    /// Messages that a worker has a lease on. A lease that ran out counts until a worker asks for messages.
+    /// How many messages are leased to a worker. An expired lease counts until a worker asks for messages.
     pub leased: u64,
-    /// Messages that come again, now or after a delay.
+    /// How many messages wait to be leased again, now or after a delay.
     pub waiting: u64,
-    /// Messages that had their last attempt and found no room among the dead letters yet.
+    /// How many messages have had their last attempt but found no room in the topic for dead letters yet.
     pub dying: u64,
-    /// Bytes of all these.
+    /// The size in bytes of the leased, waiting and dying messages.
     pub bytes: u64,
-    /// Whether the side store is full, so that no new message is given out.
+    /// True if the side store is full, so that no unread message is leased.
     pub full: bool,
-    /// Leases given so far.
+    /// How many leases the queue has given.
     pub delivered: u64,
-    /// Leases given so far for messages that had been given out before.
+    /// How many of these leases were for a message that had been leased before.
     pub redelivered: u64,
-    /// Messages that were acknowledged.
+    /// How many messages were acknowledged.
     pub acked: u64,
-    /// Messages that a worker gave back.
+    /// How many times a worker gave a message back.
     pub nacked: u64,
-    /// Leases that ran out.
+    /// How many leases expired.
     pub expired: u64,
-    /// Messages that were deleted by receipt.
+    /// How many messages were deleted by receipt.
     pub deleted: u64,
-    /// Messages that were moved to the dead letters.
+    /// How many messages were moved to the dead letters.
     pub dead: u64,
-    /// Messages that were not done with when the journal gave them up: what its retention has taken cannot be read again.
-    /// Of those that were not read, offsets.
+    /// How many unfinished messages were lost because the journal's retention deleted them. Of unread messages, their
+    /// offsets are counted.
     pub lost: u64,
-    /// The most messages that were ever in the side store.
+    /// The highest number of messages that the side store ever held.
     pub high_water: u64,
 }
 

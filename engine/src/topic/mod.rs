@@ -1,8 +1,8 @@
-//! Topics: what they carry, their partitions, and the settings that they are created with.
+//! Topics: their events, partitions and settings.
 //!
-//! A topic has a name, events of one type, and partitions. Each partition is a ring of slots that is allocated when the topic is
-//! created; an event's offset is its number in its partition. What stands in the slots is a type of your own, or
-//! [`Message`]: bytes with a key, headers and a time.
+//! A topic has a name, events of one type, and partitions. Each partition is a ring of slots that is allocated when the
+//! partition is made; an event's offset is its number in its partition. The events are of a type of your own, or
+//! [`Message`]s: bytes with a key, headers and a time.
 //!
 //! ```
 //! use slipring::{Engine, producer::PublishError, topic::Overflow};
@@ -22,16 +22,18 @@
 //!
 //! # Guarantees
 //! - Order inside a partition, none between partitions. Offsets only grow, and may have gaps.
-//! - Memory is bounded by capacity and [`max_message`](TopicBuilder::max_message), and allocated at once.
-//! - A topic in memory is gone with its engine; a [durable](TopicBuilder::durable) one is in the engine's journal under its name.
+//! - Memory is bounded by the capacity and [`max_message`](TopicBuilder::max_message), and allocated when a partition
+//!   is made.
+//! - A topic in memory ends with its engine. A [durable](TopicBuilder::durable) topic stays in the engine's journal
+//!   under its name.
 //!
 //! # Errors
-//! [`TopicError`]: it cannot be created, opened or changed. [`Contradiction`]: two settings exclude one another. [`Closed`]: why it
-//! takes or gives nothing more.
+//! [`TopicError`]: the topic cannot be created, opened or changed. [`Contradiction`]: two settings exclude one another.
+//! [`Closed`]: why the topic accepts and delivers no more events.
 //!
 //! # Unlike Kafka
-//! A topic keeps what its readers have not read, not what was published in the last days, unless it is durable; then
-//! retention is by size and age as in Kafka. A full topic holds its producers up: [`Overflow`] and [`Slow`] say how.
+//! A topic in memory keeps the events that its readers have not read, and no history of days. A durable topic has
+//! retention by size and age as in Kafka. A full topic makes its producers wait: [`Overflow`] and [`Slow`] change that.
 
 mod any;
 pub(crate) mod attached;
@@ -101,16 +103,16 @@ pub struct Topic<E, K: Producers = Multi> {
     pub(crate) inner: Arc<TopicCore<E, K>>,
 }
 
-/// The partitions of a topic at a moment.
+/// A snapshot of a topic's partitions, by number.
 pub(crate) type Partitions<E, K> = Arc<[Arc<Partition<E, K>>]>;
 
-/// How far the events of a partition of a durable topic are safe.
+/// How far the events of a durable topic's partition are written and durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SafeOffsets {
-    /// All below this offset survives the process.
+    /// All events below this offset survive the end of the process.
     pub written: u64,
-    /// All below this offset survives a power cut.
+    /// All events below this offset survive a power cut.
     pub durable: u64,
 }
 
@@ -120,46 +122,47 @@ pub(crate) struct TopicCore<E, K: Producers> {
     pub(crate) name: String,
     shape: Shape,
     pub(crate) host: Arc<Host>,
-    /// When it was created, by the engine's clock.
+    /// The time of creation, by the engine's clock.
     since: Duration,
-    /// What a durable topic has in the journal; none if the topic is in memory.
+    /// The topic's state in the journal; `None` if the topic is in memory.
     pub(crate) durable: Option<Arc<DurableTopic<E>>>,
     pub(crate) settings: TopicSettings,
-    /// The bytes that a slot takes beside the event.
+    /// The size in bytes of a message's place in the arena, which a slot takes beside its event. 0 if the events are
+    /// not messages.
     cell: usize,
     pub(crate) slots: SlotFactory<E>,
-    /// The thread that has this turn adds partitions. It is no lock, because the user's code runs meanwhile.
+    /// Held by the thread that adds partitions. A [`Turn`] and no lock, because the user's code runs meanwhile.
     growing: Arc<Turn<()>>,
-    /// True once the topic was closed, halted or has failed, or is about to. No partition is added then. Set under the
-    /// readers' lock.
+    /// True once the topic is closed, halted or failed, or just before. No partition is added then. Set under the lock
+    /// of `readers`.
     ended: AtomicBool,
     partitions: RwLock<Partitions<E, K>>,
-    /// The number of partitions. Producers compare it at each publish with the number they know.
+    /// The number of partitions. Each publish compares it with the producer's own number.
     pub(crate) count: AtomicUsize,
-    /// The readers of all partitions, which must join a new partition before anybody publishes into it. The lock is held
-    /// while partitions are added, and while a reader joins them all.
+    /// The readers of all partitions, which must join a new partition before a producer publishes into it. Locked while
+    /// partitions are added, and while a new reader joins all partitions.
     readers: Mutex<Vec<Weak<dyn TopicReader<E, K>>>>,
-    /// How many producers the users hold.
+    /// How many producers of the topic exist.
     pub(crate) lent: AtomicUsize,
     pub(crate) threads: Threads,
-    /// The consumers that run or ran on threads of their own.
+    /// The managed consumers, running or ended.
     runs: Mutex<Vec<Arc<ConsumerRun>>>,
-    /// The queues of the topic. They last as long as the topic, unless they are deleted.
+    /// The queues of the topic. A queue stays until it is deleted or the topic ends.
     queues: Mutex<Vec<Arc<dyn Attached>>>,
-    /// The thread that has this turn opens or deletes a queue.
+    /// Held by the thread that opens or deletes a queue. A [`Turn`] and no lock, as with `growing`.
     pub(crate) queues_turn: Arc<Turn<()>>,
     pub(crate) counts: TopicCounters,
     /// The counters of the topic's consumers.
     consumer_stats: Mutex<Vec<Weak<ConsumerStats>>>,
-    /// True if a consumer may be evicted for being slow.
+    /// True if some consumer may be evicted for being slow.
     evicts: AtomicBool,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) identities: ProducerIdentities,
-    /// The ids of messages that were published, if the topic deduplicates.
+    /// The ids of published messages; `None` unless the topic deduplicates.
     pub(crate) ids: Option<Arc<DedupIndex>>,
 }
 
-/// The readers of a topic. While this is held, nobody joins all partitions or adds one.
+/// The locked readers of a topic. While this is held, no partition is added and no other reader joins.
 pub(crate) struct TopicReaders<'t, E, K: Producers> {
     pub(super) topic: &'t TopicCore<E, K>,
     pub(super) list: Locked<'t, Vec<Weak<dyn TopicReader<E, K>>>>,
@@ -175,14 +178,14 @@ impl<E, K: Producers> TopicReaders<'_, E, K> {
         self.list.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// From now on no partition is added.
+    /// Stops the adding of partitions for good.
     pub(super) fn end(self) {
         self.topic.ended.store(true, Ordering::Release);
     }
 }
 
 impl<E, K: Producers> TopicCore<E, K> {
-    /// The partitions that there are now.
+    /// A snapshot of the topic's partitions.
     pub(crate) fn partitions(&self) -> Partitions<E, K> {
         Arc::clone(&self.partitions.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -196,8 +199,8 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An error if the calling thread is one of the journal's own. A thread that waits for the journal may hold what the
-    /// caller is about to wait for.
+    /// Fails if the calling thread is one of the journal's own: the caller wants to wait for a thread that may itself
+    /// be waiting for the journal.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
         self.durable.as_ref().map_or(Ok(()), |durable| durable.committer.may_wait())
     }
@@ -206,8 +209,7 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists a consumer with threads of its own in the topic's report. Of the consumers that have ended, the last 256 are
-    /// kept.
+    /// Adds a managed consumer to the topic's report. The report keeps the last 256 of the ended consumers.
     pub(crate) fn keep(&self, run: Arc<ConsumerRun>) {
         const MOST: usize = 256;
         let mut runs = self.runs();
@@ -221,7 +223,7 @@ impl<E, K: Producers> TopicCore<E, K> {
         runs.push(run);
     }
 
-    /// Forgets consumers that were cancelled and have ended.
+    /// Removes the consumers that were cancelled and have ended from the report.
     pub(crate) fn forget_cancelled(&self) {
         let gone: Vec<_> = self.runs().extract_if(.., |run| run.is_forgotten()).collect();
         drop(gone);
@@ -231,45 +233,45 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.partitions().iter().find_map(|partition| partition.ring.closed()).map(Closed::from)
     }
 
-    /// Closes the topic: it takes nothing more.
+    /// Closes the topic: it accepts no more events.
     pub(crate) fn close(&self) {
         self.readers().end();
         self.close_all();
     }
 
-    /// True if the topic takes no more partitions and readers.
+    /// True if the topic accepts no more partitions and readers.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Starts the engine's timer, if it does not run yet.
+    /// Starts the engine's timer, unless it runs already.
     pub(crate) fn start_timer(&self) -> Result<(), ProducerError> {
         let refused =
             |cause: std::io::Error| ProducerError::Timer { topic: self.name.clone(), cause: cause.to_string() };
         self.host.timer.start().map_err(refused)
     }
 
-    /// Closes all rings. After [`TopicReaders::end`] and outside of its lock, because a reader that is woken may run at
-    /// once.
+    /// Closes all rings. Called after [`TopicReaders::end`] has released the lock, because a reader that this wakes may
+    /// run at once.
     fn close_all(&self) {
         self.partitions().iter().for_each(|partition| partition.ring.close());
     }
 
-    /// Fails the topic. The error that everybody gets has this consumer's name and this cause.
+    /// Fails the topic. All its producers and consumers get an error with this consumer's name and cause.
     pub(crate) fn fail(&self, consumer: &str, cause: &str) {
         self.readers().end();
         self.fail_all(consumer, cause);
     }
 
-    /// The same without the readers' lock: for a forked child, which may find the lock held for ever, and after
-    /// [`TopicReaders::end`].
+    /// Fails all rings, without the readers' lock. Called after [`TopicReaders::end`], and in a forked child, where
+    /// another thread's lock may never be released.
     pub(crate) fn fail_all(&self, consumer: &str, cause: &str) {
         self.partitions().iter().for_each(|partition| partition.ring.fail(consumer, cause));
     }
 }
 
 impl<K: Producers> Topic<Message, K> {
-    /// The largest message that it takes.
+    /// The largest message that the topic accepts, in bytes.
     pub fn max_message(&self) -> usize {
         self.inner.settings.max_message
     }
@@ -297,18 +299,19 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         &self.inner.name
     }
 
-    /// What receipts call this topic.
+    /// The topic's id, as in its receipts.
     pub fn id(&self) -> TopicId {
         self.inner.id
     }
 
-    /// How many partitions it has now.
+    /// The present number of partitions.
     pub fn partitions(&self) -> u32 {
         self.inner.partitions().len() as u32
     }
 
-    /// Adds `more` partitions. Consumers that are there read them from their first offset: they miss nothing. Producers
-    /// use them from their next publish on; a key may have another partition then than before.
+    /// Adds `more` partitions. Present consumers read the new partitions from their first offset, so they miss no
+    /// event. Producers use the new partitions from their next publish on; a key may then go to another partition than
+    /// before.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -325,36 +328,36 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// ```
     ///
     /// # Errors
-    /// There would be none or more than 1,024, they would take more memory than the topic may have, or it is closed.
-    /// Then there are as many as before.
+    /// The number of partitions would be 0 or above 1,024, the memory limit would be exceeded, or the topic is closed.
+    /// The topic then has as many partitions as before.
     pub fn add_partitions(&self, more: usize) -> Result<(), TopicError> {
         self.inner.grow(|there| there.saturating_add(more))
     }
 
-    /// What this topic is, and what there is in it at this moment.
+    /// The topic's settings and its present state.
     pub fn describe(&self) -> Description {
         AnyTopic::describe(&*self.inner)
     }
 
-    /// How far a partition is safe: the next offset that is not written yet, and the next one that is not durable yet. None
-    /// if the topic has no journal or no such partition.
+    /// The next offset of a partition that is not written yet, and the next that is not durable yet. `None` if the
+    /// topic has no journal or no such partition.
     pub fn safe(&self, partition: u32) -> Option<SafeOffsets> {
         let progress = self.inner.durable.as_ref()?.acks.progress(partition)?;
         let (written, durable) = (progress.written.load(Ordering::Acquire), progress.durable.load(Ordering::Acquire));
         Some(SafeOffsets { written, durable })
     }
 
-    /// The positions of this topic and its consumers at this moment.
+    /// The topic's present metrics: its positions and counters, and those of its consumers.
     pub fn metrics(&self) -> TopicMetrics {
         AnyTopic::metrics(&*self.inner)
     }
 
-    /// Why this topic takes nothing more; none while it is open.
+    /// Why the topic is closed; `None` while it is open.
     pub fn closed(&self) -> Option<Closed> {
         self.inner.closed()
     }
 
-    /// Closes the topic: it takes nothing more. Consumers read what is there, and are told then.
+    /// Closes the topic: it accepts no more events. Consumers read the remaining events, and then get [`Closed`].
     pub fn close(&self) {
         self.inner.close();
     }

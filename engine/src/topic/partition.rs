@@ -1,4 +1,4 @@
-//! One partition: a ring, and what the topic keeps for each of its slots.
+//! One partition of a topic: its ring, and the times and stamps of its slots.
 
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
@@ -12,11 +12,12 @@ pub(crate) struct Partition<E, K: Producers> {
     pub(crate) index: u32,
     capacity: usize,
     pub(crate) ring: Ring<E, K>,
-    /// The ring's own producer, which is cloned, or lent and given back. While the partition has it, the ring stays open.
+    /// The ring's own producer. Several producers are clones of it; a single producer is lent, and `None` here
+    /// meanwhile. A ring stays open while it has a producer.
     spare: Mutex<Option<slipring_ring::Producer<E, K>>>,
-    /// The times of publishing, if the topic was created with `timestamps()`.
+    /// The publishing time of each slot; `None` unless the topic has `timestamps()`.
     pub(crate) times: Option<PublishTimes>,
-    /// Which producer published each event, if the topic is durable and has had producers with names.
+    /// The idempotent producer of each slot's event. Set once a durable topic has had an idempotent producer.
     stamps: OnceLock<ProducerStamps>,
 }
 
@@ -42,20 +43,20 @@ impl<E, K: Producers> Partition<E, K> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stamps. The first use makes them.
+    /// The stamps of the slots, allocated at the first call.
     pub(crate) fn stamps(&self) -> &ProducerStamps {
         self.stamps.get_or_init(|| ProducerStamps::new(self.capacity))
     }
 
-    /// The stamps for whoever reads published events; none if no event has one. Whoever publishes an event with a stamp has
-    /// made them before.
+    /// The stamps of the slots; `None` if no event has a stamp yet. A producer allocates the stamps before it publishes
+    /// an event with a stamp, so a reader of published events sees them.
     pub(crate) fn stamps_if_any(&self) -> Option<&ProducerStamps> {
         self.stamps.get()
     }
 
-    /// The first offset from `from` on whose event was published at `at` or later; if there is none, the next offset to be
-    /// published. The caller's gate keeps the events from `from` on. Times grow with the offsets, but for the moment between
-    /// a producer's look at the clock and its claim.
+    /// The first offset at or after `from` whose event was published at `at` or later; the next offset to be published
+    /// if there is none. The caller's gate keeps the events from `from` on. Times grow with offsets, except where a
+    /// producer read the clock before another one but claimed after it.
     pub(crate) fn first_since(&self, at: Timestamp, from: u64) -> u64 {
         let mut low = from;
         let mut high = self.ring.positions().published.0.max(from);
@@ -66,17 +67,17 @@ impl<E, K: Producers> Partition<E, K> {
         low
     }
 
-    /// Joins a consumer's stage to the ring. `topic` is the topic's name, for the error.
+    /// Joins a consumer's stage to the ring. `topic` is the topic's name for the error.
     pub(crate) fn join(&self, topic: &str, stage: Stage) -> Result<Consumer<E, K>, SubscribeError> {
         self.ring.join(stage).map_err(|cause| SubscribeError::new(topic, self.index, cause))
     }
 
-    /// A producer of the ring. None if there is only one and it is lent.
+    /// A producer of the ring. `None` if the topic has a single producer and it is lent already.
     pub(crate) fn lend(&self) -> Option<slipring_ring::Producer<E, K>> {
         K::take(&mut self.spare())
     }
 
-    /// Takes the only producer back. One of several is dropped.
+    /// Takes a lent producer back. Only a single producer is kept; one of several is dropped.
     pub(crate) fn give_back(&self, producer: slipring_ring::Producer<E, K>) {
         if K::SINGLE {
             *self.spare() = Some(producer);
@@ -84,7 +85,7 @@ impl<E, K: Producers> Partition<E, K> {
     }
 }
 
-/// When the event in each slot was published: one word for each slot, in nanoseconds.
+/// The publishing time of the event in each slot, in nanoseconds since the Unix epoch.
 pub(crate) struct PublishTimes {
     nanos: Box<[AtomicU64]>,
 }
@@ -102,13 +103,14 @@ impl PublishTimes {
         &self.nanos[offset as usize & (self.nanos.len() - 1)]
     }
 
-    /// Sets the time of a claimed slot. The publish that follows releases it.
+    /// Sets the publishing time of a claimed slot. The publish that follows releases this relaxed store to readers.
     #[inline]
     pub(crate) fn set(&self, offset: u64, at: Timestamp) {
         self.slot(offset).store(at.as_nanos(), Ordering::Relaxed);
     }
 
-    /// The time of an event that the caller's gate keeps. Of any other event it may be the time of a later lap.
+    /// The publishing time of an event that the caller's gate keeps. For any other event it may be the time of a later
+    /// event in the slot.
     #[inline]
     pub(crate) fn get(&self, offset: u64) -> Timestamp {
         Timestamp::from_nanos(self.slot(offset).load(Ordering::Relaxed))

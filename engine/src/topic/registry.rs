@@ -1,4 +1,4 @@
-//! The topics of an engine by their names, and what topics need of their engine.
+//! The registry of an engine's topics by name, and the engine's services for topics.
 
 use super::attached::AttachedGroups;
 use super::{AnyTopic, Shape, Topic};
@@ -19,39 +19,39 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-/// The topics of an engine, and what they need of the engine.
+/// The topics of an engine by name.
 pub(crate) struct Registry {
     topics: Mutex<Topics>,
-    /// Signals that a topic was made or deleted, or could not be made.
+    /// Notified when a topic was created, deleted, or could not be created.
     pub(crate) settled: Condvar,
     pub(crate) host: Arc<Host>,
-    /// Shows the engine to other processes until the engine's last handle is dropped.
+    /// The socket that shows the engine to other processes; open until the engine's last handle is dropped.
     #[cfg(feature = "observe")]
     pub(crate) observer: OnceLock<Box<dyn Any + Send + Sync>>,
     pub(crate) recovered: Option<Arc<Recovered>>,
 }
 
-/// What topics need of their engine.
+/// The engine's services for its topics.
 pub(crate) struct Host {
-    /// The engine itself, for topics that need another topic.
+    /// The engine's registry, for topics that need another topic.
     engine: Weak<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Timer,
     pub(crate) cores: Arc<Cores>,
-    /// All groups. The first member of a group makes them.
+    /// All groups of the engine. Set when the first member joins a group.
     pub(crate) groups: OnceLock<Box<dyn AttachedGroups>>,
     pub(crate) committer: Option<Arc<Committer>>,
-    /// True if the timer deletes what topics do not keep.
+    /// True if the timer applies the topics' retention to the journal once a minute.
     retains: AtomicBool,
-    /// The highest number of a lease that a deleted queue has given.
+    /// The highest lease number of all deleted queues.
     pub(crate) lease_numbers: AtomicU64,
 }
 
-/// How often records that no topic keeps are deleted.
+/// The interval at which the topics' retention is applied to the journal.
 const RETAIN: Duration = Duration::from_secs(60);
 
 impl Host {
-    /// Starts deleting once a minute what topics do not keep. The first topic that needs it calls this.
+    /// Starts applying the topics' retention once a minute. Does nothing if it was started before.
     pub(crate) fn retain_by_and_by(self: &Arc<Self>) {
         if !self.retains.swap(true, Ordering::Relaxed) {
             self.retain_later();
@@ -69,21 +69,21 @@ impl Host {
         });
     }
 
-    /// What the journal's catalogue has of a topic of this name.
+    /// The catalogue's entry for the durable topic `name`; `None` if the journal has no such topic.
     pub(crate) fn recorded(&self, name: &str) -> Option<CatalogEntry> {
         let committer = self.committer.as_ref()?;
         committer.recovered_state().get(state_kind::TOPICS, name.as_bytes()).and_then(CatalogEntry::decode)
     }
 
-    /// The engine's topics.
+    /// Returns the engine's registry.
     ///
     /// # Errors
-    /// The engine's last handle has gone.
+    /// All handles of the engine were dropped.
     pub(crate) fn engine(&self) -> Result<Arc<Registry>, TopicError> {
         self.engine.upgrade().ok_or(TopicError::ShutDown)
     }
 
-    /// Forgets a topic that was deleted.
+    /// Removes the groups' state of a deleted topic.
     pub(crate) fn forget(&self, topic: TopicId) {
         if let Some(groups) = self.groups.get() {
             groups.forget(topic);
@@ -92,7 +92,8 @@ impl Host {
 }
 
 impl Drop for Host {
-    /// Nobody can publish any more: the committer's thread writes what is there, and closes the journal.
+    /// No topic is left, so nothing more can be published: the committer writes all published events and closes the
+    /// journal.
     fn drop(&mut self) {
         if let Some(committer) = &self.committer {
             committer.leave();
@@ -102,21 +103,22 @@ impl Drop for Host {
 
 #[derive(Default)]
 pub(crate) struct Topics {
-    /// In the order of their creation.
+    /// In the order of creation.
     pub(crate) open: Vec<Arc<dyn AnyTopic>>,
-    /// Names whose topics are being made or deleted.
+    /// Names whose topics are being created or deleted.
     busy: Vec<BusyName>,
     pub(crate) shut_down: bool,
 }
 
-/// A name whose topic is being made, which runs the user's code, or deleted. No lock is held meanwhile.
+/// A name whose topic is being created or deleted. Creating runs the user's code, so this entry reserves the name
+/// without a lock.
 struct BusyName {
     name: String,
     shape: String,
     by: ThreadId,
 }
 
-/// Reserves a name until it is dropped.
+/// Reserves a topic's name until it is dropped.
 pub(crate) struct ReservedName<'s> {
     shared: &'s Registry,
     name: &'s str,
@@ -168,7 +170,7 @@ impl Registry {
         }
     }
 
-    /// The topic of this name, if its events are of type `E`.
+    /// The topic `name`, if its events are of type `E` and its producers of kind `K`.
     pub(crate) fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
         let found = self.find(name)?;
         Topic::of(Arc::clone(&found)).ok_or_else(|| {
@@ -179,8 +181,8 @@ impl Registry {
         })
     }
 
-    /// Removes a topic. Its name is free when the returned reservation is dropped, after the journal has forgotten the
-    /// topic.
+    /// Removes a topic. Its name stays reserved until the returned value is dropped, which the caller does after the
+    /// topic was deleted from the journal.
     pub(crate) fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> ReservedName<'s> {
         let mut topics = self.topics();
         topics.open.retain(|topic| !Arc::ptr_eq(topic, gone));
@@ -190,7 +192,7 @@ impl Registry {
         ReservedName { shared: self, name: gone.name() }
     }
 
-    /// Reserves a name for a new topic. Waits while another thread makes or deletes a topic of this name.
+    /// Reserves a name for a new topic. Waits while another thread creates or deletes a topic of this name.
     fn reserve<'s>(&'s self, name: &'s str, asked: &Shape) -> Result<ReservedName<'s>, TopicError> {
         let own = std::thread::current().id();
         let exists = |there: String| TopicError::Exists { name: name.to_owned(), there, asked: asked.to_string() };
@@ -204,7 +206,8 @@ impl Registry {
             }
             match topics.busy.iter().find(|busy| busy.name == name) {
                 None => break,
-                // The topic's own factory of events has called this.
+                // This call comes from the factory of events of the topic that is being created, which would wait for
+                // itself.
                 Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
                 Some(_) if self.host.committer.as_ref().is_some_and(|committer| committer.may_wait().is_err()) => {
                     let cause = crate::log::progress::OWN_THREAD.to_owned();

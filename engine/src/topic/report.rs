@@ -1,4 +1,4 @@
-//! Reports: what was consumed and what was not, at a shutdown.
+//! Reports of a shutdown: which events each consumer has read, and which were left.
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
@@ -14,65 +14,67 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What was consumed, and what was not.
+/// The report of an engine's shutdown: which events were read, and which were left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// The topics in the order in which they were closed.
+    /// The reports of the topics, in the order of closing.
     pub topics: Vec<TopicReport>,
-    /// `Ok` if the journal was closed with everything that was published; otherwise the reason why not. None without a
+    /// `Ok` if the journal has all published events and was closed; otherwise the reason. `None` if the engine has no
     /// journal.
     pub journal: Option<Result<(), String>>,
-    /// Events that were lost to damage, of which a reader with a name was told, and that nobody has acknowledged.
+    /// Lost offsets that were reported to a group, queue or transform, and that no one has acknowledged.
     pub gaps: Vec<ReportedGap>,
 }
 
-/// One topic at its end.
+/// The report of one topic's shutdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicReport {
-    /// Its name.
+    /// The topic's name.
     pub name: String,
-    /// The next offset that would have been published, by partition.
+    /// For each partition, the next offset that would have been published.
     pub published: Vec<u64>,
-    /// Why it ended: it was closed, halted, or failed by a consumer of that name.
+    /// Why the topic has ended: closed, halted, or failed by a consumer, with its name.
     pub closed: Option<Closed>,
-    /// Claims that were still out when the shutdown's limit had passed. Their commits were refused, and nobody reads them.
+    /// Claims that were neither committed nor dropped within the shutdown's limit. Their commit is refused and their
+    /// events are never read.
     pub cut: Vec<CutClaim>,
     /// Each consumer in each partition.
     pub consumers: Vec<ConsumerReport>,
-    /// What was left in each queue.
+    /// The messages that were left in each queue.
     pub queues: Vec<QueueReport>,
 }
 
-/// A claim that a shutdown gave up, because its holder had neither committed nor dropped it.
+/// A claim that a shutdown gave up, because the producer had neither committed nor dropped it within the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CutClaim {
-    /// The partition.
+    /// The partition's number, from 0.
     pub partition: u32,
-    /// The offsets that were claimed. They hold no event.
+    /// The claimed offsets. They have no event.
     pub offsets: Range<u64>,
 }
 
-/// What one consumer did in one partition.
+/// How far one consumer has read one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerReport {
-    /// Its name.
+    /// The consumer's name.
     pub name: String,
-    /// The partition.
+    /// The partition's number, from 0.
     pub partition: u32,
-    /// The next offset that it would have read.
+    /// The next offset that the consumer would have read.
     pub consumed: u64,
-    /// How many published events it did not read.
+    /// How many published events the consumer has not read.
     pub left: u64,
-    /// Events, of all partitions, that its handler failed on and that were passed over, as its policy says.
+    /// How many events of all partitions the consumer's [error policy](crate::subscriber::OnError) skipped after its
+    /// handler failed.
     pub skipped: u64,
-    /// How it ended; none if it still runs because its handler has not returned, or is polled and has read everything. Of a
-    /// polled one that has not, [`Ending::Unread`]: it may read on.
+    /// How the consumer has ended. `None` if its handler has not returned, or if it is polled and has read all.
+    /// [`Ending::Unread`] if it is polled and has not: it may still read on.
     pub ending: Option<Ending>,
-    /// Whether its thread still runs, or, if it is polled, somebody holds a batch of it.
+    /// True if the consumer's thread still runs, or if a batch of a polled consumer is still held.
     pub running: bool,
 }
 
@@ -122,7 +124,7 @@ impl TopicReport {
                 consumed: stage.consumed.0,
                 left: left(stage.consumed.0),
                 skipped: 0,
-                // It may read on. What it holds in a batch counts as unread.
+                // A polled consumer may still read on. The events of a batch that it holds count as unread.
                 ending: told_of(&stage.name).filter(|told| told.left > 0).and_then(|told| told.ending.clone()),
                 running: told_of(&stage.name).is_some_and(|told| told.left > 0 && told.running),
             }));
@@ -132,7 +134,7 @@ impl TopicReport {
         Self { name: name.to_owned(), published, closed, cut, consumers, queues }
     }
 
-    /// Whether every consumer read everything, none has failed, and no queue has lost what was out.
+    /// True if every consumer has read all events, no consumer has failed, and no queue has lost a message.
     pub fn is_complete(&self) -> bool {
         if matches!(self.closed, Some(Closed::Failed { .. })) {
             return false;
@@ -141,8 +143,8 @@ impl TopicReport {
         read && self.queues.iter().all(QueueReport::is_complete)
     }
 
-    /// Notes for each partition the offset up to which the journal has it, and how many published events lie behind that.
-    /// Returns how many events the journal has not.
+    /// Adds the journal's position in each partition, given as partition, next offset to be written, and count of
+    /// published events from there on. Returns how many published events the journal does not have.
     pub(crate) fn note_written(&mut self, partitions: &[(u32, u64, u64)]) -> u64 {
         let mut unwritten = 0;
         for &(partition, consumed, left) in partitions {
@@ -166,8 +168,8 @@ impl TopicReport {
         unwritten
     }
 
-    /// Adds the transforms of this topic, except those that were stopped or dropped. They read the journal, so the rings do not
-    /// show them.
+    /// Adds the transforms that read this topic, except those that were stopped or dropped. Transforms read the
+    /// journal, so they have no stage in the rings.
     pub(crate) fn note_transforms(&mut self, transforms: &[TransformDescription]) {
         for TransformDescription { name, state, partitions, .. } in transforms.iter().filter(|it| it.topic == self.name)
         {
@@ -195,8 +197,8 @@ impl TopicReport {
         }
     }
 
-    /// The failure that ended the topic, if that is none of a consumer in the report: one of the journal, or of a producer
-    /// that gathers.
+    /// Topic, name and cause of the failure that ended the topic, if no consumer in this report has failed with that
+    /// name: for example the journal, or a producer that gathers.
     fn failure_of_another(&self) -> Option<(&str, &str, &str)> {
         let Some(Closed::Failed { consumer, cause }) = &self.closed else { return None };
         let has_failed =
@@ -204,27 +206,27 @@ impl TopicReport {
         (!self.consumers.iter().any(has_failed)).then_some((&self.name, consumer, cause))
     }
 
-    /// The consumer called `name`, in each partition.
+    /// The reports of the consumer `name`, one for each partition.
     pub fn consumer<'r>(&'r self, name: &'r str) -> impl Iterator<Item = &'r ConsumerReport> {
         self.consumers.iter().filter(move |consumer| consumer.name == name)
     }
 }
 
-/// What was left in a queue when its topic was shut down, or when it was deleted.
+/// The messages that were left in a queue when its topic was shut down or the queue deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueReport {
-    /// Its name.
+    /// The queue's name.
     pub name: String,
-    /// Published messages that were not given out. Of a durable topic, offsets.
+    /// How many published messages were never leased. Of a durable topic, offsets are counted.
     pub unread: u64,
-    /// Messages that a worker had a lease on.
+    /// How many messages were leased to a worker.
     pub leased: u64,
-    /// Messages that would have come again.
+    /// How many messages waited to be leased again.
     pub waiting: u64,
-    /// Messages that found no room among the dead letters.
+    /// How many messages waited for room in the topic for dead letters.
     pub dying: u64,
-    /// Whether all of these are in the journal, for whoever opens the queue next.
+    /// True if the journal has all these messages, so that the next opening of the queue gets them.
     pub durable: bool,
 }
 
@@ -237,27 +239,28 @@ impl fmt::Display for QueueReport {
 }
 
 impl QueueReport {
-    /// Whether nothing of it is lost with the process.
+    /// True if no leased, waiting or dying message is lost with the process.
     pub fn is_complete(&self) -> bool {
         self.durable || self.leased + self.waiting + self.dying == 0
     }
 }
 
 impl Report {
-    /// Whether every consumer that was there at the end had read all that was published, and none failed. A polled
-    /// subscriber that was dropped before is not there, and an event skipped as [`OnError`](crate::subscriber::OnError) told counts
-    /// as read: the consumer's report says how many those are.
+    /// True if every consumer has read all published events, no consumer has failed, and the journal, if any, was
+    /// closed with all of them. Polled subscribers that were dropped before the shutdown are not in the report. Events
+    /// that [`OnError`](crate::subscriber::OnError) skipped count as read; [`ConsumerReport::skipped`] counts them.
     pub fn is_complete(&self) -> bool {
         let closed = !matches!(self.journal, Some(Err(_)));
         closed && self.topics.iter().all(TopicReport::is_complete) && self.failures().next().is_none()
     }
 
-    /// Topic, consumer and cause, for each consumer whose handler failed or panicked.
+    /// Topic, consumer and cause of each failure: of consumers whose handler returned an error or panicked, and of the
+    /// journal or a gathering producer.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.topics.iter().flat_map(|topic| {
             let of_consumers =
                 topic.consumers.iter().enumerate().filter_map(|(index, consumer)| match &consumer.ending {
-                    // A consumer is named once, however many partitions it had.
+                    // A consumer of several partitions is named once.
                     Some(_) if topic.consumers[..index].iter().any(|before| before.name == consumer.name) => None,
                     Some(Ending::Failed(cause)) => Some((&*topic.name, &*consumer.name, &**cause)),
                     _ => None,

@@ -1,4 +1,4 @@
-//! Restoring the names of producers when a topic is opened, and forgetting those that have expired.
+//! Restoring the names of idempotent producers when a topic is opened, and expiring old names.
 
 use super::TopicCore;
 use super::identity::{ProducerIdentity, SequenceHistory};
@@ -7,7 +7,7 @@ use crate::log::producers::{PRODUCER_NAME_EXPIRY, ProducerStates};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// The names that the journal has of a topic.
+/// Restores the topic's producer names from the journal. Does nothing for a topic in memory.
 pub(crate) fn restore<E, K: Producers>(topic: &TopicCore<E, K>) {
     let Some(durable) = &topic.durable else { return };
     if durable.journal().sabotage().forget_producers {
@@ -26,7 +26,8 @@ pub(crate) fn restore<E, K: Producers>(topic: &TopicCore<E, K>) {
     }
 }
 
-/// True if the name may be forgotten.
+/// True if the name has expired: no producer holds it, its last publish is older than [`PRODUCER_NAME_EXPIRY`], and its
+/// last event is no longer kept.
 pub(crate) fn is_forgotten<E, K: Producers>(
     identity: &Arc<ProducerIdentity>,
     topic: &TopicCore<E, K>,

@@ -1,4 +1,4 @@
-//! The ring of one partition as the committer reads it.
+//! The committer's view of one partition's ring.
 
 use super::partition::Partition;
 use crate::base::kind::Producers;
@@ -14,37 +14,38 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The ring of one partition, and how far the committer has read and written it.
+/// One partition's ring as a source of the committer, with the positions up to which it was read and written.
 pub(crate) struct RingSource<E, K: Producers> {
     pub(crate) id: PartitionId,
     pub(crate) partition: Arc<Partition<E, K>>,
     pub(crate) consumer: Option<Consumer<E, K>>,
     pub(crate) persistence: Persistence<E>,
     pub(crate) progress: Arc<Progress>,
-    /// The reservation that was asked for last, durable or not.
+    /// The end of the last reservation that was asked for, durable or not.
     pub(crate) reserving: u64,
     pub(crate) reserves: Option<u64>,
     pub(crate) reserves_at_once: u64,
     pub(crate) capacity: u64,
-    /// The offset up to which events were read that are not written yet. None if there are none.
+    /// The offset up to which events were read into the current frame; `None` if no events wait to be written.
     pub(crate) drained: Option<u64>,
-    /// The offset up to which writing was reported last.
+    /// The offset up to which writing was last reported.
     pub(crate) noted: u64,
     pub(crate) blocked: bool,
-    /// Why an event could not be written: its `Persist` panicked.
+    /// Why an event could not be written: its `Persist` panicked. `None` while there was no panic.
     pub(crate) failed: Option<String>,
-    /// Offsets that transactions have written at or above the gate, in order: first and end.
+    /// Ranges at or above the gate that transactions have already written, in order: first offset, and offset after the
+    /// last.
     pub(crate) ahead: VecDeque<(u64, u64)>,
 }
 
-/// How many offsets are reserved at once. Each reservation needs a sync. Where groups are not synced, that sync would make
-/// producers wait for the disk, so reservations are larger and rarer there.
+/// How many offsets one reservation covers. Each reservation needs a sync. In an engine that does not sync its frames,
+/// that sync alone would make producers wait for the disk, so reservations are larger there.
 pub(crate) fn reservation(capacity: u64, syncs: bool) -> u64 {
     (capacity * 8).max(if syncs { 1 << 16 } else { 1 << 24 })
 }
 
 impl<E, K: Producers> RingSource<E, K> {
-    /// How many events may be taken before the reserved offsets run out.
+    /// How many more events may be read before the durable reservation is used up. 0 marks the source as blocked.
     fn room(&mut self) -> usize {
         let Some(consumer) = &self.consumer else { return usize::MAX };
         let limit = self.progress.reserved.load(Ordering::Acquire).saturating_sub(self.capacity);
@@ -61,13 +62,13 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         }
         let Some(consumer) = &mut self.consumer else { return false };
         let found = consumer.poll_paced(usize::MAX, looks).map_or(true, |batch| !batch.is_empty());
-        // A look passes over slots without an event. These count as written too, and that has to be reported.
+        // A poll skips slots without an event. They count as written, so a skip has to be reported too.
         found || consumer.consumed().0 != self.noted
     }
 
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         if self.room() == 0 {
-            // When the sync of the reservation is done, it wakes the committer.
+            // The sync of the next reservation will wake the committer.
             return true;
         }
         self.consumer.as_mut().is_none_or(|consumer| consumer.arm(waiter, token))
@@ -94,7 +95,8 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                 let savepoint = frame.savepoint();
                 let gathered = caught(|| of.gather(&mut batch, u64::MAX, &mut end, frame, touched));
                 if let Err(panic) = gathered {
-                    // The panic may have left a part of a record. All whole records before it are gathered once more.
+                    // The panic may have left half a record in the frame. The whole records before it are gathered
+                    // again.
                     self.failed = Some(format!("the event at {end} of partition {}: {panic}", self.id.partition));
                     let culprit = std::mem::replace(&mut end, from.0);
                     frame.rewind(savepoint);
@@ -106,23 +108,23 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                     }
                 }
                 let read = if self.failed.is_some() { Sequence(end) } else { batch.position() };
-                // The slots stay as they are until the frame is written.
+                // Until the frame is written, the gate stays before these slots, so that no producer overwrites them.
                 batch.put_back(from);
                 if read.0 != self.noted {
                     self.drained = Some(read.0);
                 }
             }
-            // Everything was read; or the topic was halted, and what was not read is not written.
+            // The ring is closed and was read to its end, or it was halted and its unread events are never written.
             Err(closed) => over = Some(closed),
         }
         if let Some(closed) = over {
-            // The last look may have passed over slots without an event at the very end: everything below `from` is written
-            // or holds no event.
+            // The last poll may have skipped slots without an event at the ring's end. All offsets below `from` are
+            // written or have no event.
             if from.0 != self.noted && self.drained.is_none() {
                 self.drained = Some(from.0);
             }
-            // Nothing will be written of what was not drained by now. But transactions may have written offsets that were
-            // never published.
+            // No event after the drained ones will be written. But transactions may have written offsets further on
+            // that were never published.
             let written = self.ahead.back().map_or(0, |(_, end)| *end);
             self.progress.end_at(self.drained().max(written), closed.to_string());
             self.consumer = None;
@@ -138,7 +140,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     fn written(&mut self) -> Option<u64> {
         let read = self.drained.take()?;
         self.noted = read;
-        // A transaction may have written further.
+        // A transaction may have written further offsets already.
         self.progress.written.fetch_max(read, Ordering::Release);
         while self.ahead.front().is_some_and(|(_, end)| *end <= read) {
             self.ahead.pop_front();
@@ -161,7 +163,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         let has_room = self.room() > 0;
         let Some(consumer) = &mut self.consumer else { return false };
         if consumer.consumed().0 < offset && has_room {
-            // A look passes over slots without an event.
+            // This poll skips slots without an event.
             let _ = consumer.poll(1).map(drop);
         }
         let mut at = consumer.consumed().0;
@@ -210,7 +212,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     }
 }
 
-/// The events of one partition that go into a frame, and what is known of them.
+/// The inputs for gathering one partition's events into a frame.
 struct PartitionEvents<'g, E, K: Producers> {
     id: PartitionId,
     persistence: Persistence<E>,
@@ -222,8 +224,8 @@ struct PartitionEvents<'g, E, K: Producers> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
-    /// Puts the events below `until` into the frame. `end` is set to the offset after the last whole one, also if an event
-    /// panics.
+    /// Adds the events below `until` to the frame, up to the budget. Sets `end` to the offset after the last complete
+    /// event, even if an event panics.
     fn gather(
         &self,
         batch: &mut Batch<'_, E, K>,
@@ -257,7 +259,7 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
                 *end = offset.0 + 1;
                 continue;
             }
-            // So that the message names this offset, should the event panic.
+            // If this event panics, the error names `end`, so `end` must be this offset.
             *end = offset.0;
             let at = blaming(PERSIST, || time(event)).map(|at| at.as_nanos());
             let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
@@ -277,5 +279,5 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
     }
 }
 
-/// What a panic is blamed on.
+/// The name of the code that is blamed for a panic.
 const PERSIST: &str = "the event's Persist";

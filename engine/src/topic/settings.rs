@@ -6,19 +6,19 @@ use slipring_journal::Retention;
 use std::fmt;
 use std::time::Duration;
 
-/// What two creators of one topic must agree on.
+/// The properties of a topic that must match when it is asked for again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shape {
-    /// The type of the events.
+    /// The name of the event type.
     pub event: &'static str,
-    /// One producer only.
+    /// True if the topic allows only one producer at a time.
     pub single_producer: bool,
-    /// How many partitions it was created with.
+    /// The number of partitions at creation.
     pub partitions: usize,
-    /// Events that each partition's ring holds.
+    /// The number of slots of each partition's ring.
     pub capacity: usize,
-    /// The largest message, in bytes, where the events are messages.
+    /// The largest message in bytes; `None` if the events are not messages.
     pub max_message: Option<usize>,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// The settings of a topic, as its builder was given them.
+/// The settings of a topic's builder. Their meanings and defaults stand at [`TopicBuilder`](crate::TopicBuilder).
 #[derive(Clone, Debug)]
 pub(crate) struct TopicSettings {
     pub(crate) capacity: usize,

@@ -1,4 +1,4 @@
-//! The constructor of the events that stand in the slots of a topic.
+//! The constructor of the events in a topic's slots.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use std::fmt;
 pub(crate) type SlotFactory<E> =
     Box<dyn Fn(usize) -> Result<Box<dyn FnMut() -> E + Send>, SlotFactoryError> + Send + Sync>;
 
-/// Why there is no constructor of events.
+/// Why the events' constructor is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotFactoryError {
-    /// The system gives no memory.
+    /// The system could not allocate the events' memory.
     Memory,
-    /// The user's factory has called what needs the factory.
+    /// The user's factory of events is running and has asked for more partitions itself.
     Busy,
 }
 

@@ -2,8 +2,8 @@
 
 use slipring_ring::{BuildError, Stage, Start};
 
-/// The stage name of a group's consumer. The stages of fenced members may still be there, so each generation has a name of
-/// its own.
+/// Joins a group's stage to a ring, under the group's first free stage name. A fenced member's stage may still be in
+/// the ring, so each stage has a generation in its name.
 pub(crate) fn join_stage<C>(
     group: &str,
     start: Start,
@@ -18,7 +18,7 @@ pub(crate) fn join_stage<C>(
     }
 }
 
-/// A stage's name without the generation, if it is a group's; any other name unchanged.
+/// A group's stage name without its generation; any other name unchanged.
 pub(crate) fn without_generation(stage: &str) -> &str {
     match stage.split_once('#') {
         Some((group, _)) if group.starts_with("group:") => group,
@@ -26,7 +26,8 @@ pub(crate) fn without_generation(stage: &str) -> &str {
     }
 }
 
-/// The name of a group's stage. It contains a colon, so no subscriber can have it or stand behind it by accident.
+/// The stage name of a group. Its colon is not allowed in a subscriber's name, so no subscriber can take it or name it
+/// in `after`.
 pub(crate) fn stage_name(group: &str, generation: u32) -> String {
     match generation {
         0 => format!("group:{group}"),

@@ -1,156 +1,158 @@
-//! Why an event was not published.
+//! The errors of a publish.
 
 use crate::base::closed::Closed;
 use crate::text;
 use slipring_ring::ClaimError;
 
-/// An event was not published, and nothing of it can be seen by anybody; or, if it is [`Unknown`](Self::Unknown), it was, and
-/// is perhaps not as safe as asked.
+/// An event was not published, and no consumer can see any of it. The exception is [`Unknown`](Self::Unknown): the
+/// event was published, but may not have reached the acknowledgement level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// It was published, and then the journal failed before it was as safe as asked: it may be there when the journal is
-    /// opened again, or not.
+    /// The event was published, but the journal failed before the event reached its acknowledgement level. When the
+    /// journal is opened again, it may or may not have the event.
     #[error("partition {partition} of topic {topic:?}: offset {offset} was published, but {}", text::line(.cause))]
     Unknown {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
-        /// Its offset.
+        /// The event's offset.
         offset: u64,
-        /// The cause, as text.
+        /// The journal's error, as text.
         cause: String,
     },
-    /// There is no room. Only from the forms that try.
+    /// The partition is full. Only `try_` and `offer` publishes, and topics with
+    /// [`Overflow::Fail`](crate::topic::Overflow::Fail), return this.
     #[error("partition {partition} of topic {topic:?} is full: {}", held_by(.by))]
     Full {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
-        /// The consumer that is the furthest behind; none if it is a claim that another producer has not committed.
+        /// The consumer that is the furthest behind; `None` if another producer's uncommitted claim is in the way.
         by: Option<String>,
     },
-    /// There was no room until the deadline.
+    /// The partition was full until the deadline.
     #[error("partition {partition} of topic {topic:?} had no room until the deadline: {}", held_by(.by))]
     TimedOut {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
-        /// The consumer that is the furthest behind; none if it is a claim that another producer has not committed.
+        /// The consumer that is the furthest behind; `None` if another producer's uncommitted claim is in the way.
         by: Option<String>,
     },
-    /// The partition is full, and the calling thread runs the handler of the consumer that it would wait for. See
-    /// [publishing in a handler](crate::subscriber::SubscriberBuilder::run).
+    /// The partition is full, and the consumer that is furthest behind runs the calling handler, which would wait for
+    /// itself. See [publishing in a handler](crate::subscriber::SubscriberBuilder::run).
     #[error(
         "topic {topic:?}: partition {partition} is full and waits for the consumer {consumer:?}, whose own handler this is: publish with `try_publish` or from another thread, or give the topic more capacity"
     )]
     OwnConsumer {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
     },
-    /// It has an id, and the topic deduplicates: that is done for producers that publish at once and by themselves.
+    /// The message has an id and the topic deduplicates, but this kind of producer does not check ids.
     #[error(
         "topic {topic:?} looks at ids, which a producer that gathers, one with sequences and a transaction do not: send it with `Producer::send`, or without an id"
     )]
     IdNotLookedAt {
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
-    /// A producer was used by the code that it calls, such as its partitioner.
+    /// The code that a producer calls, such as its partitioner, used that same producer.
     #[error(
         "topic {topic:?}: a producer was used by code that it calls itself, such as its partitioner: use another one there"
     )]
     Nested {
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
-    /// A rate limit is reached.
+    /// The rate limit of the topic or of the producer is reached.
     #[error("topic {topic:?}: the rate limit of {} is reached: come again in {wait:?}", if *.of_topic { "the topic" } else { "this producer" })]
     RateLimited {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Whether the limit is the topic's; else it is the producer's own.
+        /// True if the topic's rate limit is reached, false if the producer's own is.
         of_topic: bool,
-        /// After which time it may be tried again.
+        /// The time after which the publish may be tried again.
         wait: std::time::Duration,
     },
-    /// A batch of no events.
+    /// The batch has no events.
     #[error("topic {topic:?}: a batch of 0 events is refused: publish at least 1")]
     Nothing {
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
-    /// A batch that never fits.
+    /// The batch has more events than the partition can ever hold.
     #[error(
         "topic {topic:?}: a batch of {asked} events never fits a partition that holds {largest}: publish fewer at a time"
     )]
     BatchTooLarge {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// How many events.
+        /// The number of events in the batch.
         asked: usize,
-        /// The most that ever fits: the capacity, less what is retained.
+        /// The largest batch that the partition can hold: its capacity less the retained events.
         largest: usize,
     },
-    /// A message that never fits.
+    /// The message is larger than the topic allows.
     #[error(
         "topic {topic:?}: a message of {size} bytes is larger than the {largest} that `max_message` allows (key, value, and each header's name and value and {} more)",
         crate::event::record::Record::HEADER
     )]
     MessageTooLarge {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Its size, as [`Record::size`](crate::Record::size) counts it.
+        /// The message's size in bytes, as [`Record::size`](crate::Record::size) counts it.
         size: usize,
-        /// The largest.
+        /// The largest message that the topic allows, in bytes.
         largest: usize,
     },
-    /// A header's name that is too long.
+    /// The name of one of the message's headers is too long.
     #[error(
         "topic {topic:?}: a header's name of {len} bytes is longer than {}",
         crate::event::record::Record::MAX_HEADER_NAME
     )]
     HeaderName {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Its length.
+        /// The length of the header's name, in bytes.
         len: usize,
     },
-    /// The partitioner is [`Explicit`](crate::producer::Partitioner::Explicit), and no partition was named.
+    /// The partitioner is [`Explicit`](crate::producer::Partitioner::Explicit), and the publish named no partition.
     #[error("topic {topic:?}: no partition was named: name one, or take another partitioner than Explicit")]
     NoPartition {
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
-    /// There is no such partition.
+    /// The topic has no partition of this number.
     #[error("topic {topic:?} has no partition {asked}: it has {partitions}, from 0 on")]
     UnknownPartition {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The one that was named, by the caller or by the partitioner.
+        /// The partition's number, from the caller or from the partitioner.
         asked: u32,
-        /// How many there are.
+        /// How many partitions the topic has.
         partitions: u32,
     },
-    /// The topic takes nothing more.
+    /// The topic is closed.
     #[error("topic {topic:?}: {reason}")]
     Closed {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Why.
+        /// Why the topic is closed.
         reason: Closed,
     },
 }
 
 impl PublishError {
-    /// `slowest` is asked only where the ring itself does not say who is in the way.
+    /// The error for a ring's refusal. `slowest` returns the consumer that is furthest behind; it is called only if the
+    /// ring's error does not name that consumer.
     #[cold]
     pub(crate) fn new(
         topic: &str,
@@ -165,24 +167,24 @@ impl PublishError {
             ClaimError::Full => Self::Full { topic, partition, by: slowest() },
             ClaimError::TimedOut { by } => Self::TimedOut { topic, partition, by },
             ClaimError::Closed(reason) => Self::Closed { topic, reason: reason.into() },
-            // Whatever the ring may learn to refuse, nothing was published.
+            // Future refusals of the ring: in each case nothing was published.
             _ => Self::Closed { topic, reason: Closed::Closed },
         }
     }
 
-    /// Whether there was no room, or it came too early: the same may go through later.
+    /// True if the partition was full or a rate limit was reached, so that a later try may succeed.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::TimedOut { .. } | Self::RateLimited { .. })
     }
 }
 
-/// A value was not published; here it is again.
+/// A value that was not published, returned to the caller with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Rejected<E> {
     /// The value that was not published.
     pub value: E,
-    /// Why it was not.
+    /// Why the value was not published.
     pub reason: PublishError,
 }
 

@@ -1,4 +1,4 @@
-//! Why a topic gives no consumer, and takes no dead letters.
+//! The errors of creating a consumer, and of a topic for dead letters.
 
 use super::ProducerError;
 use super::TopicError;
@@ -7,141 +7,141 @@ use crate::text;
 use slipring_ring::BuildError;
 use slipring_ring::pin::PinError;
 
-/// A consumer was refused.
+/// A consumer was not created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// The name of the consumer is no name.
+    /// The consumer's name is invalid.
     #[error(transparent)]
     Name(TopicError),
-    /// There is a consumer of this name.
+    /// The topic has a consumer of this name already.
     #[error("topic {topic:?} has a consumer called {consumer:?} already: give each its own name")]
     NameTaken {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The name.
+        /// The consumer's name.
         consumer: String,
     },
-    /// A consumer that is named in `after` does not exist.
+    /// The builder's `after` names a consumer that the topic does not have.
     #[error(
         "consumer {consumer:?} was to stand behind {after:?}, which topic {topic:?} does not have (it has {known:?})"
     )]
     Unknown {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
-        /// Whom it was to stand behind.
+        /// The missing consumer's name, as given to `after`.
         after: String,
-        /// The consumers there are.
+        /// The names of the topic's consumers.
         known: Vec<String>,
     },
-    /// The start is not kept any more, or not published yet.
+    /// The start offset is no longer kept, or not published yet.
     #[error(
         "consumer {consumer:?} cannot start at {asked}: partition {partition} of topic {topic:?} keeps {earliest} up to, not including, {latest}"
     )]
     OutOfRange {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
-        /// The offset at which it was to start.
+        /// The offset at which the consumer was to start.
         asked: u64,
-        /// The earliest offset that it could have had.
+        /// The earliest offset that the partition keeps.
         earliest: u64,
-        /// The next to be published.
+        /// The next offset to be published, which is the last possible start.
         latest: u64,
     },
-    /// It was to start at a time, and the topic keeps no timestamps.
+    /// The consumer was to start at a time, but the topic does not store timestamps.
     #[error("consumer {consumer:?} cannot start at a time: topic {topic:?} keeps none; create it with `timestamps()`")]
     NoTimestamps {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
     },
-    /// It was to start at its committed offset, and only groups commit.
+    /// The consumer was to start at its committed offset, but only groups commit offsets.
     #[error(
         "consumer {consumer:?} of topic {topic:?} cannot start at a committed offset: only groups have any; use `group`"
     )]
     NoGroup {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
     },
-    /// It was to wait for the journal, and the topic is not durable.
+    /// The consumer was to wait for the journal, but the topic is not durable.
     #[error("consumer {consumer:?} cannot wait for a journal: topic {topic:?} has none; create it with `durable()`")]
     NotDurable {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
     },
-    /// The core was refused. Ask for another one, or for none.
+    /// The consumer's thread could not be pinned to the core. Ask for another core, or for none.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
     Pin {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
-        /// The core that was asked for, and the cores that are allowed.
+        /// The core that was asked for, and the allowed cores.
         cause: PinError,
     },
-    /// The system gave no thread.
+    /// The system could not start the consumer's thread.
     #[error("consumer {consumer:?} of topic {topic:?} got no thread: {cause}")]
     Thread {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
         /// The error of the operating system.
         cause: std::io::Error,
     },
-    /// Its handler or state panicked while it was made.
+    /// The handler, or the function that makes it, panicked before the first event.
     #[error("the handler of consumer {consumer:?} of topic {topic:?} panicked while it was made: {}", text::line(.cause))]
     Handler {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
         /// The panic's message.
         cause: String,
     },
-    /// Its thread would not have the core that it needs.
+    /// The engine's [core plan](crate::cores) refuses the consumer's thread.
     #[error("topic {topic:?}: {cause}")]
     Cores {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Who, and why.
+        /// Why the thread was refused, with the consumer's name.
         cause: crate::base::cores::CoresError,
     },
-    /// The topic for dead letters does not fit: events that the handler fails on could not be kept.
+    /// The topic for dead letters does not fit, so events on which the handler fails could not be kept.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
     DeadLetters {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
-        /// Why.
+        /// Why the topic does not fit.
         cause: Box<DeadLetterError>,
     },
-    /// The topic takes nothing more.
+    /// The topic is closed.
     #[error("topic {topic:?}: {reason}")]
     Closed {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Why.
+        /// Why the topic is closed.
         reason: Closed,
     },
-    /// Anything else that the core refuses.
+    /// The ring refused the consumer for another reason.
     #[error("topic {topic:?}: {cause}")]
     Refused {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Why.
+        /// The ring's error.
         cause: BuildError,
     },
 }
@@ -173,49 +173,49 @@ impl SubscribeError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeadLetterError {
-    /// The messages would come back to where they failed.
+    /// The topic for dead letters is the topic whose messages failed.
     #[error("topic {topic:?} cannot be the dead letters of its own messages: name another topic")]
     Circle {
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
-    /// Its messages are too small for the message and the reason.
+    /// The topic's largest message is too small for the failed message and the reason of its failure.
     #[error(
         "topic {topic:?} takes messages of up to {largest} bytes, and a dead letter may need {needed}: create it with a larger `max_message`"
     )]
     TooSmall {
-        /// The topic of the dead letters.
+        /// The name of the topic for dead letters.
         topic: String,
-        /// The most bytes that a dead letter may need.
+        /// The largest size of a dead letter, in bytes.
         needed: usize,
-        /// The most bytes that the topic takes.
+        /// The largest message that the topic allows, in bytes.
         largest: usize,
     },
     /// The topic for dead letters carries another type, or could not be created.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// The messages are durable and their letters would not be.
+    /// The topic for dead letters is in memory, but the messages are durable.
     #[error(
         "topic {topic:?} is in memory and cannot take the dead letters of a durable topic: create it with `durable()`"
     )]
     InMemory {
-        /// The topic of the dead letters.
+        /// The name of the topic for dead letters.
         topic: String,
     },
-    /// The topic for dead letters gives no producer.
+    /// No producer could be created for the topic for dead letters.
     #[error("topic {topic:?} takes no dead letters: {cause}")]
     Producer {
-        /// The topic.
+        /// The name of the topic for dead letters.
         topic: String,
-        /// Why.
+        /// The error of creating the producer.
         cause: ProducerError,
     },
-    /// Its letters could not be kept.
+    /// The reader that keeps the dead letters could not be created.
     #[error("the dead letters of topic {topic:?} cannot be kept: {cause}")]
     Reader {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Why.
+        /// The error of creating the reader.
         cause: Box<SubscribeError>,
     },
 }
