@@ -1,38 +1,40 @@
-//! The topics that the journal knows, and the kinds of state that it keeps.
+//! The journal's catalogue of topics, and the numbers of the kinds of state that the journal keeps.
 
 use crate::base::ids::MAX_PARTITIONS;
 use slipring_journal::State;
 use slipring_ring::text;
 
-/// The kinds of state in the journal: the numbers that [`FrameBuilder::put`](slipring_journal::FrameBuilder::put) takes.
+/// The kinds of state in the journal: the numbers that [`FrameBuilder::put`](slipring_journal::FrameBuilder::put)
+/// takes.
 pub(crate) mod state_kind {
-    /// Topics by name. The empty name has the number that the next topic gets.
+    /// The topics, by name. Under the empty name: the number of the next topic.
     pub(crate) const TOPICS: u16 = 1;
-    /// Offsets that groups have committed: see [`CommittedOffsets`](crate::log::offsets::group::CommittedOffsets).
+    /// The committed offsets of groups: see [`CommittedOffsets`](crate::log::offsets::group::CommittedOffsets).
     pub(crate) const GROUP_OFFSETS: u16 = 2;
-    /// Producers with names: how often each was opened, and which of its sequences the journal has.
+    /// The idempotent producers, by name: how many times each was opened, and which of its sequences the journal has.
     pub(crate) const PRODUCERS: u16 = 3;
-    /// Queues: which messages are leased, waiting or deleted, and up to which offset each partition was read.
+    /// The queues: which messages are leased, waiting or deleted, and the next offset to read of each partition.
     pub(crate) const QUEUES: u16 = 4;
-    /// Offsets that transforms have committed in their inputs.
+    /// The committed offsets of transforms, in their input topics.
     pub(crate) const TRANSFORM_OFFSETS: u16 = 5;
-    // Kind 6 is the journal's own: offsets that a repair could not save.
-    /// Gaps that readers were told of: see [`crate::log::gap`].
+    // Kind 6 belongs to the journal itself: offsets whose records a repair could not save.
+    /// The gaps that were reported to readers: see [`crate::log::gap`].
     pub(crate) const REPORTED_GAPS: u16 = 7;
 }
 
-/// A topic's line in the catalogue.
+/// The entry of a topic in the journal's catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CatalogEntry {
     pub(crate) number: u32,
     pub(crate) partitions: u32,
     pub(crate) max_message: u64,
     pub(crate) layout: String,
-    /// True if format 1 wrote the layout. It may be the path of a Rust type, which means nothing once the type has moved.
+    /// True if format 1 wrote the layout. Such a layout may be the path of a Rust type, which changes when the type
+    /// moves.
     pub(crate) is_old: bool,
 }
 
-/// Stands before a layout since format 2. No layout of format 1 begins with it.
+/// The byte before each layout since format 2. No layout of format 1 begins with it.
 const NAMED: u8 = 2;
 
 impl CatalogEntry {
@@ -48,12 +50,13 @@ impl CatalogEntry {
         out
     }
 
-    /// True if events of the layout that is `asked` for can be those that were recorded.
+    /// True if the recorded events can have the layout of `asked`. `size` is the size in bytes of an event of plain
+    /// data; `None` for other events.
     pub(crate) fn has_layout(&self, asked: &Self, size: Option<usize>) -> bool {
         if self.layout == asked.layout {
             return true;
         }
-        // Format 1 named a type by its path: plain data with its size, any other type without.
+        // Format 1 named plain data by the type's path and size, and any other type by its path alone.
         let path = match (self.layout.rsplit_once(" of "), size) {
             (Some((path, bytes)), Some(size)) if bytes == format!("{size} bytes") => Some(path),
             (None, None) => Some(&*self.layout),
@@ -67,7 +70,7 @@ impl CatalogEntry {
         let (partitions, rest) = rest.split_first_chunk()?;
         let (max_message, layout) = rest.split_first_chunk()?;
         let partitions = u32::from_le_bytes(*partitions);
-        // A line with more partitions is refused, because memory is allocated by this number.
+        // An entry with more partitions is refused, because memory is allocated by this number.
         if partitions as usize > MAX_PARTITIONS {
             return None;
         }
@@ -80,13 +83,13 @@ impl CatalogEntry {
         })
     }
 
-    /// The number that the next topic gets.
+    /// The number of the next topic.
     pub(crate) fn next_number(state: &State) -> u32 {
         let next = state.get(state_kind::TOPICS, b"").and_then(|bytes| bytes.try_into().ok());
         next.map_or(1, u32::from_le_bytes)
     }
 
-    /// The topics of a journal, by name.
+    /// All topics of a journal, by name. Entries that cannot be decoded are left out.
     pub(crate) fn all(state: &State) -> Vec<(String, Self)> {
         let topics = state.values(state_kind::TOPICS).filter(|(name, _)| !name.is_empty());
         topics
@@ -103,23 +106,23 @@ impl std::fmt::Display for CatalogEntry {
     }
 }
 
-/// A topic in a journal's catalogue.
+/// The entry of a topic in a journal's catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedTopic {
-    /// Its name.
+    /// The topic's name.
     pub name: String,
-    /// Its number: [`PartitionId::topic`](slipring_journal::PartitionId::topic).
+    /// The topic's number: [`PartitionId::topic`](slipring_journal::PartitionId::topic).
     pub number: u32,
-    /// How many partitions it has.
+    /// How many partitions the topic has.
     pub partitions: u32,
     /// The largest message in bytes; 0 if the topic's events are not messages.
     pub max_message: u64,
-    /// What the events are: [`Persist::layout`](crate::Persist::layout).
+    /// The layout of the topic's events: see [`Persist::layout`](crate::Persist::layout).
     pub layout: String,
 }
 
-/// The topics in a journal's catalogue, by name.
+/// All topics in a journal's catalogue, by name.
 pub fn recorded_topics(state: &State) -> Vec<RecordedTopic> {
     let topics = CatalogEntry::all(state);
     let shown = topics.into_iter().map(|(name, topic)| {

@@ -1,4 +1,4 @@
-//! The committer's thread: what it does in each turn.
+//! The committer's thread: the loop that gathers events, writes frames and hands over syncs.
 
 mod commands;
 mod sync;
@@ -22,7 +22,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// The rings of all partitions, as the committer waits for them.
+/// The sources of the committer, as its waiter polls them.
 struct Sources {
     list: Vec<Option<Box<dyn Source>>>,
     interrupted: Arc<Committer>,
@@ -60,46 +60,47 @@ pub(super) struct CommitterThread {
     watch: MultiWait,
     frame: FrameBuilder,
     touched: TouchedProducers,
-    /// What becomes visible when the next sync is done: of everything that was written since the last one was handed over.
+    /// The progress that the next sync makes durable: of all frames since the last sync began.
     pending: Vec<PendingProgress>,
     replies: Replies,
     syncs: Sender<SyncRequest>,
     done: Receiver<SyncDone>,
     in_flight: bool,
     dirty_since: Option<Instant>,
-    /// When the thread first saw a committed offset that it has not written yet.
+    /// When the thread first saw a committed offset that is not written yet.
     moved_since: Option<Instant>,
-    /// When the oldest write that nobody waits for was made, if it is not synced yet.
+    /// The time of the oldest unsynced write that no thread waits for.
     lazy_since: Option<Instant>,
-    /// When the thread first saw that a state source has state which it has not written yet.
+    /// When the thread first saw that a state source has unwritten state.
     state_since: Option<Instant>,
-    /// True if the next `gather` writes the state of the state sources, also without events.
+    /// True if the next `gather` writes the state of the state sources even if there are no events.
     drains_state: bool,
     state_sources: Vec<Weak<dyn StateSource>>,
-    /// True if a state source waits for events to be drained.
+    /// True if a state source waits for more events to be drained.
     state_awaits_events: bool,
     /// The retention of each topic, by the topic's number.
     keeps: HashMap<u32, Retention>,
     /// Transactions in the order of their claims.
     transactions: VecDeque<(Box<TransactionFrame>, Reply)>,
-    /// Until when the journal waits for topics to end, once somebody closes it.
+    /// Set when the journal is being closed. The inner time is how long the close waits for the topics to end; `None`:
+    /// not at all.
     closing: Option<Option<Instant>>,
 }
 
-/// How long the journal is idle before it writes committed offsets and the state of state sources without events.
+/// How long the journal is idle before committed offsets, or the state of state sources, are written without events.
 const IDLE: Duration = Duration::from_millis(20);
 
-/// How long the journal is idle before it writes a mark that says that everything is durable. The next frame says that too,
-/// so a topic with some events a second does not sync twice for each.
+/// How long the journal is idle before it writes a mark that all records are durable. The next frame says so too, so a
+/// topic with a few events a second does not pay two syncs for each.
 const MARK: Duration = Duration::from_secs(1);
 
-/// How long a write that nobody waits for may stay unsynced.
+/// How long a write that no thread waits for may stay unsynced.
 const LAZY: Duration = Duration::from_millis(50);
 
-/// How often a closing journal looks whether claims that are still out were published.
+/// The interval at which a closing journal checks if the outstanding claims were published.
 const CLAIMS_OUT: Duration = Duration::from_millis(10);
 
-/// How often the thread looks whether everything below a transaction's claims was published.
+/// The interval at which the thread checks if all slots below a transaction's claims were published.
 const BELOW_CLAIMS: Duration = Duration::from_millis(1);
 
 impl CommitterThread {
@@ -148,17 +149,17 @@ impl CommitterThread {
             Ok(()) => "the journal was closed".to_owned(),
             Err(refused) => refused.to_string(),
         };
-        // The rings fail first: once somebody has heard that a receipt is unknown, its topic takes nothing more.
+        // The rings fail first: a producer that learns that a receipt is unknown must find its topic failed.
         let open = self.sources.list.iter().flatten().filter(|source| outcome.is_err() || !source.is_closed());
         open.for_each(|source| source.fail(&cause));
-        // Then everybody who waits learns why nothing more becomes durable.
+        // Waiting threads get the cause after that.
         self.shared.notifier.end(cause.clone());
         if let Err(refused) = &outcome {
             for reply in self.replies.drain(..) {
                 let _ = reply.send(Err(refused.clone()));
             }
         }
-        // Whoever hears that the journal is over may open it again at once, so the sync must have ended.
+        // A thread that learns of the end may open the journal again at once, so the running sync must be over.
         if self.in_flight {
             let _ = self.done.recv();
         }
@@ -191,7 +192,7 @@ impl CommitterThread {
         self.clock.wall().as_nanos()
     }
 
-    /// Works until the journal is closed.
+    /// Runs until the journal is closed.
     fn work(&mut self) -> Result<(), WriteError> {
         loop {
             self.take_commands()?;
@@ -203,19 +204,18 @@ impl CommitterThread {
             }
             let waits = !self.transactions.is_empty();
             let idle = self.writer().wants_mark() && !self.in_flight && !waits;
-            // A linger that is longer than the clock can tell never ends: then a waiting reply, or the close, starts the
-            // sync.
+            // A linger beyond the clock's range has no end. A waiting reply or the close starts the sync then.
             let linger = self.dirty_since.and_then(|since| since.checked_add(self.pace.linger));
             let lazy = self.lazy_since.map(|since| since + LAZY).filter(|_| self.pace.sync);
             let linger = linger.into_iter().chain(lazy).min().filter(|_| !self.in_flight);
             let mark = idle.then(|| Instant::now() + MARK);
             let deadline = linger.or(mark);
-            // A slot below the claims that is published without an event does not wake this thread.
+            // A slot below the claims may be published without an event, which does not wake this thread.
             let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
             let moved = self.shared.committed_offsets.hear();
             self.moved_since = moved.then(|| self.moved_since.unwrap_or_else(Instant::now));
             let alone = self.moved_since.map(|since| since + IDLE);
-            // A state source changes its state before it signals, so the flag is cleared before the state is looked at.
+            // A state source changes its state before it signals, so the flag is cleared before the state is read.
             self.shared.state_signalled.store(false, Ordering::Release);
             let state_pending = self.shared.state_pending.load(Ordering::Acquire);
             self.state_since = state_pending.then(|| self.state_since.unwrap_or_else(Instant::now));
@@ -247,7 +247,7 @@ impl CommitterThread {
         }
     }
 
-    /// Writes the transactions that are first in line, as long as everything below their claims is written.
+    /// Writes the first transactions of the queue, as long as all events below their claims are written.
     fn transact(&mut self) -> Result<(), WriteError> {
         while let Some((transaction, _)) = self.transactions.front() {
             let mut is_turn = true;
@@ -263,7 +263,7 @@ impl CommitterThread {
             }
             let Some((transaction, reply)) = self.transactions.pop_front() else { return Ok(()) };
             if is_gone {
-                // The topic was halted or has failed. The sender gets no reply, which means that nothing was written.
+                // The topic was halted or has failed. Dropping the reply tells the sender that nothing was written.
                 continue;
             }
             let TransactionFrame { parts, mut frame, decide } = *transaction;
@@ -293,11 +293,11 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Gathers one group, which is what all sources have up to the group's size, and writes it as one frame.
+    /// Gathers the sources' events up to the group's size, and writes them as one frame.
     fn gather(&mut self, first: Option<usize>) -> Result<(), WriteError> {
         let writer = self.writer.as_ref().expect("taken when the journal is closed only");
-        // The budget is a quarter of a frame: beside it there must be room for one more event of up to half a frame, and for
-        // the producers' states.
+        // The budget is a quarter of a frame, which leaves room for one more event of up to half a frame and for the
+        // states of the producers.
         let budget = self.pace.group.min(writer.frame_limit() / 4).max(1);
         let mut drained = Vec::new();
         let mut next = first;
@@ -354,7 +354,7 @@ impl CommitterThread {
                 self.pending.push(PendingProgress { progress, durable, reserved });
             }
             if rings.is_over() {
-                // Its last events are not synced yet, and `pending` holds what that sync makes visible.
+                // The source's last events are not synced yet, but `pending` keeps the progress for that sync.
                 self.watch.remove(source);
                 self.sources.list[source] = None;
             }
@@ -363,8 +363,9 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Puts the committed offsets that have moved into the frame. One that does not fit, or that the journal may refuse,
-    /// gets a frame of its own, so that events never fail because of it. Returns the first refusal.
+    /// Adds the committed offsets that have moved to the frame. An offset that does not fit, or that the journal may
+    /// refuse, gets its own frame, so that it cannot make events fail. The inner result is the first refusal of such an
+    /// offset.
     fn put_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let mut outcome = Ok(());
         let moved = self.shared.committed_offsets.take_moved();
@@ -379,7 +380,7 @@ impl CommitterThread {
             if known == Some(&value[..]) {
                 continue;
             }
-            // An offset that the journal has already takes no more room in each segment's head than before.
+            // An offset that the journal has already does not grow the state, so it cannot be refused.
             if known.is_some() && self.frame.len() + key.len() + 64 <= writer.frame_limit() {
                 self.frame.put(state_kind::GROUP_OFFSETS, key, &value);
                 continue;
@@ -395,7 +396,7 @@ impl CommitterThread {
         Ok(outcome)
     }
 
-    /// Writes the committed offsets that have moved in a frame of their own.
+    /// Writes the moved committed offsets in a frame of their own.
     fn write_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let outcome = self.put_committed_offsets()?;
         if !self.frame.is_empty() {
@@ -407,12 +408,12 @@ impl CommitterThread {
         Ok(outcome)
     }
 
-    /// Has the state sources put their state into the frame. Returns whether somebody waits until it is durable, and for
-    /// each state source up to which change it is in the frame.
+    /// Adds the state of the state sources to the frame. Returns true if a thread waits until that state is durable,
+    /// and for each state source the number of its last change in the frame.
     fn drain_state_sources(&mut self, drained: bool, has_events: bool) -> (bool, Vec<(Arc<Progress>, u64)>) {
         let (mut urgent, mut state_written) = (false, Vec::new());
         let expected = drained && self.state_awaits_events;
-        // Whoever waits has set the flag before.
+        // A waiting thread has set the flag before it began to wait.
         let now = self.shared.state_urgent.swap(false, Ordering::AcqRel) || std::mem::take(&mut self.drains_state);
         let takes = (has_events || now) && self.shared.state_pending.swap(false, Ordering::AcqRel);
         if !takes && !expected {
@@ -442,15 +443,15 @@ impl CommitterThread {
         (urgent, state_written)
     }
 
-    /// Writes all remaining events, then closes the journal. With `until`, it first waits until every topic has ended, but not
-    /// beyond that time. Without `until`, it closes all sources at once.
+    /// Writes all remaining events, then closes the journal. With `until`, it first waits up to that time until every
+    /// topic has ended. Without `until`, it closes all sources at once.
     fn close(&mut self, until: Option<Instant>) -> Result<(), WriteError> {
         if until.is_none() {
             self.sources.list.iter().flatten().for_each(|source| source.close());
         }
         loop {
             let before = self.writer().journal().written();
-            // What was handed over before the close is written too. A second close gets the same answer as the first.
+            // Commands that were sent before the close are executed. A second close gets the result of the first.
             self.take_commands()?;
             self.drains_state = true;
             self.gather(None)?;
@@ -460,8 +461,8 @@ impl CommitterThread {
             if self.writer().journal().written() != before {
                 continue;
             }
-            // A pass that wrote nothing does not prove that all is written: a producer may hold a claim that it has not published,
-            // or a transaction may be unpublished.
+            // A pass that wrote nothing does not prove that all events are written: a claim or a transaction may be
+            // unpublished.
             let is_over =
                 self.transactions.is_empty() && self.sources.list.iter().flatten().all(|source| source.is_over());
             let Some(until) = until.filter(|until| !is_over && *until > Instant::now()) else { break };

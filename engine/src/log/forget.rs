@@ -1,5 +1,5 @@
-//! Forgetting a topic. This is the one place that knows every kind of state that a topic and its consumers leave in a
-//! journal.
+//! Deleting a topic's state from the journal. Only this file knows all kinds of state that a topic and its consumers
+//! leave in a journal.
 
 use super::{gap, producers, queues};
 use crate::log::catalog::{CatalogEntry, state_kind};
@@ -7,11 +7,11 @@ use crate::log::offsets::{group, transform};
 use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The number of the topic that a value belongs to; none for a part of a queue that was deleted.
+/// The number of the topic that a value belongs to; `None` for a leftover of a deleted queue.
 type TopicOwner = Option<u32>;
 
-/// Frames that delete everything that `state` has of these owners, each frame of about `limit` bytes. The first frame
-/// deletes the topics; if a crash comes before the others, what they would have deleted is [orphaned](orphans).
+/// Frames that delete all state of these owners, each frame of about `limit` bytes. The first frame deletes the topics.
+/// If a crash comes before the other frames, their values are [orphans].
 pub(crate) fn forget(
     state: &State,
     owners: &BTreeSet<TopicOwner>,
@@ -36,10 +36,11 @@ pub(crate) fn forget(
     frames
 }
 
-/// Owners that do not exist any more: numbers of topics that the catalogue does not have. Older programs left such state.
+/// The owners in the state that no longer exist: numbers of topics that the catalogue does not have. Older versions
+/// left such state, and so does a crash in the middle of [`forget`].
 pub(crate) fn orphans(state: &State) -> BTreeSet<TopicOwner> {
     let topics: BTreeSet<u32> = CatalogEntry::all(state).into_iter().map(|(_, topic)| topic.number).collect();
-    // A line of the catalogue that this program does not understand may own any of it. Then nothing is an orphan.
+    // An entry that this version cannot decode may own any of the state, so no state counts as orphaned then.
     if topics.len() != state.values(state_kind::TOPICS).filter(|(name, _)| !name.is_empty()).count() {
         return BTreeSet::new();
     }
@@ -49,7 +50,7 @@ pub(crate) fn orphans(state: &State) -> BTreeSet<TopicOwner> {
     owners.filter(|owner| owner.is_none_or(|topic| topic < next && !topics.contains(&topic))).collect()
 }
 
-/// All values that belong to a topic, with their owners. A kind of state that is missing here is never forgotten.
+/// All values that belong to a topic, with their owners. A kind of state that is missing here would never be deleted.
 fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
     let of_queues: BTreeMap<u32, u32> = queues::numbers(state);
     let of = |kind: u16| state.values(kind).map(move |(key, _)| (kind, key));
@@ -75,7 +76,7 @@ mod tests {
     use crate::log::offsets::recorded::GroupOffset;
     use slipring_journal::{Extent, PartitionId};
 
-    /// A state with something of each kind for these topics, of which the first is in the catalogue.
+    /// A state with values of each kind for two topics. The catalogue has only the first topic.
     fn state() -> State {
         let mut frame = FrameBuilder::new();
         let recorded = CatalogEntry { number: 1, partitions: 1, max_message: 0, layout: "x".to_owned(), is_old: false };
@@ -95,7 +96,7 @@ mod tests {
             frame.put(state_kind::QUEUES, &[&b"p"[..], &number.to_le_bytes(), &[0; 4]].concat(), &[0; 8]);
         }
         frame.put(state_kind::QUEUES, b"n", &99_u32.to_le_bytes());
-        // Of a queue that was deleted, and a crash came in between.
+        // A value of a deleted queue, left by a crash.
         frame.put(state_kind::QUEUES, &[&b"l"[..], &77_u32.to_le_bytes(), &[0; 4]].concat(), &[0; 8]);
         let mut state = State::default();
         state.take(&mut frame);

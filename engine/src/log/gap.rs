@@ -1,4 +1,4 @@
-//! Gaps: offsets that were lost to damage, and the record of which readers were told of them.
+//! Gaps: offsets whose records were lost to damage, and the record of which readers have had them reported.
 
 use crate::base::clock::Timestamp;
 use crate::base::overload::ConsumerStats;
@@ -11,11 +11,11 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Offsets of a partition whose records were lost to damage: a [repair](crate::journal::repair) of the journal could not save
-/// them.
+/// A range of offsets of a partition whose records were lost to damage: a [repair](crate::journal::repair) of the
+/// journal could not save them.
 ///
-/// A reader meets a gap at the offset where it stands, after all events before it, and only in the partition that lost
-/// something. What it does then is its policy, [`OnGap`].
+/// A reader meets a gap when its next offset is in the gap, after all events before it. Partitions without lost records
+/// have no gaps. The reader's policy for gaps is [`OnGap`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "topic {topic:?}, partition {partition}: the events at offsets {} up to, not including, {} were lost to damage and could \
@@ -23,54 +23,55 @@ use std::sync::Arc;
 )]
 #[non_exhaustive]
 pub struct Gap {
-    /// The topic.
+    /// The topic's name.
     pub topic: String,
-    /// The partition.
+    /// The partition's number, from 0.
     pub partition: u32,
-    /// The offsets. They contain those of all lost events; some of them may never have had an event.
+    /// The range that contains all lost offsets. Some offsets in it may never have had an event.
     pub offsets: Range<u64>,
 }
 
 impl Gap {
-    /// Of this topic, this partition, these offsets.
+    /// A gap in `partition` of `topic`, at these offsets.
     pub fn new(topic: impl Into<String>, partition: u32, offsets: Range<u64>) -> Self {
         Self { topic: topic.into(), partition, offsets }
     }
 }
 
-/// What a reader of a durable topic does at a [`Gap`]. All three count it: see
+/// What a reader of a durable topic does at a [`Gap`]. Each policy counts the lost offsets: see
 /// [`ConsumerMetrics::lost`](crate::metrics::ConsumerMetrics::lost).
 ///
 /// | | read or poll | |
 /// |---|---|---|
-/// | `Fail` | is an error once; the next call goes on behind the gap | unless told |
-/// | `PassOver` | goes on behind the gap | |
-/// | `Call` | calls a function with the gap, then goes on behind it | |
+/// | `Fail` | returns an error once; the next call continues after the gap | default |
+/// | `PassOver` | continues after the gap | |
+/// | `Call` | calls a function with the gap, then continues after it | |
 ///
-/// A reader with a name that the journal knows, a [group](crate::Topic::group) or a [transform](crate::Topic::transform), is
-/// told of each gap once. The journal records it with the reader's new offset, durably, before the error is returned or the
-/// function is called; so a program that ends at the error goes on behind the gap when it is started again. What was told
-/// stays listed, in [`Engine::gaps`](crate::Engine::gaps), metrics, reports and `slipring group`, until it is
-/// [acknowledged](crate::Engine::acknowledge_gaps). A [replay](crate::Topic::replay) is told at each opening.
+/// [Groups](crate::Topic::group) and [transforms](crate::Topic::transform) get each gap reported once. The journal
+/// records the report with the reader's new offset, durably, before the error is returned or the function is called. So
+/// a program that ends at the error continues after the gap when it is started again. Reported gaps are listed in
+/// [`Engine::gaps`](crate::Engine::gaps), metrics, reports and `slipring group`, until they are
+/// [acknowledged](crate::Engine::acknowledge_gaps). A [replay](crate::Topic::replay) gets the gap reported at each
+/// opening.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum OnGap {
-    /// Is told by an error.
+    /// Returns the gap as an error, once.
     #[default]
     Fail,
-    /// Goes on and counts.
+    /// Continues after the gap, and only counts it.
     PassOver,
-    /// Calls this on the thread that reads, without a lock, then goes on.
+    /// Calls this function on the reading thread, without a lock, then continues after the gap.
     Call(Arc<dyn Fn(&Gap) + Send + Sync>),
 }
 
 impl OnGap {
-    /// Has `f` called.
+    /// The policy that calls `f` with each gap.
     pub fn call(f: impl Fn(&Gap) + Send + Sync + 'static) -> Self {
         Self::Call(Arc::new(f))
     }
 
-    /// The gap as an error, if it is one.
+    /// Applies the policy to the gap: `Err` if the policy reports gaps as errors.
     pub(crate) fn answer(&self, gap: Gap) -> Result<(), Gap> {
         match self {
             Self::Fail => Err(gap),
@@ -82,7 +83,7 @@ impl OnGap {
         }
     }
 
-    /// Counts the gap, and answers it.
+    /// Counts the gap's offsets in `stats`, and applies the policy.
     pub(crate) fn meet(&self, gap: Gap, stats: &ConsumerStats) -> Result<(), Gap> {
         stats.lost(&gap.offsets);
         self.answer(gap)
@@ -99,11 +100,11 @@ impl fmt::Debug for OnGap {
     }
 }
 
-/// A kind of reader with a name. Names of one kind have nothing to do with names of another.
+/// A kind of named reader. Readers of different kinds may have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ReaderKind {
-    /// A group.
+    /// A [group](crate::group).
     Group,
     /// A [transform](crate::transform::Transform).
     Transform,
@@ -121,17 +122,17 @@ impl fmt::Display for ReaderKind {
     }
 }
 
-/// A gap that a reader with a name was told of, and that nobody has acknowledged.
+/// A gap that was reported to a named reader, and that no one has acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReportedGap {
-    /// What the reader is.
+    /// The kind of the reader.
     pub kind: ReaderKind,
-    /// Its name.
+    /// The reader's name.
     pub reader: String,
-    /// The gap.
+    /// The lost offsets.
     pub gap: Gap,
-    /// When it was told.
+    /// When the gap was reported.
     pub time: Timestamp,
 }
 
@@ -142,9 +143,9 @@ impl fmt::Display for ReportedGap {
 }
 
 /// A reported gap as the journal has it, with the topic's number instead of its name: state of the kind
-/// [`state_kind::REPORTED_GAPS`]. Key: the kind of reader (1 byte: 1 for a group, 2 for a transform, 3 for a queue), topic
-/// (4), partition (4), first offset (8), the reader's name. Value: the end of the gap (8), and the time when the reader was
-/// told, in nanoseconds (8).
+/// [`state_kind::REPORTED_GAPS`]. Key: the kind of reader (1 byte: 1 for a group, 2 for a transform, 3 for a queue),
+/// topic (4), partition (4), first offset (8), the reader's name. Value: the offset after the gap (8), and the time of
+/// the report in nanoseconds since the Unix epoch (8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GapReport {
     pub(crate) kind: ReaderKind,
@@ -154,7 +155,7 @@ pub(crate) struct GapReport {
     pub(crate) time: u64,
 }
 
-/// The number of the topic that a key is of.
+/// The number of the topic that a key belongs to.
 pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?))
 }
@@ -218,8 +219,8 @@ impl GapReport {
         known
     }
 
-    /// Records in one frame that the reader was told, and what `put` adds, which is the reader's new offset. Nothing is
-    /// written if `decide` returns false.
+    /// Writes the report in one frame with the entries that `put` adds, such as the reader's new offset, and waits
+    /// until the frame is durable. Nothing is written if `decide` returns false.
     pub(crate) fn record(
         &self,
         committer: &Committer,
@@ -244,7 +245,7 @@ impl GapReport {
         }
     }
 
-    /// Lists the gap in the engine's own copy of the state.
+    /// Adds the gap to the engine's copy of the state.
     pub(crate) fn note(&self, committer: &Committer) {
         let mut known = FrameBuilder::new();
         self.put(&mut known);
@@ -252,16 +253,16 @@ impl GapReport {
     }
 }
 
-/// What came of recording that a reader was told of a gap.
+/// The outcome of recording that a gap was reported.
 pub(crate) enum GapReportOutcome {
     Yes,
-    /// `decide` returned false: the reader may not move its offset any more.
+    /// `decide` returned false: the reader has lost the right to move its offset.
     Denied,
-    /// The journal did not take it. The text says why.
+    /// The journal refused the record, for this reason.
     Not(String),
 }
 
-/// The gaps that readers with a name were told of and that nobody has acknowledged.
+/// The gaps of a journal that were reported to named readers, and that no one has acknowledged.
 pub fn reported_gaps(state: &State) -> Vec<ReportedGap> {
     let topics = recorded_topics(state);
     let told = GapReport::all(state).into_iter().filter_map(|GapReport { kind, reader, of, offsets, time }| {
@@ -272,7 +273,8 @@ pub fn reported_gaps(state: &State) -> Vec<ReportedGap> {
     told.collect()
 }
 
-/// Has `frame` delete the reported gaps of this reader. Returns how many. For journals that no engine has open.
+/// Adds to `frame` the deletion of this reader's reported gaps. Returns their number. Only for journals that no engine
+/// has open.
 pub fn acknowledge_gaps(state: &State, kind: ReaderKind, reader: &str, frame: &mut FrameBuilder) -> usize {
     let told: Vec<_> =
         GapReport::all(state).into_iter().filter(|told| told.kind == kind && told.reader == reader).collect();

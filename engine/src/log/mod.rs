@@ -1,5 +1,4 @@
-//! The committer, which is the one thread that writes the journal, and the state that is kept in the journal beside the
-//! events.
+//! The committer, the one thread that writes the journal, and the state that the journal keeps beside the events.
 
 pub(crate) mod catalog;
 pub(crate) mod committer;

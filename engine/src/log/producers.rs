@@ -1,16 +1,16 @@
-//! What the journal knows of producers with names: which of their sequences it has, and at which offsets.
+//! The journal's state of idempotent producers: which of their sequences it has, and at which offsets.
 //!
-//! A stamp beside a slot says which producer published the event and with which sequence. The committer reads the stamps
-//! with the events and notes them in the same frame, so after a crash the journal knows exactly the sequences whose events
-//! it has. A frame takes several partitions in any order, so a sequence may be written before an earlier one. Such a
-//! sequence is kept apart until the gap before it is filled. There are few of them, because a producer publishes no further
-//! than [`WINDOW`] sequences ahead of what is written.
+//! A stamp beside a slot names the producer of the event, and its sequence. The committer reads the stamps with the
+//! events and records them in the same frame, so after a crash the journal knows exactly the sequences whose events it
+//! has. A frame takes several partitions in any order, so a sequence may be written before an earlier one. Such a
+//! sequence is kept apart until the earlier ones are written. There are few of them, because a producer publishes no
+//! further than [`WINDOW`] sequences ahead of the written ones.
 //!
-//! # What a frame says
-//! A note: the sequences of the frame's own events and their offsets, some ten bytes. Notes are appended to the value of the
-//! producer's name. The value begins with a *base*, which is everything that is known of the name: some kilobytes where it
-//! has several partitions. The base is written anew when the notes behind it have [`NOTES`] bytes, when there is more to
-//! note than a base has, and when the base is so old that the name would seem unused.
+//! # Bases and notes
+//! A frame has a note for each producer: the sequences of the frame's own events and their offsets, some ten bytes.
+//! Notes are appended to the value of the producer's name. The value begins with a *base*, the whole window of the
+//! name: some kilobytes if the name has several partitions. The base is written anew when the notes after it have
+//! [`NOTES`] bytes, when a note would have too many runs, and when the base is so old that the name would seem unused.
 
 mod stamps;
 mod window;
@@ -28,51 +28,51 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How many sequences a producer with a name may be ahead of what is written, where the topic has several partitions. As
-/// many receipts outlive the process.
+/// By how many sequences an idempotent producer may be ahead of the written ones, if the topic has several partitions.
+/// Also the number of receipts that survive the process.
 pub(crate) const WINDOW: u64 = 128;
 
-/// The most bytes of notes behind a base.
+/// The limit of the notes after a base, in bytes.
 const NOTES: usize = 512;
 
-/// The most runs that a frame notes one by one. With more runs it writes a base.
+/// The limit of the runs in a note. If a frame has more, a base is written.
 const MOST_RUNS: usize = 64;
 
-/// The largest base in bytes. Its largest run is a sequence near the one before (2 bytes), a length within the window (2), a
-/// partition (2) and an offset (9).
+/// The size of the largest base in bytes. Its largest run has a sequence near that of the run before (2 bytes), a
+/// length within the window (2), a partition (2) and an offset (9).
 const LARGEST_BASE: usize = 64 + 2 * WINDOW as usize * (2 + 2 + 2 + 9);
 
-/// The most bytes that a name may take of the journal's state.
+/// How many bytes of the journal's state a name takes at most.
 const LARGEST: usize = LARGEST_BASE + NOTES + 640;
 
-/// How long a name is known after its last publish, at least.
+/// The shortest time after its last publish that a name is remembered.
 pub const PRODUCER_NAME_EXPIRY: Duration = Duration::from_secs(60 * 60);
 
-/// How much older than the name's last event the time of its base may be.
+/// By how much the time in a name's base may be older than the name's last event.
 const STALE: Duration = Duration::from_secs(PRODUCER_NAME_EXPIRY.as_secs() / 64);
 
-/// What the journal has of a producer's name, and what is still to be written of it.
+/// The journal's state of one producer name, and the unwritten part of it.
 pub(crate) struct ProducerState {
-    /// The name's number, which stands for it in stamps and keys.
+    /// The number of the name in stamps and keys.
     pub(crate) number: u64,
     topic: u32,
     name: String,
     window: Mutex<SequenceWindow>,
-    /// The base that the journal has; none if it has none.
+    /// The base that the journal has; `None` if it has none.
     base: Mutex<Option<WindowBase>>,
-    /// True if the journal has a value that the first version of the format wrote.
+    /// True if the journal has a value in the first version of the format.
     is_old: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct WindowBase {
     used: Timestamp,
-    /// The bytes of the notes behind the base.
+    /// The size in bytes of the notes after the base.
     notes: usize,
 }
 
-/// The first byte of a key. What is known of a name has the name's number in its key; in the first version of the format the
-/// name itself.
+/// The first byte of a key. The key of a window has the name's number, or the name itself in the first version of the
+/// format.
 const EPOCH_KEY: u8 = 0;
 const OLD_WINDOW_KEY: u8 = 1;
 const WINDOW_KEY: u8 = 2;
@@ -86,7 +86,7 @@ fn window_key(number: u64) -> [u8; 5] {
     [WINDOW_KEY, a, b, c, d]
 }
 
-/// All keys, each with its topic; none where the name is gone and something of it was left.
+/// All keys, each with the number of its topic; `None` if the name was deleted and this key was left.
 pub(crate) fn owners(state: &State) -> Vec<(&[u8], Option<u32>)> {
     let word = |key: &[u8]| Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?));
     let names = state.values(state_kind::PRODUCERS).filter(|(key, _)| key.first() == Some(&EPOCH_KEY));
@@ -105,19 +105,19 @@ impl ProducerState {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the first sequence, which is about to be published.
+    /// Sets the first sequence, which is about to be published.
     pub(crate) fn begin(&self, sequence: u64) {
         self.window().next = Some(sequence);
     }
 
-    /// Writes the epoch, which is how often the name was opened, and the name's number.
+    /// Adds the name's epoch (how many times it was opened) and number to `frame`.
     pub(crate) fn put_epoch(&self, frame: &mut FrameBuilder, epoch: u64) {
         let value = [epoch.to_le_bytes(), self.number.to_le_bytes()].concat();
         frame.put(state_kind::PRODUCERS, &key(EPOCH_KEY, self.topic, &self.name), &value);
     }
 
-    /// Writes these runs as a note, or a base if there is no base yet, it is old, or `runs` is none because there are too
-    /// many.
+    /// Adds these runs to `frame` as a note, or as a new base if there is no base yet, the base is old, or `runs` is
+    /// `None` because there are too many.
     fn put_window(&self, frame: &mut FrameBuilder, runs: Option<&[SequenceRun]>, now: Timestamp) {
         if runs.is_some_and(<[SequenceRun]>::is_empty) {
             return;
@@ -154,24 +154,24 @@ impl ProducerState {
     }
 }
 
-/// The names of all producers of a journal.
+/// All producer names of a journal.
 #[derive(Default)]
 pub(crate) struct ProducerStates {
-    /// The last number, and the names by number. A number is never given twice.
+    /// The last number that was given, and the names by number. No number is given twice.
     known: Mutex<(u64, HashMap<u64, Arc<ProducerState>>)>,
 }
 
-/// A name that the journal had when it was opened.
+/// A producer name that the journal had when it was opened.
 pub(crate) struct RecordedProducer {
     pub(crate) name: String,
     pub(crate) epoch: u64,
     pub(crate) window: SequenceWindow,
-    /// None if only the first version of the format has written the name.
+    /// `None` if only the first version of the format has written the name.
     number: Option<u64>,
     base: Option<WindowBase>,
 }
 
-/// The number that stands behind an epoch in a value; the first version of the format wrote none.
+/// The number after the epoch in a value; `None` in the first version of the format.
 fn number_of(value: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*value.get(8..)?.first_chunk()?))
 }
@@ -181,14 +181,14 @@ impl ProducerStates {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Numbers that the journal has are not given again.
+    /// An empty set, whose next number is above all recorded numbers.
     pub(crate) fn new(state: &State) -> Self {
         let epochs = state.values(state_kind::PRODUCERS).filter(|(at, _)| at.first() == Some(&EPOCH_KEY));
         let last = epochs.filter_map(|(_, epoch)| number_of(epoch)).max().unwrap_or(0);
         Self { known: Mutex::new((last, HashMap::new())) }
     }
 
-    /// The names that the journal has of a topic.
+    /// The names that the journal has for a topic.
     pub(crate) fn recorded(state: &State, topic: u32) -> Vec<RecordedProducer> {
         let names = state.values(state_kind::PRODUCERS).filter_map(|(at, value)| {
             let name = std::str::from_utf8(at.strip_prefix(&key(EPOCH_KEY, topic, "")[..])?).ok()?.to_owned();
@@ -204,12 +204,12 @@ impl ProducerStates {
         names.collect()
     }
 
-    /// Nothing more is written of the names of this topic.
+    /// Removes the names of a deleted topic, so that nothing more of them is written.
     pub(crate) fn forget_topic(&self, topic: u32) {
         self.known().1.retain(|_, producer_state| producer_state.topic != topic);
     }
 
-    /// Adds a new name.
+    /// Adds a new name, and gives it a number.
     pub(crate) fn add(&self, topic: u32, name: &str) -> Arc<ProducerState> {
         let known = &mut *self.known();
         Self::insert(known, (topic, name), None, (SequenceWindow::default(), None), false)
@@ -250,8 +250,9 @@ impl ProducerStates {
         self.known().1.len()
     }
 
-    /// How many names a journal takes whose state may have `state` bytes and whose frames `frame` bytes: the names fill at
-    /// most half of the state, and the largest base fits into a frame beside the events. 0 if that is impossible.
+    /// How many names a journal may have whose state takes up to `state` bytes and whose frames up to `frame` bytes:
+    /// the names fill at most half of the state, and the largest base fits into a frame beside the events. 0 if it does
+    /// not fit.
     pub(crate) fn limit(state: usize, frame: usize) -> usize {
         if frame / 4 < LARGEST_BASE { 0 } else { state / 2 / LARGEST }
     }
@@ -261,7 +262,7 @@ impl ProducerStates {
     }
 }
 
-/// The names that have events in the frame that is being gathered.
+/// The producers that have events in the frame that is being gathered.
 #[derive(Default)]
 pub(crate) struct TouchedProducers {
     list: Vec<TouchedProducer>,
@@ -270,18 +271,18 @@ pub(crate) struct TouchedProducers {
 
 struct TouchedProducer {
     producer_state: Arc<ProducerState>,
-    /// The runs to note; none if there are too many.
+    /// The runs to record; `None` if there are too many.
     runs: Option<Vec<SequenceRun>>,
 }
 
 impl TouchedProducers {
-    /// Notes that an event with this stamp is in the frame.
+    /// Records that an event with this stamp is in the frame.
     pub(crate) fn note(&mut self, producer_states: &ProducerStates, stamp: ProducerStamp, partition: u32, offset: u64) {
         if self.list.get(self.last).is_none_or(|touch| touch.producer_state.number != stamp.producer) {
             let known = self.list.iter().position(|touch| touch.producer_state.number == stamp.producer);
             self.last = known.unwrap_or(self.list.len());
             if known.is_none() {
-                // The name of a producer that is not known was forgotten with its topic.
+                // An unknown number: the name was deleted with its topic.
                 let Some(producer_state) = producer_states.get(stamp.producer) else { return };
                 self.list.push(TouchedProducer { producer_state, runs: Some(Vec::new()) });
             }
@@ -303,12 +304,12 @@ impl TouchedProducers {
         }
     }
 
-    /// True if what one more name writes may take more than a quarter of a frame of so many bytes.
+    /// True if another producer could make the records exceed a quarter of a frame of `frame` bytes.
     pub(crate) fn is_full(&self, frame: usize) -> bool {
         !self.list.is_empty() && (self.list.len() + 1) * LARGEST_BASE > frame / 4
     }
 
-    /// Writes what was noted into the frame.
+    /// Adds all records to the frame, and clears them.
     pub(crate) fn put(&mut self, frame: &mut FrameBuilder, now: Timestamp) {
         self.list.drain(..).for_each(|TouchedProducer { producer_state, runs }| {
             producer_state.put_window(frame, runs.as_deref(), now)

@@ -1,4 +1,4 @@
-//! How far each partition of a durable topic is written and durable, and how to wait for that.
+//! The written and durable offsets of each partition of a durable topic, and how threads wait for them.
 
 use crate::base::ids::TopicId;
 use crate::base::level::{Level, WaitError};
@@ -13,14 +13,15 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
-/// The progress of one partition: the next offset that is not written yet, and the next one that is not durable yet.
+/// The progress of one partition: the next offset that is not written yet, and the next that is not durable yet.
 #[derive(Default)]
 pub(crate) struct Progress {
     pub(crate) written: AtomicU64,
     pub(crate) durable: AtomicU64,
-    /// The reservation: no offset at or above it may be claimed.
+    /// The durable reservation: no offset at or above it may be claimed.
     pub(crate) reserved: AtomicU64,
-    /// The offset from which on nothing will be written any more, and why.
+    /// The offset from which on no event will be written any more, and why. Unset while the committer reads the
+    /// partition.
     lost: OnceLock<(u64, String)>,
 }
 
@@ -29,7 +30,7 @@ impl Progress {
         Self { written: next.into(), durable: next.into(), reserved: next.into(), lost: OnceLock::new() }
     }
 
-    /// The offset below which everything can be seen.
+    /// The offset below which all events are visible to a reader of this kind.
     pub(crate) fn end(&self, visible: Visible) -> u64 {
         match visible {
             Visible::Written => self.written.load(Ordering::Acquire),
@@ -37,17 +38,17 @@ impl Progress {
         }
     }
 
-    /// The committer is done with the partition: nothing from `offset` on will be written.
+    /// Ends the partition's progress: no event at or above `offset` will be written.
     pub(crate) fn end_at(&self, offset: u64, why: String) {
         let _ = self.lost.set((offset, why));
     }
 
-    /// True if everything that will ever be written can be seen.
+    /// True if no more events become visible to a reader of this kind.
     pub(crate) fn is_over(&self, visible: Visible) -> bool {
         self.lost.get().is_some_and(|(end, _)| self.end(visible) >= *end)
     }
 
-    /// Why this offset will never be written, if that is so.
+    /// Why the event at this offset will never be written; `None` if it may still be.
     fn lost(&self, offset: u64) -> Option<&str> {
         self.lost.get().filter(|(from, _)| *from <= offset).map(|(_, why)| &**why)
     }
@@ -64,11 +65,11 @@ impl Progress {
 }
 
 thread_local! {
-    /// The address of the notifier whose journal this thread writes or syncs. 0 for other threads.
+    /// The address of the notifier whose journal this thread writes or syncs; 0 for other threads.
     static OWN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The error for code that runs on a journal's own thread, such as the clock or a task's waker, and wants to wait for the
+/// The error for code on a journal's own thread, such as the clock or a task's waker, that wants to wait for the
 /// journal.
 pub(crate) const OWN_THREAD: &str = "code that runs on the journal's own thread, such as the clock, a task's waker or `Persist`, cannot wait for the journal: do this on another thread";
 
@@ -78,16 +79,17 @@ pub(crate) struct Notifier {
     sleepers: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
     notified: Condvar,
-    /// Why nothing more becomes durable.
+    /// Why the journal has ended. Unset while it is open.
     over: OnceLock<String>,
-    /// The process that has the journal's threads.
+    /// The process in which the journal's threads run.
     process: Process,
 }
 
 impl Notifier {
-    /// Wakes everybody who waits. Called after progress has moved.
+    /// Wakes all waiting threads and tasks. Called after progress has moved.
     pub(crate) fn notify(&self) {
-        // Progress moves before this looks for sleepers, and a sleeper counts itself before it looks at the progress.
+        // Progress moves before this reads `sleepers`, and a sleeper counts itself before it reads the progress. With a
+        // full fence on both sides, at least one of the two sees the other.
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             let woken = {
@@ -96,8 +98,8 @@ impl Notifier {
                 self.sleepers.fetch_sub(wakers.len(), Ordering::Relaxed);
                 std::mem::take(&mut *wakers)
             };
-            // Outside of the lock, because a task may run at once and wait here again. A waker that panics must neither stop
-            // the journal's thread nor keep the other tasks asleep.
+            // Called without the lock, because a woken task may run at once and wait here again. A panicking waker must
+            // neither stop the journal's thread nor keep other tasks asleep.
             for waker in woken {
                 if let Err(_panic) = caught(|| waker.wake()) {
                     lifecycle!(error, "a task's waker panicked", cause = _panic);
@@ -106,17 +108,17 @@ impl Notifier {
         }
     }
 
-    /// Nothing more becomes durable. Wakes everybody.
+    /// Ends the journal's progress for this reason, and wakes all waiting threads and tasks.
     pub(crate) fn end(&self, why: String) {
         let _ = self.over.set(why);
         self.notify();
     }
 
-    /// True in a fork of the process that has the journal's threads. There the journal is over, and `end_cause` says so.
+    /// True in a fork of the process in which the journal's threads run. The journal has ended there, with `end_cause`.
     pub(crate) fn is_forked(&self) -> bool {
         let checked = self.process.check();
         if let Err(forked) = &checked {
-            // Nobody sleeps here yet: the sleeping threads are the parent's.
+            // There is no one to wake: the waiting threads are the parent's.
             let _ = self.over.set(forked.to_string());
         }
         checked.is_err()
@@ -126,7 +128,7 @@ impl Notifier {
         self.over.get().map(String::as_str)
     }
 
-    /// The calling thread writes or syncs the journal from now on, so it must not wait for it.
+    /// Marks the calling thread as one that writes or syncs the journal, so that it never waits for it.
     pub(crate) fn enter(&self) {
         OWN.set(std::ptr::from_ref(self).addr());
     }
@@ -136,7 +138,8 @@ impl Notifier {
         OWN.try_with(Cell::get).is_ok_and(|own| own == std::ptr::from_ref(self).addr())
     }
 
-    /// Sleeps until `done` returns something, or until `deadline`. On the journal's own threads it never sleeps.
+    /// Waits until `done` returns a value; `None` if `deadline` passes first. On the journal's own threads this never
+    /// waits.
     pub(crate) fn wait<T>(&self, deadline: Option<Instant>, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
@@ -166,7 +169,7 @@ impl Notifier {
         outcome
     }
 
-    /// Has `waker` woken at the next notification. If `done` returns something now, returns that.
+    /// Registers `waker` for the next notification, unless `done` returns a value now.
     pub(crate) fn watch<T>(&self, waker: &Waker, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
@@ -174,7 +177,7 @@ impl Notifier {
         if self.is_forked() {
             return done();
         }
-        // Cloning a waker is the user's code, so no lock is held.
+        // Cloning a waker runs the user's code, so no lock is held.
         let fresh = waker.clone();
         let unused = {
             let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,13 +195,14 @@ impl Notifier {
     }
 }
 
-/// The progress of all partitions of a durable topic, for receipts to ask.
+/// The progress of all partitions of a durable topic, for its receipts.
 pub(crate) struct Acks {
     pub(crate) notifier: Arc<Notifier>,
     partitions: RwLock<Vec<Arc<Progress>>>,
 }
 
-/// Receipts are copied a million times a second, so they hold the topic's number alone, and find the topic here.
+/// All durable topics, by id. Receipts are copied very often, so they hold only the topic's id and find its progress
+/// here.
 static TOPICS: RwLock<BTreeMap<TopicId, Weak<Acks>>> = RwLock::new(BTreeMap::new());
 
 impl Acks {
@@ -232,7 +236,7 @@ impl Acks {
             return Some(Ok(has));
         }
         progress.lost(offset).or(self.notifier.end_cause()).map(|cause| {
-            // What became durable just before the end counts as durable.
+            // Events that became durable just before the end count as durable.
             let has = progress.level(offset);
             if has >= level { Ok(has) } else { Err(WaitError::Unknown { cause: cause.to_owned() }) }
         })

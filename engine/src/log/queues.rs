@@ -1,4 +1,4 @@
-//! What the journal knows of queues: how each was opened last, and which topic or queue a key belongs to.
+//! The journal's entries of queues: the settings of each queue, and which topic or queue a key belongs to.
 
 use super::catalog::state_kind;
 use slipring_journal::State;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const FORMAT: u8 = 1;
 
-/// A queue's line in the journal: how it was opened last.
+/// The entry of a queue in the journal: the settings of its last opening.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueueEntry {
     pub(crate) number: u32,
@@ -53,7 +53,7 @@ impl QueueEntry {
     }
 }
 
-/// All queues: the topic's number, the queue's name, and how it was opened.
+/// All queues of a journal: the topic's number, the queue's name, and the queue's entry.
 pub(crate) fn all(state: &State) -> Vec<(u32, String, QueueEntry)> {
     let queues = state.values(state_kind::QUEUES).filter_map(|(key, value)| {
         let (topic, name) = key.strip_prefix(b"q")?.split_first_chunk()?;
@@ -62,15 +62,15 @@ pub(crate) fn all(state: &State) -> Vec<(u32, String, QueueEntry)> {
     queues.collect()
 }
 
-/// What a key belongs to.
+/// The topic or queue that a key belongs to.
 pub(crate) enum KeyOwner {
-    /// To the topic with this number: the key is a queue's own line.
+    /// The topic with this number: the key is the queue's own entry.
     Topic(u32),
-    /// To the queue with this number: the key is a part of its state.
+    /// The queue with this number: the key is part of the queue's state.
     Queue(u32),
 }
 
-/// What a key belongs to; none for the key that holds the number of the next queue.
+/// The owner of a key; `None` for the key with the number of the next queue, and for malformed keys.
 pub(crate) fn key_owner(key: &[u8]) -> Option<KeyOwner> {
     let (kind, rest) = key.split_first()?;
     let number = u32::from_le_bytes(*rest.first_chunk()?);

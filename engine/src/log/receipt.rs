@@ -1,4 +1,4 @@
-//! Receipts: what a publish returns.
+//! Receipts, which a publish returns.
 
 use crate::base::ids::TopicId;
 use crate::base::level::{Level, NO_JOURNAL, Unsupported, WaitError};
@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// Where an event was published, and the level it has reached.
+/// The place of a published event: topic, partition and offset, and the acknowledgement level it had reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// The topic: see [`Topic::id`](crate::Topic::id).
+    /// The topic's id: see [`Topic::id`](crate::Topic::id).
     pub topic: TopicId,
-    /// The partition.
+    /// The partition's number, from 0.
     pub partition: u32,
-    /// The event's offset in it. Of a [dropped](Self::is_dropped) one, `u64::MAX`.
+    /// The event's offset in its partition; `u64::MAX` if the event was [dropped](Self::is_dropped).
     pub offset: u64,
     level: Level,
 }
@@ -35,17 +35,18 @@ impl Receipt {
         Self { level, ..self }
     }
 
-    /// The level that was reached when this receipt was made.
+    /// The level that the event had reached when the publish returned.
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// Whether there was no room, and the topic's policy is to [drop](crate::topic::Overflow::DropNewest).
+    /// True if the partition was full and the event was dropped: see
+    /// [`Overflow::DropNewest`](crate::topic::Overflow::DropNewest).
     pub fn is_dropped(&self) -> bool {
         self.level == Level::None
     }
 
-    /// The level that the event has reached by now.
+    /// The level that the event has reached now.
     pub fn reached(&self) -> Level {
         match self.level {
             level @ (Level::Published | Level::Written) => {
@@ -55,7 +56,7 @@ impl Receipt {
         }
     }
 
-    /// Waits until the event has reached `level`; returns the level that it has.
+    /// Waits until the event has reached `level`. Returns the level that it has, which may be higher.
     ///
     /// ```
     /// # use slipring::{Engine, Level};
@@ -68,16 +69,17 @@ impl Receipt {
     /// ```
     ///
     /// # Errors
-    /// The topic cannot reach this level, the event was dropped, or the journal failed before it was known.
+    /// The topic cannot reach this level, the event was dropped, or the journal failed before the event reached the
+    /// level.
     pub fn wait(&self, level: Level) -> Result<Level, WaitError> {
         self.wait_until(level, None)
     }
 
-    /// Waits until the event has reached `level`, but no longer than until `deadline`. Returns none if the deadline came
-    /// first.
+    /// Waits until the event has reached `level`, at most until `deadline`; without a deadline, like
+    /// [`wait`](Self::wait).
     ///
     /// # Errors
-    /// As [`wait`](Self::wait), or the deadline came first.
+    /// As for [`wait`](Self::wait); and [`WaitError::TimedOut`] if the deadline passes first.
     pub fn wait_until(&self, level: Level, deadline: Option<Instant>) -> Result<Level, WaitError> {
         match self.acks(level)? {
             Some(acks) => acks.wait(self.partition, self.offset, level, deadline),
@@ -85,12 +87,12 @@ impl Receipt {
         }
     }
 
-    /// The same as a future, for any runtime. Dropping the future loses nothing.
+    /// A future that resolves as [`wait`](Self::wait) returns, for any runtime. Dropping it only stops the waiting.
     pub fn reach(self, level: Level) -> Reach {
         Reach { receipt: self, level }
     }
 
-    /// The topic's progress, or none if the receipt has this level already.
+    /// The topic's progress; `None` if the receipt has this level already.
     fn acks(&self, level: Level) -> Result<Option<Arc<Acks>>, WaitError> {
         if level <= self.level {
             return Ok(None);
@@ -106,7 +108,7 @@ impl Receipt {
     }
 }
 
-/// See [`Receipt::reach`].
+/// The future of [`Receipt::reach`].
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct Reach {
@@ -130,22 +132,23 @@ impl Future for Reach {
     }
 }
 
-/// Where a batch was published: all of it in one partition, at offsets that follow one another.
+/// The place of a published batch: consecutive offsets of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchReceipt {
-    /// The topic: see [`Topic::id`](crate::Topic::id).
+    /// The topic's id: see [`Topic::id`](crate::Topic::id).
     pub topic: TopicId,
-    /// The partition.
+    /// The partition's number, from 0.
     pub partition: u32,
-    /// The offset of the first event. Of a [dropped](Self::is_dropped) batch, `u64::MAX`.
+    /// The offset of the first event; `u64::MAX` if the batch was [dropped](Self::is_dropped).
     pub first: u64,
-    /// How many events.
+    /// The number of events in the batch.
     pub len: usize,
 }
 
 impl BatchReceipt {
-    /// Whether there was no room for all of it, and the topic's policy is to [drop](crate::topic::Overflow::DropNewest).
+    /// True if the partition had no room for the whole batch and the batch was dropped: see
+    /// [`Overflow::DropNewest`](crate::topic::Overflow::DropNewest).
     pub fn is_dropped(&self) -> bool {
         self.first == u64::MAX
     }

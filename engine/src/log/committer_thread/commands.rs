@@ -1,4 +1,4 @@
-//! What a committer is told to do: the commands that its engine sends.
+//! The commands that the engine sends to the committer's thread.
 
 use super::{CommitterThread, Reply};
 use crate::log::committer::Command;
@@ -17,7 +17,7 @@ impl CommitterThread {
         for command in commands.into_iter().flatten() {
             match command {
                 Command::Source(source) => {
-                    // A new source takes the place of one that has ended, if there is one.
+                    // A new source takes the index of one that has ended, if there is one.
                     let list = &mut self.sources.list;
                     let place = list.iter().position(Option::is_none).unwrap_or(list.len());
                     if place == list.len() {
@@ -62,7 +62,7 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Deletes the records that no topic's retention keeps. The files go when that is durable.
+    /// Deletes the records that are outside of their topics' retention. Their files are deleted when that is durable.
     fn retain(&mut self) -> Result<Freed, WriteError> {
         let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));
         let freed = self.writer().retain(now, |of| keeps.get(&of.topic).copied().unwrap_or_default());
@@ -71,8 +71,8 @@ impl CommitterThread {
         freed
     }
 
-    /// If the next frame needs a new segment and there was no room to make one: deletes the records that no topic's
-    /// retention keeps, and has the segment made in the room of that.
+    /// If the next frame needs a new segment for which the disk had no room: deletes the records that are outside of
+    /// their topics' retention, and orders the segment again.
     pub(super) fn free_first(&mut self, len: usize) -> Result<(), WriteError> {
         if self.keeps.is_empty() || !self.writer().lacks_room(len) {
             return Ok(());
@@ -84,7 +84,7 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Writes frames, and replies when they are durable.
+    /// Writes frames in order, and replies when they are durable.
     fn commit(&mut self, frames: impl IntoIterator<Item = FrameBuilder>, reply: Reply) -> Result<(), WriteError> {
         let now = self.now();
         for mut frame in frames {

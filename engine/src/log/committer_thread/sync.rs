@@ -1,12 +1,12 @@
-//! Making what was written durable: one sync at a time, on a thread of its own.
+//! Making written frames durable: one sync at a time, on a thread of its own.
 
 use super::sync_thread::{SyncDone, SyncRequest};
 use super::{CommitterThread, LAZY};
 use slipring_journal::WriteError;
 
 impl CommitterThread {
-    /// Takes in the outcome of the last sync, and hands the next one over if it is due. With `now`, waits until everything
-    /// is synced.
+    /// Takes in the result of the running sync if it is done, and starts the next one if it is due. With `now`, waits
+    /// until all frames are synced.
     pub(super) fn sync(&mut self, now: bool) -> Result<(), WriteError> {
         if self.in_flight {
             match self.done.try_recv() {
@@ -16,7 +16,7 @@ impl CommitterThread {
             }
         }
         if self.dirty_since.is_none() && self.lazy_since.is_none() && !self.pending.is_empty() {
-            // Slots without an event are not written, so there is nothing to sync for them.
+            // Slots without an event are not written, so their progress needs no sync.
             self.pending.drain(..).for_each(|pending| pending.apply());
             self.shared.notifier.notify();
         }
@@ -28,7 +28,7 @@ impl CommitterThread {
             return Ok(());
         }
         let Some(job) = self.writer().begin_sync() else {
-            // Everything is durable already.
+            // All frames are durable already.
             if self.writer().journal().poisoned().is_none() {
                 self.replies.drain(..).for_each(|reply| _ = reply.send(Ok(())));
             }

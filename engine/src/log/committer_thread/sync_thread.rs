@@ -1,4 +1,4 @@
-//! The thread that makes durable what the committer has written: one sync at a time.
+//! The thread that syncs the committer's frames, one sync at a time.
 
 use crate::base::multi_wait::MultiWait;
 use crate::log::progress::Notifier;
@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub(super) type Reply = SyncSender<Result<(), WriteError>>;
 pub(super) type Replies = Vec<Reply>;
 
-/// How far a partition's progress moves when a sync is done.
+/// The progress of a partition that a sync makes durable.
 pub(super) struct PendingProgress {
     pub(super) progress: Arc<Progress>,
     pub(super) durable: Option<u64>,
@@ -26,14 +26,14 @@ impl PendingProgress {
             self.progress.reserved.fetch_max(reserved, Ordering::Release);
         }
         if let Some(durable) = self.durable {
-            // A reader of what is written sees a transaction's events when they are durable.
+            // For a transaction's events, `written` moves only here: readers see them when they are durable.
             self.progress.written.fetch_max(durable, Ordering::Release);
             self.progress.durable.fetch_max(durable, Ordering::Release);
         }
     }
 }
 
-/// The outcome of a sync. If it failed, also the replies that are still to be sent, after the rings have failed.
+/// The result of a sync. If the sync failed, also the replies that the committer sends after it has failed the rings.
 pub(super) type SyncDone = (Result<(), WriteError>, Replies);
 
 pub(super) struct SyncRequest {
@@ -42,7 +42,7 @@ pub(super) struct SyncRequest {
     pub(super) replies: Replies,
 }
 
-/// Starts the thread that syncs. It takes one request at a time, and sends back what became of it.
+/// Starts the sync thread. It takes one request at a time, and sends back the result.
 pub(super) fn start_syncs(
     notifier: Arc<Notifier>,
     waiter: Arc<Waiter>,

@@ -1,42 +1,43 @@
-//! A member's right to commit in a partition.
+//! The right of a group's member to commit in a partition.
 
 use super::group::{CommittedOffset, FENCED, offset_of};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// A member that is no longer one. What it had was given to others; nothing of what it does counts any more.
+/// The member has lost its partitions, and its commits are refused: it was fenced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a member of group {group:?} was fenced (its epoch is {member_epoch}, the group's {group_epoch}): it made no progress within its deadline; join again, or raise the deadline"
 )]
 #[non_exhaustive]
 pub struct Fenced {
-    /// The group.
+    /// The group's name.
     pub group: String,
     /// The last epoch that the member knew.
     pub member_epoch: u64,
-    /// The group's epoch.
+    /// The group's present epoch.
     pub group_epoch: u64,
 }
 
-/// One word holds the committed offset, and in its highest bit whether the right has ended. So of a commit and a fence that
-/// meet, one comes before the other, and nothing is committed after the fence. Neither ever waits.
+/// The committed offset and the end of the right, in its highest bit, share one word. So of a concurrent commit and
+/// fence one comes first, and no commit follows the fence. Neither ever waits.
 ///
-/// Only one thread commits: the member's, or the committer's while the member waits for it. Any thread may fence or look.
+/// Only one thread commits: the member's, or the committer's while the member waits for it. Any thread may fence or
+/// read.
 #[derive(Debug)]
 pub(crate) struct CommitRight {
     word: Arc<AtomicU64>,
-    /// Of a durable topic: what the committer writes.
+    /// The offset that the committer writes; `None` if the topic is in memory.
     committed_offset: Option<Arc<CommittedOffset>>,
-    /// True while its member reads the journal and has no gate in the ring.
+    /// True while the member reads the partition from the journal and has no gate in the ring.
     catching_up: AtomicBool,
     #[cfg(test)]
     no_epoch_check: bool,
 }
 
 impl CommitRight {
-    /// A right that begins at `committed`. Of a durable topic, the committer writes what it commits as the committed offset
-    /// of this epoch.
+    /// A right that begins at offset `committed`. For a durable topic, the offset and the group's epoch that the
+    /// committer writes.
     pub(crate) fn new(committed: u64, committed_offset: Option<(Arc<CommittedOffset>, u64)>) -> Self {
         let word = Arc::new(AtomicU64::new(committed & !FENCED));
         let committed_offset = committed_offset.map(|(committed_offset, epoch)| {
@@ -52,12 +53,12 @@ impl CommitRight {
         }
     }
 
-    /// The next offset to be read by whoever has the partition.
+    /// The committed offset: the next offset that the partition's member reads.
     pub(crate) fn committed(&self) -> u64 {
         offset_of(&self.word)
     }
 
-    /// Moves the committed offset. False if the right has ended; then nothing moves.
+    /// Moves the committed offset. Returns false, and moves nothing, if the right has ended.
     #[inline]
     pub(crate) fn commit(&self, to: u64) -> bool {
         let moved = self.commit_recorded(to);
@@ -67,8 +68,8 @@ impl CommitRight {
         moved
     }
 
-    /// Moves the committed offset without a signal to the committer: the journal has it already, or gets it in a frame that
-    /// is written only if this returns true.
+    /// Moves the committed offset without a signal to the committer: the journal has this offset already, or gets it in
+    /// a frame that is written only if this returns true.
     #[inline]
     pub(crate) fn commit_recorded(&self, to: u64) -> bool {
         #[cfg(test)]
@@ -76,15 +77,15 @@ impl CommitRight {
             return true;
         }
         let known = self.word.load(Ordering::Relaxed);
-        // Only this thread commits, so if the word is another one, the right was fenced.
+        // Only this thread commits, so a changed word means that the right was fenced.
         known & FENCED == 0 && self.word.compare_exchange(known, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Ends the right. Returns the last offset that was committed.
+    /// Ends the right. Returns the last committed offset.
     pub(crate) fn fence(&self) -> u64 {
         let committed = self.word.fetch_or(FENCED, Ordering::AcqRel) & !FENCED;
-        // Whoever joins a ring looks for the fence afterwards, and whoever fences looks at the ring afterwards: one sees the
-        // other.
+        // A member joins a ring and then checks for the fence; a fencing thread fences and then reads the ring's gates.
+        // With a full fence on both sides, at least one of the two sees the other.
         fence(Ordering::SeqCst);
         committed
     }

@@ -1,9 +1,9 @@
-//! Offsets that groups have committed, as state of the kind
+//! Committed offsets of groups, as state of the kind
 //! [`state_kind::GROUP_OFFSETS`](crate::log::catalog::state_kind::GROUP_OFFSETS) in the journal.
 //!
-//! Nobody sends an offset to the committer. Whenever the committer writes a frame, it reads the committed offsets that have
-//! moved. So a commit writes two words, many commits become one entry, what is written never goes back behind what was
-//! written before, and a fenced member can move nothing.
+//! No thread sends an offset to the committer. For each frame the committer reads the committed offsets that have
+//! moved. So a commit stores two words, many commits become one entry, entries never go back to an older commit, and a
+//! fenced member can move nothing.
 
 use crate::base::multi_wait::MultiWait;
 use slipring_journal::format::MAX_POSITION;
@@ -12,21 +12,21 @@ use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The offset that a group has committed in a partition, as the committer reads it.
+/// The committed offset of a group in a partition, as the committer reads it.
 #[derive(Debug)]
 pub(crate) struct CommittedOffset {
     key: Vec<u8>,
     topic: u32,
     signal: Arc<Signal>,
-    /// The word of the present [commit right](super::commit_right), or of the last one.
+    /// The word of the present [commit right](super::commit_right), or of the last one if no member has the partition.
     word: Mutex<Arc<AtomicU64>>,
     epoch: AtomicU64,
     moved: AtomicBool,
-    /// True once its topic was deleted.
+    /// True once the topic was deleted.
     retired: AtomicBool,
 }
 
-/// The highest bit of a [commit right](super::commit_right)'s word: the right has ended. Offsets stay below it.
+/// The highest bit of a [commit right](super::commit_right)'s word: the right has ended. Offsets are smaller.
 pub(super) const FENCED: u64 = 1 << 63;
 
 /// The offset in a commit right's word.
@@ -57,7 +57,7 @@ pub(crate) fn value(offset: u64, epoch: u64) -> [u8; 16] {
 pub(crate) fn value_parts(value: &[u8]) -> Option<(u64, u64)> {
     let (offset, epoch) = value.split_first_chunk()?;
     let parts = (u64::from_le_bytes(*offset), u64::from_le_bytes(*epoch.first_chunk()?));
-    // Both are counted on from, so neither may be near the highest number.
+    // Both numbers are incremented later, so a recorded one near the highest number is refused.
     (parts.0.max(parts.1) <= MAX_POSITION).then_some(parts)
 }
 
@@ -70,7 +70,8 @@ impl CommittedOffset {
         self.word.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the word of this commit right counts. It begins at the offset where the one before was fenced.
+    /// Makes the word of this commit right the offset that the committer writes. The right begins at the offset at
+    /// which the one before was fenced.
     pub(crate) fn follow(&self, word: &Arc<AtomicU64>, epoch: u64) {
         *self.word() = Arc::clone(word);
         self.epoch.store(epoch, Ordering::Relaxed);
@@ -82,41 +83,41 @@ impl CommittedOffset {
         self.moved();
     }
 
-    /// The committed offset has changed: signals the committer.
+    /// Signals the committer that the committed offset has changed.
     #[inline]
     pub(crate) fn moved(&self) {
-        // Always a swap, even if the flag is set already. Either the committer's swap comes later and sees the new offset,
-        // or it came before, and then this swap finds the flag cleared and signals.
+        // A swap even if the flag is set already: either the committer's swap comes later and sees the new offset, or
+        // it came before, and this swap finds the flag cleared and signals.
         if !self.moved.swap(true, Ordering::AcqRel) {
             self.signal.moved();
         }
     }
 
-    /// The value to be written now.
+    /// The value to write now.
     pub(crate) fn value(&self) -> [u8; 16] {
         let word = self.word();
         value(offset_of(&word), self.epoch.load(Ordering::Relaxed))
     }
 
-    /// The value of a frame that moves the offset to `offset`.
+    /// The value to write if a frame moves the offset to `offset`.
     pub(crate) fn value_at(&self, offset: u64) -> [u8; 16] {
         value(offset, self.epoch.load(Ordering::Relaxed))
     }
 
-    /// True if the fault is turned on that lets a fenced member commit. For tests.
+    /// True if the tests' fault is on that lets a fenced member commit.
     #[cfg(test)]
     pub(crate) fn no_epoch_check(&self) -> bool {
         self.signal.no_epoch_check
     }
 }
 
-/// Tells the committer that a committed offset has changed. This is all that a committed offset knows of the committer.
+/// The signal from committed offsets to the committer.
 struct Signal {
-    /// True if an offset has changed since the committer took the changed ones.
+    /// True if an offset has changed since the committer last took the changed offsets.
     moved: AtomicBool,
-    /// True if `moved` was set since the committer last looked before it went to sleep.
+    /// True if `moved` was set since the committer last called [`CommittedOffsets::hear`].
     told: AtomicBool,
-    /// What the committer sleeps on.
+    /// The committer's waiter, which the signal wakes.
     waiter: Arc<Waiter>,
     #[cfg(test)]
     no_epoch_check: bool,
@@ -149,7 +150,7 @@ impl CommittedOffsets {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `waiter` is what the committer sleeps on. `no_epoch_check` turns on a fault for tests: a fenced member may commit.
+    /// `waiter` is the committer's. `no_epoch_check` turns on a fault for tests: a fenced member may commit.
     pub(crate) fn new(waiter: Arc<Waiter>, no_epoch_check: bool) -> Self {
         let _ = no_epoch_check;
         let signal = Signal {
@@ -162,8 +163,8 @@ impl CommittedOffsets {
         Self { list: Mutex::default(), signal: Arc::new(signal) }
     }
 
-    /// Has the next [`take_moved`](Self::take_moved) look at all offsets: one may have moved whose member has not signalled
-    /// yet.
+    /// Makes the next [`take_moved`](Self::take_moved) check all offsets: one may have moved before its member signals
+    /// it.
     pub(crate) fn look_at_all(&self) {
         self.signal.moved.store(true, Ordering::Release);
     }
@@ -174,12 +175,12 @@ impl CommittedOffsets {
 
     /// True if an offset has moved. Clears the signal.
     pub(crate) fn hear(&self) -> bool {
-        // Whoever signals has set `moved` before.
+        // A signalling thread sets `moved` before `told`.
         self.signal.told.swap(false, Ordering::AcqRel);
         self.signal.moved.load(Ordering::Acquire)
     }
 
-    /// The offsets that have moved since the last call.
+    /// The offsets that have moved since the last call, without those of deleted topics.
     pub(crate) fn take_moved(&self) -> Vec<Arc<CommittedOffset>> {
         if !self.signal.moved.swap(false, Ordering::AcqRel) {
             return Vec::new();
@@ -190,7 +191,7 @@ impl CommittedOffsets {
         self.list().iter().filter(moved).cloned().collect()
     }
 
-    /// Adds a partition of a group. It has no offset yet.
+    /// Adds a partition of a group, without an offset.
     pub(crate) fn add(&self, group: &str, of: PartitionId) -> Arc<CommittedOffset> {
         let committed_offset = Arc::new(CommittedOffset {
             key: key(group, of),
@@ -207,7 +208,7 @@ impl CommittedOffsets {
         committed_offset
     }
 
-    /// The topic was deleted: nothing more is written of its offsets.
+    /// Stops the writing of a deleted topic's offsets.
     pub(crate) fn retire(&self, topic: u32) {
         self.list().retain(|committed_offset| {
             if committed_offset.topic == topic {
@@ -218,12 +219,13 @@ impl CommittedOffsets {
     }
 }
 
-/// What the journal had of a group in a partition when it was opened: offset and epoch.
+/// The committed offset and epoch of a group in a partition when the journal was opened. `None` if the journal had
+/// none.
 pub(crate) fn recorded(state: &State, group: &str, of: PartitionId) -> Option<(u64, u64)> {
     value_parts(state.get(crate::log::catalog::state_kind::GROUP_OFFSETS, &key(group, of))?)
 }
 
-/// The number of the topic that a key is of.
+/// The number of the topic that a key belongs to.
 pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*key.first_chunk()?))
 }
@@ -236,8 +238,8 @@ mod tests {
     use slipring_journal::simulated::SimulatedDisk;
     use slipring_journal::{Options, open};
 
-    /// A member was fenced in the middle of a commit: it has moved the committed offset, and has not come to tell. Its successor
-    /// then found the committed offset moved already, told nobody either, and its durable commit was not written.
+    /// A member that was fenced in the middle of a commit has moved the offset without signalling it. Its successor
+    /// then found the moved flag set, did not signal either, and its durable commit was not written.
     #[test]
     fn a_durable_commit_is_written_also_if_another_one_is_about_to_tell() {
         let disk = SimulatedDisk::new();

@@ -1,5 +1,4 @@
-//! Offsets that groups and transforms have committed: in memory, in the journal, and as programs see them that look at a
-//! journal without an engine.
+//! Committed offsets of groups and transforms: in memory, in the journal, and as read from a journal without an engine.
 
 pub(crate) mod commit_right;
 pub(crate) mod group;

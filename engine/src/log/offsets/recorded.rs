@@ -1,17 +1,17 @@
-//! Committed offsets as a journal has them, for programs that look at a journal without an engine.
+//! Committed offsets as a journal has them, for programs that read a journal without an engine.
 
 use super::group::{key, key_parts, value, value_parts};
 use super::transform;
 use crate::log::catalog::state_kind;
 use slipring_journal::{FrameBuilder, PartitionId, State};
 
-/// What commits in a partition. Names of groups have nothing to do with names of transforms.
+/// The kind of reader that commits in a partition. A group and a transform may have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum GroupKind {
-    /// A group.
+    /// A [group](crate::group).
     Group,
-    /// A [transform](crate::transform::Transform), which has no epoch in the journal.
+    /// A [transform](crate::transform::Transform). The journal has no epoch for it.
     Transform,
 }
 
@@ -20,7 +20,7 @@ pub enum GroupKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupOffset {
-    /// Whether it is a group's or a transform's.
+    /// The kind of reader: a group or a transform.
     pub kind: GroupKind,
     /// The name of the group or transform.
     pub group: String,
@@ -28,22 +28,22 @@ pub struct GroupOffset {
     pub of: PartitionId,
     /// The next offset to be read.
     pub offset: u64,
-    /// The group's epoch when it was committed; 0 for a transform.
+    /// The group's epoch at the commit; 0 for a transform.
     pub epoch: u64,
 }
 
 impl GroupOffset {
-    /// The offset of a group.
+    /// A committed offset of a group.
     pub fn new(group: impl Into<String>, of: PartitionId, offset: u64, epoch: u64) -> Self {
         Self { kind: GroupKind::Group, group: group.into(), of, offset, epoch }
     }
 
-    /// The offset of a transform in a partition of its input.
+    /// A committed offset of a transform, in a partition of its input.
     pub fn of_transform(name: impl Into<String>, of: PartitionId, offset: u64) -> Self {
         Self { kind: GroupKind::Transform, group: name.into(), of, offset, epoch: 0 }
     }
 
-    /// Writes the offset into `frame`. For journals that no engine has open: an engine would not notice.
+    /// Adds the offset to `frame`. Only for journals that no engine has open, because an engine would not notice.
     pub fn put(&self, frame: &mut FrameBuilder) {
         match self.kind {
             GroupKind::Group => frame.put(state_kind::GROUP_OFFSETS, &self.key(), &value(self.offset, self.epoch)),
@@ -51,7 +51,7 @@ impl GroupOffset {
         }
     }
 
-    /// Deletes the offset in `frame`, as if the partition had never been read.
+    /// Adds the deletion of the offset to `frame`, as if the partition had never been read.
     pub fn delete(&self, frame: &mut FrameBuilder) {
         match self.kind {
             GroupKind::Group => frame.delete(state_kind::GROUP_OFFSETS, &self.key()),

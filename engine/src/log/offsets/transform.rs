@@ -1,4 +1,4 @@
-//! Offsets that transforms have committed in their inputs, and which handle of a transform may commit.
+//! Committed offsets of transforms in their input topics, and the right of a transform's handle to commit.
 
 use super::recorded::transform_offsets;
 use crate::base::ids::TopicPartition;
@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The bytes of a key of [`TRANSFORM_OFFSETS`](crate::log::catalog::state_kind::TRANSFORM_OFFSETS). The value is the next
-/// offset, 8 bytes, little endian.
+/// The bytes of a key of [`TRANSFORM_OFFSETS`](crate::log::catalog::state_kind::TRANSFORM_OFFSETS). The value is the
+/// next offset, 8 bytes, little endian.
 pub(crate) fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
     [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
 }
 
-/// What a key says: the transform's name, and a partition of its input.
+/// The transform's name and input partition of a key; `None` if the key is malformed.
 pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
     let (topic, rest) = key.split_first_chunk()?;
     let (partition, name) = rest.split_first_chunk()?;
@@ -23,49 +23,49 @@ pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
     Some((std::str::from_utf8(name).ok()?, of))
 }
 
-/// What a transform is called among the consumers of its input. No user's consumer may have such a name.
+/// The name of a transform among the consumers of its input. Its colon is not allowed in other consumers' names.
 pub(crate) fn reader_name(name: &str) -> String {
     format!("transform:{name}")
 }
 
-/// How far a transform has come, at a moment. Its `Display` is for people.
+/// The state and the progress of a transform at one moment. `Display` writes it as text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TransformDescription {
-    /// Its name.
+    /// The transform's name.
     pub name: String,
-    /// Its input. Two transforms of one name and two inputs have nothing in common.
+    /// The name of the input topic. Transforms with the same name and different inputs are independent.
     pub topic: String,
-    /// Whether it goes on.
+    /// The transform's state.
     pub state: TransformState,
-    /// Each partition of its input.
+    /// The progress in each partition of the input.
     pub partitions: Vec<TransformPartition>,
 }
 
-/// The state of a transform: whether it goes on, and if not, why.
+/// The state of a transform: running, or why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransformState {
-    /// The journal knows it, and nobody has opened it in this engine.
+    /// The journal has the transform, but it was not opened in this engine.
     Recorded,
-    /// It is open, and the program calls [`step`](crate::transform::Transform::step).
+    /// The transform is open, and the program calls [`step`](crate::transform::Transform::step).
     Open,
-    /// Its handle was dropped.
+    /// The transform's handle was dropped.
     Dropped,
-    /// It is [managed](crate::transform::Transform::run), and its threads run.
+    /// The transform is [managed](crate::transform::Transform::run), and its threads run.
     Running,
-    /// It has read its input to the end.
+    /// The transform has read its closed input to the end.
     Finished,
-    /// It was told to stop.
+    /// The transform was stopped by the program.
     Stopped,
-    /// A topic of it was closed or halted before it had read everything: at a shutdown there was no more time. This is the
-    /// error that it ended with.
+    /// The transform ended with this error, because one of its topics was closed or halted before the input was read to
+    /// its end, for example at a shutdown.
     Halted(String),
-    /// It failed with this error, and reads no more of its input.
+    /// The transform failed with this error, and reads no more of its input.
     Failed(String),
 }
 
-/// The word for a transform that has failed.
+/// The word for a failed transform.
 pub(crate) const FAILED: &str = "failed";
 
 impl TransformState {
@@ -83,7 +83,7 @@ impl TransformState {
         }
     }
 
-    /// Why it does not go on, if it failed or a topic of it was halted.
+    /// The error of a failed or halted transform; `None` in the other states.
     pub fn cause(&self) -> Option<&str> {
         match self {
             Self::Halted(cause) | Self::Failed(cause) => Some(cause),
@@ -99,20 +99,20 @@ impl fmt::Display for TransformState {
     }
 }
 
-/// How far a transform has come in a partition of its input.
+/// The progress of a transform in a partition of its input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TransformPartition {
     /// The partition.
     pub partition: TopicPartition,
-    /// The next offset that it reads. Where it has committed nothing that is where it begins.
+    /// The next offset that the transform reads: its committed offset, or its start offset if it has committed none.
     pub committed: u64,
-    /// How many events are in the journal that it has not committed.
+    /// How many events of the partition the journal has that the transform has not committed.
     pub lag: u64,
 }
 
 impl TransformDescription {
-    /// How many events are in the journal that it has not committed, in all partitions.
+    /// How many events of all partitions the journal has that the transform has not committed.
     pub fn lag(&self) -> u64 {
         self.partitions.iter().map(|partition| partition.lag).sum()
     }
@@ -132,22 +132,22 @@ impl fmt::Display for TransformDescription {
     }
 }
 
-/// The committed offsets of an engine's transforms, and which handle may move them. Its lock is never held while somebody
+/// The committed offsets of an engine's transforms, and which handle may move them. The lock is not held while a thread
 /// waits for the journal.
 #[derive(Default)]
 pub(crate) struct TransformOffsets {
     /// By the transform's name and the topic's number in the journal.
     list: Mutex<BTreeMap<(String, u32), TransformOffset>>,
-    /// A fault for tests: a handle that was taken over may commit.
+    /// True if the tests' fault is on that lets a fenced handle commit.
     no_epoch_check: bool,
 }
 
 struct TransformOffset {
     /// The epoch of the handle that was opened last.
     epoch: u64,
-    /// The next offset, by partition.
+    /// The next offset of each partition.
     offsets: BTreeMap<u32, u64>,
-    /// The offset at which it begins, by partition, where that is not the earliest record.
+    /// The start offset of each partition that does not start at its earliest record.
     starts: BTreeMap<u32, u64>,
     state: TransformState,
 }
@@ -161,8 +161,8 @@ impl TransformOffsets {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a transform, and fences the handle that had it before. `recorded` is what the journal had when it was opened.
-    /// Returns the new epoch, and the offsets.
+    /// Opens a transform, and fences its earlier handle. `recorded` has the offsets that the journal had when it was
+    /// opened. Returns the new epoch and the committed offsets.
     pub(crate) fn take_over(&self, at: (String, u32), recorded: BTreeMap<u32, u64>) -> (u64, BTreeMap<u32, u64>) {
         let mut list = self.list();
         let unknown =
@@ -173,7 +173,7 @@ impl TransformOffsets {
         (offset.epoch, offset.offsets.clone())
     }
 
-    /// Moves the offsets. False, and nothing moves, if another handle has taken over.
+    /// Moves the committed offsets. Returns false, and moves nothing, if the transform was opened again since.
     pub(crate) fn move_on(&self, at: &(String, u32), epoch: u64, to: BTreeMap<u32, u64>) -> bool {
         match self.list().get_mut(at) {
             Some(offset) if offset.epoch == epoch || self.no_epoch_check => {
@@ -184,7 +184,7 @@ impl TransformOffsets {
         }
     }
 
-    /// Sets where the handle with this epoch begins. Does nothing if the transform was opened again since.
+    /// Sets the start offsets of the handle with this epoch. Does nothing if the transform was opened again since.
     pub(crate) fn note_starts(&self, at: &(String, u32), epoch: u64, starts: BTreeMap<u32, u64>) {
         if let Some(offset) = self.list().get_mut(at).filter(|offset| offset.epoch == epoch) {
             offset.starts = starts;
@@ -198,7 +198,7 @@ impl TransformOffsets {
         }
     }
 
-    /// Notes that the handle with this epoch was dropped, unless its state says already how it ended.
+    /// Sets the state to dropped for the handle with this epoch, unless the state says already how the transform ended.
     pub(crate) fn note_dropped(&self, at: &(String, u32), epoch: u64) {
         let is_open = |offset: &&mut TransformOffset| offset.epoch == epoch && offset.state == TransformState::Open;
         if let Some(offset) = self.list().get_mut(at).filter(is_open) {
@@ -206,7 +206,7 @@ impl TransformOffsets {
         }
     }
 
-    /// All transforms: those that were opened, and those that `state` has from before.
+    /// All transforms: those that were opened in this engine, and those that are only in `state`.
     pub(crate) fn describe(&self, state: &State, journal: &Journal) -> Vec<TransformDescription> {
         let topics: BTreeMap<u32, RecordedTopic> =
             recorded_topics(state).into_iter().map(|it| (it.number, it)).collect();
@@ -222,7 +222,7 @@ impl TransformOffsets {
             known.1.extend(offsets.map(|(partition, next)| (*partition, *next)));
         }
         let described = all.into_iter().filter_map(|((name, number), (state, offsets))| {
-            // A topic that was deleted since has none.
+            // The transform's topic may have been deleted since.
             let topic = topics.get(&number)?;
             let partitions = (0..topic.partitions).filter_map(|partition| {
                 let of = PartitionId { topic: number, partition };
@@ -238,7 +238,7 @@ impl TransformOffsets {
         described.collect()
     }
 
-    /// The topic was deleted: nobody commits in it any more.
+    /// Removes the transforms of a deleted topic, whose handles can no longer commit.
     pub(crate) fn forget_topic(&self, topic: u32) {
         self.list().retain(|(_, of), _| *of != topic);
     }

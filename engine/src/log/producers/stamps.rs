@@ -1,8 +1,8 @@
-//! Stamps: which producer published the event in a slot, and with which sequence.
+//! Stamps: the producer and sequence of the event in each slot.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Which producer published an event, by its number, and with which sequence.
+/// The producer of an event, by its number, and the event's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProducerStamp {
     pub(crate) producer: u64,
@@ -16,8 +16,8 @@ pub(crate) struct ProducerStamps {
 
 #[derive(Default)]
 struct StampSlot {
-    /// The offset of the stamped event, plus 1; 0 before the first. After the ring wraps, an event without a stamp may find the
-    /// stamp of an older event in its slot: that one has another offset and is ignored.
+    /// The offset of the stamped event, plus 1; 0 before the first stamp. After the ring wraps, a slot with a new event
+    /// may still have the stamp of an old one. Its offset differs, so the stamp is ignored.
     of: AtomicU64,
     producer: AtomicU64,
     sequence: AtomicU64,
@@ -33,7 +33,7 @@ impl ProducerStamps {
         &self.slots[offset as usize & (self.slots.len() - 1)]
     }
 
-    /// Sets the stamp of a claimed slot. The publish that follows releases it.
+    /// Sets the stamp of a claimed slot. The publish that follows releases these relaxed stores to readers.
     pub(crate) fn set(&self, offset: u64, stamp: ProducerStamp) {
         let slot = self.slot(offset);
         slot.producer.store(stamp.producer, Ordering::Relaxed);
@@ -41,7 +41,7 @@ impl ProducerStamps {
         slot.of.store(offset + 1, Ordering::Relaxed);
     }
 
-    /// The stamp of an event that the caller's gate keeps; none if it has none.
+    /// The stamp of an event that the caller's gate keeps; `None` if the event has no stamp.
     pub(crate) fn get(&self, offset: u64) -> Option<ProducerStamp> {
         let slot = self.slot(offset);
         (slot.of.load(Ordering::Relaxed) == offset + 1).then(|| ProducerStamp {

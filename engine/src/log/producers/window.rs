@@ -1,14 +1,14 @@
-//! The sequences of a producer that the journal has, and their encoding.
+//! The window of a producer's sequences that the journal has, and its encoding.
 
 use super::WINDOW;
 use crate::base::clock::Timestamp;
 use crate::base::varint;
 use std::collections::BTreeMap;
 
-/// The first byte of a base. The first byte of a note is the number of its runs, which is never 0.
+/// The first byte of a base. The first byte of a note is its number of runs, which is never 0.
 const BASE: u8 = 0;
 
-/// Sequences that follow one another, at offsets that follow one another in one partition.
+/// Consecutive sequences at consecutive offsets of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SequenceRun {
     pub(super) sequence: u64,
@@ -17,18 +17,18 @@ pub(super) struct SequenceRun {
     pub(super) first: u64,
 }
 
-/// The sequences of a name that the journal has.
+/// The sequences of a producer name that the journal has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SequenceWindow {
     /// The next expected sequence: the journal has all lower ones. `None` if nothing was published yet.
     pub(crate) next: Option<u64>,
-    /// In the order of sequences: the last ones before `next`, and behind it those that are apart.
+    /// By sequence: the last runs before `next`, and the runs that are apart after it.
     pub(super) runs: Vec<SequenceRun>,
     pub(crate) used: Timestamp,
 }
 
 impl SequenceWindow {
-    /// Notes a sequence. False if it is known already.
+    /// Adds a sequence. Returns false if the window has it already.
     pub(super) fn note(&mut self, sequence: u64, partition: u32, offset: u64) -> bool {
         let place = self.runs.partition_point(|run| run.sequence <= sequence);
         let before = place.checked_sub(1).and_then(|before| self.runs.get_mut(before));
@@ -56,17 +56,17 @@ impl SequenceWindow {
         true
     }
 
-    /// The receipts that are kept, by sequence: partition and offset.
+    /// The kept receipts by sequence: partition and offset.
     pub(crate) fn receipts(&self) -> BTreeMap<u64, (u32, u64)> {
         let kept = self.next.unwrap_or(0).saturating_sub(WINDOW);
-        // Only the last sequences of a run are kept, because nobody publishes further ahead than the window.
+        // Only the end of a long run matters, because no producer publishes further ahead than the window.
         let kept_of = |run: &SequenceRun| run.len.saturating_sub(2 * WINDOW)..run.len;
         let each = self.runs.iter().flat_map(|run| kept_of(run).map(move |at| (run, at)));
         let each = each.map(|(run, at)| (run.sequence + at, (run.partition, run.first + at)));
         each.filter(|(sequence, _)| *sequence >= kept).collect()
     }
 
-    /// The receipt of the last sequence; none if nothing was published.
+    /// The partition and offset of the last sequence; `None` if nothing was published.
     pub(crate) fn last(&self) -> Option<(u32, u64)> {
         let run = self.runs.last()?;
         Some((run.partition, run.first + run.len - 1))
@@ -85,7 +85,7 @@ impl SequenceWindow {
         varint::put(&mut out, self.runs.len() as u64);
         let mut before = next;
         for run in &self.runs {
-            // Only the last sequences of a long run can be asked for.
+            // Only receipts within the window are kept, so earlier sequences of a long run are cut off.
             let cut = next.saturating_sub(WINDOW).saturating_sub(run.sequence).min(run.len - 1);
             let run = SequenceRun { sequence: run.sequence + cut, len: run.len - cut, first: run.first + cut, ..*run };
             let ahead = run.sequence.wrapping_sub(before) as i64;
@@ -96,7 +96,8 @@ impl SequenceWindow {
         out
     }
 
-    /// Decodes a base and the notes behind it. Returns what all of that says, and how many bytes the notes have.
+    /// Decodes a base and the notes after it. Returns the window, and the size of the notes in bytes. `None` if
+    /// malformed.
     pub(super) fn decode(mut bytes: &[u8]) -> Option<(Self, usize)> {
         let (mut window, mut notes) = (Self::default(), 0);
         while let Some((&kind, rest)) = bytes.split_first() {
@@ -121,7 +122,7 @@ impl SequenceWindow {
                 let sequence = varint::take(&mut bytes)?;
                 let run = SequenceRun::take(sequence, &mut bytes)?;
                 sequence.checked_add(run.len)?;
-                // A run that is so long cannot stand apart, and only its last sequences can be asked for.
+                // A run of this length cannot be apart, and only receipts of its last sequences are kept.
                 let skipped = run.len.saturating_sub(2 * WINDOW);
                 if skipped > 0 {
                     window.next = window.next.max(Some(sequence + skipped));
@@ -135,7 +136,8 @@ impl SequenceWindow {
         Some((window, notes))
     }
 
-    /// Decodes what the first version of the format wrote: numbers of a fixed size, and the whole window.
+    /// Decodes a value of the first version of the format: numbers of fixed size, and the whole window. `None` if
+    /// malformed.
     pub(super) fn decode_old(bytes: &[u8]) -> Option<Self> {
         let (used, rest) = bytes.split_first_chunk()?;
         let used = Timestamp::from_nanos(u64::from_le_bytes(*used));
@@ -156,7 +158,7 @@ impl SequenceWindow {
             })
         };
         let runs: Vec<SequenceRun> = runs.iter().map(run).collect::<Option<_>>()?;
-        // Forged numbers are refused: sums of them must not overflow.
+        // Forged numbers are refused, because their sums would overflow.
         let is_sane = |run: &SequenceRun| {
             let ends = run.sequence.checked_add(run.len).zip(run.first.checked_add(run.len));
             run.len > 0 && ends.is_some()
@@ -169,14 +171,14 @@ impl SequenceWindow {
 }
 
 impl SequenceRun {
-    /// Encodes everything but the sequence.
+    /// Encodes all fields but the sequence.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         [self.len, u64::from(self.partition), self.first].iter().for_each(|number| varint::put(out, *number));
     }
 
     fn take(sequence: u64, bytes: &mut &[u8]) -> Option<Self> {
         let (len, partition, first) = (varint::take(bytes)?, varint::take(bytes)?, varint::take(bytes)?);
-        // A run has at most as many sequences as a frame has events, and its last offset must be a number.
+        // A run has at most as many sequences as a frame has events, and its last offset must not overflow.
         let is_sound = (1..=u64::from(u32::MAX)).contains(&len) && first.checked_add(len).is_some();
         is_sound.then_some(Self { sequence, len, partition: u32::try_from(partition).ok()?, first })
     }
