@@ -1,4 +1,4 @@
-//! The checkpoint: a durable mark in a file of its own, which is still there when segments are missing or damaged.
+//! The checkpoint: a file with the journal's id and a durable mark. It survives if segments are missing or damaged.
 
 use crate::error::{DiskError, OpenError};
 use crate::files::atomic_file::create_whole;
@@ -19,7 +19,7 @@ struct RawCheckpoint {
     id: JournalId,
     durable: U64,
     incarnation: U32,
-    /// CRC32C of all bytes before it.
+    /// CRC-32C of all bytes before this field.
     checksum: U32,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Checkpoint {
     pub id: JournalId,
     /// All frames below this position were durable when the checkpoint was written.
     pub durable: u64,
-    /// Of the opening that wrote the checkpoint.
+    /// The incarnation of the opening that wrote the checkpoint.
     pub incarnation: u32,
 }
 
@@ -67,11 +67,11 @@ impl Checkpoint {
         Ok(Self { id: raw.id, durable, incarnation: raw.incarnation.get() })
     }
 
-    /// Reads the checkpoint of a journal that has one; none if it is damaged. Unless `strict`, one that is no regular file is
-    /// none, too: it is not needed for reading.
+    /// Reads the checkpoint. `None` if the file is damaged, or if it is no regular file and `strict` is false, because
+    /// reading a journal does not need a checkpoint.
     ///
     /// # Errors
-    /// The disk fails, or a newer program wrote it.
+    /// The disk fails, or a newer program wrote the checkpoint.
     pub fn read(storage: &dyn Storage, strict: bool) -> Result<Option<Self>, OpenError> {
         let mut bytes = [0; 64];
         let read = match storage.open(CHECKPOINT, false).and_then(|file| file.read_at(&mut bytes, 0)) {
@@ -81,7 +81,7 @@ impl Checkpoint {
         match Self::decode(&bytes[..read]) {
             Ok(checkpoint) => Ok(Some(checkpoint)),
             Err(Malformed::Version(found)) => Err(OpenError::Newer { file: CHECKPOINT.to_owned(), found }),
-            // The frames have durable marks beside it.
+            // A damaged checkpoint is no error, because the frames have durable marks as well.
             Err(_) => Ok(None),
         }
     }

@@ -7,13 +7,13 @@ use std::ops::Range;
 /// A call to the disk failed. The system's error is kept as text, so that the error can be cloned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskError {
-    /// The operation that failed, as a verb.
+    /// The failed operation, as a verb.
     pub doing: &'static str,
-    /// The file, or the directory.
+    /// The name of the file or of the directory.
     pub file: String,
-    /// The system's kind of error.
+    /// The kind of the system's error.
     pub kind: io::ErrorKind,
-    /// The system's message.
+    /// The system's message, with the process limit that it is about, if any.
     pub cause: String,
 }
 
@@ -45,7 +45,7 @@ impl std::fmt::Display for DiskError {
 
 impl std::error::Error for DiskError {}
 
-/// The limit of this process that a system error is about, as text; empty for any other error.
+/// The process limit that a system error is about, as text; empty if the error is about no limit.
 fn limit(cause: &io::Error) -> String {
     #[cfg(unix)]
     if cause.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) {
@@ -63,7 +63,7 @@ pub enum OpenError {
     /// A call to the disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// A program has the journal open.
+    /// Another program, or another opening in this process, has the journal open.
     #[error("the journal {journal:?} is open in {}: end that first, or take another directory", .holder.escape_debug())]
     Locked {
         /// The journal's directory.
@@ -74,12 +74,12 @@ pub enum OpenError {
     /// A newer program wrote the journal.
     #[error("{file:?} of the journal has the format version {found}, and this program reads {MAJOR}: take a newer one")]
     Newer {
-        /// The file.
+        /// The file with the newer version.
         file: String,
         /// The file's format version.
         found: u16,
     },
-    /// Data that was acknowledged as durable is damaged. Nothing was changed.
+    /// Data that was acknowledged as durable is damaged. No file was changed.
     #[error(
         "segment {segment} is damaged at byte {at} (position {position}): {what}. It was durable, as all data below \
          position {durable} was, so this is no torn end: restore the file, or see what `slipring journal repair --dry-run` would \
@@ -90,14 +90,15 @@ pub enum OpenError {
         segment: u64,
         /// The offset of the damage in the segment's file, in bytes.
         at: u64,
-        /// The position of the damage in the whole journal, in bytes.
+        /// The position of the damage in the journal, in bytes.
         position: u64,
-        /// The highest durable mark that was found, as a position.
+        /// The highest durable mark that was found, as a position in bytes.
         durable: u64,
-        /// What is wrong there.
+        /// The kind of damage.
         what: Malformed,
     },
-    /// The count of openings is at its limit, or the files say so. No journal gets there by being used.
+    /// The count of openings is at its limit. Ordinary use cannot reach the limit; damaged or forged files can state
+    /// it.
     #[error("the journal's count of openings has reached its limit: it can be read, and not be opened for writing")]
     Exhausted,
     /// A setting is out of range, or does not fit the journal.
@@ -109,16 +110,16 @@ pub enum OpenError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// A write or a sync failed, in this call or before. The journal takes nothing more. Frames that were not acknowledged
-    /// yet may or may not be there when it is opened again.
+    /// A write or a sync failed, in this call or in an earlier one, and the journal accepts no more frames. Frames that
+    /// were not acknowledged before may or may not survive.
     #[error("the journal takes nothing more: {0}")]
     Poisoned(DiskError),
-    /// The frame does not fit into a segment.
+    /// The frame's payload is larger than a segment allows.
     #[error("{len} bytes in one frame are too many, {limit} are possible: take less at once or larger segments")]
     TooLarge {
-        /// Bytes of its payload.
+        /// Size of the payload, in bytes.
         len: usize,
-        /// The most bytes that are possible.
+        /// The largest payload, in bytes.
         limit: usize,
     },
     /// The state does not fit into the snapshot that each segment begins with.
@@ -126,17 +127,17 @@ pub enum WriteError {
         "a state of {len} bytes does not fit into the snapshot at each segment's head, {limit} do: take larger segments"
     )]
     StateTooLarge {
-        /// Bytes of the state.
+        /// Size of the state, in bytes.
         len: usize,
-        /// The most bytes that are possible.
+        /// The largest state, in bytes.
         limit: usize,
     },
-    /// The offsets of a partition must ascend.
+    /// An offset is below the partition's end. The offsets of a partition must ascend.
     #[error("offset {offset} of {partition:?} is below {end}, the one after the last record")]
     OffsetGoesBack {
         /// The partition.
         partition: PartitionId,
-        /// The offset that was given.
+        /// The given offset.
         offset: u64,
         /// The offset after the partition's last record.
         end: u64,
@@ -146,19 +147,19 @@ pub enum WriteError {
     Malformed(Malformed),
 }
 
-/// Why a reader cannot go on.
+/// Why a reader cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
     /// The journal has no such partition.
     #[error("the journal has no partition {} of topic {}", .0.partition, .0.topic)]
     Unknown(PartitionId),
-    /// The offset is not kept any more, or not written yet.
+    /// The offset was deleted by retention, or is not written yet.
     #[error("offset {asked} is not in the journal: the earliest is {earliest}, the next one will be {latest}")]
     OutOfRange {
-        /// The offset that was asked for.
+        /// The requested offset.
         asked: u64,
-        /// The first offset that is kept.
+        /// The first kept offset.
         earliest: u64,
         /// The offset after the last record.
         latest: u64,
@@ -168,13 +169,13 @@ pub enum ReplayError {
     Damaged {
         /// The segment's number.
         segment: u64,
-        /// The byte in the segment's file.
+        /// The offset of the damage in the segment's file, in bytes.
         at: u64,
-        /// What is wrong there.
+        /// The kind of damage.
         what: Malformed,
     },
-    /// Records of the partition were lost to damage, and a repair could not save them. Reported once, at the offset where
-    /// they would have come; the next call goes on behind them.
+    /// Records of the partition were damaged, and a repair could not save them. The reader reports a gap once, in the
+    /// place of the lost records; its next call continues after them.
     #[error(
         "partition {} of topic {}: the records at offsets {} up to, not including, {} were lost to damage and could not be \
          repaired; reading on goes on behind them", .partition.partition, .partition.topic, .offsets.start, .offsets.end
@@ -182,7 +183,7 @@ pub enum ReplayError {
     Gap {
         /// The partition.
         partition: PartitionId,
-        /// The offsets: those of all lost records, and perhaps some that no record had.
+        /// Range of offsets. It covers all lost records, and may cover offsets that no record had.
         offsets: Range<u64>,
     },
     /// A call to the disk failed.

@@ -1,10 +1,11 @@
-//! Gaps: offsets whose records a repair could not save. The journal's state lists them by partition, so a reader meets the
-//! gaps of its own partition at the offsets where they stand, and no others.
+//! Gaps: ranges of offsets whose records a repair could not save. The journal's state lists the gaps of each partition,
+//! so that a reader reports the gaps of its own partition and no others.
 //!
-//! A repair puts a gap frame over damaged bytes, or a segment without frames in the place of a lost one. Neither says whose
-//! records stood there: the next opening finds that out from the offsets of the records around it ([`loss`](crate::survey::loss)),
-//! and writes it as state with its snapshot. An opening that is cut off before that leaves the segment without an index; so
-//! the next opening reads the segment, finds the gap frame again, and finds the same offsets.
+//! A repair writes a gap frame over damaged bytes, or puts a segment without frames in the place of a lost segment.
+//! Neither states which records were lost: the next opening computes that from the offsets of the records around the
+//! gap ([`loss`](crate::survey::loss)), and writes the result as state with its snapshot. If that opening is
+//! interrupted before the snapshot, the segment still has no index. So the next opening reads the segment, finds the
+//! gap frame again, and computes the same offsets.
 
 use crate::format::{MAX_POSITION, PartitionId};
 use crate::state::State;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The kind of state that holds gaps. Key: the position of the gap frame or of the lost segment, 8 bytes. Value: the time at
-/// which it was found, 8 bytes, then a [`RawGap`] for each partition that lost records there.
+/// The kind of state that holds gaps. Key: the position of the gap frame or of the lost segment (8 bytes). Value: the
+/// time at which the gap was found (8 bytes), then a [`RawGap`] for each partition that lost records there.
 pub(crate) const GAPS_KIND: u16 = 6;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -27,17 +28,17 @@ struct RawGap {
     end: U64,
 }
 
-/// Offsets of one partition whose records a repair could not save.
+/// A range of a partition's offsets whose records a repair could not save.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
     /// The partition.
     pub partition: PartitionId,
-    /// The offsets: those of all lost records, and perhaps some that no record had.
+    /// The range of offsets. It covers all lost records, and may cover offsets that no record had.
     pub offsets: Range<u64>,
-    /// The journal position at which the records stood.
+    /// The position of the lost records in the journal, in bytes.
     pub position: u64,
-    /// When the gap was found: nanoseconds since the epoch.
+    /// The time at which the gap was found, in nanoseconds since the epoch.
     pub time: u64,
 }
 
@@ -52,7 +53,7 @@ pub fn gaps(state: &State) -> Vec<Gap> {
         all.extend(raw.filter_map(|RawGap { topic, partition, first, end }| {
             let partition = PartitionId { topic: topic.get(), partition: partition.get() };
             let offsets = first.get()..end.get();
-            // The checksum does not say that the numbers are offsets: another program may have computed it.
+            // A matching checksum does not make the numbers valid offsets: another program may have computed it.
             let is_sane = offsets.start <= offsets.end && offsets.end.max(position) <= MAX_POSITION;
             is_sane.then_some(Gap { partition, offsets, position, time })
         }));
@@ -61,7 +62,7 @@ pub fn gaps(state: &State) -> Vec<Gap> {
     all
 }
 
-/// The value of a gap's state: found at `time`, with these offsets lost there.
+/// Encodes the state value of a gap that was found at `time` (nanoseconds since the epoch), with the lost offsets.
 pub(super) fn encode(time: u64, lost: &[(PartitionId, Range<u64>)]) -> Vec<u8> {
     let mut value = time.to_le_bytes().to_vec();
     for (PartitionId { topic, partition }, offsets) in lost {
@@ -82,7 +83,7 @@ pub(super) fn keys_below(state: &State, position: u64) -> Vec<[u8; 8]> {
     keys.filter(|key| u64::from_le_bytes(*key) < position).collect()
 }
 
-/// The gaps of an open journal, by partition. They do not change while the journal is open.
+/// The gaps of an open journal by partition. They do not change while the journal is open.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps(BTreeMap<PartitionId, Arc<[Range<u64>]>>);
 
@@ -99,12 +100,12 @@ impl Gaps {
         Self(by_partition.into_iter().map(|(partition, ranges)| (partition, ranges.into())).collect())
     }
 
-    /// The gaps of a partition in ascending order; no two of them touch.
+    /// The gaps of a partition in ascending order, with touching gaps merged; empty if there are none.
     pub fn of_partition(&self, partition: PartitionId) -> &[Range<u64>] {
         self.0.get(&partition).map_or(&[], |ranges| ranges)
     }
 
-    /// A cursor over the gaps of a partition, from the first one on.
+    /// A cursor that begins at the first gap of a partition.
     pub fn gap_cursor(&self, partition: PartitionId) -> GapCursor {
         GapCursor { ranges: self.0.get(&partition).cloned(), next: 0 }
     }
@@ -118,7 +119,8 @@ pub(crate) struct GapCursor {
 }
 
 impl GapCursor {
-    /// True if an unreported gap begins below `offset`. Called before each record is returned, so it is cheap without gaps.
+    /// True if an unreported gap begins below `offset`. A reader calls this for each record, so the case without gaps
+    /// must be cheap.
     #[inline]
     pub fn begins_below(&self, offset: u64) -> bool {
         match &self.ranges {
@@ -127,13 +129,14 @@ impl GapCursor {
         }
     }
 
-    /// Goes back to the first gap, because the reader seeks.
+    /// Returns to the first gap, because the reader seeks.
     pub fn begin_again(&mut self) {
         self.next = 0;
     }
 
-    /// Takes the next gap between `next`, the first offset that the reader has not returned, and `offset`, that of the record
-    /// which it returns next; `u64::MAX` if no record is left. The gap is cut to that range, and counts as reported.
+    /// Takes the next gap that overlaps `next..offset`, cut to that range, and counts it as reported. `next` is the
+    /// first offset that the reader has not returned; `offset` belongs to the record that the reader returns next, or
+    /// is `u64::MAX` if no record is left. `None` if there is no such gap.
     pub fn before(&mut self, next: u64, offset: u64) -> Option<Range<u64>> {
         let ranges = self.ranges.as_ref()?;
         while let Some(range) = ranges.get(self.next).filter(|range| range.start < offset) {

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A handle of an open journal, for its readers. Clones are handles of the journal as well.
+/// A handle of an open journal, for reading. Clones share the journal.
 #[derive(Clone)]
 pub struct Journal {
     pub(crate) shared: Arc<Shared>,
@@ -28,51 +28,52 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// The faults that are turned on for tests.
+    /// The faults that are switched on for tests.
     #[doc(hidden)]
     pub fn sabotage(&self) -> Sabotage {
         self.shared.options.sabotage()
     }
 
-    /// The position behind the last written frame. It only grows.
+    /// The position after the last written frame, in bytes. It never decreases.
     pub fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Acquire)
     }
 
-    /// The position below which all frames are durable. It only grows.
+    /// The position below which all frames are durable, in bytes. It never decreases.
     pub fn durable(&self) -> u64 {
         self.shared.durable.load(Ordering::Acquire)
     }
 
-    /// Count and times of the syncs since the journal was opened. Each value is read by itself, so a sync that ends meanwhile
-    /// may be in one and not in another.
+    /// Count and durations of the syncs since the journal was opened. The values are read one after the other, so a
+    /// sync that ends in between may be in one value and not yet in another.
     pub fn syncs(&self) -> SyncStats {
         self.shared.synced.report()
     }
 
-    /// The disk error that has poisoned the journal; none if it can be written.
+    /// The disk error that has poisoned the journal; `None` while the journal accepts writes.
     pub fn poisoned(&self) -> Option<&DiskError> {
         self.shared.poison.get()
     }
 
-    /// The offsets that a partition has; none if the journal does not know the partition.
+    /// The extent of a partition: its first, next and reserved offsets. `None` if the journal does not know the
+    /// partition.
     pub fn extent(&self, partition: PartitionId) -> Option<Extent> {
         self.shared.extents().get(&partition).copied()
     }
 
-    /// All partitions with the offsets that they have.
+    /// All partitions with their extents, in ascending order.
     pub fn extents(&self) -> Vec<(PartitionId, Extent)> {
         self.shared.extents().iter().map(|(partition, extent)| (*partition, *extent)).collect()
     }
 
-    /// Offsets of a partition whose records a repair could not save, in ascending order. They do not change while the journal
-    /// is open.
+    /// Ranges of a partition's offsets whose records a repair could not save, in ascending order; empty if there are
+    /// none. They do not change while the journal is open.
     pub fn gaps(&self, partition: PartitionId) -> &[Range<u64>] {
         self.shared.gaps.of_partition(partition)
     }
 
-    /// Count of a partition's records with these offsets. It is looked up in indexes: it may be too high, never too low,
-    /// where a segment leaves out a few offsets.
+    /// Count of a partition's records with offsets in this range, taken from the indexes. It is never too low. It is
+    /// too high if a segment has ranges without records that are too short for its index.
     pub fn records_in(&self, partition: PartitionId, offsets: Range<u64>) -> u64 {
         let start = self.extent(partition).map_or(offsets.end, |extent| extent.start.max(offsets.start));
         let (mut count, segments) = (0, self.shared.segments());
@@ -87,12 +88,12 @@ impl Journal {
         count
     }
 
-    /// The offset of a partition's first record with a time of `time` (nanoseconds since the epoch) or later. If a gap stands
-    /// before that record, the first offset of the gap: one of its lost records may have had such a time. None if there is
-    /// neither.
+    /// The offset of a partition's first record with a time of `time` (nanoseconds since the epoch) or later. If a gap
+    /// lies before that record, the first offset of the gap, because a lost record may have had such a time. `None` if
+    /// there is neither such a record nor a gap.
     ///
     /// # Errors
-    /// There is no such partition, a frame is damaged, or the disk fails.
+    /// The journal does not know the partition, a frame is damaged, or the disk fails.
     pub fn first_since(&self, partition: PartitionId, time: u64) -> Result<Option<u64>, ReplayError> {
         let mut reader = self.reader(partition, Start::Time(time), Visible::Written)?;
         match reader.next() {
@@ -102,8 +103,8 @@ impl Journal {
         }
     }
 
-    /// The first offset of a partition in the oldest segment that has a record of `time` (nanoseconds since the epoch) or
-    /// later. None if no segment has one.
+    /// The first offset of a partition in the oldest segment that holds a record of `time` (nanoseconds since the
+    /// epoch) or later. `None` if no segment does.
     #[doc(hidden)]
     pub fn first_since_by_index(&self, partition: PartitionId, time: u64) -> Option<u64> {
         let segments = self.shared.segments();
@@ -113,7 +114,7 @@ impl Journal {
         })
     }
 
-    /// The most bytes of a frame's payload.
+    /// The largest payload of a frame, in bytes.
     pub fn frame_limit(&self) -> usize {
         frame_limit(self.shared.options.segment_size)
     }
@@ -123,26 +124,26 @@ impl Journal {
         self.shared.id
     }
 
-    /// The number of this opening: each opening has a higher one.
+    /// The number of this opening. Each opening has a higher number than all before it.
     pub fn incarnation(&self) -> u32 {
         self.shared.incarnation
     }
 
-    /// A reader of a partition's records.
+    /// Creates a reader of a partition's records.
     ///
     /// # Errors
-    /// There is no such partition, or the start is not among the offsets that are kept.
+    /// The journal does not know the partition, or the start lies outside its kept offsets.
     pub fn reader(&self, partition: PartitionId, start: Start, visible: Visible) -> Result<Reader, ReplayError> {
         Reader::new(Arc::clone(&self.shared), partition, start, visible)
     }
 
-    /// A cursor in a partition, for a reader of many partitions.
+    /// Creates a cursor in a partition, for a reader of many partitions.
     #[doc(hidden)]
     pub fn cursor(&self, partition: PartitionId, start: Start) -> Result<Cursor, ReplayError> {
         Cursor::new(&self.shared, partition, start)
     }
 
-    /// The scan that the cursors of a reader share.
+    /// Creates the scan that the cursors of a reader share.
     #[doc(hidden)]
     pub fn scan(&self, visible: Visible) -> SharedScan {
         SharedScan::new(Arc::clone(&self.shared), visible)

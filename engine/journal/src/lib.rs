@@ -30,19 +30,20 @@
 //! ```
 //!
 //! # What survives
-//! Synced frames survive a power cut. Frames that were written and not synced survive the death of the process; a power cut
-//! leaves the first ones of them, or none. No frame survives without all frames before it, and none in half. The bytes are in
-//! `docs/JOURNAL_FORMAT.md`.
+//! A power cut loses no synced frame. Frames that were written but not synced survive the death of the process; after a
+//! power cut a prefix of them remains, which may be empty. A frame survives only whole, and only if all frames before
+//! it survive. `docs/JOURNAL_FORMAT.md` describes the bytes.
 //!
 //! # Failure
-//! The first failed write or sync poisons the journal: it takes nothing more. Whether frames survive that were not
-//! acknowledged before is unknown until the journal is opened again. A failed sync is never repeated: Linux drops the pages
-//! that it could not write.
+//! The first failed write or sync poisons the journal: all later writes are refused. Frames whose sync had not returned
+//! may or may not survive; the next opening decides which. A failed sync is never repeated: Linux drops the pages that
+//! it could not write.
 //!
 //! # Damage
-//! Each frame states the position below which the journal was durable when the frame was written: its durable mark. Let D be
-//! the highest mark that can be found, also behind damage. Damage at or above D is a torn tail, which an opening copies aside
-//! and cuts. Data below D was acknowledged: if it is damaged, opening is an error, and nothing is changed.
+//! Each frame states the position below which the journal was durable when the frame was written: its durable mark. Let
+//! D be the highest mark found in the journal, also behind damage. Damage at or above D is a torn tail, which an
+//! opening copies aside and cuts. Data below D was acknowledged as durable: if it is damaged, opening is an error, and
+//! no file is changed.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]

@@ -1,18 +1,20 @@
-//! What fits into a segment of `segment` bytes.
+//! Size limits that follow from the size of a segment.
 
 use crate::format::{ALIGN, MAX_PAYLOAD, SEGMENT_HEAD};
 
+/// The largest payload of a frame, in bytes, in segments of `segment` bytes.
 pub(super) fn frame_limit(segment: u64) -> usize {
     usize::try_from((segment - SEGMENT_HEAD) / 4).unwrap_or(MAX_PAYLOAD).min(MAX_PAYLOAD)
 }
 
+/// The largest state, in bytes, whose snapshot fits into segments of `segment` bytes.
 pub(super) fn state_limit(segment: u64) -> usize {
     // Half of the segment, less the headers and the padding of the snapshot's frames.
     usize::try_from((segment - SEGMENT_HEAD) * 2 / 5).unwrap_or(usize::MAX)
 }
 
-/// Bytes at the end of a segment that records never take. While there is no next segment because the disk is full, the state
-/// of an opening or of a retention is written there.
+/// Bytes at the end of a segment that records never use. If the disk is too full for a next segment, the state of an
+/// opening or of a retention is written there.
 pub(super) fn reserve(segment: u64) -> u64 {
     (segment / 8).min(64 << 10) / ALIGN * ALIGN
 }

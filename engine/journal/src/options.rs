@@ -5,14 +5,14 @@ use crate::format::Codec;
 /// Settings of a journal.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Bytes of a segment: from 4 KiB to 2 GiB, a multiple of 64. Default: 64 MiB.
+    /// Size of a segment file in bytes: from 4 KiB to 2 GiB, a multiple of 64. Default: 64 MiB.
     pub segment_size: u64,
-    /// How payloads are compressed. Default: not at all.
+    /// The compression of payloads. Default: [`Codec::Plain`], none.
     pub codec: Codec,
-    /// If true, the helper thread creates segments ahead of need, writes indexes and deletes segments that retention frees.
-    /// If false, the writer's calls do all that, and nothing happens at other times. Default: true.
+    /// If true, a helper thread creates segments ahead of need, writes indexes and deletes the segments that retention
+    /// frees. If false, the writer does this work within its own calls. Default: true.
     pub helper: bool,
-    /// Faults that are turned on for tests.
+    /// Faults that are switched on for tests.
     #[cfg(feature = "faults")]
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -30,8 +30,8 @@ impl Default for Options {
     }
 }
 
-/// Faults of the journal and of the engine, which tests turn on to show that others find them. Only the feature `faults` can
-/// turn one on.
+/// Faults of the journal and of the engine. A test switches one on to show that other tests find it. Without the
+/// feature `faults` none can be switched on.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]

@@ -1,16 +1,17 @@
-//! Opening a journal: finding its end, cutting a torn tail, and making what is left durable before a writer builds on it.
+//! Opening a journal: finding its end, cutting a torn tail, and making the rest durable before a writer appends to it.
 //!
-//! [`inspect`](crate::inspect()) changes nothing. [`open`] does this, in steps each of which may be the last one before a crash:
+//! [`inspect`](crate::inspect()) changes no file. [`open`] takes the following steps; a crash may come after any of
+//! them.
 //!
-//! 1. Follow the chain of frames to its end E. The index of a segment stands for its frames, but for the last segments, which
-//!    are read. D is the highest durable mark in all of these frames and in the bytes behind E.
-//! 2. If E is below D, data that was acknowledged is damaged: that is an error, and nothing is changed.
-//! 3. Copy the bytes at and behind E aside, and sync the copy. Remove later segments, the last one first, and cut E's segment
-//!    at E. Sync both before anything is written that would make this damage look like an older one.
-//! 4. Write the bytes between D and E again, and sync them. They may be in the page cache only: if the last process had a
-//!    failed sync, the pages look clean and would never reach the disk.
-//! 5. Go on at E under the next incarnation, with a mark. If the last segment has an older format version, or cannot be written
-//!    on, go on in a new segment that begins with the state. A segment that was left is never written again.
+//! 1. Follow the chain of frames to its end E. A segment with a valid index is not read, except for the last segments. D is the
+//!    highest durable mark in these frames and in the bytes behind E.
+//! 2. If E is below D, acknowledged data is damaged: return an error, and change no file.
+//! 3. Copy the bytes from E on aside, and sync the copy. Remove later segments, the last one first, and cut E's segment at E.
+//!    Sync both before any write that would make this damage look older than it is.
+//! 4. Write the bytes between D and E again, and sync them. They may exist in the page cache only: after a failed sync in an
+//!    earlier process the pages look clean and would never reach the disk.
+//! 5. Continue at E under the next incarnation, with a mark. If the last segment has an older format version, or cannot be
+//!    extended, continue in a new segment that begins with a snapshot. A completed segment is never written again.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{DiskError, OpenError, ReplayError};
@@ -34,50 +35,51 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What an opening found and did.
+/// The result of an opening.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Recovered {
-    /// True if there was no journal and the opening has created one.
+    /// True if there was no journal and the opening created one.
     pub created: bool,
     /// The journal's state: catalogue, committed offsets, and the extents of the partitions.
     pub state: State,
-    /// The torn tail that was copied aside and cut.
+    /// The torn tail that was copied aside and cut; `None` if the journal had none.
     pub torn: Option<TornTail>,
-    /// Bytes that were read to check them.
+    /// Count of the bytes that were read and checked.
     pub scanned: u64,
-    /// Count of the segments whose index was believed, so that they were not read.
+    /// Count of the segments that were not read, because their index was valid.
     pub believed: usize,
     /// Count of the segments after the opening.
     pub segments: usize,
-    /// The highest durable mark that was found, as a position.
+    /// The highest durable mark that was found, as a position in bytes.
     pub durable: u64,
-    /// The position behind the last valid frame.
+    /// The position after the last valid frame, in bytes.
     pub end: u64,
     /// The incarnation: the number of this opening.
     pub incarnation: u32,
-    /// How long the opening took.
+    /// Duration of the opening.
     pub took: Duration,
-    /// Offsets whose records a repair before this opening could not save, and which no opening has reported yet.
-    /// [`gaps`](crate::gaps()) lists all of them.
+    /// Ranges of offsets whose records an earlier repair could not save, and which no opening has reported yet.
+    /// [`gaps`](crate::gaps()) lists the reported ones too.
     pub lost: Vec<(PartitionId, Range<u64>)>,
-    /// True if that repair left unknown which offsets had been issued last. The partitions go on at offsets that no lost
-    /// record can have had.
+    /// True if that repair could not determine the last issued offsets. The partitions then continue at offsets higher
+    /// than any lost record can have had.
     pub skipped_offsets: bool,
-    /// The format version of the last segment, if it is an older one. From now on the journal has this program's version.
+    /// The format version of the last segment before the opening, if it is older than this program's; otherwise `None`.
+    /// From now on the journal has this program's version.
     pub upgraded_from: Option<u16>,
 }
 
-/// Opens the journal in `storage`, or creates one. Returns its writer, and what was found.
+/// Opens the journal in `storage`, or creates one. Returns the writer, and a report of the opening.
 ///
 /// # Errors
-/// A program has it open, durable data is damaged, a newer program wrote it, the disk fails, or a setting is refused. The
-/// files are unchanged, unless an earlier opening had begun to repair them.
+/// The journal is open already, durable data is damaged, a newer program wrote it, the disk fails, or a setting is
+/// refused. The files are unchanged, unless the disk failed while the torn tail was being cut.
 pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Writer, Recovered), OpenError> {
     open_with(storage, options, &mut |_| {})
 }
 
-/// Opens a journal as [`open`] does; `progress` is called about once for each MiB that was read.
+/// Opens a journal as [`open`] does. Calls `progress` about once for each MiB that was read.
 ///
 /// # Errors
 /// As [`open`].
@@ -89,7 +91,8 @@ pub fn open_with(
     open_after_repair(storage, options, progress, KnownIndexes::default())
 }
 
-/// Opens a journal as [`open_with`] does, behind a repair that knows indexes of the segments that it has changed.
+/// Opens a journal as [`open_with`] does, after a repair. `known` holds the repair's indexes of the segments that it
+/// has changed.
 pub(super) fn open_after_repair(
     storage: Arc<dyn Storage>,
     options: Options,
@@ -111,7 +114,7 @@ pub(super) fn open_after_repair(
     drop(surveyor);
     let is_elder = survey.segments.last().is_some_and(|last| last.header.version < MAJOR);
     if is_elder && survey.has_unread_gaps()? {
-        // An index of version 1 does not state gaps. So all segments are read, once.
+        // An index of version 1 does not state gaps, so all segments are read once.
         survey = Surveyor::new(&storage, &options, true, true, None)?.survey()?;
     }
     if survey.state.size() > state_limit(size) {
@@ -127,7 +130,7 @@ pub(super) fn open_after_repair(
     let can_append = losses.is_none() && survey.can_append();
     settle_tail(&*storage, &mut survey, &options, can_append)?;
     if !is_known_twice {
-        // The checkpoint states the journal's id beside the segments, also if there is only one.
+        // The checkpoint states the journal's id outside the segments, also while there is only one.
         let checkpoint = Checkpoint { id: survey.id, durable: survey.durable, incarnation: survey.incarnation };
         let made = checkpoint.write(&*storage);
         if survey.created {
@@ -202,8 +205,8 @@ fn settle_tail(
             let kept =
                 create_whole(storage, copy, |file| copy_range(&mut read_ahead, &segment.file, from, *until, file));
             match kept {
-                // A full disk does not keep the copy: the bytes were never acknowledged, and the user may need the opening to
-                // make room.
+                // On a full disk the opening continues without the copy: these bytes were never acknowledged, and the
+                // user may need the opening to make room.
                 Err(cause) if is_full(&cause) => {
                     remove_if_exists(&format!("{copy}{UNFINISHED}"))?;
                     not_kept.push(copy.clone());
@@ -232,7 +235,7 @@ fn settle_tail(
         remove_if_exists(&index_name(*number))?;
         remove_if_exists(&segment_name(*number))?;
     }
-    // From here on segment files are written. Each of them must have no other name.
+    // From here on segment files are written. A file with a second name (hard link) must be replaced by a copy first.
     let own = |segment: &Segment| segment.file.hold_unshared().map_err(failed("open", &segment.name));
     if let Some(last) = survey.unsealed.last().filter(|_| !options.sabotage().keep_torn_tail) {
         let size = last.file.size().map_err(failed("read", &last.name))?;
@@ -241,13 +244,13 @@ fn settle_tail(
         if !can_append && size > last.end() {
             own(last)?.truncate(last.end()).map_err(failed("cut", &last.name))?;
         } else if until > last.end() {
-            // The segment goes on being written, so it keeps its blocks on the disk.
+            // The segment will be extended, so it keeps its disk blocks.
             write_zeros(&*own(last)?, last.end(), until).map_err(failed("cut", &last.name))?;
         }
     }
     let last = survey.segments.last().filter(|_| can_append);
     if let Some(last) = last {
-        // The segment goes on being written, so an index of it would be wrong.
+        // The segment will be extended, so an index of it would become wrong.
         remove_if_exists(&index_name(last.header.number))?;
         room(&*own(last)?, last.header.size).map_err(failed("make room in", &last.name))?;
     }
@@ -268,23 +271,24 @@ fn settle_tail(
             }
         }
     }
-    // The frames of these segments were read. An index that contradicts them must not be believed by the next opening.
+    // The frames of these segments were read. The next opening must not use an index that contradicts them.
     for number in survey.unsealed.iter().map(|segment| segment.header.number).chain(survey.stale.iter().copied()) {
         remove_if_exists(&index_name(number))?;
     }
     storage.sync_dir().map_err(failed("sync", &storage.name()))?;
-    // A segment with gaps that the state does not list yet gets no index: should this opening be cut off, the next one must
-    // read it.
+    // A segment with gaps that the state does not list yet gets no index: if this opening is interrupted, the next one
+    // must read the segment.
     let known = |segment: &Segment| !survey.unrecorded_gaps().any(|gap| gap.segment == segment.header.number);
     let sealed = |segment: &Segment| !segment.headless() && known(segment) && !is_last(segment);
     for segment in survey.unsealed.iter().filter(|segment| sealed(segment)) {
-        // The index is derived: if it is missing, the next opening takes longer.
+        // Errors are ignored: without the index the next opening only takes longer.
         let _ = segment.seal(storage);
     }
     Ok(())
 }
 
-/// Allocates the file up to `size` if the disk has room. If not, the error comes when the room is needed.
+/// Allocates the file up to `size` bytes. If the disk is full, leaves the file as it was: a later write reports the
+/// error.
 fn room(file: &dyn File, size: u64) -> io::Result<()> {
     let has = file.size()?;
     if has >= size {
@@ -296,7 +300,7 @@ fn room(file: &dyn File, size: u64) -> io::Result<()> {
     }
 }
 
-/// True for an error that a full disk or a quota causes.
+/// True if a full disk or a quota caused the error.
 pub(super) fn is_full(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

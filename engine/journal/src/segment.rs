@@ -16,44 +16,45 @@ pub(crate) struct Segment {
     pub header: SegmentHeader,
     pub name: String,
     pub file: SegmentFile,
-    /// The byte at which the last frame ends. It grows while the segment is written.
+    /// Offset in the file at which the last frame ends, in bytes. It grows while the segment is written.
     end: AtomicU64,
-    /// True if a repair took the segment's snapshot away. An opening cannot begin to read here, so the segment gets no index.
+    /// True if a repair removed the segment's snapshot. No opening can begin to read here, so the segment gets no
+    /// index.
     headless: AtomicBool,
     index: Mutex<Index>,
 }
 
-/// What is known of a segment.
+/// A description of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentReport {
-    /// The header.
+    /// The segment's header.
     pub header: SegmentHeader,
-    /// The byte at which the last frame ends.
+    /// Offset in the file at which the last frame ends, in bytes.
     pub end: u64,
-    /// Bytes of the file.
+    /// Size of the file, in bytes.
     pub file: u64,
-    /// True if the segment is complete and its index is tied to it.
+    /// True if the segment is complete and has a valid index.
     pub sealed: bool,
-    /// The records of each partition.
+    /// The partitions that have records in the segment, in ascending order.
     pub partitions: Vec<PartitionReport>,
 }
 
-/// The records of a partition in a segment.
+/// The records of one partition in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionReport {
     /// The partition.
     pub partition: PartitionId,
-    /// The first offset.
+    /// The first record's offset.
     pub first: u64,
-    /// The offset after the last record.
+    /// The offset after the last record's.
     pub end: u64,
     /// Count of the records.
     pub records: u64,
-    /// Bytes of the records, with their lengths and times.
+    /// Size of the records with their lengths and times, in bytes, uncompressed.
     pub bytes: u64,
-    /// The latest time of a record: nanoseconds since the epoch.
+    /// The latest time of a record, in nanoseconds since the epoch.
     pub latest: u64,
 }
 
@@ -71,7 +72,7 @@ impl Segment {
         self.headless.store(true, Ordering::Relaxed);
     }
 
-    /// True if the segment begins with a whole snapshot.
+    /// True if the segment begins with a complete snapshot.
     pub fn has_snapshot(&self) -> bool {
         !self.header.lost && !self.headless() && self.end() > SEGMENT_HEAD
     }
@@ -91,7 +92,7 @@ impl Segment {
         SegmentReport { header: self.header, end: self.end(), file, sealed: sealed && !self.header.lost, partitions }
     }
 
-    /// Creates a segment file, which gets its name when it is allocated and durable. The file is held open.
+    /// Creates a segment file and holds it open. The file gets its name only after it is allocated and durable.
     pub fn make(files: &Arc<Files>, header: SegmentHeader) -> Result<Self, DiskError> {
         let name = segment_name(header.number);
         if !header.is_sane() {
@@ -109,7 +110,7 @@ impl Segment {
         Ok(segment)
     }
 
-    /// The byte at which the last frame ends.
+    /// Offset in the file at which the last frame ends, in bytes.
     pub fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
@@ -118,12 +119,12 @@ impl Segment {
         self.end.store(end, Ordering::Release);
     }
 
-    /// The journal position of a byte of the file.
+    /// Converts an offset in the file to a position in the journal, both in bytes.
     pub fn position(&self, at: u64) -> u64 {
         self.header.first + at
     }
 
-    /// Writes the index of a segment that is durable to its end and will not be written again.
+    /// Writes the index. The segment must be complete and durable.
     pub fn seal(&self, storage: &dyn Storage) -> io::Result<()> {
         let SegmentHeader { id, number, .. } = &self.header;
         let bytes = self.index().encode(id, *number, self.header.checksum());

@@ -19,10 +19,10 @@ pub(crate) struct Shared {
     pub id: JournalId,
     pub incarnation: u32,
     pub options: Options,
-    /// In ascending order; the last one is being written.
+    /// The segments in ascending order. The last one is being written.
     segments: RwLock<Vec<Arc<Segment>>>,
     extents: RwLock<BTreeMap<PartitionId, Extent>>,
-    /// Fixed while the journal is open.
+    /// The gaps, fixed while the journal is open.
     pub gaps: Gaps,
     pub written: AtomicU64,
     pub durable: AtomicU64,
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     pub synced: SyncCounters,
 }
 
-/// Counters of the syncs. Only the one sync job that is in flight adds to them.
+/// Counters of syncs. At most one sync job runs at a time, and only it adds to them.
 #[derive(Default)]
 pub(crate) struct SyncCounters {
     count: AtomicU64,
@@ -40,7 +40,7 @@ pub(crate) struct SyncCounters {
 }
 
 impl SyncCounters {
-    /// Each counter is read by itself, while a sync may add to them.
+    /// Returns the counters, which are read one after the other while a sync may add to them.
     pub fn report(&self) -> SyncStats {
         let Self { count, nanos, longest } = self;
         let time = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed));
@@ -98,7 +98,8 @@ impl Shared {
         self.extents.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Poisons the journal. The first cause stays.
+    /// Poisons the journal with `cause`, and returns the error that refuses writes. If it is poisoned already, the
+    /// first cause stays.
     #[cold]
     pub fn fail(&self, cause: DiskError) -> WriteError {
         WriteError::Poisoned(self.poison.get_or_init(|| cause).clone())
@@ -112,14 +113,14 @@ impl Shared {
     }
 }
 
-/// Count and times of a journal's syncs since it was opened.
+/// Count and durations of a journal's syncs since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncStats {
-    /// Count of the syncs.
+    /// Count of syncs.
     pub count: u64,
-    /// The sum of their times.
+    /// Sum of their durations.
     pub total: Duration,
-    /// The longest time.
+    /// The longest duration of a sync.
     pub longest: Duration,
 }

@@ -1,11 +1,12 @@
-//! The state of a journal: state_kind must outlive old segments. Each segment begins with a snapshot of it, so that older segments
-//! can be deleted.
+//! The state of a journal: data that must outlive old segments. Each segment begins with a snapshot of the state, so
+//! that older segments can be deleted.
 
 use crate::format::{Entries, Entry, Extent, FrameBuilder, Malformed, PartitionId, trusted_entries};
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 
-/// The extents of the partitions, and the values that the engine keeps: catalogue, committed offsets, producers, leases.
+/// The extents of the partitions, and the engine's values by kind and key: catalogue, committed offsets, producers,
+/// leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     extents: BTreeMap<PartitionId, Extent>,
@@ -17,13 +18,13 @@ pub struct State {
 const EXTENT: usize = 40;
 const FLOOR: usize = 16;
 
-/// Bytes of a value's entry before the value.
+/// Size of a value's entry in bytes, without the value.
 fn head(key: &[u8]) -> usize {
     // An entry with a longer key states the key's length in four more bytes.
     key.len() + if key.len() <= usize::from(u8::MAX) { 8 } else { 12 }
 }
 
-/// An offset of a partition is below the end of the partition.
+/// The error for an offset below the end of its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OffsetGoesBack {
     pub partition: PartitionId,
@@ -32,54 +33,54 @@ pub(crate) struct OffsetGoesBack {
 }
 
 impl State {
-    /// The extent of a partition; none if the journal does not know the partition.
+    /// The extent of a partition; `None` if the journal does not know the partition.
     pub fn extent(&self, partition: PartitionId) -> Option<Extent> {
         self.extents.get(&partition).copied()
     }
 
-    /// All partitions with their extents.
+    /// All partitions with their extents, in ascending order.
     pub fn extents(&self) -> impl ExactSizeIterator<Item = (PartitionId, Extent)> {
         self.extents.iter().map(|(partition, extent)| (*partition, *extent))
     }
 
-    /// The partitions of a topic.
+    /// The known partitions of a topic, in ascending order.
     pub(crate) fn partitions_of(&self, topic: u32) -> Vec<PartitionId> {
         let from = PartitionId { topic, partition: 0 };
         let to = PartitionId { topic, partition: u32::MAX };
         self.extents.range(from..=to).map(|(partition, _)| *partition).collect()
     }
 
-    /// The value of a key.
+    /// The value of a key; `None` if the key has no value.
     pub fn get(&self, state_kind: u16, key: &[u8]) -> Option<&[u8]> {
         self.values.get(&(state_kind, key.to_vec())).map(Vec::as_slice)
     }
 
-    /// Keys and values of a kind, in the order of the keys.
+    /// Keys and values of a kind, ordered by key.
     pub fn values(&self, state_kind: u16) -> impl Iterator<Item = (&[u8], &[u8])> {
         let of_kind =
             self.values.range((state_kind, Vec::new())..).take_while(move |((kind, _), _)| *kind == state_kind);
         of_kind.map(|((_, key), value)| (key.as_slice(), value.as_slice()))
     }
 
-    /// The kinds of values, and the count of each.
+    /// The kinds that have values, each with the count of its values.
     pub fn kinds(&self) -> impl Iterator<Item = (u16, usize)> {
         let mut kinds = BTreeMap::new();
         self.values.keys().for_each(|(state_kind, _)| *kinds.entry(*state_kind).or_insert(0) += 1);
         kinds.into_iter()
     }
 
-    /// The number of the first segment that is needed.
+    /// The number of the first segment that is still needed.
     pub fn floor(&self) -> u64 {
         self.floor.max(1)
     }
 
-    /// Bytes of a snapshot's payloads.
+    /// Total size of a snapshot's payloads, in bytes.
     pub fn size(&self) -> usize {
         self.bytes + FLOOR
     }
 
-    /// Checks state_kind a payload would do to the state. Returns by how many bytes the state would grow at most; the error is an
-    /// offset that goes back, or a malformed entry.
+    /// Checks the entries of a payload before they are applied. Returns an upper bound of the bytes by which the state
+    /// would grow. The inner error is an offset below its partition's end, or a malformed entry.
     pub(crate) fn check(&self, entries: Entries<'_>) -> Result<isize, Result<OffsetGoesBack, Malformed>> {
         let mut ends = BTreeMap::new();
         let mut grown = 0;
@@ -114,22 +115,22 @@ impl State {
         Ok(grown)
     }
 
-    /// Moves the end of each partition to its reservation. After a crash a reserved offset may have been issued, so it is not
-    /// used again.
+    /// Moves the end of each partition up to `reserved`. Offsets below it may have been issued before a crash, so they
+    /// are not used again.
     pub(crate) fn skip_reserved(&mut self) {
         for extent in self.extents.values_mut() {
             extent.end = extent.end.max(extent.reserved);
         }
     }
 
-    /// Moves a partition's start back to a gap before its first record, so that its readers are told of the gap.
+    /// Moves a partition's start back to a gap before its first record, so that readers report the gap.
     pub(crate) fn extend_back(&mut self, partition: PartitionId, start: u64) {
         if let Some(extent) = self.extents.get_mut(&partition) {
             extent.start = extent.start.min(start);
         }
     }
 
-    /// Applies the entries of a frame.
+    /// Applies all entries of a frame.
     #[doc(hidden)]
     pub fn take(&mut self, frame: &mut FrameBuilder) {
         for entry in trusted_entries(frame.payload()).flatten() {
@@ -149,7 +150,7 @@ impl State {
             }
             Entry::Extent(partition, extent) => {
                 let known = self.known(partition, extent.start);
-                // Start and end never go back, even if a frame sets them in another order.
+                // Start and end never decrease, whatever order frames set them in.
                 let (start, end) = (known.start.max(extent.start), known.end.max(extent.end));
                 *known = Extent { start, end, reserved: extent.reserved };
             }
@@ -194,7 +195,7 @@ impl State {
         }
     }
 
-    /// The frames of a snapshot, each with a payload of about `part` bytes at most.
+    /// Returns the frames of a snapshot. Each has a payload of at most `part` bytes, unless a single entry is larger.
     #[doc(hidden)]
     pub fn snapshot(&self, part: usize) -> Vec<FrameBuilder> {
         let mut done = Vec::new();

@@ -9,8 +9,8 @@ use crate::storage::{File, Storage};
 use std::io;
 use std::sync::Arc;
 
-/// Creates a file: fills it under a temporary name, syncs it, and then renames it to `name`. A segment never replaces a file
-/// of its name; any other file does.
+/// Creates a file atomically: fills it under a temporary name, syncs it, and renames it to `name`. An existing file of
+/// that name is replaced, unless `name` is a segment's: then the call fails.
 pub(crate) fn create_whole(
     storage: &dyn Storage,
     name: &str,
@@ -37,7 +37,7 @@ fn create_whole_as(
     file.sync()?;
     if replace { storage.rename(&unfinished, name) } else { storage.rename_new(&unfinished, name) }?;
     if let Err(cause) = storage.sync_dir() {
-        // The caller can try again under the same name.
+        // The name is removed, so that the caller can try again.
         if !replace {
             let _ = storage.remove(name);
         }
@@ -46,14 +46,14 @@ fn create_whole_as(
     Ok(file)
 }
 
-/// Opens a segment's file to be written. A file with other names (hard links) is copied first, and the copy takes its place:
-/// a copy of the directory that was made by hard links stays as it is.
+/// Opens a segment's file for writing. A file with several names (hard links) is first replaced by a copy, so that a
+/// backup of the directory made by hard links does not change.
 pub(crate) fn open_unshared(storage: &dyn Storage, name: &str) -> io::Result<Arc<dyn File>> {
     let shared = storage.open(name, false)?;
     if shared.links()? <= 1 {
         return storage.open(name, true);
     }
-    // Bytes of the file behind the segment's size do not belong to the segment.
+    // Bytes of the file beyond the segment's size do not belong to the segment.
     let most = segment_header(&*shared)?.map_or(MAX_SEGMENT, |header| header.size);
     let size = shared.size()?.min(most);
     create_whole_as(storage, name, true, |own| {

@@ -1,13 +1,14 @@
-//! Long ranges of bytes in files: copied, searched, overwritten with zeros.
+//! Operations on long byte ranges of files: copying, searching, and overwriting with zeros.
 
 use crate::files::read_ahead::ReadAhead;
 use crate::storage::File;
 use std::io;
 
-/// The most bytes of a range that are handled at once.
+/// The largest part of a range that is processed at once, in bytes.
 pub(crate) const COPY_CHUNK: usize = 1 << 20;
 
-/// Reads `begin..end` of a file, or up to the file's end, and hands it to `each` in chunks, with the byte that each begins at.
+/// Reads the bytes `begin..end` of a file, or up to the end of the file, and calls `each` for each chunk with the
+/// chunk's offset in the file.
 pub(crate) fn for_each_chunk(
     read_ahead: &mut ReadAhead,
     file: &dyn File,
@@ -29,7 +30,7 @@ pub(crate) fn for_each_chunk(
     Ok(())
 }
 
-/// Copies `begin..end` of `from` to the beginning of `into`.
+/// Copies the bytes `begin..end` of `from` to offset 0 of `into`.
 pub(crate) fn copy_range(
     read_ahead: &mut ReadAhead,
     from: &dyn File,
@@ -40,7 +41,7 @@ pub(crate) fn copy_range(
     for_each_chunk(read_ahead, from, begin, end, |at, bytes| into.write_at(bytes, at - begin))
 }
 
-/// Writes zeros over `from..to`.
+/// Overwrites the bytes `from..to` of a file with zeros.
 pub(crate) fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     while at < to {
@@ -51,7 +52,8 @@ pub(crate) fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()>
     Ok(())
 }
 
-/// The index of the last byte that is not zero. It looks at whole lines first, since most bytes that it is given are zero.
+/// The index of the last byte that is not zero; `None` if all are zero. Whole lines are checked first, because most
+/// bytes are zero.
 pub(crate) fn last_nonzero(bytes: &[u8]) -> Option<usize> {
     const LINE: usize = 256;
     let lines = bytes.len().div_ceil(LINE);
@@ -63,7 +65,7 @@ pub(crate) fn last_nonzero(bytes: &[u8]) -> Option<usize> {
     bytes[..end].iter().rposition(|byte| *byte != 0)
 }
 
-/// The end of the last byte in `from..to` of a file that is not zero; `from` if all are zero.
+/// The offset after the last nonzero byte in `from..to` of a file; `from` if all are zero.
 pub(crate) fn nonzero_end(read_ahead: &mut ReadAhead, file: &dyn File, from: u64, to: u64) -> io::Result<u64> {
     let mut end = from;
     for_each_chunk(read_ahead, file, from, to, |at, bytes| {

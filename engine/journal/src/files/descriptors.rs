@@ -1,8 +1,8 @@
-//! Descriptors of segment files: a journal may have any number of segments, and keeps few of their files open.
+//! File descriptors of segments. A journal may have any number of segments, but keeps few of their files open.
 //!
-//! The segment that is being written holds its descriptor until a sync has covered all of it, because the system reports a
-//! failed write only to descriptors that were open at the time. Any other segment's file is opened when it is read, and the
-//! files that were read last stay open.
+//! The segment that is being written holds its descriptor until a sync has covered all of its bytes, because the system
+//! reports a failed write only to descriptors that were open at that time. Other segment files are opened when they are
+//! read, and the most recently read ones stay open.
 
 use crate::files::atomic_file::open_unshared;
 use crate::files::names::segment_name;
@@ -10,13 +10,13 @@ use crate::storage::{File, Storage};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many files stay open to be read.
+/// The most files that stay open for reading.
 const MAX_OPEN: usize = 32;
 
-/// The segment files of a journal that are open to be read.
+/// The segment files of a journal that are open for reading.
 pub(crate) struct Files {
     storage: Arc<dyn Storage>,
-    /// Segment number and file, the most recently used one last.
+    /// Segment numbers and files. The most recently used one is last.
     open: Mutex<Vec<(u64, Arc<dyn File>)>>,
 }
 
@@ -33,7 +33,7 @@ impl Files {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file of segment `number`; opens it if it is not open.
+    /// Returns the file of segment `number`, and opens it if needed.
     fn get(&self, number: u64) -> io::Result<Arc<dyn File>> {
         if let Some(known) = self.known(number) {
             return Ok(known);
@@ -56,7 +56,8 @@ impl Files {
         Some(file)
     }
 
-    /// Opens a file. If too many files are open, closes the files that are kept here, and tries again.
+    /// Runs `open`. If the process or the system has too many open files, closes the cached files and runs `open`
+    /// again.
     pub fn with_room<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match open() {
             // ENFILE and EMFILE: the system, or the process, has too many open files.
@@ -68,18 +69,18 @@ impl Files {
         }
     }
 
-    /// Closes the kept file of a segment, because its name was removed or given to another file.
+    /// Removes a segment's file from the cache, because its name was removed or given to another file.
     pub fn forget(&self, number: u64) {
         self.open().retain(|(known, _)| *known != number);
     }
 
-    /// A handle of segment `number`. Its file is opened at the first use.
+    /// Returns a handle of segment `number`. The file is opened at the first use.
     pub fn file(self: &Arc<Self>, number: u64) -> SegmentFile {
         SegmentFile { files: Arc::clone(self), number, held: Mutex::new(None) }
     }
 }
 
-/// The file of a segment, opened at the first use.
+/// The file of a segment, which is opened at the first use.
 pub(crate) struct SegmentFile {
     files: Arc<Files>,
     number: u64,
@@ -98,7 +99,7 @@ impl SegmentFile {
         }
     }
 
-    /// Keeps the file open to be read until [`release`](Self::release), and returns it.
+    /// Keeps the file open for reading until [`release`](Self::release), and returns it.
     pub fn hold(&self) -> io::Result<Arc<dyn File>> {
         let mut held = self.held();
         if let Some(file) = &*held {
@@ -109,8 +110,8 @@ impl SegmentFile {
         Ok(Arc::clone(held.insert(file)))
     }
 
-    /// Keeps the file open to be written until [`release`](Self::release), and returns it. A file with other names is
-    /// replaced by a copy first.
+    /// Keeps the file open for writing until [`release`](Self::release), and returns it. A file with several names is
+    /// first replaced by a copy.
     pub fn hold_unshared(&self) -> io::Result<Arc<dyn File>> {
         let mut held = self.held();
         if let Some(file) = &*held {
@@ -121,12 +122,12 @@ impl SegmentFile {
         Ok(Arc::clone(held.insert(file)))
     }
 
-    /// Keeps this descriptor of the file, which was just created.
+    /// Keeps this descriptor of the newly created file until [`release`](Self::release).
     pub fn hold_this(&self, file: Arc<dyn File>) {
         *self.held() = Some(file);
     }
 
-    /// Lets the file be closed when it is not used any more.
+    /// Drops the held descriptor. The file closes when its last user drops it.
     pub fn release(&self) {
         *self.held() = None;
     }

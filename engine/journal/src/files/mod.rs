@@ -1,4 +1,4 @@
-//! The files of a journal: their names, the few descriptors that stay open, creating and copying them, and reading them ahead.
+//! The files of a journal: names, cached descriptors, creation, copying, and reading ahead.
 
 pub(crate) mod atomic_file;
 pub(crate) mod copy;

@@ -2,18 +2,18 @@
 
 use crate::format::MAX_POSITION;
 
-/// The file of the checkpoint.
+/// The name of the checkpoint file.
 pub(crate) const CHECKPOINT: &str = "checkpoint";
 
-/// The file that is locked while a program has the journal open. Its text names the process.
+/// The name of the file that is locked while a program has the journal open. Its text names the process.
 pub(crate) const LOCK: &str = "lock";
 
-/// The name of a segment's file. All names have the same length, so they sort by number.
+/// The name of a segment's file. All names have one length, so they sort by segment number.
 pub fn segment_name(number: u64) -> String {
     format!("{number:020}.segment")
 }
 
-/// The segment number in a file's name; none for a file of another kind.
+/// The segment number in a file name; `None` if the name is not a segment's.
 pub fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".segment")?;
     let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -25,10 +25,10 @@ pub(crate) fn index_name(number: u64) -> String {
     format!("{number:020}.index")
 }
 
-/// The suffix of files that are still being created.
+/// The suffix of a file that is still being created.
 pub(crate) const UNFINISHED: &str = ".new";
 
-/// True if a file of this name belongs to a journal. Any other file in the directory is left alone.
+/// True if the journal may have created a file of this name. Files with other names are left alone.
 pub(crate) fn is_ours(name: &str) -> bool {
     let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
     let put_aside = |name: &str| {

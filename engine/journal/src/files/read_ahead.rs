@@ -1,4 +1,4 @@
-//! Reading frames of a file with read-ahead.
+//! A buffer that reads frames ahead.
 
 use crate::format::{Codec, FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, decompress};
 use crate::options::Options;
@@ -6,20 +6,21 @@ use crate::storage::File;
 use std::borrow::Cow;
 use std::io;
 
-/// A buffer over a file that is read ahead, so that many small frames cost one read call.
+/// A read-ahead buffer over a file, so that one system call reads many small frames.
 #[derive(Debug, Default)]
 pub(crate) struct ReadAhead {
-    /// True under the fault `accept_bad_checksums`: a payload passes whatever its checksum is.
+    /// True under the fault `accept_bad_checksums`: payloads with a wrong checksum are accepted.
     lenient: bool,
     bytes: Vec<u8>,
     at: u64,
     len: usize,
 }
 
-/// The most bytes that are read at once, unless one frame is larger. A buffer of this size fits into a core's own cache.
+/// The largest size of a single read in bytes, unless one frame is larger. A buffer of this size fits into a core's
+/// private cache.
 const CHUNK: usize = 256 << 10;
 
-/// The most bytes that the buffer holds before it drops those that were read already.
+/// The largest size of the buffer in bytes. If more is read, bytes that were already used are dropped.
 const HELD: usize = 1 << 20;
 
 /// A frame with valid checksums.
@@ -27,7 +28,7 @@ const HELD: usize = 1 << 20;
 pub(crate) struct Frame<'w> {
     pub header: FrameHeader,
     pub checksum: u32,
-    /// The payload as stored; empty for a gap.
+    /// The stored payload; empty for a gap.
     pub stored: &'w [u8],
 }
 
@@ -36,12 +37,12 @@ impl ReadAhead {
         Self { lenient: options.sabotage().accept_bad_checksums, ..Self::default() }
     }
 
-    /// Empties the buffer, because the file is another one or has changed.
+    /// Empties the buffer. Needed if the file has changed, or another file is read next.
     pub fn reset(&mut self) {
         self.len = 0;
     }
 
-    /// The `len` bytes from byte `at` on; fewer if `limit` or the end of the file comes first.
+    /// Returns the `len` bytes at offset `at` of the file; fewer if `limit` or the end of the file comes first.
     pub fn bytes(&mut self, file: &dyn File, at: u64, len: usize, limit: u64) -> io::Result<&[u8]> {
         let Some(left) = limit.checked_sub(at) else { return Ok(&[]) };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
@@ -50,8 +51,8 @@ impl ReadAhead {
         if !within {
             let want = CHUNK.max(len).min(left);
             let begin = at.checked_sub(self.at).and_then(|begin| usize::try_from(begin).ok());
-            // Bytes that the buffer has are not read again. They are moved to its beginning only if it would grow too large
-            // otherwise.
+            // Bytes that the buffer already holds are not read again. They are moved to its beginning only if it would
+            // grow too large otherwise.
             let begin = match begin.filter(|begin| *begin < self.len) {
                 Some(begin) if begin + want <= HELD => begin,
                 Some(begin) => {
@@ -69,7 +70,7 @@ impl ReadAhead {
             }
             let (have, place) = (self.len, self.at + self.len as u64);
             if have < begin + want {
-                // If the read fails, the buffer keeps the bytes that it had.
+                // If the read fails, the buffer keeps its old bytes.
                 self.len += file.read_at(&mut self.bytes[have..begin + want], place)?;
             }
         }
@@ -77,7 +78,8 @@ impl ReadAhead {
         Ok(&self.bytes[from.min(self.len)..(from + len).min(self.len)])
     }
 
-    /// The frame at byte `at`, which must end below `limit`.
+    /// Reads the frame at offset `at`, which must end at or below `limit`. `first` is the journal position of the
+    /// file's first byte. The inner error: there is no valid frame.
     pub fn frame(
         &mut self,
         id: &JournalId,

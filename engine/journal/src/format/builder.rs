@@ -1,22 +1,22 @@
-//! Building the payload of a frame.
+//! The builder of a frame's payload.
 
 use super::entry::{ENTRY, Extent, FIXED, RUN, RawEntry, RawExtent, RawRun, TIMED};
 use super::ids::PartitionId;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-/// Collects the records and the changes of state of one frame. A frame is written whole or not at all.
+/// Collects the records and state changes of one frame. A frame is written whole or not at all.
 #[derive(Debug, Default)]
 pub struct FrameBuilder {
     payload: Vec<u8>,
     entries: u32,
     open: Option<OpenRun>,
-    /// True if a record's bytes may be incomplete or wrong: the caller's code that appends them has panicked, or has done
-    /// more than append.
+    /// True if a record's bytes may be incomplete or wrong, because the caller's function that appends them panicked,
+    /// or did more than append.
     unsure: bool,
 }
 
-/// A state of a builder, to be restored by [`rewind`](FrameBuilder::rewind).
+/// A builder's position in its payload, for [`rewind`](FrameBuilder::rewind).
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct Savepoint {
@@ -42,27 +42,27 @@ impl FrameBuilder {
         Self::default()
     }
 
-    /// True if nothing was added.
+    /// True if the payload has no entries.
     pub fn is_empty(&self) -> bool {
         self.payload.is_empty()
     }
 
-    /// Bytes of the payload so far.
+    /// Size of the payload so far, in bytes.
     pub fn len(&self) -> usize {
         self.payload.len()
     }
 
-    /// True if the records are known to be whole, so that they need not be counted again.
+    /// True if the records are complete for sure, so that they need not be counted again.
     pub(crate) fn is_sure(&self) -> bool {
         !self.unsure
     }
 
-    /// Count of the entries.
+    /// Count of the payload's entries.
     pub fn entries(&self) -> u32 {
         self.entries
     }
 
-    /// Removes all entries, and keeps the memory.
+    /// Removes all entries, but keeps the allocated memory.
     pub fn clear(&mut self) {
         self.payload.clear();
         self.entries = 0;
@@ -70,26 +70,27 @@ impl FrameBuilder {
         self.unsure = false;
     }
 
-    /// The present state. What is added later can be removed by [`rewind`](Self::rewind).
+    /// The present position. [`rewind`](Self::rewind) can remove all that is added after it.
     #[doc(hidden)]
     pub fn savepoint(&self) -> Savepoint {
         Savepoint { len: self.payload.len(), entries: self.entries, open: self.open, unsure: self.unsure }
     }
 
-    /// Removes state_kind was added after `savepoint`, also an incomplete record.
+    /// Removes everything that was added after `savepoint`, incomplete records included.
     #[doc(hidden)]
     pub fn rewind(&mut self, savepoint: Savepoint) {
         self.payload.truncate(savepoint.len);
         (self.entries, self.open, self.unsure) = (savepoint.entries, savepoint.open, savepoint.unsure);
     }
 
-    /// The finished payload.
+    /// Completes the payload, and returns its bytes.
     pub fn payload(&mut self) -> &[u8] {
         self.close();
         &self.payload
     }
 
-    /// Adds a record. Consecutive records of a partition share the header of their run.
+    /// Adds a record. `time` is in nanoseconds since the epoch; `None` if the record has no time of its own.
+    /// Consecutive records of a partition form a run and share its header.
     #[inline]
     pub fn record(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, bytes: &[u8]) {
         self.begin(partition, offset, time, None);
@@ -98,7 +99,7 @@ impl FrameBuilder {
         self.payload.extend_from_slice(bytes);
     }
 
-    /// Adds a record whose bytes are appended by `fill`, which must do nothing but append.
+    /// Adds a record whose bytes `fill` appends to the payload. `fill` must only append.
     pub fn record_with(
         &mut self,
         partition: PartitionId,
@@ -116,14 +117,14 @@ impl FrameBuilder {
         self.unsure = unsure;
     }
 
-    /// Adds a record of a partition whose records all have one size. The size is written once for each run.
+    /// Adds a record of a partition whose records all have one size. Each run states the size once.
     #[inline]
     pub fn fixed(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, bytes: &[u8]) {
         self.begin(partition, offset, time, Some(bytes.len() as u32));
         self.payload.extend_from_slice(bytes);
     }
 
-    /// Adds a record as [`fixed`](Self::fixed) does; its `size` bytes are appended by `fill`.
+    /// Adds a record as [`fixed`](Self::fixed) does. `fill` must append exactly `size` bytes.
     #[doc(hidden)]
     pub fn fixed_with(
         &mut self,
@@ -137,7 +138,8 @@ impl FrameBuilder {
         fill(&mut self.payload);
     }
 
-    /// Adds `count` records of `size` bytes each without times, from `offset` on. `fill` appends all of their bytes.
+    /// Adds `count` records of `size` bytes each, without times, with consecutive offsets from `offset` on. `fill` must
+    /// append the bytes of all of them.
     #[doc(hidden)]
     pub fn fixed_run(
         &mut self,
@@ -161,7 +163,7 @@ impl FrameBuilder {
         }
     }
 
-    /// Adds these records to the open run if they continue it, or begins a new run.
+    /// Extends the open run by these records if they continue it; otherwise begins a new run.
     #[inline]
     fn run(&mut self, partition: PartitionId, offset: u64, count: u32, fixed: Option<u32>, timed: bool) {
         match &mut self.open {
@@ -215,7 +217,7 @@ impl FrameBuilder {
         self.entries += 1;
     }
 
-    /// Sets a value of the state.
+    /// Sets a value of the state, replacing the key's old one.
     pub fn put(&mut self, state_kind: u16, key: &[u8], value: &[u8]) {
         match u8::try_from(key.len()) {
             Ok(len) => self.flagged(8, len, state_kind, &[key, value]),
@@ -223,8 +225,8 @@ impl FrameBuilder {
         }
     }
 
-    /// Appends bytes to a value of the state, or creates the value. For a value that is written often and changes little. A
-    /// snapshot holds the whole value, so the caller must set it anew before it gets long.
+    /// Appends bytes to a value of the state, or creates the value. Meant for values that are written often and change
+    /// little. Each snapshot holds the whole value, so the caller must replace a long value with [`put`](Self::put).
     ///
     /// # Panics
     /// The key has more than 255 bytes.
@@ -250,12 +252,12 @@ impl FrameBuilder {
         self.entry(4, 0, &[raw.as_bytes()]);
     }
 
-    /// Says that segments below `number` are not needed any more.
+    /// Records that segments with numbers below `number` are not needed any more.
     pub fn floor(&mut self, number: u64) {
         self.entry(5, 0, &[&number.to_le_bytes()]);
     }
 
-    /// Says that a topic was deleted: the extents of its partitions are forgotten.
+    /// Records that a topic was deleted, which removes the extents of its partitions.
     pub fn forget_topic(&mut self, topic: u32) {
         self.entry(7, 0, &[&topic.to_le_bytes()]);
     }

@@ -1,4 +1,4 @@
-//! The entries in a frame's payload: records of partitions, and changes of the state.
+//! The entries of a frame's payload: records of partitions, and changes of the state.
 
 use super::ids::PartitionId;
 use super::layout::MAX_POSITION;
@@ -6,11 +6,11 @@ use super::malformed::Malformed;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The offsets of a partition: records have offsets from `start` to below `end`, and no offset from `reserved` on was ever
+/// The offsets of a partition. Its records have offsets in `start..end`, and no offset from `reserved` on was ever
 /// issued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// The first offset that is kept.
+    /// The first kept offset.
     pub start: u64,
     /// The offset after the last record.
     pub end: u64,
@@ -62,7 +62,7 @@ pub struct Run<'p> {
     pub first: u64,
     /// Count of the records.
     pub count: u32,
-    /// The size of every record; none if each record states its own.
+    /// The size of every record in bytes; `None` if each record states its own.
     fixed: Option<u32>,
     timed: bool,
     body: &'p [u8],
@@ -91,7 +91,7 @@ pub enum Entry<'p> {
     },
     /// Sets the extent of a partition.
     Extent(PartitionId, Extent),
-    /// Segments below this number are not needed any more.
+    /// Segments with numbers below this one are not needed any more.
     Floor(u64),
     /// Appends bytes to a value of the state, or creates the value. Since format 2.
     Append {
@@ -102,7 +102,7 @@ pub enum Entry<'p> {
         /// The bytes to append.
         bytes: &'p [u8],
     },
-    /// The topic of this number was deleted: the extents of its partitions are forgotten. Since format 2.
+    /// The topic with this number was deleted, so its partitions have no extents any more. Since format 2.
     TopicGone(u32),
 }
 
@@ -112,12 +112,13 @@ impl<'p> Run<'p> {
         self.first.saturating_add(u64::from(self.count))
     }
 
-    /// The bytes of the records, the size of each if all have one, and whether each has a time.
+    /// The bytes of all records, their common size in bytes (`None` if each states its own), and true if each record
+    /// has a time.
     pub(crate) fn shape(&self) -> (&'p [u8], (Option<u32>, bool)) {
         (self.body, (self.fixed, self.timed))
     }
 
-    /// Bytes of the records, with their lengths and times.
+    /// Size of the records with their lengths and times, in bytes.
     pub fn bytes(&self) -> u64 {
         self.body.len() as u64
     }
@@ -127,13 +128,13 @@ impl<'p> Run<'p> {
         self.timed
     }
 
-    /// Iterates over the records.
+    /// An iterator over the records.
     pub fn records(&self) -> Records<'p> {
         Records { left: self.body, next: self.first, count: self.count, fixed: self.fixed, timed: self.timed }
     }
 }
 
-/// Iterates over the records of a [`Run`].
+/// An iterator over the records of a [`Run`].
 #[derive(Clone, Debug)]
 pub struct Records<'p> {
     left: &'p [u8],
@@ -143,12 +144,12 @@ pub struct Records<'p> {
     timed: bool,
 }
 
-/// A record as it stands in a frame.
+/// A record as a frame stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredRecord<'p> {
-    /// The offset.
+    /// The record's offset.
     pub offset: u64,
-    /// The record's own time in nanoseconds since the epoch, if it has one.
+    /// The record's own time in nanoseconds since the epoch; `None` if it has none.
     pub time: Option<u64>,
     /// The record's bytes.
     pub bytes: &'p [u8],
@@ -171,7 +172,7 @@ fn split_u32(left: &mut &[u8]) -> Option<u32> {
 impl<'p> Iterator for Records<'p> {
     type Item = StoredRecord<'p>;
 
-    /// Ends early if the run is too short; [`entries`] has made sure that it is not.
+    /// Ends early if the run is too short, which [`entries`] rules out.
     fn next(&mut self) -> Option<StoredRecord<'p>> {
         self.count = self.count.checked_sub(1)?;
         let time = if self.timed { Some(split_u64(&mut self.left)?) } else { None };
@@ -186,21 +187,22 @@ impl<'p> Iterator for Records<'p> {
     }
 }
 
-/// Iterates over the entries of a payload whose checksum matched.
+/// Returns an iterator over the entries of a payload whose checksum matched.
 ///
 /// # Errors
-/// Each item may be an error: an entry that leads out of the payload, an unknown kind, or a run that is not as long as it
-/// states.
+/// Each item may be an error: an entry longer than the payload, an unknown kind, or a run whose length is not the
+/// stated one.
 pub fn entries(payload: &[u8]) -> Entries<'_> {
     Entries { left: payload, known: false }
 }
 
-/// Iterates over the entries of a payload that a builder has made, or that was checked before: records are not counted again.
+/// Returns an iterator over the entries of a payload that a builder made or that was checked before. It does not count
+/// the records of a run again.
 pub(crate) fn trusted_entries(payload: &[u8]) -> Entries<'_> {
     Entries { left: payload, known: true }
 }
 
-/// Iterates over the entries of a payload: see [`entries`].
+/// An iterator over the entries of a payload; see [`entries`].
 #[derive(Clone, Debug)]
 pub struct Entries<'p> {
     left: &'p [u8],
@@ -272,7 +274,7 @@ fn run(flags: u8, body: &[u8], known: bool) -> Result<Entry<'_>, Malformed> {
         timed: flags & TIMED != 0,
         body,
     };
-    // A sane count is needed before the records are counted.
+    // The count must be plausible before the records are counted.
     if run.count == 0 || run.end() > MAX_POSITION {
         return Err(Malformed::Entry);
     }

@@ -31,22 +31,22 @@ pub struct SegmentHeader {
     pub version: u16,
     /// The id of the journal.
     pub id: JournalId,
-    /// The segment's number, which the file is named by. The first is 1.
+    /// The segment's number, which is also the file's name. The first segment has number 1.
     pub number: u64,
-    /// The position of the file's first byte.
+    /// The journal position of the file's first byte.
     pub first: u64,
-    /// The most bytes of the file. The next segment's first position is `first + size`.
+    /// The largest size of the file, in bytes. The next segment's first position is `first + size`.
     pub size: u64,
     /// The incarnation of the opening that created the segment.
     pub incarnation: u32,
-    /// True for a segment without frames that a repair has put in the place of a lost one.
+    /// True if a repair has put this segment, which has no frames, in the place of a lost one.
     pub lost: bool,
 }
 
 const LOST: u32 = 1;
 
 impl SegmentHeader {
-    /// The bytes of the header, with its checksum.
+    /// Encodes the header with its checksum.
     pub fn encode(&self) -> [u8; 64] {
         let mut raw = RawSegment {
             magic: SEGMENT_MAGIC,
@@ -98,7 +98,8 @@ impl SegmentHeader {
         if header.is_sane() { Ok(header) } else { Err(Malformed::Length) }
     }
 
-    /// True if a journal can have these numbers. The checksum does not say that: another program may have computed it.
+    /// True if the numbers are within the format's limits. A matching checksum does not imply that: another program may
+    /// have computed it.
     pub(crate) fn is_sane(&self) -> bool {
         let most = if self.lost { MAX_POSITION } else { MAX_SEGMENT };
         self.size.is_multiple_of(ALIGN)
@@ -107,13 +108,13 @@ impl SegmentHeader {
             && (1..MAX_POSITION).contains(&self.number)
     }
 
-    /// The checksum of the header.
+    /// The CRC-32C of the header.
     pub fn checksum(&self) -> u32 {
         crc32c::crc32c(&self.encode()[..60])
     }
 }
 
-/// What a frame holds.
+/// The kind of a frame's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
     /// Records and changes of the state.
@@ -125,22 +126,22 @@ pub enum FrameKind {
         /// True for the last part.
         last: bool,
     },
-    /// Nothing: only its header's durable mark counts.
+    /// No payload. Only the durable mark in its header matters.
     Mark,
-    /// Nothing: a repair has put it over damage. The chain of checksums begins anew behind it.
+    /// Damaged bytes that a repair has covered. The chain of frame checksums restarts after it.
     Gap,
 }
 
-/// How a payload is compressed.
+/// The compression of a payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Codec {
-    /// Not at all.
+    /// No compression.
     #[default]
     Plain,
-    /// LZ4: fast.
+    /// LZ4: faster, compresses less.
     Lz4,
-    /// Zstandard: small. Needs the feature `zstd`.
+    /// Zstandard: slower, compresses more. Needs the feature `zstd`.
     Zstd,
 }
 
@@ -168,32 +169,32 @@ struct RawFrame {
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What the frame holds.
+    /// The kind of the frame's content.
     pub kind: FrameKind,
-    /// How the payload is compressed.
+    /// The compression of the payload.
     pub codec: Codec,
-    /// Bytes of the payload as stored.
+    /// Size of the stored payload, in bytes.
     pub stored: u32,
-    /// Bytes of the payload when decompressed.
+    /// Size of the decompressed payload, in bytes.
     pub raw: u32,
-    /// The position of the frame's first byte.
+    /// The journal position of the frame's first byte.
     pub position: u64,
     /// The durable mark: all frames below this position were durable when the frame was written.
     pub durable: u64,
-    /// When the frame was written: nanoseconds since the epoch.
+    /// The time at which the frame was written, in nanoseconds since the epoch.
     pub time: u64,
     /// The incarnation of the opening that wrote the frame.
     pub incarnation: u32,
     /// Count of the entries in the payload.
     pub entries: u32,
-    /// The checksum of the frame before it.
+    /// The header checksum of the frame before this one.
     pub previous: u32,
-    /// The checksum of the payload as stored.
+    /// The CRC-32C of the stored payload.
     pub payload: u32,
 }
 
 impl FrameHeader {
-    /// The bytes of the header with its checksum, and that checksum again, which the next frame states.
+    /// Encodes the header. Returns its bytes, and its checksum, which the next frame states as `previous`.
     pub fn encode(&self, id: &JournalId) -> ([u8; FRAME_HEADER], u32) {
         let (kind, flags) = match self.kind {
             FrameKind::Data => (1, 0),
@@ -231,11 +232,12 @@ impl FrameHeader {
         (bytes, checksum)
     }
 
-    /// Decodes a header of journal `id` that must stand at `position`, and returns it with its checksum.
+    /// Decodes the header of a frame of journal `id` that must stand at journal position `position`. Returns it with
+    /// its checksum.
     ///
     /// # Errors
-    /// The bytes are no frame header, the checksum does not match, the frame belongs elsewhere, a newer program wrote it, or
-    /// no frame has such lengths.
+    /// The bytes are no frame header, the checksum does not match, the frame belongs to another position, a newer
+    /// program wrote it, or a length exceeds the format's limits.
     pub fn decode(id: &JournalId, position: u64, bytes: &[u8]) -> Result<(Self, u32), Malformed> {
         let (raw, _) = RawFrame::read_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
         if raw.magic != FRAME_MAGIC {
@@ -292,12 +294,12 @@ impl FrameHeader {
         Ok((header, checksum))
     }
 
-    /// True if `stored` is the payload that the header was written for.
+    /// True if `stored` has the length and the checksum that the header states for its payload.
     pub fn payload_matches(&self, stored: &[u8]) -> bool {
         stored.len() == self.stored as usize && crc32c::crc32c(stored) == self.payload
     }
 
-    /// Bytes from the beginning of the frame to that of the next one.
+    /// Distance from the beginning of this frame to the beginning of the next, in bytes.
     pub fn span(&self) -> u64 {
         aligned(FRAME_HEADER as u64 + u64::from(self.stored))
     }
@@ -307,7 +309,7 @@ pub(super) fn frame_checksum(id: &JournalId, header: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(id), &header[..60])
 }
 
-/// Compresses a payload; none if that does not make it smaller.
+/// Compresses a payload. `None` if the result is not smaller, or the build lacks the codec.
 pub fn compress(codec: Codec, plain: &[u8]) -> Option<Vec<u8>> {
     let packed = match codec {
         Codec::Plain => return None,
@@ -323,7 +325,7 @@ pub fn compress(codec: Codec, plain: &[u8]) -> Option<Vec<u8>> {
 /// Decompresses a payload whose checksum matched.
 ///
 /// # Errors
-/// The result is not `raw` bytes long, or the build lacks the codec.
+/// The result does not have `raw` bytes, or the build lacks the codec.
 pub fn decompress(codec: Codec, stored: &[u8], raw: usize) -> Result<Vec<u8>, Malformed> {
     let plain = match codec {
         Codec::Plain => stored.to_vec(),

@@ -1,7 +1,6 @@
 //! The ids of journals and partitions.
 
-/// Sixteen random bytes. Every checksum of a journal's frames begins with them, so that no other journal's frame passes for
-/// one of this journal's.
+/// Sixteen random bytes. The checksum of each frame header covers them, so that a frame of another journal is refused.
 pub type JournalId = [u8; 16];
 
 /// A partition of a topic.

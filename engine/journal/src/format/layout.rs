@@ -1,28 +1,29 @@
 //! Sizes and limits of the format.
 
-/// The format version that is written, and the newest one that is read. All versions from 1 on are read for ever.
+/// The format version that this program writes, and the newest that it reads. All versions from 1 on stay readable for
+/// ever.
 pub const MAJOR: u16 = 2;
 
-/// Every frame begins at a multiple of this many bytes, so that frames behind damage can be found again.
+/// Alignment of frames, in bytes. It lets a reader find the frames behind damage.
 pub const ALIGN: u64 = 64;
 
-/// The byte at which the first frame of a segment begins. The header has a sector of its own, which is written once.
+/// Offset of a segment's first frame, in bytes. The header has a disk sector of its own, which is written once.
 pub const SEGMENT_HEAD: u64 = 512;
 
-/// Positions, offsets and segment numbers are below this, in everything that is written and everything that is accepted when
-/// read. So the sum of a few of them does not overflow.
+/// Positions, offsets and segment numbers are below this limit, whether written or accepted when read. So sums of a few
+/// of them do not overflow.
 pub const MAX_POSITION: u64 = 1 << 62;
 
-/// The most bytes of a segment.
+/// The largest size of a segment, in bytes.
 pub const MAX_SEGMENT: u64 = 2 << 30;
 
-/// Bytes of a frame's header.
+/// Size of a frame's header, in bytes.
 pub const FRAME_HEADER: usize = 64;
 
-/// The most bytes of a frame's payload, compressed or not.
+/// The largest size of a frame's payload in bytes, compressed or not.
 pub const MAX_PAYLOAD: usize = 64 << 20;
 
-/// The next multiple of [`ALIGN`].
+/// Rounds `len` up to a multiple of [`ALIGN`].
 pub fn aligned(len: u64) -> u64 {
     len.next_multiple_of(ALIGN)
 }

@@ -1,15 +1,15 @@
-//! What can be wrong with the bytes of a journal.
+//! The faults that the bytes of a journal can have.
 
 use super::layout::MAJOR;
 
-/// What is wrong with bytes that should be a journal's.
+/// A fault in bytes that should belong to a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// There are fewer bytes than a header has.
+    /// The bytes end before the header does.
     #[error("it ends in the middle of a header")]
     Truncated,
-    /// The bytes do not begin as a header does.
+    /// The bytes do not begin with the mark of a header.
     #[error("no header of a journal begins there")]
     Magic,
     /// A header's checksum does not match.
@@ -18,58 +18,58 @@ pub enum Malformed {
     /// A payload's checksum does not match.
     #[error("the checksum of the payload does not match")]
     PayloadChecksum,
-    /// A newer program wrote it.
+    /// A newer program wrote the bytes, in this format version.
     #[error("it has the format version {0}, and this program reads {MAJOR}: take a newer one")]
     Version(u16),
-    /// The frame states another position.
+    /// The frame states this position instead of its own.
     #[error("the frame belongs at position {0}")]
     Position(u64),
-    /// The frame has an unknown kind.
+    /// The frame has this unknown kind.
     #[error("frames of kind {0} are unknown: take a newer program")]
     Kind(u8),
-    /// The payload is compressed by an unknown codec.
+    /// The payload is compressed with this unknown codec.
     #[error("payloads packed by codec {0} are unknown: take a newer program")]
     Codec(u8),
-    /// A field of a header that this format version leaves at zero is not zero.
+    /// A header field that this format version sets to 0 has this value.
     #[error("a header has {0:#x} where this program's journals have 0: take a newer one")]
     Reserved(u32),
-    /// A length or a number is impossible.
+    /// A length or a number exceeds the format's limits.
     #[error("a length leads out of the segment")]
     Length,
     /// The frame does not state the checksum of the frame before it.
     #[error("the frame does not follow the one before it")]
     Chain,
-    /// The frame is of an earlier opening than the frame before it.
+    /// The frame has a lower incarnation than the frame before it.
     #[error("the frame is older than the one before it")]
     Incarnation,
-    /// The segment's header is of a later opening than its first frame.
+    /// The segment's header has a higher incarnation than the segment's first frame.
     #[error("the head of the segment is younger than the frame in it")]
     Opening,
     /// The payload does not decompress to the length that its header states.
     #[error("the payload does not decompress to the length that it states")]
     Compression,
-    /// The payload is compressed with zstd, which this build lacks.
+    /// The payload is compressed with zstd, which this build does not support.
     #[error("the payload is packed with zstd: build with the feature `zstd`")]
     NoZstd,
-    /// An entry is not what its header states.
+    /// An entry of a payload does not have the stated form.
     #[error("an entry of the payload is malformed")]
     Entry,
-    /// The state says that no segment before this number is needed, and there is no segment of this number.
+    /// The state says that the segment with this number is the first needed one, but that segment does not exist.
     #[error("its state says that segment {0} is the first one that is needed, and the journal ends before that")]
     Floor(u64),
-    /// The segment file has the name of another segment.
+    /// The segment file has another segment's name. Its header states this number.
     #[error("its head says that it is segment {0}: `slipring journal repair` gives it back its name")]
     Misnamed(u64),
-    /// It belongs to another journal.
+    /// The file belongs to another journal.
     #[error("it belongs to another journal")]
     OtherJournal,
     /// The snapshot at the head of the segment is incomplete.
     #[error("the snapshot at the segment's head is not whole")]
     Snapshot,
-    /// There are bytes behind the last frame.
+    /// The file has data after the last frame.
     #[error("there are bytes behind the last frame")]
     TrailingBytes,
-    /// The file is missing.
+    /// The segment's file is missing.
     #[error("the segment is missing")]
     Missing,
 }

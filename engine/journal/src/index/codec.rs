@@ -7,11 +7,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 8] = *b"SLIPINDX";
 
-/// The version that is written. Version 1 has no ends of stretches, no stretch that begins where a partition comes again
-/// after an absence, no jumps and no times.
+/// The version that this program writes. Indexes of version 1 have no ends of stretches, no stretch that begins after
+/// an absence of the partition, no jumps and no times.
 const VERSION: u32 = 2;
 
-/// More records, or bytes of records, than any segment has, however well they are compressed.
+/// An upper limit for a segment's records and for their size in bytes, however well they compress.
 const MAX_COUNT: u64 = 1 << 44;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -50,7 +50,7 @@ struct RawIndexEntry {
     latest_before: U64,
 }
 
-/// An entry of version 1.
+/// An index entry of version 1.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawIndexEntry1 {
@@ -75,7 +75,7 @@ struct RawTimeEntry {
 }
 
 impl Index {
-    /// The bytes of the index of segment `number`, whose header has the checksum `header`.
+    /// Encodes the index of segment `number`, whose header has the checksum `header`.
     pub fn encode(&self, id: &JournalId, number: u64, header: u32) -> Vec<u8> {
         let (at, checksum) = self.last;
         let raw = RawIndexHeader {
@@ -126,18 +126,18 @@ impl Index {
     /// Decodes the index of segment `number`, whose header has the checksum `header`.
     ///
     /// # Errors
-    /// The index is damaged, or another segment's.
+    /// The bytes are damaged, or belong to another segment's index.
     pub fn decode(bytes: &[u8], id: &JournalId, number: u64, header: u32) -> Result<Self, Malformed> {
         let (index, tied) = Self::read(bytes, id, number)?;
         if tied == header { Ok(index) } else { Err(Malformed::OtherJournal) }
     }
 
-    /// Decodes the index of a segment whose header may be gone.
+    /// Decodes the index of segment `number` without checking the segment's header, which may be lost.
     pub fn decode_untied(bytes: &[u8], id: &JournalId, number: u64) -> Result<Self, Malformed> {
         Ok(Self::read(bytes, id, number)?.0)
     }
 
-    /// The index, and the checksum of the segment header that it was made for.
+    /// Decodes an index, and returns it with the checksum of the segment header for which it was made.
     fn read(bytes: &[u8], id: &JournalId, number: u64) -> Result<(Self, u32), Malformed> {
         let (mut left, checksum) = bytes.split_last_chunk::<4>().ok_or(Malformed::Truncated)?;
         if crc32c::crc32c(left) != u32::from_le_bytes(*checksum) {
@@ -196,7 +196,8 @@ impl Index {
         if index.is_sane() { Ok((index, header.segment_checksum.get())) } else { Err(Malformed::Length) }
     }
 
-    /// True if a segment can have these numbers. The checksum does not say that: another program may have computed it.
+    /// True if the numbers are within the limits of a segment. A matching checksum does not imply that: another program
+    /// may have computed it.
     fn is_sane(&self) -> bool {
         let within = |at: u64| (SEGMENT_HEAD..self.end).contains(&at);
         let partition = |partition: &PartitionIndex| {
@@ -218,7 +219,8 @@ impl Index {
     }
 }
 
-/// Entries of version 1 state no end: a stretch ends where the next one begins, the last one at the end of the frames.
+/// Converts entries of version 1, which state no ends: a stretch ends where the next one begins, the last one at the
+/// end of the frames.
 fn entries_of_version_1(raw: &[RawIndexEntry1], end: u64) -> Vec<IndexEntry> {
     let ends = raw.iter().skip(1).map(|next| next.at.get()).chain([end]);
     let entry = |(RawIndexEntry1 { offset, at, latest_before }, until): (&RawIndexEntry1, u64)| IndexEntry {

@@ -1,5 +1,5 @@
-//! The index of a segment: where the records of each partition stand. It is derived from the frames, kept in a file beside
-//! the sealed segment, and believed only if its checksums tie it to that segment.
+//! The index of a segment: where the records of each partition are. It is computed from the frames and stored in a file
+//! beside a complete segment. It is used only if its checksums match that segment.
 
 mod codec;
 
@@ -7,14 +7,14 @@ use crate::format::{Entry, JournalId, PartitionId, Run};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A partition gets an index entry each time this many bytes of its records have passed.
+/// Distance between a partition's index entries, in bytes of its records.
 const STRIDE: u64 = 256 << 10;
 
-/// The time index has an entry for each stretch of this many bytes.
+/// Distance between entries of the time index, in bytes of the segment.
 const TIMES: u64 = 1 << 20;
 
-/// A partition also gets an index entry where its records come again after this many bytes of the segment without one: a
-/// reader skips those bytes. The distance doubles after each [`ABSENCES`] of such entries, so that the index stays small.
+/// A partition also gets an index entry where its records resume after this many bytes of the segment without any, so
+/// that a reader skips those bytes. The distance doubles after each [`ABSENCES`] such entries, which bounds the index.
 const ABSENCE: u64 = 64 << 10;
 const ABSENCES: u32 = 4096;
 
@@ -23,65 +23,65 @@ const ABSENCES: u32 = 4096;
 pub struct Index {
     /// The index of each partition.
     pub partitions: BTreeMap<PartitionId, PartitionIndex>,
-    /// The byte at which the last frame begins, and its checksum.
+    /// Offset of the last frame in the file, in bytes, and the frame's checksum.
     pub last: (u64, u32),
-    /// The byte at which the last frame ends.
+    /// Offset in the file at which the last frame ends, in bytes.
     pub end: u64,
-    /// Count of entries that were made because a partition came again after an absence.
+    /// Count of entries that were made because a partition's records resumed after an absence.
     absences: u32,
-    /// True if it was decoded from version 1.
+    /// True if the index was decoded from version 1.
     is_old: bool,
-    /// The time index, in the order of the file. Empty if it was decoded from version 1.
+    /// The time index in file order; empty if the index was decoded from version 1.
     pub times: Vec<TimeEntry>,
 }
 
-/// An entry of the time index: when the frames of a stretch were written.
+/// An entry of the time index: the time at which the frames of a stretch were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeEntry {
-    /// The byte at which the stretch begins; it ends where the next one begins.
+    /// Offset in the file at which the stretch begins, in bytes. It ends where the next one begins.
     pub at: u64,
-    /// The earliest time of a frame in the stretch: nanoseconds since the epoch.
+    /// The earliest time of a frame in the stretch, in nanoseconds since the epoch.
     pub earliest: u64,
 }
 
 /// The index of one partition in one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionIndex {
-    /// The first offset.
+    /// The first record's offset.
     pub first: u64,
-    /// The offset after the last one.
+    /// The offset after the last record's.
     pub end: u64,
     /// Count of the records.
     pub records: u64,
-    /// Bytes of the records, with their lengths and times.
+    /// Size of the records with their lengths and times, in bytes.
     pub bytes: u64,
-    /// The latest time of a record in the segment: nanoseconds since the epoch.
+    /// The latest time of a record in the segment, in nanoseconds since the epoch.
     pub latest: u64,
-    /// Ranges of offsets without records. Behind a crash a partition skips its reserved offsets.
+    /// Ranges of offsets without records. After a crash a partition skips its reserved offsets.
     pub jumps: Vec<Jump>,
-    /// Sparse entries in the order of the file, one for each stretch of frames.
+    /// Sparse entries in file order, one for each stretch of frames.
     pub entries: Vec<IndexEntry>,
     since: u64,
 }
 
-/// A range of offsets that no record has.
+/// A range of a partition's offsets that no record has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Jump {
-    /// The first of the offsets.
+    /// The first offset of the range.
     pub from: u64,
-    /// The offset after the last of them.
+    /// The offset after the range.
     pub to: u64,
     /// Count of the partition's records in the segment before the jump.
     pub records: u64,
 }
 
-/// The fewest offsets that are noted as a jump, and the most jumps that are noted for a partition.
+/// `WIDE` is the shortest range of offsets that is noted as a jump, `MOST_JUMPS` the most jumps noted for a partition.
 const WIDE: u64 = 64;
 const MOST_JUMPS: usize = 256;
 
 impl PartitionIndex {
-    /// Count of the records with these offsets. It may be too high, never too low, where ranges too short for a jump have no
-    /// records.
+    /// Count of the records with offsets in this range. It is never too low. It is too high if ranges too short for a
+    /// jump have no records.
     pub fn records_in(&self, offsets: &Range<u64>) -> u64 {
         let last = Jump { from: self.end, to: self.end, records: self.records };
         let (mut begin, mut before, mut count) = (self.first, 0, 0);
@@ -94,22 +94,22 @@ impl PartitionIndex {
     }
 }
 
-/// An index entry: a stretch of frames that begins and ends with one that has records of the partition. No record of the
-/// partition stands between two stretches.
+/// An index entry: a stretch of frames. Its first and last frame have records of the partition. Between two stretches
+/// the partition has no records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// The first offset in the first frame of the stretch.
+    /// The first of the partition's offsets in the stretch.
     pub offset: u64,
-    /// The byte at which the stretch begins.
+    /// Offset in the file at which the stretch begins, in bytes.
     pub at: u64,
-    /// The byte at which the stretch ends.
+    /// Offset in the file at which the stretch ends, in bytes.
     pub until: u64,
-    /// The latest time of all records before the stretch: nanoseconds since the epoch.
+    /// The latest time of all records before the stretch, in nanoseconds since the epoch.
     pub latest_before: u64,
 }
 
 impl Index {
-    /// Adds the frame from byte `at` to byte `end`, written at `time`.
+    /// Adds the frame at the bytes `at..end` of the file, which was written at `time` (nanoseconds since the epoch).
     pub fn frame(&mut self, at: u64, end: u64, checksum: u32, time: u64) {
         (self.last, self.end) = ((at, checksum), end);
         match self.times.last_mut() {
@@ -118,7 +118,7 @@ impl Index {
         }
     }
 
-    /// Adds an entry of the frame from byte `at` to byte `end`, written at `time`.
+    /// Adds an entry of the frame at the bytes `at..end`, which was written at `time`.
     pub fn entry(&mut self, at: u64, end: u64, time: u64, entry: &Entry<'_>) {
         if let Entry::Run(run) = entry {
             self.run(at, end, time, run);
@@ -157,8 +157,8 @@ impl Index {
         indexed.latest = indexed.latest.max(latest.unwrap_or(0));
     }
 
-    /// Where records of a partition from `offset` on stand, in frames from byte `from` on: the byte to read from, and the
-    /// byte at which that stretch ends. None if the segment has none.
+    /// Finds the partition's records with offset `offset` or later, in frames at or after byte `from`. Returns the byte
+    /// to read from, and the byte at which that stretch ends. `None` if the segment has no such records.
     pub fn seek(&self, partition: PartitionId, offset: u64, from: u64) -> Option<(u64, u64)> {
         let indexed = self.partitions.get(&partition).filter(|indexed| indexed.end > offset)?;
         let after = indexed.entries.partition_point(|entry| entry.offset <= offset);
@@ -166,14 +166,15 @@ impl Index {
         left.find(|entry| entry.until > from).map(|entry| (entry.at.max(from), entry.until))
     }
 
-    /// The entry from which on to search for the first record of `time` or later.
+    /// The entry from which a search for the first record of `time` or later must begin; `None` if the segment has no
+    /// records of the partition.
     pub fn seek_time(&self, partition: PartitionId, time: u64) -> Option<IndexEntry> {
         let indexed = self.partitions.get(&partition)?;
         let after = indexed.entries.partition_point(|entry| entry.latest_before < time);
         indexed.entries.get(after.saturating_sub(1)).copied()
     }
 
-    /// True if this index contradicts `rebuilt`, which was made from the frames.
+    /// True if this index contradicts `rebuilt`, which was computed from the frames.
     pub fn is_stale(&self, rebuilt: &Self, id: &JournalId, number: u64) -> bool {
         let as_old = |rebuilt: &Self| {
             let mut rebuilt = rebuilt.clone();
@@ -190,8 +191,8 @@ impl Index {
         self.encode(id, number, 0) != rebuilt.encode(id, number, 0)
     }
 
-    /// The most bytes that the index of a segment file of `file` bytes can have. A compressed run may take much less in the
-    /// segment than in the index.
+    /// The largest size in bytes that the index of a segment file of `file` bytes can have. A compressed run may need
+    /// less space in the segment than in the index.
     pub fn most(file: u64) -> u64 {
         file.saturating_mul(256).min(64 << 20)
     }

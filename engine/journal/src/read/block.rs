@@ -1,4 +1,4 @@
-//! A block: valid frames of one segment in memory, and where in it the records of each partition stand.
+//! A block: valid frames of one segment in memory, with the places of each partition's records.
 
 use crate::error::{DiskError, ReplayError};
 use crate::files::read_ahead::decompress_frame;
@@ -10,39 +10,39 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The most bytes that are read at once, unless one frame is larger. A block of this size fits into a core's own cache.
+/// The largest single read in bytes, unless one frame is larger. A block of this size fits into a core's private cache.
 pub(crate) const MAX_READ: u64 = 256 << 10;
 
-/// The fewest bytes that are read at once for several partitions: records of the next partition may stand close by.
+/// The smallest read in bytes if several partitions share the scan: records of the next partition may be close.
 const MIN_SHARED_READ: u64 = 32 << 10;
 
-/// The most bytes of memory that a block keeps after it held larger frames.
+/// Memory in bytes that a block may keep after it held larger frames.
 const MAX_KEPT: usize = 4 << 20;
 
-/// Consecutive frames, read with one call and each checked once.
+/// Consecutive frames of one segment, read by one call and each checked once.
 #[derive(Default)]
 pub(crate) struct Block {
     segment: Option<Arc<Segment>>,
-    /// Where the first frame begins in the file, and where the last one ends.
+    /// `begin` is the first frame's offset in the file, `end` the offset at which the last frame ends, both in bytes.
     begin: u64,
     end: u64,
-    /// The checksum of the last frame, which the next frame must state; none behind a gap.
+    /// The checksum of the last frame, which the next frame must state; `None` after a gap.
     last: Option<u32>,
-    /// The bytes of the file from `begin` on, `read` of them, and behind them the payloads that were decompressed.
+    /// `read` bytes of the file from `begin` on, followed by decompressed payloads.
     bytes: Vec<u8>,
     read: usize,
-    /// Ordered by partition, and within a partition by offset.
+    /// The runs, ordered by partition, and within a partition by offset.
     runs: Vec<(PartitionId, PendingRun)>,
-    /// The number of the load that filled the block; 0 if it is empty. No two loads have the same number.
+    /// The number of the load that filled the block; 0 if the block is empty. No two loads of a scan have one number.
     pub made: u64,
-    /// Count of cursors that take records out of the block and are waited for.
+    /// Count of cursors that take records from the block and for which the scan waits.
     pub readers: usize,
 }
 
 /// The records of a run that a cursor has not taken yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PendingRun {
-    /// Where the run's frame begins in the segment file.
+    /// Offset of the run's frame in the segment file, in bytes.
     pub frame: u64,
     pub at: usize,
     pub end: usize,
@@ -54,34 +54,34 @@ pub(crate) struct PendingRun {
     pub time: u64,
 }
 
-/// Where a record's bytes stand in the block's memory.
+/// The place of a record's bytes in the block's memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordSpan {
     pub begin: usize,
     pub end: usize,
-    /// The record's own time, or that of its frame: nanoseconds since the epoch.
+    /// The record's own time, or else its frame's, in nanoseconds since the epoch.
     pub time: u64,
 }
 
-/// What is to be read of a segment.
+/// A request to read a part of a segment.
 pub(crate) struct LoadRequest<'w> {
     pub segment: &'w Arc<Segment>,
     pub at: u64,
-    /// The end of the stretch that the cursor needs: it needs nothing behind it.
+    /// Offset in the file after which the cursor needs no bytes.
     pub until: u64,
-    /// The end of what may be read: frames behind it are not visible yet.
+    /// Offset in the file up to which frames are visible, and may be read.
     pub limit: u64,
     /// The partitions whose runs are noted, in ascending order.
     pub partitions: &'w [PartitionId],
 }
 
 impl Block {
-    /// True if the block holds the frame at byte `at` of a segment.
+    /// True if the block holds the frame at offset `at` of this segment.
     pub fn covers(&self, segment: u64, at: u64) -> bool {
         (self.begin..self.end).contains(&at) && self.number() == Some(segment)
     }
 
-    /// True if the frame at byte `at` of a segment follows the last frame of the block.
+    /// True if the frame at offset `at` of this segment directly follows the block's last frame.
     pub fn leads_to(&self, segment: u64, at: u64) -> bool {
         self.end == at && self.number() == Some(segment)
     }
@@ -90,23 +90,23 @@ impl Block {
         self.segment.as_ref().map(|segment| segment.header.number)
     }
 
-    /// The journal position of the first frame.
+    /// The journal position of the first frame, in bytes.
     pub fn position(&self) -> u64 {
         self.segment.as_ref().map_or(0, |segment| segment.position(self.begin))
     }
 
-    /// The segment, and the byte in it at which the next block begins.
+    /// The segment's number, and the offset in its file at which the next block begins. `None` if the block is empty.
     pub fn after(&self) -> Option<(u64, u64)> {
         Some((self.number()?, self.end))
     }
 
-    /// The memory that runs and records refer to.
+    /// The memory that runs and record spans refer to.
     #[inline(always)]
     pub fn held(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The indexes of a partition's runs.
+    /// The indexes of a partition's runs in `runs`.
     pub fn runs_of(&self, partition: PartitionId) -> Range<usize> {
         let begin = self.runs.partition_point(|(of, _)| *of < partition);
         let end = self.runs.partition_point(|(of, _)| *of <= partition);
@@ -117,19 +117,20 @@ impl Block {
         self.runs[index].1
     }
 
-    /// The bytes that were read behind the last frame, and the checksum that the next frame must state.
+    /// The bytes that were read beyond the last frame, and the checksum that the next frame must state, if any.
     pub fn rest(&self) -> (&[u8], Option<u32>) {
         let end = usize::try_from(self.end - self.begin).unwrap_or(usize::MAX);
         (self.bytes.get(end..self.read).unwrap_or(&[]), self.last)
     }
 
-    /// Frees the memory.
+    /// Empties the block and frees its memory.
     pub fn clear(&mut self) {
         *self = Self { made: self.made, ..Self::default() };
     }
 
-    /// Fills the block with frames from `wanted.at` on, one at least. `rest` is what another block has read of them already;
-    /// none if this block has. After an error the block must be cleared.
+    /// Fills the block with one or more frames from `wanted.at` on. `rest` holds the [`rest`](Self::rest) of another
+    /// block that already read the first of these bytes; `None` if this block did. After an error the block must be
+    /// cleared.
     ///
     /// # Errors
     /// The first frame is damaged, or the disk fails.
@@ -185,7 +186,7 @@ impl Block {
         }
         self.last = frames.previous;
         self.segment = Some(Arc::clone(segment));
-        // The sort is stable: a frame may have several runs of a partition, and their order stays.
+        // The sort is stable: a frame may have several runs of a partition, whose order must stay.
         if partitions.len() > 1 {
             self.runs.sort_by_key(|(partition, _)| *partition);
         }
@@ -233,7 +234,7 @@ impl Block {
         Ok(())
     }
 
-    /// Reads until the block has `want` bytes, or the file ends.
+    /// Reads until the block holds `want` bytes, or the file ends.
     fn fill(&mut self, want: usize, segment: &Segment) -> Result<(), DiskError> {
         if self.bytes.len() > MAX_KEPT && want <= MAX_KEPT {
             self.bytes.truncate(MAX_KEPT.max(self.read));
@@ -250,19 +251,20 @@ impl Block {
     }
 }
 
-/// Parses the frames of a block that is being filled.
+/// Parses frames while a block is being filled.
 struct FrameParser<'f> {
     id: &'f JournalId,
     segment: &'f Segment,
     limit: u64,
     previous: Option<u32>,
-    /// True under the fault `accept_bad_checksums`: a payload passes whatever its checksum is.
+    /// True under the fault `accept_bad_checksums`: payloads with a wrong checksum are accepted.
     lenient: bool,
 }
 
 impl FrameParser<'_> {
-    /// The frame at the end of `block`. The first frame of the block is read whole and its damage is an error. Of a later
-    /// frame that is not whole or is damaged it returns none: the block that begins with that frame reports the damage.
+    /// Parses the frame at the end of `block`. The block's first frame is read completely, and damage in it is an
+    /// error. For a later frame that is incomplete or damaged the result is `None`: the block that begins with that
+    /// frame will report the damage.
     fn next(&mut self, block: &mut Block) -> Result<Option<(FrameHeader, u32)>, ReplayError> {
         let (at, is_first) = (block.end, block.end == block.begin);
         if at >= self.limit {
@@ -295,7 +297,7 @@ impl FrameParser<'_> {
         }
     }
 
-    /// The frame that `bytes` begin with. The inner error: how many bytes of it are needed.
+    /// Checks the frame at the beginning of `bytes`. The inner error: the frame needs this many bytes.
     fn check(&self, bytes: &[u8], at: u64) -> Result<Result<(FrameHeader, u32), usize>, Malformed> {
         let Some(head) = bytes.get(..FRAME_HEADER) else { return Ok(Err(FRAME_HEADER)) };
         let (header, checksum) = FrameHeader::decode(self.id, self.segment.position(at), head)?;
@@ -315,7 +317,7 @@ impl FrameParser<'_> {
 }
 
 impl PendingRun {
-    /// Where the next record's bytes stand in `held`; none if the run is shorter than it states.
+    /// The place of the next record's bytes in `held`; `None` if the run is shorter than it states.
     #[inline(always)]
     pub fn next_record(&self, held: &[u8]) -> Option<RecordSpan> {
         let mut left = held.get(self.at..self.end)?;
@@ -337,13 +339,13 @@ impl PendingRun {
         Some(RecordSpan { begin, end, time })
     }
 
-    /// Removes the first record, which stands at `found`.
+    /// Removes the first record, whose place is `found`.
     #[inline(always)]
     pub fn pass(&mut self, found: RecordSpan) {
         (self.at, self.next, self.count) = (found.end, self.next + 1, self.count - 1);
     }
 
-    /// The offset after the last record.
+    /// The offset after the run's last record.
     pub fn last(&self) -> u64 {
         self.next + u64::from(self.count)
     }

@@ -1,4 +1,4 @@
-//! A cursor: the place of a reader in one partition. It takes records out of the blocks of a [`SharedScan`].
+//! A cursor: the position of a reader in one partition. It takes records from the blocks of a [`SharedScan`].
 
 use crate::error::ReplayError;
 use crate::format::{Malformed, PartitionId};
@@ -12,29 +12,31 @@ use crate::shared::Shared;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The place of a reader in one partition. It holds an offset and a few words; the frames are in the scan.
+/// The position of a reader in one partition. The frames are held by the scan, so a cursor is small.
 #[doc(hidden)]
 pub struct Cursor {
     partition: PartitionId,
     /// The next offset that may be returned.
     next: u64,
-    /// Records with a time before this are skipped: nanoseconds since the epoch.
+    /// Records with an earlier time than this (nanoseconds since the epoch) are skipped.
     from: u64,
-    /// From this offset on records are returned whatever their time is.
+    /// Records with this offset or a later one are returned whatever their time.
     until: u64,
-    /// The gaps that are to be reported.
+    /// The gaps to report.
     gap_cursor: GapCursor,
-    /// The offset after the last record that was looked at, whether or not it was returned.
+    /// The offset after the last examined record, returned or not.
     looked: u64,
-    /// The number of the scan that knows the cursor, and the cursor's slot there; 0 before the first read.
+    /// The number of the scan that the cursor joined, and the cursor's slot there. The number is 0 before the first
+    /// read.
     scan: u64,
     slot: usize,
     _alive: Arc<()>,
-    /// A block that was loaded before this load has nothing for the cursor.
+    /// Blocks with this load number or a lower one have no records for the cursor.
     since: u64,
-    /// The segment and the byte in it before which all frames are done with; none if that must be looked up.
+    /// A segment's number and an offset in its file before which the cursor needs no frame; `None` if that must be
+    /// looked up.
     after: Option<(u64, u64)>,
-    /// The block that records are taken from, and its load.
+    /// The index of the block that records are taken from, and the number of its load.
     block: usize,
     made: u64,
     /// The run that records are taken from, and the indexes of the runs after it.
@@ -42,13 +44,14 @@ pub struct Cursor {
     runs: Range<usize>,
     /// True if the last call returned nothing because other cursors must read first.
     waits: bool,
-    /// True if the reader also holds a gate in a ring, so that a producer may wait for it.
+    /// True if the reader also holds a gate in a ring, so that producers may have to wait for it.
     has_gate: bool,
 }
 
 impl Cursor {
+    /// Creates a cursor.
     /// # Errors
-    /// There is no such partition, or the start is not among the offsets that are kept.
+    /// The journal does not know the partition, or the start lies outside its kept offsets.
     pub(crate) fn new(shared: &Shared, partition: PartitionId, start: Start) -> Result<Self, ReplayError> {
         let extent = shared.extents().get(&partition).copied().ok_or(ReplayError::Unknown(partition))?;
         let (next, from) = match start {
@@ -88,7 +91,7 @@ impl Cursor {
         Ok(cursor)
     }
 
-    /// The next offset that may be returned: the one after the last record.
+    /// The next offset that may be returned: the offset after the last returned record.
     pub fn position(&self) -> u64 {
         self.next
     }
@@ -97,27 +100,27 @@ impl Cursor {
         self.partition
     }
 
-    /// Searches for the start time among the offsets below `until` only.
+    /// Searches for the start time only among the offsets below `until`.
     pub fn set_until(&mut self, until: u64) {
         self.until = until;
     }
 
-    /// Passes over gaps without an error.
+    /// Skips gaps without reporting them.
     pub fn pass_gaps(&mut self) {
         self.gap_cursor = GapCursor::default();
     }
 
-    /// True if the last call returned nothing because other cursors must read first: there may be more records.
+    /// True if the last call returned nothing because other cursors must read first. There may be more records.
     pub fn waits(&self) -> bool {
         self.waits
     }
 
-    /// Sets whether the reader holds a gate in a ring, so that a producer may wait for it.
+    /// `yes` is true if the reader holds a gate in a ring, so that producers may have to wait for it.
     pub fn set_gate(&mut self, yes: bool) {
         self.has_gate = yes;
     }
 
-    /// Goes to another offset. The next read finds out whether that is kept.
+    /// Moves to another offset. The next read checks whether that offset is kept.
     pub fn seek(&mut self, next: u64) {
         (self.next, self.from, self.looked) = (next, 0, next);
         self.gap_cursor.begin_again();
@@ -125,13 +128,14 @@ impl Cursor {
         self.leave_block();
     }
 
-    /// Must be called before [`next`](Self::next) if another cursor of the scan may have been read since the last call.
+    /// Must be called before [`next`](Self::next) if another cursor of the scan may have read since this cursor's last
+    /// call.
     pub fn resume(&mut self, scan: &mut SharedScan) {
         if self.scan != scan.number() {
             (self.slot, self._alive, self.since) = scan.join(self.partition);
             self.scan = scan.number();
             self.made = 0;
-            // The scan waits for the cursor from now on, whether or not it is the first to be read.
+            // From now on the scan waits for this cursor, even if another cursor reads first.
             if let Some((segment, at, _)) = self.find_stretch(&scan.shared) {
                 scan.expect(self.slot, segment.position(at));
             }
@@ -142,24 +146,24 @@ impl Cursor {
         if self.made == scan.blocks[self.block].made && self.made > 0 {
             scan.enter(self.slot, self.block);
         } else {
-            // The scan has stopped waiting for the cursor and has loaded another block.
+            // The scan stopped waiting for this cursor and loaded another block.
             self.after = None;
             self.leave_block();
         }
     }
 
-    /// Tells the scan not to wait for the cursor.
+    /// Lets the scan continue without this cursor.
     pub fn pause(&mut self, scan: &mut SharedScan) {
         if self.scan == scan.number() {
             scan.leave(self.slot);
         }
     }
 
-    /// The next record below the offset `before`. None if no visible record is left there, or if the cursor
+    /// Returns the next record with an offset below `before`. `None` if no such record is visible, or if the cursor
     /// [waits](Self::waits).
     ///
     /// # Errors
-    /// Retention has taken the offset away, a frame is damaged, a gap stands here, or the disk fails.
+    /// Retention deleted the offset, a frame is damaged, a gap comes next, or the disk fails.
     #[inline(always)]
     pub fn next<'s>(&mut self, scan: &'s mut SharedScan, before: u64) -> Result<Option<Record<'s>>, ReplayError> {
         let found = match self.next_in_run(scan, before) {
@@ -175,7 +179,7 @@ impl Cursor {
         Ok(Some(Record { offset, time: found.time, written, bytes }))
     }
 
-    /// The next record of the run, if it is to be returned.
+    /// The next record of the current run if it may be returned; otherwise `None`.
     #[inline(always)]
     fn next_in_run(&mut self, scan: &SharedScan, before: u64) -> Option<RecordSpan> {
         if self.run.count == 0 {
@@ -189,7 +193,7 @@ impl Cursor {
         Some(found)
     }
 
-    /// The next record that is to be returned, in this run, another one, or a later block.
+    /// Finds the next record to return, in the current run, another run, or a later block.
     #[inline(never)]
     fn find_next(&mut self, scan: &mut SharedScan, before: u64) -> Result<Option<RecordSpan>, ReplayError> {
         loop {
@@ -215,7 +219,7 @@ impl Cursor {
             }
             if !self.next_run(scan)? {
                 if !self.waits {
-                    // No record is left: the gaps that are left stand behind the last one.
+                    // No record is left, so the unreported gaps lie after the last one.
                     self.report_gap(u64::MAX)?;
                 }
                 return Ok(None);
@@ -223,7 +227,7 @@ impl Cursor {
         }
     }
 
-    /// Reports the next gap below `offset`, which is that of the next record.
+    /// Returns the next gap below `offset`, the next record's offset, as an error; `Ok` if there is none.
     fn report_gap(&mut self, offset: u64) -> Result<(), ReplayError> {
         let Some(offsets) = self.gap_cursor.before(self.looked.max(self.next), offset) else { return Ok(()) };
         self.next = self.next.max(offsets.end);
@@ -231,8 +235,9 @@ impl Cursor {
         Err(ReplayError::Gap { partition: self.partition, offsets })
     }
 
-    /// The next records at once, if each has `size` bytes and no time of its own: the first offset, and the bytes of all. At
-    /// most `most` records, all below the offset `before`. None if [`next`](Self::next) must be called.
+    /// Takes several records at once, if each has `size` bytes and no time of its own: at most `most` records, with
+    /// offsets below `before`. Returns the first offset, and the bytes of all. `None` if [`next`](Self::next) must be
+    /// called instead.
     ///
     /// # Errors
     /// As [`next`](Self::next).
@@ -266,7 +271,7 @@ impl Cursor {
         Ok(Some((run.next, &held[run.at..end])))
     }
 
-    /// The error of a run that is shorter than it states.
+    /// The error for a run that is shorter than it states.
     #[cold]
     fn short_run(&mut self) -> ReplayError {
         let (segment, at) = (self.after.map_or(0, |(segment, _)| segment), self.run.frame);
@@ -274,13 +279,13 @@ impl Cursor {
         ReplayError::Damaged { segment, at, what: Malformed::Entry }
     }
 
-    /// Drops the records that are left of the block.
+    /// Drops the remaining records of the block.
     fn leave_block(&mut self) {
         self.run.count = 0;
         self.runs = 0..0;
     }
 
-    /// Goes to the next run. False if no visible one is left, or if the cursor waits.
+    /// Moves to the next run. False if none is visible, or if the cursor waits.
     fn next_run(&mut self, scan: &mut SharedScan) -> Result<bool, ReplayError> {
         loop {
             while let Some(run) = self.runs.next().map(|run| scan.blocks[self.block].run(run)) {
@@ -295,16 +300,16 @@ impl Cursor {
         }
     }
 
-    /// Goes to the next block with records of the partition. False if there is none yet, or if the cursor waits.
+    /// Moves to the next block with records of the partition. False if none is visible, or if the cursor waits.
     fn advance(&mut self, scan: &mut SharedScan) -> Result<bool, ReplayError> {
         self.waits = false;
-        // A topic that was deleted meanwhile is unknown.
+        // If the topic was deleted since the last call, the partition is unknown.
         let extent = scan.shared.extents().get(&self.partition).copied();
         let extent = extent.ok_or(ReplayError::Unknown(self.partition))?;
         if self.next < extent.start {
             scan.leave(self.slot);
             let (asked, earliest, latest) = (self.next, extent.start, extent.end);
-            // A reader that began at the earliest offset must be told to go on with the one that is the earliest now.
+            // A reader that began at the earliest offset continues with the new earliest one that this error names.
             return Err(ReplayError::OutOfRange { asked, earliest, latest });
         }
         let Some((segment, at, until)) = self.find_stretch(&scan.shared) else {
@@ -331,12 +336,13 @@ impl Cursor {
         Ok(true)
     }
 
-    /// The segment with the next frames of the partition, the byte to read from, and the byte at which that stretch ends.
+    /// Finds the segment with the partition's next frames, the offset in its file to read from, and the offset at which
+    /// that stretch ends. `None` if there are none yet.
     fn find_stretch(&mut self, shared: &Shared) -> Option<(Arc<Segment>, u64, u64)> {
         let segments = shared.segments();
         let first = segments.first()?.header.number;
         let (number, from) = self.after.unwrap_or((first, 0));
-        // Frames that are written later stand behind the end of the last segment.
+        // Later frames will lie after the present end of the last segment.
         let last = segments.last().map(|last| (last.header.number, last.end()));
         let begin = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
         for segment in segments.get(begin..).unwrap_or(&[]) {
@@ -350,9 +356,9 @@ impl Cursor {
     }
 }
 
-/// Where to begin the search for the first record of `time` or later, and an offset below which no record has such a time. If
-/// a gap stands right before the record that will be found, the search begins at a record before the gap, so that the gap is
-/// noticed.
+/// Returns where the search for the first record of `time` or later begins (segment number and offset in its file;
+/// `None` for the beginning of the journal), and a partition offset below which no record has such a time. If a gap
+/// lies directly before the record to be found, the search begins before the gap, so that the gap is reported.
 fn find_start(
     segments: &[Arc<Segment>],
     partition: PartitionId,

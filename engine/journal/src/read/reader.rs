@@ -1,4 +1,4 @@
-//! Reading the records of one partition, from any offset or time, in bounded memory.
+//! A reader of one partition, from any offset or time, in bounded memory.
 
 use crate::error::ReplayError;
 use crate::format::PartitionId;
@@ -8,7 +8,7 @@ use crate::read::scan::SharedScan;
 use crate::shared::Shared;
 use std::sync::Arc;
 
-/// Reads the records of one partition. It holds one block of frames, however far behind it is.
+/// Reads the records of one partition. It holds one block of frames, however many records are left.
 pub struct Reader {
     cursor: Cursor,
     scan: SharedScan,
@@ -33,36 +33,36 @@ impl Reader {
         Ok(Self { cursor, scan })
     }
 
-    /// Searches for the start [time](Start::Time) among the offsets below `until` only: the record at `until` is returned
-    /// whatever its time is.
+    /// Searches for the start [time](Start::Time) only among the offsets below `until`: the record at `until` is
+    /// returned whatever its time.
     pub fn until(mut self, until: u64) -> Self {
         self.cursor.set_until(until);
         self
     }
 
-    /// Passes over gaps without an error.
+    /// Skips gaps without reporting them.
     pub fn pass_gaps(mut self) -> Self {
         self.cursor.pass_gaps();
         self
     }
 
-    /// The next offset that may be returned: the one after the last record.
+    /// The next offset that may be returned: the offset after the last returned record.
     pub fn position(&self) -> u64 {
         self.cursor.position()
     }
 
-    /// The partition that is read.
+    /// The partition that this reader reads.
     pub fn partition(&self) -> PartitionId {
         self.cursor.partition()
     }
 
-    /// The next record; none if no visible one is left.
+    /// Returns the next record; `None` if no further record is visible.
     ///
     /// # Errors
-    /// Retention has taken the offset away, a frame is damaged, records were lost to damage here ([`Gap`](ReplayError::Gap),
-    /// once: the next call goes on behind it), or the disk fails.
-    // Inlined, because a call would return the record through memory, and a caller that maps the error would wait for it
-    // there.
+    /// Retention deleted the offset, a frame is damaged, a [`Gap`](ReplayError::Gap) of lost records comes next
+    /// (reported once: the next call continues after it), or the disk fails.
+    // Inlined, because a call would return the record through memory, and a caller that maps the error would wait for
+    // that memory.
     #[expect(clippy::should_implement_trait, reason = "lends: the record borrows from the reader")]
     #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, ReplayError> {

@@ -1,25 +1,25 @@
-//! A record as it is read, and where reading begins and ends.
+//! Records as a reader returns them, and the choice of where reading begins and ends.
 
-/// Where a reader begins.
+/// The place at which a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// At the first record that is kept.
+    /// The first kept record.
     Earliest,
-    /// Behind the last record.
+    /// After the last record.
     Latest,
-    /// At this offset, or at the first record after it if no record has it.
+    /// This offset, or the first record after it if no record has it.
     Offset(u64),
-    /// At the first record with this time or a later one: nanoseconds since the epoch.
+    /// The first record with this time or a later one, in nanoseconds since the epoch.
     Time(u64),
 }
 
-/// Up to where a reader reads.
+/// The last frame that a reader may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Visible {
-    /// Up to the last written frame, which a power cut may take back.
+    /// The last written frame. A power cut may lose it.
     Written,
-    /// Up to the last durable frame, which survives a power cut.
+    /// The last durable frame. It survives a power cut.
     #[default]
     Durable,
 }
@@ -28,11 +28,11 @@ pub enum Visible {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record<'r> {
-    /// The offset in the partition.
+    /// The record's offset in the partition.
     pub offset: u64,
-    /// The record's own time, or that of its frame: nanoseconds since the epoch.
+    /// The record's own time, or else its frame's, in nanoseconds since the epoch.
     pub time: u64,
-    /// When the record's frame was written, whatever the record's own time is: nanoseconds since the epoch.
+    /// The time at which the record's frame was written, in nanoseconds since the epoch.
     pub written: u64,
     /// The record's bytes.
     pub bytes: &'r [u8],

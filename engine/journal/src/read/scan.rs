@@ -1,20 +1,21 @@
-//! One scan of the journal for all partitions of a reader.
+//! A scan of the journal that serves all partitions of a reader.
 //!
-//! A frame holds records of many partitions. If each partition were read by itself, every frame would be read once for each.
-//! Instead the [cursors](crate::read::cursor::Cursor) of a reader share a scan. It holds a block of frames until all cursors have
-//! taken their records out of it, and only then reads the next block.
+//! A frame holds records of many partitions. If each partition were read on its own, every frame would be read once for
+//! each. Instead the [cursors](crate::read::cursor::Cursor) of a reader share a scan. The scan holds a block of frames
+//! until all cursors have taken their records from it, and only then reads the next block.
 //!
 //! # Which cursor waits for which
-//! The next block is read for the cursor that is furthest behind. The others wait until that cursor has come to where they
-//! are, or to its end. So a block that several cursors need is read once. No cursor waits for one that does not take its
-//! records: when a round has passed in which no cursor took a record, the scan stops waiting for the cursors that are behind;
-//! each of them reads on from its own offset when it is called again. And of [`TURNS`] blocks at least one is for a cursor
-//! that is far ahead of the last one, so that a partition with a long backlog does not stop the others.
+//! The next block is read for the cursor that is furthest behind. The other cursors wait until that cursor reaches
+//! their position or the end of its partition. So a block that several cursors need is read once. A cursor that takes
+//! no records does not hold up the others: after a round in which no cursor took a record, the scan stops waiting for
+//! the cursors that are behind, and each of these continues from its own offset when it is called again. Of [`TURNS`]
+//! blocks at least one is read for a cursor that is far ahead of the last one, so that a partition with a long backlog
+//! does not stop the others.
 //!
 //! # Memory
-//! Two blocks, whatever the number of partitions and the distance between their cursors: a cursor that is left behind keeps
-//! an offset, not its records. The second block is for a cursor that is not waited for and reads on, so that the two cursors
-//! do not overwrite each other's block.
+//! Two blocks, whatever the number of partitions and the distance between their cursors: a cursor that falls behind
+//! keeps its offset, not its records. The second block is for a cursor that no longer holds up the others and continues
+//! on its own, so that neither overwrites the other's block.
 
 use crate::error::ReplayError;
 use crate::format::PartitionId;
@@ -26,10 +27,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Of this many blocks one may be for a cursor that is far ahead.
+/// Of this many consecutive blocks one may be read for a cursor that is far ahead.
 const TURNS: u32 = 8;
 
-/// Bytes of the journal from which on one cursor is far ahead of another.
+/// The distance in the journal, in bytes, from which on a cursor counts as far ahead of another.
 const FAR_APART: u64 = 4 << 20;
 
 /// Reads blocks of frames for the cursors of a reader.
@@ -39,37 +40,38 @@ pub struct SharedScan {
     visible: Visible,
     pub(crate) blocks: [Block; 2],
     slots: Vec<CursorSlot>,
-    /// The partitions of the slots in ascending order, each once.
+    /// The partitions of all slots in ascending order, without duplicates.
     partitions: Vec<PartitionId>,
-    /// The cursors that wait for a block: the block's position, and the cursor's slot.
+    /// The cursors that need a block that is not loaded: the block's position in the journal, and the cursor's slot.
     waiting: BTreeSet<(u64, usize)>,
     number: u64,
-    /// Raised when a cursor joins and when a block is read. So a block that was read before a cursor joined is known to have
-    /// nothing for it.
+    /// The number of the last load. It also rises when a cursor joins, so that a block loaded earlier is known to have
+    /// no records for that cursor.
     count: u64,
-    /// Raised when a record was taken or a block was read.
+    /// Rises whenever a record is taken or a block is read.
     progress: u64,
     /// Count of blocks since one was read for a cursor far ahead; at most [`TURNS`].
     credit: u32,
 }
 
-/// What the scan knows of a cursor.
+/// The scan's view of a cursor.
 struct CursorSlot {
     partition: PartitionId,
-    /// The cursor holds the other reference. Once this is the only one, the slot is free.
+    /// The cursor holds the other reference. If this is the only one left, the slot is free.
     alive: Arc<()>,
     state: CursorState,
-    /// The value of `progress` when the cursor was told to wait last.
+    /// The value of `progress` at the cursor's last refused request for a block; `None` if there was none since it
+    /// entered a block.
     refused: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum CursorState {
-    /// No cursor waits for it.
+    /// Other cursors do not wait for it.
     Absent,
-    /// It takes records out of the block of this index and load.
+    /// It takes records from the block with this index and load number.
     In(usize, u64),
-    /// It waits for the block at this position.
+    /// It needs the block at this position in the journal, in bytes.
     Waits(u64),
 }
 
@@ -91,12 +93,12 @@ impl SharedScan {
         }
     }
 
-    /// The scan's number, which no other scan of the process has.
+    /// The scan's number, which is unique in the process.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The byte up to which frames of a segment may be read.
+    /// Offset in the segment's file up to which frames are visible, in bytes.
     pub(crate) fn limit(&self, segment: &Segment) -> u64 {
         let visible = match self.visible {
             Visible::Written => &self.shared.written,
@@ -105,8 +107,8 @@ impl SharedScan {
         visible.load(Ordering::Acquire).saturating_sub(segment.header.first).min(segment.end())
     }
 
-    /// Adds a cursor. Returns its slot, a reference that it must hold, and the number before which no block has records for
-    /// it.
+    /// Adds a cursor. Returns its slot, a reference that it must hold, and the load number up to which blocks have no
+    /// records for it.
     pub fn join(&mut self, partition: PartitionId) -> (usize, Arc<()>, u64) {
         let alive = Arc::new(());
         let slot = CursorSlot { partition, alive: Arc::clone(&alive), state: CursorState::Absent, refused: None };
@@ -130,7 +132,7 @@ impl SharedScan {
         (number, alive, self.count)
     }
 
-    /// The cursor needs no block for now, so no cursor waits for it.
+    /// Marks a cursor as absent, because it needs no block now, so other cursors do not wait for it.
     pub fn leave(&mut self, slot: usize) {
         match std::mem::replace(&mut self.slots[slot].state, CursorState::Absent) {
             CursorState::In(block, made) if self.blocks[block].made == made => self.blocks[block].readers -= 1,
@@ -139,14 +141,14 @@ impl SharedScan {
         }
     }
 
-    /// The cursor reads on from this position.
+    /// Records that a cursor needs the block at this position in the journal.
     pub fn expect(&mut self, slot: usize, position: u64) {
         self.leave(slot);
         self.slots[slot].state = CursorState::Waits(position);
         self.waiting.insert((position, slot));
     }
 
-    /// The cursor takes records out of a block.
+    /// Records that a cursor takes records from a block.
     pub fn enter(&mut self, slot: usize, block: usize) {
         let made = self.blocks[block].made;
         if self.slots[slot].state != CursorState::In(block, made) {
@@ -157,12 +159,12 @@ impl SharedScan {
         }
     }
 
-    /// A cursor has taken a record.
+    /// Records that a cursor has taken a record.
     pub fn record_taken(&mut self) {
         self.progress += 1;
     }
 
-    /// Frees the memory once no cursor is left.
+    /// Frees the memory if no cursor is left.
     pub fn free_if_unused(&mut self) {
         if self.slots.iter().all(|slot| Arc::strong_count(&slot.alive) == 1) {
             self.slots.clear();
@@ -171,13 +173,14 @@ impl SharedScan {
         }
     }
 
-    /// The index of the block with the frame at byte `at`, if it was read after `since`.
+    /// The index of the loaded block with the frame at offset `at` of this segment, if its load number is above
+    /// `since`.
     pub fn find(&self, segment: u64, at: u64, since: u64) -> Option<usize> {
         self.blocks.iter().position(|block| block.covers(segment, at) && block.made > since)
     }
 
-    /// True if the block at `position` may be read now for a cursor. If false, the cursor waits. A cursor with a gate in a
-    /// ring waits only for cursors nearby, because a producer may wait for it.
+    /// True if the block at `position` may be read now for this cursor; if false, the cursor must wait. A cursor with a
+    /// gate in a ring waits only for cursors nearby, because producers may be waiting for it.
     pub fn may_load(&mut self, slot: usize, position: u64, has_gate: bool) -> bool {
         self.leave(slot);
         let in_blocks = self.blocks.iter().filter(|block| block.readers > 0).map(Block::position);
@@ -219,7 +222,7 @@ impl SharedScan {
         }
     }
 
-    /// Reads the block at byte `at` of a segment, and returns its index.
+    /// Reads the block at offset `at` of a segment, and returns its index.
     ///
     /// # Errors
     /// The first frame is damaged, or the disk fails.
@@ -233,8 +236,8 @@ impl SharedScan {
         let number = segment.header.number;
         let [first, second] = &self.blocks;
         let leads = [first.leads_to(number, at), second.leads_to(number, at)];
-        // The block that was read earlier is replaced, unless it alone is in use: a cursor that was not waited for may read
-        // on in the other one. A single cursor needs one block.
+        // Replaces the block that was loaded earlier, unless it is the only one in use: a cursor that no longer holds
+        // up the others may still read the other block. A single partition needs only one block.
         let is_alone = self.partitions.len() == 1;
         let into = match (first.readers, second.readers) {
             (0, 1..) => 0,

@@ -1,4 +1,4 @@
-//! The first damage of a journal, and repairing it.
+//! The first damage of a journal, and its repair.
 
 use super::report::{RepairAction, RepairError, RepairedPlace};
 use crate::error::DiskError;
@@ -15,13 +15,13 @@ use crate::storage::{File, Storage};
 use crate::survey::Survey;
 use std::io;
 
-/// The most segments that are put in the place of lost ones.
+/// The most lost segments that a repair replaces at once.
 const MOST_LOST: u64 = 1 << 16;
 
 /// The first damage of a journal.
 pub(super) struct Damage<'r> {
     pub disk: &'r dyn Storage,
-    /// The survey of what stands before the damage.
+    /// The survey of the journal before the damage.
     pub survey: &'r Survey,
     pub segment: u64,
     pub at: u64,
@@ -46,20 +46,21 @@ impl Damage<'_> {
     pub fn repair(&self) -> Result<RepairedPlace, RepairError> {
         match (self.what, self.at) {
             (Malformed::Missing, _) => self.replace(),
-            // The checksums match, so any other frame in its place would be as wrong.
+            // The checksums match, so any replacement of this frame would be equally wrong.
             (Malformed::Floor(_), _) => self.irreparable("its state says that it is not needed itself"),
             (_, 0) => self.rebuild_header(),
             _ => self.gap(),
         }
     }
 
-    /// The header of the last valid segment before this one.
+    /// The header of the last valid segment before this one; `None` if there is none.
     fn before(&self) -> Option<SegmentHeader> {
         let last = self.survey.segments.iter().rfind(|last| last.header.number < self.segment)?;
         Some(last.header)
     }
 
-    /// The header of the first segment from `number` on whose header can be read.
+    /// The header of the first segment with number `number` or higher whose header can be read; `None` if there is
+    /// none.
     fn next_from(&self, number: u64) -> Result<Option<SegmentHeader>, RepairError> {
         let names = self.disk.list().map_err(self.failed("list the files beside"))?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
@@ -72,7 +73,7 @@ impl Damage<'_> {
         Ok(None)
     }
 
-    /// Puts segments without frames in the place of this segment and of the missing ones after it.
+    /// Creates segments without frames in the place of this segment and of missing ones after it.
     fn replace(&self) -> Result<RepairedPlace, RepairError> {
         let (before, next) = (self.before(), self.next_from(self.segment)?);
         let names = self.disk.list().map_err(self.failed("list the files beside"))?;
@@ -81,7 +82,7 @@ impl Damage<'_> {
         if size == 0 {
             return self.irreparable("no segment is left");
         }
-        // A segment whose header is damaged gets its header back in a later round.
+        // A segment whose header is damaged gets a new header in a later round.
         let (count, begin, end) = match (before, next) {
             (Some(before), Some(next)) => {
                 let count = there.unwrap_or(next.number) - self.segment;
@@ -113,7 +114,7 @@ impl Damage<'_> {
             return self.irreparable("the segments around it leave no room for it");
         }
         let incarnation = before.map_or_else(|| next.map_or(0, |next| next.incarnation), |before| before.incarnation);
-        // The last segment is created first. After a crash the next repair begins at the first one that is missing.
+        // The last segment is created first. After a crash the next repair continues at the first missing segment.
         for turn in (0..count).rev() {
             let (number, first) = (self.segment + turn, begin + turn * each);
             let size = if turn + 1 == count { end - first } else { each };
@@ -136,7 +137,7 @@ impl Damage<'_> {
         Ok(())
     }
 
-    /// Writes a new header if the file has frames; otherwise puts the file aside.
+    /// Writes a new header if the file has frames; otherwise renames the file out of the way.
     fn rebuild_header(&self) -> Result<RepairedPlace, RepairError> {
         let name = segment_name(self.segment);
         let file = open_unshared(self.disk, &name).map_err(self.failed("open"))?;
@@ -160,7 +161,7 @@ impl Damage<'_> {
             remove_if_exists(self.disk, &index_name(self.segment)).map_err(self.failed("remove the index of"))?;
             self.disk.rename(&name, &copy).map_err(self.failed("rename"))?;
             self.disk.sync_dir().map_err(self.failed("sync the directory of"))?;
-            // The segment is missing now: the next round puts another one in its place.
+            // The segment is missing now, so the next round replaces it.
             return Ok(self.done(RepairAction::Head, Some(copy)));
         };
         let copy = self.keep(&*file, 0, SEGMENT_HEAD.min(len), first)?;
@@ -174,7 +175,7 @@ impl Damage<'_> {
         Ok(self.done(RepairAction::Head, copy))
     }
 
-    /// Copies a part of a file aside. None if all of its bytes are zero.
+    /// Copies the bytes `from..to` of a file aside, and returns the copy's name. `None` if all of them are zero.
     fn keep(&self, file: &dyn File, from: u64, to: u64, position: u64) -> Result<Option<String>, RepairError> {
         let mut read_ahead = ReadAhead::default();
         let until = nonzero_end(&mut read_ahead, file, from, to).map_err(self.failed("read"))?;
@@ -187,12 +188,12 @@ impl Damage<'_> {
         Ok(Some(copy))
     }
 
-    /// Puts a gap frame over the damage, up to the next valid frame.
+    /// Covers the damage with a gap frame up to the next valid frame.
     fn gap(&self) -> Result<RepairedPlace, RepairError> {
         let id = self.survey.id;
         let Some(own) = header(self.disk, self.segment, &id)? else { return self.irreparable("its head is gone") };
         let last = self.survey.segments.iter().rfind(|last| last.header.number + 1 == self.segment);
-        // This frame is valid and does not follow the last one: the end of the segment before is missing.
+        // This frame is valid but does not follow the last one, so the end of the segment before it is missing.
         if self.at == SEGMENT_HEAD
             && self.what == Malformed::Chain
             && let Some(before) = last.filter(|before| before.end() + ALIGN <= before.header.size)
@@ -204,8 +205,8 @@ impl Damage<'_> {
         let file = self.disk.open(&name, false).map_err(self.failed("open"))?;
         let len = file.size().map_err(self.failed("read"))?;
         let mut read_ahead = ReadAhead::default();
-        // The snapshot at the head of the first segment has state that is nowhere else. A snapshot with what is left is put
-        // there.
+        // The snapshot at the head of the first segment holds state that no other segment has. It is replaced by a
+        // snapshot of the state that remains.
         let headless = self.at == SEGMENT_HEAD && last.is_none();
         let from = self.at + if headless { 3 * ALIGN } else { ALIGN };
         let since = self.survey.chain_incarnation;
@@ -229,7 +230,7 @@ impl Damage<'_> {
         self.span(&own, self.at, to, headless)
     }
 
-    /// True if the first frame of the next segment follows the last valid frame of this one.
+    /// True if the first frame of the next segment directly follows the last valid frame of this one.
     fn goes_on_at(&self, next: &SegmentHeader) -> Result<bool, RepairError> {
         let file = self.disk.open(&segment_name(next.number), false).map_err(self.failed("open the one behind"))?;
         let frame = frame_header(&*file, &self.survey.id, next.first, SEGMENT_HEAD);
@@ -284,15 +285,15 @@ impl Damage<'_> {
         if len < to {
             file.truncate(to).map_err(self.failed("make longer"))?;
         }
-        // The bytes are within one sector: one header at a multiple of 64, or three behind the head of the segment. So a crash
-        // leaves all of them or none.
+        // The bytes lie in one sector: one header at a multiple of 64, or three headers at the segment's head. So a
+        // crash leaves all of them or none.
         file.write_at(&bytes, at).map_err(self.failed("write to"))?;
         file.sync().map_err(self.failed("sync"))?;
         Ok(self.done(RepairAction::Gap(to - at), copy))
     }
 }
 
-/// The header of a segment file; none if it is damaged or of another journal.
+/// The header of a segment file; `None` if it is missing, damaged or of another journal.
 fn header(disk: &dyn Storage, number: u64, id: &JournalId) -> Result<Option<SegmentHeader>, DiskError> {
     let name = segment_name(number);
     let read = |cause: io::Error| DiskError::new("read", &name, &cause);
@@ -304,7 +305,8 @@ fn header(disk: &dyn Storage, number: u64, id: &JournalId) -> Result<Option<Segm
     Ok(header.filter(|header| header.number == number && header.id == *id))
 }
 
-/// The next valid frame from byte `from` on at which a gap may end. With `any`, that may be a snapshot.
+/// Finds the next valid frame at or after offset `from` at which a gap may end. Only if `any` is true, that may be a
+/// snapshot.
 #[expect(clippy::too_many_arguments, reason = "where, of what, and which")]
 fn find(
     read_ahead: &mut ReadAhead,
@@ -330,7 +332,7 @@ fn find(
     Ok(None)
 }
 
-/// A name for a copy that no file has yet.
+/// Returns a name for a copy that no file has yet.
 pub(super) fn unused_name(disk: &dyn Storage, position: u64) -> Result<String, DiskError> {
     let names = disk.list().map_err(|cause| DiskError::new("list", disk.name(), &cause))?;
     let name = |turn: u32| format!("damaged-{position:020}-{turn}.bin");

@@ -1,4 +1,4 @@
-//! Segment files that have the name of another segment. Their headers say which name is theirs.
+//! Repair of segment files that have another segment's name. Their headers state the right number.
 
 use super::damage::unused_name;
 use super::report::RepairedPlace;
@@ -26,7 +26,7 @@ fn failed(doing: &'static str, name: &str) -> impl FnOnce(io::Error) -> DiskErro
     move |cause| DiskError::new(doing, name, &cause)
 }
 
-/// The files with a segment header of this journal: segments, and files that were put aside.
+/// The files with a segment header of this journal: segments, and files that a repair has renamed out of the way.
 fn known(disk: &dyn Storage, id: &JournalId) -> Result<Vec<HeaderedFile>, DiskError> {
     let mut found = Vec::new();
     for name in disk.list().map_err(failed("list", &disk.name()))? {
@@ -43,9 +43,10 @@ fn known(disk: &dyn Storage, id: &JournalId) -> Result<Vec<HeaderedFile>, DiskEr
     Ok(found)
 }
 
-/// Renames segment files to the numbers in their headers, unless a number is claimed by two files. Each file is put aside
-/// first; a file that a crash has left aside is renamed from there. Files that this repair has put `aside` as useless stay
-/// there: they would be put aside again without end. Returns the numbers of the files that were renamed.
+/// Renames segment files to the numbers in their headers, except numbers that two files claim. Each file is first
+/// renamed to a name of its own; files that a crash left under such a name are renamed too. Files that this repair
+/// itself has put `aside` as useless stay there, or they would be put aside again without end. Returns the numbers of
+/// the renamed files.
 pub(super) fn restore_names(
     disk: &dyn Storage,
     id: &JournalId,

@@ -1,11 +1,11 @@
-//! Repairing a journal: giving up what is damaged, so that the rest can be opened again. Bytes that are taken out of a
-//! segment are copied aside first, and a gap stays in their place, which every reader is told of.
+//! Repair of a damaged journal: damaged parts are given up, so that the rest can be opened again. Removed bytes are
+//! first copied aside, and a gap takes their place, which readers report.
 //!
-//! A repair is first rehearsed in memory. What cannot be repaired is not touched.
+//! A repair is rehearsed in memory first. A journal that cannot be repaired is not changed.
 //!
-//! Each round finds the first damage below the durable mark, as an opening does, and repairs it in steps each of which may be
-//! the last one before a crash; a repair that was cut off is run again. The last step is an opening, which cuts the torn tail
-//! and begins a new segment.
+//! Each round finds the first damage below the durable mark, as an opening does, and repairs it in steps. A crash may
+//! come after any step; the repair is then run again. The last step is an opening, which cuts the torn tail and begins
+//! a new segment.
 
 use crate::error::OpenError;
 use crate::format::{MAX_SEGMENT, Malformed};
@@ -25,18 +25,18 @@ mod scrub;
 pub use report::{RepairAction, RepairError, RepairReport, RepairedPlace};
 pub use scrub::scrub;
 
-/// Repairs the journal in `storage`: copies damaged parts aside and leaves gaps. A journal without damage is left as it is,
-/// and so is one that a [rehearsal](rehearse) cannot repair. `progress` is called about once for each MiB with the bytes that
-/// the present look at the journal has read.
+/// Repairs the journal in `storage`: copies damaged parts aside and leaves gaps. A journal without damage is not
+/// changed, nor is one that a [rehearsal](rehearse) cannot repair. `time` is in nanoseconds since the epoch. `progress`
+/// is called about once for each MiB with the count of bytes that the present pass has read.
 ///
 /// # Errors
-/// A program has the journal open, a newer program wrote it, the disk fails, or nothing of it would be left.
+/// A program has the journal open, a newer program wrote it, the disk fails, or no part of the journal can be saved.
 pub fn repair(
     storage: Arc<dyn Storage>,
     time: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<RepairReport, RepairError> {
-    // The lock creates a file. So the lock is not taken in a directory whose files may belong to no journal.
+    // Locking creates a file, so a directory whose files may belong to no journal is not locked.
     let (survey, damage) = inspect_to_damage(Arc::clone(&storage), false, progress)?;
     if survey.segments.is_empty() && damage.is_some() {
         repair_all(Arc::new(Overlay::new(Arc::clone(&storage))), None, time, progress)?;
@@ -50,11 +50,11 @@ pub fn repair(
     Ok(repair_all(storage, Some(lock), time, progress)?.0)
 }
 
-/// How often one place is repaired, with other places in between, before the repair is refused. Files that have one another's
-/// names come to a place a few times.
+/// The most times that one place is repaired before the repair is refused. Files with swapped names need a few rounds
+/// for one place.
 const MOST_TIMES: usize = 8;
 
-/// Repairs all damage. Returns the report, and whether anything was written.
+/// Repairs all damage. Returns the report, and true if anything was written.
 fn repair_all(
     storage: Arc<dyn Storage>,
     lock: Option<Lock>,
@@ -89,7 +89,7 @@ fn repair_all(
         let (segment, at) = (last.segment, last.at);
         return Err(RepairError::Irreparable { segment, at, why: "it is no journal, or nothing of it would be left" });
     }
-    // An earlier repair that was cut off may have repaired all damage without finding out what is lost.
+    // An interrupted earlier repair may have repaired all damage without recording the lost offsets.
     if places.is_empty() && survey.unrecorded_gaps().next().is_none() {
         let (torn, lost) = (survey.torn().cloned(), Vec::new());
         return Ok((RepairReport { places, lost, torn, skipped_offsets: false }, false));
@@ -99,7 +99,7 @@ fn repair_all(
     drop(survey);
     let options = Options { segment_size: size, helper: false, ..Options::default() };
     let (mut writer, recovered) = open_after_repair(storage, options, &mut |_| {}, known)?;
-    // The journal is left as after a crash. A close would return reserved offsets, which may have been issued.
+    // The journal is left as after a crash. Closing it would return reserved offsets, which may have been issued.
     writer.sync()?;
     writer.mark(time)?;
     writer.sync()?;
@@ -107,10 +107,10 @@ fn repair_all(
     Ok((RepairReport { places, lost, torn, skipped_offsets }, true))
 }
 
-/// What [`repair`] would do, up to the last damage. It is done in memory: nothing on the disk is changed or locked.
+/// Reports what [`repair`] would do, up to the last damage, by repairing in memory. No file is changed or locked.
 ///
 /// # Errors
-/// As [`repair`], but for the lock.
+/// As [`repair`], except for the lock.
 pub fn rehearse(
     storage: Arc<dyn Storage>,
     time: u64,

@@ -1,59 +1,59 @@
-//! What a repair did, and why one was refused.
+//! The report of a repair, and the errors that refuse one.
 
 use crate::error::{DiskError, OpenError, ReplayError, WriteError};
 use crate::format::{Malformed, PartitionId};
 use crate::survey::TornTail;
 use std::ops::Range;
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// The repaired places in the order of positions. Empty if the journal was not damaged.
+    /// The repaired places, ordered by position; empty if the journal was not damaged.
     pub places: Vec<RepairedPlace>,
-    /// The offsets that are lost, by partition. Readers of the partition are told of them.
+    /// The lost offsets by partition. Readers of the partition report them as gaps.
     pub lost: Vec<(PartitionId, Range<u64>)>,
-    /// The torn tail that the opening after the repair has cut.
+    /// The torn tail that the opening after the repair cut; `None` if there was none.
     pub torn: Option<TornTail>,
-    /// True if it is unknown which offsets had been issued last. The partitions go on at offsets that no lost record can have
-    /// had.
+    /// True if the last issued offsets are unknown. The partitions then continue at offsets higher than any lost record
+    /// can have had.
     pub skipped_offsets: bool,
 }
 
-/// A place that was repaired.
+/// A repaired place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepairedPlace {
     /// The segment's number.
     pub segment: u64,
-    /// The byte in the segment's file.
+    /// The offset in the segment's file, in bytes.
     pub at: u64,
-    /// What was wrong.
+    /// The kind of damage.
     pub what: Malformed,
-    /// What was done.
+    /// The action taken.
     pub action: RepairAction,
-    /// The file with the bytes that were taken out; none if all of them were zero.
+    /// The file with the removed bytes; `None` if all of them were zero.
     pub copy: Option<String>,
 }
 
-/// What a repair did at a place.
+/// The action of a repair at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RepairAction {
-    /// This many bytes were given up: a gap stands there.
+    /// This many bytes were lost; a gap takes their place.
     Gap(u64),
-    /// A segment of this many bytes is lost: one without frames stands in its place.
+    /// A segment of this many bytes was lost; a segment without frames takes its place.
     Lost(u64),
-    /// The header of the file was written anew. No frame was lost by that.
+    /// The header of the file was rewritten. No frame was lost.
     Head,
-    /// The segment's file had the name of another segment, and got its own back. Nothing was lost.
+    /// The segment's file had another segment's name, and was renamed. No frame was lost.
     Name,
-    /// This many bytes behind the last frame were cut. No frame was lost.
+    /// This many bytes after the last frame were cut. No frame was lost.
     Cut(u64),
 }
 
 impl RepairAction {
-    /// Bytes that were given up.
+    /// Count of the lost bytes.
     pub fn bytes(self) -> u64 {
         match self {
             Self::Gap(bytes) | Self::Lost(bytes) => bytes,
@@ -66,10 +66,10 @@ impl RepairAction {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepairError {
-    /// The journal cannot be inspected or opened, for another reason than damage.
+    /// The journal cannot be inspected or opened for a reason other than damage.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The disk fails. Copy what can be read to another disk first.
+    /// The disk fails. Copy the readable files to another disk first.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The repaired journal cannot be read.
@@ -78,14 +78,14 @@ pub enum RepairError {
     /// The new end of the journal cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// Nothing can be put in the place of the damage.
+    /// The damage cannot be covered.
     #[error("segment {segment} of the journal cannot be repaired at byte {at}: {why}")]
     Irreparable {
         /// The segment's number.
         segment: u64,
-        /// The byte in the segment's file.
+        /// The offset in the segment's file, in bytes.
         at: u64,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
 }

@@ -1,5 +1,5 @@
-//! Scrubbing a journal: restoring bytes of its files that belong to no record. These are bytes that no checksum covers, and
-//! indexes that contradict their segment.
+//! Scrubbing a journal: resetting bytes that belong to no record. These are bytes that no checksum covers, and indexes
+//! that contradict their segment.
 
 use crate::error::DiskError;
 use crate::files::atomic_file::{open_unshared, remove_if_exists};
@@ -10,12 +10,12 @@ use crate::storage::{Storage, take_lock};
 use crate::survey::inspect::inspect_to_damage;
 use std::sync::Arc;
 
-/// Sets the [stray bytes](crate::Survey::stray_bytes) of a journal to zero, as they were written, and removes its [stale
-/// indexes](crate::Survey::stale_indexes), which the next opening makes again. No record changes. `progress` is called about
-/// once for each MiB with the bytes read so far.
+/// Sets the [stray bytes](crate::Survey::stray_bytes) of a journal to zero, as they were written, and removes its
+/// [stale indexes](crate::Survey::stale_indexes), which the next opening writes again. No record changes. `progress` is
+/// called about once for each MiB with the count of bytes read so far.
 ///
 /// # Errors
-/// A program has the journal open, it is damaged, or the disk fails.
+/// A program has the journal open, the journal is damaged, or the disk fails.
 pub fn scrub(storage: Arc<dyn Storage>, progress: &mut dyn FnMut(u64)) -> Result<(), RepairError> {
     let disk = &*storage;
     let _lock = take_lock(disk)?;
@@ -24,7 +24,7 @@ pub fn scrub(storage: Arc<dyn Storage>, progress: &mut dyn FnMut(u64)) -> Result
         return Err(damage.into());
     }
     for &(number, at) in survey.stray_bytes() {
-        // The rest of the header's sector, or of the padding behind a frame, is zero.
+        // The rest of the header's sector, or of the padding after a frame, must be zero.
         let end = if at < SEGMENT_HEAD { SEGMENT_HEAD } else { (at + 1).next_multiple_of(ALIGN) };
         let name = segment_name(number);
         let put_right = || {

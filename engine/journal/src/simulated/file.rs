@@ -1,4 +1,4 @@
-//! An open file.
+//! An open file of a [`SimulatedDisk`].
 
 use super::inode::{FileChange, Inode};
 use super::{Fault, SimulatedDisk, error};
@@ -30,7 +30,7 @@ impl SimulatedFile {
             (Err(Fault::Short), FileChange::Write { at, bytes }) => {
                 FileChange::Write { at, bytes: bytes[..bytes.len() / 2].to_vec() }
             }
-            // A write that the power cut off may have reached the disk.
+            // A write during which the power was cut may have reached the disk.
             (Err(Fault::PowerCut), change @ FileChange::Write { .. }) => {
                 inode.pending.push(change);
                 return Err(error(Fault::PowerCut));
@@ -93,7 +93,7 @@ impl File for SimulatedFile {
         let released = &self.disk.shared.released;
         inner = released.wait_while(inner, |inner| inner.hold_syncs).unwrap_or_else(PoisonError::into_inner);
         inner.syncs_held -= 1;
-        // A failed sync drops the bytes that it did not write, as Linux does: the next sync would succeed without them.
+        // As on Linux, a failed sync drops the bytes that it did not write: the next sync would succeed without them.
         let outcome = inner.call();
         inner.syncs += 1;
         let ignore = inner.ignore_sync;

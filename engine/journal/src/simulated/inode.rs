@@ -1,19 +1,19 @@
-//! A file's bytes: those that are read, the durable ones, and those that a loss of power leaves.
+//! A file's bytes in three versions: as read now, as durable, and as a power cut leaves them.
 
-/// Bytes of a sector. A loss of power keeps or loses each sector by itself.
+/// Size of a sector in bytes. A power cut keeps or loses each sector independently.
 const SECTOR: usize = 512;
 
 /// Counters of the calls on a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Bytes that were read.
+    /// Count of bytes read.
     pub read: u64,
-    /// Count of the read calls.
+    /// Count of read calls.
     pub reads: u64,
-    /// Bytes that were written.
+    /// Count of bytes written.
     pub written: u64,
-    /// Count of the syncs.
+    /// Count of syncs.
     pub syncs: u64,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum FileChange {
     Size(usize),
 }
 
-/// A random number generator: the same seed gives the same crash.
+/// A random number generator, so that one seed always gives one crash.
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
@@ -68,7 +68,7 @@ impl Inode {
         }
     }
 
-    /// The bytes that a loss of power leaves.
+    /// The bytes that a power cut leaves.
     pub(super) fn crashed(&self, dice: &mut Dice) -> Vec<u8> {
         if self.pending.is_empty() {
             return self.durable.clone();
@@ -79,8 +79,8 @@ impl Inode {
             Self::apply(&mut next, change);
             versions.push(next);
         }
-        // All changes, none, or each sector by itself. The first two are the most likely in reality, so they are not left to
-        // chance.
+        // All changes, none, or each sector independently. The first two are the most likely in reality, so they get a
+        // probability of their own.
         match dice.roll(8) {
             0 => return versions.swap_remove(0),
             1 => return versions.swap_remove(versions.len() - 1),

@@ -1,4 +1,4 @@
-//! A directory in memory that loses power when a test tells it to. The journal's own tests run on it, and those of programs
+//! A directory in memory that a test can cut the power of. It serves the journal's own tests, and tests of programs
 //! that use a journal.
 //!
 //! ```
@@ -15,9 +15,9 @@
 //! ```
 //!
 //! # What a crash keeps
-//! All synced bytes and names. Of the rest, each sector of 512 bytes is as it was before or after any of the writes that
-//! touched it, independently of other sectors; so is the size of a file; and each change of a name is kept or lost by itself.
-//! A real disk loses less. A failing disk does worse: [`SimulatedDisk::edit`] flips bits.
+//! All synced bytes and names. Each sector of 512 bytes with unsynced writes is as it was before or after any of these
+//! writes, independently of other sectors; so is the size of a file. Each unsynced change of a name is kept or lost
+//! independently. A real disk loses less. A failing disk does worse, which [`SimulatedDisk::edit`] simulates.
 
 mod file;
 mod inode;
@@ -32,7 +32,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What a fault does to a call that changes something.
+/// The effect of a fault on a call that changes or syncs something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -40,13 +40,13 @@ pub enum Fault {
     Io,
     /// The disk is full.
     Full,
-    /// Half of a write is done, and then the disk is full. As [`Full`](Self::Full) for calls that do not write.
+    /// Half of a write is done, then the disk is full. As [`Full`](Self::Full) for calls that do not write.
     Short,
-    /// The power goes: this call and all later ones are errors and do nothing.
+    /// The power is cut: this call and all later ones fail and do nothing.
     PowerCut,
 }
 
-/// A directory in memory. Clones are the same directory.
+/// A directory in memory. Clones refer to the same directory.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedDisk {
     shared: Arc<SharedDisk>,
@@ -55,7 +55,7 @@ pub struct SimulatedDisk {
 #[derive(Debug, Default)]
 struct SharedDisk {
     inner: Mutex<DiskState>,
-    /// Signalled when syncs are held no longer.
+    /// Notified when syncs are no longer held.
     released: Condvar,
 }
 
@@ -75,15 +75,15 @@ struct DiskState {
     locked: bool,
     ignore_sync: bool,
     ignore_sync_dir: bool,
-    /// Bytes that files may still grow by; none for no limit.
+    /// Bytes by which files may still grow in total; `None` for no limit.
     room: Option<u64>,
     /// Count of the open files.
     open: usize,
-    /// The most files that may be open; none for no limit.
+    /// The most files that may be open; `None` for no limit.
     most_open: Option<usize>,
-    /// True while syncs of files wait.
+    /// True while syncs of files are made to wait.
     hold_syncs: bool,
-    /// Count of the syncs that wait.
+    /// Count of the waiting syncs.
     syncs_held: usize,
 }
 
@@ -94,7 +94,7 @@ struct NameChange {
 }
 
 impl DiskState {
-    /// Counts a call, and returns its fault.
+    /// Counts a call, and returns its fault as an error.
     fn call(&mut self) -> Result<(), Fault> {
         if self.off {
             return Err(Fault::PowerCut);
@@ -134,7 +134,7 @@ impl DiskState {
         self.names.values().filter(|named| **named == inode).count() as u64
     }
 
-    /// Takes the room that a file needs to have `size` bytes, or returns the room that it needs no more.
+    /// Takes the space that a file needs to have `size` bytes, or returns the space that it no longer needs.
     fn resize(&mut self, inode: usize, size: usize) -> io::Result<()> {
         let (now, size) = (self.inodes[inode].now.len() as u64, size as u64);
         if let Some(room) = &mut self.room {
@@ -143,7 +143,7 @@ impl DiskState {
         Ok(())
     }
 
-    /// Returns the room of a file without a name.
+    /// Returns the space of a file that has no name any more.
     fn return_room(&mut self, inode: usize) {
         if self.links(inode) == 0
             && let Some(room) = &mut self.room
@@ -152,7 +152,7 @@ impl DiskState {
         }
     }
 
-    /// Counts one more open file.
+    /// Counts one more open file; an error at the limit.
     fn opened(&mut self) -> io::Result<()> {
         if self.most_open.is_some_and(|most| self.open >= most) {
             return Err(io::Error::from_raw_os_error(TOO_MANY_OPEN));
@@ -162,7 +162,7 @@ impl DiskState {
     }
 }
 
-/// `EMFILE`: too many open files.
+/// `EMFILE`: the process has too many open files.
 const TOO_MANY_OPEN: i32 = 24;
 
 fn error(fault: Fault) -> io::Error {
@@ -174,7 +174,7 @@ fn error(fault: Fault) -> io::Error {
 }
 
 impl SimulatedDisk {
-    /// An empty directory.
+    /// Creates an empty directory.
     pub fn new() -> Self {
         Self::default()
     }
@@ -193,13 +193,14 @@ impl SimulatedDisk {
         self.inner().calls
     }
 
-    /// Lets the `nth` of those calls end in `fault`, counted from 1 since the disk was created.
+    /// Makes the `nth` changing or syncing [call](Self::calls) fail with `fault`. Calls are counted from 1 since the
+    /// disk was created.
     pub fn fail_at(&self, nth: u64, fault: Fault) {
         self.inner().fault = Some((nth, fault));
     }
 
-    /// Lets the `nth` of those calls from now on end in `fault`, whoever calls meanwhile: 1 is the next one. Returns its number
-    /// since the disk was created.
+    /// Makes the `nth` changing or syncing [call](Self::calls) from now on fail with `fault`; 1 is the next call.
+    /// Returns the number of that call, counted from 1 since the disk was created.
     pub fn fail_after(&self, nth: u64, fault: Fault) -> u64 {
         let mut inner = self.inner();
         let call = inner.calls + nth;
@@ -207,7 +208,7 @@ impl SimulatedDisk {
         call
     }
 
-    /// A disk with what a loss of power leaves now. The seed decides which changes are kept.
+    /// Returns a disk with what a power cut would leave now. The seed determines which unsynced changes are kept.
     pub fn crash(&self, seed: u64) -> Self {
         let inner = self.inner();
         let mut dice = Dice(seed);
@@ -228,7 +229,7 @@ impl SimulatedDisk {
         Self::with(inodes, names)
     }
 
-    /// A disk with the same contents, all of them durable: what the next process finds after `kill -9`.
+    /// Returns a disk with the present contents, all of them durable, as the next process finds them after `kill -9`.
     pub fn copy(&self) -> Self {
         let inner = self.inner();
         Self::with(inner.inodes.iter().map(|inode| Inode::synced(inode.now.clone())).collect(), inner.names.clone())
@@ -239,13 +240,13 @@ impl SimulatedDisk {
         Self { shared: Arc::new(SharedDisk { inner: Mutex::new(inner), ..SharedDisk::default() }) }
     }
 
-    /// The bytes of a file.
+    /// The bytes of a file; `None` if there is no file of this name.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let inner = self.inner();
         Some(inner.inodes[*inner.names.get(name)?].now.clone())
     }
 
-    /// Changes the bytes of a file, both those that are read and the durable ones, as a failing disk does.
+    /// Changes both the readable and the durable bytes of a file, as a failing disk does.
     pub fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.inner();
         if let Some(&inode) = inner.names.get(name) {
@@ -255,7 +256,7 @@ impl SimulatedDisk {
         }
     }
 
-    /// Gives a file another name, as `cp -l` does. The name is durable at once.
+    /// Gives a file a second name, as `cp -l` does. The name is durable at once.
     pub fn link(&self, name: &str, other: &str) {
         let mut inner = self.inner();
         if let Some(&inode) = inner.names.get(name) {
@@ -264,19 +265,19 @@ impl SimulatedDisk {
         }
     }
 
-    /// Lets syncs of files, or of the directory, succeed without doing anything.
+    /// If true, syncs of files, or of the directory, succeed without making anything durable.
     pub fn ignore_syncs(&self, files: bool, directory: bool) {
         let mut inner = self.inner();
         (inner.ignore_sync, inner.ignore_sync_dir) = (files, directory);
     }
 
-    /// Lets files grow by `bytes` in all from now on. A call that needs more is an error and changes nothing. Cut and removed
-    /// files return room. `None`: no limit.
+    /// Limits the growth of all files together to `bytes` from now on. A call that needs more fails and changes
+    /// nothing. Cut and removed files return space. `None`: no limit.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.inner().room = bytes;
     }
 
-    /// The most files that may be open at a time. Opening one more is `EMFILE`, as in a process at its limit. `None`: no
+    /// Limits the count of open files. Opening one more fails with `EMFILE`, as in a process at its limit. `None`: no
     /// limit.
     pub fn set_most_open(&self, files: Option<usize>) {
         self.inner().most_open = files;
@@ -287,25 +288,25 @@ impl SimulatedDisk {
         self.inner().open
     }
 
-    /// While `held` is true, syncs of files wait.
+    /// Makes syncs of files wait while `held` is true.
     pub fn hold_syncs(&self, held: bool) {
         self.inner().hold_syncs = held;
         self.shared.released.notify_all();
     }
 
-    /// Count of the syncs that wait.
+    /// Count of the waiting syncs.
     pub fn syncs_held(&self) -> usize {
         self.inner().syncs_held
     }
 
-    /// The names of the files with bytes that no sync has covered.
+    /// The names of the files that have unsynced bytes.
     pub fn unsynced(&self) -> BTreeSet<String> {
         let inner = self.inner();
         let named = inner.names.iter();
         named.filter(|(_, inode)| !inner.inodes[**inode].pending.is_empty()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// A disk with the files of a directory of the file system, all of them durable.
+    /// Loads the files of a directory of the file system into a new disk. All of them are durable.
     ///
     /// # Errors
     /// A file cannot be read, or its name is not UTF-8.
@@ -320,11 +321,11 @@ impl SimulatedDisk {
         Ok(Self::with(inodes, names))
     }
 
-    /// Writes the files as they are read now into a directory of the file system, which is created. Few of the zeros at the
-    /// end of a file are written: they stand where a segment was not written yet.
+    /// Writes the files as they are now into a directory of the file system, which is created. Most zeros at the end of
+    /// a file are left out: no frame has been written there.
     ///
     /// # Errors
-    /// The file system refuses it.
+    /// The file system reports an error.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
         std::fs::create_dir_all(directory)?;
         let inner = self.inner();
@@ -335,7 +336,7 @@ impl SimulatedDisk {
         })
     }
 
-    /// Takes the counters of each file since the last call, by the file's present name.
+    /// Returns each file's counters since the last call, by the file's present name, and resets them.
     pub fn take_traffic(&self) -> BTreeMap<String, Traffic> {
         let mut inner = self.inner();
         let DiskState { inodes, names, .. } = &mut *inner;

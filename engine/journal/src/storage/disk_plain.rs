@@ -1,7 +1,7 @@
-//! A directory of the file system on systems without descriptors of directories: each file is opened by its path.
+//! A directory of the file system, for systems without directory descriptors: each file is opened by its path.
 //!
-//! This is weaker than on Unix. If the directory gets another name while it is open, later calls miss it; names are not made
-//! durable by themselves; and other names of a file are not noticed.
+//! This is weaker than on Unix. If the directory is renamed while it is open, later calls no longer find it; names are
+//! not made durable; and hard links of a file are not noticed.
 
 use super::{File, Lock, NotOurs, Storage, lock_file, read_fully};
 use crate::files::names::LOCK;
@@ -10,20 +10,20 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A directory of the file system. Clones are the same directory.
+/// A directory of the file system. Clones refer to the same directory.
 #[derive(Clone, Debug)]
 pub struct Disk {
     path: PathBuf,
 }
 
 impl Disk {
-    /// The directory `path`. A relative path is resolved now. Nothing is opened yet.
+    /// Refers to the directory `path` without opening it. A relative path is resolved by this call.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self { path: std::path::absolute(&path).unwrap_or(path) }
     }
 
-    /// The path of a regular file; an error if the name belongs to something else.
+    /// The path of a regular file; an error if the name belongs to anything else.
     fn look(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         let kind = fs::symlink_metadata(&path)?.file_type();
@@ -36,7 +36,7 @@ impl Disk {
         Err(NotOurs::Kind { name: name.to_owned(), what }.into())
     }
 
-    /// The path of a name that belongs to a regular file or to nothing.
+    /// The path of a name that belongs to a regular file or is unused; otherwise an error.
     fn free(&self, name: &str) -> io::Result<PathBuf> {
         match self.look(name) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(self.path.join(name)),
@@ -45,7 +45,7 @@ impl Disk {
     }
 }
 
-/// The lock is released by itself: another handle of the file would keep it.
+/// Unlocks explicitly when dropped, because another handle of the file would keep the lock.
 struct FileLock(fs::File);
 
 impl Drop for FileLock {
@@ -65,7 +65,7 @@ impl Storage for Disk {
 
     fn lock(&self) -> io::Result<Lock> {
         let mut options = fs::OpenOptions::new();
-        // The file is truncated after it is locked: until then it names the process that holds the lock.
+        // The file is truncated only after it is locked: until then its text names the process that holds the lock.
         let file = options.read(true).write(true).create(true).truncate(false).open(self.free(LOCK)?)?;
         file.try_lock().map_err(|refused| match refused {
             fs::TryLockError::WouldBlock => io::Error::from(io::ErrorKind::WouldBlock),
@@ -85,7 +85,7 @@ impl Storage for Disk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
-            // The journal's own names are UTF-8.
+            // Other names are skipped: the journal's own names are UTF-8.
             names.extend(entry?.file_name().into_string());
         }
         Ok(names)
@@ -107,7 +107,7 @@ impl Storage for Disk {
 
     fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         let from = self.look(from)?;
-        // A hard link replaces no file.
+        // Unlike a rename, a hard link never replaces a file.
         fs::hard_link(&from, self.path.join(to))?;
         fs::remove_file(from)
     }

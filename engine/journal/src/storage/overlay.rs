@@ -1,4 +1,5 @@
-//! A directory whose changes stay in memory, over another one that is only read. It shows what a repair would do.
+//! A storage that keeps its changes in memory and only reads the storage below it. A dry run shows with it what a
+//! repair would do.
 
 use super::{File, Lock, Storage};
 use std::collections::btree_map::Entry;
@@ -8,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const PAGE: u64 = 4096;
 
-/// The changes are lost when it is dropped.
+/// Changes in memory over another storage. Dropping it discards the changes.
 pub(crate) struct Overlay {
     below: Arc<dyn Storage>,
-    /// The names that have changed: with their new file, or none if the name was removed.
+    /// The changed names, each with its new file, or `None` if the name was removed.
     names: Mutex<HashMap<String, Option<Arc<OverlayFile>>>>,
 }
 
@@ -110,9 +111,10 @@ impl Storage for Overlay {
     }
 }
 
-/// A file: written pages in memory over a file that is only read.
+/// A file: changed pages in memory over a file that is only read.
 struct OverlayFile {
-    /// Opened for each read, because a journal may have more files than a process may have open.
+    /// The storage and name of the file below, which is opened for each read, because a journal may have more files
+    /// than a process may have open. `None` for a new file.
     below: Option<(Arc<dyn Storage>, String)>,
     inner: Mutex<OverlayPages>,
 }
@@ -121,7 +123,7 @@ struct OverlayFile {
 struct OverlayPages {
     pages: BTreeMap<u64, Box<[u8; PAGE as usize]>>,
     size: u64,
-    /// The byte from which on the file below is hidden, because the file was cut there.
+    /// Bytes of the file below from this offset on are hidden, because the file was cut there.
     visible: u64,
 }
 
@@ -130,7 +132,7 @@ impl OverlayFile {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the file below; zeros where it has no bytes or is hidden.
+    /// Reads the file below. Bytes that it does not have, or that are hidden, read as zero.
     fn read_below(&self, visible: u64, into: &mut [u8], at: u64) -> io::Result<()> {
         into.fill(0);
         let len = usize::try_from(visible.saturating_sub(at)).unwrap_or(usize::MAX).min(into.len());
@@ -215,7 +217,7 @@ mod tests {
     use super::*;
     use crate::simulated::SimulatedDisk;
 
-    /// Name and bytes of every file.
+    /// The name and the bytes of every file.
     fn contents(storage: &dyn Storage) -> BTreeMap<String, Vec<u8>> {
         let read = |name: String| {
             let file = storage.open(&name, false).unwrap();

@@ -1,4 +1,4 @@
-//! A segment file of the directory, before the survey knows whether it belongs to the journal.
+//! A segment file in the directory that may or may not belong to the journal.
 
 use crate::error::{DiskError, OpenError};
 use crate::files::descriptors::{Files, SegmentFile};
@@ -9,21 +9,21 @@ use crate::index::Index;
 use crate::storage::{File, NotOurs, Storage};
 use std::sync::Arc;
 
-/// A segment file by its name, with its header and its index as far as these are valid.
+/// A segment file, with its header and its index as far as they are valid.
 pub(crate) struct Candidate {
     /// The number in the file's name.
     pub number: u64,
     pub header: Result<SegmentHeader, Malformed>,
     pub file: SegmentFile,
-    /// The index, if it is [tied](read_tied_index) to the segment.
+    /// The index, if its checksums match the segment (see [`read_tied_index`]).
     pub index: Option<Index>,
-    /// True if the last frame that the index knows is a gap.
+    /// True if the last frame that the index covers is a gap.
     pub ends_in_gap: bool,
 }
 
 impl Candidate {
-    /// Reads the header and the index of segment file `number`. If `strict`, an index file that is no regular file of this
-    /// journal's is an error, because the opening will write it.
+    /// Reads the header and the index of segment file `number`. If `strict`, an index name that belongs to anything but
+    /// a regular file is an error, because the opening will write that file.
     ///
     /// # Errors
     /// The disk fails, or a newer program wrote the segment.
@@ -44,7 +44,7 @@ impl Candidate {
         Ok(Self { number, header, file, index, ends_in_gap })
     }
 
-    /// Rejects the segment if its header names another journal than `id`.
+    /// Rejects the segment if its header states a journal id other than `id`.
     pub fn require_journal(&mut self, id: &JournalId) {
         if self.header.as_ref().is_ok_and(|header| header.id != *id) {
             (self.header, self.index) = (Err(Malformed::OtherJournal), None);
@@ -52,7 +52,7 @@ impl Candidate {
     }
 }
 
-/// The index of a segment, if it is tied to that segment, and the kind of the last frame.
+/// Reads the index of a segment, with the kind of its last frame. `None` if its checksums do not match the segment.
 fn read_index(
     storage: &dyn Storage,
     header: &SegmentHeader,
@@ -62,14 +62,14 @@ fn read_index(
     let name = index_name(header.number);
     match storage.open(&name, false) {
         Err(cause) if strict && NotOurs::of(&cause).is_some() => Err(DiskError::new("read", &name, &cause).into()),
-        // The frames of a segment without an index are read instead.
+        // Without an index, the frames of the segment are read instead.
         Err(_) => Ok(None),
         Ok(index) => Ok(read_tied_index(header, segment, &*index)),
     }
 }
 
-/// Decodes an index file. None unless it is tied to the segment: its checksum must match, and it must state the checksums of
-/// the segment's header and of the segment's last frame.
+/// Decodes an index file. `None` unless its own checksum matches, and it states the checksums of the segment's header
+/// and of the segment's last frame.
 fn read_tied_index(header: &SegmentHeader, segment: &dyn File, index: &dyn File) -> Option<(Index, FrameKind)> {
     let (size, segment_size) = (index.size().ok()?, segment.size().ok()?);
     if size > Index::most(segment_size) {

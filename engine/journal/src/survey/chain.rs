@@ -1,4 +1,4 @@
-//! The chain of frames: each frame states the checksum of the frame before it, so the journal ends where the chain breaks.
+//! The chain of frames: each frame states the checksum of the frame before it. The journal ends where the chain breaks.
 
 use crate::error::OpenError;
 use crate::files::copy::COPY_CHUNK;
@@ -16,33 +16,34 @@ use crate::survey::candidate::Candidate;
 use crate::survey::checker::Checker;
 use std::sync::Arc;
 
-/// How far the chain of frames was followed, and what the frames up to there say.
+/// The part of the frame chain that was followed, with what these frames state.
 pub(crate) struct Chain {
     /// The journal's state after the last frame.
     pub state: State,
-    /// The checksum of the last frame; none behind a gap of a repair, where the chain begins anew.
+    /// The checksum of the last frame; `None` after a gap of a repair, where the chain restarts.
     pub previous: Option<u32>,
     /// The incarnation of the last frame.
     pub incarnation: u32,
-    /// The highest durable mark, as a position.
+    /// The highest durable mark, as a position in bytes.
     pub durable: u64,
-    /// Bytes of the segments whose frames were read.
+    /// Size of the segments whose frames were read, in bytes.
     pub scanned: u64,
     pub gaps: Vec<SurveyedGap>,
-    /// Segments whose index has valid checksums and contradicts the frames.
+    /// Numbers of the segments whose index has a valid checksum but contradicts the frames.
     pub stale: Vec<u64>,
 }
 
-/// What following the chain through one segment has found.
+/// The result of following the chain through one segment.
 pub(crate) enum ChainStep {
-    /// The chain goes through the segment and on. `unindexed`: the frames were read and no index is tied to the segment.
+    /// The chain continues after the segment. `unindexed` is true if the frames were read and the segment has no valid
+    /// index.
     Whole { segment: Arc<Segment>, unindexed: bool },
-    /// The chain ends: in `segment`, or before it if that is none.
+    /// The chain ends in `segment`, or before it if `segment` is `None`.
     Ends { segment: Option<Arc<Segment>>, what: Malformed },
 }
 
 impl Chain {
-    /// At the beginning of the journal. `durable`: a position that is known to be durable already.
+    /// Begins at the start of the journal. `durable` is a position in bytes that is known to be durable.
     pub fn new(durable: u64) -> Self {
         Self {
             state: State::default(),
@@ -55,8 +56,8 @@ impl Chain {
         }
     }
 
-    /// Follows the chain through one segment, which must follow the segment `before`. With `believe` the index stands for
-    /// the frames, and they are not read.
+    /// Follows the chain through one segment, which must follow the segment `before`. If `believe` is true, a valid
+    /// index replaces reading the frames.
     pub fn follow(
         &mut self,
         checker: &mut Checker<'_>,
@@ -80,7 +81,7 @@ impl Chain {
         if header.lost {
             self.previous = None;
             self.incarnation = self.incarnation.max(header.incarnation);
-            // A repair has already given up what the segment held: that is no damage any more.
+            // A repair has already given up this segment's content, so it is no new damage.
             segment.set_end(header.size);
             self.gaps.push(SurveyedGap { position: header.first, segment: header.number, bytes: header.size });
             return Ok(ChainStep::Whole { segment, unindexed: false });
@@ -94,7 +95,7 @@ impl Chain {
             return Ok(ChainStep::Whole { segment, unindexed: false });
         }
         if let Some(index) = &candidate.index {
-            // An index is written when the segment is durable to its end.
+            // An index is written only after the whole segment is durable.
             self.durable = self.durable.max(segment.position(index.end));
         }
         if checker.reads_all {
@@ -121,8 +122,8 @@ impl Chain {
         Ok(ChainStep::Ends { segment: Some(segment), what })
     }
 
-    /// Reads frames up to the first place without a valid one, and returns what is wrong there. The segment counts only if
-    /// the snapshot at its head is whole.
+    /// Reads frames up to the first place without a valid one, and returns the fault there. The segment counts only if
+    /// the snapshot at its head is complete.
     fn follow_frames(
         &mut self,
         checker: &mut Checker<'_>,
@@ -205,7 +206,7 @@ impl Chain {
             durable = durable.max(header.durable);
             at = end;
             if snapshot.is_none() {
-                // Until its snapshot is whole, a segment changes nothing.
+                // Until its snapshot is complete, a segment changes nothing.
                 (self.previous, self.incarnation, self.durable) = (previous, incarnation, durable);
                 segment.set_end(at);
             }
@@ -213,7 +214,8 @@ impl Chain {
     }
 }
 
-/// Why a valid frame does not follow the frame before it; none if it does. `opened`: the incarnation of the segment's header.
+/// Why a valid frame does not follow the frame before it; `None` if it does. `opened` is the incarnation in the
+/// segment's header.
 fn breaks_chain(header: &FrameHeader, previous: Option<u32>, incarnation: u32, opened: u32) -> Option<Malformed> {
     if previous.is_some_and(|previous| previous != header.previous) {
         Some(Malformed::Chain)

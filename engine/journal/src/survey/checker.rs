@@ -1,4 +1,4 @@
-//! Reading the segment files of a survey: progress, bytes that should be zero, and durable marks behind the end.
+//! Reading the segment files of a survey: progress reports, stray bytes, and durable marks after the end.
 
 use crate::error::OpenError;
 use crate::files::copy::{COPY_CHUNK, last_nonzero};
@@ -9,28 +9,28 @@ use crate::segment::Segment;
 use crate::storage::File;
 use crate::survey::Progress;
 
-/// Reads segment files, and reports how many bytes it has read.
+/// Reads segment files, and counts the bytes read.
 pub(crate) struct Checker<'s> {
     pub read_ahead: ReadAhead,
     /// Called about once for each MiB read.
     pub progress: Option<&'s mut dyn FnMut(Progress)>,
-    /// Bytes read so far.
+    /// Count of bytes read so far.
     pub read: u64,
-    /// Bytes to be read in all, as far as is known.
+    /// Count of bytes to read in total, as far as known.
     pub total: u64,
-    /// True if every segment is read, with or without an index. Stray bytes are looked for only then.
+    /// True if every segment is read, with or without an index. Only then are stray bytes detected.
     pub reads_all: bool,
-    /// Segment number and byte of each run of stray bytes: bytes that no checksum covers and that are not zero.
+    /// Segment number and file offset of each run of stray bytes: nonzero bytes that no checksum covers.
     pub stray: Vec<(u64, u64)>,
 }
 
-/// What stands in a segment file behind the last valid frame.
+/// The bytes of a segment file after the last valid frame.
 pub(crate) struct Tail {
-    /// Where the last byte that is not zero ends in the file; 0 if all bytes are zero.
+    /// The offset in the file after the last nonzero byte; 0 if all bytes are zero.
     pub until: u64,
     /// The highest durable mark in a valid frame header; 0 if there is none.
     pub durable: u64,
-    /// The highest incarnation in a valid frame header or in the segment's own.
+    /// The highest incarnation in a valid frame header or in the segment's header.
     pub incarnation: u32,
 }
 
@@ -39,7 +39,7 @@ impl<'s> Checker<'s> {
         Self { read_ahead: ReadAhead::new(options), progress, read: 0, total: 0, reads_all, stray: Vec::new() }
     }
 
-    /// Counts `bytes` more as read, and reports the progress.
+    /// Adds `bytes` to the count of bytes read, and reports the progress.
     pub fn count(&mut self, bytes: u64) {
         self.read += bytes;
         let (read, total) = (self.read, self.total.max(self.read));
@@ -48,7 +48,7 @@ impl<'s> Checker<'s> {
         }
     }
 
-    /// Notes the first byte of `from..to` that is not zero, in a part of the file that no checksum covers.
+    /// Notes the first nonzero byte at the offsets `from..to`, a part of the file that no checksum covers.
     pub fn note_stray(&mut self, segment: &Segment, from: u64, to: u64) -> Result<(), OpenError> {
         let bytes = self.read_ahead.bytes(&segment.file, from, (to - from) as usize, to);
         let bytes = bytes.map_err(|cause| segment.disk_error("read", &cause))?;
@@ -59,9 +59,9 @@ impl<'s> Checker<'s> {
         Ok(())
     }
 
-    /// Searches a segment file from byte `from` on for frame headers of journal `id`, and for bytes that are not zero.
+    /// Searches a segment file from offset `from` on for frame headers of journal `id`, and for nonzero bytes.
     pub fn search_tail(&mut self, segment: &Segment, from: u64, id: &JournalId) -> Result<Tail, OpenError> {
-        // Bytes of the file behind the segment's size do not belong to the segment.
+        // Bytes of the file beyond the segment's size do not belong to the segment.
         let size = segment.file.size().map_err(|cause| segment.disk_error("read", &cause))?.min(segment.header.size);
         let mut tail = Tail { until: 0, durable: 0, incarnation: segment.header.incarnation };
         let mut at = from;

@@ -1,4 +1,4 @@
-//! All frames of a journal in the order in which they were written. The tools are built on this.
+//! An iterator over all frames of a journal in write order. The tools are built on it.
 
 use crate::error::{DiskError, ReplayError};
 use crate::files::descriptors::Files;
@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Iterates over the frames of a journal. It writes nothing and takes no lock.
+/// Iterates over the frames of a journal. It writes no file and takes no lock.
 ///
 /// ```
 /// use slipring_journal::format::{Entry, entries};
@@ -39,29 +39,29 @@ use std::sync::Arc;
 pub struct Frames {
     files: Arc<Files>,
     id: JournalId,
-    /// The segments that are still to be read.
+    /// The segments that have not been read yet.
     left: VecDeque<Arc<Segment>>,
     now: Option<Arc<Segment>>,
     at: u64,
-    /// The checksum of the last frame; none at a place where the chain begins anew.
+    /// The checksum of the last frame; `None` where the chain restarts.
     previous: Option<u32>,
     read_ahead: ReadAhead,
     follow: bool,
-    /// Position and segment of each gap frame and lost segment since the last call of `take_passed`.
+    /// Position and segment number of each gap frame and lost segment since the last call of `take_passed`.
     passed: Vec<(u64, u64)>,
 }
 
-/// A frame and its payload.
+/// A frame with its decompressed payload.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct UnpackedFrame<'f> {
     /// The frame's header.
     pub header: FrameHeader,
-    /// The number of the segment.
+    /// The segment's number.
     pub segment: u64,
-    /// The byte in the segment file at which the frame begins.
+    /// Offset of the frame in the segment file, in bytes.
     pub at: u64,
-    /// The entries, decompressed: see [`entries`](crate::format::entries).
+    /// The decompressed payload, whose entries [`entries`](crate::format::entries) decodes.
     pub plain: Cow<'f, [u8]>,
 }
 
@@ -78,7 +78,7 @@ impl std::fmt::Debug for Frames {
 }
 
 impl Survey {
-    /// Iterates over all frames that the survey has found.
+    /// An iterator over all frames that the survey found.
     pub fn frames(&self, storage: Arc<dyn Storage>) -> Frames {
         Frames {
             files: Files::new(storage),
@@ -95,31 +95,33 @@ impl Survey {
 }
 
 impl Frames {
-    /// Leaves out the segments for which `wanted` is false.
+    /// Skips the segments for which `wanted` returns false.
     pub fn only(mut self, wanted: impl Fn(&SegmentReport) -> bool) -> Self {
         self.left.retain(|segment| segment.header.lost || wanted(&segment.report(false)));
         self
     }
 
-    /// Goes on with frames that are written after the survey: [`next`](Self::next) returns none while there is no new one,
-    /// and may be called again.
+    /// Continues with frames that are written after the survey. [`next`](Self::next) returns `None` while there is no
+    /// new frame, and may be called again.
     pub fn follow(mut self) -> Self {
         self.follow = true;
         self
     }
 
-    /// Bytes of frames that are still to be read, as far as their segments are known.
+    /// Count of bytes of frames left to read, as far as their segments are known.
     pub fn left(&self) -> u64 {
         let now = self.now.as_ref().map_or(0, |now| now.end().saturating_sub(self.at));
         now + self.left.iter().map(|segment| segment.end() - SEGMENT_HEAD).sum::<u64>()
     }
 
-    /// Takes the gap frames and lost segments that were passed over since the last call: position and segment of each.
+    /// Takes the gap frames and lost segments that were skipped since the last call: position and segment number of
+    /// each.
     pub(crate) fn take_passed(&mut self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.passed)
     }
 
-    /// The next frame. Passes over the gaps of a repair: [`gaps`](crate::gaps()) lists the records that are missing there.
+    /// Returns the next frame. Skips a repair's gaps: [`gaps`](crate::gaps()) lists the records lost there. `None`
+    /// after the last frame.
     ///
     /// # Errors
     /// A frame is damaged, or the disk fails.
@@ -151,7 +153,7 @@ impl Frames {
         Ok(Some(UnpackedFrame { header, segment: segment.header.number, at, plain }))
     }
 
-    /// Goes to the next segment; false if there is none.
+    /// Moves to the next segment. False if there is none.
     fn step(&mut self) -> Result<bool, ReplayError> {
         let next = match self.left.pop_front() {
             Some(next) => next,
@@ -175,7 +177,7 @@ impl Frames {
         Ok(true)
     }
 
-    /// Passes over the gap frame that stands here; false if another frame does.
+    /// Skips the gap frame at the present offset. False if another frame is there.
     fn pass_gap(&mut self, now: &Segment) -> Result<bool, ReplayError> {
         let (at, limit) = (self.at, now.end());
         let head = self.read_ahead.bytes(&now.file, at, FRAME_HEADER, limit);
@@ -191,7 +193,7 @@ impl Frames {
         Ok(true)
     }
 
-    /// True if another frame was written to the last segment meanwhile.
+    /// True if another frame was written to the last segment since it was read.
     fn grown(&mut self, now: &Segment) -> Result<bool, ReplayError> {
         let failed = |cause| now.disk_error("read", &cause);
         let limit = now.file.size().map_err(failed)?.min(now.header.size);
@@ -205,7 +207,7 @@ impl Frames {
         Ok(true)
     }
 
-    /// The segment after the last one, if it has a frame already.
+    /// The segment after the last one, if it has a frame already; otherwise `None`.
     fn new_segment(&mut self) -> Result<Option<Arc<Segment>>, ReplayError> {
         let Some(now) = self.now.clone() else { return Ok(None) };
         let name = segment_name(now.header.number + 1);
@@ -218,8 +220,8 @@ impl Frames {
         if header.id != self.id || header.number != now.header.number + 1 {
             return Ok(None);
         }
-        // A segment that was made ahead has no frames. Once it has one, the segment before it is final. The caller has read
-        // that segment to its end, or reads the rest of it at its next look.
+        // A segment that was created ahead has no frames. Once it has one, the segment before it is complete. The
+        // caller has read that segment to its end, or reads the rest of it in its next call.
         let first = frame_header(&file, &self.id, header.first, SEGMENT_HEAD).map_err(failed)?;
         let Ok((frame, _)) = first else { return Ok(None) };
         let follows = self.previous.is_none_or(|previous| previous == frame.previous);

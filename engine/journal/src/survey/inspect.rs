@@ -1,4 +1,4 @@
-//! Looking at a journal without changing it and without its lock, whether or not a program has it open.
+//! Inspecting a journal without changing or locking it, even while a program has it open.
 
 use crate::error::{DiskError, OpenError};
 use crate::files::names::is_ours;
@@ -9,11 +9,11 @@ use crate::survey::{Progress, Survey};
 use std::io;
 use std::sync::Arc;
 
-/// Surveys a journal without changing it and without its lock. With `whole` every segment is read, also those that have an
-/// index.
+/// Surveys a journal without changing or locking it. If `whole` is true, every segment is read, otherwise only those
+/// without a valid index.
 ///
 /// # Errors
-/// As [`open`](crate::open), but for the lock.
+/// As [`open`](crate::open), except for the lock.
 pub fn inspect(storage: Arc<dyn Storage>, whole: bool) -> Result<Survey, OpenError> {
     match inspect_to_damage(storage, whole, &mut |_| {})? {
         (survey, None) => Ok(survey),
@@ -21,11 +21,11 @@ pub fn inspect(storage: Arc<dyn Storage>, whole: bool) -> Result<Survey, OpenErr
     }
 }
 
-/// Surveys a journal as [`inspect`] does. If the journal is damaged, returns the survey of what stands before the damage with
-/// the error. `progress` is called about once for each MiB with the bytes read so far.
+/// Surveys a journal as [`inspect`] does. If the journal is damaged, returns the survey of the part before the damage
+/// together with the error. `progress` is called about once for each MiB with the count of bytes read so far.
 ///
 /// # Errors
-/// As [`open`](crate::open), but for the lock and for damage.
+/// As [`open`](crate::open), except for the lock and for damage.
 pub fn inspect_to_damage(
     storage: Arc<dyn Storage>,
     whole: bool,
@@ -40,8 +40,8 @@ pub fn inspect_to_damage(
             Ok(survey) => return Ok((survey, None)),
             Err(refused) => refused,
         };
-        // A writer may go on meanwhile: a durable mark may be seen of a frame that was not there when the chain was followed,
-        // and retention may remove a file. Real damage looks the same at the second attempt.
+        // A writer may be active: the survey may see a durable mark of a frame that did not exist when the chain was
+        // followed, and retention may remove a file. Real damage looks the same at the second attempt.
         let place = match &refused {
             OpenError::Damaged { segment, at, what, .. } => Some((*segment, *at, Some(*what), String::new())),
             OpenError::Disk(cause) if cause.kind == io::ErrorKind::NotFound => Some((0, 0, None, cause.file.clone())),
@@ -58,11 +58,11 @@ pub fn inspect_to_damage(
     }
 }
 
-/// Refuses a link, pipe or directory under any name of the journal's, also that of a derived file, which is not needed for
-/// reading: the next opening would refuse it.
+/// Returns an error for any link, pipe or directory that has the name of a journal file, even of a derived file that
+/// reading does not need: the next opening would refuse it.
 ///
 /// # Errors
-/// The directory cannot be listed, or a file is [not ours](NotOurs): the error names it.
+/// The directory cannot be listed, or a file is [not ours](NotOurs); the error names it.
 pub fn check_files(storage: &dyn Storage) -> Result<(), OpenError> {
     let names = storage.list().map_err(|cause| DiskError::new("list", storage.name(), &cause))?;
     for name in names.iter().filter(|name| is_ours(name)) {

@@ -1,4 +1,4 @@
-//! Finding out which offsets are lost in the gaps of a repair.
+//! Determining which offsets are lost in the gaps of a repair.
 
 use crate::error::ReplayError;
 use crate::files::names::index_name;
@@ -12,22 +12,22 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The most offsets beyond the last record that a lost reservation can have covered.
+/// The most offsets after the last record that a lost reservation can have covered.
 const MAX_RESERVATION: u64 = 1 << 30;
 
-/// The most bytes of an index file that is read.
+/// The largest index file that is read, in bytes.
 const MAX_INDEX_SIZE: u64 = 64 << 20;
 
-/// What is known about lost records besides the frames.
+/// Indexes that show which records were lost.
 #[derive(Debug, Default)]
 pub(crate) struct KnownIndexes {
-    /// The indexes of damaged or lost segments, by segment number. Only the offsets and counts that they state for a
-    /// partition are used.
+    /// The indexes of damaged or lost segments, by segment number. Only the offsets and counts of their partitions are
+    /// used.
     pub indexes: BTreeMap<u64, Index>,
 }
 
 impl KnownIndexes {
-    /// Keeps the index of a segment that is about to be repaired, if there is one.
+    /// Keeps the index of a segment that is about to be repaired, if it has one.
     pub fn keep(&mut self, disk: &dyn Storage, segment: u64, id: &JournalId) {
         let Ok(file) = disk.open(&index_name(segment), false) else { return };
         // No segment has a larger index.
@@ -40,26 +40,26 @@ impl KnownIndexes {
     }
 }
 
-/// The offsets that are lost in the gaps that the state does not list yet.
+/// The offsets lost in gaps that the state does not list yet.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
-    /// The position of each gap frame and lost segment, with the offsets that are lost there.
+    /// The position of each gap frame and lost segment, with the offsets lost there.
     gaps: BTreeMap<u64, Vec<(PartitionId, Range<u64>)>>,
-    /// Partitions without a record before the gap, and the offset at which they now begin.
+    /// Partitions without a record before the gap, with their new start offset.
     heads: Vec<(PartitionId, u64)>,
     /// Partitions that may have lost their last records: the first offset that may be lost, and the gap's position.
     tails: Vec<(PartitionId, u64, u64)>,
-    /// True if the offsets that had been issued last are not known, because the end of the journal is lost.
+    /// True if the last issued offsets are unknown, because the end of the journal is lost.
     pub skips_offsets: bool,
     bytes: u64,
 }
 
-/// What the pass over the frames has seen of a partition.
+/// What the pass over the frames found out about a partition.
 #[derive(Default)]
 struct PartitionScan {
     /// The offset after the last record or extent.
     end: u64,
-    /// The gaps since that record: position and segment.
+    /// The gaps since that record: position and segment number.
     suspects: Vec<(u64, u64)>,
 }
 
@@ -71,7 +71,8 @@ struct PossibleLoss {
     is_tail: bool,
 }
 
-/// Finds the offsets that are lost in gaps that the state does not list yet. None if it lists all gaps of the survey.
+/// Determines the offsets lost in gaps that the state does not list yet. `None` if the state lists all gaps of the
+/// survey.
 pub(crate) fn find_losses(
     survey: &Survey,
     storage: &Arc<dyn Storage>,
@@ -81,7 +82,8 @@ pub(crate) fn find_losses(
     let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { return Ok(None) };
     // A segment that is lost as a whole may have left its index.
     fresh.iter().for_each(|gap| known.keep(&**storage, gap.segment, &survey.id));
-    // The pass begins at the last segment before the gap with a whole snapshot: that has the extent of each partition.
+    // The pass begins at the last segment before the gap that has a complete snapshot, because that holds the extent of
+    // each partition.
     let begins = |number: &u64| survey.segments.iter().any(|it| it.header.number == *number && it.has_snapshot());
     let from = (1..=first.segment).rev().find(begins).unwrap_or(0);
     let mut frames = survey.frames(Arc::clone(storage)).only(|segment| segment.header.number >= from);
@@ -103,7 +105,7 @@ pub(crate) fn find_losses(
                     *records.entry((segment, run.partition)).or_default() += u64::from(run.count);
                     (run.partition, 0, run.first, run.end())
                 }
-                // The extent in a snapshot says how far the lost records had come.
+                // The extent in a snapshot states how far the lost records had come.
                 Entry::Extent(partition, extent) => (partition, extent.start, extent.end, extent.end),
                 _ => continue,
             };
@@ -140,8 +142,8 @@ pub(crate) fn find_losses(
 }
 
 impl Losses {
-    /// Adds a possible loss, unless the index of a damaged segment says that nothing of the partition is lost there; cuts it
-    /// to the offsets that the index states.
+    /// Adds a possible loss, cut to the offsets that the indexes state. Skips it if the index of the damaged segment
+    /// shows that the partition lost no records there.
     fn add(&mut self, it: PossibleLoss, known: &KnownIndexes, records: &BTreeMap<(u64, PartitionId), u64>) {
         let PossibleLoss { partition, mut offsets, suspects, is_head, is_tail } = it;
         let mut within: Option<Range<u64>> = None;
@@ -177,15 +179,16 @@ impl Losses {
         self.gaps.entry(*position).or_default().push((partition, offsets));
     }
 
-    /// Writes the gaps into the state, and so into the next snapshot. Returns the lost offsets by partition.
+    /// Writes the gaps into the state, and so into the next snapshot. `time` is in nanoseconds since the epoch. Returns
+    /// the lost offsets by partition.
     pub fn record(mut self, state: &mut State, time: u64) -> Vec<(PartitionId, Range<u64>)> {
         for (partition, start) in std::mem::take(&mut self.heads) {
             state.extend_back(partition, start);
         }
         if self.skips_offsets {
             for (partition, extent) in state.extents().collect::<Vec<_>>() {
-                // At most one record can be lost for each lost byte. A reader of published events may also have seen offsets
-                // of a lost reservation.
+                // Each lost byte can have held at most one record. A reader of published events may also have seen
+                // offsets of a lost reservation.
                 let next = extent
                     .end
                     .max(extent.reserved)

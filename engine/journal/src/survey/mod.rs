@@ -1,4 +1,4 @@
-//! What a journal's directory holds, before anything in it is changed.
+//! Surveys: the content of a journal's directory before anything in it is changed.
 
 mod candidate;
 mod chain;
@@ -21,24 +21,24 @@ use crate::state::State;
 use crate::storage::Storage;
 use std::sync::Arc;
 
-/// What a journal's directory holds, as [`inspect`](crate::inspect()) has found it.
+/// The content of a journal's directory, as [`inspect`](crate::inspect()) found it.
 pub struct Survey {
     pub(crate) files: Arc<Files>,
     pub(crate) id: JournalId,
     pub(crate) incarnation: u32,
-    /// The segments of the journal, in ascending order. The last frame is in the last one.
+    /// The segments of the journal in ascending order. The last one holds the last frame.
     pub(crate) segments: Vec<Arc<Segment>>,
-    /// The segments of the journal without an index that is tied to them.
+    /// The segments of the journal without a valid index.
     pub(crate) unsealed: Vec<Arc<Segment>>,
-    /// The segments at and behind the end, and the byte up to which each is not zero.
+    /// The segments at and after the end, each with the offset in its file after the last nonzero byte.
     pub(crate) beyond: Vec<(Arc<Segment>, u64)>,
-    /// The segment after the last one, if it was created ahead of need.
+    /// The segment after the last one, if it was created ahead.
     pub(crate) spare: Option<Segment>,
-    /// The numbers of segment files before the first one that is needed.
+    /// The numbers of segment files before the first needed one.
     pub(crate) leftover: Vec<u64>,
     pub(crate) unfinished: Vec<String>,
-    /// The gap frames and lost segments that were read. A segment whose index was believed shows none: the state lists its
-    /// gaps already.
+    /// The gap frames and lost segments that were read. Segments that were not read, because of a valid index, have
+    /// none here: the state lists their gaps already.
     pub(crate) gaps: Vec<SurveyedGap>,
     pub(crate) state: State,
     pub(crate) previous: u32,
@@ -76,7 +76,7 @@ impl Survey {
         self.gaps.iter().filter(|gap| self.state.get(GAPS_KIND, &gap.position.to_le_bytes()).is_none())
     }
 
-    /// True if a segment whose index was believed has a gap that this survey has not seen.
+    /// True if a segment that was not read, because of a valid index, has a gap that this survey has not seen.
     pub(crate) fn has_unread_gaps(&self) -> Result<bool, DiskError> {
         let mut read_ahead = ReadAhead::default();
         let unsealed = |number| self.unsealed.iter().any(|segment| segment.header.number == number);
@@ -85,7 +85,7 @@ impl Survey {
             read_ahead.reset();
             while at < end {
                 let found = read_ahead.frame(&self.id, segment.header.first, &segment.file, at, end);
-                // Whoever reads the frame finds the damage.
+                // Reading that frame later reports the damage.
                 let Ok(frame) = found.map_err(|cause| segment.disk_error("read", &cause))? else { break };
                 let seen = self.gaps.iter().any(|gap| gap.position == frame.header.position);
                 if frame.header.kind == FrameKind::Gap && !seen {
@@ -97,7 +97,7 @@ impl Survey {
         Ok(false)
     }
 
-    /// True if an opening can go on writing in the last segment. It cannot if the segment has no snapshot: such a segment
+    /// True if an opening can extend the last segment. It cannot if the segment has no snapshot, because such a segment
     /// gets no index.
     pub(crate) fn can_append(&self) -> bool {
         let last = self.segments.last();
@@ -109,59 +109,60 @@ impl Survey {
         &self.state
     }
 
-    /// The torn tail that an opening would cut.
+    /// The torn tail that an opening would cut; `None` if there is none.
     pub fn torn(&self) -> Option<&TornTail> {
         self.torn.as_ref()
     }
 
-    /// The highest durable mark that was found, as a position.
+    /// The highest durable mark that was found, as a position in bytes.
     pub fn durable(&self) -> u64 {
         self.durable
     }
 
-    /// The position behind the last valid frame.
+    /// The position after the last valid frame, in bytes.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// The highest incarnation: how often the journal was opened.
+    /// The highest incarnation, which counts the openings of the journal.
     pub fn incarnation(&self) -> u32 {
         self.incarnation
     }
 
-    /// The journal's id; none if there is no journal.
+    /// The journal's id; `None` if there is no journal.
     pub fn id(&self) -> Option<JournalId> {
         (!self.created).then_some(self.id)
     }
 
-    /// Bytes that were read to check them.
+    /// Count of the bytes that were read and checked.
     pub fn scanned(&self) -> u64 {
         self.scanned
     }
 
-    /// The segments of the journal, in ascending order.
+    /// The segments of the journal in ascending order.
     pub fn segments(&self) -> Vec<SegmentReport> {
         let unsealed = |number| self.unsealed.iter().any(|segment| segment.header.number == number);
         self.segments.iter().map(|segment| segment.report(!unsealed(segment.header.number))).collect()
     }
 
-    /// The files of the directory that are not part of the journal, and those that a recovery or a repair has put aside.
+    /// The names of files that are not part of the journal, or that a recovery or a repair has put aside.
     pub fn others(&self) -> &[String] {
         &self.others
     }
 
-    /// The segments whose index has valid checksums and contradicts the frames. Found if all segments were read.
+    /// Numbers of the segments whose index has a valid checksum but contradicts the frames. Empty unless all segments
+    /// were read.
     pub fn stale_indexes(&self) -> &[u64] {
         &self.stale
     }
 
-    /// Segment number and byte of bytes that should be zero and are not. No checksum covers them, and no record is made of
-    /// them. Found if all segments were read.
+    /// Segment number and file offset of nonzero bytes that should be zero. No checksum covers them, and no record
+    /// contains them. Empty unless all segments were read.
     pub fn stray_bytes(&self) -> &[(u64, u64)] {
         &self.stray
     }
 
-    /// The journal, to be read.
+    /// The surveyed journal, for reading.
     pub fn journal(&self, storage: Arc<dyn Storage>) -> Journal {
         let segments = self.segments.clone();
         let shared = Shared::new(
@@ -177,26 +178,27 @@ impl Survey {
     }
 }
 
-/// The end of a journal that was being written when the power went: bytes that are no valid frames, and were never durable.
+/// The end of a journal whose writing a power cut or a crash interrupted: bytes that are no valid frames and were never
+/// durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TornTail {
-    /// The position at which the valid frames end.
+    /// The position at which the valid frames end, in bytes.
     pub position: u64,
-    /// Bytes from there up to the last one that is not zero.
+    /// Count of the bytes from there up to the last nonzero one.
     pub bytes: u64,
-    /// What is wrong with the first of these bytes.
+    /// The fault of the first of these bytes.
     pub what: Malformed,
-    /// The files that these bytes are copied to. On a full disk they may be missing.
+    /// The files with copies of these bytes. A full disk may prevent the copies; then this is empty.
     pub copies: Vec<String>,
 }
 
-/// How far the opening of a journal has come.
+/// The progress of an opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Bytes that were read and checked so far.
+    /// Count of the bytes that were read and checked so far.
     pub read: u64,
-    /// Bytes to be read in all, as far as is known. It grows if bytes behind damage must be read.
+    /// Count of the bytes to read in total, as far as known. It grows if bytes behind damage must be read.
     pub total: u64,
 }

@@ -1,4 +1,5 @@
-//! Making a survey: which segment files belong to the journal, where its chain of frames ends, and what stands behind the end.
+//! The surveyor: it determines which segment files belong to the journal, where the chain of frames ends, and what
+//! follows the end.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{DiskError, OpenError};
@@ -17,8 +18,8 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-/// Where the chain was seen to end: what is wrong there, whether that place is in the last segment of the survey, and the
-/// candidate that it stands in.
+/// The end of the chain: the fault there, true if that place is in the survey's last segment, and the index of the
+/// candidate that it is in.
 type Broken = (Malformed, bool, usize);
 
 pub(crate) struct Surveyor<'s> {
@@ -27,20 +28,20 @@ pub(crate) struct Surveyor<'s> {
     checker: Checker<'s>,
     /// Names of files that were never completed.
     unfinished: Vec<String>,
-    /// Names of files that are no part of the journal, and of those that a recovery or a repair put aside.
+    /// Names of files that are not part of the journal, or that a recovery or a repair has put aside.
     others: Vec<String>,
-    /// Numbers of all segment files, in order.
+    /// Numbers of all segment files, in ascending order.
     numbers: Vec<u64>,
     checkpoint: Option<Checkpoint>,
     /// True if the journal will be written: then a derived file that cannot be replaced is an error.
     strict: bool,
-    /// After [`OpenError::Damaged`]: the survey of what stands before the damage.
+    /// After [`OpenError::Damaged`]: the survey of the part before the damage.
     pub broken: Option<Survey>,
 }
 
 impl<'s> Surveyor<'s> {
-    /// Lists the directory and reads the checkpoint. With `reads_all`, [`survey`](Self::survey) reads every segment;
-    /// otherwise it believes the indexes of all segments but the last ones.
+    /// Lists the directory and reads the checkpoint. If `reads_all` is true, [`survey`](Self::survey) reads every
+    /// segment; otherwise it uses valid indexes instead of reading, except for the last segments.
     pub fn new(
         storage: &Arc<dyn Storage>,
         options: &'s Options,
@@ -65,16 +66,16 @@ impl<'s> Surveyor<'s> {
     /// Surveys the journal.
     ///
     /// # Errors
-    /// Damage below the durable mark ([`broken`](Self::broken) has what stands before it), a segment of a newer program, or
-    /// a failing disk.
+    /// There is damage below the durable mark ([`broken`](Self::broken) then holds the survey of the part before it), a
+    /// newer program wrote a segment, or the disk fails.
     pub fn survey(&mut self) -> Result<Survey, OpenError> {
         let read = |number: &u64| Candidate::read(&self.files, *number, self.strict);
         let mut candidates = self.numbers.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let id = self.journal_id(&candidates);
         self.checkpoint = self.checkpoint.filter(|checkpoint| checkpoint.id == id);
         candidates.iter_mut().for_each(|candidate| candidate.require_journal(&id));
-        // Retention deletes segments in any order. So the journal begins behind a hole in the numbers if the state there says
-        // that no segment before the hole is needed.
+        // Retention deletes segments in any order. So the journal begins after a hole in the numbers if the state there
+        // says that no segment before the hole is needed.
         let holes = (1..candidates.len()).rev().filter(|at| candidates[at - 1].number + 1 != candidates[*at].number);
         for hole in holes.collect::<Vec<_>>() {
             if let Ok(mut survey) = self.walk(id, &candidates[hole..])
@@ -87,7 +88,7 @@ impl<'s> Surveyor<'s> {
         self.walk(id, &candidates)
     }
 
-    /// The id that most segment headers state, the checkpoint deciding a tie; a new random one for an empty directory.
+    /// The id that most segment headers state; in a tie, the checkpoint's. A new random id for an empty directory.
     fn journal_id(&self, candidates: &[Candidate]) -> JournalId {
         let mut known: BTreeMap<JournalId, (usize, bool)> = BTreeMap::new();
         for header in candidates.iter().filter_map(|candidate| candidate.header.as_ref().ok()) {
@@ -105,10 +106,10 @@ impl<'s> Surveyor<'s> {
         self.checkpoint.is_some()
     }
 
-    /// Follows the chain of frames through these segments, and surveys what stands behind its end.
+    /// Follows the chain of frames through these segments, and surveys the bytes after its end.
     fn walk(&mut self, id: JournalId, candidates: &[Candidate]) -> Result<Survey, OpenError> {
-        // The state comes from the snapshot of the first segment whose frames are read. That one must have an index: then
-        // its snapshot is known to be whole.
+        // The state comes from the snapshot of the first segment whose frames are read. That segment must have an
+        // index, which proves that its snapshot is complete.
         let sealed = candidates.iter().take_while(|candidate| candidate.index.is_some()).count();
         let read_from = if self.checker.reads_all { 0 } else { sealed.min(candidates.len().saturating_sub(1)) };
         let read_from = read_from.saturating_sub(1);
@@ -175,7 +176,7 @@ impl<'s> Surveyor<'s> {
         Ok(survey)
     }
 
-    /// Surveys the files behind the end of the chain: durable marks, bytes that are not zero, and the segment made ahead.
+    /// Surveys the files after the end of the chain: durable marks, nonzero bytes, and a segment created ahead.
     fn survey_tail(
         &mut self,
         survey: &mut Survey,
@@ -204,7 +205,7 @@ impl<'s> Surveyor<'s> {
             }
             if tail.until > 0 {
                 bytes += tail.until - from;
-                // An incarnation that is found later does not change the names: they only have to be free.
+                // A higher incarnation found later does not change the names, which only have to be unused.
                 copies.push(format!("torn-{:020}-{}.bin", segment.position(from), survey.incarnation));
             }
             survey.beyond.push((segment, tail.until));
@@ -215,7 +216,7 @@ impl<'s> Surveyor<'s> {
         Ok(())
     }
 
-    /// True if a segment without frames is the one that was made ahead, to be written after the segment `last`.
+    /// True if a segment without frames is the one that was created ahead, to follow the segment `last`.
     fn is_spare(&self, segment: &Segment, last: Option<&Arc<Segment>>) -> Result<bool, OpenError> {
         let Some(last) = last.map(|last| last.header) else { return Ok(false) };
         let header = SegmentHeader {
@@ -230,14 +231,15 @@ impl<'s> Surveyor<'s> {
         Ok(segment.header == header && header.id == last.id && size == header.size)
     }
 
-    /// The header that a segment file with a damaged one most likely had: it says at which positions its bytes stand.
+    /// The header that a segment file with a damaged header most likely had. It gives the positions of the file's
+    /// bytes.
     fn guess_header(&self, survey: &Survey, number: u64) -> SegmentHeader {
         let last = survey.segments.last().map(|last| last.header);
         let size = last.map_or(self.options.segment_size, |last| last.size).min(MAX_SEGMENT);
         let span = |from: u64| number.saturating_sub(from).saturating_mul(size);
         let first = last.map_or_else(|| span(1), |last| last.first.saturating_add(span(last.number)));
         let (id, incarnation) = (survey.id, survey.incarnation);
-        // The file's bytes have positions, too: none may exceed the limit.
+        // The positions of the file's bytes must not exceed the limit either.
         SegmentHeader { version: MAJOR, id, number, first: first.min(MAX_POSITION), size, incarnation, lost: false }
     }
 }
@@ -251,18 +253,18 @@ fn random_id() -> JournalId {
     id
 }
 
-/// The error if the chain breaks where no crash breaks it: below the durable mark, or in a header that is written before its
-/// file has a name.
+/// The error if the chain breaks where no crash can break it: below the durable mark, or in a header, which is written
+/// before its file gets its name.
 fn damage_below_mark(survey: &Survey, candidates: &[Candidate], broken: Option<Broken>) -> Option<OpenError> {
     let (durable, position) = (survey.durable, survey.end);
     let damaged = |segment, at, what| Some(OpenError::Damaged { segment, at, position, durable, what });
-    // A segment file gets its name when its header is durable: no crash leaves a first segment without one.
+    // A segment file gets its name only when its header is durable, so no crash leaves a first segment without one.
     if let (true, Some(first)) = (survey.segments.is_empty(), candidates.first())
         && let Err(what) = first.header
     {
         return damaged(first.number, 0, what);
     }
-    // Nor does a crash give a segment the name of another one.
+    // Nor can a crash give a segment another segment's name.
     if let Some((what @ Malformed::Misnamed(_), _, index)) = broken {
         return damaged(candidates[index].number, 0, what);
     }
@@ -272,7 +274,7 @@ fn damage_below_mark(survey: &Survey, candidates: &[Candidate], broken: Option<B
     let last = survey.segments.last();
     let at = last.map_or(0, |last| last.end());
     match (broken, last.map(|last| last.header)) {
-        // Between two segments: a segment is missing, or the header of the next one is damaged.
+        // Between two segments: a segment is missing, or the next one's header is damaged.
         (Some((Malformed::Missing, _, _)), Some(last)) => damaged(last.number + 1, 0, Malformed::Missing),
         (Some((what, false, index)), _) => {
             let is_header =
@@ -285,13 +287,13 @@ fn damage_below_mark(survey: &Survey, candidates: &[Candidate], broken: Option<B
     }
 }
 
-/// Drops the segments before the first one that is needed; an error if the first needed segment is missing.
+/// Drops the segments before the first needed one. An error if the first needed segment is missing.
 fn drop_unneeded(survey: &mut Survey) -> Result<(), OpenError> {
     let (floor, durable) = (survey.state.floor(), survey.durable);
     let (Some(first), Some(last)) = (survey.segments.first(), survey.segments.last()) else { return Ok(()) };
     let (first, last) = (first.header, last.header);
     if floor > last.number {
-        // A state never says that the segment it stands in is not needed: believed, it would drop all segments.
+        // A valid state always needs the segment that contains it. Accepting this one would drop all segments.
         let (segment, position, what) = (last.number, last.first, Malformed::Floor(floor));
         return Err(OpenError::Damaged { segment, at: SEGMENT_HEAD, position, durable, what });
     }

@@ -1,4 +1,4 @@
-//! The power goes after each call to the disk, and any subset of the unsynced changes is kept.
+//! Power cuts after each call to the disk, with any subset of the unsynced changes kept.
 
 use super::*;
 use crate::simulated::{Fault, SimulatedDisk};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 const STEPS: u64 = 22;
 
-/// Runs a workload up to the loss of power at the `cut`th call. Returns the story so far.
+/// Runs a workload until the power is cut at call number `cut`. Returns the story so far.
 fn run(seed: u64, cut: Option<u64>, options: &Options, disk: &SimulatedDisk) -> Story {
     let mut story = Story::default();
     if let Some(cut) = cut {
@@ -24,8 +24,8 @@ fn calls(seed: u64, options: &Options) -> u64 {
     disk.calls()
 }
 
-/// Tries `subsets` crashes at each call of a workload. `again` of them also crash during the recovery, and once more after
-/// some more work. Returns the count of states that were examined, or the first wrong one.
+/// Tries `subsets` crashes at each call of a workload. A quarter of them crash once more after the recovery, and
+/// another quarter after some more work. Returns the count of examined states, or a description of the first wrong one.
 fn crashes(seed: u64, options: &Options, subsets: u64, lie: (bool, bool)) -> Result<u64, String> {
     let mut states = 0;
     for cut in 1..=calls(seed, options) {
@@ -39,7 +39,7 @@ fn crashes(seed: u64, options: &Options, subsets: u64, lie: (bool, bool)) -> Res
             left.ignore_syncs(lie.0, lie.1);
             let mut writer = reopen(&left, options, &mut found).map_err(place)?;
             states += 1;
-            // What a reader was given once stays, whatever happens next.
+            // A record that was returned to a reader stays, whatever happens next.
             let again = |left: &SimulatedDisk, found: &Story| {
                 let left = left.crash(subset ^ 77);
                 let outcome = reopen(&left, options, &mut found.clone());
@@ -75,7 +75,7 @@ fn crashes_in_recovery(seed: u64, options: &Options, stride: u64) -> Result<u64,
             let mut found = story.clone();
             if let Ok((mut writer, recovered)) = open(Arc::new(interrupted.clone()), options.clone()) {
                 match content(&writer.journal(), &recovered.state) {
-                    // The journal was open, and the power went while an index was written.
+                    // The journal was open, and the power was cut while an index was being written.
                     Err(ReplayError::Disk(_)) => {}
                     content => {
                         let frames = content.as_ref().ok().and_then(|content| story.prefix(content));
@@ -95,7 +95,8 @@ fn crashes_in_recovery(seed: u64, options: &Options, stride: u64) -> Result<u64,
     Ok(states)
 }
 
-/// A process is killed, and what it has written is in the page cache only. The next process serves that, and the power goes.
+/// A process is killed, so its unsynced frames are in the page cache only. The next process serves them, and the power
+/// is cut. Returns the count of examined states.
 fn killed(seed: u64, options: &Options, subsets: u64) -> Result<u64, String> {
     let disk = SimulatedDisk::new();
     let mut story = run(seed, None, options, &disk);

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 type Damage = Box<dyn Fn(&mut Vec<u8>)>;
 
-/// A journal of several segments and openings. The last opening was closed, or its process was killed.
+/// A journal of several segments and openings. If `closed`, the last opening was closed; otherwise its process was
+/// killed.
 fn journal(closed: bool) -> (SimulatedDisk, Story) {
     let disk = SimulatedDisk::new();
     let mut story = Story::default();
@@ -25,7 +26,7 @@ fn journal(closed: bool) -> (SimulatedDisk, Story) {
     (disk.copy(), story)
 }
 
-/// The position of each frame of the story in order, and the durable marks of all frames.
+/// Segment number, file offset and header of each frame, in the order of the files.
 fn frames(disk: &SimulatedDisk) -> Vec<(u64, u64, FrameHeader)> {
     let mut frames = Vec::new();
     for name in disk.list().unwrap() {
@@ -44,7 +45,7 @@ fn frames(disk: &SimulatedDisk) -> Vec<(u64, u64, FrameHeader)> {
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Refused,
-    /// The first frames of the story, this many, and no error.
+    /// No error: the journal holds this many frames from the beginning of the story.
     Prefix(usize),
 }
 
@@ -63,14 +64,14 @@ fn outcome_with(disk: &SimulatedDisk, story: &Story, options: Options) -> Result
     }
 }
 
-/// Count of the frames of the story that end at or below the highest durable mark that is left.
+/// Count of the story's frames that end at or below the highest remaining durable mark.
 fn must_have(before: &[(u64, u64, FrameHeader)], disk: &SimulatedDisk, checkpoint: bool) -> usize {
     let mut durable = 0;
     let mut data = Vec::new();
     for (number, at, frame) in before {
         let bytes = disk.contents(&segment_name(*number)).unwrap_or_default();
         let there = bytes.get(*at as usize..).unwrap_or(&[]);
-        // The header of a frame whose payload is gone may be left: its durable mark counts.
+        // The header of a frame can remain after its payload is lost: its durable mark still counts.
         let id = before_id(disk);
         if FrameHeader::decode(&id, frame.position, there).is_ok() {
             durable = durable.max(frame.durable);
@@ -96,12 +97,13 @@ fn before_id(disk: &SimulatedDisk) -> JournalId {
         .unwrap_or_default()
 }
 
-/// Damages the journal in each way that `damages` lists for a file of a size.
+/// Applies to each file of the journal each damage that `damages` returns for the file's size. Returns the count of
+/// examined states.
 fn every(closed: bool, damages: impl Fn(usize) -> Vec<Damage>) -> u64 {
     let (disk, story) = journal(closed);
     let before = frames(&disk);
-    // A frame that reserves offsets at the end of a workload is part of the story. So all data frames are, but for those of a
-    // close, which return reservations.
+    // The frames that reserve offsets belong to the story. So do all data frames except those of a close, which return
+    // reservations.
     let closing =
         before.iter().filter(|(_, _, frame)| frame.kind == format::FrameKind::Data).count() - story.frames.len();
     assert!(before.iter().map(|(number, _, _)| *number).max() >= Some(5), "several segments");
@@ -222,8 +224,7 @@ fn a_torn_end_is_kept_aside_and_reported() {
 
 #[test]
 fn arbitrary_bytes_never_panic() {
-    // Input such as a fuzzer begins with: nothing, headers with wrong lengths, frames of other journals, and noise in good
-    // files.
+    // Fuzzer-like input: empty files, headers with wrong lengths, frames of other journals, and noise in valid files.
     let mut dice = Dice(4711);
     let (good, story) = journal(false);
     for round in 0..400 {
@@ -259,14 +260,14 @@ fn arbitrary_bytes_never_panic() {
     }
 }
 
-/// The fault is found by the tests above.
+/// This fault is found by the tests above.
 #[test]
 fn a_reader_that_accepts_bad_checksums_is_found() {
     let (disk, story) = journal(false);
     let mut lenient = small();
     lenient.sabotage.accept_bad_checksums = true;
     let (number, at, frame) = frames(&disk).into_iter().rfind(|(_, _, frame)| frame.stored > 200).unwrap();
-    // The last byte of a payload is one of a record, or of a value.
+    // The last byte of a payload belongs to a record or to a value.
     disk.edit(&segment_name(number), |bytes| bytes[at as usize + 63 + frame.stored as usize] ^= 1);
     assert!(outcome_with(&disk.copy(), &story, lenient).is_err(), "a wrong payload was given");
     assert!(outcome(&disk, &story).is_ok());

@@ -1,4 +1,4 @@
-//! The disk fails: no frame is acknowledged that is not there, the journal takes nothing more, and nothing panics.
+//! Disk failures: no lost frame is acknowledged, the journal refuses further writes, and nothing panics.
 
 use super::*;
 use crate::simulated::{Fault, SimulatedDisk};
@@ -130,7 +130,7 @@ fn a_real_directory_with_its_helper_gives_everything_back() {
                 offset += 1;
             }
             writer.append(&mut frame, 1).unwrap();
-            // The engine runs the sync on another thread as well.
+            // As in the engine, some syncs run on another thread.
             if let Some(job) = writer.begin_sync() {
                 std::thread::spawn(move || job.run()).join().unwrap().unwrap();
             }
@@ -140,7 +140,7 @@ fn a_real_directory_with_its_helper_gives_everything_back() {
         } else {
             writer.close(9).unwrap();
         }
-        // The helper thread of a dropped writer may hold the lock for a moment.
+        // The helper thread of a dropped writer may still hold the lock for a moment.
         while Disk::new(dir.path()).lock().is_err() {
             std::thread::yield_now();
         }

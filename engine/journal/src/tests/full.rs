@@ -1,4 +1,4 @@
-//! A full disk: the journal can be opened and read, and retention makes room.
+//! A full disk: the journal can still be opened and read, and retention frees space.
 
 use super::*;
 use crate::simulated::SimulatedDisk;
@@ -44,7 +44,7 @@ fn a_full_disk_is_left_by_retention_however_the_journal_ended() {
         writer.sync().unwrap();
         writer.collect();
         for round in 0..30 {
-            // The first records behind the room that was freed.
+            // The first records fit into the space that was freed; later ones need more.
             if round == 4 {
                 disk.set_room(None);
             }
@@ -71,7 +71,7 @@ fn a_segment_that_cannot_be_made_is_tried_again_while_there_is_room() {
     let mut next = 0;
     for number in 2..6 {
         wait_for(number);
-        // The segment after that one is ordered on a full disk.
+        // The segment after that one is ordered while the disk is full.
         disk.set_room(Some(0));
         let end = writer.journal().written() + (1 << 16);
         while writer.journal().written() < end {

@@ -1,5 +1,5 @@
-//! Golden files: a journal that format version 1 wrote, in `engine/tests/data/journal-1`. They are never made again: a
-//! change that can't read them needs a new major version.
+//! Golden files: a journal that format version 1 wrote, in `engine/tests/data/journal-1`. They are never written again:
+//! a change that cannot read them needs a new major version.
 
 use super::*;
 use crate::simulated::SimulatedDisk;
@@ -10,7 +10,7 @@ fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/journal-1")
 }
 
-/// Three segments, two openings, a compressed payload, a state, records of one size and with times.
+/// Writes three segments, two openings, a compressed payload, a state, and records with a fixed size and with times.
 fn write(disk: &SimulatedDisk) {
     for opening in 0..2_u64 {
         let codec = if opening == 0 { Codec::Plain } else { Codec::Lz4 };
@@ -30,7 +30,7 @@ fn write(disk: &SimulatedDisk) {
     }
 }
 
-/// `cargo test -p slipring-journal --lib write_golden -- --ignored` made the files, once.
+/// `cargo test -p slipring-journal --lib write_golden -- --ignored` wrote the files once.
 #[test]
 #[ignore = "writes the golden files: for a new major version only"]
 fn write_golden_files() {

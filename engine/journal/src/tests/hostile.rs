@@ -1,5 +1,5 @@
-//! A directory that another program has prepared, or changes meanwhile: no link is followed, no file of it is believed,
-//! nothing but the journal's own files changes, and each refusal names the file and says what it is.
+//! A directory that another program has prepared or is changing: no link is followed, none of that program's files is
+//! trusted or changed, and each refusal names the file and its kind.
 
 use super::*;
 use crate::files::names::{is_ours, segment_name};
@@ -49,7 +49,7 @@ fn a_directory_that_gets_another_name_stays_the_journals() {
     let (mut second, recovered) = open_at(&dir).unwrap();
     assert!(recovered.created, "another directory of that name is another journal");
     append(&mut second, 0..40);
-    // Several segments, which the other journal has under the same names.
+    // Several segments, whose names the other journal uses too.
     append(&mut first, 10..60);
     second.close(1).unwrap();
     first.close(1).unwrap();
@@ -79,7 +79,7 @@ fn two_handles_of_one_directory_are_two_openers() {
     assert!(matches!(open(Arc::new(disk), small()).unwrap_err(), OpenError::Locked { .. }));
 }
 
-/// Makes a file of some kind under a name; the text is what a message calls it.
+/// Creates a file of some kind with this name. The text is the kind's name in messages.
 type Prepare = fn(&Hostile, &str);
 const KINDS: [(Prepare, &str); 3] =
     [(Hostile::symlink, "a symbolic link"), (Hostile::pipe, "a named pipe"), (Hostile::directory, "a directory")];
@@ -105,7 +105,7 @@ fn what_is_no_file_is_named_and_neither_followed_nor_changed() {
             let before = (place.contents(), place.others());
             let refused = open_at(&place.dir).unwrap_err().to_string();
             assert!(refused.contains(name) && refused.contains(what), "{name}: {refused}");
-            // For reading, a derived file and an unfinished one are not needed.
+            // Reading needs neither derived nor unfinished files.
             let disk: Arc<dyn Storage> = Arc::new(Disk::new(&place.dir));
             let read = inspect(Arc::clone(&disk), true);
             let is_needed = name.ends_with(".segment");
@@ -113,7 +113,7 @@ fn what_is_no_file_is_named_and_neither_followed_nor_changed() {
             if let Err(refused) = read.map_err(|refused| refused.to_string()) {
                 assert!(refused.contains(name) && refused.contains(what), "{name}: {refused}");
             }
-            // Nor with damage beside it that a repair would touch.
+            // Nor does a repair change them, even if there is damage beside them.
             std::fs::write(place.path(&lost), b"").unwrap();
             let _ = rehearse(Arc::clone(&disk), 1, &mut |_| {});
             let _ = repair(disk, 1, &mut |_| {});

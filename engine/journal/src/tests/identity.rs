@@ -1,5 +1,4 @@
-//! The identity of a journal: its segments and its checkpoint state it. The names of files and derived files never count for
-//! more.
+//! The identity of a journal: its segments and its checkpoint state it, and override file names and derived files.
 
 use super::*;
 use crate::files::names::segment_name;
@@ -8,7 +7,7 @@ use crate::simulated::{Fault, SimulatedDisk};
 use crate::storage::Storage;
 use std::sync::Arc;
 
-/// A journal of `records` records, whose process was killed.
+/// A journal of `records` records whose process was killed.
 fn journal(records: u64) -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let (mut writer, _) = open(Arc::new(disk.clone()), small()).unwrap();
@@ -56,7 +55,7 @@ fn the_head_of_the_only_segment_is_not_all_that_knows_whose_it_is() {
             assert_eq!(count(&disk), Ok(5));
         }
 
-        // If no file states the journal's identity, the directory must not be taken for an empty journal.
+        // If no file states the journal's identity, the directory must not be treated as an empty journal.
         disk.edit(&segment_name(1), |bytes| bytes[at] ^= 1);
         disk.remove("checkpoint").unwrap();
         let before = contents(&disk);

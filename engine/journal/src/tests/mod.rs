@@ -1,6 +1,6 @@
-//! Proofs of what a journal promises: crashes, errors and damage of every kind that a simulated disk can make.
+//! Tests of the journal's promises on a simulated disk, with crashes, errors and damage of every kind.
 //!
-//! They are part of the library because they turn on its faults.
+//! They are part of the library because they switch on its faults.
 
 mod crash;
 mod damage;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Segments of the smallest size and no helper thread: a run depends on its calls only.
+/// The smallest segments and no helper thread, so that a run depends on its calls only.
 pub(super) fn small() -> Options {
     Options { segment_size: 4096, helper: false, ..Options::default() }
 }
@@ -30,7 +30,8 @@ pub(super) fn part(number: u32) -> PartitionId {
     PartitionId { topic: 1 + number / 2, partition: number % 2 }
 }
 
-/// A record's bytes depend on its partition, offset and generation, so that no other record can stand for it.
+/// The bytes of a record. They depend on its partition, offset and generation, so that no other record can be mistaken
+/// for it.
 pub(super) fn body(partition: PartitionId, offset: u64, generation: u64) -> Vec<u8> {
     let mut bytes = format!("{}/{}@{offset}#{generation}:", partition.topic, partition.partition).into_bytes();
     let filler = (offset * 7 + generation) % 90;
@@ -51,7 +52,7 @@ impl Dice {
     }
 }
 
-/// A frame as it was handed to the writer.
+/// A frame as it was passed to the writer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
     pub records: Vec<(PartitionId, u64, Vec<u8>)>,
@@ -59,18 +60,19 @@ pub(super) struct Said {
     pub reserved: Vec<(PartitionId, u64)>,
 }
 
-/// The frames in the order in which they were handed over, and how many of them were acknowledged.
+/// The frames in the order in which they were passed to the writer, with the count of acknowledged ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Story {
     pub frames: Vec<Said>,
-    /// Count of the frames that were acknowledged as durable.
+    /// Count of the frames acknowledged as durable.
     pub acknowledged: usize,
-    /// The offset after the last one that was issued, acknowledged or not: none below it may be issued again.
+    /// For each partition, the offset after its last issued one, acknowledged or not. No offset below may be issued
+    /// again.
     pub issued: BTreeMap<PartitionId, u64>,
     pub generation: u64,
 }
 
-/// The records and the state that a journal has.
+/// The records and the state values of a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
     pub records: BTreeMap<PartitionId, Vec<(u64, Vec<u8>)>>,
@@ -97,19 +99,19 @@ impl Story {
         content
     }
 
-    /// Count of the first frames whose content is `content`; none if it is no prefix of the story.
+    /// Count of the story's first frames that produce `content`; `None` if no prefix of the story does.
     pub fn prefix(&self, content: &Content) -> Option<usize> {
         (0..=self.frames.len()).rev().find(|frames| self.content(*frames) == *content)
     }
 
-    /// Forgets all but the first `frames` frames, as a crash has done. Issued offsets stay issued.
+    /// Drops all but the first `frames` frames, as a crash did. Issued offsets stay issued.
     pub fn cut(&mut self, frames: usize) {
         self.frames.truncate(frames);
         self.acknowledged = frames;
         self.generation += 1;
     }
 
-    /// Runs a workload of `steps` steps, or until the disk refuses. Offsets are issued below a durable reservation only.
+    /// Runs a workload of `steps` steps, or until the disk fails. Offsets are issued only below a durable reservation.
     pub fn work(&mut self, writer: &mut Writer, dice: &mut Dice, steps: u64) -> Result<(), WriteError> {
         let mut next: BTreeMap<PartitionId, u64> = BTreeMap::new();
         let mut reserved: BTreeMap<PartitionId, u64> = BTreeMap::new();
@@ -155,7 +157,7 @@ impl Story {
             if frame.is_empty() {
                 continue;
             }
-            // The frame is noted before it is written: a write that fails may have reached the disk.
+            // The frame is noted before it is written, because a failed write may still reach the disk.
             self.frames.push(said);
             let position = writer.append(&mut frame, 1000 + step)?;
             positions.push((position, self.frames.len()));
@@ -182,7 +184,7 @@ impl Story {
     }
 }
 
-/// All records and the state of a journal, or why they cannot be read.
+/// All records and state values of a journal, or the error that prevents reading them.
 pub(super) fn content(journal: &Journal, state: &State) -> Result<Content, ReplayError> {
     let mut content = Content::default();
     for (partition, _) in state.extents() {
@@ -195,8 +197,8 @@ pub(super) fn content(journal: &Journal, state: &State) -> Result<Content, Repla
     Ok(content)
 }
 
-/// Opens the journal after a crash and compares it with the story: all acknowledged frames are there, the content is a prefix
-/// of the story, and no issued offset will be issued again.
+/// Opens the journal after a crash and compares it with the story: all acknowledged frames exist, the content is a
+/// prefix of the story, and no issued offset will be issued again.
 pub(super) fn reopen(disk: &SimulatedDisk, options: &Options, story: &mut Story) -> Result<Writer, String> {
     let (writer, recovered) = open(Arc::new(disk.clone()), options.clone()).map_err(|refused| refused.to_string())?;
     let found = content(&writer.journal(), &recovered.state).map_err(|refused| refused.to_string())?;

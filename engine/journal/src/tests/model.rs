@@ -1,4 +1,4 @@
-//! A state machine against a model: appending, syncing, crashing, closing and reading in any order.
+//! A property test of the journal against a model: appends, syncs, crashes, closes and reads in any order.
 
 use super::*;
 use crate::simulated::SimulatedDisk;

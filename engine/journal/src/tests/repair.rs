@@ -1,5 +1,5 @@
-//! After a repair the journal opens, returns nothing wrong, and has named what is lost: for each flipped byte, each cut or
-//! missing file, and each crash in between.
+//! After a repair the journal opens, returns no wrong record, and reports the lost ones: for each flipped byte, each
+//! cut or missing file, and each crash during the repair.
 
 #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges of lost offsets, some of which have one")]
 
@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 type Contents = BTreeMap<(PartitionId, u64), Vec<u8>>;
 
-/// At least four segments, two partitions, a state, two openings. The last opening was closed, or its process was killed.
+/// A journal with at least four segments, two partitions, a state and two openings. If `closed`, the last opening was
+/// closed; otherwise its process was killed.
 fn journal(closed: bool) -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     for opening in 0..2_u64 {
@@ -41,7 +42,7 @@ fn journal(closed: bool) -> SimulatedDisk {
     disk.copy()
 }
 
-/// All records, read both by partition and by frame. Gaps are passed over.
+/// All records, read both by partition and by frame. Gaps are skipped.
 fn contents(disk: &SimulatedDisk) -> Contents {
     let survey = inspect(Arc::new(disk.clone()), true).unwrap();
     let journal = survey.journal(Arc::new(disk.clone()));
@@ -70,7 +71,7 @@ fn contents(disk: &SimulatedDisk) -> Contents {
     found
 }
 
-/// The gaps that a reader of each partition is told of, each once and at its offset.
+/// The gaps that a reader of each partition reports. Checks that each is reported once, at its offset.
 fn told(journal: &Journal) -> BTreeMap<PartitionId, Vec<Range<u64>>> {
     let mut told: BTreeMap<PartitionId, Vec<Range<u64>>> = BTreeMap::new();
     for (partition, _) in journal.extents() {
@@ -101,7 +102,7 @@ fn kept_aside(disk: &SimulatedDisk) -> BTreeSet<Vec<u8>> {
     names.map(|name| disk.contents(&name).unwrap()).collect()
 }
 
-/// Repairs, and checks everything that must hold afterwards. Returns the count of lost records.
+/// Repairs the journal, and checks all that must hold afterwards. Returns the count of lost records.
 fn mend(disk: &SimulatedDisk, all: &Contents, highest: u64) -> usize {
     let repaired = repair(Arc::new(disk.clone()), 999, &mut |_| {}).unwrap();
     let left = contents(disk);
@@ -119,11 +120,11 @@ fn mend(disk: &SimulatedDisk, all: &Contents, highest: u64) -> usize {
     {
         assert!(!kept_aside(disk).is_empty(), "copied aside: {repaired:?}");
     }
-    // It can be written again, and no offset is issued twice.
+    // The journal can be written again, and no offset is issued twice.
     let opened = open(Arc::new(disk.clone()), small());
     let (mut writer, recovered) = opened.unwrap_or_else(|cause| panic!("{cause}, after {repaired:?}"));
     assert_eq!(recovered.lost, [], "the repair has found it out");
-    // Each reader is told of the losses of its partition, and of no other where that can be known.
+    // Each reader reports the losses of its own partition, and no others, as far as that can be known.
     let told = told(&writer.journal());
     let is_told = |(of, offset): &(PartitionId, u64)| {
         told.get(of).is_some_and(|gaps| gaps.iter().any(|gap| gap.contains(offset)))
@@ -134,7 +135,7 @@ fn mend(disk: &SimulatedDisk, all: &Contents, highest: u64) -> usize {
     for (partition, gaps) in &told {
         for gap in gaps {
             let lost = all.keys().any(|(of, offset)| of == partition && gap.contains(offset));
-            // The offsets of the other partition have holes, as skipped slots leave them.
+            // The other partition's offsets have holes, as skipped slots leave them.
             assert!(lost || *partition != part(0) || repaired.skipped_offsets, "{gap:?} lost nothing: {repaired:?}");
         }
     }
@@ -170,7 +171,7 @@ fn each_turned_byte_can_be_repaired() {
         let names = disk.list().unwrap().into_iter().filter(|name| segment_number(name).is_some());
         for name in names {
             let bytes = disk.contents(&name).unwrap();
-            // A byte of each word, and all bytes of the headers.
+            // One byte in 24, and every other byte of the segment header.
             let places = (0..bytes.len()).filter(|at| at % 24 == 3 || (*at < 60 && at % 2 == 0));
             for at in places.filter(|at| bytes[at / 64 * 64..].iter().take(64).any(|byte| *byte != 0)) {
                 let bad = disk.copy();
@@ -198,7 +199,7 @@ fn each_cut_and_each_missing_segment_can_be_repaired() {
         bad.remove(name).unwrap();
         mend(&bad, &all, 0);
     }
-    // All segments but one, for each one.
+    // For each segment: all other segments are removed.
     for stays in &names {
         let bad = disk.copy();
         names.iter().filter(|name| *name != stays).for_each(|name| bad.remove(name).unwrap());
@@ -232,7 +233,7 @@ fn a_repair_that_is_cut_off_anywhere_is_run_again() {
             let cut = repair(Arc::new(now.clone()), 1, &mut |_| {}).is_err();
             for seed in 0..6 {
                 let after = now.crash(seed);
-                // The repair is run again; where no damage is left, the journal may only be opened.
+                // The repair is run again. Where no damage remains, only opening the journal must be enough.
                 if seed % 2 == 1 && inspect(Arc::new(after.clone()), true).is_ok() {
                     open(Arc::new(after.clone()), small()).unwrap();
                 } else {
@@ -257,7 +258,8 @@ fn a_repair_that_is_cut_off_anywhere_is_run_again() {
     assert!(states > 200, "{states}");
 }
 
-/// Four partitions with sixty records each. `marks` chooses the records whose bytes are flipped, by partition and offset.
+/// Four partitions with sixty records each. `marks` selects, by partition and offset, the records whose bytes are
+/// flipped.
 fn four_partitions(closed: bool, marks: impl Fn(u64, u64) -> bool) -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let (mut writer, _) = open(Arc::new(disk.clone()), small()).unwrap();
@@ -290,7 +292,7 @@ fn a_gap_is_told_to_who_reads_there_and_to_nobody_else() {
         let turned = |partition, offset| partition == 1 && matches!(offset, 7 | 8 | 30);
         let disk = four_partitions(closed, turned);
         repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
-        // The gaps stay known over openings, and in snapshots.
+        // The gaps stay known through openings and snapshots.
         for _ in 0..3 {
             let (writer, _) = open(Arc::new(disk.clone()), small()).unwrap();
             let journal = writer.journal();
@@ -327,8 +329,8 @@ fn a_gap_is_told_to_who_reads_there_and_to_nobody_else() {
 
 #[test]
 fn what_is_lost_at_the_ends_of_a_partition_is_told_too() {
-    // The last record of partition 2, which has records of others behind it; and the first record of partition 3, before
-    // which nothing is known.
+    // The last record of partition 2, after which other partitions have records, and the first record of partition 3,
+    // before which its offsets are unknown.
     let disk =
         four_partitions(true, |partition, offset| (partition, offset) == (2, 59) || (partition, offset) == (3, 0));
     repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
@@ -367,7 +369,7 @@ fn damage_in_many_places_is_mended_in_one_run() {
     assert!((5..40).contains(&gone), "{gone}");
 }
 
-/// Such a segment was once put aside, given its name back, and put aside again without end.
+/// Such a segment must not be put aside and renamed back again and again.
 #[test]
 fn a_segment_without_frames_that_belongs_elsewhere_is_put_aside_once() {
     let mut times = 0;

@@ -1,4 +1,4 @@
-//! Retention: exact starts, whole segments, and readers that are told.
+//! Retention: exact partition starts, deletion of whole segments, and errors for readers that are too far behind.
 
 use super::*;
 use crate::simulated::SimulatedDisk;
@@ -43,7 +43,7 @@ fn two_weeks_are_kept_and_the_start_is_exact() {
     assert_eq!(earliest, Some((64, 16 * DAY)), "exactly two weeks");
     let refused = writer.journal().reader(part(0), Start::Offset(63), Visible::Durable).unwrap_err();
     assert_eq!(refused, ReplayError::OutOfRange { asked: 63, earliest: 64, latest: 120 });
-    // A reader is told as soon as it has returned the records that it holds.
+    // A reader gets the error only after it has returned the records that it already holds.
     let told = loop {
         match behind.next() {
             Ok(Some(record)) => assert!(record.offset < 64),
@@ -80,7 +80,7 @@ fn a_size_is_kept_to_the_record() {
     assert_eq!(writer.state().extent(part(0)).unwrap().start, 0);
     writer.retain(0, keep(2500)).unwrap();
     let start = writer.state().extent(part(0)).unwrap().start;
-    // A record of 100 bytes takes 4 more for its length.
+    // A record of 100 bytes needs 4 more for its length.
     assert!((95..=97).contains(&start), "{start}");
     writer.retain(0, keep(2500)).unwrap();
     assert_eq!(writer.state().extent(part(0)).unwrap().start, start, "and no more when it is looked at again");
@@ -119,7 +119,7 @@ fn readers_find_offsets_and_times() {
     assert_eq!(journal.reader(part(7), Start::Earliest, Visible::Durable).unwrap_err(), ReplayError::Unknown(part(7)));
 }
 
-/// Neither a user's time nor a clock that was set forward for a while keeps the records behind it.
+/// Neither an application's wrong time nor a clock that was ahead for a while keeps later records.
 #[test]
 fn times_in_the_future_keep_nothing_back() {
     let week = Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: None };
@@ -137,7 +137,7 @@ fn times_in_the_future_keep_nothing_back() {
             if !is_wrong {
                 writer.retain(now, |_| week).unwrap();
                 let start = writer.state().extent(part(0)).unwrap().start;
-                // A frame that was written while the clock was wrong is at least as old as the frames behind it.
+                // A frame written while the clock was wrong is at least as old as the frames after it.
                 let expected = match written_since(day) {
                     since @ 10..=15 if wrong_clock => 10..=since,
                     since => since..=since,
@@ -152,7 +152,7 @@ fn times_in_the_future_keep_nothing_back() {
     }
 }
 
-/// A user's time long past makes neither its record nor the records before it older than their frames.
+/// An application's time long ago makes neither its record nor earlier records older than their frames.
 #[test]
 fn a_record_is_as_old_as_its_frame() {
     let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), small()).unwrap();

@@ -1,10 +1,11 @@
-//! Several cursors over one scan: what they return, and how much memory the scan holds.
+//! Several cursors over one scan: the records that they return, and the memory that the scan holds.
 
 use super::*;
 use crate::read::scan::SharedScan;
 use std::sync::Arc;
 
-/// A journal of `frames` frames, each with records of some of `partitions`.
+/// A journal of `frames` frames, each with records of some of `partitions` partitions. Also returns each partition's
+/// end.
 fn journal(dice: &mut Dice, options: Options, frames: u64, partitions: u32) -> (Writer, BTreeMap<PartitionId, u64>) {
     let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), options).unwrap();
     let mut ends = BTreeMap::new();
@@ -17,7 +18,7 @@ fn journal(dice: &mut Dice, options: Options, frames: u64, partitions: u32) -> (
 fn grow(dice: &mut Dice, writer: &mut Writer, ends: &mut BTreeMap<PartitionId, u64>, partitions: u32) {
     let mut frame = FrameBuilder::new();
     for _ in 0..=dice.roll(4) {
-        // Some partitions have records in many frames, some in few.
+        // Some partitions have records in many frames, others in few.
         let most = 1 + dice.roll(u64::from(partitions));
         let partition = part(dice.roll(most) as u32);
         let end = ends.entry(partition).or_insert(0);
@@ -37,7 +38,7 @@ fn alone(journal: &Journal, partition: PartitionId, from: u64) -> Vec<(u64, Vec<
     found
 }
 
-/// Takes at most `most` records, and returns how many it took.
+/// Takes at most `most` records, and returns the count taken.
 fn take(scan: &mut SharedScan, cursor: &mut Cursor, most: u64, found: &mut Vec<(u64, Vec<u8>)>) -> u64 {
     cursor.resume(scan);
     let mut taken = 0;
@@ -53,7 +54,7 @@ fn take(scan: &mut SharedScan, cursor: &mut Cursor, most: u64, found: &mut Vec<(
     taken
 }
 
-/// Some cursors are called seldom, or not at all for a while; some join later; and the journal grows meanwhile.
+/// Some cursors are called rarely, or not at all for a while; some join later; and the journal grows meanwhile.
 #[test]
 fn cursors_in_any_order_give_what_each_alone_would() {
     for seed in 1..60 {
@@ -90,7 +91,7 @@ fn cursors_in_any_order_give_what_each_alone_would() {
                 }
             }
         }
-        // A cursor that is called again and again returns all records, whatever the others do.
+        // A cursor that is called repeatedly returns all records, whatever the other cursors do.
         for (from, cursor, found) in &mut cursors {
             let mut fruitless = 0;
             while fruitless < 3 {

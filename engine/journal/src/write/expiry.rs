@@ -1,4 +1,4 @@
-//! Which records are older than an age: all records up to the last frame that was written before a point in time.
+//! Expiry by age: a record is too old if it lies in or before the last frame that was written before a point in time.
 
 use crate::error::{DiskError, ReplayError};
 use crate::files::read_ahead::{ReadAhead, decompress_frame};
@@ -9,19 +9,19 @@ use crate::shared::Shared;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The end of the last frame that is too old. It only moves up.
+/// The end of the last frame that is too old. It only moves forward.
 #[derive(Debug, Default)]
 pub(crate) struct ExpiryPoint {
     /// The segment's number; 0 while no frame is too old.
     segment: u64,
     at: u64,
-    /// For each partition, the offset after its last record in the segment before byte `at`.
+    /// For each partition, the offset after its last record in the segment before file offset `at`.
     ends: BTreeMap<PartitionId, u64>,
 }
 
 impl ExpiryPoint {
-    /// Moves up to the last frame that was written before `oldest` (nanoseconds since the epoch). It reads the frames that it
-    /// passes, and the stretch of the time index in which it ends.
+    /// Moves forward to the last frame that was written before `oldest` (nanoseconds since the epoch). Reads the frames
+    /// in between, and the stretch of the time index in which that frame lies.
     pub fn advance(self, shared: &Shared, oldest: u64) -> Result<Self, ReplayError> {
         let Some((segment, at)) = last_before(shared, oldest)? else { return Ok(self) };
         let number = segment.header.number;
@@ -42,7 +42,7 @@ impl ExpiryPoint {
         Ok(Self { segment: number, at, ends })
     }
 
-    /// The offset after the last record of a partition that is too old; 0 if none is.
+    /// The offset after the partition's last record that is too old; 0 if none is too old.
     pub fn end(&self, shared: &Shared, partition: PartitionId) -> u64 {
         if let Some(end) = self.ends.get(&partition) {
             return *end;
@@ -55,7 +55,8 @@ impl ExpiryPoint {
     }
 }
 
-/// The segment of the last frame that was written before `oldest`, and the byte at which that frame ends.
+/// The segment of the last frame that was written before `oldest`, and the offset in its file at which that frame ends.
+/// `None` if there is no such frame.
 fn last_before(shared: &Shared, oldest: u64) -> Result<Option<(Arc<Segment>, u64)>, ReplayError> {
     let segments: Vec<Arc<Segment>> = shared.segments().iter().filter(|s| !s.header.lost).cloned().collect();
     let mut found = None;
@@ -68,8 +69,8 @@ fn last_before(shared: &Shared, oldest: u64) -> Result<Option<(Arc<Segment>, u64
             break;
         }
     }
-    // A segment whose index is of version 1 has no time index. It is made here, from the oldest segment on up to one that is
-    // young enough.
+    // Segments with an index of version 1 have no time index. It is computed here, from the oldest such segment on, up
+    // to the first without a frame that is too old.
     for segment in unknown.into_iter().rev() {
         let mut times = Index::default();
         frames(shared, segment, SEGMENT_HEAD, segment.end(), |at, header, _| {
@@ -89,7 +90,8 @@ fn last_before(shared: &Shared, oldest: u64) -> Result<Option<(Arc<Segment>, u64
     Ok(Some((Arc::clone(segment), end)))
 }
 
-/// The last stretch of a segment with a frame from before `oldest`: where it begins and ends.
+/// The last stretch of a segment with a frame written before `oldest`: the offsets in its file at which it begins and
+/// ends. `None` if there is none.
 fn last_part(segment: &Segment, oldest: u64) -> Option<(u64, u64)> {
     let index = segment.index();
     let last = index.times.iter().rposition(|part| part.earliest < oldest)?;
@@ -98,7 +100,7 @@ fn last_part(segment: &Segment, oldest: u64) -> Option<(u64, u64)> {
     Some((at, to))
 }
 
-/// Calls `each` for the frames of a part of a segment: with the byte at which the frame begins, its header, and its
+/// Calls `each` for the frames in a part of a segment with the frame's offset in the file, its header, and its
 /// decompressed payload, which is empty for a gap.
 fn frames(
     shared: &Shared,

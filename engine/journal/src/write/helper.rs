@@ -1,5 +1,5 @@
-//! The helper thread: it creates the next segment, writes indexes and the checkpoint, and deletes segments, so that the
-//! writer does not wait for that.
+//! The helper thread. It creates the next segment, writes indexes and the checkpoint, and deletes segments, so that the
+//! writer does not wait for this work.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{DiskError, OpenError};
@@ -19,15 +19,15 @@ pub(crate) enum Task {
     Remove(Vec<Arc<Segment>>),
 }
 
-/// How long after a failed attempt the thread tries again to create a segment.
+/// Delay after which the thread retries a failed creation of a segment.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Does tasks in order: on its thread, or at once if the journal has none.
+/// Runs tasks in order: on its own thread, or in the caller if the journal has no helper thread.
 pub(crate) struct Helper {
     shared: Arc<Shared>,
     thread: Option<HelperThread>,
     next: Arc<NextSegment>,
-    /// Held as long as the thread may touch the files.
+    /// The journal's lock, which the thread shares as long as it may access the files.
     lock: Arc<Lock>,
     /// The process in which the thread runs.
     process: Process,
@@ -38,7 +38,7 @@ struct HelperThread {
     handle: JoinHandle<()>,
 }
 
-/// The segment that the writer will write next.
+/// The segment that the writer uses after the present one.
 #[derive(Default)]
 struct NextSegment {
     state: Mutex<NextState>,
@@ -47,12 +47,12 @@ struct NextSegment {
 
 #[derive(Default)]
 enum NextState {
-    /// The thread has no order for it.
+    /// The thread has no order to create it.
     #[default]
     Absent,
-    /// The thread creates it, now or after the tasks before it.
+    /// The thread will create it, or is creating it.
     Ordered,
-    /// It could not be created. The thread tries again until the writer takes that over.
+    /// Its creation failed. The thread retries until the writer creates the segment itself.
     Failed,
     Ready(Box<Segment>),
 }
@@ -67,7 +67,7 @@ impl NextSegment {
         self.changed.notify_all();
     }
 
-    /// Creates the segment if the writer still waits for it. True if that failed and must be tried again.
+    /// Creates the segment if the writer still waits for it. True if the creation failed and must be retried.
     fn make(&self, shared: &Shared, header: SegmentHeader) -> bool {
         match &mut *self.state() {
             NextState::Absent | NextState::Ready(_) => return false,
@@ -80,7 +80,7 @@ impl NextSegment {
     }
 }
 
-/// Tells the writer at the end of the thread that it creates no more segments.
+/// Wakes the writer when the thread ends, because the thread will create no more segments.
 struct ThreadEnd(Arc<NextSegment>);
 
 impl Drop for ThreadEnd {
@@ -94,7 +94,7 @@ impl Drop for ThreadEnd {
 }
 
 impl Helper {
-    /// `spare`: the next segment, if the survey has found it.
+    /// `spare` is the next segment, if the survey found it already created.
     pub fn new(shared: Arc<Shared>, lock: Lock, spare: Option<Segment>) -> Result<Self, OpenError> {
         let (lock, next) = (Arc::new(lock), Arc::new(NextSegment::default()));
         next.set(spare.map_or(NextState::Absent, |spare| NextState::Ready(Box::new(spare))));
@@ -107,7 +107,7 @@ impl Helper {
         let (shared, lock, next) = (Arc::clone(shared), Arc::clone(lock), ThreadEnd(Arc::clone(next)));
         let work = move || {
             let _lock = lock;
-            // A segment that could not be created yet: the disk is full, or too many files are open.
+            // The segment that could not be created yet, because the disk is full or too many files are open.
             let mut wanted: Option<SegmentHeader> = None;
             loop {
                 let task = match wanted {
@@ -128,7 +128,7 @@ impl Helper {
         Ok(HelperThread { tasks: Mutex::new(tasks), handle })
     }
 
-    /// Hands over a task.
+    /// Submits a task.
     pub fn submit(&self, task: Task) {
         match (&self.thread, task) {
             (Some(thread), task) => {
@@ -139,7 +139,7 @@ impl Helper {
                     self.next.set(NextState::Ordered);
                 }
                 let sent = thread.tasks.lock().unwrap_or_else(PoisonError::into_inner).send(task);
-                // The thread has ended with a panic. From now on the writer creates the segments itself.
+                // The thread has panicked. From now on the writer creates segments itself.
                 if sent.is_err() {
                     self.next.set(NextState::Absent);
                 }
@@ -155,8 +155,8 @@ impl Helper {
         matches!(*self.wait_for_next(), NextState::Failed)
     }
 
-    /// Takes the next segment; waits while it is being created. None if it could not be created: from then on the caller must
-    /// do so.
+    /// Takes the next segment, and waits while it is being created. `None` if there is none: from then on the caller
+    /// must create it.
     pub fn take_next(&self) -> Option<Segment> {
         match std::mem::take(&mut *self.wait_for_next()) {
             NextState::Ready(segment) => Some(*segment),
@@ -167,7 +167,7 @@ impl Helper {
     fn wait_for_next(&self) -> MutexGuard<'_, NextState> {
         let mut state = self.next.state();
         while matches!(*state, NextState::Ordered) {
-            // A forked child has none of its parent's threads.
+            // A forked child does not have its parent's threads.
             let is_gone = self.process.check().is_err();
             if is_gone || self.thread.as_ref().is_none_or(|thread| thread.handle.is_finished()) {
                 break;
@@ -177,8 +177,8 @@ impl Helper {
         state
     }
 
-    /// Waits until all tasks are done, and ends the thread. The lock is released when the returned handle and this helper are
-    /// dropped.
+    /// Waits until all tasks are done, and ends the thread. The lock is released when both the returned reference and
+    /// this helper are dropped.
     pub fn finish(mut self) -> Arc<Lock> {
         self.end();
         Arc::clone(&self.lock)
@@ -187,7 +187,7 @@ impl Helper {
     fn end(&mut self) {
         if let Some(HelperThread { tasks, handle, .. }) = self.thread.take() {
             drop(tasks);
-            // A forked child has the handle, and would wait for a thread of its parent.
+            // A forked child also has the handle, but must not join its parent's thread.
             if self.process.check().is_ok() {
                 let _ = handle.join();
             }
@@ -196,7 +196,8 @@ impl Helper {
 }
 
 impl Drop for Helper {
-    /// The thread holds the lock as well: when a writer was dropped, the journal can be opened again at once.
+    /// Waits for the thread, which also holds the lock, so that the journal can be opened again as soon as the writer
+    /// is dropped.
     fn drop(&mut self) {
         self.end();
     }
@@ -206,9 +207,9 @@ fn run(shared: &Shared, task: Task) {
     match task {
         Task::Create(_) => {}
         Task::Seal(segment) => {
-            // The next opening makes an index that is missing.
+            // Errors are ignored: the next opening writes a missing index.
             let _ = segment.seal(&*shared.storage);
-            // A sync has covered the whole file.
+            // A sync has covered the whole file, so no write error can be lost.
             segment.file.release();
             let checkpoint = Checkpoint {
                 id: shared.id,
@@ -219,8 +220,8 @@ fn run(shared: &Shared, task: Task) {
         }
         Task::Remove(segments) => {
             for segment in segments {
-                // A reader of the segment goes on reading it. The next opening removes files that are left: the floor says
-                // that they are not needed.
+                // A reader of the segment continues to read the open file. The next opening removes files that remain,
+                // because the state's floor marks them as not needed.
                 if Arc::strong_count(&segment) > 1 && segment.file.hold().is_err() {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Writing: appending frames, syncing them, and deleting segments by age and size.
+//! The writer: appending frames, syncing them, and deleting old segments by age and size.
 
 mod expiry;
 pub(crate) mod helper;

@@ -1,7 +1,8 @@
-//! Retention by age and by size: the start of a partition moves exactly, and space is freed in whole segments.
+//! Retention by age and size. The start of a partition moves record by record; disk space is freed by whole segments.
 //!
-//! A record's age is that of its frame, whatever time the record bears: a user's time may be wrong or in the future, and
-//! would keep all records behind it. Clocks may be set back, so a frame counts as at least as old as the frames behind it.
+//! A record's age is counted from its frame's time, not from the record's own time: an application's time may be wrong
+//! or lie in the future, which would keep all later records. Clocks may be set back, so a frame counts as at least as
+//! old as every later frame.
 
 use crate::error::{ReplayError, WriteError};
 use crate::format::{Extent, FrameBuilder, PartitionId};
@@ -15,35 +16,36 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a partition keeps. Default: everything.
+/// The records that a partition keeps. Default: all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// The oldest age of a kept record, counted from the time at which it was written.
+    /// The greatest age of a kept record, counted from the time at which it was written; `None` for no limit.
     pub age: Option<Duration>,
-    /// The most bytes of kept records; the newest ones are kept.
+    /// The largest total size of kept records in bytes, the newest being kept; `None` for no limit.
     pub bytes: Option<u64>,
 }
 
-/// What a retention has freed.
+/// The result of a retention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Freed {
-    /// Count of records that cannot be read any more.
+    /// Count of offsets that readers can no longer read.
     pub records: u64,
-    /// Count of segments that will be deleted once that is durable.
+    /// Count of segments that will be deleted once the retention is durable.
     pub segments: usize,
 }
 
 impl Writer {
-    /// Moves the starts of partitions up, to what `of` says for each partition at `now` (nanoseconds since the epoch), and
-    /// gives up segments that no partition needs. [`collect`](Writer::collect) deletes these after the next sync.
+    /// Applies to each partition the retention that `of` returns for it, at the time `now` (nanoseconds since the
+    /// epoch): moves its start, and releases segments that no partition needs. [`collect`](Writer::collect) deletes
+    /// these after the next sync.
     ///
     /// # Errors
-    /// The journal is poisoned. A segment that cannot be read is no error: its records stay.
+    /// The journal is poisoned. A segment that cannot be read is no error: its records are kept.
     pub fn retain(&mut self, now: u64, of: impl Fn(PartitionId) -> Retention) -> Result<Freed, WriteError> {
         let mut freed = Freed::default();
         let mut frame = FrameBuilder::new();
-        // Partitions with the same age share one search.
+        // Partitions with the same age limit share one search.
         let mut known = std::mem::take(&mut self.expiry);
         let mut expiry = BTreeMap::new();
         for (partition, extent) in self.state().extents().collect::<Vec<_>>() {
@@ -53,7 +55,7 @@ impl Writer {
             {
                 let oldest = now.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
                 let before = known.remove(&age).unwrap_or_default();
-                // A segment that cannot be read stays.
+                // If a segment cannot be read, nothing expires by this age.
                 expiry.insert(age, before.advance(self.shared(), oldest).unwrap_or_default());
             }
             let expiry = keep.age.and_then(|age| expiry.get(&age));
@@ -85,7 +87,8 @@ impl Writer {
         Ok(freed)
     }
 
-    /// The oldest segments of which no partition keeps a record; never the one that is being written.
+    /// The oldest segments of which no partition keeps a record. The segment that is being written is never one of
+    /// them.
     fn needless(&self) -> Vec<Arc<Segment>> {
         let segments = self.shared().segments();
         let elder = &segments[..segments.len().saturating_sub(1)];
@@ -109,7 +112,7 @@ impl Writer {
         start.min(extent.end)
     }
 
-    /// The offset of the first record such that the records from there on have at most `bytes` bytes.
+    /// The first offset from which on the partition's records have at most `bytes` bytes in total.
     fn first_within(&self, partition: PartitionId, extent: Extent, bytes: u64) -> Result<u64, ReplayError> {
         let mut left = bytes;
         let mut within = None;
@@ -125,7 +128,7 @@ impl Writer {
             left -= indexed.bytes;
         }
         let Some((indexed, keep)) = within else { return Ok(extent.start) };
-        // Within this segment the offset is found record by record, among the records that an earlier retention has left.
+        // Within this segment the offset is found record by record, skipping what an earlier retention removed.
         let first = indexed.first.max(extent.start);
         let mut there = 0;
         self.each(partition, first..indexed.end, |_, cost| {
@@ -144,7 +147,7 @@ impl Writer {
         Ok(start)
     }
 
-    /// Calls `goes_on` with the offset and the bytes of each record of a range, until it returns false.
+    /// Calls `goes_on` with the offset and the size in bytes of each record of a range, until it returns false.
     fn each(
         &self,
         partition: PartitionId,

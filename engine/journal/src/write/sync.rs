@@ -1,4 +1,4 @@
-//! Making written frames durable.
+//! Sync jobs, which make written frames durable.
 
 use crate::error::{DiskError, WriteError};
 use crate::segment::Segment;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Syncs the frames that were written when it was created.
+/// A job that syncs all frames written before it was created.
 pub struct SyncJob {
     shared: Arc<Shared>,
     helper: Option<Arc<Helper>>,
@@ -34,15 +34,15 @@ impl SyncJob {
         Self { shared, helper, segments, position, done: false }
     }
 
-    /// The position that will be durable.
+    /// The position in bytes up to which frames will be durable.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Syncs, and moves the durable position. It takes as long as the disk takes.
+    /// Syncs the frames and moves the durable position, which it returns. Blocks until the disk has finished.
     ///
     /// # Errors
-    /// The sync failed: the journal is poisoned.
+    /// The sync failed, and the journal is poisoned.
     pub fn run(mut self) -> Result<u64, WriteError> {
         self.done = true;
         let begun = Instant::now();
@@ -64,7 +64,7 @@ impl SyncJob {
 }
 
 impl Drop for SyncJob {
-    /// A job that is dropped without being run poisons the journal: its frames would never be durable.
+    /// Poisons the journal if the job was not run, because its frames would never become durable.
     fn drop(&mut self) {
         if !self.done {
             let cause = std::io::Error::new(std::io::ErrorKind::Interrupted, "the sync was dropped");

@@ -1,14 +1,14 @@
-//! The writer: appending frames, and making them durable.
+//! The writer, which appends frames and makes them durable.
 //!
 //! ```text
-//!   append, append, append ...          written   (page cache: survives the process)
-//!        begin_sync --> SyncJob::run --> durable  (survives the power)
-//!                 append, append ...              meanwhile: the next sync takes them all
+//!   append, append, append ...      written   (in the page cache: survives the process)
+//!    begin_sync --> SyncJob::run --> durable  (survives a power cut)
+//!         append, append ...        meanwhile: the next sync covers them all
 //! ```
 //!
-//! One sync is in flight at a time. The frames that are appended meanwhile are made durable by the next sync. A segment is left
-//! only when the next frame does not fit, and the job that syncs that frame syncs the left segment first. So no frame is
-//! acknowledged before the frames in front of it.
+//! At most one sync is in flight. The next sync covers all frames that are appended meanwhile. The writer moves to a
+//! new segment only if the next frame does not fit, and the job that syncs that frame syncs the old segment first. So
+//! no frame is acknowledged before the frames that precede it.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{DiskError, OpenError, WriteError};
@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Appends frames to a journal. A journal has one writer.
+/// Appends frames to a journal. Each open journal has one writer.
 pub struct Writer {
     shared: Arc<Shared>,
     state: State,
@@ -40,14 +40,14 @@ pub struct Writer {
     file: Arc<dyn File>,
     /// The checksum of the last frame.
     previous: u32,
-    /// The segments that were written since the last sync began. The last one may be written further.
+    /// The segments written since the last sync began. Only the last one can grow.
     dirty: Vec<Arc<Segment>>,
-    /// The highest durable mark that a frame states.
+    /// The highest durable mark in a written frame, as a position in bytes.
     marked: u64,
     helper: Option<Arc<Helper>>,
-    /// Segments that may be deleted once the position before them is durable.
+    /// Segments to delete, each group with the position that must be durable first.
     pub(crate) pending_removal: Vec<(u64, Vec<Arc<Segment>>)>,
-    /// The expiry point of the last retention, by age.
+    /// The expiry points of the last retention by age limit.
     pub(crate) expiry: BTreeMap<Duration, ExpiryPoint>,
 }
 
@@ -57,11 +57,11 @@ impl std::fmt::Debug for Writer {
     }
 }
 
-/// The most bytes of a snapshot in one frame.
+/// The largest part of a snapshot in one frame, in bytes.
 const SNAPSHOT_FRAME: usize = 256 << 10;
 
 impl Writer {
-    /// Begins to write at the end of `active`: with a snapshot if the segment is new, with a mark if it has frames.
+    /// Begins to write at the end of `active`: with a snapshot if the segment has no frames yet, otherwise with a mark.
     pub(crate) fn begin(
         shared: Arc<Shared>,
         state: State,
@@ -86,7 +86,8 @@ impl Writer {
             pending_removal: Vec::new(),
             expiry: BTreeMap::new(),
         };
-        // The first frame of an opening has a new incarnation, which tells later frames from those of earlier openings.
+        // The first frame of an opening carries the new incarnation, which distinguishes later frames from older
+        // openings' frames.
         let begun = if is_new { writer.snapshot(time) } else { writer.mark(time) };
         let serve_before_sync = writer.shared.options.sabotage().serve_before_sync;
         let begun = begun.and_then(|()| if serve_before_sync { Ok(0) } else { writer.sync() });
@@ -98,7 +99,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// The handle for readers.
+    /// A handle for readers.
     pub fn journal(&self) -> Journal {
         Journal { shared: Arc::clone(&self.shared) }
     }
@@ -108,18 +109,18 @@ impl Writer {
         &self.state
     }
 
-    /// The most bytes of a frame's payload.
+    /// The largest payload of a frame, in bytes.
     pub fn frame_limit(&self) -> usize {
         frame_limit(self.shared.options.segment_size)
     }
 
-    /// Bytes by which the state may grow.
+    /// Count of bytes by which the state may still grow.
     #[doc(hidden)]
     pub fn state_room(&self) -> usize {
         self.state_limit().saturating_sub(self.state.size())
     }
 
-    /// The most bytes of the state.
+    /// The largest size of the state, in bytes.
     #[doc(hidden)]
     pub fn state_limit(&self) -> usize {
         state_limit(self.shared.options.segment_size)
@@ -130,19 +131,19 @@ impl Writer {
         self.helper.as_deref().ok_or_else(|| self.shared.fail(gone()))
     }
 
-    /// Writes the entries of `frame`, all or none, and empties it. Returns the position behind the frame: it is durable once
-    /// [`Journal::durable`] has reached that position. `time` is in nanoseconds since the epoch.
+    /// Writes the entries of `frame`, all or none, and empties it. `time` is in nanoseconds since the epoch. Returns
+    /// the position after the frame, which is durable once [`Journal::durable`] has reached that position.
     ///
     /// # Errors
-    /// The frame or the state is too large, or an offset goes back: then nothing was written, and `frame` is unchanged. Or
-    /// the journal is poisoned, now or before: then it is unknown whether the frame was written.
+    /// If the frame or the state is too large, or an offset goes back, nothing is written, and `frame` is unchanged. If
+    /// the journal is poisoned, by this call or before, it is unknown whether the frame was written.
     pub fn append(&mut self, frame: &mut FrameBuilder, time: u64) -> Result<u64, WriteError> {
         self.append_if(frame, time, || true)?;
         Ok(self.shared.written.load(Ordering::Relaxed))
     }
 
-    /// Writes the frame as [`append`](Self::append) does, if `decide` returns true. It is called when only the disk can still
-    /// refuse the frame. Returns false, and writes nothing, if it returns false.
+    /// Writes the frame as [`append`](Self::append) does, if `decide` returns true; otherwise returns false and writes
+    /// nothing. `decide` is called after all checks, when only the disk can still refuse the frame.
     #[doc(hidden)]
     pub fn append_if(
         &mut self,
@@ -188,8 +189,8 @@ impl Writer {
         if self.active.end() + len > size - reserve(size) {
             match self.next_segment() {
                 Ok(next) => self.roll(next, time)?,
-                // A frame without records may use the reserve at the end of the segment: it frees space, or belongs to an
-                // opening.
+                // A frame without records may use the reserve at the end of the segment, because it frees space or
+                // belongs to an opening.
                 Err(_) if self.active.end() + len <= size && !has_records(plain) => {}
                 Err(WriteError::Poisoned(cause)) => return Err(self.shared.fail(cause)),
                 Err(refused) => return Err(refused),
@@ -229,7 +230,7 @@ impl Writer {
         }
     }
 
-    /// Updates index and state. Readers see that once the written position has moved.
+    /// Updates index and state. Readers use them only once the written position has moved.
     fn note(&mut self, kind: FrameKind, plain: &[u8], at: u64, end: u64, checksum: u32, time: u64) {
         let mut index = self.active.index();
         index.frame(at, end, checksum, time);
@@ -251,12 +252,12 @@ impl Writer {
         }
     }
 
-    /// The next segment. If it cannot be created, nothing has changed.
+    /// Returns the next segment. If it cannot be created, nothing has changed.
     fn next_segment(&mut self) -> Result<Segment, WriteError> {
         if let Some(made) = self.helper()?.take_next() {
             return Ok(made);
         }
-        // There may be room by now.
+        // The disk may have room by now.
         let made = Segment::make(&self.shared.files, self.next_header());
         if made.is_err() {
             self.order_segment();
@@ -264,12 +265,12 @@ impl Writer {
         made.map_err(WriteError::Poisoned)
     }
 
-    /// Goes on in the next segment, which begins with a snapshot.
+    /// Continues in the next segment, which begins with a snapshot.
     fn roll(&mut self, segment: Segment, time: u64) -> Result<(), WriteError> {
         let segment = Arc::new(segment);
         self.file =
             segment.file.hold_unshared().map_err(|cause| self.shared.fail(segment.disk_error("open", &cause)))?;
-        // The next sync covers the segment in any case, and then has its index written.
+        // The next sync covers the old segment even if it is clean, and then has its index written.
         self.dirty(&Arc::clone(&self.active));
         self.shared.segments_mut().push(Arc::clone(&segment));
         self.active = segment;
@@ -290,7 +291,7 @@ impl Writer {
         }
     }
 
-    /// Orders the next segment from the helper thread. Without a thread it is created when it is needed.
+    /// Makes the helper thread create the next segment. Without a thread, it is created when it is needed.
     #[doc(hidden)]
     pub fn order_segment(&self) {
         if let Some(helper) = &self.helper {
@@ -308,8 +309,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes all frames that are written and not durable into a sync job, which any thread may run. None if all are durable
-    /// or a sync is in flight.
+    /// Creates a job that syncs all frames that are not durable yet, on any thread. `None` if all frames are durable, a
+    /// sync is in flight, or the journal is poisoned.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
         if self.dirty.is_empty()
             || self.shared.poison.get().is_some()
@@ -325,10 +326,10 @@ impl Writer {
         Some(SyncJob::new(Arc::clone(&self.shared), self.helper.clone(), segments, position))
     }
 
-    /// Makes all written frames durable, on this thread, and returns the durable position.
+    /// Makes all written frames durable on the calling thread. Returns the durable position, in bytes.
     ///
     /// # Errors
-    /// The journal is poisoned, now or before.
+    /// The journal is poisoned, by this call or before.
     pub fn sync(&mut self) -> Result<u64, WriteError> {
         self.shared.check_poisoned()?;
         match self.begin_sync() {
@@ -337,26 +338,27 @@ impl Writer {
         }
     }
 
-    /// True if a mark should be written: all frames are durable, and none says so yet.
+    /// True if a mark should be written: all frames are durable, but no frame states that yet.
     pub fn wants_mark(&self) -> bool {
         let durable = self.shared.durable.load(Ordering::Acquire);
         self.dirty.is_empty() && durable == self.shared.written.load(Ordering::Relaxed) && {
-            // A mark needs no mark of its own.
+            // A mark needs no further mark after it.
             self.marked + (FRAME_HEADER as u64) < durable
         }
     }
 
-    /// Writes a mark: a frame that says that all frames before it are durable. It counts once it is durable itself.
+    /// Writes a mark, a frame which states that all frames before it are durable. It takes effect when it is durable
+    /// itself. `time` is in nanoseconds since the epoch.
     ///
     /// # Errors
-    /// The journal is poisoned, now or before.
+    /// The journal is poisoned, by this call or before.
     pub fn mark(&mut self, time: u64) -> Result<(), WriteError> {
         self.shared.check_poisoned()?;
         self.write(FrameKind::Mark, &mut FrameBuilder::new(), time)
     }
 
-    /// True if a frame with a payload of `len` bytes needs the next segment and that could not be created: the disk is full,
-    /// or too many files are open.
+    /// True if a frame with a payload of `len` bytes needs the next segment, and that segment could not be created,
+    /// because the disk is full or too many files are open.
     #[doc(hidden)]
     pub fn lacks_room(&self, len: usize) -> bool {
         let size = self.active.header.size;
@@ -364,7 +366,7 @@ impl Writer {
         end > size - reserve(size) && self.helper.as_ref().is_some_and(|helper| helper.lacks_next())
     }
 
-    /// Deletes the segments that retention has given up, if that is durable.
+    /// Deletes the segments that retention has released, as soon as the retention is durable.
     pub fn collect(&mut self) {
         let durable = self.shared.durable.load(Ordering::Acquire);
         let Some(helper) = &self.helper else { return };
@@ -381,11 +383,11 @@ impl Writer {
         &self.shared
     }
 
-    /// Closes the journal: makes all frames durable and marks them so, returns the offsets that were reserved and not used,
-    /// and cuts the last segment to its frames and the room that the next opening needs.
+    /// Closes the journal: makes all frames durable, writes a mark, returns reserved offsets that were not used, and
+    /// cuts the last segment to its frames and a reserve for the next opening.
     ///
     /// # Errors
-    /// The journal is poisoned, now or before. Durable frames stay durable.
+    /// The journal is poisoned, by this call or before. Durable frames stay durable.
     pub fn close(mut self, time: u64) -> Result<(), WriteError> {
         let mut frame = FrameBuilder::new();
         for (partition, extent) in self.state.extents().collect::<Vec<_>>() {
@@ -400,14 +402,14 @@ impl Writer {
         if !frame.is_empty() {
             self.append_part(&mut frame, time)?;
         }
-        // The caller has waited for a sync job on another thread.
+        // The caller has waited for sync jobs on other threads.
         self.sync()?;
         self.mark(time)?;
         self.sync()?;
         self.collect();
         let shared = Arc::clone(&self.shared);
         let cannot = |cause: &std::io::Error| shared.fail(self.active.disk_error("close", cause));
-        // A file with other names keeps its length: a copy by hard links is the same file.
+        // A file with several names is not cut, because a backup made by hard links shares it.
         if self.file.links().map_err(|cause| cannot(&cause))? <= 1 {
             let size = self.active.header.size.min(self.active.end() + reserve(self.active.header.size));
             self.file.truncate(size).map_err(|cause| cannot(&cause))?;
@@ -416,14 +418,14 @@ impl Writer {
         let next = self.next_header().number;
         let lock = match self.helper.take().map(Arc::try_unwrap) {
             Some(Ok(helper)) => Some(helper.finish()),
-            // A sync job that was not dropped holds the helper: the thread ends with the job.
+            // A sync job that was not dropped yet holds the helper, so the thread ends with that job.
             Some(Err(_)) | None => None,
         };
         let storage = &*shared.storage;
         // The segment that was created ahead is not needed.
         let _ = storage.remove(&segment_name(next));
         let durable = shared.durable.load(Ordering::Acquire);
-        // The checkpoint is derived: all frames are durable without it.
+        // Errors are ignored: the frames are durable without a checkpoint.
         let _ = Checkpoint { id: shared.id, durable, incarnation: shared.incarnation }.write(storage);
         self.active.file.release();
         drop(lock);
@@ -435,15 +437,16 @@ impl Writer {
         self.write(FrameKind::Data, frame, time)
     }
 
-    /// Adds to `frame` that offsets of a partition below `reserved` may be issued. It must be durable before one is. After a
-    /// crash the partition goes on at `reserved`, so that no offset is issued twice.
+    /// Adds an entry to `frame` that reserves the partition's offsets below `reserved`. The frame must be durable
+    /// before such an offset is issued. After a crash the partition continues at `reserved`, so that no offset is
+    /// issued twice.
     pub fn reserve(&self, frame: &mut FrameBuilder, partition: PartitionId, reserved: u64) {
         let extent = self.state.extent(partition).unwrap_or_default();
         frame.extent(partition, Extent { reserved: reserved.max(extent.reserved), ..extent });
     }
 }
 
-/// True if a payload has records; a damaged one has none.
+/// True if a payload has records; false if it is malformed before its first record.
 fn has_records(payload: &[u8]) -> bool {
     trusted_entries(payload).any(|entry| matches!(entry, Ok(Entry::Run(_))))
 }

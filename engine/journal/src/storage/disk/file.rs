@@ -1,4 +1,4 @@
-//! An open file of the directory.
+//! An open file of a [`Disk`](super::Disk).
 
 use super::super::{File, Process, read_fully};
 use super::names;
@@ -9,13 +9,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// An open file of the directory.
+/// An open file of a [`Disk`](super::Disk).
 pub(super) struct DiskFile {
     file: fs::File,
-    /// The process that opened it.
+    /// The process that opened the file.
     pub(super) process: Process,
-    /// The most bytes of a file that this process may write. Beyond them the system does not only refuse the write: its
-    /// signal SIGXFSZ ends the program.
+    /// The largest file size in bytes that this process may write. A write beyond it does not only fail: the signal
+    /// SIGXFSZ ends the program.
     limit: u64,
 }
 
@@ -25,7 +25,7 @@ impl DiskFile {
         Self { file, process: Process::default(), limit }
     }
 
-    /// An error if this process may not write a file of `size` bytes.
+    /// Returns an error if this process may not write a file of `size` bytes.
     fn may_have(&self, size: u64) -> io::Result<()> {
         self.process.check()?;
         if size > self.limit {
@@ -67,7 +67,7 @@ impl File for DiskFile {
                 done => break done?,
             }
         };
-        // A short write is rare: the rest is written part by part, and an error then names its cause.
+        // A short write is rare. The rest is written part by part, so that an error has its own cause.
         if written == len {
             return Ok(());
         }
@@ -85,7 +85,7 @@ impl File for DiskFile {
         #[cfg(target_os = "linux")]
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, size) {
             Ok(()) => return Ok(()),
-            // The file system has no such call. Only the size is set, and a full disk shows at the write.
+            // The file system cannot allocate. Only the size is set, and a write reports a full disk.
             Err(Errno::OPNOTSUPP) => {}
             Err(cause) => return Err(cause.into()),
         }

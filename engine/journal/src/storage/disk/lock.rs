@@ -1,12 +1,13 @@
-//! The locks of the directory.
+//! The locks of a [`Disk`](super::Disk).
 
 use super::super::Process;
 use rustix::fs::FlockOperation;
 use std::fs;
 use std::os::fd::OwnedFd;
 
-/// The locks are released by themselves: closing the files would leave the locks to a child process that was forked and has
-/// not executed its own program yet. A child that goes on as a fork shares the locks, and must not release them.
+/// The held locks. Dropping this unlocks explicitly: if the files were only closed, a child process that has forked and
+/// not yet executed its own program would keep the locks. A child that continues as a fork shares the locks with its
+/// parent, and must not release them.
 pub(super) struct DirectoryLock {
     pub directory: Option<OwnedFd>,
     pub file: fs::File,

@@ -1,13 +1,13 @@
 //! A directory of the file system, held by its descriptor.
 //!
 //! The directory is opened once, and each file is opened relative to it. So the journal stays in this directory if the
-//! program changes its working directory or the directory gets another name. No link is followed, and nothing but a regular
-//! file is opened: a pipe would block the caller for ever, and a link leads to a file of another program.
+//! program changes its working directory or the directory is renamed. No link is followed and only regular files are
+//! opened: opening a pipe could block for ever, and a link could lead to another program's file.
 //!
 //! # Locks
-//! The directory itself is locked, which no file can replace. The file `lock` is locked as well: for file systems that lock
-//! no directories, and to name the process that holds the lock. A forked child shares the locks with its parent, so only the
-//! process that took them releases them.
+//! The directory itself is locked, because no file can replace it. The file `lock` is locked as well, for file systems
+//! that cannot lock directories, and to name the process that holds the lock. A forked child shares the locks with its
+//! parent, so only the process that took them releases them.
 
 use super::{File, Lock, NotOurs, Process, Storage, lock_file};
 use crate::files::names::{LOCK, UNFINISHED};
@@ -25,7 +25,7 @@ use std::sync::{Arc, OnceLock};
 mod file;
 mod lock;
 
-/// A directory of the file system with mode 0700; its files have mode 0600. Clones are the same directory.
+/// A directory of the file system with mode 0700 and files of mode 0600. Clones refer to the same directory.
 #[derive(Clone, Debug)]
 pub struct Disk {
     path: PathBuf,
@@ -34,7 +34,7 @@ pub struct Disk {
     refuse: RefusedCalls,
 }
 
-/// The calls that a test has the file system refuse.
+/// The system calls that a test makes the file system refuse.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct RefusedCalls {
@@ -42,15 +42,15 @@ struct RefusedCalls {
     renaming_without_replacing: bool,
 }
 
-/// The directory, and the process that opened it.
+/// The directory's descriptor, and the process that opened it.
 #[derive(Debug)]
 struct OpenDirectory {
     directory: OwnedFd,
     process: Process,
 }
 
-/// The prefix of the line in `lock` that says why the directory itself is not locked. The number of the system's error
-/// follows.
+/// The prefix of the line in the file `lock` that says why the directory itself is not locked. The number of the
+/// system's error follows.
 const UNLOCKED_PREFIX: &str = "directory not locked: error ";
 
 /// Flags for opening a file: no link is followed, and opening does not block.
@@ -58,7 +58,7 @@ const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags
 const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Disk {
-    /// The directory `path`. A relative path is resolved now. Nothing is opened yet.
+    /// Refers to the directory `path` without opening it. A relative path is resolved by this call.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self {
@@ -69,7 +69,7 @@ impl Disk {
         }
     }
 
-    /// The directory. The first call opens it.
+    /// Returns the open directory. The first call opens it.
     fn held(&self) -> io::Result<&OpenDirectory> {
         if let Some(held) = self.held.get() {
             return Ok(held);
@@ -78,14 +78,15 @@ impl Disk {
         Ok(self.held.get_or_init(|| OpenDirectory { directory, process: Process::default() }))
     }
 
-    /// The directory, for a change; an error in a forked child.
+    /// Returns the directory for a change; an error in a forked child.
     fn to_change(&self) -> io::Result<&OwnedFd> {
         let held = self.held()?;
         held.process.check()?;
         Ok(&held.directory)
     }
 
-    /// Opens and locks the file `lock`. With `alone` it is the only lock, and so it is never replaced.
+    /// Opens and locks the file `lock`. If `alone`, the directory itself is not locked, so this file must not be
+    /// replaced.
     fn lock_file(&self, directory: &OwnedFd, alone: bool) -> io::Result<fs::File> {
         let found = match look(directory, LOCK) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
@@ -100,7 +101,8 @@ impl Disk {
         };
         match found {
             Some(links) if links > 1 && alone => Err(NotOurs::Linked { name: LOCK.to_owned(), links }.into()),
-            // The directory was copied by hard links: the text would be written into both copies.
+            // The directory was copied by hard links. The text would change in both copies, so this one gets a new
+            // file.
             Some(links) if links > 1 => {
                 let unfinished = format!("{LOCK}{}", UNFINISHED);
                 match self.remove(&unfinished) {
@@ -126,7 +128,7 @@ impl Disk {
     }
 }
 
-/// The metadata of a regular file; an error if the name belongs to something else.
+/// The metadata of a regular file; an error if the name belongs to anything else.
 fn look(directory: &OwnedFd, name: &str) -> io::Result<rustix::fs::Stat> {
     let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     regular(name, &found)?;
@@ -146,7 +148,7 @@ fn regular(name: &str, found: &rustix::fs::Stat) -> io::Result<()> {
     Err(NotOurs::Kind { name: name.to_owned(), what }.into())
 }
 
-/// Count of a file's names.
+/// Count of a file's names (hard links).
 #[allow(clippy::unnecessary_cast, reason = "the type of the number differs between systems")]
 fn names(found: &rustix::fs::Stat) -> u64 {
     found.st_nlink as u64
@@ -185,7 +187,7 @@ impl Storage for Disk {
 
     fn lock(&self) -> io::Result<Lock> {
         let held = self.to_change()?;
-        // A lock belongs to an open file description, and clones share the one that is held: so another one is opened.
+        // A lock belongs to an open file description, which clones of `held` share. So the directory is opened anew.
         let directory = rustix::fs::openat(held, ".", DIRECTORY_FLAGS, Mode::empty())?;
         #[cfg(not(test))]
         let refuses = false;
@@ -222,7 +224,7 @@ impl Storage for Disk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.held()?.directory)? {
-            // The journal's own names are UTF-8.
+            // Other names are skipped: the journal's own names are UTF-8.
             let entry = entry?;
             let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."));
             names.extend(name.map(str::to_owned));
@@ -241,7 +243,7 @@ impl Storage for Disk {
         look(directory, name)?;
         let flags = if write { OFlags::RDWR } else { OFlags::RDONLY };
         let file = rustix::fs::openat(directory, name, flags | FILE_FLAGS, Mode::empty())?;
-        // The name may belong to another file meanwhile.
+        // The name may belong to another file since it was checked.
         let found = rustix::fs::fstat(&file)?;
         regular(name, &found)?;
         let links = names(&found);
@@ -272,10 +274,10 @@ impl Storage for Disk {
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
             renamed => return Ok(renamed?),
         }
-        // A hard link replaces no file either. If the removal fails, the file has both names and is whole.
+        // A hard link replaces no file either. If the removal fails, the file is complete and has both names.
         match rustix::fs::linkat(directory, from, directory, to, AtFlags::empty()) {
             Ok(()) => return Ok(rustix::fs::unlinkat(directory, from, AtFlags::empty())?),
-            // The file system has no hard links. The lock keeps other processes away meanwhile.
+            // The file system has no hard links. The lock keeps other processes from taking the name after the check.
             Err(Errno::PERM | Errno::NOSYS | Errno::NOTSUP) => {}
             Err(cause) => return Err(cause.into()),
         }
@@ -334,7 +336,7 @@ mod tests {
         disk.create("a").unwrap().write_at(b"kept", 0).unwrap();
         let lock = disk.lock().unwrap();
         let locked = lock.downcast_ref::<DirectoryLock>().unwrap();
-        // The open file descriptions of the parent, in a process that did not open them.
+        // The parent's open file descriptions, as a forked process sees them.
         let child = DirectoryLock {
             directory: locked.directory.as_ref().map(|directory| directory.try_clone().unwrap()),
             file: locked.file.try_clone().unwrap(),
@@ -380,7 +382,7 @@ mod tests {
         let weakness = Disk::new(folder.path()).lock_weakness().unwrap();
         assert!(weakness.contains("`lock` alone"), "{weakness}");
         drop(lock);
-        // Writing the file would change it under its other name.
+        // Writing the file would change it under its other name, too.
         fs::hard_link(folder.path().join(LOCK), folder.path().join("other")).unwrap();
         let refused = disk.lock().map(drop).unwrap_err();
         assert!(matches!(NotOurs::of(&refused), Some(NotOurs::Linked { .. })), "{refused}");
