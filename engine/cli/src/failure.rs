@@ -1,4 +1,4 @@
-//! How a command fails: the exit codes, and the message on standard error.
+//! Failures of a command: the exit codes, and the message on standard error.
 
 use slipring::journal::repair::RepairError;
 use slipring::journal::{OpenError, ReplayError, WriteError};
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 /// Exit code: the command could not be carried out.
 pub(crate) const FAILED: u8 = 1;
-/// Exit code: data that had been durable is damaged.
+/// Exit code: data that was durable is damaged.
 pub(crate) const DAMAGED: u8 = 3;
 /// Exit code of `journal verify`: the journal ends in a torn tail.
 pub(crate) const TORN: u8 = 4;
@@ -32,7 +32,8 @@ impl Failure {
         Self { code, cause: cause.into() }
     }
 
-    /// Prints the message, unless the reader of the output pipe has gone: then the command has succeeded.
+    /// Prints the message and returns the exit code. A closed output pipe is no failure: then the command has
+    /// succeeded.
     pub(crate) fn report(self) -> ExitCode {
         let io = self.cause.downcast_ref::<io::Error>();
         if io.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {

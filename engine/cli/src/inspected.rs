@@ -1,4 +1,4 @@
-//! A journal's directory: looking at it beside the program that has it open, and changing it when no program has.
+//! A journal's directory: inspecting it even while a program has it open, and changing it while no program has.
 
 use crate::failure::{Done, FAILED, Failure};
 use clap::Args;
@@ -29,11 +29,12 @@ pub(crate) struct Listing {
     pub(crate) json: bool,
 }
 
-/// A journal as it was found. Nothing in it was changed, and its lock was not taken.
+/// An inspected journal. The inspection changes no file and takes no lock.
 pub(crate) struct Inspected {
     pub(crate) storage: Arc<dyn Storage>,
-    /// The journal, or what stands before the damage.
+    /// The journal, or the part of it before the damage.
     pub(crate) survey: Survey,
+    /// The first damage; `None` if none was found.
     pub(crate) damage: Option<OpenError>,
 }
 
@@ -42,22 +43,22 @@ impl Directory {
         Disk::new(&self.dir)
     }
 
-    /// The bytes of all segment files.
+    /// Total size of the segment files, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let segments = entries.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "segment"));
         let files = segments.filter_map(|entry| entry.metadata().ok()).filter(|data| data.is_file());
-        // No more than a segment's size is read of a file.
+        // At most a segment's size is read from each file.
         files.map(|data| data.len().min(MAX_SEGMENT)).sum()
     }
 
-    /// Inspects the journal as far as showing it needs.
+    /// Inspects the journal, reading only the segments that have no valid index.
     pub(crate) fn inspect(&self) -> Result<Inspected, Failure> {
         self.inspect_with(false, &mut |_| {})
     }
 
-    /// Inspects the journal; with `whole` every byte of it, and whether all its names belong to regular files. `progress` is called
-    /// with the bytes read so far.
+    /// Inspects the journal. If `whole` is true, reads every byte of it, and checks that all its names belong to
+    /// regular files. `progress` is called with the count of bytes read so far.
     pub(crate) fn inspect_with(&self, whole: bool, progress: &mut dyn FnMut(u64)) -> Result<Inspected, Failure> {
         let storage: Arc<dyn Storage> = Arc::new(self.disk());
         let (survey, damage) = inspect_to_damage(Arc::clone(&storage), whole, progress)?;
@@ -76,7 +77,7 @@ impl Inspected {
         self.survey.state()
     }
 
-    /// The journal, to be read.
+    /// The journal, for reading.
     pub(crate) fn journal(&self) -> Journal {
         self.survey.journal(Arc::clone(&self.storage))
     }
@@ -85,17 +86,17 @@ impl Inspected {
         Topics(recorded_topics(self.state()))
     }
 
-    /// The damage as the text of a JSON field.
+    /// The damage as the text of a JSON field; `None` if there is none.
     pub(crate) fn damage_text(&self) -> Option<String> {
         self.damage.as_ref().map(ToString::to_string)
     }
 
-    /// Ends a command that has shown what stands before the damage: an error if there is damage.
+    /// Ends a command that has shown the part before the damage. An error if there is damage.
     pub(crate) fn end(self) -> Done {
         self.damage.map_or(Ok(()), |damage| Err(damage.into()))
     }
 
-    /// Opens the journal, has `change` write to it, and closes it. The opening refuses a damaged journal.
+    /// Opens the journal, calls `change` with its writer, and closes it. A damaged journal is refused.
     pub(crate) fn change<T>(self, change: impl FnOnce(&mut Writer) -> Result<T, Failure>) -> Result<T, Failure> {
         let defaults = Options::default();
         let segment_size = self.survey.segments().last().map_or(defaults.segment_size, |last| last.header.size);
@@ -110,12 +111,12 @@ impl Inspected {
 pub(crate) struct Topics(pub(crate) Vec<RecordedTopic>);
 
 impl Topics {
-    /// The name of a topic by its number; the number itself if the topic is unknown.
+    /// The name of the topic with this number; the number as text if the topic is unknown.
     pub(crate) fn name(&self, number: u32) -> String {
         let known = self.0.iter().find(|topic| topic.number == number);
         known.map_or_else(|| number.to_string(), |topic| topic.name.clone())
     }
-    /// True for a topic of messages; false for one of other events, or an unknown one.
+    /// True for a topic of messages. False for a topic of other events, or an unknown one.
     pub(crate) fn has_messages(&self, number: u32) -> bool {
         self.0.iter().any(|topic| topic.number == number && topic.max_message > 0)
     }

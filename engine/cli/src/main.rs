@@ -1,6 +1,6 @@
-//! The command `slipring`: looks at engines and their journals from outside.
+//! The command `slipring`, which inspects engines and their journals from outside.
 
-/// Replaces the macro of the standard library, which panics if standard error takes nothing.
+/// Replaces the macro of the standard library, which panics if writing to standard error fails.
 macro_rules! eprintln {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -19,7 +19,7 @@ mod top;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Looks at slipring engines and their journals from outside.
+/// Inspects slipring engines and their journals from outside.
 #[derive(Parser)]
 #[command(name = "slipring", version, about)]
 struct Arguments {

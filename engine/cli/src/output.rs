@@ -1,4 +1,4 @@
-//! What commands print: JSON, tables, times and sizes, all safe for a terminal.
+//! The output of commands: JSON, tables, times and sizes, all safe for a terminal.
 
 use crate::failure::Done;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,12 +14,12 @@ pub(crate) fn print_json(out: &mut impl Write, document: &impl Display) -> Done 
     Ok(writeln!(out, "{}", text::json(&document.to_string()))?)
 }
 
-/// A name from a journal or a socket as one line that a terminal cannot obey.
+/// A name from a journal or a socket as one line without characters that control a terminal.
 pub(crate) fn plain(name: &str) -> String {
     text::line(name).to_string()
 }
 
-/// Puts `bytes` into a JSON object: as `name` if they are text, as `name_hex` if not.
+/// Adds `bytes` to a JSON object: as `name` if they are text, otherwise as `name_hex` in hexadecimal digits.
 pub(crate) fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     match text::as_text(bytes) {
         Some(text) => object.insert(name.to_owned(), json!(text)),
@@ -27,22 +27,22 @@ pub(crate) fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8
     };
 }
 
-/// The time now.
+/// The present time.
 pub(crate) fn now() -> Timestamp {
     SystemClock::default().wall()
 }
 
-/// A time in nanoseconds since the epoch, as RFC 3339.
+/// A time in nanoseconds since the epoch as RFC 3339 text.
 pub(crate) fn time(nanos: u64) -> String {
     humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(nanos)).to_string()
 }
 
-/// A count of bytes with a binary unit.
+/// A count of bytes as text with a binary unit.
 pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// A progress bar of `bytes` on standard error; hidden if that is no terminal.
+/// A progress bar for `bytes` bytes on standard error; hidden if standard error is not a terminal.
 pub(crate) fn progress_bar(bytes: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -57,7 +57,8 @@ pub(crate) fn progress_bar(bytes: u64) -> ProgressBar {
 
 /// A table of text. Each column is as wide as its widest cell.
 pub(crate) struct Table {
-    /// Columns with names and other texts, which are aligned to the left. The others are numbers.
+    /// Indexes of the text columns, which are aligned to the left. All other columns hold numbers, aligned to the
+    /// right.
     texts: &'static [usize],
     rows: Vec<Vec<String>>,
 }
@@ -87,7 +88,7 @@ impl Display for Table {
     }
 }
 
-/// The cells of a table's row, from anything that can be displayed.
+/// The cells of a table's row, from values that implement `Display`.
 macro_rules! cells {
     ($($cell:expr),+ $(,)?) => { vec![$($cell.to_string()),+] };
 }

@@ -1,4 +1,4 @@
-//! `slipring queue`: the queues of a journal, and changing them.
+//! `slipring queue`: shows and changes the queues of a journal.
 
 use crate::failure::{Done, FAILED, Failure};
 use crate::inspected::{Directory, Inspected, Listing};
@@ -12,10 +12,11 @@ use slipring::queue::recorded::{ChangeError, MessageState, RecordedMessage, Reco
 use slipring::{Message, text};
 use std::io::Write;
 
-/// Looks at the queues of a journal and changes them: messages that are leased, delayed or dead.
+/// Shows and changes the queues of a journal: messages that are leased, delayed or dead.
 ///
-/// `ls`, `describe` and `peek` read beside a program that has the journal open, and show what that program has written so far.
-/// `purge` and `redrive` need the journal for themselves; a running program calls the methods of its `Queue` instead.
+/// `ls`, `describe` and `peek` also work while a program has the journal open, and show what that program has written
+/// so far. `purge` and `redrive` need a journal that no program has open; a running program calls the methods of its
+/// `Queue` instead.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -43,22 +44,22 @@ Exit codes:
 
 #[derive(Subcommand)]
 enum Command {
-    /// List the queues: how many messages are unread, leased, waiting, dying, dead
+    /// List the queues with their counts of unread, leased, waiting, dying and dead messages
     Ls(Listing),
-    /// Show a queue's settings, its next offset in each partition, and the messages that are not done with
+    /// Show a queue's settings, its next offset in each partition, and its unfinished messages
     Describe(Describe),
-    /// Print the messages without a lease, or the dead letters, and leave them where they are
+    /// Print the messages without a lease, or the dead letters, and leave them in place
     #[command(after_help = EXAMPLES)]
     Peek(Peek),
-    /// Delete the messages without a lease, or the dead letters. There is no way back
+    /// Delete the messages without a lease, or the dead letters; this cannot be undone
     #[command(after_help = EXAMPLES)]
     Purge(Purge),
-    /// Send dead letters back to their queue, the oldest first, their attempts counted anew
+    /// Send dead letters back to their queue, the oldest first, with their attempts counted from 0
     #[command(after_help = EXAMPLES)]
     Redrive(Redrive),
 }
 
-/// A queue of a journal.
+/// The arguments that name a queue of a journal.
 #[derive(Args)]
 struct Named {
     #[command(flatten)]
@@ -85,7 +86,7 @@ struct Describe {
 struct Peek {
     #[command(flatten)]
     of: Named,
-    /// Print the dead letters
+    /// Print the dead letters instead of the messages
     #[arg(long)]
     dead: bool,
     /// The most messages to print
@@ -97,7 +98,7 @@ struct Peek {
 struct Purge {
     #[command(flatten)]
     of: Named,
-    /// Delete the dead letters and leave the messages
+    /// Delete the dead letters and keep the messages
     #[arg(long)]
     dead: bool,
 }
@@ -106,7 +107,7 @@ struct Purge {
 struct Redrive {
     #[command(flatten)]
     of: Named,
-    /// The most dead letters to send back
+    /// The most dead letters to send back (default: all)
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<u64>,
 }
@@ -133,7 +134,8 @@ impl Named {
         })
     }
 
-    /// Changes the queue in a journal that no program has open. Prints `what` with the count that `change` returns.
+    /// Changes the queue in a journal that no other program has open. Prints `what` with the count that `change`
+    /// returns.
     fn change(
         &self,
         what: &str,
@@ -193,7 +195,7 @@ fn ls(arguments: &Listing) -> Done {
     inspected.end()
 }
 
-/// The state of a message, the time at which that ends, and the reason if it is dying.
+/// The name of a message's state, the time at which the state ends, and the reason if the message is dying.
 fn state(of: &MessageState) -> (&'static str, Option<Timestamp>, Option<&str>) {
     match of {
         MessageState::Leased(until) => ("leased", Some(*until), None),
@@ -275,7 +277,7 @@ fn describe(arguments: &Describe) -> Done {
     inspected.end()
 }
 
-/// The key and the value of a message; of any other event all bytes as the value.
+/// The key and the value of a message. For any other event no key, and all bytes as the value.
 fn parts(is_message: bool, bytes: &[u8]) -> (Option<Vec<u8>>, Vec<u8>) {
     match Message::decode(bytes).filter(|_| is_message) {
         Some(message) => (message.key().map(<[u8]>::to_vec), message.value().to_vec()),

@@ -1,4 +1,4 @@
-//! `slipring top`: topics, consumers, queues and transforms of a running engine, as they change.
+//! `slipring top`: shows topics, consumers, queues and transforms of a running engine as they change.
 
 use crate::failure::{Done, FAILED, Failure};
 use crate::output::{Table, plain};
@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Shows topics, consumers, queues and transforms of a running engine, as they change.
+/// Shows topics, consumers, queues and transforms of a running engine as they change.
 ///
 /// The engine must have been built with `Engine::builder().observe(PATH)`.
 #[derive(clap::Args)]
@@ -26,13 +26,13 @@ pub(crate) struct Arguments {
     /// Seconds between two snapshots
     #[arg(long, default_value_t = 1.0, value_parser = interval)]
     interval: f64,
-    /// Print one snapshot as text, and end: the default if the output is no terminal
+    /// Print one snapshot as text, and exit (default if the output is not a terminal)
     #[arg(long)]
     once: bool,
-    /// Print one snapshot as JSON, and end
+    /// Print one snapshot as JSON, and exit
     #[arg(long, conflicts_with = "once")]
     json: bool,
-    /// Print one snapshot as Prometheus text, and end
+    /// Print one snapshot as Prometheus text, and exit
     #[arg(long, conflicts_with_all = ["once", "json"])]
     prometheus: bool,
 }
@@ -72,10 +72,10 @@ fn print(text: &str) -> Result<(), Box<dyn Error>> {
     Ok(out.flush()?)
 }
 
-/// The most time that a whole answer may take.
+/// The longest time to wait for a complete answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most bytes of an answer. An engine with 10,000 consumers sends about 4 MB.
+/// The largest answer in bytes. An engine with 10,000 consumers sends about 4 MB.
 const LARGEST: usize = 64 << 20;
 
 fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
@@ -90,7 +90,7 @@ fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
     let mut answer = Vec::new();
     let (begun, mut part) = (Instant::now(), vec![0; 1 << 16]);
     loop {
-        // A timeout of zero would mean none.
+        // A timeout of zero would mean no timeout.
         let left = PATIENCE.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
         connection.set_read_timeout(Some(left))?;
         let len = connection.read(&mut part).map_err(no_engine)?;
@@ -107,7 +107,7 @@ fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
     }
 }
 
-/// A snapshot, and when it was taken.
+/// A snapshot of the engine's metrics, and the time at which it was taken.
 struct Look {
     metrics: Metrics,
     at: Instant,
@@ -157,7 +157,7 @@ fn rate(now: u64, before: Option<u64>, seconds: f64) -> String {
     }
 }
 
-/// Up to 5 digits, then thousands or millions with a unit.
+/// The number as text: up to 5 digits, or in units of thousands, millions or billions.
 fn human(number: u64) -> String {
     match number {
         0..100_000 => number.to_string(),
@@ -167,7 +167,8 @@ fn human(number: u64) -> String {
     }
 }
 
-/// The four tables: topics, consumers, queues, transforms.
+/// The four tables: topics, consumers, queues, transforms. Rates are computed from the snapshot `before`, if there is
+/// one.
 fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 4] {
     let seconds = before.map_or(0.0, |before| (now.at - before.at).as_secs_f64());
     let mut tables = [const { Vec::new() }; 4];
@@ -225,7 +226,7 @@ fn heads() -> [&'static [&'static str]; 4] {
     [&TOPICS, &CONSUMERS, &QUEUES, &TRANSFORMS]
 }
 
-/// How many columns at the left of a table are names.
+/// Count of name columns at the left of each table.
 const NAMES: [usize; 4] = [1, 2, 2, 4];
 
 fn widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {

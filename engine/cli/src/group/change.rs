@@ -1,4 +1,5 @@
-//! `reset`, `acknowledge` and `forget`: each writes one frame to a journal that no program has open.
+//! The subcommands `reset`, `acknowledge` and `forget`. Each writes one frame to a journal that no other program has
+//! open.
 
 use super::position::Position;
 use super::{Kind, Reader};
@@ -20,10 +21,10 @@ pub(super) struct Reset {
     directory: Directory,
     #[command(flatten)]
     reader: Reader,
-    /// Where: `earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z
+    /// New committed offset: `earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z
     #[arg(long, value_name = "WHERE", value_parser = target)]
     to: Target,
-    /// Only this topic; without it all topics that the group reads
+    /// Only this topic (default: all topics that the group reads)
     #[arg(long)]
     topic: Option<String>,
     /// Only this partition of the topic
@@ -43,7 +44,7 @@ pub(super) struct Forget {
     directory: Directory,
     #[command(flatten)]
     reader: Reader,
-    /// Only this topic; without it all topics that the group reads
+    /// Only this topic (default: all topics that the group reads)
     #[arg(long)]
     topic: Option<String>,
 }
@@ -56,13 +57,13 @@ pub(super) struct Acknowledge {
     reader: Reader,
 }
 
-/// Where a reset moves the committed offset.
+/// The place to which a reset moves the committed offset.
 #[derive(Clone, Copy, Debug)]
 enum Target {
     Earliest,
     Latest,
     Offset(u64),
-    /// Nanoseconds since the epoch: the first record of this time or later.
+    /// The first record of this time (nanoseconds since the epoch) or later.
     Time(u64),
 }
 
@@ -89,7 +90,8 @@ struct Chosen {
     committed: Option<GroupOffset>,
 }
 
-/// The partitions that a command changes: those that the reader has committed, or those of a topic.
+/// The partitions that a command changes: all partitions that the reader has committed, or with `topic` those of that
+/// topic.
 fn chosen(
     state: &State,
     journal: &Journal,
@@ -98,7 +100,7 @@ fn chosen(
     partition: Option<u32>,
 ) -> Result<(Kind, Vec<Chosen>), Failure> {
     let all = Position::all(state, journal);
-    // With a topic, the reader may be one that has committed nothing yet.
+    // If a topic is given, the reader may have committed nothing yet.
     let kind = match reader.kind(&all) {
         Err(_) if topic.is_some() && all.iter().all(|position| position.committed.group != reader.name) => {
             reader.kind.unwrap_or(Kind::Group)
@@ -161,7 +163,7 @@ fn moves(arguments: &Reset, state: &State, journal: &Journal) -> Result<Vec<Move
             Target::Time(at) => journal.first_since(of, at)?.unwrap_or(end),
         };
         let to = match kind {
-            // The epoch is one that no member has had: a commit of an earlier member is refused.
+            // The epoch is higher than any member's, so that commits of earlier members are refused.
             Kind::Group => GroupOffset::new(name, of, offset, epoch.unwrap_or(0) + 1),
             Kind::Transform => GroupOffset::of_transform(name, of, offset),
         };
@@ -170,7 +172,7 @@ fn moves(arguments: &Reset, state: &State, journal: &Journal) -> Result<Vec<Move
     chosen.into_iter().map(one).collect()
 }
 
-/// Opens the journal, writes the frame that `fill` makes, and closes the journal.
+/// Opens the journal, writes the frame that `fill` builds, and closes the journal. An empty frame is not written.
 fn write_frame<T>(
     inspected: Inspected,
     fill: impl FnOnce(&State, &Journal, &mut FrameBuilder) -> Result<T, Failure>,

@@ -1,4 +1,4 @@
-//! `slipring group`: the committed offsets of groups and transforms in a journal, and moving them.
+//! `slipring group`: shows and moves the committed offsets of groups and transforms in a journal.
 
 mod change;
 mod position;
@@ -10,13 +10,13 @@ use clap::{Args, Subcommand};
 use position::Position;
 use slipring::journal::{GroupKind, ReaderKind};
 
-/// Looks at the consumer groups of a journal: their committed offsets, and how many records they have still to read.
+/// Shows and changes the consumer groups of a journal: their committed offsets, and the count of records left to read.
 ///
-/// `ls` and `describe` read beside a program that has the journal open, and show what that program has written so far.
-/// `reset`, `acknowledge` and `forget` need the journal for themselves.
+/// `ls` and `describe` also work while a program has the journal open, and show what that program has written so far.
+/// `reset`, `acknowledge` and `forget` need a journal that no program has open.
 ///
-/// Transforms are listed as well: they read a topic under a name with `Engine::transform` or `Topic::transform`. A transform
-/// that is reset to an earlier offset reads those events again and publishes their outputs a second time.
+/// Transforms are listed as well: they read a topic under a name with `Engine::transform` or `Topic::transform`. A
+/// transform that is reset to an earlier offset reads those events again and publishes their outputs a second time.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -50,21 +50,21 @@ enum Command {
     /// Set the committed offset of a group or a transform
     #[command(after_help = EXAMPLES)]
     Reset(change::Reset),
-    /// Remove from the list the gaps that a group or a transform was told of
+    /// Remove the gaps that were reported to a group or a transform from its list
     #[command(after_help = EXAMPLES)]
     Acknowledge(change::Acknowledge),
-    /// Forget a group or a transform: it starts anew when it is joined or opened the next time
+    /// Forget a group or a transform: the next time it is joined or opened, it starts as a new one
     #[command(after_help = EXAMPLES)]
     Forget(change::Forget),
 }
 
-/// The group or the transform that a command is about.
+/// The group or transform that a command applies to.
 #[derive(Args)]
 struct Reader {
     /// The group, or the transform
     #[arg(value_name = "GROUP")]
     name: String,
-    /// Whether that is a group or a transform, if both have this name
+    /// The kind, if both a group and a transform have this name
     #[arg(long, value_enum)]
     kind: Option<Kind>,
 }
@@ -99,7 +99,8 @@ impl Kind {
 }
 
 impl Reader {
-    /// Whether `positions` has a group or a transform of this name; an error if neither, or both.
+    /// The kind of the reader with this name in `positions`. An error if there is none, or if there are both and no
+    /// kind was given.
     fn kind(&self, positions: &[Position]) -> Result<Kind, Failure> {
         let name = &self.name;
         let has = |kind: Kind| positions.iter().any(|it| it.is_of(kind, name));

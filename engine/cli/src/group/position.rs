@@ -1,4 +1,4 @@
-//! The committed offset of a group or a transform in one partition, beside the offsets that the partition has.
+//! The committed offset of a group or a transform in one partition, with the partition's kept offsets.
 
 use super::Kind;
 use serde_json::{Value, json};
@@ -9,12 +9,12 @@ pub(super) struct Position {
     pub(super) topic: String,
     pub(super) committed: GroupOffset,
     pub(super) extent: Extent,
-    /// Count of kept records that are not committed.
+    /// Count of kept records at or after the committed offset.
     pub(super) lag: u64,
 }
 
 impl Position {
-    /// All positions of a journal.
+    /// All committed offsets of a journal.
     pub(super) fn all(state: &State, journal: &Journal) -> Vec<Self> {
         let topics: BTreeMap<u32, String> =
             recorded_topics(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
@@ -35,12 +35,12 @@ impl Position {
         self.committed.group == name && self.kind() == kind
     }
 
-    /// Count of offsets from the committed one on that retention has taken away.
+    /// Count of uncommitted offsets that retention has deleted.
     pub(super) fn lost(&self) -> u64 {
         self.extent.start.saturating_sub(self.committed.offset)
     }
 
-    /// The group's epoch at the commit; none for a transform.
+    /// The group's epoch at the commit; `None` for a transform.
     pub(super) fn epoch(&self) -> Option<u64> {
         (self.kind() == Kind::Group).then_some(self.committed.epoch)
     }

@@ -1,4 +1,4 @@
-//! `ls` and `describe`.
+//! The subcommands `ls` and `describe`.
 
 use super::position::Position;
 use super::{Describe, Kind};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 
-/// The gaps that a group or a transform was told of and that were not acknowledged.
+/// The gaps that were reported to a group or a transform and not acknowledged yet.
 fn unacknowledged(inspected: &Inspected, kind: Kind, name: &str) -> Vec<ReportedGap> {
     let told = reported_gaps(inspected.state()).into_iter();
     told.filter(|told| told.kind == kind.reader() && told.reader == name).collect()

@@ -1,4 +1,4 @@
-//! Which records a command shows.
+//! The options that select the records of a command.
 
 use crate::failure::{FAILED, Failure};
 use crate::inspected::{Inspected, Topics};
@@ -15,10 +15,10 @@ pub(crate) struct Filter {
     /// Only this partition
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
-    /// Only these offsets: FROM..TO, FROM.. or ..TO; TO itself is left out
+    /// Only these offsets: FROM..TO, FROM.. or ..TO, where TO itself is excluded
     #[arg(long, value_name = "RANGE", value_parser = offsets)]
     offsets: Option<(u64, u64)>,
-    /// Only records of this time or later: 2026-11-21T08:00:00Z, or how long ago, as in 15m
+    /// Only records of this time or later: 2026-11-21T08:00:00Z, or an age such as 15m
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<u64>,
     /// Only records before this time
@@ -46,14 +46,14 @@ fn moment(text: &str) -> Result<u64, String> {
     Ok(at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-/// A filter whose topic was looked up in the journal.
+/// A filter with its topic looked up in the journal.
 pub(super) struct Selection<'f> {
     filter: &'f Filter,
     topic: Option<u32>,
 }
 
 impl<'f> Selection<'f> {
-    /// An error if the journal lacks the topic or the partition.
+    /// Looks up the topic. An error if the journal does not have the topic or the partition.
     pub(super) fn new(filter: &'f Filter, topics: &Topics, inspected: &Inspected) -> Result<Selection<'f>, Failure> {
         let Some(name) = &filter.topic else {
             return Self { filter, topic: None }.check_partition("the journal", inspected);
@@ -84,7 +84,7 @@ impl<'f> Selection<'f> {
         Err(Failure::new(FAILED, format!("{of} has no partition {asked}: there are {which}")))
     }
 
-    /// True if a segment's counts of records hold for the selection, because neither offsets nor times are left out.
+    /// True if the filter selects neither by offset nor by time, so that a segment's record counts apply.
     pub(super) fn takes_all_of_a_partition(&self) -> bool {
         let Filter { offsets, since, until, .. } = self.filter;
         offsets.is_none() && since.is_none() && until.is_none()
@@ -107,7 +107,7 @@ impl<'f> Selection<'f> {
         self.has_partition(gap.partition) && self.filter.offsets.is_none_or(|(from, to)| end > from && start < to)
     }
 
-    /// True for a record of a selected partition with this offset and time.
+    /// True if the filter selects records with this offset and time. The caller has checked the partition.
     pub(super) fn has_record(&self, offset: u64, time: u64) -> bool {
         self.filter.offsets.is_none_or(|(from, to)| (from..to).contains(&offset))
             && self.filter.since.is_none_or(|since| time >= since)

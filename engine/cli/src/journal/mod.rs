@@ -1,4 +1,4 @@
-//! `slipring journal`: looks at a journal's directory, and repairs one that is damaged.
+//! `slipring journal`: inspects a journal's directory, and repairs it.
 
 mod filter;
 mod records;
@@ -11,9 +11,9 @@ use crate::failure::Done;
 use crate::inspected::Listing;
 use clap::{Args, Subcommand};
 
-/// Looks at a journal's directory: its segments, its records, and whether it is sound.
+/// Inspects a journal: its segments, its records, and whether it is sound.
 ///
-/// The program that writes the journal may run or not. Only `repair` writes to the directory and takes its lock.
+/// The program that writes the journal may be running. Only `repair` writes to the directory and takes its lock.
 #[derive(Args)]
 #[command(after_help = CODES)]
 pub(crate) struct Arguments {
@@ -36,19 +36,19 @@ enum Command {
     /// List the segments, and the files that were put aside
     #[command(after_help = CODES)]
     Ls(Listing),
-    /// Print the journal's size, its durable position, and what each topic has
+    /// Print the journal's size, its durable position, and the records of each topic
     #[command(after_help = CODES)]
     Stat(Listing),
     /// Print records
     #[command(after_help = records::EXAMPLES)]
     Cat(records::Cat),
-    /// Print the last records, and with -f those that are written from now on
+    /// Print the last records, and with -f also new ones as they are written
     #[command(after_help = CODES)]
     Tail(records::Tail),
     /// Check every frame, checksum and index, and name the first damage
     #[command(after_help = CODES)]
     Verify(Listing),
-    /// Copy damaged parts aside and leave a gap in their place, so that the rest can be opened again
+    /// Copy damaged parts aside and leave gaps in their place, so that the rest can be opened again
     #[command(after_help = CODES)]
     Repair(repair::Arguments),
     /// Write records to a file, as JSON lines or CSV

@@ -1,4 +1,4 @@
-//! `cat`, `tail` and `export`.
+//! The subcommands `cat`, `tail` and `export`.
 
 use super::filter::{Filter, Selection};
 use super::sink::{Content, Row, Sink};
@@ -34,7 +34,7 @@ pub(crate) struct Cat {
     /// The most records to print
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<u64>,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
@@ -45,20 +45,20 @@ pub(crate) struct Tail {
     directory: Directory,
     #[command(flatten)]
     filter: Filter,
-    /// How many of the last records to print
+    /// Count of last records to print
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
     lines: usize,
-    /// Go on with records as they are written, durable or not
+    /// Continue with new records as they are written, durable or not
     #[arg(long, short)]
     follow: bool,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Format {
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
     /// Comma-separated values with a line of titles
     Csv,
@@ -70,13 +70,13 @@ pub(crate) struct Export {
     directory: Directory,
     #[command(flatten)]
     filter: Filter,
-    /// What to write
+    /// The format of the output
     #[arg(long, value_enum, default_value = "jsonl")]
     format: Format,
     /// Put an apostrophe before each CSV cell that begins with =, +, - or @, which a spreadsheet would run as a formula
     #[arg(long)]
     guard_formulas: bool,
-    /// The file to write, which must not exist yet; without it standard output
+    /// The file to write, which must not exist yet (default: standard output)
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -86,12 +86,12 @@ struct Scan<'s> {
     frames: Frames,
     selection: &'s Selection<'s>,
     topics: &'s Topics,
-    /// The first kept offset of each partition: a segment may still have records that retention has taken away.
+    /// The first kept offset of each partition. A segment may still have records that retention has deleted.
     starts: BTreeMap<PartitionId, u64>,
 }
 
 impl<'s> Scan<'s> {
-    /// Prints the gaps of the selected partitions on standard error.
+    /// Starts a scan, and prints the gaps of the selected partitions on standard error.
     fn new(inspected: &Inspected, topics: &'s Topics, selection: &'s Selection<'s>) -> Self {
         for gap in gaps(inspected.state()).iter().filter(|gap| selection.has_gap(gap)) {
             let (name, Gap { partition, offsets: Range { start, end }, .. }) = (topics.name(gap.partition.topic), gap);
@@ -105,14 +105,15 @@ impl<'s> Scan<'s> {
         Self { frames, selection, topics, starts }
     }
 
-    /// Leaves out segments without selected records.
+    /// Skips segments without selected records.
     fn only_selected_segments(mut self) -> Self {
         let selection = self.selection;
         self.frames = self.frames.only(|segment| segment.partitions.iter().any(|of| selection.may_have(of)));
         self
     }
 
-    /// Hands the rows of the next frame to `each`, until that returns false. None at the end; false if `each` returned it.
+    /// Calls `each` for the rows of the next frame, until it returns false. `None` after the last frame; `Some(false)`
+    /// if `each` returned false, otherwise `Some(true)`.
     fn next(&mut self, each: &mut dyn FnMut(Row) -> Result<bool, Failure>) -> Result<Option<bool>, Failure> {
         let Some(frame) = self.frames.next()? else { return Ok(None) };
         if frame.header.kind != FrameKind::Data {
@@ -161,7 +162,7 @@ pub(super) fn cat(arguments: &Cat) -> Done {
     while let Ok(Some(true)) = done {
         done = scan.next(&mut print);
     }
-    // The records before damage are printed in any case.
+    // Records before the damage are printed in any case.
     sink.flush()?;
     match done? {
         Some(_) => Ok(()),
@@ -174,7 +175,7 @@ pub(super) fn tail(arguments: &Tail) -> Done {
     let topics = inspected.topics();
     let selection = Selection::new(&arguments.filter, &topics, &inspected)?;
     let mut scan = Scan::new(&inspected, &topics, &selection);
-    // Reading begins at the last segment that has, with those after it, as many records as asked for.
+    // Reading begins at the last segment from which on there are as many records as requested.
     let mut from = 0;
     let mut found = 0;
     for segment in inspected.survey.segments().iter().rev() {

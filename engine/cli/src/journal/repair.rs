@@ -1,4 +1,4 @@
-//! `repair`.
+//! The subcommand `repair`.
 
 use crate::failure::{DAMAGED, Done, Failure, STRAY};
 use crate::inspected::{Directory, Topics};
@@ -24,11 +24,11 @@ pub(crate) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Done {
     let bar = progress_bar(arguments.directory.bytes());
     let disk = arguments.directory.disk();
-    // A directory without a journal is refused before any of its files is touched.
+    // A directory without a journal is refused before any file in it changes.
     let inspected = arguments.directory.inspect_with(true, &mut |read| bar.set_position(read))?;
     let count = |survey: &Survey| survey.stray_bytes().len() + survey.stale_indexes().len();
     let is_damaged = inspected.damage.is_some();
-    // Damage is repaired first.
+    // Stray bytes are counted only if there is no damage: damage is repaired first.
     let mut stray = if is_damaged { 0 } else { count(&inspected.survey) };
     drop(inspected);
     if stray > 0 && !arguments.dry_run {
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let left = inspect_to_damage(Arc::new(disk.clone()), is_damaged, &mut |read| bar.set_position(read));
     let left = left.map(|(survey, _)| survey).ok();
     if is_damaged && !arguments.dry_run {
-        // Beside the damage, bytes of no record may have changed as well.
+        // Apart from the damage, bytes that belong to no record may have changed as well.
         stray = left.as_ref().map_or(0, count);
         if stray > 0 {
             scrub(Arc::new(disk), &mut |read| bar.set_position(read))?;
@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     }
 }
 
-/// Prints the report as JSON. `stray` is the count of places that belong to no record and have changed.
+/// Prints the report as JSON. `stray` is the count of changed places that belong to no record.
 fn print_report(repaired: &RepairReport, topics: &Topics, stray: usize, dry_run: bool) -> Done {
     let mended = repaired.places.iter().map(|mended| {
         let (how, bytes) = match mended.action {
@@ -96,8 +96,8 @@ fn print_report(repaired: &RepairReport, topics: &Topics, stray: usize, dry_run:
     print_json(&mut std::io::stdout().lock(), &document)
 }
 
-/// Prints the report for people. `stray` is the count of places that belong to no record and have changed, `torn` the bytes of
-/// the torn end.
+/// Prints the report as text. `stray` is the count of changed places that belong to no record, `torn` the size of the
+/// torn tail in bytes.
 fn write_report(repaired: &RepairReport, topics: &Topics, (stray, torn): (usize, u64), dry_run: bool) -> Done {
     let mut out = std::io::stdout().lock();
     if torn > 0 && repaired.places.is_empty() {

@@ -1,4 +1,4 @@
-//! `ls` and `stat`.
+//! The subcommands `ls` and `stat`.
 
 use crate::failure::Done;
 use crate::inspected::Listing;

@@ -1,4 +1,4 @@
-//! Writing records as text, JSON lines or CSV.
+//! Output of records as text, JSON lines or CSV.
 
 use crate::failure::Done;
 use crate::inspected::Topics;
@@ -8,18 +8,18 @@ use slipring::journal::PartitionId;
 use slipring::{Message, text};
 use std::io::Write;
 
-/// A record as it is written.
+/// A record to write.
 pub(super) struct Row {
     pub(super) partition: PartitionId,
     pub(super) offset: u64,
-    /// Nanoseconds since the epoch.
+    /// The record's time, in nanoseconds since the epoch.
     pub(super) time: u64,
     pub(super) content: Content,
 }
 
 pub(super) enum Content {
     Message(Message),
-    /// The bytes of an event that is no message.
+    /// The bytes of an event that is not a message.
     Event(Vec<u8>),
 }
 
@@ -50,12 +50,12 @@ pub(super) enum Sink<W: Write> {
     Json(W),
     Csv {
         out: Box<csv::Writer<W>>,
-        /// True if an apostrophe is put before a cell that a spreadsheet would run as a formula.
+        /// True if cells that a spreadsheet would run as a formula get an apostrophe.
         guard: bool,
     },
 }
 
-/// True for a cell that a spreadsheet runs as a formula.
+/// True for a cell that a spreadsheet would run as a formula.
 fn is_formula(cell: &str) -> bool {
     cell.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
 }

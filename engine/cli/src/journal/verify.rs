@@ -1,4 +1,4 @@
-//! `verify`.
+//! The subcommand `verify`.
 
 use crate::failure::{Done, Failure, STRAY, TORN};
 use crate::inspected::Listing;
@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Listing) -> Done {
         let (bytes, count) = (size(survey.scanned()), segments.len());
         let rate = survey.scanned() as f64 / 1e6 / seconds;
         writeln!(out, "{count} segments, {records} records, {bytes} checked in {seconds:.3} s ({rate:.0} MB/s)")?;
-        // Of a damaged segment the index may be right.
+        // If a segment is damaged, its index may be the correct one.
         for number in stale.iter().filter(|_| inspected.damage.is_none()) {
             writeln!(
                 out,
