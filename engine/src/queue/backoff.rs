@@ -1,11 +1,11 @@
-//! Backoff: how long a message is held back before it comes again.
+//! The delay before a message is leased again.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A schedule for redelivery: how long a message is held back before it is given out again, by how often it was given
-/// out. It is for messages that come again by themselves, because a lease ran out or was dropped, and for
-/// [`Lease::retry`](crate::queue::Lease::retry). A [`nack`](crate::queue::Lease::nack) names a delay of its own.
+/// The delay before a message is leased again, as a function of the number of its attempts so far. Applies after an
+/// expired or dropped lease and after [`Lease::retry`](crate::queue::Lease::retry). A
+/// [`nack`](crate::queue::Lease::nack) names its own delay.
 ///
 /// ```
 /// use slipring::queue::Backoff;
@@ -24,17 +24,17 @@ impl Backoff {
     /// No delay.
     pub const NONE: Self = Self { first: Duration::ZERO, longest: Duration::ZERO };
 
-    /// The same delay after each attempt.
+    /// A constant delay after each attempt.
     pub const fn fixed(delay: Duration) -> Self {
         Self { first: delay, longest: delay }
     }
 
-    /// `first` after the first attempt, twice as long after each further one, and never longer than `longest`.
+    /// `first` after the first attempt, doubled after each further attempt, up to `longest`.
     pub const fn exponential(first: Duration, longest: Duration) -> Self {
         Self { first, longest }
     }
 
-    /// The delay after this attempt, the first of which is 1.
+    /// The delay after attempt number `attempt`, counted from 1.
     pub fn delay(&self, attempt: u32) -> Duration {
         let doubled = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first.saturating_mul(doubled).min(self.longest)

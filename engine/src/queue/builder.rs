@@ -1,4 +1,4 @@
-//! Settings of a queue, and its making: from nothing, or from what the journal remembers of it.
+//! The builder of a queue: its settings, and opening it with or without recorded state.
 
 use super::changes::{Cursor, StatePart};
 use super::codec::{self, ClockShift, RecoveredQueue};
@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Settings of a queue, or of one more worker of it.
+/// The settings of a queue. [`join`](Self::join) opens the queue and adds a worker.
 ///
 /// ```
 /// use slipring::{Engine, Message, Record};
@@ -59,13 +59,14 @@ pub struct QueueBuilder<E = Message, K: Producers = Multi> {
     terms: Terms,
     dead: Option<String>,
     level: Level,
-    /// A number of attempts was said, and: any number.
+    /// True if `max_attempts` was called; true if `unlimited_attempts` was called. Both together contradict one
+    /// another.
     attempts: (bool, bool),
 }
 
 impl<E: Job, K: Producers> Topic<E, K> {
-    /// A queue of this topic's events: each goes to one of the workers that [join](QueueBuilder::join) it. All that
-    /// name the same queue share it.
+    /// A queue of this topic's events: each event is leased to one of the workers that [join](QueueBuilder::join) the
+    /// queue. Builders with the same name share one queue.
     pub fn queue(&self, name: impl Into<String>) -> QueueBuilder<E, K> {
         let terms = Terms {
             visibility: Duration::from_secs(30),
@@ -89,101 +90,106 @@ impl<E: Job, K: Producers> Topic<E, K> {
 }
 
 impl<E: Job, K: Producers> QueueBuilder<E, K> {
-    /// Where the queue begins, if it is not there yet: at the earliest message that is kept, unless told.
+    /// Where a new queue starts reading; a queue that exists continues where it is. Default: the earliest message that
+    /// is kept.
     pub fn start(mut self, start: StartAt) -> Self {
         self.start = start;
         self
     }
 
-    /// How long a lease lasts unless it is [renewed](crate::queue::Lease::renew), rounded up to whole milliseconds; 30 seconds unless
-    /// told.
+    /// How long a lease lasts unless it is [renewed](crate::queue::Lease::renew), rounded up to whole milliseconds.
+    /// Default: 30 seconds.
     pub fn visibility(mut self, visibility: Duration) -> Self {
         self.terms.visibility = visibility;
         self
     }
 
-    /// How often a message is given out before it is a dead letter: 5 times unless told; 0 is taken as 1.
+    /// How many times a message is leased before it becomes a dead letter. Default: 5. 0 counts as 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.terms.max_attempts = Some(attempts.max(1));
         self.attempts.0 = true;
         self
     }
 
-    /// Gives a message out again for ever. One that nobody can handle then comes again for ever, too.
+    /// Leases a message again and again, however often its work fails. A message that no worker can handle is never
+    /// removed.
     pub fn unlimited_attempts(mut self) -> Self {
         self.terms.max_attempts = None;
         self.attempts.1 = true;
         self
     }
 
-    /// The topic that dead letters are moved to: `topic.queue.dead` unless told. It is created if it is not there, with
-    /// room for 1,024 letters, the last 512 of which it retains for others. When it is full, the dead stay in the side store until there is room.
+    /// The name of the topic for dead letters. Default: `topic.queue.dead`. If the topic does not exist, it is created,
+    /// in memory with 1,024 slots of which it retains the last 512, or durable if the queue's topic is. While it is
+    /// full, dying messages stay in the side store.
     pub fn dead_letter(mut self, topic: impl Into<String>) -> Self {
         self.dead = Some(topic.into());
         self
     }
 
-    /// Which messages of a partition may be leased at the same time: any, unless told ([`Order::Relaxed`]).
+    /// Which messages of a partition may be leased at the same time. Default: any of them ([`Order::Relaxed`]).
     pub fn order(mut self, order: Order) -> Self {
         self.terms.order = order;
         self
     }
 
-    /// The most messages that are leased, delayed or come again at any time: 1,048,576 unless told; 0 is taken as 1.
+    /// The limit on messages that are leased, delayed or waiting to be leased again. Default: 1,048,576. 0 counts as 1.
     pub fn max_outstanding(mut self, messages: usize) -> Self {
         self.terms.max_messages = messages.max(1);
         self
     }
 
-    /// The most bytes that these may take: 256 MiB unless told. The last message to come may go beyond. On a durable topic
-    /// what is beyond is not kept in memory, but read from the journal when it comes again.
+    /// The limit on the memory of these messages, in bytes. Default: 256 MiB. The last message may exceed it. On a
+    /// durable topic, messages beyond the limit are not kept in memory, but read from the journal when they are leased
+    /// again.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.terms.max_bytes = bytes.max(1);
         self
     }
 
-    /// How long a message is held back that comes again because its lease ran out, was dropped, or was
-    /// [retried](crate::queue::Lease::retry): not at all, unless told.
+    /// The delay before a message is leased again after its lease expired, was dropped or was
+    /// [retried](crate::queue::Lease::retry). Default: none.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.terms.backoff = backoff;
         self
     }
 
-    /// How safe a lease, an ack and each other change is when its call returns. [`Level::Published`] unless told: it is in
-    /// memory, on a durable topic it is written with the next events, or after a fiftieth of a second without any, and synced
-    /// with the next group or a twentieth of a second later. A crash takes back what was not safe yet: a message that was done with comes again, and an attempt is not
-    /// counted.
+    /// The acknowledgement level that a lease, an ack and each other change has reached when its call returns. Default:
+    /// [`Level::Published`]. The change is then in memory. On a durable topic it is written with the next events, or
+    /// after 20 ms without events, and synced with the next frame or 50 ms later. A crash undoes changes that are not
+    /// durable: a finished message is leased again, and an attempt is not counted.
     ///
-    /// [`Level::Written`] survives the process, [`Level::Durable`] a power cut: then no message that was acked ever comes
-    /// again, and none is given out while a lease on it may last elsewhere. A call costs a sync, which all calls share that
-    /// wait at the same time.
+    /// [`Level::Written`] survives the process, [`Level::Durable`] a power cut: then no acked message is leased again,
+    /// and no message is leased while another lease on it may last. A call costs a sync, which concurrent calls share.
     ///
-    /// It is the queue's, as whoever makes it in this process says: who joins it later has the same, whatever is said here.
+    /// The level is set by the first builder that opens the queue in this process. Later builders share the queue with
+    /// that level, whatever they say.
     pub fn acknowledge(mut self, level: Level) -> Self {
         self.level = level;
         self
     }
 
-    /// One more worker of the queue, which is made if it is not there yet.
+    /// Adds a worker to the queue, and creates the queue if it does not exist.
     ///
     /// # Errors
-    /// The name is no name, or a consumer has it; the queue is there with other settings (the error shows both); the dead
-    /// letters' topic is refused; or the topic is closed.
+    /// The name is invalid or a consumer has it; the queue exists with other settings (the error shows both); the topic
+    /// for dead letters is refused; or the topic is closed.
     pub fn join(self) -> Result<Worker<E, K>, QueueError> {
         Ok(Worker::new(self.open()?.core))
     }
 
-    /// The queue itself, to look at it and to mend it; it is made if it is not there yet.
+    /// A handle of the queue, to inspect and repair it. Creates the queue if it does not exist.
     ///
     /// # Errors
-    /// As [`join`](Self::join).
+    /// As for [`join`](Self::join).
     pub fn open(self) -> Result<Queue<E, K>, QueueError> {
         check_name(&self.name).map_err(SubscribeError::Name)?;
         if self.attempts == (true, true) {
             return Err(Contradiction::new(&self.name, "`max_attempts`", "`unlimited_attempts`").into());
         }
         let topic = Arc::clone(&self.topic);
-        // One at a time. No lock is held while a clock is read, or a journal waited for that runs the user's code.
+        // One thread at a time opens or deletes a queue. No lock may be held, because this reads the clock and waits
+        // for the journal, and both run the user's code.
         let _turn = topic.take_queues_turn(&self.name)?;
         let found = topic.queues().iter().find(|queue| queue.name() == self.name).cloned();
         let Some(found) = found else {
@@ -245,7 +251,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         drop(readers);
         if let Some(log) = &core.log {
             log.committer.add_state_source(Arc::downgrade(&core) as Weak<_>);
-            // What ran out meanwhile is due.
+            // Leases may have expired and delays ended since the queue was closed.
             let now = core.now();
             core.settle(&mut core.lock(), now);
         }
@@ -253,7 +259,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         Ok(core)
     }
 
-    /// The queue of a durable topic, as the journal remembers it.
+    /// Opens the queue of a durable topic, with the state that the journal has of it.
     fn recall(
         self,
         durable: &DurableTopic<E>,
@@ -292,13 +298,13 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         if known.as_ref() != Some(&opened) {
             codec::put_queue(&mut frame, topic_number, &name, &opened, known.is_none());
         }
-        // The dead letters' topic may be another one by now.
+        // The queue may have another topic for dead letters than before.
         let letters = match (&dead.inner.durable, &known) {
             (Some(_), Some(known)) if known.dead_topic == opened.dead_topic => recovered_queue.letters(),
             (Some(letters), _) => dead_letter_reader::ends(letters),
             (None, _) => BTreeMap::new(),
         };
-        // Where it goes on; what retention has taken meanwhile is lost.
+        // The next offset of each partition. Unread messages that retention has deleted are counted as lost.
         let mut lost = 0;
         let mut from = Vec::new();
         let published = |partition: u32| partitions[partition as usize].ring.positions().published.0;
@@ -335,11 +341,12 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             leases.accept_late_acks = journal.sabotage().accept_late_acks;
         }
         let incarnation = u64::from(journal.incarnation());
-        // No number is given twice, in whatever process.
+        // The incarnation makes lease numbers unique across processes.
         leases.note_changes();
         leases.number_from((incarnation << 40).max(topic.host.lease_numbers.load(Ordering::Acquire)));
         let messages = std::mem::take(&mut recovered_queue.messages);
-        // A partition in strict order goes on behind what is out.
+        // Leased and dying messages first: in strict order the first waiting message of a partition must stay behind
+        // them.
         let (waiting, out): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|(_, known)| matches!(known.phase, Phase::Waiting(_)));
         let deleted = recovered_queue.deleted.iter().map(|&(partition, offset)| StatePart::Deleted(partition, offset));
@@ -356,7 +363,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         state.deleted.extend(recovered_queue.deleted);
         state.counters.lost = lost;
         let dead_letter_reader = DeadLetterReader::new(dead, &topic.name, &name, letters)?;
-        // From here on the queue itself knows.
+        // The queue has its state now, so the engine's copy is not needed any more.
         codec::forget(&mut recovered, number);
         drop(recovered);
         let dead_number = dead.inner.durable.as_ref().map_or(0, |durable| durable.id(0).topic);
@@ -367,10 +374,10 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     }
 }
 
-/// The smallest frame that a queue's state fits into beside events.
+/// The smallest frame, in bytes, that has room for a queue's state beside events.
 const SMALLEST_FRAME: usize = 16 << 10;
 
-/// Where a queue begins that was not there before.
+/// The offset at which a new queue starts in a partition. The error says why `start` is not possible.
 fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: &StartAt) -> Result<u64, String> {
     let (journal, id) = (durable.journal(), durable.id(partition));
     let extent = journal.extent(id).unwrap_or_default();
@@ -385,7 +392,7 @@ fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: 
             found.unwrap_or(extent.end)
         }
     };
-    // What is only reserved was never published: it would pass over messages that are still to come.
+    // Reserved offsets were never published. A start above `latest` would skip messages that are still to be published.
     let earliest = extent.start.min(latest);
     if !(earliest..=latest).contains(&offset) {
         return Err(format!(
@@ -395,10 +402,10 @@ fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: 
     Ok(offset)
 }
 
-/// The topic for dead letters of up to `size` bytes; created if it is not there.
+/// The topic `name` for dead letters, created if it does not exist. `size` is the largest message that it must allow.
 fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<Topic<Message>, TopicError> {
     let engine = host.engine()?;
-    // They may be left of a topic that was deleted, and had larger messages.
+    // The topic may have been created for the dead letters of a topic with larger messages.
     let recorded = host.recorded(name).filter(|_| durable).map_or(0, |there| there.max_message as usize);
     let topic = TopicBuilder::<Message>::new(Arc::clone(&engine), name.to_owned()).max_message(size.max(recorded));
     let topic = if durable { topic.durable() } else { topic.retain(512) };
@@ -408,7 +415,7 @@ fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<T
     }
 }
 
-/// What two who open one queue must agree on.
+/// The settings on which all openings of a queue must agree: its terms, and the name of the topic for dead letters.
 struct QueueSettings<'a>(&'a Terms, &'a str);
 
 impl fmt::Display for QueueSettings<'_> {

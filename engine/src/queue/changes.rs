@@ -1,10 +1,10 @@
-//! The changes of a queue's state that are not written yet.
+//! The unwritten changes of a queue's state.
 //!
-//! Messages are written in blocks of [`BLOCK`] offsets, so a change costs the bytes of one block, however many messages are
-//! out. A *round* writes every block that had changed when the round began; the last frame of the round also writes up to
-//! which offset each partition and each partition of the dead letters was read by then. So the journal never says that a
-//! message was read whose block it does not have: a message that was read and is in no block is done. A reported gap and the
-//! offset behind it are in one frame, so a crash cannot report the gap twice.
+//! Messages are written in blocks of [`BLOCK`] offsets, so a change costs the bytes of one block, however many messages
+//! the queue has. A *round* writes all blocks that had changed when the round began. Its last frame also has the next
+//! offset to read of each partition, and of each partition of the topic for dead letters, as of the round's beginning.
+//! So the journal never says that a message was read whose block it does not have: a message that was read and is in no
+//! block is finished. A reported gap and the offset after it are in one frame, so a crash cannot report the gap twice.
 
 use crate::log::gap::GapReport;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -12,49 +12,49 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 /// The number of offsets in a block.
 pub(crate) const BLOCK: u64 = 16;
 
-/// A part of the state that is written as one value.
+/// A part of the queue's state that is written as one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum StatePart {
     /// The messages of a block: the partition, and the number of the block.
     Block(u32, u64),
-    /// A message that was deleted before it was read: partition and offset.
+    /// A message that was deleted before it was read: its partition and offset.
     Deleted(u32, u64),
 }
 
 impl StatePart {
-    /// The block that a message belongs to.
+    /// The block of a message, given as partition and offset.
     pub(super) fn of((partition, offset): (u32, u64)) -> Self {
         Self::Block(partition, offset / BLOCK)
     }
 }
 
-/// What an offset to read from belongs to.
+/// The owner of a next offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cursor {
-    /// A partition of the topic.
+    /// A partition of the queue's topic.
     Partition(u32),
-    /// A partition of the dead letters' topic.
+    /// A partition of the topic for dead letters.
     DeadLetters(u32),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Parts that have changed, in the order of their first change since they were last written.
+    /// The changed parts, in the order of their first change since they were last written.
     queue: VecDeque<StatePart>,
     known: HashSet<StatePart>,
     cursors: BTreeMap<Cursor, u64>,
-    /// Gaps that the queue has passed over, in the order of each partition.
+    /// Gaps that the queue has skipped, in the order of each partition.
     gaps: VecDeque<GapReport>,
-    /// Parts that the journal has.
+    /// The parts that the journal has.
     written: HashSet<StatePart>,
-    /// How many changes there were so far.
+    /// The number of changes so far.
     count: u64,
     round: Option<Round>,
 }
 
 #[derive(Debug)]
 struct Round {
-    /// How many parts of the queue this round has still to write.
+    /// How many parts of `queue` this round must still write.
     left: usize,
     gaps: VecDeque<GapReport>,
     cursors: BTreeMap<Cursor, u64>,
@@ -62,14 +62,14 @@ struct Round {
     count: u64,
 }
 
-/// What is to be written next.
+/// The next entry to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NextWrite {
     Part(StatePart),
-    /// A gap. The partition was read up to its end.
+    /// A reported gap. The partition's next offset is the gap's end.
     Gap(GapReport),
     Cursor(Cursor, u64),
-    /// The round ends. All changes up to this number are in its frames.
+    /// The end of a round: all changes up to this number are in its frames.
     End(u64),
 }
 
@@ -90,14 +90,14 @@ impl Changes {
         self.cursors.insert(cursor, next);
     }
 
-    /// The queue was told of a gap, and reads on behind it.
+    /// Adds a reported gap, after which the queue continues to read.
     pub(super) fn gap(&mut self, told: GapReport) {
         self.cursor(Cursor::Partition(told.of.partition), told.offsets.end);
         self.gaps.push_back(told);
     }
 
-    /// Notes that the next frame writes this part, or deletes it. False if it is to be deleted and the journal does not have
-    /// it.
+    /// Records that the next frame writes this part, or deletes it if `is_there` is false. Returns false if there is
+    /// nothing to delete because the journal does not have the part.
     pub(super) fn write(&mut self, part: StatePart, is_there: bool) -> bool {
         if is_there {
             self.written.insert(part);
@@ -111,12 +111,12 @@ impl Changes {
         self.count
     }
 
-    /// The parts that have changed and are not written yet.
+    /// The changed parts that are not written yet.
     pub(super) fn parts(&self) -> impl Iterator<Item = StatePart> {
         self.queue.iter().copied()
     }
 
-    /// How many parts have changed and are not written yet.
+    /// How many changed parts are not written yet.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -125,8 +125,8 @@ impl Changes {
         self.queue.is_empty() && self.cursors.is_empty() && self.gaps.is_empty() && self.round.is_none()
     }
 
-    /// What is to be written next; none if nothing is. A part that changes after it was returned is returned again in the
-    /// next round.
+    /// The next entry to write; `None` if all changes are written. A part that changes after it was returned is
+    /// returned again in the next round.
     pub(super) fn next(&mut self) -> Option<NextWrite> {
         if self.is_empty() {
             return None;
@@ -168,7 +168,7 @@ mod tests {
             changes.cursor(Cursor::Partition(3), offset + 1);
         }
         assert_eq!(changes.next(), Some(NextWrite::Part(StatePart::Block(3, 0))));
-        // Meanwhile: what was given comes again, but in the next round, and so does how far was read.
+        // Changes during the round are written in the next one.
         changes.message(3, 2);
         changes.message(3, 41);
         changes.cursor(Cursor::Partition(3), 42);

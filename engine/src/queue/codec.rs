@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!   n                                   the next number of a queue
-//!   q topic name                        a queue: its number, and what it was opened with
-//!   p queue partition                   how far a partition was read
-//!   b queue partition block             the messages of 16 offsets that were read and are not done with
-//!   l queue partition                   how far a partition of the dead letters was dealt with
-//!   d queue partition offset            deleted before it was read
+//!   q topic name                        a queue's entry: its number and settings
+//!   p queue partition                   the next offset to read of a partition
+//!   b queue partition block             the unfinished messages of 16 offsets that were read
+//!   l queue partition                   the next dead letter of a partition that is neither purged nor sent back
+//!   d queue partition offset            a message that was deleted before it was read
 //! ```
 //!
-//! A message that was read and is in no block is done. Times are those of the system's clock, in whole milliseconds. The
-//! bytes are described in `docs/JOURNAL_FORMAT.md`.
+//! A message that was read and is in no block is finished. Times are those of the system's clock, in whole
+//! milliseconds. `docs/JOURNAL_FORMAT.md` describes the bytes.
 
 use super::changes::{BLOCK, Cursor, StatePart};
 use super::lease::{DeathCause, KnownMessage, Order, Phase, Terms};
@@ -22,31 +22,32 @@ use slipring_journal::{FrameBuilder, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The longest reason of a dying message that is written, in bytes.
+/// The length in bytes to which the reason of a dying message is cut.
 const LONGEST_REASON: usize = 100;
-/// The most bytes that a block takes in a frame, when none of its messages is dying.
+/// The largest size in bytes of a block in a frame, if none of its messages is dying.
 pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 4 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
 const VARINT: usize = varint::LONGEST;
 const KEY_BLOCK: usize = 17;
 const FORMAT: u8 = 1;
-/// The first byte of a block that begins with the time when it was written.
+/// The first byte of a block that begins with the time of its writing.
 const DATED_FORMAT: u8 = 2;
-/// As [`DATED_FORMAT`], with times as distances from that time, and the numbers of leases by the opening that gave them.
+/// As [`DATED_FORMAT`], with times relative to the time of writing, and lease numbers relative to the journal's
+/// incarnation.
 const BLOCK_FORMAT: u8 = 3;
-/// The bit at which the number of the opening begins in the number of a lease.
+/// The bit of a lease number at which the journal's incarnation begins.
 const OPENING: u32 = 40;
 
-/// Converts between the engine's clock and the system's clock.
+/// The conversion between the engine's clock and the system's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClockShift {
-    /// Added to a time of the engine's clock, in milliseconds, this gives the time of the system's clock.
+    /// The system's clock minus the engine's clock, in milliseconds.
     between: i64,
-    /// The present time of the system's clock, in milliseconds.
+    /// The present time of the system's clock, in milliseconds since the Unix epoch.
     wall: u64,
 }
 
 impl ClockShift {
-    /// Converts nothing: times stay those of the system's clock.
+    /// No conversion: times stay those of the system's clock.
     pub(super) const NONE: Self = Self { between: 0, wall: u64::MAX };
 
     pub(super) fn new(now: Duration, wall: Timestamp) -> Self {
@@ -55,7 +56,7 @@ impl ClockShift {
         Self { between, wall: wall.as_millis() }
     }
 
-    /// Converts nothing, and writes at this time.
+    /// No conversion, with `wall` as the time of writing.
     pub(super) fn none_at(wall: Timestamp) -> Self {
         Self { between: 0, wall: wall.as_millis() }
     }
@@ -66,8 +67,8 @@ impl ClockShift {
         if millis > u64::MAX >> 1 { millis } else { millis.saturating_add_signed(self.between) }
     }
 
-    /// Reads a time that was written at `written`. If the system's clock was set back since, no more time is left than was
-    /// left then.
+    /// Converts a recorded time. `written` is the time of its writing. If the system's clock was set back since then,
+    /// the remaining time stays at most what it was at the writing.
     fn of_wall(self, at: u64, written: u64) -> Duration {
         let set_back = written.saturating_sub(self.wall);
         let at = if at > u64::MAX >> 1 { at } else { at.saturating_sub(set_back).saturating_add_signed(-self.between) };
@@ -94,18 +95,18 @@ impl QueueEntry {
     }
 }
 
-/// A queue's line, by the topic's number and the queue's name.
+/// The entry of a queue, by the topic's number and the queue's name.
 pub(super) fn find(state: &State, topic: u32, name: &str) -> Option<QueueEntry> {
     QueueEntry::decode(state.get(state_kind::QUEUES, &queue_key(topic, name))?)
 }
 
-/// The number that the next queue gets.
+/// The number of the next queue.
 pub(super) fn next_number(state: &State) -> u32 {
     let bytes = state.get(state_kind::QUEUES, b"n").and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(1, u32::from_le_bytes)
 }
 
-/// Writes a queue's line.
+/// Adds a queue's entry to `frame`, and the number of the next queue if this one is new.
 pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened: &QueueEntry, is_new: bool) {
     if is_new {
         frame.put(state_kind::QUEUES, b"n", &opened.number.saturating_add(1).to_le_bytes());
@@ -113,7 +114,7 @@ pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened
     frame.put(state_kind::QUEUES, &queue_key(topic, name), &opened.encode());
 }
 
-/// The keys of all values of a queue but its own line.
+/// The keys of all values of a queue but its entry.
 pub(super) fn keys(state: &State, number: u32) -> Vec<Vec<u8>> {
     state.values(state_kind::QUEUES).filter(|(key, _)| is_of(key, number)).map(|(key, _)| key.to_vec()).collect()
 }
@@ -131,7 +132,7 @@ pub(super) fn part_key(queue: u32, part: StatePart) -> Vec<u8> {
         StatePart::Block(partition, block) => (b'b', partition, block),
         StatePart::Deleted(partition, offset) => (b'd', partition, offset),
     };
-    // Big-endian, so that keys are in the order of offsets.
+    // Big-endian, so that keys sort by offset.
     key(kind, &[&queue.to_le_bytes(), &partition.to_be_bytes(), &number.to_be_bytes()])
 }
 
@@ -146,7 +147,7 @@ pub(super) fn cursor_key(queue: u32, cursor: Cursor) -> Vec<u8> {
 pub(super) fn put_cursor(frame: &mut FrameBuilder, queue: u32, cursor: Cursor, next: u64) {
     let mut value = Vec::new();
     varint::put(&mut value, next);
-    // A value of eight bytes is the number itself.
+    // A value of eight bytes is a plain number, a shorter one a varint.
     let value = if value.len() < 8 { value } else { next.to_le_bytes().to_vec() };
     frame.put(state_kind::QUEUES, &cursor_key(queue, cursor), &value);
 }
@@ -158,7 +159,7 @@ fn cursor_value(mut bytes: &[u8]) -> Option<u64> {
     varint::take(&mut bytes).filter(|_| bytes.is_empty())
 }
 
-/// Writes a block, or deletes it if it has no message. True if it has one.
+/// Adds a block to `frame`, or its deletion if it has no message. Returns true if it has a message.
 pub(super) fn put_block(
     frame: &mut FrameBuilder,
     queue: u32,
@@ -220,7 +221,7 @@ fn decode(mut bytes: &[u8], shift: ClockShift) -> Option<Vec<(u64, KnownMessage)
     bytes = rest;
     let written = match format {
         BLOCK_FORMAT | DATED_FORMAT => varint::take(&mut bytes)?,
-        // It was not written down.
+        // This format has no time of writing.
         FORMAT => 0,
         _ => return None,
     };
@@ -252,18 +253,18 @@ fn decode(mut bytes: &[u8], shift: ClockShift) -> Option<Vec<(u64, KnownMessage)
     Some(messages)
 }
 
-/// A queue as the journal has it.
+/// A queue's state as the journal has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecoveredQueue {
     pub(super) cursors: BTreeMap<Cursor, u64>,
     /// The messages by partition and offset.
     pub(super) messages: BTreeMap<(u32, u64), KnownMessage>,
     pub(super) deleted: Vec<(u32, u64)>,
-    /// How many keys have values that cannot be read.
+    /// How many values cannot be decoded.
     pub(super) unreadable: usize,
 }
 
-/// Removes all values of a queue from a copy of the state that is not needed any more.
+/// Removes all values of a queue from a copy of the state that needs them no longer.
 pub(super) fn forget(state: &mut State, queue: u32) {
     let mut frame = FrameBuilder::new();
     keys(state, queue).iter().for_each(|key| frame.delete(state_kind::QUEUES, key));
@@ -271,7 +272,7 @@ pub(super) fn forget(state: &mut State, queue: u32) {
 }
 
 impl RecoveredQueue {
-    /// For each partition of the dead letters' topic, the offset up to which they are dealt with.
+    /// For each partition of the topic for dead letters: the next letter that is neither purged nor sent back.
     pub(super) fn letters(&self) -> BTreeMap<u32, u64> {
         let letters = self.cursors.iter().filter_map(|(cursor, next)| match cursor {
             Cursor::DeadLetters(partition) => Some((*partition, *next)),
@@ -280,7 +281,7 @@ impl RecoveredQueue {
         letters.collect()
     }
 
-    /// Reads everything that the state has of a queue. Times are converted by `shift`.
+    /// Decodes all values that the state has of a queue. `shift` converts the times.
     pub(super) fn read(state: &State, queue: u32, shift: ClockShift) -> Self {
         let mut found = Self::default();
         for (key, value) in state.values(state_kind::QUEUES).filter(|(key, _)| is_of(key, queue)) {
@@ -367,14 +368,14 @@ mod tests {
     fn a_deadline_moves_to_the_clock_of_the_next_process() {
         let before = ClockShift::new(Duration::from_secs(100), Timestamp::from_millis(1_000_000));
         let after = ClockShift::new(Duration::from_secs(1), Timestamp::from_millis(1_004_000));
-        // Due in ten seconds, four of which have passed.
+        // Due in ten seconds, of which four have passed.
         let of_wall = |at| after.of_wall(before.to_wall(at), before.wall);
         assert_eq!(of_wall(Duration::from_secs(110)), Duration::from_secs(7));
         assert_eq!(of_wall(Duration::from_secs(90)), Duration::ZERO, "long past");
         assert_eq!(of_wall(Duration::from_millis(u64::MAX)), Duration::from_millis(u64::MAX));
     }
 
-    /// A nack of five seconds became one of ten years.
+    /// A nack of five seconds once became one of ten years.
     #[test]
     fn no_deadline_grows_when_the_worlds_clock_is_set_back() {
         let known = |at| KnownMessage { number: 1, attempts: 1, phase: Phase::Waiting(Duration::from_secs(at)) };
@@ -384,7 +385,7 @@ mod tests {
         assert_eq!(decode(&block, set_back), Some(vec![(0, known(6))]));
         let set_forward = ClockShift::new(Duration::from_secs(1), Timestamp::from_millis(1_700_000_003_000));
         assert_eq!(decode(&block, set_forward), Some(vec![(0, known(3))]));
-        // As it is shown and changed by the tools.
+        // Without conversion, as the command-line tool reads and changes blocks.
         let shown = decode(&block, ClockShift::NONE).unwrap();
         assert_eq!(shown, [(0, known(1_700_000_005))]);
         let again = encode(&shown, ClockShift::none_at(Timestamp::from_millis(1_700_000_001_000)));

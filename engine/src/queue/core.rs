@@ -1,11 +1,11 @@
-//! The shared state of a queue's workers, and how they wait.
+//! The state that the workers of a queue share, and how workers wait.
 //!
-//! One lock protects all of it. While no message is there, one of the idle workers sleeps until any partition has something
-//! (it *watches*), and the others sleep on a condition variable, so that a message wakes one thread and not all. A worker
-//! that stops watching and goes back to work wakes the next one.
+//! One lock guards the whole state. While there is no message, one idle worker *watches*: it sleeps until a partition
+//! has an event. The other idle workers sleep on a condition variable, so that a message wakes one thread and not all.
+//! A worker that stops watching and returns to work wakes the next one.
 //!
-//! Invariant: while a worker watches, every partition is armed, or its order holds it up, or there is no room for a new
-//! message; and nothing is due. Whoever changes that wakes the worker that watches.
+//! Invariant: while a worker watches, every partition is armed, or is held up by strict order, or there is no room for
+//! a new message; and no message is due. Any thread that changes this wakes the watching worker.
 
 mod dead_letters;
 mod show;
@@ -31,9 +31,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-/// How many leases are ended at most while the lock is held once.
+/// How many expired leases are ended per locking.
 const AT_ONCE: usize = 256;
-/// How often a worker looks whether a partition that was closed is read to its end.
+/// The interval at which a waiting worker checks if a closed partition was read to its end.
 const ENDING: Duration = Duration::from_millis(20);
 
 pub(super) struct QueueCore<E, K: Producers> {
@@ -42,7 +42,7 @@ pub(super) struct QueueCore<E, K: Producers> {
     pub(super) name: String,
     pub(super) terms: Terms,
     pub(super) dead_topic: String,
-    /// The number that the dead letters' topic has in the journal.
+    /// The number of the topic for dead letters in the journal; 0 if that topic is in memory.
     dead_number: u32,
     pub(super) workers: AtomicUsize,
     /// The [thread](crate::base::threads::token) that was given a message last; 0 before the first.
@@ -50,7 +50,7 @@ pub(super) struct QueueCore<E, K: Producers> {
     stage: Stage,
     host: Arc<Host>,
     this: Weak<Self>,
-    /// What the queue of a durable topic has of the journal; none in memory.
+    /// The queue's part of the journal; `None` if the topic is in memory.
     pub(super) log: Option<QueueLog<E>>,
     /// Never locked while the state is locked.
     dead_letter_reader: Mutex<DeadLetterReader>,
@@ -59,7 +59,7 @@ pub(super) struct QueueCore<E, K: Producers> {
     state: Mutex<QueueState<E, K>>,
 }
 
-/// A message for a worker, and the number of the change that leased it.
+/// A leased message, and the number of the change that leased it.
 pub(super) type Granted<E> = (Grant<Body<E>>, u64);
 
 /// How a worker ends a lease.
@@ -67,11 +67,11 @@ pub(super) type Granted<E> = (Grant<Body<E>>, u64);
 pub(super) enum LeaseEnd<'r> {
     Ack,
     Nack(Duration, &'r str),
-    /// As `Nack`, after the delay that the queue's backoff has for the attempt.
+    /// As `Nack`, with the delay of the queue's backoff for the attempt.
     Retry(&'r str),
 }
 
-/// The parts that a queue is made of.
+/// The parts of a new queue.
 pub(super) struct QueueParts<E, K: Producers> {
     pub(super) name: String,
     pub(super) stage: Stage,
@@ -122,7 +122,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         ReadError { topic: self.topic.clone(), consumer: self.name.clone(), reason }
     }
 
-    /// The next message for a worker. None if no message comes until `deadline`.
+    /// Leases the next message to a worker. `None` if there is no message, and with `wait` none until `deadline`.
     pub(super) fn receive(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Grant<Arc<E>>>, ReadError> {
         loop {
             let Some((grant, change)) = self.claim(wait, deadline)? else { return Ok(None) };
@@ -132,8 +132,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Loads the body of a leased message, and waits until the lease is as safe as the queue acknowledges. None if the
-    /// journal has the body no more.
+    /// Loads the body of a leased message, and waits until the lease has reached the queue's acknowledgement level.
+    /// `None` if the journal no longer has the body.
     pub(super) fn complete(&self, grant: Grant<Body<E>>, change: u64) -> Result<Option<Grant<Arc<E>>>, ReadError> {
         let Grant { id, partition, offset, attempt, deadline, message } = grant;
         let failed = |cause: String| self.read_error(Closed::Failed { consumer: self.name.clone(), cause });
@@ -154,7 +154,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Ok(Some(Grant { id, partition, offset, attempt, deadline, message }))
     }
 
-    /// As [`receive`](Self::receive), but without loading the body and without waiting for the journal.
+    /// As [`receive`](Self::receive), without loading the body and without waiting for the journal.
     pub(super) fn claim(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Granted<E>>, ReadError> {
         let mut times = self.times();
         let mut state = self.lock();
@@ -174,7 +174,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// What there is for a worker now: a message, or the end. None if there is nothing yet.
+    /// The next message for a worker, or the error that the queue has ended. `None` if there is no message now.
     pub(super) fn look(
         &self,
         state: &mut QueueState<E, K>,
@@ -188,16 +188,16 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             return Some(Ok((grant, state.change())));
         }
         if let Some(reason) = state.ended() {
-            // The other workers are to see the end too.
+            // The other workers must see the end too.
             self.wake_all(state);
             return Some(Err(self.read_error(reason)));
         }
-        // Messages that are delayed may have come in meanwhile.
+        // Delayed messages may have come from the input.
         self.settle(state, times.now);
         None
     }
 
-    /// Arms the partitions. False if there is something to look at after all.
+    /// Arms the partitions. Returns false if one of them has an event now.
     pub(super) fn arm(&self, state: &mut QueueState<E, K>) -> bool {
         state.arm(&self.waiter, self.log.as_ref())
     }
@@ -206,7 +206,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         &self.waiter
     }
 
-    /// Takes the partitions that have signalled while no worker watched.
+    /// Marks the partitions that have signalled while no worker watched.
     fn hear(&self, state: &mut QueueState<E, K>) {
         if !state.watched && state.ready.len() < state.partitions.len() {
             let mut rang = Vec::new();
@@ -215,8 +215,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Watches, or sleeps on the condition variable if another worker watches. Returns whether the deadline has passed, and
-    /// the time.
+    /// Watches the partitions, or sleeps on the condition variable if another worker watches. Returns the lock, true if
+    /// the deadline has passed, and the present time.
     fn sleep<'d>(
         &'d self,
         mut state: Locked<'d, QueueState<E, K>>,
@@ -247,7 +247,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         (state, is_late(), times)
     }
 
-    /// A worker that goes back to work has the next idle one watch.
+    /// Lets an idle worker watch, as the calling one returns to work.
     pub(super) fn leave(&self, state: &mut QueueState<E, K>) {
         if !state.watched {
             self.call_in(state);
@@ -261,7 +261,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.tasks.drain(..).for_each(held::wake);
     }
 
-    /// Wakes an idle worker, because there may be something for it.
+    /// Wakes an idle worker, because the queue may have a message for it.
     pub(super) fn wake(&self, state: &mut QueueState<E, K>) {
         if state.watched {
             self.waiter.wake(WAKE);
@@ -276,7 +276,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.tasks.drain(..).for_each(held::wake);
     }
 
-    /// After a change: moves messages to the dead letters, sets the timer for what is due after `now`, and signals the
+    /// Follows each change: publishes dead letters, sets the timer for the next deadline after `now`, and signals the
     /// committer.
     pub(super) fn settle(&self, state: &mut QueueState<E, K>, now: Duration) {
         if let Some(log) = self.log.as_ref().filter(|_| state.leases.dying().is_some()) {
@@ -309,7 +309,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.alarm = Some((next, due));
     }
 
-    /// The timer's task: ends the leases that have run out, and wakes a worker if messages are due.
+    /// The timer's task: ends expired leases, and wakes a worker if messages are due.
     fn tick(&self) {
         self.lock().alarm = None;
         loop {
@@ -327,8 +327,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Ends a lease, with how the worker is done with it. Returns the number of the change, or none if the lease was not the
-    /// worker's any more.
+    /// Ends a worker's lease as `how` says. Returns the number of the change; `None` if the worker had lost the lease.
     pub(super) fn end(&self, grant: LeaseId, attempt: u32, how: LeaseEnd<'_>) -> Option<u64> {
         let now = self.now();
         let mut state = self.lock();
@@ -361,7 +360,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Some((deadline, state.change()))
     }
 
-    /// Takes up the lease with this number, if it has not run out.
+    /// Returns the lease with this number; `None` if it has ended.
     pub(super) fn resume(&self, partition: u32, offset: u64, number: u64) -> Option<Granted<E>> {
         let now = self.now();
         let mut state = self.lock();
@@ -369,19 +368,19 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Some((grant, state.change()))
     }
 
-    /// Waits until a change is as safe as the queue acknowledges.
+    /// Waits until a change has reached the queue's acknowledgement level.
     pub(super) fn safe(&self, change: u64) -> Result<(), String> {
         self.log.as_ref().map_or(Ok(()), |log| log.wait(change, log.level))
     }
 
-    /// True if a change is as safe as the queue acknowledges, or never will be. Otherwise the task is woken when that may
-    /// have changed.
+    /// True if a change has reached the queue's acknowledgement level, or never will. Otherwise `waker` is woken when
+    /// that may have changed.
     #[cfg(feature = "async")]
     pub(super) fn is_safe(&self, change: u64, waker: &std::task::Waker) -> bool {
         self.log.as_ref().is_none_or(|log| log.is_safe(change, waker))
     }
 
-    /// Removes a message whose body the journal has no more.
+    /// Removes a message whose body the journal no longer has, and counts it as lost.
     fn lose(&self, partition: u32, offset: u64) {
         let now = self.now();
         let mut state = self.lock();
@@ -391,7 +390,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         self.settle(&mut state, now);
     }
 
-    /// Deletes a message that is not done. False if there is none at this offset.
+    /// Deletes an unfinished message. Returns false if the queue has none at this offset.
     pub(super) fn delete(&self, partition: u32, offset: u64) -> bool {
         let now = self.now();
         let mut state = self.lock();
@@ -413,8 +412,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         purged
     }
 
-    /// Keeps the number of the last lease: a later queue of this name gives higher numbers, so a ticket of this queue is
-    /// never valid there.
+    /// Keeps the number of the last lease in the engine. A later queue of this name gives higher numbers, so a ticket
+    /// of this queue is never valid there.
     pub(super) fn note_numbers(&self, state: &QueueState<E, K>) {
         self.host.lease_numbers.fetch_max(state.leases.last_number(), Ordering::AcqRel);
     }
@@ -445,7 +444,7 @@ impl<E: Job, K: Producers> TopicReader<E, K> for QueueCore<E, K> {
     }
 }
 
-/// The leases of a new queue.
+/// The empty leases of a new queue.
 pub(super) fn leases<E: Job>(terms: Terms) -> Leases<Body<E>> {
     Leases::new(terms, |body: &Body<E>| body.as_ref().map_or(0, |body| body.weight() + BESIDE))
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The dead letters of one queue in their topic.
+/// The dead letters of one queue, in a topic that other queues may share.
 pub(super) struct DeadLetterReader {
     letters: LetterSource,
     origin: String,
@@ -20,23 +20,26 @@ pub(super) struct DeadLetterReader {
 }
 
 enum LetterSource {
-    /// A subscriber that holds their slots.
+    /// A subscriber whose gate keeps the letters in the ring.
     Ring(Box<Subscriber<Message, Multi>>),
-    /// They are in the journal. `next` is, for each partition, the offset of the first one that is not dealt with.
+    /// The letters are read from the journal. `next` has, for each partition, the offset of the first letter that is
+    /// neither purged nor sent back.
     Journal { durable: Arc<DurableTopic<Message>>, next: BTreeMap<u32, u64> },
-    /// The queue was deleted: its dead letters are not kept any more.
+    /// The queue was deleted, so its dead letters are not kept any more.
     None,
 }
 
-/// What is to be done with a dead letter.
+/// What is done with a dead letter.
 pub(super) enum Verdict {
+    /// The letter is dropped.
     Out,
+    /// The letter stays.
     Stays,
-    /// It stays, and so do all behind it.
+    /// This letter and all later ones stay. Ends the pass.
     Enough,
 }
 
-/// The ends of the journal's partitions: where the dead letters of a new queue begin.
+/// The end of each partition in the journal, at which a new queue's dead letters begin.
 pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
     let partitions = 0..durable.partitions() as u32;
     let end = |partition| durable.journal().extent(durable.id(partition)).map_or(0, |extent| extent.end);
@@ -44,7 +47,8 @@ pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
 }
 
 impl DeadLetterReader {
-    /// `next`: on a durable topic, for each partition the offset of the first dead letter that is not dealt with.
+    /// `next` has, for a durable topic, the offset of the first letter of each partition that is neither purged nor
+    /// sent back.
     pub(super) fn new(
         dead: &Topic<Message, Multi>,
         origin: &str,
@@ -69,10 +73,10 @@ impl DeadLetterReader {
         self.letters = LetterSource::None;
     }
 
-    /// Passes the dead letters to `each`, the oldest of each partition first, until it returns `Enough`. Once one stays,
-    /// none behind it in its partition may go. On a durable topic `each` also gets the letter's partition and the offset
-    /// behind it. Returns for each partition of a durable topic the offset up to which the letters are dealt with, where
-    /// that has moved.
+    /// Passes the dead letters to `each`, the oldest of each partition first, until it returns `Enough`. Once a letter
+    /// stays, later letters of its partition must stay too. On a durable topic `each` also gets the letter's partition
+    /// and the offset after it. Returns, for a durable topic, the partitions whose first kept letter has moved, with
+    /// its offset.
     pub(super) fn each(&mut self, mut each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> Verdict) -> Vec<(u32, u64)> {
         let Self { letters, origin, consumer } = self;
         let mut each = |message: &Message, next: Option<(u32, u64)>| {
@@ -107,7 +111,7 @@ impl DeadLetterReader {
 }
 
 fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&Message) -> Option<Verdict>) {
-    // The poll takes partitions that were added.
+    // The poll joins partitions that were added.
     let _ = letters.poll(Duration::ZERO).map(drop);
     for part in &mut letters.parts {
         let end = part.consumer.consumed().plus(part.consumer.lag());
@@ -115,7 +119,7 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
             part.consumer.look_anew();
             let Ok(mut batch) = part.consumer.poll(usize::MAX) else { break };
             let from = batch.position();
-            // Only what stands before the first letter that stays can go.
+            // Only letters before the first one that stays can be dropped.
             let mut stays = None;
             while batch.position().since(end) < 0 {
                 let Some((at, message)) = (&mut batch).into_iter().next() else { break };
@@ -142,8 +146,8 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
     }
 }
 
-/// Passes the dead letters of a partition to `each`, from an offset on. Returns the offset up to which they are dealt with,
-/// and whether `each` has returned `Enough`.
+/// Passes the dead letters of a partition to `each`, from offset `from` on. Returns the offset up to which letters may
+/// be dropped, and true if `each` has returned `Enough`.
 pub(super) fn each_in_journal(
     journal: &Journal,
     id: PartitionId,
@@ -151,7 +155,7 @@ pub(super) fn each_in_journal(
     each: &mut impl FnMut(&Message, u64) -> Option<Verdict>,
 ) -> (u64, bool) {
     let Some(extent) = journal.extent(id) else { return (from, false) };
-    // Letters that retention has deleted are gone.
+    // Retention may have deleted the first letters.
     let begin = from.max(extent.start).min(extent.end);
     let Ok(mut reader) = journal.reader(id, Start::Offset(begin), Visible::Written) else { return (from, false) };
     let (mut to, mut stays) = (from, false);

@@ -1,4 +1,4 @@
-//! Writing dead letters into their topic.
+//! Publishing dead letters into their topic.
 
 use crate::event::dead_letter::{self, Origin};
 use crate::event::message::Message;
@@ -10,7 +10,7 @@ use crate::topic::Topic;
 use crate::topic::error::{DeadLetterError, PublishError};
 use slipring_ring::Multi;
 
-/// Writes dead letters. It never waits for room.
+/// Publishes dead letters. It never waits for room.
 pub(crate) struct DeadLetterWriter {
     producer: Producer<Message, Multi>,
     origin: String,
@@ -18,11 +18,11 @@ pub(crate) struct DeadLetterWriter {
 }
 
 impl DeadLetterWriter {
-    /// Opens the topic `dead` for the messages of the topic `origin` that `consumer` cannot handle. The messages have up to
-    /// `largest` bytes.
+    /// Opens the topic `dead` for messages of the topic `origin` that `consumer` cannot handle. `largest` is the
+    /// largest size of these messages in bytes.
     ///
     /// # Errors
-    /// The two topics are the same, the messages of `dead` are too small, or it is closed.
+    /// Both topics are the same, the largest message of `dead` is too small, or `dead` is closed.
     pub(crate) fn open(
         dead: &Topic<Message, Multi>,
         origin: &str,
@@ -42,12 +42,12 @@ impl DeadLetterWriter {
         Ok(Self { producer, origin, consumer })
     }
 
-    /// The name of the queue whose dead letters these are.
+    /// The name of the queue whose dead letters this publishes.
     pub(crate) fn consumer(&self) -> &str {
         &self.consumer
     }
 
-    /// Publishes a message as a dead letter. If that is refused, the message stays where it is.
+    /// Publishes a message as a dead letter. On an error nothing was published.
     pub(crate) fn take<E: Job>(
         &mut self,
         partition: u32,

@@ -1,14 +1,15 @@
-//! Deadlines: an index of slots by time, which is a list of slots for each moment, and the moments in order.
+//! An index of slots by deadline: a list of slots for each moment, and the moments in order.
 //!
-//! A moment is a whole millisecond. So there are only as many moments as milliseconds lie ahead, however many slots there
-//! are, and removing a slot touches its two neighbours, not a tree of a million entries.
+//! A moment is a whole millisecond. So the number of moments is bounded by the milliseconds ahead, however many slots
+//! there are, and removing a slot touches its two neighbours instead of a tree of a million entries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 const NONE: u32 = u32::MAX;
 
-/// The neighbours of a slot in the list of its moment. A slot is in one index at most, so the indexes share these links.
+/// The neighbours of a slot in the list of its moment. A slot is in at most one index, so all indexes share these
+/// links.
 #[derive(Clone, Copy)]
 pub(super) struct SlotLink {
     before: u32,
@@ -21,12 +22,12 @@ impl SlotLink {
     pub(super) const FREE: Self = Self { before: NONE, after: NONE };
 }
 
-/// The first whole millisecond that is not before `time`.
+/// The first whole millisecond at or after `time`.
 pub(super) fn moment_after(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// The last whole millisecond that is not after `time`.
+/// The last whole millisecond at or before `time`.
 pub(super) fn moment_before(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -37,7 +38,7 @@ pub(super) fn time_of(moment: u64) -> Duration {
 
 #[derive(Default)]
 pub(super) struct Deadlines {
-    /// The first and the last slot of each moment that has a slot.
+    /// The first and the last slot of each moment that has slots.
     moments: BTreeMap<u64, (u32, u32)>,
     len: usize,
 }
@@ -47,12 +48,12 @@ impl Deadlines {
         self.len
     }
 
-    /// The first moment, and the slot that was inserted there first.
+    /// The earliest moment, and the first slot of its list.
     pub(super) fn first(&self) -> Option<(u64, u32)> {
         self.moments.first_key_value().map(|(&moment, &(first, _))| (moment, first))
     }
 
-    /// The first moment after this one.
+    /// The first moment after `moment`; `None` if there is none.
     pub(super) fn next_after(&self, moment: u64) -> Option<u64> {
         self.moments.range(moment.saturating_add(1)..).next().map(|(&moment, _)| moment)
     }
@@ -69,7 +70,7 @@ impl Deadlines {
         }
     }
 
-    /// Removes a slot, which must be at this moment.
+    /// Removes a slot, which must be in the list of this moment.
     pub(super) fn remove(&mut self, links: &mut SlotLinks, moment: u64, slot: u32) {
         self.len -= 1;
         let SlotLink { before, after } = std::mem::replace(&mut links[slot as usize], SlotLink::FREE);

@@ -1,4 +1,4 @@
-//! Deleting a queue before its topic.
+//! Deleting a queue of a topic that stays.
 
 use super::changes::{Cursor, StatePart};
 use super::core::QueueCore;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl<E: Job, K: Producers> Topic<E, K> {
-    /// Deletes a queue that has no workers and no message leased, with all that is in it, also from the journal. Its name is
-    /// free again. Its dead letters stay in their topic, and are no queue's.
+    /// Deletes a queue that has no workers and no leased messages, with all its messages, also from the journal. Its
+    /// name is free again. Its dead letters stay in their topic, but no queue can send them back.
     ///
     /// ```
     /// # use slipring::{Engine, Message, queue::QueueError};
@@ -33,16 +33,16 @@ impl<E: Job, K: Producers> Topic<E, K> {
     /// ```
     ///
     /// # Errors
-    /// There is no such queue, it is in use, or the journal did not take it.
+    /// The topic has no such queue, the queue is in use, or the journal refused the deletion.
     pub fn delete_queue(&self, name: &str) -> Result<QueueReport, QueueError> {
         self.end_queue(name, false)
     }
 
-    /// As [`delete_queue`](Self::delete_queue), even if the queue is in use: workers get an error from then on, and their
-    /// leases are refused as those of deleted messages.
+    /// As [`delete_queue`](Self::delete_queue), even if the queue is in use. Its workers get an error from then on, and
+    /// their leases are refused like those of deleted messages.
     ///
     /// # Errors
-    /// There is no such queue, or the journal did not take it.
+    /// The topic has no such queue, or the journal refused the deletion.
     pub fn delete_queue_forced(&self, name: &str) -> Result<QueueReport, QueueError> {
         self.end_queue(name, true)
     }
@@ -81,7 +81,7 @@ impl<E: Job, K: Producers> Topic<E, K> {
     }
 }
 
-/// Deletes keys from the journal, in as many frames as that needs. The first frame ends the queue.
+/// Deletes keys from the journal, in as many frames as needed. The first frame ends the queue.
 fn erase<E>(durable: &DurableTopic<E>, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), String> {
     let limit = durable.journal().frame_limit() / 2;
     let mut frame = FrameBuilder::new();
@@ -99,8 +99,8 @@ fn erase<E>(durable: &DurableTopic<E>, keys: impl Iterator<Item = Vec<u8>>) -> R
 }
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// Ends the queue for everybody. If it is in use and not `forced`: an error with the numbers of its workers and of its
-    /// leased messages.
+    /// Ends the queue. If the queue is in use and `forced` is false, the queue stays and the error has the counts of
+    /// its workers and of its leased messages.
     pub(super) fn finish(&self, forced: bool) -> Result<QueueReport, (usize, u64)> {
         let mut state = self.lock();
         let workers = self.workers.load(Ordering::Acquire);
@@ -112,8 +112,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let cause = "the queue was deleted".to_owned();
         state.refused = Some(Closed::Failed { consumer: self.name.clone(), cause });
         self.note_keys(&mut state);
-        // Its gates leave the rings, and nothing of it is written any more. Bodies and events are the user's, so they are
-        // dropped after the lock.
+        // Dropping the input removes the queue's gates from the rings. Bodies and events are the user's types, so they
+        // are dropped after the lock is released.
         let input = std::mem::replace(&mut state.input, Input::Rings(Vec::new()));
         (state.partitions, state.ready) = (Vec::new(), Vec::new());
         self.note_numbers(&state);
@@ -130,7 +130,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Ok(report)
     }
 
-    /// Collects the keys that the journal has of the queue, or is about to have.
+    /// Collects the keys that the journal has of the queue, and those of its unwritten changes.
     fn note_keys(&self, state: &mut super::state::QueueState<E, K>) {
         let Some(log) = &self.log else { return };
         let number = log.number;

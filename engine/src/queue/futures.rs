@@ -1,7 +1,7 @@
 //! Waiting for messages without a thread: in a task, or in a selector.
 //!
-//! The first that comes watches the partitions with its waker, as a sleeping thread would. The others leave their wakers
-//! with the queue.
+//! The first waiting worker watches the partitions with its waker, as a sleeping thread would. The others add their
+//! wakers to the queue's state.
 
 use super::core::{Granted, QueueCore};
 use super::job::Job;
@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// The next message; or `waker` is woken when a message may be there. `watching`: true if the caller is the one that
-    /// watches.
+    /// The next message. If there is none, `waker` is woken when the queue may have one. `watching` is true while the
+    /// calling worker is the one that watches.
     pub(super) fn poll(&self, watching: &mut bool, waker: &Waker) -> Poll<Result<Granted<E>, ReadError>> {
-        // Cloning a waker and reading the clock are the user's code, so no lock is held.
+        // Cloning a waker and reading the clock run the user's code, so no lock is held.
         let mut own = Some(waker.clone());
         loop {
             let times = self.times();
@@ -36,7 +36,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             if !self.arm(&mut state) {
                 continue;
             }
-            // A signal from now on is taken here, or wakes the task.
+            // A signal after this point is taken here, or wakes the task.
             (state.watched, *watching) = (true, true);
             drop(state);
             let mut rang = Vec::new();
@@ -47,7 +47,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Ends the caller's watch, and takes the partitions that have signalled meanwhile.
+    /// Ends the caller's watch, and marks the partitions that have signalled since it began.
     fn look_up(&self, state: &mut QueueState<E, K>, watching: &mut bool) {
         if std::mem::take(watching) {
             state.watched = false;
@@ -57,7 +57,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// The caller waits no more, so another one watches.
+    /// Ends the caller's waiting. Another waiting worker takes over the watch.
     pub(super) fn leave_watch(&self, watching: &mut bool) {
         if *watching {
             let mut state = self.lock();
@@ -66,7 +66,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Takes back a leased message that nobody has seen.
+    /// Returns a leased message that the user has not seen to the queue.
     pub(super) fn put_back(&self, given: Granted<E>) {
         let now = self.now();
         let mut state = self.lock();
@@ -116,7 +116,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
         }
     }
 
-    /// A selector that does not wait must not watch for others. The next call looks anew.
+    /// Ends the watch, since a selector that is awake must not watch for other workers.
     fn awake(&mut self) {
         let selector = self.selector.take();
         if self.watching {
@@ -140,11 +140,11 @@ mod task {
     use std::task::Context;
 
     impl<E: Job, K: Producers> Worker<E, K> {
-        /// [`receive`](Self::receive) as a future: the next message. Any number of tasks may wait at one queue, each with a
-        /// worker of its own.
+        /// [`receive`](Self::receive) as a future: the next message. Many tasks may wait at one queue, each with its
+        /// own worker.
         ///
-        /// Dropped before it is ready, it has taken nothing: a message that was on its way to it goes to another worker, and
-        /// that attempt does not count.
+        /// A future that is dropped before it is ready has taken nothing: a message that was leased for it goes to
+        /// another worker, and that attempt does not count.
         ///
         /// ```
         /// # use slipring::{Engine, Message, Record};
@@ -161,13 +161,13 @@ mod task {
         /// ```
         ///
         /// # Errors
-        /// As [`receive`](Self::receive).
+        /// As for [`receive`](Self::receive).
         pub fn next_lease(&mut self) -> NextLease<'_, E, K> {
             NextLease { worker: self }
         }
     }
 
-    /// See [`Worker::next_lease`].
+    /// The future of [`Worker::next_lease`].
     pub struct NextLease<'w, E: Job = crate::event::message::Message, K: Producers = slipring_ring::Multi> {
         worker: &'w mut Worker<E, K>,
     }
@@ -194,7 +194,7 @@ mod task {
                     Some(Ok((_, change))) => *change,
                     _ => 0,
                 };
-                // A lease is returned when it is as safe as the queue acknowledges.
+                // A lease is returned when it has reached the queue's acknowledgement level.
                 if !worker.core.is_safe(change, context.waker()) {
                     return Poll::Pending;
                 }

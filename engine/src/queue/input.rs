@@ -1,4 +1,4 @@
-//! The input of a queue: the rings, or on a durable topic the journal and then the rings.
+//! The input of a queue: the rings of a topic in memory, or the journal and then the rings of a durable topic.
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
@@ -14,21 +14,21 @@ use std::sync::Arc;
 use std::task::Waker;
 
 pub(super) enum Input<E, K: Producers> {
-    /// By the number of the partition. An event that was not read holds its slot.
+    /// The ring of each partition, by number. Unread events keep their slots, so producers wait for the queue.
     Rings(Vec<PartitionConsumer<E, K>>),
-    /// An event that was not read is in the journal, so producers do not wait for the queue.
+    /// A replay of the journal. Unread events are in the journal, so producers do not wait for the queue.
     Journal(Box<Replay<E, K>>, Arc<Notifier>, Waker),
 }
 
-/// What a look at a partition has found.
+/// The result of reading one event of a partition.
 pub(super) enum InputOutcome<T> {
     Event(u64, T),
     Nothing,
-    /// The partition is closed, and read to its end.
+    /// The partition is closed and was read to its end.
     Over,
-    /// The journal does not keep so many offsets any more. Reading goes on behind them.
+    /// So many offsets were deleted by the journal's retention. Reading continues after them.
     Lost(u64),
-    /// These offsets were lost to damage. Reading goes on behind them.
+    /// These offsets were lost to damage. Reading continues after them.
     Gap(Range<u64>),
     /// Copying the event has panicked. The event stays unread.
     Panicked(Panic),
@@ -42,7 +42,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Adds a new partition. Its gate is at its beginning.
+    /// Adds a new partition, whose gate is at its first offset.
     pub(super) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         match self {
             Self::Rings(parts) => parts.push(PartitionConsumer { partition: Arc::clone(partition), consumer }),
@@ -50,7 +50,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Reads the next event of a partition.
+    /// Reads the next event of a partition, and passes its offset and the event to `copy`.
     pub(super) fn take<T>(
         &mut self,
         index: usize,
@@ -77,20 +77,20 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                     if let Some(copy) = copy.take() {
                         found = match copy(at.offset, event) {
                             Ok(copied) => InputOutcome::Event(at.offset, copied),
-                            // The offset is written together with the copied message, so the next opening begins with this
-                            // event.
+                            // The next offset is written together with the copied message, so the queue's next opening
+                            // reads this event again.
                             Err(panic) => InputOutcome::Panicked(panic),
                         };
                     }
                 });
                 match read {
                     Ok(_) => {}
-                    // Retention has deleted them, as for a queue that is opened later.
+                    // Retention has deleted the next events. A queue that is opened later would not see them either.
                     Err(ReplayError::Journal { cause: journal::ReplayError::OutOfRange { earliest, .. }, .. }) => {
                         let passed = replay.pass_over_to(index, earliest);
                         return passed.map(InputOutcome::Lost).map_err(|refused| closed(refused, replay.name()));
                     }
-                    // The gap is counted, and recorded as reported. The next look is behind it.
+                    // The gap is counted, and recorded as reported. The next read continues after it.
                     Err(ReplayError::Gap(gap)) => return Ok(InputOutcome::Gap(gap.offsets)),
                     Err(refused) => return Err(closed(refused, replay.name())),
                 }
@@ -102,7 +102,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Has the waiter woken when the partition has an event. False if it has one now.
+    /// Arms a partition to wake the waiter when it has an event. Returns false if it has an event now.
     pub(super) fn arm(&mut self, index: usize, waiter: &Waiter) -> bool {
         match self {
             Self::Rings(parts) => parts[index].consumer.arm(waiter, index),
@@ -112,14 +112,14 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Has the waiter woken when the journal moves.
+    /// Arms the journal to wake the waiter at its next progress.
     pub(super) fn arm_journal(&self) {
         if let Self::Journal(_, notifier, waker) = self {
             let _ = notifier.watch(waker, || None::<()>);
         }
     }
 
-    /// True if some partition is about to end. Nothing signals that.
+    /// True if a partition is closed but not read to its end yet. Its end gives no signal.
     pub(super) fn is_ending(&self) -> bool {
         match self {
             Self::Rings(_) => false,
@@ -127,7 +127,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// How many events were published and not read.
+    /// How many published events are unread.
     pub(super) fn lag(&self) -> u64 {
         match self {
             Self::Rings(parts) => parts.iter().map(|part| part.consumer.lag()).sum(),
@@ -135,7 +135,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// True if this event was published and not read.
+    /// True if this event is published and unread.
     pub(super) fn is_unread(&self, partition: usize, offset: u64) -> bool {
         let (next, end) = match self {
             _ if partition >= self.len() => return false,
@@ -151,12 +151,12 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         Sequence(offset).since(next) >= 0 && Sequence(offset).since(end) < 0
     }
 
-    /// Reads everything that is published by now, and passes each offset to `each`. Returns the next offset.
+    /// Skips all events that are published now, and passes their offsets to `each`. Returns the next offset.
     pub(super) fn skip(&mut self, index: usize, mut each: impl FnMut(u64)) -> Result<u64, Closed> {
         match self {
             Self::Rings(parts) => {
                 let part = &mut parts[index];
-                // What is published meanwhile is left unread.
+                // Events that are published from now on stay unread.
                 let end = part.consumer.consumed().plus(part.consumer.lag());
                 while let Ok(mut batch) = part.consumer.poll(usize::MAX) {
                     let mut read = 0;
@@ -172,12 +172,12 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                 Ok(end.0)
             }
             Self::Journal(replay, ..) => {
-                // What is published and not written yet is left unread, too.
+                // Published events that are not written yet stay unread, too.
                 let end = replay.visible_end(index);
                 let mut fruitless = 0;
                 loop {
                     let next = replay.position(index as u32).unwrap_or(end);
-                    // The change from the journal to the ring reads nothing, and slots without an event give nothing.
+                    // Changing from the journal to the ring reads no event, and neither do slots without an event.
                     if next >= end || fruitless > 3 {
                         return Ok(next.max(end));
                     }
@@ -191,7 +191,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                             let passed = replay.pass_over_to(index, earliest);
                             passed.map_err(|refused| closed(refused, replay.name()))?;
                         }
-                        // All of it is passed over, so a gap need not be reported.
+                        // The gap's offsets are skipped with the rest, so the gap is not reported.
                         Err(ReplayError::Gap(_)) => {}
                         Err(refused) => return Err(closed(refused, replay.name())),
                     }
@@ -200,7 +200,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Passes the next events of a partition to `each` without reading them, as long as `each` returns true.
+    /// Passes the next unread events of a partition to `each`, until it returns false. The events stay unread.
     pub(super) fn peek(&mut self, index: usize, most: usize, mut each: impl FnMut(u64, &E) -> bool) {
         match self {
             Self::Rings(parts) => {

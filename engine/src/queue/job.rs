@@ -1,4 +1,4 @@
-//! The events that a queue can give out.
+//! The types of events that a queue can lease.
 
 use crate::base::clock::Timestamp;
 use crate::base::held;
@@ -9,40 +9,41 @@ use crate::event::record::Record;
 use crate::read::dead_letters::DeadLetterOrigin;
 use std::time::Duration;
 
-/// Events that a queue can hand out: [`Message`]s, and every type that is [`Persist`] (plain data is it without a word),
-/// `Clone` and `Default`. A worker gets a copy, and a dead letter carries the bytes that `Persist` writes. Both run under the
-/// queue's lock: one that panics, or that calls a queue, fails the queue with an error that says so. The event stays unread.
+/// An event type that a queue can lease: [`Message`], and every type that is [`Persist`] (plain data is automatically),
+/// `Clone` and `Default`. A worker gets a clone, and a dead letter carries the bytes that `Persist` writes. Both run
+/// under the queue's lock. If one of them panics or calls a queue, the queue fails with an error that says so, and the
+/// event stays unread.
 pub trait Job: Send + Sync + Sized + 'static {
-    /// A copy of the event outside of any ring.
+    /// Copies the event out of its slot.
     #[doc(hidden)]
     fn aside(&self) -> Result<Self, Panic>;
 
-    /// The bytes of such a copy.
+    /// The size in bytes of such a copy.
     #[doc(hidden)]
     fn weight(&self) -> usize;
 
-    /// How long it may not be given out yet, at `now`.
+    /// How much longer the event must wait before its first lease, at time `now`.
     #[doc(hidden)]
     fn waits(&self, now: Timestamp) -> Duration;
 
-    /// Decodes what the journal has of it. None if it is no event.
+    /// Decodes the event's bytes in the journal. `None` if they are not an event of this type.
     #[doc(hidden)]
     fn of_bytes(bytes: &[u8]) -> Option<Self>;
 
-    /// Makes the record of a dead letter, and passes it to `send`.
+    /// Encodes the event as a dead letter, and passes the record to `send`.
     #[doc(hidden)]
     fn to_dead_letter<R>(&self, origin: &DeadLetterOrigin<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R;
 
-    /// The event of a dead letter.
+    /// Decodes the event of a dead letter. `None` if its bytes are not an event of this type.
     #[doc(hidden)]
     fn of_dead_letter(message: Message) -> Option<Self>;
 
-    /// The most bytes that the message of a dead letter may have, if the topic's messages have up to `max_message`.
+    /// The largest size in bytes of a dead letter's event, if the topic's largest message is `max_message` bytes.
     #[doc(hidden)]
     fn largest(max_message: usize) -> usize;
 }
 
-/// The limit for events of any size: larger ones find no place among the dead letters.
+/// The limit in bytes for events of variable size. Larger ones do not fit into the topic for dead letters.
 const LARGEST: usize = 4096;
 
 impl<E: Persist + Clone + Default> Job for E {

@@ -1,5 +1,5 @@
-//! The leases of a queue: which worker has which message until when, and which messages come again. A pure data structure:
-//! the time is an argument, the bodies are the caller's, and nothing here waits, reads a clock or knows a ring.
+//! The leases of a queue: which worker has which message and until when, and which messages are to be leased again. A
+//! pure data structure: times are arguments, bodies are the caller's, and it neither waits nor reads a clock or a ring.
 //!
 //! ```text
 //!            admit                 ack, delete
@@ -9,16 +9,16 @@
 //!     |                |    v
 //!     +-------------> waiting ----> dying ----> dead letters     after the last attempt
 //!    admit_later       ^ |
-//!                      | v   strict order only: behind an earlier message of its partition
+//!                      | v   strict order only: after an earlier message of its partition
 //!                     parked
 //! ```
 //!
 //! Invariants:
-//! - A message is in one state at any time, so it has at most one holder. A lease's number is never used twice: whoever
-//!   comes with another number than the message's has lost it.
-//! - A lease is over at its deadline exactly, whether or not [`Leases::expire`] has been there yet. Deadlines are whole
-//!   milliseconds, never earlier than asked for.
-//! - No call looks through the messages: what is due first, and a message by its offset, are found by an index.
+//! - A message is in one state at any time, so it has at most one holder. Lease numbers are never used twice: a worker
+//!   whose number differs from the message's present one has lost it.
+//! - A lease ends exactly at its deadline, even before [`Leases::expire`] is called. Deadlines are whole milliseconds,
+//!   rounded up.
+//! - No call searches all messages: the next due one, and a message by its offset, are found through an index.
 
 mod entries;
 mod terms;
@@ -32,40 +32,40 @@ use hashbrown::HashTable;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-/// The messages of a queue that have left the ring: leased, waiting or dying.
+/// The messages of a queue that were read and are not finished: leased, waiting or dying.
 pub struct Leases<M> {
     terms: Terms,
     weigh: fn(&M) -> usize,
     entries: Vec<Option<MessageEntry<M>>>,
     free: Vec<u32>,
-    /// The entries by partition and offset, for callers that have a receipt.
+    /// The entries by partition and offset, to find the message of a receipt.
     index: HashTable<u32>,
     /// The leased messages by deadline.
     leased: Deadlines,
-    /// The waiting messages by the time from which they may be given out, which may have passed.
+    /// The waiting messages by the time from which they may be leased, which may have passed.
     waiting: Deadlines,
     links: SlotLinks,
     dying: VecDeque<u32>,
-    /// Why messages are dying, by their entry. Also of those whose dead letter is written.
+    /// Why messages die, by their entry. Includes those whose dead letter is written but not durable.
     causes: HashMap<u32, DeathCause>,
     written: usize,
-    /// Strict order only: all messages of a partition, by offset. Only the first may be leased or waiting.
+    /// Strict order only: all messages by partition and offset. Only the first of a partition may be leased or waiting.
     lines: BTreeMap<(u16, u64), u32>,
-    /// Strict order only: the message of each partition that is not parked.
+    /// Strict order only: the one message of each partition that is not parked.
     out: BTreeMap<u16, u32>,
     bytes: usize,
     expired: u64,
     last_number: u64,
-    /// Bodies of messages that have left, for the caller to drop.
+    /// Bodies of removed messages, which the caller drops without its lock.
     gone: Vec<M>,
-    /// What has changed and is not written yet; none if the queue is in memory.
+    /// The unwritten changes; `None` if the queue is in memory.
     changes: Option<Changes>,
     #[cfg(test)]
     pub(super) accept_late_acks: bool,
 }
 
 impl<M: Clone> Leases<M> {
-    /// No messages. `weigh` returns the bytes of a message.
+    /// Leases without messages. `weigh` returns the size of a message in bytes.
     pub fn new(terms: Terms, weigh: fn(&M) -> usize) -> Self {
         Self {
             terms,
@@ -91,12 +91,12 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// From now on notes which messages have changed.
+    /// Starts recording which messages have changed.
     pub(super) fn note_changes(&mut self) {
         self.changes = Some(Changes::default());
     }
 
-    /// The next lease gets the number after `last`.
+    /// Sets the number of the last lease: the next lease gets `last` + 1.
     pub(super) fn number_from(&mut self, last: u64) {
         self.last_number = last;
     }
@@ -116,54 +116,54 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// The queue's terms.
+    /// The terms of the leases.
     pub fn terms(&self) -> &Terms {
         &self.terms
     }
 
-    /// How many messages there are, in any state.
+    /// The number of messages, in any state.
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
-    /// True if there is no message, in any state.
+    /// True if there is no message in any state.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many messages are in each state.
+    /// The number of messages in each state.
     pub fn counts(&self) -> LeaseCounts {
         let (leased, dying) = (self.leased.len(), self.dying.len() + self.written);
         let waiting = self.len() - leased - dying;
         LeaseCounts { leased, dying, waiting, bytes: self.bytes, expired: self.expired }
     }
 
-    /// True if one more message may come from the ring. The last one may exceed the limit of bytes.
+    /// True if one more message may be admitted. That message may exceed the limit in bytes.
     pub fn has_room(&self) -> bool {
         self.bytes < self.terms.max_bytes && self.len() < self.terms.max_messages.min(u32::MAX as usize)
     }
 
-    /// True if the order allows the next message of this partition to be given out now.
+    /// True if the order allows to admit the next message of this partition now.
     pub fn may_follow(&self, partition: u32) -> bool {
         let partition = line(partition);
         self.terms.order == Order::Relaxed || self.lines.range((partition, 0)..=(partition, u64::MAX)).next().is_none()
     }
 
-    /// Takes a message from the ring and leases it at once. The caller has asked [`has_room`](Self::has_room) and
+    /// Admits a message from the ring, and leases it at once. The caller has checked [`has_room`](Self::has_room) and
     /// [`may_follow`](Self::may_follow).
     pub fn admit(&mut self, partition: u32, offset: u64, message: M, now: Duration) -> Grant<M> {
         let slot = self.add(line(partition), offset, message);
         self.give_out(slot, now)
     }
 
-    /// Takes a message from the ring that may not be given out before `due`.
+    /// Admits a message from the ring that may not be leased before `due`.
     pub fn admit_later(&mut self, partition: u32, offset: u64, message: M, due: Duration) {
         let slot = self.add(line(partition), offset, message);
         self.entry(slot).at = moment_after(due);
         self.line_up(slot);
     }
 
-    /// Takes in a message that was known before, with its state. False if it is here already.
+    /// Adds a message with its recorded state. Returns false if it is present already.
     pub(super) fn recall(&mut self, partition: u32, offset: u64, message: M, known: KnownMessage) -> bool {
         if self.find(partition, offset).is_some() {
             return false;
@@ -197,7 +197,7 @@ impl<M: Clone> Leases<M> {
         true
     }
 
-    /// The state of a message; none if it is not here.
+    /// The state of a message; `None` if it is not present.
     pub(super) fn known(&self, partition: u32, offset: u64) -> Option<KnownMessage> {
         let slot = self.find(partition, offset)?;
         let entry = self.entries[slot as usize].as_ref()?;
@@ -212,7 +212,7 @@ impl<M: Clone> Leases<M> {
         Some(KnownMessage { number: entry.number, attempts: entry.attempts, phase })
     }
 
-    /// Takes up the lease with this number, if it has not run out.
+    /// Returns the lease with this number; `None` if it has ended.
     pub(super) fn resume(&mut self, partition: u32, offset: u64, number: u64, now: Duration) -> Option<Grant<M>> {
         let id = LeaseId { slot: self.find(partition, offset)?, number };
         let entry = self.held(id, now).ok()?;
@@ -220,12 +220,13 @@ impl<M: Clone> Leases<M> {
         Some(Grant { id, partition, offset, attempt, deadline, message: entry.message.clone() })
     }
 
-    /// Partition and offset of all messages, in no order.
+    /// The partition and offset of each message, in no order.
     pub(super) fn places(&self) -> impl Iterator<Item = (u32, u64)> {
         self.entries.iter().flatten().map(|entry| (u32::from(entry.partition), entry.offset))
     }
 
-    /// Takes a message back in, to be given out after `delay`. Its attempts are counted anew. False if it is here already.
+    /// Adds a message to be leased after `delay`, with its attempts counted from 0. Returns false if it is present
+    /// already.
     pub fn restore(&mut self, partition: u32, offset: u64, message: M, now: Duration, delay: Duration) -> bool {
         if self.find(partition, offset).is_some() {
             return false;
@@ -236,9 +237,9 @@ impl<M: Clone> Leases<M> {
         true
     }
 
-    /// Leases the message that has been due for the longest time, if one is due.
+    /// Leases the message that is due for the longest time; `None` if no message is due.
     pub fn grant(&mut self, now: Duration) -> Option<Grant<M>> {
-        // A lease that ran out before the first message became due comes before that message.
+        // A lease that expired before the first waiting message became due comes first.
         let is_later = |leases: &Self| {
             leases.leased.first().is_some_and(|ended| leases.waiting.first().is_none_or(|first| ended.0 < first.0))
         };
@@ -248,7 +249,7 @@ impl<M: Clone> Leases<M> {
         Some(self.give_out(slot, now))
     }
 
-    /// Makes the lease last until `visibility` from now. Returns the new deadline.
+    /// Extends a lease until `visibility` after `now`. Returns the new deadline.
     pub fn renew(&mut self, id: LeaseId, now: Duration, visibility: Duration) -> Result<Duration, Lost> {
         let before = self.held(id, now)?.at;
         let deadline = moment_after(now.saturating_add(visibility));
@@ -261,7 +262,7 @@ impl<M: Clone> Leases<M> {
         Ok(time_of(deadline))
     }
 
-    /// Acknowledges the message: it never comes again.
+    /// Acknowledges a message and removes it, so that it is never leased again.
     pub fn ack(&mut self, id: LeaseId, now: Duration) -> Result<(), Lost> {
         #[cfg(test)]
         if self.accept_late_acks
@@ -271,21 +272,21 @@ impl<M: Clone> Leases<M> {
             return Ok(());
         }
         self.held(id, now)?;
-        // The worker has the body as well, so it is dropped there.
+        // The worker has this body too, and drops the last reference.
         let _ = self.remove(id.slot);
         Ok(())
     }
 
-    /// Gives the message back. It comes again after `delay`, or is a dead letter with this reason if this was the last
-    /// attempt. True if it is a dead letter.
+    /// Ends a lease. The message is leased again after `delay`, or dies with this reason if this was the last attempt.
+    /// Returns true if it dies.
     pub fn nack(&mut self, id: LeaseId, now: Duration, delay: Duration, reason: &str) -> Result<bool, Lost> {
         let at = self.held(id, now)?.at;
         self.leased.remove(&mut self.links, at, id.slot);
         Ok(self.take_back(id.slot, due(now, delay), || DeathCause::Refused(reason.into())))
     }
 
-    /// Takes back a leased message that no worker has seen. It may be given out at once, and the attempt does not count.
-    /// False if the lease has run out.
+    /// Returns a leased message that no worker has seen. It may be leased again at once, and the attempt does not
+    /// count. Returns false if the lease has expired.
     pub(super) fn put_back(&mut self, id: LeaseId, now: Duration) -> bool {
         let Ok(at) = self.held(id, now).map(|entry| entry.at) else { return false };
         self.leased.remove(&mut self.links, at, id.slot);
@@ -298,37 +299,37 @@ impl<M: Clone> Leases<M> {
         true
     }
 
-    /// Ends at most `limit` of the leases that have run out. True if there may be more.
+    /// Ends up to `limit` expired leases. Returns true if there may be more.
     pub fn expire(&mut self, now: Duration, limit: usize) -> bool {
         (0..limit).all(|_| self.expire_one(now))
     }
 
-    /// The next time at which a lease runs out or a delay ends, after `now`.
+    /// The time after `now` at which the next lease expires or the next delay ends; `None` if there is none.
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let lease = self.leased.first().map(|first| first.0);
         let delay = self.waiting.next_after(moment_before(now));
         lease.into_iter().chain(delay).min().map(time_of)
     }
 
-    /// True if a message that no worker has could be given out now.
+    /// True if a waiting message may be leased now.
     pub fn is_due(&self, now: Duration) -> bool {
         self.waiting.first().is_some_and(|first| first.0 <= moment_before(now))
     }
 
-    /// Deletes a message, also a leased one. False if it is not here, or its dead letter is written.
+    /// Deletes a message, even a leased one. Returns false if it is not present, or if its dead letter is written.
     pub fn delete(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state != EntryState::Written);
         found.inspect(|&slot| self.let_go(slot)).is_some()
     }
 
-    /// Whether the message is here.
+    /// True if the message is present.
     pub fn contains(&self, partition: u32, offset: u64) -> bool {
         self.find(partition, offset).is_some()
     }
 
-    /// Deletes all messages that no worker has a lease on. Returns how many.
+    /// Deletes all messages that are not leased. Returns their number.
     pub fn purge(&mut self) -> usize {
-        // A message whose dead letter is written is purged with the dead letters.
+        // A message with a written dead letter is purged with the dead letters.
         let idle = |entry: &MessageEntry<M>| !matches!(entry.state, EntryState::Leased | EntryState::Written);
         let slots = self.entries.iter().enumerate().filter(|(_, entry)| entry.as_ref().is_some_and(idle));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
@@ -336,7 +337,8 @@ impl<M: Clone> Leases<M> {
         slots.len()
     }
 
-    /// The messages that no worker has a lease on, the longest due first, each with the time from which it may be given out.
+    /// The waiting messages, the longest due first, each as partition, offset, attempts, time from which it may be
+    /// leased, and body.
     pub fn idle(&self) -> impl Iterator<Item = (u32, u64, u32, Duration, &M)> {
         self.waiting.iter(&self.links).filter_map(|(at, slot)| {
             let entry = self.entries[slot as usize].as_ref()?;
@@ -353,14 +355,14 @@ impl<M: Clone> Leases<M> {
         Some(DeadMessage { partition: u32::from(*partition), offset: *offset, attempts: *attempts, cause, message })
     }
 
-    /// That message has become a dead letter.
+    /// Removes the message that [`dying`](Self::dying) returns, since its dead letter is published.
     pub fn dead_letter_done(&mut self) {
         if let Some(&slot) = self.dying.front() {
             self.let_go(slot);
         }
     }
 
-    /// The dead letter of that message is written, and the message stays known until that is safe.
+    /// Marks that message's dead letter as written. The message stays present until the letter is durable.
     pub(super) fn dead_letter_written(&mut self) {
         if let Some(slot) = self.dying.pop_front() {
             self.entry(slot).state = EntryState::Written;
@@ -368,13 +370,14 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// The dead letter is safe. False if the message was deleted meanwhile.
+    /// Removes a message whose dead letter is durable. Returns false if the message was deleted meanwhile.
     pub(super) fn settle_dead_letter(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state == EntryState::Written);
         found.inspect(|&slot| self.let_go(slot)).is_some()
     }
 
-    /// Bodies of messages that have left since the last call. The caller drops them after it has released its lock.
+    /// The bodies of the messages that were removed since the last call, to be dropped after the caller's lock is
+    /// released.
     pub(super) fn take_gone(&mut self) -> Vec<M> {
         std::mem::take(&mut self.gone)
     }
@@ -434,7 +437,7 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Puts a message back whose lease was removed. True if it had its last attempt and is dying now.
+    /// Puts a message back whose lease was removed. Returns true if this was its last attempt, so that it is dying.
     fn take_back(&mut self, slot: u32, due: u64, cause: impl FnOnce() -> DeathCause) -> bool {
         let max = self.terms.max_attempts;
         let entry = self.entry(slot);
@@ -454,12 +457,12 @@ impl<M: Clone> Leases<M> {
     }
 }
 
-/// When a delay is over. A delay of zero is over at once.
+/// The moment at which a delay that begins `now` ends. A delay of zero has ended already.
 fn due(now: Duration, delay: Duration) -> u64 {
     if delay.is_zero() { moment_before(now) } else { moment_after(now.saturating_add(delay)) }
 }
 
-/// A partition's number in 16 bits: a topic has no more than 1,024 partitions.
+/// The partition's number in 16 bits, which is enough for the 1,024 partitions of a topic.
 fn line(partition: u32) -> u16 {
     u16::try_from(partition).unwrap_or(u16::MAX)
 }

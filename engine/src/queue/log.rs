@@ -1,5 +1,4 @@
-//! What the queue of a durable topic needs of the journal: the bodies of its messages, and how far its changes are written
-//! and durable.
+//! A durable queue's part of the journal: the bodies of its messages, and how far its changes are written and durable.
 
 use super::job::Job;
 use crate::base::clock::Timestamp;
@@ -18,7 +17,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
-/// The token of a wake-up that is not for a partition.
+/// The token of a wake-up that belongs to no partition.
 pub(super) const WAKE: usize = usize::MAX;
 
 pub(super) struct QueueLog<E> {
@@ -26,13 +25,14 @@ pub(super) struct QueueLog<E> {
     name: String,
     /// The queue's number in the journal.
     pub(super) number: u32,
-    /// The level that a change has reached when its call returns.
+    /// The acknowledgement level that a change has reached when its call returns.
     pub(super) level: Level,
-    /// How many changes are written, and how many durable.
+    /// How many changes are written, and how many are durable.
     pub(super) progress: Arc<Progress>,
-    /// The number of the last change that somebody waits for to be durable.
+    /// The number of the last change for whose durability a thread waits.
     wanted: AtomicU64,
-    /// The most dead letters that are published and not yet in a frame: the ends of their messages must fit into that frame.
+    /// The limit on dead letters that are published and not in a frame yet. The ends of their messages must fit into
+    /// that frame.
     pub(super) max_pending: usize,
     pending: AtomicUsize,
     bodies: Bodies<E>,
@@ -55,7 +55,7 @@ impl<E: Job> QueueLog<E> {
         }
     }
 
-    /// Lists a gap that the queue has come to as reported. Returns what is to be written of it.
+    /// Records in the engine's state that a gap was reported to the queue. Returns the entry for the journal.
     pub(super) fn told_of(&self, partition: u32, offsets: Range<u64>, now: Timestamp) -> GapReport {
         let of = PartitionId { topic: self.bodies.topic, partition };
         let (kind, reader, time) = (ReaderKind::Queue, self.name.clone(), now.as_nanos());
@@ -64,12 +64,12 @@ impl<E: Job> QueueLog<E> {
         told
     }
 
-    /// Signals the committer that there are changes for its next frame.
+    /// Signals the committer that its next frame can have changes of this queue.
     pub(super) fn tell(&self) {
         self.committer.notify_state();
     }
 
-    /// Signals the committer that somebody waits for the changes.
+    /// Signals the committer that a thread waits for the changes.
     pub(super) fn tell_now(&self) {
         self.committer.notify_state_urgent();
     }
@@ -86,7 +86,7 @@ impl<E: Job> QueueLog<E> {
         self.wanted.load(Ordering::Acquire) > self.progress.durable.load(Ordering::Acquire)
     }
 
-    /// Waits until this change has reached `level`. An error if the journal ends before.
+    /// Waits until a change has reached `level`. The error says why the journal has ended before that.
     pub(super) fn wait(&self, change: u64, level: Level) -> Result<(), String> {
         let reached = || self.has_reached(change, level).then_some(Ok(()));
         if reached().is_some() {
@@ -115,8 +115,8 @@ impl<E: Job> QueueLog<E> {
         self.tell_now();
     }
 
-    /// True if this change has reached the queue's level, or the journal has ended. Otherwise the task is woken when that
-    /// may be so.
+    /// True if a change has reached the queue's acknowledgement level, or the journal has ended. Otherwise `waker` is
+    /// woken when that may have changed.
     #[cfg(feature = "async")]
     pub(super) fn is_safe(&self, change: u64, waker: &Waker) -> bool {
         let notifier = &self.committer.notifier;
@@ -128,7 +128,7 @@ impl<E: Job> QueueLog<E> {
         notifier.watch(waker, done).is_some()
     }
 
-    /// The body of a message. None if the journal does not keep it any more.
+    /// The body of a message. `None` if the journal no longer has it.
     pub(super) fn load(&self, partition: u32, offset: u64) -> Result<Option<Arc<E>>, String> {
         self.bodies.load(partition, offset).map(|body| body.map(Arc::new))
     }
@@ -139,7 +139,7 @@ impl<E: Job> QueueLog<E> {
     }
 }
 
-/// Reads single messages. Messages that follow one another cost no search.
+/// Reads single messages from the journal. Reading consecutive messages needs no search.
 struct Bodies<E> {
     journal: Journal,
     topic: u32,
@@ -152,7 +152,8 @@ const AHEAD: u64 = 4096;
 
 impl<E: Job> Bodies<E> {
     fn load(&self, partition: u32, offset: u64) -> Result<Option<E>, String> {
-        // No lock is held while the event's type reads the bytes. Two threads that read one partition have a reader each.
+        // No lock is held while the event's type decodes the bytes. Two threads that read one partition use a reader
+        // each.
         let readers = || self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let known = readers().remove(&partition).filter(|reader| {
             let next = reader.position();
@@ -185,7 +186,7 @@ impl<E: Job> Bodies<E> {
     }
 }
 
-/// Wakes the worker that watches a queue when the journal has moved.
+/// Wakes the watching worker of a queue when the journal makes progress.
 pub(super) struct JournalWaker(pub(super) Arc<Waiter>);
 
 impl JournalWaker {

@@ -1,9 +1,10 @@
-//! Queue mode: each message of a topic to one of many workers, leased, given out again, at last moved aside.
+//! Queues: each message of a topic is leased to one of many workers, leased again if the work fails, and at last moved
+//! to a topic for dead letters.
 //!
-//! A queue is one more consumer of its topic. A message leaves the ring when it is leased: it is copied to the queue's
-//! side store, and its slot is free for producers from then on, however long the work takes. The side store is bounded;
-//! when it is full, no worker is given a new message until one is done with, the ring fills up, and the topic's overflow
-//! policy answers producers.
+//! A queue is a consumer of its topic. When a message is leased, it is copied to the queue's side store, and its slot
+//! is free for producers from then on, however long the work takes. The side store is bounded. When it is full, no new
+//! message is leased until a message is finished; the ring fills up, and the topic's overflow policy applies to its
+//! producers.
 //!
 //! ```
 //! use slipring::{Engine, Message, Record};
@@ -21,37 +22,40 @@
 //! ```
 //!
 //! # What it promises
-//! - A message has at most one holder at any moment, and an ack after the lease ran out is refused.
-//! - A message that was not acked comes again: when its lease runs out, or after the delay of a nack; it is a dead letter
-//!   after the last attempt. It may come twice, so the work must be safe to be done twice.
+//! - A message has at most one holder at any moment, and an ack after the lease's end is refused.
+//! - A message that was not acked is leased again: when its lease expires, or after the delay of a nack. After its last
+//!   attempt it is a dead letter. A message may be processed twice, so the work must be safe to repeat.
 //! - A message that was sent [with a delay](crate::Record::delay) waits in the side store until it is due.
-//! - [`Order`]: relaxed unless told. Messages that come again come before new ones, the longest due first.
-//! - A queue holds its messages while it has no worker. It ends with its topic.
+//! - [`Order`]: relaxed by default. Messages that are leased again come before new ones, the longest due first.
+//! - A queue keeps its messages while it has no worker. It ends with its topic.
 //!
 //! # On a durable topic
-//! The queue is in the journal, under its name: how far it was read, and of each message that is out its attempts, lease,
-//! delay, or cause of death. Whoever opens it after a crash goes on where it was. [`QueueBuilder::acknowledge`] says how
-//! safe a call is when it returns; a dead letter and the end of its message are one frame of the journal, so a message is
-//! in the queue or among the letters, never in both or in neither. What was not read yet stays in the journal: producers
-//! do not wait for the queue. Bodies beyond the side store's bytes, and all after a restart, are read from there when a
-//! message comes again: those that come in the order of their offsets are read once through, any other is a search and a
-//! frame. A lease that lasts when the process ends keeps its message from others until its time by the world's clock is
-//! over; [`Queue::resume`] takes it up again. If that clock is set back or forth meanwhile, it lasts longer or shorter.
+//! The queue is in the journal, under its name: the next offset to read of each partition, and for each unfinished
+//! message its attempts and its lease, delay or cause of death. An opening after a crash continues from there.
+//! [`QueueBuilder::acknowledge`] sets how safe a change is when its call returns. A dead letter and the end of its
+//! message are in one frame of the journal, so a message is either in the queue or a dead letter, never both or
+//! neither. Unread messages stay in the journal, so producers do not wait for the queue. Bodies beyond the side store's
+//! limit, and all bodies after a restart, are read from the journal when their message is leased again: in the order of
+//! offsets by reading on, otherwise with a search and a frame for each. A lease that has not expired when the process
+//! ends keeps its message from other workers until its deadline by the system's clock; [`Queue::resume`] returns it. If
+//! that clock is set back or forward meanwhile, the lease lasts longer or shorter.
 //!
 //! # What it costs
-//! A lease, an ack, and an expiry with the next lease take under a microsecond each, with a million messages out, and a
-//! message that is out takes about 70 bytes beside its body: `docs/BENCHMARKS.md` has the figures, `cargo bench -p slipring
-//! --bench queue` measures them. A message that comes again costs what a new one does while its body is in memory; else the
-//! search and the frame above, under the queue's lock. One timer serves all leases and delays of an engine, and nothing is polled.
-//! Each worker's call takes the queue's lock; the topic's producers and its other consumers never do.
+//! A lease, an ack, and an expiry with the next lease take less than a microsecond each, with a million messages in the
+//! queue. An unfinished message takes about 70 bytes beside its body. `docs/BENCHMARKS.md` has the figures, `cargo
+//! bench -p slipring --bench queue` measures them. Leasing a message again costs as much as leasing a new one if its
+//! body is in memory; otherwise the search and the frame above, under the queue's lock. One timer serves all leases and
+//! delays of an engine, and no thread polls. Each worker's call takes the queue's lock; the topic's producers and its
+//! other consumers never do.
 //!
 //! # Errors
-//! [`QueueError`]: the queue cannot be opened, with the reason. [`ReadError`](crate::subscriber::ReadError): nothing comes any more, since the
-//! topic or the queue has ended. [`LeaseError`]: the lease was not the caller's any more, so nothing was changed.
+//! [`QueueError`]: why the queue cannot be opened. [`ReadError`](crate::subscriber::ReadError): there are no more
+//! messages, because the topic or the queue has ended. [`LeaseError`]: the lease had ended before the call, so nothing
+//! was changed.
 //!
 //! # Unlike Kafka
-//! A group shares out partitions and commits positions; a queue shares out single messages and acknowledges each. It is what
-//! Kafka's share groups are, with delays and dead letters, and what people use SQS for.
+//! A group assigns partitions and commits offsets; a queue leases and acknowledges single messages. It is like Kafka's
+//! share groups, with delays and dead letters, or like SQS.
 
 mod backoff;
 mod builder;
@@ -103,7 +107,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A queue, to look at it and to mend it. Cloning gives another handle of the same queue.
+/// A handle of a queue, to inspect and repair it. Cloning gives another handle of the same queue.
 pub struct Queue<E = Message, K: Producers = Multi> {
     core: Arc<QueueCore<E, K>>,
 }
@@ -126,16 +130,16 @@ impl<E: Job, K: Producers> Queue<E, K> {
         &self.core.name
     }
 
-    /// How many messages are in which state, and what has happened so far.
+    /// The queue's metrics: the number of messages in each state, and counters since it was opened.
     pub fn metrics(&self) -> QueueMetrics {
         self.core.metrics()
     }
 
-    /// Deletes a single message from this queue, also one that is leased: its holder is told at the ack. Other consumers
-    /// of the topic still see it. False if it was done with, moved to the dead letters, or deleted before.
+    /// Deletes a message from this queue, even a leased one: the ack of its holder gets an error. Other consumers of
+    /// the topic still see it. Returns false if the message was finished, moved to the dead letters or deleted before.
     ///
     /// # Errors
-    /// The receipt is of another topic.
+    /// The receipt belongs to another topic.
     pub fn delete(&self, receipt: &Receipt) -> Result<bool, QueueError> {
         if receipt.topic != self.core.topic_id {
             let (topic, queue) = (self.core.topic.clone(), self.core.name.clone());
@@ -144,23 +148,25 @@ impl<E: Job, K: Producers> Queue<E, K> {
         Ok(self.core.delete(receipt.partition, receipt.offset))
     }
 
-    /// The next `limit` messages that nobody has: first those that come again, the longest due first, then new ones,
-    /// partition by partition. They are copied; their attempts do not count.
+    /// Copies of the next `limit` messages that are not leased: first those that wait to be leased again, the longest
+    /// due first, then new ones, partition by partition. Does not count as an attempt.
     ///
     /// # Panics
-    /// The `Clone` or `Persist` of the event's type panicked.
+    /// `Clone` or `Persist` of the event's type panics.
     pub fn peek(&self, limit: usize) -> Vec<Waiting<E>> {
         self.core.peek(limit)
     }
 
-    /// Deletes every message that nobody has a lease on, here and in the topic for this queue. How many.
+    /// Deletes all messages that are not leased, unread ones included; other consumers of the topic still see them.
+    /// Returns the number of deleted messages.
     pub fn purge(&self) -> u64 {
         self.core.purge()
     }
 
     /// The first `limit` dead letters of this queue that were neither purged nor sent back, oldest first.
     ///
-    /// They are kept by a consumer of their topic that the queue has for that; those of a durable topic, by the journal.
+    /// In memory, a consumer of the queue in the topic for dead letters keeps them; of a durable topic, the journal
+    /// does.
     pub fn dead_letters(&self, limit: usize) -> Vec<DeadLetter> {
         let mut found = Vec::new();
         self.core.each_dead_letter(|letter, _| {
@@ -173,7 +179,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
         found
     }
 
-    /// Forgets this queue's dead letters. How many.
+    /// Drops all dead letters of this queue. Returns their number.
     pub fn purge_dead_letters(&self) -> u64 {
         let mut purged = 0;
         self.core.each_dead_letter(|_, _| {
@@ -183,9 +189,10 @@ impl<E: Job, K: Producers> Queue<E, K> {
         purged
     }
 
-    /// Sends dead letters back to this queue, `limit` at most, oldest first: they come again at once, at their old
-    /// offsets, with their attempts counted anew, and no other consumer of the topic sees them. How many; fewer than
-    /// there are if the side store is full, or if the event's type cannot read one: that one stays, and those behind it.
+    /// Sends up to `limit` dead letters back to this queue, oldest first. They are due at once, at their old offsets,
+    /// with their attempts counted from 0, and other consumers of the topic do not see them. Returns their number. It
+    /// is smaller than the number of letters if the side store is full, or if the event's type cannot read a letter:
+    /// that letter stays, and so do the later ones.
     pub fn redrive(&self, limit: u64) -> u64 {
         let mut sent = 0;
         self.core.each_dead_letter(|letter, next| {
@@ -200,18 +207,17 @@ impl<E: Job, K: Producers> Queue<E, K> {
 }
 
 impl<E: Job, K: Producers> Queue<E, K> {
-    /// The lease that a ticket stands for, if it still lasts: also in another process than the one that was given it, when
-    /// the topic is durable.
+    /// The lease of a ticket, if it has not ended. On a durable topic, the ticket may come from an earlier process.
     ///
     /// # Errors
-    /// It ran out, or the message was deleted or done with.
+    /// The lease has expired, or its message was acked, moved or deleted.
     pub fn resume(&self, ticket: &Ticket) -> Result<Lease<E, K>, LeaseError> {
         worker::resume(&self.core, ticket)
     }
 }
 
 impl<E, K: Producers> TopicCore<E, K> {
-    /// Waits until nobody else opens or deletes a queue.
+    /// Waits until no other thread opens or deletes a queue of this topic.
     pub(crate) fn take_queues_turn(&self, queue: &str) -> Result<TurnGuard<()>, QueueError> {
         self.may_wait().map_err(|cause| QueueError::Journal {
             topic: self.name.clone(),
@@ -258,96 +264,97 @@ impl<E: Job, K: Producers> Attached for QueueCore<E, K> {
     }
 }
 
-/// A queue was refused, or what was asked of it.
+/// A queue was not opened, changed or deleted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// It could not become a consumer of its topic.
+    /// The queue could not become a consumer of its topic.
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
-    /// It is there, with other settings.
+    /// The queue exists with other settings.
     #[error(
         "queue {queue:?} of topic {topic:?} is there already with {}; asked for was {}: ask for the same, or take another name", text::line(.there), text::line(.asked)
     )]
     OtherTerms {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The queue.
+        /// The queue's name.
         queue: String,
-        /// Its settings.
+        /// The existing queue's settings.
         there: String,
-        /// Those asked for.
+        /// The settings that were asked for.
         asked: String,
     },
-    /// Two settings cannot both be.
+    /// Two settings of the queue exclude one another.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
-    /// Code that runs while a queue of this topic is opened or deleted, such as the clock, asks for one.
+    /// This call comes from code, such as the clock, that runs while the same thread opens or deletes a queue of the
+    /// topic.
     #[error(
         "queue {queue:?} of topic {topic:?} was asked for by code that runs while this thread opens or deletes a queue there: ask when that is done"
     )]
     Busy {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The queue.
+        /// The queue's name.
         queue: String,
     },
-    /// There is none of this name.
+    /// The topic has no queue of this name.
     #[error("topic {topic:?} has no queue {queue:?}")]
     Unknown {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The queue.
+        /// The queue's name.
         queue: String,
     },
-    /// It is not deleted while it is used.
+    /// The queue has workers or leased messages, so it is not deleted.
     #[error(
         "queue {queue:?} of topic {topic:?} has {workers} workers and {leased} messages leased: let them end, or use `delete_queue_forced`"
     )]
     InUse {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The queue.
+        /// The queue's name.
         queue: String,
-        /// How many workers.
+        /// The number of its workers.
         workers: usize,
-        /// How many messages are leased.
+        /// The number of its leased messages.
         leased: u64,
     },
-    /// Its messages are out in another order than asked for.
+    /// The queue has unfinished messages, so its order cannot be changed.
     #[error(
         "queue {queue:?} of topic {topic:?} has {out} messages out that the other order does not allow: open it with the order it had until they are done with, or purge it"
     )]
     OtherOrder {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The queue.
+        /// The queue's name.
         queue: String,
-        /// How many messages.
+        /// The number of unfinished messages.
         out: usize,
     },
-    /// The journal does not take it, or cannot give it back.
+    /// The journal refused the queue, or its state cannot be read.
     #[error("queue {queue:?} of topic {topic:?}: {}", text::line(.cause))]
     Journal {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The queue.
+        /// The queue's name.
         queue: String,
-        /// Why.
+        /// The cause.
         cause: String,
     },
-    /// Its changes cannot be as safe as asked for.
+    /// The topic does not support the acknowledgement level.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// Its dead letters would have no place.
+    /// The topic for dead letters is refused.
     #[error(transparent)]
     DeadLetters(#[from] DeadLetterError),
-    /// A receipt of another topic's message.
+    /// The receipt belongs to a message of another topic.
     #[error("the receipt is of another topic than {topic:?}, which queue {queue:?} reads: take that topic's queue")]
     ForeignReceipt {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The queue.
+        /// The queue's name.
         queue: String,
     },
 }
@@ -364,7 +371,7 @@ mod tests {
     use std::sync::{Arc, Mutex, Weak};
     use std::time::{Duration, Instant};
 
-    /// A queue whose messages die of one attempt.
+    /// A queue whose messages die after one attempt.
     fn open(disk: &SimulatedDisk, clock: &(impl Clock + Clone)) -> (Engine, Topic<u64>, Worker<u64>) {
         let engine = Engine::builder().journal_in(disk.clone()).clock(clock.clone()).build().unwrap();
         let jobs = engine.topic::<u64>("jobs").durable().create().unwrap();
@@ -372,7 +379,7 @@ mod tests {
         (engine, jobs, worker)
     }
 
-    /// A clock that counts who asks it for the world's time: the committer does at each frame that it begins.
+    /// A clock that counts the readings of the wall clock. The committer reads it for each frame that it begins.
     #[derive(Clone, Default)]
     struct Asked(ManualClock, Arc<AtomicU64>);
 
@@ -391,7 +398,8 @@ mod tests {
         }
     }
 
-    /// The committer asked a queue for its state, which tried again and signalled the committer, 50 times a second.
+    /// When the committer asked a queue for its state, the queue used to retry its dead letters and signal the
+    /// committer again, 50 times a second.
     #[test]
     fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
         let clock = Asked::default();
@@ -402,7 +410,7 @@ mod tests {
         assert_eq!(worker.queue().metrics().dying, 1);
         let asked = || clock.1.load(Ordering::Relaxed);
         let until = Instant::now() + Duration::from_secs(60);
-        // Longer than the committer is idle before it writes a mark.
+        // Longer than the committer's idle time before it writes a mark.
         let is_quiet = || {
             let before = asked();
             std::thread::sleep(Duration::from_millis(1500));
@@ -418,15 +426,15 @@ mod tests {
         static AT_LETTER: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     }
 
-    /// A dead letter was published, and its message is not noted as written there yet.
+    /// Called when a dead letter was published, before its message is marked as written.
     pub(super) fn dead_letter_is_out() {
         if let Some(then) = AT_LETTER.take() {
             then();
         }
     }
 
-    /// A letter was written by a frame without the end of its message: after a crash between that frame and the next, the
-    /// message died once more, and was a letter twice.
+    /// A frame used to have a dead letter without the end of its message. After a crash between that frame and the
+    /// next, the message died again, and there were two letters.
     #[test]
     fn a_letter_is_in_no_frame_without_the_end_of_its_message() {
         let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
@@ -442,7 +450,7 @@ mod tests {
             let letters: Vec<_> = letters.map(|topic| PartitionId { topic, partition: 0 }).collect();
             let extent = |id| durable.journal().extent(id);
             let is_written = || letters.iter().any(|id| extent(*id).is_some_and(|extent| extent.end > extent.start));
-            // The committer should be waiting for the queue meanwhile.
+            // The committer should wait for the queue's lock meanwhile.
             let deadline = Instant::now() + Duration::from_millis(300);
             while !is_written() && Instant::now() < deadline {
                 std::thread::yield_now();
@@ -453,14 +461,14 @@ mod tests {
         assert_eq!(queue.dead_letters(9).len(), 1);
         let after = after.lock().unwrap().take().unwrap();
         let (_engine, _jobs, worker) = open(&after, &clock);
-        // The lease of that life runs out, and the message dies if it still lives.
+        // The old lease expires, and the message dies if it is still there.
         clock.advance(Duration::from_secs(3600));
         assert_eq!(worker.queue().peek(9).len(), 0);
         assert_eq!(worker.queue().dead_letters(9).len(), 1);
     }
 
-    /// Letters are sent back while workers take them: what is done with before the last one is back was a letter again
-    /// after a crash.
+    /// Letters are sent back while workers take them. A message that was acked before the last letter was sent back
+    /// used to be a letter again after a crash.
     #[test]
     fn what_was_sent_back_and_acked_is_no_letter_after_a_crash() {
         let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());

@@ -1,4 +1,4 @@
-//! Queues as a journal has them, for programs without the engine: what `slipring queue` shows and changes.
+//! Queues as a journal has them, for programs without an engine: what `slipring queue` shows and changes.
 
 use super::changes::{Cursor, StatePart};
 use super::codec::{self, ClockShift, RecoveredQueue};
@@ -14,7 +14,7 @@ use slipring_journal::{FrameBuilder, Journal, PartitionId, ReplayError, Start, S
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A queue in a journal.
+/// A queue in a journal, read without an engine.
 ///
 /// ```
 /// use slipring::journal::{Options, open, simulated::SimulatedDisk};
@@ -38,75 +38,75 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecordedQueue {
-    /// The topic's name.
+    /// The queue's topic.
     pub topic: RecordedTopic,
     /// The queue's name.
     pub name: String,
     /// How long a lease lasts.
     pub visibility: Duration,
-    /// How often a message is given out before it becomes a dead letter. None: without end.
+    /// How many times a message is leased before it becomes a dead letter. `None`: no limit.
     pub max_attempts: Option<u32>,
-    /// True if one message of a partition is out at a time.
+    /// True for [`Order::Strict`](crate::queue::Order::Strict): one message of a partition is leased at a time.
     pub strict: bool,
-    /// The most messages that may be out.
+    /// The limit on unfinished messages that were read.
     pub max_outstanding: u64,
-    /// The name of the dead letters' topic.
+    /// The name of the topic for dead letters.
     pub dead_topic: String,
-    /// The next offset to be read, by partition. None where nothing was read.
+    /// For each partition the next offset to read; `None` if nothing was read.
     pub next: Vec<Option<u64>>,
-    /// The messages that were read and are not done, by partition and offset.
+    /// The messages that were read and are not finished, by partition and offset.
     pub messages: Vec<RecordedMessage>,
-    /// Partition and offset of messages that were deleted before they were read.
+    /// The partition and offset of each message that was deleted before it was read.
     pub deleted: Vec<(u32, u64)>,
     number: u32,
     dead: Option<RecordedTopic>,
     recovered_queue: RecoveredQueue,
 }
 
-/// A message of a queue that is not done.
+/// An unfinished message of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedMessage {
-    /// Its partition.
+    /// The message's partition.
     pub partition: u32,
-    /// Its offset there.
+    /// The message's offset in its partition.
     pub offset: u64,
-    /// How often it was given out.
+    /// How many times the message was leased.
     pub attempts: u32,
-    /// Its state.
+    /// The message's state.
     pub state: MessageState,
 }
 
-/// The state of a message that is not done.
+/// The state of an unfinished message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MessageState {
-    /// A worker has, or had, a lease on it until this time.
+    /// The message is leased until this time, which may have passed.
     Leased(Timestamp),
-    /// It may be given out from this time on.
+    /// The message may be leased from this time on.
     Waiting(Timestamp),
-    /// It is to become a dead letter for this reason.
+    /// The message is to become a dead letter, for this reason.
     Dying(String),
-    /// It was not read yet.
+    /// The message is unread.
     Unread,
 }
 
-/// Why a queue cannot be changed or shown.
+/// A queue cannot be changed or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// The journal does not take the change.
+    /// The journal refused the change.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The journal does not give the queue's messages.
+    /// The queue's messages cannot be read from the journal.
     #[error(transparent)]
     Read(#[from] ReplayError),
-    /// Its dead letters are of another journal, or their topic is gone.
+    /// The topic for dead letters is not in this journal.
     #[error("the dead letters of queue {queue:?} are in topic {topic:?}, which this journal does not have")]
     NoLetters {
-        /// The queue.
+        /// The queue's name.
         queue: String,
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
 }
@@ -118,7 +118,7 @@ pub fn queues(state: &State) -> Vec<RecordedQueue> {
     known.filter_map(|(topic, name, opened)| RecordedQueue::new(state, &topics, topic, name, opened)).collect()
 }
 
-/// The queue of this name on this topic.
+/// The queue of this name on this topic; `None` if the journal has no such queue.
 pub fn find(state: &State, topic: &str, queue: &str) -> Option<RecordedQueue> {
     let topics = recorded_topics(state);
     let number = topics.iter().find(|known| known.name == topic)?.number;
@@ -165,17 +165,17 @@ impl RecordedQueue {
         self.messages.iter().filter(|message| is_it(&message.state)).count()
     }
 
-    /// How many messages have a lease, which may have run out since.
+    /// The number of leased messages. Their leases may have expired since.
     pub fn leased(&self) -> usize {
         self.count(|it| matches!(it, MessageState::Leased(_)))
     }
 
-    /// How many messages come again.
+    /// The number of messages that wait to be leased again.
     pub fn waiting(&self) -> usize {
         self.count(|it| matches!(it, MessageState::Waiting(_)))
     }
 
-    /// How many messages are to become dead letters.
+    /// The number of messages that are to become dead letters.
     pub fn dying(&self) -> usize {
         self.count(|it| matches!(it, MessageState::Dying(_)))
     }
@@ -184,24 +184,24 @@ impl RecordedQueue {
         PartitionId { topic: self.topic.number, partition }
     }
 
-    /// The offset at which reading goes on in a partition, and the partition's end.
+    /// The next offset to read of a partition, and the partition's end.
     pub fn unread(&self, journal: &Journal, partition: u32) -> (u64, u64) {
         let extent = journal.extent(self.id(partition)).unwrap_or_default();
         let next = self.next.get(partition as usize).copied().flatten();
         (next.unwrap_or(extent.start).max(extent.start), extent.end)
     }
 
-    /// How many messages of a partition were not read yet.
+    /// The number of unread messages of a partition.
     pub fn unread_messages(&self, journal: &Journal, partition: u32) -> u64 {
         let (next, end) = self.unread(journal, partition);
         journal.records_in(self.id(partition), next..end)
     }
 
-    /// Shows the messages that nobody has a lease on, with their bytes, until `each` has enough: first those that come again
-    /// or are dying, then those that were not read.
+    /// Passes the messages that are not leased to `each`, with their bytes, until it returns false: first waiting and
+    /// dying ones, then unread ones.
     ///
     /// # Errors
-    /// The journal is damaged, or the disk fails. What its retention has taken is passed over.
+    /// The journal is damaged, or the disk fails. Messages that retention has deleted are skipped.
     pub fn peek(
         &self,
         journal: &Journal,
@@ -284,7 +284,7 @@ impl RecordedQueue {
     /// The first `limit` dead letters that were neither purged nor sent back.
     ///
     /// # Errors
-    /// Their topic is not in this journal.
+    /// The topic for dead letters is not in this journal.
     pub fn dead_letters(&self, journal: &Journal, limit: usize) -> Result<Vec<DeadLetter>, ChangeError> {
         let mut found = Vec::new();
         self.letters(journal, |letter| {
@@ -297,11 +297,11 @@ impl RecordedQueue {
         Ok(found)
     }
 
-    /// Deletes every message that nobody has a lease on, read or not. How many. `time` is that of the frames, in nanoseconds
-    /// since the epoch.
+    /// Deletes all messages that are not leased, unread ones included. Returns their number. `time` is the time of the
+    /// frames, in nanoseconds since the Unix epoch.
     ///
     /// # Errors
-    /// The journal fails, or what was not read cannot be counted.
+    /// The journal refuses the change, or the unread messages cannot be counted.
     pub fn purge(&self, writer: &mut Writer, time: u64) -> Result<u64, ChangeError> {
         let journal = writer.journal();
         let mut purged = 0;
@@ -327,10 +327,11 @@ impl RecordedQueue {
         Ok(purged)
     }
 
-    /// Forgets the dead letters. How many. They stay in their topic.
+    /// Drops the queue's dead letters, which stay in their topic. Returns their number. `time` is as for
+    /// [`purge`](Self::purge).
     ///
     /// # Errors
-    /// Their topic is not in this journal, or the journal fails.
+    /// The topic for dead letters is not in this journal, or the journal refuses the change.
     pub fn purge_dead_letters(&self, writer: &mut Writer, time: u64) -> Result<u64, ChangeError> {
         let mut purged = 0;
         let moved = self.letters(&writer.journal(), |_| {
@@ -341,11 +342,12 @@ impl RecordedQueue {
         Ok(purged)
     }
 
-    /// Sends the first `limit` dead letters back to the queue, their attempts counted anew. How many. Those that its topic
-    /// does not keep any more stay, with all behind them.
+    /// Sends the first `limit` dead letters back to the queue, with their attempts counted from 0. Returns their
+    /// number. Stops at a letter whose message the topic no longer keeps. `time` is as for [`purge`](Self::purge).
     ///
     /// # Errors
-    /// Their topic is not in this journal, or the journal fails, or its state has no room for so many.
+    /// The topic for dead letters is not in this journal, the journal refuses the change, or its state has no room for
+    /// it.
     pub fn redrive(&self, writer: &mut Writer, limit: u64, time: u64) -> Result<u64, ChangeError> {
         let journal = writer.journal();
         let (mut sent, mut messages, mut blocks) = (0, self.recovered_queue.messages.clone(), BTreeSet::new());
@@ -374,7 +376,7 @@ impl RecordedQueue {
     }
 }
 
-/// What is to be written of a queue. Parts are written first, then cursors, so that a crash between frames loses nothing.
+/// A change of a queue. Parts are written before cursors, so that a crash between two frames loses no message.
 struct Change {
     queue: u32,
     blocks: BTreeSet<StatePart>,

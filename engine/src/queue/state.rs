@@ -1,4 +1,4 @@
-//! The state under a queue's lock: the messages that are out of the ring, and the input of new ones.
+//! The state that a queue's lock guards: its unfinished messages, and the input of new ones.
 
 use super::changes::{Cursor, StatePart};
 use super::codec::ClockShift;
@@ -22,26 +22,27 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-/// A message that waits in a queue.
+/// A message of a queue that is not leased.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Waiting<E = Message> {
-    /// Its partition.
+    /// The message's partition.
     pub partition: u32,
-    /// Its offset there.
+    /// The message's offset in its partition.
     pub offset: u64,
-    /// How often it was given out.
+    /// How many times the message was leased.
     pub attempts: u32,
-    /// How long it is held back still; zero if it may be given out.
+    /// How long the message must still wait; zero if it may be leased now.
     pub delay: Duration,
     /// The message.
     pub message: Arc<E>,
 }
 
-/// The bytes that a message takes in the side store beside its key, value and headers.
+/// The size in bytes that a message takes in the side store beside its key, value and headers.
 pub(super) const BESIDE: usize = 160;
 
-/// The body of a message in the side store. None if it is only in the journal, because the side store had no room.
+/// The body of a message in the side store. `None` if the side store had no room, so that the body is only in the
+/// journal.
 pub(super) type Body<E> = Option<Arc<E>>;
 
 pub(super) struct QueueState<E, K: Producers> {
@@ -49,11 +50,11 @@ pub(super) struct QueueState<E, K: Producers> {
     pub(super) input: Input<E, K>,
     pub(super) dead_letter_writer: DeadLetterWriter,
     pub(super) counters: QueueCounters,
-    /// Partition and offset of messages that were deleted before they were read.
+    /// The partition and offset of each message that was deleted before it was read.
     pub(super) deleted: HashSet<(u32, u64)>,
-    /// What is known of each partition, by its number.
+    /// The state of each partition, by number.
     pub(super) partitions: Vec<PartitionState>,
-    /// The partitions that are `Ready`. They are looked at in turns.
+    /// The partitions whose state is `Ready`. They are read in turn, from index `turn` on.
     pub(super) ready: Vec<usize>,
     pub(super) turn: usize,
     /// True while a worker watches the partitions.
@@ -62,24 +63,24 @@ pub(super) struct QueueState<E, K: Producers> {
     /// Tasks that are woken together with the idle workers.
     pub(super) tasks: Vec<Waker>,
     pub(super) alarm: Option<(Duration, TimerId)>,
-    /// Why nothing more is given out: the topic was halted or has failed, or the queue was evicted or deleted.
+    /// Why no more messages are leased: the topic was halted or has failed, or the queue was evicted or deleted.
     pub(super) refused: Option<Closed>,
-    /// Dead letters that were published, and are not yet in a frame with the ends of their messages.
+    /// Dead letters that were published, but are not in a frame with the ends of their messages yet.
     pub(super) pending_dead_letters: VecDeque<PendingDeadLetter>,
-    /// True once writing a dead letter has panicked. Then no other one is written.
+    /// True once the writing of a dead letter has panicked. No more letters are written then.
     cannot_write_dead_letters: bool,
-    /// Once the queue is deleted: the keys that are to be deleted from the journal.
+    /// The keys to be deleted from the journal, once the queue was deleted.
     pub(super) erased: Vec<Vec<u8>>,
 }
 
-/// The times of the clocks, read before the lock was taken.
+/// The times of both clocks, read before the lock was taken.
 #[derive(Clone, Copy)]
 pub(super) struct ClockTimes {
     pub(super) now: Duration,
     pub(super) wall: Timestamp,
 }
 
-/// A message that no worker has.
+/// A message that is not leased.
 pub(super) struct Peeked<E> {
     pub(super) partition: u32,
     pub(super) offset: u64,
@@ -88,25 +89,25 @@ pub(super) struct Peeked<E> {
     pub(super) body: Body<E>,
 }
 
-/// A dead letter that was published and is not yet in a frame.
+/// A dead letter that was published and is not in a frame yet.
 pub(super) struct PendingDeadLetter {
     partition: u32,
     offset: u64,
     letter: (u32, u64),
 }
 
-/// What is known of a partition.
+/// The state of a partition as the queue's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PartitionState {
-    /// It must be looked at.
+    /// The partition must be read.
     Ready,
-    /// It signals when there is something to look at.
+    /// The partition signals when it has an event.
     Armed,
-    /// It was closed, and read to its end.
+    /// The partition is closed and was read to its end.
     Over,
 }
 
-/// What the queue has counted so far.
+/// The queue's counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct QueueCounters {
     pub(super) delivered: u64,
@@ -142,7 +143,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Drops messages that have left, when the lock is released: their drop is the user's code.
+    /// Drops removed bodies after the lock is released, since their drop is the user's code.
     pub(super) fn drop_gone(&mut self) {
         let gone = self.leases.take_gone();
         if !gone.is_empty() {
@@ -150,7 +151,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// The number of the last change.
+    /// The number of the last change; 0 if the queue is in memory.
     pub(super) fn change(&mut self) -> u64 {
         self.leases.changes().map_or(0, |changes| changes.count())
     }
@@ -185,7 +186,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 fruitless += 1;
                 continue;
             }
-            // A body beyond the side store's limit is read from the journal when its message comes again.
+            // A body beyond the side store's limit is read from the journal when its message is leased again.
             let spare = log.map(|_| self.leases.terms().max_bytes.saturating_sub(self.leases.counts().bytes));
             let deleted = &mut self.deleted;
             let copy = |offset: u64, event: &E| {
@@ -235,8 +236,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 continue;
             };
             if log.is_some() && self.leases.contains(partition, offset) {
-                // It was sent back from the dead letters; or a crash came after its state and before the offset behind it
-                // was written.
+                // The message was sent back from the dead letters; or a crash came after its block was written and
+                // before the next offset was.
                 continue;
             }
             self.turn += 1;
@@ -253,7 +254,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         None
     }
 
-    /// The code of the event's type has panicked: nothing more is given out.
+    /// Ends the queue because the event type's code has panicked: no more messages are leased.
     fn fail(&mut self, panic: &Panic) {
         self.refused =
             Some(Closed::Failed { consumer: self.dead_letter_writer.consumer().to_owned(), cause: panic.to_string() });
@@ -265,7 +266,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Why no message will ever come again; none while some may.
+    /// Why no message will ever be leased again; `None` while one may be.
     pub(super) fn ended(&self) -> Option<Closed> {
         if let Some(reason) = &self.refused {
             return Some(reason.clone());
@@ -276,7 +277,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         drained.then_some(Closed::Closed)
     }
 
-    /// Arms the partitions. False if there is something to look at after all.
+    /// Arms the partitions. Returns false if one of them has an event now.
     pub(super) fn arm(&mut self, waiter: &Waiter, log: Option<&QueueLog<E>>) -> bool {
         if !self.has_room(log) {
             // There may be room when changes are written.
@@ -292,7 +293,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 index += 1;
             } else if self.input.arm(source, waiter) {
                 if log.is_some() {
-                    // It is looked at again whenever the journal has moved.
+                    // A partition in the journal is checked again at each progress of the journal.
                     index += 1;
                     continue;
                 }
@@ -314,8 +315,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Moves messages that have had their last attempt to the dead letters. What finds no room there stays, and the next
-    /// call tries again.
+    /// Publishes the dead letters of dying messages. A message whose letter finds no room stays, and the next call
+    /// tries again.
     pub(super) fn write_dead_letters(&mut self, log: Option<&QueueLog<E>>) {
         let most = log.map_or(usize::MAX, |log| log.max_pending);
         while self.pending_dead_letters.len() < most
@@ -346,7 +347,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                     continue;
                 }
                 Ok(Err(_)) => return,
-                // The message stays, and the report counts it.
+                // The message stays in the queue, and the report counts it.
                 Err(panic) => {
                     self.cannot_write_dead_letters = true;
                     return self.fail(&panic);
@@ -367,7 +368,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Ends the messages whose dead letters are in a frame by now. Returns their partitions and offsets.
+    /// Removes the messages whose dead letters are in a frame now. Returns their partitions and offsets.
     pub(super) fn settle_dead_letters(
         &mut self,
         log: &QueueLog<E>,
@@ -396,7 +397,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         found
     }
 
-    /// Deletes every message that no worker has a lease on. Returns how many.
+    /// Deletes all messages that are not leased. Returns their number.
     pub(super) fn purge(&mut self) -> u64 {
         let mut purged = self.leases.purge() as u64;
         for index in 0..self.input.len() {
@@ -418,10 +419,10 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         purged
     }
 
-    /// Messages that no worker has, with their bodies where the side store has them.
+    /// The next `limit` messages that are not leased, with their bodies if the side store has them.
     ///
     /// # Errors
-    /// The copy of one panicked.
+    /// Copying an unread event panicked.
     pub(super) fn peek(&mut self, limit: usize, now: Duration) -> Result<Vec<Peeked<E>>, Panic> {
         let waiting = self.leases.idle().map(|(partition, offset, attempts, due, body)| Peeked {
             partition,
@@ -457,13 +458,13 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         Ok(peeked)
     }
 
-    /// True if an idle worker should look after a lease has ended: a message is due, a partition may go on, or no message
-    /// will ever come.
+    /// True if an idle worker must check for messages after a lease has ended: a message is due, a partition in strict
+    /// order may continue, or no message will ever come.
     pub(super) fn has_news(&self, now: Duration) -> bool {
         self.leases.is_due(now) || self.leases.terms().order == Order::Strict || self.ended().is_some()
     }
 
-    /// The difference between the engine's clock and the system's clock.
+    /// The difference between the engine's clock and the system's clock, in milliseconds.
     pub(super) fn shift(clock: &dyn Clock) -> ClockShift {
         ClockShift::new(clock.now(), clock.wall())
     }

@@ -1,4 +1,4 @@
-//! Workers: each takes messages of a queue, one at a time, with a lease.
+//! Workers of a queue, and the leases that they receive.
 
 use super::core::{Granted, LeaseEnd, QueueCore};
 use super::job::Job;
@@ -16,17 +16,15 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// One of the workers that share the messages of a queue: each message goes to one of them.
-///
-/// Joined with [`QueueBuilder::join`](crate::queue::QueueBuilder::join). Dropping it leaves its leases as they are: they belong to
-/// their [`Lease`]s.
+/// A worker of a queue, from [`QueueBuilder::join`](crate::queue::QueueBuilder::join). The workers of a queue share its
+/// messages: each message is leased to one of them. Dropping a worker does not end its [`Lease`]s.
 pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) core: Arc<QueueCore<E, K>>,
-    /// What was leased for this worker, or refused, and not returned to the user yet.
+    /// The message that was leased for this worker, or the error, before it is returned to the user.
     pub(super) found: Option<Result<Granted<E>, ReadError>>,
     /// True if this worker watches the partitions with a waker.
     pub(super) watching: bool,
-    /// The waiter and token of a selector that waits for this worker.
+    /// The waker of a selector that waits for this worker.
     pub(super) selector: Option<Waker>,
 }
 
@@ -51,7 +49,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         Self { core, found: None, watching: false, selector: None }
     }
 
-    /// True if something was found for this worker and is still valid.
+    /// True if this worker holds an error, or a lease that has not expired, for the user.
     pub(super) fn has_found(&mut self) -> bool {
         let now = self.core.now();
         if matches!(&self.found, Some(Ok((grant, _))) if grant.deadline <= now) {
@@ -60,7 +58,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         self.found.is_some()
     }
 
-    /// Returns what was found for this worker; none if nothing was, or it is not valid any more.
+    /// Returns the lease or the error that this worker holds for the user; `None` if it holds nothing.
     pub(super) fn take_found(&mut self) -> Result<Option<Lease<E, K>>, ReadError> {
         let Some(found) = self.found.take() else { return Ok(None) };
         let (grant, change) = found?;
@@ -68,7 +66,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))
     }
 
-    /// The user has stopped waiting: a message that was leased for this worker goes to another one.
+    /// Called when the user has stopped waiting: a message that was leased for this worker goes to another one.
     pub(super) fn give_up(&mut self) {
         self.core.leave_watch(&mut self.watching);
         if let Some(Ok(given)) = self.found.take() {
@@ -76,17 +74,17 @@ impl<E: Job, K: Producers> Worker<E, K> {
         }
     }
 
-    /// The next message, leased to the caller; waits for one no longer than `limit`. Messages that come again come
-    /// before new ones. A limit of zero never waits; `Duration::MAX` waits without end.
+    /// Leases the next message; `None` if none comes within `limit`. A limit of zero never waits, `Duration::MAX` waits
+    /// without end. Messages that are leased again come before new ones.
     ///
-    /// The time that it waits is the system's; leases and delays go by the engine's clock.
+    /// The waiting time is measured by the system's clock; leases and delays go by the engine's clock.
     ///
-    /// Messages of a durable topic that retention took first, or that were lost to damage, are passed over and counted as
-    /// [`lost`](crate::metrics::QueueMetrics::lost); the latter are listed in [`Engine::gaps`](crate::Engine::gaps), too.
+    /// Messages of a durable topic that retention has deleted, or that were lost to damage, are skipped and counted as
+    /// [`lost`](crate::metrics::QueueMetrics::lost). Damage is also listed in [`Engine::gaps`](crate::Engine::gaps).
     ///
     /// # Errors
-    /// The topic was closed, and every message was taken and none can come again; or it was halted, a consumer failed,
-    /// or the queue was evicted.
+    /// The topic is closed and no message is left or can be leased again; or the topic was halted, a consumer has
+    /// failed, or the queue was evicted or deleted.
     pub fn receive(&mut self, limit: Duration) -> Result<Option<Lease<E, K>>, ReadError> {
         if self.has_found()
             && let Some(lease) = self.take_found()?
@@ -99,20 +97,21 @@ impl<E: Job, K: Producers> Worker<E, K> {
         Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))
     }
 
-    /// The queue's name.
+    /// A handle of the worker's queue.
     pub fn queue(&self) -> super::Queue<E, K> {
         super::Queue { core: Arc::clone(&self.core) }
     }
 }
 
-/// A message, for a while: nobody else is given it until the lease ends.
+/// A leased message. No other worker gets it until the lease ends.
 ///
-/// [`ack`](Self::ack) it when the work is done. Dropped without, it is given back at once, with the reason "dropped": a
-/// worker that panics delays nobody. One that hangs loses it when the lease runs out.
+/// [`ack`](Self::ack) the lease when the work is done. Dropping it without that gives the message back with the reason
+/// "dropped", so a worker that panics delays its message by no more than the queue's backoff. A worker that hangs loses
+/// the message when the lease expires.
 pub struct Lease<E: Job = Message, K: Producers = Multi> {
     core: Arc<QueueCore<E, K>>,
     grant: Grant<Arc<E>>,
-    /// True once it was said what becomes of the message.
+    /// True once the lease was acked, nacked, retried or left.
     over: bool,
 }
 
@@ -129,69 +128,70 @@ impl<E: Job, K: Producers> Lease<E, K> {
         &self.grant.message
     }
 
-    /// Which attempt this is, from 1.
+    /// The number of this attempt, counted from 1.
     pub fn attempt(&self) -> u32 {
         self.grant.attempt
     }
 
-    /// The partition that the message was published into.
+    /// The partition of the message.
     pub fn partition(&self) -> u32 {
         self.grant.partition
     }
 
-    /// The message's offset there.
+    /// The offset of the message in its partition.
     pub fn offset(&self) -> u64 {
         self.grant.offset
     }
 
-    /// How much time is left by the engine's clock; zero if it ran out.
+    /// The time until the lease expires, by the engine's clock; zero if it has expired.
     pub fn left(&self) -> Duration {
         self.grant.deadline.saturating_sub(self.core.now())
     }
 
-    /// The work is done: the message never comes again.
+    /// Acknowledges the message: it is never leased again.
     ///
     /// # Errors
-    /// The lease ran out, so that somebody else may be at it; or the message was deleted.
+    /// The lease has expired, so that another worker may have the message; or the message was deleted.
     pub fn ack(mut self) -> Result<(), LeaseError> {
         self.end(LeaseEnd::Ack)
     }
 
-    /// The work failed: the message comes again after `delay`, to any worker. If this was the last attempt, it is moved
-    /// to the dead letters with this reason.
+    /// Gives the message back after failed work: it is leased again after `delay`, to any worker. If this was the last
+    /// attempt, it becomes a dead letter with this reason.
     ///
     /// # Errors
-    /// As [`ack`](Self::ack).
+    /// As for [`ack`](Self::ack).
     pub fn nack(mut self, delay: Duration, reason: &str) -> Result<(), LeaseError> {
         self.end(LeaseEnd::Nack(delay, reason))
     }
 
-    /// The work failed: the message comes again after the delay that the queue's
-    /// [`backoff`](crate::queue::QueueBuilder::backoff) has for this attempt. Else as [`nack`](Self::nack).
+    /// As [`nack`](Self::nack), with the delay that the queue's [`backoff`](crate::queue::QueueBuilder::backoff) has
+    /// for this attempt.
     ///
     /// # Errors
-    /// As [`ack`](Self::ack).
+    /// As for [`ack`](Self::ack).
     pub fn retry(mut self, reason: &str) -> Result<(), LeaseError> {
         self.end(LeaseEnd::Retry(reason))
     }
 
-    /// What [`Queue::resume`](crate::queue::Queue::resume) gives the lease back for.
+    /// The ticket with which [`Queue::resume`](crate::queue::Queue::resume) returns this lease.
     pub fn ticket(&self) -> Ticket {
         let Grant { partition, offset, id, .. } = self.grant;
         Ticket { partition, offset, number: id.number }
     }
 
-    /// Lets go of the lease without giving the message back: it stays leased until it is [resumed](crate::queue::Queue::resume) or
-    /// runs out. For work that goes on elsewhere, or when the process ends before the work does.
+    /// Drops this handle without giving the message back: it stays leased until the lease is
+    /// [resumed](crate::queue::Queue::resume) or expires. For work that continues elsewhere, or after the end of the
+    /// process.
     pub fn leave(mut self) -> Ticket {
         self.over = true;
         self.ticket()
     }
 
-    /// The work takes longer: the lease lasts until `visibility` from now.
+    /// Extends the lease, so that it expires `visibility` from now.
     ///
     /// # Errors
-    /// As [`ack`](Self::ack).
+    /// As for [`ack`](Self::ack).
     pub fn renew(&mut self, visibility: Duration) -> Result<(), LeaseError> {
         match self.core.renew(self.grant.id, visibility) {
             Some((deadline, change)) => {
@@ -233,14 +233,14 @@ impl<E: Job, K: Producers> Lease<E, K> {
 impl<E: Job, K: Producers> Drop for Lease<E, K> {
     fn drop(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
-            // The drop does not wait for the journal.
+            // A drop does not wait for the journal.
             let _ = self.core.end(self.grant.id, self.grant.attempt, LeaseEnd::Retry("dropped"));
         }
     }
 }
 
-/// The identity of a lease, to be kept in a database or given to a later life of the process. It can be written as text and
-/// read again: `"0@17#4294967297".parse()`.
+/// The identity of a lease, to be stored and used by another part of the program or by a later process. Written as text
+/// and parsed again: `"0@17#4294967297".parse()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     partition: u32,
@@ -255,11 +255,11 @@ impl fmt::Display for Ticket {
     }
 }
 
-/// A text that is no ticket.
+/// A text that is not a ticket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no ticket of a lease: it looks like 0@17#4294967297")]
 pub struct NoTicket {
-    /// The text.
+    /// The refused text.
     pub text: String,
 }
 
@@ -290,60 +290,60 @@ pub(super) fn resume<E: Job, K: Producers>(
     Ok(Lease { core: Arc::clone(core), grant, over: false })
 }
 
-/// A lease was not the holder's any more, or it is unknown whether its end is safe.
+/// A lease had ended before the call, or the journal failed before its change was safe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// It ran out.
+    /// The lease has expired.
     #[error(
         "the lease on message {partition}@{offset} of queue {queue:?} (attempt {attempt}) ran out {late:?} ago, and another worker may have it: renew sooner, or take a longer visibility; make the work safe to be done twice"
     )]
     Expired {
-        /// The queue.
+        /// The queue's name.
         queue: String,
         /// The message's partition.
         partition: u32,
-        /// Its offset there.
+        /// The message's offset in its partition.
         offset: u64,
-        /// Which attempt this was.
+        /// The number of the attempt, counted from 1.
         attempt: u32,
-        /// How long ago it ran out.
+        /// The time since the lease expired.
         late: Duration,
     },
-    /// A ticket's lease ran out, or its message was done with or deleted.
+    /// The lease of a ticket has expired, or its message was acked, moved or deleted.
     #[error(
         "the lease on message {partition}@{offset} of queue {queue:?} has ended: it ran out, so that another worker may have the message, or the message was done with"
     )]
     Over {
-        /// The queue.
+        /// The queue's name.
         queue: String,
         /// The message's partition.
         partition: u32,
-        /// Its offset there.
+        /// The message's offset in its partition.
         offset: u64,
     },
-    /// The journal failed before it was known whether the change is safe.
+    /// The journal failed before the change reached the queue's acknowledgement level.
     #[error(
         "it is unknown whether what was said of message {partition}@{offset} of queue {queue:?} is in the journal, which has ended: {}", text::line(.cause)
     )]
     Unknown {
-        /// The queue.
+        /// The queue's name.
         queue: String,
         /// The message's partition.
         partition: u32,
-        /// Its offset there.
+        /// The message's offset in its partition.
         offset: u64,
-        /// What happened to the journal.
+        /// The journal's error, as text.
         cause: String,
     },
-    /// The message was deleted meanwhile.
+    /// The message was deleted while it was leased.
     #[error("message {partition}@{offset} of queue {queue:?} was deleted while it was leased: nothing is to be done")]
     Deleted {
-        /// The queue.
+        /// The queue's name.
         queue: String,
         /// The message's partition.
         partition: u32,
-        /// Its offset there.
+        /// The message's offset in its partition.
         offset: u64,
     },
 }

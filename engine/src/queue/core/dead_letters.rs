@@ -1,4 +1,4 @@
-//! A queue's dead letters: showing them, and sending them back.
+//! Reading a queue's dead letters, and sending them back.
 
 use super::QueueCore;
 use crate::base::held::{self};
@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// Passes the dead letters to `each`: see [`DeadLetterReader::each`](crate::queue::dead_letter_reader::DeadLetterReader::each).
+    /// Passes the dead letters to `each`: see
+    /// [`DeadLetterReader::each`](crate::queue::dead_letter_reader::DeadLetterReader::each).
     pub(in crate::queue) fn each_dead_letter(
         &self,
         each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> crate::queue::dead_letter_reader::Verdict,
@@ -26,7 +27,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         if let Some(changes) = state.leases.changes() {
             moved.into_iter().for_each(|(partition, next)| changes.cursor(Cursor::DeadLetters(partition), next));
         }
-        // There may be room among the dead letters, or some have become messages again.
+        // The topic for dead letters may have room now, and letters may have become messages again.
         self.settle(&mut state, now);
         self.wake(&mut state);
     }
@@ -36,7 +37,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         held::lock(&self.dead_letter_reader).close();
     }
 
-    /// Waits until the dead letters that were published before are in the journal, where they are read.
+    /// Waits until all published dead letters are in the journal, from which they are read. Gives up after 10 seconds.
     fn wait_for_dead_letters(&self) {
         const LIMIT: Duration = Duration::from_secs(10);
         let Some(log) = &self.log else { return };
@@ -48,19 +49,20 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let _ = log.wait(change, Level::Written);
     }
 
-    /// Makes a dead letter a message again. `next` is the offset behind the letter: all letters before it in its partition
-    /// are dealt with. False if there is no room, or if the event's type cannot read the letter.
+    /// Makes a dead letter a message again. `next` is its partition and the offset after it: all letters of the
+    /// partition before that offset are purged or sent back. Returns false if there is no room, or if the event's type
+    /// cannot read the letter.
     pub(in crate::queue) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
         let DeadLetter { partition, offset, message, .. } = letter;
-        // Under the lock of the dead letters' reader.
+        // The lock of the dead letters' reader is held, so the user's code runs as `inside`.
         let Ok(Some(body)) = held::inside(|| E::of_dead_letter(message)) else { return false };
         let now = self.now();
         let mut state = self.lock();
         let has_room = state.has_room(self.log.as_ref());
         if has_room {
             state.leases.restore(partition, offset, Some(Arc::new(body)), now, Duration::ZERO);
-            // Noted now, not after the last letter: a worker may be done with the message before all letters are sent back,
-            // and after a crash the message would be a dead letter again.
+            // Recorded for each letter and not after the last one: a worker may finish the message before all letters
+            // are sent back, and a crash must not make the finished message a dead letter again.
             if let (Some((partition, next)), Some(changes)) = (next, state.leases.changes()) {
                 changes.cursor(Cursor::DeadLetters(partition), next);
             }

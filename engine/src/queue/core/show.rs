@@ -1,4 +1,4 @@
-//! What a queue shows: waiting messages, metrics, and its report.
+//! What a queue shows: its waiting messages, metrics and report.
 
 use super::QueueCore;
 use crate::base::kind::Producers;
@@ -8,7 +8,7 @@ use crate::topic::metrics::QueueMetrics;
 use crate::topic::report::QueueReport;
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// What is left in the queue now.
+    /// The report of the messages that are left in the queue now.
     pub(in crate::queue) fn report_of(&self, state: &QueueState<E, K>) -> QueueReport {
         let counts = state.leases.counts();
         QueueReport {

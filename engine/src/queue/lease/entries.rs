@@ -1,4 +1,4 @@
-//! The messages that are out, found by partition and offset; and the line of each partition, for strict order.
+//! The messages by partition and offset, and in strict order the line of each partition.
 
 use super::line;
 use super::{Leases, Order};
@@ -6,14 +6,14 @@ use crate::queue::deadlines::SlotLink;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EntryState {
-    /// A worker has it. `at` is the lease's deadline.
+    /// A worker has the message. `at` is the lease's deadline.
     Leased,
-    /// It may be given out from `at` on.
+    /// The message may be leased from `at` on.
     Waiting,
-    /// As `Waiting`, once it is the first of its partition.
+    /// As `Waiting`, once the message is the first of its partition. Strict order only, but for a moment.
     Parked,
     Dying,
-    /// Its dead letter is written, and that is not safe yet.
+    /// The message's dead letter is written, but not durable yet.
     Written,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct MessageEntry<M> {
     pub(super) message: M,
     pub(super) offset: u64,
     pub(super) at: u64,
-    /// The number of its present or last lease.
+    /// The number of the present or last lease; 0 before the first.
     pub(super) number: u64,
     pub(super) attempts: u32,
     pub(super) partition: u16,
@@ -29,13 +29,14 @@ pub(super) struct MessageEntry<M> {
 }
 
 fn hash(partition: u16, offset: u64) -> u64 {
-    // Offsets of a partition follow one another. A multiplication spreads them, and the table uses both ends of the hash.
+    // The offsets of a partition are consecutive. The multiplication spreads them, since the table uses both ends of
+    // the hash.
     let mixed = (offset ^ u64::from(partition).rotate_right(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ (mixed >> 32)
 }
 
 impl<M: Clone> Leases<M> {
-    /// Removes a message that no worker may have any more.
+    /// Removes a message, and keeps its body for the caller to drop.
     pub(super) fn let_go(&mut self, slot: u32) {
         let message = self.remove(slot);
         self.gone.extend(message);
@@ -107,7 +108,7 @@ impl<M: Clone> Leases<M> {
         self.entries[slot as usize].as_mut().expect("a slot in a set or in the index is in use")
     }
 
-    /// Lets a parked message wait, or keeps it parked behind an earlier one.
+    /// Makes a parked message wait. In strict order, only if it is the first of its partition.
     pub(super) fn line_up(&mut self, slot: u32) {
         let order = self.terms.order;
         let entry = self.entry(slot);
@@ -121,13 +122,13 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Strict order: lets the first message of a partition wait, and parks a waiting one that is not the first.
+    /// Strict order: makes the first message of a partition wait, and parks a waiting message that is not the first.
     fn first_of_line(&mut self, partition: u16) {
         let first = self.lines.range((partition, 0)..=(partition, u64::MAX)).next().map(|(_, &slot)| slot);
         let out = self.out.get(&partition).copied();
         match out.map(|slot| (slot, self.entry(slot).state)) {
             Some((_, EntryState::Leased | EntryState::Dying | EntryState::Written)) => return,
-            // It waits already. Adding it again would give it out twice.
+            // It waits already. Adding it again would lease it twice.
             Some((slot, EntryState::Waiting)) if first == Some(slot) => return,
             Some((slot, EntryState::Waiting)) => {
                 let entry = self.entry(slot);

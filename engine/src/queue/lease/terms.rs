@@ -1,34 +1,34 @@
-//! What a queue guarantees of its leases, and the states of a message.
+//! The terms of a queue's leases, and the states of a message.
 
 use crate::queue::backoff::Backoff;
 use std::time::Duration;
 
-/// Which messages of a partition may be out at the same time.
+/// Which messages of a partition may be leased at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// Any of them. A message that comes again is given out before new ones, and perhaps after later ones.
+    /// Any of them. A message that is leased again comes before unread messages, and perhaps after later ones.
     #[default]
     Relaxed,
-    /// One at a time: the next is given out when the one before it was acked, deleted, or moved to the dead letters. A delay
-    /// holds up its own partition only.
+    /// One at a time: the next message is leased when the one before it was acked, deleted or moved to the dead
+    /// letters. A delay holds up only its own partition.
     Strict,
 }
 
 /// The terms of a queue's leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// How long a lease lasts unless renewed.
+    /// How long a lease lasts unless it is renewed.
     pub visibility: Duration,
-    /// How often a message is given out before it becomes a dead letter. None: without end.
+    /// How many times a message is leased before it becomes a dead letter. `None`: no limit.
     pub max_attempts: Option<u32>,
-    /// Which messages may be out at the same time.
+    /// Which messages of a partition may be leased at the same time.
     pub order: Order,
-    /// The most messages that are leased, delayed, or waiting to be given out again.
+    /// The limit on messages that are leased, delayed or waiting to be leased again.
     pub max_messages: usize,
-    /// The most bytes that these messages take.
+    /// The limit on the size of these messages, in bytes.
     pub max_bytes: usize,
-    /// How long a message is held back after an expired lease, or a retry.
+    /// The delay before a message is leased again, after an expired lease or a retry.
     pub backoff: Backoff,
 }
 
@@ -42,52 +42,52 @@ pub struct LeaseId {
 /// The recorded state of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownMessage {
-    /// The number of its present or last lease; 0 if it had none.
+    /// The number of the present or last lease; 0 before the first.
     pub number: u64,
-    /// How often it was given out.
+    /// How many times the message was leased.
     pub attempts: u32,
-    /// Its phase.
+    /// The message's phase.
     pub phase: Phase,
 }
 
-/// The phase of a message that is out of the ring.
+/// The phase of a message that was read and is not finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// A worker has it until this time.
+    /// A worker has the message until this time.
     Leased(Duration),
-    /// It may be given out from this time on.
+    /// The message may be leased from this time on.
     Waiting(Duration),
-    /// It has had its last attempt.
+    /// The message has had its last attempt.
     Dying(DeathCause),
 }
 
 /// A lease of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant<M> {
-    /// What the worker acks, nacks or renews with.
+    /// The lease's identity, with which the worker acks, nacks or renews.
     pub id: LeaseId,
     /// The message's partition.
     pub partition: u32,
-    /// Its offset there.
+    /// The message's offset in its partition.
     pub offset: u64,
-    /// Which attempt this is, counted from 1.
+    /// The number of this attempt, counted from 1.
     pub attempt: u32,
-    /// When the lease runs out.
+    /// The time at which the lease expires, by the engine's clock.
     pub deadline: Duration,
     /// The message.
     pub message: M,
 }
 
-/// The lease is no longer the caller's: it ran out, or the message was deleted.
+/// The lease has expired, or its message was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
 /// Why a message became a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeathCause {
-    /// The worker of the last attempt gave it back with this reason.
+    /// The worker of the last attempt nacked the message, with this reason.
     Refused(Box<str>),
-    /// The lease of the last attempt ran out.
+    /// The lease of the last attempt expired.
     Expired,
 }
 
@@ -96,28 +96,28 @@ pub enum DeathCause {
 pub struct DeadMessage<'l, M> {
     /// The message's partition.
     pub partition: u32,
-    /// Its offset there.
+    /// The message's offset in its partition.
     pub offset: u64,
-    /// How often it was given out.
+    /// How many times the message was leased.
     pub attempts: u32,
-    /// Why it is dying.
+    /// Why the message is dying.
     pub cause: &'l DeathCause,
     /// The message.
     pub message: &'l M,
 }
 
-/// How many messages are in each state.
+/// The number of messages in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseCounts {
-    /// Messages that a worker has a lease on.
+    /// Messages that are leased to a worker.
     pub leased: usize,
-    /// Messages that come again, now or later.
+    /// Messages that wait to be leased again, now or later.
     pub waiting: usize,
-    /// Messages on their way to the dead letters.
+    /// Messages that are to become dead letters.
     pub dying: usize,
-    /// The bytes of all of them.
+    /// The size in bytes of all these messages.
     pub bytes: usize,
-    /// Leases that have run out so far.
+    /// How many leases have expired so far.
     pub expired: u64,
 }
