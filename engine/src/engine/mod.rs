@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// Applies the retention of all durable topics now: frees the records that no [`keep`](crate::TopicBuilder::keep)
-    /// setting protects, and returns their count. Without this call the engine does so from time to time.
+    /// setting protects, and returns their count. The engine does so by itself once a minute.
     ///
     /// # Errors
     /// The engine has no journal, or the journal has failed or ended.

@@ -38,8 +38,8 @@
 //! # Unlike Kafka
 //! A publish returns when the event can be read, or when it has reached the requested level. There is no buffer in
 //! between, unless you use a [`LingeringProducer`]. An idempotent producer's sequences are chosen by the caller, so
-//! that they survive the death of the process. A key has the same hash in every version of slipring, but the hash is
-//! not Kafka's.
+//! that they survive the death of the process. With the same count of partitions, a key goes
+//! to the same partition as with Kafka's default partitioner, in every version of slipring.
 
 pub use crate::base::kind::Producers;
 pub use crate::base::level::{Unsupported, WaitError};

@@ -8,7 +8,8 @@ use crate::topic::error::PublishError;
 use std::time::Instant;
 
 impl<E, K: Producers> Producer<E, K> {
-    /// Waits for the rate limits, or is refused by one.
+    /// Takes `events` and `bytes` from the rate limits: waits for them, or returns an error, as the limit and `full`
+    /// say.
     #[cold]
     pub(super) fn admit(&self, full: WhenFull<'_>, events: u64, bytes: u64) -> Result<(), PublishError> {
         let own = self.limiter.as_deref();

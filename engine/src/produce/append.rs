@@ -1,4 +1,4 @@
-//! A producer's way into one partition, and what it does when that is full.
+//! A producer's appender of one partition, and what it does when the partition is full.
 
 use crate::base::clock::Timestamp;
 use crate::base::handler_thread;
@@ -21,7 +21,7 @@ pub(crate) struct Appender<E, K: Producers> {
     pub(crate) partition: Arc<Partition<E, K>>,
 }
 
-/// The destination of an event.
+/// The partition of an event: any, that of a key, or this one.
 #[derive(Clone, Copy)]
 pub(crate) enum Route<'k> {
     Any,
@@ -39,15 +39,15 @@ impl<'k> Route<'k> {
     }
 }
 
-/// What is recorded beside the events of claimed slots.
+/// What is stored beside the events of claimed slots.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SlotMeta {
     pub(crate) now: Option<Timestamp>,
-    /// For a single event.
+    /// Set only for a publish of a single event.
     pub(crate) stamp: Option<ProducerStamp>,
 }
 
-/// One attempt at a time.
+/// How one attempt to claim waits.
 #[derive(Clone, Copy)]
 enum Attempt<'t> {
     Wait,
@@ -63,8 +63,9 @@ impl<E, K: Producers> Appender<E, K> {
         Some(Self { ring, partition: Arc::clone(partition) })
     }
 
-    /// Claims `len` slots, has them filled and their time noted, and publishes them. Returns the first offset. If `DRY`,
-    /// lets them go again instead: for the only producer, whose claims leave nothing behind.
+    /// Claims `len` slots, calls `fill` with each, stores their time, and publishes them. Returns the first offset. If
+    /// `DRY`, drops the claim instead, to find out if there is room: only for a single producer, whose dropped claims
+    /// leave no trace.
     #[inline]
     fn attempt<const DRY: bool>(
         &mut self,
@@ -100,7 +101,8 @@ impl<E, K: Producers> Appender<E, K> {
         Ok(first)
     }
 
-    /// Publishes `len` events, if need be after waiting or evicting as the topic says. None if they were dropped.
+    /// Publishes `len` events and returns the first offset. If there is no room, waits, evicts or refuses as the topic
+    /// says. `None` if the events were dropped.
     #[inline]
     pub(crate) fn publish(
         &mut self,
@@ -116,7 +118,7 @@ impl<E, K: Producers> Appender<E, K> {
         }
     }
 
-    /// Claims where there was [room](Self::make_room) for the only producer a moment ago, and notes what goes with it.
+    /// Claims slots in which a single producer has just found [room](Self::make_room), and stores their metadata.
     pub(crate) fn open(
         &mut self,
         topic: &TopicCore<E, K>,
@@ -124,7 +126,7 @@ impl<E, K: Producers> Appender<E, K> {
         meta: SlotMeta,
     ) -> Result<Claim<'_, E, K>, PublishError> {
         let Self { ring, partition } = self;
-        // Refused: the topic has ended meanwhile.
+        // The claim is refused only if the topic has ended since.
         let claim =
             ring.try_claim(len).map_err(|refused| PublishError::new(&topic.name, partition.index, refused, || None))?;
         let first = claim.sequences().first.0;
@@ -137,8 +139,8 @@ impl<E, K: Producers> Appender<E, K> {
         Ok(claim)
     }
 
-    /// Waits, evicts or refuses as the topic says, until there is room for so many events of the only producer. False if
-    /// they are to be dropped.
+    /// For a single producer: waits, evicts or refuses as the topic says, until there is room for `len` events. False
+    /// if the events are to be dropped.
     #[inline(never)]
     pub(crate) fn make_room(
         &mut self,
@@ -174,7 +176,7 @@ impl<E, K: Producers> Appender<E, K> {
             _ => None,
         };
         if let Some(durable) = topic.durable.as_ref().filter(|durable| durable.committer.notifier.is_forked()) {
-            // No thread is left that could make room.
+            // In a forked process no thread could make room.
             topic.fail_all(STAGE, durable.committer.notifier.end_cause().unwrap_or_default());
         }
         while refused == ClaimError::Full && topic.evicts() {
@@ -188,7 +190,7 @@ impl<E, K: Producers> Appender<E, K> {
                 if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
                     break;
                 }
-                // The committer is in the way, for a moment; somebody whom it hides may be next.
+                // The committer is the slowest at the moment; a consumer that it hides may be the next.
                 match self.attempt::<DRY>(Attempt::Until(soon), len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) => continue,
@@ -207,11 +209,11 @@ impl<E, K: Producers> Appender<E, K> {
                     break;
                 }
                 (Some(_), WhenFull::Arm(_)) => {}
-                // A publish that never waits does not wait for this either.
+                // A publish that never waits does not wait for an eviction either.
                 (Some(_), _) if out_of_time || !waits => break,
                 (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
-                    // Another one may be in the way by now, and has its own time.
+                    // By now another consumer may be the slowest, with a time limit of its own.
                     Err(ClaimError::TimedOut { by }) if by.as_ref() != Some(&slowest) => {
                         refused = ClaimError::Full;
                         if by.is_none() {
@@ -259,13 +261,13 @@ impl<E, K: Producers> Appender<E, K> {
                 .flatten();
             refused = loop {
                 let next = match &own {
-                    // This thread would wait for itself.
+                    // The handler would wait for its own consumer.
                     Some(own) if self.waits_for(own) => {
                         TopicCounters::add(&topic.counts.refused, len);
                         let (topic, consumer) = (topic.name.clone(), own.clone());
                         return Err(PublishError::OwnConsumer { topic, partition: self.partition.index, consumer });
                     }
-                    // Another one is further behind, for now.
+                    // Another consumer is further behind at the moment.
                     Some(_) => Attempt::Until(Instant::now() + LOOK_AT_ITSELF),
                     None => last,
                 };
@@ -284,7 +286,7 @@ impl<E, K: Producers> Appender<E, K> {
 }
 
 impl<E, K: Producers> Appender<E, K> {
-    /// Whether nobody is further behind than this consumer, so that there is no room before it moves.
+    /// True if no consumer is further behind than this one, so that there is no room before it moves.
     fn waits_for(&self, consumer: &str) -> bool {
         let stages = self.partition.ring.positions().stages;
         let most = stages.iter().map(|stage| stage.lag).max();
@@ -292,8 +294,8 @@ impl<E, K: Producers> Appender<E, K> {
     }
 }
 
-/// How long a producer in a handler waits for others before it looks whether it waits for its own consumer.
+/// The time between two checks of a producer in a handler that it does not wait for its own consumer.
 const LOOK_AT_ITSELF: Duration = Duration::from_millis(10);
 
-/// How long a full partition waits for its committer before it looks who else is slow.
+/// How long a publish waits for the committer of a full partition before it checks again which consumer is the slowest.
 const BEHIND_THE_JOURNAL: Duration = Duration::from_millis(1);

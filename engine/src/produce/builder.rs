@@ -12,7 +12,7 @@ use slipring_ring::{Multi, Wait};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Settings of a producer to be created.
+/// Settings of a producer.
 pub struct ProducerBuilder<E, K: Producers = Multi> {
     pub(crate) topic: Arc<TopicCore<E, K>>,
     partitioner: Partitioner,
@@ -22,7 +22,7 @@ pub struct ProducerBuilder<E, K: Producers = Multi> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
-    /// A producer of this topic: its settings, then [`create`](ProducerBuilder::create).
+    /// Returns the settings of a new producer of this topic, to be finished with [`create`](ProducerBuilder::create).
     pub fn producer(&self) -> ProducerBuilder<E, K> {
         ProducerBuilder::new(Arc::clone(&self.inner))
     }
@@ -34,29 +34,30 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         Self { topic, partitioner, wait, level: Level::Published, rate_limit: None }
     }
 
-    /// Which partition an event goes to when nobody names one: by its key, unless told.
+    /// Sets which partition an event goes to if the call names none; [`Partitioner::KeyHash`] by default.
     pub fn partitioner(mut self, partitioner: Partitioner) -> Self {
         self.partitioner = partitioner;
         self
     }
 
-    /// How it waits while the topic is full: parking, unless told.
+    /// Sets how the producer waits while a partition is full; by default it parks.
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
         self
     }
 
-    /// How safe an event has to be when a publish returns: published, unless told.
+    /// Sets the level that an event has reached when a publish returns; [`Level::Published`] by default.
     ///
-    /// An event is written when all that was claimed before it in its partition is published. So a closure that fills an event
-    /// must not publish into the same partition through a producer that waits for more than that: what it waits for stands
-    /// behind its own claim, and it waits until the engine is shut down.
+    /// An event is written only after all slots that were claimed before it in its partition are published. So the
+    /// closure that fills an event must not publish into the same partition through a producer with a higher level than
+    /// published: that publish waits for the closure's own claim, until the engine is shut down.
     pub fn acknowledge(mut self, level: Level) -> Self {
         self.level = level;
         self
     }
 
-    /// How many events and bytes it may publish a second: any number, unless told. Its clones share the limit.
+    /// Sets how many events and bytes the producer may publish per second; unlimited by default. Its clones share the
+    /// limit.
     pub fn rate_limit(mut self, limit: RateLimit) -> Self {
         self.rate_limit = Some(limit);
         self
@@ -65,7 +66,7 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
     /// Creates the producer.
     ///
     /// # Errors
-    /// The topic has a single producer and somebody has it, it cannot acknowledge as much as asked, or it is closed.
+    /// The topic has a single producer which is in use, the topic does not support the level, or it is closed.
     pub fn create(self) -> Result<Producer<E, K>, ProducerError> {
         let Self { topic, partitioner, wait, level, rate_limit } = self;
         let name = || topic.name.clone();

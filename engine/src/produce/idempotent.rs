@@ -1,4 +1,4 @@
-//! A producer with a name: each of its events is published once, however often it is sent.
+//! Idempotent producers: named producers that publish each event once, however often it is sent.
 
 use crate::base::kind::Producers;
 use crate::base::level::Level;
@@ -21,11 +21,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many names a topic knows at once.
+/// Greatest count of idempotent producers' names that a topic knows at a time.
 pub const MAX_PRODUCER_NAMES: usize = 1024;
-/// A producer with a name, whose events bear a sequence of the caller's: 7, 8, 9. What was published already is answered
-/// with its first receipt, and nothing is published again; what leaves a gap is refused. Whoever opens a name fences those
-/// who had it before.
+/// A producer with a name, whose events carry consecutive sequences that the caller chooses: 7, 8, 9. If a sequence was
+/// published before, its first receipt is returned and nothing is published. A sequence that would leave a gap is
+/// refused. Opening a name fences all earlier producers of that name.
 ///
 /// ```
 /// use slipring::{Engine, producer::IdempotenceError};
@@ -33,37 +33,37 @@ pub const MAX_PRODUCER_NAMES: usize = 1024;
 /// let orders = engine.topic::<u64>("orders").create()?;
 /// let mut producer = orders.producer().idempotent("gateway-1")?;
 /// let first = producer.publish(0, |order| *order = 42)?;
-/// assert_eq!(producer.publish(0, |_| unreachable!())?, first);            // sent again: the same receipt
+/// assert_eq!(producer.publish(0, |_| unreachable!())?, first);            // repeated: the first receipt
 /// assert!(matches!(producer.publish(2, |_| ()), Err(IdempotenceError::Gap { expected: 1, .. })));
 ///
-/// let mut successor = orders.producer().idempotent("gateway-1")?;         // after a restart, say
+/// let mut successor = orders.producer().idempotent("gateway-1")?;         // for example after a restart
 /// assert_eq!(successor.next_sequence(), Some(1));
 /// assert!(matches!(producer.publish(1, |_| ()), Err(IdempotenceError::Fenced { .. })));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # What is kept
-/// The last [`KEPT_RECEIPTS`](crate::producer::KEPT_RECEIPTS) receipts of each of up to [`MAX_PRODUCER_NAMES`] names of a topic. The first sequence of a name
-/// that the topic does not know may be any. A name is forgotten, when another one is opened, if nobody holds it, it has not
-/// published for [`PRODUCER_NAME_EXPIRY`](crate::producer::PRODUCER_NAME_EXPIRY), and its last event is not kept any more.
+/// The topic knows up to [`MAX_PRODUCER_NAMES`] names, and the last [`KEPT_RECEIPTS`](crate::producer::KEPT_RECEIPTS)
+/// receipts of each. A name that it does not know may begin with any sequence. When a new name is opened, names are
+/// forgotten that no producer holds, that have not published for
+/// [`PRODUCER_NAME_EXPIRY`](crate::producer::PRODUCER_NAME_EXPIRY), and whose last event is no longer kept.
 ///
 /// # On a durable topic
-/// Names outlive the process. Each opening is written down before it is granted. The journal notes a sequence in the same
-/// frame as its event: after a crash it knows of exactly the events that it has, and [`resume`](Self::resume) says where
-/// to go on. Of an event that was lost although a later one of another partition is there, nothing is known: its sequence
-/// comes next, and the later one keeps its first receipt. The receipts of the last 128 sequences outlive the process too;
-/// of earlier ones it is still known that they were published. A duplicate is acknowledged when the first is as safe as
-/// [asked](crate::producer::ProducerBuilder::acknowledge).
+/// Names outlive the process. An opening is durable before it is granted. The journal records a sequence in the same
+/// frame as its event, so after a crash it knows exactly the sequences of the events that it has, and
+/// [`resume`](Self::resume) returns where to continue. If an event was lost while a later one of another partition was
+/// not, the lost one's sequence comes next, and the later one keeps its first receipt. The receipts of the last 128
+/// sequences also outlive the process; of earlier sequences the journal knows only that they were published. A
+/// duplicate is acknowledged when its first event has reached the [requested
+/// level](crate::producer::ProducerBuilder::acknowledge).
 ///
-/// With several partitions, a publish waits while 128 sequences before it are not written yet.
-///
-/// A journal takes 2,654 names of all its topics with segments of 64 MiB, and in proportion with others: what it knows of
-/// them may take half of the state that each segment begins with.
+/// With several partitions, a publish waits while 128 earlier sequences are not written yet.
 ///
 /// # Memory
-/// A name takes up to 20 KiB, most of it receipts, so the names of a topic take 20 MiB at most. A journal has room for about nine
-/// names a MiB of its [segments](crate::journal::Options::segment_size), of all topics together: 585 with segments of 64 MiB. A
-/// name that is new with each start of a program holds its place until it is forgotten: give a producer a name that stays.
+/// A name takes up to 20 KiB, mostly for receipts, so the names of a topic take up to 20 MiB. Names may fill half of
+/// the state that each [segment](crate::journal::Options::segment_size) begins with: a journal has room for about 41
+/// names per MiB of its segment size, for all topics together, which is 2,654 with segments of 64 MiB. A name that is
+/// new at each start of a program takes that room until it is forgotten, so give a producer a name that stays.
 pub struct IdempotentProducer<E, K: Producers = Multi> {
     producer: Producer<E, K>,
     identity: Arc<ProducerIdentity>,
@@ -71,11 +71,11 @@ pub struct IdempotentProducer<E, K: Producers = Multi> {
     level: Level,
 }
 
-/// An event was not published under its name.
+/// Why an event was not published by an idempotent producer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdempotenceError {
-    /// Somebody else opened the name.
+    /// The name was opened again since.
     #[error(
         "producer {producer:?} of topic {topic:?} was opened again (epoch {current}, this is {epoch}): stop here, or open it once more"
     )]
@@ -86,10 +86,10 @@ pub enum IdempotenceError {
         producer: String,
         /// The epoch of this producer.
         epoch: u64,
-        /// The present one.
+        /// The epoch of the newest producer with this name.
         current: u64,
     },
-    /// Sequences before this one were never published.
+    /// An earlier sequence was never published.
     #[error(
         "producer {producer:?} of topic {topic:?} expects sequence {expected}, got {got}: send what lies between first"
     )]
@@ -98,12 +98,12 @@ pub enum IdempotenceError {
         topic: String,
         /// The name.
         producer: String,
-        /// The next sequence.
+        /// The sequence that must come next.
         expected: u64,
         /// The sequence that the caller sent.
         got: u64,
     },
-    /// The highest number is no sequence: none could follow it.
+    /// The sequence is `u64::MAX`, which none could follow.
     #[error("producer {producer:?} of topic {topic:?}: sequences end at {}, got {}", u64::MAX - 1, u64::MAX)]
     NoSequence {
         /// The topic.
@@ -125,7 +125,8 @@ pub enum IdempotenceError {
         /// The oldest sequence whose receipt is kept.
         oldest: u64,
     },
-    /// The code that publishes an event of this name, such as the closure that fills it, publishes one more.
+    /// The code that publishes an event under this name, such as the closure that fills it, publishes another one under
+    /// it.
     #[error(
         "producer {producer:?} of topic {topic:?} got sequence {sequence} while this thread publishes another one: publish it when that has returned"
     )]
@@ -137,17 +138,17 @@ pub enum IdempotenceError {
         /// The sequence that the caller sent.
         sequence: u64,
     },
-    /// The topic refused it. The same sequence may be sent again.
+    /// The topic refused the event. The same sequence may be published again.
     #[error(transparent)]
     Refused(#[from] PublishError),
 }
 
 impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
-    /// A producer with a name, under which each event is published once however often it is sent: its settings stay those
-    /// of this builder. See [`IdempotentProducer`].
+    /// Creates an idempotent producer with a name, which publishes each event once however often it is sent. The
+    /// settings of this builder apply. See [`IdempotentProducer`].
     ///
     /// # Errors
-    /// The name is no name, too many names are in use, or as [`create`](Self::create).
+    /// The name is invalid, too many names are in use, or as [`create`](Self::create).
     pub fn idempotent(self, name: impl Into<String>) -> Result<IdempotentProducer<E, K>, ProducerError> {
         let (topic, level) = (Arc::clone(&self.topic), self.level);
         IdempotentProducer::open(self.create()?, &topic, name.into(), level)
@@ -164,7 +165,7 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
         check_name(&name).map_err(|_| ProducerError::Name { topic: topic.name.clone(), name: name.clone() })?;
         let refused = |cause| ProducerError::Journal { topic: topic.name.clone(), name: name.clone(), cause };
         topic.may_wait().map_err(refused)?;
-        // Before the lock: the clock is the user's code.
+        // Read before the lock is taken, because the clock is user code.
         let now = topic.host.clock.now();
         let mut known = topic.identities.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
@@ -204,25 +205,25 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
             committed.map_err(|cause| ProducerError::Journal { topic: topic.name.clone(), name, cause })?;
             producer.note();
         }
-        // Fences the one before. Nobody else opens a name of this topic meanwhile.
+        // Fences the earlier producers. The lock prevents other openings in this topic meanwhile.
         identity.epoch.store(epoch, Ordering::Release);
         Ok(Self { producer, identity, epoch, level })
     }
 }
 
 impl<E, K: Producers> IdempotentProducer<E, K> {
-    /// The name.
+    /// The producer's name.
     pub fn name(&self) -> &str {
         &self.identity.name
     }
 
-    /// How often the name was opened, up to this time.
+    /// The producer's epoch: how often the name has been opened, this time included.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The last sequence that was published with all before it; none if nothing was published under this name. On a durable
-    /// topic that is so across restarts.
+    /// The last sequence up to which all sequences were published; `None` if none was published under this name. On a
+    /// durable topic this is known across restarts.
     ///
     /// ```
     /// use slipring::{Engine, Level, journal::simulated::SimulatedDisk};
@@ -244,21 +245,22 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
         self.next_sequence()?.checked_sub(1)
     }
 
-    /// The next sequence; none if nothing was published under this name, so that the first may be any.
+    /// The sequence that must be published next; `None` if none was published under this name, so that the first may be
+    /// any.
     pub fn next_sequence(&self) -> Option<u64> {
         self.identity.next()
     }
 
-    /// Fills the next event and publishes it as `sequence`, as [`Producer::publish`]; or returns the receipt of when that
-    /// was done before.
+    /// Fills the next event and publishes it as `sequence`, as [`Producer::publish`] does. If that sequence was
+    /// published before, returns its first receipt.
     ///
     /// # Errors
-    /// See [`IdempotenceError`]. The event was not published then, but for [`Forgotten`](IdempotenceError::Forgotten).
+    /// See [`IdempotenceError`]. The event was not published, except with [`Forgotten`](IdempotenceError::Forgotten).
     pub fn publish(&mut self, sequence: u64, fill: impl FnOnce(&mut E)) -> Result<Receipt, IdempotenceError> {
         self.once(sequence, |producer| producer.publish(fill))
     }
 
-    /// The same, where the partitioner has `key`: as [`Producer::publish_key`].
+    /// As [`publish`](Self::publish), in the partition of `key`: see [`Producer::publish_key`].
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -271,7 +273,7 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
         self.once(sequence, |producer| producer.publish_key(key, fill))
     }
 
-    /// The same, in this partition: as [`Producer::publish_to`].
+    /// As [`publish`](Self::publish), in this partition: see [`Producer::publish_to`].
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -299,7 +301,7 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
 }
 
 impl ProducerIdentity {
-    /// Publishes it, unless that was done: then its first receipt.
+    /// Publishes the event, unless its sequence was published before: then returns the first receipt.
     fn once<E, K: Producers>(
         &self,
         producer: &mut Producer<E, K>,
@@ -365,12 +367,13 @@ impl ProducerIdentity {
     }
 }
 
-/// A fault for tests.
+/// A fault for tests: an old producer is not fenced.
 fn no_epoch_check<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
     topic.durable.as_ref().is_some_and(|durable| durable.journal().sabotage().no_epoch_check)
 }
 
-/// Until the journal is no further behind than what it keeps of a name allows. With one partition it takes all in order.
+/// Waits until fewer than [`WINDOW`] sequences before this one are unwritten. Not needed with one partition, whose
+/// events the journal takes in order.
 fn wait_for_the_journal<E, K: Producers>(
     producer_state: &ProducerState,
     sequence: u64,
@@ -385,7 +388,7 @@ fn wait_for_the_journal<E, K: Producers>(
         (sequence.saturating_sub(next) < WINDOW || notifier.end_cause().is_some()).then_some(())
     };
     while notifier.wait(Some(Instant::now() + LOOK), is_near).is_none() {
-        // The publish says why.
+        // The publish that follows returns the topic's error.
         if topic.closed().is_some() {
             break;
         }
@@ -397,11 +400,12 @@ fn wait_for_the_journal<E, K: Producers>(
     Ok(())
 }
 
-/// How often somebody who waits for the journal looks whether the topic has ended.
+/// The time between two checks, while waiting for the journal, that the topic has not ended.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl<K: Producers> IdempotentProducer<Message, K> {
-    /// Sends a record as `sequence`, as [`Producer::send`]; or returns the receipt of when that was done before.
+    /// Copies a record into the next slot and publishes it as `sequence`, as [`Producer::send`] does. If that sequence
+    /// was published before, returns its first receipt.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).

@@ -1,4 +1,4 @@
-//! A producer that gathers records and publishes them together.
+//! Lingering producers: they gather records and publish them together.
 
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How long a dropped producer tries to publish what it has gathered.
+/// How long dropping the last handle tries to publish the gathered records.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
-/// How soon the timer looks again where it found no room, or somebody at work.
+/// The time after which the timer tries again, if it found no room, or the buffer in use.
 const AGAIN: Duration = Duration::from_millis(1);
 
 /// Settings of a [`LingeringProducer`].
@@ -33,12 +33,12 @@ pub struct LingerBuilder<K: Producers = Multi> {
     told: Option<PublishedCallback>,
 }
 
-/// Told of each record that was published.
+/// Called with the number and the receipt of each published record.
 type PublishedCallback = Box<dyn FnMut(u64, Receipt) + Send>;
 
 impl<K: Producers> ProducerBuilder<Message, K> {
-    /// A producer that gathers up to `records` records, none of them for longer than `delay`, and publishes them together.
-    /// See [`LingeringProducer`](crate::producer::LingeringProducer).
+    /// Returns the settings of a producer that gathers up to `records` records, each for at most `delay`, and publishes
+    /// them together. See [`LingeringProducer`](crate::producer::LingeringProducer).
     pub fn linger(self, delay: Duration, records: usize) -> LingerBuilder<K> {
         LingerBuilder::new(self, delay, records)
     }
@@ -49,9 +49,9 @@ impl<K: Producers> LingerBuilder<K> {
         Self { producer, delay, records: records.max(1), told: None }
     }
 
-    /// Calls `told` with the number that [`send`](LingeringProducer::send) returned and the receipt, when a record was
-    /// published: on the thread that flushes, which may be the engine's timer. It must be short, and must not wait for room.
-    /// It may use this producer: what it sends is told after it has returned.
+    /// Calls `told` for each published record, with its receipt and the number that [`send`](LingeringProducer::send)
+    /// returned. It is called on the thread that flushes, which may be the engine's timer, so it must be short and must
+    /// not wait for room. It may use this producer: for records that it sends, it is called after it has returned.
     pub fn on_published(mut self, told: impl FnMut(u64, Receipt) + Send + 'static) -> Self {
         self.told = Some(Box::new(told));
         self
@@ -83,11 +83,11 @@ impl<K: Producers> LingerBuilder<K> {
     }
 }
 
-/// Gathers records and publishes them together, when there are enough of them or the first has waited long enough: one
-/// claim and one wake-up for many. Cloning gives another handle of the same producer.
+/// Gathers records, and publishes them together when there are enough or the first one has waited for the set delay:
+/// one claim and one wake-up for many records. Cloning gives another handle of the same producer.
 ///
-/// A record is readable when it was flushed, not when `send` returns. What cannot be published for lack of room stays
-/// gathered, and [`send`](Self::send) is refused once there are as many as may be.
+/// A record can be read after the flush, not when `send` returns. Records that cannot be published for lack of room
+/// stay gathered. When the set count of records is gathered and has no room, [`send`](Self::send) returns an error.
 ///
 /// ```
 /// # use slipring::{Engine, Message, Record, clock::ManualClock};
@@ -105,8 +105,8 @@ impl<K: Producers> LingerBuilder<K> {
 /// ```
 ///
 /// # Dropping
-/// The last handle publishes what is gathered; it tries for a second at most. What finds no room by then is lost, and
-/// counted as dropped in the topic's metrics. [`flush`](Self::flush) before, to know.
+/// Dropping the last handle publishes the gathered records, trying for one second at most. Records that find no room by
+/// then are lost, and counted as dropped in the topic's metrics. To learn of that, call [`flush`](Self::flush) before.
 pub struct LingeringProducer<K: Producers = Multi> {
     shared: Arc<LingerShared<K>>,
 }
@@ -115,20 +115,20 @@ struct LingerShared<K: Producers> {
     topic: Arc<TopicCore<Message, K>>,
     delay: Duration,
     records: usize,
-    /// Whoever has it runs the user's code, such as the partitioner: so it is no lock.
+    /// A [`Turn`] and not a lock, because the thread that has it runs user code, such as the partitioner.
     gathered: Arc<Turn<LingerBuffer<K>>>,
     published: Arc<PublishedRecords>,
-    /// Whoever has it tells, while others may gather.
+    /// The callback. The thread that has it calls it while other threads may gather.
     told: Arc<Turn<Option<PublishedCallback>>>,
 }
 
-/// What can be seen of a producer while somebody gathers.
+/// What other threads may read while one thread has the buffer.
 struct PublishedRecords {
-    /// Records that are gathered.
+    /// Count of gathered records.
     count: AtomicUsize,
-    /// Whether somebody is told.
+    /// True if there is a callback.
     told: bool,
-    /// Of what was published and not told yet, in order.
+    /// Numbers and receipts of published records for which the callback is not called yet, in order.
     receipts: Mutex<VecDeque<(u64, Receipt)>>,
 }
 
@@ -140,16 +140,16 @@ impl PublishedRecords {
 
 struct LingerBuffer<K: Producers> {
     producer: Producer<Message, K>,
-    /// By partition.
+    /// The records of each partition, by its number.
     partitions: Vec<PartitionBatch>,
-    /// Records in all of them.
+    /// Count of records in all partitions.
     count: usize,
     /// The number of the next record.
     next: u64,
     published: Arc<PublishedRecords>,
-    /// The timer has been asked.
+    /// True if the timer has a flush of this buffer to do.
     is_due: bool,
-    /// What the timer was refused, for reasons that do not pass.
+    /// The lasting error of a flush by the timer, such as that the topic is closed. `None` if there was none.
     failed: Option<PublishError>,
 }
 
@@ -179,13 +179,14 @@ impl<K: Producers> fmt::Debug for LingeringProducer<K> {
 }
 
 impl<K: Producers> LingeringProducer<K> {
-    /// Takes a copy of a record; returns its number, from 0 on. Publishes what is gathered if that is enough by now; if
-    /// there is no room then, the topic's [`overflow`](crate::TopicBuilder::overflow) says what follows.
+    /// Copies a record into the buffer and returns its number, from 0 on. If that completes the set count of records,
+    /// publishes all of them; if they have no room, the topic's [`overflow`](crate::TopicBuilder::overflow) policy
+    /// applies.
     ///
     /// # Errors
-    /// The record is larger than the topic takes, or names no partition that there is; or as many as may be are gathered
-    /// and cannot be published; or the topic is closed, which a flush found; or this producer's partitioner sends it. The
-    /// record was not taken then.
+    /// The record is larger than the topic allows, its partition does not exist, the buffer is full and has no room to
+    /// be published, a flush has found the topic closed, or this producer's own partitioner has called this. The record
+    /// was not taken.
     pub fn send<'r>(&self, record: impl Borrow<Record<'r>>) -> Result<u64, PublishError> {
         let record = record.borrow();
         let delayed = record.at(|| self.shared.topic.host.clock.wall());
@@ -194,16 +195,16 @@ impl<K: Producers> LingeringProducer<K> {
         sent
     }
 
-    /// Publishes all that is gathered; where there is no room, as the topic's [`overflow`](crate::TopicBuilder::overflow)
-    /// says.
+    /// Publishes all gathered records. If they have no room, the topic's [`overflow`](crate::TopicBuilder::overflow)
+    /// policy applies.
     ///
     /// # Errors
-    /// There was no room, or the topic is closed. What was not published is still gathered.
+    /// There was no room, or the topic is closed. Records that were not published stay gathered.
     pub fn flush(&self) -> Result<(), PublishError> {
         self.shared.flush(WhenFull::Policy)
     }
 
-    /// The same, but waits no longer than until `deadline`.
+    /// As [`flush`](Self::flush), but waits at most until `deadline`.
     ///
     /// # Errors
     /// As [`flush`](Self::flush).
@@ -211,14 +212,14 @@ impl<K: Producers> LingeringProducer<K> {
         self.shared.flush(WhenFull::Until(deadline))
     }
 
-    /// How many records are gathered and not published.
+    /// Count of records that are gathered and not published yet.
     pub fn gathered(&self) -> usize {
         self.shared.published.count.load(Ordering::Acquire)
     }
 }
 
 impl<K: Producers> LingerShared<K> {
-    /// Waits until nobody else gathers or flushes.
+    /// Waits until no other thread gathers or flushes. An error if the calling thread does so already.
     fn gathered(&self) -> Result<TurnGuard<LingerBuffer<K>>, PublishError> {
         self.gathered.take().ok_or_else(|| PublishError::Nested { topic: self.topic.name.clone() })
     }
@@ -230,12 +231,12 @@ impl<K: Producers> LingerShared<K> {
         }
         let partition = gathered.producer.destination(record)?;
         if gathered.count >= self.records {
-            // It was refused before, and is tried again before anything more is taken.
+            // The last flush was refused. It must succeed before another record is taken.
             gathered.flush(WhenFull::Policy)?;
         }
         let number = gathered.take(partition as usize, record);
         if gathered.count >= self.records {
-            // Refused or not, the record was taken: whoever sends the next one is told.
+            // The record is taken whatever the flush returns. The next send returns an error if there is still no room.
             let _ = gathered.flush(WhenFull::Policy);
         }
         if gathered.count > 0 && !std::mem::replace(&mut gathered.is_due, true) {
@@ -250,7 +251,8 @@ impl<K: Producers> LingerShared<K> {
         flushed
     }
 
-    /// Tells of what was published. Whoever tells already goes on with what was added: it may be the caller itself.
+    /// Calls the callback for the published records. If the calling thread is in the callback already, returns: the
+    /// outer call continues with the new records.
     fn tell(&self) {
         while self.published.told && !self.published.receipts().is_empty() {
             let Some(mut told) = self.told.take() else { return };
@@ -258,7 +260,7 @@ impl<K: Producers> LingerShared<K> {
         }
     }
 
-    /// The same, without waiting for who tells already.
+    /// As [`tell`](Self::tell), but returns if another thread has the callback.
     fn try_tell(&self) {
         while self.published.told && !self.published.receipts().is_empty() {
             let Some(mut told) = self.told.try_take() else { return };
@@ -284,7 +286,7 @@ impl<K: Producers> LingerShared<K> {
         self.topic.host.timer.after(delay, task);
     }
 
-    /// On the timer's thread: never waits, for room or for the lock.
+    /// A flush on the timer's thread. It never waits, neither for room nor for the buffer.
     fn flush_in_time(&self, own: Weak<Self>) {
         let Some(mut gathered) = self.gathered.try_take() else { return self.ask_timer(AGAIN, own) };
         let mut done = caught(|| gathered.flush(WhenFull::Later)).map(|flushed| match flushed {
@@ -295,7 +297,7 @@ impl<K: Producers> LingerShared<K> {
         drop(gathered);
         done = done.and(caught(|| self.try_tell()));
         if let Err(panic) = done {
-            // As a handler that panics.
+            // A panic of user code closes the topic, as a handler that panics does.
             self.topic.fail("linger", &panic.to_string());
         }
     }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl<K: Producers> Producer<Message, K> {
-    /// Copies a record into the next slot of its partition and publishes it. It goes to the
-    /// [partition that it names](Record::partition), else where the partitioner says for its key.
+    /// Copies a record into the next slot of its partition and publishes it. The partition is the [one that the record
+    /// names](Record::partition), or else the one that the partitioner chooses for its key.
     ///
     /// ```
     /// use slipring::{Engine, Message, Record, producer::{Partitioner, PublishError}};
@@ -33,14 +33,15 @@ impl<K: Producers> Producer<Message, K> {
     /// ```
     ///
     /// # Errors
-    /// The record is larger than [`max_message`](crate::TopicBuilder::max_message), no partition is named or there is no
-    /// such one, the topic is closed, or what its policies refuse. The record was only borrowed.
+    /// The record is larger than [`max_message`](crate::TopicBuilder::max_message), its partition does not exist, the
+    /// partitioner chooses no valid partition, the topic is closed, or a policy of the topic refuses the record. The
+    /// record was only borrowed, and may be sent again.
     #[inline]
     pub fn send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<Receipt, PublishError> {
         self.deliver(record.borrow(), WhenFull::Policy)
     }
 
-    /// The same, but an error if the partition is full.
+    /// As [`send`](Self::send), but returns an error if the partition is full.
     ///
     /// # Errors
     /// The partition is full, or as [`send`](Self::send).
@@ -49,10 +50,10 @@ impl<K: Producers> Producer<Message, K> {
         self.deliver(record.borrow(), WhenFull::Refuse)
     }
 
-    /// The same, but waits no longer than until `deadline`.
+    /// As [`send`](Self::send), but waits at most until `deadline`.
     ///
     /// # Errors
-    /// The partition was full until then, or as [`send`](Self::send).
+    /// The partition was still full at the deadline, or as [`send`](Self::send).
     pub fn send_until<'r>(
         &mut self,
         deadline: Instant,
@@ -61,7 +62,7 @@ impl<K: Producers> Producer<Message, K> {
         self.deliver(record.borrow(), WhenFull::Until(deadline))
     }
 
-    /// The partition that a record would go to, if it fits.
+    /// The partition that the record goes to. An error if the topic does not accept the record.
     pub(crate) fn destination(&mut self, record: &Record<'_>) -> Result<u32, PublishError> {
         if Message::check(record, self.topic.settings.max_message).is_err() {
             return Err(self.unfit(record));
@@ -70,7 +71,7 @@ impl<K: Producers> Producer<Message, K> {
         self.route(Route::of(record), false)
     }
 
-    /// Publishes what was gathered for a partition; the first offset, if it was not dropped.
+    /// Publishes `len` gathered records of one partition. Returns the first offset; `None` if the records were dropped.
     pub(crate) fn place_gathered(
         &mut self,
         partition: u32,
@@ -96,7 +97,8 @@ impl<K: Producers> Producer<Message, K> {
         self.place_one(Route::of(record), full, record.size(), |message, now| message.fill(record, now))
     }
 
-    /// Publishes a message with an id, if that was not done before.
+    /// Publishes a message with an id, unless a message with that id was published before: then returns the first
+    /// receipt.
     fn deliver_once(
         &mut self,
         ids: &Arc<DedupIndex>,
@@ -122,7 +124,7 @@ impl<K: Producers> Producer<Message, K> {
         placed
     }
 
-    /// For those who publish without looking at ids.
+    /// Refuses a record with an id, for callers that do not check ids.
     pub(crate) fn refuse_id(&self, record: &Record<'_>) -> Result<(), PublishError> {
         match (&self.topic.ids, record.id_bytes()) {
             (Some(_), Some(_)) => Err(PublishError::IdNotLookedAt { topic: self.topic.name.clone() }),

@@ -1,4 +1,4 @@
-//! Publishing into a topic.
+//! Producers: publishing events into a topic.
 
 mod admission;
 pub(crate) mod append;
@@ -28,16 +28,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Publishes events of type `E` into one topic. They are written in place: nothing is allocated or moved.
+/// Publishes events of type `E` into one topic. Each event is written in place: nothing is allocated or moved.
 ///
 /// | form | when the partition is full |
 /// |---|---|
-/// | [`publish`](Self::publish), [`publish_key`](Self::publish_key), [`publish_to`](Self::publish_to), [`publish_batch`](Self::publish_batch), [`offer`](Self::offer) | as the topic's [`overflow`](crate::TopicBuilder::overflow) says: waits, unless told |
-/// | [`try_publish`](Self::try_publish) | error at once |
-/// | [`publish_until`](Self::publish_until) | waits until a deadline, then an error |
+/// | [`publish`](Self::publish), [`publish_key`](Self::publish_key), [`publish_to`](Self::publish_to), [`publish_batch`](Self::publish_batch), [`offer`](Self::offer) | the topic's [`overflow`](crate::TopicBuilder::overflow) policy applies; by default it waits |
+/// | [`try_publish`](Self::try_publish) | returns an error at once |
+/// | [`publish_until`](Self::publish_until) | waits until a deadline, then returns an error |
 ///
-/// The errors name the slowest consumer. Each form is an error once the topic is closed or a consumer failed. A slot holds
-/// the event that was there one capacity ago: overwrite all that matters.
+/// The errors name the slowest consumer. Every form returns an error once the topic is closed or a consumer has failed.
+/// A slot still holds the event of one capacity ago when it is filled, so overwrite every field that matters.
 ///
 /// A topic of [`Message`](crate::Message)s has [`send`](Self::send), [`try_send`](Self::try_send) and
 /// [`send_until`](Self::send_until) for [`Record`](crate::Record)s.
@@ -46,20 +46,21 @@ pub struct Producer<E, K: Producers = Multi> {
     /// Fast-path switch: 1 if a publish may go straight into the only ring, 0 if it must take the general path. It is
     /// compared with the topic's number of partitions, so a topic that gets a second one leaves the fast path.
     fast_path: usize,
-    /// How safe an event is when a publish returns.
+    /// The level that an event has reached when a publish returns.
     level: Level,
-    /// Always there until the drop.
+    /// The appender of partition 0. `None` only during the drop.
     first: Option<Appender<E, K>>,
-    /// The partitions behind the first.
+    /// The appenders of the other partitions, from 1 on.
     more: Vec<Appender<E, K>>,
     picker: PartitionPicker,
     wait: Wait,
     limiter: Option<Arc<Limiter>>,
-    /// Whether this producer or its topic has a limit.
+    /// True if this producer or its topic has a rate limit.
     is_limited: bool,
     /// True if the topic has no timestamps, limits, stamps or acknowledgement level.
     is_bare: bool,
-    /// What the journal is to note of the next event.
+    /// The producer number and sequence that the journal records with the next event; `None` for a producer without a
+    /// name.
     stamp: Option<ProducerStamp>,
 }
 
@@ -68,7 +69,8 @@ impl<E, K: Producers> Producer<E, K> {
         &self.topic
     }
 
-    /// From now on the journal notes who publishes what, as [`stamp`](Self::stamp) says, and nobody waits here for a level.
+    /// From now on each event has a [`stamp`](Self::stamp) for the journal, and a publish does not wait for a level:
+    /// the caller does.
     pub(crate) fn note(&mut self) {
         (self.fast_path, self.is_bare, self.level) = (0, false, Level::Published);
     }
@@ -77,12 +79,12 @@ impl<E, K: Producers> Producer<E, K> {
         self.stamp = Some(stamp);
     }
 
-    /// The most events that ever fit into a partition at once.
+    /// The greatest count of events that an empty partition has room for.
     pub(crate) fn largest_batch(&self) -> usize {
         self.topic.settings.capacity - self.topic.settings.retain
     }
 
-    /// The ways into the partitions that it knows, in their order.
+    /// The appenders of the known partitions, in the order of their numbers.
     pub(crate) fn appenders(&mut self) -> impl Iterator<Item = &mut Appender<E, K>> {
         self.first.iter_mut().chain(&mut self.more)
     }
@@ -92,7 +94,7 @@ impl<E, K: Producers> Producer<E, K> {
         &mut self.first.as_mut().expect("taken out by the drop only").ring
     }
 
-    /// Whether an event goes straight into the only ring.
+    /// True if an event may go straight into the only ring.
     #[inline(always)]
     fn is_fast_path(&self) -> bool {
         self.topic.count.load(Ordering::Relaxed) == self.fast_path
@@ -103,13 +105,14 @@ impl<E, K: Producers> Producer<E, K> {
     fn look_for_partitions(&mut self) {
         let partitions = self.topic.partitions();
         for partition in &partitions[self.more.len() + 1..] {
-            // Nobody else can have the only producer of a new partition: they have to have the others first.
+            // A topic's only producer has the producers of all its partitions: a new one is taken only by who has those
+            // before.
             let Some(appender) = Appender::lend(partition, &self.wait) else { return };
             self.more.push(appender);
         }
     }
 
-    /// The partition of the next event, or of the next batch. An appender for it exists.
+    /// The partition of the next event, or of the next batch. This producer has an appender for it.
     #[inline]
     pub(crate) fn route(&mut self, route: Route<'_>, batch: bool) -> Result<u32, PublishError> {
         if self.topic.count.load(Ordering::Acquire) != self.more.len() + 1 {
@@ -136,7 +139,8 @@ impl<E, K: Producers> Producer<E, K> {
         }
     }
 
-    /// Publishes `len` events of `bytes` bytes. The partition, and the first offset, if they were not dropped.
+    /// Publishes `len` events of `bytes` bytes in total. Returns the partition and the first offset; no offset if the
+    /// events were dropped.
     #[inline]
     fn place(
         &mut self,
@@ -177,7 +181,7 @@ impl<E, K: Producers> Producer<E, K> {
                 0 => self.first.as_mut().expect("taken out by the drop only"),
                 to => &mut self.more[to as usize - 1],
             };
-            // As in `publish_any`.
+            // Filled without a claim, for the reason in `publish_any`.
             return match appender.ring.try_fill(|event| fill(event, None)) {
                 Ok(Ok(sequence)) => Ok(Receipt::new(self.topic.id, to, sequence.0)),
                 Ok(Err(closed)) => Err(self.too_late(to, closed)),
@@ -196,7 +200,7 @@ impl<E, K: Producers> Producer<E, K> {
         }
     }
 
-    /// Publishes one event where there was no room, or no topic any more, a moment ago.
+    /// Publishes one event after a first try that found no room, or a closed topic.
     #[cold]
     #[inline(never)]
     fn overflow_one(
@@ -222,7 +226,7 @@ impl<E, K: Producers> Producer<E, K> {
         self.acknowledged_as(receipt, self.level)
     }
 
-    /// Waits until what was published is as safe as it has to be.
+    /// Waits until the event of the receipt has reached `level`.
     pub(crate) fn acknowledged_as(&self, receipt: Receipt, level: Level) -> Result<Receipt, PublishError> {
         let reached = receipt.wait(level);
         reached.map(|level| receipt.with(level)).map_err(|cause| PublishError::Unknown {
@@ -233,25 +237,25 @@ impl<E, K: Producers> Producer<E, K> {
         })
     }
 
-    /// How this producer waits while the topic is full.
+    /// Sets how this producer waits while a partition is full.
     pub fn set_wait(&mut self, wait: Wait) {
         self.ring().set_wait(wait.clone());
         self.more.iter_mut().for_each(|appender| appender.ring.set_wait(wait.clone()));
         self.wait = wait;
     }
 
-    /// Fills the next event and publishes it; if its partition is full, the topic's policy says what follows.
+    /// Fills the next event and publishes it. If its partition is full, the topic's overflow policy applies.
     ///
-    /// If `fill` panics, no consumer ever sees what it left, and the topic goes on.
+    /// If `fill` panics, no consumer sees the event that it left, and the topic stays open.
     ///
     /// # Errors
-    /// The topic is closed, the partitioner names no partition, or what the policies of the topic refuse.
+    /// The topic is closed, the partitioner chooses no valid partition, or a policy of the topic refuses the event.
     #[inline]
     pub fn publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         self.publish_any::<true>(fill)
     }
 
-    /// The same, but an error if the partition is full.
+    /// As [`publish`](Self::publish), but returns an error if the partition is full.
     ///
     /// # Errors
     /// The partition is full, or as [`publish`](Self::publish).
@@ -264,7 +268,7 @@ impl<E, K: Producers> Producer<E, K> {
     fn publish_any<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let mut fill = fill;
         if self.is_fast_path() {
-            // No claim in hand and no address of the closure given away: nothing is written but the event and its position.
+            // No claim guard and no pointer to the closure is needed here: only the event and its position are stored.
             fill = match self.ring().try_fill(fill) {
                 Ok(Ok(sequence)) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
                 Ok(Err(closed)) => return Err(self.too_late(0, closed)),
@@ -274,8 +278,9 @@ impl<E, K: Producers> Producer<E, K> {
         self.publish_slowly::<WAITS>(fill)
     }
 
-    /// Where the straight way is none, or has no room. As long as this shows the closure to nobody before it calls it, the
-    /// compiler passes what the closure refers to, not where that stands: else each event would be stored once more.
+    /// Publishes where the fast path does not apply, or has no room. This must call the closure without having passed a
+    /// reference to it anywhere. Then the compiler passes the captured values and not their addresses; otherwise each
+    /// event would be stored once more.
     #[inline(never)]
     fn publish_slowly<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let full = if WAITS { WhenFull::Policy } else { WhenFull::Refuse };
@@ -295,14 +300,14 @@ impl<E, K: Producers> Producer<E, K> {
         }
     }
 
-    /// The event was filled, and the topic had ended.
+    /// The error of an event that was filled when the topic had ended already.
     #[cold]
     fn too_late(&self, partition: u32, closed: slipring_ring::Closed) -> PublishError {
         PublishError::new(&self.topic.name, partition, closed, || None)
     }
 
-    /// Where the only producer's next events go, and what goes with them: there is room for them then. Without the latter
-    /// they are to be dropped.
+    /// For a topic's only producer: chooses the partition of the next `len` events, and waits until it has room for
+    /// them, as `full` says. Returns what is stored beside the events; `None` if the events are to be dropped.
     #[inline(never)]
     fn reserve(&mut self, full: WhenFull<'_>, len: usize) -> Result<(u32, Option<SlotMeta>), PublishError> {
         let bytes = size_of::<E>().saturating_mul(len) as u64;
@@ -322,7 +327,7 @@ impl<E, K: Producers> Producer<E, K> {
         Ok((to, room?.then_some(SlotMeta { now, stamp: self.stamp })))
     }
 
-    /// The only producer's claim where it has [reserved](Self::reserve).
+    /// The only producer's claim of slots that it has [reserved](Self::reserve).
     #[inline(never)]
     fn open(&mut self, to: u32, len: usize, meta: SlotMeta) -> Result<Claim<'_, E, K>, PublishError> {
         let appender = match to {
@@ -338,16 +343,16 @@ impl<E, K: Producers> Producer<E, K> {
         if self.level > Level::Published { self.acknowledged(receipt) } else { Ok(receipt) }
     }
 
-    /// The same, but waits no longer than until `deadline`.
+    /// As [`publish`](Self::publish), but waits at most until `deadline`.
     ///
     /// # Errors
-    /// The partition was full until then, or as [`publish`](Self::publish).
+    /// The partition was still full at the deadline, or as [`publish`](Self::publish).
     pub fn publish_until(&mut self, deadline: Instant, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         self.place_one(Route::Any, WhenFull::Until(deadline), size_of::<E>(), |event, _| fill(event))
     }
 
-    /// Fills the next event of the partition that the partitioner has for `key`, and publishes it. The key is not kept:
-    /// put it into the event if its readers need it.
+    /// Fills the next event of the partition that the partitioner chooses for `key`, and publishes it. The key itself
+    /// is not stored: put it into the event if consumers need it.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -356,22 +361,22 @@ impl<E, K: Producers> Producer<E, K> {
         self.place_one(Route::Key(key), WhenFull::Policy, size_of::<E>(), |event, _| fill(event))
     }
 
-    /// Fills the next event of this partition and publishes it.
+    /// Fills the next event of this partition, and publishes it.
     ///
     /// # Errors
-    /// There is no such partition, or as [`publish`](Self::publish).
+    /// The partition does not exist, or as [`publish`](Self::publish).
     #[inline]
     pub fn publish_to(&mut self, partition: u32, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         self.place_one(Route::To(partition), WhenFull::Policy, size_of::<E>(), |event, _| fill(event))
     }
 
-    /// Moves `value` into the next event, or gives it back with the reason.
+    /// Moves `value` into the next event, or returns it with the error.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
     pub fn offer(&mut self, value: E) -> Result<Receipt, Rejected<E>> {
         let mut value = value;
-        // Of earlier refusals.
+        // Events of earlier refusals are discarded.
         self.appenders().for_each(|appender| _ = appender.ring.cut_event());
         self.publish(|event| std::mem::swap(event, &mut value)).map_err(|reason| {
             if let Some(event) = self.appenders().find_map(|appender| appender.ring.cut_event()) {
@@ -381,11 +386,11 @@ impl<E, K: Producers> Producer<E, K> {
         })
     }
 
-    /// Fills `len` events of one partition and publishes them together, all or none. `fill` gets the index within the
-    /// batch and the event.
+    /// Fills `len` events of one partition and publishes them together, all or none. `fill` is called with each event
+    /// and its index in the batch, from 0 on.
     ///
     /// # Errors
-    /// `len` is 0 or never fits, or as [`publish`](Self::publish). Nothing is published then.
+    /// `len` is 0 or more than a partition can hold, or as [`publish`](Self::publish). Then no event is published.
     #[inline]
     pub fn publish_batch(
         &mut self,
@@ -476,7 +481,8 @@ impl<E> Clone for Producer<E, Multi> {
 
 impl<E, K: Producers> Drop for Producer<E, K> {
     fn drop(&mut self) {
-        // The first partition's ring goes back last: a new producer that gets it must be able to get the others too.
+        // The first partition's ring is given back last, because a new producer takes it first, and then needs all
+        // others.
         for Appender { ring, partition } in self.more.drain(..).chain(self.first.take()) {
             partition.give_back(ring);
         }

@@ -1,32 +1,33 @@
-//! Which partition an event goes to.
+//! Partitioners: how the partition of an event is chosen.
 
 use crate::base::threads::blaming;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Which partition an event goes to, when nobody named one.
+/// How the partition of an event is chosen if the call names none.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Partitioner {
-    /// By a hash of the key, the same as Kafka's default: murmur2, so that a key has the same partition as there, in
-    /// every run and version. What has no key goes as with [`Sticky`](Self::Sticky). The default.
+    /// By a hash of the key. The hash is that of Kafka's default partitioner, murmur2, so with the same count of
+    /// partitions a key goes to the same partition as in Kafka, in every run and version. Events without a key are
+    /// spread as by [`Sticky`](Self::Sticky). The default.
     ///
-    /// When partitions are added, keys map anew.
+    /// When partitions are added, keys are mapped anew.
     #[default]
     KeyHash,
-    /// To one partition after the other.
+    /// To each partition in turn.
     RoundRobin,
-    /// To one partition for a batch, or for [`STICK`](Self::STICK) single events, then to the next: fewer and
-    /// longer runs for the readers.
+    /// To one partition for a whole batch, or for [`STICK`](Self::STICK) single events, then to the next partition. So
+    /// readers get fewer and longer batches.
     Sticky,
-    /// Only where told: an event without a partition is an error.
+    /// None: an event whose call names no partition is an error.
     Explicit,
-    /// As you like.
+    /// By your own function: see [`custom`](Self::custom).
     Custom(Arc<dyn Partitioning>),
 }
 
-/// A partitioner of one's own: a closure, or a type that has something to keep.
+/// A partitioner of your own: a closure, or a type with state.
 ///
 /// ```
 /// use slipring::producer::{Partitioner, Partitioning};
@@ -42,7 +43,8 @@ pub enum Partitioner {
 /// let partitioner = Partitioner::custom(Pinned(3));
 /// ```
 pub trait Partitioning: Send + Sync + 'static {
-    /// A partition below `partitions`, of which there is at least one. Any other is an error for the producer.
+    /// Returns a partition below `partitions`, which is at least 1. The producer returns an error for any other number.
+    /// `key` is `None` for an event without a key.
     fn partition(&self, key: Option<&[u8]>, partitions: u32) -> u32;
 }
 
@@ -53,15 +55,15 @@ impl<F: Fn(Option<&[u8]>, u32) -> u32 + Send + Sync + 'static> Partitioning for 
 }
 
 impl Partitioner {
-    /// How many single events [`Sticky`](Self::Sticky) sends to one partition before it takes the next.
+    /// Count of single events that [`Sticky`](Self::Sticky) sends to one partition before it goes to the next.
     pub const STICK: u32 = 64;
 
-    /// A partitioner of one's own.
+    /// Makes a partitioner of your own.
     pub fn custom(partition: impl Partitioning) -> Self {
         Self::Custom(Arc::new(partition))
     }
 
-    /// The partition of a key by [`KeyHash`](Self::KeyHash).
+    /// The partition of `key` among `partitions`, by [`KeyHash`](Self::KeyHash).
     ///
     /// ```
     /// use slipring::producer::Partitioner;
@@ -88,7 +90,7 @@ impl fmt::Debug for Partitioner {
     }
 }
 
-/// `key-hash`, `round-robin`, `sticky` or `explicit`.
+/// Parses `key-hash`, `round-robin`, `sticky` or `explicit`.
 impl FromStr for Partitioner {
     type Err = String;
 
@@ -103,7 +105,7 @@ impl FromStr for Partitioner {
     }
 }
 
-/// A producer's partitioner, and where it stands.
+/// A producer's partitioner, with its position among the partitions.
 pub(crate) struct PartitionPicker {
     pub(crate) partitioner: Partitioner,
     turn: u32,
@@ -115,7 +117,7 @@ impl PartitionPicker {
         Self { partitioner, turn: 0, stuck: 0 }
     }
 
-    /// The partition of the next event, or of the next batch. None if nobody says.
+    /// The partition of the next event, or of the next batch. `None` if the partitioner is `Explicit`.
     #[inline]
     pub(crate) fn pick(&mut self, key: Option<&[u8]>, partitions: u32, batch: bool) -> Option<u32> {
         match (&self.partitioner, key) {
@@ -140,7 +142,7 @@ impl PartitionPicker {
     }
 }
 
-/// MurmurHash2 in 32 bits with Kafka's seed: public domain, by Austin Appleby.
+/// MurmurHash2 with 32 bits and Kafka's seed: public domain, by Austin Appleby.
 #[inline]
 fn murmur2(key: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
@@ -166,7 +168,7 @@ fn murmur2(key: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// What Kafka's own client computes for these keys.
+    /// The hashes are those of Kafka's own client.
     #[test]
     fn keys_hash_as_in_kafka() {
         for (key, hash) in [

@@ -1,8 +1,8 @@
 //! Transactions: events for several topics and partitions that are published all or none.
 //!
-//! The events of a transaction are kept in buffers. The commit claims slots in all partitions without waiting, because
-//! nobody may wait while it holds a claim. Then the committer writes everything as one frame; `log/committer.rs` has the
-//! order of steps.
+//! A transaction keeps its events in buffers. The commit claims slots in all partitions without waiting, because no
+//! thread may wait while it holds a claim. Then the committer writes all events as one frame; `log/committer.rs`
+//! describes the order of steps.
 
 mod output;
 
@@ -26,7 +26,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Events for any durable topics and partitions of one engine, to be published together: all of them, or none.
+/// Events for any durable topics and partitions of one engine, published together: all or none.
 ///
 /// ```
 /// use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -35,34 +35,36 @@ use std::time::{Duration, Instant};
 /// let mut transfer = engine.transaction()?;
 /// transfer.publish_to(&accounts, 0, |change| *change = -10)?;
 /// transfer.publish_to(&accounts, 1, |change| *change = 10)?;
-/// let receipts = transfer.commit()?;                          // both, and both durable
+/// let receipts = transfer.commit()?;                          // both are durable
 /// assert_eq!(receipts.len(), 2);
 /// assert_eq!(accounts.safe(1).map(|safe| safe.durable), Some(1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # All or none
-/// The events are one frame of the journal, under one checksum. Readers of the rings see them when the frame is durable.
-/// Dropped without [`commit`](Self::commit), also by a panic, nothing is published; after a crash all of it is there or
-/// nothing. A reader of several partitions may meet the events of one before those of another.
+/// The events are one frame of the journal, under one checksum. Subscribers get them when the frame is durable. If the
+/// transaction is dropped without [`commit`](Self::commit), also by a panic, nothing is published. After a crash all of
+/// its events exist or none. A reader of several partitions may get the events of one partition before those of
+/// another.
 ///
 /// # Limits
-/// All events must fit into one frame of the journal, a quarter of a
-/// [segment](crate::journal::Options::segment_size), and those of a partition into its ring. Rate limits and overflow
-/// policies of topics do not apply: a commit waits for room for as long as [`patience`](Self::patience) says.
+/// All events must fit into one frame of the journal, a quarter of a [segment](crate::journal::Options::segment_size),
+/// and the events of each partition into its ring. Rate limits and overflow policies of topics do not apply: a commit
+/// waits for room for as long as [`patience`](Self::patience) says.
 pub struct Transaction {
     committer: Arc<Committer>,
     outputs: Vec<Box<dyn Output>>,
     bytes: usize,
     len: usize,
-    /// For each event, the index of its output and its partition.
+    /// The output's index and the partition of each event, in the order of the calls.
     order: Vec<(u32, u32)>,
-    /// The bytes with an event that was refused for its size, and the limit.
+    /// The size in bytes that a refused event would have led to, and the limit. `None` if no event was refused for its
+    /// size.
     overfull: Option<(usize, usize)>,
     patience: Duration,
 }
 
-/// An event was not taken into a transaction, or a transaction was not committed.
+/// Why an event was not added to a transaction, or a transaction was not committed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {
@@ -71,68 +73,70 @@ pub enum TransactionError {
         "the engine has no journal, which transactions need: open it with `Engine::open` or `EngineBuilder::journal`"
     )]
     NoJournal,
-    /// The topic is not in the journal.
+    /// The topic is not durable, or belongs to another engine.
     #[error("topic {topic:?} is not in this engine's journal: create it there, with `durable()`")]
     NotDurable {
         /// The topic.
         topic: String,
     },
-    /// More bytes than one frame holds. What was taken before is still there.
+    /// The transaction is larger than one frame. The events that were added before are still part of it.
     #[error(
         "a transaction of {size} bytes is larger than the {limit} that one frame of the journal holds: commit less at once, or take larger segments"
     )]
     TooLarge {
         /// The size of the transaction in bytes, with the refused event.
         size: usize,
-        /// The most bytes that one frame holds.
+        /// The greatest size of one frame, in bytes.
         limit: usize,
     },
-    /// The topic gives no producer.
+    /// The topic's producer could not be created.
     #[error(transparent)]
     Producer(#[from] ProducerError),
-    /// A partition has no room, or takes nothing more, or the event has no place. Nothing was published.
+    /// A partition has no room or is closed, or the event's partition does not exist. Nothing was published.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// What an event was written as cannot be read back. Nothing was published.
+    /// An event was encoded into bytes that do not decode. Nothing was published.
     #[error("topic {topic:?}: {cause}")]
     Event {
         /// The topic.
         topic: String,
-        /// Why its bytes cannot be read.
+        /// Why the bytes do not decode.
         cause: Unreadable,
     },
-    /// Another one has taken the name over. Nothing was published.
+    /// The transform was opened again under its name. Nothing was published.
     #[error("the transform {name:?} of topic {topic:?} was opened again since: this one commits nothing more")]
     Fenced {
-        /// The name.
+        /// The transform's name.
         name: String,
-        /// The input.
+        /// Its input topic.
         topic: String,
     },
-    /// The member whose batch it was to commit is none any more: others read that batch. Nothing was published.
+    /// The group member whose batch was to be committed is fenced: other members read that batch. Nothing was
+    /// published.
     #[error(transparent)]
     Member(#[from] Fenced),
-    /// The journal did not take it. Nothing was published.
+    /// The journal refused the transaction. Nothing was published.
     #[error("nothing was published: {}", text::line(.cause))]
     Refused {
-        /// Why.
+        /// Why, as text.
         cause: String,
     },
-    /// The disk failed while it was written. It may be there, all of it, when the journal is opened again, or not.
+    /// The disk failed while the frame was written. When the journal is opened again, all events of the transaction
+    /// exist, or none.
     #[error("it is unknown whether the transaction is in the journal: {}", text::line(.cause))]
     Unknown {
-        /// The cause, as text.
+        /// The disk's error, as text.
         cause: String,
     },
 }
 
 impl TransactionError {
-    /// True if fewer events at once may be accepted.
+    /// True if a transaction with fewer events may be accepted.
     pub(crate) fn is_too_much(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::Publish(PublishError::BatchTooLarge { .. }))
     }
 
-    /// Whether a partition had no room. The same may succeed later.
+    /// True if a partition had no room. The same transaction may succeed later.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Publish(refused) if refused.is_full())
     }
@@ -144,18 +148,18 @@ impl fmt::Debug for Transaction {
     }
 }
 
-/// Bytes for the offsets of the input, which the same frame commits.
+/// Bytes reserved for the input offsets that the same frame commits.
 const SPARE: usize = 1024;
 
-/// The output of an input event was not taken into the transaction.
+/// Why the output of an input event is not in the transaction.
 pub(crate) enum InputFailure<X> {
-    /// Its handler failed.
+    /// The handler failed.
     Failed(X),
-    /// The output is larger than what fits: beside earlier output, or alone.
+    /// The output does not fit: beside the output of earlier events, or, if `alone`, in an empty transaction.
     TooMuch { cause: TransactionError, alone: bool },
 }
 
-/// What else the frame is to hold, and who decides at the end whether it is written.
+/// What else the frame holds, and the last decision if it is written.
 pub(crate) struct FrameExtras<'a> {
     pub(crate) put: &'a dyn Fn(&mut FrameBuilder),
     pub(crate) decide: &'a dyn Fn() -> Box<dyn FnOnce() -> bool + Send>,
@@ -174,36 +178,36 @@ impl Transaction {
         }
     }
 
-    /// An empty transaction of the same engine, with the same patience.
+    /// An empty transaction of the engine of `other`, with its patience.
     pub(crate) fn like(other: &Self) -> Self {
         Self { patience: other.patience, ..Self::new(Arc::clone(&other.committer)) }
     }
 
-    /// True if twice the present events are likely to fit.
+    /// True if twice as many events are likely to fit.
     pub(crate) fn is_ample(&self) -> bool {
         self.bytes <= self.committer.journal.frame_limit() / 2 && self.outputs.iter().all(|output| output.is_ample())
     }
 
-    /// How long a commit waits for room, 30 seconds unless told. It holds nothing meanwhile.
+    /// Sets how long a commit waits for room; 30 seconds by default. It holds no claims meanwhile.
     pub fn patience(&mut self, limit: Duration) -> &mut Self {
         self.patience = limit;
         self
     }
 
-    /// How many events it has.
+    /// Count of events.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no events.
+    /// True if the transaction has no events.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// An event without a key.
+    /// Adds an event without a key.
     ///
     /// # Errors
-    /// The topic is not durable or closed, or the transaction becomes too large: the event is not part of it.
+    /// The topic is not durable or is closed, or the transaction would become too large. The event is not added.
     pub fn publish<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         topic: &Topic<E, K>,
@@ -212,7 +216,7 @@ impl Transaction {
         self.take(topic, Route::Any, fill)
     }
 
-    /// An event that goes where its key belongs.
+    /// Adds an event to the partition of its key.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -225,10 +229,10 @@ impl Transaction {
         self.take(topic, Route::Key(key), fill)
     }
 
-    /// An event for this partition.
+    /// Adds an event to this partition.
     ///
     /// # Errors
-    /// There is no such partition, or as [`publish`](Self::publish).
+    /// The partition does not exist, or as [`publish`](Self::publish).
     pub fn publish_to<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         topic: &Topic<E, K>,
@@ -238,7 +242,7 @@ impl Transaction {
         self.take(topic, Route::To(partition), fill)
     }
 
-    /// A message, which goes to the [partition that it names](Record::partition), or where its key belongs.
+    /// Adds a message to the [partition that it names](Record::partition), or else to that of its key.
     ///
     /// # Errors
     /// The message is larger than the topic allows, or as [`publish`](Self::publish).
@@ -315,8 +319,8 @@ impl Transaction {
         self.order.clear();
     }
 
-    /// Has `handler` publish what comes of one input. Where that fails, or is too much beside what is there already, nothing
-    /// that came of this input stays.
+    /// Calls `handler`, which adds the output of one input event. If that fails, or the output does not fit beside the
+    /// present events, removes all output of this input event.
     pub(crate) fn take_in<X>(
         &mut self,
         handler: impl FnOnce(&mut Self) -> Result<(), X>,
@@ -328,7 +332,7 @@ impl Transaction {
         let failure = match (handled, too_large) {
             (Err(cause), None) => InputFailure::Failed(cause),
             (Err(_), Some(cause)) => InputFailure::TooMuch { cause, alone: before == 0 },
-            // Who says nothing of a refusal is asked once more where there is all the room.
+            // A handler that ignores the refusal is called again with an empty transaction.
             (Ok(()), Some(cause)) if before > 0 => InputFailure::TooMuch { cause, alone: false },
             (Ok(()), _) => match self.outgrown(before) {
                 Some(refused) => InputFailure::TooMuch { cause: refused.into(), alone: before == 0 },
@@ -339,7 +343,7 @@ impl Transaction {
         Err(failure)
     }
 
-    /// Forgets the last events, until there are `len`.
+    /// Removes the last events, until `len` are left.
     fn rewind(&mut self, len: usize) {
         for (output, partition) in self.order.drain(len..).rev() {
             self.bytes -= self.outputs[output as usize].take_back(partition as usize);
@@ -347,18 +351,18 @@ impl Transaction {
         self.len = len;
     }
 
-    /// Why a partition that got an event behind the first `len` has more than its ring ever holds, if one has.
+    /// The error, if a partition with an event after the first `len` has more events than its ring can hold.
     fn outgrown(&self, len: usize) -> Option<PublishError> {
         let mut later = self.order[len..].iter();
         later.find_map(|(output, partition)| self.outputs[*output as usize].outgrown(*partition as usize))
     }
 
-    /// Publishes all events, and waits until they are durable: a receipt for each partition. One without events does
-    /// nothing.
+    /// Publishes all events, and waits until they are durable. Returns a receipt for each partition; none for a
+    /// transaction without events.
     ///
     /// # Errors
-    /// A partition had no room for too long, a topic is closed, or the journal refused: nothing was published. Or the disk
-    /// failed meanwhile, and it is [unknown](TransactionError::Unknown).
+    /// Nothing was published, because a partition had no room for too long, a topic is closed, or the journal refused;
+    /// or the outcome is [unknown](TransactionError::Unknown), because the disk failed meanwhile.
     pub fn commit(mut self) -> Result<Vec<BatchReceipt>, TransactionError> {
         self.commit_outputs()
     }
@@ -381,7 +385,7 @@ impl Transaction {
                 Err(refused) if refused.is_full() => refused,
                 outcome => return outcome,
             };
-            // Claims that were let go are slots without an event. So no more claims are taken until there is room.
+            // Dropped claims become skipped slots. So no new claims are made until there is room.
             loop {
                 let left =
                     deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -428,5 +432,5 @@ impl Transaction {
     }
 }
 
-/// Why a transaction is refused that is committed during another commit of the same thread.
+/// The error of a transaction that is committed while the same thread commits another one.
 const NESTED: &str = "this thread is committing another transaction, and code that runs meanwhile, such as the clock or the event's `Persist`, commits one: commit it afterwards";

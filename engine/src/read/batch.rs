@@ -1,4 +1,4 @@
-//! What a poll gives: events of one partition, each with where it stands.
+//! Batches: what a poll returns, events of one partition with their offsets.
 
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
@@ -10,22 +10,23 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct At {
-    /// The partition.
+    /// The partition's number.
     pub partition: u32,
-    /// The offset in it.
+    /// The event's offset in the partition.
     pub offset: u64,
-    /// Whether it is the last event of what is there at present: the moment to flush.
+    /// True for the last event of the batch: the moment to flush what the handler has gathered.
     pub end_of_batch: bool,
 }
 
 impl At {
-    /// For tests of handlers.
+    /// An address for tests of handlers.
     pub const fn new(partition: u32, offset: u64, end_of_batch: bool) -> Self {
         Self { partition, offset, end_of_batch }
     }
 }
 
-/// Passes over what was published before `oldest`; how many that are.
+/// Skips the events of the batch that were published before `oldest`, up to the first younger one. Returns how many
+/// were skipped.
 pub(crate) fn expire<E, K: Producers>(
     batch: &mut RingBatch<'_, E, K>,
     partition: &Partition<E, K>,
@@ -42,7 +43,7 @@ pub(crate) fn expire<E, K: Producers>(
     expired
 }
 
-/// Events of one partition, in order. Iterate over `&mut batch`; what was iterated counts as read when the batch is
+/// Events of one partition, in order. Iterate over `&mut batch`: the iterated events count as read when the batch is
 /// dropped.
 pub struct Batch<'s, E, K: Producers = Multi> {
     pub(crate) batch: RingBatch<'s, E, K>,
@@ -56,28 +57,29 @@ impl<E, K: Producers> fmt::Debug for Batch<'_, E, K> {
 }
 
 impl<E, K: Producers> Batch<'_, E, K> {
-    /// The partition that all of it is from.
+    /// The number of the partition that the events are from.
     pub fn partition(&self) -> u32 {
         self.partition
     }
 
-    /// How many events are left to iterate.
+    /// Count of events that are not iterated yet.
     pub fn len(&self) -> usize {
         self.batch.len()
     }
 
-    /// Whether nothing is left to iterate.
+    /// True if all events were iterated.
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
     }
 
-    /// Ends the batch here: the same as dropping it, said aloud.
+    /// Ends the batch, as dropping it does: the iterated events count as read.
     pub fn commit(self) {}
 }
 
 impl<E> Batch<'_, E, Single> {
-    /// Everything that is left, as two slices: up to the end of the buffer, and from its start; the second is often empty.
-    /// All of it counts as read. For whoever adds up or copies many small events.
+    /// All events that are not iterated yet, as two slices: those up to the end of the ring's buffer, and those from
+    /// its start on; the second slice is often empty. All of them count as read. Faster than iterating, where many
+    /// small events are summed or copied.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -109,7 +111,7 @@ impl<'b, E, K: Producers> IntoIterator for &'b mut Batch<'_, E, K> {
     }
 }
 
-/// The events of a [`Batch`], each with where it stands.
+/// Iterator over a [`Batch`]: each event with its partition and offset.
 pub struct Messages<'b, E, K: Producers> {
     events: Events<'b, E, K, Shared>,
     partition: u32,

@@ -1,4 +1,4 @@
-//! A subscriber's settings, and the forms in which it runs.
+//! A subscriber's settings, and the ways to start it.
 
 use super::{Membership, PartitionConsumer, StartAt, Subscriber, TooOld};
 use crate::base::kind::Producers;
@@ -12,10 +12,10 @@ use slipring_journal::Visible;
 use slipring_ring::{Multi, OnError, Stage, Wait};
 use std::sync::{Arc, Weak};
 
-/// The way into a topic for dead letters, shared by the threads of a subscriber.
+/// The producer of a subscriber's dead letters, shared by the subscriber's threads.
 pub(crate) type SharedForwarder<E> = Arc<Turn<DeadLetterForwarder<E>>>;
 
-/// Settings of a subscriber. Unpinned and parking when idle, unless told.
+/// Settings of a subscriber. By default its thread is not pinned, and parks when idle.
 pub struct SubscriberBuilder<E, K: Producers = Multi> {
     pub(crate) topic: Arc<TopicCore<E, K>>,
     pub(crate) name: String,
@@ -31,8 +31,8 @@ pub struct SubscriberBuilder<E, K: Producers = Multi> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
-    /// A subscriber: sees every event of this topic. Its settings, then [`run`](SubscriberBuilder::run) or
-    /// [`poll`](SubscriberBuilder::poll).
+    /// Returns the settings of a new subscriber, which reads every event of this topic. Finish them with
+    /// [`run`](SubscriberBuilder::run) or [`poll`](SubscriberBuilder::poll).
     pub fn subscribe(&self, name: impl Into<String>) -> SubscriberBuilder<E, K> {
         SubscriberBuilder::new(Arc::clone(&self.inner), name.into())
     }
@@ -56,54 +56,56 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         }
     }
 
-    /// Reads an event only when each of these subscribers of the same topic has done with it.
+    /// Orders this subscriber after the named subscribers of the same topic: it reads an event only when each of them
+    /// has read it.
     pub fn after<S: AsRef<str>>(mut self, subscribers: impl IntoIterator<Item = S>) -> Self {
         self.after.extend(subscribers.into_iter().map(|name| name.as_ref().to_owned()));
         self
     }
 
-    /// Where the subscriber begins to read.
+    /// Sets where the subscriber begins to read; [`StartAt::Earliest`] by default.
     pub fn start(mut self, start: StartAt) -> Self {
         self.start = start;
         self
     }
 
-    /// Pins its thread to this core, by the system's number. A refused pin is an error, never a thread that runs
-    /// elsewhere.
+    /// Pins its thread to the processor core with this number in the operating system. If the pin is refused, starting
+    /// the subscriber is an error.
     pub fn pin(mut self, core: usize) -> Self {
         self.core = Some(core);
         self
     }
 
-    /// How it waits for events.
+    /// Sets how the subscriber waits for events.
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
         self
     }
 
-    /// At most so many events in one batch; 0 is taken as 1.
+    /// Sets the greatest count of events in one batch; 0 counts as 1. Unlimited by default.
     pub fn limit(mut self, events: usize) -> Self {
         self.limit = events.max(1);
         self
     }
 
-    /// What follows when the handler returns an error or panics. Unless told, the topic is closed with this
-    /// subscriber's name and the cause: nothing is lost in silence, and nobody waits for ever.
+    /// Sets what happens when the handler returns an error or panics. By default the topic is closed with this
+    /// subscriber's name and the cause, so that no event is lost silently and no thread waits for ever.
     pub fn on_error(mut self, policy: OnError) -> Self {
         self.on_error = policy;
         self
     }
 
-    /// What happens when producers have no room because of this subscriber: what the
-    /// [topic](crate::TopicBuilder::slow) says, unless told.
+    /// Sets what happens when producers have no room because of this subscriber. By default the [topic's
+    /// setting](crate::TopicBuilder::slow) applies.
     pub fn slow(mut self, policy: Slow) -> Self {
         self.slow = Some(policy);
         self
     }
 
-    /// Of a [durable](crate::TopicBuilder::durable) topic, reads only what is written, or durable; unless told it reads
-    /// what is published at once, which a crash may take back. Where the journal does [not
-    /// sync](crate::journal::Pace::sync), nothing is durable before the engine is shut down.
+    /// On a [durable](crate::TopicBuilder::durable) topic, lets the subscriber read only events that are written, or
+    /// durable. By default it reads events as soon as they are published, although a crash may still lose them. With a
+    /// journal that does [not sync](crate::journal::Pace::sync), events become durable only when the engine is shut
+    /// down.
     ///
     /// ```
     /// # use slipring::{Engine, journal::{Visible, simulated::SimulatedDisk}};
@@ -122,11 +124,14 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
-    /// What a managed subscriber would pass over goes to this topic first, and what it would stop for is passed over: so
-    /// with the default policy, an event that fails once is moved aside. If the topic does not take it, the subscriber
-    /// stops. A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::dead_letter::DeadLetter).
-    /// Somebody must read that topic, or it must [retain](crate::TopicBuilder::retain): like any other, it keeps nothing
-    /// for nobody.
+    /// Sets a dead-letter topic for events that the handler of a managed subscriber fails on. After the retries of the
+    /// [policy](Self::on_error) such an event is copied to that topic and skipped, also where the policy alone would
+    /// stop the subscriber. So with the default policy an event is moved after its first failure. If that topic refuses
+    /// the event, the subscriber stops.
+    ///
+    /// The headers of a [`Message`](crate::Message) say where it came from and why it failed: see
+    /// [`DeadLetter`](crate::dead_letter::DeadLetter). Like any topic, the dead-letter topic keeps events only if a
+    /// consumer reads it, or it [retains](crate::TopicBuilder::retain) events or is durable.
     ///
     /// ```
     /// # use slipring::{Engine, Message, Record, dead_letter::DeadLetter, subscriber::OnError};
@@ -161,7 +166,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
-    /// Takes the topic for dead letters out, if there is to be one.
+    /// Takes the dead-letter producer out of the settings; `None` if no dead-letter topic was set.
     pub(crate) fn forwarder(&mut self) -> Result<Option<SharedForwarder<E>>, SubscribeError> {
         self.dead_letters.take().transpose().map_err(|cause| {
             let (topic, consumer) = (self.topic.name.clone(), self.name.clone());
@@ -169,10 +174,10 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         })
     }
 
-    /// A subscriber without a thread, to be polled from a loop of one's own.
+    /// Starts the subscriber without a thread: the caller polls it.
     ///
     /// # Errors
-    /// As [`run`](Self::run), but for the pin, which is not looked at.
+    /// As [`run`](Self::run), except for the pin, which is ignored.
     pub fn poll(self) -> Result<Subscriber<E, K>, SubscribeError> {
         let topic = Arc::clone(&self.topic);
         let membership = Membership::new(&self, self.stats());
@@ -184,7 +189,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         Ok(Subscriber::new(Arc::clone(&topic), membership, parts, self.limit, self.visible))
     }
 
-    /// Joins all partitions that there are. No new one must come meanwhile.
+    /// Joins all partitions of the topic. The caller prevents new partitions meanwhile.
     pub(crate) fn join_all(&self) -> Result<Vec<PartitionConsumer<E, K>>, SubscribeError> {
         check_name(&self.name).map_err(SubscribeError::Name)?;
         if matches!(self.start, StartAt::Timestamp(_)) && !self.topic.settings.timestamps {
@@ -198,7 +203,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         }
         let partitions = self.topic.partitions();
         if self.topic.has_ended() {
-            // It may be about to be told so.
+            // A topic that has ended may not have closed its rings yet; then the plain `Closed` is returned.
             let reason = partitions.iter().find_map(|partition| partition.ring.closed());
             let reason = reason.unwrap_or(slipring_ring::Closed::Closed);
             return Err(SubscribeError::new(&self.topic.name, 0, reason.into()));
@@ -216,7 +221,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         joined.collect()
     }
 
-    /// A subscriber of one partition that nobody adds others to.
+    /// A subscriber of this partition alone, which gets no partitions that are added later.
     pub(crate) fn of_one(&self, part: PartitionConsumer<E, K>, stats: &Arc<ConsumerStats>) -> Subscriber<E, K> {
         Subscriber::new(
             Arc::clone(&self.topic),
@@ -231,7 +236,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         Arc::new(ConsumerStats::new(&self.name, self.slow.unwrap_or(self.topic.settings.slow)))
     }
 
-    /// The stage that each ring is given.
+    /// The consumer's stage in each partition's ring.
     pub(crate) fn stage(&self) -> Stage {
         Stage::new(self.name.clone()).after(self.after.iter().cloned()).wait(self.wait.clone()).limit(self.limit)
     }

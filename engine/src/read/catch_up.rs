@@ -1,9 +1,9 @@
-//! Catching up: the change of one partition from the journal to the ring, for replays and for groups.
+//! Catching up: one partition's change from the journal to the ring, for replays and groups.
 //!
-//! When the backlog is less than a quarter of the ring, the reader's gate joins the ring, at or above the lowest gate.
-//! Nothing from there on is overwritten, and producers wait for a quarter of the ring at most. Everything below that gate is
-//! written, because the committer's own stage is one of the gates. So the journal is read up to the gate, or a little
-//! further, and then the ring from exactly there.
+//! When the backlog is at most a quarter of the ring, the reader's gate joins the ring, at or above the lowest gate. No
+//! slot from there on is overwritten, so producers have to wait for at most a quarter of the ring. Every event below
+//! that gate is written, because the committer's own stage is one of the gates. So the journal is read up to the gate,
+//! or a little further, and the ring from exactly that offset on.
 
 use crate::base::kind::Producers;
 use crate::log::progress::Progress;
@@ -21,36 +21,38 @@ pub(crate) struct CatchUp<E, K: Producers> {
     /// The reader's consumer, once it has joined the ring.
     gate: Option<Consumer<E, K>>,
     capacity: u64,
-    /// A fault for tests: the ring takes over so many events too early.
+    /// A fault for tests: the count of events by which the ring takes over too early. 0 in production.
     seam_off: u64,
 }
 
-/// The limits of one turn of reading. All of them are read before the journal is.
+/// The limits of one pass of reading. All of them are determined before the journal is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadTurn {
-    /// Records below this offset are to be read.
+    /// The pass reads only records below this offset.
     pub(crate) before: u64,
-    /// Everything below this offset can be seen, so an offset that is not found has no record.
+    /// Every event below this offset is visible, so an offset below without a record will never have one.
     pub(crate) visible: u64,
-    /// Everything below this offset is in the journal and may be seen, published or not.
+    /// Every event below this offset is in the journal at the visible level, published or not.
     pub(crate) end: u64,
 }
 
-/// What one turn of reading came to.
+/// The outcome of one pass of reading.
 pub(crate) enum Step<E, K: Producers> {
     /// There may be more to read at once.
     More,
-    /// There is nothing more to be seen now.
+    /// No more is visible now.
     Nothing,
-    /// Everything before this consumer's offset is read: the ring takes over.
+    /// All records before this consumer's position are read: from now on the ring is read.
     Caught(Consumer<E, K>),
-    /// There is nothing more to be seen now, and joining the ring was refused.
+    /// No more is visible now, and joining the ring was refused.
     Refused(BuildError),
 }
 
 impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
+    /// Opens the partition's journal at `start`.
+    ///
     /// # Errors
-    /// The journal does not have the start.
+    /// The journal does not have that start.
     pub(crate) fn open(
         durable: &DurableTopic<E>,
         partition: &Arc<Partition<E, K>>,
@@ -65,28 +67,28 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         Ok(Self { partition, progress, cursor, gate: None, capacity, seam_off })
     }
 
-    /// The next offset that it may return.
+    /// The next offset that may be returned.
     pub(crate) fn position(&self) -> u64 {
         self.cursor.position()
     }
 
-    /// Goes to another offset that the journal has.
+    /// Moves to another offset that the journal has.
     pub(crate) fn seek(&mut self, offset: u64) {
         self.cursor.seek(offset);
     }
 
-    /// True if nothing more will be seen than can be seen now.
+    /// True if no event will become visible that is not visible now.
     pub(crate) fn is_over(&self, visible: Visible) -> bool {
         self.progress.is_over(visible)
     }
 
-    /// The offset at which the ring takes over.
+    /// The offset at which the ring takes over. `None` before the reader has joined the ring.
     fn seam(&self) -> Option<u64> {
         self.gate.as_ref().map(|gate| gate.first().0.saturating_sub(self.seam_off))
     }
 
-    /// Begins one pass of reading. `join` joins the ring at the lowest possible offset. If `bounded`, records that are written and
-    /// not yet published are left out.
+    /// Begins one pass of reading. `join` joins the ring at the lowest possible offset. If `bounded`, records that are
+    /// written but not yet published are left out.
     pub(crate) fn begin(
         &mut self,
         scan: &mut SharedScan,
@@ -97,7 +99,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         let ring = &self.partition.ring;
         let mut published = ring.published().0;
         if self.gate.is_none() && published.saturating_sub(self.position()) <= self.capacity / 4 {
-            // A ring that has ended refuses this. The journal has all its events.
+            // A ring that has ended refuses to be joined. The journal has all its events.
             self.gate = join().ok();
             published = self.partition.ring.published().0;
         }
@@ -109,13 +111,14 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         ReadTurn { before: self.seam().map_or(bound, |seam| seam.min(bound)), visible, end }
     }
 
-    /// The cursor that a turn reads with.
+    /// The journal cursor of a pass.
     #[inline(always)]
     pub(crate) fn cursor(&mut self) -> &mut Cursor {
         &mut self.cursor
     }
 
-    /// Ends a turn of reading, in which something was `read`, or everything was (`at_end`). Nothing below `next` is wanted.
+    /// Ends a pass of reading: `read` says that it has read records, `at_end` that it has read all visible ones.
+    /// Offsets below `next` need not be read again.
     pub(crate) fn end(
         &mut self,
         scan: &mut SharedScan,
@@ -129,12 +132,12 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         }
         let at_end = at_end && !self.cursor.waits();
         if at_end {
-            // Others that read the same scan need not wait for it.
+            // Releases the shared scan, so that other partitions need not wait for this one.
             self.cursor.pause(scan);
         }
         let mut refused = None;
         if at_end && self.gate.is_none() {
-            // Offsets that were reserved and never published are no backlog.
+            // Offsets that were reserved and never published may exceed a quarter of the ring, and are no backlog.
             match join() {
                 Ok(gate) => self.gate = Some(gate),
                 Err(cause) => refused = Some(cause),
@@ -146,7 +149,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
             Some(mut gate) => {
                 let to = position.max(next).max(gate.first().0);
                 self.cursor.pause(scan);
-                // The consumer was evicted because it held producers up. Then there is more to read from the journal.
+                // A failing seek means that the consumer was evicted because it made producers wait. Then the journal
+                // has more to read.
                 match gate.seek(Sequence(to)) {
                     Ok(()) => Step::Caught(gate),
                     Err(_) => {

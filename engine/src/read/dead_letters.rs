@@ -1,4 +1,4 @@
-//! Forwarding events that a handler cannot handle into a topic of dead letters, of the same type.
+//! Copying events that a handler fails on into a dead-letter topic with events of the same type.
 
 use crate::base::kind::Producers;
 use crate::base::level::Level;
@@ -10,17 +10,17 @@ use crate::produce::transaction::{Transaction, TransactionError};
 use crate::topic::Topic;
 use crate::topic::error::PublishError;
 
-/// Events that can be copied into a topic of dead letters: every type that is `Clone`, and [`Message`](crate::Message). A
-/// message says where it comes from: see [`DeadLetter`](crate::dead_letter::DeadLetter).
+/// Events that can be copied to a dead-letter topic: every type that is `Clone`, and [`Message`](crate::Message). A
+/// message also records its origin: see [`DeadLetter`](crate::dead_letter::DeadLetter).
 pub trait ToDeadLetter: Send + Sync + Sized + 'static {
-    /// Publishes a copy as a dead letter. Never waits for room.
+    /// Publishes a copy as a dead letter. It never waits for room: a full topic is an error.
     #[doc(hidden)]
     fn publish_dead_letter<K: Producers>(
         &self,
         producer: &mut Producer<Self, K>,
         origin: &DeadLetterOrigin<'_>,
     ) -> Result<Receipt, PublishError>;
-    /// Has a transaction publish a copy as a dead letter.
+    /// Adds a copy as a dead letter to a transaction.
     #[doc(hidden)]
     fn publish_dead_letter_into<K: Producers>(
         &self,
@@ -30,7 +30,7 @@ pub trait ToDeadLetter: Send + Sync + Sized + 'static {
     ) -> Result<(), TransactionError>;
 }
 
-/// Where an event comes from, and why it is a dead letter.
+/// The origin of a dead letter: topic, partition, offset, consumer, attempts and reason.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct DeadLetterOrigin<'a>(pub(crate) Origin<'a>);
@@ -77,11 +77,12 @@ type Put<E> = Box<dyn FnMut(&E, &DeadLetterOrigin<'_>) -> Result<Receipt, Publis
 type Letter<'l, E> = (&'l E, &'l DeadLetterOrigin<'l>);
 type PutInto<E> = Box<dyn Fn(Option<Letter<'_, E>>, &mut Transaction) -> Result<(), TransactionError> + Send>;
 
-/// Forwards events to a topic of dead letters, whatever the kind of its producers.
+/// Copies events to a dead-letter topic, which may have any kind of producers.
 pub(crate) struct DeadLetterForwarder<E> {
     topic: String,
     is_durable: bool,
-    /// Publishes a dead letter. None if only transactions may: the topic may have a single producer.
+    /// Publishes a dead letter. `None` after [`set_transactions_only`](Self::set_transactions_only), since the topic
+    /// may allow only a single producer.
     put: Option<Put<E>>,
     put_into: PutInto<E>,
 }
@@ -110,7 +111,8 @@ impl<E> DeadLetterForwarder<E> {
         self.is_durable
     }
 
-    /// From now on only transactions publish dead letters. `out` is the first of them, and gets the topic's producer now.
+    /// From now on dead letters are published in transactions only. `out` is the first of these, and takes over the
+    /// topic's producer.
     pub(crate) fn set_transactions_only(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
         self.put = None;
         (self.put_into)(None, out)
@@ -124,8 +126,8 @@ impl<E> DeadLetterForwarder<E> {
         self.send(event, origin).map(drop)
     }
 
-    /// Publishes a dead letter, and waits until it is written if the topic is durable: a commit that follows never survives
-    /// without it.
+    /// Publishes a dead letter. On a durable topic, waits until it is written, so that no later commit can survive a
+    /// crash without it.
     pub(crate) fn put_written(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
         let receipt = self.send(event, origin).map_err(|refused| refused.to_string())?;
         let Some(receipt) = receipt.filter(|_| self.is_durable) else { return Ok(()) };

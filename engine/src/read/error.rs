@@ -1,9 +1,9 @@
-//! What a reader is refused, each with what was asked and what to do.
+//! Errors of readers.
 
 use crate::base::closed::Closed;
 use slipring_ring::{SeekError, StageError};
 
-/// A consumer cannot read on.
+/// Why a consumer cannot read on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("consumer {consumer:?} of topic {topic:?}: {reason}")]
 #[non_exhaustive]
@@ -12,11 +12,11 @@ pub struct ReadError {
     pub topic: String,
     /// The consumer.
     pub consumer: String,
-    /// Halted, failed, or evicted.
+    /// The topic was halted or has failed, or the consumer was evicted.
     pub reason: Closed,
 }
 
-/// A consumer was not taken away.
+/// Why a consumer was not cancelled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CancelError {
@@ -28,7 +28,7 @@ pub enum CancelError {
         /// The consumer.
         consumer: String,
     },
-    /// Others stand behind it.
+    /// Other consumers are ordered after it.
     #[error(
         "consumer {consumer:?} of topic {topic:?} cannot go while {behind:?} stands behind it: cancel that one first"
     )]
@@ -37,7 +37,7 @@ pub enum CancelError {
         topic: String,
         /// The consumer.
         consumer: String,
-        /// One that stands behind it.
+        /// A consumer that is ordered after it.
         behind: String,
     },
 }
@@ -52,11 +52,11 @@ impl CancelError {
     }
 }
 
-/// A consumer did not move to where it was told to. It stays where it was.
+/// Why a consumer was not moved. It keeps its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PositionError {
-    /// The offset is not kept any more, or not published yet.
+    /// The offset is no longer kept, or is not published yet.
     #[error(
         "consumer {consumer:?} cannot move to {asked} in partition {partition} of topic {topic:?}: it may be anywhere from {earliest} to {latest}"
     )]
@@ -67,55 +67,55 @@ pub enum PositionError {
         consumer: String,
         /// The partition.
         partition: u32,
-        /// The offset to which it was to seek.
+        /// The offset that was asked for.
         asked: u64,
-        /// The earliest that it may move to.
+        /// The earliest offset that it may move to.
         earliest: u64,
-        /// The latest.
+        /// The latest offset that it may move to.
         latest: u64,
     },
-    /// Others stand behind it: they have read on already.
+    /// Other consumers are ordered after it, and have read past that offset.
     #[error("consumer {consumer:?} of topic {topic:?} cannot go back while {behind:?} stands behind it")]
     StoodBehind {
         /// The topic.
         topic: String,
         /// The consumer.
         consumer: String,
-        /// One that stands behind it.
+        /// A consumer that is ordered after it.
         behind: String,
     },
-    /// There is no such partition.
+    /// The topic has no partition with that number.
     #[error("topic {topic:?} has no partition {asked}: it has {partitions}, from 0 on")]
     UnknownPartition {
         /// The topic.
         topic: String,
-        /// The one that was named.
+        /// The partition that was asked for.
         asked: u32,
-        /// How many there are.
+        /// Count of the topic's partitions.
         partitions: u32,
     },
-    /// The topic has no times.
+    /// The topic does not record publish times.
     #[error("topic {topic:?} keeps no times: create it with `timestamps()`")]
     NoTimestamps {
         /// The topic.
         topic: String,
     },
-    /// The system refuses what going back in a topic that was made before needs.
+    /// The operating system refused a memory fence that moving back needs.
     #[error("consumer {consumer:?} of topic {topic:?} cannot go back: {cause}")]
     Fence {
         /// The topic.
         topic: String,
         /// The consumer.
         consumer: String,
-        /// Which fence the system refused, and why.
+        /// Which fence was refused, and why.
         cause: slipring_ring::fence::Refused,
     },
-    /// The topic takes or gives nothing more.
+    /// The topic is closed, halted or failed.
     #[error("topic {topic:?}: {reason}")]
     Closed {
         /// The topic.
         topic: String,
-        /// Why.
+        /// The reason.
         reason: Closed,
     },
 }

@@ -1,4 +1,4 @@
-//! A subscriber that runs on threads of its own: what it does with each event, and how it ends.
+//! Managed subscribers: threads of the engine that call a handler.
 
 mod each;
 
@@ -20,7 +20,7 @@ use std::fmt::{self, Display};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-/// A subscriber that runs on threads of its own. Dropping this handle stops nothing.
+/// A subscriber that runs on threads of the engine. Dropping this handle does not end it.
 pub struct Subscription<E, K: Producers = Multi> {
     topic: Arc<TopicCore<E, K>>,
     name: String,
@@ -29,19 +29,20 @@ pub struct Subscription<E, K: Producers = Multi> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
-    /// Starts a thread of this name that hands each event of every partition to `handler`.
+    /// Starts a thread with the subscriber's name that calls `handler` with each event of every partition.
     ///
     /// # Publishing in a handler
-    /// A handler may publish, also into topics that it reads itself. Into a full partition of its own topic it cannot wait
-    /// for room: no slot becomes free before the handler returns. There a publish that would wait
+    /// A handler may publish, also into the topic that it reads. But it cannot wait for room in its own topic, because
+    /// no slot becomes free before the handler returns. A publish that would wait there
     /// ([`Overflow::Block`](crate::topic::Overflow::Block)) is refused with
-    /// [`PublishError::OwnConsumer`](crate::producer::PublishError::OwnConsumer). Publish with `try_publish`, keep what was refused for
-    /// the next event, or give the topic room for all that a batch brings forth: a handler's slots are given back after a
-    /// quarter of the capacity. Two consumers that wait for room in each other's topics are not noticed: a deadline
-    /// ([`Overflow::BlockFor`](crate::topic::Overflow::BlockFor)) ends that.
+    /// [`PublishError::OwnConsumer`](crate::producer::PublishError::OwnConsumer). Publish with `try_publish` and keep a
+    /// refused event for the next call, or give the topic enough capacity for everything that the handler publishes:
+    /// the slots of read events are freed whenever a quarter of the capacity was read. Two consumers that wait for room
+    /// in each other's topics are not detected; a deadline ([`Overflow::BlockFor`](crate::topic::Overflow::BlockFor))
+    /// ends such a wait.
     ///
     /// # Errors
-    /// The name is no name or taken, a subscriber in [`after`](Self::after) is not there, the start is out of range,
+    /// The name is invalid or taken, a subscriber in [`after`](Self::after) does not exist, the start is out of range,
     /// the pin is refused, or the topic is closed.
     pub fn run<X: Display + 'static>(
         self,
@@ -50,7 +51,8 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self.run_with(|| (), move |(), event, at| handler(event, at))
     }
 
-    /// The same, with a state that is made on the subscriber's thread and stays there: it need not be `Send`.
+    /// As [`run`](Self::run), with a state that is created on the subscriber's thread and stays there, so it need not
+    /// be `Send`.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -77,9 +79,9 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         start(self.poll()?, core, wait, policy, make, handler)
     }
 
-    /// One thread a partition, each with a handler of its own that `make` makes for it, on the calling thread. The
-    /// threads are called `name-partition`, and a [pin](Self::pin) pins all of them. A partition that is added gets one
-    /// more; `make` is called for it by whoever adds the partition, and cannot add others then.
+    /// Starts one thread for each partition, named `name-partition`. The handler of each thread is made by `make`,
+    /// which is called with the partition's number on the calling thread. A [pin](Self::pin) pins all of the threads.
+    /// When a partition is added, `make` is called on the thread that adds it, and cannot add further partitions then.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -123,17 +125,18 @@ impl<E, K: Producers> Subscription<E, K> {
         &self.name
     }
 
-    /// The first offset that it was promised, in partition 0. See [`first_in`](Self::first_in).
+    /// The first offset of partition 0 that the subscriber reads. See [`first_in`](Self::first_in).
     pub fn first(&self) -> u64 {
         self.first[0]
     }
 
-    /// The first offset that it was promised in this partition, if that was there when it began.
+    /// The first offset of this partition that the subscriber reads; `None` if the partition was added after the
+    /// subscriber began.
     pub fn first_in(&self, partition: u32) -> Option<u64> {
         self.first.get(partition as usize).copied()
     }
 
-    /// Has its threads wait in another way from now on: a quiet night need not burn a core.
+    /// Changes the wait strategy of the subscriber's threads, for example to one that parks during a quiet night.
     ///
     /// ```
     /// # use slipring::{Engine, Wait};
@@ -145,7 +148,7 @@ impl<E, K: Producers> Subscription<E, K> {
     /// ```
     ///
     /// # Errors
-    /// More threads would spin than there are cores; or its threads have ended. Then nothing changes.
+    /// More threads would spin than there are cores, or the subscriber's threads have ended. Then nothing changes.
     pub fn set_wait(&self, wait: Wait) -> Result<(), CoresError> {
         self.topic.host.cores.change(&self.topic.name, &self.name, &wait)?;
         let memberships: Vec<_> = self.run.state().memberships.iter().filter_map(Weak::upgrade).collect();
@@ -153,12 +156,12 @@ impl<E, K: Producers> Subscription<E, K> {
         Ok(())
     }
 
-    /// Ends the subscriber after the batch that it is in; the topic no longer waits for it.
+    /// Ends the subscriber after its current batch. Producers no longer wait for it.
     ///
     /// # Errors
-    /// Other subscribers stand behind it, or it has ended already.
+    /// Other subscribers are ordered after it, or it has ended already.
     pub fn cancel(self) -> Result<(), CancelError> {
-        // Before its threads can end by it. What is refused was not cancelled.
+        // Set before the eviction, because the threads may end by that at once. Reset if the eviction is refused.
         self.run.cancelled.store(true, Ordering::Release);
         let evicted = self.topic.evict(&self.name);
         if evicted.is_err() {
@@ -169,20 +172,20 @@ impl<E, K: Producers> Subscription<E, K> {
     }
 }
 
-/// The settings of a subscriber's thread.
+/// Settings of one thread of a subscriber.
 struct ThreadSettings<E> {
     thread: String,
-    /// The only partition that the thread reads, if it has only one.
+    /// The only partition that the thread reads; `None` if it reads all.
     partition: Option<u32>,
     core: Option<usize>,
     wait: Wait,
     policy: ErrorPolicy<E>,
 }
 
-/// What to do when a handler fails.
+/// What a failure of the handler leads to.
 pub(crate) struct ErrorPolicy<E> {
     pub(crate) on_error: OnError,
-    /// Forwards events that are passed over to the dead letters.
+    /// Copies events that are skipped to the dead-letter topic. `None` if there is no such topic.
     pub(crate) forwarder: Option<SharedForwarder<E>>,
 }
 
@@ -266,8 +269,8 @@ fn attend<E, K: Producers, S, X: Display>(
     let (_topic, _consumer) = (subscriber.topic.name.clone(), &run.stats.name);
     lifecycle!(info, "consumer started", topic = _topic, consumer = _consumer);
     let read = caught(|| read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run));
-    // A panic outside of the handler, such as of a waiting strategy or the clock, fails the topic as a panic of the handler
-    // does.
+    // A panic outside of the handler, for example in a wait strategy or the clock, fails the topic as a panic in the
+    // handler does.
     let ending = read.unwrap_or_else(|panic| Ending::Failed(panic.to_string()));
     match &ending {
         Ending::Failed(_cause) => {
@@ -282,7 +285,7 @@ fn attend<E, K: Producers, S, X: Display>(
     if let Ending::Failed(cause) = &ending {
         subscriber.topic.fail(&run.stats.name, cause);
     }
-    // The drops of the handler and its state may panic as well. The consumer ends all the same.
+    // Dropping the handler or its state may panic too. The consumer ends all the same.
     let _ = caught(move || drop(handler));
     let _ = caught(move || drop(state));
     let at = |part: &PartitionConsumer<E, K>| (part.partition.index, part.consumer.consumed().0);
@@ -328,7 +331,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 Some((partition, offset, tries)) if (partition, offset) == (batch.partition, culprit.0) => tries,
                 _ => 0,
             };
-            // In a topic that was halted, a retry is of no use.
+            // In a halted topic nothing is retried or skipped: the event stays unread.
             let moot = (retries > 0 || then_skip) && batch.batch.ends_at_once();
             if moot {
                 batch.batch.put_back(culprit);
@@ -353,7 +356,7 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     }
 }
 
-/// Forwards the event at `culprit` to the dead letters. If that fails, the event stays unread.
+/// Copies the event at `culprit` to the dead-letter topic. If that fails, the event stays unread.
 fn forward<E: Send + Sync + 'static, K: Producers>(
     batch: &mut Batch<'_, E, K>,
     forwarder: &SharedForwarder<E>,
@@ -363,7 +366,7 @@ fn forward<E: Send + Sync + 'static, K: Producers>(
 ) -> Result<(), String> {
     batch.batch.put_back(culprit);
     let partition = batch.partition;
-    // Copying the event is the user's code, so no lock is held.
+    // Copying the event runs user code, so the forwarder is lent and not locked.
     let Some(mut forwarder) = forwarder.take() else { return Err("another letter is being written".to_owned()) };
     let moved = caught(|| match (&mut batch.batch).into_iter().next() {
         Some((Sequence(offset), event)) => {
@@ -378,10 +381,11 @@ fn forward<E: Send + Sync + 'static, K: Producers>(
     moved
 }
 
-/// After so many events the thread looks whether the topic was halted.
+/// Count of events between two checks that the topic was halted.
 const HALT_EVERY: usize = 16;
 
-/// Passes the events of the batch to the handler. On an error or a panic `culprit` is the event's offset.
+/// Calls the handler with the events of the batch, and frees the slots after each `part` events. On an error or a
+/// panic, `culprit` is the event's offset.
 #[inline]
 fn work<E, K: Producers, X: Display>(
     batch: &mut Batch<'_, E, K>,

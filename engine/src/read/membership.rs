@@ -1,4 +1,4 @@
-//! A subscriber's membership of its topic: how other threads give it new partitions and another way of waiting.
+//! A subscriber's membership in its topic: how other threads give it new partitions and another wait strategy.
 
 use super::StartAt;
 use super::SubscriberBuilder;
@@ -13,16 +13,17 @@ use slipring_ring::{Consumer, Sequence, Stage, Wait, Waiter};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What other threads know of a subscriber, and where they leave new partitions for it.
+/// What other threads need of a subscriber, and the changes that they leave for it.
 pub(crate) struct Membership<E, K: Producers> {
     topic: String,
     pub(crate) stats: Arc<ConsumerStats>,
     pub(super) stage: Stage,
     pub(super) waiter: Arc<Waiter>,
     pub(super) wait: Wait,
-    /// The waiter and token of a selector that waits for this subscriber.
+    /// The selector that waits for this subscriber: its waiter, and the subscriber's token there. `None` if there was
+    /// none yet.
     watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
-    /// Another way of waiting, to be used from the next look on.
+    /// Another wait strategy, to be used from the next wait on.
     pub(super) other_wait: Mutex<Option<Wait>>,
     pub(super) has_changes: AtomicBool,
     pub(super) added: Mutex<Vec<PartitionConsumer<E, K>>>,
@@ -45,7 +46,7 @@ impl<E: Send + Sync + 'static, K: Producers> Membership<E, K> {
 }
 
 impl<E, K: Producers> Membership<E, K> {
-    /// From now on wakes this waiter too when there are new partitions.
+    /// Sets the waiter, in addition to the subscriber's own, that is woken when partitions are added.
     pub(super) fn tell(&self, waiter: &Arc<Waiter>, token: usize) {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
@@ -93,7 +94,7 @@ pub(crate) struct PartitionConsumer<E, K: Producers> {
     pub(crate) consumer: Consumer<E, K>,
 }
 
-/// The offset that was asked for is in the ring, and older than the topic retains.
+/// The offset is still in the ring, but older than the topic's retention by age.
 pub(crate) struct TooOld {
     pub(crate) asked: u64,
     pub(crate) earliest: u64,
@@ -101,8 +102,8 @@ pub(crate) struct TooOld {
 }
 
 impl<E, K: Producers> PartitionConsumer<E, K> {
-    /// Goes to the start, where that is a time or is limited by the retention by age. The gate stands at or before it by
-    /// now.
+    /// Moves to the start, if that is a time or is limited by the retention by age. The gate is at or before the start
+    /// already.
     pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &TopicCore<E, K>) -> Result<(), TooOld> {
         let from = self.consumer.consumed().0;
         let oldest = self.oldest_kept(topic);
@@ -115,8 +116,8 @@ impl<E, K: Producers> PartitionConsumer<E, K> {
             (None, StartAt::Earliest | StartAt::Offsets(_)) => oldest,
             _ => return Ok(()),
         };
-        // The offset is published. If others stand behind this consumer it stays where it is, and reads events that are too
-        // old.
+        // The offset is published, so the seek can fail only because other consumers are ordered after this one. Then
+        // it stays, and reads events that are older than its start.
         let _ = self.consumer.seek(Sequence(to.max(from)));
         Ok(())
     }
@@ -125,8 +126,8 @@ impl<E, K: Producers> PartitionConsumer<E, K> {
         self.partition.first_since(at, from)
     }
 
-    /// The first offset that the topic's retention by age leaves to a consumer that comes or goes back, among those that
-    /// this gate keeps.
+    /// The first offset, from this consumer's position on, that the topic's retention by age allows to a consumer that
+    /// joins or moves back.
     pub(super) fn oldest_kept(&self, topic: &TopicCore<E, K>) -> u64 {
         let from = self.consumer.consumed().0;
         match topic.settings.retain_for {

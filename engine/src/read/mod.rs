@@ -1,4 +1,4 @@
-//! Reading a topic: every subscriber sees every event.
+//! Subscribers: each reads every event of its topic.
 
 mod batch;
 mod builder;
@@ -33,7 +33,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use visibility::VisibilityLimit;
 
-/// A subscriber to be polled.
+/// A subscriber that the caller polls, without a thread of its own.
 ///
 /// ```
 /// # use slipring::Engine;
@@ -53,15 +53,15 @@ use visibility::VisibilityLimit;
 pub struct Subscriber<E, K: Producers = Multi> {
     pub(crate) topic: Arc<TopicCore<E, K>>,
     pub(crate) membership: Arc<Membership<E, K>>,
-    /// Its consumer in each partition, by the partition's number.
+    /// The consumer of each partition, by the partition's number.
     pub(crate) parts: Vec<PartitionConsumer<E, K>>,
     first: Vec<u64>,
     watch: MultiWait,
-    /// Partitions that were closed and read to their end.
+    /// Numbers of the partitions that were closed and read to their end.
     over: Vec<u32>,
     paused: Vec<u32>,
     limit: usize,
-    /// How far it may see, if it waits for the journal. None if it sees everything that is published.
+    /// How far it may read, if it waits for the journal. `None` if it reads events as soon as they are published.
     visibility: Option<VisibilityLimit>,
 }
 
@@ -92,13 +92,14 @@ impl<E, K: Producers> Subscriber<E, K> {
         &self.membership.stats.name
     }
 
-    /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once the
-    /// topic was closed and all was read. A limit of zero never waits. While partitions are [paused](Self::pause), a
-    /// closed topic has an end only when they were resumed and read: until then an empty batch is returned at once, when
-    /// all others are read to their end.
+    /// Waits for events, for at most `limit`, and returns a batch of one partition. The batch is empty if no event
+    /// came. `None` if the topic was closed and all events were read. A limit of zero never waits.
+    ///
+    /// While partitions are [paused](Self::pause), a closed topic does not end: once all other partitions are read to
+    /// their end, each call returns an empty batch at once, until the paused partitions are resumed and read.
     ///
     /// # Errors
-    /// The topic was halted, a consumer failed, or this one was evicted.
+    /// The topic was halted, a consumer failed, or this subscriber was evicted.
     #[inline]
     pub fn poll(&mut self, limit: Duration) -> Result<Option<Batch<'_, E, K>>, ReadError> {
         let now = limit.is_zero();
@@ -136,7 +137,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         Ok(Some(Batch { batch, partition }))
     }
 
-    /// Looks for events without taking any: the next look finds the same.
+    /// Finds a partition with events, without consuming any. A second call finds the same events.
     #[inline]
     pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         match self.paused.is_empty() {
@@ -163,21 +164,21 @@ impl<E, K: Producers> Subscriber<E, K> {
                 return Ok(FindOutcome::Nothing);
             }
             match self.find_unpaused(false, deadline)? {
-                // It was woken by changes, or by the end of a paused partition.
+                // The wait ended because of new partitions, another wait strategy, or the end of a paused partition.
                 FindOutcome::Nothing if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
                 found => return Ok(found),
             }
         }
     }
 
-    /// Nothing signals the events of paused partitions, only their end.
+    /// Registers the waiter for the end of the paused partitions. Their events do not wake it.
     fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
         for &index in &self.paused {
             self.parts[index as usize].consumer.arm_for_end(waiter, token);
         }
     }
 
-    /// True if nothing more comes unless a partition is resumed.
+    /// True if all partitions that are not paused are read to their end, and the paused ones are closed.
     fn is_over_but_for_pauses(&mut self) -> Result<bool, ReadError> {
         let mut is_over = true;
         for index in 0..self.parts.len() {
@@ -201,7 +202,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         loop {
             if !self.over.is_empty() && self.over.len() == self.parts.len() {
-                // A partition that was added just before the topic was closed has arrived by then.
+                // A partition that was added before the topic was closed is among the changes by now.
                 if !self.membership.has_changes.load(Ordering::Acquire) {
                     return Ok(FindOutcome::End);
                 }
@@ -229,7 +230,8 @@ impl<E, K: Producers> Subscriber<E, K> {
         }
     }
 
-    /// Has a task woken after a look has found nothing. False if there is something after all.
+    /// Registers a task, after a search has found nothing, to be woken when there is something to read. False, without
+    /// registering, if there is something to read by now.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if !self.paused.is_empty() {
@@ -243,7 +245,8 @@ impl<E, K: Producers> Subscriber<E, K> {
         watch.wake(&mut SubscriberSources { parts, membership, topic, limit: *limit, visibility, over: None }, task)
     }
 
-    /// Has another waiter woken after a look has found nothing. False if there is something after all.
+    /// Registers another waiter, such as a selector's, to be woken under `token` when there is something to read. False
+    /// if there is something by now.
     pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
         self.membership.tell(waiter, token);
         self.arm_paused(waiter, token);
@@ -263,11 +266,11 @@ impl<E, K: Producers> Subscriber<E, K> {
         ReadError { topic: self.topic.name.clone(), consumer: self.membership.stats.name.clone(), reason }
     }
 
-    /// Takes the changes that other threads have left: new partitions, and another way of waiting.
+    /// Applies the changes that other threads have left: new partitions, and another wait strategy.
     #[cold]
     fn take_changes(&mut self) {
         self.membership.has_changes.store(false, Ordering::Relaxed);
-        // The drop of a waiting strategy is the user's code, so no lock is held.
+        // Dropping the old wait strategy runs user code, so the lock is released first.
         let wait = self.membership.other_wait.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(wait) = wait {
             self.parts.iter_mut().for_each(|part| part.consumer.set_wait(wait.clone()));
@@ -281,7 +284,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     }
 }
 
-/// Has the waiter woken when the partition has something to read. False if it has something already.
+/// Registers the waiter to be woken when the partition has something to read. False if it has something by now.
 fn arm_part<E, K: Producers>(
     visibility: &mut Option<VisibilityLimit>,
     source: usize,
@@ -293,37 +296,38 @@ fn arm_part<E, K: Producers>(
         && part.consumer.lag() > 0
         && visibility.room(source, part) == 0
     {
-        // The ring has events, and only the journal is not ready.
+        // The ring has events, but the journal has not written or synced them yet, so the journal's progress is
+        // awaited.
         return visibility.arm(source, part, waiter, token);
     }
     part.consumer.arm(waiter, token)
 }
 
-/// What a look has found.
+/// The outcome of a search for events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FindOutcome {
     Source(usize),
     Nothing,
-    /// The topic was closed, and everything was read but the paused partitions.
+    /// The topic was closed, and all partitions but the paused ones are read to their end.
     Paused,
     End,
 }
 
-/// A subscriber's partitions while it waits for one of them.
+/// A subscriber's partitions, as a [`MultiWait`] sees them.
 struct SubscriberSources<'s, E, K: Producers> {
     parts: &'s mut [PartitionConsumer<E, K>],
     membership: &'s Membership<E, K>,
     topic: &'s TopicCore<E, K>,
     limit: usize,
     visibility: &'s mut Option<VisibilityLimit>,
-    /// Why the source that was found gives nothing.
+    /// Why the found source gives no batch; `None` if it gives one.
     over: Option<slipring_ring::Closed>,
 }
 
 impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
-        // Looked at before the events, so that everything that ever can be seen is seen by then.
+        // Read before the events: if the journal has ended by now, all events that will ever be visible are visible.
         let is_over = self.visibility.as_ref().is_some_and(|visibility| visibility.is_over(source));
         let seen =
             self.visibility.as_mut().map_or(usize::MAX, |visibility| visibility.room(source, &self.parts[source]));
@@ -333,7 +337,7 @@ impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
                 let is_lost = is_over && !batch.is_empty();
                 drop(batch);
                 if is_lost {
-                    // What was published and will never be written is not shown to this subscriber.
+                    // Events that were published but will never be written are not shown to this subscriber.
                     self.over = partition.ring.closed();
                 }
                 self.over.is_some()
@@ -354,7 +358,7 @@ impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
     }
 
     fn arm(&mut self, source: usize, _: &Waiter) -> bool {
-        // The watch's waiter is the membership's.
+        // The waiter of this `MultiWait` is the one of the membership.
         arm_part(self.visibility, source, &mut self.parts[source], &self.membership.waiter, source)
     }
 

@@ -1,4 +1,4 @@
-//! Positions of a subscriber: the next offset of each partition, its lag, and moving to another offset.
+//! A subscriber's positions: the next offset of each partition, the lag, and seeking.
 
 use super::{PartitionConsumer, Subscriber};
 use crate::base::clock::Timestamp;
@@ -10,34 +10,35 @@ use slipring_ring::{SeekError, Sequence};
 use std::time::Duration;
 
 impl<E, K: Producers> Subscriber<E, K> {
-    /// The first offset that it was promised, in partition 0. See [`first_in`](Self::first_in).
+    /// The first offset of partition 0 that the subscriber reads. See [`first_in`](Self::first_in).
     pub fn first(&self) -> u64 {
         self.first[0]
     }
 
-    /// The first offset that it was promised in this partition; none if it does not read that.
+    /// The first offset of this partition that the subscriber reads; `None` if it does not read the partition.
     pub fn first_in(&self, partition: u32) -> Option<u64> {
         self.first.get(partition as usize).copied()
     }
 
-    /// The next offset that it will read in this partition; none if it does not read that.
+    /// The offset of the next event that it reads in this partition; `None` if it does not read the partition.
     pub fn position(&self, partition: u32) -> Option<u64> {
         self.parts.get(partition as usize).map(|part| part.consumer.consumed().0)
     }
 
-    /// How many published events it has not read, in all partitions.
+    /// Count of published events that it has not read, in all partitions.
     ///
-    /// Counted in offsets, some of which may hold no event: those of a claim that was let go.
+    /// Counted in offsets. Some of them may hold no event, because a producer dropped its claim.
     pub fn lag(&self) -> u64 {
         self.parts.iter().map(|part| part.consumer.lag()).sum()
     }
 
-    /// How many published events it has not read in this partition; none if it does not read that.
+    /// Count of published events of this partition that it has not read, in offsets; `None` if it does not read the
+    /// partition.
     pub fn lag_in(&self, partition: u32) -> Option<u64> {
         self.parts.get(partition as usize).map(|part| part.consumer.lag())
     }
 
-    /// How long ago the oldest event that it has not read was published, in all partitions; zero if there is none.
+    /// The age of the oldest published event that it has not read, over all partitions; zero if it has read all.
     ///
     /// # Errors
     /// The topic has no [timestamps](crate::TopicBuilder::timestamps).
@@ -55,7 +56,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         Ok(longest)
     }
 
-    /// Moves to an offset of a partition without reading what lies between. Backward, the offset must be kept still: by
+    /// Moves to an offset of a partition, without reading the events between. An earlier offset must still be kept: by
     /// a slower consumer, or by [`retain`](crate::TopicBuilder::retain).
     ///
     /// ```
@@ -76,8 +77,9 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// ```
     ///
     /// # Errors
-    /// It is not kept or not published (the error has the range), there is no such partition, others stand behind this
-    /// subscriber, or it was evicted or halted. It stays where it was.
+    /// The offset is not kept any more or not published yet (the error holds the range), the partition does not exist,
+    /// other consumers are ordered after this subscriber, or it was evicted or halted. The subscriber keeps its
+    /// position.
     pub fn seek(&mut self, partition: u32, offset: u64) -> Result<(), PositionError> {
         self.take_changes();
         let Self { parts, topic, membership, watch, .. } = self;
@@ -90,17 +92,17 @@ impl<E, K: Producers> Subscriber<E, K> {
             PositionError::OutOfRange { topic, consumer, partition, asked: offset, earliest, latest }
         };
         part.consumer.seek(Sequence(offset)).map_err(|cause| match cause {
-            // The ring knows the range behind the consumer only.
+            // The range of the ring leaves out the events that only this consumer's own gate keeps.
             SeekError::OutOfRange { earliest, .. } => out_of_range(earliest.0.min(before.0)),
             other => refused(other),
         })?;
         let earliest = part.oldest_kept(topic);
         if offset < before.0 && offset < earliest {
-            // The event is older than the topic's retention: the consumer goes forward again, which it always may.
+            // The event is older than the topic's retention: the consumer moves forward again, which is always allowed.
             let _ = part.consumer.seek(before);
             return Err(out_of_range(earliest));
         }
-        // It may be armed elsewhere, and a partition that was read to its end has events again.
+        // The source may be armed, and a partition that was read to its end has events again.
         if !self.paused.contains(&partition) {
             watch.add(partition as usize);
         }
@@ -110,8 +112,8 @@ impl<E, K: Producers> Subscriber<E, K> {
         Ok(())
     }
 
-    /// Moves, in every partition, to the first event that was published at this time or later; where there is none, to
-    /// what is published next. Backward, as far as events are kept.
+    /// Moves, in every partition, to the first event that was published at this time or later. If there is none, moves
+    /// to the next event to be published. Events that are no longer kept are not found.
     ///
     /// # Errors
     /// The topic has no [timestamps](crate::TopicBuilder::timestamps), or as [`seek`](Self::seek).
@@ -123,11 +125,12 @@ impl<E, K: Producers> Subscriber<E, K> {
         for index in 0..self.parts.len() {
             let part = &self.parts[index];
             let before = part.consumer.consumed().0;
-            // If the event is not kept any more, this may be the time of a later event of its slot. Then the seek is
-            // refused.
+            // If the event before the position was overwritten, this may be the time of a later event in its slot. Then
+            // the seek is refused.
             let is_behind = |times: &PublishTimes| before > 0 && times.get(before - 1) >= at;
             if part.partition.times.as_ref().is_some_and(is_behind) {
-                // It goes back as far as it may, which the refusal says. From there on its own gate keeps what is looked at.
+                // Moves back to the earliest allowed offset, which the refused seek returns. From there its own gate
+                // keeps the events whose times are compared.
                 let earliest = match self.seek(index as u32, 0) {
                     Err(PositionError::OutOfRange { earliest, .. }) => earliest,
                     Err(refused) => return Err(refused),
@@ -142,10 +145,10 @@ impl<E, K: Producers> Subscriber<E, K> {
         Ok(())
     }
 
-    /// Gives nothing more of this partition until [`resume`](Self::resume). It goes on holding the producers there.
+    /// Stops reading this partition until [`resume`](Self::resume). Producers still wait for its position there.
     ///
     /// # Errors
-    /// There is no such partition.
+    /// The partition does not exist.
     pub fn pause(&mut self, partition: u32) -> Result<(), PositionError> {
         self.take_changes();
         part_of(&mut self.parts, &self.topic, partition)?;
@@ -159,7 +162,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// Reads this partition again.
     ///
     /// # Errors
-    /// There is no such partition.
+    /// The partition does not exist.
     pub fn resume(&mut self, partition: u32) -> Result<(), PositionError> {
         part_of(&mut self.parts, &self.topic, partition)?;
         self.paused.retain(|&paused| paused != partition);
@@ -169,7 +172,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         Ok(())
     }
 
-    /// The partitions that are paused.
+    /// The numbers of the paused partitions.
     pub fn paused(&self) -> &[u32] {
         &self.paused
     }

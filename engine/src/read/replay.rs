@@ -1,4 +1,4 @@
-//! Reading a durable topic from any point of its past, and on with what is published.
+//! Replays: reading a durable topic from any point of its past, then continuing with new events.
 
 mod builder;
 mod partition;
@@ -24,81 +24,80 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A replay cannot begin, or go on.
+/// Why a replay cannot begin, or cannot read on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// The topic has no journal.
+    /// The topic is not durable.
     #[error("topic {topic:?} has no journal: create it with `durable()`")]
     NotDurable {
         /// The topic.
         topic: String,
     },
-    /// The journal has not what was asked for, or cannot give it.
+    /// The journal does not have the requested events, or cannot read them.
     #[error("topic {topic:?}, partition {partition}: {cause}")]
     Journal {
         /// The topic.
         topic: String,
         /// The partition.
         partition: u32,
-        /// Why.
+        /// Why the journal refused.
         cause: journal::ReplayError,
     },
-    /// A record is no event.
+    /// A record does not decode as an event.
     #[error("topic {topic:?}, partition {partition}, offset {offset}: {cause}")]
     Event {
         /// The topic.
         topic: String,
         /// The partition.
         partition: u32,
-        /// Its offset.
+        /// The record's offset.
         offset: u64,
-        /// Why its bytes cannot be read.
+        /// Why the record does not decode.
         cause: Unreadable,
     },
-    /// Events of a partition were lost to damage: told where they would have come, once. The next read goes on behind them.
-    /// See [`OnGap`] for other ways.
+    /// Events of a partition were lost to damage. Returned once, at the place of the lost events; the next read
+    /// continues after them. See [`OnGap`] for other policies.
     #[error(transparent)]
     Gap(#[from] Gap),
-    /// The name or the start was refused.
+    /// The name or the start of the replay was refused.
     #[error("topic {topic:?}: {}", text::line(.cause))]
     Refused {
         /// The topic.
         topic: String,
-        /// Why.
+        /// Why, as text.
         cause: String,
     },
-    /// The topic was halted, or failed.
+    /// The topic was halted or has failed.
     #[error("topic {topic:?}: {reason}")]
     Closed {
         /// The topic.
         topic: String,
-        /// Why.
+        /// The reason.
         reason: Closed,
     },
 }
 
-/// Reads a durable topic: its past from the journal, its present from the rings, each event once and in order.
+/// Reads a durable topic: past events from the journal, new ones from the rings, each event once and in order.
 ///
-/// It waits on the journal, so an event is seen when it is written, or durable, as
-/// [`visible`](ReplayBuilder::visible) says.
+/// An event is returned only when it is written, or durable, as [`visible`](ReplayBuilder::visible) says.
 pub struct Replay<E, K: Producers = Multi> {
-    /// What it reads is kept open, unless it is the topic's own.
+    /// Keeps the topic open. `None` if the topic itself owns this replay.
     topic: Option<Arc<TopicCore<E, K>>>,
     name: String,
     durable: Arc<DurableTopic<E>>,
     stats: Arc<ConsumerStats>,
     parts: Vec<ReplayPartition<E, K>>,
-    /// What those read through that are not in the ring yet.
+    /// The scan of the journal, shared by the partitions that are not read from their rings yet.
     scan: SharedScan,
     visible: Visible,
     on_gap: OnGap,
-    /// What records are read into.
+    /// The event into which each record is decoded.
     event: E,
     turn: usize,
 }
 
-/// Events of one partition before another one has its turn.
+/// Greatest count of events that are read from one partition before the next one.
 const TURN: usize = 1024;
 
 impl<E, K: Producers> fmt::Debug for Replay<E, K> {
@@ -108,13 +107,13 @@ impl<E, K: Producers> fmt::Debug for Replay<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
-    /// For the topic itself, which would else keep itself open.
+    /// For a replay that the topic itself owns, which would otherwise keep the topic open for ever.
     pub(crate) fn of_topic(mut self) -> Self {
         self.topic = None;
         self
     }
 
-    /// A partition that was just made: its gate stands at the beginning.
+    /// Adds a new partition, whose `consumer` stands at its first offset.
     pub(crate) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         let Some(progress) = self.durable.acks.progress(partition.index) else { return };
         let next = consumer.first().0;
@@ -122,42 +121,43 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         self.parts.push(ReplayPartition { partition, progress, next, gap: None, seeks: None, mode });
     }
 
-    /// How many partitions it reads.
+    /// Count of partitions.
     pub(crate) fn partitions(&self) -> usize {
         self.parts.len()
     }
 
-    /// Whether there are offsets that were not read.
+    /// True if the partition has offsets that are visible and not read.
     pub(crate) fn has_more(&self, index: usize) -> bool {
         self.parts[index].has_more(self.visible)
     }
 
-    /// Whether the partition has ended and all of it was read.
+    /// True if the partition has ended and all of it is read.
     pub(crate) fn is_over(&self, index: usize) -> bool {
         matches!(self.parts[index].mode, ReplayMode::Over)
     }
 
-    /// Whether the partition is closed, and not yet read to its end.
+    /// True if the partition is closed, and not yet read to its end.
     pub(crate) fn is_ending(&self, index: usize) -> bool {
         self.parts[index].is_ending()
     }
 
-    /// Who reads.
+    /// The replay's name.
     pub(crate) fn name(&self) -> &str {
         &self.stats.name
     }
 
-    /// Up to where events of a partition can be seen.
+    /// The offset below which the partition's events are visible.
     pub(crate) fn visible_end(&self, index: usize) -> u64 {
         self.parts[index].progress.end(self.visible)
     }
 
-    /// Shows the next events of a partition without reading them, as long as `each` wants more.
+    /// Calls `each` with the next events of a partition, at most `most`, without consuming them, until it returns
+    /// false.
     pub(crate) fn peek(&mut self, index: usize, most: usize, mut each: impl FnMut(u64, &E) -> bool) {
         let Self { durable, parts, visible, event, .. } = self;
         let part = &parts[index];
         let reader = durable.journal().reader(durable.id(part.partition.index), From::Offset(part.next), *visible);
-        // What is lost is told of when it is read.
+        // Lost events are reported when they are read, not here.
         let Ok(mut reader) = reader.map(Reader::pass_gaps) else { return };
         for _ in 0..most {
             let Ok(Some(record)) = reader.next() else { return };
@@ -168,39 +168,41 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         }
     }
 
-    /// How many published events it has not read.
+    /// Count of published events of the partition that are not read, in offsets.
     pub(crate) fn lag(&self, index: usize) -> u64 {
         let part = &self.parts[index];
         self.durable.unread(part.partition.index, part.next, part.partition.ring.published().0)
     }
 
-    /// The offset after what was published last.
+    /// The offset after the last published event of the partition.
     pub(crate) fn published(&self, index: usize) -> u64 {
         self.parts[index].partition.ring.published().0
     }
 
-    /// Whether every partition is read from its ring by now.
+    /// True if every partition has caught up, so that it is read from its ring.
     pub fn is_live(&self) -> bool {
         self.parts.iter().all(|part| matches!(part.mode, ReplayMode::Ring(_)))
     }
 
-    /// The next offset of a partition that it will give, or one before that if there is none of that number.
+    /// The next offset of this partition that may be returned; the event returned next may have a higher one. `None` if
+    /// the partition does not exist.
     pub fn position(&self, partition: u32) -> Option<u64> {
         Some(self.parts.get(partition as usize)?.next)
     }
 
-    /// Hands what is there to `each`, at most some thousands of events; waits no longer than `limit` if there is nothing.
-    /// Returns how many it were; none once the topic was closed and all was read.
+    /// Calls `each` with the visible events, up to 1024 of each partition. If there are none, waits for events for at
+    /// most `limit`. Returns their count, or `None` once the topic was closed and all events were read.
     ///
     /// # Errors
-    /// Retention has overtaken it, the journal is damaged, a record is no event, or the topic failed. Where events of a
-    /// partition were lost to damage, [`ReplayError::Gap`] names them, once, after all that stands before them in that
-    /// partition was handed over; the next call goes on behind them. With another [policy](ReplayBuilder::on_gap) it is no error.
+    /// Retention has deleted the next events, the journal is damaged, a record does not decode, or the topic failed.
+    /// Where events of a partition were lost to damage, [`ReplayError::Gap`] names their offsets, once, after all
+    /// earlier events of that partition were returned; the next call continues after the gap. With another
+    /// [policy](ReplayBuilder::on_gap) a gap is no error.
     pub fn read(&mut self, limit: Duration, each: impl FnMut(&E, At)) -> Result<Option<usize>, ReplayError> {
         self.read_part(limit, None, each)
     }
 
-    /// The same, and at most so many events, all of one partition, if there is a bound.
+    /// As [`read`](Self::read). If `most` is set, reads at most that many events, all of one partition.
     pub(crate) fn read_part(
         &mut self,
         limit: Duration,
@@ -216,11 +218,11 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             for _ in 0..self.parts.len() {
                 self.turn = (self.turn + 1) % self.parts.len();
                 if read > 0 && self.parts[self.turn].gap.is_some() {
-                    // What was handed over is counted before a gap is told of.
+                    // The events that were read already are returned before the gap is reported.
                     continue;
                 }
                 read += match self.part(self.turn, most.unwrap_or(TURN), &mut each) {
-                    // What fails fails again at the next call; what was handed over is counted now.
+                    // The events that were read already are returned now; the next call returns the error.
                     Err(_) if read > 0 => break,
                     outcome => outcome?,
                 };
@@ -245,11 +247,11 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 let any = any || parts.iter().any(|part| part.has_more(visible) || part.can_end(visible, over));
                 any.then_some(())
             };
-            // What ended without a sound is looked at now and then.
+            // An end that notifies nobody is found by looking every 50 ms.
             let nap = Instant::now() + Duration::from_millis(50);
             let until = deadline.map_or(nap, |deadline| deadline.min(nap));
             if notifier.wait(Some(until), moved).is_none() && notifier.is_own_thread() {
-                // The thread that would move it asks.
+                // The thread that writes the journal calls this, and would wait for itself.
                 return Ok(Some(0));
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -258,7 +260,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         }
     }
 
-    /// Partitions that were added are read from their beginning.
+    /// Begins to read partitions that were added, at their first offset.
     #[cold]
     fn take_added(&mut self) -> Result<(), ReplayError> {
         let Self { topic: Some(topic), durable, parts, .. } = self else { return Ok(()) };
@@ -268,14 +270,15 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         Ok(())
     }
 
-    /// Goes on with what the journal has of a partition from `offset` on. How many offsets that passes over.
+    /// Continues from the journal at `offset`, or at the current position if that is higher. Returns the count of
+    /// skipped offsets.
     pub(crate) fn pass_over_to(&mut self, index: usize, offset: u64) -> Result<u64, ReplayError> {
         let next = self.parts[index].next;
         self.go_on_at(index, offset.max(next))?;
         Ok(offset.saturating_sub(next))
     }
 
-    /// Goes on with what the journal has of a partition from `offset` on, which may have been read before.
+    /// Continues from the journal at `offset`, which may be below the current position.
     pub(crate) fn go_on_at(&mut self, index: usize, offset: u64) -> Result<(), ReplayError> {
         let Self { name, durable, parts, .. } = self;
         let part = &mut parts[index];
@@ -287,7 +290,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         Ok(())
     }
 
-    /// Hands what there is of one partition to `each`, at most so many events. Never waits.
+    /// Calls `each` with the visible events of one partition, at most `most`, and returns their count. Never waits.
     pub(crate) fn part(
         &mut self,
         index: usize,
@@ -302,18 +305,18 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         }
         let from_journal = |cause| ReplayError::Journal { topic: name.clone(), partition: number, cause };
         let mut read = 0;
-        // Looked at before what is visible: all that ever will be is visible by then.
+        // Read before the visible end: if the journal has ended by now, that end is final.
         let is_over = durable.acks.notifier.end_cause().is_some() || part.progress.is_over(*visible);
         let mut turned = None;
         match &mut part.mode {
             ReplayMode::Over => {}
             ReplayMode::Journal(catch_up) => {
                 if catch_up.position() > part.next {
-                    // A panic of `each` has kept the rest of some events from it.
+                    // A panic of `each` has left records read but not passed on; they are read again.
                     catch_up.seek(part.next);
                 }
                 let ring = &part.partition.ring;
-                // While it looks for a time it stays out of the ring, which knows none.
+                // A search for a time stays in the journal, because the ring cannot search by time.
                 let join = |seeks: bool| match seeks {
                     true => Err(BuildError::NameTaken { name: stats.name.clone() }),
                     false => ring.join(Stage::new(stats.name.clone())),
@@ -338,7 +341,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                             continue;
                         }
                         for bytes in bytes.chunks_exact(size_of::<E>()) {
-                            // They have the size, and that is all that plain data can lack.
+                            // The size is right, and plain data of the right size always decodes.
                             let _ = (durable.persistence.read)(event, bytes);
                             give(event);
                         }
@@ -351,18 +354,19 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                             break;
                         }
                         Err(journal::ReplayError::Gap { offsets, .. }) => {
-                            // The next call begins with it.
+                            // The next call begins by reporting the gap.
                             part.next = offsets.end;
                             part.gap = Some(offsets);
                             break;
                         }
-                        // What was handed over is counted first; the cursor stays in front of what it cannot read.
+                        // The events that were read already are returned first. The cursor stays before the unreadable
+                        // record.
                         Err(_) if read > 0 => break,
                         Err(cause) => return Err(from_journal(cause)),
                     };
                     let offset = record.offset;
                     if let Err(cause) = (durable.persistence.read)(event, record.bytes) {
-                        // It is in front of the next call, which fails with it.
+                        // The next call begins at this record, and fails with this error.
                         catch_up.seek(offset);
                         if read > 0 {
                             break;
@@ -377,7 +381,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     part.seeks = None;
                 }
                 if at_end {
-                    // What is visible and was not given is offsets without a record.
+                    // Visible offsets that were not returned have no record.
                     part.next = part.next.max(turn.visible.min(turn.before));
                 }
                 let seeks = part.seeks.is_some();
@@ -402,7 +406,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                             read += 1;
                         }
                     }
-                    // What is published and was never written is nobody's to see.
+                    // Events that were published but never written are not visible to any replay.
                     Ok(_) if is_over => turned = Some(ReplayMode::Over),
                     Ok(_) => {}
                     Err(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed) if is_over && ends == 0 => {
@@ -413,8 +417,9 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         | slipring_ring::Closed::Closed
                         | slipring_ring::Closed::Evicted { .. },
                     ) => {
-                        // It was in the way; or the ring has ended, and the journal may still write what a transaction was
-                        // too late to publish. The journal has what this one has not read.
+                        // The consumer was evicted because it made producers wait; or the ring has ended, while the
+                        // journal may still write a transaction that came too late to be published. The journal has all
+                        // events that are not read yet.
                         let opened = CatchUp::open(durable, &part.partition, &part.progress, From::Offset(part.next));
                         turned = Some(ReplayMode::Journal(opened.map_err(from_journal)?));
                         stats.evicted.store(false, Ordering::Relaxed);

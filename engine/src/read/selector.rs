@@ -1,4 +1,4 @@
-//! One thread that reads many topics.
+//! Selectors: one thread that waits for readers of many topics.
 
 use crate::base::kind::Producers;
 use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Sleeps over many readers, of topics of any types, and tells which one has something. An idle one costs nothing until
-/// it has.
+/// Waits for many readers, of topics of any types, and returns which one has something to read. An idle reader costs
+/// nothing.
 ///
 /// ```
 /// use slipring::{Engine, subscriber::Selector};
@@ -38,14 +38,14 @@ use std::time::{Duration, Instant};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # The end of a reader
-/// One whose topic was closed and read to its end, or that cannot read on, is told as having something, once and again:
-/// its own poll says what. Leave it out of the slice then: the order of the others counts anew.
+/// A reader whose topic was closed and read to its end, or that cannot read on, is selected again and again; its own
+/// poll returns the end or the error. Then leave that reader out of the slice. The numbers of the readers after it
+/// change.
 pub struct Selector {
     watch: MultiWait,
     waiter: Arc<Waiter>,
     by_number: bool,
-    /// Whose places are watched: a slice of other readers is watched anew.
+    /// The identities of the watched readers, by index. A slice with other readers is watched anew.
     watched: Vec<usize>,
 }
 
@@ -62,28 +62,29 @@ impl Selector {
         Self { watch, waiter, by_number, watched: Vec::new() }
     }
 
-    /// Each reader in its turn.
+    /// Returns a selector that selects ready readers in turn.
     pub fn round_robin() -> Self {
         Self::new(false)
     }
 
-    /// The first reader of the slice that has something, always: a busy one keeps those behind it waiting for ever.
+    /// Returns a selector that always selects the first ready reader of the slice. While that reader stays busy, later
+    /// ones are not selected.
     pub fn by_priority() -> Self {
         Self::new(true)
     }
 
-    /// How it waits.
+    /// Sets how the selector waits; as [`Wait::default`] unless set.
     pub fn wait(mut self, wait: Wait) -> Self {
         self.watch.wait = wait;
         self
     }
 
-    /// The place of a reader that has something: events, its end, or a refusal. Waits no longer than `limit`; none if
-    /// there is nothing until then. Call with the same readers at the same places; others are fine, and cost a look at
-    /// each.
+    /// Waits, for at most `limit`, until a reader has events, an end or an error, and returns the reader's index in the
+    /// slice. `None` if none has by then. Calls with the readers of the last call, in the same order, are fastest;
+    /// another slice costs one check of each reader.
     ///
     /// # Errors
-    /// None so far: a reader's own errors are told by its poll.
+    /// None at present: a reader's own errors are returned by its poll.
     pub fn select(&mut self, readers: &mut [&mut dyn Selectable], limit: Duration) -> Result<Option<usize>, ReadError> {
         let same = self.watched.len() == readers.len()
             && self.watched.iter().zip(&*readers).all(|(known, reader)| *known == reader.identity());
@@ -109,23 +110,23 @@ impl Selector {
     }
 }
 
-/// Something that a [`Selector`] can watch: a [`Subscriber`], a [`Member`](crate::group::Member) of a group, or a
-/// [`Worker`](crate::queue::Worker) of a queue, whose [`receive`](crate::queue::Worker::receive) then gives the message that was found.
-/// While the selector waits, so does the member: that counts as progress.
+/// A reader that a [`Selector`] can wait for: a [`Subscriber`], a [`Member`](crate::group::Member) of a group, or a
+/// [`Worker`](crate::queue::Worker) of a queue, whose [`receive`](crate::queue::Worker::receive) then returns the
+/// message that was found. While a selector waits for a member, the member counts as making progress.
 pub trait Selectable {
-    /// Whether a poll would return at once with something.
+    /// True if a poll would return at once with events, an end or an error.
     #[doc(hidden)]
     fn is_ready(&mut self) -> bool;
 
-    /// Has the waiter woken when that may change; false if it has.
+    /// Registers the waiter to be woken when [`is_ready`](Self::is_ready) becomes true. False if it is true by now.
     #[doc(hidden)]
     fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool;
 
-    /// Its watcher waits no more.
+    /// Called when the selector no longer waits for this reader.
     #[doc(hidden)]
     fn awake(&mut self) {}
 
-    /// Tells it from others.
+    /// A number that no other living reader has.
     #[doc(hidden)]
     fn identity(&self) -> usize;
 }
@@ -147,7 +148,7 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
 struct Looking<'s, 'r> {
     readers: &'s mut [&'r mut dyn Selectable],
     waiter: &'s Arc<Waiter>,
-    /// Some wait.
+    /// True if at least one reader was armed.
     armed: bool,
 }
 

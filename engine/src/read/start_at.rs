@@ -3,31 +3,31 @@
 use crate::base::clock::Timestamp;
 use slipring_ring::{Sequence, Start};
 
-/// Where a subscriber begins to read.
+/// Where a reader begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
-    /// At the earliest event that is still kept: what slower consumers have not read, and what the topic retains.
-    /// If no consumer and no retention keeps an event, reading starts at the next event to be published.
+    /// At the earliest event that is still kept, because a slower consumer has not read it or the topic retains it. If
+    /// no event is kept, at the next event to be published.
     #[default]
     Earliest,
-    /// At what is published next.
+    /// At the next event to be published.
     Latest,
-    /// At this offset of every partition; refused with the range if it is not kept any more or not published yet.
+    /// At this offset in every partition. Refused with the range if it is no longer kept or not yet published.
     Offset(u64),
-    /// At these offsets, by partition; each is refused with the range if it is not kept any more or not published yet.
-    /// Partitions beyond the list are begun at their earliest event.
+    /// At these offsets, by partition. Each is refused with the range if it is no longer kept or not yet published.
+    /// Partitions beyond the list begin at their earliest event.
     Offsets(Vec<u64>),
-    /// At the first event that is kept and was published at this time or later; with none, at what is published next.
-    /// Needs [`timestamps`](crate::TopicBuilder::timestamps).
+    /// At the first kept event that was published at this time or later; if there is none, at the next event to be
+    /// published. Needs [`timestamps`](crate::TopicBuilder::timestamps).
     Timestamp(Timestamp),
-    /// Where the group has committed, and nowhere else: a partition in which it has committed nothing is an error. For
-    /// groups, which go on where they committed whatever is said here: the other starts are for what they never read.
+    /// Groups only: at the committed offset; a partition without one is an error. With the other starts, too, a group
+    /// continues at its committed offsets, and the start applies only to partitions without one.
     Committed,
 }
 
 impl StartAt {
-    /// The offset to begin at, where one is named.
+    /// The start's offset in this partition; `None` if the start names none.
     pub(crate) fn offset(&self, partition: u32) -> Option<u64> {
         match self {
             Self::Offset(offset) => Some(*offset),
@@ -36,7 +36,7 @@ impl StartAt {
         }
     }
 
-    /// What the ring is told. For a timestamp the subscriber moves on from there.
+    /// Where the consumer joins the ring. For a timestamp the subscriber then moves on from there.
     pub(crate) fn in_ring(&self, partition: u32) -> Start {
         match self.offset(partition) {
             Some(offset) => Start::At(Sequence(offset)),

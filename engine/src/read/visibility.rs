@@ -1,4 +1,4 @@
-//! How far a subscriber sees that waits for the journal before it reads.
+//! Visibility: how far a subscriber reads that waits for the journal.
 
 use super::PartitionConsumer;
 use crate::base::kind::Producers;
@@ -8,13 +8,13 @@ use slipring_ring::Waiter;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-/// The limit of a subscriber that waits for the journal before it reads.
+/// The read limit of a subscriber that waits until events are written or durable.
 pub(super) struct VisibilityLimit {
     visible: Visible,
     acks: Arc<Acks>,
-    /// The progress of each partition, by its number. None before the first look.
+    /// The progress of each partition, by its number. `None` before the partition is first read.
     progress: Vec<Option<Arc<Progress>>>,
-    /// One waker for each waiter and token, so that the notifier knows a waker again.
+    /// One waker for each waiter and token. The notifier recognizes a waker only by identity, so it is made once.
     wakers: Vec<(Arc<NotifyWaker>, Waker)>,
 }
 
@@ -23,7 +23,7 @@ impl VisibilityLimit {
         Self { visible, acks, progress: Vec::new(), wakers: Vec::new() }
     }
 
-    /// How many slots from the consumer's position on may be read.
+    /// Count of slots, from the consumer's position on, that may be read.
     pub(super) fn room<E, K: Producers>(&mut self, source: usize, part: &PartitionConsumer<E, K>) -> usize {
         if self.progress.len() <= source {
             self.progress.resize(source + 1, None);
@@ -36,13 +36,14 @@ impl VisibilityLimit {
         usize::try_from(end.saturating_sub(part.consumer.consumed().0)).unwrap_or(usize::MAX)
     }
 
-    /// True if nothing more of this partition can be read: the committer is done with it, or the journal has ended.
+    /// True if no more of this partition will become readable: the committer is done with it, or the journal has ended.
     pub(super) fn is_over(&self, source: usize) -> bool {
         let known = self.progress.get(source).and_then(Option::as_ref);
         self.acks.notifier.end_cause().is_some() || known.is_some_and(|progress| progress.is_over(self.visible))
     }
 
-    /// Has the waiter woken when something may be read, or never will be. False if that is so already.
+    /// Registers the waiter to be woken when events become readable, or the partition is over. False if that is so by
+    /// now.
     pub(super) fn arm<E, K: Producers>(
         &mut self,
         source: usize,

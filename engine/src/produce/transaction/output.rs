@@ -1,4 +1,4 @@
-//! One output of a transaction: the events for one topic, how they are kept, and how the commit claims slots for them.
+//! One output of a transaction: the events for one topic, their encoded form, and the claims of the commit.
 
 use super::TransactionError;
 use crate::base::ids::TopicId;
@@ -14,11 +14,11 @@ use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
 use std::sync::Arc;
 
-/// The bytes that a run of records, and a record, may take in a frame beside the event's own.
+/// Bytes that a run of records, and each record, may take in a frame in addition to the encoded events.
 const RUN: usize = 48;
 const RECORD: usize = 16;
 
-/// The claims of a commit. If this is dropped before they are published, all of them are let go.
+/// The claims of a commit. If they are dropped before they are published, all slots are skipped.
 #[derive(Default)]
 pub(super) struct Claims<'t> {
     pub(super) frame: FrameBuilder,
@@ -37,12 +37,13 @@ struct TypedClaim<'t, E: Send + Sync + 'static, K: Producers> {
 
 impl<E: Send + Sync + 'static, K: Producers> ErasedClaim for TypedClaim<'_, E, K> {
     fn publish(self: Box<Self>) {
-        // If the claim was cut, the readers of the topic pass over what the journal has.
+        // If the topic has ended, the claim is cut: readers of the ring skip its slots, although the journal has their
+        // events.
         let _ = self.claim.commit();
     }
 }
 
-/// The events for one topic, whatever their type.
+/// The events of a transaction for one topic, independent of their type.
 pub(super) trait Output: Send {
     fn topic(&self) -> TopicId;
     fn as_any(&mut self) -> &mut dyn Any;
@@ -55,29 +56,29 @@ pub(super) trait Output: Send {
     fn outgrown(&self, partition: usize) -> Option<PublishError>;
     /// True if a claim in each partition is likely to find room.
     fn has_room(&self) -> bool;
-    /// Claims the slots, and fills them.
+    /// Claims a slot for each event and fills it.
     fn claim<'t>(&'t mut self, claims: &mut Claims<'t>) -> Result<(), TransactionError>;
 }
 
 pub(super) struct TypedOutput<E: Send + Sync + 'static, K: Producers> {
     pub(super) topic: Arc<TopicCore<E, K>>,
     pub(super) producer: Producer<E, K>,
-    /// The slot that an event is filled in before it is written into the buffer.
+    /// The slot in which an event is filled before it is encoded into a buffer.
     pub(super) scratch: E,
     pub(super) parts: Vec<PartitionBuffer>,
 }
 
-/// The events for one partition, as they are written to the journal.
+/// The encoded events for one partition.
 #[derive(Default)]
 pub(super) struct PartitionBuffer {
     bytes: Vec<u8>,
-    /// Where each event ends in `bytes`.
+    /// The end of each event in `bytes`.
     ends: Vec<usize>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TypedOutput<E, K> {
-    /// The event's partition, and the bytes that it adds to the frame. If these are more than `room`, the bytes alone, and
-    /// the event is not taken.
+    /// Fills and encodes an event. Returns its partition, and the bytes that it adds to the frame. If these are more
+    /// than `room`, the event is not taken, and the inner error is the count of bytes.
     pub(super) fn take(
         &mut self,
         route: Route<'_>,
@@ -92,7 +93,7 @@ impl<E: Send + Sync + 'static, K: Producers> TypedOutput<E, K> {
         let Some(durable) = &self.topic.durable else { return Ok(Ok((to, 0))) };
         let PartitionBuffer { bytes, ends } = &mut self.parts[to];
         let before = ends.last().copied().unwrap_or(0);
-        // An event that panicked may have left something behind.
+        // An earlier call that panicked may have left bytes of its event.
         bytes.truncate(before);
         (durable.persistence.write)(&self.scratch, bytes);
         let added = bytes.len() - before + RECORD + if ends.is_empty() { RUN } else { 0 };

@@ -13,7 +13,7 @@ use slipring_ring::Consumer;
 use std::fmt::Display;
 use std::sync::{Arc, Weak};
 
-/// What is needed to start a thread for one more partition. The threads own it.
+/// What starting a thread for another partition needs. The partition threads keep it alive.
 struct PartitionThreads<E, K: Producers, M> {
     builder: SubscriberBuilder<E, K>,
     run: Arc<ConsumerRun>,
@@ -87,7 +87,7 @@ where
         Box::new(move || {
             let Ok(handler) = prepared.downcast::<H>() else { return };
             if let Err(refused) = self.start(part, *handler) {
-                // The partition would never be read, so the topic fails.
+                // Without a thread the partition would never be read, so the topic fails.
                 self.builder.topic.fail(&self.run.stats.name, &refused.to_string());
             }
         })
@@ -112,7 +112,8 @@ where
     topic.register(&stats);
     let run = ConsumerRun::new(stats);
     let threads = Arc::new(PartitionThreads { builder, run: Arc::clone(&run), make: Turn::new(make), forwarder });
-    // Making handlers is the user's code, which may use this topic: so the readers are not locked meanwhile.
+    // Making handlers runs user code, which may use this topic. So the readers are locked only afterwards, and
+    // partitions that were added meanwhile get their handlers first.
     let mut handlers = Vec::new();
     let mut readers = loop {
         for partition in handlers.len()..topic.partitions().len() {
@@ -127,7 +128,7 @@ where
     let first = parts.iter().map(|part| part.consumer.consumed().0).collect();
     for (part, handler) in parts.into_iter().zip(handlers) {
         if let Err(refused) = threads.start(part, handler) {
-            // The threads that have started end as if they were cancelled, without harm to the topic.
+            // The threads that have started end as if they were cancelled; the topic stays open.
             for partition in topic.partitions().iter() {
                 let _ = partition.ring.evict(&name);
             }

@@ -1,4 +1,4 @@
-//! The settings of a replay, and its opening.
+//! A replay's settings, and its opening.
 
 use super::{Replay, ReplayError, ReplayPartition};
 use crate::base::kind::Producers;
@@ -22,8 +22,8 @@ pub struct ReplayBuilder<E, K: Producers = Multi> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
-    /// A reader of a [durable](crate::TopicBuilder::durable) topic that begins in the journal, however far back, and goes on with
-    /// what is published. Its settings, then [`open`](ReplayBuilder::open).
+    /// Returns the settings of a reader of a [durable](crate::TopicBuilder::durable) topic, which begins in the
+    /// journal, however far back, and continues with new events. Finish them with [`open`](ReplayBuilder::open).
     pub fn replay(&self, name: impl Into<String>) -> ReplayBuilder<E, K> {
         ReplayBuilder::new(Arc::clone(&self.inner), name.into())
     }
@@ -34,26 +34,29 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         Self { topic, name, start: StartAt::Earliest, visible: Visible::Durable, spill: true, on_gap: OnGap::Fail }
     }
 
-    /// Where it begins: with the earliest record that the journal keeps, unless told. An offset may be up to the next one
-    /// to be published. A time counts among what was published before it is opened; all that comes later is given.
+    /// Sets where the replay begins; by default at the earliest record that the journal keeps. An offset may be at most
+    /// that of the next event to be published. A time selects among the events that are published when the replay is
+    /// opened; all later events are returned whatever their time.
     pub fn start(mut self, start: StartAt) -> Self {
         self.start = start;
         self
     }
 
-    /// Whether it may see what a power cut can take back: durable records only, unless told.
+    /// Sets which events the replay returns: durable ones only by default, or also written ones, which a power cut may
+    /// lose.
     pub fn visible(mut self, visible: Visible) -> Self {
         self.visible = visible;
         self
     }
 
-    /// Whether it leaves the ring and goes on from the journal when producers would have to wait for it: yes, unless told.
+    /// Sets what happens when producers would have to wait for the replay: if true, the default, it leaves the ring and
+    /// continues from the journal; if false, they wait.
     pub fn spill(mut self, yes: bool) -> Self {
         self.spill = yes;
         self
     }
 
-    /// What it does where events were lost to damage: an error at that offset, unless told.
+    /// Sets what happens where events were lost to damage; by default an error, once, at those offsets.
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk, replay::OnGap};
@@ -67,17 +70,17 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         self
     }
 
-    /// Opens it. Partitions that are added later are read from their first offset.
+    /// Opens the replay. Partitions that are added later are read from their first offset.
     ///
     /// # Errors
-    /// The topic has no journal, the name is no name, or the start is out of the range that the journal keeps.
+    /// The topic is not durable, the name is invalid, or the start is outside of the range that the journal keeps.
     pub fn open(self) -> Result<Replay<E, K>, ReplayError> {
         let refused = |cause| ReplayError::Refused { topic: self.topic.name.clone(), cause };
         check_name(&self.name).map_err(|cause| refused(SubscribeError::Name(cause).to_string()))?;
         self.open_as_named()
     }
 
-    /// The same under a name that is the engine's own, as no user's may be.
+    /// As [`open`](Self::open), for a name of the engine's own, which users may not choose.
     pub(crate) fn open_as_named(self) -> Result<Replay<E, K>, ReplayError> {
         let Self { topic, name, start, visible, spill, on_gap } = self;
         let topic_name = || topic.name.clone();
@@ -88,14 +91,14 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         for partition in topic.partitions().iter() {
             let published = partition.ring.positions().published.0;
             if let Some(asked) = start.offset(partition.index).filter(|asked| *asked > published) {
-                // Offsets that are only reserved are the journal's own business.
+                // Offsets above this are reserved by the journal, and not published yet.
                 let earliest = durable.journal().extent(durable.id(partition.index)).map_or(0, |extent| extent.start);
                 let cause = journal::ReplayError::OutOfRange { asked, earliest, latest: published };
                 return Err(ReplayError::Journal { topic: topic_name(), partition: partition.index, cause });
             }
             let from = match &start {
                 StartAt::Earliest => From::Earliest,
-                // What is not written yet is passed over, too.
+                // Published events that are not written yet are skipped too.
                 StartAt::Latest => From::Offset(published),
                 StartAt::Offset(offset) => From::Offset(*offset),
                 StartAt::Offsets(offsets) => {

@@ -1,4 +1,4 @@
-//! One partition of a replay: in the journal, in the ring, or read to its end.
+//! One partition of a replay: read from the journal, read from the ring, or over.
 
 use super::ReplayError;
 use crate::base::kind::Producers;
@@ -16,10 +16,11 @@ pub(super) struct ReplayPartition<E, K: Producers> {
     pub(super) partition: Arc<Partition<E, K>>,
     pub(super) progress: Arc<Progress>,
     pub(super) next: u64,
-    /// It stands before `next`, and is to be told of.
+    /// A gap directly before `next` that is not reported yet.
     pub(super) gap: Option<Range<u64>>,
-    /// It looks for the first event of a time among those below this offset, which were published when it was opened: in the
-    /// journal, which knows their times, also where the ring still has them.
+    /// While the replay searches the first event of a time: the offset after the last event that was published at the
+    /// opening. Only events below it are compared with the time, in the journal, even if the ring still has them.
+    /// `None` without a search.
     pub(super) seeks: Option<u64>,
     pub(super) mode: ReplayMode<E, K>,
 }
@@ -45,14 +46,14 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
             |cause| ReplayError::Journal { topic: topic.name.clone(), partition: partition.index, cause };
         let mut catch_up = opened.map_err(from_journal)?;
         let next = catch_up.position();
-        // What comes from now on is given whatever its time.
+        // Later events are returned whatever their time.
         let seeks = matches!(from, From::Time(_)).then(|| partition.ring.published().0);
         catch_up.cursor().set_until(seeks.unwrap_or(u64::MAX));
         let (partition, mode) = (Arc::clone(partition), ReplayMode::Journal(catch_up));
         Ok(Self { partition, progress, next, gap: None, seeks, mode })
     }
 
-    /// Has others wait for it where the journal is read together.
+    /// Registers with the shared scan, so that it waits for this partition.
     pub(super) fn expect(&mut self, scan: &mut SharedScan) {
         if let ReplayMode::Journal(catch_up) = &mut self.mode {
             catch_up.cursor().resume(scan);
@@ -62,7 +63,8 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
     pub(super) fn has_more(&self, visible: Visible) -> bool {
         let position = match &self.mode {
             ReplayMode::Journal(catch_up) => catch_up.position().max(self.next),
-            // A transaction's events are durable before they are published: they are not there yet.
+            // The events of a transaction are durable before they are published, so a reader of the ring cannot read
+            // them yet.
             ReplayMode::Ring(consumer) if consumer.lag() == 0 => return self.gap.is_some(),
             ReplayMode::Ring(consumer) => consumer.consumed().0,
             ReplayMode::Over => return self.gap.is_some(),
@@ -70,7 +72,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
         self.gap.is_some() || self.progress.end(visible) > position
     }
 
-    /// Whether a look brings it to its end. `over`: nothing more is written, whatever the topic.
+    /// True if reading may bring the partition to its end. `over`: the journal has ended, for all topics.
     pub(super) fn can_end(&self, visible: Visible, over: bool) -> bool {
         !matches!(self.mode, ReplayMode::Over) && (over || self.progress.is_over(visible))
     }

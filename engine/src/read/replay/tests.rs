@@ -3,7 +3,8 @@ use crate::Engine;
 use slipring_journal::Options;
 use slipring_journal::simulated::SimulatedDisk;
 
-/// What a replay gives of 200 events, one a look, and of 50 that come when it is live.
+/// The offset and value of each event that a replay returns: 200 published before, read one a call, and 50 when it is
+/// live.
 fn over_the_seam(past: bool) -> Vec<(u64, u64)> {
     let mut options = Options { segment_size: 1 << 18, ..Options::default() };
     options.sabotage.join_at_a_past_slot = past;
@@ -36,7 +37,7 @@ fn what_a_panic_has_kept_from_the_reader_comes_again() {
     let mut producer = ticks.producer().acknowledge(crate::Level::Durable).create().unwrap();
     let mut replay = ticks.replay("tape").open().unwrap();
     producer.publish_batch(100, |index, tick| *tick = index as u64).unwrap();
-    // Further behind than a quarter of the ring, so from the journal.
+    // The replay is more than a quarter of the ring behind, so it reads the journal.
     let mut seen = Vec::new();
     let mut read = |panic_at: Option<u64>, seen: &mut Vec<(u64, u64)>| {
         let each = |tick: &u64, at: At| {
