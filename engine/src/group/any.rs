@@ -1,4 +1,4 @@
-//! A group whatever the type of its events.
+//! The interface of a group that does not depend on the type of its events.
 
 use super::Group;
 use super::describe;
@@ -8,11 +8,11 @@ use crate::group::describe::GroupDescription;
 use std::any::Any;
 use std::sync::Arc;
 
-/// What the engine needs of a group.
+/// A group of any event type, as the engine uses it.
 pub(crate) trait AnyGroup: Send + Sync {
     fn describe(&self) -> GroupDescription;
     fn forget(&self, topic: TopicId);
-    /// True if it has no member, and all its topics are gone.
+    /// True if the group has no members, and all its topics were deleted.
     fn is_idle(&self) -> bool;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }

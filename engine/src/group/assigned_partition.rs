@@ -1,4 +1,4 @@
-//! A partition that is assigned to a member: reading it, going to another offset, and gaps.
+//! A partition that is assigned to a member: reading it, seeking in it, and its gaps.
 
 use super::GroupError;
 use super::assignment::{Assignor, PartitionKey};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Where the events of a partition come from.
+/// The source of a partition's events.
 pub(super) enum Feed<E, K: Producers> {
     Ring(Consumer<E, K>),
     Journal(Box<CatchUpReader<E, K>>),
@@ -37,14 +37,14 @@ pub(super) struct AssignedPartition<E, K: Producers> {
     pub(super) feed: Feed<E, K>,
     pub(super) right: Arc<CommitRight>,
     pub(super) stats: Arc<ConsumerStats>,
-    /// After so many events of a batch a managed member commits, so that producers need not wait for the end of a long
-    /// batch.
+    /// The number of events of a batch after which a managed member commits, so that producers need not wait for the
+    /// end of a long batch.
     pub(super) part: usize,
     pub(super) paused: bool,
     pub(super) ended: bool,
 }
 
-/// Why a look at a partition found no event and the member must act.
+/// Why a poll of a partition found no event, if the member must act on it.
 pub(super) enum NoEvent {
     Closed(Closed),
     /// These offsets were lost to damage.
@@ -72,8 +72,8 @@ impl<E, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// The first offset, from the consumer's on, that the topic's retention by age leaves to a consumer that goes back. A
-    /// durable topic has the journal's retention instead.
+    /// The first offset, at or after `from`, that the topic's retention by age allows a consumer to seek back to. Of a
+    /// durable topic this is `from`, because the journal's retention applies there.
     fn oldest_kept(&self, from: Sequence, clock: &dyn Clock) -> Sequence {
         match self.topic.settings.retain_for.filter(|_| self.topic.durable.is_none()) {
             Some(age) => Sequence(self.partition.first_since(clock.wall().minus(age), from.0)),
@@ -81,27 +81,27 @@ impl<E, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// Commits slots without an event that the consumer passed over. Not to be called within a batch.
+    /// Commits slots without an event that the consumer has skipped. Must not be called within a batch.
     pub(super) fn commit_skipped(&self) {
         let Feed::Ring(consumer) = &self.feed else { return };
         let at = consumer.consumed().0;
         if at != self.right.committed() {
-            // If the member was fenced, its successor passes over them too.
+            // If the member was fenced, its successor skips these slots again.
             let _ = self.right.commit(at);
         }
     }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
-    /// From now on reads the journal, beginning at `from`.
+    /// Reads the partition from the journal from now on, starting at offset `from`.
     pub(super) fn start_catch_up(&mut self, group: &str, from: u64, wait: Wait) {
         let (topic, partition) = (Arc::clone(&self.topic), Arc::clone(&self.partition));
         self.right.set_catching_up(true);
         self.feed = Feed::Journal(Box::new(CatchUpReader::new(topic, partition, group, from, wait)));
     }
 
-    /// The member has come to a gap: records that the group was told of it, and commits the offset behind it, before the
-    /// member is told. False if the member was fenced.
+    /// Records that the gap was reported to the group, and commits the offset after it, before the member returns the
+    /// gap. Returns false if the member was fenced.
     pub(super) fn pass_gap(
         &mut self,
         group: &str,
@@ -130,14 +130,14 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         Ok(true)
     }
 
-    /// Looks for events. True if there are any.
+    /// Polls the partition. Returns true if it has events.
     #[inline]
     pub(super) fn look(&mut self, look: &mut LookContext<'_>, looks: u32) -> Result<bool, NoEvent> {
         let Feed::Ring(consumer) = &mut self.feed else { return self.look_in_journal(look, looks) };
         let closed = match consumer.poll_paced(look.limit, looks) {
             Ok(mut batch) => {
                 if let Some(limit) = self.topic.settings.time_to_live.filter(|_| !batch.is_empty()) {
-                    // Expired events are passed over like slots without an event, so a successor misses nothing.
+                    // Expired events are skipped like slots without an event, so a successor misses nothing.
                     let expired = expire(&mut batch, &self.partition, look.clock.wall().minus(limit));
                     self.stats.expired.fetch_add(expired, Ordering::Relaxed);
                 }
@@ -146,7 +146,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             Err(closed) => closed,
         };
         if matches!(closed, Closed::Evicted { .. }) && self.topic.durable.is_some() && !self.right.is_fenced() {
-            // It was evicted because it held producers up. The journal has what it has not read.
+            // The consumer was evicted because it held producers up. The journal has its unread events.
             self.start_catch_up(look.group, self.right.committed(), look.wait.clone());
             return self.look_in_journal(look, looks);
         }
@@ -174,8 +174,8 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// The offset that a seek goes to. To find a time, the consumer goes back as far as it may, so that its own gate keeps
-    /// the events that are looked at. That commits nothing.
+    /// The target offset of a seek. To search by time, the consumer first moves back as far as it may, so that its own
+    /// gate keeps the searched events. Nothing is committed.
     fn find(&mut self, to: &StartAt, clock: &dyn Clock) -> Result<Result<Sequence, SeekError>, PositionError> {
         let Feed::Ring(consumer) = &mut self.feed else { return Ok(Ok(Sequence(self.right.committed()))) };
         let before = consumer.consumed();
@@ -199,7 +199,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             let earliest = self.partition.ring.positions().earliest;
             match consumer.seek(earliest) {
                 Ok(()) => break,
-                // The earliest offset has moved meanwhile.
+                // The earliest offset has moved meanwhile, so this tries again.
                 Err(SeekError::OutOfRange { earliest: now, .. }) if now.since(earliest) > 0 => {}
                 Err(refused) => return Ok(Err(refused)),
             }
@@ -209,7 +209,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         Ok(Ok(since.map_or(oldest, |at| Sequence(self.partition.first_since(at, from.0).max(oldest.0)))))
     }
 
-    /// Goes to another offset, and commits it. False if the member was fenced.
+    /// Seeks to another offset, and commits it. Returns false if the member was fenced.
     pub(super) fn seek(
         &mut self,
         to: &StartAt,
@@ -247,7 +247,8 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             if to.since(latest) > 0 {
                 return Err(out_of_range(earliest));
             }
-            // The commit comes first: events that are passed over are not kept, and a successor would have to read them.
+            // The commit comes first. Skipped events may be overwritten after the seek, and a successor would have to
+            // read them.
             if !self.right.commit(to.0) {
                 return Ok(false);
             }
@@ -259,14 +260,14 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         match consumer.seek(to) {
             Ok(()) => {}
             Err(SeekError::Closed(Closed::Evicted { .. })) => return Ok(false),
-            // The ring knows only the range behind the consumer.
+            // The ring knows only the range before the consumer's offset.
             Err(SeekError::OutOfRange { earliest, .. }) => return Err(out_of_range(earliest)),
             Err(cause) => return Err(refused(cause)),
         }
         let earliest = self.oldest_kept(to, clock);
         let Feed::Ring(consumer) = &mut self.feed else { return Ok(false) };
         if to.since(earliest) < 0 {
-            // The event is older than the topic's retention: the consumer goes forward again, which it always may.
+            // The event is older than the topic's retention: the consumer moves forward again, which is always allowed.
             let _ = consumer.seek(before);
             return Err(out_of_range(earliest));
         }
@@ -274,17 +275,17 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
     }
 }
 
-/// What a look at a partition needs.
+/// The arguments of a poll of a partition.
 pub(super) struct LookContext<'m> {
     pub(super) group: &'m str,
     pub(super) clock: &'m dyn Clock,
     pub(super) limit: usize,
     pub(super) wait: &'m Wait,
-    /// The scan of the journal that all catching-up partitions of a member share. None before the first one needs it.
+    /// The scan of the journal that all catching-up partitions of a member share. `None` until one of them needs it.
     pub(super) scan: &'m mut Option<Box<SharedScan>>,
 }
 
-/// The offset of a start in a partition of a durable topic, where everything that the journal keeps can be read. `committed`
+/// The offset of `start` in a partition of a durable topic, where every record of the journal can be read. `committed`
 /// is the offset of [`StartAt::Committed`].
 pub(super) fn locate<E, K: Producers>(
     group: &str,
@@ -310,7 +311,7 @@ pub(super) fn locate<E, K: Producers>(
                 group: group.to_owned(),
                 cause: Box::new(ReplayError::Journal { topic: topic.name.clone(), partition: index, cause }),
             };
-            // What is not written yet is younger than everything that is written.
+            // Unwritten events are younger than all written ones.
             let written = durable.acks.progress(index).map_or(latest, |progress| progress.end(Visible::Written));
             let first = durable.journal().first_since(durable.id(index), at.as_nanos()).map_err(failed)?;
             return Ok(first.unwrap_or(written).min(latest));
@@ -320,7 +321,7 @@ pub(super) fn locate<E, K: Producers>(
     if (earliest..=latest).contains(&asked) { Ok(asked) } else { Err(out_of_range(asked, earliest)) }
 }
 
-/// What a member asks for when it joins.
+/// The settings with which a member joins.
 pub(super) struct JoinRequest<E, K: Producers> {
     pub(super) topics: Vec<Arc<TopicCore<E, K>>>,
     pub(super) name: Option<String>,
@@ -339,12 +340,12 @@ impl<E, K: Producers> Clone for JoinRequest<E, K> {
     }
 }
 
-/// What has changed for a member.
+/// The changes for a member since its last update.
 pub(super) struct MemberUpdate<E, K: Producers> {
     pub(super) epoch: u64,
     pub(super) revoked: Vec<PartitionKey>,
     pub(super) given: Vec<AssignedPartition<E, K>>,
-    /// True if everything that this member may ever read was read.
+    /// True if all events that this member may ever get were read.
     pub(super) over: bool,
     pub(super) refused: Option<GroupError>,
 }

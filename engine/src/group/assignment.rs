@@ -1,24 +1,27 @@
-//! Who reads what: three ways to share partitions out among members, as pure functions.
+//! The assignors: three ways to assign partitions to members, as pure functions.
 //!
-//! All are deterministic: the same members, topics and past give the same result, whatever the order of arrival.
-//! Members with a name stand in front, in the order of their names, so that one that comes back stands where it stood.
+//! All are deterministic: the result depends on the members, topics and previous assignment, and not on the order of
+//! joining. Members with a name come first, ordered by name, so that a member that returns under its name takes its old
+//! place.
 
 use super::sticky::Plan;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-/// How the partitions of a group's topics are shared out among its members.
+/// How the partitions of a group's topics are assigned to its members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Assignor {
-    /// Topic by topic, neighbouring partitions to the same member: the same partitions of several topics meet in one
-    /// member. Even within one for each topic, so that with many topics the first members have more.
+    /// Each topic by itself, neighbouring partitions to one member: partitions of equal number in several topics go to
+    /// one member. In each topic, the members' shares differ by at most one, so with many topics the first members have
+    /// more.
     Range,
-    /// One partition to each member in turn. Even within one over all topics if all members read the same topics.
+    /// One partition to each member in turn. If all members read the same topics, their shares of all topics differ by
+    /// at most one.
     RoundRobin,
-    /// As even as the members' topics permit. Of all such ways it takes the one that moves the fewest partitions if all
-    /// members read the same topics or there are at most 16 of them; else one that moves few.
+    /// As evenly as the members' topics permit. Among these assignments, takes one that moves the fewest partitions if
+    /// all members read the same topics or there are at most 16 members; otherwise one that moves few.
     #[default]
     Sticky,
 }
@@ -36,27 +39,28 @@ impl fmt::Display for Assignor {
 /// A member's number in its group. Numbers grow and are never used again.
 pub(crate) type MemberId = u64;
 
-/// A partition of one of the topics that a group reads; the group numbers its topics as it comes to know them.
+/// A partition of a topic that a group reads. The group numbers its topics in the order in which it first reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PartitionKey {
     pub(crate) topic: u32,
     pub(crate) partition: u32,
 }
 
-/// A member as the assignors see it.
+/// A member, as input of the assignors.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) id: MemberId,
     pub(crate) name: Option<String>,
-    /// Members that read the same topics should share one set: it is compared once.
+    /// Members that read the same topics should share one set, which is then compared once.
     pub(crate) topics: Arc<BTreeSet<u32>>,
 }
 
-/// Each partition that somebody reads, and who.
+/// The member of each partition that some member reads.
 pub(crate) type Assignment = BTreeMap<PartitionKey, MemberId>;
 
 impl Assignor {
-    /// Shares out `topics` (number of partitions by topic). `before` is the assignment so far.
+    /// Assigns the partitions of `topics` (number of partitions by topic) to `members`. `before` is the previous
+    /// assignment.
     pub(crate) fn assign(self, members: &[Candidate], topics: &BTreeMap<u32, u32>, before: &Assignment) -> Assignment {
         let mut members: Vec<&Candidate> = members.iter().collect();
         members.sort_by_key(|member| (member.name.is_none(), &member.name, member.id));
@@ -72,9 +76,10 @@ pub(super) fn partitions(topics: &BTreeMap<u32, u32>) -> impl Iterator<Item = Pa
     topics.iter().flat_map(|(&topic, &count)| (0..count).map(move |partition| PartitionKey { topic, partition }))
 }
 
-/// Who reads each topic, by classes of members that read the same topics: groups have many members and few classes.
+/// The readers of each topic, by classes of members that read the same topics. Groups have many members but few
+/// classes.
 pub(super) struct Readers {
-    /// The members of each class by their index, in order.
+    /// The members of each class, by index, in order.
     pub(super) classes: Vec<Vec<usize>>,
     /// The classes that read a topic.
     of_topic: HashMap<u32, Vec<usize>>,
@@ -107,7 +112,8 @@ impl Readers {
         self.of_topic.get(&topic).map_or(&[], Vec::as_slice)
     }
 
-    /// The members that read each of these topics, in order; topics that the same members read follow one another at no cost.
+    /// Calls `each` with a topic, its number of partitions, and the members that read it, in order. The list of members
+    /// is computed once for consecutive topics with the same readers.
     fn each<'a>(&'a self, topics: &'a BTreeMap<u32, u32>, mut each: impl FnMut(u32, u32, &[usize])) {
         let mut last: (&[usize], Vec<usize>) = (&[], Vec::new());
         for (&topic, &count) in topics {
@@ -171,7 +177,7 @@ mod tests {
         loads.iter().map(|load| load * load).sum()
     }
 
-    /// Partitions that were with a member who may still read them, and are with another one now.
+    /// The number of partitions whose previous member may still read them, but which have another member now.
     fn moved(members: &[Candidate], before: &Assignment, after: &Assignment) -> usize {
         let stays = |(partition, owner): &(&PartitionKey, &MemberId)| {
             let had = before.get(partition).and_then(|had| members.iter().find(|member| member.id == *had));
@@ -204,7 +210,7 @@ mod tests {
 
     #[test]
     fn sticky_evens_out_through_a_chain_of_members() {
-        // 1 may only shed topic 0 to 2, and 2 may only shed topic 1 to 3.
+        // Member 1 can only give topic 0 to 2, and 2 can only give topic 1 to 3.
         let members = [member(1, None, [0]), member(2, None, [0, 1]), member(3, None, [1])];
         let topics = BTreeMap::from([(0, 4), (1, 1)]);
         let mut before: Assignment = (0..3).map(|partition| (PartitionKey { topic: 0, partition }, 1)).collect();
@@ -234,8 +240,8 @@ mod tests {
         }
     }
 
-    /// Members with any topics, some with names; topics with their partitions; an assignment from before, which may
-    /// name members that are gone.
+    /// Members with any topics, some with names; topics with their partitions; a previous assignment, which may name
+    /// members that are gone.
     fn situation(
         most_members: usize,
         most_partitions: u32,
@@ -312,7 +318,7 @@ mod tests {
                 }
                 let assignment = assignor.assign(&members, &topics, &before);
                 let each: Vec<Assignment> = match assignor {
-                    // Even in each topic.
+                    // Even within each topic.
                     Assignor::Range => topics.keys().map(|topic| {
                         let of_topic = assignment.iter().filter(|(partition, _)| partition.topic == *topic);
                         of_topic.map(|(partition, owner)| (*partition, *owner)).collect()
@@ -339,7 +345,7 @@ mod tests {
                 let readers = members.iter().filter(|member| member.topics.contains(&partition.topic));
                 readers.map(|member| member.id).collect::<Vec<_>>()
             };
-            // Every assignment there is.
+            // All possible assignments.
             let mut every = vec![Assignment::new()];
             for partition in &all {
                 let readers = readers(partition);

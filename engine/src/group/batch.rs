@@ -1,4 +1,4 @@
-//! What a member reads at a time, and how it commits that.
+//! A member's batches of events, and how they are committed.
 
 use super::Group;
 use super::catch_up::BufferedEvents;
@@ -22,13 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Events of one partition, in order, in a member's hands. Dropped without commit, they are read again, unless the
-/// group [commits](crate::group::Commit) otherwise.
+/// Events of one partition, in order. If the batch is dropped without a commit, its events are read again, unless the
+/// member's [`Commit`] setting says otherwise.
 pub struct GroupBatch<'m, E, K: Producers = Multi>
 where
     E: Send + Sync + 'static,
 {
-    /// None: nothing came.
+    /// `None` if no events came.
     pub(super) held: Option<HeldBatch<'m, E, K>>,
 }
 
@@ -44,21 +44,21 @@ where
     pub(super) right: &'m Arc<CommitRight>,
     pub(super) commit: Commit,
     pub(super) events: BatchEvents<'m, E, K>,
-    /// The offset after the last one.
+    /// The offset after the batch's last event.
     pub(super) end: u64,
     pub(super) part: usize,
     pub(super) stats: &'m ConsumerStats,
-    /// All below was handed out, and whoever handled it came back for more.
+    /// All events below this offset were handled: the iterator returned them, and was then asked for the next event.
     pub(super) handled: Cell<u64>,
 }
 
-/// How long a transaction waits for its input to be in the journal, which writes it as fast as the disk lets it.
+/// How long a transaction waits until its input is in the journal.
 const WRITTEN: Duration = Duration::from_secs(30);
 
-/// Where a batch's events stand.
+/// The events of a batch.
 pub(super) enum BatchEvents<'m, E, K: Producers> {
     Ring(RingBatch<'m, E, K>),
-    /// Read from the journal: at most so many, and the offset after the last.
+    /// Events from the journal: `left` of the buffered events, up to offset `end`.
     Journal {
         buffered: &'m mut BufferedEvents<E>,
         left: usize,
@@ -85,7 +85,7 @@ impl<E, K: Producers> BatchEvents<'_, E, K> {
         }
     }
 
-    /// All below `to` is committed.
+    /// Removes the events below `to`, which are committed.
     #[inline]
     fn pass_over_to(&mut self, to: u64) {
         match self {
@@ -124,13 +124,13 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
         self.events.position()
     }
 
-    /// Waits until what was committed is durable.
+    /// Waits until the committed offsets are durable.
     pub(super) fn make_durable(&self) -> Result<(), CommitError> {
         let Some(durable) = &self.topic.durable else { return Ok(()) };
         durable.committer.commit_offsets().map_err(|cause| CommitError::NotDurable { cause })
     }
 
-    /// Publishes what `transaction` holds, and commits what lies below `to`, in one frame.
+    /// Publishes the transaction's events, and commits the offsets below `to`, in one frame.
     pub(super) fn commit_with(
         &mut self,
         to: u64,
@@ -143,7 +143,7 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
             return Err(not_durable());
         }
         if self.commit != Commit::AtMostOnce {
-            // The frame comes after its input in the journal: what a power cut takes of that it takes of the frame, too.
+            // The journal has the input before this frame, so a power cut that takes the input takes the frame, too.
             let written = durable.acks.progress(self.name.partition);
             let deadline = Instant::now().checked_add(WRITTEN);
             let notifier = &durable.acks.notifier;
@@ -176,7 +176,7 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
     }
 
     pub(super) fn commit_to(&mut self, to: u64) -> Result<(), Fenced> {
-        // Where nothing else was committed meanwhile, there is nothing to do.
+        // With `AtMostOnce` the whole batch is committed already.
         if self.commit != Commit::AtMostOnce && !self.right.commit(to) {
             return Err(self.group.fenced(self.epoch));
         }
@@ -187,28 +187,28 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
 }
 
 impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
-    /// Where its events stand; none if nothing came.
+    /// The partition of the batch's events; `None` if no events came.
     pub fn partition(&self) -> Option<&'m TopicPartition> {
         self.held.as_ref().map(|held| held.name)
     }
 
-    /// How many events it has, less what was committed of it.
+    /// The number of events that are not committed.
     pub fn len(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.events.len())
     }
 
-    /// Whether nothing came, or all of it was committed.
+    /// True if no events came, or all of them are committed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The events that are not committed, each with where it stands, any number of times.
+    /// The uncommitted events, each with its place. May be called repeatedly.
     #[inline]
     pub fn iter(&self) -> GroupMessages<'_, E, K> {
         GroupMessages { inner: self.held.as_ref().map(|held| MessageIter::new(held)) }
     }
 
-    /// Commits the whole batch, also the events that were not iterated. The group's next read starts at the offset after the
+    /// Commits the whole batch, including events that were not iterated. The group continues at the offset after the
     /// batch.
     ///
     /// # Errors
@@ -221,26 +221,27 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
         }
     }
 
-    /// [`commit`](Self::commit), and waits until it is durable: after a crash of any kind the group goes on behind this
-    /// batch. Where others wait at the same time, they share a sync. In a topic without a journal it does not wait.
+    /// As [`commit`](Self::commit), and waits until the commit is durable, so that after any crash the group continues
+    /// after this batch. Concurrent callers share a sync. Without a journal, this does not wait.
     ///
-    /// A commit without that is written with what the journal writes next, or when that has been idle for some
-    /// milliseconds: after a crash, what was committed last may be read again.
+    /// A commit that is not waited for is written with the journal's next frame, or when the journal has been idle for
+    /// 20 ms. After a crash, the last events that were committed in this way may be read again.
     ///
-    /// It is the commit that is durable, not what was committed: a group reads what is published, and a power cut may take
-    /// an event that nobody was told is durable. Its offset is not given out again.
+    /// The commit is durable, but its events may not be: a group reads published events, and a power cut may take an
+    /// event that was not durable yet. Its offset is not used again.
     ///
     /// # Errors
-    /// The member was fenced: nothing is committed. Or the journal failed: it is committed in this process only.
+    /// The member was fenced, and nothing is committed; or the journal failed, and the batch is committed in this
+    /// process only.
     pub fn commit_durable(mut self) -> Result<(), CommitError> {
         let Some(held) = &mut self.held else { return Ok(()) };
         held.commit_to(held.end)?;
         held.make_durable()
     }
 
-    /// Commits the whole batch and publishes what `transaction` holds, all in one frame of the journal, and waits until it
-    /// is durable: whatever fails in between, both have happened or neither. A receipt for each partition that was
-    /// published to.
+    /// Commits the whole batch and publishes the events of `transaction` in one frame of the journal, and waits until
+    /// that is durable: after any failure, both have happened or neither. Returns a receipt for each partition that got
+    /// events.
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -259,9 +260,9 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
     /// ```
     ///
     /// # Errors
-    /// The member was [fenced](TransactionError::Member), the topic is not in the transaction's journal, a partition had
-    /// no room for too long, or the journal refused: nothing was published or committed. Or the disk failed meanwhile, and
-    /// it is [unknown](TransactionError::Unknown).
+    /// Nothing was published or committed: the member was [fenced](TransactionError::Member), the topic is not in the
+    /// transaction's journal, a partition had no room for too long, or the journal refused the frame. Or the disk
+    /// failed meanwhile, and the outcome is [unknown](TransactionError::Unknown).
     pub fn commit_with(mut self, mut transaction: Transaction) -> Result<Vec<BatchReceipt>, TransactionError> {
         match &mut self.held {
             Some(held) => held.commit_with(held.end, &mut transaction),
@@ -269,7 +270,7 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
         }
     }
 
-    /// Commits what lies below `offset`, which is then no longer part of the batch, and which producers may overwrite.
+    /// Commits the events below `offset`. They leave the batch, and producers may overwrite them.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -288,7 +289,7 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
     /// ```
     ///
     /// # Errors
-    /// The member was fenced, or the offset lies outside of the batch: nothing is committed.
+    /// The member was fenced, or the offset is outside of the batch. Nothing is committed.
     pub fn commit_to(&mut self, offset: u64) -> Result<(), CommitError> {
         let Some(held) = &mut self.held else {
             return Err(CommitError::OutOfBatch { asked: offset, first: 0, end: 0 });
@@ -298,15 +299,15 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
             return Err(CommitError::OutOfBatch { asked: offset, first, end });
         }
         held.commit_to(offset)?;
-        // Progress, as a poll is.
+        // A commit counts as progress, like a poll.
         held.signal.see(held.group.now());
         Ok(())
     }
 }
 
 impl<E: Send + Sync + 'static> GroupBatch<'_, E, Single> {
-    /// The events that are not committed, as two slices: up to the end of the buffer, and from its start; the second is
-    /// often empty. [`Commit::Auto`] does not see who reads them: commit the batch.
+    /// The uncommitted events as two slices: up to the end of the ring's buffer, and from its start; the second is
+    /// often empty. [`Commit::Auto`] does not count events that are read in this way as handled: commit the batch.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -338,8 +339,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
         }
     }
 
-    /// Hands over what is not committed, and commits what was handled. The handler's error on the event at `culprit`,
-    /// which is then the first that is not committed; none if the rest is for the next poll to tell.
+    /// Passes the uncommitted events to the handler, and commits handled ones. Returns the handler's error on the event
+    /// at `culprit`, which is then the first uncommitted event. `None` if there was no error; a closed topic or a
+    /// fenced member is the next poll's to report.
     #[inline]
     pub(super) fn work<X: Display>(
         &mut self,
@@ -380,11 +382,11 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for HeldBatch<'_, E, K> {
             Commit::Auto => {
                 let handled = self.handled.get();
                 if handled > self.first() {
-                    // A fenced member is told by its next poll.
+                    // If the member was fenced, its next poll reports it.
                     let _ = self.commit_to(handled);
                 }
             }
-            // It was committed before; what was not looked at is not read again.
+            // The batch was committed before it was returned, so its remaining events are not read again.
             Commit::AtMostOnce => self.events.pass_over_to(self.end),
         }
     }
@@ -400,7 +402,7 @@ impl<'b, E: Send + Sync + 'static, K: Producers> IntoIterator for &'b GroupBatch
     }
 }
 
-/// The events of a [`GroupBatch`], each with where it stands.
+/// The events of a [`GroupBatch`], each with its place.
 pub struct GroupMessages<'b, E, K: Producers> {
     inner: Option<MessageIter<'b, E, K>>,
 }
@@ -444,7 +446,7 @@ struct MessageIter<'b, E, K: Producers> {
     events: BatchIter<'b, E, K>,
     partition: u32,
     handled: &'b Cell<u64>,
-    /// All below was handled.
+    /// All events below this offset were handled.
     done: u64,
 }
 
@@ -468,7 +470,7 @@ impl<'b, E, K: Producers> Iterator for GroupMessages<'b, E, K> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let inner = self.inner.as_mut()?;
-        // Whoever asks for the next one has done with the one before.
+        // Asking for the next event means that the one before it was handled.
         inner.done = inner.events.position();
         let (offset, event) = inner.events.next()?;
         Some((event, At { partition: inner.partition, offset, end_of_batch: inner.events.is_over() }))

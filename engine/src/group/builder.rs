@@ -1,4 +1,4 @@
-//! Settings of a member, and of its group.
+//! The builder of a group's member: the settings of the member and of its group.
 
 use super::assigned_partition::JoinRequest;
 use super::assignment::Assignor;
@@ -23,7 +23,7 @@ use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A group by its name, before it is told its topics: see [`Engine::group`](crate::Engine::group).
+/// A group's name, still without topics: see [`Engine::group`](crate::Engine::group).
 pub struct GroupName {
     host: Arc<Host>,
     name: String,
@@ -40,7 +40,7 @@ impl GroupName {
         Self { host, name }
     }
 
-    /// A member that reads all of these topics, whose events are of one type.
+    /// The settings of a member that reads all of these topics. Their events are of one type.
     pub fn topics<'t, E: Send + Sync + 'static, K: Producers>(
         self,
         topics: impl IntoIterator<Item = &'t Topic<E, K>>,
@@ -50,11 +50,11 @@ impl GroupName {
     }
 }
 
-/// Settings of a member of a group. The group is made when the first one joins.
+/// The settings of a member of a group. The group is created when its first member joins.
 ///
-/// A group reads each partition of its topics with exactly one of its members. It goes on where it
-/// [committed](Commit) last; producers wait for that position, as long as the group has members, or is told to
-/// [hold](Self::hold).
+/// A group reads each partition of its topics with exactly one of its members, from the offset that it last
+/// [committed](Commit). Producers wait for that offset while the group has members, and after that if the group
+/// [holds](Self::hold) them.
 pub struct GroupBuilder<E, K: Producers = Multi>
 where
     E: Send + Sync + 'static,
@@ -71,14 +71,14 @@ where
     refused: Option<DeadLetterError>,
 }
 
-/// As Kafka has it between two polls.
+/// The default of Kafka's `max.poll.interval.ms`.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Room for a batch that is worth its overhead, and small enough to be handled within the deadline at 70 ms an event.
+/// Large enough to be worth a batch's overhead. Handled within the default deadline if an event takes up to 70 ms.
 const LIMIT: usize = 4096;
 
 impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
-    /// A member of a group that reads this topic: its settings, then [`join`](GroupBuilder::join) or
+    /// The settings of a member of a group that reads this topic. Then call [`join`](GroupBuilder::join) or
     /// [`run`](GroupBuilder::run). For several topics see [`Engine::group`](crate::Engine::group).
     pub fn group(&self, name: impl Into<String>) -> GroupBuilder<E, K> {
         let topics = vec![Arc::clone(&self.inner)];
@@ -104,48 +104,49 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         Self { host, name, settings, listener, core, on_error, delivery, commit, dead_letters: None, refused: None }
     }
 
-    /// Where the group begins in partitions in which it has committed nothing yet: at the earliest event that is kept,
-    /// unless told. Once it has read a partition it goes on where it committed, whatever is said here; if that is not
-    /// kept any more, joining is an error, never a silent reset: see [`reset`](Self::reset).
+    /// Where the group starts in partitions in which it has committed nothing. Default: the earliest event that is
+    /// kept. Other partitions continue at their committed offset, whatever this setting says. If that offset is no
+    /// longer kept, joining is an error, never a silent reset: see [`reset`](Self::reset).
     pub fn start(mut self, start: StartAt) -> Self {
         self.settings.joining.start = start;
         self
     }
 
-    /// How partitions are shared out among the members: [`Assignor::Sticky`] unless told. All members must agree.
+    /// How partitions are assigned to the members. Default: [`Assignor::Sticky`]. All members must use the same
+    /// assignor.
     pub fn assignor(mut self, assignor: Assignor) -> Self {
         self.settings.joining.assignor = Some(assignor);
         self
     }
 
-    /// A name for the member. When it is dropped, its place is kept until its [deadline](Self::deadline) has passed: who
-    /// comes back under this name meanwhile has its partitions again, and no other member notices.
-    /// [`Member::leave`](crate::group::Member::leave) gives the place up.
+    /// The member's name. When a member with a name is dropped, its partitions stay reserved until its
+    /// [deadline](Self::deadline) has passed. A member that joins under the name before that gets them back, without a
+    /// rebalance. [`Member::leave`](crate::group::Member::leave) gives them up at once.
     pub fn member_name(mut self, name: impl Into<String>) -> Self {
         self.settings.joining.name = Some(name.into());
         self
     }
 
-    /// How long the member may go without a poll or a commit of a part of its batch before it is fenced, by the engine's
-    /// clock, to a few milliseconds: 300 seconds unless told. A managed member commits each time it has handled a quarter
-    /// of what a partition holds, or all that is there.
+    /// How long the member may go without a poll or a partial commit before it is fenced, by the engine's clock, to a
+    /// few milliseconds. Default: 300 seconds. A managed member commits each time it has handled a quarter of the
+    /// partition's slots, or all available events.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.joining.deadline = deadline;
         self
     }
 
-    /// Whether the group holds the producers back, at its committed offsets, also while it has no members. Unless told
-    /// it does not, and if it then misses something, the next to join gets an error with the range. Set for the whole
-    /// group by whoever joined last and said something.
+    /// True makes producers wait at the group's committed offsets even while the group has no members. Default: false;
+    /// if the group then misses events, the next join is an error with the range. A setting of the whole group: the
+    /// last member that joined with this setting decides.
     pub fn hold(mut self, hold: bool) -> Self {
         self.settings.joining.hold = Some(hold);
         self
     }
 
-    /// Whether the group leaves the ring, and goes on from the journal, when producers would have to wait for it. It comes
-    /// back to the ring when it has caught up; nothing is missed or read twice for that. No unless told: producers wait.
-    /// Set for the whole group by whoever joined last and said something. Joining is refused if one of its topics is not
-    /// [durable](crate::TopicBuilder::durable).
+    /// True makes the group leave the ring, and continue from the journal, when producers would have to wait for it. It
+    /// returns to the ring when it has caught up, and neither misses an event nor reads one twice. Default: false,
+    /// producers wait. A setting of the whole group: the last member that joined with this setting decides. Joining is
+    /// refused if one of its topics is not [durable](crate::TopicBuilder::durable).
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -168,42 +169,44 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// When the member commits. A managed member commits by its [`delivery`](Self::delivery): there
-    /// [`AtMostOnce`](Commit::AtMostOnce) says the same as that delivery, and [`Auto`](Commit::Auto) is refused.
+    /// When the member commits. Default: [`Commit::Manual`]. A managed member commits by its
+    /// [`delivery`](Self::delivery): for it, [`AtMostOnce`](Commit::AtMostOnce) means that delivery, and
+    /// [`Auto`](Commit::Auto) is refused.
     pub fn commit(mut self, commit: Commit) -> Self {
         self.commit = Some(commit);
         self
     }
 
-    /// What a managed member promises when something fails: at most once, at least once unless told, or, for
-    /// [`run_into`](Self::run_into), exactly once. It commits accordingly; a [`commit`](Self::commit) that says something
-    /// else is refused.
+    /// What a managed member promises if something fails: at most once, at least once, or, with
+    /// [`run_into`](Self::run_into), exactly once. Default: at least once. The member commits accordingly; a
+    /// contradicting [`commit`](Self::commit) is refused.
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.delivery = Some(delivery);
         self
     }
 
-    /// What the member does where events of a durable topic were lost to damage: the poll is an error at that offset, once for
-    /// the group, unless told. A managed member ends with it; whoever has the partition next goes on behind the gap.
+    /// What the member does at events of a durable topic that were lost to damage. Default: the poll at that offset is
+    /// an error, once for the group. A managed member ends with that error; the partition's next member continues after
+    /// the gap.
     pub fn on_gap(mut self, policy: OnGap) -> Self {
         self.settings.on_gap = policy;
         self
     }
 
-    /// At most so many events in one batch, 4,096 unless told; 0 is taken as 1.
+    /// The largest number of events in a batch. Default: 4,096. 0 counts as 1.
     pub fn limit(mut self, events: usize) -> Self {
         self.settings.limit = events.max(1);
         self
     }
 
-    /// How the member waits for events.
+    /// The strategy with which the member waits for events.
     pub fn wait(mut self, wait: Wait) -> Self {
         self.settings.wait = wait;
         self
     }
 
-    /// Tells what the member is given and what is taken from it. Called on the thread that polls, before the poll
-    /// returns. It must not poll.
+    /// Called with each change of the member's partitions, on the polling thread, before the poll returns. The listener
+    /// must not poll.
     ///
     /// ```
     /// # use slipring::{Engine, group::Rebalance};
@@ -227,20 +230,20 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// What a managed member does when its handler returns an error or panics. Unless told it stops: it leaves the
-    /// group, and others read on from the event that it failed on.
+    /// What a managed member does when its handler returns an error or panics. Default: it stops and leaves the group,
+    /// and another member reads on from the failed event.
     pub fn on_error(mut self, policy: OnError) -> Self {
         self.on_error = policy;
         self
     }
 
-    /// What a managed member would pass over goes to this topic first, and what it would stop for is passed over: so
-    /// with the default policy, an event that fails once is moved aside. If the topic does not take it, the member
-    /// stops. Of a durable topic the letter is written before the event is committed, and with
-    /// [exactly once](Delivery::ExactlyOnce) both are one frame, which waits for room: there the topic must be durable, too.
-    /// A [`Message`](crate::Message) says where it comes from and why: see [`DeadLetter`](crate::dead_letter::DeadLetter).
-    /// Somebody must read that topic, or it must [retain](crate::TopicBuilder::retain): like any other, it keeps nothing
-    /// for nobody.
+    /// Publishes events on which the handler fails to `topic` before they are skipped, and skips events for which the
+    /// member would otherwise stop: with the default policy, an event that fails once becomes a dead letter. If `topic`
+    /// refuses the letter, the member stops. On a durable topic the letter is written before the event is committed.
+    /// With [exactly once](Delivery::ExactlyOnce) both are in one frame, which waits for room, and `topic` must be
+    /// durable, too. A [`Message`](crate::Message) has headers for its origin and the reason: see
+    /// [`DeadLetter`](crate::dead_letter::DeadLetter). Like any topic, `topic` needs a subscriber or
+    /// [`retain`](crate::TopicBuilder::retain) to keep the letters.
     pub fn dead_letter<D: Producers>(mut self, topic: &Topic<E, D>) -> Self
     where
         E: ToDeadLetter,
@@ -255,8 +258,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// Settles when the member commits, and what a managed one promises. What was said of both must agree, in whatever
-    /// order it was said.
+    /// Derives the commit setting and the delivery from both settings. A contradiction is refused, in whatever order
+    /// they were set.
     fn settle(&mut self, managed: bool) -> Result<Delivery, GroupError> {
         let refused = |one, other| Err(Contradiction::new(&self.name, one, other).into());
         let delivery = match (self.delivery, self.commit) {
@@ -302,12 +305,12 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         Ok(Groups::group(&self.host, &self.name))
     }
 
-    /// Joins. The first poll gets what the member is given.
+    /// Joins the group. The first poll returns events of the assigned partitions.
     ///
     /// # Errors
-    /// A name is no name or taken, no topic was named, the group's next event is not kept any more (the error has the
-    /// range), the assignor is another one than the group's, settings contradict one another, or a topic is closed: unless
-    /// it is durable and the group has been there, which then reads the rest.
+    /// A name is invalid or taken, no topic was given, the group's next event is no longer kept (the error has the
+    /// range), the assignor is not the group's, or settings contradict one another. Or a topic is closed: if it is
+    /// durable, only a group that has read it before may join, to read the rest.
     pub fn join(mut self) -> Result<Member<E, K>, GroupError> {
         if self.settle(false)? == Delivery::ExactlyOnce {
             return Err(GroupError::NotExactlyOnce { group: self.name });
@@ -316,7 +319,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         Member::join(group, self.settings, self.listener)
     }
 
-    /// Joins, on a thread of its own that hands each event to `handler` and commits what it has done with.
+    /// Joins the group with a thread that passes each event to `handler` and commits handled events.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -331,11 +334,12 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Where events were lost to damage, [`on_gap`](Self::on_gap) says what it does: unless told it ends with
-    /// [`GroupError::Gap`](crate::group::GroupError::Gap), and who has the partition next goes on behind the gap.
+    /// [`on_gap`](Self::on_gap) decides what happens at events that were lost to damage. By default the member ends
+    /// with [`GroupError::Gap`](crate::group::GroupError::Gap), and the partition's next member continues after the
+    /// gap.
     ///
     /// # Errors
-    /// As [`join`](Self::join); and a refused pin, or a thread that the system does not give.
+    /// As for [`join`](Self::join); or the core is refused, or the system cannot start a thread.
     pub fn run<X: Display + 'static>(
         mut self,
         handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
@@ -347,12 +351,13 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self.launch(move |member, policy, run| managed::read_on(member, policy, &mut handler, run))
     }
 
-    /// Joins, on a thread of its own that hands each event to `handler`, with a transaction for what comes of it. Once a
-    /// batch is handled the transaction's events are published all together, and the batch is committed, in the order
-    /// that [`delivery`](Self::delivery) says. An event that the handler fails on leaves nothing in the transaction: those
-    /// before it are passed on by themselves, then it is retried, skipped or stopped for. One for which there is no room in
-    /// the transaction, where the handler returns that refusal, is handled again in the next one; and so is one with which a
-    /// partition of an output would get more at once than its ring ever holds.
+    /// Joins the group with a thread that passes each event to `handler`, with a transaction for the handler's outputs.
+    /// When a batch is handled, the transaction's events are published together and the batch is committed, in the
+    /// order of [`delivery`](Self::delivery). An event on which the handler fails leaves nothing in the transaction:
+    /// the events before it are published and committed by themselves, and then it is retried, skipped, or the member
+    /// stops. An event whose outputs find no room in the transaction is handled again in the next transaction, if the
+    /// handler returns that refusal; and so is an event whose outputs would exceed a partition's capacity together with
+    /// the earlier ones.
     ///
     /// ```
     /// # use slipring::{Engine, group::Delivery, journal::simulated::SimulatedDisk};
@@ -371,8 +376,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// ```
     ///
     /// # Errors
-    /// As [`run`](Self::run); the engine has no journal, or, for exactly once, a topic is not durable, also that of dead
-    /// letters.
+    /// As for [`run`](Self::run). Or the engine has no journal; or, for exactly once, a topic is not durable, including
+    /// the topic for dead letters.
     pub fn run_into<X: Display + 'static>(
         mut self,
         mut handler: impl FnMut(&E, At, &mut Transaction) -> Result<(), X> + Send + 'static,
@@ -396,7 +401,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             return Err(refused(dead_letter_writer.topic(), cause));
         }
         let mut out = Transaction::new(Arc::clone(committer));
-        // It looks in between whether it is to stop.
+        // Short, so that the member checks between the waits if it must stop.
         out.patience(Duration::from_millis(50));
         self.launch(move |member, policy, run| deliver::pass_on(member, policy, &mut out, delivery, &mut handler, run))
     }
@@ -406,7 +411,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         mut work: impl FnMut(&mut Member<E, K>, &mut MemberErrorPolicy<E>, &GroupRun) -> MemberEnd + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
         let group = self.group()?;
-        // No topic's name: a member may read several.
+        // Without a topic's name, as a member may read several topics.
         let ticket = self.host.cores.enter("", &self.name, &self.name, self.core, &self.settings.wait);
         let ticket = ticket.map_err(|cause| GroupError::Cores { group: self.name.clone(), cause })?;
         let mut policy = MemberErrorPolicy::new(self.on_error, self.dead_letters);
@@ -414,12 +419,12 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         managed::start(member, self.core, ticket, move |member, run| work(member, &mut policy, run))
     }
 
-    /// Forgets where the group stands in these topics, and stands at `start` instead: for a group without members, such
-    /// as one that cannot read on. What it thereby passes over it never reads. Whether producers wait for it until the
-    /// next one joins is up to [`hold`](Self::hold).
+    /// Sets the committed offsets of these topics to `start`. For a group without members, for example one whose next
+    /// event is no longer kept. The group never reads the events that this skips. Producers wait for the group until
+    /// the next join only if it [holds](Self::hold) them.
     ///
     /// # Errors
-    /// The group has members, or the start is not kept or not published yet.
+    /// The group has members, or `start` is no longer kept or not published yet.
     pub fn reset(self, start: StartAt) -> Result<(), GroupError> {
         let group = self.group()?;
         group.reset(&self.settings.joining.topics, &start)

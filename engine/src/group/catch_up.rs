@@ -1,6 +1,6 @@
-//! Reading a partition of a durable topic from the journal, because the ring does not have the next events: after a restart,
-//! after the group was away, or after the group was too slow and left the ring. [`CatchUp`] brings the partition back to the
-//! ring. All catching-up partitions of a member share one scan of the journal.
+//! Reading a partition of a durable topic from the journal when the ring no longer has the next events: after a
+//! restart, after the group had no members, or after the group was slow and left the ring. [`CatchUp`] returns the
+//! partition to the ring. All catching-up partitions of a member share one scan of the journal.
 
 use super::error::GroupError;
 use crate::base::clock::Timestamp;
@@ -22,17 +22,18 @@ pub(super) struct CatchUpReader<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
     group: String,
     wait: Wait,
-    /// The offset to begin at. Once the journal is open, `catch_up` knows the offset.
+    /// The start offset. Once the journal is open, `catch_up` has the next offset.
     next: u64,
     catch_up: Option<CatchUp<E, K>>,
     pub(super) buffered: BufferedEvents<E>,
-    /// Offsets that were lost to damage, right behind the buffered events. Returned by each look until they are passed.
+    /// Offsets after the buffered events that were lost to damage. Each look returns them until
+    /// [`pass_gap`](Self::pass_gap).
     gap: Option<Range<u64>>,
     /// How many events were older than the topic's time to live.
     pub(super) expired: u64,
 }
 
-/// Events that were read and are not committed, in slots of their own.
+/// Events that were read and not committed, in slots of their own.
 pub(super) struct BufferedEvents<E> {
     slots: Vec<E>,
     /// The offsets of the slots in use.
@@ -46,18 +47,18 @@ impl<E> BufferedEvents<E> {
         self.offsets.len() - self.from
     }
 
-    /// The offset of the first event.
+    /// The offset of the first event; `None` if there are no events.
     pub(super) fn first(&self) -> Option<u64> {
         self.offsets.get(self.from).copied()
     }
 
-    /// The offsets and events of a batch, at most `limit`.
+    /// The offsets and events of a batch of up to `limit` events.
     pub(super) fn batch(&self, limit: usize) -> (&[u64], &[E]) {
         let to = self.from + limit.min(self.len());
         (&self.offsets[self.from..to], &self.slots[self.from..to])
     }
 
-    /// Removes the events below `to`, which are committed. Returns how many.
+    /// Removes the events below `to`, which are committed. Returns their number.
     pub(super) fn commit(&mut self, to: u64) -> usize {
         let before = self.from;
         while self.first().is_some_and(|first| first < to) {
@@ -72,24 +73,24 @@ impl<E> BufferedEvents<E> {
     }
 }
 
-/// What a look has found.
+/// The result of a look.
 pub(super) enum CatchUpOutcome<E, K: Producers> {
     Events,
     Nothing,
     /// These offsets were lost to damage.
     Gap(Range<u64>),
-    /// Everything before this consumer's offset is read: the ring takes over.
+    /// All events before this consumer's offset were read, so the partition continues in the ring.
     Caught(Consumer<E, K>),
-    /// The topic was closed, and everything was read.
+    /// The topic is closed, and all its events were read.
     Over(Closed),
 }
 
-/// The most slots of the buffer, and the most bytes of them.
+/// The limits of the buffer: its slots, and their size in bytes.
 const SLOTS: usize = 1024;
 const BYTES: usize = 1 << 20;
 
 impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
-    /// A reader that begins at `next`. The first look finds out whether the journal has that.
+    /// A reader that starts at offset `next`. The first look fails if the journal does not have that offset.
     pub(super) fn new(
         topic: Arc<TopicCore<E, K>>,
         partition: Arc<Partition<E, K>>,
@@ -106,7 +107,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         self.wait = wait;
     }
 
-    /// Fills the buffer for a batch of `limit` events. Events older than `oldest` are passed over.
+    /// Fills the buffer for a batch of up to `limit` events. Skips events older than `oldest`.
     pub(super) fn look(
         &mut self,
         limit: usize,
@@ -131,8 +132,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
             let Self { partition, group, catch_up: Some(catch_up), .. } = self else {
                 return Ok(CatchUpOutcome::Nothing);
             };
-            // The events of a transaction are written before they are durable and before they are published. Only published
-            // events are read.
+            // A transaction's events are written before they are published, and only published events may be read.
             let turn = catch_up.begin(scan, Visible::Written, true, || join(&partition.ring, group, right));
             let at_end = self.fill(durable, scan, turn, oldest)?;
             if self.buffered.len() > 0 {
@@ -155,7 +155,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     return Ok(CatchUpOutcome::Caught(consumer));
                 }
                 Step::Refused(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
-                    // All consumers have read everything, so the committer has too.
+                    // All consumers have read the closed ring to its end, and so has the committer.
                     let over = turn.end >= partition.ring.published().0
                         || catch_up.is_over(Visible::Written)
                         || durable.acks.notifier.end_cause().is_some();
@@ -165,14 +165,14 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     let (group, topic) = (group.clone(), self.topic.name.clone());
                     return Err(GroupError::Closed { group, topic, reason: reason.into() });
                 }
-                // Either others are waited for, or the member was fenced, which its next look finds.
+                // Another partition must read first, or the member was fenced, which its next update reports.
                 Step::More | Step::Nothing | Step::Refused(_) => return Ok(CatchUpOutcome::Nothing),
             }
         }
     }
 
-    /// Registers with the scan that all partitions of a member share, before the first of them is read. False if the topic
-    /// is gone.
+    /// Registers the partition with the member's shared scan, before any partition is read from it. Returns false if
+    /// the topic is not durable or not known to the journal.
     pub(super) fn open(&mut self, scan: &mut Option<Box<SharedScan>>) -> Result<bool, GroupError> {
         if self.catch_up.is_some() {
             return Ok(true);
@@ -187,8 +187,9 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         Ok(true)
     }
 
-    /// Reads journal records below offset `turn.before` into the free slots. True if the journal has no further such record now;
-    /// false if the slots are full, if a gap or an unreadable record comes next, or if another cursor must read first.
+    /// Reads journal records below offset `turn.before` into the free slots. Returns true if the journal has no further
+    /// such record now; false if the slots are full, if a gap or an unreadable record comes next, or if another cursor
+    /// must read first.
     fn fill(
         &mut self,
         durable: &DurableTopic<E>,
@@ -206,7 +207,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     *gap = Some(offsets);
                     break;
                 }
-                // The cursor stays in front of what it cannot read. What was read before comes first.
+                // The events that were read come first. The cursor stays before the unreadable record, so a later look
+                // returns the error.
                 Err(_) if !buffered.offsets.is_empty() => break,
                 Err(cause) => return Err(self.failed(cause)),
             };
@@ -216,7 +218,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
             }
             let offset = record.offset;
             if let Err(cause) = (durable.persistence.read)(&mut buffered.slots[buffered.offsets.len()], record.bytes) {
-                // Nobody passes over it: what was read before is handed out, and then each look tells of it.
+                // The record is never skipped: the events before it come first, then each look returns this error.
                 catch_up.seek(offset);
                 if !buffered.offsets.is_empty() {
                     break;
@@ -230,7 +232,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         Ok(false)
     }
 
-    /// Removes the gap, of which the member was told.
+    /// Removes the gap, which was reported to the group.
     pub(super) fn pass_gap(&mut self) {
         self.gap = None;
     }
@@ -263,9 +265,10 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
 
 /// Joins the ring at the lowest offset that it has.
 fn join<E, K: Producers>(ring: &Ring<E, K>, group: &str, right: &CommitRight) -> Result<Consumer<E, K>, BuildError> {
-    // The ring may be closed: what it still holds is to be read.
+    // A closed ring can be joined too, to read its remaining events.
     let consumer = join_stage(group, Start::Earliest, |stage| ring.take_over("", stage))?;
-    // Whoever fences looks for the stages of the group after the fence: one of the two sees the other.
+    // A fencing thread looks for the group's stages after the fence, and this thread checks for the fence after
+    // joining, so at least one of them sees the other.
     if right.is_fenced() {
         return Err(BuildError::NameTaken { name: group.to_owned() });
     }

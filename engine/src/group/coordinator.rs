@@ -1,64 +1,65 @@
-//! Who is in a group and who has which partition: a state machine. It has no threads, no rings and no clock of its own.
+//! The coordinator: a group's members and the owners of its partitions, as a state machine without threads, rings or
+//! clock.
 //!
 //! ```text
 //! join, leave, expire, topics          a new epoch, a new target
-//! take    partitions that are free     go to whom the target names
-//!         partitions that are taken    stay until their member has released them
-//! sync    a member learns              what to release, and what it has been given
-//! release a member acknowledges        the partition is free, and is given on
+//! take    partitions without an owner  go to the member that the target names
+//!         partitions with an owner     stay until that member has released them
+//! sync    a member learns              the partitions to release, and those assigned to it
+//! release a member acknowledges        the partitions have no owner, and are assigned again
 //! ```
 //!
-//! So a partition has one owner or none, and whoever keeps a partition notices nothing of a rebalance.
+//! So a partition has at most one owner, and a member notices nothing of a rebalance in partitions that it keeps.
 
 use super::assignment::{Assignment, Assignor, Candidate, MemberId, PartitionKey};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A member that is no longer one: it made no progress within its deadline, or was told to go.
+/// The member is not in the group any more: it was fenced or has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
     /// The group's epoch.
     pub(crate) group_epoch: u64,
 }
 
-/// What a member has to do to reach its part of the target.
+/// What a member must do to reach its part of the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberChanges {
-    /// To be released: the member has them, others shall.
+    /// Partitions of the member that the target gives to others, to be released.
     pub(crate) revoked: Vec<PartitionKey>,
-    /// The member's own from now on.
+    /// Partitions that the member owns from now on.
     pub(crate) given: Vec<PartitionKey>,
-    /// The group's epoch, which is the member's then.
+    /// The group's epoch, which becomes the member's.
     pub(crate) epoch: u64,
 }
 
-/// What a member does at present.
+/// What a member is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
-    /// It waits for events: it may do so for ever.
+    /// Waiting for events, which it may do without limit.
     Waiting,
-    /// It was last seen at this time.
+    /// Working, and last seen at this time.
     Working(Duration),
-    /// It has a name and left at this time: its place is kept until its deadline.
+    /// Left at this time. It has a name, so its partitions stay reserved until its deadline.
     Away(Duration),
 }
 
 #[derive(Debug)]
 struct MemberEntry {
     name: Option<String>,
-    /// One set for all members that read the same.
+    /// One set for all members that read the same topics.
     topics: Arc<BTreeSet<u32>>,
     deadline: Duration,
     activity: Activity,
-    /// The group's epoch when it last synced.
+    /// The group's epoch at the member's last sync.
     epoch: u64,
-    /// Something changed for it since then.
+    /// True if something has changed for the member since then.
     news: bool,
 }
 
 impl MemberEntry {
-    /// When it is fenced if it stays as it is.
+    /// When the member is fenced unless it makes progress; `None` while it waits.
     fn due(&self) -> Option<Duration> {
         match self.activity {
             Activity::Waiting => None,
@@ -67,14 +68,14 @@ impl MemberEntry {
     }
 }
 
-/// Who has a partition, and whether it knows already.
+/// The owner of a partition. `taken` is false until the owner has learned of it in a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
     member: MemberId,
     taken: bool,
 }
 
-/// A member as others see it.
+/// A member, as seen from outside the coordinator.
 #[derive(Clone, Debug)]
 pub(crate) struct MemberView {
     pub(crate) id: MemberId,
@@ -112,7 +113,7 @@ impl Coordinator {
         self.assignor
     }
 
-    /// For the members to come; the caller sees to it that there are none.
+    /// Sets the assignor for later members. The caller makes sure that the group has no members.
     pub(crate) fn set_assignor(&mut self, assignor: Assignor) {
         self.assignor = assignor;
     }
@@ -121,7 +122,7 @@ impl Coordinator {
         self.epoch
     }
 
-    /// The group had this epoch before the engine was opened.
+    /// Raises the epoch to at least the one that the journal has recorded.
     pub(crate) fn go_on_from(&mut self, epoch: u64) {
         self.epoch = self.epoch.max(epoch);
     }
@@ -139,7 +140,7 @@ impl Coordinator {
         })
     }
 
-    /// Whether any member reads this topic, also one whose place is kept.
+    /// True if a member reads this topic, including one whose partitions are reserved.
     pub(crate) fn reads(&self, topic: u32) -> bool {
         self.members.values().any(|member| member.topics.contains(&topic))
     }
@@ -148,12 +149,12 @@ impl Coordinator {
         self.members.get(&member).map(|member| &*member.topics)
     }
 
-    /// Who has a partition.
+    /// The owner of a partition.
     pub(crate) fn owner(&self, partition: PartitionKey) -> Option<MemberId> {
         self.owners.get(&partition).map(|owner| owner.member)
     }
 
-    /// Every owner has what the target says, and knows.
+    /// True if every partition is owned as the target says, and the owners have learned of it.
     pub(crate) fn is_settled(&self) -> bool {
         let settled = |(partition, member): (&PartitionKey, &MemberId)| {
             self.owners.get(partition) == Some(&Owner { member: *member, taken: true })
@@ -161,7 +162,7 @@ impl Coordinator {
         self.target.len() == self.owners.len() && self.target.iter().all(settled)
     }
 
-    /// Adds a topic, or partitions to one. Topics never lose partitions.
+    /// Adds a topic, or partitions to a topic. Topics never lose partitions.
     pub(crate) fn set_topic(&mut self, topic: u32, partitions: u32) {
         let known = self.topics.entry(topic).or_default();
         if *known < partitions {
@@ -170,7 +171,7 @@ impl Coordinator {
         }
     }
 
-    /// A topic is no more.
+    /// Removes a topic that was deleted.
     pub(crate) fn forget(&mut self, topic: u32) {
         if self.topics.remove(&topic).is_some() {
             self.owners.retain(|partition, _| partition.topic != topic);
@@ -180,17 +181,17 @@ impl Coordinator {
             for member in self.members.values_mut() {
                 let rest = || Arc::new(member.topics.iter().copied().filter(|read| *read != topic).collect());
                 let rest = Arc::clone(without.entry(Arc::as_ptr(&member.topics)).or_insert_with(rest));
-                // The old one is kept until all have let go of it: its address must stay its own.
+                // The old set is kept until the end of the loop, so that its address is not used for a new set.
                 dropped.push(std::mem::replace(&mut member.topics, rest));
             }
             self.retarget();
         }
     }
 
-    /// A newcomer; or a member who comes back under its name, and then has its old number and partitions.
+    /// Adds a member. A member that returns under its name gets its old number and partitions.
     ///
     /// # Errors
-    /// There is a member of that name, who has not left: its number.
+    /// A member of this name has not left. The error is its number.
     pub(crate) fn join(
         &mut self,
         name: Option<&str>,
@@ -222,12 +223,13 @@ impl Coordinator {
         Ok(id)
     }
 
-    /// The member has released all that it had. If it has a name and does not leave for good, its place is kept.
+    /// Removes a member that has released all its partitions. If it has a name and `for_good` is false, they stay
+    /// reserved.
     pub(crate) fn leave(&mut self, member: MemberId, for_good: bool, now: Duration) {
         let Some(leaving) = self.members.get_mut(&member) else { return };
         if leaving.name.is_some() && !for_good {
             leaving.activity = Activity::Away(now);
-            // What was on its way to others goes there now: it was released with the rest.
+            // Partitions that were to move to other members move now, since they were released with the rest.
             self.owners.retain(|at, owner| owner.member != member || self.target.get(at) == Some(&member));
             self.owners.values_mut().filter(|owner| owner.member == member).for_each(|owner| owner.taken = false);
             self.give();
@@ -236,7 +238,7 @@ impl Coordinator {
         }
     }
 
-    /// What the member does at present.
+    /// Records what the member is doing.
     pub(crate) fn seen(&mut self, member: MemberId, activity: Activity) {
         if let Some(member) = self.members.get_mut(&member)
             && !matches!(member.activity, Activity::Away(_))
@@ -245,7 +247,7 @@ impl Coordinator {
         }
     }
 
-    /// Removes whoever is past its deadline. Returns them, each with what it had in hand.
+    /// Removes the members whose deadline has passed. Returns them with the partitions that they had taken.
     pub(crate) fn expire(&mut self, now: Duration) -> Vec<(MemberId, Vec<PartitionKey>)> {
         let late = self.members.iter().filter(|(_, member)| member.due().is_some_and(|due| due <= now));
         let late: Vec<MemberId> = late.map(|(&id, _)| id).collect();
@@ -260,18 +262,18 @@ impl Coordinator {
         expired
     }
 
-    /// When to call [`expire`](Self::expire) next.
+    /// When [`expire`](Self::expire) must be called next; `None` if no member has a deadline.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.members.values().filter_map(MemberEntry::due).min()
     }
 
-    /// Takes whoever has news; each is to be told to sync.
+    /// Returns the members for which something has changed. The caller signals them to sync.
     pub(crate) fn take_news(&mut self) -> Vec<MemberId> {
         let news = self.members.iter_mut().filter_map(|(&id, member)| std::mem::take(&mut member.news).then_some(id));
         news.collect()
     }
 
-    /// What the member has to release; and what it was given, which it has from now on.
+    /// The changes for a member, which owns the given partitions from now on.
     pub(crate) fn sync(&mut self, member: MemberId) -> Result<MemberChanges, Stale> {
         let epoch = self.epoch;
         let entry = self.members.get_mut(&member).ok_or(Stale { group_epoch: epoch })?;
@@ -288,7 +290,7 @@ impl Coordinator {
         Ok(changes)
     }
 
-    /// The member no longer has `partitions`: they are given on.
+    /// Releases partitions of a member, and assigns them again.
     pub(crate) fn release(&mut self, member: MemberId, partitions: &[PartitionKey]) -> Result<(), Stale> {
         if !self.members.contains_key(&member) {
             return Err(Stale { group_epoch: self.epoch });
@@ -308,7 +310,7 @@ impl Coordinator {
         self.retarget();
     }
 
-    /// Membership or topics have changed.
+    /// Computes a new target, after members or topics have changed.
     fn retarget(&mut self) {
         self.epoch += 1;
         let candidate = |(&id, member): (&MemberId, &MemberEntry)| {
@@ -316,11 +318,11 @@ impl Coordinator {
             Candidate { id, name, topics }
         };
         let candidates: Vec<_> = self.members.iter().map(candidate).collect();
-        // Where partitions are, and for those on their way, where they go.
+        // For partitions that are about to move, the new member counts as the previous one.
         let mut before = self.target.clone();
         before.extend(self.owners.iter().map(|(&partition, owner)| (partition, owner.member)));
         self.target = self.assignor.assign(&candidates, &self.topics, &before);
-        // What a member was given and does not know of yet goes elsewhere without asking it.
+        // A partition that its owner has not learned of yet moves without a release.
         self.owners.retain(|partition, owner| owner.taken || self.target.get(partition) == Some(&owner.member));
         for (partition, owner) in &self.owners {
             if self.target.get(partition) != Some(&owner.member)
@@ -332,7 +334,7 @@ impl Coordinator {
         self.give();
     }
 
-    /// Gives what is free to whom the target names.
+    /// Assigns partitions without an owner to the members that the target names.
     fn give(&mut self) {
         for (&partition, &member) in &self.target {
             if let std::collections::btree_map::Entry::Vacant(free) = self.owners.entry(partition) {

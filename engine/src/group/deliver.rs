@@ -1,5 +1,5 @@
-//! A managed member whose handler publishes: what it publishes and how far it has read, in the order that its
-//! [`Delivery`] says.
+//! A managed member whose handler publishes: it publishes the outputs and commits the inputs in the order of its
+//! [`Delivery`].
 
 use super::batch::{GroupBatch, HeldBatch};
 use super::error::GroupError;
@@ -18,31 +18,32 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What a managed member promises of each event, when it, its process or its machine fails.
+/// What a managed member promises for each event, if the member, its process or its machine fails.
 ///
 /// | | steps | a crash in between |
 /// |---|---|---|
 /// | `AtMostOnce` | commit, handle, publish | after the commit: the event is not handled again, or its outputs are missing |
-/// | `AtLeastOnce` | handle, publish, commit | before the commit: the event is handled again, and its outputs are there twice |
-/// | `ExactlyOnce` | handle, then publish and commit in one | before: as if nothing had been; after: all is done |
+/// | `AtLeastOnce` | handle, publish, commit | before the commit: the event is handled again, and its outputs exist twice |
+/// | `ExactlyOnce` | handle, then publish and commit in one | before that: no trace; after it: all is done |
 ///
-/// Outputs are what the handler publishes into its [`Transaction`]: see [`run_into`](crate::group::GroupBuilder::run_into). What
-/// it does besides is done again whenever an event is handled again: only `AtMostOnce` never does it twice. All of it is
-/// written out, step by step, in `docs/GUARANTEES.md`.
+/// Outputs are the events that the handler publishes into its [`Transaction`]: see
+/// [`run_into`](crate::group::GroupBuilder::run_into). The handler's other effects are repeated whenever an event is
+/// handled again: only `AtMostOnce` never repeats them. `docs/GUARANTEES.md` lists all steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Committed before it is handled. On durable topics that costs a sync a batch.
+    /// The event is committed before it is handled. On durable topics this costs a sync for each batch.
     AtMostOnce,
-    /// Committed when it has been handled, and what came of it was published.
+    /// The event is committed after it was handled and its outputs were published.
     #[default]
     AtLeastOnce,
-    /// Committed in one frame of the journal with what came of it: for handlers that publish into their transaction.
+    /// The event is committed in one frame of the journal with its outputs. For handlers that publish into their
+    /// transaction.
     ExactlyOnce,
 }
 
 impl Delivery {
-    /// When a managed member commits that promises this.
+    /// The commit setting of a managed member with this delivery.
     pub(super) fn commit(self) -> Commit {
         match self {
             Self::AtMostOnce => Commit::AtMostOnce,
@@ -51,19 +52,20 @@ impl Delivery {
     }
 }
 
-/// What came of handing a batch over.
+/// The result of passing a batch to the handler.
 struct Handled {
-    /// All below was handled, and what came of it is in the transaction.
+    /// All events below this offset were handled, and their outputs are in the transaction.
     done: u64,
-    /// The event that the handler failed on, its error, and whether that event was too much beside others.
+    /// The offset of the event that the handler failed on, the error, and true if its outputs would have fitted without
+    /// those of earlier events.
     failed: Option<(u64, String, bool)>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
-    /// Commits what lies below `to`, and publishes.
+    /// Commits the events below `to`, and publishes the outputs.
     fn deliver(&mut self, to: u64, out: &mut Transaction, delivery: Delivery) -> Result<(), TransactionError> {
         match delivery {
-            // Both in one frame; or the batch was committed before it was handed out.
+            // Exactly once: one frame for both. At most once: the batch was committed before it was handled.
             Delivery::ExactlyOnce | Delivery::AtMostOnce => {
                 self.commit_with(to, out)?;
             }
@@ -71,11 +73,11 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
                 out.commit_outputs()?;
             }
         }
-        // Of what is committed already this lets the slots go.
+        // If the events are committed already, this only frees their slots.
         Ok(self.commit_to(to)?)
     }
 
-    /// The same, and waits for room until it is told to stop.
+    /// As [`deliver`](Self::deliver), and waits for room until it succeeds or the member is stopped.
     fn deliver_in_time(
         &mut self,
         to: u64,
@@ -85,7 +87,7 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
     ) -> Result<(), TransactionError> {
         loop {
             match self.deliver(to, out, delivery) {
-                // Waiting for room is progress. Nobody holds anything meanwhile.
+                // Waiting for room counts as progress. Nothing is locked or claimed meanwhile.
                 Err(full) if full.is_full() && !signal.stopped.load(Ordering::Acquire) => signal.see(self.group.now()),
                 delivered => return delivered,
             }
@@ -94,7 +96,7 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
-    /// Hands over what is not committed, until one fails or the member is to stop.
+    /// Passes the uncommitted events to the handler, until it fails or the member is stopped.
     fn hand_over<X: Display>(
         &self,
         out: &mut Transaction,
@@ -103,7 +105,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
         let Some(held) = &self.held else { return Handled { done: 0, failed: None } };
         let mut done = held.first();
         for (event, at) in self {
-            // The panic is caught where what it published is forgotten.
+            // A panic is caught inside, so that the transaction drops the outputs of the event.
             let handled = out.take_in(|out| {
                 let handled = caught(|| handler(event, at, out).map_err(|error| error.to_string()));
                 handled.unwrap_or_else(|panic| Err(panic.to_string()))
@@ -124,7 +126,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
     }
 }
 
-/// The life of a managed member whose handler publishes.
+/// The loop of a managed member whose handler publishes.
 pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
     policy: &mut MemberErrorPolicy<E>,
@@ -161,7 +163,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             let some = done > held.first();
             match if some { held.deliver_in_time(done, out, delivery, &signal) } else { Ok(()) } {
                 Ok(()) => {}
-                // Others read it.
+                // The member was fenced: another member reads the batch.
                 Err(TransactionError::Member(_)) => break,
                 Err(full) if full.is_full() => return MemberEnd::Stopped,
                 Err(refused) => {
@@ -171,7 +173,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             }
             let stopped = signal.stopped.load(Ordering::Acquire);
             let failure = match failed {
-                // What was too much together with others is tried by itself.
+                // The event that was too much together with earlier ones is handled again alone.
                 Some((_, _, true)) if some && !stopped => continue,
                 Some((culprit, cause, _)) => (culprit, cause),
                 None if stopped => break,

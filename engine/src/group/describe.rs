@@ -1,4 +1,4 @@
-//! What a group says of itself.
+//! The description of a group: its members and its progress.
 
 use super::assignment::Assignor;
 use super::coordinator::Activity;
@@ -14,37 +14,37 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-/// A group at a moment: its members, what each has, and where the group stands. Its `Display` is for people.
+/// A group at one moment: its members, their partitions, and its progress. `Display` writes it as text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupDescription {
-    /// Its name.
+    /// The group's name.
     pub name: String,
-    /// Whether partitions are on their way.
+    /// The state of the group's assignment.
     pub state: GroupState,
-    /// It grows with each change of members or topics.
+    /// The group's epoch, which grows with each change of members or topics.
     pub epoch: u64,
-    /// How it shares partitions out.
+    /// How the group assigns partitions to its members.
     pub assignor: Assignor,
-    /// Whether it holds producers back also without members.
+    /// True if producers wait for the group even while it has no members.
     pub hold: bool,
-    /// Events that managed members failed on and passed over.
+    /// How many events managed members have skipped after their handler failed.
     pub skipped: u64,
-    /// In the order of joining.
+    /// The members, in the order of joining.
     pub members: Vec<MemberDescription>,
-    /// Every partition of every topic that the group has ever read.
+    /// All partitions of all topics that the group has ever read.
     pub partitions: Vec<GroupPartition>,
 }
 
-/// How a group is.
+/// The state of a group's assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GroupState {
-    /// It has no members.
+    /// The group has no members.
     Empty,
-    /// Partitions are on their way from one member to another.
+    /// Partitions are moving from one member to another.
     Rebalancing,
-    /// Every member has what it should, and knows.
+    /// Every member has its assigned partitions, and has learned of them.
     Stable,
 }
 
@@ -52,48 +52,48 @@ pub enum GroupState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberDescription {
-    /// Its number, which no other member of the group ever has.
+    /// The member's number, which the group never gives again.
     pub id: u64,
-    /// Its name, if it has one.
+    /// The member's name; `None` if it has none.
     pub name: Option<String>,
-    /// The group's epoch when it last looked.
+    /// The group's epoch at the member's last update.
     pub epoch: u64,
-    /// Whether it has left and its place is kept.
+    /// True if the member has left but its partitions are still reserved.
     pub away: bool,
-    /// What it has, or is being given.
+    /// The partitions that the member has or is about to get.
     pub partitions: Vec<TopicPartition>,
 }
 
-/// Where a group stands in a partition.
+/// The progress of a group in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupPartition {
     /// The partition.
     pub partition: TopicPartition,
-    /// The next offset that the group reads; none if it never read the partition.
+    /// The committed offset, which is the next to be read; `None` if the group never read the partition.
     pub committed: Option<u64>,
     /// The earliest offset that the partition keeps.
     pub earliest: u64,
-    /// The next offset to be published there.
+    /// The next offset to be published.
     pub latest: u64,
-    /// How many published events are not committed. Of a durable topic those that the journal keeps: the offsets that a
-    /// crash left out are no events.
+    /// How many published events are not committed. Of a durable topic, the events that the journal keeps; offsets that
+    /// a crash left unused do not count.
     pub lag: u64,
-    /// Whether producers wait for the committed offset.
+    /// True if producers wait for the committed offset.
     pub gates: bool,
-    /// Whether the group reads the journal there, because the ring has not what comes next.
+    /// True if the group reads the partition from the journal, because the ring no longer has the next event.
     pub catching_up: bool,
-    /// The member that has it.
+    /// The number of the member that has the partition; `None` if no member has it.
     pub member: Option<u64>,
 }
 
 impl GroupDescription {
-    /// How many published events are not committed, in all partitions.
+    /// How many published events of all partitions are not committed.
     pub fn lag(&self) -> u64 {
         self.partitions.iter().map(|partition| partition.lag).sum()
     }
 
-    /// Where the group stands in this partition, if it ever read it.
+    /// The progress in this partition; `None` if the group never read it.
     pub fn partition(&self, topic: &str, partition: u32) -> Option<&GroupPartition> {
         self.partitions.iter().find(|it| &*it.partition.topic == topic && it.partition.partition == partition)
     }
@@ -185,7 +185,7 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &SharedState<E, K>) -
 }
 
 fn stands<E, K: Producers>(entry: &PartitionEntry<E, K>, member: Option<u64>) -> GroupPartition {
-    // First where the group stands, then what is published: no lag comes out negative.
+    // The committed offset is read before the positions, so that the lag is never negative.
     let committed = entry.committed();
     let positions = entry.partition.ring.positions();
     let lag = committed.map_or(0, |committed| positions.published.since(Sequence(committed)).max(0) as u64);
@@ -201,14 +201,14 @@ fn stands<E, K: Producers>(entry: &PartitionEntry<E, K>, member: Option<u64>) ->
     }
 }
 
-/// Adds what the journal had when it was opened, and nobody has joined since.
+/// Adds the groups that the journal had when it was opened and that no member has joined since.
 pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalState, journal: &Journal) {
     let topics: BTreeMap<u32, String> =
         recorded_topics(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
     for GroupOffset { group, of, offset, epoch, .. } in group_offsets(state) {
         let Some(topic) = topics.get(&of.topic) else { continue };
         let known = groups.iter().any(|it| it.name == group && it.partition(topic, of.partition).is_some());
-        // A topic that was deleted since.
+        // `None` for a topic that was deleted since.
         let extent = journal.extent(of).filter(|extent| !known && extent.end >= offset);
         let Some(extent) = extent else { continue };
         let stands = GroupPartition {

@@ -1,4 +1,4 @@
-//! What a group refuses, each with what was asked and what to do.
+//! The errors of groups. Each says what was refused, what was asked for, and what to do.
 
 use super::assignment::Assignor;
 use crate::base::closed::Closed;
@@ -10,207 +10,209 @@ use crate::text;
 use crate::topic::error::{Contradiction, TopicError};
 use slipring_ring::pin::PinError;
 
-/// A group refused to let somebody in or to go on.
+/// A group refused a member, or a member cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {
-    /// The name of the group or of the member is no name.
+    /// The name of the group or of the member is invalid.
     #[error("{}", text::line(.0))]
     Name(String),
-    /// Its thread would not have the core that it needs.
+    /// The engine's [core plan](crate::cores) refuses the member's thread.
     #[error("group {group:?}: {cause}")]
     Cores {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// Who, and why.
+        /// Why the thread was refused, with the name of the group.
         cause: crate::base::cores::CoresError,
     },
-    /// A member was to read no topic at all.
+    /// The member was given no topic.
     #[error("group {group:?}: a member needs at least one topic")]
     NoTopics {
-        /// The group.
+        /// The group's name.
         group: String,
     },
-    /// There is a member of this name, and it has not left.
+    /// The group has a member of this name, which has not left.
     #[error(
         "group {group:?} has a member {member:?} already: give each its own name, or wait until that one has left or is past its deadline"
     )]
     NameTaken {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The name.
+        /// The member's name.
         member: String,
     },
-    /// The members who are there share by other rules.
+    /// The group's members use another assignor.
     #[error("group {group:?} shares its partitions out by {there}, and {asked} was asked for: all members must agree")]
     Assignor {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// How its members share.
+        /// The assignor of the group's members.
         there: Assignor,
-        /// How the newcomer would.
+        /// The assignor that was asked for.
         asked: Assignor,
     },
-    /// What the group would read next is not kept any more, or the start that was asked for is not there.
+    /// The group's next event is no longer kept, or the start offset is not kept or not published yet.
     #[error(
         "group {group:?} cannot read on at {asked} in partition {partition} of topic {topic:?}: it keeps {earliest} up to, not including, {latest}; say where to go on with `reset`"
     )]
     OutOfRange {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
-        /// The committed offset, or the start that was asked for.
+        /// The committed offset, or the start offset that was asked for.
         asked: u64,
-        /// The earliest that is kept.
+        /// The earliest offset that the partition keeps.
         earliest: u64,
-        /// The next to be published.
+        /// The next offset to be published.
         latest: u64,
     },
-    /// It was to begin where it had committed, and it never committed anything there.
+    /// The member was to start at the committed offset, but the group has committed nothing in this partition.
     #[error(
         "group {group:?} has committed nothing in partition {partition} of topic {topic:?}: say with `start` where it is to begin what it never read"
     )]
     NothingCommitted {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
     },
-    /// The journal cannot be read on, where the group is behind the ring.
+    /// The journal cannot be read for a partition whose next event the ring no longer has.
     #[error("group {group:?}: {cause}")]
     Replay {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// Where, and why.
+        /// The error of the read, with its place.
         cause: Box<ReplayError>,
     },
-    /// Events of a partition were lost to damage. The journal says that the group was told, and that it goes on behind them.
+    /// Events of a partition were lost to damage. The journal records that this was reported to the group, which
+    /// continues after them.
     #[error("group {group:?}: {gap}")]
     Gap {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// Which events.
+        /// The lost events.
         gap: Gap,
     },
     /// The group's committed offset could not be written to the journal.
     #[error("group {group:?}: where it stands is not in the journal: {}", text::line(.cause))]
     NotWritten {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// Why.
+        /// The cause.
         cause: String,
     },
-    /// The topic gives nothing more.
+    /// The topic is closed.
     #[error("group {group:?}: topic {topic:?}: {reason}")]
     Closed {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Why.
+        /// Why the topic is closed.
         reason: Closed,
     },
     /// The member was fenced.
     #[error(transparent)]
     Fenced(#[from] Fenced),
-    /// The member does not have this partition.
+    /// The partition is not assigned to the member.
     #[error("this member of group {group:?} does not have partition {partition} of topic {topic:?}: it has {}", text::line(.has))]
     NotAssigned {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
-        /// What it has.
+        /// The partitions that are assigned to the member.
         has: String,
     },
-    /// The position was refused.
+    /// The position is not possible.
     #[error(transparent)]
     Position(#[from] PositionError),
-    /// Only a group without members can be reset.
+    /// The group has members, so it cannot be reset.
     #[error("group {group:?} still has members ({members}): let them leave first")]
     HasMembers {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// How many, with those whose place is kept.
+        /// The number of members, including those whose partitions are reserved.
         members: usize,
     },
-    /// The core was refused.
+    /// The member's thread could not be pinned to the core.
     #[error("a member of group {group:?}: {cause}")]
     Pin {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The core that was asked for, and the cores that are allowed.
+        /// The core that was asked for, and the allowed cores.
         cause: PinError,
     },
-    /// The system gave no thread, or what the member's thread makes panicked.
+    /// The system could not start the member's thread, or the thread panicked before the first event.
     #[error("a member of group {group:?} got no thread: {}", text::line(.cause))]
     Thread {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The error of the operating system, or the message of the panic.
+        /// The error of the operating system, or the panic's message.
         cause: String,
     },
-    /// What is not the member's handler panicked on its thread: the listener, a waiting strategy, the clock, or what reads
-    /// an event back from the journal. The member has left.
+    /// Code other than the handler panicked on the member's thread: the listener, a wait strategy, the clock, or the
+    /// decoding of an event from the journal. The member has left.
     #[error("a member of group {group:?} has ended: {}", text::line(.cause))]
     Panicked {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The code that panicked, and its message.
+        /// The code that panicked, and the panic's message.
         cause: String,
     },
-    /// What a handler does besides publishing into its transaction cannot be made to happen exactly once.
+    /// Exactly once was asked for, but the handler does not publish into a transaction, and its other effects cannot be
+    /// exactly once.
     #[error(
         "group {group:?}: exactly once covers what a handler publishes into its transaction: use `run_into`; or take at most or at least once"
     )]
     NotExactlyOnce {
-        /// The group.
+        /// The group's name.
         group: String,
     },
-    /// A group [spills](crate::group::GroupBuilder::spill) into the journal, and this topic has none.
+    /// The group is to [spill](crate::group::GroupBuilder::spill), but this topic is not durable.
     #[error(
         "group {group:?} cannot spill: topic {topic:?} has no journal to go on from: create it with `durable()`, or join without `spill`"
     )]
     NoJournal {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
-    /// The output of a batch was not published.
+    /// The outputs of a batch were not published.
     #[error("group {group:?}: {}", text::line(.cause))]
     Transaction {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// Why.
+        /// The cause.
         cause: String,
     },
-    /// Two settings cannot both be.
+    /// Two settings of the group exclude one another.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
-    /// The topic for dead letters does not fit: events that the handler fails on could not be kept.
+    /// The topic for dead letters does not fit, so events on which the handler fails could not be kept.
     #[error("group {group:?}: {}", text::line(.cause))]
     DeadLetters {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// Why.
+        /// The cause.
         cause: String,
     },
-    /// Anything else that the core refuses.
+    /// The ring refused the member for another reason.
     #[error("group {group:?}: topic {topic:?}: {}", text::line(.cause))]
     Refused {
-        /// The group.
+        /// The group's name.
         group: String,
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Why.
+        /// The cause.
         cause: String,
     },
 }
@@ -232,7 +234,7 @@ impl GroupError {
     }
 }
 
-/// A commit was refused, and nothing was committed; or, if it is [`NotDurable`](Self::NotDurable), it may be lost with the
+/// Nothing was committed; except for [`NotDurable`](Self::NotDurable), after which the commit may be lost with the
 /// process.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -240,21 +242,21 @@ pub enum CommitError {
     /// The member was fenced: its successor reads this batch again.
     #[error(transparent)]
     Fenced(#[from] Fenced),
-    /// It was committed in this process, and it is unknown whether the journal has it: after the end of the process the
-    /// group may begin before it.
+    /// The batch is committed in this process, but the journal may not have the commit. After the process has ended,
+    /// the group may start before it.
     #[error("committed, and not known to be durable: {}", text::line(.cause))]
     NotDurable {
-        /// Why.
+        /// The cause.
         cause: String,
     },
-    /// The offset lies outside of the batch.
+    /// The offset is outside of the batch.
     #[error("cannot commit {asked}: this batch covers {first} up to {end}")]
     OutOfBatch {
         /// The offset that was asked for.
         asked: u64,
-        /// The first of the batch that is not committed.
+        /// The first uncommitted offset of the batch.
         first: u64,
-        /// The one after its last.
+        /// The offset after the batch's last event.
         end: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! The gates of a group: joining them, taking over those of fenced members, and moving them while the group has no member.
+//! The gates of a group: joining rings, taking over from fenced members, and resetting a group without members.
 
 use super::assigned_partition::locate;
 use super::state::{PartitionEntry, SharedState};
@@ -14,15 +14,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
-    /// Writes the group's committed offsets, and waits until that is durable.
+    /// Writes the group's committed offsets, and waits until they are durable.
     pub(super) fn write_down(&self, topics: &[Arc<TopicCore<E, K>>]) -> Result<(), GroupError> {
         let Some(durable) = topics.iter().find_map(|topic| topic.durable.as_ref()) else { return Ok(()) };
         let refused = |cause| GroupError::NotWritten { group: self.name.clone(), cause };
         durable.committer.commit_offsets().map_err(refused)
     }
 
-    /// Joins the partitions of these topics that the group does not read. Returns whether it begins in any at an offset that
-    /// is to be written.
+    /// Joins the partitions of these topics that the group does not read yet. Returns true if it starts in one of them
+    /// at a new offset, which must be written.
     pub(super) fn open_gates(
         &self,
         state: &mut SharedState<E, K>,
@@ -69,8 +69,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         GroupError::NothingCommitted { group, topic: topic.to_string(), partition }
     }
 
-    /// Goes on at `at` in a partition of a durable topic: in the ring, or in the journal if the ring does not have that
-    /// offset, or if the ring is closed and the group has read the partition before.
+    /// Continues at offset `at` of a partition of a durable topic: in the ring, or in the journal if the ring no longer
+    /// has that offset. Also in the journal if the ring is closed and `goes_on` says that the group has read the
+    /// partition before.
     fn open_durable(
         &self,
         entry: &mut PartitionEntry<E, K>,
@@ -82,7 +83,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         match join_stage(&self.name, Start::At(Sequence(at)), |stage| ring.join(stage)) {
             Ok(consumer) => entry.consumer = Some(consumer),
             Err(BuildError::OutOfRange { .. }) => {
-                // An error if the journal does not have the offset.
+                // Fails if the journal does not have the offset.
                 locate(&self.name, topic, &entry.partition, &StartAt::Offset(at), at)?;
                 entry.catching_up = true;
             }
@@ -92,7 +93,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(())
     }
 
-    /// The consumer of a partition in which nothing is committed.
+    /// The consumer for a partition in which the group has committed nothing.
     fn begin(
         &self,
         entry: &PartitionEntry<E, K>,
@@ -113,28 +114,28 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(part.consumer)
     }
 
-    /// Replaces the consumer that a fenced member holds by one for its successor.
+    /// Takes a partition from a fenced member: joins a new consumer for the successor, then evicts the member's
+    /// consumer.
     pub(super) fn take_from_fenced(&self, entry: &mut PartitionEntry<E, K>) {
         let Some(right) = entry.right.take() else { return };
         let committed = right.fence();
         entry.committed = Some(committed);
         entry.ended = false;
         let ring = &entry.partition.ring;
-        // Looked at after the fence: a consumer that the member joins from now on is dropped by itself.
+        // Read after the fence: a consumer that the fenced member joins later is dropped by that member itself.
         let old: Vec<_> = ring.positions().stages.into_iter().map(|stage| stage.name).collect();
         let mut at = Sequence(committed);
         entry.consumer = loop {
-            // A closed ring takes successors too.
+            // A closed ring accepts the consumers of successors.
             match join_stage(&self.name, Start::At(at), |stage| ring.take_over("", stage)) {
                 Ok(consumer) => break Some(consumer),
                 Err(BuildError::OutOfRange { .. } | BuildError::Closed(_)) if entry.committed_offset.is_some() => {
                     entry.catching_up = true;
                     break None;
                 }
-                // The gate of the fenced member stands beyond its committed offset only where it passed over slots without
-                // an event.
+                // The fenced member's gate is beyond its committed offset only if it skipped slots without an event.
                 Err(BuildError::OutOfRange { earliest, .. }) if earliest.since(at) > 0 => at = earliest,
-                // The topic was halted or has failed. The successor gets that error when it asks for the partition.
+                // The topic was halted or has failed. The successor gets that error in its update.
                 Err(_) => break None,
             }
         };
@@ -143,7 +144,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// Moves the committed offsets of these topics to `start`, while the group has no member.
+    /// Sets the committed offsets of these topics to `start`, while the group has no members.
     pub(super) fn reset(&self, topics: &[Arc<TopicCore<E, K>>], start: &StartAt) -> Result<(), GroupError> {
         let now = self.now();
         let readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
@@ -155,7 +156,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         let numbered: NumberedTopics<'_, E, K> =
             topics.iter().map(|topic| (state.number_of(&self.name, topic), topic)).collect();
-        // All partitions or none: first a consumer joins wherever the group is to begin.
+        // All partitions or none: before any offset changes, the start is looked up, or a consumer joined, in each
+        // partition.
         let (mut probes, mut entries) = (BTreeMap::new(), BTreeMap::new());
         for (&id, entry) in &state.entries {
             let Some(topic) = numbered.get(&id.topic) else { continue };
@@ -187,7 +189,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             if hold {
                 (entry.committed, entry.reset, entry.consumer) = (Some(probe.consumed().0), None, Some(probe));
             } else {
-                // The member that joins looks for the earliest or latest offset anew.
+                // The next member to join computes the start offset again.
                 (entry.committed, entry.reset, entry.consumer) = (None, Some(start.clone()), None);
             }
         }

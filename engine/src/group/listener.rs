@@ -1,24 +1,24 @@
-//! Telling a member which partitions it got and lost.
+//! Notifying a member's listener of assigned and revoked partitions.
 
 use crate::base::ids::TopicPartition;
 
-/// What happened to a member's assignment. Told to its listener on the thread that polls, in the middle of a poll,
-/// when the member holds no batch.
+/// A change of a member's partitions. Its listener gets it on the polling thread, during a poll, when the member holds
+/// no batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rebalance {
-    /// These are the member's from now on.
+    /// These partitions are the member's from now on.
     Assigned(Vec<TopicPartition>),
-    /// These are about to go to others: flush what belongs to them. All that is committed stays so.
+    /// These partitions are about to go to other members: flush their state. Committed events stay committed.
     Revoked(Vec<TopicPartition>),
-    /// These have gone already: the member was fenced, or their topic was deleted by force or has failed.
+    /// These partitions were taken already: the member was fenced, or their topic was deleted by force or has failed.
     Lost(Vec<TopicPartition>),
 }
 
-/// What a member's owner has called.
+/// The user's function that is called with each change.
 pub(crate) type Listener = Box<dyn FnMut(&Rebalance) + Send>;
 
-/// The partitions as text, with commas in between.
+/// The partitions as text, separated by commas.
 pub(super) fn listed(partitions: &[TopicPartition]) -> String {
     match partitions {
         [] => "no partition".to_owned(),

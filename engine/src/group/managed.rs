@@ -1,4 +1,4 @@
-//! A member on a thread of its own: its handler, and what follows when that fails.
+//! A managed member: a member with a thread of its own, its handler, and its error policy.
 
 use super::batch::GroupBatch;
 use super::error::GroupError;
@@ -24,24 +24,24 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How a managed member ended.
+/// How a managed member has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemberEnd {
-    /// All topics were closed, and the group has read and committed everything.
+    /// All topics were closed, and the group has read and committed all events.
     Finished,
-    /// It was told to stop.
+    /// The member was stopped by the program.
     Stopped,
-    /// Its handler failed on this event, which is not committed: others read it next.
+    /// The handler failed on this event, which is not committed: another member reads it next.
     Failed {
-        /// Where the event stands.
+        /// The event's partition.
         partition: TopicPartition,
-        /// Its offset.
+        /// The event's offset.
         offset: u64,
-        /// The handler's error, the panic's message, or why the dead-letter topic did not take the event.
+        /// The handler's error, the panic's message, or why the topic for dead letters refused the event.
         cause: String,
     },
-    /// The group or a topic refused to go on.
+    /// The group or a topic returned this error.
     Refused(GroupError),
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for MemberEnd {
     }
 }
 
-/// A managed member. Dropping this handle stops nothing.
+/// A handle of a managed member. Dropping it does not stop the member.
 #[derive(Clone)]
 pub struct GroupRun {
     signal: Arc<Mutex<Arc<MemberSignal>>>,
@@ -78,17 +78,17 @@ struct End {
 }
 
 impl GroupRun {
-    /// Tells it to leave after the event that it is at. Does not wait for that: see [`wait`](Self::wait).
+    /// Makes the member leave after its present event, without waiting for that: see [`wait`](Self::wait).
     pub fn stop(&self) {
         self.signal.lock().unwrap_or_else(PoisonError::into_inner).stop();
     }
 
-    /// How it ended; none while it runs.
+    /// How the member has ended; `None` while it runs.
     pub fn ended(&self) -> Option<MemberEnd> {
         self.end.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until it has ended. Its handler is gone then. Not to be called by the handler.
+    /// Waits until the member has ended and its handler is dropped. The handler must not call this.
     pub fn wait(&self) -> MemberEnd {
         let mut ended = self.end.ended.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -99,7 +99,7 @@ impl GroupRun {
         }
     }
 
-    /// Waits until it has ended, no longer than `limit`.
+    /// Waits until the member has ended, at most for `limit`; `None` if it has not.
     pub fn wait_for(&self, limit: Duration) -> Option<MemberEnd> {
         let Some(deadline) = Instant::now().checked_add(limit) else { return Some(self.wait()) };
         let mut ended = self.end.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +114,7 @@ impl GroupRun {
     }
 }
 
-/// What follows when the handler fails.
+/// A managed member's error policy.
 pub(crate) struct MemberErrorPolicy<E> {
     pub(super) retries: u32,
     pub(super) then_skip: bool,
@@ -132,18 +132,20 @@ impl<E> MemberErrorPolicy<E> {
         Self { retries, then_skip: then_skip || dead_letters.is_some(), dead_letters }
     }
 
-    /// Moves aside what is about to be passed over, if there is a place for it. Why it was refused there.
+    /// Publishes an event that is about to be skipped as a dead letter, if there is a topic for that. The error says
+    /// why that topic refused it.
     fn forward(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
         let Some(dead_letters) = &mut self.dead_letters else { return Ok(()) };
         caught(|| dead_letters.put_written(event, origin)).map_err(|panic| panic.to_string()).and_then(|moved| moved)
     }
 
-    /// Where dead letters go, only by way of `out` from now on. Not where that is refused.
+    /// Makes the topic for dead letters accept letters only through `out` from now on. The error says why this is
+    /// refused.
     pub(super) fn set_transactions_only(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
         self.dead_letters.as_mut().map_or(Ok(()), |dead_letters| dead_letters.set_transactions_only(out))
     }
 
-    /// Has a transaction do so.
+    /// Publishes the event as a dead letter through the transaction `out`, if there is a topic for dead letters.
     pub(super) fn forward_into(&self, event: &E, origin: Origin<'_>, out: &mut Transaction) -> Result<(), String> {
         let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
         let moved = caught(|| dead_letters.put_into(event, origin, out));
@@ -151,7 +153,7 @@ impl<E> MemberErrorPolicy<E> {
     }
 }
 
-/// Starts a thread for a member that has joined.
+/// Starts the thread of a member that has joined.
 pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     member: Member<E, K>,
     core: Option<usize>,
@@ -177,14 +179,14 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     Ok(run)
 }
 
-/// The life of a thread.
+/// The thread of a managed member, from its first poll to its end.
 fn attend<E: Send + Sync + 'static, K: Producers>(
     mut member: Member<E, K>,
     mut work: impl FnMut(&mut Member<E, K>, &GroupRun) -> MemberEnd,
     run: &GroupRun,
 ) {
     let group = Arc::clone(&member.group);
-    // A listener, a waiting strategy, the clock or what reads an event back may panic as well.
+    // The listener, a wait strategy, the clock or the decoding of an event may panic as well.
     let read = caught(|| work(&mut member, run));
     let end = read.unwrap_or_else(|panic| {
         let cause = panic.to_string();
@@ -200,14 +202,15 @@ fn attend<E: Send + Sync + 'static, K: Producers>(
     if let MemberEnd::Failed { partition, cause, .. } = &end {
         member.note_failure(partition, cause);
     }
-    // Their own clean-up may panic: the member has ended all the same.
+    // The drops run user code, which may panic; the member has ended all the same.
     let _ = caught(move || drop(member));
     let _ = caught(move || drop(work));
     *run.end.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     run.end.told.notify_all();
 }
 
-/// The next partition to read from; none if it is to be asked again.
+/// Waits for the next partition with events; `None` if the caller must call again. The error says how the member has
+/// ended.
 pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
     member: &mut Member<E, K>,
     run: &GroupRun,
@@ -218,7 +221,7 @@ pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
         Ok(PollOutcome::Nothing) => Ok(None),
         Ok(PollOutcome::Over) if signal.stopped.load(Ordering::Acquire) => Err(MemberEnd::Stopped),
         Ok(PollOutcome::Over) => Err(MemberEnd::Finished),
-        // Its handler took too long: it begins anew, as a member like any other.
+        // The handler took too long: the member joins again, as a new one.
         Err(GroupError::Fenced(_)) => {
             member.rejoin().map_err(MemberEnd::Refused)?;
             member.signal.manage();
@@ -229,20 +232,21 @@ pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
             *known = Arc::clone(&member.signal);
             Ok(None)
         }
-        // A topic was deleted, and there are others to be read.
+        // One topic was deleted, and the member can read others.
         Err(GroupError::Closed { reason: Closed::Halted, .. }) if member.has_live_topics() => Ok(None),
         Err(refused) => Err(MemberEnd::Refused(refused)),
     }
 }
 
-/// The event that failed last, and how often it was handed over again.
+/// The event that failed last, and how many times it was retried.
 #[derive(Default)]
 pub(super) struct Failed(Option<(TopicPartition, u64, u32)>);
 
 impl Failed {
-    /// What the policy says to the failure of `culprit`, the first event of the batch: handed over again or passed over,
-    /// the member goes on with the batch. Else it leaves the batch, or ends. `pass_over` moves it aside and commits it; false
-    /// if others read it.
+    /// Applies the policy to the failure of `culprit`, the first event of the batch. `Continue`: the event was skipped
+    /// or is to be retried, so the member continues with the batch. `Break`: the member leaves the batch, and ends if
+    /// there is a `MemberEnd`. `pass_over` publishes the dead letter and commits the event; it returns false if another
+    /// member has the partition.
     pub(super) fn answer<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         batch: &mut GroupBatch<'_, E, K>,
@@ -284,7 +288,7 @@ impl Failed {
     }
 }
 
-/// Moves the first event of the batch aside, then commits it.
+/// Publishes the first event of the batch as a dead letter, then commits it.
 pub(super) fn forward_and_commit<E: Send + Sync + 'static, K: Producers>(
     batch: &mut GroupBatch<'_, E, K>,
     policy: &mut MemberErrorPolicy<E>,
@@ -297,7 +301,7 @@ pub(super) fn forward_and_commit<E: Send + Sync + 'static, K: Producers>(
     Ok(batch.commit_to(next).is_ok())
 }
 
-/// The life of a managed member.
+/// The loop of a managed member whose handler does not publish.
 pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
     policy: &mut MemberErrorPolicy<E>,
@@ -317,7 +321,7 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
         }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
-            // At this very moment: the next round tells.
+            // Fenced just now: the next round handles it.
             Err(GroupError::Fenced(_)) => continue,
             Err(refused) => return MemberEnd::Refused(refused),
         };

@@ -1,4 +1,4 @@
-//! A member of a group, and the batches it reads.
+//! A member of a group: polling, and returning batches.
 
 mod changes;
 mod sources;
@@ -32,8 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A member of a group, to be polled. It has some of the partitions of the group's topics, and nobody else in the group
-/// has them.
+/// A member of a group, to be polled. Each partition of the group's topics is assigned to one member at a time.
 ///
 /// ```
 /// # use slipring::{Engine, Message, Record};
@@ -55,16 +54,16 @@ use std::time::{Duration, Instant};
 ///
 /// # Positions
 /// Outside of a batch, a member's position in a partition is the group's committed offset. A batch that is dropped
-/// without commit is read again, by this member or by whoever has the partition then.
+/// without a commit is read again, by this member or by the partition's next one.
 ///
 /// # Progress
-/// A member must poll, or commit a part of its batch, within its [deadline](crate::group::GroupBuilder::deadline), or it is
-/// fenced: others get its partitions, and its next poll or commit is an error. Waiting in a poll counts as progress,
-/// however long it takes.
+/// A member must poll, or commit a part of its batch, within its [deadline](crate::group::GroupBuilder::deadline).
+/// Otherwise it is fenced: other members get its partitions, and its next poll or commit is an error. A member that
+/// waits in a poll is never late.
 ///
 /// # Leaving
-/// Dropping a member leaves: what it had moves to the others at once. A member with a
-/// [name](crate::group::GroupBuilder::member_name) is waited for until its deadline has passed.
+/// A dropped member leaves the group, and its partitions go to other members at once. The partitions of a member with a
+/// [name](crate::group::GroupBuilder::member_name) stay reserved until its deadline.
 pub struct Member<E, K: Producers = Multi>
 where
     E: Send + Sync + 'static,
@@ -75,12 +74,12 @@ where
     pub(super) signal: Arc<MemberSignal>,
     pub(super) settings: GroupSettings<E, K>,
     listener: Option<Listener>,
-    /// Each under the number that it has as a source of `watch`.
+    /// The assigned partitions, each at the index that is its number as a source of `watch`.
     pub(super) partitions: Vec<Option<AssignedPartition<E, K>>>,
     pub(super) watch: MultiWait,
     /// The scan of the journal that catching-up partitions share.
     scan: Option<Box<SharedScan>>,
-    /// True if the member must look for changes, whatever its signal says.
+    /// True if the member must ask the group for changes, even without a signal.
     unsettled: bool,
     /// A gap that the next poll returns.
     gap: Option<GroupError>,
@@ -93,13 +92,13 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Member<E, K> {
     }
 }
 
-/// True if a topic was halted, as by a forced deletion, or has failed.
+/// True if a topic was halted, for example by a forced deletion, or has failed.
 fn is_gone<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
     use crate::base::closed::Closed::{Failed, Halted};
     matches!(topic.closed(), Some(Halted | Failed { .. }))
 }
 
-/// What a poll has found.
+/// The result of waiting for events.
 pub(super) enum PollOutcome {
     Source(usize),
     Nothing,
@@ -131,16 +130,16 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         })
     }
 
-    /// Joins again after this member was fenced, as a newcomer with the same settings.
+    /// Joins again after this member was fenced, as a new member with the same settings.
     ///
     /// # Errors
-    /// As [`GroupBuilder::join`](crate::group::GroupBuilder::join). The member stays fenced then.
+    /// As for [`GroupBuilder::join`](crate::group::GroupBuilder::join). The member then stays fenced.
     pub fn rejoin(&mut self) -> Result<(), GroupError> {
         if self.has_live_topics() {
             self.settings.joining.topics.retain(|topic| !is_gone(topic));
         }
         let (id, signal) = self.group.join(&self.settings.joining)?;
-        // If the old member was still in the group, it leaves now.
+        // The old member leaves, if it was not fenced.
         self.group.leave(self.id, self.partitions.drain(..).flatten().collect(), true);
         self.watch = MultiWait::new(self.settings.wait.clone(), Arc::clone(&signal.waiter));
         (self.id, self.signal, self.epoch, self.unsettled, self.over) = (id, signal, 0, true, false);
@@ -152,30 +151,31 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         &self.group.name
     }
 
-    /// The group's epoch when this member last looked. It grows with each change of members or topics.
+    /// The group's epoch at this member's last update. It grows with each change of members or topics.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// What this member has, as of its last poll, in order.
+    /// The partitions that are assigned to this member, as of its last poll, in order.
     pub fn assignment(&self) -> Vec<TopicPartition> {
         let mut names: Vec<_> = self.partitions.iter().flatten().map(|assigned| assigned.name.clone()).collect();
         names.sort();
         names
     }
 
-    /// Waits for events, no longer than `limit`: a batch of one partition, which is empty if none came. None once all
-    /// topics were closed and the group has read and committed everything that this member could be given. A limit of
-    /// zero never waits. While partitions are [paused](Self::pause), closed topics have an end only when those were
-    /// resumed and read: until then an empty batch is returned at once, when all others are read to their end.
+    /// Waits up to `limit` for events, and returns a batch of one partition, which is empty if no events came. `None`
+    /// once all topics are closed and the group has read and committed all events that this member could get. A limit
+    /// of zero never waits. While partitions are [paused](Self::pause), the end of closed topics is reached only when
+    /// these are resumed and read: until then, once all other partitions are read to their end, an empty batch is
+    /// returned at once.
     ///
-    /// Partitions that were given to this member or are to go to others change hands in here.
+    /// A poll also takes assigned partitions, and releases revoked ones.
     ///
     /// # Errors
-    /// The member was fenced, or a topic was halted or failed. Where events of a partition were lost to damage,
-    /// [`GroupError::Gap`] names them, once for the whole group, after all that stands before them was read: by then the
-    /// journal says that the group was told and goes on behind them, which the next poll does, also after a restart. With
-    /// another [policy](crate::group::GroupBuilder::on_gap) it is no error.
+    /// The member was fenced, or a topic was halted or has failed. [`GroupError::Gap`] reports events that were lost to
+    /// damage, once for the whole group, after all events before them were read. The journal has the report by then, so
+    /// the next poll continues after the gap, even after a restart. With another
+    /// [policy](crate::group::GroupBuilder::on_gap), a gap is no error.
     #[inline]
     pub fn poll(&mut self, limit: Duration) -> Result<Option<GroupBatch<'_, E, K>>, GroupError> {
         match self.next(limit)? {
@@ -207,7 +207,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         next
     }
 
-    /// While a member waits it counts as making progress.
+    /// Marks the member as waiting, so that it cannot be late.
     pub(super) fn begin_to_wait(&self) {
         self.signal.seen.store(NEVER, Ordering::SeqCst);
     }
@@ -228,7 +228,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             if self.unsettled || self.signal.has_news() {
                 self.take_update()?;
             }
-            // A topic that was deleted still has an error to return.
+            // A deleted topic still has an error to return.
             let is_read = self.over && self.partitions.iter().flatten().all(|assigned| assigned.ended);
             if is_read || self.signal.stopped.load(Ordering::Acquire) {
                 return Ok(PollOutcome::Over);
@@ -248,7 +248,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             match (found, look.told) {
                 (Wakeup::Source(source), None) => return Ok(PollOutcome::Source(source)),
                 (Wakeup::Source(source), Some(NoEvent::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
-                // The group is about to signal why.
+                // The member was fenced, and the group is about to signal it.
                 (Wakeup::Source(_), Some(NoEvent::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
                 (Wakeup::Source(source), Some(NoEvent::Closed(reason))) => return Err(self.tell_of_end(source, reason)),
                 (Wakeup::Source(source), Some(NoEvent::Gap(offsets))) => self.meet_gap(source, offsets)?,
@@ -262,12 +262,12 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// The journal records that the group was told of the gap before the member is told.
+    /// Passes a gap: the journal records that it was reported to the group, before the member returns it.
     #[cold]
     fn meet_gap(&mut self, source: usize, offsets: Range<u64>) -> Result<(), GroupError> {
         let Some(assigned) = &mut self.partitions[source] else { return Ok(()) };
         if !assigned.pass_gap(&self.group.name, &offsets, &*self.group.clock)? {
-            // The group is about to signal why.
+            // The member was fenced, and the group is about to signal it.
             self.unsettled = true;
             return Ok(());
         }
@@ -276,21 +276,21 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         met.map_err(|gap| GroupError::Gap { group: self.group.name.clone(), gap })
     }
 
-    /// Nothing signals the events of paused partitions, only their end.
+    /// Arms paused partitions for their end alone, not for events.
     fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
         for assigned in self.partitions.iter_mut().flatten().filter(|assigned| assigned.paused) {
             let hears = match &mut assigned.feed {
                 Feed::Ring(consumer) => consumer.arm_for_end(waiter, token),
                 Feed::Journal(_) => false,
             };
-            // It has no consumer in the ring, or the consumer was evicted.
+            // There is no consumer in the ring, or it was evicted.
             if !hears {
                 assigned.partition.ring.arm_for_end(waiter, token);
             }
         }
     }
 
-    /// True if nothing more comes unless a partition is resumed, or given to this member.
+    /// True if no more events come unless a partition is resumed or assigned to this member.
     fn is_over_but_for_pauses(&self) -> Result<bool, (usize, Closed)> {
         let mut some = false;
         for (source, assigned) in self.partitions.iter().enumerate() {
@@ -304,11 +304,11 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         Ok(some && !self.over)
     }
 
-    /// Looks without waiting, and takes nothing. False if there is nothing yet.
+    /// Polls without waiting, and takes no events. Returns false if there is nothing to return yet.
     pub(crate) fn is_ready(&mut self) -> bool {
         match self.next(Duration::ZERO) {
             Ok(PollOutcome::Nothing) => self.has_ended_meanwhile(),
-            // A gap is returned once, by the next poll, and not by this look.
+            // A gap is returned once, so it is kept for the next poll.
             Err(gap @ GroupError::Gap { .. }) => {
                 (self.gap, self.unsettled) = (Some(gap), true);
                 true
@@ -317,7 +317,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// Has a task woken after a look has found nothing. False if there is something after all.
+    /// Makes a task wake when the member has events. Returns false if a poll would return something now.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if self.unsettled || self.signal.has_news() {
@@ -334,13 +334,13 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         waits
     }
 
-    /// True if this member gets no more events unless a partition is resumed or assigned to it, or if the ring of a paused
-    /// partition has failed.
+    /// True if this member gets no more events unless a partition is resumed or assigned to it, or if the ring of a
+    /// paused partition has failed.
     fn has_ended_meanwhile(&self) -> bool {
         !matches!(self.is_over_but_for_pauses(), Ok(false))
     }
 
-    /// A partition was closed, and is read to its end.
+    /// Marks a closed partition as read to its end.
     fn end(&mut self, source: usize) {
         self.watch.remove(source);
         if let Some(assigned) = &mut self.partitions[source] {
@@ -349,7 +349,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// True if one of its topics was neither halted nor has failed.
+    /// True if one of the member's topics was neither halted nor has failed.
     pub(super) fn has_live_topics(&self) -> bool {
         self.settings.joining.topics.iter().any(|topic| !is_gone(topic))
     }
@@ -361,7 +361,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let AssignedPartition { feed, topic, partition, right, name, stats, .. } = assigned;
         let (events, end) = match feed {
             Feed::Ring(consumer) => {
-                // An error since the look is returned by the next look.
+                // The next poll of the partition returns the error.
                 let Ok(batch) = consumer.poll(settings.limit) else { return Ok(GroupBatch { held: None }) };
                 let end = batch.position().0.wrapping_add(batch.len() as u64);
                 (BatchEvents::Ring(batch), end)
@@ -375,7 +375,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         };
         let first = events.position();
         if first != right.committed() && !right.commit(first) {
-            // There are slots without an event in between.
+            // The offsets between are slots without an event, so they are committed.
             return Err(group.fenced(*epoch).into());
         }
         if settings.commit == Commit::AtMostOnce {
@@ -383,7 +383,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 return Err(group.fenced(*epoch).into());
             }
             if let Some(durable) = &topic.durable {
-                // Before the user sees an event: an event whose commit is not durable may be given out again.
+                // Before the user sees an event: after a crash, an event whose commit is not durable would be read
+                // again.
                 let refused = |cause| GroupError::NotWritten { group: group.name.clone(), cause };
                 durable.committer.commit_offsets().map_err(refused)?;
             }
@@ -408,7 +409,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         })
     }
 
-    /// Leaves for good: a member with a name gives up its place too. The listener is told what is revoked.
+    /// Leaves the group. A member with a name gives up its partitions too. The listener gets the revoked partitions.
     pub fn leave(mut self) {
         let names = self.assignment();
         if !names.is_empty() {
@@ -417,7 +418,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.go(true);
     }
 
-    /// Notes a failure for the topic's report.
+    /// Adds a failure of the handler to the report of the partition's topic.
     pub(super) fn note_failure(&self, partition: &TopicPartition, cause: &str) {
         let Some(topic) = self.settings.joining.topics.iter().find(|topic| topic.name == *partition.topic) else {
             return;
@@ -425,7 +426,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.note_failure_in(topic, cause);
     }
 
-    /// Notes a failure outside of the handler, for the reports of all its topics.
+    /// Adds a failure outside of the handler to the reports of all topics of the member.
     pub(super) fn note_end(&self, cause: &str) {
         self.settings.joining.topics.iter().for_each(|topic| self.note_failure_in(topic, cause));
     }
@@ -439,7 +440,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let mut state = run.state();
         state.consumed.extend(partitions.map(|assigned| (assigned.name.partition, assigned.right.committed())));
         if state.consumed.is_empty() {
-            // It had no partition of this topic: the report of its other members says what is unread.
+            // The member had no partition of this topic. The reports of other members have the unread events.
             state.consumed.insert(0, topic.partitions()[0].ring.positions().published.0);
         }
         state.ending = Some(Ending::Failed(cause.to_owned()));

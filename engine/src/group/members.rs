@@ -1,4 +1,4 @@
-//! Joining a group, learning what changed, handing partitions back, and leaving.
+//! The group's side of membership: joining, updates, releasing partitions, and leaving.
 
 use super::{Group, NumberedTopics};
 use crate::base::kind::Producers;
@@ -34,7 +34,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             return Err(GroupError::NoJournal { group: self.name.clone(), topic: topic.name.clone() });
         }
         let now = self.now();
-        // No partition is added while the present ones are joined.
+        // While the readers are locked, no partition is added.
         let mut readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
         let mut state = self.state();
         self.expire(&mut state, now);
@@ -99,7 +99,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok((member, signal))
     }
 
-    /// What has changed for a member since its last look.
+    /// The changes for a member since its last update.
     pub(super) fn take_update(&self, member: MemberId) -> Result<MemberUpdate<E, K>, Stale> {
         let now = self.now();
         let mut state = self.state();
@@ -162,11 +162,11 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(update)
     }
 
-    /// A member hands back partitions that were revoked.
+    /// Releases revoked partitions of a member.
     pub(super) fn release(&self, member: MemberId, revoked: &[PartitionKey], partitions: Vec<AssignedPartition<E, K>>) {
         let mut state = self.state();
         let late = state.park(partitions);
-        // It was fenced meanwhile, so its partitions have been given to others.
+        // An error means that the member was fenced, and other members have its partitions.
         let _ = state.coordinator.release(member, revoked);
         state.close_gates();
         self.settle(&mut state);
@@ -174,7 +174,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         drop(late);
     }
 
-    /// A member leaves, and hands back its partitions.
+    /// Removes a member, which releases its partitions.
     pub(super) fn leave(&self, member: MemberId, partitions: Vec<AssignedPartition<E, K>>, for_good: bool) {
         let now = self.now();
         let mut state = self.state();

@@ -1,8 +1,9 @@
-//! Consumer groups: each partition is read by exactly one member, and the group goes on where it committed.
+//! Consumer groups: each partition is read by exactly one member, and the group continues at its committed offsets.
 //!
-//! [`Topic::group`](crate::Topic::group) gives the settings of a member; the group begins with its first.
-//! [`join`](GroupBuilder::join) gives a [`Member`] for a loop of your own, [`run`](GroupBuilder::run) one on a thread with a
-//! handler, [`run_into`](GroupBuilder::run_into) one whose handler publishes, with the [`Delivery`] that you choose.
+//! [`Topic::group`](crate::Topic::group) returns the settings of a member; the group is created with its first member.
+//! [`join`](GroupBuilder::join) returns a [`Member`] to be polled, [`run`](GroupBuilder::run) starts one on a thread
+//! with a handler, [`run_into`](GroupBuilder::run_into) one whose handler publishes, with the [`Delivery`] of your
+//! choice.
 //!
 //! ```
 //! use slipring::Engine;
@@ -19,30 +20,32 @@
 //! ```
 //!
 //! # Guarantees
-//! - One member has a partition at any moment. One that leaves, dies or makes no progress is replaced, and its successor
-//!   begins where the group committed.
-//! - A member that was replaced commits nothing more: it gets [`Fenced`].
-//! - Nothing uncommitted is overwritten: the committed offset holds producers up, unless the group [spills](GroupBuilder::spill).
-//! - On durable topics committed offsets outlive the process.
+//! - Each partition has one member at any moment. A member that leaves, dies or makes no progress is replaced, and its
+//!   successor continues at the committed offset.
+//! - A replaced member can commit nothing more: it gets [`Fenced`].
+//! - No uncommitted event is overwritten: producers wait for the committed offset, unless the group
+//!   [spills](GroupBuilder::spill).
+//! - On durable topics committed offsets survive the process.
 //!
 //! # Errors
-//! [`GroupError`]: joining or reading. [`CommitError`]: a commit. An offset that is not kept any more is an error with the range,
-//! never a silent reset.
+//! [`GroupError`]: why a member cannot join or read. [`CommitError`]: why it cannot commit. An offset that is no longer
+//! kept is an error with the range of offsets, never a silent reset.
 //!
 //! # Unlike Kafka
-//! Members are handles in this process, so there are no heartbeats: a member shows that it lives by polling. Rebalancing is
-//! incremental, as in KIP-848: partitions that do not move are read on. A commit is one atomic exchange; no request is sent.
+//! Members are handles in this process, so there are no heartbeats: a member shows that it lives by polling.
+//! Rebalancing is incremental, as in KIP-848: members keep reading the partitions that do not move. A commit is one
+//! atomic exchange; no request is sent.
 
-// A group has one ring consumer for each partition. The consumer belongs to the group: the member that has the partition
-// holds it, and hands it back when the partition is revoked or when the member leaves. Its gate is the committed offset,
-// because a batch that is not committed leaves the consumer where it was. A fenced member cannot hand anything back. So its
-// `CommitRight` ends first, and it commits nothing more; then a successor's consumer joins at the committed offset; and only
-// then the old consumer is evicted.
+// A group has one ring consumer for each partition. The consumer belongs to the group. The partition's member holds it,
+// and returns it when the partition is revoked or the member leaves. The consumer's gate is the committed offset,
+// because a batch that is not committed leaves the consumer where it was. A fenced member cannot return anything. So
+// first its `CommitRight` ends, and it can commit nothing more; then a successor's consumer joins at the committed
+// offset; and only then the old consumer is evicted.
 //
 // The lock is for joining, leaving and rebalancing. Reading and committing take no lock: a member reads one word of its
 // `MemberSignal` in each poll.
 //
-// Locks are taken in this order: the readers of topics (by the topics' ids), the group, then the timer or a ring.
+// Lock order: the readers of topics (by topic id), the group's state, then the timer or a ring.
 
 mod any;
 mod assigned_partition;
@@ -101,24 +104,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-/// A group: one name, and topics of one type of events.
+/// A group: its name, its members, and its topics with events of one type.
 pub(crate) struct Group<E, K: Producers> {
     pub(crate) name: String,
     clock: Arc<dyn Clock>,
-    /// The owner of the timer, which owns this group as well.
+    /// The engine's services, among them the timer. They own this group as well, so this must be weak.
     host: Weak<Host>,
     pub(crate) threads: Threads,
     this: Weak<Self>,
     state: Mutex<SharedState<E, K>>,
-    /// A copy of the coordinator's epoch, for messages of threads that must not take the lock.
+    /// A copy of the coordinator's epoch, for the errors of threads that must not take the lock.
     epoch: AtomicU64,
-    /// When the timer looks for late members, in nanoseconds of the engine's clock; `NEVER` if it does not.
+    /// The time at which the timer checks for late members, in nanoseconds of the engine's clock; `NEVER` if it is not
+    /// set.
     looks_at: AtomicU64,
-    /// Signals that a partition was read to its end, or that a member left.
+    /// Notified when a partition was read to its end, and when a member has left.
     drained: Condvar,
 }
 
-/// Topics by the numbers that the group has given them.
+/// Topics by their numbers in the group.
 type NumberedTopics<'t, E, K> = BTreeMap<u32, &'t Arc<TopicCore<E, K>>>;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
@@ -186,7 +190,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// To be called after every change: signals the members that it concerns, and sets the timer.
+    /// Called after every change: signals the members that have changes, and sets the timer.
     fn settle(&self, state: &mut SharedState<E, K>) {
         self.epoch.store(state.coordinator.epoch(), Ordering::Release);
         for (&number, source) in &state.topics {
@@ -205,7 +209,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         loop {
             let next = state.coordinator.next_deadline();
             match (next, &state.due) {
-                // The timer's present task comes before that, and sets the next one.
+                // The timer is set to an earlier time. Its task sets it again.
                 (Some(next), Some((at, _))) if *at <= next => {}
                 _ => {
                     let host = self.host.upgrade();
@@ -225,7 +229,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             }
             let at = state.due.as_ref().map_or(NEVER, |(at, _)| nanos(*at));
             self.looks_at.store(at, Ordering::SeqCst);
-            // A member that stops waiting stores that, and then reads the time that was just stored here; see `Member`.
+            // A member that stops waiting stores its time and then reads the time stored here, so one of the two
+            // threads sees the other's.
             for (&member, signal) in &state.signals {
                 state.coordinator.seen(member, signal.activity());
             }
@@ -244,7 +249,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         self.settle(&mut state);
     }
 
-    /// A member that has waited is to work now: sets the timer if it looks only after the member's deadline.
+    /// Called when a member stops waiting: sets the timer, if it is set to a time after the member's deadline.
     fn mind(&self, now: Duration, deadline: Duration) {
         let at = now.checked_add(deadline).map_or(NEVER, nanos);
         if self.looks_at.load(Ordering::SeqCst) > at {
@@ -254,30 +259,30 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// A member has read a closed partition to its end, and committed that.
+    /// Marks a closed partition as read and committed to its end.
     fn end(&self, assigned: &AssignedPartition<E, K>) {
         let mut state = self.state();
         match state.entries.get_mut(&assigned.id) {
             Some(entry) if entry.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &assigned.right)) => {
                 entry.ended = true;
             }
-            // It was fenced meanwhile, and a successor has the partition.
+            // The member was fenced meanwhile, and a successor has the partition.
             _ => return,
         }
-        // Other members that wait for these topics may be at their end as well.
+        // Other members of these topics may have reached their end as well.
         let over = state.signals.iter().filter(|(member, _)| state.is_over(**member));
         over.for_each(|(_, signal)| signal.tell());
         self.drained.notify_all();
     }
 
-    /// A member has gone back in a partition that was read to its end.
+    /// Called when a member has sought back in a partition that was read to its end.
     fn reopen(&self, id: PartitionKey) {
         if let Some(entry) = self.state().entries.get_mut(&id) {
             entry.ended = false;
         }
     }
 
-    /// Forgets a topic that was deleted.
+    /// Removes a topic that was deleted.
     fn forget(&self, id: TopicId) {
         let mut state = self.state();
         let Some(number) = state.number_of_id(id) else { return };
@@ -286,14 +291,15 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         state.entries.retain(|partition, _| partition.topic != number);
         state.coordinator.forget(number);
-        // A member that waits for that topic alone has come to its end.
+        // A member that reads only that topic has reached its end.
         state.signals.values().for_each(|signal| signal.tell());
         self.settle(&mut state);
     }
 
-    /// Waits until managed members have read a closed topic to its end, or have left. False if `deadline` comes first.
+    /// Waits until managed members have read a closed topic to its end, or have left. Returns false if `deadline` comes
+    /// first.
     fn drain(&self, topic: u32, deadline: Instant) -> bool {
-        // A handler that shuts the engine down does not wait for itself.
+        // A handler that shuts the engine down must not wait for itself.
         if self.threads.is_own() {
             return true;
         }
@@ -306,7 +312,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             let is_read = |(_, entry): (_, &PartitionEntry<E, K>)| entry.ended || !entry.is_open();
             if !managed || state.entries.iter().all(is_read) {
                 drop(state);
-                // These members have read all their topics, and are about to end.
+                // The managed members have read all their topics, and are about to end.
                 return self.threads.wait(deadline);
             }
             if state.entries.iter().filter(|(id, _)| id.topic == topic).all(is_read) {

@@ -1,4 +1,4 @@
-//! Where a member stands in its partitions, and moving it: positions, lag, pause, seek.
+//! A member's positions in its partitions: lag, pause, seek.
 
 use super::assigned_partition::AssignedPartition;
 use super::error::GroupError;
@@ -25,18 +25,18 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.partitions[source].as_ref().ok_or_else(|| self.group.fenced(self.epoch).into())
     }
 
-    /// The next offset that this member reads in a partition: the committed one, outside of a batch.
+    /// The next offset that this member reads in a partition: outside of a batch, the committed offset.
     ///
     /// # Errors
-    /// The member does not have this partition.
+    /// The partition is not assigned to the member.
     pub fn position(&self, of: &TopicPartition) -> Result<u64, GroupError> {
         self.assigned(of).map(AssignedPartition::position)
     }
 
-    /// The group's committed offset in a partition: the next one that will be read by whoever has it.
+    /// The group's committed offset in a partition: the next offset that the partition's member reads.
     ///
     /// # Errors
-    /// The member does not have this partition.
+    /// The partition is not assigned to the member.
     pub fn committed(&self, of: &TopicPartition) -> Result<u64, GroupError> {
         self.assigned(of).map(|assigned| assigned.right.committed())
     }
@@ -44,24 +44,24 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// How many published events of a partition are not committed.
     ///
     /// # Errors
-    /// The member does not have this partition.
+    /// The partition is not assigned to the member.
     pub fn lag(&self, of: &TopicPartition) -> Result<u64, GroupError> {
         self.assigned(of).map(AssignedPartition::lag)
     }
 
-    /// Reads nothing of a partition from now on, until [`resume`](Self::resume). The member keeps it, and producers
-    /// wait for its committed offset as before. Forgotten when the partition goes to another member.
+    /// Stops reading a partition until [`resume`](Self::resume). The member keeps the partition, and producers still
+    /// wait for its committed offset. The pause ends when the partition goes to another member.
     ///
     /// # Errors
-    /// The member does not have this partition.
+    /// The partition is not assigned to the member.
     pub fn pause(&mut self, partition: &TopicPartition) -> Result<(), GroupError> {
         self.set_paused(partition, true)
     }
 
-    /// Reads a partition again.
+    /// Reads a paused partition again.
     ///
     /// # Errors
-    /// The member does not have this partition.
+    /// The partition is not assigned to the member.
     pub fn resume(&mut self, partition: &TopicPartition) -> Result<(), GroupError> {
         self.set_paused(partition, false)
     }
@@ -79,8 +79,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         Ok(())
     }
 
-    /// Goes to another place in a partition. This commits it: the group has one position in a partition, and whoever
-    /// has it next goes on from there. Backward, what is read again must be kept: by the topic's
+    /// Moves to another offset of a partition, and commits that offset: a group has one position in a partition, at
+    /// which the partition's next member continues. A seek back needs events that are still kept: by the topic's
     /// [`retain`](crate::TopicBuilder::retain), or by a slower consumer.
     ///
     /// ```
@@ -99,8 +99,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// ```
     ///
     /// # Errors
-    /// The member does not have this partition, or was fenced; or the place is not kept or not published yet: the error
-    /// has the range, and nothing moves.
+    /// The partition is not assigned to the member, or the member was fenced; or the offset is no longer kept or not
+    /// published yet: the error has the range. Nothing moves then.
     pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), GroupError> {
         let source = self.source(partition)?;
         let Self { group, partitions, watch, epoch, settings, .. } = self;
@@ -113,7 +113,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             group.reopen(assigned.id);
         }
         if !assigned.paused {
-            // It may be armed at a bell that is not in its way any more.
+            // The source is armed at its old position, so it must be polled again.
             watch.add(source);
         }
         Ok(())

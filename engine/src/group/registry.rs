@@ -1,4 +1,4 @@
-//! The groups of an engine by their names.
+//! The groups of an engine, by name.
 
 use super::describe::GroupDescription;
 use super::{AnyGroup, Group};
@@ -9,10 +9,10 @@ use crate::topic::registry::Host;
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A group with its name. Two groups of one name read events of different types.
+/// A group with its name. Groups of one name have different event types.
 type Named = (String, Arc<dyn AnyGroup>);
 
-/// The groups of an engine. A group lives as long as the topics that it has read, because it knows their committed offsets.
+/// The groups of an engine. A group lives as long as its topics, because it has their committed offsets.
 #[derive(Default)]
 pub(crate) struct Groups {
     /// In the order in which their first members joined.
@@ -30,7 +30,7 @@ impl Groups {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The group of this name that reads events of this type; a new one if there is none. Topics of another type make
+    /// The group `name` with events of type `E`; created if it does not exist. Topics with another event type have
     /// another group, even under the same name: the two have no partition in common.
     pub(super) fn group<E: Send + Sync + 'static, K: Producers>(host: &Arc<Host>, name: &str) -> Arc<Group<E, K>> {
         let mut groups = Self::of(host).list();
@@ -55,7 +55,7 @@ impl AttachedGroups for Groups {
         let groups = self.list().clone();
         groups.iter().for_each(|(_, group)| group.forget(topic));
         drop(groups);
-        // A thread that is about to join a group holds it already.
+        // A thread that is about to join a group has a reference to it already.
         let is_needed = |group: &Arc<dyn AnyGroup>| Arc::strong_count(group) > 1 || !group.is_idle();
         let mut groups = self.list();
         let gone: Vec<_> = groups.extract_if(.., |(_, group)| !is_needed(group)).collect();

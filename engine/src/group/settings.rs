@@ -1,32 +1,33 @@
-//! What a member of a group reads, and how it commits.
+//! The settings of a group's member.
 
 use super::assigned_partition::JoinRequest;
 use crate::base::kind::Producers;
 use crate::log::gap::OnGap;
 use slipring_ring::Wait;
 
-/// When a member commits what it reads.
+/// When a member commits the events that it reads.
 ///
 /// | | commits | after a crash of the handler |
 /// |---|---|---|
-/// | `Manual` | when told | what was not committed is read again: at least once |
-/// | `Auto` | when a batch is dropped, what was handled of it | the same |
-/// | `AtMostOnce` | before a batch is handed out | what was handed out is not read again: at most once |
+/// | `Manual` | when the program calls `commit` | uncommitted events are read again: at least once |
+/// | `Auto` | when a batch is dropped, its handled events | uncommitted events are read again: at least once |
+/// | `AtMostOnce` | before a batch is returned | the events of the batch are not read again: at most once |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Commit {
-    /// With [`GroupBatch::commit`](crate::group::GroupBatch::commit), or not at all. A managed member commits what its handler
-    /// has done with.
+    /// With [`GroupBatch::commit`](crate::group::GroupBatch::commit) and its variants alone. A managed member commits
+    /// the events that its handler has handled.
     #[default]
     Manual,
-    /// When the batch is dropped: all events that were handed out by its iterator, except the last one if nobody came
-    /// back for more. So an event at which a loop was left, by `?`, `break` or a panic, is read again.
+    /// When the batch is dropped: all events that its iterator has returned, except the last one if the iterator was
+    /// not asked for the next. So an event at which a loop ended, by `?`, `break` or a panic, is read again.
     Auto,
-    /// Before the batch is handed out. Dropped, it is not read again, and nor is it by a successor.
+    /// Before the batch is returned. Its events are not read again if it is dropped, neither by this member nor by a
+    /// successor.
     AtMostOnce,
 }
 
-/// What a member reads, and how it commits.
+/// The settings of a member: what it reads, and how it commits.
 pub(crate) struct GroupSettings<E, K: Producers> {
     pub(crate) joining: JoinRequest<E, K>,
     pub(crate) limit: usize,

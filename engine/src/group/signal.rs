@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Instead of a time: never.
+/// The value of a time that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// What a member and its group share.
+/// The state that a member shares with its group.
 pub(super) struct MemberSignal {
-    /// True if something has changed for the member.
+    /// True if the member must ask the group for changes.
     pub(super) news: AtomicBool,
-    /// True if the member is to end.
+    /// True if the member must end.
     pub(super) stopped: AtomicBool,
-    /// True if the member runs on a thread of its own.
+    /// True if the member is managed: it runs on a thread of its own.
     pub(super) managed: AtomicBool,
-    /// When the member was last seen, in nanoseconds of the engine's clock; `NEVER` while it waits for events.
+    /// The time of the member's last progress, in nanoseconds of the engine's clock; `NEVER` while it waits for events.
     pub(super) seen: AtomicU64,
     pub(super) waiter: Arc<Waiter>,
     /// The waiter and token of a selector that waits for this member.
@@ -46,7 +46,7 @@ impl MemberSignal {
         }
     }
 
-    /// From now on wakes this waiter too when something changes for the member.
+    /// Makes changes wake this waiter too, with this token.
     pub(super) fn watch(&self, waiter: &Arc<Waiter>, token: usize) {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
@@ -68,10 +68,10 @@ impl MemberSignal {
         self.news.load(Ordering::Acquire)
     }
 
-    /// The member makes progress.
+    /// Records that the member makes progress.
     #[inline]
     pub(super) fn see(&self, now: Duration) {
-        // It does not matter if the timer sees this a little late.
+        // Relaxed, because the timer may see this a little late.
         self.seen.store(nanos(now), Ordering::Relaxed);
     }
 
@@ -84,6 +84,6 @@ impl MemberSignal {
 }
 
 pub(super) fn nanos(time: Duration) -> u64 {
-    // The highest time is 584 years.
+    // The highest value is 584 years.
     time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into()).min(NEVER - 1)
 }

@@ -1,4 +1,4 @@
-//! The state of a group: its topics, its committed offsets, and the consumers that no member holds.
+//! The state of a group: its topics, its committed offsets, and the consumers of partitions without a member.
 
 use super::Group;
 use super::assigned_partition::{AssignedPartition, Feed};
@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 
 pub(super) struct SharedState<E, K: Producers> {
     pub(super) coordinator: Coordinator,
-    /// By the number that the coordinator knows them by. A number is never given twice.
+    /// By the topics' numbers in the coordinator. No number is given twice.
     pub(super) topics: BTreeMap<u32, GroupTopic<E, K>>,
     pub(super) next_topic: u32,
-    /// How many events were passed over in topics that were deleted.
+    /// How many events were skipped in topics that were deleted.
     pub(super) skipped_before: u64,
     pub(super) entries: BTreeMap<PartitionKey, PartitionEntry<E, K>>,
     pub(super) signals: BTreeMap<MemberId, Arc<MemberSignal>>,
@@ -35,35 +35,35 @@ pub(super) struct SharedState<E, K: Producers> {
     pub(super) due: Option<(Duration, TimerId)>,
 }
 
-/// A topic that the group reads, or has read.
+/// A topic that the group reads or has read.
 pub(super) struct GroupTopic<E, K: Producers> {
     pub(super) id: TopicId,
     pub(super) name: Arc<str>,
     /// The counters of this group in the topic.
     pub(super) stats: Arc<ConsumerStats>,
-    /// The members hold the topic. The group must not, because a topic holds the engine, which holds the group.
+    /// Weak, because a topic owns the engine, which owns the group. The members own the topic.
     pub(super) topic: Weak<TopicCore<E, K>>,
-    /// Joins partitions that are added. There while the group has gates in this topic.
+    /// Joins partitions that are added to the topic. `None` while the group has no gates in this topic.
     pub(super) reader: Option<Arc<NewPartitions<E, K>>>,
 }
 
-/// A partition of a topic that the group reads, or has read.
+/// A partition of a topic that the group reads or has read.
 pub(super) struct PartitionEntry<E, K: Producers> {
     pub(super) name: TopicPartition,
     pub(super) partition: Arc<Partition<E, K>>,
-    /// The committed offset while no member has the partition. None if nothing was ever committed.
+    /// The committed offset while no member has the partition. `None` if the group has never committed in it.
     pub(super) committed: Option<u64>,
-    /// Where the group is to begin instead of the committed offset.
+    /// The start that replaces the committed offset, after a reset.
     pub(super) reset: Option<StartAt>,
-    /// The consumer, while no member has the partition.
+    /// The consumer while no member has the partition. `None` if a member has it, or if the group has no gate.
     pub(super) consumer: Option<Consumer<E, K>>,
-    /// True if the group reads on from the journal, and has no consumer.
+    /// True if the partition, while no member has it, continues in the journal instead of with `consumer`.
     pub(super) catching_up: bool,
-    /// On a durable topic: what the committer writes.
+    /// The offset that the committer writes; `None` if the topic is in memory.
     pub(super) committed_offset: Option<Arc<CommittedOffset>>,
-    /// The right of the member that has the partition.
+    /// The right of the partition's member; `None` if no member has it.
     pub(super) right: Option<Arc<CommitRight>>,
-    /// True if it was closed, and was read and committed to its end.
+    /// True if the partition is closed, and was read and committed to its end.
     pub(super) ended: bool,
 }
 
@@ -72,7 +72,7 @@ impl<E, K: Producers> PartitionEntry<E, K> {
         self.right.as_ref().map(|right| right.committed()).or(self.committed)
     }
 
-    /// True if the group reads it at present.
+    /// True if the group reads the partition at present.
     pub(super) fn is_open(&self) -> bool {
         self.consumer.is_some() || self.catching_up || self.right.is_some()
     }
@@ -83,12 +83,13 @@ impl<E, K: Producers> PartitionEntry<E, K> {
 }
 
 impl<E, K: Producers> SharedState<E, K> {
-    /// The number of a topic that the group knows.
+    /// The group's number for a topic; `None` if the group has not read the topic.
     pub(super) fn number_of_id(&self, id: TopicId) -> Option<u32> {
         self.topics.iter().find_map(|(number, source)| (source.id == id).then_some(*number))
     }
 
-    /// The number of a topic, which is new if the group did not know it. The topic's present partitions become the group's.
+    /// The group's number for a topic, which gets a new one if it has none. Adds the topic's present partitions to the
+    /// group.
     pub(super) fn number_of(&mut self, group: &str, topic: &Arc<TopicCore<E, K>>) -> u32 {
         let known = self.number_of_id(topic.id);
         let number = known.unwrap_or(self.next_topic);
@@ -139,14 +140,14 @@ impl<E, K: Producers> SharedState<E, K> {
         })
     }
 
-    /// Takes back what a member hands back. Returns the partitions that were not the member's any more, which are to be
-    /// dropped without the lock.
+    /// Takes partitions back from a member. Returns those that no longer belong to the member, which the caller drops
+    /// without the lock.
     pub(super) fn park(&mut self, partitions: Vec<AssignedPartition<E, K>>) -> Vec<AssignedPartition<E, K>> {
         let mut late = Vec::new();
         for assigned in partitions {
             match self.entries.get_mut(&assigned.id) {
                 Some(entry) if entry.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &assigned.right)) => {
-                    // Slots without an event were passed over, and not committed.
+                    // Slots without an event were skipped, but not committed.
                     assigned.commit_skipped();
                     entry.committed = Some(assigned.right.fence());
                     entry.right = None;
@@ -161,8 +162,8 @@ impl<E, K: Producers> SharedState<E, K> {
         late
     }
 
-    /// Drops the consumers of topics that no member reads, unless the group holds them. The consumer of a partition that was
-    /// read to its end stays, because no producer can wait for it.
+    /// Drops the consumers of topics that no member reads, unless the group holds producers. The consumer of a
+    /// partition that was read to its end stays, because no producer can wait for it.
     pub(super) fn close_gates(&mut self) {
         if self.hold {
             return;

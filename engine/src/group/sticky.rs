@@ -1,23 +1,24 @@
-//! The sticky assignment: as even as the members' topics permit, while as much as can stays where it is.
+//! The sticky assignor: as even as the members' topics permit, with as few moved partitions as possible.
 //!
-//! The loads are even when no chain of hand-overs leads from a member to one that has less by two or more. So chains are
-//! looked for from the member that has the most, breadth first, until there is none (the argument of augmenting paths: see
-//! Ahuja, Magnanti, Orlin, *Network Flows*, 1993, chapter 9). Among few members the number of moved partitions is then made
-//! the smallest by cancelling circles of negative cost (the same book, chapter 9.6).
+//! The loads are even when no chain of moves leads from a member to one whose load is smaller by two or more. So
+//! `even_out` searches such chains breadth first, from the member with the highest load, until there is none
+//! (augmenting paths: Ahuja, Magnanti, Orlin, *Network Flows*, 1993, chapter 9). With few members, the number of moved
+//! partitions is then minimized by canceling cycles of negative cost (chapter 9.6 of the same book).
 
 use super::assignment::{Assignment, Candidate, PartitionKey, Readers, partitions};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// The most members with different topics for whom the fewest moves are looked for, which costs the cube of their number.
+/// Up to this number of members with different topics, the fewest moves are searched. The search costs the cube of
+/// their number.
 const FEW: usize = 16;
 
-/// A sticky assignment on its way. Members and partitions go by their index.
+/// A sticky assignment in progress. Members and partitions are named by their index.
 pub(super) struct Plan<'a> {
     members: &'a [&'a Candidate],
     readers: Readers,
     partitions: Vec<PartitionKey>,
-    /// Who had it, if that member is still there and reads the topic.
+    /// The previous owner of each partition; `None` if that member has left or does not read the topic.
     before: Vec<Option<usize>>,
     owner: Vec<Option<usize>>,
     load: Vec<usize>,
@@ -54,8 +55,9 @@ impl<'a> Plan<'a> {
         self.before.iter().zip(&self.owner).any(|(before, owner)| before.is_some() && before != owner)
     }
 
-    /// All members read the same: each that has more than an even share gives the excess up. The larger shares, one
-    /// more than the smaller ones, are for those who have the most, so that nobody gives up what could stay.
+    /// For members that all read the same topics: takes the excess over an even share from each member. The larger
+    /// shares, which have one partition more, go to the members with the highest loads, so that as many partitions as
+    /// possible stay.
     fn shed_to_even_shares(&mut self, members: usize) {
         let is_read = |partition: &&PartitionKey| !self.readers.of(partition.topic).is_empty();
         let total = self.partitions.iter().filter(is_read).count();
@@ -74,7 +76,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// What nobody has goes to the member that may read it and has the least.
+    /// Gives each partition without an owner to the member with the lowest load that reads its topic.
     fn hand_out_the_rest(&mut self) {
         let by_load = |class: &Vec<usize>| class.iter().map(|&member| (self.load[member], member)).collect();
         let mut by_load: Vec<BTreeSet<(usize, usize)>> = self.readers.classes.iter().map(by_load).collect();
@@ -91,10 +93,11 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Hands partitions on from the member that has the most, through others if need be, until that evens out nothing more.
+    /// Moves partitions from the member with the highest load to others, through intermediate members if needed, until
+    /// no move makes the loads more even.
     ///
-    /// What is reached from a member without finding one that has less by two is settled with it: each of those has at least
-    /// one less than that member, so none of them can be evened out against what it reaches either.
+    /// A member is settled if it reaches no member whose load is smaller by two. All members that it reaches are then
+    /// settled with it: their loads are at least its own less one, and they reach no other members.
     fn even_out(&mut self) {
         let mut search = Search::new(self);
         let mut open: BTreeSet<(usize, usize)> =
@@ -106,7 +109,7 @@ impl<'a> Plan<'a> {
                 Some(to) => {
                     open.remove(&(most, from));
                     open.insert((most - 1, from));
-                    // `to` is still open: what was settled has at most one partition less than `from`.
+                    // `to` is still open, because a settled member has at most one partition less than `from`.
                     open.remove(&(self.load[to], to));
                     open.insert((self.load[to] + 1, to));
                     search.hand_on(self, from, to);
@@ -116,15 +119,15 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// One step towards the best assignment; false if this is it.
+    /// One step towards the cheapest assignment; false if the assignment is the cheapest.
     ///
-    /// The members read different topics, so that evening out may need a chain: one hands a partition to a second, who
-    /// hands another one to a third. This is a flow of least cost. The k-th partition of a member costs k times `EVEN`,
-    /// which makes the cheapest assignment the most even one; a partition that is not where it was costs 1 more. A
-    /// step is a circle of hand-overs that costs less than nothing; when there is none, no assignment is cheaper.
+    /// Members read different topics, so that evening out may need a chain: one member gives a partition to a second,
+    /// which gives another partition to a third. This is a minimum-cost flow. The k-th partition of a member costs k
+    /// times `even`, so the cheapest assignment is the most even one; a partition that has moved costs 1 more. A step
+    /// applies a cycle of moves with negative cost; if there is none, no assignment is cheaper.
     fn improve(&mut self) -> bool {
         let count = self.members.len();
-        // One node more than members: it takes a partition off one member's load and puts one on another's.
+        // One node more than members: an edge to it takes a partition off a member's load, an edge from it adds one.
         let (pool, even) = (count, self.partitions.len() as i64 + 1);
         let mut cheapest = vec![vec![None::<(i64, Option<usize>)>; count + 1]; count + 1];
         for (partition, &owner) in self.owner.iter().enumerate() {
@@ -142,7 +145,8 @@ impl<'a> Plan<'a> {
             cheapest[member][pool] = Some((even * (load as i64 + 1), None));
             cheapest[pool][member] = (load > 0).then_some((-even * load as i64, None));
         }
-        // Bellman and Ford: who still gets cheaper after as many rounds as there are nodes hangs on such a circle.
+        // Bellman-Ford: a node that still gets cheaper after as many rounds as there are nodes is reachable from a
+        // negative cycle.
         let (mut distance, mut via) = (vec![0; count + 1], vec![None; count + 1]);
         let mut on_circle = None;
         for _ in 0..=count {
@@ -160,7 +164,7 @@ impl<'a> Plan<'a> {
             }
         }
         let Some(mut node) = on_circle else { return false };
-        // Back along the way for long enough to stand on the circle itself, then once around.
+        // As many steps back as there are nodes end on the cycle itself; then once around it.
         for _ in 0..=count {
             node = via[node].unwrap_or(node);
         }
@@ -180,15 +184,15 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A breadth-first search through the members: from one to each that reads a topic of which it has a partition.
+/// A breadth-first search through the members: each member leads to all readers of the topics of its partitions.
 struct Search {
-    /// The partitions that each member has.
+    /// The partitions of each member.
     owned: Vec<Vec<usize>>,
-    /// Who was reached last, in the order in which they were.
+    /// The members that the last search reached, in that order.
     reached: Vec<usize>,
-    /// The partition that leads to each member that was reached.
+    /// For each reached member, the partition that would move to it.
     via: Vec<Option<usize>>,
-    /// In which search each class and topic was seen last.
+    /// The last search in which each class and each topic was seen.
     class_seen: Vec<u32>,
     topic_seen: HashMap<u32, u32>,
     search: u32,
@@ -203,7 +207,7 @@ impl Search {
         Self { owned, reached: Vec::new(), via, class_seen, topic_seen: HashMap::new(), search: 0 }
     }
 
-    /// The member with the least load that `from` reaches, if that is less by two or more.
+    /// The member with the lowest load that `from` reaches; `None` if its load is not smaller by two or more.
     fn reach(&mut self, plan: &Plan<'_>, from: usize) -> Option<usize> {
         self.search += 1;
         self.reached.drain(..).for_each(|member| self.via[member] = None);
@@ -212,7 +216,7 @@ impl Search {
         let mut next = 0;
         while let Some(&member) = self.reached.get(next) {
             next += 1;
-            // What has moved already may move on: that costs nothing.
+            // Partitions that have moved already come first: moving them again costs nothing.
             let has_moved = |partition: &&usize| plan.before[**partition] != Some(member);
             let owned = &self.owned[member];
             let (first, then) = (owned.iter().filter(has_moved), owned.iter().filter(|it| !has_moved(it)));
@@ -241,7 +245,7 @@ impl Search {
         best.filter(|best| plan.load[*best] + 2 <= plan.load[from])
     }
 
-    /// Hands a partition on at each step of the way that was found.
+    /// Moves one partition at each step of the path that [`reach`](Self::reach) has found.
     fn hand_on(&mut self, plan: &mut Plan<'_>, from: usize, to: usize) {
         let mut member = to;
         while member != from
@@ -262,7 +266,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// So many members, of which each reads its own choice of topics; all partitions are with the first that may have them.
+    /// `members` members that each read a random choice of topics. All partitions are with the first member that may
+    /// have them.
     fn crowd(members: u64, topics: u32, seed: u64) -> (Vec<Candidate>, BTreeMap<u32, u32>, Assignment) {
         let mut state = seed;
         let mut roll = |sides: u64| {
@@ -307,7 +312,7 @@ mod tests {
         let after = assign(&before);
         let mut loads: HashMap<u64, usize> = HashMap::new();
         after.values().for_each(|owner| *loads.entry(*owner).or_default() += 1);
-        // 900 partitions among 200 that read a quarter of the topics each.
+        // 900 partitions among 200 members, each of which reads a quarter of the topics.
         assert!(loads.len() == 200 && loads.values().all(|load| (4..=5).contains(load)), "{loads:?}");
         assert_eq!(assign(&after), after);
     }

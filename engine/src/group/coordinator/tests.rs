@@ -3,11 +3,11 @@ use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A group and its members as they see themselves: what each has in hand.
+/// A group, and the partitions that each member believes to have.
 struct World {
     coordinator: Coordinator,
     held_by: BTreeMap<MemberId, BTreeSet<PartitionKey>>,
-    /// Were members once. They still believe that they have this.
+    /// Former members, which were fenced and do not know it.
     fenced: Vec<MemberId>,
     names: BTreeMap<MemberId, String>,
     now: Duration,
@@ -43,7 +43,7 @@ impl World {
         }
     }
 
-    /// One member learns, acknowledges, and takes what it was given.
+    /// A member syncs, releases the revoked partitions, and takes the given ones.
     fn sync(&mut self, member: MemberId) {
         let Some(held) = self.held_by.get_mut(&member) else { return };
         let changes = self.coordinator.sync(member).unwrap();
@@ -53,7 +53,7 @@ impl World {
         self.check();
     }
 
-    /// A member sits in the middle of a batch: it learns and does not acknowledge.
+    /// Checks that no partition has two members, and that each is held by its owner.
     fn check(&self) {
         let mut seen = BTreeSet::new();
         for (member, held) in &self.held_by {
@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// Everyone syncs until nothing is left to be done.
+    /// All members sync until nothing is left to do.
     fn settle(&mut self) {
         for _ in 0..3 {
             let live: Vec<_> = self.held_by.keys().copied().collect();
@@ -179,7 +179,7 @@ enum Step {
     Join(Option<u8>, u8),
     Leave(prop::sample::Index, bool),
     Sync(prop::sample::Index),
-    /// Learns what to release and stays in its batch for now.
+    /// The member syncs, but releases nothing yet.
     Learn(prop::sample::Index),
     Seen(prop::sample::Index, bool),
     Pass(u16),

@@ -1,4 +1,4 @@
-//! What changes for a member: partitions that it gets, that it hands back, and that have ended.
+//! Changes of a member's partitions: taking assigned ones, releasing revoked ones, and dropping lost ones.
 
 use super::Member;
 use crate::base::kind::Producers;
@@ -13,8 +13,8 @@ use slipring_ring::Closed;
 use std::sync::atomic::Ordering;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
-    /// The topic of this source was halted or has failed. If others can still be read, the member drops all partitions of
-    /// that topic, so that it gets the error once.
+    /// The error for a source whose topic was halted or has failed. If the member has other topics, it drops all
+    /// partitions of that topic, so that it returns the error once.
     #[cold]
     pub(super) fn tell_of_end(&mut self, source: usize, reason: Closed) -> GroupError {
         let Some((id, topic)) =
@@ -30,7 +30,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             for source in its {
                 self.watch.remove(source);
                 if let Some(assigned) = self.partitions[source].take() {
-                    // Nothing more can come from it, so it must not keep others from their end.
+                    // No more events come from the partition, so it must not keep other members from their end.
                     self.group.end(&assigned);
                     names.push(assigned.name.clone());
                 }
@@ -41,9 +41,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         GroupError::Closed { group: self.group.name.clone(), topic, reason: reason.into() }
     }
 
-    /// Takes the changes: hands back what was revoked, and takes what was given.
+    /// Asks the group for changes: releases revoked partitions, and takes assigned ones.
     pub(super) fn take_update(&mut self) -> Result<(), GroupError> {
-        // If a listener panics in the middle, the next poll does the rest.
+        // If a listener panics, the next poll does the rest.
         self.unsettled = true;
         self.signal.news.store(false, Ordering::SeqCst);
         let update = match self.group.take_update(self.id) {
@@ -58,7 +58,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 Feed::Ring(consumer) => consumer.set_wait(self.settings.wait.clone()),
                 Feed::Journal(reader) => {
                     reader.set_wait(self.settings.wait.clone());
-                    // An error here is returned by the first look.
+                    // The first poll of the partition returns the error.
                     let _ = reader.open(&mut self.scan);
                 }
             }
@@ -110,10 +110,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         update.refused.map_or(Ok(()), Err)
     }
 
-    /// The member was fenced.
+    /// Drops all partitions, after the member was fenced.
     fn lose(&mut self, _: Stale) -> Fenced {
         let names = self.assignment();
-        // Nobody waits for these. Each consumer leaves the ring when it is dropped.
+        // The group does not wait for these partitions. A dropped consumer leaves the ring.
         self.partitions.clear();
         self.scan = None;
         if !names.is_empty() {

@@ -1,4 +1,4 @@
-//! A member's partitions as the sources that it waits for.
+//! A member's partitions as the sources of its waiter.
 
 use crate::base::kind::Producers;
 use crate::base::multi_wait::WaitSources;
@@ -19,12 +19,12 @@ impl<E, K: Producers> GroupSettings<E, K> {
     }
 }
 
-/// A member's partitions while it waits for one of them.
+/// A member's partitions while it waits for events.
 pub(super) struct AssignedSources<'m, E, K: Producers> {
     pub(super) partitions: &'m mut [Option<AssignedPartition<E, K>>],
     pub(super) signal: &'m MemberSignal,
     pub(super) by: LookContext<'m>,
-    /// Why the partition that was looked at last gave no event.
+    /// Why the partition that was polled last had no event; `None` if it had one.
     pub(super) told: Option<NoEvent>,
 }
 
@@ -41,7 +41,7 @@ impl<E: Send + Sync + 'static, K: Producers> WaitSources for AssignedSources<'_,
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
         match &mut self.partitions[source] {
             Some(AssignedPartition { feed: Feed::Ring(consumer), .. }) => consumer.arm(waiter, source),
-            // A partition that comes back to the ring, or to its end, soon has something.
+            // A partition in the journal cannot be armed: it soon returns to the ring, or reaches its end.
             Some(_) => false,
             None => true,
         }
