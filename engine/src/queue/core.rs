@@ -1,11 +1,15 @@
 //! The state that the workers of a queue share, and how workers wait.
 //!
-//! One lock guards the whole state. While there is no message, one idle worker *watches*: it sleeps until a partition
-//! has an event. The other idle workers sleep on a condition variable, so that a message wakes one thread and not all.
-//! A worker that stops watching and returns to work wakes the next one.
+//! One lock guards the whole state. While there is no message, one idle worker *watches*: it sleeps until a partition has an
+//! event. The other idle workers sleep on a condition variable if they are threads, and add their wakers to a list if they are
+//! tasks, so that a message wakes one worker and not all. A worker that stops watching and returns to work wakes the next one.
 //!
-//! Invariant: while a worker watches, every partition is armed, or is held up by strict order, or there is no room for
-//! a new message; and no message is due. Any thread that changes this wakes the watching worker.
+//! Invariants:
+//! - While a worker watches, every partition is armed, or is held up by strict order, or there is no room for a new message;
+//!   and no message is due. Any thread that changes this wakes the watching worker.
+//! - While workers are idle and no worker watches, one of them was woken and has not polled the queue yet. It takes a message
+//!   and wakes the next one ([`leave`](QueueCore::leave)), or finds no message and watches. If it leaves without a poll, it
+//!   wakes the next one: a dropped task in [`leave_wait`](QueueCore::leave_wait), a thread whose clock panics in [`PassOn`].
 
 mod dead_letters;
 mod show;
@@ -229,8 +233,9 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             let mut state = state.wait(&self.state, &self.idle, left);
             state.idle_workers -= 1;
             drop(state);
+            let mut woken = PassOn { core: self, watched: false, rang: Vec::new() };
             let times = self.times();
-            return (self.lock(), is_late(), times);
+            return (woken.look(), is_late(), times);
         }
         state.watched = true;
         let until = match state.input.is_ending() {
@@ -238,13 +243,10 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             false => deadline,
         };
         drop(state);
-        let mut rang = Vec::new();
-        self.waiter.park(until, |token| rang.push(token));
+        let mut woken = PassOn { core: self, watched: true, rang: Vec::new() };
+        self.waiter.park(until, |token| woken.rang.push(token));
         let times = self.times();
-        let mut state = self.lock();
-        state.watched = false;
-        state.rang(rang);
-        (state, is_late(), times)
+        (woken.look(), is_late(), times)
     }
 
     /// Lets an idle worker watch, as the calling one returns to work.
@@ -254,11 +256,15 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
+    /// Wakes one idle worker, if there is one. That worker polls the queue and calls this method too, unless it finds no message
+    /// and watches, so one wake-up is enough for any number of messages. A notified thread counts as idle until it runs: it
+    /// serves this call as well, since it polls later.
     fn call_in(&self, state: &mut QueueState<E, K>) {
         if state.idle_workers > 0 {
             self.idle.notify_one();
+        } else if let Some(task) = state.tasks.take_first() {
+            held::wake(task);
         }
-        state.tasks.drain(..).for_each(held::wake);
     }
 
     /// Wakes an idle worker, because the queue may have a message for it.
@@ -273,7 +279,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     pub(super) fn wake_all(&self, state: &mut QueueState<E, K>) {
         self.idle.notify_all();
         self.wake(state);
-        state.tasks.drain(..).for_each(held::wake);
+        state.tasks.take_all().for_each(held::wake);
     }
 
     /// Follows each change: publishes dead letters, sets the timer for the next deadline after `now`, and signals the
@@ -420,6 +426,36 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
 
     pub(super) fn cancel(&self, due: TimerId) {
         self.host.timer.cancel(due);
+    }
+}
+
+/// A worker's thread between its wake-up and its poll of the queue. If the clock, which is the user's code, panics there, this
+/// wakes the next worker.
+struct PassOn<'q, E: Job, K: Producers> {
+    core: &'q QueueCore<E, K>,
+    watched: bool,
+    /// The partitions that have signalled to the watching worker.
+    rang: Vec<usize>,
+}
+
+impl<'q, E: Job, K: Producers> PassOn<'q, E, K> {
+    /// Ends the worker's watch. Returns the lock under which the caller polls the queue.
+    fn look(&mut self) -> Locked<'q, QueueState<E, K>> {
+        let mut state = self.core.lock();
+        if std::mem::take(&mut self.watched) {
+            state.watched = false;
+            state.rang(std::mem::take(&mut self.rang));
+        }
+        state
+    }
+}
+
+impl<E: Job, K: Producers> Drop for PassOn<'_, E, K> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut state = self.look();
+            self.core.leave(&mut state);
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Waiting for messages without a thread: in a task, or in a selector.
 //!
 //! The first waiting worker watches the partitions with its waker, as a sleeping thread would. The others add their
-//! wakers to the queue's state.
+//! wakers to the queue's state, and are woken one by one: see [`QueueCore`].
 
 use super::core::{Granted, QueueCore};
+use super::idle_tasks::TaskWait;
 use super::job::Job;
 use super::state::QueueState;
 use super::worker::Worker;
@@ -15,29 +16,43 @@ use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// The next message. If there is none, `waker` is woken when the queue may have one. `watching` is true while the
-    /// calling worker is the one that watches.
-    pub(super) fn poll(&self, watching: &mut bool, waker: &Waker) -> Poll<Result<Granted<E>, ReadError>> {
-        // Cloning a waker and reading the clock run the user's code, so no lock is held.
+    /// The next message. If there is none, `waker` is woken when the queue may have one. `waits` is how the calling worker
+    /// waits, before and after the call.
+    pub(super) fn poll(&self, waits: &mut TaskWait, waker: &Waker) -> Poll<Result<Granted<E>, ReadError>> {
+        // Cloning and dropping a waker and reading the clock run the user's code, so no lock is held.
         let mut own = Some(waker.clone());
+        let mut before = None;
         loop {
             let times = self.times();
             let mut state = self.lock();
-            self.look_up(&mut state, watching);
+            let place = match std::mem::take(waits) {
+                TaskWait::Nothing => None,
+                TaskWait::Watching => {
+                    self.look_up(&mut state);
+                    None
+                }
+                // Not in the list while it looks, so that it does not wake itself when it leaves with a message.
+                TaskWait::Idle(place) => {
+                    before = state.tasks.take(place);
+                    Some(place)
+                }
+            };
             if let Some(found) = self.look(&mut state, times) {
                 return Poll::Ready(found);
             }
             if state.watched {
-                if !state.tasks.iter().any(|task| task.will_wake(waker)) {
-                    state.tasks.extend(own.take());
-                }
+                let place = place.unwrap_or_else(|| state.tasks.new_place());
+                let waker = before.take_if(|before| before.will_wake(waker)).or_else(|| own.take());
+                waker.into_iter().for_each(|waker| state.tasks.put(place, waker));
+                *waits = TaskWait::Idle(place);
                 return Poll::Pending;
             }
             if !self.arm(&mut state) {
                 continue;
             }
             // A signal after this point is taken here, or wakes the task.
-            (state.watched, *watching) = (true, true);
+            state.watched = true;
+            *waits = TaskWait::Watching;
             drop(state);
             let mut rang = Vec::new();
             if !self.waiter().take_or_wake(waker, |token| rang.push(token)) {
@@ -48,22 +63,33 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     }
 
     /// Ends the caller's watch, and marks the partitions that have signalled since it began.
-    fn look_up(&self, state: &mut QueueState<E, K>, watching: &mut bool) {
-        if std::mem::take(watching) {
-            state.watched = false;
-            let mut rang = Vec::new();
-            self.waiter().take(|token| rang.push(token));
-            state.rang(rang);
-        }
+    fn look_up(&self, state: &mut QueueState<E, K>) {
+        state.watched = false;
+        let mut rang = Vec::new();
+        self.waiter().take(|token| rang.push(token));
+        state.rang(rang);
     }
 
-    /// Ends the caller's waiting. Another waiting worker takes over the watch.
-    pub(super) fn leave_watch(&self, watching: &mut bool) {
-        if *watching {
-            let mut state = self.lock();
-            self.look_up(&mut state, watching);
-            self.leave(&mut state);
+    /// Ends the caller's waiting. If it watched, or was woken and has not polled the queue, the next worker is woken in its
+    /// place; unless a worker watches, which has then polled the queue since the caller was woken.
+    pub(super) fn leave_wait(&self, waits: &mut TaskWait) {
+        // Dropped after the lock.
+        let unused;
+        let mut state = match *waits {
+            TaskWait::Nothing => return,
+            _ => self.lock(),
+        };
+        match std::mem::take(waits) {
+            TaskWait::Nothing => return,
+            TaskWait::Watching => self.look_up(&mut state),
+            TaskWait::Idle(place) => {
+                unused = state.tasks.take(place);
+                if unused.is_some() {
+                    return;
+                }
+            }
         }
+        self.leave(&mut state);
     }
 
     /// Returns a leased message that the user has not seen to the queue.
@@ -90,7 +116,7 @@ impl Wake for Token {
 impl<E: Job, K: Producers> Selectable for Worker<E, K> {
     fn is_ready(&mut self) -> bool {
         if !self.has_found() {
-            self.core.leave_watch(&mut self.watching);
+            self.core.leave_wait(&mut self.waits);
             match self.core.claim(false, None) {
                 Ok(found) => self.found = found.map(Ok),
                 Err(refused) => self.found = Some(Err(refused)),
@@ -104,7 +130,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
             return false;
         }
         let waker = Waker::from(Arc::new(Token(Arc::clone(waiter), token)));
-        match self.core.poll(&mut self.watching, &waker) {
+        match self.core.poll(&mut self.waits, &waker) {
             Poll::Ready(found) => {
                 self.found = Some(found);
                 false
@@ -116,11 +142,11 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
         }
     }
 
-    /// Ends the watch, since a selector that is awake must not watch for other workers.
+    /// Ends the waiting, since a selector that is awake must neither watch for other workers nor keep a wake-up from them.
     fn awake(&mut self) {
         let selector = self.selector.take();
-        if self.watching {
-            self.core.leave_watch(&mut self.watching);
+        if self.waits != TaskWait::Nothing {
+            self.core.leave_wait(&mut self.waits);
             selector.inspect(Waker::wake_by_ref);
         }
     }
@@ -145,6 +171,10 @@ mod task {
         ///
         /// A future that is dropped before it is ready has taken nothing: a message that was leased for it goes to
         /// another worker, and that attempt does not count.
+        ///
+        /// A message wakes at most two of the waiting tasks, whatever their number: the task that takes the message, and the
+        /// next one, which looks for more. Waiting and being dropped cost the logarithm of that number. A task that was woken
+        /// and is neither polled nor dropped holds the others up; so does a future that is leaked.
         ///
         /// ```
         /// # use slipring::{Engine, Message, Record};
@@ -185,7 +215,7 @@ mod task {
             let worker = &mut *self.worker;
             loop {
                 if !worker.has_found() {
-                    match worker.core.poll(&mut worker.watching, context.waker()) {
+                    match worker.core.poll(&mut worker.waits, context.waker()) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(found) => worker.found = Some(found),
                     }

@@ -67,6 +67,7 @@ pub(crate) mod dead_letter_writer;
 mod deadlines;
 mod delete;
 mod futures;
+mod idle_tasks;
 mod input;
 mod job;
 #[doc(hidden)]

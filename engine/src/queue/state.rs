@@ -2,6 +2,7 @@
 
 use super::changes::{Cursor, StatePart};
 use super::codec::ClockShift;
+use super::idle_tasks::IdleTasks;
 use super::input::{Input, InputOutcome};
 use super::job::Job;
 use super::lease::{DeathCause, Grant, Leases, Order};
@@ -19,7 +20,6 @@ use slipring_journal::PartitionId;
 use slipring_ring::Waiter;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 /// A message of a queue that is not leased.
@@ -60,8 +60,7 @@ pub(super) struct QueueState<E, K: Producers> {
     /// True while a worker watches the partitions.
     pub(super) watched: bool,
     pub(super) idle_workers: usize,
-    /// Tasks that are woken together with the idle workers.
-    pub(super) tasks: Vec<Waker>,
+    pub(super) tasks: IdleTasks,
     pub(super) alarm: Option<(Duration, TimerId)>,
     /// Why no more messages are leased: the topic was halted or has failed, or the queue was evicted or deleted.
     pub(super) refused: Option<Closed>,
@@ -134,7 +133,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
             turn: 0,
             watched: false,
             idle_workers: 0,
-            tasks: Vec::new(),
+            tasks: IdleTasks::default(),
             alarm: None,
             refused: None,
             pending_dead_letters: VecDeque::new(),

@@ -1,6 +1,7 @@
 //! Workers of a queue, and the leases that they receive.
 
 use super::core::{Granted, LeaseEnd, QueueCore};
+use super::idle_tasks::TaskWait;
 use super::job::Job;
 use super::lease::Grant;
 use crate::base::kind::Producers;
@@ -22,8 +23,8 @@ pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) core: Arc<QueueCore<E, K>>,
     /// The message that was leased for this worker, or the error, before it is returned to the user.
     pub(super) found: Option<Result<Granted<E>, ReadError>>,
-    /// True if this worker watches the partitions with a waker.
-    pub(super) watching: bool,
+    /// How a task or a selector waits for this worker.
+    pub(super) waits: TaskWait,
     /// The waker of a selector that waits for this worker.
     pub(super) selector: Option<Waker>,
 }
@@ -46,7 +47,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
     pub(super) fn new(core: Arc<QueueCore<E, K>>) -> Self {
         core.workers.fetch_add(1, Ordering::AcqRel);
         lifecycle!(info, "worker joined", topic = core.topic, queue = core.name);
-        Self { core, found: None, watching: false, selector: None }
+        Self { core, found: None, waits: TaskWait::Nothing, selector: None }
     }
 
     /// True if this worker holds an error, or a lease that has not expired, for the user.
@@ -68,7 +69,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
 
     /// Called when the user has stopped waiting: a message that was leased for this worker goes to another one.
     pub(super) fn give_up(&mut self) {
-        self.core.leave_watch(&mut self.watching);
+        self.core.leave_wait(&mut self.waits);
         if let Some(Ok(given)) = self.found.take() {
             self.core.put_back(given);
         }
@@ -91,7 +92,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         {
             return Ok(Some(lease));
         }
-        self.core.leave_watch(&mut self.watching);
+        self.core.leave_wait(&mut self.waits);
         let deadline = Instant::now().checked_add(limit);
         let grant = self.core.receive(!limit.is_zero(), deadline)?;
         Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))

@@ -103,9 +103,7 @@ impl Selector {
                 Wakeup::Interrupted => {}
             }
         };
-        if looking.armed {
-            looking.readers.iter_mut().for_each(|reader| reader.awake());
-        }
+        drop(looking);
         Ok(found)
     }
 }
@@ -150,6 +148,15 @@ struct Looking<'s, 'r> {
     waiter: &'s Arc<Waiter>,
     /// True if at least one reader was armed.
     armed: bool,
+}
+
+/// Also if the waiting strategy, which is the user's code, panics.
+impl Drop for Looking<'_, '_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.readers.iter_mut().for_each(|reader| reader.awake());
+        }
+    }
 }
 
 impl WaitSources for Looking<'_, '_> {

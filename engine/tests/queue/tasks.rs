@@ -3,18 +3,20 @@
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     Engine, Level, Message, Record, Topic,
-    clock::ManualClock,
+    clock::{Clock, ManualClock, Timestamp},
     queue::{Lease, Worker},
     subscriber::Selector,
 };
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::bell::bell;
+use crate::bell::{Bell, bell};
 use crate::sleeps::asleep;
 
 const NOW: Duration = Duration::ZERO;
@@ -120,6 +122,168 @@ fn one_that_is_given_up_after_its_wake_up_leaves_the_message_to_the_next() {
     send(&jobs, "b");
     assert_eq!(bells[2].0.rung(), rung + 1);
     assert_eq!(ready(once(&mut waits[1], &bells[2].1)).message().value(), b"b");
+}
+
+/// Polls the waiting tasks that were woken until no more are. Returns the leases by the number of the task.
+fn settle<F: Future<Output = Result<Lease, slipring::subscriber::ReadError>> + Unpin>(
+    waits: &mut [Option<F>],
+    bells: &[(Arc<Bell>, Waker)],
+    seen: &mut [usize],
+) -> Vec<(usize, Lease)> {
+    let mut leases = Vec::new();
+    loop {
+        let woken: Vec<_> = (0..waits.len()).filter(|&task| bells[task].0.rung() > seen[task]).collect();
+        if woken.is_empty() {
+            return leases;
+        }
+        for task in woken {
+            seen[task] = bells[task].0.rung();
+            if let Some(future) = &mut waits[task]
+                && let Poll::Ready(lease) = once(future, &bells[task].1)
+            {
+                waits[task] = None;
+                leases.push((task, lease.unwrap()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_wakes_two_tasks_whatever_their_number() {
+    for tasks in [3, 50, 800] {
+        let (_engine, jobs) = jobs(&ManualClock::new());
+        let mut workers: Vec<Worker> = (0..tasks).map(|_| jobs.queue("q").join().unwrap()).collect();
+        let bells: Vec<_> = (0..tasks).map(|_| bell()).collect();
+        let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.next_lease())).collect();
+        for (waits, (_, waker)) in waits.iter_mut().flatten().zip(&bells) {
+            assert!(once(waits, waker).is_pending());
+        }
+        let rung = || bells.iter().map(|(bell, _)| bell.rung()).sum::<usize>();
+        let mut seen = vec![0; tasks];
+        for message in 0..2 {
+            let before = rung();
+            send(&jobs, "a");
+            let leases = settle(&mut waits, &bells, &mut seen);
+            assert_eq!(leases.len(), 1, "{tasks} tasks");
+            assert_eq!(leases[0].0, message, "the task that has waited longest");
+            assert_eq!(
+                rung() - before,
+                2,
+                "{tasks} tasks: the task that takes the message, and the next one, which watches"
+            );
+            leases.into_iter().for_each(|(_, lease)| lease.ack().unwrap());
+        }
+        // All are told of the end.
+        jobs.close();
+        let mut told = 0;
+        while let Some(task) = (0..tasks).find(|&task| waits[task].is_some() && bells[task].0.rung() > seen[task]) {
+            seen[task] = bells[task].0.rung();
+            if let Poll::Ready(end) = once(waits[task].as_mut().unwrap(), &bells[task].1) {
+                assert!(end.is_err());
+                (waits[task], told) = (None, told + 1);
+            }
+        }
+        assert_eq!(told, tasks - 2);
+    }
+}
+
+#[test]
+fn a_task_that_is_dropped_after_its_wake_up_wakes_the_next_in_its_place() {
+    let (_engine, jobs) = jobs(&ManualClock::new());
+    let mut workers: Vec<Worker> = (0..6).map(|_| jobs.queue("q").join().unwrap()).collect();
+    let bells: Vec<_> = (0..6).map(|_| bell()).collect();
+    let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.next_lease())).collect();
+    for (waits, (_, waker)) in waits.iter_mut().flatten().zip(&bells) {
+        assert!(once(waits, waker).is_pending());
+    }
+    let rung = || bells.iter().map(|(bell, _)| bell.rung()).collect::<Vec<_>>();
+    // Dropped while it sleeps: nobody need be woken.
+    waits[4] = None;
+    send(&jobs, "a");
+    send(&jobs, "b");
+    assert_eq!(rung(), [1, 0, 0, 0, 0, 0]);
+    let lease = ready(once(waits[0].as_mut().unwrap(), &bells[0].1));
+    assert_eq!((lease.message().value(), rung()), (&b"a"[..], vec![1, 1, 0, 0, 0, 0]));
+    // Each that is dropped between its wake-up and its look wakes one other.
+    waits[1] = None;
+    assert_eq!(rung(), [1, 1, 1, 0, 0, 0]);
+    waits[2] = None;
+    assert_eq!(rung(), [1, 1, 1, 1, 0, 0]);
+    // One that takes what another one was woken for wakes the next; the woken one finds nothing and watches.
+    let mut thief = jobs.queue("q").join().unwrap();
+    thief.receive(NOW).unwrap().unwrap().ack().unwrap();
+    assert_eq!(rung(), [1, 1, 1, 1, 0, 1]);
+    assert!(once(waits[3].as_mut().unwrap(), &bells[3].1).is_pending());
+    assert!(once(waits[5].as_mut().unwrap(), &bells[5].1).is_pending());
+    send(&jobs, "c");
+    assert_eq!(rung(), [1, 1, 1, 2, 0, 1], "the task that watches");
+    // The watching task is dropped too: the last one gets the message, and its worker may be asked otherwise as well.
+    waits[3] = None;
+    assert_eq!(rung(), [1, 1, 1, 2, 0, 2]);
+    drop(waits);
+    assert_eq!(workers[5].receive(NOW).unwrap().unwrap().message().value(), b"c");
+}
+
+#[test]
+fn a_thread_and_tasks_wait_at_a_queue_and_a_message_wakes_one_of_them_and_the_next() {
+    let (_engine, jobs) = jobs(&ManualClock::new());
+    let mut workers: Vec<Worker> = (0..20).map(|_| jobs.queue("q").join().unwrap()).collect();
+    let bells: Vec<_> = (0..20).map(|_| bell()).collect();
+    let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.next_lease())).collect();
+    for (waits, (_, waker)) in waits.iter_mut().flatten().zip(&bells) {
+        assert!(once(waits, waker).is_pending());
+    }
+    let mut other = jobs.queue("q").join().unwrap();
+    let sleeper = asleep(move || other.receive(LONG).unwrap().unwrap().ack().unwrap());
+    let mut seen = [0; 20];
+    send(&jobs, "a");
+    // The task that watches takes it, and wakes the thread, which watches from now on.
+    settle(&mut waits, &bells, &mut seen).pop().unwrap().1.ack().unwrap();
+    assert_eq!(bells.iter().map(|(bell, _)| bell.rung()).sum::<usize>(), 1);
+    // The thread takes the next message, and leaves the watch to the next task.
+    send(&jobs, "b");
+    sleeper.join();
+    assert!(settle(&mut waits, &bells, &mut seen).is_empty());
+    send(&jobs, "c");
+    assert_eq!(settle(&mut waits, &bells, &mut seen).len(), 1);
+}
+
+/// A clock that panics when it is told to.
+#[derive(Clone, Default)]
+struct Panicking(Arc<AtomicBool>);
+
+impl Clock for Panicking {
+    fn now(&self) -> Duration {
+        assert!(!self.0.load(Ordering::SeqCst), "the clock panics");
+        Duration::ZERO
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_nanos(0)
+    }
+}
+
+#[test]
+fn a_worker_whose_clock_panics_after_its_wake_up_leaves_the_message_to_the_next() {
+    let clock = Panicking::default();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").max_message(64).create().unwrap();
+    let (mut first, mut second) = (jobs.queue("q").join().unwrap(), jobs.queue("q").join().unwrap());
+    let mut third = jobs.queue("q").join().unwrap();
+    let first = asleep(move || std::panic::catch_unwind(AssertUnwindSafe(|| first.receive(LONG).map(drop))).is_err());
+    let second = asleep(move || std::panic::catch_unwind(AssertUnwindSafe(|| second.receive(LONG).map(drop))).is_err());
+    let (bell, waker) = bell();
+    let mut waits = third.next_lease();
+    assert!(once(&mut waits, &waker).is_pending());
+    let mut producer = jobs.producer().create().unwrap();
+    clock.0.store(true, Ordering::SeqCst);
+    producer.send(Record::new("a")).unwrap();
+    // The first, which watches, panics, and wakes the second, which panics and wakes the task.
+    assert!(first.join());
+    assert!(second.join());
+    assert_eq!(bell.rung(), 1);
+    clock.0.store(false, Ordering::SeqCst);
+    assert_eq!(ready(once(&mut waits, &waker)).message().value(), b"a");
 }
 
 #[test]
