@@ -1,7 +1,7 @@
-//! The edges for tasks: reading and publishing as futures and streams, on `futures-core` alone. Any executor will do.
+//! Futures and streams for reading and publishing, on `futures-core` alone, so that any executor can run them.
 //!
-//! Each is safe to cancel: a future that is dropped before it is ready has read nothing, or published nothing. While a
-//! task waits, nothing polls: the bell that would wake a thread wakes the task.
+//! Each future may be cancelled: if it is dropped before it is ready, it has read or published nothing. A waiting task
+//! is not polled: the bell that would wake a thread wakes the task.
 
 use crate::base::kind::Producers;
 use crate::base::when_full::{Task, WhenFull};
@@ -23,7 +23,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 impl<E, K: Producers> Subscriber<E, K> {
-    /// [`poll`](Self::poll) as a future: the next batch, read in place. None once the topic was closed and all was read.
+    /// [`poll`](Self::poll) as a future: returns the next batch, to be read in place. `None` once the topic was closed
+    /// and all events were read.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -48,9 +49,9 @@ impl<E, K: Producers> Subscriber<E, K> {
         NextBatch { subscriber: Some(self) }
     }
 
-    /// A stream of what `take` makes of each event: a copy, as an event itself lives only until its slot is written
-    /// again. An event counts as read when the stream hands out what was made of it. What is
-    /// [paused](Subscriber::pause) is left out: the stream ends without it.
+    /// Returns a stream of the values that `take` returns for each event. `take` copies what it needs, because the slot
+    /// of an event is written again later. An event counts as read when the stream returns its value.
+    /// [Paused](Subscriber::pause) partitions are left out, and the stream ends without them.
     ///
     /// ```
     /// # use slipring::{Engine, Message, Record};
@@ -75,7 +76,7 @@ impl<E, K: Producers> Subscriber<E, K> {
 
 /// See [`Subscriber::next_batch`].
 pub struct NextBatch<'s, E, K: Producers = Multi> {
-    /// None once it was ready.
+    /// `None` once the future was ready.
     subscriber: Option<&'s mut Subscriber<E, K>>,
 }
 
@@ -99,7 +100,7 @@ impl<'s, E, K: Producers> Future for NextBatch<'s, E, K> {
     }
 }
 
-/// False if the task will be woken.
+/// True if there is something to read. False if the task will be woken when there is.
 fn is_ready<E, K: Producers>(subscriber: &mut Subscriber<E, K>, context: &Context<'_>) -> bool {
     loop {
         if !matches!(subscriber.find(true, None), Ok(FindOutcome::Nothing)) {
@@ -118,7 +119,7 @@ pub struct EventStream<E, K: Producers, F> {
 }
 
 impl<E, K: Producers, F> EventStream<E, K, F> {
-    /// The subscriber, at the first event that the stream has not handed out.
+    /// The subscriber, whose position is the first event that the stream has not returned.
     pub fn into_inner(self) -> Subscriber<E, K> {
         self.subscriber
     }
@@ -130,7 +131,7 @@ impl<E, K: Producers, F> fmt::Debug for EventStream<E, K, F> {
     }
 }
 
-/// Nothing of it is ever pinned.
+/// No part of it is ever pinned.
 impl<E, K: Producers, F> Unpin for EventStream<E, K, F> {}
 
 impl<T, E, K: Producers, F: FnMut(&E, At) -> T> Stream for EventStream<E, K, F> {
@@ -159,9 +160,9 @@ impl<T, E, K: Producers, F: FnMut(&E, At) -> T> Stream for EventStream<E, K, F> 
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
-    /// [`poll`](Self::poll) as a future: the next batch. None once all topics were closed and the group has read and
-    /// committed everything. Waiting counts as progress; a future that is dropped has taken nothing, and what it would
-    /// have given is given by the next one.
+    /// [`poll`](Self::poll) as a future: returns the next batch. `None` once all topics were closed, and the group has
+    /// read and committed all events. Waiting counts as progress of the member. A future that is dropped has taken
+    /// nothing: the next one returns its batch.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -190,9 +191,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
 /// See [`Member::next_batch`].
 pub struct NextGroupBatch<'m, E: Send + Sync + 'static, K: Producers = Multi> {
-    /// None once it was ready.
+    /// `None` once the future was ready.
     member: Option<&'m mut Member<E, K>>,
-    /// The group takes it for waiting.
+    /// True while the group counts the member as waiting.
     waits: bool,
 }
 
@@ -229,8 +230,8 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for NextGroupBatch<'_, E, K> {
 }
 
 impl<E, K: Producers> Producer<E, K> {
-    /// [`publish`](Self::publish) as a future: what the topic's policies wait for, it waits for as a task. A
-    /// [`BlockFor`](crate::topic::Overflow::BlockFor) waits without end: give your executor the limit.
+    /// [`publish`](Self::publish) as a future: where the topic's policies wait, the task waits. A
+    /// [`BlockFor`](crate::topic::Overflow::BlockFor) waits without a limit: set a timeout in your executor.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -243,7 +244,7 @@ impl<E, K: Producers> Producer<E, K> {
 pub struct Publishing<'p, E, K: Producers, F> {
     producer: &'p mut Producer<E, K>,
     fill: Option<F>,
-    /// Made when there is no room.
+    /// Created when there is no room.
     task: Option<Task>,
 }
 
@@ -253,7 +254,7 @@ impl<E, K: Producers, F> fmt::Debug for Publishing<'_, E, K, F> {
     }
 }
 
-/// Nothing of it is ever pinned.
+/// No part of it is ever pinned.
 impl<E, K: Producers, F> Unpin for Publishing<'_, E, K, F> {}
 
 impl<E, K: Producers, F: FnOnce(&mut E)> Future for Publishing<'_, E, K, F> {
@@ -272,7 +273,7 @@ impl<E, K: Producers, F: FnOnce(&mut E)> Future for Publishing<'_, E, K, F> {
 }
 
 impl<K: Producers> Producer<Message, K> {
-    /// [`send`](Self::send) as a future: waits for room as a task.
+    /// [`send`](Self::send) as a future: the task waits for room.
     ///
     /// # Errors
     /// As [`send`](Self::send).

@@ -1,4 +1,4 @@
-//! Where an engine meets what is not Rust with threads: tasks, other processes, Prometheus.
+//! The engine's interfaces to async tasks, to other processes and to Prometheus.
 
 #[cfg(feature = "async")]
 pub(crate) mod futures;

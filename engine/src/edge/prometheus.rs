@@ -1,4 +1,4 @@
-//! The snapshot as Prometheus reads it: text exposition format 0.0.4.
+//! The metrics as Prometheus text, exposition format 0.0.4.
 
 use crate::log::offsets::transform::FAILED;
 use crate::topic::metrics::{
@@ -6,16 +6,16 @@ use crate::topic::metrics::{
 };
 use std::fmt::Write;
 
-/// What a number means.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Goes up and down.
+    /// May rise and fall.
     Gauge,
     /// Only grows, until the process ends.
     Counter,
 }
 
-/// One name, with a number for each set of labels.
+/// One metric, with a value for each set of labels.
 #[derive(Clone, Debug)]
 pub(crate) struct Family<'m> {
     pub(crate) name: &'static str,
@@ -26,7 +26,7 @@ pub(crate) struct Family<'m> {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Sample<'m> {
-    /// Names and values; the topic first.
+    /// Names and values of the labels, the topic first.
     pub(crate) labels: Vec<(&'static str, std::borrow::Cow<'m, str>)>,
     pub(crate) value: Value,
 }
@@ -49,14 +49,19 @@ macro_rules! whole {
 const TOPIC: &[Row<TopicMetrics>] = &[
     ("topic_capacity", Kind::Gauge, "Events that the rings of all partitions hold.", whole!(capacity)),
     ("topic_published_total", Kind::Counter, "Offsets published.", whole!(published)),
-    ("topic_fill", Kind::Gauge, "Slots that hold what some consumer has not read, or what is retained.", whole!(fill)),
-    ("topic_fill_high_water", Kind::Gauge, "The most slots in use that were seen.", whole!(high_water)),
+    ("topic_fill", Kind::Gauge, "Slots whose events some consumer has not read, or that are retained.", whole!(fill)),
+    ("topic_fill_high_water", Kind::Gauge, "Highest fill that a snapshot has seen.", whole!(high_water)),
     ("topic_refused_total", Kind::Counter, "Events refused at once for want of room.", whole!(refused)),
     ("topic_timed_out_total", Kind::Counter, "Events without room until a deadline.", whole!(timed_out)),
     ("topic_dropped_total", Kind::Counter, "Events dropped for want of room.", whole!(dropped)),
     ("topic_rate_limited_total", Kind::Counter, "Events that a rate limit refused.", whole!(limited)),
     ("topic_rate_delayed_total", Kind::Counter, "Events that waited for a rate limit.", whole!(delayed)),
-    ("topic_duplicates_total", Kind::Counter, "Messages whose id was known.", whole!(duplicates)),
+    (
+        "topic_duplicates_total",
+        Kind::Counter,
+        "Messages not published because their id was published before.",
+        whole!(duplicates),
+    ),
     ("topic_evicted_total", Kind::Counter, "Subscribers evicted because they were slow.", whole!(evicted)),
     ("topic_age_seconds", Kind::Gauge, "Time since the topic was created.", |it| {
         Some(Value::Seconds(it.age.as_secs_f64()))
@@ -73,57 +78,67 @@ const PARTITION: &[Row<PartitionMetrics>] = &[
 ];
 
 const CONSUMER: &[Row<ConsumerMetrics>] = &[
-    ("consumer_consumed_total", Kind::Counter, "Offsets passed, in all partitions.", whole!(consumed)),
+    (
+        "consumer_consumed_total",
+        Kind::Counter,
+        "Offsets that the consumer has passed, in all partitions.",
+        whole!(consumed),
+    ),
     ("consumer_lag", Kind::Gauge, "Published events not read yet.", whole!(lag)),
-    ("consumer_lag_seconds", Kind::Gauge, "Age of the next event to be read, where the topic notes times.", |it| {
+    ("consumer_lag_seconds", Kind::Gauge, "Age of the next event to be read, if the topic has timestamps.", |it| {
         it.lag_time.map(|time| Value::Seconds(time.as_secs_f64()))
     }),
-    ("consumer_stalls_total", Kind::Counter, "Times that a producer waited because of it.", whole!(stalls)),
+    ("consumer_stalls_total", Kind::Counter, "Times that a producer waited because of this consumer.", whole!(stalls)),
     (
         "consumer_skipped_total",
         Kind::Counter,
-        "Events its handler failed on and that were passed over.",
+        "Events that were skipped because the handler failed on them.",
         whole!(skipped),
     ),
     ("consumer_expired_total", Kind::Counter, "Events whose time to live had passed.", whole!(expired)),
     ("consumer_lost_total", Kind::Counter, "Offsets of events that were lost to damage.", whole!(lost)),
-    ("consumer_gaps_total", Kind::Counter, "Gaps of such offsets.", whole!(gaps)),
+    ("consumer_gaps_total", Kind::Counter, "Gaps of lost offsets that the consumer met.", whole!(gaps)),
     ("consumer_batches_total", Kind::Counter, "Batches given to a subscriber.", whole!(batches)),
-    ("consumer_largest_batch", Kind::Gauge, "Events in the largest of them.", whole!(largest_batch)),
+    ("consumer_largest_batch", Kind::Gauge, "Events in the largest batch.", whole!(largest_batch)),
 ];
 
 const GAP: &[Row<GapMetrics>] = &[(
     "unacknowledged_lost_offsets",
     Kind::Gauge,
-    "Lost offsets of which a reader was told, until they are acknowledged.",
+    "Lost offsets that were reported to a reader and are not acknowledged.",
     |it| Some(Value::Whole(it.end.saturating_sub(it.first))),
 )];
 
 const TRANSFORM: &[Row<TransformMetrics>] = &[
     ("transform_lag", Kind::Gauge, "Events of its input that a transform has not committed.", whole!(lag)),
-    ("transform_failed", Kind::Gauge, "1 if it has failed, and reads nothing more.", |it| {
+    ("transform_failed", Kind::Gauge, "1 if the transform has failed and reads no more, else 0.", |it| {
         Some(Value::Whole(u64::from(it.state == FAILED)))
     }),
 ];
 
 const QUEUE: &[Row<QueueMetrics>] = &[
-    ("queue_unread", Kind::Gauge, "Messages not given out yet.", whole!(unread)),
-    ("queue_leased", Kind::Gauge, "Messages that a worker has.", whole!(leased)),
-    ("queue_waiting", Kind::Gauge, "Messages that come again.", whole!(waiting)),
-    ("queue_dying", Kind::Gauge, "Messages without room among the dead letters.", whole!(dying)),
-    ("queue_side_store_bytes", Kind::Gauge, "Bytes of all these.", whole!(bytes)),
-    ("queue_side_store_full", Kind::Gauge, "1 if no new message is given out.", |it| {
+    ("queue_unread", Kind::Gauge, "Published messages that were never leased.", whole!(unread)),
+    ("queue_leased", Kind::Gauge, "Messages leased to a worker.", whole!(leased)),
+    ("queue_waiting", Kind::Gauge, "Messages that wait to be leased again, now or after a delay.", whole!(waiting)),
+    ("queue_dying", Kind::Gauge, "Messages that wait for room in the dead-letter topic.", whole!(dying)),
+    ("queue_side_store_bytes", Kind::Gauge, "Bytes of all leased, waiting and dying messages.", whole!(bytes)),
+    ("queue_side_store_full", Kind::Gauge, "1 if the queue is full and reads no new message, else 0.", |it| {
         Some(Value::Whole(u64::from(it.full)))
     }),
-    ("queue_side_store_high_water", Kind::Gauge, "The most messages ever in it.", whole!(high_water)),
-    ("queue_delivered_total", Kind::Counter, "Leases given.", whole!(delivered)),
+    ("queue_side_store_high_water", Kind::Gauge, "Highest count of messages in the side store.", whole!(high_water)),
+    ("queue_delivered_total", Kind::Counter, "Leases granted.", whole!(delivered)),
     ("queue_redelivered_total", Kind::Counter, "Leases that were not a message's first.", whole!(redelivered)),
-    ("queue_acked_total", Kind::Counter, "Messages done with.", whole!(acked)),
-    ("queue_nacked_total", Kind::Counter, "Messages given back.", whole!(nacked)),
-    ("queue_expired_total", Kind::Counter, "Leases that ran out.", whole!(expired)),
+    ("queue_acked_total", Kind::Counter, "Messages acknowledged.", whole!(acked)),
+    ("queue_nacked_total", Kind::Counter, "Messages that a worker gave back.", whole!(nacked)),
+    ("queue_expired_total", Kind::Counter, "Leases that expired.", whole!(expired)),
     ("queue_deleted_total", Kind::Counter, "Messages deleted by receipt.", whole!(deleted)),
-    ("queue_lost_total", Kind::Counter, "Messages that retention took first, or damage.", whole!(lost)),
-    ("queue_dead_total", Kind::Counter, "Messages moved to the dead letters.", whole!(dead)),
+    (
+        "queue_lost_total",
+        Kind::Counter,
+        "Unfinished messages that retention deleted or damage destroyed.",
+        whole!(lost),
+    ),
+    ("queue_dead_total", Kind::Counter, "Messages moved to the dead-letter topic.", whole!(dead)),
 ];
 
 fn families<'m, T: 'm>(
@@ -137,7 +152,7 @@ fn families<'m, T: 'm>(
 }
 
 impl Metrics {
-    /// Every number of the snapshot, by name. A number that does not apply is not there.
+    /// All metrics of the snapshot. A metric without a value, such as the lag in time without timestamps, is left out.
     pub(crate) fn families(&self) -> Vec<Family<'_>> {
         let topic = |topic: &'_ str| vec![("topic", topic.to_owned().into())];
         let and = |mut labels: Vec<_>, name, value: String| {
@@ -168,7 +183,7 @@ impl Metrics {
         all.filter(|family| !family.samples.is_empty()).collect()
     }
 
-    /// The snapshot in Prometheus' text format, each name with `slipring_` before it.
+    /// The metrics as Prometheus text. Each name begins with `slipring_`.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -211,8 +226,9 @@ impl Metrics {
 
 #[cfg(feature = "metrics")]
 impl Metrics {
-    /// Hands every number of the snapshot to the recorder of the `metrics` crate, under the names that
-    /// [`to_prometheus`](Self::to_prometheus) has. Call it as often as you want to be told; events never do.
+    /// Sets every metric in the recorder of the `metrics` crate, under its name in
+    /// [`to_prometheus`](Self::to_prometheus). Call this as often as your recorder needs values; publishing and reading
+    /// never do.
     pub fn record(&self) {
         for Family { name, kind, samples, help } in self.families() {
             let name = format!("slipring_{name}");

@@ -1,10 +1,11 @@
-//! How events become bytes in a journal, and events again.
+//! How events are encoded as bytes in a journal, and decoded.
 
 use crate::base::clock::Timestamp;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-/// What a durable topic carries. Plain data is it without a word: every type that is zerocopy's `IntoBytes`, `FromBytes` and
-/// `Immutable`; so is [`Message`](crate::Message). For any other type of yours, say how.
+/// An event that a durable topic can carry. It is implemented for plain data, that is, for every type with zerocopy's
+/// `IntoBytes`, `FromBytes` and `Immutable`, and for [`Message`](crate::Message). Implement it for other types of your
+/// own.
 ///
 /// ```
 /// use slipring::{Persist, topic::Unreadable};
@@ -32,42 +33,45 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 /// }
 /// ```
 pub trait Persist: Send + Sync + Sized + 'static {
-    /// Appends the event to `out`, and does nothing else with that. It runs on the journal's thread. If it panics,
-    /// its topic fails with that, as it does when a handler fails. Other topics go on.
+    /// Appends the encoded event to `out`, and leaves the other bytes of `out` alone. It is called on the journal's
+    /// thread. A panic fails the event's topic, as a failing handler does; other topics continue.
     fn write(&self, out: &mut Vec<u8>);
 
-    /// Becomes the event that was written so. The slot held another one before: overwrite all that matters.
+    /// Becomes the event that [`write`](Self::write) encoded in `bytes`. `self` holds an earlier event, so overwrite
+    /// every field that matters.
     ///
     /// # Errors
-    /// The bytes are no such event.
+    /// The bytes do not decode as an event.
     fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable>;
 
-    /// Names the layout in the journal's catalogue: a topic whose events have another one is not opened. Choose a name that
-    /// stays when the type is renamed or moved, and another one when the bytes change. Of plain data it is the size alone.
+    /// Names the encoding in the journal's catalogue: a topic whose recorded events have another one is not opened.
+    /// Choose a name that stays when the type is renamed or moved, and a new name when the encoding changes. For plain
+    /// data the name holds only the size.
     fn layout() -> String;
 
-    /// The size, if all events have the same.
+    /// The size of an encoded event in bytes; `None` if the sizes differ.
     fn size() -> Option<usize> {
         None
     }
 
-    /// The time that the event bears itself, for reading by time; none if it bears none.
+    /// The event's own time, for reading by time; `None` if it has none.
     fn time(&self) -> Option<Timestamp> {
         None
     }
 
-    /// Where events are their own bytes and bear no time: how many of them become bytes at once, and again events.
+    /// The functions that encode and decode many events at once; `None` unless events are their own bytes and have no
+    /// own time.
     #[doc(hidden)]
     fn plain() -> Option<Plain<Self>> {
         None
     }
 }
 
-/// Events that are their own bytes, many at once.
+/// Encodes and decodes many events at once, for events that are their own bytes.
 #[doc(hidden)]
 pub struct Plain<E> {
     pub(crate) write: fn(&[E], &mut Vec<u8>),
-    /// The events where they stand; none if the bytes are no number of events, or do not stand where events can.
+    /// The events in place; `None` if the bytes are no whole count of events, or are not aligned for them.
     pub(crate) view: fn(&[u8]) -> Option<&[E]>,
 }
 
@@ -79,7 +83,7 @@ impl<E> Clone for Plain<E> {
 
 impl<E> Copy for Plain<E> {}
 
-/// Bytes in the journal that are no event of the topic, and why.
+/// Why bytes in the journal do not decode as an event of the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes are no event of this topic: {0}")]
 pub struct Unreadable(pub &'static str);
@@ -106,7 +110,7 @@ where
     }
 
     fn plain() -> Option<Plain<Self>> {
-        // Of an event without bytes nobody can say how many there are.
+        // A slice of bytes does not tell how many events of size 0 it holds.
         (size_of::<Self>() > 0).then_some(Plain {
             write: |events, out| out.extend_from_slice(events.as_bytes()),
             view: |bytes| {
@@ -117,7 +121,7 @@ where
     }
 }
 
-/// [`Persist`] of a type that is only known where the topic is built.
+/// The functions of [`Persist`], for code that does not know that the type implements it.
 pub(crate) struct Persistence<E> {
     pub(crate) write: fn(&E, &mut Vec<u8>),
     pub(crate) read: fn(&mut E, &[u8]) -> Result<(), Unreadable>,

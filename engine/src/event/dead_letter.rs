@@ -1,7 +1,7 @@
-//! Dead letters: messages that nobody could handle, moved to a topic of their own with the reason.
+//! Dead letters: messages that could not be handled, copied to a topic of their own with the reason.
 //!
-//! A letter is the message as it was (key, value, headers, time) with headers that say where it comes from. Queues,
-//! members of groups and managed subscribers all write the same.
+//! A dead letter is the original message (key, value, headers, time) with further headers for its origin. Queues, group
+//! members and managed subscribers all write these headers.
 
 use crate::event::message::Message;
 use crate::event::record::Record;
@@ -14,11 +14,11 @@ const CONSUMER: &str = "slipring-dead-consumer";
 const ATTEMPTS: &str = "slipring-dead-attempts";
 const REASON: &str = "slipring-dead-reason";
 
-/// The longest reason that is kept, in bytes.
+/// Greatest length of a kept reason, in bytes.
 const LONGEST_REASON: usize = 256;
 
-/// What the headers of a letter take at most, for these names: a topic of dead letters must take messages that are so
-/// much larger than those of the topic they come from.
+/// The most bytes that the headers of a dead letter add to a message, for these names. A dead-letter topic must accept
+/// messages that are larger than those of the original topic by that much.
 pub(crate) fn overhead(topic: &str, consumer: &str) -> usize {
     let names = [TOPIC, PARTITION, OFFSET, CONSUMER, ATTEMPTS, REASON];
     let numbers = 5 + 20 + 10;
@@ -26,7 +26,7 @@ pub(crate) fn overhead(topic: &str, consumer: &str) -> usize {
     names.iter().map(header).sum::<usize>() + topic.len() + consumer.len() + numbers + LONGEST_REASON
 }
 
-/// Where a message comes from, and why it is dead.
+/// The origin of a dead letter, and why the message could not be handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin<'a> {
     pub(crate) topic: &'a str,
@@ -37,7 +37,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) reason: &'a str,
 }
 
-/// The message as a record, without the headers that tell where it comes from.
+/// The message as a record, without the headers that state its origin.
 fn without_origin(message: &Message) -> Record<'_> {
     let mut record = Record::new(message.value());
     if let Some(key) = message.key() {
@@ -53,7 +53,7 @@ fn without_origin(message: &Message) -> Record<'_> {
 }
 
 impl Origin<'_> {
-    /// Writes the letter: `send` gets the record.
+    /// Calls `send` with the dead letter's record.
     pub(crate) fn with_record<R>(&self, message: &Message, send: impl FnOnce(&Record<'_>) -> R) -> R {
         let (partition, offset) = (self.partition.to_string(), self.offset.to_string());
         let attempts = self.attempts.to_string();
@@ -61,7 +61,7 @@ impl Origin<'_> {
         while !self.reason.is_char_boundary(cut) {
             cut -= 1;
         }
-        // A message that dies for the second time is told by its second death alone.
+        // A dead letter that fails again keeps only its newest origin.
         let mut record = without_origin(message);
         record = record.header(TOPIC, self.topic).header(PARTITION, &partition).header(OFFSET, &offset);
         record = record.header(CONSUMER, self.consumer).header(ATTEMPTS, &attempts);
@@ -73,27 +73,27 @@ fn is_ours(name: &str) -> bool {
     [TOPIC, PARTITION, OFFSET, CONSUMER, ATTEMPTS, REASON].contains(&name)
 }
 
-/// A dead letter: a message that was moved aside, where it comes from, and why.
+/// A dead letter: a message that could not be handled, with its origin and the reason.
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The topic that it was published into.
+    /// The topic of the original message.
     pub topic: String,
-    /// Its partition there.
+    /// Its partition in that topic.
     pub partition: u32,
-    /// Its offset there.
+    /// Its offset in that partition.
     pub offset: u64,
-    /// The queue, group or subscriber that could not handle it.
+    /// The queue, group or subscriber that could not handle the message.
     pub consumer: String,
-    /// How often it was tried.
+    /// Count of attempts.
     pub attempts: u32,
-    /// What went wrong at the last attempt: the first 256 bytes.
+    /// The error of the last attempt, cut to 256 bytes.
     pub reason: String,
-    /// The message as it was published.
+    /// The original message.
     pub message: Message,
 }
 
 impl DeadLetter {
-    /// Reads a letter; none if the message is no dead letter.
+    /// Reads a dead letter. `None` if the message is not one.
     ///
     /// ```
     /// # use slipring::{Engine, Message, Record, dead_letter::DeadLetter};

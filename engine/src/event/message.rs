@@ -1,7 +1,7 @@
-//! A message: key, value and headers in a slot's own cell of bytes.
+//! Messages: key, value and headers in the slot's own cell of bytes.
 //!
-//! A partition's arena is cut into one cell a slot. So a slot's gate frees its cell too: there is no second claim, no
-//! second way to be full, and no fragmentation. See docs/decisions/0007.
+//! A partition's arena has one cell per slot, so freeing a slot frees its cell too: there is no second claim, no second
+//! way to be full, and no fragmentation. See docs/decisions/0007.
 
 use crate::base::clock::Timestamp;
 use crate::event::Event;
@@ -11,16 +11,16 @@ use bytes::{Bytes, BytesMut};
 use std::fmt;
 use std::time::Duration;
 
-/// Cells begin at a cache line of their own.
+/// Bytes of a cache line. Each cell begins on a line of its own.
 const LINE: usize = 64;
 const NO_KEY: u32 = u32::MAX;
 const NO_TIME: u64 = u64::MAX;
-/// What a stored message has before its bytes: three lengths and a time.
+/// Bytes of an encoded message before its key: three lengths and a time.
 const STORED_HEAD: usize = 20;
 /// Bytes of a header before its name: the lengths of name and value.
 const HEADER_HEAD: usize = 6;
 
-/// What a topic of messages carries: read by reference, as every event. Sent with
+/// The event of a topic of messages: key, value and headers, read by reference as any event. Published with
 /// [`Producer::send`](crate::Producer::send).
 ///
 /// ```
@@ -37,7 +37,7 @@ const HEADER_HEAD: usize = 6;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Message {
-    /// Key, value, headers.
+    /// The bytes of key, value and headers, in this order.
     cell: BytesMut,
     key: u32,
     value: u32,
@@ -45,7 +45,7 @@ pub struct Message {
     time: u64,
 }
 
-/// A record is larger than the topic takes.
+/// A record is larger than the topic allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLarge {
     pub(crate) size: usize,
@@ -58,7 +58,7 @@ impl Event for Message {
         let size = cell.checked_mul(capacity)?.checked_add(LINE)?;
         let mut arena = Vec::new();
         arena.try_reserve_exact(size).ok()?;
-        // Touches every page now, not in the middle of the trade.
+        // Touches every page now, so that publishing later causes no page fault.
         arena.resize(size, 0);
         let mut arena = Bytes::from(arena).try_into_mut().ok()?;
         let aside = arena.as_ptr().align_offset(LINE).min(LINE);
@@ -76,7 +76,7 @@ impl Event for Message {
 }
 
 impl Message {
-    /// A message outside of any ring.
+    /// A message in memory of its own.
     pub(crate) fn of(record: &Record<'_>) -> Self {
         let cell = BytesMut::zeroed(record.size());
         let mut message = Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME };
@@ -84,8 +84,8 @@ impl Message {
         message
     }
 
-    /// A copy of what is in it, in memory of its own: for what must outlive its slot. (It has no `Clone`, so that nobody
-    /// copies one by accident.)
+    /// A copy in memory of its own, which outlives the slot. `Message` has no `Clone`, so that no message is copied by
+    /// accident.
     ///
     /// ```
     /// # use slipring::{Engine, Message, Record};
@@ -106,7 +106,7 @@ impl Message {
         Self { cell: BytesMut::from(&self.cell[..self.size()]), key, value, headers, time }
     }
 
-    /// The key; none if it was sent without.
+    /// The key; `None` if the record had none.
     #[inline]
     pub fn key(&self) -> Option<&[u8]> {
         (self.key != NO_KEY).then(|| &self.cell[..self.key as usize])
@@ -124,68 +124,71 @@ impl Message {
         &self.cell[from..from + self.value as usize]
     }
 
-    /// The headers, in the order in which the record had them.
+    /// The headers, in the order of the record.
     #[inline]
     pub fn headers(&self) -> Headers<'_> {
         let from = self.key_len() + self.value as usize;
         Headers { rest: &self.cell[from..from + self.headers as usize] }
     }
 
-    /// The value of the first header of this name.
+    /// The value of the first header with this name; `None` if there is none.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers().find(|(other, _)| *other == name).map(|(_, value)| value)
     }
 
-    /// The [id](Record::id) that it was sent with; none if it was sent without.
+    /// The [id](Record::id) of the message; `None` if the record had none.
     pub fn id(&self) -> Option<&[u8]> {
         self.header(Record::ID).filter(|id| !id.is_empty())
     }
 
-    /// The time that the record bore; else that of its publishing, if the topic has
-    /// [`timestamps`](crate::TopicBuilder::timestamps).
+    /// The record's own time; or else the time of publishing, if the topic has
+    /// [`timestamps`](crate::TopicBuilder::timestamps); or else `None`.
     pub fn timestamp(&self) -> Option<Timestamp> {
         (self.time != NO_TIME).then_some(Timestamp::from_nanos(self.time))
     }
 
-    /// From when on queues may give it out: what [`Record::due`] or [`Record::delay`] said.
+    /// The time before which queues do not deliver the message, from [`Record::due`] or [`Record::delay`]; `None` if
+    /// neither was set.
     pub fn due(&self) -> Option<Timestamp> {
         let due = self.header(Record::DUE)?;
         let (nanos, delay) = due.split_first_chunk()?;
         matches!(delay.len(), 0 | 8).then(|| Timestamp::from_nanos(u64::from_le_bytes(*nanos)))
     }
 
-    /// How long a queue lets it wait at `now`: until it is due, and no longer than the delay that it was sent with.
+    /// How long a queue holds the message back at `now`: until it is due, but not longer than its delay. Zero if it is
+    /// due.
     pub(crate) fn waits(&self, now: Timestamp) -> Duration {
         let Some(due) = self.due() else { return Duration::ZERO };
         let delay = self.header(Record::DUE).and_then(|due| due.get(8..)?.try_into().ok().map(u64::from_le_bytes));
         due.since(now).min(delay.map_or(Duration::MAX, Duration::from_nanos))
     }
 
-    /// A message outside of any ring, from what [`Persist`] wrote.
+    /// A message in memory of its own, from bytes that [`Persist`] encoded. `None` if they do not decode.
     pub(crate) fn of_stored(bytes: &[u8]) -> Option<Self> {
         let cell = BytesMut::zeroed(bytes.len().checked_sub(STORED_HEAD)?);
         let mut message = Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME };
         message.read(bytes).ok().map(|()| message)
     }
 
-    /// Decodes a message from the bytes of its record in a [journal](crate::journal). None if the bytes are no message.
+    /// Decodes a message from the bytes of its record in a [journal](crate::journal). `None` if the bytes are no
+    /// message.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let message = Self::of_stored(bytes)?;
         let headers = message.headers().map(|(name, value)| HEADER_HEAD + name.len() + value.len()).sum::<usize>();
         (headers == message.headers as usize).then_some(message)
     }
 
-    /// The bytes of key, value and headers, as [`Record::size`] counts them.
+    /// Bytes of key, value and headers, as [`Record::size`] counts them.
     pub fn size(&self) -> usize {
         self.key_len() + (self.value + self.headers) as usize
     }
 
-    /// The most that fits.
+    /// Greatest size that fits into this message's cell, in bytes.
     pub fn capacity(&self) -> usize {
         self.cell.len()
     }
 
-    /// Whether a record fits. Looked at before anything is claimed.
+    /// Checks that a record fits, before anything is claimed.
     #[inline]
     pub(crate) fn check(record: &Record<'_>, largest: usize) -> Result<(), TooLarge> {
         let size = record.size();
@@ -193,7 +196,8 @@ impl Message {
         if size > largest || name > Record::MAX_HEADER_NAME { Err(TooLarge { size, largest }) } else { Ok(()) }
     }
 
-    /// Copies a record that was [checked](Self::check). `now` is the time of publishing, where the topic has times.
+    /// Copies a [checked](Self::check) record into this message. `now` is the time of publishing; `None` on topics
+    /// without timestamps.
     #[inline]
     pub(crate) fn fill(&mut self, record: &Record<'_>, now: Option<Timestamp>) {
         let mut rest = &mut self.cell[..];
@@ -215,7 +219,7 @@ impl Message {
         self.time = time_of(record.timestamp.or(now));
     }
 
-    /// Copies a record that was [checked](Self::check) and [written](Parts::write) before.
+    /// Copies a [checked](Self::check) record whose bytes were [written](Parts::write) before.
     pub(crate) fn fill_parts(&mut self, parts: Parts, bytes: &[u8], now: Option<Timestamp>) {
         put(&mut self.cell[..], bytes);
         let Parts { key, value, headers, time } = parts;
@@ -228,7 +232,7 @@ fn time_of(at: Option<Timestamp>) -> u64 {
     at.map_or(NO_TIME, |at| at.as_nanos().min(NO_TIME - 1))
 }
 
-/// The lengths of a record's parts, where its bytes stand elsewhere.
+/// The lengths of a record's parts, and its time. Its bytes are stored elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts {
     key: u32,
@@ -238,7 +242,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Appends a record's bytes as they stand in a cell.
+    /// Appends a record's bytes in the layout of a cell.
     pub(crate) fn write(record: &Record<'_>, bytes: &mut Vec<u8>) -> Self {
         bytes.extend_from_slice(record.key.unwrap_or_default());
         bytes.extend_from_slice(record.value);
@@ -257,7 +261,7 @@ impl Parts {
         }
     }
 
-    /// All bytes of it.
+    /// Bytes of all parts.
     pub(crate) fn size(&self) -> usize {
         let key = if self.key == NO_KEY { 0 } else { self.key as usize };
         key + (self.value + self.headers) as usize
@@ -317,7 +321,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// The headers of a [`Message`]: names and values.
+/// Iterator over the headers of a [`Message`]: names and values.
 #[derive(Clone, Debug)]
 pub struct Headers<'m> {
     rest: &'m [u8],
@@ -332,7 +336,7 @@ impl<'m> Iterator for Headers<'m> {
         let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*name_len) as usize)?;
         let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*value_len) as usize)?;
         self.rest = rest;
-        // It was copied from a `&str`.
+        // The name was copied from a `&str`, so it is valid.
         Some((std::str::from_utf8(name).unwrap_or_default(), value))
     }
 }

@@ -1,22 +1,21 @@
-//! What a topic carries: events of any type, messages of bytes, records as they are sent, and how events become bytes.
+//! What a topic carries: events of any type, messages, records to send, and the encoding of events.
 
 pub(crate) mod codec;
 pub(crate) mod dead_letter;
 pub(crate) mod message;
 pub(crate) mod record;
 
-/// What stands in a topic's slots: a type of your own, written in place, or a [`Message`](crate::Message).
+/// The type in a topic's slots: a type of your own, written in place, or a [`Message`](crate::Message).
 ///
-/// Every type that has a [`Default`] is an event: its slots are filled with that when the topic is created. For a type
-/// that has none there is [`create_with`](crate::TopicBuilder::create_with).
+/// Every type with a [`Default`] is an event; the slots hold the default value when the topic is created. For a type
+/// without one use [`create_with`](crate::TopicBuilder::create_with).
 pub trait Event: Send + Sync + Sized + 'static {
-    /// What makes the events of one partition of `capacity` slots. `max_message` is what
-    /// [`TopicBuilder::max_message`](crate::TopicBuilder::max_message) said.
-    /// None if the system does not give the memory for them.
+    /// Returns the constructor of the events of one partition of `capacity` slots; `None` if the system refuses the
+    /// memory. `max_message` is the topic's [`TopicBuilder::max_message`](crate::TopicBuilder::max_message), in bytes.
     #[doc(hidden)]
     fn slots(capacity: usize, max_message: usize) -> Option<Box<dyn FnMut() -> Self + Send>>;
 
-    /// The bytes that one slot needs beside itself; none where events have no size of their own.
+    /// Bytes that each slot needs in addition to the event itself; `None` if the event type has no such bytes.
     #[doc(hidden)]
     fn cell(max_message: usize) -> Option<usize>;
 }

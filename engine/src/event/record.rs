@@ -1,10 +1,10 @@
-//! A message to be sent: borrowed parts, copied into a slot.
+//! Records: messages to be sent, whose borrowed parts are copied into a slot.
 
 use crate::base::clock::Timestamp;
 use smallvec::SmallVec;
 use std::time::Duration;
 
-/// A message to be sent. It borrows its parts, so a refused one is still in the caller's hands.
+/// A message to be sent. It only borrows its parts, so a refused record can be sent again.
 ///
 /// ```
 /// use slipring::Record;
@@ -21,65 +21,66 @@ pub struct Record<'a> {
     pub(crate) due: Option<Due>,
 }
 
-/// When queues may give a message out.
+/// When queues may deliver a message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Due {
-    /// As its header has it.
+    /// At this time: the bytes of the header [`Record::DUE`].
     At([u8; 8]),
-    /// The same of a delay: the time, and how long the delay was, which is as long as a queue lets it wait.
+    /// As `After`, once the record is being sent: the header's bytes, with the time and the delay.
     In([u8; 16]),
-    /// So long after it is sent.
+    /// This long after it is sent.
     After(Duration),
 }
 
 impl<'a> Record<'a> {
-    /// What a header takes beside its name and its value, in bytes.
+    /// Bytes of a header in addition to its name and its value.
     pub const HEADER: usize = 6;
-    /// The header that says from when on queues may give a message out: nanoseconds since the epoch, 8 bytes, the lowest
-    /// first; behind it, where it was sent with a delay, the delay in nanoseconds, 8 bytes.
+    /// The name of the header with the time before which queues do not deliver a message. Its value is nanoseconds
+    /// since the epoch, 8 bytes, little-endian; for a message with a delay, the delay in nanoseconds follows, 8 bytes,
+    /// little-endian.
     pub const DUE: &'static str = "slipring-due";
-    /// The longest name of a header, in bytes.
+    /// Greatest length of a header's name, in bytes.
     pub const MAX_HEADER_NAME: usize = u16::MAX as usize;
 
-    /// A record of this value, without key or headers.
+    /// A record with this value, without key and headers.
     pub fn new<V: AsRef<[u8]> + ?Sized>(value: &'a V) -> Self {
         Self { value: value.as_ref(), ..Self::default() }
     }
 
-    /// The key: records of one key go to one partition, in order.
+    /// Sets the key. Records with one key go to one partition, in order, by the default partitioner.
     pub fn key<V: AsRef<[u8]> + ?Sized>(mut self, key: &'a V) -> Self {
         self.key = Some(key.as_ref());
         self
     }
 
-    /// One more header. A name may come more than once. More than four headers cost an allocation a record.
+    /// Adds a header. A name may be used more than once. Each record with more than four headers costs an allocation.
     pub fn header<V: AsRef<[u8]> + ?Sized>(mut self, name: &'a str, value: &'a V) -> Self {
         self.headers.push((name, value.as_ref()));
         self
     }
 
-    /// The header that holds a message's [id](Self::id).
+    /// The name of the header that holds a message's [id](Self::id).
     pub const ID: &'static str = "message-id";
 
-    /// An id, in the header [`ID`](Self::ID): a topic that [deduplicates](crate::TopicBuilder::deduplicate) publishes it
-    /// once. Not empty: that is none.
+    /// Adds an id, in the header [`ID`](Self::ID). A topic that [deduplicates](crate::TopicBuilder::deduplicate)
+    /// publishes only one message with that id. An empty id counts as none.
     pub fn id<V: AsRef<[u8]> + ?Sized>(self, id: &'a V) -> Self {
         self.header(Self::ID, id)
     }
 
-    /// The value of its first id, if it has one.
+    /// The value of the first id header; `None` if there is none or it is empty.
     pub(crate) fn id_bytes(&self) -> Option<&'a [u8]> {
         let id = self.headers.iter().find(|(name, _)| *name == Self::ID).map(|(_, value)| *value);
         id.filter(|id| !id.is_empty())
     }
 
-    /// The time that the message bears, if not that of its publishing.
+    /// Sets the message's time, instead of the time of publishing.
     pub fn timestamp(mut self, at: Timestamp) -> Self {
         self.timestamp = Some(at);
         self
     }
 
-    /// Queues give the message out at `at` by the engine's world time, and not before. Other consumers see it at once. See
+    /// Makes queues hold the message back until `at`, by the engine's wall clock. Other consumers get it at once. See
     /// [`DUE`](Self::DUE).
     ///
     /// ```
@@ -102,14 +103,14 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// The same, so long after it is sent. Where the world's clock is set back meanwhile, a queue lets it wait no longer than
-    /// this from when it reads it.
+    /// As [`due`](Self::due), at this time after the record is sent. If the wall clock is set back meanwhile, a queue
+    /// holds the message back for at most this long after it has read it.
     pub fn delay(mut self, by: Duration) -> Self {
         self.due = Some(Due::After(by));
         self
     }
 
-    /// With the time that a delay means, if it is sent at `now`.
+    /// This record with its delay as a time, if it is sent at `now`. `None` if it has no delay.
     pub(crate) fn at(&self, now: impl FnOnce() -> Timestamp) -> Option<Self> {
         match self.due {
             Some(Due::After(by)) => {
@@ -123,7 +124,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// All headers, with that of the time when it is due.
+    /// All headers, including the one of the due time.
     pub(crate) fn all_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let due = match &self.due {
             Some(Due::At(nanos)) => Some((Self::DUE, &nanos[..])),
@@ -133,14 +134,14 @@ impl<'a> Record<'a> {
         self.headers.iter().copied().chain(due)
     }
 
-    /// The partition, whatever the partitioner would say.
+    /// Sets the partition. The partitioner is not asked.
     pub fn partition(mut self, partition: u32) -> Self {
         self.partition = Some(partition);
         self
     }
 
-    /// The bytes that it takes in its slot: key, value, and each header's name and value and
-    /// [`HEADER`](Self::HEADER) more; a time when it is due is one more header.
+    /// Bytes that the record takes in its slot: those of the key, the value, and each header's name and value plus
+    /// [`HEADER`](Self::HEADER). A due time counts as one more header.
     pub fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| Self::HEADER + name.len() + value.len());
         let due = match self.due {

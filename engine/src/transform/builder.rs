@@ -23,8 +23,8 @@ pub struct TransformBuilder<E, K: Producers = Multi> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
-    /// Reads the durable topic under the name `group`, and publishes what comes of it exactly once: its settings, then
-    /// [`open`](TransformBuilder::open). See [`Transform`].
+    /// Returns the settings of a transform named `group`, which reads this durable topic and publishes its output
+    /// exactly once. Finish them with [`open`](TransformBuilder::open). See [`Transform`].
     pub fn transform(&self, group: impl Into<String>) -> TransformBuilder<E, K> {
         TransformBuilder::new(Arc::clone(&self.inner), group.into())
     }
@@ -35,37 +35,37 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
         Self { topic, name, batch: 256, latest: false, patience: Duration::from_secs(30), on_gap: OnGap::Fail }
     }
 
-    /// The most events of one transaction; 256 unless told.
+    /// Sets the greatest count of events in one transaction; 256 by default, 0 counts as 1.
     pub fn batch(mut self, events: usize) -> Self {
         self.batch = events.max(1);
         self
     }
 
-    /// Begins with what comes, in partitions where the name has committed nothing yet; else with the earliest event that
-    /// the journal keeps.
+    /// In partitions where the transform has committed no offset, begins at the next event to be published. By default
+    /// it begins there at the earliest event that the journal keeps.
     pub fn latest(mut self) -> Self {
         self.latest = true;
         self
     }
 
-    /// How long a commit waits for room in its outputs; 30 seconds unless told.
+    /// Sets how long a commit waits for room in its outputs; 30 seconds by default.
     pub fn patience(mut self, limit: Duration) -> Self {
         self.patience = limit;
         self
     }
 
-    /// What it does where events of its input were lost to damage: the step is an error at that offset, once for the
-    /// transform's name, unless told. A [managed](Transform::run) one ends with it, and goes on behind the gap when it is
-    /// started again.
+    /// Sets what happens where events of the input were lost to damage. By default the step returns an error for that
+    /// gap, once for the transform's name; a [managed](Transform::run) transform ends with that error, and continues
+    /// after the gap when it is started again.
     pub fn on_gap(mut self, policy: OnGap) -> Self {
         self.on_gap = policy;
         self
     }
 
-    /// Opens it, and fences whoever has the same name on this topic.
+    /// Opens the transform, and fences an earlier one with this name on this topic.
     ///
     /// # Errors
-    /// The topic is not durable, or the name is no name.
+    /// The topic is not durable, or the name is invalid.
     pub fn open(self) -> Result<Transform<E, K>, TransformError> {
         let Self { topic, name, batch, latest, patience, on_gap } = self;
         let Some(durable) = &topic.durable else {

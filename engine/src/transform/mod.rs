@@ -1,7 +1,7 @@
-//! Transforms: reading a durable topic and publishing what comes of it, exactly once.
+//! Transforms: reading a durable topic and publishing an output for its events, exactly once.
 //!
-//! [`Topic::transform`](crate::Topic::transform) opens one under a name. For each batch that it reads, a handler publishes into a
-//! [`Transaction`]; what it published and how far the input was read are one frame of the
+//! [`Topic::transform`](crate::Topic::transform) opens a transform under a name. For each batch that it reads, a
+//! handler publishes into a [`Transaction`]; the published events and the next input offset are one frame of the
 //! journal. [`Engine::transform`](crate::Engine::transform) does so on a thread of its own.
 //!
 //! ```
@@ -19,18 +19,18 @@
 //! ```
 //!
 //! # Guarantees
-//! - Whatever crashes, each input event counts exactly once in what is published.
-//! - Whoever opens a name fences who had it: two never commit for one name.
-//! - What the handler does besides publishing is done again when a batch is read again.
+//! - Whatever crashes, each input event takes effect exactly once in the published events.
+//! - Opening a name fences the earlier transform of that name, so two transforms never both commit.
+//! - Other effects of the handler are repeated when a batch is read again.
 //!
 //! # Errors
-//! [`TransformError`]: the handler failed, the input cannot be read, or the transaction was not committed. Nothing of the batch was
-//! published then, unless the error says that this is unknown.
+//! [`TransformError`]: the handler failed, the input cannot be read, or the transaction was not committed. Then nothing
+//! of the batch was published, unless the error says that the outcome is unknown.
 //!
 //! # Unlike Kafka
-//! A Kafka Streams task with `exactly_once_v2` pays a transaction coordinator and markers; here it is one frame and one sync.
-//! One transform reads all partitions; to share them out, let a [group](crate::group) run with
-//! [`Delivery::ExactlyOnce`](crate::group::Delivery::ExactlyOnce).
+//! A Kafka Streams task with `exactly_once_v2` needs a transaction coordinator and markers; here a commit is one frame
+//! and one sync. One transform reads all partitions; to share them among several members, use a [group](crate::group)
+//! with [`Delivery::ExactlyOnce`](crate::group::Delivery::ExactlyOnce).
 
 mod builder;
 mod run;
@@ -60,49 +60,48 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A transform cannot begin or go on.
+/// Why a transform cannot begin, or cannot continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransformError {
-    /// A topic is not there, or is another one.
+    /// A topic does not exist, or has other types.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// The name is no name, or no thread could be started.
+    /// The name is invalid, or a thread could not be started.
     #[error("transform {name:?}: {}", text::line(.cause))]
     Refused {
         /// The name.
         name: String,
-        /// Why.
+        /// Why, as text.
         cause: String,
     },
     /// The input cannot be read.
     #[error(transparent)]
     Input(#[from] ReplayError),
-    /// The handler failed on this event. Nothing of its batch was published or committed: it is read again.
+    /// The handler failed on this event. Nothing of its batch was published or committed; the batch is read again.
     #[error("transform {name:?} failed at {offset} of partition {partition}: {}", text::line(.cause))]
     Handler {
         /// The name.
         name: String,
-        /// The input's partition.
+        /// The partition of the input event.
         partition: u32,
         /// The event's offset.
         offset: u64,
-        /// What the handler said.
+        /// The handler's error, as text.
         cause: String,
     },
-    /// What the handler published for this event alone is more than one transaction takes. Nothing of it was published or
-    /// committed.
+    /// The output of this event alone is too large for one transaction. Nothing of it was published or committed.
     #[error(
         "transform {name:?} at {offset} of partition {partition}: what comes of this event alone is too much: {cause}"
     )]
     TooMuch {
         /// The name.
         name: String,
-        /// The input's partition.
+        /// The partition of the input event.
         partition: u32,
         /// The event's offset.
         offset: u64,
-        /// How much it is, and how much is possible: in a partition of an output, or in a frame of the journal.
+        /// The size and the limit: of a partition of an output, or of a frame of the journal.
         #[source]
         cause: Box<TransactionError>,
     },
@@ -111,7 +110,7 @@ pub enum TransformError {
     Panicked {
         /// The name.
         name: String,
-        /// What it said.
+        /// The panic's message.
         cause: String,
     },
     /// The batch was not committed.
@@ -120,7 +119,8 @@ pub enum TransformError {
 }
 
 impl TransformError {
-    /// True if nothing failed, but a topic of it was closed or halted, as by a shutdown that has no more time.
+    /// True if nothing failed, but a topic of the transform was closed or halted, for example by a shutdown whose time
+    /// is over.
     fn is_an_end(&self) -> bool {
         let reason = match self {
             Self::Input(ReplayError::Closed { reason, .. })
@@ -132,8 +132,8 @@ impl TransformError {
     }
 }
 
-/// Reads a durable topic, and publishes what comes of each batch in one frame with how far it was read: each event counts
-/// exactly once, whatever crashes between.
+/// Reads a durable topic, and publishes the output of each batch in one frame with the next input offset. So each event
+/// takes effect exactly once, whatever crashes in between.
 ///
 /// ```
 /// use slipring::{Engine, journal::simulated::SimulatedDisk, transaction::TransactionError};
@@ -152,17 +152,19 @@ impl TransformError {
 /// ```
 ///
 /// # Who may commit
-/// Whoever opened the name last: an older one gets [`Fenced`](TransactionError::Fenced), and nothing of it is written. Names
-/// of transforms have nothing to do with names of groups. One transform reads all partitions: to share them among several, let
-/// a group do the same, with [`GroupBuilder::run_into`](crate::group::GroupBuilder::run_into) and
+/// Only the transform that was opened last under the name. An older one gets [`Fenced`](TransactionError::Fenced), and
+/// none of its output is written. Names of transforms and names of groups are independent. One transform reads all
+/// partitions; to share them among several members, use a group with
+/// [`GroupBuilder::run_into`](crate::group::GroupBuilder::run_into) and
 /// [`Delivery::ExactlyOnce`](crate::group::Delivery::ExactlyOnce).
 ///
-/// # How far it is
-/// [`Engine::transforms`](crate::Engine::transforms) says so in the program, and `slipring group ls` of its directory. `slipring
-/// group reset` sends it elsewhere, while no program has the journal open: what it then reads again it publishes again.
+/// # Progress
+/// [`Engine::transforms`](crate::Engine::transforms) shows the progress within the program, `slipring group ls` that in
+/// a journal's directory. `slipring group reset` moves a transform to other offsets while no program has the journal
+/// open; the output of events that it reads again is published again.
 ///
-/// # What does not count
-/// What the handler does besides publishing is done again when a batch is read again.
+/// # Other effects
+/// Other effects of the handler than publishing are repeated when a batch is read again.
 pub struct Transform<E: Send + Sync + 'static, K: Producers = Multi> {
     input: TransformInput<E, K>,
     holder: TransformHolder,
@@ -170,7 +172,7 @@ pub struct Transform<E: Send + Sync + 'static, K: Producers = Multi> {
     _opened: OpenTransform,
 }
 
-/// Notes, when it is dropped, that the transform's handle is gone.
+/// Records, when it is dropped, that the transform's handle is gone.
 struct OpenTransform(TransformHolder);
 
 impl Drop for OpenTransform {
@@ -180,10 +182,10 @@ impl Drop for OpenTransform {
     }
 }
 
-/// Offsets that come next, by partition.
+/// The next offset to read, by partition.
 type NextOffsets = BTreeMap<u32, u64>;
 
-/// Who may commit, and under which name.
+/// The right to commit under a transform's name, until a newer epoch takes it over.
 #[derive(Clone)]
 struct TransformHolder {
     committer: Arc<Committer>,
@@ -205,7 +207,7 @@ impl TransformHolder {
         self.committer.transform_offsets.is_held(&self.at, self.epoch)
     }
 
-    /// Writes down that the transform was told of a gap, with the offset behind it as its next one.
+    /// Records that the gap was reported to this transform, with the offset after the gap as its next one.
     fn pass_gap(&self, offsets: &mut NextOffsets, gap: &Gap, now: Timestamp) -> Result<(), TransformError> {
         let (partition, end) = (gap.partition, gap.offsets.end);
         let of = PartitionId { topic: self.at.1, partition };
@@ -228,7 +230,7 @@ impl TransformHolder {
         }
     }
 
-    /// Publishes what the transaction has, together with how far was read.
+    /// Publishes the events of the transaction, in one frame with the next input offsets.
     fn commit(&self, transaction: &mut Transaction, read: &NextOffsets) -> Result<(), TransactionError> {
         let put = |frame: &mut FrameBuilder| {
             for (partition, next) in read {
@@ -248,25 +250,25 @@ impl TransformHolder {
     }
 }
 
-/// Reads batches, on from what is committed.
+/// Reads the input in batches, from the committed offsets on.
 struct TransformInput<E: Send + Sync + 'static, K: Producers> {
     topic: Arc<TopicCore<E, K>>,
     name: String,
-    /// The next offset of each partition that is not committed.
+    /// The committed offset of each partition: the next one to read.
     offsets: NextOffsets,
     batch: usize,
     on_gap: OnGap,
-    /// For how many partitions it was opened; none after a failure.
+    /// The replay, with the count of partitions that it was opened for. `None` after a failure.
     replay: Option<(usize, Replay<E, K>)>,
 }
 
-/// A batch that was read.
+/// The outcome of reading one batch.
 struct BatchRead {
-    /// How many events were handled.
+    /// Count of handled events.
     handled: usize,
-    /// What comes next in which partition; none if nothing was handled.
+    /// The partition, and its next offset. `None` if no event was handled.
     next: Option<(u32, u64)>,
-    /// The transaction had no room for what comes of the next event: that one is read again.
+    /// True if the output of the next event had no room in the transaction. That event is read again.
     is_cut: bool,
 }
 
@@ -278,19 +280,20 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
             let start = || Some(journal?.1.extent(journal?.0.id(index))?.start);
             self.offsets.get(&index).copied().or_else(start).unwrap_or(0)
         });
-        // One journal: what is written before a frame survives whatever that survives.
+        // All written events may be read: they are in the journal before the frame of their output, so they survive if
+        // it does.
         let replay = ReplayBuilder::new(Arc::clone(&self.topic), reader_name(&self.name));
         let replay = replay.start(StartAt::Offsets(from.collect())).visible(Visible::Written).open_as_named()?;
         Ok((partitions, replay))
     }
 
-    /// Whether it goes on where it is, and not at what is committed.
+    /// True if reading continues at the replay's position, and not at the committed offsets.
     fn goes_on(&self) -> bool {
         let known = self.topic.count.load(Ordering::Acquire);
         self.replay.as_ref().is_some_and(|(partitions, _)| *partitions == known)
     }
 
-    /// Hands the events of one batch to `f`; none once the topic was closed and all was read.
+    /// Calls `f` with the events of one batch. `None` once the topic was closed and all events were read.
     fn read<X: Display>(
         &mut self,
         limit: Duration,
@@ -298,7 +301,7 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
         mut f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
     ) -> Result<Option<BatchRead>, TransformError> {
         let goes_on = self.goes_on();
-        // Taken out: what fails or panics begins anew, at what is committed.
+        // Taken out, so that after a failure or a panic reading begins again at the committed offsets.
         let (partitions, mut replay) = match self.replay.take() {
             Some(replay) if goes_on => replay,
             _ => self.open()?,
@@ -341,27 +344,28 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Transform<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
-    /// The next offset of a partition that is not committed; none if nothing is.
+    /// The committed offset of this partition, which is the next one to read; `None` if nothing is committed.
     pub fn committed(&self, partition: u32) -> Option<u64> {
         self.input.offsets.get(&partition).copied()
     }
 
-    /// Reads one batch, of one partition, hands its events to `f`, and commits what that published together with how far
-    /// was read. Waits no longer than `limit` for events. Returns how many it were; none once the topic was closed and all
-    /// was read.
+    /// Reads one batch of one partition, calls `f` with its events, and commits their output together with the next
+    /// offset. Waits for events for at most `limit`. Returns the count of handled events, or `None` once the topic was
+    /// closed and all events were read.
     ///
-    /// It returns when the batch is durable. [`run`](Self::run) reads on meanwhile, so that batches share a sync.
+    /// It returns when the batch is durable. [`run`](Self::run) reads on meanwhile, so that several batches share a
+    /// sync.
     ///
-    /// Where more comes of the batch than one transaction takes, it is committed as far as it fits, and the next call goes on
-    /// with the event behind that.
+    /// If the output of the batch is too large for one transaction, the part that fits is committed, and the next call
+    /// continues after that part.
     ///
-    /// If it fails or panics nothing is published or committed, and the next call reads the same events again.
+    /// If it fails or panics, nothing is published or committed, and the next call reads these events again.
     ///
     /// # Errors
-    /// `f` failed, more comes of one event than a transaction takes, the input cannot be read, or the transaction was not
-    /// committed. Where events of the input were lost to
-    /// damage, [`ReplayError::Gap`] names them, once for the transform's name: by then the journal says that it was told and
-    /// goes on behind them. With another [policy](TransformBuilder::on_gap) that is no error.
+    /// `f` failed, the output of one event is too large for a transaction, the input cannot be read, or the transaction
+    /// was not committed. Where events of the input were lost to damage, [`ReplayError::Gap`] names their offsets, once
+    /// for the transform's name: the journal records that report, and the next call continues after the gap. With
+    /// another [policy](TransformBuilder::on_gap) a gap is no error.
     pub fn step<X: Display>(
         &mut self,
         limit: Duration,
@@ -370,7 +374,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         let Self { input, holder, transaction, .. } = self;
         transaction.clear();
         if !holder.is_held() {
-            // Its successor reads under the same name.
+            // The newer transform reads under the name of this replay.
             input.replay = None;
             return Err(holder.fenced().into());
         }

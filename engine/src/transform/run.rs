@@ -1,7 +1,7 @@
-//! A transform on threads of its own: one reads and transforms, the other one commits.
+//! Managed transforms: one thread reads and transforms, another one commits.
 //!
-//! While a transaction is on its way to the disk the next one is filled, with as many batches as there are by then: so a
-//! sync is shared by many batches, and the reader does not wait for it.
+//! While one transaction is being written to the disk, the next one is filled with the batches that come meanwhile. So
+//! many batches share a sync, and the reading thread does not wait for it.
 
 use super::{BatchRead, NextOffsets, Transform, TransformError, TransformHolder, TransformInput, TransformState};
 use crate::base::clock::Clock;
@@ -22,19 +22,20 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How often a thread looks whether it was stopped.
+/// The time between two checks that the transform was stopped.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
-    /// Does so on threads of its own, with `output` at hand, until the input was closed and is read, or something fails.
-    /// A commit that finds no room is tried again.
+    /// Runs the transform on two threads until the input was closed and is read, or a failure. `f` publishes into
+    /// `output`. A commit that finds no room is tried again.
     ///
-    /// While a commit is on its way to the disk the next batches are read, and committed together: each with its input, all
-    /// of them or none. Where `f` fails on a batch that was read ahead, those before it are committed, and it is read and
-    /// handed to `f` once more by itself. Where more comes of a batch than one transaction takes, it is committed in parts.
+    /// While one commit is being written to the disk, the next batches are read. They are committed together: each with
+    /// its input offset, all or none. If `f` fails on a batch that was read ahead, the earlier batches are committed,
+    /// and that batch is read again and passed to `f` in a transaction of its own. If the output of a batch is too
+    /// large for one transaction, it is committed in parts.
     ///
     /// # Errors
-    /// `output` is not in the same journal, or the system gives no thread.
+    /// `output` is not in the journal of the input, or a thread could not be started.
     pub fn run<O: Send + Sync + 'static, P: Producers, X: Display>(
         mut self,
         output: Topic<O, P>,
@@ -57,7 +58,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
                 })
             };
             let end = caught(&mut life).unwrap_or_else(|panic| panicked(name, &panic));
-            // Its own clean-up may panic.
+            // Dropping the closure may panic too.
             let _ = caught(move || drop(life));
             shown.note(end.state());
             if let TransformEnd::Failed(_cause) = &end {
@@ -77,7 +78,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         Ok(run)
     }
 }
-/// Batches, and how far was read with them.
+/// A transaction of some batches, with the input offsets to commit.
 struct CommitJob {
     transaction: Transaction,
     read: NextOffsets,
@@ -91,14 +92,14 @@ impl CommitJob {
     }
 }
 
-/// What became of a job.
+/// The job, with the outcome of its commit.
 type Committed = Result<(CommitJob, Result<(), TransactionError>), Panic>;
 
 fn panicked(name: String, panic: &Panic) -> TransformEnd {
     TransformEnd::Failed(Arc::new(TransformError::Panicked { name, cause: panic.said() }))
 }
 
-/// Commits one job after the other.
+/// Commits one job after another, and sends their outcomes back.
 fn commit_all(
     holder: &TransformHolder,
     jobs: &Receiver<CommitJob>,
@@ -106,7 +107,7 @@ fn commit_all(
     gives_up: &dyn Fn() -> bool,
 ) {
     while let Ok(mut job) = jobs.recv() {
-        // An event's `Persist`, a waiting strategy or the clock may panic.
+        // User code may panic in the commit: an event's `Persist`, a wait strategy or the clock.
         let outcome = caught(|| {
             loop {
                 match holder.commit(&mut job.transaction, &job.read) {
@@ -121,17 +122,17 @@ fn commit_all(
     }
 }
 
-/// The one that reads.
+/// The reading thread's state.
 struct InputReader<'t, E: Send + Sync + 'static, K: Producers> {
     input: &'t mut TransformInput<E, K>,
     holder: &'t TransformHolder,
     work: SyncSender<CommitJob>,
     done: Receiver<Committed>,
-    /// Is filled.
+    /// The job that is being filled.
     job: CommitJob,
-    /// None while it is on its way to the disk.
+    /// The other transaction; `None` while it is being committed.
     spare: Option<Transaction>,
-    /// So many batches are to be committed each by itself.
+    /// Count of batches that must be committed each in a transaction of its own.
     careful: usize,
     reads_ahead: bool,
     over: &'t AtomicBool,
@@ -144,7 +145,8 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for InputReader<'_, E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
-    /// `reads_ahead`: whether a second transaction can publish into the same topic.
+    /// `reads_ahead` is false if a second transaction cannot publish into the output, because that has a single
+    /// producer.
     fn drive<X: Display>(
         &mut self,
         reads_ahead: bool,
@@ -188,7 +190,7 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                 self.hand_over();
             }
             let alone = self.careful > 0 || !self.reads_ahead;
-            // Where it is opened anew it begins at what is committed.
+            // After a reopening, reading begins at the committed offsets, so everything read must be committed first.
             let is_full = self.job.batches > 0 && !self.job.transaction.is_ample();
             if alone || is_full || !self.input.goes_on() {
                 self.flush()?;
@@ -211,13 +213,14 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                     if self.job.batches > 0 && (is_cut || next.is_none()) {
                         self.settle(true)?;
                     }
-                    // It may have been given up with what was on its way.
+                    // The failure of the commit that was awaited may have discarded this job.
                     if self.job.batches > 0 && is_cut {
                         self.hand_over();
                     }
                 }
                 Err(TransformError::Input(ReplayError::Gap(gap))) => {
-                    // What was read before it is committed first. If that is read again, so is the gap.
+                    // Events before the gap are committed first. If that leads to reading them again, the gap comes
+                    // again too.
                     let careful = self.careful;
                     self.flush()?;
                     if self.careful <= careful {
@@ -226,7 +229,8 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                     }
                 }
                 Err(TransformError::Handler { .. } | TransformError::TooMuch { .. }) if !alone => {
-                    // Perhaps there was too much in one transaction, or it had not what the other one has.
+                    // The failure may have come from reading ahead: from too large a transaction, or from a second
+                    // producer of an output.
                     self.reads_ahead &= self.job.batches > 0;
                     self.read_again(1)?;
                 }
@@ -235,7 +239,8 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
         }
     }
 
-    /// Gives up what is not handed over: that and `more` batches are read again, each by itself.
+    /// Discards the job that is being filled. Its batches and `more` further ones are read again, each for a
+    /// transaction of its own.
     fn read_again(&mut self, more: usize) -> Result<(), TransformError> {
         self.careful += self.job.batches + more;
         self.input.replay = None;
@@ -244,14 +249,14 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
         if self.spare.is_none() {
             self.settle(true)?;
         }
-        // It has its producers.
+        // The discarded transaction has the producers of its outputs, so it is reused.
         if let Some(first) = self.spare.replace(given_up.transaction) {
             self.job = CommitJob::of(first);
         }
         Ok(())
     }
 
-    /// Takes in what became of the job that is on its way.
+    /// Takes the outcome of the job that is being committed, if it is there. `waits`: waits for it.
     fn settle(&mut self, waits: bool) -> Result<(), TransformError> {
         if self.spare.is_some() {
             return Ok(());
@@ -281,12 +286,12 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
     fn hand_over(&mut self) {
         if let Some(spare) = self.spare.take() {
             let job = std::mem::replace(&mut self.job, CommitJob::of(spare));
-            // Refused when the other thread has panicked: `settle` says so.
+            // The send fails if the committing thread has panicked, which `settle` reports.
             let _ = self.work.send(job);
         }
     }
 
-    /// Commits all that was read, and waits for it.
+    /// Commits all batches that were read, and waits until they are durable.
     fn flush(&mut self) -> Result<(), TransformError> {
         self.settle(true)?;
         if self.job.batches > 0 {
@@ -297,7 +302,7 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
     }
 }
 
-/// What a [managed transform](Transform::run) publishes into.
+/// What the handler of a [managed transform](Transform::run) publishes into: the output topic.
 #[derive(Debug)]
 pub struct Outputs<'t, O: Send + Sync + 'static, P: Producers = Multi> {
     transaction: &'t mut Transaction,
@@ -305,7 +310,7 @@ pub struct Outputs<'t, O: Send + Sync + 'static, P: Producers = Multi> {
 }
 
 impl<O: Send + Sync + 'static, P: Producers> Outputs<'_, O, P> {
-    /// An event without a key.
+    /// Publishes an event without a key.
     ///
     /// # Errors
     /// As [`Transaction::publish`].
@@ -313,7 +318,7 @@ impl<O: Send + Sync + 'static, P: Producers> Outputs<'_, O, P> {
         self.transaction.publish(self.topic, fill)
     }
 
-    /// An event that goes where its key belongs.
+    /// Publishes an event into the partition of its key.
     ///
     /// # Errors
     /// As [`Transaction::publish`].
@@ -321,7 +326,7 @@ impl<O: Send + Sync + 'static, P: Producers> Outputs<'_, O, P> {
         self.transaction.publish_key(self.topic, key, fill)
     }
 
-    /// An event for this partition.
+    /// Publishes an event into this partition.
     ///
     /// # Errors
     /// As [`Transaction::publish_to`].
@@ -336,7 +341,7 @@ impl<O: Send + Sync + 'static, P: Producers> Outputs<'_, O, P> {
 }
 
 impl<P: Producers> Outputs<'_, Message, P> {
-    /// A message.
+    /// Publishes a message.
     ///
     /// # Errors
     /// As [`Transaction::send`].
@@ -351,9 +356,9 @@ impl<P: Producers> Outputs<'_, Message, P> {
 pub enum TransformEnd {
     /// The input was closed, and all of it is read and committed.
     Finished,
-    /// It was told to stop.
+    /// [`TransformRun::stop`] was called.
     Stopped,
-    /// It could not go on; what was committed stays.
+    /// The transform failed. What it committed before stays committed.
     Failed(Arc<TransformError>),
 }
 
@@ -368,9 +373,9 @@ impl TransformEnd {
     }
 }
 
-/// A managed transform. Dropping this handle stops nothing: what becomes of it is also in
-/// [`Engine::transforms`](crate::Engine::transforms), in the [metrics](crate::Engine::metrics), and in the report of the
-/// [shutdown](crate::Engine::shutdown).
+/// Handle of a managed transform. Dropping it does not stop the transform. The transform's state is also in
+/// [`Engine::transforms`](crate::Engine::transforms), in the [metrics](crate::Engine::metrics), and in the report of
+/// the [shutdown](crate::Engine::shutdown).
 #[derive(Clone, Default)]
 pub struct TransformRun {
     shared: Arc<Running>,
@@ -395,17 +400,17 @@ impl TransformRun {
         self.shared.told.notify_all();
     }
 
-    /// Tells it to end after the batch that it is at. Does not wait for that.
+    /// Makes the transform end after its current batch. Does not wait for the end.
     pub fn stop(&self) {
         self.shared.stopped.store(true, Ordering::Release);
     }
 
-    /// How it ended; none while it runs.
+    /// How the transform ended; `None` while it runs.
     pub fn ended(&self) -> Option<TransformEnd> {
         self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until it has ended. Not to be called by the handler.
+    /// Waits until the transform has ended. The handler must not call this.
     pub fn wait(&self) -> TransformEnd {
         let mut ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

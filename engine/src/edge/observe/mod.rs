@@ -1,8 +1,9 @@
-//! A Unix socket that shows the engine from outside: what `slipring top` reads.
+//! A Unix socket that shows the engine's metrics to other processes, such as `slipring top`.
 //!
-//! Each connection gets one snapshot and is closed. A line `prometheus` asks for Prometheus' text, an HTTP `GET /metrics`
-//! for the same with a header before it, `GET /` or nothing within a moment for JSON. One thread serves all connections,
-//! each with one deadline for all of its answer: a slow reader keeps up neither other readers nor the engine nor its end.
+//! Each connection gets one snapshot and is closed. The request `prometheus` gets Prometheus text; an HTTP `GET
+//! /metrics` gets that text with an HTTP header; an HTTP `GET /`, or no request within a moment, gets JSON. One thread
+//! serves all connections, each with one deadline for its whole answer, so a slow client delays neither other clients
+//! nor the engine nor its end.
 
 #[cfg(unix)]
 mod place;
@@ -20,7 +21,7 @@ use NoSocket as Observer;
 #[cfg(unix)]
 pub(crate) use serve::Observer;
 
-/// Where there is no socket to observe an engine at.
+/// The observer on systems without Unix sockets, which cannot be started.
 #[cfg(not(unix))]
 pub(crate) enum NoSocket {}
 
@@ -35,9 +36,10 @@ impl NoSocket {
 }
 
 impl EngineBuilder {
-    /// Shows the engine to other processes of this user at a Unix socket, for `slipring top --socket PATH`: each connection
-    /// is answered with a snapshot as JSON, or as Prometheus' text if it asks for `prometheus` or `GET /metrics`. The
-    /// socket goes with the engine's last handle. With the feature `observe`.
+    /// Opens a Unix socket at which other processes of this user can observe the engine, for example with `slipring top
+    /// --socket PATH`. Each connection gets a snapshot of the metrics as JSON, or as Prometheus text for the request
+    /// `prometheus` or `GET /metrics`. The socket is removed when the engine's last handle is dropped. Needs the
+    /// feature `observe`.
     ///
     /// ```
     /// # use slipring::{Engine, metrics::Metrics};

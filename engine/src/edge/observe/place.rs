@@ -1,4 +1,4 @@
-//! Where the socket stands, and that nothing else is harmed there: not a file, not a socket of another engine.
+//! Creating and removing the socket's file without harm to other files or to another engine's socket.
 
 use crate::engine::ObserveError;
 use rustix::io::Errno;
@@ -12,20 +12,21 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The most bytes of a path. Elsewhere than on Linux the private folder's name must fit behind it.
+/// Greatest length of the path, in bytes. Except on Linux, the name of the private folder must fit after it.
 const LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 - 16 };
 
-/// A socket's path, absolute since a process can change its directory, and the file that was made there.
+/// A socket's path, and the device and inode of the file that was created there. The path is absolute, because a
+/// process can change its directory.
 pub(super) struct Place {
     path: PathBuf,
     file: (u64, u64),
 }
 
 impl Place {
-    /// Removes the socket, if what stands at the path is still the one that was made there.
+    /// Removes the socket, if the file at the path is still the one that was created.
     pub(super) fn remove(&self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|there| identity(&there) == self.file) {
-            // It can be gone by now, or the directory read-only: nobody is left to be told.
+            // The file may be gone by now, or the directory read-only. There is no caller to report that to.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -39,8 +40,8 @@ fn is_ours(there: &Metadata) -> bool {
     there.uid() == rustix::process::geteuid().as_raw()
 }
 
-/// Binds a socket that nobody else can connect to at any moment: it is made in a folder of its own, closed to others, and
-/// moved out when it is closed to others itself.
+/// Binds a socket that no other user can connect to at any moment. It is created in a private folder, and linked to its
+/// path once its own permissions are set.
 pub(super) fn bind(given: &Path) -> Result<(UnixListener, Place), ObserveError> {
     let path = || given.to_owned();
     let io = |cause| ObserveError::Io { path: path(), cause };
@@ -62,7 +63,7 @@ pub(super) fn bind(given: &Path) -> Result<(UnixListener, Place), ObserveError> 
         if !is_ours(&there) {
             return Err(ObserveError::NotOurs { path: path(), owner: there.uid() });
         }
-        // Left by a process that was killed.
+        // A killed process left this socket.
         Place { path: at.clone(), file: identity(&there) }.remove();
     }
     let folder = private_folder(&at).map_err(io)?;
@@ -70,7 +71,7 @@ pub(super) fn bind(given: &Path) -> Result<(UnixListener, Place), ObserveError> 
     let bound = bind_inside(&folder, &inside).and_then(|listener| {
         fs::set_permissions(&inside, fs::Permissions::from_mode(0o600))?;
         let file = identity(&fs::symlink_metadata(&inside)?);
-        // A link replaces nothing, unlike a rename.
+        // Unlike a rename, a link does not replace a file.
         fs::hard_link(&inside, &at)?;
         Ok((listener, Place { path: at, file }))
     });
@@ -82,8 +83,7 @@ pub(super) fn bind(given: &Path) -> Result<(UnixListener, Place), ObserveError> 
     })
 }
 
-/// True unless the socket was left behind. Never waits: where a process listens and accepts nothing, a connection would
-/// wait for it.
+/// False if no process listens at the socket any more. Never waits, even if a process listens and does not accept.
 fn is_answered(path: &Path) -> bool {
     let connected = SocketAddrUnix::new(path).and_then(|address| {
         let socket = UnixStream::from(rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?);
@@ -93,7 +93,7 @@ fn is_answered(path: &Path) -> bool {
     !matches!(connected, Err(Errno::CONNREFUSED | Errno::NOENT))
 }
 
-/// A folder beside the path that only this user can enter, under the first name that is free.
+/// Creates a folder beside the path that only this user can enter, under the first free name.
 fn private_folder(path: &Path) -> io::Result<PathBuf> {
     let mut tries = 0..100;
     loop {
@@ -104,7 +104,8 @@ fn private_folder(path: &Path) -> io::Result<PathBuf> {
         let create = || fs::DirBuilder::new().mode(0o700).create(&folder);
         match create() {
             Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {
-                // A process that was killed left it, which had this number: in a container the same at each start.
+                // A killed process with this process's number left the folder; in a container that number is often the
+                // same.
                 if remove_left_behind(&folder).is_ok() && create().is_ok() {
                     return Ok(folder);
                 }
@@ -114,7 +115,7 @@ fn private_folder(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// How old a private folder is when nobody can be in the middle of using it.
+/// The age above which a private folder cannot be in use any more.
 const LEFT: Duration = Duration::from_secs(60);
 
 fn remove_left_behind(folder: &Path) -> io::Result<()> {
@@ -134,7 +135,7 @@ fn bind_inside(folder: &Path, inside: &Path) -> io::Result<UnixListener> {
     if inside.as_os_str().len() <= LIMIT {
         return UnixListener::bind(inside);
     }
-    // The same folder, by a name that is short enough for an address.
+    // The folder, by a name that is short enough for a socket address.
     let folder = fs::File::open(folder)?;
     UnixListener::bind(format!("/proc/self/fd/{}/s", folder.as_raw_fd()))
 }

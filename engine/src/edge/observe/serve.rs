@@ -1,4 +1,4 @@
-//! The thread that answers at the socket.
+//! The thread that answers requests at the socket.
 
 use super::place::{self, Place};
 use crate::base::threads::caught;
@@ -13,24 +13,25 @@ use std::path::Path;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-/// How long a connection may take to ask, and then to read its answer.
+/// The time limits of a connection, for sending its request and then for reading its answer.
 const ASK: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// The longest request that is read; of a longer one the beginning counts.
+/// Greatest length of a request that is read, in bytes. Of a longer one, only the beginning is read.
 const REQUEST: usize = 16 << 10;
 
-/// How many are served at a time. Others wait until one has gone, at most for the times above.
+/// Greatest count of connections that are served at a time. Others wait to be accepted, at most for the two time
+/// limits.
 const SERVED: usize = 32;
 
-/// How long nobody is let in after the system refused a connection, for want of descriptors or memory: it would be ready
-/// again at once, and the thread would use a core for nothing.
+/// How long no connection is accepted after the system refused one, for want of descriptors or memory. Without a pause
+/// the listener would be ready again at once, and the thread would spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Ends with its engine, and takes the socket away.
+/// The observing thread and its socket. Dropping it ends the thread and removes the socket.
 pub(crate) struct Observer {
     place: Place,
-    /// Closed when this goes: that ends the thread, whatever has become of the socket's path.
+    /// The drop closes this, which ends the thread, even if the socket's path was replaced.
     _end: UnixStream,
 }
 
@@ -55,7 +56,7 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        // Before the thread lets go of the socket: until then no other file can be taken for it.
+        // Removed before the thread closes the socket, because until then no other file can have its device and inode.
         self.place.remove();
     }
 }
@@ -64,7 +65,7 @@ struct Connection {
     stream: UnixStream,
     until: Instant,
     state: State,
-    /// The other side sends nothing more.
+    /// True once the client has closed its sending side.
     heard: bool,
 }
 
@@ -74,7 +75,7 @@ enum State {
         answer: Vec<u8>,
         sent: usize,
     },
-    /// All was sent. What the other side still sends is read until it goes: closed before, it would lose the answer.
+    /// The answer is sent. Further input is read until the client closes, because closing first could lose the answer.
     Leaving,
 }
 
@@ -93,7 +94,7 @@ fn serve(listener: &UnixListener, over: &UnixStream, engine: &Weak<Registry>) {
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
-            // For want of memory.
+            // `poll` failed for want of memory.
             Err(_) => {
                 std::thread::sleep(BACK_OFF);
                 continue;
@@ -107,7 +108,7 @@ fn serve(listener: &UnixListener, over: &UnixStream, engine: &Weak<Registry>) {
         let (now, mut index) = (Instant::now(), 0);
         connections.retain_mut(|it| {
             index += 1;
-            // A clock that panics must not take the answers to others away.
+            // A panic of the engine's clock ends only this connection.
             matches!(caught(|| it.step(is_ready[index - 1], now, engine)), Ok(Ok(_)))
         });
         if accepts && ready.last() == Some(&true) {
@@ -130,7 +131,7 @@ fn accept(listener: &UnixListener, connections: &mut Vec<Connection>, now: Insta
             }
             Ok(_) => {}
             Err(cause) if cause.kind() == ErrorKind::WouldBlock => return None,
-            // Who asked has gone.
+            // The client has gone.
             Err(cause) if matches!(cause.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
             Err(_) => return Some(()),
         }
@@ -143,7 +144,7 @@ struct Over;
 
 impl From<io::Error> for Over {
     fn from(_: io::Error) -> Self {
-        // Whoever asked has gone, or reads too slowly: that is theirs.
+        // The client has gone or reads too slowly, which is no error of the engine.
         Self
     }
 }
@@ -187,7 +188,7 @@ impl Connection {
         if self.heard { Err(Over) } else { Ok(()) }
     }
 
-    /// Reads what the other side says, and keeps what belongs to its request.
+    /// Reads the client's input, and appends it to the request.
     fn hear(&mut self) -> Result<(), Over> {
         let mut part = [0; 4096];
         match self.stream.read(&mut part) {
@@ -210,7 +211,7 @@ fn is_whole(asked: &[u8]) -> bool {
     lines || asked.len() >= REQUEST
 }
 
-/// The answer, made before any of it is written: while somebody reads it, the engine is not held.
+/// The whole answer, made before any of it is sent: the engine is not kept alive while a client reads.
 fn answer(asked: &[u8], engine: &Weak<Registry>) -> Result<Vec<u8>, Over> {
     let asked = String::from_utf8_lossy(asked);
     let as_text = asked.starts_with("prometheus") || asked.starts_with("GET /metrics");
