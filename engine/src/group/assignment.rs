@@ -13,9 +13,9 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Assignor {
-    /// Each topic by itself, neighbouring partitions to one member: partitions of equal number in several topics go to
-    /// one member. In each topic, the members' shares differ by at most one, so with many topics the first members have
-    /// more.
+    /// Each topic by itself, neighbouring partitions to one member, so partitions with the same number in several
+    /// topics go to one member. In each topic, the members' shares differ by at most one, so with many topics the first
+    /// members have more.
     Range,
     /// One partition to each member in turn. If all members read the same topics, their shares of all topics differ by
     /// at most one.
@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn sticky_evens_out_through_a_chain_of_members() {
-        // Member 1 can only give topic 0 to 2, and 2 can only give topic 1 to 3.
+        // Member 1 can give partitions of topic 0 only to member 2, and member 2 partitions of topic 1 only to member
+        // 3.
         let members = [member(1, None, [0]), member(2, None, [0, 1]), member(3, None, [1])];
         let topics = BTreeMap::from([(0, 4), (1, 1)]);
         let mut before: Assignment = (0..3).map(|partition| (PartitionKey { topic: 0, partition }, 1)).collect();
@@ -318,7 +319,7 @@ mod tests {
                 }
                 let assignment = assignor.assign(&members, &topics, &before);
                 let each: Vec<Assignment> = match assignor {
-                    // Even within each topic.
+                    // `Range` is even within each topic only.
                     Assignor::Range => topics.keys().map(|topic| {
                         let of_topic = assignment.iter().filter(|(partition, _)| partition.topic == *topic);
                         of_topic.map(|(partition, owner)| (*partition, *owner)).collect()

@@ -73,7 +73,7 @@ impl<E> BufferedEvents<E> {
     }
 }
 
-/// The result of a look.
+/// The result of [`CatchUpReader::look`].
 pub(super) enum CatchUpOutcome<E, K: Producers> {
     Events,
     Nothing,

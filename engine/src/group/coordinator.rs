@@ -9,7 +9,8 @@
 //! release a member acknowledges        the partitions have no owner, and are assigned again
 //! ```
 //!
-//! So a partition has at most one owner, and a member notices nothing of a rebalance in partitions that it keeps.
+//! The *target* is the assignment that the assignor has computed last. A partition has at most one owner at any time,
+//! and a member notices nothing of a rebalance in partitions that it keeps.
 
 use super::assignment::{Assignment, Assignor, Candidate, MemberId, PartitionKey};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,7 +24,7 @@ pub(crate) struct Stale {
     pub(crate) group_epoch: u64,
 }
 
-/// What a member must do to reach its part of the target.
+/// The changes that bring a member to its part of the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberChanges {
     /// Partitions of the member that the target gives to others, to be released.

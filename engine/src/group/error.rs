@@ -103,7 +103,7 @@ pub enum GroupError {
     NotWritten {
         /// The group's name.
         group: String,
-        /// The cause.
+        /// The journal's error, as text.
         cause: String,
     },
     /// The topic is closed.
@@ -191,7 +191,7 @@ pub enum GroupError {
     Transaction {
         /// The group's name.
         group: String,
-        /// The cause.
+        /// The transaction's error, as text.
         cause: String,
     },
     /// Two settings of the group exclude one another.
@@ -202,17 +202,17 @@ pub enum GroupError {
     DeadLetters {
         /// The group's name.
         group: String,
-        /// The cause.
+        /// Why the topic does not fit, as text.
         cause: String,
     },
-    /// The ring refused the member for another reason.
+    /// The member was refused for another reason.
     #[error("group {group:?}: topic {topic:?}: {}", text::line(.cause))]
     Refused {
         /// The group's name.
         group: String,
         /// The topic's name.
         topic: String,
-        /// The cause.
+        /// The reason, as text.
         cause: String,
     },
 }
@@ -246,7 +246,7 @@ pub enum CommitError {
     /// the group may start before it.
     #[error("committed, and not known to be durable: {}", text::line(.cause))]
     NotDurable {
-        /// The cause.
+        /// The journal's error, as text.
         cause: String,
     },
     /// The offset is outside of the batch.

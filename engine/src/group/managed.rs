@@ -321,7 +321,7 @@ pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
         }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
-            // Fenced just now: the next round handles it.
+            // The member was fenced just now, which the next call of `next_source` handles.
             Err(GroupError::Fenced(_)) => continue,
             Err(refused) => return MemberEnd::Refused(refused),
         };

@@ -194,7 +194,7 @@ pub(super) struct NewPartitions<E, K: Producers> {
     pub(super) group: Weak<Group<E, K>>,
     pub(super) stage: String,
     pub(super) topic: u32,
-    /// For errors.
+    /// The topic's name, for errors.
     pub(super) topic_name: String,
 }
 

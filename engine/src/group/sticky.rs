@@ -97,7 +97,7 @@ impl<'a> Plan<'a> {
     /// no move makes the loads more even.
     ///
     /// A member is settled if it reaches no member whose load is smaller by two. All members that it reaches are then
-    /// settled with it: their loads are at least its own less one, and they reach no other members.
+    /// settled too: their loads are at least its own less one, and they reach only members that it reaches as well.
     fn even_out(&mut self) {
         let mut search = Search::new(self);
         let mut open: BTreeSet<(usize, usize)> =
@@ -127,7 +127,8 @@ impl<'a> Plan<'a> {
     /// applies a cycle of moves with negative cost; if there is none, no assignment is cheaper.
     fn improve(&mut self) -> bool {
         let count = self.members.len();
-        // One node more than members: an edge to it takes a partition off a member's load, an edge from it adds one.
+        // The nodes are the members and one pool: an edge to the pool takes a partition off a member's load, an edge
+        // from it adds one.
         let (pool, even) = (count, self.partitions.len() as i64 + 1);
         let mut cheapest = vec![vec![None::<(i64, Option<usize>)>; count + 1]; count + 1];
         for (partition, &owner) in self.owner.iter().enumerate() {
@@ -192,7 +193,7 @@ struct Search {
     reached: Vec<usize>,
     /// For each reached member, the partition that would move to it.
     via: Vec<Option<usize>>,
-    /// The last search in which each class and each topic was seen.
+    /// The number of the last search that saw each class, and each topic.
     class_seen: Vec<u32>,
     topic_seen: HashMap<u32, u32>,
     search: u32,

@@ -8,9 +8,8 @@
 //! ```
 //!
 //! # Offsets are never issued twice
-//! Producers can claim slots up to the committer's gate plus the capacity. So the committer moves its gate only as far
-//! as the claims that this allows stay below the durable reservation of offsets. It asks for the next reservation long
-//! before that.
+//! Producers can claim slots up to the committer's gate plus the capacity. So the committer keeps its gate at least one
+//! capacity below the end of the durable reservation of offsets. It asks for the next reservation long before that.
 //!
 //! # Committed offsets
 //! Each frame also gets the committed offsets of groups that have moved, so they need no sync of their own. If no frame

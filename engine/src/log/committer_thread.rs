@@ -82,8 +82,8 @@ pub(super) struct CommitterThread {
     keeps: HashMap<u32, Retention>,
     /// Transactions in the order of their claims.
     transactions: VecDeque<(Box<TransactionFrame>, Reply)>,
-    /// Set when the journal is being closed. The inner time is how long the close waits for the topics to end; `None`:
-    /// not at all.
+    /// Set when the journal is being closed. The inner time is until when the close waits for the topics to end;
+    /// `None`: not at all.
     closing: Option<Option<Instant>>,
 }
 

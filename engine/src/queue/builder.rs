@@ -59,7 +59,7 @@ pub struct QueueBuilder<E = Message, K: Producers = Multi> {
     terms: Terms,
     dead: Option<String>,
     level: Level,
-    /// True if `max_attempts` was called; true if `unlimited_attempts` was called. Both together contradict one
+    /// `.0`: true if `max_attempts` was called; `.1`: true if `unlimited_attempts` was. Both calls contradict one
     /// another.
     attempts: (bool, bool),
 }

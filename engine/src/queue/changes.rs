@@ -28,7 +28,7 @@ impl StatePart {
     }
 }
 
-/// The owner of a next offset.
+/// A partition whose next offset to read is part of the queue's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cursor {
     /// A partition of the queue's topic.

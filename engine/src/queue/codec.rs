@@ -62,7 +62,7 @@ impl ClockShift {
     }
 
     fn to_wall(self, at: Duration) -> u64 {
-        // A time without end stays one.
+        // A time that is never reached, such as `Duration::MAX`, is not converted.
         let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         if millis > u64::MAX >> 1 { millis } else { millis.saturating_add_signed(self.between) }
     }

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-/// How many expired leases are ended per locking.
+/// The largest number of expired leases that are ended while the lock is held once.
 const AT_ONCE: usize = 256;
 /// The interval at which a waiting worker checks if a closed partition was read to its end.
 const ENDING: Duration = Duration::from_millis(20);
@@ -126,7 +126,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         ReadError { topic: self.topic.clone(), consumer: self.name.clone(), reason }
     }
 
-    /// Leases the next message to a worker. `None` if there is no message, and with `wait` none until `deadline`.
+    /// Leases the next message to a worker. `None` if there is no message now; with `wait`, if none comes until
+    /// `deadline`.
     pub(super) fn receive(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Grant<Arc<E>>>, ReadError> {
         loop {
             let Some((grant, change)) = self.claim(wait, deadline)? else { return Ok(None) };
@@ -286,9 +287,10 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     /// committer.
     pub(super) fn settle(&self, state: &mut QueueState<E, K>, now: Duration) {
         if let Some(log) = self.log.as_ref().filter(|_| state.leases.dying().is_some()) {
-            // A dead letter and the end of its message must be in one frame, so the committer must be signalled before it can
-            // see the letter. It waits for this lock before it takes the queue's state. Where it writes dead letters itself,
-            // while it takes that state, it needs no signal: a message that finds no place would signal it for ever.
+            // A dead letter and the removal of its message must be in one frame. So the committer is signalled before
+            // it can see the letter, and waits for this lock before it takes the queue's state. It is not signalled
+            // when it publishes dead letters itself while it takes that state, because a message without room would
+            // signal it for ever.
             log.tell();
         }
         state.write_dead_letters(self.log.as_ref());

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 impl<E: Job, K: Producers> Topic<E, K> {
     /// Deletes a queue that has no workers and no leased messages, with all its messages, also from the journal. Its
-    /// name is free again. Its dead letters stay in their topic, but no queue can send them back.
+    /// name is free again. Its dead letters stay in their topic, but no longer belong to a queue.
     ///
     /// ```
     /// # use slipring::{Engine, Message, queue::QueueError};

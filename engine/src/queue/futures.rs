@@ -104,7 +104,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     }
 }
 
-/// Wakes a selector with the worker's token.
+/// A waker that wakes a selector with the worker's token.
 struct Token(Arc<Waiter>, usize);
 
 impl Wake for Token {

@@ -46,7 +46,7 @@ pub struct Leases<M> {
     waiting: Deadlines,
     links: SlotLinks,
     dying: VecDeque<u32>,
-    /// Why messages die, by their entry. Includes those whose dead letter is written but not durable.
+    /// Why messages die, by the index of their entry. Includes messages whose dead letter is written but not durable.
     causes: HashMap<u32, DeathCause>,
     written: usize,
     /// Strict order only: all messages by partition and offset. Only the first of a partition may be leased or waiting.
@@ -272,7 +272,7 @@ impl<M: Clone> Leases<M> {
             return Ok(());
         }
         self.held(id, now)?;
-        // The worker has this body too, and drops the last reference.
+        // The worker has another reference to this body, so dropping this one runs no user code under the lock.
         let _ = self.remove(id.slot);
         Ok(())
     }

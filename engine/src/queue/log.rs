@@ -31,7 +31,7 @@ pub(super) struct QueueLog<E> {
     pub(super) progress: Arc<Progress>,
     /// The number of the last change for whose durability a thread waits.
     wanted: AtomicU64,
-    /// The limit on dead letters that are published and not in a frame yet. The ends of their messages must fit into
+    /// The limit on dead letters that are published and not in a frame yet. The removals of their messages must fit into
     /// that frame.
     pub(super) max_pending: usize,
     pending: AtomicUsize,

@@ -166,8 +166,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
 
     /// The first `limit` dead letters of this queue that were neither purged nor sent back, oldest first.
     ///
-    /// In memory, a consumer of the queue in the topic for dead letters keeps them; of a durable topic, the journal
-    /// does.
+    /// If the topic for dead letters is in memory, a hidden subscriber of the queue keeps the letters; if it is
+    /// durable, the journal does.
     pub fn dead_letters(&self, limit: usize) -> Vec<DeadLetter> {
         let mut found = Vec::new();
         self.core.each_dead_letter(|letter, _| {
@@ -341,7 +341,7 @@ pub enum QueueError {
         topic: String,
         /// The queue's name.
         queue: String,
-        /// The cause.
+        /// The journal's error, as text.
         cause: String,
     },
     /// The topic does not support the acknowledgement level.
@@ -434,7 +434,7 @@ mod tests {
         }
     }
 
-    /// A frame used to have a dead letter without the end of its message. After a crash between that frame and the
+    /// A frame used to have a dead letter without the removal of its message. After a crash between that frame and the
     /// next, the message died again, and there were two letters.
     #[test]
     fn a_letter_is_in_no_frame_without_the_end_of_its_message() {

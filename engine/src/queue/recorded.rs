@@ -170,7 +170,7 @@ impl RecordedQueue {
         self.count(|it| matches!(it, MessageState::Leased(_)))
     }
 
-    /// The number of messages that wait to be leased again.
+    /// The number of messages that wait to be leased: with a delay of their own, or again.
     pub fn waiting(&self) -> usize {
         self.count(|it| matches!(it, MessageState::Waiting(_)))
     }

@@ -64,7 +64,7 @@ pub(super) struct QueueState<E, K: Producers> {
     pub(super) alarm: Option<(Duration, TimerId)>,
     /// Why no more messages are leased: the topic was halted or has failed, or the queue was evicted or deleted.
     pub(super) refused: Option<Closed>,
-    /// Dead letters that were published, but are not in a frame with the ends of their messages yet.
+    /// Dead letters that were published, but are not in a frame with the removals of their messages yet.
     pub(super) pending_dead_letters: VecDeque<PendingDeadLetter>,
     /// True once the writing of a dead letter has panicked. No more letters are written then.
     cannot_write_dead_letters: bool,

@@ -112,7 +112,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
 pub struct Lease<E: Job = Message, K: Producers = Multi> {
     core: Arc<QueueCore<E, K>>,
     grant: Grant<Arc<E>>,
-    /// True once the lease was acked, nacked, retried or left.
+    /// True once the lease was acked, nacked, retried, left or lost.
     over: bool,
 }
 

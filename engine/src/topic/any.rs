@@ -206,7 +206,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
         // The least time for threads that are about to end, or that read events after a claim that was cut.
         let a_moment = || Instant::now() + Duration::from_millis(100);
-        // Producers have until the deadline to publish their outstanding claims. Later claims are cut.
+        // Producers have until the deadline to publish their outstanding claims. Claims that are still outstanding then
+        // are cut.
         let is_settled = partitions.iter().all(|partition| partition.ring.settle(deadline));
         partitions.iter().for_each(|partition| drop(partition.ring.cut()));
         if !drained(if is_settled { deadline } else { deadline.max(a_moment()) }) {

@@ -113,7 +113,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
-    /// Stores the time at which each event is published, as lag in time, time to live and starting at a time need it.
+    /// Stores the time at which each event is published. Needed for lag in time, time to live and starting at a time.
     /// Each publish of an event or batch reads the engine's clock. Default: off.
     pub fn timestamps(mut self) -> Self {
         self.settings.timestamps = true;

@@ -16,10 +16,10 @@ pub(crate) struct ConsumerRun {
 
 #[derive(Default)]
 pub(crate) struct ConsumerRunState {
-    /// For each partition that the consumer has ended: the next offset to read. A partition without an entry is still
-    /// being read.
+    /// The next offset of each partition that the consumer no longer reads. A partition without an entry is still being
+    /// read.
     pub(crate) consumed: BTreeMap<u32, u64>,
-    /// How the consumer ended: the worst ending of its threads. None while no thread has ended.
+    /// How the consumer ended: the worst ending of its threads. `None` while no thread has ended.
     pub(crate) ending: Option<Ending>,
     pub(crate) threads: usize,
     pub(crate) memberships: Vec<Weak<dyn SetWait>>,

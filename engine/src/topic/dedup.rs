@@ -261,8 +261,8 @@ struct FoundId {
 }
 
 /// The backward read of one partition, from its end in growing steps, until the window is full or the partition's first
-/// record is reached. An old record ends it only at the start of a step, because the system's clock may have been wrong
-/// for a while.
+/// record is reached. A record older than the window ends the read only if it is the first of a step, because the
+/// system's clock may have been wrong for a while.
 struct BackwardScan {
     partition: u32,
     extent: Extent,

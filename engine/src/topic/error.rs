@@ -45,13 +45,13 @@ pub enum TopicError {
     /// factory of handlers, asked for more partitions while it was called for new ones.
     #[error("topic {name:?} is being given partitions by this very thread: add others when that has returned")]
     Growing {
-        /// The topic.
+        /// The topic's name.
         name: String,
     },
     /// The engine's timer, which the setting needs, could not start its thread.
     #[error("topic {name:?}: {}", text::line(.cause))]
     Timer {
-        /// The topic.
+        /// The topic's name.
         name: String,
         /// The error of the operating system.
         cause: String,
@@ -159,7 +159,7 @@ pub enum TopicError {
     Journal {
         /// The topic's name.
         name: String,
-        /// The cause.
+        /// Why the journal refused the topic.
         cause: String,
     },
     /// The ring refused the topic's capacity or retention, or the system gave no memory for it.
@@ -250,7 +250,7 @@ pub enum ProducerError {
         topic: String,
         /// The producer's name.
         name: String,
-        /// The cause.
+        /// Why the journal refused the name.
         cause: String,
     },
     /// The engine's timer, which the producer needs, could not start its thread.
@@ -268,7 +268,7 @@ pub enum ProducerError {
         topic: String,
         /// The level that was asked for.
         level: crate::base::level::Level,
-        /// The cause.
+        /// Why the topic does not support the level.
         reason: &'static str,
     },
     /// The topic is closed.

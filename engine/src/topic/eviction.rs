@@ -66,7 +66,7 @@ impl<E, K: Producers> TopicCore<E, K> {
                 }
                 if at_once { Evicted::Gone } else { Evicted::Leaves }
             }
-            // The consumer that stands behind this one has read no more, so that one is evicted instead.
+            // A consumer that reads after this one has not read further, so that one is evicted instead.
             Err(StoodBehind { behind, .. }) => match self.slow(behind) {
                 Some((behind, Slow::EvictAfter(_))) => self.evict_slow(&behind),
                 _ => Evicted::Leaves,

@@ -17,8 +17,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
     /// the new partitions before a producer can publish into them.
     pub(super) fn grow(&self, total: impl FnOnce(usize) -> usize) -> Result<(), TopicError> {
         let name = || self.name.clone();
-        // A `Turn` lets one thread at a time add partitions. A lock would not do: the
-        // factories of events and handlers are the user's code, and may come back here.
+        // A `Turn` lets one thread at a time add partitions. A lock would not do: the factories of events and handlers
+        // are the user's code, which may call this function.
         self.may_wait().map_err(|cause| TopicError::Journal { name: name(), cause })?;
         let _growing = self.growing.take().ok_or_else(|| TopicError::Growing { name: name() })?;
         let mut partitions = self.partitions().to_vec();

@@ -14,8 +14,8 @@ pub const KEPT_RECEIPTS: usize = 1024;
 /// The name of an idempotent producer, and its state in the topic.
 pub(crate) struct ProducerIdentity {
     pub(crate) name: String,
-    /// The epoch of the newest producer with this name. It stands outside of `history`, so that opening a producer
-    /// never waits for another producer that waits for room.
+    /// The epoch of the newest producer with this name. It is outside of `history`, so that opening a producer never
+    /// waits for another producer that waits for room.
     pub(crate) epoch: AtomicU64,
     /// The published sequences. [`Turn`] lends them to one publishing thread at a time; it is no lock, because
     /// publishing runs the user's code.
@@ -35,8 +35,8 @@ pub(crate) struct SequenceHistory {
     pub(crate) next: Option<u64>,
     /// Partition and offset of each of the last sequences before `next`, oldest first.
     pub(crate) receipts: VecDeque<(u32, u64)>,
-    /// Partition and offset of sequences after `next`, by sequence. An earlier process has published them, but lost one
-    /// before.
+    /// Partition and offset of sequences after `next`, by sequence. An earlier process published them, but lost a
+    /// sequence before them.
     pub(crate) apart: BTreeMap<u64, (u32, u64)>,
     pub(crate) used: Duration,
 }

@@ -184,7 +184,8 @@ impl TopicMetrics {
         }
         let sum = |of: fn(&PartitionMetrics) -> u64| partitions.iter().map(of).sum::<u64>();
         let (capacity, fill) = (sum(|partition| partition.capacity), sum(|partition| partition.fill));
-        // Publishing counts nothing while the partition has room, but each way to find it full leaves a count.
+        // A producer counts nothing while its partition has room, but counts each time that it finds the partition
+        // full.
         let was_full =
             [&counts.refused, &counts.timed_out, &counts.dropped].into_iter().any(|it| TopicCounters::read(it) > 0)
                 || consumers.iter().any(|consumer| consumer.stalls > 0);
@@ -294,11 +295,11 @@ pub struct ConsumerMetrics {
 pub struct QueueMetrics {
     /// The queue's name.
     pub name: String,
-    /// How many published messages have never been leased.
+    /// How many published messages the queue has not read yet.
     pub unread: u64,
     /// How many messages are leased to a worker. An expired lease counts until a worker asks for messages.
     pub leased: u64,
-    /// How many messages wait to be leased again, now or after a delay.
+    /// How many messages wait to be leased: with a delay of their own, or again.
     pub waiting: u64,
     /// How many messages have had their last attempt but found no room in the topic for dead letters yet.
     pub dying: u64,

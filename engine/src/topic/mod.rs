@@ -127,8 +127,7 @@ pub(crate) struct TopicCore<E, K: Producers> {
     /// The topic's state in the journal; `None` if the topic is in memory.
     pub(crate) durable: Option<Arc<DurableTopic<E>>>,
     pub(crate) settings: TopicSettings,
-    /// The size in bytes of a message's place in the arena, which a slot takes beside its event. 0 if the events are
-    /// not messages.
+    /// The bytes that a slot has for a message beside the event itself; 0 if the events are not messages.
     cell: usize,
     pub(crate) slots: SlotFactory<E>,
     /// Held by the thread that adds partitions. A [`Turn`] and no lock, because the user's code runs meanwhile.

@@ -218,11 +218,11 @@ impl TopicReport {
 pub struct QueueReport {
     /// The queue's name.
     pub name: String,
-    /// How many published messages were never leased. Of a durable topic, offsets are counted.
+    /// How many published messages the queue had not read. Of a durable topic, offsets are counted.
     pub unread: u64,
     /// How many messages were leased to a worker.
     pub leased: u64,
-    /// How many messages waited to be leased again.
+    /// How many messages waited to be leased: with a delay of their own, or again.
     pub waiting: u64,
     /// How many messages waited for room in the topic for dead letters.
     pub dying: u64,

@@ -6,7 +6,8 @@ use slipring_journal::Retention;
 use std::fmt;
 use std::time::Duration;
 
-/// The properties of a topic that must match when it is asked for again.
+/// The type, number of partitions and size with which a topic was created. Errors show it beside the shape that was
+/// asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shape {

@@ -93,7 +93,7 @@ impl CommittedOffset {
         }
     }
 
-    /// The value to write now.
+    /// The value to write: the committed offset and its epoch.
     pub(crate) fn value(&self) -> [u8; 16] {
         let word = self.word();
         value(offset_of(&word), self.epoch.load(Ordering::Relaxed))

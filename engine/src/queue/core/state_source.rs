@@ -37,7 +37,7 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
                 frame.rewind(savepoint);
             }
         };
-        // A dead letter and the end of its message must be in the same frame.
+        // A dead letter and the removal of its message must be in the same frame.
         for (partition, offset) in state.settle_dead_letters(log, self.dead_number, drained) {
             if has_room(frame) {
                 put(&mut state, frame, partition, offset / crate::queue::changes::BLOCK);

@@ -1,4 +1,4 @@
-//! The messages by partition and offset, and in strict order the line of each partition.
+//! The messages by partition and offset, and in strict order also the messages of each partition in line.
 
 use super::line;
 use super::{Leases, Order};
@@ -10,7 +10,8 @@ pub(super) enum EntryState {
     Leased,
     /// The message may be leased from `at` on.
     Waiting,
-    /// As `Waiting`, once the message is the first of its partition. Strict order only, but for a moment.
+    /// As `Waiting`, but only once the message is the first of its partition. In relaxed order, a message is in this
+    /// state only until `line_up` is called.
     Parked,
     Dying,
     /// The message's dead letter is written, but not durable yet.

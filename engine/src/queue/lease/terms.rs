@@ -112,7 +112,7 @@ pub struct DeadMessage<'l, M> {
 pub struct LeaseCounts {
     /// Messages that are leased to a worker.
     pub leased: usize,
-    /// Messages that wait to be leased again, now or later.
+    /// Messages that wait to be leased: with a delay of their own, or again.
     pub waiting: usize,
     /// Messages that are to become dead letters.
     pub dying: usize,
