@@ -1,11 +1,11 @@
-//! Time, which can be put into the user's hands.
+//! Time: timestamps, the engine's clock, and a clock for tests.
 
 use crate::base::threads::blaming;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A moment in the world's time: nanoseconds since 1970-01-01 00:00 UTC.
+/// A moment of wall-clock time: nanoseconds since 1970-01-01 00:00 UTC.
 ///
 /// ```
 /// use slipring::clock::Timestamp;
@@ -18,38 +18,38 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// So many nanoseconds after the epoch.
+    /// The moment this many nanoseconds after the epoch.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// So many milliseconds after the epoch; the year 2554 at most.
+    /// The moment this many milliseconds after the epoch; capped at the greatest timestamp, in the year 2554.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// Nanoseconds after the epoch.
+    /// Nanoseconds since the epoch.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Whole milliseconds after the epoch.
+    /// Whole milliseconds since the epoch.
     pub const fn as_millis(self) -> u64 {
         self.0 / 1_000_000
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// This moment and `later`; the end of the range at most.
+    /// This moment plus `later`; capped at the greatest timestamp.
     pub const fn plus(self, later: Duration) -> Self {
         let nanos = later.as_nanos();
         Self(if nanos > u64::MAX as u128 { u64::MAX } else { self.0.saturating_add(nanos as u64) })
     }
 
-    /// This moment less `earlier`; the epoch at least.
+    /// This moment minus `earlier`; the epoch if that is before it.
     pub const fn minus(self, earlier: Duration) -> Self {
         let nanos = earlier.as_nanos();
         Self(if nanos > u64::MAX as u128 { 0 } else { self.0.saturating_sub(nanos as u64) })
@@ -57,7 +57,7 @@ impl Timestamp {
 }
 
 impl From<SystemTime> for Timestamp {
-    /// What lies before the epoch becomes the epoch.
+    /// A time before the epoch becomes the epoch.
     fn from(time: SystemTime) -> Self {
         Self(0).plus(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
@@ -69,37 +69,38 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The engine's clock. [`SystemClock`] unless [`EngineBuilder::clock`](crate::EngineBuilder::clock) is given another
-/// one, such as a [`ManualClock`].
+/// A clock of an engine. An engine has a [`SystemClock`], unless [`EngineBuilder::clock`](crate::EngineBuilder::clock)
+/// sets another one, such as a [`ManualClock`].
 pub trait Clock: Send + Sync + 'static {
-    /// The time since the clock's own beginning. It never goes back.
+    /// The time since some fixed moment. It never goes back.
     fn now(&self) -> Duration;
 
-    /// The same to within some milliseconds, for less than a reading of [`now`](Self::now) costs. A group's member reads
-    /// it at every poll: a clock that wraps another one passes this on, or each poll reads the dear one.
+    /// The value of [`now`](Self::now), some milliseconds late at most, at less cost. A group's member reads it at
+    /// every poll. So a clock that wraps another one should forward this method, or each poll pays for
+    /// [`now`](Self::now).
     fn coarse(&self) -> Duration {
         self.now()
     }
 
-    /// The world's time. It may jump: `docs/GUARANTEES.md` has one rule for what rests on it.
+    /// The wall-clock time, which may jump in both directions. `docs/GUARANTEES.md` says what depends on it.
     fn wall(&self) -> Timestamp;
 
-    /// For a clock that stands still until somebody moves it: calls [`Tick::tick`] whenever it was moved, and returns
-    /// true. Whoever asked then needs no thread of its own to wait for a time. A clock that goes by itself returns
-    /// false, and calls nobody.
+    /// For a clock that moves only when a program moves it: registers `tick`, so that [`Tick::tick`] is called at each
+    /// move, and returns true. The caller then needs no thread of its own to wait for a time. A clock that runs by
+    /// itself returns false and never calls `tick`.
     fn watch(&self, tick: Weak<dyn Tick>) -> bool {
         let _ = tick;
         false
     }
 }
 
-/// Somebody who is told that a clock was moved by hand.
+/// Notified when a clock was moved by a program.
 pub trait Tick: Send + Sync {
-    /// The clock was moved.
+    /// Called after the clock was moved.
     fn tick(&self);
 }
 
-/// The system's clocks.
+/// The operating system's clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,
@@ -112,7 +113,7 @@ impl Default for SystemClock {
     }
 }
 
-/// The kernel's time at its last tick, where it has such a clock.
+/// The kernel's monotonic time at its last timer tick; zero on systems without such a clock.
 fn coarse() -> Duration {
     #[cfg(target_os = "linux")]
     {
@@ -138,9 +139,9 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told to move: for tests. Cloning gives another handle of the same clock.
+/// A clock for tests, which moves only when the program moves it. Cloning gives another handle of this clock.
 ///
-/// All that is due has been done when [`advance`](Self::advance) returns.
+/// When [`advance`](Self::advance) returns, every task that is due has run.
 ///
 /// ```
 /// use slipring::{Engine, clock::{Clock, ManualClock, Timestamp}};
@@ -159,7 +160,7 @@ pub struct ManualClock {
 
 #[derive(Default)]
 struct Hands {
-    /// Since the beginning, and since the epoch.
+    /// The time since the clock's beginning, and the wall-clock time.
     at: Mutex<(Duration, Timestamp)>,
     ticks: Mutex<Vec<Weak<dyn Tick>>>,
 }
@@ -171,12 +172,12 @@ impl fmt::Debug for ManualClock {
 }
 
 impl ManualClock {
-    /// A clock at its beginning, in the first moment of 1970.
+    /// A clock with no time passed, whose wall-clock time is the epoch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A clock at its beginning, at this moment of the world.
+    /// A clock with no time passed, whose wall-clock time is `wall`.
     pub fn at(wall: Timestamp) -> Self {
         let clock = Self::new();
         clock.hands().1 = wall;
@@ -187,7 +188,7 @@ impl ManualClock {
         self.hands.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves both times on, then does what is due by now, on the calling thread.
+    /// Moves both times forward, then runs the tasks that are due, on the calling thread.
     pub fn advance(&self, by: Duration) {
         {
             let mut at = self.hands();
@@ -197,7 +198,7 @@ impl ManualClock {
         self.tick();
     }
 
-    /// Sets the world's time alone, as when somebody corrects a computer's clock.
+    /// Sets the wall-clock time alone, as when a computer's clock is corrected.
     pub fn set_wall(&self, wall: Timestamp) {
         self.hands().1 = wall;
         self.tick();
@@ -228,7 +229,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A clock of the user's: what it panics with is blamed on it.
+/// A clock of the user's, whose panics are reported as panics of the clock.
 pub(crate) struct Blamed(pub(crate) Arc<dyn Clock>);
 
 const CLOCK: &str = "the clock";

@@ -1,32 +1,32 @@
-//! Why a topic takes or gives nothing more.
+//! Why a topic has ended.
 
 use slipring_ring::text;
 
-/// Why a topic takes or gives nothing more.
+/// Why a topic has ended, for a producer or for a consumer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closed {
-    /// The topic was closed, or the engine shut down. Consumers have read all that was published before.
+    /// The topic was closed, or the engine shut down. A consumer gets this once it has read all published events.
     #[error("the topic was closed")]
     Closed,
-    /// The topic was halted: what was not read yet stays unread.
+    /// The topic was halted: events that were not read yet stay unread.
     #[error("the topic was halted")]
     Halted,
-    /// A consumer stopped, and with it the topic: mend its cause and create the topic anew.
+    /// A consumer failed and closed the topic. Fix the cause, and create the topic again.
     #[error("the consumer {consumer:?} stopped: {}", text::line(.cause))]
     Failed {
-        /// Its name.
+        /// The consumer's name.
         consumer: String,
         /// The handler's error or the panic's message.
         cause: String,
     },
-    /// The topic had ended when the event was to be published: it was not, and nobody reads it. Only who publishes gets this.
+    /// The topic ended while the event was being filled: the event was not published. Only producers get this.
     #[error("the event was filled after the topic had ended: nothing was published")]
     Cut,
-    /// This consumer was evicted and no longer holds the producers back: subscribe again to read on.
+    /// This consumer was evicted, so producers no longer wait for it. Subscribe again to read on.
     #[error("the consumer {consumer:?} was evicted: subscribe again to read on")]
     Evicted {
-        /// Its name.
+        /// The consumer's name.
         consumer: String,
     },
 }
@@ -38,7 +38,7 @@ impl From<slipring_ring::Closed> for Closed {
             slipring_ring::Closed::Failed { stage, cause } => Self::Failed { consumer: stage, cause },
             slipring_ring::Closed::Evicted { stage } => Self::Evicted { consumer: stage },
             slipring_ring::Closed::Cut => Self::Cut,
-            // Nobody is left to publish, or nobody may.
+            // `Finished`: all producers are gone, or the topic is closed.
             _ => Self::Closed,
         }
     }

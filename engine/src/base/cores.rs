@@ -1,8 +1,9 @@
-//! A plan of cores for all consumers of an engine: who runs where, and who keeps a core to itself.
+//! A core plan for the consumers of an engine: which thread runs on which core, and which spins.
 //!
-//! A consumer that spins without end ([`busy_spin`](slipring_ring::Wait::busy_spin), [`spin`](slipring_ring::Wait::spin))
-//! takes a core. With more of them than cores, each waits for the others' turns and all are slow: so that is refused
-//! before a thread is started, unless told otherwise. (`spin_yield` gives its core away on demand, and is made for that.)
+//! A consumer that spins without end ([`busy_spin`](slipring_ring::Wait::busy_spin),
+//! [`spin`](slipring_ring::Wait::spin)) needs a core of its own. With more such consumers than cores, the scheduler
+//! makes each wait for another's time slice, and all are slow. So that is refused before a thread is started, unless
+//! [`CorePlan::oversubscribe`] allows it. `spin_yield` yields its core, so it does not count.
 
 use slipring_ring::Wait;
 use slipring_ring::pin::{PinError, allowed_cores, cores_of_this_thread};
@@ -10,9 +11,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Cores and ways of waiting for consumers by their names, whichever topics they read.
+/// Cores and wait strategies of consumers, by the consumers' names, for all topics.
 ///
-/// A consumer's own [`pin`](crate::subscriber::SubscriberBuilder::pin) and [`wait`](crate::subscriber::SubscriberBuilder::wait) come first.
+/// A consumer's own [`pin`](crate::subscriber::SubscriberBuilder::pin) and
+/// [`wait`](crate::subscriber::SubscriberBuilder::wait) take precedence.
 ///
 /// ```
 /// use slipring::{Engine, Wait, cores::CorePlan};
@@ -33,30 +35,30 @@ pub struct CorePlan {
 }
 
 impl CorePlan {
-    /// A plan for nobody: consumers say all themselves, and more spinning threads than cores are refused.
+    /// An empty plan: consumers have their own settings, and more spinning threads than cores are refused.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Pins the thread of this consumer to this core, by the system's number.
+    /// Pins the thread of this consumer to the core with this number in the operating system.
     pub fn pin(mut self, consumer: impl Into<String>, core: usize) -> Self {
         self.pins.insert(consumer.into(), core);
         self
     }
 
-    /// How this consumer waits.
+    /// Sets how this consumer waits.
     pub fn wait(mut self, consumer: impl Into<String>, wait: Wait) -> Self {
         self.waits.insert(consumer.into(), wait);
         self
     }
 
-    /// Lets more threads spin than there are cores, and several on one core.
+    /// Allows more spinning threads than there are cores, and several on one core.
     pub fn oversubscribe(mut self) -> Self {
         self.oversubscribe = true;
         self
     }
 
-    /// Whether the plan can be kept at all.
+    /// Checks that the plan can be kept on the allowed cores.
     fn check(&self, allowed: &[usize]) -> Result<(), CoresError> {
         for (consumer, &core) in &self.pins {
             if !allowed.is_empty() && !allowed.contains(&core) {
@@ -103,28 +105,28 @@ impl CorePlan {
     }
 }
 
-/// Whether a strategy never lets its core go.
+/// True if a strategy never yields its core.
 fn spins(wait: &Wait) -> bool {
     matches!(&*wait.to_string(), "busy-spin" | "spin")
 }
 
-/// A thread would not have the core that it needs.
+/// Why a thread cannot have the core that it needs, or its wait strategy cannot be changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CoresError {
-    /// One more thread would spin than there are cores.
+    /// More threads would spin than there are cores.
     #[error(
         "consumer {consumer:?} would spin, and {others:?} spin already on {cores} cores: let one of them park or yield, or say `CorePlan::oversubscribe`"
     )]
     TooMany {
         /// The consumer.
         consumer: String,
-        /// The cores of this process.
+        /// Count of cores that this process may use.
         cores: usize,
-        /// Who spins already.
+        /// The consumers that spin already.
         others: Vec<String>,
     },
-    /// A thread that spins would share its core with another one that is pinned there.
+    /// A spinning thread would share its core with another thread that is pinned there.
     #[error(
         "consumer {consumer:?} was to be pinned to core {core}, which it would share with {other:?} while one of them spins: take another core, let it park, or say `CorePlan::oversubscribe`"
     )]
@@ -133,10 +135,10 @@ pub enum CoresError {
         consumer: String,
         /// The core.
         core: usize,
-        /// Who is there.
+        /// The consumer that is pinned there.
         other: String,
     },
-    /// There is no such core for this process.
+    /// This process may not use that core.
     #[error("consumer {consumer:?}: {cause}")]
     Core {
         /// The consumer.
@@ -144,7 +146,7 @@ pub enum CoresError {
         /// The core that was asked for, and the cores that are allowed.
         cause: PinError,
     },
-    /// No thread of this consumer runs.
+    /// The consumer has no running thread.
     #[error("consumer {consumer:?} has no thread whose way of waiting could be changed")]
     NoThread {
         /// The consumer.
@@ -152,34 +154,34 @@ pub enum CoresError {
     },
 }
 
-/// The threads of an engine's consumers at a moment: [`Engine::cores`](crate::Engine::cores).
+/// The threads of an engine's consumers at one moment: see [`Engine::cores`](crate::Engine::cores).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CoresReport {
-    /// The cores that this process may use.
+    /// The numbers of the cores that this process may use.
     pub cores: Vec<usize>,
-    /// In the order of their start.
+    /// The threads, in the order of their start.
     pub threads: Vec<ThreadReport>,
 }
 
-/// A consumer's thread.
+/// One thread of a consumer.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ThreadReport {
-    /// The topic; empty for a member of a group, which may read several.
+    /// The topic's name; empty for a member of a group, which may read several topics.
     pub topic: String,
-    /// The consumer.
+    /// The consumer's name.
     pub consumer: String,
-    /// The thread's name, as `top -H` shows it: 15 bytes at most.
+    /// The thread's name as `top -H` shows it, 15 bytes at most.
     pub name: String,
-    /// The only core that it may run on: its own pin, or that of the thread which started it. None if it has as many as the
-    /// process.
+    /// The only core that the thread may run on, by its own pin or by that of the thread which started it. `None` if it
+    /// may run on as many as the process.
     pub core: Option<usize>,
-    /// The cores that it may run on, read back on the thread itself; empty where the system does not say.
+    /// The cores that the thread may run on, as the thread itself has read them; empty on systems that do not tell.
     pub cores: Vec<usize>,
-    /// How it waits.
+    /// The wait strategy.
     pub wait: Wait,
-    /// Whether it keeps a core busy for as long as it waits.
+    /// True if the thread keeps its core busy while it waits.
     pub spins: bool,
 }
 
@@ -199,14 +201,14 @@ struct ThreadEntry {
     topic: String,
     consumer: String,
     thread: String,
-    /// The only core that it may run on.
+    /// The only core that the thread may run on; `None` if it may run on several.
     core: Option<usize>,
-    /// All of these; empty where the system does not say.
+    /// The cores that the thread may run on; empty if unknown.
     cores: Vec<usize>,
     wait: Wait,
 }
 
-/// Who has which core now.
+/// The cores in use, with the plan.
 pub(crate) struct Cores {
     plan: CorePlan,
     allowed: Vec<usize>,
@@ -225,17 +227,18 @@ impl Cores {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The only core of a thread that has fewer than the process. Where the process has one alone, no thread is pinned there.
+    /// The only core of a thread that may run on fewer cores than the process. `None` if the process has only one core,
+    /// so that no thread counts as pinned.
     fn only(&self, cores: &[usize]) -> Option<usize> {
         if let ([only], true) = (cores, self.allowed.len() > 1) { Some(*only) } else { None }
     }
 
-    /// The core and the way of waiting that the plan has for a consumer.
+    /// The core and the wait strategy that the plan has for a consumer.
     pub(crate) fn planned(&self, consumer: &str) -> (Option<usize>, Option<Wait>) {
         (self.plan.pins.get(consumer).copied(), self.plan.waits.get(consumer).cloned())
     }
 
-    /// A thread is about to start. Its place is free again when the ticket goes.
+    /// Admits a thread that is about to start. Dropping the ticket removes it.
     pub(crate) fn enter(
         &self,
         topic: &str,
@@ -244,7 +247,8 @@ impl Cores {
         core: Option<usize>,
         wait: &Wait,
     ) -> Result<CoreTicket, CoresError> {
-        // Without a pin of its own the thread inherits that of the thread which starts it: this one.
+        // Without a pin of its own, the thread inherits the cores of the thread that starts it, which is the calling
+        // one.
         let cores = core.map_or_else(cores_of_this_thread, |core| vec![core]);
         self.admit_thread(topic, consumer, thread, (core, cores), wait)
     }
@@ -268,7 +272,7 @@ impl Cores {
         Ok(CoreTicket { cores: Weak::clone(&self.this), number })
     }
 
-    /// A consumer's threads are about to wait in another way.
+    /// Changes the wait strategy of a consumer's threads, unless too many threads would spin.
     pub(crate) fn change(&self, topic: &str, consumer: &str, wait: &Wait) -> Result<(), CoresError> {
         let mut entries = self.entries();
         let is_its = |entry: &ThreadEntry| entry.topic == topic && entry.consumer == consumer;
@@ -309,14 +313,14 @@ impl Cores {
     }
 }
 
-/// A thread's place among the cores.
+/// A thread's entry among the cores.
 pub(crate) struct CoreTicket {
     cores: Weak<Cores>,
     number: u64,
 }
 
 impl CoreTicket {
-    /// On the thread itself: notes where it may really run.
+    /// Called on the thread itself: records the cores that it may run on.
     pub(crate) fn read_back(self) -> Self {
         let really = cores_of_this_thread();
         if let (Some(cores), false) = (self.cores.upgrade(), really.is_empty()) {
@@ -333,18 +337,18 @@ impl CoreTicket {
 impl Drop for CoreTicket {
     fn drop(&mut self) {
         if let Some(cores) = self.cores.upgrade() {
-            // Dropped outside of the lock: a waiting strategy may be the user's.
+            // Dropped outside of the lock, because a wait strategy may be user code.
             let gone: Vec<_> = cores.entries().1.extract_if(.., |entry| entry.number == self.number).collect();
             drop(gone);
         }
     }
 }
 
-/// The longest name of a thread that the system keeps.
+/// Greatest length of a thread's name that the system keeps, in bytes.
 const LONGEST: usize = 15;
 
-/// A thread's name as the system shows it: the beginning and the end of a long one, so that `billing-consumer-1` and
-/// `billing-consumer-2` stay two.
+/// A thread's name as the system shows it. Of a long name this is the beginning and the end, so that
+/// `billing-consumer-1` and `billing-consumer-2` differ.
 pub(crate) fn visible(name: &str) -> String {
     if name.len() <= LONGEST {
         return name.to_owned();
@@ -372,7 +376,7 @@ mod tests {
     #[test]
     fn a_change_that_is_refused_changes_nothing() {
         let plan = CorePlan::new();
-        // Two cores, and as many on a machine that allows only one.
+        // Given here, because the test's machine may have only one core.
         let allowed = vec![0, 1];
         let cores = Arc::new_cyclic(|this| Cores { plan, allowed, entries: Mutex::default(), this: Weak::clone(this) });
         let spin = Wait::busy_spin();

@@ -1,4 +1,4 @@
-//! Which consumer's thread this is: a producer that is used in a handler must not wait for that handler.
+//! The consumer whose handler the calling thread runs. A producer in a handler must not wait for that handler.
 
 use crate::base::ids::TopicId;
 use std::cell::RefCell;
@@ -6,7 +6,7 @@ use std::cell::RefCell;
 struct Own {
     consumer: String,
     topic: Option<TopicId>,
-    /// The partition whose batch the handler has; none if it reads all.
+    /// The partition whose events the handler gets; `None` if it gets those of all.
     partition: Option<u32>,
 }
 
@@ -14,12 +14,13 @@ thread_local! {
     static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
 }
 
-/// The calling thread runs this consumer's handler until it ends, of all partitions of a topic or of one.
+/// Marks the calling thread, until it ends, as the one that runs this consumer's handler, for one partition of a topic
+/// or for all.
 pub(crate) fn begin(consumer: String, topic: Option<TopicId>, partition: Option<u32>) {
     OWN.set(Some(Own { consumer, topic, partition }));
 }
 
-/// The handler gets a batch of this partition next.
+/// Records that the handler's next batch is from this partition.
 pub(crate) fn reads(topic: TopicId, partition: u32) {
     OWN.with_borrow_mut(|own| {
         if let Some(own) = own {
@@ -28,7 +29,7 @@ pub(crate) fn reads(topic: TopicId, partition: u32) {
     });
 }
 
-/// The consumer of this partition whose handler the calling thread runs.
+/// The consumer of this partition whose handler the calling thread runs; `None` if it runs no such handler.
 pub(crate) fn consumer_of(topic: TopicId, partition: u32) -> Option<String> {
     OWN.with_borrow(|own| {
         let own = own.as_ref().filter(|own| own.topic == Some(topic))?;

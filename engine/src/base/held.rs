@@ -1,8 +1,8 @@
-//! Locks under which somebody may be woken: the user's code that follows from it runs when they are let go.
+//! Locks under which tasks may be woken: a waker is user code, so it is called after the lock is released.
 //!
-//! The rule of the crate: no lock is held while the user's code runs. What is asked of it, such as the time, is asked
-//! before the lock; what it is told is told after it. The one exception is a queue that copies an event out of its slot, or
-//! writes a dead letter: see [`inside`].
+//! The rule of the crate is that no lock is held while user code runs. User code that returns a value, such as the
+//! clock, is called before the lock is taken; user code that is notified is called after the release. The one exception
+//! is a queue that copies an event out of its slot, or writes a dead letter: see [`inside`].
 
 pub(crate) use slipring_ring::internal::wake;
 use slipring_ring::internal::{Held, Panic, caught};
@@ -11,26 +11,27 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A lock that is held. No task is woken by this thread, and no subscriber of `tracing` told, until it is dropped.
+/// A held lock. Until it is dropped, wakers and `tracing` subscribers that this thread would call are put off.
 pub(crate) struct Locked<'l, T> {
-    // Dropped in this order.
+    // The guard is dropped before `held`, whose drop calls what was put off.
     guard: MutexGuard<'l, T>,
     held: Held,
 }
 
-/// Takes a lock. One that was poisoned is as good as any.
+/// Takes a lock, whether it is poisoned or not.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Locked<'_, T> {
     let held = Held::new();
     Locked { guard: mutex.lock().unwrap_or_else(PoisonError::into_inner), held }
 }
 
 thread_local! {
-    /// This thread runs the code of an event's type under a queue's lock.
+    /// True while this thread runs code of an event's type under a queue's lock.
     static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs code of an event's type, or what a dead letter needs of the user's, where it cannot be had outside of a queue's lock.
-/// Its panic is caught. A queue that it calls [refuses](refuse_inside) that: it would wait for itself.
+/// Runs code of an event's type, or user code that a dead letter needs, under a queue's lock, where there is no way to
+/// run it outside. Catches its panic. If that code calls a queue, [`refuse_inside`] panics, because the thread would
+/// wait for itself.
 pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     let outer = IS_INSIDE.replace(true);
     let done = caught(work);
@@ -39,7 +40,7 @@ pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
 }
 
 /// # Panics
-/// The thread is [`inside`].
+/// If the thread runs code [`inside`] a queue's lock.
 #[inline]
 pub(crate) fn refuse_inside() {
     assert!(
@@ -49,8 +50,8 @@ pub(crate) fn refuse_inside() {
 }
 
 impl<'l, T> Locked<'l, T> {
-    /// Waits at `door` until it is notified or the time is over, or for no reason at all. Whoever is to be woken is woken
-    /// instead, and the caller looks again.
+    /// Waits at `door` until a notification or for at most `most`; it may also return without either. If wakers are put
+    /// off, calls these first, and may return without waiting: so the caller checks its condition again.
     pub(crate) fn wait(self, mutex: &'l Mutex<T>, door: &Condvar, most: Option<Duration>) -> Self {
         let mut locked = self;
         if Held::keeps_something() {

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The longest name.
+/// Greatest length of a name, in bytes.
 pub const MAX_NAME: usize = 249;
 
-/// The most partitions that a topic can have.
+/// Greatest count of partitions of a topic.
 pub const MAX_PARTITIONS: usize = 1024;
 
-/// Tells topics of a process apart: what a [`Receipt`](crate::Receipt) carries instead of the name.
+/// A topic's number, unique in the process. A [`Receipt`](crate::Receipt) holds it instead of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(u32);
 
@@ -27,7 +27,7 @@ impl fmt::Display for TopicId {
     }
 }
 
-/// A partition of a topic, by names that mean something outside of the engine.
+/// A topic's name and the number of one of its partitions.
 ///
 /// ```
 /// use slipring::topic::TopicPartition;
@@ -37,12 +37,12 @@ impl fmt::Display for TopicId {
 pub struct TopicPartition {
     /// The topic's name.
     pub topic: Arc<str>,
-    /// The partition's number in it.
+    /// The partition's number, from 0.
     pub partition: u32,
 }
 
 impl TopicPartition {
-    /// This partition of the topic of this name.
+    /// The partition with this number, of the topic with this name.
     pub fn new(topic: impl Into<Arc<str>>, partition: u32) -> Self {
         Self { topic: topic.into(), partition }
     }

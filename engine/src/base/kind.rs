@@ -1,8 +1,8 @@
-//! One producer, or any number: what differs between the two kinds of ring.
+//! The two kinds of topics: with one producer, and with any number.
 
 use slipring_ring::{Batch, Builder, Kind, Multi, Single};
 
-/// [`Single`](crate::producer::Single) or [`Multi`]: whether a topic has one producer or any number.
+/// The kind of a topic: [`Single`](crate::producer::Single) has one producer, [`Multi`] any number.
 pub trait Producers: Kind {
     #[doc(hidden)]
     const SINGLE: bool;
@@ -11,11 +11,11 @@ pub trait Producers: Kind {
     fn builder<E: Send + Sync + 'static>(capacity: usize, make: impl FnMut() -> E + Send + 'static)
     -> Builder<E, Self>;
 
-    /// The producer to lend: the only one, or a clone.
+    /// Takes the producer to lend: the only one, or a clone. `None` if the only one is in use.
     #[doc(hidden)]
     fn take<E>(spare: &mut Option<slipring_ring::Producer<E, Self>>) -> Option<slipring_ring::Producer<E, Self>>;
 
-    /// What is left of a batch as slices, if all of its slots have events that stand one behind the other.
+    /// The rest of a batch as two slices; `None` for [`Multi`], whose batches may have slots without an event.
     #[doc(hidden)]
     fn slices<'b, E>(batch: &'b Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])>;
 }

@@ -1,22 +1,22 @@
-//! How safe a published event is, and why it is not known.
+//! Acknowledgement levels, and why a level is not reached.
 
 use slipring_ring::text;
 use std::fmt;
 
-/// How safe a published event is. Each level includes those before it.
+/// How safe a published event is. Each level includes the earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
-    /// Nothing is known of it: fire and forget, or it was dropped.
+    /// Nothing is known of the event: the publish did not wait, or the event was dropped.
     None,
-    /// Consumers can read it. It is gone with the process.
+    /// Consumers can read the event. It is lost with the process.
     #[default]
     Published,
-    /// The operating system has it. It survives the process, not a loss of power.
+    /// The operating system has the event. It survives the death of the process, but not a loss of power.
     Written,
-    /// The disk has it.
+    /// The disk has confirmed the event. It survives a loss of power.
     Durable,
-    /// Another machine has it.
+    /// Another machine has the event.
     Replicated,
 }
 
@@ -24,8 +24,8 @@ pub(crate) const NO_JOURNAL: &str = "the topic has no journal: it lives in memor
 const NO_SYNC: &str = "the engine's journal does not sync before it is closed: it would be waited for until then";
 
 impl Level {
-    /// Why a topic does not reach this level while it is open; `None` if it does. `syncs`: whether the topic's journal syncs
-    /// before it is closed; `None` if the topic has no journal.
+    /// Why a topic cannot reach this level while it is open; `None` if it can. `syncs`: true if the topic's journal
+    /// syncs before it is closed; `None` if the topic has no journal.
     pub(crate) fn unsupported(self, syncs: Option<bool>) -> Option<&'static str> {
         match self {
             Self::None | Self::Published => None,
@@ -49,36 +49,37 @@ impl fmt::Display for Level {
     }
 }
 
-/// A level of acknowledgement that cannot be had.
+/// A level that the topic cannot reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the level {level:?} cannot be had: {reason}")]
 pub struct Unsupported {
     /// The level.
     pub level: Level,
-    /// Why.
+    /// Why it cannot.
     pub reason: &'static str,
 }
 
-/// A receipt does not say that a level was reached.
+/// Why a receipt's event was not seen to reach a level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// The level cannot be had.
+    /// The topic cannot reach the level.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// The journal failed before it was known: the event may be there when it is opened again, or not.
+    /// The journal failed before the level was reached. The event may be there when the journal is opened again, or
+    /// not.
     #[error("it is unknown whether the event is there, the journal has ended: {}", text::line(.cause))]
     Unknown {
-        /// What happened to the journal.
+        /// The journal's error, as text.
         cause: String,
     },
-    /// The deadline came first.
+    /// The deadline passed first.
     #[error("the event was not {level} by the deadline: wait again")]
     TimedOut {
-        /// The level asked for.
+        /// The level that was waited for.
         level: Level,
     },
-    /// The topic is no more.
+    /// The topic was deleted, or its engine has ended.
     #[error("the topic of this receipt was deleted, or its engine is gone")]
     Gone,
 }

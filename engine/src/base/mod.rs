@@ -1,4 +1,4 @@
-//! What every layer above uses and that knows no topic: time, threads, cores, numbers and names.
+//! What all layers above use and what knows no topic: time, threads, cores, numbers and names.
 
 pub(crate) mod clock;
 pub(crate) mod closed;

@@ -1,19 +1,20 @@
-//! One thread that waits for many sources: partitions, topics.
+//! One thread that waits for several sources, such as partitions or topics.
 
 use slipring_ring::{Idle, Wait, Waiter};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What somebody waits for, each source under a number.
+/// The sources that a thread waits for, each with a number.
 pub(crate) trait WaitSources {
-    /// Whether this source has something for its reader: events, an end, a refusal. `looks` is how many looks in a row
-    /// found nothing.
+    /// True if the source has something for its reader: events, an end or an error. `looks` is the count of checks in a
+    /// row that have found nothing.
     fn look(&mut self, source: usize, looks: u32) -> bool;
 
-    /// Has `waiter` woken with the source's number when that may have changed; false if there is something already.
+    /// Registers `waiter` to be woken with the source's number when the source may have something. False if it has
+    /// something by now.
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool;
 
-    /// Whether something else is to be done first.
+    /// True if the reader must return to its caller first, for example because partitions were added.
     fn is_interrupted(&self) -> bool {
         false
     }
@@ -24,46 +25,46 @@ pub(crate) trait WaitSources {
 pub(crate) enum Wakeup {
     /// This source has something.
     Source(usize),
-    /// Somebody woke the waiter, or [`WaitSources::is_interrupted`].
+    /// Another thread has woken the waiter, or [`WaitSources::is_interrupted`] is true.
     Interrupted,
-    /// The deadline came.
+    /// The deadline has passed, or nothing was found without waiting.
     Nothing,
 }
 
-/// Waits over many sources. A source that is idle is armed once and costs nothing until it rings.
+/// Waits for several sources. An idle source is armed once, and costs nothing until its bell wakes the waiter.
 pub(crate) struct MultiWait {
-    /// Others may wake it with [`WAKE`](Self::WAKE).
+    /// Other threads may wake it with [`WAKE`](Self::WAKE).
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) wait: Wait,
-    /// To be looked at; all others are armed.
+    /// The sources to be checked. All others are armed.
     ready: Vec<usize>,
     armed: Vec<bool>,
-    /// Whose turn it is among the ready ones.
+    /// Index in `ready` of the next source to be checked.
     turn: usize,
-    /// Finds since the armed ones were asked.
+    /// Count of finds since the armed sources were last asked.
     finds: u32,
-    /// The lowest number goes first, not who was not served for the longest time.
+    /// If true, the lowest number goes first; if false, the sources take turns.
     by_number: bool,
 }
 
-/// How many finds the ready sources may have before the armed ones are asked whether they rang.
+/// Count of finds after which the armed sources are asked if they rang, so that busy ones do not starve them.
 const PATIENCE: u32 = 16;
 
 impl MultiWait {
-    /// The number under which others wake the waiter.
+    /// The number under which other threads wake the waiter.
     pub(crate) const WAKE: usize = usize::MAX;
 
     pub(crate) fn new(wait: Wait, waiter: Arc<Waiter>) -> Self {
         Self { waiter, wait, ready: Vec::new(), armed: Vec::new(), turn: 0, finds: 0, by_number: false }
     }
 
-    /// Serves the source with the lowest number first, whenever it has something.
+    /// Sets that the source with the lowest number always goes first.
     pub(crate) fn by_number(mut self, yes: bool) -> Self {
         self.by_number = yes;
         self
     }
 
-    /// One more source. The numbers are small, and begin at 0.
+    /// Adds a source. The numbers are small, and begin at 0.
     pub(crate) fn add(&mut self, source: usize) {
         if self.armed.len() <= source {
             self.armed.resize(source + 1, false);
@@ -74,7 +75,7 @@ impl MultiWait {
         }
     }
 
-    /// A source that has come to its end. It may ring once more, for nothing.
+    /// Removes a source, for example at its end. A last wake-up by it is ignored.
     pub(crate) fn remove(&mut self, source: usize) {
         self.ready.retain(|&ready| ready != source);
         if let Some(armed) = self.armed.get_mut(source) {
@@ -82,8 +83,8 @@ impl MultiWait {
         }
     }
 
-    /// The next source with something to read, each in its turn; waits until `deadline`, or without end. With `now` it
-    /// never waits.
+    /// Returns the next source with something for its reader. Waits until `deadline`, or without limit if that is
+    /// `None`; with `now` it does not wait.
     #[inline]
     pub(crate) fn next(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> Wakeup {
         self.finds += 1;
@@ -116,7 +117,7 @@ impl MultiWait {
         None
     }
 
-    /// Whether somebody else woke the waiter.
+    /// Asks which armed sources rang. True if another thread has woken the waiter.
     fn ask_the_armed(&mut self) -> bool {
         self.finds = 0;
         let mut woken = false;
@@ -131,7 +132,7 @@ impl MultiWait {
             if self.ready.len() < self.armed.len() && (now || looks.is_multiple_of(PATIENCE)) && self.ask_the_armed() {
                 return Wakeup::Interrupted;
             }
-            // There was an empty look before the first of these: the pause between batches has been made.
+            // A check has found nothing before this loop, so the pause between two batches has been made.
             if let Some(source) = self.sweep(watched, looks + 1) {
                 return Wakeup::Source(source);
             }
@@ -143,7 +144,7 @@ impl MultiWait {
             }
             looks = (looks + 1).min(u32::MAX - 1);
             if self.wait.idle(looks) == Idle::Look {
-                // A reading of the clock costs about as much as a look.
+                // Reading the clock costs about as much as a check, so it is read only at every 16th.
                 let due = looks.is_multiple_of(16) && deadline.is_some_and(|deadline| deadline <= Instant::now());
                 if due {
                     return self.sweep(watched, looks).map_or(Wakeup::Nothing, Wakeup::Source);
@@ -153,7 +154,8 @@ impl MultiWait {
             if !self.arm_all(watched) {
                 continue;
             }
-            // Set before the waiter is woken, so that this look or the wake-up sees it.
+            // Another thread sets the interruption first and wakes the waiter then, so it is seen here, or it ends the
+            // park.
             if watched.is_interrupted() {
                 return Wakeup::Interrupted;
             }
@@ -168,7 +170,7 @@ impl MultiWait {
         }
     }
 
-    /// For a task that has just found nothing: has it woken when that changes. False if it has changed already.
+    /// For a task that has just found nothing: registers it to be woken. False if there is something by now.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, watched: &mut impl WaitSources, task: &std::task::Waker) -> bool {
         if !self.arm_all(watched) || watched.is_interrupted() {
@@ -178,7 +180,7 @@ impl MultiWait {
         !waiter.take_or_wake(task, |source| _ = rung(source, ready, armed))
     }
 
-    /// False if a source has something after all.
+    /// Arms all sources that are ready. False if one has something by now.
     fn arm_all(&mut self, watched: &mut impl WaitSources) -> bool {
         while let Some(&source) = self.ready.last() {
             if !watched.arm(source, &self.waiter) {
@@ -191,7 +193,8 @@ impl MultiWait {
     }
 }
 
-/// Makes a source that rang ready. True if it was no source but somebody who wakes.
+/// Marks a source that rang as ready. True if the number is [`MultiWait::WAKE`], so that another thread has woken the
+/// waiter.
 fn rung(source: usize, ready: &mut Vec<usize>, armed: &mut [bool]) -> bool {
     if let Some(armed) = armed.get_mut(source) {
         if std::mem::replace(armed, false) {

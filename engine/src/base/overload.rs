@@ -1,58 +1,58 @@
-//! What happens when a partition is full, and to whom it is full because of.
+//! What happens when a partition is full, and the counters of topics and consumers.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a publish does when its partition is full: [`TopicBuilder::overflow`](crate::TopicBuilder::overflow). The forms
-/// that try or have a deadline of their own ask for nothing else.
+/// What a publish does when its partition is full: see [`TopicBuilder::overflow`](crate::TopicBuilder::overflow). It
+/// does not apply to the forms that try, or that have a deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
     /// Waits until there is room.
     #[default]
     Block,
-    /// Waits so long, then is an error.
+    /// Waits for this long, then returns an error.
     BlockFor(Duration),
-    /// Is an error at once. What was to be published is still the caller's: a record is borrowed, a closure was not
-    /// called, and [`offer`](crate::Producer::offer) gives its value back.
+    /// Returns an error at once. The caller still has the event: a record is only borrowed, a closure was not called,
+    /// and [`offer`](crate::Producer::offer) returns its value.
     Fail,
-    /// Drops what was to be published, and counts it. The receipt says so: see
-    /// [`Receipt::is_dropped`](crate::Receipt::is_dropped).
+    /// Drops the event and counts it. [`Receipt::is_dropped`](crate::Receipt::is_dropped) tells of it.
     DropNewest,
 }
 
-/// What happens to a subscriber that a full partition waits for:
-/// [`TopicBuilder::slow`](crate::TopicBuilder::slow) for all of a topic, or
-/// [`SubscriberBuilder::slow`](crate::subscriber::SubscriberBuilder::slow) for one. Groups are waited for unless they
-/// [spill](crate::group::GroupBuilder::spill).
+/// What happens to a subscriber that a full partition waits for. Set with
+/// [`TopicBuilder::slow`](crate::TopicBuilder::slow) for all subscribers of a topic, or with
+/// [`SubscriberBuilder::slow`](crate::subscriber::SubscriberBuilder::slow) for one. Producers wait for a group, unless
+/// it [spills](crate::group::GroupBuilder::spill).
 ///
-/// A reader of a durable topic may spill, too: leave the ring when it is in the way, and go on from the journal until it has
-/// caught up. That is a [replay](crate::Topic::replay), which may as well begin at the latest event.
+/// A reader of a durable topic can spill too: when it makes producers wait it leaves the ring, and reads from the
+/// journal until it has caught up. Such a reader is a [replay](crate::Topic::replay), which may also begin at the
+/// latest event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Slow {
-    /// Producers wait for it, or are refused, as [`Overflow`] says.
+    /// Producers wait for the subscriber, or are refused, as [`Overflow`] says.
     #[default]
     Gate,
-    /// Producers wait so long for it, then it is evicted from all partitions, and is told with
-    /// [`Closed::Evicted`](crate::topic::Closed::Evicted). Never in the middle of a batch: then it goes when that ends. A time that
-    /// no clock reaches, such as [`Duration::MAX`], is never.
+    /// Producers wait for the subscriber for this long. Then it is evicted from all partitions, and its next call
+    /// returns [`Closed::Evicted`](crate::topic::Closed::Evicted). It is not evicted during a batch, but at the batch's
+    /// end. A time beyond the clock's range, such as [`Duration::MAX`], means never.
     EvictAfter(Duration),
 }
 
 impl Slow {
-    /// False if the time after which it would be evicted, counted from `begun`, is beyond what the system's clock can tell:
-    /// it is waited for as by [`Gate`](Self::Gate).
+    /// True if a subscriber may be evicted; false for [`Gate`](Self::Gate), and if the time of the eviction, counted
+    /// from `begun`, is beyond the clock's range.
     pub(crate) fn evicts(self, begun: Instant) -> bool {
         matches!(self, Self::EvictAfter(patience) if begun.checked_add(patience).is_some())
     }
 
-    /// Evicted as soon as it is in the way.
+    /// Evicts the subscriber as soon as producers would wait for it.
     pub const EVICT: Self = Self::EvictAfter(Duration::ZERO);
 }
 
-/// What a topic did with events that it had no room for. Nothing is counted while there is room.
+/// Counters of a topic's events that met a full partition, a limit or a known id. Publishing with room counts nothing.
 #[derive(Default)]
 pub(crate) struct TopicCounters {
     pub(crate) refused: AtomicU64,
@@ -62,7 +62,7 @@ pub(crate) struct TopicCounters {
     pub(crate) delayed: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) evicted: AtomicU64,
-    /// Slots in use that a snapshot has seen.
+    /// Highest count of slots in use that a metrics snapshot has seen.
     pub(crate) high_water: AtomicU64,
 }
 
@@ -76,31 +76,31 @@ impl TopicCounters {
     }
 }
 
-/// What is kept of a subscriber beside its positions, for all its partitions.
+/// Counters and state of a consumer, for all its partitions.
 pub(crate) struct ConsumerStats {
     pub(crate) name: String,
     slow: Slow,
-    /// Of a group that goes on from the journal: it never holds producers up.
+    /// True for a group that spills to the journal, so that producers never wait for it.
     spills: AtomicBool,
-    /// Events that its handler failed on and that were passed over.
+    /// Events that were skipped because the handler failed on them.
     pub(crate) skipped: AtomicU64,
-    /// Events whose time to live had passed.
+    /// Events that were skipped because their time to live had passed.
     pub(crate) expired: AtomicU64,
-    /// Offsets that were lost to damage, and gaps of such.
+    /// Counts of offsets that were lost to damage, and of the gaps that they form.
     pub(crate) lost: AtomicU64,
     pub(crate) gaps: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) largest_batch: AtomicU64,
-    /// So that an eviction counts once, however often it has to be asked for.
+    /// True once the eviction was counted, since an eviction may have to be tried several times.
     pub(crate) evicted: AtomicBool,
-    /// The [thread](crate::base::threads::token) that was given a batch last; 0 before the first.
+    /// The [thread](crate::base::threads::token) that got the last batch; 0 before the first.
     reader: AtomicUsize,
-    /// Somebody may read: of a group, it has members.
+    /// False for a group without members, which nobody reads for.
     attended: AtomicBool,
 }
 
 impl ConsumerStats {
-    /// A batch of `len` events was given.
+    /// Counts a batch of `len` events for the calling thread.
     #[inline]
     pub(crate) fn batch(&self, len: usize) {
         self.reader.store(crate::base::threads::token(), Ordering::Relaxed);
@@ -110,13 +110,13 @@ impl ConsumerStats {
         }
     }
 
-    /// A gap was met.
+    /// Counts a gap.
     pub(crate) fn lost(&self, offsets: &Range<u64>) {
         self.gaps.fetch_add(1, Ordering::Relaxed);
         self.lost.fetch_add(offsets.end.saturating_sub(offsets.start), Ordering::Relaxed);
     }
 
-    /// The calling thread has a batch in hand, until what is returned is dropped.
+    /// Marks the calling thread as holding a batch, until the returned value is dropped.
     pub(crate) fn hold(&self) -> impl Drop + use<'_> {
         struct Held<'s>(&'s ConsumerStats);
         impl Drop for Held<'_> {
@@ -128,13 +128,13 @@ impl ConsumerStats {
         Held(self)
     }
 
-    /// Whether what is in hand is in the calling thread's, or in that of one which waits for the calling thread to return.
+    /// True if the calling thread holds the batch, or a thread that waits for the calling one to return.
     pub(crate) fn is_held_here(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);
         reader == crate::base::threads::token() || crate::base::threads::waits_for_this_thread(reader)
     }
 
-    /// Whether another thread than the calling one was given a batch last, and may come for more.
+    /// True if another thread got the last batch, and may poll again.
     pub(crate) fn is_read_elsewhere(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);
         reader != 0 && reader != crate::base::threads::token() && self.attended.load(Ordering::Relaxed)

@@ -1,15 +1,15 @@
-//! Rate limits: token buckets over the engine's clock.
+//! Rate limits: token buckets on the engine's clock.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How many events and bytes may be published a second: for one producer
-/// ([`ProducerBuilder::rate_limit`](crate::producer::ProducerBuilder::rate_limit)) or for a topic
+/// The greatest count of events and of bytes that may be published per second, by one producer
+/// ([`ProducerBuilder::rate_limit`](crate::producer::ProducerBuilder::rate_limit)) or into one topic
 /// ([`TopicBuilder::rate_limit`](crate::TopicBuilder::rate_limit)).
 ///
-/// Each limit is a bucket that fills at its rate up to its burst; a publish takes its events and bytes out of it. What is
-/// larger than the burst goes when the bucket is full, and what comes after it waits longer: the rate holds on average. A
-/// publisher that finds too little in it waits, unless told to be [refused](Self::refuse).
+/// Each limit is a token bucket that fills at its rate, up to its burst. A publish takes a token per event or byte. A
+/// publish of more than the burst is let through when the bucket is full, and later ones then wait longer, so the rate
+/// holds on average. A publish that finds too few tokens waits, or is [refused](Self::refuse).
 ///
 /// ```
 /// use slipring::{Engine, clock::ManualClock, producer::PublishError, topic::RateLimit};
@@ -17,7 +17,7 @@ use std::time::Duration;
 ///
 /// let clock = ManualClock::new();
 /// let engine = Engine::builder().clock(clock.clone()).build()?;
-/// let limit = RateLimit::new().events(10, 2).refuse();            // 10 a second, 2 at once
+/// let limit = RateLimit::new().events(10, 2).refuse();            // 10 per second, bursts of 2
 /// let ticks = engine.topic::<u64>("ticks").rate_limit(limit).create()?;
 /// let mut producer = ticks.producer().create()?;
 /// producer.publish(|tick| *tick = 1)?;
@@ -41,32 +41,32 @@ struct Rate {
 }
 
 impl RateLimit {
-    /// No limit yet.
+    /// No limits.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// So many events a second, and `burst` at once. 0 of either is taken as 1.
+    /// Limits events: `per_second` on average, and `burst` at once. 0 counts as 1 in both.
     pub fn events(mut self, per_second: u64, burst: u64) -> Self {
         self.events = Some(Rate { per_second: per_second.max(1), burst: burst.max(1) });
         self
     }
 
-    /// So many bytes a second, and `burst` at once: of messages as [`Record::size`](crate::Record::size) counts them, of
-    /// other events the size of their type. 0 of either is taken as 1.
+    /// Limits bytes: `per_second` on average, and `burst` at once. 0 counts as 1 in both. A message counts with its
+    /// [`Record::size`](crate::Record::size), any other event with the size of its type.
     pub fn bytes(mut self, per_second: u64, burst: u64) -> Self {
         self.bytes = Some(Rate { per_second: per_second.max(1), burst: burst.max(1) });
         self
     }
 
-    /// Refuses what comes too early, with the time after which it may come again, instead of waiting.
+    /// Makes a publish that comes too early return an error with the time to wait, instead of waiting.
     pub fn refuse(mut self) -> Self {
         self.refuse = true;
         self
     }
 }
 
-/// What one token is worth: then a bucket fills by whole numbers, whatever the rate, and nothing is rounded away.
+/// Units of one token. A bucket gains `per_second` units per nanosecond, so its arithmetic is exact in whole numbers.
 const TOKEN: i128 = 1_000_000_000;
 
 pub(crate) struct Limiter {
@@ -76,19 +76,19 @@ pub(crate) struct Limiter {
 
 struct Bucket {
     rate: Rate,
-    /// In parts of a token; below zero after something larger than the burst.
+    /// In units of [`TOKEN`]; negative after a publish of more than the burst.
     tokens: i128,
     at: Duration,
 }
 
 impl Limiter {
-    /// Full buckets.
+    /// The buckets begin full.
     pub(crate) fn new(limit: RateLimit, now: Duration) -> Self {
         let full = |rate: Rate| Bucket { rate, tokens: i128::from(rate.burst) * TOKEN, at: now };
         Self { limit, buckets: Mutex::new([limit.events.map(full), limit.bytes.map(full)]) }
     }
 
-    /// Takes what a publish needs, or nothing: then how long it has to wait.
+    /// Takes the tokens of a publish, or none of them: then the error is the time to wait.
     pub(crate) fn take(&self, now: Duration, events: u64, bytes: u64) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wait = Duration::ZERO;
@@ -109,7 +109,7 @@ impl Limiter {
         Ok(())
     }
 
-    /// Gives back what was taken for something that was not published.
+    /// Returns the tokens of a publish that failed.
     pub(crate) fn give_back(&self, events: u64, bytes: u64) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         for (bucket, needed) in buckets.iter_mut().zip([events, bytes]) {
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(limiter.take(ms(5), 1, 9), Err(ms(1)));
         assert_eq!(limiter.take(ms(6), 2, 9), Err(ms(1)));
         assert_eq!(limiter.take(ms(6), 1, 9), Ok(()));
-        // Full again after a long time, and no fuller.
+        // After a long time the bucket is full, and not more.
         assert_eq!(limiter.take(ms(9000), 3, 9), Ok(()));
         assert_eq!(limiter.take(ms(9000), 1, 9), Err(ms(1)));
         limiter.give_back(1, 9);

@@ -1,4 +1,5 @@
-//! Threads of a topic's managed consumers: started with a name and a core, waited for, never joined by themselves.
+//! The threads of a topic's managed consumers: they are started with a name and a core, and waited for, but not by
+//! themselves.
 
 pub(crate) use slipring_ring::internal::{Panic, blaming, caught};
 use slipring_ring::pin::{self, PinError};
@@ -9,26 +10,26 @@ use std::time::{Duration, Instant};
 
 thread_local! { static PLACE: u8 = const { 0 } }
 
-/// A number of the calling thread that no other living one has; 0 where it is about to end. Costs next to nothing.
+/// A number for the calling thread that no other living thread has; 0 in a thread that is about to end. Very cheap.
 #[inline]
 pub(crate) fn token() -> usize {
     PLACE.try_with(|place| std::ptr::from_ref(place).addr()).unwrap_or(0)
 }
 
-/// How often whoever waits for threads looks whether one of them waits for it.
+/// The time between two checks, while waiting for threads, that none of them waits for the waiting thread.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 thread_local! { static IS_MANAGED: Cell<bool> = const { Cell::new(false) } }
 
-/// The threads that shut an engine down at this moment: their numbers, and whether others may wait for them because they run a
-/// handler or hold a batch.
+/// The threads that are shutting an engine down: their numbers, and true for those that others may wait for, because
+/// they run a handler or hold a batch.
 static SHUTTING_DOWN: Mutex<Vec<(usize, bool)>> = Mutex::new(Vec::new());
 
-/// The calling thread shuts an engine down, until this is dropped.
+/// Marks the calling thread as shutting an engine down, until this is dropped.
 pub(crate) struct ShutdownCaller(usize);
 
 impl ShutdownCaller {
-    /// `holds`: the thread has a batch in hand.
+    /// `holds`: true if the thread holds a batch.
     pub(crate) fn enter(holds: bool) -> Self {
         let own = token();
         shutting_down().push((own, holds || IS_MANAGED.get()));
@@ -39,7 +40,7 @@ impl ShutdownCaller {
 impl Drop for ShutdownCaller {
     fn drop(&mut self) {
         let mut callers = shutting_down();
-        // A handler of one engine may shut another one down, whose listener may do so again: one entry of them goes.
+        // The thread may be in nested shutdowns, of several engines. Only one of its entries is removed.
         if let Some(own) = callers.iter().rposition(|(thread, _)| *thread == self.0) {
             callers.remove(own);
         }
@@ -50,8 +51,8 @@ fn shutting_down() -> MutexGuard<'static, Vec<(usize, bool)>> {
     SHUTTING_DOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this thread and the calling one are both in a shutdown, which waits for the calling one: each would wait for the
-/// other.
+/// True if `thread` and the calling thread both shut an engine down, and `thread` waits for the calling one, so that
+/// each would wait for the other.
 pub(crate) fn waits_for_this_thread(thread: usize) -> bool {
     let (own, callers) = (token(), shutting_down());
     thread != own && callers.iter().any(|it| it.0 == thread) && callers.contains(&(own, true))
@@ -64,21 +65,22 @@ pub(crate) struct Threads {
 
 #[derive(Default)]
 struct Alive {
-    /// By their [numbers](token).
+    /// The threads' [numbers](token).
     threads: Mutex<Vec<usize>>,
     ended: Condvar,
 }
 
-/// No thread was started.
+/// Why no thread was started.
 pub(crate) enum StartError {
     Pin(PinError),
     Thread(std::io::Error),
-    /// What makes its state panicked.
+    /// The constructor of the thread's state panicked.
     Panicked(String),
 }
 
 impl Threads {
-    /// Starts a thread, pins it, makes its state there, and lets it live on with that. Returns once the state is made.
+    /// Starts a thread, pins it, calls `make` there for its state, and then runs `life`. Returns when the state is
+    /// made.
     pub(crate) fn start<S: 'static>(
         &self,
         name: &str,
@@ -101,7 +103,8 @@ impl Threads {
                     life(state);
                 }
                 Err(refused) => {
-                    // With the closure goes what it owns: a consumer has left when the caller is told.
+                    // Dropping the closure drops the consumer that it owns, so the consumer has left when the caller
+                    // gets the error.
                     drop(life);
                     drop(entered);
                     let _ = told.send(Err(refused));
@@ -112,12 +115,12 @@ impl Threads {
         hears.recv().unwrap_or_else(|_| Err(StartError::Panicked("the thread ended".to_owned())))
     }
 
-    /// Whether the calling thread is one of these.
+    /// True if the calling thread is one of these threads.
     pub(crate) fn is_own(&self) -> bool {
         self.alive.threads().contains(&token())
     }
 
-    /// Waits until every thread but the calling one has ended; false if `deadline` comes first.
+    /// Waits until every thread but the calling one has ended. False if `deadline` passes first.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
         let own = token();
         let mut threads = self.alive.threads();
@@ -126,25 +129,27 @@ impl Threads {
             if left.is_zero() {
                 return false;
             }
-            // A thread that begins to shut down itself is looked for now and then.
+            // No notification tells that a thread has begun a shutdown of its own, so this is checked from time to
+            // time.
             let left = left.min(LOOK);
             threads = self.alive.ended.wait_timeout(threads, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    /// Whether each of these threads waits for the calling one.
+    /// True if there are threads, and all of them wait for the calling one.
     pub(crate) fn wait_for_this_thread(&self) -> bool {
         let threads = self.alive.threads();
         !threads.is_empty() && threads.iter().all(|thread| waits_for_this_thread(*thread))
     }
 }
 
-/// The name that `top -H` shows. The library's own name of the thread, which panics tell, is the whole one.
+/// Sets the name that `top -H` shows. The standard library's name of the thread, which panic messages show, is the
+/// whole one.
 fn show_as(name: &str) {
     #[cfg(target_os = "linux")]
     if let Ok(name) = std::ffi::CString::new(name) {
-        // Without it the thread is shown by the first 15 bytes.
+        // If this fails, the system shows the first 15 bytes of the whole name.
         let _ = rustix::thread::set_name(&name);
     }
     let _ = name;

@@ -1,4 +1,4 @@
-//! What is to be done at a time: one thread an engine, started when the first thing is made that needs it.
+//! The engine's timer: one thread, started when something first needs it.
 
 use crate::base::clock::{Clock, Tick};
 use crate::base::threads::caught;
@@ -8,9 +8,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-/// Runs tasks when their time has come, one after the other. A task must be short and must not wait.
+/// Runs tasks at their times, one after another. A task must be short and must not wait.
 ///
-/// With a clock that is moved by hand there is no thread: whoever moves the clock runs what is due.
+/// With a clock that a program moves there is no thread: the thread that moves the clock runs the tasks that are due.
 pub(crate) struct Timer {
     core: Arc<TimerCore>,
 }
@@ -20,16 +20,16 @@ struct TimerCore {
     queue: Mutex<TaskQueue>,
     changed: Condvar,
     turn: Mutex<TaskTurn>,
-    /// Somebody's turn to run tasks is over.
+    /// Notified when a thread has stopped running tasks.
     done: Condvar,
-    /// Held while the thread is started, by one of several who need it.
+    /// Held while the thread is started, so that only one is.
     starting: Mutex<()>,
     #[cfg(test)]
     no_threads: std::sync::atomic::AtomicBool,
 }
 
-/// Whose turn it is to run tasks, so that whoever moved the clock finds them done. No lock is held meanwhile: a task wakes
-/// others, and whoever is woken may move the clock.
+/// The thread that runs tasks; others wait for it, so that a thread that has moved the clock finds the tasks done. It
+/// holds no lock meanwhile, because a task wakes others, and these may move the clock.
 #[derive(Default)]
 struct TaskTurn {
     runs: Option<ThreadId>,
@@ -39,15 +39,15 @@ struct TaskTurn {
 struct TaskQueue {
     tasks: BTreeMap<TimerId, Box<dyn FnOnce() + Send>>,
     next: u64,
-    /// The thread was started, or the clock tells when it was moved.
+    /// True if the thread was started, or the clock notifies the timer of its moves.
     attended: bool,
     over: bool,
 }
 
-/// How soon a clock is asked again that panicked.
+/// The time after which a clock that has panicked is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// A task that was given to the timer: when, and its number.
+/// A task of the timer: its time and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TimerId(Duration, u64);
 
@@ -66,8 +66,8 @@ impl Timer {
         Self { core: Arc::new(core) }
     }
 
-    /// Sees to it that somebody runs tasks. Whatever needs the timer calls this when it is made, and is not made if the
-    /// system has no thread to give: later there is nobody to be told.
+    /// Makes sure that tasks will run. Everything that needs the timer calls this when it is created, and its creation
+    /// fails if no thread can be started; later there would be no caller to return the error to.
     pub(crate) fn start(&self) -> std::io::Result<()> {
         if self.core.queue().attended {
             return Ok(());
@@ -93,14 +93,14 @@ impl Timer {
         std::thread::Builder::new().name("slipring-timer".to_owned()).spawn(run).map(drop)
     }
 
-    /// Has the system give no thread, as at a process's limit, or give them again.
+    /// For tests: true makes the start of a thread fail, as at a process's limit.
     #[cfg(test)]
     pub(crate) fn refuse_threads(&self, yes: bool) {
         self.core.no_threads.store(yes, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Runs `task` when the clock's [`now`](Clock::now) is `deadline` or later; never on the calling thread, and never
-    /// if the engine goes before. The caller has [started](Self::start) the timer.
+    /// Runs `task` when the clock's [`now`](Clock::now) is `deadline` or later, and never on the calling thread. If the
+    /// engine ends before, the task does not run. The caller has [started](Self::start) the timer.
     pub(crate) fn at(&self, deadline: Duration, task: impl FnOnce() + Send + 'static) -> TimerId {
         let mut queue = self.core.queue();
         let due = TimerId(deadline, queue.next);
@@ -118,9 +118,9 @@ impl Timer {
         self.at(self.core.clock.now().saturating_add(delay), task)
     }
 
-    /// Takes a task back. False if it has run, or runs.
+    /// Removes a task. False if it runs or has run.
     pub(crate) fn cancel(&self, due: TimerId) -> bool {
-        // Dropped outside of the lock: what it owns may have a drop of its own.
+        // Dropped outside of the lock, because the task's captures may have drops of their own.
         let task = self.core.queue().tasks.remove(&due);
         task.is_some()
     }
@@ -143,7 +143,7 @@ impl TimerCore {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread's life. It ends with the timer alone: a clock that panics is asked again.
+    /// The timer's thread. It ends only with the timer; a clock that panics is asked again.
     fn run(&self) {
         loop {
             let now = caught(|| {
@@ -155,7 +155,8 @@ impl TimerCore {
                 return;
             }
             let first = queue.tasks.first_key_value().map(|(due, _)| due.0);
-            // A real time is given out by the clock in its own units: it may come a little early, so look again.
+            // The wait is in real time, and the engine's clock may be a little behind: so the time is checked again
+            // after it.
             let left = match (now, first) {
                 (Ok(now), first) => first.map(|first| first.saturating_sub(now)),
                 (Err(_panic), _) => {
@@ -175,7 +176,7 @@ impl TimerCore {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs what is due at `now`.
+    /// Runs the tasks that are due at `now`.
     fn run_due(&self, now: Duration) {
         loop {
             let task = {
@@ -185,7 +186,7 @@ impl TimerCore {
                     _ => return,
                 }
             };
-            // A task that panics has done what it could; the others must not suffer for it.
+            // A panic ends only its own task, and not the timer's thread.
             if let Err(_panic) = caught(task) {
                 lifecycle!(error, "a timer's task panicked", cause = _panic);
             }
@@ -206,7 +207,7 @@ impl Tick for TimerCore {
         let mut turn = self.turn();
         while let Some(runs) = turn.runs {
             if runs == own {
-                // A task has moved the clock: what is due by that is done when the task returns.
+                // A task has moved the clock. The tasks that are due by that run when this task returns.
                 return;
             }
             turn = self.done.wait(turn).unwrap_or_else(PoisonError::into_inner);
@@ -214,7 +215,7 @@ impl Tick for TimerCore {
         turn.runs = Some(own);
         drop(turn);
         let _over = Over(self);
-        // A task may have moved the clock.
+        // A task may have moved the clock, so the time is read again.
         let mut now = self.clock.now();
         loop {
             self.run_due(now);
@@ -270,7 +271,7 @@ mod tests {
         }
     }
 
-    /// A clock that panics as long as it is told to.
+    /// A clock that panics while its flag is set.
     struct Fragile(AtomicBool, SystemClock);
 
     impl Clock for Fragile {
@@ -284,7 +285,7 @@ mod tests {
         }
     }
 
-    /// The thread once ended there, and with it every lease, linger and deadline.
+    /// The timer's thread once ended at such a panic, and with it every lease, linger and deadline.
     #[test]
     fn a_clock_that_panics_for_a_while_loses_no_task() {
         let clock = Arc::new(Fragile(AtomicBool::new(false), SystemClock::default()));
@@ -318,7 +319,7 @@ mod tests {
         );
     }
 
-    /// At a process's limit the thread was once asked for in silence, by the first task, and never again: leases and
+    /// The thread was once started by the first task, without a check, and never again if that failed: then leases and
     /// deadlines had no end.
     #[test]
     fn what_needs_the_timer_is_not_made_without_its_thread() {

@@ -1,7 +1,7 @@
-//! What `tracing` is told, with the feature of that name: beginnings and ends, never an event of a topic. A subscriber of
-//! `tracing` is the user's code: what is said under a lock is told when that was let go.
+//! Lifecycle events for the feature `tracing`: starts and ends, never an event of a topic. A `tracing` subscriber is
+//! user code, so events under a lock are emitted after its release.
 
-/// One lifecycle event, at target `slipring`. Without the feature it is nothing at all.
+/// Emits one lifecycle event, with the target `slipring`. Without the feature it compiles to nothing.
 macro_rules! lifecycle {
     ($level:ident, $what:literal $(, $name:ident = $value:expr)*) => {
         {

@@ -1,18 +1,18 @@
-//! Something that one thread at a time uses, and that runs the user's code meanwhile: so no lock is held.
+//! A value for one thread at a time that runs user code with it, where a lock may not be held.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-/// A value that is lent to one thread at a time. A thread that asks for what it has already is refused, where a lock would
-/// have it wait for itself.
+/// A value that is lent to one thread at a time. A thread that asks for the value while it has it gets `None`; with a
+/// lock it would wait for itself.
 pub(crate) struct Turn<T> {
     state: Mutex<TurnState<T>>,
     free: Condvar,
 }
 
 struct TurnState<T> {
-    /// None while somebody has it.
+    /// `None` while a thread has it.
     value: Option<T>,
     by: Option<ThreadId>,
 }
@@ -26,7 +26,7 @@ impl<T> Turn<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for its turn. None if the calling thread has the value: it is called by the code that uses it.
+    /// Waits until the value is free, and takes it. `None` if the calling thread has it already.
     pub(crate) fn take(self: &Arc<Self>) -> Option<TurnGuard<T>> {
         let own = std::thread::current().id();
         let mut state = self.state();
@@ -44,7 +44,7 @@ impl<T> Turn<T> {
 }
 
 impl<T> Turn<T> {
-    /// The same, without waiting: none also while another thread has the value.
+    /// Takes the value without waiting. `None` if any thread has it.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<TurnGuard<T>> {
         let mut state = self.state();
         let value = state.value.take()?;
@@ -54,10 +54,10 @@ impl<T> Turn<T> {
     }
 }
 
-/// The value, until this is dropped.
+/// The lent value, which goes back when this is dropped.
 pub(crate) struct TurnGuard<T> {
     turn: Arc<Turn<T>>,
-    /// None in the middle of the drop alone.
+    /// `None` only during the drop.
     value: Option<T>,
 }
 

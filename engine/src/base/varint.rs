@@ -1,6 +1,6 @@
-//! Numbers in as few bytes as they need: seven bits each, the lowest first (LEB128).
+//! Variable-length integers: seven bits per byte, the lowest first (LEB128).
 
-/// Bytes of the longest one.
+/// Greatest length of an encoded `u64`, in bytes.
 pub(crate) const LONGEST: usize = 10;
 
 pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
@@ -11,17 +11,17 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// A difference that may be below zero, as a number that is small if the difference is.
+/// Maps a signed difference to an unsigned number that is small if the difference is near 0.
 pub(crate) fn zigzag(difference: i64) -> u64 {
     (difference << 1 ^ difference >> 63) as u64
 }
 
-/// The difference of such a number.
+/// The inverse of [`zigzag`].
 pub(crate) fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
-/// Takes one from the front; none if there is none.
+/// Decodes a number and removes its bytes from the front; `None` if the bytes hold no whole number.
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {

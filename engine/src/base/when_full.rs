@@ -1,4 +1,4 @@
-//! What one publish does when its partition has no room, and how it waits.
+//! What one publish does when its partition is full, and how it waits.
 
 use crate::base::timer::Timer;
 use slipring_ring::Waiter;
@@ -6,28 +6,28 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What one call of a producer does when its partition has no room.
+/// What one call of a producer does when its partition is full.
 #[derive(Clone, Copy)]
 pub(crate) enum WhenFull<'t> {
-    /// As the topic's [`Overflow`](crate::topic::Overflow) says.
+    /// Applies the topic's [`Overflow`](crate::topic::Overflow) policy.
     Policy,
     /// Returns an error, and counts the event as refused.
     Refuse,
-    /// Returns an error, and does not count the event: the caller publishes it again later.
+    /// Returns an error, and does not count the event as refused: the caller tries again later.
     Later,
-    /// Waits, and returns an error at this time.
+    /// Waits until this time, then returns an error.
     Until(Instant),
-    /// As the topic's overflow policy says; but where that waits, returns an error and has the task woken when it may try
-    /// again.
+    /// Applies the topic's overflow policy. Where the policy waits, returns an error, and has the task woken when it
+    /// may try again.
     #[cfg_attr(not(feature = "async"), allow(dead_code))]
     Arm(&'t Task),
 }
 
-/// A publish that waits as a task: who is woken, and since when it waits.
+/// A publish by an async task: the waiter that wakes it, and the time since when it waits.
 pub(crate) struct Task {
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) begun: Instant,
-    /// The last refusal was none: the waiter will be woken.
+    /// True if the last error is temporary, and the waiter will be woken.
     pub(crate) waits: Cell<bool>,
 }
 
@@ -44,7 +44,7 @@ impl Task {
     }
 }
 
-/// Sleeps for a part of `left`; the caller looks again.
+/// Sleeps for `left` or for a part of it; the caller checks its condition again.
 pub(crate) fn nap(left: Duration) {
     const LONGEST: Duration = Duration::from_millis(5);
     match left {
