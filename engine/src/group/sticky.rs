@@ -165,7 +165,8 @@ impl<'a> Plan<'a> {
             }
         }
         let Some(mut node) = on_circle else { return false };
-        // As many steps back as there are nodes end on the cycle itself; then once around it.
+        // After as many steps back as there are nodes, `node` is on the cycle itself. The loop below goes once around
+        // the cycle.
         for _ in 0..=count {
             node = via[node].unwrap_or(node);
         }

@@ -12,8 +12,8 @@
 //! capacity below the end of the durable reservation of offsets. It asks for the next reservation long before that.
 //!
 //! # Committed offsets
-//! Each frame also gets the committed offsets of groups that have moved, so they need no sync of their own. If no frame
-//! follows, they are written alone when the journal has been idle for 20 ms.
+//! Each frame also gets the committed offsets of groups that have changed, so they need no sync of their own. If no
+//! frame follows, they are written alone when the journal has been idle for 20 ms.
 //!
 //! # State sources
 //! A state source has state that must be written together with events, for example a queue. Its state goes into the
@@ -241,7 +241,7 @@ impl Committer {
     pub(crate) fn commit_offsets(&self) -> Result<(), String> {
         self.may_wait()?;
         let (told, hears) = sync_channel(1);
-        // A member that was fenced in the middle of a commit may have moved its offset without signalling it.
+        // A member that was fenced in the middle of a commit may have changed its offset without signalling it.
         self.committed_offsets.look_at_all();
         self.send(Command::CommittedOffsets(told));
         let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();

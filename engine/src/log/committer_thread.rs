@@ -67,7 +67,7 @@ pub(super) struct CommitterThread {
     done: Receiver<SyncDone>,
     in_flight: bool,
     dirty_since: Option<Instant>,
-    /// When the thread first saw a committed offset that is not written yet.
+    /// When the thread first saw a changed committed offset that is not written yet.
     moved_since: Option<Instant>,
     /// The time of the oldest unsynced write that no thread waits for.
     lazy_since: Option<Instant>,
@@ -204,7 +204,8 @@ impl CommitterThread {
             }
             let waits = !self.transactions.is_empty();
             let idle = self.writer().wants_mark() && !self.in_flight && !waits;
-            // A linger beyond the clock's range has no end. A waiting reply or the close starts the sync then.
+            // If the end of the linger is beyond the clock's range, there is no deadline: a waiting reply or the close
+            // starts the sync.
             let linger = self.dirty_since.and_then(|since| since.checked_add(self.pace.linger));
             let lazy = self.lazy_since.map(|since| since + LAZY).filter(|_| self.pace.sync);
             let linger = linger.into_iter().chain(lazy).min().filter(|_| !self.in_flight);
@@ -247,7 +248,7 @@ impl CommitterThread {
         }
     }
 
-    /// Writes the first transactions of the queue, as long as all events below their claims are written.
+    /// Writes the waiting transactions in order, as far as all events below their claims are written.
     fn transact(&mut self) -> Result<(), WriteError> {
         while let Some((transaction, _)) = self.transactions.front() {
             let mut is_turn = true;
@@ -363,7 +364,7 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Adds the committed offsets that have moved to the frame. An offset that does not fit, or that the journal may
+    /// Adds the committed offsets that have changed to the frame. An offset that does not fit, or that the journal may
     /// refuse, gets its own frame, so that it cannot make events fail. The inner result is the first refusal of such an
     /// offset.
     fn put_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
@@ -396,7 +397,7 @@ impl CommitterThread {
         Ok(outcome)
     }
 
-    /// Writes the moved committed offsets in a frame of their own.
+    /// Writes the changed committed offsets in a frame of their own.
     fn write_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let outcome = self.put_committed_offsets()?;
         if !self.frame.is_empty() {

@@ -86,10 +86,10 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// Wakes all waiting threads and tasks. Called after progress has moved.
+    /// Wakes all waiting threads and tasks. Called after each change of the progress.
     pub(crate) fn notify(&self) {
-        // Progress moves before this reads `sleepers`, and a sleeper counts itself before it reads the progress. With a
-        // full fence on both sides, at least one of the two sees the other.
+        // The progress changes before this reads `sleepers`, and a sleeper counts itself before it reads the progress.
+        // With a full fence on both sides, at least one of the two sees the other.
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             let woken = {

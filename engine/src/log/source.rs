@@ -58,7 +58,7 @@ pub(crate) trait Source: Send {
     fn reaches(&mut self, offset: u64) -> bool;
     /// Skips the offsets `first..end`, which a transaction has claimed, written and not published.
     fn pass_over(&mut self, first: u64, end: u64);
-    /// The new end of the reservation, if it has changed since the last call.
+    /// The new end of the offset reservation; `None` if it has not changed since the last call.
     fn reserves(&mut self) -> Option<u64>;
     /// True if the source had to wait for a reservation since the last call.
     fn was_blocked(&mut self) -> bool;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const NONE: u32 = u32::MAX;
 
-/// The neighbours of a slot in the list of its moment. A slot is in at most one index, so all indexes share these
+/// The neighbours of a slot in its moment's list. A slot is in at most one [`Deadlines`], so all of them share these
 /// links.
 #[derive(Clone, Copy)]
 pub(super) struct SlotLink {

@@ -32,7 +32,7 @@
 //! # On a durable topic
 //! The queue is in the journal, under its name: the next offset to read of each partition, and for each unfinished
 //! message its attempts and its lease, delay or cause of death. An opening after a crash continues from there.
-//! [`QueueBuilder::acknowledge`] sets how safe a change is when its call returns. A dead letter and the end of its
+//! [`QueueBuilder::acknowledge`] sets how safe a change is when its call returns. A dead letter and the removal of its
 //! message are in one frame of the journal, so a message is either in the queue or a dead letter, never both or
 //! neither. Unread messages stay in the journal, so producers do not wait for the queue. Bodies beyond the side store's
 //! limit, and all bodies after a restart, are read from the journal when their message is leased again: in the order of

@@ -92,8 +92,8 @@ impl Host {
 }
 
 impl Drop for Host {
-    /// No topic is left, so nothing more can be published: the committer writes all published events and closes the
-    /// journal.
+    /// The last topic and the last handle of the engine were dropped, so nothing more can be published: the committer
+    /// writes all published events and closes the journal.
     fn drop(&mut self) {
         if let Some(committer) = &self.committer {
             committer.leave();

@@ -2,8 +2,8 @@
 //! [`state_kind::GROUP_OFFSETS`](crate::log::catalog::state_kind::GROUP_OFFSETS) in the journal.
 //!
 //! No thread sends an offset to the committer. For each frame the committer reads the committed offsets that have
-//! moved. So a commit stores two words, many commits become one entry, entries never go back to an older commit, and a
-//! fenced member can move nothing.
+//! changed. So a commit stores two words, many commits become one entry, entries never go back to an older commit, and
+//! a fenced member can change nothing.
 
 use crate::base::multi_wait::MultiWait;
 use slipring_journal::format::MAX_POSITION;
@@ -163,8 +163,8 @@ impl CommittedOffsets {
         Self { list: Mutex::default(), signal: Arc::new(signal) }
     }
 
-    /// Makes the next [`take_moved`](Self::take_moved) check all offsets: one may have moved before its member signals
-    /// it.
+    /// Makes the next [`take_moved`](Self::take_moved) check all offsets: one may have changed before its member
+    /// signals it.
     pub(crate) fn look_at_all(&self) {
         self.signal.moved.store(true, Ordering::Release);
     }
@@ -173,14 +173,14 @@ impl CommittedOffsets {
         self.signal.told.load(Ordering::Acquire)
     }
 
-    /// True if an offset has moved. Clears the signal.
+    /// True if an offset has changed. Clears the signal.
     pub(crate) fn hear(&self) -> bool {
         // A signalling thread sets `moved` before `told`.
         self.signal.told.swap(false, Ordering::AcqRel);
         self.signal.moved.load(Ordering::Acquire)
     }
 
-    /// The offsets that have moved since the last call, without those of deleted topics.
+    /// The offsets that have changed since the last call, without those of deleted topics.
     pub(crate) fn take_moved(&self) -> Vec<Arc<CommittedOffset>> {
         if !self.signal.moved.swap(false, Ordering::AcqRel) {
             return Vec::new();
@@ -238,8 +238,8 @@ mod tests {
     use slipring_journal::simulated::SimulatedDisk;
     use slipring_journal::{Options, open};
 
-    /// A member that was fenced in the middle of a commit has moved the offset without signalling it. Its successor
-    /// then found the moved flag set, did not signal either, and its durable commit was not written.
+    /// A member that was fenced in the middle of a commit has changed the offset without signalling it. Its successor
+    /// then found the `moved` flag set, did not signal either, and its durable commit was not written.
     #[test]
     fn a_durable_commit_is_written_also_if_another_one_is_about_to_tell() {
         let disk = SimulatedDisk::new();

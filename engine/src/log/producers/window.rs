@@ -17,10 +17,10 @@ pub(super) struct SequenceRun {
     pub(super) first: u64,
 }
 
-/// The sequences of a producer name that the journal has.
+/// The sequences of one producer name whose events the journal has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SequenceWindow {
-    /// The next expected sequence: the journal has all lower ones. `None` if nothing was published yet.
+    /// The next expected sequence: the journal has the events of all lower ones. `None` if nothing was published yet.
     pub(crate) next: Option<u64>,
     /// By sequence: the last runs before `next`, and the runs that are apart after it.
     pub(super) runs: Vec<SequenceRun>,

@@ -226,7 +226,8 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
         for it in &naive.all {
             assert!(leases.contains(it.partition, it.offset));
         }
-        // A due message can be leased, or its old lease is still to be ended. For every other message an alarm is set.
+        // Each message can be leased now, or its expired lease can be ended now, or `next_due` comes before the message
+        // is due.
         let next_due = leases.next_due(now);
         for it in naive.all.iter().filter(|it| it.dead.is_none() && !naive.is_blocked(it)) {
             let has_alarm = next_due.is_some_and(|due| due <= it.at.max(now));

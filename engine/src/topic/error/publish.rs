@@ -167,7 +167,7 @@ impl PublishError {
             ClaimError::Full => Self::Full { topic, partition, by: slowest() },
             ClaimError::TimedOut { by } => Self::TimedOut { topic, partition, by },
             ClaimError::Closed(reason) => Self::Closed { topic, reason: reason.into() },
-            // Future refusals of the ring: in each case nothing was published.
+            // Errors that the ring may add later: in each case nothing was published.
             _ => Self::Closed { topic, reason: Closed::Closed },
         }
     }
