@@ -40,9 +40,9 @@ pub(crate) struct MemberChanges {
 pub(crate) enum Activity {
     /// Waiting for events, which it may do without limit.
     Waiting,
-    /// Working, and last seen at this time.
+    /// Working. Its last progress was at this time, by the engine's clock.
     Working(Duration),
-    /// Left at this time. It has a name, so its partitions stay reserved until its deadline.
+    /// Left at this time, by the engine's clock. It has a name, so its partitions stay reserved until its deadline.
     Away(Duration),
 }
 

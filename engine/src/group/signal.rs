@@ -68,7 +68,7 @@ impl MemberSignal {
         self.news.load(Ordering::Acquire)
     }
 
-    /// Records that the member makes progress.
+    /// Records `now` as the time of the member's last progress.
     #[inline]
     pub(super) fn see(&self, now: Duration) {
         // Relaxed, because the timer may see this a little late.

@@ -109,7 +109,7 @@ impl<'a> Plan<'a> {
                 Some(to) => {
                     open.remove(&(most, from));
                     open.insert((most - 1, from));
-                    // `to` is still open, because a settled member has at most one partition less than `from`.
+                    // `to` is not settled, because a settled member has at most one partition less than `from`.
                     open.remove(&(self.load[to], to));
                     open.insert((self.load[to] + 1, to));
                     search.hand_on(self, from, to);

@@ -345,8 +345,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         leases.note_changes();
         leases.number_from((incarnation << 40).max(topic.host.lease_numbers.load(Ordering::Acquire)));
         let messages = std::mem::take(&mut recovered_queue.messages);
-        // Leased and dying messages first: in strict order the first waiting message of a partition must stay behind
-        // them.
+        // Leased and dying messages first: in strict order the first waiting message of a partition must wait for them.
         let (waiting, out): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|(_, known)| matches!(known.phase, Phase::Waiting(_)));
         let deleted = recovered_queue.deleted.iter().map(|&(partition, offset)| StatePart::Deleted(partition, offset));

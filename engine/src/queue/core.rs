@@ -257,9 +257,9 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Wakes one idle worker, if there is one. That worker polls the queue and calls this method too, unless it finds no message
-    /// and watches, so one wake-up is enough for any number of messages. A notified thread counts as idle until it runs: it
-    /// serves this call as well, since it polls later.
+    /// Wakes one idle worker, if there is one. That worker polls the queue and calls this method too, unless it finds
+    /// no message and watches, so one wake-up is enough for any number of messages. A notified thread counts as idle
+    /// until it runs. It serves this call as well, since it polls later.
     fn call_in(&self, state: &mut QueueState<E, K>) {
         if state.idle_workers > 0 {
             self.idle.notify_one();

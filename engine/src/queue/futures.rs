@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// The next message. If there is none, `waker` is woken when the queue may have one. `waits` is how the calling worker
-    /// waits, before and after the call.
+    /// The next message. If there is none, `waker` is woken when the queue may have one. `waits` is how the calling
+    /// worker waits; the call updates it.
     pub(super) fn poll(&self, waits: &mut TaskWait, waker: &Waker) -> Poll<Result<Granted<E>, ReadError>> {
         // Cloning and dropping a waker and reading the clock run the user's code, so no lock is held.
         let mut own = Some(waker.clone());
@@ -31,7 +31,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
                     self.look_up(&mut state);
                     None
                 }
-                // Not in the list while it looks, so that it does not wake itself when it leaves with a message.
+                // While the task polls, its waker is not in the list, so it cannot wake itself when it leaves with a
+                // message.
                 TaskWait::Idle(place) => {
                     before = state.tasks.take(place);
                     Some(place)
@@ -70,10 +71,10 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.rang(rang);
     }
 
-    /// Ends the caller's waiting. If it watched, or was woken and has not polled the queue, the next worker is woken in its
-    /// place; unless a worker watches, which has then polled the queue since the caller was woken.
+    /// Ends the caller's waiting. If it was watching, or was woken and has not polled the queue, this wakes the next
+    /// worker instead, unless a worker watches: that worker has polled the queue after the caller was woken.
     pub(super) fn leave_wait(&self, waits: &mut TaskWait) {
-        // Dropped after the lock.
+        // The waker is the user's code, so it is dropped after the lock is released.
         let unused;
         let mut state = match *waits {
             TaskWait::Nothing => return,
@@ -172,9 +173,9 @@ mod task {
         /// A future that is dropped before it is ready has taken nothing: a message that was leased for it goes to
         /// another worker, and that attempt does not count.
         ///
-        /// A message wakes at most two of the waiting tasks, whatever their number: the task that takes the message, and the
-        /// next one, which looks for more. Waiting and being dropped cost the logarithm of that number. A task that was woken
-        /// and is neither polled nor dropped holds the others up; so does a future that is leaked.
+        /// A message wakes at most two of the waiting tasks, whatever their number: the task that takes the message,
+        /// and the next one, which checks for more. Beginning and ending to wait take logarithmic time in that number.
+        /// A woken task that is neither polled nor dropped keeps the other tasks waiting, and so does a leaked future.
         ///
         /// ```
         /// # use slipring::{Engine, Message, Record};

@@ -1,25 +1,26 @@
-//! The tasks that wait at a queue while another worker watches it, in the order in which they came.
+//! The tasks that wait at a queue while another worker watches it, in the order of their arrival.
 //!
-//! A message wakes the first task of the list. No wake-up is lost: a task that was removed from the list was woken, and then it
-//! takes a message, or watches the queue, or, if it is dropped before it polls the queue, wakes the next task: see
+//! A message wakes the first task of the list. A woken task is removed from the list. It then takes a message, or
+//! watches the queue, or, if it is dropped before it polls the queue, wakes the next task, so no wake-up is lost: see
 //! [`QueueCore`](super::core::QueueCore).
 
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-/// The place of a waiting task: a lower number came earlier. A task keeps its place until it stops waiting.
+/// The place of a waiting task: a lower number arrived earlier. A task keeps its place until it stops waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TaskPlace(u64);
 
 /// How a worker waits without a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum TaskWait {
-    /// It does not wait.
+    /// The worker does not wait.
     #[default]
     Nothing,
-    /// It watches the partitions with its waker.
+    /// The worker watches the partitions with its waker.
     Watching,
-    /// Another worker watches. This worker's waker is at this place, or was removed from it and woken.
+    /// Another worker watches. This worker's waker is in the list at this place, or was removed from the list and
+    /// woken.
     Idle(TaskPlace),
 }
 
@@ -31,7 +32,7 @@ pub(super) struct IdleTasks {
 }
 
 impl IdleTasks {
-    /// A place behind all others.
+    /// A new place after all others.
     pub(super) fn new_place(&mut self) -> TaskPlace {
         self.next += 1;
         TaskPlace(self.next)
@@ -41,12 +42,12 @@ impl IdleTasks {
         self.wakers.insert(place, waker);
     }
 
-    /// Removes the waker at this place. `None` if it was removed before, to be woken.
+    /// Removes and returns the waker at this place. `None` if it was removed before, to be woken.
     pub(super) fn take(&mut self, place: TaskPlace) -> Option<Waker> {
         self.wakers.remove(&place)
     }
 
-    /// Removes the waker that has waited longest. The caller wakes it.
+    /// Removes and returns the waker that has waited longest, which the caller wakes. `None` if no task waits.
     pub(super) fn take_first(&mut self) -> Option<Waker> {
         self.wakers.pop_first().map(|(_, waker)| waker)
     }

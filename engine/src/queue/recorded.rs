@@ -81,9 +81,9 @@ pub struct RecordedMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MessageState {
-    /// The message is leased until this time, which may have passed.
+    /// The message is leased until this time, which may have passed, by the system's clock.
     Leased(Timestamp),
-    /// The message may be leased from this time on.
+    /// The message may be leased from this time on, by the system's clock.
     Waiting(Timestamp),
     /// The message is to become a dead letter, for this reason.
     Dying(String),

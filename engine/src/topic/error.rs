@@ -197,8 +197,8 @@ pub enum TopicError {
 /// The upper limit of [`max_message`](crate::TopicBuilder::max_message) in bytes: 1 GiB.
 pub const MAX_MESSAGE: usize = 1 << 30;
 
-/// Refuses names that would not be plain file names, since names may become part of paths: allowed are ASCII letters,
-/// digits and three signs, but neither `.` nor `..`.
+/// Refuses names that would not be plain file names, since names may become part of paths. Allowed are ASCII letters,
+/// digits, `.`, `_` and `-`, but not the names `.` and `..`.
 pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if plain && (1..=MAX_NAME).contains(&name.len()) && name != "." && name != ".." {

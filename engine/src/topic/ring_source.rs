@@ -68,7 +68,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
 
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         if self.room() == 0 {
-            // The sync of the next reservation will wake the committer.
+            // The source counts as armed: the sync of the next reservation wakes the committer.
             return true;
         }
         self.consumer.as_mut().is_none_or(|consumer| consumer.arm(waiter, token))

@@ -53,9 +53,9 @@ pub struct KnownMessage {
 /// The phase of a message that was read and is not finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// A worker has the message until this time.
+    /// A worker has the message until this time, by the engine's clock.
     Leased(Duration),
-    /// The message may be leased from this time on.
+    /// The message may be leased from this time on, by the engine's clock.
     Waiting(Duration),
     /// The message has had its last attempt.
     Dying(DeathCause),
