@@ -119,7 +119,7 @@ pub enum CoresError {
         "consumer {consumer:?} would spin, and {others:?} spin already on {cores} cores: let one of them park or yield, or say `CorePlan::oversubscribe`"
     )]
     TooMany {
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
         /// Count of cores that this process may use.
         cores: usize,
@@ -131,9 +131,9 @@ pub enum CoresError {
         "consumer {consumer:?} was to be pinned to core {core}, which it would share with {other:?} while one of them spins: take another core, let it park, or say `CorePlan::oversubscribe`"
     )]
     CoreTaken {
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
-        /// The core.
+        /// The core's number in the operating system.
         core: usize,
         /// The consumer that is pinned there.
         other: String,
@@ -141,7 +141,7 @@ pub enum CoresError {
     /// This process may not use that core.
     #[error("consumer {consumer:?}: {cause}")]
     Core {
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
         /// The core that was asked for, and the cores that are allowed.
         cause: PinError,
@@ -149,7 +149,7 @@ pub enum CoresError {
     /// The consumer has no running thread.
     #[error("consumer {consumer:?} has no thread whose way of waiting could be changed")]
     NoThread {
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
     },
 }

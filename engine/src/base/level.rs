@@ -53,7 +53,7 @@ impl fmt::Display for Level {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the level {level:?} cannot be had: {reason}")]
 pub struct Unsupported {
-    /// The level.
+    /// The level that was asked for.
     pub level: Level,
     /// Why it cannot.
     pub reason: &'static str,

@@ -93,7 +93,8 @@ pub(crate) struct ConsumerStats {
     pub(crate) largest_batch: AtomicU64,
     /// True once the eviction was counted, since an eviction may have to be tried several times.
     pub(crate) evicted: AtomicBool,
-    /// The [thread](crate::base::threads::token) that got the last batch; 0 before the first.
+    /// The [thread](crate::base::threads::token) that got the last batch; 0 before the first batch, and after one that was
+    /// marked with [`hold`](Self::hold).
     reader: AtomicUsize,
     /// False for a group without members, which nobody reads for.
     attended: AtomicBool,

@@ -44,7 +44,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// ```
     ///
     /// # Errors
-    /// As [`poll`](Self::poll).
+    /// Those of [`poll`](Self::poll).
     pub fn next_batch(&mut self) -> NextBatch<'_, E, K> {
         NextBatch { subscriber: Some(self) }
     }
@@ -183,7 +183,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// ```
     ///
     /// # Errors
-    /// As [`poll`](Self::poll).
+    /// Those of [`poll`](Self::poll).
     pub fn next_batch(&mut self) -> NextGroupBatch<'_, E, K> {
         NextGroupBatch { member: Some(self), waits: false }
     }
@@ -234,7 +234,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// [`BlockFor`](crate::topic::Overflow::BlockFor) waits without a limit: set a timeout in your executor.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// Those of [`publish`](Self::publish).
     pub fn publish_async<F: FnOnce(&mut E)>(&mut self, fill: F) -> Publishing<'_, E, K, F> {
         Publishing { producer: self, fill: Some(fill), task: None }
     }
@@ -276,7 +276,7 @@ impl<K: Producers> Producer<Message, K> {
     /// [`send`](Self::send) as a future: the task waits for room.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     pub fn send_async<'p, 'r>(&'p mut self, record: &'p Record<'r>) -> Sending<'p, 'r, K> {
         Sending { producer: self, record, task: None }
     }

@@ -33,19 +33,19 @@ pub enum ObserveError {
     /// Another process or engine is listening at the path.
     #[error("somebody answers at {} already: end that one, or take another path", text::line(path.display()))]
     Taken {
-        /// The path.
+        /// The socket's path.
         path: PathBuf,
     },
     /// The path names a file that is not a socket. It is not touched.
     #[error("{} is there and is no socket: take another path", text::line(path.display()))]
     NoSocket {
-        /// The path.
+        /// The socket's path.
         path: PathBuf,
     },
     /// The path names a socket of another user. It is not touched.
     #[error("the socket at {} is one of user {owner}: take another path", text::line(path.display()))]
     NotOurs {
-        /// The path.
+        /// The socket's path.
         path: PathBuf,
         /// The user id of the socket's owner.
         owner: u32,
@@ -53,7 +53,7 @@ pub enum ObserveError {
     /// The path is longer than a socket address allows.
     #[error("the path {} has {len} bytes, and a socket's can have {limit}: take a shorter one", text::line(path.display()))]
     TooLong {
-        /// The path.
+        /// The socket's path.
         path: PathBuf,
         /// Length of the path, in bytes.
         len: usize,
@@ -63,7 +63,7 @@ pub enum ObserveError {
     /// The path holds a zero byte, which ends a path for the system.
     #[error("the path {} holds a zero byte: take another one", text::line(path.display()))]
     ZeroByte {
-        /// The path.
+        /// The socket's path.
         path: PathBuf,
     },
     /// This system has no Unix sockets that only their user can reach.
@@ -72,7 +72,7 @@ pub enum ObserveError {
     /// The operating system refused.
     #[error("no socket at {}: {cause}", text::line(path.display()))]
     Io {
-        /// The path.
+        /// The socket's path.
         path: PathBuf,
         /// The error of the operating system.
         cause: std::io::Error,

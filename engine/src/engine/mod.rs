@@ -33,7 +33,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Topics, their subscribers' threads, and the way to end them all. Cloning gives another handle of the same engine.
+/// Owns topics, the threads of their consumers and, if opened with one, a journal. Cloning gives another handle of this
+/// engine.
 ///
 /// ```
 /// use slipring::Engine;
@@ -96,7 +97,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// As [`EngineBuilder::build`].
+    /// Those of [`EngineBuilder::build`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, EngineError> {
         Self::builder().journal(path).build()
     }
@@ -194,7 +195,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// A topic does not exist or is not durable, or as
+    /// A topic does not exist or is not durable, or an error of
     /// [`TransformBuilder::open`](crate::transform::TransformBuilder::open).
     pub fn transform<I, O, X>(
         &self,

@@ -49,7 +49,7 @@ pub trait Persist: Send + Sync + Sized + 'static {
     /// data the name holds only the size.
     fn layout() -> String;
 
-    /// The size of an encoded event in bytes; `None` if the sizes differ.
+    /// The size of every encoded event, in bytes; `None` if events differ in size.
     fn size() -> Option<usize> {
         None
     }

@@ -117,7 +117,7 @@ impl Message {
         if self.key == NO_KEY { 0 } else { self.key as usize }
     }
 
-    /// The value.
+    /// The value's bytes; empty if the record's value was empty.
     #[inline]
     pub fn value(&self) -> &[u8] {
         let from = self.key_len();

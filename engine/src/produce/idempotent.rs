@@ -80,9 +80,9 @@ pub enum IdempotenceError {
         "producer {producer:?} of topic {topic:?} was opened again (epoch {current}, this is {epoch}): stop here, or open it once more"
     )]
     Fenced {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The name.
+        /// The producer's name.
         producer: String,
         /// The epoch of this producer.
         epoch: u64,
@@ -94,9 +94,9 @@ pub enum IdempotenceError {
         "producer {producer:?} of topic {topic:?} expects sequence {expected}, got {got}: send what lies between first"
     )]
     Gap {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The name.
+        /// The producer's name.
         producer: String,
         /// The sequence that must come next.
         expected: u64,
@@ -106,9 +106,9 @@ pub enum IdempotenceError {
     /// The sequence is `u64::MAX`, which none could follow.
     #[error("producer {producer:?} of topic {topic:?}: sequences end at {}, got {}", u64::MAX - 1, u64::MAX)]
     NoSequence {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The name.
+        /// The producer's name.
         producer: String,
     },
     /// The event was published so long ago that its receipt is no longer kept.
@@ -116,9 +116,9 @@ pub enum IdempotenceError {
         "producer {producer:?} of topic {topic:?} published sequence {sequence} before, and it is there; its receipt is not kept any more, only those from {oldest} on: go on with the next"
     )]
     Forgotten {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The name.
+        /// The producer's name.
         producer: String,
         /// The sequence that the caller sent.
         sequence: u64,
@@ -131,9 +131,9 @@ pub enum IdempotenceError {
         "producer {producer:?} of topic {topic:?} got sequence {sequence} while this thread publishes another one: publish it when that has returned"
     )]
     Nested {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The name.
+        /// The producer's name.
         producer: String,
         /// The sequence that the caller sent.
         sequence: u64,
@@ -148,7 +148,7 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
     /// settings of this builder apply. See [`IdempotentProducer`].
     ///
     /// # Errors
-    /// The name is invalid, too many names are in use, or as [`create`](Self::create).
+    /// The name is invalid, too many names are in use, or an error of [`create`](Self::create).
     pub fn idempotent(self, name: impl Into<String>) -> Result<IdempotentProducer<E, K>, ProducerError> {
         let (topic, level) = (Arc::clone(&self.topic), self.level);
         IdempotentProducer::open(self.create()?, &topic, name.into(), level)
@@ -263,7 +263,7 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
     /// As [`publish`](Self::publish), in the partition of `key`: see [`Producer::publish_key`].
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// Those of [`publish`](Self::publish).
     pub fn publish_key(
         &mut self,
         sequence: u64,
@@ -276,7 +276,7 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
     /// As [`publish`](Self::publish), in this partition: see [`Producer::publish_to`].
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// Those of [`publish`](Self::publish).
     pub fn publish_to(
         &mut self,
         sequence: u64,
@@ -408,7 +408,7 @@ impl<K: Producers> IdempotentProducer<Message, K> {
     /// was published before, returns its first receipt.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// Those of [`publish`](Self::publish).
     pub fn send<'r>(&mut self, sequence: u64, record: impl Borrow<Record<'r>>) -> Result<Receipt, IdempotenceError> {
         self.once(sequence, |producer| {
             producer.refuse_id(record.borrow())?;

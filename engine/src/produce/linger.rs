@@ -60,7 +60,7 @@ impl<K: Producers> LingerBuilder<K> {
     /// Creates the producer.
     ///
     /// # Errors
-    /// As [`ProducerBuilder::create`].
+    /// Those of [`ProducerBuilder::create`].
     pub fn create(self) -> Result<LingeringProducer<K>, ProducerError> {
         let Self { producer, delay, records, told } = self;
         let producer = producer.create()?;
@@ -140,7 +140,7 @@ impl PublishedRecords {
 
 struct LingerBuffer<K: Producers> {
     producer: Producer<Message, K>,
-    /// The records of each partition, by its number.
+    /// The gathered records, indexed by the partition's number.
     partitions: Vec<PartitionBatch>,
     /// Count of records in all partitions.
     count: usize,
@@ -207,7 +207,7 @@ impl<K: Producers> LingeringProducer<K> {
     /// As [`flush`](Self::flush), but waits at most until `deadline`.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// Those of [`flush`](Self::flush).
     pub fn flush_until(&self, deadline: Instant) -> Result<(), PublishError> {
         self.shared.flush(WhenFull::Until(deadline))
     }

@@ -44,7 +44,7 @@ impl<K: Producers> Producer<Message, K> {
     /// As [`send`](Self::send), but returns an error if the partition is full.
     ///
     /// # Errors
-    /// The partition is full, or as [`send`](Self::send).
+    /// The partition is full, or an error of [`send`](Self::send).
     #[inline]
     pub fn try_send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<Receipt, PublishError> {
         self.deliver(record.borrow(), WhenFull::Refuse)
@@ -53,7 +53,7 @@ impl<K: Producers> Producer<Message, K> {
     /// As [`send`](Self::send), but waits at most until `deadline`.
     ///
     /// # Errors
-    /// The partition was still full at the deadline, or as [`send`](Self::send).
+    /// The partition was still full at the deadline, or an error of [`send`](Self::send).
     pub fn send_until<'r>(
         &mut self,
         deadline: Instant,

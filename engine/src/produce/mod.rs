@@ -258,7 +258,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// As [`publish`](Self::publish), but returns an error if the partition is full.
     ///
     /// # Errors
-    /// The partition is full, or as [`publish`](Self::publish).
+    /// The partition is full, or an error of [`publish`](Self::publish).
     #[inline]
     pub fn try_publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         self.publish_any::<false>(fill)
@@ -346,7 +346,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// As [`publish`](Self::publish), but waits at most until `deadline`.
     ///
     /// # Errors
-    /// The partition was still full at the deadline, or as [`publish`](Self::publish).
+    /// The partition was still full at the deadline, or an error of [`publish`](Self::publish).
     pub fn publish_until(&mut self, deadline: Instant, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         self.place_one(Route::Any, WhenFull::Until(deadline), size_of::<E>(), |event, _| fill(event))
     }
@@ -355,7 +355,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// is not stored: put it into the event if consumers need it.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// Those of [`publish`](Self::publish).
     #[inline]
     pub fn publish_key(&mut self, key: &[u8], fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         self.place_one(Route::Key(key), WhenFull::Policy, size_of::<E>(), |event, _| fill(event))
@@ -364,7 +364,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// Fills the next event of this partition, and publishes it.
     ///
     /// # Errors
-    /// The partition does not exist, or as [`publish`](Self::publish).
+    /// The partition does not exist, or an error of [`publish`](Self::publish).
     #[inline]
     pub fn publish_to(&mut self, partition: u32, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         self.place_one(Route::To(partition), WhenFull::Policy, size_of::<E>(), |event, _| fill(event))
@@ -373,7 +373,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// Moves `value` into the next event, or returns it with the error.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// Those of [`publish`](Self::publish).
     pub fn offer(&mut self, value: E) -> Result<Receipt, Rejected<E>> {
         let mut value = value;
         // Events of earlier refusals are discarded.
@@ -390,7 +390,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// and its index in the batch, from 0 on.
     ///
     /// # Errors
-    /// `len` is 0 or more than a partition can hold, or as [`publish`](Self::publish). Then no event is published.
+    /// `len` is 0 or more than a partition can hold, or an error of [`publish`](Self::publish). Then no event is published.
     #[inline]
     pub fn publish_batch(
         &mut self,

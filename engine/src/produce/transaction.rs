@@ -76,7 +76,7 @@ pub enum TransactionError {
     /// The topic is not durable, or belongs to another engine.
     #[error("topic {topic:?} is not in this engine's journal: create it there, with `durable()`")]
     NotDurable {
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
     /// The transaction is larger than one frame. The events that were added before are still part of it.
@@ -98,7 +98,7 @@ pub enum TransactionError {
     /// An event was encoded into bytes that do not decode. Nothing was published.
     #[error("topic {topic:?}: {cause}")]
     Event {
-        /// The topic.
+        /// The topic's name.
         topic: String,
         /// Why the bytes do not decode.
         cause: Unreadable,
@@ -108,7 +108,7 @@ pub enum TransactionError {
     Fenced {
         /// The transform's name.
         name: String,
-        /// Its input topic.
+        /// The name of its input topic.
         topic: String,
     },
     /// The group member whose batch was to be committed is fenced: other members read that batch. Nothing was
@@ -219,7 +219,7 @@ impl Transaction {
     /// Adds an event to the partition of its key.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// Those of [`publish`](Self::publish).
     pub fn publish_key<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         topic: &Topic<E, K>,
@@ -232,7 +232,7 @@ impl Transaction {
     /// Adds an event to this partition.
     ///
     /// # Errors
-    /// The partition does not exist, or as [`publish`](Self::publish).
+    /// The partition does not exist, or an error of [`publish`](Self::publish).
     pub fn publish_to<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         topic: &Topic<E, K>,
@@ -245,7 +245,7 @@ impl Transaction {
     /// Adds a message to the [partition that it names](Record::partition), or else to that of its key.
     ///
     /// # Errors
-    /// The message is larger than the topic allows, or as [`publish`](Self::publish).
+    /// The message is larger than the topic allows, or an error of [`publish`](Self::publish).
     pub fn send<'r, K: Producers>(
         &mut self,
         topic: &Topic<Message, K>,

@@ -177,7 +177,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// Starts the subscriber without a thread: the caller polls it.
     ///
     /// # Errors
-    /// As [`run`](Self::run), except for the pin, which is ignored.
+    /// Those of [`run`](Self::run), except for the pin, which is ignored.
     pub fn poll(self) -> Result<Subscriber<E, K>, SubscribeError> {
         let topic = Arc::clone(&self.topic);
         let membership = Membership::new(&self, self.stats());

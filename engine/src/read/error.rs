@@ -8,9 +8,9 @@ use slipring_ring::{SeekError, StageError};
 #[error("consumer {consumer:?} of topic {topic:?}: {reason}")]
 #[non_exhaustive]
 pub struct ReadError {
-    /// The topic.
+    /// The topic's name.
     pub topic: String,
-    /// The consumer.
+    /// The consumer's name.
     pub consumer: String,
     /// The topic was halted or has failed, or the consumer was evicted.
     pub reason: Closed,
@@ -23,9 +23,9 @@ pub enum CancelError {
     /// The consumer has ended already.
     #[error("topic {topic:?} has no consumer {consumer:?}: it has ended already")]
     Gone {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
     },
     /// Other consumers are ordered after it.
@@ -33,9 +33,9 @@ pub enum CancelError {
         "consumer {consumer:?} of topic {topic:?} cannot go while {behind:?} stands behind it: cancel that one first"
     )]
     StoodBehind {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
         /// A consumer that is ordered after it.
         behind: String,
@@ -61,11 +61,11 @@ pub enum PositionError {
         "consumer {consumer:?} cannot move to {asked} in partition {partition} of topic {topic:?}: it may be anywhere from {earliest} to {latest}"
     )]
     OutOfRange {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
         /// The offset that was asked for.
         asked: u64,
@@ -77,9 +77,9 @@ pub enum PositionError {
     /// Other consumers are ordered after it, and have read past that offset.
     #[error("consumer {consumer:?} of topic {topic:?} cannot go back while {behind:?} stands behind it")]
     StoodBehind {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
         /// A consumer that is ordered after it.
         behind: String,
@@ -87,7 +87,7 @@ pub enum PositionError {
     /// The topic has no partition with that number.
     #[error("topic {topic:?} has no partition {asked}: it has {partitions}, from 0 on")]
     UnknownPartition {
-        /// The topic.
+        /// The topic's name.
         topic: String,
         /// The partition that was asked for.
         asked: u32,
@@ -97,15 +97,15 @@ pub enum PositionError {
     /// The topic does not record publish times.
     #[error("topic {topic:?} keeps no times: create it with `timestamps()`")]
     NoTimestamps {
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
     /// The operating system refused a memory fence that moving back needs.
     #[error("consumer {consumer:?} of topic {topic:?} cannot go back: {cause}")]
     Fence {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The consumer.
+        /// The consumer's name.
         consumer: String,
         /// Which fence was refused, and why.
         cause: slipring_ring::fence::Refused,
@@ -113,7 +113,7 @@ pub enum PositionError {
     /// The topic is closed, halted or failed.
     #[error("topic {topic:?}: {reason}")]
     Closed {
-        /// The topic.
+        /// The topic's name.
         topic: String,
         /// The reason.
         reason: Closed,

@@ -68,7 +68,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// ```
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// Those of [`run`](Self::run).
     pub fn run_with<S: 'static, X: Display + 'static>(
         mut self,
         make: impl FnOnce() -> S + Send + 'static,
@@ -101,7 +101,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// ```
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// Those of [`run`](Self::run).
     pub fn run_each<X: Display + 'static, H>(
         self,
         make: impl FnMut(u32) -> H + Send + 'static,

@@ -116,7 +116,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// to the next event to be published. Events that are no longer kept are not found.
     ///
     /// # Errors
-    /// The topic has no [timestamps](crate::TopicBuilder::timestamps), or as [`seek`](Self::seek).
+    /// The topic has no [timestamps](crate::TopicBuilder::timestamps), or an error of [`seek`](Self::seek).
     pub fn seek_to_time(&mut self, at: Timestamp) -> Result<(), PositionError> {
         self.take_changes();
         if !self.topic.settings.timestamps {

@@ -31,15 +31,15 @@ pub enum ReplayError {
     /// The topic is not durable.
     #[error("topic {topic:?} has no journal: create it with `durable()`")]
     NotDurable {
-        /// The topic.
+        /// The topic's name.
         topic: String,
     },
     /// The journal does not have the requested events, or cannot read them.
     #[error("topic {topic:?}, partition {partition}: {cause}")]
     Journal {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
         /// Why the journal refused.
         cause: journal::ReplayError,
@@ -47,9 +47,9 @@ pub enum ReplayError {
     /// A record does not decode as an event.
     #[error("topic {topic:?}, partition {partition}, offset {offset}: {cause}")]
     Event {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// The partition.
+        /// The partition's number, from 0.
         partition: u32,
         /// The record's offset.
         offset: u64,
@@ -63,7 +63,7 @@ pub enum ReplayError {
     /// The name or the start of the replay was refused.
     #[error("topic {topic:?}: {}", text::line(.cause))]
     Refused {
-        /// The topic.
+        /// The topic's name.
         topic: String,
         /// Why, as text.
         cause: String,
@@ -71,7 +71,7 @@ pub enum ReplayError {
     /// The topic was halted or has failed.
     #[error("topic {topic:?}: {reason}")]
     Closed {
-        /// The topic.
+        /// The topic's name.
         topic: String,
         /// The reason.
         reason: Closed,

@@ -70,7 +70,7 @@ pub enum TransformError {
     /// The name is invalid, or a thread could not be started.
     #[error("transform {name:?}: {}", text::line(.cause))]
     Refused {
-        /// The name.
+        /// The transform's name.
         name: String,
         /// Why, as text.
         cause: String,
@@ -81,7 +81,7 @@ pub enum TransformError {
     /// The handler failed on this event. Nothing of its batch was published or committed; the batch is read again.
     #[error("transform {name:?} failed at {offset} of partition {partition}: {}", text::line(.cause))]
     Handler {
-        /// The name.
+        /// The transform's name.
         name: String,
         /// The partition of the input event.
         partition: u32,
@@ -95,7 +95,7 @@ pub enum TransformError {
         "transform {name:?} at {offset} of partition {partition}: what comes of this event alone is too much: {cause}"
     )]
     TooMuch {
-        /// The name.
+        /// The transform's name.
         name: String,
         /// The partition of the input event.
         partition: u32,
@@ -108,7 +108,7 @@ pub enum TransformError {
     /// The handler panicked. Nothing of its batch was published or committed.
     #[error("transform {name:?} panicked: {}", text::line(.cause))]
     Panicked {
-        /// The name.
+        /// The transform's name.
         name: String,
         /// The panic's message.
         cause: String,

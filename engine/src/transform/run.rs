@@ -313,7 +313,7 @@ impl<O: Send + Sync + 'static, P: Producers> Outputs<'_, O, P> {
     /// Publishes an event without a key.
     ///
     /// # Errors
-    /// As [`Transaction::publish`].
+    /// Those of [`Transaction::publish`].
     pub fn publish(&mut self, fill: impl FnOnce(&mut O)) -> Result<(), TransactionError> {
         self.transaction.publish(self.topic, fill)
     }
@@ -321,7 +321,7 @@ impl<O: Send + Sync + 'static, P: Producers> Outputs<'_, O, P> {
     /// Publishes an event into the partition of its key.
     ///
     /// # Errors
-    /// As [`Transaction::publish`].
+    /// Those of [`Transaction::publish`].
     pub fn publish_key(&mut self, key: &[u8], fill: impl FnOnce(&mut O)) -> Result<(), TransactionError> {
         self.transaction.publish_key(self.topic, key, fill)
     }
@@ -329,7 +329,7 @@ impl<O: Send + Sync + 'static, P: Producers> Outputs<'_, O, P> {
     /// Publishes an event into this partition.
     ///
     /// # Errors
-    /// As [`Transaction::publish_to`].
+    /// Those of [`Transaction::publish_to`].
     pub fn publish_to(&mut self, partition: u32, fill: impl FnOnce(&mut O)) -> Result<(), TransactionError> {
         self.transaction.publish_to(self.topic, partition, fill)
     }
@@ -344,7 +344,7 @@ impl<P: Producers> Outputs<'_, Message, P> {
     /// Publishes a message.
     ///
     /// # Errors
-    /// As [`Transaction::send`].
+    /// Those of [`Transaction::send`].
     pub fn send<'r>(&mut self, record: impl Borrow<Record<'r>>) -> Result<(), TransactionError> {
         self.transaction.send(self.topic, record)
     }
