@@ -208,7 +208,7 @@ struct ThreadEntry {
     wait: Wait,
 }
 
-/// The cores in use, with the plan.
+/// An engine's core plan, and the consumer threads that run now.
 pub(crate) struct Cores {
     plan: CorePlan,
     allowed: Vec<usize>,
@@ -313,7 +313,7 @@ impl Cores {
     }
 }
 
-/// A thread's entry among the cores.
+/// A running thread's entry in [`Cores`]. Dropping it removes the entry.
 pub(crate) struct CoreTicket {
     cores: Weak<Cores>,
     number: u64,
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn a_change_that_is_refused_changes_nothing() {
         let plan = CorePlan::new();
-        // Given here, because the test's machine may have only one core.
+        // The allowed cores are given here, because the test's machine may have only one.
         let allowed = vec![0, 1];
         let cores = Arc::new_cyclic(|this| Cores { plan, allowed, entries: Mutex::default(), this: Weak::clone(this) });
         let spin = Wait::busy_spin();

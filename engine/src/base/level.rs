@@ -59,7 +59,7 @@ pub struct Unsupported {
     pub reason: &'static str,
 }
 
-/// Why a receipt's event was not seen to reach a level.
+/// Why waiting for a receipt's event to reach a level failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {

@@ -1,4 +1,4 @@
-//! What all layers above use and what knows no topic: time, threads, cores, numbers and names.
+//! Helpers that all layers above use and that know no topics: time, threads, cores, numbers and names.
 
 pub(crate) mod clock;
 pub(crate) mod closed;

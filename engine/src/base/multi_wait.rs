@@ -23,7 +23,7 @@ pub(crate) trait WaitSources {
 /// Why a [`MultiWait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wakeup {
-    /// This source has something.
+    /// This source has events, an end or an error.
     Source(usize),
     /// Another thread has woken the waiter, or [`WaitSources::is_interrupted`] is true.
     Interrupted,
@@ -33,21 +33,22 @@ pub(crate) enum Wakeup {
 
 /// Waits for several sources. An idle source is armed once, and costs nothing until its bell wakes the waiter.
 pub(crate) struct MultiWait {
-    /// Other threads may wake it with [`WAKE`](Self::WAKE).
+    /// Parks the waiting thread. Other threads may wake it with [`WAKE`](Self::WAKE).
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) wait: Wait,
-    /// The sources to be checked. All others are armed.
+    /// Numbers of the sources to be checked at each call. All other sources are armed.
     ready: Vec<usize>,
     armed: Vec<bool>,
     /// Index in `ready` of the next source to be checked.
     turn: usize,
-    /// Count of finds since the armed sources were last asked.
+    /// Count of returned sources since the armed ones were last asked.
     finds: u32,
     /// If true, the lowest number goes first; if false, the sources take turns.
     by_number: bool,
 }
 
-/// Count of finds after which the armed sources are asked if they rang, so that busy ones do not starve them.
+/// Count of returned sources after which the armed ones are asked if they rang, so that busy sources do not starve
+/// them.
 const PATIENCE: u32 = 16;
 
 impl MultiWait {

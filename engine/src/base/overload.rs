@@ -91,17 +91,17 @@ pub(crate) struct ConsumerStats {
     pub(crate) gaps: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) largest_batch: AtomicU64,
-    /// True once the eviction was counted, since an eviction may have to be tried several times.
+    /// True once the consumer's eviction was counted. Further tries of that eviction are not counted.
     pub(crate) evicted: AtomicBool,
     /// The [thread](crate::base::threads::token) that got the last batch; 0 before the first batch, and after one that was
     /// marked with [`hold`](Self::hold).
     reader: AtomicUsize,
-    /// False for a group without members, which nobody reads for.
+    /// False for a group that has no members, so that no thread reads for it.
     attended: AtomicBool,
 }
 
 impl ConsumerStats {
-    /// Counts a batch of `len` events for the calling thread.
+    /// Counts a batch of `len` events, and records the calling thread as its reader.
     #[inline]
     pub(crate) fn batch(&self, len: usize) {
         self.reader.store(crate::base::threads::token(), Ordering::Relaxed);
@@ -129,7 +129,8 @@ impl ConsumerStats {
         Held(self)
     }
 
-    /// True if the calling thread holds the batch, or a thread that waits for the calling one to return.
+    /// True if the consumer's batch is held by the calling thread, or by a thread that waits for the calling one to
+    /// return.
     pub(crate) fn is_held_here(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);
         reader == crate::base::threads::token() || crate::base::threads::waits_for_this_thread(reader)

@@ -1,5 +1,4 @@
-//! The threads of a topic's managed consumers: they are started with a name and a core, and waited for, but not by
-//! themselves.
+//! The threads of a topic's managed consumers: they are started with a name and a core, and no thread waits for itself.
 
 pub(crate) use slipring_ring::internal::{Panic, blaming, caught};
 use slipring_ring::pin::{self, PinError};

@@ -1,4 +1,4 @@
-//! A value for one thread at a time that runs user code with it, where a lock may not be held.
+//! A value that one thread at a time uses while it runs user code, where no lock may be held.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

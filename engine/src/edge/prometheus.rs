@@ -227,8 +227,8 @@ impl Metrics {
 #[cfg(feature = "metrics")]
 impl Metrics {
     /// Sets every metric in the recorder of the `metrics` crate, under its name in
-    /// [`to_prometheus`](Self::to_prometheus). Call this as often as your recorder needs values; publishing and reading
-    /// never do.
+    /// [`to_prometheus`](Self::to_prometheus). Call this as often as your recorder needs values: publishing and reading
+    /// set none.
     pub fn record(&self) {
         for Family { name, kind, samples, help } in self.families() {
             let name = format!("slipring_{name}");

@@ -84,8 +84,8 @@ impl EngineBuilder {
     /// Sets a function that [`build`](Self::build) calls with its progress, on the same thread, while it reads the
     /// journal, about once for each MiB. After a crash that may take a while. If nothing has to be read, it is not
     /// called.
-    pub fn recovering(mut self, hear: impl FnMut(Progress) + Send + 'static) -> Self {
-        self.recovering = Some(Box::new(hear));
+    pub fn recovering(mut self, report: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.recovering = Some(Box::new(report));
         self
     }
 
@@ -103,8 +103,8 @@ impl EngineBuilder {
         let mut recovered = None;
         let committer = match self.storage {
             Some(storage) => {
-                let mut hear = self.recovering.unwrap_or_else(|| Box::new(|_| ()));
-                let (writer, found) = slipring_journal::open_with(Arc::clone(&storage), self.options, &mut hear)?;
+                let mut report = self.recovering.unwrap_or_else(|| Box::new(|_| ()));
+                let (writer, found) = slipring_journal::open_with(Arc::clone(&storage), self.options, &mut report)?;
                 let state = found.state.clone();
                 recovered = Some(Arc::new(found));
                 let started = Committer::start(writer, state, Arc::clone(&clock), self.pace);

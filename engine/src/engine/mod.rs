@@ -235,8 +235,8 @@ impl Engine {
             .unwrap_or_default()
     }
 
-    /// Removes the gaps that were reported to the reader of this kind and name from the [list](Self::gaps), as seen by
-    /// a person. Returns their count once the removal is durable; 0 without a journal.
+    /// Removes the gaps that were reported to this reader from the [list](Self::gaps), once somebody has taken note of
+    /// them. Returns their count when the removal is durable; 0 without a journal.
     ///
     /// # Errors
     /// The journal has failed or ended.
@@ -386,14 +386,14 @@ impl Engine {
     /// write what was published, so that after a too short `limit` the journal is complete all the same, without a gap
     /// in the offsets and with the groups' committed offsets.
     pub fn shutdown(&self, limit: Duration) -> Report {
-        // A deadline beyond the range of `Instant` is no deadline.
+        // A limit beyond the range of `Instant` counts as no limit.
         let deadline = Instant::now().checked_add(limit);
         let mut left = {
             let mut topics = self.shared.topics();
             topics.shut_down = true;
             topics.open.clone()
         };
-        // Threads that wait for a topic's name return with an error.
+        // Wakes the threads that wait for a topic's name to be free: they return with an error.
         self.shared.settled.notify_all();
         let _caller = ShutdownCaller::enter(left.iter().any(|topic| topic.is_held_here()));
         let mut reports = Vec::new();

@@ -24,11 +24,11 @@ pub struct Record<'a> {
 /// When queues may deliver a message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Due {
-    /// At this time: the bytes of the header [`Record::DUE`].
+    /// At a fixed time: the bytes of the header [`Record::DUE`].
     At([u8; 8]),
-    /// As `After`, once the record is being sent: the header's bytes, with the time and the delay.
+    /// The form of `After` while the record is sent: the bytes of the header, which hold the due time and the delay.
     In([u8; 16]),
-    /// This long after it is sent.
+    /// This long after the record is sent.
     After(Duration),
 }
 
@@ -110,7 +110,8 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// This record with its delay as a time, if it is sent at `now`. `None` if it has no delay.
+    /// A copy of this record whose delay is replaced by the due time, counted from `now`. `None` if the record has no
+    /// delay.
     pub(crate) fn at(&self, now: impl FnOnce() -> Timestamp) -> Option<Self> {
         match self.due {
             Some(Due::After(by)) => {

@@ -1,4 +1,4 @@
-//! Time: the engine's clock, and a clock for tests that moves only when it is told to.
+//! Time: the engine's clock, and a clock for tests that moves only when the test moves it.
 //!
 //! Leases, delays, deadlines of groups, rate limits, timestamps and times to live all read the engine's [`Clock`]. It
 //! is a [`SystemClock`] unless [`EngineBuilder::clock`](crate::EngineBuilder::clock) sets another.

@@ -21,7 +21,7 @@ pub(crate) struct Appender<E, K: Producers> {
     pub(crate) partition: Arc<Partition<E, K>>,
 }
 
-/// The partition of an event: any, that of a key, or this one.
+/// Which partition an event goes to: any, the one of a key, or a given one.
 #[derive(Clone, Copy)]
 pub(crate) enum Route<'k> {
     Any,
@@ -39,7 +39,7 @@ impl<'k> Route<'k> {
     }
 }
 
-/// What is stored beside the events of claimed slots.
+/// The values that are stored beside a claimed slot; `None` where the topic or the producer has none.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SlotMeta {
     pub(crate) now: Option<Timestamp>,
@@ -47,7 +47,7 @@ pub(crate) struct SlotMeta {
     pub(crate) stamp: Option<ProducerStamp>,
 }
 
-/// How one attempt to claim waits.
+/// What one attempt to claim slots does while there is no room.
 #[derive(Clone, Copy)]
 enum Attempt<'t> {
     Wait,
@@ -190,7 +190,7 @@ impl<E, K: Producers> Appender<E, K> {
                 if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
                     break;
                 }
-                // The committer is the slowest at the moment; a consumer that it hides may be the next.
+                // The committer is the slowest at the moment. Once it has moved on, a slow consumer may be found.
                 match self.attempt::<DRY>(Attempt::Until(soon), len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) => continue,
@@ -294,7 +294,7 @@ impl<E, K: Producers> Appender<E, K> {
     }
 }
 
-/// The time between two checks of a producer in a handler that it does not wait for its own consumer.
+/// How often a producer that waits inside a handler checks that the slowest consumer is not the handler's own.
 const LOOK_AT_ITSELF: Duration = Duration::from_millis(10);
 
 /// How long a publish waits for the committer of a full partition before it checks again which consumer is the slowest.

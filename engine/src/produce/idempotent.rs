@@ -75,7 +75,7 @@ pub struct IdempotentProducer<E, K: Producers = Multi> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdempotenceError {
-    /// The name was opened again since.
+    /// The name was opened again, so this producer is fenced.
     #[error(
         "producer {producer:?} of topic {topic:?} was opened again (epoch {current}, this is {epoch}): stop here, or open it once more"
     )]

@@ -30,7 +30,7 @@ pub struct LingerBuilder<K: Producers = Multi> {
     producer: ProducerBuilder<Message, K>,
     delay: Duration,
     records: usize,
-    told: Option<PublishedCallback>,
+    callback: Option<PublishedCallback>,
 }
 
 /// Called with the number and the receipt of each published record.
@@ -46,14 +46,14 @@ impl<K: Producers> ProducerBuilder<Message, K> {
 
 impl<K: Producers> LingerBuilder<K> {
     pub(crate) fn new(producer: ProducerBuilder<Message, K>, delay: Duration, records: usize) -> Self {
-        Self { producer, delay, records: records.max(1), told: None }
+        Self { producer, delay, records: records.max(1), callback: None }
     }
 
-    /// Calls `told` for each published record, with its receipt and the number that [`send`](LingeringProducer::send)
+    /// Calls `callback` for each published record, with its receipt and the number that [`send`](LingeringProducer::send)
     /// returned. It is called on the thread that flushes, which may be the engine's timer, so it must be short and must
     /// not wait for room. It may use this producer: for records that it sends, it is called after it has returned.
-    pub fn on_published(mut self, told: impl FnMut(u64, Receipt) + Send + 'static) -> Self {
-        self.told = Some(Box::new(told));
+    pub fn on_published(mut self, callback: impl FnMut(u64, Receipt) + Send + 'static) -> Self {
+        self.callback = Some(Box::new(callback));
         self
     }
 
@@ -62,12 +62,15 @@ impl<K: Producers> LingerBuilder<K> {
     /// # Errors
     /// Those of [`ProducerBuilder::create`].
     pub fn create(self) -> Result<LingeringProducer<K>, ProducerError> {
-        let Self { producer, delay, records, told } = self;
+        let Self { producer, delay, records, callback } = self;
         let producer = producer.create()?;
         producer.topic().start_timer()?;
         let topic = Arc::clone(producer.topic());
-        let published =
-            Arc::new(PublishedRecords { count: AtomicUsize::new(0), told: told.is_some(), receipts: Mutex::default() });
+        let published = Arc::new(PublishedRecords {
+            count: AtomicUsize::new(0),
+            has_callback: callback.is_some(),
+            receipts: Mutex::default(),
+        });
         let own = Arc::clone(&published);
         let gathered = LingerBuffer {
             producer,
@@ -78,8 +81,10 @@ impl<K: Producers> LingerBuilder<K> {
             is_due: false,
             failed: None,
         };
-        let (gathered, told) = (Turn::new(gathered), Turn::new(told));
-        Ok(LingeringProducer { shared: Arc::new(LingerShared { topic, delay, records, gathered, published, told }) })
+        let (gathered, callback) = (Turn::new(gathered), Turn::new(callback));
+        Ok(LingeringProducer {
+            shared: Arc::new(LingerShared { topic, delay, records, gathered, published, callback }),
+        })
     }
 }
 
@@ -115,19 +120,20 @@ struct LingerShared<K: Producers> {
     topic: Arc<TopicCore<Message, K>>,
     delay: Duration,
     records: usize,
-    /// A [`Turn`] and not a lock, because the thread that has it runs user code, such as the partitioner.
+    /// The buffer. It is lent and not locked, because the thread that has it runs user code, such as the partitioner.
     gathered: Arc<Turn<LingerBuffer<K>>>,
     published: Arc<PublishedRecords>,
-    /// The callback. The thread that has it calls it while other threads may gather.
-    told: Arc<Turn<Option<PublishedCallback>>>,
+    /// The callback, if there is one. It is lent and not locked, so that other threads can gather records while one
+    /// runs it.
+    callback: Arc<Turn<Option<PublishedCallback>>>,
 }
 
-/// What other threads may read while one thread has the buffer.
+/// The state that other threads may read while one thread has the buffer.
 struct PublishedRecords {
     /// Count of gathered records.
     count: AtomicUsize,
     /// True if there is a callback.
-    told: bool,
+    has_callback: bool,
     /// Numbers and receipts of published records for which the callback is not called yet, in order.
     receipts: Mutex<VecDeque<(u64, Receipt)>>,
 }
@@ -147,7 +153,7 @@ struct LingerBuffer<K: Producers> {
     /// The number of the next record.
     next: u64,
     published: Arc<PublishedRecords>,
-    /// True if the timer has a flush of this buffer to do.
+    /// True if a flush of this buffer is scheduled on the timer.
     is_due: bool,
     /// The lasting error of a flush by the timer, such as that the topic is closed. `None` if there was none.
     failed: Option<PublishError>,
@@ -191,7 +197,7 @@ impl<K: Producers> LingeringProducer<K> {
         let record = record.borrow();
         let delayed = record.at(|| self.shared.topic.host.clock.wall());
         let sent = self.shared.send(delayed.as_ref().unwrap_or(record));
-        self.shared.tell();
+        self.shared.call_back();
         sent
     }
 
@@ -247,33 +253,33 @@ impl<K: Producers> LingerShared<K> {
 
     fn flush(&self, full: WhenFull<'_>) -> Result<(), PublishError> {
         let flushed = self.gathered()?.flush(full);
-        self.tell();
+        self.call_back();
         flushed
     }
 
     /// Calls the callback for the published records. If the calling thread is in the callback already, returns: the
     /// outer call continues with the new records.
-    fn tell(&self) {
-        while self.published.told && !self.published.receipts().is_empty() {
-            let Some(mut told) = self.told.take() else { return };
-            self.tell_with(&mut told);
+    fn call_back(&self) {
+        while self.published.has_callback && !self.published.receipts().is_empty() {
+            let Some(mut callback) = self.callback.take() else { return };
+            self.call_with(&mut callback);
         }
     }
 
-    /// As [`tell`](Self::tell), but returns if another thread has the callback.
-    fn try_tell(&self) {
-        while self.published.told && !self.published.receipts().is_empty() {
-            let Some(mut told) = self.told.try_take() else { return };
-            self.tell_with(&mut told);
+    /// As [`call_back`](Self::call_back), but returns if another thread has the callback.
+    fn try_call_back(&self) {
+        while self.published.has_callback && !self.published.receipts().is_empty() {
+            let Some(mut callback) = self.callback.try_take() else { return };
+            self.call_with(&mut callback);
         }
     }
 
-    fn tell_with(&self, told: &mut Option<PublishedCallback>) {
-        let Some(told) = told else { return };
+    fn call_with(&self, callback: &mut Option<PublishedCallback>) {
+        let Some(callback) = callback else { return };
         loop {
             let next = self.published.receipts().pop_front();
             let Some((number, receipt)) = next else { return };
-            blaming("`on_published`", || told(number, receipt));
+            blaming("`on_published`", || callback(number, receipt));
         }
     }
 
@@ -295,7 +301,7 @@ impl<K: Producers> LingerShared<K> {
             Err(refused) => gathered.failed = Some(refused),
         });
         drop(gathered);
-        done = done.and(caught(|| self.try_tell()));
+        done = done.and(caught(|| self.try_call_back()));
         if let Err(panic) = done {
             // A panic of user code closes the topic, as a handler that panics does.
             self.topic.fail("linger", &panic.to_string());
@@ -342,16 +348,16 @@ impl<K: Producers> LingerBuffer<K> {
                 stack.bytes.drain(..size);
                 self.count -= len;
                 self.published.count.store(self.count, Ordering::Release);
-                let told = stack.entries.drain(..len).enumerate().map(|(index, entry)| {
+                let receipts = stack.entries.drain(..len).enumerate().map(|(index, entry)| {
                     let receipt = match first {
                         Some(first) => Receipt::new(topic, partition as u32, first + index as u64),
                         None => Receipt::dropped(topic, partition as u32),
                     };
                     (entry.number, receipt)
                 });
-                match self.published.told {
-                    true => self.published.receipts().extend(told),
-                    false => drop(told),
+                match self.published.has_callback {
+                    true => self.published.receipts().extend(receipts),
+                    false => drop(receipts),
                 }
             }
         }
@@ -367,6 +373,6 @@ impl<K: Producers> Drop for LingerShared<K> {
             TopicCounters::add(&self.topic.counts.dropped, gathered.count);
         }
         drop(gathered);
-        drop(caught(|| self.try_tell()));
+        drop(caught(|| self.try_call_back()));
     }
 }

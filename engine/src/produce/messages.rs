@@ -124,7 +124,7 @@ impl<K: Producers> Producer<Message, K> {
         placed
     }
 
-    /// Refuses a record with an id, for callers that do not check ids.
+    /// Returns an error if the record has an id and the topic deduplicates, for callers that do not check ids.
     pub(crate) fn refuse_id(&self, record: &Record<'_>) -> Result<(), PublishError> {
         match (&self.topic.ids, record.id_bytes()) {
             (Some(_), Some(_)) => Err(PublishError::IdNotLookedAt { topic: self.topic.name.clone() }),

@@ -105,8 +105,8 @@ impl<E, K: Producers> Producer<E, K> {
     fn look_for_partitions(&mut self) {
         let partitions = self.topic.partitions();
         for partition in &partitions[self.more.len() + 1..] {
-            // A topic's only producer has the producers of all its partitions: a new one is taken only by who has those
-            // before.
+            // This always succeeds: the only producer of a new partition is taken by the producer that has all earlier
+            // partitions.
             let Some(appender) = Appender::lend(partition, &self.wait) else { return };
             self.more.push(appender);
         }

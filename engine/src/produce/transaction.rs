@@ -159,7 +159,8 @@ pub(crate) enum InputFailure<X> {
     TooMuch { cause: TransactionError, alone: bool },
 }
 
-/// What else the frame holds, and the last decision if it is written.
+/// Further contents of a commit's frame (`put`), and the last check before the frame is written (`decide`; false
+/// refuses it).
 pub(crate) struct FrameExtras<'a> {
     pub(crate) put: &'a dyn Fn(&mut FrameBuilder),
     pub(crate) decide: &'a dyn Fn() -> Box<dyn FnOnce() -> bool + Send>,
@@ -357,8 +358,8 @@ impl Transaction {
         later.find_map(|(output, partition)| self.outputs[*output as usize].outgrown(*partition as usize))
     }
 
-    /// Publishes all events, and waits until they are durable. Returns a receipt for each partition; none for a
-    /// transaction without events.
+    /// Publishes all events, and waits until they are durable. Returns a receipt for each partition; an empty list if
+    /// the transaction has no events.
     ///
     /// # Errors
     /// Nothing was published, because a partition had no room for too long, a topic is closed, or the journal refused;

@@ -19,7 +19,7 @@ pub struct At {
 }
 
 impl At {
-    /// An address for tests of handlers.
+    /// Makes an `At`, for tests of handlers.
     pub const fn new(partition: u32, offset: u64, end_of_batch: bool) -> Self {
         Self { partition, offset, end_of_batch }
     }

@@ -236,7 +236,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         Arc::new(ConsumerStats::new(&self.name, self.slow.unwrap_or(self.topic.settings.slow)))
     }
 
-    /// The consumer's stage in each partition's ring.
+    /// The stage with which the subscriber joins each partition's ring.
     pub(crate) fn stage(&self) -> Stage {
         Stage::new(self.name.clone()).after(self.after.iter().cloned()).wait(self.wait.clone()).limit(self.limit)
     }

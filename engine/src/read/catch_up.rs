@@ -18,7 +18,7 @@ pub(crate) struct CatchUp<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
     progress: Arc<Progress>,
     cursor: Cursor,
-    /// The reader's consumer, once it has joined the ring.
+    /// The reader's consumer in the ring; `None` until the reader has joined it.
     gate: Option<Consumer<E, K>>,
     capacity: u64,
     /// A fault for tests: the count of events by which the ring takes over too early. 0 in production.

@@ -202,7 +202,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         loop {
             if !self.over.is_empty() && self.over.len() == self.parts.len() {
-                // A partition that was added before the topic was closed is among the changes by now.
+                // If a partition was added before the topic was closed, this change is visible by now.
                 if !self.membership.has_changes.load(Ordering::Acquire) {
                     return Ok(FindOutcome::End);
                 }

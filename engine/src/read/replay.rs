@@ -247,7 +247,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 let any = any || parts.iter().any(|part| part.has_more(visible) || part.can_end(visible, over));
                 any.then_some(())
             };
-            // An end that notifies nobody is found by looking every 50 ms.
+            // Some ends come without a notification, so they are checked for every 50 ms.
             let nap = Instant::now() + Duration::from_millis(50);
             let until = deadline.map_or(nap, |deadline| deadline.min(nap));
             if notifier.wait(Some(until), moved).is_none() && notifier.is_own_thread() {
@@ -274,12 +274,12 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     /// skipped offsets.
     pub(crate) fn pass_over_to(&mut self, index: usize, offset: u64) -> Result<u64, ReplayError> {
         let next = self.parts[index].next;
-        self.go_on_at(index, offset.max(next))?;
+        self.continue_at(index, offset.max(next))?;
         Ok(offset.saturating_sub(next))
     }
 
     /// Continues from the journal at `offset`, which may be below the current position.
-    pub(crate) fn go_on_at(&mut self, index: usize, offset: u64) -> Result<(), ReplayError> {
+    pub(crate) fn continue_at(&mut self, index: usize, offset: u64) -> Result<(), ReplayError> {
         let Self { name, durable, parts, .. } = self;
         let part = &mut parts[index];
         let opened = CatchUp::open(durable, &part.partition, &part.progress, From::Offset(offset));

@@ -95,7 +95,7 @@ impl Selector {
         }
         let now = limit.is_zero();
         let deadline = Instant::now().checked_add(limit);
-        let mut looking = Looking { readers, waiter: &self.waiter, armed: false };
+        let mut looking = SelectedReaders { readers, waiter: &self.waiter, armed: false };
         let found = loop {
             match self.watch.next(&mut looking, now, deadline) {
                 Wakeup::Source(reader) => break Some(reader),
@@ -143,15 +143,15 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
     }
 }
 
-struct Looking<'s, 'r> {
+struct SelectedReaders<'s, 'r> {
     readers: &'s mut [&'r mut dyn Selectable],
     waiter: &'s Arc<Waiter>,
     /// True if at least one reader was armed.
     armed: bool,
 }
 
-/// Also if the waiting strategy, which is the user's code, panics.
-impl Drop for Looking<'_, '_> {
+/// Notifies the readers that the wait is over, also if the wait strategy, which is user code, panics.
+impl Drop for SelectedReaders<'_, '_> {
     fn drop(&mut self) {
         if self.armed {
             self.readers.iter_mut().for_each(|reader| reader.awake());
@@ -159,7 +159,7 @@ impl Drop for Looking<'_, '_> {
     }
 }
 
-impl WaitSources for Looking<'_, '_> {
+impl WaitSources for SelectedReaders<'_, '_> {
     fn look(&mut self, source: usize, _: u32) -> bool {
         self.readers[source].is_ready()
     }

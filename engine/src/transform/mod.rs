@@ -101,7 +101,7 @@ pub enum TransformError {
         partition: u32,
         /// The event's offset.
         offset: u64,
-        /// The size and the limit: of a partition of an output, or of a frame of the journal.
+        /// The error with the size and the limit, either of a partition of the output or of a frame of the journal.
         #[source]
         cause: Box<TransactionError>,
     },
@@ -287,8 +287,9 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
         Ok((partitions, replay))
     }
 
-    /// True if reading continues at the replay's position, and not at the committed offsets.
-    fn goes_on(&self) -> bool {
+    /// True if the next read continues at the replay's position; false if it must open the input at the committed
+    /// offsets.
+    fn can_continue(&self) -> bool {
         let known = self.topic.count.load(Ordering::Acquire);
         self.replay.as_ref().is_some_and(|(partitions, _)| *partitions == known)
     }
@@ -300,10 +301,10 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
         transaction: &mut Transaction,
         mut f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
     ) -> Result<Option<BatchRead>, TransformError> {
-        let goes_on = self.goes_on();
+        let can_continue = self.can_continue();
         // Taken out, so that after a failure or a panic reading begins again at the committed offsets.
         let (partitions, mut replay) = match self.replay.take() {
-            Some(replay) if goes_on => replay,
+            Some(replay) if can_continue => replay,
             _ => self.open()?,
         };
         let (mut failed, mut handled, mut next) = (None, 0, None);
@@ -329,7 +330,7 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
                 Err(TransformError::TooMuch { name, partition, offset, cause: Box::new(cause) })
             }
             InputFailure::TooMuch { .. } => {
-                replay.go_on_at(partition as usize, offset)?;
+                replay.continue_at(partition as usize, offset)?;
                 self.replay = Some((partitions, replay));
                 Ok(Some(BatchRead { handled, next, is_cut: true }))
             }

@@ -190,9 +190,10 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                 self.hand_over();
             }
             let alone = self.careful > 0 || !self.reads_ahead;
-            // After a reopening, reading begins at the committed offsets, so everything read must be committed first.
+            // If the input must be opened again, reading begins at the committed offsets, so all that was read is
+            // committed first.
             let is_full = self.job.batches > 0 && !self.job.transaction.is_ample();
-            if alone || is_full || !self.input.goes_on() {
+            if alone || is_full || !self.input.can_continue() {
                 self.flush()?;
             }
             if !self.holder.is_held() {
@@ -302,7 +303,7 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
     }
 }
 
-/// What the handler of a [managed transform](Transform::run) publishes into: the output topic.
+/// Passed to the handler of a [managed transform](Transform::run): publishes into the transform's output topic.
 #[derive(Debug)]
 pub struct Outputs<'t, O: Send + Sync + 'static, P: Producers = Multi> {
     transaction: &'t mut Transaction,

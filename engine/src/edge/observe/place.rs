@@ -63,7 +63,7 @@ pub(super) fn bind(given: &Path) -> Result<(UnixListener, Place), ObserveError> 
         if !is_ours(&there) {
             return Err(ObserveError::NotOurs { path: path(), owner: there.uid() });
         }
-        // A killed process left this socket.
+        // No process answers, so a killed process has left this socket.
         Place { path: at.clone(), file: identity(&there) }.remove();
     }
     let folder = private_folder(&at).map_err(io)?;

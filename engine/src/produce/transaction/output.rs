@@ -72,7 +72,7 @@ pub(super) struct TypedOutput<E: Send + Sync + 'static, K: Producers> {
 #[derive(Default)]
 pub(super) struct PartitionBuffer {
     bytes: Vec<u8>,
-    /// The end of each event in `bytes`.
+    /// Where each event ends in `bytes`.
     ends: Vec<usize>,
 }
 

@@ -13,7 +13,8 @@ use slipring_ring::Consumer;
 use std::fmt::Display;
 use std::sync::{Arc, Weak};
 
-/// What starting a thread for another partition needs. The partition threads keep it alive.
+/// Starts the threads of the partitions: the settings that they share, and the constructor of their handlers. The
+/// threads keep it alive.
 struct PartitionThreads<E, K: Producers, M> {
     builder: SubscriberBuilder<E, K>,
     run: Arc<ConsumerRun>,
