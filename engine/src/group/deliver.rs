@@ -173,7 +173,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             }
             let stopped = signal.stopped.load(Ordering::Acquire);
             let failure = match failed {
-                // The event that was too much together with earlier ones is handled again alone.
+                // An event whose outputs did not fit beside those of earlier events is handled again alone.
                 Some((_, _, true)) if some && !stopped => continue,
                 Some((culprit, cause, _)) => (culprit, cause),
                 None if stopped => break,

@@ -53,7 +53,7 @@ pub enum GroupError {
     },
     /// The group's next event is no longer kept, or the start offset is not kept or not published yet.
     #[error(
-        "group {group:?} cannot read on at {asked} in partition {partition} of topic {topic:?}: it keeps {earliest} up to, not including, {latest}; say where to go on with `reset`"
+        "group {group:?} cannot read on at {asked} in partition {partition} of topic {topic:?}: it keeps {earliest} up to, not including, {latest}; set the next offset with `reset`"
     )]
     OutOfRange {
         /// The group's name.
@@ -71,7 +71,7 @@ pub enum GroupError {
     },
     /// The member was to start at the committed offset, but the group has committed nothing in this partition.
     #[error(
-        "group {group:?} has committed nothing in partition {partition} of topic {topic:?}: say with `start` where it is to begin what it never read"
+        "group {group:?} has committed nothing in partition {partition} of topic {topic:?}: set with `start` where it begins partitions that it never read"
     )]
     NothingCommitted {
         /// The group's name.
@@ -99,7 +99,7 @@ pub enum GroupError {
         gap: Gap,
     },
     /// The group's committed offset could not be written to the journal.
-    #[error("group {group:?}: where it stands is not in the journal: {}", text::line(.cause))]
+    #[error("group {group:?}: its committed offset could not be written to the journal: {}", text::line(.cause))]
     NotWritten {
         /// The group's name.
         group: String,
@@ -178,7 +178,7 @@ pub enum GroupError {
     },
     /// The group is to [spill](crate::group::GroupBuilder::spill), but this topic is not durable.
     #[error(
-        "group {group:?} cannot spill: topic {topic:?} has no journal to go on from: create it with `durable()`, or join without `spill`"
+        "group {group:?} cannot spill: topic {topic:?} has no journal to continue from: create it with `durable()`, or join without `spill`"
     )]
     NoJournal {
         /// The group's name.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "topic {topic:?}, partition {partition}: the events at offsets {} up to, not including, {} were lost to damage and could \
-     not be repaired; reading on goes on behind them", .offsets.start, .offsets.end
+     not be repaired; reading continues after them", .offsets.start, .offsets.end
 )]
 #[non_exhaustive]
 pub struct Gap {

@@ -9,10 +9,10 @@ use crate::event::record::Record;
 use crate::read::dead_letters::DeadLetterOrigin;
 use std::time::Duration;
 
-/// An event type that a queue can lease: [`Message`], and every type that is [`Persist`] (plain data is automatically),
-/// `Clone` and `Default`. A worker gets a clone, and a dead letter carries the bytes that `Persist` writes. `Clone` and
-/// `Persist` run under the queue's lock. If one of them panics or calls a queue, the queue fails with an error that
-/// says so, and the event stays unread.
+/// An event type that a queue can lease: [`Message`], and every type that is [`Persist`] (as plain data is without
+/// further code), `Clone` and `Default`. A worker gets a clone, and a dead letter carries the bytes that `Persist`
+/// writes. `Clone` and `Persist` run under the queue's lock. If one of them panics or calls a queue, the queue fails
+/// with an error that says so, and the event stays unread.
 pub trait Job: Send + Sync + Sized + 'static {
     /// Copies the event out of its slot.
     #[doc(hidden)]

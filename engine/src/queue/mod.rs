@@ -324,7 +324,7 @@ pub enum QueueError {
     },
     /// The queue has unfinished messages, so its order cannot be changed.
     #[error(
-        "queue {queue:?} of topic {topic:?} has {out} messages out that the other order does not allow: open it with the order it had until they are done with, or purge it"
+        "queue {queue:?} of topic {topic:?} has {out} unfinished messages, so its order cannot change: open it with the order that it had until they are finished, or purge it"
     )]
     OtherOrder {
         /// The topic's name.

@@ -313,7 +313,7 @@ pub enum LeaseError {
     },
     /// The lease of a ticket has expired, or its message was acked, moved or deleted.
     #[error(
-        "the lease on message {partition}@{offset} of queue {queue:?} has ended: it ran out, so that another worker may have the message, or the message was done with"
+        "the lease on message {partition}@{offset} of queue {queue:?} has ended: it ran out, so that another worker may have the message, or the message was acked, moved or deleted"
     )]
     Over {
         /// The queue's name.
@@ -325,7 +325,7 @@ pub enum LeaseError {
     },
     /// The journal failed before the change reached the queue's acknowledgement level.
     #[error(
-        "it is unknown whether what was said of message {partition}@{offset} of queue {queue:?} is in the journal, which has ended: {}", text::line(.cause)
+        "it is unknown whether the change of message {partition}@{offset} of queue {queue:?} is in the journal, which has ended: {}", text::line(.cause)
     )]
     Unknown {
         /// The queue's name.

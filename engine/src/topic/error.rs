@@ -13,7 +13,7 @@ use slipring_ring::BuildError;
 
 /// Two settings of one builder exclude one another. Neither one wins: the builder refuses both.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{of:?}: {one} and {other} contradict one another: say one of them")]
+#[error("{of:?}: {one} and {other} contradict one another: set only one of the two")]
 #[non_exhaustive]
 pub struct Contradiction {
     /// The name of the topic, group or queue that was to be created.
@@ -43,7 +43,7 @@ pub enum TopicError {
     },
     /// Partitions are being added by the calling thread already: the topic's factory of events, or a subscriber's
     /// factory of handlers, asked for more partitions while it was called for new ones.
-    #[error("topic {name:?} is being given partitions by this very thread: add others when that has returned")]
+    #[error("topic {name:?}: this thread is adding partitions already: add others after that call has returned")]
     Growing {
         /// The topic's name.
         name: String,
@@ -122,7 +122,7 @@ pub enum TopicError {
     },
     /// The topic has a time to live or a retention by age, but does not store timestamps.
     #[error(
-        "topic {name:?} has a time to live or a retention by age, and no times: create it with `timestamps()` as well"
+        "topic {name:?} has a time to live or a retention by age, but stores no timestamps: create it with `timestamps()` as well"
     )]
     NoTimestamps {
         /// The topic's name.
@@ -144,7 +144,7 @@ pub enum TopicError {
     },
     /// The journal has a durable topic of this name, which the requested topic does not fit.
     #[error(
-        "topic {name:?} stands in the journal as {}; asked for was {}: ask for that, or take another name", text::line(.there), text::line(.asked)
+        "the journal has topic {name:?} as {}; asked for was {}: ask for the recorded one, or take another name", text::line(.there), text::line(.asked)
     )]
     Recorded {
         /// The topic's name.
@@ -155,7 +155,7 @@ pub enum TopicError {
         asked: String,
     },
     /// The journal refused the topic.
-    #[error("topic {name:?} cannot be written down: {}", text::line(.cause))]
+    #[error("topic {name:?} cannot be written to the journal: {}", text::line(.cause))]
     Journal {
         /// The topic's name.
         name: String,
@@ -233,7 +233,7 @@ pub enum ProducerError {
     /// All names of idempotent producers are in use that the topic allows, or that the journal's segments have room
     /// for: see [`IdempotentProducer`](crate::producer::IdempotentProducer).
     #[error(
-        "topic {topic:?} has {limit} names of producers, which is all that it or the journal takes, so {name:?} is refused: use fewer, take larger segments, or wait until some expire"
+        "topic {topic:?} has {limit} names of producers, the most that it or the journal allows, so {name:?} is refused: use fewer names, take larger segments, or wait until some expire"
     )]
     TooManyNames {
         /// The topic's name.
@@ -244,7 +244,7 @@ pub enum ProducerError {
         limit: usize,
     },
     /// The journal refused the name of an idempotent producer.
-    #[error("topic {topic:?}: the producer {name:?} cannot be written down: {}", text::line(.cause))]
+    #[error("topic {topic:?}: the producer {name:?} cannot be written to the journal: {}", text::line(.cause))]
     Journal {
         /// The topic's name.
         topic: String,
@@ -262,7 +262,7 @@ pub enum ProducerError {
         cause: String,
     },
     /// The topic does not support the acknowledgement level.
-    #[error("topic {topic:?} cannot acknowledge what is published as {level}: {reason}")]
+    #[error("topic {topic:?} cannot acknowledge events as {level}: {reason}")]
     Unsupported {
         /// The topic's name.
         topic: String,

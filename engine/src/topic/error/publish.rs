@@ -46,7 +46,7 @@ pub enum PublishError {
     /// The partition is full, and the consumer that is furthest behind runs the calling handler, which would wait for
     /// itself. See [publishing in a handler](crate::subscriber::SubscriberBuilder::run).
     #[error(
-        "topic {topic:?}: partition {partition} is full and waits for the consumer {consumer:?}, whose own handler this is: publish with `try_publish` or from another thread, or give the topic more capacity"
+        "topic {topic:?}: partition {partition} is full and waits for the consumer {consumer:?}, whose handler makes this call: publish with `try_publish` or from another thread, or give the topic more capacity"
     )]
     OwnConsumer {
         /// The topic's name.
@@ -58,7 +58,7 @@ pub enum PublishError {
     },
     /// The message has an id and the topic deduplicates, but this kind of producer does not check ids.
     #[error(
-        "topic {topic:?} looks at ids, which a producer that gathers, one with sequences and a transaction do not: send it with `Producer::send`, or without an id"
+        "topic {topic:?} deduplicates by id, which gathering producers, idempotent producers and transactions do not support: send the message with `Producer::send`, or without an id"
     )]
     IdNotLookedAt {
         /// The topic's name.
@@ -66,14 +66,14 @@ pub enum PublishError {
     },
     /// The code that a producer calls, such as its partitioner, used that same producer.
     #[error(
-        "topic {topic:?}: a producer was used by code that it calls itself, such as its partitioner: use another one there"
+        "topic {topic:?}: a producer was used by code that it was calling, such as its partitioner: use another producer there"
     )]
     Nested {
         /// The topic's name.
         topic: String,
     },
     /// The rate limit of the topic or of the producer is reached.
-    #[error("topic {topic:?}: the rate limit of {} is reached: come again in {wait:?}", if *.of_topic { "the topic" } else { "this producer" })]
+    #[error("topic {topic:?}: the rate limit of {} is reached: try again in {wait:?}", if *.of_topic { "the topic" } else { "this producer" })]
     RateLimited {
         /// The topic's name.
         topic: String,

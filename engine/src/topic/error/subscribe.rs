@@ -24,7 +24,7 @@ pub enum SubscribeError {
     },
     /// The builder's `after` names a consumer that the topic does not have.
     #[error(
-        "consumer {consumer:?} was to stand behind {after:?}, which topic {topic:?} does not have (it has {known:?})"
+        "consumer {consumer:?} was to read after {after:?}, which topic {topic:?} does not have (its consumers are {known:?})"
     )]
     Unknown {
         /// The topic's name.
@@ -174,7 +174,7 @@ impl SubscribeError {
 #[non_exhaustive]
 pub enum DeadLetterError {
     /// The topic for dead letters is the topic whose messages failed.
-    #[error("topic {topic:?} cannot be the dead letters of its own messages: name another topic")]
+    #[error("topic {topic:?} cannot take the dead letters of its own messages: name another topic")]
     Circle {
         /// The topic's name.
         topic: String,
