@@ -149,8 +149,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
         Ok(self.core.delete(receipt.partition, receipt.offset))
     }
 
-    /// Copies of the next `limit` messages that are not leased: first those that wait to be leased again, the longest
-    /// due first, then new ones, partition by partition. Does not count as an attempt.
+    /// Copies of the next `limit` messages that are not leased: first the waiting ones, the longest due first, then
+    /// unread ones, partition by partition. Does not count as an attempt.
     ///
     /// # Panics
     /// `Clone` or `Persist` of the event's type panics.
