@@ -1,4 +1,4 @@
-//! Whether a stage only reads events or changes them, chosen by type.
+//! The access of a stage to events, read or change, chosen by type.
 
 use crate::buffer::Slots;
 
@@ -8,21 +8,22 @@ mod sealed {
     impl Sealed for super::Exclusive {}
 }
 
-/// The stage lends `&E`; others may read at the same time.
+/// The stage lends `&E`. Other stages may read the event at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared;
 
-/// The stage lends `&mut E`; it is ordered against every other stage.
+/// The stage lends `&mut E`. It must be ordered before or after every other stage.
 #[derive(Clone, Copy, Debug)]
 pub struct Exclusive;
 
-/// [`Shared`] or [`Exclusive`]: what a stage lends of an event of type `E`.
+/// The access of a stage to an event of type `E`: [`Shared`] or [`Exclusive`].
 pub trait Access: sealed::Sealed + Send + 'static {
-    /// `&E` or `&mut E`.
+    /// The lent reference: `&E` or `&mut E`.
     type Event<'e, E: 'e>;
 
     /// # Safety
-    /// The caller has the right to such a reference for as long as `'e`: to read, or to be the only one.
+    /// For the lifetime `'e` the caller may hold such a reference to the event: it is not written if shared, and used
+    /// by no other thread if exclusive.
     #[doc(hidden)]
     unsafe fn lend<'e, E, S>(slots: Slots<'e, E, S>, sequence: u64) -> Self::Event<'e, E>;
 }
@@ -32,7 +33,7 @@ impl Access for Shared {
 
     #[inline(always)]
     unsafe fn lend<'e, E, S>(slots: Slots<'e, E, S>, sequence: u64) -> &'e E {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that the event is not written for `'e`.
         unsafe { &*slots.event(sequence) }
     }
 }
@@ -42,7 +43,7 @@ impl Access for Exclusive {
 
     #[inline(always)]
     unsafe fn lend<'e, E, S>(slots: Slots<'e, E, S>, sequence: u64) -> &'e mut E {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that no other thread uses the event for `'e`.
         unsafe { &mut *slots.event_mut(sequence) }
     }
 }

@@ -1,4 +1,4 @@
-//! A batch: the events that a consumer holds at a moment.
+//! A batch: the events that a consumer is reading.
 
 use crate::access::{Access, Shared};
 use crate::buffer::Slots;
@@ -9,11 +9,11 @@ use crate::wait::Wait;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A bounded run of events, in order. Iterate over `&mut batch`.
+/// A bounded run of events, in order. To read it, iterate over `&mut batch`.
 ///
-/// When it is dropped or [committed](Self::commit), the consumed position moves over what was iterated and no
-/// further; what was not comes again with the next poll. An event counts as iterated once it was handed out.
-/// [`release`](Self::release) moves the position in the middle. No reference to an event outlives the batch:
+/// When the batch is dropped or [committed](Self::commit), the consumed position moves past the iterated events. The
+/// next poll returns the other events again. An event counts as iterated once the iterator has returned it.
+/// [`release`](Self::release) moves the position in the middle of a batch. No reference to an event outlives the batch:
 ///
 /// ```compile_fail
 /// # use slipring_ring::Builder;
@@ -28,7 +28,7 @@ use std::marker::PhantomData;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// nor a release in the middle:
+/// Nor does one outlive a release in the middle of the batch:
 ///
 /// ```compile_fail
 /// # use slipring_ring::Builder;
@@ -67,27 +67,28 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         Self { read: consumer.next, end: consumer.next, held: false, consumer }
     }
 
-    /// How many events are left to iterate.
+    /// Count of events left to iterate.
     #[inline]
     pub fn len(&self) -> usize {
         self.end.wrapping_sub(self.read) as usize
     }
 
-    /// Whether nothing is left to iterate.
+    /// True if no event is left to iterate.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.end == self.read
     }
 
-    /// The next sequence to be iterated.
+    /// The sequence of the next event to iterate.
     pub fn position(&self) -> Sequence {
         Sequence(self.read)
     }
 
-    /// Ends the batch here: the same as dropping it, said aloud.
+    /// Ends the batch, exactly as dropping it does.
     pub fn commit(self) {}
 
-    /// Lets the producers have the slots of what was iterated so far, in the middle of a batch.
+    /// Frees the slots of the events that were iterated so far, in the middle of a batch. Stages after this one, and
+    /// producers, may use them from then on.
     #[inline]
     pub fn release(&mut self) {
         if self.held && self.read != self.consumer.next {
@@ -95,8 +96,8 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         }
     }
 
-    /// Takes the last steps of the iteration back: from this event on they come again, but none that was released:
-    /// a producer may be writing there. A position that was not reached yet changes nothing.
+    /// Moves the iteration back to `from`, so that events from there on are iterated again. Released events stay
+    /// consumed, because a producer may be overwriting them. If `from` was not reached yet, nothing changes.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Sequence};
@@ -116,8 +117,7 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         self.read = later(earlier(from.0, self.read), self.consumer.next);
     }
 
-    /// Counts everything below `to` as iterated, as far as this batch goes. A position that was iterated already
-    /// changes nothing.
+    /// Counts all events of this batch below `to` as iterated. If `to` was iterated already, nothing changes.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Sequence};
@@ -137,19 +137,19 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         self.read = later(self.read, earlier(to.0, self.end));
     }
 
-    /// Passes over the next slot unread.
+    /// Counts the next slot as iterated without reading it.
     pub(crate) fn pass_over(&mut self) {
         if self.read != self.end {
             self.read = self.read.wrapping_add(1);
         }
     }
 
-    /// Whether the ring was halted or has failed, so that the rest of this batch need not be handled.
+    /// True if the ring was halted or has failed, so that the rest of this batch need not be handled.
     pub fn ends_at_once(&self) -> bool {
         self.consumer.core.closing.phase().at_once()
     }
 
-    /// How this consumer waits from the next poll on.
+    /// Sets this consumer's wait strategy from the next poll on.
     pub fn set_wait(&mut self, wait: Wait) {
         self.consumer.set_wait(wait);
     }
@@ -158,7 +158,7 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         self.consumer.core.capacity()
     }
 
-    /// The next event, and whether no other one follows it in this batch.
+    /// The next event, with `true` if it is the last one of this batch.
     #[inline(always)]
     pub(crate) fn next_event(&mut self) -> Option<(Sequence, A::Event<'_, E>, bool)> {
         let mut events = self.into_iter();
@@ -178,7 +178,7 @@ impl<E, K: Kind, A: Access> Drop for Batch<'_, E, K, A> {
 }
 
 impl<E, K: Kind> Batch<'_, E, K> {
-    /// The events that are left, any number of times. It counts none as iterated: see
+    /// Iterates over the remaining events, any number of times, without counting them as iterated: see
     /// [`pass_over_to`](Self::pass_over_to).
     #[inline]
     pub fn iter(&self) -> Iter<'_, E, K> {
@@ -188,8 +188,8 @@ impl<E, K: Kind> Batch<'_, E, K> {
 
 #[cfg(not(loom))]
 impl<E> Batch<'_, E, crate::kind::Single> {
-    /// Everything that is left, as two slices: up to the end of the buffer, and from its start; the second is often
-    /// empty. All of it counts as iterated.
+    /// All remaining events as two slices: the events up to the end of the buffer, and those from its start, which are
+    /// often none. All of them count as iterated.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -212,7 +212,8 @@ impl<E> Batch<'_, E, crate::kind::Single> {
         self.slices_from(read)
     }
 
-    /// The same, but none of it counts as iterated: see [`pass_over_to`](Self::pass_over_to).
+    /// All remaining events as two slices, as [`take_slices`](Self::take_slices) returns them, but none counts as
+    /// iterated: see [`pass_over_to`](Self::pass_over_to).
     #[inline]
     pub fn slices(&self) -> (&[E], &[E]) {
         self.slices_from(self.read)
@@ -221,17 +222,17 @@ impl<E> Batch<'_, E, crate::kind::Single> {
     #[inline(always)]
     fn slices_from(&self, from: u64) -> (&[E], &[E]) {
         let [head, tail] = self.consumer.core.buffer.run(from, self.end.wrapping_sub(from) as usize);
-        // SAFETY: each of these events is published and lies above the consumed position of this stage, which gates the
-        // producer. A single producer skips nothing. The position moves only through the batch, which this borrows. A stage
-        // that changes events is ordered against this one.
+        // SAFETY: these events are published, and lie at or above the consumed position of this stage, which gates the
+        // producer. A single producer skips no slot. The position moves only through the batch, which `self` borrows. A
+        // stage that changes events is ordered before or after this stage.
         let head = unsafe { std::slice::from_raw_parts(head.0.cast_const(), head.1) };
-        // SAFETY: these events go on where the buffer begins again: published and gated as those above.
+        // SAFETY: these events continue at the start of the buffer. They are published and gated like those above.
         let tail = unsafe { std::slice::from_raw_parts(tail.0.cast_const(), tail.1) };
         (head, tail)
     }
 }
 
-/// The events of a batch, in order: its iterator.
+/// The iterator over `&mut` [`Batch`]: its events, in order. It counts each returned event as iterated.
 pub struct Events<'b, E, K: Kind, A: Access> {
     slots: Slots<'b, E, K::Stamp>,
     read: &'b mut u64,
@@ -240,7 +241,7 @@ pub struct Events<'b, E, K: Kind, A: Access> {
 }
 
 impl<E, K: Kind, A: Access> Events<'_, E, K, A> {
-    /// Whether no other event follows in this batch.
+    /// True if no other event follows in this batch.
     #[inline(always)]
     pub fn is_over(&self) -> bool {
         *self.read == self.end
@@ -257,15 +258,15 @@ impl<'b, E: 'b, K: Kind, A: Access> Iterator for Events<'b, E, K, A> {
             return None;
         }
         *self.read = sequence.wrapping_add(1);
-        // SAFETY: published and not skipped, and above the consumed position of this stage, which gates the producers
-        // until the batch or a release moves it; both need the batch that this borrows. A mutable stage is ordered
-        // against every other one, so nobody else looks at the slot while it may be changed. Each sequence is visited
-        // once.
+        // SAFETY: the event is published and not skipped. It lies at or above the consumed position of this stage,
+        // which gates the producers until the batch or a release moves it; both need the batch that this iterator
+        // borrows. A stage with exclusive access is ordered before or after every other stage, so no other thread uses
+        // the slot meanwhile. Each sequence is visited once, so no two references are to one event.
         Some((Sequence(sequence), unsafe { A::lend(self.slots, sequence) }))
     }
 }
 
-/// The events of a batch, in order, by shared reference: what [`Batch::iter`] gives.
+/// The iterator of [`Batch::iter`]: the events of a batch by shared reference, in order.
 pub struct Iter<'b, E, K: Kind> {
     slots: Slots<'b, E, K::Stamp>,
     next: u64,
@@ -273,13 +274,13 @@ pub struct Iter<'b, E, K: Kind> {
 }
 
 impl<E, K: Kind> Iter<'_, E, K> {
-    /// Whether no other event follows in this batch.
+    /// True if no other event follows in this batch.
     #[inline(always)]
     pub fn is_over(&self) -> bool {
         self.next == self.end
     }
 
-    /// The next sequence to be handed out.
+    /// The sequence of the next event to return.
     #[inline(always)]
     pub fn position(&self) -> Sequence {
         Sequence(self.next)
@@ -296,9 +297,10 @@ impl<'b, E, K: Kind> Iterator for Iter<'b, E, K> {
             return None;
         }
         self.next = sequence.wrapping_add(1);
-        // SAFETY: the event is published and not skipped, and lies above the consumed position of this stage, which gates the
-        // producers. The position moves only through the batch, which this borrows. This stage only reads, and a stage that
-        // changes events is ordered against it, so a shared reference may be lent more than once.
+        // SAFETY: the event is published and not skipped. It lies at or above the consumed position of this stage,
+        // which gates the producers. The position moves only through the batch, which this iterator borrows. This stage
+        // only reads, and a stage that changes events is ordered before or after it, so shared references may be lent
+        // more than once.
         Some((Sequence(sequence), unsafe { Shared::lend(self.slots, sequence) }))
     }
 }

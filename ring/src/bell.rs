@@ -1,4 +1,4 @@
-//! The handshake between whoever moves a position and whoever sleeps until it moves.
+//! Bells: the handshake between a thread that moves a position and threads that sleep until it moves.
 //!
 //! ```text
 //! publisher                      sleeper
@@ -7,10 +7,9 @@
 //! attention set? (ATTENTION)     look again; nothing: park
 //! ```
 //!
-//! One of the two sees the other: if the publisher's look at `attention` misses the arming, then its position stands
-//! before the sleeper's second look. Release and acquire are not enough for that, on any processor. While nobody
-//! sleeps a publisher pays one load of a word that stays in its cache.
-//! Models: `wake` in loom-tests.
+//! At least one of the two sees the other: if the publisher's load of `attention` misses the arming, then its position
+//! is visible to the sleeper's second look. Release and acquire cannot ensure that, on any processor. While no thread
+//! sleeps, a publisher pays one load of a word that stays in its cache. Models: `wake` in loom-tests.
 
 use crate::fault::{Fault, fault};
 use crate::fence::{self, Fences};
@@ -23,19 +22,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 use std::time::Duration;
 
-/// How long whoever sleeps without its fence sleeps at most before it looks again.
+/// The longest sleep of a thread whose fence the system has refused, before it looks again.
 const NAP: Duration = Duration::from_millis(10);
 
-/// Somebody sleeps.
+/// Bit of `attention`: a waiter is armed at this bell.
 const SLEEPERS: u32 = 1;
-/// This process has no membarrier: whoever rings must issue the full fence itself.
+/// Bit of `attention`: this process has no membarrier, so the ringing thread must issue the full fence itself.
 const NO_MEMBARRIER: u32 = 2;
-/// The ring is closed: no claim counts any more, and what is published may come too late. See [`crate::closing`].
+/// Bit of `attention`: the ring is closed. A claim made from now on does not count, and a publish may come too late.
+/// See [`crate::closing`].
 const CLOSED: u32 = 4;
 
-/// What sleepers on one position are rung by.
+/// Wakes the threads and tasks that sleep until one position moves.
 pub(crate) struct Bell {
-    /// How those who ring were made to fence.
+    /// The kind of fences that threads which ring this bell were built with.
     made: Fences,
     attention: CachePadded<AtomicU32>,
     sleepers: Mutex<Vec<Sleeper>>,
@@ -53,19 +53,19 @@ impl Bell {
         Self {
             made,
             attention: CachePadded::new(AtomicU32::new(fences)),
-            // Room for a few, so that going to sleep does not allocate either.
+            // Capacity for a few sleepers, so that arming does not allocate.
             sleepers: Mutex::new(Vec::with_capacity(4)),
         }
     }
 
-    /// Wakes whoever sleeps; called after the position moved.
+    /// Wakes all sleepers. Called after the position moved.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn ring(&self) {
         self.ring_and_look();
     }
 
-    /// The same; true if the ring was closed by then.
+    /// Wakes all sleepers, as [`ring`](Self::ring) does. True if the ring is closed.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn ring_and_look(&self) -> bool {
@@ -87,7 +87,7 @@ impl Bell {
         fence::light_at(&RING_FENCE);
         let attention = self.attention.load(ATTENTION.get());
         if attention & SLEEPERS != 0 && !fault(Fault::NoWake) {
-            // Woken outside of the lock: with a task may go a consumer that disarms itself here.
+            // Tasks are woken without the lock held: waking a task may drop a consumer that disarms itself here.
             let mut tasks = Vec::new();
             {
                 let mut sleepers = lock(&self.sleepers);
@@ -101,7 +101,7 @@ impl Bell {
         attention & CLOSED != 0
     }
 
-    /// Whether the ring is closed; called after a claim was shown.
+    /// True if the ring is closed. Called after a claim was shown.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn is_closed(&self) -> bool {
@@ -124,16 +124,16 @@ impl Bell {
         self.attention.load(ATTENTION.get()) & CLOSED != 0
     }
 
-    /// Marks the ring as closed for whoever rings.
+    /// Sets the bit that tells every ringing thread that the ring is closed.
     pub(crate) fn mark_closed(&self) {
         self.attention.fetch_or(CLOSED, ARM.get());
     }
 
-    /// Has `waiter` woken by the next ring, with this token. Armed twice is armed once. The caller must issue
-    /// ARM_FENCE and look again before it parks.
+    /// Arms `waiter`: the next ring wakes it with this token. Arming it twice with one token has no further effect. The
+    /// caller must issue ARM_FENCE and look again before it sleeps.
     pub(crate) fn arm(&self, waiter: &Waiter, token: usize) {
         let mut sleepers = lock(&self.sleepers);
-        // Else a bell that never rings would gather the waiters of callers long gone.
+        // Without this, a bell that never rings would collect the waiters of dropped callers.
         sleepers.retain(|other| !lock(&other.shared.state).gone);
         if !sleepers.iter().any(|other| Arc::ptr_eq(&other.shared, &waiter.shared) && other.token == token) {
             sleepers.push(Sleeper { shared: Arc::clone(&waiter.shared), token });
@@ -141,8 +141,8 @@ impl Bell {
         self.attention.fetch_or(SLEEPERS, ARM.get());
     }
 
-    /// The sleeper's fence, after all bells were armed and before it looks again. Where the system refuses it, whoever
-    /// rings may have missed the arming: then `waiter` is woken with this token all the same, after a moment.
+    /// Issues the sleeper's fence, after it armed all bells and before it looks again. If the system refuses the fence,
+    /// a ringing thread may have missed the arming: then `waiter` is woken with this token after [`NAP`] in any case.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn fence<'b>(bells: impl Iterator<Item = &'b Self> + Clone, waiter: &Waiter, token: usize) {
         let membarrier = bells.clone().any(|bell| bell.made == Fences::Membarrier);
@@ -153,20 +153,21 @@ impl Bell {
         }
     }
 
-    /// Forgets `waiter`.
+    /// Removes `waiter` from this bell.
     pub(crate) fn disarm(&self, waiter: &Waiter) {
         lock(&self.sleepers).retain(|other| !Arc::ptr_eq(&other.shared, &waiter.shared));
     }
 }
 
-/// Wakes each task, also if the waker of another one panics. Where a stage's work answers for it, the panic goes on when all
-/// are woken. Everywhere else it ends here: it costs neither a publisher nor whoever leaves anything. Where the caller holds
-/// a lock that a task may want, all are woken after that.
+/// Wakes each task, even if the waker of another task panics. On the thread of a managed stage, the first panic
+/// continues after all tasks are woken, and the stage answers for it. On any other thread panics end here, so that a
+/// publisher or a leaving consumer is not affected. If the caller holds a lock that a task may need, all tasks are
+/// woken after its release.
 fn wake_all(tasks: Vec<Waker>) {
     let mut first = None;
     for task in held::keep(tasks) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task.wake())) {
-            // Dropping what was thrown may panic as well: all but the first are left alone.
+            // Dropping a panic's payload may panic as well, so all payloads but the first are leaked.
             let _ = first.get_or_insert(std::mem::ManuallyDrop::new(panic));
         }
     }
@@ -175,13 +176,13 @@ fn wake_all(tasks: Vec<Waker>) {
     }
 }
 
-/// One thread's place to sleep. It can be armed at the bells of many rings at once: each wake-up names, by its token,
-/// the ring that rang, and a ring that stayed idle costs nothing.
+/// A place for one thread to sleep. It can be armed at the bells of many rings at once. Each wake-up names, by its
+/// token, the ring that rang, so a ring that stays idle costs nothing.
 ///
-/// The protocol: read from whatever is ready; when it has nothing more, [`arm`](crate::Consumer::arm) it; if that says
-/// that there is something after all, it is ready still; sleep when nothing is ready. Only what rang is looked at
-/// after a sleep, and only that is armed again: all others stay armed. A wake-up may come for what was read
-/// meanwhile; no event is ever without one.
+/// The protocol: read from whatever consumers are ready. When a consumer has no more events,
+/// [`arm`](crate::Consumer::arm) the waiter there; if `arm` returns false, the consumer is still ready. Sleep when no
+/// consumer is ready. After a wake-up, poll and arm again only the consumers whose tokens were returned: the others
+/// stay armed. A wake-up may come for events that were read already; no event is ever without a wake-up.
 ///
 /// ```
 /// use slipring_ring::{Builder, Waiter};
@@ -227,7 +228,7 @@ pub struct Waiter {
     shared: Arc<WaiterState>,
 }
 
-/// What a [`Waiter`] shares with the bells at which it is armed.
+/// The state that a [`Waiter`] shares with the bells at which it is armed.
 struct WaiterState {
     state: Mutex<Woken>,
     woken: Condvar,
@@ -236,24 +237,24 @@ struct WaiterState {
 #[derive(Default)]
 struct Woken {
     rung: bool,
-    /// How many threads sleep here.
+    /// Count of threads that sleep here.
     asleep: usize,
-    /// Its waiter was dropped.
+    /// True if the waiter was dropped.
     gone: bool,
     tokens: Vec<usize>,
-    /// The memory of the tokens that were handed out last, so that handing out allocates nothing.
+    /// The memory of the last token list, kept so that the next one needs no allocation.
     spare: Vec<usize>,
-    /// Woken instead of a thread.
+    /// The task to wake instead of a thread; `None` if no task waits.
     task: Option<Waker>,
-    /// Tokens of bells that may have missed the arming, and when they are rung for without a bell.
+    /// Tokens of bells that may have missed the arming. They are treated as rung at `due`.
     unsure: Vec<usize>,
     due: Option<Instant>,
-    /// A thread is there to do that for a task.
+    /// True while a thread waits for `due` on behalf of a task.
     is_watched: bool,
 }
 
 impl Woken {
-    /// Rings for what may have been missed, if it is time.
+    /// Rings for all tokens in `unsure` once `due` has passed.
     fn ring_when_due(&mut self) {
         if self.due.is_some_and(|due| due.saturating_duration_since(Instant::now()).is_zero()) {
             self.due = None;
@@ -272,7 +273,7 @@ impl Woken {
 }
 
 impl WaiterState {
-    /// The task to be woken, if it is one that sleeps here.
+    /// Records a ring with this token and wakes a sleeping thread. Returns the task to wake, if a task waits here.
     #[must_use]
     fn wake(&self, token: usize) -> Option<Waker> {
         let mut state = lock(&self.state);
@@ -280,7 +281,7 @@ impl WaiterState {
         self.wake_one(state)
     }
 
-    /// Has this token rung for after a moment, whether a bell rings or not.
+    /// Treats this token as rung after [`NAP`], even if no bell rings.
     #[cold]
     fn wake_later(&self, token: usize) {
         let mut state = lock(&self.state);
@@ -290,11 +291,12 @@ impl WaiterState {
         let now = Instant::now();
         state.due = state.due.or_else(|| Some(now.checked_add(NAP).unwrap_or(now)));
         drop(state);
-        // Whoever sleeps already must not sleep longer than that.
+        // A thread that sleeps already must not sleep longer than that.
         self.woken.notify_all();
     }
 
-    /// A task cannot sleep for a moment: a thread does it in its place. Without one, the task is to look again at once.
+    /// A task cannot sleep until `due`, so a thread waits for it. If no thread can be started, the task is told to look
+    /// again at once.
     #[cold]
     fn watch(asleep: &Arc<Self>) {
         let shared = Arc::clone(asleep);
@@ -320,7 +322,7 @@ impl WaiterState {
         }
     }
 
-    /// One sleeper is enough: it takes all that was rung.
+    /// Waking one sleeper is enough: it takes all tokens.
     #[must_use]
     fn wake_one(&self, mut state: MutexGuard<'_, Woken>) -> Option<Waker> {
         let asleep = state.asleep > 0;
@@ -332,9 +334,9 @@ impl WaiterState {
         task
     }
 
-    /// Hands each token to `each`, which is the user's code: no lock is held meanwhile.
+    /// Calls `each` with each token. It is the user's code, so no lock is held meanwhile.
     fn hand_out(&self, mut state: MutexGuard<'_, Woken>, mut each: impl FnMut(usize)) {
-        /// What `each` did not get, because it panicked, is rung for again.
+        /// Tokens that `each` did not get, because it panicked, are treated as rung again.
         struct Handed<'b>(&'b WaiterState, Vec<usize>, usize);
         impl Drop for Handed<'_> {
             fn drop(&mut self) {
@@ -378,16 +380,17 @@ impl Default for Waiter {
 }
 
 impl Waiter {
-    /// A waiter that is armed nowhere.
+    /// A waiter that is armed at no bell.
     pub fn new() -> Self {
         let state = Woken { tokens: Vec::with_capacity(4), ..Woken::default() };
         Self { shared: Arc::new(WaiterState { state: Mutex::new(state), woken: Condvar::new() }) }
     }
 
-    /// Sleeps until a bell rings at which this waiter is armed, or has rung since it last slept, or until `deadline`.
-    /// Hands the token of each such bell to `each`, which may use this waiter and any ring. False if it was the deadline.
+    /// Sleeps until a bell rings at which this waiter is armed, or one has rung since the last sleep, or `deadline`
+    /// passes. Calls `each` with the token of each such bell; `each` may use this waiter and any ring. False if the
+    /// deadline passed.
     ///
-    /// Of several threads that sleep here at once, one wakes up and gets all tokens.
+    /// If several threads sleep here at once, one of them wakes up and gets all tokens.
     pub fn park(&self, deadline: Option<Instant>, each: impl FnMut(usize)) -> bool {
         match self.sleep(deadline) {
             Some(state) => {
@@ -398,7 +401,7 @@ impl Waiter {
         }
     }
 
-    /// The same for a caller that knows whose bells rang.
+    /// Sleeps as [`park`](Self::park) does, for a caller that does not need the tokens.
     pub(crate) fn park_for_any(&self, deadline: Option<Instant>) -> bool {
         self.sleep(deadline).map(|mut state| state.tokens.clear()).is_some()
     }
@@ -432,8 +435,8 @@ impl Waiter {
         Some(state)
     }
 
-    /// Hands the token of each bell that has rung since this waiter last slept to `each`, without sleeping. False if
-    /// none has.
+    /// Calls `each` with the token of each bell that has rung since the last sleep, without sleeping. False if none has
+    /// rung.
     pub fn take(&self, each: impl FnMut(usize)) -> bool {
         let mut state = lock(&self.shared.state);
         state.ring_when_due();
@@ -442,8 +445,8 @@ impl Waiter {
         rung
     }
 
-    /// [`take`](Self::take) for a task: if nothing has rung, `task` is woken, once, by the next bell that rings. The last
-    /// task to ask is the one that is woken.
+    /// As [`take`](Self::take), for a task: if no bell has rung, the next ring wakes `task` once. Only the task of the
+    /// last call is woken.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Waiter};
@@ -473,7 +476,7 @@ impl Waiter {
         }
         let mut unused = None;
         if !state.rung && !state.task.as_ref().is_some_and(|asked| asked.will_wake(task)) {
-            // Cloning and dropping a waker is the user's code, so neither is done under the lock.
+            // Cloning and dropping a waker runs the user's code, so neither is done under the lock.
             drop(state);
             let asked = task.clone();
             state = lock(&self.shared.state);
@@ -486,7 +489,7 @@ impl Waiter {
         rung
     }
 
-    /// Wakes this waiter from another thread, with a token of the caller's.
+    /// Wakes this waiter from another thread. `token` is the caller's to choose.
     pub fn wake(&self, token: usize) {
         wake_all(self.shared.wake(token).into_iter().collect());
     }

@@ -1,8 +1,8 @@
-//! The slots: the only file of ring with an `UnsafeCell`.
+//! The slots of a ring. This is the only file of the crate with an `UnsafeCell`.
 //!
-//! A slot is written by the producer that claimed its sequence, then read by the stages, then, one capacity later,
-//! written again. Who may do which of the two at a moment is decided by the positions; this file only hands out the
-//! pointers, and owns the memory.
+//! A slot is written by the producer that claimed its sequence, then read by the stages, and one capacity later written
+//! again. The positions decide which thread may read or write a slot. This file only owns the memory and returns
+//! pointers into it.
 
 use crate::error::BuildError;
 use crate::memory::{MemoryReport, Region, Wishes};
@@ -11,8 +11,8 @@ use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-/// The largest capacity: beyond it, wrapping differences of stamps would lose their sign. Where addresses have 32 bits,
-/// the largest power of two whose slots may fit into them.
+/// The largest capacity. Beyond it, wrapping differences of stamps would lose their sign. With 32-bit addresses, the
+/// largest power of two whose slots may fit into the address space.
 pub(crate) const MAX_CAPACITY: usize = if usize::BITS > 40 { 1 << 40 } else { 1 << (usize::BITS - 2) };
 
 #[repr(C)]
@@ -21,19 +21,19 @@ struct Slot<E, S> {
     stamp: S,
 }
 
-/// What processors move at a time, in bytes.
+/// Size of a cache line in bytes.
 const LINE: usize = 64;
 
-/// Where events and stamps lie.
+/// The places of events and stamps in memory.
 ///
-/// Side by side, an event and its stamp come with one cache line: that is the quickest way there is for small events,
-/// and for rings that do not fit in the nearest cache, whose readers fetch the events by looking at their stamps. A
-/// larger event would share two lines with its neighbours' stamps, and in a small ring the two sides meet on these: there
-/// the events stand by themselves, and the stamps behind the last one. Measured: see `docs/decisions/`, 12.
+/// Side by side, an event and its stamp share a cache line. That is fastest for small events, and for rings larger than
+/// the nearest cache, whose readers fetch the events by reading the stamps. A larger event would share its two lines
+/// with its neighbours' stamps, and in a small ring producers and readers meet on these lines: there the events are
+/// stored without stamps between them, and the stamps after the last event. Measurements: `docs/decisions/`, 12.
 struct Places<E, S> {
-    /// From one event to the next, in bytes.
+    /// Distance from one event to the next, in bytes.
     event_step: usize,
-    /// Of the first stamp, in bytes.
+    /// Offset of the first stamp, in bytes.
     stamps: usize,
     stamp_step: usize,
     of: PhantomData<Slot<E, S>>,
@@ -48,10 +48,10 @@ impl<E, S> Clone for Places<E, S> {
 impl<E, S> Copy for Places<E, S> {}
 
 impl<E, S> Places<E, S> {
-    /// From this size on an event may stand by itself. Below, the places are constants.
+    /// Size in bytes from which on events may be stored apart from stamps. Below, the places are constants.
     const LARGE: usize = 40;
-    /// So many bytes of events count as a small ring. Events of whole lines share none with a neighbour, if they stand by
-    /// themselves.
+    /// Size of all events in bytes up to which a ring counts as small. The limit is larger if events fill whole cache
+    /// lines, because these share no line with a neighbour when they are stored apart.
     const SMALL: usize = if size_of::<E>().is_multiple_of(LINE) { 64 << 10 } else { 32 << 10 };
     const MAY_STAND_APART: bool = size_of::<E>() >= Self::LARGE && size_of::<S>() != 0;
 
@@ -62,7 +62,7 @@ impl<E, S> Places<E, S> {
         of: PhantomData,
     };
 
-    /// The places of so many slots, and the memory for them; none if no address reaches so far.
+    /// The places for `capacity` slots, and the layout of their memory; `None` if it exceeds the address space.
     fn of(capacity: usize) -> Option<(Self, Layout)> {
         let together = Layout::array::<Slot<E, S>>(capacity).ok()?;
         if !Self::MAY_STAND_APART || size_of::<E>().saturating_mul(capacity) > Self::SMALL {
@@ -75,19 +75,19 @@ impl<E, S> Places<E, S> {
         Some((Self { event_step, stamps, stamp_step, of: PhantomData }, layout))
     }
 
-    /// Small events have no other places, so that these are constants to the compiler.
+    /// Returns constants for small events, which have only one arrangement, so that the compiler knows them.
     #[inline(always)]
     fn settled(self) -> Self {
         if Self::MAY_STAND_APART { self } else { Self::TOGETHER }
     }
 
-    /// Where the event of a slot is, in bytes from the start.
+    /// Offset of a slot's event from the start, in bytes.
     #[inline(always)]
     fn event(self, index: usize) -> usize {
         index * self.settled().event_step
     }
 
-    /// Where the stamp of a slot is, in bytes from the start.
+    /// Offset of a slot's stamp from the start, in bytes.
     #[inline(always)]
     fn stamp(self, index: usize) -> usize {
         let places = self.settled();
@@ -95,7 +95,7 @@ impl<E, S> Places<E, S> {
     }
 }
 
-/// A power of two of slots, allocated and touched at the start.
+/// A power-of-two count of slots, allocated and touched when the ring is built.
 pub(crate) struct Buffer<E, S> {
     start: NonNull<u8>,
     places: Places<E, S>,
@@ -104,18 +104,19 @@ pub(crate) struct Buffer<E, S> {
     owns: PhantomData<Slot<E, S>>,
 }
 
-// SAFETY: the buffer owns its slots, as a box would.
+// SAFETY: the buffer owns its slots, as a `Box` would.
 unsafe impl<E: Send, S: Send> Send for Buffer<E, S> {}
-// SAFETY: the buffer hands out raw pointers only. Whoever turns one into a reference keeps the ring's rule: `&mut E`
-// while no other thread looks at the slot (so `E: Send` is enough), `&E` from several threads at once (`E: Sync`).
+// SAFETY: the buffer returns raw pointers only. Code that turns one into a reference keeps the ring's rule: `&mut E`
+// only while no other thread uses the slot, for which `E: Send` is enough, and `&E` from several threads at once, which
+// needs `E: Sync`.
 unsafe impl<E: Send + Sync, S: Sync> Sync for Buffer<E, S> {}
 
-/// The slots, by value: a loop that keeps this in registers does not read the buffer's own fields again after each
+/// The slots, as a `Copy` value: a loop that keeps it in registers need not reload the buffer's fields after each
 /// atomic load.
 pub struct Slots<'b, E, S> {
     start: NonNull<u8>,
     places: Places<E, S>,
-    /// One less than the capacity, a power of two.
+    /// The capacity, a power of two, less one.
     mask: usize,
     of: PhantomData<&'b Slot<E, S>>,
 }
@@ -138,7 +139,7 @@ impl<'b, E, S> Slots<'b, E, S> {
     fn cell(self, sequence: u64) -> &'b UnsafeCell<E> {
         // SAFETY: the index is below the capacity, so this is the place of an event, inside the buffer's memory.
         let cell = unsafe { self.start.add(self.places.event(self.index(sequence))) };
-        // SAFETY: written in `new`, and shared until the buffer is dropped.
+        // SAFETY: the cell was initialised in `new`, and is only shared until the buffer is dropped.
         unsafe { cell.cast().as_ref() }
     }
 
@@ -146,11 +147,11 @@ impl<'b, E, S> Slots<'b, E, S> {
     pub(crate) fn stamp(self, sequence: u64) -> &'b S {
         // SAFETY: the index is below the capacity, so this is the place of a stamp, inside the buffer's memory.
         let stamp = unsafe { self.start.add(self.places.stamp(self.index(sequence))) };
-        // SAFETY: written in `new`, and shared until the buffer is dropped.
+        // SAFETY: the stamp was initialised in `new`, and is only shared until the buffer is dropped.
         unsafe { stamp.cast().as_ref() }
     }
 
-    /// The event of `sequence`, to read. Under loom this is the moment that the model takes for the read.
+    /// A pointer to the event of `sequence`, for reading. A loom model counts this call as the read.
     #[inline(always)]
     pub(crate) fn event(self, sequence: u64) -> *const E {
         #[cfg(not(loom))]
@@ -159,7 +160,7 @@ impl<'b, E, S> Slots<'b, E, S> {
         self.cell(sequence).with(|event| event)
     }
 
-    /// The event of `sequence`, to write. Under loom this is the moment that the model takes for the write.
+    /// A pointer to the event of `sequence`, for writing. A loom model counts this call as the write.
     #[inline(always)]
     pub(crate) fn event_mut(self, sequence: u64) -> *mut E {
         #[cfg(not(loom))]
@@ -169,7 +170,7 @@ impl<'b, E, S> Slots<'b, E, S> {
     }
 }
 
-/// The slots that are written, from the first on. Dropping it drops their events and stamps.
+/// The first `count` slots, which are initialised. Dropping this drops their events and stamps.
 struct Made<E, S> {
     start: NonNull<u8>,
     places: Places<E, S>,
@@ -178,7 +179,7 @@ struct Made<E, S> {
 
 impl<E, S> Made<E, S> {
     fn drop_from(&self, index: usize) {
-        /// Drops the rest, should the drop of one event panic.
+        /// Drops the remaining slots even if the drop of one event panics.
         struct Rest<'m, E, S>(&'m Made<E, S>, usize);
         impl<E, S> Drop for Rest<'_, E, S> {
             fn drop(&mut self) {
@@ -187,13 +188,13 @@ impl<E, S> Made<E, S> {
         }
         for index in index..self.count {
             let rest = Rest(self, index + 1);
-            // SAFETY: the places of a slot lie inside the buffer's memory.
+            // SAFETY: the index is below the capacity, so this is the place of a stamp, inside the buffer's memory.
             let stamp = unsafe { self.start.add(self.places.stamp(index)) };
-            // SAFETY: the stamp of each slot below `count` is written, and only `Made` drops it, once.
+            // SAFETY: the stamp of each slot below `count` is initialised, and only `Made` drops it, once.
             unsafe { stamp.cast::<S>().drop_in_place() };
-            // SAFETY: the places of a slot lie inside the buffer's memory.
+            // SAFETY: the index is below the capacity, so this is the place of an event, inside the buffer's memory.
             let event = unsafe { self.start.add(self.places.event(index)) };
-            // SAFETY: the event of each slot below `count` is written, and only `Made` drops it, once.
+            // SAFETY: the event of each slot below `count` is initialised, and only `Made` drops it, once.
             unsafe { event.cast::<UnsafeCell<E>>().drop_in_place() };
             std::mem::forget(rest);
         }
@@ -208,13 +209,13 @@ impl<E, S> Drop for Made<E, S> {
     }
 }
 
-// SAFETY: it owns the slots that are written, as a box would.
+// SAFETY: it owns the initialised slots, as a `Box` would.
 unsafe impl<E: Send, S: Send> Send for Made<E, S> {}
 
-/// Events larger than this are made on a thread whose stack has room for them.
+/// The largest event in bytes that the calling thread constructs. Larger ones need a thread with a larger stack.
 const ON_STACK: usize = 64 << 10;
 
-/// Runs `work` on a thread with `room` bytes of stack. None if the system gives no such thread.
+/// Runs `work` on a thread with `room` bytes of stack. `None` if the system refuses the thread.
 fn with_stack<R: Send>(room: usize, work: impl FnOnce() -> R + Send) -> Option<R> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("slipring-make".to_owned()).stack_size(room);
@@ -226,10 +227,11 @@ fn with_stack<R: Send>(room: usize, work: impl FnOnce() -> R + Send) -> Option<R
 }
 
 impl<E, S> Buffer<E, S> {
-    /// The largest capacity. Slots of no size take no memory, only the time to make their events one by one.
+    /// The largest capacity. Slots of size zero need no memory, but time to construct each event.
     pub(crate) const LARGEST: usize = if size_of::<Slot<E, S>>() == 0 { 1 << 24 } else { MAX_CAPACITY };
 
-    /// `capacity` events made by `make`, each with the stamp of its index. Refused if the system gives no such memory.
+    /// Allocates `capacity` events constructed by `make`, each with the stamp of its index. An error if the system
+    /// refuses the memory.
     pub(crate) fn new(
         capacity: usize,
         mut make: impl FnMut() -> E + Send,
@@ -246,23 +248,24 @@ impl<E, S> Buffer<E, S> {
         let region = Region::new(layout, wishes).ok_or_else(refused)?;
         let mut made = Made::<E, S> { start: region.start(), places, count: 0 };
         let fill = move || {
-            // Whole, not its fields: should an event panic, the slots before it are dropped.
+            // The whole struct is borrowed, not its fields: if constructing an event panics, the slots before it are
+            // dropped.
             let made_now = &mut made;
             while made_now.count < capacity {
                 let (event, stamp) = (UnsafeCell::new(make()), stamp(made_now.count));
-                // SAFETY: the region has room for `capacity` events and stamps at these places, aligned for them.
+                // SAFETY: the index is below the capacity, so this is the place of an event, inside the region.
                 let place = unsafe { made_now.start.add(places.event(made_now.count)) };
-                // SAFETY: the place has the size and alignment of an event, and nothing is there yet.
+                // SAFETY: the place has the size and alignment of an event, and is not initialised yet.
                 unsafe { place.cast().write(event) };
-                // SAFETY: the region has room for `capacity` stamps at these places, aligned for them.
+                // SAFETY: the index is below the capacity, so this is the place of a stamp, inside the region.
                 let place = unsafe { made_now.start.add(places.stamp(made_now.count)) };
-                // SAFETY: the place has the size and alignment of a stamp, and nothing is there yet.
+                // SAFETY: the place has the size and alignment of a stamp, and is not initialised yet.
                 unsafe { place.cast().write(stamp) };
                 made_now.count += 1;
             }
             made
         };
-        // An unoptimised build moves an event several times on its way to its slot, each time over the stack.
+        // An unoptimised build copies an event several times on its way to its slot, each time through the stack.
         let made = match size_of::<E>() {
             0..=ON_STACK => fill(),
             size => with_stack(size.saturating_mul(16).saturating_add(1 << 20), fill).ok_or_else(refused)?,
@@ -281,7 +284,7 @@ impl<E, S> Buffer<E, S> {
         Slots { start: self.start, places: self.places, mask: self.capacity - 1, of: PhantomData }
     }
 
-    /// Asks the processor to own the lines of `sequence` soon. Never more than a hint.
+    /// Hints to the processor that the cache lines of `sequence` will be written soon. It has no other effect.
     #[inline(always)]
     pub(crate) fn prefetch_write(&self, sequence: u64) {
         #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
@@ -291,8 +294,8 @@ impl<E, S> Buffer<E, S> {
             let mut line = 0;
             while line < self.places.settled().event_step.min(4 * LINE) {
                 let line_at = slot.wrapping_add(line);
-                // The intrinsic prefetches for reading unless the whole program is built for newer processors; older
-                // ones take the instruction for nothing at all.
+                // The intrinsic would prefetch for reading, unless the whole program is built for newer processors.
+                // Older processors treat this instruction as a no-op.
                 // SAFETY: a prefetch changes no register, flag or memory, and cannot fault.
                 unsafe {
                     core::arch::asm!("prefetchw [{at}]", at = in(reg) line_at, options(nostack, preserves_flags, readonly));
@@ -304,12 +307,13 @@ impl<E, S> Buffer<E, S> {
         let _ = sequence;
     }
 
-    /// How many events lie within `bytes`, but never so many that a small ring's readers are disturbed.
+    /// Count of events that fit into `bytes` bytes, at most an eighth of the capacity, so that a small ring's readers
+    /// are not disturbed.
     pub(crate) fn slots_ahead(&self, bytes: usize) -> u64 {
         (bytes / self.places.event_step.max(1)).clamp(1, (self.capacity / 8).max(1)) as u64
     }
 
-    /// What the system gave.
+    /// The report of the memory that the system gave.
     pub(crate) fn memory(&self) -> &MemoryReport {
         &self.region.report
     }
@@ -323,16 +327,16 @@ impl<E, S> Drop for Buffer<E, S> {
 
 #[cfg(not(loom))]
 impl<E> Buffer<E, ()> {
-    /// The events of a run of `len` sequences, in two contiguous parts: up to the end of the buffer, and from its
-    /// start. Without stamps a slot is its event and nothing else.
+    /// The events of `len` sequences from `first` on as two contiguous parts (pointer and count): up to the end of the
+    /// buffer, and from its start. Without stamps a slot consists of its event only.
     #[inline]
     pub(crate) fn run(&self, first: u64, len: usize) -> [(*mut E, usize); 2] {
         const { assert!(size_of::<Slot<E, ()>>() == size_of::<E>()) };
         let start = first as usize & (self.capacity - 1);
         let head = len.min(self.capacity - start);
-        // The pointers come from the start, so that they may be walked over more than one slot.
+        // The pointers are derived from the start of the buffer, so that they may be used for more than one slot.
         let base = self.start.cast::<E>().as_ptr();
-        // SAFETY: `start` is below the number of slots.
+        // SAFETY: `start` is below the count of slots.
         [(unsafe { base.add(start) }, head), (base, len - head)]
     }
 }
@@ -375,7 +379,7 @@ mod tests {
         assert_eq!(Aligned([1; 128]).0.len(), 128);
     }
 
-    /// Counts its drops; one of them panics.
+    /// Counts its drops. The drop of one instance panics.
     struct Counted<'c, const N: usize>(&'c Mutex<usize>, usize, [u8; N]);
 
     impl<const N: usize> Drop for Counted<'_, N> {

@@ -1,4 +1,4 @@
-//! Building a ring: its size, and the graph of its stages, checked before anything runs.
+//! Building a ring: its size, and the graph of its stages, which is checked before any thread starts.
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
@@ -58,13 +58,13 @@ type Start<E, K, A> = Box<dyn FnOnce(&Stage, Consumer<E, K, A>, &Threads) -> Res
 
 type StartWorker<E, K> = Box<dyn Fn(usize, &Stage, Worker<E, K>, &Threads) -> Result<(), BuildError> + Send>;
 
-/// What starts a stage's threads.
+/// Starts the threads of a stage.
 type ToStart = Box<dyn FnOnce(&Threads) -> Result<(), BuildError>>;
 
-/// What a ring begins with: a producer, and the handle of the rest.
+/// The result of building: a producer, and the handle of the ring.
 type Built<E, K> = (Producer<E, K>, Ring<E, K>);
 
-/// What becomes of a stage once it has joined.
+/// What to do with a stage once it has joined.
 enum Launch<E, K: Kind> {
     Poll,
     PollMut,
@@ -75,18 +75,18 @@ enum Launch<E, K: Kind> {
 }
 
 impl<E: Send + Sync + 'static> Builder<E, Single> {
-    /// A ring of `capacity` events made by `make`, with one producer.
+    /// A ring with one producer and `capacity` events, each constructed by a call of `make`.
     ///
-    /// The capacity is a power of two; 1 is legal.
+    /// The capacity must be a power of two; 1 is legal.
     pub fn single(capacity: usize, make: impl FnMut() -> E + Send + 'static) -> Self {
         Self::new(capacity, make)
     }
 }
 
 impl<E: Send + Sync + 'static> Builder<E, Multi> {
-    /// A ring of `capacity` events made by `make`, with any number of producers.
+    /// A ring with any number of producers and `capacity` events, each constructed by a call of `make`.
     ///
-    /// The capacity is a power of two; 1 is legal.
+    /// The capacity must be a power of two; 1 is legal.
     pub fn multi(capacity: usize, make: impl FnMut() -> E + Send + 'static) -> Self {
         Self::new(capacity, make)
     }
@@ -97,47 +97,51 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         Self { capacity, retain: 0, first: 0, make: Box::new(make), wishes: Wishes::default(), declared: Vec::new() }
     }
 
-    /// Keeps the last `events` (fewer than the capacity) readable for whoever joins later.
+    /// Keeps the last `events` published events readable for stages that join later. Must be less than the capacity.
+    /// Default: 0.
     pub fn retain(&mut self, events: usize) -> &mut Self {
         self.retain = events;
         self
     }
 
-    /// The first sequence; 0 unless told.
+    /// The first sequence. Default: 0.
     pub fn start_at(&mut self, first: Sequence) -> &mut Self {
         self.first = first.0;
         self
     }
 
-    /// Asks for huge pages under the slots (`MADV_HUGEPAGE`, before they are first touched): fewer misses of the
-    /// address cache in a large ring. [`Ring::memory`] tells what was obtained.
+    /// Requests huge pages for the slots (`MADV_HUGEPAGE`, before the first touch), which reduces TLB misses in a large
+    /// ring. [`Ring::memory`] reports how much memory is on huge pages.
     pub fn huge_pages(&mut self, yes: bool) -> &mut Self {
         self.wishes.huge_pages = yes;
         self
     }
 
-    /// Asks that the slots are never swapped out (`mlock`). [`Ring::memory`] tells whether that was granted.
+    /// Requests that the slots are locked in memory (`mlock`), so that they are never swapped out. [`Ring::memory`]
+    /// reports the result.
     pub fn lock_memory(&mut self, yes: bool) -> &mut Self {
         self.wishes.lock = yes;
         self
     }
 
-    /// A stage to be polled: [`Ring::consumer`] gives it.
+    /// Adds a stage that is read by polling. Take it with [`Ring::consumer`].
     pub fn poll(&mut self, stage: impl Into<Stage>) -> &mut Self {
         self.declare(stage, false, 0, Launch::Poll)
     }
 
-    /// A stage to be polled that may change events: [`Ring::consumer_mut`] gives it.
+    /// Adds a stage that is read by polling and may change events. Take it with [`Ring::consumer_mut`].
     pub fn poll_mut(&mut self, stage: impl Into<Stage>) -> &mut Self {
         self.declare(stage, true, 0, Launch::PollMut)
     }
 
-    /// A stage whose events are shared by up to `count` workers, each to exactly one: [`Ring::worker`] gives them.
+    /// Adds a stage whose events are divided among up to `count` workers: each event goes to exactly one of them. Take
+    /// each worker with [`Ring::worker`].
     pub fn workers(&mut self, stage: impl Into<Stage>, count: usize) -> &mut Self {
         self.declare(stage, false, count, Launch::Workers)
     }
 
-    /// A stage on a thread of its own, where `make` makes its handler. The thread bears the stage's name.
+    /// Adds a stage with a thread of its own, which calls `make` to construct the handler. The thread has the stage's
+    /// name.
     pub fn run<H>(&mut self, stage: impl Into<Stage>, make: impl FnOnce() -> H + Send + 'static) -> &mut Self
     where
         H: Handler<E> + 'static,
@@ -147,7 +151,7 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self.declare(stage, false, 0, Launch::Run(start))
     }
 
-    /// The same, with a handler that may change events.
+    /// Adds a stage as [`run`](Self::run) does, whose handler may change events.
     pub fn run_mut<H>(&mut self, stage: impl Into<Stage>, make: impl FnOnce() -> H + Send + 'static) -> &mut Self
     where
         H: Handler<E, Exclusive> + 'static,
@@ -157,7 +161,8 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self.declare(stage, true, 0, Launch::RunMut(start))
     }
 
-    /// A stage on a thread of its own whose handler gets whole batches. What it iterates counts as handled.
+    /// Adds a stage with a thread of its own, whose handler gets whole batches. Events that it iterates count as
+    /// handled.
     pub fn run_batches<X: Display, F>(
         &mut self,
         stage: impl Into<Stage>,
@@ -171,8 +176,9 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self.declare(stage, false, 0, Launch::Run(start))
     }
 
-    /// A stage shared by `count` workers, each on a thread of its own, where `make` makes its handler: it gets the
-    /// worker's number. Each event goes to exactly one of them, a few at a time ([`Stage::limit`]); a pin pins all.
+    /// Adds a stage whose events are divided among `count` workers, each with a thread of its own. Each thread calls
+    /// `make` with the worker's number, from 0 on, to construct its handler. Each event goes to exactly one worker; a
+    /// worker takes a few at a time ([`Stage::limit`]). All threads of a pinned stage are pinned to its core.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -213,10 +219,11 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self
     }
 
-    /// Builds the ring and starts the managed stages. When this returns, every stage stands at the first sequence.
+    /// Builds the ring and starts the managed stages. When this returns, every stage is at the first sequence.
     ///
     /// # Errors
-    /// The culprit, by its name; nothing runs then.
+    /// The declaration that was refused, by the stage's name, or the reason why memory or a thread was refused. No
+    /// thread is left running.
     pub fn build(self) -> Result<Built<E, K>, BuildError> {
         let Self { capacity, retain, first, make, wishes, declared } = self;
         let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make, wishes)?);
@@ -271,7 +278,7 @@ fn consumer<E, K: Kind, A: Access>(
     Consumer::new(Arc::clone(core), state, place, stage.wait.clone())
 }
 
-/// The stages in an order in which each comes behind those that it names.
+/// The stages in an order in which each one follows the stages that it names.
 fn in_order<E, K: Kind>(mut waiting: Vec<Declared<E, K>>) -> Result<Vec<Declared<E, K>>, BuildError> {
     let names: Vec<String> = waiting.iter().map(|declared| declared.stage.name.clone()).collect();
     for (index, Declared { stage, .. }) in waiting.iter().enumerate() {
@@ -299,7 +306,7 @@ fn in_order<E, K: Kind>(mut waiting: Vec<Declared<E, K>>) -> Result<Vec<Declared
     Ok(ordered)
 }
 
-/// A circle among stages of which each stands behind another one of them.
+/// A cycle among `stages`, each of which names another of them. The first name is repeated at the end.
 fn circle<E, K: Kind>(stages: &[Declared<E, K>]) -> Vec<String> {
     let mut path: Vec<String> = vec![stages[0].stage.name.clone()];
     loop {

@@ -1,4 +1,4 @@
-//! A claim: slots that one producer may write, and that nobody reads until they are committed.
+//! A claim: slots that one producer may write, and that no stage reads until they are committed.
 
 use crate::closing::Closed;
 use crate::fault::{Fault, fault};
@@ -8,10 +8,11 @@ use crate::sequence::{Sequence, Sequences};
 use std::fmt;
 use std::ops::{Index, IndexMut};
 
-/// One to capacity slots to fill in place. [`commit`](Self::commit) publishes them together.
+/// Between one slot and a whole capacity of slots to fill in place. [`commit`](Self::commit) publishes them together.
 ///
-/// Dropped without commit, also by a panic: a single producer's claim never happened; a multi producer's slots are
-/// published as skipped, and no stage ever sees them. No reference to an event outlives the claim:
+/// A claim that is dropped without commit, also by a panic, publishes nothing: a single producer takes its claim back;
+/// a multi producer publishes the slots as skipped, and no stage ever receives them. No reference to an event outlives
+/// the claim:
 ///
 /// ```
 /// # use slipring_ring::Builder;
@@ -56,7 +57,7 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         Self { producer, first, len }
     }
 
-    /// How many slots. Never 0.
+    /// Count of slots, at least 1.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.len
@@ -68,43 +69,44 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         Sequences { first: Sequence(self.first), len: self.len }
     }
 
-    /// The event at `index` of the claim, to write; none beyond its end.
+    /// The event at `index` of the claim, for writing; `None` if the claim has no such index.
     #[inline(always)]
     pub fn get_mut(&mut self, index: usize) -> Option<&mut E> {
         if index >= self.len {
             return None;
         }
         let event = self.producer.core.buffer.slots().event_mut(self.first.wrapping_add(index as u64));
-        // SAFETY: the sequence is claimed and not published: below the limit, so every stage has passed the slot's
-        // last event and the floor its last writer, and no other producer was given it. The borrow of the claim makes
-        // this reference the only one.
+        // SAFETY: the sequence is claimed and not published. It lies below the limit, so every stage has passed the
+        // slot's last event, the floor has passed its last writer, and no other producer has claimed the slot. `self`
+        // is borrowed mutably, so this reference is the only one.
         Some(unsafe { &mut *event })
     }
 
-    /// Each event with its sequence, to write.
+    /// Iterates over the events with their sequences, for writing.
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (Sequence, &mut E)> {
         let (slots, first) = (self.producer.core.buffer.slots(), self.first);
         (0..self.len).map(move |index| {
             let sequence = first.wrapping_add(index as u64);
-            // SAFETY: the sequence is claimed and not published, so no stage and no other producer uses its slot, and the
-            // iterator borrows the claim mutably. Each sequence is visited once, and a claim has at most as many sequences as
-            // there are slots, so no two of these references are to one event.
+            // SAFETY: the sequence is claimed and not published, so no stage and no other producer uses its slot, and
+            // the iterator borrows the claim mutably. Each sequence is visited once, and a claim has at most as many
+            // sequences as there are slots, so no two of these references are to one event.
             (Sequence(sequence), unsafe { &mut *slots.event_mut(sequence) })
         })
     }
 
-    /// Publishes all of it. Returns the sequences.
+    /// Publishes the whole claim, and returns its sequences.
     ///
-    /// A ring that was closed meanwhile takes it still: `Ok` means that every stage which reads on reads it.
+    /// A ring that was closed after the claim still accepts it: `Ok` means that every stage that continues to read will
+    /// read the events.
     ///
     /// # Errors
-    /// [`Closed::Cut`]: the ring was shut down, and the limit passed while this claim was out, or it was halted. Or a stage
-    /// [failed](Closed::Failed). Nobody reads the events then.
+    /// [`Closed::Cut`]: the ring was halted, or was shut down and its time limit passed before this commit.
+    /// [`Closed::Failed`]: a stage failed. In both cases no stage reads the events.
     #[inline(always)]
     pub fn commit(self) -> Result<Sequences, Closed> {
         let sequences = self.sequences();
         let claim = std::mem::ManuallyDrop::new(self);
-        // SAFETY: the claim is not dropped, so nobody else uses the borrow that is copied out of it.
+        // SAFETY: the claim is not dropped, so no other code uses the borrow that is copied out of it.
         let producer: &mut Producer<E, K> = unsafe { std::ptr::read(&claim.producer) };
         K::publish(producer, claim.first, claim.len as u64);
         if producer.bell.ring_and_look() && !fault(Fault::NoLookForTheEndBehindAPublish) {
@@ -132,14 +134,17 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
 
 #[cfg(not(loom))]
 impl<E> Claim<'_, E, crate::kind::Single> {
-    /// The claimed events as two slices: up to the end of the buffer, and from its start. The second is often empty.
+    /// The claimed events as two slices: the events up to the end of the buffer, and those from its start, which are
+    /// often none.
     #[inline]
     pub fn as_mut_slices(&mut self) -> (&mut [E], &mut [E]) {
         let [head, tail] = self.producer.core.buffer.run(self.first, self.len);
-        // SAFETY: the sequences are claimed and not published, so no stage uses their slots, and there is no other producer.
-        // The claim is borrowed mutably. The two parts do not overlap, because the claim is no longer than the buffer.
+        // SAFETY: the sequences are claimed and not published, so no stage uses their slots, and there is no other
+        // producer. The claim is borrowed mutably. The two parts do not overlap, because the claim is no longer than
+        // the buffer.
         let head = unsafe { std::slice::from_raw_parts_mut(head.0, head.1) };
-        // SAFETY: these slots go on where the buffer begins again: claimed and not published, as those above.
+        // SAFETY: these slots continue at the start of the buffer. They are claimed and not published, like those
+        // above.
         let tail = unsafe { std::slice::from_raw_parts_mut(tail.0, tail.1) };
         (head, tail)
     }
@@ -156,18 +161,18 @@ impl<E, K: Kind> Index<usize> for Claim<'_, E, K> {
     type Output = E;
 
     /// # Panics
-    /// If `index` is not below [`len`](Claim::len).
+    /// If `index` is [`len`](Claim::len) or more.
     fn index(&self, index: usize) -> &E {
         assert!(index < self.len, "index {index} of a claim of {}", self.len);
-        // SAFETY: the sequence is claimed and not published, so no stage and no other producer uses its slot. This borrow of
-        // the claim is shared, and the methods that write need a mutable one.
+        // SAFETY: the sequence is claimed and not published, so no stage and no other producer uses its slot. This
+        // borrow of the claim is shared, and the methods that write need a mutable borrow.
         unsafe { &*self.producer.core.buffer.slots().event(self.first.wrapping_add(index as u64)) }
     }
 }
 
 impl<E, K: Kind> IndexMut<usize> for Claim<'_, E, K> {
     /// # Panics
-    /// If `index` is not below [`len`](Claim::len).
+    /// If `index` is [`len`](Claim::len) or more.
     fn index_mut(&mut self, index: usize) -> &mut E {
         let len = self.len;
         self.get_mut(index).unwrap_or_else(|| panic!("index {index} of a claim of {len}"))

@@ -1,8 +1,9 @@
-//! How a ring ends: who may still publish, where reading ends, and what everyone is told.
+//! The end of a ring: which claims still count, where reading ends, and which error each caller gets.
 //!
 //! # The invariant
-//! An event whose commit returned `Ok` lies below the recorded end and in no gap, so every stage that reads on reads it,
-//! and the report counts it as unread if a stage does not. A stage that was told the end is given nothing after it.
+//! An event whose commit returned `Ok` lies below the recorded end and in no gap. So every stage that continues to read
+//! will read it, and the report counts it as unread for a stage that does not. A stage that was told the end receives
+//! no event after that.
 //!
 //! # The protocol
 //!
@@ -17,28 +18,33 @@
 //!   an error if the claim was cut
 //! ```
 //!
-//! *No claim is overlooked.* If a producer's first look misses the bit, its fence came before the closer's, so the closer
-//! reads the claim, and the end lies behind it. If it sees the bit, it withdraws: a multi producer stamps its slots as
-//! skipped, a single producer takes back what it showed, and if the end was recorded meanwhile, what it took back becomes
-//! a gap. So below the end every claim is published, withdrawn, or still out; above it there is no event.
+//! *No claim is overlooked.* If a producer's first look misses the bit, its fence came before the closer's, so the
+//! closer reads the claim, and the end lies after it. If the producer sees the bit, it withdraws: a multi producer
+//! stamps its slots as skipped; a single producer takes its claim back, and if the end was recorded meanwhile, the
+//! withdrawn sequences become a gap. So below the end every claim is published, withdrawn, or still uncommitted, and
+//! above the end there is no event.
 //!
-//! *Closing does not wait.* A claim that is out may be committed. Stages are told the end when they have passed all below
-//! it, so they wait for such a claim, and its holder's publish or withdrawal wakes them.
+//! *Closing does not wait.* A claim that is uncommitted may still be committed. Stages are told the end only when they
+//! have passed all sequences below it. So they wait for such a claim, and its commit or withdrawal wakes them.
 //!
-//! *The cut.* When a shutdown's limit has passed, or the ring is halted or fails, whatever below the end is not published
-//! is cut, under the lock: it becomes a gap, and its commit an error. Nobody waits for the claim's holder. The slots stay
-//! the holder's: no stage ever reads a gap, so it may go on writing there, and what it publishes afterwards changes nothing.
-//! - If a producer's second look misses the bit, its fence came before the closer's: the cut sees the publish.
-//! - If it sees the bit, it asks under the lock, where the cut has either seen the publish or recorded the gap.
-//! - If a consumer saw what a producer published, and then an open phase, its fence came before the closer's: the cut sees
-//!   the publish too. If it sees another phase, it asks under the lock. So no stage reads what the cut has not seen.
-//! - A claim of several slots is stamped from its last slot to its first, and all but the first say so in their stamps. The
-//!   cut acquires the stamps in turn (READ_STAMP_IN_TURN). So where it finds the first slot of a claim published, it finds the
-//!   others published; where it finds the first slot unpublished, it cuts those behind it that say so. A stage that reads its
-//!   stamps without that order may see a part of a claim, and finds the rest at a later look.
+//! *The cut.* When a shutdown's time limit has passed, or the ring is halted or fails, every sequence below the end
+//! that is still unpublished is cut, under the lock: it becomes a gap, and its commit returns an error. No thread waits
+//! for the holder of the claim. The slots remain the holder's: no stage ever reads a gap, so the holder may continue to
+//! write there, and publishing them later has no effect.
+//! - If a producer's second look misses the bit, its fence came before the closer's, so the cut sees the publish.
+//! - If the producer sees the bit, it takes the lock, under which the cut has either seen the publish or recorded the
+//!   gap.
+//! - If a consumer saw a published event, and then an open phase, its fence came before the closer's, so the cut sees
+//!   the publish as well. If the consumer sees another phase, it takes the lock. So no stage reads an event that the
+//!   cut has not seen.
+//! - A claim of several slots is stamped from its last slot to its first, and all stamps but the first state that they
+//!   continue a claim. The cut acquires the stamps in turn (READ_STAMP_IN_TURN). So if it finds the first slot of a
+//!   claim published, it finds the others published; if it finds the first slot unpublished, it cuts the following
+//!   slots of that claim, too. A stage that reads its stamps without that order may see a part of a claim, and finds
+//!   the rest at a later look.
 //!
-//! A gap lies in the record of the end, not in the stamps: the holder may be about to stamp them.
-//! Models: `close` in loom-tests.
+//! A gap is recorded with the end, not in the stamps, because the holder may be about to stamp its slots. Models:
+//! `close` in loom-tests.
 
 use crate::core::Core;
 use crate::fault::{Fault, fault};
@@ -50,20 +56,20 @@ use crate::sync::{AtomicU32, Mutex, MutexGuard, lock};
 use crate::text;
 use crossbeam_utils::CachePadded;
 
-/// Why a ring takes or gives nothing more. Producers get it when they claim or commit, consumers when they poll.
+/// Why a ring accepts or returns no more events. Producers get it when they claim or commit, consumers when they poll.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closed {
-    /// Every producer has been dropped, and this consumer has read all that they published.
+    /// Every producer has been dropped, and this consumer has read all published events.
     #[error("every producer has gone, and all that they published has been read")]
     Finished,
-    /// The ring was closed. Consumers get this once they have read all that was published before.
+    /// The ring was closed. Consumers get this once they have read all events that were published before.
     #[error("the ring was closed")]
     Closed,
-    /// The ring was halted: what was not read yet stays unread, and the report counts it.
+    /// The ring was halted. Unread events stay unread, and the report counts them.
     #[error("the ring was halted")]
     Halted,
-    /// A stage stopped, and with it the ring: mend its cause and build the ring anew.
+    /// A stage stopped, and the ring with it. Correct the cause and build the ring again.
     #[error("the stage {stage:?} stopped: {}", text::line(.cause))]
     Failed {
         /// The stage's name.
@@ -71,19 +77,19 @@ pub enum Closed {
         /// The handler's error or the panic's message.
         cause: String,
     },
-    /// This consumer was evicted and no longer gates the producers: join again to read on.
+    /// This consumer was evicted and no longer gates the producers. Join again to read more.
     #[error("the stage {stage:?} was evicted; join again to read on")]
     Evicted {
         /// The stage's name.
         stage: String,
     },
-    /// The claim was still out when the ring's time to end was over, so its events were not published: nobody reads them.
-    /// Only a commit gets this.
+    /// The claim was not committed within the ring's time to end, so its events were not published, and no stage reads
+    /// them. Only a commit returns this.
     #[error("the claim was committed after the ring had ended: nothing was published")]
     Cut,
 }
 
-/// Where a ring stands on its way to the end. It only moves up.
+/// The phase of a ring on its way to the end. It only increases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub(crate) enum Phase {
@@ -95,7 +101,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// Consumers stop at once, rather than when they have read everything.
+    /// True if consumers stop at once, not only after they have read everything.
     pub(crate) fn at_once(self) -> bool {
         self >= Self::Halted
     }
@@ -106,32 +112,34 @@ pub(crate) struct Closing {
     end: Mutex<End>,
 }
 
-/// What is recorded of a ring's end. Of no meaning while the ring is open.
+/// The record of a ring's end. Meaningless while the ring is open.
 #[derive(Default)]
 pub(crate) struct End {
-    /// Above this there is no event.
+    /// The sequence after the last event: no event is at or above it.
     at: u64,
-    /// Runs of sequences below the end that hold no event, each with its end, in order: withdrawn or cut.
+    /// Runs of sequences below the end that hold no event, because they were withdrawn or cut: first and end of each
+    /// run, in order.
     gaps: Vec<(u64, u64)>,
-    /// The gaps that were cut; none before the cut.
+    /// The gaps that were cut; `None` before the cut.
     cut: Option<Vec<(u64, u64)>>,
-    /// The failed stage's name and cause.
+    /// The failed stage's name and cause; `None` if no stage failed.
     failure: Option<(String, String)>,
 }
 
 impl End {
-    /// Above this there is no event.
+    /// The sequence after the last event: no event is at or above it.
     pub(crate) fn at(&self) -> u64 {
         self.at
     }
 
-    /// `from`, or the end of the gap that it lies in.
+    /// Returns `from`, or the end of the gap that contains `from`.
     pub(crate) fn past_gaps(&self, from: u64) -> u64 {
         // Gaps are in order, and two may touch.
         self.gaps.iter().fold(from, |from, &(first, end)| if is_in(from, first, end) { end } else { from })
     }
 
-    /// The first gap or the end behind `from`, at most `to` (exclusive). `from` must not lie in a gap.
+    /// The first gap after `from`, or the end if that comes first, but at most `to` (exclusive). `from` must not lie in
+    /// a gap.
     pub(crate) fn reach(&self, from: u64, to: u64) -> u64 {
         let to = later(from, earlier(to, self.at));
         let behind = self.gaps.iter().filter(|(first, _)| ahead(*first, from) >= 0);
@@ -174,9 +182,9 @@ impl Closing {
         self.phase.load(OBSERVE_CLOSE.get()) == Phase::Open as u32
     }
 
-    /// What a producer or consumer is told; none while the ring is open.
+    /// The reason to give a producer or consumer; `None` while the ring is open.
     pub(crate) fn reason(&self) -> Option<Closed> {
-        // Whoever waits asks again and again: no lock while there is nothing to tell.
+        // Waiting threads call this again and again, so an open ring takes no lock.
         if self.phase() == Phase::Open {
             return None;
         }
@@ -193,12 +201,13 @@ impl Closing {
         })
     }
 
-    /// The record of the end, complete; none while the ring is open.
+    /// The complete record of the end, locked; `None` while the ring is open.
     pub(crate) fn end(&self) -> Option<MutexGuard<'_, End>> {
         (self.phase() != Phase::Open).then(|| lock(&self.end))
     }
 
-    /// For a producer that saw the closed bit: from here on it sees the phase, and with it the reason.
+    /// Waits for the lock of the end. After that, a producer that saw the closed bit also sees the phase and the
+    /// reason.
     #[cold]
     pub(crate) fn await_phase(&self) {
         drop(lock(&self.end));
@@ -206,7 +215,7 @@ impl Closing {
 }
 
 impl<E, K: Kind> Core<E, K> {
-    /// Moves the ring towards its end and wakes everyone who waits for anything. Waits for no claim.
+    /// Moves the ring towards its end, and wakes all waiting threads. Does not wait for claims.
     pub(crate) fn end(&self, phase: Phase, failure: Option<(String, String)>) {
         {
             let mut end = lock(&self.closing.end);
@@ -231,7 +240,7 @@ impl<E, K: Kind> Core<E, K> {
         self.wake_all();
     }
 
-    /// Wakes everyone who waits for anything.
+    /// Wakes all threads that wait on this ring.
     fn wake_all(&self) {
         if fault(Fault::CloseWakesNobody) {
             return;
@@ -242,19 +251,20 @@ impl<E, K: Kind> Core<E, K> {
         members.iter().for_each(|member| member.bell.ring());
     }
 
-    /// A stage failed: everyone gets its name and cause.
+    /// Fails the ring, because a stage failed: all callers get its name and cause.
     pub(crate) fn fail(&self, stage: &str, cause: &str) {
         self.end(Phase::Failed, Some((stage.to_owned(), cause.to_owned())));
     }
 
-    /// Makes gaps of the claims that are still out; their commits are errors. Of a ring that is open, nothing.
+    /// Makes gaps of all uncommitted claims, whose commits then return an error. Returns the gaps; empty while the ring
+    /// is open.
     pub(crate) fn cut(&self) -> Vec<Sequences> {
         let cuts = {
             let Some(mut end) = self.closing.end() else { return Vec::new() };
             self.cut_locked(&mut end);
             runs(end.cuts())
         };
-        // What lies behind a gap may be read now.
+        // Events after a gap may be readable now.
         if !fault(Fault::CutWakesNobody) {
             self.wake_all();
         }
@@ -266,7 +276,7 @@ impl<E, K: Kind> Core<E, K> {
             return;
         }
         let mut cut = K::unpublished(self, end.at);
-        // A single producer's only claim, withdrawn.
+        // A single producer's only claim may be withdrawn already.
         cut.retain(|(first, _)| end.past_gaps(*first) == *first);
         if !fault(Fault::CutLeavesNoGap) {
             cut.iter().for_each(|gap| end.add_gap(*gap));
@@ -274,12 +284,12 @@ impl<E, K: Kind> Core<E, K> {
         end.cut = Some(cut);
     }
 
-    /// The claims that were cut.
+    /// The claims that were cut; empty while the ring is open.
     pub(crate) fn cuts(&self) -> Vec<Sequences> {
         self.closing.end().map(|end| runs(end.cuts())).unwrap_or_default()
     }
 
-    /// Whether the claim from `first` on, which was published after the ring had been closed, counts.
+    /// Decides on a claim that begins at `first` and was published after the ring was closed. An error if it was cut.
     pub(crate) fn judge(&self, first: u64) -> Result<(), Closed> {
         let end = lock(&self.closing.end);
         let is_cut = end.cuts().iter().any(|&(from, to)| is_in(first, from, to));
@@ -292,12 +302,12 @@ impl<E, K: Kind> Core<E, K> {
         })
     }
 
-    /// A single producer has withdrawn its claim, which begins at `first`, after the ring had been closed.
+    /// Records that a single producer has withdrawn its claim, which begins at `first`, after the ring was closed.
     #[cold]
     pub(crate) fn withdrawn(&self, first: u64) {
         let mut end = lock(&self.closing.end);
         let at = end.at;
-        // Else it was not seen when the end was recorded, or was cut before.
+        // Otherwise the claim was made after the end was recorded, or was cut before.
         if ahead(at, first) > 0 && end.past_gaps(first) == first && !fault(Fault::WithdrawnClaimLeavesNoGap) {
             end.add_gap((first, at));
         }
@@ -305,7 +315,7 @@ impl<E, K: Kind> Core<E, K> {
         self.wake_all();
     }
 
-    /// The next sequence to be published; never beyond the end, and no gap is in its way.
+    /// The next sequence to be published, at most the end. Gaps count as published.
     pub(crate) fn published(&self) -> u64 {
         let Some(end) = self.closing.end() else { return K::published(self) };
         let mut published = earlier(K::published(self), end.at);
@@ -322,7 +332,7 @@ impl<E, K: Kind> Core<E, K> {
         }
     }
 
-    /// The sequence at which reading ends: the recorded end, or the published sequence while the ring is open.
+    /// The sequence at which reading ends: the recorded end, or the published position while the ring is open.
     pub(crate) fn last(&self) -> u64 {
         match self.closing.end() {
             Some(end) => end.at,
@@ -330,13 +340,14 @@ impl<E, K: Kind> Core<E, K> {
         }
     }
 
-    /// How many events a stage that stands at `from` has not read.
+    /// Count of events that a stage at position `from` has not read.
     pub(crate) fn unread(&self, from: u64) -> u64 {
         let to = self.published();
         let end = self.closing.end();
         let is_gap = |at| end.as_ref().is_some_and(|end| end.past_gaps(at) != at);
         let len = ahead(to, from).max(0) as u64;
-        // Of a stage that has left, earlier ones may be overwritten.
+        // If the stage has left, its oldest unread events may have been overwritten; each of these slots counts as an
+        // event.
         let kept = len.min(self.capacity());
         let slots = (1..=kept).map(|back| to.wrapping_sub(back));
         let events = slots.filter(|at| !is_gap(*at) && !K::is_skipped(self.buffer.slots(), *at)).count() as u64;

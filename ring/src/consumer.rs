@@ -1,4 +1,4 @@
-//! A polled stage: reads at its own pace, on whatever thread calls it.
+//! A polled stage, which reads at its own pace on the thread that calls it.
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
@@ -20,14 +20,14 @@ use crate::waiting::{Look, Waiting, arm};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A consumer whose batches lend `&mut` events.
+/// A consumer whose batches lend `&mut E`.
 pub type ConsumerMut<E, K> = Consumer<E, K, Exclusive>;
 
 /// A stage that is read by polling.
 ///
-/// [`poll`](Self::poll) never waits, [`poll_wait`](Self::poll_wait) waits for at least one event,
-/// [`poll_until`](Self::poll_until) until a deadline. All give a [`Batch`]: a bounded run of events, over which the
-/// consumed position moves as far as it was iterated.
+/// [`poll`](Self::poll) never waits, [`poll_wait`](Self::poll_wait) waits for at least one event, and
+/// [`poll_until`](Self::poll_until) waits until a deadline. All return a [`Batch`], a bounded run of events. When the
+/// batch ends, the consumed position moves past the iterated events.
 ///
 /// ```
 /// # use slipring_ring::Builder;
@@ -47,21 +47,22 @@ pub type ConsumerMut<E, K> = Consumer<E, K, Exclusive>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # Going away
-/// Dropping a consumer takes its gate away. If other stages stand behind it while the ring is open, the ring fails
-/// with its name: they could never read on.
+/// # Dropping a consumer
+/// Dropping a consumer removes its gate. If other stages are ordered after it while the ring is open, the ring fails
+/// with an error that names it, because these stages could never continue.
 pub struct Consumer<E, K: Kind, A: Access = Shared> {
     pub(crate) core: Arc<Core<E, K>>,
     pub(crate) stage: Arc<StageState>,
-    /// The next sequence to read. The stage shows it when a batch ends.
+    /// The next sequence to read. The stage publishes it when a batch ends.
     pub(crate) next: u64,
-    /// What the stage shows: `next`, but for a consumer that passes over what those before it have not let through yet.
+    /// The position that the stage publishes. It equals `next`, unless this consumer skips sequences that the stages
+    /// before it have not let through yet.
     through: u64,
-    /// All below this may be read, and none of it is skipped; may lag behind what is true.
+    /// All sequences from `next` to below this are published and not skipped. It may lag behind the published position.
     available: u64,
     waiting: Waiting,
     first: u64,
-    /// It was told that it read everything.
+    /// True if it was told that it has read everything.
     at_end: bool,
     access: PhantomData<A>,
 }
@@ -87,34 +88,35 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
-    /// The stage, to put others behind it.
+    /// A reference to this stage, for ordering other stages after it.
     pub fn stage(&self) -> StageRef {
         StageRef { name: self.stage.name.clone(), ring: Some(self.core.id) }
     }
 
-    /// Where this consumer started: the first sequence that it was promised.
+    /// The sequence at which this consumer started. Every event from there on is kept for it.
     pub fn first(&self) -> Sequence {
         Sequence(self.first)
     }
 
-    /// The next sequence that it will read.
+    /// The next sequence that this consumer will read.
     pub fn consumed(&self) -> Sequence {
         Sequence(self.next)
     }
 
-    /// How many published events it has not read.
+    /// Count of published sequences that this consumer has not read.
     pub fn lag(&self) -> u64 {
         ahead(self.core.published(), self.next).max(0) as u64
     }
 
-    /// How this consumer waits.
+    /// Sets the wait strategy of this consumer.
     pub fn set_wait(&mut self, wait: Wait) {
         self.waiting.wait = wait;
     }
 
-    /// Moves to `to` without reading what lies between. Forward that passes over what is published; what the stages before
-    /// this one have not let through, it lets through after them. Backward it is leaving and joining again, so `to` must be
-    /// kept still: by a slower stage, or by [`Builder::retain`](crate::Builder::retain).
+    /// Moves to `to` without reading the events in between. Moving forward skips published events; events that the
+    /// stages before have not let through yet are let through after them. Moving backward means leaving and joining
+    /// again, so the event at `to` must still be kept, by a slower stage or by
+    /// [`Builder::retain`](crate::Builder::retain).
     ///
     /// ```
     /// # use slipring_ring::{Builder, Sequence};
@@ -133,8 +135,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     /// ```
     ///
     /// # Errors
-    /// `to` is not kept, or lies beyond what is published; backward: others stand behind this stage; it was evicted, or
-    /// the ring was halted. The consumer then stays where it was.
+    /// `to` is no longer kept, or is beyond the published position; when moving backward, another stage is ordered
+    /// after this one; this stage was evicted; or the ring was halted or has failed. The consumer then stays at its
+    /// position.
     pub fn seek(&mut self, to: Sequence) -> Result<(), SeekError> {
         if let Some(closed) = self.core.closing.reason().filter(|_| self.core.closing.phase().at_once()) {
             return Err(closed.into());
@@ -158,23 +161,23 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
         self.available = later(self.available, to.0);
         self.next = to.0;
-        // What is passed over goes through when those before have let it through.
+        // The skipped sequences are let through as far as the stages before have let them through.
         self.events(1).let_through();
         Ok(())
     }
 
-    /// Arms `waiter` to be woken with `token` when there may be more to read, so that one thread can sleep over many
-    /// rings. True if it may sleep now; false if there is something to read, or the end to be told, already: then it
-    /// may be woken once for nothing. See [`Waiter`] for the whole protocol.
+    /// Arms `waiter`, so that `token` is reported when more events may be readable. So one thread can sleep on many
+    /// rings. True if the thread may sleep now. False if events, or the end, can be read already; the waiter may then
+    /// be woken once without need. [`Waiter`] describes the whole protocol.
     ///
     /// This issues a heavy fence (see [`crate::fence`]), which interrupts the other running threads of this process.
     pub fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         arm(&mut self.events(1), waiter, token).is_none()
     }
 
-    /// Arms `waiter` to be woken with `token` by the end alone: when the ring ends or this consumer is evicted, whatever
-    /// is published until then. For whoever wants no events for now. False if that has happened already: the next poll
-    /// that finds no event says what it was. It may be woken once for nothing after this consumer itself has moved.
+    /// Arms `waiter`, so that `token` is reported when the ring ends or this consumer is evicted, and not when events
+    /// are published. True if neither has happened yet. False if one has: the next poll without an event returns the
+    /// reason. The waiter may be woken once without need after this consumer itself has moved.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Waiter};
@@ -191,16 +194,17 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn arm_for_end(&mut self, waiter: &Waiter, token: usize) -> bool {
-        // Nobody else moves this stage, and whoever ends the ring or evicts rings every stage's own bell.
+        // Only this consumer moves the stage's position, and a thread that ends the ring or evicts rings every stage's
+        // own bell.
         self.stage.bell.arm(waiter, token);
         Bell::fence(std::iter::once(&*self.stage.bell), waiter, token);
         self.core.closing.phase() == Phase::Open && !self.stage.is_evicted()
     }
 
-    /// What is there now, at most `limit` events (at least 1), maybe none. Never waits.
+    /// Returns the readable events, at most `limit` (at least 1) of them, possibly none. Never waits.
     ///
     /// # Errors
-    /// The ring is finished or closed and this consumer has read everything; or it was halted, has failed, or this
+    /// The ring is finished or closed and this consumer has read everything, the ring was halted or has failed, or this
     /// consumer was evicted.
     #[inline]
     pub fn poll(&mut self, limit: usize) -> Result<Batch<'_, E, K, A>, Closed> {
@@ -211,8 +215,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
-    /// Forgets what it saw last: the next poll looks from the consumed position on. For whoever
-    /// [puts back](Batch::put_back) what it read, and wants to read more than that the next time.
+    /// Makes the next poll look for events from the consumed position on, not only from where the last look ended. Use
+    /// it after [`put_back`](Batch::put_back), to get more events in the next batch than in the last one.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -234,13 +238,13 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.available = self.next;
     }
 
-    /// A batch of nothing.
+    /// Returns an empty batch.
     pub fn nothing(&mut self) -> Batch<'_, E, K, A> {
         Batch::empty(self)
     }
 
-    /// [`poll`](Self::poll) for a loop that does the waiting itself, over several consumers for instance. It paces its
-    /// looks as the waiting forms do: see [`Wait::pause`]. `looks` is how many looks in a row found nothing.
+    /// As [`poll`](Self::poll), for a loop that waits by itself, for instance on several consumers. It paces its looks
+    /// as the waiting methods do: see [`Wait::pause`]. `looks` is the count of consecutive looks that found no event.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
@@ -262,8 +266,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
-    /// A quarter of the ring is too few events and half of it too many: see [`Waiting::learn`]. More than half of the longest
-    /// look cannot be asked for, since a look may end in the middle of what is there.
+    /// Reports a found run to the adaptive pause (see [`Waiting::learn`]): below a quarter of the ring counts as too
+    /// few events, above half of it as too many. The lower bound is at most half of the longest look, because a look
+    /// may end before the last readable event.
     #[inline(always)]
     fn learn(&mut self, run: Run, limit: u64) {
         let capacity = self.core.capacity();
@@ -271,7 +276,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.waiting.learn(run.end.wrapping_sub(self.next), few, capacity / 2);
     }
 
-    /// At least one event, at most `limit`. Waits as long as it takes.
+    /// Waits for at least one event, and returns at most `limit`. Waits without a time limit.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
@@ -280,7 +285,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.poll_by(limit, None)
     }
 
-    /// At least one event, at most `limit`; none if there is none until `deadline`.
+    /// Waits for at least one event until `deadline`, and returns at most `limit`; an empty batch if the deadline
+    /// passes.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
@@ -293,7 +299,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         let limit = limit.max(1) as u64;
         self.waiting.pause();
         loop {
-            // Not `self.events`: the way of waiting is borrowed beside it.
+            // Not `self.events()`, because `self.waiting` is borrowed as well.
             let (next, through, available) = (self.next, &mut self.through, self.available);
             let mut events = EventLook { core: &self.core, stage: &self.stage, next, through, available, limit };
             let Some(found) = self.waiting.until(deadline, &mut events) else { return Ok(Batch::empty(self)) };
@@ -322,8 +328,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
-    /// Takes hold of the events found, `limit` of them at most, unless the stage was evicted. How many; none if only
-    /// slots without an event were passed over.
+    /// Holds the found events, at most `limit` of them, unless the stage was evicted. Returns their count; `None` if
+    /// only slots without events were found, which are skipped.
     #[inline(always)]
     fn begin(&mut self, found: Result<Run, Closed>, limit: u64) -> Result<Option<u64>, Closed> {
         let run = match found {
@@ -342,7 +348,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         if self.stage.is_evicted() {
             return Err(self.evicted());
         }
-        // Behind the look at what is published, and the fence: see `closing.rs`.
+        // Must come after the look at the published events, and after the fence: see `closing.rs`.
         if too_early.unwrap_or_else(|| self.core.closing.phase()) != Phase::Open {
             return self.begin_at_the_end(limit);
         }
@@ -352,8 +358,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Ok(Some(limit.min(run.end.wrapping_sub(run.start))))
     }
 
-    /// Begins a batch after the ring was closed: events that were found may lie beyond the recorded end, so this looks again with
-    /// the record of the end.
+    /// Begins a batch after the ring was closed. Found events may lie beyond the recorded end, so this looks again
+    /// using the record of the end.
     #[cold]
     #[inline(never)]
     fn begin_at_the_end(&mut self, limit: u64) -> Result<Option<u64>, Closed> {
@@ -375,8 +381,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Ok(None)
     }
 
-    /// Before the run lie skipped slots and gaps, which nobody reads, or what was passed over. It may be read from its start
-    /// on, so those before have let everything below through.
+    /// Moves past the slots before the run: skipped slots and gaps, which no stage reads, and sequences that a seek
+    /// skipped. The run is readable from its start on, so the stages before have let all sequences below it through.
     #[inline(always)]
     fn pass_over(&mut self, run: Run) {
         if run.start != self.through {
@@ -390,7 +396,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.available = run.end;
     }
 
-    /// This consumer is told why there is nothing more.
+    /// Notes the reason why there are no more events, and returns it.
     #[cold]
     fn over(&mut self, closed: Closed) -> Closed {
         if let Closed::Evicted { .. } = closed {
@@ -407,21 +413,22 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Closed::Evicted { stage: self.stage.name.clone() }
     }
 
-    /// Ends a batch of which all below `to` was read.
+    /// Ends a batch whose events below `to` were read.
     #[inline(always)]
     pub(crate) fn end(&mut self, to: u64) {
         if to != self.next {
             self.release(to);
         }
         self.stage.let_go();
-        // Whoever evicts may have seen the batch and left the rest to us.
+        // A thread that evicts this stage may have seen the batch, and have left the removal of the gate to this
+        // thread.
         fence::light_at(&HOLD_FENCE);
         if self.stage.is_evicted() && !fault(Fault::NoLookForAnEvictionAfterTheBatch) {
             self.core.leave(&self.stage);
         }
     }
 
-    /// Lets those behind, and the producers, have the slots below `to`.
+    /// Lets the stages after this one, and the producers, use the slots below `to`.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn release(&mut self, to: u64) {

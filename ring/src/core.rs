@@ -20,21 +20,21 @@ pub struct Core<E, K: Kind> {
     pub(crate) buffer: Buffer<E, K::Stamp>,
     pub(crate) positions: K::Positions,
     pub(crate) gates: Gates,
-    /// Rung when something is published.
+    /// Rung when events are published, and when the ring ends.
     pub(crate) bell: Arc<Bell>,
-    /// Rung by the end alone.
+    /// Rung only when the ring ends.
     pub(crate) end_bell: Bell,
     pub(crate) closing: Closing,
-    /// Which fences the producers and consumers of this ring use.
+    /// The kind of fences that the producers and consumers of this ring use.
     pub(crate) fences: Fences,
-    /// The number of last events that stay readable for a stage that joins.
+    /// Count of the last published events that stay readable for a stage that joins.
     pub(crate) retain: u64,
-    /// Where the ring began.
+    /// The ring's first sequence.
     pub(crate) first: u64,
-    /// The stages of the ring. Its lock makes changes of the gating set one at a time.
+    /// The stages of the ring. The lock makes changes of the gating set sequential.
     pub(crate) members: Mutex<Vec<Arc<StageState>>>,
     producers: CachePadded<AtomicU64>,
-    /// A number that no other ring of this process has.
+    /// The ring's id, unique in this process.
     pub(crate) id: u64,
 }
 
@@ -57,7 +57,7 @@ impl<E, K: Kind> Core<E, K> {
             return Err(BuildError::Retain { asked: retain, capacity });
         }
         let stamp = |index| K::first_stamp(index as u64, first, capacity as u64);
-        // Before the bells are made: none of them may count on what the ring itself does not.
+        // Determined before the bells are made: no bell may rely on `membarrier` if the ring itself does not.
         let fences = fence::kind_of_new_ring();
         Ok(Self {
             buffer: Buffer::new(capacity, make, stamp, wishes)?,
@@ -80,18 +80,19 @@ impl<E, K: Kind> Core<E, K> {
         self.buffer.capacity()
     }
 
-    /// One more than the capacity lets a producer write under a reader's eyes: a fault for the models.
+    /// The distance from the lowest gate to a producer's limit: the capacity. A model's fault adds one, so that a
+    /// producer may overwrite an event that is being read.
     #[inline(always)]
     pub(crate) fn reach(&self) -> u64 {
         self.capacity() + u64::from(fault(Fault::RoomForOneMoreThanTheCapacity))
     }
 
-    /// The permanent gate: what is published, less what is retained.
+    /// The permanent gate: the published position less the count of retained events.
     pub(crate) fn floor(&self) -> u64 {
         K::published(self).wrapping_sub(self.retain)
     }
 
-    /// The earliest event that is kept when the lowest gate stands at `lowest`.
+    /// The earliest kept sequence if the lowest gate is at `lowest`.
     pub(crate) fn earliest(&self, lowest: u64) -> u64 {
         later(lowest, self.first)
     }
@@ -100,7 +101,7 @@ impl<E, K: Kind> Core<E, K> {
         self.producers.fetch_add(1, ADD_PRODUCER.get());
     }
 
-    /// True if there is only one producer. The caller, which is that one, then knows all that the others have claimed.
+    /// True if there is only one producer. That producer, the caller, then sees all claims of dropped producers.
     #[inline(always)]
     pub(crate) fn has_one_producer(&self) -> bool {
         let has_one = self.producers.load(READ_PRODUCERS.get()) == 1;
@@ -110,7 +111,7 @@ impl<E, K: Kind> Core<E, K> {
         has_one
     }
 
-    /// The last producer to go finishes the ring.
+    /// Removes a producer. Dropping the last one finishes the ring.
     pub(crate) fn drop_producer(&self) {
         if self.producers.fetch_sub(1, DROP_PRODUCER.get()) == 1 {
             self.end(Phase::Finished, None);

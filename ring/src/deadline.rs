@@ -1,11 +1,11 @@
-//! The one rule for limits of time that no clock reaches.
+//! Deadlines for time limits that exceed the clock's range.
 
 use crate::sync::Instant;
 use std::time::Duration;
 
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The instant at which `limit` is over. A limit that the clock cannot reach is a century: for ever, or as good as.
+/// The instant at which `limit` has passed. A limit beyond the clock's range becomes a century.
 pub fn deadline(limit: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(limit).or_else(|| now.checked_add(CENTURY)).unwrap_or(now)

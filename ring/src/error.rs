@@ -1,4 +1,4 @@
-//! What can be refused, each with what was asked and what to do.
+//! The errors of a ring. Each states what was requested and what to do.
 
 use crate::closing::Closed;
 use crate::fence::Refused;
@@ -11,81 +11,81 @@ use crate::text;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The system refuses what joining a ring that was made before needs.
+    /// The stage needs a fence that the system refuses for rings built earlier.
     #[error("stage {stage:?} cannot join a ring that was made before: {cause}")]
     Fence {
-        /// The stage.
+        /// The stage's name.
         stage: String,
-        /// Which fence the system refused, and why.
+        /// The fence that the system refused, and why.
         cause: Refused,
     },
-    /// The capacity is no power of two, or too large.
+    /// The capacity is not a power of two, or too large.
     #[error("a capacity of {asked} is refused: take a power of two from 1 to {largest}")]
     Capacity {
-        /// The number that was asked for.
+        /// The requested capacity.
         asked: usize,
-        /// The largest.
+        /// The largest capacity.
         largest: usize,
     },
-    /// A ring cannot retain as many events as its capacity, or more.
+    /// The count of retained events must be less than the capacity.
     #[error("retaining {asked} events in a ring of {capacity} leaves no room to publish: retain fewer")]
     Retain {
-        /// The number that was asked for.
+        /// The requested count of retained events.
         asked: usize,
         /// The ring's capacity.
         capacity: usize,
     },
-    /// The system does not give so much memory.
+    /// The system refuses that much memory.
     #[error(
         "the system does not give the {bytes} bytes that this capacity takes: take a smaller one{}",
         memory::limit()
     )]
     Memory {
-        /// The size of the slots in bytes.
+        /// Size of the slots in bytes.
         bytes: usize,
     },
-    /// A stage without a name.
+    /// A stage has no name.
     #[error("a stage needs a name")]
     NoName,
-    /// Two stages of one name.
+    /// Two stages have one name.
     #[error("there is a stage called {name:?} already: give each its own name")]
     NameTaken {
         /// The name.
         name: String,
     },
-    /// A stage stands behind one that is not there.
+    /// A stage is ordered after a stage that the ring does not have.
     #[error("stage {stage:?} stands behind {after:?}, which this ring does not have (it has {known:?})")]
     UnknownStage {
-        /// The stage declared.
+        /// The declared stage.
         stage: String,
-        /// The stage it names.
+        /// The stage that it names.
         after: String,
-        /// The stages there are.
+        /// The stages that the ring has.
         known: Vec<String>,
     },
-    /// A stage stands behind one of another ring.
+    /// A stage is ordered after a stage of another ring.
     #[error("stage {stage:?} stands behind {after:?} of another ring: stages order only within one ring")]
     ForeignStage {
-        /// The stage declared.
+        /// The declared stage.
         stage: String,
-        /// The stage it names.
+        /// The stage that it names.
         after: String,
     },
-    /// Stages stand behind one another in a circle.
+    /// Stages are ordered after one another in a cycle.
     #[error("these stages stand behind one another in a circle: {}", text::line(stages.join(" -> ")))]
     Cycle {
-        /// The circle, its first stage repeated at the end.
+        /// The cycle, with its first stage repeated at the end.
         stages: Vec<String>,
     },
-    /// A stage that changes events must be ordered against every other one.
+    /// A stage that changes events is not ordered before or after another stage.
     #[error("stage {mutable:?} changes events, but {other:?} may read them at the same time: put one behind the other")]
     UnorderedMutable {
         /// The stage with `&mut` access.
         mutable: String,
-        /// The stage that is neither before nor behind it.
+        /// The stage that is ordered neither before nor after it.
         other: String,
     },
-    /// A stage that changes events stands behind a journaler.
+    /// A stage that changes events is ordered after a journaler.
     #[error("stage {mutable:?} would change events that {journaler:?} has written already: put it before")]
     MutableBehindJournaler {
         /// The stage with `&mut` access.
@@ -96,81 +96,81 @@ pub enum BuildError {
     /// A stage that changes events cannot join a running ring.
     #[error("stage {stage:?} changes events, so it must be there from the start: declare it when the ring is built")]
     MutableAtRunTime {
-        /// The stage.
+        /// The stage's name.
         stage: String,
     },
-    /// The start is not kept any more, or not published yet.
+    /// The start is no longer kept, or not published yet.
     #[error("stage {stage:?} cannot start at {asked}: the ring keeps {earliest} up to, not including, {latest}")]
     OutOfRange {
-        /// The stage.
+        /// The stage's name.
         stage: String,
-        /// The sequence at which it was to start.
+        /// The requested start.
         asked: Sequence,
-        /// The earliest that it could have had.
+        /// The earliest possible start.
         earliest: Sequence,
-        /// The next to be published.
+        /// The next sequence to be published.
         latest: Sequence,
     },
-    /// A stage shared by no workers at all.
+    /// A stage of workers was declared with 0 workers.
     #[error("stage {stage:?} needs at least one worker")]
     NoWorkers {
-        /// The stage.
+        /// The stage's name.
         stage: String,
     },
     /// The ring is closed.
     #[error(transparent)]
     Closed(#[from] Closed),
-    /// A thread could not be pinned.
+    /// The stage's thread could not be pinned to its core.
     #[error("stage {stage:?}: {cause}")]
     Pin {
-        /// The stage.
+        /// The stage's name.
         stage: String,
-        /// Why the core was refused.
+        /// The reason why the core was refused.
         cause: PinError,
     },
-    /// The system gave no thread.
+    /// The system refused a thread.
     #[error("stage {stage:?} got no thread: {cause}")]
     Thread {
-        /// The stage.
+        /// The stage's name.
         stage: String,
         /// The error of the operating system.
         cause: std::io::Error,
     },
-    /// The handler of a managed stage panicked while it was made.
+    /// The handler of a managed stage panicked while it was constructed.
     #[error("the handler of stage {stage:?} panicked while it was made: {}", text::line(.cause))]
     Handler {
-        /// The stage.
+        /// The stage's name.
         stage: String,
         /// The panic's message.
         cause: String,
     },
 }
 
-/// A claim was refused. Nothing was claimed.
+/// Why a claim was refused. No slot was claimed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimError {
-    /// A claim of nothing.
+    /// The claim has 0 slots.
     #[error("a claim of 0 slots is refused: claim at least 1")]
     Nothing,
-    /// A claim that can never succeed.
+    /// The claim is too large to succeed at any time.
     #[error("a claim of {asked} slots never fits a ring that holds {largest}: claim fewer at a time")]
     TooLarge {
-        /// The number that was asked for.
+        /// The requested count of slots.
         asked: usize,
-        /// The most that ever fits: the capacity, less what is retained.
+        /// The largest possible claim: the capacity less the count of retained events.
         largest: usize,
     },
-    /// There is no room now. Only from the forms that try.
+    /// The ring is full now. Only the `try_` methods return this.
     #[error("the ring is full")]
     Full,
-    /// There was no room until the deadline.
+    /// The ring stayed full until the deadline.
     #[error("no room until the deadline: {}", held_by(.by))]
     TimedOut {
-        /// The stage that held the lowest gate; none if it was a claim that another producer has not committed.
+        /// The stage that held the lowest gate; `None` if it was another producer's uncommitted claim.
         by: Option<String>,
     },
-    /// The ring takes nothing more.
+    /// The ring accepts no more events.
     #[error(transparent)]
     Closed(#[from] Closed),
 }
@@ -182,36 +182,36 @@ fn held_by(stage: &Option<String>) -> String {
     }
 }
 
-/// A consumer did not move to where it was told to.
+/// Why a consumer did not move to the requested sequence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SeekError {
-    /// The sequence is not kept any more, or not published yet.
+    /// The sequence is no longer kept, or not published yet.
     #[error("stage {stage:?} cannot move to {asked}: it may be anywhere from {earliest} to {latest}")]
     OutOfRange {
-        /// The stage.
+        /// The stage's name.
         stage: String,
-        /// The sequence to which it was to seek.
+        /// The requested sequence.
         asked: Sequence,
-        /// The earliest that it may move to.
+        /// The earliest possible sequence.
         earliest: Sequence,
-        /// The latest.
+        /// The latest possible sequence.
         latest: Sequence,
     },
-    /// Others stand behind it: they have read on already.
+    /// Another stage is ordered after this one, and has continued already.
     #[error("stage {stage:?} cannot go back while {behind:?} stands behind it")]
     StoodBehind {
-        /// The stage.
+        /// The stage's name.
         stage: String,
-        /// One that stands behind it.
+        /// A stage that is ordered after it.
         behind: String,
     },
-    /// The system refuses what going back in a ring that was made before needs.
+    /// Moving backward needs a fence that the system refuses for rings built earlier.
     #[error("stage {stage:?} cannot go back: {cause}")]
     Fence {
-        /// The stage.
+        /// The stage's name.
         stage: String,
-        /// Which fence the system refused, and why.
+        /// The fence that the system refused, and why.
         cause: Refused,
     },
     /// The ring was halted or has failed, or this stage was evicted.
@@ -219,17 +219,17 @@ pub enum SeekError {
     Closed(#[from] Closed),
 }
 
-/// A value was not sent; here it is again.
+/// A value was not sent. The error returns it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct SendError<E> {
     /// The value that was not sent.
     pub value: E,
-    /// Why it was not.
+    /// The reason.
     pub reason: ClaimError,
 }
 
-/// No such consumer to take, evict or remove.
+/// Why a stage could not be taken, evicted or removed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StageError {
@@ -239,38 +239,39 @@ pub enum StageError {
         /// The name.
         name: String,
     },
-    /// The stage is not to be polled, or was taken already, or has the other kind of access.
+    /// The stage is not polled, was taken already, or has the other kind of access.
     #[error("the consumer of {name:?} is not here to take: it was taken before, or is not polled in this way")]
     NotHere {
         /// The name.
         name: String,
     },
-    /// Others stand behind it.
+    /// Another stage is ordered after it.
     #[error("{name:?} cannot go while {behind:?} stands behind it: let that one go first")]
     StoodBehind {
-        /// The stage that was to go.
+        /// The stage that was to be removed.
         name: String,
-        /// One that stands behind it.
+        /// A stage that is ordered after it.
         behind: String,
     },
-    /// It holds a batch. It leaves by itself when that ends; if it never does, neither does it.
+    /// The consumer holds a batch. The stage leaves when that batch ends; if the batch never ends, the stage stays.
     #[error("{name:?} holds a batch: it leaves when that ends")]
     InBatch {
-        /// The stage.
+        /// The stage's name.
         name: String,
     },
-    /// The system refuses what taking a gate away needs. The stage leaves by itself when its consumer polls the next time.
+    /// Removing a gate needs a fence that the system refuses for rings built earlier. The stage leaves when its
+    /// consumer polls the next time.
     #[error("{name:?} leaves only when its consumer polls: {cause}")]
     Fence {
-        /// The stage.
+        /// The stage's name.
         name: String,
-        /// Which fence the system refused, and why.
+        /// The fence that the system refused, and why.
         cause: Refused,
     },
-    /// Workers share it: it goes when the last of them is dropped.
+    /// Workers share the stage. It leaves when the last worker is dropped.
     #[error("{name:?} is shared by workers: it goes when the last of them is dropped")]
     Workers {
-        /// The stage.
+        /// The stage's name.
         name: String,
     },
 }

@@ -1,4 +1,4 @@
-//! How a consumer looks for events: while the ring is open at the positions or stamps, later also at the record of the end.
+//! A consumer's look for events: in an open ring at the positions or stamps, later also at the record of the end.
 
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
@@ -11,15 +11,16 @@ use crate::stage::StageState;
 use crate::sync::Arc;
 use crate::waiting::{Bells, Look};
 
-/// A consumer's look for events: a run of them, no more than `limit` where looking further has a price.
+/// A consumer's look for readable events. It finds a run of events, of at most `limit` if a longer look would cost
+/// more.
 pub(crate) struct EventLook<'c, E, K: Kind> {
     pub(crate) core: &'c Core<E, K>,
     pub(crate) stage: &'c StageState,
     /// The next sequence to read.
     pub(crate) next: u64,
-    /// What the stage lets through.
+    /// The position up to which the stage lets stages after it and producers continue.
     pub(crate) through: &'c mut u64,
-    /// All below this may be read, and none of it is skipped.
+    /// All sequences from `next` to below this are published and not skipped.
     pub(crate) available: u64,
     pub(crate) limit: u64,
 }
@@ -30,7 +31,7 @@ impl<E, K: Kind> EventLook<'_, E, K> {
         K::run(self.core, self.next, self.available, self.stage.before(), self.limit)
     }
 
-    /// Lets through what those before have let through, as far as this consumer passes over it.
+    /// Lets through the skipped sequences, as far as the stages before have let them through.
     #[cold]
     pub(crate) fn let_through(&mut self) {
         let before = self.stage.before().filter(|_| !fault(Fault::SeekForwardLetsThroughWhatItPassesOver));
@@ -42,20 +43,20 @@ impl<E, K: Kind> EventLook<'_, E, K> {
         }
     }
 
-    /// Looks with the record of the end: the ring is not open, or this stage was evicted.
+    /// Looks using the record of the end, because the ring is not open or this stage was evicted.
     #[cold]
     pub(crate) fn last_look(&self, phase: Phase) -> Option<Result<Run, Closed>> {
         if phase.at_once() || self.stage.is_evicted() {
             return self.over();
         }
-        // What the cut did not see is in no run that is computed under the lock.
+        // A run that is computed under the lock contains no event that the cut has not seen.
         let end = self.core.closing.end()?;
         let past = end.past_gaps(self.next);
         let start = self.stage.before().map_or(past, |before| later(self.next, earlier(past, before)));
         if start != self.next {
             return Some(Ok(Run { start, end: start }));
         }
-        // It has come to its end when all of that is let through, too.
+        // The stage is at its end only when all sequences before the end are let through.
         let is_at_next = *self.through == self.next || fault(Fault::EndToldBeforeAllIsLetThrough);
         if (is_at_next && ahead(end.at(), start) <= 0) || fault(Fault::ToldTheEndTooEarly) {
             drop(end);
@@ -95,7 +96,8 @@ impl<E, K: Kind> Look for EventLook<'_, E, K> {
         self.last_look(self.core.closing.phase())
     }
 
-    /// Of the stage before that is the furthest behind; of the producers if there is none.
+    /// The bell of the stage before that is furthest behind, or the producers' bell if there is none. `None` if that
+    /// stage has moved on already.
     fn bells(&mut self) -> Option<Bells> {
         let bell = match lowest(&self.stage.after, &LOOK_AT_STAGE) {
             None => &self.core.bell,

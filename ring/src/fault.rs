@@ -1,16 +1,16 @@
-//! Faults of logic that a model can be run with, to see that the model fails.
+//! Faults in the ring's logic. A model is run with each of them to show that the model fails.
 //!
-//! Each is one wrong step of ring's code. Under `--cfg loom` the environment variable `SLIPRING_MUTANT` turns one of them
-//! on by its name; loom-tests does so for every one of them and requires that a model fails. In production
+//! Each fault is one wrong step in the ring's code. Under `--cfg loom` the environment variable `SLIPRING_MUTANT`
+//! switches one of them on by its name. loom-tests runs every fault and requires that a model fails. In production
 //! [`fault`] is the constant `false`.
 
 macro_rules! faults {
     ($($(#[doc = $doc:literal])* $name:ident;)*) => {
-        /// One wrong step.
+        /// A wrong step in the ring's logic.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Fault { $($(#[doc = $doc])* $name,)* }
 
-        /// All of them, for the mutants.
+        /// All faults, for the mutants.
         #[cfg_attr(not(loom), allow(dead_code))]
         pub const FAULTS: &[Fault] = &[$(Fault::$name),*];
     };
@@ -19,123 +19,123 @@ macro_rules! faults {
 faults! {
     /// A sleeper arms its bell and sleeps without looking again.
     SleepWithoutASecondLook;
-    /// A sleeper that looked again sleeps at the bell of the one that was furthest behind before it armed.
+    /// A sleeper looks again and then sleeps at the bell of the stage that was furthest behind before it armed.
     SleepAtTheBellOfTheLastBefore;
     /// A waiter is armed without looking again.
     ArmedWithoutASecondLook;
-    /// A waiter stays armed at the bell of the one that was furthest behind before.
+    /// A waiter stays armed at the bell of the stage that was furthest behind before it armed.
     ArmedAtTheBellOfTheLastBefore;
-    /// A bell that rings wakes nobody.
+    /// A ringing bell wakes no thread.
     NoWake;
-    /// A producer has room for one event more than the capacity.
+    /// A producer's limit is one event more than the capacity allows.
     RoomForOneMoreThanTheCapacity;
-    /// A producer reads the claimed position first, and then whether it is the only producer.
+    /// A producer reads the claimed position first, and then the count of producers.
     LooksForCompanyAfterTheClaimedPosition;
-    /// A producer that is cloned goes on as the only one.
+    /// A producer that is cloned still claims as if it were the only one.
     ClonedProducerStaysAlone;
-    /// A consumer moves its gate when it takes a batch, not when it has read it.
+    /// A consumer moves its gate when a batch begins, not when it has read the batch.
     GateMovedBeforeTheRead;
-    /// A claim that is dropped is stamped as if it had been filled.
+    /// A dropped claim is stamped as if it had been filled.
     AbortedClaimStampedAsAnEvent;
-    /// Nobody looks at the bit that says that a slot is skipped.
+    /// Consumers ignore the bit of skipped slots.
     SkipBitNotLookedAt;
     /// A newcomer's gate is pinned at the published position.
     NewcomerPinnedAtThePublishedPosition;
-    /// A newcomer starts where it asked, kept or not.
+    /// A newcomer starts at the requested sequence, kept or not.
     NewcomerStartsWhereItLikes;
-    /// A newcomer lets through all that lies before where it starts, whether those before it have or not.
+    /// A newcomer lets through all sequences before its start, even if the stages before it have not.
     NewcomerLetsThroughWhatItPassesOver;
-    /// A consumer that passes something over is told the end before it has let that through.
+    /// A consumer that skips sequences is told the end before it has let them through.
     EndToldBeforeAllIsLetThrough;
-    /// A seek back keeps what the consumer knew of what may be read.
+    /// After a seek back, the consumer still trusts the run of readable events that it found before.
     SeekBackKeepsWhatItKnew;
-    /// A consumer that seeks forward lets all that it passes over through at once.
+    /// A consumer that seeks forward lets all skipped sequences through at once.
     SeekForwardLetsThroughWhatItPassesOver;
-    /// Workers do not look at the bit that says that a slot is skipped.
+    /// Workers ignore the bit of skipped slots.
     WorkersIgnoreTheSkipBit;
-    /// Skipped slots that a consumer passes wake nobody who waits for them.
+    /// A consumer that passes skipped slots does not ring its bell.
     SkippedSlotsGivenBackWithoutARing;
-    /// Skipped slots that a worker passes wake nobody who waits for them.
+    /// A worker that passes skipped slots does not ring its bell.
     WorkerPassesSkippedSlotsWithoutARing;
-    /// Where workers stand goes back to what one of them announced in vain.
+    /// The position of a stage of workers goes back to a sequence that a worker announced and did not get.
     WorkersPositionGoesBack;
-    /// A newcomer is pinned at the lowest gate, which may lie above what is retained.
+    /// A newcomer is pinned at the lowest gate, which may be above the retained events.
     NewcomerPinnedWithoutTheFloor;
-    /// A seek back takes the old gate away before it shows the new one.
+    /// A seek back removes the old gate before it installs the new one.
     SeekBackLetsTheOldGateGoFirst;
-    /// Whoever looks for what is published walks on from a floor that lies laps behind.
+    /// The walk for the published position begins at a floor that is laps behind.
     PublishedWalksFromAFloorLapsBehind;
-    /// Workers are told the end when everything is taken, not when it is done.
+    /// Workers are told the end when all events are taken, not when all are finished.
     EndToldWhenAllIsTaken;
-    /// A seek back wakes those who sleep at the new bell of its stage, but not those at the old one.
+    /// A seek back rings the new bell of its stage, but not the old one.
     OldBellNotRungAfterASeekBack;
-    /// A ring without stages has no gate at all.
+    /// A ring without stages has no gate.
     NoFloor;
-    /// A producer that refreshes its limit does not look at the version of the gating set again.
+    /// A producer that refreshes its limit does not read the version of the gating set again.
     NoSecondLookAtTheVersion;
     /// A gating set is freed as soon as it is replaced.
     ReplacedGatingSetFreedAtOnce;
-    /// A stage's gate is taken away though its consumer holds a batch.
+    /// A stage's gate is removed while its consumer holds a batch.
     EvictedInABatch;
     /// A worker takes events before it announces them.
     WorkerTakesBeforeItAnnounces;
-    /// A worker that announced what another one took wakes nobody when it withdraws.
+    /// A worker that withdraws an announcement, because another worker took the events, does not ring the stage's bell.
     AnnouncementInVainWakesNobody;
-    /// What a worker left behind is announced at its adopter's place, not where it was.
+    /// An orphan's announcement moves to its adopter's place.
     AdoptedAnnouncementMoves;
-    /// A consumer that ends a batch does not look whether it was evicted.
+    /// A consumer that ends a batch does not check for its eviction.
     NoLookForAnEvictionAfterTheBatch;
-    /// Whoever computes where workers stand reads their announcements before the counter.
+    /// The position of a stage of workers is computed from announcements that were read before the counter.
     WorkersReadBeforeTheCounter;
     /// A seek back reads the other gates without a fence.
     SeekBackIssuesNoFence;
-    /// A seek back goes where it asked, kept or not.
+    /// A seek back moves to the requested sequence, kept or not.
     SeekBackGoesWhereItLikes;
     /// The consumer of an evicted stage is not woken.
     EvictionWakesNobody;
-    /// The end of the ring wakes nobody.
+    /// The end of the ring wakes no thread.
     CloseWakesNobody;
-    /// A consumer that finds nothing in a closed ring is told the end, wherever that is.
+    /// A consumer that finds no event in a closed ring is told the end, even if it has not reached the end.
     ToldTheEndTooEarly;
-    /// A single producer does not show what it claims.
+    /// A single producer does not show its claims.
     SingleProducerShowsNoClaim;
-    /// A producer does not look for the ring's end behind its claim.
+    /// A producer does not check for the ring's end after its claim.
     NoLookForTheEndBehindAClaim;
-    /// A producer does not look for the ring's end behind its publish.
+    /// A producer does not check for the ring's end after its publish.
     NoLookForTheEndBehindAPublish;
-    /// Whoever closes the ring reads what is claimed before it says that the ring is closed.
+    /// The closing thread reads the claimed position before it stores the phase.
     EndReadBeforeTheRingIsClosed;
-    /// A single producer's claim that is dropped after the close is recorded as no gap.
+    /// A single producer's claim that is dropped after the close is not recorded as a gap.
     WithdrawnClaimLeavesNoGap;
-    /// A producer takes room that is there because stages have left a closed ring.
+    /// A producer claims slots that are free only because stages have left a closed ring.
     WithdrawnClaimStampsOverTheUnread;
-    /// The commit of a claim that was cut is told that it was published.
+    /// The commit of a cut claim returns `Ok`.
     CutClaimIsCommitted;
-    /// Claims that are cut are recorded as no gaps.
+    /// Cut claims are not recorded as gaps.
     CutLeavesNoGap;
-    /// A cut wakes nobody.
+    /// A cut wakes no thread.
     CutWakesNobody;
-    /// A cut leaves out the slots of a claim that are stamped before its first one.
+    /// A cut leaves out those slots of a claim that are stamped before its first slot.
     CutTakesUnstampedSlotsOnly;
-    /// A claim of several slots is stamped from its first slot on.
+    /// A claim of several slots is stamped from its first slot to its last.
     ClaimStampedFromItsFirstSlot;
-    /// A consumer looks whether the ring is open before the fence behind its look at what is published.
+    /// A consumer checks that the ring is open before the fence that follows its look at the published events.
     StageLooksForTheEndTooEarly;
-    /// A worker looks whether the ring is open before it looks at what is published.
+    /// A worker checks that the ring is open before it looks at the published events.
     WorkerLooksForTheEndTooEarly;
-    /// A worker is given the slots of a gap.
+    /// A worker gets the slots of a gap as events.
     WorkerTakesAGapForEvents;
-    /// A worker takes nothing of a gap, and so nothing behind it.
+    /// A worker never moves past a gap.
     WorkerStopsAtAGap;
-    /// A slot's first stamp is that of the first lap.
+    /// The initial stamp of a slot is the stamp of the first lap.
     FirstLapCountsAsPublished;
-    /// A lossy reader does not look at the stamp again.
+    /// A lossy reader does not check the stamp after the copy.
     LossyStampNotLookedAtAgain;
-    /// A lossy writer enters a slot that another one is writing.
+    /// A lossy writer enters a slot that another writer is writing.
     LossyWriterEntersASlotInWriting;
 }
 
-/// Whether the model runs with this fault. Never in production.
+/// True if the model runs with this fault. Always false in production.
 #[inline(always)]
 pub(crate) fn fault(_fault: Fault) -> bool {
     #[cfg(loom)]

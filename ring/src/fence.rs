@@ -1,31 +1,33 @@
-//! An asymmetric pair of full fences: next to nothing on the side that runs often, dear on the side that runs rarely.
+//! An asymmetric pair of full fences: almost free on the side that runs often, expensive on the side that runs rarely.
 //!
-//! Two threads that each store to one place and then look at the other's need a full fence between the two, on x86
-//! too: otherwise both may miss the other's store. Where the system has `membarrier(2)`, private and expedited,
-//! [`light`] only keeps the compiler in order, and [`heavy`] makes every running thread of the process pass a full
-//! barrier. Elsewhere both are `fence(SeqCst)`. The choice is made once a process; [`kind`] tells it. If the system takes
-//! `membarrier` back later, rings that are made from then on have full fences; what the others lose is told at [`Refused`].
+//! Two threads that each store to one place and then load the other's place need a full fence between the two steps, on
+//! x86 too: otherwise both may miss the other's store. If the system has `membarrier(2)` with private expedited
+//! commands, [`light`] only prevents reordering by the compiler, and [`heavy`] makes every running thread of the
+//! process execute a full barrier. Otherwise both are `fence(SeqCst)`. The choice is made once per process, and
+//! [`kind`] returns it. If the system refuses `membarrier` later, rings built from then on use full fences; [`Refused`]
+//! describes what older rings lose.
 //!
-//! Correct for: store A; `light`; load B | store B; `heavy`; load A. It is not a fence between two threads that both
-//! call `light`.
+//! Correct for: store A; `light`; load B | store B; `heavy`; load A. It does not order two threads that both call
+//! `light`.
 
 use crate::ordering::Site;
 
-/// How the two fences are made in this process.
+/// The kind of the two fences in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fences {
-    /// `membarrier(2)`: publishers pay nothing.
+    /// `membarrier(2)`: publishers need no fence instruction.
     Membarrier,
     /// `fence(SeqCst)` on both sides.
     SeqCst,
 }
 
-/// The system refused `membarrier(2)`, which it had granted when the ring was made: a sandbox came over the process.
+/// The system refuses `membarrier(2)`, which it granted when the ring was built, because a sandbox was applied to the
+/// process.
 ///
-/// A ring that was made before cannot take newcomers, seek back or evict any more, since its producers issue no fence of their
-/// own. Everything else in it goes on; who sleeps there looks again every 10 milliseconds. Rings that are made from then on
-/// have full fences on both sides and lack nothing.
+/// A ring that was built before accepts no new stages, backward seeks or evictions any more, since its producers issue
+/// no fence of their own. All else in it continues; threads that sleep on it look again every 10 milliseconds. Rings
+/// that are built from then on use full fences on both sides and have no such limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "membarrier(2) was refused after the start ({}): allow it in the sandbox, or start with SLIPRING_FENCES=seqcst",
@@ -33,9 +35,9 @@ pub enum Fences {
 )]
 pub struct Refused(i32);
 
-/// Which fences this process uses: those of rings that are made now. The environment variable `SLIPRING_FENCES=seqcst`
-/// refuses `membarrier`, for whoever would rather pay at each publish than have running threads interrupted at each sleep.
-/// Once the system refuses `membarrier`, this is [`Fences::SeqCst`] for good.
+/// The kind of fences that rings built now use. The environment variable `SLIPRING_FENCES=seqcst` turns `membarrier`
+/// off, so that each publish costs more, but no running thread is interrupted when another goes to sleep. Once the
+/// system refuses `membarrier`, this stays [`Fences::SeqCst`].
 ///
 /// ```
 /// println!("fences: {:?}", slipring_ring::fence::kind());
@@ -48,9 +50,9 @@ pub fn kind() -> Fences {
     Fences::SeqCst
 }
 
-/// [`kind`] for a ring that is about to be made, after a look whether the system still grants it.
+/// As [`kind`], for a new ring: first tests if the system still grants `membarrier`.
 pub(crate) fn kind_of_new_ring() -> Fences {
-    // It orders nothing: the system is asked.
+    // The fence orders nothing here; it only tests the system call.
     let _ = heavy_at(&crate::ordering::COUNT, kind());
     kind()
 }
@@ -66,7 +68,8 @@ mod system {
     const MEMBARRIER: u32 = 1;
     const SEQ_CST: u32 = 2;
 
-    /// It orders nothing: whoever gets a ring from the thread that made it reads what that thread read, or later.
+    /// Relaxed accesses suffice: a thread that receives a ring from its builder reads the builder's value or a later
+    /// one.
     static KIND: AtomicU32 = AtomicU32::new(UNKNOWN);
 
     #[inline]
@@ -84,7 +87,7 @@ mod system {
         let offered = membarrier_query().contains(MembarrierQuery::PRIVATE_EXPEDITED);
         let granted = !refused && offered && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
         let chosen = if granted { MEMBARRIER } else { SEQ_CST };
-        // Another thread may have chosen meanwhile, and may even have been refused since.
+        // Another thread may have chosen meanwhile, and the system may even have refused since.
         let _ = KIND.compare_exchange(UNKNOWN, chosen, COUNT.get(), COUNT.get());
         kind()
     }
@@ -97,27 +100,27 @@ mod system {
     }
 }
 
-/// Light fences are nothing to the processor beside `membarrier`. As full fences they would cover up, in a model, for an
-/// ordering that is too weak elsewhere; so a model leaves out those that have no heavy partner in it.
+/// With `membarrier`, light fences are no fences to the processor. As full fences in a model they could hide an
+/// ordering that is too weak elsewhere, so a model leaves out the light fences that have no heavy partner in it.
 #[cfg(loom)]
 pub mod quiet {
     use std::cell::Cell;
 
-    /// Which light fences a model leaves out.
+    /// The light fences that a model leaves out.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub enum Quiet {
-        /// None.
+        /// No fences are left out.
         Nothing,
-        /// Those of the bells: nobody sleeps.
+        /// The fences of the bells, in models in which no thread sleeps.
         Bells,
-        /// All: nobody sleeps, joins or evicts.
+        /// All light fences, in models in which no thread sleeps, joins or evicts.
         Everything,
     }
 
     // A model runs all its threads on one thread of the system.
     thread_local! { static QUIET: Cell<Quiet> = const { Cell::new(Quiet::Nothing) } }
 
-    /// From now on.
+    /// Sets the fences that the model leaves out from now on.
     pub fn set(quiet: Quiet) {
         QUIET.set(quiet);
     }
@@ -126,13 +129,13 @@ pub mod quiet {
         QUIET.get()
     }
 
-    /// Whether bells, and with them the looks for the end, are in the model.
+    /// True if bells, and with them the looks for the end, are part of the model.
     pub(crate) fn bells() -> bool {
         get() == Quiet::Nothing
     }
 }
 
-/// The side that runs often.
+/// The fence for the side that runs often.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -147,11 +150,12 @@ pub fn light() {
     light_at(&crate::ordering::RING_FENCE);
 }
 
-/// The side that runs rarely. Costs a system call and interrupts the process's other running threads.
+/// The fence for the side that runs rarely. It costs a system call and interrupts the other running threads of the
+/// process.
 ///
 /// # Errors
-/// The system refuses the barrier that it granted at the start: a `light` that ran before may be missed. From then on both
-/// sides are full fences.
+/// The system refuses the barrier that it granted at the start, so this fence may miss a thread that has called `light`
+/// before. From then on both sides are full fences.
 pub fn heavy() -> Result<(), Refused> {
     heavy_at(&crate::ordering::ARM_FENCE, kind())
 }
@@ -170,12 +174,12 @@ pub(crate) fn light_at(site: &Site) {
     }
 }
 
-/// The heavy side towards light sides that were [`made`](kind) so.
+/// The heavy fence for light fences of the kind `made` (see [`kind`]).
 #[cfg_attr(loom, track_caller)]
 pub(crate) fn heavy_at(site: &Site, made: Fences) -> Result<(), Refused> {
     #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
     if made == Fences::Membarrier {
-        // Refused, this thread still has a fence of its own.
+        // If the system refuses, this thread still issues a fence of its own.
         return system::barrier().inspect_err(|_| site.fence());
     }
     let _ = made;
@@ -183,15 +187,15 @@ pub(crate) fn heavy_at(site: &Site, made: Fences) -> Result<(), Refused> {
     Ok(())
 }
 
-/// For an end that cannot be refused where the barrier was: long enough for every processor to have shown what its threads
-/// stored before. That is no proof; there is none without the barrier.
+/// Waits 10 ms, for a ring that must end although the barrier was refused. After that time every processor will most
+/// likely have made earlier stores visible; without the barrier there is no proof.
 #[cold]
 pub(crate) fn wait_for_stores() {
     #[cfg(not(any(loom, shuttle)))]
     crate::sync::thread::sleep(std::time::Duration::from_millis(10));
 }
 
-/// [`light`] for a caller that knows already that the process uses `membarrier`.
+/// As [`light`], for a caller that knows that the process uses `membarrier`.
 #[inline(always)]
 pub(crate) fn compiler_only() {
     #[cfg(not(any(loom, shuttle)))]

@@ -1,7 +1,8 @@
 //! The gating set: the stages that producers may not overtake by more than the capacity.
 //!
-//! A set never changes: who joins or leaves shows a new one and raises the version. A producer keeps the set it knows
-//! and takes the new one when the version has moved; crossbeam-epoch keeps the old one alive for whoever is taking it.
+//! A set never changes. A stage that joins or leaves installs a new set and raises the version. A producer keeps the
+//! last set that it read, and takes the new one when the version has changed; crossbeam-epoch keeps an old set alive
+//! while a thread is still taking it.
 //!
 //! # Why a newcomer's first event is never overwritten
 //!
@@ -14,11 +15,10 @@
 //! or later                                      moved: start over
 //! ```
 //!
-//! If the producer's second look misses the newcomer, then its fence came first, so the newcomer reads every gate at
-//! least as high as the producer did, and starts no lower than the limit less the capacity. If it sees the newcomer,
-//! it counts the pinned gate, which is no higher than where the newcomer will start. Joins are one at a time: a gate
-//! still pinned must not be taken for one that producers respect.
-//! Models: `join` in loom-tests.
+//! If the producer's second look misses the newcomer, then its fence came first. So the newcomer reads every gate at
+//! least as high as the producer did, and starts no lower than the limit less the capacity. If the producer sees the
+//! newcomer, it counts the pinned gate, which is no higher than the newcomer's start. Joins happen one at a time,
+//! because producers may not respect a gate yet that is still pinned. Models: `join` in loom-tests.
 
 use crate::fault::{Fault, fault};
 use crate::fence;
@@ -31,21 +31,21 @@ use crate::stage::StageState;
 use crate::sync::{self, Arc, AtomicU64};
 use crossbeam_utils::CachePadded;
 
-/// Stages at a moment, numbered.
+/// The stages of the ring at a moment, with the number of that version of the set.
 pub struct GateSet {
     version: u64,
     pub(crate) stages: Vec<Arc<StageState>>,
 }
 
 impl GateSet {
-    /// The lowest gate of the set and the stage that holds it.
+    /// The lowest gate of the set and the stage that holds it; `None` if the set is empty.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn lowest(&self, site: &Site) -> Option<(u64, &Arc<StageState>)> {
         lowest(&self.stages, site)
     }
 }
 
-/// The lowest position of `stages` and the stage that stands there.
+/// The lowest position of `stages` and the stage that holds it; `None` if there are no stages.
 #[cfg_attr(loom, track_caller)]
 pub(crate) fn lowest<'s>(stages: &'s [Arc<StageState>], site: &Site) -> Option<(u64, &'s Arc<StageState>)> {
     let mut lowest: Option<(u64, &Arc<StageState>)> = None;
@@ -75,16 +75,17 @@ impl Gates {
         self.current.get(&LOAD_GATES)
     }
 
-    /// Shows a new set. The caller holds the lock that makes changes one at a time.
+    /// Installs a new set. The caller holds the lock that makes changes sequential.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn show(&self, stages: Vec<Arc<StageState>>) {
         let version = self.version.load(CHECK_VERSION.get()) + 1;
         self.current.replace(Arc::new(GateSet { version, stages }), &SWAP_GATES);
-        // A producer that sees this number and not the set yet starts over; see `refresh`.
+        // A producer that sees this version but not yet the set starts over; see `refresh`.
         self.version.store(version, SET_VERSION.get());
     }
 
-    /// Computes a limit from the present gates, which `known` holds at the end.
+    /// Computes a limit from the present gates. `known` is the set that the caller knows, and afterwards the set that
+    /// the limit was computed from.
     pub(crate) fn refresh(&self, known: &mut Arc<GateSet>, mut limit: impl FnMut(&GateSet) -> u64) -> u64 {
         loop {
             if self.version.load(READ_VERSION.get()) != known.version {
@@ -92,19 +93,19 @@ impl Gates {
             }
             let found = limit(known);
             fence::light_at(&REFRESH_FENCE);
-            // The set may be newer than the version: then the newcomer was counted already.
+            // If the set is newer than the version that was read, the newcomer is counted already.
             let moved = ahead(self.version.load(CHECK_VERSION.get()), known.version) > 0;
             if !moved || fault(Fault::NoSecondLookAtTheVersion) {
                 return found;
             }
-            // The newer set may take a moment to be seen.
+            // The newer set may become visible a moment later.
             sync::spin_loop();
         }
     }
 }
 
-/// Where the lowest of `stages` stands, for whoever joins. A gate that was read too early is a lower pin; where a newcomer may
-/// start, JOIN_FENCE orders.
+/// The lowest position of `stages`, for a stage that joins; `None` if there are no stages. A stale value only makes the
+/// pin lower; where a newcomer may start is ordered by JOIN_FENCE.
 pub(crate) fn lowest_of<'s>(stages: impl Iterator<Item = &'s Arc<StageState>>) -> Option<u64> {
     stages.map(|stage| stage.position(&LOOK_AT_STAGE)).reduce(earlier)
 }

@@ -1,8 +1,9 @@
-//! The user's code that must wait until this thread holds no lock: wakers of tasks, and what else may call back.
+//! Calls of the user's code that must wait until this thread holds no lock: wakers of tasks, and other callbacks.
 //!
-//! A waker may run its task at once, and the task may take the lock that its waker was called under. So whoever holds a
-//! lock over a change that wakes somebody has a [`Held`] beside it: what is to be woken meanwhile is woken when the
-//! thread's last one is dropped, after the lock. Threads that sleep are woken at once: that runs nobody's code.
+//! A waker may run its task at once, and the task may take the lock under which its waker was called. So code that
+//! holds a lock while it may wake tasks creates a [`Held`] first. Tasks to be woken meanwhile are woken when the thread
+//! drops its last `Held`, after the lock. Sleeping threads are woken at once, because that runs none of the user's
+//! code.
 
 use crate::panics::caught;
 use std::cell::RefCell;
@@ -15,16 +16,16 @@ thread_local! {
 }
 
 struct Kept {
-    /// How many [`Held`] this thread has.
+    /// Count of [`Held`] values on this thread.
     depth: usize,
     tasks: Vec<Waker>,
     calls: Vec<Box<dyn FnOnce()>>,
 }
 
-/// Keeps the user's code from running on this thread until it is dropped. Drop it after the lock that it stands beside.
+/// Delays the user's code on this thread until it is dropped. Drop it after the lock that it accompanies.
 #[derive(Debug)]
 pub struct Held {
-    /// It counts on its own thread.
+    /// It must be dropped on the thread that created it.
     not_send: PhantomData<*const ()>,
 }
 
@@ -35,14 +36,14 @@ impl Default for Held {
 }
 
 impl Held {
-    /// From now on.
+    /// Delays the user's code on this thread from now on.
     pub fn new() -> Self {
-        // In the last moments of a thread nothing is kept: what is to be woken then is woken at once.
+        // If the thread is ending and its local data are gone, nothing is delayed: tasks are woken at once.
         let _ = KEPT.try_with(|kept| kept.borrow_mut().depth += 1);
         Self { not_send: PhantomData }
     }
 
-    /// Whether something waits for the last one to be dropped.
+    /// True if a call is delayed until the last `Held` is dropped.
     pub fn keeps_something() -> bool {
         let keeps = |kept: &RefCell<Kept>| !kept.borrow().tasks.is_empty() || !kept.borrow().calls.is_empty();
         KEPT.try_with(keeps).unwrap_or(false)
@@ -58,13 +59,13 @@ impl Drop for Held {
             is_last.then(|| (std::mem::take(&mut kept.tasks), std::mem::take(&mut kept.calls)))
         });
         let Ok(Some((tasks, calls))) = kept else { return };
-        // A panic of one costs neither the others nor whoever held the lock.
+        // A panic of one call affects neither the others nor the thread that held the lock.
         tasks.into_iter().for_each(|task| drop(caught(|| task.wake())));
         calls.into_iter().for_each(|call| drop(caught(call)));
     }
 }
 
-/// Keeps those of `tasks` that must wait for a lock, and returns the others: all or none.
+/// Delays `tasks` if this thread has a [`Held`], and returns an empty list; otherwise returns `tasks`.
 pub(crate) fn keep(tasks: Vec<Waker>) -> Vec<Waker> {
     if tasks.is_empty() {
         return tasks;
@@ -79,7 +80,7 @@ pub(crate) fn keep(tasks: Vec<Waker>) -> Vec<Waker> {
     tasks.unwrap_or_default()
 }
 
-/// Wakes a task when this thread holds no lock: now, or when the last [`Held`] is dropped.
+/// Wakes a task when this thread holds no lock: at once, or when the last [`Held`] is dropped.
 pub fn wake(task: Waker) {
     let mut task = Some(task);
     let _ = KEPT.try_with(|kept| {
@@ -93,7 +94,8 @@ pub fn wake(task: Waker) {
     }
 }
 
-/// Runs `call` when this thread holds no lock: now, or when the last [`Held`] is dropped. A panic then ends there.
+/// Runs `call` when this thread holds no lock: at once, or when the last [`Held`] is dropped. A panic of a delayed call
+/// is caught.
 pub fn outside(call: impl FnOnce() + 'static) {
     let mut call = Some(call);
     let _ = KEPT.try_with(|kept| {

@@ -1,9 +1,9 @@
-//! For slipring's own crates and nobody else: what they need of ring beyond its public face. It changes with any version,
-//! without a word in the changelog.
+//! Items that only slipring's own crates may use, beyond the public interface of the ring. They may change in any
+//! version, without a note in the changelog.
 //!
-//! - [`caught`], [`blaming`] and [`Panic`]: how a panic of the user's code is caught and told, the same in both crates.
-//! - [`Held`], [`wake`] and [`outside`]: how wakers and callbacks wait until the thread holds no lock.
-//! - [`deadline`]: what a limit of time means that no clock reaches.
+//! - [`caught`], [`blaming`] and [`Panic`]: catching and reporting a panic of the user's code.
+//! - [`Held`], [`wake`] and [`outside`]: delaying wakers and callbacks until the thread holds no lock.
+//! - [`deadline`]: the deadline for a time limit, also for limits beyond the clock's range.
 
 pub use crate::deadline::deadline;
 pub use crate::held::{Held, outside, wake};

@@ -1,5 +1,5 @@
-//! How a stage joins a ring, seeks back, leaves, and is evicted. [`crate::gates`] has the proof that a newcomer's first event is
-//! not overwritten.
+//! Joining, seeking back, leaving and eviction of stages. [`crate::gates`] proves that a newcomer's first event is not
+//! overwritten.
 
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
@@ -14,29 +14,32 @@ use crate::stage::{Stage, StageState, Start};
 use crate::sync::{Arc, lock};
 use crate::workers::Workers;
 
-/// Where a consumer stands.
+/// The position of a consumer.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
-    /// The next sequence that it reads.
+    /// The next sequence that the consumer reads.
     pub(crate) next: u64,
-    /// What its stage lets through: `next`, or less while the stages before it have not let that much through.
+    /// The position that its stage publishes: `next`, or less while the stages before it have not let that much
+    /// through.
     pub(crate) through: u64,
 }
 
-/// What a stage is besides its declaration.
+/// Properties of a stage that its declaration does not state.
 #[derive(Clone, Copy)]
 pub(crate) struct Role {
     pub(crate) exclusive: bool,
-    /// The number of workers that share the stage; 0 if it has one consumer.
+    /// Count of workers that share the stage; 0 if it has one consumer.
     pub(crate) workers: usize,
-    /// False while the ring is being built: nobody publishes yet, so that stages of workers and exclusive stages may join.
+    /// False while the ring is being built. Nothing is published then, so stages of workers and exclusive stages may
+    /// join.
     pub(crate) at_run_time: bool,
-    /// The stage takes the place of one whose consumer does not answer, so it may join a ring that is closed and still read.
+    /// True if the stage replaces one whose consumer does not respond. Then it may join a closed ring that is still
+    /// being read.
     pub(crate) successor: bool,
 }
 
 impl<E, K: Kind> Core<E, K> {
-    /// Adds a stage to the ring. Returns the stage and where its consumer stands.
+    /// Adds a stage to the ring. Returns the stage and its consumer's position.
     pub(crate) fn join(&self, declared: &Stage, role: Role) -> Result<(Arc<StageState>, Place), BuildError> {
         // `Workers::start` relies on it.
         debug_assert!(role.workers == 0 || !role.at_run_time, "workers join while the ring is being built only");
@@ -46,7 +49,8 @@ impl<E, K: Kind> Core<E, K> {
             return Err(closed.into());
         }
         let after = self.resolve(declared, &members)?;
-        // The newcomer's gate is pinned as low as the lowest gate: so no producer's limit passes where the newcomer starts.
+        // The newcomer's gate is pinned at or below the lowest gate, so that no producer's limit can pass the
+        // newcomer's start.
         let lowest = lowest_of(members.iter());
         let pinned = match lowest {
             _ if fault(Fault::NewcomerPinnedAtThePublishedPosition) => K::published(self),
@@ -62,7 +66,7 @@ impl<E, K: Kind> Core<E, K> {
         members.push(Arc::clone(&stage));
         self.gates.show(members.clone());
         let fenced = fence::heavy_at(&JOIN_FENCE, self.fences);
-        // While the ring is being built nobody publishes, so that a refused fence does not matter.
+        // While the ring is being built no thread publishes, so a refused fence has no effect.
         if let (Err(cause), true) = (fenced, role.at_run_time) {
             members.pop();
             self.gates.show(members.clone());
@@ -90,14 +94,14 @@ impl<E, K: Kind> Core<E, K> {
         };
         let through = stage.start(start);
         drop(members);
-        // A producer may wait for room because of the pinned gate.
+        // A producer may be waiting for room because of the pinned gate.
         stage.bell.ring();
         Ok((stage, Place { next: start, through }))
     }
 
-    /// Seeks back: replaces `stage`, whose consumer reads at `from`, by a new stage at `to`, which lies before `from`. Returns the
-    /// new stage and where its consumer stands. The old gate stays until the new one is shown. If `to` is not kept any more, the
-    /// old gate is shown again, and the error has the range.
+    /// Seeks back: replaces `stage`, whose consumer is at `from`, by a new stage at `to`, which lies before `from`.
+    /// Returns the new stage and its consumer's position. The old gate stays until the new one is installed. If `to` is
+    /// no longer kept, the old gate is installed again, and the error states the kept range.
     pub(crate) fn rejoin(
         &self,
         stage: &Arc<StageState>,
@@ -106,7 +110,8 @@ impl<E, K: Kind> Core<E, K> {
     ) -> Result<(Arc<StageState>, Place), SeekError> {
         let mut members = lock(&self.members);
         let name = || stage.name.clone();
-        // This is looked at under the lock: an eviction may have been asked for while the consumer seemed to hold a batch.
+        // This is checked under the lock: an eviction may have been requested while the consumer seemed to hold a
+        // batch.
         let place = members.iter().position(|member| Arc::ptr_eq(member, stage) && !stage.is_evicted());
         let Some(place) = place else {
             return Err(Closed::Evicted { stage: name() }.into());
@@ -163,7 +168,7 @@ impl<E, K: Kind> Core<E, K> {
             if after.ring.is_some_and(|ring| ring != self.id) {
                 return Err(BuildError::ForeignStage { stage: stage(), after: after.name.clone() });
             }
-            // A stage whose eviction is asked for leaves when its batch ends: the stage behind it would wait for ever.
+            // A stage whose eviction is requested leaves when its batch ends, and a stage after it would wait for ever.
             let found = members.iter().find(|member| member.name == after.name && !member.is_evicted());
             found.cloned().ok_or_else(|| BuildError::UnknownStage {
                 stage: stage(),
@@ -174,7 +179,7 @@ impl<E, K: Kind> Core<E, K> {
         declared.after.iter().map(find).collect()
     }
 
-    /// Takes the gate of a stage away. The stage's consumer must hold no batch.
+    /// Removes the gate of a stage. The stage's consumer must hold no batch.
     pub(crate) fn leave(&self, stage: &Arc<StageState>) {
         let was_here = self.leave_locked(&mut lock(&self.members), stage);
         if was_here {
@@ -182,8 +187,8 @@ impl<E, K: Kind> Core<E, K> {
         }
     }
 
-    /// Takes the gate of a stage away; true if it was there. Then the caller must ring the stage's bell after it released the
-    /// lock: a task that is woken may run at once, and leave or join itself.
+    /// Removes the gate of a stage. True if the ring had it: then the caller must ring the stage's bell after it has
+    /// released the lock, because a woken task may run at once, and leave or join itself.
     #[must_use]
     fn leave_locked(&self, members: &mut Vec<Arc<StageState>>, stage: &Arc<StageState>) -> bool {
         let before = members.len();
@@ -195,8 +200,9 @@ impl<E, K: Kind> Core<E, K> {
         was_here
     }
 
-    /// The consumer of `stage` is dropped. Stages behind it could never read on, so the ring fails if there are any. It does not
-    /// fail if nothing is left for them to read: the ring ends, and the consumer was told so (`at_end`) or has read everything.
+    /// Removes a stage because its consumer is dropped. Stages after it could never continue, so the ring fails if
+    /// there are any. It does not fail if they have nothing left to read: the ring is ending, and the consumer was told
+    /// so (`at_end`) or has read everything.
     pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>, at_end: bool) {
         let mut members = lock(&self.members);
         let behind = members.iter().find(|member| member.is_behind(stage)).map(|member| member.name.clone());
@@ -208,14 +214,15 @@ impl<E, K: Kind> Core<E, K> {
         let phase = self.closing.phase();
         let unread = ahead(self.last(), stage.position(&LOOK_AT_STAGE)).max(0);
         let matters = phase == Phase::Open || (!phase.at_once() && !at_end && unread > 0);
-        // The consumer of a stage behind may sleep at this stage's bell. The end of the ring rings the bells of members only.
+        // The consumer of a later stage may sleep at this stage's bell. The end of the ring rings only the bells of
+        // members.
         if let Some(behind) = behind.filter(|_| matters) {
             self.fail(&stage.name, &format!("it left while {behind:?} stands behind it"));
             stage.bell.ring();
         }
     }
 
-    /// Wakes the consumer of a stage, wherever it may sleep.
+    /// Wakes the consumer of a stage, at whichever bell it may sleep.
     fn ring_where_it_sleeps(&self, stage: &StageState) {
         if fault(Fault::EvictionWakesNobody) {
             return;
@@ -224,8 +231,8 @@ impl<E, K: Kind> Core<E, K> {
         stage.after.iter().for_each(|before| before.bell.ring());
     }
 
-    /// Takes the gate of the stage called `name` away, whether its consumer wants that or not, but never while it holds a batch.
-    /// Returns where the stage stood.
+    /// Removes the gate of the stage called `name`, with or without its consumer's consent, but never while the
+    /// consumer holds a batch. Returns the stage's position.
     pub(crate) fn evict(&self, name: &str) -> Result<Sequence, StageError> {
         let mut members = lock(&self.members);
         let stage = members.iter().find(|member| member.name == name).cloned();
@@ -250,25 +257,26 @@ impl<E, K: Kind> Core<E, K> {
         if was_here {
             ring_for_others(&stage);
         }
-        // The consumer of the stage may sleep, and must be told.
+        // The consumer of the stage may be asleep, and must learn of the eviction.
         self.ring_where_it_sleeps(&stage);
         Ok(Sequence(stage.position(&LOOK_AT_STAGE)))
     }
 }
 
-/// Wakes the producers that wait for the gate of a stage that has left, so that they look at the other gates.
+/// Wakes the producers that wait for the gate of a stage that has left, so that they check the other gates.
 #[cfg_attr(loom, track_caller)]
 fn ring_for_others(stage: &StageState) {
     stage.bell.ring();
 }
 
-/// Refuses a stage that may change events and is not ordered against every other stage, and one behind a journaler.
+/// Refuses a stage that may change events and is not ordered before or after every other stage, and one that is ordered
+/// after a journaler.
 fn check_access(stage: &StageState, members: &[Arc<StageState>], at_run_time: bool) -> Result<(), BuildError> {
     if stage.exclusive && at_run_time {
         return Err(BuildError::MutableAtRunTime { stage: stage.name.clone() });
     }
     for member in members {
-        // The members joined before the newcomer, so none of them stands behind it.
+        // The members joined before the newcomer, so none of them is ordered after it.
         if (stage.exclusive || member.exclusive) && !stage.is_behind(member) {
             let (mutable, other) = if stage.exclusive { (stage, &**member) } else { (&**member, stage) };
             let (mutable, other) = (mutable.name.clone(), other.name.clone());

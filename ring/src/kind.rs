@@ -1,4 +1,4 @@
-//! One producer or several: what differs between the two, chosen by type.
+//! The differences between a ring with one producer and a ring with several, chosen by type.
 
 use crate::buffer::Slots;
 use crate::core::Core;
@@ -10,7 +10,7 @@ mod sealed {
     impl Sealed for super::Multi {}
 }
 
-/// A ring with one producer: no atomic read-modify-write on its path. See `single_producer.rs`.
+/// A ring with one producer, which executes no atomic read-modify-write. See `single_producer.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Single;
 
@@ -18,68 +18,70 @@ pub struct Single;
 #[derive(Clone, Copy, Debug)]
 pub struct Multi;
 
-/// The sequences that a consumer may read next: each of `start..end` is a published event. The sequences between the
-/// consumer's position and `start` are skipped slots, which it passes over.
+/// A run of sequences that a consumer may read next: each sequence in `start..end` is a published event. The slots
+/// between the consumer's position and `start` are skipped ones, which the consumer passes.
 #[derive(Clone, Copy)]
 pub struct Run {
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
-/// [`Single`] or [`Multi`]: one producer or several.
-// The mechanics are nameable in this crate alone: from outside, no safe call reaches the positions.
+/// The kind of a ring: [`Single`] or [`Multi`], one producer or several.
+// `Mechanics` is private, so that no safe call from outside the crate reaches the positions.
 #[allow(private_bounds)]
 pub trait Kind: Mechanics + sealed::Sealed {}
 
 impl Kind for Single {}
 impl Kind for Multi {}
 
-/// What differs between the two. Its methods trust their callers with the ring's positions.
+/// The operations that differ between the two kinds. Its methods trust the positions that their callers pass.
 pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
-    /// What stands in a slot beside the event.
+    /// The part of a slot beside the event.
     type Stamp: Send + Sync;
     /// The producers' positions.
     type Positions: Send + Sync;
-    /// How many bytes ahead of its claim a producer asks for the cache lines that it will write. Measured: see
-    /// `docs/decisions/`.
+    /// Distance ahead of its claim, in bytes, at which a producer prefetches the cache lines to be written.
+    /// Measurements: `docs/decisions/`.
     const PREFETCH: usize;
-    /// How far a consumer looks ahead at once, in events.
+    /// The most events that a consumer looks ahead at once.
     const LONGEST_LOOK: u64;
 
     fn first_stamp(index: u64, first: u64, capacity: u64) -> Self::Stamp;
     fn start(first: u64) -> Self::Positions;
 
-    /// The next sequence to be published: everything below is, without a hole.
+    /// The next sequence to be published: every sequence below it is published.
     fn published<E>(core: &Core<E, Self>) -> u64
     where
         Self: Kind;
-    /// A run of events without a skipped slot, for a consumer that stands at `from`, knows that all up to `known` is
-    /// such a run, may not read beyond `to` (none: all that is published), and wants `most` events.
+    /// Finds a run of events without a skipped slot, for a consumer at position `from`. The caller knows that all
+    /// sequences below `known` are such a run. The run ends at `to` at the latest (`None`: at the published position),
+    /// and need not have more than `most` events.
     fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, most: u64) -> Run
     where
         Self: Kind;
-    /// [`run`](Self::run) for one of several workers. Another worker may have taken `from` meanwhile, and a producer may have
-    /// overwritten it. Then the run means nothing, and the exchange of the shared counter fails.
+    /// As [`run`](Self::run), for one of several workers. Another worker may have taken `from` meanwhile, and a
+    /// producer may have overwritten it. Then the run is meaningless, and the exchange of the shared counter fails.
     fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run
     where
         Self: Kind;
-    /// The next sequence to be claimed. A single producer takes it back if it drops a claim.
+    /// The next sequence to be claimed. A single producer lowers it again if it drops a claim.
     fn claimed<E>(core: &Core<E, Self>) -> u64
     where
         Self: Kind;
-    /// The next sequence to be claimed, read by a producer that has no claim out.
+    /// The next sequence to be claimed, as read by a producer without an uncommitted claim.
     fn next<E>(producer: &Producer<E, Self>) -> u64
     where
         Self: Kind;
-    /// The sequences below `end` that are claimed and not published, as runs `(first, end)`. For a ring that takes no more
-    /// claims.
+    /// The sequences below `end` that are claimed but not published, as runs `(first, end)`. The ring must not accept
+    /// claims any more.
     fn unpublished<E>(core: &Core<E, Self>, end: u64) -> Vec<(u64, u64)>
     where
         Self: Kind;
-    /// Whether the published slot holds no event, because its claim was dropped.
+    /// True if the published slot holds no event, because its claim was dropped.
     fn is_skipped<E>(slots: Slots<'_, E, Self::Stamp>, sequence: u64) -> bool;
 
-    /// Takes `len` sequences if there is room for them, and shows that to whoever closes the ring.
+    /// Claims `len` sequences and shows the claim to threads that close the ring. Returns the first sequence; `None` if
+    /// there is not enough room.
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64>
     where
         Self: Kind;
@@ -87,11 +89,11 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     fn publish<E>(producer: &mut Producer<E, Self>, first: u64, len: u64)
     where
         Self: Kind;
-    /// Gives a claim up without publishing it.
+    /// Gives up a claim without publishing it.
     fn abandon<E>(producer: &mut Producer<E, Self>, first: u64, len: u64)
     where
         Self: Kind;
-    /// True if a claim that is given up leaves no stamp in its slots. Then the record of a closed ring's end must get it as a
-    /// gap.
+    /// True if a claim that is given up leaves no stamps in its slots. Then the record of a closed ring's end must list
+    /// it as a gap.
     const TAKES_BACK: bool;
 }

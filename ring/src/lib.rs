@@ -1,8 +1,8 @@
 //! The lock-free core of slipring: a pre-allocated ring of slots on the mechanics of the LMAX Disruptor.
 //!
-//! Producers write events in place, into slots that they claim; stages read them by reference, each at its own pace,
-//! in a graph that you draw. Nothing is moved, copied or allocated for an event, and nothing takes a lock on the way.
-//! In exchange the ring has a fixed size, and a producer that finds it full waits or is refused.
+//! Producers claim slots and write events into them in place. Stages read the events by reference, each at its own
+//! pace, in a graph that you define. No event is moved, copied or allocated, and no lock is taken on the way. In
+//! exchange the ring has a fixed size, and a producer that finds it full waits or gets an error.
 //!
 //! # A first ring
 //!
@@ -28,17 +28,17 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | [`Sequence`] | a slot's number since the ring began; a position is always the *next* one |
+//! | [`Sequence`] | a slot's number since the ring began; a position is always the *next* sequence |
 //! | claimed, published, consumed | three positions: taken by a producer, readable, passed by a stage |
 //! | stage | a consumer with its place in the graph: after the producer, or after other stages |
-//! | gate | a position that producers may not overtake by more than the capacity: each stage is one |
-//! | floor | the gate that is always there: what is published, less what is [retained](Builder::retain) |
-//! | skipped | the slots of a [`Multi`] producer's claim that was dropped: no stage is ever given them |
+//! | gate | a position that producers may not overtake by more than the capacity: each stage's position is one |
+//! | floor | the gate that every ring has: the published position less the count of [retained](Builder::retain) events |
+//! | skipped | the slots of a [`Multi`] producer's claim that was dropped: no stage ever receives them |
 //!
-//! # A diamond, and a reader that comes later
+//! # A diamond, and a reader that joins later
 //!
-//! Stages are declared by name and stand behind others by name; [`build`](Builder::build) checks the graph and starts
-//! what runs on threads of its own. `check` may change events, so it is ordered against every other stage.
+//! Stages are declared by name and ordered after others by name. [`build`](Builder::build) checks the graph and starts
+//! the stages that have threads of their own. `check` may change events, so it is ordered before every other stage.
 //!
 //! ```
 //! use slipring_ring::{Builder, Stage, Start, Wait};
@@ -72,7 +72,7 @@
 //! producer.publish(|order| order.price = 7)?;
 //! other.join().unwrap()?;
 //!
-//! // Somebody comes while all this runs, is told where it starts, and misses nothing from there on.
+//! // A stage joins while the ring runs. It is told its first sequence, and misses no event from there on.
 //! let mut tape = ring.join(Stage::new("tape").after(["check"]).start(Start::Earliest))?;
 //! let promised = tape.first();
 //! producer.publish(|order| order.price = 8)?;
@@ -85,7 +85,7 @@
 //!     }
 //! }
 //! assert_eq!(promised.plus(seen), ring.positions().published);
-//! drop(tape);                                                 // leaves; it gates nobody any more
+//! drop(tape);                                                 // leaves: it no longer gates the producers
 //!
 //! while let Ok(mut batch) = audit.poll_wait(64) {
 //!     (&mut batch).into_iter().for_each(drop);
@@ -95,12 +95,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Which form for what
+//! # Which method for what
 //!
 //! | you want | take |
 //! |---|---|
 //! | one thread that publishes, at the least cost | [`Builder::single`]: no locked instruction, no clone |
-//! | several | [`Builder::multi`]: claims by compare-and-swap, nobody waits for another's claim |
+//! | several | [`Builder::multi`]: claims by compare-and-swap, no producer waits for another's claim |
 //! | one event, several, several at once | [`publish`](Producer::publish), [`publish_batch`](Producer::publish_batch), [`claim`](Producer::claim) and [`commit`](Claim::commit) |
 //! | not to wait, or not for long | [`try_publish`](Producer::try_publish), [`try_claim`](Producer::try_claim); [`publish_until`](Producer::publish_until), [`claim_until`](Producer::claim_until) |
 //! | a loop of your own | [`Builder::poll`]: [`Consumer`], [`Batch`] |
@@ -114,80 +114,84 @@
 //!
 //! # Waiting
 //!
-//! For each consumer and each producer by itself; see [`Wait`] for the parameters.
+//! Each consumer and each producer has a wait strategy of its own; see [`Wait`] for the parameters.
 //!
 //! | strategy | wakes up after | costs while idle | for |
 //! |---|---|---|---|
 //! | [`busy_spin`](Wait::busy_spin) | nanoseconds | a whole core | a core of one's own |
-//! | [`spin`](Wait::spin) | nanoseconds | a whole core, less power | the same, beside a sibling hyper-thread |
+//! | [`spin`](Wait::spin) | nanoseconds | a whole core, less power | a core shared with a sibling hyper-thread |
 //! | [`spin_yield`](Wait::spin_yield) | nanoseconds, or a turn of the scheduler | a core that others may have | more threads than cores |
 //! | [`backoff`](Wait::backoff) | more, the longer it was idle; then a wake-up | little, then nothing | rates that vary |
 //! | [`spin_then_park`](Wait::spin_then_park) | nanoseconds, or a wake-up of some microseconds | nothing | the default |
 //!
-//! A publisher pays one load of a cached word to see that nobody sleeps. That rests on `membarrier(2)`; where the system
-//! has none, it pays a full fence: [`fence::kind`] tells which.
+//! A publisher loads one cached word to see that no thread sleeps. That relies on `membarrier(2)`; on a system without
+//! it, a publisher also executes a full fence. [`fence::kind`] returns which.
 //!
 //! # Overload
 //!
-//! Nothing that a stage has not passed is ever overwritten. When the slowest stage is a whole capacity behind, the ring
-//! is full: `publish` and `claim` wait, the `try` forms return [`ClaimError::Full`] (and [`try_send`](Producer::try_send)
-//! gives the value back), the forms with a deadline return [`ClaimError::TimedOut`] with the name of the stage that holds
-//! everybody up. [`Ring::positions`] shows fill and the lag of each stage at any time, without a lock on the way of an
-//! event. To let a slow reader go, [`Ring::evict`] it; it gets [`Closed::Evicted`] at its next poll.
+//! No event is overwritten before every stage has passed it. When the slowest stage is a whole capacity behind, the
+//! ring is full: `publish` and `claim` wait, the `try_` methods return [`ClaimError::Full`]
+//! ([`try_send`](Producer::try_send) also returns the value), and the methods with a deadline return
+//! [`ClaimError::TimedOut`] with the name of the stage that is furthest behind. [`Ring::positions`] shows the fill and
+//! the lag of each stage at any time, without slowing the events. To remove a slow reader, [`Ring::evict`] it; it gets
+//! [`Closed::Evicted`] at its next poll.
 //!
 //! # Failure
 //!
-//! A handler that returns an error or panics is answered by its stage's [`OnError`]: stop (the default), skip, retry. A
-//! stage that stops fails the ring: every producer and consumer that waits for anything is woken and gets
-//! [`Closed::Failed`] with the stage's name and the cause. So does a ring whose stage goes away while others stand
-//! behind it. A closure that panics while it fills an event publishes nothing of it, and the ring goes on.
+//! If a handler returns an error or panics, its stage's [`OnError`] decides: stop (the default), skip, or retry. A
+//! stage that stops fails the ring: every waiting producer and consumer is woken and gets [`Closed::Failed`] with the
+//! stage's name and the cause. A ring also fails if a stage leaves while other stages are ordered after it. A closure
+//! that panics while it fills an event publishes nothing, and the ring continues.
 //!
 //! # Shutdown
 //!
 //! | | producers | consumers |
 //! |---|---|---|
-//! | the last producer is dropped | | read what is there, then [`Closed::Finished`] |
-//! | [`Ring::close`] | [`Closed::Closed`] | read what is there, then [`Closed::Closed`] |
-//! | [`Ring::shutdown`] | the same | the same; managed stages are waited for until the deadline, then halted |
+//! | the last producer is dropped | | read the remaining events, then [`Closed::Finished`] |
+//! | [`Ring::close`] | [`Closed::Closed`] | read the remaining events, then [`Closed::Closed`] |
+//! | [`Ring::shutdown`] | [`Closed::Closed`] | read the remaining events, then [`Closed::Closed`]; managed stages that are not done by the deadline are halted |
 //! | [`Ring::halt`] | [`Closed::Halted`] | [`Closed::Halted`] at their next poll |
 //!
-//! `shutdown` and `halt` return a [`Report`]: what each stage read, what it left, how it ended, and whose handler has
-//! not returned. Dropping anything, in any order and on any thread, a handler's own included, neither panics nor waits.
+//! `shutdown` and `halt` return a [`Report`]: how many events each stage has read and left unread, how it ended, and
+//! which handlers have not returned. Any of these values can be dropped in any order and on any thread, also inside a
+//! handler: a drop neither panics nor waits.
 //!
-//! # What is guaranteed
+//! # Guarantees
 //!
-//! - Every stage is given every event that was published, once, in the order of the sequences; workers of one stage are
-//!   given each event to exactly one of them.
-//! - A stage is given an event after every stage that it stands behind has moved past it, and sees what they wrote there.
-//! - A newcomer is told its first sequence, and no event from there on is overwritten before it has passed.
-//! - No reference to an event outlives its claim, its batch or its handler's call: the compiler refuses.
-//! - No call waits for ever on a peer that died: it gets an error that names it. (A handler that never returns does hold
-//!   the ring up; a wait with a deadline says so, and so does the shutdown.)
-//! - In a steady state nothing is allocated, waiting and waking included.
+//! - Every stage receives every published event once, in the order of sequences. If workers share a stage, each event
+//!   goes to exactly one worker.
+//! - A stage receives an event after every stage that it is ordered after has moved past the event, and sees their
+//!   changes.
+//! - A stage that joins is told its first sequence, and no event from there on is overwritten before the stage has
+//!   passed it.
+//! - No reference to an event outlives its claim, its batch or its handler's call: the compiler refuses such code.
+//! - No call waits for ever on a peer that died: it gets an error that names the peer. (A handler that never returns
+//!   does hold up the ring; a wait with a deadline and a shutdown name its stage.)
+//! - A ring in a steady state allocates nothing, not even for waiting and waking.
 //!
-//! # What is not
+//! # No guarantees
 //!
-//! - Nothing survives the process. The journal of the engine does that.
-//! - The events of two producers have no order but that of their sequences.
-//! - A [`Multi`] claim that is leaked (`std::mem::forget`) stalls its ring: see [`Positions::oldest_unpublished`]. A
-//!   leaked [`Batch`] is read again. A leaked consumer gates for ever.
-//! - Clearing: a slot holds the event that was there a capacity ago until it is overwritten; write all that matters, and
-//!   know that what an event owns lives on until then.
-//! - More than 2^62 events in one ring.
+//! - Events do not survive the process. The engine's journal is for that.
+//! - The events of two producers have no order except that of their sequences.
+//! - A [`Multi`] claim that is leaked (`std::mem::forget`) stalls its ring: see [`Positions::oldest_unpublished`]. The
+//!   events of a leaked [`Batch`] are read again. A leaked consumer gates for ever.
+//! - Slots are not cleared: a slot keeps its old event until it is overwritten one capacity later. Write every field
+//!   that matters; resources that an event owns live until then.
+//! - A ring does not support more than 2^62 events.
 //!
 //! # When not to use it
 //!
-//! - Events of very different sizes, or that own a lot: the ring holds `capacity` of them, always.
-//! - Rare events, or when a microsecond does not matter: a channel of the standard library is less to think about.
-//! - One producer and one consumer that pass single values on, by value: a plain queue for the two, such as rtrb, is
-//!   smaller.
-//! - Without a bound: there is none here, on purpose.
+//! - Events of very different sizes, or events that own much memory: the ring always holds `capacity` of them.
+//! - Rare events, or when a microsecond does not matter: a channel of the standard library is simpler.
+//! - One producer and one consumer that pass single values: a queue for two threads, such as rtrb, is smaller.
+//! - An unbounded queue: a ring always has a bound.
 //!
 //! # Reading the source
 //!
-//! `sequence`, `buffer`, `single_producer`, `consumer`, `event_look`, `batch`; then `multi_producer`, `gates` and `join` (why
-//! a newcomer's first event is safe), `bell` and `fence` (why nobody sleeps for ever), `closing` and `shutdown` (how a ring
-//! ends), `workers`, `lossy`. `ordering` has every memory ordering of the crate, each with its partner.
+//! `sequence`, `buffer`, `single_producer`, `consumer`, `event_look`, `batch`; then `multi_producer`, `gates` and
+//! `join` (why a newcomer's first event is safe), `bell` and `fence` (why no thread sleeps for ever), `closing` and
+//! `shutdown` (how a ring ends), `workers`, `lossy`. `ordering` has every memory ordering of the crate, each with its
+//! partner.
 #![deny(missing_docs)]
 #![cfg_attr(loom, allow(dead_code))]
 

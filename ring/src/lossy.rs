@@ -1,21 +1,22 @@
-//! A ring of its own for readers that may lose events: writers never wait, readers never hold anybody up.
+//! A kind of ring for readers that may lose events: writers never wait, and readers never hold up a writer.
 //!
-//! Events are plain data. A writer copies one into its slot as words, through relaxed atomics, between two stamps; a
-//! reader copies the words out and looks at the stamp again. So there is no data race, and no reference to a slot.
+//! Events are plain data. A writer copies an event into its slot as words, through relaxed atomics, between two stores
+//! of the slot's stamp. A reader copies the words out and then checks the stamp again. So there is no data race, and no
+//! reference to a slot.
 //!
-//! A stamp is `sequence << 2 | state`, and compares by wrapping difference:
+//! A stamp is `sequence << 2 | state`. Stamps are compared by wrapping difference:
 //!
 //! | state | the slot |
 //! |---|---|
 //! | `DONE` | holds the event of `sequence` |
 //! | `BUSY` | is being written by the writer of `sequence` |
 //! | `GONE` | holds nothing to read: the event of `sequence` was dropped |
-//! | `BUSY_GONE` | the same, but the writer of an earlier lap is still inside |
+//! | `BUSY_GONE` | holds nothing to read, and the writer of an earlier lap is still inside |
 //!
-//! A writer that finds an earlier one still inside its slot drops its own event and raises the stamp to its sequence,
-//! so that readers count exactly that one as lost and go on. Whoever was inside then leaves `GONE`. A slot's sequence
-//! only grows and no stamp comes back, so an unchanged stamp means an unchanged slot. Each failed exchange of a writer
-//! is another writer's step at the same slot, of which each writer has at most two: no writer waits.
+//! A writer that finds a writer of an earlier lap still inside its slot drops its own event and raises the stamp to its
+//! sequence, so that readers count exactly that event as lost and continue. The earlier writer then leaves `GONE`. A
+//! slot's sequence only increases and no stamp comes back, so an unchanged stamp means an unchanged slot. Each failed
+//! exchange of a writer is another writer's step at that slot, and each writer makes at most two: so no writer waits.
 //! Models: `lossy` in loom-tests.
 
 use crate::buffer::MAX_CAPACITY;
@@ -46,21 +47,21 @@ const fn stamp_of(sequence: u64, state: u64) -> u64 {
     sequence << 2 | state
 }
 
-/// Plain data: every byte is part of a value, and every pattern of bytes is a value. Derive zerocopy's `IntoBytes`, `FromBytes`
-/// and `Immutable`, and `Copy`, as for the plain events of a durable topic.
+/// Plain data: every byte is part of the value, and every pattern of bytes is a valid value. Derive `Copy` and
+/// zerocopy's `IntoBytes`, `FromBytes` and `Immutable`, as for the plain events of a durable topic.
 pub trait Plain: IntoBytes + FromBytes + Immutable + Copy + Send {}
 impl<T: IntoBytes + FromBytes + Immutable + Copy + Send> Plain for T {}
 
-/// A ring whose readers may lose events, and know exactly how many.
+/// A ring whose readers may lose events, and count exactly how many.
 ///
-/// Take it where only the newest values matter and a slow reader must never slow the writer down: quotes, positions,
-/// gauges. Take a [`Builder`](crate::Builder)'s ring where every event counts.
+/// Use it where only the newest values matter and a slow reader must never slow down the writer: quotes, positions,
+/// gauges. Use a [`Builder`](crate::Builder)'s ring where every event matters.
 ///
 /// | | writers | readers |
 /// |---|---|---|
-/// | wait for | nobody | the next event, if they like |
-/// | when the ring is full | overwrite the oldest event | find out, and count what they lost |
-/// | several | [`multi`](Self::multi): one that finds its slot still being written drops its event | any number, each reads everything |
+/// | wait for | nothing | the next event, if they choose |
+/// | when the ring is full | overwrite the oldest event | detect it, and count the lost events |
+/// | several | [`multi`](Self::multi): a writer that finds its slot still being written drops its event | any number, each reads all events |
 ///
 /// ```
 /// use slipring_ring::{LossyRing, Start};
@@ -78,7 +79,7 @@ impl<T: IntoBytes + FromBytes + Immutable + Copy + Send> Plain for T {}
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A type that is no plain data is refused:
+/// A type that is not plain data is refused:
 ///
 /// ```compile_fail
 /// let (writer, ring) = slipring_ring::LossyRing::<&str>::single(4)?;
@@ -86,25 +87,25 @@ impl<T: IntoBytes + FromBytes + Immutable + Copy + Send> Plain for T {}
 /// ```
 ///
 /// # What is and is not guaranteed
-/// A reader gets events in order, each at most once and never torn; the sequences tell the gaps. With several writers
-/// an event may be dropped at the pen, when the writer of an earlier lap is still inside the slot: readers count it as
-/// lost like any other. A writer that is stopped by the system in the middle of a write hides what follows from the
-/// readers until it goes on, or until the others have come round once.
+/// A reader receives events in order, each at most once and never torn; gaps show in the sequences. With several
+/// writers, an event may be dropped by its writer, if the writer of an earlier lap is still inside the slot: readers
+/// count it as lost like any other. If the system suspends a writer in the middle of a write, readers do not see later
+/// events until that writer continues, or until the other writers have filled the ring once.
 pub struct LossyRing<T> {
     slots: Arc<Slots>,
     events: PhantomData<fn() -> T>,
 }
 
-/// Writes into a [`LossyRing`]. `LossyWriter<T, Multi>` can be cloned. When the last one is dropped, readers are told
-/// once they have read what is there.
+/// Writes into a [`LossyRing`]. `LossyWriter<T, Multi>` can be cloned. When the last writer is dropped, readers get
+/// [`Closed::Finished`] after the remaining events.
 pub struct LossyWriter<T, K> {
     slots: Arc<Slots>,
-    /// The next sequence of a single writer. Several share the counter.
+    /// The next sequence of a single writer. Several writers use the shared counter instead.
     next: u64,
     events: PhantomData<(fn() -> T, K)>,
 }
 
-/// Reads from a [`LossyRing`], from its own position on, and counts what it lost.
+/// Reads from a [`LossyRing`] at its own position, and counts the events that it lost.
 pub struct LossyReader<T> {
     slots: Arc<Slots>,
     next: u64,
@@ -113,13 +114,13 @@ pub struct LossyReader<T> {
     events: PhantomData<fn() -> T>,
 }
 
-/// What all ends share: for each slot its stamp and then its words.
+/// The shared state: for each slot its stamp, followed by its words.
 struct Slots {
     words: Box<[AtomicU64]>,
     stride: usize,
     mask: usize,
     first: u64,
-    /// The next sequence to be taken by a writer.
+    /// The next sequence that a writer will take.
     claimed: CachePadded<AtomicU64>,
     writers: CachePadded<AtomicU64>,
 }
@@ -142,10 +143,10 @@ impl Slots {
 }
 
 impl<T: Plain> LossyRing<T> {
-    /// A ring of `capacity` events (a power of two; 1 is legal) with one writer, which takes no locked instruction.
+    /// A ring of `capacity` events (a power of two; 1 is legal) with one writer, which executes no locked instruction.
     ///
     /// # Errors
-    /// The capacity is no power of two, or too large.
+    /// The capacity is not a power of two, or too large.
     pub fn single(capacity: usize) -> Result<(LossyWriter<T, Single>, Self), BuildError> {
         Self::start_at(capacity, Sequence(0))
     }
@@ -153,15 +154,16 @@ impl<T: Plain> LossyRing<T> {
     /// A ring of `capacity` events (a power of two; 1 is legal) with any number of writers.
     ///
     /// # Errors
-    /// The capacity is no power of two, or too large.
+    /// The capacity is not a power of two, or too large.
     pub fn multi(capacity: usize) -> Result<(LossyWriter<T, Multi>, Self), BuildError> {
         Self::start_at(capacity, Sequence(0))
     }
 
-    /// [`single`](Self::single) or [`multi`](Self::multi), by the type of the writer, with another first sequence.
+    /// As [`single`](Self::single) or [`multi`](Self::multi), depending on the type of the writer, with `first` as the
+    /// first sequence.
     ///
     /// # Errors
-    /// The capacity is no power of two, or too large.
+    /// The capacity is not a power of two, or too large.
     pub fn start_at<K>(capacity: usize, first: Sequence) -> Result<(LossyWriter<T, K>, Self), BuildError> {
         let first = first.0;
         let stride = 1 + size_of::<T>().div_ceil(8);
@@ -190,7 +192,7 @@ impl<T: Plain> LossyRing<T> {
         Ok((writer, Self { slots, events: PhantomData }))
     }
 
-    /// One more reader. An earlier start than what is kept is legal: the reader counts what it lost.
+    /// Creates a reader. If `start` is before the earliest kept event, the reader counts the events in between as lost.
     pub fn reader(&self, start: Start) -> LossyReader<T> {
         let next = match start {
             Start::Earliest => self.slots.earliest(),
@@ -201,7 +203,7 @@ impl<T: Plain> LossyRing<T> {
         LossyReader { slots, next, lost: 0, wait: Wait::default(), events: PhantomData }
     }
 
-    /// How many events the ring holds.
+    /// Count of events that the ring holds.
     pub fn capacity(&self) -> usize {
         self.slots.mask + 1
     }
@@ -219,7 +221,8 @@ impl<T> Clone for LossyRing<T> {
 }
 
 impl<T: Plain> LossyWriter<T, Single> {
-    /// Writes `event` over the oldest one. Never waits: a fixed number of plain stores. Returns its sequence.
+    /// Writes `event` over the oldest one, and returns its sequence. Never waits: it executes a fixed number of plain
+    /// stores.
     #[inline]
     pub fn write(&mut self, event: &T) -> Sequence {
         let sequence = self.next;
@@ -234,8 +237,8 @@ impl<T: Plain> LossyWriter<T, Single> {
 }
 
 impl<T: Plain> LossyWriter<T, Multi> {
-    /// Writes `event` over the oldest one. Never waits. Returns its sequence; none if the event was dropped because
-    /// the writer of an earlier lap is still inside the slot, or one of a later lap came first.
+    /// Writes `event` over the oldest one, and returns its sequence. Never waits. `None` if the event was dropped,
+    /// because the writer of an earlier lap is still inside the slot, or the writer of a later lap came first.
     #[inline]
     pub fn write(&mut self, event: &T) -> Option<Sequence> {
         let sequence = self.slots.claimed.fetch_add(1, LOSSY_CLAIM.get());
@@ -249,7 +252,7 @@ impl<T: Plain> LossyWriter<T, Multi> {
     }
 }
 
-/// Takes the slot for `sequence`; false if its event is dropped, which readers can see then.
+/// Takes the slot for `sequence`. False if its event must be dropped, which the stamp shows to readers.
 #[inline(always)]
 fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
     let mut seen = stamp.load(LOSSY_LOOK.get());
@@ -259,7 +262,7 @@ fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
         }
         let free = matches!(seen & STATE, DONE | GONE) || fault(Fault::LossyWriterEntersASlotInWriting);
         let mine = stamp_of(sequence, if free { BUSY } else { BUSY_GONE });
-        // Acquire: what the last writer stored lies before what this one will store.
+        // Acquire, because the last writer's stores must be ordered before this writer's stores.
         match stamp.compare_exchange(seen, mine, LOSSY_ENTER.get(), LOSSY_LOOK.get()) {
             Ok(_) => return free,
             Err(now) => seen = now,
@@ -267,7 +270,8 @@ fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
     }
 }
 
-/// Leaves the slot with the event of `sequence`, or with nothing if somebody dropped a later one meanwhile.
+/// Leaves the slot with the event of `sequence`, or with no event if the writer of a later lap has dropped its own
+/// event meanwhile.
 #[inline(always)]
 fn leave(stamp: &AtomicU64, sequence: u64) {
     let mut seen = stamp_of(sequence, BUSY);
@@ -280,7 +284,7 @@ fn leave(stamp: &AtomicU64, sequence: u64) {
     }
 }
 
-/// Stores the event's words. Whoever sees one of them sees the stamp that was set before.
+/// Stores the event's words. A reader that sees one of them also sees the `BUSY` stamp or a later one.
 #[inline(always)]
 fn fill<T: Plain>(words: &[AtomicU64], event: &T) {
     LOSSY_WRITE_FENCE.fence();
@@ -305,11 +309,11 @@ impl<T, K> Drop for LossyWriter<T, K> {
 }
 
 impl<T: Plain> LossyReader<T> {
-    /// The next event and its sequence; none if it is not written yet. Never waits for a writer that is slow; one that
-    /// overtakes it in the middle of the copy makes it begin again, further on.
+    /// Returns the next event and its sequence; `None` if it is not written yet. Never waits for a slow writer. If a
+    /// writer overtakes the reader during the copy, the reader continues with a later event.
     ///
     /// # Errors
-    /// [`Closed::Finished`] when every writer has gone and everything was read.
+    /// [`Closed::Finished`] when every writer was dropped and everything was read.
     #[inline]
     pub fn read(&mut self) -> Result<Option<(Sequence, T)>, Closed> {
         match self.look() {
@@ -318,10 +322,10 @@ impl<T: Plain> LossyReader<T> {
         }
     }
 
-    /// The next event and its sequence. Waits as long as it takes.
+    /// Waits for the next event, and returns it with its sequence. Waits without a time limit.
     ///
-    /// Waiting costs the writer nothing: where the strategy would sleep until it is woken, this looks again after a
-    /// nap of 50 microseconds.
+    /// Waiting costs the writer nothing: where the wait strategy would sleep until it is woken, this reader looks again
+    /// every 50 microseconds.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -333,7 +337,7 @@ impl<T: Plain> LossyReader<T> {
         }
     }
 
-    /// The next event and its sequence; none if there is none until `deadline`.
+    /// Waits for the next event until `deadline`, and returns it with its sequence; `None` if the deadline passes.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -341,22 +345,22 @@ impl<T: Plain> LossyReader<T> {
         self.read_by(Some(deadline))
     }
 
-    /// How this reader waits in [`read_wait`](Self::read_wait) and [`read_until`](Self::read_until).
+    /// Sets the wait strategy of [`read_wait`](Self::read_wait) and [`read_until`](Self::read_until).
     pub fn set_wait(&mut self, wait: Wait) {
         self.wait = wait;
     }
 
-    /// How many events this reader has lost so far: it passed them over because they were overwritten or dropped.
+    /// Count of events that this reader has lost so far, because they were overwritten or dropped.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// The next sequence that it will read, if it is there still.
+    /// The next sequence that it will read, if that is still kept then.
     pub fn position(&self) -> Sequence {
         Sequence(self.next)
     }
 
-    /// How many events were written that it has neither read nor counted as lost.
+    /// Count of written events that this reader has neither read nor counted as lost.
     pub fn lag(&self) -> u64 {
         ahead(self.slots.claimed.load(LOSSY_CLAIM.get()), self.next).max(0) as u64
     }
@@ -384,7 +388,7 @@ impl<T: Plain> LossyReader<T> {
         if self.slots.writers.load(LOSSY_GONE.get()) != 0 {
             return Ok(None);
         }
-        // Nobody writes any more: what this look does not find will never come.
+        // No writer is left, so an event that this look does not find will never come.
         self.look().map(Some).ok_or(Closed::Finished)
     }
 
@@ -396,7 +400,8 @@ impl<T: Plain> LossyReader<T> {
             let seen = stamp.load(LOSSY_OBSERVE.get());
             let past = ahead(seen & !STATE, stamp_of(sequence, DONE)) >> 2;
             if past > 0 {
-                // The slot has a later lap's sequence: what lies a capacity before it has gone, for all slots.
+                // The slot has a later lap's sequence, so in every slot the events one capacity before it are
+                // overwritten.
                 self.pass_over(past as u64 - self.slots.capacity() + 1);
                 continue;
             }
@@ -431,7 +436,7 @@ impl<T: Plain> LossyReader<T> {
 }
 
 impl<T> Clone for LossyReader<T> {
-    /// Another reader, which goes on from the same position.
+    /// Creates another reader that continues from this reader's position.
     fn clone(&self) -> Self {
         let (slots, wait) = (Arc::clone(&self.slots), self.wait.clone());
         Self { slots, next: self.next, lost: self.lost, wait, events: PhantomData }
@@ -449,8 +454,8 @@ fn nap() {
 mod tests {
     use super::*;
 
-    /// A writer that the system stopped in the middle of its write: others pass it by, drop what belongs into its slot
-    /// and never write beside it; readers lose exactly those.
+    /// The system has stopped a writer in the middle of its write: other writers overtake it, drop the events of its
+    /// slot and never write beside it, and readers lose exactly those events.
     #[test]
     fn a_writer_that_stands_still_costs_its_slots_events_and_no_more() {
         for first in [0, u64::MAX - 3, (1 << 62) - 2] {

@@ -1,4 +1,4 @@
-//! Managed stages: a thread that polls, calls a handler, and answers for what the handler does.
+//! Managed stages: threads that poll, call a handler, and act on the handler's result.
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
@@ -16,10 +16,10 @@ use crate::sync::{Arc, Condvar, Instant, Mutex, lock, thread, wait_at_most};
 use crate::worker::Worker;
 use std::fmt::Display;
 
-/// What a managed stage does with each event. A closure `FnMut(&E, Sequence, bool) -> Result<(), Error>` is a handler,
-/// and one that takes `&mut E` is the handler of a mutable stage.
+/// Handles each event of a managed stage. A closure `FnMut(&E, Sequence, bool) -> Result<(), Error>` is a handler, and
+/// a closure that takes `&mut E` is a handler for a stage that may change events.
 ///
-/// A handler is made on its stage's thread and stays there, so it need not be `Send`.
+/// A handler is constructed on its stage's thread and stays there, so it need not be `Send`.
 ///
 /// ```
 /// use slipring_ring::{Builder, Handler, Sequence};
@@ -44,13 +44,13 @@ use std::fmt::Display;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Handler<E, A: Access = Shared> {
-    /// What can go wrong; the stage's [`OnError`](crate::OnError) says what follows.
+    /// The handler's error. The stage's [`OnError`](crate::OnError) decides what follows.
     type Error: Display;
 
-    /// An event, its sequence, and whether it is the last one of what is there at present: the moment to flush.
+    /// Handles an event. `end_of_batch` is true for the last event that is readable at present: the moment to flush.
     fn on_event(&mut self, event: A::Event<'_, E>, sequence: Sequence, end_of_batch: bool) -> Result<(), Self::Error>;
 
-    /// The stage has ended, whatever for.
+    /// Called when the stage has ended, for whatever reason.
     fn on_end(&mut self) {}
 }
 
@@ -70,25 +70,25 @@ impl<E, X: Display, F: FnMut(&mut E, Sequence, bool) -> Result<(), X>> Handler<E
     }
 }
 
-/// How a stage's thread works a batch off: event by event, or as a span.
+/// How a stage's thread processes a batch: event by event, or as a whole.
 pub(crate) trait Work<E, K: Kind, A: Access> {
-    /// Works on from where the batch stands. On an error or a panic the batch stands behind the culprit, and
-    /// `culprit` tells where that began.
+    /// Processes the batch from its present position on. After an error or a panic the batch's position is after the
+    /// event (or the events) that caused it, and `culprit` is the first of them.
     fn work(&mut self, batch: &mut Batch<'_, E, K, A>, culprit: &mut Sequence) -> Result<(), String>;
 
     fn end(&mut self) {}
 }
 
-/// A halted ring's handler gets at most so many more events of the batch that it is in.
+/// In a halted ring, a handler gets at most this many more events of its present batch.
 const HALT_EVERY: u64 = 16;
 
-/// Events one at a time.
+/// A handler that gets one event at a time.
 pub(crate) struct Events<H>(pub(crate) H);
 
 impl<E, K: Kind, A: Access, H: Handler<E, A>> Work<E, K, A> for Events<H> {
     #[inline]
     fn work(&mut self, batch: &mut Batch<'_, E, K, A>, culprit: &mut Sequence) -> Result<(), String> {
-        // A long batch gives its slots back in parts, so that the producer need not wait for its end.
+        // A long batch is released in parts, so that the producer need not wait for its end.
         let part = batch.capacity() / 4;
         let mut kept = 0;
         loop {
@@ -111,7 +111,7 @@ impl<E, K: Kind, A: Access, H: Handler<E, A>> Work<E, K, A> for Events<H> {
     }
 }
 
-/// Whole batches.
+/// A handler that gets whole batches.
 pub(crate) struct Spans<F>(pub(crate) F);
 
 impl<E, K: Kind, A: Access, X: Display, F> Work<E, K, A> for Spans<F>
@@ -130,8 +130,7 @@ pub(crate) struct Threads {
     crew: Arc<Crew>,
 }
 
-/// Those that run, and what is to be told of those that do not. The thread of a stage that was evicted leaves nothing
-/// behind.
+/// The running threads, and the stages of ended ones for the report. The thread of an evicted stage leaves no record.
 struct Crew {
     roll: Mutex<Roll>,
     ended: Condvar,
@@ -142,15 +141,15 @@ struct Roll {
     /// The number of the next thread.
     next: u64,
     threads: Vec<Thread>,
-    /// The stages whose threads have ended, and were not evicted: their ring ends, or has ended.
+    /// Stages whose threads have ended without eviction, because the ring ended.
     ended: Vec<Arc<StageState>>,
 }
 
-/// One thread of a stage; workers share a stage.
+/// A thread of a stage. Workers share a stage.
 struct Thread {
     number: u64,
     stage: Arc<StageState>,
-    /// None until it is known, and once somebody joins it.
+    /// The handle for joining. `None` until the thread is started, and after the handle was taken.
     handle: Option<thread::JoinHandle<()>>,
     has_ended: bool,
 }
@@ -161,11 +160,11 @@ impl Default for Crew {
     }
 }
 
-/// What a starting thread has to say.
+/// The result of a thread's start, with the signal that it is set.
 type Started = Arc<(Mutex<Option<Result<(), BuildError>>>, Condvar)>;
 
 impl Threads {
-    /// Starts a thread for `consumer`; returns once its handler is made.
+    /// Starts a thread for `consumer`. Returns after the thread has constructed its handler.
     pub(crate) fn run<E, K, A, W>(
         &self,
         declared: &Stage,
@@ -182,7 +181,7 @@ impl Threads {
         self.start(declared, stage, make, move |work| attend(consumer, work, &attended))
     }
 
-    /// Starts a thread for one of a stage's workers; returns once its handler is made.
+    /// Starts a thread for one of a stage's workers. Returns after the thread has constructed its handler.
     pub(crate) fn run_worker<E, K, H>(
         &self,
         declared: &Stage,
@@ -208,12 +207,12 @@ impl Threads {
         let started: Started = Arc::new((Mutex::new(None), Condvar::new()));
         let (declared, told) = (declared.clone(), Arc::clone(&started));
         let stage = declared.name.clone();
-        // The system's names end at a zero byte, and the standard library panics at one.
+        // A thread's name must not contain a zero byte: the standard library panics at one.
         let name = declared.name.replace('\0', "");
         let enrolled = Enrolled::new(&self.crew, state);
         let number = enrolled.number;
         let thread = thread::Builder::new().name(name).spawn(move || {
-            // Dropped last: whoever waits for this thread then finds all that it has to say.
+            // Dropped last, so that a thread that waits for this one finds its complete result.
             let mut enrolled = enrolled;
             let said = begin(&declared, make);
             let (result, worker) = match said {
@@ -233,7 +232,7 @@ impl Threads {
         }
         if let Some(Err(refused)) = said.take() {
             drop(said);
-            // With the thread goes the consumer: the stage has left when this returns.
+            // The thread has dropped the consumer, so the stage has left when this returns.
             let _ = thread.join();
             return Err(refused);
         }
@@ -241,7 +240,7 @@ impl Threads {
         Ok(())
     }
 
-    /// Waits until every thread but the calling one has ended; false if `deadline` comes first.
+    /// Waits until every thread except the calling one has ended. False if `deadline` passes first.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
         let mut roll = lock(&self.crew.roll);
         while roll.threads.iter().any(|thread| !thread.has_ended && !thread.is_current()) {
@@ -261,25 +260,26 @@ impl Threads {
         handles.into_iter().for_each(|handle| drop(handle.join()));
     }
 
-    /// The stages whose threads run, or have ended.
+    /// The stages whose threads run, or have ended without eviction.
     pub(crate) fn stages(&self) -> Vec<Arc<StageState>> {
         let roll = lock(&self.crew.roll);
         once_each(roll.threads.iter().map(|thread| &thread.stage).chain(&roll.ended))
     }
 
-    /// Joins the threads that have ended, and returns the stages: of those that have ended, evicted ones left out, and of those that still run.
+    /// Joins the threads that have ended. Returns the stages whose threads have all ended, except evicted ones, and the
+    /// stages that still run.
     pub(crate) fn join(&self) -> (Vec<Arc<StageState>>, Vec<Arc<StageState>>) {
         let mut roll = lock(&self.crew.roll);
         let is_over = |thread: &mut Thread| thread.has_ended && !thread.is_current();
         let over: Vec<Thread> = roll.threads.extract_if(.., is_over).collect();
         roll.ended.extend(over.iter().map(|thread| Arc::clone(&thread.stage)));
         let running: Vec<_> = once_each(roll.threads.iter().map(|thread| &thread.stage));
-        // A stage runs while one of its workers does.
+        // A stage runs while one of its workers runs.
         let is_running = |stage: &&Arc<StageState>| running.iter().any(|other| Arc::ptr_eq(other, stage));
         let ended = once_each(roll.ended.iter().filter(|stage| !is_running(stage)));
         drop(roll);
-        // Outside of the lock: what a thread keeps for itself is dropped at its very end, and is the user's. A panic was
-        // caught and told already.
+        // Joined without the lock held: a thread's local data, which may be the user's, are dropped at its very end.
+        // Its panic was caught and reported already.
         over.into_iter().filter_map(|thread| thread.handle).for_each(|handle| drop(handle.join()));
         (ended, running)
     }
@@ -302,7 +302,7 @@ impl Thread {
 }
 
 impl Crew {
-    /// The handle of a thread that has ended by now and is not to be told of is dropped.
+    /// Stores the handle of a thread. If the thread has ended and left no record, drops the handle.
     fn give_handle(&self, number: u64, handle: thread::JoinHandle<()>) {
         let mut roll = lock(&self.roll);
         if let Some(thread) = roll.threads.iter_mut().find(|thread| thread.number == number) {
@@ -311,11 +311,11 @@ impl Crew {
     }
 }
 
-/// A thread's place in the roll, from before it starts until it ends.
+/// A thread's entry among the running threads, from before its start until its end.
 struct Enrolled {
     crew: Arc<Crew>,
     number: u64,
-    /// Its stage is to be in the report of the ring.
+    /// True if its stage belongs into the ring's report.
     is_told: bool,
 }
 
@@ -343,12 +343,12 @@ impl Drop for Enrolled {
         };
         drop(roll);
         self.crew.ended.notify_all();
-        // With its handle, if it has one: the system forgets the thread when that ends.
+        // Includes the handle, if there is one: then the system frees the thread when it ends.
         drop(gone);
     }
 }
 
-/// Pins the thread and makes the handler.
+/// Pins the thread and constructs the handler.
 fn begin<W>(declared: &Stage, make: impl FnOnce() -> W) -> Result<W, BuildError> {
     let stage = || declared.name.clone();
     if let Some(core) = declared.core {
@@ -357,14 +357,14 @@ fn begin<W>(declared: &Stage, make: impl FnOnce() -> W) -> Result<W, BuildError>
     caught(make).map_err(|panic| BuildError::Handler { stage: stage(), cause: panic.said() })
 }
 
-/// The thread's life after that. False if nothing is to be told of it: it was evicted.
+/// Runs a stage until it ends. False if it was evicted, so that the report must not list it.
 fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(
     mut consumer: Consumer<E, K, A>,
     mut worker: W,
     declared: &Stage,
 ) -> bool {
     let ending = ending_of(caught_by_stage(|| read_on(&mut consumer, &mut worker, declared)), &consumer.core, declared);
-    // The handler's own clean-up may panic as well: it has ended all the same.
+    // The handler's clean-up may panic as well, but the stage has ended in any case.
     let _ = caught(|| worker.end());
     let _ = caught(move || drop(worker));
     let stage = Arc::clone(&consumer.stage);
@@ -374,7 +374,7 @@ fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(
     is_told
 }
 
-/// A worker's thread's life.
+/// Runs a worker until it ends.
 fn attend_worker<E, K: Kind, H: Handler<E>>(mut worker: Worker<E, K>, mut handler: H, declared: &Stage) -> bool {
     let ending = ending_of(caught_by_stage(|| share(&mut worker, &mut handler, declared)), worker.core(), declared);
     let _ = caught(|| handler.on_end());
@@ -386,7 +386,8 @@ fn attend_worker<E, K: Kind, H: Handler<E>>(mut worker: Worker<E, K>, mut handle
     true
 }
 
-/// A panic outside of the handler, of a waiting strategy or of a task's waker, fails the ring as the handler's does.
+/// Determines how a stage ended. A panic outside the handler, in a wait strategy or a task's waker, fails the ring as a
+/// handler's panic does.
 fn ending_of<E, K: Kind>(end: Result<Result<Closed, String>, Panic>, core: &Core<E, K>, declared: &Stage) -> Ending {
     match end.unwrap_or_else(|panic| Err(panic.to_string())) {
         Ok(Closed::Finished | Closed::Closed) => Ending::Drained,
@@ -399,7 +400,7 @@ fn ending_of<E, K: Kind>(end: Result<Result<Closed, String>, Panic>, core: &Core
     }
 }
 
-/// Takes and handles until the ring ends, or the handler does.
+/// Takes and handles events until the ring ends, or the handler fails.
 fn share<E, K: Kind, H: Handler<E>>(
     worker: &mut Worker<E, K>,
     handler: &mut H,
@@ -439,7 +440,7 @@ fn share<E, K: Kind, H: Handler<E>>(
             }
         }
         if taken.ends_at_once() {
-            // What was taken and not done would come first again.
+            // Otherwise the next take would return the events that were taken but not handled again.
             if let Some(closed) = taken.reason() {
                 return Ok(closed);
             }
@@ -447,7 +448,7 @@ fn share<E, K: Kind, H: Handler<E>>(
     }
 }
 
-/// Reads until the ring ends, or the handler does.
+/// Reads until the ring ends, or the handler fails.
 fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
     consumer: &mut Consumer<E, K, A>,
     worker: &mut W,
@@ -470,7 +471,7 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
             let (retries, then_skip) = declared.on_error.retries();
             let tried = if retried.0 == culprit { retried.1 } else { 0 };
             if (retries > 0 || then_skip) && batch.ends_at_once() {
-                // Halted: the next poll tells. What failed last stays unread.
+                // The ring was halted, which the next poll returns. The event that failed last stays unread.
                 batch.put_back(culprit);
                 break;
             }
@@ -480,7 +481,8 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
             } else if then_skip {
                 stage.counts.skip();
                 if batch.position() == culprit {
-                    // A handler of batches that read nothing: without a step it would be called with the same for ever.
+                    // A batch handler that read nothing would be called with the same batch for ever, so one event is
+                    // skipped.
                     batch.pass_over();
                 }
             } else {

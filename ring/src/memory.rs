@@ -1,45 +1,45 @@
-//! The memory under the slots: aligned, touched before the first event, on huge pages or locked where that was asked
-//! for, with a report of what the system gave.
+//! The memory of the slots: aligned, touched before the first event, on huge pages or locked if requested, with a
+//! report of what the system granted.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
 use std::ptr::NonNull;
 
-/// The size of a huge page on the systems that we know. Elsewhere it is merely a generous alignment.
+/// Size of a huge page in bytes on the known systems. On others it is only a generous alignment.
 const HUGE: usize = 2 << 20;
-/// The smallest page of any system that we know: one touch in each is enough.
+/// Size of the smallest page of the known systems, in bytes: one touch in each is enough.
 const PAGE: usize = 4096;
-/// So that the first slot shares no pair of cache lines with anything else.
+/// Alignment in bytes that keeps the first slot from sharing a pair of cache lines with other data.
 const PAIR_OF_LINES: usize = 128;
 
-/// What is asked for beside the memory itself.
+/// The requested properties of the memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wishes {
     pub(crate) huge_pages: bool,
     pub(crate) lock: bool,
 }
 
-/// What became of a wish.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Obtained {
-    /// Nobody asked for it.
+    /// It was not requested.
     NotAsked,
-    /// So many bytes have it, as the system said when the ring was built.
+    /// This many bytes have the property, as the system reported when the ring was built.
     Bytes(usize),
-    /// The system refused it: the reason, and what to do.
+    /// The system refused it. The text states the reason and what to do.
     Refused(String),
 }
 
-/// The memory of a ring's slots: what was asked of the system, and what it gave.
+/// The memory of a ring's slots: what was requested of the system, and what it granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryReport {
-    /// What the slots take. All of it was touched when the ring was built.
+    /// Size of the slots in bytes. All of it was touched when the ring was built.
     pub bytes: usize,
-    /// How much of it is on huge pages. May be more than was needed, and 0 if the system has none free.
+    /// The memory on huge pages. May exceed `bytes`, and is 0 bytes if the system has no free huge pages.
     pub huge_pages: Obtained,
-    /// How much of it is locked, so that it is never swapped out.
+    /// The memory that is locked, so that it is never swapped out.
     pub locked: Obtained,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for MemoryReport {
     }
 }
 
-/// For an error of memory that was not given: the limit of this process, if it has one.
+/// The address-space limit of this process, as text for an error about refused memory; empty if there is no limit.
 pub(crate) fn limit() -> String {
     #[cfg(all(target_os = "linux", not(miri)))]
     if let Some(bytes) = rustix::process::getrlimit(rustix::process::Resource::As).current {
@@ -66,20 +66,20 @@ pub(crate) fn limit() -> String {
     String::new()
 }
 
-/// An allocation that nobody moves.
+/// An allocation with a fixed address.
 pub(crate) struct Region {
     start: NonNull<u8>,
     layout: Layout,
     pub(crate) report: MemoryReport,
 }
 
-// SAFETY: the region owns its memory and lends it to nobody; who reads or writes there is the buffer's business.
+// SAFETY: the region owns its memory and returns only its address; the buffer guards reads and writes.
 unsafe impl Send for Region {}
-// SAFETY: the region owns its memory and lends it to nobody; through a shared reference it only gives the address.
+// SAFETY: the region owns its memory, and a shared reference returns only the address.
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Memory for `layout`; none if the system does not give it.
+    /// Allocates memory for `layout`; `None` if the system refuses it.
     pub(crate) fn new(layout: Layout, wishes: Wishes) -> Option<Self> {
         let align = if wishes.huge_pages { HUGE } else { PAIR_OF_LINES };
         let layout = layout.align_to(align).ok()?.pad_to_align();
@@ -95,13 +95,14 @@ impl Region {
         let start = NonNull::new(unsafe { alloc(layout) })?;
         let mut region = Self { start, layout, report };
         if wishes.huge_pages {
-            // Before the first touch: a page that is there already would have to be moved.
+            // Must come before the first touch: an existing page would have to be moved.
             region.report.huge_pages = region.advise();
         }
         for offset in (0..layout.size()).step_by(PAGE) {
-            // SAFETY: inside the allocation, which nobody else knows yet.
+            // SAFETY: the offset is inside the allocation, which no other thread knows yet.
             let byte = unsafe { start.add(offset) };
-            // SAFETY: the byte lies inside the allocation, which nobody else knows yet, and any byte may be written there.
+            // SAFETY: the byte is inside the allocation, which no other thread knows yet, and any byte may be written
+            // there.
             unsafe { byte.write_volatile(0) };
         }
         if region.report.huge_pages == Obtained::Bytes(0) {
@@ -122,7 +123,8 @@ impl Region {
 impl Region {
     fn advise(&self) -> Obtained {
         let (start, len) = (self.start.as_ptr().cast(), self.layout.size());
-        // SAFETY: the range is our own allocation, whole huge pages of it, and the advice changes no contents.
+        // SAFETY: the range is this region's own allocation and consists of whole huge pages, and the advice changes no
+        // content.
         match unsafe { rustix::mm::madvise(start, len, rustix::mm::Advice::LinuxHugepage) } {
             Ok(()) => Obtained::Bytes(0),
             Err(why) => Obtained::Refused(format!("{why}; see /sys/kernel/mm/transparent_hugepage/enabled")),
@@ -130,7 +132,7 @@ impl Region {
     }
 
     fn lock(&self) -> Obtained {
-        // SAFETY: the range is our own allocation.
+        // SAFETY: the range is this region's own allocation.
         match unsafe { rustix::mm::mlock(self.start.as_ptr().cast(), self.layout.size()) } {
             Ok(()) => Obtained::Bytes(self.layout.size()),
             Err(why) => Obtained::Refused(format!("{why}; raise the limit of locked memory (ulimit -l)")),
@@ -139,12 +141,13 @@ impl Region {
 
     fn unlock(&self) {
         if let Obtained::Bytes(1..) = self.report.locked {
-            // SAFETY: the range is our own allocation. A refusal leaves it locked until the process ends.
+            // SAFETY: the range is this region's own allocation. If the call is refused, it stays locked until the
+            // process ends.
             let _ = unsafe { rustix::mm::munlock(self.start.as_ptr().cast(), self.layout.size()) };
         }
     }
 
-    /// What the kernel says of the mappings that the region lies in.
+    /// The kernel's count of huge-page bytes in the mappings that contain the region.
     fn count_huge_pages(&self) -> Obtained {
         let smaps = match std::fs::read_to_string("/proc/self/smaps") {
             Ok(smaps) => smaps,
@@ -187,7 +190,7 @@ impl Drop for Region {
     fn drop(&mut self) {
         if self.layout.size() != 0 {
             self.unlock();
-            // SAFETY: allocated with this layout, and whoever used it is gone.
+            // SAFETY: the memory was allocated with this layout, and its user, the buffer, is gone.
             unsafe { dealloc(self.start.as_ptr(), self.layout) };
         }
     }

@@ -1,19 +1,18 @@
-//! The multi producer: claims by compare-and-swap, published by a stamp in each slot.
+//! The multi producer: claims by compare-and-swap, publishes by a stamp in each slot.
 //!
-//! A stamp is `sequence << 2`, with one bit for a slot that is skipped and one for a slot that is not the first of its
-//! claim. A slot counts as published for a sequence when its stamp, by wrapping difference, is at or above that
-//! sequence's: a reader that looks late may find a later lap. Producers never wait for one another; whoever reads finds the
-//! contiguous published position by walking over the stamps. A claim is stamped from its last slot to its first, so that
-//! a cut takes all of it or nothing: see [`crate::closing`].
+//! A stamp is `sequence << 2`, with one bit for a skipped slot and one for a slot that is not the first of its claim. A
+//! slot counts as published for a sequence if its stamp, by wrapping difference, is at or above the stamp of that
+//! sequence: a late reader may find a later lap. Producers never wait for one another. A reader finds the contiguous
+//! published position by walking over the stamps. A claim is stamped from its last slot to its first, so that a cut
+//! takes all of it or nothing: see [`crate::closing`].
 //!
-//! While there is one producer only, whether it was never cloned or its clones are gone, it claims by a plain store:
-//! nobody else can claim, and nobody can become a producer but by cloning it. What the others claimed before they went
-//! comes with the count of producers.
+//! While there is only one producer, because it was never cloned or its clones were dropped, it claims by a plain
+//! store: no other thread can claim, and a new producer can only be a clone of this one. The claims of dropped
+//! producers become visible with the count of producers.
 //!
-//! The floor is the permanent gate: how far somebody walked already. It keeps a producer from lapping another one
-//! that still writes, when no stage stands in between. Where a stage does, its position lies at or below what is
-//! published without a hole, so the walk is left out.
-//! Models: `multi_producer` in loom-tests.
+//! The floor is the permanent gate: the highest published position that a walk has found so far. It keeps a producer
+//! from lapping another one that is still writing, if no stage is in between. Where a stage is, its position is at or
+//! below the contiguous published position, so the walk is not needed. Models: `multi_producer` in loom-tests.
 
 use crate::buffer::Slots;
 use crate::core::Core;
@@ -27,24 +26,25 @@ use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 use crate::sync::AtomicU64;
 
-/// What several producers share.
+/// The positions that the producers share.
 pub struct Claims {
     claimed: Position,
     floor: Position,
 }
 
-/// The claim of this slot was dropped: there is no event.
+/// Stamp bit: the claim of this slot was dropped, so it holds no event.
 const SKIPPED: u64 = 1;
-/// The slot before is of the same claim.
+/// Stamp bit: the slot before belongs to this slot's claim.
 const FOLLOWS: u64 = 2;
 
-// Always: a program that is built without link-time optimisation would call it for each slot.
+// Always inlined: without link-time optimisation, a program would call it for each slot.
 #[inline(always)]
 const fn stamp_of(sequence: u64) -> u64 {
     sequence << 2
 }
 
-/// What is known of a run of slots that begins at `from` and ends at `end` comes with their stamps.
+/// Acquires what the producers wrote into the slots of the run `from..end`, whose stamps were loaded before. Its
+/// partner is STAMP or STAMP_FENCE.
 #[inline(always)]
 #[cfg_attr(loom, track_caller)]
 fn acquire(from: u64, end: u64) {
@@ -53,7 +53,8 @@ fn acquire(from: u64, end: u64) {
     }
 }
 
-/// Walks on from `from` over what is published, whatever lap a slot is in by now, to `end` at most.
+/// Walks from `from` over published slots, whatever lap they are in by now, to `end` at most. Returns the first
+/// unpublished sequence.
 fn walk<E>(slots: Slots<'_, E, AtomicU64>, from: u64, end: u64) -> u64 {
     let mut at = from;
     while at != end && ahead(slots.stamp(at).load(READ_STAMP.get()), stamp_of(at)) >= 0 {
@@ -63,8 +64,8 @@ fn walk<E>(slots: Slots<'_, E, AtomicU64>, from: u64, end: u64) -> u64 {
     at
 }
 
-/// Walks over slots with exactly the stamp of their sequence and `skipped`. For a consumer, whose gate keeps every slot
-/// from its position on in the lap that it reads. The caller issues the fence.
+/// Walks over slots whose stamp is exactly the one of their sequence, with the bit `skipped`. For a consumer, whose
+/// gate keeps every slot from its position on in the lap that it reads. The caller issues the fence.
 #[inline(always)]
 #[cfg_attr(loom, track_caller)]
 fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skipped: u64, site: &Site) -> u64 {
@@ -74,8 +75,8 @@ fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skippe
     at
 }
 
-/// The run of `most` events at most that begins at `from`, or behind the skipped slots there, and ends within
-/// `furthest` slots, of which there is at least one. The caller issues the fence.
+/// Finds the run of at most `most` events that begins at `from`, or after skipped slots there, and ends within
+/// `furthest` slots (at least 1). The caller issues the fence.
 #[inline(always)]
 #[cfg_attr(loom, track_caller)]
 fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
@@ -91,7 +92,7 @@ fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64
     }
 }
 
-/// Skipped slots are no events: they do not count.
+/// As [`run_of`], where skipped slots come first. They do not count as events.
 #[cold]
 #[cfg_attr(loom, track_caller)]
 fn run_behind<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
@@ -101,9 +102,9 @@ fn run_behind<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most:
     Run { start, end: walk_exactly(slots, start, end, 0, site) }
 }
 
-/// [`run_of`] for one of several workers, of whom another one may have taken `from` long since. A later lap counts as
-/// published: whoever overwrote the slot waited for that other worker, so this one will take nothing. The caller issues the
-/// fence.
+/// As [`run_of`], for one of several workers. Another worker may have taken `from` long ago, so a later lap counts as
+/// published: the producer that overwrote the slot waited for that other worker, and this worker's exchange will fail.
+/// The caller issues the fence.
 #[cfg_attr(loom, track_caller)]
 fn share_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
     let limit = from.wrapping_add(furthest);
@@ -129,10 +130,10 @@ impl Mechanics for Multi {
     type Positions = Claims;
 
     const PREFETCH: usize = 128;
-    /// What was walked over is still in the nearest cache when it is read.
+    /// The events of a run of this length are still in the nearest cache when they are read.
     const LONGEST_LOOK: u64 = 512;
 
-    /// As if the lap before the first one had been published.
+    /// The initial stamps are those of a published lap before the first one.
     fn first_stamp(index: u64, first: u64, capacity: u64) -> AtomicU64 {
         let sequence = first.wrapping_add(index.wrapping_sub(first) & (capacity - 1));
         let lap_before = if fault(Fault::FirstLapCountsAsPublished) { 0 } else { capacity };
@@ -146,8 +147,9 @@ impl Mechanics for Multi {
     fn published<E>(core: &Core<E, Self>) -> u64 {
         let floor = &core.positions.floor;
         let raised = floor.read(&READ_FLOOR);
-        // Nobody raises the floor while stages keep the producers back, so it may lie laps behind. But a claim is
-        // never more than the capacity past what is published: from there the walk visits the latest lap of each slot.
+        // The floor is not raised while stages hold the producers back, so it may be laps behind. But a claim is never
+        // more than the capacity ahead of the published position: from there on the walk visits the latest lap of each
+        // slot.
         let from = match fault(Fault::PublishedWalksFromAFloorLapsBehind) {
             false => later(raised, Self::claimed(core).wrapping_sub(core.capacity())),
             true => raised,
@@ -165,8 +167,8 @@ impl Mechanics for Multi {
             return Run { start: from, end: known };
         }
         let (capacity, most) = (core.capacity(), most.min(Self::LONGEST_LOOK));
-        // Two calls, so that the ordering is a constant in each. A stage behind others has acquired the stamps with
-        // their positions, and needs only the bit.
+        // Two calls, so that the ordering is a constant in each. A stage after others has acquired the events with the
+        // positions of these stages (FOLLOW), and needs only the skip bit of a stamp.
         match to {
             None => {
                 let run = run_of(core.buffer.slots(), from, capacity, most, &READ_STAMP);
@@ -214,7 +216,8 @@ impl Mechanics for Multi {
             let is_published = ahead(stamp, stamp_of(at)) >= 0;
             let follows = stamp & FOLLOWS != 0 && !fault(Fault::CutTakesUnstampedSlotsOnly);
             match runs.last_mut() {
-                // A slot that follows belongs to the claim before, whose first slot is not stamped yet.
+                // A slot with the bit FOLLOWS belongs to the claim of the slot before, whose first slot is not stamped
+                // yet.
                 Some((_, end)) if *end == at && (!is_published || follows) => *end = next,
                 _ if !is_published => runs.push((at, next)),
                 _ => {}
@@ -226,11 +229,12 @@ impl Mechanics for Multi {
 
     #[inline(always)]
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64> {
-        // Before the claimed position is read: what those that went have claimed comes with their number. The other way
-        // round, a claim that one of them made between the two looks would be made again.
+        // This must come before the claimed position is read, because the claims of dropped producers become visible
+        // with the count of producers. In the other order, a claim that one of them made between the two loads would be
+        // made again.
         let alone = producer.is_alone();
-        // Among several, what this one claimed last is guessed to be the latest still: a load would have to wait for the
-        // last claim's exchange, and a wrong guess is corrected by the exchange itself.
+        // Among several producers, this producer's last claim is guessed to be the latest: a load would have to wait
+        // for the exchange of that claim, and the next exchange corrects a wrong guess.
         let mut claimed = if alone { producer.core.positions.claimed.read(&READ_CLAIMED) } else { producer.next };
         let mut lost = false;
         loop {
@@ -243,7 +247,7 @@ impl Mechanics for Multi {
             }
             let to = claimed.wrapping_add(len);
             let shared = &producer.core.positions.claimed;
-            // The only producer there is needs no locked instruction: another one can only come from cloning this one,
+            // The only producer needs no locked instruction: another producer can only come from cloning this one,
             // which is borrowed for as long as it claims.
             if alone || (fault(Fault::LooksForCompanyAfterTheClaimedPosition) && producer.core.has_one_producer()) {
                 shared.store(to, &CLAIM_ALONE);
@@ -255,9 +259,9 @@ impl Mechanics for Multi {
                     break;
                 }
                 Err(now) if now == claimed => {}
-                // The guess was old: another one has claimed since, and may be long done.
+                // The guess was old: another producer has claimed since, perhaps long ago.
                 Err(now) if !lost => (claimed, lost) = (now, true),
-                // Another one claimed within these few instructions.
+                // Another producer claimed within the last few instructions.
                 Err(_) => {
                     producer.make_way();
                     claimed = producer.core.positions.claimed.read(&READ_CLAIMED);
@@ -314,8 +318,8 @@ fn refresh<E>(producer: &mut Producer<E, Multi>) {
         None if fault(Fault::NoFloor) => core.positions.claimed.read(&READ_CLAIMED),
         None => core.floor(),
     });
-    // The gates of a ring that ends go with what their stages have not read, which a claim that is withdrawn would stamp over.
-    // Who sees that one has gone sees this as well.
+    // In a ring that ends, the gates of stages leave although events are unread, and a claim that is withdrawn would
+    // stamp over these. A producer that sees that a gate has left sees the closed bit as well.
     if !core.bell.is_closed() || fault(Fault::WithdrawnClaimStampsOverTheUnread) {
         producer.limit = lowest.wrapping_add(core.reach());
     }

@@ -1,32 +1,32 @@
-//! Every memory ordering of ring: a named site each, with its partner.
+//! Every memory ordering of the crate, as a named site with its partner.
 //!
-//! No other file of ring has a literal `Ordering::…`. A site has one strength in production, a constant. Under
-//! `--cfg loom` the next weaker one can be chosen at run time by name, at one place of the source
-//! (`SLIPRING_MUTANT=PUBLISH@single_producer.rs:87=>Relaxed`) or at all (`PUBLISH=>Relaxed`), and so can each of the
-//! [faults](crate::fault); loom-tests does so for every place and fault and requires that a model fails. A place is where
-//! a site is named. Helpers that only pass a site on, and those that do nothing but one step with it, such as to ring a bell,
-//! are `track_caller` in a model: the place is then where they are called.
-//! `docs/MEMORY_ORDERING.md` gives the reasons.
+//! No other file of the crate has a literal `Ordering::…`. A site has one strength in production, a constant. Under
+//! `--cfg loom` the environment variable `SLIPRING_MUTANT` can weaken a site at run time, everywhere
+//! (`PUBLISH=>Relaxed`) or at one place in the source (`PUBLISH@single_producer.rs:87=>Relaxed`), or switch on one of
+//! the [faults](crate::fault). loom-tests does so for every place and fault, and requires that a model fails. A place
+//! is a line that names a site. Helpers that are passed a site, and helpers that do one step with it, such as ringing a
+//! bell, are `track_caller` in a model: then the place is the line that calls them. `docs/MEMORY_ORDERING.md` gives the
+//! reasons.
 
 pub(crate) use crate::sync::Ordering;
 use Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
-/// One place where an ordering matters.
-// Production only needs the strength; the rest is for the models and the documentation's check.
+/// A named memory ordering.
+// Production uses the strength only; the other fields are for the models and for the check of the documentation.
 #[cfg_attr(not(loom), allow(dead_code))]
 pub struct Site {
-    /// As written in this file, in the documentation and in the name of a mutant.
+    /// The name, as in this file, in the documentation and in mutants.
     pub name: &'static str,
-    /// In production.
+    /// The strength in production.
     pub order: Ordering,
-    /// The next weaker orderings; none where it is relaxed already.
+    /// The next weaker orderings; empty if the site is relaxed.
     pub weaker: &'static [Ordering],
-    /// The site at the other end.
+    /// The names of the sites that this one synchronises with.
     pub partner: &'static str,
 }
 
 impl Site {
-    /// The ordering to use: a constant, but for the mutant that a model runs with.
+    /// The ordering to use: a constant, except for the site that a model's mutant weakens.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn get(&self) -> Ordering {
@@ -37,7 +37,7 @@ impl Site {
         self.order
     }
 
-    /// A fence of this site's strength. Weakened to relaxed it is no fence at all.
+    /// Issues a fence of this site's strength. A site weakened to relaxed issues none.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn fence(&self) {
@@ -52,139 +52,144 @@ macro_rules! sites {
     ($($(#[doc = $doc:literal])* $name:ident: $order:ident => [$($weaker:ident),*], $partner:literal;)*) => {
         $($(#[doc = $doc])* pub(crate) const $name: Site =
             Site { name: stringify!($name), order: $order, weaker: &[$($weaker),*], partner: $partner };)*
-        /// All of them, for the documentation's check and for the mutants.
+        /// All sites, for the check of the documentation and for the mutants.
         #[cfg_attr(not(loom), allow(dead_code))]
         pub const SITES: &[&Site] = &[$(&$name),*];
     };
 }
 
 sites! {
-    /// The single producer moves its published position after it wrote the events.
+    /// The single producer publishes its published position, after it wrote the events.
     PUBLISH: Release => [Relaxed], "OBSERVE_PUBLISHED";
     /// A consumer reads the single producer's published position before it reads the events.
     OBSERVE_PUBLISHED: Acquire => [Relaxed], "PUBLISH";
     /// A multi producer stamps the first slot of its claim, after it wrote the events and stamped the other slots.
     STAMP: Release => [Relaxed], "STAMP_READ_FENCE, READ_STAMP_IN_TURN";
-    /// Between writing the events of a claim of several slots and stamping the slots behind its first one.
+    /// A multi producer, between writing the events of a claim of several slots and stamping all slots but the first.
     STAMP_FENCE: Release => [Relaxed], "STAMP_READ_FENCE, READ_STAMP_IN_TURN";
-    /// A multi producer stamps a slot behind the first one of its claim; STAMP_FENCE orders it.
+    /// A multi producer stamps a slot after the first one of its claim; STAMP_FENCE orders it.
     STAMP_BEHIND: Relaxed => [], "READ_STAMP";
-    /// A consumer, or a thread that looks for what is published, walks over stamps; STAMP_READ_FENCE orders them.
+    /// A consumer, or a thread that computes the published position, walks over stamps; STAMP_READ_FENCE orders them.
     READ_STAMP: Relaxed => [], "STAMP, STAMP_BEHIND";
-    /// Between a walk over stamps that found a published slot and the use of its event or of its place.
+    /// After a walk over stamps that found a published slot, before its event is read or its place is overwritten.
     STAMP_READ_FENCE: Acquire => [Relaxed], "STAMP, STAMP_FENCE";
-    /// The cut reads the stamps in turn: having seen that of a claim's first slot, it must see those of the others.
+    /// The cut reads the stamps in turn: if it saw the stamp of a claim's first slot, it must see the stamps of the
+    /// other slots.
     READ_STAMP_IN_TURN: Acquire => [Relaxed], "STAMP";
-    /// A stage behind others reads a stamp for its skip bit: what it follows has acquired the stamp already.
+    /// A stage after others reads a stamp for its skip bit. It has acquired the event already with the position of the
+    /// stage before (FOLLOW).
     READ_SKIP: Relaxed => [], "STAMP";
-    /// A multi producer takes sequences. What makes the slots free came with its limit, and what it writes goes
-    /// with the stamp: the exchange only has to be atomic.
+    /// A multi producer claims sequences. The producer's limit has made sure that the slots are free, and STAMP
+    /// publishes what it writes, so the exchange only has to be atomic.
     CLAIM: Relaxed => [], "CLAIM";
-    /// The only producer takes sequences; see CLAIM.
+    /// The only producer claims sequences; see CLAIM.
     CLAIM_ALONE: Relaxed => [], "ONE_PRODUCER";
-    /// Anyone reads the claimed position.
+    /// Any thread reads the claimed position.
     READ_CLAIMED: Relaxed => [], "CLAIM, SHOW_CLAIM";
-    /// A single producer shows what it claims, or takes it back; CLAIM_FENCE orders it.
+    /// A single producer shows a claim, or takes it back; CLAIM_FENCE orders it.
     SHOW_CLAIM: Relaxed => [], "READ_CLAIMED";
-    /// Between showing a claim and looking whether the ring is closed.
+    /// A producer, between showing a claim and checking the closed bit.
     CLAIM_FENCE: SeqCst => [AcqRel], "CLOSE_FENCE";
-    /// Between closing the ring and reading what is claimed and published.
+    /// The thread that closes the ring, between closing it and reading the claimed and published positions.
     CLOSE_FENCE: SeqCst => [AcqRel], "CLAIM_FENCE, RING_FENCE, HOLD_FENCE, SHARE_FENCE";
-    /// Between a worker's look at what is published and its look whether the ring is open.
+    /// A worker, between its look at the published events and its check that the ring is open.
     SHARE_FENCE: SeqCst => [AcqRel], "CLOSE_FENCE";
-    /// A stage moves its consumed position after it read the events.
+    /// A stage moves its consumed position, after it read the events.
     CONSUME: Release => [Relaxed], "GATE, FOLLOW";
-    /// Somebody looks where a stage stands to choose a bell, to count, or to tell: no slot is touched because of it.
+    /// A thread reads a stage's position to choose a bell, to count, or to report: it uses no slot because of it.
     LOOK_AT_STAGE: Relaxed => [], "CONSUME";
-    /// A producer reads a gate before it overwrites what lies below.
+    /// A producer reads a gate, before it overwrites the slots below.
     GATE: Acquire => [Relaxed], "CONSUME";
-    /// A stage reads the position of one that it stands behind before it reads the events.
+    /// A stage reads the position of a stage before it, before it reads the events.
     FOLLOW: Acquire => [Relaxed], "CONSUME";
     /// A thread that walked over the stamps raises the floor to where the walk ended.
     RAISE_FLOOR: Release => [Relaxed], "READ_FLOOR";
-    /// A thread reads the floor: a walk over the stamps begins there, and a producer overwrites what lies below.
+    /// A thread reads the floor, where a walk over the stamps begins, and below which a producer may overwrite slots.
     READ_FLOOR: Acquire => [Relaxed], "RAISE_FLOOR";
-    /// A thread that computed where the workers of a stage stand raises the stage's position to that.
+    /// A thread that computed the position of a stage of workers raises the stage's position to it.
     RAISE_WORKERS: Release => [Relaxed], "READ_WORKERS";
-    /// A producer or a stage behind reads the position of a stage of workers, after it raised that position itself.
+    /// A producer or a later stage reads the position of a stage of workers, after it raised that position itself.
     READ_WORKERS: Acquire => [Relaxed], "RAISE_WORKERS, START";
-    /// A thread that raises a position looks where the position stands. It vouches only for what it acquired elsewhere.
+    /// A thread reads a position before it raises it. It passes on only what it acquired elsewhere.
     RAISE_FROM: Relaxed => [], "RAISE_FLOOR, RAISE_WORKERS";
-    /// A joining or leaving stage shows the new gating set.
+    /// A joining or leaving stage installs the new gating set.
     SWAP_GATES: Release => [Relaxed], "LOAD_GATES";
-    /// A producer takes the present gating set.
+    /// A thread loads the present gating set.
     LOAD_GATES: Acquire => [Relaxed], "SWAP_GATES";
-    /// The number of the present gating set. Whoever sees it before the set itself starts over.
+    /// The version of the gating set rises after the set was installed. A thread that sees the version before the set
+    /// starts over.
     SET_VERSION: Relaxed => [], "READ_VERSION";
-    /// A producer reads it before it reads the gates, to see whether a newer set is worth loading.
+    /// A producer reads the version before the gates, to check for a newer set.
     READ_VERSION: Relaxed => [], "SET_VERSION";
-    /// A producer reads it again after the gates; REFRESH_FENCE orders the two. A thread that shows a new set reads it under
-    /// the members' lock.
+    /// A producer reads the version again after the gates; REFRESH_FENCE orders the two. A thread that installs a new
+    /// set reads it under the members' lock.
     CHECK_VERSION: Relaxed => [], "SET_VERSION";
-    /// Between reading the gates and reading the version again.
+    /// A producer, between reading the gates and reading the version again.
     REFRESH_FENCE: SeqCst => [AcqRel], "JOIN_FENCE";
-    /// Between storing the new version and reading the other gates.
+    /// A joining stage, between storing the new version and reading the other gates.
     JOIN_FENCE: SeqCst => [AcqRel], "REFRESH_FENCE";
-    /// A newcomer is let go from where it was pinned.
+    /// A newcomer's position moves from where it was pinned to its start.
     START: Release => [Relaxed], "GATE";
-    /// The workers of a stage that joins take from here on. Workers join only while a ring is being built, by one thread.
+    /// The first sequence that the workers of a joining stage take. Workers join only while a ring is being built, by
+    /// one thread.
     START_TAKING: Relaxed => [], "READ_TAKEN";
-    /// Between moving a position and looking for sleepers.
+    /// A thread, between moving a position and checking for sleepers.
     RING_FENCE: SeqCst => [AcqRel], "ARM_FENCE";
-    /// Between announcing sleep and looking again.
+    /// A sleeper, between arming a bell and looking again.
     ARM_FENCE: SeqCst => [AcqRel], "RING_FENCE";
-    /// A sleeper announces itself; the fences order it.
+    /// A sleeper arms a bell, or a closing thread sets the closed bit; the fences order it.
     ARM: Relaxed => [], "ATTENTION";
-    /// Whoever moved a position looks for sleepers, or for a closed ring; the fences order it.
+    /// A thread that moved a position checks for sleepers and for the closed bit; the fences order it.
     ATTENTION: Relaxed => [], "ARM";
-    /// The ring is closed, failed or finished; CLOSE_FENCE orders it.
+    /// A thread stores the phase of a closed, failed or finished ring; CLOSE_FENCE orders it.
     CLOSE: Relaxed => [], "OBSERVE_CLOSE";
-    /// A consumer or producer sees that. What it must know beside comes with the lock of the end's record.
+    /// A consumer or producer reads the phase. All else that it needs it reads under the lock of the end's record.
     OBSERVE_CLOSE: Relaxed => [], "CLOSE";
-    /// One producer more.
+    /// The count of producers rises.
     ADD_PRODUCER: Relaxed => [], "DROP_PRODUCER";
-    /// One producer less. The last one finishes the ring after all that the others published: it acquires that by CLOSE_FENCE.
+    /// The count of producers falls. The last producer finishes the ring after everything that the others published,
+    /// which it acquires by CLOSE_FENCE.
     DROP_PRODUCER: Release => [Relaxed], "CLOSE_FENCE, ONE_PRODUCER, LOSSY_GONE";
-    /// A producer looks whether it is the only one.
+    /// A producer reads the count of producers.
     READ_PRODUCERS: Relaxed => [], "DROP_PRODUCER";
-    /// Once a producer has seen that it is the only one: it must know what those that went have claimed.
+    /// A producer that has read a count of 1 must see the claims of the dropped producers.
     ONE_PRODUCER: Acquire => [Relaxed], "DROP_PRODUCER";
-    /// A producer notes that it is the only one, or that it is cloned. It claims by `&mut`, so every clone of it happens
-    /// before its next claim.
+    /// A producer notes that it is the only one, or that it is cloned. It claims by `&mut`, so every clone of it
+    /// happens before its next claim.
     ALONE: Relaxed => [], "ALONE";
-    /// A stage says that it holds a batch; HOLD_FENCE orders it before the look for an eviction.
+    /// A stage marks that it holds a batch; HOLD_FENCE orders it before the check for an eviction.
     HOLD: Relaxed => [], "READ_HOLD";
-    /// A stage says that it holds none any more, after it moved its position.
+    /// A stage marks that it holds no batch any more, after it moved its position.
     LET_GO: Release => [Relaxed], "READ_HOLD";
-    /// Whoever evicts looks whether a batch is held.
+    /// The evicting thread checks for a held batch.
     READ_HOLD: Acquire => [Relaxed], "LET_GO";
-    /// Eviction is asked for; EVICT_FENCE orders it before the look for a batch.
+    /// A thread requests an eviction; EVICT_FENCE orders it before the check for a held batch.
     EVICT: Relaxed => [], "READ_EVICTED";
-    /// A stage looks whether it is evicted.
+    /// A stage checks for its eviction.
     READ_EVICTED: Relaxed => [], "EVICT";
-    /// Between holding a batch, or letting go of it, and looking for an eviction.
+    /// A stage, between marking that it holds a batch, or no batch, and checking for its eviction.
     HOLD_FENCE: SeqCst => [AcqRel], "EVICT_FENCE";
-    /// Between asking for eviction and looking for a batch.
+    /// The evicting thread, between requesting the eviction and checking for a held batch.
     EVICT_FENCE: SeqCst => [AcqRel], "HOLD_FENCE";
-    /// A worker announces what it is about to take, or that it holds nothing any more.
+    /// A worker announces the sequences that it is about to take, or that it holds none any more.
     ANNOUNCE: Release => [Relaxed], "READ_ANNOUNCED";
-    /// Whoever computes where the workers of a stage stand reads what each announced.
+    /// A thread that computes the position of a stage of workers reads each worker's announcement.
     READ_ANNOUNCED: Acquire => [Relaxed], "ANNOUNCE";
-    /// A worker takes events from the shared counter, after it announced them. What it takes it has acquired already.
+    /// A worker takes sequences from the shared counter, after it announced them. It has acquired their events already.
     TAKE: Release => [Relaxed], "READ_TAKEN";
-    /// Whoever computes where the workers stand reads the counter, before what they announced.
+    /// A thread that computes the position of a stage of workers reads the counter, before the announcements.
     READ_TAKEN: Acquire => [Relaxed], "TAKE";
-    /// The next sequence of a lossy ring: taken by several writers, shown by one. It orders nothing.
+    /// The next sequence of a lossy ring, which several writers take or a single writer shows. It orders nothing.
     LOSSY_CLAIM: Relaxed => [], "LOSSY_CLAIM";
     /// The single writer of a lossy ring marks a slot as being written.
     LOSSY_BEGIN: Relaxed => [], "LOSSY_CHECK";
-    /// One of several writers looks at the stamp of the slot that it wants; LOSSY_ENTER acquires what counts.
+    /// One of several writers reads the stamp of the slot that it wants; LOSSY_ENTER acquires what matters.
     LOSSY_LOOK: Relaxed => [], "LOSSY_STAMP";
-    /// One of several writers takes a slot: what the last one stored there lies before what this one will store.
+    /// One of several writers takes a slot, so that the last writer's stores come before its own.
     LOSSY_ENTER: Acquire => [Relaxed], "LOSSY_STAMP";
-    /// A writer that could not leave its slot as it entered looks why.
+    /// A writer whose exchange failed when it left its slot reads the new stamp.
     LOSSY_LEFT: Relaxed => [], "LOSSY_ENTER";
-    /// Between the mark and the words.
+    /// A writer, between marking the slot and storing the words.
     LOSSY_WRITE_FENCE: Release => [Relaxed], "LOSSY_READ_FENCE";
     /// A word of a lossy event, written or read; the stamps and fences order it.
     LOSSY_WORD: Relaxed => [], "LOSSY_WORD";
@@ -192,13 +197,13 @@ sites! {
     LOSSY_STAMP: Release => [Relaxed], "LOSSY_OBSERVE";
     /// A reader of a lossy ring reads a stamp before the words.
     LOSSY_OBSERVE: Acquire => [Relaxed], "LOSSY_STAMP";
-    /// Between the words and the second look at the stamp.
+    /// A reader, between reading the words and reading the stamp again.
     LOSSY_READ_FENCE: Acquire => [Relaxed], "LOSSY_WRITE_FENCE";
-    /// A reader of a lossy ring looks at the stamp again, behind the words; LOSSY_READ_FENCE orders it.
+    /// A reader of a lossy ring reads the stamp again after the words; LOSSY_READ_FENCE orders it.
     LOSSY_CHECK: Relaxed => [], "LOSSY_BEGIN";
-    /// A reader that found nothing sees that every writer has gone, and with it all that they wrote.
+    /// A reader that found no event sees that every writer was dropped, and with it all that they wrote.
     LOSSY_GONE: Acquire => [Relaxed], "DROP_PRODUCER";
-    /// Counters that order nothing.
+    /// A counter that orders nothing.
     COUNT: Relaxed => [], "COUNT";
 }
 
@@ -211,7 +216,7 @@ pub(crate) mod mutant {
     use std::sync::{LazyLock, Mutex, OnceLock};
 
     enum Mutant {
-        /// A site, everywhere or at one place: file and line.
+        /// A weakened site, everywhere or at one place (file and line), with its ordering.
         Weakened(&'static str, Option<(String, u32)>, Ordering),
         Fault(Fault),
     }
@@ -241,7 +246,7 @@ pub(crate) mod mutant {
         panic!("SLIPRING_MUTANT={asked} names no mutant");
     }
 
-    /// The order that the mutant has in the place of `site`'s at `place`.
+    /// The ordering that the active mutant gives `site` at `place`; `None` if it leaves the site alone.
     pub(super) fn weakened(site: &Site, place: &'static Location<'static>) -> Option<Ordering> {
         tell(site, place);
         match active() {
@@ -253,7 +258,7 @@ pub(crate) mod mutant {
         }
     }
 
-    /// Prints each place where a model comes by with a site that could be weaker, once, if `SLIPRING_PLACES` is set.
+    /// If `SLIPRING_PLACES` is set, prints each executed place of a site that can be weakened, once.
     fn tell(site: &Site, place: &'static Location<'static>) {
         static TOLD: LazyLock<Option<Mutex<HashSet<(&str, usize)>>>> =
             LazyLock::new(|| std::env::var_os("SLIPRING_PLACES").map(|_| Mutex::default()));

@@ -1,4 +1,4 @@
-//! Panics of code that is not ours: caught, put into words, and blamed on whoever raised them.
+//! Panics of the user's code: caught, converted to text, and attributed to the code that panicked.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -7,11 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread_local;
 
 thread_local! {
-    /// What the panic that unwinds this thread came out of, where that is known. A stage's own handler is not named.
+    /// The name of the code whose panic is unwinding this thread; `None` if there is no panic, or it comes from a
+    /// stage's own handler.
     static CULPRIT: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// A panic that was caught. Displays as `panicked: <message>`, or as `the waiting strategy panicked: <message>`.
+/// A caught panic. It displays as `panicked: <message>`, or with a culprit as, for instance, `the waiting strategy
+/// panicked: <message>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panic {
     culprit: Option<&'static str>,
@@ -19,7 +21,7 @@ pub struct Panic {
 }
 
 impl Panic {
-    /// What the panic said: its message, behind the culprit if that is known.
+    /// The panic's message; with a culprit, the text `<culprit> panicked: <message>`.
     pub fn said(&self) -> String {
         match self.culprit {
             Some(_) => self.to_string(),
@@ -39,11 +41,11 @@ impl fmt::Display for Panic {
 
 /// Runs `work`, and returns its panic as an error.
 pub fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
-    // Of a panic that unwinds this thread while a destructor runs `work`.
+    // The culprit of a panic that is unwinding this thread while a destructor runs `work`.
     let outer = CULPRIT.take().filter(|_| std::thread::panicking());
     let done = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let caught = Panic { culprit: CULPRIT.take(), message: message(&*panic) };
-        // What was thrown may panic once more when it is dropped. What that throws is left alone.
+        // Dropping the payload may panic once more. The payload of that panic is leaked.
         if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
             std::mem::forget(again);
         }
@@ -56,11 +58,12 @@ pub fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
 }
 
 thread_local! {
-    /// This thread is in a stage's work, which answers for panics by failing its ring.
+    /// True while this thread runs a stage, which answers for panics by failing its ring.
     static IS_ANSWERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// [`caught`] for a stage's work: the stage answers also for panics of others' code that it came to run.
+/// As [`caught`], for the thread of a stage. The stage also answers for panics of other code that its thread runs, such
+/// as wakers.
 pub(crate) fn caught_by_stage<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     IS_ANSWERED.set(true);
     let done = caught(work);
@@ -68,13 +71,13 @@ pub(crate) fn caught_by_stage<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     done
 }
 
-/// Whether a stage answers for what panics on this thread now.
+/// True if a stage answers for a panic on this thread now.
 pub(crate) fn is_answered() -> bool {
     IS_ANSWERED.get()
 }
 
-/// Runs `work`, code of the user's that is no handler. A panic of it goes on, and [`caught`] names it: `culprit` is
-/// who panics, as in "the clock". Costs nothing unless it panics.
+/// Runs `work`, which is the user's code but not a handler. Its panic continues, and [`caught`] reports `culprit` as
+/// its source, for instance "the clock". Costs nothing unless `work` panics.
 #[inline(always)]
 pub fn blaming<R>(culprit: &'static str, work: impl FnOnce() -> R) -> R {
     let blame = Blame(culprit);
@@ -86,7 +89,7 @@ pub fn blaming<R>(culprit: &'static str, work: impl FnOnce() -> R) -> R {
 struct Blame(&'static str);
 
 impl Drop for Blame {
-    /// Reached by a panic only. The innermost culprit is the one to be named.
+    /// Runs only if `work` panics. The innermost culprit is the one that is reported.
     fn drop(&mut self) {
         if CULPRIT.get().is_none() {
             CULPRIT.set(Some(self.0));
@@ -110,7 +113,7 @@ mod tests {
         assert_eq!(said(&|| blaming("the clock", || panic!("harm"))), "the clock panicked: harm");
         let nested = || blaming("the listener", || blaming("the clock", || panic!("harm")));
         assert_eq!(said(&nested), "the clock panicked: harm");
-        // Caught by the user's own code, a panic is nobody's any more.
+        // A panic that the user's own code catches is not reported with the next one.
         let swallowed = || {
             let _ = catch_unwind(|| blaming("the clock", || panic!("harm")));
         };

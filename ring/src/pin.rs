@@ -1,31 +1,31 @@
-//! Pinning threads to cores by the system's own number, and reading it back.
+//! Pinning threads to cores by the system's core numbers, and reading the result back.
 
-/// A thread was not pinned.
+/// Why a thread was not pinned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PinError {
-    /// The system does not give this core to this process, or there is no such core.
+    /// This process may not use the core, or the core does not exist.
     #[error("core {asked} is refused: this process may use {}", ranges(.allowed))]
     Refused {
-        /// The core.
+        /// The requested core.
         asked: usize,
         /// The cores that the process may use.
         allowed: Vec<usize>,
     },
-    /// The call went through, but the thread may still run elsewhere.
+    /// The call succeeded, but the thread may still run on other cores.
     #[error("core {asked} was asked for, but the system lets the thread run on {}", ranges(.got))]
     NotKept {
-        /// The core.
+        /// The requested core.
         asked: usize,
-        /// Where the thread may run.
+        /// The cores on which the thread may run.
         got: Vec<usize>,
     },
 }
 
-/// Pins the calling thread to `core`, by the system's number for it.
+/// Pins the calling thread to `core`, a core number of the system.
 ///
-/// A thread that was pinned elsewhere before can be pinned again: what counts is what the process may use, not what
-/// this thread could use until now.
+/// A thread that is pinned already can be pinned again: only the cores of the process limit it, not those of the
+/// thread.
 ///
 /// ```
 /// let allowed = slipring_ring::pin::allowed_cores();
@@ -34,12 +34,12 @@ pub enum PinError {
 /// ```
 ///
 /// # Errors
-/// The core, and the cores that this process may use: one outside of the process's mask (`taskset`) is refused, unless
-/// [`use_every_core`] was called.
+/// The core is refused; the error lists the cores that this process may use. Cores outside the process's mask
+/// (`taskset`) are refused unless [`use_every_core`] was called.
 pub fn pin_current(core: usize) -> Result<(), PinError> {
     let allowed = allowed_cores();
     let is_outside = !allowed.is_empty() && !allowed.contains(&core);
-    // The system's sets have 1,024 places; the setter does not check.
+    // The system's core sets have 1,024 places, and the setter does not check the number.
     if is_outside || core >= 1024 || !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
         return Err(PinError::Refused { asked: core, allowed });
     }
@@ -47,14 +47,14 @@ pub fn pin_current(core: usize) -> Result<(), PinError> {
     if got.is_empty() || got == [core] { Ok(()) } else { Err(PinError::NotKept { asked: core, got }) }
 }
 
-/// Lets the calling thread run on these cores: to undo a pin.
+/// Lets the calling thread run on these cores, for instance to undo a pin.
 ///
 /// # Errors
-/// The first core, and the cores that this process may use, if the system refuses the set.
+/// The system refuses the set; the error has the first core, and the cores that this process may use.
 pub fn let_current_run_on(cores: &[usize]) -> Result<(), PinError> {
     #[cfg(target_os = "linux")]
     {
-        // The mask of the process is noted before a thread of it is given another one.
+        // The mask of the process must be read before one of its threads gets another mask.
         let _ = allowed_cores();
         let mut set = rustix::thread::CpuSet::new();
         cores.iter().filter(|core| **core < rustix::thread::CpuSet::MAX_CPU).for_each(|core| set.set(*core));
@@ -67,11 +67,13 @@ pub fn let_current_run_on(cores: &[usize]) -> Result<(), PinError> {
     Ok(())
 }
 
-/// The cores that this process may use, also after the calling thread was pinned; empty where the system does not say.
+/// The cores that this process may use, even after the calling thread was pinned. Empty if the system does not report
+/// them.
 ///
-/// On Linux this is the mask of the process (`taskset`, a container's set), as its first thread has it when this is called
-/// for the first time; a pin by this module does not change it. A program that pins its first thread in another way calls
-/// this before. After [`use_every_core`] it is every core that the system gives.
+/// On Linux this is the mask of the process (`taskset`, a container's core set): the mask that its first thread has
+/// when this is called for the first time. Pins by this module do not change it. A program that pins its first thread
+/// by other means must call this function before. After [`use_every_core`] the result is every core that the system
+/// grants.
 pub fn allowed_cores() -> Vec<usize> {
     #[cfg(target_os = "linux")]
     {
@@ -88,20 +90,20 @@ pub fn allowed_cores() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
 }
 
-/// The mask of the process when it was looked at first.
+/// The mask of the process, as first read.
 #[cfg(target_os = "linux")]
 static MASK: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
 
-/// Set when cores outside of the mask may be used.
+/// Set if cores outside the mask may be used.
 #[cfg(target_os = "linux")]
 static EVERY: std::sync::OnceLock<()> = std::sync::OnceLock::new();
 
-/// Lets this process pin its threads to every core that the system gives it, also outside of its mask: cores that were
-/// isolated for it with `isolcpus` are in nobody's mask.
+/// Lets this process pin its threads to every core that the system grants, even outside its mask. Cores that were
+/// isolated with `isolcpus` are in no process's mask.
 pub fn use_every_core() {
     #[cfg(target_os = "linux")]
     {
-        // The mask is of interest no more.
+        // From now on the mask is ignored. A second call changes nothing.
         let _ = EVERY.set(());
     }
 }
@@ -113,8 +115,8 @@ fn numbers(set: &rustix::thread::CpuSet) -> Vec<usize> {
 
 #[cfg(target_os = "linux")]
 fn granted_cores() -> Vec<usize> {
-    // A thread of its own asks for all there are: the system grants those that the process's control group
-    // allows, whatever this thread is pinned to.
+    // A new thread requests all cores: the system grants those that the process's control group allows, whatever this
+    // thread is pinned to.
     let asker = std::thread::Builder::new().spawn(|| {
         let mut all = rustix::thread::CpuSet::new();
         (0..rustix::thread::CpuSet::MAX_CPU).for_each(|core| all.set(core));
@@ -124,7 +126,7 @@ fn granted_cores() -> Vec<usize> {
     asker.ok().and_then(|asker| asker.join().ok()).unwrap_or_else(cores_of_this_thread)
 }
 
-/// Where the calling thread may run; empty where the system does not say.
+/// The cores on which the calling thread may run. Empty if the system does not report them.
 pub fn cores_of_this_thread() -> Vec<usize> {
     #[cfg(target_os = "linux")]
     {
@@ -135,7 +137,7 @@ pub fn cores_of_this_thread() -> Vec<usize> {
     Vec::new()
 }
 
-/// `0-3, 6`, as the system's own tools write sets of cores.
+/// The cores as text, such as `cores 0-3, 6`.
 fn ranges(cores: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for &core in cores {
@@ -162,7 +164,7 @@ mod tests {
         assert_eq!(refused.to_string(), "core 9 is refused: this process may use cores 0-2, 5");
     }
 
-    /// core_affinity's list shrinks to one core once a thread is pinned; a check against it would refuse the others.
+    /// core_affinity lists only one core once a thread is pinned, so a check against its list would refuse the others.
     #[test]
     fn a_pinned_thread_can_be_pinned_to_another_core() {
         std::thread::spawn(|| {

@@ -1,4 +1,4 @@
-//! Publishing: the forms that every producer has. What differs is in `single_producer.rs` and `multi_producer.rs`.
+//! Publishing: the methods of every producer. `single_producer.rs` and `multi_producer.rs` hold the differences.
 
 use crate::bell::{Bell, Waiter};
 use crate::claim::Claim;
@@ -15,7 +15,7 @@ use crate::wait::Wait;
 use crate::waiting::{Bells, Look, Waiting, arm};
 use std::fmt;
 
-/// From so many slots on a claim asks for no cache lines. Measured: see `docs/decisions/`.
+/// Claims of this many slots or more prefetch no cache lines. Measurements: `docs/decisions/`.
 const LONG: u64 = 32;
 
 /// The only producer of its ring. Not `Clone`:
@@ -28,8 +28,7 @@ const LONG: u64 = 32;
 /// ```
 pub type SingleProducer<E> = Producer<E, Single>;
 
-/// One of any number of producers. Cloning is cheap and takes no lock; clones publish without waiting for one
-/// another.
+/// One of any number of producers. Cloning is cheap and takes no lock. Clones publish without waiting for one another.
 ///
 /// ```
 /// # use slipring_ring::Builder;
@@ -43,7 +42,7 @@ pub type SingleProducer<E> = Producer<E, Single>;
 /// ```
 pub type MultiProducer<E> = Producer<E, Multi>;
 
-/// Writes events in place, into slots that it claims.
+/// Claims slots of the ring and writes events into them in place.
 ///
 /// | form | when the ring is full | when it is closed |
 /// |---|---|---|
@@ -51,31 +50,34 @@ pub type MultiProducer<E> = Producer<E, Multi>;
 /// | [`try_publish`](Self::try_publish), [`try_claim`](Self::try_claim), [`try_send`](Self::try_send) | error at once | error |
 /// | [`publish_until`](Self::publish_until), [`claim_until`](Self::claim_until) | waits until the deadline, then an error that names the slowest stage | error |
 ///
-/// A slot holds the event that was there one capacity ago: overwrite all that matters.
+/// A slot still holds the event of one capacity ago: overwrite every field that matters.
 ///
 /// # Overload
-/// The ring never drops or overwrites what a stage has not read: a full ring is an error or a wait, for the producer.
+/// The ring never drops or overwrites events that a stage has not read. If it is full, the producer waits or gets an
+/// error.
 /// # Shutdown
-/// Dropping the last producer finishes the ring: consumers read what is there and are told. After the ring was closed
-/// or a stage failed, every claim is refused, and whoever waits for room is woken.
+/// Dropping the last producer finishes the ring: consumers read the remaining events and then get [`Closed::Finished`].
+/// After the ring was closed or a stage failed, every claim is refused, and producers that wait for room are woken.
 /// # A claim that is leaked
 /// `std::mem::forget` of a multi producer's [`Claim`] stalls the ring for good: see
 /// [`Positions::oldest_unpublished`](crate::Positions::oldest_unpublished).
 pub struct Producer<E, K: Kind> {
     pub(crate) core: Arc<Core<E, K>>,
-    /// The core's own: one step nearer.
+    /// The bell of `core`, held here to save an indirection.
     pub(crate) bell: Arc<Bell>,
-    /// The gating set that `limit` was computed from.
+    /// The gating set from which `limit` was computed.
     pub(crate) known: Arc<GateSet>,
-    /// The next sequence of a single producer. A multi producer among others expects the shared position to be here.
+    /// A single producer's next sequence. For one of several multi producers, the guessed value of the shared claimed
+    /// position.
     pub(crate) next: u64,
     /// Sequences below this may be written.
     pub(crate) limit: u64,
-    /// 1 while a multi producer knows that it is the only one. Another one can only be a clone of it, and cloning writes 0.
+    /// 1 while a multi producer knows that it is the only one; otherwise 0. Another producer can only be its clone, and
+    /// cloning stores 0.
     alone: AtomicU32,
-    /// How many slots ahead of its claim it asks for the cache lines.
+    /// Distance ahead of its claim, in slots, at which the producer prefetches cache lines.
     pub(crate) ahead: u64,
-    /// The first sequence of the claim whose commit was refused.
+    /// The first sequence of the last claim whose commit was refused; `None` if there is none, or its event was taken.
     cut: Option<u64>,
     pub(crate) waiting: Waiting,
 }
@@ -96,24 +98,24 @@ impl<E, K: Kind> Producer<E, K> {
         Self { bell, known, next, limit: next, alone, ahead, cut: None, waiting, core }
     }
 
-    /// How this producer waits for room.
+    /// Sets how this producer waits for room.
     pub fn set_wait(&mut self, wait: Wait) {
         self.waiting.wait = wait;
     }
 
-    /// How many events the ring holds.
+    /// Count of events that the ring holds.
     pub fn capacity(&self) -> usize {
         self.core.capacity() as usize
     }
 
-    /// The next sequence to be published: all before it can be read by now.
+    /// The next sequence to be published: all sequences below it can be read.
     pub fn published(&self) -> Sequence {
         Sequence(K::published(&self.core))
     }
 
-    /// Fills the next slot and publishes it; waits while the ring is full. Returns the event's sequence.
+    /// Fills the next slot with `fill`, publishes it, and returns its sequence. Waits while the ring is full.
     ///
-    /// If `fill` panics, nothing half-written is ever delivered, and the ring goes on.
+    /// If `fill` panics, the half-written event is never delivered, and the ring continues.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -122,7 +124,7 @@ impl<E, K: Kind> Producer<E, K> {
     /// assert_eq!(producer.publish(|event| *event = 8)?.0, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    // Always: a call costs as much again as the publish itself, and what is rare stands apart.
+    // Always inlined: a call would cost as much as the publish itself. Rare cases are in functions of their own.
     #[inline(always)]
     pub fn publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, Closed> {
         match self.claim_now(1) {
@@ -140,7 +142,7 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// The same, but an error if the ring is full.
+    /// As [`publish`](Self::publish), but returns an error if the ring is full.
     ///
     /// ```
     /// # use slipring_ring::{Builder, ClaimError};
@@ -159,10 +161,11 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// The same, but gives `fill` back if nothing could be claimed, to be tried in another way.
+    /// As [`try_publish`](Self::try_publish), but returns `fill` if no slot could be claimed, for use elsewhere.
     ///
     /// # Errors
-    /// `fill`: the ring is full or closed. Within `Ok`: the event was filled, and not published: see [`Claim::commit`].
+    /// The outer error is `fill`: the ring is full or closed. The inner error: the event was filled but not published,
+    /// see [`Claim::commit`].
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -189,13 +192,13 @@ impl<E, K: Kind> Producer<E, K> {
         self.core.closing.reason().map_or(ClaimError::Full, ClaimError::Closed)
     }
 
-    /// The same, but waits no longer than until `deadline`.
+    /// As [`publish`](Self::publish), but waits until `deadline` at the latest.
     pub fn publish_until(&mut self, deadline: Instant, fill: impl FnOnce(&mut E)) -> Result<Sequence, ClaimError> {
         Ok(self.claim_until(1, deadline)?.fill_one(fill)?)
     }
 
-    /// Fills `len` slots and publishes them together; waits until there is room for all. `fill` gets the index within
-    /// the batch and the event.
+    /// Fills `len` slots and publishes them together. Waits until there is room for all of them. `fill` gets each event
+    /// with its index in the batch.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -206,7 +209,7 @@ impl<E, K: Kind> Producer<E, K> {
     /// ```
     ///
     /// # Errors
-    /// A batch of 0, or larger than ever fits, is refused before anything is filled.
+    /// A batch of 0 slots, or one that can never fit, is refused before any slot is filled. Or the ring is closed.
     #[inline]
     pub fn publish_batch(&mut self, len: usize, fill: impl FnMut(usize, &mut E)) -> Result<Sequences, ClaimError> {
         self.check(len)?;
@@ -216,13 +219,13 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// The same, but an error if there is no room for all.
+    /// As [`publish_batch`](Self::publish_batch), but returns an error if there is not enough room.
     #[inline]
     pub fn try_publish_batch(&mut self, len: usize, fill: impl FnMut(usize, &mut E)) -> Result<Sequences, ClaimError> {
         Ok(self.try_claim(len)?.fill_all(fill)?)
     }
 
-    /// Moves `value` into the next slot, or gives it back with the reason.
+    /// Moves `value` into the next slot and publishes it. The error returns the value with the reason.
     pub fn try_send(&mut self, mut value: E) -> Result<Sequence, SendError<E>> {
         let sent = match self.try_claim(1) {
             Ok(claim) => claim.fill_one(|event| std::mem::swap(event, &mut value)),
@@ -236,8 +239,8 @@ impl<E, K: Kind> Producer<E, K> {
         })
     }
 
-    /// The first event of the claim whose commit was refused last, to get back what was put there. None if there is none,
-    /// or it was taken before.
+    /// The first event of the last claim whose commit was refused, to take back a value that was moved there. `None` if
+    /// there is no such claim, or this was called for it before.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -252,12 +255,12 @@ impl<E, K: Kind> Producer<E, K> {
     /// ```
     pub fn cut_event(&mut self) -> Option<&mut E> {
         let first = self.cut.take()?;
-        // SAFETY: this producer claimed the sequence, and the claim was cut: every stage passes over it, and nobody claims
-        // anything once the ring is closed. The borrow of the producer makes this reference the only one.
+        // SAFETY: this producer claimed the sequence, and the claim was cut, so every stage skips it, and no slot is
+        // claimed once the ring is closed. The producer is borrowed mutably, so this reference is the only one.
         Some(unsafe { &mut *self.core.buffer.slots().event_mut(first) })
     }
 
-    /// Whether the claim from `first` on, which was published after the ring had been closed, counts.
+    /// Decides on a claim that begins at `first` and was published after the ring was closed. An error if it was cut.
     #[cold]
     #[inline(never)]
     pub(crate) fn judge(&mut self, first: u64) -> Result<(), Closed> {
@@ -266,7 +269,7 @@ impl<E, K: Kind> Producer<E, K> {
         judged
     }
 
-    /// Claims `len` slots to fill in place, if there is room. See [`Claim`].
+    /// Claims `len` slots to fill in place, or returns an error if there is not enough room. See [`Claim`].
     #[inline]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_, E, K>, ClaimError> {
         self.check(len)?;
@@ -276,21 +279,22 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// Claims `len` slots to fill in place; waits until there is room.
+    /// Claims `len` slots to fill in place. Waits until there is room.
     #[inline]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_, E, K>, ClaimError> {
         self.check(len)?;
         self.claim_len(len, None)
     }
 
-    /// Claims `len` slots to fill in place; waits no longer than until `deadline`.
+    /// Claims `len` slots to fill in place. Waits until `deadline` at the latest.
     pub fn claim_until(&mut self, len: usize, deadline: Instant) -> Result<Claim<'_, E, K>, ClaimError> {
         self.check(len)?;
         self.claim_len(len, Some(deadline))
     }
 
-    /// Claims `len` slots to fill in place, if there is room; else arms `waiter` to be woken with `token` when there may
-    /// be. For whoever waits for more than room, or waits as a task: see [`Waiter`].
+    /// Claims `len` slots to fill in place. If there is not enough room, returns `None` and arms `waiter`, so that
+    /// `token` is reported when there may be room. For threads that wait for several things, and for tasks: see
+    /// [`Waiter`].
     ///
     /// ```
     /// # use slipring_ring::{Builder, Waiter};
@@ -328,15 +332,15 @@ impl<E, K: Kind> Producer<E, K> {
         let largest = (self.core.capacity() - self.core.retain) as usize;
         match len {
             0 => Err(ClaimError::Nothing),
-            // Always fits; so that the commonest claim compares nothing.
+            // A claim of 1 always fits, so the most frequent claim skips the comparison.
             1 => Ok(()),
             asked if asked > largest => Err(ClaimError::TooLarge { asked, largest }),
             _ => Ok(()),
         }
     }
 
-    /// Asks for the cache lines of a claim to come, unless this one is so long that the processor sees by itself where
-    /// it goes.
+    /// Prefetches cache lines ahead of a claim, unless the claim is so long that the processor's own prefetcher follows
+    /// it.
     #[inline(always)]
     pub(crate) fn prefetch(&self, first: u64, len: u64) {
         if len < LONG {
@@ -344,19 +348,19 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// Another one claimed at the same moment: leaves it the cache line for a few claims more. Two that try again at
-    /// once take the line from each other at every claim.
+    /// Pauses because another producer claimed at the same moment, so that the other keeps the cache line for a few
+    /// more claims. Two producers that retry at once would take the line from each other at every claim.
     #[cold]
     pub(crate) fn make_way(&self) {
         let hints = if cfg!(any(loom, shuttle)) { 0 } else { self.waiting.wait.longest_pause() };
         (0..hints).for_each(|_| crate::sync::spin_loop());
     }
 
-    /// A claim without waiting, refused once the ring is closed.
+    /// Claims `len` slots without waiting. `None` if there is not enough room or the ring is closed.
     #[inline(always)]
     fn claim_now(&mut self, len: u64) -> Option<u64> {
         let first = K::claim(self, len)?;
-        // Behind the claim: see `closing.rs`.
+        // Must come after the claim: see `closing.rs`.
         if self.bell.is_closed() && !fault(Fault::NoLookForTheEndBehindAClaim) {
             self.withdraw(first, len);
             return None;
@@ -368,11 +372,11 @@ impl<E, K: Kind> Producer<E, K> {
     #[inline(never)]
     fn withdraw(&mut self, first: u64, len: u64) {
         self.give_up(first, len);
-        // So that the reason is there when it is asked for.
+        // Waits until the reason is recorded, because the caller asks for it next.
         self.core.closing.await_phase();
     }
 
-    /// Gives up what was claimed. A ring that ends must know: stages may wait for it.
+    /// Gives up a claim. The record of a ring that ends must show it, because stages may wait for it.
     pub(crate) fn give_up(&mut self, first: u64, len: u64) {
         K::abandon(self, first, len);
         if self.bell.ring_and_look() && K::TAKES_BACK {
@@ -394,7 +398,7 @@ impl<E, K: Kind> Producer<E, K> {
         if let Some((_, slowest)) = self.known.lowest(&LOOK_AT_STAGE) {
             slowest.counts.stall();
         }
-        // The way of waiting stands beside the look, so that both can be borrowed.
+        // `self.waiting` is taken out, because both it and `self` are borrowed mutably.
         let same = Waiting::stand_in(self.waiting.wait.clone());
         let mut waiting = std::mem::replace(&mut self.waiting, same);
         let found = waiting.until(deadline, &mut Room { producer: self, len: len as u64 });
@@ -406,8 +410,8 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// The stage that holds the lowest gate; none if it is the floor, so that what is missing is a publish. Who has just
-    /// been refused learns here in whose way it was.
+    /// The stage that holds the lowest gate; `None` if the floor is lower, because another producer's publish is
+    /// missing. After a refused claim, this is the stage that the claim would have had to wait for.
     pub fn slowest(&self) -> Option<String> {
         let (gate, stage) = self.known.lowest(&LOOK_AT_STAGE)?;
         (ahead(self.core.floor(), gate) >= 0).then(|| stage.name.clone())
@@ -415,7 +419,7 @@ impl<E, K: Kind> Producer<E, K> {
 }
 
 impl ClaimError {
-    /// For the forms that wait without end for one slot: nothing else can be refused.
+    /// The reason why a claim of one slot without a deadline failed: only a closed ring can refuse it.
     fn closed(self) -> Closed {
         match self {
             Self::Closed(closed) => closed,
@@ -424,7 +428,7 @@ impl ClaimError {
     }
 }
 
-/// A producer's look for room.
+/// A producer's attempt to claim `len` slots, repeated while it waits.
 struct Room<'p, E, K: Kind> {
     producer: &'p mut Producer<E, K>,
     len: u64,
@@ -440,8 +444,8 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
         }
     }
 
-    /// Of the stage that is the furthest behind. Without one, or where that one leaves room, what is missing is
-    /// another producer's publish.
+    /// The bell of the stage that is furthest behind. If no stage is, or that stage leaves enough room, another
+    /// producer's publish is missing, and the producers' bell is returned. `None` if there is room now.
     fn bells(&mut self) -> Option<Bells> {
         let core = &self.producer.core;
         let claimed = K::next(self.producer);
@@ -456,8 +460,8 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
 }
 
 impl<E> Producer<E, Multi> {
-    /// True if this is the only producer; then it knows all that others have claimed, and no other one can come while it
-    /// is borrowed. Looks at the shared count only until it has seen that.
+    /// True if this is the only producer. Then it sees all claims of others, and no other producer can appear while it
+    /// is borrowed. The shared count is read only until the answer was true once.
     #[inline(always)]
     pub(crate) fn is_alone(&mut self) -> bool {
         if self.alone.load(ALONE.get()) == 1 {
@@ -494,7 +498,7 @@ impl<E> Clone for Producer<E, Multi> {
 impl<E, K: Kind> Drop for Producer<E, K> {
     fn drop(&mut self) {
         if K::TAKES_BACK {
-            // A claim that was leaked would keep the ring from its end.
+            // A leaked claim would keep the ring from ending.
             self.give_up(self.next, 0);
         }
         self.core.drop_producer();

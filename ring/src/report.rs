@@ -1,50 +1,50 @@
-//! What a ring says of itself: positions while it runs, a report when it ends.
+//! Reports of a ring: its positions while it runs, and the result of each stage when it ends.
 
 use crate::sequence::{Sequence, Sequences};
 use crate::text;
 use std::fmt;
 
-/// All positions of a ring at a moment. Each is true at some moment of the reading; none is torn, no lag negative.
+/// All positions of a ring. Each value was true at some moment while they were read; no lag is negative.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Positions {
-    /// How many events the ring holds.
+    /// Count of events that the ring holds.
     pub capacity: u64,
-    /// The earliest event that is kept for whoever joins.
+    /// The earliest kept event, with which a stage that joins can begin.
     pub earliest: Sequence,
-    /// The next sequence to be published: everything below is, without a hole.
+    /// The next sequence to be published: all sequences below it are published.
     pub published: Sequence,
-    /// The next sequence to be claimed. For a single producer the same as published.
+    /// The next sequence to be claimed. For a single producer it equals `published`.
     pub claimed: Sequence,
-    /// How many slots hold what some stage has not read, or what is retained.
+    /// Count of slots that hold events which a stage has not read, or which are retained, or claims.
     pub fill: u64,
-    /// How many slots are free to be claimed.
+    /// Count of slots that can be claimed.
     pub free: u64,
-    /// The lowest sequence that is claimed and not published; `None` if no claim is open. If the value is the same in one report
-    /// after the other, a producer is stopped between claim and publish, or has leaked its claim.
+    /// The lowest sequence that is claimed but not published; `None` if no claim is uncommitted. If the value stays the
+    /// same in successive reports, a producer is stopped between claim and publish, or has leaked its claim.
     pub oldest_unpublished: Option<Sequence>,
-    /// Each stage, in the order of joining.
+    /// The stages in the order in which they joined.
     pub stages: Vec<StagePosition>,
 }
 
-/// Where one stage stands.
+/// The position of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StagePosition {
-    /// Its name.
+    /// The stage's name.
     pub name: String,
-    /// The stages that it stands behind.
+    /// The names of the stages that it is ordered after.
     pub after: Vec<String>,
-    /// Everything below it has let through: the next sequence that it will read, or a lower one while the stages before it
-    /// have not passed what it passes over unread.
+    /// The position that the stage publishes. It is the next sequence that the stage will read, or lower while the
+    /// stages before it have not passed sequences that it skips.
     pub consumed: Sequence,
-    /// How many published events it has not let through.
+    /// Count of published sequences that the stage has not let through.
     pub lag: u64,
-    /// How often a producer had to wait because of this stage.
+    /// Count of the times that a producer had to wait for this stage.
     pub stalls: u64,
-    /// Events that its handler failed on and that were passed over, as its policy says.
+    /// Count of events that its handler failed on and that were skipped under its [`OnError`](crate::OnError).
     pub skipped: u64,
-    /// Events that its workers had in hand when they went down.
+    /// Count of events that its workers were handling when they panicked.
     pub lost: u64,
 }
 
@@ -52,55 +52,56 @@ pub struct StagePosition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
-    /// It read everything that was published.
+    /// It read all published events.
     Drained,
-    /// It was halted, or stopped by another stage's failure.
+    /// It was halted, or stopped by another stage's failure. The text states the reason.
     Stopped(String),
-    /// It was evicted, and took no part in the end.
+    /// It was evicted before the ring ended.
     Evicted,
-    /// Its handler failed or panicked.
+    /// Its handler failed or panicked. The text states the cause.
     Failed(String),
-    /// It is polled, and had not read everything. Unless the ring was halted or has failed, it may read on.
+    /// It is polled, and has unread events. Unless the ring was halted or has failed, its consumer may still read them.
     Unread,
-    /// It was declared, and nobody ever took it.
+    /// It was declared, but its consumer was never taken.
     Untaken,
 }
 
-/// What became of a ring's stages.
+/// The result of a ring's shutdown, by stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// The next sequence that would have been published.
     pub published: Sequence,
-    /// The claims that were not published before the shutdown's limit: their commits are errors, and their slots hold no event.
+    /// The claims that were not published within the shutdown's time limit. Their commits return errors, and their
+    /// slots hold no events.
     pub cut: Vec<Sequences>,
-    /// Each stage that took part at the end.
+    /// The stages that the ring had at its end.
     pub stages: Vec<StageReport>,
 }
 
-/// What became of one stage.
+/// The result of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StageReport {
-    /// Its name.
+    /// The stage's name.
     pub name: String,
-    /// The next sequence that it would have read.
+    /// The next sequence that the stage would have read.
     pub consumed: Sequence,
-    /// How many published events it did not read. Slots whose claims were dropped or cut hold none.
+    /// Count of published events that the stage did not read. Slots whose claims were dropped or cut hold no events.
     pub left: u64,
-    /// Events that its handler failed on and that were passed over, as its policy says.
+    /// Count of events that its handler failed on and that were skipped under its [`OnError`](crate::OnError).
     pub skipped: u64,
-    /// Events that its workers had in hand when they went down.
+    /// Count of events that its workers were handling when they panicked.
     pub lost: u64,
-    /// How it ended; none if it still runs because its handler has not returned.
+    /// How the stage ended; `None` if it still runs because its handler has not returned.
     pub ending: Option<Ending>,
-    /// Whether its thread still runs, or, if it is polled, somebody holds a batch of it: then some of what is left may have
-    /// been read.
+    /// True if its thread still runs, or if it is polled and its consumer holds a batch. Some of the unread events may
+    /// then have been read.
     pub running: bool,
 }
 
 impl Report {
-    /// Whether every stage that took part in the end read everything.
+    /// True if every stage that was not evicted has read all events and has stopped.
     pub fn is_complete(&self) -> bool {
         let mut stages = self.stages.iter().filter(|stage| stage.ending != Some(Ending::Evicted));
         stages.all(|stage| stage.left == 0 && !stage.running)

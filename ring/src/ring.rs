@@ -1,4 +1,5 @@
-//! The handle of a running ring: taking consumers, joining, looking at positions. Ending it stands in `shutdown.rs`.
+//! The handle of a running ring: taking consumers, joining, reading positions. `shutdown.rs` has the methods that end
+//! it.
 
 use crate::access::{Exclusive, Shared};
 use crate::batch::Batch;
@@ -21,27 +22,27 @@ use crate::worker::Worker;
 use std::fmt;
 use std::fmt::Display;
 
-/// A running ring. Cloning it gives another handle of the same ring.
+/// A running ring. Clones are handles of one ring.
 ///
-/// Dropping the last handle stops nothing: producers and managed stages go on until the producers are gone. Only what
-/// was declared and never taken leaves then.
+/// Dropping the last handle stops nothing: producers and managed stages continue until all producers are dropped. Only
+/// declared stages whose consumers were never taken leave then.
 pub struct Ring<E, K: Kind> {
     pub(crate) core: Arc<Core<E, K>>,
     pub(crate) held: Arc<Held<E, K>>,
 }
 
-/// What the handles of a ring own together.
+/// The values that the handles of a ring own together.
 pub(crate) struct Held<E, K: Kind> {
     core: Arc<Core<E, K>>,
     pub(crate) threads: Threads,
     pub(crate) untaken: Mutex<Vec<Untaken<E, K>>>,
 }
 
-/// A stage that was declared and waits for somebody to take it.
+/// A declared stage whose consumer can still be taken.
 pub(crate) enum Untaken<E, K: Kind> {
     Shared(Consumer<E, K, Shared>),
     Exclusive(Consumer<E, K, Exclusive>),
-    /// Stays here: it is taken by one worker after the other.
+    /// A stage of workers. It stays in the list, because each worker is taken by a call of its own.
     Workers(Arc<StageState>, Wait),
 }
 
@@ -63,10 +64,10 @@ impl<E, K: Kind> Ring<E, K> {
         Self { core, held: Arc::new(held) }
     }
 
-    /// The consumer declared with [`Builder::poll`](crate::Builder::poll).
+    /// Takes the consumer of a stage declared with [`Builder::poll`](crate::Builder::poll).
     ///
     /// # Errors
-    /// There is none of that name, or it was taken before.
+    /// The ring has no such stage, or its consumer was taken before.
     pub fn consumer(&self, name: &str) -> Result<Consumer<E, K>, StageError> {
         self.take(
             name,
@@ -77,10 +78,10 @@ impl<E, K: Kind> Ring<E, K> {
         )
     }
 
-    /// The consumer declared with [`Builder::poll_mut`](crate::Builder::poll_mut).
+    /// Takes the consumer of a stage declared with [`Builder::poll_mut`](crate::Builder::poll_mut).
     ///
     /// # Errors
-    /// There is none of that name, or it was taken before.
+    /// The ring has no such stage, or its consumer was taken before.
     pub fn consumer_mut(&self, name: &str) -> Result<Consumer<E, K, Exclusive>, StageError> {
         self.take(
             name,
@@ -112,10 +113,10 @@ impl<E, K: Kind> Ring<E, K> {
         }
     }
 
-    /// One more worker of a stage declared with [`Builder::workers`](crate::Builder::workers).
+    /// Takes one more worker of a stage declared with [`Builder::workers`](crate::Builder::workers).
     ///
     /// # Errors
-    /// There is no such stage, all its places are taken, or its last worker has gone.
+    /// The ring has no such stage, all its workers are taken, or its last worker was dropped.
     pub fn worker(&self, name: &str) -> Result<Worker<E, K>, StageError> {
         let untaken = lock(&self.held.untaken);
         let found = untaken.iter().find_map(|untaken| match untaken {
@@ -127,8 +128,8 @@ impl<E, K: Kind> Ring<E, K> {
         worker.ok_or_else(|| StageError::NotHere { name: name.to_owned() })
     }
 
-    /// Joins while the ring runs. The consumer's [`first`](Consumer::first) says where it starts: from there on no
-    /// event is overwritten before it was read.
+    /// Adds a polled stage to the running ring. The consumer's [`first`](Consumer::first) is the sequence at which it
+    /// starts: from there on no event is overwritten before it was read.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Stage, Start};
@@ -145,8 +146,8 @@ impl<E, K: Kind> Ring<E, K> {
     /// ```
     ///
     /// # Errors
-    /// The name is taken, a stage it names is not there, the start is out of range, a stage changes events and the
-    /// newcomer does not stand behind it, or the ring is closed.
+    /// The name is in use, a stage that it names does not exist, the start is out of range, another stage changes
+    /// events and the newcomer is not ordered after it, or the ring is closed.
     pub fn join(&self, stage: impl Into<Stage>) -> Result<Consumer<E, K>, BuildError> {
         self.join_as(stage.into(), false)
     }
@@ -157,10 +158,10 @@ impl<E, K: Kind> Ring<E, K> {
         Ok(Consumer::new(Arc::clone(&self.core), state, place, stage.wait))
     }
 
-    /// Puts another consumer in the place of the stage `old`, whose own one does not answer: joins as
-    /// [`join`](Self::join) does, under a name of its own, then [evicts](Self::evict) the old one, whose gate goes at
-    /// once or, if it holds a batch, when that ends. In between both gates hold, so that a successor which starts where
-    /// the old one stood misses nothing. A closed ring takes successors until all is read.
+    /// Replaces the stage `old`, whose consumer does not respond: joins as [`join`](Self::join) does, under another
+    /// name, then [evicts](Self::evict) the old stage. Its gate leaves at once, or when its consumer's batch ends.
+    /// Until then both gates hold, so a successor that starts at the old stage's position misses no event. A closed
+    /// ring accepts successors until everything is read.
     ///
     /// ```
     /// use slipring_ring::{Builder, Closed, Sequence, Stage, Start};
@@ -177,18 +178,19 @@ impl<E, K: Kind> Ring<E, K> {
     /// ```
     ///
     /// # Errors
-    /// As [`join`](Self::join), but that the ring may be closed. The old stage then stays. If others stand behind it,
-    /// it stays as well, beside the new one. That it has gone already is no error.
+    /// As [`join`](Self::join), except that the ring may be closed. After an error the old stage stays. If other stages
+    /// are ordered after the old stage, it stays beside the new one. It is no error if the old stage has left already.
     pub fn take_over(&self, old: &str, stage: impl Into<Stage>) -> Result<Consumer<E, K>, BuildError> {
         let consumer = self.join_as(stage.into(), true)?;
         let _ = self.core.evict(old);
         Ok(consumer)
     }
 
-    /// Joins while the ring runs, on a thread of its own where `make` makes the handler. Returns the first sequence.
+    /// Adds a stage to the running ring, with a thread of its own that calls `make` to construct the handler. Returns
+    /// the stage's first sequence.
     ///
     /// # Errors
-    /// As [`join`](Self::join); and a refused pin, or a thread that the system does not give.
+    /// As [`join`](Self::join); also, a pin is refused, or the system refuses a thread.
     pub fn run<H>(
         &self,
         stage: impl Into<Stage>,
@@ -205,7 +207,8 @@ impl<E, K: Kind> Ring<E, K> {
         Ok(first)
     }
 
-    /// Joins while the ring runs, on a thread of its own, with a handler of whole batches. Returns the first sequence.
+    /// Adds a stage to the running ring, with a thread of its own and a handler that gets whole batches. Returns the
+    /// stage's first sequence.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -225,17 +228,18 @@ impl<E, K: Kind> Ring<E, K> {
         Ok(first)
     }
 
-    /// Takes the gate of a stage away, so that producers need not wait for it any more. Its consumer gets
-    /// [`Closed::Evicted`] at its next poll.
+    /// Removes the gate of a stage, so that producers no longer wait for it. Its consumer gets [`Closed::Evicted`] at
+    /// its next poll. Returns the stage's position.
     ///
     /// # Errors
-    /// Others stand behind it, it is shared by workers, or it holds a batch: then it leaves by itself when that ends.
+    /// The ring has no such stage, other stages are ordered after it, it is shared by workers, or its consumer holds a
+    /// batch: then the stage leaves when that batch ends.
     pub fn evict(&self, name: &str) -> Result<Sequence, StageError> {
         self.core.evict(name)
     }
 
-    /// The sequence after the last one that was published with all before it: [`positions`](Self::positions) without the
-    /// rest, and without an allocation.
+    /// The published position: all sequences below it are published. It equals the field of
+    /// [`positions`](Self::positions), without an allocation.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -248,8 +252,8 @@ impl<E, K: Kind> Ring<E, K> {
         Sequence(self.core.published())
     }
 
-    /// How many published events there are from `from` on: slots that hold none, since their claim was dropped or
-    /// [cut](crate::Closed::Cut), are not counted, as far as the ring still knows them.
+    /// Count of published events from `from` on. Slots without an event, because their claim was dropped or
+    /// [cut](crate::Closed::Cut), are not counted, as far as the ring still has their stamps.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Sequence};
@@ -263,7 +267,7 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.unread(from.0)
     }
 
-    /// All positions, at this moment. Takes no lock that a producer or consumer needs.
+    /// All positions at this moment. Takes no lock that a producer or consumer needs.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -277,12 +281,12 @@ impl<E, K: Kind> Ring<E, K> {
     /// ```
     pub fn positions(&self) -> Positions {
         let core = &self.core;
-        // The gates first, then what they cannot have passed: no difference comes out negative.
+        // Gates are read before the positions that they cannot have passed, so that no difference is negative.
         let set = core.gates.load();
         let consumed: Vec<u64> = set.stages.iter().map(|stage| stage.position(&FOLLOW)).collect();
-        // Claims before publications: what is claimed and not published is then so, and never more than the capacity.
-        // Once the ring is closed, what is claimed beyond the end is given up again. A single producer's claims count when
-        // they are published.
+        // The claimed position is read before the published one, so the difference is at most the capacity. Once the
+        // ring is closed, claims beyond the end are given up again. A single producer's claims count when they are
+        // published.
         let end = core.closing.end().map(|end| end.at());
         let claimed = match end {
             _ if K::TAKES_BACK => core.published(),
@@ -298,7 +302,7 @@ impl<E, K: Kind> Ring<E, K> {
         let stages = set.stages.iter().zip(&consumed).map(|(stage, &at)| {
             let [stalls, skipped, lost] = stage.counts.read();
             let after = stage.after.iter().map(|stage| stage.name.clone()).collect();
-            // The gate was read a moment earlier than what is published: it may have moved on since.
+            // The gate was read before the published position, and may have moved on since.
             let lag = (ahead(published, at).max(0) as u64).min(core.capacity());
             StagePosition { name: stage.name.clone(), after, consumed: Sequence(at), lag, stalls, skipped, lost }
         });
@@ -314,8 +318,8 @@ impl<E, K: Kind> Ring<E, K> {
         }
     }
 
-    /// The memory of the slots: how much, and what became of
-    /// [`huge_pages`](crate::Builder::huge_pages) and [`lock_memory`](crate::Builder::lock_memory).
+    /// The memory of the slots, with the results of [`huge_pages`](crate::Builder::huge_pages) and
+    /// [`lock_memory`](crate::Builder::lock_memory).
     ///
     /// ```
     /// # use slipring_ring::{Builder, Obtained};
@@ -333,14 +337,14 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.buffer.memory().clone()
     }
 
-    /// Why the ring takes or gives nothing more; none while it is open.
+    /// Why the ring accepts or returns no more events; `None` while it is open.
     pub fn closed(&self) -> Option<Closed> {
         self.core.closing.reason()
     }
 
-    /// Arms `waiter` to be woken with `token` when the ring ends, and by nothing else. For whoever has no consumer in it:
-    /// [`Consumer::arm_for_end`] hears of an eviction as well. False if the ring has ended already:
-    /// [`closed`](Self::closed) says how.
+    /// Arms `waiter`, so that `token` is reported when the ring ends, and not when events are published. For threads
+    /// without a consumer of this ring; [`Consumer::arm_for_end`] also reports an eviction. False if the ring has ended
+    /// already, for the reason that [`closed`](Self::closed) returns.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Waiter};
@@ -363,7 +367,8 @@ impl<E, K: Kind> Ring<E, K> {
 
 impl<E, K: Kind> Drop for Held<E, K> {
     fn drop(&mut self) {
-        // Outside of the lock: with a consumer goes a gate, and whoever waits for that is woken.
+        // Dropped without the lock held: a consumer takes its gate with it, which wakes the threads that wait for that
+        // gate.
         let untaken = std::mem::take(&mut *lock(&self.untaken));
         for untaken in untaken {
             if let Untaken::Workers(stage, _) = untaken {

@@ -1,14 +1,14 @@
-//! Sequences, and the padded positions that threads show one another.
+//! Sequences, and the positions on cache lines of their own through which threads communicate.
 //!
-//! A position is always *the next one*: published 7 means that 0..=6 are published. Positions only grow, and compare
-//! by wrapping difference, so that a ring may start anywhere in the range of `u64`, its end included.
+//! A position is always the *next* sequence: published 7 means that 0..=6 are published. Positions only grow, and are
+//! compared by wrapping difference, so that a ring may start anywhere in the range of `u64`, and cross its end.
 
 use crate::ordering::{RAISE_FROM, Site};
 use crate::sync::AtomicU64;
 use crossbeam_utils::CachePadded;
 use std::fmt;
 
-/// A slot's number since the ring began; never used again within a run of 2^62.
+/// The number of an event's slot since the ring began. It is not reused within 2^62 sequences.
 ///
 /// ```
 /// use slipring_ring::Sequence;
@@ -21,13 +21,14 @@ use std::fmt;
 pub struct Sequence(pub u64);
 
 impl Sequence {
-    /// How far this sequence is past `earlier`; negative if it is before it. Right across the end of the range.
+    /// The distance from `earlier` to this sequence; negative if this one comes first. Correct across the end of the
+    /// range.
     #[inline]
     pub const fn since(self, earlier: Self) -> i64 {
         ahead(self.0, earlier.0)
     }
 
-    /// The sequence `count` further on.
+    /// The sequence `count` after this one.
     #[inline]
     pub const fn plus(self, count: u64) -> Self {
         Self(self.0.wrapping_add(count))
@@ -40,7 +41,7 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// A run of sequences: what a claim covers.
+/// A run of consecutive sequences, such as those of a claim.
 ///
 /// ```
 /// use slipring_ring::{Sequence, Sequences};
@@ -50,14 +51,14 @@ impl fmt::Display for Sequence {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sequences {
-    /// The first of them.
+    /// The first sequence.
     pub first: Sequence,
-    /// How many.
+    /// Count of sequences.
     pub len: usize,
 }
 
 impl Sequences {
-    /// Each of them, in order.
+    /// Iterates over the sequences in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Sequence> + use<> {
         let first = self.first;
         (0..self.len).map(move |index| first.plus(index as u64))
@@ -69,7 +70,7 @@ impl Sequences {
     }
 }
 
-/// `a - b`, right across the end of the range.
+/// The difference `a - b`, correct across the end of the range.
 #[inline(always)]
 pub(crate) const fn ahead(a: u64, b: u64) -> i64 {
     a.wrapping_sub(b) as i64
@@ -87,8 +88,8 @@ pub(crate) fn earlier(a: u64, b: u64) -> u64 {
     if ahead(a, b) <= 0 { a } else { b }
 }
 
-/// A position on cache lines of its own. Who may move it, and with which ordering, is the business of the types that
-/// wrap it.
+/// A position on cache lines of its own. The types that contain it define which thread moves it, and with which
+/// ordering.
 #[derive(Debug)]
 pub(crate) struct Position(CachePadded<AtomicU64>);
 
@@ -109,14 +110,14 @@ impl Position {
         self.0.store(at, site.get());
     }
 
-    /// One attempt to move from `from` to `to`; what stood there instead, if it failed.
+    /// Tries once to move from `from` to `to`. The error is the position that it found instead.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn exchange(&self, from: u64, to: u64, site: &Site, failure: &Site) -> Result<u64, u64> {
         self.0.compare_exchange_weak(from, to, site.get(), failure.get())
     }
 
-    /// Moves up to `to`, unless it stands there or beyond already. Wrapping, so no `fetch_max`.
+    /// Raises the position to `to`, unless it is there or beyond already. Not `fetch_max`, because positions wrap.
     ///
     /// Its own reads order nothing: the caller relies on what it acquired to compute `to`, or reads the position again.
     #[cfg_attr(loom, track_caller)]

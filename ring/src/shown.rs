@@ -1,8 +1,8 @@
-//! A value that many threads read while, now and then, one replaces it.
+//! A value that many threads read, and that one thread replaces now and then.
 //!
-//! crossbeam-epoch keeps the old value alive for whoever is reading it at that moment. Under loom alone nothing is
-//! reclaimed before the end, so that models of the orderings stay small; with `--cfg crossbeam_loom` beside it the
-//! models run crossbeam-epoch itself. Models: `join` and `reclaim` in loom-tests.
+//! crossbeam-epoch keeps the old value alive while a thread is still reading it. Under loom alone no value is reclaimed
+//! before the end, so that models of the orderings stay small; with `--cfg crossbeam_loom` as well, the models run
+//! crossbeam-epoch itself. Models: `join` and `reclaim` in loom-tests.
 
 use crate::ordering::Site;
 
@@ -28,18 +28,20 @@ mod face {
         pub(crate) fn get(&self, site: &Site) -> T {
             let guard = pin();
             let shared = self.current.load(site.get(), &guard);
-            // SAFETY: never null, and the guard keeps alive what was current while it is pinned.
+            // SAFETY: the pointer is never null, and while the guard is pinned it keeps the value alive that was
+            // current then.
             copy(unsafe { shared.deref() })
         }
 
-        /// Replaces it.
+        /// Replaces the value.
         #[cfg_attr(loom, track_caller)]
         pub(crate) fn replace(&self, value: T, site: &Site) {
             let guard = pin();
             let old = self.current.swap(Owned::new(Kept::from(value)), site.get(), &guard);
-            // SAFETY: nobody can load the old value any more, and it was allocated by `Owned`.
+            // SAFETY: no thread can load the old value any more, and it was allocated by `Owned`.
             unsafe { retire(&guard, old) };
-            // Else it would wait in this thread's bag, perhaps for good: this thread may never replace another one.
+            // Without this, the old value would stay in this thread's bag, perhaps for ever: this thread may never
+            // replace another value.
             guard.flush();
         }
     }
@@ -47,7 +49,7 @@ mod face {
     impl<T> Drop for Shown<T> {
         fn drop(&mut self) {
             let current = std::mem::replace(&mut self.current, Atomic::null());
-            // SAFETY: nobody else has a part in this any more, and only `get` lent out what it shows.
+            // SAFETY: `self` is borrowed mutably, so no other thread uses it, and the value was allocated by `Owned`.
             drop(unsafe { current.try_into_owned() });
         }
     }
@@ -63,15 +65,15 @@ mod face {
         }
 
         /// # Safety
-        /// Nobody can load it any more, and it was allocated by `Owned`.
+        /// No thread can load the value any more, and it was allocated by `Owned`.
         pub(super) unsafe fn retire<T: 'static>(guard: &Guard, old: Shared<'_, T>) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees that no thread can load the value any more.
             unsafe { guard.defer_destroy(old) };
         }
     }
 
-    /// loom does not see memory that is freed. So what a model frees is marked, its memory is not given back, and
-    /// whoever takes it looks at the mark.
+    /// loom does not detect use of freed memory. So a model only marks freed values and keeps their memory, and a
+    /// thread that takes a value checks the mark.
     #[cfg(loom)]
     mod kept {
         use crate::fault::{Fault, fault};
@@ -93,17 +95,17 @@ mod face {
 
         pub(super) fn copy<T: Clone>(kept: &Kept<T>) -> T {
             assert!(kept.freed.load(COUNT.get()) == 0, "what is taken was freed before");
-            // Not cloned under the lock: cloning may be a step of the model.
+            // Not cloned under the lock, because cloning may be a step of the model.
             let value = kept.value.lock().unwrap().clone();
             value.map(|value| T::clone(&value)).unwrap_or_else(|| panic!("assertion: what is taken was freed before"))
         }
 
         /// # Safety
-        /// As its namesake's.
+        /// As for the function of this name above.
         pub(super) unsafe fn retire<T: 'static>(guard: &Guard, old: Shared<'_, Kept<T>>) {
             let old = old.as_raw() as usize;
             let free = move || {
-                // SAFETY: it was allocated by `Owned` and is never given back.
+                // SAFETY: the value was allocated by `Owned` and its memory is never freed.
                 let kept = unsafe { &*(old as *const Kept<T>) };
                 kept.freed.store(1, COUNT.get());
                 let value = kept.value.lock().unwrap().take();
@@ -112,7 +114,7 @@ mod face {
             if fault(Fault::ReplacedGatingSetFreedAtOnce) {
                 free();
             } else {
-                // SAFETY: nothing is borrowed.
+                // SAFETY: the closure borrows nothing.
                 unsafe { guard.defer_unchecked(free) };
             }
         }
@@ -126,18 +128,19 @@ mod face {
     use std::sync::{Arc, Mutex};
 
     pub(crate) struct Shown<T> {
-        /// Which of `values`. What the model sees.
+        /// The index of the present value in `values`. The model explores accesses to it.
         current: AtomicU64,
         values: Mutex<Vec<Arc<Value<T>>>>,
     }
 
-    /// A value, and what stands for its memory in the model: written when it is made, read when it is taken.
+    /// A value, with a cell that represents its memory in the model: written when the value is created, read when it is
+    /// taken.
     struct Value<T> {
         memory: UnsafeCell<()>,
         value: T,
     }
 
-    // SAFETY: the cell holds nothing.
+    // SAFETY: the cell holds no data.
     unsafe impl<T: Sync> Sync for Value<T> {}
 
     impl<T> Value<T> {
@@ -157,13 +160,13 @@ mod face {
         #[cfg_attr(loom, track_caller)]
         pub(crate) fn get(&self, site: &Site) -> T {
             let current = self.current.load(site.get());
-            // Not cloned under the lock: cloning may be a step of the model.
+            // Not cloned under the lock, because cloning may be a step of the model.
             let value = Arc::clone(&self.values.lock().unwrap()[current as usize]);
             value.memory.with(|_| ());
             T::clone(&value.value)
         }
 
-        /// Replaces it.
+        /// Replaces the value.
         #[cfg_attr(loom, track_caller)]
         pub(crate) fn replace(&self, value: T, site: &Site) {
             let value = Value::new(value);

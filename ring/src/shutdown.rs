@@ -1,4 +1,4 @@
-//! The ways to end a ring from its handle, and the report of what was read.
+//! Methods that end a ring, and the report of what was read.
 
 use crate::bell::{Bell, Waiter};
 use crate::closing::Phase;
@@ -12,9 +12,9 @@ use crate::stage::StageState;
 use crate::sync::{Arc, Instant, lock};
 use std::time::Duration;
 
-/// For threads that are about to end, and for what lies behind a claim that was cut.
+/// The time given to threads that are about to end, and to stages for events after a cut claim.
 const A_MOMENT: Duration = Duration::from_millis(100);
-/// Between two looks at a stage that reads on.
+/// The time between two checks of a stage that still reads.
 const A_GLANCE: Duration = Duration::from_millis(1);
 
 fn is_one(stages: &[Arc<StageState>], one: &Arc<StageState>) -> bool {
@@ -22,9 +22,9 @@ fn is_one(stages: &[Arc<StageState>], one: &Arc<StageState>) -> bool {
 }
 
 impl<E, K: Kind> Ring<E, K> {
-    /// Takes nothing more. Consumers read what was published before, and are told then. Waits for nobody: a claim that is
-    /// out may be committed still, and consumers wait for it, until the ring is [shut down](Self::shutdown),
-    /// [halted](Self::halt) or [cut](Self::cut).
+    /// Closes the ring: it accepts no more claims, and consumers get an error after they have read the published
+    /// events. Does not wait. An uncommitted claim may still be committed, and consumers wait for it, until the ring is
+    /// [shut down](Self::shutdown), [halted](Self::halt) or [cut](Self::cut).
     ///
     /// ```
     /// # use slipring_ring::{Builder, Closed};
@@ -46,9 +46,9 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.end(Phase::Closed, None);
     }
 
-    /// Closes the ring and cuts the claims that are out: their commits are errors ([`Closed::Cut`](crate::Closed::Cut)), and
-    /// consumers pass over them and read what was published behind. Returns the claims that are cut, by now or earlier. Waits
-    /// for nobody.
+    /// Closes the ring and cuts all uncommitted claims: their commits return [`Closed::Cut`](crate::Closed::Cut), and
+    /// consumers skip them and read the events after them. Returns all claims that were cut, by this call or before.
+    /// Does not wait.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Closed, Sequence};
@@ -68,24 +68,26 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.cut()
     }
 
-    /// Stops everyone at once: consumers are told at their next poll, whatever is left, and claims that are out are cut.
+    /// Stops the ring at once: consumers get an error at their next poll, however many events are unread, and
+    /// uncommitted claims are cut. Returns the report after a tenth of a second at the latest.
     pub fn halt(&self) -> Report {
         self.core.end(Phase::Halted, None);
         self.report_by(A_MOMENT)
     }
 
-    /// Fails the ring as a stage's handler does: everyone gets this name and cause, and claims that are out are cut.
+    /// Fails the ring as a stage's handler does: all producers and consumers get this name and cause, and uncommitted
+    /// claims are cut.
     pub fn fail(&self, stage: &str, cause: &str) {
         self.core.fail(stage, cause);
     }
 
-    /// Closes the ring and lets its stages read what was published, the polled ones too, until `limit` has passed. Then
-    /// [cuts](Self::cut) the claims that are out, and halts the ring if managed stages have not read everything. Reports what
-    /// was read and what was not. Never panics, and never waits for the thread that calls it.
+    /// Closes the ring and lets all its stages, polled ones included, read the published events until `limit` has
+    /// passed. Then [cuts](Self::cut) uncommitted claims, and halts the ring if managed stages have unread events.
+    /// Returns a report of read and unread events. Never panics, and never waits for the calling thread.
     ///
-    /// It waits for a polled consumer as long as that lives and has something to read: drop those that you read no more. What
-    /// is left to one when the limit has passed counts as unread, and it may read on. If claims were cut, stages get a tenth
-    /// of a second for what lies behind them.
+    /// It waits for a polled consumer while that exists and has unread events, so drop consumers that you no longer
+    /// read. Events that a polled consumer has not read within the limit count as unread, and it may still read them.
+    /// If claims were cut, stages get another tenth of a second for the events after them.
     pub fn shutdown(&self, limit: Duration) -> Report {
         self.close();
         if !self.drain(deadline(limit)) {
@@ -98,14 +100,14 @@ impl<E, K: Kind> Ring<E, K> {
         self.report_by(A_MOMENT)
     }
 
-    /// Waits until no claim of a closed ring is out any more, every stage has read everything or left, and every thread but
-    /// the calling one has ended; false if `deadline` comes first.
+    /// Waits until a closed ring has no uncommitted claim, every stage has read everything or left, and every thread
+    /// except the calling one has ended. False if `deadline` passes first.
     pub fn drain(&self, deadline: Instant) -> bool {
         let polled = self.wait_for_polled(deadline);
         self.held.threads.wait(deadline) && polled
     }
 
-    /// What became of the stages by now.
+    /// The report at this moment.
     pub fn report(&self) -> Report {
         let (ended, running) = self.held.threads.join();
         let core = &self.core;
@@ -113,7 +115,7 @@ impl<E, K: Kind> Ring<E, K> {
         let untaken = self.untaken();
         let polled = members.iter().filter(|member| !is_one(&running, member) && !is_one(&ended, member));
         let report = |stage: &Arc<StageState>, ending: Option<Ending>, running: bool| {
-            // Beyond the end there are slots of claims that came too late.
+            // A stage may have passed slots beyond the end, whose claims came too late.
             let consumed = earlier(stage.position(&LOOK_AT_STAGE), core.last());
             let left = core.unread(consumed);
             let [_, skipped, lost] = stage.counts.read();
@@ -130,7 +132,7 @@ impl<E, K: Kind> Ring<E, K> {
         Report { published: Sequence(core.published()), cut: core.cuts(), stages: stages.collect() }
     }
 
-    /// The same, after a moment for threads that are about to end.
+    /// The report, after threads that are about to end got `moment` to do so.
     fn report_by(&self, moment: Duration) -> Report {
         self.held.threads.wait(deadline(moment));
         self.report()
@@ -145,14 +147,14 @@ impl<E, K: Kind> Ring<E, K> {
         lock(&self.held.untaken).iter().filter_map(stage).collect()
     }
 
-    /// Whether a stage of a closed ring has nothing more to read.
+    /// True if the ring is closed and the stage has nothing left to read.
     fn is_done(&self, stage: &StageState) -> bool {
         let core = &self.core;
         let is_settled = core.closing.phase() != Phase::Open && core.published() == core.last();
         is_settled && core.unread(stage.position(&FOLLOW)) == 0
     }
 
-    /// Waits until no claim of a closed ring is out any more; false if `deadline` comes first.
+    /// Waits until a closed ring has no uncommitted claim. False if `deadline` passes first.
     pub fn settle(&self, deadline: Instant) -> bool {
         let is_settled = || self.core.closing.phase().at_once() || self.core.published() == self.core.last();
         self.wait_for(deadline, Vec::new, is_settled)
@@ -163,7 +165,8 @@ impl<E, K: Kind> Ring<E, K> {
         self.settle(deadline) && self.wait_for(deadline, || self.reading(), is_over) && self.reading().is_empty()
     }
 
-    /// Waits until `is_done`, which changes when these stages move or something is published.
+    /// Waits until `is_done` returns true, which may change when these stages move or an event is published. False if
+    /// `deadline` passes first.
     fn wait_for(
         &self,
         deadline: Instant,
@@ -185,14 +188,14 @@ impl<E, K: Kind> Ring<E, K> {
             if !waiter.park(Some(deadline), |_| ()) {
                 return is_done();
             }
-            // Each batch and each publish wakes who waits here: not more often than it is worth.
+            // Each batch and each publish wakes this thread, so it sleeps between two checks.
             if cfg!(not(any(loom, shuttle))) {
                 waiter.park(Some(deadline.min(crate::deadline::deadline(A_GLANCE))), |_| ());
             }
         }
     }
 
-    /// The polled stages that somebody has taken and that have something to read.
+    /// The polled stages whose consumers were taken and have unread events.
     fn reading(&self) -> Vec<Arc<StageState>> {
         let (untaken, managed) = (self.untaken(), self.held.threads.stages());
         let mut members = lock(&self.core.members).clone();

@@ -1,8 +1,7 @@
-//! The single producer: a published position, and no read-modify-write at all.
+//! The single producer: it publishes by moving one position, without any read-modify-write.
 //!
-//! Claiming is private arithmetic, shown for the ring's end alone: see [`crate::closing`]. A claim dropped without commit is
-//! taken back, and never happened.
-//! Models: `single_producer` in loom-tests.
+//! A claim is private arithmetic, and is shown only for the ring's end: see [`crate::closing`]. A claim that is dropped
+//! without commit is taken back. Models: `single_producer` in loom-tests.
 
 use crate::buffer::Slots;
 use crate::core::Core;
@@ -12,7 +11,7 @@ use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, READ_CLAIMED, SHOW_CLAIM
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 
-/// The positions that a single producer shows. Stages look at `claimed` only when the ring ends, so its cache line stays with
+/// The positions that a single producer shows. `claimed` is read only when the ring ends, so its cache line stays with
 /// the producer.
 pub struct Shown {
     published: Position,
@@ -41,7 +40,7 @@ impl Mechanics for Single {
     fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, _: u64) -> Run {
         let end = match to {
             Some(to) => later(to, from),
-            // What is known already does, so that the producer keeps its cache line a while longer.
+            // A known run is used up first, so that the producer keeps its cache line for longer.
             None if ahead(known, from) > 0 => known,
             None => later(Self::published(core), from),
         };

@@ -1,5 +1,5 @@
-//! A stage: a consumer with its place in the graph. [`Stage`] declares one; [`StageState`] is what producers and
-//! other stages see of it while it runs.
+//! Stages: consumers with their place in the graph. [`Stage`] declares a stage; [`StageState`] is the part of a running
+//! stage that producers and other stages use.
 
 use crate::bell::Bell;
 use crate::fault::{Fault, fault};
@@ -17,34 +17,34 @@ use crate::workers::Workers;
 use crossbeam_utils::CachePadded;
 use std::collections::BTreeSet;
 
-/// Where a stage begins to read.
+/// The place at which a stage begins to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// At the lowest position that is still kept: what slower stages have not read, and what is retained.
+    /// The earliest kept event: kept because a slower stage has not read it, or because it is retained.
     #[default]
     Earliest,
-    /// At what is published next.
+    /// The next event to be published.
     Latest,
-    /// Here. Refused with the range if it is not kept any more or not published yet.
+    /// This sequence. An error that names the kept range if the event is no longer kept or not published yet.
     At(Sequence),
 }
 
-/// What to do when a managed stage's handler returns an error or panics.
+/// The policy of a managed stage for a handler that returns an error or panics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
-    /// Close the ring with the stage's name and the cause. What was not handled stays unconsumed.
+    /// Fail the ring with the stage's name and the cause. The event stays unconsumed.
     #[default]
     Stop,
-    /// Count the event as skipped and go on behind it.
+    /// Count the event as skipped, and continue after it.
     Skip,
-    /// Hand the event over again, up to so many times, then stop.
+    /// Call the handler again with the event, up to this many times; then stop.
     Retry(u32),
-    /// Hand the event over again, up to so many times, then skip it.
+    /// Call the handler again with the event, up to this many times; then skip the event.
     RetryThenSkip(u32),
 }
 
 impl OnError {
-    /// How often an event is handed over again, and whether it is passed over after that.
+    /// Count of further calls for an event that failed, and true if the event is skipped after them.
     pub(crate) fn retries(self) -> (u32, bool) {
         match self {
             Self::Stop => (0, false),
@@ -55,7 +55,7 @@ impl OnError {
     }
 }
 
-/// A stage as declared: its name, its place, its manners.
+/// The declaration of a stage: its name, its place in the graph, and its settings.
 ///
 /// ```
 /// use slipring_ring::{Stage, Start, Wait};
@@ -73,11 +73,11 @@ pub struct Stage {
     pub(crate) journaler: bool,
 }
 
-/// Another stage, by its name or by what [`Consumer::stage`](crate::Consumer::stage) returned.
+/// A reference to a stage: its name, or the result of [`Consumer::stage`](crate::Consumer::stage).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageRef {
     pub(crate) name: String,
-    /// The ring it belongs to, where that is known.
+    /// The id of the stage's ring; `None` if only the name is known.
     pub(crate) ring: Option<u64>,
 }
 
@@ -107,7 +107,7 @@ impl From<&StageRef> for StageRef {
 }
 
 impl Stage {
-    /// A stage after the producer, from the earliest event, parking when idle.
+    /// A stage after the producers that begins at the earliest event and sleeps when idle.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -121,48 +121,49 @@ impl Stage {
         }
     }
 
-    /// Stands behind these: reads an event only when each of them has moved past it.
+    /// Orders the stage after these stages: it reads an event only when each of them has moved past the event.
     pub fn after<S: Into<StageRef>>(mut self, stages: impl IntoIterator<Item = S>) -> Self {
         self.after.extend(stages.into_iter().map(Into::into));
         self
     }
 
-    /// Where it begins. Before the first publish all starts are the same.
+    /// Sets where the stage begins. Before the first publish all starts are equal. Default: [`Start::Earliest`].
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
         self
     }
 
-    /// How it waits.
+    /// Sets the wait strategy. Default: [`Wait::spin_then_park`].
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
         self
     }
 
-    /// A managed stage's thread is pinned to this core, by the system's number for it.
+    /// Pins the thread of a managed stage to this core, a core number of the system.
     pub fn pin(mut self, core: usize) -> Self {
         self.core = Some(core);
         self
     }
 
-    /// A managed stage takes at most this many events in one batch (at least 1).
+    /// Limits the events in one batch of a managed stage (at least 1). Default: no limit.
     pub fn limit(mut self, events: usize) -> Self {
         self.limit = events.max(1);
         self
     }
 
-    /// See [`limit`](Self::limit).
+    /// The most events in one batch of a managed stage: see [`limit`](Self::limit).
     pub fn batch_limit(&self) -> usize {
         self.limit
     }
 
-    /// A managed stage's answer to errors and panics of its handler.
+    /// Sets the policy for errors and panics of a managed stage's handler. Default: [`OnError::Stop`].
     pub fn on_error(mut self, policy: OnError) -> Self {
         self.on_error = policy;
         self
     }
 
-    /// What this stage read must stay as it was read: no mutable stage may stand behind it.
+    /// Declares that events must not change after this stage has read them: no stage that changes events may be ordered
+    /// after it.
     pub fn journaler(mut self) -> Self {
         self.journaler = true;
         self
@@ -175,30 +176,30 @@ impl From<&str> for Stage {
     }
 }
 
-/// A running stage, as the others see it.
+/// The part of a running stage that producers and other stages use.
 pub struct StageState {
     pub(crate) name: String,
     pub(crate) exclusive: bool,
     pub(crate) journaler: bool,
     pub(crate) after: Vec<Arc<StageState>>,
-    /// The addresses of all stages that this one stands behind, however far, in order. `after` keeps them alive, so that no
-    /// other stage comes to have one of these addresses.
+    /// The addresses of all stages before this one, directly or indirectly, sorted. `after` keeps these stages alive,
+    /// so no other stage can get one of these addresses.
     ancestors: Box<[usize]>,
-    /// What this stage lets through: those behind it read below this, and producers overwrite below it less the capacity.
-    /// It is never beyond what those before it have let through, and may lie behind where the stage reads. Workers: a
-    /// lower bound that only grows; see [`Workers`].
+    /// The position that this stage publishes: later stages read below it, and producers overwrite below it less the
+    /// capacity. It never exceeds the positions of the stages before, and may be lower than the next sequence that the
+    /// stage reads. For workers it is a lower bound that only grows; see [`Workers`].
     consumed: Position,
     pub(crate) workers: Option<Workers>,
     pub(crate) bell: Arc<Bell>,
-    /// 1 while a batch is held. Its own thread writes it, whoever evicts reads it.
+    /// 1 while the stage holds a batch; otherwise 0. The stage's thread writes it, and evicting threads read it.
     hold: CachePadded<AtomicU32>,
-    /// 1 once eviction was asked for.
+    /// 1 once an eviction was requested; otherwise 0.
     evicted: CachePadded<AtomicU32>,
     pub(crate) counts: Counts,
     pub(crate) ending: Mutex<Option<Ending>>,
 }
 
-/// What happened at a stage so far. Counters order nothing.
+/// Event counts of a stage. They order nothing.
 pub(crate) struct Counts {
     stalls: AtomicU64,
     skipped: AtomicU64,
@@ -210,22 +211,22 @@ impl Counts {
         Self { stalls: AtomicU64::new(0), skipped: AtomicU64::new(0), lost: AtomicU64::new(0) }
     }
 
-    /// A producer found no room because of this stage.
+    /// Counts a producer that found no room because of this stage.
     pub(crate) fn stall(&self) {
         self.stalls.fetch_add(1, COUNT.get());
     }
 
-    /// The handler failed, and the event was passed over.
+    /// Counts an event that was skipped because the handler failed.
     pub(crate) fn skip(&self) {
         self.skipped.fetch_add(1, COUNT.get());
     }
 
-    /// A worker went down with an event in hand.
+    /// Counts an event whose worker panicked while it handled the event.
     pub(crate) fn lose(&self) {
         self.lost.fetch_add(1, COUNT.get());
     }
 
-    /// Stalls, skipped, lost.
+    /// The counts of stalls, skipped events and lost events.
     pub(crate) fn read(&self) -> [u64; 3] {
         [&self.stalls, &self.skipped, &self.lost].map(|count| count.load(COUNT.get()))
     }
@@ -257,7 +258,7 @@ impl StageState {
         }
     }
 
-    /// The same stage, for whoever joins again: nothing is held or evicted.
+    /// A copy of this stage for a consumer that joins again at `at`. The copy holds no batch and is not evicted.
     pub(crate) fn again_at(&self, at: u64) -> Self {
         let [stalls, skipped, lost] = self.counts.read().map(AtomicU64::new);
         Self {
@@ -276,8 +277,8 @@ impl StageState {
         }
     }
 
-    /// What this stage has let through, read with GATE by producers and with FOLLOW by stages behind it. The position of
-    /// workers has sites of its own.
+    /// The position that this stage publishes, read with GATE by producers and with FOLLOW by later stages. Stages of
+    /// workers use sites of their own.
     #[inline]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn position(&self, site: &Site) -> u64 {
@@ -287,7 +288,8 @@ impl StageState {
         }
     }
 
-    /// Where workers stand. What an idle one announced may lie behind what another thread computed already.
+    /// The position of a stage of workers. Raised first, because a stale announcement may give a lower result than
+    /// another thread has computed already.
     pub(crate) fn position_of(&self, workers: &Workers) -> u64 {
         let lowest = workers.lowest();
         if fault(Fault::WorkersPositionGoesBack) {
@@ -297,7 +299,7 @@ impl StageState {
         self.consumed.read(&READ_WORKERS)
     }
 
-    /// What all stages before this one have let through; none if it stands behind the producers alone.
+    /// The lowest position of the stages before this one; `None` if it is ordered after the producers only.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn before(&self) -> Option<u64> {
@@ -308,11 +310,11 @@ impl StageState {
         }
     }
 
-    /// Lets everything below `to` through.
+    /// Moves the published position to `to`.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn advance(&self, to: u64) {
-        // The rule that keeps `&mut E` apart from `&E`. Under loom the models show what comes of a breach.
+        // This rule keeps `&mut E` apart from `&E`. Under loom the models show the effect of a violation.
         #[cfg(all(debug_assertions, not(any(loom, shuttle))))]
         {
             let lets_through = |stage: &Arc<StageState>| ahead(stage.consumed.read(&COUNT), to) >= 0;
@@ -321,7 +323,7 @@ impl StageState {
         self.consumed.store(to, &CONSUME);
     }
 
-    /// A newcomer, pinned until now, reads from `at` on; what it lets through at first.
+    /// Moves a pinned newcomer to its start `at`. Returns the position that it publishes at first.
     pub(crate) fn start(&self, at: u64) -> u64 {
         let ordered = !fault(Fault::NewcomerLetsThroughWhatItPassesOver);
         let through = self.before().filter(|_| ordered).map_or(at, |before| earlier(at, before));
@@ -332,7 +334,7 @@ impl StageState {
         through
     }
 
-    /// Says that a batch is held. The caller issues HOLD_FENCE and looks at [`is_evicted`](Self::is_evicted).
+    /// Marks that a batch is held. The caller issues HOLD_FENCE and then checks [`is_evicted`](Self::is_evicted).
     #[inline(always)]
     pub(crate) fn hold(&self) {
         self.hold.store(1, HOLD.get());
@@ -348,7 +350,7 @@ impl StageState {
         self.hold.load(READ_HOLD.get()) != 0
     }
 
-    /// Asks for eviction. The caller issues EVICT_FENCE and looks at [`is_held`](Self::is_held).
+    /// Requests an eviction. The caller issues EVICT_FENCE and then checks [`is_held`](Self::is_held).
     pub(crate) fn evict(&self) {
         self.evicted.store(1, EVICT.get());
     }
@@ -358,7 +360,7 @@ impl StageState {
         self.evicted.load(READ_EVICTED.get()) != 0
     }
 
-    /// A thread of this stage has ended. Of several workers the worst ending stands.
+    /// Records how a thread of this stage ended. For several workers the worst ending is kept.
     pub(crate) fn end(&self, ending: Ending) {
         let mut worst = lock(&self.ending);
         let keeps = match &*worst {
@@ -371,7 +373,7 @@ impl StageState {
         }
     }
 
-    /// Whether this stage stands behind `other`, however far.
+    /// True if this stage is ordered after `other`, directly or indirectly.
     pub(crate) fn is_behind(&self, other: &StageState) -> bool {
         self.ancestors.binary_search(&other.address()).is_ok()
     }

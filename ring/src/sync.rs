@@ -1,7 +1,7 @@
-//! The one door to atomics, cells, locks, threads, spin hints, fences and the clock.
+//! The only module that imports atomics, cells, locks, threads, spin hints, fences and the clock.
 //!
-//! It has three faces. Production uses `std`; `--cfg loom` puts the model checker behind the same names, and
-//! `--cfg shuttle` the randomised scheduler. Nothing else in ring names one of the three.
+//! It has three versions. Production uses `std`; `--cfg loom` uses the model checker under the same names, and `--cfg
+//! shuttle` the randomised scheduler. No other module names one of the three.
 
 #[cfg(any(loom, shuttle))]
 pub use face::Instant;
@@ -27,26 +27,26 @@ mod face {
     pub(crate) use loom::thread;
     pub use still::Instant;
 
-    /// loom has no clock: time stands still, so no deadline passes.
+    /// loom has no clock. Time stands still in a model, so no deadline passes.
     mod still {
         use std::time::Duration;
 
-        /// A point in a time that never moves.
+        /// The only point in time.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub struct Instant;
 
         impl Instant {
-            /// The only instant there is.
+            /// Returns the only instant.
             pub fn now() -> Self {
                 Self
             }
 
-            /// Never zero: a deadline does not pass in a model.
+            /// Always one second, so that no deadline passes in a model.
             pub fn saturating_duration_since(&self, _: Self) -> Duration {
                 Duration::from_secs(1)
             }
 
-            /// The same instant.
+            /// Returns the same instant.
             pub fn checked_add(&self, _: Duration) -> Option<Self> {
                 Some(Self)
             }
@@ -63,12 +63,12 @@ mod face {
     pub(crate) use std::cell::UnsafeCell;
     pub use virtual_clock::Instant;
 
-    /// A clock that each look moves on by a microsecond: deadlines pass, and a schedule can be replayed.
+    /// A clock that advances by a microsecond at each reading, so that deadlines pass, and a schedule can be replayed.
     mod virtual_clock {
         use std::cell::Cell;
         use std::time::Duration;
 
-        // Shuttle runs every thread of a test on one thread of the system.
+        // Shuttle runs all threads of a test on one thread of the system.
         thread_local! { static MICROSECONDS: Cell<u64> = const { Cell::new(0) } }
 
         /// A point in virtual time.
@@ -76,7 +76,7 @@ mod face {
         pub struct Instant(u64);
 
         impl Instant {
-            /// Moves the clock on and reads it.
+            /// Advances the clock by a microsecond and returns its time.
             pub fn now() -> Self {
                 Self(MICROSECONDS.with(|clock| {
                     clock.set(clock.get() + 1);
@@ -84,12 +84,12 @@ mod face {
                 }))
             }
 
-            /// How long after `earlier` this is; zero if it is not.
+            /// The time from `earlier` to this instant; zero if `earlier` is later.
             pub fn saturating_duration_since(&self, earlier: Self) -> Duration {
                 Duration::from_micros(self.0.saturating_sub(earlier.0))
             }
 
-            /// This instant and `later`.
+            /// The instant `later` after this one.
             pub fn checked_add(&self, later: Duration) -> Option<Self> {
                 Some(Self(self.0.saturating_add(later.as_micros() as u64)))
             }
@@ -97,20 +97,20 @@ mod face {
     }
 }
 
-/// Locks, and takes the lock over from a thread that panicked with it: what our locks guard is valid between
-/// any two statements.
+/// Locks a mutex, also after a thread panicked while it held the lock: the crate's locks guard data that is valid
+/// between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A number that this process has not given out yet. Outside every model: it orders nothing and is seen by nobody.
+/// Returns an id that is new in this process. It orders nothing, and models do not explore it.
 pub(crate) fn next_id() -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     NEXT.fetch_add(1, crate::ordering::COUNT.order)
 }
 
-/// Waits until somebody notifies, but no longer than `limit`, or for nothing. shuttle's own wait never times out: there
-/// this always comes back for nothing, and the caller looks at the clock.
+/// Waits for a notification for at most `limit`. May return early. shuttle's wait never times out, so under shuttle
+/// this always returns early, and the caller checks the clock.
 pub(crate) fn wait_at_most<'m, T>(
     condition: &Condvar,
     mutex: &'m Mutex<T>,

@@ -1,13 +1,14 @@
-//! How text that is not the program's own is shown: names, causes and values that came from a file, a socket, a user's
-//! handler or another process.
+//! Safe display of text from outside the program: names, causes and values from a file, a socket, a user's handler or
+//! another process.
 //!
-//! Such text can hold characters that a terminal or a log obeys instead of showing: an escape sequence that renames the
-//! window, a newline that forges a line of the log, a bidirectional override that shows a name backwards. These functions
-//! write such a character as an escape, for example `\n` or `\u{1b}`.
+//! Such text can contain characters that a terminal or a log interprets instead of showing: an escape sequence that
+//! renames the window, a newline that forges a line of the log, a bidirectional override that reverses a name. These
+//! functions write such a character as an escape, for example `\n` or `\u{1b}`.
 //!
-//! - [`line`](line()) for a cause, a reason or a name inside of a sentence. Every error and report of these crates uses it.
-//! - [`value`] for bytes of a user, where two different values must look different.
-//! - [`json`] for a JSON document: the same characters as `\uXXXX`, so that the document keeps its meaning.
+//! - [`line`](line()) for a cause, a reason or a name inside a sentence. Every error and report of these crates uses
+//!   it.
+//! - [`value`] for a user's bytes, where two different values must look different.
+//! - [`json`] for a JSON document: it writes these characters as `\uXXXX`, so that the document keeps its meaning.
 //!
 //! ```
 //! # use slipring_ring::text;
@@ -21,9 +22,9 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
 
-/// True for a character that a terminal or a log may obey, or not show at all: control characters (C0, DEL and C1, so also
-/// newlines and tabs), bidirectional controls, separators of lines and paragraphs, and invisible format characters. The
-/// two joiners (U+200C, U+200D) are not among them, since ordinary words of some languages need them.
+/// True for a character that a terminal or a log may interpret or hide: control characters (C0, DEL and C1, including
+/// newlines and tabs), bidirectional controls, line and paragraph separators, and invisible format characters. The two
+/// joiners (U+200C, U+200D) are excluded, because ordinary words of some languages need them.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -31,15 +32,15 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Shows `shown` in one line, with every [hidden](is_hidden) character as an escape.
+/// Displays `shown` in one line, with every [hidden](is_hidden) character as an escape.
 ///
-/// What is shown already is not changed again: a cause can be nested in another error. A backslash stays one, so two
-/// different texts can look the same: [`value`] is for values.
+/// Applying it twice has no further effect, so that a cause can be nested in another error. A backslash stays a
+/// backslash, so two different texts can look equal: use [`value`] for values.
 pub fn line<T: Display>(shown: T) -> Line<T> {
     Line(shown)
 }
 
-/// See [`line`](line()).
+/// The result of [`line`](line()), which implements `Display`.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<T>(T);
 
@@ -49,27 +50,27 @@ impl<T: Display> Display for Line<T> {
     }
 }
 
-/// Shows the bytes of a user's value in one line. Two different values never look the same.
+/// Displays the bytes of a user's value in one line. Two different values never look equal.
 ///
-/// - Text in UTF-8 is shown as it is, with a backslash doubled and every [hidden](is_hidden) character as an escape. Text
-///   that begins with `0x` is shown with `\u{30}` for its zero.
-/// - Everything else is shown as `0x` and hexadecimal digits, see [`as_text`].
+/// - UTF-8 text is shown unchanged, except that a backslash is doubled and every [hidden](is_hidden) character is an
+///   escape. Text that begins with `0x` is shown with `\u{30}` for its zero.
+/// - Other bytes are shown as `0x` and hexadecimal digits; see [`as_text`].
 pub fn value(bytes: &[u8]) -> Value<'_> {
     Value(bytes)
 }
 
-/// The text of a value, if it is text: UTF-8 without control characters other than tabs and line ends.
+/// The text of a value; `None` unless it is UTF-8 without control characters other than tabs and line ends.
 pub fn as_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     (!text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))).then_some(text)
 }
 
-/// Shows bytes as hexadecimal digits, two to a byte.
+/// Displays bytes as hexadecimal digits, two per byte.
 pub fn hex(bytes: &[u8]) -> Hex<'_> {
     Hex(bytes)
 }
 
-/// See [`hex`].
+/// The result of [`hex`], which implements `Display`.
 #[derive(Clone, Copy, Debug)]
 pub struct Hex<'b>(&'b [u8]);
 
@@ -79,7 +80,7 @@ impl Display for Hex<'_> {
     }
 }
 
-/// See [`value`].
+/// The result of [`value`], which implements `Display`.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'b>(&'b [u8]);
 
@@ -98,8 +99,8 @@ impl Display for Value<'_> {
     }
 }
 
-/// Writes every [hidden](is_hidden) character of a JSON document as `\uXXXX`. They stand in its strings only, where that
-/// is the same text, so the document means what it meant. Line ends stay: they stand between the parts of a document.
+/// Writes every [hidden](is_hidden) character of a JSON document as `\uXXXX`. These occur only in its strings, where
+/// the escape means the same text. Line ends stay, because they separate the parts of a document.
 pub fn json(document: &str) -> Cow<'_, str> {
     let escaped = |c: char| c != '\n' && is_hidden(c);
     if !document.contains(escaped) {
@@ -118,10 +119,10 @@ pub fn json(document: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Passes text on with its hidden characters escaped.
+/// Writes text to `into` with its hidden characters escaped.
 struct Escaping<'f, W> {
     into: &'f mut W,
-    /// A backslash is escaped as well.
+    /// True if a backslash is escaped as well.
     backslash: bool,
 }
 
@@ -142,7 +143,7 @@ impl<W: Write> Write for Escaping<'_, W> {
 mod tests {
     use super::*;
 
-    /// One of each kind.
+    /// A hidden character of each kind.
     const HOSTILE: &str = "\u{1b}[2J\u{9b}2J\u{7f}\n\r\t\0\u{202e}gpj\u{2066}\u{2028}\u{feff}\u{e0041}";
 
     #[test]

@@ -1,46 +1,47 @@
-//! Atomics that loom explores to the end: its face of [`crate::sync`].
+//! Atomics for thorough loom models, which use them through [`crate::sync`].
 //!
-//! loom tries another order of two accesses where the later one finds the earlier one as the *last access* of the
-//! atomic. loom 0.7 keeps one such access. So a load hides an earlier load of another thread from the store that
-//! follows, also where it is the storing thread's own load, as in every loop around an exchange; that the other thread
-//! loads after the store is then never tried, and the model passes without it. The test `litmus` in loom-tests shows
-//! that on five lines.
+//! loom tries another order of two accesses only if the later one finds the earlier one as the *last access* of the
+//! atomic, and loom 0.7 remembers one such access. So a load hides an earlier load of another thread from the store
+//! that follows, even if the storing thread itself did the load, as in every loop around an exchange. The order in
+//! which the other thread loads after the store is then never tried, and the model passes without it. The test `litmus`
+//! in loom-tests shows that in five lines.
 //!
-//! So in a thorough model each thread's loads also load a shadow of their own, and a store first stores to the shadows of
-//! those that loaded. Nobody looks at what a shadow holds, and its accesses are relaxed: it orders nothing, but it is a
-//! last access that no other load overwrites. The price is many more schedules, so a model asks for it.
+//! In a thorough model, each thread's loads therefore also load a shadow of that thread's own, and a store first stores
+//! to the shadows of the threads that loaded. The values of shadows are never used, and the accesses are relaxed. So a
+//! shadow orders nothing, but is a last access that no other load overwrites. The price is many more schedules, so a
+//! model must request it.
 
 use crate::ordering::{COUNT, Ordering};
 use loom::sync::atomic;
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 
-/// The most threads that loom runs.
+/// The most threads of a loom model.
 const THREADS: usize = 5;
 
-/// One thread's loads of one atomic.
+/// One thread's shadow of one atomic.
 #[derive(Debug, Default)]
 struct Shadow {
     access: atomic::AtomicUsize,
-    /// It loaded since the last store. Follows from the schedule, so that loom may replay it.
+    /// True if the thread loaded the atomic since the last store. Determined by the schedule, so loom can replay it.
     is_ahead: Cell<bool>,
 }
 
 // A model runs all its threads on one thread of the system.
 thread_local! { static THOROUGH: Cell<bool> = const { Cell::new(false) } }
 
-/// Whether the atomics that are made from now on have shadows.
+/// Sets if atomics created from now on have shadows.
 pub fn set(thorough: bool) {
     THOROUGH.set(thorough);
 }
 
-/// For each thread its shadow, in a thorough model.
+/// A shadow for each thread in a thorough model; otherwise `None`.
 #[derive(Debug)]
 struct Shadows(Option<Box<[Shadow; THREADS]>>);
 
-// SAFETY: a model runs all its threads in turn on one thread of the system, and switches only inside of loom's calls.
+// SAFETY: a model runs all its threads in turn on one thread of the system, and switches only inside loom's calls.
 unsafe impl Sync for Shadows {}
-// SAFETY: a model moves nothing from one thread of the system to another.
+// SAFETY: a model moves no value from one thread of the system to another.
 unsafe impl Send for Shadows {}
 
 impl Shadows {
@@ -66,7 +67,7 @@ impl Shadows {
     }
 }
 
-/// loom numbers the threads of a model from 0, and hashes that number last.
+/// The number of the calling thread in the model, from 0. loom hashes it last.
 fn this_thread() -> usize {
     struct Last(usize);
     impl Hasher for Last {

@@ -1,7 +1,8 @@
-//! What a consumer does while nothing is there, and a producer while there is no room.
+//! Wait strategies: what a consumer does while it finds no event, and a producer while it finds no room.
 //!
-//! A strategy is asked after each empty look and answers: look again (after whatever it did to pass the time), or
-//! sleep until somebody rings. The loop around it, in [`crate::waiting`], never names a strategy.
+//! The wait loop calls a strategy after each empty look, that is, each check that found neither event nor room. The
+//! strategy passes some time and returns to look again, or says to sleep until a bell rings. The loop, in
+//! [`crate::waiting`], never names a strategy.
 
 use crate::panics::blaming;
 use crate::sync;
@@ -9,16 +10,16 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// What to do after an empty look.
+/// The decision of a wait strategy after an empty look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
     /// Look again.
     Look,
-    /// Sleep until somebody rings; the ring does the handshake and looks once more before it sleeps.
+    /// Sleep until a bell rings. The ring does the handshake, and looks once more before it sleeps.
     Sleep,
 }
 
-/// A waiting strategy of one's own.
+/// A custom wait strategy.
 ///
 /// ```
 /// use slipring_ring::{Idle, Wait, WaitStrategy};
@@ -31,16 +32,16 @@ pub enum Idle {
 /// let wait = Wait::custom(Patient);
 /// ```
 pub trait WaitStrategy: Send + Sync + 'static {
-    /// Passes some time after `looks` (from 1) empty looks in a row, and says how to go on.
+    /// Passes some time after `looks` (1 or more) consecutive empty looks, and returns whether to look again or sleep.
     fn idle(&self, looks: u32) -> Idle;
 }
 
-/// How to wait. For each consumer, and for each producer that finds no room.
+/// A wait strategy for a consumer without events, or for a producer without room.
 ///
 /// | strategy | latency | costs while idle | for |
 /// |---|---|---|---|
-/// | [`busy_spin`](Wait::busy_spin) | lowest | a whole core | a core of one's own, nothing else on it |
-/// | [`spin`](Wait::spin) | lowest | a whole core, less power | the same, kind to a sibling hyper-thread |
+/// | [`busy_spin`](Wait::busy_spin) | lowest | a whole core | a core that runs nothing else |
+/// | [`spin`](Wait::spin) | lowest | a whole core, less power | a core shared with a sibling hyper-thread |
 /// | [`spin_yield`](Wait::spin_yield) | low | a whole core, given to others on demand | more threads than cores |
 /// | [`backoff`](Wait::backoff) | low, then rising | less the longer it lasts, then sleeps | rates that vary |
 /// | [`spin_then_park`](Wait::spin_then_park) | low, or a wake-up | nothing | the default |
@@ -71,7 +72,7 @@ enum Strategy {
 }
 
 impl Wait {
-    /// The names that [`FromStr`] takes.
+    /// The names that [`FromStr`] accepts.
     pub const NAMES: [&'static str; 5] = ["busy-spin", "spin", "spin-yield", "backoff", "spin-then-park"];
 
     const fn new(strategy: Strategy) -> Self {
@@ -83,77 +84,82 @@ impl Wait {
         Self::new(Strategy::BusySpin)
     }
 
-    /// Looks again after a few spin hints.
+    /// Looks again after a spin hint.
     pub const fn spin() -> Self {
         Self::new(Strategy::Spin)
     }
 
-    /// [`spins`](Self::spins) looks with a hint, then yields to other threads between looks.
+    /// Looks [`spins`](Self::spins) times (default: 40) with a spin hint before each, then yields to other threads
+    /// between looks.
     pub const fn spin_yield() -> Self {
         let mut wait = Self::new(Strategy::SpinYield);
         wait.spins = 40;
         wait
     }
 
-    /// Hints that double from look to look, then [`yields`](Self::yields) yields, then sleep.
+    /// Spin hints that double from look to look, then [`yields`](Self::yields) yields (default: 20), then sleep.
     pub const fn backoff() -> Self {
         Self::new(Strategy::Backoff)
     }
 
-    /// [`spins`](Self::spins) looks with hints (2,000 unless told: some 80 microseconds), then [`yields`](Self::yields)
-    /// yields, then sleep. So events that come 100,000 times a second at random hardly ever find the consumer asleep.
+    /// Looks [`spins`](Self::spins) times with a spin hint before each (default: 2,000, about 80 microseconds), then
+    /// yields [`yields`](Self::yields) times (default: 20), then sleeps. So events that come 100,000 times a second at
+    /// random rarely find the consumer asleep.
     pub const fn spin_then_park() -> Self {
         Self::new(Strategy::SpinThenPark)
     }
 
-    /// A strategy of one's own.
+    /// A custom strategy.
     pub fn custom(strategy: impl WaitStrategy) -> Self {
         Self::new(Strategy::Custom(Arc::new(strategy)))
     }
 
-    /// Looks with spin hints before it yields or sleeps. A look is 20 to 150 nanoseconds. Sleeping and being woken
-    /// costs some microseconds on both sides, so spin at least that long unless the idle core matters more.
+    /// Sets the count of looks with spin hints before the strategy yields or sleeps. A look takes 20 to 150
+    /// nanoseconds. Sleeping and being woken costs some microseconds on both sides, so spin at least that long, unless
+    /// an idle core matters more.
     pub const fn spins(mut self, spins: u32) -> Self {
         self.spins = spins;
         self
     }
 
-    /// Looks with a yield after the spins, before it sleeps.
+    /// Sets the count of looks with a yield, after the spins and before the strategy sleeps.
     pub const fn yields(mut self, yields: u32) -> Self {
         self.yields = yields;
         self
     }
 
-    /// The longest pause, in spin hints (63 unless told; 0: never pause). A consumer puts one between short batches that
-    /// follow closely, as long as it brings events: it keeps the consumer from taking the producer's cache line at each
-    /// publish, and adds at most this much latency, above about 5 million events a second. A multi producer puts one
-    /// behind a claim at the very moment of another's, so that the two don't take the line from each other each time.
+    /// Sets the longest pause, in spin hints (default: 63; 0: no pauses). A consumer pauses between short batches that
+    /// follow one another closely, while that increases its batches: the pause keeps the consumer from taking the
+    /// producer's cache line at each publish, and adds at most this much latency, above about 5 million events a
+    /// second. A multi producer pauses after a claim that collided with another producer's, so that the two do not take
+    /// the line from each other each time.
     pub const fn pause(mut self, hints: u32) -> Self {
         self.pause = hints;
         self
     }
 
-    /// See [`pause`](Self::pause).
+    /// The longest pause in spin hints: see [`pause`](Self::pause).
     pub const fn longest_pause(&self) -> u32 {
         self.pause
     }
 
-    /// Whether the time between looks is passed with spin hints, so that a few more of them do no harm.
+    /// True if the strategy uses spin hints between looks, so that a few more do no harm.
     pub(crate) const fn hints(&self) -> bool {
         matches!(self.strategy, Strategy::Spin | Strategy::SpinYield | Strategy::SpinThenPark)
     }
 
-    /// Whether this strategy keeps a core busy for as long as it waits.
+    /// True if this strategy keeps a core busy for as long as it waits.
     pub const fn occupies_a_core(&self) -> bool {
         matches!(self.strategy, Strategy::BusySpin | Strategy::Spin | Strategy::SpinYield)
     }
 
-    /// Passes some time after `looks` (from 1) empty looks in a row, and says how to go on: what a ring calls.
+    /// Passes some time after `looks` (1 or more) consecutive empty looks, and returns whether to look again or sleep.
+    /// The wait loop calls it.
     #[inline]
     pub fn idle(&self, looks: u32) -> Idle {
         match &self.strategy {
             Strategy::BusySpin => {
-                // The model checker and the scheduler must get their turn.
+                // Lets the model checker or the scheduler switch threads.
                 if cfg!(any(loom, shuttle)) {
                     sync::spin_loop();
                 }
@@ -213,11 +219,11 @@ impl fmt::Debug for Wait {
     }
 }
 
-/// A name that is no waiting strategy.
+/// A name that belongs to no wait strategy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no waiting strategy is called {asked:?}; take one of {}", Wait::NAMES.join(", "))]
 pub struct UnknownWait {
-    /// The name.
+    /// The given name.
     pub asked: String,
 }
 

@@ -1,44 +1,44 @@
-//! The loop in which producers and consumers wait: look, pause, and at last sleep with the handshake of [`crate::bell`].
+//! The wait loop of producers and consumers: it looks, pauses, and finally sleeps with the handshake of
+//! [`crate::bell`].
 
 use crate::bell::{Bell, Waiter};
 use crate::fault::{Fault, fault};
 use crate::sync::{self, Arc, Instant};
 use crate::wait::{Idle, Wait};
 
-/// What a producer, consumer or worker waits for.
+/// The condition for which a producer, consumer or worker waits.
 pub(crate) trait Look {
     type Found;
 
-    /// The number of spin hints between two looks, beside those of the strategy. A consumer that looks too often takes the cache
-    /// line of the published position away from a producer that has it for writing but still waits for the event's line.
-    /// Measured: see `docs/decisions/`, 8, "Looking".
+    /// Count of spin hints between two looks, in addition to the strategy's. A consumer that looks too often takes away
+    /// the cache line of the published position from a producer that has it for writing, but still waits for the
+    /// event's line. Measurements: `docs/decisions/`, 8, "Looking".
     const SPACING: u32 = 0;
 
-    /// Looks once.
+    /// Checks the condition once. `None` if it does not hold yet.
     fn look(&mut self) -> Option<Self::Found>;
 
-    /// The bells that ring when the position that is waited for moves; none if it has moved already, so that another look is
-    /// due. Asked before and after arming only.
+    /// The bells that ring when the condition may have changed. `None` if it has changed already, so that another look
+    /// is due. Called only before and after arming.
     fn bells(&mut self) -> Option<Bells>;
 }
 
-/// One bell, or two if the wait may end at either.
+/// One bell, or two if either may end the wait.
 pub(crate) type Bells = [Option<Arc<Bell>>; 2];
 
-/// The most empty looks between two batches of which the second counts as following the first one closely. The number
-/// was not compared with others.
+/// The most empty looks between two batches that still count as close. The value was not compared with others.
 const CLOSELY: u32 = 24;
 
-/// A pause is in vain if it had at least so many hints and then brought fewer events than this: the producer is not held up by
-/// the consumer's looks. Measured: see `docs/decisions/`, 8, "Pausing".
+/// A pause is useless if it had at least this many hints and was followed by fewer than this many events: then the
+/// consumer's looks do not slow down the producer. Measurements: `docs/decisions/`, 8, "Pausing".
 const WORTH: (u32, u64) = (16, 3);
-/// The number of batches without a pause that follow a pause in vain. Measured with [`WORTH`].
+/// Count of batches without a pause after a useless pause. Measured together with [`WORTH`].
 const REST: u32 = 64;
 
-/// One consumer's or producer's way of waiting, and what it remembers of it.
+/// The wait strategy of one consumer or producer, with the state of its waiting.
 pub(crate) struct Waiting {
     pub(crate) wait: Wait,
-    /// Made at the start, so that the first sleep allocates nothing. None in a stand-in that has not slept yet.
+    /// Created at the start, so that the first sleep allocates nothing. `None` in a stand-in that has not slept yet.
     waiter: Option<Waiter>,
     /// The bells at which the waiter may still be armed.
     armed: Bells,
@@ -54,12 +54,12 @@ impl Waiting {
         waiting
     }
 
-    /// Takes the place of the real one while that is borrowed, and stays there if a strategy panics meanwhile.
+    /// A replacement for a value that is borrowed meanwhile. It stays in place if a strategy panics.
     pub(crate) fn stand_in(wait: Wait) -> Self {
         Self { wait, waiter: None, armed: [None, None], looks: 0, pause: 0, rest: 0 }
     }
 
-    /// Waits until a look finds something; none if the deadline comes first.
+    /// Waits until a look succeeds; `None` if the deadline passes first.
     #[inline]
     pub(crate) fn until<L: Look>(&mut self, deadline: Option<Instant>, target: &mut L) -> Option<L::Found> {
         self.looks = 0;
@@ -86,8 +86,8 @@ impl Waiting {
                     if let Some(found) = target.look() {
                         return Some(found);
                     }
-                    // The stage whose bell is armed may have moved before it could see the arming, and another stage may
-                    // be the furthest behind now, at whose bell this thread does not sleep yet. Only the stage that is the
+                    // The stage whose bell is armed may have moved before it could see the arming. Then another stage
+                    // may be furthest behind now, at whose bell this thread is not armed. Only the stage that is
                     // furthest behind after the fence is sure to ring.
                     let same = target.bells().is_some_and(|now| are_same(&bells, &now));
                     if !same && !fault(Fault::SleepAtTheBellOfTheLastBefore) {
@@ -98,7 +98,7 @@ impl Waiting {
                     return target.look();
                 }
             } else if let Some(deadline) = deadline {
-                // A reading of the clock costs about as much as a look.
+                // Reading the clock costs about as much as a look.
                 let due = self.looks.is_multiple_of(16) || cfg!(shuttle);
                 if due && deadline.saturating_duration_since(Instant::now()).is_zero() {
                     return target.look();
@@ -116,7 +116,7 @@ impl Waiting {
         self.armed = bells.clone();
     }
 
-    /// Lets the producer write on undisturbed for a moment, if the last batches were short and followed closely.
+    /// Pauses, so that the producer can write undisturbed for a moment, if the last batches were short and close.
     #[inline]
     pub(crate) fn pause(&self) {
         for _ in 0..self.pause {
@@ -124,15 +124,15 @@ impl Waiting {
         }
     }
 
-    /// For a loop that counts its empty looks itself.
+    /// Sets the count of empty looks, for a caller that counts them itself.
     #[inline]
     pub(crate) fn set_looks(&mut self, looks: u32) {
         self.looks = looks;
     }
 
-    /// Adapts the pause before the next look to the number of events that this look found. Below `few` the pause becomes
-    /// longer, so that the producer is disturbed less often; above `many` it becomes shorter, because the producer has to wait
-    /// for room, or soon will. That the pause is steered between the two, and not only doubled, was measured: see
+    /// Adapts the pause before the next look to the count of events that this look found. Below `few` the pause becomes
+    /// longer, so that the producer is disturbed less often; above `many` it becomes shorter, because the producer has
+    /// to wait for room, or soon will. Measurements showed that steering between both is better than only doubling: see
     /// `docs/decisions/`, 3. The steps of one half up and one quarter down were not compared with others.
     #[inline]
     pub(crate) fn learn(&mut self, len: u64, few: u64, many: u64) {
@@ -157,7 +157,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Arms a waiter of the caller's. Returns what a look found: then the waiter must not sleep.
+/// Arms a caller's waiter. `Some` if a look succeeded: then the waiter must not sleep.
 pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Option<L::Found> {
     loop {
         let Some(bells) = target.bells() else {
@@ -174,7 +174,7 @@ pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Opt
         if let Some(found) = target.look() {
             return Some(found);
         }
-        // Only the stage that is the furthest behind after the fence is sure to ring: see `until_slowly`.
+        // Only the stage that is furthest behind after the fence is sure to ring: see `until_slowly`.
         let same = target.bells().is_some_and(|now| are_same(&bells, &now));
         if same || fault(Fault::ArmedAtTheBellOfTheLastBefore) {
             return None;

@@ -1,4 +1,4 @@
-//! A worker: one of several that share a stage's events, each event to exactly one of them.
+//! Workers: they share the events of a stage, each event going to exactly one of them.
 
 use crate::bell::Waiter;
 use crate::closing::{Closed, End, Phase};
@@ -16,10 +16,10 @@ use crate::waiting::{Bells, Look, Waiting, arm};
 use crate::workers::Workers;
 use std::fmt;
 
-/// One of the workers of a stage.
+/// A worker of a stage.
 ///
-/// [`take`](Self::take) gives events that no other worker gets. Events are done with in the order of this worker's
-/// own iteration; a stage behind the workers sees an event when all up to it are done with, by whomever.
+/// [`take`](Self::take) returns events that no other worker gets. A worker finishes its events in order. A later stage
+/// sees an event when all workers have finished all events up to it.
 ///
 /// ```
 /// # use slipring_ring::Builder;
@@ -36,17 +36,17 @@ use std::fmt;
 /// ```
 ///
 /// # Going away in the middle
-/// A worker that is dropped, or whose thread panics, leaves what it had not started to the others. The one event that
-/// it had in hand when its closure panicked counts as lost: see [`StagePosition::lost`](crate::StagePosition::lost).
-/// When the last worker goes, the stage goes.
+/// The unstarted events of a worker that is dropped, or whose thread panics, go to the other workers. The one event
+/// that its closure was handling when it panicked counts as lost: see
+/// [`StagePosition::lost`](crate::StagePosition::lost). When the last worker is dropped, the stage leaves.
 pub struct Worker<E, K: Kind> {
     core: Arc<Core<E, K>>,
     stage: Arc<StageState>,
     place: usize,
-    /// What this worker has taken and not done.
+    /// The events that this worker has taken but not finished: `at..end`.
     at: u64,
     end: u64,
-    /// It was told that everything was taken.
+    /// True if it was told that all events were taken.
     at_end: bool,
     waiting: Waiting,
 }
@@ -58,24 +58,25 @@ impl<E, K: Kind> fmt::Debug for Worker<E, K> {
 }
 
 impl<E, K: Kind> Worker<E, K> {
-    /// A worker at a free place of the stage, if there is one.
+    /// Creates a worker at a free place of the stage; `None` if there is none.
     pub(crate) fn enter(core: Arc<Core<E, K>>, stage: Arc<StageState>, wait: Wait) -> Option<Self> {
         let place = stage.workers.as_ref()?.enter()?;
         Some(Self { core, stage, place, at: 0, end: 0, at_end: false, waiting: Waiting::new(wait) })
     }
 
-    /// The stage, to put others behind it.
+    /// A reference to this stage, for ordering other stages after it.
     pub fn stage(&self) -> StageRef {
         StageRef { name: self.stage.name.clone(), ring: Some(self.core.id) }
     }
 
-    /// How this worker waits.
+    /// Sets the wait strategy of this worker.
     pub fn set_wait(&mut self, wait: Wait) {
         self.waiting.wait = wait;
     }
 
-    /// Arms `waiter` to be woken with `token` when there may be more to take: as
-    /// [`Consumer::arm`](crate::Consumer::arm). If this is false, take now, at most as much as can be done now.
+    /// Arms `waiter`, so that `token` is reported when there may be events to take, as
+    /// [`Consumer::arm`](crate::Consumer::arm) does. If it returns false, take events now, at most as many as can be
+    /// handled now.
     pub fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         if self.at != self.end {
             return false;
@@ -84,17 +85,17 @@ impl<E, K: Kind> Worker<E, K> {
         arm(&mut Peep(share), waiter, token).is_none()
     }
 
-    /// Up to `limit` events (at least 1) that no other worker gets, maybe none. Never waits.
+    /// Takes up to `limit` events (at least 1) that no other worker gets, possibly none. Never waits.
     ///
     /// # Errors
-    /// The ring is finished or closed and everything was taken; or it was halted or has failed.
+    /// The ring is finished or closed and all events were taken, or it was halted or has failed.
     pub fn take(&mut self, limit: usize) -> Result<Taken<'_, E, K>, Closed> {
         let (limit, left) = (limit.max(1) as u64, self.left());
         let found = Share { core: &self.core, stage: &self.stage, place: &mut self.place, limit, left }.look();
         self.begin(found)
     }
 
-    /// The same, but waits for at least one event.
+    /// As [`take`](Self::take), but waits for at least one event.
     ///
     /// # Errors
     /// As [`take`](Self::take).
@@ -102,7 +103,7 @@ impl<E, K: Kind> Worker<E, K> {
         self.take_by(limit, None)
     }
 
-    /// The same, but waits no longer than until `deadline`.
+    /// As [`take_wait`](Self::take_wait), but waits until `deadline` at the latest, and then returns no event.
     ///
     /// # Errors
     /// As [`take`](Self::take).
@@ -141,7 +142,7 @@ impl<E, K: Kind> Worker<E, K> {
         &self.core
     }
 
-    /// How much a managed worker takes at once: little, so that the others get some as well.
+    /// Count of events that a managed worker takes at once: few, so that the other workers get some.
     pub(crate) fn fair_share(&self, limit: usize) -> usize {
         let each = self.core.capacity() as usize / self.workers().count();
         if limit == usize::MAX { each.clamp(1, 8) } else { limit }
@@ -151,7 +152,7 @@ impl<E, K: Kind> Worker<E, K> {
         self.stage.workers.as_ref().expect("a worker's stage has workers")
     }
 
-    /// Everything before `at` is done with.
+    /// Marks all events before `at` as finished.
     fn done(&mut self, at: u64) {
         self.at = at;
         if at == self.end {
@@ -168,45 +169,46 @@ impl<E, K: Kind> Drop for Worker<E, K> {
         if self.workers().leave(self.place, self.at, self.end) {
             self.core.leave_for_good(&self.stage, self.at_end);
         }
-        // Another worker that sleeps may have to adopt what is left.
+        // A sleeping worker may have to adopt the remaining events.
         let asleep_at = self.stage.after.iter().map(|stage| &stage.bell);
         asleep_at.chain([&self.stage.bell, &self.core.bell]).for_each(|bell| bell.ring());
     }
 }
 
-/// Events that one worker has taken.
+/// Events that a worker has taken.
 ///
-/// What it does not iterate stays with the worker: its next take gives that first.
+/// Events that are not handled stay with the worker: its next take returns them first.
 pub struct Taken<'w, E, K: Kind> {
     worker: &'w mut Worker<E, K>,
 }
 
 impl<E, K: Kind> Taken<'_, E, K> {
-    /// How many events are left.
+    /// Count of unhandled events.
     pub fn len(&self) -> usize {
         self.worker.end.wrapping_sub(self.worker.at) as usize
     }
 
-    /// Whether nothing is left.
+    /// True if no event is left.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Hands each event to `work`. An event is done with when `work` returns; if it panics, that one counts as lost,
-    /// and the others stay.
+    /// Calls `work` with each event. An event is finished when `work` returns. If `work` panics, that event counts as
+    /// lost, and the others stay.
     pub fn for_each(mut self, mut work: impl FnMut(Sequence, &E)) {
         while self.next(&mut work) {}
     }
 
-    /// The next event, its sequence, and whether it is the last one taken. It stays in hand until
+    /// The next event with its sequence, and true if it is the last taken one. It stays unfinished until
     /// [`done_with_one`](Self::done_with_one).
     pub(crate) fn peek(&mut self) -> Option<(Sequence, &E, bool)> {
         let Worker { core, at, end, .. } = &*self.worker;
         if at == end {
             return None;
         }
-        // SAFETY: no producer may overwrite what this worker has announced, and it announces something later only by a
-        // method that needs the borrow that the event holds. Workers only share, and no mutable stage runs beside them.
+        // SAFETY: producers do not overwrite sequences that this worker has announced, and it announces a later one
+        // only by a method that needs the borrow that the event holds. Workers only read, and no stage that changes
+        // events runs beside them.
         let event = unsafe { &*core.buffer.slots().event(*at) };
         Some((Sequence(*at), event, at.wrapping_add(1) == *end))
     }
@@ -216,7 +218,7 @@ impl<E, K: Kind> Taken<'_, E, K> {
         self.worker.done(next);
     }
 
-    /// Whether the ring was halted or has failed.
+    /// True if the ring was halted or has failed.
     pub(crate) fn ends_at_once(&self) -> bool {
         self.worker.core.closing.phase().at_once()
     }
@@ -225,9 +227,9 @@ impl<E, K: Kind> Taken<'_, E, K> {
         self.worker.core.closing.reason()
     }
 
-    /// Hands the next event to `work`; false if there was none left.
+    /// Calls `work` with the next event. False if no event is left.
     pub fn next(&mut self, work: impl FnOnce(Sequence, &E)) -> bool {
-        /// Moves on, whether `work` returns or panics.
+        /// Finishes the event, whether `work` returns or panics.
         struct InHand<'a, E, K: Kind>(&'a mut Worker<E, K>, bool);
         impl<E, K: Kind> Drop for InHand<'_, E, K> {
             fn drop(&mut self) {
@@ -242,8 +244,8 @@ impl<E, K: Kind> Taken<'_, E, K> {
         }
         let mut hand = InHand(&mut *self.worker, false);
         let at = hand.0.at;
-        // SAFETY: no producer may overwrite what this worker has announced, and `InHand` announces something later when
-        // `work` is over. Workers only share, and no mutable stage runs beside them.
+        // SAFETY: producers do not overwrite sequences that this worker has announced, and `InHand` announces a later
+        // one only when `work` is over. Workers only read, and no stage that changes events runs beside them.
         let event = unsafe { &*hand.0.core.buffer.slots().event(at) };
         work(Sequence(at), event);
         hand.1 = true;
@@ -251,7 +253,7 @@ impl<E, K: Kind> Taken<'_, E, K> {
     }
 }
 
-/// A worker's look for a share.
+/// A worker's attempt to take a share of the events, repeated while it waits.
 struct Share<'w, E, K: Kind> {
     core: &'w Core<E, K>,
     stage: &'w StageState,
@@ -260,14 +262,14 @@ struct Share<'w, E, K: Kind> {
     left: Option<Run>,
 }
 
-/// `from`, or the end of the gap that it lies in, as far as those before have come.
+/// Returns `from`, or the end of the gap that contains it, but at most the position of the stages before.
 fn past(end: &End, stage: &StageState, from: u64) -> u64 {
     let past = end.past_gaps(from);
     stage.before().map_or(past, |before| later(from, earlier(past, before)))
 }
 
 impl<E, K: Kind> Share<'_, E, K> {
-    /// Takes a share of what is published, while the ring is open.
+    /// Takes a share of the published events while the ring is open. The error is the phase of a ring that is not open.
     fn take(&mut self, workers: &Workers) -> Result<Option<Run>, Phase> {
         let (core, stage, limit) = (self.core, self.stage, self.limit);
         let mut phase = Phase::Open;
@@ -278,7 +280,7 @@ impl<E, K: Kind> Share<'_, E, K> {
             if run.end == from {
                 return run;
             }
-            // Behind the look at what is published: see `closing.rs`.
+            // Must come after the look at the published events: see `closing.rs`.
             fence::light_at(&SHARE_FENCE);
             phase = too_early.unwrap_or_else(|| core.closing.phase());
             if phase == Phase::Open { run } else { Run { start: from, end: from } }
@@ -288,15 +290,16 @@ impl<E, K: Kind> Share<'_, E, K> {
         if taken.is_none() && phase != Phase::Open { Err(phase) } else { Ok(taken) }
     }
 
-    /// What was announced in vain, or skipped, may have been all that held the stage back.
+    /// Rings if the stage's position may have moved: an announcement without a take, or skipped slots, may have held it
+    /// back.
     fn has_moved(&self, moved: bool) {
         if moved {
             self.stage.bell.ring();
         }
     }
 
-    /// The same once the ring is not open, with the record of the end: none if all is taken, or not published yet. Gaps are
-    /// passed over as skipped slots are.
+    /// As [`take`](Self::take), for a ring that is not open, using the record of the end. `None` if all events are
+    /// taken, or not published yet. Gaps are skipped like skipped slots.
     #[cold]
     fn take_at_the_end(&mut self, workers: &Workers) -> Option<Run> {
         let (core, stage, limit) = (self.core, self.stage, self.limit);
@@ -319,13 +322,13 @@ impl<E, K: Kind> Share<'_, E, K> {
         taken
     }
 
-    /// Whether something may be taken from `from` on, or passed over.
+    /// True if events at `from` can be taken, or a gap there can be skipped.
     fn is_something(&self, from: u64) -> bool {
         let is_gap = || self.core.closing.end().is_some_and(|end| past(&end, self.stage, from) != from);
         K::share(self.core, from, self.stage.before(), self.limit).end != from || is_gap()
     }
 
-    /// Whether everything was taken and done, and nothing more will come.
+    /// True if the ring has ended and all its events were taken and finished.
     fn is_over(&self, phase: Phase, workers: &Workers) -> bool {
         let done = || match fault(Fault::EndToldWhenAllIsTaken) {
             false => ahead(self.core.last(), self.stage.position_of(workers)) <= 0,
@@ -354,7 +357,7 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
             if let Some(taken) = self.take_at_the_end(workers) {
                 return Some(Ok(taken));
             }
-            // All taken is not all done: what another worker leaves behind is still to be adopted.
+            // All events taken does not mean all finished: another worker may leave events that must be adopted.
             if !self.is_over(phase, workers) {
                 return None;
             }
@@ -362,7 +365,8 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
         self.core.closing.reason().map(Err)
     }
 
-    /// While the ring ends also the own stage's: another worker may leave something behind, or do the last of it.
+    /// The bell of the stage before that is furthest behind, or the producers' bell. In a ring that ends also this
+    /// stage's bell, because another worker may leave events, or finish the last ones.
     fn bells(&mut self) -> Option<Bells> {
         let taken = self.stage.workers.as_ref()?.taken();
         let before = match lowest(&self.stage.after, &LOOK_AT_STAGE) {
@@ -375,7 +379,7 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
     }
 }
 
-/// A worker's look whether there would be a share, without taking it.
+/// A worker's check for events to take, without taking them.
 struct Peep<'w, E, K: Kind>(Share<'w, E, K>);
 
 impl<E, K: Kind> Look for Peep<'_, E, K> {

@@ -1,13 +1,13 @@
-//! Where the workers of one stage stand.
+//! The position of a stage whose events several workers share.
 //!
-//! A worker announces a sequence before it takes the sequence from the shared counter. A thread that computes where the
-//! workers stand reads the counter first and the announcements second, and so misses no event that a worker has in hand: if
-//! it read the counter past a sequence, it acquired the exchange that took the sequence, and with it the announcement before.
-//! A worker may announce a sequence and then not get it. That makes the result lower for a moment only; the stage keeps the
-//! highest result that any thread computed.
+//! A worker announces a sequence before it takes the sequence from the shared counter. A thread that computes the
+//! stage's position reads the counter first and the announcements second, and so misses no unfinished event of a
+//! worker: if it read the counter past a sequence, it acquired the exchange that took the sequence (TAKE), and with it
+//! the announcement before. A worker may announce a sequence and then fail to take it. That lowers the result only for
+//! a moment; the stage keeps the highest result that any thread computed.
 //!
-//! Events that a worker leaves unread stay announced at its place. They are an orphan until another worker adopts them.
-//! Models: `workers` in loom-tests.
+//! Events that a dropped worker leaves unfinished stay announced at its place. They are an orphan until another worker
+//! adopts them. Models: `workers` in loom-tests.
 
 use crate::fault::{Fault, fault};
 use crate::kind::Run;
@@ -15,12 +15,13 @@ use crate::ordering::{ANNOUNCE, COUNT, READ_ANNOUNCED, READ_TAKEN, START_TAKING,
 use crate::sequence::{Position, ahead, earlier};
 use crate::sync::{AtomicU64, Mutex, lock};
 
-/// The shared counter and a place for each worker.
+/// The shared counter, and a place for each worker.
 pub(crate) struct Workers {
     taken: Position,
-    /// `sequence << 1 | 1` while a worker has that sequence, or a later one, in hand; 0 while it has none.
+    /// For each place: `sequence << 1 | 1` while its worker has this sequence or later ones unfinished; 0 while it has
+    /// none.
     announced: Box<[Position]>,
-    /// How many orphans there are: looked at before the lock is taken.
+    /// Count of orphans, read before the lock is taken.
     orphaned: AtomicU64,
     places: Mutex<Places>,
 }
@@ -29,7 +30,7 @@ struct Places {
     free: Vec<usize>,
     orphans: Vec<Orphan>,
     working: usize,
-    /// The last worker has left, and with it the stage.
+    /// True if the last worker has left, and the stage with it.
     gone: bool,
 }
 
@@ -58,18 +59,18 @@ impl Workers {
         self.announced.len()
     }
 
-    /// Where the workers begin to take. The ring is being built: nobody takes or publishes yet.
+    /// Sets the first sequence to take. Called while the ring is being built, when no thread takes or publishes.
     pub(crate) fn start(&self, at: u64) {
         self.taken.store(at, &START_TAKING);
     }
 
-    /// What is taken next.
+    /// The next sequence to be taken.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn taken(&self) -> u64 {
         self.taken.read(&READ_TAKEN)
     }
 
-    /// A place nobody works at; none if all are busy, or hold what nobody has adopted yet, or all workers have left.
+    /// Takes a free place. `None` if every place has a worker or an orphan, or all workers have left.
     pub(crate) fn enter(&self) -> Option<usize> {
         let mut places = lock(&self.places);
         let place = if places.gone { None } else { places.free.pop() };
@@ -77,19 +78,20 @@ impl Workers {
         place
     }
 
-    /// Whether nobody works there.
+    /// True if the stage has no worker.
     pub(crate) fn is_unattended(&self) -> bool {
         lock(&self.places).working == 0
     }
 
-    /// Closes the stage to newcomers if nobody works there; true if so.
+    /// Closes the stage to new workers if it has none. True if it is closed.
     pub(crate) fn close_if_unattended(&self) -> bool {
         let mut places = lock(&self.places);
         places.gone = places.working == 0;
         places.gone
     }
 
-    /// `place` is left with `at..end` still unread, which is empty as a rule. True if it was the last worker.
+    /// Removes the worker at `place`, whose unfinished events are `at..end`, usually none. True if it was the last
+    /// worker.
     pub(crate) fn leave(&self, place: usize, at: u64, end: u64) -> bool {
         let mut places = lock(&self.places);
         places.working -= 1;
@@ -105,8 +107,9 @@ impl Workers {
         places.gone
     }
 
-    /// Takes the run `share(from)` for the worker at `place`: what another worker left behind first, and its place with
-    /// it. `moved` tells that the stage may stand higher now: something was announced in vain, or skipped slots were passed.
+    /// Takes events for the worker at `place`: an orphan if there is one, together with its place, otherwise the run
+    /// `share(from)`. Sets `moved` to true if the stage's position may be higher now, because an announcement was
+    /// withdrawn or skipped slots were passed.
     pub(crate) fn take(&self, place: &mut usize, mut share: impl FnMut(u64) -> Run, moved: &mut bool) -> Option<Run> {
         if self.has_orphans()
             && let Some(adopted) = self.adopt(place)
@@ -147,13 +150,13 @@ impl Workers {
         }
     }
 
-    /// Whether a worker left something behind.
+    /// True if there are orphans.
     pub(crate) fn has_orphans(&self) -> bool {
         self.orphaned.load(COUNT.get()) != 0
     }
 
-    /// The adopter moves to the orphan's place. Its announcement stays where it is: whoever goes over the places while
-    /// an announcement moves from one to another could miss it at both.
+    /// Adopts an orphan. The adopter moves to the orphan's place, whose announcement stays: a thread that reads all
+    /// places while an announcement moves from one place to another could miss it at both.
     fn adopt(&self, place: &mut usize) -> Option<Run> {
         let mut places = lock(&self.places);
         let orphan = places.orphans.pop()?;
@@ -169,19 +172,19 @@ impl Workers {
         Some(Run { start: orphan.at, end: orphan.end })
     }
 
-    /// The worker at `place` is done with all before `at`.
+    /// Announces that the worker at `place` has finished all events before `at`.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn announce(&self, place: usize, at: u64) {
         self.announced[place].store(at << 1 | 1, &ANNOUNCE);
     }
 
-    /// The worker at `place` is done with all that it took.
+    /// Announces that the worker at `place` has no unfinished events.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn announce_nothing(&self, place: usize) {
         self.announced[place].store(0, &ANNOUNCE);
     }
 
-    /// Everything before this is done with. May be lower than what another thread computed before.
+    /// All events before the returned sequence are finished. It may be lower than another thread's earlier result.
     pub(crate) fn lowest(&self) -> u64 {
         let look = |place: usize| self.announced[place].read(&READ_ANNOUNCED);
         let too_early: Option<Vec<u64>> =
@@ -190,7 +193,8 @@ impl Workers {
         (0..self.count())
             .map(|place| too_early.as_ref().map_or_else(|| look(place), |seen| seen[place]))
             .filter(|announced| announced & 1 == 1)
-            // The announcement lost the sequence's topmost bit; the counter is near enough to give it back.
+            // The announcement has lost the sequence's highest bit, which follows from the counter, because it is
+            // close.
             .map(|announced| taken.wrapping_sub((ahead(taken << 1, announced & !1) >> 1) as u64))
             .fold(taken, earlier)
     }
@@ -200,7 +204,7 @@ impl Workers {
 mod tests {
     use super::*;
 
-    /// What is taken: where it begins, and how much.
+    /// The first sequence and the count of the taken events.
     fn take(workers: &Workers, place: &mut usize, most: u64) -> Option<(u64, u64)> {
         let share = |from: u64| Run { start: from, end: from.wrapping_add(most) };
         workers.take(place, share, &mut false).map(|run| (run.start, run.end.wrapping_sub(run.start)))
