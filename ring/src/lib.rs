@@ -10,17 +10,17 @@
 //! use slipring_ring::Builder;
 //! # #[derive(Default)] struct Order { price: i64 }
 //!
-//! let mut builder = Builder::single(1024, Order::default);    // slots, and what makes the events in them
-//! builder.poll("tape");                                       // one stage, to be polled
+//! let mut builder = Builder::single(1024, Order::default);    // 1,024 slots; the constructor of their events
+//! builder.poll("tape");                                       // one stage, read by polling
 //! let (mut producer, ring) = builder.build()?;
 //! let mut tape = ring.consumer("tape")?;
 //!
 //! producer.publish(|order| order.price = 42)?;                // in place; waits while the ring is full
-//! let mut batch = tape.poll(64)?;                             // what is there, at most 64; never waits
+//! let mut batch = tape.poll(64)?;                             // readable events, at most 64; never waits
 //! for (sequence, order) in &mut batch {
 //!     assert_eq!((sequence.0, order.price), (0, 42));
 //! }
-//! drop(batch);                                                // moves over what was iterated
+//! drop(batch);                                                // moves the stage past the iterated events
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -47,13 +47,13 @@
 //! # let mut book = 0; let mut risk = 0;
 //!
 //! //              +--> book --+
-//! //  check (mut) |           +--> audit          tape, joined while the ring runs, behind check
+//! //  check (mut) |           +--> audit          tape: joins the running ring, after check
 //! //              +--> risk --+
 //! let mut builder = Builder::multi(1024, Order::default);     // any number of producers
-//! builder.retain(16);                                         // for who comes late
+//! builder.retain(16);                                         // for stages that join later
 //! builder.run_mut("check", || |order: &mut Order, _, _| { order.valid = order.price > 0; Ok::<_, Infallible>(()) });
 //! builder.run(Stage::new("book").after(["check"]), move || {
-//!     // Made on the stage's own thread: need not be `Send`.
+//!     // Constructed on the stage's own thread, so it need not be `Send`.
 //!     move |order: &Order, _sequence, end_of_batch: bool| {
 //!         book += order.price;
 //!         if end_of_batch { /* the moment to flush */ }
@@ -63,7 +63,7 @@
 //! builder.run(Stage::new("risk").after(["check"]).wait(Wait::spin_yield()), move || {
 //!     move |order: &Order, _, _| { risk += order.price; if risk < 1_000_000 { Ok(()) } else { Err("over the limit") } }
 //! });
-//! builder.poll(Stage::new("audit").after(["book", "risk"]));  // polled: runs on whatever thread calls it
+//! builder.poll(Stage::new("audit").after(["book", "risk"]));  // polled: runs on the thread that calls it
 //! let (mut producer, ring) = builder.build()?;
 //! let mut audit = ring.consumer("audit")?;
 //!
@@ -97,31 +97,31 @@
 //!
 //! # Which method for what
 //!
-//! | you want | take |
+//! | purpose | method |
 //! |---|---|
-//! | one thread that publishes, at the least cost | [`Builder::single`]: no locked instruction, no clone |
-//! | several | [`Builder::multi`]: claims by compare-and-swap, no producer waits for another's claim |
-//! | one event, several, several at once | [`publish`](Producer::publish), [`publish_batch`](Producer::publish_batch), [`claim`](Producer::claim) and [`commit`](Claim::commit) |
-//! | not to wait, or not for long | [`try_publish`](Producer::try_publish), [`try_claim`](Producer::try_claim); [`publish_until`](Producer::publish_until), [`claim_until`](Producer::claim_until) |
-//! | a loop of your own | [`Builder::poll`]: [`Consumer`], [`Batch`] |
-//! | a thread with a handler | [`Builder::run`]: [`Handler`]; [`run_batches`](Builder::run_batches) for spans |
-//! | to change events on the way | [`Builder::run_mut`], [`Builder::poll_mut`] |
-//! | each event to one of several workers | [`Builder::workers`], [`run_workers`](Builder::run_workers): [`Worker`] |
-//! | to come and go while it runs | [`Ring::join`], [`Ring::run`]; drop the consumer, or [`Ring::evict`] |
-//! | to read again, or to pass over | [`Consumer::seek`] |
-//! | one thread that sleeps over many rings | [`Waiter`], [`Consumer::arm`] |
-//! | readers that must never hold a writer up | [`LossyRing`] |
+//! | publish from one thread, at the least cost | [`Builder::single`]: no locked instruction, no clone |
+//! | publish from several threads | [`Builder::multi`]: claims by compare-and-swap, no producer waits for another's claim |
+//! | publish one event, several, or a claim of slots | [`publish`](Producer::publish), [`publish_batch`](Producer::publish_batch), [`claim`](Producer::claim) and [`commit`](Claim::commit) |
+//! | publish without waiting, or with a deadline | [`try_publish`](Producer::try_publish), [`try_claim`](Producer::try_claim); [`publish_until`](Producer::publish_until), [`claim_until`](Producer::claim_until) |
+//! | read in a loop of your own | [`Builder::poll`]: [`Consumer`], [`Batch`] |
+//! | read with a handler on a thread | [`Builder::run`]: [`Handler`]; [`run_batches`](Builder::run_batches) for whole batches |
+//! | change events before later stages read them | [`Builder::run_mut`], [`Builder::poll_mut`] |
+//! | divide events among several workers | [`Builder::workers`], [`run_workers`](Builder::run_workers): [`Worker`] |
+//! | join and leave a running ring | [`Ring::join`], [`Ring::run`]; drop the consumer, or [`Ring::evict`] |
+//! | read events again, or skip them | [`Consumer::seek`] |
+//! | sleep on many rings with one thread | [`Waiter`], [`Consumer::arm`] |
+//! | read without ever holding up a writer | [`LossyRing`] |
 //!
 //! # Waiting
 //!
 //! Each consumer and each producer has a wait strategy of its own; see [`Wait`] for the parameters.
 //!
-//! | strategy | wakes up after | costs while idle | for |
+//! | strategy | wakes up after | cost while idle | use |
 //! |---|---|---|---|
-//! | [`busy_spin`](Wait::busy_spin) | nanoseconds | a whole core | a core of one's own |
+//! | [`busy_spin`](Wait::busy_spin) | nanoseconds | a whole core | a core that runs nothing else |
 //! | [`spin`](Wait::spin) | nanoseconds | a whole core, less power | a core shared with a sibling hyper-thread |
-//! | [`spin_yield`](Wait::spin_yield) | nanoseconds, or a turn of the scheduler | a core that others may have | more threads than cores |
-//! | [`backoff`](Wait::backoff) | more, the longer it was idle; then a wake-up | little, then nothing | rates that vary |
+//! | [`spin_yield`](Wait::spin_yield) | nanoseconds, or a time slice of the scheduler | a core that other threads may take | more threads than cores |
+//! | [`backoff`](Wait::backoff) | longer, the longer it was idle; then a wake-up | little, then nothing | varying event rates |
 //! | [`spin_then_park`](Wait::spin_then_park) | nanoseconds, or a wake-up of some microseconds | nothing | the default |
 //!
 //! A publisher loads one cached word to see that no thread sleeps. That relies on `membarrier(2)`; on a system without

@@ -44,9 +44,9 @@ pub type MultiProducer<E> = Producer<E, Multi>;
 
 /// Claims slots of the ring and writes events into them in place.
 ///
-/// | form | when the ring is full | when it is closed |
+/// | method | when the ring is full | when it is closed |
 /// |---|---|---|
-/// | [`publish`](Self::publish), [`publish_batch`](Self::publish_batch), [`claim`](Self::claim) | waits, as [`set_wait`](Self::set_wait) said | error |
+/// | [`publish`](Self::publish), [`publish_batch`](Self::publish_batch), [`claim`](Self::claim) | waits with the strategy of [`set_wait`](Self::set_wait) | error |
 /// | [`try_publish`](Self::try_publish), [`try_claim`](Self::try_claim), [`try_send`](Self::try_send) | error at once | error |
 /// | [`publish_until`](Self::publish_until), [`claim_until`](Self::claim_until) | waits until the deadline, then an error that names the slowest stage | error |
 ///

@@ -38,12 +38,12 @@ pub trait WaitStrategy: Send + Sync + 'static {
 
 /// A wait strategy for a consumer without events, or for a producer without room.
 ///
-/// | strategy | latency | costs while idle | for |
+/// | strategy | latency | cost while idle | use |
 /// |---|---|---|---|
 /// | [`busy_spin`](Wait::busy_spin) | lowest | a whole core | a core that runs nothing else |
 /// | [`spin`](Wait::spin) | lowest | a whole core, less power | a core shared with a sibling hyper-thread |
-/// | [`spin_yield`](Wait::spin_yield) | low | a whole core, given to others on demand | more threads than cores |
-/// | [`backoff`](Wait::backoff) | low, then rising | less the longer it lasts, then sleeps | rates that vary |
+/// | [`spin_yield`](Wait::spin_yield) | low | a whole core, which other threads may take | more threads than cores |
+/// | [`backoff`](Wait::backoff) | low, then rising | less, the longer it waits; then nothing | varying event rates |
 /// | [`spin_then_park`](Wait::spin_then_park) | low, or a wake-up | nothing | the default |
 ///
 /// ```
